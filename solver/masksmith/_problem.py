@@ -95,7 +95,7 @@ class Problem:
         return checked_rows(self.source, first, last)
 
     def start_duals(self, first: int, last: int) -> tuple[Duals, Duals] | None:
-        """Return the warm start's duals of tile rows `first` to `last`, or None if it has none of these shapes."""
+        """Return the warm start's duals of tile rows `first` to `last`, or None if it has no duals for this grid."""
         start = self.options.warm_start
         if not isinstance(start, Solution) or start.duals is None:
             return None
@@ -110,16 +110,16 @@ class Problem:
         tile = (row // self.tile.rows, col // self.tile.cols)
         return InfeasibleError("an entry is in must_keep and in must_drop", tile, self.name)
 
-    def violation_error(self, down: int, across: int) -> VerificationError:
+    def violation_error(self, tile_row: int, tile_col: int) -> VerificationError:
         """Return the error for a tile of a solver's mask that violates the pattern, or a forced entry."""
         return VerificationError(
-            f"{self.name or 'scores'}: the solver's mask violates {self.pattern} or a forced entry in tile [{down}, "
-            f"{across}]; please report this"
+            f"{self.name or 'scores'}: the solver's mask violates {self.pattern} or a forced entry in tile [{tile_row}, "
+            f"{tile_col}]; please report this"
         )
 
     @contextmanager
     def naming_tensor(self, first: int) -> Iterator[None]:
-        """Add to an `InfeasibleError` raised inside: the tensor's name, and `first` to the tile's row."""
+        """Add the tensor's name to an `InfeasibleError` raised inside, and `first` to its tile row."""
         try:
             yield
         except InfeasibleError as error:

@@ -208,7 +208,7 @@ def test_verdicts_name_the_violation() -> None:
     assert f"1 of 4 blocks are neither dense nor 2:4, the first is block [{place // 2}, {place % 2}]" in verdict.message
     assert verdict.tile == (place // 2, place % 2)
     more = ms.verify(np.ones((8, 8), bool), pattern)
-    assert "4 blocks keep more than 2:4 instead of 1: block [0, 1] is one too many" in more.message
+    assert "4 blocks keep more than 2:4, only 1 may: block [0, 1] is one too many" in more.message
     fewer = ms.solve(RNG.random((8, 8)), "2:4").mask
     assert "0 blocks are dense instead of 1" in ms.verify(fewer, pattern).message
     edge = np.ones((9, 8), bool)

@@ -233,7 +233,7 @@ def test_a_tensor_that_is_too_large_for_a_worker_is_refused_before_anything_is_s
     with path.open("wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
         file.truncate(8 + len(text) + 2**29)
-    with pytest.raises(InputError, match=r"'l\.0\.w' cannot be masked: 50% binds the whole tensor.*--local"):
+    with pytest.raises(InputError, match=r"'l\.0\.w' cannot be masked: 50% needs the whole tensor.*--local"):
         client.prune(path, tmp_path / "out", "50%")
     assert not service.requests
     assert not (tmp_path / "out").exists()

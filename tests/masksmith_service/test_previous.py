@@ -98,13 +98,13 @@ def test_tensors_too_large_for_their_pattern_are_skipped_unless_they_are_named(
     data = save({"large": np.ones((8, 8), np.float32), "small": np.ones((4, 4), np.float32)})
     job = client.post("/v1/masks", params={"pattern": "50%"}, content=data).json()
     assert [tensor["name"] for tensor in job["tensors"]] == ["small"]
-    assert "50% binds the whole tensor" in job["skipped"][0]["reason"]
+    assert "50% needs the whole tensor" in job["skipped"][0]["reason"]
     named = client.post("/v1/masks", params={"pattern": "50%", "layers": "large"}, content=data)
     check_problem(named, 422, "tensor_does_not_fit", "'large'", "256 bytes")
     fine = client.post("/v1/masks", params={"pattern": "2:4"}, content=data).json()
     assert len(fine["tensors"]) == 2
     spectrum = client.post("/v1/masks", params={"pattern": "2:4", "spectrum": "true"}, content=data).json()
-    assert "spectrum binds" in spectrum["skipped"][0]["reason"]
+    assert "spectrum needs" in spectrum["skipped"][0]["reason"]
 
 
 @pytest.mark.parametrize(

@@ -49,7 +49,7 @@ def test_a_tensors_own_pattern_replaces_the_jobs():
 
 
 @pytest.mark.parametrize(
-    ("options", "binding"),
+    ("options", "needed_by"),
     [
         ({"pattern": "2:4"}, None),
         ({"pattern": "10%"}, "10%"),
@@ -58,9 +58,9 @@ def test_a_tensors_own_pattern_replaces_the_jobs():
         ({"pattern": "2:4", "spectrum": True}, "spectrum"),
     ],
 )
-def test_what_binds_the_whole_tensor(options, binding):
+def test_what_needs_the_whole_tensor(options, needed_by):
     specification = specified(**options)
-    assert specification.binding(specification.pattern) == binding
+    assert specification.whole_tensor_needed_by(specification.pattern) == needed_by
 
 
 class Document(BaseModel):

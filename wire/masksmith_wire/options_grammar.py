@@ -10,20 +10,21 @@ from typing import Any, ClassVar, Self
 from pydantic import GetCoreSchemaHandler
 from pydantic_core import CoreSchema, core_schema
 
-Option = float | bool | str | tuple[int, int]
+OptionValue = float | bool | str | tuple[int, int]
 MAX_CHARACTERS = 100
 MAX_WORDS = 20
+"""Words that are parsed. No method has as many options, so an error is raised before this limit."""
 
 
 @dataclass(frozen=True)
 class OptionType:
-    """Type of an option: `allowed` describes its values for messages, `read` returns None for an invalid value."""
+    """Type of an option: `allowed` describes its values for messages, `parse` returns None for an invalid value."""
 
     allowed: str
-    read: Callable[[str], Option | None]
+    parse: Callable[[str], OptionValue | None]
 
 
-Options = Mapping[str, OptionType]
+OptionTypes = Mapping[str, OptionType]
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class Method:
     options: Mapping[str, Any]
 
     plural: ClassVar[str]
-    methods: ClassVar[Mapping[str, Options]]
+    methods: ClassVar[Mapping[str, OptionTypes]]
 
     @classmethod
     def parse(cls, text: str) -> Self:
@@ -49,7 +50,7 @@ class Method:
         name, *words = text.split()[:MAX_WORDS] or [""]
         if name not in cls.methods:
             raise ValueError(f"{text[:80]!r} does not begin with one of the {cls.plural} {', '.join(cls.methods)}")
-        options: dict[str, Option] = {}
+        options: dict[str, OptionValue] = {}
         for word in words:
             key, _, value = word.partition("=")
             try:
@@ -69,7 +70,7 @@ class Method:
     def __get_pydantic_core_schema__(cls, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
         text = core_schema.str_schema(max_length=MAX_CHARACTERS)
         return core_schema.no_info_wrap_validator_function(
-            lambda value, read: value if isinstance(value, cls) else read(value),
+            lambda value, parse: value if isinstance(value, cls) else parse(value),
             core_schema.no_info_after_validator_function(cls.parse, text),
             serialization=core_schema.to_string_ser_schema(when_used="always"),
         )
@@ -90,20 +91,20 @@ FLAG = OptionType("true or false", lambda text: {"true": True, "false": False}.g
 
 
 def choice(*allowed: str) -> OptionType:
-    """Type of an option whose value is one of these words."""
+    """Return the type of an option whose value is one of these words."""
     return OptionType(" or ".join(allowed), lambda text: text if text in allowed else None)
 
 
-def _parse_option(method: str, kinds: Options, key: str, value: str) -> Option:
-    if key not in kinds:
-        raise ValueError(f"{method} has no option {key[:40]!r} (it has: {', '.join(kinds) or 'none'})")
-    option = kinds[key].read(value)
-    if option is None:
-        raise ValueError(f"{key}={value[:40]!r} is not {kinds[key].allowed}")
-    return option
+def _parse_option(method: str, types: OptionTypes, key: str, value: str) -> OptionValue:
+    if key not in types:
+        raise ValueError(f"{method} has no option {key[:40]!r} (it has: {', '.join(types) or 'none'})")
+    parsed = types[key].parse(value)
+    if parsed is None:
+        raise ValueError(f"{key}={value[:40]!r} is not {types[key].allowed}")
+    return parsed
 
 
-def _format_option(value: Option) -> str:
+def _format_option(value: OptionValue) -> str:
     if isinstance(value, tuple):
         return "x".join(map(str, value))
     if isinstance(value, float):

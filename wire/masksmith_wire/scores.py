@@ -8,7 +8,7 @@ from typing import Self
 
 from masksmith.layouts import Layout
 
-from .options_grammar import FLAG, NUMBER, POSITIVE, Method, Options, OptionType, choice
+from .options_grammar import FLAG, NUMBER, POSITIVE, Method, OptionType, OptionTypes, choice
 
 Shape = tuple[int, ...]
 
@@ -23,7 +23,7 @@ def _parse_group(text: str) -> str | tuple[int, int] | None:
     return (rows, cols) if rows and cols else None
 
 
-_METHODS: Mapping[str, Options] = {
+_METHODS: Mapping[str, OptionTypes] = {
     "magnitude": {"power": POSITIVE},
     "given": {},
     "wanda": {},

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
-from masksmith.layouts import binding
+from masksmith.layouts import whole_tensor_needed_by
 from masksmith.patterns import Budget, Pattern, PatternError, parse, solver_refusal, with_full_density
 
 from .documents import MasksOptions
@@ -91,9 +91,9 @@ class JobSpecification:
         """The pattern against which shapes are checked; with a budget, a tensor's share may be rounded to no entry."""
         return self.pattern if self.budget is None else with_full_density(self.pattern)
 
-    def binding(self, pattern: Pattern) -> str | None:
-        """What requires a whole tensor at once (pattern, update or spectrum), or None if rows can be solved apart."""
-        return binding(pattern, self.update, spectrum=self.options.spectrum)
+    def whole_tensor_needed_by(self, pattern: Pattern) -> str | None:
+        """What needs the whole tensor in one worker: pattern, update or "spectrum"; None if rows can be divided."""
+        return whole_tensor_needed_by(pattern, self.update, spectrum=self.options.spectrum)
 
 
 def _parse_pattern(options: MasksOptions) -> Pattern:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from .options_grammar import NUMBER, POSITIVE, Method, Options, OptionType
+from .options_grammar import NUMBER, POSITIVE, Method, OptionType, OptionTypes
 
 UPDATES_VERSION = 2
 """Increased whenever an update may give different weights for the same input."""
@@ -16,7 +16,7 @@ def _parse_count(text: str) -> int | None:
     return int(text) if is_count and 0 < int(text) <= MAX_ROUNDS else None
 
 
-_METHODS: Mapping[str, Options] = {
+_METHODS: Mapping[str, OptionTypes] = {
     "reconstruct": {"damping": NUMBER},
     "admm": {
         "damping": NUMBER,

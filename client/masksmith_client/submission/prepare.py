@@ -125,8 +125,10 @@ def _select(
     local: bool,
 ) -> Selection:
     fitting = specification.fitting_pattern if rules.is_single else patterns
-    binding = (lambda pattern: None) if local else specification.binding
-    selection = select(candidates, fitting, layers, exclude, binding=binding, in_parts=not local)
+    whole_tensor_needed_by = (lambda pattern: None) if local else specification.whole_tensor_needed_by
+    selection = select(
+        candidates, fitting, layers, exclude, whole_tensor_needed_by=whole_tensor_needed_by, in_parts=not local
+    )
     with as_input_errors(PatternError):
         check_rules_apply(rules, [candidate.name for candidate in candidates], selection.skipped)
     return selection

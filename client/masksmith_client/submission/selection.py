@@ -52,7 +52,7 @@ def select(
     layers: Globs = None,
     exclude: Globs = None,
     *,
-    binding: Callable[[Pattern], str | None] = lambda pattern: None,
+    whole_tensor_needed_by: Callable[[Pattern], str | None] = lambda pattern: None,
     in_parts: bool = False,
 ) -> Selection:
     """Select the weights to mask; see `masksmith.layouts.select`.
@@ -61,4 +61,6 @@ def select(
         InputError: If a name or glob matches nothing, a weight named in full cannot be masked, or no weight remains.
     """
     with as_input_errors(SelectionError):
-        return layouts.select(candidates, pattern, layers, exclude, binding=binding, in_parts=in_parts)
+        return layouts.select(
+            candidates, pattern, layers, exclude, whole_tensor_needed_by=whole_tensor_needed_by, in_parts=in_parts
+        )

@@ -58,7 +58,14 @@ def select_tensors(
     try:
         candidates = with_layouts(candidates, layouts_by_user, config)
         patterns = {name: each.fitting_pattern for name, each in specification_by_tensor.items()}
-        selection = select(candidates, patterns, layers, exclude, binding=specification.binding, in_parts=True)
+        selection = select(
+            candidates,
+            patterns,
+            layers,
+            exclude,
+            whole_tensor_needed_by=specification.whole_tensor_needed_by,
+            in_parts=True,
+        )
     except LayoutError as error:
         raise RequestError(Code.INVALID_LAYOUT, str(error)) from None
     except SelectionError as error:

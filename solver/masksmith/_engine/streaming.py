@@ -24,10 +24,10 @@ Work = tuple[PanelStore, Span]
 
 
 def run(work: Sequence[Work], solver: Solver, threads: int, deadline: float) -> Iterator[Work]:
-    """Solve panels and write their answers; yields each item when it is done.
+    """Solve panels and write their answers; yields each item after its answer is written.
 
-    After the deadline (of `time.monotonic`) the remaining panels get an arbitrary allowed mask, unless entries are
-    forced: those panels are still solved.
+    After the deadline (of `time.monotonic`) the remaining panels get an arbitrary allowed mask; panels of a tensor with
+    forced entries are still solved.
 
     Raises:
         ScoresError: If a score is invalid.
@@ -51,7 +51,7 @@ def _solve_here(item: Work, solver: Solver, deadline: float) -> None:
     answer = None
     if loaded.panel is not None:
         with store.problem.naming_tensor(span.first):
-            answer = _solver_in_time(store, solver, deadline)(loaded.panel)
+            answer = _solver_or_rotation(store, solver, deadline)(loaded.panel)
     store.write(span, loaded, answer, time.perf_counter() - started)
 
 
@@ -65,7 +65,7 @@ def _run_on_processes(work: Iterable[Work], solver: Solver, processes: int, dead
         if loaded.panel is not None:
             with store.problem.naming_tensor(span.first):
                 sent = replace(loaded.panel, output=None)
-                answer, seconds = pool.submit(_timed, _solver_in_time(store, solver, deadline), sent).result()
+                answer, seconds = pool.submit(_timed, _solver_or_rotation(store, solver, deadline), sent).result()
         store.write(span, loaded, answer, seconds)
         return item
 
@@ -78,8 +78,8 @@ def _timed(solver: Solver, panel: Panel) -> tuple[PanelAnswer, float]:
     return solver(panel), time.perf_counter() - started
 
 
-def _solver_in_time(store: PanelStore, solver: Solver, deadline: float) -> Solver:
-    """Return the solver, or after the deadline `Rotation`, which takes no time; it cannot keep forced entries."""
+def _solver_or_rotation(store: PanelStore, solver: Solver, deadline: float) -> Solver:
+    """Return the solver; after the deadline `Rotation`, which does not search, unless there are forced entries."""
     if time.monotonic() < deadline or store.problem.has_forced:
         return solver
     store.cut_short = True

@@ -24,8 +24,8 @@ class Certificate:
 
     Attributes:
         pattern: Pattern of allowed masks.
-        objectives: `[down, across]`, score kept by each piece.
-        violations: `[down, across]`; objective + violation is an upper bound for the piece, 0.0 proves optimality.
+        objectives: `[down, across]`, score kept by each piece, with the hysteresis bonus.
+        violations: `[down, across]`; objective + violation is an upper bound for the piece, 0.0 proves it optimal.
         total_score: Sum of all scores.
         kept: Number of kept entries.
         edge_score: Sum of the scores of a dense edge, which is part of the objective but of no piece.
@@ -69,7 +69,7 @@ class Certificate:
 
     @cached_property
     def objective(self) -> float:
-        """Score kept."""
+        """Score kept, with the hysteresis bonus."""
         return self._sum(self.objectives) + self.edge_score
 
     @cached_property
@@ -86,7 +86,7 @@ class Certificate:
 
     @cached_property
     def bounds(self) -> Doubles:
-        """`[down, across]`, upper bound on the score of any mask of each piece."""
+        """`[down, across]`, upper bound on the score of any allowed mask of each piece."""
         if self.proved:
             return self.objectives
         with np.errstate(over="ignore"):
@@ -102,7 +102,7 @@ class Certificate:
             raise overflow_error(name)
 
     def _sum(self, values: Doubles) -> float:
-        """Sum values: pairwise for tiles, which may be millions; correctly rounded for the few pieces of others."""
+        """Sum values: pairwise for tiles, which may be millions; correctly rounded for few pieces."""
         if not has_tiles(self.pattern):
             return exact_sum(values.flat)
         with np.errstate(over="ignore"):

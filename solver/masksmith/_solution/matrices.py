@@ -17,19 +17,17 @@ from .certificate import Certificate, Run
 from .solution import Solution, Status
 
 RUN_STATS = frozenset({"solver", "tiles", "optimal_tiles", "solve_s", "threads", "device"})
+"""Keys of `stats` that do not come from `Run.notes`."""
 
 
 @dataclass(frozen=True)
 class Matrices:
-    """A tensor's matrices `[out, in, *kernel]`, cut where fused parts do not begin with a tile row.
+    """The matrices `[out, in, *kernel]` of a tensor; if fused parts are not whole tile rows, each part is a matrix.
 
     Args:
         layout: How the tensor is made of matrices.
         pattern: Pattern of each matrix.
         shape: Shape of the tensor.
-
-    Raises:
-        PatternError: If the layout does not go with the shape, or the pattern does not fit a matrix.
     """
 
     layout: Layout
@@ -37,15 +35,19 @@ class Matrices:
     shape: tuple[int, ...]
 
     def split(self, tensor: Any) -> list[Any]:
-        """Return the matrices of a tensor of this shape, as views."""
+        """Return the matrices of a tensor of this shape, as views.
+
+        Raises:
+            PatternError: If the shape does not match the layout, or the pattern does not fit a matrix.
+        """
         ranges = self.layout.row_ranges(self.pattern, self.shape)
         return [matrix[first:last] for matrix in self.layout.matrices(tensor) for first, last in ranges]
 
     def split_solution(self, solution: Solution) -> list[Solution]:
         """Split an earlier solution of the tensor into one for each matrix: mask, duals of its tile rows, certificate.
 
-        If the solution was split in another way, as for another pattern, its certificate cannot be split. The parts
-        then have no certificate, and serve only as warm starts.
+        A solution that was joined from other matrices, as for another pattern, has a certificate that cannot be split.
+        Then the parts have none, and serve only as warm starts.
         """
         parts, first = list[Solution](), 0
         masks = self.split(solution.mask)

@@ -1,4 +1,4 @@
-"""Verifies masks of patterns of blocks by counting: block patterns and hybrid ones."""
+"""Verifies masks of block patterns and hybrid patterns by counting."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def check_block(mask: MatrixReader, pattern: Block, at_most: bool) -> Finding:
         block_row = first // pattern.rows
         kept[block_row], broken[block_row] = _block_flags(rows, pattern, across if block_row < down else 0, at_most)
     if not broken.any():
-        return _budgets(kept[:down, :across], pattern, mask, at_most)
+        return _check_budgets(kept[:down, :across], pattern, mask, at_most)
     number = int(broken.sum())
     violation = "are only partly kept" if pattern.nested is None else "violate the pattern"
     message = f"{number} of {grid.tiles} blocks {violation}, the first is block {list(_first_true(broken))}"
@@ -46,7 +46,7 @@ def _block_flags(rows: Bools, pattern: Block, across: int, at_most: bool) -> tup
     counts = np.add.reduceat(rows.sum(0), lefts)
     kept, is_full = counts > 0, counts == len(rows) * np.diff(lefts, append=rows.shape[1])
     if pattern.nested is not None:
-        broken = kept & _breaks_inside(rows, pattern.nested, pattern.cols, at_most)
+        broken = kept & _violates_inside(rows, pattern.nested, pattern.cols, at_most)
     else:
         broken = np.zeros(len(counts), np.bool_) if at_most else kept & ~is_full
     if pattern.ragged == "dense":
@@ -79,7 +79,7 @@ def _dense_or_fitting(mask: MatrixReader, pattern: Hybrid, grid: Grid, at_most: 
     for first, rows in strips(mask, pattern.rows):
         block_row = first // pattern.rows
         dense[block_row] = np.logical_and.reduceat(rows.all(axis=0), lefts)
-        fits[block_row] = ~_breaks_inside(rows, pattern.inner, pattern.cols, at_most)
+        fits[block_row] = ~_violates_inside(rows, pattern.inner, pattern.cols, at_most)
     return dense, fits
 
 
@@ -103,14 +103,14 @@ def _check_dense_count(dense: Bools, fits: Bools, pattern: Hybrid, at_most: bool
     not_inner, actual = np.argwhere(~fits), int(dense.sum())
     if len(not_inner) > expected:
         position = (int(not_inner[expected][0]), int(not_inner[expected][1]))
-        message = f"{len(not_inner)} blocks keep more than {pattern.inner} instead of {expected}"
+        message = f"{len(not_inner)} blocks keep more than {pattern.inner}, only {expected} may"
         return Finding(f"{message}: block {list(position)} is one too many", position, len(not_inner) - expected)
     if actual < expected and not at_most:
         return Finding(f"{actual} blocks are dense instead of {expected}", (0, 0), 1)
     return Finding()
 
 
-def _breaks_inside(rows: Bools, inner: NM, width: int, at_most: bool) -> Bools:
+def _violates_inside(rows: Bools, inner: NM, width: int, at_most: bool) -> Bools:
     """Return, for each block of a block row, whether a tile in it violates the pattern inside blocks of this width."""
     tile = inner.tile
     covered = len(rows) // tile.rows * tile.rows
@@ -120,7 +120,7 @@ def _breaks_inside(rows: Bools, inner: NM, width: int, at_most: bool) -> Bools:
     return np.asarray(np.logical_or.reduceat(broken, np.arange(0, len(broken), width // tile.cols)))
 
 
-def _budgets(kept: Bools, pattern: Block, mask: MatrixReader, at_most: bool) -> Finding:
+def _check_budgets(kept: Bools, pattern: Block, mask: MatrixReader, at_most: bool) -> Finding:
     grid = pattern.grid(mask.shape)
     by_row, by_col, total = pattern.budgets(grid)
     for counts, expected, name in ((kept.sum(1), by_row, "row"), (kept.sum(0), by_col, "column")):

@@ -13,6 +13,7 @@ from .allocator import Allocator, Decision, Doubles
 from .choice import allocator_for, measure_from
 
 SLICE_ENTRIES = 2**22
+"""Largest number of entries that are measured at a time, unless a slice of minimum height has more."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ def allocate(
     Args:
         scores: Tensors by name; each is looked up again in every pass, so a lazy mapping need hold only one at a time.
         pattern: An n:m pattern, whose n is chosen per layer; `"50%"`; or blocks without balance.
-        budget: Density of all layers together, optionally with floors, `ms.Budget("50%", {"*.query*": "25%"})`.
+        budget: Density of all layers together; with minimum densities by glob, `ms.Budget("50%", {"*.query*": "25%"})`.
         on_progress: Called with (layers measured, layers to measure in this pass); an exception in it stops the call.
 
     Raises:
@@ -76,7 +77,7 @@ def _parse_budget(budget: Budget | float | str) -> Budget:
 def _measure(allocator: Allocator, tensor: Any, shape: tuple[int, ...], state: Any, name: str) -> Doubles:
     """Measure a layer, one slice of rows after the other."""
     rows, cols = matrix_shape(shape)
-    step = max(1, SLICE_ENTRIES // (cols * allocator.unit)) * allocator.unit
+    step = max(1, SLICE_ENTRIES // (cols * allocator.row_multiple)) * allocator.row_multiple
     firsts = range(0, rows, step)
     return allocator.merge(
         [measure_from(allocator, tensor[first : first + step], state, name, first) for first in firsts]

@@ -22,7 +22,7 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 @dataclass(frozen=True)
 class Decision:
-    """A distribution of a budget.
+    """The distribution of a budget on which an allocator decided.
 
     Attributes:
         patterns: Pattern of each layer.
@@ -34,21 +34,21 @@ class Decision:
 
 
 class Allocator(Protocol):
-    """Measurements and decisions for one kind of pattern; `state` is the previous decision, None at first."""
+    """Measurements and decisions for one kind of pattern; `state` is what `decide` returned last, None at first."""
 
     @property
-    def unit(self) -> int:
-        """The number of rows of every slice but the last is a multiple of this."""
+    def row_multiple(self) -> int:
+        """The number of rows of every slice of a layer, except the last, is a multiple of this."""
         ...
 
     def measure(self, scores: Any, state: Any, name: str) -> Doubles:
-        """Measure some rows of a layer's scores, `[rows, in, *kernel]`: a vector."""
+        """Return the measurements of some rows of a layer's scores, `[rows, in, *kernel]`, as a vector."""
         ...
 
-    def merge(self, measures: Sequence[Doubles]) -> Doubles:
+    def merge(self, measurements: Sequence[Doubles]) -> Doubles:
         """Combine the measurements of a layer's slices, in their order."""
         ...
 
-    def decide(self, layers: Mapping[str, Doubles], state: Any) -> Any | Decision:
-        """Return the next state, or the final decision, from the measurements of all layers."""
+    def decide(self, measurements: Mapping[str, Doubles], state: Any) -> Any | Decision:
+        """Return the next state, or the final decision, from the merged measurements of all layers."""
         ...

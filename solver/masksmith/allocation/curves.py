@@ -37,7 +37,7 @@ class Curves:
         self._pattern, self._budget, self._shapes = pattern, budget, shapes
 
     @property
-    def unit(self) -> int:
+    def row_multiple(self) -> int:
         """Number of rows that slices are multiples of: those of a whole tile."""
         return self._pattern.shard_rows
 

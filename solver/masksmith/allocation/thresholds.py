@@ -48,7 +48,7 @@ class EntryThreshold:
     optimal.
     """
 
-    unit = 1
+    row_multiple = 1
 
     def __init__(self, pattern: Pattern, budget: Budget, shapes: Shapes, double: bool) -> None:
         self._pattern, self._shapes, self._budget = pattern, shapes, budget
@@ -108,7 +108,9 @@ class BlockThreshold:
 
     def __init__(self, pattern: Block, budget: Budget, shapes: Shapes) -> None:
         self._pattern, self._budget, self._shapes = pattern, budget, shapes
-        self.unit = pattern.rows if pattern.nested is None else math.lcm(pattern.rows, pattern.nested.shard_rows)
+        self.row_multiple = (
+            pattern.rows if pattern.nested is None else math.lcm(pattern.rows, pattern.nested.shard_rows)
+        )
 
     def measure(self, scores: Any, state: Any, name: str) -> Doubles:
         """Return the value of every block, in row-major order."""

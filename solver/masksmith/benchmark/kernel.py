@@ -42,7 +42,7 @@ class Packed:
     """A weight in a kernel's own format.
 
     Attributes:
-        ways: One or more implementations of the product, by name. Each maps activations X, `[batch, cols]`, to
+        ways: Implementations of the product, one or more, by name. Each maps activations X, `[batch, cols]`, to
             `X A^T`, `[batch, rows]`, contiguous. The fastest one is benchmarked.
         weight_bytes: Size of the packed weight, in bytes.
         notes: Texts for the report, by name.

@@ -3,8 +3,8 @@
 1. A random weight gets its mask; each kernel packs it, which is timed separately.
 2. Every kernel's product is compared with the float64 product of the masked weight. Kernels with wrong results are not
    timed.
-3. In each round, every kernel runs a block of calls. Ratios of times are computed within rounds, so that changes of the
-   machine's speed cancel; the result is the median over rounds.
+3. In each round, every kernel runs, so that changes of the machine's speed affect all kernels equally. Times are
+   medians over rounds, and a speed-up is the ratio of two medians.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ Products = dict[str, Product]
 
 @dataclass
 class Bench:
-    """Measures cases on one device; peak rates and masks are computed once.
+    """Measures cases on one device; peak rates are measured once per dtype.
 
     Attributes:
         kernels: Kernels by name.
@@ -62,7 +62,9 @@ class Bench:
         self._monitor = GpuMonitor(self.device, _uuid(self.device))
         self._obstacles = {name: kernel.obstacle(self.device) for name, kernel in self.kernels.items()}
         self._peaks: dict[str, Peaks] = {}
-        self._last: tuple[object, tuple[np.ndarray, np.ndarray]] | None = None
+        self._last: tuple[object, tuple[np.ndarray, np.ndarray]] | None = (
+            None  # last layer and pattern; weight and mask
+        )
 
     def measure(self, case: Case) -> CaseResult:
         """Measure one case; a kernel's error is reported in its measurement."""
@@ -77,13 +79,13 @@ class Bench:
     def _measure(self, case: Case) -> CaseResult:
         weight, mask = self._weight_and_mask(case)
         operand, x = make_operand(case, weight, mask, self.device, self.threads, self.seed)
-        state_before = self._monitor.read()
+        gpu_before = self._monitor.read()
         products, measurements = self._prepare(case, operand, x)
         density = float(mask.mean())
         timed = self._time(case, density, {name: partial(run, x) for name, run in products.items()}, measurements)
-        state = conditions(state_before, self._monitor.read())
+        gpu_conditions = conditions(gpu_before, self._monitor.read())
         in_order = [timed[name] for name in case.kernels]
-        return CaseResult(case, density, in_order, state, self.machine(case.dtype))
+        return CaseResult(case, density, in_order, gpu_conditions, self.machine(case.dtype))
 
     def machine(self, dtype: str) -> dict[str, Any]:
         """Return the description of machine and device, with the measured peak rates for a dtype."""
@@ -112,13 +114,13 @@ class Bench:
                 measurements[name] = Measurement(name, "skipped", reason)
                 continue
             try:
-                product, one = prepare(self.kernels[name], operand)
+                product, measurement = prepare(self.kernels[name], operand)
                 error = (unmasked if name == "dense" else masked).error(product(x))
-            except Exception as fault:  # noqa: BLE001 - the other kernels are still measured
-                log.warning("kernel %s failed at %s: %s", name, case, fault)
-                measurements[name] = Measurement(name, "failed", f"{type(fault).__name__}: {fault}"[:500])
+            except Exception as exception:  # noqa: BLE001 - the other kernels are still measured
+                log.warning("kernel %s failed at %s: %s", name, case, exception)
+                measurements[name] = Measurement(name, "failed", f"{type(exception).__name__}: {exception}"[:500])
                 continue
-            measurements[name] = replace(one, error=error)
+            measurements[name] = replace(measurement, error=error)
             if error > 1.0:
                 reason = f"wrong result: the error is {error:.3g} times the largest possible rounding error"
                 measurements[name] = replace(measurements[name], outcome="failed", reason=reason)
@@ -139,15 +141,16 @@ class Bench:
         eager, graph = self.clock.time(runs, self.rounds)
         timed = dict(measurements)
         for name in runs:
-            one = replace(measurements[name], eager=summary(eager[name]), eager_speedup=speedup(eager, name))
-            one = replace(one, speedup=one.eager_speedup)
+            eager_speedup = speedup(eager, name)
+            measurement = replace(measurements[name], eager=summary(eager[name]), eager_speedup=eager_speedup)
+            measurement = replace(measurement, speedup=eager_speedup)
             if name in graph:
-                one = replace(one, graph=summary(graph[name]), speedup=speedup(graph, name))
-            assert one.timing is not None
-            assert one.weight_bytes is not None
+                measurement = replace(measurement, graph=summary(graph[name]), speedup=speedup(graph, name))
+            assert measurement.timing is not None
+            assert measurement.weight_bytes is not None
             work_share = 1.0 if name.startswith("dense") else density
-            least_s = peaks.least_s(case, work_share, one.weight_bytes)
-            timed[name] = replace(one, roofline=least_s / one.timing.median_s)
+            least_s = peaks.least_s(case, work_share, measurement.weight_bytes)
+            timed[name] = replace(measurement, roofline=least_s / measurement.timing.median_s)
         return timed
 
     def _peaks_of(self, dtype: str) -> Peaks:

@@ -39,17 +39,18 @@ class Peaks:
 
 
 def measure(device: str, dtype: str, clock: Clock) -> Peaks:
-    """Measure copy bandwidth and matrix rate."""
+    """Measure bytes copied and operations of a matrix product, per second."""
     size, side = SIZES[device.partition(":")[0]]
     source = torch.ones(size, dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
     a = torch.randn((side, side), device=device).to(getattr(torch, dtype))
     out = torch.empty_like(a)
-    copied = _best(lambda: target.copy_(source), clock)
-    multiplied = _best(lambda: torch.mm(a, a, out=out), clock)
-    return Peaks(2 * size / copied, 2 * side**3 / multiplied)
+    copy_s = _fastest_s(lambda: target.copy_(source), clock)
+    product_s = _fastest_s(lambda: torch.mm(a, a, out=out), clock)
+    return Peaks(2 * size / copy_s, 2 * side**3 / product_s)
 
 
-def _best(run: Callable[[], object], clock: Clock) -> float:
+def _fastest_s(run: Callable[[], object], clock: Clock) -> float:
+    """Return the smallest seconds per call over all rounds, of graph replays where there are any."""
     eager, graph = clock.time({"run": run}, ROUNDS)
     return min((graph or eager)["run"])

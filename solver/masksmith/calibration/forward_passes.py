@@ -41,8 +41,8 @@ def calibrate(
     Args:
         model: Any torch module.
         batches: Each batch is a tensor, or a tuple or list of arguments, or a mapping of keyword arguments.
-        gather: `norms` (Wanda, RIA), `gram` (SparseGPT: `inputs ** 2` float64 a layer), `activations` (SiPP, PFP) and
-            `gradients` (Taylor).
+        gather: `norms` (Wanda, RIA), `gram` (SparseGPT; `inputs * inputs` float64 numbers per layer), `activations`
+            (SiPP, PFP) and `gradients` (Taylor).
         layers: Names of layers or of their weights, or globs; by default all. A layer that is named exactly must be
             supported.
         loss: `loss(model, batch)` returns the scalar to differentiate for `gradients`; by default the output's `.loss`.
@@ -84,10 +84,10 @@ def _accumulators(
     try:
         selection = select(with_layouts(candidates), None, layers, noun="linear or convolution layer")
     except SelectionError as error:
-        raise _refusal(error) from None
+        raise _scores_error(error) from None
     accumulators: dict[str, LayerAccumulator] = {}
-    # By id. The weights are stored, too, so that none is freed and its id reused: a parametrized one is a new tensor
-    # at each access.
+    # By id of the weight, which is stored, too: a parametrized weight is a new tensor at each access, and when it is
+    # freed, another weight may get its id.
     by_weight: dict[int, tuple[Any, LayerAccumulator]] = {}
     for name in selection.chosen:
         module = modules[name][1]
@@ -107,7 +107,7 @@ def _layers(model: torch.nn.Module) -> Iterator[tuple[str, torch.nn.Module]]:
             yield path, module
 
 
-def _refusal(error: SelectionError) -> ScoresError:
+def _scores_error(error: SelectionError) -> ScoresError:
     if error.kind == "unmatched":
         return ScoresError(f"fits no linear or convolution layer; {error.reason}", name=error.name)
     return ScoresError(error.reason, name=error.name or None)
@@ -124,7 +124,7 @@ def _unsupported_reason(module: torch.nn.Module) -> str | None:
 def _idle_reason(module: torch.nn.Module) -> str:
     # torch's class of `MultiheadAttention.out_proj`, whose weight is passed to a function without calling the layer.
     is_projection = type(module).__name__ == "NonDynamicallyQuantizableLinear"
-    return "MultiheadAttention multiplies with its weight without calling it" if is_projection else "it never ran"
+    return "MultiheadAttention uses its weight without calling the layer" if is_projection else "it never ran"
 
 
 @contextmanager
@@ -164,9 +164,9 @@ def _backward(
             raise ScoresError("gradients need loss=, since the model's output has no .loss") from None
         weights = [weight for each in in_use.values() for weight in each]
         gradients = iter(torch.autograd.grad(value, weights, allow_unused=True) if weights else ())
-    for accumulator, its_weights in in_use.items():
+    for accumulator, layer_weights in in_use.items():
         # `gradients` is one iterator for all accumulators, in their order: each takes as many as it has weights.
-        parts = [gradient for _, gradient in zip(its_weights, gradients, strict=False) if gradient is not None]
+        parts = [gradient for _, gradient in zip(layer_weights, gradients, strict=False) if gradient is not None]
         accumulator.add_gradient(sum(parts[1:], parts[0]) if parts else None)
 
 

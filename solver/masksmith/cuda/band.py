@@ -57,6 +57,9 @@ class Band:
         weight: As `scores`, of any dtype, to be multiplied by the mask; or None.
 
     Attributes:
+        launcher: Launcher of the device.
+        element: Dtype that kernels read the scores as.
+        results: Masks and duals on the device, written by `solve`.
         pruned: The weight times the mask; empty if there is no weight.
         packed: The mask as bits along its rows, lowest bit first; empty if there is no weight.
     """
@@ -70,71 +73,72 @@ class Band:
     weight: torch.Tensor | None = None
 
     def __post_init__(self) -> None:
-        self.device = Launcher(self.scores.device)
+        self.launcher = Launcher(self.scores.device)
         self.element = {torch.bfloat16: "bfloat16", torch.float64: "float64"}.get(self.scores.dtype, "float32")
-        self.state = DeviceResults.new(self.device, self.down, self.across, self.tile)
+        self.results = DeviceResults.new(self.launcher, self.down, self.across, self.tile)
         if self.start is not None:
-            self.state.row_duals.copy_(self.start[0])
-            self.state.col_duals.copy_(self.start[1])
+            self.results.row_duals.copy_(self.start[0])
+            self.results.col_duals.copy_(self.start[1])
         weight = self._empty() if self.weight is None else self.weight
         height, width = weight.shape
-        self._weight, self.pruned = weight, self.device.empty(height, width, dtype=weight.dtype)
-        self.packed = self.device.empty(height, -(-width // 8), dtype=torch.uint8)
+        self._weight, self.pruned = weight, self.launcher.empty(height, width, dtype=weight.dtype)
+        self.packed = self.launcher.empty(height, -(-width // 8), dtype=torch.uint8)
 
     def solve(self) -> BandCertificate:
-        """Solve and certify the band; the mask stays on the device, in `state`.
+        """Solve and certify the band; mask and duals stay on the device, in `results`.
 
-        The host synchronises once, or twice if tiles need the shortest-path stage.
+        The host waits for the kernels once, or twice if tiles need the shortest-path stage.
 
         Raises:
             InfeasibleError: If forced entries leave a tile without an allowed mask.
         """
-        free, forced = self._split()
-        ascent = DualAscent(self.device, self.scores, self.element, self.tile, self.across, self.state)
+        free, forced = self._free_and_forced_tiles()
+        ascent = DualAscent(self.launcher, self.scores, self.element, self.tile, self.across, self.results)
         order, counts = ascent.run(free, forced, self.start is not None)
         parts = self._certify()
-        first_invalid, _, unsolved, partial = torch.cat([self.state.flags, counts]).tolist()
-        if first_invalid == NO_INDEX and (unsolved or partial or len(forced)):
-            self._run_shortest_paths(torch.cat([order[:unsolved], ascent.partial[:partial], forced]))
+        first_invalid, _, unsolved, ready = torch.cat([self.results.flags, counts]).tolist()
+        if first_invalid == NO_INDEX and (unsolved or ready or len(forced)):
+            self._run_shortest_paths(torch.cat([order[:unsolved], ascent.ready_tiles[:ready], forced]))
             parts = self._certify()
         return self._certificate(parts, first_invalid)
 
-    def _split(self) -> tuple[torch.Tensor, torch.Tensor]:
-        tiles = torch.arange(self.down * self.across, device=self.device.at)
+    def _free_and_forced_tiles(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the indices of tiles without forced entries, and of those with some."""
+        tiles = torch.arange(self.down * self.across, device=self.launcher.device)
         if self.forced is None:
             return tiles, tiles[:0]
-        cut = self.forced.reshape(self.down, self.tile.rows, self.across, self.tile.cols)
-        has_forced = (cut != 0).any(3).any(1).reshape(-1)
+        by_tile = self.forced.reshape(self.down, self.tile.rows, self.across, self.tile.cols)
+        has_forced = (by_tile != 0).any(3).any(1).reshape(-1)
         return tiles[~has_forced], tiles[has_forced]
 
     def _run_shortest_paths(self, order: torch.Tensor) -> None:
-        budget, device = kernel_budget(self.tile), self.device
+        budget, launcher = kernel_budget(self.tile), self.launcher
         doubles, integers, flags = scratch_sizes(budget)
         scratch_bytes = 8 * doubles + 8 * integers + flags  # of one thread
         blocks = -(-max(1, min(MAX_THREADS, SCRATCH_BYTES // scratch_bytes, len(order))) // PATH_THREADS)
         threads = blocks * PATH_THREADS
-        device.launch(
+        launcher.launch(
             compile_path_kernel(self.element), blocks, PATH_THREADS, self.scores, self.across,
-            *_budget_arguments(budget), self._forced(), order, self.state.ready, self.state.mask,
-            self.state.row_duals, self.state.col_duals,
-            device.empty(threads, doubles, dtype=torch.float64), device.empty(threads, integers, dtype=torch.int64),
-            device.empty(threads, flags, dtype=torch.uint8), self.state.flags[1:],
+            *_budget_arguments(budget), self._forced(), order, self.results.ready, self.results.mask,
+            self.results.row_duals, self.results.col_duals,
+            launcher.empty(threads, doubles, dtype=torch.float64), launcher.empty(threads, integers, dtype=torch.int64),
+            launcher.empty(threads, flags, dtype=torch.uint8), self.results.flags[1:],
         )  # fmt: skip
-        infeasible = int(self.state.flags[1])
+        infeasible = int(self.results.flags[1])
         if infeasible != NO_INDEX:
             raise InfeasibleError(infeasible_message(self.tile), divmod(infeasible, self.across))
 
     def _certify(self) -> tuple[torch.Tensor, ...]:
         """Queue the certificate kernel for the current mask and duals."""
-        device, tiles, tile = self.device, self.down * self.across, self.tile
-        objective, violation, total = (device.empty(tiles, dtype=torch.float64) for _ in range(3))
-        legal = device.empty(tiles, dtype=torch.uint8)
+        launcher, tiles, tile = self.launcher, self.down * self.across, self.tile
+        objective, violation, total = (launcher.empty(tiles, dtype=torch.float64) for _ in range(3))
+        legal = launcher.empty(tiles, dtype=torch.uint8)
         threads = THREADS // tile.cols * tile.cols
         blocks = (-(-self.across * tile.cols // threads), self.down)
-        state = self.state
-        device.launch(
-            compile_certificate(self.element), blocks, threads, self.scores, state.mask, self._forced(),
-            *_budget_arguments(kernel_budget(tile)), state.row_duals, state.col_duals, self.across, objective,
+        results = self.results
+        launcher.launch(
+            compile_certificate(self.element), blocks, threads, self.scores, results.mask, self._forced(),
+            *_budget_arguments(kernel_budget(tile)), results.row_duals, results.col_duals, self.across, objective,
             violation, total, legal, _raw(self._weight), _raw(self.pruned), self.packed,
         )  # fmt: skip
         return objective, violation, total, legal
@@ -144,11 +148,12 @@ class Band:
 
     def _empty(self) -> torch.Tensor:
         """Return an empty matrix, which kernels take for an absent argument."""
-        return self.device.zeros(0, 0, dtype=torch.uint8)
+        return self.launcher.zeros(0, 0, dtype=torch.uint8)
 
     def _certificate(self, parts: tuple[torch.Tensor, ...], invalid: int) -> BandCertificate:
         shape = (self.down, self.across)
         objective, violation, total, legal = (part.cpu().numpy().reshape(shape) for part in parts)
+        # The score of the whole tile bounds any mask, too.
         overflowed = ~np.isfinite(violation)
         with np.errstate(over="ignore", invalid="ignore"):
             violation[overflowed] = (total * (1 + 2.0**-40) - objective)[overflowed]

@@ -12,17 +12,17 @@ from .jit import SIMULATED, cuda, simulated
 
 @dataclass(frozen=True)
 class Launcher:
-    """Allocates tensors on the device `at` and launches kernels there."""
+    """Allocates tensors on a device and launches kernels there."""
 
-    at: torch.device
+    device: torch.device
 
     def zeros(self, *shape: int, dtype: torch.dtype = torch.int64, fill: float = 0) -> torch.Tensor:
         """Allocate a tensor filled with `fill`."""
-        return torch.full(shape, fill, dtype=dtype, device=self.at)
+        return torch.full(shape, fill, dtype=dtype, device=self.device)
 
     def empty(self, *shape: int, dtype: torch.dtype) -> torch.Tensor:
         """Allocate an uninitialised tensor."""
-        return torch.empty(shape, dtype=dtype, device=self.at)
+        return torch.empty(shape, dtype=dtype, device=self.device)
 
     def launch(self, kernel: Any, blocks: Any, threads: Any, *arguments: Any) -> None:
         """Queue a kernel on torch's current stream; tensors are passed as device arrays, without a copy."""
@@ -30,18 +30,18 @@ class Launcher:
         if SIMULATED:
             kernel[blocks, threads](*arrays)
             return
-        stream = cuda.external_stream(torch.cuda.current_stream(self.at).cuda_stream)
+        stream = cuda.external_stream(torch.cuda.current_stream(self.device).cuda_stream)
         kernel[blocks, threads, stream](*arrays)
 
     @property
     def label(self) -> str:
         """Name of the device in statistics and reports."""
-        return "cuda (simulated)" if SIMULATED else str(self.at)
+        return "cuda (simulated)" if SIMULATED else str(self.device)
 
     @property
     def name(self) -> str:
         """Model name of the device."""
-        return "numba's CUDA simulator" if SIMULATED else torch.cuda.get_device_name(self.at)
+        return "numba's CUDA simulator" if SIMULATED else torch.cuda.get_device_name(self.device)
 
 
 def _array(tensor: torch.Tensor) -> Any:

@@ -163,7 +163,7 @@ class DeviceSolve:
         )
         mask = torch.ones(problem.grid.rows, problem.grid.cols, dtype=torch.bool, device=self.device)
         if bands:
-            solved = torch.cat([band.state.mask for band in bands])[: problem.grid.rows, : problem.grid.cols] != 0
+            solved = torch.cat([band.results.mask for band in bands])[: problem.grid.rows, : problem.grid.cols] != 0
             mask[: solved.shape[0], : solved.shape[1]] = solved
         edge_score = self._edge_score()
         with np.errstate(over="ignore"):
@@ -177,8 +177,9 @@ class DeviceSolve:
             edge_score=edge_score,
             kept_score=float((self.matrix.double() * mask).sum()) if problem.bonus else None,
         )
-        at = Launcher(self.device)
-        run = Run("exact", time.perf_counter() - started, 1, at.label, notes=(("device_name", at.name),))
+        launcher = Launcher(self.device)
+        notes = (("device_name", launcher.name),)
+        run = Run("exact", time.perf_counter() - started, 1, launcher.label, notes=notes)
         return Solution.from_certificate(
             self._like_scores(mask),
             certificate,
@@ -202,7 +203,7 @@ class DeviceSolve:
             return None
         shape = (self.problem.down, self.problem.across)
         rows, cols = (
-            torch.cat([getattr(band.state, name) for band in bands]).cpu().numpy().reshape(*shape, length)
+            torch.cat([getattr(band.results, name) for band in bands]).cpu().numpy().reshape(*shape, length)
             for name, length in (("row_duals", self.tile.rows), ("col_duals", self.tile.cols))
         )
         return rows, cols

@@ -1,4 +1,4 @@
-"""Local search over swaps of columns between N:M groups, with exact gains from tables.
+"""Local search over swaps of columns between N:M groups, with exact gains from tables; values of columns in tiles.
 
 Without column a, every row of its group has a sum of its n largest remaining entries and a threshold, the n-th
 largest of them. Column b then adds `max(0, x_b - threshold)`. So the gain of every swap is a sum of entries of two
@@ -128,10 +128,10 @@ def climb(
 
 @jit
 def column_values(x: Doubles, duals: Doubles, keep: int, at_most: bool, values: Doubles, largest: Doubles) -> None:
-    """Estimate the value of each column in each tile column, at the tiles' current row duals.
+    """Estimate, for transposable patterns, the value of each column in each tile column from the tiles' row duals.
 
-    `values[c, t] = sum over tile rows of the keep largest of x[., c] - duals[., t, .]`: with optimal row duals this is
-    an upper bound on the change that a swap makes, tight to first order.
+    `values[c, t] = sum over tile rows of the keep largest of x[., c] - duals[., t, .]`. If the duals are optimal and
+    column b replaces column a in tile column t, its best score changes by at most `values[b, t] - values[a, t]`.
 
     Args:
         x: `[down * height, columns]`.

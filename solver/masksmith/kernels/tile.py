@@ -61,7 +61,7 @@ class Search(NamedTuple):
         row_d, col_d: Distances from the sources.
         row_seen, col_seen: Distances at which nodes were last expanded.
         row_from: Predecessor column of each row.
-        col_from: Predecessor row of each column, or `ROOT`, or a code below it: see `shortest_paths.augmentation`.
+        col_from: Predecessor row of each column; negative: `ROOT` or another code of `shortest_paths.augmentation`.
         excess: Entries kept beyond the budget, per column; negative if entries are missing.
         slack: Unfilled budget of each column that may stay unfilled (at-most budgets, dual 0).
         used: 1 for rows on an augmenting path of this phase.

@@ -14,7 +14,11 @@ from .selection import (
     check_rules_apply as check_rules_apply,
     select as select,
 )
-from .whole_tensors import WHOLE_BYTES as WHOLE_BYTES, binding as binding, oversize_reason as oversize_reason
+from .whole_tensors import (
+    WHOLE_BYTES as WHOLE_BYTES,
+    oversize_reason as oversize_reason,
+    whole_tensor_needed_by as whole_tensor_needed_by,
+)
 
 __all__ = [
     "BY_CHOICE",
@@ -30,7 +34,7 @@ __all__ = [
     "Rule",
     "Selection",
     "SelectionError",
-    "binding",
+    "whole_tensor_needed_by",
     "check_rules_apply",
     "default_axes",
     "in_block",

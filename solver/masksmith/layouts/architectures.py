@@ -37,7 +37,8 @@ EXPERTS_IN_OUT = frozenset(
 )
 """Models whose stacked experts are published as `[experts, in, out]`, the transpose of what `F.linear` takes.
 
-Some versions of `transformers` save those of qwen3_vl_moe the other way round, so the shapes come first.
+Some versions of `transformers` save those of qwen3_vl_moe the other way round, so this table is used only where the
+shapes do not decide.
 """
 
 FUSED_AND_DOWN = (("gate_up", "down"), ("input_linear", "output_linear"))
@@ -75,7 +76,7 @@ class Architecture:
         self._config = dict(config or {})
         self.model_types = _model_types(self._config)
         self._uses_conv1d = self._conv1d_rule()
-        self._names_parameters = any(_LAYER_WEIGHT.search(name) for name in self._shapes)
+        self._has_layer_weights = any(_LAYER_WEIGHT.search(name) for name in self._shapes)
 
     def layout(self, name: str, shape: Sequence[int], *, may_be_convolution: bool = True) -> Layout | Unclear:
         """Return the layout of a tensor of two or more dimensions.
@@ -86,9 +87,7 @@ class Architecture:
             may_be_convolution: Whether it may belong to a convolution; False if its module is known to be none.
         """
         if _LOW_RANK_FACTOR.search(name):
-            return Unclear(
-                "a factor of a low rank, which may be used as 'x @ w'; give its layout, 'out in' or 'in out'"
-            )
+            return Unclear("a low-rank factor, which may be used as 'x @ w'; give its layout, 'out in' or 'in out'")
         if len(shape) == 2:
             conv1d = self._uses_conv1d if _CONV1D.search(name) else None
             layout = Layout(("in", "out"), rule=conv1d) if conv1d else Layout(default_axes(shape), rule="shape")
@@ -98,12 +97,12 @@ class Architecture:
         return self._convolution(name, shape) if may_be_convolution else Unclear(_ambiguous_shape_reason(shape))
 
     def is_outside_layers(self, name: str, shape: Sequence[int]) -> bool:
-        """Whether a matrix belongs to no layer: its name is not one of a layer's weight, but other names are.
+        """Whether a matrix belongs to no layer: unlike other tensors here, it is not named as the weight of a layer.
 
         Names without dots were chosen by the caller and are not considered.
         """
         is_layer = _LAYER_WEIGHT.search(name) or _FUSED_LAYER.search(name)
-        return len(shape) == 2 and "." in name and self._names_parameters and not is_layer
+        return len(shape) == 2 and "." in name and self._has_layer_weights and not is_layer
 
     def _convolution(self, name: str, shape: Sequence[int]) -> Layout | Unclear:
         if _EXPERTS.search(name) or not may_be_kernel(name, shape):
@@ -127,7 +126,7 @@ class Architecture:
             return Layout(("stack", "in", "out"), rule="architecture")
         if axes is None:
             return Unclear(
-                f"the experts' shape {list(shape)} does not tell which axis is summed over; give the model's directory "
+                f"the experts' shape {list(shape)} does not show which axis is the input; give the model's directory "
                 f"with its config.json, or a layout, 'stack out in' or 'stack in out'"
             )
         layout = Layout(axes, rule="name")
@@ -139,7 +138,7 @@ class Architecture:
         sibling = self._shapes.get(name.replace(*pairs[0]), ()) if pairs else ()
         if len(sibling) != 3:
             return None
-        is_fused = pairs[0] in FUSED_AND_DOWN
+        is_fused = pairs[0] in FUSED_AND_DOWN  # else the pair is reversed, and this tensor is `down`
         fused, down = (shape, sibling) if is_fused else (sibling, shape)
         if fused[1] == 2 * down[2] and fused[2] == down[1]:
             return "stack", "out", "in"
@@ -150,12 +149,12 @@ class Architecture:
     def _conv1d_rule(self) -> Rule | None:
         """Return the rule by which matrices are `Conv1D`; None if they are not.
 
-        Fused query, key and value have three times as many outputs as inputs, so the longer axis is the outputs.
+        Without a config, the shapes of `c_attn` and `c_fc` show it: they have more outputs than inputs.
         """
         if self.model_types:
             return "architecture" if self.model_types & CONV1D_MODELS else None
-        wider = [shape[1] > shape[0] for name, shape in self._shapes.items() if _is_wide_conv1d(name, shape)]
-        return "name" if wider and all(wider) else None
+        is_in_out = [shape[1] > shape[0] for name, shape in self._shapes.items() if _has_more_outputs(name, shape)]
+        return "name" if is_in_out and all(is_in_out) else None
 
     def _with_parts(self, name: str, shape: Sequence[int], layout: Layout) -> Layout:
         rows = shape[layout.axes.index("out")]
@@ -163,6 +162,7 @@ class Architecture:
         return Layout(layout.axes, parts, layout.rule) if sum(parts) == rows and parts else layout
 
     def _parts(self, module: str, rows: int) -> tuple[int, ...]:
+        """Return the rows of each fused part of a layer of this name; empty if its parts are not known."""
         if module in ("gate_up_proj", "gate_and_up_proj", "input_linear") and rows % 2 == 0:
             return (rows // 2,) * 2
         if module == "c_attn" and self._uses_conv1d and rows % 3 == 0:
@@ -195,11 +195,12 @@ def _ambiguous_shape_reason(shape: Sequence[int]) -> str:
     )
 
 
-def _is_wide_conv1d(name: str, shape: Sequence[int]) -> bool:
+def _has_more_outputs(name: str, shape: Sequence[int]) -> bool:
+    """Whether a tensor is a matrix, not square, whose name is that of a layer with more outputs than inputs."""
     return len(shape) == 2 and re.search(r"(?:^|\.)(?:c_attn|c_fc)\.weight$", name) is not None and shape[0] != shape[1]
 
 
 def _model_types(config: Mapping[str, Any]) -> frozenset[str]:
     nested = [value for value in config.values() if isinstance(value, Mapping)]
-    texts = [each.get("model_type") for each in (config, *nested)]
-    return frozenset(text for text in texts if isinstance(text, str) and text)
+    types = [each.get("model_type") for each in (config, *nested)]
+    return frozenset(value for value in types if isinstance(value, str) and value)

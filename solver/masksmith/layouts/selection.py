@@ -17,7 +17,7 @@ from .whole_tensors import oversize_reason
 EXCLUDED = "excluded"
 NOT_SELECTED = "not selected"
 NO_PATTERN = "no pattern is given for it"
-Binding = Callable[[Pattern], str | None]
+WholeTensorNeededBy = Callable[[Pattern], str | None]
 BY_CHOICE = frozenset({EXCLUDED, NOT_SELECTED})
 """Reasons that follow from the caller's `layers` and `exclude`."""
 
@@ -69,7 +69,7 @@ def select(
     layers: Globs = None,
     exclude: Globs = None,
     *,
-    binding: Binding = lambda pattern: None,
+    whole_tensor_needed_by: WholeTensorNeededBy = lambda pattern: None,
     in_parts: bool = False,
     noun: str = "tensor",
 ) -> Selection:
@@ -81,7 +81,7 @@ def select(
             nothing is masked, so that shapes and dtypes do not matter.
         layers: Names or globs; by default all. A tensor named exactly must be supported; a glob may skip tensors.
         exclude: Names or globs to leave out, with priority over `layers`.
-        binding: Returns what requires that one worker gets the whole tensor, for its pattern, or None.
+        whole_tensor_needed_by: Returns what needs the whole tensor in one worker, for the tensor's pattern, or None.
         in_parts: Whether tensors are divided into parts of whole rows; one worker then needs the whole of a matrix
             that is not stored row by row.
         noun: Word for a candidate in error messages.
@@ -98,9 +98,11 @@ def select(
     _refuse_unmatched([*included.unmatched, *excluded.unmatched], candidates, noun)
     chosen, named, skipped = [], set(), {}
     for candidate in candidates:
-        is_named = included.spell_out(*candidate.spellings)
+        is_named = included.has_exact(*candidate.spellings)
         not_selected = _not_selected_reason(candidate, included, excluded, is_named=is_named)
-        reason = not_selected or _unsupported_reason(candidate, pattern, binding, in_parts, named=is_named)
+        reason = not_selected or _unsupported_reason(
+            candidate, pattern, whole_tensor_needed_by, in_parts, named=is_named
+        )
         if reason is None:
             chosen.append(candidate.name)
             if is_named:
@@ -146,7 +148,7 @@ def _not_selected_reason(candidate: Candidate, included: Names, excluded: Names,
 def _unsupported_reason(
     candidate: Candidate,
     pattern: Pattern | Mapping[str, Pattern] | None,
-    binding: Binding,
+    whole_tensor_needed_by: WholeTensorNeededBy,
     in_parts: bool,
     *,
     named: bool,
@@ -160,17 +162,17 @@ def _unsupported_reason(
     reason = dtype_reason(candidate.dtype, named=named)
     if reason is not None:
         return reason
-    bound = binding(pattern)
+    needed_by = whole_tensor_needed_by(pattern)
     try:
         shape, layout = candidate.matrix_shape, candidate.layout
         pattern.grid(shape)
         is_plain = layout is None or layout.is_plain(pattern, candidate.shape)
         if in_parts and layout is not None and not is_plain:
-            bound = bound or f"its layout {str(layout)!r}"
+            needed_by = needed_by or f"its layout {str(layout)!r}"
             shape = shape if layout.is_stack else candidate.shape
     except PatternError as error:
         return str(error)
-    return oversize_reason(shape, candidate.dtype, bound)
+    return oversize_reason(shape, candidate.dtype, needed_by)
 
 
 def _refuse_duplicates(candidates: Sequence[Candidate], noun: str) -> None:

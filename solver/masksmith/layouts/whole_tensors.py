@@ -11,7 +11,7 @@ from masksmith.patterns import Pattern
 from .dtypes import ITEM_BYTES
 
 WHOLE_BYTES = 2**28
-"""Largest tensor that goes to one worker whole, because its pattern cannot be solved in parts."""
+"""Largest tensor that is sent to one worker as a whole, in bytes."""
 
 
 class UpdateNeeds(Protocol):
@@ -22,8 +22,10 @@ class UpdateNeeds(Protocol):
         """Whether all rows of a tensor affect each other's weights."""
 
 
-def binding(pattern: Pattern, update: UpdateNeeds | None = None, *, spectrum: bool = False) -> str | None:
-    """Return what requires that one worker gets the whole tensor (pattern, update or spectrum), or None."""
+def whole_tensor_needed_by(
+    pattern: Pattern, update: UpdateNeeds | None = None, *, spectrum: bool = False
+) -> str | None:
+    """Return what needs the whole tensor in one worker: pattern, update or "spectrum"; None if rows can be divided."""
     if pattern.shard_rows is None:
         return str(pattern)
     if update is not None and update.needs_whole_tensors:
@@ -31,12 +33,12 @@ def binding(pattern: Pattern, update: UpdateNeeds | None = None, *, spectrum: bo
     return "spectrum" if spectrum else None
 
 
-def oversize_reason(shape: Sequence[int], dtype: str, bound: str | None) -> str | None:
-    """Return why a tensor is too large for one worker, or None; `bound` is the result of `binding`."""
+def oversize_reason(shape: Sequence[int], dtype: str, needed_by: str | None) -> str | None:
+    """Return why a tensor that is needed whole, by `needed_by` if not None, is too large for one worker, or None."""
     size = math.prod(shape) * ITEM_BYTES[dtype]
-    if bound is None or size <= WHOLE_BYTES:
+    if needed_by is None or size <= WHOLE_BYTES:
         return None
     return (
-        f"{bound} binds the whole tensor, and its {size} bytes are more than the {WHOLE_BYTES} that go to one worker; "
+        f"{needed_by} needs the whole tensor in one worker, and its {size} bytes exceed the limit of {WHOLE_BYTES}; "
         f"use --local or the library"
     )

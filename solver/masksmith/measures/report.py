@@ -31,9 +31,9 @@ class Report:
         kept: Entries kept.
         fill: Kept entries relative to the most that the pattern allows, in [0, 1].
         change: Difference from the previous mask.
-        diversity: Number of masks of a tile, for N:M patterns.
+        diversity: Number of allowed masks of a tile, for N:M patterns.
         storage_bytes: Bytes by format, see `storage`.
-        spectrum: Singular values of the masked layer.
+        spectrum: Smallest, mean and largest singular value of the masked layer.
         accuracy: The argument `accuracy`.
         accuracy_per_million_kept: See `EFFICIENCY`.
     """
@@ -86,7 +86,7 @@ def report(
         accuracy: Accuracy of the model with this mask, in any unit.
         item_bytes: Size of a stored value.
         block: Block size of the BSR storage.
-        layout: How the tensor is made of matrices, as it was solved.
+        layout: How the tensor is made of matrices, as passed to `solve`.
 
     Raises:
         ScoresError: If a shape differs from the mask's, or `accuracy` is passed for a mask that keeps nothing.
@@ -96,7 +96,7 @@ def report(
     shape = tuple(int(length) for length in solution.mask.shape)
     before = previous.mask if isinstance(previous, Solution) else previous
     if accuracy is not None and counts.kept == 0:
-        raise ScoresError("accuracy per kept weight of a mask that keeps nothing", name="mask")
+        raise ScoresError("accuracy per kept weight is undefined: the mask keeps nothing", name="mask")
     return Report(
         pattern=str(solution.pattern),
         status=str(solution.status),

@@ -20,8 +20,8 @@ class BlockList:
     Attributes:
         path: Name of the list in the model.
         modules: The blocks.
-        class_name: The class that most of them have.
-        share: Share of the model's parameters that they hold.
+        class_name: The class of blocks that holds the most parameters.
+        share: Share of the model's parameters of two or more dimensions that they hold.
     """
 
     path: str
@@ -38,7 +38,7 @@ class BlockList:
 
 
 def find_blocks(model: Module, path: str | None = None) -> BlockList:
-    """Find the list of blocks: the one whose members of one class hold the most parameters.
+    """Find the list of blocks: the one whose members of one class hold the most parameters (of two or more dimensions).
 
     Args:
         model: The model.
@@ -76,10 +76,10 @@ def _block_list(path: str, module: Module, total: int) -> BlockList:
     if len(set(map(id, modules))) < len(list(module._modules)):
         raise PruningError(f"{path!r} holds one module several times; its blocks share their weights")
     share = _size(module) / total if total else 0.0
-    return BlockList(path, modules, _common_class(modules)[0].__name__, share)
+    return BlockList(path, modules, _largest_class(modules)[0].__name__, share)
 
 
-def _common_class(modules: Sequence[Module]) -> tuple[type[Module], int]:
+def _largest_class(modules: Sequence[Module]) -> tuple[type[Module], int]:
     sizes: Counter[type[Module]] = Counter()
     for module in modules:
         sizes[type(module)] += _size(module)
@@ -87,10 +87,10 @@ def _common_class(modules: Sequence[Module]) -> tuple[type[Module], int]:
 
 
 def _size_of_class(module: Module) -> int:
-    """Count the parameters of the most common class; 0 if fewer than two members have it."""
+    """Return the size of all members of the largest class; 0 if fewer than two members have it."""
     modules = list(module.children())
-    common, size = _common_class(modules)
-    return size if sum(type(each) is common for each in modules) >= 2 and _is_block(common) else 0
+    largest, size = _largest_class(modules)
+    return size if sum(type(each) is largest for each in modules) >= 2 and _is_block(largest) else 0
 
 
 def _is_block(kind: type[Module]) -> bool:
@@ -99,4 +99,5 @@ def _is_block(kind: type[Module]) -> bool:
 
 
 def _size(module: Module) -> int:
+    """Count the entries of parameters of two or more dimensions."""
     return sum(parameter.numel() for parameter in module.parameters() if parameter.ndim >= 2)

@@ -28,11 +28,11 @@ def skipping(blocks: BlockList, load: Callable[[int], None]) -> Iterator[None]:
     Raises:
         PruningError: If the first block returns anything but tensors in tuples, lists and dicts.
     """
-    stand_in = _StandIn(blocks, load)
+    replacement = _ReplacedForwards(blocks, load)
     replaced = {module: vars(module).get("forward") for module in blocks.modules}
     try:
         for number, module in enumerate(blocks.modules):
-            module.forward = stand_in.forward_of(number, module.forward)
+            module.forward = replacement.forward_of(number, module.forward)
         yield
     finally:
         for module, forward in replaced.items():
@@ -41,7 +41,7 @@ def skipping(blocks: BlockList, load: Callable[[int], None]) -> Iterator[None]:
                 module.forward = forward
 
 
-class _StandIn:
+class _ReplacedForwards:
     """The forward passes that replace those of the blocks."""
 
     def __init__(self, blocks: BlockList, load: Callable[[int], None]) -> None:
@@ -50,7 +50,7 @@ class _StandIn:
         self._returned: Any = None
 
     def forward_of(self, number: int, forward: Callable[..., Any]) -> Callable[..., Any]:
-        def stand_in(*arguments: Any, **keywords: Any) -> Any:
+        def forward_without_weights(*arguments: Any, **keywords: Any) -> Any:
             if self._first is None:
                 self._first = number
                 self._load(number)
@@ -58,15 +58,15 @@ class _StandIn:
                 self._returned = self._filled_with_nan(forward(*arguments, **keywords))
             return map_leaves(self._returned, _copy)
 
-        return stand_in
+        return forward_without_weights
 
     def _filled_with_nan(self, output: Any) -> Any:
         assert self._first is not None
-        filled = map_leaves(output, lambda leaf: leaf.clone() if isinstance(leaf, torch.Tensor) else leaf)
+        filled = map_leaves(output, _copy)
         before, after = tensors_of(output), tensors_of(filled)
         if not after or any(one is other for one, other in zip(before, after, strict=True)):
             reason = (
-                f"it returns {type(output).__name__}, of which only tensors, tuples, lists and dicts are understood"
+                f"it returns {type(output).__name__}; only tensors, and tuples, lists and dicts of them, are supported"
             )
             raise PruningError(f"{reason}; load the whole model and prune it in memory", self._blocks.name(self._first))
         for tensor in after:

@@ -26,7 +26,7 @@ class Block:
         cols: Width of a block, likewise.
         density: Share of the blocks kept, rounded to a whole number of blocks, halves up.
         balance: Budgets: `none` for the whole tensor; `rows`: the same number of blocks in every block row, `cols`: in
-            every block column, `both`: in both. Numbers that do not divide differ by one, the larger ones first.
+            every block column, `both`: in both. Numbers that are not divisible give the first ones one more.
         norm: Value of a block: the sum of its scores (`l1`), the root of the sum of their squares (`l2`), their maximum
             (`max`) or their mean.
         ragged: Blocks that extend beyond the matrix: `pad` treats the part inside as a block, `dense` keeps it
@@ -59,7 +59,7 @@ class Block:
 
     def _check_nested(self, nested: NM) -> None:
         if not can_be_inside(nested) or self.norm != "l1":
-            raise PatternError(f"{self}: a nested pattern is n:m of exact fill along 'in', and blocks have the l1 norm")
+            raise PatternError(f"{self}: 'nested' needs an n:m pattern with exact fill along 'in', and the l1 norm")
         check_tiles_fill_blocks(self, nested)
 
     def grid(self, shape: tuple[int, ...]) -> Grid:
@@ -72,8 +72,8 @@ class Block:
         grid = grid_of_blocks(self, shape)
         if self.nested is not None and self.ragged == "pad" and grid.is_ragged:
             raise PatternError(
-                f"{self}: blocks do not cover a {grid.rows}x{grid.cols} matrix, and a part of one may keep nothing of "
-                f"{self.nested}; choose ragged='dense'"
+                f"{self}: {self.rows}x{self.cols} blocks do not divide a {grid.rows}x{grid.cols} matrix, and a cropped "
+                f"block with {self.nested} inside may be kept without any kept entry; choose ragged='dense'"
             )
         down, across = self.blocks(grid)
         kept_units(self.density, down * across, "blocks", self)

@@ -1,4 +1,4 @@
-"""Matching of names, exactly or by glob. It is not in `layouts`, because budgets use it for floors."""
+"""Matching of names, exactly or by glob. In this package, because the floors of budgets need it, too."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ class Names:
         self._globs = list(globs.values())
         self.unmatched = [text for text, match in globs.items() if not any(map(match, known))]
 
-    def spell_out(self, *spellings: str) -> bool:
-        """Return whether one of these spellings is among the texts, not as a glob."""
+    def has_exact(self, *spellings: str) -> bool:
+        """Return whether one of these known names is among the texts itself, not only matched by a glob."""
         return not self._exact.isdisjoint(spellings)
 
     def match(self, *spellings: str) -> bool:
-        """Return whether any text matches one of these spellings."""
-        return self.spell_out(*spellings) or any(match(name) for match in self._globs for name in spellings)
+        """Return whether any text equals or matches one of these spellings of a name."""
+        return self.has_exact(*spellings) or any(match(name) for match in self._globs for name in spellings)

@@ -18,6 +18,7 @@ CHUNK_WORK = 1e9
 """Limit of rows times columns squared of a search; wider layers are searched in chunks of columns."""
 
 SWAPS_PER_CHECK = 64
+"""Swaps between two checks of the time limit."""
 
 
 class _Chunk:
@@ -35,17 +36,18 @@ class _Chunk:
         self.x, self.order, self.m, self.keep = x, order, m, keep
         self.places = np.full(columns, -1, np.int64)
         self.places[order[order >= 0]] = np.flatnonzero(order >= 0)
+        self._scores = np.empty(len(order) // m)
         self._tables = (
-            np.empty(m, np.float32), np.empty((columns, len(x)), np.float32), np.empty(columns),
-            np.empty(len(order) // m), np.empty((columns, columns)),
+            np.empty(m, np.float32), np.empty((columns, len(x)), np.float32), np.empty(columns), self._scores,
+            np.empty((columns, columns)),
         )  # fmt: skip
         self.refresh(range(len(order) // m))
-        self.min_gain = 1e-9 * max(1e-30, float(self._tables[3].sum()))
+        self.min_gain = 1e-9 * max(1e-30, float(self._scores.sum()))
 
     @property
     def score(self) -> float:
         """Score kept by all groups."""
-        return float(self._tables[3].sum())
+        return float(self._scores.sum())
 
     def refresh(self, groups: range | Ints) -> None:
         """Recompute the tables of some groups."""
@@ -84,7 +86,7 @@ def search(x: Floats, m: int, keep: int, escapes: int, seed: int, limit: TimeLim
         m: Group length; the last group may be short.
         keep: n, the entries kept of every m.
         escapes: Number of random perturbations of a local optimum; with several chunks, a tenth of it is the number of
-            further rounds over chunks of other groups.
+            further rounds, each over chunks of other random groups.
         seed: Seed of the random choices.
         limit: Time limit.
 
@@ -95,20 +97,22 @@ def search(x: Floats, m: int, keep: int, escapes: int, seed: int, limit: TimeLim
     order = np.full(-(-columns // m) * m, -1, np.int64)
     order[:columns] = np.arange(columns)
     generator = np.random.default_rng(seed)
-    width = max(2, int(math.sqrt(CHUNK_WORK / len(x))) // m)
-    if len(order) // m <= width:
+    groups_per_chunk = max(2, int(math.sqrt(CHUNK_WORK / len(x))) // m)
+    if len(order) // m <= groups_per_chunk:
         return _search_with_escapes(_Chunk(x, order, m, keep), escapes, generator, limit)[:columns]
     for _ in range(1 + escapes // 10):
-        _round(x, order, m, keep, generator.permutation(len(order) // m), width, limit)
+        _climb_in_chunks(x, order, m, keep, generator.permutation(len(order) // m), groups_per_chunk, limit)
     return order[:columns]
 
 
-def _round(x: Floats, order: Ints, m: int, keep: int, groups: Ints, width: int, limit: TimeLimit) -> None:
-    """Climb in chunks of `width` random groups each."""
-    for first in range(0, len(groups), width):
+def _climb_in_chunks(
+    x: Floats, order: Ints, m: int, keep: int, groups: Ints, groups_per_chunk: int, limit: TimeLimit
+) -> None:
+    """Climb in chunks of the groups in the order of `groups`; changes `order` in place."""
+    for first in range(0, len(groups), groups_per_chunk):
         if limit.passed():
             return
-        places = (groups[first : first + width, None] * m + np.arange(m)).ravel()
+        places = (groups[first : first + groups_per_chunk, None] * m + np.arange(m)).ravel()
         columns = order[places]
         present = columns[columns >= 0]
         local = np.full(len(places), -1, np.int64)

@@ -52,12 +52,12 @@ def ria(weight: Any, norms: Any = None, power: float = 0.5, *, column_sums: Any 
     """
     if not 0 <= power < float("inf"):
         raise ScoresError(f"power={power} must be a number of at least 0", name=name)
-    size = abs(as_floats(weight))
-    shape = check_weight(size, name)
-    row_sums = size.reshape(shape[0], -1).sum(1).reshape(-1, *(1 for _ in shape[1:]))
-    col_sums = per_input(_sums(size) if column_sums is None else column_sums, size, "column_sums", name)
-    shares = _share(size, row_sums) + _share(size, col_sums)
-    return shares if norms is None else shares * per_input(norms, size, "norms", name) ** power
+    magnitudes = abs(as_floats(weight))
+    shape = check_weight(magnitudes, name)
+    row_sums = magnitudes.reshape(shape[0], -1).sum(1).reshape(-1, *(1 for _ in shape[1:]))
+    col_sums = per_input(_sums(magnitudes) if column_sums is None else column_sums, magnitudes, "column_sums", name)
+    shares = _share(magnitudes, row_sums) + _share(magnitudes, col_sums)
+    return shares if norms is None else shares * per_input(norms, magnitudes, "norms", name) ** power
 
 
 def column_sums(weight: Any) -> Any:
@@ -65,10 +65,10 @@ def column_sums(weight: Any) -> Any:
     return _sums(abs(as_floats(weight)))
 
 
-def _sums(size: Any) -> Any:
-    return size.double().sum(0) if is_torch(size) else size.sum(0, dtype=np.float64)
+def _sums(magnitudes: Any) -> Any:
+    return magnitudes.double().sum(0) if is_torch(magnitudes) else magnitudes.sum(0, dtype=np.float64)
 
 
-def _share(size: Any, total: Any) -> Any:
-    divisor = total + convert_like(total == 0, size) if is_torch(size) else np.where(total == 0, 1, total)
-    return size / divisor
+def _share(magnitudes: Any, total: Any) -> Any:
+    divisor = total + convert_like(total == 0, magnitudes) if is_torch(magnitudes) else np.where(total == 0, 1, total)
+    return magnitudes / divisor

@@ -43,7 +43,7 @@ def sipp(weight: Any, activations: Any, *, reduce: Literal["mean", "max"] = "mea
         raise ScoresError(f"reduce={reduce!r} is neither 'mean' nor 'max'", name=name)
     weight = as_floats(weight)
     flat = flat_inputs(weight, name)
-    samples = _samples(activations, flat, name)
+    samples = _check_activations(activations, flat, name)
     scores = flat * 0
     reduce_ratios = _mean_ratios if reduce == "mean" else _max_ratios
     for weight_part in _sign_parts(flat):
@@ -86,7 +86,7 @@ class SamplingBound:
 
     Attributes:
         sums: `S` of each neuron, `[out]`.
-        weight: `a / S`, equal for all neurons.
+        weight: The factor `a / S`, equal for all neurons.
     """
 
     sums: Doubles
@@ -129,7 +129,7 @@ def sampling_bound(sensitivities: Any, points: int, *, delta: float = 1e-3, c: f
     return SamplingBound(matrix.sum(1, dtype=np.float64), 2 * c * log_term)
 
 
-def _samples(activations: Any, flat: Any, name: str | None) -> Any:
+def _check_activations(activations: Any, flat: Any, name: str | None) -> Any:
     """Check activations, and convert them to the library, device and dtype of a flat weight."""
     shape, inputs = shape_of(activations), shape_of(flat)[1]
     if len(shape) != 2 or shape[1] != inputs or shape[0] == 0:

@@ -1,4 +1,4 @@
-"""Exact solver by OR-Tools' min-cost flow, one graph per tile; shares no code with `Exact` and serves as its oracle."""
+"""Exact solver by OR-Tools' min-cost flow, one graph per tile; shares no code with `Exact`, and checks it in tests."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ._duals.exact_duals import ScaledTiles, exact_duals
 from ._duals.integers import Integers
 from .base import LimitedBySize, Parallelism
 
-_OPTIMAL, _INFEASIBLE, _OVERFLOW = (
+_OPTIMAL, _INFEASIBLE, _COSTS_TOO_LARGE = (
     int(status)
     for status in (SimpleMinCostFlow.OPTIMAL, SimpleMinCostFlow.INFEASIBLE, SimpleMinCostFlow.BAD_COST_RANGE)
 )
@@ -53,7 +53,7 @@ class MinCostFlow(LimitedBySize):
         for index in range(len(tiles)):
             fixed = None if forced is None else forced[index]
             status = network.solve(costs[index], flat[index], fixed)
-            while status == _OVERFLOW and costs[index].any():
+            while status == _COSTS_TOO_LARGE and costs[index].any():
                 scaled.halve(index)
                 costs[index] = network.costs(scaled.integers[index : index + 1])
                 status = network.solve(costs[index], flat[index], fixed)

@@ -27,13 +27,14 @@ from .update import AdmmRound, AdmmUpdate, Update
 OnProgress = Callable[[int, int], None]
 Tensor = torch.Tensor
 
-PENALTY_EVERY = 3
+ROUNDS_PER_CHECK = 3
 """Rounds between two checks, at which the penalty grows or the rounds end."""
 GROWTH = ((0.1, 1.3), (0.01, 1.15), (0.0, 1.3))
 """Pairs (share, factor): the penalty grows by the first factor for which at least this share of the kept entries
 changed since the last check."""
 START_TOLERANCE = 0.05
-"""Tolerance of the reconstruction on the first mask, which only serves to compare errors, unless it is better."""
+"""Tolerance of the reconstruction on the first mask, which serves to compare errors; if that mask is the better one,
+its weights are reconstructed again, to `TOLERANCE`."""
 SETTLED_BELOW = 0.0005
 """The rounds end when at most this share of the kept entries changed since the last check; later rounds lower the error
 by less than 0.01 %."""
@@ -63,11 +64,11 @@ def admm(
         U = (H + penalty I)^-1 (H W + penalty D - P),   D = mask * (U + P / penalty),   P = P + penalty (U - D)
 
     where the mask maximises the kept sum of the scores `(U + P / penalty)^2`, so that `D` is the nearest allowed
-    matrix; `ms.solve` computes it with a warm start from the previous round. The penalty grows with the share of
-    entries that changed; rounds end when the mask hardly changes. The last mask's weights are then reconstructed,
-    starting from `D`. The problem is not convex: the last mask is optimal for its scores, not for the problem. If the
-    first mask (for the scores `W^2 diag(H)`) has a smaller error, that one is returned, so `error <= start_error`;
-    `start_error` is computed to a tolerance of 5 %.
+    matrix; `ms.solve` computes it with a warm start from the previous round. The penalty grows every
+    few rounds, by a factor that depends on how much the mask changed; rounds end when the mask hardly changes. The last
+    mask's weights are then reconstructed, starting from `D`. The problem is not convex: the last mask is optimal for
+    its scores, not for the problem. If the first mask (for the scores `W^2 diag(H)`) has a smaller error, that one is
+    returned, so `error <= start_error`; `start_error` is computed to a tolerance of 5 %.
 
     Args:
         weight: `[out, in, *kernel]`, numpy or torch, float64 to bfloat16.
@@ -163,7 +164,7 @@ class _AdmmRounds:
             history.append(AdmmRound(penalty, int((mask != previous).sum()), distance, solution.gap))
             if on_progress is not None:
                 on_progress(number, max_rounds)
-            if number % PENALTY_EVERY == 0:
+            if number % ROUNDS_PER_CHECK == 0:
                 changed, checked = int((mask != checked).sum()), mask
                 if changed <= SETTLED_BELOW * kept:
                     self.settled = True

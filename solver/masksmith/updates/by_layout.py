@@ -47,7 +47,7 @@ def by_layout(
         The solution whose mask the updated weight has, and the update.
 
     Raises:
-        UpdateError: If the method is unknown, or as it raises.
+        UpdateError: If the method is unknown, or as the method raises.
     """
     if method == "reconstruct":
         return start, reconstruct_by_layout(layout, weight, start.mask, gram, **options)
@@ -100,28 +100,28 @@ def admm_by_layout(
     Raises:
         UpdateError: As `admm`, if the Gram matrices are not stacked as the weight is, or `start` has another layout.
     """
-    tensor = Matrices(layout, pattern, tuple(int(length) for length in weight.shape))
-    parts = tensor.split(weight)
-    starts = [None] * len(parts) if start is None else _starts(tensor, start, options)
+    matrices = Matrices(layout, pattern, tuple(int(length) for length in weight.shape))
+    parts = matrices.split(weight)
+    starts = [None] * len(parts) if start is None else _starts(matrices, start, options)
     grams = _grams(layout, weight, gram, options)
-    repeats = len(parts) // len(grams)
+    parts_per_gram = len(parts) // len(grams)
     updates = [
-        admm(_contiguous(part), grams[number // repeats], pattern, start=starts[number], **options)
+        admm(_contiguous(part), grams[number // parts_per_gram], pattern, start=starts[number], **options)
         for number, part in enumerate(parts)
     ]
-    solution = tensor.join([update.solution for update in updates], options.get("name"))
+    solution = matrices.join([update.solution for update in updates], options.get("name"))
     longest = max(updates, key=lambda update: len(update.history))
-    updated = _merge(tensor.split, weight, [update.weight for update in updates])
+    updated = _merge(matrices.split, weight, [update.weight for update in updates])
     return AdmmUpdate(
         updated, solution.mask, *_errors(updates), _stats(updates), solution=solution, history=longest.history,
         start_error=math.fsum(update.start_error for update in updates),
     )  # fmt: skip
 
 
-def _starts(tensor: Matrices, start: Solution, options: dict[str, Any]) -> Sequence[Solution]:
-    starts = tensor.split_solution(start)
+def _starts(matrices: Matrices, start: Solution, options: dict[str, Any]) -> Sequence[Solution]:
+    starts = matrices.split_solution(start)
     if any(part._certificate is None for part in starts):
-        raise UpdateError(f"start was not solved with layout={str(tensor.layout)!r}", options.get("name"))
+        raise UpdateError(f"start was not solved with layout={str(matrices.layout)!r}", options.get("name"))
     return starts
 
 

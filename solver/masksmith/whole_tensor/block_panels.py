@@ -1,4 +1,4 @@
-"""Shared by the solvers of block and hybrid patterns: mask inside blocks, sums of blocks, writing of the mask."""
+"""Functions of the solvers of block and hybrid patterns: mask inside blocks, sums of blocks, writing of the mask."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class InnerMask:
         if self._certificate.proved:
             return np.zeros((down, across))
         tile = pattern.inner.tile
-        sums = _block_sums(self._certificate.violations, pattern.rows // tile.rows, pattern.cols // tile.cols)
+        sums = _sums_of_blocks(self._certificate.violations, pattern.rows // tile.rows, pattern.cols // tile.cols)
         return sums[:down, :across]
 
 
@@ -89,10 +89,10 @@ def block_sums(rows: npt.NDArray[Any], pattern: BlockPattern) -> Duals:
     covered = without_dense_edge(rows, pattern)
     if not covered.size:
         return np.zeros((0, rows.shape[1] // pattern.cols))
-    return _block_sums(covered.astype(np.float64), pattern.rows, pattern.cols)
+    return _sums_of_blocks(covered.astype(np.float64), pattern.rows, pattern.cols)
 
 
-def _block_sums(values: Duals, height: int, width: int) -> Duals:
+def _sums_of_blocks(values: Duals, height: int, width: int) -> Duals:
     tops, lefts = np.arange(0, values.shape[0], height), np.arange(0, values.shape[1], width)
     return np.asarray(np.add.reduceat(np.add.reduceat(values, lefts, axis=1), tops, axis=0))
 

@@ -38,7 +38,8 @@ def solve_vnm(problem: Problem, pattern: VNM, options: WholeTensorOptions) -> So
     """Keep the best columns of every panel, and the n largest of their entries in every row.
 
     Every set of columns is evaluated or excluded by a bound. After the deadline only an initial set is evaluated, and
-    the bounds give the gap. If sums are not exact in float64, a panel is proved only if no other set comes close.
+    the bounds give the gap. If sums are not exact in float64, a panel is proved only if no other set is within the
+    rounding error of the best.
     """
     passes = TensorPasses(problem, options, pattern.v, count=1)
     rows, down, across = problem.grid.rows, problem.down, problem.across
@@ -68,9 +69,9 @@ def _solve_strip(passes: TensorPasses, pattern: VNM, span: tuple[int, int], acro
     first, last = span
     rows = passes.checked_rows(first, last)
     mask = np.ones(rows.shape, np.bool_)
-    whole = len(rows) == pattern.v or pattern.ragged != "dense"
+    is_solved = len(rows) == pattern.v or pattern.ragged != "dense"  # else these rows are the dense edge
     violations, objectives = np.zeros(across), np.zeros(across)
-    width = min(across * pattern.m, rows.shape[1]) if whole else 0
+    width = min(across * pattern.m, rows.shape[1]) if is_solved else 0
     time_is_up = time.monotonic() > deadline
     if width:
         padded = np.zeros((len(rows), across * pattern.m))

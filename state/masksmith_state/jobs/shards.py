@@ -139,7 +139,7 @@ def cut(
         if specification.budget is None and firsts[number] != number:
             continue
         rows, pattern = tensor.shape[0], of_pattern(tensor.pattern).pattern
-        is_whole = specification.binding(pattern) is not None
+        is_whole = specification.whole_tensor_needed_by(pattern) is not None
         unit = rows if is_whole else _shard_rows(tensor, pattern, shard_bytes)
         estimate = partial(estimated_seconds, specification, tensor.shape, is_stack=tensor.layout is not None)
         by_bytes, by_seconds = (

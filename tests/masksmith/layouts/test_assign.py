@@ -141,7 +141,7 @@ def test_fused_experts_are_read_along_the_axis_that_both_shapes_allow(gate_up, d
 
 def test_experts_that_may_be_either_way_are_refused_unless_the_caller_says_which():
     shapes = {EXPERTS + "w1": (4, 32, 48), "layers.0.q.weight": (8, 8)}
-    assert "does not tell which axis is summed over" in assign(shapes)[EXPERTS + "w1"].unsupported_reason
+    assert "does not show which axis is the input" in assign(shapes)[EXPERTS + "w1"].unsupported_reason
     by_name = {EXPERTS + "w1": Layout.parse("stack in out")}
     assert str(assign(shapes, by_name)[EXPERTS + "w1"].layout) == "stack in out"
     assert str(assign(shapes, config={"model_type": "gpt_oss"})[EXPERTS + "w1"].layout) == "stack in out"

@@ -5,7 +5,7 @@ from fnmatch import fnmatchcase
 
 import pytest
 
-from masksmith.layouts import FLOAT_DTYPES, ITEM_BYTES, Candidate, SelectionError, binding, select
+from masksmith.layouts import FLOAT_DTYPES, ITEM_BYTES, Candidate, SelectionError, select, whole_tensor_needed_by
 from masksmith.patterns import parse
 from masksmith.patterns.matching import Names, matches
 
@@ -31,7 +31,7 @@ def candidates(names=NAMES, shape=(8, 8), dtype="F32"):
 def test_names_match_exactly_first_and_then_as_globs(texts):
     names = Names(list(texts), NAMES)
     assert [name for name in NAMES if names.match(name)] == expected_names(texts, NAMES)
-    assert [name for name in NAMES if names.spell_out(name)] == [name for name in NAMES if name in texts]
+    assert [name for name in NAMES if names.has_exact(name)] == [name for name in NAMES if name in texts]
     assert names.unmatched == [text for text in texts if not expected_names([text], NAMES)]
 
 
@@ -140,10 +140,10 @@ def test_tensors_too_large_for_one_worker_are_part_of_the_decision():
     tensors = [*candidates(["large"], (2**14, 2**14)), *candidates(["small"])]
     half = parse("50%")
     assert select(tensors, half).chosen == ["large", "small"]
-    skipped = select(tensors, half, binding=binding).skipped
-    assert "50% binds the whole tensor" in skipped["large"]
-    with pytest.raises(SelectionError, match=r"'large' cannot be masked: 50% binds"):
-        select(tensors, half, "large", binding=binding)
+    skipped = select(tensors, half, whole_tensor_needed_by=whole_tensor_needed_by).skipped
+    assert "50% needs the whole tensor" in skipped["large"]
+    with pytest.raises(SelectionError, match=r"'large' cannot be masked: 50% needs"):
+        select(tensors, half, "large", whole_tensor_needed_by=whole_tensor_needed_by)
 
 
 def test_what_is_wrong_with_the_whole_is_said():

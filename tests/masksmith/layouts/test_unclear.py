@@ -158,7 +158,7 @@ def test_kernels_of_flax_and_tensorflow_are_known_by_their_names(name):
 
 @pytest.mark.parametrize(("name", "shape"), [("w1", (64, 16)), ("g2", (16, 64)), ("v1", (64, 16))])
 def test_factors_of_rwkv_are_unclear(name, shape):
-    check_unclear(f"blocks.0.att.{name}", shape, "a factor of a low rank", "in out")
+    check_unclear(f"blocks.0.att.{name}", shape, "a low-rank factor", "in out")
 
 
 BARE = ["flow.flows.0.translate", "visual.layers.0.proj", "encoder.layers.0.mixer.x_proj_w"]

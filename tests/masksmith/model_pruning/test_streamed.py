@@ -133,13 +133,13 @@ def test_an_argument_that_no_file_can_hold_is_refused(tmp_path):
 
 def test_a_block_that_returns_an_object_is_refused(tmp_path):
     class Box(list):
-        """A container that is not understood."""
+        """A container that is not supported."""
 
     class Boxes(Block):
         def forward(self, inputs, extra=None):
             return Box([super().forward(inputs)])
 
-    assert refused(tmp_path, Nested(block=Boxes), "it returns Box, of which only tensors").name == "model.layers.0"
+    assert refused(tmp_path, Nested(block=Boxes), "it returns Box; only tensors").name == "model.layers.0"
 
 
 def test_no_batch_is_refused(tmp_path):

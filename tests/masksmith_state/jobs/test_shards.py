@@ -56,11 +56,11 @@ def test_patterns_that_bind_the_whole_tensor_make_one_shard_of_it(text):
 
 def test_tensors_too_large_for_one_worker_are_told_from_others():
     def reason(shape, specification):
-        return oversize_reason(shape, "F32", specification.binding(specification.pattern))
+        return oversize_reason(shape, "F32", specification.whole_tensor_needed_by(specification.pattern))
 
     large = [2**20, 2**10]
-    assert "10% binds the whole tensor" in reason(large, specified("10%"))
-    assert "spectrum binds the whole tensor" in reason(large, specified("2:4", spectrum=True))
+    assert "10% needs the whole tensor" in reason(large, specified("10%"))
+    assert "spectrum needs the whole tensor" in reason(large, specified("2:4", spectrum=True))
     assert reason(large, specified("2:4")) is None
     assert reason([2**10, 2**10], specified("10%")) is None
     assert len(cut([tensor(large)], specified("2:4"))) == 256

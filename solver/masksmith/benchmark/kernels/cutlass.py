@@ -5,7 +5,7 @@ from __future__ import annotations
 from masksmith.benchmark.declaration import Declaration, Support
 from masksmith.benchmark.kernel import Operand, Packed, torch_obstacle
 
-MAJOR = 8
+COMPUTE_MAJOR = 8
 
 
 class Cutlass:
@@ -29,7 +29,7 @@ class Cutlass:
         if not torch.cuda.is_available():
             return "there is no CUDA device"
         major, minor = torch.cuda.get_device_capability(device)
-        if major != MAJOR:
+        if major != COMPUTE_MAJOR:
             return f"torch's CUTLASS kernels are for compute capability 8.x, this GPU has {major}.{minor}"
         return None
 

@@ -40,15 +40,15 @@ class DeviceResults:
     flags: torch.Tensor
 
     @classmethod
-    def new(cls, device: Launcher, down: int, across: int, tile: TileSpec) -> DeviceResults:
+    def new(cls, launcher: Launcher, down: int, across: int, tile: TileSpec) -> DeviceResults:
         """Allocate results with empty masks and zero duals."""
         tiles = down * across
         return cls(
-            device.zeros(down * tile.rows, across * tile.cols, dtype=torch.uint8),
-            device.zeros(tiles, tile.rows, dtype=torch.float64),
-            device.zeros(tiles, tile.cols, dtype=torch.float64),
-            device.zeros(tiles, dtype=torch.uint8),
-            device.zeros(2, fill=NO_INDEX),
+            launcher.zeros(down * tile.rows, across * tile.cols, dtype=torch.uint8),
+            launcher.zeros(tiles, tile.rows, dtype=torch.float64),
+            launcher.zeros(tiles, tile.cols, dtype=torch.float64),
+            launcher.zeros(tiles, dtype=torch.uint8),
+            launcher.zeros(2, fill=NO_INDEX),
         )
 
 
@@ -57,38 +57,36 @@ class DualAscent:
     """The sequence of passes over the tiles of a band.
 
     Attributes:
-        device: Launcher of the device.
+        launcher: Launcher of the device.
         scores: `[height, width]` matrix.
-        element: Dtype that kernels read it as.
+        element: Dtype that kernels read the scores as.
         tile: Size and budgets of a tile.
         across: Tiles per tile row.
-        state: Results, written.
-        partial: Indices of tiles that are `ready` for the shortest-path stage; their number is `partial_count[0]`.
+        results: Masks and duals, written.
+        ready_tiles: Indices of the tiles that are `ready` for augmenting paths, `ready_tiles[: ready_count[0]]`.
     """
 
-    device: Launcher
+    launcher: Launcher
     scores: torch.Tensor
     element: str
     tile: TileSpec
     across: int
-    state: DeviceResults
+    results: DeviceResults
 
     def run(self, order: torch.Tensor, forced: torch.Tensor, warm: bool) -> tuple[torch.Tensor, torch.Tensor]:
         """Queue all passes for the tiles in `order`; the tiles in `forced` only get initial duals.
 
         Returns:
-            The list of unsolved tiles, as a prefix, and counts `[2]` of unsolved tiles and of `partial`.
+            The list of unsolved tiles, as a prefix, and counts `[2]` of unsolved tiles and of `ready_tiles`.
         """
         tile, self._next_order = self.tile, torch.empty_like(order)
         shape = shape_of(tile, self.element)
-        size, unequal_totals = (
-            max(shape.row_size, shape.col_size),
-            tile.rows * tile.row_keep != tile.cols * tile.col_keep,
-        )
-        # `_counts[k]` is the number of tiles for pass k; the last one counts `partial`.
-        self._counts, self._order, self._step = self.device.zeros(32), order, 0
+        size = max(shape.row_size, shape.col_size)
+        unequal_totals = tile.rows * tile.row_keep != tile.cols * tile.col_keep
+        # `_counts[k]` is the number of tiles for pass k; the last one counts `ready_tiles`.
+        self._counts, self._order, self._step = self.launcher.zeros(32), order, 0
         self._counts[0] = len(order)
-        self.partial, self.partial_count = torch.empty_like(order), self._counts[31:]
+        self.ready_tiles, self.ready_count = torch.empty_like(order), self._counts[31:]
         if tile.row_keep < tile.cols and tile.col_keep < tile.rows:
             if len(forced):
                 self._initialise_duals(shape, forced, warm, unequal_totals)
@@ -97,10 +95,10 @@ class DualAscent:
                 self._run_pass(shape, sweeps, warm, non_negative)
                 warm, non_negative = True, tile.at_most
             self._run_tie_passes(shape_of(tile, self.element, TIE_BYTES), size, unequal_totals)
-        return self._order, torch.stack([self._counts[self._step], self.partial_count[0]])
+        return self._order, torch.stack([self._counts[self._step], self.ready_count[0]])
 
     def _initialise_duals(self, shape: Shape, forced: torch.Tensor, warm: bool, non_negative: bool) -> None:
-        count, unsolved = self.device.zeros(1, fill=len(forced)), self.device.zeros(1)
+        count, unsolved = self.launcher.zeros(1, fill=len(forced)), self.launcher.zeros(1)
         self._launch_pass(shape, FORCED_SWEEPS, warm, non_negative, forced, count, torch.empty_like(forced), unsolved)
 
     def _run_pass(self, shape: Shape, sweeps: int, warm: bool, non_negative: bool) -> None:
@@ -112,23 +110,23 @@ class DualAscent:
         self, shape: Shape, sweeps: int, warm: bool, non_negative: bool, *tile_lists: torch.Tensor
     ) -> None:
         """Launch the integer pass; `tile_lists` are `order`, `count`, `unsolved` and `unsolved_count` of the kernel."""
-        state = self.state
+        results = self.results
         blocks, threads = -(-len(tile_lists[0]) // shape.lanes), (shape.lanes, shape.lines)
-        self.device.launch(
+        self.launcher.launch(
             compile_integer_pass(shape), blocks, threads, self.scores, self.across, sweeps, warm, non_negative,
-            *tile_lists, state.mask, state.row_duals, state.col_duals, state.flags,
+            *tile_lists, results.mask, results.row_duals, results.col_duals, results.flags,
         )  # fmt: skip
 
     def _run_tie_passes(self, shape: Shape, size: int, unequal_totals: bool) -> None:
-        budget, state = kernel_budget(self.tile), self.state
+        budget, results = kernel_budget(self.tile), self.results
         blocks, threads = -(-len(self._order) // shape.lanes), (shape.lanes, shape.lines)
         for sweeps, lowerings, zoom, noise_bits, non_negative in tie_passes(size, at_most=self.tile.at_most):
-            noise = torch.from_numpy(tie_noise(budget, shape.row_size, noise_bits)).to(self.device.at)
+            noise = torch.from_numpy(tie_noise(budget, shape.row_size, noise_bits)).to(self.launcher.device)
             count, unsolved = self._next_counts()
-            self.device.launch(
+            self.launcher.launch(
                 compile_tie_pass(shape), blocks, threads, self.scores, self.across, sweeps, lowerings, zoom, noise,
-                non_negative or unequal_totals, self._order, count, self._next_order, unsolved, state.mask,
-                state.row_duals, state.col_duals, state.ready, self.partial, self.partial_count, state.flags,
+                non_negative or unequal_totals, self._order, count, self._next_order, unsolved, results.mask,
+                results.row_duals, results.col_duals, results.ready, self.ready_tiles, self.ready_count, results.flags,
             )  # fmt: skip
             self._order, self._next_order = self._next_order, self._order
 

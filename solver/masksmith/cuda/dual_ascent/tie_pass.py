@@ -31,11 +31,13 @@ EVEN = np.int32(-2)
 
 @device
 def _exponent(peak: float, zoom: int) -> int:
+    """Return e for the unit 2^-e, `zoom` bits finer than that of the integer pass; `peak` is the largest score."""
     return min(SCORE_BITS - math.frexp(peak)[1] + zoom, 1000) if peak > 0.0 else 0
 
 
 @device
 def _fine_unit(exponent: int) -> float:
+    """Return the unit; 0 if float64 cannot represent it."""
     return math.ldexp(1.0, -int(exponent)) if exponent > -900 else 0.0
 
 
@@ -47,7 +49,7 @@ def _round_to_even(dual: float, unit: float) -> float:
 
 @device
 def _floor_of(dual: float, unit: float, non_negative: bool) -> int:
-    """Return the smallest allowed step of a dual, in units: the step to 0 if `non_negative`."""
+    """Return the lower bound of the change of a dual, in units: with `non_negative` the change to 0."""
     if non_negative and unit > 0.0:
         return np.int32(max(-dual / unit, float(-(1 << 28))))
     return np.int32(NO_FLOOR)
@@ -128,7 +130,10 @@ def _compile_bounds(shape: Shape) -> Any:
 
 @cache
 def _compile_lowering(shape: Shape) -> Any:
-    """Compile a function that lowers duals until none of the block changes; it returns whether this tile's still do."""
+    """Compile a function that lowers duals until those of all tiles of the thread block have converged.
+
+    The function returns whether the duals of this thread's line, or the outer dual, changed in the last round.
+    """
     rows, cols, lanes, row_keep, col_keep = shape.rows, shape.cols, shape.lanes, shape.row_keep, shape.col_keep
     step = shape.pitch * shape.lanes
 
@@ -183,7 +188,7 @@ def _compile_row_proof(shape: Shape) -> Any:
 
 @cache
 def compile_tie_pass(shape: Shape) -> Any:
-    """Compile the pass; launch it as `integer_pass.compile_integer_pass`, whose arguments it has, too.
+    """Compile the pass; launch and arguments are those of `integer_pass.compile_integer_pass`.
 
     Further arguments of the kernel:
 
@@ -192,7 +197,7 @@ def compile_tie_pass(shape: Shape) -> Any:
     noise: `[rows * row_size]` int32, from `kernels.dual_ascent.tie_pass.tie_noise`.
     ready: `[down * across]` uint8, set to 1 for tiles whose mask is proved optimal for its own column counts, which
         still differ from the budgets: augmenting paths can start from it.
-    partial, partial_count: Indices of these tiles, appended to `partial[: partial_count[0]]`.
+    ready_tiles, ready_count: Indices of these tiles, appended to `ready_tiles[: ready_count[0]]`.
     """
     peak_of, load, run_sweeps = row_peak(shape.element), _row_loader(shape), compile_sweeps(shape)
     row_balanced, col_balanced = compile_row_check(shape), compile_col_check(shape)
@@ -204,7 +209,7 @@ def compile_tie_pass(shape: Shape) -> Any:
     def run(
         scores: Any, across: int, sweeps: int, lowerings: int, zoom: int, noise: Any, non_negative: bool, order: Any,
         count: Any, unsolved: Any, unsolved_count: Any, mask: Any, row_duals: Any, col_duals: Any, ready: Any,
-        partial: Any, partial_count: Any, invalid: Any,
+        ready_tiles: Any, ready_count: Any, invalid: Any,
     ) -> None:  # fmt: skip
         lane, line, first = cuda.threadIdx.x, cuda.threadIdx.y, cuda.blockIdx.x * lanes
         if first >= count[0]:
@@ -288,6 +293,6 @@ def compile_tie_pass(shape: Shape) -> Any:
             unsolved[cuda.atomic.add(unsolved_count, 0, 1)] = t
         if line == 0 and proved[lane] and not balanced[lane]:
             ready[t] = 1
-            partial[cuda.atomic.add(partial_count, 0, 1)] = t
+            ready_tiles[cuda.atomic.add(ready_count, 0, 1)] = t
 
     return kernel(run)

@@ -23,7 +23,8 @@ PARTS = range(WIDTH // LANES)
 SLOTS = (4, 8, 16, 32, 64)
 BIT, BYTE, I32, I64 = ir.IntType(1), ir.IntType(8), ir.IntType(32), ir.IntType(64)
 FLOAT, DOUBLE = ir.FloatType(), ir.DoubleType()
-MANGLED = {BYTE: "i8", FLOAT: "f32", DOUBLE: "f64"}
+SUFFIXES = {BYTE: "i8", FLOAT: "f32", DOUBLE: "f64"}
+"""Endings of the names of LLVM's masked loads, by element type."""
 DOUBLES = ir.VectorType(DOUBLE, LANES)
 PAIRWISE = (
     (1, 0x5555555555555555), (2, 0x3333333333333333), (4, 0x0F0F0F0F0F0F0F0F), (8, 0x00FF00FF00FF00FF),
@@ -69,7 +70,7 @@ def _load(builder: Any, data: Any, at: Any, element: Any, width: int, active: An
     pointer = builder.bitcast(builder.gep(data, [at]), vector.as_pointer())
     if active is None:
         return builder.load(pointer, align=1)
-    name, module = f"llvm.masked.load.v{width}{MANGLED[element]}.p0", builder.module
+    name, module = f"llvm.masked.load.v{width}{SUFFIXES[element]}.p0", builder.module
     kind = ir.FunctionType(vector, [pointer.type, I32, active.type, vector])
     masked = module.globals.get(name) or ir.Function(module, kind, name)
     return builder.call(masked, [pointer, ir.Constant(I32, 1), active, ir.Constant(vector, None)])
@@ -147,7 +148,7 @@ class _Group:
         active = None if self.active is None else self.active[k]
         return _load(self.builder, data, self.builder.add(at, self.offset(k)), element, LANES, active)
 
-    def load_marks(self, data: Any, at: Any) -> Any:
+    def load_mask(self, data: Any, at: Any) -> Any:
         """Load the mask of one row in all 64 lanes."""
         if self.packed:
             return _load(self.builder, data, at, BYTE, WIDTH)
@@ -193,26 +194,28 @@ def _check(
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         arrays = {k: context.make_array(signature.args[k])(context, builder, args[k]) for k in (0, 1, 6, 7, 12, 13)}
-        source, marks, row_dual_data, col_dual_data, sums, flags = (array.data for array in arrays.values())
+        source, mask_data, row_dual_data, col_dual_data, sums, flags = (array.data for array in arrays.values())
+        _, _, at, cols, tile, count, _, _, rows, floor, row_keep, col_keep, *_ = args
+        # Bytes between rows of the mask, which are its entries between rows; the scores have the same layout.
         stride = builder.extract_value(arrays[1].strides, 0)
         element = context.get_value_type(signature.args[0].dtype)
-        group = _Group(builder, size, full, args[3], args[4], args[5])
-        first_col = builder.mul(args[4], args[3])
-        least, zero = _repeat(builder, [args[9]], LANES), ir.Constant(DOUBLES, None)
+        group = _Group(builder, size, full, cols, tile, count)
+        first_col = builder.mul(tile, cols)
+        least, zero = _repeat(builder, [floor], LANES), ir.Constant(DOUBLES, None)
         duals = [_at_least(builder, group.load(col_dual_data, first_col, k, DOUBLE), least) for k in PARTS]
         wrong, mismatches = alloca_once(builder, ir.VectorType(BIT, LANES)), alloca_once(builder, I64)
         used, totals = alloca_once(builder, ir.VectorType(BYTE, WIDTH)), [alloca_once(builder, DOUBLES) for _ in PARTS]
         for place in (wrong, mismatches, used, *totals):
             builder.store(ir.Constant(place.type.pointee, None), place)
-        with for_range(builder, args[8]) as row:
-            first = builder.add(args[2], builder.mul(row.index, stride))
-            ones = group.load_marks(marks, first)
+        with for_range(builder, rows) as row:
+            first = builder.add(at, builder.mul(row.index, stride))
+            ones = group.load_mask(mask_data, first)
             keeps = builder.icmp_unsigned("!=", ones, ir.Constant(ones.type, None))
             builder.store(builder.add(builder.load(used), ones), used)
-            bits = _count_mismatch(builder, builder.bitcast(keeps, I64), size, args[10])
+            bits = _count_mismatch(builder, builder.bitcast(keeps, I64), size, row_keep)
             builder.store(builder.or_(builder.load(mismatches), bits), mismatches)
             for k in PARTS:
-                own = _at_least(builder, group.row_duals(row_dual_data, k, args[8], row.index), least)
+                own = _at_least(builder, group.row_duals(row_dual_data, k, rows, row.index), least)
                 w = group.load(source, first, k, element)
                 w = w if element == DOUBLE else builder.fpext(w, DOUBLES)
                 keep = _shuffle(builder, keeps, keeps, range(k * LANES, (k + 1) * LANES))
@@ -222,7 +225,7 @@ def _check(
                 builder.store(builder.fadd(builder.load(totals[k]), builder.select(keep, w, zero)), totals[k])
         added = _add_up(builder, [builder.load(total) for total in totals], size)
         builder.store(added, builder.bitcast(sums, added.type.as_pointer()), align=8)
-        budget = _repeat(builder, [builder.trunc(args[11], BYTE)], WIDTH)
+        budget = _repeat(builder, [builder.trunc(col_keep, BYTE)], WIDTH)
         columns = builder.icmp_unsigned("!=", builder.load(used), budget)
         columns = columns if group.active is None else builder.and_(columns, _join(builder, group.active))
         builder.store(builder.or_(builder.load(mismatches), builder.bitcast(columns, I64)), flags)

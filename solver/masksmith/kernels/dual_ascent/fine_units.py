@@ -19,7 +19,7 @@ from .simd.vectors import BITS, I32, I64, LANES, constant, floor_sticky, fold, i
 UNBOUNDED = 1 << 30
 """Bound that stands for "no constraint"."""
 CLIP = 2.0**26
-"""Half of the largest residual score; scores beyond it are clipped."""
+"""Bound on half of a residual score, to which it is clipped."""
 
 
 @intrinsic
@@ -32,9 +32,10 @@ def fine_scales(typing: Any, peak: Any, zoom: Any, factor: Any, unit: Any) -> An
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         source, factors, units = pointers(context, builder, signature, args, 0, 2, 3)
+        _, zoom, _, _ = args
         element = context.get_value_type(signature.args[0].dtype)
         top = load(builder, source, index(0), element)
-        exponent = builder.add(exponents(builder, top), splat(builder, args[1]))
+        exponent = builder.add(exponents(builder, top), splat(builder, zoom))
         exponent = minimum(builder, exponent, constant64(1000))
         empty = builder.fcmp_ordered("==", top, ir.Constant(top.type, None))
         exponent = builder.select(empty, constant64(0), exponent)
@@ -60,14 +61,15 @@ def residual_scores(
     doubles = ir.VectorType(ir.DoubleType(), LANES)
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        source, row_dual, col_dual, factors, extra, target, other = pointers(
+        source, row_dual, col_dual, factors, noise_data, target, perturbed_data = pointers(
             context, builder, signature, args, 0, 1, 2, 3, 4, 5, 6
         )
+        *_, rows, cols, _ = args
         element = context.get_value_type(signature.args[0].dtype)
         scale, double = load(builder, factors, index(0), doubles.element), doubles.element
-        with for_range(builder, args[7]) as row:
+        with for_range(builder, rows) as row:
             own = load(builder, row_dual, lane_offset(builder, row.index), double)
-            with for_range(builder, args[8]) as col:
+            with for_range(builder, cols) as col:
                 at = builder.add(builder.mul(row.index, index(row_size.literal_value)), col.index)
                 w = load(builder, source, lane_offset(builder, at), element)
                 w = w if isinstance(element, ir.DoubleType) else builder.fpext(w, doubles)
@@ -78,8 +80,8 @@ def residual_scores(
                     rest = builder.select(builder.fcmp_ordered(sign, rest, limit), limit, rest)
                 value = floor_sticky(builder, rest)
                 store(builder, value, target, lane_offset(builder, at))
-                shift = splat(builder, builder.load(builder.gep(extra, [at])))
-                store(builder, builder.add(value, shift), other, lane_offset(builder, at))
+                shift = splat(builder, builder.load(builder.gep(noise_data, [at])))
+                store(builder, builder.add(value, shift), perturbed_data, lane_offset(builder, at))
         return context.get_dummy_value()
 
     return signature, generate
@@ -98,21 +100,25 @@ def dual_bounds(
     signature = types.void(x, perturbed, u, v, row_bound, col_bound, types.int64, types.int64, row_size)
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        source, other, row_dual, col_dual, upper, lower = pointers(context, builder, signature, args, 0, 1, 2, 3, 4, 5)
-        even, far = constant(-2), constant(UNBOUNDED)
-        with for_range(builder, args[6]) as row:
+        source, perturbed_data, row_dual, col_dual, row_bounds, col_bounds = pointers(
+            context, builder, signature, args, 0, 1, 2, 3, 4, 5
+        )
+        *_, rows, cols, _ = args
+        even, unbounded = constant(-2), constant(UNBOUNDED)
+        with for_range(builder, rows) as row:
             own = load(builder, row_dual, lane_offset(builder, row.index), I32)
-            with for_range(builder, args[7]) as col:
+            with for_range(builder, cols) as col:
                 at = lane_offset(builder, builder.add(builder.mul(row.index, index(row_size.literal_value)), col.index))
                 score = load(builder, source, at, I32)
                 rest = builder.sub(
-                    load(builder, other, at, I32), load(builder, col_dual, lane_offset(builder, col.index), I32)
+                    load(builder, perturbed_data, at, I32),
+                    load(builder, col_dual, lane_offset(builder, col.index), I32),
                 )
                 kept = builder.icmp_signed(">=", rest, own)
                 ceiling = builder.and_(builder.add(score, constant(1)), even)
-                store(builder, builder.select(kept, builder.and_(score, even), far), upper, at)
-                store(builder, builder.select(kept, far, builder.neg(ceiling)), lower, at)
-                store(builder, builder.select(kept, constant(0), constant(-1)), other, at)
+                store(builder, builder.select(kept, builder.and_(score, even), unbounded), row_bounds, at)
+                store(builder, builder.select(kept, unbounded, builder.neg(ceiling)), col_bounds, at)
+                store(builder, builder.select(kept, constant(0), constant(-1)), perturbed_data, at)
         return context.get_dummy_value()
 
     return signature, generate
@@ -132,14 +138,15 @@ def lower_duals(
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         source, duals, target = pointers(context, builder, signature, args, 0, 4, 5)
+        _, lines, line_stride, entry_stride, _, _, _ = args
         bits = alloca_once(builder, BITS)
         builder.store(ir.Constant(BITS, -1), bits)
-        with for_range(builder, args[1]) as line:
-            first, values = lane_offset(builder, builder.mul(line.index, args[2])), []
+        with for_range(builder, lines) as line:
+            first, values = lane_offset(builder, builder.mul(line.index, line_stride)), []
             for p in range(count):
                 bound = load(builder, source, first, I32)
                 values.append(builder.add(bound, load(builder, duals, index(p * LANES), I32)))
-                first = builder.add(first, lane_offset(builder, args[3]))
+                first = builder.add(first, lane_offset(builder, entry_stride))
             at = lane_offset(builder, line.index)
             old = load(builder, target, at, I32)
             new = minimum(builder, fold(builder, minimum, values), old)
@@ -165,12 +172,13 @@ def proved_lanes(
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         source, mask, row_dual, col_dual = pointers(context, builder, signature, args, 0, 1, 2, 3)
+        _, _, _, _, rows, cols, _, _ = args
         element, zero = context.get_value_type(signature.args[0].dtype), ir.Constant(doubles, None)
         bits = alloca_once(builder, BITS)
         builder.store(ir.Constant(BITS, -1), bits)
-        with for_range(builder, args[4]) as row:
+        with for_range(builder, rows) as row:
             a = load(builder, row_dual, lane_offset(builder, row.index), doubles.element)
-            with for_range(builder, args[5]) as col:
+            with for_range(builder, cols) as col:
                 at = lane_offset(builder, builder.add(builder.mul(row.index, index(row_size.literal_value)), col.index))
                 b = load(builder, col_dual, lane_offset(builder, col.index), doubles.element)
                 w = load(builder, source, at, element)

@@ -48,7 +48,7 @@ def _hash(places: Ints) -> Ints:
 
 
 @jit_without_refcounts
-def _read(
+def _read_duals(
     source: Duals,
     tiles: Order,
     length: int,
@@ -75,7 +75,7 @@ def _read(
 
 
 @jit_without_refcounts
-def _write(target: Duals, tiles: Order, length: int, duals: Floats, done: int) -> None:
+def _write_duals(target: Duals, tiles: Order, length: int, duals: Floats, done: int) -> None:
     """Write the duals of the lanes in the bit set `done` to their tiles."""
     for lane in range(LANES):
         if (done >> lane) & 1:
@@ -84,7 +84,7 @@ def _write(target: Duals, tiles: Order, length: int, duals: Floats, done: int) -
 
 
 @jit_without_refcounts
-def _add(duals: Floats, moved: Lanes, outer: Lanes, sign: int, unit: Floats, length: int) -> None:
+def _add_steps(duals: Floats, moved: Lanes, outer: Lanes, sign: int, unit: Floats, length: int) -> None:
     """Add `sign * (moved - outer) * unit` to the duals: the steps that the pass found, relative to the outer node."""
     for i in range(length):
         for lane in range(LANES):
@@ -93,7 +93,7 @@ def _add(duals: Floats, moved: Lanes, outer: Lanes, sign: int, unit: Floats, len
 
 
 @jit_without_refcounts
-def _mark(ready: Bytes, tiles: Order, lanes: int) -> None:
+def _mark_ready(ready: Bytes, tiles: Order, lanes: int) -> None:
     """Set `ready` to 1 for the tiles of the lanes in the bit set `lanes`."""
     for lane in range(LANES):
         if (lanes >> lane) & 1:
@@ -101,8 +101,8 @@ def _mark(ready: Bytes, tiles: Order, lanes: int) -> None:
 
 
 @jit_without_refcounts
-def _round_to_even(u: Lanes, v: Lanes) -> None:
-    """Round duals down to even numbers in place, and negate `v`."""
+def _round_and_negate(u: Lanes, v: Lanes) -> None:
+    """Round duals down to even numbers in place, and negate `v`, as `lower_duals` needs it."""
     # Loops: array expressions would add numba's code for shape errors, which takes seconds to compile.
     for i in range(len(u)):
         u[i] &= np.int32(-2)
@@ -160,8 +160,8 @@ def compile_tie_pass(
             peak[:] = 0
             gather(scores, starts.scores, starts.stride[OF_SCORES], raw, peak, rows, cols, row_size, width)
             fine_scales(peak, zoom, factor, unit)
-            _read(row_duals, starts.tile, rows, row_dual, row_floor, factor, unit, non_negative)
-            _read(col_duals, starts.tile, cols, col_dual, col_floor, factor, unit, non_negative)
+            _read_duals(row_duals, starts.tile, rows, row_dual, row_floor, factor, unit, non_negative)
+            _read_duals(col_duals, starts.tile, cols, col_dual, col_floor, factor, unit, non_negative)
             residual_scores(raw, row_dual, col_dual, factor, noise, x, perturbed, rows, cols, row_size)
             u[:] = v[:] = outer[:] = 0
             for sweep in range(sweeps):
@@ -181,7 +181,7 @@ def compile_tie_pass(
                 unsolved = compact_unsolved(order, first, count, 0, unsolved)
                 continue
             dual_bounds(x, perturbed, u, v, row_bound, col_bound, rows, cols, row_size)
-            _round_to_even(u, v)
+            _round_and_negate(u, v)
             if non_negative:
                 count_kept(perturbed, rows, cols, row_size, row_used, col_used)
                 mark_full(v, col_floor, col_used, cols, col_keep)
@@ -193,8 +193,8 @@ def compile_tie_pass(
                     converged &= lower_outer_dual(budget, u, v, outer, row_floor, col_floor, row_used, col_used)
                 if converged & proved == proved:
                     break
-            _add(row_dual, u, outer, 1, unit, rows)
-            _add(col_dual, v, outer, -1, unit, cols)
+            _add_steps(row_dual, u, outer, 1, unit, rows)
+            _add_steps(col_dual, v, outer, -1, unit, cols)
             proved &= converged & proved_lanes(raw, perturbed, row_dual, col_dual, rows, cols, row_size, 0)
             if non_negative:
                 proved &= valid_dual_lanes(row_dual, row_used, rows, row_keep)
@@ -203,9 +203,9 @@ def compile_tie_pass(
                 proved &= shift_duals(row_dual, col_dual, rows, cols)
             u[:] = v[:] = 0
             scatter_mask(perturbed, u, v, mask, starts.mask, starts.stride[OF_MASK], rows, cols, row_size, width)
-            _write(row_duals, starts.tile, rows, row_dual, proved)
-            _write(col_duals, starts.tile, cols, col_dual, proved)
-            _mark(ready, starts.tile, proved & ~balanced)
+            _write_duals(row_duals, starts.tile, rows, row_dual, proved)
+            _write_duals(col_duals, starts.tile, cols, col_dual, proved)
+            _mark_ready(ready, starts.tile, proved & ~balanced)
             unsolved = compact_unsolved(order, first, count, proved, unsolved)
         return unsolved
 

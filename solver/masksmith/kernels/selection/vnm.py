@@ -11,7 +11,7 @@ from masksmith.kernels.jit import jit
 
 from .vnm_search import STEP, ColumnIndices, search
 
-ROUNDED = 2.0**-40
+ROUNDING_ERROR = 2.0**-40
 """Upper bound on the relative rounding error of any sum over a panel."""
 
 
@@ -66,14 +66,14 @@ def solve_strip(scores: Duals, n: int, m: int, limit: int, mask: Bools, violatio
     rows = scores.shape[0]
     columns = np.zeros((m, -(-rows // STEP) * STEP))
     chosen = np.zeros(4, np.int64)
-    for number in range(len(violations)):
-        left = number * m
+    for panel in range(len(violations)):
+        left = panel * m
         for row in range(rows):
             for column in range(m):
                 columns[column, row] = scores[row, left + column]
-        slack = 1.0 if _adds_exactly(columns) else 1.0 + ROUNDED
-        best, second, upper_bound = search(columns, n, limit, slack, chosen)
+        rounding_factor = 1.0 if _adds_exactly(columns) else 1.0 + ROUNDING_ERROR
+        best, second, upper_bound = search(columns, n, limit, rounding_factor, chosen)
         # If sums are rounded, the best set is proved only if the second best is lower by more than the rounding error.
-        unproved = slack > 1.0 and second * slack >= best
-        violations[number] = max(0.0, upper_bound - best) + (best * ROUNDED if unproved else 0.0)
+        unproved = rounding_factor > 1.0 and second * rounding_factor >= best
+        violations[panel] = max(0.0, upper_bound - best) + (best * ROUNDING_ERROR if unproved else 0.0)
         _keep_rows(columns, rows, n, chosen, mask[:, left : left + m])

@@ -31,12 +31,14 @@ def _larger(x: float, y: float) -> float:
 
 
 @inline
-def _two(n: int, i: float, j: float) -> float:
+def _best_of_two(n: int, i: float, j: float) -> float:
+    """Return the sum of the n largest of two entries."""
     return _larger(i, j) if n == 1 else i + j
 
 
 @inline
-def _three(n: int, i: float, j: float, k: float) -> float:
+def _best_of_three(n: int, i: float, j: float, k: float) -> float:
+    """Return the sum of the n largest of three entries."""
     high, both = _larger(i, j), i + j
     if n == 1:
         return _larger(high, k)
@@ -44,7 +46,7 @@ def _three(n: int, i: float, j: float, k: float) -> float:
 
 
 @inline
-def _four(n: int, i: float, j: float, k: float, o: float) -> float:
+def _best_of_four(n: int, i: float, j: float, k: float, o: float) -> float:
     """Return the sum of the n largest of four entries, from the maximum and the sum of two pairs."""
     high, both, high2, both2 = _larger(i, j), i + j, _larger(k, o), k + o
     if n == 1:
@@ -57,37 +59,39 @@ def _four(n: int, i: float, j: float, k: float, o: float) -> float:
 
 
 @inline
-def _pair(n: int, x: Duals, y: Duals) -> float:
+def _pair_score(n: int, x: Duals, y: Duals) -> float:
+    """Return the score kept by two columns."""
     s = t = u = v = 0.0
     for r in range(0, len(x), STEP):
-        s += _two(n, x[r], y[r])
-        t += _two(n, x[r + 1], y[r + 1])
-        u += _two(n, x[r + 2], y[r + 2])
-        v += _two(n, x[r + 3], y[r + 3])
+        s += _best_of_two(n, x[r], y[r])
+        t += _best_of_two(n, x[r + 1], y[r + 1])
+        u += _best_of_two(n, x[r + 2], y[r + 2])
+        v += _best_of_two(n, x[r + 3], y[r + 3])
     return (s + t) + (u + v)
 
 
 @inline
-def _triple(n: int, x: Duals, y: Duals, z: Duals) -> float:
+def _triple_score(n: int, x: Duals, y: Duals, z: Duals) -> float:
+    """Return the score kept by three columns."""
     s = t = u = v = 0.0
     for r in range(0, len(x), STEP):
-        s += _three(n, x[r], y[r], z[r])
-        t += _three(n, x[r + 1], y[r + 1], z[r + 1])
-        u += _three(n, x[r + 2], y[r + 2], z[r + 2])
-        v += _three(n, x[r + 3], y[r + 3], z[r + 3])
+        s += _best_of_three(n, x[r], y[r], z[r])
+        t += _best_of_three(n, x[r + 1], y[r + 1], z[r + 1])
+        u += _best_of_three(n, x[r + 2], y[r + 2], z[r + 2])
+        v += _best_of_three(n, x[r + 3], y[r + 3], z[r + 3])
     return (s + t) + (u + v)
 
 
 @jit
-def _value(columns: Duals, n: int, a: int, b: int, c: int, d: int) -> float:
+def _score(columns: Duals, n: int, a: int, b: int, c: int, d: int) -> float:
     """Return the score kept by four columns."""
     x, y, z, w = columns[a], columns[b], columns[c], columns[d]
     s = t = u = v = 0.0
     for r in range(0, len(x), STEP):
-        s += _four(n, x[r], y[r], z[r], w[r])
-        t += _four(n, x[r + 1], y[r + 1], z[r + 1], w[r + 1])
-        u += _four(n, x[r + 2], y[r + 2], z[r + 2], w[r + 2])
-        v += _four(n, x[r + 3], y[r + 3], z[r + 3], w[r + 3])
+        s += _best_of_four(n, x[r], y[r], z[r], w[r])
+        t += _best_of_four(n, x[r + 1], y[r + 1], z[r + 1], w[r + 1])
+        u += _best_of_four(n, x[r + 2], y[r + 2], z[r + 2], w[r + 2])
+        v += _best_of_four(n, x[r + 3], y[r + 3], z[r + 3], w[r + 3])
     return (s + t) + (u + v)
 
 
@@ -98,9 +102,9 @@ def _tables(columns: Duals, n: int) -> tuple[Duals, Duals]:
     pairs, triples = np.zeros((m, m)), np.zeros((m, m, m))
     for a in range(m):
         for b in range(a + 1, m):
-            pairs[a, b] = pairs[b, a] = _pair(n, columns[a], columns[b])
+            pairs[a, b] = pairs[b, a] = _pair_score(n, columns[a], columns[b])
             for c in range(b + 1, m):
-                total = _triple(n, columns[a], columns[b], columns[c])
+                total = _triple_score(n, columns[a], columns[b], columns[c])
                 triples[a, b, c] = triples[a, c, b] = triples[b, a, c] = total
                 triples[b, c, a] = triples[c, a, b] = triples[c, b, a] = total
     return pairs, triples
@@ -108,6 +112,7 @@ def _tables(columns: Duals, n: int) -> tuple[Duals, Duals]:
 
 @inline
 def _bound(pairs: Duals, triples: Duals, a: int, b: int, c: int, d: int) -> float:
+    """Return the smallest of the six bounds on the score of four columns."""
     abc, abd, acd, bcd = triples[a, b, c], triples[a, b, d], triples[a, c, d], triples[b, c, d]
     smallest = min(abc + abd - pairs[a, b], abc + acd - pairs[a, c])
     smallest = min(smallest, min(abd + acd - pairs[a, d], abc + bcd - pairs[b, c]))
@@ -138,7 +143,7 @@ def _initial_set(columns: Duals, n: int, triples: Duals, chosen: ColumnIndices) 
             if taken:
                 continue
             chosen[slot] = column
-            value = _value(columns, n, chosen[0], chosen[1], chosen[2], chosen[3])
+            value = _score(columns, n, chosen[0], chosen[1], chosen[2], chosen[3])
             if value > best:
                 best, kept, idle = value, column, 0
         chosen[slot] = kept
@@ -164,14 +169,16 @@ def _global_bound(columns: Duals, n: int) -> float:
 
 
 @jit
-def search(columns: Duals, n: int, limit: int, slack: float, chosen: ColumnIndices) -> tuple[float, float, float]:
+def search(
+    columns: Duals, n: int, limit: int, rounding_factor: float, chosen: ColumnIndices
+) -> tuple[float, float, float]:
     """Find the best 4 columns.
 
     Args:
         columns: `[m, rows]`, scores, transposed.
         n: Entries kept in each row.
         limit: Maximum number of sets evaluated; the remaining ones only contribute their bounds.
-        slack: Factor that covers rounding errors of the sums; 1 if sums are exact.
+        rounding_factor: Factor by which rounding may have lowered a sum; 1 if sums are exact.
         chosen: `[4]`, written: the columns, ascending.
 
     Returns:
@@ -182,14 +189,14 @@ def search(columns: Duals, n: int, limit: int, slack: float, chosen: ColumnIndic
     best = _initial_set(columns, n, triples, chosen)
     second, upper_bound, remaining = -1.0, best, limit
     global_bound = _global_bound(columns, n)
-    if slack == 1.0 and global_bound == best:
+    if rounding_factor == 1.0 and global_bound == best:
         return best, second, best
     for a in range(m):
         for b in range(a + 1, m):
             for c in range(b + 1, m):
                 for d in range(c + 1, m):
-                    bound = min(global_bound, _bound(pairs, triples, a, b, c, d)) * slack
-                    if bound < best or (slack == 1.0 and bound == best):
+                    bound = min(global_bound, _bound(pairs, triples, a, b, c, d)) * rounding_factor
+                    if bound < best or (rounding_factor == 1.0 and bound == best):
                         continue
                     if chosen[0] == a and chosen[1] == b and chosen[2] == c and chosen[3] == d:
                         continue
@@ -197,7 +204,7 @@ def search(columns: Duals, n: int, limit: int, slack: float, chosen: ColumnIndic
                         upper_bound = max(upper_bound, bound)
                         continue
                     remaining -= 1
-                    value = _value(columns, n, a, b, c, d)
+                    value = _score(columns, n, a, b, c, d)
                     second = max(second, min(value, best))
                     if value > best:
                         best = value

@@ -25,7 +25,7 @@ OUTER = -2
 
 
 @jit_without_refcounts
-def _balance(tile: Tile, budget: Budget, search: Search) -> bool:
+def _count_excess(tile: Tile, budget: Budget, search: Search) -> bool:
     """Write `excess` and `slack` of every column; return whether all budgets hold."""
     total, balanced = 0, True
     for j in range(budget.cols):
@@ -45,7 +45,7 @@ def _balance(tile: Tile, budget: Budget, search: Search) -> bool:
 
 
 @jit_without_refcounts
-def _costs(tile: Tile, budget: Budget, search: Search) -> None:
+def _write_costs(tile: Tile, budget: Budget, search: Search) -> None:
     """Write the reduced costs `add_cost` and `drop_cost`, clamped to 0 where rounding makes them negative."""
     rows, cols = budget.rows, budget.cols
     padded_rows, padded_width = len(search.row_d), len(search.col_d)
@@ -100,12 +100,12 @@ def _expand_rows(budget: Budget, search: Search, limit: float) -> None:
 
 
 @jit_without_refcounts
-def _farthest_sink(budget: Budget, search: Search, reached: bool) -> float:
+def _farthest_sink(budget: Budget, search: Search, reachable_only: bool) -> float:
     """Return the largest distance of a deficient node, of all or only of the reachable ones; -inf if there is none."""
     far = -np.inf
     for j in range(budget.width):
         d = search.col_d[j]
-        if search.excess[j] < 0 and d > far and not (reached and d == np.inf):
+        if search.excess[j] < 0 and d > far and not (reachable_only and d == np.inf):
             far = d
     return far
 
@@ -220,10 +220,10 @@ def balance_columns(tile: Tile, budget: Budget, search: Search) -> bool:
     their number only guards against failing arithmetic (overflow, NaN).
     """
     for _ in range(2 * budget.rows * budget.cols + 2):
-        if _balance(tile, budget, search):
+        if _count_excess(tile, budget, search):
             return True
-        _costs(tile, budget, search)
-        if move_free(tile, budget, search) and _balance(tile, budget, search):
+        _write_costs(tile, budget, search)
+        if move_free(tile, budget, search) and _count_excess(tile, budget, search):
             return True
         limit = _search(tile, budget, search)
         if limit == -np.inf:

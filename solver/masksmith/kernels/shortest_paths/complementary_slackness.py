@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from masksmith.kernels.jit import inline, jit_without_refcounts
-from masksmith.kernels.tile import Budget, Floats, Tile
+from masksmith.kernels.tile import Budget, Bytes, Floats, Tile
 
 
 @inline
@@ -61,8 +61,8 @@ def _middle(low: float, high: float, old: float) -> float:
 @jit_without_refcounts
 def _centre_side(
     w: Floats,
-    kept: Floats,
-    free: Floats,
+    kept: Bytes,
+    free: Bytes,
     own_duals: Floats,
     cross_duals: Floats,
     count: int,

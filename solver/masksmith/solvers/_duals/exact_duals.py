@@ -59,17 +59,17 @@ def exact_duals(scaled: ScaledTiles, mask: Bools, tile: TileSpec, free: Bools | 
         Row duals `[T, R]` and column duals `[T, C]`.
     """
     u, v = np.empty((len(mask), tile.rows)), np.empty((len(mask), tile.cols))
-    for tiles, dtype in ((scaled.exact, np.float64), (~scaled.exact, np.int64)):
-        if tiles.any():
-            free_here, exponents = None if free is None else free[tiles], -scaled.shifts[tiles, None]
-            p, q, _ = residual_duals(scaled.integers[tiles].astype(dtype), mask[tiles], tile, free_here)
+    for group, dtype in ((scaled.exact, np.float64), (~scaled.exact, np.int64)):
+        if group.any():
+            free_here, exponents = None if free is None else free[group], -scaled.shifts[group, None]
+            p, q, _ = residual_duals(scaled.integers[group].astype(dtype), mask[group], tile, free_here)
             if dtype is np.int64 and not tile.at_most:
                 p, q = _centre_columns(p, q)
-            u[tiles], v[tiles] = np.ldexp(p, exponents), np.ldexp(q, exponents)
+            u[group], v[group] = np.ldexp(p, exponents), np.ldexp(q, exponents)
     if not scaled.exact.all():
-        tiles = ~scaled.exact
-        free_here, scores = None if free is None else free[tiles], scaled.tiles[tiles].astype(np.float64)
-        u[tiles], v[tiles] = centre(scores, mask[tiles], tile, u[tiles], v[tiles], free_here)
+        inexact = ~scaled.exact
+        free_here, scores = None if free is None else free[inexact], scaled.tiles[inexact].astype(np.float64)
+        u[inexact], v[inexact] = centre(scores, mask[inexact], tile, u[inexact], v[inexact], free_here)
     return u, v
 
 

@@ -52,8 +52,8 @@ def _sweep(
     for sweep in range(sweeps):
         rows = _midpoints((scores - columns).transpose(0, 1), tile.row_keep, tile.at_most)
         target = _midpoints(scores - rows[:, None], tile.col_keep, tile.at_most)
-        relax = sweep not in (0, sweeps - 1)
-        columns = target if not relax else columns + OVER_RELAXATION * (target - columns)
+        over_relax = sweep not in (0, sweeps - 1)
+        columns = columns + OVER_RELAXATION * (target - columns) if over_relax else target
         columns = columns.clamp_(min=0.0) if tile.at_most else columns
     return _midpoints((scores - columns).transpose(0, 1), tile.row_keep, tile.at_most), columns
 
@@ -89,7 +89,9 @@ def _midpoints(entries: torch.Tensor, keep: int, at_most: bool) -> torch.Tensor:
 
 @cache
 def selection_network(m: int, keep: int) -> tuple[tuple[int, int], ...]:
-    """Return comparators `(index of the larger, index of the smaller)` that sort the `keep`-th largest and the next.
+    """Return comparators that move the `keep`-th largest of `m` values and the next to indices `keep - 1` and `keep`.
+
+    A comparator is `(index of the larger, index of the smaller)`.
 
     This is Batcher's odd-even merge sort, without the comparators that neither of the two outputs depends on.
     """

@@ -5,7 +5,7 @@ import pytest
 from support.kernel_tiles import SPECS, is_legal, make_tile, mask_of, satisfies_slackness
 from support.naive_tiles import AWKWARD, awkward, best, some_forced
 
-from masksmith.kernels.shortest_paths.augmentation import _balance, _costs, balance_columns
+from masksmith.kernels.shortest_paths.augmentation import _count_excess, _write_costs, balance_columns
 from masksmith.kernels.shortest_paths.free_moves import move_free
 from masksmith.kernels.shortest_paths.initial_mask import fix_forced, initialise_tile
 
@@ -68,8 +68,8 @@ def reachable(source, add, drop, excess, cols):
 def test_free_moves_use_tight_edges_and_leave_no_tight_path(spec, kind):
     for seed in range(3):
         tile, budget, search = opened(awkward(kind, (spec.rows, spec.cols), seed).astype(np.float64), spec)
-        _balance(tile, budget, search)
-        _costs(tile, budget, search)
+        _count_excess(tile, budget, search)
+        _write_costs(tile, budget, search)
         before, rows = mask_of(tile, budget), mask_of(tile, budget).sum(1)
         wide, tall = len(search.col_d), len(search.row_d)
         add = search.add_cost.reshape(spec.rows, wide)[:, : budget.width].copy()
