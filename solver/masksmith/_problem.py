@@ -113,8 +113,8 @@ class Problem:
     def violation_error(self, tile_row: int, tile_col: int) -> VerificationError:
         """Return the error for a tile of a solver's mask that violates the pattern, or a forced entry."""
         return VerificationError(
-            f"{self.name or 'scores'}: the solver's mask violates {self.pattern} or a forced entry in tile [{tile_row}, "
-            f"{tile_col}]; please report this"
+            f"{self.name or 'scores'}: the solver's mask violates {self.pattern} or a forced entry in tile "
+            f"[{tile_row}, {tile_col}]; please report this"
         )
 
     @contextmanager
