@@ -7,11 +7,19 @@ from collections.abc import Mapping, Sequence
 from masksmith_wire.documents import Job as JobDocument, JobState, Skipped, TensorReport
 
 from ._notebook import job_html
+from .submission.expected_tensor import ExpectedTensor
 from .submission.streamed_tensor import Restore
 
 
 class JobView:
     """A job's last known state.
+
+    Args:
+        document: The service's job document.
+        skipped: Tensors that this client has not sent, with the reason.
+        restore: Functions that convert results to the weights' framework and device, by name.
+        requested: Shape and pattern of each weight that this client has sent, by name.
+        notes: See the attribute.
 
     Attributes:
         document: The service's job document.
@@ -23,7 +31,7 @@ class JobView:
         document: JobDocument,
         skipped: Sequence[Skipped] = (),
         restore: Mapping[str, Restore] | None = None,
-        requested: Mapping[str, tuple[tuple[int, ...], str | None]] | None = None,
+        requested: Mapping[str, ExpectedTensor] | None = None,
         notes: Sequence[str] = (),
     ) -> None:
         self.document, self.notes = document, tuple(notes)

@@ -27,7 +27,7 @@ class Bar:
         show: Whether to show it; see `ShowProgress`.
         in_bytes: Whether it counts bytes.
         unit: Name of the unit, unless it counts bytes.
-        start: What an earlier run has counted already.
+        start: The count at the start, such as what an earlier run has done.
         note: A text that is shown instead of the count; see `note`.
     """
 
@@ -47,9 +47,9 @@ class Bar:
         self._start, self._count, self._total = start, start, total
         self._began = time.monotonic()
         self._lines: threading.Thread | None = None
-        if show == "lines" and not _is_shown(show):
+        if show == "lines" and not _shows_bar(show):
             self._lines = threading.Thread(target=self._print_lines, name="progress", daemon=True)
-        self._bar = _TqdmBar(self, total=total, desc=label, initial=start, disable=not _is_shown(show), leave=False)
+        self._bar = _TqdmBar(self, total=total, desc=label, initial=start, disable=not _shows_bar(show), leave=False)
 
     def advance(self, count: int) -> None:
         """Add `count`, which may be negative."""
@@ -107,7 +107,7 @@ class Bar:
             sys.stderr.flush()
 
     def _time_left(self, elapsed_s: float) -> str:
-        """Return how long the rest takes at the rate so far; nothing before there is one."""
+        """Return the text of how long the rest takes at the rate so far; empty before anything is counted."""
         done, left = self._count - self._start, self._total - self._count
         return f", about {duration_text(max(1, round(elapsed_s * left / done)))} left" if done > 0 and left > 0 else ""
 
@@ -131,5 +131,6 @@ class _TqdmBar(tqdm):  # type: ignore[misc]
         return {**super().format_dict, "status": self._owner.status()}
 
 
-def _is_shown(show: ShowProgress) -> bool:
+def _shows_bar(show: ShowProgress) -> bool:
+    """Whether to show a bar: with "lines", as with None, on terminals and in notebooks only."""
     return show if isinstance(show, bool) else (sys.stderr.isatty() or "ipykernel" in sys.modules)

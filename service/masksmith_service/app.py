@@ -35,7 +35,7 @@ from .references import routes as references
 from .resources import State, connect
 from .settings import Settings
 from .system import discovery, metrics
-from .system.openapi import describe
+from .system.openapi import complete_openapi
 from .uploads import routes as uploads
 
 
@@ -63,7 +63,7 @@ def create_app(settings: Settings | None = None, closing: Event | None = None) -
     for module in (uploads, references, jobs, benchmarks, layers, sessions, keys, discovery, metrics, pages):
         app.include_router(module.router)
     app.mount("/static", pages.static_files())
-    describe(app)
+    complete_openapi(app)
     return app
 
 

@@ -47,7 +47,7 @@ class Capacities:
         streams: Event streams, and requests that wait for a job.
         creations: Jobs that are being created.
         incoming_bytes: Bytes of each key's uploads that are being received.
-        part_counts: Number of shards or cases of jobs that were read, by id.
+        part_counts: Number of shards or cases of each job that was read recently, by the job's id.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -60,7 +60,15 @@ class Capacities:
 
 @dataclass(frozen=True)
 class State:
-    """Settings, connections and shared objects of the application."""
+    """Settings, connections and shared objects of the application.
+
+    Attributes that their types do not explain:
+        async_redis: Connections of requests.
+        events_redis: Connections that wait for events: of streams, and of the completion notifier.
+        closing: Set when the service stops; ends streams and waits.
+        creation_threads: Limits the threads that create jobs or store small uploads.
+        keys_seen: Set once this process has seen a key; until then, requests from this machine may need none.
+    """
 
     settings: Settings
     records: JobRecords
@@ -123,7 +131,7 @@ def connect(settings: Settings, closing: Event) -> State:
 def _client(
     settings: Settings, pool: type[redis.asyncio.ConnectionPool], size: int, **options: Any
 ) -> redis.asyncio.Redis:
-    # A client that follows a job's events blocks for longer than the default timeout.
+    # Reads of a job's events block for up to BLOCK_MS.
     connections = pool.from_url(
         settings.redis_url,
         decode_responses=True,

@@ -27,7 +27,8 @@ class FsckReport:
         checked: Number of blobs.
         damaged: Names of the damaged ones.
         foreign: Names of files in the store's folders that masksmith did not write; they are left alone.
-        repaired: Whether the check repairs: it sets damaged blobs aside, so that they are computed or sent again.
+        repaired: Whether damaged blobs were set aside, so that they are computed or sent again, and missing digest
+            lists were written.
     """
 
     checked: int = 0

@@ -28,7 +28,7 @@ IDENTITY_NAME = "installation.json"
 NEW = "new:"
 """Prefix of the broker's identity until the store has it, too."""
 IGNORED = frozenset({"lost+found"})
-"""Names that a new file system holds."""
+"""Names of files that a new file system has, so that its directory counts as empty."""
 
 
 def protect_files() -> None:
@@ -37,7 +37,7 @@ def protect_files() -> None:
 
 
 class Installation:
-    """The broker and the store of a process.
+    """The identity of the broker and the store that a process uses.
 
     Args:
         client: Redis client of the job records, with `decode_responses`.
@@ -54,10 +54,10 @@ class Installation:
         self.broker = BrokerMonitor(client)
 
     def claim(self) -> str:
-        """Check that broker and store belong together; if both are new, give them an identity. Returns it.
+        """Check that broker and store belong together; if both are new, give them an identity. Returns the identity.
 
         Raises:
-            InstallationError: If they do not, or the store holds other things.
+            InstallationError: If they do not belong together, or the store is a directory with other files.
             RedisError: If the broker is unavailable.
             BaseError: If the store is unavailable.
         """
@@ -82,9 +82,9 @@ class Installation:
         return False
 
     def _read_both(self) -> tuple[str | None, str | None]:
-        """Read both identities at one time: again, if the broker's has changed meanwhile.
+        """Read the store's identity between two equal reads of the broker's, so that the two belong to one moment.
 
-        Processes that start together write them in this order: the broker's, the store's, the broker's without prefix.
+        Other processes may be writing them, in this order: the broker's, the store's, the broker's without prefix.
         """
         of_broker = self._read_broker()
         while True:
@@ -112,7 +112,7 @@ class Installation:
         return identity
 
     def _first_use(self) -> tuple[str | None, str | None]:
-        """Write the identity to the broker, then to the empty store; other processes may be doing the same."""
+        """Write an identity to the broker, then to the empty store, unless other processes have; return both."""
         names = {name for name in self._store.objects.top_level() if not name.startswith(IDENTITY_NAME)}
         # Another process may have written the identity, and then blobs, since it was read.
         if names - IGNORED and self._read_store() is None:
@@ -137,12 +137,12 @@ class Installation:
         url = self._shown_url
         if of_broker is None:
             return (
-                f"the store {url} belongs to installation {of_store}, and the broker to none: is it another "
-                f"database, or was it emptied? To use this store with it, set its key {IDENTITY_KEY} to {of_store}"
+                f"the store {url} belongs to installation {of_store}, and the broker to none: is the broker another "
+                f"database, or was it emptied? To use both together, set the broker's key {IDENTITY_KEY} to {of_store}"
             )
         if of_store is None:
             return (
-                f"the broker belongs to installation {of_broker}, and {url} is not its store: is its disk mounted? "
+                f"the broker belongs to installation {of_broker}, and the store {url} is not: is its disk mounted? "
                 f"To begin with an empty store, delete the broker's key {IDENTITY_KEY}"
             )
         return f"the broker belongs to installation {of_broker}, and the store {url} to installation {of_store}"

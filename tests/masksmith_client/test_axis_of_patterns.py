@@ -26,7 +26,7 @@ WEIGHTS = {name: np.ones((32, 48), np.float32) for name in ("h.0.attn.q.weight",
     ],
 )
 def test_another_axis_is_refused(pattern: PatternsByTensor, options: dict[str, Any]) -> None:
-    with pytest.raises(InputError, match="have one axis and one ragged"):
+    with pytest.raises(InputError, match="must have the same axis and ragged"):
         prepare(WEIGHTS, pattern, **options)
 
 

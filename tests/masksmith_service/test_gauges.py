@@ -14,7 +14,7 @@ from masksmith_service.app import create_app
 from masksmith_state.blobs.store import BlobStore
 from masksmith_state.jobs.reports import ShardReport
 from masksmith_state.keys import Keys, Role
-from masksmith_state.telemetry.counters import GAPS, SECONDS
+from masksmith_state.telemetry.counters import GAP_BOUNDS, SECONDS_BOUNDS
 from masksmith_wire.documents import WorkerInfo
 from masksmith_wire.errors import TensorError
 from masksmith_worker.runner import ShardRunner
@@ -99,11 +99,11 @@ def test_histograms_add_up(records, read, submit):
             lease, ShardReport(result="r", objective=objective, upper_bound=bound, device="cpu"), took_s
         )
     found = read()
-    for bound in SECONDS:
+    for bound in SECONDS_BOUNDS:
         below = sum(took_s <= bound for took_s, *_ in reports)
         assert found["masksmith_shard_seconds_bucket", ("device", "cpu"), ("le", str(bound))] == below
     assert found["masksmith_shard_seconds_sum", ("device", "cpu")] == pytest.approx(1e6 + 7.07)
-    for bound in GAPS:
+    for bound in GAP_BOUNDS:
         below = sum(0 if b == 0 else (b - o) / b <= bound for _, o, b in reports) + 1
         assert found["masksmith_shard_gap_bucket", ("le", str(bound))] == below
     assert found["masksmith_shard_gap_count",] == 4

@@ -11,7 +11,7 @@ from blake3 import blake3
 from support.broker import Valkey
 from support.leases import take
 
-from masksmith_state.backup import copies as backup
+from masksmith_state.backup import __main__ as command, copies as backup
 from masksmith_state.blobs.names import result_name, upload_name
 from masksmith_state.blobs.references import BlobReferences
 from masksmith_state.blobs.store import BlobStore
@@ -209,6 +209,17 @@ def test_a_backup_is_not_written_over_another(site, tmp_path):
     backup.back_up(site.records.redis, site.store, tmp_path / "backup")
     with pytest.raises(InstallationError, match="is not empty"):
         backup.back_up(site.records.redis, site.store, tmp_path / "backup")
+
+
+def test_a_backup_does_not_create_a_missing_store(site, valkey, tmp_path, monkeypatch, capsys):
+    Installation(site.records.redis, site.store).claim()
+    monkeypatch.setenv("MASKSMITH_REDIS_URL", valkey.url)
+    monkeypatch.setenv("MASKSMITH_STORE_URL", str(tmp_path / "unmounted"))
+    monkeypatch.setattr("sys.argv", ["backup", "save", str(tmp_path / "backup")])
+    monkeypatch.setattr(command, "protect_files", lambda: None)
+    assert command.main() == 1
+    assert "unmounted" in capsys.readouterr().err
+    assert not (tmp_path / "unmounted").exists()
 
 
 def test_two_backups_at_once_are_refused(site, tmp_path):

@@ -70,13 +70,12 @@ FAILURES: tuple[type[Exception], ...] = tuple(_HANDLERS)
 
 
 OUTPUT_FAILURES: tuple[type[Exception], ...] = (ShardFailedError, OutputLostError, FileNotFoundError, DamagedBlobError)
-"""Exceptions that, with `FAILURES`, fail the writing of an output's file."""
+"""Exceptions that, like `FAILURES`, fail a shard that writes a file of an output."""
 
 
 def failure_report(error: Exception, tensor: PlannedTensor, shard: Shard) -> ShardReport:
     """Report of a shard that one of `FAILURES` ended."""
-    failure = next(_HANDLERS[kind] for kind in type(error).__mro__ if kind in _HANDLERS)
-    code, reason, index = failure(error, shard)
+    code, reason, index = _failure(error, shard)
     where = "" if index is None else f" at {list(index)}"
     log.info("tensor %r has no mask: %s%s", tensor.name, reason, where)
     message = f"tensor {tensor.name!r}: {reason}{where}"
@@ -92,10 +91,15 @@ def output_failure_report(error: Exception, name: str) -> ShardReport:
     elif isinstance(error, FileNotFoundError | DamagedBlobError):
         code, reason = (
             Code.RESULT_DAMAGED,
-            "a mask or weight was deleted or damaged meanwhile; submit it again",
+            "a mask or weight was deleted or damaged meanwhile; submit the job again",
         )
     else:
-        handler = next(_HANDLERS[kind] for kind in type(error).__mro__ if kind in _HANDLERS)
-        code, reason, _ = handler(error, Shard(tensor=0, first=0, last=0))
+        code, reason, _ = _failure(error, Shard(tensor=0, first=0, last=0))
     log.info("file %r of the output is not written: %s", name, reason)
     return ShardReport(error=TensorError(code=code, message=f"file {name!r} is not written: {reason}"))
+
+
+def _failure(error: Exception, shard: Shard) -> Failure:
+    """Apply the handler of the exception's class, or of its nearest base class that has one."""
+    handler = next(_HANDLERS[kind] for kind in type(error).__mro__ if kind in _HANDLERS)
+    return handler(error, shard)

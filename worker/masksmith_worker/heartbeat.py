@@ -21,7 +21,16 @@ log = logging.getLogger(__name__)
 
 
 class Heartbeat(threading.Thread):
-    """Thread that announces a worker every few seconds, and removes it from the registry when stopped."""
+    """Thread that announces a worker to the registry every few seconds, and removes it when stopped.
+
+    Args:
+        records: Job records, with the registries of workers.
+        name: The worker's name.
+        device: Its torch device.
+        slots: Number of shards that it processes at the same time.
+        queues: The queues that it reads.
+        bench: What a worker of role `bench` announces about its kernels; None for others.
+    """
 
     def __init__(
         self,
@@ -54,7 +63,7 @@ class Heartbeat(threading.Thread):
         self._attempt("remove", self._remove)
 
     def request_stop(self) -> None:
-        """Request the thread to stop, without waiting; safe in a signal handler."""
+        """Make the thread stop soon, without waiting for it; safe in a signal handler."""
         self._stop_event.set()
 
     def stop(self) -> None:

@@ -233,7 +233,7 @@ def _candidate(tensor: ListedTensor) -> Candidate:
 def _check_patterns(patterns: Mapping[str, Pattern], specification: JobSpecification) -> None:
     for pattern in dict.fromkeys(patterns.values()):
         if specification.with_own_pattern(str(pattern)).pattern != pattern:
-            raise InputError(f"{str(pattern)!r}: all patterns of a job have one axis and one ragged")
+            raise InputError(f"{str(pattern)!r}: all patterns of a job must have the same axis and ragged")
 
 
 def _statistic(name: str, kinds: tuple[str, ...], files: Mapping[str, str]) -> StatisticInput:

@@ -113,7 +113,7 @@ def check_output_folder(output: Path, checkpoint: Checkpoint) -> None:
         raise InputError(f"{output} is the model itself; name another directory")
     names = sorted(path.name for path in output.iterdir()) if output.exists() else []
     if names and not {JOURNAL_NAME, RECORD_NAME} & set(names):
-        raise InputError(f"{output} contains something else ({names[0]}); name a new or empty directory")
+        raise InputError(f"{output} contains other files, such as {names[0]!r}; name a new or empty directory")
 
 
 def finished_record(output: Path, checkpoint: Checkpoint, expected: Mapping[str, Any]) -> dict[str, Any] | None:

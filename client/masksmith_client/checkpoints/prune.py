@@ -203,7 +203,7 @@ class _Run:
         self, step: Step, shard: ShardOutput, part: PartialFile, masks: MasksOutput, solved: Iterator[SolvedTensor]
     ) -> None:
         if step.chosen is None:
-            return shard.write_other(step)
+            return shard.write_from_indexed_file(step)
         if step.solves and step.entry.name not in self.certificates:
             return self._write_solved(step, shard, part, masks, next(solved))
         assert step.first is not None

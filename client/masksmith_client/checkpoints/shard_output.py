@@ -1,4 +1,4 @@
-"""Writes one file of a checkpoint: ranges of bytes as they are, tensors with a mask with zeros."""
+"""Writes one output file of a checkpoint: copies the input file, and replaces the bytes of tensors that change."""
 
 from __future__ import annotations
 
@@ -21,64 +21,64 @@ OnBytes = Callable[[int], None]
 
 
 class ShardOutput:
-    """An input file and the output that it becomes, from the first byte to the last.
+    """Writes an output file from its input file, from the first byte to the last; both have the same size.
 
     Args:
         source: The input file, open.
         file: Its path.
-        output: What is written; what it has already is not written again.
-        on_bytes: Called with the bytes of the input that are done.
+        output: The output file; writing continues after the bytes that it has already.
+        on_bytes: Called with the number of bytes of the input that have been processed since the last call.
     """
 
     def __init__(self, source: BinaryIO, file: Path, output: PartialFile, on_bytes: OnBytes) -> None:
         self._source, self._file, self._output, self._on_bytes = source, file, output, on_bytes
         self._hasher = blake3()
         self._position = 0
-        self._advance(output.size)
+        self._skip_to(output.size)
 
     @property
     def position(self) -> int:
-        """Bytes of the input that are done."""
+        """Offset in the input, and in the output, of the next byte."""
         return self._position
 
     @property
     def input_digest(self) -> str:
-        """BLAKE3 of the input as far as it is done, in hex."""
+        """BLAKE3 digest of the input before `position`, in hex."""
         return str(self._hasher.hexdigest())
 
     def copy_to(self, stop: int) -> None:
-        """Copy the input as it is, up to an offset."""
+        """Copy the input unchanged up to an offset."""
         for piece in self._read(self._position, stop):
             self._output.write(piece)
             self._count(piece)
 
     def write_masked(self, step: Step, packed: npt.NDArray[np.uint8]) -> None:
-        """Write a tensor with zeros where its mask drops it."""
+        """Write a tensor with zeros in the entries that its mask drops."""
         self.copy_to(step.entry.start)
-        is_here = (step.source.file, step.source.start) == (self._file, self._position)
-        for masked in masked_pieces(step.source, packed, self._count if is_here else lambda data: None):
+        is_in_this_file = (step.source.file, step.source.start) == (self._file, self._position)
+        for masked in masked_pieces(step.source, packed, self._count if is_in_this_file else lambda data: None):
             self._output.write(masked)
-        self._advance(step.entry.stop)
+        self._skip_to(step.entry.stop)
 
     def write_values(self, entry: TensorEntry, pieces: Iterable[bytes | bytearray | memoryview]) -> None:
         """Write other values for a tensor."""
         self.copy_to(entry.start)
         for piece in pieces:
             self._output.write(piece)
-        self._advance(entry.stop)
+        self._skip_to(entry.stop)
 
-    def write_other(self, step: Step) -> None:
-        """Write the tensor that the index names instead of its duplicate here."""
+    def write_from_indexed_file(self, step: Step) -> None:
+        """Write a tensor, of which this file has a duplicate, as it is in the file that the index names."""
         self.write_values(step.entry, step.source.pieces())
 
-    def _advance(self, stop: int) -> None:
-        """Go on to an offset of the input, whose bytes count for its digest alone."""
+    def _skip_to(self, stop: int) -> None:
+        """Read the input up to an offset, for its digest, without writing it."""
         for piece in self._read(self._position, stop):
             self._count(piece)
         self._position = stop
 
     def _count(self, piece: bytes | memoryview) -> None:
-        """Add bytes of the input to its digest and to the position."""
+        """Add bytes of the input to its digest and to the position, and report their number."""
         self._hasher.update(piece)
         self._on_bytes(len(piece))
         self._position += len(piece)

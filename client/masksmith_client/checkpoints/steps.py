@@ -19,7 +19,7 @@ class Step:
 
     Attributes:
         entry: Where it is, in the input and in the output: their headers are the same.
-        source: The tensor whose bytes count, in another file where `entry` is a duplicate.
+        source: The tensor whose bytes are used; in the file that the index names, where `entry` is a duplicate.
         chosen: What is masked; None for a duplicate that stays dense.
         solves: Whether its mask is solved here.
         writes_mask: Whether a mask of its own name is written.

@@ -20,7 +20,8 @@ from .naming import LabelOption, NameOption, PriorityOption, read_labels
 from .outputs import check_not_an_input, check_output
 from .service import interrupt_hint, note_waiting
 
-SUFFIXES = (".json", ".csv", ".md", ".png", ".svg", ".pdf")
+PLOT_SUFFIXES = (".png", ".svg", ".pdf")
+SUFFIXES = (".json", ".csv", ".md", *PLOT_SUFFIXES)
 
 
 def bench(
@@ -153,13 +154,13 @@ def check_report_outputs(paths: Sequence[Path]) -> None:
     """Check, before any work, that reports can be written.
 
     Raises:
-        InputError: If a file cannot be written, its suffix is of no format, or a plot needs a package.
+        InputError: If a file cannot be written, no format has its suffix, or it is a plot and matplotlib is missing.
     """
     for path in paths:
         check_output(path)
         if path.suffix not in SUFFIXES:
             raise InputError(f"{path}: the suffix selects the format; use one of {', '.join(SUFFIXES)}")
-        if path.suffix in SUFFIXES[3:] and importlib.util.find_spec("matplotlib") is None:
+        if path.suffix in PLOT_SUFFIXES and importlib.util.find_spec("matplotlib") is None:
             raise InputError(f"{path}: plots need matplotlib: pip install 'masksmith[plot]'")
 
 

@@ -13,9 +13,10 @@ from masksmith_client._errors import JobFailedError, StatusError
 from masksmith_client._info import Info
 from masksmith_client._job_view import JobView
 from masksmith_client._progress import Bar, ShowProgress
-from masksmith_client.results.checks import ExpectedTensor, expected_tensors
+from masksmith_client.results.checks import expected_tensors
 from masksmith_client.results.masks import Masks
 from masksmith_client.results.updated_weights import UpdatedWeights
+from masksmith_client.submission.expected_tensor import ExpectedTensor
 from masksmith_client.submission.job_filters import JobFilters, filter_parameters
 from masksmith_client.submission.options import SubmitOptions
 from masksmith_client.submission.prepare import prepare
@@ -32,15 +33,13 @@ from .following import events_until_end, refresh, wait_for_start
 
 PAGE_SIZE = 100
 Listener = Callable[[Event], None]
-Submitted = tuple[
-    Job, Sequence[Skipped], Mapping[str, Restore], Mapping[str, tuple[tuple[int, ...], str | None]], Sequence[str]
-]
-"""A job's document, the tensors that were not sent, each weight's restore function and requested result, and notes."""
+SubmittedJob = tuple[Job, Sequence[Skipped], Mapping[str, Restore], Mapping[str, ExpectedTensor], Sequence[str]]
+"""The arguments of `JobView`: document, skipped tensors, restore functions, requested results, and notes."""
 
 
 async def submit(
     session: ServiceSession, weights: object, pattern: PatternsByTensor, progress: ShowProgress, options: SubmitOptions
-) -> Submitted:
+) -> SubmittedJob:
     """Upload weights and submit a masks job."""
     prepared = await session.run_blocking(lambda: prepare(weights, pattern, **options))
     await session.send(calls.check_wire())
@@ -138,11 +137,10 @@ async def download_weights(session: ServiceSession, job: JobView) -> UpdatedWeig
 
 
 async def _expected(session: ServiceSession, job: JobView) -> dict[str, ExpectedTensor]:
-    """What a job's results must be, by the request and the state of its tensors at its end."""
+    """Return what a job's results must be, by the request and the final states of its tensors."""
     if not job.state.is_terminal:
         await refresh(session, job)
-    requested = {name: ExpectedTensor(*members) for name, members in job._requested.items()}
-    return expected_tensors(job.document, requested)
+    return expected_tensors(job.document, job._requested)
 
 
 async def wait_for_report(

@@ -4,22 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from masksmith.patterns import PatternError, parse
 from masksmith_client._errors import WireError
+from masksmith_client.submission.expected_tensor import ExpectedTensor
 from masksmith_wire.documents import Job as JobDocument, JobState
 from masksmith_wire.headers import Header, TensorEntry
 from masksmith_wire.masks import MaskInfo, packed_width
-
-
-@dataclass(frozen=True, slots=True)
-class ExpectedTensor:
-    """What a result of a tensor must be; the pattern is None where the service chooses it."""
-
-    shape: tuple[int, ...]
-    pattern: str | None
 
 
 def expected_tensors(document: JobDocument, requested: Mapping[str, ExpectedTensor]) -> dict[str, ExpectedTensor]:

@@ -12,12 +12,13 @@ import numpy.typing as npt
 
 from masksmith_client._errors import InputError, WireError
 from masksmith_client._job_view import JobView
+from masksmith_client.submission.expected_tensor import ExpectedTensor
 from masksmith_client.submission.streamed_tensor import BoolMask, Restore, as_numpy
 from masksmith_wire.headers import Header, TensorEntry
 from masksmith_wire.masks import METADATA_KEY, MaskInfo, file_header, pack, packed_width, read_infos, unpack
 
 from .atomic_write import atomic_write
-from .checks import ExpectedTensor, check_mask, check_names, pattern_violation
+from .checks import check_mask, check_names, pattern_violation
 from .proofs import CheckedProof, check_proof, scores_of
 from .tensor_file import TensorFile
 

@@ -9,16 +9,17 @@ from typing import Any
 import numpy as np
 
 from masksmith_client._errors import WireError
+from masksmith_client.submission.expected_tensor import ExpectedTensor
 from masksmith_client.submission.streamed_tensor import Restore, as_numpy
 from masksmith_client.submission.tensors import SAFETENSORS_DTYPES
 from masksmith_wire.digests import digest_violation, read_digests
 from masksmith_wire.dtypes import to_numpy
 from masksmith_wire.headers import TensorEntry
 
-from .checks import ExpectedTensor, check_names, check_weight
+from .checks import check_names, check_weight
 from .tensor_file import TensorFile
 
-_FRAMEWORK_DTYPES = {known: name for name, known in SAFETENSORS_DTYPES.items()}
+_TORCH_DTYPES = {stored: torch_name for torch_name, stored in SAFETENSORS_DTYPES.items()}
 
 
 class UpdatedWeights(TensorFile):
@@ -41,11 +42,12 @@ class UpdatedWeights(TensorFile):
             raise WireError("the digests in the file of updated weights cannot be read") from None
         for name, entry in self._entries.items():
             check_weight(entry, expected[name])
-            violation = digest_violation(name, entry.shape[0], digests.get(name, []), self._parts(entry))
+            violation = digest_violation(name, entry.shape[0], digests.get(name, []), self._row_reader(entry))
             if violation is not None:
                 raise WireError(violation)
 
-    def _parts(self, entry: TensorEntry) -> Callable[[int, int], bytes]:
+    def _row_reader(self, entry: TensorEntry) -> Callable[[int, int], bytes]:
+        """Return a function that reads the bytes of rows `first` to `last` of a weight, `last` excluded."""
         row_bytes = (entry.stop - entry.start) // entry.shape[0]
 
         def read(first: int, last: int) -> bytes:
@@ -70,5 +72,5 @@ class UpdatedWeights(TensorFile):
 
 def _as_torch(data: bytearray, entry: TensorEntry, restore: Restore) -> Any:
     # Moved to the weight's device as bytes, since numpy has no bfloat16.
-    dtype = getattr(sys.modules["torch"], _FRAMEWORK_DTYPES[entry.dtype])
+    dtype = getattr(sys.modules["torch"], _TORCH_DTYPES[entry.dtype])
     return restore(np.frombuffer(data, np.uint8)).view(dtype).reshape(entry.shape)

@@ -11,7 +11,7 @@ from masksmith.layouts import Layout
 
 from .streamed_tensor import StreamedTensor
 
-GROUPS = "a transposed convolution of several groups"
+GROUPED_TRANSPOSED = "a transposed convolution of several groups"
 _LAYER_WEIGHT = re.compile(r"(?:(?P<path>.*?)\.)?(?:weight|weight_v|parametrizations\.weight\.original1?)$", re.DOTALL)
 """Names of a layer's weight; `weight_v` and `original1` are its direction where its length is a parameter, too."""
 
@@ -51,7 +51,7 @@ def _with_layout(weight: StreamedTensor, layers: Mapping[str, Any]) -> StreamedT
     if "Bilinear" in classes:
         return dataclasses.replace(weight, unsupported_reason="Bilinear multiplies with two inputs, not with one")
     if "_ConvTransposeNd" in classes and layer.groups > 1:
-        return dataclasses.replace(weight, unsupported_reason=GROUPS)
+        return dataclasses.replace(weight, unsupported_reason=GROUPED_TRANSPOSED)
     layout = layout_of(layer, len(weight.shape))
     return dataclasses.replace(weight, layout=layout, may_be_convolution="_ConvNd" in classes)
 

@@ -1,4 +1,4 @@
-"""Prepare a masks job before anything is sent: read and select weights, assign patterns, check that all go together."""
+"""Prepare a masks job before anything is sent: read and select weights, assign patterns, check the options."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from .streamed_tensor import StreamedTensor, flattened
 
 MAX_NAME_LENGTH = 512
 INTERACTIVE_BYTES = 64 * 2**20
-"""Size of the weights of a job up to which somebody is assumed to wait for it."""
+"""Size of a job's weights up to which its default priority is `interactive`: somebody may wait for it."""
 
 
 def prepare(
@@ -65,7 +65,7 @@ def prepare(
     candidates = candidates_of(tensors, layout)
     patterns = _assign(rules, [candidate.name for candidate in candidates], specification)
     selection = _select(candidates, rules, patterns, specification, layers, exclude, local=local)
-    masked = _chosen(tensors, candidates, selection)
+    masked = _selected_weights(tensors, candidates, selection)
     auxiliary, uncalibrated = calibrated.match(masked, selection.named)
     solvable = [weight for weight in masked if weight.name not in uncalibrated]
     _check_options(solvable, specification, auxiliary)
@@ -76,10 +76,10 @@ def prepare(
         patterns,
         auxiliary,
         previous_file,
-        description if priority is not None else _with_priority(description, solvable),
+        description if priority is not None else _with_default_priority(description, solvable),
         model.notes,
     )
-    return prepared if name is not None else replace(prepared, description=_named(prepared, weights))
+    return prepared if name is not None else replace(prepared, description=_with_default_name(prepared, weights))
 
 
 def _read_patterns(pattern: PatternsByTensor, options: Mapping[str, Any]) -> TensorPatterns:
@@ -103,14 +103,14 @@ def _assign(rules: TensorPatterns, names: Sequence[str], specification: JobSpeci
     """Return the pattern of each weight.
 
     Raises:
-        InputError: If a pattern is for no weight, does not go with the options, or has another axis or treatment of
-            edges than the others, which the wire has for the whole job.
+        InputError: If a pattern is for no weight, the options do not allow it, or it has another `axis` or `ragged`
+            than the others: a job document has these once, for all its patterns.
     """
     with as_input_errors(PatternError, SpecificationError):
         own = [(pattern, specification.with_own_pattern(str(pattern)).pattern) for pattern in rules.rules.values()]
-        for pattern, sent in [(rules.first, specification.pattern), *own]:
-            if sent != pattern:
-                raise InputError(f"{str(pattern)!r}: all patterns of a job have one axis and one ragged")
+        for pattern, pattern_of_document in [(rules.first, specification.pattern), *own]:
+            if pattern_of_document != pattern:
+                raise InputError(f"{str(pattern)!r}: all patterns of a job must have the same axis and ragged")
         return rules.assign(names)
 
 
@@ -124,17 +124,18 @@ def _select(
     *,
     local: bool,
 ) -> Selection:
-    fitting = specification.fitting_pattern if rules.is_single else patterns
+    shape_patterns = specification.fitting_pattern if rules.is_single else patterns
+    # A local job is solved as a whole; in the service, tensors that cannot be cut into parts have a size limit.
     whole_tensor_needed_by = (lambda pattern: None) if local else specification.whole_tensor_needed_by
     selection = select(
-        candidates, fitting, layers, exclude, whole_tensor_needed_by=whole_tensor_needed_by, in_parts=not local
+        candidates, shape_patterns, layers, exclude, whole_tensor_needed_by=whole_tensor_needed_by, in_parts=not local
     )
     with as_input_errors(PatternError):
         check_rules_apply(rules, [candidate.name for candidate in candidates], selection.skipped)
     return selection
 
 
-def _chosen(
+def _selected_weights(
     tensors: Sequence[StreamedTensor], candidates: Sequence[Candidate], selection: Selection
 ) -> list[StreamedTensor]:
     """Return the selected weights, with the layouts that were determined for them."""
@@ -174,15 +175,15 @@ def _check_options(
         raise InputError("the tensors are scores, but an update needs weights: pass the scores as the calibration")
 
 
-def _with_priority(description: JobDescription, weights: Sequence[StreamedTensor]) -> JobDescription:
-    """Make a small job interactive."""
+def _with_default_priority(description: JobDescription, weights: Sequence[StreamedTensor]) -> JobDescription:
+    """Return the description with the priority `interactive` if the weights are small, else unchanged."""
     if sum(weight.file_bytes for weight in weights) > INTERACTIVE_BYTES:
         return description
     return description.model_copy(update={"priority": Priority.INTERACTIVE})
 
 
-def _named(prepared: PreparedJob, weights: object) -> JobDescription:
-    """Description of a job with the default name, if it is known where the weights are from."""
+def _with_default_name(prepared: PreparedJob, weights: object) -> JobDescription:
+    """Return the job's description with the default name, or without a name if the weights' origin is unknown."""
     subject = subject_of_weights(weights)
     name = None if subject is None else default_name(subject, prepared.pattern_text)
     return prepared.description.model_copy(update={"name": name})

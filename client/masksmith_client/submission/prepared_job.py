@@ -13,6 +13,7 @@ from masksmith_wire.documents import LayoutInput, MasksRequest, Skipped, Statist
 from masksmith_wire.names import JobDescription
 from masksmith_wire.specification import JobSpecification
 
+from .expected_tensor import ExpectedTensor
 from .previous_masks import masks_upload
 from .statistics import AuxiliaryTensors
 from .streamed_tensor import KEY, Restore, StreamedTensor
@@ -62,11 +63,11 @@ class PreparedJob:
         return {weight.name: weight.restore for weight in self.weights}
 
     @property
-    def requested(self) -> dict[str, tuple[tuple[int, ...], str | None]]:
+    def requested(self) -> dict[str, ExpectedTensor]:
         """Shape and pattern of each weight, against which results are checked; no pattern if a budget assigns it."""
         has_budget = self.specification.budget is not None
         return {
-            weight.name: (weight.shape, None if has_budget else str(self.patterns[weight.name]))
+            weight.name: ExpectedTensor(weight.shape, None if has_budget else str(self.patterns[weight.name]))
             for weight in self.weights
         }
 

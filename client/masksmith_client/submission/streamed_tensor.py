@@ -21,10 +21,11 @@ PIECE_BYTES = 512 * 1024
 
 BoolMask = npt.NDArray[np.bool_]
 Restore = Callable[[npt.NDArray[Any]], Any]
+"""Converts a numpy array, such as a mask, to the framework and device of the weight that it belongs to."""
 
 
 def as_numpy(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Return a mask unchanged: the restore function of weights from files and numpy arrays."""
+    """Return an array unchanged: the restore function of weights from files and numpy arrays."""
     return array
 
 
@@ -37,11 +38,11 @@ class StreamedTensor:
         dtype: Its dtype by its safetensors name, or by the framework's name if safetensors has none.
         shape: Its shape.
         read: Yields its little-endian bytes in pieces; may be called several times, from any thread.
-        restore: Converts a numpy array, such as a mask, to the weight's framework and device.
+        restore: See `Restore`.
         layout: How it is made of matrices, if its module shows that; otherwise names and shapes decide.
         dense_by_default: Why it is not a matrix, if its module shows that; then only its full name selects it.
         file_format: The format that its file names in `__metadata__`; empty if none.
-        may_be_convolution: Whether its shape may make it a convolution: not if its module is of another kind.
+        may_be_convolution: False if its module shows that it is not a convolution's weight, whatever its shape.
         unsupported_reason: Why its bytes cannot be read; None if they can.
     """
 

@@ -24,14 +24,15 @@ except ModuleNotFoundError as error:
         name=error.name,
     ) from None
 
-FILE = "sparsifier.safetensors"
+STATE_FILE = "sparsifier.safetensors"
 
 
 class SparsifierCallback(TrainerCallback):  # type: ignore[misc] # transformers is untyped
     """Calls the sparsifier's `step` after each optimizer step, and saves its state in the Trainer's checkpoints.
 
     Checkpoints hold masked weights under plain names, which `from_pretrained` reads; the sparsifier's file beside them
-    holds the values of pruned entries, with which training resumes.
+    holds the values of pruned entries, with which training resumes. For sharded models the Trainer saves the dense
+    weights instead, and the sparsifier's file holds the masks without these values.
 
     Args:
         sparsifier: The sparsifier.
@@ -54,10 +55,10 @@ class SparsifierCallback(TrainerCallback):  # type: ignore[misc] # transformers 
             InputError: If the checkpoint has no sparsifier state.
         """
         if state.global_step > 0:
-            folder = _checkpoint(args, state) if self._resume_from is None else Path(self._resume_from)
-            if not (folder / FILE).exists():
-                raise InputError(f"{folder} has no {FILE}: pass resume_from= with the checkpoint's folder")
-            self.sparsifier.load(folder / FILE)
+            folder = _checkpoint_folder(args, state) if self._resume_from is None else Path(self._resume_from)
+            if not (folder / STATE_FILE).exists():
+                raise InputError(f"{folder} has no {STATE_FILE}: pass resume_from= with the checkpoint's folder")
+            self.sparsifier.load(folder / STATE_FILE)
         if self.sparsifier.method.needs_optimizer:
             self.sparsifier.watch(kwargs["optimizer"])
 
@@ -66,18 +67,18 @@ class SparsifierCallback(TrainerCallback):  # type: ignore[misc] # transformers 
         self.sparsifier.step()
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Save the sparsifier's state to the checkpoint's folder, and the masked weights in place of the dense ones."""
-        folder, model = _checkpoint(args, state), kwargs["model"]
-        weights = [parameter for parameter in model.parameters() if is_sharded(parameter)]
-        if weights or self.sparsifier.is_baked:
-            # Training resumes from the shards of the dense weights, so pruned values are not needed here.
+        """Save the sparsifier's state to the checkpoint's folder; unless the model is sharded, masked weights, too."""
+        folder, model = _checkpoint_folder(args, state), kwargs["model"]
+        has_shards = any(is_sharded(parameter) for parameter in model.parameters())
+        if has_shards or self.sparsifier.is_baked:
+            # The Trainer's shards hold the dense weights, and baked weights have no pruned values.
             sparsifier_state = self.sparsifier.state_dict()
         else:
             sparsifier_state = self.sparsifier.state_dict(pruned=True)
         if not state.is_world_process_zero:
             return
-        write_state(sparsifier_state, folder / FILE)
-        if not weights and (folder / "config.json").exists():
+        write_state(sparsifier_state, folder / STATE_FILE)
+        if not has_shards and (folder / "config.json").exists():
             plain = dict(model.state_dict())
             self.sparsifier.mask_state_dict(plain, model)
             model.save_pretrained(folder, state_dict=plain)
@@ -87,10 +88,10 @@ class SparsifierCallback(TrainerCallback):  # type: ignore[misc] # transformers 
     ) -> None:
         """Bake the masks into the weights, unless `bake` is False; the best model's weights get their own masks."""
         if args.load_best_model_at_end and state.best_model_checkpoint is not None:
-            self.sparsifier.load(Path(state.best_model_checkpoint) / FILE)
+            self.sparsifier.load(Path(state.best_model_checkpoint) / STATE_FILE)
         if self._bake:
             self.sparsifier.bake()
 
 
-def _checkpoint(args: TrainingArguments, state: TrainerState) -> Path:
+def _checkpoint_folder(args: TrainingArguments, state: TrainerState) -> Path:
     return Path(args.output_dir) / f"checkpoint-{state.global_step}"

@@ -146,7 +146,7 @@ def start_on_device(solve: object, memory: DeviceMemory, refresh: Refresh) -> Re
     assert callable(solve)
     handler = DeviceHandler(solve, memory)
     worker = InlineWorker(handler) if refresh.wait else ThreadWorker(handler)
-    worker.where = f"{worker.where}, on the device of the weights"
+    worker.handled_in = f"{worker.handled_in}, on the device of the weights"
     return worker
 
 

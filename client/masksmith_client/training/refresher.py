@@ -113,9 +113,9 @@ class Refresher:
         return mask
 
     @property
-    def where(self) -> str:
+    def handled_in(self) -> str:
         """Where requests are handled, for the report."""
-        return "another process of the group" if self._worker is None else self._worker.where
+        return "another process of the group" if self._worker is None else self._worker.handled_in
 
     def request(self, pattern: Pattern, step: int) -> None:
         """Copy the weights and request their masks; returns after the copy, before the masks are solved."""

@@ -175,7 +175,7 @@ class Sparsifier:
             pattern=None if pattern is None else str(pattern),
             method=type(self.method).__name__,
             step=self._updates.step,
-            asking=self._refresher.where,
+            asking=self._refresher.handled_in,
             layers=[self._layer_report(layer) for layer in self._layers],
             skipped=dict(self._skipped),
             refreshes=list(self._updates.history.records),

@@ -13,23 +13,30 @@ from masksmith_client._errors import InputError
 
 from .masked_parameter import is_masked
 
-FSDP1 = "FSDP1 keeps all weights in flat pieces: shard with fully_shard (FSDP2) instead of FullyShardedDataParallel"
-ZERO3 = "it is empty, as DeepSpeed ZeRO-3 leaves weights between uses: train with ZeRO-2, or shard with fully_shard"
+FSDP1_REASON = (
+    "FSDP1 keeps all weights in flat pieces: shard with fully_shard (FSDP2) instead of FullyShardedDataParallel"
+)
+ZERO3_REASON = (
+    "it is empty, as DeepSpeed ZeRO-3 leaves weights between uses: train with ZeRO-2, or shard with fully_shard"
+)
 
 
 def refuse_fsdp1(model: torch.nn.Module) -> None:
     """Raise `InputError` if the model, or a part of it, is wrapped by FSDP1."""
     if any(type(module).__name__ == "FullyShardedDataParallel" for module in model.modules()):
-        raise InputError(f"the model cannot be masked: {FSDP1}")
+        raise InputError(f"the model cannot be masked: {FSDP1_REASON}")
 
 
 def refuse_ddp(model: torch.nn.Module) -> None:
-    """Raise `InputError` if DistributedDataParallel wraps the model: it does not reduce parameters added afterwards."""
+    """Raise `InputError` if DistributedDataParallel wraps the model.
+
+    It averages over ranks only the gradients of parameters that the model had when it was wrapped.
+    """
     if not dist.is_available() or not dist.is_initialized():
         return
-    kind, own = torch.nn.parallel.DistributedDataParallel, {id(parameter) for parameter in model.parameters()}
-    # A wrapped model has no reference to what wraps it.
-    wrappers = [each for each in gc.get_objects() if issubclass(type(each), kind)]
+    ddp, own = torch.nn.parallel.DistributedDataParallel, {id(parameter) for parameter in model.parameters()}
+    # A wrapped model has no reference to its wrapper, so all objects of the process are searched.
+    wrappers = [each for each in gc.get_objects() if issubclass(type(each), ddp)]
     if any(id(parameter) in own for wrapper in wrappers for parameter in wrapper.module.parameters()):
         raise InputError(
             "the method adds parameters, whose gradients DistributedDataParallel would not reduce: create the "
@@ -62,7 +69,7 @@ def missing_reason(module: torch.nn.Module, name: str) -> str:
     if f"{name}_g" in module._parameters:
         return f"torch.nn.utils.weight_norm keeps it as {name}_g and {name}_v: remove that first"
     if hasattr(module, name):
-        return f"its module holds a tensor {name} that is no parameter, as FSDP1 leaves it; {FSDP1}"
+        return f"its module holds a tensor {name} that is no parameter, as FSDP1 leaves it; {FSDP1_REASON}"
     return f"its module has no parameter {name}"
 
 
@@ -71,9 +78,9 @@ def storage_reason(parameter: torch.nn.Parameter) -> str | None:
     if is_lazy(parameter):
         return "it is not initialized: run a batch through the model first"
     if getattr(parameter, "_fsdp_flattened", False):
-        return FSDP1
+        return FSDP1_REASON
     if hasattr(parameter, "ds_id") and parameter.numel() == 0:
-        return ZERO3
+        return ZERO3_REASON
     if parameter.is_meta:
         return "it is on the meta device, without values: load the weights first"
     return None

@@ -31,7 +31,7 @@ class ConnectionSettings:
 
     @property
     def url_with_credentials(self) -> str:
-        """The URL that makes the same settings again."""
+        """The URL with its user name and password, if it has them."""
         if self.credentials is None:
             return self.url
         username, password = self.credentials

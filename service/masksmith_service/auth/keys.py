@@ -1,4 +1,4 @@
-"""HTTP routes that create, list and revoke keys, for admins."""
+"""HTTP routes that list, create, rotate and revoke keys, for admins."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ PUBLIC_PREFIX = "/static/"
 
 
 class AuthenticationMiddleware:
-    """ASGI middleware that authenticates requests and stores their principal in `request.state.principal`."""
+    """ASGI middleware that checks and authenticates requests; `request.state.principal` is who sent the request."""
 
     def __init__(self, app: ASGIApp, settings: Settings) -> None:
         self._app, self._settings = app, settings
@@ -59,7 +59,7 @@ class AuthenticationMiddleware:
 
 
 def make_issuer(settings: Settings) -> TokenIssuer | None:
-    """Return the issuer of the settings, whose library is loaded only then; None if there is none."""
+    """Return the OpenID Connect issuer of the settings, or None. Its library is imported only if there is one."""
     if not settings.oidc_issuer:
         return None
     from .issuer import Issuer

@@ -79,7 +79,7 @@ def _layers(request: BenchmarkRequest) -> list[Layer]:
 
 
 def _masks_of(job: str, records: JobRecords) -> tuple[list[Layer], str, dict[str, PlannedMask]]:
-    """Layers, pattern and masks of a finished job; of masks with the same shape, only the first is measured."""
+    """Return layers, pattern and masks of an ended job; of masks with the same shape, only the first is measured."""
     record = records.read(job)
     if record is None:
         raise RequestError(Code.JOB_NOT_FOUND, f"there is no job {job!r}; GET /v1/jobs lists them")

@@ -29,7 +29,7 @@ class Bound:
         limit: Its value; if it is a setting, the default.
         meaning: What is limited, and in which unit.
         per: To what the limit applies: each of them has its own.
-        beyond: Error codes of requests beyond it, or what happens instead.
+        beyond: Error codes of requests that exceed it, or what happens instead.
         is_setting: Whether an operator may change it.
     """
 
@@ -46,7 +46,7 @@ def _fixed(name: str, limit: float, meaning: str, per: Per, beyond: tuple[Code, 
 
 
 _CLOSED = "the connection is closed"
-_SHARE = "half of the process's"
+_KEY_SHARE = "one key may use half of it"
 
 BOUNDS = (
     Bound("max_request_head_bytes", 64 * KIB, "bytes of the request line and headers; likewise of the trailers and "
@@ -81,28 +81,28 @@ BOUNDS = (
            (Code.TOO_MANY_GLOBS,)),
     Bound("max_shards", 100_000, "shards of a job", "request", (Code.TOO_MANY_SHARDS,)),
     Bound("request_memory_bytes", 768 * MIB, "bytes of memory of the requests that are being answered, as the "
-          f"table below counts them; of a key {_SHARE}", "process", (Code.OVERLOADED,)),
-    _fixed("creations", 4, f"jobs that are being created; of a key {_SHARE}", "process", (Code.OVERLOADED,)),
-    Bound("max_streams", 256, f"event streams, and requests that wait for a job; of a key {_SHARE}", "process",
+          f"table below counts them; {_KEY_SHARE}", "process", (Code.OVERLOADED,)),
+    _fixed("creations", 4, f"jobs that are being created; {_KEY_SHARE}", "process", (Code.OVERLOADED,)),
+    Bound("max_streams", 256, f"event streams, and requests that wait for a job; {_KEY_SHARE}", "process",
           (Code.OVERLOADED,)),
     _fixed("broker_connections", 64, "connections to the broker, beside those of event streams; a request waits for "
            "one", "process", (Code.BROKER_UNAVAILABLE,)),
     _fixed("threads", 40, "threads for requests; a request waits for one", "process", "it waits"),
     _fixed("piece_lists", CACHED_LISTS, "lists, kept in memory, of the digests of a blob's pieces", "process",
-           "the oldest is forgotten"),
+           "the oldest is removed"),
     _fixed("pieces", BATCH_PIECES, "pieces of 1 MiB of a blob that are in memory while it is checked", "request",
            "the next ones are read later"),
-    Bound("max_wait_s", 60, "seconds that a request with `Prefer: wait` is held", "request", "it is answered"),
+    Bound("max_wait_s", 60, "seconds that a request with `Prefer: wait` waits", "request", "it is answered"),
     Bound("key_requests_s", 100, "requests a second, ten times as many at once", "key", (Code.RATE_LIMITED,)),
     Bound("key_live_jobs", 200, "jobs that are queued or running", "key", (Code.TOO_MANY_JOBS,)),
-    Bound("key_stored_bytes", 256 * GIB, "bytes of uploads, begun ones included, and of results", "key",
+    Bound("key_stored_bytes", 256 * GIB, "bytes of uploads, including those being received, and of results", "key",
           (Code.TOO_MANY_BYTES,)),
     Bound("key_broker_bytes", 256 * MIB, "bytes of uploads' and jobs' records and messages in the broker", "key",
           (Code.TOO_MANY_BYTES,)),
     _fixed("sessions", MAX_SESSIONS, "browsers that are logged in", "key", "the oldest session ends"),
     Bound("max_live_jobs", 1000, "jobs that are queued or running", "installation", (Code.TOO_MANY_JOBS,)),
-    _fixed("broker_share", MAX_USED_SHARE, "share of the broker's memory that jobs and uploads may fill; what deletes "
-           "and completes has the rest", "installation", (Code.BROKER_FULL,)),
+    _fixed("broker_share", MAX_USED_SHARE, "share of the broker's memory that new jobs and uploads may fill; the rest "
+           "is for deletions and completions", "installation", (Code.BROKER_FULL,)),
     Bound("min_free_bytes", GIB, "bytes that uploads leave free on the store's disk", "installation",
           (Code.DISK_FULL,)),
 )  # fmt: skip
@@ -112,7 +112,7 @@ _BY_NAME = {bound.name: bound.limit for bound in BOUNDS}
 
 
 def limit(name: str) -> int:
-    """Value of a bound that is a whole number; if it is a setting, the default."""
+    """Return the value of a bound whose value is a whole number; if it is a setting, the default."""
     return int(_BY_NAME[name])
 
 
@@ -149,5 +149,5 @@ _COST_BY_NAME = {cost.name: cost.bytes for cost in COSTS}
 
 
 def cost(name: str) -> int:
-    """Estimated memory of a unit of work, in bytes."""
+    """Return the estimated memory of a unit of work, in bytes."""
     return _COST_BY_NAME[name]

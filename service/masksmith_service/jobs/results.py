@@ -59,7 +59,7 @@ class ResultsFile:
     Attributes:
         job: The job.
         content: `masks` or `weights`.
-        header: Length and header of the file.
+        header: The first bytes of the file: the header's length and the header.
         parts: Name, size and digest of each blob.
         shapes: Shape of each mask, if the masks are to be unpacked to bool.
     """
@@ -109,20 +109,20 @@ class ResultsFile:
 
 async def unpacked(packed: AsyncIterator[bytes], shape: tuple[int, ...]) -> AsyncIterator[bytes]:
     """Unpack the bits of a mask as they are received, at most `UNPACKED_BYTES` at a time; one byte for each entry."""
-    row_bytes, row = masks.packed_bytes((1, shape[-1])), shape[-1]
-    pending, row_rest = bytearray(), row
+    packed_row_bytes, cols = masks.packed_bytes((1, shape[-1])), shape[-1]
+    pending, rest_of_row = bytearray(), cols
     async for piece in packed:
         pending += piece
-        if row <= UNPACKED_BYTES:
-            while rows := min(UNPACKED_BYTES // row, len(pending) // row_bytes):
-                yield masks.unpack(_take(pending, rows * row_bytes), (rows, row)).tobytes()
+        if cols <= UNPACKED_BYTES:
+            while rows := min(UNPACKED_BYTES // cols, len(pending) // packed_row_bytes):
+                yield masks.unpack(_take(pending, rows * packed_row_bytes), (rows, cols)).tobytes()
             continue
         # A row is sent in parts; its last byte may have unused bits.
         while pending:
-            count = min(len(pending), UNPACKED_BYTES // 8, -(-row_rest // 8))
-            entries = min(row_rest, 8 * count)
+            count = min(len(pending), UNPACKED_BYTES // 8, -(-rest_of_row // 8))
+            entries = min(rest_of_row, 8 * count)
             yield masks.unpack(_take(pending, count), (entries,)).tobytes()
-            row_rest = row_rest - entries or row
+            rest_of_row = rest_of_row - entries or cols
 
 
 def _take(pending: bytearray, count: int) -> npt.NDArray[np.uint8]:
@@ -133,7 +133,7 @@ def _take(pending: bytearray, count: int) -> npt.NDArray[np.uint8]:
 
 
 def masks_file(record: JobRecord, records: JobRecords, *, as_bool: bool) -> ResultsFile:
-    """The masks file of a job, with one bit per entry, or one byte if `as_bool`."""
+    """Return the masks file of a job, with one bit per entry, or one byte if `as_bool`."""
     options, tensors = record.plan.options, finished_tensors(record, records)
     infos = {
         tensor.name: MaskInfo(
@@ -157,7 +157,7 @@ def masks_file(record: JobRecord, records: JobRecords, *, as_bool: bool) -> Resu
 
 
 def weights_file(record: JobRecord, records: JobRecords) -> ResultsFile:
-    """The file of a job's updated weights, each in its own dtype and shape.
+    """Return the file of a job's updated weights, each in its own dtype and shape.
 
     Raises:
         RequestError: If the job updates no weights.

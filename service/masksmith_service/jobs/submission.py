@@ -17,7 +17,7 @@ from masksmith_service.bounds.table import cost
 from masksmith_service.errors import RequestError
 from masksmith_service.references.access import find_readable
 from masksmith_service.references.models import Model, ModelReader
-from masksmith_service.references.outputs import OutputPlanner, claimed
+from masksmith_service.references.outputs import OutputPlanner, claim_output
 from masksmith_service.references.sources import model_files, read_references
 from masksmith_service.resources import State
 from masksmith_service.uploads.quota import too_many_bytes
@@ -144,8 +144,8 @@ class JobSubmitter:
         tensors = add_previous(tensors, options.previous, headers, sources, self._read_finished)
         reasons = selection.skipped | {skip.name: skip.reason for skip in uncalibrated}
         skipped = [Skipped(name=name, reason=reason) for name, reason in reasons.items()]
-        place = OutputInput(location=options.output, model=options.model)
-        output = OutputPlanner(self.state, self.principal).plan(place, model, specification, tensors)
+        output_input = OutputInput(location=options.output, model=options.model)
+        output = OutputPlanner(self.state, self.principal).plan(output_input, model, specification, tensors)
         return self._submit_masks(specification, tensors, skipped, description, output)
 
     def _reader(self) -> ModelReader:
@@ -177,7 +177,7 @@ class JobSubmitter:
         patterns = [specification.with_own_pattern(text).pattern for text in texts]
         queue = search_queue(specification, self.state.records.workers.live(), patterns)
         subject = subject_of(tensor.name for tensor in plan.tensors)
-        with claimed(self.state, self.principal, output):
+        with claim_output(self.state, self.principal, output):
             return self._start(plan, shards, queue, description, default_name(subject, plan.pattern_text))
 
     def _submit_benchmark(self, document: BenchmarkRequest) -> str:

@@ -31,7 +31,7 @@ from .tiling import Tiling, leading_stacks
 Bools = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float32]
 SPAN_BYTES = 16 * 2**20
-"""Rows of a file in a root whose first and last byte are this close are read in one range."""
+"""If the rows to read of a file in a root are within this many bytes, they are read in one range."""
 Entry = TypeVar("Entry", bound=np.generic)
 
 
@@ -44,14 +44,14 @@ class MaskedLayer:
     Attributes:
         tensor: Location of the weight.
         options: Options of the job, with the tensor's own pattern.
-        firsts: First row of each part of the mask, ascending.
+        first_rows: First row of each part of the mask, ascending.
         parts: Name of each part in the store.
         file: The file of the weight, if it is in a root that the principal may read.
     """
 
     tensor: PlannedTensor
     options: MasksOptions
-    firsts: Sequence[int]
+    first_rows: Sequence[int]
     parts: Sequence[str]
     file: LocatedPath | None = None
 
@@ -81,7 +81,7 @@ class MaskedLayer:
         start, stop = (first // 8, -(-last // 8)) if self._is_flat else (0, row_bytes)
         pieces = []
         for part, part_rows in self._by_part(rows):
-            starts = [(row - self.firsts[part]) * row_bytes + start for row in part_rows]
+            starts = [(row - self.first_rows[part]) * row_bytes + start for row in part_rows]
             pieces += _read_ranges(store, self.parts[part], starts, stop - start)
         packed = np.frombuffer(b"".join(pieces), np.uint8)
         if self._is_flat:
@@ -120,12 +120,13 @@ class MaskedLayer:
 
     @property
     def _is_flat(self) -> bool:
+        """Whether a stored row has one dimension, so that its columns can be read without the whole row."""
         return len(self._row_shape) == 2
 
     def _by_part(self, rows: Sequence[int]) -> list[tuple[int, list[int]]]:
         groups: list[tuple[int, list[int]]] = []
         for row in rows:
-            part = bisect_right(self.firsts, row) - 1
+            part = bisect_right(self.first_rows, row) - 1
             if not groups or groups[-1][0] != part:
                 groups.append((part, []))
             groups[-1][1].append(row)
@@ -133,7 +134,7 @@ class MaskedLayer:
 
 
 def find_layer(record: JobRecord, records: JobRecords, name: str) -> MaskedLayer:
-    """Find a tensor of a job whose mask is complete.
+    """Find a tensor of a job, and its mask, which must be complete.
 
     Raises:
         RequestError: If the job has no such tensor, or no complete mask of it, or is not a masks job.
@@ -148,6 +149,7 @@ def find_layer(record: JobRecord, records: JobRecords, name: str) -> MaskedLayer
     # A tensor may have a pattern of its own.
     options = record.plan.options.model_copy(update={"pattern": parts[0][1].pattern or record.plan.options.pattern})
     names = [result_name(str(report.result)) for _, report in parts]
+    # A shard counts along the first dimension, which in a stack holds several rows of the matrix.
     rows_per_index = math.prod(tensor.shape[1 : leading_stacks(tensor.layout) + 1])
     return MaskedLayer(tensor, options, [shard.first * rows_per_index for shard, _ in parts], names)
 

@@ -50,13 +50,13 @@ def get_window(
 ) -> Response:
     """Read a rectangle of a layer with a complete mask: `rows` x `cols` cells of `step` x `step` entries each.
 
-    The file holds F32 tensors of that size, cut where the layer ends: `kept` (share kept), `scores` (mean score) and
-    `kept_scores` (mean over the kept). Of large windows only some
-    rows are read: `sampled` rows of each cell, see the metadata.
+    The file holds F32 tensors of `rows` x `cols` values, cut where the layer ends: `kept` (share of kept entries),
+    `scores` (mean score) and `kept_scores` (mean score of the kept entries). In large windows only some rows of each
+    cell are read; the metadata's `sampled` is their number.
     """
     height, width = layer.shape
     if row >= height or col >= width or rows * cols > MAX_CELLS:
-        detail = f"a window begins inside the {height}x{width} layer and has at most {MAX_CELLS} cells"
+        detail = f"a window must begin inside the {height}x{width} layer and have at most {MAX_CELLS} cells"
         raise RequestError(Code.INVALID_DOCUMENT, f"{detail}; got {rows}x{cols} at row {row}, column {col}")
     window = Window(row, col, rows, cols, step).clipped(layer.shape)
     return _respond(read_window(layer, state.store, window), sampled=window.sampled_rows, step=step)

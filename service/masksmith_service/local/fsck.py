@@ -1,4 +1,4 @@
-"""The command `masksmith fsck`, which checks every blob of a store in a process of its own."""
+"""The command `masksmith fsck`: replaces its process by `python -m masksmith_state.fsck`, which checks every blob."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def fsck(
     store_url: StoreOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Check every blob of a store against its digests, also while it is in use; exit code 1 if any is damaged."""
+    """Check every blob of a store against its digests, even of a store in use; exit code 1 if any is damaged."""
     if data is not None and store_url is not None:
         raise UsageError("--data and --store-url exclude each other; give one")
     url = store_url or (None if data is not None else settings.store_url())

@@ -26,7 +26,7 @@ def roots() -> str | None:
 
 
 def auth() -> str | None:
-    """Whether the service requires keys, if that is set."""
+    """The text of `MASKSMITH_AUTH`, which decides whether the service requires keys, if set."""
     return os.environ.get("MASKSMITH_AUTH") or None
 
 
@@ -50,6 +50,6 @@ def visible_gpus() -> int:
 
 
 def child_environment(variables: Mapping[str, str | None]) -> dict[str, str]:
-    """Environment of this process, with variables added; None leaves a variable unchanged."""
-    chosen = {name: value for name, value in variables.items() if value is not None}
-    return {**os.environ, "PYTHONUNBUFFERED": "1", **chosen}
+    """Environment of this process, with variables set; one whose value is None stays as it is."""
+    new = {name: value for name, value in variables.items() if value is not None}
+    return {**os.environ, "PYTHONUNBUFFERED": "1", **new}

@@ -17,7 +17,7 @@ UNLESS_SET: Mapping[str, str] = {
 
 
 class SecurityHeadersMiddleware:
-    """ASGI middleware that adds the headers; the outermost, so that responses of others have them, too."""
+    """ASGI middleware that adds the headers; it is the outermost, so that responses of other middleware have them."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

@@ -26,7 +26,7 @@ class Side:
 
 @dataclass(frozen=True)
 class Pair:
-    """A layer in the two compared jobs A and B; None for a job without it."""
+    """A layer in the two compared jobs A and B; None for a job without it. `dense_bytes` is its size without a mask."""
 
     name: str
     a: Side | None
@@ -73,11 +73,11 @@ def pair_layers(a: Job, a_record: JobRecord, b: Job, b_record: JobRecord) -> lis
 
 
 def _sides(job: Job, record: JobRecord) -> Mapping[str, Side]:
-    items = {tensor.name: ITEM_BYTES[tensor.dtype] for tensor in record.plan.tensors}
-    return {report.name: Side(report, _stored_size(report, items[report.name])) for report in job.tensors}
+    item_bytes = {tensor.name: ITEM_BYTES[tensor.dtype] for tensor in record.plan.tensors}
+    return {report.name: Side(report, _stored_bytes(report, item_bytes[report.name])) for report in job.tensors}
 
 
-def _stored_size(report: TensorReport, item_bytes: int) -> int | None:
+def _stored_bytes(report: TensorReport, item_bytes: int) -> int | None:
     if report.density is None:
         return None
     rows, cols = report.shape[0], math.prod(report.shape[1:])

@@ -27,7 +27,7 @@ from .access import LocatedPath, reference_not_found
 
 CONFIG_NAME = "config.json"
 MAX_FILES = 1000
-"""Files of weights of a model."""
+"""Maximum number of a model's files of weights."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Model:
         return {file: tensors for file, tensors in repeated.items() if tensors}
 
     def listing(self, location: str) -> ModelListing:
-        """Build its document."""
+        """Build the document that lists its tensors; `location` is what the client asked for."""
         tensors = []
         for name, file in self.weight_map.items():
             header = self.files[file][1]
@@ -87,46 +87,46 @@ class ModelReader:
 
     def __init__(self, state: State, reserve_memory: Callable[[int], None]) -> None:
         self._settings, self._reserve_memory = state.settings, reserve_memory
-        self._total = 0
-        self._read: dict[str, tuple[FileState, Header]] = {}
+        self._total_header_bytes = 0
+        self._headers: dict[str, tuple[FileState, Header]] = {}
 
     def header(self, file: LocatedPath) -> tuple[FileState, Header]:
-        """Read the header of a file, once for the request.
+        """Return the state and header of a file, which are read once for each request.
 
         Raises:
             RequestError: If there is none, it is not a safetensors file, or all headers together are too large.
         """
-        if file.location in self._read:
-            return self._read[file.location]
+        if file.location in self._headers:
+            return self._headers[file.location]
         limit = self._settings.max_header_bytes
         state, header, header_bytes = file.read_header(self._settings)
-        self._total += header_bytes
-        if self._total > limit:
+        self._total_header_bytes += header_bytes
+        if self._total_header_bytes > limit:
             detail = f"the headers of all files are larger than max_header_bytes = {limit}; name fewer in a job"
             raise RequestError(Code.HEADER_TOO_LARGE, detail, limit=limit)
         if header_bytes > SMALL_HEADER_BYTES:
             self._reserve_memory(cost("header") * header_bytes)
-        self._read[file.location] = state, header
+        self._headers[file.location] = state, header
         return state, header
 
-    def read(self, place: LocatedPath) -> Model:
+    def read(self, target: LocatedPath) -> Model:
         """Read the model that a reference names.
 
         Raises:
-            RequestError: If there is nothing, the directory has no weights or several, or the index contradicts its
-                files.
+            RequestError: If it names no file or directory, the directory has no weights or several models, or the
+                index and its files contradict each other.
         """
-        folder, _, name = place.path.rpartition("/")
+        folder, _, name = target.path.rpartition("/")
         if name.endswith(WEIGHTS_INDEX_SUFFIX):
-            weight_map = self._weight_map(place)
-            return self._of_index(LocatedPath(place.root, folder), name, weight_map, place.root.list(folder))
+            weight_map = self._weight_map(target)
+            return self._read_indexed(LocatedPath(target.root, folder), name, weight_map, target.root.list(folder))
         if name.endswith(WEIGHTS_SUFFIX):
-            states = {name: self.header(place)}
-            return Model(LocatedPath(place.root, folder), states, dict.fromkeys(states[name][1].tensors, name))
-        sizes = place.root.list(place.path)
-        return self._of_folder(place, sizes)
+            files = {name: self.header(target)}
+            return Model(LocatedPath(target.root, folder), files, dict.fromkeys(files[name][1].tensors, name))
+        sizes = target.root.list(target.path)
+        return self._read_folder(target, sizes)
 
-    def _of_folder(self, folder: LocatedPath, sizes: Mapping[str, int]) -> Model:
+    def _read_folder(self, folder: LocatedPath, sizes: Mapping[str, int]) -> Model:
         if not sizes:
             raise reference_not_found(folder.location)
         top = [name for name in sizes if "/" not in name]
@@ -137,16 +137,16 @@ class ModelReader:
             if name.endswith(WEIGHTS_INDEX_SUFFIX):
                 weight_map = self._weight_map(folder.child(name))
                 check_index(name, weight_map.values(), top)
-                return self._of_index(folder, name, weight_map, sizes)
+                return self._read_indexed(folder, name, weight_map, sizes)
         except ModelFilesError as error:
             raise _invalid(folder, f"the directory {error}") from None
-        states = {name: self.header(folder.child(name))}
+        files = {name: self.header(folder.child(name))}
         return Model(
-            folder, states, dict.fromkeys(states[name][1].tensors, name), None, sizes, self._config(folder, sizes)
+            folder, files, dict.fromkeys(files[name][1].tensors, name), None, sizes, self._config(folder, sizes)
         )
 
     def _weight_map(self, index: LocatedPath) -> dict[str, str]:
-        """Read the name of the file that each tensor is in."""
+        """Read from an index the name of the file of each tensor."""
         document = self._json(index)
         weight_map = document.get("weight_map") if isinstance(document, dict) else None
         if not isinstance(weight_map, dict) or not all(isinstance(file, str) for file in weight_map.values()):
@@ -161,7 +161,7 @@ class ModelReader:
             raise _invalid(index, f"it lists {invalid[:200]!r}, which is not a .safetensors file of the same directory")
         return weight_map
 
-    def _of_index(
+    def _read_indexed(
         self, folder: LocatedPath, name: str, weight_map: Mapping[str, str], sizes: Mapping[str, int]
     ) -> Model:
         index = folder.child(name)
@@ -210,5 +210,5 @@ def _check_duplicates(
                 )
 
 
-def _invalid(place: LocatedPath, reason: str) -> RequestError:
-    return RequestError(Code.INVALID_REFERENCE, f"{place.location!r}: {reason}", location=place.location)
+def _invalid(target: LocatedPath, reason: str) -> RequestError:
+    return RequestError(Code.INVALID_REFERENCE, f"{target.location!r}: {reason}", location=target.location)

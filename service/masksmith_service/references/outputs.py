@@ -1,4 +1,4 @@
-"""Plans a job's output, and claims its directory: what holds something else is refused before anything is queued."""
+"""Plans a job's output, and claims its directory; one with other content is refused before the job is queued."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ from .models import Model
 MAX_MARKER_BYTES = 2**16
 MAX_RECORD_BYTES = 2**28
 MAX_BESIDE = 1000
-"""Files beside a model's weights that are copied."""
-TURN_S, TURN_WAIT_S = 120, 5
-"""Seconds that a request may hold the lock of an output, and that another one waits for it."""
+"""Maximum number of files beside a model's weights that are copied."""
+LOCK_TIMEOUT_S, LOCK_WAIT_S = 120, 5
+"""Seconds after which the lock of an output expires, and that a request waits for it."""
 
 
 class OutputPlanner:
@@ -56,28 +56,28 @@ class OutputPlanner:
         """Plan an output.
 
         Args:
-            output: Where it is written.
-            model: The model that it is a copy of.
+            output: The document's output, with its location.
+            model: The model whose pruned copy it becomes.
             specification: The job's specification.
             tensors: The job's tensors.
 
         Raises:
-            RequestError: If the principal may not write there, the job's tensors are not of the model, or its options
-                give masks that are not the same every time.
+            RequestError: If the principal may not write there, the directory or model does not allow it, a tensor is
+                not the model's, or the job has a time limit, whose masks differ from run to run.
         """
-        place = find_writable(self._roots, self._principal, output.location)
-        self._check_places(place, model)
+        directory = find_writable(self._roots, self._principal, output.location)
+        self._check_directory(directory, model)
         if specification.options.time_limit_s is not None:
-            raise _invalid("a job with time_limit_s has no output: its masks are not the same each time", place)
-        _check_tensors(tensors, model, place)
+            raise _invalid("a job with time_limit_s has no output: its masks are not the same each time", directory)
+        _check_tensors(tensors, model, directory)
         files = [
             OutputFile(name=name, source=_source(model.folder.child(name), state.version), bytes=state.size)
             for name, (state, _) in model.files.items()
         ]
-        beside, left = self._beside(model, place)
+        beside, left = self._beside(model, directory)
         config = model.config or {}
         planned = PlannedOutput(
-            location=place.location,
+            location=directory.location,
             identity="",
             files=files,
             beside=beside,
@@ -87,32 +87,33 @@ class OutputPlanner:
         )
         return planned.model_copy(update={"identity": _identity(planned, specification, tensors)})
 
-    def _check_places(self, place: LocatedPath, model: Model) -> None:
-        if not place.path:
-            raise _invalid("it is a root itself; name a directory inside it", place)
-        # Beside a model that is a single file nothing is read, so its directory may contain the output.
-        is_in_model = bool(model.sizes) and is_inside(place.location, model.folder.location)
-        if is_in_model or is_inside(model.folder.location, place.location):
-            raise _invalid(f"it and {model.folder.location}, the model, contain each other; name another", place)
+    def _check_directory(self, directory: LocatedPath, model: Model) -> None:
+        if not directory.path:
+            raise _invalid("it is a root itself; name a directory inside it", directory)
+        # Of a model that is a single file, no other file of its directory is read: the output may be below that.
+        is_in_model = bool(model.sizes) and is_inside(directory.location, model.folder.location)
+        if is_in_model or is_inside(model.folder.location, directory.location):
+            raise _invalid(f"it and {model.folder.location}, the model, contain each other; name another", directory)
         large = next((name for name, (state, _) in model.files.items() if state.size > MAX_OBJECT_BYTES), None)
-        if large is not None and is_in_bucket(place.location):
-            raise _invalid(f"{large!r} has more than the {MAX_OBJECT_BYTES} bytes of an object; split the model", place)
+        if large is not None and is_in_bucket(directory.location):
+            detail = f"{large!r} has more than the {MAX_OBJECT_BYTES} bytes of an object; split the model"
+            raise _invalid(detail, directory)
         reserved = next((name for name in model.files if name in OWN_FILES), None)
         if reserved is not None:
-            raise _invalid(f"the model has a file {reserved!r}, whose name the output needs", place)
+            raise _invalid(f"the model has a file {reserved!r}, whose name the output needs", directory)
         if "quantization_config" in (model.config or {}):
-            detail = "the model's config says that its numbers are quantised, and not its weights; use --local"
-            raise _invalid(detail, place)
+            detail = "the model's config has a quantization_config, and quantised weights are not read by reference"
+            raise _invalid(f"{detail}; use `masksmith prune --local`", directory)
 
-    def _beside(self, model: Model, place: LocatedPath) -> tuple[list[OutputFile], list[str]]:
-        """Files that are copied, the index last, and the names of those that are not."""
+    def _beside(self, model: Model, directory: LocatedPath) -> tuple[list[OutputFile], list[str]]:
+        """Return the files beside the weights that are copied, the index last, and the names of those left out."""
         names = [name for name in model.sizes if name not in model.files and not _is_hidden(name)]
         left = [name for name in names if name != model.index and (name in OWN_FILES or holds_weights(name))]
-        # The index last: with it, a loader takes the directory for a model.
+        # The index is last because a loader takes a directory with an index for a complete model.
         copied = sorted((name for name in names if name not in left), key=lambda name: name == model.index)
         if len(copied) > MAX_BESIDE:
             raise _invalid(
-                f"{len(copied)} files are beside the model's weights, at most {MAX_BESIDE} are copied", place
+                f"{len(copied)} files are beside the model's weights, at most {MAX_BESIDE} are copied", directory
             )
         files = []
         for name in copied:
@@ -123,45 +124,47 @@ class OutputPlanner:
 
 
 @contextmanager
-def claimed(state: State, principal: Principal, output: PlannedOutput | None) -> Iterator[None]:
-    """Mark an output as unfinished and ours; if an error prevents the job, a new mark is removed.
+def claim_output(state: State, principal: Principal, output: PlannedOutput | None) -> Iterator[None]:
+    """Write the marker of an unfinished output of this job; within the context, the job is created.
 
-    Requests for one output take turns until their jobs are recorded: none removes a mark that another relies on.
+    If that fails, a marker that this request has written is deleted. The lock of the output is held until the job is
+    recorded, so that no request deletes a marker on which another one relies.
 
     Raises:
-        RequestError: If the directory holds something else, or what another job has begun or finished; or if other
-            requests for it take too long.
+        RequestError: If the directory has other content, such as another job's output; or if other requests hold the
+            lock for too long.
     """
     if output is None:
         yield
         return
-    place = find_writable(state.roots, principal, output.location)
-    with _turn(state, place) as turn:
-        is_new = _claim(place, output)
+    directory = find_writable(state.roots, principal, output.location)
+    with _locked(state, directory) as lock:
+        is_new = _claim(directory, output)
         try:
             yield
         except redis.RedisError:
-            # The job may have been recorded although no answer came.
+            # The job may have been recorded although the broker's response was lost.
             raise
         except BaseException:
-            # Without the turn, another request may rely on the mark; what stays is taken by the same request.
-            if is_new and turn.owned():
-                place.root.delete(place.child(JOURNAL_NAME).path)
+            # After the lock has expired, another request may rely on the marker. If the marker stays, a later
+            # request for the same output continues with it.
+            if is_new and lock.owned():
+                directory.root.delete(directory.child(JOURNAL_NAME).path)
             raise
 
 
 @contextmanager
-def _turn(state: State, place: LocatedPath) -> Iterator[Lock]:
-    """Hold the lock of an output among all services."""
-    name = output_lock_key(place.location)
-    lock = state.records.redis.lock(name, timeout=TURN_S, blocking_timeout=TURN_WAIT_S, sleep=0.05)
+def _locked(state: State, directory: LocatedPath) -> Iterator[Lock]:
+    """Hold the lock of an output, which all services share."""
+    name = output_lock_key(directory.location)
+    lock = state.records.redis.lock(name, timeout=LOCK_TIMEOUT_S, blocking_timeout=LOCK_WAIT_S, sleep=0.05)
     if not lock.acquire():
-        detail = f"other requests for the output {place.location!r} are being planned; try again"
-        raise RequestError(Code.OVERLOADED, detail, retry_after_s=TURN_WAIT_S, location=place.location)
+        detail = f"other requests for the output {directory.location!r} are being planned; try again"
+        raise RequestError(Code.OVERLOADED, detail, retry_after_s=LOCK_WAIT_S, location=directory.location)
     try:
         yield lock
     finally:
-        # If it has lapsed, the next request has had its turn.
+        # It is an error to release a lock that has expired.
         with suppress(LockError):
             lock.release()
 
@@ -172,41 +175,43 @@ def read_record(state: State, principal: Principal, location: str) -> dict[str, 
     Raises:
         RequestError: If it is unfinished, or the principal may not read it.
     """
-    place = find_readable(state.roots, principal, location)
-    names = place.root.list(place.path)
+    directory = find_readable(state.roots, principal, location)
+    names = directory.root.list(directory.path)
     if JOURNAL_NAME in names or RECORD_NAME not in names:
         detail = f"{location!r} is unfinished; submit the same job again to go on"
         raise RequestError(Code.RESULT_NOT_FOUND, detail, location=location)
-    return dict(_document(place.child(RECORD_NAME), MAX_RECORD_BYTES))
+    return dict(_document(directory.child(RECORD_NAME), MAX_RECORD_BYTES))
 
 
-def _claim(place: LocatedPath, output: PlannedOutput) -> bool:
-    """Make the marker, unless the directory is this output already; returns whether it was made."""
-    names = place.root.list(place.path)
-    if names and _identity_of(place, names) != output.identity:
-        first = next((name for name in names if name not in OWN_FILES and not name.startswith(NOTE_PREFIX)), "")
-        what = f"something else ({first})" if JOURNAL_NAME not in names and RECORD_NAME not in names else None
-        what = what or "what another command, another version or another state of the model has begun or finished"
-        detail = f"{place.location!r} holds {what}; name a new or empty directory"
-        raise RequestError(Code.OUTPUT_NOT_EMPTY, detail, location=place.location)
+def _claim(directory: LocatedPath, output: PlannedOutput) -> bool:
+    """Write the marker, unless the directory holds this output already; return whether it was written."""
+    names = directory.root.list(directory.path)
+    if names and _identity_of(directory, names) != output.identity:
+        first = next((name for name in names if name not in OWN_FILES and not name.startswith(NOTE_PREFIX)), min(names))
+        if JOURNAL_NAME in names or RECORD_NAME in names:
+            content = "the output of another command, of another version, or of another state of the model"
+        else:
+            content = f"other files, such as {first!r}"
+        detail = f"{directory.location!r} contains {content}; name a new or empty directory"
+        raise RequestError(Code.OUTPUT_NOT_EMPTY, detail, location=directory.location)
     if names:
         return False
     lines = [{"identity": output.identity}, {"by": "service"}]
     data = b"".join(json.dumps(line).encode() + b"\n" for line in lines)
-    return place.root.create(place.child(JOURNAL_NAME).path, data)
+    return directory.root.create(directory.child(JOURNAL_NAME).path, data)
 
 
-def _identity_of(place: LocatedPath, names: dict[str, int]) -> Any:
-    """Identity of an unfinished or finished output; None if the directory is neither."""
+def _identity_of(directory: LocatedPath, names: dict[str, int]) -> Any:
+    """Return the identity of the output in a directory, unfinished or finished; None if there is no output."""
     if JOURNAL_NAME in names:
-        return _document(place.child(JOURNAL_NAME), MAX_MARKER_BYTES).get("identity")
+        return _document(directory.child(JOURNAL_NAME), MAX_MARKER_BYTES).get("identity")
     if RECORD_NAME in names:
-        return _document(place.child(RECORD_NAME), MAX_RECORD_BYTES).get("identity")
+        return _document(directory.child(RECORD_NAME), MAX_RECORD_BYTES).get("identity")
     return None
 
 
 def _document(file: LocatedPath, limit: int) -> dict[str, Any]:
-    """First JSON object of a file; empty if it is none."""
+    """Return the first JSON object of a file; empty if the file does not begin with one."""
     try:
         text = file.root.get(file.path, limit).decode(errors="replace")
         document = json.JSONDecoder().raw_decode(text)[0]
@@ -217,16 +222,18 @@ def _document(file: LocatedPath, limit: int) -> dict[str, Any]:
     return document if isinstance(document, dict) else {}
 
 
-def _check_tensors(tensors: Sequence[PlannedTensor], model: Model, place: LocatedPath) -> None:
-    """Check that each tensor of the job is that of its name in the model."""
+def _check_tensors(tensors: Sequence[PlannedTensor], model: Model, directory: LocatedPath) -> None:
+    """Check that each tensor of the job is read from the model, at the place of the model's tensor of that name."""
     for tensor in tensors:
         file = model.weight_map.get(tensor.name)
         entry = None if file is None else model.files[file][1].tensors[tensor.name]
         location = None if file is None else model.folder.child(file).location
         source_location = None if tensor.source is None else tensor.source.location
         if entry is None or (source_location, tensor.start) != (location, entry.start):
-            detail = f"tensor {tensor.name!r} is not that of {model.folder.location}, whose copy is the output"
-            raise _invalid(detail, place)
+            detail = (
+                f"tensor {tensor.name!r} is not read from {model.folder.location}, the model of which this is a copy"
+            )
+            raise _invalid(detail, directory)
 
 
 def _source(file: LocatedPath, state_version: str) -> Source:
@@ -234,10 +241,11 @@ def _source(file: LocatedPath, state_version: str) -> Source:
 
 
 def _identity(output: PlannedOutput, specification: JobSpecification, tensors: Sequence[PlannedTensor]) -> str:
-    masks = {part.source.version for tensor in tensors for part in tensor.previous or () if part.source is not None}
+    """Return a digest of everything that determines the output's content."""
+    previous = {part.source.version for tensor in tensors for part in tensor.previous or () if part.source is not None}
     excluded = {"location", "identity"} if output.duplicates else {"location", "identity", "duplicates"}
     return digest_document(
-        ({"previous": sorted(masks)} if masks else {})
+        ({"previous": sorted(previous)} if previous else {})
         | {
             "version": version("masksmith"),
             "output": output.model_dump(exclude=excluded),
@@ -252,5 +260,5 @@ def _is_hidden(name: str) -> bool:
     return any(part.startswith(".") for part in path.parts) or ".." in path.parts or path.as_posix() != name
 
 
-def _invalid(reason: str, place: LocatedPath) -> RequestError:
-    return RequestError(Code.INVALID_OUTPUT, f"output {place.location!r}: {reason}", location=place.location)
+def _invalid(reason: str, directory: LocatedPath) -> RequestError:
+    return RequestError(Code.INVALID_OUTPUT, f"output {directory.location!r}: {reason}", location=directory.location)

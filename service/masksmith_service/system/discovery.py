@@ -20,7 +20,7 @@ router = APIRouter(tags=["discovery"])
 
 
 class PatternInfo(BaseModel):
-    """A family of patterns, with its string form."""
+    """A family of patterns: its string form, an example, and which masks it allows."""
 
     form: str
     example: str
@@ -28,7 +28,7 @@ class PatternInfo(BaseModel):
 
 
 class SolverInfo(BaseModel):
-    """A solver, by its name in job documents."""
+    """A solver: its name in job documents, its method, and what it proves."""
 
     name: str
     meaning: str
@@ -63,7 +63,11 @@ _PATTERNS = [
 PATTERNS = [PatternInfo(form=form, example=example, meaning=meaning) for form, example, meaning in _PATTERNS]
 SOLVERS = [
     SolverInfo(name="auto", meaning="the best one for the pattern", proves="the optimum"),
-    SolverInfo(name="exact", meaning="dual sweeps, repair and polish, tile by tile", proves="the optimum"),
+    SolverInfo(
+        name="exact",
+        meaning="dual coordinate ascent, then shortest augmenting paths, tile by tile",
+        proves="the optimum",
+    ),
     SolverInfo(name="min-cost-flow", meaning="OR-Tools min-cost flow, tile by tile", proves="the optimum"),
     SolverInfo(name="greedy", meaning="largest scores first, then repair", proves="a bound"),
     SolverInfo(name="sinkhorn", meaning="entropic transport with rounding", proves="a bound"),
@@ -112,19 +116,19 @@ async def healthz() -> Health:
 
 @router.get("/readyz")
 async def readyz(state: StateDep) -> Readiness:
-    """Readiness check: 200 if broker and store take writes and at least one worker is alive, else 503 with the reason.
+    """Readiness check: 200 if broker and store accept writes and a worker is alive, else 503 with the reason.
 
-    Writes are tried at most once a second.
+    A write is tried at most once a second.
     """
     await state.readiness.check()
     return await anyio.to_thread.run_sync(_readiness, state)
 
 
 def _readiness(state: State) -> Readiness:
-    # Raises an error if the store is unavailable; whether this blob exists is irrelevant.
+    # Raises an error if the store cannot be read; whether this blob exists does not matter.
     state.store.size(upload_name("0" * 64))
-    search_workers = [worker for worker in state.records.workers.live() if not BENCH_QUEUES.issuperset(worker.queues)]
-    count = len(search_workers)
+    solving_workers = [worker for worker in state.records.workers.live() if not BENCH_QUEUES.issuperset(worker.queues)]
+    count = len(solving_workers)
     if count == 0:
         detail = state.records.start_progress.first() or "no worker is alive; start one with `masksmith worker`"
         raise RequestError(Code.NO_WORKER, detail, retry_after_s=2)

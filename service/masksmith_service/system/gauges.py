@@ -16,7 +16,7 @@ from masksmith_state.blobs.store import BlobStore
 from masksmith_state.broker import BrokerMonitor
 from masksmith_state.jobs.records import JobRecords
 from masksmith_state.queue import CPU_QUEUE, GPU_QUEUE
-from masksmith_state.telemetry.counters import GAPS, SECONDS, UPLOAD_BYTES, counts_by_labels
+from masksmith_state.telemetry.counters import GAP_BOUNDS, SECONDS_BOUNDS, UPLOAD_BYTES, counts_by_labels
 
 
 class Gauges:
@@ -86,11 +86,11 @@ def _shards(counts: Mapping[str, str]) -> Iterator[Metric]:
     by_labels = counts_by_labels(counts, "shard_seconds")
     for device in sorted({labels[0] for labels in by_labels}):
         buckets = {labels[1]: value for labels, value in by_labels.items() if labels[0] == device}
-        seconds.add_metric([device], _buckets(buckets, SECONDS), buckets.get("sum", 0.0))
+        seconds.add_metric([device], _buckets(buckets, SECONDS_BOUNDS), buckets.get("sum", 0.0))
     yield seconds
     gaps = {labels[0]: value for labels, value in counts_by_labels(counts, "gap").items()}
     gap = HistogramMetricFamily("masksmith_shard_gap", "Gap of a solved shard to its bound; 0 is a proof.")
-    gap.add_metric([], _buckets(gaps, GAPS), gaps.get("sum", 0.0))
+    gap.add_metric([], _buckets(gaps, GAP_BOUNDS), gaps.get("sum", 0.0))
     yield gap
 
 

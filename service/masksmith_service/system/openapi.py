@@ -12,18 +12,20 @@ _PROBLEM = {
     "description": "A problem document",
     "content": {PROBLEM_MEDIA_TYPE: {"schema": ProblemDocument.model_json_schema()}},
 }
-_RAW = {"required": True, "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}}
+_BYTES = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
 _UPLOADS = {("/v1/tensors", "post"), ("/v1/tensors/{digest}", "put"), ("/v1/masks", "post")}
-_STATUS_IF_NEW = {
+_USUAL_STATUS = {
     ("/v1/tensors", "post"): "201",
     ("/v1/tensors/{digest}", "put"): "201",
     ("/v1/masks", "post"): "202",
+    ("/v1/outputs", "post"): "202",
     ("/v1/jobs", "post"): "202",
 }
-_BINARY = {(f"/v1/jobs/{{job}}/{what}", "get") for what in ("masks", "weights", "pruned")}
+"""Routes that also answer 200, with the same document: the upload existed, or the job has ended in the wait."""
+_DOWNLOADS = {(f"/v1/jobs/{{job}}/{file}", "get") for file in ("masks", "weights", "pruned", "window", "profile")}
 
 
-def describe(app: FastAPI) -> None:
+def complete_openapi(app: FastAPI) -> None:
     """Complete the application's OpenAPI document when it is generated for the first time."""
     generate = app.openapi
 
@@ -43,8 +45,8 @@ def _complete(path: str, method: str, operation: dict[str, Any]) -> None:
     responses.pop("422", None)
     responses["default"] = _PROBLEM
     if (path, method) in _UPLOADS:
-        operation["requestBody"] = _RAW
-    if (path, method) in _STATUS_IF_NEW:
-        responses["200"] = responses[_STATUS_IF_NEW[path, method]]
-    if (path, method) in _BINARY:
-        responses["200"]["content"] = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
+        operation["requestBody"] = {"required": True, "content": _BYTES}
+    if (path, method) in _USUAL_STATUS:
+        responses["200"] = responses[_USUAL_STATUS[path, method]]
+    if (path, method) in _DOWNLOADS:
+        responses["200"]["content"] = _BYTES

@@ -37,7 +37,7 @@ def parse_untrusted(text: bytes, settings: Settings, file_bytes: int | None = No
 
 
 def header_error(error: HeaderError, location: str | None = None) -> RequestError:
-    """Convert the error of a header to that of the request; `location` names a file in a root."""
+    """Return the request's error for a header's error; `location` is that of the file, if it is in a root."""
     detail = str(error) if location is None else f"{location!r}: {error}"
     if isinstance(error, HeaderTooLargeError):
         return RequestError(Code.HEADER_TOO_LARGE, f"{detail}; put fewer tensors into a file", location=location)
@@ -56,7 +56,9 @@ def check_header(header: Header, settings: Settings) -> None:
         raise RequestError(Code.TOO_MANY_TENSORS, detail, limit=settings.max_tensors)
     longest = max(header.tensors, key=len, default="")
     if len(longest) > MAX_NAME_LENGTH:
-        detail = f"tensor {longest[:40]!r}... has a name of {len(longest)} characters, not up to {MAX_NAME_LENGTH}"
+        detail = (
+            f"tensor {longest[:40]!r}... has a name of {len(longest)} characters, at most {MAX_NAME_LENGTH} are allowed"
+        )
         raise RequestError(Code.INVALID_SAFETENSORS, detail, limit=MAX_NAME_LENGTH)
     for name, entry in header.tensors.items():
         count = math.prod(entry.shape)

@@ -91,7 +91,7 @@ def _add_reference(state: State, principal: Principal, inspector: Inspector) -> 
     if outcome is LinkOutcome.FULL:
         raise too_many_bytes(principal)
     if outcome is LinkOutcome.LOST:
-        detail = "the upload had expired and was being deleted when it came; send it again"
+        detail = "the same upload had expired, and was deleted while this one was stored; send it again"
         raise RequestError(Code.STORE_UNAVAILABLE, detail, retry_after_s=1)
     return outcome is LinkOutcome.NEW
 

@@ -33,7 +33,8 @@ def main() -> int:
     )
     run, done = (back_up, "backed up") if options.command == "save" else (restore, "restored")
     try:
-        manifest = run(client, BlobStore(settings.store_path, create=True), options.folder.absolute())
+        store = BlobStore(settings.store_path, create=options.command == "restore")
+        manifest = run(client, store, options.folder.absolute())
     except (redis.RedisError, InstallationError, OSError) as error:
         sys.stderr.write(printable(without_credentials(f"masksmith: {error}")) + "\n")
         return 1

@@ -28,7 +28,7 @@ class Objects:
 
     Args:
         url: A directory, or the URL of an object store such as `s3://bucket/prefix`.
-        create: Create the directory if it does not exist. Only the service does so; for other processes a missing
+        create: Create the directory if it does not exist, as the service and `restore` do. Otherwise a missing
             directory is an error, so that a worker does not create an empty one while the disk is unmounted.
     """
 
@@ -61,14 +61,14 @@ class Objects:
             obstore.put(self._store, name, data)
 
     def put_pieces(self, name: str, pieces: Iterable[bytes]) -> None:
-        """Write a blob from its pieces, one after the other."""
+        """Write an object from its pieces, one after the other."""
         self._check_directory()
         with panics_as(GenericError), obstore.open_writer(self._store, name, buffer_size=CHUNK_BYTES) as writer:
             for piece in pieces:
                 writer.write(piece)
 
     def get(self, name: str) -> bytes:
-        """Read a blob.
+        """Read an object.
 
         Raises:
             FileNotFoundError: If it does not exist.
@@ -76,7 +76,7 @@ class Objects:
         return self._read_checked(lambda: bytes(obstore.get(self._store, name).bytes()))
 
     def get_range(self, name: str, start: int, stop: int) -> bytes:
-        """Read the bytes from `start` to `stop` (exclusive), or to the end of the blob.
+        """Read the bytes from `start` to `stop` (exclusive), or to the end of the object.
 
         Raises:
             FileNotFoundError: If it does not exist.
@@ -89,22 +89,22 @@ class Objects:
         """Read several ranges from start to stop (exclusive); adjacent ones are read together.
 
         Raises:
-            FileNotFoundError: If the blob does not exist.
+            FileNotFoundError: If the object does not exist.
         """
         parts = self._read_checked(lambda: obstore.get_ranges(self._store, name, starts=starts, ends=stops))
         return [bytes(part) for part in parts]
 
     def size(self, name: str) -> int | None:
-        """Size of a blob in bytes; None if it does not exist."""
+        """Size of an object in bytes; None if it does not exist."""
         with contextlib.suppress(FileNotFoundError):
             return int(self._read_checked(lambda: obstore.head(self._store, name))["size"])
         return None
 
     def _read_checked(self, read: Callable[[], T]) -> T:
-        """Run a read, and distinguish a missing blob from a missing store.
+        """Run a read, and distinguish a missing object from a missing store.
 
         Raises:
-            FileNotFoundError: If the blob does not exist.
+            FileNotFoundError: If the object does not exist.
             GenericError: If the store does not exist, or is another one.
         """
         with panics_as(GenericError):
@@ -154,7 +154,7 @@ class Objects:
         yield from (str(entry["path"]) for entry in listing["objects"])
 
     def delete(self, name: str) -> None:
-        """Delete a blob, if it exists."""
+        """Delete an object, if it exists."""
         with contextlib.suppress(FileNotFoundError):
             obstore.delete(self._store, name)
 
@@ -165,17 +165,17 @@ class Objects:
         return self._read_checked(lambda: shutil.disk_usage(self.url).free)
 
     def list(self, folder: str) -> Iterator[tuple[str, float]]:
-        """List the blobs below a folder as (name, time of last change)."""
+        """List the objects below a folder as (name, time of last change)."""
         for page in obstore.list(self._store, folder + "/", chunk_size=1000):
             for entry in page:
                 yield str(entry["path"]), entry["last_modified"].timestamp()
 
     def rename(self, old: str, new: str) -> None:
-        """Rename a blob, replacing any blob with the new name."""
+        """Rename an object, replacing any object with the new name."""
         obstore.rename(self._store, old, new)
 
     async def put_stream(self, name: str, chunks: AsyncIterable[bytes]) -> None:
-        """Write a blob from a stream of chunks; if `chunks` raises or the caller is canceled, no part of it is kept."""
+        """Write an object from a stream of chunks; if `chunks` raises or the caller is canceled, nothing is kept."""
         self._check_directory()
         source = _AbortableChunks(chunks)
         write = asyncio.ensure_future(self._write(name, source))
@@ -199,19 +199,19 @@ class Objects:
             )
 
     async def stream(self, name: str) -> AsyncIterator[bytes]:
-        """Read a blob in chunks.
+        """Read an object in chunks.
 
         Raises:
             FileNotFoundError: If it does not exist.
         """
         with panics_as(GenericError):
-            blob = await obstore.get_async(self._store, name)
-            async for chunk in blob.stream(min_chunk_size=2**20):
+            result = await obstore.get_async(self._store, name)
+            async for chunk in result.stream(min_chunk_size=2**20):
                 yield bytes(chunk)
 
 
 class _AbortableChunks:
-    """Chunks for a writer, which cleans up if the iterator raises, but not if the write is canceled."""
+    """Chunks that can be aborted: obstore deletes a partial object if the iterator raises, not if it is canceled."""
 
     def __init__(self, chunks: AsyncIterable[bytes]) -> None:
         self._chunks = aiter(chunks)
@@ -219,7 +219,7 @@ class _AbortableChunks:
         self._is_aborted = False
 
     def abort(self) -> None:
-        """Raise an error in place of the next chunk."""
+        """Make the iterator raise an error instead of returning the next chunk."""
         self._is_aborted = True
         if self._waiting_task is not None:
             self._waiting_task.cancel()

@@ -6,7 +6,7 @@ it:
 - `masksmith:upload:D` (hash: `size`), `:owners` and `:jobs` (sets); `masksmith:uploads` orders `KEY:D` by last use;
 - `masksmith:result:R` and `masksmith:job:J:results` (sets, one for each direction);
   `masksmith:unreferenced_results` lists results without a reference;
-- `masksmith:owner:K:record_bytes` is the number of bytes of the broker that a key's uploads and jobs are counted as;
+- `masksmith:owner:K:record_bytes` is the estimated number of bytes in the broker of a key's uploads and jobs;
 - `masksmith:owner:K:bytes` is the number of bytes that a key keeps: its uploads, and the results of its jobs;
 - `masksmith:tombstones` (hash: blob -> token) lists blobs that are being deleted, to which no reference can be added.
 
@@ -76,8 +76,8 @@ class BlobReferences:
             max_record_bytes: Limit of the bytes of the key's records in the broker, or None.
 
         Returns:
-            `NEW` or `KNOWN` (to this key), `FULL` if a limit would be exceeded, `LOST` if the upload was deleted
-            meanwhile.
+            `NEW`; `KNOWN` if the key had the reference already; `FULL` if a limit would be exceeded; `LOST` if the
+            upload was deleted meanwhile, or its deletion does not end.
         """
         limits = [-1 if limit is None else limit for limit in (max_bytes, max_record_bytes)]
         deadline = time.monotonic() + TOMBSTONE_TIMEOUT_S
@@ -101,7 +101,7 @@ class BlobReferences:
             any_owner: Accept an upload that only other keys refer to.
 
         Raises:
-            DamagedBlobError: If it does not have its size any more; it was set aside.
+            DamagedBlobError: If its size in the store is another one; it was set aside.
         """
         size = int(self._scripts.run("touch", owner, digest, int(any_owner)))
         stored_bytes = None if size < 0 else self._store.size(upload_name(digest))
@@ -117,7 +117,8 @@ class BlobReferences:
         """Remove a key's reference to an upload, and delete the upload at once if nothing else refers to it.
 
         Returns:
-            Whether the reference was removed: not while a live job of the key reads the upload. None if there is none.
+            True if the reference was removed, False if a live job of the key reads the upload, None if the key has no
+            reference to it.
         """
         outcome = int(self._scripts.run("forget", owner, digest))
         if outcome == 1 and self.delete_unreferenced_upload(digest):
@@ -128,6 +129,7 @@ class BlobReferences:
         """Add a live job's reference to a result, which need not exist yet; False if the job has ended."""
         deadline = time.monotonic() + TOMBSTONE_TIMEOUT_S
         while (reply := int(self._scripts.run("add_result_reference", job, key))) == 0:
+            # The result is being deleted; after this time, the process that deletes it has stopped.
             if time.monotonic() > deadline:
                 self._clear_tombstone("result", key)
             time.sleep(POLL_S)
@@ -182,7 +184,7 @@ class BlobReferences:
 
 
 def _written_at(token: str) -> float:
-    """Time at which a tombstone was set; 0, so that the deletion is finished, if that cannot be read."""
+    """Return when a tombstone was set, from its token; 0 if that cannot be read, so that the deletion is finished."""
     try:
         return float(token.partition(":")[0])
     except ValueError:

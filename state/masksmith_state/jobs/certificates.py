@@ -12,7 +12,7 @@ from masksmith_wire.totals import relative_gap
 
 from .reports import ShardReport
 
-_WORST: Sequence[SolveStatus] = ("time_limit", "feasible", "optimal")
+_FROM_WORST_TO_BEST: Sequence[SolveStatus] = ("time_limit", "feasible", "optimal")
 
 
 def certificate(parts: Sequence[ShardReport]) -> dict[str, Any]:
@@ -27,7 +27,9 @@ def certificate(parts: Sequence[ShardReport]) -> dict[str, Any]:
     )
     kept = math.fsum(part.objective if part.kept_score is None else part.kept_score for part in parts)
     return {
-        "status": next((word for word in _WORST if any(part.status == word for part in parts)), None),
+        "status": next(
+            (status for status in _FROM_WORST_TO_BEST if any(part.status == status for part in parts)), None
+        ),
         "objective": objective,
         "upper_bound": bound,
         "gap": relative_gap(objective, bound),
@@ -40,19 +42,19 @@ def certificate(parts: Sequence[ShardReport]) -> dict[str, Any]:
 
 
 def change(parts: Sequence[ShardReport], entries: int) -> ChangeReport | None:
-    """Sum the changes of all shards of a tensor with that many entries; None if it has no previous mask."""
+    """Sum the changes of all shards of a tensor of `entries` entries; None if it has no previous mask."""
     if any(part.added is None or part.dropped is None for part in parts):
         return None
     added, dropped = sum(part.added or 0 for part in parts), sum(part.dropped or 0 for part in parts)
     return ChangeReport(sad=added + dropped, added=added, dropped=dropped, flip_rate=(added + dropped) / entries)
 
 
-def _update(done: Sequence[ShardReport]) -> UpdateReport | None:
-    parts = [part.update for part in done if part.update is not None]
+def _update(reports: Sequence[ShardReport]) -> UpdateReport | None:
+    parts = [report.update for report in reports if report.update is not None]
     if not parts:
         return None
     error, masked, energy, seconds = (
         math.fsum(getattr(part, name) for part in parts) for name in ("error", "masked_error", "energy", "update_s")
     )
-    # With ADMM, a tensor has one shard.
+    # Only ADMM counts solves, and with ADMM a tensor has one shard.
     return UpdateReport(error=error, masked_error=masked, energy=energy, update_s=seconds, solves=parts[0].solves)

@@ -41,18 +41,18 @@ class PlannedOutput(BaseModel):
     model_type: str | None = None
     duplicates: dict[str, dict[str, str]] = {}
 
-    def place(self, name: str) -> str:
+    def location_of(self, name: str) -> str:
         """Location of a file of the output."""
         return f"{self.location}/{name}"
 
     @property
     def marker(self) -> str:
         """Location of the file that marks the output as unfinished."""
-        return self.place(JOURNAL_NAME)
+        return self.location_of(JOURNAL_NAME)
 
-    def note(self, name: str) -> str:
+    def note_location(self, name: str) -> str:
         """Location of the note on a complete file of weights."""
-        return self.place(f"{NOTE_PREFIX}{name}.json")
+        return self.location_of(f"{NOTE_PREFIX}{name}.json")
 
 
 class FileNote(BaseModel):

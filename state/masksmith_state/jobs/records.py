@@ -31,7 +31,7 @@ from .shards import Shard
 from .unreadable_records import reading, set_aside_job
 
 JOB_BYTES, PART_BYTES = 4096, 2048
-"""Bytes of the broker that a job is counted as, with indexes and events, and each part, with its message."""
+"""Estimated bytes in the broker of a job with its indexes and events, and of each shard or case with its message."""
 
 
 class JobRecords(JobReader, JobIndex):
@@ -63,7 +63,7 @@ class JobRecords(JobReader, JobIndex):
         queue: str = CPU_QUEUE,
         description: JobDescription | None = None,
     ) -> tuple[str, bool] | None:
-        """Create a job with all its shards pending.
+        """Create a job, with all its shards queued.
 
         Args:
             plan: The job's plan.
@@ -166,14 +166,14 @@ class JobRecords(JobReader, JobIndex):
             return True
 
     def set_aside(self, error: UnreadableRecordError) -> None:
-        """Set a record aside that cannot be read; the job does not exist any more."""
+        """Set aside a record that cannot be read; after that, the job does not exist."""
         set_aside_job(self.redis, error.job, error.reason)
 
     def _run(self, script: str, job: str, *args: str | float) -> Any:
         """Run a script on a job's record.
 
         Raises:
-            UnreadableRecordError: If the script meets values of another type or form.
+            UnreadableRecordError: If the record has values of another type or form.
         """
         with reading(job):
             return self._scripts.run(script, job, *args)
@@ -197,7 +197,7 @@ class JobRecords(JobReader, JobIndex):
 
 
 def _limits(admission: Admission) -> dict[str, int | None]:
-    """Limits of a new job, by the reply of the script when one is reached."""
+    """Return the limits of a new job, each by the reply of the script `create` if it is reached."""
     return {
         "full": admission.max_live_jobs,
         "quota": admission.max_live_jobs_of_owner,
@@ -207,7 +207,7 @@ def _limits(admission: Admission) -> dict[str, int | None]:
 
 
 def record_bytes(fields: Mapping[str, str], texts: Sequence[str]) -> int:
-    """Bytes of the broker that a job is counted as, from its fields and its parts."""
+    """Estimate a job's bytes in the broker, from its fields and from the texts of its shards or cases."""
     texts_bytes = sum(map(len, texts)) + sum(map(len, fields.values()))
     return JOB_BYTES + len(texts) * PART_BYTES + texts_bytes
 

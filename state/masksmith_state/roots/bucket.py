@@ -26,12 +26,12 @@ from masksmith_state.panics import panics_as
 from .root import FileState, Root
 
 MAX_OBJECT_BYTES = 10_000 * CHUNK_BYTES
-"""Largest object that is written: the parts of an upload are as large as chunks, and S3 takes 10,000 of them."""
+"""Size of the largest object that can be written: S3 takes 10,000 parts of an upload, and each part is one chunk."""
 
 
 @dataclass(frozen=True)
 class BucketRoot(Root):
-    """Objects below a prefix; credentials and endpoint come from the environment. The version is the ETag."""
+    """Objects below a prefix; credentials and endpoint come from the environment."""
 
     def stat(self, path: str) -> FileState:
         """See `Root.stat`."""
@@ -42,18 +42,19 @@ class BucketRoot(Root):
         """See `Root.read`."""
         if start >= stop:
             return b""
-        # The version of a store without ETags has another form, and can only be compared after the request.
+        # Only an ETag, which ends in a quotation mark, can be a condition of the request. The version of a store
+        # without ETags (see `_state`) is compared with that of the response.
         options: Any = {"range": (start, stop)} | ({"if_match": version} if version.endswith('"') else {})
         try:
             with self._errors(path):
                 result = obstore.get(self._store, path, options=options)
                 is_same, data = _state(result.meta).version == version, bytes(result.bytes())
         except FileNotFoundError:
-            raise self.no_longer_exists(path) from None
+            raise self.missing_file_error(path) from None
         except (PreconditionError, NotModifiedError):
             is_same, data = False, b""
         if not is_same or len(data) < stop - start:
-            raise ChangedSourceError(self.location(path), "its ETag is not the same")
+            raise ChangedSourceError(self.location(path), "its ETag or its size is not the same")
         return data
 
     def list(self, path: str) -> dict[str, int]:
@@ -63,11 +64,11 @@ class BucketRoot(Root):
         with self._errors(path):
             for page in obstore.list(self._store, prefix, chunk_size=1000):
                 sizes |= {str(entry["path"]).removeprefix(prefix): int(entry["size"]) for entry in page}
-                self.check_listed(path, len(sizes))
+                self.check_file_count(path, len(sizes))
         return dict(sorted(sizes.items()))
 
     def write(self, path: str, pieces: Iterable[bytes | memoryview]) -> None:
-        """See `Root.write`; an object appears when the writer is closed, which it is not if `pieces` raises."""
+        """See `Root.write`; the object appears when the writer is closed, and not at all if `pieces` raises."""
         with self._errors(path):
             # `obstore.put` iterates in a context in which `pieces` could not call obstore itself.
             writer = obstore.open_writer(self._store, path, buffer_size=CHUNK_BYTES, max_concurrency=CONCURRENT_CHUNKS)

@@ -39,7 +39,7 @@ class DirectoryRoot(Root):
                 data = _pread(file, start, stop)
                 self._check(path, file, version)
         except FileNotFoundError:
-            raise self.no_longer_exists(path) from None
+            raise self.missing_file_error(path) from None
         if len(data) < stop - start:
             raise ChangedSourceError(self.location(path), f"it ends before byte {stop}")
         return data
@@ -97,7 +97,7 @@ class DirectoryRoot(Root):
                 with suppress(FileNotFoundError):
                     if target.is_file():
                         sizes[target.relative_to(base).as_posix()] = target.stat().st_size
-            self.check_listed(path, len(sizes))
+            self.check_file_count(path, len(sizes))
         return sizes
 
     def _resolved(self, path: str) -> Path:

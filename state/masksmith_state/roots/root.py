@@ -10,11 +10,15 @@ from typing import NamedTuple
 from masksmith_state.errors import ChangedSourceError, InvalidLocationError
 
 MAX_LISTED = 10_000
-"""Files of a directory that are listed."""
+"""Maximum number of files below a directory that is listed."""
 
 
 class FileState(NamedTuple):
-    """Size of a file, and what changes when it is written: size and time of change in a directory, ETag in a bucket."""
+    """Size and version of a file.
+
+    The version is a text that changes when the file is written: in a bucket the ETag; in a directory, and in a bucket
+    without ETags, size and time of change.
+    """
 
     size: int
     version: str
@@ -24,7 +28,7 @@ class FileState(NamedTuple):
 class Root(ABC):
     """A directory, or a prefix of a bucket; `path` is relative to it, with `/` between names.
 
-    All methods raise `RootUnavailableError` if the root does not answer or refuses.
+    All methods raise `RootUnavailableError` if the root does not answer, or denies access.
 
     Attributes:
         url: Its normalised location.
@@ -51,7 +55,7 @@ class Root(ABC):
 
         Raises:
             ChangedSourceError: If the file is of another version, or no longer exists.
-            InvalidLocationError: As `stat`.
+            InvalidLocationError: As `stat` does.
         """
 
     @abstractmethod
@@ -61,12 +65,12 @@ class Root(ABC):
         Links to directories are not followed.
 
         Raises:
-            InvalidLocationError: If there are more than `MAX_LISTED`.
+            InvalidLocationError: If there are more files than `MAX_LISTED`.
         """
 
     @abstractmethod
     def write(self, path: str, pieces: Iterable[bytes | memoryview]) -> None:
-        """Write a file from its pieces; it appears once it is complete, and replaces what has its name.
+        """Write a file from its pieces; it appears once it is complete, and replaces a file of the same name.
 
         Raises:
             InvalidLocationError: If its path contains a link.
@@ -74,7 +78,7 @@ class Root(ABC):
 
     @abstractmethod
     def create(self, path: str, data: bytes) -> bool:
-        """Write a file unless there is one of this name; returns whether it was written."""
+        """Write a file unless one exists at this path; return whether it was written."""
 
     @abstractmethod
     def delete(self, path: str) -> None:
@@ -85,8 +89,8 @@ class Root(ABC):
 
         Raises:
             FileNotFoundError: If there is no such file.
-            InvalidLocationError: If it has more than `limit` bytes, or as `stat`.
-            ChangedSourceError: If it is written meanwhile.
+            InvalidLocationError: If it has more than `limit` bytes, and as `stat` does.
+            ChangedSourceError: If it was changed or deleted while it was read.
         """
         state = self.stat(path)
         if state.size > limit:
@@ -95,11 +99,11 @@ class Root(ABC):
             )
         return self.read(path, 0, state.size, state.version)
 
-    def no_longer_exists(self, path: str) -> ChangedSourceError:
-        """Error of a file that no longer exists."""
+    def missing_file_error(self, path: str) -> ChangedSourceError:
+        """Return the error of a file that no longer exists."""
         return ChangedSourceError(self.location(path), "it no longer exists")
 
-    def check_listed(self, path: str, count: int) -> None:
-        """Refuse a directory with too many files."""
+    def check_file_count(self, path: str, count: int) -> None:
+        """Raise `InvalidLocationError` if a directory has too many files."""
         if count > MAX_LISTED:
             raise InvalidLocationError(self.location(path), f"more than {MAX_LISTED} files are below it")

@@ -1,4 +1,4 @@
-"""Counters in Redis, which the scripts that change job records increment atomically.
+"""Counters in Redis; the scripts that change job records increment them within the same atomic step.
 
 All counters are fields of one hash, so they survive restarts and are the same in every service. A field is a
 name and its labels, separated by `|`.
@@ -10,8 +10,9 @@ from bisect import bisect_left
 from collections.abc import Mapping
 
 COUNTS = "masksmith:counts"
-SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0)
-GAPS = (0.0, 1e-9, 1e-6, 1e-4, 1e-3, 1e-2, 1e-1)
+# Upper bounds of the histograms' buckets.
+SECONDS_BOUNDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0)
+GAP_BOUNDS = (0.0, 1e-9, 1e-6, 1e-4, 1e-3, 1e-2, 1e-1)
 UPLOAD_BYTES = "upload_bytes"
 
 
@@ -37,9 +38,9 @@ def shard_increments(device: str, outcome: str, took_s: float, gap: float | None
     """
     increments: dict[str, float] = {field_name("shards", device, outcome): 1}
     if outcome == "solved":
-        increments |= histogram_increments("shard_seconds", took_s, SECONDS, device)
+        increments |= histogram_increments("shard_seconds", took_s, SECONDS_BOUNDS, device)
     if outcome == "solved" and gap is not None:
-        increments |= histogram_increments("gap", gap, GAPS)
+        increments |= histogram_increments("gap", gap, GAP_BOUNDS)
     return increments
 
 

@@ -35,9 +35,9 @@ def test_every_block_is_that_of_from_pretrained(kind, tmp_path):
     outside = [
         name for name, each in expected.named_parameters() if not name.startswith(path) and each is not head.weight
     ]
-    skeleton.load_around(path)
+    skeleton.load_outside(path)
     assert_equal(skeleton.model, expected, outside)
-    skeleton.release_around(path)
+    skeleton.release_outside(path)
     for number in range(2):
         inside = [name for name, _ in expected.named_parameters() if name.startswith(f"{path}.{number}.")]
         skeleton.load(f"{path}.{number}")

@@ -36,7 +36,7 @@ def test_a_directory_with_something_else_is_refused(app, root, model, url, recor
     with TestClient(app) as client:
         problem = client.post("/v1/jobs", json=document(model, f"{url}/out")).json()
     assert (problem["status"], problem["code"]) == (409, "output_not_empty")
-    assert "something else (thesis.tex)" in problem["detail"]
+    assert "other files, such as 'thesis.tex'" in problem["detail"]
     assert list(root.list("out")) == ["thesis.tex"]
     assert records.live_count() == 0
 
@@ -133,7 +133,7 @@ def test_a_refused_request_leaves_the_mark_of_one_that_is_equal(app, runner, roo
 
 
 def test_a_request_does_not_wait_long_for_others_to_the_same_output(app, records, model, url, monkeypatch):
-    monkeypatch.setattr(outputs, "TURN_WAIT_S", 0.1)
+    monkeypatch.setattr(outputs, "LOCK_WAIT_S", 0.1)
     with TestClient(app) as client, records.redis.lock(output_lock_key(f"{url}/out"), timeout=60):
         response = client.post("/v1/jobs", json=document(model, f"{url}/out"))
         submit(client, model, f"{url}/other")

@@ -17,7 +17,7 @@ from .finish import finish
 from .work import OutputLostError, OutputWork
 
 BAND_BYTES = 8 * 2**20
-"""Bytes of a weight that are in memory while it is masked."""
+"""Bytes of the rows of a weight that are masked at once."""
 
 
 def write_output_file(work: OutputWork, number: int) -> None:
@@ -27,23 +27,25 @@ def write_output_file(work: OutputWork, number: int) -> None:
         OutputLostError: If the directory no longer belongs to this job.
         ShardFailedError: If a tensor of the file has no mask.
     """
-    names = work.names()
-    if _is_finished(work, names):
+    sizes = work.file_sizes()
+    if _is_finished(work, sizes):
         return
     if work.identity_in(work.output.marker) != work.output.identity:
-        if _is_finished(work, work.names()):
+        # Another worker may have finished the output since its files were listed.
+        if _is_finished(work, work.file_sizes()):
             return
         raise OutputLostError(
-            f"{work.output.location!r} is no longer the unfinished output of this job; submit it with another one"
+            f"{work.output.location!r} is no longer the unfinished output of this job; "
+            "submit the job with another output"
         )
     file = work.output.files[number]
-    if not _is_complete(work, file, names):
-        digest = _HashedPieces(_pieces(work, file))
-        work.write(work.output.place(file.name), digest)
-        note = FileNote(bytes=digest.size, blake3=digest.hasher.hexdigest())
-        work.write(work.output.note(file.name), [note.model_dump_json().encode()])
-    names = work.names()
-    if all(_is_complete(work, each, names) for each in work.output.files):
+    if not _is_complete(work, file, sizes):
+        pieces = _HashedPieces(_pieces(work, file))
+        work.write(work.output.location_of(file.name), pieces)
+        note = FileNote(bytes=pieces.size, blake3=pieces.hasher.hexdigest())
+        work.write(work.output.note_location(file.name), [note.model_dump_json().encode()])
+    sizes = work.file_sizes()
+    if all(_is_complete(work, each, sizes) for each in work.output.files):
         _finish(work)
 
 
@@ -52,7 +54,7 @@ def _finish(work: OutputWork) -> None:
         finish(work)
     except FileNotFoundError:
         # Another worker may have finished the same output meanwhile, and deleted its notes.
-        if not _is_finished(work, work.names()):
+        if not _is_finished(work, work.file_sizes()):
             raise
 
 
@@ -69,22 +71,24 @@ class _HashedPieces:
             yield piece
 
 
-def _is_finished(work: OutputWork, names: dict[str, int]) -> bool:
-    if JOURNAL_NAME in names or RECORD_NAME not in names:
+def _is_finished(work: OutputWork, sizes: dict[str, int]) -> bool:
+    """Whether the whole output is finished: it has the record of this job's output, and no marker."""
+    if JOURNAL_NAME in sizes or RECORD_NAME not in sizes:
         return False
-    return work.identity_in(work.output.place(RECORD_NAME)) == work.output.identity
+    return work.identity_in(work.output.location_of(RECORD_NAME)) == work.output.identity
 
 
-def _is_complete(work: OutputWork, file: OutputFile, names: dict[str, int]) -> bool:
-    note = work.output.note(file.name).removeprefix(work.output.location + "/")
-    return note in names and names.get(file.name) == file.bytes
+def _is_complete(work: OutputWork, file: OutputFile, sizes: dict[str, int]) -> bool:
+    """Whether a file of weights is complete: it has its final size, and a note that was written after it."""
+    note = work.output.note_location(file.name).removeprefix(work.output.location + "/")
+    return note in sizes and sizes.get(file.name) == file.bytes
 
 
 def _pieces(work: OutputWork, file: OutputFile) -> Iterator[bytes | memoryview]:
     header, position = work.header(file), 0
     listed = work.output.duplicates.get(file.name, {})
     for entry in sorted(header.tensors.values(), key=lambda entry: (entry.start, entry.stop)):
-        number = work.numbers.get(entry.name)
+        number = work.tensor_numbers.get(entry.name)
         if number is None and entry.name not in listed:
             continue
         yield from work.read_pieces(file.source, position, entry.start)
@@ -105,7 +109,7 @@ def _listed_tensor(work: OutputWork, name: str, file_name: str) -> Iterator[byte
 
 def _masked_tensor(work: OutputWork, number: int) -> Iterator[bytes | memoryview]:
     tensor = work.plan.tensors[number]
-    for index in work.by_tensor[number]:
+    for index in work.shards_by_tensor[number]:
         work.check()
         if work.plan.options.update is None:
             yield from _masked_rows(work, tensor, work.shards[index], work.results.mask(index))
@@ -116,11 +120,11 @@ def _masked_tensor(work: OutputWork, number: int) -> Iterator[bytes | memoryview
 def _masked_rows(work: OutputWork, tensor: PlannedTensor, shard: Shard, mask: bytes) -> Iterator[bytes | memoryview]:
     packed = np.frombuffer(mask, np.uint8)
     row_shape = tuple(tensor.shape[1:])
-    pitch = packed_bytes((1, *row_shape))
+    packed_row_bytes = packed_bytes((1, *row_shape))
     step = max(1, BAND_BYTES // tensor.row_bytes)
     for first in range(shard.first, shard.last, step):
         work.check()
         last = min(first + step, shard.last)
         data = work.inputs.data(tensor, first, last)
-        band = packed[(first - shard.first) * pitch : (last - shard.first) * pitch]
+        band = packed[(first - shard.first) * packed_row_bytes : (last - shard.first) * packed_row_bytes]
         yield masked_bytes(data, band, ITEM_BYTES[tensor.dtype], tensor.shape[-1])

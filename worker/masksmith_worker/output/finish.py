@@ -31,16 +31,16 @@ def finish(work: OutputWork) -> None:
     """
     output = work.output
     work.results.refresh()
-    reports = [[work.results.report(index) for index in indices] for indices in work.by_tensor]
+    reports = [[work.results.report(index) for index in indices] for indices in work.shards_by_tensor]
     hasher = blake3()
-    work.write(output.place(MASKS_NAME), _masks(work, reports, hasher))
+    work.write(output.location_of(MASKS_NAME), _masks(work, reports, hasher))
     for file in output.beside:
-        work.write(output.place(file.name), work.read_pieces(file.source, 0, file.bytes))
+        work.write(output.location_of(file.name), work.read_pieces(file.source, 0, file.bytes))
     record = _record(work, reports, hasher.hexdigest())
-    work.write(output.place(RECORD_NAME), [json.dumps(record, indent=2).encode() + b"\n"])
-    for name in work.names():
+    work.write(output.location_of(RECORD_NAME), [json.dumps(record, indent=2).encode() + b"\n"])
+    for name in work.file_sizes():
         if name.startswith(NOTE_PREFIX) or (name.startswith(".") and name.endswith(".part")):
-            work.delete(output.place(name))
+            work.delete(output.location_of(name))
     work.delete(output.marker)
 
 
@@ -56,12 +56,12 @@ def _masks(work: OutputWork, reports: list[list[ShardReport]], hasher: Any) -> I
             out_parts=tensor.out_parts,
             digests=_mask_digests(work, indices, parts),
         )
-        for tensor, indices, parts in zip(work.plan.tensors, work.by_tensor, reports, strict=True)
+        for tensor, indices, parts in zip(work.plan.tensors, work.shards_by_tensor, reports, strict=True)
     }
     header = file_header(infos)
     hasher.update(header)
     yield header
-    for index in (index for indices in work.by_tensor for index in indices):
+    for index in (index for indices in work.shards_by_tensor for index in indices):
         work.check()
         data = work.results.mask(index)
         hasher.update(data)
@@ -99,7 +99,7 @@ def _record(work: OutputWork, reports: list[list[ShardReport]], masks_digest: st
 
 
 def _note(work: OutputWork, name: str) -> FileNote:
-    _, root, path = work.inputs.roots.find(work.output.note(name))
+    _, root, path = work.inputs.roots.find(work.output.note_location(name))
     return FileNote.model_validate_json(root.get(path, MAX_NOTE_BYTES))
 
 
@@ -108,7 +108,7 @@ def _tensors(work: OutputWork, reports: list[list[ShardReport]]) -> list[dict[st
     for file in work.output.files:
         for entry in work.header(file).tensors.values():
             members = {"name": entry.name, "shape": list(entry.shape), "dtype": entry.dtype, "tied": [], "scale": None}
-            number = work.numbers.get(entry.name)
+            number = work.tensor_numbers.get(entry.name)
             if number is None:
                 documents.setdefault(entry.name, members | _DENSE)
             else:

@@ -1,4 +1,4 @@
-"""Input of the writing of an output: the job's plan, its inputs, and the results of its shards."""
+"""What the writer of an output reads and writes: the job's plan, inputs and results, and the output's files."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from functools import cached_property, partial
 from masksmith_state.errors import ChangedSourceError
 from masksmith_state.jobs.outputs import OutputFile, PlannedOutput
 from masksmith_state.jobs.plans import MasksPlan
-from masksmith_state.jobs.shards import Shard, Source, shards_by_tensor
+from masksmith_state.jobs.shards import Shard, Source, shards_by_tensor as group_by_tensor
 from masksmith_wire.errors import TensorError
 from masksmith_wire.headers import Header, parse_header, read_header_text
 from masksmith_worker.stages.load import Inputs
@@ -40,12 +40,12 @@ class OutputLostError(Exception):
 
 @dataclass(frozen=True)
 class OutputWork:
-    """An output, and access to its content.
+    """An output, what it is made of, and access to its files.
 
     Attributes:
         plan: The job's plan.
         output: The output of the plan.
-        inputs: What tensors and files are read from.
+        inputs: Reads the model's files.
         shards: The job's shards, by index.
         results: Results of the job's shards.
         check: Called regularly; raises an error to stop the work.
@@ -59,12 +59,12 @@ class OutputWork:
     check: Callable[[], None]
 
     @cached_property
-    def by_tensor(self) -> list[list[int]]:
+    def shards_by_tensor(self) -> list[list[int]]:
         """Indices of each tensor's shards."""
-        return shards_by_tensor(self.plan.tensors, self.shards)
+        return group_by_tensor(self.plan.tensors, self.shards)
 
     @cached_property
-    def numbers(self) -> dict[str, int]:
+    def tensor_numbers(self) -> dict[str, int]:
         """Numbers of the plan's tensors, by name."""
         return {tensor.name: number for number, tensor in enumerate(self.plan.tensors)}
 
@@ -88,7 +88,7 @@ class OutputWork:
         _, root, path = self.inputs.roots.find(location)
         root.delete(path)
 
-    def names(self) -> dict[str, int]:
+    def file_sizes(self) -> dict[str, int]:
         """Sizes of the output's files, by name."""
         _, root, path = self.inputs.roots.find(self.output.location)
         return root.list(path)

@@ -1,4 +1,4 @@
-"""Store stage: results under a key that contains everything that determines them, so that no shard is solved twice."""
+"""Store stage: stores results under a key made of everything that determines them, and finds stored ones by it."""
 
 from __future__ import annotations
 

@@ -53,7 +53,7 @@ def update_shard(work: ShardWork, method: UpdateMethod, solution: ms.Solution) -
 
 
 def _update(work: ShardWork, method: UpdateMethod, start: ms.Solution) -> tuple[ms.Solution, ms.Update]:
-    # Loaded here, with torch: most shards update nothing.
+    # Imported here because it imports torch, which most shards do not need.
     from masksmith.updates import by_layout
 
     tensor, shard, specification = work.tensor, work.shard, work.specification
@@ -77,7 +77,7 @@ def _update(work: ShardWork, method: UpdateMethod, start: ms.Solution) -> tuple[
 
 
 class GramOfJob:
-    """A Gram matrix of a job, read in bands; see `masksmith.updates.gram_bands.GramRows`."""
+    """A Gram matrix of a job, read a few rows at a time; implements `masksmith.updates.gram_bands.GramRows`."""
 
     def __init__(self, work: ShardWork, tensor: PlannedTensor) -> None:
         self._work, self._tensor, self.shape = work, tensor, tuple(tensor.shape)

@@ -10,7 +10,7 @@ _MERGED: dict[frozenset[AxisRole], AxisRole] = {
     frozenset({"stack", "out"}): "out",
     frozenset({"in", "kernel"}): "in",
 }
-"""The role of a dimension that two others were merged into, or that was split into two."""
+"""The role of a dimension that has two roles, because a reshape merges dimensions into it or splits it."""
 
 
 def axes_from(roles: Sequence[frozenset[AxisRole]], shape: Sequence[int]) -> tuple[AxisRole, ...] | None:
@@ -30,7 +30,11 @@ def axes_from(roles: Sequence[frozenset[AxisRole]], shape: Sequence[int]) -> tup
 
 
 def _with_one_out_and_in(axes: list[AxisRole | None]) -> tuple[AxisRole, ...] | None:
-    """Keep the last `out` and the first `in`: earlier `out` become `stack`, later `in` become `kernel`."""
+    """Keep the last `out` and the first `in`: earlier `out` become `stack`, later `in` become `kernel`.
+
+    A missing `out` or `in` is the first dimension without a role, of length 1. Returns None if one is still missing,
+    or if there are several `in` and one of them is before the last `out`.
+    """
     for role in ("out", "in"):
         if role not in axes and None in axes:
             axes[axes.index(None)] = role

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from masksmith_client.submission.modules import GROUPS, class_names, dense_reason, layer_of, layout_of
+from masksmith_client.submission.modules import GROUPED_TRANSPOSED, class_names, dense_reason, layer_of, layout_of
 
 from .observed import Observed
 from .watcher import DEPTHWISE
@@ -23,7 +23,7 @@ def with_layer_classes(observed: Observed, model: Any) -> Observed:
         layout = layout_of(layer, parameter.ndim)
         if reason is not None:
             reasons[name] = reason
-        if layout is not None and reason != GROUPS:
+        if layout is not None and reason != GROUPED_TRANSPOSED:
             axes[name] = layout.axes
     return replace(observed, axes=axes, reasons=reasons)
 
@@ -32,5 +32,5 @@ def _reason(layer: Any, shape: tuple[int, ...]) -> str | None:
     if getattr(layer, "groups", 1) > 1 and shape[1] == 1:
         return DEPTHWISE
     if "_ConvTransposeNd" in class_names(layer) and layer.groups > 1:
-        return GROUPS
+        return GROUPED_TRANSPOSED
     return dense_reason(layer)

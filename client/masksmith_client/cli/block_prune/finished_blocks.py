@@ -1,4 +1,4 @@
-"""Files of the blocks that are finished: weights in the checkpoint's dtypes, packed masks, and the report."""
+"""Files of finished blocks: packed masks, the report, and weights in the checkpoint's dtypes if they were updated."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from masksmith_wire.masks import pack, unpack
 
 from .skeleton import TORCH_DTYPES
 
-MASK = "/mask"
-REPORT = "report"
+MASK_SUFFIX = "/mask"
+REPORT_KEY = "report"
 
 
 class FinishedBlocks:
@@ -26,7 +26,7 @@ class FinishedBlocks:
 
     Args:
         folder: The folder.
-        choice: What is done with each tensor.
+        choice: Which tensors are pruned, and how.
         method: Scores and update.
 
     Attributes:
@@ -39,10 +39,10 @@ class FinishedBlocks:
         self._folder, self._choice, self._method = folder, choice, method
         self.reports: list[dict[str, Any]] = []
         while self._path(len(self.reports)).exists():
-            self.reports.append(json.loads(read_tensors(self._path(len(self.reports)), ())[1][REPORT]))
+            self.reports.append(json.loads(read_tensors(self._path(len(self.reports)), ())[1][REPORT_KEY]))
 
-    def write(self, place: int, report: Any, model: Any) -> None:
-        """Write a block; it is finished once its file has its name.
+    def write(self, position: int, report: Any, model: Any) -> None:
+        """Write the file of the block at a position; the block is finished when the file exists, as it is renamed last.
 
         Raises:
             OSError: If the file cannot be written.
@@ -51,30 +51,32 @@ class FinishedBlocks:
 
         tensors: dict[str, torch.Tensor] = {}
         for weight in report.weights:
-            tensors[weight.name + MASK] = torch.from_numpy(pack(np.asarray(weight.mask)))
+            tensors[weight.name + MASK_SUFFIX] = torch.from_numpy(pack(np.asarray(weight.mask)))
             if self._method.update is not None:
                 dtype = getattr(torch, TORCH_DTYPES[self._choice.tensors[weight.name].dtype])
                 tensors[weight.name] = model.get_parameter(weight.name).detach().to(dtype)
-        write_tensors(self._path(place), tensors, {REPORT: json.dumps(report.as_dict())})
+        write_tensors(self._path(position), tensors, {REPORT_KEY: json.dumps(report.as_dict())})
         self.reports.append(report.as_dict())
 
-    def solved(self, chosen: ChosenTensor) -> SolvedTensor:
+    def read(self, chosen: ChosenTensor) -> SolvedTensor:
         """Read mask, weights and proof of a tensor."""
         from masksmith.model_pruning import read_tensors
 
-        place, report = self._places[chosen.name]
-        names = [chosen.name + MASK, *([chosen.name] if self._method.update is not None else [])]
-        tensors, _ = read_tensors(self._path(place), names)
-        mask = unpack(tensors[chosen.name + MASK].numpy(), chosen.shape)
+        position, report = self._position_and_report[chosen.name]
+        names = [chosen.name + MASK_SUFFIX, *([chosen.name] if self._method.update is not None else [])]
+        tensors, _ = read_tensors(self._path(position), names)
+        mask = unpack(tensors[chosen.name + MASK_SUFFIX].numpy(), chosen.shape)
         updated = tensors.get(chosen.name)
         values = None if updated is None else bytes(updated.contiguous().view(torch.uint8).numpy().data)
         return SolvedTensor(chosen.name, mask, self._certificate(mask, report), values)
 
     @cached_property
-    def _places(self) -> dict[str, tuple[int, dict[str, Any]]]:
-        """Return the place of each weight's block, and the weight's report, by its name."""
+    def _position_and_report(self) -> dict[str, tuple[int, dict[str, Any]]]:
+        """The position of each weight's block, and the weight's report, by the weight's name."""
         return {
-            weight["name"]: (place, weight) for place, report in enumerate(self.reports) for weight in report["weights"]
+            weight["name"]: (position, weight)
+            for position, report in enumerate(self.reports)
+            for weight in report["weights"]
         }
 
     def _certificate(self, mask: Any, report: dict[str, Any]) -> dict[str, Any]:
@@ -85,5 +87,5 @@ class FinishedBlocks:
             certificate["update"] = {"method": str(self._method.update), **errors}
         return certificate
 
-    def _path(self, place: int) -> Path:
-        return self._folder / f"block-{place:05}.safetensors"
+    def _path(self, position: int) -> Path:
+        return self._folder / f"block-{position:05}.safetensors"

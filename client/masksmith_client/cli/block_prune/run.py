@@ -77,11 +77,11 @@ class BlockPruning:
 
     def load_outside(self) -> None:
         """Load the parameters outside the blocks."""
-        self._skeleton.load_around(self._blocks.path)
+        self._skeleton.load_outside(self._blocks.path)
 
     def release_outside(self) -> None:
         """Free the parameters outside the blocks."""
-        self._skeleton.release_around(self._blocks.path)
+        self._skeleton.release_outside(self._blocks.path)
 
     def load(self, block: str) -> None:
         """Load a block."""

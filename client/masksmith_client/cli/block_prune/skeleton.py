@@ -1,4 +1,4 @@
-"""A checkpoint's model without weights, whose parts are loaded from the files of the checkpoint and freed again."""
+"""A checkpoint's model without weights; the weights of its modules are loaded from the files, and freed again."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ class Skeleton:
     """A causal language model in float32 whose parameters are on the meta device, with its buffers.
 
     Args:
-        checkpoint: Where its weights are.
+        checkpoint: The files that hold its weights.
         trust_remote_code: Whether code that the checkpoint brings may run.
 
     Attributes:
-        model: The model.
+        model: The transformers model.
 
     Raises:
         InputError: If the model cannot be built.
@@ -43,19 +43,23 @@ class Skeleton:
         self._checkpoint = checkpoint
         with loading("language model", checkpoint):
             self.model = _build(checkpoint, trust_remote_code=trust_remote_code)
-        self._stored = _Stored(self.model, checkpoint)
+        self._stored = _StoredTensors(self.model, checkpoint)
         self._check_stored()
 
     def _check_stored(self) -> None:
-        """Refuse a checkpoint without a parameter before anything is loaded; fused ones are checked when they are."""
-        fused = self._stored.patterns
-        names = {name for name, _ in self.model.named_parameters()} - {*self._stored.targets.values()}
-        for name in [] if fused else sorted(names):
-            if self._checkpoint.find(name) is None and name.rpartition(".")[0] != self._head:
+        """Refuse, before anything is loaded, a checkpoint that lacks a parameter of the model.
+
+        With converters, which may make parameters of other names, this is checked only when a module is loaded.
+        """
+        if self._stored.converted:
+            return
+        not_stored = {name for name, _ in self.model.named_parameters()} - {*self._stored.targets.values()}
+        for name in sorted(not_stored):
+            if self._checkpoint.find(name) is None and name.rpartition(".")[0] != self._output_head:
                 raise self._missing(name)
 
     @property
-    def _head(self) -> str | None:
+    def _output_head(self) -> str | None:
         """Name of the module that is the output head, which no block needs."""
         head = self.model.get_output_embeddings()
         return next((name for name, each in self.model.named_modules() if head is not None and each is head), None)
@@ -76,22 +80,22 @@ class Skeleton:
         """Free the weights of a module."""
         self._release(name for name, _ in self.model.named_parameters() if name.startswith(f"{prefix}."))
 
-    def load_around(self, prefix: str) -> None:
+    def load_outside(self, prefix: str) -> None:
         """Load everything outside a module, except the output head.
 
         Raises:
             InputError: As `load` does.
         """
-        outside = self._around(prefix)
+        outside = self._names_outside(prefix)
         self._load(name for name, target in self._stored.targets.items() if target in outside)
         self._check_loaded(name for name in outside if name in dict(self.model.named_parameters()))
 
-    def release_around(self, prefix: str) -> None:
-        """Free what `load_around` loads."""
-        self._release(self._around(prefix))
+    def release_outside(self, prefix: str) -> None:
+        """Free what `load_outside` loads."""
+        self._release(self._names_outside(prefix))
 
-    def _around(self, prefix: str) -> set[str]:
-        names, head = {*self.model.state_dict()}, self._head
+    def _names_outside(self, prefix: str) -> set[str]:
+        names, head = {*self.model.state_dict()}, self._output_head
         return {name for name in names if not name.startswith(f"{prefix}.") and name.rpartition(".")[0] != head}
 
     def _load(self, stored: Iterable[str]) -> None:
@@ -102,7 +106,7 @@ class Skeleton:
             if converter is None:
                 self._set(target, value)
             else:
-                converters.setdefault(target, converter).add_tensor(target, name, self._stored.patterns[name], value)
+                converters.setdefault(target, converter).add_tensor(target, name, self._stored.converted[name], value)
         for target, converter in converters.items():
             with loading(f"parameter {target}", self._checkpoint):
                 values = converter.convert(target, model=self.model, config=self.model.config)
@@ -113,39 +117,39 @@ class Skeleton:
         tensor = self._checkpoint.weight(name)
         if tensor.dtype not in TORCH_DTYPES:
             raise InputError(
-                f"{name!r} is of {tensor.dtype}, which a model is not calibrated with; convert it to floats"
+                f"{name!r} has dtype {tensor.dtype}, with which no model can be calibrated; convert it to floats"
             )
         values = torch.frombuffer(tensor.read(), dtype=getattr(torch, TORCH_DTYPES[tensor.dtype]))
         return values.reshape(tensor.shape).to(torch.float32)
 
     def _set(self, name: str, value: torch.Tensor) -> None:
-        path, _, own = name.rpartition(".")
+        path, _, attribute = name.rpartition(".")
         owner = self.model.get_submodule(path)
-        expected = getattr(owner, own)
+        expected = getattr(owner, attribute)
         if value.shape != expected.shape:
-            shapes = f"{list(value.shape)}, and in the model {list(expected.shape)}"
-            raise InputError(f"{name!r} has in {self._checkpoint.folder} the shape {shapes}")
-        if own in owner._parameters:
-            owner._parameters[own] = torch.nn.Parameter(value.contiguous(), requires_grad=False)
+            shapes = f"shape {list(value.shape)} in {self._checkpoint.folder}, {list(expected.shape)} in the model"
+            raise InputError(f"{name!r} has {shapes}")
+        if attribute in owner._parameters:
+            owner._parameters[attribute] = torch.nn.Parameter(value.contiguous(), requires_grad=False)
         else:
-            owner._buffers[own] = value.to(expected.dtype)
+            owner._buffers[attribute] = value.to(expected.dtype)
 
     def _release(self, names: Iterable[str]) -> None:
         for name in [*names]:
-            path, _, own = name.rpartition(".")
+            path, _, attribute = name.rpartition(".")
             owner = self.model.get_submodule(path)
-            if own in owner._parameters:
-                empty = torch.empty_like(owner._parameters[own], device="meta")
-                owner._parameters[own] = torch.nn.Parameter(empty, requires_grad=False)
+            if attribute in owner._parameters:
+                empty = torch.empty_like(owner._parameters[attribute], device="meta")
+                owner._parameters[attribute] = torch.nn.Parameter(empty, requires_grad=False)
 
     def _check_loaded(self, names: Iterable[str]) -> None:
         for name in names:
             if not self.model.get_parameter(name).is_meta:
                 continue
-            tied = self._checkpoint.find(name)
-            if tied is None:
+            tensor = self._checkpoint.find(name)
+            if tensor is None:
                 raise self._missing(name)
-            self._set(name, self._read(tied.name))
+            self._set(name, self._read(tensor.name))
 
 
 def _build(checkpoint: Checkpoint, *, trust_remote_code: bool) -> Any:
@@ -161,39 +165,40 @@ def _build(checkpoint: Checkpoint, *, trust_remote_code: bool) -> Any:
     return model.eval()
 
 
-class _Stored:
-    """Which parameter each stored tensor becomes, or a part of it.
+class _StoredTensors:
+    """Maps stored tensors to the parameters or buffers that they become, alone or converted together with others.
 
     Attributes:
-        targets: Names of parameters by the names of stored tensors.
-        patterns: Patterns by which tensors are recognised that are converted.
+        targets: Names of parameters or buffers by the names of stored tensors.
+        converted: The source pattern of transformers' converter by the names of the stored tensors that it converts.
     """
 
     def __init__(self, model: Any, checkpoint: Checkpoint) -> None:
         self.targets: dict[str, str] = {}
-        self.patterns: dict[str, str] = {}
+        self.converted: dict[str, str] = {}
         self._converters: dict[str, Any] = {}
-        known = model.state_dict()
-        rename = self._renaming(model, known)
+        in_model = model.state_dict()
+        rename = self._renaming(model, in_model)
         for name in checkpoint.tensors:
-            target, pattern = (name, None) if name in known else rename(name)
-            if target in known:
+            target, pattern = (name, None) if name in in_model else rename(name)
+            if target in in_model:
                 self.targets[name] = target
-            if target in known and pattern is not None:
-                self.patterns[name] = pattern
+            if target in in_model and pattern is not None:
+                self.converted[name] = pattern
 
     def converter(self, name: str) -> Any:
-        """Return a new converter of a stored tensor; None if it is loaded as it is."""
-        return copy.deepcopy(self._converters[self.patterns[name]]) if name in self.patterns else None
+        """Return a new converter of a stored tensor; None if it is loaded unchanged."""
+        return copy.deepcopy(self._converters[self.converted[name]]) if name in self.converted else None
 
-    def _renaming(self, model: Any, known: dict[str, Any]) -> Any:
+    def _renaming(self, model: Any, in_model: dict[str, Any]) -> Any:
+        """Return a function of a stored name: the name in the model, and the pattern of its converter or None."""
         try:
             from transformers.conversion_mapping import get_model_conversion_mapping
             from transformers.core_model_loading import WeightConverter, rename_source_key
-        except ImportError:  # before version 5, tensors were loaded as they are
+        except ImportError:  # before version 5, transformers converted nothing
             return lambda name: (f"{model.base_model_prefix}.{name}", None)
         mapping = get_model_conversion_mapping(model)
         converters = [each for each in mapping if isinstance(each, WeightConverter)]
         renamings = [each for each in mapping if not isinstance(each, WeightConverter)]
         self._converters = {pattern: each for each in converters for pattern in each.source_patterns}
-        return lambda name: rename_source_key(name, renamings, converters, model.base_model_prefix, known)
+        return lambda name: rename_source_key(name, renamings, converters, model.base_model_prefix, in_model)

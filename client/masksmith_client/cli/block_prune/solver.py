@@ -64,7 +64,7 @@ def block_solver(
                     shutil.rmtree(folder, ignore_errors=True)
                 raise
         for tensor in chain((first,), tensors):
-            yield pruning.finished.solved(tensor.chosen)
+            yield pruning.finished.read(tensor.chosen)
 
     return solve
 

@@ -41,17 +41,18 @@ class SRSTE(Method):
     """
 
     decay: float = 2e-4
-    _decay: str = field(init=False, repr=False, compare=False)
+    _decay_text: str = field(init=False, repr=False, compare=False)
     keeps_dense: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_not_negative("decay", self.decay)
-        object.__setattr__(self, "_decay", repr(float(self.decay)))
+        object.__setattr__(self, "_decay_text", repr(float(self.decay)))
 
     def gradient(self, gradient: Tensor, weight: Tensor, mask: Tensor) -> Tensor:
         """Return `g + decay * (1 - m) * W`."""
-        # A text is a constant to torch.compile; a second float makes it a symbol, which backward rules cannot have.
-        return torch.add(gradient, weight * ~mask, alpha=float(self._decay))
+        # torch.compile treats a str as a constant. A float attribute that differs between two models becomes a symbol
+        # of the graph, which fails in the backward rule of an autograd function.
+        return torch.add(gradient, weight * ~mask, alpha=float(self._decay_text))
 
 
 @dataclass(frozen=True)

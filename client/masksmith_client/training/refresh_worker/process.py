@@ -24,9 +24,15 @@ GRACE_S = 2.0
 
 
 class ProcessWorker:
-    """Runs `python -m masksmith_client.training.refresh_worker`, and restarts it if it has ended."""
+    """Runs `python -m masksmith_client.training.refresh_worker`, and restarts it if it has ended.
 
-    where = "a process"
+    Args:
+        client: The service that solves; None solves with the library.
+        memory: Holds the layers' values and masks.
+        cores: Processors that the process may use; None for those of this process.
+    """
+
+    handled_in = "a process"
 
     def __init__(self, client: ClientConfiguration | None, memory: SharedMemory, cores: Sequence[int] | None) -> None:
         self._configuration = WorkerConfiguration(
@@ -74,7 +80,7 @@ class ProcessWorker:
         self.close()
         self._buffer = b""
         try:
-            # With its own session, Ctrl-C ends the process through the end of its stdin, not by a signal.
+            # In a session of its own, Ctrl-C does not signal the process: it ends when its stdin is closed.
             self._process = subprocess.Popen(
                 [sys.executable, "-P", "-m", "masksmith_client.training.refresh_worker"],
                 stdin=subprocess.PIPE,
@@ -83,7 +89,7 @@ class ProcessWorker:
                 start_new_session=True,
             )
         except OSError as error:
-            # Training continues where no process can be started; the error becomes the response.
+            # Training goes on if no process can be started; the next response has the error.
             self._process, self._start_error = None, f"the refresh process cannot be started: {error}"
             return
         self._finalizer = weakref.finalize(self, _stop, self._process)
@@ -92,7 +98,7 @@ class ProcessWorker:
     def _send(self, line: str) -> None:
         assert self._process is not None
         assert self._process.stdin is not None
-        # That the process has ended is detected when its response is read.
+        # If the process has ended, `_receive` says so.
         with contextlib.suppress(BrokenPipeError):
             self._process.stdin.write(line.encode() + b"\n")
             self._process.stdin.flush()

@@ -19,7 +19,7 @@ class Handler(Protocol):
 class RefreshWorker(Protocol):
     """Handles one request at a time; its response is polled or waited for."""
 
-    where: str
+    handled_in: str
 
     def submit(self, request: RefreshRequest) -> None:
         """Submit a request; the response to the previous one must have been received."""
@@ -37,7 +37,7 @@ class RefreshWorker(Protocol):
 class InlineWorker:
     """Handles requests in the calling thread, when the response is polled."""
 
-    where = "in this process"
+    handled_in = "in this process"
 
     def __init__(self, handler: Handler) -> None:
         self._handler = handler
@@ -64,7 +64,7 @@ class InlineWorker:
 class ThreadWorker:
     """Handles requests in a daemon thread, which does not delay the exit of the process."""
 
-    where = "a thread"
+    handled_in = "a thread"
 
     def __init__(self, handler: Handler) -> None:
         self._handler = handler

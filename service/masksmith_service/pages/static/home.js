@@ -1,158 +1,163 @@
-// The form that starts a job: reads the headers of the files, uploads them, and shows the progress.
+// The form that starts a job: lists the tensors of the chosen files, uploads the files, and opens the job's page.
 import { countText, sizeText } from "./quantities.js";
 import { droppedFiles, listTensors, matcher, readTensors, weightFiles } from "./selection.js";
 import { Sender } from "./sending.js";
 import { ROOT } from "./wire.js";
 
-const at = (id) => document.getElementById(id);
+const byId = (id) => document.getElementById(id);
 let files = [];
 let tensors = null;
 
 function show(id, message) {
-  at(id).textContent = message ?? "";
-  at(id).hidden = !message;
+  byId(id).textContent = message ?? "";
+  byId(id).hidden = !message;
 }
 
-const list = () => { if (tensors) listTensors(tensors); };
-const size = (chosen) => chosen.reduce((sum, file) => sum + file.size, 0);
+const updateList = () => { if (tensors) listTensors(tensors); };
+const totalSize = (someFiles) => someFiles.reduce((sum, file) => sum + file.size, 0);
 
-async function choose(given) {
-  if (!given.length) return;
+/** Take the checkpoint among files that the user has chosen or dropped, and list its tensors. */
+async function choose(candidates) {
+  if (!candidates.length) return;
   files = [];
   tensors = null;
-  at("contents").hidden = true;
+  byId("contents").hidden = true;
   show("file-error");
-  const chosen = weightFiles(given);
+  const chosen = weightFiles(candidates);
   try {
-    if (!chosen.length) throw new Error("There is no .safetensors file in it.");
+    if (!chosen.length) throw new Error("None of the files is a .safetensors file.");
     tensors = await readTensors(chosen);
     files = chosen;
-    at("file-name").textContent = chosen.length === 1 ? chosen[0].name : `${countText(chosen.length)} files`;
-    at("file-size").textContent = sizeText(size(chosen));
-    at("contents").hidden = false;
-    at("drop").classList.add("full");
+    byId("file-name").textContent = chosen.length === 1 ? chosen[0].name : `${countText(chosen.length)} files`;
+    byId("file-size").textContent = sizeText(totalSize(chosen));
+    byId("contents").hidden = false;
+    byId("drop").classList.add("full");
     document.querySelector(".drop-title").textContent = "Choose other files";
-    list();
+    updateList();
   } catch (error) {
     show("file-error", error.message);
   }
 }
 
 let pending = null;
+/** Show how the service reads the pattern. */
 async function preview() {
-  const query = new URLSearchParams({ pattern: at("pattern").value, axis: at("axis").value, ragged: at("ragged").value });
+  const query = new URLSearchParams({ pattern: byId("pattern").value, axis: byId("axis").value, ragged: byId("ragged").value });
   pending?.abort();
   pending = new AbortController();
   try {
     const response = await fetch(`${ROOT}pattern?${query}`, { signal: pending.signal });
     const parsed = new DOMParser().parseFromString(await response.text(), "text/html");
-    if (response.ok) at("preview").replaceChildren(...parsed.body.childNodes);
+    if (response.ok) byId("preview").replaceChildren(...parsed.body.childNodes);
   } catch { /* aborted by a later request, or the service is unavailable, which Start reports */ }
 }
 
 function setPattern(text) {
-  at("pattern").value = text;
-  at("fill").value = text.includes("<=") ? "most" : "exact";
+  byId("pattern").value = text;
+  byId("fill").value = text.includes("<=") ? "most" : "exact";
   preview();
 }
 
-/** Add or remove the `<=` before n:m, as the field `fill` says. */
+/** Add or remove the `<=` before n:m, as the field `fill` demands; patterns without n:m can only be exact. */
 function setFill() {
-  const match = at("pattern").value.match(/^\s*(transposable\s+)?(<=\s*)?(\d+:\d+(?!:).*)$/i);
-  if (!match) { at("fill").value = "exact"; return; }
-  const text = `${match[1] ?? ""}${at("fill").value === "most" ? "<=" : ""}${match[3]}`;
-  at("pattern").value = text;
+  const match = byId("pattern").value.match(/^\s*(transposable\s+)?(<=\s*)?(\d+:\d+(?!:).*)$/i);
+  if (!match) { byId("fill").value = "exact"; return; }
+  const text = `${match[1] ?? ""}${byId("fill").value === "most" ? "<=" : ""}${match[3]}`;
+  byId("pattern").value = text;
   markChoice();
   preview();
 }
 
+/** Check the radio button of the pattern in the text field, if it has one. */
 function markChoice() {
-  for (const radio of document.querySelectorAll("[name=choice]")) radio.checked = radio.value === at("pattern").value.trim();
+  for (const radio of document.querySelectorAll("[name=choice]")) radio.checked = radio.value === byId("pattern").value.trim();
 }
 
-/** Subject and pattern, without the characters that the service refuses in a name. */
-function cleaned(subject) {
-  return `${subject.slice(0, 98)}, ${at("pattern").value.trim()}`.replace(/[\p{C}\p{Zl}\p{Zp}]|(?! )\p{Zs}/gu, "\ufffd");
+/** A job's default name: subject and pattern, without the characters that the service refuses in a name. */
+function jobName(subject) {
+  return `${subject.slice(0, 98)}, ${byId("pattern").value.trim()}`.replace(/[\p{C}\p{Zl}\p{Zp}]|(?! )\p{Zs}/gu, "\ufffd");
 }
 
-function defaultName() {
+function nameOfFiles() {
   const subject = files.length === 1 ? files[0].name : (files[0].webkitRelativePath.split("/")[0] || `${files.length} files`);
-  return cleaned(subject);
+  return jobName(subject);
 }
 
-const lines = (id) => at(id).value.split("\n").map((line) => line.trim()).filter(Boolean);
+const lines = (id) => byId(id).value.split("\n").map((line) => line.trim()).filter(Boolean);
 
-function query(prefix = "", subject = defaultName) {
+/** The job's options as query parameters. `prefix` is that of the fields of globs, `defaultName` a function. */
+function query(prefix = "", defaultName = nameOfFiles) {
   const query = new URLSearchParams();
   for (const id of ["pattern", "axis", "ragged", "scores", "update", "budget", "solver", "time_limit_s"]) {
-    if (at(id).value) query.set(id, at(id).value);
+    if (byId(id).value) query.set(id, byId(id).value);
   }
   for (const pattern of lines("patterns")) query.append("pattern", pattern);
-  for (const id of ["layers", "exclude"]) for (const glob of matcher(at(prefix + id).value).globs) query.append(id, glob);
-  query.set("name", at("name").value.trim() || subject());
-  for (const label of at("labels").value.split(/\s+/).filter(Boolean)) query.append("label", label);
+  for (const id of ["layers", "exclude"]) for (const glob of matcher(byId(prefix + id).value).globs) query.append(id, glob);
+  query.set("name", byId("name").value.trim() || defaultName());
+  for (const label of byId("labels").value.split(/\s+/).filter(Boolean)) query.append("label", label);
   return query;
 }
 
-/** Upload calibration and all files but the first, then the first with the options of the job. */
+/** Upload calibration and all files but the first, then the first with the job's options, which starts the job. */
 async function upload(sender) {
   const options = query();
-  const calibration = at("calibration").files[0];
+  const calibration = byId("calibration").files[0];
   if (calibration) options.set("calibration", (await sender.post(`${ROOT}v1/tensors`, calibration)).digest);
   for (const file of files.slice(1)) options.append("also", (await sender.post(`${ROOT}v1/tensors`, file)).digest);
   return sender.post(`${ROOT}v1/masks?${options}`, files[0]);
 }
 
-const referenced = () => at("referenced")?.open && (at("model").value.trim() || at("output").value.trim());
+const isByReference = () => byId("referenced")?.open && (byId("model").value.trim() || byId("output").value.trim());
 
 /** Upload the calibration, and start a job that reads the model in its root and writes the output. */
 async function prune(sender) {
-  const [model, output] = ["model", "output"].map((id) => at(id).value.trim());
+  const [model, output] = ["model", "output"].map((id) => byId(id).value.trim());
   if (!model || !output) throw new Error("Name both the model and the output directory.");
-  const options = query("model-", () => cleaned(model.split("/").filter(Boolean).pop() ?? model));
+  const options = query("model-", () => jobName(model.split("/").filter(Boolean).pop() ?? model));
   options.set("model", model);
   options.set("output", output);
-  const calibration = at("calibration").files[0];
+  const calibration = byId("calibration").files[0];
   if (calibration) options.set("calibration", (await sender.post(`${ROOT}v1/tensors`, calibration)).digest);
   return sender.post(`${ROOT}v1/outputs?${options}`, new Blob());
 }
 
+/** Start a job by the function `start`, which uploads `sources` and the calibration; show the progress, then the job. */
 async function send(start, sources) {
-  const total = size([...sources, ...at("calibration").files]);
+  const total = totalSize([...sources, ...byId("calibration").files]);
   const sender = new Sender((sent) => {
-    at("sent").value = sent / total;
-    at("sent-text").textContent = `${sizeText(Math.min(sent, total))} of ${sizeText(total)}`;
+    byId("sent").value = sent / total;
+    byId("sent-text").textContent = `${sizeText(Math.min(sent, total))} of ${sizeText(total)}`;
   });
-  at("stop").onclick = () => sender.stop();
-  at("sent").value = 0;
-  at("sent-text").textContent = "";
-  at("sending").hidden = !total;
-  at("go").disabled = true;
+  byId("stop").onclick = () => sender.stop();
+  byId("sent").value = 0;
+  byId("sent-text").textContent = "";
+  byId("sending").hidden = !total;
+  byId("go").disabled = true;
   show("start-error");
   try {
     location.assign(`${ROOT}jobs/${(await start(sender)).id}`);
   } catch (error) {
     show("start-error", error.message);
   }
-  at("sending").hidden = true;
-  at("go").disabled = false;
+  byId("sending").hidden = true;
+  byId("go").disabled = false;
 }
 
-at("start").addEventListener("submit", (event) => {
+byId("start").addEventListener("submit", (event) => {
   event.preventDefault();
-  if (referenced()) { send(prune, []); return; }
+  if (isByReference()) { send(prune, []); return; }
   if (files.length) { send(upload, files); return; }
-  if (at("file-error").hidden) show("file-error", "Choose a .safetensors file first.");
-  at("file").focus();
+  if (byId("file-error").hidden) show("file-error", "Choose a .safetensors file first.");
+  byId("file").focus();
 });
-for (const id of ["file", "folder"]) at(id).addEventListener("change", () => choose([...at(id).files]));
-for (const id of ["layers", "exclude"]) at(id).addEventListener("input", list);
+for (const id of ["file", "folder"]) byId(id).addEventListener("change", () => choose([...byId(id).files]));
+for (const id of ["layers", "exclude"]) byId(id).addEventListener("input", updateList);
 for (const radio of document.querySelectorAll("[name=choice]")) radio.addEventListener("change", () => setPattern(radio.value));
-at("pattern").addEventListener("input", () => { markChoice(); at("fill").value = at("pattern").value.includes("<=") ? "most" : "exact"; preview(); });
-at("fill").addEventListener("change", setFill);
-for (const id of ["axis", "ragged"]) at(id).addEventListener("change", preview);
+byId("pattern").addEventListener("input", () => { markChoice(); byId("fill").value = byId("pattern").value.includes("<=") ? "most" : "exact"; preview(); });
+byId("fill").addEventListener("change", setFill);
+for (const id of ["axis", "ragged"]) byId(id).addEventListener("change", preview);
 
-const drop = at("drop");
+const drop = byId("drop");
 for (const kind of ["dragenter", "dragover"]) drop.addEventListener(kind, (event) => { event.preventDefault(); drop.classList.add("over"); });
 for (const kind of ["dragleave", "drop"]) drop.addEventListener(kind, () => drop.classList.remove("over"));
 drop.addEventListener("drop", (event) => { event.preventDefault(); droppedFiles(event.dataTransfer).then(choose); });

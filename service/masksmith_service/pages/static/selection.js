@@ -2,7 +2,7 @@
 import { countText } from "./quantities.js";
 import { readHeader } from "./wire.js";
 
-const at = (id) => document.getElementById(id);
+const byId = (id) => document.getElementById(id);
 const FLOATS = ["F64", "F32", "F16", "BF16"];
 const LISTED = 1000;
 
@@ -43,8 +43,8 @@ export async function readTensors(files) {
 
 /** List the tensors, with what fields of the form select. */
 export function listTensors(tensors) {
-  const layers = matcher(at("layers").value);
-  const exclude = matcher(at("exclude").value);
+  const layers = matcher(byId("layers").value);
+  const exclude = matcher(byId("exclude").value);
   const rows = Object.entries(tensors).map(([name, { dtype, shape }]) => {
     const fits = shape.length >= 2 && shape.length <= 4 && !shape.includes(0);
     const selected = layers.globs.length ? layers.matches(name) : FLOATS.includes(dtype);
@@ -52,8 +52,8 @@ export function listTensors(tensors) {
   });
   const chosen = rows.filter((row) => row.masked);
   const weights = chosen.reduce((sum, row) => sum + row.shape.reduce((a, b) => a * b, 1), 0);
-  at("chosen").textContent = `${countText(chosen.length)} of ${countText(rows.length)} tensors will be masked: ${countText(weights)} weights`;
-  at("tensors").replaceChildren(...rows.slice(0, LISTED).map((row) => {
+  byId("chosen").textContent = `${countText(chosen.length)} of ${countText(rows.length)} tensors will be masked: ${countText(weights)} weights`;
+  byId("tensors").replaceChildren(...rows.slice(0, LISTED).map((row) => {
     const line = document.createElement("tr");
     for (const [text, kind] of [[row.name, "name"], [row.shape.join(" × "), "num"], [row.dtype, ""], [row.masked ? "yes" : "no", row.masked ? "" : "muted"]]) {
       const cell = document.createElement("td");

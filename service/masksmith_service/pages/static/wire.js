@@ -1,15 +1,15 @@
 // Addresses, safetensors files and problem documents of the service.
 
-/** The page's path to the installation's root, which may lie below a prefix of a proxy. */
+/** Relative path from the page to the installation's root, such as `../`, so that a proxy may add a prefix. */
 export const ROOT = document.documentElement.dataset.root;
 const TYPES = { F32: Float32Array, I32: Int32Array };
-const MAX_HEADER = 16 * 2 ** 20;
+const MAX_HEADER_BYTES = 16 * 2 ** 20;
 
 /** Read a safetensors file's header from its first bytes; throws an Error with a message for the user. */
 export async function readHeader(file) {
   if (file.size < 10) throw new Error("This is not a safetensors file: it is too short.");
   const length = Number(new DataView(await file.slice(0, 8).arrayBuffer()).getBigUint64(0, true));
-  if (length < 2 || length > MAX_HEADER || length + 8 > file.size)
+  if (length < 2 || length > MAX_HEADER_BYTES || length + 8 > file.size)
     throw new Error("This is not a safetensors file: it does not begin with the length of a header.");
   let header;
   try {

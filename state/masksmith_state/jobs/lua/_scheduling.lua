@@ -8,7 +8,7 @@
 -- F:idle           owners without queued shards whose virtual time is ahead of the clock, by virtual time
 -- F:jobs:K:P*      jobs of owner K and priority P with queued shards, by virtual time
 -- F:waiting:K      jobs of owner K with queued shards, by the time since which no shard of them was taken
--- F:aged           hash of the owners whose last shard was taken because its job had waited too long
+-- F:aged           hash: the owners whose last shard was taken early, because its job had waited too long
 -- F:clocks         virtual times of the shard that was taken last: field `owners`, and `K:P` for the jobs of an owner
 --
 -- Below the key of a job: `:queued*` (indices of queued shards), and `:taken` (index of a shard that a worker has
@@ -16,9 +16,10 @@
 
 local POOLS = {':long', ''}
 local PRIORITIES = {'interactive', 'normal', 'batch'}
-local MESSAGES = 16
+local MAX_MESSAGES = 16 -- in a queue; see `messages_wanted`
 
-local function exact(number) return string.format('%.17g', number) end
+-- Text of a number from which the same number is read.
+local function exact_text(number) return string.format('%.17g', number) end
 
 local function score(key, member) return tonumber(redis.call('ZSCORE', key, member) or nil) end
 
@@ -29,7 +30,7 @@ local function jobs_key(fair, owner, priority, pool) return fair .. ':jobs:' .. 
 local function clock(fair, field) return tonumber(redis.call('HGET', fair .. ':clocks', field) or 0) end
 
 local function advance_clock(fair, field, time)
-  if time and time > clock(fair, field) then redis.call('HSET', fair .. ':clocks', field, exact(time)) end
+  if time and time > clock(fair, field) then redis.call('HSET', fair .. ':clocks', field, exact_text(time)) end
 end
 
 local function owner_time(fair, owner)
@@ -40,7 +41,8 @@ local function job_time(fair, owner, priority, id)
   return score(jobs_key(fair, owner, priority, ''), id) or score(jobs_key(fair, owner, priority, ':long'), id)
 end
 
-local function place_of(job)
+-- Prefix F of the queue, owner and priority of a job.
+local function scheduling_of(job)
   local queue, owner, priority = unpack(redis.call('HMGET', job, 'queue', 'owner', 'priority'))
   return 'masksmith:fair:' .. (queue or 'masksmith.cpu'), owner or '', priority or 'normal'
 end
@@ -55,16 +57,16 @@ end
 -- List a job in the pools in which it has queued shards. An owner or job that was idle begins at the clock, so that it
 -- gets no advantage from the time in which it had nothing to do.
 local function list_job(job, id)
-  local fair, owner, priority = place_of(job)
-  local served = tonumber(redis.call('HGET', job, 'virtual_time') or 0)
+  local fair, owner, priority = scheduling_of(job)
+  local last_virtual_time = tonumber(redis.call('HGET', job, 'virtual_time') or 0)
   local owner_virtual_time = owner_time(fair, owner)
     or math.max(clock(fair, 'owners'), score(fair .. ':idle', owner) or 0)
   local job_virtual_time = job_time(fair, owner, priority, id)
-    or math.max(clock(fair, owner .. ':' .. priority), served)
+    or math.max(clock(fair, owner .. ':' .. priority), last_virtual_time)
   for _, pool in ipairs(POOLS) do
     if exists(job .. ':queued' .. pool) then
-      redis.call('ZADD', fair .. ':owners' .. pool, exact(owner_virtual_time), owner)
-      redis.call('ZADD', jobs_key(fair, owner, priority, pool), exact(job_virtual_time), id)
+      redis.call('ZADD', fair .. ':owners' .. pool, exact_text(owner_virtual_time), owner)
+      redis.call('ZADD', jobs_key(fair, owner, priority, pool), exact_text(job_virtual_time), id)
       redis.call('ZADD', fair .. ':waiting:' .. owner, 'NX', timestamp(), id)
       redis.call('ZREM', fair .. ':idle', owner)
     end
@@ -80,13 +82,13 @@ local function unlist_owner(fair, owner)
     if not exists(unpack(keys)) then redis.call('ZREM', fair .. ':owners' .. pool, owner) end
   end
   if time and not owner_time(fair, owner) then
-    redis.call('ZADD', fair .. ':idle', exact(time), owner)
-    redis.call('ZREMRANGEBYSCORE', fair .. ':idle', '-inf', exact(clock(fair, 'owners')))
+    redis.call('ZADD', fair .. ':idle', exact_text(time), owner)
+    redis.call('ZREMRANGEBYSCORE', fair .. ':idle', '-inf', exact_text(clock(fair, 'owners')))
     redis.call('HDEL', fair .. ':aged', owner)
   end
 end
 
--- Remove a job from the pools in which it has no queued shard, or from both.
+-- Remove a job from the pools in which it has no queued shard; from both pools if the job `is_gone`.
 local function unlist_job(fair, owner, priority, id, is_gone)
   local job, is_listed = 'masksmith:job:' .. id, false
   for _, pool in ipairs(POOLS) do
@@ -100,27 +102,28 @@ local function unlist_job(fair, owner, priority, id, is_gone)
   unlist_owner(fair, owner)
 end
 
+-- Add seconds to a member's virtual time; nil if the sorted set has no such member.
 local function add_time(key, member, seconds)
-  return redis.call('ZADD', key, 'XX', 'INCR', exact(seconds), member)
+  return redis.call('ZADD', key, 'XX', 'INCR', exact_text(seconds), member)
 end
 
 -- Charge seconds of work to a job and its owner; negative seconds correct a charge in advance that was too high.
 local function charge(job, id, seconds)
-  local fair, owner, priority = place_of(job)
+  local fair, owner, priority = scheduling_of(job)
   local weight = tonumber(redis.call('HGET', 'masksmith:key:' .. owner, 'weight') or 1)
-  local share = seconds / weight
-  local is_owner_known, job_virtual_time = add_time(fair .. ':idle', owner, share), nil
+  local owner_seconds = seconds / weight
+  local is_owner_known, job_virtual_time = add_time(fair .. ':idle', owner, owner_seconds), nil
   for _, pool in ipairs(POOLS) do
-    is_owner_known = add_time(fair .. ':owners' .. pool, owner, share) or is_owner_known
+    is_owner_known = add_time(fair .. ':owners' .. pool, owner, owner_seconds) or is_owner_known
     job_virtual_time = add_time(jobs_key(fair, owner, priority, pool), id, seconds) or job_virtual_time
   end
-  if not is_owner_known and share > 0 then
-    redis.call('ZADD', fair .. ':idle', exact(clock(fair, 'owners') + share), owner)
+  if not is_owner_known and owner_seconds > 0 then
+    redis.call('ZADD', fair .. ':idle', exact_text(clock(fair, 'owners') + owner_seconds), owner)
   end
   if job_virtual_time then
     redis.call('HSET', job, 'virtual_time', job_virtual_time)
   else
-    redis.call('HINCRBYFLOAT', job, 'virtual_time', exact(seconds))
+    redis.call('HINCRBYFLOAT', job, 'virtual_time', exact_text(seconds))
   end
 end
 
@@ -132,15 +135,15 @@ local function expected_seconds(job, shard)
   return math.max(estimate, 0.001)
 end
 
--- Move a shard from queued to taken, and charge what it will take. Returns its pool.
+-- Move a shard from queued to taken, and charge the seconds that it is expected to take. Returns its pool.
 local function start_shard(job, id, shard)
-  local fair, owner, priority = place_of(job)
+  local fair, owner, priority = scheduling_of(job)
   advance_clock(fair, 'owners', owner_time(fair, owner))
   advance_clock(fair, owner .. ':' .. priority, job_time(fair, owner, priority, id))
   local pool = redis.call('ZREM', job .. ':queued:long', shard) == 1 and ':long' or ''
   redis.call('ZREM', job .. ':queued', shard)
   local seconds = expected_seconds(job, shard)
-  redis.call('HSET', job .. ':taken', shard, exact(seconds) .. ' ' .. timestamp())
+  redis.call('HSET', job .. ':taken', shard, exact_text(seconds) .. ' ' .. timestamp())
   charge(job, id, seconds)
   redis.call('ZADD', fair .. ':waiting:' .. owner, 'XX', timestamp(), id)
   unlist_job(fair, owner, priority, id)
@@ -153,8 +156,8 @@ local function settle_shard(job, id, shard)
   if not charged then return end
   redis.call('HDEL', job .. ':taken', shard)
   local seconds = math.max(0, now() - tonumber(at))
-  redis.call('HINCRBYFLOAT', job, 'spent_s', exact(seconds))
-  redis.call('HINCRBYFLOAT', job, 'planned_s', exact(tonumber(shard_document(job, shard).cost_s or 1)))
+  redis.call('HINCRBYFLOAT', job, 'spent_s', exact_text(seconds))
+  redis.call('HINCRBYFLOAT', job, 'planned_s', exact_text(tonumber(shard_document(job, shard).cost_s or 1)))
   charge(job, id, seconds - tonumber(charged))
 end
 
@@ -175,10 +178,10 @@ local function queue_depth(queue, limit)
   return count
 end
 
--- Number of messages that a queue lacks. Up to `MESSAGES` are enough for any number of shards, because a worker that
--- takes a shard sends the next message.
+-- Number of messages to add to a queue. It needs one for each queued shard, but at most `MAX_MESSAGES`, because a worker
+-- that takes a shard sends the next message.
 local function messages_wanted(queue)
   local waiting = redis.call('LLEN', queue)
-  if waiting >= MESSAGES then return 0 end
-  return math.max(0, math.min(queue_depth(queue, MESSAGES), MESSAGES) - waiting)
+  if waiting >= MAX_MESSAGES then return 0 end
+  return math.max(0, math.min(queue_depth(queue, MAX_MESSAGES), MAX_MESSAGES) - waiting)
 end

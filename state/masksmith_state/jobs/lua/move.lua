@@ -6,7 +6,7 @@
 local id, queue, other = unpack(ARGV)
 local job = 'masksmith:job:' .. id
 if not is_live(job) or (redis.call('HGET', job, 'queue') or 'masksmith.cpu') ~= queue then return 0 end
-local fair, owner, priority = place_of(job)
+local fair, owner, priority = scheduling_of(job)
 unlist_job(fair, owner, priority, id, true)
 redis.call('HSET', job, 'queue', other)
 list_job(job, id)

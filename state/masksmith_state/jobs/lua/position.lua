@@ -1,5 +1,5 @@
--- Estimate how many jobs, and how much work, are taken before the first shard of a queued job. Ageing is ignored.
--- Changes nothing.
+-- Estimate how many jobs, and how many seconds of work, are taken before the first shard of a queued job. That a job
+-- which has waited too long is taken early (`aged_job` of take_next.lua) is ignored. Changes nothing.
 --
 -- ARGV: id, limit of the number of jobs that are examined.
 -- Returns {jobs ahead, seconds until the start}; the seconds are '' if no worker is alive or too many jobs are queued.
@@ -7,11 +7,11 @@
 
 local id, limit = ARGV[1], tonumber(ARGV[2])
 local job = 'masksmith:job:' .. id
-local fair, own_key, own_priority = place_of(job)
+local fair, own_key, own_priority = scheduling_of(job)
 local queue = redis.call('HGET', job, 'queue') or 'masksmith.cpu'
 local examined, jobs_ahead, is_complete = 0, 0, true
 
--- Members of a sorted set in both pools, in order, each once.
+-- Members of the sorted sets of both pools, each once, by virtual time; and their virtual times.
 local function in_order(key_of_pool)
   local times, members = {}, {}
   for _, pool in ipairs(POOLS) do
@@ -29,7 +29,7 @@ local function in_order(key_of_pool)
   return members, times
 end
 
--- Seconds of all queued shards of a job, and of one of them; all shards of a pool are assumed to be like its first.
+-- Seconds of all queued shards of a job, and of its next one; all shards of a pool are assumed to be like its first.
 local function queued_seconds(other)
   local key, total, first = 'masksmith:job:' .. other, 0, nil
   for _, pool in ipairs(POOLS) do
@@ -42,7 +42,7 @@ local function queued_seconds(other)
   return total, first or 0
 end
 
--- Seconds of a key's work that are done before it has been served `budget` seconds, or before job `id` is its next one.
+-- Seconds of a key's work that are taken before job `id` is the key's next one; at most `budget`, up to a whole shard.
 local function seconds_ahead(key, budget)
   local sum = 0
   for _, priority in ipairs(PRIORITIES) do
@@ -66,6 +66,7 @@ end
 
 local function weight_of(key) return tonumber(redis.call('HGET', 'masksmith:key:' .. key, 'weight') or 1) end
 
+-- Seconds of other keys' work that are taken before this job's key has the virtual time `start`.
 local function other_keys_seconds(start)
   local sum = 0
   local keys, times = in_order(function(pool) return fair .. ':owners' .. pool end)
@@ -78,6 +79,7 @@ local function other_keys_seconds(start)
   return sum
 end
 
+-- Number of slots of the living workers that read the job's queue.
 local function slot_count()
   local slots = 0
   for _, name in ipairs(redis.call('SMEMBERS', 'masksmith:workers')) do
@@ -89,20 +91,20 @@ local function slot_count()
   return slots
 end
 
--- Number of taken shards of the queue, the sum of their remaining seconds, and the least of these.
-local function taken_seconds()
-  local count, sum, least = 0, 0, nil
+-- Number of taken shards of the queue, the sum of their remaining seconds, and the least remaining seconds of one.
+local function taken_shards()
+  local count, sum, shortest = 0, 0, nil
   for _, other in ipairs(redis.call('SMEMBERS', 'masksmith:live')) do
     local key = 'masksmith:job:' .. other
-    if exists(key .. ':taken') and place_of(key) == fair then
+    if exists(key .. ':taken') and scheduling_of(key) == fair then
       for _, text in ipairs(redis.call('HVALS', key .. ':taken')) do
         local seconds, at = string.match(text, '^(%S+) (%S+)$')
         local remaining = math.max(0, tonumber(seconds) - (now() - tonumber(at)))
-        count, sum, least = count + 1, sum + remaining, math.min(least or remaining, remaining)
+        count, sum, shortest = count + 1, sum + remaining, math.min(shortest or remaining, remaining)
       end
     end
   end
-  return count, sum, least or 0
+  return count, sum, shortest or 0
 end
 
 local own_time = owner_time(fair, own_key)
@@ -113,6 +115,7 @@ local slots = slot_count()
 if slots == 0 or not is_complete or redis.call('SCARD', 'masksmith:live') > 2 * limit then
   return {tostring(jobs_ahead), ''}
 end
-local taken, remaining, least = taken_seconds()
+local taken, remaining, shortest = taken_shards()
 if taken + jobs_ahead < slots then return {tostring(jobs_ahead), '0'} end
-return {tostring(jobs_ahead), exact(work > 0 and (work + remaining) / slots or least)}
+if work > 0 then return {tostring(jobs_ahead), exact_text((work + remaining) / slots)} end
+return {tostring(jobs_ahead), exact_text(shortest)}

@@ -37,7 +37,7 @@ end
 
 local function aged_job(owner)
   if redis.call('HGET', fair .. ':aged', owner) then return end
-  local before = exact(now() - tonumber(age_s))
+  local before = exact_text(now() - tonumber(age_s))
   for _, id in ipairs(redis.call('ZRANGEBYSCORE', fair .. ':waiting:' .. owner, '-inf', before, 'LIMIT', 0, 8)) do
     for _, priority in ipairs(PRIORITIES) do
       for _, pool in ipairs(pools) do

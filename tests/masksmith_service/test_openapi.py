@@ -1,0 +1,25 @@
+"""The OpenAPI document: statuses and bodies that FastAPI cannot derive from the routes."""
+
+import pytest
+
+from masksmith_service.app import create_app
+from masksmith_service.settings import Settings
+
+
+@pytest.fixture(scope="module")
+def paths():
+    return create_app(Settings()).openapi()["paths"]
+
+
+def test_each_route_that_accepts_a_job_may_answer_with_the_ended_job(paths):
+    accepting = {path: methods["post"]["responses"] for path, methods in paths.items() if "post" in methods}
+    accepting = {path: responses for path, responses in accepting.items() if "202" in responses}
+    assert {"/v1/jobs", "/v1/masks", "/v1/outputs"} <= accepting.keys()
+    for responses in accepting.values():
+        assert responses["200"] == responses["202"]
+
+
+@pytest.mark.parametrize("file", ["masks", "weights", "pruned", "window", "profile"])
+def test_files_are_described_as_bytes(paths, file):
+    content = paths[f"/v1/jobs/{{job}}/{file}"]["get"]["responses"]["200"]["content"]
+    assert content == {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
