@@ -1,5 +1,6 @@
 """Training runs in float64 by method, compilation, parallelism and place of the masks; a rank when run as a program."""
 
+import copy
 import json
 import sys
 from contextlib import contextmanager, nullcontext
@@ -55,6 +56,8 @@ def train(method, in_place, stack="plain", compiled="eager", order="masks first"
         return ms.solve(scores, pattern)
 
     sparsifier = Sparsifier(model, PATTERN, solve, Refresh(every=2, wait=True), method, in_place=in_place)
+    # FSDP2 refuses copies of what it has sharded; a copy from before is an average's.
+    twin = copy.deepcopy(model) if (stack, compiled, order) == ("fsdp2", "eager", "masks first") else None
     if order == "masks first":
         run = stacked(model, stack, compiled, backend)
     optimizer = torch.optim.AdamW(model.parameters(), lr=2e-2)
@@ -77,6 +80,7 @@ def train(method, in_place, stack="plain", compiled="eager", order="masks first"
         masks.append(sparsifier.masks)
     assert [layer.density for layer in sparsifier.report().layers] == [density(mask) for mask in masks[-1].values()]
     state = sparsifier.plain_state_dict()
+    copied = None if twin is None else baked_copy(sparsifier, twin, model)
     sparsifier.bake()
     baked = {name.replace("_orig_mod.", ""): whole(parameter) for name, parameter in model.named_parameters()}
     return {
@@ -87,6 +91,7 @@ def train(method, in_place, stack="plain", compiled="eager", order="masks first"
         "rows": rows,
         "held": held,
         "saved": saved,
+        "copy": copied,
     }
 
 
@@ -95,6 +100,14 @@ def bytes_held(sparsifier):
     maskings = [layer.masking for layer in sparsifier._layers]
     tensors = [tensor for masking in maskings for tensor in (masking.mask, *masking.buffers())]
     return sum(tensor.numel() * tensor.itemsize for tensor in tensors)
+
+
+@torch.no_grad()
+def baked_copy(sparsifier, twin, model):
+    """Return the state of a copy with whole weights that are those of the sharded model, baked."""
+    for own, parameter in zip(twin.parameters(), model.parameters(), strict=True):
+        own.copy_(whole(parameter))
+    return sparsifier.bake(twin).state_dict()
 
 
 @contextmanager

@@ -64,6 +64,7 @@ def check(cell, result):
     for name, value in single["state"].items():
         torch.testing.assert_close(result["state"][name], value, rtol=0, atol=1e-9)
         assert torch.equal(result["baked"][name], result["state"][name]), (cell, name)
+        assert result["copy"] is None or torch.equal(result["copy"][name], result["state"][name]), (cell, name)
 
 
 def check_bytes(cell, result, world):
