@@ -51,7 +51,8 @@ class SRSTE(Method):
     def gradient(self, gradient: Tensor, weight: Tensor, mask: Tensor) -> Tensor:
         """Return `g + decay * (1 - m) * W`."""
         # A text is a constant to torch.compile; a second float makes it a symbol, which backward rules cannot have.
-        return torch.add(gradient, weight * ~mask, alpha=float(self._decay))
+        # With `alpha=` of torch.add, inductor of torch 2.13 computes another gradient on CPUs.
+        return gradient + weight * ~mask * float(self._decay)
 
 
 @dataclass(frozen=True)
