@@ -36,6 +36,8 @@ def train_part(saved, *, is_parallel=False):
         sparsifier.step()
         losses.append(loss.item())
     state = {"model": sparsifier.plain_state_dict(), "sparsifier": sparsifier.state_dict(pruned=True), "losses": losses}
+    masks = [layer.masking.mask for layer in sparsifier._layers]
+    state["held"] = sum(mask.numel() * mask.itemsize for mask in masks)
     assert [layer.density for layer in sparsifier.report().layers] == [0.5, 0.5]
     sparsifier.bake()
     return state

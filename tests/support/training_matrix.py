@@ -1,7 +1,9 @@
 """Training runs in float64 by method, compilation, parallelism and place of the masks; a rank when run as a program."""
 
+import copy
 import json
 import sys
+from contextlib import contextmanager, nullcontext
 from itertools import product
 
 import torch
@@ -26,8 +28,7 @@ COMPILED = ("eager", "whole", "blocks")
 ORDERS = ("masks first", "stack first")
 REFUSED = {
     ("fsdp2", FIXED, True, "masks first"): "was sharded after it was masked in place: create the Sparsifier afterwards",
-    ("fsdp2", GROW, True, "masks first"): "is sharded, so its gradient is not seen in place: use in_place=False",
-    ("fsdp2", GROW, True, "stack first"): "is sharded, so its gradient is not seen in place: use in_place=False",
+    ("fsdp2", GROW, True, "masks first"): "was sharded after it was masked in place: create the Sparsifier afterwards",
     ("fsdp2", THRESHOLDS, False, "stack first"): "adds parameters: create the Sparsifier before fully_shard",
     ("ddp", THRESHOLDS, False, "stack first"): "create the Sparsifier before DistributedDataParallel",
 }
@@ -55,16 +56,19 @@ def train(method, in_place, stack="plain", compiled="eager", order="masks first"
         return ms.solve(scores, pattern)
 
     sparsifier = Sparsifier(model, PATTERN, solve, Refresh(every=2, wait=True), method, in_place=in_place)
+    # FSDP2 refuses copies of what it has sharded; a copy from before is an average's.
+    twin = copy.deepcopy(model) if (stack, compiled, order) == ("fsdp2", "eager", "masks first") else None
     if order == "masks first":
         run = stacked(model, stack, compiled, backend)
     optimizer = torch.optim.AdamW(model.parameters(), lr=2e-2)
     if sparsifier.method.needs_optimizer:
         sparsifier.watch(optimizer)
-    losses, masks = [], []
+    losses, masks, held, saved = [], [], [], []
     for step in range(STEPS):
         inputs, targets = (each.double()[rank::world] for each in batch(step))
         optimizer.zero_grad()
-        loss = torch.nn.functional.mse_loss(run(inputs), targets)
+        with saved_masks(saved) if compiled == "eager" else nullcontext():
+            loss = torch.nn.functional.mse_loss(run(inputs), targets)
         loss.backward()
         optimizer.step()
         sparsifier.step()
@@ -72,12 +76,53 @@ def train(method, in_place, stack="plain", compiled="eager", order="masks first"
         if world > 1:
             dist.all_reduce(total)
         losses.append(total.item() / world)
+        held.append(bytes_held(sparsifier))
         masks.append(sparsifier.masks)
     assert [layer.density for layer in sparsifier.report().layers] == [density(mask) for mask in masks[-1].values()]
     state = sparsifier.plain_state_dict()
+    copied = None if twin is None else baked_copy(sparsifier, twin, model)
     sparsifier.bake()
     baked = {name.replace("_orig_mod.", ""): whole(parameter) for name, parameter in model.named_parameters()}
-    return {"losses": losses, "masks": masks, "state": state, "baked": baked, "rows": rows}
+    return {
+        "losses": losses,
+        "masks": masks,
+        "state": state,
+        "baked": baked,
+        "rows": rows,
+        "held": held,
+        "saved": saved,
+        "copy": copied,
+    }
+
+
+def bytes_held(sparsifier):
+    """Return the bytes of masks and of the maskings' buffers on this rank."""
+    maskings = [layer.masking for layer in sparsifier._layers]
+    tensors = [tensor for masking in maskings for tensor in (masking.mask, *masking.buffers())]
+    return sum(tensor.numel() * tensor.itemsize for tensor in tensors)
+
+
+@torch.no_grad()
+def baked_copy(sparsifier, twin, model):
+    """Return the state of a copy with whole weights that are those of the sharded model, baked."""
+    for own, parameter in zip(twin.parameters(), model.parameters(), strict=True):
+        own.copy_(whole(parameter))
+    return sparsifier.bake(twin).state_dict()
+
+
+@contextmanager
+def saved_masks(sizes):
+    """Append the bytes of masks that a forward pass saves for its backward pass."""
+    total = 0
+
+    def pack(tensor):
+        nonlocal total
+        total += tensor.numel() * tensor.itemsize if tensor.dtype == torch.bool else 0
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        yield
+    sizes.append(total)
 
 
 def density(mask):

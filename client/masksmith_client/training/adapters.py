@@ -59,7 +59,7 @@ def merge(model: torch.nn.Module, layers: Iterable[MaskedLayer]) -> dict[str, fl
     lost = {}
     for layer, adapters, change in merges:
         weight = layer.weight.detach()
-        kept = layer.masking.method.kept(layer).to(change.device)
+        kept = layer.whole_kept().to(change.device)
         lost[layer.name] = float((change * ~kept).square().sum() / change.square().sum().clamp_min(1e-45))
         weight.add_(as_sharded(change.to(weight.dtype), weight))
         for adapter in adapters:

@@ -77,14 +77,14 @@ def mask_state_dict(state: dict[str, Any], model: torch.nn.Module, layers: Itera
             f"{type(model).__name__} does not hold the masked layers: pass the module that the masks are on"
         )
     for layer in layers:
-        kept = layer.masking.method.kept(layer)
+        kept = layer.whole_kept()
         for module in layer.modules.values():
             if id(module) not in paths:
                 continue
             prefix = f"{paths[id(module)]}." if paths[id(module)] else ""
             name = f"{prefix}{layer.parameter}"
             if name in state:
-                state[name] = state[name].detach() * kept.to(state[name].device)
+                state[name] = state[name].detach() * as_sharded(kept, state[name])
             for parameter, _ in layer.masking.named_parameters():
                 state.pop(f"{prefix}{layer.parameter}_masking.{parameter}", None)
 
@@ -93,7 +93,7 @@ def mask_state_dict(state: dict[str, Any], model: torch.nn.Module, layers: Itera
 def pruned_values(layer: MaskedLayer) -> dict[str, Tensor]:
     """Return the dense values of pruned entries, and the parameters of the method, which a plain state dict lacks."""
     weight = layer.whole_weight()
-    kept = layer.masking.method.kept(layer)
+    kept = layer.whole_kept()
     parameters = {name: gathered(each.detach()).clone() for name, each in layer.masking.named_parameters()}
     return {"values": weight[~kept], "kept": kept, **parameters}
 

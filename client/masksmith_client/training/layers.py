@@ -196,9 +196,7 @@ def _masked_layer(
     assert value is not None
     own = None if layout is None or layout.is_plain(pattern, value.shape) else layout
     masking = Masking(method, value)
-    return MaskedLayer(
-        name, weight.modules, masking, weight.parameter, _survivor_score(pattern), own, method.needs_gradient
-    )
+    return MaskedLayer(name, weight.modules, masking, weight.parameter, _survivor_score(pattern), own)
 
 
 def _config(model: torch.nn.Module) -> dict[str, Any] | None:

@@ -118,7 +118,7 @@ class MaskUpdates:
     @torch.no_grad()
     def _set_mask(self, layer: MaskedLayer) -> None:
         previous = None if layer.masking.dense else layer.masking.mask.clone()
-        layer.masking.mask.copy_(self._refresher.mask(layer.name))
+        layer.masking.mask.copy_(self._refresher.mask(layer))
         layer.masking.dense = False
         self._method.settle(layer, previous)
 

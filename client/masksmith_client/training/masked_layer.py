@@ -12,7 +12,7 @@ from masksmith_client._errors import InputError
 
 from .masked_parameter import attach, detach, mark_in_place, masking_of
 from .masking import Masking
-from .sharding import as_sharded, gathered, is_sharded
+from .sharding import gathered, gathered_mask, is_sharded, local
 from .unsupported import missing_reason, storage_reason
 
 
@@ -27,7 +27,6 @@ class MaskedLayer:
         parameter: Its name in its modules.
         survivor_score: A score that exceeds the sum of all scores of a tile if each is at most 1.
         layout: How the weight is made of matrices; None if it is one `[out, in]` or a convolution.
-        needs_gradient: Whether the method selects by dense gradients.
         gradient_scale: What gradients are multiplied by at an optimizer's step; see `torch.amp.GradScaler`.
     """
 
@@ -37,7 +36,6 @@ class MaskedLayer:
     parameter: str = "weight"
     survivor_score: float = 2.0
     layout: Layout | None = None
-    needs_gradient: bool = False
     gradient_scale: Tensor | float = 1.0
     _in_place: bool = field(default=False, repr=False)
     _hook: torch.utils.hooks.RemovableHandle | None = field(default=None, repr=False)
@@ -64,7 +62,16 @@ class MaskedLayer:
     @property
     def shape(self) -> tuple[int, ...]:
         """Shape of the weight, and of the mask."""
-        return tuple(self.masking.mask.shape)
+        return self.masking.shape
+
+    def whole_mask(self) -> Tensor:
+        """Return the whole mask, gathered from all ranks if it is sharded."""
+        self.masking.follow_sharding(self.weight)
+        return self.masking.whole_mask()
+
+    def whole_kept(self) -> Tensor:
+        """Return the whole mask of the entries that the layer computes with, gathered if it is sharded."""
+        return gathered_mask(self.masking.method.kept(self))
 
     def whole_weight(self) -> Tensor:
         """Return the whole weight, gathered from all ranks if it is sharded."""
@@ -128,7 +135,7 @@ class MaskedLayer:
         detach(module, self.parameter)
 
     def check(self, model: torch.nn.Module) -> None:
-        """Check that the layer is still part of the model and masked, and follow a weight that was replaced.
+        """Check that the layer is still part of the model and masked; follow a weight that was replaced or sharded.
 
         Raises:
             InputError: If the module was replaced, or its weight lost its mask or changed shape.
@@ -148,6 +155,7 @@ class MaskedLayer:
                 raise InputError(f"layer {path!r} no longer shares the weight {self.name!r}: create a new Sparsifier")
             if not self._in_place and masking_of(module, self.parameter) is not self.masking:
                 raise InputError(f"the mask of {self.name!r} was removed from layer {path!r}: create a new Sparsifier")
+        self.masking.follow_sharding(weight)
         if self._in_place:
             self._hook_gradient()
 
@@ -164,14 +172,13 @@ class MaskedLayer:
 
     def _move_mask(self) -> None:
         # A masking moves with its module; a mask applied in place is not part of the model.
-        if self.masking.mask.device != self.weight.device:
-            self.masking.to(self.weight.device)
+        device = local(self.weight.detach()).device
+        if self.masking.mask.device != device:
+            self.masking.to(device)
 
     def _hook_gradient(self) -> None:
         """Register the gradient hook on the present weight."""
         weight = self.weight
-        if is_sharded(weight) and self.needs_gradient:
-            raise InputError(f"{self.name!r} is sharded, so its gradient is not seen in place: use in_place=False")
         if self._hooked is not None and is_sharded(weight) and not is_sharded(self._hooked):
             # The gradient of the step before was not masked, and is part of the optimizer's state.
             raise InputError(
@@ -189,18 +196,17 @@ class MaskedLayer:
 
     def _mask_gradient(self, weight: Tensor) -> None:
         masking = self.masking
-        if weight.grad is not None and not masking.dense:
+        if weight.grad is None:
+            return
+        masking.record_accumulated(weight)
+        if not masking.dense:
             weight.grad = masking.method.gradient(weight.grad, weight.detach(), masking.mask_of(weight))
 
     def _dense_gradient(self, gradient: Tensor) -> Tensor:
         self._move_mask()
         masking = self.masking
         masking.record_gradient(gathered(gradient))
-        return (
-            gradient
-            if masking.dense
-            else masking.method.gradient(gradient, self.weight, as_sharded(masking.mask, gradient))
-        )
+        return gradient if masking.dense else masking.method.gradient(gradient, self.weight, masking.mask_of(gradient))
 
 
 def _contains(model: torch.nn.Module, path: str, module: torch.nn.Module) -> bool:

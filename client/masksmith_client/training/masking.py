@@ -16,9 +16,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from .sharding import as_sharded, local
+from .sharding import Sharding, as_sharded, is_sharded, key_of, local, sharding_of
 
-Rule = Callable[[Tensor, Tensor, Tensor], Tensor]
 SAMPLE = 1024
 """Entries of a weight that are compared to see whether it has changed."""
 
@@ -60,10 +59,14 @@ class Masking(torch.nn.Module):
     Both products are sparse: the layer's output and the gradient of the layer's input use the masked weight. The
     method defines the gradient of the dense weight.
 
-    The mask moves with the module, but is not a buffer: code that averages a model's buffers would average masks.
+    The mask moves with the module, but is not a buffer: code that averages a model's buffers would average masks. Where
+    the weight is sharded, each rank holds the mask of its own shard. FSDP2 computes with whole weights: there the mask
+    is gathered when a layer's weight is masked, and again for its gradient.
 
     Attributes:
-        mask: True = kept. Not part of the model's state dict, since the sparsifier's state contains it.
+        mask: True = kept; this rank's part. Not in the model's state dict, since the sparsifier's state contains it.
+        shape: The shape of the weight.
+        sharding: How the mask is divided among ranks; None if every rank has all of it.
         dense: Whether the mask is ignored, as in a dense phase or before the first masks.
         records_gradient: Whether the gradient of the masked weight is stored in `gradient`.
         gradient: The recorded gradient, dense; summed over micro-batches.
@@ -72,10 +75,16 @@ class Masking(torch.nn.Module):
     """
 
     mask: Tensor
+    # Models that were pickled before masks were sharded lack these.
+    sharding: Sharding | None = None
+    _key: str = ""
 
     def __init__(self, method: MaskingMethod, weight: Tensor) -> None:
         super().__init__()
-        self.mask = torch.ones(weight.shape, dtype=torch.bool, device=weight.device)
+        part = local(weight.detach())
+        self.mask = torch.ones(part.shape, dtype=torch.bool, device=part.device)
+        self.shape = tuple(weight.shape)
+        self._set_sharding(sharding_of(weight))
         self.method = method
         self.dense = True
         self.records_gradient = False
@@ -98,8 +107,48 @@ class Masking(torch.nn.Module):
         return weight if self.dense else self.method.masked(weight, self)
 
     def mask_of(self, weight: Tensor) -> Tensor:
-        """Return the mask on the weight's device, and sharded as the weight is."""
-        return as_sharded(self.mask, weight)
+        """Return the mask on the weight's device, and sharded as the weight is; see `as_weight`."""
+        return self.as_weight(self.mask, weight)
+
+    def as_weight(self, part: Tensor, weight: Tensor) -> Tensor:
+        """Return a mask, of which each rank has the part that `mask` has, on the weight's device and sharded as it is.
+
+        All ranks must call this together, since a weight that is not sharded as the mask is needs all parts.
+        """
+        sharding = self.sharding
+        if sharding is None:
+            return as_sharded(part, weight)
+        return sharding.as_dtensor(part) if sharding.is_that_of(weight) else as_sharded(sharding.gather(part), weight)
+
+    def part_for(self, weight: Tensor) -> tuple[Tensor, str]:
+        """Return this rank's part of the mask, and the key for `masked_weight.whole_for`, which gathers the others.
+
+        The key is empty if the part is the weight's mask already.
+        """
+        if not self._key or is_sharded(weight):
+            return self.mask_of(weight), ""
+        return self.mask, self._key
+
+    def whole_mask(self) -> Tensor:
+        """Return the whole mask; all ranks must call this together."""
+        return self.mask if self.sharding is None else self.sharding.gather(self.mask)
+
+    def part_of(self, whole: Tensor) -> Tensor:
+        """Return the part of a whole mask that `mask` is."""
+        return whole if self.sharding is None else self.sharding.part_of(whole)
+
+    @torch.no_grad()
+    def follow_sharding(self, weight: Tensor) -> None:
+        """Divide the mask as the weight is divided now; all ranks must call this together."""
+        sharding = sharding_of(weight)
+        if sharding != self.sharding:
+            whole = self.whole_mask()
+            self.mask = whole if sharding is None else sharding.part_of(whole)
+            self._set_sharding(sharding)
+
+    def _set_sharding(self, sharding: Sharding | None) -> None:
+        self.sharding = sharding
+        self._key = key_of(sharding) if sharding is not None and sharding.is_divided else ""
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]
     def follow_origin(self) -> None:
@@ -109,7 +158,12 @@ class Masking(torch.nn.Module):
             return
         origin.masking.follow_origin()
         self.mask = origin.masking.mask.to(self.mask.device, copy=True)
+        self._set_sharding(origin.masking.sharding)
         self.dense = origin.masking.dense
+        owner = self._owner()
+        weight = None if owner is None else owner._parameters.get(self._parameter)
+        if weight is not None:
+            self.follow_sharding(weight)
         origin.sample = self._sample()
 
     def backward_rule(self, gradient: Tensor, weight: Tensor, mask: Tensor) -> Tensor:
@@ -122,6 +176,16 @@ class Masking(torch.nn.Module):
         if self.records_gradient:
             addend = gradient.detach()
             self.gradient = addend.clone() if self.gradient is None else self.gradient + addend
+
+    def record_accumulated(self, weight: Tensor) -> None:
+        """Record the sum of a weight's gradients; in `weight.grad` all but the last are masked already."""
+        if not self.records_gradient or weight.grad is None:
+            return
+        total = weight.grad.detach()
+        if self.gradient is None or self.dense:
+            self.gradient = total.clone()
+        else:
+            self.gradient = torch.where(self.mask_of(weight), total, self.gradient + total)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Masking:
         self.follow_origin()
@@ -181,24 +245,3 @@ class Masking(torch.nn.Module):
 
 def _no_owner() -> None:
     return None
-
-
-class MaskedWeight(torch.autograd.Function):
-    """`mask * weight` with a custom gradient rule; plain autograd would always multiply the gradient by the mask."""
-
-    @staticmethod
-    def forward(weight: Tensor, mask: Tensor, rule: Rule) -> Tensor:
-        """Return `mask * weight`."""
-        return weight * mask
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Rule], output: Tensor) -> None:
-        """Save what the backward pass needs; separate from `forward`, as `torch.func` requires."""
-        weight, mask, ctx.rule = inputs
-        ctx.save_for_backward(weight, mask)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
-        """Apply the gradient rule; mask and rule have no gradient."""
-        weight, mask = ctx.saved_tensors
-        return ctx.rule(gradient, weight, mask), None, None

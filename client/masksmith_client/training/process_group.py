@@ -53,7 +53,7 @@ class ProcessGroup:
         if not self.joined:
             return
         dtype = torch.float64 if layer.weight.dtype == torch.float64 else torch.float32
-        total = torch.zeros_like(masking.mask, dtype=dtype) if own is None else own.to(dtype)
+        total = torch.zeros(layer.shape, dtype=dtype, device=masking.mask.device) if own is None else own.to(dtype)
         on_device = total.to(self._device, copy=True)
         dist.all_reduce(on_device)
         if own is not None or bool(on_device.any()):

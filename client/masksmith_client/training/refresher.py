@@ -24,7 +24,7 @@ from .refresh_worker.messages import RefreshRequest, RefreshResponse
 from .refresh_worker.shared_memory import LayerSlot, SharedMemory
 from .refresh_worker.start import start
 from .refresh_worker.thread import RefreshWorker
-from .sharding import is_sharded, local
+from .sharding import Sharding, is_sharded, local
 from .shares import Proofs, Shares, divide, merge
 from .snapshots import Snapshots
 
@@ -84,6 +84,8 @@ class Refresher:
         self.close()
         self._shares, self._worker = shares, None
         self._proofs: Proofs = {}
+        # Of the layers whose ranks solve their own rows: how their masks were divided at the request.
+        self._shardings: dict[str, Sharding | None] = {}
         rank = self._process_group.rank
         self._own = {name: one for name, parts in shares.items() for one in parts if one.rank == rank}
         layers = [layer for layer in self._layers if layer.name in self._own]
@@ -102,15 +104,19 @@ class Refresher:
             self._worker = start(self._masks, shared, self._refresh)
             self._memory, self._snapshots = shared, Snapshots(shared)
 
-    def mask(self, name: str) -> Tensor:
-        """Return a layer's new mask; all ranks must call this for the same layers in the same order."""
+    def mask(self, layer: MaskedLayer) -> Tensor:
+        """Return this rank's part of a new mask; all ranks must call this for the same layers in the same order."""
+        name, masking = layer.name, layer.masking
         own = self._memory.mask(name) if name in self._own else None
         mask = own if own is None or isinstance(own, Tensor) else torch.from_numpy(own)
+        if name in self._shardings and self._shardings[name] == masking.sharding:
+            # A rank without rows has an empty part.
+            return masking.mask if mask is None else mask
         if self._process_group.joined:
-            shape = next(layer.shape for layer in self._layers if layer.name == name)
-            return self._process_group.share_mask(self._shares[name], mask, shape, packed=not self._is_on_device)
+            shares, packed = self._shares[name], not self._is_on_device
+            mask = self._process_group.share_mask(shares, mask, layer.shape, packed=packed)
         assert mask is not None
-        return mask
+        return masking.part_of(mask)
 
     @property
     def handled_in(self) -> str:
@@ -125,9 +131,12 @@ class Refresher:
             self._start(shares)
         self.pending = Pending(step, pattern, time.monotonic())
         for layer in self._layers:
+            recorded = layer.masking.gradient
             if self._method.needs_gradient and not layer.masking.dense:
                 self._process_group.sum_gradient(layer)
             self._take(layer, step)
+            # The sum is that of the whole layer, and is not kept beside those of other layers.
+            layer.masking.gradient = recorded
         if self._worker is None:
             return
         self._snapshots.finish()
@@ -147,13 +156,14 @@ class Refresher:
         """Copy this rank's share of a layer."""
         own, name = self._own.get(layer.name), layer.name
         if len(self._shares[name]) > 1:
+            self._shardings[name] = layer.masking.sharding
             if own is not None:
-                self._snapshots.take(name, local(layer.weight.detach()), layer.masking.mask[own.first : own.last])
+                self._snapshots.take(name, local(layer.weight.detach()), local(layer.mask))
         elif own is not None or is_sharded(layer.weight):
             # Ranks gather a sharded weight together, one layer at a time.
-            values = self._values(layer, step)
+            values, mask = self._values(layer, step), layer.whole_mask()
             if own is not None:
-                self._snapshots.take(name, values, layer.masking.mask)
+                self._snapshots.take(name, values, mask)
 
     def poll(self) -> RefreshResponse | None:
         """Return the response if it has arrived, else None; never blocks."""

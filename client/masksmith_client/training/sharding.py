@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
 from torch import Tensor
 
 
@@ -18,18 +22,134 @@ def gathered(tensor: Tensor) -> Tensor:
     return sharded.full_tensor() if is_sharded(tensor) else tensor
 
 
+def gathered_mask(mask: Tensor) -> Tensor:
+    """Return the whole mask; one that is a DTensor is sent as bits, and all ranks must gather it together."""
+    sharding = sharding_of(mask)
+    return mask if sharding is None else sharding.gather(local(mask))
+
+
 def local(tensor: Tensor) -> Tensor:
     """Return the part of a tensor that this rank holds."""
     sharded: Any = tensor
     return sharded.to_local() if is_sharded(tensor) else tensor
 
 
-def as_sharded(mask: Tensor, weight: Tensor) -> Tensor:
-    """Return a mask on its weight's device, sharded as its weight is; each rank has the whole mask, so none is sent."""
-    on_device = mask if mask.device == weight.device else mask.to(weight.device)
-    if not is_sharded(weight):
+def as_sharded(whole: Tensor, like: Tensor) -> Tensor:
+    """Return a tensor on another's device, sharded as the other is; each rank has the whole one, so none is sent."""
+    on_device = whole if whole.device == like.device else whole.to(like.device)
+    if not is_sharded(like):
         return on_device
     from torch.distributed.tensor import distribute_tensor
 
-    sharded: Any = weight
+    sharded: Any = like
     return distribute_tensor(on_device, sharded.device_mesh, sharded.placements, src_data_rank=None)
+
+
+@dataclass(frozen=True)
+class Sharding:
+    """How a tensor is divided among ranks.
+
+    Attributes:
+        mesh: The `DeviceMesh` of the ranks.
+        placements: The placement along each of its dimensions.
+        shape: The shape of the whole tensor.
+    """
+
+    mesh: Any
+    placements: tuple[Any, ...]
+    shape: tuple[int, ...]
+
+    def is_that_of(self, tensor: Tensor) -> bool:
+        """Whether a tensor of the same shape is divided in this way."""
+        sharded: Any = tensor
+        return is_sharded(tensor) and self.mesh == sharded.device_mesh and self.placements == tuple(sharded.placements)
+
+    @property
+    def is_divided(self) -> bool:
+        """Whether ranks hold less than the whole tensor."""
+        return any(hasattr(each, "dim") and self.mesh.size(at) > 1 for at, each in enumerate(self.placements))
+
+    def part_of(self, whole: Tensor) -> Tensor:
+        """Return a copy of the part of a whole tensor that this rank holds."""
+        from torch.distributed.tensor import distribute_tensor
+
+        sharded: Any = distribute_tensor(whole, self.mesh, self.placements, src_data_rank=None)
+        return sharded.to_local().clone(memory_format=torch.contiguous_format)  # type: ignore[no-any-return]
+
+    def as_dtensor(self, part: Tensor) -> Tensor:
+        """Return the DTensor whose part on this rank is `part`."""
+        from torch.distributed.tensor import DTensor
+
+        shape, strides = torch.Size(self.shape), _strides(self.shape)
+        return DTensor.from_local(part, self.mesh, self.placements, run_check=False, shape=shape, stride=strides)
+
+    def gather(self, part: Tensor) -> Tensor:
+        """Return the whole mask from the part of each rank; all ranks must call it together.
+
+        Args:
+            part: This rank's part, bool. Its bits are sent, packed along the last axis that is not divided.
+        """
+        if not self.is_divided:
+            return part
+        divided = {each.dim % len(self.shape) for each in self.placements if hasattr(each, "dim")}
+        axis = next((axis for axis in reversed(range(len(self.shape))) if axis not in divided), None)
+        if axis is None:
+            return gathered(self.as_dtensor(part.to(torch.uint8))).bool()
+        shape = list(self.shape)
+        shape[axis] = -(-shape[axis] // 8)
+        packed = replace(self, shape=tuple(shape)).as_dtensor(_pack(part, axis))
+        return _unpack(gathered(packed), axis, self.shape[axis])
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Sharding:
+        # A copy of a model is on the same ranks.
+        return self
+
+
+def sharding_of(tensor: Tensor) -> Sharding | None:
+    """Return how a DTensor is divided among ranks; None for a plain tensor."""
+    sharded: Any = tensor
+    if not is_sharded(tensor):
+        return None
+    return Sharding(sharded.device_mesh, tuple(sharded.placements), tuple(tensor.shape))
+
+
+_shardings: dict[str, Sharding] = {}
+"""The shardings of this process, which graphs of `torch.compile` find by their keys."""
+
+
+def key_of(sharding: Sharding) -> str:
+    """Return the key of a sharding for `gather_mask`."""
+    key = next((key for key, each in _shardings.items() if each == sharding), str(len(_shardings)))
+    _shardings[key] = sharding
+    return key
+
+
+@torch.library.custom_op("masksmith::gather_mask", mutates_args=())
+def gather_mask(part: Tensor, key: str) -> Tensor:
+    """Return the whole mask from the parts of all ranks: one operation to `torch.compile`."""
+    return _shardings[key].gather(part)
+
+
+@gather_mask.register_fake
+def _whole_mask_of(part: Tensor, key: str) -> Tensor:
+    return part.new_empty(_shardings[key].shape)
+
+
+def _strides(shape: Sequence[int]) -> tuple[int, ...]:
+    return tuple(math.prod(shape[axis + 1 :]) for axis in range(len(shape)))
+
+
+def _pack(mask: Tensor, axis: int) -> Tensor:
+    """Pack a mask along an axis, eight entries a byte."""
+    entries = mask.movedim(axis, -1).to(torch.uint8)
+    padded = torch.nn.functional.pad(entries, (0, -entries.shape[-1] % 8))
+    places = torch.arange(8, dtype=torch.uint8, device=mask.device)
+    bits = padded.reshape(*padded.shape[:-1], padded.shape[-1] // 8, 8) << places
+    return bits.sum(-1, dtype=torch.uint8).movedim(-1, axis).contiguous()
+
+
+def _unpack(packed: Tensor, axis: int, count: int) -> Tensor:
+    """Unpack `count` entries along an axis."""
+    places = torch.arange(8, dtype=torch.uint8, device=packed.device)
+    bits = (packed.movedim(axis, -1).unsqueeze(-1) >> places) & 1
+    return bits.flatten(-2)[..., :count].bool().movedim(-1, axis).contiguous()

@@ -165,8 +165,11 @@ class Sparsifier:
 
     @property
     def masks(self) -> dict[str, Tensor]:
-        """The mask of each layer, by the name of its weight; True = kept."""
-        return {layer.name: self.method.kept(layer).clone() for layer in self._layers}
+        """The mask of each layer, by the name of its weight; True = kept.
+
+        Masks of sharded weights are gathered, so all ranks must read it.
+        """
+        return {layer.name: layer.whole_kept().clone() for layer in self._layers}
 
     def report(self) -> TrainingReport:
         """Return the state of all layers and the results of all refreshes."""
@@ -249,6 +252,8 @@ class Sparsifier:
 
     def state_dict(self, *, pruned: bool = False) -> dict[str, Any]:
         """Return masks, step and records, to be saved in a checkpoint with the model's state dict.
+
+        Masks of sharded weights are gathered, so all ranks must call it; each gets the whole state.
 
         Args:
             pruned: Whether to include the dense values of pruned entries, which `plain_state_dict` lacks.

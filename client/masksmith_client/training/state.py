@@ -41,14 +41,14 @@ def load_layers(layers: Iterable[MaskedLayer], state: Mapping[str, Any]) -> None
 
 def packed_mask(layer: MaskedLayer) -> dict[str, Any]:
     """Return a layer's mask as packed bits, with its shape and whether the layer is dense."""
-    bits = torch.from_numpy(pack(layer.masking.mask.cpu().numpy()))
+    bits = torch.from_numpy(pack(layer.whole_mask().cpu().numpy()))
     return {"shape": list(layer.shape), "dense": layer.masking.dense, "bits": bits}
 
 
 def restore_mask(layer: MaskedLayer, state: Mapping[str, Any]) -> None:
     """Set a layer's mask from the result of `packed_mask`."""
     mask = unpack(np.ascontiguousarray(state["bits"].cpu().numpy()), layer.shape)
-    layer.masking.mask.copy_(torch.from_numpy(mask))
+    layer.masking.mask.copy_(layer.masking.part_of(torch.from_numpy(mask)))
     layer.masking.dense = bool(state["dense"])
 
 

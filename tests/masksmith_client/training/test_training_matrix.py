@@ -35,6 +35,7 @@ QUICK = [
     (DECAY, False, "fsdp2", "eager", "masks first"),
     (THRESHOLDS, False, "fsdp2", "eager", "masks first"),
     (GROW, False, "fsdp2", "eager", "stack first"),
+    (GROW, True, "fsdp2", "eager", "stack first"),
     *((method, in_place, stack, "eager", order) for stack, method, in_place, order in REFUSED),
 ]
 
@@ -63,6 +64,18 @@ def check(cell, result):
     for name, value in single["state"].items():
         torch.testing.assert_close(result["state"][name], value, rtol=0, atol=1e-9)
         assert torch.equal(result["baked"][name], result["state"][name]), (cell, name)
+        assert result["copy"] is None or torch.equal(result["copy"][name], result["state"][name]), (cell, name)
+
+
+def check_bytes(cell, result, world):
+    """Each rank holds the masks of its own shards, also between a forward pass and its backward pass."""
+    _, in_place, stack, compiled, order, *_ = cell
+    whole = sum(mask.numel() for mask in result["masks"][0].values())
+    part = whole // world if stack == "fsdp2" else whole
+    assert result["held"] == [part] * STEPS, cell
+    if compiled == "eager":
+        saved = [whole if order == "masks first" else part] + [part] * (STEPS - 1)
+        assert result["saved"] == ([0] * STEPS if in_place else saved), cell
 
 
 def check_on_ranks(wanted, world, folder):
@@ -71,6 +84,8 @@ def check_on_ranks(wanted, world, folder):
     for results in ranks:
         for cell, result in zip(wanted, results, strict=True):
             check(cell, result)
+            if "refused" not in result:
+                check_bytes(cell, result, world)
     return {tuple(cell[:5]): [results[at].get("rows") for results in ranks] for at, cell in enumerate(wanted)}
 
 

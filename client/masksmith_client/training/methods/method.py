@@ -11,7 +11,8 @@ from torch import Tensor
 from masksmith.patterns import Pattern
 from masksmith_client._errors import InputError
 from masksmith_client.training.masked_layer import MaskedLayer
-from masksmith_client.training.masking import MaskedWeight, Masking
+from masksmith_client.training.masked_weight import MaskedWeight
+from masksmith_client.training.masking import Masking
 
 from .numbers import check_not_negative
 
@@ -43,7 +44,7 @@ class Method:
 
     def masked(self, weight: Tensor, masking: Masking) -> Tensor:
         """Return the masked weight."""
-        masked: Tensor = MaskedWeight.apply(weight, masking.mask_of(weight), masking.backward_rule)  # type: ignore[no-untyped-call]
+        masked: Tensor = MaskedWeight.apply(weight, *masking.part_for(weight), masking.backward_rule)  # type: ignore[no-untyped-call]
         return masked
 
     def gradient(self, gradient: Tensor, weight: Tensor, mask: Tensor) -> Tensor:
@@ -58,12 +59,17 @@ class Method:
         raise NotImplementedError
 
     def settle(self, layer: MaskedLayer, previous: Tensor | None) -> None:
-        """Modify a layer's weights after its mask has changed; `previous` is None after a dense phase."""
+        """Modify a layer's weights after its mask has changed.
+
+        Args:
+            layer: The layer.
+            previous: The part of the previous mask that this rank holds; None after a dense phase.
+        """
 
     @torch.no_grad()
     def kept(self, layer: MaskedLayer) -> Tensor:
-        """Return the mask of the entries that the layer computes with."""
-        return torch.ones_like(layer.masking.mask) if layer.masking.dense else layer.masking.mask
+        """Return the mask of the entries that the layer computes with, sharded as its weight is."""
+        return torch.ones_like(layer.weight, dtype=torch.bool) if layer.masking.dense else layer.mask
 
 
 def check_options(method: Method, pattern: Pattern, in_place: bool, hysteresis: float, scores: object) -> None:

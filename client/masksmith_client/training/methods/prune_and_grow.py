@@ -12,7 +12,6 @@ from torch import Tensor
 from masksmith.patterns import Pattern, TilePattern, Unstructured
 from masksmith_client._errors import InputError
 from masksmith_client.training.masked_layer import MaskedLayer
-from masksmith_client.training.sharding import as_sharded
 
 from .method import Method
 from .numbers import check_integer, check_share
@@ -68,7 +67,7 @@ class PruneAndGrow(Method):
             raise InputError(f"{layer.name!r} has no gradient to select by: refresh after a backward pass and step()")
         gradient = layer.masking.gradient.float().abs()
         candidates = gradient / gradient.max().clamp_min(torch.finfo(gradient.dtype).tiny)
-        survivors = self._survivors(weight.abs(), layer.masking.mask, step)
+        survivors = self._survivors(weight.abs(), layer.whole_mask(), step)
         return torch.where(survivors, torch.full_like(candidates, layer.survivor_score), candidates)
 
     @torch.no_grad()
@@ -76,7 +75,7 @@ class PruneAndGrow(Method):
         """Set grown entries to zero."""
         if previous is not None:
             grown = layer.masking.mask & ~previous
-            layer.weight.detach().masked_fill_(as_sharded(grown, layer.weight), 0.0)
+            layer.weight.detach().masked_fill_(layer.masking.as_weight(grown, layer.weight), 0.0)
 
     def _survivors(self, magnitudes: Tensor, mask: Tensor, step: int) -> Tensor:
         count = int(self.dropped_share(step) * int(mask.sum()))

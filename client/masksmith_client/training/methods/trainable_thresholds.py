@@ -10,8 +10,9 @@ from torch import Tensor
 
 from masksmith_client._errors import InputError
 from masksmith_client.training.masked_layer import MaskedLayer
+from masksmith_client.training.masked_weight import whole_for
 from masksmith_client.training.masking import Masking
-from masksmith_client.training.sharding import gathered, is_sharded
+from masksmith_client.training.sharding import as_sharded, gathered, gathered_mask, is_sharded
 
 from .method import Method
 from .numbers import check_not_negative
@@ -59,7 +60,7 @@ class TrainableThresholds(Method):
     def masked(self, weight: Tensor, masking: Masking) -> Tensor:
         """Return the weight with zeros where mask or thresholds prune."""
         # A text is a constant to torch.compile; a second float makes it a symbol, which backward rules cannot have.
-        arguments = (weight, _threshold(masking), masking.mask_of(weight), float(self._strength))
+        arguments = (weight, _threshold(masking), *masking.part_for(weight), float(self._strength))
         masked: Tensor = ThresholdedWeight.apply(*arguments)  # type: ignore[no-untyped-call]
         return masked
 
@@ -71,41 +72,43 @@ class TrainableThresholds(Method):
     @torch.no_grad()
     def settle(self, layer: MaskedLayer, previous: Tensor | None) -> None:
         """Reset the thresholds of a layer that is nearly empty."""
-        if self.kept(layer).float().mean() < MIN_DENSITY:
+        if gathered_mask(self.kept(layer)).float().mean() < MIN_DENSITY:
             _threshold(layer.masking).zero_()
 
     @torch.no_grad()
     def kept(self, layer: MaskedLayer) -> Tensor:
-        """Return the mask of the entries that mask and thresholds keep."""
+        """Return the mask of the entries that mask and thresholds keep, sharded as the weight is."""
+        if layer.masking.dense:
+            return super().kept(layer)
         above = layer.whole_weight().abs() > gathered(_threshold(layer.masking))
-        return super().kept(layer) if layer.masking.dense else layer.masking.mask & above
+        return layer.mask & as_sharded(above, layer.weight)
 
 
 class ThresholdedWeight(torch.autograd.Function):
     """`m * [|W| > t] * W` with the estimator's gradients for `W` and `t`."""
 
     @staticmethod
-    def forward(weight: Tensor, threshold: Tensor, mask: Tensor, strength: float) -> Tensor:
-        """Return `m * [|W| > t] * W`."""
-        return weight * (mask & (weight.abs() > threshold))
+    def forward(weight: Tensor, threshold: Tensor, mask: Tensor, key: str, strength: float) -> Tensor:
+        """Return `m * [|W| > t] * W`, with the mask as `Masking.part_for` returns it."""
+        return weight * (whole_for(weight, mask, key) & (weight.abs() > threshold))
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor, float], output: Tensor) -> None:
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor, str, float], output: Tensor) -> None:
         """Save what the backward pass needs; separate from `forward`, as `torch.func` requires."""
-        *tensors, ctx.strength = inputs
+        *tensors, ctx.key, ctx.strength = inputs
         ctx.save_for_backward(*tensors)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
         """Return the gradients of weight and threshold; the step function uses the estimator's derivative."""
         weight, threshold, mask = ctx.saved_tensors
         above = weight.abs() - threshold
-        masked_gradient = gradient * mask
+        masked_gradient = gradient * whole_for(weight, mask, ctx.key)
         step_gradient = masked_gradient * weight * _step_derivative(above)
         dims = tuple(range(1, weight.ndim))
         weight_gradient = masked_gradient * (above > 0) + step_gradient * weight.sign()
         threshold_gradient = -step_gradient.sum(dims, keepdim=True) - ctx.strength * torch.exp(-threshold)
-        return weight_gradient, threshold_gradient, None, None
+        return weight_gradient, threshold_gradient, None, None, None
 
 
 def _threshold(masking: Masking) -> Tensor:

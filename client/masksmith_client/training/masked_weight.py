@@ -1,0 +1,43 @@
+"""The product of mask and weight with the gradient rule of a method; a divided mask is gathered at each use."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .sharding import gather_mask
+
+Rule = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""Converts the gradient of the masked weight to that of the dense one, from gradient, weight and mask."""
+
+
+class MaskedWeight(torch.autograd.Function):
+    """`mask * weight` with a custom gradient rule; plain autograd would always multiply the gradient by the mask.
+
+    The mask is given as `Masking.part_for` returns it, and saved for the backward pass in this form, too.
+    """
+
+    @staticmethod
+    def forward(weight: Tensor, mask: Tensor, key: str, rule: Rule) -> Tensor:
+        """Return `mask * weight`."""
+        return weight * whole_for(weight, mask, key)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, str, Rule], output: Tensor) -> None:
+        """Save what the backward pass needs; separate from `forward`, as `torch.func` requires."""
+        weight, mask, ctx.key, ctx.rule = inputs
+        ctx.save_for_backward(weight, mask)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
+        """Apply the gradient rule; mask and rule have no gradient."""
+        weight, mask = ctx.saved_tensors
+        return ctx.rule(gradient, weight, whole_for(weight, mask, ctx.key)), None, None, None
+
+
+def whole_for(weight: Tensor, mask: Tensor, key: str) -> Tensor:
+    """Return the mask of a weight from what `Masking.part_for` returned."""
+    return gather_mask(mask, key).to(weight.device) if key else mask
