@@ -51,7 +51,7 @@ class SRSTE(Method):
     def gradient(self, gradient: Tensor, weight: Tensor, mask: Tensor) -> Tensor:
         """Return `g + decay * (1 - m) * W`."""
         # torch.compile treats a str as a constant. A float attribute that differs between two models becomes a symbol
-        # of the graph, which fails in the backward rule of an autograd function. With `alpha=` of torch.add, inductor of
+        # of the graph, which fails in the backward rule of an autograd function. With `alpha=` of torch.add, inductor in
         # torch 2.13 computes another gradient on CPUs.
         return gradient + weight * ~mask * float(self._decay_text)
 
