@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -54,15 +55,24 @@ class BlockPruning:
         """Whether a block is finished, so that a later run can continue."""
         return bool(self.finished.reports)
 
+    @property
+    def is_finished(self) -> bool:
+        """Whether all blocks are finished."""
+        return len(self.finished.reports) == len(self._blocks.modules)
+
     def run(self, batches: list[dict[str, Any]]) -> None:
-        """Prune the unfinished blocks.
+        """Prune the unfinished blocks; then the activations are removed.
 
         Raises:
             PruningError: As `prune_streamed` does.
             OSError: If a file cannot be written.
         """
-        if len(self.finished.reports) == len(self._blocks.modules):
-            return
+        activations = self._folder / "activations"
+        if not self.is_finished:
+            self._prune(batches, activations)
+        shutil.rmtree(activations, ignore_errors=True)
+
+    def _prune(self, batches: list[dict[str, Any]], activations: Path) -> None:
         from masksmith.model_pruning import prune_streamed
 
         layouts = {each.name: str(each.layout) for each in self._choice.masked}
@@ -72,7 +82,7 @@ class BlockPruning:
                 self._skeleton.model,
                 batches,
                 self,
-                self._folder / "activations",
+                activations,
                 patterns,
                 options=self._options(),
                 finished=len(self.finished.reports),

@@ -32,6 +32,7 @@ def block_solver(
 
     Raises:
         InputError: If a package is missing, the text is too short, or the model does not have a tensor.
+        OSError: When it is first used, if the disk is too small.
     """
     masksmith = library()
     missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
@@ -40,6 +41,7 @@ def block_solver(
     from masksmith.model_pruning import find_blocks
 
     from .calibration_batches import calibration_batches
+    from .disk_space import space_of
     from .run import BlockPruning
     from .skeleton import Skeleton
     from .stored_parts import stored_parts
@@ -50,6 +52,7 @@ def block_solver(
     _check_dtypes(choice, method)
     parts = stored_parts(skeleton, choice.masked)
     batches = calibration_batches(checkpoint, method, skeleton.model, trust_remote_code=trust_remote_code)
+    space = space_of(checkpoint, choice, skeleton.model, batches, is_updated=method.update is not None)
     folder = output.resolve() / BLOCKS_NAME
 
     def solve(tensors: Iterator[TensorToSolve]) -> Generator[SolvedTensor]:
@@ -58,6 +61,8 @@ def block_solver(
             return
         with as_input_errors(masksmith.MasksmithError):
             pruning = BlockPruning(skeleton, blocks, choice, method, parts, folder, threads)
+            if not pruning.is_finished:
+                space.check(output.resolve(), folder)
             try:
                 pruning.run(batches)
             except Exception:  # after an interruption, the captured batches are kept
