@@ -19,6 +19,10 @@ from masksmith_wire.quantities import size_text
 from .skeleton import TORCH_DTYPES
 
 FLOAT_BYTES = 4
+REPORT_BYTES = 4096
+"""Of each tensor, at most: its part of reports, records and headers."""
+FILE_BYTES = 4096
+"""Of each file, at most: its header, and what is free in its last page."""
 ACTIVATION_SETS = 5
 """The inputs of the first block, and the dense and the pruned model's activations before and after a block."""
 
@@ -42,22 +46,22 @@ class Space:
         """Most bytes at one time."""
         return self.blocks + max(self.activations, self.output)
 
-    def check(self, output: Path, work: Path) -> None:
-        """Refuse to start if the files do not fit on the disk beside those that an earlier run has written.
+    def check(self, output: Path) -> None:
+        """Refuse to start if the files do not fit on the disk, beside those that an earlier run has written.
 
         Args:
-            output: The output.
-            work: Its folder of activations and finished blocks.
+            output: The output, which need not exist.
 
         Raises:
             OSError: Naming the directory, the bytes that are needed, and what for.
         """
-        written = sum(file.stat().st_size for file in work.rglob("*") if file.is_file())
+        written = sum(file.stat().st_size for file in output.rglob("*") if file.is_file())
+        existing = next(folder for folder in (output, *output.parents) if folder.exists())
         purpose = (
             f"for activations {size_text(self.activations)}, which fewer --calibration-windows reduce, for finished "
             f"blocks {size_text(self.blocks)}, and then for the output {size_text(self.output)}"
         )
-        check_space(output, self.largest - written, purpose)
+        check_space(existing, self.largest - written, purpose)
 
 
 def space_of(
@@ -77,7 +81,8 @@ def space_of(
     weights = sum(math.prod(each.shape) * int(getattr(torch, TORCH_DTYPES[each.dtype]).itemsize) for each in updated)
     files = sum(header.file_bytes for header in checkpoint.headers.values())
     activations = sum(_batch_bytes(model.config, *batch["input_ids"].shape) for batch in batches)
-    return Space(activations, masks + weights, files + masks)
+    reports = REPORT_BYTES * len(choice.masked)
+    return Space(activations, masks + weights + reports, files + masks + reports)
 
 
 def _batch_bytes(config: Any, windows: int, tokens: int) -> int:
@@ -87,7 +92,12 @@ def _batch_bytes(config: Any, windows: int, tokens: int) -> int:
     heads = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
     activations = ACTIVATION_SETS * FLOAT_BYTES * windows * tokens * int(text.hidden_size)
     positions = 2 * FLOAT_BYTES * kinds * tokens * int(heads)
-    return activations + positions + kinds * windows * tokens * tokens * _mask_bytes(text)
+    return (
+        activations
+        + FILE_BYTES * (ACTIVATION_SETS + 1)
+        + positions
+        + kinds * windows * tokens * tokens * _mask_bytes(text)
+    )
 
 
 def _mask_bytes(config: Any) -> int:

@@ -14,7 +14,7 @@ from masksmith_client.checkpoints.choice import Choice
 from masksmith_client.checkpoints.prune_method import PruneMethod
 from masksmith_client.checkpoints.solved import Solve, SolvedTensor, TensorToSolve
 from masksmith_client.cli.local import library
-from masksmith_wire.output_names import BLOCKS_NAME
+from masksmith_wire.output_names import BLOCKS_NAME, RECORD_NAME
 
 PACKAGES = ("torch", "transformers", "accelerate")
 
@@ -32,7 +32,7 @@ def block_solver(
 
     Raises:
         InputError: If a package is missing, the text is too short, or the model does not have a tensor.
-        OSError: When it is first used, if the disk is too small.
+        OSError: If the disk is too small.
     """
     masksmith = library()
     missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
@@ -52,17 +52,23 @@ def block_solver(
     _check_dtypes(choice, method)
     parts = stored_parts(skeleton, choice.masked)
     batches = calibration_batches(checkpoint, method, skeleton.model, trust_remote_code=trust_remote_code)
-    space = space_of(checkpoint, choice, skeleton.model, batches, is_updated=method.update is not None)
     folder = output.resolve() / BLOCKS_NAME
+    is_updated = method.update is not None
+    space = space_of(checkpoint, choice, skeleton.model, batches, is_updated=is_updated)
+
+    def new_pruning() -> BlockPruning:
+        return BlockPruning(skeleton, blocks, choice, method, parts, folder, threads)
+
+    with as_input_errors(masksmith.MasksmithError):
+        if not (folder.with_name(RECORD_NAME).exists() or new_pruning().is_finished):
+            space.check(folder.parent)
 
     def solve(tensors: Iterator[TensorToSolve]) -> Generator[SolvedTensor]:
         first = next(tensors, None)
         if first is None:
             return
         with as_input_errors(masksmith.MasksmithError):
-            pruning = BlockPruning(skeleton, blocks, choice, method, parts, folder, threads)
-            if not pruning.is_finished:
-                space.check(output.resolve(), folder)
+            pruning = new_pruning()
             try:
                 pruning.run(batches)
             except Exception:  # after an interruption, the captured batches are kept
