@@ -203,8 +203,13 @@ def prefix_digest(file: Path, stop: int) -> str:
     return str(hasher.hexdigest())
 
 
-def check_space(output: Path, needed: int) -> None:
+def check_space(output: Path, needed: int, purpose: str = "") -> None:
     """Refuse to start if the output does not fit on the disk.
+
+    Args:
+        output: The output.
+        needed: Bytes that are to be written.
+        purpose: What they are needed for, for the message.
 
     Raises:
         OSError: Naming the directory.
@@ -212,4 +217,5 @@ def check_space(output: Path, needed: int) -> None:
     with named_errors(output):
         free = shutil.disk_usage(output).free
         if free < needed:
-            raise OSError(28, f"no space: {size_text(needed)} are to be written, and {size_text(free)} are free")
+            message = f"no space: {size_text(needed)} are to be written, and {size_text(free)} are free"
+            raise OSError(28, f"{message}: {purpose}" if purpose else message)

@@ -9,6 +9,7 @@ from masksmith._lazy import EXTRAS, attach
 if TYPE_CHECKING:
     from .blocks import BlockList as BlockList, find_blocks as find_blocks
     from .options import Options as Options
+    from .parts import Part as Part
     from .report import BlockReport as BlockReport, PrunedModel as PrunedModel, WeightReport as WeightReport
     from .streamed import BlockSource as BlockSource, Progress as Progress, prune_streamed as prune_streamed
     from .tensor_files import read_tensors as read_tensors, write_tensors as write_tensors
@@ -20,6 +21,7 @@ __all__, __getattr__, __dir__ = attach(
     {
         "blocks": ("BlockList", "find_blocks"),
         "options": ("Options",),
+        "parts": ("Part",),
         "report": ("BlockReport", "PrunedModel", "WeightReport"),
         "streamed": ("BlockSource", "Progress", "prune_streamed"),
         "tensor_files": ("read_tensors", "write_tensors"),

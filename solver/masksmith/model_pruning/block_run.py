@@ -91,6 +91,6 @@ class BlockRun:
             for name in list(watcher.statistics):
                 statistics = watcher.statistics.pop(name)
                 reports[name] = prune_weight(statistics, self._options)
-                self._on_weight(statistics.weight.parameter.numel())
+                self._on_weight(statistics.weight.tensor.numel())
                 del statistics
         return reports

@@ -55,4 +55,4 @@ def _memory_of(rows: torch.Tensor) -> tuple[object, ...]:
 
 def _kind(weight: BlockWeight) -> object:
     """Return a key that the weights of all experts of one kind share; for other weights, the name."""
-    return re.sub(r"\d+", "#", weight.name) if weight.is_expert else weight.name
+    return re.sub(r"(?<=\.)\d+(?=\.)", "#", weight.name) if weight.is_expert else weight.name

@@ -41,28 +41,28 @@ def prune_weight(statistics: WeightStatistics, options: Options) -> WeightReport
         MasksmithError: As scores, solver and update do.
     """
     weight, scarce = statistics.weight, statistics.scarce(options.min_tokens)
-    parameter = weight.parameter.detach()
+    dense = weight.tensor
     gram = statistics.without_data(scarce)
     solution = solve(
-        _scores(weight, parameter, gram, options), weight.pattern,
+        _scores(weight, dense, gram, options), weight.pattern,
         layout=weight.layout, threads=options.threads, name=weight.name, keep_duals=options.update == "admm",
     )  # fmt: skip
-    mask, values = solution.mask, parameter * solution.mask
-    masked_error = _error(statistics, parameter, values)
+    mask, values = solution.mask, dense * solution.mask
+    masked_error = _error(statistics, dense, values)
     update: Any = None
     update_options: dict[str, Any] = {"threads": options.threads, "name": weight.name, **options.update_options}
     if options.update is not None:
         solution, update = update_by_layout(
-            weight.layout, options.update, parameter, gram, solution, pattern=weight.pattern, **update_options
+            weight.layout, options.update, dense, gram, solution, pattern=weight.pattern, **update_options
         )
         mask, values = solution.mask, update.weight
     report = WeightReport(
         weight.name, str(weight.pattern), mask, tuple(statistics.tokens), masked_error,
-        _error(statistics, parameter, values), statistics.squares(weight.layout.matrices(parameter)), _proof(solution),
+        _error(statistics, dense, values), statistics.squares(weight.layout.matrices(dense)), _proof(solution),
         {weight.matrix_name(matrix): reason for matrix, reason in scarce.items()}, statistics.silent_inputs(),
         0.0 if update is None else update.stats["update_s"],
     )  # fmt: skip
-    weight.parameter.data.copy_(values)
+    weight.tensor.copy_(values)
     return report
 
 

@@ -24,6 +24,7 @@ from .blocks import BlockList, find_blocks
 from .capture import capture, prepared
 from .captured import CapturedOnDisk
 from .options import Options
+from .parts import Part
 from .report import BlockReport
 from .skipping import skipping
 from .weights import BlockWeight, weights_of
@@ -79,6 +80,7 @@ def prune_streamed(
     layers: Globs = None,
     exclude: Globs = None,
     layouts: Mapping[str, str] | None = None,
+    parts: Mapping[str, Part] | None = None,
     on_progress: Callable[[Progress], None] = lambda progress: None,
 ) -> None:
     """Prune a model whose weights are on the meta device, one block at a time.
@@ -99,6 +101,8 @@ def prune_streamed(
         layers: As for `prune`.
         exclude: As for `prune`.
         layouts: As for `prune`.
+        parts: Weights that are parts of parameters, by name: each is pruned under its own name, with statistics of its
+            own. The other entries of these parameters stay dense.
         on_progress: Called after each batch and each weight.
 
     Raises:
@@ -106,7 +110,8 @@ def prune_streamed(
         OSError: If a file cannot be written.
     """
     block_list = find_blocks(model, blocks)
-    chosen = weights_of(model, block_list, TensorPatterns.of(pattern), layers=layers, exclude=exclude, layouts=layouts)
+    patterns = TensorPatterns.of(pattern)
+    chosen = weights_of(model, block_list, patterns, layers=layers, exclude=exclude, layouts=layouts, parts=parts)
     with prepared(model):
         captured = CapturedOnDisk(folder / CALLS, block_list)
         _capture(model, block_list, batches, source, captured, on_progress)
@@ -159,7 +164,7 @@ class _Blocks:
     ) -> None:
         self._model, self._blocks, self._weights, self._captured = model, blocks, weights, captured
         self._source, self._folder, self._options, self._on_progress = source, folder, options, on_progress
-        self._entries = [sum(weight.parameter.numel() for weight in group) for group in weights]
+        self._entries = [sum(weight.tensor.numel() for weight in group) for group in weights]
         self._done, self._current = 0, ""
 
     def run(self, finished: int) -> None:
@@ -183,7 +188,10 @@ class _Blocks:
             gc.collect()
 
     def _loaded(self, number: int) -> list[BlockWeight]:
-        return [replace(weight, parameter=self._model.get_parameter(weight.name)) for weight in self._weights[number]]
+        return [
+            replace(weight, parameter=self._model.get_parameter(weight.parameter_name))
+            for weight in self._weights[number]
+        ]
 
     def _activations(self, place: int, kind: str) -> Activations:
         return OnDisk(self._after(place) / kind)

@@ -19,6 +19,8 @@ from .options import Options
 from .weights import BlockWeight
 
 Tensor = torch.Tensor
+Trained = tuple[torch.nn.Parameter, Tensor]
+"""A parameter, and a mask of the entries that are tuned."""
 
 
 @dataclass(frozen=True)
@@ -65,28 +67,42 @@ def tune(
         return None
     started = time.perf_counter()
     before = step.run(inputs, target=target)
-    copies = [weight.parameter.detach().clone() for weight in weights]
-    with _trained(weights) as parameters:
-        _descend(step, parameters, masks, inputs, target, options)
+    trained = _trained_parameters(weights, masks)
+    copies = [parameter.detach().clone() for parameter, _ in trained]
+    with _requiring_gradients([parameter for parameter, _ in trained]):
+        _descend(step, trained, inputs, target, options)
     after = step.run(inputs, target=target)
     if after > before:
         after = before
-        for weight, copy in zip(weights, copies, strict=True):
-            weight.parameter.data.copy_(copy)
+        for (parameter, _), copy in zip(trained, copies, strict=True):
+            parameter.data.copy_(copy)
     return Tuning(options.tune_steps, before, after, time.perf_counter() - started)
+
+
+def _trained_parameters(weights: Sequence[BlockWeight], masks: Sequence[Tensor]) -> list[Trained]:
+    """Return the parameters of weights, with masks of the entries that are kept; entries in no weight stay fixed."""
+    trained: dict[int, Trained] = {}
+    for weight, mask in zip(weights, masks, strict=True):
+        parameter = weight.parameter
+        own = torch.as_tensor(mask, device=parameter.device)
+        if weight.part is None:
+            trained[id(parameter)] = parameter, own
+            continue
+        _, kept = trained.setdefault(id(parameter), (parameter, torch.zeros_like(parameter, dtype=torch.bool)))
+        weight.part.view(kept).copy_(own)
+    return list(trained.values())
 
 
 def _descend(
     step: BlockStep,
-    parameters: Sequence[Tensor],
-    masks: Sequence[Tensor],
+    trained: Sequence[Trained],
     inputs: Activations,
     target: Activations,
     options: Options,
 ) -> None:
-    optimiser = torch.optim.Adam(
-        [{"params": [each], "lr": _rate(each, options)} for each in parameters], betas=(0.9, 0.95)
-    )
+    parameters = [parameter for parameter, _ in trained]
+    groups = [{"params": [parameter], "lr": _rate(parameter, kept, options)} for parameter, kept in trained]
+    optimiser = torch.optim.Adam(groups, betas=(0.9, 0.95))
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimiser, lambda number: 0.5 * (1 + math.cos(math.pi * number / options.tune_steps))
     )
@@ -95,29 +111,28 @@ def _descend(
         outputs = step.call(batch).run(step.block, inputs.read(batch), step.name)
         difference, energy = step.squared_norms(batch, outputs, target.read(batch))
         gradients = torch.autograd.grad(difference / energy.clamp(min=torch.finfo(energy.dtype).tiny), parameters)
-        for parameter, gradient, mask in zip(parameters, gradients, masks, strict=True):
+        for (parameter, kept), gradient in zip(trained, gradients, strict=True):
             if not bool(torch.isfinite(gradient).all()):
                 raise PruningError(f"a gradient of its tuning contains NaN or infinity in batch {batch}", step.name)
-            parameter.grad = gradient * mask.to(gradient.device)
+            parameter.grad = gradient * kept
         optimiser.step()
         schedule.step()
 
 
-def _rate(parameter: Tensor, options: Options) -> float:
-    kept = parameter.detach()[parameter.detach() != 0]
-    return options.tune_rate * float(kept.square().mean().sqrt()) if len(kept) else options.tune_rate
+def _rate(parameter: Tensor, kept: Tensor, options: Options) -> float:
+    values = parameter.detach()[kept & (parameter.detach() != 0)]
+    return options.tune_rate * float(values.square().mean().sqrt()) if len(values) else options.tune_rate
 
 
 @contextmanager
-def _trained(weights: Sequence[BlockWeight]) -> Iterator[list[Tensor]]:
-    """Enable gradients of the weights within the context."""
-    parameters: list[Tensor] = [weight.parameter for weight in weights]
+def _requiring_gradients(parameters: Sequence[Tensor]) -> Iterator[None]:
+    """Enable gradients of parameters within the context."""
     before = [each.requires_grad for each in parameters]
     try:
         for each in parameters:
             each.requires_grad_(True)
         with torch.enable_grad():
-            yield parameters
+            yield
     finally:
         for each, required in zip(parameters, before, strict=True):
             each.grad = None

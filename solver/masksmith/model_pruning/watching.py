@@ -38,7 +38,7 @@ class BlockWatcher:
         self._batch, self._token_mask = 0, cast("Tensor | None", None)
         self._rerunning = False
         self._awaiting_rerun: set[str] = set()
-        self._rerun = {weight.name: _child(weight.name, prefix) for weight in weights if weight.is_expert}
+        self._rerun = {weight.name: _child(weight.parameter_name, prefix) for weight in weights if weight.is_expert}
         self._children = {path: block.get_submodule(path) for path in self._rerun.values()}
         self._prefix = prefix
 

@@ -14,6 +14,7 @@ from masksmith.patterns import Pattern, TensorPatterns
 from masksmith.patterns.matching import Globs
 
 from .blocks import BlockList
+from .parts import Part
 
 Module = torch.nn.Module
 DTYPES = {torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
@@ -22,24 +23,37 @@ PARAMETRIZED = "its layer is parametrized, so its values are computed again; rem
 
 @dataclass(frozen=True, eq=False)
 class BlockWeight:
-    """A parameter of a block that is pruned.
+    """A parameter of a block, or a part of one, that is pruned.
 
     Attributes:
-        name: Its name in the model.
+        name: Its name; that of the parameter, unless it is a part.
         parameter: The parameter.
         layout: How it is made of matrices.
         pattern: Pattern of each matrix.
+        part: Where it is in the parameter; None if it is all of it.
     """
 
     name: str
     parameter: torch.nn.Parameter
     layout: Layout
     pattern: Pattern
+    part: Part | None = None
+
+    @property
+    def tensor(self) -> torch.Tensor:
+        """Its values, in the memory of the parameter."""
+        values = self.parameter.detach()
+        return values if self.part is None else self.part.view(values)
+
+    @property
+    def parameter_name(self) -> str:
+        """Name of the parameter in the model."""
+        return self.name if self.part is None else self.part.parameter
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Shape of the parameter."""
-        return tuple(self.parameter.shape)
+        """Its shape."""
+        return tuple(self.tensor.shape)
 
     @property
     def stack(self) -> tuple[int, ...]:
@@ -109,6 +123,7 @@ def weights_of(
     layers: Globs = None,
     exclude: Globs = None,
     layouts: Mapping[str, str] | None = None,
+    parts: Mapping[str, Part] | None = None,
 ) -> BlockWeights:
     """Choose the weights to prune.
 
@@ -119,12 +134,15 @@ def weights_of(
         layers: As for `calibrate`.
         exclude: Names or globs of weights that stay dense.
         layouts: Axes by name, where names and modules do not show them.
+        parts: Weights that are parts of parameters, by name, instead of these parameters.
 
     Raises:
-        PruningError: If a name or glob matches nothing, a weight named exactly cannot be pruned, or none is selected.
+        PruningError: If a name or glob matches nothing, a weight named exactly cannot be pruned, none is selected, or a
+            part is not within a parameter.
     """
-    parameters = dict(model.named_parameters())
-    candidates = _candidates(model, blocks, parameters, layouts or {})
+    parts = parts or {}
+    places = _places(model, parts)
+    candidates = _candidates(model, blocks, places, layouts or {})
     assigned = patterns.assign([candidate.name for candidate in candidates])
     try:
         selection = select(candidates, assigned, layers, exclude, noun="weight")
@@ -140,28 +158,57 @@ def weights_of(
     for name in selection.chosen:
         layout = by_name[name].layout
         assert layout is not None
-        parameter = parameters[name]
-        weight = BlockWeight(name, parameter, layout, assigned[name])
+        parameter = places[name].parameter
+        weight = BlockWeight(name, parameter, layout, assigned[name], parts.get(name))
         by_block[number_of[id(parameter)]].append(weight)
-    return BlockWeights(by_block, {name: reason for name, reason in reasons.items() if parameters[name].ndim >= 2})
+    return BlockWeights(by_block, {name: reason for name, reason in reasons.items() if len(places[name].shape) >= 2})
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a weight is: its parameter, the module that has this, and the weight's shape."""
+
+    parameter: torch.nn.Parameter
+    module: Module
+    shape: tuple[int, ...]
+
+
+def _places(model: Module, parts: Mapping[str, Part]) -> dict[str, _Place]:
+    """Return the places of all parameters by name, with parts instead of the parameters that have them.
+
+    Raises:
+        PruningError: If a part is not within a parameter of the model.
+    """
+    parameters = dict(model.named_parameters())
+    in_parts = {part.parameter for part in parts.values()}
+    places = {
+        name: _Place(parameter, model.get_submodule(_owner(name)), tuple(parameter.shape))
+        for name, parameter in parameters.items()
+        if name not in in_parts
+    }
+    for name, part in parts.items():
+        if part.parameter not in parameters or not part.fits(parameters[part.parameter].numel()):
+            raise PruningError(f"it is not within a parameter {part.parameter!r} of the model; correct its part", name)
+        module = model.get_submodule(_owner(part.parameter))
+        places[name] = _Place(parameters[part.parameter], module, part.shape)
+    return places
 
 
 def _candidates(
-    model: Module, blocks: BlockList, parameters: Mapping[str, torch.nn.Parameter], layouts: Mapping[str, str]
+    model: Module, blocks: BlockList, places: Mapping[str, _Place], layouts: Mapping[str, str]
 ) -> list[Candidate]:
-    owners = {name: model.get_submodule(_owner(name)) for name in parameters}
     number_of = _numbers(blocks)
     candidates = [
         Candidate(
             name,
-            tuple(parameter.shape),
-            DTYPES.get(parameter.dtype, str(parameter.dtype)),
+            place.shape,
+            DTYPES.get(place.parameter.dtype, str(place.parameter.dtype)),
             aliases=(name.removesuffix(".weight"),) if name.endswith(".weight") else (),
-            layout=Layout(("in", "out"), rule="model") if is_conv1d(owners[name]) and parameter.ndim == 2 else None,
+            layout=Layout(("in", "out"), rule="model") if is_conv1d(place.module) and len(place.shape) == 2 else None,
             may_be_convolution=False,
-            unsupported_reason=_unsupported_reason(parameter, owners[name], blocks, number_of),
+            unsupported_reason=_unsupported_reason(place, blocks, number_of),
         )
-        for name, parameter in parameters.items()
+        for name, place in places.items()
     ]
     to_dict = getattr(getattr(model, "config", None), "to_dict", None)
     settings = None if to_dict is None else to_dict()
@@ -175,16 +222,15 @@ def _without_blocks_role(candidate: Candidate) -> Candidate:
     return replace(candidate, dense_by_default=None) if is_named_outside else candidate
 
 
-def _unsupported_reason(
-    parameter: torch.nn.Parameter, owner: Module, blocks: BlockList, number_of: Mapping[int, int]
-) -> str | None:
-    if id(parameter) not in number_of:
+def _unsupported_reason(place: _Place, blocks: BlockList, number_of: Mapping[int, int]) -> str | None:
+    if id(place.parameter) not in number_of:
         return f"outside the blocks {blocks.path!r}"
-    if parameter.ndim < 2:
+    if len(place.shape) < 2:
         return "fewer than two dimensions"
-    if type(owner).__name__ in ("ParametrizationList",) or type(owner).__name__.startswith("Parametrized"):
+    class_name = type(place.module).__name__
+    if class_name == "ParametrizationList" or class_name.startswith("Parametrized"):
         return PARAMETRIZED
-    if isinstance(owner, torch.nn.modules.conv._ConvNd):
+    if isinstance(place.module, torch.nn.modules.conv._ConvNd):
         return "a convolution, which is not pruned block by block"
     return None
 

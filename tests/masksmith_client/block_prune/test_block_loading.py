@@ -4,17 +4,10 @@ import pytest
 import torch
 import transformers
 from support.causal_models import causal_model
-from support.language_models import WORDS, prune_command, save_llama, save_tokenizer, write_text
+from support.language_models import save_llama, save_tokenizer
 
-import masksmith as ms
 from masksmith_client.checkpoints.checkpoint import Checkpoint
-from masksmith_client.cli.app import run
 from masksmith_client.cli.block_prune.skeleton import Skeleton
-
-
-@pytest.fixture(scope="module")
-def text(tmp_path_factory):
-    return write_text(tmp_path_factory.mktemp("text") / "text.txt")
 
 
 def save(kind, folder):
@@ -53,21 +46,3 @@ def assert_equal(model, expected, names):
     assert names
     for name in names:
         assert torch.equal(model.get_parameter(name), expected.get_parameter(name)), name
-
-
-def test_experts_that_are_stored_one_by_one_may_stay_dense(text, tmp_path):
-    folder = save("mixtral", tmp_path / "mixtral")
-    assert run(prune_command(folder, tmp_path / "out", text, "--exclude", "*experts*", tokens=48)) == 0
-    expected = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-    ids = torch.tensor([WORDS.index(word) for word in text.read_text().split()[:480]]).reshape(10, 48)
-    ms.prune(expected, [{"input_ids": part} for part in ids.split(8)], "2:4", exclude="*experts*", update=None)
-    result = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "out", dtype=torch.float32)
-    for name, parameter in expected.named_parameters():
-        assert torch.equal(result.get_parameter(name), parameter), name
-
-
-def test_experts_that_are_stored_one_by_one_are_refused_by_name(text, tmp_path, capsys):
-    assert run(prune_command(save("mixtral", tmp_path / "mixtral"), tmp_path / "out", text)) == 2
-    printed = " ".join(capsys.readouterr().err.split())
-    assert "'model.layers.0.block_sparse_moe.experts.0.w1.weight' is not a parameter of the loaded model" in printed
-    assert not (tmp_path / "out").exists()

@@ -6,7 +6,8 @@ import subprocess
 import sys
 
 import pytest
-from support.language_models import prune_command, save_llama, write_text
+from support.causal_models import causal_model
+from support.language_models import prune_command, save_llama, save_tokenizer, write_text
 
 from masksmith.model_pruning import block_run
 from masksmith_client.cli.app import run
@@ -123,3 +124,22 @@ def test_a_run_that_is_killed_elsewhere_gives_the_same_bits(model, text, tmp_pat
     killed(command(model, output, text), 1, part)
     assert run(command(model, output, text)) == 0
     assert contents(output) == contents(whole)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["mixtral", "gpt_oss"])
+def test_a_killed_run_on_experts_with_all_options_gives_the_same_bits(kind, text, tmp_path):
+    model, whole, output = tmp_path / "model", tmp_path / "whole", tmp_path / "out"
+    causal_model(kind).save_pretrained(model, max_shard_size="40KB")
+    save_tokenizer(model)
+    options = (*UPDATE, "--order", "sequential", "--tune-steps", "6")
+    assert run(prune_command(model, whole, text, *options, windows=24)) == 0
+    killed(prune_command(model, output, text, *options, windows=24), 2, "/block-0")
+    assert run(prune_command(model, output, text, *options, windows=24)) == 0
+    assert contents(output) == contents(whole)
+    report = json.loads((output / "masksmith-blocks.json").read_text())
+    for block in report["blocks"]:
+        assert block["tuning"]["error_after"] < block["tuning"]["error_before"]
+        experts = [weight for weight in block["weights"] if "experts" in weight["name"]]
+        assert len(experts) == {"mixtral": 12, "gpt_oss": 2}[kind]
+        assert all(weight["error"] < weight["masked_error"] for weight in experts)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -16,6 +17,9 @@ from masksmith_client.checkpoints.solved import SolvedTensor
 from masksmith_wire.masks import pack, unpack
 
 from .skeleton import TORCH_DTYPES
+
+if TYPE_CHECKING:
+    from masksmith.model_pruning import Part
 
 MASK_SUFFIX = "/mask"
 REPORT_KEY = "report"
@@ -28,15 +32,16 @@ class FinishedBlocks:
         folder: The folder.
         choice: Which tensors are pruned, and how.
         method: Scores and update.
+        parts: Tensors that the model has as parts of parameters.
 
     Attributes:
         reports: The blocks' reports, as JSON.
     """
 
-    def __init__(self, folder: Path, choice: Choice, method: PruneMethod) -> None:
+    def __init__(self, folder: Path, choice: Choice, method: PruneMethod, parts: Mapping[str, Part]) -> None:
         from masksmith.model_pruning import read_tensors
 
-        self._folder, self._choice, self._method = folder, choice, method
+        self._folder, self._choice, self._method, self._parts = folder, choice, method, parts
         self.reports: list[dict[str, Any]] = []
         while self._path(len(self.reports)).exists():
             self.reports.append(json.loads(read_tensors(self._path(len(self.reports)), ())[1][REPORT_KEY]))
@@ -54,9 +59,15 @@ class FinishedBlocks:
             tensors[weight.name + MASK_SUFFIX] = torch.from_numpy(pack(np.asarray(weight.mask)))
             if self._method.update is not None:
                 dtype = getattr(torch, TORCH_DTYPES[self._choice.tensors[weight.name].dtype])
-                tensors[weight.name] = model.get_parameter(weight.name).detach().to(dtype)
+                tensors[weight.name] = self._values(model, weight.name).to(dtype)
         write_tensors(self._path(position), tensors, {REPORT_KEY: json.dumps(report.as_dict())})
         self.reports.append(report.as_dict())
+
+    def _values(self, model: Any, name: str) -> torch.Tensor:
+        part = self._parts.get(name)
+        if part is None:
+            return cast(torch.Tensor, model.get_parameter(name).detach())
+        return part.view(model.get_parameter(part.parameter).detach())
 
     def read(self, chosen: ChosenTensor) -> SolvedTensor:
         """Read mask, weights and proof of a tensor."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from masksmith_client._progress import Bar
 from masksmith_client.checkpoints.choice import Choice
@@ -12,6 +14,9 @@ from masksmith_client.checkpoints.prune_method import PruneMethod
 from .finished_blocks import FinishedBlocks
 from .report_files import write_report
 from .skeleton import Skeleton
+
+if TYPE_CHECKING:
+    from masksmith.model_pruning import Part
 
 
 class BlockPruning:
@@ -22,6 +27,7 @@ class BlockPruning:
         blocks: Its blocks.
         choice: What is done with each tensor.
         method: Scores, update, and options of pruning block by block.
+        parts: Tensors that the model has as parts of parameters.
         folder: Folder of finished blocks and of activations, in the output.
         threads: Threads of solvers and updates.
 
@@ -35,12 +41,13 @@ class BlockPruning:
         blocks: Any,
         choice: Choice,
         method: PruneMethod,
+        parts: Mapping[str, Part],
         folder: Path,
         threads: int | None,
     ) -> None:
         self._skeleton, self._blocks, self._choice, self._method = skeleton, blocks, choice, method
-        self._folder, self._threads = folder, threads
-        self.finished = FinishedBlocks(folder, choice, method)
+        self._parts, self._folder, self._threads = parts, folder, threads
+        self.finished = FinishedBlocks(folder, choice, method, parts)
         self._progress = _ProgressBar()
 
     @property
@@ -48,15 +55,24 @@ class BlockPruning:
         """Whether a block is finished, so that a later run can continue."""
         return bool(self.finished.reports)
 
+    @property
+    def is_finished(self) -> bool:
+        """Whether all blocks are finished."""
+        return len(self.finished.reports) == len(self._blocks.modules)
+
     def run(self, batches: list[dict[str, Any]]) -> None:
-        """Prune the unfinished blocks.
+        """Prune the unfinished blocks; then the activations are removed.
 
         Raises:
             PruningError: As `prune_streamed` does.
             OSError: If a file cannot be written.
         """
-        if len(self.finished.reports) == len(self._blocks.modules):
-            return
+        activations = self._folder / "activations"
+        if not self.is_finished:
+            self._prune(batches, activations)
+        shutil.rmtree(activations, ignore_errors=True)
+
+    def _prune(self, batches: list[dict[str, Any]], activations: Path) -> None:
         from masksmith.model_pruning import prune_streamed
 
         layouts = {each.name: str(each.layout) for each in self._choice.masked}
@@ -66,12 +82,13 @@ class BlockPruning:
                 self._skeleton.model,
                 batches,
                 self,
-                self._folder / "activations",
+                activations,
                 patterns,
                 options=self._options(),
                 finished=len(self.finished.reports),
                 layers=list(layouts),
                 layouts=layouts,
+                parts=self._parts,
                 on_progress=self._progress.show,
             )
 
@@ -84,8 +101,15 @@ class BlockPruning:
         self._skeleton.release_outside(self._blocks.path)
 
     def load(self, block: str) -> None:
-        """Load a block."""
+        """Load a block.
+
+        Raises:
+            InputError: As `Skeleton.load` does, or if the block does not have a tensor that is pruned as it is stored.
+        """
         self._skeleton.load(block)
+        self._skeleton.check_parts(
+            {name: part for name, part in self._parts.items() if part.parameter.startswith(f"{block}.")}
+        )
 
     def release(self, block: str) -> None:
         """Free a block."""

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from masksmith_client._errors import InputError
 from masksmith_client.checkpoints.checkpoint import Checkpoint
+
+if TYPE_CHECKING:
+    from masksmith.model_pruning import Part
 
 TORCH_DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
@@ -34,6 +37,7 @@ class Skeleton:
 
     Attributes:
         model: The transformers model.
+        stored: Which parameter each stored tensor becomes.
 
     Raises:
         InputError: If the model cannot be built.
@@ -43,7 +47,7 @@ class Skeleton:
         self._checkpoint = checkpoint
         with loading("language model", checkpoint):
             self.model = _build(checkpoint, trust_remote_code=trust_remote_code)
-        self._stored = _StoredTensors(self.model, checkpoint)
+        self.stored = StoredTensors(self.model, checkpoint)
         self._check_stored()
 
     def _check_stored(self) -> None:
@@ -51,9 +55,9 @@ class Skeleton:
 
         With converters, which may make parameters of other names, this is checked only when a module is loaded.
         """
-        if self._stored.converted:
+        if self.stored.converted:
             return
-        not_stored = {name for name, _ in self.model.named_parameters()} - {*self._stored.targets.values()}
+        not_stored = {name for name, _ in self.model.named_parameters()} - {*self.stored.targets.values()}
         for name in sorted(not_stored):
             if self._checkpoint.find(name) is None and name.rpartition(".")[0] != self._output_head:
                 raise self._missing(name)
@@ -67,13 +71,32 @@ class Skeleton:
     def _missing(self, name: str) -> InputError:
         return InputError(f"{self._checkpoint.folder} has no tensor for the model's parameter {name!r}")
 
+    def loading(self, part: str) -> AbstractContextManager[None]:
+        """Convert exceptions while a part of the model is loaded to `InputError`."""
+        return loading(part, self._checkpoint)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Return the shape of a stored tensor."""
+        return self._checkpoint.weight(name).shape
+
+    def check_parts(self, parts: Mapping[str, Part]) -> None:
+        """Compare parts of loaded parameters with the tensors that are stored.
+
+        Raises:
+            InputError: If one differs; the message names it.
+        """
+        for name, part in parts.items():
+            if not torch.equal(part.view(self.model.get_parameter(part.parameter)), self._read(name)):
+                reason = f"{part.parameter!r} of the loaded model does not have its values where they are expected"
+                raise InputError(f"{name!r} cannot be pruned: {reason}; exclude it")
+
     def load(self, prefix: str) -> None:
         """Load the tensors of a module.
 
         Raises:
             InputError: If one is missing, unreadable, or of another shape.
         """
-        self._load(name for name in self._stored.targets if self._stored.targets[name].startswith(f"{prefix}."))
+        self._load(name for name in self.stored.targets if self.stored.targets[name].startswith(f"{prefix}."))
         self._check_loaded(name for name, _ in self.model.named_parameters() if name.startswith(f"{prefix}."))
 
     def release(self, prefix: str) -> None:
@@ -87,7 +110,7 @@ class Skeleton:
             InputError: As `load` does.
         """
         outside = self._names_outside(prefix)
-        self._load(name for name, target in self._stored.targets.items() if target in outside)
+        self._load(name for name, target in self.stored.targets.items() if target in outside)
         self._check_loaded(name for name in outside if name in dict(self.model.named_parameters()))
 
     def release_outside(self, prefix: str) -> None:
@@ -101,14 +124,14 @@ class Skeleton:
     def _load(self, stored: Iterable[str]) -> None:
         converters: dict[str, Any] = {}
         for name in stored:
-            value, target = self._read(name), self._stored.targets[name]
-            converter = self._stored.converter(name)
+            value, target = self._read(name), self.stored.targets[name]
+            converter = self.stored.converter(name)
             if converter is None:
                 self._set(target, value)
             else:
-                converters.setdefault(target, converter).add_tensor(target, name, self._stored.converted[name], value)
+                converters.setdefault(target, converter).add_tensor(target, name, self.stored.converted[name], value)
         for target, converter in converters.items():
-            with loading(f"parameter {target}", self._checkpoint):
+            with self.loading(f"parameter {target}"):
                 values = converter.convert(target, model=self.model, config=self.model.config)
             for name, value in values.items():
                 self._set(name, value[0] if isinstance(value, list) else value)
@@ -165,7 +188,7 @@ def _build(checkpoint: Checkpoint, *, trust_remote_code: bool) -> Any:
     return model.eval()
 
 
-class _StoredTensors:
+class StoredTensors:
     """Maps stored tensors to the parameters or buffers that they become, alone or converted together with others.
 
     Attributes:

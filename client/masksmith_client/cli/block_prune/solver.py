@@ -7,7 +7,6 @@ import shutil
 from collections.abc import Generator, Iterator
 from itertools import chain
 from pathlib import Path
-from typing import Any
 
 from masksmith_client._errors import InputError, as_input_errors
 from masksmith_client.checkpoints.checkpoint import Checkpoint
@@ -15,7 +14,7 @@ from masksmith_client.checkpoints.choice import Choice
 from masksmith_client.checkpoints.prune_method import PruneMethod
 from masksmith_client.checkpoints.solved import Solve, SolvedTensor, TensorToSolve
 from masksmith_client.cli.local import library
-from masksmith_wire.output_names import BLOCKS_NAME
+from masksmith_wire.output_names import BLOCKS_NAME, RECORD_NAME
 
 PACKAGES = ("torch", "transformers", "accelerate")
 
@@ -32,7 +31,8 @@ def block_solver(
     """Return a function that prunes the blocks when it is first used, and yields masks and weights of the tensors.
 
     Raises:
-        InputError: If a package is missing, the text is too short, or the model does not have a tensor as a parameter.
+        InputError: If a package is missing, the text is too short, or the model does not have a tensor.
+        OSError: If the disk is too small.
     """
     masksmith = library()
     missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
@@ -41,22 +41,34 @@ def block_solver(
     from masksmith.model_pruning import find_blocks
 
     from .calibration_batches import calibration_batches
+    from .disk_space import space_of
     from .run import BlockPruning
     from .skeleton import Skeleton
+    from .stored_parts import stored_parts
 
     skeleton = Skeleton(checkpoint, trust_remote_code=trust_remote_code)
     with as_input_errors(masksmith.MasksmithError):
         blocks = find_blocks(skeleton.model)
-    _check_parameters(skeleton.model, choice, method)
+    _check_dtypes(choice, method)
+    parts = stored_parts(skeleton, choice.masked)
     batches = calibration_batches(checkpoint, method, skeleton.model, trust_remote_code=trust_remote_code)
     folder = output.resolve() / BLOCKS_NAME
+    is_updated = method.update is not None
+    space = space_of(checkpoint, choice, skeleton.model, batches, is_updated=is_updated)
+
+    def new_pruning() -> BlockPruning:
+        return BlockPruning(skeleton, blocks, choice, method, parts, folder, threads)
+
+    with as_input_errors(masksmith.MasksmithError):
+        if not (folder.with_name(RECORD_NAME).exists() or new_pruning().is_finished):
+            space.check(folder.parent)
 
     def solve(tensors: Iterator[TensorToSolve]) -> Generator[SolvedTensor]:
         first = next(tensors, None)
         if first is None:
             return
         with as_input_errors(masksmith.MasksmithError):
-            pruning = BlockPruning(skeleton, blocks, choice, method, folder, threads)
+            pruning = new_pruning()
             try:
                 pruning.run(batches)
             except Exception:  # after an interruption, the captured batches are kept
@@ -69,15 +81,9 @@ def block_solver(
     return solve
 
 
-def _check_parameters(model: Any, choice: Choice, method: PruneMethod) -> None:
+def _check_dtypes(choice: Choice, method: PruneMethod) -> None:
     from .skeleton import TORCH_DTYPES
 
-    shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
     for tensor in choice.masked:
-        if shapes.get(tensor.name) != tensor.shape:
-            held = "is not a parameter" if tensor.name not in shapes else f"has the shape {list(shapes[tensor.name])}"
-            raise InputError(
-                f"{tensor.name!r} {held} of the loaded model; exclude it, or calibrate with masksmith.prune in Python"
-            )
         if method.update is not None and tensor.dtype not in TORCH_DTYPES:
             raise InputError(f"{tensor.name!r} is of {tensor.dtype}, whose values are not updated; omit --update")

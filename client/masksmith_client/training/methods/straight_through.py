@@ -51,8 +51,8 @@ class SRSTE(Method):
     def gradient(self, gradient: Tensor, weight: Tensor, mask: Tensor) -> Tensor:
         """Return `g + decay * (1 - m) * W`."""
         # torch.compile treats a str as a constant. A float attribute that differs between two models becomes a symbol
-        # of the graph, which fails in the backward rule of an autograd function. With `alpha=` of torch.add, inductor in
-        # torch 2.13 computes another gradient on CPUs.
+        # of the graph, which fails in the backward rule of an autograd function.
+        # With `alpha=` of torch.add, inductor of torch 2.13 computes another gradient on CPUs.
         return gradient + weight * ~mask * float(self._decay_text)
 
 

@@ -1,0 +1,92 @@
+"""Finds where the stored tensors of a checkpoint are in the parameters of the loaded model."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from masksmith_client._errors import InputError
+from masksmith_client.checkpoints.choice import ChosenTensor
+
+from .conversions import PieceFollower
+
+if TYPE_CHECKING:
+    from masksmith.model_pruning import Part
+
+    from .skeleton import Skeleton
+
+ADVICE = "exclude it, or load the model and prune it with masksmith.prune in Python"
+
+
+def stored_parts(skeleton: Skeleton, tensors: Iterable[ChosenTensor]) -> dict[str, Part]:
+    """Return the parts of parameters that tensors become when they are loaded, by the tensors' names.
+
+    A tensor that is a parameter by itself, under the same name, is left out.
+
+    Raises:
+        InputError: If a tensor becomes no parameter, or in a way that cannot be inverted exactly; the message names it.
+    """
+    shapes = {name: tuple(parameter.shape) for name, parameter in skeleton.model.named_parameters()}
+    parts: dict[str, Part] = {}
+    fused: dict[str, dict[str, Part]] = {}
+    for tensor in tensors:
+        if shapes.get(tensor.name) == tensor.shape:
+            continue
+        target = skeleton.stored.targets.get(tensor.name)
+        if target is None or target not in shapes:
+            raise InputError(f"{tensor.name!r} is not a parameter of the loaded model; {ADVICE}")
+        if tensor.name not in skeleton.stored.converted:
+            parts[tensor.name] = _renamed(tensor, target, shapes[target])
+            continue
+        if target not in fused:
+            fused[target] = _fused(skeleton, target, shapes[target])
+        parts[tensor.name] = _checked(tensor, target, fused[target])
+    return parts
+
+
+def _renamed(tensor: ChosenTensor, target: str, shape: Sequence[int]) -> Part:
+    from masksmith.model_pruning import Part
+
+    if tensor.shape != shape:
+        shapes = f"{list(tensor.shape)}, and {target!r} of the loaded model {list(shape)}"
+        raise InputError(f"{tensor.name!r} has the shape {shapes}; {ADVICE}")
+    return Part(target, tensor.shape, torch.empty(tensor.shape, device="meta").stride(), 0)
+
+
+def _checked(tensor: ChosenTensor, target: str, parts: Mapping[str, Part]) -> Part:
+    part = parts.get(tensor.name)
+    if part is None or part.shape != tensor.shape:
+        reason = f"is converted to {target!r} when the model is loaded, in a way that cannot be inverted exactly"
+        raise InputError(f"{tensor.name!r} {reason}; {ADVICE}")
+    return part
+
+
+def _fused(skeleton: Skeleton, target: str, shape: Sequence[int]) -> dict[str, Part]:
+    """Return the parts of one parameter by the names of the stored tensors; empty if they are not known."""
+    from masksmith.model_pruning import Part
+
+    names = [name for name, its_target in skeleton.stored.targets.items() if its_target == target]
+    follower = PieceFollower()
+    loaded: Any = None
+    with torch.no_grad(), follower:
+        converter = skeleton.stored.converter(names[0])
+        for name in names:
+            stored = follower.add(name, skeleton.shape(name))
+            converter.add_tensor(target, name, skeleton.stored.converted[name], stored)
+        with skeleton.loading(f"parameter {target}"):
+            loaded = converter.convert(target, model=skeleton.model, config=skeleton.model.config).get(target)
+    loaded = loaded[0] if isinstance(loaded, list) else loaded
+    if loaded is None:
+        return {}
+    if tuple(loaded.shape) != tuple(shape):
+        shapes = f"{list(loaded.shape)}, and in the model {list(shape)}"
+        raise InputError(f"{target!r} has, made of {len(names)} tensor(s) such as {names[0]!r}, the shape {shapes}")
+    pieces = follower.pieces(loaded)
+    if len({piece.name for piece in pieces}) != len(pieces):
+        return {}
+    return {
+        piece.name: Part(target, piece.shape, *piece.place(shape)) for piece in pieces if math.prod(piece.shape) > 0
+    }
