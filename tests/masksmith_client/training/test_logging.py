@@ -142,7 +142,7 @@ def test_a_late_response_is_followed_by_a_request_at_once(model):
     class Held:
         """A worker whose response is given out by the test."""
 
-        where = "the test"
+        handled_in = "the test"
 
         def __init__(self, worker):
             self.worker, self.requests = worker, []
