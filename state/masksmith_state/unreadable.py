@@ -1,4 +1,4 @@
-"""Messages and records that cannot be read: each is moved to a list, with the reason, so that it is read only once."""
+"""Messages and records that cannot be read: each is moved to a list, with the reason, so that it is not tried again."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ UNREADABLE = "masksmith:unreadable"
 MAX_ENTRIES = 100
 MAX_TEXT = 2**16
 KEPT_S = 30 * 86_400
-"""Seconds after which the copy of a record that was set aside expires."""
+"""Seconds for which `jobs/unreadable_records` keeps its copy of a record."""
 
 
 def set_aside(client: redis.Redis, kind: str, name: str, reason: str, text: str = "") -> None:
@@ -27,9 +27,9 @@ def set_aside(client: redis.Redis, kind: str, name: str, reason: str, text: str 
     Args:
         client: Redis client.
         kind: `message`, `job`, `worker` or `delivery`.
-        name: Queue of the message, or name of the record.
+        name: Queue of the message, name of the record, or tag of the delivery.
         reason: Why it cannot be read.
-        text: Its content, of which the first 64 Ki characters are kept.
+        text: Its content, or where copies of it are; the first 64 Ki characters are kept.
     """
     entry = {
         "kind": kind,

@@ -60,3 +60,15 @@ def test_header_is_exact():
 def test_metadata_that_is_not_a_masks_file_is_refused(metadata):
     with pytest.raises(ValueError, match=r"masks file|Expecting|validation error"):
         read_infos(metadata)
+
+
+@pytest.mark.parametrize(("shape", "size"), [([0, 8], 0), ([8, 0], 0), ([8], 1), ([], 1), ([4, 8], 3), ([4, 8], 5)])
+def test_digests_of_rows_that_are_not_there_are_a_violation(shape, size):
+    info = MaskInfo(shape=shape, pattern="2:4", digests=[(max([*shape[:1], 1]), "0" * 64)])
+    violation = info.digest_violation("w", np.zeros(size, np.uint8))
+    assert violation == f"'w' has digests of rows, which its shape {shape} does not have"
+
+
+def test_deeply_nested_metadata_is_not_that_of_masks():
+    with pytest.raises(ValueError, match="nested too deeply"):
+        read_infos({METADATA_KEY: "[" * 100_000 + "]" * 100_000})

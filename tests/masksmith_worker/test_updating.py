@@ -135,14 +135,19 @@ def test_what_a_process_may_take_is_the_least_of_machine_group_and_limit(tmp_pat
     (tmp_path / "meminfo").write_text("MemTotal:  900 kB\nMemAvailable:  500 kB\n")
     (tmp_path / "statm").write_text("10 5 3 1 0 2 0\n")
     (tmp_path / "used").write_text("100000\n")
+    (tmp_path / "stat").write_text("anon 60000\nfile 40000\ninactive_file 30000\n")
     monkeypatch.setattr(memory, "MEMORY_INFO", tmp_path / "meminfo")
     monkeypatch.setattr(memory, "OWN_STATM", tmp_path / "statm")
-    monkeypatch.setattr(memory, "CGROUP_FILES", [(tmp_path / "limit", tmp_path / "used"), (tmp_path / "none",) * 2])
+    monkeypatch.setattr(
+        memory, "CGROUP_FILES", [(tmp_path / "limit", tmp_path / "used", tmp_path / "stat"), (tmp_path / "none",) * 3]
+    )
     monkeypatch.setattr(resource, "getrlimit", lambda what: (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
     (tmp_path / "limit").write_text("max\n")
     assert memory.available_bytes() == 500 * 1024
     (tmp_path / "limit").write_text("150000\n")
-    assert memory.available_bytes() == 50_000
+    assert memory.available_bytes() == 80_000
+    (tmp_path / "stat").write_text("inactive_file 1\ntotal_inactive_file 20000\n")
+    assert memory.available_bytes() == 70_000
     monkeypatch.setattr(resource, "getrlimit", lambda what: (10 * resource.getpagesize() + 7, 0))
     assert memory.available_bytes() == 7
     (tmp_path / "limit").write_text("1\n")

@@ -1,9 +1,10 @@
 """Masks files: packed masks with one bit per entry, little-endian, along the weight's last axis.
 
 A masks file is a safetensors file with one U8 tensor per weight, of shape `[*shape[:-1], ceil(shape[-1] / 8)]`, with
-unused bits 0. Its metadata member `masksmith` is JSON: name -> {shape, pattern, ragged, axis, axes, out_parts,
-digests}. `axes` and `out_parts` are only there for tensors that are not one matrix `[out, in]` or a convolution;
-`digests` are [rows, BLAKE3 of the packed bits] of each part of the mask, in order, also where the masks are unpacked.
+unused bits 0; unpacked, it has BOOL tensors of the weights' own shapes. Its metadata member `masksmith` is JSON: name
+-> {shape, pattern, ragged, axis, axes, out_parts, digests}. `axes` and `out_parts` are only there for tensors that are
+not one matrix `[out, in]` or a convolution; `digests` are [rows, BLAKE3 of the packed bits] of each part of the mask,
+in order; they are of the packed bits in an unpacked file, too.
 """
 
 from __future__ import annotations
@@ -58,6 +59,10 @@ class MaskInfo(BaseModel):
 
     def digest_violation(self, name: str, packed: npt.NDArray[np.uint8]) -> str | None:
         """Describe the first part whose packed bits do not match its digest; None if all match."""
+        if not self.digests:
+            return None
+        if len(self.shape) < 2 or packed.size == 0 or packed.size != packed_bytes(tuple(self.shape)):
+            return f"{name!r} has digests of rows, which its shape {self.shape} does not have"
         rows = packed.reshape(self.shape[0], -1)
         return digest_violation(name, len(rows), self.digests, lambda first, last: rows[first:last].tobytes())
 
@@ -88,8 +93,8 @@ def masked_bytes(data: bytes | memoryview, packed: npt.NDArray[np.uint8], item_b
     """Return rows of a weight with zeros in the dropped entries.
 
     Args:
-        data: Their bytes, which are overwritten if they may be.
-        packed: Their mask, packed along the last axis, of any shape.
+        data: Bytes of the rows; overwritten if the buffer is writable.
+        packed: Packed mask of the rows, of any shape.
         item_bytes: Bytes of an entry.
         cols: Entries of a row along the last axis.
     """
@@ -110,7 +115,7 @@ def packed_bytes(shape: tuple[int, ...]) -> int:
 
 
 def file_header(infos: Mapping[str, MaskInfo], *, as_bool: bool = False) -> bytes:
-    """Build a masks file's length and header; the masks' bytes follow in the same order.
+    """Build the beginning of a masks file, its header with the header's length; the masks follow in the same order.
 
     Args:
         infos: Properties of each mask, in the order of the data.
@@ -132,7 +137,10 @@ def read_infos(metadata: Mapping[str, str]) -> dict[str, MaskInfo]:
     """
     if METADATA_KEY not in metadata:
         raise ValueError("not a masks file: its metadata lacks the member 'masksmith'")
-    members = json.loads(metadata[METADATA_KEY])
+    try:
+        members = json.loads(metadata[METADATA_KEY])
+    except RecursionError:
+        raise ValueError("not a masks file: its metadata member 'masksmith' is nested too deeply") from None
     if not isinstance(members, dict):
         raise ValueError("not a masks file: its metadata member 'masksmith' is not a map")
     return {str(name): MaskInfo.model_validate(value) for name, value in members.items()}

@@ -11,7 +11,7 @@ from .documents import TensorReport
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """Totals of the masked tensors of a job; shares are None if no tensor has a mask.
+    """Totals of the masked tensors of a job; `density`, `retained` and `gap` are None if no tensor has a mask.
 
     Attributes:
         solved: Tensors with a mask.
@@ -19,7 +19,7 @@ class Totals:
         optimal: Tensors whose mask is proved optimal.
         entries: Entries of the solved tensors.
         density: Share of the entries that is kept.
-        retained: Share of the score that is kept.
+        retained: Share of the score that is kept; None, too, if it is unknown.
         gap: Relative gap of the summed objectives to the summed bounds: exactly 0 if all gaps are 0, 1 if a bound is
             missing.
         solve_s: Time spent solving.
@@ -62,7 +62,8 @@ def relative_gap(objective: float, upper_bound: float | None) -> float:
 
 def total_retained(masks: Iterable[tuple[float | None, float | None]]) -> float | None:
     """Share of the total score that masks keep, from (objective, retained share) of each mask; None if unknown."""
-    # If the objective is the kept score, objective / retained is the total score of the tensor.
+    # Where the objective is the kept score, objective / retained is the total score of the tensor. Otherwise, as for
+    # hysteresis, whose objective has bonuses, the result is approximate.
     known = [(objective, objective / retained) for objective, retained in masks if objective and retained]
     return _ratio([objective for objective, _ in known], [score for _, score in known])
 

@@ -24,8 +24,9 @@ class QoS(kombu_redis.QoS):
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             with self.channel.conn_or_acquire(client) as connection:
                 text = connection.hget(self.unacked_key, tag)
-                self._remove_from_indices(tag).execute()  # type: ignore[no-untyped-call]
+                # Removed last: after a crash in between it is set aside twice, and never lost.
                 set_aside(connection, "delivery", _text(tag), f"{type(error).__name__}: {error}", _text(text))
+                self._remove_from_indices(tag).execute()  # type: ignore[no-untyped-call]
 
 
 class Channel(kombu_redis.Channel):

@@ -40,7 +40,8 @@ from .pruning import prune_model
 from .solved import SolvedTensor, TensorToSolve
 
 GROUP_BYTES = 2**30
-"""Size of the weights and statistics of a job, which bounds what an interrupted run downloads again."""
+"""Most bytes of weights and statistics of a job, unless one tensor has more. An interrupted run downloads at most the
+results of the jobs that it had not finished again."""
 
 
 @dataclass(frozen=True)
@@ -54,8 +55,8 @@ class RemoteSolver:
         jobs: The service's jobs.
         method: Scores and update.
         progress: Whether to show progress bars; None shows them on terminals and in notebooks.
-        group_bytes: Size of the weights and statistics of a job.
-        name: Name of the jobs; None for that of the checkpoint and its patterns.
+        group_bytes: Most bytes of weights and statistics of a job, unless one tensor has more.
+        name: Name of the jobs; if None, the service names them.
         labels: Labels of the jobs.
         priority: Priority of the jobs.
         on_submit: Called with every submitted job.

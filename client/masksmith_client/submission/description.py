@@ -1,4 +1,4 @@
-"""Names, labels and priorities of jobs: validation of the caller's, and the subject of a job without a name."""
+"""Validates names, labels and priorities that callers give to jobs, and finds the subject of a job without a name."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def describe(
 
 
 def subject_of_weights(weights: object) -> str | None:
-    """Name of the file, directory or module's class that weights are from; None if there is none."""
+    """Name of the file or directory that weights are from, or of the class if they are a module; None otherwise."""
     if isinstance(weights, (str, os.PathLike)):
         # Symbolic links are kept, since those of a download cache lead to files that are named by a digest.
         path = Path(os.path.abspath(weights))

@@ -1,6 +1,7 @@
 """Supervises the processes of an installation: restarts them when they end, and stops them in order.
 
-All of this runs in one thread, because the kernel sends a child's death signal when the thread that started it ends.
+All of this runs in one thread: a child asks the kernel for a signal at its parent's death (PR_SET_PDEATHSIG), which is
+sent when the thread that started it ends, even if the process goes on.
 """
 
 from __future__ import annotations
@@ -60,8 +61,9 @@ class Supervisor:
 
     @contextmanager
     def signals(self) -> Iterator[None]:
-        """Handle stop signals in the block: the first one stops, a second one shortens the grace period."""
-        # SIGHUP stays ignored under nohup. SIGINT is handled even if the shell ignores it, as for background jobs.
+        """Handle stop signals in the block: the first one stops, each further one shortens the current grace period."""
+        # SIGHUP stays ignored under nohup. SIGINT is handled even if it is ignored at the start, as shells have it for
+        # background jobs.
         handled = [number for number in STOP_SIGNALS if not _is_nohup(number)]
         before = {number: signal.signal(number, self._on_signal) for number in handled}
         try:
@@ -87,14 +89,12 @@ class Supervisor:
                 )
 
     def restart_ended(self) -> None:
-        """Restart processes that have ended, with exponential backoff."""
+        """Restart processes that have ended, with exponential backoff, unless a stop signal has arrived."""
+        if self.stopping:
+            return
         now = time.monotonic()
         for supervised in self._supervised:
-            if (
-                supervised.child is not None
-                and (reason := supervised.child.exit_reason()) is not None
-                and not self.stopping
-            ):
+            if supervised.child is not None and (reason := supervised.child.exit_reason()) is not None:
                 self._schedule_restart(supervised, supervised.child, reason, now)
             if supervised.child is None and now >= supervised.restart_at:
                 supervised.child = Child(supervised.spec)
@@ -104,7 +104,7 @@ class Supervisor:
         time.sleep(POLL_S)
 
     def stop(self) -> None:
-        """Stop all processes, last started first; those with the same grace period at the same time."""
+        """Stop all processes, in groups of equal grace periods; first that of the process that was started last."""
         for group in self._groups():
             self._stop_group(group)
         self._supervised.clear()
@@ -124,7 +124,7 @@ class Supervisor:
         while any(child.exit_reason() is None for child in group) and time.monotonic() < deadline:
             if self._stop_signals > 1:
                 deadline = min(deadline, time.monotonic() + SHORT_GRACE_S)
-                self._stop_signals = 1
+                self._stop_signals = 1  # the next group has its whole grace period
             time.sleep(0.05)
         for child in group:
             if not child.wait_or_kill(deadline):

@@ -1,4 +1,4 @@
-"""Finds files in roots by their locations, for principals who may access them."""
+"""Resolves locations to paths in roots, for principals who may access them, and reads the headers of files there."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class LocatedPath:
 
     @property
     def location(self) -> str:
-        """Its location, such as `s3://bucket/model/config.json`; what a document calls a reference."""
+        """Its location, such as `s3://bucket/model/config.json`; requests and responses call it a reference."""
         return self.root.location(self.path)
 
     def child(self, name: str) -> LocatedPath:
@@ -47,6 +47,7 @@ class LocatedPath:
 
         Raises:
             RequestError: If there is no such file.
+            InvalidLocationError: If a link leads outside the root.
         """
         try:
             return self.root.stat(self.path)
@@ -58,6 +59,8 @@ class LocatedPath:
 
         Raises:
             RequestError: If there is no such file, it is not a safetensors file, or its header is beyond a bound.
+            InvalidLocationError: If a link leads outside the root.
+            ChangedSourceError: If the file changes while it is read.
         """
         state = self.stat()
         read = partial(self.root.read, self.path, version=state.version)
@@ -69,7 +72,7 @@ class LocatedPath:
 
 
 def find_readable(roots: Roots, principal: Principal, location: str) -> LocatedPath:
-    """Find the file or directory at a location that the principal may read.
+    """Resolve a location to a path in a root that the principal may read; the path need not exist.
 
     Raises:
         RequestError: If the location is malformed or in no root, or if the principal may not read that root.
@@ -78,7 +81,7 @@ def find_readable(roots: Roots, principal: Principal, location: str) -> LocatedP
 
 
 def find_writable(roots: Roots, principal: Principal, location: str) -> LocatedPath:
-    """Find the file or directory at a location that the principal may write; errors as for `find_readable`."""
+    """Resolve a location to a path in a root that the principal may write; errors as for `find_readable`."""
     return _find(roots, principal, location, "write")
 
 

@@ -8,7 +8,7 @@ Tensor = torch.Tensor
 
 INVERTED_BELOW = 3
 """Inputs per output below which the inverse is formed once per penalty: a round then takes one matrix product instead
-of two, and every third round takes `2 in^3` operations for the inverse."""
+of two, and each new penalty, which ADMM sets every third round, takes `2 in^3` operations for the inverse."""
 
 
 class Ridge:
@@ -27,15 +27,15 @@ class Ridge:
         self._product = target @ matrix
         if not self._inverted:
             self._product = self._product @ self._vectors
-        self._penalty, self._inverse = 0.0, matrix
+        self._penalty, self._inverse = 0.0, matrix  # no inverse yet: a penalty is positive
 
     def solve(self, offset: Tensor, penalty: float) -> Tensor:
-        """Return `(T H + offset) (H + penalty I)^-1` for a positive penalty; `offset` is overwritten."""
+        """Return `(T H + offset) (H + penalty I)^-1` for a positive penalty; `offset` may be overwritten."""
         if self._inverted:
             return offset.add_(self._product) @ self._inverse_for(penalty)
         coefficients = (offset @ self._vectors).add_(self._product).div_(self._values + penalty)
-        free: Tensor = coefficients @ self._vectors.T
-        return free
+        solution: Tensor = coefficients @ self._vectors.T
+        return solution
 
     def _inverse_for(self, penalty: float) -> Tensor:
         if penalty != self._penalty:

@@ -16,13 +16,13 @@ class MismatchError(Exception):
 
 
 def read_ranges(objects: Objects, name: str, pieces: PieceList, starts: Sequence[int], length: int) -> list[bytes]:
-    """Read ranges of a blob, in ascending order, and check the pieces that they touch.
+    """Read ranges of a blob, and check the pieces that they touch.
 
     Args:
         objects: Where the blob is.
         name: Name of the blob.
         pieces: Digests of its pieces.
-        starts: First byte of each range.
+        starts: First byte of each range; ascending, so that no piece is read twice.
         length: Length of each range; a range is cut at the end of the blob.
 
     Raises:

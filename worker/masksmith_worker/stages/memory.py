@@ -20,9 +20,16 @@ WAIT_S = 0.5
 MEMORY_INFO = Path("/proc/meminfo")
 OWN_STATM = Path("/proc/self/statm")
 CGROUP_FILES = (
-    ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
-    ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
+    ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current", "/sys/fs/cgroup/memory.stat"),
+    (
+        "/sys/fs/cgroup/memory/memory.limit_in_bytes",
+        "/sys/fs/cgroup/memory/memory.usage_in_bytes",
+        "/sys/fs/cgroup/memory/memory.stat",
+    ),
 )
+"""Limit, use and statistics of this process's group, of the two versions of control groups."""
+FILE_CACHE = ("total_inactive_file", "inactive_file")
+"""Bytes of files in memory that were read once: they count as used, and are freed when memory is needed."""
 
 
 class InsufficientMemoryError(Exception):
@@ -31,7 +38,7 @@ class InsufficientMemoryError(Exception):
 
 @contextmanager
 def reserved_memory(gram: PlannedTensor, use: str, check: Callable[[], None], matrices: int = 1) -> Iterator[None]:
-    """Reserve memory for a Gram matrix larger than `WHOLE_BYTES`; wait while other processes have reserved it.
+    """Reserve memory for Gram matrices of more than `WHOLE_BYTES`; wait while other processes have reserved it.
 
     Args:
         gram: `[*stack, in, in]`.
@@ -53,11 +60,11 @@ def reserved_memory(gram: PlannedTensor, use: str, check: Callable[[], None], ma
         check()
         time.sleep(WAIT_S)
 
-    with Reservations.of_user().held(needed, available_bytes, wait) as available:
-        if available is not None:
+    with Reservations.of_user().held(needed, available_bytes, wait) as too_few:
+        if too_few is not None:
             raise InsufficientMemoryError(
                 f"{use} needs {needed} bytes of memory for its Gram matrix {gram.shape}, and a slot of this worker can "
-                f"take {available}; use a worker with more memory or fewer slots"
+                f"take {too_few}; use a worker with more memory or fewer slots"
             )
         yield
 
@@ -70,13 +77,15 @@ def available_bytes() -> int:
 def _limits() -> Iterator[int]:
     lines = dict(line.split(":") for line in MEMORY_INFO.read_text().splitlines())
     yield 1024 * int(lines["MemAvailable"].split()[0])
-    for limit_file, used_file in CGROUP_FILES:
+    for files in CGROUP_FILES:
         try:
-            limit, used = (Path(name).read_text().strip() for name in (limit_file, used_file))
+            limit, used, statistics = (Path(name).read_text().strip() for name in files)
         except OSError:
             continue
         if limit != "max":
-            yield int(limit) - int(used)
+            members = dict(line.split() for line in statistics.splitlines())
+            cached = next((int(members[name]) for name in FILE_CACHE if name in members), 0)
+            yield int(limit) - int(used) + cached
     space, _ = resource.getrlimit(resource.RLIMIT_AS)
     if space != resource.RLIM_INFINITY:
         yield space - int(OWN_STATM.read_text().split()[0]) * resource.getpagesize()

@@ -1,4 +1,4 @@
-"""Scales scores to integers by one power of two per tile, exactly where the range of the tile allows."""
+"""Scales scores to integers by one power of two per tile, without rounding if the significant bits of the tile fit."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ _NEVER = 1 << 20
 
 
 def exact_shifts(tiles: npt.NDArray[Any], bits: int) -> tuple[Exponents, Exponents]:
-    """Choose exponents `k` such that `w * 2^k` is below `2^bits`, and an integer if possible.
+    """Choose exponents `k` such that `w * 2^k` of each score `w` is below `2^bits`, and an integer if possible.
 
     Args:
         tiles: `[T, R, C]`, finite and non-negative.
-        bits: Maximum number of bits of the integers.
+        bits: The integers are at most `2^bits`; they reach it by rounding alone.
 
     Returns:
         `[T]` exponents, and `[T]` the number of bits that each tile needs to be exact; if that exceeds `bits`, its
@@ -26,6 +26,7 @@ def exact_shifts(tiles: npt.NDArray[Any], bits: int) -> tuple[Exponents, Exponen
     flat = tiles.reshape(len(tiles), -1).astype(np.float64, copy=False)
     fraction, exponent = np.frexp(flat)
     digits = np.ldexp(fraction, 53).astype(np.int64)
+    # Exponent of the lowest bit that is set in each score, and then in any score of a tile.
     lowest = np.frexp((digits & -digits).astype(np.float64))[1] + exponent - 54
     lowest = np.where(digits == 0, _NEVER, lowest).min(1)
     top = np.where(digits == 0, -_NEVER, exponent).max(1)
