@@ -72,7 +72,7 @@ def test_patterns_that_cannot_be_used_are_refused_before_anything_is_sent(client
     for patterns, options, message in (
         (["2:4", "nothing=1:4"], {}, "'nothing'"),
         (["2:4", "attn=1:4"], {"budget": "50%"}, "a job with a budget has one pattern"),
-        ({"attn": ms.NM(2, 4, axis="out"), "mlp": "2:4"}, {}, "one axis"),
+        ({"attn": ms.NM(2, 4, axis="out"), "mlp": "2:4"}, {}, "the same axis and ragged"),
         (["2:4", "attn=transposable 4:8"], {"solver": "top-k"}, "top-k"),
     ):
         with pytest.raises(InputError, match=message):
