@@ -191,6 +191,8 @@ def page(pairs: list[tuple[Cost, Cost]], sparsifier: Sparsifier) -> tuple[str, f
     middle, low, high = interval([refreshed.wall_s / fixed.wall_s - 1 for fixed, refreshed in pairs])
     cpu = interval([refreshed.cpu_s / fixed.cpu_s - 1 for fixed, refreshed in pairs])
     report, steps_s = sparsifier.report(), statistics.median(fixed.wall_s for fixed, _ in pairs)
+    fixed_steps_s = [fixed.wall_s / steps_s - 1 for fixed, _ in pairs]
+    spread = statistics.quantiles(fixed_steps_s, n=10) if len(pairs) > 1 else fixed_steps_s
     records = report.refreshes[1:]
     lags = [record.applied_at - record.asked_at for record in records]
     waits_s = statistics.median(record.wait_s for record in records)
@@ -210,6 +212,7 @@ def page(pairs: list[tuple[Cost, Cost]], sparsifier: Sparsifier) -> tuple[str, f
         "| | |",
         "|---|---|",
         f"| a step with a fixed mask, median | {steps_s * 1e3:.1f} ms |",
+        f"| such windows, 10th to 90th percentile, against their median | {spread[0]:+.2%} to {spread[-1]:+.2%} |",
         f"| difference with refreshes, median of {len(pairs)} pairs | {middle:+.2%} |",
         f"| its 95 % interval | {low:+.2%} to {high:+.2%} |",
         f"| the same of the processor's time, which other programs disturb less | {cpu[0]:+.2%} |",
