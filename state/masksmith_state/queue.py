@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any, Literal
+from urllib.parse import parse_qsl, urlencode
 
 CPU_QUEUE = "masksmith.cpu"
 GPU_QUEUE = "masksmith.gpu"
@@ -20,7 +21,9 @@ VISIBILITY_TIMEOUT_S = 4 * 3600
 
 def role_and_device(queue: str) -> tuple[Literal["search", "bench"], Literal["cpu", "cuda"]]:
     """Role and device of the workers that consume a queue."""
-    return "bench" if queue in BENCH_QUEUES else "search", "cpu" if queue in (CPU_QUEUE, BENCH_CPU_QUEUE) else "cuda"
+    role: Literal["search", "bench"] = "bench" if queue in BENCH_QUEUES else "search"
+    device: Literal["cpu", "cuda"] = "cpu" if queue in (CPU_QUEUE, BENCH_CPU_QUEUE) else "cuda"
+    return role, device
 
 
 def task_of(queue: str) -> str:
@@ -56,7 +59,10 @@ def celery_settings(redis_url: str) -> dict[str, Any]:
 
 
 def broker_url(redis_url: str) -> str:
-    """Convert a Redis URL to Celery's form, which has a scheme of its own for unix sockets."""
-    if redis_url.startswith("unix://"):
-        return "redis+socket://" + redis_url.removeprefix("unix://")
-    return redis_url
+    """Convert a Redis URL to Celery's form, in which scheme and database of a unix socket have other names."""
+    if not redis_url.startswith("unix://"):
+        return redis_url
+    address, mark, query = redis_url.removeprefix("unix://").partition("?")
+    # Celery ignores `db`: two installations on one socket would share their queues.
+    options = [("virtual_host" if name == "db" else name, value) for name, value in parse_qsl(query)]
+    return f"redis+socket://{address}{mark}{urlencode(options)}"

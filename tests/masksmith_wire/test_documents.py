@@ -1,4 +1,6 @@
+import kombu
 import pytest
+from kombu.transport import redis as kombu_redis
 from pydantic import ValidationError
 
 from masksmith_state.queue import broker_url
@@ -40,3 +42,13 @@ def test_terminal_states():
 def test_broker_urls():
     assert broker_url("unix:///a/b.sock") == "redis+socket:///a/b.sock"
     assert broker_url("redis://host:1/0") == "redis://host:1/0"
+
+
+@pytest.mark.parametrize(("query", "database"), [("", 0), ("?db=3", 3), ("?db=0", 0)])
+def test_celery_uses_the_database_of_a_socket_url(query, database):
+    with kombu.Connection(broker_url(f"unix:///a/b.sock{query}")) as connection:
+        channel = object.__new__(kombu_redis.Channel)
+        channel.connection = connection.transport
+        channel.__dict__["global_keyprefix"] = ""
+        parameters = kombu_redis.Channel._connparams(channel)
+    assert (parameters["path"], parameters["db"]) == ("/a/b.sock", database)

@@ -22,7 +22,7 @@ def _without_duplicates(values: list[Any]) -> list[Any]:
     return list(dict.fromkeys(values))
 
 
-Distinct = AfterValidator(_without_duplicates)
+DropDuplicates = AfterValidator(_without_duplicates)
 
 
 class LayerInput(StrictModel):
@@ -35,13 +35,18 @@ class LayerInput(StrictModel):
 
 
 class BenchmarkOptions(StrictModel):
-    """Measurement options, which apply to every layer."""
+    """Measurement options, which apply to every layer.
 
-    patterns: Annotated[list[PatternText], Field(max_length=100), FailFast(), Distinct] = []
-    batches: Annotated[list[BatchSize], Field(min_length=1, max_length=100), FailFast(), Distinct] = [1, 32, 256]
-    dtypes: Annotated[list[Dtype], Field(min_length=1), FailFast(), Distinct] = ["float32"]
-    directions: Annotated[list[Literal["forward", "backward"]], Field(min_length=1), FailFast(), Distinct] = ["forward"]
-    kernels: Annotated[list[Name], Field(min_length=1, max_length=100), Distinct] | None = None
+    `curves` measures further densities, too, to find the density at which a kernel is as fast as the dense product.
+    """
+
+    patterns: Annotated[list[PatternText], Field(max_length=100), FailFast(), DropDuplicates] = []
+    batches: Annotated[list[BatchSize], Field(min_length=1, max_length=100), FailFast(), DropDuplicates] = [1, 32, 256]
+    dtypes: Annotated[list[Dtype], Field(min_length=1, max_length=100), FailFast(), DropDuplicates] = ["float32"]
+    directions: Annotated[
+        list[Literal["forward", "backward"]], Field(min_length=1, max_length=100), FailFast(), DropDuplicates
+    ] = ["forward"]
+    kernels: Annotated[list[Name], Field(min_length=1, max_length=100), DropDuplicates] | None = None
     device: Literal["cpu", "cuda"] = "cpu"
     curves: bool = True
     rounds: Annotated[int, Field(ge=1, le=1000)] = 15
@@ -69,7 +74,7 @@ class BenchmarkRequest(JobDescription, BenchmarkOptions):
 
 
 class PlannedMaskPart(BaseModel):
-    """Rows of a packed mask in the blob store."""
+    """Consecutive rows of a packed mask: the key of their blob in the store, and their number."""
 
     result: str
     rows: int
@@ -84,7 +89,10 @@ class PlannedMask(BaseModel):
 
 
 class BenchmarkPlan(BaseModel):
-    """The plan of a benchmark job: its options, and the location of masks from an earlier job, by layer name."""
+    """The plan of a benchmark job: its options, and the location of masks from an earlier job, by layer name.
+
+    `uploads` and `result_bytes` are empty and 0; the record of any job reads them from its plan.
+    """
 
     options: BenchmarkOptions
     masks: dict[str, PlannedMask] = {}
@@ -137,7 +145,11 @@ class KernelPlace(BaseModel):
 
 
 class KernelInfo(BaseModel):
-    """A kernel: what it supports, and on which live workers it runs."""
+    """A kernel: what it supports, and on which live workers it runs.
+
+    `meaning` describes it in a sentence; `curve` has the patterns, from dense to sparse, that are measured to find its
+    break-even density, and is empty for baselines.
+    """
 
     name: str
     meaning: str

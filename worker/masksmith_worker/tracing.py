@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class Spans:
-    """Sends a span of each shard to a collector; all shards of a job make one trace.
+    """Sends a span of each shard of a mask search to a collector; all shards of a job make one trace.
 
     Args:
         otlp_url: URL of the collector; if empty, no spans are sent.
@@ -26,7 +26,7 @@ class Spans:
 
     @contextmanager
     def shard(self, job: str, index: int) -> Iterator[dict[str, str]]:
-        """Record the span of a shard; members of the yielded dict become its attributes."""
+        """Record the span of a shard; members of the yielded dict become attributes `masksmith.NAME`."""
         attributes: dict[str, str] = {}
         if self._provider is None:
             yield attributes
@@ -34,9 +34,11 @@ class Spans:
         tracer = self._provider.get_tracer("masksmith")
         identity: dict[str, str | int] = {"masksmith.job": job, "masksmith.shard": index}
         with tracer.start_as_current_span("shard", tracing.job_trace_context(job), attributes=identity) as span:
-            yield attributes
-            for name, value in attributes.items():
-                span.set_attribute(f"masksmith.{name}", value)
+            try:
+                yield attributes
+            finally:
+                for name, value in attributes.items():
+                    span.set_attribute(f"masksmith.{name}", value)
 
     def stop(self) -> None:
         """Send the remaining spans, and shut down."""

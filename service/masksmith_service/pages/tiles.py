@@ -48,9 +48,9 @@ class Drawing:
     @property
     def lines(self) -> str:
         """The lines between tiles as an SVG path."""
-        down = [f"M0 {row}H{self.width}" for row in range(self.tile[0], self.height, self.tile[0])]
-        across = [f"M{col} 0V{self.height}" for col in range(self.tile[1], self.width, self.tile[1])]
-        return "".join(down + across)
+        horizontal = [f"M0 {row}H{self.width}" for row in range(self.tile[0], self.height, self.tile[0])]
+        vertical = [f"M{col} 0V{self.height}" for col in range(self.tile[1], self.width, self.tile[1])]
+        return "".join(horizontal + vertical)
 
 
 def draw(pattern: Pattern) -> Drawing | None:
@@ -59,7 +59,7 @@ def draw(pattern: Pattern) -> Drawing | None:
     if isinstance(pattern, TilePattern):
         return _tiles(pattern.tile, transposed=pattern.axis == "out", rng=rng)
     if isinstance(pattern, VNM):
-        return _panels(pattern, rng)
+        return _vnm(pattern, rng)
     if isinstance(pattern, Block):
         return _blocks(pattern, rng)
     if isinstance(pattern, Hybrid):
@@ -78,7 +78,7 @@ def _tiles(tile: TileSpec, *, transposed: bool, rng: random.Random) -> Drawing:
     for _ in range(down):
         pieces = [_tile(tile, rng) for _ in range(across)]
         bands += [[entry for piece in pieces for entry in piece[row]] for row in range(tile.rows)]
-    # Groups of one row each need no line between rows.
+    # Tiles of one row: lines between columns alone.
     high = tile.rows if tile.rows > 1 else len(bands)
     if transposed:
         return Drawing([list(col) for col in zip(*bands, strict=True)], (tile.cols, high))
@@ -86,7 +86,11 @@ def _tiles(tile: TileSpec, *, transposed: bool, rng: random.Random) -> Drawing:
 
 
 def _tile(tile: TileSpec, rng: random.Random) -> Rows:
-    """Assign the kept entries of a tile to its columns in turn, then randomize them."""
+    """Draw one tile.
+
+    With budgets of columns, each row gets the next columns that have room, which meets both budgets, and entries are
+    swapped at random; without, each row is sampled.
+    """
     if tile.separable:
         counts = [_keep_count(tile.row_keep, tile, rng) for _ in range(tile.rows)]
         return [_row(tile.cols, rng.sample(range(tile.cols), count)) for count in counts]
@@ -122,44 +126,60 @@ def _row(width: int, chosen: list[int]) -> list[bool]:
     return [col in chosen for col in range(width)]
 
 
-def _panels(pattern: VNM, rng: random.Random) -> Drawing:
+def _vnm(pattern: VNM, rng: random.Random) -> Drawing:
+    """Draw rectangles of V x M entries: each chooses 4 columns, and each of its rows keeps n of them."""
     height = min(pattern.v, SIDE)
     rows: Rows = []
     for _ in range(max(1, SIDE // pattern.v)):
-        panels = [rng.sample(range(pattern.m), pattern.columns) for _ in range(max(1, 2 * SIDE // pattern.m))]
-        rows += [_panel_row(pattern, panels, rng) for _ in range(height)]
+        columns = [rng.sample(range(pattern.m), pattern.columns) for _ in range(max(1, 2 * SIDE // pattern.m))]
+        rows += [_vnm_row(pattern, columns, rng) for _ in range(height)]
     return Drawing(rows, (height, pattern.m))
 
 
-def _panel_row(pattern: VNM, panels: Sequence[Sequence[int]], rng: random.Random) -> list[bool]:
-    return [entry for cols in panels for entry in _row(pattern.m, rng.sample(cols, pattern.n))]
+def _vnm_row(pattern: VNM, columns: Sequence[Sequence[int]], rng: random.Random) -> list[bool]:
+    return [entry for cols in columns for entry in _row(pattern.m, rng.sample(cols, pattern.n))]
 
 
 def _blocks(pattern: Block, rng: random.Random) -> Drawing:
-    """Draw every block as 4 x 4 entries, independent of its size."""
-    side, number = 4, 4
-    chosen = _kept_blocks(number, pattern, rng)
-    inner = _tiles(pattern.nested.tile, transposed=False, rng=rng).mask if pattern.nested else None
-    rows = [
-        [
-            chosen[row // side][col // side] and (inner is None or inner[row % len(inner)][col % len(inner[0])])
-            for col in range(number * side)
-        ]
-        for row in range(number * side)
-    ]
-    return Drawing(rows, (side, side))
+    """Draw blocks: dropped ones empty, kept ones full or filled with tiles of the nested pattern."""
+    tile = None if pattern.nested is None else pattern.nested.tile
+    height, width, number = _block_shape(tile)
+    rows: Rows = []
+    for block_row in _kept_blocks(number, pattern, rng):
+        blocks = [_block(height, width, tile, rng) if is_kept else _empty(height, width) for is_kept in block_row]
+        rows += _side_by_side(blocks)
+    return Drawing(rows, (height, width))
 
 
 def _hybrid(pattern: Hybrid, rng: random.Random) -> Drawing:
-    """Draw blocks of one tile, or of tiles that make up 4 entries, independent of their size."""
+    """Draw blocks: dense ones full, the others filled with tiles of the inner pattern."""
     tile = pattern.inner.tile
-    height, width = (-(-4 // length) * length for length in (tile.rows, tile.cols))
-    number = 4 if max(height, width) <= SIDE // 2 else 2
+    height, width, number = _block_shape(tile)
     rows: Rows = []
     for block_row in _scatter(number, number, pattern.dense_share, rng):
-        blocks = [_full(height, width) if dense else _tiled(tile, height, width, rng) for dense in block_row]
-        rows += [[entry for block in blocks for entry in block[row]] for row in range(height)]
+        rows += _side_by_side([_block(height, width, None if dense else tile, rng) for dense in block_row])
     return Drawing(rows, (height, width))
+
+
+def _block_shape(tile: TileSpec | None) -> tuple[int, int, int]:
+    """Return height and width of a block, whatever its size, and how many are drawn along each axis.
+
+    A block has the fewest whole tiles that have a side of at least 4 entries.
+    """
+    height, width = (4, 4) if tile is None else (-(-4 // length) * length for length in (tile.rows, tile.cols))
+    return height, width, 4 if max(height, width) <= SIDE // 2 else 2
+
+
+def _block(height: int, width: int, tile: TileSpec | None, rng: random.Random) -> Rows:
+    return _full(height, width) if tile is None else _tiled(tile, height, width, rng)
+
+
+def _side_by_side(blocks: Sequence[Rows]) -> Rows:
+    return [[entry for block in blocks for entry in block[row]] for row in range(len(blocks[0]))]
+
+
+def _empty(height: int, width: int) -> Rows:
+    return [[False] * width for _ in range(height)]
 
 
 def _full(height: int, width: int) -> Rows:
