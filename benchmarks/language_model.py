@@ -27,8 +27,10 @@ import transformers
 from measuring import ROOT, stamp, table
 from peers.alps import alps
 from peers.block_by_block import prune_block_by_block
+from peers.selection import selection
 from peers.sparse_swaps import sparse_swaps
 from peers.sparsegpt import sparsegpt
+from peers.wanda import wanda
 
 import masksmith as ms
 
@@ -69,11 +71,10 @@ def ours(**options: Any) -> Callable[[Any, Batches, str], None]:
 
 
 def peer(prune_weight: Callable[..., Tensor]) -> Callable[[Any, Batches, str], None]:
-    """Prune by a peer's function, for plain n:m patterns."""
+    """Prune by a peer's function, for plain n:m patterns and shares."""
 
     def run(model: Any, batches: Batches, pattern: str) -> None:
-        n, m = (int(number) for number in pattern.split(":"))
-        prune_block_by_block(model, model.model.layers, batches, partial(prune_weight, n=n, m=m))
+        prune_block_by_block(model, model.model.layers, batches, partial(prune_weight, selection=selection(pattern)))
 
     return run
 
@@ -82,6 +83,7 @@ METHODS: Mapping[str, Callable[[Any, Batches, str], None]] = {
     "dense": lambda model, batches, pattern: None,
     "magnitude": ours(scores="magnitude", update=None),
     "Wanda": ours(scores="wanda", update=None),
+    "Wanda, by row": peer(wanda),
     "RIA": ours(scores="ria", update=None),
     "masksmith, reconstruct": ours(scores="wanda", update="reconstruct"),
     "masksmith, admm": ours(scores="wanda", update="admm"),
@@ -89,12 +91,21 @@ METHODS: Mapping[str, Callable[[Any, Batches, str], None]] = {
     "ALPS": peer(alps),
     "SparseSwaps": peer(sparse_swaps),
 }
-PLAIN_PEERS = ("SparseGPT", "ALPS", "SparseSwaps")
-"""Peers that know only plain n:m patterns."""
+PEERS = ("SparseGPT", "ALPS", "SparseSwaps")
+"""Peers that know only plain n:m patterns and shares."""
+OURS = ("masksmith, reconstruct", "masksmith, admm")
+SCORES = ("magnitude", "Wanda", "RIA")
 TABLE_ROWS = [
     ("dense", "-"),
-    *((method, "2:4") for method in METHODS if method != "dense"),
-    *((method, "transposable 8:16") for method in METHODS if method not in ("dense", *PLAIN_PEERS)),
+    *((method, "2:4") for method in (*SCORES, *OURS, *PEERS)),
+    *((method, "transposable 8:16") for method in (*SCORES, *OURS)),
+    *((method, "50%") for method in (*SCORES, "Wanda, by row", *OURS, *PEERS)),
+    *((method, "4:8") for method in ("Wanda", *OURS, "SparseGPT")),
+    *(
+        (method, pattern)
+        for pattern in ("transposable 2:4", "transposable 4:8", "transposable 16:32", "block 16x16 50%")
+        for method in ("Wanda", *OURS)
+    ),
 ]
 
 

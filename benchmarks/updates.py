@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from measuring import ROOT, interleave, ratio, stamp, table
 from peers.alps import alps
+from peers.selection import selection
 from peers.sparsegpt import sparsegpt
 
 import masksmith as ms
@@ -46,8 +47,8 @@ def methods(weight: torch.Tensor, statistics_: Any, pattern: ms.NM) -> dict[str,
         "reconstruct, factorised": lambda: ms.reconstruct(weight, mask, gram, tolerance=0.0).weight,
         "reconstruct": lambda: ms.reconstruct(weight, mask, gram).weight,
         "admm": lambda: ms.admm(weight, gram, pattern).weight,
-        "ALPS": lambda: alps(weight, tensor, pattern.n, pattern.m),
-        "SparseGPT": lambda: sparsegpt(weight, tensor, pattern.n, pattern.m),
+        "ALPS": lambda: alps(weight, tensor, selection(str(pattern))),
+        "SparseGPT": lambda: sparsegpt(weight, tensor, selection(str(pattern))),
         "Wanda": lambda: weight * mask,
         "refine": lambda: weight * ms.refine(weight, mask, gram, pattern).mask,
         f"Wanda, {transposable}": lambda: weight * wide,

@@ -1,8 +1,10 @@
-"""ALPS for n:m masks, after Meng, Behdin, Wang and Mazumder (NeurIPS 2024, arXiv 2406.07831), algorithms 1 and 2."""
+"""ALPS, after Meng, Behdin, Wang and Mazumder (NeurIPS 2024, arXiv 2406.07831), algorithms 1 and 2."""
 
 from __future__ import annotations
 
 import torch
+
+from .selection import Selection
 
 Tensor = torch.Tensor
 
@@ -11,8 +13,8 @@ GROWTH = ((0.1, 1.3), (0.005, 1.2), (0.0, 1.1))
 """The paper's step function: share of the support that changed in three rounds, factor of the penalty."""
 
 
-def alps(weight: Tensor, gram: Tensor, n: int, m: int, damping: float = 0.01, penalty: float = 0.03) -> Tensor:
-    """Prune `[out, in]` to n of every m by ADMM with one eigendecomposition, then refine on the support."""
+def alps(weight: Tensor, gram: Tensor, selection: Selection, damping: float = 0.01, penalty: float = 0.03) -> Tensor:
+    """Prune `[out, in]` by ADMM with one eigendecomposition, then refine on the support."""
     damped = gram.double().clone()
     damped.diagonal().add_(damping * gram.double().diagonal().mean())
     scale = damped.diagonal().sqrt()
@@ -20,12 +22,12 @@ def alps(weight: Tensor, gram: Tensor, n: int, m: int, damping: float = 0.01, pe
     dense = (weight.double() * scale).float()
     values, vectors = torch.linalg.eigh(system)
     target, duals = dense @ system, torch.zeros_like(dense)
-    support = checked = largest(dense, n, m)
+    support = checked = selection.largest(dense.square())
     copy, inverse = dense * support, (vectors / (values + penalty)) @ vectors.T
     for number in range(1, ROUNDS + 1):
         free = (target + penalty * copy - duals) @ inverse
         shifted = free + duals / penalty
-        support = largest(shifted, n, m)
+        support = selection.largest(shifted.square())
         copy = shifted * support
         duals = duals + penalty * (free - copy)
         if number % EVERY == 0:
@@ -35,13 +37,6 @@ def alps(weight: Tensor, gram: Tensor, n: int, m: int, damping: float = 0.01, pe
             penalty *= next(factor for share, factor in GROWTH if changed >= share * int(support.sum()))
             inverse = (vectors / (values + penalty)) @ vectors.T
     return (_refined(system, target, copy, support).double() / scale).to(weight.dtype)
-
-
-def largest(weights: Tensor, n: int, m: int) -> Tensor:
-    """Return the mask of the n largest of every m entries of a row."""
-    groups = weights.square().view(len(weights), -1, m)
-    kept = torch.zeros_like(groups, dtype=torch.bool)
-    return kept.scatter_(2, groups.topk(n, dim=2).indices, value=True).view_as(weights)
 
 
 def _refined(system: Tensor, target: Tensor, weights: Tensor, support: Tensor) -> Tensor:

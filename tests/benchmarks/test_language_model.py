@@ -35,23 +35,32 @@ def test_a_method_in_the_loop_of_peers_gives_what_prune_gives(language_model):
         assert torch.equal(parameter, model.get_parameter(name)), name
 
 
-@pytest.mark.parametrize("method", ["SparseGPT", "ALPS", "SparseSwaps"])
-def test_peers_obey_the_pattern(language_model, method):
+@pytest.mark.parametrize("pattern", ["2:4", "50%"])
+@pytest.mark.parametrize("method", ["Wanda, by row", "SparseGPT", "ALPS", "SparseSwaps"])
+def test_peers_obey_the_pattern(language_model, method, pattern):
     model, batches = causal_model("llama"), token_batches()
-    language_model.METHODS[method](model, batches, "2:4")
+    language_model.METHODS[method](model, batches, pattern)
     weight = model.model.layers[1].mlp.down_proj.weight
-    assert ms.verify(weight != 0, "2:4", at_most=True)
+    assert ms.verify(weight != 0, pattern, at_most=True)
     assert (weight == 0).float().mean() == 0.5
 
 
-@pytest.mark.parametrize(("n", "m"), [(2, 4), (3, 8)])
-def test_exchanges_end_where_no_exchange_is_better(language_model, n, m):
+@pytest.mark.parametrize("method", ["Wanda, by row", "SparseSwaps"])
+def test_peers_that_compare_weights_of_a_row_keep_a_share_of_each_row(language_model, method):
+    model, batches = causal_model("llama"), token_batches()
+    language_model.METHODS[method](model, batches, "50%")
+    assert ((model.model.layers[1].mlp.down_proj.weight == 0).float().mean(1) == 0.5).all()
+
+
+@pytest.mark.parametrize(("pattern", "n", "m"), [("2:4", 2, 4), ("3:8", 3, 8), ("50%", 8, 16)])
+def test_exchanges_end_where_no_exchange_is_better(language_model, pattern, n, m):
+    from peers.selection import selection
     from peers.sparse_swaps import sparse_swaps
 
     rng = np.random.default_rng(m)
     weight, inputs = rng.standard_normal((3, 16)).astype(np.float32), rng.standard_normal((40, 16)) @ MIXING
     gram = inputs.T @ inputs
-    pruned = sparse_swaps(torch.from_numpy(weight), torch.from_numpy(gram), n, m).numpy()
+    pruned = sparse_swaps(torch.from_numpy(weight), torch.from_numpy(gram), selection(pattern)).numpy()
     for row, kept in zip(weight.astype(float), pruned != 0, strict=True):
         assert (kept.reshape(-1, m).sum(1) == n).all()
         least = _error(row, kept, gram)
