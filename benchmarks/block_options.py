@@ -21,8 +21,8 @@ import masksmith as ms
 
 TOKENS, LENGTH, BATCH = 256, 64, 8
 OPTIONS: dict[str, dict[str, Any]] = {
-    "together": {},
-    "sequential": {"order": "sequential"},
+    "together": {"tune_steps": 0},
+    "sequential": {"order": "sequential", "tune_steps": 0},
     "together, 200 steps at 0.005": {"tune_steps": 200, "tune_rate": 0.005},
     "together, 200 steps at 0.02": {"tune_steps": 200},
     "together, 200 steps at 0.05": {"tune_steps": 200, "tune_rate": 0.05},

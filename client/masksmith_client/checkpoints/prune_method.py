@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 
 import numpy as np
@@ -33,7 +33,7 @@ class PruneMethod:
         update: How the kept weights are updated; None leaves them as they are.
         calibration: Statistics for both; see `SubmitOptions`.
         text: Text that a language model is calibrated with instead, block by block.
-        blocks: How blocks are pruned with that text.
+        blocks: How blocks are pruned with that text; with one, `tune_steps` is a number.
     """
 
     scores: ScoreMethod
@@ -78,7 +78,7 @@ class PruneMethod:
             raise InputError("--tune-steps needs --update: without one, the kept weights stay as they are")
         if not 0 < method.blocks.tune_rate < float("inf"):
             raise InputError(f"--tune-rate {method.blocks.tune_rate} must be positive and finite")
-        return method
+        return replace(method, blocks=method.blocks.with_steps(is_updated=update is not None)) if text else method
 
     def statistics(self, checkpoint: Checkpoint, choice: Choice) -> AuxiliaryTensors:
         """Look up the statistics of all masked tensors, under their own names or those that they are tied to.

@@ -80,8 +80,13 @@ def prune(
         typer.Option(help="With --calibration-text: statistics of a block at once, or after each group of its layers."),
     ] = "together",
     tune_steps: Annotated[
-        int, typer.Option(min=0, help="With --calibration-text: steps of Adam on a pruned block's kept weights.")
-    ] = 0,
+        int | None,
+        typer.Option(
+            min=0,
+            help="With --calibration-text: steps of Adam on a pruned block's kept weights; "
+            "default 128 with --update, else none.",
+        ),
+    ] = None,
     tune_rate: Annotated[
         float, typer.Option(help="Rate of these steps, relative to the root mean square of each weight.")
     ] = 0.02,

@@ -16,6 +16,9 @@ from .captured import Captured
 from .watching import BlockWatcher
 from .weights import BlockWeight
 
+SMALLEST_ENERGY = 1e-3
+"""Smallest squared norm of a token's target, relative to the median over a batch, that its error is divided by."""
+
 
 class BlockStep:
     """A block, and its recorded calls in all batches.
@@ -63,13 +66,13 @@ class BlockStep:
             watcher: Gathers statistics of the weights, or None.
 
         Returns:
-            The squared norm of the difference from the target, relative to that of the target; 0 without a target.
+            The mean of `token_errors` over all tokens; 0 without a target.
 
         Raises:
             PruningError: If an input of a watched weight, or a difference from the target, is not finite; the message
                 names the batch.
         """
-        difference = energy = 0.0
+        total, tokens = 0.0, 0
         for batch in range(self.batches):
             with nullcontext() if watcher is None else watcher.watching(batch, self.token_mask(batch)):
                 outputs = self.call(batch).run(self.block, inputs.read(batch), self.name)
@@ -77,15 +80,28 @@ class BlockStep:
                 into.write(batch, outputs)
             if target is None:
                 continue
-            batch_difference, batch_energy = self.squared_norms(batch, outputs, target.read(batch))
-            difference, energy = difference + float(batch_difference), energy + float(batch_energy)
-            if not difference + energy < float("inf"):
+            errors = self.token_errors(batch, outputs, target.read(batch))
+            total, tokens = total + float(errors.sum()), tokens + len(errors)
+            if not total < float("inf"):
                 raise PruningError(f"its output contains NaN or infinity in batch {batch}", self.name)
-        return difference / energy if energy else 0.0
+        return total / tokens if tokens else 0.0
 
-    def squared_norms(self, batch: int, outputs: Tensors, target: Tensors) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the squared norms of the difference from a target and of the target, in float64, without padding."""
+    def token_errors(self, batch: int, outputs: Tensors, target: Tensors) -> torch.Tensor:
+        """Return the error `||y - t||^2 / ||t||^2` of each token's output `y` from its target `t`, in float64.
+
+        Tokens of padding are left out. Every token counts the same, since the next block normalises its inputs: in many
+        language models, the norm of a few tokens is hundreds of times that of all others, and a sum of squared
+        differences would depend on these few alone. A norm is taken as at least a share of the batch's median, so that
+        no error is divided by 0.
+        """
         output, expected, token_mask = outputs[0].double(), target[0].double(), self.token_mask(batch)
         if token_mask is not None:
             output, expected = output[token_mask], expected[token_mask]
-        return (output - expected).square().sum(), expected.square().sum()
+        energies = expected.square().sum(-1).reshape(-1)
+        return (output - expected).square().sum(-1).reshape(-1) / energies.clamp(min=_smallest_energy(energies))
+
+
+def _smallest_energy(energies: torch.Tensor) -> float:
+    """Return `SMALLEST_ENERGY` times the median, or where that is 0, times the mean; 1 if all are 0."""
+    typical = float(energies.median()) or float(energies.mean()) if len(energies) else 0.0
+    return SMALLEST_ENERGY * typical or 1.0

@@ -15,6 +15,8 @@ UPDATES = ("reconstruct", "admm", None)
 FewTokens = Literal["refuse", "without data"]
 InputsFrom = Literal["pruned", "dense"]
 Order = Literal["together", "sequential"]
+TUNE_STEPS = 128
+"""Default steps of tuning after an update."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,7 @@ class Options:
     few_tokens: FewTokens = "refuse"
     threads: int | None = None
     order: Order = "together"
-    tune_steps: int = 0
+    tune_steps: int | None = None
     tune_rate: float = 0.02
 
     def __post_init__(self) -> None:
@@ -43,7 +45,7 @@ class Options:
         _check("inputs_from", self.inputs_from, ("pruned", "dense"))
         _check("few_tokens", self.few_tokens, ("refuse", "without data"))
         _check("order", self.order, ("together", "sequential"))
-        if self.tune_steps < 0:
+        if self.tuning_steps < 0:
             raise PruningError(f"tune_steps={self.tune_steps} must not be negative")
         if not 0 < self.tune_rate < float("inf"):
             raise PruningError(f"tune_rate={self.tune_rate} must be positive and finite")
@@ -51,6 +53,13 @@ class Options:
             raise PruningError(f"min_tokens={self.min_tokens} must be at least 1")
         if self.update is None and self.update_options:
             raise PruningError(f"update_options {', '.join(self.update_options)} need an update")
+
+    @property
+    def tuning_steps(self) -> int:
+        """`tune_steps`, or by default `TUNE_STEPS` after an update and 0 without one: then the kept weights stay."""
+        if self.tune_steps is not None:
+            return self.tune_steps
+        return 0 if self.update is None else TUNE_STEPS
 
 
 def _check(label: str, value: object, allowed: tuple[object, ...]) -> None:

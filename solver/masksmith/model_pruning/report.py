@@ -54,7 +54,8 @@ class WeightReport:
 class BlockReport:
     """A block whose weights were pruned.
 
-    Errors are squared differences of the block's output from that of the dense model, relative to the latter's square.
+    Errors are the squared difference of a token's output from that of the dense model, relative to the latter's square,
+    on average over all tokens.
 
     Attributes:
         name: Its name in the model.

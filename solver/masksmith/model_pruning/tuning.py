@@ -52,18 +52,18 @@ def tune(
     target: Activations,
     options: Options,
 ) -> Tuning | None:
-    """Lower the squared difference between the block's outputs and a target by Adam, with the masks fixed.
+    """Lower the mean error of a token's output from a target, `BlockStep.token_errors`, by Adam; the masks are fixed.
 
     Each step takes one batch, in turn. The rate is relative to the root mean square of each weight's kept entries, and
     falls to 0 as a cosine.
 
     Returns:
-        The result; None if `tune_steps` is 0 or the block has no weights.
+        The result; None if there are no steps or the block has no weights.
 
     Raises:
         PruningError: If an activation or a gradient is not finite.
     """
-    if not options.tune_steps or not weights:
+    if not options.tuning_steps or not weights:
         return None
     started = time.perf_counter()
     before = step.run(inputs, target=target)
@@ -76,7 +76,7 @@ def tune(
         after = before
         for (parameter, _), copy in zip(trained, copies, strict=True):
             parameter.data.copy_(copy)
-    return Tuning(options.tune_steps, before, after, time.perf_counter() - started)
+    return Tuning(options.tuning_steps, before, after, time.perf_counter() - started)
 
 
 def _trained_parameters(weights: Sequence[BlockWeight], masks: Sequence[Tensor]) -> list[Trained]:
@@ -104,13 +104,13 @@ def _descend(
     groups = [{"params": [parameter], "lr": _rate(parameter, kept, options)} for parameter, kept in trained]
     optimiser = torch.optim.Adam(groups, betas=(0.9, 0.95))
     schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimiser, lambda number: 0.5 * (1 + math.cos(math.pi * number / options.tune_steps))
+        optimiser, lambda number: 0.5 * (1 + math.cos(math.pi * number / options.tuning_steps))
     )
-    for number in range(options.tune_steps):
+    for number in range(options.tuning_steps):
         batch = number % step.batches
         outputs = step.call(batch).run(step.block, inputs.read(batch), step.name)
-        difference, energy = step.squared_norms(batch, outputs, target.read(batch))
-        gradients = torch.autograd.grad(difference / energy.clamp(min=torch.finfo(energy.dtype).tiny), parameters)
+        errors = step.token_errors(batch, outputs, target.read(batch))
+        gradients = torch.autograd.grad(errors.sum() / max(len(errors), 1), parameters)
         for (parameter, kept), gradient in zip(trained, gradients, strict=True):
             if not bool(torch.isfinite(gradient).all()):
                 raise PruningError(f"a gradient of its tuning contains NaN or infinity in batch {batch}", step.name)

@@ -36,7 +36,7 @@ def prune(
     min_tokens: int = 64,
     few_tokens: FewTokens = "refuse",
     order: Order = "together",
-    tune_steps: int = 0,
+    tune_steps: int | None = None,
     tune_rate: float = 0.02,
     blocks: str | None = None,
     layers: Globs = None,
@@ -71,6 +71,8 @@ def prune(
             `sequential`: weights of the same inputs are one group (query, key and value; output; gate and up; down),
             and each group's statistics come from a pass in which the groups before it are pruned.
         tune_steps: Steps of Adam on all kept weights of a pruned block, for the error of its output; the masks stay.
+            Each step takes one batch, so small batches make more of the same time. By default 128 after an update,
+            and none without one.
         tune_rate: Rate of these steps, relative to the root mean square of each weight; it falls to 0 as a cosine.
         blocks: Name of the list of blocks, such as `model.layers`; by default the one with the most weights.
         layers: Names or globs of the weights to prune; by default all matrices in the blocks except routers.

@@ -1,6 +1,7 @@
 """The order inside a block, and tuning for the error of its output."""
 
 import copy
+import types
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ from support.causal_models import causal_model, token_batches
 
 import masksmith as ms
 from masksmith.model_pruning import groups
+from masksmith.model_pruning.block_step import BlockStep
 
 LLAMA = [["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"], ["self_attn.o_proj"],
          ["mlp.gate_proj", "mlp.up_proj"], ["mlp.down_proj"]]  # fmt: skip
@@ -95,7 +97,7 @@ def test_each_groups_statistics_come_from_the_pruned_groups_before_it():
             gram, weight = each.T @ each, block.get_submodule(path).weight
             mask = ms.solve(ms.wanda(weight.detach(), gram.diagonal().sqrt()), "2:4").mask
             weight.data.copy_(ms.reconstruct(weight.detach(), mask, gram).weight)
-    ms.prune(model, batches, "2:4", update="reconstruct", order="sequential", layers=f"{name}*")
+    ms.prune(model, batches, "2:4", update="reconstruct", order="sequential", layers=f"{name}*", tune_steps=0)
     for path in [path for group in LLAMA for path in group]:
         ours, theirs = model.get_submodule(name + path).weight, block.get_submodule(path).weight
         torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-4, msg=path)
@@ -111,7 +113,7 @@ def block_inputs(model, path, batches):
 def test_tuning_lowers_the_error_and_keeps_masks_and_modes():
     plain, tuned = causal_model("llama"), causal_model("llama")
     batches = token_batches(padded=True)
-    before = ms.prune(plain, batches, "2:4", update="reconstruct")
+    before = ms.prune(plain, batches, "2:4", update="reconstruct", tune_steps=0)
     report = ms.prune(tuned, batches, "2:4", update="reconstruct", tune_steps=40)
     for one, other in zip(before.blocks, report.blocks, strict=True):
         assert other.tuning.error_after < 0.9 * other.tuning.error_before
@@ -128,12 +130,54 @@ def test_tuning_lowers_the_error_and_keeps_masks_and_modes():
 
 def test_tuning_that_raises_the_error_is_taken_back():
     plain, tuned = causal_model("llama"), causal_model("llama")
-    ms.prune(plain, token_batches(), "2:4", update="reconstruct", layers="model.layers.0.*")
+    ms.prune(plain, token_batches(), "2:4", update="reconstruct", layers="model.layers.0.*", tune_steps=0)
     report = ms.prune(
         tuned, token_batches(), "2:4", update="reconstruct", layers="model.layers.0.*", tune_steps=2, tune_rate=50.0
     )
     assert report.blocks[0].tuning.error_after == report.blocks[0].tuning.error_before
     assert all(torch.equal(one, other) for one, other in zip(plain.parameters(), tuned.parameters(), strict=True))
+
+
+def block_step(token_mask=None):
+    blocks = types.SimpleNamespace(name=lambda number: "block", modules=[torch.nn.Identity()])
+    return BlockStep(blocks, 0, types.SimpleNamespace(token_masks=[token_mask]))
+
+
+def test_every_token_counts_the_same_whatever_its_norm():
+    target = torch.tensor([[[1e4, 0.0], [0.0, 2.0], [1.0, 0.0]]])
+    output = torch.tensor([[[1.1e4, 0.0], [0.0, 2.0], [1.0, 0.5]]])
+    torch.testing.assert_close(
+        block_step().token_errors(0, [output], [target]), torch.tensor([0.01, 0.0, 0.25]).double()
+    )
+    kept = torch.tensor([[True, True, False]])
+    assert block_step(kept).token_errors(0, [output], [target]).tolist() == pytest.approx([0.01, 0.0])
+
+
+@pytest.mark.parametrize(("targets", "smallest"), [([0, 2, 2], 4e-3), ([0, 0, 3], 3e-3), ([0, 0, 0], 1.0)])
+def test_an_error_is_not_divided_by_the_norm_of_a_silent_token(targets, smallest):
+    target = torch.tensor(targets)[None, :, None].float()
+    errors = block_step().token_errors(0, [target + torch.tensor([0.1, 0.0, 0.0])[None, :, None]], [target])
+    assert errors.tolist() == pytest.approx([0.01 / smallest, 0, 0], rel=1e-5)
+
+
+def test_tuning_lowers_the_error_of_usual_tokens_beside_one_of_a_huge_norm():
+    model, inputs = causal_model("llama"), token_batches()
+    with torch.no_grad():
+        model.model.embed_tokens.weight[int(inputs[0]["input_ids"][0, 0])] *= 1e3
+    report = ms.prune(model, inputs, "2:4", update="reconstruct", tune_steps=40, layers="model.layers.0.*")
+    tuning = report.blocks[0].tuning
+    assert tuning.error_after < 0.7 * tuning.error_before
+
+
+@pytest.mark.parametrize(("update", "steps"), [("reconstruct", 128), (None, 0)])
+def test_weights_are_tuned_after_an_update_unless_the_caller_says_otherwise(update, steps):
+    by_default = ms.prune(causal_model("llama"), token_batches(), "2:4", update=update, layers="model.layers.0.*")
+    given = ms.prune(
+        causal_model("llama"), token_batches(), "2:4", update=update, layers="model.layers.0.*", tune_steps=steps
+    )
+    tuning = by_default.blocks[0].tuning
+    assert (0 if tuning is None else tuning.steps) == steps
+    assert by_default.blocks[0].error_after == given.blocks[0].error_after
 
 
 @pytest.mark.parametrize(

@@ -3,10 +3,14 @@
 import json
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 from support.language_models import prune_command, save_llama, write_text
 
+from masksmith.model_pruning import Options
+from masksmith_client.checkpoints.calibration_text import CalibrationText
+from masksmith_client.checkpoints.prune_method import PruneMethod
 from masksmith_client.cli.app import run
 from masksmith_client.cli.block_prune.charts import bar_chart, line_chart
 from masksmith_client.cli.block_prune.report_files import page
@@ -80,6 +84,15 @@ def test_matrices_without_data_are_listed():
     content = page(document(1, blocks=[blocks[0] | {"weights": [weight]}]))
     assert "experts[3]: it got 2 token(s)" in content
     assert "2 to 640" in content
+
+
+@pytest.mark.parametrize(("update", "steps"), [(None, 0), ("admm", 128)])
+def test_the_default_number_of_steps_is_that_of_the_library(update, steps):
+    text = CalibrationText(Path("text.txt"))
+    ours = PruneMethod.parse("wanda", update, text=text).blocks.document()
+    library = Options(update=update)
+    assert ours["tune_steps"] == library.tuning_steps == steps
+    assert ours["tune_rate"] == library.tune_rate
 
 
 def test_a_directory_has_both_reports(tmp_path, capsys):

@@ -65,7 +65,7 @@ def test_the_estimate_covers_what_is_written(kind, update, text, tmp_path, estim
     (space,) = estimates
     monkeypatch.setattr(shutil, "disk_usage", lambda path: types.SimpleNamespace(free=0))
     assert run(arguments) == 0  # a finished output needs nothing
-    assert largest["bytes"] <= space.largest <= 1.2 * largest["bytes"]
+    assert largest["bytes"] <= space.largest <= 1.3 * largest["bytes"]
 
 
 def test_a_disk_that_is_too_small_is_refused_before_any_work(text, tmp_path, estimates, monkeypatch, capsys):

@@ -12,6 +12,7 @@ import masksmith as ms
 from masksmith_client._errors import InputError
 from masksmith_client.checkpoints.calibration_text import CalibrationText
 from masksmith_client.cli.app import run
+from masksmith_client.cli.block_prune.calibration_batches import BATCH_WINDOWS
 
 
 @pytest.fixture(scope="module")
@@ -25,10 +26,10 @@ def model(tmp_path_factory):
 
 
 def pruned_in_memory(model, text, **options):
-    """The same by the library: ten windows of 64 words, in batches of eight."""
+    """The same by the library: ten windows of 64 words, in the same batches."""
     loaded = transformers.AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
     ids = torch.tensor([WORDS.index(word) for word in text.read_text().split()[:640]]).reshape(10, 64)
-    ms.prune(loaded, [{"input_ids": part} for part in ids.split(8)], "2:4", **options)
+    ms.prune(loaded, [{"input_ids": part} for part in ids.split(BATCH_WINDOWS)], "2:4", **options)
     return loaded
 
 

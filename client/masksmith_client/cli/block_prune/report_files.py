@@ -39,7 +39,7 @@ circle.first, rect.first { fill: var(--first); } circle.second, rect.second { fi
 <p>$summary</p>
 $notes
 <h2>Error of each block's output</h2>
-<p>Relative squared error of the block's output, compared with the dense model's: before the block is pruned (the
+<p>Mean relative squared error of a token's output, compared with the dense model's: before the block is pruned (the
 blocks before it already are), and after.</p>
 <div class="scroll">$errors</div>
 <h2>Seconds of each block</h2>
