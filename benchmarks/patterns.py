@@ -27,7 +27,7 @@ PATTERNS = (
     "channels out 50%", "channels in 50%", "block 32x32 50%", "block 16x16 50%", "block 16x16 50% balance rows",
     "block 16x16 50% balance cols", "block 16x16 50% balance both", "block 4x1 50%", "block 1x4 50%",
     "25%", "2:8", "transposable 2:8", "block 16x16 25%", "block 32x32 50% nested 2:4", "64:2:8",
-    "10%", "block 16x16 10%", "64:2:16", "64:2:32",
+    "10%", "block 16x16 10%", "64:2:16", "64:2:32", "hybrid 128x128 2:4 50%", "hybrid 128x128 2:4 75%",
 )  # fmt: skip
 LARGE = (
     "2:4",
@@ -38,6 +38,7 @@ LARGE = (
     "64:2:8",
     "64:2:16",
     "64:2:32",
+    "hybrid 128x128 2:4 75%",
 )
 
 

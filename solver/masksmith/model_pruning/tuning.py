@@ -61,7 +61,7 @@ def tune(
         The result; None if there are no steps or the block has no weights.
 
     Raises:
-        PruningError: If an activation or a gradient is not finite.
+        PruningError: If an activation or a gradient is not finite, or the block's output has no gradient.
     """
     if not options.tuning_steps or not weights:
         return None
@@ -84,12 +84,12 @@ def _trained_parameters(weights: Sequence[BlockWeight], masks: Sequence[Tensor])
     trained: dict[int, Trained] = {}
     for weight, mask in zip(weights, masks, strict=True):
         parameter = weight.parameter
-        own = torch.as_tensor(mask, device=parameter.device)
+        kept = torch.as_tensor(mask, device=parameter.device)
         if weight.part is None:
-            trained[id(parameter)] = parameter, own
+            trained[id(parameter)] = parameter, kept
             continue
-        _, kept = trained.setdefault(id(parameter), (parameter, torch.zeros_like(parameter, dtype=torch.bool)))
-        weight.part.view(kept).copy_(own)
+        _, kept_of_all = trained.setdefault(id(parameter), (parameter, torch.zeros_like(parameter, dtype=torch.bool)))
+        weight.part.view(kept_of_all).copy_(kept)
     return list(trained.values())
 
 
@@ -102,21 +102,31 @@ def _descend(
 ) -> None:
     parameters = [parameter for parameter, _ in trained]
     groups = [{"params": [parameter], "lr": _rate(parameter, kept, options)} for parameter, kept in trained]
-    optimiser = torch.optim.Adam(groups, betas=(0.9, 0.95))
+    optimiser = torch.optim.Adam(groups, betas=(0.9, 0.95), fused=True)
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimiser, lambda number: 0.5 * (1 + math.cos(math.pi * number / options.tuning_steps))
     )
     for number in range(options.tuning_steps):
         batch = number % step.batches
-        outputs = step.call(batch).run(step.block, inputs.read(batch), step.name)
-        errors = step.token_errors(batch, outputs, target.read(batch))
-        gradients = torch.autograd.grad(errors.sum() / max(len(errors), 1), parameters)
+        gradients = _gradients(step, batch, parameters, inputs, target)
         for (parameter, kept), gradient in zip(trained, gradients, strict=True):
             if not bool(torch.isfinite(gradient).all()):
                 raise PruningError(f"a gradient of its tuning contains NaN or infinity in batch {batch}", step.name)
             parameter.grad = gradient * kept
         optimiser.step()
         schedule.step()
+
+
+def _gradients(
+    step: BlockStep, batch: int, parameters: Sequence[Tensor], inputs: Activations, target: Activations
+) -> Sequence[Tensor]:
+    """Return the gradients of the mean error of a batch; 0 for a parameter that the batch does not use."""
+    outputs = step.call(batch).run(step.block, inputs.read(batch), step.name)
+    errors = step.token_errors(batch, outputs, target.read(batch))
+    if not errors.requires_grad:
+        raise PruningError("its output has no gradient, so its weights cannot be tuned; set tune_steps to 0", step.name)
+    mean = errors.sum() / max(len(errors), 1)
+    return torch.autograd.grad(mean, parameters, allow_unused=True, materialize_grads=True)
 
 
 def _rate(parameter: Tensor, kept: Tensor, options: Options) -> float:
