@@ -22,7 +22,7 @@ import torch
 SHAPES = ((384, 384), (1536, 384), (384, 1536))
 DENSITIES = (0.6, 0.5, 0.4, 0.3, 0.25, 0.2, 0.15, 0.1, 0.05, 0.02)
 MIN_S = 0.004
-"""Seconds of the calls that are timed together, at least."""
+"""Least seconds of the calls that are timed together."""
 
 
 def repeated(call: Callable[[], object]) -> Callable[[], float]:
@@ -42,7 +42,7 @@ def repeated(call: Callable[[], object]) -> Callable[[], float]:
 
 
 def relative_time(shape: tuple[int, int], batch: int, density: float, rounds: int) -> float:
-    """Return the median over rounds of sparse time / dense time, each with its faster layout."""
+    """Return the median over rounds of sparse time / dense time, each with the faster of two layouts."""
     torch.manual_seed(0)
     weight = torch.randn(shape)
     masked = weight * (torch.rand(shape) < density)
@@ -54,14 +54,13 @@ def relative_time(shape: tuple[int, int], batch: int, density: float, rounds: in
         lambda: torch.mm(sparse, x.t()).t().contiguous(),
         lambda: torch.mm(sparse, x.t().contiguous()).t().contiguous(),
     )
-    runs = [[repeated(call) for call in layouts] for layouts in (csr, dense)]
-    return statistics.median(
-        min(run() for run in runs[0]) / min(run() for run in runs[1]) for _ in range(rounds)
-    )  # fmt: skip
+    csr_runs, dense_runs = ([repeated(call) for call in layouts] for layouts in (csr, dense))
+    ratios = [min(run() for run in csr_runs) / min(run() for run in dense_runs) for _ in range(rounds)]
+    return statistics.median(ratios)
 
 
 def break_even(shape: tuple[int, int], batch: int, rounds: int) -> float | None:
-    """Return the density at which the relative time is 1, by linear interpolation."""
+    """Return the density at which the relative time is 1, interpolated; None if it is outside of `DENSITIES`."""
     previous: tuple[float, float] | None = None
     for density in DENSITIES:
         ratio = relative_time(shape, batch, density, rounds)
@@ -94,9 +93,9 @@ def reported(path: Path) -> dict[tuple[str, int], str]:
     """Read the break-even densities of `csr` from a report."""
     document = json.loads(path.read_text())
     return {
-        (f"{one['layer']['rows']}x{one['layer']['cols']}", one["batch"]): one["text"]
-        for one in document["break_evens"]
-        if one["kernel"] == "csr" and one["dtype"] == "float32" and one["direction"] == "forward"
+        (f"{entry['layer']['rows']}x{entry['layer']['cols']}", entry["batch"]): entry["text"]
+        for entry in document["break_evens"]
+        if entry["kernel"] == "csr" and entry["dtype"] == "float32" and entry["direction"] == "forward"
     }
 
 

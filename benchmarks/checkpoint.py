@@ -1,9 +1,9 @@
-"""`masksmith prune --local` of a directory against copying it, and the most memory that it takes.
+"""Compare `masksmith prune --local` of a directory with copying and solving it, and measure its peak memory.
 
 python benchmarks/checkpoint.py [--blocks N] [--rounds N] [--write]
 
-The checkpoint is random: bfloat16, Llama's shapes, in files of 0.5 GiB. The peer is `cp -r` plus `masksmith.solve` of
-all its masked weights in this process, whose kernels are loaded, on scores in memory.
+The checkpoint is random: bfloat16, Llama's shapes, in files of 0.5 GiB. It is compared with `cp -r` plus
+`masksmith.solve` of all masked weights in this process, which has loaded the kernels, on scores in memory.
 """
 
 from __future__ import annotations
@@ -37,22 +37,23 @@ CONFIG = {
 FILE_BYTES = 2**29
 PATTERNS = ("2:4", "transposable 8:16")
 REST_S = 15
+"""Seconds of rest before each timed command."""
 
 
 def shapes(blocks: int) -> dict[str, tuple[int, ...]]:
-    """Return the tensors of a model with this many blocks."""
-    found: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (VOCABULARY, HIDDEN)}
+    """Return the shapes of the tensors, by name, of a model with this many blocks."""
+    by_name: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (VOCABULARY, HIDDEN)}
     for number in range(blocks):
         block = f"model.layers.{number}"
-        found |= {f"{block}.self_attn.{part}_proj.weight": (HIDDEN, HIDDEN) for part in "qkvo"}
-        found |= {f"{block}.mlp.{part}_proj.weight": (INTERMEDIATE, HIDDEN) for part in ("gate", "up")}
-        found[f"{block}.mlp.down_proj.weight"] = (HIDDEN, INTERMEDIATE)
-        found |= {f"{block}.{part}_layernorm.weight": (HIDDEN,) for part in ("input", "post_attention")}
-    return found | {"model.norm.weight": (HIDDEN,)}
+        by_name |= {f"{block}.self_attn.{part}_proj.weight": (HIDDEN, HIDDEN) for part in "qkvo"}
+        by_name |= {f"{block}.mlp.{part}_proj.weight": (INTERMEDIATE, HIDDEN) for part in ("gate", "up")}
+        by_name[f"{block}.mlp.down_proj.weight"] = (HIDDEN, INTERMEDIATE)
+        by_name |= {f"{block}.{part}_layernorm.weight": (HIDDEN,) for part in ("input", "post_attention")}
+    return by_name | {"model.norm.weight": (HIDDEN,)}
 
 
 def write_checkpoint(folder: Path, blocks: int) -> int:
-    """Write a random checkpoint in files of half a gigabyte; gives its bytes."""
+    """Write a random checkpoint in files of at most `FILE_BYTES`; returns the bytes of its tensors."""
     groups: list[dict[str, tuple[int, ...]]] = [{}]
     for name, shape in shapes(blocks).items():
         if groups[-1] and sum(map(size, groups[-1].values())) + size(shape) > FILE_BYTES:
@@ -85,7 +86,7 @@ def write_file(path: Path, group: dict[str, tuple[int, ...]]) -> None:
 
 
 def timed(command: list[str]) -> tuple[float, float]:
-    """Run a command and sync; gives seconds, and the most memory that it took in MiB."""
+    """Run a command and sync; returns the seconds of both, and the command's peak resident memory in MiB."""
     began = time.perf_counter()
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)
@@ -97,7 +98,7 @@ def timed(command: list[str]) -> tuple[float, float]:
 
 
 def solve_seconds(model: Path, pattern: str) -> float:
-    """Solve the weights of all blocks, one after the other; gives the seconds without those of reading."""
+    """Solve the weights of all blocks, one after the other; returns the seconds, without those of reading."""
     seconds = 0.0
     for name, tensor in Checkpoint.open(model).tensors.items():
         if "_proj." in name:
@@ -109,61 +110,62 @@ def solve_seconds(model: Path, pattern: str) -> float:
 
 
 def measure(model: Path, pattern: str, rounds: int) -> list[str]:
-    """Copy, prune and solve in turn; gives the medians as a row."""
+    """Solve, copy and prune in turn; returns the medians as a row."""
     copies, runs, solves, ratios, peaks = [], [], [], [], []
+    # Load the kernels.
     ms.solve(np.ones((64, 64), np.float32), pattern)
     copy, pruned = model.with_name("copy"), model.with_name("pruned")
     masksmith = str(Path(sys.executable).with_name("masksmith"))
-    copying = ["cp", "-r", str(model), str(copy)]
-    pruning = [masksmith, "prune", str(model), "--pattern", pattern, "--local", "-o", str(pruned), "--json"]
+    copy_command = ["cp", "-r", str(model), str(copy)]
+    prune_command = [masksmith, "prune", str(model), "--pattern", pattern, "--local", "-o", str(pruned), "--json"]
     for _ in range(rounds):
-        solved_s = solve_seconds(model, pattern)
-        # A virtual machine returns free memory to its host within seconds, and gets it back slowly: so both start when
-        # it has been returned.
+        solve_s = solve_seconds(model, pattern)
+        # A virtual machine returns free memory to its host within seconds, and gets it back slowly. After the rest, it
+        # has returned the memory before either command starts.
         time.sleep(REST_S)
-        copied_s, _ = timed(copying)
+        copy_s, _ = timed(copy_command)
         shutil.rmtree(copy)
         time.sleep(REST_S)
-        pruned_s, peak = timed(pruning)
+        prune_s, peak = timed(prune_command)
         shutil.rmtree(pruned)
-        copies.append(copied_s)
-        runs.append(pruned_s)
-        solves.append(solved_s)
-        ratios.append(pruned_s / (copied_s + solved_s))
+        copies.append(copy_s)
+        runs.append(prune_s)
+        solves.append(solve_s)
+        ratios.append(prune_s / (copy_s + solve_s))
         peaks.append(peak)
     seconds = [f"{statistics.median(values):.1f}" for values in (copies, solves, runs)]
     return [pattern, *seconds, f"{statistics.median(ratios):.2f}", f"{max(peaks):.0f}"]
 
 
 def main() -> None:
-    """Measure, print, and write if asked."""
+    """Measure and print; with `--write` also write the page of the documentation."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--blocks", type=int, default=18)
     options.add_argument("--rounds", type=int, default=3)
     options.add_argument("--write", action="store_true")
-    given = options.parse_args()
+    arguments = options.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         model = Path(folder) / "model"
         model.mkdir()
-        total = write_checkpoint(model, given.blocks)
-        # Its layout is traced once for each model.
+        total = write_checkpoint(model, arguments.blocks)
+        # This traces the model's layout once, so that no timed command has to.
         subprocess.run(
             [Path(sys.executable).with_name("masksmith"), "inspect", model], stdout=subprocess.DEVNULL, check=True
         )
-        rows = [measure(model, pattern, given.rounds) for pattern in PATTERNS]
+        rows = [measure(model, pattern, arguments.rounds) for pattern in PATTERNS]
     head = ("pattern", "cp, s", "solve, s", "prune --local, s", "prune / (cp + solve)", "peak, MiB")
-    largest = max(map(size, shapes(given.blocks).values())) / 2**20
-    what = (
+    largest = max(map(size, shapes(arguments.blocks).values())) / 2**20
+    description = (
         f"`masksmith prune --local` of a random bfloat16 checkpoint of {size_text(total)} with Llama's shapes,\n"
         "against `cp -r` (each followed by `sync`) and `masksmith.solve` of its weights in memory; medians of\n"
-        f"{given.rounds} alternating rounds, each command after {REST_S} s of rest; the layout had been traced.\n"
+        f"{arguments.rounds} alternating rounds, each command after {REST_S} s of rest; the layout had been traced.\n"
         "The largest tensor has\n"
         f"{largest:.0f} MiB; the limit is 1 GiB plus three\n"
         f"times that, {1024 + 3 * largest:.0f} MiB."
     )
-    text = f"# Pruning a checkpoint\n\n{stamp()}\n\n{what}\n\n{table(head, rows)}\n"
+    text = f"# Pruning a checkpoint\n\n{stamp()}\n\n{description}\n\n{table(head, rows)}\n"
     print(text)
-    if given.write:
+    if arguments.write:
         (ROOT / "docs" / "benchmarks" / "checkpoint.md").write_text(text)
 
 

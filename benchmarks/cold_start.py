@@ -1,4 +1,4 @@
-"""Measure starts with and without cached kernels: of a new process, of `masksmith up`, and of the command line.
+"""Measure starts with and without cached kernels: the first mask of a process, `masksmith up`, and commands.
 
 python benchmarks/cold_start.py [--write]
 """
@@ -27,7 +27,7 @@ STOP_S = 60
 
 
 def seconds(pattern: str, cache: str) -> float:
-    """Run one process, interpreter start included."""
+    """Seconds of a process that solves one layer, with the start of the interpreter, and with this cache of kernels."""
     environment = os.environ | {"NUMBA_CACHE_DIR": cache}
     started = time.perf_counter()
     subprocess.run([sys.executable, "-c", CODE, pattern], env=environment, check=True, stderr=subprocess.DEVNULL)
@@ -35,20 +35,24 @@ def seconds(pattern: str, cache: str) -> float:
 
 
 def first_masks(shared: str) -> list[list[str]]:
-    """Time the first mask of each pattern: with an empty cache, after the patterns before it, and once more."""
+    """Time the first mask of a process for each pattern, with three caches of kernels.
+
+    The caches are an empty one, one with the kernels of the patterns before, and one with the pattern's kernels (the
+    least of three times). `shared` is the folder of the last two.
+    """
     rows = []
     for pattern in PATTERNS:
         with tempfile.TemporaryDirectory() as empty:
-            alone = seconds(pattern, empty)
-        after = seconds(pattern, shared)
+            cold = seconds(pattern, empty)
+        after_others = seconds(pattern, shared)
         warm = min(seconds(pattern, shared) for _ in range(3))
-        rows.append([pattern, f"{alone:.1f}", f"{after:.1f}", f"{warm:.2f}"])
+        rows.append([pattern, f"{cold:.1f}", f"{after_others:.1f}", f"{warm:.2f}"])
         print(rows[-1], flush=True)
     return rows
 
 
 def up_seconds(cache: str) -> tuple[float, bool]:
-    """Start `masksmith up` until it is ready; gives the seconds, and whether it says that it compiles kernels."""
+    """Start `masksmith up`; returns the seconds until it is ready, and whether it says that it compiles kernels."""
     with tempfile.TemporaryDirectory() as folder:
         command = [MASKSMITH, "up", "--port", "0", "--data", f"{folder}/data", "--json"]
         environment = os.environ | {"NUMBA_CACHE_DIR": cache}
@@ -69,26 +73,27 @@ def up_seconds(cache: str) -> tuple[float, bool]:
 
 
 def installation_starts() -> list[list[str]]:
-    """Time `masksmith up` with an empty cache, and then with the kernels that it left."""
+    """Time `masksmith up` with an empty cache of kernels, and then with the kernels that it has compiled."""
     with tempfile.TemporaryDirectory() as cache:
         cold, cold_compiles = up_seconds(cache)
         warm = [up_seconds(cache) for _ in range(3)]
     rows = [["empty", f"{cold:.1f}", _yes(cold_compiles)]]
-    rows.append(["warm", f"{statistics.median(took for took, _ in warm):.1f}", _yes(any(said for _, said in warm))])
+    warm_s, warm_compiles = zip(*warm, strict=True)
+    rows.append(["warm", f"{statistics.median(warm_s):.1f}", _yes(any(warm_compiles))])
     print(rows, flush=True)
     return rows
 
 
 def command_starts() -> list[list[str]]:
-    """Time commands that do no work."""
+    """Time commands that only print a text."""
     rows = []
     for arguments in (["--help"], ["--version"], ["solve", "--help"], ["prune", "--help"]):
-        took = []
+        times = []
         for _ in range(10):
             started = time.perf_counter()
             subprocess.run([MASKSMITH, *arguments], check=True, stdout=subprocess.DEVNULL)
-            took.append(time.perf_counter() - started)
-        rows.append([f"`masksmith {' '.join(arguments)}`", f"{statistics.median(took):.2f}"])
+            times.append(time.perf_counter() - started)
+        rows.append([f"`masksmith {' '.join(arguments)}`", f"{statistics.median(times):.2f}"])
     return rows
 
 

@@ -1,8 +1,8 @@
 """Measure how keys share the workers: small jobs of one key beside the large jobs of another, shares, throughput.
 
-Starts `masksmith up` with keys, and sends jobs over loopback: small layers of one key, one after the other, alone,
-beside a model of thousands of shards of another key, and beside ADMM on whole matrices; then models of three keys at
-once, one of them with weight 3.
+Starts `masksmith up` with keys, and sends jobs over loopback. One key sends small layers, one after the other: first
+while no other job runs, then while another key has a model of thousands of shards, then while another key has ADMM on
+whole matrices. At last three keys, one of them with weight 3, have a model each.
 
     python benchmarks/fairness.py [--seconds 25] [--shards 10000] [--only throughput] [--out FILE]
 """
@@ -32,11 +32,11 @@ from masksmith_client import Client, Job
 SMALL, PATTERN = 64, "transposable 8:16"
 ADMM_ROWS, ADMM_LAYERS = 1024, 3
 MAX_MEDIAN, MAX_P99 = 3.0, 20.0
-"""Limits of the seconds of small jobs beside large ones, in units of their idle median."""
+"""Limits of the seconds of small jobs while large jobs run, in units of their median while no other job runs."""
 
 
 class Key:
-    """A key of the installation, and the clients that use it."""
+    """An API key of the installation, and two clients with its token."""
 
     def __init__(self, installation: Installation, folder: Path, name: str, *options: str) -> None:
         command = [Path(sys.executable).with_name("masksmith"), "keys", "create", name, "--data", folder, "--json"]
@@ -47,13 +47,13 @@ class Key:
         self._http = httpx2.Client(base_url=installation.url, headers=headers, timeout=60, trust_env=False)
 
     def start(self, weights: Mapping[str, np.ndarray]) -> Job:
-        """Start a job on a file of weights, which is sent as a whole."""
+        """Start a job on weights, which are sent as one file."""
         query = {"pattern": PATTERN, "layers": "*"}
         answer = self._http.post("/v1/masks", params=query, content=safetensors.numpy.save(dict(weights)))
         return self.client.jobs.get(answer.raise_for_status().json()["id"])
 
     def done(self, job: Job) -> int:
-        """Finished shards of a job."""
+        """Number of finished shards of a job."""
         rows = self._http.get("/v1/jobs").json()["jobs"]
         return int(next(row for row in rows if row["id"] == job.id)["progress"]["done"])
 
@@ -66,7 +66,7 @@ def model(shards: int, seed: int) -> dict[str, np.ndarray]:
 
 @contextmanager
 def running_job(key: Key, job: Job) -> Iterator[Job]:
-    """Wait until a shard of a job was taken, and cancel the job at the end of the block."""
+    """Wait until a shard of a job is taken; cancel the job at the end of the block."""
     while job.refresh().document.state == "queued":
         time.sleep(0.05)
     try:
@@ -76,18 +76,18 @@ def running_job(key: Key, job: Job) -> Iterator[Job]:
 
 
 def small_jobs(key: Key, seconds: float, seed: int) -> list[float]:
-    """Seconds of small jobs, from sending a layer until its mask has arrived, one after the other."""
-    rng, taken, until = np.random.default_rng(seed), [], time.monotonic() + seconds
+    """Send small layers for some seconds, one after the other; returns the seconds from each layer to its mask."""
+    rng, latencies, until = np.random.default_rng(seed), [], time.monotonic() + seconds
     while time.monotonic() < until:
         weight = rng.standard_normal((SMALL, SMALL), dtype=np.float32)
         started = time.perf_counter()
         key.client.solve({"w": weight}, PATTERN, progress=False)
-        taken.append(time.perf_counter() - started)
-    return taken
+        latencies.append(time.perf_counter() - started)
+    return latencies
 
 
 def grams(layers: int, rows: int) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Weights and their Gram matrices."""
+    """Square weights, and a Gram matrix for each (the same for all)."""
     rng = np.random.default_rng(0)
     weights = {f"w{layer}": rng.standard_normal((rows, rows), dtype=np.float32) for layer in range(layers)}
     activations = rng.standard_normal((2 * rows, rows), dtype=np.float32)
@@ -104,7 +104,7 @@ def throughput(key: Key, shards: int, seconds: float) -> float:
 
 
 def shares(keys: Mapping[str, Key], shards: int, seconds: float) -> dict[str, float]:
-    """Share of the finished shards of each key, while all of them have a job."""
+    """Share of each key in the shards that are finished in some seconds, while all keys have a job."""
     jobs = {name: key.start(model(shards, seed)) for seed, (name, key) in enumerate(keys.items())}
     before = {name: key.done(jobs[name]) for name, key in keys.items()}
     time.sleep(seconds)
@@ -132,6 +132,7 @@ def measure(folder: Path, arguments: argparse.Namespace) -> str:
         rate = throughput(ann, arguments.shards, arguments.seconds)
         if arguments.only == "throughput":
             return f"{rate:.0f} shards a second\n"
+        # Not measured: the first jobs of a process are slower.
         small_jobs(bob, 2, 1)
         idle = small_jobs(bob, arguments.seconds, 2)
         with running_job(ann, ann.start(model(arguments.shards, 8))) as job:
@@ -155,7 +156,15 @@ def measure(folder: Path, arguments: argparse.Namespace) -> str:
 def report(
     arguments: argparse.Namespace, rows: list[list[str]], share: Mapping[str, float], rate: float, unfinished: int
 ) -> str:
-    """Return the report as Markdown; `unfinished` counts shards of the large model."""
+    """Return the report as Markdown.
+
+    Args:
+        arguments: The command's arguments.
+        rows: Rows of latencies.
+        share: Share of each key in the finished shards.
+        rate: Shards a second of one job.
+        unfinished: Number of shards of the large model that were unfinished when the small jobs had ended.
+    """
     pair = share["ann"] / (share["ann"] + share["bob"])
     triple = 2 * share["cid"] / (share["ann"] + share["bob"])
     lines = [
@@ -189,7 +198,7 @@ def report(
 def main() -> int:
     """Measure and print."""
     options = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    options.add_argument("--seconds", type=float, default=25, help="length of each of the parts")
+    options.add_argument("--seconds", type=float, default=25, help="length of each measurement")
     options.add_argument("--shards", type=int, default=10_000, help="shards of the large model")
     options.add_argument("--only", choices=["throughput"], help="measure only this")
     options.add_argument("--out", type=Path, help="a file for the report")

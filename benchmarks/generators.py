@@ -4,7 +4,8 @@
     python benchmarks/generators.py --quick         # fewer weights and rounds
     python benchmarks/generators.py --write         # and put the tables into docs/benchmarks/generators.md
 
-One thread, the solver alone (no certificate), generator and gaussian scores in interleaved rounds.
+The solver runs on one thread, without the certificate, on a generator's scores and on Gaussian scores in interleaved
+rounds.
 """
 
 from __future__ import annotations
@@ -33,15 +34,15 @@ solve = Exact()
 
 
 def panel_of(name: str, tile: TileSpec, side: int) -> Panel:
-    """Draw a square matrix."""
+    """Draw a square matrix of scores from a generator, as a panel."""
     scores = GENERATORS[name](np.random.default_rng(5), (side, side), tile)
     return Panel(np.ascontiguousarray(scores, np.float32), tile)
 
 
 def measure(name: str, tile: TileSpec, side: int, rounds: int) -> tuple[float, float]:
-    """Return ms per 2^20 weights, and the ratio to the time on Gaussian scores."""
+    """Return the milliseconds per 2^20 weights, and the ratio to the time on Gaussian scores."""
     panels = {"gaussian": panel_of("gaussian", tile, side), name: panel_of(name, tile, side)}
-    seconds = interleave({kind: partial(solve, panel) for kind, panel in panels.items()}, rounds)
+    seconds = interleave({generator: partial(solve, panel) for generator, panel in panels.items()}, rounds)
     return statistics.median(seconds[name]) * MEGA / side**2 * 1e3, ratio(seconds[name], seconds["gaussian"])
 
 

@@ -2,11 +2,11 @@
 
     python benchmarks/gpu_check.py [--device cuda:0] [--quick] [--out gpu]
 
-Writes what it measured to `OUT/*.json`, `*.md` and `*.png`, and prints a line for every part. Exit code 1 if a part
-failed, 2 where there is no CUDA device. Parts:
+Writes its measurements to files in OUT, and prints a line for every part. Exit code 1 if a part failed, 2 if there is
+no CUDA device. Parts:
 
-bits       the exact solver's masks against the CPU's, bit by bit: every generator of the tests, fresh seeds, three
-           dtypes.
+bits       masks and statuses of the exact solver on the device and on the CPU must be equal: every generator of the
+           tests, a new seed, three dtypes.
 times      the exact solver from 512^2 to 16384^2 by CUDA events, as a share of the copy bandwidth, and other solvers.
 kernels    `masksmith.benchmark` on CUDA: every kernel that runs there (cuSPARSELt, CUTLASS, Triton BSR, cuSPARSE CSR),
            both directions, bfloat16 and float16, checked against float64 before they are timed.
@@ -27,7 +27,7 @@ from gpu_exact import bits, times
 from masksmith.benchmark import Layer, Report, benchmark, draw
 
 PATTERNS = ("2:4", "transposable 2:4", "transposable 8:16", "block 64x64 25%", "block 32x32 10%", "10%")
-SQUARE = [Layer("square", 4096, 4096), Layer("up", 11008, 4096), Layer("down", 4096, 11008)]
+LARGE = [Layer("square", 4096, 4096), Layer("up", 11008, 4096), Layer("down", 4096, 11008)]
 SMALL = [Layer("square", 1024, 1024)]
 
 
@@ -35,7 +35,7 @@ def kernels(device: str, out: Path, *, quick: bool) -> str:
     """Measure kernels, and write the report."""
     printed_at: list[float] = []
     report = benchmark(
-        SMALL if quick else SQUARE,
+        SMALL if quick else LARGE,
         PATTERNS[:2] if quick else PATTERNS,
         batches=[16, 256] if quick else [1, 32, 256, 4096],
         dtypes=["float16"] if quick else ["float16", "bfloat16"],
@@ -60,10 +60,14 @@ def _print_progress(printed_at: list[float], number: int, total: int, case: str)
 
 
 def _summary(report: Report) -> str:
-    """Return a line about a report; raises if a kernel returned wrong results or failed."""
+    """Return a line about a report.
+
+    Raises:
+        RuntimeError: If a kernel returned wrong results, or failed.
+    """
     if report.failures:
         raise RuntimeError(f"{len(report.failures)} failed, the first: {report.failures[0]}")
-    names = sorted({one.kernel for result in report.results for one in result.measured})
+    names = sorted({measurement.kernel for result in report.results for measurement in result.measured})
     throttled = sum(bool(result.conditions.get("throttled")) for result in report.results)
     return (
         f"{len(report.results)} cases, kernels {', '.join(names)}; cannot run: {report.skipped}; throttled {throttled}"

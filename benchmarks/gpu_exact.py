@@ -1,4 +1,4 @@
-"""Parts of `gpu_check.py` for the exact solver: compare its bits with the CPU's, and its times with other solvers."""
+"""Parts of `gpu_check.py` for the exact solver: compare its masks with the CPU's, and its times with other solvers."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +34,7 @@ COPY_SIZE = 2**28
 
 
 def bits(device: str, out: Path, *, quick: bool) -> str:
-    """Compare masks and duals with the CPU's, bit by bit, on every generator, with seeds that the tests do not use."""
+    """Compare masks and statuses with the CPU's on every generator, with a seed that the tests do not use."""
     seed, tiles = time.time_ns() % 2**31, 0
     for pattern in CHECKED[::3] if quick else CHECKED:
         tile = ms.parse(pattern).tile
@@ -51,7 +52,11 @@ def bits(device: str, out: Path, *, quick: bool) -> str:
 
 
 def _compare(scores: torch.Tensor, pattern: str, device: str, what: str) -> None:
-    """Raise if mask or status differ between the device and the CPU; `what` names the case."""
+    """Check that mask and status are equal on the device and on the CPU; `what` names the case.
+
+    Raises:
+        RuntimeError: If they differ, or the device was not used.
+    """
     on_device = ms.solve(scores.to(device), pattern, ms.Exact(), keep_duals=True)
     on_cpu = ms.solve(scores, pattern, ms.Exact(device="cpu"), keep_duals=True)
     if on_device.stats["device"] == "cpu":
@@ -72,7 +77,8 @@ def times(device: str, out: Path, *, quick: bool) -> str:
                 seconds = _median(lambda: ms.solve(scores, pattern), device)  # noqa: B023 - called at once
                 # Minimum traffic: scores once, and a mask of one byte per entry.
                 share = scores.numel() * (scores.element_size() + 1) / seconds / bandwidth
-                rows.append([pattern, f"{size}^2", str(dtype)[6:], f"{seconds * 1e3:.2f}", f"{share:.1%}"])
+                name = str(dtype).removeprefix("torch.")
+                rows.append([pattern, f"{size}^2", name, f"{seconds * 1e3:.2f}", f"{share:.1%}"])
     rows += [["copy", "", "", "", f"{bandwidth / 1e12:.2f} TB/s"]]
     head = ["pattern", "weights", "dtype", "ms", "of copy bandwidth"]
     text = f"# The exact solver on a GPU\n\n{torch.cuda.get_device_name(device)}. {stamp()}\n\n{table(head, rows)}\n"
@@ -99,23 +105,23 @@ def _peers(device: str, *, quick: bool) -> str:
                 algorithm="largest_abs_values_greedy",
                 use_cutlass=False,
             )
-        rows += [[pattern, name, _try(run, device)] for name, run in runs.items()]
+        rows += [[pattern, name, _milliseconds(run, device)] for name, run in runs.items()]
     return f"\n## Other solvers, {size}^2 float32\n\n{table(['pattern', 'solver', 'ms'], rows)}\n"
 
 
 def _all_masks() -> list[list[int]]:
     """Return the 90 masks of transposable 2:4, each as 16 entries."""
-    rows = [[(k >> j) & 1 for j in range(4)] for k in range(16) if k.bit_count() == 2]
-    pairs = [[a, b, c, d] for a in rows for b in rows for c in rows for d in rows]
+    rows = [[(bits >> column) & 1 for column in range(4)] for bits in range(16) if bits.bit_count() == 2]
+    tiles = product(rows, repeat=4)
     return [
-        [entry for row in four for entry in row]
-        for four in pairs
-        if all(sum(row[j] for row in four) == 2 for j in range(4))
+        [entry for row in tile for entry in row]
+        for tile in tiles
+        if all(sum(row[column] for row in tile) == 2 for column in range(4))
     ]
 
 
-def _try(run: Callable[[], object], device: str) -> str:
-    """Return the median milliseconds, or why it cannot run."""
+def _milliseconds(run: Callable[[], object], device: str) -> str:
+    """Return the median milliseconds as text, or why the solver cannot run."""
     try:
         return f"{_median(run, device) * 1e3:.2f}"
     except (RuntimeError, ms.MasksmithError) as error:
@@ -123,14 +129,14 @@ def _try(run: Callable[[], object], device: str) -> str:
 
 
 def _bandwidth(device: str) -> float:
-    """Bytes read and written a second by a copy of 1 GiB."""
+    """Bytes that a copy of 1 GiB reads and writes in a second."""
     source = torch.empty(COPY_SIZE, device=device)
     target = torch.empty_like(source)
     return 2 * source.numel() * 4 / _median(lambda: target.copy_(source), device)
 
 
 def _median(run: Callable[[], object], device: str) -> float:
-    """Median seconds by CUDA events; what the host does meanwhile counts, as it does for users."""
+    """Median seconds by CUDA events, after two untimed runs; the time of the host is included, as for users."""
     seconds = []
     for number in range(ROUNDS + 2):
         first, last = (torch.cuda.Event(enable_timing=True) for _ in range(2))

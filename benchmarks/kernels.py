@@ -4,7 +4,8 @@ masksmith bench --local --model MiniLM --patterns "..." --batch 1,32,256 --outpu
 python benchmarks/break_even.py --report kernels.json > check.md
 python benchmarks/kernels.py kernels.json check.md [--load "..."] [--write]
 
-Run the three on the same commit: the page says the one that is checked out. `--load` says what else ran meanwhile.
+Run the three commands on the same commit: the page names the commit that is checked out. `--load` is a text for the
+page that says what else ran on the machine meanwhile.
 """
 
 from __future__ import annotations
@@ -53,23 +54,31 @@ from the percentiles of its times.
 
 def findings(report: Report) -> str:
     """Summarize the main results in sentences."""
-    batches = sorted({one.batch for one in report.estimates})
-    lines = [_of_batch([one for one in report.estimates if one.batch == batch], batch) for batch in batches]
-    lines += [line for line in (_against_mkl(report, max(batches)), _of_zeros(report)) if line]
+    batches = sorted({estimate.batch for estimate in report.estimates})
+    lines = [
+        _batch_finding([estimate for estimate in report.estimates if estimate.batch == batch], batch)
+        for batch in batches
+    ]
+    lines += [_mkl_finding(report, max(batches)), _zeros_finding(report)]
     return "\n".join(f"- {line}" for line in lines) + "\n"
 
 
-def _of_batch(estimates: Sequence[Estimate], batch: int) -> str:
-    """Divide the patterns into those that pay, those within the noise, and those for which dense is the best."""
-    pays = [f"`{one.pattern}` {one.speedup:.1f}x" for one in estimates if one.speedup > 1.0 and not one.is_noise]
-    noise = [f"`{one.pattern}` {one.speedup:.2f}x" for one in estimates if one.is_noise]
-    loses = [f"`{one.pattern}`" for one in estimates if one.speedup <= 1.0]
-    text = f"Batch {batch}: {', '.join(pays) or 'nothing is faster than dense'}"
+def _batch_finding(estimates: Sequence[Estimate], batch: int) -> str:
+    """List the patterns that are faster than dense, those within the noise, and those for which dense is the best."""
+    faster, noise, slower = [], [], []
+    for estimate in estimates:
+        if estimate.speedup > 1.0 and not estimate.is_noise:
+            faster.append(f"`{estimate.pattern}` {estimate.speedup:.1f}x")
+        if estimate.is_noise:
+            noise.append(f"`{estimate.pattern}` {estimate.speedup:.2f}x")
+        if estimate.speedup <= 1.0:
+            slower.append(f"`{estimate.pattern}`")
+    text = f"Batch {batch}: {', '.join(faster) or 'nothing is faster than dense'}"
     text += f"; within the noise {', '.join(noise)}" if noise else ""
-    return text + (f"; dense stays the best for {', '.join(loses)}." if loses else ".")
+    return text + (f"; dense stays the best for {', '.join(slower)}." if slower else ".")
 
 
-def _against_mkl(report: Report, batch: int) -> str:
+def _mkl_finding(report: Report, batch: int) -> str:
     """Compare masksmith's own kernel with MKL's compressed rows at 2:16."""
     gains = {
         result.case.layer.shape: _gain(result, "csr", "nm-gather")
@@ -80,27 +89,29 @@ def _against_mkl(report: Report, batch: int) -> str:
     return f"At 2:16 and batch {batch}, time of MKL's compressed rows over that of `nm-gather`: {'; '.join(parts)}."
 
 
-def _of_zeros(report: Report) -> str:
-    """Compare the dense product of a masked weight with that of the weight, over all cases."""
+def _zeros_finding(report: Report) -> str:
+    """Compare the dense product of a masked weight with the dense product of the weight, over all cases."""
     gains = [gain for result in report.results if (gain := _gain(result, "dense", "dense-zeros"))]
-    apart = sum(not gain.is_noise for gain in gains)
-    middle = statistics.median(gain.value for gain in gains)
+    different = sum(not gain.is_noise for gain in gains)
+    median = statistics.median(gain.value for gain in gains)
     return (
-        f"Zeros alone: `dense-zeros`, the dense product of the masked weight, runs at {middle:.2f}x of `dense` in the "
-        f"median of {len(gains)} cases; in {apart or 'none'} of them the two differ by more than the noise."
+        f"Zeros alone: `dense-zeros`, the dense product of the masked weight, runs at {median:.2f}x of `dense` in the "
+        f"median of {len(gains)} cases; in {different or 'none'} of them the two differ by more than the noise."
     )
 
 
 def _gain(result: CaseResult, slow: str, fast: str) -> Gain | None:
-    """Return the time of one kernel over that of another, with its range; None if one of them was not measured."""
-    timings = [None if one is None else one.timing for one in (result.of(slow), result.of(fast))]
-    return None if timings[0] is None or timings[1] is None else Gain.of(timings[0], timings[1])
+    """Return the time of kernel `slow` over the time of `fast`, with its range; None if one was not measured."""
+    slow_measurement, fast_measurement = result.of(slow), result.of(fast)
+    slow_timing = None if slow_measurement is None else slow_measurement.timing
+    fast_timing = None if fast_measurement is None else fast_measurement.timing
+    return None if slow_timing is None or fast_timing is None else Gain.of(slow_timing, fast_timing)
 
 
 def command(report: Report) -> str:
-    """Return the command whose report it is."""
-    patterns = ",".join(dict.fromkeys(one.pattern for one in report.estimates))
-    batches = ",".join(str(batch) for batch in sorted({one.batch for one in report.estimates}))
+    """Return the command that makes this report."""
+    patterns = ",".join(dict.fromkeys(estimate.pattern for estimate in report.estimates))
+    batches = ",".join(str(batch) for batch in sorted({estimate.batch for estimate in report.estimates}))
     rounds = report.settings["rounds"]
     return f'masksmith bench --local --model MiniLM --batch {batches} --rounds {rounds} \\\n  --patterns "{patterns}"'
 

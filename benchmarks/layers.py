@@ -1,4 +1,4 @@
-"""Layers that benchmarks solve: random ones of several kinds, and those of a real transformer."""
+"""Layers that benchmarks solve: random layers of several kinds, and the layers of a real transformer."""
 
 from __future__ import annotations
 
@@ -22,7 +22,10 @@ def minilm() -> dict[str, Matrix]:
 
 
 def real(entries: int) -> Matrix:
-    """Real weights as one matrix of 1536 columns (feed-forward layers, one below the other)."""
+    """About `entries` real weights as one matrix of 1536 columns: rows of feed-forward layers, one below the other.
+
+    The number of rows is a multiple of 64, so that whole tiles of all patterns fit.
+    """
     parts = [weight for name, weight in minilm().items() if weight.shape == (384, 1536)]
     return np.concatenate(parts)[: max(64, entries // 1536 // 64 * 64)]
 

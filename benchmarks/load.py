@@ -1,9 +1,9 @@
 """Load the service with many clients at once, and measure latencies, polls, processor time and memory.
 
-Starts `masksmith up` and loads it over loopback: clients that send one small layer after the other and wait for its
-mask, and others that send whole models. A separate process polls one finished job, before the load and during it; the
-latencies are printed. Exit code 0: no job failed, and the service's memory did not grow. MASKSMITH_PROCESSES is the
-number of the service's processes.
+Starts `masksmith up` and loads it over loopback: some clients send one small layer after the other and wait for each
+mask, others send whole models. A separate process polls one finished job before and during the load. The exit code is 0
+if no job failed and the memory of the service grew by less than `MAX_GROWTH_MIB`. MASKSMITH_PROCESSES is the number of
+processes of the service.
 
     python benchmarks/load.py --clients 200 --models 4 --model-mib 1024 --seconds 300 --out docs/benchmarks/load.md
 """
@@ -29,6 +29,7 @@ from dataclasses import dataclass, field
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import NamedTuple
 
 import httpx2
 import numpy as np
@@ -38,11 +39,22 @@ MIB = 2**20
 SMALL, PATTERN = 64, "transposable 8:16"
 MODEL_PATTERNS = ("2:4", "4:8", "transposable 8:16", "8:16")
 POLL_INTERVAL_S = 0.02
+MAX_GROWTH_MIB = 64
 PARTS = {"service": b"masksmith_service", "worker": b"masksmith_worker", "valkey": b"valkey-server"}
+"""Parts of an installation, and a word in the command line of the process of each."""
+
+
+class ProcessUsage(NamedTuple):
+    """Resources of a process; `cpu_s` includes those of its children that have ended."""
+
+    parent: int
+    cpu_s: float
+    resident_mib: float
+    command: bytes
 
 
 class Installation:
-    """`masksmith up` in a folder of its own."""
+    """A running `masksmith up` whose data is in `folder`."""
 
     def __init__(self, folder: Path) -> None:
         command = [Path(sys.executable).with_name("masksmith"), "up", "--port", "0", "--data", folder, "--json"]
@@ -56,60 +68,76 @@ class Installation:
         self._process.wait(60)
 
     def usage(self) -> dict[str, tuple[float, float]]:
-        """CPU seconds and resident MiB of each part, the processes below it included."""
-        table = {pid: row for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if (row := _process_usage(pid))}
+        """CPU seconds and resident MiB of each part, with all processes below it."""
+        pids = [int(name) for name in os.listdir("/proc") if name.isdigit()]
+        processes = {pid: process for pid in pids if (process := _process_usage(pid))}
         usage_by_part = {}
         for part, word in PARTS.items():
-            roots = [pid for pid, row in table.items() if row[0] == self._process.pid and word in row[3]]
-            family = set(roots)
-            while more := {pid for pid, row in table.items() if row[0] in family} - family:
-                family |= more
-            usage_by_part[part] = (sum(table[pid][1] for pid in family), sum(table[pid][2] for pid in family))
+            family = {
+                pid
+                for pid, process in processes.items()
+                if process.parent == self._process.pid and word in process.command
+            }
+            while children := {pid for pid, process in processes.items() if process.parent in family} - family:
+                family |= children
+            cpu_s = sum(processes[pid].cpu_s for pid in family)
+            usage_by_part[part] = (cpu_s, sum(processes[pid].resident_mib for pid in family))
         return usage_by_part
 
 
-def _process_usage(pid: int) -> tuple[int, float, float, bytes] | None:
-    """Parent, CPU seconds (those of its dead children included), resident MiB and command of a process."""
+def _process_usage(pid: int) -> ProcessUsage | None:
+    """Read the resources of a process; None if it has ended."""
     try:
+        # The fields after the name of the command, from the state (0) on; see `man proc_pid_stat`.
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         command = Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
         return None
-    ticks, page = os.sysconf("SC_CLK_TCK"), os.sysconf("SC_PAGE_SIZE")
-    return int(fields[1]), sum(map(int, fields[11:15])) / ticks, int(fields[21]) * page / MIB, command
+    parent, cpu_ticks, pages = int(fields[1]), sum(map(int, fields[11:15])), int(fields[21])
+    cpu_s = cpu_ticks / os.sysconf("SC_CLK_TCK")
+    return ProcessUsage(parent, cpu_s, pages * os.sysconf("SC_PAGE_SIZE") / MIB, command)
 
 
 def poll(url: str, job: str, pipe: Connection) -> None:
-    """Poll a job's state until the stop event; sends the latency of each poll."""
-    connection, taken = http.client.HTTPConnection(url.removeprefix("http://"), timeout=60), []
+    """Poll a job until a message arrives in the pipe; then send the latencies of the polls."""
+    connection, latencies = http.client.HTTPConnection(url.removeprefix("http://"), timeout=60), []
     while not pipe.poll(POLL_INTERVAL_S):
         started = time.perf_counter()
         connection.request("GET", f"/v1/jobs/{job}")
         answer = connection.getresponse()
         answer.read()
-        taken.append(time.perf_counter() - started)
+        latencies.append(time.perf_counter() - started)
         assert answer.status == 200
-    pipe.send(taken)
+    pipe.send(latencies)
 
 
 @contextmanager
 def polled(url: str, job: str) -> Iterator[list[float]]:
-    """Poll from another process during the block; the list has the latencies afterwards."""
-    context, taken = get_context("spawn"), list[float]()
+    """Poll from another process during the block; the yielded list has the latencies after the block."""
+    context, latencies = get_context("spawn"), list[float]()
     ours, theirs = context.Pipe()
     process = context.Process(target=poll, args=(url, job, theirs), daemon=True)
     process.start()
     try:
-        yield taken
+        yield latencies
     finally:
         ours.send(None)
-        taken += ours.recv()
+        latencies += ours.recv()
         process.join()
 
 
 @dataclass
 class Load:
-    """Results of the clients."""
+    """The clients, and their results.
+
+    Attributes:
+        until: Monotonic time at which the clients end.
+        jobs: Number of finished small jobs.
+        models: Number of finished models.
+        sent_bytes: Bytes of models that were sent.
+        failures: Descriptions of failed jobs.
+        seconds: Seconds from sending a small layer to its report.
+    """
 
     until: float
     jobs: int = 0
@@ -139,7 +167,7 @@ class Load:
             self.sent_bytes += mebibytes * MIB
 
     async def _solve(self, client: httpx2.AsyncClient, pattern: str, content: bytes | AsyncIterator[bytes]) -> bool:
-        """Send a file and wait for its job; returns whether it succeeded, and notes a failure."""
+        """Send a file and wait for its job; returns whether the job succeeded. A failure is added to `failures`."""
         try:
             answer = await client.post(
                 "/v1/masks", params={"pattern": pattern}, content=content, headers={"Prefer": "wait=60"}
@@ -158,13 +186,16 @@ class Load:
 
 
 async def _model_file(number: int, mebibytes: int, piece: bytes) -> AsyncIterator[bytes]:
-    """Generate a model of layers of 16 MiB while it is sent."""
+    """Generate a file of layers of 16 MiB (the last may be smaller) while it is sent; `piece` is repeated as data."""
     layers, rest = divmod(mebibytes, 16)
-    sizes = [16 * MIB] * layers + [rest * MIB] * bool(rest)
-    header, at = {}, 0
+    sizes = [16 * MIB] * layers
+    if rest:
+        sizes.append(rest * MIB)
+    header, start = {}, 0
     for index, size in enumerate(sizes):
-        header[f"layer{index}"] = {"dtype": "F32", "shape": [size // 4096, 1024], "data_offsets": [at, at + size]}
-        at += size
+        offsets = [start, start + size]
+        header[f"layer{index}"] = {"dtype": "F32", "shape": [size // 4096, 1024], "data_offsets": offsets}
+        start += size
     text = json.dumps({"__metadata__": {"number": str(number)}, **header}).encode()
     yield struct.pack("<Q", len(text)) + text
     for _ in range(mebibytes):
@@ -172,7 +203,7 @@ async def _model_file(number: int, mebibytes: int, piece: bytes) -> AsyncIterato
 
 
 async def drive(installation: Installation, arguments: argparse.Namespace) -> tuple[Load, list[dict[str, float]]]:
-    """Run all clients; returns their results, and the memory of each part every second."""
+    """Run all clients; returns their results, and the memory of each part in MiB at every second."""
     load, memory = Load(time.monotonic() + arguments.seconds), []
 
     async def watch() -> None:
@@ -182,11 +213,11 @@ async def drive(installation: Installation, arguments: argparse.Namespace) -> tu
 
     limits = httpx2.Limits(max_connections=None)
     async with httpx2.AsyncClient(base_url=installation.url, timeout=600, limits=limits, trust_env=False) as client:
-        watching = asyncio.create_task(watch())
+        watch_task = asyncio.create_task(watch())
         small = [load.small(client, number) for number in range(arguments.clients)]
         models = [load.model(client, number, arguments.model_mib) for number in range(arguments.models)]
         await asyncio.gather(*small, *models)
-        watching.cancel()
+        watch_task.cancel()
     return load, memory
 
 
@@ -208,7 +239,7 @@ def machine() -> str:
 
 
 def measure(folder: Path, arguments: argparse.Namespace) -> tuple[str, bool]:
-    """Load an installation; returns the report, and whether no job failed and memory did not grow."""
+    """Load an installation; returns the report, and whether the limits of the exit code hold."""
     installation = Installation(folder)
     try:
         first = asyncio.run(drive(installation, argparse.Namespace(clients=1, models=0, model_mib=0, seconds=10)))[0]
@@ -235,11 +266,21 @@ def report(
     cores: dict[str, float],
     took: float,
 ) -> tuple[str, bool]:
-    """Return the report as Markdown."""
+    """Return the report as Markdown, and whether the limits of the exit code hold.
+
+    Args:
+        arguments: The command's arguments.
+        load: Results of the clients.
+        memory: MiB of each part at every second of the load.
+        idle: Seconds of each poll before the load.
+        loaded: Seconds of each poll during the load.
+        cores: CPU seconds of each part per second.
+        took: Seconds of the load.
+    """
     settled, ratio = memory[len(memory) // 4 :], p99(loaded) / p99(idle)
     growth = {part: settled[-1][part] - settled[0][part] for part in PARTS}
     busiest = max(cores, key=lambda part: cores[part])
-    good = not load.failures and growth["service"] < 64
+    is_within_limits = not load.failures and growth["service"] < MAX_GROWTH_MIB
     lines = [
         "# Load",
         "",
@@ -273,11 +314,11 @@ def report(
         f"{cores[busiest] * took / max(1, load.jobs) * 1000:.0f} ms of processor time a job, models included.",
     ]
     lines += ["", *(f"- {failure}" for failure in load.failures[:10])]
-    return "\n".join(lines).rstrip() + "\n", good
+    return "\n".join(lines).rstrip() + "\n", is_within_limits
 
 
 def main() -> int:
-    """Measure and print; the exit code is 0 if no job failed and memory did not grow."""
+    """Measure and print; returns the exit code."""
     options = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     options.add_argument("--clients", type=int, default=50, help="clients that send small layers")
     options.add_argument("--models", type=int, default=2, help="clients that send models")
@@ -287,11 +328,11 @@ def main() -> int:
     options.add_argument("--out", type=Path, help="a file for the table")
     arguments = options.parse_args()
     with tempfile.TemporaryDirectory(dir=arguments.folder, prefix="ms-") as name:
-        text, good = measure(Path(name), arguments)
+        text, is_within_limits = measure(Path(name), arguments)
     print(text)
     if arguments.out is not None:
         arguments.out.write_text(text)
-    return 0 if good else 1
+    return 0 if is_within_limits else 1
 
 
 if __name__ == "__main__":

@@ -18,7 +18,10 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def interleave(runs: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
-    """Time each run once per round, after one untimed call; ratios within a round are robust against machine load."""
+    """Time each run once per round, after one untimed call; returns the seconds of each run, by name.
+
+    Ratios of two runs of the same round depend little on the load of the machine.
+    """
     for run in runs.values():
         run()
     seconds: dict[str, list[float]] = {name: [] for name in runs}
@@ -37,7 +40,7 @@ def ratio(slow: Sequence[float], fast: Sequence[float]) -> float:
 
 
 def commit() -> str:
-    """Return the commit that is checked out, and whether solver and benchmarks have changes beyond it."""
+    """Return the commit that is checked out, with `+changes` if files of solver or benchmarks differ from it."""
     dirty = "+changes" if _run("git", "status", "--porcelain", "--", "solver", "benchmarks") else ""
     return _run("git", "rev-parse", "--short", "HEAD") + dirty
 
@@ -50,7 +53,7 @@ def stamp() -> str:
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Render a Markdown table, first column left, the others right."""
+    """Render a Markdown table; the first column is aligned left, all other columns right."""
     widths = [max(len(row[k]) for row in [head, *rows]) for k in range(len(head))]
     lines = [
         _line(head, widths),

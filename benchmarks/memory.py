@@ -1,8 +1,8 @@
-"""Measure the memory that the processes of a CPU worker hold after they have solved a job.
+"""Measure the memory that the processes of a CPU worker use after they have solved a job.
 
 python benchmarks/memory.py [--before FOLDER] [--write]
 
-`--before` names the sources of another version, which are measured too.
+`--before` is the folder with the sources of another version, which is measured, too.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ PACKAGES = ("solver", "wire", "state", "service", "worker", "client")
 
 
 def measure(sources: Path) -> list[list[str]]:
-    """Solve a job with an installation of these sources; gives a row for each process of its worker."""
+    """Solve a job with an installation of these sources; returns a row for each process of its worker."""
     with tempfile.TemporaryDirectory() as folder:
         command = [str(Path(sys.executable).with_name("masksmith")), "up", "--port", "0", "--data", f"{folder}/data"]
         command += ["--workers", str(SLOTS), "--no-bench", "--json"]
@@ -43,7 +43,7 @@ def measure(sources: Path) -> list[list[str]]:
 
 
 def solve(url: str) -> None:
-    """Solve a job of several shards, which all slots take part in."""
+    """Solve a job of several shards, so that all slots of the worker solve some."""
     rng = np.random.default_rng(0)
     weights = {f"w{number}": rng.standard_normal((2048, 2048), dtype=np.float32) for number in range(8)}
     with Client(url) as client:
@@ -85,11 +85,11 @@ def main() -> None:
     for version, sources in [*versions, ("this commit", ROOT)]:
         rows += [[f"{version}, {name}", *figures] for name, *figures in measure(sources)]
     head = ("process of the worker", "PSS, MiB", "resident, MiB", "torch loaded")
-    what = (
+    description = (
         f"A CPU worker of {SLOTS} slots started by `masksmith up`, after a job of eight 2048x2048\n"
         "float32 weights with the solver `exact`; PSS from `/proc/PID/smaps_rollup`. torch is installed."
     )
-    text = f"# Memory of a worker\n\n{stamp()}\n\n{what}\n\n{table(head, rows)}\n"
+    text = f"# Memory of a worker\n\n{stamp()}\n\n{description}\n\n{table(head, rows)}\n"
     print(text)
     if arguments.write:
         (ROOT / "docs" / "benchmarks" / "memory.md").write_text(text)

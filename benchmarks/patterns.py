@@ -2,9 +2,9 @@
 
     python benchmarks/patterns.py [--rounds 3] [--write]
 
-Solves the linear layers of all-MiniLM-L6-v2 under each pattern (magnitude), and one random 4096 x 4096 layer under
-some. Seconds are medians over rounds, after one untimed solve, all layers together, on all cores. Storage is that of
-half precision in the smallest of the formats that `masksmith.measures.storage` knows.
+Solves the linear layers of all-MiniLM-L6-v2 by magnitude under each pattern, and one random 4096 x 4096 layer under
+some patterns. Seconds are medians over rounds, after one untimed solve, of all layers together, on all cores. Storage
+is the size in half precision, in the smallest of the formats of `masksmith.measures.storage`.
 """
 
 from __future__ import annotations
@@ -40,12 +40,13 @@ LARGE = (
     "64:2:32",
     "hybrid 128x128 2:4 75%",
 )
+"""Patterns of the large random layer."""
 
 
 def bytes_of(solution: ms.Solution) -> Mapping[str, int]:
     """Return the bytes of a masked layer in each format."""
-    rule = solution.pattern
-    block = (rule.rows, rule.cols) if isinstance(rule, ms.Block) else (16, 16)
+    pattern = solution.pattern
+    block = (pattern.rows, pattern.cols) if isinstance(pattern, ms.Block) else (16, 16)
     return {name: size for name, size in storage(count(solution.mask, block)).items() if size is not None}
 
 
@@ -77,7 +78,7 @@ def row(pattern: str, scores: Mapping[str, np.ndarray], rounds: int) -> list[str
 
 
 def large(rounds: int) -> list[list[str]]:
-    """Time one large layer."""
+    """Time one large layer under each of `LARGE`; returns the rows of a table."""
     scores = np.abs(gaussian(4096, 4096))
     runs = {pattern: (lambda pattern=pattern: ms.solve(scores, pattern)) for pattern in LARGE}
     seconds = interleave(runs, rounds)
@@ -118,16 +119,17 @@ def main() -> None:
     arguments = options.parse_args()
     scores = {name: ms.magnitude(weight) for name, weight in minilm().items()}
     entries = sum(layer.size for layer in scores.values())
-    real = table(
+    real_table = table(
         ("pattern", "kept", "retained", "gap", "storage", "seconds"),
         [row(pattern, scores, arguments.rounds) for pattern in PATTERNS],
     )
-    random = table(("pattern", "status", "gap", "seconds"), large(arguments.rounds))
+    random_table = table(("pattern", "status", "gap", "seconds"), large(arguments.rounds))
     text = (
         f"# Patterns\n\n`python benchmarks/patterns.py --rounds {arguments.rounds}`. {stamp()}\n\n"
         f"The {len(scores)} linear layers of all-MiniLM-L6-v2, {entries / 1e6:.1f} million weights, magnitude. A gap "
-        f"of 0 is proved.\nStorage is a share of the dense half-precision bytes, in the smallest format.\n\n{real}\n\n"
-        f"One random layer of 4096 x 4096, {arguments.rounds} interleaved rounds.\n\n{random}\n\n"
+        f"of 0 is proved.\nStorage is a share of the dense half-precision bytes, in the smallest format.\n\n"
+        f"{real_table}\n\n"
+        f"One random layer of 4096 x 4096, {arguments.rounds} interleaved rounds.\n\n{random_table}\n\n"
         f"{compare_topk(arguments.rounds)}\n\n"
         f"Load average of the machine at the end: {os.getloadavg()[0]:.1f}.\n"
     )

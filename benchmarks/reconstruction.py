@@ -3,7 +3,8 @@
     python benchmarks/reconstruction.py [--depth 6] [--patterns 2:4 ...] [--write]
 
 MiniLM reads passages of 128 tokens of the Python language reference; each layer's Gram matrix is gathered from the
-dense model. Each layer is masked on its own; the last table prunes all of them and compares the passages' embeddings.
+dense model. For the first table each layer is masked separately; for the last table all layers are masked at once, and
+the embeddings of passages are compared with those of the dense model.
 """
 
 from __future__ import annotations
@@ -34,43 +35,43 @@ def gather(model: minilm.MiniLM, passages: torch.Tensor, layers: list[str]) -> m
 
 
 def prune(weight: torch.Tensor, calibration: Any, pattern: str) -> tuple[dict[str, torch.Tensor], ms.AdmmUpdate, float]:
-    """Prune a layer by each method; returns the weights, ADMM's statistics, and the seconds of a reconstruction."""
-    by_size = ms.solve(ms.magnitude(weight), pattern).mask
-    by_wanda = ms.solve(ms.wanda(weight, calibration.norms), pattern).mask
+    """Prune a layer by each method; returns the weights by method, ADMM's update, and the seconds of `reconstruct`."""
+    magnitude_mask = ms.solve(ms.magnitude(weight), pattern).mask
+    wanda_mask = ms.solve(ms.wanda(weight, calibration.norms), pattern).mask
     started = time.perf_counter()
-    rebuilt = ms.reconstruct(weight, by_size, calibration.gram)
+    reconstructed = ms.reconstruct(weight, magnitude_mask, calibration.gram)
     seconds = time.perf_counter() - started
-    assert rebuilt.error <= rebuilt.masked_error
+    assert reconstructed.error <= reconstructed.masked_error
     admm = ms.admm(weight, calibration.gram, pattern)
     weights = (
-        weight * by_size,
-        weight * by_wanda,
-        rebuilt.weight,
-        ms.reconstruct(weight, by_wanda, calibration.gram).weight,
+        weight * magnitude_mask,
+        weight * wanda_mask,
+        reconstructed.weight,
+        ms.reconstruct(weight, wanda_mask, calibration.gram).weight,
         admm.weight,
     )
     return dict(zip(METHODS, weights, strict=True)), admm, seconds
 
 
 def relative_error(updated: torch.Tensor, weight: torch.Tensor, gram: Any) -> float:
-    """Squared error of the output as a share of the output's square."""
+    """Squared error of the output as a share of the squared norm of the dense output."""
     gram = torch.from_numpy(gram)
     change, dense = (updated - weight).double(), weight.double()
     return float(((change @ gram) * change).sum() / ((dense @ gram) * dense).sum())
 
 
-def embeddings_lost(model: minilm.MiniLM, weights: Mapping[str, torch.Tensor], passages: torch.Tensor) -> float:
+def embedding_distance(model: minilm.MiniLM, weights: Mapping[str, torch.Tensor], passages: torch.Tensor) -> float:
     """Mean of 1 - cosine between the passages' embeddings with these weights and without."""
     with torch.no_grad():
-        dense = torch.cat([model(part).mean(1) for part in passages.split(BATCH)])
+        dense = torch.cat([model(batch).mean(1) for batch in passages.split(BATCH)])
         pruned = torch.cat(
-            [torch.func.functional_call(model, dict(weights), part).mean(1) for part in passages.split(BATCH)]
+            [torch.func.functional_call(model, dict(weights), batch).mean(1) for batch in passages.split(BATCH)]
         )
     return float((1 - functional.cosine_similarity(dense, pruned)).mean())
 
 
 def measure(pattern: str, depth: int) -> tuple[list[list[str]], list[str]]:
-    """Return a row of errors for each type of layer, and one for the whole model."""
+    """Return rows of errors, one for each type of layer and one for all layers; and a row for the pruned model."""
     model, passages = minilm.load(), minilm.passages(PASSAGES)
     held_out = minilm.passages(HELD_OUT, held_out=True)
     layers = [glob.replace("encoder.*", f"encoder.layer.{k}.*") for k in range(depth) for glob in minilm.LINEARS]
@@ -81,11 +82,12 @@ def measure(pattern: str, depth: int) -> tuple[list[list[str]], list[str]]:
     for name in calibration:
         weights, admm, reconstruction_s = prune(state[name], calibration[name], pattern)
         calibration_errors, held_out_errors = (
-            [relative_error(weights[method], state[name], each[name].gram) for method in METHODS]
-            for each in (calibration, held_out_statistics)
+            [relative_error(weights[method], state[name], layer_statistics[name].gram) for method in METHODS]
+            for layer_statistics in (calibration, held_out_statistics)
         )
-        kind = name.split(".", 3)[3].removesuffix(".weight").removesuffix(".dense")
-        errors.setdefault(kind, []).append((calibration_errors, held_out_errors))
+        # The name without `encoder.layer.NUMBER.`
+        layer_type = name.split(".", 3)[3].removesuffix(".weight").removesuffix(".dense")
+        errors.setdefault(layer_type, []).append((calibration_errors, held_out_errors))
         solves.append(admm.solves)
         seconds.append(reconstruction_s)
         for method in METHODS:
@@ -96,21 +98,23 @@ def measure(pattern: str, depth: int) -> tuple[list[list[str]], list[str]]:
             *(f"{a:.4f}/{b:.4f}" for a, b in zip(calibration_errors, held_out_errors, strict=True)),
             f"{admm.solves} solves",
         )
-    rows = [_row(pattern, kind, pairs) for kind, pairs in errors.items()]
+    rows = [_row(pattern, layer_type, pairs) for layer_type, pairs in errors.items()]
     rows.append(_row(pattern, "all", [pair for pairs in errors.values() for pair in pairs]))
-    lost = [f"{embeddings_lost(model, pruned[method], held_out):.4f}" for method in METHODS]
-    return rows, [pattern, *lost, f"{statistics.median(solves):.0f} ({min(solves)} to {max(solves)})"]
+    distances = [f"{embedding_distance(model, pruned[method], held_out):.4f}" for method in METHODS]
+    return rows, [pattern, *distances, f"{statistics.median(solves):.0f} ({min(solves)} to {max(solves)})"]
 
 
-def _row(pattern: str, kind: str, pairs: list[tuple[list[float], list[float]]]) -> list[str]:
+def _row(pattern: str, layer_type: str, pairs: list[tuple[list[float], list[float]]]) -> list[str]:
+    """Return a row of the table; each pair has a layer's errors by method, on calibration and on held-out passages."""
     means = [
         [statistics.mean(pair[side][k] for pair in pairs) for k in range(len(METHODS))] for side in (0, 1)
     ]  # [calibration or held out][method]
     cells = [f"{calibration:.4f} / {held_out:.4f}" for calibration, held_out in zip(*means, strict=True)]
-    gains = [pair[0][0] / pair[0][2] for pair in pairs]
-    admm_gains = [pair[0][2] / pair[0][4] for pair in pairs]
+    magnitude, reconstructed, admm = map(METHODS.index, ("magnitude", "magnitude, reconstructed", "ADMM"))
+    gains = [calibration[magnitude] / calibration[reconstructed] for calibration, _ in pairs]
+    admm_gains = [calibration[reconstructed] / calibration[admm] for calibration, _ in pairs]
     return [
-        f"{pattern}, {kind}",
+        f"{pattern}, {layer_type}",
         *cells,
         f"{statistics.median(gains):.2f}x ({min(gains):.2f}x)",
         f"{statistics.median(admm_gains):.2f}x ({min(admm_gains):.2f}x)",
@@ -126,7 +130,7 @@ def main() -> None:
     arguments = options.parse_args()
     torch.set_num_threads(1)
     measured = [measure(pattern, arguments.depth) for pattern in arguments.patterns]
-    rows = [row for part, _ in measured for row in part]
+    rows = [row for rows_of_pattern, _ in measured for row in rows_of_pattern]
     head = ("pattern, layers", *METHODS, "reconstruction gains (worst)", "extra ADMM gain (worst)")
     model_head = ("pattern", *METHODS, "mask solves a layer (ADMM)")
     text = (

@@ -2,8 +2,8 @@
 
     python benchmarks/scaling.py [--largest 16384] [--write]
 
-Each size runs in a new process. The memory of a solve is the peak memory after it minus the memory before it, when the
-scores are already in memory; the mask is a quarter of float32 scores.
+Each size runs in a new process. The memory of a solve is the peak memory after it minus the peak memory before it, when
+the scores are already in memory. The mask has a quarter of the bytes of the float32 scores.
 """
 
 from __future__ import annotations
@@ -40,15 +40,15 @@ print(json.dumps({"seconds": min(seconds), "extra": peak() - before, "input": sc
 
 
 def measure(size: int, pattern: str, threads: int) -> dict[str, float]:
-    """Solve one square layer in a fresh process."""
+    """Solve one square layer in a new process; returns seconds, bytes of extra memory, and bytes of the scores."""
     command = [sys.executable, "-c", CHILD, str(size), pattern, str(threads)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    figures: dict[str, float] = json.loads(done.stdout)
+    process = subprocess.run(command, capture_output=True, text=True, check=True)
+    figures: dict[str, float] = json.loads(process.stdout)
     return figures
 
 
 def by_size(figures_by_size: dict[int, dict[str, float]]) -> str:
-    """Transposable 8:16 on two threads."""
+    """Return the table by size, of transposable 8:16 on two threads."""
     rows = []
     for size, figures in figures_by_size.items():
         extra = (figures["extra"] - figures["input"] / 4) / figures["input"]
@@ -65,7 +65,7 @@ def by_size(figures_by_size: dict[int, dict[str, float]]) -> str:
 
 
 def by_ratio(size: int) -> str:
-    """One thread."""
+    """Return the table by n:m, of one size on one thread."""
     rows = []
     for ratio in RATIOS:
         figures = measure(size, f"transposable {ratio}", 1)

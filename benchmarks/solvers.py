@@ -28,8 +28,11 @@ PATTERNS = ("1:4", "2:4", "4:8", "8:16", "4:16", "16:32", "8:32")
 QUICK = ("2:4", "8:16")
 MEGA = 2**20
 LAYER, MODEL = 2**22, 2**26
+"""Entries of the layer on which Exact is timed, and of the weights on which threads are compared."""
 SAMPLE = {"exact": LAYER, "min-cost-flow": 2**16, "greedy": 2**17, "sinkhorn": 2**16, "enumerate": 2**18}
+"""Entries on which each solver is timed."""
 PEER_SAMPLE = {"OR-Tools bulk": 2**16, "greedy (numba)": 2**19, "Dykstra-300 (torch)": 2**17}
+"""Entries on which each other method is timed."""
 PEERS = ("OR-Tools bulk", "Dykstra-300 (torch)", "greedy (numba)")
 PLOTTED = (*SAMPLE, "OR-Tools bulk", "greedy (numba)")
 SUMMARY_HEAD = ("pattern", "exact, ms per 2^20 weights", *(f"faster than {name} by" for name in PEERS), "greedy loses")
@@ -39,7 +42,16 @@ Mask = np.ndarray
 
 @dataclass(frozen=True)
 class Line:
-    """One solver on one pattern and kind of data."""
+    """Measurements of one solver on one pattern and kind of data.
+
+    Attributes:
+        solver: Name of the solver or other method.
+        ms_per_mega: Milliseconds per 2^20 weights.
+        faster: How many times faster Exact is.
+        mean_gap: Gap of all tiles together, relative to the optimum; None if masks were not compared.
+        worst_gap: Largest gap of a tile.
+        optimal: Share of the tiles whose mask is optimal.
+    """
 
     solver: str
     ms_per_mega: float
@@ -59,7 +71,7 @@ class Line:
 
 
 def compare(pattern: str, kind: str, rounds: int) -> list[Line]:
-    """Measure everything that can solve a pattern on one kind of data."""
+    """Measure all solvers and methods that support a pattern, on one kind of data."""
     n, m = (int(part) for part in pattern.split(":"))
     scores = {size: np.abs(KINDS[kind](size)) for size in {*SAMPLE.values(), *PEER_SAMPLE.values()}}
     transposable_pattern = f"transposable {pattern}"
@@ -75,7 +87,7 @@ def compare(pattern: str, kind: str, rounds: int) -> list[Line]:
                 transposable_pattern,
                 m,
                 rounds,
-                _ours(name, scores[size], transposable_pattern),
+                _solver_run(name, scores[size], transposable_pattern),
                 gaps=True,
             )
         )
@@ -93,10 +105,10 @@ def compare(pattern: str, kind: str, rounds: int) -> list[Line]:
     return lines
 
 
-def _ours(name: str, scores: np.ndarray, transposable_pattern: str) -> Callable[[], Mask]:
-    return lambda: to_tiles(
-        ms.solve(scores, transposable_pattern, name, threads=1).mask, int(transposable_pattern.rsplit(":", 1)[1])
-    )
+def _solver_run(name: str, scores: np.ndarray, transposable_pattern: str) -> Callable[[], Mask]:
+    """Return a function that solves by `ms.solve`, and returns the mask as tiles."""
+    m = int(transposable_pattern.rsplit(":", 1)[1])
+    return lambda: to_tiles(ms.solve(scores, transposable_pattern, name, threads=1).mask, m)
 
 
 def _against_exact(
@@ -110,7 +122,18 @@ def _against_exact(
     *,
     gaps: bool,
 ) -> Line:
-    """Time one run and Exact on a layer of the same kind, per weight, and compare masks tile by tile."""
+    """Time a run, and Exact on a layer of the same kind of data; with `gaps`, compare the masks tile by tile.
+
+    Args:
+        name: Name of the solver or method.
+        scores: Scores that `run` solves.
+        layer: Scores on which Exact is timed.
+        transposable_pattern: The pattern.
+        m: Rows and columns of a tile.
+        rounds: Number of timings.
+        run: Solves `scores`; returns the mask as tiles.
+        gaps: Whether the masks obey the pattern, so that they can be compared.
+    """
     exact = ms.solve(scores, transposable_pattern, "exact", threads=1)
     assert exact.status == "optimal", exact
     runs = {"exact": lambda: ms.solve(layer, transposable_pattern, "exact", threads=1)}
@@ -130,7 +153,8 @@ def _against_exact(
 def threads(pattern: str, rounds: int) -> float:
     """Median speed-up of two threads over one, interleaved.
 
-    On a whole model's worth of weights: a virtual machine may give bursts of a few milliseconds but one core.
+    The scores are as many as those of a whole model, because a virtual machine may run a burst of a few milliseconds on
+    one core only.
     """
     scores, transposable_pattern = np.abs(KINDS["gaussian"](MODEL)), f"transposable {pattern}"
     runs = {str(k): (lambda k=k: ms.solve(scores, transposable_pattern, threads=k)) for k in (1, 2)}
@@ -163,8 +187,8 @@ def plot(results: dict[tuple[str, str], list[Line]], path: Path) -> None:
 def summary(results: dict[tuple[str, str], list[Line]], kind: str) -> str:
     """Return the README's table: Exact and other methods, a row per pattern."""
     rows = []
-    for pattern, of_kind in results:
-        if of_kind != kind:
+    for pattern, measured_kind in results:
+        if measured_kind != kind:
             continue
         lines = {line.solver: line for line in results[pattern, kind]}
         peers = [f"{lines[name].faster:.0f}x" for name in PEERS]
@@ -174,7 +198,7 @@ def summary(results: dict[tuple[str, str], list[Line]], kind: str) -> str:
 
 
 def write_between(path: Path, mark: str, text: str) -> None:
-    """Replace what stands between `<!-- mark -->` and `<!-- /mark -->`."""
+    """Replace the text between `<!-- mark -->` and `<!-- /mark -->`."""
     before, rest = path.read_text().split(f"<!-- {mark} -->", 1)
     _, after = rest.split(f"<!-- /{mark} -->", 1)
     path.write_text(f"{before}<!-- {mark} -->\n{text}\n<!-- /{mark} -->{after}")
@@ -204,8 +228,8 @@ def main() -> None:
         folder.mkdir(parents=True, exist_ok=True)
         plot(results, folder / "solvers.png")
         (folder / "solvers.md").write_text("".join([*text, "\n![Time against gap](solvers.png)\n"]))
-        about = f"Real weights (MiniLM layers), one thread, every mask proved optimal (gap 0.0). {stamp()}"
-        write_between(ROOT / "README.md", "solvers-table", f"{about}\n\n{summary(results, 'MiniLM')}")
+        caption = f"Real weights (MiniLM layers), one thread, every mask proved optimal (gap 0.0). {stamp()}"
+        write_between(ROOT / "README.md", "solvers-table", f"{caption}\n\n{summary(results, 'MiniLM')}")
 
 
 if __name__ == "__main__":

@@ -2,8 +2,8 @@
 
     python benchmarks/updates.py [--rounds 3] [--pattern 2:4] [--write]
 
-The peers are implemented here from their papers (`peers/`). A peer counts if its error is within 2 % of what its
-authors' code reaches on the first layer. All methods run in turn within each round; ratios are medians over rounds.
+SparseGPT and ALPS are implemented in `peers/` from their papers; the error of each must be within 2 % of the error of
+its authors' code on the first layer. All methods run in turn within each round; ratios are medians over rounds.
 """
 
 from __future__ import annotations
@@ -31,39 +31,41 @@ PUBLISHED = {"SparseGPT": 0.0230, "ALPS": 0.01306}
 PASSAGES, BATCH = 256, 32
 
 
-def relative_error(weights: torch.Tensor, weight: torch.Tensor, gram: torch.Tensor) -> float:
-    """Squared error of the output as a share of the output's square."""
-    change, dense = (weights - weight).double(), weight.double()
+def relative_error(updated: torch.Tensor, weight: torch.Tensor, gram: torch.Tensor) -> float:
+    """Squared error of the output as a share of the squared norm of the dense output."""
+    change, dense = (updated - weight).double(), weight.double()
     return float(((change @ gram) * change).sum() / ((dense @ gram) * dense).sum())
 
 
-def methods(weight: torch.Tensor, statistics_: Any, pattern: ms.NM) -> dict[str, Callable[[], torch.Tensor]]:
+def methods(weight: torch.Tensor, calibration: Any, pattern: ms.NM) -> dict[str, Callable[[], torch.Tensor]]:
     """Return the methods by name; each returns updated weights."""
-    gram, mask = statistics_.gram, ms.solve(ms.wanda(weight, statistics_.norms), pattern).mask
-    tensor = torch.as_tensor(gram)
+    gram, mask = calibration.gram, ms.solve(ms.wanda(weight, calibration.norms), pattern).mask
+    gram_tensor = torch.as_tensor(gram)
     transposable = ms.NM(8, 16, transposable=True)
-    wide = ms.solve(ms.wanda(weight, statistics_.norms), transposable).mask
+    transposable_mask = ms.solve(ms.wanda(weight, calibration.norms), transposable).mask
     return {
         "reconstruct, factorised": lambda: ms.reconstruct(weight, mask, gram, tolerance=0.0).weight,
         "reconstruct": lambda: ms.reconstruct(weight, mask, gram).weight,
         "admm": lambda: ms.admm(weight, gram, pattern).weight,
-        "ALPS": lambda: alps(weight, tensor, selection(str(pattern))),
-        "SparseGPT": lambda: sparsegpt(weight, tensor, selection(str(pattern))),
+        "ALPS": lambda: alps(weight, gram_tensor, selection(str(pattern))),
+        "SparseGPT": lambda: sparsegpt(weight, gram_tensor, selection(str(pattern))),
         "Wanda": lambda: weight * mask,
         "refine": lambda: weight * ms.refine(weight, mask, gram, pattern).mask,
-        f"Wanda, {transposable}": lambda: weight * wide,
-        f"refine, {transposable}": lambda: weight * ms.refine(weight, wide, gram, transposable).mask,
+        f"Wanda, {transposable}": lambda: weight * transposable_mask,
+        f"refine, {transposable}": lambda: weight * ms.refine(weight, transposable_mask, gram, transposable).mask,
     }
 
 
-def measure(name: str, weight: torch.Tensor, seen: Any, unseen: Any, pattern: ms.NM, rounds: int) -> list[list[str]]:
-    """Return a row for each method on one layer."""
-    runs = methods(weight, seen, pattern)
+def measure(
+    name: str, weight: torch.Tensor, calibration: Any, held_out: Any, pattern: ms.NM, rounds: int
+) -> list[list[str]]:
+    """Return a row for each method on one layer, with errors on the calibration passages and on held-out ones."""
+    runs = methods(weight, calibration, pattern)
     seconds = interleave(runs, rounds)
     rows = []
     for method, run in runs.items():
-        weights = run()
-        errors = [relative_error(weights, weight, torch.as_tensor(part.gram)) for part in (seen, unseen)]
+        updated = run()
+        errors = [relative_error(updated, weight, torch.as_tensor(part.gram)) for part in (calibration, held_out)]
         if name == LAYERS[0] and str(pattern) == "2:4" and method in PUBLISHED:
             assert abs(errors[0] / PUBLISHED[method] - 1) < 0.02, (method, errors[0])
         factor = ratio(seconds[method], seconds["ALPS"])
@@ -76,10 +78,10 @@ def measure(name: str, weight: torch.Tensor, seen: Any, unseen: Any, pattern: ms
     return rows
 
 
-def bounds(weight: torch.Tensor, seen: Any, pattern: ms.NM) -> str:
-    """Describe the lower bound of a refined mask."""
-    mask = ms.solve(ms.wanda(weight, seen.norms), pattern).mask
-    refined = ms.refine(weight, mask, seen.gram, pattern)
+def bounds(weight: torch.Tensor, calibration: Any, pattern: ms.NM) -> str:
+    """Return the shape of a layer, and the error of its refined mask as a multiple of the lower bound."""
+    mask = ms.solve(ms.wanda(weight, calibration.norms), pattern).mask
+    refined = ms.refine(weight, mask, calibration.gram, pattern)
     return f"{'x'.join(map(str, weight.shape))}: {refined.looseness:.3g}"
 
 
@@ -94,14 +96,15 @@ def main() -> None:
     pattern = ms.parse(arguments.pattern)
     assert isinstance(pattern, ms.NM)
     model = minilm.load()
-    seen, unseen = (
-        ms.calibrate(model, minilm.passages(count, held_out=held).split(BATCH), gather=("norms", "gram"), layers=LAYERS)
-        for count, held in ((PASSAGES, False), (PASSAGES // 2, True))
+    passages, held_out_passages = minilm.passages(PASSAGES), minilm.passages(PASSAGES // 2, held_out=True)
+    calibration, held_out = (
+        ms.calibrate(model, texts.split(BATCH), gather=("norms", "gram"), layers=LAYERS)
+        for texts in (passages, held_out_passages)
     )
     state, rows = model.state_dict(), []
     for name in LAYERS:
-        rows += measure(name, state[name], seen[name], unseen[name], pattern, arguments.rounds)
-    bound_ratios = "; ".join(bounds(state[name], seen[name], pattern) for name in LAYERS)
+        rows += measure(name, state[name], calibration[name], held_out[name], pattern, arguments.rounds)
+    bound_ratios = "; ".join(bounds(state[name], calibration[name], pattern) for name in LAYERS)
     text = (
         f"# Weight updates and refined masks\n\n{stamp()}\n\nTwo layers of MiniLM at {pattern}, one thread, "
         f"{PASSAGES} passages of 128 tokens to calibrate with, damping 0.01. Squared error of the output as a share of "

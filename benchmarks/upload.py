@@ -1,8 +1,10 @@
 """Measure the service's upload throughput and peak memory.
 
-The reference is a minimal uvicorn application that streams the same bytes to disk, an upper bound for a Python
-application that stores uploads. Rounds alternate between the two; the ratio is the median of the rounds' ratios. Peak
-memory (VmHWM) is that of a new service after uploads of one size, whose bodies are generated while they are sent.
+The service is compared with a minimal uvicorn application that streams the same bytes to disk, which is an upper bound
+for a Python application that stores uploads. Rounds alternate between the two; the ratio is the median of the rounds'
+ratios. Peak memory (VmHWM) is measured of a new service after uploads of one size, whose bodies are generated while
+they are sent. The exit code is 0 if the service reaches `MIN_RATIO` of the speed of the minimal application, and its
+memory does not depend on the size of uploads (by less than `MAX_GROWTH_MIB`).
 
     python benchmarks/upload.py --out docs/benchmarks/upload.md
 """
@@ -34,6 +36,7 @@ from masksmith_service.local import valkey
 
 MIB = 2**20
 PIECE = os.urandom(MIB)
+MIN_RATIO, MAX_GROWTH_MIB = 0.7, 64
 
 BARE = """
 import os, sys, time, uvicorn
@@ -61,13 +64,13 @@ class Server:
 
     @property
     def peak_mib(self) -> float:
-        """Largest resident size so far."""
+        """Peak resident memory so far."""
         lines = Path(f"/proc/{self.pid}/status").read_text().splitlines()
         return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
 
 
 class Upload:
-    """A safetensors file of `mebibytes`, generated while it is sent; `number` makes it unlike all others."""
+    """A safetensors file of `mebibytes`, generated while it is sent; files of different `number` differ."""
 
     def __init__(self, mebibytes: int, number: int) -> None:
         size = mebibytes * MIB
@@ -75,7 +78,7 @@ class Upload:
         text = json.dumps({"__metadata__": {"number": f"{number:08d}"}} | header).encode()
         text += b" " * (-len(text) % 8)
         self._head = struct.pack("<Q", len(text)) + text
-        self._pieces = mebibytes
+        self._piece_count = mebibytes
         self.bytes = len(self._head) + size
         hasher = blake3()
         for piece in self.pieces():
@@ -83,13 +86,13 @@ class Upload:
         self.digest = hasher.hexdigest()
 
     def pieces(self) -> Iterator[bytes]:
-        """Return the file."""
+        """Yield the bytes of the file."""
         yield self._head
-        for _ in range(self._pieces):
+        for _ in range(self._piece_count):
             yield PIECE
 
     def send(self, port: int) -> float:
-        """PUT it, and give the seconds until the answer."""
+        """Send the file by PUT; returns the seconds until the answer."""
         request = (
             f"PUT /v1/tensors/{self.digest} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n"
             f"Content-Length: {self.bytes}\r\n\r\n"
@@ -125,15 +128,16 @@ def process(command: list[str], port: int, environment: dict[str, str] | None = 
 @contextmanager
 def service(folder: Path) -> Iterator[Server]:
     """Run the service, in one process, and its broker."""
-    port, own = free_port(), Path(tempfile.mkdtemp(dir=folder))
-    broker = own / "valkey.sock"
+    port, broker_folder = free_port(), Path(tempfile.mkdtemp(dir=folder))
+    broker = broker_folder / "valkey.sock"
     environment = {
         "MASKSMITH_PORT": str(port),
         "MASKSMITH_PROCESSES": "1",
         "MASKSMITH_STORE_URL": str(folder / "store"),
         "MASKSMITH_REDIS_URL": valkey.url(broker),
     }
-    with subprocess.Popen(valkey.command(valkey.find_binary(), own, broker), stdout=subprocess.DEVNULL) as running:
+    command = valkey.command(valkey.find_binary(), broker_folder, broker)
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as running:
         try:
             with process([sys.executable, "-m", "masksmith_service"], port, environment) as server:
                 yield server
@@ -143,7 +147,7 @@ def service(folder: Path) -> Iterator[Server]:
 
 @contextmanager
 def bare(folder: Path) -> Iterator[Server]:
-    """Run the application that only writes."""
+    """Run the minimal application."""
     port = free_port()
     (folder / "bare").mkdir(exist_ok=True)
     with process([sys.executable, "-c", BARE, str(port), str(folder / "bare")], port) as server:
@@ -158,20 +162,23 @@ def free_port() -> int:
 
 
 def measure_speed(folder: Path, mebibytes: int, rounds: int) -> list[tuple[float, float]]:
-    """Yield (bare, service) seconds of every round, the order alternating; the first round only warms up."""
+    """Return the seconds of each round, of (minimal application, service); the order alternates.
+
+    A first round, which is not returned, warms both up.
+    """
     seconds = []
-    with bare(folder) as ceiling, service(folder) as ours:
+    with bare(folder) as minimal, service(folder) as ours:
         for number in range(rounds + 1):
             upload = Upload(mebibytes, number)
-            order = [ceiling, ours] if number % 2 else [ours, ceiling]
+            order = [minimal, ours] if number % 2 else [ours, minimal]
             took = {server.pid: upload.send(server.port) for server in order}
-            seconds.append((took[ceiling.pid], took[ours.pid]))
+            seconds.append((took[minimal.pid], took[ours.pid]))
             clear(folder / "store" / "tensors", folder / "bare")
     return seconds[1:]
 
 
 def measure_memory(folder: Path, mebibytes: int, count: int) -> tuple[float, float]:
-    """Return the peak memory of a fresh service before and after `count` uploads one after the other."""
+    """Return the peak memory of a new service before and after `count` uploads, one after the other, in MiB."""
     with service(folder) as server:
         Upload(1, 0).send(server.port)
         before = server.peak_mib
@@ -182,7 +189,7 @@ def measure_memory(folder: Path, mebibytes: int, count: int) -> tuple[float, flo
 
 
 def clear(*folders: Path) -> None:
-    """Delete what was uploaded, and let the disk come to rest."""
+    """Delete the files in these folders, and wait until everything is written to disk."""
     for folder in folders:
         shutil.rmtree(folder)
         folder.mkdir()
@@ -190,7 +197,7 @@ def clear(*folders: Path) -> None:
 
 
 def commit() -> str:
-    """Name the state of the code."""
+    """Name the commit that is checked out, with `-dirty` if files differ from it."""
     words = ["git", "describe", "--always", "--dirty", "--abbrev=10"]
     return subprocess.run(words, capture_output=True, text=True, check=False, cwd=Path(__file__).parent).stdout.strip()
 
@@ -205,7 +212,7 @@ def machine() -> str:
 
 
 def report(speed: dict[int, list[tuple[float, float]]], memory: dict[int, tuple[float, float]]) -> str:
-    """Write the tables."""
+    """Return the report as Markdown."""
     lines = [
         "# Uploads",
         "",
@@ -219,17 +226,17 @@ def report(speed: dict[int, list[tuple[float, float]]], memory: dict[int, tuple[
         "|---|---|---|---|---|",
     ]
     for mebibytes, rounds in speed.items():
-        ratios = [ceiling / ours for ceiling, ours in rounds]
-        ceiling, ours = (statistics.median(mebibytes / pair[side] for pair in rounds) for side in (0, 1))
+        ratios = [minimal_s / ours_s for minimal_s, ours_s in rounds]
+        minimal, ours = (statistics.median(mebibytes / pair[side] for pair in rounds) for side in (0, 1))
         spread = f"{statistics.median(ratios):.0%}; {min(ratios):.0%} to {max(ratios):.0%}"
-        lines.append(f"| {mebibytes} MiB | {len(rounds)} | {ceiling:.0f} MiB/s | {ours:.0f} MiB/s | {spread} |")
+        lines.append(f"| {mebibytes} MiB | {len(rounds)} | {minimal:.0f} MiB/s | {ours:.0f} MiB/s | {spread} |")
     lines += ["", "| upload | peak memory of the service before | after |", "|---|---|---|"]
     lines += [f"| {size} MiB | {before:.0f} MiB | {after:.0f} MiB |" for size, (before, after) in memory.items()]
     return "\n".join(lines) + "\n"
 
 
 def main() -> int:
-    """Measure and print the tables; the exit code is 0 if both limits hold."""
+    """Measure and print the tables; returns the exit code."""
     options = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     options.add_argument("--sizes", type=int, nargs="+", default=[64, 512], metavar="MIB", help="for the speed")
     options.add_argument("--rounds", type=int, default=9)
@@ -249,9 +256,11 @@ def main() -> int:
     if arguments.out is not None:
         arguments.out.parent.mkdir(parents=True, exist_ok=True)
         arguments.out.write_text(text)
-    fast = all(statistics.median(a / b for a, b in rounds) >= 0.7 for rounds in speed.values())
-    flat = memory[large][1] - memory[small][1] < 64
-    return 0 if fast and flat else 1
+    is_fast = all(
+        statistics.median(minimal_s / ours_s for minimal_s, ours_s in rounds) >= MIN_RATIO for rounds in speed.values()
+    )
+    is_memory_bounded = memory[large][1] - memory[small][1] < MAX_GROWTH_MIB
+    return 0 if is_fast and is_memory_bounded else 1
 
 
 if __name__ == "__main__":

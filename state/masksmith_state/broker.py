@@ -15,9 +15,11 @@ from .errors import BrokerFullError, InstallationError
 log = logging.getLogger(__name__)
 
 MAX_USED_SHARE = 0.85
-"""Share of `maxmemory` above which no jobs and uploads are added; the rest is for what completes and deletes them."""
+"""Share of `maxmemory` above which no jobs and uploads are added; the rest is for completing and deleting them."""
 FRESH_S = 1.0
 """Seconds for which a reading is reused."""
+_COMPARED_CHARACTERS = 20
+"""Characters by which two readings' problems are compared: figures, which always change, come later in the texts."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,7 @@ class BrokerStatus:
         max_bytes: `maxmemory`; 0 if there is no limit.
         policy: `maxmemory-policy`; empty if it cannot be read.
         is_durable: Whether changes are written to disk.
-        failed_write: Which writes to disk have failed; empty if none.
+        failed_write: The fields of `INFO` that report a failed write to disk, separated by commas; empty if none.
     """
 
     used_bytes: int
@@ -91,7 +93,7 @@ class BrokerMonitor:
             log.warning("the broker's memory has no limit (maxmemory 0): set one")
 
     def status(self) -> BrokerStatus:
-        """Read the state, at most once in `FRESH_S`; log new problems, and when all are solved.
+        """Read the state, at most once in `FRESH_S`; log new problems, and log when no problem is left.
 
         Raises:
             redis.RedisError: If the broker does not answer.
@@ -135,8 +137,13 @@ class BrokerMonitor:
             return ""
 
     def _log(self, losses: list[str]) -> None:
-        if losses and [loss[:20] for loss in losses] != [loss[:20] for loss in self._logged]:
+        is_known = _beginnings(losses) == _beginnings(self._logged)
+        if losses and not is_known:
             log.error("the broker may lose or refuse work: %s", "; ".join(losses))
         elif self._logged and not losses:
             log.warning("the broker has recovered")
         self._logged = losses
+
+
+def _beginnings(losses: list[str]) -> list[str]:
+    return [loss[:_COMPARED_CHARACTERS] for loss in losses]

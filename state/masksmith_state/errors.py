@@ -6,7 +6,7 @@ from obstore.exceptions import GenericError as StoreError
 
 
 class DamagedBlobError(Exception):
-    """The bytes of a blob are not those that were written; it was set aside.
+    """The bytes of a blob are not those that were written; it was set aside, unless the store is read-only.
 
     Attributes:
         blob: Name of the blob.
@@ -69,7 +69,7 @@ class NoMasksError(Exception):
 
 
 class UnreadableRecordError(Exception):
-    """The record of a job is not one that was written by this version."""
+    """The record of a job does not have the form in which this version writes records."""
 
     def __init__(self, job: str, reason: str) -> None:
         super().__init__(f"the record of job {job} cannot be read: {reason}")

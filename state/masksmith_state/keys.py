@@ -1,8 +1,8 @@
 """API keys, whose bearer tokens are stored only as hashes.
 
-A token holds 256 random bits, so a fast hash is enough: BLAKE3 in its key-derivation mode, whose context string keeps
-its outputs apart from all other hashes here. Slow password hashes protect passwords that can be guessed. Hashes are
-compared in constant time. Only the public part of a token, the key's id, is ever stored or logged.
+A token contains 256 random bits, so a fast hash is enough: BLAKE3 in its key-derivation mode, whose context string
+makes its outputs differ from all other hashes of masksmith. (Slow password hashes protect passwords that can be
+guessed.) Hashes are compared in constant time. Of the token itself, only the key's id is ever stored or logged.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ log = logging.getLogger(__name__)
 KEYS = "masksmith:keys"
 TOKEN = re.compile(r"msk_([0-9a-f]{10})_[A-Za-z0-9_-]{43}")
 DEFAULT_OVERLAP_S, MAX_OVERLAP_S = 86_400.0, 30 * 86_400.0
-"""Seconds for which a token stays valid after its key got a new one."""
+"""Seconds for which a token stays valid after its key got a new token: the default, and the maximum."""
 _KEY_ID = re.compile(r"[0-9a-f]{10}")
 MAX_SESSIONS = 100
-"""Browser sessions of a key; with one more, its oldest one ends."""
+"""Limit of the browser sessions of a key; a further session ends the oldest one."""
 HASH_CONTEXT = "masksmith 2026-11-21 hash of a bearer token"
 
 
@@ -42,11 +42,11 @@ class Role(StrEnum):
 
 
 class Scope(StrEnum):
-    """What a key may do: each of these is granted by itself.
+    """What a key may do; a key has any set of these.
 
-    `submit` sends and deletes uploads, and starts, cancels and deletes jobs; `read` reads jobs and their results;
-    `benchmark` starts benchmarks, which stop the searches on their device; `administer` lists workers, keys and
-    metrics, and makes `submit` and `read` apply to the jobs of all keys.
+    `submit`: send and delete uploads; start, cancel and delete jobs. `read`: read jobs and their results. `benchmark`:
+    start benchmarks, during which mask searches on their device wait. `administer`: list workers, keys and metrics;
+    it also extends `submit` and `read` to the jobs of all keys.
     """
 
     SUBMIT = "submit"
@@ -56,14 +56,14 @@ class Scope(StrEnum):
 
 
 SCOPES_OF_ROLE = {Role.USER: (Scope.SUBMIT, Scope.READ, Scope.BENCHMARK), Role.ADMIN: tuple(Scope)}
-"""Scopes of a key for which none are named."""
+"""Scopes of a key that is created without a list of scopes."""
 
 
 def check_scopes(role: Role, scopes: Sequence[Scope]) -> None:
-    """Check that scopes go with a role.
+    """Check that a role allows a set of scopes.
 
     Raises:
-        ValueError: If there are none, or `administer` and the role `admin` do not come together.
+        ValueError: If the set is empty, or if it contains `administer` and the role is not `admin`, or vice versa.
     """
     if not scopes:
         raise ValueError("a key needs at least one scope")
@@ -82,8 +82,8 @@ class Quotas(BaseModel):
 class Sharing(BaseModel):
     """How a key shares the workers with other keys.
 
-    `weight` is its share: a key of weight 3 gets three times as much as one of weight 1 while both have shards to take.
-    `max_priority` is the highest priority of its jobs, which orders them among themselves.
+    While two keys have queued shards, a key of weight 3 gets three times as much time of the workers as a key of weight
+    1. `max_priority` is the highest priority that its jobs may have; priorities order the jobs of one key.
     """
 
     weight: Annotated[float, Field(ge=0.01, le=1000)] = 1.0
@@ -127,7 +127,7 @@ class Keys:
         expires_at: datetime | None = None,
         sharing: Sharing | None = None,
     ) -> tuple[KeyInfo, str]:
-        """Create a key; by default with all scopes of its role, and without an end.
+        """Create a key; by default it has all scopes of its role, and does not expire.
 
         Returns:
             The key and its token, which cannot be retrieved later.
@@ -169,12 +169,12 @@ class Keys:
         return parse_key(key, cast("dict[str, Any]", self._redis.hgetall(redis_key_of(key))))
 
     def rotate(self, key: str, overlap_s: float, expires_at: datetime | None = None) -> tuple[KeyInfo, str] | None:
-        """Give a key a new token; the present one stays valid for a time, any earlier one does not.
+        """Give a key a new token; the present token stays valid for a time, any earlier token does not.
 
         Args:
-            key: Id of the key, which stays, with its jobs, uploads and quotas.
+            key: Id of the key; the key keeps its id, jobs, uploads and quotas.
             overlap_s: Seconds for which the present token stays valid.
-            expires_at: New end of the key; by default it stays.
+            expires_at: New time at which the key expires; by default that time does not change.
 
         Returns:
             The key and its new token; None if there is no such key, or it is revoked.
@@ -208,12 +208,12 @@ class Keys:
 
 
 def is_key_id(text: str) -> bool:
-    """Whether a text can be the id of a key; others must not become part of a key of Redis."""
+    """Whether a text has the form of the id of an API key; no other text may become part of a Redis key."""
     return _KEY_ID.fullmatch(text) is not None
 
 
 def redis_key_of(key: str) -> str:
-    """Redis key of the hash that holds an API key."""
+    """Redis key of the hash with the fields of an API key."""
     return f"masksmith:key:{key}"
 
 
@@ -228,7 +228,7 @@ def sessions_of_key(key: str) -> str:
 
 
 def parse_key(key: str, fields: Mapping[Any, Any]) -> KeyInfo | None:
-    """Parse the Redis hash of a key; None if it is empty, or cannot be read: then the key is not valid."""
+    """Parse the Redis hash of a key; None if it is empty or cannot be read, so that the key is not valid."""
     if not fields:
         return None
     try:
@@ -236,14 +236,14 @@ def parse_key(key: str, fields: Mapping[Any, Any]) -> KeyInfo | None:
         scopes = fields["scopes"].split() if "scopes" in fields else SCOPES_OF_ROLE[role]
         return KeyInfo.model_validate({**fields, "id": key, "scopes": scopes})
     except ValueError as error:
-        # A ValidationError names values, one of which may be a hash.
+        # The text of a ValidationError contains values of the record, one of which may be a token's hash.
         reason = f"{error.error_count()} invalid field(s)" if isinstance(error, ValidationError) else "no such role"
         log.error("the record of key %s cannot be read: %s", key, reason)
         return None
 
 
 def key_id_of(token: str) -> str | None:
-    """Id of the key that a token belongs to, not yet verified; None if the token is malformed."""
+    """Id of the key that a token names, without checking the token; None if the token is malformed."""
     match = TOKEN.fullmatch(token)
     return match[1] if match else None
 
@@ -254,12 +254,12 @@ def hash_token(token: str) -> str:
 
 
 def token_matches(token: str, fields: Mapping[Any, Any]) -> bool:
-    """Whether a token is valid for a key's record; compares in constant time."""
+    """Whether a token is a valid token of the key with these fields; compares in constant time."""
     return hash_matches(hash_token(token), fields)
 
 
 def hash_matches(token_hash: str, fields: Mapping[Any, Any]) -> bool:
-    """Whether the hash of a token is that of a key's token, or of the one before while that is valid."""
+    """Whether a hash is of the key's present token, or of the previous token while that is still valid."""
     is_present = hmac.compare_digest(token_hash, str(fields.get("hash", "")))
     is_old = hmac.compare_digest(token_hash, str(fields.get("old_hash", "")))
     return is_present or (is_old and _is_in_future(str(fields.get("old_until", ""))))

@@ -12,11 +12,11 @@ def is_panic(error: BaseException) -> bool:
 
 
 @contextmanager
-def panics_as(kind: type[Exception]) -> Iterator[None]:
+def panics_as(exception_type: type[Exception]) -> Iterator[None]:
     """Convert panics to an exception of this type."""
     try:
         yield
     except BaseException as error:
         if not is_panic(error):
             raise
-        raise kind(f"a native library panicked: {error}") from None
+        raise exception_type(f"a native library panicked: {error}") from None

@@ -14,9 +14,12 @@ QUEUES = (CPU_QUEUE, GPU_QUEUE, BENCH_CPU_QUEUE, BENCH_GPU_QUEUE)
 SHARD_TASK = "masksmith.solve_shard"
 CASE_TASK = "masksmith.measure_case"
 
-# The Redis transport redelivers messages that are not acknowledged within this time, which cannot be renewed, so it
-# must exceed every time limit. Shards whose worker died are queued again within seconds, because their lease lapses.
 VISIBILITY_TIMEOUT_S = 4 * 3600
+"""Seconds after which the Redis transport delivers a message again that was not acknowledged.
+
+A task cannot extend this time, so it must exceed every time limit. The shards of a dead worker need not wait for it:
+they are queued again within seconds, because their leases lapse.
+"""
 
 
 def role_and_device(queue: str) -> tuple[Literal["search", "bench"], Literal["cpu", "cuda"]]:
@@ -27,7 +30,7 @@ def role_and_device(queue: str) -> tuple[Literal["search", "bench"], Literal["cp
 
 
 def task_of(queue: str) -> str:
-    """Task that the messages of a queue start."""
+    """Name of the task that a message of a queue starts."""
     return CASE_TASK if queue in BENCH_QUEUES else SHARD_TASK
 
 
@@ -59,10 +62,10 @@ def celery_settings(redis_url: str) -> dict[str, Any]:
 
 
 def broker_url(redis_url: str) -> str:
-    """Convert a Redis URL to Celery's form, in which scheme and database of a unix socket have other names."""
+    """Convert a Redis URL to Celery's form, which differs for unix sockets: `redis+socket://`, and `virtual_host`."""
     if not redis_url.startswith("unix://"):
         return redis_url
     address, mark, query = redis_url.removeprefix("unix://").partition("?")
-    # Celery ignores `db`: two installations on one socket would share their queues.
+    # Celery ignores `db`, so two installations that use two databases of one server would share their queues.
     options = [("virtual_host" if name == "db" else name, value) for name, value in parse_qsl(query)]
     return f"redis+socket://{address}{mark}{urlencode(options)}"

@@ -10,12 +10,12 @@ from typing import Any
 import redis
 
 GROWING = frozenset({"create", "link", "add_event", "begin_session"})
-"""Scripts that are refused while the broker's memory is full; the others make room, or must go on."""
+"""Scripts that fail while the broker's memory is full; all other scripts free memory, or are needed to finish jobs."""
 
 
 @cache
 def load(package: str) -> Mapping[str, str]:
-    """Read all scripts of a package, by name, each preceded by the files whose names begin with `_`, in order."""
+    """Read all scripts of a package, by name; each begins with all files whose names begin with `_`, sorted by name."""
     paths = [path for path in (files(package) / "lua").iterdir() if path.name.endswith(".lua")]
     texts = {path.name.removesuffix(".lua"): path.read_text("utf-8") for path in paths}
     shared = "\n".join(texts.pop(name) for name in sorted(texts) if name.startswith("_"))

@@ -12,7 +12,7 @@ from .telemetry import logs
 
 
 class StateSettings(BaseSettings):
-    """Location of the shared state, and how a process logs and traces."""
+    """Locations of the shared state and of roots, and how a process logs and traces."""
 
     model_config = SettingsConfigDict(env_prefix="MASKSMITH_", extra="ignore")
 
@@ -29,13 +29,13 @@ class StateSettings(BaseSettings):
     log_format: logs.LogFormat = "text"
     """`text` or `json`: how a line of the log is written."""
     otlp_url: str = ""
-    """OpenTelemetry collector that gets spans over HTTP, such as `http://127.0.0.1:4318`; none unless set."""
+    """OpenTelemetry collector that gets spans over HTTP, such as `http://127.0.0.1:4318`; empty: no traces."""
 
     @property
     def store_path(self) -> str:
-        """The store's URL; a relative directory is made absolute."""
+        """The store's URL, or its directory as an absolute path."""
         return self.store_url if "://" in self.store_url else str(Path(self.store_url).absolute())
 
     def configure_logging(self) -> None:
-        """Configure logging to standard error, at the level and in the format set."""
+        """Configure logging to standard error, with `log_level` and `log_format`."""
         logs.configure(self.log_level, self.log_format)

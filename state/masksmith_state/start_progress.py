@@ -1,4 +1,4 @@
-"""Progress of workers that are starting, one line each, which expires some time after the last change."""
+"""Progress of workers that are starting: one line for each, all of which expire some time after the last report."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import redis
 
 KEY = "masksmith:starting"
 EXPIRY_S = 120
+"""Seconds after the last report of any worker at which all lines are deleted."""
 
 
 class StartProgress:

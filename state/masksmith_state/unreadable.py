@@ -1,4 +1,4 @@
-"""Messages and records that cannot be read: each is moved to a list, with the reason, so that it is not tried again."""
+"""List of messages and records that cannot be read; they are moved there, with the reason, and are not tried again."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ UNREADABLE = "masksmith:unreadable"
 """List of the messages and records that were set aside, newest first, as JSON objects."""
 MAX_ENTRIES = 100
 MAX_TEXT = 2**16
+"""Characters of a message or record that are kept."""
 KEPT_S = 30 * 86_400
 """Seconds for which `jobs/unreadable_records` keeps its copy of a record."""
 
@@ -29,7 +30,7 @@ def set_aside(client: redis.Redis, kind: str, name: str, reason: str, text: str 
         kind: `message`, `job`, `worker` or `delivery`.
         name: Queue of the message, name of the record, or tag of the delivery.
         reason: Why it cannot be read.
-        text: Its content, or where copies of it are; the first 64 Ki characters are kept.
+        text: Content of the message or record, or the keys of its copies; the first `MAX_TEXT` characters are kept.
     """
     entry = {
         "kind": kind,

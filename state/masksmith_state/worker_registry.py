@@ -1,4 +1,4 @@
-"""Worker registry in Redis: workers announce themselves by heartbeats, and are dropped 15 s after the last one.
+"""Worker registry in Redis: workers announce themselves by heartbeats, and are dropped 15 s after the last heartbeat.
 
 Expired workers are removed when the registry is read, so the cost of reading does not grow with time.
 """
@@ -19,7 +19,7 @@ HEARTBEAT_TIMEOUT_S = 15
 
 
 def served_key(queue: str) -> str:
-    """Key that exists while a living worker consumes a queue, and for up to `HEARTBEAT_TIMEOUT_S` afterwards."""
+    """Redis key that exists while a living worker consumes a queue, and up to `HEARTBEAT_TIMEOUT_S` afterwards."""
     return f"masksmith:served:{queue}"
 
 
@@ -61,7 +61,7 @@ class WorkerRegistry(Generic[Entry]):
         texts = cast("list[str | None]", self._redis.mget(map(self._key_of, names))) if names else []
         expired = [name for name, text in zip(names, texts, strict=True) if text is None]
         if expired:
-            # If one of them is alive, its next heartbeat adds it again.
+            # A worker that is alive after all is added again by its next heartbeat.
             self._redis.srem(self._key, *expired)
         return [entry for entry in map(self._parse, names, texts) if entry is not None]
 

@@ -26,7 +26,7 @@ DropDuplicates = AfterValidator(_without_duplicates)
 
 
 class LayerInput(StrictModel):
-    """A weight of `rows` outputs and `cols` inputs, of which the model has `count`."""
+    """A weight of `rows` outputs and `cols` inputs; the model has `count` layers of this shape."""
 
     name: TensorName
     rows: Side
@@ -37,7 +37,8 @@ class LayerInput(StrictModel):
 class BenchmarkOptions(StrictModel):
     """Measurement options, which apply to every layer.
 
-    `curves` measures further densities, too, to find the density at which a kernel is as fast as the dense product.
+    With `curves`, further densities are measured, to find the density at which a kernel is as fast as the dense
+    product. `batches` are numbers of rows that are multiplied at once.
     """
 
     patterns: Annotated[list[PatternText], Field(max_length=100), FailFast(), DropDuplicates] = []
@@ -74,7 +75,7 @@ class BenchmarkRequest(JobDescription, BenchmarkOptions):
 
 
 class PlannedMaskPart(BaseModel):
-    """Consecutive rows of a packed mask: the key of their blob in the store, and their number."""
+    """Consecutive rows of a packed mask: `result` is the key of their blob in the store, `rows` their number."""
 
     result: str
     rows: int
@@ -89,9 +90,9 @@ class PlannedMask(BaseModel):
 
 
 class BenchmarkPlan(BaseModel):
-    """The plan of a benchmark job: its options, and the location of masks from an earlier job, by layer name.
+    """The plan of a benchmark job: its options, and the masks of an earlier job that it measures, by layer name.
 
-    `uploads` and `result_bytes` are empty and 0; the record of any job reads them from its plan.
+    `uploads` is empty and `result_bytes` is 0; they exist because the plans of all jobs must have these members.
     """
 
     options: BenchmarkOptions
@@ -106,13 +107,13 @@ class BenchmarkPlan(BaseModel):
 
 
 class PlannedCase(BaseModel):
-    """One benchmark case, in the document form of `masksmith.benchmark`."""
+    """One benchmark case, as a document of `masksmith.benchmark`."""
 
     case: dict[str, Any]
 
 
 class CaseReport(BaseModel):
-    """A worker's report of a finished case: its result in the document form of `masksmith.benchmark`, or an error."""
+    """A worker's report of a finished case: its result, as a document of `masksmith.benchmark`, or an error."""
 
     model_config = ConfigDict(ser_json_inf_nan="constants")
 
@@ -121,7 +122,7 @@ class CaseReport(BaseModel):
 
 
 class AnnouncedKernel(BaseModel):
-    """A kernel of a worker: its declaration, and the reason why it cannot run there, or None if it can."""
+    """A kernel of a worker: its declaration, and in `obstacle` why it cannot run on that worker; None if it can."""
 
     declaration: dict[str, Any]
     obstacle: str | None = None
@@ -136,7 +137,7 @@ class BenchWorker(BaseModel):
 
 
 class KernelPlace(BaseModel):
-    """Whether a kernel runs on a worker."""
+    """Whether a kernel runs on a worker; if not, `reason` says why."""
 
     worker: str
     device: str

@@ -10,7 +10,7 @@ from pydantic import TypeAdapter
 
 DIGEST_LENGTH = 64
 DIGESTS_KEY = "masksmith_digests"
-"""Metadata member of a file of updated weights: JSON, name -> digests of the weight's parts."""
+"""Metadata member of a file of updated weights: JSON, name of the weight -> digests of its parts."""
 PartDigest = tuple[int, str]
 """Rows (along the first dimension) and BLAKE3 of a part of a tensor."""
 
@@ -33,11 +33,11 @@ def is_digest(text: str) -> bool:
 def digest_violation(
     name: str, rows: int, digests: Sequence[PartDigest], read: Callable[[int, int], bytes]
 ) -> str | None:
-    """Say which rows of a tensor do not have their digest; None if all have, or if there are no digests.
+    """Describe the first rows of a tensor that do not have their digest; None if all have, or without digests.
 
     Args:
         name: Name of the tensor.
-        rows: Its rows.
+        rows: Number of its rows.
         digests: Digests of its parts, in order.
         read: Reads the bytes of some rows, from the first to the last (exclusive).
     """
@@ -62,6 +62,6 @@ def read_digests(metadata: Mapping[str, str]) -> dict[str, list[PartDigest]]:
     """Read the digests from a file's metadata; empty if it has none.
 
     Raises:
-        ValueError: If the member is not what `write_digests` writes.
+        ValueError: If the metadata member does not have the form that `write_digests` gives it.
     """
     return TypeAdapter(dict[str, list[PartDigest]]).validate_json(metadata.get(DIGESTS_KEY, "{}"))

@@ -49,7 +49,7 @@ SolveStatus = Literal["optimal", "feasible", "time_limit"]
 
 
 class JobState(StrEnum):
-    """`queued -> running -> succeeded | failed | canceled`."""
+    """State of a job or of a part of it: `queued -> running -> succeeded | failed | canceled`."""
 
     QUEUED = "queued"
     RUNNING = "running"
@@ -64,7 +64,7 @@ class JobState(StrEnum):
 
 
 class LayoutInput(StrictModel):
-    """How a tensor is made of the matrices `[out, in]` that its layer multiplies with, and what decided that.
+    """How a tensor is made of the matrices `[out, in]` that its layer multiplies with, and the rule that decided it.
 
     `axes` has a word for each dimension: `out`, `in`, `stack` (which counts matrices, such as experts) or `kernel`.
     `out_parts` are the rows of matrices that are fused along `out` and split later.
@@ -80,7 +80,7 @@ class LayoutInput(StrictModel):
         return cls(axes=str(layout), out_parts=list(layout.out_parts), rule=layout.rule)
 
     def parse(self) -> Layout:
-        """Read it.
+        """Parse the layout.
 
         Raises:
             LayoutError: If the axes describe no stack of matrices.
@@ -89,7 +89,7 @@ class LayoutInput(StrictModel):
 
 
 class FileInput(StrictModel):
-    """The tensor `key` of a safetensors file: an upload, by its `digest`, or one in a root, by `reference`."""
+    """The tensor `key` of a safetensors file: of the upload `digest`, or of the file `reference` in a root."""
 
     digest: Digest | None = None
     reference: Reference | None = None
@@ -98,7 +98,7 @@ class FileInput(StrictModel):
     @model_validator(mode="after")
     def _check_file(self) -> Self:
         if (self.digest is None) == (self.reference is None):
-            raise ValueError("exactly one of digest and reference says which file the tensor is in")
+            raise ValueError("give exactly one of digest and reference, to say which file the tensor is in")
         return self
 
     @property
@@ -127,17 +127,18 @@ class TensorInput(FileInput):
 
 
 class MasksOptions(StrictModel):
-    """Options of a masks job, which apply to every tensor; one may have a pattern of its own."""
+    """Options of a masks job, which apply to every tensor; but a tensor may have its own pattern."""
 
     pattern: Annotated[str, Field(max_length=100, examples=["transposable 8:16"])]
     axis: Literal["in", "out"] = "in"
     ragged: Literal["pad", "dense", "error"] = "pad"
     scores: Scores = Field("magnitude", validate_default=True)
     calibration: Annotated[str, Field(max_length=1024, pattern=rf"^([0-9a-f]{{64}}$|/|{BUCKET_PREFIX})")] | None = None
-    """Digest of the calibration upload, or the reference of a file in a root, which holds `NAME/norms` and so on (or
-    scores under `NAME`). A tensor's own `statistic` takes precedence."""
+    """Digest of the calibration upload, or reference of a calibration file in a root. The file contains the statistics
+    of the weight NAME as `NAME/norms` and so on, and scores as `NAME`. A tensor's `statistic` takes precedence."""
     budget: Annotated[str, Field(max_length=60, examples=["50%"])] | None = None
-    """Share to keep of all tensors together, divided between them so that the most score is kept."""
+    """Share of the entries of all tensors together to keep, divided between the tensors so that the most score is
+    kept."""
     floors: Annotated[
         list[Annotated[str, Field(max_length=600, examples=["*.query*=25%"])]], Field(max_length=1000), FailFast()
     ] = []
@@ -145,8 +146,8 @@ class MasksOptions(StrictModel):
     update: Update | None = None
     """How kept weights are updated; None leaves them unchanged."""
     previous: Annotated[str, Field(max_length=1024, pattern=rf"^([0-9a-f]{{1,64}}$|/|{BUCKET_PREFIX})")] | None = None
-    """What the masks are compared with: the id of an earlier job, the digest of an uploaded masks file, or the
-    reference of a masks file or of an output in a root."""
+    """The masks with which the new masks are compared: the id of an earlier job, the digest of an uploaded masks file,
+    or the reference of a masks file or of an output in a root."""
     spectrum: bool = False
     """Whether to compute the singular values of the masked weights."""
     solver: SolverName = "auto"
@@ -156,7 +157,7 @@ class MasksOptions(StrictModel):
 class OutputInput(StrictModel):
     """A pruned copy of `model`, written to the directory `location`; both are references.
 
-    `model` is a safetensors file, an index, or a model's directory, which the job's tensors belong to.
+    `model` is a safetensors file, an index, or a model's directory; the job's tensors must belong to it.
     """
 
     location: Reference
@@ -164,7 +165,7 @@ class OutputInput(StrictModel):
 
 
 class MasksRequest(JobDescription, MasksOptions):
-    """Request for masks of tensors of uploads, or of files in roots."""
+    """Request for masks of tensors, which are in uploads or in files of roots."""
 
     kind: Literal["masks"] = "masks"
     tensors: Annotated[list[TensorInput], Field(min_length=1), FailFast()]
@@ -180,7 +181,7 @@ class Progress(BaseModel):
 
 
 class Skipped(BaseModel):
-    """A tensor that was not masked, and why the pattern does not apply to it."""
+    """A tensor that is not masked, and the reason."""
 
     name: str
     reason: str
@@ -193,7 +194,7 @@ class TensorReport(BaseModel):
     state: JobState
     shape: list[int]
     layout: LayoutInput | None = None
-    """How it is made of matrices, and which rule decided that."""
+    """How the tensor is made of matrices, and which rule decided it."""
     pattern: str | None = None
     """The tensor's own pattern, if the request gave it one or a budget assigned it."""
     status: SolveStatus | None = None
@@ -217,7 +218,7 @@ class TensorReport(BaseModel):
 
 
 class OutputFileReport(BaseModel):
-    """A file of weights of an output."""
+    """A file of weights of an output, and whether it is written."""
 
     name: str
     state: JobState
@@ -225,7 +226,7 @@ class OutputFileReport(BaseModel):
 
 
 class OutputReport(BaseModel):
-    """The output of a job; it is complete once all files are, and else marked as unfinished."""
+    """The output of a job; it is marked as unfinished until all files are complete."""
 
     location: str
     files: list[OutputFileReport]
@@ -247,18 +248,18 @@ class CaseView(BaseModel):
 
     @property
     def gain(self) -> str:
-        """The speed-up as text, which says where it is within the noise; empty where nothing was measured."""
+        """The speed-up as text, which says if it is within the noise; empty if nothing was measured."""
         if self.speedup is None:
             return ""
-        if self.low is None or self.high is None:  # Of a service that sends no range.
+        if self.low is None or self.high is None:  # An older service sends no range.
             return f"{self.speedup:.2f}x"
         return str(Gain(self.speedup, self.low, self.high))
 
 
 class WaitingFor(BaseModel):
-    """What a live job waits for: no living worker takes its shards.
+    """The workers that a live job waits for, because no living worker takes its shards.
 
-    `queue` is the queue that they are in; workers of this `role` and `device` consume it.
+    `queue` is the queue of the shards; workers of this `role` and `device` consume it.
     """
 
     queue: str
@@ -274,10 +275,11 @@ class WaitingFor(BaseModel):
 
 
 class QueuePosition(BaseModel):
-    """What a queued job has before it, by the order in which keys and jobs share the workers.
+    """Position of a queued job, by the order in which keys and jobs share the workers.
 
-    `jobs_ahead` counts up to a hundred jobs. `starts_in_s` estimates the seconds until its start; null where no worker
-    is alive or too many jobs are queued. Jobs that are submitted later can be taken before it.
+    `jobs_ahead` counts the jobs that are taken before it, up to a hundred. `starts_in_s` estimates the seconds until
+    the job starts; null if no worker is alive or too many jobs are queued. Jobs that are submitted later can be taken
+    before it.
     """
 
     jobs_ahead: int
@@ -296,7 +298,7 @@ class Job(BaseModel):
     name: str | None = None
     labels: dict[str, str] = {}
     priority: Priority = Priority.NORMAL
-    """Its priority among the jobs of its key: the requested one, or the highest that the key may have."""
+    """Priority among the jobs of the same key: the requested priority, or the key's highest one if that is lower."""
     kind: Literal["masks", "benchmark"] = "masks"
     state: JobState
     pattern: str
@@ -306,7 +308,7 @@ class Job(BaseModel):
     budget: str | None = None
     floors: list[str] = []
     budget_gap: float | None = None
-    """Upper bound on the score that a better division of the budget could add, as a share of the bound."""
+    """Relative optimality gap of the division of the budget between tensors; 0 proves that no division keeps more."""
     update: str | None = None
     solver: str
     cases: list[CaseView] = []
@@ -316,7 +318,7 @@ class Job(BaseModel):
     waiting_for: WaitingFor | None = None
     """The workers that the job waits for, if no living worker takes its shards."""
     position: QueuePosition | None = None
-    """Its position in the queue, while it is queued."""
+    """Position in the queue, while the job is queued."""
     progress: Progress
     tensors: list[TensorReport] = []
     skipped: list[Skipped] = []
@@ -324,7 +326,7 @@ class Job(BaseModel):
 
 
 class JobSummary(BaseModel):
-    """An entry of a job list: a job without its tensors; `key` is the id of the key that it belongs to, or null."""
+    """An entry of a job list: a job without its tensors; `key` is the id of the API key that it belongs to, or null."""
 
     id: str
     key: str | None = None

@@ -9,13 +9,13 @@ import numpy as np
 import numpy.typing as npt
 
 NUMPY_DTYPES: Mapping[str, str] = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2", "I8": "<i1", "U8": "<u1"}
-"""Dtype of the stored entries; that of BF16 are their bits."""
+"""Numpy dtype in which stored entries are viewed; entries of BF16 are viewed as their 16 bits."""
 WITHOUT_SIGN = np.uint16(0x7FFF)
 """All bits of a 16-bit float except its sign."""
 
 
 def to_bytes(array: npt.NDArray[np.generic], dtype: str) -> bytes:
-    """Convert an array to raw little-endian bytes. Bfloat16 is the upper half of float32, without rounding."""
+    """Convert an array to raw little-endian bytes; for BF16, float32 is truncated to its upper half, not rounded."""
     if dtype == "BF16":
         bits = np.ascontiguousarray(array, "<f4").view("<u4") >> np.uint32(16)
         return bits.astype("<u2").tobytes()
@@ -38,7 +38,12 @@ def score_dtype(dtype: str) -> np.dtype[Any]:
 
 
 def write_magnitudes(stored: npt.NDArray[Any], values: npt.NDArray[np.floating[Any]]) -> None:
-    """Write the magnitudes of stored float entries, exactly; those of bfloat16 are given as uint16, its bits."""
+    """Write the exact magnitudes of stored float entries.
+
+    Args:
+        stored: The entries; entries of bfloat16 as uint16, their bits.
+        values: Output of the same shape, in the dtype of `score_dtype`.
+    """
     if stored.dtype == np.uint16:
         bits = values.view(np.uint32)
         np.bitwise_and(stored, WITHOUT_SIGN, out=bits, casting="same_kind")

@@ -1,11 +1,11 @@
-"""Recognizes files that are not safetensors by their first bytes, so that messages say what they are and what to do."""
+"""Recognizes other formats than safetensors by a file's first bytes, so that messages name them and say what to do."""
 
 from __future__ import annotations
 
 import re
 
 BEGINNING_BYTES = 64
-"""Bytes that are enough to recognize a file; the first eight do for most."""
+"""Bytes that are enough to recognize each format; for most formats the first eight are enough."""
 
 _PICKLE = "a pickle, which can run code when it is loaded; convert it to safetensors"
 _HTML = "an HTML page instead of the file, such as a login or an error page: download it again"
@@ -25,7 +25,9 @@ _FORMATS = (
 
 
 def foreign_format(beginning: bytes) -> str | None:
-    """Name the format of a file that is not safetensors, with what to do about it; None if it is unknown.
+    """Name the format of a file that is not safetensors, and say what to do about it; None if the format is unknown.
+
+    The text continues a sentence that begins with `it is`.
 
     Args:
         beginning: First bytes of a file whose safetensors header has an invalid length.

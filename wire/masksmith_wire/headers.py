@@ -18,13 +18,14 @@ from .foreign_files import foreign_format
 
 PREFIX_BYTES = 8
 MAX_HEADER_BYTES = 16 * 2**20
+"""Default limit of the header of an upload."""
 LARGEST_HEADER_BYTES = 100_000_000
-"""Limit of the safetensors format."""
+"""Limit of the header in the safetensors format."""
 MAX_DIMENSIONS = 16
 MAX_METADATA = 10_000
-"""Limit of members of an upload's `__metadata__`."""
+"""Limit of the number of members of an upload's `__metadata__`."""
 MAX_NAME_LENGTH = 512
-"""Limit of characters of a tensor's name in an upload."""
+"""Limit of the number of characters of a tensor's name in an upload."""
 
 DTYPE_BITS: Mapping[str, int] = {
     "BOOL": 8, "U8": 8, "I8": 8, "U16": 16, "I16": 16, "U32": 32, "I32": 32, "U64": 64, "I64": 64,
@@ -39,7 +40,7 @@ class HeaderError(ValueError):
 
 
 class HeaderTooLargeError(HeaderError):
-    """The header is longer than the limit, but within the limit of the format."""
+    """The header is within the limits of the format, but longer or larger than this service's limits."""
 
 
 class UnknownDtypeError(HeaderError):
@@ -59,7 +60,7 @@ class TensorEntry:
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """A file's tensors by name, in the order of the header, and its free-form metadata."""
+    """A file's tensors by name, in the order of the header, its free-form metadata, and its size."""
 
     tensors: Mapping[str, TensorEntry]
     metadata: Mapping[str, str] = field(default_factory=dict)
@@ -153,14 +154,15 @@ def parse_header(text: bytes, file_bytes: int | None = None) -> Header:
 
 
 def check_members(text: bytes, max_tensors: int) -> None:
-    """Check that a header of an upload does not hold more than its tensors need, before it is parsed.
+    """Check, before a header of an upload is parsed, that it has no more members than `max_tensors` tensors need.
 
     Raises:
         HeaderTooLargeError: If it has so many strings, lists or objects that parsing it would take too much memory.
     """
     unescaped = text.replace(b"\\\\", b"").replace(b'\\"', b"")
     strings, lists = unescaped.count(b'"') // 2, unescaped.count(b"[") + unescaped.count(b"{")
-    # A tensor has a name, three members and a dtype; two lists and an object.
+    # A tensor has five strings (its name, three member names and its dtype), two lists and an object. Brackets inside
+    # strings are counted, too.
     if strings > 5 * max_tensors + 2 * MAX_METADATA + 1 or lists > 3 * max_tensors + MAX_METADATA + 2:
         raise HeaderTooLargeError(
             f"the header has {strings} strings and {lists} lists or objects, which is more than {max_tensors} tensors "
@@ -219,7 +221,7 @@ def _reject_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _is_text(text: str) -> bool:
-    # JSON escapes can denote unpaired surrogates, which UTF-8 cannot encode, so no response could contain the name.
+    # JSON escapes can denote unpaired surrogates, which UTF-8 cannot encode, so no response could contain the text.
     try:
         return bool(text.encode()) or not text
     except UnicodeEncodeError:
@@ -231,7 +233,7 @@ def _reject_constant(name: str) -> None:
 
 
 def _metadata(value: Any) -> dict[str, str]:
-    if value is None:  # as the format's own library reads it
+    if value is None:  # The safetensors library, too, reads null as no metadata.
         return {}
     if not isinstance(value, dict) or not all(isinstance(text, str) for text in value.values()):
         raise HeaderError("the header's __metadata__ is not a map of strings")
@@ -259,6 +261,7 @@ def _are_sizes(value: Any) -> bool:
 
 
 def _check_coverage(tensors: Mapping[str, TensorEntry], base: int) -> int:
+    """Check that the tensors cover the data from byte `base` without gaps and overlaps; returns where the data ends."""
     end = base
     for entry in sorted(tensors.values(), key=lambda entry: (entry.start, entry.stop)):
         if entry.start != end:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 BUCKET_PREFIX = "s3://"
-"""How the URLs of objects begin; only services and workers read them."""
+"""Beginning of the URLs of objects in buckets; only services and workers read objects."""
 
 
 def is_reference(text: str) -> bool:

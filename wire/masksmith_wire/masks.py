@@ -1,10 +1,10 @@
 """Masks files: packed masks with one bit per entry, little-endian, along the weight's last axis.
 
-A masks file is a safetensors file with one U8 tensor per weight, of shape `[*shape[:-1], ceil(shape[-1] / 8)]`, with
-unused bits 0; unpacked, it has BOOL tensors of the weights' own shapes. Its metadata member `masksmith` is JSON: name
--> {shape, pattern, ragged, axis, axes, out_parts, digests}. `axes` and `out_parts` are only there for tensors that are
-not one matrix `[out, in]` or a convolution; `digests` are [rows, BLAKE3 of the packed bits] of each part of the mask,
-in order; they are of the packed bits in an unpacked file, too.
+A masks file is a safetensors file with one U8 tensor per weight, of shape `[*shape[:-1], ceil(shape[-1] / 8)]`, whose
+unused bits are 0. An unpacked masks file has BOOL tensors of the weights' shapes instead. The metadata member
+`masksmith` is JSON: name -> {shape, pattern, ragged, axis, axes, out_parts, digests}. `axes` and `out_parts` are
+omitted for a tensor that is one matrix `[out, in]` or a convolution. `digests` has [rows, BLAKE3 of the packed bits] of
+each part of the mask, in order; in an unpacked file, too, the digests are of the packed bits.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class MaskInfo(BaseModel):
         return cls(shape=list(shape), pattern=str(pattern), ragged=pattern.ragged, axis=pattern.axis, **members)
 
     def members(self) -> dict[str, Any]:
-        """Return the mask's metadata."""
+        """Return the mask's metadata; members without meaning for this mask are omitted."""
         unused = {"axes", "out_parts"} if self.axes is None else set[str]()
         return self.model_dump(exclude=unused if self.digests else unused | {"digests"})
 
@@ -58,7 +58,7 @@ class MaskInfo(BaseModel):
         return self.model_copy(update={"digests": digests})
 
     def digest_violation(self, name: str, packed: npt.NDArray[np.uint8]) -> str | None:
-        """Describe the first part whose packed bits do not match its digest; None if all match."""
+        """Describe the first part whose packed bits do not have their digest; None if all have, or without digests."""
         if not self.digests:
             return None
         if len(self.shape) < 2 or packed.size == 0 or packed.size != packed_bytes(tuple(self.shape)):
@@ -68,7 +68,7 @@ class MaskInfo(BaseModel):
 
     @property
     def layout(self) -> Layout | None:
-        """How the tensor is made of matrices; None: it is one `[out, in]` or a convolution.
+        """How the tensor is made of matrices; None if it is one matrix `[out, in]` or a convolution.
 
         Raises:
             LayoutError: If the axes do not describe a stack of matrices.
@@ -115,7 +115,7 @@ def packed_bytes(shape: tuple[int, ...]) -> int:
 
 
 def file_header(infos: Mapping[str, MaskInfo], *, as_bool: bool = False) -> bytes:
-    """Build the beginning of a masks file, its header with the header's length; the masks follow in the same order.
+    """Build the beginning of a masks file: the length of its header, and the header. The masks follow in its order.
 
     Args:
         infos: Properties of each mask, in the order of the data.

@@ -1,4 +1,4 @@
-"""Members of a tensor's report: what an update changed, and measures of the mask."""
+"""Members of a tensor's report: the errors of an update, and measures of the mask."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from pydantic import BaseModel
 
 
 class UpdateReport(BaseModel):
-    """Squared errors of a layer's output on the calibration data after an update; see `ms.reconstruct`.
+    """Squared errors of a layer's output on the calibration data; see `ms.reconstruct`.
 
-    `error` is at most `masked_error`, the error without the update. `energy` is the squared norm of the dense output.
-    `solves` is the number of masks that ADMM solved for.
+    `error` is the error after the update; it is at most `masked_error`, the error of the same mask without the update.
+    `energy` is the squared norm of the dense output. `solves` is the number of masks for which ADMM solved.
     """
 
     error: float
@@ -33,7 +33,10 @@ class UpdateReport(BaseModel):
 
 
 class DiversityReport(BaseModel):
-    """Number of masks of a tile; `count` is a decimal string of any length, or null if only its logarithm is known."""
+    """Number of masks that a pattern allows in a tile.
+
+    `count` is a decimal string, or null if counting would take too long; then `log2_count` is not exact, see `method`.
+    """
 
     rows: int
     cols: int
@@ -45,7 +48,7 @@ class DiversityReport(BaseModel):
 
 
 class ChangeReport(BaseModel):
-    """Difference to the previous mask: `sad` is the number of entries that differ."""
+    """Difference to the previous mask: `sad` (sum of absolute differences) is the number of entries that differ."""
 
     sad: int
     added: int

@@ -1,4 +1,4 @@
-"""Which of a directory's files are the weights of its model, by their names: one safetensors file, or an index."""
+"""Finds the weights of a model by the names of the files in its directory: one safetensors file, or an index."""
 
 from __future__ import annotations
 
@@ -8,32 +8,35 @@ from itertools import product
 from .output_names import MASKS_NAME
 
 SINGLE_FILE = "model.safetensors"
-"""Name that `from_pretrained` reads before any index."""
+"""Name of the file that `from_pretrained` reads even if the directory has an index."""
 WEIGHTS_SUFFIX = ".safetensors"
 WEIGHTS_INDEX_SUFFIX = ".safetensors.index.json"
 NEVER_WEIGHTS = (MASKS_NAME, ".")
-"""Prefixes of files that hold no weights: masks, and hidden files."""
+"""Prefixes of the names of files that contain no weights: masks, and hidden files."""
 OTHER_FORMAT = "consolidated"
-"""Prefix of files that hold the same model in another format; they are its weights if there are no others."""
+"""Prefix of the names of files with the same model in another format; they count only if there are no other weights."""
 
 
 class ModelFilesError(Exception):
-    """The names of a directory's files do not say which ones are the weights; the text continues after its name."""
+    """The names of a directory's files do not say which of them are the weights.
+
+    The message continues a sentence that begins with the name of the directory.
+    """
 
 
 def weights_name(names: Iterable[str]) -> str | None:
     """Return the name of the index, else of the only safetensors file; None if there is neither.
 
     Args:
-        names: Names of the files in the directory itself.
+        names: Names of the files in the directory, without those in its subdirectories.
 
     Raises:
-        ModelFilesError: If there are several.
+        ModelFilesError: If there are several indexes, or without an index several safetensors files.
     """
     weights = [name for name in sorted(names) if not name.startswith(NEVER_WEIGHTS)]
-    own = [name for name in weights if not name.startswith(OTHER_FORMAT)]
-    for group, suffix in product((own, weights), (WEIGHTS_INDEX_SUFFIX, WEIGHTS_SUFFIX)):
-        candidates = [name for name in group if name.endswith(suffix)]
+    preferred = [name for name in weights if not name.startswith(OTHER_FORMAT)]
+    for allowed, suffix in product((preferred, weights), (WEIGHTS_INDEX_SUFFIX, WEIGHTS_SUFFIX)):
+        candidates = [name for name in allowed if name.endswith(suffix)]
         if len(candidates) > 1:
             shown = ", ".join(candidates[:4]) + (", ..." if len(candidates) > 4 else "")
             raise ModelFilesError(f"contains {len(candidates)} candidates ({shown}); name one of them")
@@ -43,15 +46,15 @@ def weights_name(names: Iterable[str]) -> str | None:
 
 
 def check_index(index: str, listed: Collection[str], names: Collection[str]) -> None:
-    """Check that an index is not contradicted by a file that is read before it.
+    """Check that `from_pretrained` would read the files that an index lists.
 
     Args:
-        index: Its name.
-        listed: Names of the files that it lists.
-        names: Names of the files beside it.
+        index: Name of the index.
+        listed: Names of the files that the index lists.
+        names: Names of the files in the directory of the index.
 
     Raises:
-        ModelFilesError: If there is a `SINGLE_FILE` that it does not list.
+        ModelFilesError: If the directory has a `SINGLE_FILE` that the index does not list.
     """
     if SINGLE_FILE in names and SINGLE_FILE not in listed:
         raise ModelFilesError(f"contains {SINGLE_FILE} and {index}, which does not list it; name one of them")

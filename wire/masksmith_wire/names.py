@@ -1,4 +1,4 @@
-"""Names, labels and priorities of jobs. Texts that clients choose are limited in length, and printable."""
+"""Names, labels and priorities of jobs. Names and labels are limited in length, and consist of printable characters."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def _check_printable(text: str) -> str:
 
 
 def _check_label_count(labels: Any) -> Any:
-    # Before the members are checked, so that a document with many of them is cheap to reject.
+    # This check runs before the members are checked, so that a document with many labels is cheap to reject.
     if isinstance(labels, dict) and len(labels) > MAX_LABELS:
         raise ValueError(f"{len(labels)} labels, a job has at most {MAX_LABELS}")
     return labels
@@ -54,7 +54,9 @@ class JobDescription(StrictModel):
 
 def replace_unprintable(text: str) -> str:
     """Replace every character that cannot be printed, such as a control character."""
-    return text if text.isprintable() else "".join(each if each.isprintable() else REPLACEMENT for each in text)
+    if text.isprintable():
+        return text
+    return "".join(character if character.isprintable() else REPLACEMENT for character in text)
 
 
 def default_name(subject: str, pattern: str) -> str:

@@ -18,8 +18,8 @@ def _check_member_count(document: Any) -> Any:
 class StrictModel(BaseModel):
     """A document that rejects unknown members, and more than `MAX_MEMBERS` members.
 
-    pydantic reports every unknown member as an error of its own, which for a million members takes far more time and
-    memory than the document itself. `FailFast` sets the same limit for lists.
+    pydantic reports an error for every unknown member, which for a million members takes far more time and memory than
+    the document itself. For the same reason lists are `FailFast`: only the first invalid item is reported.
     """
 
     model_config = ConfigDict(extra="forbid")

@@ -9,7 +9,7 @@ PriorityName = Literal["interactive", "normal", "batch"]
 
 
 class Priority(StrEnum):
-    """Priority of a job: its shards are taken before those of lower priority of the same key.
+    """Priority of a job: its shards are taken before the shards of jobs of lower priority of the same key.
 
     `interactive` is for jobs that somebody waits for, `batch` for jobs that may wait for hours.
     """
@@ -20,5 +20,5 @@ class Priority(StrEnum):
 
     def at_most(self, highest: Priority) -> Priority:
         """This priority, or `highest` if that is lower."""
-        order = list(Priority)
-        return max(self, highest, key=order.index)
+        from_high_to_low = list(Priority)
+        return max(self, highest, key=from_high_to_low.index)

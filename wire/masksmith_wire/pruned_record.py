@@ -1,4 +1,4 @@
-"""Members of `masksmith.json`, the record of a pruned checkpoint, that do not depend on who wrote it."""
+"""Members of `masksmith.json`, the record of a pruned checkpoint, that client and workers build in the same way."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PACKAGES = ("masksmith", "numpy", "torch", "numba", "ortools")
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of the packages that the result depends on."""
+    """Return the versions of those `PACKAGES` that are installed; the result depends on them."""
     installed: dict[str, str] = {}
     for package in PACKAGES:
         try:
@@ -25,7 +25,7 @@ def versions() -> dict[str, str]:
 
 
 def totals(tensors: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Sum the figures of all tensors of a record."""
+    """Sum the figures of all tensors of a record; `tensors` has the record's document of each tensor."""
     masked = [tensor for tensor in tensors if tensor["masked"]]
     entries = sum(math.prod(tensor["shape"]) for tensor in masked)
     objective, bound = (math.fsum(tensor[key] for tensor in masked) for key in ("objective", "upper_bound"))
@@ -47,5 +47,5 @@ def totals(tensors: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def update_record(method: UpdateMethod | None, report: UpdateReport) -> dict[str, Any]:
-    """Return what the record says of a tensor's update: method, and squared errors before and after it."""
+    """Return the record's document of a tensor's update: the method, and the squared errors without and with it."""
     return {"method": str(method), **report.model_dump(exclude_none=True)}

@@ -1,4 +1,4 @@
-"""Documents that list the tensors of a safetensors file or a model in a root, from headers alone."""
+"""Documents that list the tensors of a safetensors file or a model in a root; only headers are read for them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pydantic import BaseModel
 
 
 class ListedTensor(BaseModel):
-    """A tensor of a model; `file` is the reference of its file, and `format` that of the file's metadata."""
+    """A tensor of a model; `file` is the reference of its file, `format` the member `format` of the file's metadata."""
 
     name: str
     dtype: str
@@ -21,8 +21,8 @@ class ModelListing(BaseModel):
     """A safetensors file, or a model's directory.
 
     Attributes:
-        location: Its reference.
-        tensors: Its tensors, in the order of files and names in the index.
+        location: Reference of the file or directory.
+        tensors: Its tensors, in the order of the index or the header.
         config: The model's `config.json`, if it has one.
     """
 

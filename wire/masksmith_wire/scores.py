@@ -14,6 +14,7 @@ Shape = tuple[int, ...]
 
 
 def _parse_group(text: str) -> str | tuple[int, int] | None:
+    """Parse `in`, `out` or `ROWSxCOLS`; None if the text has none of these forms."""
     if text in ("in", "out"):
         return text
     sides = text.split("x")
@@ -43,7 +44,9 @@ _KINDS = {
     "sipp": ("activations",),
     "pfp": ("activations",),
 }
+"""Kinds of statistic from which each method can compute scores, the preferred kind first."""
 KINDS = tuple(sorted({kind for kinds in _KINDS.values() for kind in kinds}))
+"""All kinds of statistic."""
 
 
 class ScoreMethod(Method):
@@ -62,7 +65,7 @@ class ScoreMethod(Method):
 
     @property
     def kinds(self) -> tuple[str, ...]:
-        """Kinds of statistic that the scores can be computed from, the preferred one first; empty if none is needed."""
+        """Kinds of statistic from which scores can be computed, the preferred kind first; empty if none is needed."""
         if self.name == "sparsegpt" and self.options:
             return ("gram",)
         if self.name == "ria" and self.options.get("power") == 0:
@@ -71,25 +74,25 @@ class ScoreMethod(Method):
 
     @property
     def is_optional(self) -> bool:
-        """Whether the statistic is optional: `given` scores may be the uploaded tensors themselves."""
+        """Whether no statistic is needed; for `given`, the tensors of the job may be the scores."""
         return self.name == "given" or not self.kinds
 
     @property
     def block(self) -> tuple[int, int] | None:
-        """Shape of the blocks that scores are summed over, or None; rows of a block must be scored together."""
+        """Shape of the blocks over which scores are summed, or None; the rows of a block must be scored together."""
         group = self.options.get("group")
         return group if isinstance(group, tuple) else None
 
 
 def statistic_key(name: str, kind: str) -> str:
-    """Key of a weight's statistic in a calibration file; scores have the weight's own name."""
+    """Key of a weight's statistic in a calibration file; the key of scores is the name of the weight."""
     return name if kind == "scores" else f"{name}/{kind}"
 
 
 def statistic_mismatch(kind: str, shape: Shape, weight: Shape, layout: Layout | None = None) -> str | None:
     """Reason why a statistic of this shape cannot belong to a weight of shape `weight`, or None if it can.
 
-    Statistics of stacked matrices are stacked as the matrices are.
+    If matrices are stacked in the weight, their statistics must be stacked in the same way.
     """
     if layout is not None and kind in ("norms", "inverse_diagonal", "gram", "activations"):
         stack = layout.stack_shape(weight)

@@ -19,7 +19,7 @@ class SpecificationError(ValueError):
 
     Attributes:
         code: Error code.
-        place: The invalid options, by name.
+        place: Values of the invalid options, by name.
     """
 
     def __init__(self, code: Code, detail: str, **place: Any) -> None:
@@ -32,10 +32,10 @@ class JobSpecification:
     """The options of a masks job, parsed.
 
     Attributes:
-        options: The options as sent, with the pattern in canonical form.
+        options: The options of the request, with the pattern in canonical form.
         pattern: The pattern of every tensor without its own pattern; with a budget, the family of patterns from which
             each tensor gets one.
-        budget: What all tensors together may keep, or None.
+        budget: The share of entries that all tensors together may keep, and minimum shares of single tensors; or None.
     """
 
     options: MasksOptions
@@ -72,9 +72,9 @@ class JobSpecification:
         if self.budget is not None:
             detail = f"a job with a budget has one pattern, so {text[:80]!r} cannot be the pattern of single tensors"
             raise SpecificationError(Code.INVALID_BUDGET, detail, budget=self.options.budget, pattern=text)
-        own = self.with_pattern(text)
-        _check_solver(own.pattern, own.options)
-        return own
+        specification = self.with_pattern(text)
+        _check_solver(specification.pattern, specification.options)
+        return specification
 
     @property
     def scores(self) -> ScoreMethod:
@@ -88,11 +88,15 @@ class JobSpecification:
 
     @property
     def fitting_pattern(self) -> Pattern:
-        """The pattern against which shapes are checked; with a budget, a tensor's share may be rounded to no entry."""
+        """The pattern against which shapes are checked.
+
+        With a budget, a density is replaced by 1, because the budget may assign so small a share to a tensor that no
+        entry is kept.
+        """
         return self.pattern if self.budget is None else with_full_density(self.pattern)
 
     def whole_tensor_needed_by(self, pattern: Pattern) -> str | None:
-        """What needs the whole tensor in one worker: pattern, update or "spectrum"; None if rows can be divided."""
+        """Why one worker needs the whole tensor: the pattern, the update or "spectrum"; None if rows can be divided."""
         return whole_tensor_needed_by(pattern, self.update, spectrum=self.options.spectrum)
 
 

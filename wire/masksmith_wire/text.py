@@ -11,9 +11,9 @@ _SECRET_PARAMETERS = re.compile(
 
 
 def printable(text: str) -> str:
-    r"""Escape what a terminal does not print as a character of its own, as in `\x1b` or `\n`.
+    r"""Replace characters that are not printable by escapes such as `\x1b` or `\n`.
 
-    That includes control characters, which can change title, colours and clipboard of a terminal; line ends, which can
+    These are control characters, which can change title, colours and clipboard of a terminal; line ends, which can
     forge lines of a log; direction marks, which reorder text; and unpaired surrogates, which cannot be encoded.
     """
     if text.isprintable():

@@ -19,7 +19,7 @@ class Totals:
         optimal: Tensors whose mask is proved optimal.
         entries: Entries of the solved tensors.
         density: Share of the entries that is kept.
-        retained: Share of the score that is kept; None, too, if it is unknown.
+        retained: Share of the score that is kept; also None if it is unknown.
         gap: Relative gap of the summed objectives to the summed bounds: exactly 0 if all gaps are 0, 1 if a bound is
             missing.
         solve_s: Time spent solving.
@@ -62,14 +62,17 @@ def relative_gap(objective: float, upper_bound: float | None) -> float:
 
 def total_retained(masks: Iterable[tuple[float | None, float | None]]) -> float | None:
     """Share of the total score that masks keep, from (objective, retained share) of each mask; None if unknown."""
-    # Where the objective is the kept score, objective / retained is the total score of the tensor. Otherwise, as for
-    # hysteresis, whose objective has bonuses, the result is approximate.
-    known = [(objective, objective / retained) for objective, retained in masks if objective and retained]
-    return _ratio([objective for objective, _ in known], [score for _, score in known])
+    # If the objective is the kept score, objective / retained is the total score of the tensor. Otherwise (with
+    # hysteresis, the objective contains bonuses) the result is approximate.
+    pairs = [(objective, objective / retained) for objective, retained in masks if objective and retained]
+    return _ratio([objective for objective, _ in pairs], [total_score for _, total_score in pairs])
 
 
 def total_gap(masks: Iterable[tuple[float, float | None]]) -> float | None:
-    """Gap of masks together, from (objective, upper bound) of each: 1 if a bound is missing, None without masks."""
+    """Relative gap of several masks together, from (objective, upper bound) of each mask.
+
+    1 if a bound is missing or infinite, None if there are no masks.
+    """
     pairs = list(masks)
     if any(bound in (None, math.inf) for _, bound in pairs):
         return 1.0

@@ -1,4 +1,4 @@
-"""Weight-update methods of jobs, such as `"admm penalty=0.1"`."""
+"""Methods of jobs to update weights, such as `"admm penalty=0.1"`."""
 
 from __future__ import annotations
 

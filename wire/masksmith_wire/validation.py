@@ -7,5 +7,5 @@ from typing import Any
 
 
 def reason(error: Mapping[str, Any]) -> str:
-    """Message of one error of a `ValidationError`, without what pydantic puts before those of our own checks."""
+    """Message of one error of a `ValidationError`, without the prefix that pydantic adds to messages of validators."""
     return str(error["msg"]).removeprefix("Value error, ")

@@ -1,1 +1,4 @@
-"""The worker: Celery tasks receive shard numbers, runners process them. Only `app` and `tasks` use Celery."""
+"""The worker: each Celery task takes a shard or benchmark case, and a runner processes it.
+
+Only `app` and `tasks` import Celery; `transport` extends Kombu, Celery's messaging library.
+"""

@@ -35,16 +35,16 @@ from .tasks import app
 log = logging.getLogger("masksmith_worker")
 
 STOP_GRACE_S = 7.0
-"""Seconds after a stop signal within which pool processes must release their shards."""
+"""Seconds after a stop signal within which pool processes must release their shards and end."""
 
 
 def main() -> None:
-    """Run the worker and its two side threads until a stop signal; returns when the pool has drained."""
+    """Run the worker, with threads for heartbeats and sweeps, until a stop signal; returns when the pool has ended."""
     settings = Settings()
     settings.configure_logging()
     protect_files()
     check_requirements(settings)
-    # Pool processes inherit this, so that the signal does not kill one that is still starting.
+    # Pool processes inherit this, so that the signal does not kill a process that is still starting.
     signal.signal(STOP_SIGNAL, signal.SIG_IGN)
     records = JobRecords(settings.redis_url)
     housekeeping = Housekeeping(Installation(records.redis, BlobStore(settings.store_path)))
@@ -63,7 +63,7 @@ class WorkerProcess:
     Args:
         settings: Settings of the worker.
         records: Job records.
-        housekeeping: The check of broker and store.
+        housekeeping: Checks broker and store, and sweeps blobs; called before each sweep of shards.
     """
 
     def __init__(self, settings: Settings, records: JobRecords, housekeeping: Housekeeping) -> None:
@@ -108,7 +108,7 @@ class WorkerProcess:
             self._compilation = compile_later()
 
     def _on_stop(self) -> None:
-        """Let pool processes release their shards; called in a signal handler."""
+        """Make pool processes release their shards, and exit after `STOP_GRACE_S`; called in a signal handler."""
         self._heartbeat.request_stop()
         self._signal_pool(STOP_SIGNAL)
         deadline = threading.Timer(STOP_GRACE_S, self._exit_now)
@@ -116,14 +116,16 @@ class WorkerProcess:
         deadline.start()
 
     def _exit_now(self) -> None:
-        # A pool process that was still starting ignored the signal; if it holds a shard, the lease lapses.
-        log.warning("not drained within %.0f s: exiting", STOP_GRACE_S)
+        # A pool process that was still starting has ignored the signal; if it has a shard, the shard's lease lapses.
+        log.warning("the pool has not ended within %.0f s: exiting", STOP_GRACE_S)
         self._signal_pool(signal.SIGKILL)
         self._stop_compilation()
         os._exit(0)
 
     def _signal_pool(self, number: signal.Signals) -> None:
-        for process in self._pool.info["processes"] if self._pool is not None else ():
+        if self._pool is None:
+            return
+        for process in self._pool.info["processes"]:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(process, number)
 

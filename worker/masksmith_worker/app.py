@@ -1,4 +1,4 @@
-"""The workers' Celery application: its settings, its queue, and the worker's main loop."""
+"""The worker's Celery application: its settings, its queue, and its main loop."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ def create_app(settings: Settings) -> Celery:
         task_acks_on_failure_or_timeout=True,
         task_default_queue=consumed_queue(settings),
         task_time_limit=settings.shard_limit_s,
-        # Fetch no more messages than there are free processes. The limit of the multiplier is disabled: it counts
-        # unacknowledged messages, so an acknowledgement that fails while the broker is down would block the worker.
+        # Fetch no more messages than there are free processes. The prefetch multiplier is disabled, because its limit
+        # counts unacknowledged messages: an acknowledgement that fails while the broker is down would block the worker.
         worker_disable_prefetch=True,
         worker_prefetch_multiplier=0,
         worker_concurrency=settings.slots,
         worker_pool="prefork",
         worker_pool_start_method="spawn",
         worker_max_tasks_per_child=1000,
-        # A pool process may have to compile the kernels while it starts, on a busy machine.
+        # A pool process may have to compile kernels while it starts, on a busy machine.
         worker_proc_alive_timeout=600.0,
         worker_hijack_root_logger=False,
         worker_enable_remote_control=False,
@@ -68,7 +68,8 @@ def request_work(app: Celery, queue: str, count: int) -> None:
         redis.ConnectionError: If the broker is unavailable.
     """
     try:
-        # The limit of this worker's own task is not for the message: a task's limit is that of the worker that runs it.
+        # By default Celery copies the time limit of this process's task into the message. The worker that receives the
+        # message must apply its own limit instead.
         for _ in range(count):
             app.send_task(task_of(queue), queue=queue, time_limit=None, soft_time_limit=None)
     except OperationalError as error:
@@ -80,12 +81,12 @@ def run(app: Celery, settings: Settings, on_ready: Callable[[Any], None], on_sto
 
     Args:
         app: The application.
-        settings: Name, device, log level.
+        settings: Settings of the worker.
         on_ready: Called with the pool once the worker consumes messages.
         on_stop: Called in the signal handler of a stop signal; it must not block.
     """
-    # Celery warns about running as root because of pickle, which this worker does not accept; and, when the connection
-    # to the broker is lost, about tasks that continue, which is intended.
+    # Two warnings of Celery do not apply: it warns root users because of pickle, which this worker does not accept; and
+    # when the connection to the broker is lost, it warns that running tasks continue, which is intended.
     for category in (SecurityWarning, CPendingDeprecationWarning):
         warnings.filterwarnings("ignore", category=category)
     worker_ready.connect(lambda sender, **_: on_ready(sender.pool), weak=False)

@@ -31,7 +31,8 @@ log = logging.getLogger(__name__)
 class CaseRunner(PartRunner):
     """Measures benchmark cases; takes the same arguments as `PartRunner`.
 
-    The `Bench` of the latest job is kept, so that device peaks and data that its cases share are prepared once.
+    The `Bench` of the latest job is kept, so that the peak speeds of the device and the data that its cases share are
+    prepared once.
     """
 
     _bench: tuple[str, Bench] | None = None
@@ -42,7 +43,7 @@ class CaseRunner(PartRunner):
         return all_kernels()
 
     def hold_device(self) -> AbstractContextManager[object]:
-        """Do not wait here: a case waits for the device under its lease, so that the job is shown as running."""
+        """Acquire nothing: `work` acquires the device after the case is taken, so that the job is shown as running."""
         return nullcontext()
 
     def error_report(self, error: TensorError) -> CaseReport:
@@ -50,7 +51,7 @@ class CaseRunner(PartRunner):
         return CaseReport(error=error)
 
     def work(self, lease: Lease, taken_at: float, check: Check) -> CaseReport:
-        """Measure a case once the device is free; measure it again if exclusive use was lost meanwhile."""
+        """Measure a case when the device is free; measure it again if the lock of the device lapses meanwhile."""
         record, planned = self.records.read(lease.job), self.records.case(lease.job, lease.shard)
         if record is None or record.benchmark is None or planned is None:
             raise StoppedError
@@ -60,33 +61,36 @@ class CaseRunner(PartRunner):
             result = self._measure_exclusively(bench, case, check)
         except (BenchmarkError, FileNotFoundError, DamagedBlobError) as error:
             code = Code(error.fault) if isinstance(error, BenchmarkError) else Code.RESULT_NOT_FOUND
-            return self._report(lease, str(case), CaseReport(error=TensorError(code=code, message=str(error))))
+            return self._with_event(lease, str(case), CaseReport(error=TensorError(code=code, message=str(error))))
         report = CaseReport(result=result.document())
         if not result.measured:
-            message = result.error or "; ".join(f"{each.kernel}: {each.reason}" for each in result.measurements)
+            reasons = (f"{measurement.kernel}: {measurement.reason}" for measurement in result.measurements)
+            message = result.error or "; ".join(reasons)
             report.error = TensorError(code=Code.KERNEL_REFUSED, message=f"{case}: nothing was measured: {message}")
-        return self._report(lease, str(case), report)
+        return self._with_event(lease, str(case), report)
 
     def _measure_exclusively(self, bench: Bench, case: Any, check: Check) -> CaseResult:
         if self.device_lock is None:
             return bench.measure(case)
         while True:
-            with self.device_lock.exclusive(check) as intact:
+            with self.device_lock.exclusive(check) as is_still_held:
                 result = bench.measure(case)
-                if intact():
+                if is_still_held():
                     return result
             log.warning("%s: the lease of the device lapsed during the measurement; measuring again", case)
             check()
 
-    def _report(self, lease: Lease, name: str, report: CaseReport) -> CaseReport:
+    def _with_event(self, lease: Lease, name: str, report: CaseReport) -> CaseReport:
+        """Add an event for a measured case to the job, and return the case's report."""
         data: dict[str, Any] = {"case": name, "error": report.error and report.error.message}
         self.records.add_event(lease, "case", data)
         return report
 
     def _bench_of(self, job: str, plan: BenchmarkPlan) -> Bench:
         if self._bench is None or self._bench[0] != job:
-            options, masks_by_layer = plan.options, {name: self._mask(mask) for name, mask in plan.masks.items()}
-            # Release the previous bench first: two of them may exceed the memory of the device.
+            options = plan.options
+            masks_by_layer = {name: self._mask(mask) for name, mask in plan.masks.items()}
+            # Release the previous bench first: together they may exceed the memory of the device.
             self._bench = None
             from masksmith.benchmark import Bench
 
@@ -95,6 +99,7 @@ class CaseRunner(PartRunner):
         return self._bench[1]
 
     def _mask(self, planned: PlannedMask) -> npt.NDArray[np.bool_]:
+        """Read a mask of an earlier job from the store."""
         parts = []
         for part in planned.parts:
             shape = (part.rows, planned.cols)
@@ -107,10 +112,10 @@ class CaseRunner(PartRunner):
 
 def bench_worker_document(name: str, device: str, kernels: Mapping[str, Kernel]) -> BenchWorker:
     """The document that announces a benchmark worker: its kernels, and why some of them cannot run here."""
-    kind = device.partition(":")[0]
+    device_type = device.partition(":")[0]
     announced = []
     for kernel in kernels.values():
-        is_unsupported = kernel.declaration.support and kind not in kernel.declaration.support
-        obstacle = f"it does not run on {kind}" if is_unsupported else kernel.obstacle(device)
+        is_unsupported = kernel.declaration.support and device_type not in kernel.declaration.support
+        obstacle = f"it does not run on {device_type}" if is_unsupported else kernel.obstacle(device)
         announced.append(AnnouncedKernel(declaration=kernel.declaration.document(), obstacle=obstacle))
     return BenchWorker(name=name, device=device, kernels=announced)

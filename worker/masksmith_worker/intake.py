@@ -1,4 +1,4 @@
-"""Takes shards from the queue of a worker, and sends messages so that other workers take further ones."""
+"""Takes shards from the queue of a worker, and sends messages so that other workers take further shards."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 
 
 def _send_nothing(queue: str, count: int) -> None:
-    """Send no messages, if no other worker consumes the queue."""
+    """Send no messages: the default, for a worker that is not started by messages."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Intake:
     Attributes:
         queue: Queue that the worker consumes.
         worker: Name of the worker.
-        slots: Shards that it processes at the same time.
+        slots: Number of shards that the worker processes at the same time.
         request_work: Sends messages to a queue.
     """
 
@@ -36,14 +36,14 @@ class Intake:
     request_work: Callable[[str, int], None] = _send_nothing
 
     def take(self, schedule: Schedule, lease_s: float, attempts: int) -> Lease | None:
-        """Take the shard that is due, and send a message for the next one; None if there is none for this worker."""
+        """Take the shard that is due, and send a message for the next one; None if no shard is due for this worker."""
         lease = schedule.take(self.queue, lease_s=lease_s, attempts=attempts, worker=self.worker, slots=self.slots)
         if lease is not None and lease.messages_wanted:
             self._request(1)
         return lease
 
     def release_slot(self, schedule: Schedule, lease: Lease) -> None:
-        """After a long shard, send missing messages: other long shards may have waited for the slot."""
+        """After a long shard, send missing messages: other long shards may have waited for this worker's slot."""
         if lease.is_long:
             self._request(schedule.messages_wanted(self.queue))
 
@@ -51,4 +51,4 @@ class Intake:
         try:
             self.request_work(self.queue, count)
         except redis.RedisError as error:
-            log.warning("the sweeper will send the messages that are missing: %s", error)
+            log.warning("cannot send messages, which the sweeper will do later: %s", error)

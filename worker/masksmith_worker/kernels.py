@@ -1,6 +1,6 @@
-"""Compiles the kernels in processes of their own: frequent ones before the worker is ready, others after that.
+"""Compiles kernels in separate processes: those of frequent patterns before the worker is ready, others afterwards.
 
-A process keeps what it compiles in memory; these processes end, and the pool's processes load the kernels from disk.
+A process that compiles keeps what it compiled in memory. These processes end, and pool processes only load kernels.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ def prepare_kernels(report: Callable[[str], None]) -> None:
     """
     if is_warm(READY_PATTERNS):
         return
+    # The process prints `COMPILING` if a kernel is not on disk, and `DONE/STEPS` after each step.
     is_compiling, steps = False, ""
     with subprocess.Popen([*WARM_UP, *READY_PATTERNS], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
@@ -32,7 +33,8 @@ def prepare_kernels(report: Callable[[str], None]) -> None:
             if line.strip() == COMPILING:
                 is_compiling = True
             else:
-                steps = ": {} of {}".format(*line.strip().split("/"))
+                done, _, total = line.strip().partition("/")
+                steps = f": {done} of {total}"
             if is_compiling:
                 report(f"compiling kernels, once for this machine{steps}")
     if process.returncode:
@@ -40,7 +42,7 @@ def prepare_kernels(report: Callable[[str], None]) -> None:
 
 
 def compile_later() -> subprocess.Popen[bytes] | None:
-    """Start to compile the kernels of other frequent patterns at a lower priority; None if they are on disk."""
+    """Start a process of lower priority that compiles the kernels of other patterns; None if they are on disk."""
     if is_warm(LATER_PATTERNS):
         return None
     command = [*WARM_UP, BACKGROUND, *LATER_PATTERNS]

@@ -15,20 +15,20 @@ Text = Annotated[str, StringConstraints(max_length=200)]
 
 
 class UnreadableMessageError(Exception):
-    """A message is not one that the service or a sweeper writes."""
+    """A message does not have the form of the messages that services and workers send."""
 
 
-class _Part(BaseModel):
+class _StrictModel(BaseModel):
     model_config = ConfigDict(strict=True, populate_by_name=True)
 
 
-class _DeliveryInfo(_Part):
+class _DeliveryInfo(_StrictModel):
     exchange: Literal[""]
     routing_key: Text
     redelivered: bool = False
 
 
-class _Properties(_Part):
+class _Properties(_StrictModel):
     """Members that Kombu reads."""
 
     correlation_id: Text
@@ -40,10 +40,10 @@ class _Properties(_Part):
     delivery_tag: Text
 
 
-class _Headers(_Part):
+class _Headers(_StrictModel):
     """Members that Celery reads: no dates, no groups, no time limits, no stamps.
 
-    The parent is the task that sent the message: a task that takes a shard sends the message for the next one.
+    `parent_id` is the id of the task that sent the message: a task that takes a shard sends a message for the next one.
     """
 
     lang: Literal["py"]
@@ -63,7 +63,7 @@ class _Headers(_Part):
     redelivered: bool = False
 
 
-class _Message(_Part):
+class _Message(_StrictModel):
     body: Annotated[str, StringConstraints(max_length=2000)]
     content_encoding: Literal["utf-8"] = Field(alias="content-encoding")
     content_type: Literal["application/json"] = Field(alias="content-type")
@@ -90,7 +90,7 @@ def validated(item: bytes, queue: str) -> bytes:
 
 
 def _check_body(body: str) -> None:
-    """Check the arguments: there are none, and nothing to be called afterwards."""
+    """Check that the task has no arguments, and that no tasks are to be called afterwards."""
     try:
         content: Any = json.loads(base64.b64decode(body, validate=True))
     except (binascii.Error, ValueError, RecursionError):

@@ -27,7 +27,9 @@ from .intake import Intake
 from .lease import LeaseRenewer, StoppedError
 
 Check = Callable[[], None]
+"""Raises `StoppedError` if the work must stop."""
 STORE_RETRY_S = 1.0
+"""Seconds between two attempts while the store fails."""
 log = logging.getLogger(__name__)
 
 
@@ -36,19 +38,19 @@ class PartRunner(ABC):
 
     Args:
         records: Job records.
-        store: Uploads and results.
-        device: Device of this worker, for reports.
+        store: The blob store, with uploads and results.
+        device: Device on which parts are solved or measured, such as `cpu` or `cuda:0`.
         lease_s: Seconds that a lease lasts without renewal.
-        attempts: Number of attempts at a part.
-        store_patience_s: Seconds that a part is retried while the store fails, before the attempt fails.
+        attempts: Limit of attempts at a part.
+        store_patience_s: Seconds for which a part is retried while the store fails, before the attempt fails.
         grace_s: Seconds within which a canceled part must stop.
-        abort: Ends this process if a canceled part takes longer.
-        device_lock: Lock of the device, if other processes use it too.
-        intake: Where shards are taken from; by default, the queue of CPU workers.
+        abort: Ends this process if a canceled part has not stopped after `grace_s`.
+        device_lock: Lock of the device, if other processes use the device, too.
+        intake: The source of parts; by default, the queue of CPU workers.
         roots: Roots that jobs read from and write to; by default none.
 
     Attributes:
-        stopping: Set when this process is stopping; the current part is released.
+        stopping: Set when this process must stop; the current part is then released.
     """
 
     def __init__(
@@ -74,7 +76,7 @@ class PartRunner(ABC):
 
     @contextmanager
     def next_lease(self) -> Iterator[Lease | None]:
-        """Take the part that is due, with the device; None if there is none, or this process is stopping."""
+        """Acquire the device, and take the part that is due; None if no part is due, or this process is stopping."""
         with ExitStack() as stack:
             try:
                 self._check_stopping()
@@ -92,7 +94,9 @@ class PartRunner(ABC):
         """Process the part of a lease.
 
         Returns:
-            The outcome, for the log: `completed`, `stopped`, `lost` or `unreadable`.
+            The outcome, for the log: `completed`; `stopped`, if the job was canceled, the lease was lost or this
+            process is stopping; `lost`, if the lease was lost before the report was stored; or `unreadable`, if the
+            record of the job was set aside.
         """
         try:
             return self._run(lease)
@@ -101,7 +105,7 @@ class PartRunner(ABC):
             return "unreadable"
 
     def hold_device(self) -> AbstractContextManager[object]:
-        """Acquire the device, before a part is taken."""
+        """Acquire the device for the duration of the context; called before a part is taken."""
         if self.device_lock is None:
             return nullcontext()
         return self.device_lock.shared(self._check_stopping)
@@ -133,8 +137,8 @@ class PartRunner(ABC):
         except BaseException as error:
             if not (isinstance(error, Exception) or is_panic(error)):
                 raise
-            # The next attempt may succeed. The last one reports the error, so that a bug is not mistaken for a dead
-            # worker.
+            # The next attempt may succeed. The last attempt reports the error: otherwise the shard would be reported as
+            # one whose worker died.
             if lease.attempt >= self._attempts:
                 self.records.complete(lease, self.error_report(_crash_error(error)))
             if isinstance(error, Exception):
@@ -165,7 +169,7 @@ class PartRunner(ABC):
 
 def _crash_error(error: BaseException) -> TensorError:
     if isinstance(error, RootUnavailableError):
-        return TensorError(code=Code.ROOT_UNAVAILABLE, message=f"{error}; the same job goes on once it can be")
+        return TensorError(code=Code.ROOT_UNAVAILABLE, message=f"{error}; submit the job again once it is accessible")
     if isinstance(error, StoreError):
         message = "the blob store failed repeatedly: its disk may be full; the worker's log has the details"
         return TensorError(code=Code.STORE_UNAVAILABLE, message=message)

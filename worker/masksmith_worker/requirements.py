@@ -11,9 +11,11 @@ def check_requirements(settings: Settings) -> None:
     """Check that torch is installed, if the worker needs it.
 
     Raises:
-        SystemExit: If it is missing; the message has the command that installs it.
+        SystemExit: If torch is missing; the message contains the command that installs it.
     """
-    measures = settings.worker_role == "bench"
-    if (measures or settings.worker_device != "cpu") and find_spec("torch") is None:
-        what, extra = ("that measures kernels", "bench") if measures else (f"on {settings.worker_device}", "cuda")
-        raise SystemExit(f"a worker {what} needs torch: pip install 'masksmith[{extra}]'")
+    if find_spec("torch") is not None:
+        return
+    if settings.worker_role == "bench":
+        raise SystemExit("a worker that measures kernels needs torch: pip install 'masksmith[bench]'")
+    if settings.worker_device != "cpu":
+        raise SystemExit(f"a worker on {settings.worker_device} needs torch: pip install 'masksmith[cuda]'")

@@ -37,7 +37,7 @@ from .stages.work import ShardWork
 RESULT_POLL_S = 0.05
 """Seconds between two reads of the report of a shard that another worker has taken."""
 MAX_CACHED_PLANS = 4
-"""Plans of jobs that are cached; that of a large model takes about ten megabytes."""
+"""Plans of jobs that are cached; the plan of a large model takes about ten megabytes."""
 
 
 class ShardRunner(PartRunner):
@@ -45,7 +45,7 @@ class ShardRunner(PartRunner):
 
     @cached_property
     def _plans(self) -> dict[str, MasksPlan]:
-        """Cache of plans by job, the one that was used last at the end."""
+        """Cache of plans by job, in the order of their last use."""
         return {}
 
     @cached_property
@@ -67,14 +67,15 @@ class ShardRunner(PartRunner):
         limit_s = plan.options.time_limit_s
         deadline = None if limit_s is None else taken_at - lease.elapsed_s + limit_s
         try:
-            return self._report(plan, lease.job, lease.shard, shard, check, deadline)
+            return self._solve_or_load(plan, lease.job, lease.shard, shard, check, deadline)
         except FAILURES as error:
             if isinstance(error, DamagedUploadError):
                 self.references.forget_damaged_upload(error.digest)
-            own_pattern = {} if plan.options.budget is not None else {"pattern": plan.tensors[shard.tensor].pattern}
-            return failure_report(error, plan.tensors[shard.tensor], shard).model_copy(update=own_pattern)
+            tensor = plan.tensors[shard.tensor]
+            pattern_member = {} if plan.options.budget is not None else {"pattern": tensor.pattern}
+            return failure_report(error, tensor, shard).model_copy(update=pattern_member)
 
-    def _report(
+    def _solve_or_load(
         self,
         plan: MasksPlan,
         job: str,
@@ -83,15 +84,15 @@ class ShardRunner(PartRunner):
         check: Callable[[], None],
         deadline: float | None = None,
     ) -> ShardReport:
-        """Solve a shard of a tensor, or find its result; raises `FAILURES`."""
+        """Solve a shard of a tensor, or load its result from the store; raises `FAILURES`."""
         tensor = plan.tensors[shard.tensor]
-        own_pattern: dict[str, Any] = {"pattern": tensor.pattern}
+        pattern_members: dict[str, Any] = {"pattern": tensor.pattern}
         specification = JobSpecification.parse(plan.options).with_own_pattern(tensor.pattern)
         work = ShardWork(job, tensor, shard, specification, self.store, check, deadline, self.roots)
         if specification.budget is not None:
-            own_pattern = self._allocate(work, plan, index)
-            work = replace(work, specification=specification.with_pattern(own_pattern["pattern"]))
-        return compare_shard(work, self._solve(work)).model_copy(update=own_pattern)
+            pattern_members = self._allocate(work, plan, index)
+            work = replace(work, specification=specification.with_pattern(pattern_members["pattern"]))
+        return compare_shard(work, self._solve(work)).model_copy(update=pattern_members)
 
     def _write(self, plan: MasksPlan, job: str, number: int, check: Callable[[], None]) -> ShardReport:
         """Write a file of the job's output."""
@@ -112,18 +113,22 @@ class ShardRunner(PartRunner):
     def _wait_or_solve(
         self, plan: MasksPlan, job: str, index: int, shard: Shard, check: Callable[[], None]
     ) -> ShardReport:
-        """Report of a shard whose result is in the store: wait for the worker that has taken it, or solve it here."""
+        """Wait while another worker solves a shard; then load its result from the store, or solve the shard here.
+
+        Raises:
+            ShardFailedError: If the other worker has reported an error.
+        """
         while (report := self.records.report(job, index)) is None and self.records.is_leased(job, index):
             self.stopping.wait(RESULT_POLL_S)
             check()
         if report is not None and report.error is not None:
             raise ShardFailedError(report.error)
-        return self._report(plan, job, index, shard, check)
+        return self._solve_or_load(plan, job, index, shard, check)
 
     def _plan_of(self, job: str) -> MasksPlan | None:
         """Read the plan of a job, from the cache if possible: the plan of a large model takes long to parse.
 
-        Shards of several keys alternate, so more than one plan is cached.
+        More than one plan is cached, because the shards of several API keys alternate.
         """
         plan = self._plans.pop(job, None)
         if plan is None:
@@ -142,6 +147,7 @@ class ShardRunner(PartRunner):
         return {"pattern": allocation.patterns[work.tensor.name], "budget_gap": allocation.gap}
 
     def _shards_of_tensors(self, job: str) -> dict[int, Shard]:
+        """All shards of a job except those that write files."""
         return {index: shard for index, shard in self.records.shards(job).items() if shard.file is None}
 
     def _solve(self, work: ShardWork) -> ShardReport:
@@ -158,7 +164,7 @@ class ShardRunner(PartRunner):
         updated = None if method is None else update_shard(work, method, solution)
         solution = solution if updated is None else updated.solution
         if solution.status is ms.Status.TIME_LIMIT:
-            # A result that depends on the time limit must not be reused by other jobs: it gets a key of its own.
+            # Other jobs must not reuse a result that depends on the time limit, so its key is made unique.
             key = digest_document({"key": key, "solved": uuid.uuid4().hex})
             self._add_reference(work.job, key)
         report = measure_shard(work, solution, updated, key)

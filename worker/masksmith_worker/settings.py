@@ -15,15 +15,15 @@ class Settings(StateSettings):
     """Settings of a worker process."""
 
     worker_name: str = Field(default_factory=lambda: f"worker-{socket.gethostname()}-{os.getpid()}")
-    """Name among the workers; must be unique."""
+    """Name of the worker, which no other worker may have."""
     worker_device: str = "cpu"
     """`cpu`, or a CUDA device such as `cuda:0`."""
     worker_role: Literal["search", "bench"] = "search"
     """`search` finds masks; `bench` measures kernels, one case at a time, with the device to itself."""
     worker_slots: int = Field(default_factory=lambda: len(os.sched_getaffinity(0)), ge=1)
-    """Shards solved at the same time, each in a process of its own."""
+    """Number of shards that are solved at the same time, each in a separate process."""
     worker_nice: int = Field(default=10, ge=0, le=19)
-    """Niceness of the processes that solve, so that other processes of the machine get the CPU first; 0: none."""
+    """Niceness of the processes that solve; with more than 0, other processes of the machine get the CPU first."""
     worker_compile_later: bool = True
     """Compile the kernels of less frequent patterns in the background, once the worker is ready."""
     lease_s: float = Field(default=15.0, gt=0)
@@ -31,9 +31,9 @@ class Settings(StateSettings):
     attempts: int = Field(default=3, ge=1)
     """Times that a shard is tried before its tensor fails."""
     store_patience_s: float = Field(default=120.0, ge=0)
-    """Seconds that a shard is retried while the store fails, before the attempt fails."""
+    """Seconds for which a shard is retried while the store fails, before the attempt fails."""
     shard_limit_s: float = Field(default=1800.0, gt=0)
-    """Seconds after which a shard's process is killed."""
+    """Seconds after which the process of a shard that is not finished is killed."""
 
     @property
     def slots(self) -> int:

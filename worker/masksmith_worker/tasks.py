@@ -30,6 +30,7 @@ from .tracing import Spans
 
 log = logging.getLogger(__name__)
 WARM_PATTERNS = ("2:4", "transposable 8:16")
+"""Patterns whose kernels a pool process loads before its first shard."""
 app = create_app(Settings())
 
 
@@ -38,8 +39,8 @@ def runner() -> PartRunner:
     """The runner of this process."""
     settings = Settings()
     records = JobRecords(settings.redis_url)
-    kind: type[PartRunner] = CaseRunner if settings.worker_role == "bench" else ShardRunner
-    return kind(
+    runner_class: type[PartRunner] = CaseRunner if settings.worker_role == "bench" else ShardRunner
+    return runner_class(
         records,
         BlobStore(settings.store_path),
         device=settings.worker_device,
@@ -70,8 +71,10 @@ def solve_shard() -> None:
     with runner().next_lease() as lease:
         if lease is None:
             return
-        place = lease.job, lease.shard
-        with logs.context(job=lease.job, shard=lease.shard), spans().shard(*place) as attributes:
+        with (
+            logs.context(job=lease.job, shard=lease.shard),
+            spans().shard(lease.job, lease.shard) as attributes,
+        ):
             attributes["outcome"] = runner().run(lease)
             log.info("%s", attributes["outcome"])
 
@@ -91,7 +94,7 @@ def _initialize_process(**_: object) -> None:
     settings.configure_logging()
     protect_files()
     if settings.worker_role == "search":
-        # A service or a training loop on the same machine gets the CPU first.
+        # A service or a training loop on the same machine then gets the CPU first.
         os.nice(settings.worker_nice)
     signal.signal(STOP_SIGNAL, lambda *_: runner().stopping.set())
     runner()

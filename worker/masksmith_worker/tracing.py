@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class Spans:
-    """Sends a span of each shard of a mask search to a collector; all shards of a job make one trace.
+    """Sends a span of each shard of a masks job to a collector; the spans of all shards of a job are one trace.
 
     Args:
         otlp_url: URL of the collector; if empty, no spans are sent.

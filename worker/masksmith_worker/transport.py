@@ -1,4 +1,4 @@
-"""Kombu's Redis transport, except that a message that cannot be read is set aside instead of ending the worker."""
+"""Kombu's Redis transport, except that a message that cannot be read is set aside, and does not end the worker."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ class QoS(kombu_redis.QoS):
     """Messages that are delivered and not yet acknowledged."""
 
     def restore_by_tag(self, tag: Any, client: redis.Redis | None = None, leftmost: bool = False) -> None:
-        """Put a message back into its queue; one that cannot be read is set aside."""
+        """Put a message back into its queue; if the message cannot be read, set it aside."""
         try:
             super().restore_by_tag(tag, client, leftmost)  # type: ignore[no-untyped-call]
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             with self.channel.conn_or_acquire(client) as connection:
                 text = connection.hget(self.unacked_key, tag)
-                # Removed last: after a crash in between it is set aside twice, and never lost.
+                # The message is removed last, so that a crash before makes it be set aside twice instead of being lost.
                 set_aside(connection, "delivery", _text(tag), f"{type(error).__name__}: {error}", _text(text))
                 self._remove_from_indices(tag).execute()  # type: ignore[no-untyped-call]
 
@@ -38,7 +38,7 @@ class Channel(kombu_redis.Channel):
         channel = self
 
         class Client(super()._get_client()):  # type: ignore[misc]
-            """Checks what `BRPOP` returns."""
+            """A client that checks each message that `BRPOP` returns."""
 
             def parse_response(self, connection: Any, command_name: str, **options: Any) -> Any:
                 reply = super().parse_response(connection, command_name, **options)
@@ -47,7 +47,7 @@ class Channel(kombu_redis.Channel):
         return Client
 
     def checked(self, reply: Any) -> Any:
-        """Check a message; None, as if there was none, if it cannot be read."""
+        """Check a message; returns None, as if the queue was empty, if the message cannot be read."""
         key, item = reply
         queue = _text(key).rsplit(self.sep, 1)[0]
         try:

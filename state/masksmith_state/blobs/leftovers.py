@@ -1,4 +1,4 @@
-"""Deletes partial files of killed writers in a local store; only files with names that this program gives."""
+"""Deletes partial files of killed writers in a local store; files whose names masksmith does not give are kept."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def clear_leftovers(store: BlobStore, age_s: float = LEFTOVER_AFTER_S) -> int:
 
     Args:
         store: The store.
-        age_s: Seconds since the last change after which a file has no writer any more.
+        age_s: Seconds without a change after which a file is assumed to have no writer.
 
     Returns:
         The number of files deleted, whose names are logged.
@@ -47,12 +47,14 @@ def _leftovers(root: Path) -> Iterator[tuple[str, Path]]:
 
 
 def _is_leftover(name: str) -> bool:
-    # The part files of obstore are called `name#1` and so on.
-    whole, _, part = name.partition("#")
-    if _INCOMING.fullmatch(whole):
-        return part.isdigit() or not part
-    is_own = is_blob_name(whole.removeprefix(f"{PIECES}/"))
-    return is_own and (part.isdigit() or (not part and "#" not in name and whole.startswith(f"{STATISTICS}/")))
+    """Whether a name is of an upload in progress, of a part file of obstore, or of a statistic."""
+    # While obstore writes `name`, its part files are called `name#1` and so on.
+    target, mark, number = name.partition("#")
+    if _INCOMING.fullmatch(target):
+        return number.isdigit() or not number
+    if mark:
+        return number.isdigit() and is_blob_name(target.removeprefix(f"{PIECES}/"))
+    return is_blob_name(name) and name.startswith(f"{STATISTICS}/")
 
 
 def _delete_older(path: Path, before: float) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 UPLOADS, RESULTS, WEIGHTS, STATISTICS, INCOMING = "tensors", "masks", "weights", "statistics", "incoming"
+"""Folders: uploaded files, packed masks with their reports, updated weights, cached statistics, uploads in progress."""
 BLOB_FOLDERS = (UPLOADS, RESULTS, WEIGHTS, STATISTICS)
 PIECES = "pieces"
 """Folder of the lists of digests, each under the name of its blob."""
@@ -53,7 +54,7 @@ def piece_list_name(name: str) -> str:
 
 
 def is_blob_name(name: str) -> bool:
-    """Whether this program gives such a name to an upload, result or statistic."""
+    """Whether a name has the form of the names of uploads, results (with reports), updated weights and statistics."""
     return _BLOB_NAME.fullmatch(name) is not None
 
 

@@ -1,4 +1,4 @@
-"""Reads pieces of a blob, and checks each of them against the list of their digests."""
+"""Reads pieces of a blob, and checks each piece against its digest in the blob's list."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from .objects import Objects
 from .pieces import PIECE_BYTES, PieceList
 
 BATCH_PIECES = 8
-"""Pieces that are in memory at a time while ranges of a large blob are read."""
+"""Pieces that are in memory at a time, unless a single range touches more of them."""
 
 
 class MismatchError(Exception):
-    """The bytes of a blob do not have the digests of its list."""
+    """The bytes of a blob do not have the digests in its list."""
 
 
 def read_ranges(objects: Objects, name: str, pieces: PieceList, starts: Sequence[int], length: int) -> list[bytes]:
@@ -23,7 +23,10 @@ def read_ranges(objects: Objects, name: str, pieces: PieceList, starts: Sequence
         name: Name of the blob.
         pieces: Digests of its pieces.
         starts: First byte of each range; ascending, so that no piece is read twice.
-        length: Length of each range; a range is cut at the end of the blob.
+        length: Bytes of each range; a range is cut at the end of the blob.
+
+    Returns:
+        The bytes of each range.
 
     Raises:
         FileNotFoundError: If the blob does not exist.
@@ -31,14 +34,14 @@ def read_ranges(objects: Objects, name: str, pieces: PieceList, starts: Sequence
     """
     ranges = [(min(start, pieces.size), min(start + length, pieces.size)) for start in starts]
     checked: dict[int, bytes] = {}
-    parts = []
+    contents = []
     for batch in _batches(ranges):
         numbers = {number for start, stop in batch for number in _piece_numbers(start, stop)}
         # Pieces that the previous batch has read are kept.
         checked = {number: checked[number] for number in numbers if number in checked}
         checked |= _read_pieces(objects, name, pieces, sorted(numbers - set(checked)))
-        parts += [_cut(checked, start, stop) for start, stop in batch]
-    return parts
+        contents += [_cut(checked, start, stop) for start, stop in batch]
+    return contents
 
 
 def verify_pieces(objects: Objects, name: str, pieces: PieceList) -> None:
@@ -67,11 +70,12 @@ def _read_pieces(objects: Objects, name: str, pieces: PieceList, numbers: Sequen
 
 
 def _piece_numbers(start: int, stop: int) -> range:
+    """Numbers of the pieces that contain the bytes from `start` to `stop` (exclusive)."""
     return range(start // PIECE_BYTES, -(-stop // PIECE_BYTES)) if start < stop else range(0)
 
 
 def _batches(ranges: Sequence[tuple[int, int]]) -> Iterator[list[tuple[int, int]]]:
-    """Divide ranges so that each batch touches few pieces; a range that is larger is a batch of its own."""
+    """Divide ranges so that each batch touches at most `BATCH_PIECES` pieces; a larger range is a batch of its own."""
     batch: list[tuple[int, int]] = []
     numbers: set[int] = set()
     for start, stop in ranges:
@@ -86,10 +90,11 @@ def _batches(ranges: Sequence[tuple[int, int]]) -> Iterator[list[tuple[int, int]
 
 
 def _cut(pieces: dict[int, bytes], start: int, stop: int) -> bytes:
+    """Bytes `start` to `stop` (exclusive) of the blob, from its pieces by number."""
     numbers = _piece_numbers(start, stop)
+    offset = start // PIECE_BYTES * PIECE_BYTES
     if len(numbers) == 1:
-        offset = numbers[0] * PIECE_BYTES
+        # A piece need not be copied before the range is cut from it.
         return pieces[numbers[0]][start - offset : stop - offset]
     joined = b"".join(pieces[number] for number in numbers)
-    offset = start // PIECE_BYTES * PIECE_BYTES
     return joined[start - offset : stop - offset]

@@ -1,7 +1,7 @@
-"""Lists of the BLAKE3 digests of a blob's pieces, by which any part of the blob can be checked on its own.
+"""Lists of the BLAKE3 digests of a blob's pieces, by which any range of the blob can be checked without the rest.
 
-A stored list is bound to the name of its blob, and ends with its own digest. This detects a damaged list, the
-list of another blob, and a blob that was replaced together with its list.
+A stored list ends with a digest of its content and of the blob's name. This detects a damaged list, and the list of
+another blob, even if that blob was stored under this name together with its list.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ PIECE_BYTES = 2**20
 DIGEST_BYTES = 32
 MAGIC = b"masksmith pieces 1\n"
 SIZE_BYTES = 8
+"""Bytes of the blob's size in a stored list."""
 
 
 class DamagedListError(ValueError):
@@ -27,7 +28,7 @@ class PieceList:
     Attributes:
         size: Size of the blob in bytes.
         whole: BLAKE3 of the blob, in hex.
-        pieces: BLAKE3 of each piece, one after the other.
+        pieces: BLAKE3 of each piece, `DIGEST_BYTES` each, one after the other.
     """
 
     size: int
@@ -44,14 +45,15 @@ class PieceList:
     def is_intact(self, number: int, piece: bytes | memoryview) -> bool:
         """Whether `piece` has the digest of piece `number` of the blob."""
         start = number * DIGEST_BYTES
-        return len(piece) == self.piece_bytes(number) and blake3(piece).digest() == self.pieces[start : start + 32]
+        digest = self.pieces[start : start + DIGEST_BYTES]
+        return len(piece) == self.piece_bytes(number) and blake3(piece).digest() == digest
 
     def piece_bytes(self, number: int) -> int:
         """Size of a piece in bytes."""
         return max(0, min(PIECE_BYTES, self.size - number * PIECE_BYTES))
 
     def encode(self, name: str) -> bytes:
-        """Encode the list for the blob of this name."""
+        """Encode the list for the blob of this name: magic, size, digest of the blob, digests of pieces, and seal."""
         content = MAGIC + self.size.to_bytes(SIZE_BYTES, "little") + bytes.fromhex(self.whole) + self.pieces
         return content + _seal(name, content)
 
@@ -62,8 +64,8 @@ class PieceList:
         Raises:
             DamagedListError: If it is damaged, or belongs to another blob.
         """
-        content, seal = data[:-DIGEST_BYTES], data[-DIGEST_BYTES:]
-        if not content.startswith(MAGIC) or seal != _seal(name, content):
+        content, stored_seal = data[:-DIGEST_BYTES], data[-DIGEST_BYTES:]
+        if not content.startswith(MAGIC) or stored_seal != _seal(name, content):
             raise DamagedListError(f"the list of digests of {name} is damaged")
         start = len(MAGIC) + SIZE_BYTES
         size = int.from_bytes(content[len(MAGIC) : start], "little")
@@ -106,7 +108,7 @@ class PieceHasher:
 
 
 def seal(name: str, data: bytes) -> bytes:
-    """Add a digest of name and data to a small blob, which is always read as a whole."""
+    """Append a digest of name and data to a small blob, which is always read as a whole."""
     return data + _seal(name, data)
 
 

@@ -20,15 +20,23 @@ log = logging.getLogger(__name__)
 PERIOD_S = 60.0
 ORPHANS_PERIOD_S = 3600.0
 ORPHAN_AFTER_S = 3600.0
+"""Seconds for which a blob must have been written, and must have been an orphan, before it is deleted."""
 ORPHANS = "masksmith:orphans"
-"""Sorted set of the blobs without a record, scored by the time at which a sweep first saw them."""
+"""Sorted set of orphans (blobs to which nothing in Redis refers), scored by the time at which a sweep found them."""
 MAX_DELETIONS = 1000
-"""Limit of deletions of each kind in one sweep; the next sweep continues."""
+"""Limit of the jobs, of the results and of the uploads that one sweep deletes; the next sweep continues."""
 
 
 @dataclass(frozen=True)
 class SweepCounts:
-    """Number of deletions of a sweep."""
+    """Number of deletions of a sweep.
+
+    Attributes:
+        jobs: Expired jobs.
+        uploads: References of keys to expired uploads.
+        results: Results whose last reference was removed.
+        orphans: Orphans, old statistics, old blobs that were set aside, and lists of digests without a blob.
+    """
 
     jobs: int = 0
     uploads: int = 0
@@ -46,7 +54,7 @@ class Retention:
         store: The blob store.
         result_age_s: Age, in seconds after the end of a job, at which its record and results are deleted.
         upload_age_s: Age, in seconds after the last use of an upload, at which a key's reference to it is removed.
-        clock: Returns the time; by default that of the Redis server, which the timestamps in records are based on.
+        clock: Returns the time; by default the time of the Redis server, which also sets the timestamps in records.
     """
 
     records: JobRecords
@@ -66,7 +74,7 @@ class Retention:
         """Delete expired jobs and uploads, and blobs without references.
 
         Args:
-            orphans: Also search the whole store for blobs without a record, which a crash between two steps can leave.
+            orphans: Also search the whole store for orphans, which a crash between two steps can leave.
         """
         now = self.records.now() if self.clock is None else self.clock()
         self.references.finish_deletions()
@@ -99,33 +107,41 @@ class Retention:
         return sum(self.references.expire_upload(owner, digest, before) for owner, _, digest in pairs)
 
     def _delete_orphans(self, now: float) -> int:
-        """Delete blobs that have had no record in two sweeps, with `ORPHAN_AFTER_S` between them.
+        """Delete blobs that were orphans in two sweeps, with `ORPHAN_AFTER_S` between them, and old files.
 
-        Only blobs that this program has written count: those with its names, and with a list of digests.
+        Only blobs that this program has written can be orphans: their names have its form, and they are sealed or have
+        a list of digests.
         """
-        # The store's clock may differ from the server's, and a reference to a blob that was just written may not exist
-        # yet.
-        before, count = min(now, time.time()) - ORPHAN_AFTER_S, 0
+        count = 0
+        # The clock of the store may differ from the clock of the Redis server, and the reference to a blob that was
+        # just written may not exist yet.
+        before = min(now, time.time()) - ORPHAN_AFTER_S
         pairs = cast("list[tuple[str, float]]", self.records.redis.zrange(ORPHANS, 0, -1, withscores=True))
         first_seen = dict(pairs)
         orphans = set(self._orphans(before))
-        for name in orphans:
-            if name not in first_seen:
-                self.records.redis.zadd(ORPHANS, {name: now})
-                log.info("%s has no record; it is deleted unless it gets one", name)
-            elif first_seen[name] <= now - ORPHAN_AFTER_S:
-                kind, _, key = name.partition(":")
-                delete = self.references.delete_unreferenced_upload
-                if (delete if kind == "upload" else self.references.delete_unreferenced_result)(key):
-                    count += 1
-                    log.info("deleted %s, which has no record", name)
-        resolved = [name for name in first_seen if name not in orphans or first_seen[name] <= now - ORPHAN_AFTER_S]
+        for orphan in orphans:
+            if orphan not in first_seen:
+                self.records.redis.zadd(ORPHANS, {orphan: now})
+                log.info("nothing refers to %s; it is deleted unless that changes", orphan)
+            elif first_seen[orphan] <= now - ORPHAN_AFTER_S and self._delete_orphan(orphan):
+                count += 1
+                log.info("deleted %s, to which nothing referred", orphan)
+        resolved = [
+            orphan for orphan in first_seen if orphan not in orphans or first_seen[orphan] <= now - ORPHAN_AFTER_S
+        ]
         if resolved:
             self.records.redis.zrem(ORPHANS, *resolved)
-        return count + self._delete_old_copies(now - self.upload_age_s, before)
+        return count + self._delete_old_files(now - self.upload_age_s, before)
+
+    def _delete_orphan(self, orphan: str) -> bool:
+        """Delete an orphan, unless something refers to it now; returns whether it was deleted."""
+        kind, _, key = orphan.partition(":")
+        if kind == "upload":
+            return self.references.delete_unreferenced_upload(key)
+        return self.references.delete_unreferenced_result(key)
 
     def _orphans(self, before: float) -> Iterator[str]:
-        """Yield kind and key of blobs that were written before a time, and that nothing refers to."""
+        """Yield `KIND:KEY` of each blob that was written before a time, and to which nothing refers."""
         for folder, kind in ((UPLOADS, "upload"), (RESULTS, "result"), (WEIGHTS, "result")):
             for name, written in self.store.list(folder):
                 key = name.rpartition("/")[2].removesuffix(".json")
@@ -134,8 +150,13 @@ class Retention:
                 if is_sealed_name(name) or self.store.size(piece_list_name(name)) is not None:
                     yield f"{kind}:{key}"
 
-    def _delete_old_copies(self, before: float, lists_before: float) -> int:
-        """Delete old statistics (a cache), old blobs that were set aside, and lists of digests without a blob."""
+    def _delete_old_files(self, before: float, lists_before: float) -> int:
+        """Delete old statistics (a cache), old blobs that were set aside, and old lists of digests without a blob.
+
+        Args:
+            before: Time before which statistics, and blobs that were set aside, are old.
+            lists_before: Time before which lists are old.
+        """
         store, count = self.store, 0
         names = [name for name, written in store.list(STATISTICS) if written < before and is_blob_name(name)]
         names += [f"{DAMAGED}/{name}" for name, written in store.damaged() if written < before]

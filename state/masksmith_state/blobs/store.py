@@ -1,8 +1,8 @@
-"""The blob store: blobs by name, each checked whenever it is read, as a whole or in part.
+"""The blob store: blobs by name, each checked whenever it is read, as a whole or in ranges.
 
 The list of a blob's digests is written before the blob itself, so that a blob that exists can be checked. Small blobs
-that are always read as a whole (reports and statistics) carry a digest of their own instead. A blob that is not what
-was written is set aside: it is moved away, so that it is computed or sent again.
+that are always read as a whole (reports and statistics) end with a digest instead. A blob whose bytes do not have
+their digest is set aside: it is moved to the folder `damaged`, so that it is computed or sent again.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ class BlobStore:
 
         Args:
             name: Its name.
-            digest: The BLAKE3 digest that it must have, if that is on record.
+            digest: The BLAKE3 digest that it must have, if a record contains one.
 
         Raises:
             FileNotFoundError: If it does not exist.
@@ -153,7 +153,7 @@ class BlobStore:
         Args:
             name: Name of the blob.
             chunks: Its bytes.
-            hasher: Hasher that `chunks` itself updates; by default they are hashed here.
+            hasher: A hasher that the iterator `chunks` updates; by default this method hashes the chunks.
         """
         chunks_then_list = self._with_list(name, chunks, hasher or PieceHasher(), update_hasher=hasher is None)
         try:
@@ -181,7 +181,7 @@ class BlobStore:
             yield await self._check_piece(name, pieces, number, bytes(piece))
 
     def set_aside(self, name: str) -> None:
-        """Move a blob out of the way, under its name and the time, so that it does not exist any more."""
+        """Move a blob to the folder `damaged`, under its name and the time, so that it does not exist any more."""
         self._lists.forget(name)
         with contextlib.suppress(FileNotFoundError):
             self.objects.rename(name, f"{DAMAGED}/{name}.{time.time_ns() // 10**6}")
@@ -196,29 +196,32 @@ class BlobStore:
     def damaged(self) -> Iterator[tuple[str, float]]:
         """List the blobs that were set aside as (name below `damaged`, time of last change)."""
         for name, changed in self.objects.list(DAMAGED):
-            blob = name.removeprefix(f"{DAMAGED}/")
-            if is_blob_name(blob.rpartition(".")[0]):
-                yield blob, changed
+            copy = name.removeprefix(f"{DAMAGED}/")
+            if is_blob_name(copy.rpartition(".")[0]):
+                yield copy, changed
 
     def _read(self, name: str, read: Callable[[PieceList], T], digest: str | None = None) -> T:
-        """Read and check; on a mismatch once more without the cache: another process may have replaced the blob."""
+        """Read and check a blob; after a mismatch, read its list without the cache, and read and check once more.
+
+        Another process may have replaced the blob, so that the cached list is outdated.
+        """
         digest = digest or digest_of_upload(name)
         for use_cache in (True, False):
             try:
                 pieces = self._lists.get(name, use_cache=use_cache, digest=digest)
                 if digest not in (None, pieces.whole):
                     raise MismatchError
-                return self._read_whole_blob(name, pieces, read)
+                return self._read_once(name, pieces, read)
             except MismatchError:
                 continue
         raise self._set_aside(name)
 
-    def _read_whole_blob(self, name: str, pieces: PieceList, read: Callable[[PieceList], T]) -> T:
-        """Read, and raise MismatchError if the blob is shorter or longer than its list says."""
+    def _read_once(self, name: str, pieces: PieceList, read: Callable[[PieceList], T]) -> T:
+        """Call `read`; raises MismatchError if that fails because the blob does not have the size in its list."""
         try:
             return read(pieces)
         except StoreError:
-            # A range that begins after the end of the blob is an error of the store, too.
+            # The store raises this error, too, for a range that begins after the end of the blob.
             size = self.objects.size(name)
             if size is None:
                 raise FileNotFoundError(name) from None
@@ -234,7 +237,7 @@ class BlobStore:
         return DamagedBlobError(name)
 
     def _delete_list_without_blob(self, name: str) -> None:
-        """Delete the list of a blob that could not be written, unless an older blob of that name exists."""
+        """Delete the list of a blob that could not be written, unless an older blob has that name."""
         with contextlib.suppress(StoreError, FileNotFoundError):
             if self.objects.size(name) is None:
                 self.delete(name)
@@ -242,6 +245,7 @@ class BlobStore:
     async def _with_list(
         self, name: str, chunks: AsyncIterable[bytes], hasher: PieceHasher, *, update_hasher: bool
     ) -> AsyncIterator[bytes]:
+        """Yield the chunks of a blob, and write its list after the last chunk, before the stream ends."""
         async for chunk in chunks:
             if update_hasher:
                 hasher.update(chunk)
@@ -251,6 +255,6 @@ class BlobStore:
     async def _check_piece(self, name: str, pieces: PieceList, number: int, piece: bytes) -> bytes:
         if not pieces.is_intact(number, piece):
             await asyncio.to_thread(self.verify, name)
-            # Another process has just replaced the blob: it is intact, and its beginning has been sent already.
+            # The blob is intact now: another process has replaced it. But pieces of the old blob may have been yielded.
             raise DamagedBlobError(name)
         return piece

@@ -1,8 +1,8 @@
 """Estimates the seconds of shards by a fixed model, which decides how tensors are cut and which shards are long.
 
 The model depends on the job alone, so that equal jobs are cut equally and their results can be reused. Its constants
-are those of one core of a server (`docs/benchmarks/updates.md`, `patterns.md`). What a job's shards really took
-corrects the estimates where keys share workers (`lua/_scheduling.lua`).
+are those of one core of a server (`docs/benchmarks/updates.md`, `patterns.md`). When keys share workers, the estimates
+are corrected by the seconds that a job's finished shards took (`lua/_scheduling.lua`).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from masksmith_wire.specification import JobSpecification
 
 TARGET_S = 5.0
-"""Target of the seconds of a shard; a shard that takes longer, because it cannot be cut further, is `long`."""
+"""Target of the seconds of a shard; a shard that takes longer, because it cannot be cut further, has `is_long`."""
 OVERHEAD_S = 0.02
 """Per shard."""
 SEARCH_S = 5e-8
@@ -34,15 +34,15 @@ def estimated_seconds(
     Args:
         specification: The job's specification.
         shape: Shape of the tensor.
-        rows: Number of its rows, along the first dimension.
-        is_stack: Whether each of these rows is a matrix.
+        rows: Number of the shard's rows, along the tensor's first dimension.
+        is_stack: Whether each of these rows consists of whole matrices.
     """
     entries = rows * math.prod(shape[1:])
     cols = shape[-1] if is_stack else math.prod(shape[1:])
-    lines = entries // max(1, cols)
+    matrix_rows = entries // max(1, cols)
     seconds = SEARCH_S * entries
     if specification.update is not None:
-        seconds += UPDATE_S[specification.update.name] * lines * cols**2
+        seconds += UPDATE_S[specification.update.name] * matrix_rows * cols**2
     if specification.options.spectrum:
-        seconds += SPECTRUM_S * entries * min(lines, cols)
+        seconds += SPECTRUM_S * entries * min(matrix_rows, cols)
     return OVERHEAD_S + seconds

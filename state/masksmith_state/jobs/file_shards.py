@@ -1,4 +1,4 @@
-"""Adds the shards that write the files of an output: each one after the shards of the tensors of the next file."""
+"""Adds the shards that write the files of an output: each of them after the shards of the next file's tensors."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ WRITE_S = 4e-9
 def with_file_shards(
     shards: Sequence[Shard], tensors: Sequence[PlannedTensor], output: PlannedOutput | None
 ) -> list[Shard]:
-    """Order shards by file, and insert the writing of each file where its tensors have probably been solved.
+    """Order shards by file, and insert the shard that writes a file where the file's tensors have probably been solved.
 
-    A worker that writes a file waits for the shards of its tensors that others have taken, and solves the rest.
+    A worker that writes a file waits for the shards of its tensors that other workers have taken, and solves the rest.
     """
     if output is None:
         return list(shards)
@@ -31,11 +31,12 @@ def with_file_shards(
     for number, shards_of_file in enumerate(by_file):
         ordered += shards_of_file
         if number > 0:
-            ordered.append(_writing(number - 1, output))
-    return [*ordered, _writing(len(by_file) - 1, output)]
+            ordered.append(_file_shard(number - 1, output))
+    return [*ordered, _file_shard(len(by_file) - 1, output)]
 
 
-def _writing(number: int, output: PlannedOutput) -> Shard:
+def _file_shard(number: int, output: PlannedOutput) -> Shard:
+    """The shard that writes file `number` of an output."""
     seconds = round(OVERHEAD_S + WRITE_S * output.files[number].bytes, 4)
     # Never `is_long`: long shards are taken before the other shards of a job, when no tensor is solved yet.
     return Shard(tensor=0, first=0, last=0, file=number, cost_s=seconds)

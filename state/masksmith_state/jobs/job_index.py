@@ -12,6 +12,10 @@ import redis
 from .model import read_labels
 from .redis_keys import IDS, JOBS, LIVE, TIMESTAMP_DIGITS, job_key
 
+_TIMESTAMP = re.compile(rf"[0-9a-f]{{{TIMESTAMP_DIGITS}}}")
+_CLOCK_TOLERANCE_S = 0.1
+"""A job's id contains the service's time, and the index the Redis server's time, which may be slightly later."""
+
 
 class JobIndex:
     """Finds jobs of all owners, or of one.
@@ -30,6 +34,7 @@ class JobIndex:
     def find_ids(self, prefix: str, owner: str | None, limit: int) -> list[str]:
         """Find up to `limit` ids of jobs that begin with a prefix, in order; optionally of one owner."""
         index = IDS if owner is None else f"masksmith:owner:{owner}:ids"
+        # `g` comes after all hex digits.
         return cast("list[str]", self.redis.zrangebylex(index, f"[{prefix}", f"[{prefix}g", start=0, num=limit))
 
     def summaries(
@@ -41,7 +46,7 @@ class JobIndex:
             after: Id of a job; None begins with the newest job.
             limit: Maximum number of entries.
             owner: Only jobs of this owner.
-            until: Only jobs that were created until then.
+            until: Only jobs that were created at this time or earlier.
         """
         index = JOBS if owner is None else f"masksmith:owner:{owner}:jobs"
         start = 0 if after is None else self._rank_after(index, after)
@@ -53,7 +58,7 @@ class JobIndex:
         try:
             rows = self._rows(ids, names)
         except UnicodeDecodeError:
-            # One record cannot be read; the reply of a pipeline is read as a whole.
+            # A field is not UTF-8, which makes the replies of the whole pipeline unreadable: read job by job.
             rows = [row for job in ids for row in self._readable_row(job, names)]
         entries = [dict(zip(names, row, strict=True), id=job) for job, row in rows]
         return [entry | {"labels": read_labels(entry["labels"])} for entry in entries if entry["kind"] is not None]
@@ -62,7 +67,7 @@ class JobIndex:
         pipe = self.redis.pipeline(transaction=False)
         for job in ids:
             pipe.hmget(job_key(job), names)
-        # The reply for a key of another type is an error.
+        # For a key that is no hash, the reply is an error.
         replies = pipe.execute(raise_on_error=False)
         return [(job, row) for job, row in zip(ids, replies, strict=True) if isinstance(row, list)]
 
@@ -73,12 +78,16 @@ class JobIndex:
             return []
 
     def _rank_after(self, index: str, after: str) -> int:
-        """Rank of the first job older than `after`; if that was deleted, estimated from the timestamp in its id."""
+        """Rank of the first job older than job `after`; if `after` was deleted, estimated from the time in its id.
+
+        If `after` is no id, the rank is the number of jobs, so that the list is empty.
+        """
         rank = cast("int | None", self.redis.zrevrank(index, after))
         if rank is not None:
             return rank + 1
-        stamp = after[:TIMESTAMP_DIGITS]
-        created = int(stamp, 16) / 1000 + 0.1 if re.fullmatch(r"[0-9a-f]{11}", stamp) else 0.0
+        timestamp, created = after[:TIMESTAMP_DIGITS], 0.0
+        if _TIMESTAMP.fullmatch(timestamp):
+            created = int(timestamp, 16) / 1000 + _CLOCK_TOLERANCE_S
         return int(self.redis.zcount(index, created, "+inf"))
 
     def live_count(self) -> int:

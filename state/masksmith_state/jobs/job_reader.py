@@ -1,4 +1,4 @@
-"""Reads job records from Redis: of a job as a whole, of its shards or cases, and of their reports."""
+"""Reads from Redis the record of a job, its shards or cases, and their reports."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class JobReader:
             return ShardReport.model_validate_json(text) if text else None
 
     def is_leased(self, job: str, index: int) -> bool:
-        """Whether a living worker has taken a shard."""
+        """Whether a worker holds the lease of a shard."""
         return bool(self.redis.exists(f"{job_key(job)}:lease:{index}"))
 
     def cases(self, job: str) -> dict[int, PlannedCase]:

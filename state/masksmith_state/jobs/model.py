@@ -1,4 +1,4 @@
-"""Data model of jobs: records, leases and admission control."""
+"""Data model of jobs: records, leases and the limits that a new job must keep."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ class Lease(BaseModel):
         shard: Index of the shard.
         token: Fencing token: writes with the token of an earlier lease are rejected.
         attempt: Number of the attempt, from 1.
-        elapsed_s: Seconds since the job's first shard was taken.
-        is_long: Whether it takes one of the worker's slots for long.
+        elapsed_s: Seconds from the taking of the job's first shard until this lease.
+        is_long: Whether the shard takes long; see `Shard`.
         messages_wanted: Number of messages that the queue lacked when the shard was taken.
     """
 
@@ -42,11 +42,11 @@ class Lease(BaseModel):
 
 
 class Admission(BaseModel):
-    """Admission control of a new job: its owner, and the limits it is checked against. None means no limit.
+    """The owner of a new job, and the limits against which the job is checked. None means no limit.
 
     Attributes:
-        owner: Key that the job belongs to.
-        priority: Its priority among the jobs of the owner.
+        owner: Id of the key that the job belongs to; empty if no key is required.
+        priority: The job's priority among the jobs of the owner.
         uploaders: Who must have sent the job's uploads: the owner, or any key. None skips the check.
         max_live_jobs: Limit of live jobs of all owners.
         max_live_jobs_of_owner: Limit of live jobs of the owner.
@@ -64,7 +64,16 @@ class Admission(BaseModel):
 
 
 class JobRecord(BaseModel):
-    """The record of a job; `owner` is the key that created it, empty if no key was required."""
+    """The record of a job.
+
+    Attributes:
+        owner: Id of the key that created the job; empty if no key was required.
+        kind: `masks` or `benchmark`.
+        masks: The plan of a masks job.
+        benchmark: The plan of a benchmark.
+        done: Number of finished shards or cases.
+        total: Number of all shards or cases.
+    """
 
     id: str
     owner: str = ""
@@ -86,7 +95,7 @@ class JobRecord(BaseModel):
         """The plan of a masks job.
 
         Raises:
-            NoMasksError: If the job is of another kind.
+            NoMasksError: If the job is a benchmark.
         """
         if self.masks is None:
             raise NoMasksError(self.id, self.kind)

@@ -1,4 +1,4 @@
-"""The output of a job: a copy of a model in a root, whose files workers write with zeros where masks drop weights."""
+"""The output of a job: a copy of a model in a root. Workers write its files, with zeros where masks drop weights."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from masksmith_wire.output_names import JOURNAL_NAME
 from .shards import Source
 
 NOTE_PREFIX = ".masksmith-done."
-"""Prefix of the notes in an unfinished output; a complete file of weights has one."""
+"""Prefix of the names of notes; in an unfinished output, each complete file of weights has a note."""
 
 
 class OutputFile(BaseModel):
-    """A file of the model, and where it is read from; `name` is relative to the model's directory."""
+    """A file of the model, and the source that it is read from; `name` is relative to the model's directory."""
 
     name: str
     source: Source
@@ -24,13 +24,13 @@ class PlannedOutput(BaseModel):
     """A job's output.
 
     Attributes:
-        location: Its directory.
-        identity: Digest of everything that determines it: files of the model, tensors, patterns and options.
+        location: Directory of the output.
+        identity: Digest of everything that determines the output: files of the model, tensors, patterns and options.
         files: Files of weights.
-        beside: Files of the directory that are copied unchanged, the index last.
-        left: Names of files that are left out, because they hold weights that are not pruned.
+        beside: Other files of the model's directory, which are copied unchanged; the index is the last of them.
+        left: Names of files that are not copied, because they contain weights that are not pruned.
         model_type: `model_type` of the model's config.
-        duplicates: For tensors that a file repeats: the name of the file that the index names, by file and tensor.
+        duplicates: For each file, the tensors in it that the index assigns to another file, with that file's name.
     """
 
     location: str

@@ -18,13 +18,21 @@ def search_queue(
     """Choose the queue of a masks job.
 
     GPU workers solve patterns that constrain both rows and columns of a tile, by the solvers that run on a GPU. If
-    there are only GPU workers, they get every job and solve it on their CPU. `patterns` are the tensors' own, if the
-    job's is not that of all of them; a GPU worker gets the job if it supports one of them.
+    only GPU workers are alive, they get every job, and solve on their CPU what their GPU does not support.
+
+    Args:
+        specification: The job's specification.
+        workers: The live workers.
+        patterns: The patterns of the tensors, if some tensors have their own; GPU workers get the job if their GPU
+            supports one of the patterns. By default the pattern of the job.
     """
-    queues, patterns = queues_with_workers(workers), list(patterns) or [specification.pattern]
+    queues = queues_with_workers(workers)
+    patterns = list(patterns) or [specification.pattern]
     is_coupled = any(isinstance(pattern, TilePattern) and not pattern.tile.separable for pattern in patterns)
     runs_on_gpu = is_coupled and specification.options.solver in GPU_SOLVERS
-    return GPU_QUEUE if GPU_QUEUE in queues and (runs_on_gpu or CPU_QUEUE not in queues) else CPU_QUEUE
+    if GPU_QUEUE in queues and (runs_on_gpu or CPU_QUEUE not in queues):
+        return GPU_QUEUE
+    return CPU_QUEUE
 
 
 def queues_with_workers(workers: Iterable[WorkerInfo]) -> set[str]:

@@ -25,12 +25,12 @@ def new_job_id() -> str:
 
 
 def is_job_id(text: str) -> bool:
-    """Whether a text can be the id of a job; others must not become part of a key."""
+    """Whether a text has the form of a job's id; no other text may become part of a Redis key."""
     return _JOB_ID.fullmatch(text) is not None
 
 
 def job_key(job: str) -> str:
-    """Hash of a job's fields."""
+    """Key of the hash of a job's fields; the functions below return keys, too."""
     return f"masksmith:job:{job}"
 
 

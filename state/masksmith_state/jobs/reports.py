@@ -1,4 +1,4 @@
-"""Reports of finished shards, which a job's record holds."""
+"""Reports of finished shards, which are stored with a job's record."""
 
 from __future__ import annotations
 
@@ -17,16 +17,19 @@ class ShardReport(BaseModel):
         result: Key of the result in the store.
         mask_digest: BLAKE3 of the packed mask in the store.
         weights_digest: BLAKE3 of the updated weights in the store; None without an update.
-        pattern: The pattern that a budget assigned to the tensor.
-        budget_gap: Upper bound on the share of the score that a better division of the budget could add.
+        pattern: The pattern that the request gave to the tensor, or that a budget assigned to it.
+        budget_gap: Relative optimality gap of the division of the budget between tensors; None without a budget.
         objective, upper_bound, total_score: Sums over the shard's entries, in float64.
         kept_score: Sum of the kept scores. It differs from `objective` if the pattern maximises something else (blocks
             by another norm than l1). None in results of older workers, for which the two are equal.
         blocks: Number of 16x16 blocks with a kept entry; None if the shard does not consist of whole blocks.
         two_four: Whether the mask is also a 2:4 mask.
         hybrid: What a kernel stores of the mask of a hybrid pattern; the shard is the whole tensor.
-        diversity: Only in the report of a tensor's first shard.
-        added, dropped: Number of entries that differ from the previous mask.
+        diversity: Number of masks that the pattern allows; only in the report of a tensor's first shard.
+        spectrum: Singular values of the masked weight, if the job computes them; the shard is the whole tensor.
+        added: Number of entries that the mask keeps and the previous mask drops; None without a previous mask.
+        dropped: Number of entries that the mask drops and the previous mask keeps; None without a previous mask.
+        error: Why the shard failed; then no other field is set but `pattern`.
         remembered: Whether the result was in the store already.
     """
 

@@ -1,4 +1,4 @@
-"""Decides which queued shard a worker takes: keys share the workers by weight, and a key's jobs by priority.
+"""Decides which queued shard a worker takes: API keys share the workers by weight, and a key's jobs by priority.
 
 The decision is one atomic script over everything that is queued; see `lua/_scheduling.lua` and `lua/take_next.lua`.
 Messages in the broker only say that a queue has work.
@@ -25,10 +25,10 @@ from .unreadable_records import reading, set_aside_job
 log = logging.getLogger(__name__)
 
 AGE_S = 30.0
-"""Seconds without a shard taken after which a job goes before its key's other jobs, at most every other time."""
+"""A job of which no shard was taken for so many seconds goes before its key's other jobs, at most every other time."""
 
 EXAMINED_JOBS = 100
-"""Jobs that are examined at most to find the position of one, so that this takes the broker less than a millisecond."""
+"""Limit of the jobs that are examined to find the position of a job, which takes the broker less than a millisecond."""
 
 
 class Schedule:
@@ -45,15 +45,15 @@ class Schedule:
     def take(
         self, queue: str, *, lease_s: float, attempts: int, worker: str = "", slots: int = 1, age_s: float = AGE_S
     ) -> Lease | None:
-        """Take the lease of the shard that is due, and count an attempt; None if there is none for this worker.
+        """Take the lease of the shard that is due, and count an attempt; None if no shard is due for this worker.
 
         Args:
             queue: Queue of the shard.
             lease_s: Seconds that the lease lasts without renewal.
-            attempts: Number of attempts at a shard; one that has none left fails here, and the next one is taken.
-            worker: Name of the worker; one with several slots keeps one of them free of long shards.
-            slots: Number of its slots.
-            age_s: Seconds after which a job has waited too long.
+            attempts: Limit of attempts at a shard; a shard with no attempt left fails here, and the next one is taken.
+            worker: Name of the worker; a worker with several slots keeps one slot free of long shards.
+            slots: Number of the worker's slots.
+            age_s: See `AGE_S`.
         """
         report = exhausted_report(attempts)
         args: list[str | float] = [queue, worker, slots, int(lease_s * 1000), attempts, report, age_s]
@@ -66,7 +66,7 @@ class Schedule:
             set_aside_job(self._redis, values[1], values[2])
 
     def queue_lapsed(self) -> Iterator[tuple[str, int]]:
-        """Queue the shards again whose lease has lapsed; yields their jobs and numbers."""
+        """Queue again the shards whose lease has lapsed; yields the job and the index of each."""
         for job in self._live():
             for shard in self._run("requeue", job) or ():
                 yield job, int(shard)
@@ -86,7 +86,8 @@ class Schedule:
     def position(self, job: str) -> QueuePosition | None:
         """Estimate when the first shard of a queued job is taken.
 
-        None if it has no queued shard, or the record of a job before it cannot be read and is yet to be set aside.
+        None if the job has no queued shard, or if it is unknown because the record of this job, or of a job that is
+        ahead of it, cannot be read.
         """
         try:
             with reading(job):
@@ -113,12 +114,13 @@ class Schedule:
 
 
 def exhausted_report(attempts: int) -> str:
-    """Report of a shard that has no attempt left, as JSON."""
+    """Report of a shard with no attempt left, as JSON."""
     message = f"its worker died or ran out of memory or time {attempts} times; try smaller shards or another solver"
     return ShardReport(error=TensorError(code=Code.ATTEMPTS_EXHAUSTED, message=message)).model_dump_json()
 
 
 def _lease(token: str, values: list[Any]) -> Lease:
+    """Parse the reply of `lua/take_next.lua`; `pool` is `:long`, or empty."""
     attempt, elapsed_s, job, shard, pool, messages_wanted = values
     return Lease(
         job=job,

@@ -19,13 +19,16 @@ from .costs import GRAM_S, OVERHEAD_S, TARGET_S, estimated_seconds
 
 SHARD_BYTES = 16 * 2**20
 BLOCK_ROWS = 16
-"""Shards begin at multiples of this many rows if possible, so that storage blocks can be counted per shard."""
+"""Shards begin at multiples of this many rows if possible, so that each shard consists of whole 16x16 blocks.
+
+The report of a shard counts the blocks that have a kept entry.
+"""
 
 
 class Source(BaseModel):
     """A file in a root, as it was when the job began.
 
-    `version` is what changes when the file is written: its ETag, or size and time of change.
+    `version` changes when the file is written: it is the file's ETag, or its size and the time of its last change.
     """
 
     location: str
@@ -33,9 +36,9 @@ class Source(BaseModel):
 
 
 class MaskPart(BaseModel):
-    """Output rows `first` to `last` (exclusive) of a stored mask, packed or bool, from byte `start` of a file.
+    """Rows `first` to `last` (exclusive) of a stored mask, packed or bool, which begin at byte `start` of a file.
 
-    The file is a blob of the store, or in a root, if it has a `source`.
+    The file is `source`, a file in a root; without a source it is the blob `blob` of the store.
     """
 
     blob: str = ""
@@ -50,17 +53,18 @@ class PlannedTensor(BaseModel):
     """A tensor located in an upload, or in a file of a root.
 
     Attributes:
-        name: Name of the weight; of a statistic, its kind.
-        digest: Digest of the upload; empty if it is in a root.
-        source: The file in a root; None if it is in an upload.
+        name: Name of the weight; for a statistic, the kind of statistic.
+        digest: Digest of the upload; empty if the tensor is in a root.
+        source: The file in a root; None if the tensor is in an upload.
+        dtype: Dtype as in safetensors headers, such as `BF16`.
         start: Byte offset of the data from the beginning of the file.
-        axes: Axes of its layout; None if it is one matrix `[out, in]` or a convolution.
-        out_parts: Rows of each of its fused parts, if these are solved separately.
+        axes: Axes of the layout; None if the tensor is one matrix `[out, in]` or a convolution.
+        out_parts: Rows of each fused part along `out`, if the parts are solved separately.
         rule: Which rule decided the layout.
         statistic: Calibration statistic that the scores are computed from.
         gram: Gram matrix that an update needs.
         previous: Parts of the weight's previous mask.
-        pattern: Its own pattern; None if all tensors have the job's.
+        pattern: The tensor's own pattern; None if it has the job's pattern.
     """
 
     name: str
@@ -79,13 +83,13 @@ class PlannedTensor(BaseModel):
 
     @property
     def inputs(self) -> dict[str, object]:
-        """Every property that the masks depend on, besides the pattern."""
+        """All properties on which the scores, masks and updated weights depend, except the pattern."""
         unused = {"out_parts"} if self.axes is None else set[str]()
         return self.model_dump(exclude={"name", "previous", "rule", "pattern"} | unused, exclude_none=True)
 
     @property
     def layout(self) -> Layout | None:
-        """How it is made of matrices; None: it is one `[out, in]` or a convolution."""
+        """How the tensor is made of matrices; None if it is one matrix `[out, in]` or a convolution."""
         return None if self.axes is None else Layout.parse(self.axes, out_parts=self.out_parts)
 
     @property
@@ -98,9 +102,9 @@ class Shard(BaseModel):
     """Rows `first` to `last` (exclusive) of the job's tensor number `tensor`, along its first dimension.
 
     Attributes:
-        file: Number of the file of weights that is written, if this is no part of a tensor.
-        cost_s: Seconds that it is expected to take.
-        is_long: Whether it takes long and cannot be cut.
+        file: Number of the output's file of weights that the shard writes; None for rows of a tensor.
+        cost_s: Seconds that the shard is expected to take.
+        is_long: Whether the shard is expected to take longer than `TARGET_S`.
     """
 
     tensor: int
@@ -120,9 +124,9 @@ def cut(
     """Split tensors into shards of whole tile rows, each of at most `shard_bytes` and `TARGET_S` if it can be cut.
 
     A tensor becomes a single shard if its pattern's budget belongs to the whole tensor, if its update depends on all
-    rows, or if singular values are computed. A tied tensor (an earlier one under another name) gets no shards of its
-    own, unless a budget may assign the two different patterns; `shards_by_tensor` returns those of the earlier one.
-    Stacked matrices are cut between matrices; a transposed matrix is a single shard.
+    rows, or if singular values are computed. A tied tensor (an earlier tensor under another name) gets no shards,
+    unless a budget may assign different patterns to the two; `shards_by_tensor` returns the shards of the earlier
+    tensor for it. Stacked matrices are cut between matrices; a transposed matrix is a single shard.
 
     Args:
         tensors: All tensors of a job.
@@ -134,19 +138,18 @@ def cut(
         TooManyShardsError: If there are too many shards.
     """
     shards: list[Shard] = []
-    firsts, of_pattern = _first_with_equal_data(tensors), cache(specification.with_own_pattern)
+    first_numbers = _first_with_equal_data(tensors)
+    with_own_pattern = cache(specification.with_own_pattern)
     for number, tensor in enumerate(tensors):
-        if specification.budget is None and firsts[number] != number:
+        if specification.budget is None and first_numbers[number] != number:
             continue
-        rows, pattern = tensor.shape[0], of_pattern(tensor.pattern).pattern
+        rows, pattern = tensor.shape[0], with_own_pattern(tensor.pattern).pattern
         is_whole = specification.whole_tensor_needed_by(pattern) is not None
-        unit = rows if is_whole else _shard_rows(tensor, pattern, shard_bytes)
+        unit = rows if is_whole else _unit_rows(tensor, pattern, shard_bytes)
         estimate = partial(estimated_seconds, specification, tensor.shape, is_stack=tensor.layout is not None)
-        by_bytes, by_seconds = (
-            shard_bytes // max(1, tensor.row_bytes * unit),
-            int(_target_s(tensor) / max(estimate(unit) - OVERHEAD_S, 1e-9)),
-        )
-        step = max(1, min(by_bytes, by_seconds)) * unit
+        units_by_bytes = shard_bytes // max(1, tensor.row_bytes * unit)
+        units_by_seconds = int(_target_s(tensor) / max(estimate(unit) - OVERHEAD_S, 1e-9))
+        step = max(1, min(units_by_bytes, units_by_seconds)) * unit
         if max_shards is not None and len(shards) + -(-rows // step) > max_shards:
             raise TooManyShardsError(max_shards)
         for row in range(0, rows, step):
@@ -159,22 +162,27 @@ def cut(
 
 
 def _target_s(tensor: PlannedTensor) -> float:
-    """Target of the seconds of a shard: higher if each shard must read and scale a large Gram matrix first."""
+    """Target of the seconds of a shard.
+
+    If each shard must read and scale a large Gram matrix first, the target is four times the seconds for that.
+    """
     gram = tensor.gram
     gram_bytes = 0 if gram is None else gram.shape[0] * gram.row_bytes
     return TARGET_S if gram_bytes <= WHOLE_BYTES else 4 * GRAM_S * gram_bytes
 
 
 def shards_by_tensor(tensors: Sequence[PlannedTensor], shards: Mapping[int, Shard]) -> list[list[int]]:
-    """Indices of each tensor's shards, in order; a tied tensor has those of the first tensor with the same data."""
-    own: list[list[int]] = [[] for _ in tensors]
+    """Indices of each tensor's shards, in order; for a tied tensor, the shards of the first tensor with its data."""
+    by_tensor: list[list[int]] = [[] for _ in tensors]
     for index in sorted(shards):
         if shards[index].file is None:
-            own[shards[index].tensor].append(index)
-    return [indices or own[first] for indices, first in zip(own, _first_with_equal_data(tensors), strict=True)]
+            by_tensor[shards[index].tensor].append(index)
+    first_numbers = _first_with_equal_data(tensors)
+    return [indices or by_tensor[first] for indices, first in zip(by_tensor, first_numbers, strict=True)]
 
 
-def _shard_rows(tensor: PlannedTensor, pattern: Pattern, shard_bytes: int) -> int:
+def _unit_rows(tensor: PlannedTensor, pattern: Pattern, shard_bytes: int) -> int:
+    """Rows that are not divided: shards consist of a multiple of this many rows."""
     if tensor.layout is not None:
         return 1 if tensor.layout.is_stack else tensor.shape[0]
     assert pattern.shard_rows is not None
@@ -183,7 +191,7 @@ def _shard_rows(tensor: PlannedTensor, pattern: Pattern, shard_bytes: int) -> in
 
 
 def _first_with_equal_data(tensors: Sequence[PlannedTensor]) -> list[int]:
-    """For each tensor, the number of the first tensor with the same data and options."""
+    """For each tensor, the number of the first tensor that differs from it in name and rule at most."""
     numbers: dict[str, int] = {}
     return [
         numbers.setdefault(tensor.model_dump_json(exclude={"name", "rule"}), number)

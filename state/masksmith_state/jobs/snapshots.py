@@ -1,4 +1,4 @@
-"""Reads everything that Redis holds about a job in one round trip, for clients that poll."""
+"""Reads the record of a job, with its shards and their reports, in one round trip, for clients that poll."""
 
 from __future__ import annotations
 
@@ -16,10 +16,15 @@ from .unreadable_records import reading
 
 
 class Snapshot(NamedTuple):
-    """The unparsed record of a job: its fields, its shards or cases, and their reports.
+    """The unparsed record of a job.
 
-    `taken_fields` are the indices of those that workers have taken and not finished, as text; `served` are the queues
-    that a living worker consumes.
+    Attributes:
+        job: Id of the job.
+        fields: Fields of the job's hash.
+        parts: Its shards or cases, by index.
+        reports: Reports of the finished shards or cases, by index.
+        taken_fields: Indices of the shards or cases that workers have taken and not finished, as text.
+        served: The queues that a living worker consumes.
     """
 
     job: str
@@ -38,7 +43,7 @@ class Snapshot(NamedTuple):
 
     @property
     def is_queued(self) -> bool:
-        """Whether no worker has taken any of the job's shards yet."""
+        """Whether no worker has taken a shard or case of the job yet."""
         return self.fields["state"] == JobState.QUEUED
 
     @property
@@ -50,7 +55,7 @@ class Snapshot(NamedTuple):
 
     @property
     def owner(self) -> str:
-        """The key that created the job; empty if no key was required."""
+        """Id of the key that created the job; empty if no key was required."""
         return self.fields.get("owner", "")
 
 
@@ -68,6 +73,7 @@ async def read_snapshot_async(client: Redis, job: str) -> Snapshot | None:
 
 
 def _read_all(pipe: Any, job: str) -> Any:
+    """Add the commands whose replies `_snapshot` parses, in the same order."""
     for key in (job_key(job), parts_key(job), reports_key(job)):
         pipe.hgetall(key)
     pipe.hkeys(taken_key(job))

@@ -1,4 +1,4 @@
-"""Queues shards again whose lease has lapsed, and sends the messages that a queue lacks.
+"""Queues again the shards whose lease has lapsed, and sends the messages that a queue lacks.
 
 Runs in every service and worker; a lock in Redis lets one of them sweep at a time.
 """
@@ -20,11 +20,13 @@ from .records import JobRecords
 log = logging.getLogger(__name__)
 
 RequestWork = Callable[[str, int], None]
-"""Sends messages to a queue: its name, and how many."""
+"""Sends messages to a queue; the arguments are the queue's name, and the number of messages."""
 
 
 def sweep(records: JobRecords, request_work: RequestWork, period_s: float) -> int:
-    """Queue every shard whose lease has lapsed, and send missing messages, if this process claims the sweep.
+    """Queue again every shard whose lease has lapsed, and send missing messages, if this process claims the sweep.
+
+    Jobs in the queue of GPU workers are moved to the CPU workers if no GPU worker is alive.
 
     Returns:
         The number of shards queued again.
@@ -32,7 +34,7 @@ def sweep(records: JobRecords, request_work: RequestWork, period_s: float) -> in
     if not records.claim_sweep(period_s):
         return 0
     if GPU_QUEUE not in queues_with_workers(records.workers.live()):
-        # CPU workers compute the same masks, so the jobs need not wait for a GPU worker.
+        # CPU workers compute the same masks, so these jobs need not wait for a GPU worker.
         for job in records.schedule.move_jobs(GPU_QUEUE, CPU_QUEUE):
             log.warning("no GPU worker is alive: job %s is moved to the CPU workers", job)
     count = sum(1 for _ in records.schedule.queue_lapsed())
@@ -52,7 +54,7 @@ class Sweeper(threading.Thread):
         records: Job records.
         request_work: Sends messages to a queue.
         period_s: Seconds between two sweeps.
-        sweep_blobs: The retention sweep, which claims its own turn.
+        sweep_blobs: Sweeps blobs; called once per period of this thread, it claims sweeps of a longer period.
     """
 
     def __init__(
@@ -77,7 +79,7 @@ class Sweeper(threading.Thread):
             except (redis.RedisError, OSError, StoreError) as error:
                 log.warning("cannot sweep: %s", error)
             except Exception:
-                # One record that nothing expects must not end the thread: the next sweep tries again.
+                # An unexpected error, such as that of a malformed record, must not end the thread.
                 log.exception("the sweep failed")
 
     def stop(self) -> None:

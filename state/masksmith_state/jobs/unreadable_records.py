@@ -14,21 +14,22 @@ from masksmith_state.errors import UnreadableRecordError
 from .redis_keys import ENDED, FINISHED, IDS, JOBS, LIVE, events_key, job_key, parts_key, reports_key
 
 _WRONG_CONTENT = re.compile(r"WRONGTYPE |user_script:|(hash )?value is not ")
-"""Replies of Redis to a command, or a script, that meets a value of another type or form."""
-_OTHER_PARTS = (":pending", ":queued", ":queued:long", ":taken", ":attempts", ":results")
+"""Beginnings of the error replies to a command or script that reads a value of a wrong type or form."""
+_OTHER_SUFFIXES = (":pending", ":queued", ":queued:long", ":taken", ":attempts", ":results")
+"""Suffixes of a job's keys that `redis_keys` has no function for; leases expire."""
 
 
 def is_wrong_content(error: redis.ResponseError) -> bool:
-    """Whether Redis refused a command because of what a key holds, and not because of its own condition."""
+    """Whether Redis refused a command because of the value of a key, and not because of the server's condition."""
     return _WRONG_CONTENT.match(str(error)) is not None
 
 
 @contextmanager
 def reading(job: str) -> Iterator[None]:
-    """Convert errors of parsing, and of scripts that meet wrong values, to one error.
+    """Convert errors of parsing a job's record, and of scripts that read wrong values in it, to one error.
 
     Raises:
-        UnreadableRecordError: If the record of this job cannot be read.
+        UnreadableRecordError: If such an error is raised in the block.
     """
     try:
         yield
@@ -42,13 +43,13 @@ def reading(job: str) -> Iterator[None]:
 
 
 def set_aside_job(client: redis.Redis, job: str, reason: str) -> None:
-    """Keep a copy of a job's hashes below `masksmith:aside`, and remove the job from everything that lists it."""
+    """Copy a job's hashes to keys below `masksmith:aside`, delete the job, and remove it from all lists and sets."""
     _copy_hashes(client, job)
     _remove_from_owner(client, job)
     _remove_from_indexes(client, job)
     _remove_references(client, job)
-    parts = [job_key(job) + part for part in _OTHER_PARTS]
-    client.delete(job_key(job), parts_key(job), reports_key(job), events_key(job), *parts)
+    other_keys = [job_key(job) + suffix for suffix in _OTHER_SUFFIXES]
+    client.delete(job_key(job), parts_key(job), reports_key(job), events_key(job), *other_keys)
     client.publish(ENDED, job)
     unreadable.set_aside(client, "job", job, reason, f"copies: masksmith:aside:{job_key(job)}*")
 
@@ -64,7 +65,7 @@ def _copy_hashes(client: redis.Redis, job: str) -> None:
 
 
 def _remove_from_owner(client: redis.Redis, job: str) -> None:
-    """Remove a job from the lists and byte counts of its owner, which the record may not name any more."""
+    """Remove a job from the lists and byte counts of its owner; the record may no longer contain the owner."""
     counted_bytes = {name: _bytes_of(client, job, f"{name}_bytes") for name in ("result", "record")}
     for jobs in client.scan_iter(match="masksmith:owner:*:jobs", count=1000):
         owner = jobs.removesuffix(":jobs")
@@ -92,14 +93,14 @@ def _remove_references(client: redis.Redis, job: str) -> None:
 
 
 def _bytes_of(client: redis.Redis, job: str, field: str) -> int:
-    """Bytes that a job is counted as; 0 if its record no longer says so."""
+    """Bytes that are counted for a job; 0 if its record no longer contains their number."""
     with suppress(redis.ResponseError, UnicodeDecodeError, ValueError):
         return max(0, int(client.hget(job_key(job), field) or 0))
     return 0
 
 
 def _remove(client: redis.Redis, key: str, member: str) -> bool:
-    """Remove a member from a set, sorted or not, if the key holds one."""
+    """Remove a member from a set or a sorted set; returns whether it was a member."""
     for remove in (client.srem, client.zrem):
         with suppress(redis.ResponseError):
             return bool(remove(key, member))

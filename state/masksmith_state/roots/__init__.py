@@ -1,1 +1,1 @@
-"""Roots: directories and prefixes of buckets that jobs may read from and write to; nothing in a root is ever swept."""
+"""Roots: directories and prefixes of buckets that jobs may read and write; retention deletes nothing in a root."""

@@ -1,4 +1,4 @@
-"""A root that is a directory. No link leads outside, not even one that is made while a file is being opened."""
+"""A root that is a directory. Links are not followed out of it, not even a link that is made while a file is opened."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class DirectoryRoot(Root):
             return _state(file)
 
     def read(self, path: str, start: int, stop: int, version: str) -> bytes:
-        """See `Root.read`; the version is compared before and after."""
+        """See `Root.read`; the version is checked before and after the bytes are read."""
         try:
             with self._opened(path) as file:
                 self._check(path, file, version)
@@ -47,6 +47,7 @@ class DirectoryRoot(Root):
     def list(self, path: str) -> dict[str, int]:
         """See `Root.list`; files that cannot be read, such as links that lead nowhere, are left out."""
         with self._errors(path):
+            # Raises RootUnavailableError if the root itself does not exist.
             self._resolved("")
             try:
                 base = self._resolved(path)
@@ -75,7 +76,7 @@ class DirectoryRoot(Root):
             part = f".{name}.{uuid.uuid4().hex}{PART_SUFFIX}"
             self._write_part(folder, part, [data])
             try:
-                # Unlike a rename, a link does not replace what is there.
+                # Unlike a rename, a hard link does not replace an existing file.
                 os.link(part, name, src_dir_fd=folder, dst_dir_fd=folder)
             except FileExistsError:
                 return False
@@ -89,6 +90,7 @@ class DirectoryRoot(Root):
             os.unlink(name, dir_fd=folder)
 
     def _sizes(self, path: str, base: Path) -> dict[str, int]:
+        """Sizes of the files below a directory, by path relative to it."""
         sizes: dict[str, int] = {}
         for folder, folders, names in os.walk(base):
             folders.sort()
@@ -140,7 +142,10 @@ class DirectoryRoot(Root):
 
     @contextmanager
     def _folder_of(self, path: str, *, make: bool = True) -> Iterator[tuple[int, str]]:
-        """Open the directory of a path without following links, or `make` it; yields it, and the name of the file."""
+        """Open the directory of a path without following links; yields its descriptor, and the name of the file.
+
+        If `make`, directories that do not exist are made.
+        """
         base = self._resolved("")
         *folders, name = path.split("/")
         folder = _walk(os.open(base, _FOLDER), folders, make=make)
@@ -150,7 +155,7 @@ class DirectoryRoot(Root):
             os.close(folder)
 
     def _write_part(self, folder: int, part: str, pieces: Iterable[bytes | memoryview]) -> None:
-        """Write a new file, with the group and world permissions of its directory."""
+        """Write a new file, which group and others may read and write as they may its directory."""
         with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600, dir_fd=folder), "wb") as file:
             os.fchmod(file.fileno(), 0o600 | os.fstat(folder).st_mode & 0o066)
             for piece in pieces:
@@ -164,6 +169,7 @@ class DirectoryRoot(Root):
 
     @contextmanager
     def _errors(self, path: str) -> Iterator[None]:
+        """Convert errors of the operating system to domain errors, except FileNotFoundError."""
         try:
             yield
         except (FileNotFoundError, RootUnavailableError):
@@ -175,7 +181,10 @@ class DirectoryRoot(Root):
 
 
 def _walk(folder: int, names: Iterable[str], *, make: bool) -> int:
-    """Open a subdirectory step by step, without following links; closes `folder`."""
+    """Open a subdirectory of `folder` name by name, without following links; closes `folder`.
+
+    A directory that is made gets the group and world permissions of its parent directory.
+    """
     for name in names:
         try:
             is_new = make and _make(name, folder)
@@ -189,6 +198,7 @@ def _walk(folder: int, names: Iterable[str], *, make: bool) -> int:
 
 
 def _make(name: str, folder: int) -> bool:
+    """Make a directory; returns False if it exists already."""
     try:
         os.mkdir(name, 0o700, dir_fd=folder)
     except FileExistsError:
@@ -202,6 +212,7 @@ def _state(file: int) -> FileState:
 
 
 def _pread(file: int, start: int, stop: int) -> bytes:
+    """Read the bytes from `start` to `stop` (exclusive), or to the end of the file."""
     pieces: list[bytes] = []
     while start < stop and (piece := os.pread(file, min(stop - start, 2**30), start)):
         pieces.append(piece)

@@ -1,9 +1,8 @@
-"""All roots of a process, and the one that a location is in."""
+"""All roots of a process; finds the root that contains a location."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property
 from pathlib import Path
 
 from masksmith_state.errors import InstallationError, NoRootError
@@ -20,50 +19,44 @@ class Roots:
     """The roots of `MASKSMITH_ROOTS`.
 
     Args:
-        settings: Their settings.
+        settings: A setting for each root.
     """
 
     def __init__(self, settings: Sequence[RootSetting] = ()) -> None:
         self.settings = tuple(settings)
-
-    @cached_property
-    def _opened(self) -> dict[str, Root]:
-        return {}
+        self._opened: dict[str, Root] = {}
 
     def find(self, location: str) -> tuple[RootSetting, Root, str]:
-        """Find the root that a location is in, the innermost of several.
+        """Find the root that a location is in; of nested roots, the innermost.
 
         Returns:
-            Its setting, the root, and the location relative to it, which is empty for the root itself.
+            The setting of the root, the root, and the location relative to the root; empty for the root itself.
 
         Raises:
             InvalidLocationError: If the location is malformed.
             NoRootError: If it is in no root.
         """
         location = normalise(location)
-        setting = max(
-            (each for each in self.settings if is_inside(location, each.url)),
-            key=lambda each: len(each.url),
-            default=None,
-        )
-        if setting is None:
+        containing = [setting for setting in self.settings if is_inside(location, setting.url)]
+        if not containing:
             raise NoRootError(location)
+        setting = max(containing, key=lambda setting: len(setting.url))
         root = self._opened.setdefault(setting.url, _open(setting.url))
         return setting, root, location[len(setting.url) + 1 :]
 
     def check_apart(self, store_url: str) -> None:
-        """Refuse a root that contains the blob store or is inside it, since blobs are swept.
+        """Refuse a root that contains the blob store or is inside it, because retention deletes files of the store.
 
         Raises:
-            InstallationError: Naming it.
+            InstallationError: If there is such a root; the message names it.
         """
         store = store_url.rstrip("/") if "://" in store_url else str(Path(store_url).resolve())
         for setting in self.settings:
             url = setting.url if is_in_bucket(setting.url) else str(Path(setting.url).resolve())
             if is_inside(store, url) or is_inside(url, store):
                 raise InstallationError(
-                    f"the root {setting.url} (MASKSMITH_ROOTS) and the blob store {store} (MASKSMITH_STORE_URL) "
-                    "contain each other, and what the store contains is swept; keep them apart"
+                    f"one of the root {setting.url} (MASKSMITH_ROOTS) and the blob store {store} (MASKSMITH_STORE_URL) "
+                    "contains the other, and files of the store are deleted when they expire; keep them apart"
                 )
 
 

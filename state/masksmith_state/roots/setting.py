@@ -21,12 +21,14 @@ def _check_url(url: str) -> str:
 
 
 class RootSetting(BaseModel):
-    """A root, and who has rights to it; admins have all rights, as have requests without a key where none is required.
+    """A root, and the keys that may read and write it.
+
+    Keys of the role `admin` may read and write every root, and so may requests without a key if no key is required.
 
     Attributes:
-        url: An absolute directory, or `s3://bucket/prefix`; credentials come from the environment.
-        read: Ids or names of the keys that may read it; `*` stands for every key.
-        write: Those that may write to it, likewise.
+        url: An absolute directory, or `s3://bucket/prefix`, whose credentials come from the environment.
+        read: Ids or names of the keys that may read the root; `*` stands for every key.
+        write: Ids or names of the keys that may write to the root; `*` stands for every key.
     """
 
     model_config = ConfigDict(extra="forbid")

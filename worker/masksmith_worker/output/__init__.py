@@ -1,1 +1,1 @@
-"""Writes the output of a job: files of weights with zeros, then masks, record and copies of other files."""
+"""Writes the output of a job: files of weights with zeros, then masks, copies of other files, and the record."""

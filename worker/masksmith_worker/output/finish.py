@@ -1,4 +1,4 @@
-"""Finishes an output whose files of weights are complete: writes masks, other files and record, deletes the marker."""
+"""Finishes an output whose files of weights are complete: writes masks, other files and record; deletes the marker."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ MAX_NOTE_BYTES = 2**12
 
 
 def finish(work: OutputWork) -> None:
-    """Finish an output; if it is done twice, or by two workers at the same time, the files are the same.
+    """Finish an output; if this is done twice, or by two workers at the same time, the files are the same.
 
-    Record and index are written after everything that a reader of them needs; the marker is deleted last.
+    The index and the record are written after the files that they name; the marker is deleted last.
     """
     output = work.output
     work.results.refresh()
@@ -45,36 +45,39 @@ def finish(work: OutputWork) -> None:
 
 
 def _masks(work: OutputWork, reports: list[list[ShardReport]], hasher: Any) -> Iterator[bytes]:
+    """Generate the masks file, and update its hasher; `reports` has for each tensor the reports of its shards."""
     options = work.plan.options
     infos = {
         tensor.name: MaskInfo(
             shape=tensor.shape,
-            pattern=parts[0].pattern or tensor.pattern or options.pattern,
+            pattern=tensor_reports[0].pattern or tensor.pattern or options.pattern,
             ragged=options.ragged,
             axis=options.axis,
             axes=tensor.axes,
             out_parts=tensor.out_parts,
-            digests=_mask_digests(work, indices, parts),
+            digests=_mask_digests(work, indices, tensor_reports),
         )
-        for tensor, indices, parts in zip(work.plan.tensors, work.shards_by_tensor, reports, strict=True)
+        for tensor, indices, tensor_reports in zip(work.plan.tensors, work.shards_by_tensor, reports, strict=True)
     }
     header = file_header(infos)
     hasher.update(header)
     yield header
-    for index in (index for indices in work.shards_by_tensor for index in indices):
-        work.check()
-        data = work.results.mask(index)
-        hasher.update(data)
-        yield data
+    for indices in work.shards_by_tensor:
+        for index in indices:
+            work.check()
+            data = work.results.mask(index)
+            hasher.update(data)
+            yield data
 
 
-def _mask_digests(work: OutputWork, indices: list[int], parts: list[ShardReport]) -> list[PartDigest]:
-    """Rows and digest of each part of a tensor's mask."""
+def _mask_digests(work: OutputWork, indices: list[int], reports: list[ShardReport]) -> list[PartDigest]:
+    """Rows and digest of each part of a tensor's mask; each shard has solved one part."""
     shards = [work.shards[index] for index in indices]
-    return [(shard.last - shard.first, str(part.mask_digest)) for shard, part in zip(shards, parts, strict=True)]
+    return [(shard.last - shard.first, str(report.mask_digest)) for shard, report in zip(shards, reports, strict=True)]
 
 
 def _record(work: OutputWork, reports: list[list[ShardReport]], masks_digest: str) -> dict[str, Any]:
+    """The document `masksmith.json`."""
     output, options = work.output, work.plan.options
     tensors = _tensors(work, reports)
     previous = {} if options.previous is None else {"previous": options.previous}
@@ -99,11 +102,13 @@ def _record(work: OutputWork, reports: list[list[ShardReport]], masks_digest: st
 
 
 def _note(work: OutputWork, name: str) -> FileNote:
+    """Read the note on a file of weights."""
     _, root, path = work.inputs.roots.find(work.output.note_location(name))
     return FileNote.model_validate_json(root.get(path, MAX_NOTE_BYTES))
 
 
 def _tensors(work: OutputWork, reports: list[list[ShardReport]]) -> list[dict[str, Any]]:
+    """The record's documents of all tensors in the output's files, each once."""
     documents: dict[str, dict[str, Any]] = {}
     for file in work.output.files:
         for entry in work.header(file).tensors.values():
@@ -122,23 +127,24 @@ _DENSE: dict[str, Any] = {
 }  # fmt: skip
 
 
-def _masked(work: OutputWork, tensor: PlannedTensor, parts: list[ShardReport]) -> dict[str, Any]:
+def _masked(work: OutputWork, tensor: PlannedTensor, reports: list[ShardReport]) -> dict[str, Any]:
+    """Members of the record's document of a masked tensor, from the reports of its shards."""
     options = work.plan.options
     layout = tensor.layout or Layout(default_axes(tensor.shape))
-    members = certificate(parts)
-    update, changed = members.pop("update"), change(parts, math.prod(tensor.shape))
+    members = certificate(reports)
+    update, change_report = members.pop("update"), change(reports, math.prod(tensor.shape))
     return {
         "axes": str(layout),
         "out_parts": tensor.out_parts,
         "matrices": layout.count(tensor.shape),
         "rule": tensor.rule,
         "masked": True,
-        "pattern": parts[0].pattern or tensor.pattern or options.pattern,
+        "pattern": reports[0].pattern or tensor.pattern or options.pattern,
         "axis": options.axis,
         "ragged": options.ragged,
         "reason": None,
         **members,
-        "kept": sum(part.kept for part in parts),
+        "kept": sum(report.kept for report in reports),
         **({} if update is None else {"update": update_record(options.update, update)}),
-        **({} if changed is None else {"change": changed.model_dump()}),
+        **({} if change_report is None else {"change": change_report.model_dump()}),
     }

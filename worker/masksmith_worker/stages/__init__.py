@@ -1,1 +1,1 @@
-"""The stages of a shard: allocate (under a budget), load, score, solve, update, measure, store."""
+"""The stages of a shard: allocate (if there is a budget), load, score, solve, update, measure, store."""

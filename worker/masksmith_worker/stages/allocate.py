@@ -1,8 +1,8 @@
 """Allocate stage: divides a budget between the tensors of a job, before the first shard is solved.
 
-Each shard that starts measures the shards that are not measured yet, beginning with itself, and stores the
-measurements. So workers share the passes over the model without waiting for each other, and the measurements of a
-killed worker are made by another one.
+Before a shard is solved, all shards that are not measured yet are measured, beginning with this one, and the
+measurements are stored. So workers share the passes over the model without waiting for each other, and if a worker is
+killed, another worker makes the measurements that are missing.
 """
 
 from __future__ import annotations
@@ -26,13 +26,16 @@ from .load import UploadMissingError
 from .score import Scoring
 from .work import ShardWork
 
+_MEASUREMENTS_VERSION = 1
+"""Increased whenever stored measurements or allocations of an earlier version must not be used."""
+
 
 class BudgetError(Exception):
-    """A budget cannot be met."""
+    """A budget cannot be met, or not be divided because scores or uploads are invalid."""
 
 
 class Allocation(BaseModel):
-    """A divided budget: the pattern of each tensor, and an upper bound on what another division could add."""
+    """A divided budget: the pattern of each tensor by name, and the relative optimality gap of the division."""
 
     patterns: dict[str, str]
     gap: float
@@ -44,7 +47,7 @@ class BudgetAllocator:
     Args:
         work: A shard of the job.
         plan: The job's plan.
-        read_shards: Reads all shards of the job, by index.
+        read_shards: Reads all shards of the job's tensors, by index.
     """
 
     def __init__(self, work: ShardWork, plan: MasksPlan, read_shards: Callable[[], Mapping[int, Shard]]) -> None:
@@ -73,6 +76,7 @@ class BudgetAllocator:
     def _allocate(self, index: int) -> Allocation:
         specification, shards = self._specification, self._read_shards()
         assert specification.budget is not None
+        # The result of the previous pass over the model: None before the first pass, a Decision after the last.
         state: Any = None
         shapes = {tensor.name: tuple(tensor.shape) for tensor in self._tensors}
         double = any(_is_double(tensor) for tensor in self._tensors)
@@ -81,15 +85,17 @@ class BudgetAllocator:
             for number in _rotated(index, shards):
                 self._measure(allocator, shards[number], state)
             state = allocator.decide(self._merged(allocator, shards, state), state)
-        return Allocation(patterns={name: str(rule) for name, rule in state.patterns.items()}, gap=state.gap)
+        return Allocation(patterns={name: str(pattern) for name, pattern in state.patterns.items()}, gap=state.gap)
 
     def _merged(self, allocator: Allocator, shards: Mapping[int, Shard], state: Any) -> dict[str, Any]:
-        parts: dict[int, list[Any]] = {}
+        """The measurements of each tensor, merged from those of its shards."""
+        by_tensor: dict[int, list[Any]] = {}
         for index in sorted(shards):
-            parts.setdefault(shards[index].tensor, []).append(self._measure(allocator, shards[index], state))
-        return {tensor.name: allocator.merge(parts[number]) for number, tensor in enumerate(self._tensors)}
+            by_tensor.setdefault(shards[index].tensor, []).append(self._measure(allocator, shards[index], state))
+        return {tensor.name: allocator.merge(by_tensor[number]) for number, tensor in enumerate(self._tensors)}
 
     def _measure(self, allocator: Allocator, shard: Shard, state: Any) -> Any:
+        """Load the measurement of a shard, or compute and store it."""
         self._check()
         tensor = self._tensors[shard.tensor]
         name = statistic_name(self._key("measure", [tensor.inputs, shard.first, shard.last, repr(state)]))
@@ -103,12 +109,13 @@ class BudgetAllocator:
             self._store.put_sealed(name, measurement.astype("<f8").tobytes())
             return measurement
 
-    def _key(self, what: str, inputs: list[Any]) -> str:
+    def _key(self, step: str, inputs: list[Any]) -> str:
+        """Key of a measurement or allocation in the store."""
         options = self._specification.options.model_dump(
             include={"pattern", "axis", "ragged", "scores", "budget", "floors"}
         )
-        version = by_name("auto").version
-        return digest_document({"budget": what, "inputs": inputs, "options": options, "version": [1, version]})
+        version = [_MEASUREMENTS_VERSION, by_name("auto").version]
+        return digest_document({"budget": step, "inputs": inputs, "options": options, "version": version})
 
 
 def _rotated(first: int, shards: Mapping[int, Shard]) -> list[int]:
@@ -118,5 +125,7 @@ def _rotated(first: int, shards: Mapping[int, Shard]) -> list[int]:
 
 
 def _is_double(tensor: PlannedTensor) -> bool:
-    scores = tensor.statistic
-    return (scores if scores is not None and scores.name == "scores" else tensor).dtype == "F64"
+    """Whether the tensor's scores are float64: those of the request, or else the tensor itself."""
+    if tensor.statistic is not None and tensor.statistic.name == "scores":
+        return tensor.statistic.dtype == "F64"
+    return tensor.dtype == "F64"

@@ -22,7 +22,7 @@ class UploadMissingError(Exception):
 
 
 class DamagedUploadError(Exception):
-    """An upload is not in the store as it was received."""
+    """The bytes of an upload in the store are not the bytes that were received."""
 
     def __init__(self, digest: str) -> None:
         super().__init__(digest)
@@ -31,11 +31,11 @@ class DamagedUploadError(Exception):
 
 @dataclass(frozen=True)
 class Inputs:
-    """What the tensors of jobs are read from.
+    """Reads the tensors of jobs.
 
     Attributes:
-        store: Uploads.
-        roots: Roots, which contain the files of tensors by reference.
+        store: The blob store, with uploads.
+        roots: Roots, with the files of tensors by reference.
     """
 
     store: BlobStore

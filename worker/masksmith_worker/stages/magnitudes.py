@@ -1,4 +1,4 @@
-"""Magnitudes of a shard's stored rows, computed as they are solved."""
+"""Magnitudes of a shard's stored rows, computed while the shard is solved."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from masksmith_wire.dtypes import NUMPY_DTYPES, score_dtype, write_magnitudes
 
 
 class MagnitudeRows:
-    """The magnitudes `|w|` of a matrix in memory; a `RowSource` of `masksmith.solve`, which one thread solves.
+    """The magnitudes `|w|` of a matrix in memory; a `RowSource` of `masksmith.solve`, for use by one thread.
 
-    A band of rows is solved while the processor's cache still holds it. Each call overwrites the previous rows.
+    The solver asks for a few rows at a time and solves them while they are in the processor's cache. Each call of
+    `rows` overwrites the rows that the previous call returned.
 
     Args:
-        data: Its little-endian bytes, row by row.
+        data: Little-endian bytes of the matrix, row by row.
         dtype: BF16, F16, F32 or F64.
         shape: `(rows, cols)`.
     """

@@ -60,8 +60,8 @@ def compare_shard(work: ShardWork, report: ShardReport) -> ShardReport:
     """Count the entries that differ from the tensor's previous mask.
 
     Raises:
-        PreviousMissingError: If that mask no longer exists.
-        ChangedSourceError: If it is in a root, and has changed since the job began.
+        PreviousMissingError: If the previous mask no longer exists, or is damaged.
+        ChangedSourceError: If the previous mask is in a root, and its file has changed since the job began.
     """
     tensor, shard = work.tensor, work.shard
     if tensor.previous is None or report.result is None:
@@ -70,7 +70,7 @@ def compare_shard(work: ShardWork, report: ShardReport) -> ShardReport:
     packed = np.frombuffer(work.store.get(result_name(report.result), report.mask_digest), np.uint8)
     current = packed.reshape(shape[0], -1)
     try:
-        previous = np.concatenate([*_rows(work.inputs, tensor.previous, shard, shape)])
+        previous = np.concatenate([*_packed_rows(work.inputs, tensor.previous, shard, shape)])
     except (FileNotFoundError, DamagedBlobError):
         raise PreviousMissingError from None
     differences = current & ~previous, previous & ~current
@@ -78,10 +78,10 @@ def compare_shard(work: ShardWork, report: ShardReport) -> ShardReport:
     return report.model_copy(update={"added": added, "dropped": dropped})
 
 
-def _rows(
+def _packed_rows(
     inputs: Inputs, parts: list[MaskPart], shard: Shard, shape: tuple[int, ...]
 ) -> Iterator[npt.NDArray[np.uint8]]:
-    """Read the shard's rows of a stored mask, as packed bits."""
+    """Read the shard's rows of a stored mask, as packed bits; `shape` is the shape of the shard."""
     for part in parts:
         first, last = max(part.first, shard.first), min(part.last, shard.last)
         if first >= last:
@@ -95,6 +95,7 @@ def _rows(
 
 
 def _read(inputs: Inputs, part: MaskPart, start: int, stop: int) -> bytes:
+    """Read the bytes from `start` to `stop` (exclusive) of the file that contains a part of a mask."""
     if part.source is not None:
         return inputs.source(part.source, start, stop)
     return inputs.store.get_range(part.blob, start, stop)

@@ -1,4 +1,4 @@
-"""Reservations of memory among the processes of a machine: two that start large work together do not both take it."""
+"""Reservations of memory among the processes of a machine, so that no two processes count on the same free memory."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ FOLDER_MODE = 0o700
 class Reservations:
     """Reservations of the processes that share a folder.
 
-    A process keeps its reservation as a file, which it locks: the lock of a dead process is gone. A reservation counts
-    with the part that its process has not allocated yet.
+    A reservation is a file that its process has locked; a file without a lock is of a dead process, and is deleted. Of
+    each reservation, only the bytes that its process has not allocated yet are counted.
 
     Attributes:
-        folder: A folder of this user alone.
+        folder: A folder to which only this user has access.
     """
 
     folder: Path
@@ -44,38 +44,40 @@ class Reservations:
 
     @contextmanager
     def held(self, needed: int, available: Callable[[], int], wait: Callable[[], None]) -> Iterator[int | None]:
-        """Reserve bytes until the end of the block.
+        """Reserve memory until the end of the block.
 
         Args:
-            needed: The bytes.
+            needed: Number of bytes.
             available: Returns the bytes that are free now.
-            wait: Called while others have reserved what is needed; raises an error to give up.
+            wait: Called while other processes have reserved too much; raises an error to give up.
 
         Yields:
-            None; or the available bytes, if they do not suffice although nobody else has reserved any.
+            None if the bytes are reserved; the available bytes if they are too few although no other process has a
+            reservation.
         """
         while True:
-            with self._turn():
+            with self._locked_folder():
                 reserved = self._reserved_by_others()
                 free = available() - (reserved or 0)
-                own = self._reserve(needed) if needed <= free else None
-            if own is not None or reserved is None:
+                reservation = self._reserve(needed) if needed <= free else None
+            if reservation is not None or reserved is None:
                 break
             wait()
         try:
-            yield None if own is not None else free
+            yield None if reservation is not None else free
         finally:
-            if own is not None:
+            if reservation is not None:
                 self._own_path().unlink(missing_ok=True)
-                own.close()
+                reservation.close()
 
     @contextmanager
-    def _turn(self) -> Iterator[None]:
+    def _locked_folder(self) -> Iterator[None]:
         with (self.folder / "lock").open("a") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
 
     def _reserve(self, needed: int) -> IO[str]:
+        """Write and lock this process's reservation: the bytes, and the bytes that the process has in memory now."""
         file = self._own_path().open("w")
         fcntl.flock(file, fcntl.LOCK_EX)
         file.write(f"{needed} {resident_bytes(os.getpid())}")
@@ -86,18 +88,24 @@ class Reservations:
         return self.folder / f"{os.getpid()}.reservation"
 
     def _reserved_by_others(self) -> int | None:
-        """Sum what others have reserved and not allocated yet; None if there are no others."""
-        parts = [part for path in self.folder.glob("*.reservation") if (part := self._unallocated(path)) is not None]
-        return sum(parts) if parts else None
+        """Sum the bytes that others have reserved and not allocated yet; None if there are no other reservations."""
+        amounts = [self._unallocated(path) for path in self.folder.glob("*.reservation")]
+        counted = [amount for amount in amounts if amount is not None]
+        return sum(counted) if counted else None
 
     def _unallocated(self, path: Path) -> int | None:
-        """Return what a reservation's process has not allocated yet; None if that process has ended."""
+        """Return the bytes of a reservation that its process has not allocated yet.
+
+        If the process has ended, the reservation is deleted, and None is returned.
+        """
         with suppress(FileNotFoundError, ProcessLookupError, ValueError), path.open() as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
             except BlockingIOError:
-                needed, before = (int(number) for number in file.read().split())
-                return max(0, needed - max(0, resident_bytes(int(path.stem)) - before))
+                # The process is alive: it holds the lock.
+                needed, resident_before = (int(number) for number in file.read().split())
+                allocated = max(0, resident_bytes(int(path.stem)) - resident_before)
+                return max(0, needed - allocated)
             path.unlink(missing_ok=True)
         return None
 

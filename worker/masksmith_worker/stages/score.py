@@ -1,4 +1,4 @@
-"""Score stage: computes a shard's scores, and caches in the store what all shards of a tensor need."""
+"""Score stage: computes a shard's scores, and caches in the store the statistics that all shards of a tensor need."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from .memory import reserved_memory
 from .work import ShardWork
 
 SLICE_ENTRIES = 2**21
-"""Entries read at a time for sums over all rows; a constant, so that the sums do not depend on the shards."""
+"""Entries read at a time for sums over all rows; a constant, so that rounding does not depend on the shards."""
 
 
 class CalibrationError(Exception):
@@ -42,7 +42,7 @@ class CalibrationError(Exception):
 
 
 def score_shard(work: ShardWork) -> Array | MagnitudeRows:
-    """Compute the scores of a shard's rows; magnitudes of one matrix are computed as it is solved.
+    """Compute the scores of a shard's rows; magnitudes of a single matrix are computed only while it is solved.
 
     Raises:
         CalibrationError: If weights or statistics have values from which no score can be computed.
@@ -74,7 +74,7 @@ class Scoring:
     """Computes the scores of a tensor, some rows at a time.
 
     Args:
-        inputs: What weights and statistics are read from.
+        inputs: Reads weights and statistics.
         tensor: The tensor.
         method: Score method.
         check: Called regularly; raises an error to stop the work.
@@ -95,6 +95,7 @@ class Scoring:
             return self._whole_blocks(first, last, self._method.block[0])
         if self._method.name == "pfp" or self._options.get("group") == "in":
             shape = self._tensor.shape
+            # One score per input channel: `[1, in]` for a matrix, `[1, in, 1, 1]` for a 2-d convolution.
             columns = self._cached(self._channels).astype(np.float32).reshape(1, -1, *(1 for _ in shape[2:]))
             return np.broadcast_to(columns, (last - first, *shape[1:])).copy()
         if self._method.name == "ria":
@@ -103,9 +104,9 @@ class Scoring:
         return self._score(first, last)
 
     def matrices(self, layout: Layout, first: int, last: int) -> Array:
-        """Return the scores of some rows that are whole matrices, each scored on its own; raises as `rows` does.
+        """Return the scores of rows that consist of whole matrices, each scored separately; raises as `rows` does.
 
-        Statistics that are not of the tensor's own shape are stacked as its matrices are.
+        A statistic has the shape of the tensor, or is stacked in the same way as the tensor's matrices.
         """
         weight, statistic = self._inputs.rows(self._tensor, first, last), self._tensor.statistic
         if statistic is None:
@@ -123,9 +124,9 @@ class Scoring:
         )
         return result
 
-    def _score(self, first: int, last: int, **more: Any) -> Array:
+    def _score(self, first: int, last: int, **extra_options: Any) -> Array:
         tensor, method = self._tensor, self._method
-        statistic, kind, options = None, None, self._options | more
+        statistic, kind, options = None, None, self._options | extra_options
         if tensor.statistic is not None:
             kind = tensor.statistic.name
             if kind == "gram":
@@ -139,10 +140,12 @@ class Scoring:
         return result
 
     def _span(self, kind: str, first: int, last: int) -> tuple[int, int]:
+        """First and last (exclusive) row of the statistic that the scores of some rows need."""
         assert self._tensor.statistic is not None
         return (first, last) if kind in PER_ENTRY else (0, self._tensor.statistic.shape[0])
 
     def _whole_blocks(self, first: int, last: int, height: int) -> Array:
+        """Scores of some rows, computed for all rows of the blocks of `height` rows that contain them."""
         top, bottom = first // height * height, min(-(-last // height) * height, self._tensor.shape[0])
         return self._score(top, bottom)[first - top : last - top]
 
@@ -160,7 +163,10 @@ class Scoring:
         return total
 
     def _channels(self) -> Array:
-        """Reduction over all rows for each input channel: the largest sensitivity, or the sum of the Taylor terms."""
+        """For each input channel, the largest sensitivity of all rows, or the sum of the Taylor terms of all rows.
+
+        For these methods, `_score` returns a reduction over its rows in each row, so the first row is enough.
+        """
         merge = np.maximum if self._method.name == "pfp" else np.add
         total = np.zeros(self._tensor.shape[1])
         for first, last in self._slices():

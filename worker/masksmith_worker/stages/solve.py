@@ -30,7 +30,7 @@ def solve_shard(work: ShardWork, scores: Array | MagnitudeRows, device: str) -> 
         SolverError: If the solver does not support the pattern.
     """
     pattern = work.specification.pattern
-    # One thread: shards run in parallel, and a pool process cannot have child processes.
+    # One thread, because shards run in parallel, each in a pool process, which cannot have child processes.
     return ms.solve(
         scores,
         pattern,
@@ -45,23 +45,25 @@ def solve_shard(work: ShardWork, scores: Array | MagnitudeRows, device: str) -> 
 def solver_on(name: str, pattern: ms.Pattern, device: str) -> ms.Solver:
     """Make the solver of this name for a device such as `cpu` or `cuda:0`.
 
-    `auto` selects a solver first. Only patterns that constrain rows and columns of a tile are solved on a GPU.
+    For `auto` on a GPU, the solver that it selects for the pattern is made. Only patterns that constrain rows and
+    columns of a tile are solved on a GPU.
     """
     solver = by_name(name)
     if device == "cpu" or not isinstance(pattern, TilePattern) or pattern.tile.separable:
         return solver
-    chosen = solver.select(pattern).solver if isinstance(solver, ms.Auto) else solver
-    if isinstance(chosen, ms.Exact) and (reason := _unusable_reason(device)):
+    if isinstance(solver, ms.Auto):
+        solver = solver.select(pattern).solver
+    if isinstance(solver, ms.Exact) and (reason := _unusable_reason(device)):
         log.warning("%s cannot be used: %s; solving on the CPU", device, reason)
-        return chosen
-    if isinstance(chosen, ms.Exact | ms.Greedy | ms.Sinkhorn):
-        return cast("ms.Solver", replace(cast("Any", chosen), device=device))
-    return chosen
+        return solver
+    if isinstance(solver, ms.Exact | ms.Greedy | ms.Sinkhorn):
+        return cast("ms.Solver", replace(cast("Any", solver), device=device))
+    return solver
 
 
 @cache
 def _unusable_reason(device: str) -> str | None:
-    """Return why this device cannot be used; each device is tried once."""
+    """Return why CUDA devices cannot be used, or None; computed once for each `device`."""
     from masksmith.cuda import reason_unusable
 
     return reason_unusable()

@@ -19,14 +19,15 @@ class ShardWork:
     """A shard, and the data needed to solve it.
 
     Attributes:
-        job: Id of its job.
-        tensor: Its tensor.
-        shard: Its rows.
-        specification: The job's specification with the tensor's own pattern; under a budget, once that is known.
-        store: Uploads and results.
-        roots: Files of tensors by reference.
+        job: Id of the job.
+        tensor: The tensor that contains the shard.
+        shard: Rows of the tensor.
+        specification: The job's specification with the tensor's own pattern; with a budget, the pattern is that of the
+            job until the budget is divided.
+        store: The blob store, with uploads and results.
         check: Called regularly; raises an error to stop the work.
-        deadline: Monotonic time at which the job's time limit ends, which all of its shards share.
+        deadline: Monotonic time at which the time limit of the job, which its shards share, ends; None without a limit.
+        roots: Roots, with the files of tensors by reference.
     """
 
     job: str
@@ -40,7 +41,7 @@ class ShardWork:
 
     @property
     def inputs(self) -> Inputs:
-        """What its tensors are read from."""
+        """Reads the tensor, its statistics and its previous mask."""
         return Inputs(self.store, self.roots)
 
     @property

@@ -1,7 +1,8 @@
--- Serialize all keys of the installation; as one script, so that they are consistent.
+-- Serialize all Redis keys of the installation. One script does it, so that the values are of the same moment.
 --
 -- ARGV: none.
--- Returns for each key: the key, its time to live in ms (negative: none), its serialized value.
+-- Returns a list with three members for each key: the key, its time to live in ms (negative: it does not expire), and
+-- its serialized value.
 
 local reply = {}
 for _, key in ipairs(redis.call('KEYS', 'masksmith:*')) do

@@ -2,15 +2,16 @@
 
 local function timestamp() local t = redis.call('TIME'); return string.format('%d.%06d', t[1], t[2]) end
 
-local record_bytes = 1024  -- of the broker, for an owner's reference to an upload
+local record_bytes = 1024  -- Bytes of the broker's memory that are counted for an owner's reference to an upload.
 
--- Returns whether a backup is running; if so, adds the blob to the list of those to delete after it.
+-- Returns whether a backup is running. If so, the blob is added to the set of blobs that are deleted after the backup.
 local function defer_deletion(blob)
   if redis.call('EXISTS', 'masksmith:backup') == 0 then return false end
   redis.call('SADD', 'masksmith:deferred', blob)
   return true
 end
 
+-- Remove an owner's reference to an upload, and subtract its bytes from what is counted for the owner.
 local function unlink(owner, digest)
   local upload = 'masksmith:upload:' .. digest
   if redis.call('SREM', upload .. ':owners', owner) == 1 then

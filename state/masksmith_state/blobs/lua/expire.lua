@@ -1,4 +1,5 @@
 -- Remove an owner's reference to an upload that was not used since a given time, unless a live job reads the upload.
+-- If a live job reads it, the upload counts as used now.
 --
 -- ARGV: owner, digest, time.
 -- Returns 1 if the reference was removed, else 0.

@@ -1,7 +1,7 @@
 -- Remove an owner's reference to an upload at the owner's request, unless one of the owner's live jobs reads it.
 --
 -- ARGV: owner, digest.
--- Returns 1 if the reference was removed, 0 if a job reads the upload, -1 if the owner has no reference.
+-- Returns 1 if the reference was removed, 0 if a live job of the owner reads the upload, -1 if there is no reference.
 
 local owner, digest = ARGV[1], ARGV[2]
 local upload = 'masksmith:upload:' .. digest

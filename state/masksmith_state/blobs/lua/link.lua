@@ -1,7 +1,7 @@
 -- Add an owner's reference to an upload that it has sent.
 --
--- ARGV: owner, digest, size, maximum of the bytes of the owner's uploads and results, maximum of the bytes of its
--- records in the broker (-1: no limit). `record_bytes` is in `_prelude.lua`.
+-- ARGV: owner, digest, size in bytes, limit of the bytes of the owner's uploads and results, limit of the bytes of the
+-- owner's records in the broker (each -1 for no limit). `record_bytes` is defined in `_prelude.lua`.
 -- Returns `new`, `known` if the reference existed, `full` if a limit would be exceeded, or `tombstone` if the upload
 -- is being deleted.
 

@@ -1,7 +1,7 @@
--- Set the tombstone of a result, unless it is referenced.
+-- Set the tombstone of a result, unless it is referenced. During a backup, the deletion is deferred instead.
 --
 -- ARGV: key of the result, token.
--- Returns 1 if the tombstone is set, 0 if there is a reference, or a backup is running.
+-- Returns 1 if the tombstone was set, 0 if there is a reference, or a backup is running.
 
 redis.call('ZREM', 'masksmith:unreferenced_results', ARGV[1])
 if redis.call('EXISTS', 'masksmith:result:' .. ARGV[1]) == 1 then return 0 end

@@ -1,7 +1,8 @@
--- Set the tombstone of an upload, unless it is referenced; from then on no reference can be added.
+-- Set the tombstone of an upload, unless it is referenced; from then on no reference can be added. During a backup, the
+-- deletion is deferred instead.
 --
 -- ARGV: digest, token.
--- Returns 1 if the tombstone is set, 0 if there is a reference, or a backup is running.
+-- Returns 1 if the tombstone was set, 0 if there is a reference, or a backup is running.
 
 local upload = 'masksmith:upload:' .. ARGV[1]
 if redis.call('EXISTS', upload .. ':owners') == 1 or redis.call('EXISTS', upload .. ':jobs') == 1 then return 0 end

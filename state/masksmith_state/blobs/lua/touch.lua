@@ -1,7 +1,7 @@
--- Record the use of an upload, from which its expiry is counted.
+-- Record that an owner uses an upload now. The owner's reference expires some time after the last use.
 --
--- ARGV: owner, digest, 1 to accept an upload of another owner.
--- Returns the size, or -1 if there is no such upload.
+-- ARGV: owner, digest, 1 to accept an upload that only other owners have sent; nothing is recorded for it.
+-- Returns the size in bytes, or -1 if there is no such upload.
 
 local upload = 'masksmith:upload:' .. ARGV[2]
 local is_own = redis.call('SISMEMBER', upload .. ':owners', ARGV[1]) == 1

@@ -1,7 +1,9 @@
--- Acquire the device in exclusive mode, for a benchmark.
+-- Acquire the device in exclusive mode, for a benchmark. While masks jobs hold the device, the benchmark waits, and no
+-- further masks job can acquire it.
 --
 -- ARGV: token, lease in ms.
--- Returns 2 if the benchmark now holds the device alone, 1 if masks jobs still hold it, 0 if another benchmark does.
+-- Returns 2 if the benchmark now holds the device, 1 if masks jobs still hold it, 0 if another benchmark holds it or
+-- waits for it.
 
 local holder = redis.call('GET', exclusive)
 if holder and holder ~= ARGV[1] then return 0 end

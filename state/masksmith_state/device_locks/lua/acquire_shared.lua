@@ -1,7 +1,7 @@
 -- Acquire the device in shared mode, for a masks job.
 --
--- ARGV: token, lease in ms, ms that `waiting` is set.
--- Returns 1 if the masks job now holds the device, 0 if a benchmark holds it.
+-- ARGV: token, lease in ms, ms for which `waiting` is set.
+-- Returns 1 if the masks job now holds the device, 0 if a benchmark holds it or waits for it.
 
 if redis.call('EXISTS', exclusive) == 1 then
   redis.call('SET', waiting, '1', 'PX', ARGV[3])

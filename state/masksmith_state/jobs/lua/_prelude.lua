@@ -1,15 +1,30 @@
 -- Functions shared by the scripts of the job lifecycle. Redis runs each script atomically.
 --
--- Keys of job J, all below `masksmith:job:J`: the hash itself (document and state), `:shards` (index -> shard),
--- `:pending` (set of indices that are not done), `:attempts`, `:reports` (index -> report), `:lease:I` (fencing token,
--- expires), `:events` (stream); `_scheduling.lua` adds `:queued` and `:taken`. `masksmith:jobs` orders all jobs by creation and
--- `masksmith:ids` by id, `masksmith:live` holds the live ones; `masksmith:owner:K:jobs`, `:ids` and `:live` are the same
--- for key K, which is empty if no keys are used. `masksmith:finished` orders terminal jobs by their end, and
--- `masksmith:lease-ms` is the longest lease. `masksmith:counts` holds the counters of `telemetry.counters`: jobs by kind
--- and state, and the increments of completed shards. `blobs/references.py` lists the keys of uploads and results. The
--- id of every job that ends is published to the channel `masksmith:ended`. `masksmith:output:D` is the lock of an output
--- while a job that writes it is being created, D a digest of its location. All times are the Redis server's. If its
--- clock is set back, times that are in the future are reset to now.
+-- Redis keys of job J:
+--
+-- masksmith:job:J            hash: the job's plan, state and other fields
+-- masksmith:job:J:shards     hash: index -> shard or case
+-- masksmith:job:J:pending    set of the indices of shards that are not finished
+-- masksmith:job:J:attempts   hash: index -> number of attempts
+-- masksmith:job:J:reports    hash: index -> report
+-- masksmith:job:J:lease:I    fencing token of the lease of shard I; expires
+-- masksmith:job:J:events     stream
+-- masksmith:job:J:results    set of the keys of the results that the job refers to (see `blobs/references.py`)
+-- `_scheduling.lua` describes `:queued` and `:taken`.
+--
+-- Other Redis keys:
+--
+-- masksmith:jobs, :ids       all jobs, by creation and by id
+-- masksmith:live             set of the live jobs
+-- masksmith:owner:K:jobs, :ids, :live   the same for the jobs of API key K, which is empty if no key is required
+-- masksmith:finished         jobs that have ended, by their end
+-- masksmith:ended            channel to which the id of every job that ends is published
+-- masksmith:lease-ms         the longest lease that was ever given, in ms
+-- masksmith:counts           counters of `telemetry.counters`: jobs by kind and state, increments by finished shards
+-- masksmith:output:D         lock of an output while a job that writes it is being created; D: digest of its location
+--
+-- All times are of the Redis server's clock. If it is set back, stored times are in the future: claims of sweeps and
+-- leases are then shortened, and durations that would be negative count as 0.
 
 local function now() local t = redis.call('TIME'); return tonumber(t[1]) + tonumber(t[2]) / 1000000 end
 local function timestamp() return string.format('%.6f', now()) end
@@ -23,8 +38,8 @@ local function is_live(job)
   return state == 'queued' or state == 'running'
 end
 
-local function owner_key(job, what)
-  return 'masksmith:owner:' .. (redis.call('HGET', job, 'owner') or '') .. ':' .. what
+local function owner_key(job, suffix)
+  return 'masksmith:owner:' .. (redis.call('HGET', job, 'owner') or '') .. ':' .. suffix
 end
 
 local function add_count(name, by) redis.call('HINCRBYFLOAT', 'masksmith:counts', name, by) end
@@ -40,6 +55,7 @@ local function set_state(job, state)
   count_job(job, 1)
 end
 
+-- Remove a job's references to uploads, whose expiry is counted from now on.
 local function release_uploads(job, id)
   local owner, digests = unpack(redis.call('HMGET', job, 'owner', 'uploads'))
   for _, digest in ipairs(cjson.decode(digests or '[]')) do

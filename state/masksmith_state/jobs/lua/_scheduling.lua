@@ -1,24 +1,26 @@
 -- Weighted fair queueing: the next shard is taken from the API key (`owner`) that was served least for its weight.
 --
--- There are two pools of queued shards: `:long`, of those that take long and cannot be cut, and ``, of all others.
--- The virtual time of an owner is the seconds of work that its shards took, divided by its weight; that of a job is the
--- seconds that its own shards took. Redis keys, where F is `masksmith:fair:Q` for queue Q, and `*` stands for a pool:
+-- There are two pools of queued shards: `:long` for shards that take long and cannot be cut, and `` for all others.
+-- The virtual time of an owner is the seconds that its shards took, divided by its weight. The virtual time of a job is
+-- the seconds that its shards took. Redis keys, where F is `masksmith:fair:Q` for queue Q, and `*` stands for a pool:
 --
--- F:owners*        owners with queued shards, by virtual time
+-- F:owners*        owners with queued shards in the pool, by virtual time
 -- F:idle           owners without queued shards whose virtual time is ahead of the clock, by virtual time
--- F:jobs:K:P*      jobs of owner K and priority P with queued shards, by virtual time
--- F:waiting:K      jobs of owner K with queued shards, by the time since which no shard of them was taken
--- F:aged           hash: the owners whose last shard was taken early, because its job had waited too long
--- F:clocks         virtual times of the shard that was taken last: field `owners`, and `K:P` for the jobs of an owner
+-- F:jobs:K:P*      jobs of owner K and priority P with queued shards in the pool, by virtual time
+-- F:waiting:K      jobs of owner K with queued shards, by the time since which they wait: when a shard of the job was
+--                  last taken, or else when the job was listed
+-- F:aged           hash: owners whose last shard was taken out of turn, because its job had waited too long
+-- F:clocks         hash: the largest virtual time at which a shard was taken, in field `owners` of all owners, and in
+--                  field `K:P` of the jobs of owner K and priority P
 --
--- Below the key of a job: `:queued*` (indices of queued shards), and `:taken` (index of a shard that a worker has
--- taken -> seconds charged in advance, and time of taking).
+-- Below the key of a job: `:queued*` (sorted set of the indices of queued shards in the pool), and `:taken` (hash:
+-- index of a shard that a worker has taken -> seconds charged in advance, and time of taking).
 
 local POOLS = {':long', ''}
 local PRIORITIES = {'interactive', 'normal', 'batch'}
 local MAX_MESSAGES = 16 -- in a queue; see `messages_wanted`
 
--- Text of a number from which the same number is read.
+-- Text of a number, with enough digits to read the same number from it.
 local function exact_text(number) return string.format('%.17g', number) end
 
 local function score(key, member) return tonumber(redis.call('ZSCORE', key, member) or nil) end
@@ -54,8 +56,8 @@ local function queue_shard(job, shard)
   redis.call('ZADD', job .. ':queued' .. pool, shard, shard)
 end
 
--- List a job in the pools in which it has queued shards. An owner or job that was idle begins at the clock, so that it
--- gets no advantage from the time in which it had nothing to do.
+-- List a job in the pools in which it has queued shards. An owner or job that had no queued shards begins at the clock,
+-- so that it gets no advantage from the time in which it had none.
 local function list_job(job, id)
   local fair, owner, priority = scheduling_of(job)
   local last_virtual_time = tonumber(redis.call('HGET', job, 'virtual_time') or 0)
@@ -73,7 +75,7 @@ local function list_job(job, id)
   end
 end
 
--- Remove an owner from the pools in which none of its jobs is listed.
+-- Remove an owner from the pools in which none of its jobs is listed. An owner that is then in no pool becomes idle.
 local function unlist_owner(fair, owner)
   local time = owner_time(fair, owner)
   for _, pool in ipairs(POOLS) do
@@ -102,7 +104,7 @@ local function unlist_job(fair, owner, priority, id, is_gone)
   unlist_owner(fair, owner)
 end
 
--- Add seconds to a member's virtual time; nil if the sorted set has no such member.
+-- Add seconds to a member's virtual time, and return the sum; false if the sorted set has no such member.
 local function add_time(key, member, seconds)
   return redis.call('ZADD', key, 'XX', 'INCR', exact_text(seconds), member)
 end
@@ -150,7 +152,7 @@ local function start_shard(job, id, shard)
   return pool
 end
 
--- Charge the difference between the seconds that a taken shard took and those that were charged in advance.
+-- Charge the difference between the seconds since a shard was taken and the seconds that were charged in advance.
 local function settle_shard(job, id, shard)
   local charged, at = string.match(redis.call('HGET', job .. ':taken', shard) or '', '^(%S+) (%S+)$')
   if not charged then return end
@@ -161,7 +163,7 @@ local function settle_shard(job, id, shard)
   charge(job, id, seconds - tonumber(charged))
 end
 
--- Number of queued shards, or a number above `limit`.
+-- Number of queued shards, or a number above `limit` (-1: no limit).
 local function queue_depth(queue, limit)
   local fair, count = 'masksmith:fair:' .. queue, 0
   for _, pool in ipairs(POOLS) do
@@ -178,8 +180,8 @@ local function queue_depth(queue, limit)
   return count
 end
 
--- Number of messages to add to a queue. It needs one for each queued shard, but at most `MAX_MESSAGES`, because a worker
--- that takes a shard sends the next message.
+-- Number of messages to add to a queue. A queue needs a message for each queued shard, but at most `MAX_MESSAGES`,
+-- because a worker that takes a shard sends the next message.
 local function messages_wanted(queue)
   local waiting = redis.call('LLEN', queue)
   if waiting >= MAX_MESSAGES then return 0 end

@@ -1,4 +1,4 @@
--- The end of a job, and of its shards.
+-- End a job, and finish its shards.
 
 local function end_job(job, id, state)
   set_state(job, state)

@@ -1,5 +1,6 @@
 -- Take a shard: count the attempt, then set its lease, or fail it if no attempt is left.
 
+-- Finish a shard that has no attempt left, with a report of its failure.
 local function finish_exhausted(job, id, shard, exhausted_report)
   redis.call('HDEL', job .. ':taken', shard)
   redis.call('HSET', job .. ':reports', shard, exhausted_report)
@@ -17,7 +18,7 @@ local function start_job(job)
 end
 
 -- Take the lease of a shard. Returns {token, attempt, seconds since the job started, id, shard, pool}, or {'', reason}.
--- `exhausted_report` is stored if more than `max_attempts` would be made.
+-- If `max_attempts` attempts were made before, the shard fails with `exhausted_report`.
 local function take_shard(id, shard, lease_ms, max_attempts, exhausted_report)
   local job = 'masksmith:job:' .. id
   if not is_live(job) then return {'', 'closed'} end

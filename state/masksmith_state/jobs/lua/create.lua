@@ -1,9 +1,9 @@
 -- Create a job with all its shards pending.
 --
--- ARGV: id, fields as JSON, shards as JSON list of strings, idempotency key or '', fingerprint, owner; limits of live
--- jobs of all owners, live jobs of the owner, stored bytes of the owner, and bytes of the owner's records, each -1 for
--- no limit; uploads as JSON list of digests, who must have sent them (`owner`, `anybody`, or '' for no check), bytes of
--- the results, bytes of the job's records, indices of the long shards as JSON list.
+-- ARGV: id, fields as JSON, shards as JSON list of strings, idempotency key or '', fingerprint of the request, owner;
+-- limits of live jobs of all owners, live jobs of the owner, stored bytes of the owner, and bytes of the owner's
+-- records, each -1 for no limit; uploads as JSON list of digests, who must have sent them (`owner`, `anybody`, or ''
+-- for no check), bytes of the results, bytes of the job's records, indices of the long shards as JSON list.
 -- Returns the id of the job: the new one, or an earlier one with the same idempotency key. If none was created, the
 -- reason: `conflict` of idempotency keys; `full`, `quota`, `bytes` or `records` for the limits; or `missing:` with a
 -- digest. A call that is repeated because its reply was lost changes nothing.
@@ -19,13 +19,14 @@ if idempotency_key ~= '' then
   end
 end
 if redis.call('EXISTS', job) == 1 then return id end
+-- Whether a set has at least `limit` members (-1: no limit).
 local function is_reached(set, limit) return tonumber(limit) >= 0 and redis.call('SCARD', set) >= tonumber(limit) end
 if is_reached('masksmith:live', max_live) then return 'full' end
 if is_reached(owner_keys .. ':live', max_live_of_owner) then return 'quota' end
 local stored_bytes = tonumber(redis.call('GET', owner_keys .. ':bytes') or 0)
 if tonumber(max_bytes) >= 0 and stored_bytes + tonumber(result_bytes) > tonumber(max_bytes) then return 'bytes' end
-local stored_records = tonumber(redis.call('GET', owner_keys .. ':record_bytes') or 0)
-if tonumber(max_record_bytes) >= 0 and stored_records + tonumber(record_bytes) > tonumber(max_record_bytes) then
+local owner_record_bytes = tonumber(redis.call('GET', owner_keys .. ':record_bytes') or 0)
+if tonumber(max_record_bytes) >= 0 and owner_record_bytes + tonumber(record_bytes) > tonumber(max_record_bytes) then
   return 'records'
 end
 local digests = cjson.decode(uploads)

@@ -1,4 +1,4 @@
--- Delete a job's record. Results that no other job refers to are added to `masksmith:unreferenced_results`, so that
+-- Delete a job's record. Results to which no other job refers are added to `masksmith:unreferenced_results`, so that
 -- retention deletes them.
 --
 -- ARGV: id.

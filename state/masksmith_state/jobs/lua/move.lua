@@ -1,13 +1,13 @@
 -- Move a live job to another queue.
 --
--- ARGV: id, its queue, the other queue.
--- Returns 1 if the job was in that queue, else 0.
+-- ARGV: id, present queue, new queue.
+-- Returns 1 if the job was moved, 0 if it is not live or not in `present queue`.
 
-local id, queue, other = unpack(ARGV)
+local id, present_queue, new_queue = unpack(ARGV)
 local job = 'masksmith:job:' .. id
-if not is_live(job) or (redis.call('HGET', job, 'queue') or 'masksmith.cpu') ~= queue then return 0 end
+if not is_live(job) or (redis.call('HGET', job, 'queue') or 'masksmith.cpu') ~= present_queue then return 0 end
 local fair, owner, priority = scheduling_of(job)
 unlist_job(fair, owner, priority, id, true)
-redis.call('HSET', job, 'queue', other)
+redis.call('HSET', job, 'queue', new_queue)
 list_job(job, id)
 return 1

@@ -1,13 +1,13 @@
--- Estimate how many jobs, and how many seconds of work, are taken before the first shard of a queued job. That a job
--- which has waited too long is taken early (`aged_job` of take_next.lua) is ignored. Changes nothing.
+-- Estimate how many jobs, and how many seconds of work, are taken before the first shard of a queued job. The estimate
+-- ignores that a job which has waited too long is taken out of turn (`aged_job` of take_next.lua). Changes nothing.
 --
 -- ARGV: id, limit of the number of jobs that are examined.
 -- Returns {jobs ahead, seconds until the start}; the seconds are '' if no worker is alive or too many jobs are queued.
--- {} if the job has no queued shard.
+-- Returns {} if the job has no queued shard.
 
 local id, limit = ARGV[1], tonumber(ARGV[2])
 local job = 'masksmith:job:' .. id
-local fair, own_key, own_priority = scheduling_of(job)
+local fair, job_owner, job_priority = scheduling_of(job)
 local queue = redis.call('HGET', job, 'queue') or 'masksmith.cpu'
 local examined, jobs_ahead, is_complete = 0, 0, true
 
@@ -29,24 +29,26 @@ local function in_order(key_of_pool)
   return members, times
 end
 
--- Seconds of all queued shards of a job, and of its next one; all shards of a pool are assumed to be like its first.
+-- Seconds of all queued shards of a job, and of the first one; all shards of a pool are assumed to take as long as the
+-- first shard of the pool.
 local function queued_seconds(other)
-  local key, total, first = 'masksmith:job:' .. other, 0, nil
+  local other_job, total, first = 'masksmith:job:' .. other, 0, nil
   for _, pool in ipairs(POOLS) do
-    local shard = redis.call('ZRANGE', key .. ':queued' .. pool, 0, 0)[1]
+    local shard = redis.call('ZRANGE', other_job .. ':queued' .. pool, 0, 0)[1]
     if shard then
-      local seconds = expected_seconds(key, shard)
-      total, first = total + seconds * redis.call('ZCARD', key .. ':queued' .. pool), first or seconds
+      local seconds = expected_seconds(other_job, shard)
+      total, first = total + seconds * redis.call('ZCARD', other_job .. ':queued' .. pool), first or seconds
     end
   end
   return total, first or 0
 end
 
--- Seconds of a key's work that are taken before job `id` is the key's next one; at most `budget`, up to a whole shard.
-local function seconds_ahead(key, budget)
+-- Seconds of an owner's work that are taken before job `id` is the owner's next job. The sum ends at `budget`, which it
+-- exceeds by less than one shard.
+local function seconds_ahead(owner, budget)
   local sum = 0
   for _, priority in ipairs(PRIORITIES) do
-    local members, times = in_order(function(pool) return jobs_key(fair, key, priority, pool) end)
+    local members, times = in_order(function(pool) return jobs_key(fair, owner, priority, pool) end)
     for _, other in ipairs(members) do
       if other == id then return sum end
       if sum >= budget then return sum end
@@ -54,7 +56,7 @@ local function seconds_ahead(key, budget)
       if examined > limit then is_complete = false; return sum end
       local seconds, of_shard = queued_seconds(other)
       jobs_ahead = jobs_ahead + 1
-      if key == own_key and priority == own_priority then
+      if owner == job_owner and priority == job_priority then
         -- Jobs of one priority are served in turn, so that they are served equally.
         seconds = math.min(seconds, math.max(of_shard, times[id] - times[other]))
       end
@@ -64,40 +66,40 @@ local function seconds_ahead(key, budget)
   return sum
 end
 
-local function weight_of(key) return tonumber(redis.call('HGET', 'masksmith:key:' .. key, 'weight') or 1) end
+local function weight_of(owner) return tonumber(redis.call('HGET', 'masksmith:key:' .. owner, 'weight') or 1) end
 
--- Seconds of other keys' work that are taken before this job's key has the virtual time `start`.
-local function other_keys_seconds(start)
+-- Seconds of other owners' work that are taken before this job's owner has the virtual time `start`.
+local function other_owners_seconds(start)
   local sum = 0
-  local keys, times = in_order(function(pool) return fair .. ':owners' .. pool end)
-  for _, key in ipairs(keys) do
-    local is_ahead = times[key] < start or (times[key] == start and key < own_key)
-    if key ~= own_key and is_ahead then
-      sum = sum + seconds_ahead(key, math.max(0.001, (start - times[key]) * weight_of(key)))
+  local owners, times = in_order(function(pool) return fair .. ':owners' .. pool end)
+  for _, owner in ipairs(owners) do
+    local is_ahead = times[owner] < start or (times[owner] == start and owner < job_owner)
+    if owner ~= job_owner and is_ahead then
+      sum = sum + seconds_ahead(owner, math.max(0.001, (start - times[owner]) * weight_of(owner)))
     end
   end
   return sum
 end
 
--- Number of slots of the living workers that read the job's queue.
+-- Number of slots of the living workers that consume the job's queue.
 local function slot_count()
   local slots = 0
   for _, name in ipairs(redis.call('SMEMBERS', 'masksmith:workers')) do
     local is_read, worker = pcall(cjson.decode, redis.call('GET', 'masksmith:workers:' .. name) or '{}')
-    for _, each in ipairs(is_read and worker.queues or {}) do
-      if each == queue then slots = slots + worker.slots end
+    for _, worker_queue in ipairs(is_read and worker.queues or {}) do
+      if worker_queue == queue then slots = slots + worker.slots end
     end
   end
   return slots
 end
 
--- Number of taken shards of the queue, the sum of their remaining seconds, and the least remaining seconds of one.
+-- Number of taken shards of the queue, the sum of their remaining seconds, and the smallest of these seconds.
 local function taken_shards()
   local count, sum, shortest = 0, 0, nil
   for _, other in ipairs(redis.call('SMEMBERS', 'masksmith:live')) do
-    local key = 'masksmith:job:' .. other
-    if exists(key .. ':taken') and scheduling_of(key) == fair then
-      for _, text in ipairs(redis.call('HVALS', key .. ':taken')) do
+    local other_job = 'masksmith:job:' .. other
+    if exists(other_job .. ':taken') and scheduling_of(other_job) == fair then
+      for _, text in ipairs(redis.call('HVALS', other_job .. ':taken')) do
         local seconds, at = string.match(text, '^(%S+) (%S+)$')
         local remaining = math.max(0, tonumber(seconds) - (now() - tonumber(at)))
         count, sum, shortest = count + 1, sum + remaining, math.min(shortest or remaining, remaining)
@@ -107,10 +109,10 @@ local function taken_shards()
   return count, sum, shortest or 0
 end
 
-local own_time = owner_time(fair, own_key)
-if not own_time or not job_time(fair, own_key, own_priority, id) then return {} end
-local work = seconds_ahead(own_key, math.huge)
-work = work + other_keys_seconds(own_time + work / weight_of(own_key))
+local virtual_time = owner_time(fair, job_owner)
+if not virtual_time or not job_time(fair, job_owner, job_priority, id) then return {} end
+local work = seconds_ahead(job_owner, math.huge)
+work = work + other_owners_seconds(virtual_time + work / weight_of(job_owner))
 local slots = slot_count()
 if slots == 0 or not is_complete or redis.call('SCARD', 'masksmith:live') > 2 * limit then
   return {tostring(jobs_ahead), ''}

@@ -1,6 +1,6 @@
 -- Release a lease; the sweeper queues the shard again.
 --
--- ARGV: id, shard, token, 1 to subtract the attempt, because the shard did not fail.
+-- ARGV: id, shard, token, 1 to subtract the attempt from the number of attempts, because the shard did not fail.
 -- Returns 1 if the token held the lease, else 0.
 
 local id, shard, token, forget_attempt = unpack(ARGV)

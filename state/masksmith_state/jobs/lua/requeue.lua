@@ -1,4 +1,4 @@
--- Queue the taken shards of a job again whose lease has lapsed: their worker died, or released them.
+-- Queue again the taken shards of a job whose lease no longer exists, because their worker died or released them.
 --
 -- ARGV: id.
 -- Returns the shards' numbers.
