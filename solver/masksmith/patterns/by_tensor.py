@@ -121,7 +121,7 @@ class UnmatchedSelectorError(PatternError):
 
     def __init__(self, selector: str) -> None:
         super().__init__(
-            f"pattern {selector[:512]!r}=...: no name of a tensor equals it, matches it as a glob, or has it as a part"
+            f"pattern {selector[:512]!r}=...: no tensor has this name, matches this glob, or has this part in its name"
         )
         self.selector = selector
 
