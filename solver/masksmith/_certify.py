@@ -14,6 +14,9 @@ from .kernels.certificate.tiles_simd import WIDTH, compile_first_pass, slot_widt
 from .kernels.jit import COMPILED
 
 NO_FORCED = np.zeros((0, 0), np.int8)
+"""What kernels take for `forced` if every entry is free."""
+ROUNDED_UP = 1 + 2.0**-40
+"""A float64 sum of the scores of a tile (at most 4096), times this, is not below the exact sum."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +25,7 @@ class PanelCertificate:
 
     Attributes:
         objective: `[down, across]`, score kept.
-        violation: `[down, across]`; objective + violation is an upper bound on any mask of the tile.
+        violation: `[down, across]`; no allowed mask of the tile keeps more than objective + violation.
         legal: `[down, across]`, whether the budgets hold.
     """
 
@@ -32,9 +35,10 @@ class PanelCertificate:
 
 
 def certify_panel(panel: Panel, answer: PanelAnswer) -> PanelCertificate:
-    """Check a mask against its budgets and bound the optimum by its duals (Lagrangian duality).
+    """Check a solver's mask against the budgets, and bound the optimum by the solver's duals (Lagrangian duality).
 
-    For duals that are not finite, the bound is the sum of the tile's scores.
+    Where the violation is not finite (a dual is NaN or infinite, or the sum overflows), the bound is the sum of the
+    tile's scores.
     """
     shape = (panel.down, panel.across)
     certificate = PanelCertificate(np.empty(shape), np.empty(shape), np.empty(shape, np.bool_))
@@ -59,23 +63,25 @@ def _certify_rows(panel: Panel, answer: PanelAnswer, certificate: PanelCertifica
 def _certify_tiles(panel: Panel, answer: PanelAnswer, certificate: PanelCertificate) -> None:
     tile, scores, mask = panel.tile, panel.scores, np.ascontiguousarray(answer.mask)
     u, v = np.ascontiguousarray(answer.row_duals), np.ascontiguousarray(answer.col_duals)
-    tiles, unproved_count = np.arange(panel.down * panel.across), panel.down * panel.across
+    # Indices of the tiles that the first pass does not prove; without compiled kernels, of all tiles.
+    unproved, unproved_count = np.arange(panel.down * panel.across), panel.down * panel.across
     certificate.violation[:], certificate.legal[:] = 0.0, True
     if COMPILED:
-        slot, floor = slot_width(tile.cols), 0.0 if tile.at_most else -np.inf
-        first_pass = compile_first_pass(slot, slot == tile.cols and tile.cols * panel.across >= WIDTH)
+        slot, least_dual = slot_width(tile.cols), 0.0 if tile.at_most else -np.inf
+        fills_all_lanes = slot == tile.cols and tile.cols * panel.across >= WIDTH
+        first_pass = compile_first_pass(slot, fills_all_lanes)
         unproved_count = first_pass(
-            scores, mask, u, v, tile.row_keep, tile.col_keep, floor, certificate.objective, tiles
+            scores, mask, u, v, tile.row_keep, tile.col_keep, least_dual, certificate.objective, unproved
         )
     if unproved_count:
         certify(
             scores, mask, NO_FORCED if panel.forced is None else panel.forced, u, v, tile.row_keep, tile.col_keep,
-            tile.at_most, tiles[:unproved_count], certificate.objective, certificate.violation, certificate.legal,
+            tile.at_most, unproved[:unproved_count], certificate.objective, certificate.violation, certificate.legal,
         )  # fmt: skip
 
 
 def _bound_by_total(panel: Panel, certificate: PanelCertificate) -> None:
     tiles = panel.scores.reshape(panel.down, panel.tile.rows, panel.across, panel.tile.cols)
-    total = tiles.sum(axis=(1, 3), dtype=np.float64) * (1 + 2.0**-40)
-    overflowed = ~np.isfinite(certificate.violation)
-    certificate.violation[overflowed] = (total - certificate.objective)[overflowed]
+    bound = tiles.sum(axis=(1, 3), dtype=np.float64) * ROUNDED_UP
+    unbounded = ~np.isfinite(certificate.violation)
+    certificate.violation[unbounded] = (bound - certificate.objective)[unbounded]

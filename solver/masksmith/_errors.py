@@ -4,7 +4,7 @@ MasksmithError
 ├── PatternError(ValueError)      the pattern is malformed or does not fit the shape
 ├── ScoresError(ValueError)       a score is NaN, infinite, negative, or the tensor is empty
 ├── InfeasibleError(ValueError)   forced entries leave a tile without any allowed mask
-├── SolverError(ValueError)       the solver does not support this pattern or option
+├── SolverError(ValueError)       the solver does not support the pattern, or an option is invalid or not supported
 ├── UpdateError(ValueError)       weight, mask and Gram matrix do not match, or determine no update
 ├── PruningError(ValueError)      a model cannot be pruned block by block, or not with these batches
 ├── MissingExtraError(ModuleNotFoundError)   a package is missing that one of the distribution's extras installs
@@ -23,6 +23,7 @@ class ScoresError(MasksmithError, ValueError):
     Attributes:
         reason: Description of the error, such as `NaN`.
         index: Index of the score in the tensor; None if the tensor as a whole is invalid.
+        name: Name of the tensor, or of the mask or weight that does not match it; None if it has no name.
     """
 
     def __init__(
@@ -41,7 +42,8 @@ class InfeasibleError(MasksmithError, ValueError):
 
     Attributes:
         reason: Why no mask is allowed.
-        tile: The tile's row and column in the grid of tiles.
+        tile: The tile's row and column in the grid of tiles, if it was a single tile.
+        name: Name of the tensor, if it has one.
     """
 
     def __init__(self, reason: str, tile: tuple[int, int] | None = None, name: str | None = None) -> None:
@@ -53,7 +55,7 @@ class InfeasibleError(MasksmithError, ValueError):
 
 
 class SolverError(MasksmithError, ValueError):
-    """The solver does not support this pattern or option; the message names one that does."""
+    """The solver does not support the pattern, or an option is invalid or not supported; the message has the reason."""
 
 
 class UpdateError(MasksmithError, ValueError):
@@ -61,7 +63,8 @@ class UpdateError(MasksmithError, ValueError):
 
     Attributes:
         reason: Description of the error.
-        row: Row of the weight that caused it, if it was a single row.
+        name: Name of the tensor, if it has one.
+        row: Row of the weight that caused the error; None if no single row did.
     """
 
     def __init__(self, reason: str, name: str | None = None, row: int | None = None) -> None:
@@ -77,7 +80,7 @@ class PruningError(MasksmithError, ValueError):
 
     Attributes:
         reason: Description of the error.
-        name: The block or weight that caused it, if it was one.
+        name: Name of the block or weight that caused the error; None if no single one did.
     """
 
     def __init__(self, reason: str, name: str | None = None) -> None:

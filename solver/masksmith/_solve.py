@@ -48,31 +48,32 @@ def solve(
 ) -> Solution:
     """Find the allowed mask that keeps the most score.
 
-    Maximises `sum(mask * scores)` over the masks of `pattern`. For every solver, the mask is verified, its objective
-    summed again in float64, and bounded by its duals.
+    Maximises `sum(mask * scores)` over the masks of `pattern`. Whatever the solver, its mask is verified, the objective
+    is summed again in float64, and the upper bound is computed from the solver's duals.
 
     Args:
         scores: Importance per weight, finite and non-negative, in the weight's shape: numpy array or torch tensor, or
             an object with `shape`, `dtype` and `rows(first, last)`, whose rows are read when they are solved.
         pattern: Pattern of allowed masks, such as `"transposable 8:16"`.
         solver: Solver, such as `ms.Exact()` or `"exact"`; by default the best one for the pattern.
-        warm_start: An earlier `Solution`, whose duals, if kept, are initial values, or a mask of the same shape (for
-            `hysteresis`).
+        warm_start: An earlier `Solution`, whose duals are initial values if it has them; or, for `hysteresis` alone, a
+            mask of the same shape.
         must_keep: Bool mask of entries that must be kept.
         must_drop: Bool mask of entries that must be dropped.
         hysteresis: Bonus, in score units, for entries kept in `warm_start`; the proof is for scores with the bonus.
-        time_limit_s: Seconds after which unsolved tiles get an arbitrary allowed mask.
+        time_limit_s: Seconds after which unsolved tiles get an arbitrary allowed mask. The limit does not apply to
+            tensors with forced entries, nor to a solve on a CUDA device.
         threads: Number of threads or processes; by default all cores.
         keep_duals: Whether the solution has duals, for warm starts or an independent check of the proof.
         on_progress: Called with (tiles done, total tiles) after each panel; an exception in it stops the solve.
         name: Name of the tensor in error messages.
         view: How a convolution `[out, in, kh, kw]` becomes a matrix: `channels-last`, with groups along its input
             channels as hardware requires, or `flat`, `[out, in * kh * kw]` in memory order.
-        weight: The weight, of the scores' shape: the solution then has it `pruned`, and the mask `packed`; on a CUDA
-            device both are written by the certificate kernel.
-        layout: How the tensor is made of matrices, if it is not one `[out, in]` or a convolution: such as `"in out"`
-            for a transposed one, or `"stack out in"` for stacked experts, each of which has its own tiles and budgets.
-            The pattern's dimensions are those of the matrices.
+        weight: The weight, of the scores' shape. With it, the solution has the `pruned` weight and the `packed` mask;
+            on a CUDA device the certificate kernel writes both.
+        layout: How the tensor is made of matrices, if it is neither a matrix `[out, in]` nor a convolution: such as
+            `"in out"` for a transposed matrix, or `"stack out in"` for stacked experts, each of which has its own tiles
+            and budgets. The pattern's dimensions are those of the matrices.
 
     Returns:
         The mask with its objective and an upper bound on any mask's objective.
@@ -116,7 +117,7 @@ def solve_many(
         solver: Solver; by default the best one for each pattern.
         warm_start: Earlier solutions or masks by name; may lack names.
         hysteresis: Bonus, in score units, for entries kept in the warm starts.
-        time_limit_s: Seconds, for all tensors together, after which unsolved tiles get an arbitrary allowed mask.
+        time_limit_s: Seconds for all tensors together, as in `solve`.
         threads: Number of threads or processes; by default all cores.
         keep_duals: Whether the solutions have duals.
         on_progress: Called with (tiles done, total tiles) after each panel; an exception in it stops the solve.
@@ -129,15 +130,16 @@ def solve_many(
     _check_hysteresis(hysteresis)
     starts, patterns = warm_start or {}, _patterns(scores, pattern)
     layouts = {name: Layout.of((layout or {}).get(name)) for name in scores}
-    first = _first_names(scores, patterns, starts, layouts)
-    call, shared = _Call.of(solver, time_limit_s, threads, on_progress), Options(view=view, keep_duals=keep_duals)
+    first_names = _first_names(scores, patterns, starts, layouts)
+    call = _Call.of(solver, time_limit_s, threads, on_progress)
+    shared_options = Options(view=view, keep_duals=keep_duals)
     tensors: dict[str, _Tensor] = {}
-    for name in dict.fromkeys(first.values()):
-        options = replace(shared, warm_start=starts.get(name), hysteresis=hysteresis)
+    for name in dict.fromkeys(first_names.values()):
+        options = replace(shared_options, warm_start=starts.get(name), hysteresis=hysteresis)
         tensors[name] = _Tensor.of(call, scores[name], patterns[name], options, layouts[name], name)
     solved = iter(call.solve([problem for tensor in tensors.values() for problem in tensor.problems]))
     solutions = {name: tensor.solution(solved) for name, tensor in tensors.items()}
-    return {name: solutions[first[name]] for name in scores}
+    return {name: solutions[first_names[name]] for name in scores}
 
 
 @dataclass(frozen=True)
@@ -159,12 +161,14 @@ class _Tensor:
             raise ScoresError(f"scores that are read by rows are one matrix [out, in], not {str(layout)!r}", name=name)
         matrices = Matrices(layout, pattern, tuple(int(length) for length in scores.shape))
         parts = matrices.split(scores)
-        split = {key: _split_option(matrices, key, getattr(options, key)) for key in SPLIT_OPTIONS}
+        values_by_option = {key: _split_option(matrices, key, getattr(options, key)) for key in SPLIT_OPTIONS}
         problems = []
         for number, part in enumerate(parts):
-            its_options: dict[str, Any] = {key: values and values[number] for key, values in split.items()}
+            matrix_options: dict[str, Any] = {
+                key: None if values is None else values[number] for key, values in values_by_option.items()
+            }
             label = f"{name or 'scores'} (matrix {number} as [out, in])"
-            problems.append(call.problem(part, pattern, replace(options, weight=None, **its_options), label))
+            problems.append(call.problem(part, pattern, replace(options, weight=None, **matrix_options), label))
         return cls(problems, matrices, name)
 
     def solution(self, solved: Iterator[Solution]) -> Solution:
@@ -174,6 +178,7 @@ class _Tensor:
 
 
 SPLIT_OPTIONS = ("must_keep", "must_drop", "warm_start")
+"""Options with one value for each matrix of a tensor."""
 
 
 def _split_option(matrices: Matrices, key: str, value: Any) -> list[Any] | None:
@@ -222,37 +227,40 @@ class _Call:
         return [next(tile_solutions) if problem.has_tiles else self._solve_whole(problem) for problem in problems]
 
     def _solve_tiles(self, problems: Sequence[Problem]) -> list[Solution]:
-        """Solve problems with scores on a CUDA device there, and the others on the CPU, one solver after the other."""
+        """Solve first the problems of CUDA devices, then the other problems on the CPU, one solver after the other."""
         solvers = [self._solver_of(problem) for problem in problems]
         done, total = 0, sum(problem.down * problem.across for problem in problems)
-        on_device: list[Solution | str | None] = []
-        for problem, solver in zip(problems, solvers, strict=True):
-            on_device.append(solve_on_device(problem, solver))
-            if isinstance(on_device[-1], Solution):
+        solutions: dict[int, Solution] = {}
+        fallback_reasons: dict[int, str | None] = {}
+        for k, (problem, solver) in enumerate(zip(problems, solvers, strict=True)):
+            solution_or_reason = solve_on_device(problem, solver)
+            if isinstance(solution_or_reason, Solution):
+                solutions[k] = solution_or_reason
                 done += problem.down * problem.across
                 self._report(done, total)
-        stores = {k: PanelStore(problems[k]) for k, item in enumerate(on_device) if not isinstance(item, Solution)}
+            else:
+                fallback_reasons[k] = solution_or_reason
+        stores = {k: PanelStore(problems[k]) for k in fallback_reasons}
         for solver in dict.fromkeys(solvers[k] for k in stores):
             work = [(store, span) for k, store in stores.items() if solvers[k] == solver for span in store.spans()]
             for store, span in run(work, solver, min(len(work), self.threads), self.deadline):
                 done += store.tile_count(span)
                 self._report(done, total)
-        return [
-            item
-            if isinstance(item, Solution)
-            else with_fallback_reason(stores[k].solution(solvers[k], self.threads), item)
-            for k, item in enumerate(on_device)
-        ]
+        for k, store in stores.items():
+            solutions[k] = with_fallback_reason(store.solution(solvers[k], self.threads), fallback_reasons[k])
+        return [solutions[k] for k in range(len(problems))]
 
     def _solve_whole(self, problem: Problem) -> Solution:
-        """Solve a tensor whose budget belongs to the whole tensor; progress counts from 0 for each."""
+        """Solve a tensor whose budget belongs to the whole tensor; the progress of each such tensor starts at 0."""
         pattern, nested = problem.pattern, None
         nested_pattern = _nested_pattern(pattern)
         if nested_pattern is not None:
             inner = Problem(problem.scores, nested_pattern, Options(view=problem.options.view), problem.name)
             (nested,) = replace(self, solver=Auto(), on_progress=None).solve([inner])
-        plan = whole_tensor_solver(pattern, self.solver)
-        return plan(problem, pattern, WholeTensorOptions(self.deadline, self.threads, nested, self.on_progress))
+        solve_whole_tensor = whole_tensor_solver(pattern, self.solver)
+        return solve_whole_tensor(
+            problem, pattern, WholeTensorOptions(self.deadline, self.threads, nested, self.on_progress)
+        )
 
     def _report(self, done: int, total: int) -> None:
         if self.on_progress is not None:

@@ -45,9 +45,9 @@ def is_row_source(tensor: object) -> bool:
 
 
 def equality_key(tensor: Any) -> object:
-    """Return type, dtype, shape and a few entries: equal for equal tensors, and cheap to compare first.
+    """Return a key that equal tensors share: type, dtype, shape and a few entries, which are cheap to compare.
 
-    A `RowSource` is equal to itself alone.
+    The key of a `RowSource` is its identity.
     """
     if is_row_source(tensor):
         return id(tensor)
@@ -66,7 +66,7 @@ def are_equal(one: Any, other: Any) -> bool:
 
 
 class MatrixReader:
-    """Reads a weight, its scores or a mask as the rows of a matrix; scores as float32 or float64.
+    """Reads a weight, its scores or a mask as the rows of a matrix of float32 or float64.
 
     Convolutions `[out, in, *kernel]` are read channel last, `[out, prod(kernel) * in]`, unless `view` is `flat`;
     `axis="out"` transposes that.
@@ -79,6 +79,9 @@ class MatrixReader:
         view: How a convolution becomes a matrix.
 
     Attributes:
+        name: Name of the tensor in error messages, or None.
+        is_torch: Whether it is a torch tensor.
+        is_double: Whether its dtype is float64.
         tensor_shape: Shape of the tensor.
         shape: Shape that patterns apply to: the tensor's, or `[out, in * prod(kernel)]` with the flat view.
 
@@ -110,17 +113,17 @@ class MatrixReader:
             self._tensor = self._flatten(self._tensor).T
 
     def rows(self, first: int, last: int) -> Matrix:
-        """Read rows `first` to `last` as a C-contiguous matrix; a view if possible."""
+        """Read rows `first` to `last` (exclusive) as a C-contiguous matrix; a view if possible."""
         if self._has_rows:
             return self._read_rows(first, last)
-        part = self._tensor[first:last]
+        rows = self._tensor[first:last]
         if self._axis == "in":
-            part = self._flatten(part)
+            rows = self._flatten(rows)
         if self.is_torch:
-            part = part.to(dtype=_torch_float(part)).cpu().numpy()
-        elif part.dtype not in NUMPY_FLOATS:
-            part = part.astype(np.float32)
-        return np.ascontiguousarray(part)
+            rows = rows.to(dtype=_torch_float(rows)).cpu().numpy()
+        elif rows.dtype not in NUMPY_FLOATS:
+            rows = rows.astype(np.float32)
+        return np.ascontiguousarray(rows)
 
     def matrix(self) -> Any:
         """Return the whole matrix that `rows` reads, with the tensor's dtype and on its device; a view if possible."""
@@ -143,7 +146,7 @@ class MatrixReader:
             return ScoresError("NaN", self._index(position), self.name)
         if value == math.inf:
             return ScoresError("infinity", self._index(position), self.name)
-        hint = "scores are not negative; of a weight use its magnitude, ms.magnitude(weight)"
+        hint = "scores must not be negative; as scores of a weight use its magnitude, ms.magnitude(weight)"
         return ScoresError(f"negative score {value:g}", self._index(position), self.name, hint)
 
     def _index(self, position: int) -> tuple[int, ...]:
@@ -157,12 +160,13 @@ class MatrixReader:
         *kernel, channel = np.unravel_index(int(col), (*self.shape[2:], self.shape[1]))
         return int(row), int(channel), *(int(k) for k in kernel)
 
-    def _flatten(self, part: Any) -> Any:
-        if part.ndim == 2:
-            return part
-        order = (0, *range(2, part.ndim), 1)
-        moved = part.permute(order) if self.is_torch else part.transpose(order)
-        return moved.reshape(part.shape[0], math.prod(part.shape[1:]))
+    def _flatten(self, tensor: Any) -> Any:
+        """Return the matrix `[out, prod(kernel) * in]` of a convolution, and a matrix as it is."""
+        if tensor.ndim == 2:
+            return tensor
+        order = (0, *range(2, tensor.ndim), 1)
+        channel_last = tensor.permute(order) if self.is_torch else tensor.transpose(order)
+        return channel_last.reshape(tensor.shape[0], math.prod(tensor.shape[1:]))
 
 
 class MaskWriter:
@@ -173,9 +177,12 @@ class MaskWriter:
         self._axis = axis
 
     def output(self, first: int, height: int, width: int) -> Bools | None:
-        """Return the memory of these matrix rows, for writing in place; None if the mask is stored in another order."""
-        part = self.mask[first : first + height]
-        return part if self._axis == "in" and part.shape == (height, width) else None
+        """Return the memory of these matrix rows, for writing in place.
+
+        None if the mask is stored in another order, or has another size than `[height, width]` there.
+        """
+        rows = self.mask[first : first + height]
+        return rows if self._axis == "in" and rows.shape == (height, width) else None
 
     def write(self, first: int, rows: Bools) -> None:
         """Write matrix rows from `first` on, in the orientation of `MatrixReader`."""
@@ -188,6 +195,7 @@ class MaskWriter:
         self.mask[first : first + len(rows)] = np.moveaxis(channel_last, -1, 1)
 
     def _column(self, number: int) -> Bools:
+        """Return the entries `[out]` of the mask for a column of the matrix, as a view."""
         shape = self.mask.shape
         *kernel, channel = (int(place) for place in np.unravel_index(number, (*shape[2:], shape[1])))
         column: Bools = np.moveaxis(self.mask, 0, -1)[(channel, *kernel)]

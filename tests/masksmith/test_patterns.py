@@ -36,7 +36,7 @@ def test_every_pattern_round_trips(data: st.DataObject) -> None:
         ("", "not a pattern"),
         ("2-4", "not a pattern"),
         ("2:4 x 2:4", "transposable"),
-        ("transposable 8:16 x 3:8", "exact fill needs both equal"),
+        ("transposable 8:16 x 3:8", "exact fill needs equal numbers"),
         ("9999999999:4", "not a pattern"),
         ("٢:٤", "not a pattern"),
     ],

@@ -14,7 +14,7 @@ from .solution import Solution
 
 
 def with_pruned(solution: Solution, weight: Any) -> Solution:
-    """Return the solution with `pruned` and `packed`; unchanged if it has them or there is no weight."""
+    """Return the solution with `pruned` and `packed`; unchanged if it already has both or there is no weight."""
     if weight is None or solution.pruned is not None:
         return solution
     if is_torch(weight):
@@ -30,10 +30,10 @@ def _with_pruned_torch(solution: Solution, weight: Any) -> Solution:
 
     mask = torch.as_tensor(solution.mask, device=weight.device)
     pruned = weight.detach().masked_fill(~mask, 0)
-    return replace(solution, pruned=pruned, packed=_packed(mask))
+    return replace(solution, pruned=pruned, packed=_pack_bits(mask))
 
 
-def _packed(mask: Any) -> Any:
+def _pack_bits(mask: Any) -> Any:
     """Pack a torch mask along its last axis, on its device, lowest bit first."""
     import torch
 

@@ -25,7 +25,7 @@ class Status(StrEnum):
     FEASIBLE = "feasible"
     """The mask is allowed; the gap bounds its distance from the optimum."""
     TIME_LIMIT = "time_limit"
-    """The time limit ended the search; some tiles have an arbitrary allowed mask. The gap bounds the loss."""
+    """The time limit ended the search: some tiles have an arbitrary allowed mask. The gap is as for feasible masks."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,20 +35,20 @@ class Solution:
     Attributes:
         mask: Bool, True = kept; shape, library and device of the scores.
         pattern: Pattern of allowed masks.
-        objective: Score kept, summed in float64 (with `hysteresis`: including the bonus, as does the bound; for blocks
-            with another norm than l1: the sum of their norms).
-        upper_bound: No allowed mask keeps more than this.
+        objective: Score kept, summed in float64. With `hysteresis`, objective and bound include the bonus; for blocks
+            with another norm than l1, the objective is the sum of the norms of the kept blocks.
+        upper_bound: Upper bound on the objective of any allowed mask.
         status: Optimal if and only if `gap` is 0.0.
         tile_objectives: `[down, across]`, score kept by each tile; where budgets belong to the whole tensor, one number
-            for each budget (`[1, 1]`, or one per block row or block column).
+            for each budget (`[1, 1]`, or one number per block row or block column).
         tile_bounds: `[down, across]`, upper bound on the score of any mask of each tile.
         total_score: Sum of all scores.
         kept: Number of kept entries.
         unshifted_objective: Score kept of the original scores, without the hysteresis bonus or block norms.
         stats: Solver, device, threads, seconds, tiles proved optimal.
-        duals: Duals of the rows `[down, across, rows]` and columns `[down, across, cols]` of each tile, with
+        duals: Duals of the rows `[down, across, rows]` and columns `[down, across, cols]` of each tile; None without
             `keep_duals`.
-        pruned: The weight where it is kept, 0 elsewhere, if `solve` had a weight.
+        pruned: The weight with 0 at the dropped entries; None unless `solve` had a weight.
         packed: The mask as bits, `[.., ceil(last / 8)]` uint8 along the last axis, lowest bit first; None if `pruned`
             is None.
     """
@@ -87,13 +87,13 @@ class Solution:
             ScoresError: If the sum of the scores overflows float64; the message names the tensor.
         """
         certificate.check(name)
-        unproved = Status.TIME_LIMIT if run.cut_short else Status.FEASIBLE
+        status_if_unproved = Status.TIME_LIMIT if run.cut_short else Status.FEASIBLE
         return cls(
             mask=mask,
             pattern=certificate.pattern,
             objective=certificate.objective,
             upper_bound=certificate.upper_bound,
-            status=Status.OPTIMAL if certificate.proved else unproved,
+            status=Status.OPTIMAL if certificate.proved else status_if_unproved,
             tile_objectives=certificate.objectives,
             tile_bounds=certificate.bounds,
             total_score=certificate.total_score,

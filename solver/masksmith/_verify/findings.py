@@ -1,4 +1,4 @@
-"""What the verifiers of patterns without tiles find, and how they read a mask."""
+"""The result of verifying a pattern without tiles, and the strips of rows in which its mask is read."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Finding:
 
     Attributes:
         message: Description of the first violation; empty if there is none.
-        tile: Position of the first violation in `pattern.grid`.
+        tile: Row and column in `pattern.grid` of the first violation; None if there is none.
         broken: Number of violating pieces (blocks, channels, panels) or budgets.
         tiles: Number of pieces.
     """
@@ -27,6 +27,6 @@ class Finding:
 
 
 def strips(mask: MatrixReader, step: int) -> Iterator[tuple[int, Bools]]:
-    """Yield a mask's rows, `step` at a time, with the first row's number."""
+    """Yield a mask's rows, `step` at a time, as pairs of the index of the first row and the bools of the rows."""
     for first in range(0, mask.shape[0], step):
         yield first, mask.rows(first, min(first + step, mask.shape[0])) != 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -9,13 +10,13 @@ import numpy as np
 
 from masksmith._tensors import MatrixReader, View
 from masksmith.layouts import Layout
-from masksmith.patterns import Pattern, TilePattern, parse
+from masksmith.patterns import Grid, Pattern, TilePattern, parse
 
 from .tiles import broken_tiles
 from .whole_tensor import find_violation
 
 BAND_ENTRIES = 2**18
-"""Entries that are checked at once; at least one tile row."""
+"""Approximate number of entries that are checked at once; a band has at least one tile row."""
 
 
 @dataclass(frozen=True)
@@ -23,11 +24,11 @@ class Verdict:
     """Whether a mask is allowed, and if not, the first violation.
 
     Attributes:
-        ok: True if every tile is allowed.
+        ok: Whether the mask is allowed.
         message: One sentence that describes the result.
-        tile: First tile that violates the pattern, `(tile row, tile column)`.
+        tile: First tile that violates the pattern, `(tile row, tile column)`; or None.
         broken: Number of tiles that violate the pattern.
-        tiles: Number of tiles.
+        tiles: Number of tiles. Patterns without tiles count blocks, channels, panels or budgets instead.
         matrix: Number of the matrix that holds `tile`, where the tensor has several.
     """
 
@@ -67,7 +68,7 @@ def verify(
 
     Raises:
         SolverError: If the view is unknown.
-        PatternError: If the pattern cannot hold for this shape.
+        PatternError: If the pattern is malformed or does not fit the shape.
         ScoresError: If the mask's dtype is not supported.
     """
     pattern = parse(pattern) if isinstance(pattern, str) else pattern
@@ -79,33 +80,41 @@ def verify(
 
 def _verify_matrices(mask: Any, pattern: Pattern, view: View, layout: Layout, at_most: bool) -> Verdict:
     ranges = layout.row_ranges(pattern, tuple(mask.shape))
-    parts = [matrix[first:last] for matrix in layout.matrices(mask) for first, last in ranges]
-    verdicts = [_verify_matrix(part, pattern, view, at_most) for part in parts]
-    broken, tiles = sum(each.broken for each in verdicts), sum(each.tiles for each in verdicts)
-    number = next((number for number, each in enumerate(verdicts) if not each.ok), None)
-    if number is None:
-        return Verdict(True, f"all {tiles} tiles of {len(parts)} matrices obey {pattern}", None, 0, tiles)
-    message = f"matrix {number} of {len(parts)}: {verdicts[number].message}"
-    return replace(verdicts[number], message=message, broken=broken, tiles=tiles, matrix=number)
+    matrices = [matrix[first:last] for matrix in layout.matrices(mask) for first, last in ranges]
+    verdicts = [_verify_matrix(matrix, pattern, view, at_most) for matrix in matrices]
+    broken, tiles = sum(verdict.broken for verdict in verdicts), sum(verdict.tiles for verdict in verdicts)
+    violating = [number for number, verdict in enumerate(verdicts) if not verdict.ok]
+    if not violating:
+        return Verdict(True, f"all {tiles} tiles of {len(matrices)} matrices obey {pattern}", None, 0, tiles)
+    first_verdict = verdicts[violating[0]]
+    message = f"matrix {violating[0]} of {len(matrices)}: {first_verdict.message}"
+    return replace(first_verdict, message=message, broken=broken, tiles=tiles, matrix=violating[0])
 
 
 def _verify_matrix(mask: Any, pattern: Pattern, view: View, at_most: bool) -> Verdict:
     if not isinstance(pattern, TilePattern):
         return _verify_whole_tensor(MatrixReader(mask, "in", "mask", view), pattern, at_most)
-    source = MatrixReader(mask, pattern.axis, "mask", view)
-    grid = pattern.grid(source.shape)
+    reader = MatrixReader(mask, pattern.axis, "mask", view)
+    grid = pattern.grid(reader.shape)
     broken: list[tuple[int, int]] = []
-    step = grid.tile_rows * max(1, BAND_ENTRIES // (grid.tile_rows * max(1, grid.cols)))
-    whole = grid.rows // grid.tile_rows * grid.tile_rows
-    firsts = [*range(0, whole, step), *([whole] if whole < grid.rows else [])]
-    for first, last in zip(firsts, [*firsts[1:], grid.rows], strict=True):
-        rows = source.rows(first, last) != 0
-        places = np.argwhere(broken_tiles(rows, pattern, at_most=at_most))
-        broken += [(first // grid.tile_rows + int(row), int(col)) for row, col in places]
+    for first, last in _bands(grid):
+        rows = reader.rows(first, last) != 0
+        positions = np.argwhere(broken_tiles(rows, pattern, at_most=at_most))
+        broken += [(first // grid.tile_rows + int(row), int(col)) for row, col in positions]
     if not broken:
         return Verdict(True, f"all {grid.tiles} tiles obey {pattern}", None, 0, grid.tiles)
     message = f"{len(broken)} of {grid.tiles} tiles violate {pattern}, the first is tile {list(broken[0])}"
     return Verdict(False, message, broken[0], len(broken), grid.tiles)
+
+
+def _bands(grid: Grid) -> Iterator[tuple[int, int]]:
+    """Divide the rows of a grid into bands of whole tile rows; a ragged tile row at the bottom is a band of its own."""
+    step = grid.tile_rows * max(1, BAND_ENTRIES // (grid.tile_rows * max(1, grid.cols)))
+    whole_rows = grid.rows // grid.tile_rows * grid.tile_rows
+    for first in range(0, whole_rows, step):
+        yield first, min(first + step, whole_rows)
+    if whole_rows < grid.rows:
+        yield whole_rows, grid.rows
 
 
 def _verify_whole_tensor(mask: MatrixReader, pattern: Pattern, at_most: bool) -> Verdict:

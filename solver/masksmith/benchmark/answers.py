@@ -30,18 +30,19 @@ class Answers:
 
     @cached_property
     def break_evens(self) -> list[BreakEven]:
-        """The density at which each kernel becomes faster than dense, by layer and batch."""
+        """The density at which each kernel becomes faster than dense, for each layer, batch, dtype and direction."""
         return break_evens(self.results)
 
     @cached_property
     def estimates(self) -> list[Estimate]:
-        """The total time of all layers, by pattern and batch."""
+        """The total time of all layers, for each pattern, batch, dtype and direction."""
         return estimates(self.results)
 
     @property
     def machines(self) -> list[dict[str, Any]]:
         """The distinct machines that measured results."""
         machines: list[dict[str, Any]] = []
+        # Rates are measured for each dtype: they differ between results of one machine.
         rates = ("copy_bytes_per_s", "matrix_flops_per_s")
         for result in self.results:
             machine = {key: value for key, value in result.machine.items() if key not in rates}
@@ -54,32 +55,32 @@ class Answers:
         """One line for every case or kernel that failed."""
         lines = [f"{result.case}: {result.error}" for result in self.results if result.error]
         lines += [
-            f"{one.kernel} at {result.case}: {one.reason}"
+            f"{measurement.kernel} at {result.case}: {measurement.reason}"
             for result in self.results
-            for one in result.measurements
-            if one.outcome == "failed"
+            for measurement in result.measurements
+            if measurement.outcome == "failed"
         ]
         return lines
 
     @property
     def skipped(self) -> dict[str, str]:
-        """Kernels that cannot run here at all, and why."""
+        """Reasons why kernels cannot run on the machine at all, by kernel."""
         return {
-            one.kernel: one.reason or ""
+            measurement.kernel: measurement.reason or ""
             for result in self.results
-            for one in result.measurements
-            if one.outcome == "skipped"
+            for measurement in result.measurements
+            if measurement.outcome == "skipped"
         }
 
     def conclusions(self) -> list[str]:
-        """Return one sentence for every pattern and batch."""
+        """Return one sentence for every pattern, batch, dtype and direction."""
         return [_conclusion(estimate) for estimate in self.estimates]
 
 
 def _conclusion(estimate: Estimate) -> str:
     where = f"{estimate.pattern}, batch {estimate.batch}, {estimate.dtype}, {estimate.direction}"
     if not estimate.by_kernel:
-        return f"{where}: no sparse kernel takes this pattern here; stay with dense."
+        return f"{where}: no sparse kernel supports this pattern here; use dense."
     sparse = ", ".join(sorted({name for name in estimate.kernels.values() if name != "dense"}))
     if estimate.is_noise:
         spread = f"{estimate.low:.2f}x to {estimate.high:.2f}x"
@@ -90,5 +91,5 @@ def _conclusion(estimate: Estimate) -> str:
     ratio = estimate.dense_s / estimate.by_kernel[name]
     if ratio > 1.0 - NOISE:
         return f"{where}: nothing beats dense; {name} is about as fast, at {ratio:.2f}x."
-    noise = ", within the noise" * estimate.gain(name).is_noise
+    noise = ", within the noise" if estimate.gain(name).is_noise else ""
     return f"{where}: nothing beats dense; the best sparse kernel, {name}, reaches {ratio:.2f}x{noise}."

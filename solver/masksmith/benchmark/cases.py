@@ -63,7 +63,7 @@ class Case:
     @property
     def rule(self) -> Pattern:
         """The parsed pattern."""
-        return _parsed(self.pattern)
+        return _parse_once(self.pattern)
 
     @property
     def matrix(self) -> tuple[int, int]:
@@ -75,11 +75,11 @@ class Case:
         return f"{self.layer.shape}, {self.pattern}, batch {self.batch}, {self.dtype}, {self.direction}"
 
 
-_parsed = lru_cache(maxsize=1024)(parse)
+_parse_once = lru_cache(maxsize=1024)(parse)
 
 
 def group(shapes: Iterable[tuple[str, int, int]]) -> list[Layer]:
-    """Merge layers of the same shape, which are measured once, under the name of the first one."""
+    """Merge the layers of each shape, which are measured once, into one layer with the name of the first."""
     by_shape: dict[tuple[int, int], list[str]] = {}
     for name, rows, cols in shapes:
         by_shape.setdefault((rows, cols), []).append(name)
@@ -87,7 +87,7 @@ def group(shapes: Iterable[tuple[str, int, int]]) -> list[Layer]:
 
 
 def read_shapes(texts: Sequence[str]) -> list[Layer]:
-    """Parse shapes such as `4096x4096` (out x in), `4096x11008*32` for 32 layers of this shape.
+    """Parse shapes such as `4096x4096` (out x in), or `4096x11008*32` for 32 layers of this shape.
 
     Raises:
         ValueError: If a text is not a shape.
@@ -97,7 +97,7 @@ def read_shapes(texts: Sequence[str]) -> list[Layer]:
         size, _, count = text.replace(" ", "").lower().partition("*")
         rows, _, cols = size.partition("x")
         numbers = (rows, cols, count or "1")
-        if not all(part.isdecimal() and len(part) < 7 and int(part) > 0 for part in numbers):
+        if not all(number.isdecimal() and len(number) < 7 and int(number) > 0 for number in numbers):
             raise ValueError(
                 f"{text!r} is not a shape; write OUTxIN, such as 1536x384, or 1536x384*6 for six such layers"
             )

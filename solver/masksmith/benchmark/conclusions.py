@@ -16,7 +16,7 @@ from .results import CaseResult, Gain
 
 Key = tuple[str, Layer, int, str, str]
 NOISE = 0.03
-"""Speed-ups this close to 1 are considered equal to it."""
+"""Speed-ups that differ from 1 by at most this much count as no speed-up."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Winner:
 
     @property
     def pays(self) -> bool:
-        """Whether it is faster than dense, by more than the noise."""
+        """Whether the kernel is faster than dense over the whole range of its speed-up."""
         return self.speedup is not None and self.speedup > 1.0 and (self.low is None or self.low > 1.0)
 
 
@@ -56,7 +56,8 @@ class BreakEven:
         batch, dtype, direction: The rest of the case.
         density: Density at which both take the same time; None if all points are on one side.
         lowest, highest: Range of densities measured.
-        always: If `density` is None: whether the kernel was faster at all densities, or at none.
+        always: Whether the kernel was faster at all densities measured; if `density` is None and it was not, it was
+            faster at none.
         low, high: Range of `density`, from the 20 % and 80 % quantiles of all times; within the densities measured.
     """
 
@@ -87,7 +88,7 @@ class Estimate:
         pattern, batch, dtype, direction: The cases that are summed.
         dense_s: Seconds with dense products for all layers.
         best_s: Seconds with the fastest kernel for each shape, which may be dense.
-        kernels: The fastest kernel, by shape.
+        kernels: The fastest kernel, by shape; `dense` where no sparse kernel is faster.
         by_kernel: Seconds with one kernel where it was measured, dense elsewhere.
         low, high: Range of `speedup`, from the ranges of all layers.
         least_by_kernel, most_by_kernel: Range of `by_kernel`, from the ranges of all layers.
@@ -124,18 +125,18 @@ class Estimate:
 
 def winners(results: Iterable[CaseResult]) -> list[Winner]:
     """Return the fastest sparse kernel of every requested case with a dense time."""
-    fastest = []
-    for result in results:
-        if result.case.purpose == "asked" and result.dense_s is not None:
-            one, gain = max(result.gains, key=lambda pair: pair[1].value, default=(None, None))
-            shown = (
-                (None, None, result.dense_s)
-                if one is None or gain is None
-                else (one.kernel, gain.value, result.dense_s)
-            )
-            spread = (None, None) if gain is None else (gain.low, gain.high)
-            fastest.append(Winner(result.case, result.density, *shown, *spread))
-    return fastest
+    return [
+        _winner(result, result.dense_s)
+        for result in results
+        if result.case.purpose == "asked" and result.dense_s is not None
+    ]
+
+
+def _winner(result: CaseResult, dense_s: float) -> Winner:
+    if not result.gains:
+        return Winner(result.case, result.density, None, None, dense_s)
+    measurement, gain = max(result.gains, key=lambda pair: pair[1].value)
+    return Winner(result.case, result.density, measurement.kernel, gain.value, dense_s, gain.low, gain.high)
 
 
 def break_evens(results: Iterable[CaseResult]) -> list[BreakEven]:
@@ -143,23 +144,24 @@ def break_evens(results: Iterable[CaseResult]) -> list[BreakEven]:
     points: dict[Key, dict[float, Gain]] = defaultdict(dict)
     for result in results:
         case = result.case
-        for one, gain in result.gains:
-            points[one.kernel, case.layer, case.batch, case.dtype, case.direction][result.density] = gain
+        for measurement, gain in result.gains:
+            points[measurement.kernel, case.layer, case.batch, case.dtype, case.direction][result.density] = gain
     return [_break_even(key, curve) for key, curve in points.items() if len(curve) > 1]
 
 
 def _break_even(key: Key, gains: dict[float, Gain]) -> BreakEven:
+    # Curves of kernel time / dense time: from the medians, and from the ends of the ranges of the speed-ups.
     curve, slowest, fastest = (
         {density: 1.0 / getattr(gain, name) for density, gain in gains.items()} for name in ("value", "low", "high")
     )
     density = crossing(curve)
-    spread = (None, None) if density is None else (_bounded(slowest), _bounded(fastest))
+    spread = (None, None) if density is None else (_crossing_or_end(slowest), _crossing_or_end(fastest))
     always = all(ratio < 1.0 for ratio in curve.values())
     return BreakEven(*key, density, min(curve), max(curve), always, *spread)
 
 
-def _bounded(curve: dict[float, float]) -> float:
-    """Crossing of a curve, or the end of the densities measured beyond which it lies."""
+def _crossing_or_end(curve: dict[float, float]) -> float:
+    """Return the crossing of a curve; if all ratios are on one side of 1, the highest or lowest density measured."""
     density = crossing(curve)
     if density is not None:
         return density
@@ -176,39 +178,37 @@ def crossing(curve: dict[float, float]) -> float | None:
 
 
 def estimates(results: Iterable[CaseResult]) -> list[Estimate]:
-    """Sum the times of requested cases, weighted by the number of layers, by pattern and batch."""
+    """Sum the times of all layers in requested cases, for each pattern, batch, dtype and direction."""
     groups: dict[tuple[str, int, str, str], list[CaseResult]] = defaultdict(list)
     for result in results:
         case = result.case
         if case.purpose == "asked" and result.dense_s is not None:
             groups[case.pattern, case.batch, case.dtype, case.direction].append(result)
-    return [_estimate(key, members) for key, members in groups.items()]
+    return [_estimate(key, group) for key, group in groups.items()]
 
 
-def _estimate(key: tuple[str, int, str, str], members: Sequence[CaseResult]) -> Estimate:
+def _estimate(key: tuple[str, int, str, str], results: Sequence[CaseResult]) -> Estimate:
     dense_s = best_s = slowest_s = fastest_s = 0.0
     chosen: dict[str, str] = {}
-    names = {one.kernel for result in members for one, _ in result.sparse}
+    names = {measurement.kernel for result in results for measurement, _ in result.sparse}
     by_kernel, least, most = (dict.fromkeys(sorted(names), 0.0) for _ in range(3))
-    for result in members:
+    for result in results:
         assert result.dense_s is not None
-        base = result.case.layer.count * result.dense_s
-        gains = {one.kernel: gain for one, gain in result.gains}
+        layers_s = result.case.layer.count * result.dense_s
+        gains = {measurement.kernel: gain for measurement, gain in result.gains}
         best = max(gains, key=lambda name: gains[name].value, default="dense")
         if best == "dense" or gains[best].value <= 1.0:
             best, gain = "dense", Gain(1.0, 1.0, 1.0)
         else:
             gain = gains[best]
-        dense_s += base
-        best_s, slowest_s, fastest_s = (
-            best_s + base / gain.value,
-            slowest_s + base / gain.low,
-            fastest_s + base / gain.high,
-        )
+        dense_s += layers_s
+        best_s += layers_s / gain.value
+        slowest_s += layers_s / gain.low
+        fastest_s += layers_s / gain.high
         chosen[result.case.layer.shape] = best
         for name in by_kernel:
             gain = gains.get(name, Gain(1.0, 1.0, 1.0))
-            by_kernel[name] += base / gain.value
-            least[name] += base / gain.high
-            most[name] += base / gain.low
+            by_kernel[name] += layers_s / gain.value
+            least[name] += layers_s / gain.high
+            most[name] += layers_s / gain.low
     return Estimate(*key, dense_s, best_s, chosen, by_kernel, dense_s / slowest_s, dense_s / fastest_s, least, most)

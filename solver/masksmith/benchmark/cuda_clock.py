@@ -17,12 +17,14 @@ import torch
 from .host_clock import Runs, Seconds
 
 WARM_UPS = 3
+"""Calls on a side stream before a graph is captured."""
 FLUSH_FACTOR = 2
+"""Bytes written by a flush, in units of the size of the L2 cache."""
 
 
 @dataclass(frozen=True)
 class CudaClock:
-    """Times on a CUDA device.
+    """Measures the time of calls on a CUDA device.
 
     Attributes:
         device: CUDA device.
@@ -51,22 +53,26 @@ class CudaClock:
         graphs = {name: graph for name, run in runs.items() if (graph := self._capture(run)) is not None}
         eager: Seconds = {name: [] for name in runs}
         replayed: Seconds = {name: [] for name in graphs}
-        for turn in range(rounds):
-            for name in list(runs)[:: -1 if turn % 2 else 1]:
+        for round_number in range(rounds):
+            # Every other round runs in reverse, so that no kernel always follows the same other one.
+            for name in list(runs)[:: -1 if round_number % 2 else 1]:
                 eager[name].append(self._median(runs[name], idle))
                 if name in graphs:
                     replayed[name].append(self._median(graphs[name].replay, flush))
             time.sleep(self.pause_s)
         return eager, replayed
 
-    def _median(self, run: Callable[[], object], before: Callable[[], object]) -> float:
-        def once() -> float:
-            before()
-            return self._between(run)
+    def _median(self, run: Callable[[], object], prepare: Callable[[], object]) -> float:
+        """Return the median seconds of `repeats` calls of `run`, with `prepare` before each."""
 
-        return sorted(once() for _ in range(self.repeats))[self.repeats // 2]
+        def time_once() -> float:
+            prepare()
+            return self._seconds(run)
 
-    def _between(self, run: Callable[[], object]) -> float:
+        return sorted(time_once() for _ in range(self.repeats))[self.repeats // 2]
+
+    def _seconds(self, run: Callable[[], object]) -> float:
+        """Return the seconds between CUDA events before and after one call of `run`."""
         before, after = (self.cuda.Event(enable_timing=True) for _ in range(2))
         before.record()
         run()
@@ -75,6 +81,7 @@ class CudaClock:
         return float(before.elapsed_time(after)) / 1000.0
 
     def _flusher(self) -> Callable[[], object]:
+        """Return a function that overwrites the L2 cache."""
         size = FLUSH_FACTOR * self.cuda.get_device_properties(self.device).L2_cache_size
         return torch.empty(max(size, 2**20), dtype=torch.uint8, device=self.device).zero_
 

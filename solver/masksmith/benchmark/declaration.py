@@ -30,10 +30,11 @@ class Support:
     """Capabilities of a kernel on one kind of device.
 
     Attributes:
-        dtypes: For each dtype, the numbers that rows and columns of the matrix must be multiples of.
+        dtypes: For each dtype, two numbers: the rows of the matrix must be a multiple of the first, its columns of the
+            second.
         least_block: Smallest side of a block; block kernels only.
         square: Whether blocks must be square.
-        power_of_two: Whether their sides must be powers of two.
+        power_of_two: Whether the sides of blocks must be powers of two.
     """
 
     dtypes: Mapping[str, tuple[int, int]]
@@ -50,8 +51,8 @@ class Declaration:
         name: Name of the kernel.
         meaning: Description, one sentence.
         support: Capabilities by kind of device: `cpu`, `cuda`.
-        family: Supported patterns: `any`; `n:m` groups along the rows of its matrix; `2:4` and patterns that imply it;
-            `block`.
+        family: Supported patterns: `any`; `n:m`, patterns with n:m groups along the rows of the matrix; `2:4`, and
+            patterns that imply it; `block`.
         directions: Supported products.
         curve: Patterns, from dense to sparse, to measure for the break-even density; empty for baselines.
     """
@@ -65,21 +66,21 @@ class Declaration:
 
     def refusal(self, case: Case, device: str) -> Refusal | None:
         """Return why this kernel does not support a case on a device (`cpu`, `cuda:1`), or None."""
-        kind = device.partition(":")[0]
-        support = self.support.get(kind)
+        device_type = device.partition(":")[0]
+        support = self.support.get(device_type)
         if support is None:
-            return Refusal("device", f"it runs on {_list(self.support)}, not on {kind}")
+            return Refusal("device", f"it runs on {_list(self.support)}, not on {device_type}")
         if case.dtype not in support.dtypes:
-            return Refusal("dtype", f"it has no {case.dtype} on {kind}, only {_list(support.dtypes)}")
+            return Refusal("dtype", f"it has no {case.dtype} on {device_type}, only {_list(support.dtypes)}")
         if case.direction not in self.directions:
-            return Refusal("direction", f"it does {_list(self.directions)} only")
+            return Refusal("direction", f"it computes {_list(self.directions)} products only")
         return self._pattern_refusal(case, support) or self._shape_refusal(case, support.dtypes[case.dtype])
 
     def _shape_refusal(self, case: Case, multiples: tuple[int, int]) -> Refusal | None:
         for size, factor, side in zip(case.matrix, multiples, ("rows", "columns"), strict=True):
             if size % factor:
-                which = "W" if case.direction == "forward" else "W^T"
-                return Refusal("shape", f"{size} {side} of {which} ({case.dtype}) are not a multiple of {factor}")
+                matrix_name = _MATRIX_NAMES[case.direction]
+                return Refusal("shape", f"{size} {side} of {matrix_name} ({case.dtype}) are not a multiple of {factor}")
         return None
 
     def _pattern_refusal(self, case: Case, support: Support) -> Refusal | None:
@@ -87,14 +88,16 @@ class Declaration:
             return None
         if self.family == "block":
             return _block_refusal(case, support)
-        budget, product = row_budget(case.rule, case.direction), _PRODUCTS[case.direction]
+        budget, matrix_name = row_budget(case.rule, case.direction), _MATRIX_NAMES[case.direction]
         if budget is None:
-            return Refusal("pattern", f"{case.pattern} does not imply n:m along the rows of {product}")
+            return Refusal("pattern", f"{case.pattern} does not imply n:m along the rows of {matrix_name}")
         if self.family == "2:4" and not _implies_two_of_four(*budget):
-            return Refusal("pattern", f"{case.pattern} does not obey 2:4 along the rows of {product}")
+            return Refusal("pattern", f"{case.pattern} does not obey 2:4 along the rows of {matrix_name}")
         cols = case.matrix[1]
         if cols % budget[1]:
-            return Refusal("shape", f"{cols} columns of {product} are not a multiple of the group length {budget[1]}")
+            return Refusal(
+                "shape", f"{cols} columns of {matrix_name} are not a multiple of the group length {budget[1]}"
+            )
         return None
 
     def document(self) -> dict[str, Any]:
@@ -105,14 +108,15 @@ class Declaration:
     def read(cls, document: Mapping[str, Any]) -> Declaration:
         """Build a declaration from the result of `document`."""
         support = {
-            device: Support(**{**part, "dtypes": {name: tuple(two) for name, two in part["dtypes"].items()}})
-            for device, part in document["support"].items()
+            device: Support(**{**fields, "dtypes": {dtype: tuple(pair) for dtype, pair in fields["dtypes"].items()}})
+            for device, fields in document["support"].items()
         }
         lists = {key: tuple(document[key]) for key in ("directions", "curve")}
         return cls(**{**document, **lists, "support": support})
 
 
-_PRODUCTS = {"forward": "W", "backward": "W^T"}
+_MATRIX_NAMES = {"forward": "W", "backward": "W^T"}
+"""Name in messages of the matrix A of the product `X A^T`, by direction."""
 
 
 def row_budget(pattern: Pattern, direction: Direction) -> tuple[int, int] | None:
@@ -143,14 +147,14 @@ def block_size(pattern: Pattern, direction: Direction) -> tuple[int, int] | None
 def _block_refusal(case: Case, support: Support) -> Refusal | None:
     size = block_size(case.rule, case.direction)
     if size is None:
-        reason = "keeps something of every block" if isinstance(case.rule, Hybrid) else "has no blocks"
+        reason = "keeps entries of every block" if isinstance(case.rule, Hybrid) else "has no blocks"
         return Refusal("pattern", f"{case.pattern} {reason}")
     if support.square and size[0] != size[1]:
         return Refusal("pattern", f"blocks of {size[0]}x{size[1]} are not square")
     for side in size:
         if side < support.least_block or (support.power_of_two and side & (side - 1)):
-            kind = "powers of two and " if support.power_of_two else ""
-            return Refusal("pattern", f"a block side of {side}: sides must be {kind}at least {support.least_block}")
+            powers = "powers of two and " if support.power_of_two else ""
+            return Refusal("pattern", f"a block side of {side}: sides must be {powers}at least {support.least_block}")
     for total, side, name in zip(case.matrix, size, ("rows", "columns"), strict=True):
         if total % side:
             return Refusal("shape", f"{total} {name} are not a multiple of the block side {side}")

@@ -10,16 +10,19 @@ import torch
 Product = Callable[[torch.Tensor], torch.Tensor]
 
 TRIES = 5
+"""Timed calls per implementation, of which the fastest counts."""
 
 
 def fastest(implementations: Mapping[str, Product], sample: torch.Tensor) -> tuple[str, Product]:
-    """Return name and function of the implementation with the smallest time over a few calls."""
+    """Return name and function of the implementation whose fastest call takes the least time."""
     seconds = {name: min(_seconds(product, sample) for _ in range(TRIES)) for name, product in implementations.items()}
     best = min(seconds, key=lambda name: seconds[name])
     return best, implementations[best]
 
 
 def _seconds(product: Product, sample: torch.Tensor) -> float:
+    """Return the seconds of one call, after another one that is not timed."""
+
     def synchronize() -> None:
         if sample.device.type == "cuda":
             torch.cuda.synchronize(sample.device)

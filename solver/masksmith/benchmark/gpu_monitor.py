@@ -13,11 +13,12 @@ SLOWDOWNS = {
     "HwThermalSlowdown": "hardware thermal slowdown",
     "HwPowerBrakeSlowdown": "power brake",
 }
-"""NVML's throttle reasons that make timings unreliable; idle GPUs and user-defined clocks are not among them."""
+"""NVML's throttle reasons that make timings unreliable, with their names in reports. The reasons of idle GPUs and of
+clocks set by a user are left out."""
 
 
 class GpuMonitor:
-    """Reads a GPU's state; empty for a CPU.
+    """Reads a GPU's state; a CPU has none.
 
     Args:
         device: `cpu`, or a CUDA device.
@@ -26,24 +27,24 @@ class GpuMonitor:
     """
 
     def __init__(self, device: str, uuid: str = "", nvml: Any = None) -> None:
-        self.missing: str | None = None
+        self._unavailable_reason: str | None = None
         self._nvml, self._handle = nvml, None
         if device.partition(":")[0] != "cuda":
             return
         if nvml is None and find_spec("pynvml") is None:
-            self.missing = "clocks unknown: pip install 'masksmith[bench]'"
+            self._unavailable_reason = "clocks unknown: pip install 'masksmith[bench]'"
             return
         self._nvml = nvml or import_module("pynvml")
         try:
             self._nvml.nvmlInit()
             self._handle = self._nvml.nvmlDeviceGetHandleByUUID(f"GPU-{uuid}".encode())
         except self._nvml.NVMLError as error:
-            self.missing = f"clocks unknown: {error}"
+            self._unavailable_reason = f"clocks unknown: {error}"
 
     def read(self) -> dict[str, Any]:
-        """Return the current state, or an empty dict."""
+        """Return the current state; `{"missing": reason}` if NVML is unavailable, and an empty dict for a CPU."""
         if self._handle is None:
-            return {} if self.missing is None else {"missing": self.missing}
+            return {} if self._unavailable_reason is None else {"missing": self._unavailable_reason}
         nvml, handle = self._nvml, self._handle
         reasons = nvml.nvmlDeviceGetCurrentClocksThrottleReasons(handle)
         return {
@@ -52,19 +53,20 @@ class GpuMonitor:
             "temperature_c": nvml.nvmlDeviceGetTemperature(handle, nvml.NVML_TEMPERATURE_GPU),
             "power_w": nvml.nvmlDeviceGetPowerUsage(handle) / 1000.0,
             "driver": _text(nvml.nvmlSystemGetDriverVersion()),
-            "throttled": [word for name, word in SLOWDOWNS.items() if reasons & _reason(nvml, name)],
+            "throttled": [label for name, label in SLOWDOWNS.items() if reasons & _reason_bit(nvml, name)],
         }
 
 
 def conditions(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
-    """Merge the states before and after a case; throttling at either end counts."""
+    """Merge the states before and after a case; throttling in either state counts."""
     if not after:
         return {}
     throttled = sorted({*before.get("throttled", ()), *after.get("throttled", ())})
     return after | {"sm_clock_mhz_before": before.get("sm_clock_mhz"), "throttled": throttled}
 
 
-def _reason(nvml: Any, name: str) -> int:
+def _reason_bit(nvml: Any, name: str) -> int:
+    """Return the bit of a throttle reason; 0 if this version of NVML does not define the reason."""
     return int(getattr(nvml, f"nvmlClocksThrottleReason{name}", 0))
 
 

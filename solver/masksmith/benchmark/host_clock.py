@@ -13,7 +13,7 @@ Seconds = dict[str, list[float]]
 
 @dataclass(frozen=True)
 class HostClock:
-    """Times on the CPU.
+    """Measures the time of calls on the CPU.
 
     Attributes:
         threads: Number of torch threads while a kernel runs.
@@ -30,14 +30,14 @@ class HostClock:
             Seconds per call, by name and round; and an empty dict, since CPUs have no graphs.
         """
         timers = {name: Timer("run()", globals={"run": run}, num_threads=self.threads) for name, run in runs.items()}
-        numbers = {name: self._number(timer) for name, timer in timers.items()}
+        call_counts = {name: self._calls_per_block(timer) for name, timer in timers.items()}
         seconds: Seconds = {name: [] for name in runs}
-        for turn in range(rounds):
+        for round_number in range(rounds):
             # Every other round runs in reverse, so that no kernel always follows the same other one in the cache.
-            for name in list(timers)[:: -1 if turn % 2 else 1]:
-                seconds[name].append(timers[name].timeit(numbers[name]).median)
+            for name in list(timers)[:: -1 if round_number % 2 else 1]:
+                seconds[name].append(timers[name].timeit(call_counts[name]).median)
         return seconds, {}
 
-    def _number(self, timer: Timer) -> int:
-        once = min(timer.timeit(1).median for _ in range(3))
-        return max(1, int(self.block_s / max(once, 1e-7)))
+    def _calls_per_block(self, timer: Timer) -> int:
+        call_s = min(timer.timeit(1).median for _ in range(3))
+        return max(1, int(self.block_s / max(call_s, 1e-7)))

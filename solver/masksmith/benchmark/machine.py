@@ -12,7 +12,7 @@ PACKAGES = ("numpy", "numba", "scipy", "triton")
 
 
 def describe(device: str, threads: int) -> dict[str, Any]:
-    """Return machine, device and versions, for the head of a report."""
+    """Return a description of machine, device and versions of libraries, for the head of a report."""
     import torch
 
     facts: dict[str, Any] = {
@@ -24,7 +24,8 @@ def describe(device: str, threads: int) -> dict[str, Any]:
         "torch": torch.__version__,
         "tf32": torch.backends.cuda.matmul.allow_tf32,
     }
-    facts |= {name: known for name in PACKAGES if (known := _version(name)) is not None}
+    versions = {name: _version(name) for name in PACKAGES}
+    facts |= {name: text for name, text in versions.items() if text is not None}
     if device.partition(":")[0] == "cuda":
         return facts | _gpu(device)
     return facts | {"threads": threads, "capability": torch.backends.cpu.get_cpu_capability()}
@@ -68,6 +69,7 @@ def _gpu(device: str) -> dict[str, Any]:
 
 
 def _version(package: str) -> str | None:
+    """Return the version of a package; None if it is not installed."""
     try:
         return version(package)
     except PackageNotFoundError:

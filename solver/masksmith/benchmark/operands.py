@@ -16,15 +16,17 @@ from .declaration import block_size, row_budget
 from .errors import BenchmarkError
 from .kernel import Operand
 
-ROUNDING = {"float64": 2.0**-53, "float32": 2.0**-24, "float16": 2.0**-11, "bfloat16": 2.0**-8}
-ACCUMULATED = {"float64": 2.0**-53, "float32": 2.0**-24, "float16": 2.0**-24, "bfloat16": 2.0**-24}
+UNIT_ROUNDOFFS = {"float64": 2.0**-53, "float32": 2.0**-24, "float16": 2.0**-11, "bfloat16": 2.0**-8}
+"""Largest relative error of rounding to each dtype."""
+SUM_ROUNDOFFS = {"float64": 2.0**-53, "float32": 2.0**-24, "float16": 2.0**-24, "bfloat16": 2.0**-24}
+"""The same for the dtype in which products of each dtype are summed: float32 for half precision."""
 OUTPUT_ROUNDINGS = 8
-"""Number of roundings to the output's dtype that a kernel may make, since some add partial sums in it."""
+"""Number of roundings to the output's dtype that a kernel may make, since some kernels add partial sums in it."""
 
 
 @dataclass(frozen=True)
 class Reference:
-    """The product `X A^T` in float64, and the largest rounding error that a kernel may have.
+    """The product `X A^T` in float64, and the largest rounding error that a kernel may make.
 
     Attributes:
         product: The product of the operands as rounded to their dtype.
@@ -35,7 +37,7 @@ class Reference:
     allowance: torch.Tensor
 
     def error(self, result: torch.Tensor) -> float:
-        """Return the largest error relative to the allowance: more than 1 is not explained by rounding."""
+        """Return the largest error relative to the allowance; rounding cannot explain an error above 1."""
         if result.shape != self.product.shape:
             return float("inf")
         excess = (result.to(torch.float64) - self.product).abs() / self.allowance
@@ -76,7 +78,7 @@ def make_operand(
     """Copy a case's operands to the device.
 
     Returns:
-        The operand, and another batch of activations to time with.
+        The operand, whose activations are for tuning, and another batch of activations for the measurement.
     """
     dtype = getattr(torch, case.dtype)
     unmasked = torch.from_numpy(weight).to(device=device, dtype=dtype)
@@ -95,6 +97,6 @@ def reference(matrix: torch.Tensor, x: torch.Tensor, dtype: str) -> Reference:
     """Return the product in float64, with the allowance for rounding errors."""
     a, b = x.to(torch.float64), matrix.to(torch.float64)
     terms = int((matrix != 0).sum(dim=1).max())
-    relative_error = (terms + 2) * ACCUMULATED[dtype] + OUTPUT_ROUNDINGS * ROUNDING[dtype]
+    relative_error = (terms + 2) * SUM_ROUNDOFFS[dtype] + OUTPUT_ROUNDINGS * UNIT_ROUNDOFFS[dtype]
     allowance = (a.abs() @ b.abs().t()) * relative_error
     return Reference(a @ b.t(), allowance.clamp_min(1e-300))

@@ -13,7 +13,8 @@ from .cases import BASELINES, DIRECTIONS, DTYPES, Case, Direction, Layer
 from .declaration import Declaration
 from .errors import BenchmarkError
 
-MEMBERS = ("layers", "patterns", "batches", "dtypes", "directions")
+AXES = ("layers", "patterns", "batches", "dtypes", "directions")
+"""Attributes of a request whose combinations are its cases."""
 MAX_CASES = 20_000
 MAX_BATCH = 2**20
 
@@ -47,12 +48,13 @@ def plan(request: Request, declarations: Mapping[str, Declaration]) -> list[Case
     """Return the cases of a request.
 
     Raises:
-        BenchmarkError: If the request is invalid; or if a named kernel supports none of the patterns, or one of them
-            but not the device, dtype, direction or shape. The message names the reason.
+        BenchmarkError: If the request is invalid, or if a kernel that it names supports none of the patterns, or does
+            not support the device, or the dtype, direction or shape of some case. The message has the reason.
     """
-    _check(request)
-    chosen = _chosen(request, declarations)
-    _check_number(math.prod(len(getattr(request, name)) for name in MEMBERS))
+    _check_values(request)
+    selected = _select_kernels(request, declarations)
+    # Before the cases are built, since a request may have far too many.
+    _check_case_count(math.prod(len(getattr(request, name)) for name in AXES))
     requested = [
         Case(layer, batch, dtype, pattern, direction)
         for layer, pattern, dtype, direction, batch in product(
@@ -62,23 +64,23 @@ def plan(request: Request, declarations: Mapping[str, Declaration]) -> list[Case
     for case in requested:
         _check_fit(case)
     if request.kernels is not None:
-        _check_named(requested, chosen, request.device)
-    cases = [replace(case, kernels=_names(case, chosen, request.device)) for case in requested]
+        _check_requested_kernels(requested, selected, request.device)
+    cases = [replace(case, kernels=_supporting(case, selected, request.device)) for case in requested]
     if request.curves:
         # Cases with the same weight and mask are adjacent, so that both are computed once.
-        points = _curves(cases, chosen, request.device)
+        points = _curve_cases(cases, selected, request.device)
         cases += sorted(points, key=lambda case: (case.layer.shape, case.pattern))
-    _check_number(len(cases))
+    _check_case_count(len(cases))
     return cases
 
 
-def _check_number(cases: int) -> None:
+def _check_case_count(cases: int) -> None:
     if cases > MAX_CASES:
         raise BenchmarkError("invalid_benchmark", f"{cases} cases are more than {MAX_CASES}; request fewer")
 
 
-def _check(request: Request) -> None:
-    for name in MEMBERS:
+def _check_values(request: Request) -> None:
+    for name in AXES:
         if not getattr(request, name):
             raise BenchmarkError("invalid_benchmark", f"{name}: the list is empty")
     for dtype in request.dtypes:
@@ -102,37 +104,40 @@ def _check_fit(case: Case) -> None:
         raise BenchmarkError("invalid_benchmark", message) from None
 
 
-def _chosen(request: Request, declarations: Mapping[str, Declaration]) -> list[Declaration]:
+def _select_kernels(request: Request, declarations: Mapping[str, Declaration]) -> list[Declaration]:
+    """Return all kernels, or those that the request names, and dense."""
     if request.kernels is None:
         return list(declarations.values())
     for name in request.kernels:
         if name not in declarations:
-            known = ", ".join(sorted(declarations))
-            raise BenchmarkError("unknown_kernel", f"there is no kernel {name!r}; there are {known}")
+            names = ", ".join(sorted(declarations))
+            raise BenchmarkError("unknown_kernel", f"there is no kernel {name!r}; there are {names}")
     return [declarations[name] for name in dict.fromkeys(("dense", *request.kernels))]
 
 
-def _check_named(cases: Sequence[Case], chosen: Sequence[Declaration], device: str) -> None:
-    for kernel in chosen:
+def _check_requested_kernels(cases: Sequence[Case], selected: Sequence[Declaration], device: str) -> None:
+    for kernel in selected:
         refusals = [(case, kernel.refusal(case, device)) for case in cases]
         unsupported = [(case, refusal) for case, refusal in refusals if refusal is not None]
         not_by_pattern = [(case, refusal) for case, refusal in unsupported if refusal.what != "pattern"]
-        # A kernel need not support every pattern of a request, but one of them.
+        # A kernel need not support every pattern of a request, but at least one of them.
         refused = not_by_pattern or (unsupported if len(unsupported) == len(cases) else [])
-        for case, refusal in refused[:1]:
+        if refused:
+            case, refusal = refused[0]
             raise BenchmarkError("kernel_refused", f"kernel {kernel.name!r} cannot do {case}: {refusal.reason}")
 
 
-def _names(case: Case, chosen: Sequence[Declaration], device: str) -> tuple[str, ...]:
-    fitting = [kernel.name for kernel in chosen if kernel.refusal(case, device) is None]
-    return tuple(sorted(fitting, key=lambda name: (name not in BASELINES, name)))
+def _supporting(case: Case, selected: Sequence[Declaration], device: str) -> tuple[str, ...]:
+    """Return the names of the kernels that support a case, baselines first."""
+    names = [kernel.name for kernel in selected if kernel.refusal(case, device) is None]
+    return tuple(sorted(names, key=lambda name: (name not in BASELINES, name)))
 
 
-def _curves(requested: Sequence[Case], chosen: Sequence[Declaration], device: str) -> Iterator[Case]:
+def _curve_cases(requested: Sequence[Case], selected: Sequence[Declaration], device: str) -> Iterator[Case]:
     """Yield the cases of each kernel's curve over density that the request itself does not contain."""
     measured = {(replace(case, kernels=()), name) for case in requested for name in case.kernels}
     without_pattern = dict.fromkeys(replace(case, kernels=(), pattern="", purpose="asked") for case in requested)
-    for case, kernel in product(without_pattern, chosen):
+    for case, kernel in product(without_pattern, selected):
         for pattern in kernel.curve:
             point = replace(case, pattern=pattern)
             if (point, kernel.name) in measured or not _fits(point) or kernel.refusal(point, device) is not None:

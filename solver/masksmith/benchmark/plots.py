@@ -4,15 +4,32 @@ from __future__ import annotations
 
 from collections import defaultdict
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 from .report import Report
 
 Curves = dict[str, list[tuple[float, float]]]
+"""Points (density, speed-up), by kernel."""
+
+
+class _LayerTimes(NamedTuple):
+    """Times of all layers of one shape, with one kernel and one pattern.
+
+    Attributes:
+        shape: Rows and columns of the layers.
+        density: Share of entries that the mask keeps.
+        dense_s: Seconds of the dense products.
+        kernel_s: Seconds of the kernel's products.
+    """
+
+    shape: tuple[int, int]
+    density: float
+    dense_s: float
+    kernel_s: float
 
 
 def draw(report: Report, target: Path | BinaryIO, kind: str | None = None) -> None:
-    """Write one plot, in the format `kind` (png, svg, pdf) or that of the suffix.
+    """Write one plot, in the format `kind` (png, svg, pdf), or by default in the format of the target's suffix.
 
     Raises:
         ModuleNotFoundError: If matplotlib is not installed; the message names the extra.
@@ -36,7 +53,7 @@ def draw(report: Report, target: Path | BinaryIO, kind: str | None = None) -> No
 
 
 def curves(report: Report, batch: int) -> Curves:
-    """Return for each kernel (density, speed-up) over all layers, where that density was measured for all of them."""
+    """Return for each kernel (density, speed-up) over all layers, at each density that was measured for all of them."""
     return _curves(report, batch, "value")
 
 
@@ -44,29 +61,36 @@ def curve_bands(report: Report, batch: int) -> dict[str, list[tuple[float, float
     """Return for each kernel (density, low, high): the ranges of the speed-ups of `curves`."""
     low, high = (_curves(report, batch, name) for name in ("low", "high"))
     return {
-        kernel: [(density, least, most) for (density, least), (_, most) in zip(points, high[kernel], strict=True)]
+        kernel: [
+            (density, lowest, highest) for (density, lowest), (_, highest) in zip(points, high[kernel], strict=True)
+        ]
         for kernel, points in low.items()
     }
 
 
 def _curves(report: Report, batch: int, member: str) -> Curves:
-    """Return `curves`, or with another member of `Gain` an end of their ranges."""
-    # By kernel and pattern: density, dense time, kernel time and shape of each layer.
-    sums: dict[tuple[str, str], list[tuple[float, float, float, tuple[int, int]]]] = defaultdict(list)
+    """Return `curves` of a member of `Gain`: `value`, or `low` or `high`, the ends of its range."""
+    by_kernel_and_pattern: dict[tuple[str, str], list[_LayerTimes]] = defaultdict(list)
     for result in report.results:
-        case, dense_s = result.case, result.dense_s
-        if case.batch != batch or dense_s is None:
+        case = result.case
+        if case.batch != batch or result.dense_s is None:
             continue
-        for one, gain in result.gains:
-            weight, shape = case.layer.count * dense_s, (case.layer.rows, case.layer.cols)
-            sums[one.kernel, case.pattern].append((result.density, weight, weight / getattr(gain, member), shape))
-    most = max((len({part[3] for part in parts}) for parts in sums.values()), default=0)
+        shape, dense_s = (case.layer.rows, case.layer.cols), case.layer.count * result.dense_s
+        for measurement, gain in result.gains:
+            times = _LayerTimes(shape, result.density, dense_s, dense_s / getattr(gain, member))
+            by_kernel_and_pattern[measurement.kernel, case.pattern].append(times)
+    shape_count = max((_shape_count(layers) for layers in by_kernel_and_pattern.values()), default=0)
     points: Curves = defaultdict(list)
-    for (kernel, _), parts in sums.items():
-        if len({part[3] for part in parts}) == most:
-            density = sum(part[0] for part in parts) / len(parts)
-            points[kernel].append((density, sum(part[1] for part in parts) / sum(part[2] for part in parts)))
+    for (kernel, _), layers in by_kernel_and_pattern.items():
+        if _shape_count(layers) == shape_count:
+            density = sum(layer.density for layer in layers) / len(layers)
+            speedup = sum(layer.dense_s for layer in layers) / sum(layer.kernel_s for layer in layers)
+            points[kernel].append((density, speedup))
     return {kernel: sorted(curve, reverse=True) for kernel, curve in sorted(points.items())}
+
+
+def _shape_count(layers: list[_LayerTimes]) -> int:
+    return len({layer.shape for layer in layers})
 
 
 def bars(report: Report, batch: int) -> dict[str, dict[str, float]]:
@@ -82,8 +106,8 @@ def _draw_curves(axis: Any, kernels: Curves, bands: dict[str, list[tuple[float, 
     for kernel, points in kernels.items():
         dropped = [100 * (1 - density) for density, _ in points]
         (line,) = axis.plot(dropped, [gain for _, gain in points], "o-", ms=4, label=kernel)
-        low, high = ([point[member] for point in bands[kernel]] for member in (1, 2))
-        axis.fill_between(dropped, low, high, color=line.get_color(), alpha=0.15, linewidth=0)
+        lows, highs = [low for _, low, _ in bands[kernel]], [high for _, _, high in bands[kernel]]
+        axis.fill_between(dropped, lows, highs, color=line.get_color(), alpha=0.15, linewidth=0)
     _mark_dense(axis, f"batch {batch}")
     axis.set_xlabel("sparsity, % of weights dropped")
 

@@ -1,7 +1,7 @@
-"""Registry of kernels: masksmith's own, and those that other packages provide as entry points.
+"""Registry of kernels: those of masksmith, and those that other packages provide as entry points.
 
-An entry point of the group `masksmith.kernels` names an object that satisfies `Kernel`. One that cannot be loaded is
-listed as a kernel that cannot run, with the reason, and does not affect the others.
+An entry point of the group `masksmith.kernels` names an object that satisfies `Kernel`. An entry point that cannot be
+loaded is listed as a kernel that cannot run, with the reason, and does not affect other kernels.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def own_kernels() -> dict[str, Kernel]:
 
 
 def all_kernels() -> dict[str, Kernel]:
-    """Return all kernels of this installation by name; imports the packages that provide some."""
+    """Return all kernels of this installation by name; imports the packages that provide kernels."""
     kernels = own_kernels()
     for point in sorted(entry_points(group=GROUP), key=lambda point: point.name):
         kernel = _load(point)

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from .answers import Answers
-from .results import CaseResult, Timing
+from .results import CaseResult, Measurement, Timing
 from .tables import Table, one_line, page, tables
 
 FORMAT = 1
@@ -37,9 +37,9 @@ class Report(Answers):
             "settings": dict(self.settings),
             "machines": self.machines,
             "conclusions": self.conclusions(),
-            "winners": [asdict(one) | {"pays": one.pays} for one in self.winners],
-            "break_evens": [asdict(one) | {"text": str(one)} for one in self.break_evens],
-            "estimates": [asdict(one) | {"speedup": one.speedup} for one in self.estimates],
+            "winners": [asdict(winner) | {"pays": winner.pays} for winner in self.winners],
+            "break_evens": [asdict(break_even) | {"text": str(break_even)} for break_even in self.break_evens],
+            "estimates": [asdict(estimate) | {"speedup": estimate.speedup} for estimate in self.estimates],
             "failures": self.failures,
             "skipped": self.skipped,
             "results": [result.document() for result in self.results],
@@ -77,8 +77,8 @@ class Report(Answers):
             ValueError: If the document has another format.
         """
         if document.get("format") != FORMAT:
-            raise ValueError(f"no benchmark report of format {FORMAT}")
-        return cls([CaseResult.read(one) for one in document["results"]], document["settings"])
+            raise ValueError(f"the document is no benchmark report of format {FORMAT}")
+        return cls([CaseResult.read(result) for result in document["results"]], document["settings"])
 
 
 def _rows(result: CaseResult) -> list[list[Any]]:
@@ -88,15 +88,21 @@ def _rows(result: CaseResult) -> list[list[Any]]:
         case.pattern, result.density, case.purpose,
     ]  # fmt: skip
     throttled = " ".join(result.conditions.get("throttled", ()))
-    rows = [
-        [
-            *head, one.kernel, one.outcome, one.reason, one.speedup, one.eager_speedup, *_times(one.eager),
-            *_times(one.graph), one.timing and one.timing.rounds, one.pack_s, one.tune_s, one.weight_bytes,
-            one.roofline, one.error, throttled, "; ".join(f"{key}: {value}" for key, value in one.notes.items()),
-        ]
-        for one in result.measurements
+    if result.measurements:
+        return [[*head, *_columns(measurement, throttled)] for measurement in result.measurements]
+    failure = ["", "failed", result.error]  # kernel, outcome and reason of a case that failed as a whole
+    return [[*head, *failure, *[None] * (len(COLUMNS) - len(head) - len(failure))]]
+
+
+def _columns(measurement: Measurement, throttled: str) -> list[Any]:
+    """Return the columns from `kernel` on."""
+    rounds = None if measurement.timing is None else measurement.timing.rounds
+    notes = "; ".join(f"{key}: {value}" for key, value in measurement.notes.items())
+    return [
+        measurement.kernel, measurement.outcome, measurement.reason, measurement.speedup, measurement.eager_speedup,
+        *_times(measurement.eager), *_times(measurement.graph), rounds, measurement.pack_s, measurement.tune_s,
+        measurement.weight_bytes, measurement.roofline, measurement.error, throttled, notes,
     ]  # fmt: skip
-    return rows or [[*head, "", "failed", result.error, *[None] * (len(COLUMNS) - len(head) - 3)]]
 
 
 def _cell(value: Any) -> Any:

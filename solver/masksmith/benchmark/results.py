@@ -35,7 +35,7 @@ class Measurement:
     Attributes:
         kernel: Name of the kernel.
         outcome: `measured`, `failed` (it raised an error, or its result was wrong), or `skipped` (it cannot run here).
-        reason: Why it was not measured.
+        reason: Why the kernel failed or was skipped.
         eager: Time of an eager call.
         graph: Time of a replay from a CUDA graph, without the overhead of Python and the launch; CUDA only.
         speedup: Median dense time / median time of the kernel, from graphs if there are any.
@@ -44,7 +44,8 @@ class Measurement:
         pack_s: Seconds to convert the masked weight to the kernel's format.
         tune_s: Seconds to tune the kernel for this shape.
         weight_bytes: Bytes of the packed weight.
-        roofline: Useful work relative to the roofline model with the device's measured copy and matrix rates.
+        roofline: Shortest possible time relative to the measured one, by the roofline model with the measured copy and
+            matrix rates of the device.
         notes: Other information: layout, algorithm, tuning.
     """
 
@@ -94,7 +95,7 @@ class Gain:
         return self.low <= 1.0 <= self.high
 
     def __str__(self) -> str:
-        return f"{self.value:.2f}x" + ", within noise" * self.is_noise
+        return f"{self.value:.2f}x{', within noise' if self.is_noise else ''}"
 
 
 @dataclass(frozen=True)
@@ -119,29 +120,29 @@ class CaseResult:
 
     def of(self, kernel: str) -> Measurement | None:
         """Return a kernel's measurement, or None if it was not measured."""
-        return next((one for one in self.measurements if one.kernel == kernel and one.outcome == "measured"), None)
+        return next((measurement for measurement in self.measured if measurement.kernel == kernel), None)
 
     @property
     def measured(self) -> list[Measurement]:
         """Measurements of kernels that were measured."""
-        return [one for one in self.measurements if one.outcome == "measured"]
+        return [measurement for measurement in self.measurements if measurement.outcome == "measured"]
 
     @property
     def gains(self) -> list[tuple[Measurement, Gain]]:
-        """Measurements of kernels that use the mask, with their speed-ups over dense and the spread of these."""
+        """Measurements of kernels that use the mask, with their speed-ups over dense and the ranges of these."""
         dense = self.of("dense")
         if dense is None or dense.timing is None:
             return []
         return [
-            (one, Gain.of(dense.timing, one.timing))
-            for one in self.measured
-            if one.kernel not in BASELINES and one.timing is not None
+            (measurement, Gain.of(dense.timing, measurement.timing))
+            for measurement in self.measured
+            if measurement.kernel not in BASELINES and measurement.timing is not None
         ]
 
     @property
     def sparse(self) -> list[tuple[Measurement, float]]:
         """Measurements of kernels that use the mask, with their speed-ups over dense."""
-        return [(one, gain.value) for one, gain in self.gains]
+        return [(measurement, gain.value) for measurement, gain in self.gains]
 
     @property
     def best(self) -> tuple[Measurement, float] | None:
@@ -161,7 +162,7 @@ class CaseResult:
     @classmethod
     def read(cls, document: Mapping[str, Any]) -> CaseResult:
         """Build a result from the result of `document`."""
-        measurements = [_measurement(one) for one in document["measurements"]]
+        measurements = [_read_measurement(fields) for fields in document["measurements"]]
         return cls(**{**document, "case": cls.read_case(document["case"]), "measurements": measurements})
 
     @staticmethod
@@ -171,6 +172,6 @@ class CaseResult:
         return Case(**{**document, "layer": layer, "kernels": kernels})
 
 
-def _measurement(document: Mapping[str, Any]) -> Measurement:
+def _read_measurement(document: Mapping[str, Any]) -> Measurement:
     timings = {key: None if document[key] is None else Timing(**document[key]) for key in ("eager", "graph")}
     return Measurement(**{**document, **timings})

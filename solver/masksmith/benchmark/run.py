@@ -63,18 +63,18 @@ def benchmark(
     Raises:
         BenchmarkError: If a kernel, shape, dtype, pattern or mask is invalid; raised before anything runs.
     """
-    known_kernels, masks = all_kernels() if registry is None else registry, masks or {}
+    available_kernels, masks = all_kernels() if registry is None else registry, masks or {}
     names = [str(pattern) for pattern in ([patterns] if isinstance(patterns, (str, Pattern)) else patterns)]
     request = Request(_layers(layers), names, batches, dtypes, directions, kernels, device, curves)
-    cases = plan(request, declarations(known_kernels))
+    cases = plan(request, declarations(available_kernels))
     check_device(device)
-    check_runnable(kernels if kernels is None else list(kernels), known_kernels, device)
+    check_runnable(kernels if kernels is None else list(kernels), available_kernels, device)
     _check_masks(masks, cases)
     if on_compilation is not None:
         from masksmith.kernels.jit import on_first_compilation
 
         on_first_compilation(on_compilation)
-    results = _measure_all(Bench(known_kernels, device, rounds, threads, seed, masks), cases, on_case)
+    results = _measure_all(Bench(available_kernels, device, rounds, threads, seed, masks), cases, on_case)
     settings = {"rounds": rounds, "threads": threads, "seed": seed, "device": device, "version": masksmith.__version__}
     return Report(results, settings)
 
@@ -89,10 +89,10 @@ def _measure_all(bench: Bench, cases: Sequence[Case], on_case: OnCase | None) ->
 
 
 def attempt(bench: Bench, case: Case) -> CaseResult:
-    """Measure a case; an error of the case as a whole is returned in its result."""
+    """Measure a case; if it fails as a whole, the result has the error."""
     try:
         return bench.measure(case)
-    except Exception as error:  # noqa: BLE001 - the other cases go on
+    except Exception as error:  # noqa: BLE001 - other cases are still measured
         return CaseResult(case, case.rule.density, [], {}, {}, f"{type(error).__name__}: {error}"[:500])
 
 
@@ -100,14 +100,14 @@ def check_device(device: str) -> None:
     """Check that a device exists.
 
     Raises:
-        BenchmarkError: If it does not.
+        BenchmarkError: If the device does not exist, or its name is malformed.
     """
     import torch
 
-    kind, _, number = device.partition(":")
-    if kind not in ("cpu", "cuda") or (kind == "cpu" and number) or (number and not number.isdecimal()):
+    device_type, _, number = device.partition(":")
+    if device_type not in ("cpu", "cuda") or (device_type == "cpu" and number) or (number and not number.isdecimal()):
         raise BenchmarkError("invalid_benchmark", f"device {device!r}: use cpu, cuda or cuda:N")
-    if kind == "cuda" and int(number or 0) >= torch.cuda.device_count():
+    if device_type == "cuda" and int(number or 0) >= torch.cuda.device_count():
         raise BenchmarkError(
             "invalid_benchmark", f"device {device!r}: this torch sees {torch.cuda.device_count()} GPU(s)"
         )
@@ -119,13 +119,13 @@ def _layers(layers: str | Iterable[Layer | str]) -> list[Layer]:
             return MODELS[layers]
         layers = [layers]
     try:
-        return [one if isinstance(one, Layer) else read_shapes([one])[0] for one in layers]
+        return [layer if isinstance(layer, Layer) else read_shapes([layer])[0] for layer in layers]
     except ValueError as error:
-        known = ", ".join(MODELS)
-        raise BenchmarkError("invalid_benchmark", f"{error}; or name a model: {known}") from None
+        raise BenchmarkError("invalid_benchmark", f"{error}; or name a model: {', '.join(MODELS)}") from None
 
 
 def _check_masks(masks: Mapping[str, Any], cases: Sequence[Case]) -> None:
+    # The batch does not matter for a mask, so cases that differ in it alone are checked once.
     for case in {replace(case, batch=1) for case in cases if case.purpose == "asked"}:
         if case.layer.name in masks:
             check_mask(masks[case.layer.name], case)

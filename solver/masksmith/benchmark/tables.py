@@ -11,6 +11,7 @@ from .conclusions import BreakEven, Estimate
 from .results import Timing
 
 _SPECIAL = re.compile(r"\||<(?=[A-Za-z/!?])")
+"""Characters that end a cell or begin a tag of HTML."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,7 @@ class Table:
         note: Explanation of the columns.
         head: Names of the columns.
         rows: Cells.
-        left: Number of leading columns that hold text, and are aligned left.
+        left: Number of leading columns that hold text and are aligned left; the other columns are aligned right.
     """
 
     title: str
@@ -34,25 +35,27 @@ class Table:
     def markdown(self) -> str:
         """Return the table as Markdown, with aligned columns."""
         widths = [max(len(_markdown(row[k])) for row in [self.head, *self.rows]) for k in range(len(self.head))]
-        rule = "|" + "|".join("-" * (w + 1) + ("-" if k < self.left else ":") for k, w in enumerate(widths)) + "|"
+        rule = (
+            "|" + "|".join("-" * (width + 1) + ("-" if k < self.left else ":") for k, width in enumerate(widths)) + "|"
+        )
         lines = [self._line(self.head, widths), rule, *(self._line(row, widths) for row in self.rows)]
         return f"## {self.title}\n\n{self.note}\n\n" + "\n".join(lines) + "\n"
 
     def _line(self, cells: Sequence[str], widths: Sequence[int]) -> str:
         padded = [
-            _markdown(cell).ljust(w) if k < self.left else _markdown(cell).rjust(w)
-            for k, (cell, w) in enumerate(zip(cells, widths, strict=True))
+            _markdown(cell).ljust(width) if k < self.left else _markdown(cell).rjust(width)
+            for k, (cell, width) in enumerate(zip(cells, widths, strict=True))
         ]
         return "| " + " | ".join(padded) + " |"
 
 
 def one_line(text: str) -> str:
-    """Escape line ends and control characters: names of layers and messages come from strangers."""
+    """Escape line ends and control characters, since names of layers and messages are untrusted input."""
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
 def _markdown(text: str) -> str:
-    """Escape what would end a cell or begin a tag of HTML."""
+    """Escape a text for a cell of a Markdown table."""
     return _SPECIAL.sub(r"\\\g<0>", one_line(text))
 
 
@@ -62,9 +65,9 @@ def tables(report: Answers) -> list[Table]:
     return [table for table in candidates if table.rows]
 
 
-def page(report: Answers, title: str, words: Sequence[str] = ()) -> str:
-    """Return the report as a Markdown page; `words` are paragraphs after the title."""
-    parts = [f"# {title}\n", *words, *(f"{machine_line(machine, report)}\n" for machine in report.machines)]
+def page(report: Answers, title: str, paragraphs: Sequence[str] = ()) -> str:
+    """Return the report as a Markdown page, with `paragraphs` after the title."""
+    parts = [f"# {title}\n", *paragraphs, *(f"{machine_line(machine, report)}\n" for machine in report.machines)]
     parts.append("## In words\n\n" + "\n".join(f"- {_markdown(line)}" for line in report.conclusions()) + "\n")
     parts += [table.markdown() for table in tables(report)]
     if report.skipped:
@@ -105,26 +108,26 @@ def _rates(report: Answers) -> str:
     return f"copies {copied / 1e9:.3g} GB/s, multiplies at " + ", ".join(parts)
 
 
-def _where(one: Estimate | BreakEven, report: Answers) -> str:
-    """Return dtype and direction as a suffix, if the report has several."""
+def _case_suffix(conclusion: Estimate | BreakEven, report: Answers) -> str:
+    """Return dtype and direction as a suffix, if the report has several; else an empty text."""
     cases = [result.case for result in report.results]
-    several = len({(case.dtype, case.direction) for case in cases}) > 1
-    return f", {one.dtype}, {one.direction}" if several else ""
+    has_several = len({(case.dtype, case.direction) for case in cases}) > 1
+    return f", {conclusion.dtype}, {conclusion.direction}" if has_several else ""
 
 
 def _model(report: Answers) -> Table:
     rows = [
         [
-            f"{one.pattern}{_where(one, report)}",
-            _verdict(one),
-            ", ".join(sorted({name for name in one.kernels.values() if name != "dense"})) or "-",
-            str(one.batch),
-            seconds(one.dense_s),
-            seconds(one.best_s),
-            f"{one.speedup:.2f}x",
-            f"{one.low:.2f}x - {one.high:.2f}x",
+            f"{estimate.pattern}{_case_suffix(estimate, report)}",
+            _verdict(estimate),
+            ", ".join(sorted({name for name in estimate.kernels.values() if name != "dense"})) or "-",
+            str(estimate.batch),
+            seconds(estimate.dense_s),
+            seconds(estimate.best_s),
+            f"{estimate.speedup:.2f}x",
+            f"{estimate.low:.2f}x - {estimate.high:.2f}x",
         ]
-        for one in report.estimates
+        for estimate in report.estimates
     ]
     note = (
         "All layers, each as often as the model has it. For every shape the fastest kernel is taken, and dense where "
@@ -135,19 +138,22 @@ def _model(report: Answers) -> Table:
     return Table("What each pattern buys, over the whole model", note, head, rows, 3)
 
 
-def _verdict(one: Estimate) -> str:
-    if one.is_noise:
+def _verdict(estimate: Estimate) -> str:
+    if estimate.is_noise:
         return "within noise"
-    return "yes" if one.speedup > 1.0 else "no"
+    return "yes" if estimate.speedup > 1.0 else "no"
 
 
 def _kernels(report: Answers) -> Table:
     """Return a table of speed-ups over dense for the whole model, with a row per pattern and kernel."""
-    note = "Speed-up over dense of one kernel used for all layers that it can do. Below 1 it is slower than dense."
+    note = (
+        "Speed-up over dense of one kernel used for all layers that it supports, and dense elsewhere. Below 1 it is "
+        "slower than dense."
+    )
     cells = {
-        (f"{one.pattern}{_where(one, report)}", kernel, one.batch): str(one.gain(kernel))
-        for one in report.estimates
-        for kernel in one.by_kernel
+        (f"{estimate.pattern}{_case_suffix(estimate, report)}", kernel, estimate.batch): str(estimate.gain(kernel))
+        for estimate in report.estimates
+        for kernel in estimate.by_kernel
     }
     return _by_batch("Each kernel, over the whole model", note, ("pattern", "kernel"), cells)
 
@@ -168,10 +174,9 @@ def _layers(report: Answers) -> Table:
         if best is None or best.timing is None or gain is None:
             rows.append([*row[:2], "-", *row[2:], "-", "-", "-", "-"])
             continue
-        share = "-" if best.roofline is None else f"{best.roofline:.0%}"
-        packed = f"{(best.weight_bytes or 0) / (dense.weight_bytes or 1):.0%}"
-        took = _spread(best.timing)
-        rows.append([*row[:2], best.kernel, *row[2:], took, str(gain), packed, share])
+        roofline = "-" if best.roofline is None else f"{best.roofline:.0%}"
+        size = f"{(best.weight_bytes or 0) / (dense.weight_bytes or 1):.0%}"
+        rows.append([*row[:2], best.kernel, *row[2:], _spread(best.timing), str(gain), size, roofline])
     note = (
         "The fastest sparse kernel: median, and in parentheses the 20th and 80th percentile. Bytes are those of the "
         "packed weight, relative to dense. The roofline share may exceed 100% where operands stay in a cache."
@@ -181,11 +186,15 @@ def _layers(report: Answers) -> Table:
 
 
 def _spread(timing: Timing) -> str:
+    """Format the median, and in parentheses the quantiles."""
     return f"{seconds(timing.median_s)} ({seconds(timing.p20_s)} - {seconds(timing.p80_s)})"
 
 
 def _break_evens(report: Answers) -> Table:
-    cells = {(f"{one.kernel}{_where(one, report)}", one.layer.shape, one.batch): str(one) for one in report.break_evens}
+    cells: dict[tuple[str, str, int], str] = {}
+    for break_even in report.break_evens:
+        kernel = f"{break_even.kernel}{_case_suffix(break_even, report)}"
+        cells[kernel, break_even.layer.shape, break_even.batch] = str(break_even)
     note = (
         "The density (share of weights kept) below which a kernel beats dense. In parentheses the range, from the "
         '20th and 80th percentiles of all times. "above 50%": it did at every density measured, up to that; '

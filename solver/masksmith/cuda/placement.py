@@ -1,4 +1,4 @@
-"""Chooses the device of a solve: that of the scores, unless the solver names one. A CPU fallback is always reported."""
+"""Chooses the device of the exact solver: its `device`, or that of the scores. CPU fallbacks are always reported."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ log = logging.getLogger("masksmith")
 
 
 def solve_on_device(problem: Problem, solver: Solver) -> Solution | str | None:
-    """Solve on a CUDA device, if the solver names one or the scores are on one.
+    """Solve on a CUDA device, if the solver is `Exact` and names one, or names none and the scores are on one.
 
     Returns:
         The solution; None if the problem is to be solved on the CPU; or the reason for falling back to the CPU.
 
     Raises:
-        SolverError: If the solver names a device that cannot be used.
+        SolverError: If the solver names a device, and CUDA kernels cannot be used in this process.
     """
     device = _device_of(problem.scores, solver)
     if device is None:
@@ -53,6 +53,7 @@ def with_fallback_reason(solution: Solution, reason: str | None) -> Solution:
 
 
 def _device_of(scores: Any, solver: Solver) -> str | None:
+    """Return the CUDA device to solve on; None for the CPU."""
     if not isinstance(solver, Exact) or solver.device == "cpu":
         return None
     if solver.device is not None:

@@ -22,10 +22,10 @@ from .launcher import Launcher
 
 
 class DeviceSolve:
-    """The matrices of a problem on one device, and their exact solution there.
+    """Copies scores, masks and weight of a problem to one device, and solves the problem there.
 
     Args:
-        problem: Tiles with budgets on rows and columns. Scores on another device are copied to this one.
+        problem: A problem whose tiles have budgets on rows and columns.
         device: Torch device to solve on.
     """
 
@@ -40,7 +40,7 @@ class DeviceSolve:
         Raises:
             ScoresError: At the first NaN, infinite or negative score, or if their sum overflows float64.
             InfeasibleError: If forced entries leave a tile without an allowed mask.
-            torch.cuda.OutOfMemoryError: If not even one row of tiles fits the device.
+            torch.cuda.OutOfMemoryError: If a single row of tiles does not fit into device memory.
         """
         started, problem = time.perf_counter(), self.problem
         with_bonus, forced = self._scores_with_bonus(), self._forced()
@@ -55,6 +55,7 @@ class DeviceSolve:
         return self._to_device(mask.matrix()) != 0
 
     def _pad(self, matrix: torch.Tensor) -> torch.Tensor:
+        """Crop (`dense`) or pad with zeros to the size of all tiles."""
         height, width = self.problem.height, self.problem.width
         out = torch.zeros(height, width, dtype=matrix.dtype, device=matrix.device)
         part = matrix[:height, :width]
@@ -62,7 +63,7 @@ class DeviceSolve:
         return out
 
     def _weight(self) -> torch.Tensor | None:
-        """Return the weight if kernels can prune it: a matrix of which every entry is in a tile."""
+        """Return the weight if kernels can prune it: if it is a matrix and every entry is in a tile; else None."""
         problem, weight = self.problem, self.problem.options.weight
         covered = problem.height >= problem.grid.rows and problem.width >= problem.grid.cols
         if weight is None or len(problem.source.tensor_shape) != 2 or not covered:
@@ -70,6 +71,7 @@ class DeviceSolve:
         return self._to_device(weight).detach()
 
     def _scores_with_bonus(self) -> torch.Tensor:
+        """Return the scores, with the hysteresis bonus where the warm start keeps."""
         if not self.problem.bonus or self.problem.start is None:
             return self.matrix
         scores = self.matrix.double()
@@ -79,6 +81,7 @@ class DeviceSolve:
         return with_bonus
 
     def _forced(self) -> torch.Tensor | None:
+        """Return codes of forced entries, `[height, width]` uint8: 1 keep, 255 drop, 0 free; None if all are free."""
         problem = self.problem
         if not problem.has_forced:
             return None
@@ -97,6 +100,7 @@ class DeviceSolve:
         return forced
 
     def _start_duals(self, first: int, last: int) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """Return initial duals `[tiles, rows]` and `[tiles, cols]`; None if they are absent or save no time."""
         duals = self.problem.start_duals(first, last)
         if duals is None or max(self.tile.rows, self.tile.cols) <= MAX_COLD_SIDE:
             return None
@@ -123,13 +127,13 @@ class DeviceSolve:
     def _try_band(
         self, scores: torch.Tensor, forced: torch.Tensor | None, first: int, last: int
     ) -> tuple[Band, BandCertificate] | None:
-        """Solve a band; None if it does not fit into device memory and can be split."""
+        """Solve tile rows `first` to `last`; return None if they do not fit into device memory and can be split."""
         top, bottom = first * self.tile.rows, last * self.tile.rows
-        codes = None if forced is None else forced[top:bottom]
+        forced_band = None if forced is None else forced[top:bottom]
         try:
             weight = None if self.weight is None else self.weight[top:bottom]
             band = Band(
-                scores[top:bottom, : self.problem.width], self.tile, last - first, self.problem.across, codes,
+                scores[top:bottom, : self.problem.width], self.tile, last - first, self.problem.across, forced_band,
                 self._start_duals(first, last), weight,
             )  # fmt: skip
             return band, self._solve_band(band, first)
@@ -139,7 +143,7 @@ class DeviceSolve:
             return None
 
     def _solve_band(self, band: Band, first: int) -> BandCertificate:
-        """Solve the band that begins at tile row `first`; errors give indices of the whole tensor."""
+        """Solve the band that begins at tile row `first`; errors have indices in the whole tensor."""
         with self.problem.naming_tensor(first):
             certificate = band.solve()
         if certificate.invalid is not None:
@@ -153,10 +157,10 @@ class DeviceSolve:
         return certificate
 
     def _solution(self, bands: list[Band], certificates: list[BandCertificate], started: float) -> Solution:
-        """Concatenate the bands and their certificates."""
+        """Build the solution from the bands and their certificates, in the order of their rows."""
         problem = self.problem
         objectives, violations, totals = (
-            np.concatenate([getattr(part, field) for part in certificates])
+            np.concatenate([getattr(certificate, field) for certificate in certificates])
             if certificates
             else np.zeros((problem.down, problem.across))
             for field in ("objective", "violation", "total")
@@ -199,6 +203,7 @@ class DeviceSolve:
         return float(below.double().sum() + right.double().sum())
 
     def _kept_duals(self, bands: list[Band]) -> Any:
+        """Return the duals of the solution, on the host; None without `keep_duals`."""
         if not self.problem.options.keep_duals:
             return None
         shape = (self.problem.down, self.problem.across)
@@ -209,19 +214,19 @@ class DeviceSolve:
         return rows, cols
 
     def _like_weight(self, parts: list[torch.Tensor]) -> Any:
-        """Concatenate the kernels' outputs, on the weight's device and in its library (torch or numpy)."""
+        """Concatenate outputs of the bands, in the library (torch or numpy) and on the device of the weight, if any."""
         if self.weight is None:
             return None
-        whole, weight = torch.cat(parts), self.problem.options.weight
-        return whole.to(weight.device) if isinstance(weight, torch.Tensor) else whole.cpu().numpy()
+        output, weight = torch.cat(parts), self.problem.options.weight
+        return output.to(weight.device) if isinstance(weight, torch.Tensor) else output.cpu().numpy()
 
     def _like_scores(self, matrix: torch.Tensor) -> Any:
-        """Return the mask in the scores' shape and library, on their device."""
+        """Return the mask in the shape and library of the scores, and on their device."""
         shape, scores = self.problem.source.shape, self.problem.scores
         mask = matrix.reshape(shape[0], *shape[2:], shape[1]).movedim(-1, 1).reshape(self.problem.source.tensor_shape)
         return mask.to(scores.device) if isinstance(scores, torch.Tensor) else mask.cpu().numpy()
 
 
 def solve_on(device: str, problem: Problem) -> Solution:
-    """Solve a problem exactly on a CUDA device."""
+    """Solve a problem exactly on a CUDA device (in the simulator: on the CPU); raises like `DeviceSolve.solve`."""
     return DeviceSolve(problem, "cpu" if SIMULATED else device).solve()

@@ -1,4 +1,4 @@
-"""Decorators that compile kernels with numba; no other module imports numba, so all flags are set here.
+"""Decorators that compile CPU kernels; only this module and `cuda.jit` import numba, so all flags are set here.
 
 Kernels release the GIL (threads run them in parallel), are cached on disk, and never use fast-math: signs and ties
 must not depend on how the compiler reorders floating-point operations.
@@ -41,12 +41,12 @@ R = TypeVar("R")
 
 
 def jit(function: Callable[P, R]) -> Callable[P, R]:
-    """Compile a kernel on first call, without fast-math, without the GIL, cached on disk."""
+    """Compile a kernel on its first call; it runs without fast-math and without the GIL, and is cached on disk."""
     return _cached(numba.njit(function, nogil=True, boundscheck=False))
 
 
 def jit_without_refcounts(function: Callable[P, R]) -> Callable[P, R]:
-    """Compile a kernel that allocates nothing, without reference counting: its atomic updates slow short kernels."""
+    """Compile a kernel that allocates nothing; it lacks reference counting, whose atomic updates slow short kernels."""
     options: dict[str, Any] = {"nogil": True, "boundscheck": False, "_nrt": False}
     return _cached(numba.njit(function, **options))
 
@@ -64,9 +64,10 @@ def _cached(dispatcher: Any) -> Callable[P, R]:
 
 
 def _compile_once(dispatcher: Any, compile_or_load: Callable[[Any], Any], signature: Any) -> Any:
-    # Processes that need the same kernel at the same time would all compile it: one does, the others wait and load it.
-    # A kernel's lock is held while the kernels that it calls are compiled, and no kernel calls itself, so no two
-    # processes wait for each other; within a process numba's lock comes first.
+    # Processes that need the same kernel at the same time would all compile it. With the lock, one process compiles the
+    # kernel, and the other processes wait and then load it. A kernel's lock is held while the kernels that it calls are
+    # compiled, and no kernel calls itself, so no two processes wait for each other. Within a process, numba's lock is
+    # taken first.
     with global_compiler_lock, locked(dispatcher._cache.lock_path(signature, dispatcher.targetctx.codegen())):
         return compile_or_load(signature)
 
@@ -83,7 +84,8 @@ def sources_digest() -> str:
 class LockedCache(FunctionCache):
     """numba's cache of one kernel on disk, valid for the current source of all kernels, with a lock for saving.
 
-    numba itself only looks at the kernel's own file, and would load a kernel with outdated code of others inlined.
+    numba itself only looks at the file of the kernel, and would load a kernel into which outdated code of other files
+    was inlined.
     Without the lock, two processes that save different signatures of one kernel at the same time may choose the same
     data file, so that one signature is later loaded with the code of the other.
     """
@@ -94,7 +96,7 @@ class LockedCache(FunctionCache):
         file._source_stamp = (file._source_stamp, sources_digest())
 
     def lock_path(self, signature: Any, codegen: Any) -> Path:
-        """The file that is locked while a process loads or compiles one signature of this kernel."""
+        """Return the file that is locked while a process loads or compiles one signature of this kernel."""
         key = repr(self._index_key(signature, codegen))  # type: ignore[no-untyped-call]
         digest = hashlib.blake2b(key.encode(), digest_size=8).hexdigest()
         return Path(self.cache_path) / f"{self._impl.filename_base}.{digest}.lock"
@@ -124,8 +126,8 @@ class _CompilationLogger(numba.core.event.Listener):
     """Logs a warning when the first masksmith kernel of this process has to be compiled.
 
     Attributes:
-        logged: Whether it did.
-        callbacks: Called at that time.
+        logged: Whether the warning was logged.
+        callbacks: Functions that are called before the warning.
     """
 
     def __init__(self) -> None:

@@ -9,6 +9,7 @@ from masksmith._panels import Matrix
 from .jit import jit
 
 STRIP = 256
+"""Number of independent partial sums, which let the compiler use vectors."""
 
 
 @jit

@@ -1,8 +1,8 @@
 """Product of a dense matrix and a sparse N:M matrix A, `y = x A^T`, by gathering columns of x.
 
-Every group has exactly n entries, so all rows have the same length and no row pointers: an entry is a value and its
-position in the group, one byte. The batch is vectorised: `x` is transposed panel by panel, so that each of its columns
-is a few whole vectors, and an entry of A costs one fused multiply-add per vector.
+Every group has exactly n entries, so all rows have the same length, and no row pointers are needed: an entry is a
+value and its position in the group, one byte. The batch is vectorised: `x` is transposed panel by panel, so that each
+of its columns is a few whole vectors, and an entry of A costs one fused multiply-add per vector.
 """
 
 from __future__ import annotations
@@ -18,10 +18,11 @@ from .dual_ascent.simd.vectors import I64, LANES, element_bytes, index, load, sp
 from .jit import alloca_once, for_range, inline, intrinsic, jit, types
 
 Floats = npt.NDArray[np.float32]
+"""float32, or float64, which compiles to kernels of its own."""
 PAIR = 2
 """Rows of A processed together, so that enough independent sums fill the multiply-add pipeline."""
 FEW = 2
-"""Batches up to this size use `gather_dots`: with vectors over the batch most lanes would be empty."""
+"""Batches up to this size use `gather_dots`: in vectors over the batch most lanes would be unused."""
 
 
 def _at(builder: Any, *parts: tuple[Any, Any]) -> Any:
@@ -173,7 +174,7 @@ def gather_rows(
 def gather_dots(
     values: Floats, places: npt.NDArray[np.uint8], n: int, m: int, x: Floats, y: Floats, first: int, last: int
 ) -> None:
-    """As `gather_rows`, for small batches: one dot product per element of y, with four independent partial sums."""
+    """Do the same as `gather_rows`, for small batches: a dot product per element of y, with four partial sums."""
     groups = x.shape[1] // m
     for b in range(x.shape[0]):
         for row in range(first, min(last, y.shape[1])):

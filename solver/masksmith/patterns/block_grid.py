@@ -10,6 +10,7 @@ from .nm import NM
 from .pattern import Ragged
 
 MAX_SIDE = 4096
+"""Maximum height and width of a block."""
 
 
 class BlockShape(Protocol):
@@ -43,7 +44,7 @@ def can_be_inside(inner: NM) -> bool:
 
 
 def check_tiles_fill_blocks(pattern: BlockShape, inner: NM) -> None:
-    """Raise `PatternError` unless blocks consist of whole tiles of the pattern inside them."""
+    """Raise `PatternError` unless blocks consist of whole tiles of the inner pattern."""
     tile = inner.tile
     if pattern.rows % tile.rows or pattern.cols % tile.cols:
         raise PatternError(
@@ -68,7 +69,7 @@ def free_blocks(pattern: BlockShape, grid: Grid) -> tuple[int, int]:
     """Return the numbers of block rows and block columns without the dense edge, which is always kept.
 
     Raises:
-        PatternError: If there are none, because no whole block fits the matrix under `dense`.
+        PatternError: If there is no such block, because no whole block fits the matrix under `dense`.
     """
     if pattern.ragged != "dense":
         return grid.down, grid.across

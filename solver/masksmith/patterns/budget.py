@@ -1,7 +1,8 @@
-"""Budgets: one density for a whole model, with minimum densities (floors) of layers."""
+"""Budgets: one density for a whole model, and minimum densities (floors) for some of its layers."""
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -79,20 +80,20 @@ class Budget:
         for glob in self.floors:
             if not any(matches(name, glob) for name in shapes):
                 raise PatternError(f"floor {glob!r} matches no layer; there are {', '.join(list(shapes)[:4])}")
-        least, total = 0, 0
+        minimum, total = 0, 0
         for name, shape in shapes.items():
             units = count_units(pattern, shape)
-            least += floor_units(pattern, shape, self.floor_of(name))
+            minimum += floor_units(pattern, shape, self.floor_of(name))
             total += units
         kept = self.units(total, pattern)
-        if least > kept:
+        if minimum > kept:
             raise PatternError(
                 f"budget {self}: {kept} of {total} {unit_of(pattern)} may be kept, but the floors of {len(shapes)} "
-                f"layer(s), at least one each, need {least}; raise the density or lower the floors"
+                f"layer(s), at least one for each layer, need {minimum}; raise the density or lower the floors"
             )
 
     def units(self, total: int, pattern: Pattern) -> int:
-        """Return how many of all units may be kept: rounded to the nearest, or down for n:m patterns.
+        """Return how many of all units may be kept: rounded down for n:m patterns, else to the nearest, halves up.
 
         Raises:
             PatternError: If the result is 0.
@@ -119,7 +120,7 @@ def check_distributable(pattern: Pattern) -> None:
     """Check that a budget can be distributed under this pattern.
 
     Raises:
-        PatternError: If it is neither n:m, nor blocks without balance, nor unstructured.
+        PatternError: If the pattern is neither n:m, nor blocks without balance, nor unstructured.
     """
     if isinstance(pattern, Block) and pattern.balance != "none":
         raise PatternError(f"{pattern}: a budget distributes blocks that may lie anywhere; leave the balance out")
@@ -131,7 +132,7 @@ def count_units(pattern: Pattern, shape: tuple[int, ...]) -> int:
     """Return the number of units (blocks or entries) of a layer.
 
     Raises:
-        PatternError: If budgets do not apply to the pattern, or it does not fit the shape.
+        PatternError: If budgets do not apply to the pattern, or the pattern does not fit the shape.
     """
     check_distributable(pattern)
     if isinstance(pattern, Block):
@@ -145,7 +146,7 @@ def floor_units(pattern: Pattern, shape: tuple[int, ...], floor: float) -> int:
     """Return the minimum number of units that a layer keeps; at least one, or one entry of each group."""
     if isinstance(pattern, NM):
         return int(capacity(steps(pattern, floor)[0], shape))
-    return max(1, -int(-Fraction(repr(floor)) * count_units(pattern, shape) // 1))
+    return max(1, math.ceil(Fraction(repr(floor)) * count_units(pattern, shape)))
 
 
 def steps(pattern: NM, floor: float = 0.0) -> list[NM]:
@@ -176,10 +177,12 @@ def with_full_density(pattern: Pattern) -> Pattern:
 
 
 def _grid(pattern: Pattern, shape: tuple[int, ...]) -> Grid:
+    """Return the grid of a pattern, even if its own density would round to no unit."""
     return with_full_density(pattern).grid(shape)
 
 
 def _share_of(value: float | str) -> float:
+    """Return a share in (0, 1] from a number or a percentage."""
     if not isinstance(value, str):
         return check_density(value)
     match = PERCENT.fullmatch(value)

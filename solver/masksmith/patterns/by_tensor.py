@@ -1,4 +1,4 @@
-"""Patterns by tensor: a default, and others for the tensors that a name, a glob or a part of a name selects."""
+"""Patterns by tensor: a default, and rules for the tensors that a name, a glob or a part of a name selects."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class TensorPatterns:
     """Which pattern each tensor has.
 
     Attributes:
-        default: The pattern of all tensors that no rule selects; without one they stay dense.
+        default: The pattern of all tensors that no rule selects; if None, these tensors stay dense.
         rules: Patterns by selector, in the order given.
     """
 
@@ -36,7 +36,7 @@ class TensorPatterns:
         """Read patterns such as `2:4` or `mlp=transposable 8:16`.
 
         Raises:
-            PatternError: If there is none, one is malformed, or two are given for the same tensors.
+            PatternError: If there is no pattern, one is malformed, or two have the same selector.
         """
         default: Pattern | None = None
         rules: dict[str, Pattern] = {}
@@ -63,7 +63,10 @@ class TensorPatterns:
             return cls.parse([patterns], axis, ragged)
         if isinstance(patterns, Mapping):
             read = partial(parse, axis=axis, ragged=ragged)
-            rules = {name: read(each) if isinstance(each, str) else each for name, each in patterns.items()}
+            rules = {
+                selector: read(pattern) if isinstance(pattern, str) else pattern
+                for selector, pattern in patterns.items()
+            }
             if not rules:
                 raise PatternError("there is no pattern")
             return cls(rules.pop(EVERYTHING, None), rules)
@@ -71,12 +74,12 @@ class TensorPatterns:
 
     @property
     def first(self) -> Pattern:
-        """The default, or without one the pattern of the first rule."""
+        """The default, or the pattern of the first rule if there is no default."""
         return self.default or next(iter(self.rules.values()))
 
     @property
     def is_single(self) -> bool:
-        """Whether all tensors have the default."""
+        """Whether there are no rules, so that all tensors have the default."""
         return not self.rules
 
     def assign(self, names: Sequence[str]) -> dict[str, Pattern]:
@@ -84,22 +87,23 @@ class TensorPatterns:
 
         A selector is the full name of a tensor; else a glob that matches names; else a part of names, such as `mlp` or
         `self_attn.q_proj`. If several rules select a tensor, a full name has priority over a glob and a glob over a
-        part; of two of one kind, the later one applies.
+        part; of two rules of one kind, the later one applies.
 
         Raises:
             UnmatchedSelectorError: If a selector selects no tensor.
         """
-        known = frozenset(names)
-        kinds = {selector: "name" if selector in known else _kind(selector, names) for selector in self.rules}
+        all_names = frozenset(names)
+        kinds = {selector: "name" if selector in all_names else _kind(selector, names) for selector in self.rules}
         assigned = dict.fromkeys(names, self.default)
         for kind in ("part", "glob"):
-            for selector in (each for each, kind_of_each in kinds.items() if kind_of_each == kind):
-                assigned |= {name: self.rules[selector] for name in names if _selects(selector, name, kind)}
+            for selector, pattern in self.rules.items():
+                if kinds[selector] == kind:
+                    assigned |= {name: pattern for name in names if _selects(selector, name, kind)}
         assigned |= {name: pattern for name, pattern in self.rules.items() if kinds[name] == "name"}
         return {name: pattern for name, pattern in assigned.items() if pattern is not None}
 
     def selected(self, selector: str, names: Sequence[str]) -> list[str]:
-        """Return the tensors that a selector selects, even those to which another rule with priority applies."""
+        """Return the tensors that a selector selects, also those to which a rule with priority applies."""
         kind = "name" if selector in names else _kind(selector, names)
         return [selector] if kind == "name" else [name for name in names if _selects(selector, name, kind)]
 
@@ -117,17 +121,18 @@ class UnmatchedSelectorError(PatternError):
 
     def __init__(self, selector: str) -> None:
         super().__init__(
-            f"pattern {selector[:512]!r}=...: no tensor has this name, matches it, or has it among its parts"
+            f"pattern {selector[:512]!r}=...: no tensor has this name, matches this glob, or has this part in its name"
         )
         self.selector = selector
 
 
 def _split(text: str, axis: Axis, ragged: Ragged) -> tuple[str | None, Pattern]:
-    selector, equals, rest = text.partition("=")
-    if not equals or selector.rstrip().endswith("<"):  # '<=2:4' is a pattern
+    """Return the selector and the pattern of a text; the selector is None for the default."""
+    selector, equals, pattern_text = text.partition("=")
+    if not equals or selector.rstrip().endswith("<"):  # the = belongs to the pattern, as in '<=2:4'
         return None, parse(text, axis=axis, ragged=ragged)
     selector = selector.strip()
-    return None if selector == EVERYTHING else selector, parse(rest, axis=axis, ragged=ragged)
+    return None if selector == EVERYTHING else selector, parse(pattern_text, axis=axis, ragged=ragged)
 
 
 def _kind(selector: str, names: Sequence[str]) -> str:
@@ -139,4 +144,5 @@ def _kind(selector: str, names: Sequence[str]) -> str:
 
 
 def _selects(selector: str, name: str, kind: str) -> bool:
+    """Return whether a selector of this kind, `glob` or `part`, selects a name."""
     return matches(name, selector) if kind == "glob" else f".{selector}." in f".{name}."

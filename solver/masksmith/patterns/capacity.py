@@ -12,8 +12,8 @@ from .pattern import Pattern
 def capacity(pattern: Pattern, shape: tuple[int, ...]) -> float:
     """Return the largest number of entries that an allowed mask of this shape keeps.
 
-    Exact for N:M and hybrid patterns, ragged edges included; for others `density * entries`, without rounding to whole
-    blocks.
+    Exact for N:M and hybrid patterns, ragged edges included. For other patterns, `density * entries`, times the density
+    of a nested pattern, without rounding to whole blocks.
 
     Raises:
         PatternError: If the pattern does not fit the shape.
@@ -22,17 +22,18 @@ def capacity(pattern: Pattern, shape: tuple[int, ...]) -> float:
     if isinstance(pattern, Hybrid):
         return _hybrid(pattern, grid)
     if not isinstance(pattern, NM):
-        inside = 1.0 if not isinstance(pattern, Block) or pattern.nested is None else pattern.nested.density
-        return pattern.density * inside * grid.rows * grid.cols
+        nested = pattern.nested if isinstance(pattern, Block) else None
+        nested_density = 1.0 if nested is None else nested.density
+        return pattern.density * nested_density * grid.rows * grid.cols
     return float(sum(tiles * _crop_capacity(pattern, grid, height, width) for height, width, tiles in _pieces(grid)))
 
 
 def _pieces(grid: Grid) -> list[tuple[int, int, int]]:
-    """Return height, width and number of whole pieces, of those cropped below, at the right, and at the corner."""
+    """Return height, width and number of pieces: whole, cropped below, cropped at the right, and in the corner."""
     down, below = divmod(grid.rows, grid.tile_rows)
-    across, beside = divmod(grid.cols, grid.tile_cols)
+    across, right = divmod(grid.cols, grid.tile_cols)
     pieces = [(grid.tile_rows, grid.tile_cols, down * across), (below, grid.tile_cols, across)]
-    return [*pieces, (grid.tile_rows, beside, down), (below, beside, 1)]
+    return [*pieces, (grid.tile_rows, right, down), (below, right, 1)]
 
 
 def _hybrid(pattern: Hybrid, grid: Grid) -> float:
@@ -44,12 +45,12 @@ def _hybrid(pattern: Hybrid, grid: Grid) -> float:
             continue
         is_edge = (height, width) != (grid.tile_rows, grid.tile_cols)
         entries = float(height * width)
-        inside = entries if is_edge and pattern.ragged == "dense" else capacity(pattern.inner, (height, width))
-        kept += number * inside
-        gains.append((entries - inside, number))
+        inner = entries if is_edge and pattern.ragged == "dense" else capacity(pattern.inner, (height, width))
+        kept += number * inner
+        gains.append((entries - inner, number))
     for gain, number in sorted(gains, reverse=True):
-        taken = min(remaining, number)
-        kept, remaining = kept + taken * gain, remaining - taken
+        dense = min(remaining, number)
+        kept, remaining = kept + dense * gain, remaining - dense
     return kept
 
 

@@ -13,15 +13,15 @@ from .pattern import Axis, Ragged
 
 @dataclass(frozen=True)
 class Channels:
-    """Whole channels kept, those with the largest sums of scores; ties to the first.
+    """Keeps or drops whole channels: those with the largest sums of scores are kept, ties go to the first channel.
 
     Attributes:
         density: Share of the channels kept, rounded to a whole number, halves up.
-        axis: Whose channels: `out` keeps or drops whole rows of the matrix (filters, neurons), `in` whole columns;
-            an input channel of a convolution is dropped with its whole kernel.
+        axis: `out` keeps or drops output channels (filters, neurons), which are rows of the matrix; `in` keeps or drops
+            input channels, which are columns, or in a convolution one column for each entry of the kernel.
 
     Raises:
-        PatternError: If the density is not in (0, 1].
+        PatternError: If the density is not in (0, 1], or the axis is unknown.
     """
 
     density: float

@@ -1,4 +1,4 @@
-"""Conversion of unstructured sparsity to N:M: the n that suffices for nearly every group of a sparse tensor."""
+"""Conversion of unstructured sparsity to N:M: the n for which nearly every group of a sparse tensor loses nothing."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ def choose_n(zero_rate: float, m: int, quantile: float = 0.95) -> int:
 
     With independent zeros of probability p, a group has at least k of them with probability `P_k = sum_(i >= k) C(m, i)
     p^i (1 - p)^(m - i)`. The result is `n = m - max{k : P_k > quantile}`: at least a share `quantile` of the groups
-    then loses no non-zero entry. Rule of Hubara et al. (NeurIPS 2021) for turning unstructured sparsity into N:M, per
-    layer.
+    then loses no non-zero entry. If n would be 0, it is 1. Rule of Hubara et al. (NeurIPS 2021) for turning
+    unstructured sparsity into N:M, per layer.
 
     Args:
         zero_rate: Share of zeros, in [0, 1]; `zero_rate(weight)` measures it.
         m: Group length, 1 to 64.
-        quantile: In [0, 1); higher keeps more.
+        quantile: Share of groups, in [0, 1); a larger share gives a larger n.
 
     Returns:
         n, from 1 to m.

@@ -8,13 +8,14 @@ from fractions import Fraction
 from .errors import PatternError
 
 SMALLEST = 1e-9
+"""Smallest density that is accepted."""
 
 
 def check_density(density: float) -> float:
     """Return a density as a float.
 
     Raises:
-        PatternError: If it is not in (0, 1], or below 1e-9.
+        PatternError: If it is no number between 1e-9 and 1.
     """
     if isinstance(density, bool) or not isinstance(density, int | float) or not SMALLEST <= density <= 1:
         raise PatternError(f"density={density!r} is not in (0, 1]; '10%' keeps a tenth of the entries")
@@ -27,7 +28,7 @@ def to_percent(density: float) -> str:
 
 
 def from_percent(number: str) -> float:
-    """Parse the number before a percent sign."""
+    """Return the density of a percentage, from the number before the percent sign."""
     return float(Decimal(number).scaleb(-2))
 
 

@@ -15,7 +15,7 @@ class DoublePruned:
     """Rows are pruned to n:m, then the kept entries along columns, as SLoPe and Bi-Mask do for the backward pass.
 
     The allowed masks are those of `transposable <=n:m`: at most `n` kept in every row and every column of each m x m
-    tile. Double pruning computes one such mask, not the best one; the upper bound is that of the best.
+    tile. Double pruning computes one such mask, not the best one. The upper bound of a solution is a bound on the best.
 
     Attributes:
         n: Maximum number of kept entries of a group.
@@ -42,7 +42,7 @@ class DoublePruned:
 
     @property
     def density(self) -> float:
-        """Upper bound on the share of entries kept; double pruning keeps fewer."""
+        """Upper bound on the share of entries kept; double pruning may keep fewer."""
         return self.n / self.m
 
     @property

@@ -65,7 +65,7 @@ def matrix_shape(shape: tuple[int, ...]) -> tuple[int, int]:
     """Return the matrix shape of a weight: convolutions `[out, in, *kernel]` become `[out, prod(kernel) * in]`.
 
     Raises:
-        PatternError: If the weight has fewer than two or more than four dimensions, or an empty one.
+        PatternError: If the weight has fewer than two or more than four dimensions, or one of length 0.
     """
     if not 2 <= len(shape) <= 4:
         raise PatternError(

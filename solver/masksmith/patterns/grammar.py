@@ -18,8 +18,9 @@ from .pattern import Axis, Pattern, Ragged
 from .unstructured import Unstructured
 from .vnm import VNM
 
-Groups = dict[str, Any]
-Reader = Callable[[Groups, Axis, Ragged], Pattern]
+Fields = dict[str, Any]
+"""Texts of the named groups of a regular expression, in lower case; None where one is absent."""
+Reader = Callable[[Fields, Axis, Ragged], Pattern]
 WORDS = (
     "transposable", "block", "hybrid", "channels", "double",
     "balance", "norm", "nested", "rows", "cols", "both", "mean",
@@ -43,7 +44,8 @@ def parse(text: str, *, axis: Axis = "in", ragged: Ragged = "pad") -> Pattern:
     for form, read in _FORMS:
         match = form.fullmatch(text.strip())
         if match is not None:
-            return read({key: value and value.lower() for key, value in match.groupdict().items()}, axis, ragged)
+            fields = {key: None if value is None else value.lower() for key, value in match.groupdict().items()}
+            return read(fields, axis, ragged)
     similar = _similar(text.strip())
     if similar is not None:
         raise PatternError(f"{text[:80]!r} is not a pattern; did you mean {similar!r}?")
@@ -68,16 +70,16 @@ def _corrected(word: str) -> str:
     return next(iter(get_close_matches(word, WORDS, 1, 0.75)), word) if word.isalpha() else word
 
 
-def _read_nm(groups: Groups, axis: Axis, ragged: Ragged) -> Pattern:
-    n, m = int(groups["n"]), int(groups["m"])
-    n_out, m_out = (None if groups[key] is None else int(groups[key]) for key in ("n_out", "m_out"))
-    if n_out is not None and not groups["transposable"]:
+def _read_nm(fields: Fields, axis: Axis, ragged: Ragged) -> Pattern:
+    n, m = int(fields["n"]), int(fields["m"])
+    n_out, m_out = (None if fields[key] is None else int(fields[key]) for key in ("n_out", "m_out"))
+    if n_out is not None and not fields["transposable"]:
         raise PatternError(f"'{n}:{m} x {n_out}:{m_out}': two ratios need the word 'transposable' in front")
     return NM(
         n,
         m,
-        transposable=groups["transposable"] is not None,
-        fill="at_most" if groups["limit"] else "exact",
+        transposable=fields["transposable"] is not None,
+        fill="at_most" if fields["limit"] else "exact",
         n_out=n_out,
         m_out=m_out,
         axis=axis,
@@ -85,54 +87,56 @@ def _read_nm(groups: Groups, axis: Axis, ragged: Ragged) -> Pattern:
     )
 
 
-def _read_block(groups: Groups, axis: Axis, ragged: Ragged) -> Pattern:
+def _read_block(fields: Fields, axis: Axis, ragged: Ragged) -> Pattern:
     block = Block(
-        int(groups["rows"]),
-        int(groups["cols"]),
-        from_percent(groups["percent"]),
-        cast("Balance", groups["balance"] or "none"),
-        cast("Norm", groups["norm"] or "l1"),
+        int(fields["rows"]),
+        int(fields["cols"]),
+        from_percent(fields["percent"]),
+        cast("Balance", fields["balance"] or "none"),
+        cast("Norm", fields["norm"] or "l1"),
         ragged,
-        _nested(groups["nested"]),
+        _nested(fields["nested"]),
     )
     return _along_in(block, axis)
 
 
 def _nested(text: str | None) -> NM | None:
+    """Return the n:m pattern nested in blocks; None if there is none."""
     nested = None if text is None else parse(text)
     if isinstance(nested, NM) or nested is None:
         return nested
     raise PatternError(f"nested {nested}: only n:m patterns can be nested in blocks")
 
 
-def _read_hybrid(groups: Groups, axis: Axis, ragged: Ragged) -> Pattern:
-    rows, cols, share = int(groups["rows"]), int(groups["cols"]), from_percent(groups["percent"])
-    inner = parse(groups["inner"])
+def _read_hybrid(fields: Fields, axis: Axis, ragged: Ragged) -> Pattern:
+    rows, cols, share = int(fields["rows"]), int(fields["cols"]), from_percent(fields["percent"])
+    inner = parse(fields["inner"])
     if not isinstance(inner, NM):
         raise PatternError(f"hybrid of {inner}: the blocks that are not dense obey an n:m pattern, such as 2:4")
     return _along_in(Hybrid(rows, cols, inner, share, ragged), axis)
 
 
-def _read_channels(groups: Groups, axis: Axis, ragged: Ragged) -> Pattern:
-    named = groups["axis"]
-    if axis == "out" and named == "in":
+def _read_channels(fields: Fields, axis: Axis, ragged: Ragged) -> Pattern:
+    axis_in_text = fields["axis"]
+    if axis == "out" and axis_in_text == "in":
         raise PatternError("'channels in' contradicts axis='out'; leave one of them out")
-    return Channels(from_percent(groups["percent"]), named or axis)
+    return Channels(from_percent(fields["percent"]), axis_in_text or axis)
 
 
-def _read_double(groups: Groups, axis: Axis, ragged: Ragged) -> Pattern:
-    return _along_in(DoublePruned(int(groups["n"]), int(groups["m"]), ragged), axis)
+def _read_double(fields: Fields, axis: Axis, ragged: Ragged) -> Pattern:
+    return _along_in(DoublePruned(int(fields["n"]), int(fields["m"]), ragged), axis)
 
 
-def _read_vnm(groups: Groups, axis: Axis, ragged: Ragged) -> Pattern:
-    return _along_in(VNM(int(groups["v"]), int(groups["n"]), int(groups["m"]), ragged), axis)
+def _read_vnm(fields: Fields, axis: Axis, ragged: Ragged) -> Pattern:
+    return _along_in(VNM(int(fields["v"]), int(fields["n"]), int(fields["m"]), ragged), axis)
 
 
-def _read_unstructured(groups: Groups, axis: Axis, ragged: Ragged) -> Pattern:
-    return _along_in(Unstructured(from_percent(groups["percent"])), axis)
+def _read_unstructured(fields: Fields, axis: Axis, ragged: Ragged) -> Pattern:
+    return _along_in(Unstructured(from_percent(fields["percent"])), axis)
 
 
 def _along_in(pattern: Pattern, axis: Axis) -> Pattern:
+    """Return a pattern that has no axis, after checking that none was requested."""
     if axis != "in":
         raise PatternError(f"{pattern} has no axis; leave axis at 'in'")
     return pattern

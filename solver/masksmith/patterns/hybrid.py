@@ -23,11 +23,11 @@ class Hybrid:
 
     Attributes:
         rows: Height of a block, 1 to 4096; a multiple of the height of the inner pattern's tiles.
-        cols: Width of a block, likewise.
+        cols: Width of a block, 1 to 4096; a multiple of the width of these tiles.
         inner: The n:m pattern of the blocks that are not dense: exact fill along `in`, or transposable.
         dense_share: Share of the blocks that stay dense, rounded to a whole number of blocks, halves up.
-        ragged: Blocks that extend beyond the matrix: `pad` treats the part inside as a block, in which the inner
-            pattern pads its tiles, `dense` keeps it entirely, `error` raises an error.
+        ragged: Blocks that extend beyond the matrix: `pad` treats their part inside the matrix as a block, in which the
+            inner pattern pads its tiles; `dense` keeps this part entirely; `error` raises an error.
 
     Raises:
         PatternError: If the numbers contradict each other, or the inner pattern cannot hold inside blocks.
@@ -69,7 +69,7 @@ class Hybrid:
         return grid
 
     def blocks(self, grid: Grid) -> tuple[int, int]:
-        """Return the numbers of block rows and block columns that may be dense or not."""
+        """Return the numbers of block rows and block columns whose blocks may be dense or n:m."""
         return free_blocks(self, grid)
 
     def dense_blocks(self, grid: Grid) -> int:

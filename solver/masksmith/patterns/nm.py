@@ -26,7 +26,7 @@ class NM:
         fill: `exact` counts, or `at_most`.
         n_out: Kept entries of a column, by default `n`. Transposable patterns only.
         m_out: Rows of a tile, by default `m`. Transposable patterns only.
-        axis: Dimension that plain groups run along: `in` (within a row) or `out`.
+        axis: Dimension that plain groups run along: `in` (within a row) or `out` (within a column).
         ragged: Edges that no whole tile covers: `pad` allows the crops of allowed masks of the zero-padded tile,
             `dense` keeps the edge entirely, `error` raises an error.
 
@@ -62,12 +62,12 @@ class NM:
         if self.fill == "exact" and self.n * self.m_out != self.n_out * self.m:
             raise PatternError(
                 f"{self}: rows keep {self.n}*{self.m_out} entries but columns keep {self.n_out}*{self.m}; exact fill "
-                f"needs both equal, or say '<='"
+                f"needs equal numbers; for limits write '<='"
             )
 
     @classmethod
     def from_kept(cls, kept: int, m: int, **options: object) -> NM:
-        """Return the pattern that keeps `kept` of every `m` entries, as masksmith's own notation says."""
+        """Return the pattern that keeps `kept` of every `m` entries: `from_kept(4, 16)` is 4:16."""
         return replace(cls(kept, m), **options)  # type: ignore[arg-type]
 
     @classmethod
@@ -96,14 +96,14 @@ class NM:
 
     @property
     def shard_rows(self) -> int:
-        """Rows of the weight per tile: slices of a multiple of it can be solved separately."""
+        """Rows of the weight per tile; slices of a multiple of this number of rows can be solved separately."""
         return self.tile.cols if self.axis == "out" else self.tile.rows
 
     def grid(self, shape: tuple[int, ...]) -> Grid:
         """Return the grid of tiles for a weight's shape; for `axis="out"`, of the transposed matrix.
 
         Raises:
-            PatternError: If the shape is not that of a weight, or ragged under `ragged="error"`.
+            PatternError: If the shape is not that of a weight, or has a ragged edge under `ragged="error"`.
         """
         rows, cols = matrix_shape(shape)
         if self.axis == "out":

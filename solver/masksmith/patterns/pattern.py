@@ -35,14 +35,14 @@ class Pattern(Protocol):
 
     @property
     def shard_rows(self) -> int | None:
-        """Slices of a multiple of this number of rows can be solved separately; None: only the whole tensor can."""
+        """Slices of a multiple of this number of rows can be solved separately; None if the whole tensor is needed."""
         ...
 
     def grid(self, shape: tuple[int, ...]) -> Grid:
         """Return the grid of pieces for a weight's shape.
 
         Raises:
-            PatternError: If the shape has fewer than two or more than four dimensions, an empty one, or a ragged
+            PatternError: If the shape has fewer than two or more than four dimensions, one of length 0, or a ragged
                 edge under `ragged="error"`, or if the pattern would keep nothing.
         """
         ...

@@ -9,7 +9,7 @@ from .vnm import VNM
 
 
 def solver_refusal(pattern: Pattern, solver: str) -> str | None:
-    """Return why a solver (by name) does not support a pattern, or None; it may still not support an option."""
+    """Return why a solver (by name) does not support a pattern, or None; options are not checked."""
     if isinstance(pattern, TilePattern):
         return tile_refusal(pattern.tile, solver)
     if solver in ("auto", equivalent_solver(pattern)):
@@ -18,14 +18,14 @@ def solver_refusal(pattern: Pattern, solver: str) -> str | None:
 
 
 def equivalent_solver(pattern: Pattern) -> str:
-    """Return the name of the solver that `masksmith.whole_tensor` is equivalent to, for a pattern without tiles."""
+    """Return the name of the solver to which `masksmith.whole_tensor` is equivalent for a pattern without tiles."""
     if isinstance(pattern, VNM):
         return "enumerate"
     return "min-cost-flow" if isinstance(pattern, Block) and pattern.balance == "both" else "top-k"
 
 
 def tile_refusal(tile: TileSpec, solver: str) -> str | None:
-    """Return why a solver does not support such tiles, or None if it does."""
+    """Return why a solver (by name) does not support such tiles, or None if it does."""
     if solver == "auto":
         return None
     if solver == "top-k":

@@ -16,7 +16,7 @@ MAX_M = 64
 
 @dataclass(frozen=True)
 class VNM:
-    """Panels of `v` x `m` entries share 4 of their `m` columns; each row of a panel keeps `n` of those 4.
+    """All rows of a panel of `v` x `m` entries share 4 of its `m` columns; each row keeps `n` of these 4.
 
     The chosen columns of a panel form an n:4 pattern, which 2:4 hardware supports (VENOM, Castro et al., SC 2023).
 
@@ -62,7 +62,7 @@ class VNM:
         """Return the grid of panels of a weight.
 
         Raises:
-            PatternError: If the shape is not a weight's, or ragged under `ragged="error"`.
+            PatternError: If the shape is not that of a weight, or has a ragged edge under `ragged="error"`.
         """
         rows, cols = matrix_shape(shape)
         grid = Grid(rows, cols, self.v, self.m)

@@ -19,7 +19,7 @@ Doubles = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
 CHUNK_WORK = 1e8
-"""Limit of rows times columns times tile columns of a search; wider layers are searched in chunks."""
+"""Limit of the product of rows, columns and tile columns in one search; wider layers are searched in chunks."""
 
 MIN_GAIN = 1e-9
 """Smallest gain, relative to the score kept, that is accepted."""
@@ -37,7 +37,7 @@ def search(x: Doubles, pattern: NM, rounds: int, steps: int | None, seed: int, l
     Args:
         x: `[rows, columns]`, non-negative.
         pattern: Transposable.
-        rounds: Number of random divisions of wide layers into chunks.
+        rounds: Number of rounds, each with another random division into chunks; used for wide layers only.
         steps: Maximum number of steps (per chunk); None for no limit.
         seed: Seed of the divisions.
         limit: Time limit.
@@ -65,11 +65,13 @@ def search(x: Doubles, pattern: NM, rounds: int, steps: int | None, seed: int, l
 
 
 def _positions(tiles: Ints, m: int, columns: int) -> Ints:
+    """Return the positions of the columns in some tile columns, without the padding of the last one."""
     positions = (tiles[:, None] * m + np.arange(m)).ravel()
     return positions[positions < columns]
 
 
 def _climb(x: Doubles, pattern: NM, steps: int | None, limit: TimeLimit) -> Ints:
+    """Return an order of the columns of one chunk, improved by swaps until no step finds a gain."""
     if x.shape[1] == 0 or limit.passed():
         return np.arange(x.shape[1])
     state, failed_steps = _State(x, pattern), 0
@@ -88,7 +90,7 @@ class _State:
         order: The current order of the columns, `[columns]`.
         _kept: Score kept by each tile column.
         _values: `[columns, tile columns]`, estimated value of each column in each tile column.
-        _excluded: `[columns, columns]`, swaps that were tried without a gain.
+        _excluded: `[columns, columns]`, pairs of columns whose swap was tried without a gain.
     """
 
     def __init__(self, x: Doubles, pattern: NM) -> None:
@@ -105,25 +107,24 @@ class _State:
     def propose(self) -> list[tuple[int, int]]:
         """Return swaps of positions with a positive estimated gain, best first, at most one for each tile column."""
         tile, values = self._tile_column, self._values[self.order]
-        gain_of_move = (
-            values[:, tile] - values[np.arange(len(tile)), tile][:, None]
-        )  # [a, b]: a into the tile column of b
+        # Entry [a, b] is the gain of moving the column at position a to the tile column of position b.
+        gain_of_move = values[:, tile] - values[np.arange(len(tile)), tile][:, None]
         excluded = self._excluded[np.ix_(self.order, self.order)] | (tile[:, None] == tile)
         gains = np.where(excluded, -np.inf, gain_of_move + gain_of_move.T)
-        best = gains.max(axis=1)
-        free = np.ones(len(self._kept), np.bool_)
+        best_gain = gains.max(axis=1)
+        available = np.ones(len(self._kept), np.bool_)
         pairs: list[tuple[int, int]] = []
-        for a in np.argsort(-best, kind="stable"):
-            if best[a] <= self._min_gain:
+        for a in np.argsort(-best_gain, kind="stable"):
+            if best_gain[a] <= self._min_gain:
                 break
             b = int(gains[a].argmax())
-            if free[tile[a]] and free[tile[b]]:
+            if available[tile[a]] and available[tile[b]]:
                 pairs.append((int(a), b))
-                free[[tile[a], tile[b]]] = False
+                available[[tile[a], tile[b]]] = False
         return pairs
 
     def attempt(self, pairs: list[tuple[int, int]]) -> bool:
-        """Solve the tile columns of each swap; accept swaps with a gain, exclude others; return if any was accepted."""
+        """Solve the tile columns of all swaps; accept swaps with a gain, exclude others; return if any was accepted."""
         swapped = self.order.copy()
         for a, b in pairs:
             swapped[[a, b]] = swapped[[b, a]]
@@ -148,14 +149,17 @@ class _State:
         return bool(accepted)
 
     def _swap(self, a: int, b: int) -> None:
-        """Exchange the columns at two positions; swaps of columns in their tile columns are no longer excluded."""
+        """Exchange the columns at positions a and b; swaps of columns in these tile columns are no longer excluded."""
         changed = self.order[np.isin(self._tile_column, [self._tile_column[a], self._tile_column[b]])]
         # Excluded swaps of these columns may have a gain in their new tile columns.
         self._excluded[changed], self._excluded[:, changed] = False, False
         self.order[[a, b]] = self.order[[b, a]]
 
     def _update_values(self, tiles: Ints, solution: Solution, positions: Ints) -> None:
-        """Update the column values for some tile columns, from their row duals at `positions` in the solution."""
+        """Update the values of all columns in the tile columns `tiles`, from row duals.
+
+        `positions` are the indices of these tile columns in the solution.
+        """
         assert solution.duals is not None
         assert self._pattern.n_out is not None
         duals = np.ascontiguousarray(solution.duals[0][:, positions])

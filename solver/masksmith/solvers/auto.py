@@ -26,7 +26,7 @@ class SolverChoice(NamedTuple):
 
 @dataclass(frozen=True)
 class Auto:
-    """Chooses by the pattern alone, so that every process and shard makes the same choice."""
+    """Chooses the solver by the pattern alone, so that every process and shard makes the same choice."""
 
     name: ClassVar[str] = "auto"
     parallelism: ClassVar[Parallelism] = "threads"
@@ -37,24 +37,24 @@ class Auto:
         return (WHOLE_TENSOR_VERSION + DoublePrune().version) * 1_000_000 + Exact().version * 1000 + TopK().version
 
     def select(self, pattern: TilePattern) -> SolverChoice:
-        """Return the solver for a pattern, and why."""
+        """Return the solver for a pattern, and the reason for the choice."""
         if isinstance(pattern, DoublePruned):
             return SolverChoice(
                 DoublePrune(),
                 "the pattern prescribes this procedure; 'transposable <=n:m' is the pattern whose optimum bounds it",
             )
-        return self._choice(pattern.tile)
+        return self._select_for(pattern.tile)
 
     def refusal(self, tile: TileSpec, *, forced: bool) -> str | None:
         """Return why the chosen solver does not support such tiles, or None if it does."""
-        return self._choice(tile).solver.refusal(tile, forced=forced)
+        return self._select_for(tile).solver.refusal(tile, forced=forced)
 
     def __call__(self, panel: Panel) -> PanelAnswer:
         """Solve every tile of a panel with the chosen solver."""
-        return self._choice(panel.tile).solver(panel)
+        return self._select_for(panel.tile).solver(panel)
 
     @staticmethod
-    def _choice(tile: TileSpec) -> SolverChoice:
+    def _select_for(tile: TileSpec) -> SolverChoice:
         if tile.separable:
             return SolverChoice(TopK(), "rows are independent: the largest scores of each group are the optimum")
         return SolverChoice(

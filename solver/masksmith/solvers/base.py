@@ -44,7 +44,7 @@ class Solver(Protocol):
 
 
 class LimitedBySize:
-    """Base of solvers that support tiles by size and budgets only, according to `patterns.solver_support`."""
+    """Base of solvers whose support depends on the size and budgets of tiles alone: see `patterns.solver_support`."""
 
     name: ClassVar[str]
 

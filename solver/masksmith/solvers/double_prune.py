@@ -18,10 +18,10 @@ from .exact import Exact
 
 @dataclass(frozen=True)
 class DoublePrune:
-    """Keep the n largest of every row group, then of those the n largest of every column group.
+    """Keep the n largest scores of every row group, and then, of the kept scores, the n largest of every column group.
 
     Ties go to the lowest index. The duals are those of the best mask with at most n per row and column, by `Exact`, so
-    that the gap is the loss of double pruning.
+    that the gap shows how much less than that mask double pruning keeps.
 
     Mozaffari et al. (2024), SLoPe: Double-pruned sparse plus lazy low-rank adapter pretraining of LLMs.
     """
@@ -39,7 +39,7 @@ class DoublePrune:
         return None
 
     def __call__(self, panel: Panel) -> PanelAnswer:
-        """Prune a panel in both directions; the duals bound the optimum."""
+        """Prune a panel in both directions; the duals of `Exact` bound the optimum."""
         tile = panel.tile
         row_pruned = _largest(panel.scores, np.zeros((0, 0), np.int8), tile.row_keep, tile.cols)
         forced = np.where(row_pruned.T, 0, DROP).astype(np.int8)
@@ -49,6 +49,8 @@ class DoublePrune:
 
 
 def _largest(scores: npt.NDArray[Any], forced: Forced, keep: int, m: int) -> Bools:
-    mask, duals = np.empty(scores.shape, np.bool_), np.empty((scores.shape[0], scores.shape[1] // m))
-    top_k(np.ascontiguousarray(scores), np.ascontiguousarray(forced), keep, True, mask, duals)
+    """Return the mask of the `keep` largest scores of every group of m along the rows, forced drops left out."""
+    mask, unused_duals = np.empty(scores.shape, np.bool_), np.empty((scores.shape[0], scores.shape[1] // m))
+    at_most = True
+    top_k(np.ascontiguousarray(scores), np.ascontiguousarray(forced), keep, at_most, mask, unused_duals)
     return mask

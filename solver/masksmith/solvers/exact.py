@@ -27,11 +27,12 @@ from .base import LimitedBySize, Parallelism
 class Exact(LimitedBySize):
     """Proved-optimal masks for tiles with budgets on rows and columns.
 
-    Dual coordinate ascent by half-way thresholds solves most tiles, shortest augmenting paths the others; the duals
-    are then centred so that they prove the mask without rounding errors.
+    Dual coordinate ascent by half-way thresholds solves most tiles. Shortest augmenting paths solve the rest; their
+    duals are then centred, so that they prove the masks without rounding errors.
 
     Attributes:
-        device: Torch device; by default the scores' own if that is a CUDA device, else the CPU. Masks are the same.
+        device: Torch device; by default the device of the scores if it is a CUDA device, else the CPU. Masks are the
+            same on every device.
     """
 
     device: str | None = None
@@ -68,14 +69,15 @@ def _dual_ascent(panel: Panel, answer: PanelAnswer, ready: Bytes) -> Order:
     """Run the passes of dual coordinate ascent; return the indices of unsolved tiles.
 
     Writes masks and duals to `answer`; the duals of unsolved tiles are initial values for the shortest-path stage.
-    Sets `ready` for tiles whose masks are an initial solution, too.
+    Sets `ready` for the tiles whose masks are initial values, too.
     """
-    order, forced = _split(panel)
+    order, forced = _split_by_forced(panel)
     if not order.size + forced.size or not _has_dual_ascent(panel.tile):
         return np.concatenate([order, forced])
     passes = _Passes.of(panel, answer, ready)
     if forced.size:
-        # The pass ignores forced entries; its duals are good initial values for the shortest-path stage.
+        # The pass ignores forced entries, but its duals are good initial values for the shortest-path stage. The copy
+        # is needed because the pass reorders the indices.
         passes.integer([FORCED_SWEEPS], forced.copy(), forced.size)
     rounds = integer_rounds(passes.size, at_most=panel.tile.at_most, warm=passes.warm)
     unsolved = passes.integer(rounds, order, order.size)
@@ -113,8 +115,8 @@ def _is_warm(panel: Panel) -> bool:
     return panel.start_duals is not None and size > MAX_COLD_SIDE and _has_dual_ascent(panel.tile)
 
 
-def _split(panel: Panel) -> tuple[Order, Order]:
-    """Return the indices of tiles without and with forced entries; only the former can be solved by dual ascent."""
+def _split_by_forced(panel: Panel) -> tuple[Order, Order]:
+    """Return the indices of tiles without forced entries, which dual ascent can solve, and of the other tiles."""
     tiles, tile = np.arange(panel.down * panel.across), panel.tile
     if panel.forced is None:
         return tiles, tiles[:0]
@@ -136,7 +138,7 @@ class _Shape:
 
 
 def _shape_of(tile: TileSpec) -> _Shape:
-    """Return the parameters for a tile; sizes other than powers of two share a few, to limit compilations."""
+    """Return the parameters for a tile; a size without a network uses a larger one, to limit compilations."""
     across, down = network_size(tile.cols), network_size(tile.rows)
     if (across, down) != (tile.cols, tile.rows):
         size = max(8, across, down)
@@ -184,12 +186,12 @@ class _Passes:
             shape.row_size, shape.col_size, shape.row_median, shape.col_median, shape.width, shape.height
         )
         scores, unequal = self.panel.scores, self._has_unequal_totals
-        return int(run(scores, self.budget, sweeps, self.warm, unequal, order, count, *self._written))
+        return int(run(scores, self.budget, sweeps, self.warm, unequal, order, count, *self._output_arrays))
 
     def double(self, order: Order, count: int) -> int:
         """Run the float64 pass."""
         run = compile_double_pass(self.shape.row_size, self.shape.col_size, self.shape.width)
-        return int(run(self.panel.scores, self.budget, DOUBLE_SWEEPS, order, count, *self._written))
+        return int(run(self.panel.scores, self.budget, DOUBLE_SWEEPS, order, count, *self._output_arrays))
 
     def tie(self, tie_pass: TiePass, order: Order, count: int) -> int:
         """Run one tie pass."""
@@ -199,7 +201,7 @@ class _Passes:
         return int(
             run(
                 self.panel.scores, self.budget, sweeps, lowerings, zoom, noise,
-                non_negative or self._has_unequal_totals, order, count, *self._written, self.ready,
+                non_negative or self._has_unequal_totals, order, count, *self._output_arrays, self.ready,
             )
         )  # fmt: skip
 
@@ -209,8 +211,8 @@ class _Passes:
         return self.budget.rows * self.budget.row_keep != self.budget.cols * self.budget.col_keep
 
     @property
-    def _written(self) -> tuple[Bools, Duals, Duals]:
-        """Mask, and duals with one row per tile."""
+    def _output_arrays(self) -> tuple[Bools, Duals, Duals]:
+        """The arrays that passes write: mask, and row and column duals with one row per tile."""
         tiles, answer = self.panel.down * self.panel.across, self.answer
         return answer.mask, answer.row_duals.reshape(tiles, -1), answer.col_duals.reshape(tiles, -1)
 
@@ -222,7 +224,7 @@ def kernel_budget(tile: TileSpec) -> Budget:
 
 
 def _start(panel: Panel) -> PanelAnswer:
-    """Allocate mask and duals; column duals hold the panel's initial duals, if dual ascent starts from them."""
+    """Allocate mask and duals; if dual ascent starts from the panel's initial duals, copy them to the column duals."""
     mask = np.empty(panel.scores.shape, np.bool_) if panel.output is None else panel.output
     shape = (panel.down, panel.across)
     rows, cols = np.zeros((*shape, panel.tile.rows)), np.zeros((*shape, panel.tile.cols))

@@ -17,8 +17,9 @@ from .base import Parallelism
 class Rotation:
     """Row i keeps the `row_keep` columns that follow those of row i - 1, cyclically.
 
-    If `rows * row_keep = cols * col_keep`, every column is kept equally often. With unequal at-most budgets, rows stop
-    when the columns are full. Duals are zero, so the bound is the sum of all scores.
+    If `rows * row_keep = cols * col_keep`, every column keeps equally many entries. With unequal at-most budgets, the
+    last rows keep fewer entries, or none, once all columns are full. Duals are zero, so the bound is the sum of all
+    scores.
     """
 
     name: ClassVar[str] = "rotation"

@@ -18,6 +18,7 @@ from ._rounding.torch_chunks import TorchSolver
 from .greedy import keep_descending
 
 TEMPERATURES = (80.0, 200.0, 40.0)
+"""Values of `temperature` that are tried by default, in this order."""
 TOLERANCE = 1e-12
 """Duality gap, relative to the tile's largest score, below which no other temperature is tried."""
 
@@ -26,17 +27,18 @@ TOLERANCE = 1e-12
 class Sinkhorn(TorchSolver):
     """Entropic relaxation, greedy rounding, repair and local search.
 
-    The transport plan of `_rounding.entropic` ranks the entries; they are kept in that order while they fit, filled up
-    by swaps and improved by exchanges. No value of `temperature` suits all tiles: small ones give blurred plans, large
-    ones do not converge. By default the solver tries several, each on the tiles that are not yet proved optimal.
+    The transport plan of `_rounding.entropic` ranks the entries. The solver keeps them in this order while budgets
+    allow, fills the mask up by swaps, and improves it by exchanges. No value of `temperature` suits all tiles: small
+    ones give blurred plans, large ones do not converge. By default the solver tries several, each on the tiles that are
+    not yet proved optimal.
 
     Meng, Makni and Mazumder (2025), TSENOR: highly-efficient algorithm for finding transposable N:M sparse masks,
     NeurIPS. Re-implemented from the paper.
 
     Attributes:
-        temperature: Inverse temperature `tau`, in units of 1 / largest score of the tile: a larger one gives a sharper
-            plan. None tries several.
-        iterations: Cycles of projections.
+        temperature: Inverse temperature `tau`, in units of 1 / largest score of the tile; a larger value gives a
+            sharper plan. None tries several values.
+        iterations: Number of cycles of projections.
         local_search: Maximum number of exchanges per tile.
         device: Torch device, the CPU by default.
     """
@@ -79,12 +81,12 @@ class Sinkhorn(TorchSolver):
         ranks, c = entropic_plan(scores / peak, tile, temperature, self.iterations)
         tiles = scores.permute(2, 0, 1).contiguous()
         mask = fill_up(tiles, keep_descending(ranks.permute(2, 0, 1), tile), tile)
-        lanes = mask.permute(1, 2, 0)
-        unproved = (duality_gap(scores, lanes, tile, u, v) > TOLERANCE * peak).nonzero()[:, 0]
+        mask_tiles_last = mask.permute(1, 2, 0)  # a view with tiles along the last axis
+        unproved = (duality_gap(scores, mask_tiles_last, tile, u, v) > TOLERANCE * peak).nonzero()[:, 0]
         mask[unproved] = exchange(tiles[unproved], mask[unproved], self.local_search)
-        p, q = sweep_duals(scores, tile, 4, -c.log() * (peak / temperature))
-        better = dual_value(scores, tile, p, q) < dual_value(scores, tile, u, v)
-        return lanes, torch.where(better, p, u), torch.where(better, q, v)
+        plan_u, plan_v = sweep_duals(scores, tile, 4, -c.log() * (peak / temperature))
+        better = dual_value(scores, tile, plan_u, plan_v) < dual_value(scores, tile, u, v)
+        return mask_tiles_last, torch.where(better, plan_u, u), torch.where(better, plan_v, v)
 
 
 def _keep_better(
@@ -94,14 +96,14 @@ def _keep_better(
     candidates: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
     best: tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor],
 ) -> None:
-    """Write the candidates' duals of tiles `active` to `best`, and their masks where they keep more.
+    """Write the candidates' duals of tiles `active` to `best`, and the candidates' masks where these keep more.
 
     `best` holds masks, row duals, column duals and duality gaps.
     """
     (mask, u, v, gaps), (new_mask, new_u, new_v) = best, candidates
     u[:, active], v[:, active] = new_u, new_v
-    new = duality_gap(scores[..., active], new_mask, tile, new_u, new_v)
-    old = duality_gap(scores[..., active], mask[..., active], tile, new_u, new_v)
-    better = (new < old) | (gaps[active] == torch.inf)
+    new_gaps = duality_gap(scores[..., active], new_mask, tile, new_u, new_v)
+    old_gaps = duality_gap(scores[..., active], mask[..., active], tile, new_u, new_v)
+    better = (new_gaps < old_gaps) | (gaps[active] == torch.inf)
     mask[..., active[better]] = new_mask[..., better]
-    gaps[active] = torch.where(better, new, old)
+    gaps[active] = torch.where(better, new_gaps, old_gaps)

@@ -33,10 +33,10 @@ def whole_tensor_solver(pattern: Pattern, solver: Solver) -> WholeTensorSolver:
         solver: `auto`, or the solver that the function is equivalent to (`patterns.solver_support`).
 
     Raises:
-        SolverError: If there is no such function, or the solver does not support the pattern.
+        SolverError: If no function solves the pattern, or the solver does not support it.
     """
     if type(pattern) not in _SOLVERS:
-        raise SolverError(f"no solver is known for {pattern}")
+        raise SolverError(f"there is no solver for {pattern}")
     module, function = _SOLVERS[type(pattern)]
     refusal = solver_refusal(pattern, solver.name)
     if refusal is not None:

@@ -16,7 +16,7 @@ from masksmith.solvers._duals.integers import Integers
 from .units import KeptUnits
 
 MAX_BLOCKS = 1 << 22
-"""Maximum number of arcs of a flow; larger ones take minutes and gigabytes."""
+"""Maximum number of arcs of a flow; larger flows take minutes and gigabytes."""
 
 _OPTIMAL, _OVERFLOW = int(SimpleMinCostFlow.OPTIMAL), int(SimpleMinCostFlow.BAD_COST_RANGE)
 
@@ -24,8 +24,9 @@ _OPTIMAL, _OVERFLOW = int(SimpleMinCostFlow.OPTIMAL), int(SimpleMinCostFlow.BAD_
 def best_both(values: Duals, by_row: Sequence[int], by_col: Sequence[int]) -> KeptUnits:
     """Keep the best blocks under budgets of rows and columns, with duals that prove optimality.
 
-    Block rows supply their budget, block columns demand theirs; every block is an arc of capacity 1 and cost `-value`.
-    Costs are integers, exact if some power of two makes them so. OR-Tools returns no duals; they are computed from the
+    Every block row is a source that supplies its budget, every block column a sink that demands its budget, and every
+    block an arc of capacity 1 and cost `-value`. OR-Tools needs integer costs: values are multiplied by a power of two,
+    and rounded only if no power makes all of them integers. OR-Tools returns no duals; they are computed from the
     residual graph (`solvers._duals.residual`), as for tiles.
 
     Raises:
@@ -33,8 +34,8 @@ def best_both(values: Duals, by_row: Sequence[int], by_col: Sequence[int]) -> Ke
     """
     if values.size > MAX_BLOCKS:
         raise SolverError(
-            f"balance both is one flow over all blocks, and {values.size} are more than {MAX_BLOCKS}; use larger "
-            f"blocks or balance rows"
+            f"balance both is one flow over all blocks, and {values.size} blocks are more than {MAX_BLOCKS}; use "
+            f"larger blocks or balance rows"
         )
     # The budgets here are not used: with exact budgets the residual graph depends on the mask only.
     tile = TileSpec(values.shape[0], values.shape[1], 1, 1)
@@ -50,6 +51,7 @@ def best_both(values: Duals, by_row: Sequence[int], by_col: Sequence[int]) -> Ke
 
 
 def _flow(values: Integers, by_row: Sequence[int], by_col: Sequence[int]) -> tuple[int, Bools]:
+    """Solve the flow; return OR-Tools' status and the mask of kept blocks, all False unless optimal."""
     down, across = values.shape
     tails = np.repeat(np.arange(down, dtype=np.int32), across)
     heads = np.tile(np.arange(down, down + across, dtype=np.int32), down)

@@ -21,9 +21,9 @@ from .violations import unit_violations
 def solve_blocks(problem: Problem, pattern: Block, options: WholeTensorOptions) -> Solution:
     """Keep the blocks with the largest values.
 
-    The first pass computes the values of blocks, the second writes the mask; memory is bounded by a row of blocks. The
-    objective is the sum of the blocks' values in float64. One piece (`tile_objectives`) is a part with its own budget:
-    a block row, a block column, or the tensor.
+    The first pass computes the values of blocks, the second writes the mask; memory is bounded by a row of blocks, the
+    values and the mask. The objective is the sum of the kept blocks' values in float64. `tile_objectives` has one
+    number for each budget: per block row, per block column, or one for the tensor.
     """
     passes, inner = TensorPasses(problem, options, pattern.rows), InnerMask(options.nested, problem.options.view)
     values = _all_values(passes, pattern, inner)
@@ -69,7 +69,7 @@ def _all_values(passes: TensorPasses, pattern: Block, inner: InnerMask) -> Duals
 
 
 def _inner_scores(inner: InnerMask, first: int, rows: Matrix) -> Matrix:
-    """Return a panel's scores, with 0 where the inner mask drops."""
+    """Return the scores of a panel, with 0 at the entries that the mask of the nested pattern drops."""
     return rows * inner.rows(first, first + len(rows)) if inner.exists else rows
 
 
@@ -103,7 +103,7 @@ def _best_blocks(values: Duals, pattern: Block, grid: Grid) -> KeptUnits:
 
 
 def _sum_by_budget(values: Duals, pattern: Block) -> Duals:
-    """Sum values of blocks over each part with its own budget: block rows, block columns, or all."""
+    """Sum the values of blocks over each budget: of a block row, of a block column, or of all blocks (`[1, 1]`)."""
     axis = {"rows": 1, "cols": 0}.get(pattern.balance)
     with np.errstate(over="ignore"):
         return np.asarray(values.sum(axis=axis, keepdims=True))

@@ -1,4 +1,4 @@
-"""Hybrid patterns: ranks blocks by the score that the inner pattern drops of them, and keeps the first ones dense."""
+"""Hybrid patterns: keeps dense the blocks that lose most score under the inner pattern."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .violations import ROUNDED_UP, unit_violations
 
 
 def solve_hybrid(problem: Problem, pattern: Hybrid, options: WholeTensorOptions) -> Solution:
-    """Keep those blocks dense that gain the most by it, ties to the lowest row-major index.
+    """Keep dense the blocks with the largest gains, ties to the lowest row-major index.
 
     The gain `g_b` of a block is the sum of the scores that the best inner mask drops of it. An allowed mask with the
     dense blocks D keeps at most `sum_b U_b + sum_(b in D) (T_b - U_b)`, where `T_b` is the sum of the block's scores
@@ -50,10 +50,10 @@ def _gains(passes: TensorPasses, pattern: Hybrid, inner: InnerMask) -> Duals:
 
 
 def _violation(gains: Duals, dense: KeptUnits, slack: Duals) -> float:
-    """Return how far the chosen mask may be from the bound; 0.0 if it is optimal.
+    """Return an upper bound on the score that the chosen mask loses to the optimum; 0.0 if it is proved optimal.
 
     Args:
-        gains: What every block gains over the inner objective.
+        gains: Gain of every block if it is dense, over the inner objective.
         dense: The chosen blocks.
         slack: Each block's upper bound on the inner pattern minus the inner objective.
     """

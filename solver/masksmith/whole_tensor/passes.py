@@ -14,6 +14,7 @@ from masksmith._solution.certificate import exact_sum
 from masksmith._tensors import MaskWriter
 
 PANEL_ENTRIES = 2**18
+"""Approximate number of entries of a panel."""
 
 OnProgress = Callable[[int, int], None]
 
@@ -23,9 +24,10 @@ class WholeTensorOptions:
     """Options of the solvers of whole tensors.
 
     Attributes:
-        deadline: Value of `time.monotonic` after which the search stops with a bound.
-        threads: Panels searched in parallel.
-        nested: The solution of the n:m pattern inside blocks, for the whole matrix.
+        deadline: Value of `time.monotonic` after which no further masks are searched; the result is a feasible mask
+            with a bound.
+        threads: Number of panels searched in parallel.
+        nested: The solution of the n:m pattern inside blocks, computed for the whole matrix; None without one.
         on_progress: Called with (panels read, panels to read); an exception in it stops the solve.
     """
 
@@ -42,8 +44,8 @@ class TensorPasses:
 
     Args:
         problem: The tensor.
-        options: Options, of which `on_progress` is called for each panel.
-        unit: The height of panels is a multiple of it.
+        options: Options; `on_progress` is called after each panel.
+        unit: Number of rows of which the height of panels is a multiple.
         count: Number of passes over the tensor, for progress.
     """
 
@@ -57,7 +59,7 @@ class TensorPasses:
 
     @property
     def total(self) -> float:
-        """Sum of all scores that were checked."""
+        """Sum of all scores that were checked so far."""
         return exact_sum(self._totals.values())
 
     def first_pass(self) -> Iterator[tuple[int, Matrix]]:

@@ -1,4 +1,4 @@
-"""The best units (blocks, channels) under disjoint budgets: the largest of each, by a threshold."""
+"""The best units (blocks, channels) under disjoint budgets: the largest values of each budget, by a threshold."""
 
 from __future__ import annotations
 
@@ -32,18 +32,19 @@ class KeptUnits:
 
 
 def best_of_all(values: Doubles, keep: int) -> KeptUnits:
-    """Keep the largest units, ties to the lowest row-major index."""
+    """Keep the `keep` units with the largest values, ties to the lowest row-major index."""
     mask, dual = _largest(values.reshape(-1), keep)
     return KeptUnits(mask.reshape(values.shape), np.full((1, 1), dual), np.zeros((1, 1)))
 
 
 def best_of_rows(values: Doubles, budgets: Sequence[int]) -> KeptUnits:
-    """Keep the largest units of every row."""
+    """Keep in every row as many units as its budget says: those with the largest values, ties to the lowest index."""
     masks, duals = zip(*(_largest(row, keep) for row, keep in zip(values, budgets, strict=True)), strict=True)
     return KeptUnits(np.array(masks), np.array(duals)[:, None], np.zeros((1, 1)))
 
 
 def _largest(values: Doubles, keep: int) -> tuple[Bools, float]:
+    """Return the mask of the `keep` largest values, and the smallest of them as dual (if `keep` is 0, the maximum)."""
     if keep == 0:
         return np.zeros(len(values), np.bool_), float(values.max())
     threshold = float(np.partition(values, len(values) - keep)[len(values) - keep])

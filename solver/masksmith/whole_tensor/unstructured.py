@@ -23,9 +23,9 @@ def solve_unstructured(problem: Problem, pattern: Unstructured, options: WholeTe
     """Keep the largest scores, ties to the lowest row-major index of the `[out, in]` view.
 
     The bit patterns of non-negative floats sort like the floats. The first pass counts the scores by their leading 16
-    bits, each further pass counts by the next 16 bits the scores that share the leading bits of the threshold. Memory
-    is bounded by a panel, a histogram and the mask. The k-th largest score t is the dual that proves the mask: every
-    kept score is at least t and every dropped one at most t.
+    bits. Each further pass takes the scores that share the leading bits of the threshold, and counts them by the next
+    16 bits; the last pass writes the mask. Memory is bounded by a panel, a histogram and the mask. The k-th largest
+    score t is the dual that proves the mask: every kept score is at least t and every dropped one at most t.
     """
     passes = TensorPasses(problem, options, count=5 if problem.source.is_double else 3)
     threshold = _Threshold(passes, pattern.kept(problem.source.shape))
@@ -42,7 +42,7 @@ def solve_unstructured(problem: Problem, pattern: Unstructured, options: WholeTe
 
 
 class _Threshold:
-    """The k-th largest score, `value`, and how many of the scores equal to it may still be kept.
+    """The k-th largest score, `value`, and the number of scores equal to it that may still be kept.
 
     Args:
         passes: Passes over the scores.
@@ -50,25 +50,30 @@ class _Threshold:
     """
 
     WORDS: ClassVar[dict[int, Any]] = {4: np.uint32, 8: np.uint64}
+    """Unsigned integers for the bit patterns of scores, by their size in bytes."""
 
     def __init__(self, passes: TensorPasses, keep: int) -> None:
         self._word: Any = self.WORDS[8 if passes.problem.source.is_double else 4]
         bits = self._word(0).nbytes * 8
         self._sign = self._word((1 << (bits - 1)) - 1)
-        prefix_mask, prefix, remaining = 0, 0, keep
+        prefix_mask, prefix, remaining, ties = 0, 0, keep, 0
         for shift in range(bits - 16, -1, -16):
             panels = passes.later_pass() if prefix_mask else passes.first_pass()
             counts = self._count(panels, prefix_mask, prefix, shift)
-            above = np.cumsum(counts[::-1])
-            bin_from_top = int(np.searchsorted(above, remaining))
-            remaining -= int(above[bin_from_top] - counts[::-1][bin_from_top])
-            prefix |= (BINS - 1 - bin_from_top) << shift
+            # The bin of the threshold: the first one, from the top, up to which there are `remaining` scores or more.
+            cumulative = np.cumsum(counts[::-1])
+            bin_from_top = int(np.searchsorted(cumulative, remaining))
+            threshold_bin = BINS - 1 - bin_from_top
+            ties = int(counts[threshold_bin])
+            remaining -= int(cumulative[bin_from_top]) - ties
+            prefix |= threshold_bin << shift
             prefix_mask |= (BINS - 1) << shift
-            self._ties = int(counts[BINS - 1 - bin_from_top])
         self._remaining_ties = remaining
+        self._keeps_all_ties = ties == remaining
         self.value = float(np.array([prefix], self._word).view(np.float64 if bits == 64 else np.float32)[0])
 
     def _count(self, panels: Any, prefix_mask: int, prefix: int, shift: int) -> npt.NDArray[np.int64]:
+        """Return the histogram of 16 bits of all scores that have this prefix; see `histogram.count`."""
         counts = np.zeros(BINS, np.int64)
         for _, rows in panels:
             word = self._word
@@ -76,14 +81,13 @@ class _Threshold:
         return counts
 
     def mask(self, rows: Matrix) -> Bools:
-        """Return the mask of the next panel: scores above the threshold, and the first of those equal to it."""
-        if self._ties == self._remaining_ties:
-            all_ties_kept: Bools = rows >= self.value
-            return all_ties_kept
+        """Return the mask of the next panel: scores above the threshold, and the first scores that equal it."""
+        if self._keeps_all_ties:
+            mask_with_ties: Bools = rows >= self.value
+            return mask_with_ties
         mask: Bools = rows > self.value
         if self._remaining_ties > 0:
             equal = np.flatnonzero(rows == self.value)[: self._remaining_ties]
             mask.flat[equal] = True
             self._remaining_ties -= len(equal)
-            self._ties = -1
         return mask

@@ -2,7 +2,7 @@
 
 For any duals u of rows and v of columns, a mask that satisfies its budgets is within `sum over dropped of
 max(0, w - u - v)` plus `sum over kept of max(0, u + v - w)` of the optimum. `u + v` is error-free (Knuth's TwoSum) and
-violations are rounded up, so that 0.0 is a proof. Shares no code with any solver.
+violations are rounded up, so that 0.0 is a proof. This module shares no code with any solver.
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ import numpy.typing as npt
 from masksmith._panels import Bools, Duals
 
 ROUNDED_UP = 1 + 2.0**-40
+"""Factor that exceeds the relative rounding error of a sum of violations."""
 
 
 def threshold_violation(scores: npt.NDArray[Any], mask: Bools, threshold: float) -> float:
-    """Return the sum of violations of a mask with one dual for all units; 0.0 if it keeps the largest scores."""
+    """Return the sum of violations with `threshold` as the dual of all scores; 0.0 if the largest scores are kept."""
     wrong = np.where(mask, scores < threshold, scores > threshold)
     if not wrong.any():
         return 0.0

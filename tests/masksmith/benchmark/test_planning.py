@@ -35,7 +35,7 @@ def test_an_unknown_kernel_is_refused_with_the_names_there_are():
         ("csr", {"dtypes": ["bfloat16"]}, "it has no bfloat16 on cpu, only float32, float64"),
         ("semi-structured-cusparselt", {}, "it runs on cuda, not on cpu"),
         ("bsr", {}, "2:4 has no blocks"),
-        ("bsr", {"patterns": ["hybrid 16x16 2:4 50%"]}, "hybrid 16x16 2:4 50% keeps something of every block"),
+        ("bsr", {"patterns": ["hybrid 16x16 2:4 50%"]}, "hybrid 16x16 2:4 50% keeps entries of every block"),
         ("nm-gather", {"patterns": ["hybrid 16x16 2:4 50%"]}, "50% does not imply n:m along the rows of W"),
         ("nm-gather", {"patterns": ["10%"]}, "10% does not imply n:m along the rows of W"),
         ("nm-gather", {"directions": ["backward"]}, "2:4 does not imply n:m along the rows of W^T"),

@@ -31,7 +31,7 @@ class Bsr:
     )
 
     def obstacle(self, device: str) -> str | None:
-        """Return why it cannot run: it needs torch, with MKL on CPUs and Triton on GPUs."""
+        """Return why the kernel cannot run, or None: it needs torch, with MKL on CPUs and Triton on GPUs."""
         missing = torch_obstacle()
         if missing is not None or device == "cpu":
             return missing or mkl_obstacle()
@@ -40,7 +40,7 @@ class Bsr:
         return None if has_triton() else "there is no Triton for this GPU"
 
     def pack(self, operand: Operand) -> Packed:
-        """Compress the weight; on a GPU the kernel needs tuning to be fast, which takes some time."""
+        """Compress the weight; on a GPU, the kernel needs `tune` of the result to be fast."""
         import torch
 
         assert operand.block is not None
@@ -55,7 +55,7 @@ class Bsr:
 
 
 def _tune(weight: torch.Tensor, sample: torch.Tensor) -> str:
-    """Search launch parameters for this shape by torch, which stores them for this process."""
+    """Let torch search launch parameters for this shape, and store them for this process; return them as text."""
     import torch
     from torch.sparse._triton_ops_meta import tune_bsr_dense_addmm
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 PADDING = 8
 """The batch is padded to a multiple of this (half precision), which takes time."""
 SLOW_VERSION = 800
+"""cuSPARSELt 0.8.0, as torch numbers it."""
 
 
 class CuSparseLt:
@@ -27,7 +28,7 @@ class CuSparseLt:
     )
 
     def obstacle(self, device: str) -> str | None:
-        """Return why it cannot run: it needs an Ampere GPU or later, and a torch with the library."""
+        """Return why the kernel cannot run, or None: it needs an Ampere GPU or later, and a torch with cuSPARSELt."""
         missing = torch_obstacle()
         if missing is not None:
             return missing
@@ -47,7 +48,7 @@ class CuSparseLt:
         from torch.sparse import SparseSemiStructuredTensorCUSPARSELT as Compressed
 
         compressed = torch._cslt_compress(operand.matrix)
-        weights = [Compressed.from_dense(operand.matrix)]
+        weights = [Compressed.from_dense(operand.matrix)]  # one weight, in a list because `tune` replaces it
         version = torch.backends.cusparselt.version()
         notes = {"cusparselt": str(version)}
         if version == SLOW_VERSION:

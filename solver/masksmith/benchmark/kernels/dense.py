@@ -1,6 +1,6 @@
-"""The baselines: torch's dense product (cuBLAS, MKL, oneDNN) with the unmasked weight, and with the masked one.
+"""The baselines: torch's dense product (cuBLAS, MKL, oneDNN) with the unmasked weight, and with the masked weight.
 
-The latter shows that a mask without a sparse kernel saves no time.
+The masked weight shows that a mask without a sparse kernel saves no time.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ DTYPES = {"float32": (1, 1), "float16": (1, 1), "bfloat16": (1, 1), "float64": (
 
 
 def pack_dense(matrix: torch.Tensor) -> Packed:
-    """Return the dense product with a matrix in row-major and column-major layout."""
+    """Return two implementations of the dense product: with the matrix in row-major and in column-major layout."""
     import torch
 
     transposed = matrix.t().contiguous()
@@ -36,7 +36,7 @@ class Dense:
     )
 
     def obstacle(self, device: str) -> str | None:
-        """Return why it cannot run: it needs torch alone."""
+        """Return why the kernel cannot run, or None: it needs torch alone."""
         return torch_obstacle()
 
     def pack(self, operand: Operand) -> Packed:

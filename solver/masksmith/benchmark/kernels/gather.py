@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import torch
 
 LANES = 16
+"""Rows of A per vector of the kernel; packed rows are padded to a multiple."""
 MIN_THREAD_WORK = 2**21
 """Multiplications per thread below which another thread saves no time."""
 
@@ -32,7 +33,7 @@ class Gather:
     )
 
     def obstacle(self, device: str) -> str | None:
-        """Return why it cannot run: it needs torch, and numba with compilation enabled."""
+        """Return why the kernel cannot run, or None: it needs torch, and numba with compilation enabled."""
         try:
             from masksmith.kernels.jit import COMPILED
         except ImportError:
@@ -40,7 +41,7 @@ class Gather:
         return torch_obstacle() if COMPILED else "numba's compiler is switched off (NUMBA_DISABLE_JIT)"
 
     def pack(self, operand: Operand) -> Packed:
-        """Pack every group's kept entries, and divide the rows among threads."""
+        """Pack the kept entries of every group, and divide the rows among threads."""
         import torch
 
         from masksmith.kernels.sparse_product import FEW, gather_dots, gather_rows
@@ -55,9 +56,11 @@ class Gather:
         def run(x: torch.Tensor) -> torch.Tensor:
             y = torch.empty((x.shape[0], rows), dtype=x.dtype)
             kernel = gather_dots if x.shape[0] <= FEW else gather_rows
-            operands = (values, places, n, m, x.numpy(), y.numpy())
-            futures = [pool.submit(kernel, *operands, *row_range) for row_range in row_ranges[1:] if pool]
-            kernel(*operands, *row_ranges[0])
+            arguments = (values, places, n, m, x.numpy(), y.numpy())
+            futures = []
+            if pool is not None:
+                futures = [pool.submit(kernel, *arguments, *row_range) for row_range in row_ranges[1:]]
+            kernel(*arguments, *row_ranges[0])
             for future in futures:
                 future.result()
             return y

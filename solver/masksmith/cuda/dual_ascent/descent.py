@@ -1,4 +1,4 @@
-"""Device functions shared by the passes: largest score of a tile, sweeps, and the check of budgets afterwards."""
+"""Device functions that the passes share: largest score of a tile, sweeps, and the check of budgets after them."""
 
 from __future__ import annotations
 
@@ -46,7 +46,10 @@ def tile_peak(peaks: Any, lane: int, lanes: int, rows: int) -> float:
 
 @cache
 def compile_sweeps(shape: Shape) -> Any:
-    """Compile the sweeps, which alternate rows and columns, rows last; a thread updates one row and one column."""
+    """Compile a function that runs the sweeps: they update rows and columns in turn, rows last.
+
+    Each thread updates one row and one column of one tile.
+    """
     lanes, pitch, rows, cols = shape.lanes, shape.pitch, shape.rows, shape.cols
     row_size, col_size, row_keep, col_keep = shape.row_size, shape.col_size, shape.row_keep, shape.col_keep
 
@@ -69,7 +72,7 @@ def compile_sweeps(shape: Shape) -> Any:
 
 @cache
 def compile_row_check(shape: Shape) -> Any:
-    """Compile a function that checks the budget of a thread's row."""
+    """Compile a function that returns whether the budget of a thread's row holds; True if it has no row."""
     lanes, pitch, rows, size, keep = shape.lanes, shape.pitch, shape.rows, shape.row_size, shape.row_keep
 
     def check(x: Any, u: Any, v: Any, floor: int, lane: int, line: int) -> bool:
@@ -81,7 +84,7 @@ def compile_row_check(shape: Shape) -> Any:
 
 @cache
 def compile_col_check(shape: Shape) -> Any:
-    """Compile a function that checks the budget of a thread's column."""
+    """Compile a function that returns whether the budget of a thread's column holds; True if it has no column."""
     lanes, step, cols, size, keep = shape.lanes, shape.pitch * shape.lanes, shape.cols, shape.col_size, shape.col_keep
 
     def check(x: Any, u: Any, v: Any, floor: int, lane: int, line: int) -> bool:

@@ -1,7 +1,7 @@
 """Integer pass of dual coordinate ascent: all sweeps for the tiles listed in `order`, in shared memory, in one launch.
 
 The arithmetic is that of `kernels.dual_ascent.integer_pass`: the same integers, thresholds and sweeps. Indices of
-unsolved tiles are written to a second list for the next pass, so the host need not synchronise in between.
+unsolved tiles are written to a second list for the next pass, so the host need not wait between passes.
 """
 
 from __future__ import annotations
@@ -47,14 +47,15 @@ def _row_loader(shape: Shape) -> Any:
 def compile_integer_pass(shape: Shape) -> Any:
     """Compile the pass; launch it with one block of `(lanes, lines)` threads for every `lanes` tiles.
 
-    Arguments of the kernel (arrays on the device; counts are arrays of one number, so that passes need no host):
+    Arguments of the kernel (arrays are on the device; a count is an array of one number, which the next pass reads
+    there):
 
         scores: `[height, width]`; tiles beyond it are padded with zeros.
         across: Tiles per tile row.
         sweeps: Number of sweeps.
         warm: Whether sweeps start from `col_duals` instead of 0.
-        non_negative: Whether duals are kept non-negative; otherwise rows and columns are filled exactly, and at-most
-            budgets shift the duals afterwards.
+        non_negative: Whether duals are kept non-negative. Otherwise rows and columns are filled exactly, and duals of
+            at-most budgets are shifted after the sweeps.
         order, count: Indices of the tiles to solve, `order[: count[0]]`.
         unsolved, unsolved_count: Indices of tiles that stay unsolved, appended to `unsolved[: unsolved_count[0]]`.
         mask: `[down * rows, across * cols]` uint8, written.

@@ -1,7 +1,7 @@
 """The two order statistics of a line (row or column) that bound its dual, computed in registers.
 
-Entry (i, j) of a tile has place `i * pitch + j` in shared memory; a place holds one number for each tile of the block,
-so that neighbouring threads, which work on neighbouring tiles, read neighbouring words.
+Entry (i, j) of a tile has place `i * pitch + j` in shared memory; a place holds one number for each tile of the thread
+block, so that neighbouring threads, which work on neighbouring tiles, read neighbouring words.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ I32, I64 = ir.IntType(32), ir.IntType(64)
 
 
 def _residuals(context: Any, builder: Any, signature: Any, args: Any, size: int) -> list[Any]:
-    """Load `x - duals` along a line."""
+    """Load the values of a line minus the duals of the crossing lines; arguments as for `pair`."""
     x, duals = (context.make_array(signature.args[k])(context, builder, args[k]).data for k in (0, 3))
     at, other = args[1], args[4]
     values = []
@@ -58,4 +58,5 @@ def _pair_plain(
 
 
 pair: Any = _pair_plain if SIMULATED or not COMPILED else _pair_in_registers
-"""Return the keep-th and the next largest of `x[first + p * step] - duals[begin + p * lanes]` for p below `size`."""
+"""`pair(x, first, step, duals, begin, lanes, size, keep)` returns the keep-th and the (keep + 1)-th largest of
+`x[first + p * step] - duals[begin + p * lanes]` for p below `size`."""

@@ -1,4 +1,4 @@
-"""Compile-time parameters of the kernels: size and budgets of a tile, sorting networks, and tiles per block."""
+"""Compile-time parameters of the kernels: size and budgets of a tile, sorting networks, tiles per thread block."""
 
 from __future__ import annotations
 
@@ -9,9 +9,12 @@ from masksmith.kernels.dual_ascent.integer_pass import network_size
 from masksmith.patterns import TileSpec
 
 SWEEP_BYTES, TIE_BYTES = 34 * 1024, 18 * 1024
-"""Shared memory for the entries of a block's tiles; the rest of the 48 KiB holds duals and work arrays."""
+"""Bytes of shared memory for the entries of a thread block's tiles, in the integer pass and in the tie pass; the other
+bytes of the 48 KiB hold duals and work arrays."""
 MAX_LANES = 64
+"""Largest number of tiles per thread block."""
 WARP = 32
+"""Threads of a warp."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,10 +23,10 @@ class Shape:
 
     Attributes:
         rows, cols: Size of a tile.
-        row_keep, col_keep: Budgets of its rows and columns.
+        row_keep, col_keep: Budgets of the rows and columns of a tile.
         at_most: Whether budgets are upper limits.
         row_size, col_size: Sizes of the networks that sort a row (`cols` entries, padded) and a column.
-        lanes: Tiles per block; thread (lane, line) works on one row and one column of one tile.
+        lanes: Tiles per thread block; thread (lane, line) works on one row and one column of one tile.
         element: Dtype of the scores: `float32`, `float64`, or `bfloat16`, whose bits are passed as integers.
     """
 

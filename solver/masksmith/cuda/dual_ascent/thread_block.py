@@ -11,7 +11,7 @@ from masksmith.cuda.jit import device, wrap_int32
 from masksmith.kernels.dual_ascent.simd.lanes import MAX_DUAL, MAX_EXPONENT, MIN_EXPONENT, SCORE_BITS
 
 ROUNDER = 1.5 * 2.0**52
-"""Doubles of this size have no fraction bits: adding and subtracting it rounds to an integer."""
+"""Doubles of this size have no fraction bits: adding and then subtracting it rounds a double to an integer."""
 
 
 @device
@@ -29,9 +29,9 @@ def threshold_update(high: int, low: int, old: int, floor: int, over_relaxation_
 def is_balanced(
     x: Any, first: int, step: int, duals: Any, lane: int, lanes: int, size: int, own: int, floor: int, keep: int
 ) -> bool:  # fmt: skip
-    """Return whether a line keeps `keep` entries, or fewer if its dual is at its floor, and its dual is within bounds.
+    """Return whether a line keeps `keep` entries, or fewer if its dual `own` equals `floor`.
 
-    An entry is kept if `x - duals >= own`.
+    An entry is kept if `x - duals >= own`. Returns False if the magnitude of `own` is `MAX_DUAL` or more.
     """
     total = 0
     for p in range(size):
@@ -56,7 +56,7 @@ def unit_of(exponent: int) -> float:
 
 @device
 def equalise_minima(u: Any, v: Any, lane: int, lanes: int, rows: int, cols: int) -> bool:
-    """Shift duals, in place, so that rows and columns have the same minimum; return whether it is not negative.
+    """Shift duals, in place, so that rows and columns have the same minimum; return whether this minimum is >= 0.
 
     A mask that fills every budget and has non-negative duals is optimal under at-most budgets, too.
     """

@@ -13,7 +13,7 @@ from .simd.vectors import LANES
 
 @jit_without_refcounts
 def count_kept(dropped: Lanes, rows: int, cols: int, row_size: int, row_used: Lanes, col_used: Lanes) -> None:
-    """Count the kept entries (0 in `dropped`, others -1) of each row and column into `row_used` and `col_used`."""
+    """Count the kept entries of each row and column into `row_used` and `col_used`; `dropped` is 0 if kept, else -1."""
     row_used[:] = 0
     col_used[:] = 0
     for i in range(rows):

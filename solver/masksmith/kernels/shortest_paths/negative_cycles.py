@@ -1,4 +1,4 @@
-"""Negative-cycle cancelling, for tiles that float64 rounding left without a proof of optimality.
+"""Negative-cycle cancelling, for tiles that have no proof of optimality because of float64 rounding.
 
 Bellman-Ford runs from all nodes at once over reduced costs whose signs are exact. It ends either with duals that prove
 the mask, or with a negative cycle. The gain of moving the entries along a cycle is summed in double-double precision.
@@ -16,7 +16,9 @@ from .complementary_slackness import centre, is_proved, two_sum
 from .relaxation import relax
 
 CENTRINGS = 4
+"""Maximum number of attempts to prove a mask by centring its duals."""
 CYCLES = 8
+"""Maximum number of negative cycles that are searched for."""
 
 
 @jit_without_refcounts
@@ -173,7 +175,7 @@ def _centre_until_proved(tile: Tile, budget: Budget) -> bool:
 def polish(tile: Tile, budget: Budget, search: Search) -> bool:
     """Find duals that prove the mask, cancelling negative cycles if it is not optimal.
 
-    Changes the mask and the duals of `tile` in place. Returns False if no proof exists in float64.
+    Changes the mask and the duals of `tile` in place. Returns whether a proof was found.
     """
     if is_proved(tile, budget) or _centre_until_proved(tile, budget):
         return True

@@ -81,7 +81,7 @@ def solve_panel(
         forced: As scores, or `[0, 0]` if every entry is free.
         budget: Size and budgets of the tiles.
         order: Indices `tile row * across + tile column`, changed in place.
-        ready: By index, 1 if the tile's mask and duals satisfy complementary slackness and its rows their budgets.
+        ready: By index, 1 if mask and duals of the tile satisfy complementary slackness and every row meets its budget.
         mask: As scores; read where `ready`, written.
         row_duals: `[down, across, rows]`, initial values, written.
         col_duals: `[down, across, cols]`, initial values, written.

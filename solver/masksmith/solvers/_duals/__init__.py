@@ -1,1 +1,1 @@
-"""Duals of masks: approximate ones by dual coordinate ascent, exact ones from residual graphs, and centring."""
+"""Duals of masks: approximate duals by dual coordinate ascent, exact duals from residual graphs, and centring."""

@@ -1,6 +1,6 @@
-"""Numbers of sweeps of the passes of dual coordinate ascent, on CPUs and CUDA devices alike, by measurement.
+"""Numbers of sweeps of the passes of dual coordinate ascent, chosen by measurement; the same on CPUs and CUDA devices.
 
-They are given by the size of the sorting network: the longer side of the tile, rounded up to a power of two.
+Tables are indexed by the size of the larger sorting network of a tile (`_shape_of` in `solvers.exact`).
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ DOUBLE_SWEEPS = 12
 FORCED_SWEEPS = 8
 """Sweeps of the integer pass that initialise the duals of tiles with forced entries."""
 
+# Sweeps of each round of the integer pass, by the size of the sorting network.
 _ROUNDS = {4: (4, 6), 8: (4, 10), 16: (6, 10, 16), 32: (12, 12, 24), 64: (20, 20, 40)}
 _AT_MOST_ROUNDS = {4: (4, 6, 16), 8: (5, 8, 24), 16: (8, 10, 40), 32: (12, 20, 16), 64: (20, 20, 40)}
 _WARM_ROUNDS = {16: (2, 6, 12, 24), 32: (4, 8, 16, 24), 64: (4, 8, 16, 40)}
@@ -27,7 +28,7 @@ class TiePass(NamedTuple):
         sweeps: Number of sweeps.
         lowerings: Maximum number of rounds in which duals are lowered.
         zoom: Bits by which the unit of scores is finer than in the integer pass.
-        noise_bits: Bits of the noise that breaks ties.
+        noise_bits: Number of bits of the noise that breaks ties.
         non_negative: Whether duals stay non-negative, as the duals of at-most budgets must be.
     """
 

@@ -9,30 +9,31 @@ import numpy.typing as npt
 
 Integers = npt.NDArray[np.int64]
 Exponents = npt.NDArray[np.int32]
-_NEVER = 1 << 20
+_NO_BIT = 1 << 20
+"""Stands for the exponent of the lowest bit of a zero score; larger than any exponent."""
 
 
 def exact_shifts(tiles: npt.NDArray[Any], bits: int) -> tuple[Exponents, Exponents]:
-    """Choose exponents `k` such that `w * 2^k` of each score `w` is below `2^bits`, and an integer if possible.
+    """Choose an exponent `k` for each tile: `w * 2^k` of its scores `w` is below `2^bits`, and an integer if possible.
 
     Args:
         tiles: `[T, R, C]`, finite and non-negative.
-        bits: The integers are at most `2^bits`; they reach it by rounding alone.
+        bits: Number of bits of the integers; one that is rounded up may equal `2^bits`.
 
     Returns:
-        `[T]` exponents, and `[T]` the number of bits that each tile needs to be exact; if that exceeds `bits`, its
-        scores must be rounded.
+        `[T]` exponents, and `[T]` the number of bits that the integers of each tile need to be exact; where that
+        exceeds `bits`, the scores must be rounded.
     """
     flat = tiles.reshape(len(tiles), -1).astype(np.float64, copy=False)
     fraction, exponent = np.frexp(flat)
     digits = np.ldexp(fraction, 53).astype(np.int64)
     # Exponent of the lowest bit that is set in each score, and then in any score of a tile.
     lowest = np.frexp((digits & -digits).astype(np.float64))[1] + exponent - 54
-    lowest = np.where(digits == 0, _NEVER, lowest).min(1)
-    top = np.where(digits == 0, -_NEVER, exponent).max(1)
+    lowest = np.where(digits == 0, _NO_BIT, lowest).min(1)
+    top = np.where(digits == 0, -_NO_BIT, exponent).max(1)
     needed = np.maximum(top - lowest, 0)
     shifts = np.where(needed <= bits, -lowest, bits - top)
-    return np.where(lowest == _NEVER, 0, shifts).astype(np.int32), needed.astype(np.int32)
+    return np.where(lowest == _NO_BIT, 0, shifts).astype(np.int32), needed.astype(np.int32)
 
 
 def to_integers(tiles: npt.NDArray[Any], shifts: Exponents) -> Integers:

@@ -25,6 +25,8 @@ from masksmith.patterns import TileSpec
 Numbers = npt.NDArray[Any]
 CHUNK_ENTRIES = 1 << 15
 """Entries processed at once, so that all arrays fit into a second-level cache."""
+REPACK_SHARE = 0.7
+"""Converged tiles are removed from a batch when less than this share of it still changes."""
 
 
 @dataclass(slots=True)
@@ -32,7 +34,8 @@ class _Graph:
     """Residual graphs, with tiles along the last axis.
 
     Attributes:
-        add, remove: `[R, C, T]`, arc lengths for adding a dropped and removing a kept entry; infinite if not allowed.
+        add: `[R, C, T]`, length of the arc that adds a dropped entry; infinite for kept and forced entries.
+        remove: `[R, C, T]`, length of the arc that removes a kept entry; infinite for dropped and forced entries.
         row_slack: `[R, T]`, whether a row is not full; None for exact budgets.
         col_slack: `[C, T]`, likewise for columns.
     """
@@ -43,8 +46,9 @@ class _Graph:
     col_slack: Bools | None
 
     def subset(self, tiles: Bools) -> _Graph:
-        slack = [None if s is None else s[:, tiles] for s in (self.row_slack, self.col_slack)]
-        return _Graph(self.add[:, :, tiles], self.remove[:, :, tiles], *slack)
+        row_slack = None if self.row_slack is None else self.row_slack[:, tiles]
+        col_slack = None if self.col_slack is None else self.col_slack[:, tiles]
+        return _Graph(self.add[:, :, tiles], self.remove[:, :, tiles], row_slack, col_slack)
 
 
 def residual_duals(
@@ -62,18 +66,19 @@ def residual_duals(
         free: `[T, R, C]`, False where an entry is forced; None if all are free.
 
     Returns:
-        Row duals `[T, R]` and column duals `[T, C]` in the type of `scores`, and `[T]` whether the labels converged. If
-        not, the mask is not optimal, or appears so due to rounding, and the duals are approximate.
+        Row duals `[T, R]` and column duals `[T, C]` in the type of `scores`, and `[T]` whether the labels converged.
+        Where they did not, the duals are approximate: the mask is not optimal, or rounding errors made a
+        cycle negative.
     """
     count, rows, cols = scores.shape
     u, v = np.empty((count, rows), scores.dtype), np.empty((count, cols), scores.dtype)
     converged = np.empty(count, np.bool_)
     step = max(1, CHUNK_ENTRIES // (rows * cols))
     for at in range(0, count, step):
-        part = slice(at, at + step)
-        graph = _graph(scores[part], mask[part], tile, None if free is None else free[part])
-        p, q, z, converged[part] = _bellman_ford(graph, rows + cols + 2)
-        u[part], v[part] = (p - z).T, (z - q).T
+        chunk = slice(at, at + step)
+        graph = _graph(scores[chunk], mask[chunk], tile, None if free is None else free[chunk])
+        p, q, z, converged[chunk] = _bellman_ford(graph, rows + cols + 2)
+        u[chunk], v[chunk] = (p - z).T, (z - q).T
     return u, v, converged
 
 
@@ -90,7 +95,7 @@ def _graph(scores: Numbers, mask: Bools, tile: TileSpec, free: Bools | None) -> 
 
 
 def _bellman_ford(graph: _Graph, rounds: int) -> tuple[Numbers, Numbers, Numbers, Bools]:
-    """Relax until no label changes; tiles that converge early are removed from the batch."""
+    """Relax until no label changes, at most `rounds` times; return p, q, z, and whether each tile converged."""
     rows, cols, count = graph.add.shape
     p, q = np.zeros((rows, count), graph.add.dtype), np.zeros((cols, count), graph.add.dtype)
     z, active = np.zeros(count, graph.add.dtype), np.arange(count)
@@ -99,7 +104,7 @@ def _bellman_ford(graph: _Graph, rounds: int) -> tuple[Numbers, Numbers, Numbers
         new = _relax(graph, *labels)
         changed = (new[0] != labels[0]).any(0) | (new[1] != labels[1]).any(0) | (new[2] != labels[2])
         labels = new
-        if changed.mean() < 0.7 or not changed.any():
+        if changed.mean() < REPACK_SHARE:
             p[:, active], q[:, active], z[active] = labels
             active, graph = active[changed], graph.subset(changed)
             labels = (labels[0][:, changed], labels[1][:, changed], labels[2][changed])
@@ -112,7 +117,10 @@ def _bellman_ford(graph: _Graph, rounds: int) -> tuple[Numbers, Numbers, Numbers
 
 
 def _relax(graph: _Graph, p: Numbers, q: Numbers, z: Numbers) -> tuple[Numbers, Numbers, Numbers]:
-    """Relax every arc once: arcs into the columns, then into the rows, then into z."""
+    """Relax every arc once: arcs into the columns, then into the rows; at-most budgets add the arcs from and to z.
+
+    Labels start at 0 and never increase, so the 0 that stands for an absent arc changes no minimum.
+    """
     q = np.minimum(q, (p[:, None] + graph.add).min(0))
     if graph.col_slack is not None and graph.row_slack is not None:
         q = np.minimum(q, z)

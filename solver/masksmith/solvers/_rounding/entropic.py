@@ -1,10 +1,10 @@
 """Capacitated entropic optimal transport: the relaxed mask that `Sinkhorn` rounds.
 
 `max <S, W> + H(S) / tau` over `S 1 = n`, `S^T 1 = n_out`, `0 <= S <= 1` is solved by Dykstra's algorithm with
-Kullback-Leibler projections: scale rows to their sums, scale columns to theirs, clamp at 1 and store the correction.
-The product of plan and correction is always `Z = r_i exp(tau w_ij) c_j`, so the correction need not be stored: the plan
-is `min(Z, 1)`, and the whole state is two vectors. At-most budgets keep `r` and `c` at most 1, that is, `u, v >= 0` for
-the duals `u = -log(r) / tau`, `v = -log(c) / tau`.
+Kullback-Leibler projections: scale the rows to sum n, scale the columns to sum n_out, clamp at 1 and store the
+correction. The product of plan and correction is always `Z = r_i exp(tau w_ij) c_j`, so the correction need not be
+stored: the plan is `min(Z, 1)`, and the whole state is the two vectors r and c. At-most budgets keep `r` and `c` at
+most 1, that is, `u, v >= 0` for the duals `u = -log(r) / tau`, `v = -log(c) / tau`.
 
 Only additions, multiplications and divisions in a fixed order are used, so the plan is bitwise equal on every device
 and in every batch. Tensors have tiles along the last axis: `[R, C, T]`.
@@ -19,8 +19,9 @@ import torch
 from masksmith.patterns import TileSpec
 
 SQUARINGS = 20
+"""Number of squarings of `_exponential`."""
 SMALLEST, LARGEST = 1e-140, 1e140
-"""Limits of the scalings: they diverge for tiles without a feasible plan, and products must stay finite."""
+"""Limits of the scalings r and c: these diverge for tiles without a feasible plan, and products must stay finite."""
 
 
 def entropic_plan(
@@ -29,13 +30,14 @@ def entropic_plan(
     """Run a fixed number of projection cycles.
 
     Args:
-        scores: `[R, C, T]` float64, each tile's largest at most 1.
+        scores: `[R, C, T]` float64, at most 1.
         tile: Budgets.
         temperature: `tau`; larger values give plans closer to 0 and 1, and slower convergence.
         iterations: Cycles of three projections.
 
     Returns:
-        `Z` `[R, C, T]`, not clamped, so that entries with a plan of 1 are ranked, too; column scalings `c` `[C, T]`.
+        `Z` `[R, C, T]`, and the column scalings `c` `[C, T]`. `Z` is not clamped, so that it also ranks the entries
+        where the plan is 1.
     """
     kernel = _exponential(scores * temperature)
     r, c = torch.ones_like(kernel[:, 0]), torch.ones_like(kernel[0])
@@ -55,11 +57,12 @@ def _exponential(x: torch.Tensor) -> torch.Tensor:
     return power
 
 
-def _sum(parts: Iterable[torch.Tensor]) -> torch.Tensor:
-    first, *rest = parts
+def _sum(tensors: Iterable[torch.Tensor]) -> torch.Tensor:
+    """Add tensors one after the other, in the order given."""
+    first, *rest = tensors
     total = first.clone()
-    for part in rest:
-        total.add_(part)
+    for tensor in rest:
+        total.add_(tensor)
     return total
 
 
