@@ -45,7 +45,7 @@ class ChoiceOptions:
 
 @dataclass(frozen=True, slots=True)
 class ChosenTensor:
-    """A tensor of a checkpoint, and what is to be done with it.
+    """A tensor of a checkpoint, with the decision whether and how it is masked.
 
     Attributes:
         name: Its name.
@@ -125,8 +125,10 @@ def choose(checkpoint: Checkpoint, options: ChoiceOptions) -> Choice:
             layouts.check_rules_apply(options.patterns, names, reasons)
     if patterns is None:
         reasons |= _dtype_reasons(candidates, selection)
-    assigned = _with_ties(checkpoint, reasons, patterns or {})
-    tensors = {candidate.name: _chosen(candidate, checkpoint, reasons, assigned) for candidate in candidates}
+    patterns_by_name = _with_ties(checkpoint, reasons, patterns or {})
+    tensors = {
+        candidate.name: _chosen_tensor(candidate, checkpoint, reasons, patterns_by_name) for candidate in candidates
+    }
     return Choice(tensors, notes + trace_notes)
 
 
@@ -140,11 +142,11 @@ def candidates_in(checkpoint: Checkpoint, options: ChoiceOptions) -> tuple[list[
         names_read_as_float = {name for name in checkpoint.tensors if checkpoint.is_quantised_by_entry(name)}
     else:
         names_read_as_float = set(checkpoint.scales)
-    plain = [
+    untraced = [
         _candidate(tensor, checkpoint, is_read_as_float=name in names_read_as_float)
         for name, tensor in checkpoint.tensors.items()
     ]
-    traced, notes = _traced(plain, checkpoint, trust_remote_code=options.trust_remote_code)
+    traced, notes = _traced(untraced, checkpoint, trust_remote_code=options.trust_remote_code)
     with as_input_errors(LayoutError):
         layouts_by_name = user_layouts(options.layouts, list(checkpoint.tensors))
         return layouts.with_layouts(traced, layouts_by_name, checkpoint.config), notes
@@ -224,7 +226,7 @@ def _with_ties(
     Raises:
         InputError: If one of the names is excluded, or they have different patterns.
     """
-    assigned: dict[str, Pattern | None] = {name: patterns.get(name) for name in checkpoint.tensors}
+    patterns_by_name: dict[str, Pattern | None] = {name: patterns.get(name) for name in checkpoint.tensors}
     for group in _tie_groups(checkpoint):
         masked = [name for name in group if name not in reasons]
         if not masked:
@@ -232,11 +234,11 @@ def _with_ties(
         for name in group:
             if reasons.get(name) == EXCLUDED:
                 raise InputError(f"{name!r} is excluded, and it is tied to {masked[0]!r}, which is masked")
-            if name in masked and assigned[name] != assigned[masked[0]]:
+            if name in masked and patterns_by_name[name] != patterns_by_name[masked[0]]:
                 raise InputError(f"{name!r} and {masked[0]!r} are tied, and their patterns differ")
             reasons.pop(name, None)
-            assigned[name] = assigned[masked[0]]
-    return assigned
+            patterns_by_name[name] = patterns_by_name[masked[0]]
+    return patterns_by_name
 
 
 def _tie_groups(checkpoint: Checkpoint) -> list[list[str]]:
@@ -246,12 +248,15 @@ def _tie_groups(checkpoint: Checkpoint) -> list[list[str]]:
     return list(groups.values())
 
 
-def _chosen(
-    candidate: Candidate, checkpoint: Checkpoint, reasons: Mapping[str, str], assigned: Mapping[str, Pattern | None]
+def _chosen_tensor(
+    candidate: Candidate,
+    checkpoint: Checkpoint,
+    reasons: Mapping[str, str],
+    patterns_by_name: Mapping[str, Pattern | None],
 ) -> ChosenTensor:
     name, layout, reason = candidate.name, candidate.layout, reasons.get(candidate.name)
     tensor, tied = checkpoint.tensors[name], checkpoint.tied_to(name)
-    pattern = assigned[name] if reason is None else None
+    pattern = patterns_by_name[name] if reason is None else None
     scale = scale_of(name, checkpoint.tensors) if tensor.dtype in FLOAT8_DTYPES else None
     return ChosenTensor(
         name, tensor.shape, tensor.dtype, layout, pattern, reason, tied, None if scale is None else scale.name

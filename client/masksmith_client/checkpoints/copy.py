@@ -21,7 +21,10 @@ from .partial_file import PartialFile
 from .shard_output import OnBytes, ShardOutput
 
 Pieces = Iterable[bytes | bytearray | memoryview]
+"""The bytes of a tensor, in pieces."""
+
 Values = Callable[[str], Pieces | None]
+"""Returns the new bytes of a tensor, by its name; None for a tensor that is copied unchanged."""
 
 
 def is_folder_output(output: Path, model: Path) -> bool:

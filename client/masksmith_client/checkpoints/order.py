@@ -10,6 +10,7 @@ _IN_BLOCK = re.compile(r"\.\d+\.")
 _PIECES = re.compile(r"(\d+)")
 
 Key = tuple[int, tuple[tuple[int, int, str], ...]]
+"""Sort key of a name: the rank of its group, and the keys of the parts of the name."""
 
 
 def natural_key(name: str) -> Key:

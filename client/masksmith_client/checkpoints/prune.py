@@ -69,8 +69,9 @@ def prune(
     """
     check_output_folder(output, checkpoint)
     run_identity = identity(checkpoint, choice, method, statistics)
-    if (finished := finished_record(output, checkpoint, run_identity)) is not None:
-        return finished
+    earlier_record = finished_record(output, checkpoint, run_identity)
+    if earlier_record is not None:
+        return earlier_record
     with created_folder(output), open_journal(output, run_identity) as journal:
         steps, is_updated = make_steps(checkpoint, choice), method.update is not None
         run = _Run(checkpoint, choice, output.resolve(), journal, steps, statistics, is_updated, on_bytes)
@@ -178,6 +179,7 @@ class _Run:
         return next(file for file in self.checkpoint.headers if file.name not in self.files)
 
     def _unsolved(self) -> Iterator[TensorToSolve]:
+        """Yield the tensors whose masks this run solves, in the order in which they are written."""
         for steps in self.steps.by_file.values():
             for step in steps:
                 if step.solves and step.entry.name not in self.certificates:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 CONFIG = "config.json"
-NOT_RUN = "the code that the checkpoint brings (auto_map) is not run unless remote code is trusted"
+REMOTE_CODE_IS_NOT_RUN = "the code that the checkpoint brings (auto_map) is not run unless remote code is trusted"
 
 
 class UntracedError(Exception):
@@ -57,7 +57,7 @@ def load_config(directory: Path, *, trust_remote_code: bool = False) -> Any:
     try:
         config_class = type(AutoConfig.for_model(model_type))
     except Exception:  # noqa: BLE001
-        reason = f"; {NOT_RUN}" if brings_code else ""
+        reason = f"; {REMOTE_CODE_IS_NOT_RUN}" if brings_code else ""
         raise UntracedError(f"transformers has no model type {model_type!r}{reason}") from None
     with _as_untraced_errors("the config"):
         return config_class.from_dict(content)

@@ -17,6 +17,8 @@ from .sources import CopyFollower, Source, Sources, operation_name, storage_of, 
 
 LEFT: tuple[AxisRole, ...] = ("out", "in")
 RIGHT: tuple[AxisRole, ...] = ("in", "out")
+"""Roles of the dimensions of a matrix that is the left or the right operand of a product."""
+
 PRODUCTS: dict[str, dict[int, tuple[AxisRole, ...]]] = {
     "mm": {0: LEFT, 1: RIGHT},
     "addmm": {1: LEFT, 2: RIGHT},
