@@ -29,8 +29,8 @@ from .transport.events import Deadline, Event
 class AsyncJob(JobView):
     """A handle on a job; get one from `client.jobs`."""
 
-    def __init__(self, session: AsyncSession, *view: Any) -> None:
-        super().__init__(*view)
+    def __init__(self, session: AsyncSession, *view_arguments: Any) -> None:
+        super().__init__(*view_arguments)
         self._session = session
 
     async def refresh(self) -> Self:
@@ -44,7 +44,7 @@ class AsyncJob(JobView):
         return self
 
     async def delete(self) -> None:
-        """Delete the job and its results; a running one is canceled first."""
+        """Delete the job and its results; if the job has not ended, it is canceled first."""
         await self._session.send(calls.delete_job(self.id))
 
     def events(self) -> AsyncGenerator[Event, None]:
@@ -98,8 +98,8 @@ class AsyncJobs:
         **options: Unpack[SubmitOptions],
     ) -> AsyncJob:
         """Upload weights and submit a job for their masks; see `Jobs.submit`."""
-        submitted = await operations.submit(self._session, weights, pattern, progress, options)
-        return AsyncJob(self._session, *submitted)
+        view_arguments = await operations.submit(self._session, weights, pattern, progress, options)
+        return AsyncJob(self._session, *view_arguments)
 
     async def submit_benchmark(
         self,
@@ -127,11 +127,11 @@ class AsyncJobs:
         return await self._session.send(calls.list_reference(location))
 
     async def get(self, job: str) -> AsyncJob:
-        """Return a job by its id, or a unique prefix of it; see `Jobs.get`."""
+        """Return a job by its id, or by a unique prefix of the id; see `Jobs.get`."""
         return AsyncJob(self._session, await self._session.send(calls.get_job(job)))
 
     def list(self, limit: int | None = None, **filters: Unpack[JobFilters]) -> AsyncIterator[JobSummary]:
-        """Iterate over all jobs, newest first; pages are fetched as needed.
+        """Iterate over the jobs that pass all filters, newest first; pages are fetched as needed.
 
         Args:
             limit: Maximum number of jobs.

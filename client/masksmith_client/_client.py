@@ -52,7 +52,7 @@ class Client:
         transport: A custom httpx2 transport, for tests.
 
     Raises:
-        InputError: If the URL is malformed.
+        InputError: If the URL is malformed or has a password beside a token, or the environment's proxy cannot be used.
     """
 
     def __init__(
@@ -84,17 +84,17 @@ class Client:
         timeout_s: float | None = None,
         **options: Unpack[SubmitOptions],
     ) -> Masks:
-        """Upload weights, wait for their best masks, and download them.
+        """Upload weights, wait until the service has solved their masks, and download the masks.
 
-        Weights that the service already has are not uploaded. If the wait is interrupted the job continues; it is the
-        first in `client.jobs.list()`.
+        Weights that the service already has are not uploaded. If the wait is interrupted, the job
+        continues; `client.jobs.list()` finds it again.
 
         Args:
             weights: A mapping of names to torch tensors or numpy arrays, a torch module, or a path: a `.safetensors`
                 file, a sharded checkpoint's `*.index.json`, or the directory of either.
-            pattern: Such as `"2:4"` or `"transposable 8:16"`: 8 **kept** of every 16; or a pattern object. Several as
-                `["2:4", "mlp=transposable 8:16"]` or `{"*": "2:4", "mlp": "transposable 8:16"}`: by full name, else by
-                glob, else by a part of names between dots.
+            pattern: A pattern object or a text, such as `"2:4"` or `"transposable 8:16"` (8 **kept** of every 16). Or
+                several, such as `["2:4", "mlp=transposable 8:16"]` or `{"*": "2:4", "mlp": "transposable 8:16"}`: a
+                selector is the full name of a weight, else a glob, else a part of names between dots.
             progress: Show progress bars; None shows them on terminals and in notebooks, and
                 `"lines"` also prints lines elsewhere.
             timeout_s: Timeout of the wait for the job, in seconds.
@@ -102,7 +102,7 @@ class Client:
 
         Raises:
             InputError: If an argument is invalid; nothing was sent.
-            JobFailedError: If a tensor has no mask; `error.job.masks()` returns the masks of the others.
+            JobFailedError: If a tensor could not be masked; `error.job.masks()` returns the other tensors' masks.
             StatusError: If the service refused a request.
             TransportError: If the service cannot be reached, or the job takes longer than `timeout_s`.
         """
@@ -120,25 +120,26 @@ class Client:
     ) -> dict[str, Any]:
         """Write a pruned copy of a checkpoint, which `from_pretrained` loads; the service solves its masks.
 
-        A call that was interrupted goes on where it was when it is repeated. With asyncio, call it by
+        After an interruption, the same call continues where the first one stopped. With asyncio, call this method by
         `asyncio.to_thread`.
 
         Args:
             model: A directory as `save_pretrained` writes it, the index of a sharded checkpoint, or a `.safetensors`
-                file. With `by_reference`, or as `s3://...`, one in a root of the service.
-            output: A new or empty directory, likewise.
+                file. With `by_reference`, or as `s3://...`, a location in a root of the service.
+            output: A new or empty directory; with `by_reference`, or as `s3://...`, in a root of the service.
             pattern: See `solve`. Tensors without a pattern stay dense.
             progress: Show progress bars; None shows them on terminals and in notebooks, and
                 `"lines"` also prints lines elsewhere.
             options: See `PruneOptions`.
 
         Returns:
-            The record in `masksmith.json`: totals, and of each tensor layout, pattern and certificate, or why it stays
-            dense.
+            The record, as in `masksmith.json`: totals, and for each tensor its layout, its pattern and its certificate,
+            or the reason why it stays dense.
 
         Raises:
-            InputError: If an argument is invalid, the checkpoint is quantised, or the output holds something else.
-            JobFailedError: If a tensor has no mask.
+            InputError: If an argument is invalid, the checkpoint is quantised in a format that is not read, or the
+                output contains other files.
+            JobFailedError: If a tensor could not be masked, or a file was not written.
             StatusError: If the service refused a request.
             TransportError: If the service cannot be reached.
         """
@@ -176,8 +177,8 @@ class Client:
         Raises:
             InputError: If an argument is invalid; nothing was sent.
             StatusError: If the service refused, for example because a kernel does not support the pattern.
-            JobFailedError: If nothing was measured, or the job was canceled. If only some cases failed, the report
-                lists them in `failures`.
+            JobFailedError: If nothing was measured, or the job was canceled. If only some cases failed, no error is
+                raised, and the report lists these cases in `failures`.
         """
         job = self.jobs.submit_benchmark(model, patterns, masks_of=masks_of, **options)
         return job.wait_for_report(timeout_s, progress=progress)

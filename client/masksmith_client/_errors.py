@@ -1,16 +1,16 @@
 """The exceptions that the client raises.
 
 ClientError
-├── InputError          an argument is invalid; nothing was sent (also a ValueError)
+├── InputError          an argument or an input file is invalid (also a ValueError)
 ├── TransportError      no valid response, after all retries
-│   ├── ConnectError    nothing listens at the URL
+│   ├── ConnectError    no connection to the URL
 │   ├── TimeoutError    too slow, or `timeout_s` exceeded (also the builtin TimeoutError)
-│   └── WireError       the response is not of masksmith, or of another wire version
+│   └── WireError       not a masksmith service's response, another wire version, or not what was requested
 ├── StatusError         the service refused; carries its problem document
 │   ├── BadRequest      400, 413, 415, 422 and other 4xx: the request is invalid
-│   ├── Unauthorized    401, 403: the token is missing or wrong
+│   ├── Unauthorized    401, 403: the token is missing or wrong, or its key may not do this
 │   ├── NotFound        404, 410: no such job, tensor or result
-│   ├── Conflict        409: not possible in this state, such as masks of a job that still runs
+│   ├── Conflict        409: not possible in the present state, such as masks of a job that still runs
 │   ├── RateLimited     429: a limit is reached, after all retries
 │   └── ServerError     5xx: the service failed, after all retries
 └── JobFailedError      the job failed or was canceled; carries the job
@@ -39,17 +39,17 @@ class ClientError(Exception):
 
 
 class InputError(ClientError, ValueError):
-    """An argument is invalid; the message names it. Nothing was sent."""
+    """An argument is invalid, or an input file cannot be read; the message names it."""
 
     exit_code = 2
 
 
 @contextmanager
-def as_input_errors(*kinds: type[Exception]) -> Iterator[None]:
+def as_input_errors(*exception_types: type[Exception]) -> Iterator[None]:
     """Convert exceptions of these types to `InputError`, with the same message."""
     try:
         yield
-    except kinds as error:
+    except exception_types as error:
         raise InputError(str(error)) from None
 
 
@@ -58,15 +58,15 @@ class TransportError(ClientError):
 
 
 class ConnectError(TransportError):
-    """Nothing listens at the service's URL."""
+    """No connection to the service's URL can be made."""
 
 
 class TimeoutError(TransportError, builtins.TimeoutError):
-    """A response took too long, or a job longer than `timeout_s` (the job itself continues)."""
+    """A response took too long, or a job took longer than `timeout_s`; the job itself continues."""
 
 
 class WireError(TransportError):
-    """The response is not a masksmith service's, or has a wire version that this client does not support."""
+    """The response is not from a masksmith service, of another wire version, or not what was requested."""
 
 
 class StatusError(ClientError):
@@ -76,7 +76,8 @@ class StatusError(ClientError):
         problem: The problem document: `detail` is the message, extra members are the values that it refers to.
         code: The error code, such as `invalid_pattern`.
         status: The HTTP status.
-        request_id: The request's id in the service's log, if the response has it.
+        request_id: The request's id in the service's log; None if the response has none.
+        retry_after_s: The pause in seconds that the service asks for before a retry; None if it names none.
     """
 
     def __init__(
@@ -97,7 +98,7 @@ class BadRequest(StatusError):
 
 
 class Unauthorized(StatusError):
-    """The token is missing or wrong."""
+    """The token is missing or wrong, or its key is not allowed to make the request."""
 
     exit_code = 2
 
@@ -109,7 +110,7 @@ class NotFound(StatusError):
 
 
 class Conflict(StatusError):
-    """Not possible in the present state, such as downloading the masks of a job that still runs."""
+    """The request is not possible in the present state, such as downloading the masks of a job that still runs."""
 
     exit_code = 2
 
@@ -137,15 +138,15 @@ class JobFailedError(ClientError):
 def _failure_message(job: JobView) -> str:
     if job.state is JobState.CANCELED:
         return f"job {job.id} was canceled"
-    parts: list[TensorReport | CaseView] = [*job.document.tensors, *job.document.cases]
+    reports: list[TensorReport | CaseView] = [*job.document.tensors, *job.document.cases]
     output = job.document.output
-    if output is not None and all(part.error is None for part in parts):
+    if output is not None and all(report.error is None for report in reports):
         return _output_message(job, output)
-    errors = [(part.name, part.error) for part in parts if part.error is not None]
+    errors = [(report.name, report.error) for report in reports if report.error is not None]
     shown = "; ".join(f"{name}: {error.message} ({error.code})" for name, error in errors[:3])
     noun = "tensor" if job.document.kind == "masks" else "case"
     more = f"; and {len(errors) - 3} more" if len(errors) > 3 else ""
-    return f"job {job.id} failed for {len(errors)} of {len(parts)} {noun}(s): {shown}{more}"
+    return f"job {job.id} failed for {len(errors)} of {len(reports)} {noun}(s): {shown}{more}"
 
 
 def _output_message(job: JobView, output: OutputReport) -> str:

@@ -29,8 +29,8 @@ from .transport.events import Deadline, Event
 class Job(JobView):
     """A handle on a job; get one from `client.jobs`."""
 
-    def __init__(self, session: BlockingSession, *view: Any) -> None:
-        super().__init__(*view)
+    def __init__(self, session: BlockingSession, *view_arguments: Any) -> None:
+        super().__init__(*view_arguments)
         self._session = session
 
     def refresh(self) -> Self:
@@ -39,16 +39,16 @@ class Job(JobView):
         return self
 
     def cancel(self) -> Self:
-        """Cancel the job; finished masks can still be downloaded. A job that has ended does not change."""
+        """Cancel the job, unless it has ended; masks that are finished can still be downloaded."""
         self.document = self._session.run(self._session.send(calls.cancel_job(self.id)))
         return self
 
     def delete(self) -> None:
-        """Delete the job and its results; a running one is canceled first."""
+        """Delete the job and its results; if the job has not ended, it is canceled first."""
         self._session.run(self._session.send(calls.delete_job(self.id)))
 
     def events(self) -> Iterator[Event]:
-        """Yield the job's events, from the first to the last; lost connections are resumed.
+        """Yield the job's events, from the first to the last; after a lost connection the stream is resumed.
 
         Raises:
             ClientError: If the job does not exist any more, or the service is unreachable for too long.
@@ -108,7 +108,7 @@ class Job(JobView):
         """Read the record of the job's output, `masksmith.json`, once it is complete.
 
         Raises:
-            NotFound: If the job has no output, or it is unfinished.
+            NotFound: If the job has no output, or the output is unfinished.
         """
         return dict(self._session.run(self._session.send(calls.get_output(self.id))))
 
@@ -148,8 +148,8 @@ class Jobs:
         Raises:
             InputError: If an argument is invalid; nothing was sent.
         """
-        submitted = self._session.run(operations.submit(self._session, weights, pattern, progress, options))
-        return Job(self._session, *submitted)
+        view_arguments = self._session.run(operations.submit(self._session, weights, pattern, progress, options))
+        return Job(self._session, *view_arguments)
 
     def submit_benchmark(
         self,
@@ -164,11 +164,11 @@ class Jobs:
         return self.submit_request(request)
 
     def submit_request(self, request: BenchmarkRequest | MasksRequest, idempotency_key: str | None = None) -> Job:
-        """Submit a job from its document, whose uploads exist.
+        """Submit a job from its document; the uploads that the document names must exist.
 
         Args:
             request: The document.
-            idempotency_key: For a day, the same key returns the same job.
+            idempotency_key: For a day, requests with the same key return the same job; default a new key.
         """
         call = operations.submit_document(self._session, request, idempotency_key)
         return Job(self._session, self._session.run(call))
@@ -177,13 +177,13 @@ class Jobs:
         """List the tensors of a file or model in a root of the service, such as `s3://models/llama`.
 
         Raises:
-            NotFound: If it is in no root, or does not exist.
+            NotFound: If the location is in no root, or does not exist.
             Unauthorized: If the key may not read the root.
         """
         return self._session.run(self._session.send(calls.list_reference(location)))
 
     def get(self, job: str) -> Job:
-        """Return a job by its id, or a unique prefix of it.
+        """Return a job by its id, or by a unique prefix of the id.
 
         Raises:
             NotFound: If there is no such job.
@@ -191,7 +191,7 @@ class Jobs:
         return Job(self._session, self._session.run(self._session.send(calls.get_job(job))))
 
     def list(self, limit: int | None = None, **filters: Unpack[JobFilters]) -> Iterator[JobSummary]:
-        """Iterate over all jobs, newest first; pages are fetched as needed.
+        """Iterate over the jobs that pass all filters, newest first; pages are fetched as needed.
 
         Args:
             limit: Maximum number of jobs.

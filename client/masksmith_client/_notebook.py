@@ -14,28 +14,29 @@ COLUMNS = ("tensor", "status", "shape", "kept", "retained", "gap", "time")
 def job_html(job: Job) -> str:
     """Return state, progress and reports as HTML without scripts, styles or URLs."""
     progress = job.progress
-    done, expected = count_text(progress.done), count_text(progress.total)
-    caption = f"{job.name or 'job'} ({job.id}): {job.state.value}, {done} of {expected} shards"
+    done_text, total_text = count_text(progress.done), count_text(progress.total)
+    caption = f"{job.name or 'job'} ({job.id}): {job.state.value}, {done_text} of {total_text} shards"
     bar = f"<progress value='{progress.done}' max='{max(1, progress.total)}'></progress>"
     head = "".join(f"<th>{name}</th>" for name in COLUMNS)
     totals = total(job.tensors)
-    shares = _numbers(totals.density, totals.retained, totals.gap, totals.solve_s)
-    rows = [
-        *map(_cells, job.tensors),
-        *([[f"all {count_text(totals.solved)}", "", "", *shares]] if totals.solved else []),
-    ]
+    rows = [_cells(report) for report in job.tensors]
+    if totals.solved:
+        numbers = _number_texts(totals.density, totals.retained, totals.gap, totals.solve_s)
+        rows.append([f"all {count_text(totals.solved)}", "", "", *numbers])
     body = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in rows)
     return f"<p>{escape(caption)} {bar}</p><table><tr>{head}</tr>{body}</table>"
 
 
 def _cells(report: TensorReport) -> list[str]:
+    """Return the cells of a tensor's row, one for each of `COLUMNS`."""
     shape = " x ".join(map(str, report.shape))
     if report.error is not None:
         return [report.name, f"{report.error.code}: {report.error.message}", shape, "", "", "", ""]
-    numbers = _numbers(report.density, report.retained, report.gap, report.solve_s)
+    numbers = _number_texts(report.density, report.retained, report.gap, report.solve_s)
     return [report.name, report.status or report.state.value, shape, *numbers]
 
 
-def _numbers(*values: float | None) -> list[str]:
-    forms = ("{:.2%}".format, "{:.2%}".format, "{:.3g}".format, duration_text)
-    return ["" if value is None else form(value) for value, form in zip(values, forms, strict=True)]
+def _number_texts(*values: float | None) -> list[str]:
+    """Format density, retained score, gap and seconds; a value that is None becomes an empty text."""
+    formats = ("{:.2%}".format, "{:.2%}".format, "{:.3g}".format, duration_text)
+    return ["" if value is None else to_text(value) for value, to_text in zip(values, formats, strict=True)]

@@ -3,11 +3,11 @@
 from importlib.metadata import PackageNotFoundError, version
 
 
-def _installed() -> str:
+def _installed_version() -> str:
     try:
         return version("masksmith")
     except PackageNotFoundError:
         return "0+unknown"
 
 
-__version__ = _installed()
+__version__ = _installed_version()

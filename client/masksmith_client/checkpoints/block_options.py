@@ -14,11 +14,13 @@ class BlockOptions:
     """How blocks are pruned; see `masksmith.prune`.
 
     Attributes:
-        order: Whether the statistics of a block are gathered at once, or after each group of its layers.
-        tune_steps: Steps of Adam on the kept weights of a pruned block; None for `TUNE_STEPS` after an update, else 0.
-        tune_rate: Their rate, relative to the root mean square of each weight.
-        min_tokens: Fewest tokens that a matrix must get.
-        few_tokens: What happens to a matrix that gets fewer.
+        order: `together`: the statistics of a block are gathered in one pass before any of its weights is pruned;
+            `sequential`: the statistics of each group of layers are gathered after the groups before it are pruned.
+        tune_steps: Steps of Adam on the kept weights of a pruned block; None: `TUNE_STEPS` after an update, else 0.
+        tune_rate: Learning rate of these steps, relative to the root mean square of each weight.
+        min_tokens: Minimum number of tokens that a matrix must get.
+        few_tokens: Treatment of a matrix that gets fewer: `refuse` raises an error, `without data` masks it by its
+            weights alone.
     """
 
     order: Literal["together", "sequential"] = "together"
@@ -28,16 +30,16 @@ class BlockOptions:
     few_tokens: Literal["refuse", "without data"] = "refuse"
 
     def with_steps(self, *, is_updated: bool) -> BlockOptions:
-        """Return the same options with a number of steps."""
+        """Return the same options with `tune_steps` as a number."""
         default = TUNE_STEPS if is_updated else 0
         return replace(self, tune_steps=default if self.tune_steps is None else self.tune_steps)
 
     def document(self) -> dict[str, Any]:
-        """Return them as JSON."""
+        """Return the options as JSON."""
         return asdict(self)
 
-    def changed(self) -> list[str]:
-        """Return the command line's names of those that are not the defaults."""
+    def changed_flags(self) -> list[str]:
+        """Return the flags on the command line of the options that do not have their default values."""
         default = BlockOptions()
-        changed = [each.name for each in fields(self) if getattr(self, each.name) != getattr(default, each.name)]
-        return [f"--{name.replace('_', '-')}" for name in changed]
+        names = [option.name for option in fields(self) if getattr(self, option.name) != getattr(default, option.name)]
+        return [f"--{name.replace('_', '-')}" for name in names]

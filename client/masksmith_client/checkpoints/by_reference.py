@@ -1,4 +1,4 @@
-"""Prunes a model that service and workers reach themselves: they read it from a root, and write the copy into one."""
+"""Prunes a model that service and workers reach themselves: they read it from a root and write the copy to a root."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from uuid import uuid4
 
 from masksmith import layouts
-from masksmith.layouts import Candidate, LayoutError, SelectionError
+from masksmith.layouts import Candidate, Layout, LayoutError, SelectionError
 from masksmith.patterns import Pattern, PatternError, PatternsByTensor
 from masksmith_client._errors import InputError, as_input_errors
 from masksmith_client._jobs import Job, Jobs
@@ -40,7 +40,7 @@ class ReferencePruner:
         jobs: The service's jobs.
         method: Scores and update; a calibration is a reference, too.
         progress: Whether to show progress bars.
-        name, labels, priority: Of the job; see `SubmitOptions`.
+        name, labels, priority: Description of the job; see `SubmitOptions`.
         on_submit: Called with the submitted job.
         previous: A previous job, or a reference of masks or of an output, that the masks are compared with.
     """
@@ -55,7 +55,7 @@ class ReferencePruner:
     previous: object = None
 
     def prune(self, model: str, output: str, options: ChoiceOptions) -> dict[str, Any]:
-        """Have a pruned copy of a model written, and wait for it.
+        """Submit a job that writes a pruned copy of a model, and wait until the copy is written.
 
         Args:
             model: Reference of a safetensors file, an index or a model's directory.
@@ -92,18 +92,18 @@ class ReferencePruner:
         chosen: Mapping[str, tuple[LayoutInput | None, Pattern]],
     ) -> MasksRequest:
         assert options.patterns is not None
-        first = options.patterns.first
+        first_pattern = options.patterns.first
         update = None if self.method.update is None else str(self.method.update)
         specification = specify(
-            first,
-            axis=first.axis,
-            ragged=first.ragged,
+            first_pattern,
+            axis=first_pattern.axis,
+            ragged=first_pattern.ragged,
             scores=str(self.method.scores),
             update=update,
             previous=previous_reference(self.previous),
         )
         _check_patterns({name: pattern for name, (_, pattern) in chosen.items()}, specification)
-        statistics = self._statistics(list(chosen))
+        statistics, grams = self._statistics(list(chosen))
         files = {tensor.name: tensor.file for tensor in listing.tensors}
         tensors = [
             TensorInput(
@@ -112,16 +112,16 @@ class ReferencePruner:
                 reference=files[name],
                 layout=layout,
                 pattern=None if options.patterns.is_single else str(pattern),
-                statistic=statistics.get(name, (None, None))[0],
-                gram=statistics.get(name, (None, None))[1],
+                statistic=statistics.get(name),
+                gram=grams.get(name),
             )
             for name, (layout, pattern) in chosen.items()
         ]
-        own = default_name(listing.location.rpartition("/")[2], str(options.patterns))
-        description = describe(self.name or own, self.labels, self.priority)
-        members = {name: getattr(specification.options, name) for name in MasksOptions.model_fields}
+        job_name = self.name or default_name(listing.location.rpartition("/")[2], str(options.patterns))
+        description = describe(job_name, self.labels, self.priority)
+        job_options = {name: getattr(specification.options, name) for name in MasksOptions.model_fields}
         return MasksRequest(
-            **members,
+            **job_options,
             name=description.name,
             labels=description.labels,
             priority=description.priority,
@@ -129,34 +129,38 @@ class ReferencePruner:
             output=OutputInput(location=output, model=model),
         )
 
-    def _statistics(self, names: list[str]) -> dict[str, tuple[StatisticInput | None, StatisticInput | None]]:
-        """Look up the statistics of all tensors in the calibration file, by reference.
+    def _statistics(self, names: list[str]) -> tuple[dict[str, StatisticInput], dict[str, StatisticInput]]:
+        """Look up references to the statistics of tensors in the calibration file.
+
+        Returns:
+            The statistics for the scores, and the Gram matrices for the update, by the tensors' names; each is empty if
+            the method does not need it.
 
         Raises:
-            InputError: If there is none, or a tensor has none there.
+            InputError: If a calibration is needed and missing, is not a reference, or lacks a statistic of a tensor.
         """
         kinds, needs_gram = self.method.scores.kinds, self.method.update is not None
         if self.method.calibration is None:
             if not self.method.scores.is_optional or needs_gram:
                 raise InputError(f"{self.method.scores} needs a calibration: the reference of a file in a root")
-            return {}
+            return {}, {}
         if not isinstance(self.method.calibration, str | Path):
             raise InputError("by reference, a calibration is the reference of a file in a root")
         listing = self.jobs.list_reference(location_of(str(self.method.calibration)))
         files = {tensor.name: tensor.file for tensor in listing.tensors}
-        return {
-            name: (
-                _statistic(name, kinds, files) if kinds else None,
-                _statistic(name, ("gram",), files) if needs_gram else None,
-            )
-            for name in names
-        }
+        statistics, grams = dict[str, StatisticInput](), dict[str, StatisticInput]()
+        for name in names:
+            if kinds:
+                statistics[name] = _statistic(name, kinds, files)
+            if needs_gram:
+                grams[name] = _statistic(name, ("gram",), files)
+        return statistics, grams
 
 
 def prune_by_reference(
     jobs: Jobs, model: str, output: str, pattern: PatternsByTensor, progress: ShowProgress, options: PruneOptions
 ) -> dict[str, Any]:
-    """Have a pruned copy of a model written by workers; see `Client.prune`."""
+    """Prune a model by a job whose workers read it and write the copy; see `Client.prune`."""
     method = PruneMethod.parse(options.get("scores", "magnitude"), options.get("update"), options.get("calibration"))
     pruner = ReferencePruner(
         jobs,
@@ -171,59 +175,63 @@ def prune_by_reference(
 
 
 def is_by_reference(model: object, output: object, options: PruneOptions) -> bool:
-    """Whether a model is pruned by reference: if that is asked for, or one of both is in a bucket."""
+    """Whether to prune by reference: because of the option, or because model or output is in a bucket."""
     return options.get("by_reference", False) or is_in_bucket(str(model)) or is_in_bucket(str(output))
 
 
 def location_of(path: str) -> str:
-    """Reference of a path: a URL as it is, a directory or file by its absolute path."""
+    """Return the reference of a path: the URL of an object unchanged, any other path as an absolute path."""
     return path if is_in_bucket(path) else os.path.abspath(path)
 
 
 def chosen_tensors(listing: ModelListing, options: ChoiceOptions) -> dict[str, tuple[LayoutInput | None, Pattern]]:
-    """Choose the tensors to mask: their layouts, where this process can read the model or its config, and patterns.
+    """Choose the tensors to mask, from the model's files if this process can read them, else from the listing.
+
+    Returns:
+        The layout and the pattern of each tensor, by name; the layout is None where the service decides it.
 
     Raises:
         InputError: If a name, glob or layout is for no tensor, or nothing can be masked.
     """
-    local = None if is_in_bucket(listing.location) else _local_choice(Path(listing.location), listing, options)
-    if local is not None:
-        return {
-            tensor.name: (None if tensor.layout is None else LayoutInput.of(tensor.layout), tensor.pattern)
-            for tensor in local
-            if tensor.pattern is not None
-        }
-    return _by_listing(listing, options)
+    local_choice = None if is_in_bucket(listing.location) else _local_choice(Path(listing.location), listing, options)
+    if local_choice is None:
+        return _choice_by_listing(listing, options)
+    return {
+        tensor.name: (_layout_input(tensor.layout), tensor.pattern)
+        for tensor in local_choice
+        if tensor.pattern is not None
+    }
+
+
+def _layout_input(layout: Layout | None) -> LayoutInput | None:
+    return None if layout is None else LayoutInput.of(layout)
 
 
 def _local_choice(path: Path, listing: ModelListing, options: ChoiceOptions) -> list[ChosenTensor] | None:
-    """Choose as `prune` does without a service; None if the model is not here, or another one is."""
+    """Choose tensors as `prune_model` does; None if this machine has no model, or another model, at the path."""
     if not path.exists():
         return None
     checkpoint = Checkpoint.open(path)
     checkpoint.check_is_readable()
-    here = {name: (tensor.dtype, list(tensor.shape)) for name, tensor in checkpoint.tensors.items()}
-    if here != {tensor.name: (tensor.dtype, tensor.shape) for tensor in listing.tensors}:
+    local_tensors = {name: (tensor.dtype, list(tensor.shape)) for name, tensor in checkpoint.tensors.items()}
+    if local_tensors != {tensor.name: (tensor.dtype, tensor.shape) for tensor in listing.tensors}:
         return None
     return choose(checkpoint, options).masked
 
 
-def _by_listing(listing: ModelListing, options: ChoiceOptions) -> dict[str, tuple[LayoutInput | None, Pattern]]:
+def _choice_by_listing(listing: ModelListing, options: ChoiceOptions) -> dict[str, tuple[LayoutInput | None, Pattern]]:
     assert options.patterns is not None
     names = [tensor.name for tensor in listing.tensors]
     with as_input_errors(LayoutError, PatternError, SelectionError):
-        users_layouts = user_layouts(options.layouts, names)
+        layouts_by_name = user_layouts(options.layouts, names)
         candidates = layouts.with_layouts(
-            [_candidate(tensor) for tensor in listing.tensors], users_layouts, listing.config
+            [_candidate(tensor) for tensor in listing.tensors], layouts_by_name, listing.config
         )
         patterns = options.patterns.assign(names)
         selection = layouts.select(candidates, patterns, list(options.layers), list(options.exclude), in_parts=True)
         layouts.check_rules_apply(options.patterns, names, selection.skipped)
     tensor_layouts = {candidate.name: candidate.layout for candidate in candidates}
-    return {
-        name: (None if (layout := tensor_layouts[name]) is None else LayoutInput.of(layout), patterns[name])
-        for name in selection.chosen
-    }
+    return {name: (_layout_input(tensor_layouts[name]), patterns[name]) for name in selection.chosen}
 
 
 def _candidate(tensor: ListedTensor) -> Candidate:
@@ -231,12 +239,27 @@ def _candidate(tensor: ListedTensor) -> Candidate:
 
 
 def _check_patterns(patterns: Mapping[str, Pattern], specification: JobSpecification) -> None:
+    """Refuse patterns whose axis or ragged is not the job's.
+
+    Raises:
+        InputError: Naming the pattern.
+    """
     for pattern in dict.fromkeys(patterns.values()):
         if specification.with_own_pattern(str(pattern)).pattern != pattern:
             raise InputError(f"{str(pattern)!r}: all patterns of a job must have the same axis and ragged")
 
 
 def _statistic(name: str, kinds: tuple[str, ...], files: Mapping[str, str]) -> StatisticInput:
+    """Return the reference of the first of these kinds of statistic that the calibration has for a tensor.
+
+    Args:
+        name: The tensor's name.
+        kinds: Kinds of statistic, the preferred one first.
+        files: References of the calibration's files, by the keys of the statistics in them.
+
+    Raises:
+        InputError: If the calibration has none of them.
+    """
     for kind in kinds:
         key = statistic_key(name, kind)
         if key in files:

@@ -12,7 +12,7 @@ from blake3 import blake3
 
 from masksmith_client._errors import InputError
 
-JSON_LINES = (".jsonl", ".ndjson")
+JSON_LINES_SUFFIXES = (".jsonl", ".ndjson")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,7 @@ class CalibrationText:
     tokens: int = 256
 
     def document(self) -> dict[str, Any]:
-        """Return what the record of a pruned checkpoint holds of it.
+        """Return the JSON form for the record of a pruned checkpoint: digest of the file, windows and tokens.
 
         Raises:
             InputError: If the file cannot be read.
@@ -47,7 +47,7 @@ class CalibrationText:
             content = self._bytes().decode()
         except UnicodeDecodeError as error:
             raise InputError(f"{self.path} is not UTF-8 at byte {error.start}; convert it first") from None
-        return "\n\n".join(self._texts(content)) if self.path.suffix in JSON_LINES else content
+        return "\n\n".join(self._texts(content)) if self.path.suffix in JSON_LINES_SUFFIXES else content
 
     def _bytes(self) -> bytes:
         try:

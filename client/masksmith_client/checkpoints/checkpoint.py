@@ -1,4 +1,4 @@
-"""A checkpoint on disk: a directory, an index or a single file, with its config, without loading a tensor."""
+"""A checkpoint on disk: a directory, an index or a single file, and its config. Opening it loads no tensor."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .config import CONFIG_NAME, find_contradiction, read_config
 from .files import find_weights
 from .index import Shards, read_shards
 from .order import natural_key
-from .quantised import described_quantisation, has_int_scale, packed_reason, quantisation
+from .quantised import is_scaled_int8, packed_reason, quantisation, quantisation_settings
 from .scaled_tensor import Scale, ScaledTensor
 from .scales import read_scales
 from .stored_values import FLOAT8_DTYPES
@@ -30,13 +30,13 @@ class Checkpoint:
     """Tensors of a model by name, in the model's order.
 
     Attributes:
-        path: What was opened.
-        weights: The `.safetensors` file or the index that it means.
-        tensors: The tensors, each in the file that counts.
+        path: The path that was opened.
+        weights: The `.safetensors` file or the index that was found at this path.
+        tensors: Tensors by name, each in the file that the index names for it.
         headers: Headers by file.
-        config: The model's `config.json`, where it has one.
-        unlisted: Tensors that are in a file and that the index does not list.
-        duplicates: Files that repeat a tensor beside the one that the index names for it.
+        config: The model's `config.json`; None if it has none.
+        unlisted: Tensors by name that are in a file and not in the index.
+        duplicates: Maps a tensor's name to the files that contain the tensor, besides the one that the index names.
     """
 
     path: Path
@@ -98,20 +98,20 @@ class Checkpoint:
         return quantisation(self.config, self._dtypes)
 
     def check_is_readable(self) -> None:
-        """Refuse a quantised checkpoint, whose stored numbers are not its weights, unless scales say what they are.
+        """Refuse a quantised checkpoint, unless its weights can be read by multiplying stored numbers by scales.
 
         Raises:
             InputError: Saying how it is quantised and what to do, or naming a bad scale.
         """
         if self.quantisation is not None:
             raise InputError(f"{self.path} is quantised, so its numbers are not its weights: {self.quantisation}")
-        if described_quantisation(self.config) and not self.scales:
+        if quantisation_settings(self.config) and not self.scales:
             raise InputError(
                 f"{self.folder / CONFIG_NAME} says that the weights are quantised, and no tensor is of 8-bit floats; "
                 f"if they were dequantised, remove its quantization_config"
             )
         for name, scale in self.scales.items():
-            scale.read(*self.tensors[name].shape[-2:])
+            scale.read(*self.tensors[name].shape[-2:])  # refuses a scale that is not finite
 
     def check_stores_zeros(self) -> None:
         """Refuse a quantised checkpoint in whose stored numbers zeros cannot be counted.
@@ -130,42 +130,42 @@ class Checkpoint:
         Raises:
             InputError: If one is missing, or has another shape than the config says.
         """
-        if self.quantisation is not None or not described_quantisation(self.config):
+        if self.quantisation is not None or not quantisation_settings(self.config):
             return {}
         return read_scales(self.config, self.tensors)
 
-    def is_quantised_entry(self, name: str) -> bool:
-        """Whether a tensor stores a quantised number for each entry of a weight."""
-        return self.tensors[name].dtype in FLOAT8_DTYPES or has_int_scale(name, self._dtypes)
+    def is_quantised_by_entry(self, name: str) -> bool:
+        """Whether a tensor stores one quantised number for each entry of a weight."""
+        return self.tensors[name].dtype in FLOAT8_DTYPES or is_scaled_int8(name, self._dtypes)
 
     def weight(self, name: str) -> Tensor:
-        """Return the tensor whose numbers are a weight's: as it is stored, or through its scale."""
+        """Return a tensor with the values of a weight: the stored tensor, or one that multiplies it by its scale."""
         tensor, scale = self.tensors[name], self.scales.get(name)
         return tensor if scale is None else ScaledTensor.through(tensor, scale)
 
     @cached_property
     def ties(self) -> Mapping[str, str]:
-        """Names of stored tensors that repeat another one, with that one's name.
+        """Maps the name of each stored tensor that repeats an earlier one to the name of the earlier one.
 
-        Equal 8-bit floats are no tie, as their scales may differ.
+        Equal tensors of 8-bit floats are not tied, since their scales may differ.
         """
         return stored_ties([tensor for tensor in self.tensors.values() if tensor.dtype not in FLOAT8_DTYPES])
 
     @cached_property
     def absent(self) -> Mapping[str, str]:
-        """Names of the model that are not stored, with the tensor that each is tied to."""
+        """Maps each name of the model that is not stored to the name of the stored tensor that it is tied to."""
         return absent_ties(self.tensors, self.config)
 
     def tied_to(self, name: str) -> tuple[str, ...]:
-        """Other names of the parameter that a stored tensor is, stored or not."""
-        first = self.ties.get(name, name)
-        stored = [first, *(tie for tie, its_first in self.ties.items() if its_first == first)]
+        """Return the other names, stored or not, of the parameter that a stored tensor holds."""
+        first_name = self.ties.get(name, name)
+        stored_names = [first_name, *(tie for tie, target in self.ties.items() if target == first_name)]
         absent = tied_by_config(self.absent, self.tensors, self.config)
-        names = [*stored, *(other for other, its_tensor in absent.items() if its_tensor in stored)]
-        return tuple(other for other in names if other != name)
+        absent_names = [absent_name for absent_name, target in absent.items() if target in stored_names]
+        return tuple(other for other in [*stored_names, *absent_names] if other != name)
 
     def find(self, name: str) -> Tensor | None:
-        """Return the tensor of this name, or that it is tied to."""
+        """Return the tensor of this name, or the stored tensor that the name is tied to; None if there is neither."""
         return self.tensors.get(name) or self.tensors.get(self.absent.get(name, ""))
 
     @property
@@ -194,5 +194,5 @@ def _ordered(shards: Shards) -> dict[str, Tensor]:
 
 
 def _is_shard(file: Path) -> bool:
-    """Whether an index beside a file lists it, so that it is a part of a model only."""
+    """Whether an index in the file's directory lists it, so that it has only a part of the model's tensors."""
     return any(file.name in index.read_text(errors="replace") for index in file.parent.glob("*" + INDEX_SUFFIX))

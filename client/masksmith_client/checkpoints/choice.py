@@ -1,4 +1,4 @@
-"""Which tensors of a checkpoint are masked, along which axis and under which pattern, and why the others are not."""
+"""Which tensors of a checkpoint are masked, by which layout and pattern, and why the other tensors stay dense."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ class ChoiceOptions:
     """Options: which tensors are masked, by which patterns, and their layouts.
 
     Attributes:
-        patterns: Their patterns; None where only the layout is wanted.
-        layers: Names or globs of those to mask.
-        exclude: Names or globs of those to leave out.
+        patterns: Patterns by tensor; None if only the layouts are needed.
+        layers: Names or globs of the tensors to mask; by default all matrices of the model's blocks.
+        exclude: Names or globs of the tensors to leave out.
         layouts: Axes by name or glob, such as `stack in out`.
         trust_remote_code: Whether code that the checkpoint brings may run, to watch the model's forward pass.
-        by_value: Whether quantised weights of one entry each (int8 beside a scale, 8-bit floats) count like floats:
-            their zeros are those of the weights.
+        by_value: Whether weights that are quantised entry by entry (int8 with a scale, 8-bit floats) are treated as
+            floats, because their stored zeros are the zeros of the weights.
     """
 
     patterns: TensorPatterns | None = None
@@ -45,17 +45,17 @@ class ChoiceOptions:
 
 @dataclass(frozen=True, slots=True)
 class ChosenTensor:
-    """A tensor of a checkpoint, and what is to be done with it.
+    """A tensor of a checkpoint, with the decision whether and how it is masked.
 
     Attributes:
         name: Its name.
         shape: Its shape.
         dtype: Its dtype.
-        layout: How it is made of matrices; None where it is not.
+        layout: How it is made of matrices; None if it has no layout.
         pattern: The pattern that it is masked by; None for a tensor that stays dense.
         reason: Why it stays dense; None if it is masked.
-        tied: Names of the same parameter, stored or not.
-        scale: Name of the scale that its stored numbers are read through; None if they are its values.
+        tied: Other names of the same parameter, stored or not.
+        scale: Name of the scale that its stored numbers are multiplied by; None if the stored numbers are its values.
     """
 
     name: str
@@ -110,7 +110,8 @@ def choose(checkpoint: Checkpoint, options: ChoiceOptions) -> Choice:
     """Decide what is done with each tensor.
 
     Raises:
-        InputError: If a name, glob or layout is for no tensor, or a spelled-out tensor cannot be masked.
+        InputError: If a name, glob or layout is for no tensor, a tensor that is named in full cannot be masked, or tied
+            tensors would be treated differently.
     """
     notes = list(checkpoint.notes)
     candidates, trace_notes = candidates_in(checkpoint, options)
@@ -124,35 +125,38 @@ def choose(checkpoint: Checkpoint, options: ChoiceOptions) -> Choice:
             layouts.check_rules_apply(options.patterns, names, reasons)
     if patterns is None:
         reasons |= _dtype_reasons(candidates, selection)
-    assigned = _with_ties(checkpoint, reasons, patterns or {})
-    tensors = {each.name: _chosen(each, checkpoint, reasons, assigned) for each in candidates}
+    patterns_by_name = _with_ties(checkpoint, reasons, patterns or {})
+    tensors = {
+        candidate.name: _chosen_tensor(candidate, checkpoint, reasons, patterns_by_name) for candidate in candidates
+    }
     return Choice(tensors, notes + trace_notes)
 
 
 def candidates_in(checkpoint: Checkpoint, options: ChoiceOptions) -> tuple[list[Candidate], list[str]]:
-    """Return the tensors of a checkpoint with their layouts, and what could not be seen.
+    """Return the tensors of a checkpoint with their layouts, and notes about layouts that the model does not show.
 
     Raises:
         InputError: If a layout of the options is malformed, or for no tensor.
     """
-    scales = {} if options.by_value else checkpoint.scales
-    plain = [
-        _candidate(
-            tensor, checkpoint, is_float=checkpoint.is_quantised_entry(name) if options.by_value else name in scales
-        )
+    if options.by_value:
+        names_read_as_float = {name for name in checkpoint.tensors if checkpoint.is_quantised_by_entry(name)}
+    else:
+        names_read_as_float = set(checkpoint.scales)
+    untraced = [
+        _candidate(tensor, checkpoint, is_read_as_float=name in names_read_as_float)
         for name, tensor in checkpoint.tensors.items()
     ]
-    traced, notes = _traced(plain, checkpoint, trust_remote_code=options.trust_remote_code)
+    traced, notes = _traced(untraced, checkpoint, trust_remote_code=options.trust_remote_code)
     with as_input_errors(LayoutError):
         layouts_by_name = user_layouts(options.layouts, list(checkpoint.tensors))
         return layouts.with_layouts(traced, layouts_by_name, checkpoint.config), notes
 
 
-def _candidate(tensor: Tensor, checkpoint: Checkpoint, *, is_float: bool) -> Candidate:
-    """Describe a tensor by the numbers that it is read as; one that is the scale of a weight is never masked."""
-    scaled = scaled_by(tensor.name, checkpoint.tensors)
-    reason = None if scaled is None else f"the scale of {scaled!r}"
-    dtype = "F32" if is_float else tensor.dtype
+def _candidate(tensor: Tensor, checkpoint: Checkpoint, *, is_read_as_float: bool) -> Candidate:
+    """Return the candidate of a tensor, with the dtype of its values; the scale of a weight is never masked."""
+    scaled_weight = scaled_by(tensor.name, checkpoint.tensors)
+    reason = None if scaled_weight is None else f"the scale of {scaled_weight!r}"
+    dtype = "F32" if is_read_as_float else tensor.dtype
     file_format = checkpoint.file_format(tensor.name)
     return Candidate(tensor.name, tensor.shape, dtype, file_format=file_format, unsupported_reason=reason)
 
@@ -160,10 +164,10 @@ def _candidate(tensor: Tensor, checkpoint: Checkpoint, *, is_float: bool) -> Can
 def _traced(
     candidates: list[Candidate], checkpoint: Checkpoint, *, trust_remote_code: bool
 ) -> tuple[list[Candidate], list[str]]:
-    """Return candidates with the layouts that a forward pass of the model shows, if the model can be run."""
+    """Return candidates with the layouts that a forward pass of the model shows, if it can be run, and notes."""
     if checkpoint.config is None:
         return candidates, ["there is no config.json: names and shapes decide the layout"]
-    shapes = {each.name: each.shape for each in candidates if each.unsupported_reason is None}
+    shapes = {candidate.name: candidate.shape for candidate in candidates if candidate.unsupported_reason is None}
     traced = trace(checkpoint.folder, shapes, trust_remote_code=trust_remote_code)
     return traced_candidates(candidates, traced), traced.notes
 
@@ -197,25 +201,32 @@ def _select(
 
 
 def _dtype_reasons(candidates: Sequence[Candidate], selection: Selection) -> dict[str, str]:
-    chosen = set(selection.chosen)
-    reasons = {
-        each.name: dtype_reason(each.dtype, named=each.name in selection.named)
-        for each in candidates
-        if each.name in chosen
-    }
-    few = {each.name: "fewer than two dimensions" for each in candidates if len(each.shape) < 2 and each.name in chosen}
-    return {name: reason for name, reason in reasons.items() if reason is not None} | few
+    """Return why tensors of the selection cannot be masked, which `select` does not check without patterns."""
+    chosen_names = set(selection.chosen)
+    reasons: dict[str, str] = {}
+    for candidate in candidates:
+        if candidate.name not in chosen_names:
+            continue
+        reason = dtype_reason(candidate.dtype, named=candidate.name in selection.named)
+        if len(candidate.shape) < 2:
+            reason = "fewer than two dimensions"
+        if reason is not None:
+            reasons[candidate.name] = reason
+    return reasons
 
 
 def _with_ties(
     checkpoint: Checkpoint, reasons: dict[str, str], patterns: Mapping[str, Pattern]
 ) -> dict[str, Pattern | None]:
-    """Mask all names of a parameter if one is masked; returns each tensor's pattern, and removes their reasons.
+    """Mask all stored names of a parameter if one of them is masked, and remove the reasons of these names.
+
+    Returns:
+        The pattern of each tensor, by name; None for a tensor without one.
 
     Raises:
         InputError: If one of the names is excluded, or they have different patterns.
     """
-    assigned: dict[str, Pattern | None] = {name: patterns.get(name) for name in checkpoint.tensors}
+    patterns_by_name: dict[str, Pattern | None] = {name: patterns.get(name) for name in checkpoint.tensors}
     for group in _tie_groups(checkpoint):
         masked = [name for name in group if name not in reasons]
         if not masked:
@@ -223,11 +234,11 @@ def _with_ties(
         for name in group:
             if reasons.get(name) == EXCLUDED:
                 raise InputError(f"{name!r} is excluded, and it is tied to {masked[0]!r}, which is masked")
-            if name in masked and assigned[name] != assigned[masked[0]]:
+            if name in masked and patterns_by_name[name] != patterns_by_name[masked[0]]:
                 raise InputError(f"{name!r} and {masked[0]!r} are tied, and their patterns differ")
             reasons.pop(name, None)
-            assigned[name] = assigned[masked[0]]
-    return assigned
+            patterns_by_name[name] = patterns_by_name[masked[0]]
+    return patterns_by_name
 
 
 def _tie_groups(checkpoint: Checkpoint) -> list[list[str]]:
@@ -237,12 +248,15 @@ def _tie_groups(checkpoint: Checkpoint) -> list[list[str]]:
     return list(groups.values())
 
 
-def _chosen(
-    candidate: Candidate, checkpoint: Checkpoint, reasons: Mapping[str, str], assigned: Mapping[str, Pattern | None]
+def _chosen_tensor(
+    candidate: Candidate,
+    checkpoint: Checkpoint,
+    reasons: Mapping[str, str],
+    patterns_by_name: Mapping[str, Pattern | None],
 ) -> ChosenTensor:
     name, layout, reason = candidate.name, candidate.layout, reasons.get(candidate.name)
     tensor, tied = checkpoint.tensors[name], checkpoint.tied_to(name)
-    pattern = assigned[name] if reason is None else None
+    pattern = patterns_by_name[name] if reason is None else None
     scale = scale_of(name, checkpoint.tensors) if tensor.dtype in FLOAT8_DTYPES else None
     return ChosenTensor(
         name, tensor.shape, tensor.dtype, layout, pattern, reason, tied, None if scale is None else scale.name

@@ -17,10 +17,10 @@ _BLOCK = re.compile(r"^(\D*?)(\d+)\.")
 _HIDDEN = ("hidden_size", "n_embd", "d_model")
 _LAYERS = ("num_hidden_layers", "n_layer")
 _COUNTED_OTHERWISE = frozenset({"num_hidden_groups", "num_block_repeats", "depths"})
-"""Settings of models whose number of layers is not that of their blocks."""
+"""Settings of models in which the number of layers differs from the number of blocks."""
 
 _EXTRA_ROWS = {"mllama_text_model": 8}
-"""Rows of an embedding beyond the vocabulary, by the model type."""
+"""Rows that an embedding has in addition to the vocabulary, by the model type."""
 
 
 def read_config(folder: Path) -> dict[str, Any] | None:
@@ -52,27 +52,31 @@ def find_contradiction(config: Mapping[str, Any], shapes: Mapping[str, tuple[int
         path: Path of the config, for the message.
 
     Returns:
-        None, or a message: the embedding has none of the config's sizes, or blocks are missing or too many.
+        None, or a message: a length of the embedding is nowhere in the config, or blocks are missing or too many.
     """
-    text = config.get("text_config")
-    parts = (config, *([text] if isinstance(text, Mapping) else []))
-    reasons = (_embedding_contradiction(part, config, shapes, path) for part in parts)
+    text_config = config.get("text_config")
+    sections = [config, text_config] if isinstance(text_config, Mapping) else [config]
+    reasons = (_embedding_contradiction(section, config, shapes, path) for section in sections)
     return next(filter(None, reasons), None) or _block_contradiction(config, shapes, path)
 
 
 def _embedding_contradiction(
-    part: Mapping[str, Any], config: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]], path: Path
+    section: Mapping[str, Any], config: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]], path: Path
 ) -> str | None:
+    """Compare an embedding with the sizes in a section of the config.
+
+    A length is a contradiction only if no number in the whole config equals it, since models name sizes differently.
+    """
     sizes = frozenset(_integers(config))
-    extra = _EXTRA_ROWS.get(str(part.get("model_type")), 0)
+    extra_rows = _EXTRA_ROWS.get(str(section.get("model_type")), 0)
     for name, shape in shapes.items():
         if not _EMBEDDING.search(name) or len(shape) != 2:
             continue
-        for keys, length in ((("vocab_size",), shape[0] - extra), (_HIDDEN, shape[1])):
-            key = next((key for key in keys if isinstance(part.get(key), int)), None)
+        for keys, length in ((("vocab_size",), shape[0] - extra_rows), (_HIDDEN, shape[1])):
+            key = next((key for key in keys if isinstance(section.get(key), int)), None)
             if key is not None and length not in sizes:
                 return (
-                    f"{path} says {key}={part[key]}, and {name!r} has the shape {list(shape)}: they belong to "
+                    f"{path} says {key}={section[key]}, and {name!r} has the shape {list(shape)}: they belong to "
                     f"different models"
                 )
     return None
@@ -87,7 +91,7 @@ def _integers(value: Any) -> Iterator[int]:
 
 
 def _block_contradiction(config: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]], path: Path) -> str | None:
-    """Compare the number of blocks, where there is one list of them and no layer is shared or repeated."""
+    """Compare the number of blocks, if the model has one list of blocks and no layer is shared or repeated."""
     layers = next((config[key] for key in _LAYERS if isinstance(config.get(key), int)), None)
     matches = [match for match in map(_BLOCK.match, shapes) if match]
     if layers is None or _COUNTED_OTHERWISE & config.keys() or len({match[1] for match in matches}) != 1:
@@ -100,7 +104,7 @@ def _block_contradiction(config: Mapping[str, Any], shapes: Mapping[str, tuple[i
             f"{path} says that there are {layers} blocks, and there is no tensor of {prefix}{missing}: download the "
             f"checkpoint completely, or correct the config"
         )
-    extra = config.get("num_nextn_predict_layers")
-    if numbers[-1] >= layers + (extra if isinstance(extra, int) else 0):
+    prediction_layers = config.get("num_nextn_predict_layers")
+    if numbers[-1] >= layers + (prediction_layers if isinstance(prediction_layers, int) else 0):
         return f"{path} says that there are {layers} blocks, and there are tensors of {prefix}{numbers[-1]}"
     return None

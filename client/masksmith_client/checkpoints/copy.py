@@ -16,12 +16,15 @@ from masksmith_wire.output_names import INDEX_SUFFIX, RECORD_NAME
 from .checkpoint import Checkpoint
 from .journal import open_journal
 from .other_files import other_files
-from .output_folder import check_output_folder, check_space, created, finish_folder, state_of_files
+from .output_folder import check_output_folder, check_space, created_folder, finish_folder, state_of_files
 from .partial_file import PartialFile
 from .shard_output import OnBytes, ShardOutput
 
 Pieces = Iterable[bytes | bytearray | memoryview]
+"""The bytes of a tensor, in pieces."""
+
 Values = Callable[[str], Pieces | None]
+"""Returns the new bytes of a tensor, by its name; None for a tensor that is copied unchanged."""
 
 
 def is_folder_output(output: Path, model: Path) -> bool:
@@ -29,30 +32,30 @@ def is_folder_output(output: Path, model: Path) -> bool:
 
     They are if the output is a directory, or may become one and the model is a directory or an index.
     """
-    is_of_files = model.is_dir() or model.name.endswith(INDEX_SUFFIX)
-    names_no_file = str(output) != "-" and output.suffix != ".safetensors" and not output.is_file()
-    return output.is_dir() or (is_of_files and names_no_file)
+    is_folder_or_index = model.is_dir() or model.name.endswith(INDEX_SUFFIX)
+    may_become_folder = str(output) != "-" and output.suffix != ".safetensors" and not output.is_file()
+    return output.is_dir() or (is_folder_or_index and may_become_folder)
 
 
 def write_copy(checkpoint: Checkpoint, output: Path, values: Values, digest: str, on_bytes: OnBytes) -> None:
     """Write a copy of a checkpoint that `from_pretrained` loads.
 
     Args:
-        checkpoint: What is copied.
+        checkpoint: The checkpoint to copy.
         output: A new or empty directory, or that of an interrupted run of the same call.
         values: Returns the new bytes of a tensor, by its name; None copies the tensor unchanged.
         digest: Identifies the new values: only a run with the same digest is continued.
-        on_bytes: Called with the bytes of the input that are done.
+        on_bytes: Called with the number of bytes of the input that were processed since the last call.
 
     Raises:
-        InputError: If the output holds something else.
-        OSError: If something cannot be written; the same call continues from there.
+        InputError: If the output contains other files, or is the unfinished output of another run.
+        OSError: If a file cannot be written; the same call later continues after the last finished file.
     """
     check_output_folder(output, checkpoint)
     if (output / RECORD_NAME).exists():
         raise InputError(f"{output} contains a pruned checkpoint; name a new or empty directory")
     identity = {"version": __version__, "weights": state_of_files(checkpoint), "values": digest}
-    with created(output), open_journal(output, identity) as journal:
+    with created_folder(output), open_journal(output, identity) as journal:
         finished = {line["file"] for line in journal.lines}
         remaining = [file for file in checkpoint.headers if file.name not in finished]
         total = sum(header.file_bytes for header in checkpoint.headers.values())
@@ -79,7 +82,10 @@ def _write_file(checkpoint: Checkpoint, file: Path, output: Path, values: Values
 
 
 def _pieces(checkpoint: Checkpoint, file: Path, entry: TensorEntry, values: Values) -> Pieces | None:
-    """Return what is written for an entry, if it is not copied; a duplicate repeats the tensor that counts."""
+    """Return the bytes to write for an entry; None if the bytes of the input file are copied.
+
+    If the index names another file for the tensor, the bytes are read from that file.
+    """
     tensor = checkpoint.tensors.get(entry.name)
     if tensor is None:
         return None

@@ -11,10 +11,13 @@ from masksmith_wire.output_names import INDEX_SUFFIX, PICKLE_SUFFIXES
 
 
 def find_weights(path: Path) -> Path:
-    """Return the `.safetensors` file or the index that a path means: itself, or the only one in a directory.
+    """Return the `.safetensors` file or the index of a checkpoint: the path itself, or the one in a directory.
+
+    An index in a directory has priority over its `.safetensors` files.
 
     Raises:
-        InputError: If there is none, several, or something else; for a pickle the message says how to convert it.
+        InputError: If there is none, there are several, or the weights have another format; for a pickle the message
+            says how to convert it.
     """
     if path.is_dir():
         return _find_in(path)
@@ -29,7 +32,7 @@ def read_file_header(path: Path) -> Header:
     """Read the header of a safetensors file.
 
     Raises:
-        InputError: If it cannot be read; the message names the file and says what it is.
+        InputError: If it cannot be read; the message names the file and the reason.
     """
     try:
         with path.open("rb") as file:
@@ -54,22 +57,26 @@ def _find_in(folder: Path) -> Path:
     try:
         name = weights_name(names)
         if name is not None and name.endswith(INDEX_SUFFIX):
+            # Only whether the index lists `SINGLE_FILE` matters, so its text is searched instead of parsed.
             text = (folder / name).read_text(errors="replace")
             check_index(name, {SINGLE_FILE} if SINGLE_FILE in text else (), names)
     except ModelFilesError as error:
         raise InputError(f"{folder} {error}") from None
-    return _refuse_others(folder) if name is None else folder / name
+    if name is None:
+        raise _no_weights_error(folder)
+    return folder / name
 
 
-def _refuse_others(folder: Path) -> Path:
-    others = sorted(folder.iterdir())
-    gguf = next((path for path in others if path.suffix == ".gguf"), None)
+def _no_weights_error(folder: Path) -> InputError:
+    """Return the error for a directory without safetensors files, which names weights of other formats in it."""
+    paths = sorted(folder.iterdir())
+    gguf = next((path for path in paths if path.suffix == ".gguf"), None)
     if gguf is not None:
-        raise InputError(
+        return InputError(
             f"{gguf} is a GGUF file, whose weights are quantised; convert it to safetensors first, such as by "
             f"transformers with GgufConfig(dequantize=True)"
         )
-    pickles = [path for path in others if path.suffix in PICKLE_SUFFIXES]
+    pickles = [path for path in paths if path.suffix in PICKLE_SUFFIXES]
     if pickles:
-        raise InputError(pickle_message(pickles[0]))
-    raise InputError(f"{folder} contains no .safetensors file")
+        return InputError(pickle_message(pickles[0]))
+    return InputError(f"{folder} contains no .safetensors file")

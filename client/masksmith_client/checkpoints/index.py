@@ -17,13 +17,13 @@ from .tensors import Tensor
 
 @dataclass(frozen=True)
 class Shards:
-    """Files of a checkpoint and where each of its tensors is.
+    """The headers of a checkpoint's files, and the file of each of its tensors.
 
     Attributes:
-        headers: Headers by file, in the order of the files' first tensors.
+        headers: Headers by file, in the order in which the index first names the files.
         tensors: Tensors by name, each in the file that the index names.
-        unlisted: Names of tensors that are in a file but not in the index.
-        duplicates: Files by the name of a tensor that they contain beside the file that the index names.
+        unlisted: Tensors by name that are in a file but not in the index.
+        duplicates: Maps a tensor's name to the files that contain the tensor, besides the one that the index names.
     """
 
     headers: Mapping[Path, Header]
@@ -46,23 +46,24 @@ def read_shards(path: Path, *, is_index: bool) -> Shards:
 
 
 def _read_sharded(index: Path) -> Shards:
-    files = _weight_map(index)
-    headers = {name: _shard_header(index, name) for name in dict.fromkeys(files.values())}
-    _check_listed(index, files, headers)
-    tensors = {name: Tensor.of(index.parent / file, headers[file].tensors[name]) for name, file in files.items()}
+    weight_map = _weight_map(index)
+    headers = {file: _shard_header(index, file) for file in dict.fromkeys(weight_map.values())}
+    _check_listed(index, weight_map, headers)
+    tensors = {name: Tensor.of(index.parent / file, headers[file].tensors[name]) for name, file in weight_map.items()}
     unlisted: dict[str, Tensor] = {}
     duplicates: dict[str, list[Path]] = {}
     for file, header in headers.items():
         for entry in header.tensors.values():
-            if entry.name not in files:
+            if entry.name not in weight_map:
                 _add_unlisted(unlisted, Tensor.of(index.parent / file, entry), index)
-            elif files[entry.name] != file:
+            elif weight_map[entry.name] != file:
                 _check_duplicate(tensors[entry.name], Tensor.of(index.parent / file, entry), index)
                 duplicates.setdefault(entry.name, []).append(index.parent / file)
     return Shards({index.parent / file: header for file, header in headers.items()}, tensors, unlisted, duplicates)
 
 
 def _weight_map(index: Path) -> dict[str, str]:
+    """Return the name of each tensor's file, by the tensor's name."""
     try:
         weight_map = json.loads(index.read_bytes())["weight_map"]
         return {str(name): str(file) for name, file in weight_map.items()}
@@ -84,19 +85,20 @@ def _shard_header(index: Path, file: str) -> Header:
     return read_file_header(path)
 
 
-def _check_listed(index: Path, files: Mapping[str, str], headers: Mapping[str, Header]) -> None:
-    for name, file in files.items():
+def _check_listed(index: Path, weight_map: Mapping[str, str], headers: Mapping[str, Header]) -> None:
+    """Check that each tensor is in the file that the index names for it."""
+    for name, file in weight_map.items():
         if name not in headers[file].tensors:
-            where = next((other for other, header in headers.items() if name in header.tensors), None)
-            place = "" if where is None else f"; {where} does"
-            raise InputError(f"{index} lists {name!r} in {file}, but that file does not contain it{place}")
+            actual_file = next((other for other, header in headers.items() if name in header.tensors), None)
+            hint = "" if actual_file is None else f"; {actual_file} does"
+            raise InputError(f"{index} lists {name!r} in {file}, but that file does not contain it{hint}")
 
 
 def _add_unlisted(unlisted: dict[str, Tensor], tensor: Tensor, index: Path) -> None:
-    other = unlisted.setdefault(tensor.name, tensor)
-    if other is not tensor:
+    first = unlisted.setdefault(tensor.name, tensor)
+    if first is not tensor:
         raise InputError(
-            f"{tensor.name!r} is in {other.file.name} and in {tensor.file.name}, and {index} does not say which counts"
+            f"{tensor.name!r} is in {first.file.name} and in {tensor.file.name}, and {index} does not say which counts"
         )
 
 

@@ -1,4 +1,4 @@
-"""The journal in an output directory: which run it belongs to, and what is finished."""
+"""The journal in an output directory: which run writes the directory, and which tensors or files are finished."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ class Journal:
 
     Attributes:
         lines: Lines of earlier runs, without the first line, which identifies the input and the options.
-        has_progress: Whether a tensor is finished, so that a later run can continue.
+        has_progress: Whether a tensor or a file is finished, so that a later run can continue.
     """
 
     def __init__(self, file: BinaryIO, lines: list[Mapping[str, Any]]) -> None:
         self._file, self.lines, self.has_progress = file, lines, bool(lines)
 
     def write(self, line: Mapping[str, Any], *, durable: bool = False) -> None:
-        """Append a line; a durable one is also kept if the machine loses power."""
+        """Append a line; a `durable` line is also kept if the machine loses power."""
         self._file.write(json.dumps(line).encode() + b"\n")
         self._file.flush()
         self.has_progress = True
@@ -48,8 +48,8 @@ class Journal:
 def open_journal(folder: Path, identity: Mapping[str, Any]) -> Iterator[Journal]:
     """Open or create the journal of an output directory and lock it against other processes.
 
-    If an error ends the work before anything is finished, the journal and partial files are removed again. Blocks that
-    are finished in a folder of their own count.
+    If an error ends the work before anything is finished, the journal and partial files are removed again. Finished
+    blocks, which have a folder of their own, count as progress.
 
     Raises:
         InputError: If it has progress of another input or of other options, or another process has locked it.
@@ -63,27 +63,30 @@ def open_journal(folder: Path, identity: Mapping[str, Any]) -> Iterator[Journal]
         lines = _read(file)
         journal = Journal(file, lines[1:])
         if lines and (journal.has_progress or (folder / BLOCKS_NAME).exists()):
-            _check(lines[0].get("identity"), identity, folder)
+            _check_identity(lines[0].get("identity"), identity, folder)
         else:
-            _remove_parts(folder)
+            _remove_partial_files(folder)
             shutil.rmtree(folder / BLOCKS_NAME, ignore_errors=True)
             journal.restart(identity)
         try:
             yield journal
         except BaseException:
             if not journal.has_progress and not (folder / BLOCKS_NAME).exists():
-                _remove_parts(folder)
+                _remove_partial_files(folder)
                 path.unlink()
             raise
 
 
-def _remove_parts(folder: Path) -> None:
+def _remove_partial_files(folder: Path) -> None:
     for path in folder.glob(".*" + PART_SUFFIX):
         path.unlink()
 
 
 def _read(file: BinaryIO) -> list[Mapping[str, Any]]:
-    """Read all complete lines and remove an incomplete last one, which a killed process left."""
+    """Read the lines before the first that is incomplete or not JSON, and cut the file there.
+
+    A process that was killed may have left such a line at the end.
+    """
     file.seek(0)
     lines: list[Mapping[str, Any]] = []
     end = 0
@@ -99,7 +102,7 @@ def _read(file: BinaryIO) -> list[Mapping[str, Any]]:
     return lines
 
 
-def _check(recorded: Any, identity: Mapping[str, Any], folder: Path) -> None:
+def _check_identity(recorded: Any, identity: Mapping[str, Any], folder: Path) -> None:
     if recorded == identity:
         return
     recorded = recorded if isinstance(recorded, Mapping) else {}

@@ -45,15 +45,15 @@ class MagnitudeRows:
     holds it. Each thread overwrites its previous rows.
 
     Args:
-        tensor: A matrix of bfloat16, float16, float32 or float64 whose bytes are those of its file.
-        buffers: Buffers that further tensors use, too.
+        tensor: A matrix of bfloat16, float16, float32 or float64 that is stored, not computed from a scale.
+        buffers: The buffers of each thread; several tensors may share them.
     """
 
     def __init__(self, tensor: Tensor, buffers: ThreadBuffers) -> None:
         if not tensor.is_stored:
             raise ValueError(f"the values of {tensor.name!r} are computed from its file's bytes")
         self._tensor, self._buffers = tensor, buffers
-        self._stored = np.dtype(NUMPY_DTYPES[tensor.dtype])
+        self._stored_dtype = np.dtype(NUMPY_DTYPES[tensor.dtype])
         rows, cols = tensor.shape
         self.shape, self.dtype = (rows, cols), score_dtype(tensor.dtype)
 
@@ -64,7 +64,7 @@ class MagnitudeRows:
             InputError: If the file cannot be read, or became shorter.
         """
         cols, tensor = self.shape[1], self._tensor
-        stored = self._buffers.stored.array((last - first) * cols, self._stored)
+        stored = self._buffers.stored.array((last - first) * cols, self._stored_dtype)
         with opened(tensor) as file:
             read_into(stored.data.cast("B"), file, tensor.start + first * cols * stored.itemsize, tensor.at_end)
         values: Floats = self._buffers.values.array(len(stored), self.dtype)
@@ -85,21 +85,21 @@ def magnitudes(tensor: Tensor, buffer: ReusedBuffer | None = None) -> Floats:
     Raises:
         InputError: As `Tensor.pieces` does.
     """
-    stored = np.dtype(NUMPY_DTYPES[tensor.dtype])
-    is_bfloat16 = tensor.dtype == "BF16"
-    values: Floats = (buffer or ReusedBuffer()).array(math.prod(tensor.shape), np.float32 if is_bfloat16 else stored)
+    stored_dtype = np.dtype(NUMPY_DTYPES[tensor.dtype])
+    value_dtype = np.dtype(np.float32) if tensor.dtype == "BF16" else stored_dtype
+    values: Floats = (buffer or ReusedBuffer()).array(math.prod(tensor.shape), value_dtype)
     first = 0
-    for entries in _entries(tensor, stored):
+    for entries in _entries(tensor, stored_dtype):
         write_magnitudes(entries, values[first : first + len(entries)])
         first += len(entries)
     return values.reshape(tensor.shape)
 
 
 def _entries(tensor: Tensor, dtype: np.dtype[Any]) -> Iterator[npt.NDArray[Any]]:
-    """Yield all entries; a piece may end inside one."""
+    """Yield all entries in arrays; a piece of the file may end inside an entry, which belongs to the next array."""
     rest = b""
     for piece in tensor.pieces():
         data = rest + piece if rest else piece
-        whole = len(data) // dtype.itemsize * dtype.itemsize
-        rest = data[whole:]
-        yield np.frombuffer(data, dtype, whole // dtype.itemsize)
+        count = len(data) // dtype.itemsize
+        rest = data[count * dtype.itemsize :]
+        yield np.frombuffer(data, dtype, count)

@@ -16,7 +16,7 @@ from .partial_file import PartialFile
 
 
 class MasksOutput:
-    """The masks of all names, in the order in which they are written."""
+    """Writes a masks file; the names of its masks, and their order, are fixed at the start."""
 
     def __init__(self, target: Path, names: list[str], choice: Choice) -> None:
         tensors = {name: choice.tensors[name] for name in names}
@@ -28,7 +28,7 @@ class MasksOutput:
         self.file = PartialFile(target)
 
     def begin(self) -> None:
-        """Write the header, unless there is something already."""
+        """Write the header, unless an earlier run has written it."""
         if self.file.size == 0:
             self.file.write(self._header)
 
@@ -37,7 +37,7 @@ class MasksOutput:
         self.file.write(np.ascontiguousarray(packed).data.cast("B"))
 
     def has(self, name: str) -> bool:
-        """Whether a mask was written."""
+        """Whether a mask has been written."""
         return self._starts[name] < self.file.size
 
     def read(self, name: str) -> npt.NDArray[np.uint8]:

@@ -31,7 +31,9 @@ def check_entries(tensor: Tensor) -> None:
 
 
 def nonzero_bands(tensor: Tensor) -> Iterator[tuple[int, BoolMask]]:
-    """Yield the first row of each band and its non-zeros, of a tensor viewed as `[prod(shape[:-1]), shape[-1]]`.
+    """Yield the first row of each band, and which entries of the band are not zero.
+
+    The tensor is viewed as the matrix `[prod(shape[:-1]), shape[-1]]`.
 
     Raises:
         InputError: If the file cannot be read, or ends early.
@@ -51,7 +53,7 @@ def nonzero_bands(tensor: Tensor) -> Iterator[tuple[int, BoolMask]]:
 
 
 def nonzeros(tensor: Tensor) -> BoolMask:
-    """Return the non-zeros of a tensor, in its shape: one byte for each entry.
+    """Return which entries of a tensor are not zero, in its shape: one byte for each entry.
 
     Raises:
         InputError: As `nonzero_bands` does.

@@ -1,4 +1,4 @@
-"""Files of a model's directory beside its weights: which are copied, and which are not, as they repeat the weights."""
+"""Files of a model's directory besides its weights: which are copied, and which are not, because they hold weights."""
 
 from __future__ import annotations
 
@@ -28,55 +28,57 @@ class OtherFiles:
 
 
 def other_files(checkpoint: Checkpoint, output: Path) -> OtherFiles:
-    """Sort the files beside a checkpoint's weights.
+    """Return the files besides a checkpoint's weights, classified by whether they are copied to `output`.
 
-    A single file without a config beside it has none. Hidden files are neither copied nor listed.
+    A checkpoint that is a single file without a config in its directory has no other files. Hidden files and the folder
+    `output` are neither copied nor listed.
     """
     files = OtherFiles()
     if checkpoint.path.is_dir() or (checkpoint.folder / CONFIG_NAME).is_file():
-        own = {file.name for file in checkpoint.headers} | {checkpoint.weights.name}
-        _Sorter(checkpoint.folder, output.resolve(), files).sort(Path(), own)
+        weight_names = {file.name for file in checkpoint.headers} | {checkpoint.weights.name}
+        _Classifier(checkpoint.folder, output.resolve(), files).add_folder(Path(), weight_names)
     return files
 
 
 def model_files(checkpoint: Checkpoint) -> list[Path]:
-    """Return the files of a checkpoint that are read, and those beside it, except earlier masks."""
-    beside = other_files(checkpoint, checkpoint.folder / "none")
-    names = [path for path in [*beside.copied, *beside.not_copied] if path.name not in OWN_FILES]
-    return [*checkpoint.headers, checkpoint.weights, *(checkpoint.folder / path for path in names)]
+    """Return the files and folders of a checkpoint, except the files that masksmith adds to an output."""
+    others = other_files(checkpoint, output=checkpoint.folder / "none")
+    paths = [path for path in [*others.copied, *others.not_copied] if path.name not in OWN_FILES]
+    return [*checkpoint.headers, checkpoint.weights, *(checkpoint.folder / path for path in paths)]
 
 
-class _Sorter:
-    """Sorts the files below a folder."""
+class _Classifier:
+    """Adds the files below a folder to the lists of `OtherFiles`."""
 
     def __init__(self, root: Path, output: Path, files: OtherFiles) -> None:
         self._root, self._output, self._files = root, output, files
-        self._modules = _module_folders(root)
+        self._module_folders = _module_folders(root)
 
-    def sort(self, relative: Path, own: set[str]) -> None:
-        """Sort a folder, given relative to the root; `own` are names of the checkpoint's files in it."""
-        for entry in _visible(self._root / relative):
-            path, is_module = relative / entry.name, str(relative) in self._modules
+    def add_folder(self, relative: Path, weight_names: set[str]) -> None:
+        """Add the files of a folder, whose path is relative to the root, except the checkpoint's weights in it."""
+        is_module = str(relative) in self._module_folders
+        for entry in _visible_entries(self._root / relative):
+            path = relative / entry.name
             if entry.is_dir():
-                self._sort_folder(path)
-            elif entry.name in own:
+                self._add_subfolder(path)
+            elif entry.name in weight_names:
                 continue
             elif entry.name in OWN_FILES or (names_weights(entry.name) and not is_module):
                 self._files.not_copied.append(path)
             elif entry.is_file():
                 self._files.copied.append(path)
 
-    def _sort_folder(self, path: Path) -> None:
+    def _add_subfolder(self, path: Path) -> None:
         if (self._root / path).resolve() == self._output:
             return
         if _is_excluded(self._root / path):
             self._files.not_copied.append(path)
         else:
-            self.sort(path, set())
+            self.add_folder(path, set())
 
 
 def _module_folders(root: Path) -> frozenset[str]:
-    """Folders with weights of further modules of the model, as the `modules.json` of sentence-transformers lists."""
+    """Return the folders of the model's further modules, which `modules.json` of sentence-transformers lists."""
     try:
         modules = json.loads((root / "modules.json").read_bytes())
         return frozenset(str(module["path"]) for module in modules if module["path"])
@@ -85,11 +87,11 @@ def _module_folders(root: Path) -> frozenset[str]:
 
 
 def _is_excluded(folder: Path) -> bool:
-    """Whether a folder is another form of the weights, an output of masksmith, or a link, which could lead anywhere."""
+    """Whether a folder has the weights in another format, is an output of masksmith, or is a symbolic link."""
     is_output = any((folder / name).exists() for name in (JOURNAL_NAME, RECORD_NAME))
     return folder.name.lower() in WEIGHT_FOLDERS or folder.is_symlink() or is_output
 
 
-def _visible(folder: Path) -> Iterator[os.DirEntry[str]]:
+def _visible_entries(folder: Path) -> Iterator[os.DirEntry[str]]:
     with os.scandir(folder) as entries:
         yield from sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda entry: entry.name)

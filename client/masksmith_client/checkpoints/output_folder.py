@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -49,7 +50,7 @@ def identity(
 
 
 def state_of_files(checkpoint: Checkpoint) -> dict[str, list[Any]]:
-    """Return size, time of change and digest of the header of each file of weights."""
+    """Return size, time of the last change, and digest of the header of each file of weights, by the file's name."""
     files: dict[str, list[Any]] = {}
     for file, header in checkpoint.headers.items():
         state = file.stat()
@@ -58,8 +59,8 @@ def state_of_files(checkpoint: Checkpoint) -> dict[str, list[Any]]:
 
 
 @contextmanager
-def created(folder: Path) -> Iterator[None]:
-    """Create a directory; if an error leaves it empty, remove it again."""
+def created_folder(folder: Path) -> Iterator[None]:
+    """Create a directory, unless it exists; if an error leaves a new directory empty, remove it again."""
     is_new = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
     try:
@@ -72,7 +73,7 @@ def created(folder: Path) -> Iterator[None]:
 
 
 def finish_folder(checkpoint: Checkpoint, output: Path, others: OtherFiles) -> None:
-    """Copy the files beside the weights, and last the index: then the directory can be loaded."""
+    """Copy the model's other files, then the index, so that only complete weights are loaded; delete the journal."""
     for path in others.copied:
         (output / path).parent.mkdir(parents=True, exist_ok=True)
         _copy(checkpoint.folder / path, output / path)
@@ -96,14 +97,14 @@ def check_output_folder(output: Path, checkpoint: Checkpoint) -> None:
     """Refuse a directory that this command must not write to, before any work is done.
 
     Raises:
-        InputError: If it is a file, a device or a pipe, the model itself, or a directory that holds something else; or
-            if a file of the model has a name that is needed there.
+        InputError: If it is a file, a device, a pipe, a dangling link, the model itself, or a directory with other
+            files; or if a file of the model has a name that masksmith uses in outputs.
     """
     reserved = next((file for file in checkpoint.headers if file.name in OWN_FILES or file.name.startswith(".")), None)
     if reserved is not None:
-        raise InputError(f"{reserved} has a name that outputs need for files of their own; rename it")
+        raise InputError(f"{reserved} has a name that masksmith uses in outputs; rename it")
     if str(output) == "-":
-        raise InputError("a checkpoint is a directory, which standard output does not take; name a directory")
+        raise InputError("a checkpoint is a directory and cannot go to standard output; name a directory")
     if output.is_symlink() and not output.exists():
         raise InputError(f"{output} is a link to {output.readlink()}, which does not exist")
     if output.exists() and not output.is_dir():
@@ -120,7 +121,7 @@ def finished_record(output: Path, checkpoint: Checkpoint, expected: Mapping[str,
     """Return the record of an output that an earlier run of the same command finished; None if there is none.
 
     Raises:
-        InputError: If another command finished it, or its files, or those of the input, are not those of the record.
+        InputError: If another command wrote the output, or a file of the output or of the input has changed since.
     """
     path = output / RECORD_NAME
     if (output / JOURNAL_NAME).exists() or not path.exists():
@@ -151,18 +152,18 @@ def _has_digest(path: Path, digest: str) -> bool:
 
 
 def _digests(files: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
-    """Return the digests in a part of a record, by the file's name."""
+    """Return the digests in the member `inputs` or `outputs` of a record, by the file's name."""
     return {name: file["blake3"] for name, file in files.items()}
 
 
 @dataclass(frozen=True, slots=True)
 class RecordedMasks:
-    """What the record of a pruned checkpoint's directory says of it.
+    """The masks of a pruned checkpoint's directory, according to its record.
 
     Attributes:
-        masks: Path of its masks file.
+        masks: Path of the masks file.
         names: Names of the masks.
-        changed: Files that are missing, or not as they were written.
+        changed: Paths of output files that are missing, or were changed since they were written.
     """
 
     masks: Path
@@ -171,7 +172,7 @@ class RecordedMasks:
 
 
 def recorded_masks(folder: Path) -> RecordedMasks | None:
-    """Return what a pruned checkpoint's directory says of its masks; None if it has no record.
+    """Return what the record of a pruned checkpoint's directory says about its masks; None if there is no record.
 
     Raises:
         InputError: If the directory is unfinished, its record cannot be read, or it has no masks file.
@@ -208,8 +209,8 @@ def check_space(output: Path, needed: int, purpose: str = "") -> None:
 
     Args:
         output: The output.
-        needed: Bytes that are to be written.
-        purpose: What they are needed for, for the message.
+        needed: Number of bytes that are to be written.
+        purpose: What the bytes are for; it ends the message.
 
     Raises:
         OSError: Naming the directory.
@@ -218,4 +219,4 @@ def check_space(output: Path, needed: int, purpose: str = "") -> None:
         free = shutil.disk_usage(output).free
         if free < needed:
             message = f"no space: {size_text(needed)} are to be written, and {size_text(free)} are free"
-            raise OSError(28, f"{message}: {purpose}" if purpose else message)
+            raise OSError(errno.ENOSPC, f"{message}: {purpose}" if purpose else message)

@@ -15,7 +15,7 @@ PART_SUFFIX = ".part"
 
 
 class PartialFile:
-    """An output file with a temporary name, and the digest of its bytes so far."""
+    """An output file with a temporary name, and the digest of the bytes that were written so far."""
 
     def __init__(self, target: Path) -> None:
         self.target = target
@@ -51,6 +51,7 @@ class PartialFile:
             self._file = self.path.open("r+b")
 
     def _cut(self) -> None:
+        """Remove the bytes after the first `size`, and continue there."""
         with named_errors(self.target):
             self._file.truncate(self.size)
             self._file.seek(self.size)
@@ -96,7 +97,7 @@ class PartialFile:
 
 @contextmanager
 def named_errors(path: Path) -> Iterator[None]:
-    """Add a path to the system's errors that name no file."""
+    """Add a path to each `OSError` that names no file."""
     try:
         yield
     except OSError as error:

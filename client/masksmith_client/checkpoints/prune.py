@@ -1,4 +1,4 @@
-"""Prunes a checkpoint into a directory: the same files with zeros, masks and a record beside them.
+"""Prunes a checkpoint into a directory: the same files, with zeros in the weights, a masks file and a record.
 
 One tensor is in memory at a time. An interrupted run continues after the last tensor that it finished.
 """
@@ -25,7 +25,7 @@ from .output_folder import (
     changed_files,
     check_output_folder,
     check_space,
-    created,
+    created_folder,
     finish_folder,
     finished_record,
     identity,
@@ -52,26 +52,27 @@ def prune(
     """Write a pruned copy of a checkpoint that `from_pretrained` loads.
 
     Args:
-        checkpoint: What is pruned; its caller has checked that it is not quantised.
+        checkpoint: The checkpoint to prune; the caller has called its `check_is_readable`.
         choice: What is done with each of its tensors.
         output: A new or empty directory, or that of an interrupted run of the same call.
         solve: Solves the masks.
         method: Scores and update.
         statistics: What the method needs of each tensor.
-        on_bytes: Called with the bytes of the input that are done.
+        on_bytes: Called with the number of bytes of the input that were processed since the last call.
 
     Returns:
         The record, as it is written to the directory.
 
     Raises:
-        InputError: If the output holds something else, or the input has changed since it was begun.
-        OSError: If something cannot be written; the same call continues from there.
+        InputError: If the output contains other files, or the input has changed since the output was begun.
+        OSError: If a file cannot be written; the same call later continues after the last finished tensor.
     """
     check_output_folder(output, checkpoint)
     run_identity = identity(checkpoint, choice, method, statistics)
-    if (finished := finished_record(output, checkpoint, run_identity)) is not None:
-        return finished
-    with created(output), open_journal(output, run_identity) as journal:
+    earlier_record = finished_record(output, checkpoint, run_identity)
+    if earlier_record is not None:
+        return earlier_record
+    with created_folder(output), open_journal(output, run_identity) as journal:
         steps, is_updated = make_steps(checkpoint, choice), method.update is not None
         run = _Run(checkpoint, choice, output.resolve(), journal, steps, statistics, is_updated, on_bytes)
         masks_digest = run.write_weights(solve, run_identity)
@@ -86,6 +87,13 @@ def _input_changed(file: object, output: Path) -> InputError:
 
 @dataclass
 class _Run:
+    """One run of `prune`, whose certificates and finished files include those of the runs that it continues.
+
+    Attributes:
+        certificates: Certificates by the name of the tensor that was solved.
+        files: Lines of the journal by the name of the finished file.
+    """
+
     checkpoint: Checkpoint
     choice: Choice
     output: Path
@@ -99,7 +107,7 @@ class _Run:
 
     @property
     def others(self) -> OtherFiles:
-        """Files beside the weights."""
+        """The other files of the model, besides its weights."""
         return other_files(self.checkpoint, self.output)
 
     def write_weights(self, solve: Solve, run_identity: Mapping[str, Any]) -> str:
@@ -109,11 +117,11 @@ class _Run:
         with masks.file:
             unfinished = self._resume(masks, run_identity)
             masks.begin()
-            done = sum(headers[file].file_bytes for file in headers if file.name in self.files)
-            self.on_bytes(done)
+            finished_bytes = sum(headers[file].file_bytes for file in headers if file.name in self.files)
+            self.on_bytes(finished_bytes)
             written_bytes = masks.file.size + (0 if unfinished is None else int(unfinished["stop"]))
             total = sum(header.file_bytes for header in headers.values()) + masks.total_bytes
-            check_space(self.output, total - done - written_bytes)
+            check_space(self.output, total - finished_bytes - written_bytes)
             with closing(solve(self._unsolved())) as solved:
                 for file in headers:
                     if file.name not in self.files:
@@ -124,9 +132,9 @@ class _Run:
         return digest
 
     def _resume(self, masks: MasksOutput, run_identity: Mapping[str, Any]) -> Mapping[str, Any] | None:
-        """Restore the results of earlier runs; returns the journal's last line if it is of an unfinished file.
+        """Restore the results of earlier runs; returns the journal's last line if its file is unfinished, else None.
 
-        If an output does not have the digest in the journal, as after a power failure, all are written again.
+        If an output file is not as the journal says, for example after a power failure, all files are written again.
         """
         lines = self.journal.lines
         if not lines:
@@ -157,17 +165,21 @@ class _Run:
         return all(path.is_file() and path.stat().st_size == size for path, size in paths)
 
     def _has_updated_weights(self, last: Mapping[str, Any]) -> bool:
-        """Whether the unfinished file has the journal's digest; always true if masks suffice to write it again."""
+        """Whether the unfinished file has the digest in the journal.
+
+        Without an update this is not checked: masks and input suffice to write the file again.
+        """
         if not self.is_updated or "tensor" not in last:
             return True
         with PartialFile(self.output / self._unfinished_file().name) as part:
             return part.resume(last["stop"], last["output"])
 
     def _unfinished_file(self) -> Path:
-        """The input file of the unfinished output file."""
+        """Return the input file of the unfinished output file."""
         return next(file for file in self.checkpoint.headers if file.name not in self.files)
 
     def _unsolved(self) -> Iterator[TensorToSolve]:
+        """Yield the tensors whose masks this run solves, in the order in which they are written."""
         for steps in self.steps.by_file.values():
             for step in steps:
                 if step.solves and step.entry.name not in self.certificates:
@@ -210,13 +222,14 @@ class _Run:
         packed = masks.read(step.first.name)
         if step.writes_mask and not masks.has(step.entry.name):
             masks.write(packed)
-        if self.is_updated:
-            path = self.output / step.first.file.name
-            part.flush()
-            return shard.write_values(
-                step.entry, replace(step.first, file=part.path if path == part.target else path).pieces()
-            )
-        return shard.write_masked(step, packed)
+        if not self.is_updated:
+            return shard.write_masked(step, packed)
+        # The updated values are in the output file of the first tensor, which may be the one that is being written.
+        part.flush()
+        file_of_first = self.output / step.first.file.name
+        if file_of_first == part.target:
+            file_of_first = part.path
+        return shard.write_values(step.entry, replace(step.first, file=file_of_first).pieces())
 
     def _write_solved(
         self, step: Step, shard: ShardOutput, part: PartialFile, masks: MasksOutput, result: SolvedTensor
@@ -244,6 +257,6 @@ class _Run:
         self.certificates[name] = certificate
 
     def finish(self, record: dict[str, Any]) -> None:
-        """Write the record, copy the files beside the weights, and remove the journal."""
+        """Write the record, copy the other files of the model, and remove the journal."""
         write_record(self.output, record)
         finish_folder(self.checkpoint, self.output, self.others)

@@ -21,7 +21,7 @@ from .choice import Choice, ChosenTensor
 from .tensors import Tensor
 
 BLOCK_SCORES = ("wanda", "ria", "sparsegpt", "magnitude")
-"""Scores of `masksmith.prune`."""
+"""Scores that `masksmith.prune` has, which prunes block by block."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +51,10 @@ class PruneMethod:
         text: CalibrationText | None = None,
         blocks: BlockOptions | None = None,
     ) -> PruneMethod:
-        """Read scores and update.
+        """Parse scores and update, and check that the arguments go together.
 
         Raises:
-            InputError: If one is malformed.
+            InputError: If scores or update are malformed, or two arguments exclude each other.
         """
         try:
             method = cls(
@@ -73,7 +73,7 @@ class PruneMethod:
         if text is not None and calibration is not None:
             raise InputError("a calibration and a calibration text exclude each other: the text makes the statistics")
         if text is None and method.blocks != BlockOptions():
-            raise InputError(f"{', '.join(method.blocks.changed())} need(s) --calibration-text")
+            raise InputError(f"{', '.join(method.blocks.changed_flags())} need(s) --calibration-text")
         if method.blocks.tune_steps and update is None:
             raise InputError("--tune-steps needs --update: without one, the kept weights stay as they are")
         if not 0 < method.blocks.tune_rate < float("inf"):
@@ -84,8 +84,8 @@ class PruneMethod:
         """Look up the statistics of all masked tensors, under their own names or those that they are tied to.
 
         Raises:
-            InputError: If a tensor has none, or one that does not fit, or cannot be updated, or tied tensors have
-                different ones; the message names it.
+            InputError: If a tensor has no statistics, or some that do not fit it or are not finite, or cannot be
+                updated, or if tied tensors have different statistics; the message names the tensor.
         """
         if self.text is not None:
             return AuxiliaryTensors()
@@ -101,7 +101,7 @@ class PruneMethod:
         statistics, missing = reader.find(weights)
         if missing:
             name, reason = next(iter(missing.items()))
-            others = f", nor are {len(missing) - 1} other tensor(s)" if len(missing) > 1 else ""
+            others = f", and {len(missing) - 1} other tensor(s) are not calibrated" if len(missing) > 1 else ""
             raise InputError(f"{name!r} is {reason}{others}; calibrate what is masked, or leave it out with --exclude")
         _check_ties(checkpoint, statistics)
         _check_values(statistics)
@@ -132,7 +132,8 @@ def _digests(statistics: AuxiliaryTensors, name: str) -> list[str]:
 def _check_values(statistics: AuxiliaryTensors) -> None:
     """Refuse statistics that are not finite, before anything is solved."""
     for tensor in statistics.tensors:
-        is_finite = np.isfinite(values := to_numpy(b"".join(tensor.read()), tensor.dtype, tensor.shape))
+        values = to_numpy(b"".join(tensor.read()), tensor.dtype, tensor.shape)
+        is_finite = np.isfinite(values)
         if not is_finite.all():
             index = np.unravel_index(int(np.argmin(is_finite)), values.shape)
-            raise InputError(f"{tensor.name!r} is {values[index]} at {[int(each) for each in index]}")
+            raise InputError(f"{tensor.name!r} is {values[index]} at {[int(place) for place in index]}")

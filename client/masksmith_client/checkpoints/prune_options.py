@@ -30,9 +30,9 @@ class PruneOptions(TypedDict, total=False):
         labels: See `SubmitOptions`.
         priority: See `SubmitOptions`; default `batch`.
         by_reference: Whether model, output and calibration are in roots of the service, which reads and writes them
-            itself; `s3://...` always are.
-        previous: With references: a previous job, or the reference of masks or of an output in a root; the record
-            counts the entries that changed.
+            itself; always true if model or output is `s3://...`.
+        previous: Only by reference: a previous job, or the reference of masks or of an output in a root, to compare
+            with; the record counts the entries that changed.
     """
 
     scores: str
@@ -52,7 +52,7 @@ class PruneOptions(TypedDict, total=False):
 
 
 def choice_options_of(pattern: PatternsByTensor, options: PruneOptions) -> ChoiceOptions:
-    """Gather what the caller says about tensors.
+    """Return the options that say which tensors are masked, and by which patterns and layouts.
 
     Raises:
         InputError: If a pattern is malformed.
@@ -61,12 +61,12 @@ def choice_options_of(pattern: PatternsByTensor, options: PruneOptions) -> Choic
         patterns = TensorPatterns.of(pattern, options.get("axis", "in"), options.get("ragged", "pad"))
     return ChoiceOptions(
         patterns,
-        _listed(options.get("layers")),
-        _listed(options.get("exclude")),
+        _as_list(options.get("layers")),
+        _as_list(options.get("exclude")),
         options.get("layout") or {},
         options.get("trust_remote_code", False),
     )
 
 
-def _listed(globs: Globs) -> list[str]:
+def _as_list(globs: Globs) -> list[str]:
     return [globs] if isinstance(globs, str) else list(globs or ())

@@ -40,8 +40,9 @@ def prune_model(
         The record, as it is written to the directory.
 
     Raises:
-        InputError: If an argument is invalid, the checkpoint is quantised, or the output holds something else.
-        OSError: If something cannot be written; the same call continues from there.
+        InputError: If an argument is invalid, the checkpoint is quantised in a format that is not read, or the output
+            contains other files.
+        OSError: If a file cannot be written; the same call later continues where this one stopped.
     """
     checkpoint = Checkpoint.open(model)
     checkpoint.check_is_readable()

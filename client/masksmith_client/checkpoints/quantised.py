@@ -17,7 +17,7 @@ _ADVICE = {
     "compressed-tensors": "load it by transformers with CompressedTensorsConfig(run_compressed=False) and save it",
     "bitsandbytes": "load it by transformers, call model.dequantize(), and save it",
 }
-_ANY = "prune the checkpoint that it was made from, or dequantise it and save it as bfloat16"
+_GENERAL_ADVICE = "prune the checkpoint that it was made from, or dequantise it and save it as bfloat16"
 
 _PACKED = (
     (re.compile(r"(?:^|\.)q(?:weight|zeros)$"), "gptq or awq"),
@@ -29,23 +29,25 @@ _PACKED = (
     (re.compile(r"(?:^|\.)_?\w+_qdata$"), "torchao"),
     (re.compile(r"(?:^|\.)codebooks$"), "aqlm"),
 )
-"""Names of tensors that packed weights have: several weights are stored in one byte or word."""
+"""Names that show packed weights, several of which are stored in one byte or word, and the methods that use them."""
 
 _SCALED = ((re.compile(r"(?:^|\.)SCB$"), "bitsandbytes"), (re.compile(r"_scale_inv$"), "fp8"))
+"""Names that show scales of weights, and the methods that use them."""
 
-_SCALES = ("_scale", "_scale_inv", ".scale")
+_SCALE_SUFFIXES = ("_scale", "_scale_inv", ".scale")
+"""Suffixes of the names of scales."""
 
-_READ_THROUGH = frozenset({"float-quantized", "naive-quantized"})
+_FORMATS_READ_THROUGH_SCALES = frozenset({"float-quantized", "naive-quantized"})
 """Formats of compressed-tensors whose weights are read through their scales, if they are floats."""
 
-_BY_VALUE = frozenset({"fp8", "fbgemm_fp8", "compressed-tensors", "bitsandbytes"})
-"""Methods that store an entry for each weight, which is zero where the weight is, unless there is a zero point."""
+_METHODS_BY_ENTRY = frozenset({"fp8", "fbgemm_fp8", "compressed-tensors", "bitsandbytes"})
+"""Methods that store one entry for each entry of a weight; zero is stored as zero, unless there is a zero point."""
 
 
-def described_quantisation(config: Mapping[str, Any] | None) -> Mapping[str, Any]:
-    """Return what a model's `config.json` says of its quantisation; empty if it says nothing."""
-    described = (config or {}).get("quantization_config") or (config or {}).get("compression_config")
-    return described if isinstance(described, Mapping) else {}
+def quantisation_settings(config: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    """Return the settings of the quantisation in a model's `config.json`; empty if there are none."""
+    settings = (config or {}).get("quantization_config") or (config or {}).get("compression_config")
+    return settings if isinstance(settings, Mapping) else {}
 
 
 def quantisation(config: Mapping[str, Any] | None, dtypes: Mapping[str, str]) -> str | None:
@@ -55,33 +57,35 @@ def quantisation(config: Mapping[str, Any] | None, dtypes: Mapping[str, str]) ->
         config: Its `config.json`.
         dtypes: Dtypes of all tensors by name.
     """
-    described = described_quantisation(config)
-    packed = _packed(dtypes)
-    if described:
-        method, kind = _method(described), _format(described)
-        is_read_through = method == "fp8" or (method == "compressed-tensors" and kind in _READ_THROUGH)
-        return None if is_read_through and packed is None else _named_by_config(method, kind)
-    return packed or _scaled(dtypes)
+    settings = quantisation_settings(config)
+    packed = _packed_message(dtypes)
+    if not settings:
+        return packed or _scaled_message(dtypes)
+    method, format_name = _method(settings), _format_name(settings)
+    is_readable_format = method == "compressed-tensors" and format_name in _FORMATS_READ_THROUGH_SCALES
+    if packed is None and (method == "fp8" or is_readable_format):
+        return None
+    return _config_message(method, format_name)
 
 
 def packed_reason(config: Mapping[str, Any] | None, dtypes: Mapping[str, str]) -> str | None:
-    """Say why zeros cannot be counted in what a checkpoint stores, and what to do; None if they can.
+    """Say why the zeros of a checkpoint's weights cannot be counted in its files, and what to do; None if they can.
 
-    Quantised weights of one entry each are counted by value, for example int8 and 8-bit floats beside a scale.
+    They can be counted in weights that are quantised entry by entry, for example as int8 or 8-bit floats with a scale.
     """
-    packed = _packed(dtypes)
-    described = described_quantisation(config)
-    if packed is not None or not described:
+    packed = _packed_message(dtypes)
+    settings = quantisation_settings(config)
+    if packed is not None or not settings:
         return packed
-    method, kind = _method(described), _format(described)
-    is_by_value = method in _BY_VALUE and _sparse_format(described) is None
-    return None if is_by_value else _named_by_config(method, kind)
+    method, format_name = _method(settings), _format_name(settings)
+    is_by_entry = method in _METHODS_BY_ENTRY and _sparse_format(settings) is None
+    return None if is_by_entry else _config_message(method, format_name)
 
 
-def has_int_scale(name: str, dtypes: Mapping[str, str]) -> bool:
-    """Whether a tensor is an int8 tensor with a scale, and so a quantised weight."""
-    beside = (name + "_scale", name + "_scales", name.removesuffix("weight") + "SCB")
-    return dtypes[name] == "I8" and any(other in dtypes for other in beside)
+def is_scaled_int8(name: str, dtypes: Mapping[str, str]) -> bool:
+    """Whether a tensor is an int8 tensor with a scale, and therefore a quantised weight."""
+    scale_names = (name + "_scale", name + "_scales", name.removesuffix("weight") + "SCB")
+    return dtypes[name] == "I8" and any(scale_name in dtypes for scale_name in scale_names)
 
 
 def check_zero_point(name: str, tensors: Mapping[str, Tensor]) -> None:
@@ -91,61 +95,78 @@ def check_zero_point(name: str, tensors: Mapping[str, Tensor]) -> None:
         InputError: If there is a zero point that is not zero everywhere; the message names it.
     """
     stem = name.removesuffix("weight")
-    places = (f"{name}_zero_point", f"{name}_zero_points", f"{stem}zero_point", f"{stem}zero_points", f"{stem}qzeros")
-    for place in places:
-        zero_point = tensors.get(place)
+    names = (f"{name}_zero_point", f"{name}_zero_points", f"{stem}zero_point", f"{stem}zero_points", f"{stem}qzeros")
+    for zero_point_name in names:
+        zero_point = tensors.get(zero_point_name)
         if zero_point is None:
             continue
         if zero_point.dtype not in ENTRY_DTYPES or nonzero(zero_point.read(), zero_point.dtype).any():
-            raise InputError(f"{name!r} has a zero point, {place!r}, so its zeros are not stored as zeros; {_ANY}")
+            raise InputError(
+                f"{name!r} has a zero point, {zero_point_name!r}, so its zeros are not stored as zeros; "
+                f"{_GENERAL_ADVICE}"
+            )
 
 
-def _method(described: Mapping[str, Any]) -> str:
-    return str(described.get("quant_method") or "unknown method")
+def _method(settings: Mapping[str, Any]) -> str:
+    return str(settings.get("quant_method") or "unknown method")
 
 
-def _format(described: Mapping[str, Any]) -> str | None:
+def _format_name(settings: Mapping[str, Any]) -> str | None:
     """Return the format that compressed-tensors names."""
-    kind = _sparse_format(described) or described.get("format")
-    return None if kind is None else str(kind)
+    format_name = _sparse_format(settings) or settings.get("format")
+    return None if format_name is None else str(format_name)
 
 
-def _named_by_config(method: str, kind: str | None) -> str:
-    text = f"its config names the quantisation {method!r}" + (f" in the format {kind!r}" if kind else "")
-    return f"{text}; {_ADVICE.get(method, _ANY)}"
+def _config_message(method: str, format_name: str | None) -> str:
+    text = f"its config names the quantisation {method!r}" + (f" in the format {format_name!r}" if format_name else "")
+    return f"{text}; {_ADVICE.get(method, _GENERAL_ADVICE)}"
 
 
-def _sparse_format(described: Mapping[str, Any]) -> str | None:
-    sparsity = described.get("sparsity_config")
-    kind = sparsity.get("format") if isinstance(sparsity, Mapping) else None
-    return None if kind in (None, "dense") else str(kind)
+def _sparse_format(settings: Mapping[str, Any]) -> str | None:
+    """Return the format of compressed-tensors that leaves out zeros; None if all entries are stored."""
+    sparsity = settings.get("sparsity_config")
+    format_name = sparsity.get("format") if isinstance(sparsity, Mapping) else None
+    return None if format_name in (None, "dense") else str(format_name)
 
 
-def _packed(dtypes: Mapping[str, str]) -> str | None:
-    return _shown_by(_PACKED, dtypes) or next((_shows(name, "mlx") for name in dtypes if _is_mlx(name, dtypes)), None)
+def _packed_message(dtypes: Mapping[str, str]) -> str | None:
+    """Return a message that names a tensor of packed weights; None if there is none."""
+    message = _first_name_message(_PACKED, dtypes)
+    mlx_messages = (_name_message(name, "mlx") for name in dtypes if _is_packed_mlx_weight(name, dtypes))
+    return message or next(mlx_messages, None)
 
 
-def _is_mlx(name: str, dtypes: Mapping[str, str]) -> bool:
-    """Whether a tensor is a weight of MLX, several of which are packed into an integer of 32 bits."""
+def _is_packed_mlx_weight(name: str, dtypes: Mapping[str, str]) -> bool:
+    """Whether a tensor is a weight of MLX, whose entries are packed into integers of 32 bits."""
     stem = name.removesuffix("weight")
     return stem != name and dtypes[name] in ("U32", "I32") and f"{stem}scales" in dtypes
 
 
-def _scaled(dtypes: Mapping[str, str]) -> str | None:
-    small = [name for name, dtype in dtypes.items() if dtype.startswith(("F8", "F4", "F6", "I8", "U8"))]
-    scaled = next((name for name in small if any(name + suffix in dtypes for suffix in _SCALES)), None)
-    if scaled is None:
-        return _shown_by(_SCALED, dtypes)
-    return _shown_by(_SCALED, dtypes) or _shows(scaled, "fp8" if dtypes[scaled].startswith("F") else "int8")
+def _scaled_message(dtypes: Mapping[str, str]) -> str | None:
+    """Return a message that names a tensor with a scale, or a scale; None if there is none."""
+    message = _first_name_message(_SCALED, dtypes)
+    if message is not None:
+        return message
+    for name, dtype in dtypes.items():
+        is_small = dtype.startswith(("F8", "F4", "F6", "I8", "U8"))
+        if is_small and any(name + suffix in dtypes for suffix in _SCALE_SUFFIXES):
+            return _name_message(name, "fp8" if dtype.startswith("F") else "int8")
+    return None
 
 
-def _shown_by(marks: Sequence[tuple[re.Pattern[str], str]], dtypes: Mapping[str, str]) -> str | None:
-    shown = ((name, method) for name in dtypes for form, method in marks if form.search(name))
-    return next((_shows(name, method) for name, method in shown), None)
+def _first_name_message(
+    methods_by_name: Sequence[tuple[re.Pattern[str], str]], dtypes: Mapping[str, str]
+) -> str | None:
+    """Return the message for the first tensor whose name shows a method; None if no name does."""
+    for name in dtypes:
+        for pattern, method in methods_by_name:
+            if pattern.search(name):
+                return _name_message(name, method)
+    return None
 
 
-def _shows(name: str, method: str) -> str:
-    advice = _ADVICE.get(method, _ANY)
+def _name_message(name: str, method: str) -> str:
+    advice = _ADVICE.get(method, _GENERAL_ADVICE)
     if method == "fp8":
         advice = f"add the config.json that describes its scales to the checkpoint, or {advice}"
     return f"{name!r} shows that it is quantised ({method}); {advice}"

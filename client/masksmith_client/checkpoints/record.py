@@ -29,19 +29,20 @@ def make_record(
     """Make the record of a finished output.
 
     Args:
-        checkpoint: What was pruned.
+        checkpoint: The checkpoint that was pruned.
         choice: What was done with each of its tensors.
         method: Scores and update.
-        certificates: What each solve proved, by the name that was solved.
-        files: Size and digests of each file of weights.
-        others: What was copied beside them, and what was not.
+        certificates: Certificates by the name of the tensor that was solved.
+        files: Size and digests of each file of weights, by its name.
+        others: The other files of the model: those that were copied, and those that were not.
         masks_digest: Digest of the masks file.
     """
-    proved = {checkpoint.ties.get(name, name): certificate for name, certificate in certificates.items()}
-    tensors = [
-        tensor.document() | dict(proved.get(checkpoint.ties.get(name, name), {}) if tensor.reason is None else {})
-        for name, tensor in choice.tensors.items()
-    ]
+    by_first_name = {checkpoint.ties.get(name, name): certificate for name, certificate in certificates.items()}
+    tensors = []
+    for name, tensor in choice.tensors.items():
+        # Tied tensors are solved once, and share the certificate.
+        certificate = by_first_name.get(checkpoint.ties.get(name, name), {}) if tensor.reason is None else {}
+        tensors.append(tensor.document() | dict(certificate))
     return {
         "format": 1,
         "model_type": (checkpoint.config or {}).get("model_type"),

@@ -1,4 +1,4 @@
-"""Solves the masks of a checkpoint by a service: one job per group of tensors, the next one sent while one runs."""
+"""Solves the masks of a checkpoint by a service: a job per group of tensors; the next is submitted while one runs."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ from .pruning import prune_model
 from .solved import SolvedTensor, TensorToSolve
 
 GROUP_BYTES = 2**30
-"""Most bytes of weights and statistics of a job, unless one tensor has more. An interrupted run downloads at most the
-results of the jobs that it had not finished again."""
+"""Maximum size of a job's weights and statistics, unless a single tensor is larger. A run that continues an interrupted
+one downloads again at most the results of the jobs that were unfinished."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class RemoteSolver:
         jobs: The service's jobs.
         method: Scores and update.
         progress: Whether to show progress bars; None shows them on terminals and in notebooks.
-        group_bytes: Most bytes of weights and statistics of a job, unless one tensor has more.
+        group_bytes: Maximum size of a job's weights and statistics; see `GROUP_BYTES`.
         name: Name of the jobs; if None, the service names them.
         labels: Labels of the jobs.
         priority: Priority of the jobs.
@@ -86,22 +86,22 @@ class RemoteSolver:
         priority: PriorityName = "batch",
         on_submit: Callable[[Job], None] = lambda _: None,
     ) -> RemoteSolver:
-        """Make a solver, after checking that a service can take all masked tensors.
+        """Make a solver, after checking that a service can solve all masked tensors.
 
         Raises:
-            InputError: If one of them, or its statistics, is too large for a worker, or name or labels are invalid.
+            InputError: If a tensor, or its statistics, is too large for a worker, or name or labels are invalid.
         """
         description = describe(name, labels, priority)
-        chosen = [TensorToSolve(tensor, checkpoint.weight(tensor.name)) for tensor in choice.masked]
+        tensors = [TensorToSolve(tensor, checkpoint.weight(tensor.name)) for tensor in choice.masked]
         _check_sizes(statistics)
-        prepare(_weights(chosen), _patterns(chosen), **_options(chosen, method, statistics))
+        prepare(_weights(tensors), _patterns(tensors), **_options(tensors, method, statistics))
         subject = subject_of_weights(checkpoint.path) or ""
-        own = default_name(subject, ", ".join(dict.fromkeys(map(str, _patterns(chosen).values()))))
+        job_name = default_name(subject, ", ".join(dict.fromkeys(map(str, _patterns(tensors).values()))))
         return cls(
             jobs,
             method,
             progress,
-            name=description.name or own,
+            name=description.name or job_name,
             labels=description.labels,
             priority=description.priority,
             on_submit=on_submit,
@@ -113,25 +113,29 @@ class RemoteSolver:
         Raises:
             ClientError: If the service refuses or cannot be reached, or a tensor has no mask.
         """
-        live: deque[tuple[Job, list[TensorToSolve]]] = deque()
+        running_jobs: deque[tuple[Job, list[TensorToSolve]]] = deque()
         try:
             for group in _groups(tensors, self.group_bytes):
-                while (job := self._submit(group, can_wait=bool(live))) is None:
-                    yield from self._finish(live)
-                live.append((job, group))
-                if len(live) > 1:
-                    yield from self._finish(live)
-            while live:
-                yield from self._finish(live)
+                while (job := self._submit(group, can_wait=bool(running_jobs))) is None:
+                    yield from self._finish(running_jobs)
+                running_jobs.append((job, group))
+                if len(running_jobs) > 1:
+                    yield from self._finish(running_jobs)
+            while running_jobs:
+                yield from self._finish(running_jobs)
         except TransportError:
-            live.clear()  # They cannot be canceled at a service that is gone.
+            running_jobs.clear()  # A service that cannot be reached cannot cancel them.
             raise
         finally:
-            for job, _ in live:
+            for job, _ in running_jobs:
                 _cancel(job)
 
     def _submit(self, group: list[TensorToSolve], *, can_wait: bool) -> Job | None:
-        """Upload a group and submit its job; None if another of these jobs must end first."""
+        """Upload a group and submit its job.
+
+        Returns:
+            None if `can_wait`, and the key has as many jobs as it may have: an earlier job of this run must end first.
+        """
         options = _options(group, self.method, _statistics(group))
         options |= {"name": self.name, "labels": self.labels, "priority": self.priority.value}
         try:
@@ -143,13 +147,13 @@ class RemoteSolver:
         self.on_submit(job)
         return job
 
-    def _finish(self, live: deque[tuple[Job, list[TensorToSolve]]]) -> Iterator[SolvedTensor]:
+    def _finish(self, running_jobs: deque[tuple[Job, list[TensorToSolve]]]) -> Iterator[SolvedTensor]:
         """Wait for the oldest job and yield its tensors; one mask is in memory at a time."""
-        job, group = live[0]
+        job, group = running_jobs[0]
         job.wait(progress=self.progress)
         reports = job.report
         with closing(job.masks()) as masks, self._weights(job) as weights:
-            live.popleft()
+            running_jobs.popleft()
             for tensor in group:
                 name = tensor.chosen.name
                 mask = masks[name]
@@ -189,11 +193,12 @@ def prune_by_service(
     return prune_model(model, output, choice, method, solver, progress=progress)
 
 
-def _groups(tensors: Iterator[TensorToSolve], size: int) -> Iterator[list[TensorToSolve]]:
+def _groups(tensors: Iterator[TensorToSolve], max_bytes: int) -> Iterator[list[TensorToSolve]]:
+    """Yield groups of consecutive tensors of at most this size; a larger tensor is a group of its own."""
     group: list[TensorToSolve] = []
     group_bytes = 0
     for tensor in tensors:
-        if group and group_bytes + tensor.data_bytes > size:
+        if group and group_bytes + tensor.data_bytes > max_bytes:
             yield group
             group, group_bytes = [], 0
         group.append(tensor)
@@ -203,7 +208,7 @@ def _groups(tensors: Iterator[TensorToSolve], size: int) -> Iterator[list[Tensor
 
 
 def _weights(tensors: Iterable[TensorToSolve]) -> dict[str, StreamedTensor]:
-    return {each.chosen.name: weight_of(each.chosen, each.source) for each in tensors}
+    return {tensor.chosen.name: weight_of(tensor.chosen, tensor.source) for tensor in tensors}
 
 
 def _patterns(tensors: Iterable[TensorToSolve]) -> dict[str, Any]:
@@ -212,11 +217,11 @@ def _patterns(tensors: Iterable[TensorToSolve]) -> dict[str, Any]:
 
 def _statistics(tensors: Iterable[TensorToSolve]) -> AuxiliaryTensors:
     auxiliary = AuxiliaryTensors()
-    for each in tensors:
-        if each.statistic is not None:
-            auxiliary.statistics[each.chosen.name] = each.statistic
-        if each.gram is not None:
-            auxiliary.grams[each.chosen.name] = each.gram
+    for tensor in tensors:
+        if tensor.statistic is not None:
+            auxiliary.statistics[tensor.chosen.name] = tensor.statistic
+        if tensor.gram is not None:
+            auxiliary.grams[tensor.chosen.name] = tensor.gram
     return auxiliary
 
 
@@ -240,7 +245,7 @@ def _check_sizes(statistics: AuxiliaryTensors) -> None:
 
 
 def _certificate(report: TensorReport, mask: npt.NDArray[np.bool_], update: UpdateMethod | None) -> dict[str, Any]:
-    """Return the figures of a mask that a local solve reports."""
+    """Return the certificate of a mask, with the same members as that of a local solve."""
     members = ("status", "objective", "upper_bound", "gap", "retained", "density")
     return {
         **{name: getattr(report, name) for name in members},

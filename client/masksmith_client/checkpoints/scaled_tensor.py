@@ -21,10 +21,10 @@ Floats = npt.NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """The tensor that a quantised weight is multiplied by.
+    """The tensor of factors by which the stored numbers of a quantised weight are multiplied.
 
     Attributes:
-        tensor: Its entries: one for each block of each matrix, in the order `[*stack, block rows, block columns]`.
+        tensor: The factors: one for each block of each matrix, in the order `[*stack, block rows, block columns]`.
         block: Rows and columns of a block in the weight's last two dimensions; blocks at the edges may be cropped.
     """
 
@@ -32,7 +32,7 @@ class Scale:
     block: tuple[int, int]
 
     def read(self, rows: int, cols: int) -> Floats:
-        """Read the scales of matrices of this shape, as a matrix `[matrices * block rows, block columns]`.
+        """Read the scales of matrices `[rows, cols]`, as one matrix `[matrices * block rows, block columns]`.
 
         Raises:
             InputError: If a scale is not finite, or the file cannot be read.
@@ -42,17 +42,17 @@ class Scale:
         if bad.size:
             index = [int(place) for place in np.unravel_index(bad[0], self.tensor.shape)]
             raise InputError(f"the scale {self.tensor.name!r} is {values[bad[0]]} at {index}; download the file again")
-        down, across = (-(-length // size) for length, size in zip((rows, cols), self.block, strict=True))
-        return values.reshape(-1, down, across).reshape(-1, across)
+        block_rows, block_cols = -(-rows // self.block[0]), -(-cols // self.block[1])
+        return values.reshape(-1, block_rows, block_cols).reshape(-1, block_cols)
 
 
 @dataclass(frozen=True, slots=True)
 class ScaledTensor(Tensor):
-    """A weight of 8-bit floats in a file, whose dtype and bytes are those of its float32 values.
+    """A weight that a file stores as 8-bit floats with a scale; `dtype`, size and pieces are those of float32 values.
 
     Attributes:
         stored_dtype: Dtype in the file.
-        scale: What the stored numbers are multiplied by.
+        scale: The scale of the stored numbers.
     """
 
     stored_dtype: str
@@ -60,7 +60,7 @@ class ScaledTensor(Tensor):
 
     @classmethod
     def through(cls, tensor: Tensor, scale: Scale) -> ScaledTensor:
-        """Read a tensor through its scale."""
+        """Make the tensor of the values of a stored tensor, which are its numbers multiplied by its scale."""
         return cls(tensor.name, "F32", tensor.shape, tensor.file, tensor.start, tensor.stop, tensor.dtype, scale)
 
     @property
@@ -70,29 +70,30 @@ class ScaledTensor(Tensor):
 
     @property
     def is_stored(self) -> bool:
-        """Whether its bytes are those of the file: they are computed."""
+        """False: its bytes are computed, and are not those of the file."""
         return False
 
     def pieces(self) -> Iterator[bytes]:
-        """Read its values as little-endian float32, in bands of rows.
+        """Yield its values as little-endian float32, in bands of rows.
 
         Raises:
             InputError: If a file cannot be read, or a scale is not finite.
         """
         *stack, rows, cols = self.shape
         table, scales = float8_values(self.stored_dtype), self.scale.read(rows, cols)
-        height, width = self.scale.block
-        down, step = -(-rows // height), max(1, BAND_ENTRIES // max(1, cols))
-        total = math.prod(stack) * rows
+        block_height, block_width = self.scale.block
+        block_rows = -(-rows // block_height)
+        band_rows = max(1, BAND_ENTRIES // max(1, cols))
+        total_rows = math.prod(stack) * rows
         with opened(self) as file:
-            for first in range(0, total, step):
-                last = min(first + step, total)
+            for first in range(0, total_rows, band_rows):
+                last = min(first + band_rows, total_rows)
                 start, stop = self.start + first * cols, self.start + last * cols
                 data = b"".join(read_range(file, start, stop, self.at_end))
                 stored = np.frombuffer(data, np.uint8).reshape(last - first, cols)
-                numbers = np.arange(first, last)
-                factors = scales[numbers // rows * down + numbers % rows // height]
-                # The solver refuses what is not finite, by its index.
+                matrix, row = np.divmod(np.arange(first, last), rows)
+                factors = scales[matrix * block_rows + row // block_height]
+                # Values that are not finite raise no warning here: the solver refuses them, and names their index.
                 with np.errstate(over="ignore", invalid="ignore"):
-                    values = table[stored] * np.repeat(factors, width, axis=1)[:, :cols]
+                    values = table[stored] * np.repeat(factors, block_width, axis=1)[:, :cols]
                 yield values.astype("<f4", copy=False).tobytes()

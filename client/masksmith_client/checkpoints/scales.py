@@ -13,23 +13,31 @@ from typing import Any
 
 from masksmith_client._errors import InputError
 
-from .quantised import check_zero_point, described_quantisation
+from .quantised import check_zero_point, quantisation_settings
 from .scaled_tensor import Scale
 from .stored_values import FLOAT8_DTYPES, READABLE_FLOAT8, SCALE_DTYPES
 from .tensors import Tensor
 
 SUFFIXES = ("_scale_inv", "_scale")
+"""Suffixes that the name of a weight gets in the name of its scale."""
+
 TENSOR, CHANNEL = "one for the tensor", "one for each row"
 
 
 @dataclass(frozen=True, slots=True)
 class _Strategy:
-    """How many scales a weight has: one for it, for each row, or for each block of this many rows and columns."""
+    """How many scales a weight has: one, one for each row, or one for each block.
+
+    Attributes:
+        name: Description for messages: `TENSOR`, `CHANNEL`, or the size of the blocks.
+        block: Rows and columns of a block; None for the other two strategies.
+    """
 
     name: str
     block: tuple[int, int] | None = None
 
     def block_of(self, rows: int, cols: int) -> tuple[int, int]:
+        """Return the rows and columns of a block of a matrix that shares one scale."""
         if self.block is not None:
             return self.block
         return (rows, cols) if self.name == TENSOR else (1, cols)
@@ -38,12 +46,14 @@ class _Strategy:
         """Return the shapes that the scales of a weight may have."""
         *stack, rows, cols = shape
         height, width = self.block_of(rows, cols)
-        down, across = -(-rows // height), -(-cols // width)
-        shapes = [(*stack, down, across)]
+        block_rows, block_cols = -(-rows // height), -(-cols // width)
+        shapes = [(*stack, block_rows, block_cols)]
         if self.name == CHANNEL:
             shapes.append((*stack, rows))
         if self.name == TENSOR:
-            shapes += [tuple(stack), (1,)] if not stack or math.prod(stack) == 1 else [tuple(stack)]
+            shapes.append(tuple(stack))
+            if math.prod(stack) == 1:
+                shapes.append((1,))
         return shapes
 
 
@@ -51,14 +61,14 @@ def read_scales(config: Mapping[str, Any] | None, tensors: Mapping[str, Tensor])
     """Return the scale of each weight of 8-bit floats, by the weight's name.
 
     Args:
-        config: The model's `config.json`, whose quantisation is one that is read through its scales.
+        config: The model's `config.json`, which names a quantisation whose weights are read through their scales.
         tensors: All tensors.
 
     Raises:
-        InputError: If a scale is missing or has another shape than the config says, a scale stands beside a weight of
-            another dtype, or there is a zero point; the message names the tensor.
+        InputError: If a scale is missing or has another shape than the config says, a weight of another dtype has a
+            scale, or there is a zero point; the message names the tensor.
     """
-    strategies = _strategies(described_quantisation(config))
+    strategies = _strategies(quantisation_settings(config))
     for name, tensor in tensors.items():
         scale = scale_of(name, tensors)
         if scale is not None and len(tensor.shape) >= 2 and tensor.dtype not in FLOAT8_DTYPES:
@@ -66,20 +76,22 @@ def read_scales(config: Mapping[str, Any] | None, tensors: Mapping[str, Tensor])
                 f"{name!r} is {tensor.dtype}, and there is a scale {scale.name!r}, which is for 8-bit floats: whether "
                 f"it is applied already is unknown; remove the scale, or download the checkpoint again"
             )
-    weights = [each for each in tensors.values() if each.dtype in FLOAT8_DTYPES and len(each.shape) >= 2]
-    names = [each.name for each in weights if not each.name.endswith((*SUFFIXES, "_zero_point"))]
-    return {name: _scale(tensors[name], tensors, strategies) for name in names}
+    return {
+        name: _scale(tensor, tensors, strategies)
+        for name, tensor in tensors.items()
+        if tensor.dtype in FLOAT8_DTYPES and len(tensor.shape) >= 2 and not name.endswith((*SUFFIXES, "_zero_point"))
+    }
 
 
 def scale_of(name: str, tensors: Mapping[str, Tensor]) -> Tensor | None:
-    """Return the tensor that is by its name the scale of a tensor."""
+    """Return the tensor whose name makes it the scale of the tensor `name`; None if there is none."""
     return next((tensors[name + suffix] for suffix in SUFFIXES if name + suffix in tensors), None)
 
 
 def scaled_by(name: str, tensors: Mapping[str, Tensor]) -> str | None:
-    """Return the name of the tensor whose scale this is by its name; None if it is not a scale."""
-    bases = (name.removesuffix(suffix) for suffix in SUFFIXES if name.endswith(suffix))
-    return next((base for base in bases if base in tensors), None)
+    """Return the name of the tensor that `name` is the scale of, according to the names; None if it is not a scale."""
+    weight_names = (name.removesuffix(suffix) for suffix in SUFFIXES if name.endswith(suffix))
+    return next((weight_name for weight_name in weight_names if weight_name in tensors), None)
 
 
 def _scale(weight: Tensor, tensors: Mapping[str, Tensor], strategies: Sequence[_Strategy]) -> Scale:
@@ -102,7 +114,8 @@ def _scale(weight: Tensor, tensors: Mapping[str, Tensor], strategies: Sequence[_
         if scale.shape in strategy.shapes(weight.shape):
             return Scale(scale, strategy.block_of(rows, cols))
     expected = "; ".join(
-        f"{' or '.join(str(list(shape)) for shape in each.shapes(weight.shape))} ({each.name})" for each in strategies
+        f"{' or '.join(str(list(shape)) for shape in strategy.shapes(weight.shape))} ({strategy.name})"
+        for strategy in strategies
     )
     raise InputError(
         f"the scale {scale.name!r} has the shape {list(scale.shape)}, and {name!r} has {list(weight.shape)}: the "
@@ -110,16 +123,16 @@ def _scale(weight: Tensor, tensors: Mapping[str, Tensor], strategies: Sequence[_
     )
 
 
-def _strategies(described: Mapping[str, Any]) -> list[_Strategy]:
-    if described.get("quant_method") == "fp8":
-        if described.get("weight_block_size") is None:
+def _strategies(settings: Mapping[str, Any]) -> list[_Strategy]:
+    if settings.get("quant_method") == "fp8":
+        if settings.get("weight_block_size") is None:
             return [_Strategy(TENSOR), _Strategy(CHANNEL)]
-        return [_blocks(described["weight_block_size"], "weight_block_size")]
-    groups = described.get("config_groups")
+        return [_blocks(settings["weight_block_size"], "weight_block_size")]
+    groups = settings.get("config_groups")
     members = list(groups.values()) if isinstance(groups, Mapping) else []
     strategies = [_group_strategy(group.get("weights") if isinstance(group, Mapping) else None) for group in members]
     if not strategies:
-        raise InputError("config.json says nothing of the scales: its quantization_config has no config_groups")
+        raise InputError("config.json says nothing about the scales: its quantization_config has no config_groups")
     return list(dict.fromkeys(strategies))
 
 

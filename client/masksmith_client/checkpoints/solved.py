@@ -1,4 +1,4 @@
-"""The interface of solvers for `prune`: a function that takes tensors one by one and yields their masks in order."""
+"""The interface of solvers for `prune`: a function that iterates over tensors and yields their masks in order."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from .tensors import Tensor
 
 @dataclass(frozen=True, slots=True)
 class TensorToSolve:
-    """A tensor that is masked.
+    """A tensor to mask, with the data that its mask is computed from.
 
     Attributes:
         chosen: Its layout and pattern.
-        source: Where its bytes are.
-        statistic: What its scores are computed from, besides its values.
-        gram: Gram matrix of its inputs, for the update of its weights.
+        source: The tensor of its values.
+        statistic: The statistic that its scores are computed from, besides its values; None if they need none.
+        gram: Gram matrix of its inputs, for the update of its weights; None without an update.
     """
 
     chosen: ChosenTensor
@@ -34,7 +34,7 @@ class TensorToSolve:
 
     @property
     def data_bytes(self) -> int:
-        """Size of all that it is solved from."""
+        """Size of its values, its statistic and its Gram matrix."""
         statistic_bytes = 0 if self.statistic is None else self.statistic.tensor.data_bytes
         return self.source.data_bytes + statistic_bytes + (0 if self.gram is None else self.gram.data_bytes)
 
@@ -48,7 +48,7 @@ class SolvedTensor:
         mask: True = kept, in the tensor's shape.
         certificate: `status`, `objective`, `upper_bound`, `gap`, `retained`, `kept`, `solver` and `solve_s`; `update`
             where the weights are updated.
-        updated: Bytes of the updated weights, in the tensor's dtype; None where they stay.
+        updated: Bytes of the updated weights, in the tensor's dtype; None if the kept weights are unchanged.
     """
 
     name: str

@@ -18,12 +18,13 @@ class Step:
     """A tensor of an output file that is not copied as it is.
 
     Attributes:
-        entry: Where it is, in the input and in the output: their headers are the same.
-        source: The tensor whose bytes are used; in the file that the index names, where `entry` is a duplicate.
-        chosen: What is masked; None for a duplicate that stays dense.
-        solves: Whether its mask is solved here.
-        writes_mask: Whether a mask of its own name is written.
-        first: The first tensor of the same parameter, whose mask it gets; None for a duplicate that stays dense.
+        entry: Its place in the input file and in the output file, whose headers are the same.
+        source: The tensor whose bytes are used: in the file that the index names, if `entry` is a duplicate.
+        chosen: Its pattern and layout; None for a duplicate that stays dense.
+        solves: Whether this step solves the mask of its parameter.
+        writes_mask: Whether this step writes the mask to the masks file, under the tensor's name.
+        first: The tensor of the same parameter that is written first, whose mask it gets; None for a duplicate that
+            stays dense.
     """
 
     entry: TensorEntry
@@ -48,7 +49,7 @@ def make_steps(checkpoint: Checkpoint, choice: Choice) -> Steps:
     A parameter is solved where it comes first; its other names and its duplicates get the same mask and values.
     """
     by_file: dict[Path, list[Step]] = {}
-    written: dict[str, Tensor] = {}
+    first_written: dict[str, Tensor] = {}
     masks: list[str] = []
     for file, header in checkpoint.headers.items():
         steps = by_file.setdefault(file, [])
@@ -61,11 +62,11 @@ def make_steps(checkpoint: Checkpoint, choice: Choice) -> Steps:
                 if source.file != file:
                     steps.append(Step(entry, source))
                 continue
-            first = checkpoint.ties.get(entry.name, entry.name)
+            parameter = checkpoint.ties.get(entry.name, entry.name)
             writes_mask = entry.name not in masks
-            solves = first not in written
-            first_written = written.setdefault(first, Tensor.of(file, entry))
+            solves = parameter not in first_written
+            first = first_written.setdefault(parameter, Tensor.of(file, entry))
             if writes_mask:
                 masks.append(entry.name)
-            steps.append(Step(entry, source, chosen, solves, writes_mask, first_written))
+            steps.append(Step(entry, source, chosen, solves, writes_mask, first))
     return Steps(by_file, masks)

@@ -1,4 +1,4 @@
-"""Stored numbers, read from their bits: which are zero, and the values of 8-bit floats."""
+"""Reads stored numbers from their bits: which of them are zero, and the values of 8-bit floats."""
 
 from __future__ import annotations
 
@@ -11,14 +11,18 @@ import numpy.typing as npt
 
 from masksmith_wire.dtypes import NUMPY_DTYPES, to_numpy
 
-_FLOATS: Mapping[str, str] = {"F64": "<u8", "F32": "<u4", "F16": "<u2", "BF16": "<u2", "F8_E4M3": "u1", "F8_E5M2": "u1"}
-_OTHERS: Mapping[str, str] = {
+_DTYPES_WITH_NEGATIVE_ZERO: Mapping[str, str] = {
+    "F64": "<u8", "F32": "<u4", "F16": "<u2", "BF16": "<u2", "F8_E4M3": "u1", "F8_E5M2": "u1",
+}  # fmt: skip
+"""Dtypes in which minus zero exists. Both tables name the unsigned integer of the same size, by dtype."""
+
+_OTHER_DTYPES: Mapping[str, str] = {
     "I8": "u1", "U8": "u1", "I16": "<u2", "U16": "<u2", "I32": "<u4", "U32": "<u4", "I64": "<u8", "U64": "<u8",
     "BOOL": "u1", "F8_E4M3FNUZ": "u1", "F8_E5M2FNUZ": "u1",
 }  # fmt: skip
-"""Dtypes in which only the bits 0 are zero; FNUZ floats have no negative zero, its bits are NaN."""
+"""Dtypes in which a number is zero only if all of its bits are 0; in FNUZ floats, the bits of minus zero mean NaN."""
 
-ENTRY_DTYPES = frozenset({**_FLOATS, **_OTHERS})
+ENTRY_DTYPES = frozenset({**_DTYPES_WITH_NEGATIVE_ZERO, **_OTHER_DTYPES})
 """Dtypes whose non-zeros are recognised by their bits."""
 
 FLOAT8_DTYPES = frozenset({"F8_E4M3", "F8_E5M2", "F8_E4M3FNUZ", "F8_E5M2FNUZ"})
@@ -29,20 +33,21 @@ READABLE_FLOAT8 = frozenset(_EXPONENT_BITS)
 """8-bit floats whose values can be read."""
 
 SCALE_DTYPES = frozenset({"F64", "F32", "F16", "BF16", "F8_E8M0"})
-"""Dtypes of scales."""
+"""Dtypes that a scale may have."""
 
 
 def nonzero(data: bytes | bytearray, dtype: str) -> npt.NDArray[np.bool_]:
-    """Return which entries are not zero, from their little-endian bytes; NaN is not zero, and minus zero is."""
-    if dtype not in _FLOATS:
-        return np.asarray(np.frombuffer(data, _OTHERS[dtype]) != 0)
-    bits: npt.NDArray[Any] = np.frombuffer(data, _FLOATS[dtype])
-    return np.asarray((bits & bits.dtype.type(2 ** (8 * bits.itemsize - 1) - 1)) != 0)
+    """Return which entries are not zero, from their little-endian bytes; minus zero counts as zero, NaN does not."""
+    if dtype not in _DTYPES_WITH_NEGATIVE_ZERO:
+        return np.asarray(np.frombuffer(data, _OTHER_DTYPES[dtype]) != 0)
+    bits: npt.NDArray[Any] = np.frombuffer(data, _DTYPES_WITH_NEGATIVE_ZERO[dtype])
+    without_sign = bits.dtype.type(2 ** (8 * bits.itemsize - 1) - 1)
+    return np.asarray((bits & without_sign) != 0)
 
 
 @cache
 def float8_values(dtype: str) -> npt.NDArray[np.float32]:
-    """Return the value of each byte, for a dtype in `READABLE_FLOAT8`.
+    """Return the values of the bytes 0 to 255, for a dtype in `READABLE_FLOAT8`.
 
     E4M3 is the OCP format without infinities, whose only NaN has all bits set but the sign; E5M2 follows IEEE 754.
     """
@@ -50,6 +55,7 @@ def float8_values(dtype: str) -> npt.NDArray[np.float32]:
     mantissa_bits, bias = 7 - exponent_bits, 2 ** (exponent_bits - 1) - 1
     codes = np.arange(256)
     exponent, mantissa = (codes >> mantissa_bits) % 2**exponent_bits, codes % 2**mantissa_bits
+    # With an exponent of 0, a number is subnormal: it has no implicit one, and its exponent counts as 1.
     fraction = mantissa / 2**mantissa_bits + (exponent > 0)
     values = np.ldexp(fraction, np.maximum(exponent, 1) - bias)
     if dtype == "F8_E4M3":
@@ -61,7 +67,7 @@ def float8_values(dtype: str) -> npt.NDArray[np.float32]:
 
 
 def scale_values(data: bytes | bytearray, dtype: str) -> npt.NDArray[np.float32]:
-    """Return scales as float32, for a dtype in `SCALE_DTYPES`; E8M0 is a power of two."""
+    """Return scales as float32, for a dtype in `SCALE_DTYPES`; E8M0 is `2^(byte - 127)`, and the byte 255 is NaN."""
     if dtype == "F8_E8M0":
         codes = np.frombuffer(data, np.uint8).astype(np.int32)
         return np.where(codes == 255, np.nan, np.ldexp(1.0, codes - 127)).astype(np.float32)

@@ -13,14 +13,15 @@ from masksmith_wire.headers import DTYPE_BITS
 from .tensors import Tensor, read_range
 
 _EMBEDDING = re.compile(r"(?:^|\.)(?:embed_tokens|wte|word_embeddings|embed_in|shared|tok_embeddings)\.weight$")
-_HEADS = ("lm_head.weight", "embed_out.weight", "output.weight", "cls.predictions.decoder.weight")
+_HEAD, _GPT_NEOX_HEAD, _BERT_HEAD = "lm_head.weight", "embed_out.weight", "cls.predictions.decoder.weight"
+_HEADS = (_HEAD, _GPT_NEOX_HEAD, "output.weight", _BERT_HEAD)
 _SAMPLE_BYTES = 64
 
 
 def absent_ties(tensors: Mapping[str, Tensor], config: Mapping[str, Any] | None) -> dict[str, str]:
-    """Return names that the model has and the checkpoint does not store, with the tensor that each is tied to.
+    """Map names that the model may have and the checkpoint does not store to the name of the embedding.
 
-    `save_pretrained` leaves out output heads that are tied to the embedding, and further embeddings.
+    `save_pretrained` leaves out an output head, and further embeddings, if they are tied to the stored embedding.
     """
     if (config or {}).get("tie_word_embeddings") is False:
         return {}
@@ -38,41 +39,54 @@ def absent_ties(tensors: Mapping[str, Tensor], config: Mapping[str, Any] | None)
 def tied_by_config(
     absent: Mapping[str, str], tensors: Mapping[str, Tensor], config: Mapping[str, Any] | None
 ) -> dict[str, str]:
-    """Return those absent names that the config says are tied: one output head, and further embeddings."""
+    """Return those absent names that the config declares as tied: one output head, and further embeddings."""
     if not (config or {}).get("tie_word_embeddings"):
         return {}
-    is_encoder = any(name.startswith("cls.") for name in tensors)
-    head = _HEADS[3] if is_encoder else _HEADS[1] if (config or {}).get("model_type") == "gpt_neox" else _HEADS[0]
-    return {name: tensor for name, tensor in absent.items() if name == head or name not in _HEADS}
+    if any(name.startswith("cls.") for name in tensors):
+        head = _BERT_HEAD
+    elif (config or {}).get("model_type") == "gpt_neox":
+        head = _GPT_NEOX_HEAD
+    else:
+        head = _HEAD
+    return {name: target for name, target in absent.items() if name == head or name not in _HEADS}
 
 
 def stored_ties(tensors: Sequence[Tensor]) -> dict[str, str]:
-    """Return names of tensors that repeat an earlier one byte by byte, with that one's name.
+    """Map the name of each tensor that repeats an earlier one byte by byte to the name of the earlier one.
 
-    Matrices whose entries are all the same are no tie, as they may just have the same initial value. Neither are equal
-    matrices of two blocks: copies that a larger model was initialized with, which training will change separately.
+    Equal tensors are not tied if all entries are the same number, which may be their initial value, or if both are in
+    blocks: a larger model may have been initialized with copies of blocks, which training changes separately.
 
     Raises:
         InputError: If a file cannot be read.
     """
-    alike: dict[tuple[Any, ...], list[Tensor]] = {}
     ties: dict[str, str] = {}
     by_shape: dict[tuple[Any, ...], list[Tensor]] = {}
     for tensor in tensors:
         if len(tensor.shape) >= 2 and tensor.data_bytes:
             by_shape.setdefault((tensor.dtype, tensor.shape), []).append(tensor)
-    for shape, group in by_shape.items():
-        for tensor in group if len(group) > 1 else ():
-            firsts = alike.setdefault((shape, _sample(tensor)), [])
-            first = next((first for first in firsts if _may_be_tied(first, tensor) and _are_equal(first, tensor)), None)
-            if first is None:
-                firsts.append(tensor)
-            else:
-                ties[tensor.name] = first.name
+    for same_shape in by_shape.values():
+        if len(same_shape) > 1:
+            ties |= _ties_among(same_shape)
+    return ties
+
+
+def _ties_among(tensors: Sequence[Tensor]) -> dict[str, str]:
+    """Return the ties among tensors of one shape; only tensors with the same sample are compared byte by byte."""
+    ties: dict[str, str] = {}
+    by_sample: dict[bytes, list[Tensor]] = {}
+    for tensor in tensors:
+        firsts = by_sample.setdefault(_sample(tensor), [])
+        first = next((first for first in firsts if _may_be_tied(first, tensor) and _are_equal(first, tensor)), None)
+        if first is None:
+            firsts.append(tensor)
+        else:
+            ties[tensor.name] = first.name
     return ties
 
 
 def _sample(tensor: Tensor) -> bytes:
+    """Read some bytes at the beginning, in the middle and at the end of a tensor."""
     starts = (tensor.start, (tensor.start + tensor.stop) // 2, max(tensor.start, tensor.stop - _SAMPLE_BYTES))
     try:
         with tensor.file.open("rb", buffering=0) as file:
@@ -89,10 +103,12 @@ def _may_be_tied(first: Tensor, second: Tensor) -> bool:
 
 
 def _are_equal(first: Tensor, second: Tensor) -> bool:
-    item_bytes, is_constant, start = max(1, DTYPE_BITS[first.dtype] // 8), True, b""
-    for piece, other in zip(first.pieces(), second.pieces(), strict=True):
-        if piece != other:
+    """Whether two tensors have the same bytes, and not all of their entries are the same number."""
+    item_bytes = max(1, DTYPE_BITS[first.dtype] // 8)
+    is_constant, first_entry = True, b""
+    for piece, other_piece in zip(first.pieces(), second.pieces(), strict=True):
+        if piece != other_piece:
             return False
-        start = start or piece[:item_bytes]
-        is_constant = is_constant and piece == start * (len(piece) // item_bytes)
+        first_entry = first_entry or piece[:item_bytes]
+        is_constant = is_constant and piece == first_entry * (len(piece) // item_bytes)
     return not is_constant

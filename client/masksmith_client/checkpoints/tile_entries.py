@@ -18,10 +18,10 @@ def first_entry(entries: BoolMask, pattern: TilePattern, layout: Layout | None, 
 
     Args:
         entries: The tensor's non-zeros.
-        pattern: What is checked, which cuts each matrix into tiles.
-        layout: How the tensor is made of matrices; None: one `[out, in, *kernel]`.
-        matrix: Number of the matrix, or of the part of one, in the order in which they are checked.
-        tile: Tile row and tile column.
+        pattern: The pattern that is checked, which cuts each matrix into tiles.
+        layout: How the tensor is made of matrices; None for one matrix `[out, in, *kernel]`.
+        matrix: Number of the matrix, or of the range of rows that is checked on its own, in the order of the checks.
+        tile: Tile row and tile column, in this matrix or range.
     """
     layout = layout or Layout(default_axes(entries.shape))
     return next(index for index in _tile(entries.shape, pattern, layout, matrix, tile) if entries[index])
@@ -30,16 +30,16 @@ def first_entry(entries: BoolMask, pattern: TilePattern, layout: Layout | None, 
 def _tile(shape: Index, pattern: TilePattern, layout: Layout, matrix: int, tile: Index) -> Iterator[Index]:
     """Yield the entries of a tile row by row; where the pattern runs along `out`, its rows are the matrix's columns."""
     ranges = layout.row_ranges(pattern, shape)
-    number, part = divmod(matrix, len(ranges))
-    first, last = ranges[part]
+    stack_number, range_number = divmod(matrix, len(ranges))
+    first, last = ranges[range_number]
     _, channels, *kernel = layout.matrix_shape(shape)
-    stack = [int(place) for place in np.unravel_index(number, (1, *layout.stack_shape(shape)))][1:]
+    stack = [int(place) for place in np.unravel_index(stack_number, (1, *layout.stack_shape(shape)))][1:]
     cols = int(np.prod(kernel, initial=channels))
-    lengths = (last - first, cols) if pattern.axis == "in" else (cols, last - first)
-    (top, left), (rows, across) = tile, (pattern.tile.rows, pattern.tile.cols)
-    for i in range(top * rows, min((top + 1) * rows, lengths[0])):
-        for j in range(left * across, min((left + 1) * across, lengths[1])):
+    height, width = (last - first, cols) if pattern.axis == "in" else (cols, last - first)
+    (tile_row, tile_col), tile_height, tile_width = tile, pattern.tile.rows, pattern.tile.cols
+    for i in range(tile_row * tile_height, min((tile_row + 1) * tile_height, height)):
+        for j in range(tile_col * tile_width, min((tile_col + 1) * tile_width, width)):
             row, col = (i, j) if pattern.axis == "in" else (j, i)
-            *places, channel = np.unravel_index(col, (*kernel, channels))
-            ordered = [*stack, first + row, int(channel), *map(int, places)]
+            *kernel_index, channel = np.unravel_index(col, (*kernel, channels))  # the channel is last in a matrix's row
+            ordered = [*stack, first + row, int(channel), *map(int, kernel_index)]
             yield tuple(ordered[layout.order.index(dim)] for dim in range(len(shape)))

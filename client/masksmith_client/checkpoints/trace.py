@@ -1,4 +1,4 @@
-"""What a forward pass of a model shows of its checkpoint's tensors."""
+"""What a forward pass of a model shows about its checkpoint's tensors."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ class Trace:
     """Layouts of a checkpoint's tensors, as a forward pass of the model shows them.
 
     Attributes:
-        layouts: By name, with rule `model`; a tensor whose layout is not certain has none.
+        layouts: Layouts with the rule `model`, by name; a tensor whose layout is not certain has none.
         dense: Why a tensor is not a matrix of a block, by name.
-        tied: For each name, stored or not, of a tensor that shares its memory with another: the name of that one.
-        notes: What is not known, and why, for the user.
+        tied: Maps the name of each tied tensor, stored or not, to the name of the tensor whose memory it shares.
+        notes: Notes for the user: the tensors whose layout is not known, and why.
     """
 
     layouts: dict[str, Layout] = field(default_factory=dict)

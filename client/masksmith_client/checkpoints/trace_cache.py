@@ -1,8 +1,8 @@
 """Traces on disk, so that the next command on the same model need not import `torch` and `transformers`.
 
-A trace depends on the config, on the names and shapes of all tensors, on the versions of the libraries that build and
-run the model, and on the code that watches it: the name of its file is a digest of all of these. Its content has a
-digest of its own, so a damaged file is not used.
+A trace depends on the config, on the names and shapes of all tensors, on the versions of Python and of the libraries
+that build and run the model, and on masksmith's code that watches it: the name of the trace's file is a digest of all
+of these. The file begins with a digest of its content, so a damaged file is not used.
 """
 
 from __future__ import annotations
@@ -23,12 +23,13 @@ from masksmith_client.results.atomic_write import atomic_write
 from .trace import Trace
 
 MAX_FILES = 64
+"""Number of traces that are kept."""
 LIBRARIES = ("torch", "transformers")
-_SOURCES = Path(__file__).parent
+_CHECKPOINTS_FOLDER = Path(__file__).parent
 
 
 def cache_folder() -> Path:
-    """The folder of traces, in the user's cache directory."""
+    """Return the folder of traces, in the user's cache directory."""
     return Path(platformdirs.user_cache_dir("masksmith", appauthor=False)) / "layouts"
 
 
@@ -37,19 +38,19 @@ def trace_key(config: bytes, shapes: Mapping[str, tuple[int, ...]]) -> str:
 
     Args:
         config: The bytes of `config.json`.
-        shapes: All of the checkpoint's tensors.
+        shapes: Shapes of all tensors of the checkpoint, by name.
     """
     versions = [importlib.metadata.version(name) for name in LIBRARIES]
     hasher = blake3(json.dumps([versions, platform.python_version(), sorted(shapes.items())]).encode())
     hasher.update(blake3(config).digest())
-    modules = _SOURCES.parent / "submission/modules.py"
-    for path in (_SOURCES / "traced.py", modules, *sorted((_SOURCES / "tracing").glob("*.py"))):
+    modules = _CHECKPOINTS_FOLDER.parent / "submission/modules.py"
+    for path in (_CHECKPOINTS_FOLDER / "traced.py", modules, *sorted((_CHECKPOINTS_FOLDER / "tracing").glob("*.py"))):
         hasher.update(blake3(path.read_bytes()).digest())
     return hasher.hexdigest()
 
 
 def load_trace(key: str) -> Trace | None:
-    """Read a trace; None if it is not there, or damaged."""
+    """Read a trace; None if there is none of this key, or its file is damaged."""
     try:
         digest, _, content = (cache_folder() / f"{key}.json").read_bytes().partition(b"\n")
     except OSError:
@@ -62,8 +63,8 @@ def load_trace(key: str) -> Trace | None:
 
 
 def save_trace(key: str, trace: Trace) -> None:
-    """Write a trace; where the cache cannot be written, nothing is."""
-    layouts = {name: [each.axes, each.out_parts, each.rule] for name, each in trace.layouts.items()}
+    """Write a trace, if the cache can be written; otherwise do nothing."""
+    layouts = {name: [layout.axes, layout.out_parts, layout.rule] for name, layout in trace.layouts.items()}
     content = json.dumps(asdict(trace) | {"layouts": layouts}).encode()
     folder = cache_folder()
     try:

@@ -27,12 +27,12 @@ BUFFER = "a buffer, not a parameter"
 def trace(directory: Path, shapes: Mapping[str, tuple[int, ...]], *, trust_remote_code: bool = False) -> Trace:
     """Build the model that a checkpoint's config names, trace one forward pass, and return its tensors' layouts.
 
-    Nothing is downloaded, no weights are read, and on the meta device none are allocated. The result is cached on disk,
-    unless remote code is trusted.
+    Nothing is downloaded, no weights are read, and on the meta device none are allocated. A trace that has layouts is
+    cached on disk, unless remote code is trusted.
 
     Args:
         directory: The checkpoint's directory, with its `config.json`.
-        shapes: All of its tensors.
+        shapes: Shapes of all of its tensors, by name.
         trust_remote_code: Whether code that the checkpoint brings may be run.
 
     Returns:
@@ -41,7 +41,7 @@ def trace(directory: Path, shapes: Mapping[str, tuple[int, ...]], *, trust_remot
     missing = _missing_libraries()
     if missing:
         return Trace(notes=[f"{' and '.join(missing)} not installed, so {FALLBACK}"])
-    if trust_remote_code:  # the code that the checkpoint brings may do anything
+    if trust_remote_code:  # not cached, since the key does not cover the code that the checkpoint brings
         return _run(directory, shapes, trust_remote_code=True)
     try:
         key = trace_key((directory / CONFIG_NAME).read_bytes(), shapes)
@@ -72,7 +72,8 @@ def _run(directory: Path, shapes: Mapping[str, tuple[int, ...]], *, trust_remote
             observed = observe(model, trust_remote_code=trust_remote_code)
         except UntracedError as error:
             observed = Observed({}, {}, {}, (f"{error}, so the classes of layers, {FALLBACK}",))
-        return _trace(with_layer_classes(observed, model), correspondence(model, shapes), shapes_of(model), shapes)
+        observed = with_layer_classes(observed, model)
+        return _make_trace(observed, correspondence(model, shapes), shapes_of(model), shapes)
 
 
 def has_tensors_of_its_class(directory: Path, shapes: Mapping[str, tuple[int, ...]]) -> bool:
@@ -80,10 +81,10 @@ def has_tensors_of_its_class(directory: Path, shapes: Mapping[str, tuple[int, ..
 
     Args:
         directory: The checkpoint's directory, with its `config.json`.
-        shapes: All of its tensors.
+        shapes: Shapes of all of its tensors, by name.
 
     Returns:
-        False also where the model cannot be built.
+        Also False if the model cannot be built.
     """
     if _missing_libraries():
         return False
@@ -111,11 +112,14 @@ def _missing_libraries() -> list[str]:
 
 
 def traced_candidates(candidates: Sequence[Candidate], trace: Trace) -> list[Candidate]:
-    """Return candidates with the layouts and reasons of a trace, for `with_layouts`; others stay unchanged."""
-    return [_traced(candidate, trace) for candidate in candidates]
+    """Return candidates with the layouts and reasons of a trace, for `with_layouts`.
+
+    A candidate that the trace has no layout and no reason for is unchanged.
+    """
+    return [_traced_candidate(candidate, trace) for candidate in candidates]
 
 
-def _traced(candidate: Candidate, trace: Trace) -> Candidate:
+def _traced_candidate(candidate: Candidate, trace: Trace) -> Candidate:
     layout, reason = trace.layouts.get(candidate.name), trace.dense.get(candidate.name)
     if layout is not None and candidate.layout is None:
         candidate = replace(candidate, layout=layout)
@@ -124,51 +128,64 @@ def _traced(candidate: Candidate, trace: Trace) -> Candidate:
     return replace(candidate, dense_by_default=reason, only_by_name=True)
 
 
-def _trace(
+def _make_trace(
     observed: Observed,
     matched: Correspondence,
-    parameters: Mapping[str, tuple[int, ...]],
+    parameter_shapes: Mapping[str, tuple[int, ...]],
     shapes: Mapping[str, tuple[int, ...]],
 ) -> Trace:
+    """Transfer the results for the model's parameters to the checkpoint's tensors.
+
+    Args:
+        observed: Axes, reasons and parts of the model's parameters.
+        matched: The parameters that each tensor holds.
+        parameter_shapes: Shapes of the parameters, by name.
+        shapes: Shapes of the checkpoint's tensors, by name.
+    """
     layouts, dense = {}, dict.fromkeys(matched.buffers, BUFFER)
     for name, sources in matched.sources.items():
-        layout = _layout(sources, observed, parameters, shapes[name])
-        reason = next(
-            (observed.reasons[each.parameter] for each in sources if each.parameter in observed.reasons), None
-        )
+        layout = _layout(sources, observed, parameter_shapes, shapes[name])
+        reasons = [observed.reasons.get(source.parameter) for source in sources]
+        reason = next((reason for reason in reasons if reason is not None), None)
         if layout is not None:
             layouts[name] = layout
         if reason is not None:
             dense[name] = reason
-    return Trace(
-        layouts, dense, matched.tied, [*observed.notes, *_notes(matched, shapes, layouts.keys() | dense.keys())]
-    )
+    notes = _notes(matched, shapes, traced_names=layouts.keys() | dense.keys())
+    return Trace(layouts, dense, matched.tied, [*observed.notes, *notes])
 
 
 def _layout(
-    sources: Sequence[Source], observed: Observed, parameters: Mapping[str, tuple[int, ...]], shape: Sequence[int]
+    sources: Sequence[Source],
+    observed: Observed,
+    parameter_shapes: Mapping[str, tuple[int, ...]],
+    shape: Sequence[int],
 ) -> Layout | None:
-    """Return the layout that all sources agree on."""
+    """Return the layout of a tensor if all of its sources imply the same axes; else None."""
+    different_axes = {_axes(source, observed, shape) for source in sources}
+    axes = next(iter(different_axes)) if len(different_axes) == 1 else None
+    if axes is None:
+        return None
+    rows = shape[axes.index("out")]
+    if len(sources) == 1:
+        parts = observed.parts.get(sources[0].parameter, ())
+    else:
+        names = [source.parameter for source in sources]
+        parts = tuple(parameter_shapes[name][observed.axes[name].index("out")] for name in names)
+    return Layout(axes, parts if sum(parts) == rows else (), rule="model")
+
+
+def _axes(source: Source, observed: Observed, shape: Sequence[int]) -> tuple[AxisRole, ...] | None:
+    """Return the axes that a source implies for a tensor of this shape; None if they are not certain."""
     from .tracing.axis_roles import axes_from
 
-    axes = {
-        axes_from(_roles(source, observed), shape) if source.parameter in observed.axes else None for source in sources
-    }
-    certain = next(iter(axes)) if len(axes) == 1 else None
-    if certain is None:
+    parameter_axes = observed.axes.get(source.parameter)
+    if parameter_axes is None:
         return None
-    rows = shape[certain.index("out")]
-    lengths = [parameters[each.parameter][observed.axes[each.parameter].index("out")] for each in sources]
-    parts = observed.parts.get(sources[0].parameter, ()) if len(sources) == 1 else tuple(lengths)
-    return Layout(certain, parts if sum(parts) == rows else (), rule="model")
+    return axes_from([frozenset(parameter_axes[dim] for dim in dims) for dims in source.dims], shape)
 
 
-def _roles(source: Source, observed: Observed) -> list[frozenset[AxisRole]]:
-    axes = observed.axes[source.parameter]
-    return [frozenset(axes[dim] for dim in dims) for dims in source.dims]
-
-
-def _notes(matched: Correspondence, shapes: Mapping[str, tuple[int, ...]], known: set[str]) -> list[str]:
+def _notes(matched: Correspondence, shapes: Mapping[str, tuple[int, ...]], traced_names: set[str]) -> list[str]:
     notes = [
         f"{name!r} has the shape {list(shapes[name])}, but config.json says {list(shape)}, so {FALLBACK}"
         for name, shape in matched.shape_mismatches.items()
@@ -176,7 +193,7 @@ def _notes(matched: Correspondence, shapes: Mapping[str, tuple[int, ...]], known
     unknown = [
         name
         for name, shape in shapes.items()
-        if len(shape) >= 2 and name not in known | matched.shape_mismatches.keys()
+        if len(shape) >= 2 and name not in traced_names | matched.shape_mismatches.keys()
     ]
     if unknown:
         notes.append(

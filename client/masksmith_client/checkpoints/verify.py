@@ -1,6 +1,6 @@
-"""Verifies the weights of a checkpoint: no tile has more non-zeros than its pattern keeps, or no mask drops one.
+"""Verifies the non-zeros of a checkpoint: against patterns, by their number in each tile; or against masks.
 
-One tensor's non-zeros are in memory at a time; against masks, a band of rows.
+The non-zeros of one tensor are in memory at a time; against masks, those of a band of rows.
 """
 
 from __future__ import annotations
@@ -40,8 +40,9 @@ class CheckedTensor:
         shape: Its shape.
         pattern: The pattern that it is checked against, or that its mask states.
         nonzeros: Number of its entries that are not zero.
-        message: What is wrong, with the first place; None if nothing is.
-        index: An entry there: the first non-zero of the first tile with too many, or the first one outside the mask.
+        message: The first violation; None if there is none.
+        index: An entry of the violation: the first non-zero of the first tile with too many, or the first non-zero
+            outside the mask; None without a violation, and for patterns without tiles.
     """
 
     name: str
@@ -65,10 +66,10 @@ class CheckedTensor:
 
 
 def check_weights(checkpoint: Checkpoint, choice: Choice) -> None:
-    """Refuse what cannot be verified by value, before anything is read.
+    """Refuse tensors whose zeros cannot be counted in their files, before anything is read.
 
     Raises:
-        InputError: If weights are packed, or have a zero point.
+        InputError: If weights are packed, have a zero point, or have a dtype whose zeros are not recognised.
     """
     checkpoint.check_stores_zeros()
     for chosen in choice.masked:
@@ -77,7 +78,7 @@ def check_weights(checkpoint: Checkpoint, choice: Choice) -> None:
 
 
 def verify_patterns(checkpoint: Checkpoint, choice: Choice, verify: Verify) -> Iterator[CheckedTensor]:
-    """Check that each tensor has no more non-zeros than its pattern keeps, anywhere."""
+    """Check that no tensor has more non-zeros than its pattern keeps, in any tile."""
     for chosen in choice.masked:
         assert chosen.pattern is not None
         entries = nonzeros(checkpoint.tensors[chosen.name])
@@ -94,7 +95,7 @@ def masked_tensors(checkpoint: Checkpoint, masks: Masks) -> dict[str, Tensor]:
     """Return the tensor that each mask is for, by the mask's name, in the model's order.
 
     Raises:
-        InputError: If there is none, it has another shape, or its zeros cannot be counted.
+        InputError: If a mask has no tensor, or one of another shape, or one whose zeros cannot be counted.
     """
     tensors: dict[str, Tensor] = {}
     for name in sorted(masks, key=natural_key):
@@ -120,12 +121,12 @@ def verify_masks(
         info = masks.infos.get(name)
         count, outside, first_row, first_col = 0, 0, 0, 0
         for first, band in nonzero_bands(tensor):
-            beyond = band & ~masks.rows(name, first, first + len(band))
+            is_outside = band & ~masks.rows(name, first, first + len(band))
             count += int(np.count_nonzero(band))
-            if not outside and beyond.any():
-                row, col = np.unravel_index(int(np.argmax(beyond)), beyond.shape)
+            if not outside and is_outside.any():
+                row, col = np.unravel_index(int(np.argmax(is_outside)), is_outside.shape)
                 first_row, first_col = first + int(row), int(col)
-            outside += int(np.count_nonzero(beyond))
+            outside += int(np.count_nonzero(is_outside))
         message, index = violation(name), None
         if outside:
             index = (*(int(place) for place in np.unravel_index(first_row, tensor.shape[:-1])), first_col)

@@ -1,4 +1,4 @@
-"""Write files atomically: to a temporary file that replaces the target when it is complete."""
+"""Write files atomically: the bytes go to a temporary file, which replaces the target when it is complete."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ from masksmith_client.checkpoints.partial_file import named_errors
 def atomic_write(target: Path) -> Iterator[BinaryIO]:
     """Open a temporary file beside the target, which replaces the target if the block ends without an error.
 
-    A link is followed. The bytes are on the disk before the file gets its name.
+    If the target is a symbolic link, the file that it points to is replaced. The bytes are on the disk before the file
+    gets its name.
 
     Raises:
-        OSError: If it cannot be written, as on a full disk; the error names the target.
+        OSError: If the file cannot be written, for example on a full disk; the error names the target.
     """
     target = Path(os.path.realpath(target))
     with (
@@ -48,6 +49,7 @@ def save_copy(file: BinaryIO, target: Path) -> Path:
 
 
 def _umask() -> int:
+    """Return this process's umask, which can only be read by setting it."""
     current = os.umask(0)
     os.umask(current)
     return current

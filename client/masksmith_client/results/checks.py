@@ -15,24 +15,24 @@ from masksmith_wire.masks import MaskInfo, packed_width
 
 
 def expected_tensors(document: JobDocument, requested: Mapping[str, ExpectedTensor]) -> dict[str, ExpectedTensor]:
-    """Return the tensors that the file of a job must hold: those that have succeeded, as they were requested.
+    """Return the tensors that a job's file of results must hold: those that were solved, as they were requested.
 
     Args:
         document: The job, which has ended.
-        requested: What this client has requested; empty for a job of another process.
+        requested: The tensors that this client has requested; empty for a job of another process.
 
     Raises:
-        WireError: If the job has other tensors, or of other shapes, than were requested.
+        WireError: If the job's tensors, or their shapes, are not those that were requested.
     """
     expected = {}
     for report in document.tensors:
-        own = requested.get(report.name)
-        if requested and (own is None or own.shape != tuple(report.shape)):
+        request = requested.get(report.name)
+        if requested and (request is None or request.shape != tuple(report.shape)):
             raise WireError(f"job {document.id} has a tensor {report.name!r} of shape {report.shape}: not as requested")
         if report.state is JobState.SUCCEEDED:
-            expected[report.name] = own or ExpectedTensor(tuple(report.shape), report.pattern)
+            expected[report.name] = request or ExpectedTensor(tuple(report.shape), report.pattern)
     missing = sorted(set(requested) - {report.name for report in document.tensors})
-    skipped = {each.name for each in document.skipped}
+    skipped = {tensor.name for tensor in document.skipped}
     if missing and not set(missing) <= skipped:
         raise WireError(f"job {document.id} lacks the tensor {missing[0]!r} that was requested")
     if not expected and requested and document.state is JobState.SUCCEEDED and not set(requested) <= skipped:
@@ -53,23 +53,25 @@ def check_names(header: Header, expected: Iterable[str], what: str) -> None:
 
 
 def check_mask(entry: TensorEntry, info: MaskInfo | None, expected: ExpectedTensor) -> None:
-    """Check what the header of a masks file says of a mask.
+    """Check what the header of a masks file says about a mask.
 
     Raises:
-        WireError: If dtype, shape or pattern are not those expected.
+        WireError: If dtype, shape or pattern are not as expected.
     """
     name, shape = entry.name, expected.shape
     if info is None or tuple(info.shape) != shape:
         mask_shape = None if info is None else info.shape
         raise WireError(f"the mask of {name!r} has the shape {mask_shape}, and the weight {list(shape)}")
     if entry.dtype != "U8" or not shape or entry.shape != (*shape[:-1], packed_width(shape)):
-        raise WireError(f"the mask of {name!r} is not packed as {list(shape)} is: {entry.dtype} {list(entry.shape)}")
+        raise WireError(
+            f"the mask of {name!r} is {entry.dtype} {list(entry.shape)}, which is not {list(shape)} packed into bits"
+        )
     if expected.pattern is not None and info.pattern != expected.pattern:
         raise WireError(f"the mask of {name!r} is for {info.pattern!r}, and {expected.pattern!r} was requested")
 
 
 def pattern_violation(mask: Any, info: MaskInfo) -> str | None:
-    """Return how a mask violates its pattern; None if it does not."""
+    """Say how a mask violates its pattern; None if it satisfies it."""
     import masksmith
 
     try:
@@ -84,7 +86,7 @@ def check_weight(entry: TensorEntry, expected: ExpectedTensor) -> None:
     """Check the shape of an updated weight.
 
     Raises:
-        WireError: If it is not that of the weight.
+        WireError: If it has another number of entries, or of rows, than the weight.
     """
     if math.prod(entry.shape) != math.prod(expected.shape) or entry.shape[:1] != expected.shape[:1]:
         raise WireError(

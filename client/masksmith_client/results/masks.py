@@ -31,7 +31,7 @@ class Masks(TensorFile):
 
     Attributes:
         job: The job that computed them; None for an opened file.
-        infos: Shape, pattern, ragged and axis of each mask.
+        infos: Shape, pattern, ragged, axis and digests of each mask.
     """
 
     def __init__(
@@ -41,17 +41,18 @@ class Masks(TensorFile):
         self.job = job
         try:
             self.infos: Mapping[str, MaskInfo] = read_infos(self._header.metadata)
-        except ValueError:
+        except ValueError:  # another program wrote the metadata
             self.infos = {}
-        self._unchecked: set[str] = set()
-        self._intact: set[str] = set()
+        # Names of masks whose patterns must still be checked, and of those whose digests were checked.
+        self._unchecked_patterns: set[str] = set()
+        self._checked_digests: set[str] = set()
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> Masks:
         """Open a masks file, or any safetensors file of bool tensors.
 
         Raises:
-            InputError: If the file cannot be read or is neither.
+            InputError: If the file cannot be read, or has other tensors than masks.
         """
         try:
             file = Path(path).open("rb")  # noqa: SIM115 - closed with the mapping
@@ -72,47 +73,48 @@ class Masks(TensorFile):
         return dtypes == {"BOOL"} or (METADATA_KEY in header.metadata and dtypes <= {"BOOL", "U8"})
 
     def check(self, expected: Mapping[str, ExpectedTensor]) -> None:
-        """Check that the file holds these masks, and that their bytes have their digests.
+        """Check that the file holds these masks, and that the bytes of each mask have its digests.
 
-        The pattern of a mask is checked when it is first read, and those of all masks before they are saved.
+        The pattern of a mask is checked when the mask is first read, or when all masks are saved.
 
         Raises:
-            WireError: If it does not.
+            WireError: If the file holds other masks, or a mask does not have its digests.
         """
         check_names(self._header, expected, "masks")
         for name, entry in self._entries.items():
             check_mask(entry, self.infos.get(name), expected[name])
             self._check_digest(name)
-        self._unchecked = set(self._entries)
+        self._unchecked_patterns = set(self._entries)
 
     def verify(
         self, weights: Mapping[str, Any], *, scores: Mapping[str, Any] | None = None, prove: bool = False
     ) -> dict[str, CheckedProof]:
-        """Check again what the job claims of its masks; digests and patterns are checked on the way.
+        """Check again what the job claims about its masks: the score that each mask keeps, and the bound.
 
-        The score that a mask keeps is summed from the weights. The service sends a bound, and not the duals that it
-        comes from: with `prove`, a bound is computed here, which takes as long as solving.
+        Digests are checked, too, and patterns of downloaded masks; the patterns in an opened file are not checked.
+        The score that a mask keeps is summed from the weights. The service sends a bound, and not the duals from which
+        it computed the bound: with `prove`, a bound is computed here, which takes as long as solving.
 
         Args:
-            weights: The weights by name, as they were submitted; at least those of all masks.
-            scores: The scores of masks that were computed from a statistic, by name.
-            prove: Compute a bound here.
+            weights: The weights by name, as they were submitted; at least one for each mask without `scores`.
+            scores: By name, the scores of masks whose scores the job computed from a statistic.
+            prove: Whether to compute a bound here.
 
         Raises:
-            InputError: If a weight, or the scores of a method that needs a statistic, are missing.
-            WireError: If a mask does not have its digest, or violates its pattern.
+            InputError: If a weight is missing, or scores that the job computed from a statistic.
+            WireError: If a mask does not have its digest, or a downloaded mask violates its pattern.
         """
         missing = sorted(set(self) - set(weights) - set(scores or {}))
         if missing:
             raise InputError(f"the weight of the mask {missing[0]!r} is missing")
         method = "magnitude" if self.job is None else self.job.document.scores
         reports = {} if self.job is None else {report.name: report for report in self.job.document.tensors}
-        own = scores or {}
+        scores_by_name = scores or {}
         return {
             name: check_proof(
                 name,
                 self._numpy(self._entries[name]),
-                own[name] if name in own else scores_of(method, weights[name], name),
+                scores_by_name[name] if name in scores_by_name else scores_of(method, weights[name], name),
                 self.infos.get(name),
                 reports.get(name),
                 prove=prove,
@@ -123,9 +125,10 @@ class Masks(TensorFile):
     def save(self, path: str | Path) -> Path:
         """Write the masks to a safetensors file, atomically; returns its path.
 
-        Each mask of a job gets one digest, as if it had been computed here: a service has one per part of it.
+        In the file that a service sends, a mask has one digest for each part that was solved; in the saved file of a
+        job it has one digest, as if it had been solved in this process. An opened file is copied as it is.
         """
-        for name in list(self._unchecked):
+        for name in list(self._unchecked_patterns):
             self._numpy(self._entries[name])
         if self.job is None:
             return super().save(path)
@@ -147,7 +150,7 @@ class Masks(TensorFile):
         """Read rows `first` to `last` of a mask viewed as the matrix `[prod(shape[:-1]), shape[-1]]`, in numpy."""
         entry, cols = self._entries[name], (self.shape(name) or (1,))[-1]
         self._check_digest(name)
-        if name in self._unchecked:
+        if name in self._unchecked_patterns:
             self._numpy(entry)
         width = cols if entry.dtype == "BOOL" else packed_width((cols,))
         part = np.frombuffer(self._read(entry.start + first * width, entry.start + last * width), np.uint8)
@@ -159,27 +162,32 @@ class Masks(TensorFile):
         return restore(self._numpy(self._entries[name]))
 
     def _numpy(self, entry: TensorEntry) -> BoolMask:
+        """Return a mask as a bool array, after the checks of its digests and its pattern that were not yet done.
+
+        Raises:
+            WireError: If the mask does not have its digests, or violates its pattern.
+        """
         self._check_digest(entry.name)
         array = self._stored(entry)
         if entry.dtype == "BOOL":
             return array.view(np.bool_).copy()
         info = self.infos[entry.name]
         mask = unpack(array, info.shape)
-        if entry.name in self._unchecked:
+        if entry.name in self._unchecked_patterns:
             violation = pattern_violation(mask, info)
             if violation is not None:
                 raise WireError(f"the mask of {entry.name!r} violates its pattern {info.pattern!r}: {violation}")
-            self._unchecked.discard(entry.name)
+            self._unchecked_patterns.discard(entry.name)
         return mask
 
     def _check_digest(self, name: str) -> None:
-        """Check the digests of a mask, once; a file of another program has none.
+        """Check the digests of a mask, once; a mask that another program wrote has none.
 
         Raises:
-            WireError: If the bytes do not have them.
+            WireError: If the mask's bytes do not have these digests.
         """
         info, entry = self.infos.get(name), self._entries[name]
-        if info is None or not info.digests or name in self._intact:
+        if info is None or not info.digests or name in self._checked_digests:
             return
         packed = self._stored(entry)
         if entry.dtype == "BOOL":
@@ -187,7 +195,7 @@ class Masks(TensorFile):
         violation = info.digest_violation(name, packed)
         if violation is not None:
             raise WireError(violation)
-        self._intact.add(name)
+        self._checked_digests.add(name)
 
     def _stored(self, entry: TensorEntry) -> npt.NDArray[np.uint8]:
         return np.frombuffer(self._read(entry.start, entry.stop), np.uint8).reshape(entry.shape)

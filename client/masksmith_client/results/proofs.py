@@ -1,4 +1,4 @@
-"""Checks again what a job claims of its masks: score kept from the weights, bound from duals that are computed here."""
+"""Checks again what a job claims about its masks: the score kept, from the weights; the bound, by solving again."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from masksmith_wire.masks import MaskInfo
 from masksmith_wire.scores import ScoreMethod
 
 TOLERANCE = 1e-9
-"""Relative difference of sums of the same scores in another order."""
+"""Largest relative difference between sums of the same scores in different orders of addition."""
 
 
 @dataclass(frozen=True)
 class CheckedProof:
-    """What is known of a mask after a check.
+    """The result of a check of a mask.
 
     Attributes:
         ok: Whether nothing contradicts what the job claims.
         message: One sentence that describes the result.
-        objective: Score that the mask keeps, summed here.
-        claimed_objective: What the job's document says; None where there is none.
+        objective: Score that the mask keeps, summed in this process.
+        claimed_objective: Objective in the job's document; None without a job.
         upper_bound: Upper bound on the score of any allowed mask: computed here if `proved_here`, else the job's.
-        proved_here: Whether the bound was computed here, from duals of its own.
+        proved_here: Whether the bound was computed in this process, from duals of a new solve.
     """
 
     ok: bool
@@ -51,7 +51,7 @@ class CheckedProof:
 
 
 def scores_of(method: str, weight: Any, name: str) -> Any:
-    """Score a weight as a job did, where the weight alone determines the scores.
+    """Score a weight as a job did; the weight alone must determine the scores.
 
     Raises:
         InputError: If the job used a statistic of the layer.
@@ -68,7 +68,7 @@ def scores_of(method: str, weight: Any, name: str) -> Any:
 def check_proof(
     name: str, mask: BoolMask, scores: Any, info: MaskInfo | None, report: TensorReport | None, *, prove: bool
 ) -> CheckedProof:
-    """Check the claims of a mask whose bytes and pattern are those of its file.
+    """Check the score kept and the bound of a mask, whose digests have been checked.
 
     Args:
         name: Name of the weight.
@@ -79,15 +79,15 @@ def check_proof(
         prove: Whether to compute a bound here.
 
     Raises:
-        InputError: If the shapes differ, or a bound is wanted of a mask whose pattern is not known.
+        InputError: If the shapes differ, or `prove` is set and the pattern of the mask is not known.
     """
     objective = kept_score(name, mask, scores)
     claimed = None if report is None else report.objective
     bound = None if report is None else report.upper_bound
-    optimal = report is not None and report.status == "optimal"
+    claims_optimum = report is not None and report.status == "optimal"
     if prove:
-        bound = _own_bound(name, scores, info)
-    failure = _contradiction(objective, claimed, bound, optimal=optimal, proved_here=prove)
+        bound = _computed_bound(name, scores, info)
+    failure = _contradiction(objective, claimed, bound, claims_optimum=claims_optimum, proved_here=prove)
     message = failure or _summary(objective, claimed, bound, prove)
     return CheckedProof(failure is None, message, objective, claimed, bound, prove)
 
@@ -104,7 +104,8 @@ def kept_score(name: str, mask: BoolMask, scores: Any) -> float:
     return float(values[mask].sum(dtype=np.float64))
 
 
-def _own_bound(name: str, scores: Any, info: MaskInfo | None) -> float:
+def _computed_bound(name: str, scores: Any, info: MaskInfo | None) -> float:
+    """Solve again, and return the upper bound of this solve."""
     import masksmith
 
     if info is None:
@@ -114,16 +115,16 @@ def _own_bound(name: str, scores: Any, info: MaskInfo | None) -> float:
 
 
 def _contradiction(
-    objective: float, claimed: float | None, bound: float | None, *, optimal: bool, proved_here: bool
+    objective: float, claimed: float | None, bound: float | None, *, claims_optimum: bool, proved_here: bool
 ) -> str | None:
     if claimed is not None and not math.isclose(objective, claimed, rel_tol=TOLERANCE):
         return f"the mask keeps a score of {objective:.9g}, and the job claims {claimed:.9g}"
     slack = TOLERANCE * abs(objective)
     if bound is not None and objective > bound + slack:
         return f"the mask keeps a score of {objective:.9g}, more than the upper bound {bound:.9g}"
-    if optimal and bound is not None and objective < bound - slack:
-        whose = "the bound computed here" if proved_here else "its own bound"
-        return f"the job claims an optimum, and the mask keeps {objective:.9g} where {whose} is {bound:.9g}"
+    if claims_optimum and bound is not None and objective < bound - slack:
+        bound_name = "the bound computed here" if proved_here else "the job's bound"
+        return f"the job claims an optimum, and the mask keeps {objective:.9g} where {bound_name} is {bound:.9g}"
     return None
 
 
@@ -131,7 +132,7 @@ def _summary(objective: float, claimed: float | None, bound: float | None, prove
     if proved_here:
         return f"the mask keeps {objective:.9g}, and a bound computed here is {bound:.9g}"
     if claimed is None:
-        return f"the mask keeps {objective:.9g}; no job claims anything of it: verify(..., prove=True) computes a bound"
+        return f"the mask keeps {objective:.9g}; no job claims a bound: verify(..., prove=True) computes one"
     return (
         f"the mask keeps {objective:.9g}, as claimed; the bound {bound:.9g} is the job's, whose duals were not sent: "
         "verify(..., prove=True) computes one here"

@@ -43,7 +43,7 @@ class TensorFile(Mapping[str, Any]):
         return str(hasher.hexdigest())
 
     def close(self) -> None:
-        """Close the file; a download that was not saved is lost."""
+        """Close the file; a download that was not saved is deleted."""
         self._file.close()
 
     def __contains__(self, name: object) -> bool:

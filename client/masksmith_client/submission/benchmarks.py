@@ -82,12 +82,13 @@ def prepare_benchmark(
     Raises:
         InputError: If an argument is invalid; the message names it.
     """
-    texts = [patterns] if isinstance(patterns, str) else [str(pattern) for pattern in patterns]
-    described = describe(_default_name(model, texts) if name is None else name, labels, priority)
-    measured = {} if masks_of is not None and model is None else _model_or_layers(model, layers, exclude)
+    pattern_texts = [patterns] if isinstance(patterns, str) else [str(pattern) for pattern in patterns]
+    description = describe(_default_name(model, pattern_texts) if name is None else name, labels, priority)
+    only_masks = masks_of is not None and model is None
+    model_or_layers = {} if only_masks else _model_or_layers(model, layers, exclude)
     try:
-        members = {"patterns": texts, "masks_of": masks_of, **measured, **options}
-        return BenchmarkRequest.model_validate(members | described.model_dump(exclude_defaults=True))
+        members = {"patterns": pattern_texts, "masks_of": masks_of, **model_or_layers, **options}
+        return BenchmarkRequest.model_validate(members | description.model_dump(exclude_defaults=True))
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"])
@@ -95,7 +96,11 @@ def prepare_benchmark(
 
 
 def _default_name(model: object, patterns: Sequence[str]) -> str | None:
-    """Name of a benchmark of a checkpoint or module; None where the service names it, by model, shapes or masks."""
+    """Return the name of a benchmark of a checkpoint or module.
+
+    Returns:
+        None for a well-known model, shapes or a masks job: the service chooses the name of these.
+    """
     if isinstance(model, str) and not Path(model).exists():
         return None
     subject = subject_of_weights(model)
@@ -114,19 +119,24 @@ def _model_or_layers(model: object, layers: Sequence[str] | None, exclude: Seque
         raise InputError("nothing to measure: pass a model, shapes, or masks_of with a job's id")
     if isinstance(model, str) and model in MODELS:
         return {"model": model}
-    shapes = _read_layers(model, layers, exclude)
-    return {"layers": [LayerInput(name=one.name, rows=one.rows, cols=one.cols, count=one.count) for one in shapes]}
+    return {
+        "layers": [
+            LayerInput(name=layer.name, rows=layer.rows, cols=layer.cols, count=layer.count)
+            for layer in _read_layers(model, layers, exclude)
+        ]
+    }
 
 
 def _read_layers(model: object, layers: Sequence[str] | None, exclude: Sequence[str] | None) -> list[Layer]:
-    texts = [model] if isinstance(model, str) else model
-    if isinstance(texts, Sequence) and all(isinstance(text, str) for text in texts):
+    shape_texts = [model] if isinstance(model, str) else model
+    if isinstance(shape_texts, Sequence) and all(isinstance(text, str) for text in shape_texts):
         try:
-            return read_shapes(texts)
+            return read_shapes(shape_texts)
         except ValueError as error:
+            # A text that is not a shape may be the path of a checkpoint, which is read below.
             if not isinstance(model, str) or not Path(model).exists():
-                known = ", ".join(MODELS)
-                raise InputError(f"{error}; or name a model ({known}) or a checkpoint's path") from None
+                model_names = ", ".join(MODELS)
+                raise InputError(f"{error}; or name a model ({model_names}) or a checkpoint's path") from None
     weights = {weight.name: weight for weight in read_weights(model).tensors}
     try:
         selection = select([_candidate(weight) for weight in weights.values()], None, layers, exclude)

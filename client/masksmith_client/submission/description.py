@@ -19,7 +19,7 @@ def describe(
     """Validate a name, labels and a priority by the service's own rules.
 
     Raises:
-        InputError: If one is too long or has characters that cannot be printed, or there is no such priority.
+        InputError: If a name or label is too long or has characters that cannot be printed, or the priority is unknown.
     """
     try:
         return JobDescription.model_validate(
@@ -34,7 +34,7 @@ def describe(
 
 
 def subject_of_weights(weights: object) -> str | None:
-    """Name of the file or directory that weights are from, or of the class if they are a module; None otherwise."""
+    """Return the name of the weights' file or directory, or of a module's class; None for other weights."""
     if isinstance(weights, (str, os.PathLike)):
         # Symbolic links are kept, since those of a download cache lead to files that are named by a digest.
         path = Path(os.path.abspath(weights))

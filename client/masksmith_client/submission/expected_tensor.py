@@ -1,4 +1,4 @@
-"""What the result of a submitted tensor must be."""
+"""Shape and pattern that the result of a submitted tensor must have."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class ExpectedTensor:
-    """What a result of a tensor must be; the pattern is None where the service chooses it."""
+    """Shape and pattern of a result; the pattern is None if the service assigns it, because the job has a budget."""
 
     shape: tuple[int, ...]
     pattern: str | None

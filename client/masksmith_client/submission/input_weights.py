@@ -1,4 +1,4 @@
-"""Read weights from whatever the caller has: a mapping of tensors, a torch module, or a path."""
+"""Read weights from the forms that callers may pass: a mapping of tensors, a torch module, or a path."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class InputWeights:
 
     Attributes:
         tensors: All tensors, masked or not.
-        notes: Notes for the user, such as that a forward pass of the model could not be watched.
+        notes: Notes for the user, for example that a forward pass of the model could not be traced.
     """
 
     tensors: list[StreamedTensor]
@@ -32,7 +32,7 @@ def read_weights(weights: object, *, trust_remote_code: bool = False) -> InputWe
     """Read weights from any input that `prepare` accepts.
 
     Raises:
-        InputError: If the input is of another kind.
+        InputError: If the input has another type, or a file cannot be read.
     """
     if isinstance(weights, (str, os.PathLike)):
         return InputWeights(*list_model_tensors(Path(weights), trust_remote_code=trust_remote_code))

@@ -11,11 +11,11 @@ class JobFilters(TypedDict, total=False):
     """Filters of a list of jobs; a job passes all of them.
 
     Attributes:
-        name: Part of the name, in any case.
-        key: Id or name of the key that the jobs belong to; another key's take an admin's key.
+        name: Part of the job's name; upper and lower case are equal.
+        key: Id or name of the API key that owns the jobs; only an admin's key may list the jobs of another key.
         kind: `masks` or `benchmark`.
         state: One state or several, of which a job has one.
-        labels: Labels that a job has; None stands for any value.
+        labels: Labels that a job has; a value of None stands for any value.
         since: Earliest time of creation; local time if it has no time zone.
         until: Latest time of creation; local time if it has no time zone.
     """
@@ -32,15 +32,15 @@ class JobFilters(TypedDict, total=False):
 def filter_parameters(filters: JobFilters) -> dict[str, str | Sequence[str]]:
     """Return the parameters of the request for a list."""
     parameters: dict[str, str | Sequence[str]] = {}
-    for key in ("name", "key", "kind"):
-        if filters.get(key):
-            parameters[key] = str(filters[key])
+    for parameter in ("name", "key", "kind"):
+        if filters.get(parameter):
+            parameters[parameter] = str(filters[parameter])
     if state := filters.get("state"):
         parameters["state"] = [state] if isinstance(state, str) else list(state)
     if labels := filters.get("labels"):
-        parameters["label"] = [key if value is None else f"{key}={value}" for key, value in labels.items()]
-    for key in ("since", "until"):
-        moment = filters.get(key)
+        parameters["label"] = [label if value is None else f"{label}={value}" for label, value in labels.items()]
+    for parameter in ("since", "until"):
+        moment = filters.get(parameter)
         if isinstance(moment, datetime):
-            parameters[key] = moment.astimezone().isoformat()
+            parameters[parameter] = moment.astimezone().isoformat()
     return parameters

@@ -13,7 +13,8 @@ from .streamed_tensor import StreamedTensor
 
 GROUPED_TRANSPOSED = "a transposed convolution of several groups"
 _LAYER_WEIGHT = re.compile(r"(?:(?P<path>.*?)\.)?(?:weight|weight_v|parametrizations\.weight\.original1?)$", re.DOTALL)
-"""Names of a layer's weight; `weight_v` and `original1` are its direction where its length is a parameter, too."""
+"""Names of a layer's weight. Under weight normalization, the weight has two parameters: its direction, which is named
+`weight_v` or `original1`, and its norm."""
 
 
 def with_module_layouts(module: Any, weights: list[StreamedTensor]) -> list[StreamedTensor]:
@@ -28,7 +29,7 @@ def with_module_layouts(module: Any, weights: list[StreamedTensor]) -> list[Stre
 
 
 def layer_of(name: str, layers: Mapping[str, Any]) -> Any | None:
-    """Return the layer whose weight a parameter is, also where it is computed from the weight's direction; else None.
+    """Return the layer that has a parameter as its weight, or as the direction of its weight; None if there is none.
 
     Args:
         name: The parameter's name in the model's `state_dict`.
@@ -58,7 +59,7 @@ def _with_layout(weight: StreamedTensor, layers: Mapping[str, Any]) -> StreamedT
 
 def class_names(layer: Any) -> list[str]:
     """Return the names of a layer's class and its bases."""
-    return [kind.__name__ for kind in type(layer).__mro__]
+    return [base.__name__ for base in type(layer).__mro__]
 
 
 def dense_reason(layer: Any) -> str | None:
@@ -74,10 +75,13 @@ def layout_of(layer: Any, dimensions: int) -> Layout | None:
 
 
 def _axes(classes: list[str], dimensions: int) -> str | None:
+    kernel = ("kernel",) * (dimensions - 2)
     if "_ConvTransposeNd" in classes:
-        return " ".join(("in", "out", *("kernel",) * (dimensions - 2)))
+        return " ".join(("in", "out", *kernel))
     if "Conv1D" in classes:
         return "in out"
     if "Linear" in classes:
         return "out in"
-    return " ".join(("out", "in", *("kernel",) * (dimensions - 2))) if "_ConvNd" in classes else None
+    if "_ConvNd" in classes:
+        return " ".join(("out", "in", *kernel))
+    return None

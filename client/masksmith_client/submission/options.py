@@ -1,4 +1,4 @@
-"""Options of a masks job: what they are, and how they are parsed, by the service's own rules."""
+"""Options of a masks job, and their parsing and validation by the service's own rules."""
 
 from __future__ import annotations
 
@@ -25,13 +25,14 @@ class SubmitOptions(TypedDict, total=False):
         calibration: The result of `ms.calibrate`, the path of a saved calibration, or a mapping of names to the
             statistics that the scores are computed from; with `given` scores, the scores.
         budget: Density of all weights together, such as `"50%"`, or a `Budget` with floors. It is allocated to the
-            weights so that the total score kept is maximal; with n:m patterns each weight gets its own n.
+            weights so that the total score kept is maximal; with n:m patterns each weight gets an n of its own.
         floors: Minimum densities of the weights that match a glob: `["*.query*=25%"]`.
         update: Method that updates the kept weights: `reconstruct` or `admm`, with options as in `"admm penalty=0.1"`.
             Needs a calibration with Gram matrices; `job.weights()` downloads the result.
-        previous: A previous job (or its id), its masks, the path of a masks file, or the reference of one or of an
-            output in a root, such as `s3://pruned/llama`; reports count changed entries.
-        spectrum: Whether to measure singular values of the masked weights, which needs a decomposition of each.
+        previous: Masks to compare with: a previous job or its id, downloaded masks, the path of a masks file, or the
+            reference of a masks file or of an output in a root, such as `s3://pruned/llama`. Reports count the entries
+            that changed.
+        spectrum: Whether to measure the singular values of the masked weights, by a decomposition of each weight.
         axis: Dimension along which plain N:M groups run: `in` or `out`.
         ragged: Treatment of edges that no whole tile covers: `pad`, `dense` or `error`.
         view: How convolutions are viewed as matrices: `channels-last`, or `flat`, which sends them as
@@ -44,8 +45,8 @@ class SubmitOptions(TypedDict, total=False):
         time_limit_s: Time limit for solving; the best mask at that time is kept, with its gap.
         name: Name of the job, shown in lists; default the file or directory, and the pattern.
         labels: Labels that the job can be found by in lists, such as `{"team": "vision"}`.
-        priority: Its priority among the jobs of the same key: `interactive`, `normal` or `batch`, and at most the
-            highest that the key may have. Default `interactive` for up to 64 MiB of weights, else `normal`.
+        priority: Its priority among the jobs of the same key: `interactive`, `normal` or `batch`; the service lowers it
+            to the highest that the key may use. Default `interactive` for up to 64 MiB of weights, else `normal`.
     """
 
     solver: SolverName
@@ -74,7 +75,7 @@ def specify(pattern: Pattern, **options: Any) -> JobSpecification:
 
     Raises:
         InputError: If a value is invalid; the message names it.
-        TypeError: If an option does not exist.
+        TypeError: If there is no option of a name.
     """
     unknown = options.keys() - (MasksOptions.model_fields.keys() - {"calibration"}) - {"pattern"}
     if unknown:
@@ -102,7 +103,7 @@ def parse_pattern(
 
 
 def options_of_patterns(pattern: PatternsByTensor) -> dict[str, Any]:
-    """Return `axis` and `ragged` of pattern objects; nothing for texts, whose axis and ragged are options already.
+    """Return `axis` and `ragged` of pattern objects; empty for texts, for which these are options of the job already.
 
     The axis of `Channels` is part of its text.
     """

@@ -29,8 +29,8 @@ class PreparedJob:
         specification: Parsed options, with the pattern that most weights have.
         patterns: The pattern of each weight.
         auxiliary: Statistics and Gram matrices of the weights.
-        previous: Path of a masks file to compare with.
-        description: Name and labels; without a name, the service chooses one.
+        previous: Path of a masks file to upload and to compare with; other previous masks are in `specification`.
+        description: Name, labels and priority; without a name, the service chooses one.
         notes: Notes on the weights' checkpoint, for the user.
         idempotency_key: Sent with every attempt, so that the service creates one job.
     """
@@ -74,8 +74,10 @@ class PreparedJob:
     def request(self, digests: Sequence[str]) -> MasksRequest:
         """Build the job document; `digests` are those of `uploads`, in the same order."""
         statistics, grams = self.auxiliary.statistics, self.auxiliary.grams
-        statistic_digests = dict(zip(statistics, digests[len(self.weights) :], strict=False))
-        gram_digests = dict(zip(grams, digests[len(self.weights) + len(statistics) :], strict=False))
+        first_statistic = len(self.weights)
+        first_gram = first_statistic + len(statistics)
+        statistic_digests = dict(zip(statistics, digests[first_statistic:], strict=False))
+        gram_digests = dict(zip(grams, digests[first_gram:], strict=False))
         kinds = {name: statistic.kind for name, statistic in statistics.items()}
         layouts = layouts_to_send(self.weights)
         inputs = [
@@ -101,19 +103,22 @@ class PreparedJob:
         return ", ".join(dict.fromkeys(str(self.patterns[weight.name]) for weight in self.weights))
 
     def _own_pattern(self, name: str) -> str | None:
-        """The text of a weight's pattern, if it is not the job's."""
+        """The text of a weight's pattern; None if it is the job's pattern."""
         text = str(self.patterns[name])
         return None if text == self.specification.options.pattern else text
 
 
 def layouts_to_send(weights: Sequence[StreamedTensor]) -> dict[str, LayoutInput]:
-    """Make the layout documents of weights, except where the service, which sees these alone, decides the same."""
-    by_rules = with_layouts([Candidate(weight.name, weight.shape, weight.dtype) for weight in weights])
-    own = {candidate.name: candidate.layout for candidate in by_rules}
+    """Make the layout documents of weights, except where the service finds the same layout from names and shapes.
+
+    The service sees only the weights of the job, so these alone are the candidates for the rules.
+    """
+    candidates = with_layouts([Candidate(weight.name, weight.shape, weight.dtype) for weight in weights])
+    layouts_by_rules = {candidate.name: candidate.layout for candidate in candidates}
     return {
         weight.name: LayoutInput.of(weight.layout)
         for weight in weights
-        if weight.layout is not None and weight.layout != own[weight.name]
+        if weight.layout is not None and weight.layout != layouts_by_rules[weight.name]
     }
 
 

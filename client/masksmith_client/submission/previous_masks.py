@@ -1,4 +1,4 @@
-"""Identify the previous masks that a job is compared with: another job's, those in a root, or a file to upload."""
+"""Identify the previous masks that a job is compared with: masks of another job, in a root, or in a file to upload."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ class MasksUpload(StreamedTensor):
 
 
 def parse_previous(source: object) -> tuple[str | None, Path | None]:
-    """Return the id of a previous job or a reference, or the path of a masks file; the other one is None.
+    """Return a pair: the id of a previous job or a reference, and the path of a masks file; at least one is None.
 
     Args:
-        source: A job or its id, masks downloaded from a job, the path of a masks file, the reference of one or of an
-            output in a root (`s3://...`, or an absolute path that does not exist here), or None.
+        source: A job or its id, masks downloaded from a job, the path of a masks file, the reference of a masks file or
+            of an output in a root (`s3://...`, or an absolute path that does not exist on this machine), or None.
 
     Raises:
         InputError: If it is none of these.
@@ -44,16 +44,19 @@ def parse_previous(source: object) -> tuple[str | None, Path | None]:
     if isinstance(source, (str, os.PathLike)) and Path(source).is_file():
         Masks.open(source).close()
         return None, Path(source)
-    if isinstance(source, str) and (JOB_ID.fullmatch(source) or _is_elsewhere(source)):
+    if isinstance(source, str) and (JOB_ID.fullmatch(source) or _is_remote_reference(source)):
         return source, None
     raise InputError(f"previous={source!r} is not a job, masks of a job, or the path or reference of a masks file")
 
 
 def previous_reference(source: object) -> str | None:
-    """Return the id of a previous job, or the reference of masks in a root; raises as `parse_previous` does.
+    """Return the id of a previous job, or the reference of masks in a root.
 
     Args:
-        source: As for `parse_previous`; a path is that of a file or an output which the service reads itself.
+        source: As for `parse_previous`; a path is a reference to a file or an output, which the service reads itself.
+
+    Raises:
+        InputError: As `parse_previous` does.
     """
     is_id = isinstance(source, str) and JOB_ID.fullmatch(source) and not Path(source).exists()
     if isinstance(source, str | os.PathLike) and not is_id:
@@ -62,7 +65,8 @@ def previous_reference(source: object) -> str | None:
     return parse_previous(source)[0]
 
 
-def _is_elsewhere(source: str) -> bool:
+def _is_remote_reference(source: str) -> bool:
+    """Whether a text is a reference to something that is not on this machine."""
     return is_reference(source) and (is_in_bucket(source) or not Path(source).exists())
 
 

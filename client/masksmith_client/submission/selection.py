@@ -19,7 +19,7 @@ def candidates_of(
     """Return weights with layouts; see `masksmith.layouts.with_layouts`.
 
     Args:
-        weights: All of a model's.
+        weights: All weights of a model.
         user_layouts: Layouts that the caller sets, by name.
 
     Raises:
@@ -40,10 +40,9 @@ def candidates_of(
         for weight in weights
     ]
     with as_input_errors(LayoutError):
-        parsed = {
-            name: layout for name, text in (user_layouts or {}).items() if (layout := Layout.of(text)) is not None
-        }
-        return layouts.with_layouts(candidates, parsed)
+        parsed = {name: Layout.of(layout) for name, layout in (user_layouts or {}).items()}
+        layouts_by_name = {name: layout for name, layout in parsed.items() if layout is not None}
+        return layouts.with_layouts(candidates, layouts_by_name)
 
 
 def select(

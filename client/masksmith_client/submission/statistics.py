@@ -22,7 +22,7 @@ from .tensors import read_mapping
 
 @dataclass(frozen=True, slots=True)
 class Statistic:
-    """A tensor that a weight's scores are computed from, and its kind, such as `norm` or `gram`."""
+    """A tensor that a weight's scores are computed from, and its kind, such as `norms` or `gram`."""
 
     kind: str
     tensor: StreamedTensor
@@ -61,7 +61,8 @@ class CalibrationReader:
         tied: Other names of the same parameter, by name; a weight without statistics takes those of another name.
 
     Raises:
-        InputError: If a calibration is missing or not used, or has a layer that the model does not have.
+        InputError: If a calibration is needed and missing, is passed and not needed, or has a layer that the model does
+            not have.
     """
 
     def __init__(
@@ -83,7 +84,7 @@ class CalibrationReader:
         elif not method.kinds and update is None:
             raise InputError(f"scores {str(method)!r} use the weights alone: leave the calibration out")
         self._is_calibrated = source is not None
-        self._tensors = {} if source is None else {tensor.name: tensor for tensor in _read(source, method)}
+        self._tensors = {} if source is None else {tensor.name: tensor for tensor in _read_source(source, method)}
         for key in self._tensors:
             name, _, kind = key.rpartition("/")
             layer = name if kind in KINDS and name else key
@@ -95,10 +96,10 @@ class CalibrationReader:
 
         Args:
             weights: The weights to mask.
-            named: Those that the caller named in full, which must not be skipped.
+            named: The names that the caller spelled out in full; these weights must not be skipped.
 
         Returns:
-            The statistics; and the weights without statistics, with the reason.
+            The statistics; and the reason for each weight without statistics, by name.
 
         Raises:
             InputError: If a statistic does not fit its weight, or a named weight or all weights have none.
@@ -113,7 +114,7 @@ class CalibrationReader:
         return auxiliary, skipped
 
     def find(self, weights: list[StreamedTensor]) -> tuple[AuxiliaryTensors, dict[str, str]]:
-        """Look up the statistics of each weight; returns them, and the weights without statistics, with reasons.
+        """Look up the statistics of each weight; returns them, and the reason for each weight without statistics.
 
         Raises:
             InputError: If a statistic does not fit its weight.
@@ -139,6 +140,7 @@ class CalibrationReader:
         return None
 
     def _find(self, weight: StreamedTensor, kinds: Sequence[str]) -> Statistic | None:
+        """Return the first of these kinds of statistic that the calibration has for a weight; None if it has none."""
         for kind in kinds:
             keys = [statistic_key(name, kind) for name in (weight.name, *self._tied.get(weight.name, ()))]
             tensor = next((self._tensors[key] for key in keys if key in self._tensors), None)
@@ -157,7 +159,7 @@ def _missing_reason(name: str, kind: str) -> str:
     return f"not calibrated: the calibration has no {statistic_key(name, kind)!r}"
 
 
-def _read(source: object, method: ScoreMethod) -> list[StreamedTensor]:
+def _read_source(source: object, method: ScoreMethod) -> list[StreamedTensor]:
     if isinstance(source, (str, os.PathLike)):
         return list_tensors(Path(source))
     if isinstance(source, AuxiliaryTensors):
@@ -168,9 +170,12 @@ def _read(source: object, method: ScoreMethod) -> list[StreamedTensor]:
 
 
 def _layer_tensors(name: Any, value: Any, method: ScoreMethod) -> list[StreamedTensor]:
+    # The statistics that `ms.calibrate` returns are recognised by an attribute, since their class needs torch.
     if hasattr(value, "samples"):
         arrays = {kind: getattr(value, kind, None) for kind in KINDS}
         tensors = read_mapping({kind: array for kind, array in arrays.items() if array is not None})
         return [replace(tensor, name=statistic_key(name, tensor.name)) for tensor in tensors]
+    # A single array is the statistic that the scores prefer; if they need none, it is a Gram matrix for the update.
+    kind = method.kinds[0] if method.kinds else "gram"
     [tensor] = read_mapping({name: value})
-    return [replace(tensor, name=statistic_key(name, (method.kinds or ("gram",))[0]))]
+    return [replace(tensor, name=statistic_key(name, kind))]

@@ -33,7 +33,7 @@ def read_mapping(weights: Mapping[str, Any]) -> list[StreamedTensor]:
 
 def is_torch(value: Any) -> bool:
     """Whether `value` is a torch tensor, without importing torch."""
-    return any(kind.__module__ == "torch" and kind.__name__ == "Tensor" for kind in type(value).__mro__)
+    return any(base.__module__ == "torch" and base.__name__ == "Tensor" for base in type(value).__mro__)
 
 
 def _weight(name: Any, value: Any) -> StreamedTensor:
@@ -52,18 +52,20 @@ def _weight(name: Any, value: Any) -> StreamedTensor:
 
 def _numpy_weight(name: str, array: npt.NDArray[Any]) -> StreamedTensor:
     dtype = array.dtype.name
-    known = SAFETENSORS_DTYPES.get(dtype)
-    reason = None if known else f"dtype {dtype} cannot be sent"
-    return StreamedTensor(name, known or dtype, array.shape, lambda: _numpy_pieces(array), unsupported_reason=reason)
+    safetensors_dtype = SAFETENSORS_DTYPES.get(dtype)
+    reason = None if safetensors_dtype else f"dtype {dtype} cannot be sent"
+    return StreamedTensor(
+        name, safetensors_dtype or dtype, array.shape, lambda: _numpy_pieces(array), unsupported_reason=reason
+    )
 
 
 def _torch_weight(name: str, tensor: Any) -> StreamedTensor:
     dtype = str(tensor.dtype).removeprefix("torch.")
-    known = SAFETENSORS_DTYPES.get(dtype)
-    reason = _unsupported_reason(tensor) or (None if known else f"dtype {dtype} cannot be sent")
+    safetensors_dtype = SAFETENSORS_DTYPES.get(dtype)
+    reason = _unsupported_reason(tensor) or (None if safetensors_dtype else f"dtype {dtype} cannot be sent")
     shape = tuple(int(length) for length in tensor.shape)
     read, restore = lambda: _torch_pieces(tensor), _restore_on(tensor)
-    return StreamedTensor(name, known or dtype, shape, read, restore, unsupported_reason=reason)
+    return StreamedTensor(name, safetensors_dtype or dtype, shape, read, restore, unsupported_reason=reason)
 
 
 def _unsupported_reason(tensor: Any) -> str | None:
@@ -94,6 +96,7 @@ def _slices(data: memoryview) -> Iterator[memoryview]:
 
 
 def _restore_on(tensor: Any) -> Restore:
+    """Return the function that converts an array to a torch tensor on the device of `tensor`."""
     device = tensor.device
 
     def restore(array: npt.NDArray[Any]) -> Any:

@@ -28,16 +28,16 @@ class UploadTracker:
     def claim(self, digest: str) -> bool:
         """Return True for the first caller with this digest, who uploads it; equal weights share a digest."""
         with self._lock:
-            first = digest not in self._claimed
+            is_first = digest not in self._claimed
             self._claimed.add(digest)
-        return first
+        return is_first
 
     def skip(self, weight: StreamedTensor) -> None:
-        """Count a weight that is not sent as done."""
+        """Advance the bar by the size of a weight that need not be sent."""
         self._bar.advance(weight.file_bytes)
 
     def body(self, weight: StreamedTensor) -> Iterator[bytes]:
-        """Yield the bytes of a weight's file and advance the bar; a retry first takes back the bytes counted before."""
+        """Yield the bytes of a weight's file and advance the bar; a retry first moves the bar back."""
         self._bar.advance(-self._sent.pop(weight.name, 0))
         for piece in weight.pieces():
             self._bar.advance(len(piece))

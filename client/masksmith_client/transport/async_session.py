@@ -1,4 +1,4 @@
-"""The session for asyncio, with `httpx2.AsyncClient` and tasks. `blocking_session` has the one without."""
+"""The session for asyncio, with `httpx2.AsyncClient` and tasks. `blocking_session` has the blocking session."""
 
 from __future__ import annotations
 

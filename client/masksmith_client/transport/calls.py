@@ -1,4 +1,4 @@
-"""The HTTP calls of wire version 1: request and response parser of each. No I/O."""
+"""The HTTP calls of wire version 1: the request and the response parser of each call. No I/O."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _BY_STATUS: Mapping[int, type[StatusError]] = {
 }  # fmt: skip
 
 REUPLOAD_CODES = frozenset({Code.UPLOAD_NOT_FOUND, Code.UPLOAD_DAMAGED})
-"""Error codes of a refused job whose tensors have to be uploaded again."""
+"""Error codes of a job request that is refused because its tensors have to be uploaded again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +43,8 @@ class Call(Generic[T]):
     """A request, and how to parse its response.
 
     Attributes:
-        method, path, params, headers: Of the request.
-        parse: Parses the response; a `ValueError` means that the response is not a masksmith service's.
+        method, path, params, headers: Parts of the request.
+        parse: Parses the response; a `ValueError` means that the response is not from a masksmith service.
         body: Returns a new iterator over the body for each attempt.
         expected: Statuses other than 2xx that `parse` handles.
     """
@@ -82,8 +82,8 @@ def status_error(response: httpx2.Response) -> StatusError:
     except ValidationError:
         detail = f"{response.request.method} {response.request.url} returned {status} {response.reason_phrase}"
         problem = ProblemDocument(title=response.reason_phrase, status=status, code=Code.INTERNAL, detail=detail)
-    kind = _BY_STATUS.get(status, ServerError if status >= 500 else BadRequest)
-    return kind(problem, response.headers.get("x-request-id"), _seconds(response.headers.get("retry-after")))
+    error_class = _BY_STATUS.get(status, ServerError if status >= 500 else BadRequest)
+    return error_class(problem, response.headers.get("x-request-id"), _seconds(response.headers.get("retry-after")))
 
 
 def _seconds(text: str | None) -> float | None:

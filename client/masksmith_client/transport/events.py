@@ -1,4 +1,4 @@
-"""A job's events: parse the event stream, and keep the state to resume it after a lost connection."""
+"""A job's events: the parser of the event stream, and the state to resume the stream after a lost connection."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ STREAM_READ_TIMEOUT_S = 45.0
 """Read timeout of an event stream: three times the interval of the service's pings."""
 
 POLL_BELOW_S = 20.0
-"""With less time left than this a wait polls, since a stream without events could block beyond the deadline."""
+"""Time before the deadline from which a wait polls, since a stream without events could block beyond the deadline."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,14 +87,14 @@ def _split(line: str) -> tuple[str, str]:
 
 
 class ResumeState:
-    """State between the event streams of one job: the last event's id, and how long the service is unreachable."""
+    """State between the event streams of one job: the last event's id, and since when the service is unreachable."""
 
     def __init__(self, policy: RetryPolicy) -> None:
         self.last_id: str | None = None
         self._policy = policy
         self._events = 0
         self._failures = 0
-        self._since: float | None = None
+        self._unreachable_since: float | None = None
 
     def start_stream(self) -> str | None:
         """Start another stream; returns the id of the event to resume after."""
@@ -107,8 +107,8 @@ class ResumeState:
         return self._events == 0
 
     def record(self, event: Event | None) -> None:
-        """Record an item of a stream, an event or None; the service is reachable."""
-        self._failures, self._since = 0, None
+        """Record an item of a stream, an event or None: either shows that the service is reachable."""
+        self._failures, self._unreachable_since = 0, None
         if event is not None:
             self._events += 1
             self.last_id = event.id or self.last_id
@@ -122,8 +122,8 @@ class ResumeState:
         if error is None:
             return self._policy.pause_s(0)
         now = time.monotonic()
-        self._since = self._since or now
-        if not is_transient(error) or now - self._since > self._policy.outage_s:
+        self._unreachable_since = self._unreachable_since or now
+        if not is_transient(error) or now - self._unreachable_since > self._policy.outage_s:
             raise error
         self._failures += 1
         return self._policy.pause_s(self._failures - 1)
@@ -159,5 +159,5 @@ class Deadline:
 
 
 def poll_pause_s(polls: int, deadline: Deadline) -> float:
-    """Return the pause before the next poll, with exponential backoff, since small jobs end soon."""
+    """Return the pause before the next poll: 0.05 s to 1.6 s, with exponential backoff, since small jobs end soon."""
     return max(0.0, min(0.05 * 2.0 ** min(polls, 5), deadline.remaining_s))

@@ -1,4 +1,4 @@
-"""Options and requests of httpx2 that both sessions use."""
+"""Options of httpx2 clients and construction of requests, for both sessions."""
 
 from __future__ import annotations
 
@@ -45,11 +45,9 @@ def proxy_errors_as_input_errors() -> Iterator[None]:
         yield
     except (ImportError, ValueError, httpx2.InvalidURL) as error:
         names = " or ".join(proxy_variables()) or "the environment"
-        reason = (
-            "SOCKS needs the package socksio: pip install socksio"
-            if isinstance(error, ImportError)
-            else ("its URL must look like http://host:port, https://host:port or socks5://host:port")
-        )
+        reason = "its URL must look like http://host:port, https://host:port or socks5://host:port"
+        if isinstance(error, ImportError):
+            reason = "SOCKS needs the package socksio: pip install socksio"
         raise InputError(f"the proxy that {names} names cannot be used: {reason}; or unset the variable") from None
 
 

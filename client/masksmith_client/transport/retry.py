@@ -16,10 +16,12 @@ from masksmith_wire.text import printable, without_credentials
 log = logging.getLogger("masksmith_client")
 
 FAILURES = (httpx2.RequestError, ClientError, HeaderError)
+"""Exceptions that end an attempt; `as_client_error` converts them."""
 RETRIED_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504, 507})
 RETRIED_CODES = frozenset({"body_incomplete"})
+"""Error codes that are retried, whatever their status."""
 MAX_DOUBLINGS = 30
-"""Bound of the exponent of pauses, since powers would overflow in a long outage."""
+"""Maximum exponent of pauses, since larger powers would overflow in a long outage."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,12 +29,14 @@ class RetryPolicy:
     """How often, and after which pauses, failed requests are retried.
 
     Attributes:
-        retries: Attempts after the first.
-        first_contact_retries: Retries while nothing has ever answered at the URL, which may be wrong.
-        first_s: Pause before the second attempt, in seconds; doubles with each attempt.
-        longest_s: Maximum pause; a `Retry-After` header may be longer.
-        longest_retry_after_s: Maximum `Retry-After` that is waited for; with a longer one the error is raised at once.
-        outage_s: How long to retry a service that has answered before but is unreachable, for example during a restart.
+        retries: Maximum number of retries of one call, without those of failed connections.
+        first_contact_retries: Maximum number of retries, at most `retries`, of failed connections to a service that has
+            never answered: its URL may be wrong.
+        first_s: Maximum pause before the second attempt, in seconds; it doubles with each attempt.
+        longest_s: Maximum pause before any attempt, unless a `Retry-After` header asks for a longer one.
+        longest_retry_after_s: Maximum `Retry-After` that is waited for; if it is longer, the error is raised at once.
+        outage_s: How long to retry failed connections to a service that has answered before, for example during a
+            restart.
     """
 
     retries: int = 4
@@ -61,9 +65,9 @@ class Attempts:
         self._policy = policy
         self._url = url
         self._reached = reached
-        self._failed = 0
+        self._failures = 0
         self._connect_failures = 0
-        self._since = time.monotonic()
+        self._start = time.monotonic()
 
     def record_failure(self, error: Exception) -> float:
         """Count a failed attempt; return the pause before the next one, in seconds.
@@ -72,23 +76,24 @@ class Attempts:
             ClientError: The error as one of this package's exceptions, if it is not retried.
         """
         failure = as_client_error(error, self._url)
-        pause_s = self._policy.pause_s(self._failed)
+        pause_s = self._policy.pause_s(self._failures)
         if isinstance(failure, StatusError) and failure.retry_after_s is not None:
             pause_s = max(pause_s, failure.retry_after_s)
         if not is_transient(failure) or self._is_over(failure) or pause_s > self._policy.longest_retry_after_s:
             raise failure from error
-        self._failed += 1
+        self._failures += 1
         self._connect_failures += isinstance(failure, ConnectError)
-        if self._failed == 2 and self._reached:
+        if self._failures == 2 and self._reached:  # a single failure is not worth a warning
             log.warning("%s; retrying", printable(str(failure)))
         return pause_s
 
     def _is_over(self, error: ClientError) -> bool:
+        """Whether the policy allows no further retry after an error."""
         if not isinstance(error, ConnectError):
-            return self._failed - self._connect_failures >= self._policy.retries
+            return self._failures - self._connect_failures >= self._policy.retries
         if self._reached:
-            return time.monotonic() - self._since > self._policy.outage_s
-        return self._failed >= min(self._policy.retries, self._policy.first_contact_retries)
+            return time.monotonic() - self._start > self._policy.outage_s
+        return self._failures >= min(self._policy.retries, self._policy.first_contact_retries)
 
 
 def is_transient(error: ClientError) -> bool:

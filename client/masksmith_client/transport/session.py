@@ -53,7 +53,11 @@ class ServiceSession(ABC):
         return await self._retry(attempt)
 
     async def download(self, call: Call[None]) -> BinaryIO:
-        """Download a safetensors file to a temporary file; a retry starts from the beginning. Errors as for `send`."""
+        """Download a safetensors file to a temporary file; a retry starts from the beginning.
+
+        Raises:
+            ClientError: As `send` does.
+        """
         file = tempfile.TemporaryFile()  # noqa: SIM115 - closed by the caller
 
         async def attempt() -> None:
@@ -71,7 +75,7 @@ class ServiceSession(ABC):
         return file
 
     async def events(self, call: Call[None]) -> AsyncGenerator[Event | None, None]:
-        """Yield the events of one stream; None once it is open, and for each line that completes no event.
+        """Yield None when the stream has opened; then, for each line, the event that it completes, or None.
 
         Raises:
             ClientError: If the stream cannot be opened or is interrupted; there are no retries.
@@ -117,11 +121,11 @@ class ServiceSession(ABC):
 
     @abstractmethod
     async def sleep(self, seconds: float) -> None:
-        """Wait for this time."""
+        """Pause the operation."""
 
     @abstractmethod
     async def run_blocking(self, function: Callable[[], T]) -> T:
-        """Run a function that reads files or computes for long."""
+        """Run a function that reads files or takes long to compute."""
 
     @abstractmethod
     async def gather(

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from masksmith_client.checkpoints.tracing.axis_roles import axes_from
-from masksmith_client.checkpoints.tracing.outputs import Rows
+from masksmith_client.checkpoints.tracing.outputs import OutputSpans
 from masksmith_client.checkpoints.tracing.watcher import Watcher
 
 
@@ -46,7 +46,7 @@ def test_axes(roles, shape, axes):
     ],
 )
 def test_parts_are_rows_that_are_never_used_together(spans, parts):
-    assert Rows(8, spans).parts == parts
+    assert OutputSpans(8, spans).parts == parts
 
 
 def halves(result):

@@ -11,24 +11,31 @@ import torch
 BATCH = 2
 TOKENS = 7
 SAMPLES = 16000
-"""Lengths that no model is likely to use as its width, so that an activation has another shape than a weight."""
+"""Samples of sound. This and the other lengths are unlikely as widths, so no activation has the shape of a weight."""
 
 
 def attempts(model: Any) -> Iterator[dict[str, torch.Tensor]]:
-    """Yield arguments for a model: first all known inputs, then its main input alone, then its dummy inputs."""
+    """Yield arguments to try for a model, the most complete ones first.
+
+    These are its main input with token ids and pixels, its main input alone, token ids alone, and its own dummy inputs.
+    Sound is tried without and with a dimension of channels.
+    """
     main = str(getattr(model, "main_input_name", "input_ids"))
-    takes = inspect.signature(model.forward).parameters
-    makers = {name: make for name, make in _MAKERS.items() if name in takes}
-    needed = [main] + (["decoder_input_ids"] if "decoder_input_ids" in makers else [])
-    for names in (dict.fromkeys([*needed, *_SECOND & makers.keys()]), dict.fromkeys(needed), {"input_ids": None}):
+    parameters = inspect.signature(model.forward).parameters
+    makers = {name: make for name, make in _MAKERS.items() if name in parameters}
+    needed = [main]
+    if "decoder_input_ids" in makers and main != "decoder_input_ids":
+        needed.append("decoder_input_ids")
+    additions = [name for name in _ADDITIONS & makers.keys() if name not in needed]
+    for names in ([*needed, *additions], needed, ["input_ids"]):
         if all(name in makers for name in names):
             arguments = {name: makers[name](model) for name in names}
             yield arguments
             if "input_values" in arguments:
                 yield arguments | {"input_values": _channels(model)}
-    dummies = getattr(model, "dummy_inputs", {})
-    if dummies and all(name in takes for name in dummies):
-        yield {name: value.to(model.device) for name, value in dummies.items() if isinstance(value, torch.Tensor)}
+    dummy_inputs = getattr(model, "dummy_inputs", {})
+    if dummy_inputs and all(name in parameters for name in dummy_inputs):
+        yield {name: value.to(model.device) for name, value in dummy_inputs.items() if isinstance(value, torch.Tensor)}
 
 
 def _tokens(model: Any) -> torch.Tensor:
@@ -38,9 +45,10 @@ def _tokens(model: Any) -> torch.Tensor:
 def _setting(model: Any, *names: str, default: int) -> int:
     """Return the first of several settings that the config, or a config nested in it, has."""
     config = model.config
-    for each in (config, *[value for value in vars(config).values() if hasattr(value, "to_dict")]):
+    nested_configs = [value for value in vars(config).values() if hasattr(value, "to_dict")]
+    for section in (config, *nested_configs):
         for name in names:
-            value = getattr(each, name, None)
+            value = getattr(section, name, None)
             value = value[0] if isinstance(value, (list, tuple)) and value else value
             if isinstance(value, int) and value > 0:
                 return value
@@ -57,7 +65,7 @@ def _pixels(model: Any) -> torch.Tensor:
 
 
 def _features(model: Any) -> torch.Tensor:
-    """Spectra of speech, whose length the first convolutions of the encoder halve."""
+    """Return spectra of speech, whose length the first convolutions of the encoder halve."""
     length = 2 * _setting(model, "max_source_positions", default=50)
     return _floats(model, BATCH, _setting(model, "num_mel_bins", "n_mels", "feature_size", default=80), length)
 
@@ -80,4 +88,5 @@ _MAKERS: dict[str, Callable[[Any], torch.Tensor]] = {
     "inputs_embeds": _embeds,
     "hidden_states": _embeds,
 }
-_SECOND = {"input_ids", "pixel_values"}
+_ADDITIONS = {"input_ids", "pixel_values"}
+"""Inputs that a model may take in addition to its main input."""

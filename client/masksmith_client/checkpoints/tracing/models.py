@@ -12,18 +12,18 @@ from typing import Any
 import torch
 
 CONFIG = "config.json"
-NOT_RUN = "the code that the checkpoint brings (auto_map) is not run unless remote code is trusted"
+REMOTE_CODE_IS_NOT_RUN = "the code that the checkpoint brings (auto_map) is not run unless remote code is trusted"
 
 
 class UntracedError(Exception):
-    """The model cannot be built or run: the reason, for a note."""
+    """The model cannot be built or run; the message is the reason, for a note."""
 
 
 def read_config(directory: Path) -> dict[str, Any]:
     """Read a checkpoint's config.
 
     Raises:
-        UntracedError: If there is none, or it is no JSON object.
+        UntracedError: If there is no config, or it is not a JSON object.
     """
     try:
         config = json.loads((directory / CONFIG).read_text(encoding="utf-8"))
@@ -37,10 +37,10 @@ def read_config(directory: Path) -> dict[str, Any]:
 
 
 def load_config(directory: Path, *, trust_remote_code: bool = False) -> Any:
-    """Return the config as an object of its own class, which is that of `transformers` unless remote code is trusted.
+    """Return the config as an object of the class for its model type, from `transformers` or from trusted remote code.
 
     Raises:
-        UntracedError: If its class is not known or refuses it.
+        UntracedError: If there is no class for its model type, or the class refuses it.
     """
     from transformers import AutoConfig, PreTrainedConfig
 
@@ -48,7 +48,7 @@ def load_config(directory: Path, *, trust_remote_code: bool = False) -> Any:
     if trust_remote_code and content.get("auto_map"):
         with _as_untraced_errors("the config"):
             return AutoConfig.from_pretrained(directory, local_files_only=True, trust_remote_code=True)
-    with _as_untraced_errors("the config"):  # transformers has its own spelling of numbers such as infinity
+    with _as_untraced_errors("the config"):  # transformers reads spellings of infinity that JSON does not have
         content, _ = PreTrainedConfig.get_config_dict(directory, local_files_only=True)
     brings_code = content.pop("auto_map", None) is not None
     for name in ("quantization_config", "dtype", "torch_dtype"):
@@ -57,7 +57,7 @@ def load_config(directory: Path, *, trust_remote_code: bool = False) -> Any:
     try:
         config_class = type(AutoConfig.for_model(model_type))
     except Exception:  # noqa: BLE001
-        reason = f"; {NOT_RUN}" if brings_code else ""
+        reason = f"; {REMOTE_CODE_IS_NOT_RUN}" if brings_code else ""
         raise UntracedError(f"transformers has no model type {model_type!r}{reason}") from None
     with _as_untraced_errors("the config"):
         return config_class.from_dict(content)
@@ -85,24 +85,27 @@ def offline() -> Iterator[None]:
     from huggingface_hub import constants
     from transformers.utils import logging
 
-    before = constants.HF_HUB_OFFLINE, logging.get_verbosity(), torch.backends.mha.get_fastpath_enabled()
+    was_offline = constants.HF_HUB_OFFLINE
+    verbosity = logging.get_verbosity()
+    had_fastpath = torch.backends.mha.get_fastpath_enabled()
     constants.HF_HUB_OFFLINE = True
     logging.set_verbosity_error()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
         yield
     finally:
-        constants.HF_HUB_OFFLINE = before[0]
-        logging.set_verbosity(before[1])
-        torch.backends.mha.set_fastpath_enabled(before[2])
+        constants.HF_HUB_OFFLINE = was_offline
+        logging.set_verbosity(verbosity)
+        torch.backends.mha.set_fastpath_enabled(had_fastpath)
 
 
 def _plain(config: Any) -> Any:
     """Switch off caches, pretrained backbones, and routing of experts that depends on data."""
-    for each in (config, *[value for value in vars(config).values() if hasattr(value, "to_dict")]):
-        each.use_cache = False
-        if getattr(each, "use_pretrained_backbone", False):
-            each.use_pretrained_backbone = False
+    nested_configs = [value for value in vars(config).values() if hasattr(value, "to_dict")]
+    for section in (config, *nested_configs):
+        section.use_cache = False
+        if getattr(section, "use_pretrained_backbone", False):
+            section.use_pretrained_backbone = False
     config._attn_implementation = "eager"
     with contextlib.suppress(Exception):  # versions and models that have no such choice
         config._experts_implementation = "batched_mm"
@@ -110,7 +113,7 @@ def _plain(config: Any) -> Any:
 
 
 def _model_class(config: Any) -> Any:
-    """Return the first of the config's architectures that `transformers` has."""
+    """Return the class of the first of the config's architectures that `transformers` has; None if it has none."""
     import transformers
 
     for name in config.architectures or ():

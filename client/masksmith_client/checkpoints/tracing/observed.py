@@ -18,7 +18,7 @@ class Observed:
         axes: Axes of the parameters that are matrices.
         reasons: Why other parameters are not matrices.
         parts: Numbers of rows of matrices that are fused in one parameter.
-        notes: What the pass did not show.
+        notes: Notes for the user about what the pass did not show.
     """
 
     axes: dict[str, tuple[AxisRole, ...]]
@@ -28,17 +28,21 @@ class Observed:
 
 
 def extended_to_siblings(observed: Observed, shapes: Mapping[str, tuple[int, ...]]) -> Observed:
-    """Copy results to parameters that the pass did not reach, from those whose names differ only in numbers."""
+    """Copy results to parameters that the pass did not reach, from parameters whose names differ only in numbers."""
     groups = defaultdict(list)
     for name in shapes:
         groups[re.sub(r"\d+", "#", name)].append(name)
     axes = {name: dims for name, dims in observed.axes.items() if len(shapes.get(name, ())) == len(dims)}
     reasons = {name: reason for name, reason in observed.reasons.items() if name in shapes}
     for names in groups.values():
-        known = [name for name in names if name in axes or name in reasons]
-        kinds = {(axes.get(name), reasons.get(name)) for name in known}
-        for name in names if len(kinds) == 1 and len({len(shapes[each]) for each in names}) == 1 else ():
-            dims, reason = next(iter(kinds))
-            axes.update({name: dims} if dims is not None else {})
-            reasons.update({name: reason} if reason is not None else {})
+        results = {(axes.get(name), reasons.get(name)) for name in names if name in axes or name in reasons}
+        dimension_counts = {len(shapes[name]) for name in names}
+        if len(results) != 1 or len(dimension_counts) != 1:
+            continue
+        shared_axes, shared_reason = next(iter(results))
+        for name in names:
+            if shared_axes is not None:
+                axes[name] = shared_axes
+            if shared_reason is not None:
+                reasons[name] = shared_reason
     return replace(observed, axes=axes, reasons=reasons)

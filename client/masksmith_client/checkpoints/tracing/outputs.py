@@ -10,12 +10,12 @@ from .sources import storage_of
 
 
 @dataclass(slots=True)
-class Rows:
-    """Outputs `[..., out]` of a parameter's products.
+class OutputSpans:
+    """Which of a parameter's outputs `[..., out]` later operations use together.
 
     Attributes:
-        length: How many outputs there are.
-        spans: Which of them, first and last plus one, later operations use together.
+        length: Number of outputs, `out`.
+        spans: Ranges of outputs that one operation uses: the first, and the last plus one.
     """
 
     length: int
@@ -23,7 +23,7 @@ class Rows:
 
     @property
     def parts(self) -> tuple[int, ...]:
-        """Lengths of the parts that are never used together, in order; empty if there is only one."""
+        """Lengths of the parts that no operation uses together, in order; empty if there is only one part."""
         merged: list[tuple[int, int]] = []
         for first, last in sorted(self.spans):
             if merged and first < merged[-1][1]:
@@ -40,25 +40,27 @@ class Outputs:
     """Outputs of products, and which parts of them later operations use."""
 
     def __init__(self) -> None:
-        self._tensors: dict[int, tuple[torch.Tensor, Rows]] = {}
-        self._rows: dict[str, Rows] = {}
+        # By the identity of a result's storage: the result, which must stay alive, and the spans of its parameter.
+        self._results: dict[int, tuple[torch.Tensor, OutputSpans]] = {}
+        self._spans: dict[str, OutputSpans] = {}
 
     def add(self, parameter: str, result: torch.Tensor, length: int) -> None:
-        """Register the output of a product, if its last dimension is the outputs'."""
+        """Register the result of a product with a parameter, if its last dimension is the dimension of the outputs."""
         if result.ndim and result.is_contiguous() and result.shape[-1] == length:
-            rows = self._rows.setdefault(parameter, Rows(length))
-            self._tensors[storage_of(result)] = result, rows
+            output_spans = self._spans.setdefault(parameter, OutputSpans(length))
+            self._results[storage_of(result)] = result, output_spans
 
     def read(self, tensor: torch.Tensor) -> None:
-        """Record that an operation other than a view uses a tensor, if this is a part of registered outputs."""
-        _, rows = self._tensors.get(storage_of(tensor), (None, None))
-        if rows is None:
+        """Record that an operation other than a view uses a tensor, if it is a view of a registered result."""
+        _, output_spans = self._results.get(storage_of(tensor), (None, None))
+        if output_spans is None:
             return
-        first = int(tensor.storage_offset()) % rows.length
+        first = int(tensor.storage_offset()) % output_spans.length
+        # Dimensions with smaller strides than the number of outputs run along the outputs.
         sizes = zip(tensor.shape, tensor.stride(), strict=True)
-        reach = sum((length - 1) * stride for length, stride in sizes if stride < rows.length)
-        rows.spans.add((first, min(first + reach + 1, rows.length)))
+        distance = sum((length - 1) * stride for length, stride in sizes if stride < output_spans.length)
+        output_spans.spans.add((first, min(first + distance + 1, output_spans.length)))
 
     def parts(self) -> dict[str, tuple[int, ...]]:
         """Return the parts of each parameter whose outputs are split."""
-        return {name: rows.parts for name, rows in self._rows.items() if rows.parts}
+        return {name: output_spans.parts for name, output_spans in self._spans.items() if output_spans.parts}

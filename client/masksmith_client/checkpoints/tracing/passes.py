@@ -27,11 +27,12 @@ def observe(model: Any, *, trust_remote_code: bool = False) -> Observed:
     try:
         return extended_to_siblings(_observe(model), shapes_of(model))
     except UntracedError as error:
-        narrow = build(smaller(model.config), trust_remote_code=trust_remote_code)
-        if sum(each.numel() for each in narrow.parameters()) > MAX_ENTRIES:
+        # The smaller model is first built without memory for its parameters, to count them.
+        small_model = build(smaller(model.config), trust_remote_code=trust_remote_code)
+        if sum(parameter.numel() for parameter in small_model.parameters()) > MAX_ENTRIES:
             raise
-        narrow = build(smaller(model.config), trust_remote_code=trust_remote_code, device="cpu")
-        observed = _observe(narrow)
+        small_model = build(smaller(model.config), trust_remote_code=trust_remote_code, device="cpu")
+        observed = _observe(small_model)
         parts = _widened(observed.parts, observed.axes, model)
         observed = replace(observed, parts=parts, notes=(f"a smaller model was run: {error}",))
         return extended_to_siblings(observed, shapes_of(model))
@@ -39,7 +40,7 @@ def observe(model: Any, *, trust_remote_code: bool = False) -> Observed:
 
 def shapes_of(model: Any) -> dict[str, tuple[int, ...]]:
     """Return the shapes of a model's parameters by name."""
-    return {name: tuple(each.shape) for name, each in model.named_parameters()}
+    return {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
 
 
 def _observe(model: Any) -> Observed:
@@ -56,16 +57,16 @@ def _observe(model: Any) -> Observed:
 
 def _run(module: Any) -> str | None:
     """Call a module with the first inputs that it accepts; return None, or the first error if it accepts none."""
-    first = None
+    first_error = None
     for arguments in inputs.attempts(module):
         try:
             module(**arguments)
         except Exception as error:  # noqa: BLE001
             message = str(error).strip().splitlines() or [""]
-            first = first or f"{type(error).__name__}: {message[0][:200]}"
+            first_error = first_error or f"{type(error).__name__}: {message[0][:200]}"
         else:
             return None
-    return first or "no inputs are known for it"
+    return first_error or "no inputs are known for it"
 
 
 def _is_unseen(model: Any, prefix: str, module: Any, watcher: Watcher) -> bool:
@@ -74,7 +75,7 @@ def _is_unseen(model: Any, prefix: str, module: Any, watcher: Watcher) -> bool:
 
     if not isinstance(module, PreTrainedModel):
         return False
-    names = [f"{prefix}.{name}" for name, each in module.named_parameters() if each.ndim >= 2]
+    names = [f"{prefix}.{name}" for name, parameter in module.named_parameters() if parameter.ndim >= 2]
     return bool(names) and not any(watcher.uses[name].axes for name in names if name in watcher.uses)
 
 
@@ -95,12 +96,12 @@ def _heads(model: Any) -> list[str]:
     head = None
     with contextlib.suppress(Exception):  # a model without a head may raise
         head = model.get_output_embeddings()
-    ids = {id(each) for each in head.parameters()} if isinstance(head, torch.nn.Module) else set()
-    return [name for name, each in model.named_parameters() if id(each) in ids and each.ndim >= 2]
+    ids = {id(parameter) for parameter in head.parameters()} if isinstance(head, torch.nn.Module) else set()
+    return [name for name, parameter in model.named_parameters() if id(parameter) in ids and parameter.ndim >= 2]
 
 
 def _widened(parts: Mapping[str, tuple[int, ...]], axes: Mapping[str, Any], model: Any) -> dict[str, tuple[int, ...]]:
-    """Scale equal parts to the full lengths; a smaller model does not show the lengths of unequal parts."""
+    """Return the parts of the full model: equal parts are scaled, the lengths of unequal parts are not known."""
     widened = {}
     for name, shape in shapes_of(model).items():
         lengths = parts.get(name, ())

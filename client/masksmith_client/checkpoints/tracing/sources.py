@@ -13,7 +13,7 @@ COPIES = frozenset({"clone", "_to_copy", "index_select"})
 """Operations whose result has the dimensions of their first argument in a storage of its own."""
 
 SCALINGS = frozenset({"mul", "div"})
-"""Operations with a scale, such as a quantiser's, which leave a parameter's dimensions as they are."""
+"""Operations that multiply by a scale, such as that of a quantiser, and keep the dimensions of a parameter."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,8 +22,8 @@ class Source:
 
     Attributes:
         parameter: Its name.
-        dims: For each dimension of the tensor, the parameter's dimensions along which it runs; none where it has one
-            entry or was added later.
+        dims: For each dimension of the tensor, the parameter's dimensions along which it runs; an empty set for a
+            dimension of length 1, and for one that the parameter does not have.
     """
 
     parameter: str
@@ -42,7 +42,7 @@ class Sources:
             self.add(tensor, [Source(name, tuple(frozenset({dim}) for dim in range(tensor.ndim)))])
 
     def add(self, tensor: torch.Tensor, sources: Sequence[Source]) -> None:
-        """Register a tensor that has a storage of its own; it is kept alive, so that no other gets the same storage."""
+        """Register a tensor with a storage of its own; it is kept alive, so that its storage is not reused."""
         self._bases[storage_of(tensor)] = tensor, tuple(sources)
 
     def of(self, tensor: torch.Tensor) -> tuple[Source, ...]:
@@ -50,13 +50,9 @@ class Sources:
         base = self._bases.get(storage_of(tensor))
         if base is None:
             return ()
-        dims = _view_dims(tensor, base[0])
-        return tuple(
-            Source(
-                each.parameter, tuple(frozenset().union(*(each.dims[dim] for dim in base_dims)) for base_dims in dims)
-            )
-            for each in base[1]
-        )
+        base_tensor, base_sources = base
+        view_dims = _view_dims(tensor, base_tensor)
+        return tuple(Source(source.parameter, _combined_dims(source, view_dims)) for source in base_sources)
 
 
 class CopyFollower(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -80,12 +76,13 @@ class CopyFollower(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return False
         if self.sources.of(result):
             return True
-        sources = self._copied(func, args, result)
+        sources = self._sources_of_result(func, args, result)
         if sources:
             self.sources.add(result, sources)
         return bool(sources)
 
-    def _copied(self, func: Any, args: tuple[Any, ...], result: torch.Tensor) -> list[Source]:
+    def _sources_of_result(self, func: Any, args: tuple[Any, ...], result: torch.Tensor) -> list[Source]:
+        """Return the sources of a result with a storage of its own; none if it does not hold entries of parameters."""
         name = operation_name(func)
         if name in COPIES:
             return list(self.sources.of(args[0]))
@@ -93,8 +90,8 @@ class CopyFollower(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return _REARRANGED[name](self.sources, args)
         tensors = list(tensors_in(args))
         if torch.Tag.pointwise in func.tags and (name in SCALINGS or len(tensors) == 1):
-            alike = [self.sources.of(each) for each in tensors if each.shape == result.shape]
-            return list(next(filter(None, alike), ()))
+            of_same_shape = [self.sources.of(tensor) for tensor in tensors if tensor.shape == result.shape]
+            return list(next(filter(None, of_same_shape), ()))
         return []
 
 
@@ -109,7 +106,7 @@ def operation_name(func: Any) -> str:
 
 
 def tensors_in(values: Any) -> Iterator[torch.Tensor]:
-    """Return the tensors among an operation's arguments."""
+    """Yield the tensors among an operation's arguments, which may be nested."""
     for value in values.values() if isinstance(values, dict) else values:
         if isinstance(value, torch.Tensor):
             yield value
@@ -117,8 +114,13 @@ def tensors_in(values: Any) -> Iterator[torch.Tensor]:
             yield from tensors_in(value)
 
 
+def _combined_dims(source: Source, view_dims: Sequence[frozenset[int]]) -> tuple[frozenset[int], ...]:
+    """Return the parameter's dimensions for each dimension of a view, from those for each dimension of its base."""
+    return tuple(frozenset().union(*(source.dims[dim] for dim in base_dims)) for base_dims in view_dims)
+
+
 def _view_dims(view: torch.Tensor, base: torch.Tensor) -> list[frozenset[int]]:
-    """Give, for each dimension of a view, the dimensions of its dense base that it runs along, from the strides."""
+    """Return, for each dimension of a view, the dimensions of its dense base along which it runs, from the strides."""
     if view.shape == base.shape and view.stride() == base.stride():
         return [frozenset({dim}) for dim in range(base.ndim)]
     lengths = list(zip(base.shape, base.stride(), strict=True))
@@ -133,30 +135,36 @@ def _view_dims(view: torch.Tensor, base: torch.Tensor) -> list[frozenset[int]]:
 
 
 def _indexed(sources: Sources, args: tuple[Any, ...]) -> list[Source]:
-    """`tensor[:, indices]`: the dimensions of the indices replace the one that is indexed."""
-    indices = [(dim, index) for dim, index in enumerate(args[1]) if index is not None]
-    if len(indices) != 1 or indices[0][1].dtype in (torch.bool, torch.uint8):
+    """Return the sources of `tensor[:, index]`: the dimensions of the index replace the dimension that is indexed."""
+    tensor, indices = args[:2]
+    dims_and_indices = [(dim, index) for dim, index in enumerate(indices) if index is not None]
+    if len(dims_and_indices) != 1:
         return []
-    dim, index = indices[0]
+    dim, index = dims_and_indices[0]
+    if index.dtype in (torch.bool, torch.uint8):
+        return []
     return [
-        Source(each.parameter, (*each.dims[:dim], *[each.dims[dim]] * index.ndim, *each.dims[dim + 1 :]))
-        for each in sources.of(args[0])
+        Source(source.parameter, (*source.dims[:dim], *[source.dims[dim]] * index.ndim, *source.dims[dim + 1 :]))
+        for source in sources.of(tensor)
     ]
 
 
 def _concatenated(sources: Sources, args: tuple[Any, ...]) -> list[Source]:
-    parts = [sources.of(each) for each in args[0]]
-    return [source for part in parts for source in part] if all(parts) else []
+    """Return the sources of concatenated tensors, in order; none if a tensor has none."""
+    sources_by_tensor = [sources.of(tensor) for tensor in args[0]]
+    if not all(sources_by_tensor):
+        return []
+    return [source for tensor_sources in sources_by_tensor for source in tensor_sources]
 
 
 def _stacked(sources: Sources, args: tuple[Any, ...]) -> list[Source]:
-    dim = (args[1] if len(args) > 1 else 0) % (args[0][0].ndim + 1)
-    parts = [sources.of(each) for each in args[0]]
+    """Return the sources of stacked tensors: as for concatenated ones, with a new dimension."""
+    tensors = args[0]
+    dim = args[1] if len(args) > 1 else 0
+    dim %= tensors[0].ndim + 1
     return [
-        Source(each.parameter, (*each.dims[:dim], frozenset[int](), *each.dims[dim:]))
-        for part in parts
-        for each in part
-        if all(parts)
+        Source(source.parameter, (*source.dims[:dim], frozenset[int](), *source.dims[dim:]))
+        for source in _concatenated(sources, args)
     ]
 
 
@@ -165,3 +173,4 @@ _REARRANGED: dict[str, Callable[[Sources, tuple[Any, ...]], list[Source]]] = {
     "cat": _concatenated,
     "stack": _stacked,
 }
+"""Functions that return the sources of an operation's result, by the operation's name."""

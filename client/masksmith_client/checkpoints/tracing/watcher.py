@@ -17,6 +17,8 @@ from .sources import CopyFollower, Source, Sources, operation_name, storage_of, 
 
 LEFT: tuple[AxisRole, ...] = ("out", "in")
 RIGHT: tuple[AxisRole, ...] = ("in", "out")
+"""Roles of the dimensions of a matrix that is the left or the right operand of a product."""
+
 PRODUCTS: dict[str, dict[int, tuple[AxisRole, ...]]] = {
     "mm": {0: LEFT, 1: RIGHT},
     "addmm": {1: LEFT, 2: RIGHT},
@@ -28,7 +30,8 @@ PRODUCTS: dict[str, dict[int, tuple[AxisRole, ...]]] = {
     "_grouped_mm": {1: ("stack", *RIGHT)},
     "grouped_mm_fallback": {1: ("stack", *RIGHT)},
 }
-"""Products by the name of the operation: the position of each operand, and the role of each of its dimensions."""
+"""By the name of a product's operation: the positions of the operands that may be weights, with the role of each
+dimension of such a weight."""
 
 LOOKED_UP = "an embedding, which is looked up, not multiplied"
 LEARNED_INPUT = "a learned input, which other weights multiply"
@@ -51,7 +54,7 @@ class Use:
 
     @property
     def certain_axes(self) -> tuple[AxisRole, ...] | None:
-        """Its axes, if they are the same in all products."""
+        """Its axes, if they are the same in all products; else None."""
         return next(iter(self.axes)) if len(self.axes) == 1 else None
 
     @property
@@ -70,14 +73,14 @@ class Use:
 class Watcher(CopyFollower):  # type: ignore[no-untyped-call]
     """Records the uses of all parameters of two dimensions or more.
 
-    On the meta device a mask has no values, so a branch on `mask.all()` takes True and one on `mask.any()` takes False.
+    On the meta device a bool tensor has no value: the result of `any()` is read as False, all others as True.
     """
 
     def __init__(self, parameters: Mapping[str, torch.Tensor]) -> None:
         super().__init__(Sources())
         self.uses: defaultdict[str, Use] = defaultdict(Use)
         self.outputs = Outputs()
-        self._any: dict[int, torch.Tensor] = {}
+        self._any_results: dict[int, torch.Tensor] = {}
         self._shapes = {name: tuple(tensor.shape) for name, tensor in parameters.items()}
         for name, tensor in parameters.items():
             if tensor.ndim >= 2:
@@ -89,7 +92,7 @@ class Watcher(CopyFollower):  # type: ignore[no-untyped-call]
         """Run an operation and record its use of parameters."""
         name = operation_name(func)
         if name == "_local_scalar_dense" and args[0].is_meta and args[0].dtype == torch.bool:
-            return storage_of(args[0]) not in self._any
+            return storage_of(args[0]) not in self._any_results
         result = func(*args, **(kwargs or {}))
         self._read_outputs(args, kwargs or {}, result)
         if name in PRODUCTS:
@@ -99,14 +102,15 @@ class Watcher(CopyFollower):  # type: ignore[no-untyped-call]
         elif name == "embedding":
             self._note(args[0], LOOKED_UP)
         elif name == "any":
-            self._any[storage_of(result)] = result
+            self._any_results[storage_of(result)] = result
         elif not self.follow(func, args, result) and torch.Tag.pointwise in func.tags:
             for tensor in tensors_in(args):
                 self._note(tensor, ENTRY_BY_ENTRY)
         return result
 
     def _read_outputs(self, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
-        results = {storage_of(each) for each in tensors_in((result,))}
+        """Record which outputs of products an operation uses, unless it returns a view of its argument."""
+        results = {storage_of(tensor) for tensor in tensors_in((result,))}
         for tensor in tensors_in((args, kwargs)):
             if storage_of(tensor) not in results:
                 self.outputs.read(tensor)
@@ -119,17 +123,22 @@ class Watcher(CopyFollower):  # type: ignore[no-untyped-call]
         self, operands: dict[int, tuple[AxisRole, ...]], args: tuple[Any, ...], result: torch.Tensor
     ) -> None:
         positions = [position for position in operands if self.sources.of(args[position])]
+        if not positions:
+            return
+        # In a product of two parameters, the right one is the weight.
         if len(positions) == 2:
             self._note(args[positions[0]], LEARNED_INPUT)
-        for position in positions[-1:]:
-            roles = operands[position]
-            for source in self.sources.of(args[position]):
-                self._note_axes(source, roles[-args[position].ndim :])
-                if roles[-1] == "out" or operands is PRODUCTS["linear"]:
-                    self.outputs.add(source.parameter, result, args[position].shape[roles.index("out")])
+        weight, roles = args[positions[-1]], operands[positions[-1]]
+        # The outputs are the last dimension of the result if the weight is the right operand, or if the operation is
+        # `linear`, which transposes the weight.
+        outputs_are_last = roles[-1] == "out" or operands is PRODUCTS["linear"]
+        for source in self.sources.of(weight):
+            self._note_axes(source, roles[-weight.ndim :])
+            if outputs_are_last:
+                self.outputs.add(source.parameter, result, weight.shape[roles.index("out")])
 
     def _note_convolution(self, args: tuple[Any, ...]) -> None:
-        weight, is_transposed, groups = args[1], args[6], args[8]
+        _input, weight, _bias, _stride, _padding, _dilation, is_transposed, _output_padding, groups = args
         kernel: tuple[AxisRole, ...] = ("kernel",) * (weight.ndim - 2)
         for source in self.sources.of(weight):
             if groups > 1 and weight.shape[1] == 1:
@@ -141,8 +150,9 @@ class Watcher(CopyFollower):  # type: ignore[no-untyped-call]
 
     def _note_axes(self, source: Source, roles: tuple[AxisRole, ...]) -> None:
         shape = self._shapes[source.parameter]
-        of_dims: list[set[AxisRole]] = [set() for _ in shape]
+        roles_by_dim: list[set[AxisRole]] = [set() for _ in shape]
         for role, dims in zip(roles, source.dims, strict=True):
             for dim in dims:
-                of_dims[dim].add(role)
-        self.uses[source.parameter].axes.add(axes_from([frozenset(roles_of_dim) for roles_of_dim in of_dims], shape))
+                roles_by_dim[dim].add(role)
+        axes = axes_from([frozenset(roles_of_dim) for roles_of_dim in roles_by_dim], shape)
+        self.uses[source.parameter].axes.add(axes)
