@@ -146,7 +146,7 @@ async def authenticate(
 
 
 async def _read_request_key(client: Redis, token: str | None, cookie: str | None) -> tuple[KeyInfo | None, str]:
-    """Read the key of a bearer token, or without a token that of a session cookie; returns it and its token's hash."""
+    """Read the key of a bearer token or, without one, of a session cookie; returns the key and its token's hash."""
     if token is not None:
         return await find_key(client, token), hash_token(token)
     session: Any = await client.get(session_key(cookie)) if cookie else None
