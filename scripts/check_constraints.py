@@ -2,10 +2,10 @@
 
     python scripts/check_constraints.py python3.11 python3.12 python3.13
 
-For each interpreter pip resolves the project with all its extras and groups, and with those of the demo, which must not
-include torch. Nothing is installed. Settings of pip that add local wheels, other indexes or other constraints are
-ignored. An interpreter that cannot be run is an error. Without arguments the supported versions on the path are
-checked.
+For each interpreter pip resolves the project twice: with all extras and the group `dev`, and with the extra `demo`
+alone, which must not include torch. Nothing is installed. Settings of pip that add local wheels, other indexes or other
+constraints are ignored. An interpreter that cannot be run is an error. Without arguments the script checks the
+supported interpreters that are on the path.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -25,7 +26,7 @@ CONSTRAINTS = ROOT / "constraints.txt"
 SUPPORTED = ("python3.11", "python3.12", "python3.13")
 EVERYTHING = (".[all,demo,lightning,huggingface,telemetry,studies]", "--group", "dev")
 DEMO = (".[demo]",)
-# Settings of pip that change package sources; certificates and proxies are not changed.
+# Settings of pip that change package sources, as in `PIP_INDEX_URL`. Settings of certificates and proxies stay.
 SOURCES = (
     "CONFIG_FILE",
     "CONSTRAINT",
@@ -49,7 +50,7 @@ def main() -> int:
         return 0
     interpreters = arguments.interpreters or [name for name in SUPPORTED if runs(name)]
     with ThreadPoolExecutor() as pool:
-        problems = [problem for each in pool.map(check, interpreters) for problem in each]
+        problems = list(chain.from_iterable(pool.map(check, interpreters)))
     print("\n".join(problems) or f"constraints.txt resolves on {', '.join(interpreters)}")
     return 1 if problems or not interpreters else 0
 
@@ -73,30 +74,37 @@ def check(interpreter: str) -> list[str]:
     with tempfile.TemporaryDirectory() as folder:
         python = make_pip(interpreter, Path(folder))
         try:
-            everything, demo = (resolve(python, requirements, Path(folder)) for requirements in (EVERYTHING, DEMO))
+            everything = resolve(python, EVERYTHING, Path(folder))
+            demo = resolve(python, DEMO, Path(folder))
         except ResolutionError as error:
             return [f"{interpreter}: {error}"]
     problems = [f"{interpreter}: {name} is not pinned" for name in sorted(everything - pinned() - {"masksmith"})]
-    return problems + [f"{interpreter}: the demo installs torch"] * ("torch" in demo)
+    if "torch" in demo:
+        problems.append(f"{interpreter}: the demo installs torch")
+    return problems
 
 
 class ResolutionError(Exception):
-    """Pip cannot resolve the requirements; the message is pip's own."""
+    """Pip cannot resolve the requirements; the message is the message of pip."""
 
 
 def resolve(python: str, requirements: tuple[str, ...], folder: Path) -> set[str]:
-    """Return the names of all packages that an installation would hold."""
+    """Return the normalized names of all packages that pip would install.
+
+    Raises:
+        ResolutionError: If pip cannot resolve the requirements.
+    """
     report = folder / "report.json"
     command = [python, "-m", "pip", "install", "--dry-run", "--ignore-installed", "--quiet", "--report", str(report)]
     command += ["--constraint", str(CONSTRAINTS), *requirements]
-    done = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True)
-    if done.returncode:
-        raise ResolutionError(done.stderr.strip())
-    return {normal(item["metadata"]["name"]) for item in json.loads(report.read_text())["install"]}
+    completed = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True)
+    if completed.returncode:
+        raise ResolutionError(completed.stderr.strip())
+    return {normalize(item["metadata"]["name"]) for item in json.loads(report.read_text())["install"]}
 
 
 def make_pip(interpreter: str, folder: Path) -> str:
-    """Create an environment with a current pip; returns its interpreter."""
+    """Create a virtual environment with a current pip; returns the path of its interpreter."""
     subprocess.run([interpreter, "-m", "venv", str(folder / "venv")], check=True)
     python = str(folder / "venv" / "bin" / "python")
     upgrade = [python, "-m", "pip", "install", "--quiet", "--upgrade", "pip>=25.1"]
@@ -113,11 +121,11 @@ def environment() -> dict[str, str]:
 def pinned() -> set[str]:
     """Return the names of the packages that the constraints pin."""
     lines = CONSTRAINTS.read_text().splitlines()
-    return {normal(line.partition("==")[0]) for line in lines if "==" in line}
+    return {normalize(line.partition("==")[0]) for line in lines if "==" in line}
 
 
-def normal(name: str) -> str:
-    """Normalize a package's name as the index does."""
+def normalize(name: str) -> str:
+    """Normalize a package's name as the package index does."""
     return re.sub(r"[-_.]+", "-", name).lower()
 
 

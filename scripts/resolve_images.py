@@ -1,9 +1,10 @@
-"""Pin the base images of Dockerfile and docker-compose.yml to the digests that their registry has for them now.
+"""Pin the base images of Dockerfile and docker-compose.yml to the digests of their tags in Docker Hub.
 
     python scripts/resolve_images.py [--check]
 
-Writes `image:tag@sha256:...`; a digest comes from the registry's answer alone. With `--check` nothing is written, and
-the exit code is 1 if an image is not pinned, or its tag has moved. Exit code 2 if the registry does not answer.
+Writes `image:tag@sha256:...`. The script writes no digest that is not in a response of the registry. With `--check`
+nothing is written, and the exit code is 1 if an image is not pinned, or its tag has another digest now. Exit code 2 if
+the registry does not respond with a digest.
 """
 
 from __future__ import annotations
@@ -33,14 +34,14 @@ REFERENCE = re.compile(
 
 
 class RegistryError(Exception):
-    """The registry did not answer with a digest."""
+    """The registry did not respond with a digest."""
 
 
 def digest_of(name: str, tag: str, registry: str = HUB) -> str:
-    """Ask a registry for the digest of a tag.
+    """Request the digest of a tag from a registry.
 
     Raises:
-        RegistryError: If it does not answer, or with something else.
+        RegistryError: If the registry does not respond, or its response has no digest.
     """
     repository = name if "/" in name else f"library/{name}"
     url = f"{registry}/v2/{repository}/manifests/{tag}"
@@ -58,17 +59,21 @@ def digest_of(name: str, tag: str, registry: str = HUB) -> str:
 
 
 def pinned(text: str, arguments: dict[str, str], registry: str = HUB) -> str:
-    """Pin all images of a text to their digests; those that are built here have no tag, and stay.
+    """Pin all images of a text that have a tag to their digests; images that are built here have no tag.
 
     Args:
         text: A Dockerfile, or a compose file.
-        arguments: Defaults of build arguments that tags name.
+        arguments: Default values of the build arguments that tags contain, by name.
         registry: URL of the registry.
+
+    Raises:
+        RegistryError: If the registry does not respond with the digest of an image.
     """
 
     def replace(match: re.Match[str]) -> str:
         tag = re.sub(r"\$\{(\w+)\}", lambda variable: arguments[variable[1]], match["tag"])
-        return f"{match['before']}{match['name']}:{match['tag']}@{digest_of(match['name'], tag, registry)}"
+        digest = digest_of(match["name"], tag, registry)
+        return f"{match['before']}{match['name']}:{match['tag']}@{digest}"
 
     return REFERENCE.sub(replace, text)
 
@@ -83,6 +88,7 @@ def _head(url: str, headers: dict[str, str]) -> str:
 
 
 def _token(challenge: str) -> str:
+    """Request a token for anonymous access, as the header `WWW-Authenticate` describes."""
     fields = dict(re.findall(r'(\w+)="([^"]*)"', challenge))
     query = urllib.parse.urlencode({name: fields[name] for name in ("service", "scope") if name in fields})
     with urllib.request.urlopen(f"{fields['realm']}?{query}", timeout=30) as response:
@@ -93,21 +99,24 @@ def main(root: Path = ROOT, registry: str = HUB) -> int:
     """Pin or check; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="write nothing")
-    check, changed = parser.parse_args().check, []
+    check = parser.parse_args().check
+    changed = []
     for name in FILES:
         text = (root / name).read_text()
         arguments = dict(re.findall(r"^ARG (\w+)=(\S+)$", text, re.MULTILINE))
         try:
-            new = pinned(text, arguments, registry)
+            pinned_text = pinned(text, arguments, registry)
         except RegistryError as error:
             sys.stderr.write(f"nothing is pinned: {error}\n")
             return 2
-        if new != text:
-            changed.append((name, new))
-    for name, new in changed:
-        if not check:
-            (root / name).write_text(new)
-        sys.stdout.write(f"{name}: {'not pinned to what the registry has' if check else 'pinned'}\n")
+        if pinned_text != text:
+            changed.append((name, pinned_text))
+    for name, pinned_text in changed:
+        if check:
+            sys.stdout.write(f"{name}: not pinned to what the registry has\n")
+        else:
+            (root / name).write_text(pinned_text)
+            sys.stdout.write(f"{name}: pinned\n")
     return int(check and bool(changed))
 
 

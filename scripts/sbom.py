@@ -16,7 +16,7 @@ from typing import Any
 
 
 def component(distribution: Distribution) -> dict[str, Any]:
-    """Describe a distribution."""
+    """Describe a distribution as a component of CycloneDX."""
     metadata = distribution.metadata
     name, version = re.sub(r"[-_.]+", "-", metadata["Name"]).lower(), distribution.version
     description: dict[str, Any] = {
@@ -26,15 +26,16 @@ def component(distribution: Distribution) -> dict[str, Any]:
         "version": version,
         "purl": f"pkg:pypi/{name}@{version}",
     }
-    text = metadata.get("License-Expression") or metadata.get("License") or ""
-    if text and "\n" not in text and len(text) < 200:
-        description["licenses"] = [{"license": {"name": text}}]
+    license_name = metadata.get("License-Expression") or metadata.get("License") or ""
+    # Some distributions have the whole text of the license in this field.
+    if license_name and "\n" not in license_name and len(license_name) < 200:
+        description["licenses"] = [{"license": {"name": license_name}}]
     return description
 
 
 def bill() -> dict[str, Any]:
-    """Describe all distributions, by name."""
-    components = {each["bom-ref"]: each for each in map(component, distributions())}
+    """Return the bill of materials, sorted by name; a distribution that is found twice is listed once."""
+    components = {description["bom-ref"]: description for description in map(component, distributions())}
     return {
         "bomFormat": "CycloneDX",
         "specVersion": "1.5",

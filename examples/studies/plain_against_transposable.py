@@ -3,10 +3,10 @@
     python examples/studies/plain_against_transposable.py [--quick] [--out docs/studies]
 
 Hubara et al. (NeurIPS 2021) explain the accuracy of N:M nets by mask diversity, the number of masks that a pattern
-allows: transposable masks, which serve forward and backward pass alike, lose accuracy at 2:4 and next to none at 4:8
-and beyond. Here dense nets are pruned once by magnitude, and fine-tuned on the fixed mask. Diversity is
-`ms.diversity`, exact but for transposable 8:16, which takes an asymptotic (the published formula over-counts), in
-bits for each 256 weights; masks are proved optimal.
+allows: transposable masks, which hold for the forward and the backward pass, lose accuracy at 2:4, and almost none at
+4:8 and larger patterns. Here dense nets are pruned once by magnitude, and fine-tuned with the fixed mask. Diversity is
+computed by `ms.diversity`, in bits for each 256 weights: exactly, except for transposable 8:16, for which an asymptotic
+formula is used (the published formula counts too many masks). Masks are proved optimal.
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ from workbench import (
 import masksmith as ms
 
 PATTERNS = ("2:4", "4:8", "8:16", "1:8", "2:16", "4:32")
-TILE = 256
+DIVERSITY_WEIGHTS = 256
+"""Number of weights for which the diversity is given."""
 
 
 def prune(pattern: str, seed: int, scale: Scale) -> tuple[float, float, float]:
@@ -42,12 +43,13 @@ def prune(pattern: str, seed: int, scale: Scale) -> tuple[float, float, float]:
     data, net = digits(seed), trained(seed, scale.epochs)
     weights = hidden_weights(net)
     solutions = {name: ms.solve(ms.magnitude(weight), pattern) for name, weight in weights.items()}
-    kept = sum(one.objective for one in solutions.values()) / sum(one.total_score for one in solutions.values())
+    kept_score = sum(solution.objective for solution in solutions.values())
+    retained = kept_score / sum(solution.total_score for solution in solutions.values())
     pruned = copy.deepcopy(net)
-    cut = keep_masked(pruned, {name: one.mask for name, one in solutions.items()})
+    apply_masks = keep_masked(pruned, {name: solution.mask for name, solution in solutions.items()})
     at_once = accuracy(pruned, data)
-    train(pruned, data, max(1, scale.epochs // 3), seed + 1000, rate=0.02, after_step=cut)
-    return kept, at_once, accuracy(pruned, data)
+    train(pruned, data, max(1, scale.epochs // 3), seed + 1000, rate=0.02, after_step=apply_masks)
+    return retained, at_once, accuracy(pruned, data)
 
 
 def study(scale: Scale) -> tuple[str, plots.Figure]:
@@ -60,17 +62,17 @@ def study(scale: Scale) -> tuple[str, plots.Figure]:
             for form in (pattern, f"transposable {pattern}")
         }
         for form, results in outcomes.items():
-            kept, at_once, tuned = zip(*results, strict=True)
-            bits = ms.diversity(form).log2_masks(TILE)
-            rows.append([form, f"{bits:.0f}", f"{statistics.mean(kept):.2%}", spread(at_once), spread(tuned)])
+            retained, at_once, tuned = zip(*results, strict=True)
+            bits = ms.diversity(form).log2_masks(DIVERSITY_WEIGHTS)
+            rows.append([form, f"{bits:.0f}", f"{statistics.mean(retained):.2%}", spread(at_once), spread(tuned)])
             marker = "o" if form == pattern else "s"
             plot.scatter(bits, statistics.mean(at_once), marker=marker)
             plot.annotate(form.replace("transposable", "T"), (bits, statistics.mean(at_once)), fontsize=8)
         for column, when in ((1, "at once"), (2, "after fine-tuning")):
-            plain, both = ([result[column] for result in outcomes[form]] for form in outcomes)
-            verdicts.append(verdict(f"{pattern}: plain beats transposable {when}", *paired(plain, both)))
-    head = ("pattern", "diversity, bits", "retained magnitude", "accuracy at once", "after fine-tuning")
-    return f"{table(head, rows)}\n\nDoes a transposable mask cost accuracy?\n\n" + "\n".join(verdicts), figure
+            plain, transposable = ([result[column] for result in results] for results in outcomes.values())
+            verdicts.append(verdict(f"{pattern}: plain beats transposable {when}", *paired(plain, transposable)))
+    header = ("pattern", "diversity, bits", "retained magnitude", "accuracy at once", "after fine-tuning")
+    return f"{table(header, rows)}\n\nDoes a transposable mask cost accuracy?\n\n" + "\n".join(verdicts), figure
 
 
 if __name__ == "__main__":

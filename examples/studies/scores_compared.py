@@ -3,10 +3,10 @@
     python examples/studies/scores_compared.py [--quick] [--out docs/studies]
 
 Molchanov et al. (CVPR 2019) report that first-order Taylor importance, which needs gradients, prunes better than
-magnitude; Sun et al. (ICLR 2024) that Wanda, magnitude times the norm of the input, prunes pretrained transformers
-better without any training. Here perceptrons that know digits are pruned by each score, at once and with fine-tuning;
-and all linear layers of MiniLM are pruned at once, judged by the embeddings of held-out text. Masks are proved
-optimal for their scores.
+magnitude; Sun et al. (ICLR 2024) report that Wanda, magnitude times the norm of the input, prunes pretrained
+transformers better without any training. Here perceptrons that are trained on digits are pruned by each score; their
+accuracy is measured at once and after fine-tuning. All linear layers of MiniLM are pruned, too; the embeddings of
+held-out text before and after are compared. Masks are proved optimal for their scores.
 """
 
 from __future__ import annotations
@@ -46,9 +46,9 @@ import minilm
 PATTERNS = ("2:4", "1:4", "1:8")
 Score = Callable[[torch.Tensor, Any], torch.Tensor]
 SCORES: dict[str, Score] = {
-    "magnitude": lambda weight, known: ms.magnitude(weight),
-    "Wanda": lambda weight, known: ms.wanda(weight, known.norms),
-    "Taylor": lambda weight, known: ms.taylor(weight, known.gradient_rms),
+    "magnitude": lambda weight, calibrated: ms.magnitude(weight),
+    "Wanda": lambda weight, calibrated: ms.wanda(weight, calibrated.norms),
+    "Taylor": lambda weight, calibrated: ms.taylor(weight, calibrated.gradient_rms),
 }
 
 
@@ -56,7 +56,7 @@ def prune(pattern: str, seed: int, scale: Scale) -> list[tuple[float, float]]:
     """Prune a trained network by each score; returns accuracies before and after fine-tuning."""
     data, net = digits(seed), trained(seed, scale.epochs)
     batches = list(zip(data.inputs.split(50), data.classes.split(50), strict=True))
-    known = ms.calibrate(
+    calibration = ms.calibrate(
         net,
         batches,
         gather=("norms", "gradients"),
@@ -67,12 +67,12 @@ def prune(pattern: str, seed: int, scale: Scale) -> list[tuple[float, float]]:
     for score in SCORES.values():
         pruned: nn.Module = copy.deepcopy(net)
         masks = {
-            name: ms.solve(score(weight.detach(), known[name]), pattern).mask
+            name: ms.solve(score(weight.detach(), calibration[name]), pattern).mask
             for name, weight in hidden_weights(net).items()
         }
-        cut = keep_masked(pruned, masks)
+        apply_masks = keep_masked(pruned, masks)
         at_once = accuracy(pruned, data)
-        train(pruned, data, max(1, scale.epochs // 3), seed + 1000, rate=0.02, after_step=cut)
+        train(pruned, data, max(1, scale.epochs // 3), seed + 1000, rate=0.02, after_step=apply_masks)
         outcomes.append((at_once, accuracy(pruned, data)))
     return outcomes
 
@@ -80,28 +80,30 @@ def prune(pattern: str, seed: int, scale: Scale) -> list[tuple[float, float]]:
 def transformer(scale: Scale) -> list[list[str]]:
     """Prune MiniLM by the scores that need no loss; returns 1 - cosine of the embeddings before and after."""
     model, layers = minilm.load(), [glob.replace("encoder.*", "encoder.layer.*") for glob in minilm.LINEARS]
-    known = ms.calibrate(model, minilm.passages(8 if scale.quick else 32).split(8), gather=("norms",), layers=layers)
-    unseen = minilm.passages(4 if scale.quick else 32, held_out=True).split(8)
+    text = minilm.passages(8 if scale.quick else 32).split(8)
+    calibration = ms.calibrate(model, text, gather=("norms",), layers=layers)
+    held_out = minilm.passages(4 if scale.quick else 32, held_out=True).split(8)
     state, rows = model.state_dict(), []
     for pattern in PATTERNS[: 1 if scale.quick else None]:
         row = [f"MiniLM, {pattern}"]
         for score in (SCORES["magnitude"], SCORES["Wanda"]):
-            weights = {name: state[name] * ms.solve(score(state[name], known[name]), pattern).mask for name in known}
+            weights = {
+                name: state[name] * ms.solve(score(state[name], calibration[name]), pattern).mask
+                for name in calibration
+            }
+            distances = []
             with torch.no_grad():
-                lost = [
-                    1
-                    - functional.cosine_similarity(
-                        model(part).mean(1), torch.func.functional_call(model, weights, part).mean(1)
-                    )
-                    for part in unseen
-                ]
-            row.append(f"{float(torch.cat(lost).mean()):.4f}")
+                for batch in held_out:
+                    before = model(batch).mean(1)
+                    after = torch.func.functional_call(model, weights, batch).mean(1)
+                    distances.append(1 - functional.cosine_similarity(before, after))
+            row.append(f"{float(torch.cat(distances).mean()):.4f}")
         rows.append(row)
     return rows
 
 
 def study(scale: Scale) -> tuple[str, plots.Figure]:
-    """Prune digits' nets and the transformer."""
+    """Prune the perceptrons and the transformer."""
     rows, verdicts = [], []
     figure, plot = axes("", "accuracy before fine-tuning")
     for number, pattern in enumerate(PATTERNS[: 1 if scale.quick else None]):
@@ -116,10 +118,10 @@ def study(scale: Scale) -> tuple[str, plots.Figure]:
             plot.bar(number + 0.27 * (k - 1), statistics.mean(results[0]), 0.25, color=f"C{k}", label=name)
     plot.set_xticks(range(number + 1), PATTERNS[: number + 1])
     plot.legend(list(SCORES), fontsize=8)
-    head = ("digits", *SCORES)
+    header = ("digits", *SCORES)
     text = (
-        f"{table(head, rows)}\n\nOf the transformer's embeddings, 1 - cosine of before and after, one run:\n\n"
-        f"{table(('layers', 'magnitude', 'Wanda'), transformer(scale))}\n\nDid the claims show up on the digits?\n\n"
+        f"{table(header, rows)}\n\nThe transformer, one run: 1 - cosine of the embeddings before and after pruning:\n\n"
+        f"{table(('layers', 'magnitude', 'Wanda'), transformer(scale))}\n\nAre the claims confirmed on the digits?\n\n"
     )
     return text + "\n".join(verdicts), figure
 

@@ -1,13 +1,14 @@
 """Data, network, training, statistics, tables and plots used by all studies.
 
 The data are the 1797 digits of scikit-learn: 8 x 8 pixels, ten classes. A seed determines the split, the initial
-weights and the order of the samples; nothing else is random. Compared methods use the same seeds.
+weights and the order of the samples; nothing else is random. Methods that are compared use the same seeds.
 """
 
 from __future__ import annotations
 
 import argparse
 import copy
+import math
 import platform
 import statistics
 import subprocess
@@ -28,7 +29,7 @@ from matplotlib import pyplot as plt
 
 ROOT = Path(__file__).resolve().parents[2]
 WIDTH, CLASSES = 128, 10
-TEST_SAMPLES = 797
+TEST_SAMPLES, BATCH = 797, 50
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class Digits:
     test_inputs: torch.Tensor
     test_classes: torch.Tensor
 
-    def batches(self, epochs: int, seed: int, size: int = 50) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    def batches(self, epochs: int, seed: int, size: int = BATCH) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """Yield the training samples in batches, shuffled in each epoch."""
         generator = torch.Generator().manual_seed(seed)
         for _ in range(epochs):
@@ -50,7 +51,7 @@ class Digits:
 
 @dataclass(frozen=True)
 class Scale:
-    """Size of a study: full, or a quick run as a smoke test."""
+    """Size of a study: number of seeds and epochs, and whether it is a quick run as a smoke test."""
 
     seeds: int
     epochs: int
@@ -67,7 +68,7 @@ def digits(seed: int, trained: int = 1000) -> Digits:
 
 
 def perceptron(seed: int, width: int = WIDTH, hidden: int = 2) -> nn.Sequential:
-    """Return a network with `hidden` layers and an output layer, with ReLU between them."""
+    """Return a network of `hidden` hidden layers, each with ReLU, and an output layer."""
     torch.manual_seed(seed)
     layers: list[nn.Module] = []
     for k in range(hidden):
@@ -92,9 +93,20 @@ def train(
     penalty: Callable[[], torch.Tensor] | None = None,
     optimizer: torch.optim.Optimizer | None = None,
 ) -> None:
-    """Train by SGD with momentum, the rate falling to 0 along a cosine; `penalty` is added to the loss."""
+    """Train by SGD with momentum, or by `optimizer`; the rate falls to 0 along a cosine.
+
+    Args:
+        net: The network.
+        data: The digits.
+        epochs: Number of epochs.
+        seed: Determines the order of the samples.
+        rate: Rate at the first step, without `optimizer`.
+        after_step: Called after each step with its number, from 1.
+        penalty: Returns a term that is added to the loss.
+        optimizer: Replaces SGD with momentum 0.9 and weight decay 0.0001.
+    """
     optimizer = optimizer or torch.optim.SGD(net.parameters(), rate, momentum=0.9, weight_decay=1e-4)
-    steps = epochs * -(-len(data.inputs) // 50)
+    steps = epochs * math.ceil(len(data.inputs) / BATCH)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(1, steps))
     for step, (inputs, classes) in enumerate(data.batches(epochs, seed), 1):
         loss = functional.cross_entropy(net(inputs), classes)
@@ -120,7 +132,7 @@ def trained(seed: int, epochs: int) -> nn.Sequential:
 
 
 def keep_masked(net: nn.Module, masks: dict[str, torch.Tensor]) -> Callable[[int], None]:
-    """Apply masks to a network's weights, now and after every step."""
+    """Apply masks to a network's weights; returns the function that applies them again, for `after_step` of `train`."""
     weights = {name: dict(net.named_parameters())[name] for name in masks}
 
     def apply_masks(step: int = 0) -> None:
@@ -139,7 +151,7 @@ def accuracy(net: nn.Module, data: Digits) -> float:
 
 
 def spread(values: Sequence[float], form: str = ".2%") -> str:
-    """Return mean and standard deviation."""
+    """Return a text with mean and standard deviation, in the number format `form`."""
     deviation = statistics.stdev(values) if len(values) > 1 else 0.0
     return f"{statistics.mean(values):{form}} ± {deviation:{form}}"
 
@@ -152,19 +164,37 @@ def paired(first: Sequence[float], second: Sequence[float]) -> tuple[float, floa
 
 
 def verdict(claim: str, difference: float, margin: float, form: str = ".2%") -> str:
-    """Return a line that says whether a claimed gain is confirmed: it exceeds `margin`, twice its standard error."""
-    word = "yes" if difference > margin else "the opposite" if difference < -margin else "not beyond the noise"
+    """Return a line that says whether a claim is confirmed.
+
+    Args:
+        claim: The claim that `difference` is positive.
+        difference: Mean difference; see `paired`.
+        margin: Twice the standard error of the difference, which it must exceed.
+        form: Number format.
+    """
+    if difference > margin:
+        word = "yes"
+    elif difference < -margin:
+        word = "the opposite"
+    else:
+        word = "not beyond the noise"
     return f"- {claim}: **{word}** ({difference:+{form}}, two standard errors {margin:{form}})"
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Render a Markdown table."""
-    lines = [head, ["---"] + ["---:"] * (len(head) - 1), *rows]
+    lines = [header, ["---"] + ["---:"] * (len(header) - 1), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def run(name: str, description: str, study: Callable[[Scale], tuple[str, plt.Figure]]) -> None:
-    """Parse the command line, run the study, print its page, and write page and plot with `--out`."""
+    """Parse the command line, run the study, print its page, and write page and plot with `--out`.
+
+    Args:
+        name: Name of the files.
+        description: Docstring of the study: title, a paragraph with the command line, and the text of the page.
+        study: Runs the study; returns the results as Markdown, and the plot.
+    """
     options = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--quick", action="store_true", help="two seeds and few epochs, as a smoke test")
     options.add_argument("--seeds", type=int, default=5)
@@ -175,9 +205,9 @@ def run(name: str, description: str, study: Callable[[Scale], tuple[str, plt.Fig
     scale = Scale(2, 2, quick=True) if arguments.quick else Scale(arguments.seeds, arguments.epochs, quick=False)
     text, figure = study(scale)
     title, _, rest = description.partition("\n\n")
-    about = rest.split("\n\n", 1)[1] if rest.startswith("    python") else rest
+    introduction = rest.split("\n\n", 1)[1] if rest.startswith("    python") else rest
     title = title.rstrip(".")
-    page = f"# {title}\n\n{about.strip()}\n\n{_stamp(scale)}\n\n{text}\n\n![{title}]({name}.png)\n"
+    page = f"# {title}\n\n{introduction.strip()}\n\n{_stamp(scale)}\n\n{text}\n\n![{title}]({name}.png)\n"
     print(page)
     if arguments.out is not None:
         arguments.out.mkdir(parents=True, exist_ok=True)
@@ -187,7 +217,7 @@ def run(name: str, description: str, study: Callable[[Scale], tuple[str, plt.Fig
 
 
 def axes(xlabel: str, ylabel: str) -> tuple[plt.Figure, plt.Axes]:
-    """Create a figure."""
+    """Create a figure with labelled axes and a grid."""
     figure, plot = plt.subplots(figsize=(6.4, 3.6))
     plot.set_xlabel(xlabel)
     plot.set_ylabel(ylabel)
@@ -196,10 +226,11 @@ def axes(xlabel: str, ylabel: str) -> tuple[plt.Figure, plt.Axes]:
 
 
 def _stamp(scale: Scale) -> str:
+    """Return a line with size, commit, version of torch, system and date of a run."""
     command = ("git", "rev-parse", "--short", "HEAD")
     commit = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
-    kind = "a quick trial, which proves nothing" if scale.quick else "mean ± standard deviation over seeds"
+    meaning = "a quick trial, which proves nothing" if scale.quick else "mean ± standard deviation over seeds"
     return (
-        f"{scale.seeds} seeds, {scale.epochs} epochs, {kind}. Commit {commit or 'unknown'}, torch {torch.__version__}, "
-        f"{platform.system()}, {datetime.now(UTC).date()}."
+        f"{scale.seeds} seeds, {scale.epochs} epochs, {meaning}. Commit {commit or 'unknown'}, "
+        f"torch {torch.__version__}, {platform.system()}, {datetime.now(UTC).date()}."
     )

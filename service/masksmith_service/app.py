@@ -47,16 +47,19 @@ def create_app(settings: Settings | None = None, closing: Event | None = None) -
         closing: Set when the process is stopping, so that event streams and waiting requests end.
     """
     settings = settings or Settings()
-    telemetry = tracing.make_tracer_provider(settings.otlp_url, "masksmith-service") if settings.otlp_url else None
+    tracer_provider = (
+        tracing.make_tracer_provider(settings.otlp_url, "masksmith-service") if settings.otlp_url else None
+    )
+    stop_telemetry = None if tracer_provider is None else tracer_provider.shutdown
     app = FastAPI(
         title="masksmith",
         summary="Proved-optimal sparsity masks.",
         version="1",
-        lifespan=_lifespan(settings, closing or Event(), None if telemetry is None else telemetry.shutdown),
+        lifespan=_lifespan(settings, closing or Event(), stop_telemetry),
         dependencies=[Depends(require_single_values)],
         docs_url=None,
         redoc_url=None,
-        telemetry=_telemetry_settings(telemetry),
+        telemetry=_telemetry_settings(tracer_provider),
     )
     _add_middleware(app, settings)
     problems.install(app)
@@ -74,7 +77,7 @@ def _add_middleware(app: FastAPI, settings: Settings) -> None:
     app.add_middleware(AuthenticationMiddleware, settings=settings)
     if settings.trusted_proxies:
         app.add_middleware(ProxyHeadersMiddleware, trusted_hosts=settings.trusted_proxies)
-    # Outside of those above, so that their responses have a request id, too.
+    # Added after the middleware above, so that the responses of that middleware have a request id, too.
     app.add_middleware(AccessLogMiddleware)
     app.add_middleware(UnreadBodyMiddleware)
     app.add_middleware(PathPrefixMiddleware, prefix=settings.root_path, trusted=settings.trusted_proxies)
@@ -141,7 +144,7 @@ async def _sweeper_running(state: State) -> AsyncIterator[None]:
 
 
 def _telemetry_settings(provider: TracerProvider | None) -> TelemetryConfig:
-    """Telemetry settings of FastAPI: spans of requests, if there is a provider; no metrics, no logs."""
+    """Return telemetry settings of FastAPI: spans of requests, if there is a provider; no metrics, no logs."""
     return {
         "tracer_provider": provider,
         "tracing": provider is not None,

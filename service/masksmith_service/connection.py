@@ -35,7 +35,7 @@ class Connection(HttpToolsProtocol):
         head_bytes: Limit in bytes of a request's line and headers, and of its trailers and chunk framing.
         head_s: Seconds within which line and headers must arrive.
         read_s: Seconds within which the client must read more of the response while the write buffer is full.
-        open_connections: All connections of the process.
+        open_connections: The open connections of the process, with their limit.
     """
 
     def __init__(
@@ -54,7 +54,10 @@ class Connection(HttpToolsProtocol):
         self._head_timer.start()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Notify the request that is being answered; uvicorn notifies the last one, which may be queued behind it."""
+        """Notify the request that is being answered.
+
+        Uvicorn notifies only the last request that it parsed, which may wait for the response to an earlier one.
+        """
         self._connections.discard(self)
         self._head_timer.stop()
         self._write_timer.stop()
@@ -72,12 +75,12 @@ class Connection(HttpToolsProtocol):
         self.transport.abort()
 
     def pause_writing(self) -> None:
-        """Pause until the client has read, for a limited time."""
+        """Pause until the client has read enough, for a limited time."""
         super().pause_writing()
         self._write_timer.start(self.transport)
 
     def resume_writing(self) -> None:
-        """Stop the timer: the client has read."""
+        """Stop the timer, because the client has read enough."""
         self._write_timer.stop()
         super().resume_writing()
 
@@ -107,8 +110,9 @@ class Connection(HttpToolsProtocol):
         """Start the request, or queue it behind an earlier one."""
         self._head_timer.stop()
         if not self._is_served and self.url != HEALTH:
-            raise self._meter.with_error(_too_many_connections(self._connections.limit))
-        _check_pipeline([len([*cycle.scope["headers"]]) for cycle, _ in self.pipeline], len(self.headers))
+            raise self._meter.with_error(_too_many_connections_error(self._connections.limit))
+        queued_fields = [len([*cycle.scope["headers"]]) for cycle, _ in self.pipeline]
+        _check_pipeline(queued_fields, len(self.headers))
         super().on_headers_complete()
         self._meter.restart(in_body=True)
 
@@ -123,7 +127,7 @@ class Connection(HttpToolsProtocol):
         super().on_message_complete()
 
     def send_400_response(self, msg: str) -> None:
-        """Reject data that is not HTTP, or has too many fields."""
+        """Reject data that is not HTTP, or a request for which a callback of the parser has raised an error."""
         self._reject(self._meter.error or RequestError(Code.MALFORMED_REQUEST, msg))
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
@@ -135,7 +139,7 @@ class Connection(HttpToolsProtocol):
             # The rest of the head is not read while an earlier request is being answered.
             self._head_timer.start()
         elif self._meter.pending:
-            self._reject(_late_head(self._head_timer.head_s))
+            self._reject(_late_head_error(self._head_timer.head_s))
         else:
             self.transport.close()
 
@@ -156,7 +160,7 @@ def _disconnect(cycle: RequestResponseCycle | None) -> None:
 
 
 def _can_respond(running: RequestResponseCycle | None, received: RequestResponseCycle | None) -> bool:
-    """Whether the next bytes that the client reads can be the response to the request that is being parsed.
+    """Whether the next bytes that are sent would be read as the response to the request that is being parsed.
 
     Args:
         running: The request that is being answered.
@@ -168,17 +172,25 @@ def _can_respond(running: RequestResponseCycle | None, received: RequestResponse
 
 
 def _check_pipeline(queued_fields: list[int], fields: int) -> None:
-    """Check that a request with so many fields may be queued behind others, whose numbers of fields are listed."""
+    """Check that a request may be queued behind the requests that already wait.
+
+    Args:
+        queued_fields: Number of fields of each request that waits.
+        fields: Number of fields of the request.
+
+    Raises:
+        OverflowError: If too many requests or fields would wait; the parser then calls `send_400_response`.
+    """
     if len(queued_fields) >= MAX_PIPELINED or sum(queued_fields) + fields > MAX_PIPELINED_FIELDS:
         raise OverflowError(f"more than {MAX_PIPELINED} requests, or {MAX_PIPELINED_FIELDS} fields, wait")
 
 
-def _late_head(head_s: float) -> RequestError:
+def _late_head_error(head_s: float) -> RequestError:
     detail = f"the request's line and headers did not arrive within request_head_s = {head_s:g}"
     return RequestError(Code.REQUEST_HEAD_STALLED, detail, limit=head_s)
 
 
-def _too_many_connections(limit: int) -> RequestError:
+def _too_many_connections_error(limit: int) -> RequestError:
     detail = f"max_connections = {limit} connections are open; try again shortly"
     return RequestError(Code.OVERLOADED, detail, retry_after_s=RETRY_AFTER_S, bound="max_connections")
 

@@ -85,7 +85,7 @@ class RequestError(Exception):
 
 def translate(error: Exception) -> RequestError:
     """Convert one of `DOMAIN_ERRORS` to a RequestError."""
-    handler = next((_HANDLERS[kind] for kind in type(error).__mro__ if kind in _HANDLERS), None)
+    handler = next((_HANDLERS[base] for base in type(error).__mro__ if base in _HANDLERS), None)
     if handler is None:
         raise TypeError(f"not a domain error: {error!r}")
     return handler(error)
@@ -129,9 +129,9 @@ def _damaged_blob(error: DamagedBlobError) -> RequestError:
 
 
 def _deleted_blob(error: FileNotFoundError) -> RequestError:
-    # The store raises it for a blob that was deleted after its record was read.
+    # The store raises FileNotFoundError for a blob that was deleted after its record was read.
     log.warning("deleted while it was read: %s", str(error).partition("\n")[0])
-    return RequestError(Code.RESULT_NOT_FOUND, "what the request reads was deleted meanwhile")
+    return RequestError(Code.RESULT_NOT_FOUND, "data that the request reads was deleted meanwhile")
 
 
 def _unreadable_record(error: UnreadableRecordError) -> RequestError:
@@ -141,7 +141,7 @@ def _unreadable_record(error: UnreadableRecordError) -> RequestError:
 
 
 def _other_installation(error: InstallationError) -> RequestError:
-    log.error("installation refused: %s", error)
+    log.error("the installation cannot be used: %s", error)
     return RequestError(Code.STORE_UNAVAILABLE, "the store is not this installation's; see the service's log")
 
 

@@ -24,8 +24,8 @@ _HTTP_CODES = {404: Code.NOT_FOUND, 405: Code.METHOD_NOT_ALLOWED, 413: Code.BODY
 
 def install(app: FastAPI) -> None:
     """Register the exception handlers."""
-    for kind in (RequestError, RequestValidationError, HTTPException, *DOMAIN_ERRORS):
-        app.add_exception_handler(kind, _handle)
+    for error_type in (RequestError, RequestValidationError, HTTPException, *DOMAIN_ERRORS):
+        app.add_exception_handler(error_type, _handle)
 
 
 async def _handle(request: Request, error: Exception) -> Response:
@@ -71,7 +71,7 @@ def _render(request: Request, problem: ProblemDocument, headers: dict[str, str])
 
 def _invalid(error: RequestValidationError) -> RequestError:
     errors = error.errors()[:20]
-    entries = [{"at": _location(each), "message": reason_of(each) + _value(each)} for each in errors]
+    entries = [{"at": _location(entry), "message": reason_of(entry) + _value(entry)} for entry in errors]
     detail = f"{entries[0]['at']}: {entries[0]['message']}"
     status, code = None, Code.INVALID_DOCUMENT
     if errors[0]["type"] == "json_invalid":
@@ -82,13 +82,14 @@ def _invalid(error: RequestValidationError) -> RequestError:
 
 
 def _location(error: dict[str, Any]) -> str:
-    # pydantic inserts the tag of the union, which is not a member of the document.
-    parts = [part for depth, part in enumerate(error["loc"]) if depth != 1 or part not in ("masks", "benchmark")]
+    # For a job document pydantic inserts the kind of the job at index 1, which is not a member of the document.
+    parts = [part for index, part in enumerate(error["loc"]) if index != 1 or part not in ("masks", "benchmark")]
     # A member's name may have unpaired surrogates, which UTF-8 cannot encode.
     return ".".join(str(part)[:100] for part in parts).encode(errors="backslashreplace").decode()
 
 
 def _value(error: dict[str, Any]) -> str:
+    """Text that states the invalid value, if it is a text or a number; else an empty text."""
     value = error.get("input")
     return f", got {value!r:.80}" if isinstance(value, (str, int, float)) else ""
 

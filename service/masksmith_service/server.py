@@ -80,13 +80,13 @@ def make_app() -> FastAPI:
 
 
 def _raise_file_limit(files: int) -> None:
-    """Allow this process the files that the bounds allow, as far as the system does."""
+    """Allow this process to open `files` files, or as many as the system's hard limit allows."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != resource.RLIM_INFINITY and soft < files:
         wanted = files if hard == resource.RLIM_INFINITY else min(files, hard)
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
         if wanted < files:
-            log.warning("%d files may be open, and max_connections and max_streams may need %d", wanted, files)
+            log.warning("the limit of open files is %d; max_connections and max_streams may need %d", wanted, files)
 
 
 def _stop_with_parent() -> None:

@@ -43,7 +43,7 @@ class Settings(StateSettings):
     max_live_jobs: int = Field(default=limit("max_live_jobs"), gt=0)
     """Most jobs that are queued or running at a time."""
     max_wait_s: float = Field(default=float(limit("max_wait_s")), ge=0)
-    """Longest that a request with `Prefer: wait` is held."""
+    """Most seconds that a request with `Prefer: wait` waits."""
     max_request_head_bytes: int = Field(default=limit("max_request_head_bytes"), gt=0)
     """Largest request line and headers, and largest trailers and chunk framing."""
     request_head_s: float = Field(default=float(limit("request_head_s")), gt=0)
@@ -55,17 +55,17 @@ class Settings(StateSettings):
     max_streams: int = Field(default=limit("max_streams"), gt=0)
     """Most event streams, and requests that wait for a job, of a process; a key may have half of them."""
     request_memory_bytes: int = Field(default=limit("request_memory_bytes"), gt=0)
-    """Bytes of memory that the requests of a process may take at a time; those of a key half of them."""
+    """Bytes of memory that the requests of a process may take at a time; requests of one key may take half of them."""
     min_free_bytes: int = Field(default=limit("min_free_bytes"), ge=0)
-    """Bytes that uploads leave free on the disk of the store, if that is a directory; 0 looks at no disk."""
+    """Bytes that uploads leave free on the disk of the store, if the store is a directory; 0: no check."""
     upload_stall_s: float = Field(default=float(limit("upload_stall_s")), gt=0)
-    """Seconds within which another 64 KiB of a body must arrive."""
+    """Seconds within which a JSON document, or another 64 KiB of an upload, must arrive."""
     upload_age_s: float = Field(default=7 * 86_400.0, gt=0)
     """Seconds after its last use that an upload is deleted; never while a live job reads it."""
     result_age_s: float = Field(default=30 * 86_400.0, gt=0)
     """Seconds after its end that a job and its results are deleted."""
     shard_bytes: int = Field(default=SHARD_BYTES, gt=0)
-    """Bytes of weights that one task works on."""
+    """Bytes of weights in a shard."""
     auth: Literal["required", "none"] = "required"
     """`none` serves requests without keys until a key is made; only on a loopback address, as `masksmith up` does."""
     trusted_proxies: str = ""
@@ -83,7 +83,7 @@ class Settings(StateSettings):
     session_s: float = Field(default=43_200.0, ge=60)
     """Seconds that a browser stays logged in."""
     key_stored_bytes: int = Field(default=limit("key_stored_bytes"), ge=0)
-    """Bytes that a key may keep here, uploads and results, unless it has a quota of its own."""
+    """Bytes of uploads and results that a key may keep, unless it has a quota of its own."""
     key_broker_bytes: int = Field(default=limit("key_broker_bytes"), ge=0)
     """Bytes of the broker's memory that the records and messages of a key's uploads and jobs may take."""
     key_live_jobs: int = Field(default=limit("key_live_jobs"), ge=0)
@@ -93,15 +93,16 @@ class Settings(StateSettings):
 
     @model_validator(mode="after")
     def _check_memory(self) -> Settings:
-        largest = {
+        # Memory of the largest request that each setting allows.
+        memory_bytes = {
             "max_document_bytes": cost("document") * self.max_document_bytes,
             "max_header_bytes": cost("header") * self.max_header_bytes,
             "max_shards": cost("part") * self.max_shards,
         }
-        name = max(largest, key=lambda each: largest[each])
-        if largest[name] > self.request_memory_bytes // 2:
+        name = max(memory_bytes, key=lambda setting: memory_bytes[setting])
+        if memory_bytes[name] > self.request_memory_bytes // 2:
             raise ValueError(
-                f"request_memory_bytes must be at least {2 * largest[name]} for {name} = {getattr(self, name)}: a "
+                f"request_memory_bytes must be at least {2 * memory_bytes[name]} for {name} = {getattr(self, name)}: a "
                 "request may take half of it"
             )
         return self

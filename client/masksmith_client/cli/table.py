@@ -71,7 +71,7 @@ COMMANDS = {
     "up": Entry(
         "masksmith_service.local.up:up",
         "service",
-        "Run service, workers and their Redis-protocol server until Ctrl-C; the queue survives it.",
+        "Run service, workers and their Redis-protocol server until Ctrl-C; queued jobs are kept.",
     ),
     "solve": Entry("masksmith_client.cli.solve:solve", "cli", "Find the best masks for the weights of a checkpoint."),
     "inspect": Entry(
@@ -113,10 +113,10 @@ COMMANDS = {
     "service": Entry(
         "masksmith_service.local.components:service",
         "service",
-        "Run the HTTP service alone, against a Redis server of yours.",
+        "Run the HTTP service alone, with a Redis server that you run.",
     ),
     "worker": Entry(
-        "masksmith_service.local.components:worker", "worker", "Run a worker alone, against a Redis server of yours."
+        "masksmith_service.local.components:worker", "worker", "Run a worker alone, with a Redis server that you run."
     ),
     "fsck": Entry(
         "masksmith_service.local.fsck:fsck",
@@ -126,12 +126,12 @@ COMMANDS = {
     "backup": Entry(
         "masksmith_service.local.backup:back_up",
         "service",
-        "Write records and blobs of an installation into an empty directory, also while it serves.",
+        "Write the records and blobs of an installation into an empty directory; the installation may be running.",
     ),
     "restore": Entry(
         "masksmith_service.local.backup:restore",
         "service",
-        "Restore a backup into an installation that is empty; any other is refused.",
+        "Restore a backup into an empty installation; an installation that is not empty is refused.",
     ),
     "jobs list": Entry(f"{_JOBS}:list_jobs", "cli", "List jobs, newest first."),
     "jobs show": Entry(f"{_JOBS}:show", "cli", "Show a job with one line per tensor."),

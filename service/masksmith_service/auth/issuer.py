@@ -33,14 +33,16 @@ log = logging.getLogger(__name__)
 ALGORITHMS = ["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"]
 """Asymmetric signatures only: a token that is signed with a shared secret, or not at all, is not valid."""
 LEEWAY_S = 30
-"""Seconds by which the issuer's clock may differ from ours."""
-KEYS_AGE_S, FETCH_PAUSE_S = 3600.0, 10.0
-"""Seconds after which the issuer's keys are fetched again, and minimum between two fetches for an unknown key."""
+"""Seconds by which the issuer's clock may differ from the clock of this machine."""
+KEYS_AGE_S = 3600.0
+"""Seconds after which the issuer's keys are fetched again."""
+FETCH_PAUSE_S = 10.0
+"""Seconds after a successful fetch in which a token that is not valid with the fetched keys causes no further fetch."""
 MAX_DOCUMENT_BYTES = 2**20
 
 
 class Issuer:
-    """An issuer; its keys are fetched when the first token arrives.
+    """An issuer; its keys are fetched when the first token arrives, and again for a token that they do not verify.
 
     Args:
         settings: `oidc_issuer`, `oidc_audience` and `oidc_admin`, and the default quotas.
@@ -84,8 +86,8 @@ class Issuer:
     def _principal(self, claims: Mapping[str, Any]) -> Principal:
         settings = self._settings
         subject = blake3(f"{settings.oidc_issuer}\0{claims['sub']}".encode()).hexdigest(16)
-        name = next((claims[each] for each in ("preferred_username", "email", "sub") if claims.get(each)), "")
-        role = Role.ADMIN if _has(claims, settings.oidc_admin) else Role.USER
+        name = next((claims[claim] for claim in ("preferred_username", "email", "sub") if claims.get(claim)), "")
+        role = Role.ADMIN if _has_claim(claims, settings.oidc_admin) else Role.USER
         return Principal(
             key=f"oidc-{subject}",
             name=ascii(str(name)[:100])[1:-1],
@@ -96,10 +98,13 @@ class Issuer:
         )
 
     async def _fetch_keys(self) -> bool:
-        """Fetch the issuer's keys, unless they have just been fetched; returns whether they were fetched."""
-        before = self._fetched_at
+        """Fetch the issuer's keys, unless they were fetched less than `FETCH_PAUSE_S` ago.
+
+        Returns whether there are new keys, fetched by this call or by another one while this call waited for the lock.
+        """
+        fetched_before = self._fetched_at
         async with self._fetching:
-            if self._fetched_at != before:
+            if self._fetched_at != fetched_before:
                 return True
             if time.monotonic() - self._fetched_at < FETCH_PAUSE_S:
                 return False
@@ -117,7 +122,7 @@ async def _fetch_key_set(issuer: str) -> KeySet:
     async with httpx2.AsyncClient(timeout=5.0) as client:
         discovered = await _fetch(client, f"{issuer.rstrip('/')}/.well-known/openid-configuration")
         if discovered["issuer"] != issuer:
-            raise ValueError(f"its document names the issuer {str(discovered['issuer'])[:200]!r}")
+            raise ValueError(f"its discovery document names the issuer {str(discovered['issuer'])[:200]!r}")
         address = discovered["jwks_uri"]
         if urlsplit(address).scheme != urlsplit(issuer).scheme:
             raise ValueError(f"its jwks_uri {str(address)[:200]!r} has another scheme")
@@ -142,8 +147,15 @@ async def _fetch(client: httpx2.AsyncClient, url: str) -> Any:
     return json.loads(content)
 
 
-def _has(claims: Mapping[str, Any], claim: str) -> bool:
-    """Whether claims contain the claim `name=value`, whose value may be in a list; False for an empty text."""
-    name, _, value = claim.partition("=")
-    value_of_token = claims.get(name) if claim else None
-    return value in value_of_token if isinstance(value_of_token, list) else bool(value) and value_of_token == value
+def _has_claim(claims: Mapping[str, Any], required: str) -> bool:
+    """Whether a token has the claim `required`, given as `NAME=VALUE`; if the claim is a list, it must contain VALUE.
+
+    False if `required` is empty.
+    """
+    if not required:
+        return False
+    name, _, value = required.partition("=")
+    value_of_token = claims.get(name)
+    if isinstance(value_of_token, list):
+        return value in value_of_token
+    return bool(value) and value_of_token == value

@@ -46,11 +46,14 @@ class Principal:
 
     Attributes:
         key: Id of the key; empty if no key is required.
+        name: Name of the key.
+        role: Role of the key.
         quotas: The key's quotas, with the service's defaults for those that are not set.
         scopes: What the key may do.
         token_hash: Hash of the token, which may become invalid while a response is sent.
         max_priority: Highest priority of the key's jobs.
-        expires_at: When the token of an issuer expires, in seconds since 1970; None for a key, whose record says it.
+        expires_at: When the token of an issuer expires, in seconds since 1970; None for a key, because its record has
+            the time of its expiry.
     """
 
     key: str
@@ -69,12 +72,15 @@ class Principal:
 
     @property
     def names(self) -> frozenset[str]:
-        """Its names in settings: the key's id and name; of an issuer's user only the id, as users choose names."""
+        """Names of the principal in settings: the key's id and name, but only the id for a user of an issuer.
+
+        Users of an issuer may choose their names themselves.
+        """
         return frozenset({self.key} if self.expires_at is not None else {self.key, self.name})
 
     @property
     def visible_owner(self) -> str | None:
-        """The owner whose data is visible; None if all data is."""
+        """The owner whose data is visible; None if the data of all owners is visible."""
         return None if self.is_admin else self.key
 
     def require(self, *scopes: Scope) -> None:
@@ -94,7 +100,7 @@ class Principal:
 
 
 LOCAL_PRINCIPAL = Principal("", "local", Role.ADMIN, Quotas())
-"""Principal of all requests if no key is required: with `auth=none` until a key is created, or with `insecure`."""
+"""Principal of a request for which no key is required: with `auth=none` until a key is created, or with `insecure`."""
 
 
 async def authenticate(
@@ -112,7 +118,7 @@ async def authenticate(
         settings: Whether keys are required, and their default quotas.
         headers: The request's headers.
         cookie: The request's session cookie.
-        keys_seen: Whether this process has ever seen a key.
+        keys_seen: Set once this process has seen a key.
         issuer: Identity provider whose tokens are accepted, too.
 
     Raises:
@@ -120,9 +126,9 @@ async def authenticate(
     """
     token = _bearer_token(headers.get("authorization"))
     if token is not None and issuer is not None and key_id_of(token) is None:
-        issuers_user = await issuer.principal_of(token)
-        if issuers_user is not None:
-            return issuers_user
+        user_of_issuer = await issuer.principal_of(token)
+        if user_of_issuer is not None:
+            return user_of_issuer
     key, token_hash = await _read_request_key(client, token, cookie)
     if key is not None:
         return principal_of(key, settings, token_hash)
@@ -140,12 +146,14 @@ async def authenticate(
 
 
 async def _read_request_key(client: Redis, token: str | None, cookie: str | None) -> tuple[KeyInfo | None, str]:
-    """Read the key of a bearer token, else of a session cookie, and the hash of its token."""
+    """Read the key of a bearer token or, without one, of a session cookie; returns the key and its token's hash."""
     if token is not None:
         return await find_key(client, token), hash_token(token)
     session: Any = await client.get(session_key(cookie)) if cookie else None
     key, _, token_hash = (session or "").partition(" ")
-    return await _read_valid_key(client, key, token_hash) if key else None, token_hash
+    if not key:
+        return None, token_hash
+    return await _read_valid_key(client, key, token_hash), token_hash
 
 
 async def _has_keys(client: Redis, keys_seen: Event) -> bool:
@@ -171,26 +179,26 @@ async def is_valid(client: Redis, principal: Principal) -> bool:
 
 
 async def _read_valid_key(client: Redis, key: str, token_hash: str) -> KeyInfo | None:
-    """Read a key unless it is revoked or expired, or the token is not its own."""
+    """Read a key; None if it is revoked or expired, or if the hash is not of a token of this key."""
     fields = await client.hgetall(redis_key_of(key))
     info = parse_key(key, fields) if hash_matches(token_hash, fields) else None
     return info if info is not None and info.is_valid else None
 
 
 def _bearer_token(header: str | None) -> str | None:
-    kind, _, token = (header or "").partition(" ")
-    return token.strip() if kind.lower() == "bearer" else None
+    scheme, _, token = (header or "").partition(" ")
+    return token.strip() if scheme.lower() == "bearer" else None
 
 
 def principal_of(key: KeyInfo, settings: Settings, token_hash: str = "") -> Principal:
     """Principal of a key; the service's quotas apply where the key has none."""
-    own_quotas = key.model_dump(include=set(Quotas.model_fields), exclude_none=True)
-    quotas = default_quotas(settings).model_copy(update=own_quotas)
+    quotas_of_key = key.model_dump(include=set(Quotas.model_fields), exclude_none=True)
+    quotas = default_quotas(settings).model_copy(update=quotas_of_key)
     return Principal(key.id, key.name, key.role, quotas, frozenset(key.scopes), token_hash, key.max_priority)
 
 
 def default_quotas(settings: Settings) -> Quotas:
-    """The service's quotas, for principals without their own."""
+    """The service's quotas, for principals that have no quotas."""
     return Quotas(
         stored_bytes=settings.key_stored_bytes, live_jobs=settings.key_live_jobs, requests_s=settings.key_requests_s
     )

@@ -17,7 +17,7 @@ BURST_S = 10.0
 
 
 async def check_rate(client: Redis, principal: Principal) -> None:
-    """Take one request out of the key's token bucket.
+    """Take one token, for one request, out of the key's bucket.
 
     Raises:
         RequestError: 429, if the bucket is empty.

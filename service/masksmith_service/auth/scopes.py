@@ -8,12 +8,13 @@ from masksmith_service.middleware.host_checks import SAFE_METHODS
 from masksmith_state.keys import Scope
 
 _ANY = tuple(Scope)
+# Each rule: a regular expression of `METHOD PATH`, and the scopes of which the key needs one. The first match counts.
 _RULES: tuple[tuple[str, tuple[Scope, ...]], ...] = (
     (r"\w+ /(v1/(patterns|solvers|kernels|session)|login|pattern|favicon\.ico|openapi\.json)?", _ANY),
     (r"\w+ /static/.*", _ANY),
     (r"\w+ /(v1/(keys|workers)(/.*)?|metrics)", (Scope.ADMINISTER,)),
     (r"\w+ /v1/tensors/.*", (Scope.SUBMIT,)),
-    # Which of the two depends on the document; see `jobs.routes`.
+    # `jobs.routes` checks which of the two scopes the document needs.
     (r"POST /v1/jobs", (Scope.SUBMIT, Scope.BENCHMARK)),
     (r"POST /(v1/)?jobs/[^/]*/cancel", (Scope.SUBMIT, Scope.BENCHMARK)),
     (r"DELETE /v1/jobs/[^/]*", (Scope.SUBMIT, Scope.BENCHMARK)),

@@ -24,7 +24,7 @@ LOGIN = "/v1/session"
 
 
 class Reservation:
-    """The parts of capacities that a request has acquired.
+    """The amounts of capacities that a request has acquired.
 
     Args:
         key: The key of the request.
@@ -32,17 +32,17 @@ class Reservation:
 
     def __init__(self, key: str) -> None:
         self._key = key
-        self._parts: list[tuple[Capacity, int]] = []
+        self._acquired: list[tuple[Capacity, int]] = []
 
     async def add(self, capacity: Capacity, amount: int) -> None:
-        """Acquire a part of a capacity; raises as `Capacity.acquire` does."""
+        """Acquire an amount of a capacity; raises as `Capacity.acquire` does."""
         await capacity.acquire(self._key, amount)
-        self._parts.append((capacity, amount))
+        self._acquired.append((capacity, amount))
 
     def release(self) -> None:
-        """Release all parts."""
-        while self._parts:
-            capacity, amount = self._parts.pop()
+        """Release all amounts."""
+        while self._acquired:
+            capacity, amount = self._acquired.pop()
             capacity.release(self._key, amount)
 
 
@@ -88,7 +88,7 @@ def memory_of(method: str, path: str, length: int | None, settings: Settings) ->
         method: Its method.
         path: Its path.
         length: Its Content-Length; None if the body is sent in chunks.
-        settings: The limit of a document.
+        settings: `max_document_bytes` limits the memory of a JSON document.
     """
     if method in SAFE_METHODS:
         if DOWNLOADS.fullmatch(path):
@@ -96,8 +96,8 @@ def memory_of(method: str, path: str, length: int | None, settings: Settings) ->
         return cost("picture") if PICTURES.fullmatch(path) else 0
     if UPLOADS.fullmatch(path) and method != "DELETE":
         return cost("upload") if length is None else min(cost("upload"), MIB + 4 * length)
-    largest = body_limit(path, settings)
-    return cost("document") * (largest if length is None else min(length, largest))
+    limit_bytes = body_limit(path, settings)
+    return cost("document") * (limit_bytes if length is None else min(length, limit_bytes))
 
 
 def body_limit(path: str, settings: Settings) -> int:
@@ -106,6 +106,7 @@ def body_limit(path: str, settings: Settings) -> int:
 
 
 def _length(scope: Scope) -> int | None:
+    """Content-Length of a request; None if the body is sent in chunks."""
     headers = Headers(scope=scope)
     if "transfer-encoding" in headers:
         return None

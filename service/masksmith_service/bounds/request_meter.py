@@ -17,9 +17,10 @@ class RequestMeter:
 
     Attributes:
         limit: Limit in bytes of a request's line and headers, and of its trailers and chunk framing.
-        pending: Bytes received since the last complete head or piece of a body.
+        pending: Bytes received since the last complete head or the end of the last body, less an allowance for each
+            piece of a body; see `count_body`.
         in_body: Whether a head is complete, and its body is not.
-        error: The error of a field that exceeded a limit.
+        error: The error with which the request is to be rejected; None as long as no limit is exceeded.
     """
 
     def __init__(self, limit: int) -> None:
@@ -45,7 +46,7 @@ class RequestMeter:
             raise self.error
 
     def count_body(self, size: int) -> None:
-        """Subtract a piece of a body, with an allowance for framing: even pieces of one byte are within the limit."""
+        """Subtract a piece of a body and its framing from `pending`, so that even pieces of one byte are allowed."""
         self.pending = max(0, self.pending - 3 * size - CHUNK_BYTES)
 
     def with_error(self, error: RequestError) -> RequestError:

@@ -7,24 +7,25 @@ from masksmith_service.settings import Settings
 from .table import cost, limit
 
 SPARE_FILES = 128
-"""Open files that no bound counts: of libraries, logs and the store's directory."""
+"""Open files that no bound counts: files of libraries, logs, and the store's directory."""
 
 
 def max_memory_bytes(settings: Settings) -> int:
     """Memory of all processes of a service if every bound is reached."""
-    process = (
+    process_bytes = (
         cost("process")
         + settings.max_connections * cost("connection")
         + limit("piece_lists") * cost("piece_list")
         + limit("threads") * cost("thread")
         + settings.request_memory_bytes
     )
-    return settings.processes * process
+    return settings.processes * process_bytes
 
 
 def max_open_files(settings: Settings) -> int:
     """Open files of one process if every bound is reached."""
-    to_broker = limit("broker_connections") + limit("threads") + settings.max_streams
-    # Each thread, and each upload or download, has a blob and its list open.
-    in_store = 2 * (limit("threads") + settings.request_memory_bytes // cost("download"))
-    return settings.max_connections + SPARE_FILES + to_broker + in_store
+    # Requests on the event loop, requests on threads, and event streams have connections to the broker.
+    broker_connections = limit("broker_connections") + limit("threads") + settings.max_streams
+    # Each thread, and each upload or download, has two files open: a blob, and the list of its pieces' digests.
+    store_files = 2 * (limit("threads") + settings.request_memory_bytes // cost("download"))
+    return settings.max_connections + SPARE_FILES + broker_connections + store_files

@@ -1,4 +1,4 @@
-"""Limits the time in which a client must read what is sent."""
+"""Limits the time in which a client must read the response."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ from asyncio.events import TimerHandle
 from collections.abc import Callable
 
 PROGRESS_BYTES = 2**16
+"""Bytes by which the write buffer must shrink within the time limit."""
 
 
 class WriteStallTimer:
-    """Timer that runs while the write buffer of a transport is full.
+    """Timer that runs while writing to a transport is paused, because its write buffer is full.
 
     Args:
-        stall_s: Seconds within which the client must read `PROGRESS_BYTES`, or the whole buffer.
-        on_stall: Called if it does not.
+        stall_s: Seconds within which the client must read `PROGRESS_BYTES`, or so much that writing is resumed.
+        on_stall: Called if the client does not.
     """
 
     def __init__(self, stall_s: float, on_stall: Callable[[], None]) -> None:
@@ -22,13 +23,13 @@ class WriteStallTimer:
         self._timer: TimerHandle | None = None
 
     def start(self, transport: asyncio.Transport) -> None:
-        """Start the timer: the buffer is full."""
+        """Start the timer, because writing is paused."""
         self.stop()
         size = transport.get_write_buffer_size()
         self._timer = asyncio.get_running_loop().call_later(self._stall_s, self._check_progress, transport, size)
 
     def stop(self) -> None:
-        """Stop the timer: the buffer is empty, or the connection has ended."""
+        """Stop the timer, because writing is resumed or the connection has ended."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

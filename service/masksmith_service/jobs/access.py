@@ -26,8 +26,8 @@ MIN_PREFIX_LENGTH = 4
 """Hex digits to which a job's id may be shortened, if no other job's id begins with them."""
 MAX_CANDIDATES = 5
 _PREFIX = re.compile(rf"[0-9a-f]{{{MIN_PREFIX_LENGTH},{ID_LENGTH - 1}}}")
-KNOWN_COUNTS = 10_000
-"""Jobs whose number of parts is remembered, so that a job is read in one round trip."""
+MAX_PART_COUNTS = 10_000
+"""Jobs whose number of parts (shards or cases) is cached, so that a job is read in one round trip."""
 MAX_PARTS_ON_LOOP = 16
 """Documents of jobs with up to this many parts are built on the event loop, larger ones on a thread."""
 
@@ -50,7 +50,9 @@ JobId = Annotated[str, Depends(visible_job)]
 
 
 async def reserve_parts(state: State, job: str, reservation: Reservation) -> None:
-    """Reserve the memory that reading all shards or cases of a job takes, until the request is answered.
+    """Reserve the memory that reading all parts of a job takes, until the request is answered.
+
+    Nothing is reserved for a job that does not exist or has at most `MAX_PARTS_ON_LOOP` parts.
 
     Raises:
         RequestError: If other requests have reserved too much.
@@ -61,7 +63,7 @@ async def reserve_parts(state: State, job: str, reservation: Reservation) -> Non
         if total is None or not total.isdecimal():
             return
         counts[job] = int(total)
-        while len(counts) > KNOWN_COUNTS:
+        while len(counts) > MAX_PART_COUNTS:
             counts.pop(next(iter(counts)))
     if counts[job] > MAX_PARTS_ON_LOOP:
         await reservation.add(state.capacities.memory, cost("part") * counts[job])
@@ -73,7 +75,7 @@ async def _whole_job(job: JobId, state: StateDep, request: Request) -> str:
 
 
 WholeJobId = Annotated[str, Depends(_whole_job)]
-"""Id of a job of which the request reads all parts."""
+"""Id of a job of which the request reads all parts; memory for them is reserved."""
 
 
 async def view_job(state: State, job: str, principal: Principal, reservation: Reservation) -> Job:

@@ -76,17 +76,18 @@ def job_view(
     options, tensors = record.plan.options, record.plan.tensors
     shown = options.model_dump(include=OPTIONS_SHOWN) | {"pattern": record.plan.pattern_text}
     indices = shards_by_tensor(tensors, shards)
-    by_tensor = [[reports.get(index) for index in own] for own in indices]
-    are_taken = [not taken.isdisjoint(own) for own in indices]
+    reports_by_tensor = [[reports.get(index) for index in shard_indices] for shard_indices in indices]
+    are_taken = [not taken.isdisjoint(shard_indices) for shard_indices in indices]
     # Cached, because most tensors have the same pattern.
     pattern_of = cache(partial(parse, axis=options.axis, ragged=options.ragged))
+    budget_gaps = [report.budget_gap for report in reports.values() if report.budget_gap is not None]
     return Job(
-        **_header(record),
+        **_common_members(record),
         **shown,
-        budget_gap=max((part.budget_gap for part in reports.values() if part.budget_gap is not None), default=None),
+        budget_gap=max(budget_gaps, default=None),
         tensors=[
-            tensor_view(tensor, parts, record.state, options.pattern, pattern_of, is_taken=is_taken)
-            for tensor, parts, is_taken in zip(tensors, by_tensor, are_taken, strict=True)
+            tensor_view(tensor, tensor_reports, record.state, options.pattern, pattern_of, is_taken=is_taken)
+            for tensor, tensor_reports, is_taken in zip(tensors, reports_by_tensor, are_taken, strict=True)
         ],
         skipped=record.plan.skipped,
         output=_output(record.plan.output, shards, reports, taken, record.state),
@@ -105,11 +106,11 @@ def benchmark_view(
         _case_view(planned, reports.get(index), record.state, is_taken=index in taken)
         for index, planned in cases.items()
     ]
-    members = _header(record) | record.benchmark.summary_fields
+    members = _common_members(record) | record.benchmark.summary_fields
     return Job(**members, cases=views)
 
 
-def _header(record: JobRecord) -> dict[str, Any]:
+def _common_members(record: JobRecord) -> dict[str, Any]:
     """Members that jobs of all kinds have."""
     members = record.model_dump(
         include={"id", "labels", "priority", "kind", "state", "created_at", "started_at", "finished_at"}
@@ -120,8 +121,7 @@ def _header(record: JobRecord) -> dict[str, Any]:
 def _case_view(planned: PlannedCase, report: CaseReport | None, job: JobState, *, is_taken: bool) -> CaseView:
     name = str(CaseResult.read_case(planned.case))
     if report is None:
-        waiting = JobState.RUNNING if is_taken else JobState.QUEUED
-        return CaseView(name=name, state=job if job is JobState.CANCELED else waiting)
+        return CaseView(name=name, state=_state([None], [], job, failed=False, is_taken=is_taken))
     best = next(iter(winners([case_result(planned, report)])), None)
     return CaseView(
         name=name,
@@ -136,7 +136,7 @@ def _case_view(planned: PlannedCase, report: CaseReport | None, job: JobState, *
 
 def tensor_view(
     tensor: PlannedTensor,
-    parts: Sequence[ShardReport | None],
+    reports: Sequence[ShardReport | None],
     job: JobState,
     pattern: str,
     pattern_of: Callable[[str], Pattern],
@@ -147,28 +147,28 @@ def tensor_view(
 
     Args:
         tensor: The tensor.
-        parts: Reports of its shards, None for those that are not finished.
+        reports: Report of each of its shards, None for a shard that is not finished.
         job: State of the job.
         pattern: The job's pattern; a report may have the tensor's own pattern.
         pattern_of: Parses a pattern of this job.
         is_taken: Whether a worker has taken one of the shards and not finished it.
     """
-    done = [part for part in parts if part is not None]
-    errors = [part.error for part in done if part.error is not None]
-    state = _state(parts, done, job, failed=bool(errors), is_taken=is_taken)
-    report = TensorReport(
+    done = [report for report in reports if report is not None]
+    errors = [report.error for report in done if report.error is not None]
+    state = _state(reports, done, job, failed=bool(errors), is_taken=is_taken)
+    view = TensorReport(
         name=tensor.name, shape=tensor.shape, layout=_layout(tensor), pattern=tensor.pattern, state=state
     )
     if errors:
-        return report.model_copy(update={"error": errors[0]})
-    if len(done) < len(parts):
-        return report
-    return report.model_copy(
+        return view.model_copy(update={"error": errors[0]})
+    if len(done) < len(reports):
+        return view
+    return view.model_copy(
         update=certificate(done)
         | {
             "pattern": done[0].pattern,
             **sum_measures(tensor, done, pattern_of(done[0].pattern or pattern)),
-            "device": ", ".join(sorted({part.device for part in done})),
+            "device": ", ".join(sorted({report.device for report in done})),
         }
     )
 
@@ -209,6 +209,15 @@ def summary_view(row: dict[str, object]) -> JobSummary | None:
 
 
 def _state(parts: Sequence[object], done: Sequence[object], job: JobState, *, failed: bool, is_taken: bool) -> JobState:
+    """Return the state of a tensor, output file or case.
+
+    Args:
+        parts: All of its shards; one element for a case. Only their number counts.
+        done: Those that are finished.
+        job: State of the job.
+        failed: Whether a finished one has failed.
+        is_taken: Whether a worker has taken one and not finished it.
+    """
     if failed:
         return JobState.FAILED
     if len(done) == len(parts):

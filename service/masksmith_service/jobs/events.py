@@ -39,7 +39,7 @@ async def follow(
 
     Also ends if the job was deleted, when `closing` is set, and within seconds after `is_authorized` returns False.
     """
-    has_more = True
+    has_more = True  # Whether the stream may have events that were not read.
     while has_more and not closing.is_set() and await is_authorized():
         # An ended job gets no more events, but its last ones may have come after the previous read.
         has_more = not await has_ended(client, job)
@@ -55,10 +55,12 @@ async def _read(client: Redis, job: str, after: str, block_ms: int | None) -> li
     reply: Any = await client.xread({key: after}, count=256, block=block_ms)
     if not reply:
         return []
-    # RESP3 replies with a map of streams, RESP2 with a list of pairs.
-    entries = reply[key] if isinstance(reply, dict) else reply[0][1]
-    if isinstance(reply, dict) and len(entries) == 1 and isinstance(entries[0], list):
-        entries = entries[0]
+    if isinstance(reply, dict):  # RESP3: a map of streams; the list of entries may be wrapped in a list of one element.
+        entries = reply[key]
+        if len(entries) == 1 and isinstance(entries[0], list):
+            entries = entries[0]
+    else:  # RESP2: a list of pairs of stream and entries.
+        entries = reply[0][1]
     events = (_parse(identifier, fields) for identifier, fields in entries)
     return [event for event in events if event is not None]
 

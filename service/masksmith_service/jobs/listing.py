@@ -21,22 +21,22 @@ from masksmith_wire.payload_limits import StrictModel
 from .documents import summary_view
 
 SCAN_LIMIT = 2000
-"""Jobs that are read for one page at most, unless the page is larger."""
+"""Number of jobs after which the search for one page ends, unless the page may have more jobs."""
 BATCH = 200
 """Jobs that are read in one round trip."""
 
 
 @dataclass(frozen=True)
 class JobFilter:
-    """Conditions of a list of jobs; empty members exclude no job.
+    """Conditions of a list of jobs; an empty member is no condition.
 
     Attributes:
-        name: Part of the name, in any case.
-        text: Part of id, name, labels, kind, pattern, solver or state, in any case.
+        name: Text that the job's name contains; case does not matter.
+        text: Text that the id, name, labels, kind, pattern, solver or state contains; case does not matter.
         kind: `masks` or `benchmark`.
-        states: States, of which a job has one.
-        labels: Labels that a job has all of; None stands for any value.
-        since, until: First and last time of creation.
+        states: The job has one of these states.
+        labels: The job has all of these labels; the value None stands for any value.
+        since, until: The job was created at or between these times.
     """
 
     name: str = ""
@@ -49,7 +49,7 @@ class JobFilter:
 
     @property
     def is_selective(self) -> bool:
-        """Whether a job between `since` and `until` may not match."""
+        """Whether there are conditions other than `since` and `until`."""
         return bool(self.name or self.text or self.kind or self.states or self.labels)
 
     def matches(self, job: JobSummary) -> bool:
@@ -77,7 +77,9 @@ class JobQuery(StrictModel):
 
     after: Annotated[str | None, Field(max_length=64)] = None
     limit: Annotated[int, Field(ge=1, le=500)] = 50
-    name: Annotated[str, Field(max_length=MAX_NAME_LENGTH, description="Part of the name, in any case.")] = ""
+    name: Annotated[
+        str, Field(max_length=MAX_NAME_LENGTH, description="Text that the name contains; case does not matter.")
+    ] = ""
     key: Annotated[
         str | None,
         Field(max_length=200, description="Id of the key that the jobs belong to, or its name if no other key has it."),
@@ -92,8 +94,8 @@ class JobQuery(StrictModel):
             description="`KEY=VALUE`, or `KEY` with any value; jobs that have all of them.",
         ),
     ]
-    since: Annotated[Time | None, Field(description="Created then or later.")] = None
-    until: Annotated[Time | None, Field(description="Created then or earlier.")] = None
+    since: Annotated[Time | None, Field(description="Created at this time or later.")] = None
+    until: Annotated[Time | None, Field(description="Created at this time or earlier.")] = None
 
     @property
     def filter(self) -> JobFilter:
@@ -103,7 +105,12 @@ class JobQuery(StrictModel):
 
 
 def listed_owner(records: JobRecords, principal: Principal, key: str | None) -> str | None:
-    """Return whose jobs a list has, by id or name of a key; None if it has all jobs.
+    """Return the id of the key whose jobs are to be listed; None for the jobs of all keys.
+
+    Args:
+        records: The job records.
+        principal: Who sent the request.
+        key: Id or name of a key; None for all jobs that the principal may see.
 
     Raises:
         RequestError: 403 for another key's jobs without an admin's key; 404 if no key, or several, have the name.
@@ -117,25 +124,27 @@ def listed_owner(records: JobRecords, principal: Principal, key: str | None) -> 
     keys = Keys(records.redis)
     if keys.get(key) is not None or (key and records.has_jobs(key)):
         return key
-    named = [each.id for each in keys.all() if each.name == key]
-    if len(named) == 1:
-        return named[0]
-    found = f"the keys {', '.join(named)} have the name {key!r}: give an id" if named else f"there is no key {key!r}"
-    raise RequestError(Code.KEY_NOT_FOUND, f"{found}; GET /v1/keys lists them")
+    ids = [info.id for info in keys.all() if info.name == key]
+    if len(ids) == 1:
+        return ids[0]
+    reason = f"the keys {', '.join(ids)} have the name {key!r}: give an id" if ids else f"there is no key {key!r}"
+    raise RequestError(Code.KEY_NOT_FOUND, f"{reason}; GET /v1/keys lists them")
 
 
 def find_jobs(records: JobRecords, owner: str | None, conditions: JobFilter, after: str | None, limit: int) -> JobPage:
     """Find up to `limit` jobs older than job `after`, newest first; optionally of one owner.
 
-    At most `SCAN_LIMIT` jobs are read, or `limit` if that is more. `next` continues from there, even if no job was
-    found.
+    The search ends once `SCAN_LIMIT` jobs are read, or `limit` if that is more; `next` of the page continues it, even
+    if the page has no job.
     """
     jobs: list[JobSummary] = []
-    batch, scanned = BATCH if conditions.is_selective else limit, 0
+    batch = BATCH if conditions.is_selective else limit
+    scanned = 0
     while scanned < max(SCAN_LIMIT, limit):
         rows = records.summaries(after, batch, owner, conditions.until)
         for row in rows:
-            scanned, after = scanned + 1, str(row["id"])
+            scanned += 1
+            after = str(row["id"])
             job = summary_view(row)
             if job is None:
                 continue

@@ -1,4 +1,4 @@
-"""Checks that tensors fit the pattern of a job, and locates them; the tensors are named or selected by a request."""
+"""Checks that the tensors of a request fit the job's pattern, and locates them in their files."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def describe_file(tensor: FileInput) -> str:
 
 
 def candidate_of(name: str, entry: TensorEntry, header: Header) -> Candidate:
-    """What the selection needs to know of a tensor."""
+    """Describe a tensor for the selection."""
     return Candidate(name, entry.shape, entry.dtype, file_format=header.metadata.get("format", ""))
 
 
@@ -45,7 +45,8 @@ def select_tensors(
         specification: The job's specification.
         specification_by_tensor: The specification of each tensor, by name, with the tensor's own pattern.
         layouts_by_user: Layouts that the request gives, by name.
-        layers: Names or globs of the tensors to select; by default all that fit.
+        layers: Names or globs of the tensors to select; by default all that fit, except embeddings, heads and other
+            tensors that stay dense by default (see `masksmith.layouts.with_layouts`).
         exclude: Globs of the tensors to leave out.
         config: The `config.json` of their model.
 
@@ -57,7 +58,7 @@ def select_tensors(
     """
     try:
         candidates = with_layouts(candidates, layouts_by_user, config)
-        patterns = {name: each.fitting_pattern for name, each in specification_by_tensor.items()}
+        patterns = {name: own.fitting_pattern for name, own in specification_by_tensor.items()}
         selection = select(
             candidates,
             patterns,
@@ -69,7 +70,7 @@ def select_tensors(
     except LayoutError as error:
         raise RequestError(Code.INVALID_LAYOUT, str(error)) from None
     except SelectionError as error:
-        texts = dict.fromkeys(each.options.pattern for each in specification_by_tensor.values())
+        texts = dict.fromkeys(own.options.pattern for own in specification_by_tensor.values())
         raise _selection_error(error, len(candidates), ", ".join(texts)) from None
     return selection, {candidate.name: candidate.layout for candidate in candidates}
 

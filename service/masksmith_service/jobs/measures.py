@@ -12,24 +12,25 @@ from masksmith_state.jobs.reports import ShardReport
 from masksmith_state.jobs.shards import BLOCK_ROWS, PlannedTensor
 
 
-def sum_measures(tensor: PlannedTensor, parts: Sequence[ShardReport], pattern: Pattern) -> dict[str, Any]:
-    """Sum the measures of a tensor's shards, all of which are done."""
+def sum_measures(tensor: PlannedTensor, reports: Sequence[ShardReport], pattern: Pattern) -> dict[str, Any]:
+    """Sum the measures of a tensor's shards, all of which are done; returns members of a `TensorReport`."""
     shapes = [tuple(tensor.shape)] if tensor.layout is None else tensor.layout.part_shapes(pattern, tensor.shape)
     rows, cols = sum(shape[0] for shape in shapes), matrix_shape(shapes[0])[1]
-    kept, blocks = sum(part.kept for part in parts), [part.blocks for part in parts]
+    kept = sum(report.kept for report in reports)
+    block_counts = [report.blocks for report in reports if report.blocks is not None]
     counts = MaskCounts(
-        rows,
-        cols,
-        kept,
-        (BLOCK_ROWS, BLOCK_ROWS),
-        sum(blocks) if None not in blocks else None,  # type: ignore[arg-type]
-        all(part.two_four for part in parts),
-        parts[0].hybrid,
+        rows=rows,
+        cols=cols,
+        kept=kept,
+        block=(BLOCK_ROWS, BLOCK_ROWS),
+        blocks=sum(block_counts) if len(block_counts) == len(reports) else None,
+        is_two_four=all(report.two_four for report in reports),
+        hybrid=reports[0].hybrid,
     )
     return {
         "fill": kept / sum(capacity(pattern, shape) for shape in shapes),
         "storage_bytes": dict(storage(counts, ITEM_BYTES[tensor.dtype])),
-        "diversity": parts[0].diversity,
-        "change": change(parts, rows * cols),
-        "spectrum": parts[0].spectrum,
+        "diversity": reports[0].diversity,
+        "change": change(reports, rows * cols),
+        "spectrum": reports[0].spectrum,
     }

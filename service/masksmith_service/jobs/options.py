@@ -24,7 +24,7 @@ class FileOptions(MasksOptions):
     `also` is the digest of another uploaded file, such as another shard of the checkpoint; all can be repeated.
     """
 
-    pattern: Annotated[  # type: ignore[assignment]  # several here, one in each job's specification
+    pattern: Annotated[  # type: ignore[assignment]  # A list here, one pattern in `MasksOptions`.
         list[Annotated[str, Field(max_length=700, examples=["2:4", "mlp=transposable 8:16"])]],
         Field(min_length=1, max_length=100),
     ]
@@ -71,7 +71,7 @@ def parse_patterns(options: FileOptions) -> TensorPatterns:
 
 
 def parse_file_options(options: FileOptions) -> JobSpecification:
-    """Parse the options of a job on a file; its pattern is the default, or the first one if there is none.
+    """Parse the options of a job on a file; the job's pattern is the one without a selector, else the first one.
 
     Raises:
         RequestError: If they are invalid.
@@ -91,14 +91,14 @@ def describe_file_job(options: FileOptions) -> JobDescription:
     """Parse name, labels and priority of a job on a file.
 
     Raises:
-        RequestError: If a label is invalid.
+        RequestError: If the name or a label is invalid.
     """
     try:
         return JobDescription(name=options.name, labels=parse_labels(options.label), priority=options.priority)
     except ValidationError as error:
-        reason = error.errors()[0]
-        place = ".".join(str(part) for part in reason["loc"])
-        raise RequestError(Code.INVALID_DOCUMENT, f"{place}: {reason_of(reason)}") from None
+        first_error = error.errors()[0]
+        member = ".".join(str(part) for part in first_error["loc"])
+        raise RequestError(Code.INVALID_DOCUMENT, f"{member}: {reason_of(first_error)}") from None
     except ValueError as error:
         raise RequestError(Code.INVALID_DOCUMENT, str(error)) from None
 

@@ -1,4 +1,4 @@
-"""Locates the previous mask of each tensor: in an earlier job, an uploaded masks file, or one in a root."""
+"""Locates the previous mask of each tensor: in an earlier job, an uploaded masks file, or a masks file in a root."""
 
 from __future__ import annotations
 
@@ -28,9 +28,16 @@ def add_previous(
 ) -> list[PlannedTensor]:
     """Locate the mask that each tensor has in an earlier job, in an uploaded file, or in a file of a root.
 
+    Args:
+        tensors: The tensors of the job.
+        previous: Id of the job, or digest or reference of the file; None if the request names none.
+        headers: Headers of all files that the job reads, by digest or reference.
+        sources: The files in roots, by reference.
+        read_finished: Reads the finished tensors of a job.
+
     Raises:
-        RequestError: If there is no such job, it is not a masks file, a mask has another shape, or no tensor
-            has a mask there.
+        RequestError: If there is no such job, the file is not a masks file, a previous mask has another shape than
+            its tensor, or there is no previous mask for any tensor.
     """
     if previous is None:
         return tensors
@@ -69,17 +76,18 @@ def _of_file(file: str, header: Header, sources: Mapping[str, Source]) -> dict[s
         infos = read_infos(header.metadata) if header.metadata else {}
     except ValueError:
         infos = {}
-    place = {"source": sources[file]} if file in sources else {"blob": upload_name(file)}
+    location = {"source": sources[file]} if file in sources else {"blob": upload_name(file)}
     file_text = repr(file) if file in sources else f"upload {file}"
     masks: dict[str, tuple[Shape, list[MaskPart]]] = {}
     for name, entry in header.tensors.items():
-        is_bool = entry.dtype == "BOOL"
-        shape = entry.shape if is_bool or name not in infos else tuple(infos[name].shape)
-        packed = bool(shape) and entry.dtype == "U8" and name in infos
-        packed = packed and entry.shape == (*shape[:-1], packed_width(shape))
-        if not shape or not (is_bool or packed):
+        is_bool, has_info = entry.dtype == "BOOL", name in infos
+        shape = tuple(infos[name].shape) if has_info and not is_bool else entry.shape
+        is_packed = (
+            bool(shape) and has_info and entry.dtype == "U8" and entry.shape == (*shape[:-1], packed_width(shape))
+        )
+        if not shape or not (is_bool or is_packed):
             detail = f"{file_text} is not a masks file: {name!r} is neither bool nor a packed mask"
             raise RequestError(Code.INVALID_PREVIOUS, detail, previous=file)
-        whole = MaskPart(**place, start=entry.start, first=0, last=shape[0], is_bool=is_bool)
-        masks[name] = shape, [whole]
+        part = MaskPart(**location, start=entry.start, first=0, last=shape[0], is_bool=is_bool)
+        masks[name] = shape, [part]
     return masks

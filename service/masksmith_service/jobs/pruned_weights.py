@@ -27,10 +27,10 @@ BAND_BYTES = 2**20
 
 @dataclass(frozen=True)
 class PrunedFile:
-    """A safetensors file of the masked weights, each in its own dtype and shape.
+    """A safetensors file of the masked weights, each in the dtype and shape of the uploaded weight.
 
     Attributes:
-        job: The job.
+        job: The job, whose weights are uploads.
         tensors: The tensors whose masks are complete.
     """
 
@@ -39,12 +39,12 @@ class PrunedFile:
 
     @property
     def header(self) -> bytes:
-        """Length and header of the file."""
+        """The first bytes of the file: the header's length and the header."""
         return build_header({tensor.name: (tensor.dtype, tensor.shape) for tensor, _ in self.tensors})
 
     @property
     def size(self) -> int:
-        """Size of the file."""
+        """Size of the file in bytes."""
         return len(self.header) + sum(tensor.shape[0] * tensor.row_bytes for tensor, _ in self.tensors)
 
     def check(self, store: BlobStore) -> None:
@@ -75,13 +75,17 @@ def pruned_file(record: JobRecord, records: JobRecords) -> PrunedFile:
 
 
 def _masked(tensor: PlannedTensor, first: int, last: int, mask_name: str, store: BlobStore) -> Iterator[bytes]:
+    """Yield the masked weights of a shard: rows `first` to `last` (exclusive) of a tensor, band by band."""
     row_shape, item_bytes = tuple(tensor.shape[1:]), ITEM_BYTES[tensor.dtype]
-    packed_row_bytes, band = masks.packed_bytes((1, *row_shape)), max(1, BAND_BYTES // tensor.row_bytes)
-    for row in range(first, last, band):
-        rows = min(band, last - row)
+    packed_row_bytes = masks.packed_bytes((1, *row_shape))
+    band_rows = max(1, BAND_BYTES // tensor.row_bytes)
+    for row in range(first, last, band_rows):
+        rows = min(band_rows, last - row)
         start = tensor.start + row * tensor.row_bytes
         weight = store.get_range(upload_name(tensor.digest), start, start + rows * tensor.row_bytes)
-        packed = store.get_range(mask_name, (row - first) * packed_row_bytes, (row - first + rows) * packed_row_bytes)
+        mask_row = row - first
+        packed = store.get_range(mask_name, mask_row * packed_row_bytes, (mask_row + rows) * packed_row_bytes)
+        # All bytes of a dropped entry are multiplied by 0, whatever the dtype.
         kept = masks.unpack(np.frombuffer(packed, np.uint8), (rows, *row_shape)).reshape(-1, 1)
         entries = np.frombuffer(weight, np.uint8).reshape(rows * math.prod(row_shape), item_bytes)
         yield (entries * kept).tobytes()

@@ -39,7 +39,7 @@ Prefer = Annotated[str | None, Header(max_length=200)]
 
 
 def _kind(document: Any) -> str:
-    """Kind of a job document, by default `masks`."""
+    """Kind of a job document, parsed or not; by default `masks`."""
     kind = document.get("kind", "masks") if isinstance(document, dict) else getattr(document, "kind", "masks")
     return str(kind)
 
@@ -56,13 +56,13 @@ async def create_job(
     response: Response,
     state: StateDep,
     principal: PrincipalDep,
-    key: IdempotencyKey = None,
+    idempotency_key: IdempotencyKey = None,
     prefer: Prefer = None,
     require_worker: Annotated[bool, Query(description="Refuse the job if no living worker takes it.")] = False,
 ) -> Job:
     """Start a job from a document whose uploads exist; the same `Idempotency-Key` gives the same job."""
     principal.require(Scope.BENCHMARK if isinstance(document, BenchmarkRequest) else Scope.SUBMIT)
-    submitter = JobSubmitter(state, principal, key, request.state.reservation, require_worker)
+    submitter = JobSubmitter(state, principal, idempotency_key, request.state.reservation, require_worker)
     job = await _create(state, principal, partial(submitter.submit_document, document))
     return await _accepted_response(state, job, principal, prefer, response, request.state.reservation)
 
@@ -74,13 +74,14 @@ async def create_masks(
     state: StateDep,
     principal: PrincipalDep,
     options: Annotated[job_options.FileOptions, Query()],
-    key: IdempotencyKey = None,
+    idempotency_key: IdempotencyKey = None,
     prefer: Prefer = None,
 ) -> Job:
     """Upload a safetensors file and start a job on its weights, in one call.
 
-    `pattern` may be repeated as `SELECTOR=PATTERN`. `layers` and `exclude` select; without them every float tensor
-    with two to four dimensions is masked and the rest is listed as `skipped`.
+    `pattern` may be repeated as `SELECTOR=PATTERN`. `layers` and `exclude` select tensors; by default the layers'
+    weights are masked, and not embeddings, output heads, routers, norms, biases and scales. `skipped` lists the tensors
+    that are not masked, with reasons.
     """
     # Invalid options are rejected before the body is read.
     specification = job_options.parse_file_options(options)
@@ -88,7 +89,7 @@ async def create_masks(
     inspector, _ = await receive(request, state, principal, None)
     await state.count_upload(inspector.bytes)
     assert inspector.header is not None
-    submitter = JobSubmitter(state, principal, key, request.state.reservation, options.require_worker)
+    submitter = JobSubmitter(state, principal, idempotency_key, request.state.reservation, options.require_worker)
     create = partial(submitter.submit_file, options, specification, description)
     job = await _create(state, principal, partial(create, inspector.digest, inspector.header))
     return await _accepted_response(state, job, principal, prefer, response, request.state.reservation)
@@ -101,7 +102,7 @@ async def create_output(
     state: StateDep,
     principal: PrincipalDep,
     options: Annotated[job_options.ModelOptions, Query()],
-    key: IdempotencyKey = None,
+    idempotency_key: IdempotencyKey = None,
     prefer: Prefer = None,
 ) -> Job:
     """Start a job that writes a pruned copy of a model: both are in roots, and nothing is uploaded.
@@ -111,7 +112,7 @@ async def create_output(
     principal.require(Scope.SUBMIT)
     specification = job_options.parse_file_options(options)
     description = job_options.describe_file_job(options)
-    submitter = JobSubmitter(state, principal, key, request.state.reservation, options.require_worker)
+    submitter = JobSubmitter(state, principal, idempotency_key, request.state.reservation, options.require_worker)
     job = await _create(state, principal, partial(submitter.submit_model, options, specification, description))
     return await _accepted_response(state, job, principal, prefer, response, request.state.reservation)
 
@@ -122,9 +123,9 @@ def list_jobs(
     principal: PrincipalDep,
     query: Annotated[JobQuery, Query()],
 ) -> JobPage:
-    """List jobs, newest first: the key's own; for an admin all, or those of one key.
+    """List the key's jobs, newest first; for an admin the jobs of all keys, or of one key.
 
-    A page may have fewer jobs than `limit`, or none, and still a `next`, if a filter leaves out most of them.
+    A page may have fewer jobs than `limit`, or none, although there is a `next`, if few of the jobs match the filter.
     """
     owner = listed_owner(state.records, principal, query.key)
     return find_jobs(state.records, owner, query.filter, query.after, query.limit)
@@ -141,12 +142,11 @@ async def follow_job(
     job: JobId,
     state: StateDep,
     principal: PrincipalDep,
-    last: Annotated[str | None, Header(alias="Last-Event-ID", pattern=r"^\d{1,16}-\d{1,16}$")] = None,
+    last_event_id: Annotated[str | None, Header(alias="Last-Event-ID", pattern=r"^\d{1,16}-\d{1,16}$")] = None,
 ) -> AsyncIterator[ServerSentEvent]:
     """Follow a job: `state` and `progress` events, ending with a terminal state; `Last-Event-ID` resumes."""
-    async for event in events.follow(
-        state.events_redis, job, state.closing, partial(is_valid, state.async_redis, principal), last or "0-0"
-    ):
+    is_authorized = partial(is_valid, state.async_redis, principal)
+    async for event in events.follow(state.events_redis, job, state.closing, is_authorized, last_event_id or "0-0"):
         yield ServerSentEvent(data=event.data, event=event.kind, id=event.id)
 
 
@@ -175,9 +175,9 @@ def get_output(job: JobId, state: StateDep, principal: PrincipalDep) -> dict[str
 
 @router.get("/jobs/{job}/pruned")
 def get_pruned(job: WholeJobId, state: StateDep) -> Response:
-    """Download the weights, those that the masks drop set to zero, as one safetensors file, once the job has ended.
+    """Download the weights as one safetensors file, once the job has ended; dropped weights are set to zero.
 
-    Of a job with an update, these are the updated weights.
+    For a job with an update the file has the updated weights.
     """
     record = _ended_job(job, state)
     if record.plan.options.update is not None:
@@ -219,7 +219,8 @@ async def _accepted_response(
     response.headers["Location"] = f"/v1/jobs/{job}"
     if wait_s is not None:
         response.headers["Preference-Applied"] = f"wait={wait_s:g}"
-        # The body has been read and the job exists. If too many requests wait already, this one is answered at once.
+        # The job exists, so the memory for the request's body is released before the wait. If too many requests wait
+        # already, this one is answered at once.
         reservation.release()
         with suppress(RequestError):
             await reservation.add(state.capacities.streams, 1)

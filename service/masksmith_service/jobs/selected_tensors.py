@@ -43,7 +43,7 @@ def locate_selected(
     files: Mapping[str, Header],
     model: ModelFiles | None = None,
 ) -> tuple[list[PlannedTensor], Selection]:
-    """Select tensors of files by `layers` and `exclude`; by default every float weight that fits.
+    """Select tensors of files by `layers` and `exclude`; by default as `select_tensors` does.
 
     Args:
         options: The options of the request.
@@ -52,14 +52,14 @@ def locate_selected(
         model: The files of a model by reference.
 
     Returns:
-        The selected tensors, located; and the selection, which has the reasons why others were skipped.
+        The selected tensors, located; and the selection, which has a reason for each tensor that is not selected.
 
     Raises:
         RequestError: If a name or glob matches nothing, a tensor given by its full name does not fit, no tensor is
             selected, or two files have a tensor of the same name.
     """
     model = model or ModelFiles({}, {}, None)
-    file_of = model.file_of or _digest_of_each(files)
+    file_of = model.file_of or _digest_by_tensor(files)
     _check_globs(options, file_of)
     candidates = [candidate_of(name, files[file].tensors[name], files[file]) for name, file in file_of.items()]
     layouts_by_user = _parse_layouts(options.layout)
@@ -73,17 +73,20 @@ def locate_selected(
         options.exclude,
         model.config,
     )
-    located = [
-        locate(
-            name, origin(file, model.sources), files[file].tensors[name], layouts[name], specification_by_tensor[name]
-        )
-        for name, file in ((name, file_of[name]) for name in selection.chosen)
-    ]
+    located = []
+    for name in selection.chosen:
+        file = file_of[name]
+        entry, own_specification = files[file].tensors[name], specification_by_tensor[name]
+        located.append(locate(name, origin(file, model.sources), entry, layouts[name], own_specification))
     return with_own_patterns(located, specification_by_tensor, specification), selection
 
 
-def _digest_of_each(files: Mapping[str, Header]) -> dict[str, str]:
-    """Digest of the file of each tensor, by the tensor's name."""
+def _digest_by_tensor(files: Mapping[str, Header]) -> dict[str, str]:
+    """Digest of the file of each tensor, by the tensor's name.
+
+    Raises:
+        RequestError: If two files have a tensor of the same name.
+    """
     digest_of: dict[str, str] = {}
     for digest, header in files.items():
         for name in header.tensors:
@@ -109,7 +112,7 @@ def _check_globs(options: FileOptions, names: Collection[str]) -> None:
 def _specifications_of(
     patterns: TensorPatterns, names: Sequence[str], specification: JobSpecification
 ) -> dict[str, JobSpecification]:
-    """The specification of each tensor of a file that has a pattern."""
+    """The specification of each tensor that has a pattern, by the tensor's name."""
     if patterns.is_single:
         return dict.fromkeys(names, specification)
     with_pattern = cache(specification.with_own_pattern)
@@ -122,8 +125,8 @@ def _specifications_of(
 def _parse_layouts(texts: list[str]) -> dict[str, Layout]:
     layouts: dict[str, Layout] = {}
     for text in texts:
-        name, mark, axes = text.rpartition("=")
-        if not mark:
+        name, separator, axes = text.rpartition("=")
+        if not separator:
             raise RequestError(Code.INVALID_LAYOUT, f"layout {text!r} is not NAME=AXES, such as 'w1=stack in out'")
         try:
             layouts[name] = Layout.parse(axes)

@@ -54,7 +54,8 @@ def add_statistics(
         The weights with their statistics, and the skipped ones.
 
     Raises:
-        RequestError: If the job needs no calibration but has one, or a weight lacks a statistic.
+        RequestError: If the job has a calibration and needs none, a required weight has no statistic, or a statistic
+            does not fit its weight.
     """
     finder = _StatisticFinder(specification, headers, sources or {})
     complete, skipped = [], []
@@ -74,6 +75,8 @@ def add_statistics(
 
 
 class _StatisticFinder:
+    """Locates the statistics of a job's weights in the calibration file, or in the files that a document names."""
+
     def __init__(
         self, specification: JobSpecification, headers: Mapping[str, Header], sources: Mapping[str, Source]
     ) -> None:
@@ -88,22 +91,24 @@ class _StatisticFinder:
         """Reason why a weight is not calibrated; None if it is, or if there is no calibration file."""
         if self._file is None:
             return None
-        entries, keys = self._headers[self._file].tensors, [statistic_key(name, kind) for kind in self._method.kinds]
+        entries = self._headers[self._file].tensors
+        keys = [statistic_key(name, kind) for kind in self._method.kinds]
         if keys and not any(key in entries for key in keys):
             return f"not calibrated: the calibration has no {keys[-1]!r}"
-        gram = statistic_key(name, "gram")
-        return f"not calibrated: the calibration has no {gram!r}" if self._update and gram not in entries else None
+        gram_key = statistic_key(name, "gram")
+        if self._update and gram_key not in entries:
+            return f"not calibrated: the calibration has no {gram_key!r}"
+        return None
 
-    def find(self, weight: PlannedTensor, named: StatisticInput | None) -> PlannedTensor | None:
-        """Locate the statistic for a weight's scores; None if none is needed."""
+    def find(self, weight: PlannedTensor, requested: StatisticInput | None) -> PlannedTensor | None:
+        """Locate the statistic for a weight's scores: `requested`, else in the file; None if none is needed."""
         name, kinds = weight.name, self._method.kinds
-        if named is not None and named.kind not in kinds:
+        if requested is not None and requested.kind not in kinds:
             source = " or ".join(kinds) if kinds else "the weights alone"
-            raise _calibration_error(
-                f"tensor {name!r}: {self._method} scores are computed from {source}, not from {named.kind}", tensor=name
-            )
-        if named is not None:
-            return self._locate(weight, named.kind, named.file, named.key)
+            detail = f"{self._method} scores are computed from {source}, not from {requested.kind}"
+            raise _calibration_error(f"tensor {name!r}: {detail}", tensor=name)
+        if requested is not None:
+            return self._locate(weight, requested.kind, requested.file, requested.key)
         if self._file is not None and kinds:
             reason = self.uncalibrated_reason(name)
             if reason is not None:
@@ -117,11 +122,11 @@ class _StatisticFinder:
             )
         return None
 
-    def find_gram(self, weight: PlannedTensor, named: StatisticInput | None) -> PlannedTensor | None:
-        """Locate the Gram matrix for a weight's update; None without an update."""
+    def find_gram(self, weight: PlannedTensor, requested: StatisticInput | None) -> PlannedTensor | None:
+        """Locate the Gram matrix for a weight's update: `requested`, else in the file; None without an update."""
         name = weight.name
         if self._update is None:
-            if named is not None:
+            if requested is not None:
                 raise _calibration_error(
                     f"tensor {name!r}: gram goes with update=reconstruct or update=admm", tensor=name
                 )
@@ -129,10 +134,10 @@ class _StatisticFinder:
         if weight.dtype not in FLOAT_DTYPES:
             detail = f"tensor {name!r}: dtype {weight.dtype} cannot hold updated weights"
             raise RequestError(Code.TENSOR_DOES_NOT_FIT, detail, tensor=name)
-        if named is not None and named.kind != "gram":
-            raise _calibration_error(f"tensor {name!r}: an update needs its gram, not {named.kind}", tensor=name)
-        if named is not None:
-            return self._locate(weight, "gram", named.file, named.key)
+        if requested is not None and requested.kind != "gram":
+            raise _calibration_error(f"tensor {name!r}: an update needs its gram, not {requested.kind}", tensor=name)
+        if requested is not None:
+            return self._locate(weight, "gram", requested.file, requested.key)
         if self._file is None:
             raise _calibration_error(f"tensor {name!r}: {self._update.name} needs a calibration: gram", tensor=name)
         return self._locate(weight, "gram", self._file, statistic_key(name, "gram"))

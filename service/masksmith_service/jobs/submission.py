@@ -61,14 +61,14 @@ class JobSubmitter:
     Attributes:
         state: Resources of the application.
         principal: The owner of the job.
-        key: The `Idempotency-Key` of the request, or None.
+        idempotency_key: The `Idempotency-Key` of the request, or None.
         reservation: Capacities that the request holds.
         require_worker: Whether a job is refused if no living worker takes its shards.
     """
 
     state: State
     principal: Principal
-    key: str | None
+    idempotency_key: str | None
     reservation: Reservation
     require_worker: bool = False
 
@@ -81,11 +81,11 @@ class JobSubmitter:
         if isinstance(document, BenchmarkRequest):
             return self._submit_benchmark(document)
         specification = parse_document(document, self.state.settings.max_tensors)
-        reader = self._reader()
+        reader = self._make_reader()
         sources, headers = self._read_files(document, reader)
         located = locate_named(document.tensors, specification, headers, sources)
-        named = {tensor.name: tensor for tensor in document.tensors}
-        tensors, _ = add_statistics(located, specification, headers, sources, named=named, required=named)
+        by_name = {tensor.name: tensor for tensor in document.tensors}
+        tensors, _ = add_statistics(located, specification, headers, sources, named=by_name, required=by_name)
         tensors = add_previous(tensors, document.previous, headers, sources, self._read_finished)
         if document.output is None:
             return self._submit_masks(specification, tensors, [], document)
@@ -101,14 +101,14 @@ class JobSubmitter:
         digest: str,
         header: Header,
     ) -> str:
-        """Submit a masks job on an uploaded file, and on those that the options name beside it.
+        """Submit a masks job on an uploaded file, and on the uploaded files that the option `also` names.
 
         Raises:
             RequestError: If the request is invalid, or there are too many jobs.
         """
-        sources, headers = self._read_files(options, self._reader())
-        files = {digest: header} | {each: headers[each] for each in options.also}
-        names = [name for each in files.values() for name in each.tensors]
+        sources, headers = self._read_files(options, self._make_reader())
+        files = {digest: header} | {also: headers[also] for also in options.also}
+        names = [name for file_header in files.values() for name in file_header.tensors]
         check_count(len(names), self.state.settings.max_tensors)
         if options.calibration is not None:
             check_calibrated_names(headers[options.calibration], names)
@@ -130,7 +130,7 @@ class JobSubmitter:
         if options.also:
             detail = "also goes with an uploaded file; the reference of a model names all of its files"
             raise RequestError(Code.INVALID_DOCUMENT, detail)
-        reader = self._reader()
+        reader = self._make_reader()
         model = self._read_model(options.model, reader)
         check_count(len(model.weight_map), self.state.settings.max_tensors)
         files, located_files = model_files(model)
@@ -148,7 +148,7 @@ class JobSubmitter:
         output = OutputPlanner(self.state, self.principal).plan(output_input, model, specification, tensors)
         return self._submit_masks(specification, tensors, skipped, description, output)
 
-    def _reader(self) -> ModelReader:
+    def _make_reader(self) -> ModelReader:
         return ModelReader(self.state, self._reserve_memory)
 
     def _read_model(self, reference: str, reader: ModelReader) -> Model:
@@ -181,7 +181,7 @@ class JobSubmitter:
             return self._start(plan, shards, queue, description, default_name(subject, plan.pattern_text))
 
     def _submit_benchmark(self, document: BenchmarkRequest) -> str:
-        """Plan the cases of a benchmark, and start it; the principal must be authorized to see the masks."""
+        """Plan the cases of a benchmark, and start it; the principal must be authorized to see the job of its masks."""
         if document.masks_of is not None:
             masks_of = visible_job(document.masks_of, self.state, self.principal)
             document = document.model_copy(update={"masks_of": masks_of})
@@ -220,18 +220,22 @@ class JobSubmitter:
         description: JobDescription,
         name: str,
     ) -> tuple[str, bool]:
-        fingerprint = digest_document(_fingerprint_content(plan, parts, description)) if self.key else ""
-        named = JobDescription(name=description.name or name, labels=description.labels)
+        """Create the record; returns the job's id, and whether the job is new: its `Idempotency-Key` was not used."""
+        fingerprint = digest_document(_fingerprint_content(plan, parts, description)) if self.idempotency_key else ""
         admission = self._admission(description.priority)
+        # The admission has the priority.
+        description = JobDescription(name=description.name or name, labels=description.labels)
         self.state.housekeeping.broker.require_room(JOB_BYTES + len(parts) * PART_BYTES)
         try:
-            created = self.state.records.create(plan, parts, self.key or "", fingerprint, admission, queue, named)
+            created = self.state.records.create(
+                plan, parts, self.idempotency_key or "", fingerprint, admission, queue, description
+            )
         except FullError as error:
             raise _limit_error(error, self.principal) from None
         except MissingUploadError as error:
             raise upload_missing(error.digest) from None
         if created is None:
-            detail = f"Idempotency-Key {self.key!r} was used with another request; use a new one"
+            detail = f"Idempotency-Key {self.idempotency_key!r} was used with another request; use a new one"
             raise RequestError(Code.IDEMPOTENCY_CONFLICT, detail)
         return created
 
@@ -264,12 +268,15 @@ def no_worker(queue: str) -> RequestError:
 def _fingerprint_content(
     plan: MasksPlan | BenchmarkPlan, parts: Sequence[Shard] | Sequence[PlannedCase], description: JobDescription
 ) -> dict[str, Any]:
-    """What two equal requests have in common: name, labels and plan, and the cases of a benchmark."""
-    content = plan.model_dump(mode="json")
-    named = description.model_dump(include=set(JobDescription.model_fields), exclude_defaults=True)
+    """What two requests with one `Idempotency-Key` must have in common.
+
+    This is the plan with, if the request has them, name, labels and priority; for a benchmark also the cases.
+    """
+    plan_members = plan.model_dump(mode="json")
+    description_members = description.model_dump(include=set(JobDescription.model_fields), exclude_defaults=True)
     if isinstance(plan, MasksPlan):
-        return content | named
-    return {"plan": content, "cases": [part.model_dump() for part in parts]} | named
+        return plan_members | description_members
+    return {"plan": plan_members, "cases": [part.model_dump() for part in parts]} | description_members
 
 
 def _limit_error(error: FullError, principal: Principal) -> RequestError:

@@ -51,8 +51,10 @@ def read_headers(
 def _uploads_of(request: MasksOptions) -> Iterator[str]:
     if isinstance(request, MasksRequest):
         for tensor in request.tensors:
-            parts = (part for part in (tensor, tensor.statistic, tensor.gram) if part is not None)
-            yield from (part.digest for part in parts if part.digest is not None)
+            inputs = (tensor, tensor.statistic, tensor.gram)
+            yield from (
+                file_input.digest for file_input in inputs if file_input is not None and file_input.digest is not None
+            )
     if isinstance(request, FileOptions):
         yield from request.also
     if request.calibration is not None and is_digest(request.calibration):
@@ -82,7 +84,7 @@ def _parse(state: State, digest: str, text: bytes) -> Header:
 
 
 def _set_aside(state: State, digest: str) -> RequestError:
-    """Set an upload aside: it was valid when it was received."""
+    """Set aside an upload that was valid when it was received and is not now; returns the error to raise."""
     state.store.set_aside(upload_name(digest))
     state.references.forget_damaged_upload(digest)
     return upload_damaged(digest)

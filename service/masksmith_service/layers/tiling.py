@@ -12,7 +12,7 @@ from masksmith_state.jobs.shards import PlannedTensor
 
 @dataclass(frozen=True, slots=True)
 class Tiling:
-    """Tiles of a stored matrix; their grid restarts at each matrix of a stack and at each part that is solved alone.
+    """Tiles of a stored matrix; their grid restarts at each matrix of a stack, and at each part solved separately.
 
     Attributes:
         tile: Rows and columns of a tile.
@@ -47,7 +47,7 @@ class Tiling:
 def leading_stacks(layout: Layout | None) -> int:
     """Return the number of leading `stack` axes."""
     axes = () if layout is None else layout.axes
-    return next((place for place, role in enumerate(axes) if role != "stack"), 0)
+    return next((index for index, axis in enumerate(axes) if axis != "stack"), 0)
 
 
 def _tile(pattern: Pattern, shape: tuple[int, ...]) -> tuple[int, int]:

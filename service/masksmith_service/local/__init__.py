@@ -1,4 +1,4 @@
-"""The commands that run an installation on this machine: `up`, `service`, `worker` and `keys`.
+"""The commands that run and manage an installation on this machine: `up`, `service`, `worker` and so on.
 
-They start service and workers as processes, and do not import them.
+They start service and workers as processes, and never import the application.
 """

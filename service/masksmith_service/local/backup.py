@@ -1,4 +1,4 @@
-"""The commands `masksmith backup` and `masksmith restore`, which run in a process of their own."""
+"""The commands `masksmith backup` and `masksmith restore`, which run `masksmith_state.backup` in another process."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def back_up(
     store_url: StoreOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Write records and blobs of an installation into an empty directory, also while it serves."""
+    """Write the records and blobs of an installation into an empty directory; the installation may be running."""
     _run("save", folder, data, redis_url, store_url, as_json=as_json)
 
 
@@ -35,18 +35,19 @@ def restore(
     store_url: StoreOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Restore a backup into an installation that is empty; any other is refused."""
+    """Restore a backup into an empty installation; an installation that is not empty is refused."""
     _run("restore", folder, data, redis_url, store_url, as_json=as_json)
 
 
 def _run(
-    command: str, folder: Path, data: Path | None, redis_url: str | None, store_url: str | None, *, as_json: bool
+    subcommand: str, folder: Path, data: Path | None, redis_url: str | None, store_url: str | None, *, as_json: bool
 ) -> None:
     if data is not None and store_url is not None:
         raise UsageError("--data and --store-url exclude each other; give one")
-    store = store_url or (None if data is not None else settings.store_url())
-    store = store or str((data or settings.data_home()).expanduser().absolute() / "store")
-    arguments = [sys.executable, "-P", "-m", "masksmith_state.backup", command, str(folder.expanduser().absolute())]
+    store = store_url or (settings.store_url() if data is None else None)
+    if not store:
+        store = str((data or settings.data_home()).expanduser().absolute() / "store")
+    arguments = [sys.executable, "-P", "-m", "masksmith_state.backup", subcommand, str(folder.expanduser().absolute())]
     sys.stdout.flush()
     with installation_redis(data, redis_url) as url:
         environment = settings.child_environment({"MASKSMITH_REDIS_URL": url, "MASKSMITH_STORE_URL": store})

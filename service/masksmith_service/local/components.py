@@ -13,6 +13,7 @@ from .errors import UsageError
 from .options import InsecureOption, LogFormatOption, RedisOption, StoreOption, shared_settings
 from .settings import child_environment
 
+# Modules that each component needs.
 MODULES = {
     "service": ("uvicorn", "fastapi", "celery", "obstore"),
     "worker": ("celery", "obstore", "ortools", "numba"),
@@ -22,13 +23,15 @@ MODULES = {
 def service(
     host: Annotated[str | None, typer.Option(help="MASKSMITH_HOST")] = None,
     port: Annotated[int | None, typer.Option(help="MASKSMITH_PORT", min=1, max=65535)] = None,
-    processes: Annotated[int | None, typer.Option(help="Behind one port (MASKSMITH_PROCESSES)", min=1)] = None,
+    processes: Annotated[
+        int | None, typer.Option(help="Processes that share the port (MASKSMITH_PROCESSES)", min=1)
+    ] = None,
     redis_url: RedisOption = None,
     store_url: StoreOption = None,
     insecure: InsecureOption = False,
     log_format: LogFormatOption = None,
 ) -> None:
-    """Run the HTTP service alone, against a Redis server of yours."""
+    """Run the HTTP service alone, with a Redis server that you run."""
     _replace_process(
         "service",
         MASKSMITH_HOST=host,
@@ -43,7 +46,9 @@ def service(
 def worker(
     name: Annotated[str | None, typer.Option(help="MASKSMITH_WORKER_NAME")] = None,
     device: Annotated[str | None, typer.Option(help="cpu or cuda:N (MASKSMITH_WORKER_DEVICE)")] = None,
-    slots: Annotated[int | None, typer.Option(help="Shards at once (MASKSMITH_WORKER_SLOTS)", min=1)] = None,
+    slots: Annotated[
+        int | None, typer.Option(help="Shards that it solves at once (MASKSMITH_WORKER_SLOTS)", min=1)
+    ] = None,
     role: Annotated[
         Literal["search", "bench"] | None, typer.Option(help="Find masks or measure kernels (MASKSMITH_WORKER_ROLE)")
     ] = None,
@@ -51,7 +56,7 @@ def worker(
     store_url: StoreOption = None,
     log_format: LogFormatOption = None,
 ) -> None:
-    """Run a worker alone, against a Redis server of yours."""
+    """Run a worker alone, with a Redis server that you run."""
     _replace_process(
         "worker",
         MASKSMITH_WORKER_NAME=name,
@@ -87,6 +92,7 @@ def command(component: str) -> list[str]:
 
 
 def _replace_process(component: str, **variables: str | None) -> None:
+    """Replace this process by the service or the worker, with these environment variables."""
     check_installed(component)
     arguments = command(component)
     sys.stdout.flush()

@@ -11,6 +11,7 @@ from masksmith_state import DATA_FORMAT
 from .errors import UsageError
 
 LOCK, FORMAT, AUTH = "lock", "format", "auth"
+"""Files of a data directory: the lock with its holder, the format version, and the record that keys are required."""
 MAX_LOG_BYTES = 16 * 2**20
 
 
@@ -29,6 +30,8 @@ class DataDirectory:
     """A data directory that is locked by this process, until it exits or `release` is called.
 
     Attributes:
+        path: The directory, as an absolute path.
+        lock: File descriptor of the locked file.
         redis: Folder of Valkey's append-only file.
         store: Folder of uploads and results.
         logs: Folder of log files.
@@ -73,7 +76,7 @@ class DataDirectory:
 
     @property
     def requires_keys(self) -> bool:
-        """Whether a key was ever made here; this is kept beside the broker's data, which may get lost."""
+        """Whether a key was ever created here; a file says so, because the broker may lose its data."""
         return requires_keys(self.path)
 
     def require_keys(self) -> None:
@@ -88,29 +91,29 @@ class DataDirectory:
             raise InUseError(self.path, holder) from None
 
     def _check_format(self) -> None:
-        stamp = self.path / FORMAT
-        if stamp.exists():
-            self._compare(stamp.read_text().strip())
+        format_file = self.path / FORMAT
+        if format_file.exists():
+            self._check_version(format_file.read_text().strip())
         elif set(os.listdir(self.path)) - {LOCK}:
             raise UsageError(
                 f"{self.path} holds other files and is not a data directory of masksmith; choose an empty one"
             )
         else:
-            stamp.write_text(f"{DATA_FORMAT}\n")
+            format_file.write_text(f"{DATA_FORMAT}\n")
 
-    def _compare(self, stamped: str) -> None:
-        if stamped == str(DATA_FORMAT):
+    def _check_version(self, version: str) -> None:
+        if version == str(DATA_FORMAT):
             return
-        newer = stamped.isdigit() and int(stamped) > DATA_FORMAT
-        advice = "upgrade masksmith" if newer else "use the masksmith that wrote it"
+        is_newer = version.isdigit() and int(version) > DATA_FORMAT
+        advice = "upgrade masksmith" if is_newer else "use the masksmith that wrote it"
         raise UsageError(
-            f"{self.path} has data format {stamped[:20]!r}, this masksmith uses {DATA_FORMAT}: {advice}, or choose "
+            f"{self.path} has data format {version[:20]!r}, this masksmith uses {DATA_FORMAT}: {advice}, or choose "
             f"another directory with --data"
         )
 
 
 def requires_keys(path: Path) -> bool:
-    """Whether a key was ever made in a data directory."""
+    """Whether a key was ever created for the installation in a data directory."""
     return (path / AUTH).exists()
 
 

@@ -29,24 +29,26 @@ from masksmith_wire.priorities import Priority
 from masksmith_wire.text import printable, without_credentials
 
 from . import settings
-from .data_directory import require_keys as require_keys_in
+from .data_directory import require_keys
 from .errors import FailedError, UsageError
 from .options import DataOption, JsonOption, RedisOption, note
 from .redis_server import installation_redis
 
 UNITS = {"": 0, "k": 10, "m": 20, "g": 30, "t": 40}
+"""Powers of two of the units of bytes."""
 SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400}
 ExpiresOption = Annotated[
     str | None,
-    typer.Option("--expires", metavar="TIME", help="When the key ends: 90d, 12h, or a date such as 2027-01-31."),
+    typer.Option("--expires", metavar="TIME", help="When the key expires: 90d, 12h, or a date such as 2027-01-31."),
 ]
 
 
 def create(
     name: Annotated[str, typer.Argument(help="Name of the key, such as that of its owner.")],
     role: Annotated[str, typer.Option(help="user: own jobs only; admin: all jobs, workers and keys.")] = "user",
-    stored: Annotated[
-        str | None, typer.Option("--stored-bytes", metavar="N", help="Most bytes kept, such as 500G.")
+    stored_bytes_text: Annotated[
+        str | None,
+        typer.Option("--stored-bytes", metavar="N", help="Most bytes of uploads and results, such as 500G."),
     ] = None,
     live_jobs: Annotated[int | None, typer.Option(min=0, metavar="N", help="Most jobs queued or running.")] = None,
     requests_s: Annotated[float | None, typer.Option(min=0.01, metavar="N", help="Most requests a second.")] = None,
@@ -57,7 +59,8 @@ def create(
         ),
     ] = None,
     weight: Annotated[
-        float, typer.Option(min=0.01, max=1000, metavar="N", help="Share of the workers, beside keys of weight 1.")
+        float,
+        typer.Option(min=0.01, max=1000, metavar="N", help="Share of the workers, relative to a key of weight 1."),
     ] = 1.0,
     max_priority: Annotated[
         str, typer.Option(metavar="WORD", help="Highest priority of its jobs: interactive, normal or batch.")
@@ -74,14 +77,14 @@ def create(
         raise UsageError(f"--max-priority {max_priority!r}: {', '.join(Priority)}")
     if not re.fullmatch(r"[\w .@+-]{1,100}", name):
         raise UsageError(f"{name!r} is not a valid name of a key: letters, digits, blanks and .@+-_ up to 100")
-    stored_bytes = None if stored is None else _parse_bytes(stored)
+    stored_bytes = None if stored_bytes_text is None else _parse_bytes(stored_bytes_text)
     quotas = Quotas(stored_bytes=stored_bytes, live_jobs=live_jobs, requests_s=requests_s)
     scopes, expires_at = _parse_scopes(role, scope), _parse_expiry(expires)
     with _open_keys(data, redis_url) as keys:
         sharing = Sharing(weight=weight, max_priority=Priority(max_priority))
         info, token = keys.create(name, Role(role), quotas, scopes, expires_at, sharing)
     if redis_url is None and (data is not None or settings.redis_url() is None):
-        require_keys_in(data or settings.data_home())
+        require_keys(data or settings.data_home())
     _print_token(
         info, token, "clients take it from MASKSMITH_TOKEN; from now on every request needs a key", as_json=as_json
     )
@@ -138,7 +141,7 @@ def revoke(
         typer.echo(f"key {key} is revoked")
 
 
-def require_keys(host: str, redis_url: str) -> None:
+def check_key_exists(host: str, redis_url: str) -> None:
     """Check that a key exists, if the address can be reached from other machines.
 
     Raises:
@@ -181,12 +184,31 @@ def _print_json(document: Any) -> None:
 
 
 def _row(key: KeyInfo) -> Sequence[str]:
-    times = (key.created_at, key.expires_at, key.last_used_at)
-    created, expires, used = (moment and moment.astimezone().strftime("%Y-%m-%d %H:%M") for moment in times)
-    state = "revoked" if key.revoked_at is not None else "valid" if key.is_valid else "expired"
-    scopes = "all" if set(key.scopes) == set(SCOPES_OF_ROLE[key.role]) else ",".join(key.scopes)
-    share = (f"{key.weight:g}", key.max_priority.value)
-    return (key.id, key.name, key.role.value, scopes, *share, state, created or "", expires or "never", used or "never")
+    """Texts of a key's row in the list, one for each heading."""
+    has_all_scopes = set(key.scopes) == set(SCOPES_OF_ROLE[key.role])
+    return (
+        key.id,
+        key.name,
+        key.role.value,
+        "all" if has_all_scopes else ",".join(key.scopes),
+        f"{key.weight:g}",
+        key.max_priority.value,
+        _state(key),
+        _time_text(key.created_at, ""),
+        _time_text(key.expires_at, "never"),
+        _time_text(key.last_used_at, "never"),
+    )
+
+
+def _state(key: KeyInfo) -> str:
+    if key.revoked_at is not None:
+        return "revoked"
+    return "valid" if key.is_valid else "expired"
+
+
+def _time_text(moment: datetime | None, absent: str) -> str:
+    """Text of a moment in local time, to the minute; `absent` for None."""
+    return absent if moment is None else moment.astimezone().strftime("%Y-%m-%d %H:%M")
 
 
 def _print_token(info: KeyInfo, token: str, remark: str, *, as_json: bool) -> None:

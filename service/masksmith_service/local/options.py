@@ -18,13 +18,14 @@ StoreOption = Annotated[
     str | None, typer.Option("--store-url", metavar="URL", help="A directory or s3://... (MASKSMITH_STORE_URL).")
 ]
 DataOption = Annotated[
-    Path | None, typer.Option("--data", metavar="DIR", help="Data directory of 'masksmith up'; default as there.")
+    Path | None, typer.Option("--data", metavar="DIR", help="Data directory of 'masksmith up', with the same default.")
 ]
 InsecureOption = Annotated[
     bool, typer.Option("--insecure", help="Serve requests without keys, on any address (MASKSMITH_INSECURE).")
 ]
 LogFormatOption = Annotated[
-    str | None, typer.Option("--log-format", metavar="text|json", help="How logs are written (MASKSMITH_LOG_FORMAT).")
+    str | None,
+    typer.Option("--log-format", metavar="text|json", help="Format of the log lines (MASKSMITH_LOG_FORMAT)."),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON on stdout and nothing else.")]
 
@@ -38,7 +39,7 @@ def shared_settings(insecure: bool, log_format: str | None) -> dict[str, str | N
     """Environment variables of options; None for options that are not given.
 
     Raises:
-        UsageError: If there is no such log format.
+        UsageError: If the log format is neither `text` nor `json`.
     """
     if log_format not in (None, "text", "json"):
         raise UsageError(f"--log-format {log_format!r}: text or json")

@@ -11,8 +11,8 @@ from . import components, settings
 from .data_directory import DataDirectory
 from .processes import ProcessSpec
 
-# Together with that of the Redis server less than 30 s, the limit for Ctrl-C.
 SERVICE_GRACE_S, WORKER_GRACE_S = 8.0, 13.0
+"""Grace periods; with the period of the Redis server they add up to less than 30 s, the limit for a stop by Ctrl-C."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +25,7 @@ class InstallationPlan:
         data: Data directory.
         slots: Shards that the CPU worker solves at the same time.
         gpus: Number of GPU workers.
-        bench: Whether each worker gets a benchmark worker for its device.
+        bench: Whether there is also a benchmark worker for the device of each worker.
         variables: Environment variables of all processes; None leaves a variable unchanged.
     """
 
@@ -39,9 +39,10 @@ class InstallationPlan:
 
     @property
     def url(self) -> str:
-        """URL of the service; for a wildcard address, that of this machine."""
-        host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(self.host, self.host)
-        return f"http://{f'[{host}]' if ':' in host and not host.startswith('[') else host}:{self.port}"
+        """URL of the service; with the loopback address if the service listens on all addresses."""
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)
+        is_bare_ipv6 = ":" in host and not host.startswith("[")
+        return f"http://[{host}]:{self.port}" if is_bare_ipv6 else f"http://{host}:{self.port}"
 
     @property
     def workers(self) -> dict[str, tuple[str, int]]:
@@ -56,7 +57,7 @@ class InstallationPlan:
         return {f"bench-{name}": device for name, device in devices.items() if self.bench}
 
     def processes(self, redis_url: str, auth: str = "required") -> list[ProcessSpec]:
-        """The processes, in the order in which they are started; `auth` says whether requests need a key."""
+        """The processes, in the order in which they are started; `auth` is the setting `MASKSMITH_AUTH`."""
         workers = [
             self._worker(name, redis_url, device, MASKSMITH_WORKER_SLOTS=str(slots))
             for name, (device, slots) in self.workers.items()
@@ -76,9 +77,9 @@ class InstallationPlan:
         return [*workers, *bench_workers, service]
 
     def _worker(self, name: str, redis_url: str, device: str, **variables: str) -> ProcessSpec:
-        unique = f"{name.removeprefix('worker-')}-{socket.gethostname()}-{os.getpid()}"
-        names = {"MASKSMITH_WORKER_NAME": unique, "MASKSMITH_WORKER_DEVICE": device}
-        return self._process("worker", name, redis_url, **names, **variables)
+        unique_name = f"{name.removeprefix('worker-')}-{socket.gethostname()}-{os.getpid()}"
+        identity = {"MASKSMITH_WORKER_NAME": unique_name, "MASKSMITH_WORKER_DEVICE": device}
+        return self._process("worker", name, redis_url, **identity, **variables)
 
     def _process(self, component: str, name: str, redis_url: str, **variables: str) -> ProcessSpec:
         environment = {

@@ -13,10 +13,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-PR_SET_PDEATHSIG = 1
-PR_SET_CHILD_SUBREAPER = 36
-TAIL_BYTES = 4096
-TAIL_LINES = 15
+PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
+"""Options of Linux's prctl: signal at the death of the parent, and parent of orphaned descendants."""
+TAIL_BYTES, TAIL_LINES = 4096, 15
+"""Limits of the end of a log that `Child.log_tail` returns."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +78,7 @@ class Child:
             self._process.terminate()
 
     def wait_or_kill(self, deadline: float) -> bool:
-        """Wait until a monotonic time for it to stop, then kill it; returns whether it stopped in time."""
+        """Wait until it stops, and kill it at `deadline` (of `time.monotonic`); returns whether it stopped in time."""
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(max(0.0, deadline - time.monotonic()))
             return True
@@ -126,8 +126,8 @@ def _end_with_parent(death_signal: signal.Signals) -> Callable[[], None]:
     prctl = ctypes.CDLL(None).prctl if sys.platform == "linux" else None
 
     def before_exec() -> None:
-        # Ctrl-C is sent to the whole process group. Blocked in children, it reaches only this process, which stops the
-        # children in order.
+        # The terminal sends SIGINT of Ctrl-C to the whole process group. Children block it, so that only the parent
+        # handles it and stops the children in order.
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         if prctl is not None:
             prctl(PR_SET_PDEATHSIG, int(death_signal), 0, 0, 0)

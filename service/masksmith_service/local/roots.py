@@ -13,20 +13,23 @@ from .errors import UsageError
 
 
 def roots_variable(options: Sequence[str]) -> str | None:
-    """Value of `MASKSMITH_ROOTS` with further roots, which all keys may read and write; None if there are none.
+    """Value of `MASKSMITH_ROOTS` with the roots of the options added; None without options.
+
+    All keys may read and write the roots of the options.
 
     Raises:
-        UsageError: If an option is no directory, or `MASKSMITH_ROOTS` is not a JSON list.
+        UsageError: If an option is neither a directory nor an `s3://` prefix, or `MASKSMITH_ROOTS` is not a JSON list.
     """
     if not options:
         return None
     configured = _parse(settings.roots())
-    return json.dumps([*configured, *({"url": _url(text), "read": ["*"], "write": ["*"]} for text in options)])
+    from_options = [{"url": _url(text), "read": ["*"], "write": ["*"]} for text in options]
+    return json.dumps([*configured, *from_options])
 
 
 def root_urls(text: str | None) -> list[str]:
     """The URLs in a value of `MASKSMITH_ROOTS`."""
-    return [str(each["url"]) for each in _parse(text) if isinstance(each, dict) and "url" in each]
+    return [str(root["url"]) for root in _parse(text) if isinstance(root, dict) and "url" in root]
 
 
 def _url(text: str) -> str:

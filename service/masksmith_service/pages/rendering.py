@@ -18,21 +18,21 @@ POLICY = {
         "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
     )
 }
-"""The middleware adds the other security headers, as to every response."""
+"""The policy of pages; the middleware adds the other security headers, which all responses have."""
 DASH = "\N{EN DASH}"
 
 
 def render(request: Request, template: str, status: int = 200, **context: Any) -> HTMLResponse:
     """Render a page, with a header that forbids external resources and inline scripts.
 
-    Its addresses are relative, so that it works below any prefix of a proxy.
+    The addresses of its links are relative, so that they work below any path prefix of a proxy.
     """
     page = _environment.get_template(template).render(context, root=path_to_root(request))
     return HTMLResponse(page, status, POLICY)
 
 
 def path_to_root(request: Request) -> str:
-    """Return the relative address of the installation's root, as the browser sees the request's path."""
+    """Return the address of the installation's root, relative to the request's path."""
     path = request.scope.get("raw_path") or request.url.path.encode()
     depth = path.split(b"?")[0].count(b"/") - 1
     return "../" * depth or "./"

@@ -67,20 +67,21 @@ def show_comparison(
     tensor: Text = "",
 ) -> HTMLResponse:
     """Show two jobs side by side, and two masks of one layer."""
-    finished = JobFilter(kind="masks", states=[each for each in JobState if each.is_terminal])
+    finished = JobFilter(kind="masks", states=[job_state for job_state in JobState if job_state.is_terminal])
     jobs = find_jobs(state.records, principal.visible_owner, finished, None, JOBS_PER_PAGE).jobs
-    ids = [visible_job(each, state, principal) if each else None for each in (a, b)]
+    ids = [visible_job(prefix, state, principal) if prefix else None for prefix in (a, b)]
     for job in ids:
         if job is not None:
             anyio.from_thread.run(reserve_parts, state, job, request.state.reservation)
-    chosen = [read_document(state, job) if job else None for job in ids]
-    context: dict[str, Any] = {"jobs": jobs, "a": chosen[0], "b": chosen[1], "pairs": [], "compared": None}
-    if chosen[0] is not None and chosen[1] is not None:
-        context |= _compared(state, (chosen[0], chosen[1]), tensor)
+    job_a, job_b = (read_document(state, job) if job else None for job in ids)
+    context: dict[str, Any] = {"jobs": jobs, "a": job_a, "b": job_b, "pairs": [], "compared": None}
+    if job_a is not None and job_b is not None:
+        context |= _comparison_context(state, (job_a, job_b), tensor)
     return render(request, "compare.html", **context)
 
 
-def _compared(state: State, jobs: tuple[Job, Job], tensor: str) -> dict[str, Any]:
+def _comparison_context(state: State, jobs: tuple[Job, Job], tensor: str) -> dict[str, Any]:
+    """Variables of the template for two jobs, and for the two masks of a tensor if they can be compared."""
     records = [read_masks_job(state, job.id) for job in jobs]
     pairs = pair_layers(jobs[0], records[0], jobs[1], records[1])
     context: dict[str, Any] = {
@@ -91,16 +92,15 @@ def _compared(state: State, jobs: tuple[Job, Job], tensor: str) -> dict[str, Any
         ],
         "dense": sum(pair.dense_bytes for pair in pairs),
     }
-    compared = next((pair for pair in pairs if pair.name == tensor and pair.is_comparable), None)
-    if compared is None:
+    pair = next((pair for pair in pairs if pair.name == tensor and pair.is_comparable), None)
+    if pair is None or pair.a is None or pair.b is None:
         return context
-    layers = [find_layer(record, state.records, tensor) for record in records]
-    reports = [side.report for side in (compared.a, compared.b) if side is not None]
-    if layers[0].shape != layers[1].shape:  # The same tensor with two layouts.
+    layer_a, layer_b = (find_layer(record, state.records, tensor) for record in records)
+    if layer_a.shape != layer_b.shape:  # The tensor has different layouts in the two jobs.
         return context
-    viewed = [(*each, layer.tiling) for each, layer in zip(zip("AB", jobs, reports, strict=True), layers, strict=True)]
-    common = compare_masks(layers[0], layers[1], state.store)
-    return context | {"compared": tensor, "shape": layers[0].shape, "viewed": viewed, "common": common}
+    viewed = [("A", jobs[0], pair.a.report, layer_a.tiling), ("B", jobs[1], pair.b.report, layer_b.tiling)]
+    overlap = compare_masks(layer_a, layer_b, state.store)
+    return context | {"compared": tensor, "shape": layer_a.shape, "viewed": viewed, "common": overlap}
 
 
 @router.get("/login")
@@ -134,7 +134,9 @@ def show_jobs(
     after: Annotated[str | None, Query(max_length=64)] = None,
 ) -> HTMLResponse:
     """List jobs, workers and queues."""
-    states = [each for each in JobState if each == only or (only == "live" and not each.is_terminal)]
+    states = [
+        job_state for job_state in JobState if job_state == only or (only == "live" and not job_state.is_terminal)
+    ]
     owner = listed_owner(state.records, principal, key or None)
     page = find_jobs(state.records, owner, JobFilter(text=q, states=states), after, JOBS_PER_PAGE)
     older_query = urlencode({"q": q, "only": only, "key": key, "after": page.next}) if page.next else None
@@ -186,12 +188,14 @@ def show_job(
 
 
 def _queries(q: str, sort: str, *, desc: bool) -> dict[str, str]:
-    """Query that sorts by each column; for the current column, in descending order."""
-    columns = ("name", "shape", "retained", "gap", "kept", "status", "time")
-    return {
-        column: "?" + urlencode({"q": q, "sort": column} | ({"desc": "1"} if sort == column and not desc else {}))
-        for column in columns
-    }
+    """Query that sorts by each column: ascending, but descending for the column that is sorted ascending now."""
+    queries = {}
+    for column in ("name", "shape", "retained", "gap", "kept", "status", "time"):
+        query = {"q": q, "sort": column}
+        if column == sort and not desc:
+            query["desc"] = "1"
+        queries[column] = "?" + urlencode(query)
+    return queries
 
 
 @router.post("/jobs/{job}/cancel")
@@ -206,9 +210,9 @@ def show_layer(request: Request, job: WholeJobId, state: StateDep, tensor: Text)
     """Show a layer's mask."""
     layer = find_layer(read_masks_job(state, job), state.records, tensor)
     document = read_document(state, job)
-    names = [each.name for each in document.tensors if each.status is not None]
+    names = [report.name for report in document.tensors if report.status is not None]
     index = names.index(tensor)
-    report = next(each for each in document.tensors if each.name == tensor)
+    report = next(report for report in document.tensors if report.name == tensor)
     return render(
         request, "layer.html", job=document, report=report, shape=layer.shape, tiling=layer.tiling,
         before=names[index - 1] if index else None, after=names[index + 1] if index + 1 < len(names) else None,

@@ -10,7 +10,9 @@ from masksmith.patterns import VNM, Block, Channels, Hybrid, Pattern, TilePatter
 
 SEED = 4
 SIDE = 16
+"""Rows and columns of a drawing, as far as whole tiles or blocks allow."""
 Rows = list[list[bool]]
+"""A rectangle of entries, row by row; True = kept."""
 
 
 @dataclass(frozen=True)
@@ -72,46 +74,46 @@ def draw(pattern: Pattern) -> Drawing | None:
 
 
 def _tiles(tile: TileSpec, *, transposed: bool, rng: random.Random) -> Drawing:
+    """Draw a grid of tiles, with half the side if a tile fits in that."""
     side = SIDE // 2 if max(tile.rows, tile.cols) <= SIDE // 2 else SIDE
-    down, across = max(1, side // tile.rows), max(1, side // tile.cols)
-    bands: Rows = []
-    for _ in range(down):
-        pieces = [_tile(tile, rng) for _ in range(across)]
-        bands += [[entry for piece in pieces for entry in piece[row]] for row in range(tile.rows)]
-    # Tiles of one row: lines between columns alone.
-    high = tile.rows if tile.rows > 1 else len(bands)
+    tile_rows, tile_cols = max(1, side // tile.rows), max(1, side // tile.cols)
+    mask = _tiled(tile, tile_rows * tile.rows, tile_cols * tile.cols, rng)
+    # Between tiles of one row there are no horizontal lines.
+    line_height = tile.rows if tile.rows > 1 else len(mask)
     if transposed:
-        return Drawing([list(col) for col in zip(*bands, strict=True)], (tile.cols, high))
-    return Drawing(bands, (high, tile.cols))
+        return Drawing([list(col) for col in zip(*mask, strict=True)], (tile.cols, line_height))
+    return Drawing(mask, (line_height, tile.cols))
 
 
 def _tile(tile: TileSpec, rng: random.Random) -> Rows:
     """Draw one tile.
 
-    With budgets of columns, each row gets the next columns that have room, which meets both budgets, and entries are
-    swapped at random; without, each row is sampled.
+    Without budgets of columns, the kept columns of each row are a random sample. With budgets of columns, rows take the
+    columns in cyclic order, except full columns, which meets both budgets; then entries are swapped at random.
     """
     if tile.separable:
         counts = [_keep_count(tile.row_keep, tile, rng) for _ in range(tile.rows)]
         return [_row(tile.cols, rng.sample(range(tile.cols), count)) for count in counts]
-    left, next_col, rows = [tile.col_keep] * tile.cols, 0, []
+    remaining, next_col, rows = [tile.col_keep] * tile.cols, 0, []
     for _ in range(tile.rows):
-        chosen: list[int] = []
+        kept_cols: list[int] = []
         for _ in range(tile.row_keep):
-            if left[next_col]:
-                chosen.append(next_col)
-                left[next_col] -= 1
+            if remaining[next_col]:
+                kept_cols.append(next_col)
+                remaining[next_col] -= 1
             next_col = (next_col + 1) % tile.cols
-        rows.append(_row(tile.cols, chosen[: _keep_count(len(chosen), tile, rng)]))
+        rows.append(_row(tile.cols, kept_cols[: _keep_count(len(kept_cols), tile, rng)]))
     _swap_randomly(rows, rng)
     return rows
 
 
 def _swap_randomly(rows: Rows, rng: random.Random) -> None:
     """Swap the corners of random rectangles, where that does not change the counts of rows and columns."""
-    height, width = range(len(rows)), range(len(rows[0]))
-    for _ in range(6 * len(rows) * len(rows[0]) if min(len(rows), len(rows[0])) > 1 else 0):
-        (above, below), (left, right) = rng.sample(height, 2), rng.sample(width, 2)
+    height, width = len(rows), len(rows[0])
+    if min(height, width) < 2:
+        return
+    for _ in range(6 * height * width):
+        (above, below), (left, right) = rng.sample(range(height), 2), rng.sample(range(width), 2)
         corners = rows[above][left], rows[above][right], rows[below][left], rows[below][right]
         if corners in ((True, False, False, True), (False, True, True, False)):
             for row in (above, below):
@@ -119,11 +121,12 @@ def _swap_randomly(rows: Rows, rng: random.Random) -> None:
 
 
 def _keep_count(count: int, tile: TileSpec, rng: random.Random) -> int:
+    """Return how many of `count` entries a row keeps: all, or at random one fewer if the budget is an upper limit."""
     return max(0, count - rng.choice((0, 0, 1))) if tile.at_most else count
 
 
-def _row(width: int, chosen: list[int]) -> list[bool]:
-    return [col in chosen for col in range(width)]
+def _row(width: int, kept_cols: list[int]) -> list[bool]:
+    return [col in kept_cols for col in range(width)]
 
 
 def _vnm(pattern: VNM, rng: random.Random) -> Drawing:
@@ -162,9 +165,10 @@ def _hybrid(pattern: Hybrid, rng: random.Random) -> Drawing:
 
 
 def _block_shape(tile: TileSpec | None) -> tuple[int, int, int]:
-    """Return height and width of a block, whatever its size, and how many are drawn along each axis.
+    """Return height and width of a drawn block, and how many blocks are drawn along each axis.
 
-    A block has the fewest whole tiles that have a side of at least 4 entries.
+    A drawn block has the fewest whole tiles with which both sides have at least 4 entries; the size of the pattern's
+    blocks does not matter.
     """
     height, width = (4, 4) if tile is None else (-(-4 // length) * length for length in (tile.rows, tile.cols))
     return height, width, 4 if max(height, width) <= SIDE // 2 else 2
@@ -174,8 +178,10 @@ def _block(height: int, width: int, tile: TileSpec | None, rng: random.Random) -
     return _full(height, width) if tile is None else _tiled(tile, height, width, rng)
 
 
-def _side_by_side(blocks: Sequence[Rows]) -> Rows:
-    return [[entry for block in blocks for entry in block[row]] for row in range(len(blocks[0]))]
+def _side_by_side(rectangles: Sequence[Rows]) -> Rows:
+    """Join rectangles of the same height."""
+    height = len(rectangles[0])
+    return [[entry for rectangle in rectangles for entry in rectangle[row]] for row in range(height)]
 
 
 def _empty(height: int, width: int) -> Rows:
@@ -190,17 +196,21 @@ def _tiled(tile: TileSpec, height: int, width: int, rng: random.Random) -> Rows:
     """Return a rectangle of whole tiles."""
     rows: Rows = []
     for _ in range(0, height, tile.rows):
-        tiles = [_tile(tile, rng) for _ in range(0, width, tile.cols)]
-        rows += [[entry for piece in tiles for entry in piece[row]] for row in range(tile.rows)]
+        rows += _side_by_side([_tile(tile, rng) for _ in range(0, width, tile.cols)])
     return rows
 
 
 def _kept_blocks(number: int, pattern: Block, rng: random.Random) -> Rows:
+    """Return which of `number` x `number` blocks are kept."""
     if pattern.balance == "none":
         return _scatter(number, number, pattern.density, rng)
+    # A balanced choice of blocks is a tile of `number` x `number` blocks; for `cols` it is transposed.
     keep = max(1, round(pattern.density * number))
-    chosen = _tile(TileSpec(number, number, keep, 0 if pattern.balance != "both" else keep), rng)
-    return [list(col) for col in zip(*chosen, strict=True)] if pattern.balance == "cols" else chosen
+    col_keep = keep if pattern.balance == "both" else 0
+    kept_blocks = _tile(TileSpec(rows=number, cols=number, row_keep=keep, col_keep=col_keep), rng)
+    if pattern.balance == "cols":
+        return [list(col) for col in zip(*kept_blocks, strict=True)]
+    return kept_blocks
 
 
 def _channels(pattern: Channels, rng: random.Random) -> Drawing:
@@ -212,5 +222,6 @@ def _channels(pattern: Channels, rng: random.Random) -> Drawing:
 
 
 def _scatter(height: int, width: int, density: float, rng: random.Random) -> Rows:
-    places = set(rng.sample(range(height * width), max(1, round(density * height * width))))
-    return [[row * width + col in places for col in range(width)] for row in range(height)]
+    """Return a rectangle with a share `density` of entries kept, at random positions."""
+    kept_indices = set(rng.sample(range(height * width), max(1, round(density * height * width))))
+    return [[row * width + col in kept_indices for col in range(width)] for row in range(height)]

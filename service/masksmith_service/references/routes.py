@@ -27,5 +27,5 @@ def list_reference(
     def reserve_memory(size: int) -> None:
         anyio.from_thread.run(request.state.reservation.add, state.capacities.memory, size)
 
-    place = find_readable(state.roots, principal, location)
-    return ModelReader(state, reserve_memory).read(place).listing(place.location)
+    target = find_readable(state.roots, principal, location)
+    return ModelReader(state, reserve_memory).read(target).listing(target.location)

@@ -1,4 +1,4 @@
-"""Reads the headers of the files in roots that a job document names."""
+"""Reads the headers of the files in roots that a request names."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .models import Model, ModelReader
 def read_references(
     state: State, principal: Principal, options: MasksOptions, reader: ModelReader
 ) -> tuple[dict[str, Source], dict[str, Header]]:
-    """Read state and header of every file in a root that a request names, by reference.
+    """Read the version and header of every file in a root that a request names; both results are by reference.
 
     Args:
         state: Resources of the application.
@@ -32,23 +32,25 @@ def read_references(
             not a safetensors file.
     """
     sources, headers = dict[str, Source](), dict[str, Header]()
-    named = options.tensors if isinstance(options, MasksRequest) else []
-    parts = (part for tensor in named for part in (tensor, tensor.statistic, tensor.gram))
-    references = [part.reference for part in parts if part is not None and part.reference is not None]
+    tensors = options.tensors if isinstance(options, MasksRequest) else []
+    inputs = (file_input for tensor in tensors for file_input in (tensor, tensor.statistic, tensor.gram))
+    references = [
+        file_input.reference for file_input in inputs if file_input is not None and file_input.reference is not None
+    ]
     if options.calibration is not None and is_reference(options.calibration):
         references.append(options.calibration)
-    places = {reference: find_readable(state.roots, principal, reference) for reference in dict.fromkeys(references)}
+    targets = {reference: find_readable(state.roots, principal, reference) for reference in dict.fromkeys(references)}
     if options.previous is not None and is_reference(options.previous):
-        places[options.previous] = _masks_file(find_readable(state.roots, principal, options.previous))
-    for reference, place in places.items():
-        file, headers[reference] = reader.header(place)
-        sources[reference] = Source(location=place.location, version=file.version)
+        targets[options.previous] = _masks_file(find_readable(state.roots, principal, options.previous))
+    for reference, target in targets.items():
+        file_state, headers[reference] = reader.header(target)
+        sources[reference] = Source(location=target.location, version=file_state.version)
     return sources, headers
 
 
-def _masks_file(place: LocatedPath) -> LocatedPath:
-    """The masks file that a reference names: the file itself, or that of an output."""
-    return place if place.path.endswith(WEIGHTS_SUFFIX) else place.child(MASKS_NAME)
+def _masks_file(target: LocatedPath) -> LocatedPath:
+    """The masks file that a reference names: the file itself, or the masks file in the directory of an output."""
+    return target if target.path.endswith(WEIGHTS_SUFFIX) else target.child(MASKS_NAME)
 
 
 def model_files(model: Model) -> tuple[dict[str, Header], ModelFiles]:

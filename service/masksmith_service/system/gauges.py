@@ -26,7 +26,11 @@ class Gauges:
         self._records, self._store, self._broker = records, store, broker
 
     def collect(self) -> Iterator[Metric]:
-        """Read all metrics; raises `redis.RedisError` if the broker is unavailable."""
+        """Read all metrics.
+
+        Raises:
+            redis.RedisError: If the broker is unavailable.
+        """
         counts = self._records.counts()
         yield from _jobs(counts)
         yield from _shards(counts)
@@ -76,7 +80,9 @@ def _jobs(counts: Mapping[str, str]) -> Iterator[Metric]:
 
 def _shards(counts: Mapping[str, str]) -> Iterator[Metric]:
     shards = CounterMetricFamily(
-        "masksmith_shards", "Shards that are done: solved, remembered or failed.", labels=["device", "outcome"]
+        "masksmith_shards",
+        "Shards that are done: solved, remembered (the result was cached) or failed.",
+        labels=["device", "outcome"],
     )
     yield _with_values(shards, counts_by_labels(counts, "shards"))
     seconds = HistogramMetricFamily(

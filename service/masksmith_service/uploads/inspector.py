@@ -49,7 +49,7 @@ class Inspector:
         store: BlobStore | None,
         quota: UploadQuota | None = None,
     ) -> None:
-        self._request, self._settings, self._expected, self._store = request, settings, digest, store
+        self._request, self._settings, self._expected_digest, self._store = request, settings, digest, store
         self._quota = quota
         self._head, self._is_header_counted = bytearray(), False
         self.hasher = PieceHasher()
@@ -64,7 +64,11 @@ class Inspector:
         return self.hasher.digest
 
     async def chunks(self) -> AsyncIterator[bytes]:
-        """Yield the body; the first error is stored in `error` and raised."""
+        """Yield the body.
+
+        Raises:
+            RequestError: At the first error, which the attribute `error` keeps.
+        """
         try:
             length = content_length(self._request)
             self._check_length(length)
@@ -83,32 +87,32 @@ class Inspector:
     async def _received_blocks(self) -> AsyncIterator[bytes]:
         """Yield the body as it is received up to the end of the header, then in blocks of `BLOCK_BYTES`."""
         pieces = aiter(self._request.stream())
-        while block := await self._block(pieces):
+        while block := await self._receive_block(pieces):
             yield block
 
-    async def _block(self, pieces: AsyncIterator[bytes]) -> bytes:
+    async def _receive_block(self, pieces: AsyncIterator[bytes]) -> bytes:
         """Receive the next block, empty at the end; only the time spent waiting for the client is limited."""
-        parts, size, clock = list[bytes](), 0, asyncio.get_running_loop().time
-        until = clock() + self._remaining_s
+        min_bytes = 1 if self.header is None else BLOCK_BYTES
+        pieces_of_block: list[bytes] = []
+        size, clock = 0, asyncio.get_running_loop().time
+        deadline = clock() + self._remaining_s
         try:
-            async with asyncio.timeout_at(until) as limit:
+            async with asyncio.timeout_at(deadline) as timeout:
                 async for piece in pieces:
-                    parts.append(piece)
+                    pieces_of_block.append(piece)
                     size += len(piece)
                     if self.bytes + size >= self._next_progress:
-                        until, self._next_progress = (
-                            clock() + self._settings.upload_stall_s,
-                            self.bytes + size + PROGRESS_BYTES,
-                        )
-                        limit.reschedule(until)
-                    if size >= (1 if self.header is None else BLOCK_BYTES):
+                        self._next_progress = self.bytes + size + PROGRESS_BYTES
+                        deadline = clock() + self._settings.upload_stall_s
+                        timeout.reschedule(deadline)
+                    if size >= min_bytes:
                         break
         except TimeoutError:
             stall_s, count = self._settings.upload_stall_s, self.bytes + size
             detail = f"no {PROGRESS_BYTES} bytes within upload_stall_s = {stall_s:g}, after {count} bytes"
             raise RequestError(Code.BODY_STALLED, detail + "; send it again", limit=stall_s) from None
-        self._remaining_s = until - clock()
-        return b"".join(parts)
+        self._remaining_s = deadline - clock()
+        return b"".join(pieces_of_block)
 
     async def _inspect(self, chunk: bytes) -> None:
         self.bytes += len(chunk)
@@ -160,8 +164,8 @@ class Inspector:
         if self.bytes < self.header.file_bytes:
             message = f"file is truncated: {self.bytes} bytes, the header implies {self.header.file_bytes}"
             raise header_error(HeaderError(message))
-        if self._expected is not None and self.digest != self._expected:
-            detail = f"the body's BLAKE3 is {self.digest}, the address says {self._expected}; send it again"
+        if self._expected_digest is not None and self.digest != self._expected_digest:
+            detail = f"the body's BLAKE3 is {self.digest}, the address says {self._expected_digest}; send it again"
             raise RequestError(Code.DIGEST_MISMATCH, detail)
 
     def _check_length(self, length: int) -> None:

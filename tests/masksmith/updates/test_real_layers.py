@@ -50,7 +50,7 @@ def test_every_layer_gains(model, pattern):
 
 
 def test_the_model_gives_the_embedding_that_its_makers_published(model):
-    embedding = model.embed("This is an example sentence", minilm.Words())
+    embedding = model.embed("This is an example sentence", minilm.Tokenizer())
     published = torch.tensor([0.0677, 0.0635, 0.0487, 0.0793, 0.0374, 0.0027, 0.0394, -0.0071])
     torch.testing.assert_close(embedding[:8], published, atol=1e-4, rtol=0)
 
