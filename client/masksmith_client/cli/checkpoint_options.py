@@ -16,7 +16,8 @@ ScoresOption = Annotated[
     str, typer.Option(metavar="METHOD", help="magnitude, given, wanda, 'ria power=0.7', sparsegpt, taylor, sipp, pfp.")
 ]
 CalibrationOption = Annotated[
-    Path | None, typer.Option(metavar="FILE", help="A calibration saved by ms.calibrate; with 'given', the scores.")
+    Path | None,
+    typer.Option(metavar="FILE", help="A calibration saved by masksmith.calibrate; with --scores given: the scores."),
 ]
 UpdateOption = Annotated[
     str | None, typer.Option(metavar="METHOD", help="Update the kept weights: reconstruct, 'admm penalty=0.1'.")
@@ -54,14 +55,14 @@ def parse_layouts(texts: Sequence[str] | None) -> dict[str, str]:
     Raises:
         InputError: If one is not `NAME=AXES`.
     """
-    axes: dict[str, str] = {}
+    layouts: dict[str, str] = {}
     for text in texts or ():
-        name, equals, words = text.partition("=")
-        if not equals or not name or name in axes:
-            reason = "is given twice" if name in axes else "is not NAME=AXES, such as 'w1=stack in out'"
+        name, equals, layout = text.partition("=")
+        if not equals or not name or name in layouts:
+            reason = "is given twice" if name in layouts else "is not NAME=AXES, such as 'w1=stack in out'"
             raise InputError(f"--layout {text!r} {reason}")
-        axes[name] = words
-    return axes
+        layouts[name] = layout
+    return layouts
 
 
 def choice_options(
@@ -73,7 +74,7 @@ def choice_options(
     *,
     by_value: bool = False,
 ) -> ChoiceOptions:
-    """Gather what the command line says about tensors.
+    """Return the options that select tensors and set their patterns and layouts; see `ChoiceOptions`.
 
     Raises:
         InputError: If a layout is not `NAME=AXES`.

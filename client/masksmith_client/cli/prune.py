@@ -54,14 +54,16 @@ def prune(
         bool,
         typer.Option(
             "--by-reference",
-            help="Service and workers read MODEL and write OUTPUT themselves, in their roots; s3://... always.",
+            help="The service reads MODEL and writes OUTPUT itself, in its roots; always so with s3://...",
         ),
     ] = False,
     local: Annotated[bool, typer.Option("--local", help="Solve in this process, without a service.")] = False,
     scores: ScoresOption | None = None,
     calibration: Annotated[
         str | None,
-        typer.Option(metavar="FILE", help="A calibration saved by ms.calibrate; with 'given', the scores."),
+        typer.Option(
+            metavar="FILE", help="A calibration saved by masksmith.calibrate; with --scores given: the scores."
+        ),
     ] = None,
     calibration_text: Annotated[
         Path | None,
@@ -74,7 +76,7 @@ def prune(
     calibration_windows: Annotated[
         int, typer.Option(min=1, help="Sequences of the calibration text that are used.")
     ] = 64,
-    calibration_tokens: Annotated[int, typer.Option(min=2, help="Tokens of each of them.")] = 256,
+    calibration_tokens: Annotated[int, typer.Option(min=2, help="Tokens of each sequence.")] = 256,
     order: Annotated[
         Literal["together", "sequential"],
         typer.Option(help="With --calibration-text: statistics of a block at once, or after each group of its layers."),
@@ -83,11 +85,11 @@ def prune(
         int, typer.Option(min=0, help="With --calibration-text: steps of Adam on a pruned block's kept weights.")
     ] = 0,
     tune_rate: Annotated[
-        float, typer.Option(help="Rate of these steps, relative to the root mean square of each weight.")
+        float, typer.Option(help="Learning rate of --tune-steps, relative to the root mean square of each weight.")
     ] = 0.02,
-    min_tokens: Annotated[int, typer.Option(min=1, help="With --calibration-text: fewest tokens of an expert.")] = 64,
+    min_tokens: Annotated[int, typer.Option(min=1, help="With --calibration-text: tokens that an expert needs.")] = 64,
     few_tokens: Annotated[
-        Literal["refuse", "without data"], typer.Option(help="What happens to an expert with fewer.")
+        Literal["refuse", "without data"], typer.Option(help="Treatment of an expert with fewer than --min-tokens.")
     ] = "refuse",
     update: UpdateOption = None,
     previous: Annotated[
@@ -101,14 +103,14 @@ def prune(
     ragged: RaggedOption = "pad",
     trust_remote_code: TrustOption = False,
     threads: Annotated[
-        int | None, typer.Option(min=1, help="With --local: tiles solved side by side; all cores unless given.")
+        int | None, typer.Option(min=1, help="With --local: number of threads; default all cores.")
     ] = None,
     name: NameOption = None,
     label: LabelOption = None,
     priority: PriorityOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Write a pruned copy of a checkpoint, masks and certificates beside it; from_pretrained loads it."""
+    """Write a pruned copy of a checkpoint, with masks and certificates; from_pretrained loads the copy."""
     text = None
     if calibration_text is not None:
         text = CalibrationText(calibration_text, calibration_windows, calibration_tokens)
@@ -124,20 +126,20 @@ def prune(
     options = choice_options(parse_patterns(pattern, axis, ragged), layers, exclude, layout, trust_remote_code)
     if threads is not None and not local:
         raise InputError("--threads is for --local; a service has workers")
-    described: dict[str, Any] = {"name": name, "labels": read_labels(label), "priority": priority or "batch"}
+    job_options: dict[str, Any] = {"name": name, "labels": read_labels(label), "priority": priority or "batch"}
     by_reference = by_reference or is_in_bucket(model) or is_in_bucket(output)
     if by_reference and (local or threads is not None):
-        raise InputError("--by-reference and s3://... go with a service, without --local and --threads")
+        raise InputError("--by-reference and s3://... need a service: omit --local and --threads")
     if previous is not None and not by_reference:
-        raise InputError("--previous goes with --by-reference or s3://...: the service reads the masks itself")
+        raise InputError("--previous needs --by-reference or s3://...: the service reads the masks itself")
     if by_reference:
-        record = _prune_by_reference(url, model, output, options, method, previous, described)
+        record = _prune_by_reference(url, model, output, options, method, previous, job_options)
     elif local:
         solver = _local_solver(method, options, Path(output), threads)
         with _resume_hint("stopped"):
             record = prune_model(Path(model), Path(output), options, method, solver, progress="lines")
     else:
-        record = _prune_remotely(url, Path(model), Path(output), options, method, described)
+        record = _prune_remotely(url, Path(model), Path(output), options, method, job_options)
     if as_json:
         print_json(record)
     else:
@@ -166,16 +168,16 @@ def _prune_by_reference(
     options: ChoiceOptions,
     method: PruneMethod,
     previous: str | None,
-    described: Mapping[str, Any],
+    job_options: Mapping[str, Any],
 ) -> dict[str, Any]:
-    # Imported when needed, as below: --local needs no connection.
+    # Imported here, and in `_prune_remotely`, since --local needs no client.
     from masksmith_client._client import Client
     from masksmith_client.checkpoints.by_reference import ReferencePruner
 
     from .service import note_waiting
 
     with Client(url) as client, _resume_hint(STOPPED_AT_SERVICE):
-        pruner = ReferencePruner(client.jobs, method, "lines", on_submit=note_waiting, previous=previous, **described)
+        pruner = ReferencePruner(client.jobs, method, "lines", on_submit=note_waiting, previous=previous, **job_options)
         return pruner.prune(model, output, options)
 
 
@@ -185,7 +187,7 @@ def _prune_remotely(
     output: Path,
     options: ChoiceOptions,
     method: PruneMethod,
-    described: Mapping[str, Any],
+    job_options: Mapping[str, Any],
 ) -> dict[str, Any]:
     from masksmith_client._client import Client
     from masksmith_client.checkpoints.remote import RemoteSolver
@@ -199,7 +201,7 @@ def _prune_remotely(
             if reason is not None:
                 print_note(f"masksmith: {client.url} is not ready, jobs wait: {reason}")
             return RemoteSolver.checked(
-                client.jobs, method, checkpoint, choice, statistics, on_submit=note_waiting, **described
+                client.jobs, method, checkpoint, choice, statistics, on_submit=note_waiting, **job_options
             )
 
         return prune_model(model, output, options, method, solver, progress="lines")
@@ -249,7 +251,7 @@ def _show(record: dict[str, Any], output: str) -> None:
             )
             for tensor in masked
         ],
-        left=4,
+        left_aligned=4,
     )
     _show_summary(record, output)
 

@@ -34,7 +34,7 @@ from .naming import LabelOption, NameOption, PriorityOption, read_labels
 from .outputs import check_not_an_input, check_output, check_weights_output, weights_written_to
 from .report import SolveReport, show_measures
 from .service import interrupt_hint, note_waiting
-from .standard_output import is_standard_output, reports_beside, written_to
+from .standard_output import is_standard_output, redirect_report, written_to
 
 
 def solve(
@@ -55,15 +55,20 @@ def solve(
         str | None, typer.Option(metavar="SHARE%", help="Density of all weights together, allocated to them.")
     ] = None,
     floors: Annotated[
-        list[str] | None, typer.Option("--floor", metavar="GLOB=SHARE%", help="Minimum density of these; repeatable.")
+        list[str] | None,
+        typer.Option("--floor", metavar="GLOB=SHARE%", help="Minimum density of the weights that match; repeatable."),
     ] = None,
     update: UpdateOption = None,
     weights_out: Annotated[
         Path | None,
-        typer.Option("--weights-out", metavar="FILE|DIR", help="Updated weights, or a copy of the model with them; -."),
+        typer.Option(
+            "--weights-out",
+            metavar="FILE|DIR",
+            help="File of updated weights, - for standard output, or directory for a copy of the model with them.",
+        ),
     ] = None,
     previous: Annotated[
-        str | None, typer.Option(metavar="JOB|FILE|s3://...", help="Previous masks: reports count changed entries.")
+        str | None, typer.Option(metavar="JOB|FILE|s3://...", help="Previous masks: the report counts changed entries.")
     ] = None,
     spectrum: Annotated[bool, typer.Option(help="Measure singular values of the masked weights.")] = False,
     measures: Annotated[bool, typer.Option(help="Show fill, storage, diversity, changes.")] = False,
@@ -119,24 +124,26 @@ def solve(
         labels=read_labels(label),
         priority=priority,
     )
-    began = time.monotonic()
-    updated = nullcontext() if weights_out is None else weights_written_to(weights_out, path)
-    with written_to(output) as masks_file, updated as weights:
+    started = time.monotonic()
+    weights_context = nullcontext() if weights_out is None else weights_written_to(weights_out, path)
+    with written_to(output) as masks_file, weights_context as weights_file:
         if local:
             from .local import solve_locally
 
-            report = solve_locally(prepare(path, pattern, local=True, **options), masks_file, began, weights)
+            prepared = prepare(path, pattern, local=True, **options)
+            report = solve_locally(prepared, masks_file, started, weights_file)
         else:
             with Client(url) as client:
                 job = client.jobs.submit(path, pattern, progress="lines", **options)
                 note_waiting(job)
-                report = _solve_remotely(job, masks_file, began, timeout_s)
-                if weights is not None and report.output is not None:
-                    job.weights().save(weights)
-                    report = replace(report, weights=str(weights))
+                report = _solve_remotely(job, masks_file, started, timeout_s)
+                if weights_file is not None and report.output is not None:
+                    job.weights().save(weights_file)
+                    report = replace(report, weights=str(weights_file))
     if report.output is not None:
+        # The files that were written may be temporary; the report names what the user named.
         report = replace(report, output=str(output), weights=None if weights_out is None else str(weights_out))
-    with reports_beside(Path("-") if is_standard_output(output) or is_standard_output(weights_out) else None):
+    with redirect_report(weights_out if is_standard_output(weights_out) else output):
         report.show(as_json=as_json)
         if not as_json and (measures or previous is not None or spectrum):
             show_measures(report.tensors)
@@ -147,21 +154,21 @@ def solve(
         raise typer.Exit(1)
 
 
-def _solve_remotely(job: Job, output: Path, began: float, timeout_s: float | None) -> SolveReport:
+def _solve_remotely(job: Job, output: Path, started: float, timeout_s: float | None) -> SolveReport:
+    """Wait for a job and save its masks; a job of which some tensors failed is no error."""
     try:
         with interrupt_hint(job):
             job.wait(timeout_s, progress="lines")
     except JobFailedError:
         if not any(report.error for report in job.document.tensors):
             raise
-    saved = _save(job, output)
-    return remote_report(job, str(output) if saved else None, time.monotonic() - began)
+    is_saved = _save_masks(job, output)
+    return remote_report(job, str(output) if is_saved else None, time.monotonic() - started)
 
 
 def remote_report(job: JobView, output: str | None, wall_s: float) -> SolveReport:
-    """Return the report of a service's job."""
+    """Return the report of a service's job: `output` is the masks file, `wall_s` the duration in seconds."""
     document = job.document
-    shared = (document.budget, document.budget_gap)
     return SolveReport(
         document.pattern,
         document.solver,
@@ -170,12 +177,14 @@ def remote_report(job: JobView, output: str | None, wall_s: float) -> SolveRepor
         output,
         wall_s,
         job.id,
-        *shared,
+        document.budget,
+        document.budget_gap,
         notes=job.notes,
     )
 
 
-def _save(job: Job, output: Path) -> bool:
+def _save_masks(job: Job, output: Path) -> bool:
+    """Write the masks of a job; returns whether it has any."""
     try:
         masks = job.masks()
     except NotFound:

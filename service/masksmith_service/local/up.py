@@ -60,7 +60,7 @@ def up(
     log_format: LogFormatOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one line of JSON on stdout once ready.")] = False,
 ) -> None:
-    """Run service, workers and their Redis-protocol server until Ctrl-C; the queue survives it."""
+    """Run service, workers and their Redis-protocol server until Ctrl-C; queued jobs are kept."""
     variables = shared_settings(insecure, log_format) | {"MASKSMITH_ROOTS": roots_variable(root or [])}
     for component in ("service", "worker"):
         components.check_installed(component)
