@@ -1,16 +1,20 @@
-"""Options that commands about checkpoints share."""
+"""Options that commands about checkpoints share.
+
+The client is imported where it is used, so that the help of a command does not import it.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from masksmith.patterns import Axis, PatternError, Ragged, TensorPatterns
-from masksmith_client._errors import InputError, as_input_errors
-from masksmith_client.checkpoints.choice import ChoiceOptions
+
+if TYPE_CHECKING:
+    from masksmith_client.checkpoints.choice import ChoiceOptions
 
 ScoresOption = Annotated[
     str, typer.Option(metavar="METHOD", help="magnitude, given, wanda, 'ria power=0.7', sparsegpt, taylor, sipp, pfp.")
@@ -45,6 +49,8 @@ def parse_patterns(texts: Sequence[str], axis: Axis = "in", ragged: Ragged = "pa
     Raises:
         InputError: If one is malformed.
     """
+    from masksmith_client._errors import as_input_errors
+
     with as_input_errors(PatternError):
         return TensorPatterns.parse(texts, axis, ragged)
 
@@ -55,6 +61,8 @@ def parse_layouts(texts: Sequence[str] | None) -> dict[str, str]:
     Raises:
         InputError: If one is not `NAME=AXES`.
     """
+    from masksmith_client._errors import InputError
+
     layouts: dict[str, str] = {}
     for text in texts or ():
         name, equals, layout = text.partition("=")
@@ -79,4 +87,6 @@ def choice_options(
     Raises:
         InputError: If a layout is not `NAME=AXES`.
     """
+    from masksmith_client.checkpoints.choice import ChoiceOptions
+
     return ChoiceOptions(patterns, layers or (), exclude or (), parse_layouts(layout), trust_remote_code, by_value)

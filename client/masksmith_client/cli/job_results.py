@@ -20,7 +20,7 @@ from .console import JsonOption, UrlOption, print_result
 from .jobs import JobId, job_seconds
 from .outputs import check_output
 from .service import interactive_client
-from .solve import remote_report
+from .solve_run import remote_report
 
 
 def masks(

@@ -29,7 +29,7 @@ from .console import (
 from .naming import read_label_filters, read_time
 from .report import show_measures
 from .service import interactive_client, note_waiting
-from .solve import remote_report
+from .solve_run import remote_report
 
 JobId = Annotated[str, typer.Argument(metavar="JOB", help="The job's id, or a unique prefix of it.")]
 UNSUCCESSFUL = (JobState.FAILED, JobState.CANCELED)

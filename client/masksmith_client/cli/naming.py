@@ -1,4 +1,7 @@
-"""Options that name a job, label it and set its priority, and options that filter lists of jobs."""
+"""Options that name a job, label it and set its priority, and options that filter lists of jobs.
+
+The client is imported where it is used, so that the help of a command does not import it.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +11,6 @@ from typing import Annotated
 
 import typer
 
-from masksmith_client._errors import InputError, as_input_errors
-from masksmith_wire.names import parse_labels
 from masksmith_wire.priorities import PriorityName
 
 NameOption = Annotated[
@@ -32,6 +33,9 @@ def read_labels(texts: Sequence[str] | None) -> dict[str, str]:
     Raises:
         InputError: If one is not `KEY=VALUE`, or a key has two values.
     """
+    from masksmith_client._errors import as_input_errors
+    from masksmith_wire.names import parse_labels
+
     with as_input_errors(ValueError):
         return parse_labels(texts or ())
 
@@ -48,6 +52,8 @@ def read_time(text: str | None, option: str) -> datetime | None:
     Raises:
         InputError: If the text is neither; the message names `option`.
     """
+    from masksmith_client._errors import InputError
+
     if text is None:
         return None
     count, unit = text[:-1], AGE_UNITS.get(text[-1:])
