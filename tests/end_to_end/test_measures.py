@@ -64,4 +64,4 @@ def test_the_command_line_shows_them(stack, model_path, tmp_path, capsys):
         assert told[0][member] == told[1][member]
     assert told[0]["spectrum"] == pytest.approx(told[1]["spectrum"])
     assert run([*words, "-p", "4:8", "-o", str(after), "--local", "--previous", "ab"]) == 2
-    assert "is no file here; with --local pass a masks file" in capsys.readouterr().err
+    assert "is not a file; with --local pass a masks file" in capsys.readouterr().err

@@ -36,6 +36,13 @@ def test_help_of_a_command_imports_that_one() -> None:
     assert loaded_by("info", "--help") & MODULES == {"masksmith_client.cli.info"}
 
 
+@pytest.mark.parametrize("command", ["solve", "prune"])
+def test_help_of_a_command_that_is_called_often_imports_no_client(command: str) -> None:
+    loaded = loaded_by(command, "--help")
+    assert f"masksmith_client.cli.{command}" in loaded
+    assert not loaded & {"numpy", "httpx2", "masksmith_client._client", "masksmith_wire.documents"}
+
+
 @pytest.mark.parametrize("path", COMMANDS)
 def test_entries_name_functions_and_their_docstrings(path: str) -> None:
     function = load(path, COMMANDS[path])

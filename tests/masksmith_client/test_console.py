@@ -14,7 +14,7 @@ COLUMNS = ("tensor", "status", "shape", "kept", "retained", "gap", "time")
 @pytest.mark.parametrize("width", [60, 80, 120, 200])
 def test_long_names_lose_their_middle(width: int, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     monkeypatch.setattr("masksmith_client.cli.console.PIPE_WIDTH", width)
-    show_table(COLUMNS, [ROW, ("b", *ROW[1:])], left=2)
+    show_table(COLUMNS, [ROW, ("b", *ROW[1:])], left_aligned=2)
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 3, "no name is wrapped"
     assert all(len(line.rstrip()) <= width for line in lines)

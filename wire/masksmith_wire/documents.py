@@ -19,6 +19,7 @@ from .names import JobDescription
 from .payload_limits import StrictModel
 from .priorities import Priority
 from .scores import ScoreMethod
+from .solver_names import SolverName as SolverName
 from .updates import UpdateMethod
 
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$", description="BLAKE3 of a safetensors file, in hex")]
@@ -44,7 +45,6 @@ Scores = Annotated[ScoreMethod, Field(examples=["wanda", "ria power=0.7"], descr
 Update = Annotated[
     UpdateMethod, Field(examples=["reconstruct", "admm penalty=0.1"], description="A method and its options.")
 ]
-SolverName = Literal["auto", "exact", "min-cost-flow", "greedy", "sinkhorn", "enumerate", "top-k"]
 SolveStatus = Literal["optimal", "feasible", "time_limit"]
 
 

@@ -1,10 +1,10 @@
-"""Advice of error messages, in commands of the command line instead of HTTP requests and Python."""
+"""Replace HTTP requests and Python calls, which error messages advise, by commands of the command line."""
 
 from __future__ import annotations
 
 import re
 
-_COMMANDS = (
+_REPLACEMENTS = (
     (r"GET /v1/jobs lists them", "'masksmith jobs list' lists them"),
     (
         r"send it as 'Authorization: Bearer \.\.\.'; the client takes it from MASKSMITH_TOKEN, and",
@@ -18,7 +18,7 @@ _COMMANDS = (
     (r"its masks: \.\.\./masks", "'masksmith jobs masks' downloads its masks"),
     (
         r"start one with 'masksmith up'$",
-        "start one with 'masksmith up', or pass --local to commands that can do without",
+        "start one with 'masksmith up', or pass --local to commands that have it",
     ),
     (r"choose ragged='pad' or 'dense'", "choose --ragged pad or --ragged dense"),
     (
@@ -29,10 +29,11 @@ _COMMANDS = (
     (r"; load the whole model and prune it in memory$", "; prune the loaded model with masksmith.prune in Python"),
     (r"PUT /v1/tensors/\w+ first|PUT it again", "the same command sends it again"),
 )
+"""Regular expressions of advice in messages, and the text that replaces each."""
 
 
 def advise_commands(message: str) -> str:
     """Replace the requests and calls that a message advises by the commands that do the same."""
-    for request, command in _COMMANDS:
-        message = re.sub(request, command, message)
+    for advice, replacement in _REPLACEMENTS:
+        message = re.sub(advice, replacement, message)
     return message

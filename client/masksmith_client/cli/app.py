@@ -20,7 +20,7 @@ HELP = (
     "Sparsity masks that are proved optimal. Set the service by --url or MASKSMITH_URL, the token by MASKSMITH_TOKEN."
 )
 
-# Newer typer versions bundle click; the base classes of its exceptions are reached through `BadParameter`.
+# Newer versions of typer bundle click, so click's exceptions are found as base classes of `typer.BadParameter`.
 UsageError: type[Any] = typer.BadParameter.__bases__[0]
 ClickException: type[Any] = UsageError.__bases__[0]
 
@@ -54,12 +54,17 @@ def build() -> Any:
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
-    """Run a command and return the exit code: 0, 1 for failures, 2 for invalid input, 130 after Ctrl-C."""
+    """Run a command and return the exit code: 0, 1 for failures, 2 for invalid input, 130 after Ctrl-C.
+
+    Raises:
+        Exception: Internal errors, as they were raised.
+    """
     try:
         code = build()(arguments, prog_name="masksmith", standalone_mode=False)
     except UsageError as error:
         hint = f" (see '{error.ctx.command_path} --help')" if error.ctx else ""
-        message = error.format_message().replace(": Value error, ", ": ")  # The parser's prefix of each refused choice.
+        # typer validates with pydantic, which adds this prefix to the reason of a refused choice.
+        message = error.format_message().replace(": Value error, ", ": ")
         return print_error(message.rstrip(".") + hint, 2)
     except ClickException as error:
         return print_error(error.format_message(), error.exit_code)
@@ -80,7 +85,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
 def explain(error: Exception) -> tuple[str | None, int]:
     """Return message and exit code for an error that the user can fix; the message is None for internal errors.
 
-    The user can fix an exception, of any package, if it has an integer attribute `exit_code`.
+    The user can fix each `OSError`, and each exception of any package that has an integer attribute `exit_code`.
     """
     code = getattr(error, "exit_code", None)
     if isinstance(code, int):

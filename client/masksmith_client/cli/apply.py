@@ -14,7 +14,7 @@ from masksmith_wire.quantities import count_text
 
 from .console import JsonOption, percent, print_json, print_line, show_table
 from .outputs import check_not_an_input, check_weights_output
-from .standard_output import reports_beside, written_to
+from .standard_output import redirect_report, written_to
 
 
 def apply(
@@ -22,17 +22,22 @@ def apply(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="A .safetensors file, an index, or a directory.")],
     output: Annotated[
         Path,
-        typer.Option("--output", "-o", metavar="FILE|DIR", help="A .safetensors file, or a model's directory; -."),
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE|DIR",
+            help="A .safetensors file, a model's directory, or - for standard output.",
+        ),
     ],
     as_json: JsonOption = False,
 ) -> None:
     """Write a model's weights with zeros in the pruned entries; dtypes and all other tensors stay."""
     check_weights_output(output, model, as_json=as_json)
-    check_not_an_input(output, (path,))  # The model may be replaced.
+    check_not_an_input(output, (path,))  # The model itself may be replaced.
     masks = Masks.open(path)
     with written_to(output) as file, Bar("applying", model_bytes(model), show="lines", in_bytes=True) as bar:
         applied = apply_masks(masks, model, file, bar.advance)
-    with reports_beside(output):
+    with redirect_report(output):
         _show(applied, output, as_json=as_json)
 
 
@@ -46,7 +51,7 @@ def _show(applied: list[AppliedTensor], output: Path, *, as_json: bool) -> None:
         copied = [t.name for t in applied if t.kept is None]
         return print_json({"output": str(output), "tensors": tensors, "copied": copied})
     rows = [(t.name, t.dtype, "x".join(map(str, t.shape)), percent(t.density)) for t in masked]
-    show_table(("tensor", "dtype", "shape", "kept"), rows, left=2)
+    show_table(("tensor", "dtype", "shape", "kept"), rows, left_aligned=2)
     print_line(
         f"{count_text(len(masked))} of {count_text(len(applied))} tensor(s) masked, the others copied -> {output}"
     )

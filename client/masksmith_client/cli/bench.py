@@ -126,7 +126,7 @@ def show(report: Report) -> None:
     for table in report.tables():
         for line in ("", table.title, *table.note.splitlines(), ""):
             print_line(line)
-        show_table(table.head, table.rows, left=table.left)
+        show_table(table.head, table.rows, left_aligned=table.left)
     print_line()
     for line in report.conclusions():
         print_line(line)

@@ -1,22 +1,27 @@
-"""Options that commands about checkpoints share."""
+"""Options that commands about checkpoints share.
+
+The client is imported where it is used, so that the help of a command does not import it.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from masksmith.patterns import Axis, PatternError, Ragged, TensorPatterns
-from masksmith_client._errors import InputError, as_input_errors
-from masksmith_client.checkpoints.choice import ChoiceOptions
+
+if TYPE_CHECKING:
+    from masksmith_client.checkpoints.choice import ChoiceOptions
 
 ScoresOption = Annotated[
     str, typer.Option(metavar="METHOD", help="magnitude, given, wanda, 'ria power=0.7', sparsegpt, taylor, sipp, pfp.")
 ]
 CalibrationOption = Annotated[
-    Path | None, typer.Option(metavar="FILE", help="A calibration saved by ms.calibrate; with 'given', the scores.")
+    Path | None,
+    typer.Option(metavar="FILE", help="A calibration saved by masksmith.calibrate; with --scores given: the scores."),
 ]
 UpdateOption = Annotated[
     str | None, typer.Option(metavar="METHOD", help="Update the kept weights: reconstruct, 'admm penalty=0.1'.")
@@ -44,6 +49,8 @@ def parse_patterns(texts: Sequence[str], axis: Axis = "in", ragged: Ragged = "pa
     Raises:
         InputError: If one is malformed.
     """
+    from masksmith_client._errors import as_input_errors
+
     with as_input_errors(PatternError):
         return TensorPatterns.parse(texts, axis, ragged)
 
@@ -54,14 +61,16 @@ def parse_layouts(texts: Sequence[str] | None) -> dict[str, str]:
     Raises:
         InputError: If one is not `NAME=AXES`.
     """
-    axes: dict[str, str] = {}
+    from masksmith_client._errors import InputError
+
+    layouts: dict[str, str] = {}
     for text in texts or ():
-        name, equals, words = text.partition("=")
-        if not equals or not name or name in axes:
-            reason = "is given twice" if name in axes else "is not NAME=AXES, such as 'w1=stack in out'"
+        name, equals, layout = text.partition("=")
+        if not equals or not name or name in layouts:
+            reason = "is given twice" if name in layouts else "is not NAME=AXES, such as 'w1=stack in out'"
             raise InputError(f"--layout {text!r} {reason}")
-        axes[name] = words
-    return axes
+        layouts[name] = layout
+    return layouts
 
 
 def choice_options(
@@ -73,9 +82,11 @@ def choice_options(
     *,
     by_value: bool = False,
 ) -> ChoiceOptions:
-    """Gather what the command line says about tensors.
+    """Return the options that select tensors and set their patterns and layouts; see `ChoiceOptions`.
 
     Raises:
         InputError: If a layout is not `NAME=AXES`.
     """
+    from masksmith_client.checkpoints.choice import ChoiceOptions
+
     return ChoiceOptions(patterns, layers or (), exclude or (), parse_layouts(layout), trust_remote_code, by_value)

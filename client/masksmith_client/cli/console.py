@@ -14,19 +14,19 @@ UrlOption = Annotated[
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON on stdout and nothing else.")]
 
-# Width of tables in files and pipes, so that names are not wrapped.
 PIPE_WIDTH = 200
-GAP = 2
+"""Width of tables in files and pipes, so that names are not wrapped."""
+COLUMN_SPACING = 2
 MIN_NAME_WIDTH = 12
-"""Names are shortened to this many characters at most; JSON has them in full."""
+"""A shortened name has at least this many characters; JSON has names in full."""
 
 
 def print_error(message: str, code: int) -> int:
-    """Print an error message on stderr; returns `code`."""
+    """Print an error message on stderr, and return `code`."""
     first, *others = message.splitlines() or [""]
     print(f"masksmith: {_safe(first)}", file=sys.stderr)
     for line in others:
-        # Indented, so that no text can pass for another message.
+        # Indented, so that no line of a message looks like another message.
         print(f"  {_safe(line)}", file=sys.stderr)
     return code
 
@@ -42,7 +42,7 @@ def print_line(text: str = "") -> None:
 
 
 def _safe(text: str) -> str:
-    """Make a text safe for a terminal: names of tensors and messages of servers may contain control characters."""
+    """Remove control characters and credentials, which names of tensors and messages of servers may contain."""
     from masksmith_wire.text import printable, without_credentials
 
     return printable(without_credentials(text))
@@ -66,8 +66,8 @@ def print_json_line(document: Any) -> None:
     print(json.dumps(document), flush=True)
 
 
-def show_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, left: int = 1) -> None:
-    """Print a table on stdout; the first `left` columns are left-aligned, the others right-aligned.
+def show_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, left_aligned: int = 1) -> None:
+    """Print a table on stdout; the first `left_aligned` columns are left-aligned, the others right-aligned.
 
     Control characters, which would change the terminal, are replaced.
     """
@@ -78,17 +78,17 @@ def show_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, left: i
     cells = _shortened([[*map(_safe, row)] for row in rows], columns, console.width)
     table = Table(box=None, pad_edge=False, header_style="bold")
     for number, column in enumerate(columns):
-        table.add_column(column, justify="left" if number < left else "right", overflow="fold")
+        table.add_column(column, justify="left" if number < left_aligned else "right", overflow="fold")
     for row in cells:
         table.add_row(*row)
     console.print(table)
 
 
 def _shortened(rows: list[list[str]], columns: Sequence[str], width: int) -> list[list[str]]:
-    """Shorten the names in the first column of a table that is too wide, in the middle."""
+    """Replace the middle of the names in the first column by `...` if the table is wider than `width`."""
     widths = [max(map(len, [column, *(row[number] for row in rows)])) for number, column in enumerate(columns)]
-    others = sum(widths[1:]) + GAP * (len(columns) - 1)
-    name_width = max(MIN_NAME_WIDTH, width - others)
+    other_columns_width = sum(widths[1:]) + COLUMN_SPACING * (len(columns) - 1)
+    name_width = max(MIN_NAME_WIDTH, width - other_columns_width)
     return [[elide(row[0], name_width), *row[1:]] for row in rows]
 
 
@@ -101,7 +101,7 @@ def elide(text: str, width: int) -> str:
 
 
 def percent(share: float | None) -> str:
-    """Format a share as a percentage."""
+    """Format a share, in [0, 1], as a percentage."""
     return "-" if share is None else f"{share:.2%}"
 
 

@@ -14,24 +14,24 @@ OPTION_PANELS = {
     "The job and its service": "url name label priority timeout_s time_limit_s local solver threads device",
     "Output": "output weights_out as_json measures spectrum",
 }
-_PANEL_OF = {name: panel for panel, names in OPTION_PANELS.items() for name in names.split()}
+_OPTION_PANEL = {name: panel for panel, names in OPTION_PANELS.items() for name in names.split()}
 MIN_GROUPED = 12
-"""Smallest number of options that are shown in groups."""
+"""A command with fewer options shows them in one list."""
 
 
 def panel_of(name: str) -> str:
-    """Panel of a command, or of a group of commands, in `masksmith --help`."""
+    """Return the panel that has a command, or a group of commands, in `masksmith --help`."""
     return next(panel for panel, names in PANELS.items() if name in names)
 
 
 def add_details(path: str, command: Any) -> None:
     """Group the options of a command, hide the type of its flags, and add its examples."""
-    options = [each for each in command.params if each.param_type_name == "option"]
+    options = [parameter for parameter in command.params if parameter.param_type_name == "option"]
     for option in options:
         if option.is_flag:
             option.metavar = ""
-        if len(options) >= MIN_GROUPED and option.name in _PANEL_OF:
-            option.rich_help_panel = _PANEL_OF[option.name]
+        if len(options) >= MIN_GROUPED and option.name in _OPTION_PANEL:
+            option.rich_help_panel = _OPTION_PANEL[option.name]
     lines = [PATTERNS] if any(option.name == "pattern" for option in options) else []
     examples = EXAMPLES.get(path, ())
     if examples:
@@ -39,6 +39,7 @@ def add_details(path: str, command: Any) -> None:
     command.epilog = "\n\n".join(lines) or None
     make_help_option = command.get_help_option
 
+    # click creates `--help` when it parses the arguments, so this option is not among `params`.
     def help_option(context: Any) -> Any:
         option = make_help_option(context)
         if option is not None:

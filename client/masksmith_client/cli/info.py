@@ -20,7 +20,7 @@ def info(url: UrlOption = None, as_json: JsonOption = False) -> None:
     else:
         print_line(f"{service.url}: {'ready' if service.ready else f'not ready: {service.trouble}'}")
         rows = [(w.name, w.device, str(w.slots), w.device_name, ", ".join(w.queues)) for w in service.workers]
-        show_table(("worker", "device", "slots", "hardware", "queues"), rows, left=5)
+        show_table(("worker", "device", "slots", "hardware", "queues"), rows, left_aligned=5)
         print_line(f"patterns: {_names(service.patterns)}")
         print_line(f"solvers: {_names(service.solvers)}")
     if not service.ready:
@@ -28,6 +28,7 @@ def info(url: UrlOption = None, as_json: JsonOption = False) -> None:
 
 
 def _names(document: Any) -> str:
+    """Return the names in a list of objects, or in the first list of a document."""
     if isinstance(document, dict):
         lists = [value for value in document.values() if isinstance(value, list)]
         document = lists[0] if lists else [document]

@@ -20,7 +20,7 @@ from .console import JsonOption, print_json, print_line, print_note, show_table
 def inspect(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="A directory, an index, or a .safetensors file.")],
     pattern: Annotated[
-        list[str] | None, typer.Option("--pattern", "-p", metavar="[GLOB=]PATTERN", help="As of prune; repeatable.")
+        list[str] | None, typer.Option("--pattern", "-p", metavar="[GLOB=]PATTERN", help="As for prune; repeatable.")
     ] = None,
     layers: LayersOption = None,
     exclude: ExcludeOption = None,
@@ -39,7 +39,7 @@ def inspect(
     show_table(
         ("tensor", "shape", "dtype", "axes", "matrices", "rule", "masked", "tied to"),
         [_row(tensor) for tensor in choice.tensors.values()],
-        left=8,
+        left_aligned=8,
     )
     for text in notes:
         print_note(f"masksmith: {text}")
@@ -62,16 +62,18 @@ def _row(tensor: ChosenTensor) -> tuple[str, ...]:
         "-" if layout is None else str(layout),
         "-" if layout is None else count_text(tensor.matrices),
         "-" if layout is None else layout.rule,
-        _masked(tensor),
+        _masked_text(tensor),
         ", ".join(tensor.tied) or "-",
     )
 
 
-def _masked(tensor: ChosenTensor) -> str:
+def _masked_text(tensor: ChosenTensor) -> str:
+    """Return why a tensor is not masked, or `yes` with the pattern and the scale of its stored numbers."""
     if tensor.reason is not None:
         return tensor.reason
     pattern = "" if tensor.pattern is None else f": {tensor.pattern}"
-    return f"yes{pattern}" + ("" if tensor.scale is None else f", through {tensor.scale}")
+    scale = "" if tensor.scale is None else f", through {tensor.scale}"
+    return f"yes{pattern}{scale}"
 
 
 def _totals(choice: Choice) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from .console import JsonOption, UrlOption, print_result
 from .jobs import JobId, job_seconds
 from .outputs import check_output
 from .service import interactive_client
-from .solve import remote_report
+from .solve_run import remote_report
 
 
 def masks(
@@ -63,12 +63,17 @@ def report(
     job: JobId,
     output: Annotated[
         list[Path] | None,
-        typer.Option("--output", "-o", metavar="FILE", help="Repeatable; .json, and of a benchmark as for bench."),
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE",
+            help="A .json file; for a benchmark also the formats of bench; repeatable.",
+        ),
     ] = None,
     url: UrlOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Print the report of a job that has ended, as `solve` or `bench` would have, or write it to files."""
+    """Print the report of a job that has ended, as `solve` or `bench` prints it; --output also writes it to files."""
     check_report_outputs(output or [])
     with interactive_client(url) as client:
         handle = client.jobs.get(job)
@@ -81,9 +86,9 @@ def report(
 def _report_masks(job: Job, outputs: Sequence[Path], *, as_json: bool) -> None:
     if not job.state.is_terminal:
         raise ClientError(f"job {job.id} is {job.state.value}; 'masksmith jobs watch {job.id}' waits for it")
-    wrong = next((path for path in outputs if path.suffix != ".json"), None)
-    if wrong is not None:
-        raise InputError(f"{wrong}: job {job.id} is not a benchmark, and its report is written as .json only")
+    not_json = next((path for path in outputs if path.suffix != ".json"), None)
+    if not_json is not None:
+        raise InputError(f"{not_json}: job {job.id} is not a benchmark, and its report is written as .json only")
     masks_report = remote_report(job, None, job_seconds(job.document))
     for path in outputs:
         with atomic_write(path) as file:

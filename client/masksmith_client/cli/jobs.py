@@ -1,4 +1,4 @@
-"""`masksmith jobs`: list, show, watch, cancel and delete jobs; `job_results` has the downloads."""
+"""`masksmith jobs`: list, show, watch, cancel and delete jobs; module `job_results` downloads results."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ from .console import (
 from .naming import read_label_filters, read_time
 from .report import show_measures
 from .service import interactive_client, note_waiting
-from .solve import remote_report
+from .solve_run import remote_report
 
 JobId = Annotated[str, typer.Argument(metavar="JOB", help="The job's id, or a unique prefix of it.")]
-FAILED = (JobState.FAILED, JobState.CANCELED)
+UNSUCCESSFUL = (JobState.FAILED, JobState.CANCELED)
 
 
 def list_jobs(
@@ -65,7 +65,7 @@ def list_jobs(
         "name": name,
         "key": key,
         "kind": kind,
-        "state": [each.value for each in state or ()],
+        "state": [selected.value for selected in state or ()],
         "labels": read_label_filters(label),
         "since": read_time(since, "--since"),
         "until": read_time(until, "--until"),
@@ -78,13 +78,13 @@ def list_jobs(
 
 
 def _show_list(summaries: Sequence[JobSummary]) -> None:
-    """Print a table of jobs, with their keys where these differ."""
+    """Print a table of jobs; it has a column of keys if the jobs belong to several."""
     shows_keys = len({summary.key for summary in summaries}) > 1
     rows = [
         (
             summary.id,
             summary.name or "-",
-            *[summary.key or "-"] * shows_keys,
+            *([summary.key or "-"] if shows_keys else []),
             summary.kind,
             summary.state.value,
             summary.pattern,
@@ -93,8 +93,8 @@ def _show_list(summaries: Sequence[JobSummary]) -> None:
         )
         for summary in summaries
     ]
-    head = ("job", "name", *["key"] * shows_keys, "kind", "state", "pattern", "shards", "created")
-    show_table(head, rows, left=len(head) - 2)
+    head = ("job", "name", *(["key"] if shows_keys else []), "kind", "state", "pattern", "shards", "created")
+    show_table(head, rows, left_aligned=len(head) - 2)
 
 
 def show(
@@ -126,7 +126,7 @@ def watch(job: JobId, url: UrlOption = None, as_json: JsonOption = False) -> Non
             except JobFailedError as error:
                 print_note(f"masksmith: {error}")
             _show(handle, as_json=False)
-        if handle.state in FAILED:
+        if handle.state in UNSUCCESSFUL:
             raise typer.Exit(1)
 
 
@@ -146,7 +146,7 @@ def delete(job: JobId, url: UrlOption = None, as_json: JsonOption = False) -> No
 
 
 def job_seconds(document: JobDocument) -> float:
-    """Duration of a job, until now if it has not ended."""
+    """Return the seconds from the start of a job, or from its creation before it starts, to its end, or until now."""
     end = document.finished_at.timestamp() if document.finished_at else time.time()
     return max(0.0, end - (document.started_at or document.created_at).timestamp())
 
@@ -154,7 +154,7 @@ def job_seconds(document: JobDocument) -> float:
 def _show_cases(document: JobDocument) -> None:
     _show_head(document, "cases")
     rows = [(case.name, case.state.value, case.kernel or "-", case.gain or "-") for case in document.cases]
-    show_table(("case", "state", "fastest", "speed-up"), rows, left=3)
+    show_table(("case", "state", "fastest", "speed-up"), rows, left_aligned=3)
     for case in document.cases:
         if case.error is not None:
             print_note(f"{case.name}: {case.error.message} ({case.error.code})")
@@ -178,4 +178,4 @@ def _show_head(document: JobDocument, units: str) -> None:
         print_line(queue_note(document))
     if document.name is not None:
         labels = " ".join(f"{key}={value}" if value else key for key, value in document.labels.items())
-        print_line(f"name: {document.name}" + f" ({labels})" * bool(labels))
+        print_line(f"name: {document.name} ({labels})" if labels else f"name: {document.name}")

@@ -37,25 +37,34 @@ def add_commands(root: TyperGroup) -> None:
     groups = {name: TyperGroup(name=name, help=line, rich_help_panel=panel_of(name)) for name, line in GROUPS.items()}
     for group in groups.values():
         add_details("", group)
-    panels = list(PANELS)
-    for path, entry in sorted(COMMANDS.items(), key=lambda item: panels.index(panel_of(item[0].partition(" ")[0]))):
-        groups.get(path.partition(" ")[0], root).add_command(LazyCommand(path, entry))
+    for path in sorted(COMMANDS, key=_panel_number):
+        parent = groups.get(_first_word(path), root)
+        parent.add_command(LazyCommand(path, COMMANDS[path]))
     for group in groups.values():
         root.add_command(group)
+
+
+def _first_word(path: str) -> str:
+    """Return the name of a command, or of its group: `jobs` for `jobs list`."""
+    return path.partition(" ")[0]
+
+
+def _panel_number(path: str) -> int:
+    return list(PANELS).index(panel_of(_first_word(path)))
 
 
 def load(path: str, entry: Entry) -> Callable[..., Any]:
     """Import a command's function.
 
     Raises:
-        InputError: If a package that it imports is not installed; the message names the extra that installs it.
+        InputError: If a package that its module imports is not installed; the message names the extra that installs it.
     """
     module, _, function = entry.target.partition(":")
     try:
         return getattr(import_module(module), function)  # type: ignore[no-any-return]
     except ModuleNotFoundError as error:
         if error.name is None or ("." in error.name and error.name.startswith("masksmith")):
-            raise
+            raise  # A module of masksmith itself is missing: an internal error.
         from masksmith_client._errors import InputError
 
         raise InputError(f"'masksmith {path}' needs {error.name}: pip install 'masksmith[{entry.extra}]'") from error

@@ -1,4 +1,4 @@
-"""`masksmith solve --local`: solve in this process. The only module of `cli` that may import the solver."""
+"""`masksmith solve --local`: solve in this process. `library` imports the solver for all commands that need it."""
 
 from __future__ import annotations
 
@@ -28,26 +28,35 @@ from .local_update import WeightToUpdate, update_weight
 from .report import SolveReport
 
 BATCH_BYTES = 2**30
-"""Size of the weights solved together, which bounds the memory."""
+"""Upper bound of the bytes of weights that are solved together; a larger weight is solved alone."""
 
 
 def library() -> Any:
     """Import the library.
 
     Raises:
-        InputError: If it is not installed; the message names the extra.
+        InputError: If its packages are not installed; the message names the extra.
     """
     try:
         import masksmith
 
-        _ = masksmith.solve_many
+        _ = masksmith.solve_many  # The package is lazy: this imports numba and OR-Tools.
     except ImportError as error:
         raise InputError(f"solving locally needs {error.name}: pip install 'masksmith[solver]'") from None
     return masksmith
 
 
-def solve_locally(prepared: PreparedJob, output: Path, began: float, weights_output: Path | None = None) -> SolveReport:
-    """Solve all weights, write the files of masks and updated weights, and return the report."""
+def solve_locally(
+    prepared: PreparedJob, output: Path, started: float, weights_output: Path | None = None
+) -> SolveReport:
+    """Solve all weights, write the files of masks and updated weights, and return the report.
+
+    Args:
+        prepared: The weights and the options.
+        output: The masks file.
+        started: `time.monotonic()` when the command began to work.
+        weights_output: The file of updated weights.
+    """
     options = prepared.specification.options
     search = _LocalSearch(prepared)
     search.allocate()
@@ -62,26 +71,25 @@ def solve_locally(prepared: PreparedJob, output: Path, began: float, weights_out
             types = {weight.name: (weight.dtype, weight.shape) for weight in prepared.weights}
             header = build_header({name: types[name] for name in search.updated})
             _write(weights_output, header, search.updated.values())
-    wall_s = time.monotonic() - began
-    reports = [search.reports[weight.name] for weight in prepared.weights]
-    masks_path, weights_path = (str(path) if path and search.packed else None for path in (output, weights_output))
+    has_masks = bool(search.packed)
     return SolveReport(
         prepared.pattern_text,
         options.solver,
-        reports,
+        [search.reports[weight.name] for weight in prepared.weights],
         prepared.skipped,
-        masks_path,
-        wall_s,
+        str(output) if has_masks else None,
+        time.monotonic() - started,
         budget=options.budget,
         budget_gap=search.budget_gap,
-        weights=weights_path,
+        weights=str(weights_output) if has_masks and weights_output is not None else None,
         notes=prepared.notes,
     )
 
 
 PROOF_FIELDS = ("objective", "upper_bound", "gap", "retained", "density")
-STATS = ("solve_s", "solver", "device")
-MEASURES = ("fill", "storage_bytes", "diversity", "change", "spectrum")
+STATS_FIELDS = ("solve_s", "solver", "device")
+MEASURE_FIELDS = ("fill", "storage_bytes", "diversity", "change", "spectrum")
+"""Fields of a `TensorReport` that come from the solution, its `stats`, and `masksmith.report`."""
 
 
 class _LocalSearch:
@@ -93,13 +101,13 @@ class _LocalSearch:
         self._auxiliary = prepared.auxiliary
         self._patterns = prepared.patterns
         self._pattern = prepared.specification.pattern
-        self._has_own_patterns = self._budget is not None or prepared.pattern_text != str(self._pattern)
+        self._has_several_patterns = self._budget is not None or prepared.pattern_text != str(self._pattern)
         self.weights = prepared.weights
         self._previous: Mapping[str, Any] = {} if prepared.previous is None else Masks.open(prepared.previous)
         if self._options.previous is not None:
-            raise InputError(f"--previous {self._options.previous} is no file here; with --local pass a masks file")
+            raise InputError(f"--previous {self._options.previous} is not a file; with --local pass a masks file")
         if prepared.previous is not None and not any(weight.name in self._previous for weight in self.weights):
-            raise InputError(f"{prepared.previous} has no mask of any of these tensors")
+            raise InputError(f"{prepared.previous} has no mask of any tensor that is solved")
         self.budget_gap: float | None = None
         self.reports: dict[str, TensorReport] = {}
         self.infos: dict[str, MaskInfo] = {}
@@ -115,7 +123,7 @@ class _LocalSearch:
                 getattr(self._library, self._options.update.name)
 
     def allocate(self) -> None:
-        """Allocate the budget, if there is one: determine each weight's pattern.
+        """Allocate the budget, if there is one, to the weights: determine each weight's pattern.
 
         Raises:
             InputError: If the scores of a weight are invalid, since the allocation needs all of them.
@@ -125,25 +133,26 @@ class _LocalSearch:
         try:
             allocation = self._library.allocate(_LazyScores(self), self._pattern, self._budget)
         except self._library.MasksmithError as error:
-            raise InputError(f"the budget cannot be shared out: {error}") from None
+            raise InputError(f"the budget cannot be allocated: {error}") from None
         self._patterns, self.budget_gap = allocation.patterns, allocation.gap
 
     def solve(self, batch: list[StreamedTensor]) -> None:
+        """Solve and update weights; a failure is reported for the weight at fault, and the others are solved."""
         try:
             solutions = self._solutions(batch)
         except self._library.MasksmithError as error:
-            # Solve the weights one by one, so that only the invalid one fails.
+            # The weights of a batch are solved together: one by one, only the invalid one fails.
             if len(batch) > 1:
                 for weight in batch:
                     self.solve([weight])
                 return
-            self._fail(batch[0], error)
+            self._record_failure(batch[0], error)
         else:
             for weight in batch:
                 try:
                     self._store(weight, *self._update(weight, solutions[weight.name]))
                 except self._library.UpdateError as error:
-                    self._fail(weight, error)
+                    self._record_failure(weight, error)
 
     def _solutions(self, batch: list[StreamedTensor]) -> Mapping[str, Any]:
         scores = {weight.name: self.scores(weight) for weight in batch}
@@ -158,6 +167,7 @@ class _LocalSearch:
         return solutions
 
     def scores(self, weight: StreamedTensor) -> Any:
+        """Return the scores of a weight, an array of its shape."""
         from masksmith.scores import by_layout
 
         statistic, method = self._auxiliary.statistics.get(weight.name), self._options.scores
@@ -186,14 +196,15 @@ class _LocalSearch:
             state=JobState.SUCCEEDED,
             shape=list(weight.shape),
             layout=None if weight.layout is None else LayoutInput.of(weight.layout),
-            pattern=str(solution.pattern) if self._has_own_patterns else None,
+            pattern=str(solution.pattern) if self._has_several_patterns else None,
             status=str(getattr(solution.status, "value", solution.status)),  # type: ignore[arg-type]
-            **self._numbers(weight, solution),
+            **self._report_fields(weight, solution),
             update=update,
         )
 
-    def _numbers(self, weight: StreamedTensor, solution: Any) -> dict[str, Any]:
-        values = None
+    def _report_fields(self, weight: StreamedTensor, solution: Any) -> dict[str, Any]:
+        """Return the proof, the statistics of the solver, and the measures of a solution."""
+        values = None  # Only the spectrum is measured from values.
         if self._options.spectrum:
             updated = self.updated.get(weight.name)
             values = array_of(weight) if updated is None else to_numpy(updated, weight.dtype, weight.shape)
@@ -208,9 +219,10 @@ class _LocalSearch:
         except self._library.ScoresError as error:
             raise InputError(f"{weight.name!r}: {error}") from None
         proof = {name: float(getattr(solution, name)) for name in PROOF_FIELDS}
-        return proof | {name: solution.stats[name] for name in STATS} | {name: measures[name] for name in MEASURES}
+        stats = {name: solution.stats[name] for name in STATS_FIELDS}
+        return proof | stats | {name: measures[name] for name in MEASURE_FIELDS}
 
-    def _fail(self, weight: StreamedTensor, error: Exception) -> None:
+    def _record_failure(self, weight: StreamedTensor, error: Exception) -> None:
         code = Code.INVALID_SCORES if isinstance(error, self._library.ScoresError) else Code.SOLVER_REFUSED
         if isinstance(error, self._library.UpdateError):
             code = Code.INVALID_CALIBRATION
@@ -222,7 +234,7 @@ class _LocalSearch:
 
 
 class _LazyScores(Mapping[str, Any]):
-    """Scores of all weights, computed at each look-up, so that only one array is in memory at a time."""
+    """The scores of all weights, computed at each look-up, so that one array is in memory at a time."""
 
     def __init__(self, search: _LocalSearch) -> None:
         self._search = search
@@ -239,7 +251,7 @@ class _LazyScores(Mapping[str, Any]):
 
 
 def array_of(tensor: StreamedTensor) -> npt.NDArray[Any]:
-    """Read a tensor for numpy, where bfloat16 becomes float32."""
+    """Read a tensor as an array; bfloat16 becomes float32."""
     return to_numpy(b"".join(tensor.read()), tensor.dtype, tensor.shape)
 
 

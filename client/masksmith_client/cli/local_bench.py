@@ -17,15 +17,15 @@ COMPILING = "compiling kernels, once for this machine"
 
 
 def bench_locally(request: BenchmarkRequest, device: str) -> Report:
-    """Run a benchmark in this process.
+    """Run a benchmark in this process, on a device such as `cpu` or `cuda:1`.
 
     Raises:
-        InputError: If the request is invalid, or the library is not installed.
+        InputError: If the request is invalid, or packages that it needs are not installed.
     """
     if request.masks_of is not None:
         raise InputError("--masks-of needs a service; with --local use --model or --shapes")
-    solver = library()
-    with as_input_errors(solver.MissingExtraError):
+    masksmith = library()
+    with as_input_errors(masksmith.MissingExtraError):
         from masksmith.benchmark import benchmark
 
     options: dict[str, Any] = request.model_dump(include={"batches", "dtypes", "directions", "kernels", "curves"})

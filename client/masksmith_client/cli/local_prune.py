@@ -29,16 +29,16 @@ from .local_update import WeightToUpdate, update_weight
 PARALLEL_TENSORS = 2
 """Tensors that are solved at the same time: while one is read and scored, the other keeps the cores busy."""
 AHEAD_TENSORS = 4
-"""Solved tensors that may wait for an earlier one to be written, as while a finished file is brought to the disk."""
+"""Solved tensors that may wait until an earlier tensor is written, such as while a file is synced to the disk."""
 LARGE_BYTES = 2**27
-"""Size of a tensor, with its statistics, above which it is solved alone, so that memory stays bounded."""
+"""A tensor that is larger, with its statistics, is solved alone, so that memory stays bounded."""
 
 
 def local_solver(method: PruneMethod, threads: int | None) -> Solve:
     """Return a function that solves tensors in this process.
 
     Raises:
-        InputError: If the library is not installed, or the update needs a package that is not.
+        InputError: If the library, or a package that the update needs, is not installed.
     """
     masksmith = library()
     if method.update is not None:
@@ -49,13 +49,14 @@ def local_solver(method: PruneMethod, threads: int | None) -> Solve:
     cores = threads or available_cores()
     buffers = ThreadBuffers()
 
-    def solve_one(tensor: TensorToSolve, threads: int) -> SolvedTensor:
+    def solve_one(tensor: TensorToSolve, tensor_threads: int) -> SolvedTensor:
         try:
-            return _solve(masksmith, tensor, method, threads, buffers)
+            return _solve(masksmith, tensor, method, tensor_threads, buffers)
         except masksmith.MasksmithError as error:
             raise InputError(f"{tensor.chosen.name!r}: {error}") from None
 
-    return partial(_solve_ahead, solve_one, cores, 1 if method.update is not None else min(PARALLEL_TENSORS, cores))
+    parallel = 1 if method.update is not None else min(PARALLEL_TENSORS, cores)
+    return partial(_solve_ahead, solve_one, cores, parallel)
 
 
 def _solve_ahead(
@@ -72,12 +73,14 @@ def _solve_ahead(
         parallel: Tensors that are solved at the same time; one of more than `LARGE_BYTES` is solved alone.
         tensors: The tensors.
     """
-    executor, pending, was_large = ThreadPoolExecutor(parallel), deque[Future[SolvedTensor]](), False
+    executor = ThreadPoolExecutor(parallel)
+    pending = deque[Future[SolvedTensor]]()
+    was_large = False
     try:
         for tensor in tensors:
             is_large = tensor.data_bytes > LARGE_BYTES
             if is_large or was_large:
-                wait(pending)
+                wait(pending)  # So that no other tensor is solved beside a large one.
             was_large = is_large
             pending.append(executor.submit(solve_one, tensor, cores if is_large else cores // parallel))
             while len(pending) > (1 if is_large else parallel + AHEAD_TENSORS):
@@ -126,7 +129,7 @@ def _update(tensor: TensorToSolve, method: UpdateMethod, solution: Any) -> tuple
 
 
 def _scores(tensor: TensorToSolve, method: ScoreMethod, buffers: ThreadBuffers) -> Any:
-    """Score a tensor, each of its matrices on its own if the method depends on whole rows and columns."""
+    """Score a tensor; each of its matrices alone if the method depends on whole rows and columns."""
     from masksmith.scores import by_layout
 
     chosen = tensor.chosen
@@ -143,7 +146,7 @@ def _scores(tensor: TensorToSolve, method: ScoreMethod, buffers: ThreadBuffers) 
 
 
 def _is_solved_by_rows(tensor: TensorToSolve) -> bool:
-    """Whether a tensor is solved a few rows at a time: a stored matrix `[out, in]` under tiles along `in`."""
+    """Whether a tensor is solved a few rows at a time: a stored matrix `[out, in]` under n:m along `in`."""
     chosen = tensor.chosen
     pattern, layout = chosen.pattern, chosen.layout
     is_matrix = len(chosen.shape) == 2 and (
@@ -153,6 +156,6 @@ def _is_solved_by_rows(tensor: TensorToSolve) -> bool:
 
 
 def _read(tensor: TensorToSolve) -> Any:
-    """Read a weight as a numpy array; bfloat16 becomes float32. A service does the same, so its scores are equal."""
+    """Read a weight as an array; bfloat16 becomes float32, as in a service, so that scores are equal."""
     source = tensor.source
     return to_numpy(memoryview(source.read()), source.dtype, source.shape)

@@ -16,7 +16,16 @@ from masksmith_wire.updates import UpdateMethod
 
 @dataclass(frozen=True, slots=True)
 class WeightToUpdate:
-    """A weight, how it is made of matrices, its pattern, and the Gram matrices of its inputs."""
+    """A weight to update.
+
+    Attributes:
+        name: Name of the weight.
+        dtype: Dtype of the weight in its file, as safetensors names it.
+        layout: How the weight is made of matrices.
+        pattern: The pattern of the mask.
+        values: The weight's values; bfloat16 as float32.
+        gram: Gram matrices of the weight's inputs.
+    """
 
     name: str
     dtype: str
@@ -34,14 +43,14 @@ def update_weight(
     Args:
         weight: The weight.
         method: Update method.
-        solution: Its mask, which `reconstruct` keeps and `admm` starts from.
+        solution: The solution of the weight's scores: `reconstruct` keeps its mask, `admm` starts from it.
         solver: Solver of the masks of `admm`.
 
     Returns:
-        The solution with the mask of the updated weight, its bytes in its dtype, and the errors.
+        The solution with the mask of the updated weight; the updated weight's bytes, in the weight's dtype; the errors.
 
     Raises:
-        UpdateError: If weight or Gram matrix are invalid.
+        UpdateError: If the weight or a Gram matrix is invalid.
     """
     from masksmith.updates import by_layout
 

@@ -1,4 +1,7 @@
-"""Options that name a job, label it and set its priority, and filters of lists by them."""
+"""Options that name a job, label it and set its priority, and options that filter lists of jobs.
+
+The client is imported where it is used, so that the help of a command does not import it.
+"""
 
 from __future__ import annotations
 
@@ -8,21 +11,20 @@ from typing import Annotated
 
 import typer
 
-from masksmith_client._errors import InputError, as_input_errors
-from masksmith_wire.names import parse_labels
 from masksmith_wire.priorities import PriorityName
 
 NameOption = Annotated[
-    str | None, typer.Option("--name", metavar="TEXT", help="Name of the job; default file or directory, and pattern.")
+    str | None,
+    typer.Option("--name", metavar="TEXT", help="Name of the job; default: the file or directory, and the pattern."),
 ]
 LabelOption = Annotated[
     list[str] | None, typer.Option("--label", metavar="KEY=VALUE", help="A label to find the job by; repeatable.")
 ]
 PriorityOption = Annotated[
     PriorityName | None,
-    typer.Option("--priority", help="Before or after the key's other jobs; default by what and how much it is."),
+    typer.Option("--priority", help="Order among the jobs of the same key; default by the command and the size."),
 ]
-UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+AGE_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 
 def read_labels(texts: Sequence[str] | None) -> dict[str, str]:
@@ -31,6 +33,9 @@ def read_labels(texts: Sequence[str] | None) -> dict[str, str]:
     Raises:
         InputError: If one is not `KEY=VALUE`, or a key has two values.
     """
+    from masksmith_client._errors import as_input_errors
+    from masksmith_wire.names import parse_labels
+
     with as_input_errors(ValueError):
         return parse_labels(texts or ())
 
@@ -42,14 +47,16 @@ def read_label_filters(texts: Sequence[str] | None) -> dict[str, str | None]:
 
 
 def read_time(text: str | None, option: str) -> datetime | None:
-    """Read a time: an age such as `2h`, or a date or time such as `2026-01-31 12:00`, local unless it has an offset.
+    """Read a time: an age such as `2h`, or a date with or without a time, local unless it has an offset from UTC.
 
     Raises:
-        InputError: If it is neither.
+        InputError: If the text is neither; the message names `option`.
     """
+    from masksmith_client._errors import InputError
+
     if text is None:
         return None
-    count, unit = text[:-1], UNITS.get(text[-1:])
+    count, unit = text[:-1], AGE_UNITS.get(text[-1:])
     try:
         if unit is not None and count.isdecimal():
             return datetime.now().astimezone() - timedelta(**{unit: int(count)})

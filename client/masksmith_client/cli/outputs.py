@@ -19,10 +19,14 @@ from .standard_output import check_standard_output, is_standard_output, written_
 
 
 def check_output(output: Path, *, as_json: bool | None = None) -> None:
-    """Check, before any work, that a file can be written; where `as_json` is given, `-` is standard output.
+    """Check, before any work, that a file can be written.
+
+    Args:
+        output: The file to write.
+        as_json: Whether the report is JSON on standard output; None if `-` does not mean standard output.
 
     Raises:
-        InputError: If it cannot.
+        InputError: If the file cannot be written.
     """
     if as_json is not None and is_standard_output(output):
         return check_standard_output(as_json=as_json)
@@ -40,14 +44,19 @@ def check_output(output: Path, *, as_json: bool | None = None) -> None:
 
 
 def check_not_an_input(output: Path, inputs: Iterable[object] = (), *, model: Path | None = None) -> None:
-    """Refuse to overwrite a file that is read: one of the inputs that are paths, or of a model's directory.
+    """Refuse to overwrite a file that is read.
+
+    Args:
+        output: The file to write.
+        inputs: Arguments of the command; those that are paths may be files that are read.
+        model: A model, all files of which are read.
 
     Raises:
-        InputError: If the output is one of them, under any name.
+        InputError: If the output is a file that is read, under any name.
     """
     if is_standard_output(output) or not output.is_file():
         return
-    paths = [Path(each) for each in inputs if isinstance(each, (str, os.PathLike))]
+    paths = [Path(argument) for argument in inputs if isinstance(argument, (str, os.PathLike))]
     if model is not None and model.exists():
         paths += [model, *model_files(Checkpoint.open(model))]
     for path in paths:
@@ -59,7 +68,7 @@ def check_weights_output(output: Path, model: Path, *, as_json: bool) -> None:
     """Check, before any work, that weights can be written to a file or to a model's directory.
 
     Raises:
-        InputError: If they cannot.
+        InputError: If the weights cannot be written.
     """
     if is_folder_output(output, model):
         return check_output_folder(output, Checkpoint.open(model))
@@ -68,14 +77,16 @@ def check_weights_output(output: Path, model: Path, *, as_json: bool) -> None:
 
 @contextmanager
 def weights_written_to(output: Path, model: Path) -> Iterator[Path]:
-    """Return the file of updated weights to write; for a directory, they become a copy of the model at the end."""
+    """Yield the file of updated weights to write; for a directory, a copy of the model is made with them at the end."""
     if not is_folder_output(output, model):
         with written_to(output) as file:
             yield file
         return
     checkpoint = Checkpoint.open(model)
     if checkpoint.scales:
-        raise InputError(f"{model} has weights of 8-bit floats with scales: updated ones need a .safetensors file")
+        raise InputError(
+            f"{model} has weights of 8-bit floats with scales: write updated weights to a .safetensors file"
+        )
     with TemporaryDirectory(prefix=".masksmith-", dir=output.absolute().parent) as folder:
         file = Path(folder) / "weights.safetensors"
         yield file

@@ -15,9 +15,11 @@ from masksmith_wire.totals import total
 from .console import gap_text, percent, print_json, print_line, print_note, seconds, show_table
 
 FORMATS = {"bitmask": "bitmask", "csr": "csr", "bsr": "bsr", "two_four": "2:4"}
-HYBRID = {"hybrid": "hybrid"}
-"""Further format, of hybrid patterns alone."""
+"""Columns of storage formats, by the names of the formats."""
+HYBRID_FORMAT = {"hybrid": "hybrid"}
+"""The column of a format that only hybrid patterns have."""
 MEMBERS = ("job", "pattern", "solver", "budget", "budget_gap", "output", "weights")
+"""Attributes of a report that are members of its JSON document."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,16 +76,14 @@ class SolveReport:
         """Print the report."""
         if as_json:
             return print_json(self.document())
-        updated = any(report.update for report in self.tensors)
+        has_updates = any(report.update for report in self.tensors)
         has_patterns = any(report.pattern for report in self.tensors)
-        head = ("tensor", *(["pattern"] * has_patterns), "status", "shape", "kept", "retained", "gap", "time")
+        pattern_column = ("pattern",) if has_patterns else ()
+        update_columns = UPDATE_COLUMNS if has_updates else ()
         show_table(
-            (*head, *UPDATE_COLUMNS) if updated else head,
-            [
-                (*_row(report, has_patterns=has_patterns), *(update_cells(report.update) if updated else ()))
-                for report in self.tensors
-            ],
-            left=2 + has_patterns,
+            ("tensor", *pattern_column, "status", "shape", "kept", "retained", "gap", "time", *update_columns),
+            [_row(report, has_patterns=has_patterns, has_updates=has_updates) for report in self.tensors],
+            left_aligned=2 + len(pattern_column),
         )
         for report in self.failures:
             assert report.error is not None
@@ -92,8 +92,8 @@ class SolveReport:
             print_note(f"masksmith: {text}")
         names = [skipped.name for skipped in self.skipped if skipped.reason not in BY_CHOICE]
         if names:
-            shown = ", ".join(names[:4]) + ", ..." * (len(names) > 4)
-            print_line(f"skipped {count_text(len(names))}: {shown} (reasons: --json)")
+            first_names = ", ".join([*names[:4], "..."] if len(names) > 4 else names)
+            print_line(f"skipped {count_text(len(names))}: {first_names} (reasons: --json)")
         print_line(self._summary())
         return None
 
@@ -112,46 +112,56 @@ UPDATE_COLUMNS = ("output error", "gain")
 
 
 def update_cells(update: UpdateReport | None) -> tuple[str, str]:
-    """Return the output's relative error with updated weights, and by what factor the update reduced it."""
+    """Return the relative error of a weight's output after an update, and the factor by which the update reduced it."""
     if update is None:
         return "", ""
     error = percent(update.error / update.energy if update.energy else 0.0)
     return error, f"{update.masked_error / update.error:.2f}x" if update.error else ""
 
 
-def _row(report: TensorReport, *, has_patterns: bool) -> tuple[str, ...]:
+def _row(report: TensorReport, *, has_patterns: bool, has_updates: bool) -> tuple[str, ...]:
     return (
         report.name,
-        *([report.pattern or "-"] * has_patterns),
+        *((report.pattern or "-",) if has_patterns else ()),
         report.status or report.state.value,
         "x".join(map(str, report.shape)),
         percent(report.density),
         percent(report.retained),
         gap_text(report.gap),
         seconds(report.solve_s),
+        *(update_cells(report.update) if has_updates else ()),
     )
 
 
 def show_measures(tensors: Sequence[TensorReport]) -> None:
-    """Print a table of measures, one row per tensor with a mask; storage as a share of the dense weight's."""
-    done = [tensor for tensor in tensors if tensor.fill is not None]
-    changed, spectra = any(tensor.change for tensor in done), any(tensor.spectrum for tensor in done)
-    formats = FORMATS | (HYBRID if any("hybrid" in (tensor.storage_bytes or {}) for tensor in done) else {})
+    """Print a table of measures, one row per tensor with a mask; storage as a share of the dense weight's bytes."""
+    masked = [tensor for tensor in tensors if tensor.fill is not None]
+    has_changes, has_spectra = any(tensor.change for tensor in masked), any(tensor.spectrum for tensor in masked)
+    has_hybrid = any("hybrid" in (tensor.storage_bytes or {}) for tensor in masked)
+    formats = FORMATS | (HYBRID_FORMAT if has_hybrid else {})
     columns = ["tensor", "fill", *formats.values(), "mask bits"]
-    columns += ["SAD", "flips"] * changed + ["singular values"] * spectra
+    columns += ["SAD", "flips"] if has_changes else []
+    columns += ["singular values"] if has_spectra else []
     print_line()
-    show_table(columns, [_measures(tensor, list(formats), changed, spectra) for tensor in done])
+    show_table(columns, [_measures_row(tensor, list(formats), has_changes, has_spectra) for tensor in masked])
 
 
-def _measures(tensor: TensorReport, formats: Sequence[str], changed: bool, spectra: bool) -> list[str]:
-    storage, diversity, change = tensor.storage_bytes or {}, tensor.diversity, tensor.change
-    dense = storage.get("dense") or 1
-    shares = [None if (size := storage.get(name)) is None else size / dense for name in formats]
-    row = [tensor.name, percent(tensor.fill), *map(percent, shares)]
+def _measures_row(tensor: TensorReport, formats: Sequence[str], has_changes: bool, has_spectra: bool) -> list[str]:
+    diversity, change = tensor.diversity, tensor.change
+    row = [tensor.name, percent(tensor.fill), *(percent(_storage_share(tensor, name)) for name in formats)]
     row.append("-" if diversity is None else f"{diversity.bits_per_weight:.3f}")
-    if changed:
+    if has_changes:
         row += ["-", "-"] if change is None else [count_text(change.sad), percent(change.flip_rate)]
-    return row + [_spectrum_text(tensor.spectrum)] * spectra
+    if has_spectra:
+        row.append(_spectrum_text(tensor.spectrum))
+    return row
+
+
+def _storage_share(tensor: TensorReport, name: str) -> float | None:
+    """Return the bytes of a storage format divided by those of the dense weight; None if the mask does not have it."""
+    storage = tensor.storage_bytes or {}
+    size = storage.get(name)
+    return None if size is None else size / (storage.get("dense") or 1)
 
 
 def _spectrum_text(spectrum: SpectrumReport | None) -> str:

@@ -1,4 +1,4 @@
-"""Clients and interrupt handling of commands that use a service."""
+"""What commands that use a service share: the client, a note about waiting jobs, and the message after Ctrl-C."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def interactive_client(url: str | None) -> Client:
 
 
 def note_waiting(job: Job) -> None:
-    """Print what a job waits for, if no living worker takes it."""
+    """Print why a job waits, if no living worker can take it."""
     if job.document.waiting_for is not None:
         print_note(f"masksmith: job {job.id} waits: {job.document.waiting_for}")
 

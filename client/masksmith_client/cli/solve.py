@@ -2,22 +2,12 @@
 
 from __future__ import annotations
 
-import time
-from contextlib import nullcontext
-from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from masksmith_client._client import Client
-from masksmith_client._errors import InputError, JobFailedError, NotFound
-from masksmith_client._job_view import JobView
-from masksmith_client._jobs import Job
-from masksmith_client.submission.options import SubmitOptions
-from masksmith_client.submission.prepare import prepare
-from masksmith_wire.documents import SolverName
-from masksmith_wire.quantities import count_text
+from masksmith_wire.solver_names import SolverName
 
 from .checkpoint_options import (
     AxisOption,
@@ -29,12 +19,11 @@ from .checkpoint_options import (
     UpdateOption,
     parse_layouts,
 )
-from .console import JsonOption, UrlOption, print_note
+from .console import JsonOption, UrlOption
 from .naming import LabelOption, NameOption, PriorityOption, read_labels
-from .outputs import check_not_an_input, check_output, check_weights_output, weights_written_to
-from .report import SolveReport, show_measures
-from .service import interrupt_hint, note_waiting
-from .standard_output import is_standard_output, reports_beside, written_to
+
+if TYPE_CHECKING:
+    from masksmith_client.submission.options import SubmitOptions
 
 
 def solve(
@@ -55,15 +44,20 @@ def solve(
         str | None, typer.Option(metavar="SHARE%", help="Density of all weights together, allocated to them.")
     ] = None,
     floors: Annotated[
-        list[str] | None, typer.Option("--floor", metavar="GLOB=SHARE%", help="Minimum density of these; repeatable.")
+        list[str] | None,
+        typer.Option("--floor", metavar="GLOB=SHARE%", help="Minimum density of the weights that match; repeatable."),
     ] = None,
     update: UpdateOption = None,
     weights_out: Annotated[
         Path | None,
-        typer.Option("--weights-out", metavar="FILE|DIR", help="Updated weights, or a copy of the model with them; -."),
+        typer.Option(
+            "--weights-out",
+            metavar="FILE|DIR",
+            help="File of updated weights, - for standard output, or directory for a copy of the model with them.",
+        ),
     ] = None,
     previous: Annotated[
-        str | None, typer.Option(metavar="JOB|FILE|s3://...", help="Previous masks: reports count changed entries.")
+        str | None, typer.Option(metavar="JOB|FILE|s3://...", help="Previous masks: the report counts changed entries.")
     ] = None,
     spectrum: Annotated[bool, typer.Option(help="Measure singular values of the masked weights.")] = False,
     measures: Annotated[bool, typer.Option(help="Show fill, storage, diversity, changes.")] = False,
@@ -92,101 +86,31 @@ def solve(
     as_json: JsonOption = False,
 ) -> None:
     """Find the best masks for the weights of a checkpoint."""
-    check_output(output, as_json=as_json)
-    check_not_an_input(output, (calibration, previous), model=path)
-    if weights_out is not None:
-        check_weights_output(weights_out, path, as_json=as_json)
-        check_not_an_input(weights_out, (calibration, previous), model=path)
-    _check_update(update, weights_out, output)
-    options = SubmitOptions(
-        solver=solver,
-        scores=scores,
-        calibration=calibration,
-        budget=budget,
-        floors=floors or [],
-        previous=previous,
-        spectrum=spectrum,
-        update=update,
-        axis=axis,
-        ragged=ragged,
-        view=view,
-        layers=layers,
-        exclude=exclude,
-        layout=parse_layouts(layout),
-        trust_remote_code=trust_remote_code,
-        time_limit_s=time_limit_s,
-        name=name,
-        labels=read_labels(label),
-        priority=priority,
-    )
-    began = time.monotonic()
-    updated = nullcontext() if weights_out is None else weights_written_to(weights_out, path)
-    with written_to(output) as masks_file, updated as weights:
-        if local:
-            from .local import solve_locally
+    # Imported here, so that the help of the command does not import the client.
+    from . import solve_run
 
-            report = solve_locally(prepare(path, pattern, local=True, **options), masks_file, began, weights)
-        else:
-            with Client(url) as client:
-                job = client.jobs.submit(path, pattern, progress="lines", **options)
-                note_waiting(job)
-                report = _solve_remotely(job, masks_file, began, timeout_s)
-                if weights is not None and report.output is not None:
-                    job.weights().save(weights)
-                    report = replace(report, weights=str(weights))
-    if report.output is not None:
-        report = replace(report, output=str(output), weights=None if weights_out is None else str(weights_out))
-    with reports_beside(Path("-") if is_standard_output(output) or is_standard_output(weights_out) else None):
-        report.show(as_json=as_json)
-        if not as_json and (measures or previous is not None or spectrum):
-            show_measures(report.tensors)
-    if report.failures:
-        print_note(
-            f"masksmith: {count_text(len(report.failures))} of {count_text(len(report.tensors))} tensor(s) have no mask"
-        )
-        raise typer.Exit(1)
-
-
-def _solve_remotely(job: Job, output: Path, began: float, timeout_s: float | None) -> SolveReport:
-    try:
-        with interrupt_hint(job):
-            job.wait(timeout_s, progress="lines")
-    except JobFailedError:
-        if not any(report.error for report in job.document.tensors):
-            raise
-    saved = _save(job, output)
-    return remote_report(job, str(output) if saved else None, time.monotonic() - began)
-
-
-def remote_report(job: JobView, output: str | None, wall_s: float) -> SolveReport:
-    """Return the report of a service's job."""
-    document = job.document
-    shared = (document.budget, document.budget_gap)
-    return SolveReport(
-        document.pattern,
-        document.solver,
-        document.tensors,
-        job.skipped,
-        output,
-        wall_s,
-        job.id,
-        *shared,
-        notes=job.notes,
-    )
-
-
-def _save(job: Job, output: Path) -> bool:
-    try:
-        masks = job.masks()
-    except NotFound:
-        return False
-    if masks:
-        masks.save(output)
-    return bool(masks)
-
-
-def _check_update(update: str | None, weights: Path | None, output: Path) -> None:
-    if (update is None) != (weights is None):
-        raise InputError("--update and --weights-out must be used together: the method, and the file to write")
-    if weights is not None and weights.absolute() == output.absolute():
-        raise InputError(f"{output} is given for both masks and weights; name two files")
+    solve_run.check_files(path, output, weights_out, (calibration, previous), update=update, as_json=as_json)
+    options: SubmitOptions = {
+        "solver": solver,
+        "scores": scores,
+        "calibration": calibration,
+        "budget": budget,
+        "floors": floors or [],
+        "previous": previous,
+        "spectrum": spectrum,
+        "update": update,
+        "axis": axis,
+        "ragged": ragged,
+        "view": view,
+        "layers": layers,
+        "exclude": exclude,
+        "layout": parse_layouts(layout),
+        "trust_remote_code": trust_remote_code,
+        "time_limit_s": time_limit_s,
+        "name": name,
+        "labels": read_labels(label),
+        "priority": priority,
+    }
+    report = solve_run.run(path, pattern, output, weights_out, options, url=url, local=local, timeout_s=timeout_s)
+    with_measures = measures or previous is not None or spectrum
+    solve_run.show(report, output, weights_out, with_measures=with_measures, as_json=as_json)

@@ -21,7 +21,7 @@ def check_standard_output(*, as_json: bool) -> None:
     """Refuse to write a file to a terminal, or into the JSON report.
 
     Raises:
-        InputError: If standard output is a terminal, or has the report.
+        InputError: If standard output is a terminal, or if the JSON report is printed on it.
     """
     if as_json:
         raise InputError("--json and -o - both write to standard output: name a file")
@@ -31,7 +31,7 @@ def check_standard_output(*, as_json: bool) -> None:
 
 @contextmanager
 def written_to(path: Path) -> Iterator[Path]:
-    """Yield the file to write; for `-` it is temporary, and copied to standard output unless an error is raised."""
+    """Yield the file to write; for `-` a temporary file, which is copied to standard output if no error is raised."""
     if not is_standard_output(path):
         yield path
         return
@@ -44,6 +44,6 @@ def written_to(path: Path) -> Iterator[Path]:
             sys.stdout.buffer.flush()
 
 
-def reports_beside(path: Path | None) -> AbstractContextManager[object]:
-    """Redirect what is printed to standard error, if a file is written to standard output."""
+def redirect_report(path: Path | None) -> AbstractContextManager[object]:
+    """Print on standard error while the context is active, if `path` is standard output."""
     return redirect_stdout(sys.stderr) if is_standard_output(path) else nullcontext()

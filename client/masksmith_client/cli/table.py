@@ -1,6 +1,6 @@
-"""Table of all commands: function, extra of the distribution that installs its dependencies, line of help.
+"""Table of all commands: function, extra that installs the dependencies, line of help.
 
-`masksmith --help` and shell completion use this table only; a command's module is imported when it is called.
+`masksmith --help` and shell completion use this table only; a command's module is imported when the command is called.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ class Entry(NamedTuple):
     """A command.
 
     Attributes:
-        target: `module:function`.
+        target: The function, as `module:function`.
         extra: The extra that installs its dependencies: `pip install 'masksmith[EXTRA]'`.
         help: The first line of the function's docstring.
     """
@@ -82,12 +82,12 @@ COMMANDS = {
     "prune": Entry(
         "masksmith_client.cli.prune:prune",
         "solver",
-        "Write a pruned copy of a checkpoint, masks and certificates beside it; from_pretrained loads it.",
+        "Write a pruned copy of a checkpoint, with masks and certificates; from_pretrained loads the copy.",
     ),
     "verify": Entry(
         "masksmith_client.cli.verify:verify",
         "solver",
-        "Check masks or weights against a pattern, or weights against masks; exit code 1 if any violates it.",
+        "Check masks or weights against a pattern, or weights against masks; exit code 1 after a violation.",
     ),
     "bench": Entry(
         "masksmith_client.cli.bench:bench",
@@ -126,12 +126,12 @@ COMMANDS = {
     "backup": Entry(
         "masksmith_service.local.backup:back_up",
         "service",
-        "Write the records and blobs of an installation into an empty directory; the installation may be running.",
+        "Write records and blobs of an installation into an empty directory, also while the installation runs.",
     ),
     "restore": Entry(
         "masksmith_service.local.backup:restore",
         "service",
-        "Restore a backup into an empty installation; an installation that is not empty is refused.",
+        "Restore a backup into an empty installation; an installation with data is refused.",
     ),
     "jobs list": Entry(f"{_JOBS}:list_jobs", "cli", "List jobs, newest first."),
     "jobs show": Entry(f"{_JOBS}:show", "cli", "Show a job with one line per tensor."),
@@ -147,7 +147,7 @@ COMMANDS = {
     "jobs report": Entry(
         f"{_RESULTS}:report",
         "cli",
-        "Print the report of a job that has ended, as `solve` or `bench` would have, or write it to files.",
+        "Print the report of a job that has ended, as `solve` or `bench` prints it; --output also writes it to files.",
     ),
     "keys create": Entry(
         f"{_KEYS}:create", "service", "Create a key and print its token, which cannot be shown again."

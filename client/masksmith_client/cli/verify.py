@@ -56,7 +56,7 @@ def verify(
     trust_remote_code: TrustOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Check masks or weights against a pattern, or weights against masks; exit code 1 if any violates it.
+    """Check masks or weights against a pattern, or weights against masks; exit code 1 after a violation.
 
     NaN is a non-zero. Quantised weights, int8 or 8-bit floats, are supported if their zero point is 0: then a stored 0
     is a zero.
@@ -142,7 +142,7 @@ def _show_table(results: list[dict[str, Any]]) -> None:
             )
             for result in results
         ],
-        left=2,
+        left_aligned=2,
     )
     masks, violating = count_text(len(results)), sum(not result["ok"] for result in results)
     if violating:

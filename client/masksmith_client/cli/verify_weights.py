@@ -1,4 +1,4 @@
-"""`masksmith verify` of weights: against patterns, a masks file, or the masks that `prune` wrote with them."""
+"""`masksmith verify` of weights: against patterns, a masks file, or the masks that `prune` wrote with the weights."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ MaskViolation = Callable[[Any, Pattern, MaskInfo | None], str | None]
 
 @dataclass(frozen=True, slots=True)
 class WeightOptions:
-    """Options of the command, as they were given."""
+    """Options of the command; None where the user did not pass one."""
 
     pattern: list[str] | None
     masks: Path | None
@@ -60,9 +60,9 @@ class _Checks:
     """Checks to run.
 
     Attributes:
-        results: Runs a check at each step, and yields its result.
-        tensors: The tensors that are read, by name.
-        not_checked: Why other tensors are not checked, by name.
+        results: Checks one tensor at each step of the iteration, and yields the result.
+        tensors: The tensors to check, by name.
+        not_checked: The reasons of tensors that are not checked, by name.
         notes: Notes for the user.
     """
 
@@ -81,13 +81,14 @@ def verify_weights(path: Path, options: WeightOptions, violation: MaskViolation,
     if options.pattern and options.masks is not None:
         raise InputError("--pattern and --masks are two ways to verify; pass one of them")
     if not options.pattern and (options.selects or options.axis or options.ragged):
-        raise InputError("--layers, --exclude, --layout, --trust-remote-code, --axis and --ragged go with --pattern")
+        raise InputError("--layers, --exclude, --layout, --trust-remote-code, --axis and --ragged need --pattern")
     checkpoint = Checkpoint.open(path)
     checks = (
         _against_patterns(checkpoint, options) if options.pattern else _against_masks(checkpoint, options, violation)
     )
     results = []
-    with Bar("verifying", sum(each.data_bytes for each in checks.tensors.values()), show="lines", in_bytes=True) as bar:
+    total_bytes = sum(tensor.data_bytes for tensor in checks.tensors.values())
+    with Bar("verifying", total_bytes, show="lines", in_bytes=True) as bar:
         for result in checks.results:
             results.append(result)
             bar.advance(checks.tensors[result.name].data_bytes)
@@ -97,11 +98,11 @@ def verify_weights(path: Path, options: WeightOptions, violation: MaskViolation,
 
 def _against_patterns(checkpoint: Checkpoint, options: WeightOptions) -> _Checks:
     patterns = parse_patterns(options.pattern or (), options.axis or "in", options.ragged or "pad")
-    selecting = choice_options(
+    selection = choice_options(
         patterns, options.layers, options.exclude, options.layout, options.trust_remote_code, by_value=True
     )
     checkpoint.check_stores_zeros()
-    choice = choose(checkpoint, selecting)
+    choice = choose(checkpoint, selection)
     check_weights(checkpoint, choice)
     masksmith = library()
 
@@ -110,8 +111,8 @@ def _against_patterns(checkpoint: Checkpoint, options: WeightOptions) -> _Checks
             return masksmith.verify(entries, pattern, layout=layout, at_most=True)
 
     tensors = {chosen.name: checkpoint.tensors[chosen.name] for chosen in choice.masked}
-    others = {name: chosen.reason for name, chosen in choice.tensors.items() if chosen.reason is not None}
-    return _Checks(verify_patterns(checkpoint, choice, verify), tensors, others, list(choice.notes))
+    not_checked = {name: chosen.reason for name, chosen in choice.tensors.items() if chosen.reason is not None}
+    return _Checks(verify_patterns(checkpoint, choice, verify), tensors, not_checked, list(choice.notes))
 
 
 def _against_masks(checkpoint: Checkpoint, options: WeightOptions, violation: MaskViolation) -> _Checks:
@@ -129,9 +130,10 @@ def _against_masks(checkpoint: Checkpoint, options: WeightOptions, violation: Ma
         return None if message is None else f"its mask violates its pattern: {message}"
 
     checked = {tensor.name for tensor in tensors.values()}
-    others = {name: "no mask" for name in checkpoint.tensors if name not in checked}
-    changed = [f"{file} is not as prune wrote it" for file in (recorded.changed if recorded else ())]
-    return _Checks(verify_masks(masks, tensors, mask_violation), tensors, others, [*checkpoint.notes, *changed])
+    not_checked = {name: "no mask" for name in checkpoint.tensors if name not in checked}
+    changed_files = recorded.changed if recorded else ()
+    notes = [*checkpoint.notes, *(f"{file} is not as prune wrote it" for file in changed_files)]
+    return _Checks(verify_masks(masks, tensors, mask_violation), tensors, not_checked, notes)
 
 
 def _open_masks(checkpoint: Checkpoint, path: Path | None, recorded: RecordedMasks | None) -> Masks:
@@ -151,12 +153,12 @@ def _show(results: list[CheckedTensor], checks: _Checks, *, as_json: bool) -> No
     documents = [result.document() for result in results]
     totals = _totals(results, checks)
     if as_json:
-        others = [{"name": name, "reason": reason} for name, reason in checks.not_checked.items()]
-        document = {"ok": totals["broken"] == 0, "tensors": documents, "not_checked": others, "totals": totals}
+        not_checked = [{"name": name, "reason": reason} for name, reason in checks.not_checked.items()]
+        document = {"ok": totals["broken"] == 0, "tensors": documents, "not_checked": not_checked, "totals": totals}
         return print_json(document | {"notes": checks.notes})
     rows = [_row(document) for document in documents]
     rows += [(name, f"not checked: {reason}", "-", "-", "-") for name, reason in checks.not_checked.items()]
-    show_table(("tensor", "verdict", "pattern", "shape", "density"), rows, left=3)
+    show_table(("tensor", "verdict", "pattern", "shape", "density"), rows, left_aligned=3)
     for text in checks.notes:
         print_note(f"masksmith: {text}")
     verdict = f"{count_text(totals['broken'])} with a violation" if totals["broken"] else "no violation"
@@ -167,22 +169,23 @@ def _show(results: list[CheckedTensor], checks: _Checks, *, as_json: bool) -> No
     return None
 
 
-def _row(checked: dict[str, Any]) -> tuple[str, ...]:
+def _row(result: dict[str, Any]) -> tuple[str, ...]:
     return (
-        checked["name"],
-        "ok" if checked["ok"] else f"VIOLATION: {checked['message']}",
-        checked["pattern"] or "-",
-        "x".join(map(str, checked["shape"])),
-        percent(checked["density"]),
+        result["name"],
+        "ok" if result["ok"] else f"VIOLATION: {result['message']}",
+        result["pattern"] or "-",
+        "x".join(map(str, result["shape"])),
+        percent(result["density"]),
     )
 
 
 def _totals(results: list[CheckedTensor], checks: _Checks) -> dict[str, Any]:
-    entries, nonzeros = sum(math.prod(each.shape) for each in results), sum(each.nonzeros for each in results)
+    entries = sum(math.prod(result.shape) for result in results)
+    nonzeros = sum(result.nonzeros for result in results)
     return {
         "tensors": len(results) + len(checks.not_checked),
         "checked": len(results),
-        "broken": sum(each.message is not None for each in results),
+        "broken": sum(result.message is not None for result in results),
         "entries": entries,
         "nonzeros": nonzeros,
         "density": nonzeros / max(1, entries),

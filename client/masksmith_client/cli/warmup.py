@@ -15,20 +15,23 @@ from .local import library
 
 def warmup(
     patterns: Annotated[
-        list[str] | None, typer.Option("--pattern", "-p", help="Repeatable; default the common ones.")
+        list[str] | None,
+        typer.Option("--pattern", "-p", help="A pattern to compile for; repeatable; default common patterns."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one line of JSON on stdout.")] = False,
 ) -> None:
     """Compile the solver's kernels for this machine, once; later processes load them from disk."""
-    chosen = tuple(str(parse_pattern(pattern)) for pattern in patterns or ())
-    ms = library()
+    canonical_patterns = tuple(str(parse_pattern(pattern)) for pattern in patterns or ())
+    masksmith = library()
     seconds: dict[str, float] = {}
 
-    def step(pattern: str, took_s: float) -> None:
-        seconds[pattern] = took_s
-        print_note(f"{pattern:<24}{duration_text(took_s):>10}")
+    def on_step(pattern: str, duration_s: float) -> None:
+        seconds[pattern] = duration_s
+        print_note(f"{pattern:<24}{duration_text(duration_s):>10}")
 
-    total = ms.warm_up(chosen, step) if chosen else ms.warm_up(on_step=step)
-    print_note(f"{'ready':<24}{duration_text(total):>10}")
+    total_s = (
+        masksmith.warm_up(canonical_patterns, on_step) if canonical_patterns else masksmith.warm_up(on_step=on_step)
+    )
+    print_note(f"{'ready':<24}{duration_text(total_s):>10}")
     if as_json:
-        print_json_line({"seconds": total, "patterns": seconds})
+        print_json_line({"seconds": total_s, "patterns": seconds})

@@ -20,19 +20,27 @@ from .masked_layer import MaskedLayer
 from .sharding import as_sharded, gathered
 
 NAMES = (("lora_A", "lora_B"), ("lora_a", "lora_b"))
-"""Attributes that hold A `[rank, in]` and B `[out, rank]`: peft's and loralib's, torchtune's."""
+"""Attributes that hold A `[rank, in]` and B `[out, rank]`: in peft and loralib, and in torchtune."""
+SMALLEST = 1e-45
+"""The smallest positive float32, against a division by zero."""
 
 
 @dataclass(frozen=True)
 class Adapter:
-    """One adapter of a layer: it adds `scaling * up @ down` to the weight `[out, in]`."""
+    """One adapter of a layer: it adds `scaling * up @ down` to the weight `[out, in]`.
+
+    Attributes:
+        down: A `[rank, in]`.
+        up: B `[out, rank]`.
+        scaling: The factor of the product.
+    """
 
     down: Tensor
     up: Tensor
     scaling: float
 
     def product(self) -> Tensor:
-        """Return the matrix that is added to the weight."""
+        """Return the matrix `[out, in]` that is added to the weight; all ranks must call this together."""
         return self.scaling * (gathered(self.up.detach()) @ gathered(self.down.detach()))
 
 
@@ -44,7 +52,7 @@ def merge(model: torch.nn.Module, layers: Iterable[MaskedLayer]) -> dict[str, fl
         For each weight that has an adapter, the share of the adapter's squared norm in pruned entries, which is lost.
 
     Raises:
-        InputError: If no masked layer has an adapter, or one cannot be merged.
+        InputError: If no masked layer has an adapter, or an adapter cannot be merged.
     """
     holders = _holders(model)
     merges = []
@@ -56,31 +64,32 @@ def merge(model: torch.nn.Module, layers: Iterable[MaskedLayer]) -> dict[str, fl
             merges.append((layer, adapters, _change(layer, adapters)))
     if not merges:
         raise InputError("no masked layer has an adapter: modules with lora_A, lora_B and a scaling are known")
-    lost = {}
+    lost_shares = {}
     for layer, adapters, change in merges:
         weight = layer.weight.detach()
         kept = layer.whole_kept().to(change.device)
-        lost[layer.name] = float((change * ~kept).square().sum() / change.square().sum().clamp_min(1e-45))
+        pruned_square, square = (change * ~kept).square().sum(), change.square().sum()
+        lost_shares[layer.name] = float(pruned_square / square.clamp_min(SMALLEST))
         weight.add_(as_sharded(change.to(weight.dtype), weight))
         for adapter in adapters:
             adapter.up.detach().zero_()
-    return lost
+    return lost_shares
 
 
 def adapters_of(holder: torch.nn.Module, name: str) -> Iterator[Adapter]:
     """Iterate over the active adapters of a module.
 
     Raises:
-        InputError: If one is more than a scaled product of two matrices, or merged already.
+        InputError: If an adapter is more than a scaled product of two matrices, or merged already.
     """
-    names = next((names for names in NAMES if all(hasattr(holder, each) for each in names)), None)
+    names = next(((a, b) for a, b in NAMES if hasattr(holder, a) and hasattr(holder, b)), None)
     if names is None:
         return
     if (reason := _unsupported_reason(holder)) is not None:
         raise InputError(f"the adapter of {name!r} cannot be merged: {reason}")
-    down, up = (getattr(holder, each) for each in names)
+    down, up = getattr(holder, names[0]), getattr(holder, names[1])
     for key in _active(holder, down):
-        matrices = [_matrix(_item(each, key)) for each in (down, up)]
+        matrices = [_matrix(_item(factor, key)) for factor in (down, up)]
         if any(matrix is None for matrix in matrices):
             raise InputError(
                 f"the adapter of {name!r} cannot be merged: its A and B are not two matrices, or have a bias"
@@ -89,7 +98,7 @@ def adapters_of(holder: torch.nn.Module, name: str) -> Iterator[Adapter]:
 
 
 def _holders(model: torch.nn.Module) -> dict[int, list[torch.nn.Module]]:
-    """Return the modules that may hold a layer's adapter: itself, and the one that wraps it; by the layer's id."""
+    """Return the modules that may hold a layer's adapter: the layer, and a wrapper of it; by the layer's id."""
     holders: dict[int, list[torch.nn.Module]] = {}
     for module in model.modules():
         holders.setdefault(id(module), []).append(module)
@@ -100,11 +109,14 @@ def _holders(model: torch.nn.Module) -> dict[int, list[torch.nn.Module]]:
 
 
 def _change(layer: MaskedLayer, adapters: Iterable[Adapter]) -> Tensor:
+    """Return the sum of the adapters' products, in the shape of the weight."""
     products = [adapter.product() for adapter in adapters]
     change = torch.stack(products).sum(0)
     change = change.t() if is_conv1d(layer.module) else change
     if tuple(change.shape) != layer.shape:
-        raise InputError(f"the adapter of {layer.name!r} gives {list(change.shape)}, the weight is {list(layer.shape)}")
+        raise InputError(
+            f"the adapter of {layer.name!r} has shape {list(change.shape)}, the weight {list(layer.shape)}"
+        )
     if not bool(change.isfinite().all()):
         raise InputError(f"the adapter of {layer.name!r} has NaN or infinite entries")
     return change
@@ -124,12 +136,14 @@ def _unsupported_reason(holder: Any) -> str | None:
 
 
 def _active(holder: Any, down: object) -> list[str | None]:
-    """Return the names of the active adapters; None for the only one of a module without names."""
+    """Return the names of the active adapters; None for the single adapter of a module without names."""
     if not isinstance(down, Mapping | torch.nn.ModuleDict | torch.nn.ParameterDict):
         return [None]
     active = getattr(holder, "active_adapters", None)
-    active = list(down.keys()) if active is None else [active] if isinstance(active, str) else list(active)
-    return [key for key in active if key in down]
+    if active is None:
+        return list(down.keys())
+    names = [active] if isinstance(active, str) else active
+    return [name for name in names if name in down]
 
 
 def _item(value: Any, key: str | None) -> Any:
@@ -146,7 +160,7 @@ def _matrix(value: Any) -> Tensor | None:
 
 
 def _scaling(holder: Any, key: str | None, down: Tensor | None, name: str) -> float:
-    """Return the scaling, or alpha divided by the rank where the module has alpha only."""
+    """Return the scaling, or alpha divided by the rank if the module has only alpha."""
     value = getattr(holder, "scaling", None)
     value = value.get(key) if isinstance(value, Mapping) else value
     if isinstance(value, int | float):

@@ -16,7 +16,7 @@ from .methods.straight_through import SRSTE, MaskedDecay, StraightThrough
 from .methods.trainable_thresholds import TrainableThresholds
 from .schedules import CubicDensity, DensePhases, FallingN, Schedule
 
-Kind = TypeVar("Kind")
+Base = TypeVar("Base")
 
 METHODS: Mapping[str, type[Method]] = {
     "fixed": Fixed,
@@ -38,7 +38,7 @@ def as_pattern(pattern: Pattern | str) -> Pattern:
     """Return the pattern of a text, or the pattern itself.
 
     Raises:
-        InputError: If the text is not a pattern, or it is neither.
+        InputError: If the text is not a pattern, or the argument is neither.
     """
     if isinstance(pattern, str):
         return parse_pattern(pattern)
@@ -51,21 +51,21 @@ def as_method(method: Method | str | None) -> Method:
     """Return the method of a name, or the method itself; default `SRSTE()`.
 
     Raises:
-        InputError: If the name or an option is unknown, or it is not a method.
+        InputError: If the name or an option is unknown, or the argument is not a method.
     """
     return SRSTE() if method is None else _as_object("method", method, Method, METHODS)
 
 
 def as_schedule(schedule: Schedule | str | None) -> Schedule:
-    """Return the schedule of a name, or the schedule itself; default the pattern from the first step on.
+    """Return the schedule of a name, or the schedule itself; default `Schedule()`.
 
     Raises:
-        InputError: If the name or an option is unknown, or it is not a schedule.
+        InputError: If the name or an option is unknown, or the argument is not a schedule.
     """
     return Schedule() if schedule is None else _as_object("schedule", schedule, Schedule, SCHEDULES)
 
 
-def _as_object(kind: str, value: Kind | str, base: type[Kind], classes: Mapping[str, type[Kind]]) -> Kind:
+def _as_object(kind: str, value: Base | str, base: type[Base], classes: Mapping[str, type[Base]]) -> Base:
     if isinstance(value, str):
         return _create(kind, value, classes)
     if not isinstance(value, base):
@@ -73,21 +73,23 @@ def _as_object(kind: str, value: Kind | str, base: type[Kind], classes: Mapping[
     return value
 
 
-def _create(kind: str, text: str, classes: Mapping[str, type[Kind]]) -> Kind:
-    name, *words = text.split() or [""]
+def _create(kind: str, text: str, classes: Mapping[str, type[Base]]) -> Base:
+    """Create an object from a text such as `"sr-ste decay=1e-4"`; `kind` is the name of the argument, for messages."""
+    name, *assignments = text.split() or [""]
     if name not in classes:
         raise InputError(f"{kind}={text!r} is not one of: {', '.join(classes)}")
-    names = [each for each in inspect.signature(classes[name]).parameters if each != "between"]
+    # `between` is a schedule, which a text cannot express.
+    names = [option for option in inspect.signature(classes[name]).parameters if option != "between"]
     options: dict[str, int | float] = {}
-    for word in words:
-        key, _, value = word.partition("=")
+    for assignment in assignments:
+        key, _, value = assignment.partition("=")
         if key not in names or key in options:
             known = ", ".join(names) or "none"
             raise InputError(f"{kind}={text!r}: {key!r} is not an option of {name}, or is set twice; it has: {known}")
         options[key] = _number(f"{kind}={text!r}: {key}", value)
     try:
         return classes[name](**options)
-    except TypeError:
+    except TypeError:  # An option without a default is missing.
         raise InputError(f"{kind}={text!r} needs options, such as {name!r} with {names[0]}=1000") from None
 
 

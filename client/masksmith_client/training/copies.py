@@ -1,4 +1,4 @@
-"""Plain state dicts of a masked model, and masks baked into copies of it."""
+"""Plain state dicts of a masked model, and copies of a model with masks baked in."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ def plain_state(model: torch.nn.Module, masked: Iterable[tuple[MaskedLayer, Tens
 
     Args:
         model: The model.
-        masked: The masked layers with their masked weights, one at a time.
+        masked: The masked layers, each with its masked weight, which the iterator computes when it is reached.
     """
-    maskings = tuple(f"{path}." for path, module in model.named_modules() if isinstance(module, Masking))
+    masking_prefixes = tuple(f"{path}." for path, module in model.named_modules() if isinstance(module, Masking))
     state = {
         plain_path(model, name): gathered(value.detach()) if isinstance(value, Tensor) else value
         for name, value in model.state_dict().items()
-        if not name.startswith(maskings or ("\0",))
+        if not name.startswith(masking_prefixes)
     }
     paths = _paths(model)
     for layer, weight in masked:
@@ -37,10 +37,10 @@ def plain_state(model: torch.nn.Module, masked: Iterable[tuple[MaskedLayer, Tens
 
 
 def bake_copy(model: torch.nn.Module, copy: torch.nn.Module, layers: Iterable[MaskedLayer]) -> torch.nn.Module:
-    """Write masked weights into a copy of the model, and remove the masks from it.
+    """Write masked weights into a copy of the model, and remove the masks from the copy.
 
     Raises:
-        InputError: If the copy lacks a masked layer, or one has another shape; the copy is left as it was.
+        InputError: If the copy lacks a masked layer, or a weight has another shape; the copy is then unchanged.
     """
     if not isinstance(copy, torch.nn.Module):
         raise InputError(f"model={type(copy).__name__} is not a torch.nn.Module")
@@ -60,15 +60,15 @@ def bake_copy(model: torch.nn.Module, copy: torch.nn.Module, layers: Iterable[Ma
 
 @torch.no_grad()
 def mask_state_dict(state: dict[str, Any], model: torch.nn.Module, layers: Iterable[MaskedLayer]) -> None:
-    """Turn a state dict of a module into that of the plain, masked one, in place: of the model, or of an average of it.
+    """Mask the weights in a state dict, in place, and remove the parameters of the training method from it.
 
     Args:
-        state: The state dict.
-        model: The module whose names it has; it has the masked layers.
+        state: The state dict of the module, or of an average of its weights.
+        model: The module, which contains the masked layers.
         layers: The masked layers.
 
     Raises:
-        InputError: If the module has none of them.
+        InputError: If the module contains no masked layer.
     """
     paths = {id(module): path for path, module in model.named_modules(remove_duplicate=False)}
     layers = list(layers)
@@ -91,10 +91,10 @@ def mask_state_dict(state: dict[str, Any], model: torch.nn.Module, layers: Itera
 
 @torch.no_grad()
 def pruned_values(layer: MaskedLayer) -> dict[str, Tensor]:
-    """Return the dense values of pruned entries, and the parameters of the method, which a plain state dict lacks."""
+    """Return what a plain state dict lacks: the dense values of pruned entries, and the parameters of the method."""
     weight = layer.whole_weight()
     kept = layer.whole_kept()
-    parameters = {name: gathered(each.detach()).clone() for name, each in layer.masking.named_parameters()}
+    parameters = {name: gathered(parameter.detach()).clone() for name, parameter in layer.masking.named_parameters()}
     return {"values": weight[~kept], "kept": kept, **parameters}
 
 
@@ -110,7 +110,7 @@ def restore_pruned(layer: MaskedLayer, pruned: Mapping[str, Tensor]) -> None:
 
 
 def _paths(model: torch.nn.Module) -> dict[int, list[str]]:
-    """Return the present paths of a model's modules, which change when one is wrapped; by the module's id."""
+    """Return the current paths of a model's modules, by the module's id; wrapping a module changes its path."""
     paths: dict[int, list[str]] = {}
     for path, module in model.named_modules(remove_duplicate=False):
         paths.setdefault(id(module), []).append(path)

@@ -13,7 +13,7 @@ from masksmith_wire.totals import total_gap, total_retained
 
 from .loggers import Logger, metrics_of
 from .refresh_worker.messages import SOLUTION_FIELDS, LayerResult, RefreshResponse
-from .refresher import Pending
+from .refresher import PendingRequest
 from .report import LayerReport, RefreshRecord
 
 
@@ -36,7 +36,7 @@ class History:
     def add(
         self,
         response: RefreshResponse,
-        pending: Pending,
+        pending: PendingRequest,
         applied_at: int,
         dense_layers: Collection[str],
         late: int = 0,

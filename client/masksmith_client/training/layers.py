@@ -23,13 +23,18 @@ from .methods.method import Method
 from .names import plain_path
 from .unsupported import refuse_ddp, refuse_fsdp1, unsupported_reason
 
-KINDS = (torch.nn.Linear, torch.nn.modules.conv._ConvNd)
+LAYER_CLASSES = (torch.nn.Linear, torch.nn.modules.conv._ConvNd)
 ATTENTION_WEIGHTS = ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight")
 
 
 @dataclass
 class ModelWeight:
-    """A weight of a model, and the modules that use it, by path."""
+    """A weight of a model.
+
+    Attributes:
+        parameter: The name of the weight in its modules.
+        modules: The modules that use the weight, by path.
+    """
 
     parameter: str
     modules: dict[str, torch.nn.Module] = field(default_factory=dict)
@@ -41,19 +46,19 @@ class ModelWeight:
 
     @property
     def value(self) -> torch.nn.Parameter | None:
-        """The weight; None if it is stored otherwise, as by a parametrization."""
+        """The weight; None if the module does not hold it under this name, such as with a parametrization."""
         return self.module._parameters.get(self.parameter)
 
     @property
     def is_layer(self) -> bool:
-        """Whether it is the weight of a layer: multiplied with the layer's inputs."""
+        """Whether the weight is multiplied with the inputs of its module."""
         if isinstance(self.module, torch.nn.MultiheadAttention):
             return self.parameter in ATTENTION_WEIGHTS
         return _is_layer(self.module) and self.parameter == "weight"
 
     @property
     def is_expert(self) -> bool:
-        """Whether it is a stack of experts."""
+        """Whether the weight is a stack of experts."""
         paths = [f"{path}.{self.parameter}".lower() for path in self.modules]
         return self.value is not None and self.value.ndim == 3 and any("expert" in path for path in paths)
 
@@ -69,10 +74,10 @@ def choose(
         method: The training method of the masked layers.
         layers: Names or globs of layers or weights; default all matrices of the model's blocks, and without blocks all
             layers but the first and the last.
-        exclude: Names or globs to leave out.
+        exclude: Names or globs of layers or weights to leave dense.
 
     Returns:
-        The layers, not yet attached; and the weights left dense, with the reason.
+        The layers, not yet attached; and the reasons of the weights that stay dense, by name.
 
     Raises:
         InputError: If a name or glob matches nothing, a layer named in full cannot be masked, or no layer remains.
@@ -81,8 +86,8 @@ def choose(
     if layers is not None and not isinstance(layers, str) and list(layers) == []:
         raise InputError(f"layers={layers!r} names no layer: leave it out for the default rule")
     weights = find_weights(model)
-    dense = _first_and_last(weights)
-    candidates = [_candidate(name, weight, dense.get(name)) for name, weight in weights.items()]
+    dense_reasons = _dense_by_default(weights)
+    candidates = [_candidate(name, weight, dense_reasons.get(name)) for name, weight in weights.items()]
     try:
         candidates = with_layouts(candidates, config=_config(model))
         selection = select(candidates, pattern, layers, exclude, noun="linear or convolution layer")
@@ -102,16 +107,17 @@ def choose(
 
 
 def find_weights(model: torch.nn.Module) -> dict[str, ModelWeight]:
-    """Return all matrices of a model; a shared one is listed under its first name.
+    """Return all matrices of a model; a shared matrix is listed once, under its name in a layer if it has one.
 
     Names are those of the plain model: segments that wrappers add, as `torch.compile` does, are left out.
     """
     matrices = [(path, module, name) for path, module in _own_modules(model) for name in _matrix_names(module)]
-    # An embedding that shares its weight with a head is named after the head, which is a layer.
-    matrices.sort(key=lambda each: not _is_layer(each[1]))
+    # Layers first: a weight that an embedding shares with an output head is named after the head, which is a layer.
+    layers = [matrix for matrix in matrices if _is_layer(matrix[1])]
+    others = [matrix for matrix in matrices if not _is_layer(matrix[1])]
     names: dict[int, str] = {}
     weights: dict[str, ModelWeight] = {}
-    for path, module, parameter in matrices:
+    for path, module, parameter in [*layers, *others]:
         value = module._parameters.get(parameter)
         name = ".".join(filter(None, (plain_path(model, path), parameter)))
         name = name if value is None else names.setdefault(id(value), name)
@@ -120,45 +126,48 @@ def find_weights(model: torch.nn.Module) -> dict[str, ModelWeight]:
 
 
 def _own_modules(model: torch.nn.Module) -> Iterator[tuple[str, torch.nn.Module]]:
-    """Iterate over the modules, without those of parametrizations and masks."""
-    others: list[str] = []
+    """Iterate over the modules, without parametrizations and maskings and the modules inside them."""
+    skipped_prefixes: list[str] = []
     for path, module in model.named_modules():
         if isinstance(module, ParametrizationList | Masking):
-            others.append(f"{path}.")
-        elif not path.startswith(tuple(others)):
+            skipped_prefixes.append(f"{path}.")
+        elif not path.startswith(tuple(skipped_prefixes)):
             yield path, module
 
 
 def _matrix_names(module: torch.nn.Module) -> list[str]:
+    """Return the names of a module's matrices: `weight` if it is a layer, and parameters of two or more dimensions."""
     names = ["weight"] if _is_layer(module) else []
     matrices = [
         name
-        for name, each in module._parameters.items()
-        if each is not None and (name != "bias" if is_lazy(each) else each.ndim > 1)
+        for name, parameter in module._parameters.items()
+        if parameter is not None and (name != "bias" if is_lazy(parameter) else parameter.ndim > 1)
     ]
     if names and "weight" not in module._parameters:
-        # The weight is stored under other names, as by weight normalization; the layer is listed, with the reason.
+        # Weight normalization, for example, stores `weight_g` and `weight_v`: only `weight` is listed, with the reason.
         matrices = [name for name in matrices if not name.startswith("weight_")]
     return list(dict.fromkeys([*names, *matrices]))
 
 
 def _is_layer(module: torch.nn.Module) -> bool:
-    return isinstance(module, KINDS) or is_conv1d(module)
+    return isinstance(module, LAYER_CLASSES) or is_conv1d(module)
 
 
-def _first_and_last(weights: Mapping[str, ModelWeight]) -> dict[str, str]:
-    """Return reasons for the first and the last layer of a model without blocks, and for parameters of no layer."""
+def _dense_by_default(weights: Mapping[str, ModelWeight]) -> dict[str, str]:
+    """Return the reasons of weights that stay dense unless they are named, by name.
+
+    They are the first and the last layer of a model without blocks, and parameters that belong to no layer.
+    """
     names = [name for name, weight in weights.items() if weight.is_layer]
-    other = "a parameter of {}, which is no linear or convolution layer"
-    dense = {
-        name: other.format(type(weight.module).__name__)
+    reasons = {
+        name: f"a parameter of {type(weight.module).__name__}, which is no linear or convolution layer"
         for name, weight in weights.items()
         if not weight.is_layer and not weight.is_expert
     }
     if names and not Roles(list(weights)).has_blocks:
-        reason = "the {} layer stays dense unless it is named"
-        dense |= {names[-1]: reason.format("last"), names[0]: reason.format("first")}
-    return dense
+        reasons[names[-1]] = "the last layer stays dense unless it is named"
+        reasons[names[0]] = "the first layer stays dense unless it is named"
+    return reasons
 
 
 def _candidate(name: str, weight: ModelWeight, dense_by_default: str | None) -> Candidate:
@@ -183,6 +192,7 @@ def _candidate(name: str, weight: ModelWeight, dense_by_default: str | None) -> 
 
 
 def _spellings(path: str, weight: ModelWeight) -> list[str]:
+    """Return the names by which a user may select a weight: its module's and its own, with and without wrappers."""
     if not path:
         return []
     plain = plain_path(None, path)
@@ -194,18 +204,19 @@ def _masked_layer(
 ) -> MaskedLayer:
     value = weight.value
     assert value is not None
-    own = None if layout is None or layout.is_plain(pattern, value.shape) else layout
+    needed_layout = None if layout is None or layout.is_plain(pattern, value.shape) else layout
     masking = Masking(method, value)
-    return MaskedLayer(name, weight.modules, masking, weight.parameter, _survivor_score(pattern), own)
+    return MaskedLayer(name, weight.modules, masking, weight.parameter, _survivor_score(pattern), needed_layout)
 
 
 def _config(model: torch.nn.Module) -> dict[str, Any] | None:
-    """Return the config of a `transformers` model."""
+    """Return the config of a `transformers` model; None for other models."""
     to_dict = getattr(getattr(model, "config", None), "to_dict", None)
     config = to_dict() if callable(to_dict) else None
     return config if isinstance(config, dict) else None
 
 
 def _survivor_score(pattern: Pattern) -> float:
-    # With tiles the score must exceed the sum of all other scores of a tile; without tiles, each single score.
+    """Return a score for entries that must be kept, if all other scores are at most 1."""
+    # With tiles it must exceed the sum of all other scores of a tile; without tiles, each single score.
     return 1.0 + pattern.tile.rows * pattern.tile.cols if isinstance(pattern, TilePattern) else 2.0

@@ -36,11 +36,11 @@ class SparsifierCallback(Callback):  # type: ignore[misc] # lightning is untyped
         self._steps = 0
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Move this callback after those that average weights, so that their checkpoints are masked too."""
-        others = [each for each in trainer.callbacks if each is not self]
-        place = max((index for index, each in enumerate(others) if _averages(each)), default=-1) + 1
-        if trainer.callbacks.index(self) < place:
-            trainer.callbacks = [*others[:place], self, *others[place:]]
+        """Move this callback after callbacks that average weights, so that averages in checkpoints are masked, too."""
+        others = [callback for callback in trainer.callbacks if callback is not self]
+        position = max((index for index, callback in enumerate(others) if _averages_weights(callback)), default=-1) + 1
+        if trainer.callbacks.index(self) < position:
+            trainer.callbacks = [*others[:position], self, *others[position:]]
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Register the optimizers, if the method needs them."""
@@ -57,7 +57,7 @@ class SparsifierCallback(Callback):  # type: ignore[misc] # lightning is untyped
             self.sparsifier.step()
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Bake the masks into the weights, unless `bake` is False; averages have been copied into the model before."""
+        """Bake the masks into the weights, unless `bake` is False; averages are in the model by then."""
         if self._bake and not self.sparsifier.is_baked:
             self.sparsifier.bake()
 
@@ -72,7 +72,7 @@ class SparsifierCallback(Callback):  # type: ignore[misc] # lightning is untyped
         self.sparsifier.close()
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Load the masked weights again if the model is baked: callbacks that average weights put dense ones there."""
+        """Load the masked weights again into a baked model: callbacks that average weights load dense ones into it."""
         if self.sparsifier.is_baked:
             pl_module.load_state_dict(checkpoint["state_dict"])
 
@@ -81,10 +81,11 @@ class SparsifierCallback(Callback):  # type: ignore[misc] # lightning is untyped
         return self.sparsifier.state_dict(pruned=not self.sparsifier.is_baked)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Load the sparsifier's state from Lightning's checkpoint; a baked model has got its masked weights already."""
+        """Load the sparsifier's state from Lightning's checkpoint, unless the model is baked, which needs none."""
         if not self.sparsifier.is_baked:
             self.sparsifier.load_state_dict(state_dict)
 
 
-def _averages(callback: Callback) -> bool:
-    return any(kind.__name__ in ("WeightAveraging", "StochasticWeightAveraging") for kind in type(callback).__mro__)
+def _averages_weights(callback: Callback) -> bool:
+    names = [base.__name__ for base in type(callback).__mro__]
+    return "WeightAveraging" in names or "StochasticWeightAveraging" in names

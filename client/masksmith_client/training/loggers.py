@@ -1,6 +1,6 @@
-"""What `Sparsifier.log_to` passes to loggers, and loggers for TensorBoard and for runs like those of wandb.
+"""The metrics that `Sparsifier.log_to` passes to loggers, and loggers for TensorBoard and for runs of wandb and others.
 
-A logger is a function of metrics and step, called once for each refresh. Many libraries have one already: pass
+A logger is a function of metrics and step, called once for each refresh. Many libraries have such a function: pass
 `accelerator.log`, `mlflow.log_metrics` or a Lightning logger's `log_metrics`.
 """
 
@@ -20,7 +20,7 @@ Logger = Callable[[dict[str, float], int], object]
 
 
 def metrics_of(record: RefreshRecord) -> dict[str, float]:
-    """Return the metrics of a refresh by name; what is unknown is left out, such as the gap of a function's masks.
+    """Return the known metrics of a refresh by name; the gap, for example, is unknown if a function returns masks.
 
     The names are `masksmith/` and: `retained`, `flip_rate`, `sad`, `gap`, `staleness_steps`, `seconds`, `sent`,
     `unchanged`, `failed`, `late`.
@@ -47,7 +47,7 @@ class TensorBoardLogger:
         writer: A `SummaryWriter` of torch or tensorboardX, or another object with `add_scalar(name, value, step)`.
 
     Raises:
-        InputError: If it has no `add_scalar`.
+        InputError: If the writer has no `add_scalar`.
     """
 
     def __init__(self, writer: Any) -> None:
@@ -60,24 +60,26 @@ class TensorBoardLogger:
 
 
 class RunLogger:
-    """Logs to a run with `log(metrics)`, as of wandb, trackio or SwanLab: `sparsifier.log_to(RunLogger(wandb.init()))`.
+    """Logs to a run of wandb, trackio or SwanLab by `log(metrics)`: `sparsifier.log_to(RunLogger(wandb.init()))`.
 
-    wandb drops rows whose step is lower than that of the row before, and a training loop has its own count of steps.
-    So the optimizer's step is logged as the metric `masksmith/step`, which is the axis of the others where the run has
-    `define_metric`. A loop that passes optimizer steps as `step=` itself can use `sparsifier.log_to(run.log)`.
+    wandb drops rows whose step is lower than the step of the row before, and a training loop has its own count of
+    steps. So the optimizer's step is logged as the metric `masksmith/step`; if the run has `define_metric`, this is
+    the x axis of the other metrics. A loop that passes optimizer steps as `step=` itself can use
+    `sparsifier.log_to(run.log)`.
 
     Args:
         run: The run.
 
     Raises:
-        InputError: If it has no `log`.
+        InputError: If the run has no `log`.
     """
 
     def __init__(self, run: Any) -> None:
-        self._log = _method(run, "log", "run", "a run such as that of wandb.init()")
-        if callable(define := getattr(run, "define_metric", None)):
-            define(STEP)
-            define(f"{PREFIX}*", step_metric=STEP)
+        self._log = _method(run, "log", "run", "a run, such as wandb.init() returns")
+        define_metric = getattr(run, "define_metric", None)
+        if callable(define_metric):
+            define_metric(STEP)
+            define_metric(f"{PREFIX}*", step_metric=STEP)
 
     def __call__(self, metrics: Mapping[str, float], step: int) -> None:
         """Log the metrics of a step as one row."""
@@ -85,8 +87,8 @@ class RunLogger:
 
 
 def _method(target: Any, name: str, argument: str, expected: str) -> Callable[..., Any]:
-    method = getattr(target, name, None)
+    """Return a method of an object; messages name the object by `argument`, and what to pass by `expected`."""
+    method: Callable[..., Any] | None = getattr(target, name, None)
     if not callable(method):
         raise InputError(f"{argument}={target!r} has no method {name}(): pass {expected}")
-    bound: Callable[..., Any] = method
-    return bound
+    return method

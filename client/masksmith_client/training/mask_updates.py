@@ -1,4 +1,4 @@
-"""Updates masks step by step: requests new ones when they are due, and applies those that have arrived."""
+"""Updates masks step by step: requests new masks when they are due, and applies masks that have arrived."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class MaskUpdates:
         return self._schedule.pattern_at(self._pattern, self.step)
 
     def advance(self) -> None:
-        """Count an optimizer step: apply masks that have arrived; request new ones if due, or make the layers dense."""
+        """Count an optimizer step: apply masks that have arrived, then request masks or make the layers dense."""
         self.step += 1
         response = self._refresher.poll()
         if response is not None:
@@ -65,7 +65,7 @@ class MaskUpdates:
             self.request(pattern)
 
     def request(self, pattern: Pattern, *, wait: bool = False) -> None:
-        """Request masks for the present weights, unless a request is pending; with `wait`, apply them before returning.
+        """Request masks for the current weights, unless a request is pending; with `wait`, also apply the masks.
 
         Raises:
             ClientError: If masks that were waited for cannot be computed.
@@ -93,7 +93,7 @@ class MaskUpdates:
         self._pacing.reset(step)
 
     def record_gradients(self) -> None:
-        """Have the next gradients recorded, if the method needs them and the next step requests masks."""
+        """Record gradients from now on if the method needs them and the next step requests masks, else do not."""
         if not self._method.needs_gradient:
             return
         is_due = self._is_due(self._schedule.pattern_at(self._pattern, self.step + 1), self.step + 1)

@@ -1,4 +1,4 @@
-"""A masked layer: where a weight is in the model, its mask, and the checks that it is still there."""
+"""A masked layer: where a weight is in the model, its mask, and checks that both are still in the model."""
 
 from __future__ import annotations
 
@@ -22,12 +22,13 @@ class MaskedLayer:
 
     Attributes:
         name: The weight's name in the model, such as `encoder.0.weight`.
-        modules: The modules that use it, by path; several if it is shared.
-        masking: Its mask.
-        parameter: Its name in its modules.
-        survivor_score: A score that exceeds the sum of all scores of a tile if each is at most 1.
-        layout: How the weight is made of matrices; None if it is one `[out, in]` or a convolution.
-        gradient_scale: What gradients are multiplied by at an optimizer's step; see `torch.amp.GradScaler`.
+        modules: The modules that use the weight, by path; several if it is shared.
+        masking: The module that holds the mask and applies it.
+        parameter: The weight's name in its modules.
+        survivor_score: A score that exceeds the sum of all other scores of a tile, if each is at most 1; for patterns
+            without tiles, one that exceeds each other score.
+        layout: How the weight is made of matrices; None if it is one matrix `[out, in]` or a convolution.
+        gradient_scale: The factor that gradients have at an optimizer's step; see `torch.amp.GradScaler`.
     """
 
     name: str
@@ -39,7 +40,7 @@ class MaskedLayer:
     gradient_scale: Tensor | float = 1.0
     _in_place: bool = field(default=False, repr=False)
     _hook: torch.utils.hooks.RemovableHandle | None = field(default=None, repr=False)
-    _hooked: Tensor | None = field(default=None, repr=False)
+    _hooked_weight: Tensor | None = field(default=None, repr=False)
 
     @property
     def module(self) -> torch.nn.Module:
@@ -51,7 +52,7 @@ class MaskedLayer:
         """The dense weight; with masks applied in place, the masked weight; a DTensor if it is sharded."""
         weight = self.module._parameters.get(self.parameter)
         if weight is None:
-            raise InputError(f"{self.name!r} is gone: {missing_reason(self.module, self.parameter)}")
+            raise InputError(f"{self.name!r} is missing: {missing_reason(self.module, self.parameter)}")
         return weight
 
     @property
@@ -86,12 +87,12 @@ class MaskedLayer:
     @torch.no_grad()
     def density(self, model: torch.nn.Module) -> float:
         """Return the share of entries that are not zero in the weight that the model computes with."""
-        weight = getattr(self._present_module(model), self.parameter, None)
+        weight = getattr(self._current_module(model), self.parameter, None)
         weight = (self.weight if weight is None else weight).detach()
         return float(gathered((weight != 0).sum()).item()) / max(1, weight.numel())
 
-    def _present_module(self, model: torch.nn.Module) -> torch.nn.Module:
-        """Return the module that the model has in the place of the first one, which it is unless it was replaced."""
+    def _current_module(self, model: torch.nn.Module) -> torch.nn.Module:
+        """Return the first of the modules, or the module that has replaced it at its path in the model."""
         path, module = next(iter(self.modules.items()))
         return module if _contains(model, path, module) else dict(model.named_modules()).get(path, module)
 
@@ -113,8 +114,9 @@ class MaskedLayer:
             self._hook.remove()
         else:
             self.weight.copy_(self.masking(self.weight.detach()))
-        for module in {} if self._in_place else self.modules.values():
-            detach(module, self.parameter)
+        if not self._in_place:
+            for module in self.modules.values():
+                detach(module, self.parameter)
         self._mark_in_place(is_masked=False)
 
     def check_copy(self, module: torch.nn.Module) -> None:
@@ -135,10 +137,10 @@ class MaskedLayer:
         detach(module, self.parameter)
 
     def check(self, model: torch.nn.Module) -> None:
-        """Check that the layer is still part of the model and masked; follow a weight that was replaced or sharded.
+        """Check that the layer is in the model and masked; adopt a weight that was replaced or sharded.
 
         Raises:
-            InputError: If the module was replaced, or its weight lost its mask or changed shape.
+            InputError: If a module was replaced, or the weight has no mask, no values, or another dtype or shape.
         """
         weight = self.weight
         reason = storage_reason(weight)
@@ -171,30 +173,32 @@ class MaskedLayer:
             mark_in_place(module, self.parameter, is_masked=is_masked)
 
     def _move_mask(self) -> None:
-        # A masking moves with its module; a mask applied in place is not part of the model.
+        # A masking that is part of the model moves with it; with masks in place it is not part of the model.
         device = local(self.weight.detach()).device
         if self.masking.mask.device != device:
             self.masking.to(device)
 
     def _hook_gradient(self) -> None:
-        """Register the gradient hook on the present weight."""
+        """Register the gradient hook on the weight, unless it has the hook already."""
         weight = self.weight
-        if self._hooked is not None and is_sharded(weight) and not is_sharded(self._hooked):
-            # The gradient of the step before was not masked, and is part of the optimizer's state.
+        hooked = self._hooked_weight
+        if hooked is not None and is_sharded(weight) and not is_sharded(hooked):
+            # The gradient of the previous step was not masked, and is in the optimizer's state.
             raise InputError(
                 f"{self.name!r} was sharded after it was masked in place: create the Sparsifier afterwards"
             )
-        if self._hooked is not weight and weight.requires_grad:
+        if hooked is not weight and weight.requires_grad:
             if self._hook is not None:
                 self._hook.remove()
-            self._hooked = weight
+            self._hooked_weight = weight
             if is_sharded(weight):
-                # FSDP2 sets the reduced gradient itself, and calls hooks of this kind only.
-                self._hook = weight.register_post_accumulate_grad_hook(self._mask_gradient)  # type: ignore[no-untyped-call]
+                # FSDP2 sets the reduced gradient itself, and calls only hooks of this kind.
+                self._hook = weight.register_post_accumulate_grad_hook(self._mask_accumulated)  # type: ignore[no-untyped-call]
             else:
-                self._hook = weight.register_hook(self._dense_gradient)  # type: ignore[no-untyped-call]
+                self._hook = weight.register_hook(self._masked_gradient)  # type: ignore[no-untyped-call]
 
-    def _mask_gradient(self, weight: Tensor) -> None:
+    def _mask_accumulated(self, weight: Tensor) -> None:
+        """Mask `weight.grad` after gradients were added to it."""
         masking = self.masking
         if weight.grad is None:
             return
@@ -202,7 +206,8 @@ class MaskedLayer:
         if not masking.dense:
             weight.grad = masking.method.gradient(weight.grad, weight.detach(), masking.mask_of(weight))
 
-    def _dense_gradient(self, gradient: Tensor) -> Tensor:
+    def _masked_gradient(self, gradient: Tensor) -> Tensor:
+        """Return what is added to the weight's `grad` instead of a gradient."""
         self._move_mask()
         masking = self.masking
         masking.record_gradient(gathered(gradient))
@@ -210,7 +215,7 @@ class MaskedLayer:
 
 
 def _contains(model: torch.nn.Module, path: str, module: torch.nn.Module) -> bool:
-    """Whether a module is in the model: at its path, or elsewhere if it has been wrapped since."""
+    """Whether a module is in the model: at its path, or at another path, for example because it was wrapped."""
     try:
         if model.get_submodule(path) is module:
             return True

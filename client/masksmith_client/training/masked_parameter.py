@@ -21,13 +21,15 @@ from .masking import Masking
 from .sharding import is_sharded
 
 MARK = "_masked_parameter"
+"""Attribute of the subclasses that `attach` creates: the name of the parameter."""
 RESETS = ("reset_parameters", "_reset_parameters")
 """Methods of torch's modules that initialize parameters."""
-FSDP2, TENSOR_PARALLEL = "reset_sharded_param", "_partition_linear_fn"
+FSDP2_READER, TENSOR_PARALLEL_READER = "reset_sharded_param", "_partition_linear_fn"
 """Functions of torch that read a module's weight to shard it."""
-MERGES = ("merge", "unmerge")
+PEFT_MERGES = ("merge", "unmerge")
 """Methods of peft's layers that write to a weight."""
 _masked_in_place: weakref.WeakKeyDictionary[torch.nn.Module, set[str]] = weakref.WeakKeyDictionary()
+"""Names of the parameters of each module that have a mask in place."""
 
 
 def attach(module: torch.nn.Module, name: str, masking: Masking) -> None:
@@ -37,6 +39,7 @@ def attach(module: torch.nn.Module, name: str, masking: Masking) -> None:
 
 
 def _subclass(base: type[torch.nn.Module], name: str, *, with_forward: bool) -> type[torch.nn.Module]:
+    """Create a subclass whose attribute `name` returns masked values; `with_forward`: whose output is a `Product`."""
     members: dict[str, Any] = {MARK: name, name: _reader(name), "__module__": base.__module__}
     members |= {"__reduce_ex__": _reduce, "parametrizations": property(_parametrizations)}
     if with_forward:
@@ -61,7 +64,10 @@ def masking_of(module: torch.nn.Module, name: str) -> Masking | None:
 def mark_in_place(module: torch.nn.Module, name: str, *, is_masked: bool) -> None:
     """Record whether a module's parameter has a mask in place."""
     names = _masked_in_place.setdefault(module, set())
-    (names.add if is_masked else names.discard)(name)
+    if is_masked:
+        names.add(name)
+    else:
+        names.discard(name)
 
 
 def is_masked(module: torch.nn.Module, name: str) -> bool:
@@ -131,8 +137,8 @@ def _reset(name: str, reset: Callable[..., None]) -> Callable[..., None]:
 
 
 def _reduce(module: torch.nn.Module, protocol: int) -> Any:
-    """Pickle a module as its own class and the names of its masked parameters."""
-    state = tuple(object.__reduce_ex__(module, protocol))[2]
+    """Pickle a module as the class without masks and the names of its masked parameters."""
+    _function, _arguments, state = tuple(object.__reduce_ex__(module, protocol))[:3]
     base, masked = type(module), []
     while MARK in vars(base):
         masked.append((vars(base)[MARK], "forward" in vars(base)))
@@ -147,27 +153,28 @@ def _restore(base: type[torch.nn.Module], masked: tuple[tuple[str, bool], ...]) 
 
 
 def _is_read_to_shard(parameter: Tensor) -> bool:
-    """Whether the reader is FSDP2, which needs the parameter itself to shard it.
+    """Whether the code that reads the attribute is FSDP2, which needs the parameter itself to shard it.
 
     Raises:
-        InputError: If it is a merge of peft, or tensor parallelism, which would use masked values as the parameter.
+        InputError: If that code is a merge of peft, or tensor parallelism, which would take masked values for the
+            parameter.
     """
     if torch.compiler.is_compiling():
         return False
-    frame = sys._getframe(2)
+    frame = sys._getframe(2)  # 0 is this function, 1 the property, 2 the code that reads the attribute.
     reader = frame.f_code.co_name
-    if reader in MERGES and str(frame.f_globals.get("__name__")).startswith("peft."):
+    if reader in PEFT_MERGES and str(frame.f_globals.get("__name__")).startswith("peft."):
         raise InputError("peft merges into masked values, which are lost: use merge_adapters() of the Sparsifier")
-    if reader == TENSOR_PARALLEL:
+    if reader == TENSOR_PARALLEL_READER:
         raise InputError(
-            "parallelize_module reads weights and takes them for parameters: create the Sparsifier after it"
+            "parallelize_module would take masked values for parameters: create the Sparsifier after parallelize_module"
         )
-    return reader == FSDP2 and is_sharded(parameter)
+    return reader == FSDP2_READER and is_sharded(parameter)
 
 
 def _parametrizations(module: torch.nn.Module) -> torch.nn.Module:
-    own = module._modules.get("parametrizations")
-    return _Parametrizations(module) if own is None else own
+    of_torch = module._modules.get("parametrizations")
+    return _Parametrizations(module) if of_torch is None else of_torch
 
 
 class _Parametrizations(torch.nn.Module):

@@ -1,4 +1,4 @@
-"""The product of mask and weight with the gradient rule of a method; a divided mask is gathered at each use."""
+"""The product of mask and weight with the gradient rule of a method; a sharded mask is gathered at each use."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Rule = Callable[[Tensor, Tensor, Tensor], Tensor]
 class MaskedWeight(torch.autograd.Function):
     """`mask * weight` with a custom gradient rule; plain autograd would always multiply the gradient by the mask.
 
-    The mask is given as `Masking.part_for` returns it, and saved for the backward pass in this form, too.
+    Mask and key are what `Masking.part_for` returns; the mask is saved for the backward pass in the same form.
     """
 
     @staticmethod

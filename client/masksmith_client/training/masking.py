@@ -19,7 +19,7 @@ from torch import Tensor
 from .sharding import Sharding, as_sharded, is_sharded, key_of, local, sharding_of
 
 SAMPLE = 1024
-"""Entries of a weight that are compared to see whether it has changed."""
+"""Number of entries of a large weight, at least, that are compared to see whether the weight has changed."""
 
 
 class Product(Protocol):
@@ -47,7 +47,7 @@ class MaskingMethod(Protocol):
 
 @dataclass
 class _Origin:
-    """The masking that a copy was made from, and a sample of the copy's weight when it last took that mask."""
+    """The masking that a copy was made from, and a sample of the copy's weight when the copy last took the mask."""
 
     masking: Masking
     sample: Tensor | None
@@ -75,7 +75,7 @@ class Masking(torch.nn.Module):
     """
 
     mask: Tensor
-    # Models that were pickled before masks were sharded lack these.
+    # Models that were pickled before masks could be sharded lack these attributes.
     sharding: Sharding | None = None
     _key: str = ""
 
@@ -111,19 +111,25 @@ class Masking(torch.nn.Module):
         return self.as_weight(self.mask, weight)
 
     def as_weight(self, part: Tensor, weight: Tensor) -> Tensor:
-        """Return a mask, of which each rank has the part that `mask` has, on the weight's device and sharded as it is.
+        """Return a mask on the weight's device, sharded as the weight is.
 
-        All ranks must call this together, since a weight that is not sharded as the mask is needs all parts.
+        All ranks must call this together: if mask and weight are sharded in different ways, all parts are gathered.
+
+        Args:
+            part: This rank's part of a mask that is sharded as `self.mask` is.
+            weight: The weight.
         """
         sharding = self.sharding
         if sharding is None:
             return as_sharded(part, weight)
-        return sharding.as_dtensor(part) if sharding.is_that_of(weight) else as_sharded(sharding.gather(part), weight)
+        if sharding.is_sharding_of(weight):
+            return sharding.as_dtensor(part)
+        return as_sharded(sharding.gather(part), weight)
 
     def part_for(self, weight: Tensor) -> tuple[Tensor, str]:
-        """Return this rank's part of the mask, and the key for `masked_weight.whole_for`, which gathers the others.
+        """Return this rank's part of the mask, and the key with which `masked_weight.whole_for` gathers the whole mask.
 
-        The key is empty if the part is the weight's mask already.
+        The key is empty if the part has the entries of the weight already.
         """
         if not self._key or is_sharded(weight):
             return self.mask_of(weight), ""
@@ -134,12 +140,12 @@ class Masking(torch.nn.Module):
         return self.mask if self.sharding is None else self.sharding.gather(self.mask)
 
     def part_of(self, whole: Tensor) -> Tensor:
-        """Return the part of a whole mask that `mask` is."""
+        """Return this rank's part of a whole mask, divided as `mask` is."""
         return whole if self.sharding is None else self.sharding.part_of(whole)
 
     @torch.no_grad()
     def follow_sharding(self, weight: Tensor) -> None:
-        """Divide the mask as the weight is divided now; all ranks must call this together."""
+        """Divide the mask among ranks as the weight is divided now; all ranks must call this together."""
         sharding = sharding_of(weight)
         if sharding != self.sharding:
             whole = self.whole_mask()
@@ -152,7 +158,7 @@ class Masking(torch.nn.Module):
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]
     def follow_origin(self) -> None:
-        """Copy the mask of the original masking, if the weight of this copy has changed since the last time."""
+        """Take the mask of the original masking, if this is a copy whose weight has changed since it last did."""
         origin = self._origin
         if origin is None or self._is_unchanged(origin):
             return
@@ -172,13 +178,13 @@ class Masking(torch.nn.Module):
         return self.method.gradient(gradient, weight, mask)
 
     def record_gradient(self, gradient: Tensor) -> None:
-        """Add a gradient of the masked weight to the recorded one, if `records_gradient`."""
+        """Add a gradient of the masked weight to the recorded gradient, if `records_gradient`."""
         if self.records_gradient:
             addend = gradient.detach()
             self.gradient = addend.clone() if self.gradient is None else self.gradient + addend
 
     def record_accumulated(self, weight: Tensor) -> None:
-        """Record the sum of a weight's gradients; in `weight.grad` all but the last are masked already."""
+        """Record the sum of a weight's gradients, of which `weight.grad` has all but the last one masked already."""
         if not self.records_gradient or weight.grad is None:
             return
         total = weight.grad.detach()
@@ -208,7 +214,7 @@ class Masking(torch.nn.Module):
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         device = fn(self.mask).device
         if device.type != "meta":
-            # A model may leave its values for a while; the mask is still that of the weights that come back.
+            # A model that moves to the meta device has no values until weights are loaded again; the mask stays.
             self.mask = self.mask.to(device)
         return self
 
@@ -222,9 +228,9 @@ class Masking(torch.nn.Module):
         unexpected_keys: list[str],
         error_msgs: list[str],
     ) -> None:
-        # A plain state dict has no parameters of the method: the sparsifier's own state has them.
+        # A plain state dict lacks the parameters of the method, which the sparsifier's state has.
         super()._load_from_state_dict(state_dict, prefix, local_metadata, strict, [], unexpected_keys, error_msgs)
-        # The module's own parameters have been loaded before.
+        # The parameters of the module that is masked have been loaded before this call.
         self.follow_origin()
 
     def _is_unchanged(self, origin: _Origin) -> bool:

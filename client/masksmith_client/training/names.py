@@ -1,4 +1,4 @@
-"""Names of a model's parts without the segments that wrappers add."""
+"""Names of modules and parameters without the segments that wrappers add."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ CONTAINERS = ("DistributedDataParallel", "DataParallel", "AveragedModel")
 
 
 def plain_path(model: torch.nn.Module | None, path: str) -> str:
-    """Return a module's path without the segments of wrappers; `module` is one where its parent is such a wrapper."""
-    segments, kept, parent = path.split("."), [], model
-    for segment in segments:
+    """Return a path without the segments of wrappers; `module` is such a segment if its parent is in `CONTAINERS`."""
+    plain_segments, parent = [], model
+    for segment in path.split("."):
         is_wrapper = segment in WRAPPERS or (segment == "module" and type(parent).__name__ in CONTAINERS)
         if not is_wrapper:
-            kept.append(segment)
+            plain_segments.append(segment)
         parent = None if parent is None else parent._modules.get(segment)
-    return ".".join(kept)
+    return ".".join(plain_segments)

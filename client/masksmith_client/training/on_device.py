@@ -1,7 +1,7 @@
 """Refreshes on the weights' device: with `masks=masksmith.solve`, weights and masks stay on the GPU.
 
 Snapshots are copies on the device, and a thread solves them there. Only proofs and numbers of changed entries are
-read by the host. A layer is solved at every refresh, whether its weights have changed or not.
+copied to the host. A layer is solved at every refresh, whether its weights have changed or not.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ log = logging.getLogger("masksmith_client.training")
 
 
 def stays_on_device(layers: Iterable[MaskedLayer], masks: object) -> bool:
-    """Whether masks are solved where the weights are: on CUDA devices, by `masksmith.solve`."""
+    """Whether masks are solved on the weights' devices: all are CUDA devices, and `masks` is `masksmith.solve`."""
     library = sys.modules.get("masksmith")
     if library is None or masks is not getattr(library, "solve", None):
         return False
@@ -72,7 +72,7 @@ class DeviceMemory:
 
 
 class DeviceSnapshots:
-    """Copies on the device, which are complete before what is launched after them; see `Snapshots`."""
+    """Copies on the device, which are complete before any kernel that is launched after them; see `Snapshots`."""
 
     def __init__(self, memory: DeviceMemory) -> None:
         self._memory = memory
@@ -110,14 +110,14 @@ class DeviceHandler:
     def handle(self, request: RefreshRequest) -> RefreshResponse:
         """Solve the masks of a request; failures are part of the response."""
         try:
-            layers = {name: self._layer(name, request) for name in request.layers}
+            layers = {name: self._solve_layer(name, request) for name in request.layers}
         except Exception as error:
             log.exception("masks could not be computed")
             return RefreshResponse(step=request.step, failure=f"{type(error).__name__}: {error}")
         return RefreshResponse(step=request.step, layers=layers)
 
     @torch.no_grad()
-    def _layer(self, name: str, request: RefreshRequest) -> LayerResult:
+    def _solve_layer(self, name: str, request: RefreshRequest) -> LayerResult:
         pattern = parse(request.pattern, axis=request.axis, ragged=request.ragged)  # type: ignore[arg-type]
         slot, previous = self._memory.slots[name], self._memory.previous(name)
         mask = torch.empty_like(self._memory.mask(name))
@@ -137,8 +137,8 @@ class DeviceHandler:
         scores = values if request.are_scores else values.abs()
         if request.hysteresis == 0.0:
             return scores
-        wide = scores if scores.dtype == torch.float64 else scores.float()
-        return wide + self._memory.previous(name) * request.hysteresis
+        scores = scores if scores.dtype == torch.float64 else scores.float()
+        return scores + self._memory.previous(name) * request.hysteresis
 
 
 def start_on_device(solve: object, memory: DeviceMemory, refresh: Refresh) -> RefreshWorker:
@@ -153,5 +153,5 @@ def start_on_device(solve: object, memory: DeviceMemory, refresh: Refresh) -> Re
 def _as_mask(solution: Any, slot: LayerSlot, shape: tuple[int, ...]) -> Tensor:
     mask = solution.mask
     if not isinstance(mask, Tensor) or mask.dtype != torch.bool or tuple(mask.shape) != tuple(shape):
-        raise InputError(f"the mask of {slot.name!r} is no bool tensor of shape {list(shape)}")
+        raise InputError(f"the mask of {slot.name!r} is not a bool tensor of shape {list(shape)}")
     return mask

@@ -26,23 +26,25 @@ class WatchedOptimizers:
         self._hooks: list[torch.utils.hooks.RemovableHandle] = []
         self._stepped: set[str] = set()
         self._versions: dict[str, int] = {}
-        self._missed: dict[str, int] = {}
+        # By layer: how often its weight has changed since the last step of a watched optimizer.
+        self._other_changes: dict[str, int] = {}
 
     def add(self, *optimizers: object) -> None:
-        """Watch those optimizers that own masked weights, also inside wrappers and lists.
+        """Watch the optimizers that own masked weights, also optimizers inside wrappers and lists.
 
         Raises:
-            InputError: If one is not an optimizer, or none owns a masked weight.
+            InputError: If an argument is not an optimizer, no optimizer owns a masked weight, or a parameter that the
+                method added belongs to no optimizer.
         """
-        inner = [_unwrapped(optimizer) for optimizer in _flat(optimizers)]
-        for optimizer in inner:
-            self._check_method_parameters(optimizer, inner)
-        owning = [each for each in inner if any(id(layer.weight) in _parameters(each) for layer in self._layers)]
+        unwrapped = [_unwrapped(optimizer) for optimizer in _flat(optimizers)]
+        if unwrapped:
+            self._check_method_parameters(unwrapped)
+        owning = [optimizer for optimizer in unwrapped if self._owns_masked_weight(optimizer)]
         if not owning:
-            names = ", ".join(type(each).__name__ for each in inner) or "no optimizer"
+            names = ", ".join(type(optimizer).__name__ for optimizer in unwrapped) or "no optimizer"
             raise InputError(f"{names} contains no masked weight: pass the optimizer that trains the masked weights")
         for optimizer in owning:
-            if not any(optimizer is each for each in self._optimizers):
+            if not any(optimizer is watched for watched in self._optimizers):
                 self._optimizers.append(optimizer)
                 self._hooks.append(optimizer.register_step_pre_hook(self._before_optimizer_step))
 
@@ -70,21 +72,26 @@ class WatchedOptimizers:
 
     def _check_trained(self, layer: MaskedLayer) -> None:
         # One change may be a checkpoint that was loaded while a gradient scaler skipped the step.
-        version, missed = layer.weight._version, self._missed.get(layer.name, 0)
-        has_stepped = layer.name in self._stepped
-        missed = 0 if has_stepped else missed + (version != self._versions.get(layer.name, version))
-        self._versions[layer.name], self._missed[layer.name] = version, missed
+        version, other_changes = layer.weight._version, self._other_changes.get(layer.name, 0)
+        if layer.name in self._stepped:
+            other_changes = 0
+        elif version != self._versions.get(layer.name, version):
+            other_changes += 1
+        self._versions[layer.name], self._other_changes[layer.name] = version, other_changes
         self._stepped.discard(layer.name)
-        if missed > 1:
+        if other_changes > 1:
             raise InputError(
                 f"{layer.name!r} was changed by something else than the watched optimizer: call watch() with the "
                 "optimizer that trains it"
             )
 
-    def _check_method_parameters(
-        self, optimizer: torch.optim.Optimizer, others: Sequence[torch.optim.Optimizer]
-    ) -> None:
-        owned = set[int]().union(*(_parameters(each) for each in (optimizer, *others, *self._optimizers)))
+    def _owns_masked_weight(self, optimizer: torch.optim.Optimizer) -> bool:
+        owned = _parameters(optimizer)
+        return any(id(layer.weight) in owned for layer in self._layers)
+
+    def _check_method_parameters(self, optimizers: Sequence[torch.optim.Optimizer]) -> None:
+        """Check that these and the watched optimizers have all parameters that the method added."""
+        owned = set[int]().union(*(_parameters(optimizer) for optimizer in (*optimizers, *self._optimizers)))
         for layer in self._layers:
             for name, parameter in layer.masking.named_parameters():
                 if id(parameter) not in owned:
@@ -143,4 +150,5 @@ def _unwrapped(optimizer: object) -> torch.optim.Optimizer:
 
 
 def _parameters(optimizer: torch.optim.Optimizer) -> set[int]:
+    """Return the ids of an optimizer's parameters."""
     return {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}

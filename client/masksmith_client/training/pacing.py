@@ -1,4 +1,4 @@
-"""Decides at which steps masks are requested: in intervals, again after a failure, at once after a late response."""
+"""Decide at which steps masks are requested: in intervals, after a failure again, after a late response at once."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from .refresh import Refresh
 
 
 class Pacing:
-    """When masks are requested.
+    """Decides when masks are requested.
 
-    A request that becomes due while the one before is pending is made as soon as the response is there. So with
-    responses that take longer than the interval, requests follow each other at the pace of the responses.
+    A request that becomes due while the previous one is pending is made as soon as the response arrives. So if
+    responses take longer than the interval, each response is followed by a request at once.
 
     Args:
         refresh: Interval, first and last step.
@@ -25,7 +25,7 @@ class Pacing:
 
         Args:
             step: Number of optimizer steps.
-            any_dense: Whether a layer has no mask yet: then requests also start between the intervals.
+            any_dense: Whether a layer has no mask: then masks are also requested between the intervals.
         """
         may_retry = self._requested_at is None or step - self._requested_at >= self._refresh.every
         has_ended = self._refresh.until is not None and step >= self._refresh.until
@@ -36,7 +36,7 @@ class Pacing:
         self._requested_at, self._is_overdue = step, False
 
     def on_late(self, step: int) -> bool:
-        """Record that a request is due while another is pending; return whether it has become due at this step."""
+        """Record that a request is due while another is pending; return whether it became due only at this step."""
         is_new = self._refresh.is_due(step) or not self._is_overdue
         self._requested_at, self._is_overdue = step, True
         return is_new

@@ -1,4 +1,4 @@
-"""Distributed training: ranks request masks and share them, so that all ranks apply the same ones at the same step."""
+"""Distributed training: ranks request masks and share them, so that all apply the same masks at the same step."""
 
 from __future__ import annotations
 
@@ -17,7 +17,16 @@ from .shares import Share
 
 
 class ProcessGroup:
-    """The ranks that train together; without torch.distributed, this process alone."""
+    """The ranks that train together; without torch.distributed, this process alone.
+
+    Args:
+        device: The device of the weights.
+
+    Attributes:
+        joined: Whether there are several ranks.
+        world: The number of ranks.
+        rank: The number of this rank.
+    """
 
     def __init__(self, device: torch.device) -> None:
         self.joined = dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
@@ -26,12 +35,12 @@ class ProcessGroup:
         self._device = device if self.joined and dist.get_backend() != "gloo" else torch.device("cpu")
 
     def collect(self, poll: Callable[[], RefreshResponse | None]) -> list[RefreshResponse] | None:
-        """Return the responses of all ranks, by rank, as soon as each has its own; else None.
+        """Return the responses of all ranks, by rank, once every rank has its response; None before.
 
-        All ranks must call this at the same step. Until then it costs one all-reduce of a number.
+        All ranks must call this at the same step. While it returns None, it costs one all-reduce of a number.
 
         Args:
-            poll: Returns this rank's response, or None.
+            poll: Returns this rank's response, or None if it has not arrived.
         """
         self._response = poll() if self._response is None else self._response
         if not self._all(self._response is not None):
@@ -46,46 +55,51 @@ class ProcessGroup:
     def sum_gradient(self, layer: MaskedLayer) -> None:
         """Add up the gradients that the ranks recorded for a layer, each for its part of the batch.
 
-        All ranks must call this at the same step. A layer that no rank has a gradient of still has none afterwards.
+        All ranks must call this at the same step. If no rank has recorded a gradient, it stays None.
         """
         masking = layer.masking
-        own = masking.gradient = None if masking.gradient is None else gathered(masking.gradient)
+        recorded = None if masking.gradient is None else gathered(masking.gradient)
+        masking.gradient = recorded
         if not self.joined:
             return
         dtype = torch.float64 if layer.weight.dtype == torch.float64 else torch.float32
-        total = torch.zeros(layer.shape, dtype=dtype, device=masking.mask.device) if own is None else own.to(dtype)
-        on_device = total.to(self._device, copy=True)
-        dist.all_reduce(on_device)
-        if own is not None or bool(on_device.any()):
-            masking.gradient = on_device.to(total.device)
+        if recorded is None:
+            addend = torch.zeros(layer.shape, dtype=dtype, device=masking.mask.device)
+        else:
+            addend = recorded.to(dtype)
+        total = addend.to(self._device, copy=True)
+        dist.all_reduce(total)
+        if recorded is not None or bool(total.any()):
+            masking.gradient = total.to(addend.device)
 
     def share_mask(
-        self, shares: Sequence[Share], own: torch.Tensor | None, shape: tuple[int, ...], *, packed: bool
+        self, shares: Sequence[Share], mask: torch.Tensor | None, shape: tuple[int, ...], *, packed: bool
     ) -> torch.Tensor:
         """Return a layer's whole mask; all ranks must call this for the same layers in the same order.
 
         Args:
             shares: The layer's shares.
-            own: The mask of this rank's share, if it has one.
+            mask: The mask of this rank's share; None if this rank has no share.
             shape: The layer's shape.
-            packed: Whether masks travel as bits; otherwise they stay on the device, a byte an entry.
+            packed: Whether masks are sent as bits from the host; otherwise from the device, a byte an entry.
         """
-        share_rows = self._share_bits if packed else self._share_bytes
+        broadcast = self._broadcast_bits if packed else self._broadcast_bytes
         return torch.cat(
-            [share_rows(one.rank, own if one.rank == self.rank else None, one.shape(shape)) for one in shares]
+            [broadcast(share.rank, mask if share.rank == self.rank else None, share.shape(shape)) for share in shares]
         )
 
-    def _share_bits(self, source: int, own: torch.Tensor | None, shape: tuple[int, ...]) -> torch.Tensor:
-        packed = (*shape[:-1], packed_width(shape))
-        bits = torch.empty(math.prod(packed), dtype=torch.uint8)
-        if own is not None:
-            bits.copy_(torch.from_numpy(pack(own.numpy())).reshape(-1))
+    def _broadcast_bits(self, source: int, mask: torch.Tensor | None, shape: tuple[int, ...]) -> torch.Tensor:
+        """Return the mask that rank `source` has, which passes it as `mask`; the others pass None."""
+        packed_shape = (*shape[:-1], packed_width(shape))
+        bits = torch.empty(math.prod(packed_shape), dtype=torch.uint8)
+        if mask is not None:
+            bits.copy_(torch.from_numpy(pack(mask.numpy())).reshape(-1))
         bits = self._broadcast(bits, source).cpu()
-        return torch.from_numpy(unpack(bits.numpy().reshape(packed), shape)) if own is None else own
+        return torch.from_numpy(unpack(bits.numpy().reshape(packed_shape), shape)) if mask is None else mask
 
-    def _share_bytes(self, source: int, own: torch.Tensor | None, shape: tuple[int, ...]) -> torch.Tensor:
-        mask = torch.empty(shape, dtype=torch.uint8, device=self._device) if own is None else own.to(torch.uint8)
-        return self._broadcast(mask, source).bool()
+    def _broadcast_bytes(self, source: int, mask: torch.Tensor | None, shape: tuple[int, ...]) -> torch.Tensor:
+        entries = torch.empty(shape, dtype=torch.uint8, device=self._device) if mask is None else mask.to(torch.uint8)
+        return self._broadcast(entries, source).bool()
 
     def _broadcast(self, tensor: torch.Tensor, source: int) -> torch.Tensor:
         on_device = tensor.to(self._device)
@@ -93,6 +107,7 @@ class ProcessGroup:
         return on_device
 
     def _all(self, value: bool) -> bool:
+        """Whether a value is true on all ranks."""
         if not self.joined:
             return value
         flag = torch.tensor([value], dtype=torch.int64, device=self._device)
@@ -100,7 +115,7 @@ class ProcessGroup:
         return bool(flag.item())
 
     def _gather(self, text: bytes) -> list[bytes]:
-        """Return the texts of all ranks."""
+        """Return the texts of all ranks, by rank."""
         sizes = [int(size) for size in self._all_gather(torch.tensor([len(text)]))]
         padded = torch.zeros(max(sizes), dtype=torch.uint8)
         padded[: len(text)] = torch.frombuffer(bytearray(text), dtype=torch.uint8)
@@ -108,6 +123,6 @@ class ProcessGroup:
 
     def _all_gather(self, tensor: torch.Tensor) -> list[torch.Tensor]:
         on_device = tensor.to(self._device)
-        gathered = [torch.empty_like(on_device) for _ in range(self.world)]
-        dist.all_gather(gathered, on_device)
-        return [each.cpu() for each in gathered]
+        tensors = [torch.empty_like(on_device) for _ in range(self.world)]
+        dist.all_gather(tensors, on_device)
+        return [received.cpu() for received in tensors]

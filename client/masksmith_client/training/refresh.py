@@ -1,4 +1,4 @@
-"""Settings of mask refreshes: interval, first and last step, waiting, timeout, processors."""
+"""Settings of mask refreshes: interval, first and last step, waiting, timeout, processors of the refresh process."""
 
 from __future__ import annotations
 
@@ -18,10 +18,11 @@ class Refresh:
     Attributes:
         every: Optimizer steps between two requests, at least 1.
         begin: First step at which masks are requested.
-        until: Step from which on no masks are requested and the last masks stay; None: requested until the end.
+        until: Step from which on the last masks stay; masks are then requested only if a layer has none. None: no such
+            step.
         wait: Whether `step` waits for the masks and applies them at once, which makes training reproducible.
-        timeout_s: Seconds after which a request is canceled; the next one starts again.
-        cores: Processors that the refresh process may use; default those of the training process.
+        timeout_s: Seconds after which a request to a service is canceled; a function has no timeout.
+        cores: Numbers of the processors that the refresh process may use; default those of the training process.
 
     Raises:
         InputError: If a number is out of range.
@@ -54,7 +55,7 @@ class Refresh:
 
 
 def as_refresh(refresh: int | Refresh | None) -> Refresh | None:
-    """Convert the argument of `Sparsifier(refresh=...)`: steps, a `Refresh`, or None for masks computed once.
+    """Convert the argument of `Sparsifier(refresh=...)`: steps, a `Refresh`, or None if masks are computed once.
 
     Raises:
         InputError: If the number of steps is out of range.

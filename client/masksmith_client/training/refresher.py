@@ -1,4 +1,4 @@
-"""Request refreshed masks from the training process: copy weights, submit requests, log failures and late responses."""
+"""Request masks from the training process: copy weights, submit requests, log failures and late responses."""
 
 from __future__ import annotations
 
@@ -34,8 +34,15 @@ ScoresOf = Callable[[str, Tensor], Tensor]
 
 
 @dataclass
-class Pending:
-    """A request without a response so far; every training process stores it, though only rank 0 submitted it."""
+class PendingRequest:
+    """A request whose response has not arrived; every rank stores it, also a rank that submits none.
+
+    Attributes:
+        step: Number of optimizer steps after which the weights were copied.
+        pattern: The pattern of the masks.
+        requested_s: `time.monotonic()` at the request.
+        dropped: Whether the response is ignored.
+    """
 
     step: int
     pattern: Pattern
@@ -47,7 +54,7 @@ class Refresher:
     """Requests and receives masks, one request at a time.
 
     Attributes:
-        pending: The request without a response so far, if there is one.
+        pending: The request whose response has not arrived; None if there is none.
         late: Number of refreshes that became due while an earlier one was pending.
         outages: Number of outages: sequences of failed requests.
         failure: Why the last request failed; None if it succeeded.
@@ -70,13 +77,14 @@ class Refresher:
         self._masks = masks
         self._worker: RefreshWorker | None = None
         self._start(self._divide(None))
-        self.pending: Pending | None = None
-        self.late = self.outages = 0
+        self.pending: PendingRequest | None = None
+        self.late = 0
+        self.outages = 0
         self.failure: str | None = None
         self.failing: dict[str, str] = {}
 
     def _divide(self, pattern: Pattern | None) -> Shares:
-        """Divide the layers among the ranks; scores need whole layers."""
+        """Divide the layers among the ranks; values that are scores are computed from whole layers."""
         return divide(self._layers, None if self._are_scores else pattern, self._process_group.world)
 
     def _start(self, shares: Shares) -> None:
@@ -84,11 +92,13 @@ class Refresher:
         self.close()
         self._shares, self._worker = shares, None
         self._proofs: Proofs = {}
-        # Of the layers whose ranks solve their own rows: how their masks were divided at the request.
+        # How masks were divided at the request, of the layers of which each rank solves its own rows.
         self._shardings: dict[str, Sharding | None] = {}
         rank = self._process_group.rank
-        self._own = {name: one for name, parts in shares.items() for one in parts if one.rank == rank}
-        layers = [layer for layer in self._layers if layer.name in self._own]
+        self._own_shares = {
+            name: share for name, layer_shares in shares.items() for share in layer_shares if share.rank == rank
+        }
+        layers = [layer for layer in self._layers if layer.name in self._own_shares]
         self._is_on_device = stays_on_device(self._layers, self._masks)
         if not layers:
             return
@@ -107,10 +117,10 @@ class Refresher:
     def mask(self, layer: MaskedLayer) -> Tensor:
         """Return this rank's part of a new mask; all ranks must call this for the same layers in the same order."""
         name, masking = layer.name, layer.masking
-        own = self._memory.mask(name) if name in self._own else None
-        mask = own if own is None or isinstance(own, Tensor) else torch.from_numpy(own)
+        stored = self._memory.mask(name) if name in self._own_shares else None
+        mask = stored if stored is None or isinstance(stored, Tensor) else torch.from_numpy(stored)
         if name in self._shardings and self._shardings[name] == masking.sharding:
-            # A rank without rows has an empty part.
+            # The mask of a rank without rows is empty and stays.
             return masking.mask if mask is None else mask
         if self._process_group.joined:
             shares, packed = self._shares[name], not self._is_on_device
@@ -127,15 +137,15 @@ class Refresher:
         """Copy the weights and request their masks; returns after the copy, before the masks are solved."""
         shares = self._divide(pattern)
         if shares != self._shares:
-            # Weights were sharded since, or tiles of the new pattern are of another size.
+            # Weights have been sharded since, or the new pattern has tiles of another size.
             self._start(shares)
-        self.pending = Pending(step, pattern, time.monotonic())
+        self.pending = PendingRequest(step, pattern, time.monotonic())
         for layer in self._layers:
             recorded = layer.masking.gradient
             if self._method.needs_gradient and not layer.masking.dense:
                 self._process_group.sum_gradient(layer)
-            self._take(layer, step)
-            # The sum is that of the whole layer, and is not kept beside those of other layers.
+            self._take_snapshot(layer, step)
+            # The sum has the size of the whole layer: only one is in memory at a time.
             layer.masking.gradient = recorded
         if self._worker is None:
             return
@@ -145,24 +155,25 @@ class Refresher:
             pattern=str(pattern),
             axis=pattern.axis,
             ragged=pattern.ragged,
-            layers=list(self._own),
+            layers=list(self._own_shares),
             are_scores=self._are_scores,
             hysteresis=self._hysteresis,
             timeout_s=self._refresh.timeout_s,
         )
         self._snapshots.when_done(partial(self._worker.submit, request))
 
-    def _take(self, layer: MaskedLayer, step: int) -> None:
-        """Copy this rank's share of a layer."""
-        own, name = self._own.get(layer.name), layer.name
+    def _take_snapshot(self, layer: MaskedLayer, step: int) -> None:
+        """Copy the values and the mask of this rank's share of a layer, if it has one."""
+        name = layer.name
+        has_share = name in self._own_shares
         if len(self._shares[name]) > 1:
             self._shardings[name] = layer.masking.sharding
-            if own is not None:
+            if has_share:
                 self._snapshots.take(name, local(layer.weight.detach()), local(layer.mask))
-        elif own is not None or is_sharded(layer.weight):
-            # Ranks gather a sharded weight together, one layer at a time.
+        elif has_share or is_sharded(layer.weight):
+            # All ranks gather a sharded weight together, one layer at a time.
             values, mask = self._values(layer, step), layer.whole_mask()
-            if own is not None:
+            if has_share:
                 self._snapshots.take(name, values, mask)
 
     def poll(self) -> RefreshResponse | None:
@@ -180,8 +191,8 @@ class Refresher:
         if self.pending is not None:
             self.pending.dropped = True
 
-    def take_pending(self) -> Pending:
-        """Return the request whose response has arrived, which is no longer pending."""
+    def take_pending(self) -> PendingRequest:
+        """Return the pending request, whose response has arrived, and set `pending` to None."""
         assert self.pending is not None
         pending, self.pending = self.pending, None
         return pending
@@ -204,16 +215,16 @@ class Refresher:
 
     def _poll(self) -> RefreshResponse | None:
         if self._worker is None:
-            return self._nothing()
+            return self._empty_response()
         return self._worker.poll() if self._snapshots.are_done() else None
 
     def _wait(self) -> RefreshResponse:
         if self._worker is None:
-            return self._nothing()
+            return self._empty_response()
         self._snapshots.wait()
         return self._worker.wait()
 
-    def _nothing(self) -> RefreshResponse:
+    def _empty_response(self) -> RefreshResponse:
         """Return the response of a rank without a share."""
         assert self.pending is not None
         return RefreshResponse(step=self.pending.step)
@@ -247,6 +258,7 @@ class Refresher:
 
     @torch.no_grad()
     def _values(self, layer: MaskedLayer, step: int) -> Tensor:
+        """Return a layer's scores, or its whole weight if it is scored by magnitude."""
         if self._method.gives_scores:
             return self._method.scores(layer, step)
         if self._scores is None:
@@ -268,7 +280,7 @@ class Refresher:
         return LayerSlot(
             layer.name,
             dtype,
-            self._own[layer.name].shape(layer.shape),
+            self._own_shares[layer.name].shape(layer.shape),
             None if layout is None else str(layout),
             () if layout is None else layout.out_parts,
         )

@@ -13,16 +13,16 @@ class RefreshRecord:
 
     Attributes:
         asked_at, applied_at: Optimizer steps after which the weights were copied, and the masks applied.
-        wait_s: Seconds between the two, during which training continued.
+        wait_s: Seconds between the request and the application of its masks.
         pattern: The pattern of the masks.
         sent, unchanged: Number of layers that were solved, and of layers skipped because they were unchanged.
         failed: Number of layers that got no mask and kept their last one.
         sad: Sum of absolute differences, `||mask - previous||_1`, the number of changed entries (Zhou et al., 2021).
         flip_rate: `sad / entries` over all masked layers, in [0, 1] (Hu et al., 2024).
         retained: Share of the score that the new masks keep, over the layers sent; None if no layer was sent.
-        optimal: Whether every new mask was proved optimal (gap 0.0) for the weights it was computed from; true if no
-            layer got a new mask.
-        gap: Gap of all new masks together, `(upper_bound - objective) / upper_bound`; None where one has no bound.
+        optimal: Whether every new mask was proved optimal (gap 0.0) for the scores that it was computed from; True if
+            no layer got a new mask.
+        gap: Gap of all new masks together, `(upper_bound - objective) / upper_bound`; None if a mask has no bound.
         late: Number of refreshes that had become due while an earlier one was pending, from the beginning to this one.
     """
 
@@ -48,14 +48,14 @@ class RefreshRecord:
 
 @dataclass(frozen=True, slots=True)
 class LayerReport:
-    """The present state of one layer.
+    """The current state of one layer.
 
     Attributes:
-        name: Its weight's name in the model.
-        shape: Its weight's shape.
-        density: Share of entries that its mask keeps; 1.0 while the layer is dense.
-        status, gap, retained, objective, upper_bound: The solver's result for its mask and the scores that it was
-            computed from (with `hysteresis`: the scores with the bonus); None for a loaded mask.
+        name: The weight's name in the model.
+        shape: The weight's shape.
+        density: Share of entries that are not zero in the weight that the model computes with.
+        status, gap, retained, objective, upper_bound: The solver's result for the last mask and the scores that it was
+            computed from (with `hysteresis`: the scores with the bonus); None before the first mask.
         asked_at: Number of optimizer steps after which those scores were copied.
         sad, flip_rate: Number of mask entries changed by the last refresh, and their share.
     """
@@ -82,9 +82,9 @@ class TrainingReport:
         method: The method's name.
         step: Number of optimizer steps so far.
         asking: Where requests are handled: `in this process`, `a thread`, `a process`, or, on ranks that request no
-            masks, `another process of the group`.
+            masks, `another process of the group`; `, on the device of the weights` is added if masks are solved there.
         layers: The masked layers.
-        skipped: Layers left dense, with the reason.
+        skipped: The reasons of layers that stay dense, by name.
         refreshes: All refreshes, including the first masks.
         late: Number of refreshes that became due while an earlier one was pending; they are requested after it.
         outages: Number of outages: sequences of failed requests, each ended by a successful one.

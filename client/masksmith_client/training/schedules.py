@@ -35,10 +35,10 @@ class DensePhases(Schedule):
     Attributes:
         warm_up: Dense steps at the beginning, at least 0.
         tail_from: Step from which on layers are dense again; None: never.
-        between: Schedule of the steps between; default the final pattern.
+        between: Schedule of the steps between the dense phases; default the final pattern.
 
     Raises:
-        InputError: If the steps are not in order.
+        InputError: If the steps are not in order, or `between` is not a schedule.
     """
 
     warm_up: int = 0
@@ -71,7 +71,7 @@ class CubicDensity(Schedule):
     For patterns with a density: `10%`, blocks and channels. The final density is that of the pattern.
 
     Attributes:
-        begin, end: Steps at which the density starts to fall from `start`, and reaches that of the pattern.
+        begin, end: Steps at which the density starts to fall from `start`, and at which it reaches the final density.
         start: Density at the beginning, in (0, 1].
 
     Raises:
@@ -99,16 +99,17 @@ class CubicDensity(Schedule):
         assert isinstance(pattern, Unstructured | Block | Channels)
         remaining = (1 - _progress(self.begin, self.end, step)) ** 3
         density = pattern.density + (self.start - pattern.density) * remaining
-        # Rounded, so that the pattern's text is short.
+        # The density is rounded, so that the pattern's text is short.
         return pattern if remaining == 0 else replace(pattern, density=round(density, 6))
 
 
 @dataclass(frozen=True)
 class FallingN(Schedule):
-    """`n` falls from `m` (dense) to that of the pattern in equal intervals between two steps.
+    """`n` falls from `m` (dense) to the `n` of the final pattern, in equal intervals between two steps.
 
     Attributes:
-        begin, end: Steps at which layers stop being dense, and at which the `n` of the pattern is reached.
+        begin: Step at which layers stop being dense: `n` is less than `m` from this step on.
+        end: Step at which the last interval ends, in which masks have the `n` of the final pattern already.
 
     Raises:
         InputError: If the steps are not in order.
@@ -134,13 +135,17 @@ class FallingN(Schedule):
 
 
 def _stages(pattern: NM) -> list[NM]:
-    """Return the patterns by falling n; transposable tiles that are not square allow only some n."""
+    """Return the patterns in the order of falling n; transposable tiles that are not square allow only some n."""
     if not pattern.transposable:
         return [replace(pattern, n=n) for n in range(pattern.m - 1, pattern.n - 1, -1)] or [pattern]
     assert pattern.m_out is not None
-    counts = [(n, divmod(n * pattern.m_out, pattern.m)) for n in range(pattern.m - 1, pattern.n, -1)]
-    fitting = [replace(pattern, n=n, n_out=n_out) for n, (n_out, rest) in counts if rest == 0 and n_out > 0]
-    return [*fitting, pattern]
+    stages = []
+    for n in range(pattern.m - 1, pattern.n, -1):
+        # A tile keeps n entries of each of its m_out rows, and n_out entries of each of its m columns.
+        n_out, remainder = divmod(n * pattern.m_out, pattern.m)
+        if remainder == 0 and n_out > 0:
+            stages.append(replace(pattern, n=n, n_out=n_out))
+    return [*stages, pattern]
 
 
 def _check_span(begin: int, end: int) -> None:
@@ -152,5 +157,5 @@ def _check_span(begin: int, end: int) -> None:
 
 
 def _progress(begin: int, end: int, step: int) -> float:
-    """Return the share of the span before `step`, in [0, 1]."""
+    """Return the share of the steps from `begin` to `end` that are before `step`, in [0, 1]."""
     return min(max((step - begin) / (end - begin), 0.0), 1.0)

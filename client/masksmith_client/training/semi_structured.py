@@ -24,18 +24,20 @@ from .sharding import is_sharded
 
 DTYPES = (torch.float16, torch.bfloat16)
 MULTIPLE = 64
-"""Rows and columns must be multiples of this, since a weight is packed both ways."""
-CAPABILITY = (8, 0)
+"""Numbers of rows and columns must be multiples of this, since a weight and its transpose are packed."""
+MIN_CAPABILITY = (8, 0)
+"""The lowest compute capability of a GPU with 2:4 kernels."""
 TOLERANCE = 0.02
-"""Norm of the difference between a kernel's product and the dense one, relative to that of the dense one."""
+"""Largest norm of the difference between a kernel's product and the dense product, relative to the dense product's."""
 DENSE = "use compute='dense'"
+"""Advice of messages."""
 
 
 class Kernel(Protocol):
     """Packs 2:4 matrices and multiplies with them."""
 
     def unsupported_reason(self, weight: Tensor) -> str | None:
-        """Return why weights like this one cannot be multiplied; None if they can."""
+        """Return why the kernel cannot multiply with a weight; None if it can."""
 
     def pack(self, matrix: Tensor) -> Tensor:
         """Pack a matrix `[out, in]` with at most 2 of every 4 entries along `in`."""
@@ -48,12 +50,12 @@ class TorchKernel:
     """`torch.sparse.to_sparse_semi_structured`: cuSPARSELt, or CUTLASS where torch was built without it."""
 
     def unsupported_reason(self, weight: Tensor) -> str | None:
-        """Return why there is no kernel for the weight's device."""
+        """Return why there is no kernel for the weight's device; None if there is."""
         if not weight.is_cuda or torch.version.cuda is None:
-            return f"it is on the device {weight.device}; the kernels are those of NVIDIA GPUs"
+            return f"it is on the device {weight.device}; only NVIDIA GPUs have the kernels"
         capability = torch.cuda.get_device_capability(weight.device)
-        if capability < CAPABILITY:
-            return f"{weight.device} has compute capability {capability}; the kernels need {CAPABILITY}"
+        if capability < MIN_CAPABILITY:
+            return f"{weight.device} has compute capability {capability}; the kernels need {MIN_CAPABILITY}"
         return None
 
     def pack(self, matrix: Tensor) -> Tensor:
@@ -65,7 +67,8 @@ class TorchKernel:
         return torch.nn.functional.linear(inputs, packed)
 
 
-KERNELS: Callable[[], Kernel] = TorchKernel
+KERNEL: Callable[[], Kernel] = TorchKernel
+"""Creates the kernel of a layer."""
 
 
 class SparseProduct:
@@ -99,7 +102,7 @@ class SparseProduct:
         return output if bias is None else output + bias
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # A copy is another product, which is checked on its own.
+        # The copy is checked on its own.
         return SparseProduct, (self._name, self._kernel)
 
     def multiply(self, inputs: Tensor, matrix: Tensor) -> Tensor:
@@ -112,7 +115,7 @@ class SparseProduct:
         return self._kernel.linear(inputs.contiguous(), self._kernel.pack(matrix)).contiguous()
 
     def _check(self, inputs: Tensor, matrix: Tensor) -> None:
-        """Check device and dtype, and once the kernel's products against the dense ones."""
+        """Check device and dtype; at the first call, compare the kernel's products with the dense products."""
         reason = self._kernel.unsupported_reason(matrix) or _unsupported_dtype(inputs, matrix)
         if reason is not None:
             raise InputError(f"compute='sparse': {self._name!r} cannot be computed by 2:4 kernels: {reason}")
@@ -121,18 +124,20 @@ class SparseProduct:
         with torch.no_grad(), torch.autocast(matrix.device.type, enabled=False):
             output = self._compare("output", matrix, inputs)
             gradient = self._compare("gradient of the input", matrix.t(), output)
-        # A sample with overflows, as of a gradient scaler's first steps, shows nothing.
+        # Products that overflow, as in the first steps with a gradient scaler, cannot be compared.
         self._is_checked = bool(gradient.isfinite().all())
 
     def _compare(self, product: str, matrix: Tensor, inputs: Tensor) -> Tensor:
+        """Compare the kernel's `inputs @ matrix.T` with the dense product, and return the latter."""
         expected = inputs @ matrix.t()
         actual = self._kernel.linear(inputs.contiguous(), self._kernel.pack(matrix))
         difference = float((actual.float() - expected.float()).norm())
-        size = float(expected.float().norm())
-        if math.isfinite(size) and not difference <= TOLERANCE * size:
+        norm = float(expected.float().norm())
+        # `not <=` is also true of a NaN.
+        if math.isfinite(norm) and not difference <= TOLERANCE * norm:
             raise InputError(
                 f"compute='sparse': the {product} of {self._name!r} by the 2:4 kernel differs from the dense one by "
-                f"{difference:.3g}, whose norm is {size:.3g}: {DENSE}"
+                f"{difference:.3g}, and its norm is {norm:.3g}: {DENSE}"
             )
         return expected
 
@@ -145,7 +150,7 @@ _products: dict[str, SparseProduct] = {}
 def multiply(inputs: Tensor, matrix: Tensor, key: str) -> Tensor:
     """Return `inputs @ matrix.T` for inputs `[batch, in]`: one operation to `torch.compile`, whatever the kernel does.
 
-    The gradient of the inputs is the product with the transposed matrix, that of the matrix is dense.
+    The gradient of the inputs is a product with the transposed matrix; the gradient of the matrix is a dense product.
     """
     return _products[key].multiply(inputs, matrix)
 
@@ -156,6 +161,7 @@ def _output_of(inputs: Tensor, matrix: Tensor, key: str) -> Tensor:
 
 
 def _save(ctx: Any, inputs: tuple[Tensor, Tensor, str], output: Tensor) -> None:
+    # torch passes the arguments of `multiply` by the name `inputs`.
     rows, matrix, ctx.key = inputs
     ctx.save_for_backward(rows, matrix)
 
@@ -163,14 +169,15 @@ def _save(ctx: Any, inputs: tuple[Tensor, Tensor, str], output: Tensor) -> None:
 def _gradients(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
     rows, matrix = ctx.saved_tensors
     of_inputs = multiply(gradient, matrix.t(), ctx.key) if ctx.needs_input_grad[0] else None
-    return of_inputs, gradient.t() @ rows if ctx.needs_input_grad[1] else None, None
+    of_matrix = gradient.t() @ rows if ctx.needs_input_grad[1] else None
+    return of_inputs, of_matrix, None
 
 
 multiply.register_autograd(_gradients, setup_context=_save)
 
 
 def use_sparse(layers: Iterable[MaskedLayer]) -> None:
-    """Have the layers' outputs computed by the kernels, from when they are attached.
+    """Make the layers compute their outputs by the kernels as soon as the layers are attached.
 
     Raises:
         InputError: If a layer is not linear, or its weight or device does not suit the kernels.
@@ -183,23 +190,23 @@ def check_compute(compute: object, pattern: Pattern, schedule: Schedule, in_plac
     """Return whether products are sparse, after checking that the masks suit the kernels at every step.
 
     Raises:
-        InputError: If they do not, or the schedule changes the pattern, or masks are in place; or if `compute` is
-            neither `"dense"` nor `"sparse"`.
+        InputError: If the masks do not suit the kernels, the schedule changes the pattern, masks are in place, or
+            `compute` is neither `"dense"` nor `"sparse"`.
     """
     if compute == "dense":
         return False
     if compute != "sparse":
         raise InputError(f"compute={compute!r} is neither 'dense' nor 'sparse'")
-    where = f"compute='sparse' needs the pattern 'transposable 2:4', or one with fewer entries, not {pattern}"
+    requirement = f"compute='sparse' needs the pattern 'transposable 2:4', or one with fewer entries, not {pattern}"
     if not isinstance(pattern, NM) or not pattern.transposable or (pattern.m, pattern.m_out) != (4, 4):
-        raise InputError(f"{where}: {DENSE}")
+        raise InputError(f"{requirement}: {DENSE}")
     if pattern.n > 2 or (pattern.n_out or pattern.n) > 2:
-        raise InputError(f"{where}: {DENSE}")
+        raise InputError(f"{requirement}: {DENSE}")
     between = schedule.between if isinstance(schedule, DensePhases) else schedule
     if type(between) is not Schedule:
         raise InputError(f"compute='sparse' needs {pattern} at every step, which {between} changes: {DENSE}")
     if in_place:
-        raise InputError(f"compute='sparse' packs masked weights, which in_place=True does not make: {DENSE}")
+        raise InputError(f"compute='sparse' packs masked weights, which in_place=True does not compute: {DENSE}")
     return True
 
 
@@ -209,7 +216,7 @@ def sparse_product(layer: MaskedLayer) -> SparseProduct:
     Raises:
         InputError: If the layer is not linear, or its weight or device does not suit the kernels.
     """
-    kernel = KERNELS()
+    kernel = KERNEL()
     reason = next(filter(None, (_unsupported_layer(layer), kernel.unsupported_reason(layer.weight))), None)
     if reason is not None:
         raise InputError(
@@ -232,7 +239,7 @@ def _unsupported_layer(layer: MaskedLayer) -> str | None:
 
 def _unsupported_dtype(inputs: Tensor, masked: Tensor) -> str | None:
     if inputs.dtype != masked.dtype:
-        return f"its inputs are {inputs.dtype}, and it is {masked.dtype}"
+        return f"the inputs are {inputs.dtype}, and the weight is {masked.dtype}"
     if masked.dtype not in DTYPES:
-        return f"it is {masked.dtype}, and the kernels compute with float16 and bfloat16: use torch.autocast"
+        return f"the weight is {masked.dtype}, and the kernels compute with float16 and bfloat16: use torch.autocast"
     return None

@@ -1,4 +1,4 @@
-"""Sharded weights (DTensor, of FSDP2 and tensor parallelism): gather one, and shard a mask as its weight is."""
+"""Sharded weights (DTensor, of FSDP2 and tensor parallelism): gather a tensor, and shard a mask as its weight is."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ def is_sharded(tensor: Tensor) -> bool:
 
 
 def gathered(tensor: Tensor) -> Tensor:
-    """Return the whole tensor; of a DTensor all ranks must gather it together."""
+    """Return the whole tensor; all ranks must call this together for a DTensor."""
     sharded: Any = tensor
     return sharded.full_tensor() if is_sharded(tensor) else tensor
 
 
 def gathered_mask(mask: Tensor) -> Tensor:
-    """Return the whole mask; one that is a DTensor is sent as bits, and all ranks must gather it together."""
+    """Return the whole mask; the parts of a DTensor are sent as bits, and all ranks must call this together."""
     sharding = sharding_of(mask)
     return mask if sharding is None else sharding.gather(local(mask))
 
@@ -35,7 +35,7 @@ def local(tensor: Tensor) -> Tensor:
 
 
 def as_sharded(whole: Tensor, like: Tensor) -> Tensor:
-    """Return a tensor on another's device, sharded as the other is; each rank has the whole one, so none is sent."""
+    """Return a tensor on the device of `like`, sharded as `like` is; each rank has the whole one, so none is sent."""
     on_device = whole if whole.device == like.device else whole.to(like.device)
     if not is_sharded(like):
         return on_device
@@ -51,7 +51,7 @@ class Sharding:
 
     Attributes:
         mesh: The `DeviceMesh` of the ranks.
-        placements: The placement along each of its dimensions.
+        placements: The placement along each dimension of the mesh.
         shape: The shape of the whole tensor.
     """
 
@@ -59,7 +59,7 @@ class Sharding:
     placements: tuple[Any, ...]
     shape: tuple[int, ...]
 
-    def is_that_of(self, tensor: Tensor) -> bool:
+    def is_sharding_of(self, tensor: Tensor) -> bool:
         """Whether a tensor of the same shape is divided in this way."""
         sharded: Any = tensor
         return is_sharded(tensor) and self.mesh == sharded.device_mesh and self.placements == tuple(sharded.placements)
@@ -67,7 +67,9 @@ class Sharding:
     @property
     def is_divided(self) -> bool:
         """Whether ranks hold less than the whole tensor."""
-        return any(hasattr(each, "dim") and self.mesh.size(at) > 1 for at, each in enumerate(self.placements))
+        return any(
+            hasattr(placement, "dim") and self.mesh.size(dim) > 1 for dim, placement in enumerate(self.placements)
+        )
 
     def part_of(self, whole: Tensor) -> Tensor:
         """Return a copy of the part of a whole tensor that this rank holds."""
@@ -84,14 +86,15 @@ class Sharding:
         return DTensor.from_local(part, self.mesh, self.placements, run_check=False, shape=shape, stride=strides)
 
     def gather(self, part: Tensor) -> Tensor:
-        """Return the whole mask from the part of each rank; all ranks must call it together.
+        """Return the whole mask from the parts of all ranks, which must call this together.
 
         Args:
-            part: This rank's part, bool. Its bits are sent, packed along the last axis that is not divided.
+            part: This rank's part, bool. It is sent as bits, packed along the last axis that is not divided; as bytes
+                if all axes are divided.
         """
         if not self.is_divided:
             return part
-        divided = {each.dim % len(self.shape) for each in self.placements if hasattr(each, "dim")}
+        divided = {placement.dim % len(self.shape) for placement in self.placements if hasattr(placement, "dim")}
         axis = next((axis for axis in reversed(range(len(self.shape))) if axis not in divided), None)
         if axis is None:
             return gathered(self.as_dtensor(part.to(torch.uint8))).bool()
@@ -101,7 +104,7 @@ class Sharding:
         return _unpack(gathered(packed), axis, self.shape[axis])
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Sharding:
-        # A copy of a model is on the same ranks.
+        # A copy of a model is on the same ranks, so it is divided in the same way.
         return self
 
 
@@ -119,7 +122,7 @@ _shardings: dict[str, Sharding] = {}
 
 def key_of(sharding: Sharding) -> str:
     """Return the key of a sharding for `gather_mask`."""
-    key = next((key for key, each in _shardings.items() if each == sharding), str(len(_shardings)))
+    key = next((key for key, stored in _shardings.items() if stored == sharding), str(len(_shardings)))
     _shardings[key] = sharding
     return key
 

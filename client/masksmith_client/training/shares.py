@@ -1,7 +1,8 @@
-"""Which rank solves which rows of a layer, and one result of the layer from those of the ranks.
+"""Divide the rows of layers among the ranks that solve them, and merge the results of the ranks.
 
-A rank solves the rows that it owns where its shard of the weight is whole tiles. Other sharded weights are gathered,
-one at a time, and each is solved by one rank; which one goes around, so that no rank holds the whole model.
+If the shards of a weight are whole tiles, each rank solves the rows that it owns. Other sharded weights are gathered,
+one at a time, and each is solved by one rank; the ranks take turns, so that none holds the whole model. Rank 0 solves
+the weights that are not sharded.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from .sharding import is_sharded
 
 @dataclass(frozen=True)
 class Share:
-    """The rows `first:last` of a layer, whose masks one rank requests."""
+    """The rows `first:last` of a layer, for which one rank requests the mask."""
 
     rank: int
     first: int
@@ -42,7 +43,7 @@ def divide(layers: Iterable[MaskedLayer], pattern: Pattern | None, world: int) -
 
     Args:
         layers: The masked layers.
-        pattern: The pattern; None where scores need whole layers.
+        pattern: The pattern; None if whole layers are needed, as for scores.
         world: The number of ranks.
     """
     shares: dict[str, Sequence[Share]] = {}
@@ -54,7 +55,7 @@ def divide(layers: Iterable[MaskedLayer], pattern: Pattern | None, world: int) -
 
 
 def _own_rows(layer: MaskedLayer, pattern: Pattern, world: int) -> list[Share]:
-    """Return the rows that each rank owns; none if they are no whole tiles, or the weight is sharded otherwise."""
+    """Return the rows that each rank owns; none if they are not whole tiles, or the weight is sharded otherwise."""
     weight: Any = layer.weight
     if not is_sharded(weight) or not isinstance(pattern, TilePattern) or layer.layout is not None:
         return []
@@ -62,34 +63,40 @@ def _own_rows(layer: MaskedLayer, pattern: Pattern, world: int) -> list[Share]:
     if mesh.ndim != 1 or mesh.size() != world or type(placements[0]).__name__ != "Shard" or placements[0].dim != 0:
         return []
     rows, tile = layer.shape[0], pattern.tile
-    count = -(-rows // world)
-    if count % (tile.cols if pattern.axis == "out" else tile.rows):
+    shard_rows = -(-rows // world)
+    # The tiles of a pattern along `out` are those of the transposed weight.
+    if shard_rows % (tile.cols if pattern.axis == "out" else tile.rows):
         return []
-    ranks = mesh.mesh.tolist()
-    return [Share(rank, at * count, min(rows, (at + 1) * count)) for at, rank in enumerate(ranks) if at * count < rows]
+    shares = []
+    for number, rank in enumerate(mesh.mesh.tolist()):
+        first = number * shard_rows
+        if first < rows:
+            shares.append(Share(rank, first, min(rows, first + shard_rows)))
+    return shares
 
 
 def merge(responses: Sequence[RefreshResponse], shares: Shares, proofs: Proofs) -> RefreshResponse:
-    """Return one response from those of all ranks, and store the results of what was solved in `proofs`."""
+    """Merge the responses of all ranks, and store the results of the shares that were solved in `proofs`."""
     step = responses[0].step
     for response in responses:
         if response.failure is not None:
             return RefreshResponse(step=step, failure=response.failure)
-    layers = {name: _merge(name, responses, parts, proofs) for name, parts in shares.items()}
+    layers = {name: _merge(name, responses, layer_shares, proofs) for name, layer_shares in shares.items()}
     return RefreshResponse(step=step, layers=layers)
 
 
 def _merge(name: str, responses: Sequence[RefreshResponse], shares: Sequence[Share], proofs: Proofs) -> LayerResult:
     results = {share.rank: responses[share.rank].layers[name] for share in shares}
-    proofs.update({(name, rank): one for rank, one in results.items() if one.has_new_mask})
+    proofs.update({(name, rank): result for rank, result in results.items() if result.has_new_mask})
     parts = list(results.values())
     if len(parts) == 1:
         return parts[0]
-    error = next((one.error for one in parts if one.error is not None), None)
+    error = next((part.error for part in parts if part.error is not None), None)
     if error is not None:
         return LayerResult(error=error)
-    if all(one.unchanged for one in parts):
+    if all(part.unchanged for part in parts):
         return LayerResult(unchanged=True)
-    proved = sum_of_parts([proofs[name, rank] for rank in results])
-    added, dropped = (sum(getattr(one, field) for one in parts) for field in ("added", "dropped"))
-    return proved.model_copy(update={"added": added, "dropped": dropped})
+    # The proof of an unchanged share is the one of its last solve.
+    proof = sum_of_parts([proofs[name, rank] for rank in results])
+    added, dropped = sum(part.added for part in parts), sum(part.dropped for part in parts)
+    return proof.model_copy(update={"added": added, "dropped": dropped})

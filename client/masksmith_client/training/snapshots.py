@@ -40,12 +40,12 @@ class Snapshots:
             self._copied.record()
 
     def when_done(self, callback: Callable[[], None]) -> None:
-        """Call `callback` when `are_done` or `wait` first finds the copies complete, which may be at once."""
+        """Call `callback` once the copies are complete: now, or in a later call of `are_done` or `wait`."""
         self._callback = callback
         self.are_done()
 
     def are_done(self) -> bool:
-        """Whether the copies are complete; never blocks."""
+        """Whether the copies are complete; calls the callback of `when_done` then, and never blocks."""
         if self._copied is not None and not self._copied.query():  # type: ignore[no-untyped-call]
             return False
         self._copied, callback, self._callback = None, self._callback, None

@@ -43,9 +43,9 @@ class Sparsifier:
         sparsifier.bake()
 
     The constructor waits for the first masks, so that errors show at once. After that `step` does not wait: at a
-    refresh it copies the weights, a worker process requests their masks, and a later `step` applies them. While the
-    service is slow or unreachable the last masks stay; the beginning and the end of an outage are logged. With
-    torch.distributed, all ranks apply the same masks at the same step.
+    refresh it copies the weights, a worker process or thread requests their masks, and a later `step` applies them.
+    While the service is slow or unreachable the last masks stay; the beginning and the end of an outage are logged.
+    With torch.distributed, all ranks apply the same masks at the same step.
 
     Args:
         model: The model. Its optimizer may exist already, unless the method adds parameters.
@@ -55,13 +55,13 @@ class Sparsifier:
         method: How pruned weights are trained, as an object or by name (`"sr-ste decay=1e-4"`); default `SRSTE()`.
         schedule: The pattern at each step, as an object or by name (`"dense-phases warm_up=100"`); default `pattern`
             from the first step on.
-        layers: Names or globs of the layers to mask; default all linear layers and convolutions but the first and the
-            last.
+        layers: Names or globs of the layers to mask; default all matrices of the model's blocks, and without blocks
+            all linear layers and convolutions but the first and the last.
         exclude: Names or globs of layers to leave dense.
         in_place: Write zeros into the weights instead of parametrizing them; for methods without dense weights.
-        hysteresis: Added to the scores of entries that the mask keeps already, in units of the scores, so that masks
-            change only if the score increases by more; proofs are for the scores with this bonus.
-        scores: `scores(name, weight)` returns non-negative scores; default magnitudes.
+        hysteresis: A bonus in units of the scores, added to the scores of entries that the mask keeps already, so that
+            a mask changes only for a larger gain; proofs are for the scores with this bonus.
+        scores: A function `scores(name, weight)` that returns non-negative scores; default magnitudes.
         optimizer: The optimizer, or a list of several, if they exist already; see `watch`.
         compute: `"dense"`, or `"sparse"` for products by the 2:4 kernels of a GPU, with transposable 2:4 masks.
 
@@ -89,7 +89,8 @@ class Sparsifier:
     ) -> None:
         self.pattern = as_pattern(pattern)
         self.method, self.schedule = as_method(method), as_schedule(schedule)
-        steps = as_refresh(refresh) or Refresh(until=0, wait=True)
+        # Without refreshes, masks are computed once: at once, or when the layers stop being dense.
+        settings = as_refresh(refresh) or Refresh(until=0, wait=True)
         if not isinstance(model, torch.nn.Module):
             raise InputError(f"model={type(model).__name__} is not a torch.nn.Module")
         check_options(self.method, self.pattern, in_place, hysteresis, scores)
@@ -100,14 +101,14 @@ class Sparsifier:
         if is_sparse:
             use_sparse(self._layers)
         source = Client() if masks is None else masks
-        self._refresher = Refresher(self._layers, source, steps, self.method, hysteresis, scores)
-        self._updates = MaskUpdates(self._layers, self._refresher, steps, self.pattern, self.schedule, self.method)
+        self._refresher = Refresher(self._layers, source, settings, self.method, hysteresis, scores)
+        self._updates = MaskUpdates(self._layers, self._refresher, settings, self.pattern, self.schedule, self.method)
         self._baked = False
         self._optimizers = WatchedOptimizers(self._layers, self.method.before_step)
         self._attach(optimizer)
 
     def step(self) -> None:
-        """Count an optimizer step: apply masks that have arrived, request new ones when they are due.
+        """Count an optimizer step: apply masks that have arrived, request new masks when they are due.
 
         Raises:
             InputError: If a masked layer was replaced or cannot be masked any more, or the masks are baked.
@@ -124,7 +125,7 @@ class Sparsifier:
         self._updates.history.log()
 
     def refresh_now(self) -> None:
-        """Request masks for the present weights, wait for them, and apply them; useful at the end of training.
+        """Request masks for the current weights, wait for them, and apply them; useful at the end of training.
 
         Raises:
             InputError: If layers are dense at this step by the schedule, or the masks are baked.
@@ -141,14 +142,14 @@ class Sparsifier:
         self._updates.history.log()
 
     def log_to(self, logger: Logger) -> None:
-        """Call `logger(metrics, step)` for each refresh, those so far included.
+        """Call `logger(metrics, step)` for each refresh, also for the refreshes so far.
 
         Args:
             logger: Such as `accelerator.log`, `TensorBoardLogger(writer)` or `RunLogger(run)`; for the names of metrics
                 see `loggers.metrics_of`.
 
         Raises:
-            InputError: If it cannot be called.
+            InputError: If the logger cannot be called.
         """
         if not callable(logger):
             raise InputError(f"logger={logger!r} cannot be called: pass a function, TensorBoardLogger or RunLogger")
@@ -158,8 +159,8 @@ class Sparsifier:
         """Register the optimizers that train masked weights, whose steps some methods modify; it may be called again.
 
         Raises:
-            InputError: If one is not an optimizer or lacks parameters that the method added, or none owns a masked
-                weight.
+            InputError: If an argument is not an optimizer, no optimizer owns a masked weight, or a parameter that the
+                method added belongs to no optimizer.
         """
         self._optimizers.add(*optimizers)
 
@@ -191,11 +192,11 @@ class Sparsifier:
         """Replace the weights by the masked weights, remove the sparsifier from the model, and return the model.
 
         Args:
-            model: A copy of the model, such as an average of its weights, whose weights are masked instead, each with
-                the copy's own mask if it has one; the sparsifier goes on.
+            model: A copy of the model, such as an average of its weights. Then the copy's weights are masked, with the
+                masks of the copy if it has any, and the sparsifier goes on.
 
         Raises:
-            InputError: If the masks are baked, a masked layer was replaced, or the copy lacks one.
+            InputError: If the masks are baked, a masked layer was replaced, or the copy lacks a masked layer.
         """
         if model is not None and model is not self._model:
             return bake_copy(self._model, model, self._layers)
@@ -219,11 +220,14 @@ class Sparsifier:
         return plain_state(self._model, ((layer, layer.masked_weight()) for layer in self._check_layers()))
 
     def mask_state_dict(self, state: dict[str, Any], model: torch.nn.Module) -> None:
-        """Mask the weights in a state dict of the model, of a module that holds it, or of an average, in place.
+        """Mask the weights in a state dict, in place, and remove the parameters of the method from it.
 
         Args:
-            state: The state dict, whose names and masked weights become those of `plain_state_dict`.
-            model: The module whose names it has; an `InputError` names one without the masked layers.
+            state: The state dict of `model`, or of an average of its weights.
+            model: The model, or a module that contains it.
+
+        Raises:
+            InputError: If `model` contains no masked layer, or a masked layer was replaced.
         """
         mask_state_dict(state, model, self._check_layers())
 
@@ -234,12 +238,12 @@ class Sparsifier:
             For each weight with an adapter, the share of the adapter's squared norm in pruned entries, which is lost.
 
         Raises:
-            InputError: If no masked layer has an adapter, one is of another kind, or the masks are baked.
+            InputError: If no masked layer has an adapter, an adapter is of another kind, or the masks are baked.
         """
         self._check_not_baked()
-        lost = merge(self._model, self._layers)
+        lost_shares = merge(self._model, self._layers)
         self._zero_pruned()
-        return lost
+        return lost_shares
 
     @property
     def is_baked(self) -> bool:
@@ -247,7 +251,7 @@ class Sparsifier:
         return self._baked
 
     def close(self) -> None:
-        """Stop the refresh worker; the masks stay as they are until a refresh that is due later starts it again."""
+        """Stop the refresh worker; the masks stay until a later refresh, which starts the worker again."""
         self._refresher.close()
 
     def state_dict(self, *, pruned: bool = False) -> dict[str, Any]:
@@ -258,14 +262,15 @@ class Sparsifier:
         Args:
             pruned: Whether to include the dense values of pruned entries, which `plain_state_dict` lacks.
         """
-        own = {"pattern": str(self.pattern), "method": type(self.method).__name__, "step": self._updates.step}
-        return layers_state(self._layers, pruned=pruned and not self._in_place) | own | self._updates.history.state()
+        settings = {"pattern": str(self.pattern), "method": type(self.method).__name__, "step": self._updates.step}
+        layers = layers_state(self._layers, pruned=pruned and not self._in_place)
+        return layers | settings | self._updates.history.state()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore the state from a checkpoint; the response to a pending request is ignored.
 
         Raises:
-            InputError: If its pattern, method or layers differ.
+            InputError: If the pattern, the method or the layers of the state differ.
         """
         self._check_not_baked()
         check_state(state, str(self.pattern), type(self.method).__name__, self._layers)
@@ -285,7 +290,7 @@ class Sparsifier:
         self.load_state_dict(read_state(Path(path)))
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        # A model that holds its sparsifier is copied without it: the copies' masks follow the model's.
+        # A copy of a model that holds its sparsifier gets no other one: the copy's masks follow those of the model.
         return self
 
     def __enter__(self) -> Self:
@@ -307,7 +312,8 @@ class Sparsifier:
             pattern = self._updates.pattern
             if pattern is not None:
                 self._updates.request(pattern, wait=True)
-                for name, error in self._refresher.failing.items():
+                if self._refresher.failing:
+                    name, error = next(iter(self._refresher.failing.items()))
                     raise InputError(f"{name!r} has no mask: {error}")
         except BaseException:
             for layer in self._layers:
@@ -328,7 +334,7 @@ class Sparsifier:
         return replace(report, density=layer.density(self._model))
 
     def _check_layers(self) -> list[MaskedLayer]:
-        """Check the masked layers, and return them; none once the masks are baked."""
+        """Check the masked layers, and return them; once the masks are baked, there are none."""
         layers = [] if self._baked else self._layers
         for layer in layers:
             layer.check(self._model)

@@ -21,7 +21,9 @@ from .masked_layer import MaskedLayer
 
 FORMAT = 1
 KEY = "masksmith_training"
+"""Key of the JSON in the metadata of a state's file."""
 PRUNED = "/pruned/"
+"""What separates a layer's name from `values`, `kept` or a parameter in the name of a tensor of pruned values."""
 
 
 def layers_state(layers: Iterable[MaskedLayer], *, pruned: bool) -> dict[str, Any]:
@@ -56,7 +58,7 @@ def check_state(state: Mapping[str, Any], pattern: str, method: str, layers: lis
     """Check that a state fits the sparsifier.
 
     Raises:
-        InputError: If a part is missing, or format, pattern, method, a layer or its shape differs; it is named.
+        InputError: If a member is missing, or format, pattern, method, a layer or its shape differs; it is named.
     """
     if not isinstance(state, Mapping):
         raise InputError(f"{type(state).__name__} is not a sparsifier state: pass what state_dict() returned")
@@ -92,7 +94,9 @@ def _check_pruned(layer: MaskedLayer, pruned: Mapping[str, Tensor]) -> None:
         if pruned[name].shape != parameter.shape:
             raise InputError(f"{where}: {name} has shape {list(pruned[name].shape)}, not {list(parameter.shape)}")
     if tuple(pruned["kept"].shape) != layer.shape or pruned["values"].numel() != int((~pruned["kept"]).sum()):
-        raise InputError(f"{where} do not fit shape {list(layer.shape)}, or are not as many as its pruned entries")
+        raise InputError(
+            f"{where} do not fit shape {list(layer.shape)}, or their number is not that of the pruned entries"
+        )
 
 
 def _check_fields(where: str, fields: Mapping[str, Any], names: Iterable[str]) -> None:

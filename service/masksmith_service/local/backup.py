@@ -24,7 +24,7 @@ def back_up(
     store_url: StoreOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Write the records and blobs of an installation into an empty directory; the installation may be running."""
+    """Write records and blobs of an installation into an empty directory, also while the installation runs."""
     _run("save", folder, data, redis_url, store_url, as_json=as_json)
 
 
@@ -35,7 +35,7 @@ def restore(
     store_url: StoreOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Restore a backup into an empty installation; an installation that is not empty is refused."""
+    """Restore a backup into an empty installation; an installation with data is refused."""
     _run("restore", folder, data, redis_url, store_url, as_json=as_json)
 
 

@@ -174,7 +174,8 @@ def test_a_missing_expert_is_named_before_anything_is_written(text, tmp_path, ca
               tmp_path / "model" / "model.safetensors", {"format": "pt"})  # fmt: skip
     assert run(prune_command(tmp_path / "model", tmp_path / "out", text)) == 2
     printed = " ".join(capsys.readouterr().err.split())
-    assert f"made of 6 tensor(s) such as {FIRST!r}, the shape [3, 96, 32], and in the model [4, 96, 32]" in printed
+    shapes = "has the shape [4, 96, 32] in the model, but [3, 96, 32]"
+    assert f"{shapes} when made of 6 tensor(s) such as {FIRST!r}" in printed
     assert not (tmp_path / "out").exists()
 
 

@@ -277,8 +277,8 @@ def masks_of(path: Path, masks: dict[str, tuple[int, ...]], pattern: str = "2:4"
     [
         (["{file}"], "has no record of its masks; pass --pattern"),
         (["{file}", "-p", "2:4", "--masks", "{masks}"], "pass one of them"),
-        (["{file}", "--masks", "{masks}", "--layers", "w"], "go with --pattern"),
-        (["{file}", "--masks", "{masks}", "--axis", "out"], "go with --pattern"),
+        (["{file}", "--masks", "{masks}", "--layers", "w"], "need --pattern"),
+        (["{file}", "--masks", "{masks}", "--axis", "out"], "need --pattern"),
         (["{file}", "--masks", "{other}"], "mask of 'absent'.*no such tensor"),
         (["{file}", "--masks", "{shape}"], r"mask of 'w' has the shape \[8, 4\].*the tensor has \[8, 8\]"),
         (["{file}", "--masks", "{empty}"], "no mask: there is nothing to verify"),

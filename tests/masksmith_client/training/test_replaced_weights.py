@@ -114,7 +114,7 @@ def empty_it(model):
     ("change", "message"),
     [
         (remove_mask, "the mask of '2.weight' was removed from layer '2'"),
-        (parametrize_it, "'2.weight' is gone: it is parametrized already"),
+        (parametrize_it, "'2.weight' is missing: it is parametrized already"),
         (replace_module, "layer '2' was replaced after it was masked"),
         (empty_it, "'2.weight' cannot be masked any more: it is empty, as DeepSpeed ZeRO-3 .* ZeRO-2"),
     ],

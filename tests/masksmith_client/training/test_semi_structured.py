@@ -46,7 +46,7 @@ class PlainKernel:
 @pytest.fixture
 def kernel(monkeypatch):
     kernel = PlainKernel()
-    monkeypatch.setattr(semi_structured, "KERNELS", lambda: kernel)
+    monkeypatch.setattr(semi_structured, "KERNEL", lambda: kernel)
     return kernel
 
 
@@ -182,8 +182,11 @@ def test_a_kernel_that_is_wrong_is_found_at_its_first_product(kernel):
 @pytest.mark.parametrize(
     ("dtype", "message"),
     [
-        (torch.float32, r"'2\.weight' cannot be computed by 2:4 kernels: it is torch.float32.*use torch.autocast"),
-        (torch.float64, r"'2\.weight' cannot be computed by 2:4 kernels: it is torch.float64"),
+        (
+            torch.float32,
+            r"'2\.weight' cannot be computed by 2:4 kernels: the weight is torch.float32.*use torch.autocast",
+        ),
+        (torch.float64, r"'2\.weight' cannot be computed by 2:4 kernels: the weight is torch.float64"),
     ],
     ids=["float32", "float64"],
 )

@@ -16,7 +16,7 @@ def test_training_resumes_on_another_number_of_processes(tmp_path):
     for state in ranks:
         assert_same(state, expected[1])
         assert state["held"] == expected[1]["held"] // 2, "each holds the masks of its own shards"
-        assert "create the Sparsifier after it" in state["refused"]
+        assert "create the Sparsifier after parallelize_module" in state["refused"]
     assert_same(train_part(ranks[0]), expected[2])
 
 

@@ -20,7 +20,7 @@ perplexity is no better."""
 def calibration_batches(
     checkpoint: Checkpoint, method: PruneMethod, model: Any, *, trust_remote_code: bool
 ) -> list[dict[str, Any]]:
-    """Return the beginning of a text as batches of token ids.
+    """Return the beginning of a text as batches `{"input_ids": ids}` with token ids `[windows, tokens]`.
 
     Raises:
         InputError: If the tokenizer cannot be loaded, the text is too short, or its tokens do not fit the model.
@@ -45,21 +45,21 @@ def calibration_batches(
 
 
 def _check_window(text: CalibrationText, config: Any) -> None:
-    longest = getattr(config, "max_position_embeddings", None)
-    if isinstance(longest, int) and text.tokens > longest:
+    max_tokens = getattr(config, "max_position_embeddings", None)
+    if isinstance(max_tokens, int) and text.tokens > max_tokens:
         raise InputError(
-            f"windows of {count_text(text.tokens)} tokens are longer than the model's {count_text(longest)}; lower "
+            f"windows of {count_text(text.tokens)} tokens are longer than the model's {count_text(max_tokens)}; lower "
             "--calibration-tokens"
         )
 
 
 def _first_tokens(tokenizer: Any, text: CalibrationText) -> Any:
-    """Return the ids of the tokens that the windows need."""
+    """Return the ids of the first `windows * tokens` tokens of the text."""
     ids = tokenizer(text.read(), return_tensors="pt", verbose=False).input_ids[0]
     needed = text.windows * text.tokens
     if len(ids) < needed:
         raise InputError(
             f"{text.path} has {count_text(len(ids))} tokens; {count_text(text.windows)} windows of "
-            f"{count_text(text.tokens)} need {count_text(needed)}: give more text, or fewer --calibration-windows"
+            f"{count_text(text.tokens)} need {count_text(needed)}: give a longer text, or fewer --calibration-windows"
         )
     return ids[:needed]

@@ -3,41 +3,46 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
 
 from masksmith_wire.quantities import duration_text
 
 WIDTH, HEIGHT = 800, 260
 LEFT, RIGHT, TOP, BOTTOM = 60, 16, 28, 30
-CLASSES = ("first", "second")
+"""Margins around the plotted area."""
+LINE_CLASSES = ("first", "second")
+"""CSS classes of the lines, in their order."""
+LEGEND_WIDTH = 220
+"""Distance between the legends of two lines."""
 MAX_LABELS = 12
+"""Most labels on the axis of the blocks."""
 
 
 def line_chart(names: Sequence[str], lines: Mapping[str, Sequence[float]]) -> str:
-    """Return lines of shares, from 0.
+    """Return a chart of lines; the axis of values is in percent and starts at 0.
 
     Args:
         names: Names of the blocks.
-        lines: Values by the line's name, one for each block; two lines at most.
+        lines: Shares (1.0 is 100 %) by the line's name, one for each block; two lines at most.
     """
     top = _nice_top(max((value for line in lines.values() for value in line), default=0.0))
     parts = [_axes(names, top, lambda value: f"{value:.3g} %", 100.0)]
     for number, (label, values) in enumerate(lines.items()):
-        kind = CLASSES[number]
+        css_class, legend_x = LINE_CLASSES[number], LEFT + LEGEND_WIDTH * number
         points = [(_x(index, len(names)), _y(value, top)) for index, value in enumerate(values)]
         path = "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in points)
-        parts.append(f'<path class="{kind}" stroke-width="2" d="{path}"/>')
+        parts.append(f'<path class="{css_class}" stroke-width="2" d="{path}"/>')
         for (x, y), name, value in zip(points, names, values, strict=True):
             title = f"<title>{escape(name)}, {label}: {value:.3%}</title>"
-            parts.append(f'<circle class="{kind}" cx="{x:.1f}" cy="{y:.1f}" r="3">{title}</circle>')
-        parts.append(f'<rect class="{kind}" x="{LEFT + 220 * number}" y="6" width="10" height="10"/>')
-        parts.append(f'<text x="{LEFT + 220 * number + 16}" y="15">{escape(label)}</text>')
+            parts.append(f'<circle class="{css_class}" cx="{x:.1f}" cy="{y:.1f}" r="3">{title}</circle>')
+        parts.append(f'<rect class="{css_class}" x="{legend_x}" y="6" width="10" height="10"/>')
+        parts.append(f'<text x="{legend_x + 16}" y="15">{escape(label)}</text>')
     return _svg("errors of blocks", parts)
 
 
 def bar_chart(names: Sequence[str], values: Sequence[float]) -> str:
-    """Return one bar of seconds for each block."""
+    """Return a chart with one bar for each block; the values are seconds."""
     top = _nice_top(max(values, default=0.0))
     parts = [_axes(names, top, lambda value: f"{value:.3g} s", 1.0)]
     width = 0.7 * (WIDTH - LEFT - RIGHT) / max(1, len(names))
@@ -55,16 +60,16 @@ def _svg(label: str, parts: Sequence[str]) -> str:
     return f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{label}">{"".join(parts)}</svg>'
 
 
-def _axes(names: Sequence[str], top: float, text: object, scale: float) -> str:
-    assert callable(text)
+def _axes(names: Sequence[str], top: float, value_text: Callable[[float], str], scale: float) -> str:
+    """Return grid lines with the texts of `scale * value`, up to the value `top`, and labels of the blocks."""
     parts = []
     for step in range(5):
         value = top * step / 4
         y = _y(value, top)
         parts.append(f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}" stroke="var(--grid)"/>')
-        parts.append(f'<text x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{text(scale * value)}</text>')
-    every = math.ceil(len(names) / MAX_LABELS) or 1
-    for index in range(0, len(names), every):
+        parts.append(f'<text x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{value_text(scale * value)}</text>')
+    label_step = math.ceil(len(names) / MAX_LABELS) or 1
+    for index in range(0, len(names), label_step):
         number = escape(names[index].rpartition(".")[2])
         parts.append(f'<text x="{_x(index, len(names)):.1f}" y="{HEIGHT - 10}" text-anchor="middle">{number}</text>')
     return "".join(parts)
@@ -83,4 +88,5 @@ def _nice_top(value: float) -> float:
     if not 0 < value < math.inf:
         return 1.0
     power = 10.0 ** math.floor(math.log10(value))
+    # The tolerance allows for the rounding of `power`.
     return next(step * power for step in (1, 2, 4, 8, 10) if value <= step * power * (1 + 1e-9))

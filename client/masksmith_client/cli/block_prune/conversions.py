@@ -1,4 +1,4 @@
-"""Follows the tensors that `from_pretrained` fuses into one parameter, to find where each of them is in it.
+"""Follow the stored tensors that `from_pretrained` fuses into one parameter, to find where each is in the parameter.
 
 Conversions run on the meta device, so that no values are computed. Stacking, concatenation and permutation of
 dimensions move every entry to one known place; after any other operation, the places are unknown.
@@ -18,13 +18,13 @@ from masksmith_client.checkpoints.tracing.sources import operation_name
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A tensor that is a part of another one.
+    """Where a stored tensor is in a larger tensor, the container.
 
     Attributes:
-        name: Its name.
-        shape: Its shape.
-        start: Index in the other tensor of its first entry.
-        dims: Dimension of the other tensor along which each of its own dimensions runs.
+        name: Name of the stored tensor.
+        shape: Shape of the stored tensor.
+        start: Index in the container of the first entry of the stored tensor.
+        dims: For each dimension of the stored tensor, the dimension of the container along which it runs.
     """
 
     name: str
@@ -34,62 +34,63 @@ class Piece:
 
     @classmethod
     def whole(cls, name: str, shape: Sequence[int]) -> Piece:
-        """Return a tensor as a part of itself."""
+        """Return the piece of a container that is the stored tensor itself."""
         return cls(name, tuple(shape), (0,) * len(shape), tuple(range(len(shape))))
 
     def permuted(self, dims: Sequence[int]) -> Piece:
-        """Return it where dimension `dims[i]` of the other tensor has become dimension `i`."""
+        """Return the piece after dimension `dims[i]` of the container has become dimension `i`."""
         start = tuple(self.start[dim] for dim in dims)
         return Piece(self.name, self.shape, start, tuple(dims.index(dim) for dim in self.dims))
 
     def moved(self, dim: int, steps: int) -> Piece:
-        """Return it after entries were put before it along a dimension."""
+        """Return the piece after `steps` entries were put before the container along a dimension."""
         start = (*self.start[:dim], self.start[dim] + steps, *self.start[dim + 1 :])
         return Piece(self.name, self.shape, start, self.dims)
 
     def stacked(self, dim: int, number: int) -> Piece:
-        """Return it where the other tensor has become number `number` along a new dimension."""
+        """Return the piece after the container has become entry `number` along a new dimension `dim`."""
         start = (*self.start[:dim], number, *self.start[dim:])
-        return Piece(self.name, self.shape, start, tuple(each + (each >= dim) for each in self.dims))
+        dims = tuple(axis if axis < dim else axis + 1 for axis in self.dims)
+        return Piece(self.name, self.shape, start, dims)
 
     def place(self, shape: Sequence[int]) -> tuple[tuple[int, ...], int]:
-        """Return strides and place of the first entry, where the other tensor is contiguous and has this shape."""
+        """Return strides and offset of the stored tensor, in entries, in a contiguous container of this shape."""
         strides = torch.empty(tuple(shape), device="meta").stride()
         offset = sum(index * stride for index, stride in zip(self.start, strides, strict=True))
         return tuple(strides[dim] for dim in self.dims), offset
 
 
 class PieceFollower(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Follows tensors through the operations that run in its context."""
+    """Follows tensors through the operations that run while its context is active."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._pieces: dict[int, list[Piece]] = {}
-        self._tensors: list[torch.Tensor] = []
+        self._kept_alive: list[torch.Tensor] = []
 
     def add(self, name: str, shape: Sequence[int]) -> torch.Tensor:
-        """Return a new tensor on the meta device, which is followed."""
+        """Return a new tensor on the meta device, and follow it."""
         tensor = torch.empty(tuple(shape), device="meta")
-        self._keep(tensor, [Piece.whole(name, shape)])
+        self._record(tensor, [Piece.whole(name, shape)])
         return tensor
 
     def pieces(self, tensor: torch.Tensor) -> list[Piece]:
-        """Return the parts of a tensor that are known."""
+        """Return the known pieces of a tensor."""
         return self._pieces.get(id(tensor), [])
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        """Run an operation, and note where it moves what is followed."""
+        """Run an operation, and record where it moves the pieces of its arguments."""
         result = func(*args, **(kwargs or {}))
         moves = _MOVES.get(operation_name(func))
         if moves is not None and isinstance(result, torch.Tensor):
-            self._keep(result, moves(self.pieces, *args, **(kwargs or {})))
+            self._record(result, moves(self.pieces, *args, **(kwargs or {})))
         return result
 
-    def _keep(self, tensor: torch.Tensor, pieces: list[Piece]) -> None:
-        """Note the parts of a tensor, which is kept alive so that no other one gets its identity."""
-        self._tensors.append(tensor)
+    def _record(self, tensor: torch.Tensor, pieces: list[Piece]) -> None:
+        """Record the pieces of a tensor, which is kept alive so that no other tensor gets its `id`."""
+        self._kept_alive.append(tensor)
         self._pieces[id(tensor)] = pieces
 
 
@@ -98,14 +99,14 @@ PiecesOf = Callable[[torch.Tensor], list[Piece]]
 
 def _stack(pieces_of: PiecesOf, tensors: Sequence[torch.Tensor], dim: int = 0) -> list[Piece]:
     dim %= tensors[0].ndim + 1
-    return [piece.stacked(dim, number) for number, each in enumerate(tensors) for piece in pieces_of(each)]
+    return [piece.stacked(dim, number) for number, tensor in enumerate(tensors) for piece in pieces_of(tensor)]
 
 
 def _cat(pieces_of: PiecesOf, tensors: Sequence[torch.Tensor], dim: int = 0) -> list[Piece]:
     pieces, steps = list[Piece](), 0
-    for each in tensors:
-        pieces += [piece.moved(dim % each.ndim, steps) for piece in pieces_of(each)]
-        steps += each.shape[dim]
+    for tensor in tensors:
+        pieces += [piece.moved(dim % tensor.ndim, steps) for piece in pieces_of(tensor)]
+        steps += tensor.shape[dim]
     return pieces
 
 
@@ -127,3 +128,4 @@ _MOVES: Mapping[str, Callable[..., list[Piece]]] = {
     "stack": _stack, "cat": _cat, "permute": _permute, "transpose": _transpose, "t": _transpose, "clone": _copy,
     "detach": _copy, "alias": _copy,
 }  # fmt: skip
+"""Functions from the arguments of an operation to the pieces of its result, by the name of the operation."""

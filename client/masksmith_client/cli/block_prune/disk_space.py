@@ -1,4 +1,4 @@
-"""Estimates how many bytes pruning block by block writes, and refuses to start where they do not fit."""
+"""Estimates how many bytes pruning block by block writes, and refuses to start if they do not fit on the disk."""
 
 from __future__ import annotations
 
@@ -20,11 +20,12 @@ from .skeleton import TORCH_DTYPES
 
 FLOAT_BYTES = 4
 REPORT_BYTES = 4096
-"""Of each tensor, at most: its part of reports, records and headers."""
+"""Upper bound of the bytes of one tensor in reports, records and headers."""
 FILE_BYTES = 4096
-"""Of each file, at most: its header, and what is free in its last page."""
+"""Upper bound of the bytes of a file's header and of the unused rest of its last page."""
 ACTIVATION_SETS = 5
-"""The inputs of the first block, and the dense and the pruned model's activations before and after a block."""
+"""Tensors of one batch: the inputs of the first block, and the activations of the dense and of the pruned model before
+and after a block."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +33,7 @@ class Space:
     """Bytes of the files of a run.
 
     Attributes:
-        activations: Activations between blocks and arguments of blocks; removed when the last block is finished.
+        activations: Activations between blocks, and arguments of blocks; removed when the last block is finished.
         blocks: Masks and updated weights of finished blocks; removed when the output is written.
         output: The output: weights and masks.
     """
@@ -47,13 +48,13 @@ class Space:
         return self.blocks + max(self.activations, self.output)
 
     def check(self, output: Path) -> None:
-        """Refuse to start if the files do not fit on the disk, beside those that an earlier run has written.
+        """Refuse to start if the files that are still to be written do not fit on the disk.
 
         Args:
             output: The output, which need not exist.
 
         Raises:
-            OSError: Naming the directory, the bytes that are needed, and what for.
+            OSError: If they do not fit; the message names the directory, the bytes that are needed, and their purpose.
         """
         written = sum(file.stat().st_size for file in output.rglob("*") if file.is_file())
         existing = next(folder for folder in (output, *output.parents) if folder.exists())
@@ -72,13 +73,15 @@ def space_of(
     Args:
         checkpoint: What is pruned.
         choice: What is done with each of its tensors.
-        model: Its model.
+        model: The model of the checkpoint, without weights.
         batches: Batches of token ids.
         is_updated: Whether the weights are updated.
     """
     masks = sum(packed_bytes(tensor.shape) for tensor in choice.masked)
     updated = choice.masked if is_updated else []
-    weights = sum(math.prod(each.shape) * int(getattr(torch, TORCH_DTYPES[each.dtype]).itemsize) for each in updated)
+    weights = sum(
+        math.prod(tensor.shape) * int(getattr(torch, TORCH_DTYPES[tensor.dtype]).itemsize) for tensor in updated
+    )
     files = sum(header.file_bytes for header in checkpoint.headers.values())
     activations = sum(_batch_bytes(model.config, *batch["input_ids"].shape) for batch in batches)
     reports = REPORT_BYTES * len(choice.masked)
@@ -87,21 +90,19 @@ def space_of(
 
 def _batch_bytes(config: Any, windows: int, tokens: int) -> int:
     """Return the bytes of a batch's activations, attention masks and position embeddings."""
-    text = config.get_text_config()
-    kinds = len(set(getattr(text, "layer_types", None) or ())) or 1
-    heads = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
-    activations = ACTIVATION_SETS * FLOAT_BYTES * windows * tokens * int(text.hidden_size)
-    positions = 2 * FLOAT_BYTES * kinds * tokens * int(heads)
-    return (
-        activations
-        + FILE_BYTES * (ACTIVATION_SETS + 1)
-        + positions
-        + kinds * windows * tokens * tokens * _mask_bytes(text)
-    )
+    text_config = config.get_text_config()
+    # Each type of layer, such as full and sliding attention, has its own attention mask and position embeddings.
+    layer_types = len(set(getattr(text_config, "layer_types", None) or ())) or 1
+    head_size = getattr(text_config, "head_dim", None) or text_config.hidden_size // text_config.num_attention_heads
+    activations = ACTIVATION_SETS * FLOAT_BYTES * windows * tokens * int(text_config.hidden_size)
+    cosines_and_sines = 2 * FLOAT_BYTES * layer_types * tokens * int(head_size)
+    attention_masks = layer_types * windows * tokens * tokens * _attention_mask_bytes(text_config)
+    # One file for each tensor of activations, and one for the arguments of the blocks.
+    return activations + FILE_BYTES * (ACTIVATION_SETS + 1) + cosines_and_sines + attention_masks
 
 
-def _mask_bytes(config: Any) -> int:
-    """Return the bytes of an entry of a mask `[windows, 1, tokens, tokens]` of attention; 0 if blocks get none."""
+def _attention_mask_bytes(config: Any) -> int:
+    """Return the bytes of an entry of an attention mask `[windows, 1, tokens, tokens]`; 0 if blocks get no mask."""
     if getattr(config, "_attn_implementation", None) == "eager":
         return FLOAT_BYTES
     return 1 if getattr(config, "sliding_window", None) else 0

@@ -24,11 +24,11 @@ class BlockPruning:
 
     Args:
         skeleton: The model.
-        blocks: Its blocks.
+        blocks: The blocks of the model.
         choice: What is done with each tensor.
         method: Scores, update, and options of pruning block by block.
-        parts: Tensors that the model has as parts of parameters.
-        folder: Folder of finished blocks and of activations, in the output.
+        parts: Stored tensors that become parts of parameters, by name.
+        folder: Folder in the output, for finished blocks and activations.
         threads: Threads of solvers and updates.
 
     Attributes:
@@ -61,7 +61,7 @@ class BlockPruning:
         return len(self.finished.reports) == len(self._blocks.modules)
 
     def run(self, batches: list[dict[str, Any]]) -> None:
-        """Prune the unfinished blocks; then the activations are removed.
+        """Prune the unfinished blocks, then remove the activations.
 
         Raises:
             PruningError: As `prune_streamed` does.
@@ -75,8 +75,8 @@ class BlockPruning:
     def _prune(self, batches: list[dict[str, Any]], activations: Path) -> None:
         from masksmith.model_pruning import prune_streamed
 
-        layouts = {each.name: str(each.layout) for each in self._choice.masked}
-        patterns = {each.name: each.pattern for each in self._choice.masked if each.pattern is not None}
+        layouts = {tensor.name: str(tensor.layout) for tensor in self._choice.masked}
+        patterns = {tensor.name: tensor.pattern for tensor in self._choice.masked if tensor.pattern is not None}
         with self._progress:
             prune_streamed(
                 self._skeleton.model,
@@ -104,7 +104,7 @@ class BlockPruning:
         """Load a block.
 
         Raises:
-            InputError: As `Skeleton.load` does, or if the block does not have a tensor that is pruned as it is stored.
+            InputError: As `Skeleton.load` does, or if a part of a parameter differs from the stored tensor.
         """
         self._skeleton.load(block)
         self._skeleton.check_parts(
@@ -116,7 +116,7 @@ class BlockPruning:
         self._skeleton.release(block)
 
     def finish(self, place: int, report: Any) -> None:
-        """Save a pruned block, and write the report of the blocks so far."""
+        """Save a pruned block, and write the report of the blocks that are finished."""
         self.finished.write(place, report, self._skeleton.model)
         write_report(
             self._folder.parent, str(self._blocks), len(self._blocks.modules), self._method, self.finished.reports
@@ -141,22 +141,22 @@ class BlockPruning:
 
 
 class _ProgressBar:
-    """Shows first the batches that are captured, then the weights that are pruned."""
+    """Shows a bar of the batches that are captured, and then a bar of the weights that are pruned."""
 
     def __init__(self) -> None:
         self._bar: Bar | None = None
-        self._captures = True
+        self._shows_capture = True
 
     def show(self, progress: Any) -> None:
         """Show the progress of the run."""
-        captures = progress.block is None
-        if self._bar is None or captures != self._captures:
+        is_capture = progress.block is None
+        if self._bar is None or is_capture != self._shows_capture:
             self._close()
-            label, unit = ("capturing", "step") if captures else ("pruning", "weight")
+            label, unit = ("capturing", "step") if is_capture else ("pruning", "weight")
             self._bar = Bar(label, progress.total, show="lines", unit=unit, start=progress.done)
             self._bar.__enter__()
-            self._captures = captures
-        if not captures:
+            self._shows_capture = is_capture
+        if not is_capture:
             self._bar.rename(f"pruning {progress.block}")
         self._bar.move_to(progress.done, progress.total)
 
@@ -166,7 +166,7 @@ class _ProgressBar:
             self._bar = None
 
     def __enter__(self) -> None:
-        """Show nothing yet."""
+        """Do nothing: `show` creates the bars."""
 
     def __exit__(self, *exception: object) -> None:
         self._close()

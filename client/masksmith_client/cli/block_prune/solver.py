@@ -1,4 +1,4 @@
-"""Prunes a checkpoint's blocks into a folder of the output, and yields the results for each tensor."""
+"""Prunes a checkpoint's blocks into a folder of the output, and yields the result of each tensor."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def block_solver(
     """Return a function that prunes the blocks when it is first used, and yields masks and weights of the tensors.
 
     Raises:
-        InputError: If a package is missing, the text is too short, or the model does not have a tensor.
+        InputError: If a package is missing, the text is too short, or a tensor is not found in the model.
         OSError: If the disk is too small.
     """
     masksmith = library()
@@ -65,13 +65,13 @@ def block_solver(
 
     def solve(tensors: Iterator[TensorToSolve]) -> Generator[SolvedTensor]:
         first = next(tensors, None)
-        if first is None:
+        if first is None:  # An earlier run has written all tensors.
             return
         with as_input_errors(masksmith.MasksmithError):
             pruning = new_pruning()
             try:
                 pruning.run(batches)
-            except Exception:  # after an interruption, the captured batches are kept
+            except Exception:  # Ctrl-C is no `Exception`: after it, the captured batches are kept for the next run.
                 if not pruning.has_progress:
                     shutil.rmtree(folder, ignore_errors=True)
                 raise
@@ -86,4 +86,4 @@ def _check_dtypes(choice: Choice, method: PruneMethod) -> None:
 
     for tensor in choice.masked:
         if method.update is not None and tensor.dtype not in TORCH_DTYPES:
-            raise InputError(f"{tensor.name!r} is of {tensor.dtype}, whose values are not updated; omit --update")
+            raise InputError(f"{tensor.name!r} has dtype {tensor.dtype}, whose values cannot be updated; omit --update")

@@ -22,9 +22,9 @@ ADVICE = "exclude it, or load the model and prune it with masksmith.prune in Pyt
 
 
 def stored_parts(skeleton: Skeleton, tensors: Iterable[ChosenTensor]) -> dict[str, Part]:
-    """Return the parts of parameters that tensors become when they are loaded, by the tensors' names.
+    """Return the parts of parameters that stored tensors become when they are loaded, by the tensors' names.
 
-    A tensor that is a parameter by itself, under the same name, is left out.
+    A tensor that becomes a whole parameter of the same name and shape is left out.
 
     Raises:
         InputError: If a tensor becomes no parameter, or in a way that cannot be inverted exactly; the message names it.
@@ -39,24 +39,24 @@ def stored_parts(skeleton: Skeleton, tensors: Iterable[ChosenTensor]) -> dict[st
         if target is None or target not in shapes:
             raise InputError(f"{tensor.name!r} is not a parameter of the loaded model; {ADVICE}")
         if tensor.name not in skeleton.stored.converted:
-            parts[tensor.name] = _renamed(tensor, target, shapes[target])
+            parts[tensor.name] = _renamed_part(tensor, target, shapes[target])
             continue
         if target not in fused:
-            fused[target] = _fused(skeleton, target, shapes[target])
-        parts[tensor.name] = _checked(tensor, target, fused[target])
+            fused[target] = _fused_parts(skeleton, target, shapes[target])
+        parts[tensor.name] = _part_of(tensor, target, fused[target])
     return parts
 
 
-def _renamed(tensor: ChosenTensor, target: str, shape: Sequence[int]) -> Part:
+def _renamed_part(tensor: ChosenTensor, target: str, shape: Sequence[int]) -> Part:
     from masksmith.model_pruning import Part
 
     if tensor.shape != shape:
-        shapes = f"{list(tensor.shape)}, and {target!r} of the loaded model {list(shape)}"
+        shapes = f"{list(tensor.shape)}, but {target!r} of the loaded model has {list(shape)}"
         raise InputError(f"{tensor.name!r} has the shape {shapes}; {ADVICE}")
     return Part(target, tensor.shape, torch.empty(tensor.shape, device="meta").stride(), 0)
 
 
-def _checked(tensor: ChosenTensor, target: str, parts: Mapping[str, Part]) -> Part:
+def _part_of(tensor: ChosenTensor, target: str, parts: Mapping[str, Part]) -> Part:
     part = parts.get(tensor.name)
     if part is None or part.shape != tensor.shape:
         reason = f"is converted to {target!r} when the model is loaded, in a way that cannot be inverted exactly"
@@ -64,11 +64,11 @@ def _checked(tensor: ChosenTensor, target: str, parts: Mapping[str, Part]) -> Pa
     return part
 
 
-def _fused(skeleton: Skeleton, target: str, shape: Sequence[int]) -> dict[str, Part]:
-    """Return the parts of one parameter by the names of the stored tensors; empty if they are not known."""
+def _fused_parts(skeleton: Skeleton, target: str, shape: Sequence[int]) -> dict[str, Part]:
+    """Return the parts of one parameter by the names of the stored tensors; empty if the parts are not known."""
     from masksmith.model_pruning import Part
 
-    names = [name for name, its_target in skeleton.stored.targets.items() if its_target == target]
+    names = [name for name, parameter in skeleton.stored.targets.items() if parameter == target]
     follower = PieceFollower()
     loaded: Any = None
     with torch.no_grad(), follower:
@@ -82,8 +82,10 @@ def _fused(skeleton: Skeleton, target: str, shape: Sequence[int]) -> dict[str, P
     if loaded is None:
         return {}
     if tuple(loaded.shape) != tuple(shape):
-        shapes = f"{list(loaded.shape)}, and in the model {list(shape)}"
-        raise InputError(f"{target!r} has, made of {len(names)} tensor(s) such as {names[0]!r}, the shape {shapes}")
+        sources = f"{len(names)} tensor(s) such as {names[0]!r}"
+        raise InputError(
+            f"{target!r} has the shape {list(shape)} in the model, but {list(loaded.shape)} when made of {sources}"
+        )
     pieces = follower.pieces(loaded)
     if len({piece.name for piece in pieces}) != len(pieces):
         return {}

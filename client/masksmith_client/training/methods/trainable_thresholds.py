@@ -59,7 +59,8 @@ class TrainableThresholds(Method):
 
     def masked(self, weight: Tensor, masking: Masking) -> Tensor:
         """Return the weight with zeros where mask or thresholds prune."""
-        # A text is a constant to torch.compile; a second float makes it a symbol, which backward rules cannot have.
+        # torch.compile takes a text for a constant, but a float for a symbol once it sees a second value, and an
+        # autograd function cannot have symbols.
         arguments = (weight, _threshold(masking), *masking.part_for(weight), float(self._strength))
         masked: Tensor = ThresholdedWeight.apply(*arguments)  # type: ignore[no-untyped-call]
         return masked
@@ -85,7 +86,7 @@ class TrainableThresholds(Method):
 
 
 class ThresholdedWeight(torch.autograd.Function):
-    """`m * [|W| > t] * W` with the estimator's gradients for `W` and `t`."""
+    """`m * [|W| > t] * W` with the gradients of the estimator for `W` and `t`."""
 
     @staticmethod
     def forward(weight: Tensor, threshold: Tensor, mask: Tensor, key: str, strength: float) -> Tensor:

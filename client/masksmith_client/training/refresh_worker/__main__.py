@@ -19,7 +19,7 @@ NICENESS = 10
 
 def main() -> None:
     """Read requests until the end of stdin; a second thread handles them, so that the end is noticed at once."""
-    # The client's log is not needed: failures are reported in responses.
+    # Responses report failures, so the client's warnings are not printed.
     logging.getLogger("masksmith_client").setLevel(logging.ERROR)
     configuration = WorkerConfiguration.model_validate_json(sys.stdin.readline())
     if configuration.cores is not None:

@@ -1,6 +1,7 @@
 """Memory shared by the training loop and the refresh worker: values, previous masks, new masks.
 
-It is an anonymous file (`memfd_create` where available), which the kernel removes when both processes have ended.
+It is an anonymous file (`memfd_create` where available), which the operating system removes when both processes have
+ended.
 """
 
 from __future__ import annotations
@@ -19,6 +20,9 @@ import numpy.typing as npt
 from masksmith.layouts import ITEM_BYTES, Layout, default_axes
 
 ALIGNMENT = 64
+"""Alignment of each array, in bytes."""
+VALUES, PREVIOUS, MASK = 0, 1, 2
+"""Places of the arrays of a layer in its list of offsets."""
 Bytes = npt.NDArray[np.uint8]
 Bools = npt.NDArray[np.bool_]
 
@@ -51,7 +55,7 @@ class LayerSlot:
 
     @property
     def values_bytes(self) -> int:
-        """Size of its values in bytes."""
+        """Size of the layer's values in bytes."""
         return self.entries * ITEM_BYTES[self.dtype]
 
 
@@ -79,22 +83,22 @@ class SharedMemory:
 
     def values(self, name: str) -> Bytes:
         """Return a view of a layer's weights or scores, as bytes."""
-        return self._part(name, 0, self.slots[name].values_bytes)
+        return self._array(name, VALUES, self.slots[name].values_bytes)
 
     def previous(self, name: str) -> Bools:
         """Return a view of the mask that a layer had at the time of the request."""
-        return self._bools(name, 1)
+        return self._bools(name, PREVIOUS)
 
     def mask(self, name: str) -> Bools:
         """Return a view of a layer's new mask."""
-        return self._bools(name, 2)
+        return self._bools(name, MASK)
 
-    def _bools(self, name: str, which: int) -> Bools:
+    def _bools(self, name: str, place: int) -> Bools:
         slot = self.slots[name]
-        return self._part(name, which, slot.entries).view(np.bool_).reshape(slot.shape)
+        return self._array(name, place, slot.entries).view(np.bool_).reshape(slot.shape)
 
-    def _part(self, name: str, which: int, size: int) -> Bytes:
-        start = self._offsets[name][which]
+    def _array(self, name: str, place: int, size: int) -> Bytes:
+        start = self._offsets[name][place]
         return self.bytes[start : start + size]
 
 

@@ -24,6 +24,7 @@ from .messages import SOLUTION_FIELDS, LayerResult
 from .shared_memory import Bools, Bytes, LayerSlot
 
 PIECE_BYTES = 512 * 1024
+"""Size of the pieces in which values are uploaded."""
 OUTAGE_S = 10.0
 """How long an unreachable service is retried; after that a request with newer weights is more useful."""
 
@@ -43,7 +44,7 @@ class LayerValues:
         return to_numpy(self.values.data, self.slot.dtype, self.slot.shape)
 
     def scores(self) -> Array:
-        """Return the scores; those of weights are their magnitudes."""
+        """Return the scores; the scores of weights are magnitudes."""
         array = self.array()
         return array if self.are_scores else np.abs(array)
 
@@ -95,7 +96,7 @@ class ServiceSource:
         """Submit a job, wait for it, download its masks, and delete it."""
         weights = {values.slot.name: values.weight() for values in layers}
         scores = "given" if layers[0].are_scores else "magnitude"
-        # All names are passed: the default rule would leave an output head dense, even if the caller chose it.
+        # All names are passed, since the default rule would leave an output head dense that the user has selected.
         job = self.client.jobs.submit(
             weights, pattern, progress=False, scores=scores, layers=list(weights), priority="interactive"
         )
@@ -115,6 +116,7 @@ class ServiceSource:
                 job.delete()
 
     def _masks(self, job: Job, timeout_s: float) -> Masks:
+        """Wait for a job and download its masks; a job that failed for some of its layers has masks of the others."""
         try:
             return job.wait(timeout_s).masks()
         except JobFailedError:
@@ -125,9 +127,10 @@ class ServiceSource:
 
 @dataclass(frozen=True)
 class FunctionSource:
-    """Solves masks by a function of scores and pattern, such as `masksmith.solve`, which returns a mask or `Solution`.
+    """Solves masks by a function of scores and pattern, such as `masksmith.solve`.
 
-    The function gets scores as `[out, in, *kernel]`, whatever the order in which the layer stores them.
+    The function returns a mask, or a `Solution`. It gets scores as `[out, in, *kernel]`, whatever the order in which
+    the layer stores them.
     """
 
     call: Callable[..., Any]
@@ -163,33 +166,33 @@ def solve_matrices(
     pattern: Pattern,
     as_mask: Callable[[Any, LayerSlot, tuple[int, ...]], Any],
 ) -> LayerResult:
-    """Solve each matrix of a layer, and the parts fused in it, on its own.
+    """Solve each matrix of a layer, and each of the matrices fused in it, on its own.
 
     Args:
         call: Returns the solution of scores `[out, in, *kernel]`.
         scores: The layer's scores, an array or a tensor.
-        mask: Where its mask is written, of the same kind.
+        mask: The layer's mask, which is written; an array or a tensor, as the scores.
         slot: Name, shape and axes of the layer.
         pattern: The pattern.
-        as_mask: Returns the mask of a solution, and checks that it has a shape.
+        as_mask: Returns the mask of a solution, after checking that it has the shape in its last argument.
     """
-    layout, parts = slot.layout, []
+    layout, results = slot.layout, []
     for matrix, mask_matrix in zip(layout.matrices(scores), layout.matrices(mask), strict=True):
         for first, last in layout.row_ranges(pattern, slot.shape):
             solution = call(matrix[first:last], pattern)
             mask_matrix[first:last] = as_mask(solution, slot, matrix[first:last].shape)
-            parts.append(_result(solution))
-    return parts[0] if len(parts) == 1 else sum_of_parts(parts)
+            results.append(_result(solution))
+    return results[0] if len(results) == 1 else sum_of_parts(results)
 
 
 class WorkerConfiguration(BaseModel):
     """The first line of the worker process's input.
 
     Attributes:
-        client: The client's configuration; None solves with the library in that process.
+        client: The client's configuration; None solves with the library in the worker process.
         slots: The layers in the shared memory.
         fd: File descriptor of the shared memory, which the process inherits.
-        cores: Processors that the process may use; None is those of its parent.
+        cores: Processors that the process may use; None for those of its parent.
     """
 
     client: ClientConfiguration | None
@@ -200,9 +203,9 @@ class WorkerConfiguration(BaseModel):
     def source(self) -> MaskSource:
         """Create the source of masks."""
         if self.client is not None:
-            url, token, timeout_s, retry = self.client.url, self.client.token, self.client.timeout_s, self.client.retry
-            retry = replace(retry, outage_s=min(retry.outage_s, OUTAGE_S))
-            return ServiceSource(Client(url, token, timeout_s=timeout_s, retry=retry))
+            retry = replace(self.client.retry, outage_s=min(self.client.retry.outage_s, OUTAGE_S))
+            client = Client(self.client.url, self.client.token, timeout_s=self.client.timeout_s, retry=retry)
+            return ServiceSource(client)
         import masksmith
 
         return FunctionSource(masksmith.solve)
@@ -226,7 +229,7 @@ def sum_of_parts(parts: list[LayerResult]) -> LayerResult:
     bound = None if None in bounds else sum(value for value in bounds if value is not None)
     gap = None if objective is None or bound is None else max(0.0, bound - objective) / (bound or 1.0)
     if all(part.gap == 0.0 for part in parts):
-        gap = 0.0
+        gap = 0.0  # The two sums may differ by rounding.
     return LayerResult(
         status=statuses.pop() if len(statuses) == 1 else "feasible",
         objective=objective,
@@ -237,6 +240,7 @@ def sum_of_parts(parts: list[LayerResult]) -> LayerResult:
 
 
 def _result(report: Any) -> LayerResult:
+    """Return the result from a solution, a service's report of a tensor, or a mask, which has no bounds."""
     error = getattr(report, "error", None)
     if error is not None:
         return LayerResult(error=error.message)

@@ -1,4 +1,4 @@
-"""Choose and create the refresh worker: a process where possible, else a thread or the caller itself."""
+"""Create the refresh worker: a process if possible, else a thread, or none if requests run in the calling thread."""
 
 from __future__ import annotations
 
@@ -19,8 +19,9 @@ from .thread import InlineWorker, RefreshWorker, ThreadWorker
 def start(masks: object, memory: SharedMemory, refresh: Refresh) -> RefreshWorker:
     """Create the worker for `Sparsifier(masks=...)`.
 
-    A client and `masksmith.solve` run in a worker process. Other functions, and clients with a custom transport, run
-    in a thread, since they cannot be sent to another process. With `refresh.wait`, requests run in the calling thread.
+    A client and `masksmith.solve` run in a worker process, on POSIX. Other functions, and clients with a custom
+    transport, run in a thread, since they cannot be sent to another process. With `refresh.wait`, requests run in the
+    calling thread.
 
     Raises:
         InputError: If `masks` is neither a client nor a function.

@@ -17,7 +17,11 @@ class Handler(Protocol):
 
 
 class RefreshWorker(Protocol):
-    """Handles one request at a time; its response is polled or waited for."""
+    """Handles one request at a time; its response is polled or waited for.
+
+    Attributes:
+        handled_in: Where requests are handled, as `TrainingReport.asking` states it.
+    """
 
     handled_in: str
 
@@ -72,7 +76,7 @@ class ThreadWorker:
         self._responses: queue.SimpleQueue[RefreshResponse] = queue.SimpleQueue()
 
     def submit(self, request: RefreshRequest) -> None:
-        """Pass a request to the thread, which is started first if it does not run."""
+        """Pass a request to the thread; start the thread if it does not run."""
         if self._requests is None:
             self._requests = queue.SimpleQueue()
             arguments = (self._handler, self._requests, self._responses)

@@ -1,0 +1,140 @@
+"""The steps of `masksmith solve`: check the files, solve locally or by a service, show the report."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
+
+import typer
+
+from masksmith_client._client import Client
+from masksmith_client._errors import InputError, JobFailedError, NotFound
+from masksmith_client._job_view import JobView
+from masksmith_client._jobs import Job
+from masksmith_client.submission.options import SubmitOptions
+from masksmith_client.submission.prepare import prepare
+from masksmith_wire.quantities import count_text
+
+from .console import print_note
+from .outputs import check_not_an_input, check_output, check_weights_output, weights_written_to
+from .report import SolveReport, show_measures
+from .service import interrupt_hint, note_waiting
+from .standard_output import is_standard_output, redirect_report, written_to
+
+
+def check_files(
+    path: Path, output: Path, weights_out: Path | None, inputs: Iterable[object], *, update: str | None, as_json: bool
+) -> None:
+    """Check, before any work, that the files can be written and are not read.
+
+    Raises:
+        InputError: If a file cannot be written, or is an input; or if `update` and `weights_out` are not used together.
+    """
+    inputs = tuple(inputs)
+    check_output(output, as_json=as_json)
+    check_not_an_input(output, inputs, model=path)
+    if weights_out is not None:
+        check_weights_output(weights_out, path, as_json=as_json)
+        check_not_an_input(weights_out, inputs, model=path)
+    _check_update(update, weights_out, output)
+
+
+def run(
+    path: Path,
+    patterns: Sequence[str],
+    output: Path,
+    weights_out: Path | None,
+    options: SubmitOptions,
+    *,
+    url: str | None,
+    local: bool,
+    timeout_s: float | None,
+) -> SolveReport:
+    """Solve the masks of a checkpoint, write the files, and return the report."""
+    started = time.monotonic()
+    weights_context = nullcontext() if weights_out is None else weights_written_to(weights_out, path)
+    with written_to(output) as masks_file, weights_context as weights_file:
+        if local:
+            from .local import solve_locally
+
+            prepared = prepare(path, patterns, local=True, **options)
+            report = solve_locally(prepared, masks_file, started, weights_file)
+        else:
+            with Client(url) as client:
+                job = client.jobs.submit(path, patterns, progress="lines", **options)
+                note_waiting(job)
+                report = _solve_remotely(job, masks_file, started, timeout_s)
+                if weights_file is not None and report.output is not None:
+                    job.weights().save(weights_file)
+                    report = replace(report, weights=str(weights_file))
+    if report.output is not None:
+        # The files that were written may be temporary; the report names what the user named.
+        report = replace(report, output=str(output), weights=None if weights_out is None else str(weights_out))
+    return report
+
+
+def show(report: SolveReport, output: Path, weights_out: Path | None, *, with_measures: bool, as_json: bool) -> None:
+    """Print a report.
+
+    Raises:
+        typer.Exit: If a tensor has no mask.
+    """
+    with redirect_report(weights_out if is_standard_output(weights_out) else output):
+        report.show(as_json=as_json)
+        if with_measures and not as_json:
+            show_measures(report.tensors)
+    if report.failures:
+        print_note(
+            f"masksmith: {count_text(len(report.failures))} of {count_text(len(report.tensors))} tensor(s) have no mask"
+        )
+        raise typer.Exit(1)
+
+
+def _solve_remotely(job: Job, output: Path, started: float, timeout_s: float | None) -> SolveReport:
+    """Wait for a job and save its masks; a job of which some tensors failed is no error."""
+    try:
+        with interrupt_hint(job):
+            job.wait(timeout_s, progress="lines")
+    except JobFailedError:
+        if not any(report.error for report in job.document.tensors):
+            raise
+    is_saved = _save_masks(job, output)
+    return remote_report(job, str(output) if is_saved else None, time.monotonic() - started)
+
+
+def remote_report(job: JobView, output: str | None, wall_s: float) -> SolveReport:
+    """Return the report of a service's job: `output` is the masks file, `wall_s` the duration in seconds."""
+    document = job.document
+    return SolveReport(
+        document.pattern,
+        document.solver,
+        document.tensors,
+        job.skipped,
+        output,
+        wall_s,
+        job.id,
+        document.budget,
+        document.budget_gap,
+        notes=job.notes,
+    )
+
+
+def _save_masks(job: Job, output: Path) -> bool:
+    """Write the masks of a job; returns whether it has any."""
+    try:
+        masks = job.masks()
+    except NotFound:
+        return False
+    if masks:
+        masks.save(output)
+    return bool(masks)
+
+
+def _check_update(update: str | None, weights: Path | None, output: Path) -> None:
+    if (update is None) != (weights is None):
+        raise InputError("--update and --weights-out must be used together: the method, and the file to write")
+    if weights is not None and weights.absolute() == output.absolute():
+        raise InputError(f"{output} is given for both masks and weights; name two files")
