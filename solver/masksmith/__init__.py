@@ -1,9 +1,10 @@
-"""masksmith: sparsity masks that keep the most score a pattern allows, with a proof of optimality.
+"""masksmith: sparsity masks that keep the largest score that a pattern allows, with a proof of optimality.
 
     import masksmith as ms
     solution = ms.solve(ms.magnitude(weight), "transposable 8:16")
 
-Names are loaded at first use, so that `masksmith.patterns` imports only the standard library.
+Names of other modules than `patterns` are loaded at first use, so that importing `masksmith.patterns` imports only
+the standard library.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Keeps freed memory in a process that solves many weights, since each needs arrays of the same sizes again."""
+"""Keeps freed memory in a process that solves many weights, since each weight needs arrays of the same sizes."""
 
 from __future__ import annotations
 
@@ -8,15 +8,20 @@ import sys
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 """Parameters of `mallopt` in glibc."""
 KEPT_BYTES = 2**29
+"""Largest amount of freed memory that the process keeps."""
 LARGEST_KEPT_BYTES = 2**28
-"""Larger arrays, such as Gram matrices, are returned to the system at once."""
+"""Largest array whose memory is kept; larger ones, such as Gram matrices, are returned to the system at once."""
 
 
 def keep_freed_memory() -> bool:
-    """Have the C library keep up to `KEPT_BYTES` of freed memory; returns whether it does, as glibc alone can.
+    """Let the C library keep up to `KEPT_BYTES` of freed memory.
 
-    By default each array of more than 32 MiB is mapped anew, and its pages are zeroed by the kernel one by one, which
-    takes a third of the processor time of a 2:4 shard. Only programs of this project call it, never the library.
+    By default glibc maps each array of more than 32 MiB anew, and the operating system zeroes the array's pages one by
+    one, which takes a third of the processor time of a 2:4 shard. Only programs of this project call this function: the
+    library itself does not change the settings of the process that imports it.
+
+    Returns:
+        Whether the setting applies; False where the C library is not glibc.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is None:

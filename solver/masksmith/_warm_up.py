@@ -1,8 +1,9 @@
 """Compiles the kernels ahead of time, once per machine and version; later processes load them from disk.
 
-`python -m masksmith._warm_up PATTERN...` does it in a process of its own, one such process at a time. Half of the time
-goes into the kernels of shortest paths, which all sizes share: where there are several cores, another process compiles
-them at the same time.
+`python -m masksmith._warm_up PATTERN...` compiles in a process of its own; processes that are started at the same time
+run one after the other. Half of the time goes into the kernels of shortest paths, which tiles of all sizes share: where
+there are several cores, a second process compiles them at the same time. With `--background`, one process with a lower
+priority compiles everything.
 """
 
 from __future__ import annotations
@@ -48,20 +49,22 @@ LATER_PATTERNS = (
 """Patterns of other frequent jobs; a worker compiles their kernels in the background."""
 BACKGROUND = "--background"
 SHORTEST_PATHS = "--shortest-paths"
+"""Option of the second process, which compiles only the kernels of shortest paths."""
 COMPILING = "compiling"
+"""The line that is printed when the first kernel is compiled."""
 
-OnWarm = Callable[[str, float], None]
+OnStep = Callable[[str, float], None]
 
 
-def warm_up(patterns: Sequence[str] = COMMON_PATTERNS, on_step: OnWarm | None = None) -> float:
-    """Solve a small layer under each pattern, so that later processes need not compile.
+def warm_up(patterns: Sequence[str] = COMMON_PATTERNS, on_step: OnStep | None = None) -> float:
+    """Solve a small layer under each pattern, so that later processes do not compile kernels.
 
     Args:
         patterns: String forms of the patterns to prepare.
         on_step: Called with each pattern and the seconds it took.
 
     Returns:
-        Total seconds; well under a second per pattern if all kernels are on disk already.
+        Total seconds; less than one per pattern if all kernels are on disk already.
     """
     scores = _scores_with_ties()
     began = time.perf_counter()
@@ -74,7 +77,7 @@ def warm_up(patterns: Sequence[str] = COMMON_PATTERNS, on_step: OnWarm | None = 
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Warm up for some patterns; print `compiling` if a kernel is not on disk, and `DONE/STEPS` after each step."""
+    """Compile kernels of patterns; print `compiling` if one is not on disk, and `DONE/STEPS` after each step."""
     patterns = [argument for argument in arguments if not argument.startswith("--")]
     if SHORTEST_PATHS in arguments:
         shortest_paths_alone(_panel("transposable 2:4"))
@@ -82,7 +85,7 @@ def main(arguments: Sequence[str]) -> None:
     if BACKGROUND in arguments:
         os.nice(5)  # not more: a job waits while its kernel is compiled here
     on_first_compilation(lambda: _print_line(COMPILING))
-    # Processes that start at the same time would compile the same kernels: one does, the others wait and load.
+    # Processes that start at the same time would compile the same kernels: one compiles, the others wait and load.
     name = "warm_up_later.lock" if BACKGROUND in arguments else "warm_up.lock"
     with locked(_cache_folder() / name):
         if BACKGROUND in arguments or os.cpu_count() == 1:
@@ -93,11 +96,12 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def _warm_up_with_two_processes(patterns: Sequence[str]) -> None:
-    first_stages = [partial(dual_ascent_alone, _panel(pattern)) for pattern in patterns if _is_solved_exactly(pattern)]
-    solutions = [partial(warm_up, [pattern]) for pattern in patterns]
+    """Compile the dual ascent here while a second process compiles the shortest paths; then solve with both."""
+    dual_ascents = [partial(dual_ascent_alone, _panel(pattern)) for pattern in patterns if _is_solved_exactly(pattern)]
+    whole_solves = [partial(warm_up, [pattern]) for pattern in patterns]
     command = [sys.executable, "-P", "-m", "masksmith._warm_up", SHORTEST_PATHS]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL) if first_stages else nullcontext():
-        _run([*first_stages, *solutions])
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) if dual_ascents else nullcontext():
+        _run([*dual_ascents, *whole_solves])
 
 
 def _run(steps: Sequence[Callable[[], object]]) -> None:

@@ -1,4 +1,4 @@
-"""Mask functions for other pruning code: compute a mask from scores or weights."""
+"""Functions that other pruning code can call to compute a mask from scores or weights."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from masksmith.solvers.base import Solver
 class MaskCalculator:
     """A callable for `ASP.init_model_for_pruning(model, mask_calculator=...)` of apex.
 
-    Called with a parameter, it returns a contiguous bool mask (True = kept) of its shape on its device, which apex
-    copies to its buffer. Groups run along the input channels of linear layers and convolutions, as in apex; unlike
-    `m4n2_2d_best`, any pattern is supported.
+    For a parameter, it returns a contiguous bool mask (True = kept) of the parameter's shape and device, which apex
+    copies to a buffer. Groups run along the input channels of linear layers and convolutions, as in apex. Any pattern
+    is supported, while the calculators of apex, such as `m4n2_2d_best`, have one pattern each.
 
     Attributes:
         pattern: Pattern of allowed masks, such as `"transposable 2:4"`.
@@ -34,12 +34,12 @@ class MaskCalculator:
             parse(self.pattern)
 
     def __call__(self, weight: Any) -> Any:
-        """Return the keep mask of a weight, of its shape."""
+        """Return the mask of a weight, True = kept."""
         return keep_mask(magnitude(weight, self.power), self.pattern, self.solver)
 
 
 def keep_mask(scores: Any, pattern: Pattern | str, solver: Solver | str | None = None) -> Any:
-    """Return the best mask for scores, True = kept, in their shape and library, on their device.
+    """Return the best mask for scores, True = kept, of the same shape, library and device.
 
     Args:
         scores: Finite and non-negative, `[out, in, *kernel]`.
@@ -53,9 +53,9 @@ def keep_mask(scores: Any, pattern: Pattern | str, solver: Solver | str | None =
 
 
 def drop_mask(scores: Any, pattern: Pattern | str, solver: Solver | str | None = None) -> Any:
-    """Return the same mask with True = dropped: `W_mask` in Wanda's code, `mask1` in SparseGPT's.
+    """Return the opposite of `keep_mask`, True = dropped, as `W_mask` in Wanda's code and `mask1` in SparseGPT's.
 
-    In both, `W[drop_mask(W_metric, "2:4")] = 0` replaces the loop over groups. Their `prune_n` counts zeros:
-    `prune_n=4, prune_m=16` is `NM.from_zeros(4, 16)`, the pattern 12:16.
+    In Wanda's code, `W[drop_mask(W_metric, "2:4")] = 0` replaces the loop over groups. In the code of both, `prune_n`
+    counts zeros: `prune_n=4, prune_m=16` is `NM.from_zeros(4, 16)`, the pattern 12:16.
     """
     return ~keep_mask(scores, pattern, solver)

@@ -1,4 +1,4 @@
-"""Allocation: distributes one density budget over the layers of a model, so that the most score is kept."""
+"""Allocation: distributes one density budget over the layers of a model, so that the kept score is largest."""
 
 from .allocation import Allocation as Allocation, allocate as allocate
 from .allocator import Allocator as Allocator, Decision as Decision

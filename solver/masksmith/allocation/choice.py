@@ -13,10 +13,10 @@ from .thresholds import BlockThreshold, EntryThreshold
 
 
 def measure_from(allocator: Allocator, scores: Any, state: Any, name: str, first: int) -> Doubles:
-    """Measure rows that begin at row `first` of their layer.
+    """Measure a slice of a layer that begins at row `first`.
 
     Raises:
-        ScoresError: As `measure` does, with the index of an invalid score in the layer.
+        ScoresError: As `Allocator.measure` does; the index of the invalid score counts from the first row of the layer.
     """
     try:
         return allocator.measure(scores, state, name)
@@ -30,7 +30,7 @@ def allocator_for(pattern: Pattern, budget: Budget, shapes: Shapes, *, double: b
     """Return the allocator for a pattern and layers of these shapes.
 
     Args:
-        pattern: An n:m pattern, for which n is chosen per layer; or blocks or entries, of which the largest are kept.
+        pattern: An n:m pattern, whose n is chosen per layer; blocks without balance; or unstructured.
         budget: The budget to distribute.
         shapes: Shapes of the layers, by name.
         double: Whether any layer's scores are float64.

@@ -38,7 +38,7 @@ class Curves:
 
     @property
     def row_multiple(self) -> int:
-        """Number of rows that slices are multiples of: those of a whole tile."""
+        """Number of rows of a tile; every slice but the last has a multiple of it."""
         return self._pattern.shard_rows
 
     @cached_property
@@ -46,46 +46,48 @@ class Curves:
         return steps(self._pattern)
 
     def measure(self, scores: Any, state: Any, name: str) -> Doubles:
-        """Return, `[n]`, the score kept by the best mask for every n that the pattern may have.
+        """Return, for every n that the pattern may have, the score that the best mask keeps.
 
         Raises:
             ScoresError: At the first invalid score.
         """
         if self._pattern.transposable:
             return np.array([solve(scores, step, threads=1, name=name).upper_bound for step in self._steps])
-        return _plain(scores, self._pattern, name)
+        return _kept_by_plain_groups(scores, self._pattern, name)
 
-    def merge(self, measures: Sequence[Doubles]) -> Doubles:
+    def merge(self, measurements: Sequence[Doubles]) -> Doubles:
         """Sum the vectors of a layer's slices."""
-        return np.array([exact_sum(column) for column in zip(*measures, strict=True)])
+        return np.array([exact_sum(kept_scores) for kept_scores in zip(*measurements, strict=True)])
 
-    def decide(self, layers: Mapping[str, Doubles], state: Any) -> Decision:
-        """Choose every layer's n, by dynamic programming, or greedily where that takes too long."""
-        if math.isinf(exact_sum(values[-1] for values in layers.values())):
+    def decide(self, measurements: Mapping[str, Doubles], state: Any) -> Decision:
+        """Choose every layer's n by dynamic programming, or greedily if dynamic programming would take too long."""
+        if math.isinf(exact_sum(values[-1] for values in measurements.values())):
             raise overflow_error(None)
         total = sum(math.prod(shape) for shape in self._shapes.values())
         budget = self._budget.units(total, self._pattern)
-        choices = {name: self._choices(name, layers[name]) for name in layers}
-        optimum = choose([each.costs for each in choices.values()], [each.values for each in choices.values()], budget)
-        if optimum is not None:
-            chosen = zip(choices.items(), optimum, strict=True)
-            return Decision({name: layer.patterns[index] for (name, layer), index in chosen}, 0.0)
-        return _allocate_greedily(choices, budget)
+        choices = {name: self._choices(name, values) for name, values in measurements.items()}
+        layers = list(choices.values())
+        optimum = choose([layer.costs for layer in layers], [layer.values for layer in layers], budget)
+        if optimum is None:
+            return _allocate_greedily(choices, budget)
+        chosen = zip(choices.items(), optimum, strict=True)
+        return Decision({name: layer.patterns[index] for (name, layer), index in chosen}, 0.0)
 
     def _choices(self, name: str, values: Doubles) -> _LayerChoices:
+        """Return the choices of a layer that its floor allows: the densest ones, whose values are the last ones."""
         allowed = steps(self._pattern, self._budget.floor_of(name))
         costs = [int(capacity(step, self._shapes[name])) for step in allowed]
         return _LayerChoices(allowed, costs, values[len(values) - len(allowed) :].tolist())
 
 
 class _LayerChoices:
-    """The choices of one layer, sparsest first: pattern, cost in entries, and score kept."""
+    """The choices of one layer, sparsest first: patterns, costs in entries, and scores kept."""
 
     def __init__(self, patterns: list[NM], costs: list[int], values: list[float]) -> None:
         self.patterns, self.costs, self.values = patterns, costs, values
 
     def gain(self, index: int) -> float:
-        """Return the gain per entry of the step from choice `index` to the next."""
+        """Return the gain per entry of the step from choice `index` to the next choice."""
         cost = self.costs[index + 1] - self.costs[index]
         return (self.values[index + 1] - self.values[index]) / cost if cost else math.inf
 
@@ -96,7 +98,10 @@ class _LayerChoices:
 
 
 def _allocate_greedily(choices: Mapping[str, _LayerChoices], budget: int) -> Decision:
-    """Choose greedily; the gap comes from Lagrangian duality, with the gain of the first step that did not fit."""
+    """Choose greedily, and bound the gap by Lagrangian duality.
+
+    The multiplier is the gain of the first step that did not fit.
+    """
     chosen = dict.fromkeys(choices, 0)
     unused, multiplier = _greedy_steps(choices, chosen, budget - sum(layer.costs[0] for layer in choices.values()))
     kept = math.fsum(layer.values[chosen[name]] for name, layer in choices.items())
@@ -106,9 +111,15 @@ def _allocate_greedily(choices: Mapping[str, _LayerChoices], budget: int) -> Dec
 
 
 def _greedy_steps(choices: Mapping[str, _LayerChoices], chosen: dict[str, int], budget: int) -> tuple[int, float]:
-    """Take steps by gain per entry while they fit; return the unused budget, and the gain of the first that did not.
+    """Take steps in descending order of gain per entry, except those that do not fit into the budget.
 
-    `chosen` has the current choice of each layer, changed in place.
+    Args:
+        choices: Choices of each layer.
+        chosen: Index of each layer's current choice; changed in place.
+        budget: Entries that may be kept in addition to those of the current choices.
+
+    Returns:
+        The unused budget, and the gain per entry of the first step that did not fit; 0 if all fitted.
     """
     queue = [(-layer.gain(0), name) for name, layer in choices.items() if len(layer.costs) > 1]
     heapq.heapify(queue)
@@ -127,17 +138,17 @@ def _greedy_steps(choices: Mapping[str, _LayerChoices], chosen: dict[str, int], 
     return budget, multiplier
 
 
-def _plain(scores: Any, pattern: NM, name: str) -> Doubles:
+def _kept_by_plain_groups(scores: Any, pattern: NM, name: str) -> Doubles:
     """Return, for every n, the sum of the n largest scores of every group."""
     source = MatrixReader(scores, pattern.axis, name)
     rows, cols = source.shape[0], math.prod(source.shape[1:])
     height, width = (cols, rows) if pattern.axis == "out" else (rows, cols)
-    sums = np.zeros(pattern.m)
+    sums_by_rank = np.zeros(pattern.m)
     groups = width // pattern.m if pattern.ragged == "dense" else -(-width // pattern.m)
     step = max(1, SLICE_ENTRIES // width)
     for first in range(0, height, step):
-        part = checked_rows(source, first, min(first + step, height))[0][:, : groups * pattern.m]
-        padded = np.pad(part, ((0, 0), (0, groups * pattern.m - part.shape[1])))
-        ordered = np.sort(padded.reshape(-1, pattern.m), axis=1)[:, ::-1]
-        sums += ordered.sum(axis=0, dtype=np.float64)
-    return np.cumsum(sums)
+        rows_of_groups = checked_rows(source, first, min(first + step, height))[0][:, : groups * pattern.m]
+        padded = np.pad(rows_of_groups, ((0, 0), (0, groups * pattern.m - rows_of_groups.shape[1])))
+        descending = np.sort(padded.reshape(-1, pattern.m), axis=1)[:, ::-1]
+        sums_by_rank += descending.sum(axis=0, dtype=np.float64)
+    return np.cumsum(sums_by_rank)

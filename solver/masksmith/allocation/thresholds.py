@@ -1,4 +1,4 @@
-"""Distribution of a budget over entries or blocks: one threshold for the whole model, subject to floors."""
+"""Distribution of a budget over entries or blocks: one threshold for the whole model, subject to the layers' floors."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ Counts = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class _ThresholdState:
-    """The state of the radix selection of the threshold.
+    """The state of the radix selection of the threshold, from the highest bits of the scores to the lowest.
 
     Attributes:
-        shift: Position of the next 16 bits.
-        prefix_mask: Mask of the bits already selected.
-        prefix: Bits already selected.
-        above: Number of scores of each layer that are certainly above the threshold.
+        shift: Position of the next 16 bits to select.
+        prefix_mask: Has a 1 at each bit that is selected already.
+        prefix: The selected bits of the threshold.
+        above: Number of scores of each layer that are above the threshold whatever the next bits are.
     """
 
     shift: int
@@ -52,36 +52,43 @@ class EntryThreshold:
 
     def __init__(self, pattern: Pattern, budget: Budget, shapes: Shapes, double: bool) -> None:
         self._pattern, self._shapes, self._budget = pattern, shapes, budget
-        self._word: Any = np.uint64 if double else np.uint32
+        self._unsigned: Any = np.uint64 if double else np.uint32
         self._bits = 64 if double else 32
         self._floors = {name: floor_units(pattern, shape, budget.floor_of(name)) for name, shape in shapes.items()}
         self._budget_units = budget.units(sum(count_units(pattern, shape) for shape in shapes.values()), pattern)
 
     def measure(self, scores: Any, state: _ThresholdState | None, name: str) -> Doubles:
-        """Count scores by the next 16 bits; return the values that occur, followed by their counts."""
+        """Count the scores with the selected prefix by their next 16 bits.
+
+        Returns:
+            The values of these 16 bits that occur, followed by the count of each.
+        """
         selection = state or _ThresholdState(self._bits - 16)
-        counts, word = np.zeros(BINS, np.int64), self._word
-        scanned, _ = checked_rows(MatrixReader(scores, "in", name), 0, len(scores))
-        rows = scanned.astype(np.float64 if self._bits == 64 else np.float32, copy=False)
-        magnitude_bits = word((1 << (self._bits - 1)) - 1)
-        prefix_mask, prefix, shift = (word(bits) for bits in (selection.prefix_mask, selection.prefix, selection.shift))
-        count(rows.view(word), prefix_mask, prefix, magnitude_bits, shift, counts)
+        counts, unsigned = np.zeros(BINS, np.int64), self._unsigned
+        checked, _ = checked_rows(MatrixReader(scores, "in", name), 0, len(scores))
+        rows = checked.astype(np.float64 if self._bits == 64 else np.float32, copy=False)
+        magnitude_bits = unsigned((1 << (self._bits - 1)) - 1)
+        prefix_mask, prefix = unsigned(selection.prefix_mask), unsigned(selection.prefix)
+        count(rows.view(unsigned), prefix_mask, prefix, magnitude_bits, unsigned(selection.shift), counts)
         values = np.flatnonzero(counts)
         return np.concatenate([values, counts[values]]).astype(np.float64)
 
-    def merge(self, measures: Sequence[Doubles]) -> Doubles:
+    def merge(self, measurements: Sequence[Doubles]) -> Doubles:
         """Sum the histograms of a layer's slices: `[65536]`."""
         counts = np.zeros(BINS, np.int64)
-        for values, times in (np.split(each, 2) for each in measures):
-            counts[values.astype(np.int64)] += times.astype(np.int64)
+        for measurement in measurements:
+            values, counts_of_values = np.split(measurement, 2)
+            counts[values.astype(np.int64)] += counts_of_values.astype(np.int64)
         return counts.astype(np.float64)
 
-    def decide(self, layers: Mapping[str, Doubles], state: _ThresholdState | None) -> _ThresholdState | Decision:
+    def decide(self, measurements: Mapping[str, Doubles], state: _ThresholdState | None) -> _ThresholdState | Decision:
         """Select the next 16 bits of the threshold; after the last ones, decide how much each layer keeps."""
         selection = state or _ThresholdState(self._bits - 16, above=dict.fromkeys(self._shapes, 0))
-        # By layer, [b]: number of scores whose next 16 bits are at least b, or that are above the threshold anyway.
+        # By layer, [b]: number of scores that have the prefix and then at least b in the next 16 bits, or that are
+        # above the threshold anyway.
         at_least = {
-            name: selection.above[name] + np.cumsum(layers[name].astype(np.int64)[::-1])[::-1] for name in self._shapes
+            name: selection.above[name] + np.cumsum(measurements[name].astype(np.int64)[::-1])[::-1]
+            for name in self._shapes
         }
         kept = sum(np.maximum(at_least[name], floor) for name, floor in self._floors.items())
         bits = int(np.flatnonzero(np.asarray(kept) >= self._budget_units).max(initial=0))
@@ -93,7 +100,12 @@ class EntryThreshold:
         return _ThresholdState(selection.shift - 16, prefix_mask, selection.prefix | (bits << selection.shift), above)
 
     def _distribute(self, above: Mapping[str, int], at_least: Mapping[str, int]) -> Decision:
-        """Keep the scores above the threshold, and of those equal to it the first ones that the budget allows."""
+        """Keep the floors and the scores above the threshold; fill the budget with scores equal to it, layer by layer.
+
+        Args:
+            above: By layer, the number of scores above the threshold.
+            at_least: By layer, the number of scores that are at least the threshold.
+        """
         kept = {name: max(floor, above[name]) for name, floor in self._floors.items()}
         remaining = self._budget_units - sum(kept.values())
         for name, minimum in kept.items():
@@ -104,7 +116,7 @@ class EntryThreshold:
 
 
 class BlockThreshold:
-    """Keeps the blocks with the largest values of all layers, after each layer's floor of its own best blocks."""
+    """Keeps each layer's best blocks up to its floor, then the best of the remaining blocks of all layers."""
 
     def __init__(self, pattern: Block, budget: Budget, shapes: Shapes) -> None:
         self._pattern, self._budget, self._shapes = pattern, budget, shapes
@@ -120,15 +132,15 @@ class BlockThreshold:
         assert isinstance(all_blocks, Block)
         return block_values(Problem(scores, all_blocks, name=name), all_blocks, nested).reshape(-1)
 
-    def merge(self, measures: Sequence[Doubles]) -> Doubles:
+    def merge(self, measurements: Sequence[Doubles]) -> Doubles:
         """Concatenate the values of a layer's slices."""
-        return np.concatenate(measures)
+        return np.concatenate(measurements)
 
-    def decide(self, layers: Mapping[str, Doubles], state: Any) -> Decision:
-        """Keep the floors, then the largest of the remaining blocks of all layers."""
+    def decide(self, measurements: Mapping[str, Doubles], state: Any) -> Decision:
+        """Keep the floors, then the remaining blocks with the largest values."""
         names = list(self._shapes)
         kept = {name: floor_units(self._pattern, self._shapes[name], self._budget.floor_of(name)) for name in names}
-        remaining_values = [np.sort(layers[name])[::-1][kept[name] :] for name in names]
+        remaining_values = [np.sort(measurements[name])[::-1][kept[name] :] for name in names]
         total = sum(count_units(self._pattern, self._shapes[name]) for name in names)
         remaining = self._budget.units(total, self._pattern) - sum(kept.values())
         layer_of = np.repeat(np.arange(len(names)), [len(values) for values in remaining_values])

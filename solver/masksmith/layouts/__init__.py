@@ -1,4 +1,4 @@
-"""Layouts: which tensors are masked, how they are named, and why one is left out. Standard library only."""
+"""Layouts: which tensors are masked, how each is made of matrices, and why others stay dense. Standard library only."""
 
 from .architectures import Architecture as Architecture
 from .assign import with_layouts as with_layouts

@@ -24,13 +24,14 @@ def with_layouts(
     """Return candidates with layouts: from the caller, else from the model, its config, the name, or the shape.
 
     Args:
-        candidates: All tensors of the checkpoint or module; those that have a layout, as from a traced model, keep it.
+        candidates: All tensors of the checkpoint or module. A candidate that has a layout, such as one of a traced
+            model, keeps it, unless the axes of its `file_format` differ from those of torch.
         user_layouts: Layouts that the caller gives, by tensor name.
         config: The model's `config.json`, if there is one.
 
     Returns:
-        The candidates, each with a layout or a reason why it has none. Embeddings, output heads, routers, norms,
-        biases, scales and tensors outside the model's blocks are dense by default.
+        The candidates; each one of two or more dimensions has a layout or an `unsupported_reason`. Embeddings, output
+        heads, routers, norms, biases, scales and tensors outside the model's blocks are dense by default.
 
     Raises:
         LayoutError: If a layout of the caller names no candidate or does not match its shape.
@@ -40,7 +41,8 @@ def with_layouts(
     roles = Roles([candidate.name for candidate in candidates])
     architecture = Architecture({candidate.name: candidate.shape for candidate in candidates}, config)
     return [
-        _with_layout(_with_role(each, roles), _user_layout(each, user_layouts), architecture) for each in candidates
+        _with_layout(_with_role(candidate, roles), _user_layout(candidate, user_layouts), architecture)
+        for candidate in candidates
     ]
 
 
@@ -56,27 +58,34 @@ def _with_layout(candidate: Candidate, user_layout: Layout | None, architecture:
     return replace(candidate, layout=layout)
 
 
-def _unclear_reason(candidate: Candidate, layout: Unclear) -> str:
-    """Return why a tensor without a layout stays dense: its role, and what is unclear, if a glob could select it."""
-    if candidate.dense_by_default is None or candidate.only_by_name:
-        return candidate.dense_by_default or layout.reason
-    return f"{candidate.dense_by_default}; {layout.reason}"
+def _unclear_reason(candidate: Candidate, unclear: Unclear) -> str:
+    """Return why a tensor without a layout stays dense: its role, if it has one, and what is unclear.
+
+    If only the tensor's full name would select it, the role alone is the reason.
+    """
+    if candidate.dense_by_default is None:
+        return unclear.reason
+    return candidate.dense_by_default if candidate.only_by_name else f"{candidate.dense_by_default}; {unclear.reason}"
 
 
 def _by_rules(candidate: Candidate, architecture: Architecture) -> Layout | Unclear:
+    """Return the layout of a candidate for which the caller gives none."""
     name, shape = candidate.name, candidate.shape
     reason = format_reason(candidate.file_format, shape)
-    if reason is None and candidate.layout is not None:
-        return candidate.layout
-    reason = reason or kernel_reason(name, shape)
-    if reason is None and not candidate.only_by_name and architecture.is_outside_layers(name, shape):
-        reason = OUTSIDE_LAYERS
     if reason is not None:
         return Unclear(reason)
+    if candidate.layout is not None:
+        return candidate.layout
+    reason = kernel_reason(name, shape)
+    if reason is not None:
+        return Unclear(reason)
+    if not candidate.only_by_name and architecture.is_outside_layers(name, shape):
+        return Unclear(OUTSIDE_LAYERS)
     return architecture.layout(name, shape, may_be_convolution=candidate.may_be_convolution)
 
 
 def _with_role(candidate: Candidate, roles: Roles) -> Candidate:
+    """Return a candidate with the reason, if there is one, why its role cannot be masked or is dense by default."""
     if 0 in candidate.shape and candidate.unsupported_reason is None:
         return replace(candidate, unsupported_reason=EMPTY)
     role = roles.role(candidate.name, candidate.shape)

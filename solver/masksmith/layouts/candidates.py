@@ -12,16 +12,17 @@ class Candidate:
     """A tensor that may be masked.
 
     Attributes:
-        name: Its name, unique among the candidates.
+        name: Name of the tensor, unique among the candidates.
         shape: Its shape.
         dtype: Its dtype, as safetensors names it.
-        aliases: Other spellings of it, such as the module that it belongs to.
-        layout: How it is made of matrices; None if unknown: then a weight `[out, in, *kernel]` is assumed.
-        dense_by_default: Reason why it stays dense unless `layers` selects it; None if it is masked by default.
-        only_by_name: Whether, if dense by default, only its full name selects it, and no glob.
-        file_format: The format that its file names in `__metadata__`, such as `pt` or `flax`; empty if none.
-        may_be_convolution: Whether it may be a convolution, by its shape; False if its module is known to be none.
-        unsupported_reason: Reason why it cannot be masked, whatever its shape and dtype; None if there is none.
+        aliases: Other names that the caller may use for the tensor, such as the name of its module.
+        layout: How the tensor is made of matrices; None if unknown: then a weight `[out, in, *kernel]` is assumed.
+        dense_by_default: Reason why the tensor stays dense unless `layers` selects it; None if it is masked by default.
+        only_by_name: Whether, if the tensor is dense by default, only its full name selects it, and no glob.
+        file_format: The format in `__metadata__` of the tensor's file, such as `pt` or `flax`; empty if there is none.
+        may_be_convolution: Whether the tensor may be a convolution if its shape fits one; False if its module is known
+            to be none.
+        unsupported_reason: Reason, other than shape and dtype, why the tensor cannot be masked; None if there is none.
     """
 
     name: str

@@ -17,7 +17,7 @@ _WEIGHT = r"(?:\.weight(?:_v)?|\.parametrizations\.weight\.original[01]?)"
 _LAYER_WEIGHT = re.compile(rf"{_WEIGHT}$")
 _CONVOLUTION = re.compile(r"conv|downsample", re.IGNORECASE)
 _TRANSPOSED = re.compile(r"conv\d*_?transp|conv_?trans(?:\d|[._]|$)|transp\w*_?conv|deconv", re.IGNORECASE)
-_EITHER = re.compile(
+_PLAIN_OR_TRANSPOSED = re.compile(
     r"(?:^|\.)(?:\w*upsampl\w*|ups|\w+_ups?|up(?:_?\d+)?|\w*up_?conv\w*|\w*conv_?up\w*|\w*conv_?t\d*(?:_pre|_post)?)"
     rf"(?:\.\d+)*(?:\.conv\d*)?{_WEIGHT}?$",
     re.IGNORECASE,
@@ -27,7 +27,8 @@ _EITHER = re.compile(
 def may_be_kernel(name: str, shape: Sequence[int]) -> bool:
     """Whether a tensor of three dimensions or more may be a convolution, by its name or its shape.
 
-    A convolution is a layer, so its parameter is called `weight`; a name without dots was chosen by the caller.
+    Without a name such as `conv`, a tensor may be one only if its kernel is small and its name ends in `weight`, as the
+    parameter of a layer does; names without dots were chosen by the caller and may end in anything.
     """
     if len(shape) > len(TRANSPOSED):
         return False
@@ -38,22 +39,22 @@ def may_be_kernel(name: str, shape: Sequence[int]) -> bool:
 
 
 def is_transposed_by_name(name: str) -> bool:
-    """Whether a name means a transposed convolution."""
+    """Whether a name is used only for transposed convolutions."""
     return _TRANSPOSED.search(name) is not None
 
 
 def may_be_transposed(name: str) -> bool:
-    """Whether models use a name for plain and for transposed convolutions, such as `upsample.conv`."""
-    return _EITHER.search(name) is not None
+    """Whether a name is used for plain and for transposed convolutions, as `upsample.conv` is."""
+    return _PLAIN_OR_TRANSPOSED.search(name) is not None
 
 
 def bias_name(name: str) -> str:
-    """Return the name of the bias beside a layer's weight."""
+    """Return the name of the bias of a layer, from the name of its weight."""
     return _LAYER_WEIGHT.sub(".bias", name)
 
 
 def is_transposed_by_bias(shape: Sequence[int], bias: Sequence[int]) -> bool | None:
-    """Whether a convolution is transposed, by its bias, which has an entry for each output; None if not clear."""
+    """Whether a convolution is transposed, since its bias has one entry per output; None if both axes may be `out`."""
     if len(bias) != 1 or shape[0] == shape[1] or bias[0] not in shape[:2]:
         return None
     return bias[0] == shape[1]

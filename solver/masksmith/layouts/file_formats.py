@@ -6,14 +6,17 @@ import re
 from collections.abc import Sequence
 
 _LEAST_DIMS = {"tf": 2, "flax": 2, "jax": 2, "mlx": 3}
-"""Number of dimensions from which the axes differ: kernels `[*kernel, in, out]`, those of MLX `[out, *kernel, in]`."""
+"""Smallest number of dimensions at which a format's axes differ from those of torch.
+
+Their order is `[*kernel, in, out]`, in MLX `[out, *kernel, in]`.
+"""
 
 _KERNEL = re.compile(r"(?:^|[./])kernel$|:\d+$")
-"""Names of Flax and TensorFlow."""
+"""Names of weights in Flax and TensorFlow."""
 
 
 def format_reason(file_format: str, shape: Sequence[int]) -> str | None:
-    """Return why the format of a file leaves the layout of a tensor unclear, or None."""
+    """Return why the layout of a tensor is unclear in a file of this format, or None."""
     if len(shape) < _LEAST_DIMS.get(file_format, len(shape) + 1):
         return None
     advice = _advice(shape, file_format)
@@ -21,7 +24,7 @@ def format_reason(file_format: str, shape: Sequence[int]) -> str | None:
 
 
 def kernel_reason(name: str, shape: Sequence[int]) -> str | None:
-    """Return why a name in the style of Flax or TensorFlow leaves the layout of a tensor unclear, or None."""
+    """Return why the layout of a tensor is unclear if its name is one of Flax or TensorFlow; None for other names."""
     if len(shape) < 2 or _KERNEL.search(name) is None:
         return None
     return f"its name is one of Flax or TensorFlow, whose axes differ from those of torch; {_advice(shape)}"

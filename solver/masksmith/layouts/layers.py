@@ -5,4 +5,4 @@ from __future__ import annotations
 
 def is_conv1d(layer: object) -> bool:
     """Whether a layer is a `transformers.Conv1D`: a linear layer whose weight is `[in, out]`."""
-    return any(kind.__name__ == "Conv1D" for kind in type(layer).__mro__)
+    return any(base.__name__ == "Conv1D" for base in type(layer).__mro__)

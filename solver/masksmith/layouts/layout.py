@@ -10,7 +10,7 @@ from typing import Any, Literal, Self, get_args
 from masksmith.patterns import Block, Hybrid, Pattern, PatternError
 
 AxisRole = Literal["stack", "out", "in", "kernel"]
-"""Meaning of a dimension: number of matrices, output features, input features, or positions of a kernel."""
+"""What a dimension counts: matrices, output features, input features, or positions of a kernel."""
 
 Rule = Literal["user", "model", "architecture", "name", "shape"]
 """Where a layout comes from: the caller, a forward pass of the model, its config, the tensor's name, or its shape."""
@@ -24,13 +24,13 @@ class LayoutError(PatternError):
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """How a tensor is made of matrices `[out, in]`, by which a layer multiplies its inputs, with the sum over `in`.
+    """How a tensor is made of matrices `[out, in]`; a layer multiplies its inputs by them and sums over `in`.
 
     Attributes:
         axes: The role of each dimension, in the order of storage: `out` and `in` once each; `stack` for dimensions
             that count matrices (experts); `kernel` for positions of a convolution's kernel, which are summed over, too.
-        out_parts: Rows of the matrices fused along `out`, such as those of query, key and value, if they are
-            split later; they add up to the length of `out`. Empty: one matrix.
+        out_parts: Number of rows of each matrix that is fused along `out`, such as query, key and value, whose outputs
+            the model splits again; they add up to the length of `out`. Empty if nothing is fused.
         rule: Where the axes come from.
     """
 
@@ -72,7 +72,7 @@ class Layout:
     def order(self) -> tuple[int, ...]:
         """Dimensions of the tensor in the order `[*stack, out, in, *kernel]`."""
         rank = {"stack": 0, "out": 1, "in": 2, "kernel": 3}
-        return tuple(sorted(range(len(self.axes)), key=lambda place: rank[self.axes[place]]))
+        return tuple(sorted(range(len(self.axes)), key=lambda dimension: rank[self.axes[dimension]]))
 
     @property
     def is_transposed(self) -> bool:
@@ -81,14 +81,14 @@ class Layout:
 
     @property
     def is_stack(self) -> bool:
-        """Whether the first dimension counts matrices, so that each index has a matrix or a stack of them."""
+        """Whether the first dimension counts matrices: each of its indices selects a matrix or a smaller stack."""
         return self.axes[0] == "stack"
 
     def check(self, shape: Sequence[int]) -> None:
-        """Check that a shape has as many dimensions as the layout, and that the parts add up to its outputs.
+        """Check that a shape has as many dimensions as the layout, and that the fused parts add up to its outputs.
 
         Raises:
-            LayoutError: If not; the message names what differs.
+            LayoutError: If the shape does not match; the message has both numbers.
         """
         if len(shape) != len(self.axes):
             raise LayoutError(f"axes {str(self)!r} are {len(self.axes)}, but the shape {list(shape)} has {len(shape)}")
@@ -111,7 +111,7 @@ class Layout:
             LayoutError: If the shape does not match the axes.
         """
         self.check(shape)
-        return tuple(shape[place] for place in self.order if self.axes[place] != "stack")
+        return tuple(shape[dimension] for dimension in self.order if self.axes[dimension] != "stack")
 
     def matrices(self, tensor: Any) -> list[Any]:
         """Return a tensor's matrices `[out, in, *kernel]`, in the order of storage, as views of the array or tensor.
@@ -120,14 +120,14 @@ class Layout:
             LayoutError: If the tensor's shape does not match the axes.
         """
         self.check(tensor.shape)
-        move = tensor.permute if hasattr(tensor, "permute") else tensor.transpose
-        views = [move(self.order)]
+        permute = tensor.permute if hasattr(tensor, "permute") else tensor.transpose
+        views = [permute(self.order)]
         for _ in range(self.axes.count("stack")):
             views = [view[index] for view in views for index in range(len(view))]
         return views
 
     def part_shapes(self, pattern: Pattern, shape: Sequence[int]) -> list[tuple[int, ...]]:
-        """Return the shape of every matrix that is solved on its own, in the order of storage."""
+        """Return the shape of every matrix or fused part that is solved on its own, in the order of storage."""
         _, *rest = self.matrix_shape(shape)
         ranges = self.row_ranges(pattern, shape)
         return [(last - first, *rest) for _ in range(self.count(shape)) for first, last in ranges]
@@ -157,5 +157,5 @@ class Layout:
 
 
 def default_axes(shape: Sequence[int]) -> tuple[AxisRole, ...]:
-    """Return the axes of a weight `[out, in]` or of a convolution `[out, in, *kernel]`."""
+    """Return the axes of a weight `[out, in]` or of a convolution `[out, in, *kernel]` with up to three kernel axes."""
     return CONVOLUTION[: max(2, min(len(shape), len(CONVOLUTION)))]

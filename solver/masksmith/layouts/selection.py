@@ -1,4 +1,4 @@
-"""Selects the tensors to mask by name, by glob, or all that are supported, with a reason for each of the others."""
+"""Selects the tensors to mask by name, by glob or by default, and gives the reason why each other one stays dense."""
 
 from __future__ import annotations
 
@@ -18,18 +18,19 @@ EXCLUDED = "excluded"
 NOT_SELECTED = "not selected"
 NO_PATTERN = "no pattern is given for it"
 WholeTensorNeededBy = Callable[[Pattern], str | None]
+"""Returns what needs the whole tensor in one worker, for the tensor's pattern; None if rows can be divided."""
 BY_CHOICE = frozenset({EXCLUDED, NOT_SELECTED})
 """Reasons that follow from the caller's `layers` and `exclude`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """The tensors to mask, and the others with reasons.
+    """The tensors to mask, and the reasons why the other ones stay dense.
 
     Attributes:
         chosen: Names of the tensors to mask, in the order of the candidates.
-        named: Those that `layers` names exactly, not by a glob.
-        skipped: All others, with reasons.
+        named: Names of the chosen tensors that `layers` has exactly, not by a glob.
+        skipped: For each tensor that is not chosen, the reason, by name.
     """
 
     chosen: list[str]
@@ -42,11 +43,11 @@ class SelectionError(MasksmithError, ValueError):
 
     Attributes:
         kind: `unmatched`: a name or glob matches nothing; `unsupported`: a tensor named exactly cannot be masked;
-            `duplicate`: two tensors have one name; `nothing_left`: no tensor is selected.
+            `duplicate`: two tensors have the same name; `nothing_left`: no tensor is selected.
         name: The tensor, name or glob that caused the error; empty if nothing is selected.
         reason: Description of the error, without the name.
-        available: All names.
-        skipped: Reason for each tensor, if nothing is selected.
+        available: Names of all tensors, if a name or glob matches nothing.
+        skipped: For each tensor, why it stays dense, if no tensor is selected.
     """
 
     def __init__(
@@ -79,16 +80,17 @@ def select(
         candidates: All tensors.
         pattern: Pattern that the shapes must fit, or patterns by name (a tensor without one stays dense); None if
             nothing is masked, so that shapes and dtypes do not matter.
-        layers: Names or globs; by default all. A tensor named exactly must be supported; a glob may skip tensors.
-        exclude: Names or globs to leave out, with priority over `layers`.
-        whole_tensor_needed_by: Returns what needs the whole tensor in one worker, for the tensor's pattern, or None.
-        in_parts: Whether tensors are divided into parts of whole rows; one worker then needs the whole of a matrix
-            that is not stored row by row.
+        layers: Names or globs; by default all tensors that are not dense by default. A tensor that is named exactly
+            must be supported; of the tensors that a glob matches, unsupported ones stay dense.
+        exclude: Names or globs of tensors that stay dense, with priority over `layers`.
+        whole_tensor_needed_by: See `WholeTensorNeededBy`.
+        in_parts: Whether tensors are divided into ranges of rows. One worker then needs the whole of a tensor whose
+            layout is not plain (see `Layout.is_plain`), or each whole matrix if the first dimension counts matrices.
         noun: Word for a candidate in error messages.
 
     Raises:
-        SelectionError: If a name or glob matches nothing, a tensor named exactly cannot be masked, two have one name,
-            or nothing is selected.
+        SelectionError: If a name or glob matches nothing, a tensor named exactly cannot be masked, two tensors have the
+            same name, or no tensor is selected.
     """
     if not candidates:
         raise SelectionError("nothing_left", f"there are no {noun}s at all")
@@ -113,15 +115,21 @@ def select(
         else:
             skipped[candidate.name] = reason
     if not chosen:
-        raise SelectionError("nothing_left", _nothing_left(skipped, noun), skipped=skipped)
+        raise SelectionError("nothing_left", _nothing_selected_message(skipped, noun), skipped=skipped)
     return Selection(chosen, frozenset(named), skipped)
 
 
 def check_rules_apply(patterns: TensorPatterns, names: Sequence[str], skipped: Mapping[str, str]) -> None:
-    """Check that each pattern for some tensors applies to one of them at least, or that the caller excluded one.
+    """Check that each rule applies to at least one of the tensors that it selects, unless the caller left one out.
+
+    Args:
+        patterns: The rules, by selector.
+        names: Names of all tensors.
+        skipped: Reasons of the tensors that stay dense, by name.
 
     Raises:
-        PatternError: If all tensors of a pattern stay dense for other reasons; the message names pattern and reason.
+        PatternError: If all tensors of a rule stay dense, none of them by `layers` or `exclude`; the message has the
+            rule and a reason.
     """
     for selector, pattern in patterns.rules.items():
         selected = patterns.selected(selector, names)
@@ -134,6 +142,10 @@ def check_rules_apply(patterns: TensorPatterns, names: Sequence[str], skipped: M
 
 
 def _not_selected_reason(candidate: Candidate, included: Names, excluded: Names, *, is_named: bool) -> str | None:
+    """Return why the caller's names and globs, or the default, do not select a tensor; None if they do.
+
+    Without `layers`, also None for an unsupported tensor, whose reason is more specific.
+    """
     if excluded.match(*candidate.spellings):
         return EXCLUDED
     if is_named or (candidate.unsupported_reason is not None and not included.texts):
@@ -153,6 +165,7 @@ def _unsupported_reason(
     *,
     named: bool,
 ) -> str | None:
+    """Return why a selected tensor cannot be masked, or None; arguments as for `select`."""
     if candidate.unsupported_reason is not None or pattern is None:
         return candidate.unsupported_reason
     if isinstance(pattern, Mapping):
@@ -166,6 +179,7 @@ def _unsupported_reason(
     try:
         shape, layout = candidate.matrix_shape, candidate.layout
         pattern.grid(shape)
+        # `is_plain` also checks that the pattern fits each fused part.
         is_plain = layout is None or layout.is_plain(pattern, candidate.shape)
         if in_parts and layout is not None and not is_plain:
             needed_by = needed_by or f"its layout {str(layout)!r}"
@@ -186,13 +200,14 @@ def _refuse_duplicates(candidates: Sequence[Candidate], noun: str) -> None:
 def _refuse_unmatched(unmatched: Sequence[str], candidates: Sequence[Candidate], noun: str) -> None:
     if unmatched:
         names = [candidate.name for candidate in candidates]
-        reason = f"there are {', '.join(names[:5])}" + f", ... ({len(names)} in all)" * (len(names) > 5)
+        more = f", ... ({len(names)} in all)" if len(names) > 5 else ""
+        reason = f"there are {', '.join(names[:5])}{more}"
         raise SelectionError(
             "unmatched", f"no {noun} is called {unmatched[0]!r}; {reason}", unmatched[0], reason, names
         )
 
 
-def _nothing_left(skipped: Mapping[str, str], noun: str) -> str:
+def _nothing_selected_message(skipped: Mapping[str, str], noun: str) -> str:
     selected = {name: reason for name, reason in skipped.items() if reason != NOT_SELECTED}
     reasons = "; ".join(f"{name!r}: {reason}" for name, reason in list(selected.items())[:3])
     return f"none of {len(selected)} {noun}(s) can be masked: {reasons}"

@@ -18,6 +18,7 @@ MAX_STEPS = 10_000_000
 """Largest number of transitions of an exact count, about 5 s; beyond it the asymptotic formula is used."""
 
 ColumnCounts = tuple[int, ...]
+"""State of a tile whose first rows are chosen: entry r is the number of columns that may keep r more entries."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +28,9 @@ class Diversity:
     Attributes:
         rows, cols: Size of the tile.
         count: Masks of a tile; None where only `log2_count` is known.
-        log2_count: Its binary logarithm: the information in a tile's mask.
-        method: `exact`, `asymptotic`, or `lower bound` (at-most fill of large tiles: only full tiles, asymptotic).
+        log2_count: Binary logarithm of the number of masks: the information in a tile's mask, in bits.
+        method: `exact`; `asymptotic`; or `lower bound`, for at-most fill of large tiles: the asymptotic number of masks
+            that fill all budgets.
         log2_published: Value of the published formula for square transposable tiles with exact fill; else None.
     """
 
@@ -45,7 +47,7 @@ class Diversity:
         return self.log2_count / (self.rows * self.cols)
 
     def log2_masks(self, entries: int) -> float:
-        """Return the binary logarithm of the number of masks of a layer; edges count by their share of a tile."""
+        """Return the binary logarithm of the number of masks of a layer; a cropped tile counts in part, by its size."""
         return self.bits_per_weight * entries
 
 
@@ -57,7 +59,7 @@ def diversity(pattern: NM | str) -> Diversity:
     e^-1/2` for tiles of r rows with n kept and c columns with k kept (Canfield, Greenhill, McKay 2008), 6 % low at 4:8.
 
     Raises:
-        PatternError: If it is no N:M pattern.
+        PatternError: If the pattern is not N:M.
     """
     parsed = parse(pattern) if isinstance(pattern, str) else pattern
     if not isinstance(parsed, NM):
@@ -73,23 +75,23 @@ def diversity(pattern: NM | str) -> Diversity:
 
 @cache
 def _count(tile: TileSpec) -> int:
+    """Count the masks of a tile: of a plain group by binomial coefficients, else by dynamic programming over rows."""
     if tile.separable:
-        return sum(
-            math.comb(tile.cols, kept) for kept in range(0 if tile.at_most else tile.row_keep, tile.row_keep + 1)
-        )
+        fewest = 0 if tile.at_most else tile.row_keep
+        return sum(math.comb(tile.cols, kept) for kept in range(fewest, tile.row_keep + 1))
     tile = _smallest(tile)
-    layer: dict[ColumnCounts, int] = {(*[0] * tile.col_keep, tile.cols): 1}
+    masks_by_state: dict[ColumnCounts, int] = {(*[0] * tile.col_keep, tile.cols): 1}
     for _ in range(tile.rows):
-        next_layer: dict[ColumnCounts, int] = {}
-        for state, ways in layer.items():
-            for after, choices in _rows(state, tile.row_keep, tile.at_most):
-                next_layer[after] = next_layer.get(after, 0) + ways * choices
-        layer = next_layer
-    return sum(layer.values())
+        next_masks_by_state: dict[ColumnCounts, int] = {}
+        for state, masks in masks_by_state.items():
+            for after, choices in _states_after_row(state, tile.row_keep, tile.at_most):
+                next_masks_by_state[after] = next_masks_by_state.get(after, 0) + masks * choices
+        masks_by_state = next_masks_by_state
+    return sum(masks_by_state.values())
 
 
-def _rows(state: ColumnCounts, keep: int, at_most: bool) -> Iterator[tuple[ColumnCounts, int]]:
-    """Yield the states after one row and their multiplicities; `state[r]` columns may keep r more entries."""
+def _states_after_row(state: ColumnCounts, keep: int, at_most: bool) -> Iterator[tuple[ColumnCounts, int]]:
+    """Yield each state that one more row can lead to, and the number of such rows."""
 
     def choose(level: int, remaining: int, after: list[int], ways: int) -> Iterator[tuple[ColumnCounts, int]]:
         if level == 0:
@@ -117,6 +119,7 @@ def _smallest(tile: TileSpec) -> TileSpec:
 
 
 def _steps(tile: TileSpec) -> int:
+    """Return an upper bound on the transitions of an exact count."""
     return 0 if tile.separable else _bound(_smallest(tile))
 
 
@@ -127,6 +130,7 @@ def _bound(tile: TileSpec) -> int:
 
 
 def _log2_asymptotic(tile: TileSpec) -> float:
+    """Return the binary logarithm of the asymptotic formula (see `diversity`)."""
     rows, cols, n, k = tile.rows, tile.cols, tile.row_keep, tile.col_keep
     full = rows * _log2_comb(cols, n) + cols * _log2_comb(rows, k)
     return full - _log2_comb(rows * cols, rows * n) - 0.5 * math.log2(math.e)

@@ -11,7 +11,7 @@ from .counts import count
 
 
 def fill(mask: Any, pattern: Pattern | str) -> float:
-    """Return `kept / capacity`, in [0, 1]: 1 unless a heuristic or an at-most pattern left budgets unfilled.
+    """Return `kept / capacity`, in [0, 1]; below 1 if a heuristic solver or an at-most pattern keeps fewer entries.
 
     Args:
         mask: Bool array or tensor, True = kept, allowed by the pattern.

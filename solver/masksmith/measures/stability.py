@@ -18,9 +18,10 @@ class Change:
     """The difference between two masks.
 
     Attributes:
-        sad: Sum of absolute differences, `||mask - previous||_1`: the entries that differ (Zhou et al., Learning N:M
-            Fine-grained Structured Sparse Neural Networks, ICLR 2021).
-        added, dropped: Entries that are kept now only, or were kept before only.
+        sad: Sum of absolute differences, `||mask - previous||_1`: the number of entries that differ (Zhou et al.,
+            Learning N:M Fine-grained Structured Sparse Neural Networks, ICLR 2021).
+        added: Number of entries that only the new mask keeps.
+        dropped: Number of entries that only the previous mask keeps.
         flip_rate: `sad / entries`, in [0, 1] (Hu et al., ICML 2024).
     """
 
@@ -35,16 +36,17 @@ def change(mask: Any, previous: Any) -> Change:
 
     Args:
         mask: Bool array or tensor, True = kept.
-        previous: Likewise.
+        previous: The earlier mask, as `mask`.
 
     Raises:
         ScoresError: If the shapes differ.
     """
-    now, before = MatrixReader(mask, name="mask"), MatrixReader(previous, name="previous")
-    if now.shape != before.shape:
-        raise ScoresError(f"shape {list(before.shape)} differs from the mask's {list(now.shape)}", name="previous")
+    reader, previous_reader = MatrixReader(mask, name="mask"), MatrixReader(previous, name="previous")
+    if reader.shape != previous_reader.shape:
+        shapes = f"{list(previous_reader.shape)} differs from the mask's {list(reader.shape)}"
+        raise ScoresError(f"shape {shapes}", name="previous")
     added = dropped = entries = 0
-    for new, old in zip(strips(now), strips(before), strict=True):
+    for new, old in zip(strips(reader), strips(previous_reader), strict=True):
         added += int(np.count_nonzero(new & ~old))
         dropped += int(np.count_nonzero(old & ~new))
         entries += new.size

@@ -14,7 +14,7 @@ def zero_rate(weight: Any) -> float:
     """Return the share of zeros of an array or tensor, or of dropped entries of a mask, in [0, 1].
 
     Raises:
-        PatternError: If it is empty.
+        PatternError: If the tensor is empty.
     """
     entries = math.prod(int(length) for length in weight.shape)
     if entries == 0:

@@ -1,4 +1,4 @@
-"""Pruning of a whole model, block by block: each block is calibrated on the outputs of the pruned blocks before it."""
+"""Pruning of a model block by block; by default each block is calibrated on the outputs of the pruned previous one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Activations: the tensors that a block returns for each batch, in memory or in files."""
+"""Activations: the tensors that one block passes to the next for each batch, in memory or in files."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from .tensor_files import read_tensors, write_tensors
 
 
 class Activations(Protocol):
-    """The tensors that one block returned, by batch."""
+    """The tensors that one block returned, or that the first block gets, by batch."""
 
     def read(self, batch: int) -> Tensors:
         """Return the tensors of a batch."""
 
     def write(self, batch: int, tensors: Tensors) -> None:
-        """Keep the tensors of a batch; batches come in order."""
+        """Store the tensors of a batch; called for batch 0, 1, 2 and so on."""
 
 
 class InMemory:
@@ -30,13 +30,13 @@ class InMemory:
         return self._batches[batch]
 
     def write(self, batch: int, tensors: Tensors) -> None:
-        """Keep the tensors of the next batch."""
+        """Store the tensors of the next batch."""
         assert batch == len(self._batches)
         self._batches.append(tensors)
 
 
 class OnDisk:
-    """Activations in a folder, one file for each batch; a file gets its name when it is complete.
+    """Activations in a folder, one file for each batch; a file has its final name only when it is complete.
 
     Args:
         folder: The folder; created by the first write.

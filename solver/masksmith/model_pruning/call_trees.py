@@ -1,4 +1,4 @@
-"""Converts arguments of calls to JSON and back; tensors are stored beside it, by name."""
+"""Converts arguments of calls to JSON and back; the JSON has names of tensors, which are stored separately."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ from masksmith._errors import PruningError
 from .calls import OutputPlaceholder
 
 PLAIN = (bool, int, float, str, type(None))
+"""Classes of values that JSON represents as they are."""
 
 
 class Encoder:
-    """Encodes nested arguments; a tensor that occurs several times is stored once.
+    """Encodes nested arguments; a tensor that occurs several times has one name.
 
     Attributes:
-        tensors: The tensors by name.
+        tensors: The tensors of all encoded values, by name.
     """
 
     def __init__(self) -> None:
@@ -28,8 +29,12 @@ class Encoder:
     def encode(self, value: Any, block: str) -> Any:
         """Return a value as JSON.
 
+        Args:
+            value: Tuples, lists and dicts of tensors, `OutputPlaceholder` and values of the classes `PLAIN`.
+            block: Name of the block in error messages.
+
         Raises:
-            PruningError: If it contains a value of another class than JSON, tensors, tuples and lists.
+            PruningError: If the value contains anything else.
         """
         if isinstance(value, torch.Tensor):
             name = self._names.setdefault(id(value), str(len(self._names)))
@@ -38,9 +43,9 @@ class Encoder:
         if isinstance(value, OutputPlaceholder):
             return {"output": value.number}
         if type(value) in (tuple, list):
-            return {type(value).__name__: [self.encode(each, block) for each in value]}
+            return {type(value).__name__: [self.encode(item, block) for item in value]}
         if type(value) is dict:
-            return {"dict": [[self.encode(part, block) for part in pair] for pair in value.items()]}
+            return {"dict": [[self.encode(key, block), self.encode(item, block)] for key, item in value.items()]}
         if type(value) in PLAIN:
             return {"value": value}
         reason = f"it is called with an argument of {type(value).__name__}, which cannot be written to a file"
@@ -51,29 +56,29 @@ class Decoder:
     """Decodes a result of `Encoder.encode`.
 
     Attributes:
-        names: Names of its tensors.
+        names: Names of the tensors that the encoded value contains.
     """
 
     def __init__(self, tree: Any) -> None:
         self._tree = tree
         self.names: set[str] = set()
-        self._collect(tree)
+        self._collect_names(tree)
 
     def decode(self, tensors: Mapping[str, torch.Tensor]) -> Any:
-        """Return the value; `tensors` has its tensors by name."""
+        """Return the value; `tensors` are those of `names`, by name."""
         return _decoded(self._tree, tensors)
 
-    def _collect(self, tree: Any) -> None:
+    def _collect_names(self, tree: Any) -> None:
         ((kind, content),) = tree.items()
         if kind == "tensor":
             self.names.add(content)
         elif kind in ("tuple", "list"):
-            for each in content:
-                self._collect(each)
+            for item in content:
+                self._collect_names(item)
         elif kind == "dict":
-            for pair in content:
-                for each in pair:
-                    self._collect(each)
+            for key, item in content:
+                self._collect_names(key)
+                self._collect_names(item)
 
 
 def _decoded(tree: Any, tensors: Mapping[str, torch.Tensor]) -> Any:
@@ -83,9 +88,9 @@ def _decoded(tree: Any, tensors: Mapping[str, torch.Tensor]) -> Any:
     if kind == "output":
         return OutputPlaceholder(content)
     if kind == "tuple":
-        return tuple(_decoded(each, tensors) for each in content)
+        return tuple(_decoded(item, tensors) for item in content)
     if kind == "list":
-        return [_decoded(each, tensors) for each in content]
+        return [_decoded(item, tensors) for item in content]
     if kind == "dict":
-        return {_decoded(key, tensors): _decoded(value, tensors) for key, value in content}
+        return {_decoded(key, tensors): _decoded(item, tensors) for key, item in content}
     return content

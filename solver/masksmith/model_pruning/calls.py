@@ -1,4 +1,4 @@
-"""Recorded calls of blocks: their arguments, with placeholders for the outputs of the block before."""
+"""Recorded calls of blocks: their arguments, with placeholders for the outputs of the previous block."""
 
 from __future__ import annotations
 
@@ -15,37 +15,49 @@ Tensors = list[torch.Tensor]
 
 @dataclass(frozen=True, slots=True)
 class OutputPlaceholder:
-    """A placeholder for an output of the block before: its number among all tensors that the block returns."""
+    """A placeholder for an output of the previous block.
+
+    Attributes:
+        number: Position of the output among all tensors that the previous block returns.
+    """
 
     number: int
 
 
 @dataclass(frozen=True)
 class Call:
-    """The arguments of one call of a block."""
+    """The positional and keyword arguments of one call of a block."""
 
     arguments: tuple[Any, ...]
     keywords: Mapping[str, Any]
 
     def run(self, block: torch.nn.Module, returned: Sequence[torch.Tensor], name: str) -> Tensors:
-        """Call a block, with copies of the tensors that the block before returned; return the tensors that it returns.
+        """Call a block with the recorded arguments, and copies of tensors in the place of the placeholders.
+
+        Args:
+            block: The block.
+            returned: The tensors that the previous block returned.
+            name: Name of the block in error messages.
+
+        Returns:
+            The tensors that the block returns.
 
         Raises:
-            PruningError: If the block before returned fewer tensors than when the call was recorded.
+            PruningError: If the previous block returned fewer tensors than when the call was recorded.
         """
 
-        def fill(leaf: Any) -> Any:
+        def replace_placeholder(leaf: Any) -> Any:
             if not isinstance(leaf, OutputPlaceholder):
                 return leaf
             if leaf.number >= len(returned):
                 raise PruningError(
-                    f"it is called with tensor {leaf.number} of the {len(returned)} that the block before "
-                    f"returns; load the whole model and prune it in memory",
+                    f"it is called with output {leaf.number} of the previous block, which returned {len(returned)} "
+                    f"tensor(s) only; load the whole model and prune it in memory",
                     name,
                 )
             return returned[leaf.number].clone()
 
-        arguments, keywords = map_leaves((self.arguments, dict(self.keywords)), fill)
+        arguments, keywords = map_leaves((self.arguments, dict(self.keywords)), replace_placeholder)
         return tensors_of(block(*arguments, **keywords))
 
 
@@ -55,7 +67,7 @@ def tensors_of(tree: Any) -> Tensors:
 
 
 def map_leaves(tree: Any, change: Callable[[Any], Any]) -> Any:
-    """Return nested tuples, lists and dicts with changed leaves; containers of other classes count as leaves."""
+    """Return nested tuples, lists and dicts with `change(leaf)` for each leaf; other containers count as leaves."""
     if type(tree) is dict:
         return {key: map_leaves(value, change) for key, value in tree.items()}
     if type(tree) in (tuple, list):

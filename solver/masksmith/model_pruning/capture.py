@@ -18,8 +18,9 @@ from .calls import Call, OutputPlaceholder, Tensors, map_leaves, tensors_of
 
 Tensor = torch.Tensor
 PADDING = "attention_mask"
-"""Keyword of a batch whose zeros are padding."""
+"""Key of a batch with a tensor `[sequences, tokens]` that is 0 at padding."""
 CACHES = ("past_key_value", "past_key_values", "layer_past", "cache_params")
+"""Keywords with which models pass a cache of keys and values to their blocks."""
 
 
 @dataclass(frozen=True)
@@ -27,8 +28,8 @@ class CapturedBatch:
     """The calls of the blocks in one batch.
 
     Attributes:
-        order: Numbers of the blocks, in the order in which they run.
-        calls: Their calls, by number of the block.
+        order: Numbers of the blocks, in the order in which the model runs them.
+        calls: The call of each block, by its number.
         inputs: Activations that the model passes to the first block.
         token_mask: `[sequences, tokens]`, False at padding; None where nothing is padded.
     """
@@ -40,7 +41,7 @@ class CapturedBatch:
 
 
 class _LastBlockError(Exception):
-    """Ends a forward pass after its last block."""
+    """Ends a forward pass after the last block, since the rest of the model is not needed."""
 
 
 def capture(
@@ -50,13 +51,15 @@ def capture(
 
     Args:
         model: The model, in evaluation mode.
-        blocks: Its blocks.
+        blocks: The model's blocks.
         batches: As for `calibrate`; the zeros of an `attention_mask` are padding.
-        start: Number of batches at the beginning to skip.
-        are_skipped: Whether the blocks return NaN (see `skipping`); then no recorded argument may depend on that.
+        start: Number of batches at the beginning to leave out.
+        are_skipped: Whether the blocks return NaN (see `skipping`). An argument that contains NaN is then refused: it
+            is computed from the output of a block.
 
     Raises:
-        PruningError: If a batch does not fit the model, or the model does not run its blocks one after the other.
+        PruningError: If a batch does not fit the model, the model does not run each block once and one after the other
+            on the previous block's output, or an argument is refused.
     """
     for number, batch in islice(enumerate(batches), start, None):
         recorder = _Recorder(blocks, are_skipped)
@@ -79,9 +82,10 @@ def _run(model: torch.nn.Module, batch: Any, number: int) -> None:
             model(*batch)
         else:
             model(batch)
-    except (_LastBlockError, PruningError) as end:
-        if isinstance(end, PruningError):
-            raise
+    except _LastBlockError:
+        pass
+    except PruningError:
+        raise
     except Exception as error:
         keys = f" of {', '.join(map(str, batch))}" if isinstance(batch, Mapping) else f" ({type(batch).__name__})"
         message = (str(error).strip().splitlines() or [""])[0]
@@ -89,16 +93,24 @@ def _run(model: torch.nn.Module, batch: Any, number: int) -> None:
 
 
 def _refuse_unknown_keys(model: torch.nn.Module, batch: Mapping[str, Any], number: int) -> None:
-    """Refuse keys that the model takes only as `**kwargs`: with a misspelt `attention_mask`, padding would count."""
+    """Refuse keys that are not named parameters of the model, even if it has `**kwargs`.
+
+    With a misspelt `attention_mask`, padding would enter the statistics.
+    """
     parameters = inspect.signature(model.forward).parameters.values()
-    named = [each.name for each in parameters if each.kind in (each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY)]
+    keyword_kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    named = [parameter.name for parameter in parameters if parameter.kind in keyword_kinds]
     unknown = [str(key) for key in batch if key not in named]
     if named and unknown:
         raise PruningError(f"batch {number} has {', '.join(unknown)}, but the model takes {', '.join(named)}")
 
 
 class _Recorder:
-    """Records the calls of the blocks in one batch, by forward hooks."""
+    """Records the calls of the blocks in one batch, by forward hooks.
+
+    `_returned` are the tensors that the last block returned (before the first block: its input), and `_versions` counts
+    how often each of them was changed in place.
+    """
 
     def __init__(self, blocks: BlockList, are_skipped: bool) -> None:
         self._blocks, self._are_skipped = blocks, are_skipped
@@ -109,11 +121,13 @@ class _Recorder:
         self._versions: list[int] = []
 
     def register(self, number: int, block: torch.nn.Module) -> list[Any]:
+        """Add hooks to a block, and return their handles."""
+
         def before(module: torch.nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
-            self._before(number, arguments, keywords)
+            self._record_call(number, arguments, keywords)
 
         def after(module: torch.nn.Module, arguments: Any, output: Any) -> None:
-            self._after(output)
+            self._record_output(output)
 
         return [block.register_forward_pre_hook(before, with_kwargs=True), block.register_forward_hook(after)]
 
@@ -125,33 +139,40 @@ class _Recorder:
         calls = [call for _, call in sorted(zip(self._order, self._calls, strict=True), key=lambda pair: pair[0])]
         return CapturedBatch(self._order, calls, self._input, _token_mask(batch, self._input[0], number))
 
-    def _before(self, number: int, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
+    def _record_call(self, number: int, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
+        """Check that block `number` is called once and on the previous block's output, and record its arguments."""
         name = self._blocks.name(number)
         if number in self._order:
             raise PruningError("it runs several times in one pass", name)
         if any(keywords.get(cache) is not None for cache in CACHES):
             raise PruningError("it is called with a cache of keys and values; switch the cache off", name)
         if not self._order:
-            self._returned = _hidden(arguments, keywords, name)
+            self._returned = [_first_activations(arguments, keywords, name)]
             self._input = [self._returned[0].clone()]
-        elif [each._version for each in self._returned] != self._versions or not self._passes_on(arguments, keywords):
-            before = self._blocks.name(self._order[-1])
-            raise PruningError(f"its input is not what {before} returns: the model changes it in between", name)
+        elif self._outputs_were_changed() or not self._has_previous_output(arguments, keywords):
+            previous = self._blocks.name(self._order[-1])
+            raise PruningError(f"its input is not what {previous} returns: the model changes it in between", name)
         arguments, keywords = map_leaves((arguments, keywords), lambda leaf: self._with_placeholder(leaf, number))
         self._calls.append(Call(arguments, keywords))
         self._order.append(number)
 
-    def _after(self, output: Any) -> None:
+    def _record_output(self, output: Any) -> None:
+        """Store what a block returned for comparison with the next block's arguments; end after the last block."""
         self._returned = tensors_of(output)
-        self._versions = [each._version for each in self._returned]
+        self._versions = [tensor._version for tensor in self._returned]
         if len(self._order) == len(self._blocks.modules):
             raise _LastBlockError
 
-    def _passes_on(self, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> bool:
+    def _outputs_were_changed(self) -> bool:
+        """Whether a tensor that the previous block returned was changed in place since."""
+        return [tensor._version for tensor in self._returned] != self._versions
+
+    def _has_previous_output(self, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> bool:
+        """Whether the first tensor that the previous block returned is among the arguments."""
         return bool(self._returned) and any(leaf is self._returned[0] for leaf in tensors_of((arguments, keywords)))
 
     def _with_placeholder(self, leaf: Any, number: int) -> Any:
-        """Return an argument of block `number`, or a placeholder if the block before returned it."""
+        """Return an argument of block `number`, or a placeholder if the previous block returned it."""
         positions = [position for position, returned in enumerate(self._returned) if leaf is returned]
         if positions:
             return OutputPlaceholder(positions[0])
@@ -161,16 +182,17 @@ class _Recorder:
         return leaf
 
 
-def _hidden(arguments: tuple[Any, ...], keywords: Mapping[str, Any], name: str) -> Tensors:
-    """Return the activations among the arguments: the tensor that each block passes to the next."""
+def _first_activations(arguments: tuple[Any, ...], keywords: Mapping[str, Any], name: str) -> Tensor:
+    """Return the activations among the arguments of the first block: the first tensor of a float dtype."""
     candidates = [*arguments, keywords.get("hidden_states"), *keywords.values()]
-    tensors = [each for each in candidates if isinstance(each, Tensor) and each.is_floating_point()]
-    if not tensors:
-        raise PruningError("none of its arguments is a tensor of activations", name)
-    return tensors[:1]
+    for candidate in candidates:
+        if isinstance(candidate, Tensor) and candidate.is_floating_point():
+            return candidate
+    raise PruningError("none of its arguments is a tensor of activations", name)
 
 
 def _token_mask(batch: Any, inputs: Tensor, number: int) -> Tensor | None:
+    """Return `[sequences, tokens]`, False at padding, of batch `number`; None if it has no padding."""
     mask = batch.get(PADDING) if isinstance(batch, Mapping) else None
     if not isinstance(mask, Tensor) or bool((mask != 0).all()):
         return None
@@ -184,11 +206,13 @@ def _token_mask(batch: Any, inputs: Tensor, number: int) -> Tensor | None:
 
 @contextmanager
 def prepared(model: torch.nn.Module) -> Iterator[None]:
-    """Within the context: evaluation mode, no cache of keys and values, and no fused kernels of experts."""
+    """Within the context: evaluation mode, no gradients, no cache of keys and values, no fused kernels of experts."""
     training = [(module, module.training) for module in model.modules()]
     settings = {"use_cache": False, "_experts_implementation": "eager"}
-    configs = {id(each): each for each in _configs(model)}.values()
-    previous = [(each, name, getattr(each, name)) for each in configs for name in settings if hasattr(each, name)]
+    configs = {id(config): config for config in _configs(model)}.values()
+    previous = [
+        (config, name, getattr(config, name)) for config in configs for name in settings if hasattr(config, name)
+    ]
     try:
         model.eval()
         for config, name, _ in previous:
@@ -203,6 +227,7 @@ def prepared(model: torch.nn.Module) -> Iterator[None]:
 
 
 def _configs(model: torch.nn.Module) -> list[Any]:
+    """Return the configs of a model's modules and the configs inside them, such as that of the text model."""
     configs = [module.config for module in model.modules() if hasattr(getattr(module, "config", None), "to_dict")]
-    nested = [value for each in configs for value in vars(each).values()]
-    return [each for each in [*configs, *nested] if hasattr(each, "to_dict")]
+    attributes = [value for config in configs for value in vars(config).values()]
+    return [*configs, *(value for value in attributes if hasattr(value, "to_dict"))]

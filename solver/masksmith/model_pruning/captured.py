@@ -19,13 +19,14 @@ from .capture import CapturedBatch
 from .tensor_files import read_tensors, write_tensors
 
 TOKEN_MASK = "kept"
+"""Name of the token mask in a file; the metadata has this key, too, if there is one."""
 
 
 class Captured(Protocol):
     """The calls of the blocks in all batches.
 
     Attributes:
-        order: Numbers of the blocks, in the order in which they run.
+        order: Numbers of the blocks, in the order in which the model runs them.
         token_masks: For each batch, `[sequences, tokens]`, False at padding; None where nothing is padded.
         inputs: Activations that the model passes to the first block.
     """
@@ -35,14 +36,14 @@ class Captured(Protocol):
     inputs: Activations
 
     def call(self, block: int, batch: int) -> Call:
-        """Return a call of a block."""
+        """Return the call of a block in a batch."""
 
     def forget(self, block: int) -> None:
         """Free the calls of a block that is finished."""
 
 
 def check_order(order: list[int], expected: list[int], batch: int) -> None:
-    """Refuse a batch that runs the blocks in another order than the first one.
+    """Refuse a batch in which the model runs the blocks in another order than in the first batch.
 
     Raises:
         PruningError: If the order differs.
@@ -52,7 +53,14 @@ def check_order(order: list[int], expected: list[int], batch: int) -> None:
 
 
 class CapturedInMemory:
-    """Calls in memory."""
+    """Calls in memory.
+
+    Args:
+        batches: The recorded batches; all are read at once.
+
+    Raises:
+        PruningError: If there is no batch, or one runs the blocks in another order than the first one.
+    """
 
     def __init__(self, batches: Iterable[CapturedBatch]) -> None:
         self.order: list[int] = []
@@ -71,7 +79,7 @@ class CapturedInMemory:
             raise PruningError("there is no batch to calibrate with")
 
     def call(self, block: int, batch: int) -> Call:
-        """Return a call of a block."""
+        """Return the call of a block in a batch."""
         return self._calls[block][batch]
 
     def forget(self, block: int) -> None:
@@ -83,11 +91,8 @@ class CapturedOnDisk:
     """Calls in a folder, one file for each batch.
 
     Args:
-        folder: The folder.
-        blocks: The blocks, for messages.
-
-    Attributes:
-        count: Number of recorded batches, in their order.
+        folder: The folder; batches that an earlier run recorded there are read.
+        blocks: The blocks; their names are for error messages.
     """
 
     def __init__(self, folder: Path, blocks: BlockList) -> None:
@@ -96,24 +101,22 @@ class CapturedOnDisk:
         self.order: list[int] = []
         self.token_masks: list[torch.Tensor | None] = []
         while self._path(self.count).exists():
-            _, texts = read_tensors(self._path(self.count), ())
-            self.order = json.loads(texts["order"])
-            self.token_masks.append(self._read_token_mask() if TOKEN_MASK in texts else None)
-
-    def _read_token_mask(self) -> torch.Tensor:
-        tensors, _ = read_tensors(self._path(self.count), (TOKEN_MASK,))
-        return tensors[TOKEN_MASK]
+            path = self._path(self.count)
+            _, metadata = read_tensors(path, ())
+            self.order = json.loads(metadata["order"])
+            self.token_masks.append(_read_token_mask(path) if TOKEN_MASK in metadata else None)
 
     @property
     def count(self) -> int:
-        """Number of batches that are captured."""
+        """Number of batches whose calls are recorded."""
         return len(self.token_masks)
 
     def add(self, batch: CapturedBatch) -> None:
         """Write the calls of the next batch.
 
         Raises:
-            PruningError: If an argument is of a class that cannot be written, or the blocks run in another order.
+            PruningError: If an argument is of a class that cannot be written, or the blocks run in another order than
+                in the first batch.
         """
         number = self.count
         self.order = self.order or batch.order
@@ -121,26 +124,31 @@ class CapturedOnDisk:
         encoder = Encoder()
         trees = [encoder.encode((call.arguments, dict(call.keywords)), self._blocks.name(block))
                  for block, call in enumerate(batch.calls)]  # fmt: skip
-        texts = {"order": json.dumps(batch.order), "calls": json.dumps(trees)}
+        metadata = {"order": json.dumps(batch.order), "calls": json.dumps(trees)}
         tensors = dict(encoder.tensors)
         if batch.token_mask is not None:
-            tensors[TOKEN_MASK], texts[TOKEN_MASK] = batch.token_mask, "is in the file"
+            tensors[TOKEN_MASK], metadata[TOKEN_MASK] = batch.token_mask, "is in the file"
         self.inputs.write(number, batch.inputs)
-        write_tensors(self._path(number), tensors, texts)
+        write_tensors(self._path(number), tensors, metadata)
         self.token_masks.append(batch.token_mask)
 
     def call(self, block: int, batch: int) -> Call:
-        """Read a call of a block."""
+        """Read the call of a block in a batch."""
         path = self._path(batch)
-        _, texts = read_tensors(path, ())
-        tree = json.loads(texts["calls"])[block]
+        _, metadata = read_tensors(path, ())
+        tree = json.loads(metadata["calls"])[block]
         decoder = Decoder(tree)
         tensors, _ = read_tensors(path, decoder.names)
         arguments, keywords = decoder.decode(tensors)
         return Call(arguments, keywords)
 
     def forget(self, block: int) -> None:
-        """Keep the files: a later run may need them."""
+        """Do nothing: a later run may need the files."""
 
     def _path(self, batch: int) -> Path:
         return self._folder / f"{batch:05}.safetensors"
+
+
+def _read_token_mask(path: Path) -> torch.Tensor:
+    tensors, _ = read_tensors(path, (TOKEN_MASK,))
+    return tensors[TOKEN_MASK]

@@ -1,9 +1,10 @@
-"""Groups of a block's weights with the same inputs, in the order in which they are multiplied."""
+"""Groups of a block's weights that have the same inputs, in the order in which the block multiplies by them."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import torch
 
@@ -18,41 +19,50 @@ Groups = list[list[BlockWeight]]
 def groups_of(step: BlockStep, inputs: Activations, weights: Sequence[BlockWeight]) -> Groups:
     """Run the first batch, and group the weights: query, key and value, then output, then gate and up, then down.
 
-    All experts of a kind are one group, since they run in parallel. Weights that the batch does not use come last.
+    The weights of the same name in all experts are one group, since experts run in parallel. A weight that the batch
+    does not use is in the group of its name in other experts, else in a group of its own at the end.
 
     Args:
         step: The block.
-        inputs: Activations of the block before.
+        inputs: Activations that the previous block returned.
         weights: The weights to group.
     """
     products: list[tuple[BlockWeight, torch.Tensor]] = []
     with ProductWatcher(weights, lambda weight, matrix, rows: products.append((weight, rows))):
         step.call(0).run(step.block, inputs.read(0), step.name)
-    groups: list[tuple[set[object], list[BlockWeight]]] = []
+    groups: list[_Group] = []
     for weight, rows in products:
-        _add(groups, weight, {_memory_of(rows), _kind(weight)})
+        _add(groups, weight, {_memory_key(rows), _name_key(weight)})
     for weight in weights:
-        _add(groups, weight, {_kind(weight)})
-    return [members for _, members in groups]
+        _add(groups, weight, {_name_key(weight)})
+    return [group.weights for group in groups]
 
 
-def _add(groups: list[tuple[set[object], list[BlockWeight]]], weight: BlockWeight, keys: set[object]) -> None:
-    """Add a weight to the group that has it, else to the first one that shares a key, else to a new one."""
-    if any(weight in members for _, members in groups):
+@dataclass
+class _Group:
+    """Weights, and the keys of their inputs and names; a weight with one of these keys belongs to the group."""
+
+    keys: set[object] = field(default_factory=set)
+    weights: list[BlockWeight] = field(default_factory=list)
+
+
+def _add(groups: list[_Group], weight: BlockWeight, keys: set[object]) -> None:
+    """Add a weight that no group has yet to the first group that shares a key, else to a new group."""
+    if any(weight in group.weights for group in groups):
         return
-    group = next((each for each in groups if each[0] & keys), None)
+    group = next((group for group in groups if group.keys & keys), None)
     if group is None:
-        group = (set(), [])
+        group = _Group()
         groups.append(group)
-    group[0].update(keys)
-    group[1].append(weight)
+    group.keys.update(keys)
+    group.weights.append(weight)
 
 
-def _memory_of(rows: torch.Tensor) -> tuple[object, ...]:
-    """Identify inputs by their memory; all are stored until the block has run, so that no memory is reused."""
+def _memory_key(rows: torch.Tensor) -> tuple[object, ...]:
+    """Identify inputs by their memory; `groups_of` holds all inputs of the pass, so that no memory is reused."""
     return rows.untyped_storage().data_ptr(), rows.storage_offset(), rows.shape
 
 
-def _kind(weight: BlockWeight) -> object:
-    """Return a key that the weights of all experts of one kind share; for other weights, the name."""
+def _name_key(weight: BlockWeight) -> object:
+    """Return the name; of an expert's weight, the name without numbers, so that all experts share the key."""
     return re.sub(r"(?<=\.)\d+(?=\.)", "#", weight.name) if weight.is_expert else weight.name

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -19,8 +19,8 @@ class Part:
     Attributes:
         parameter: Name of the parameter in the model.
         shape: Shape of the weight.
-        strides: Distance of neighbours along each of its dimensions, in entries of the parameter.
-        offset: Place of its first entry in the parameter.
+        strides: Distance of neighbouring entries along each dimension of the weight, in entries of the parameter.
+        offset: Index, in the flattened parameter, of the weight's first entry.
     """
 
     parameter: str
@@ -29,30 +29,30 @@ class Part:
     offset: int
 
     def fits(self, entries: int) -> bool:
-        """Whether it is within a parameter of a number of entries."""
+        """Whether the weight lies within a parameter of `entries` entries."""
         if len(self.shape) != len(self.strides) or self.offset < 0 or min(self.strides, default=0) < 0:
             return False
-        return self.offset + sum((n - 1) * step for n, step in zip(self.shape, self.strides, strict=True)) < entries
+        return self.offset + _distance_to_last_entry(self.shape, self.strides) < entries
 
     def view(self, parameter: Tensor) -> Tensor:
-        """Return the weight as a view of the parameter, or the same entries of another tensor of its shape.
+        """Return the weight as a view of the parameter, or the same entries of another tensor of the parameter's shape.
 
         Raises:
             ValueError: If the tensor is not contiguous.
         """
         if not parameter.is_contiguous():
-            raise ValueError(f"{self.parameter!r} is not contiguous, so its parts are not known")
+            raise ValueError(f"{self.parameter!r} is not contiguous, so the places of its parts are not known")
         return parameter.as_strided(self.shape, self.strides, parameter.storage_offset() + self.offset)
 
 
 @dataclass(frozen=True, slots=True)
 class MatrixView:
-    """A matrix `[in, out]` in memory.
+    """A matrix `[in, out]` in memory; places are indices of entries in the tensor's storage.
 
     Attributes:
-        start: Place of its first entry.
+        start: Place of the first entry.
         shape: Numbers of inputs and of outputs.
-        strides: Distance of neighbouring inputs and of neighbouring outputs.
+        strides: Distance in memory of neighbouring inputs, and of neighbouring outputs.
     """
 
     start: int
@@ -61,31 +61,35 @@ class MatrixView:
 
     @property
     def stop(self) -> int:
-        """Place after its last entry."""
-        return self.start + 1 + sum((length - 1) * step for length, step in zip(self.shape, self.strides, strict=True))
+        """Place after the last entry."""
+        return self.start + 1 + _distance_to_last_entry(self.shape, self.strides)
 
     def overlaps(self, other: MatrixView) -> bool:
-        """Whether the ranges of memory that the matrices span have a place in common."""
+        """Whether the ranges of memory from first to last entry of the two matrices have a place in common."""
         return self.start < other.stop and other.start < self.stop
 
     def contains(self, other: MatrixView) -> bool:
-        """Whether the other matrix is some of the outputs of this one, with all of their inputs."""
+        """Whether the other matrix consists of outputs of this one, in equal distances, each with all of its inputs."""
         (inputs, outputs), (in_step, out_step) = self.shape, self.strides
         if (other.shape[0], other.strides[0]) != (inputs, in_step) or not out_step:
             return False
-        first, rest = divmod(other.start - self.start, out_step)
-        every, step_rest = divmod(other.strides[1], out_step)
-        last = first + (other.shape[1] - 1) * every
-        return rest == step_rest == 0 and 0 <= first <= last < outputs
+        first_output, start_remainder = divmod(other.start - self.start, out_step)
+        output_step, stride_remainder = divmod(other.strides[1], out_step)
+        last_output = first_output + (other.shape[1] - 1) * output_step
+        return start_remainder == stride_remainder == 0 and 0 <= first_output <= last_output < outputs
+
+
+def _distance_to_last_entry(shape: Sequence[int], strides: Sequence[int]) -> int:
+    return sum((length - 1) * stride for length, stride in zip(shape, strides, strict=True))
 
 
 def matrices_in_memory(layout: Layout, tensor: Tensor) -> Iterator[MatrixView]:
-    """Return the matrices of a weight, in order."""
+    """Return the matrices of a weight in the order of `Layout.matrices`."""
     in_axis, out_axis = layout.axes.index("in"), layout.axes.index("out")
     shape = (tensor.shape[in_axis], tensor.shape[out_axis])
     strides = (int(tensor.stride(in_axis)), int(tensor.stride(out_axis)))
     starts = [int(tensor.storage_offset())]
-    for length, step, role in zip(tensor.shape, tensor.stride(), layout.axes, strict=True):
+    for length, stride, role in zip(tensor.shape, tensor.stride(), layout.axes, strict=True):
         if role == "stack":
-            starts = [start + number * int(step) for start in starts for number in range(length)]
+            starts = [start + index * int(stride) for start in starts for index in range(length)]
     return (MatrixView(start, shape, strides) for start in starts)

@@ -22,41 +22,41 @@ PRODUCTS: Mapping[str, tuple[int, int]] = {
     "mm": (0, 1), "addmm": (1, 2), "bmm": (0, 1), "baddbmm": (1, 2), "mv": (0, 1), "addmv": (1, 2),
     "_grouped_mm": (0, 1), "linear": (0, 1),
 }  # fmt: skip
-"""Positions of the two operands among the arguments, by the name of the operation."""
+"""Positions of the left and the right operand among the arguments, by the name of the operation."""
 
-
-NOT_WHOLE = "its products do not sum over the axis 'in' of its layout, or have a part of it only; exclude it"
+NOT_WHOLE = "its products do not sum over the axis 'in' of its layout, or contain only some of its inputs; exclude it"
 
 
 @dataclass(frozen=True)
-class _Span:
-    """A weight, and its tensor: the memory that it covers."""
+class _WatchedWeight:
+    """A weight and its tensor, by whose memory operands of products are recognised."""
 
     weight: BlockWeight
     tensor: Tensor
 
     @cached_property
     def matrices(self) -> list[MatrixView]:
-        """The weight's matrices in memory."""
+        """Where the weight's matrices are in memory."""
         return list(matrices_in_memory(self.weight.layout, self.tensor))
 
 
 class ProductWatcher(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Calls a function with the inputs `[tokens, in]` of each matrix of each weight.
+    """Calls a function with the inputs `[tokens, in]` of each product with a matrix of a weight.
 
     A weight is recognised by its memory, so products with views, slices and transposes of it count, too.
 
     Args:
         weights: The weights to watch.
-        on_input: Called with the weight, the number of its matrix, and the inputs.
+        on_input: Called with the weight, the number of the matrix in the weight, and the inputs.
     """
 
     def __init__(self, weights: Sequence[BlockWeight], on_input: OnInput) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._on_input = on_input
-        self._spans: dict[int, list[_Span]] = {}
-        for each in weights:
-            self._spans.setdefault(_storage(each.parameter), []).append(_Span(each, each.tensor))
+        self._watched_by_storage: dict[int, list[_WatchedWeight]] = {}
+        for weight in weights:
+            watched = _WatchedWeight(weight, weight.tensor)
+            self._watched_by_storage.setdefault(_storage(weight.parameter), []).append(watched)
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -64,7 +64,8 @@ class ProductWatcher(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """Run an operation; if it multiplies with a weight, call `on_input` with the other operand."""
         name = str(func._schema.name).rpartition("::")[2]
         if name in PRODUCTS:
-            left, right = (args[place] for place in PRODUCTS[name])
+            left, right = (args[position] for position in PRODUCTS[name])
+            # The third argument of `_grouped_mm`, or its keyword `offs`, has the ends of the groups of rows.
             offsets = args[2] if name == "_grouped_mm" and len(args) > 2 else (kwargs or {}).get("offs")
             right = right.t() if name == "linear" else right
             for weight, matrix, inputs in self._inputs(left, right, offsets):
@@ -72,40 +73,52 @@ class ProductWatcher(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return func(*args, **(kwargs or {}))
 
     def _inputs(self, left: Tensor, right: Tensor, offsets: Tensor | None) -> Iterator[tuple[BlockWeight, int, Tensor]]:
-        if right.ndim >= 2 and (spans := self._spans_of(right)):
-            for span in spans:
-                yield from _matched(span, right, left, offsets)
+        """Yield each weight in a product, the number of its matrix, and the inputs `[tokens, in]`.
+
+        The right operand `[.., in, out]` is the weight, or else the left one `[.., out, in]`, in a transposed product.
+        """
+        if right.ndim >= 2 and (watched_weights := self._watched_in(right)):
+            for watched in watched_weights:
+                yield from _matrices_with_inputs(watched, right, left, offsets)
         elif left.ndim >= 2:
-            other = right[:, None] if right.ndim < left.ndim else right
-            for span in self._spans_of(left):
-                yield from _matched(span, left.mT, other.mT, None)
+            columns = right[:, None] if right.ndim < left.ndim else right
+            for watched in self._watched_in(left):
+                yield from _matrices_with_inputs(watched, left.mT, columns.mT, None)
 
-    def _spans_of(self, operand: Tensor) -> list[_Span]:
+    def _watched_in(self, operand: Tensor) -> list[_WatchedWeight]:
         """Return the weight that has the operand's first entry, or all parts of the operand's parameter."""
-        spans = [span for span in self._spans.get(_storage(operand), ()) if span.tensor.dtype == operand.dtype]
-        for span in spans:
-            place = operand.storage_offset() - span.tensor.storage_offset()
-            if span.weight.part is None and 0 <= place < span.tensor.numel():
-                return [span]
-        return [span for span in spans if span.weight.part is not None]
+        in_storage = self._watched_by_storage.get(_storage(operand), ())
+        candidates = [watched for watched in in_storage if watched.tensor.dtype == operand.dtype]
+        for watched in candidates:
+            offset = operand.storage_offset() - watched.tensor.storage_offset()
+            if watched.weight.part is None and 0 <= offset < watched.tensor.numel():
+                return [watched]
+        return [watched for watched in candidates if watched.weight.part is not None]
 
 
-def _matched(
-    span: _Span, view: Tensor, inputs: Tensor, offsets: Tensor | None
+def _matrices_with_inputs(
+    watched: _WatchedWeight, view: Tensor, inputs: Tensor, offsets: Tensor | None
 ) -> Iterator[tuple[BlockWeight, int, Tensor]]:
-    """Pair the matrices in a view `[.., in, out]` of a weight with the inputs `[.., tokens, in]` of each."""
-    weight = span.weight
+    """Yield the matrices in a view `[.., in, out]` of a weight, each with its inputs.
+
+    Args:
+        watched: The weight.
+        view: The operand of the product.
+        inputs: The other operand, `[.., tokens, in]`.
+        offsets: Of a grouped product: for each matrix, the end of its rows of `inputs`.
+    """
+    weight = watched.weight
     if weight.part is not None:
-        yield from _parts_within(span, view, inputs, offsets)
+        yield from _part_matrices_with_inputs(watched, view, inputs, offsets)
         return
-    weight.check_product(tuple(view.shape[-2:]), int(view.stride(-2)), span.tensor)
-    first = int(view.storage_offset()) - int(span.tensor.storage_offset())
-    for place, rows in _rows(view, inputs, offsets):
-        yield weight, weight.matrix_at(first + place, span.tensor), rows
+    weight.check_product(tuple(view.shape[-2:]), int(view.stride(-2)), watched.tensor)
+    first = int(view.storage_offset()) - int(watched.tensor.storage_offset())
+    for place, rows in _inputs_by_place(view, inputs, offsets):
+        yield weight, weight.matrix_at(first + place, watched.tensor), rows
 
 
-def _rows(view: Tensor, inputs: Tensor, offsets: Tensor | None) -> Iterator[tuple[int, Tensor]]:
-    """Return the place of each matrix `[in, out]` in a view, relative to its first entry, and the matrix's inputs."""
+def _inputs_by_place(view: Tensor, inputs: Tensor, offsets: Tensor | None) -> Iterator[tuple[int, Tensor]]:
+    """Yield the distance of each matrix of a view from the view's first entry, and the matrix's inputs."""
     if view.ndim == 2:
         yield 0, inputs.reshape(-1, inputs.shape[-1])
         return
@@ -115,20 +128,21 @@ def _rows(view: Tensor, inputs: Tensor, offsets: Tensor | None) -> Iterator[tupl
         yield number * int(view.stride(0)), rows
 
 
-def _parts_within(
-    span: _Span, view: Tensor, inputs: Tensor, offsets: Tensor | None
+def _part_matrices_with_inputs(
+    watched: _WatchedWeight, view: Tensor, inputs: Tensor, offsets: Tensor | None
 ) -> Iterator[tuple[BlockWeight, int, Tensor]]:
-    """Pair the matrices of a part of a parameter with the inputs of the products that contain them."""
+    """Yield the matrices of a part of a parameter that a view of the parameter contains, each with its inputs."""
     (in_length, out_length), (in_step, out_step) = view.shape[-2:], view.stride()[-2:]
-    for place, rows in _rows(view, inputs, offsets):
+    for place, rows in _inputs_by_place(view, inputs, offsets):
         operand = MatrixView(int(view.storage_offset()) + place, (in_length, out_length), (in_step, out_step))
-        for number, matrix in enumerate(span.matrices):
+        for number, matrix in enumerate(watched.matrices):
             if not operand.overlaps(matrix):
                 continue
             if not operand.contains(matrix):
-                raise PruningError(NOT_WHOLE, span.weight.matrix_name(number))
-            yield span.weight, number, rows
+                raise PruningError(NOT_WHOLE, watched.weight.matrix_name(number))
+            yield watched.weight, number, rows
 
 
 def _storage(tensor: Tensor) -> int:
+    """Return the address of a tensor's storage."""
     return tensor.untyped_storage().data_ptr()

@@ -1,4 +1,4 @@
-"""Statistics of one block's weights: Gram matrices and numbers of tokens, one of each for each matrix."""
+"""Statistics of one block's weights: for each matrix, the Gram matrix of its inputs and its number of tokens."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class WeightStatistics:
         weight: The weight.
 
     Attributes:
-        gram: `[matrices, in, in]`, `X^T X`, float64.
-        tokens: Number of inputs that each matrix got.
+        gram: `[matrices, in, in]`, `X^T X` of each matrix, float64.
+        tokens: Number of tokens, which are the rows of X, by matrix.
     """
 
     def __init__(self, weight: BlockWeight) -> None:
@@ -33,27 +33,26 @@ class WeightStatistics:
         """Add inputs `[tokens, in]` of one matrix.
 
         Raises:
-            PruningError: If one is not finite.
+            PruningError: If an input, or a sum of products, is not finite.
         """
         inputs = inputs.detach()
         if inputs.dtype != torch.float64:
             inputs = inputs.float()
         product = inputs.T @ inputs
         if not bool(torch.isfinite(product).all()):
-            kind = (
-                "its inputs hold NaN or infinity" if not bool(torch.isfinite(inputs).all()) else "its inputs overflow"
-            )
-            raise PruningError(f"{kind} in batch {batch}", self.weight.matrix_name(matrix))
+            are_finite = bool(torch.isfinite(inputs).all())
+            reason = "its inputs overflow" if are_finite else "its inputs hold NaN or infinity"
+            raise PruningError(f"{reason} in batch {batch}", self.weight.matrix_name(matrix))
         self.gram[matrix] += product
         self.tokens[matrix] += len(inputs)
 
     def silent_inputs(self) -> int:
         """Count the inputs that were 0 in every token, over all matrices that got tokens."""
-        silent = self.gram.diagonal(dim1=1, dim2=2) == 0
-        return sum(int(row.sum()) for row, tokens in zip(silent, self.tokens, strict=True) if tokens)
+        is_silent = self.gram.diagonal(dim1=1, dim2=2) == 0  # [matrices, in]
+        return sum(int(of_matrix.sum()) for of_matrix, tokens in zip(is_silent, self.tokens, strict=True) if tokens)
 
     def scarce(self, min_tokens: int) -> dict[int, str]:
-        """Return the reasons, by matrix, why statistics are not used: too few tokens, or only zero inputs."""
+        """Return why the statistics of some matrices are not used, by matrix: too few tokens, or only zero inputs."""
         reasons = {}
         for matrix, tokens in enumerate(self.tokens):
             if tokens < min_tokens:
@@ -63,9 +62,9 @@ class WeightStatistics:
         return reasons
 
     def without_data(self, matrices: dict[int, str]) -> Tensor:
-        """Return the Gram matrices `[*stack, in, in]`, with the identity for `matrices`.
+        """Return the Gram matrices `[*stack, in, in]`, with the identity in the place of those of `matrices`.
 
-        With the identity, every score is that of the weights alone, and an update leaves the kept weights as they are.
+        With the identity, scores rank entries by the weights alone, and an update does not change the kept weights.
         """
         gram = self.gram.clone() if matrices else self.gram
         for matrix in matrices:
@@ -73,7 +72,7 @@ class WeightStatistics:
         return gram.reshape(*self.weight.stack, *gram.shape[1:])
 
     def squares(self, values: list[Tensor]) -> float:
-        """Return `sum ||X V^T||^2` over matrices `V [out, in]`, in float64."""
+        """Return the sum of `||X V^T||^2` over matrices, in float64, for one `V [out, in]` of each matrix."""
         total = 0.0
         for gram, value in zip(self.gram, values, strict=True):
             rows = value.detach().double()

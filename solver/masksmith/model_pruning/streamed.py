@@ -1,6 +1,7 @@
 """Prunes a model whose blocks are loaded one at a time; activations between blocks are stored in files.
 
-A run that was killed continues after the last finished block, or, while calls are recorded, after the last batch.
+A run after one that was killed continues after the last finished block, or, if not all calls were recorded, after the
+last recorded batch.
 """
 
 from __future__ import annotations
@@ -30,7 +31,9 @@ from .skipping import skipping
 from .weights import BlockWeight, weights_of
 
 CALLS = "calls"
+"""Folder of the recorded calls."""
 AFTER = "after-"
+"""Prefix of the folder of a block's outputs; the position of the block in the order follows."""
 
 
 class BlockSource(Protocol):
@@ -40,7 +43,7 @@ class BlockSource(Protocol):
         """Load the weights of the modules outside the blocks."""
 
     def release_outside(self) -> None:
-        """Free these weights."""
+        """Free the weights of the modules outside the blocks."""
 
     def load(self, block: str) -> None:
         """Load the parameters of a block; this may replace the parameter objects."""
@@ -49,7 +52,7 @@ class BlockSource(Protocol):
         """Free the parameters of a block."""
 
     def finish(self, place: int, report: BlockReport) -> None:
-        """Store the weights and masks of a pruned block, durably; `place` is its position in the order."""
+        """Store the weights and masks of a pruned block, durably; `place` is the block's position in the order."""
 
 
 @dataclass(frozen=True)
@@ -57,9 +60,9 @@ class Progress:
     """Progress of a run.
 
     Attributes:
-        block: The current block; None while calls are recorded.
-        done: Entries of pruned weights; while calls are recorded, batches.
-        total: Entries of all weights; while calls are recorded, batches.
+        block: Name of the current block; None while calls are recorded.
+        done: Number of entries of pruned weights; while calls are recorded, number of recorded batches.
+        total: Number of entries of all weights to prune; while calls are recorded, number of batches.
     """
 
     block: str | None
@@ -85,24 +88,24 @@ def prune_streamed(
 ) -> None:
     """Prune a model whose weights are on the meta device, one block at a time.
 
-    In memory are the weights outside the blocks while inputs are captured, and later one block, the statistics of its
-    weights, and the activations of one batch. The files in the folder have the recorded calls, and the activations of
-    the dense and the pruned model before and after one block.
+    While calls are recorded, the weights outside the blocks and those of the first block are in memory; later one
+    block, the statistics of its weights, and the activations of one batch. The files in the folder have the recorded
+    calls, and the activations of the dense and the pruned model before and after one block.
 
     Args:
         model: The model, with its buffers.
         batches: As for `prune`.
-        source: Weights of its blocks.
-        folder: Folder for calls and activations; those of an earlier run with the same arguments are used.
+        source: Loads the model's weights, and stores the pruned ones.
+        folder: Folder for calls and activations; the files of an earlier run with the same arguments are used.
         pattern: As for `prune`.
         options: As for `prune`.
-        finished: Number of blocks that earlier runs finished, in the order in which they run.
+        finished: Number of blocks that earlier runs finished, from the first one that the model runs.
         blocks: As for `prune`.
         layers: As for `prune`.
         exclude: As for `prune`.
         layouts: As for `prune`.
-        parts: Weights that are parts of parameters, by name: each is pruned under its own name, with statistics of its
-            own. The other entries of these parameters stay dense.
+        parts: Weights that are parts of parameters, by name. Each part is pruned under its name, with separate
+            statistics; the entries of these parameters that are in no part stay dense.
         on_progress: Called after each batch and each weight.
 
     Raises:
@@ -114,11 +117,12 @@ def prune_streamed(
     chosen = weights_of(model, block_list, patterns, layers=layers, exclude=exclude, layouts=layouts, parts=parts)
     with prepared(model):
         captured = CapturedOnDisk(folder / CALLS, block_list)
-        _capture(model, block_list, batches, source, captured, on_progress)
-        _Blocks(model, block_list, chosen.by_block, captured, source, folder, options, on_progress).run(finished)
+        _record_calls(model, block_list, batches, source, captured, on_progress)
+        run = _StreamedRun(model, block_list, chosen.by_block, captured, source, folder, options, on_progress)
+        run.prune_blocks(finished)
 
 
-def _capture(
+def _record_calls(
     model: torch.nn.Module,
     blocks: BlockList,
     batches: Sequence[Any],
@@ -131,11 +135,12 @@ def _capture(
         raise PruningError("there is no batch to calibrate with")
     if captured.count == len(batches):
         return
-    loaded: list[str] = []
+    loaded_blocks: list[str] = []
 
     def load(number: int) -> None:
-        loaded.append(blocks.name(number))
-        source.load(loaded[-1])
+        name = blocks.name(number)
+        loaded_blocks.append(name)
+        source.load(name)
 
     source.load_outside()
     on_progress(Progress(None, captured.count, len(batches)))
@@ -144,11 +149,11 @@ def _capture(
             captured.add(batch)
             on_progress(Progress(None, captured.count, len(batches)))
     source.release_outside()
-    for name in loaded:
+    for name in loaded_blocks:
         source.release(name)
 
 
-class _Blocks:
+class _StreamedRun:
     """Prunes the blocks that are not finished yet."""
 
     def __init__(
@@ -164,41 +169,44 @@ class _Blocks:
     ) -> None:
         self._model, self._blocks, self._weights, self._captured = model, blocks, weights, captured
         self._source, self._folder, self._options, self._on_progress = source, folder, options, on_progress
-        self._entries = [sum(weight.tensor.numel() for weight in group) for group in weights]
+        self._entries = [sum(weight.tensor.numel() for weight in block_weights) for block_weights in weights]
         self._done, self._current = 0, ""
 
-    def run(self, finished: int) -> None:
+    def prune_blocks(self, finished: int) -> None:
         """Prune all blocks after the first `finished` ones."""
         order = self._captured.order
         self._done = sum(self._entries[number] for number in order[:finished])
         for folder in self._folder.glob(f"{AFTER}*"):
-            if folder != self._after(finished - 1):
+            if folder != self._outputs_folder(finished - 1):
                 shutil.rmtree(folder)
         run = BlockRun(self._blocks, self._captured, self._options, self._activations, self._advance, finished)
-        for place in range(finished, len(order)):
-            number = order[place]
+        for position in range(finished, len(order)):
+            number = order[position]
             name = self._blocks.name(number)
             self._current = name
             self._advance(0)
             self._source.load(name)
-            report = run.prune_block(number, self._loaded(number))
-            self._source.finish(place, report)
+            report = run.prune_block(number, self._loaded_weights(number))
+            self._source.finish(position, report)
             self._source.release(name)
-            shutil.rmtree(self._after(place - 1), ignore_errors=True)
+            shutil.rmtree(self._outputs_folder(position - 1), ignore_errors=True)
             gc.collect()
 
-    def _loaded(self, number: int) -> list[BlockWeight]:
+    def _loaded_weights(self, number: int) -> list[BlockWeight]:
+        """Return the weights of a block with the parameters that the model has now, after `BlockSource.load`."""
         return [
             replace(weight, parameter=self._model.get_parameter(weight.parameter_name))
             for weight in self._weights[number]
         ]
 
-    def _activations(self, place: int, kind: str) -> Activations:
-        return OnDisk(self._after(place) / kind)
+    def _activations(self, position: int, kind: str) -> Activations:
+        return OnDisk(self._outputs_folder(position) / kind)
 
-    def _after(self, place: int) -> Path:
-        return self._folder / f"{AFTER}{place:05}"
+    def _outputs_folder(self, position: int) -> Path:
+        """Return the folder of the outputs of the block at a position in the order."""
+        return self._folder / f"{AFTER}{position:05}"
 
     def _advance(self, entries: int) -> None:
+        """Report progress after `entries` more entries of pruned weights."""
         self._done += entries
         self._on_progress(Progress(self._current, self._done, sum(self._entries)))

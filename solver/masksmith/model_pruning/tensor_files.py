@@ -1,4 +1,4 @@
-"""Tensor files that get their name when they are complete, so that a killed process leaves no partial file."""
+"""Tensor files that have their final name only when they are complete, even if the process is killed."""
 
 from __future__ import annotations
 
@@ -12,34 +12,35 @@ from safetensors.torch import save_file
 
 from masksmith._errors import PruningError
 
-PART_SUFFIX = ".part"
+PARTIAL_SUFFIX = ".part"
+"""Suffix of a file while it is written."""
 
 
 def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str] | None = None) -> None:
-    """Write tensors and metadata to a file; replaces an existing one.
+    """Write tensors and metadata to a file, which replaces an existing one.
 
     Raises:
-        OSError: If it cannot be written; the error names the file.
+        OSError: If the file cannot be written; the error names it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + PART_SUFFIX)
+    partial = path.with_name(path.name + PARTIAL_SUFFIX)
     try:
-        # Each tensor is written by itself, even where two of them share memory.
-        own = {
+        # Copies, since `save_file` refuses tensors that share memory.
+        copies = {
             name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()
         }
-        save_file(own, part, None if metadata is None else dict(metadata))
-        with part.open("rb") as file:
+        save_file(copies, partial, None if metadata is None else dict(metadata))
+        with partial.open("rb") as file:
             os.fsync(file.fileno())
-        os.replace(part, path)
+        os.replace(partial, path)
     except SafetensorError as error:
         raise OSError(f"{path} cannot be written: {error}") from None
     finally:
-        part.unlink(missing_ok=True)
+        partial.unlink(missing_ok=True)
 
 
 def read_tensors(path: Path, names: Iterable[str] | None = None) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
-    """Read tensors, by default all, and the metadata of a file.
+    """Read tensors of a file, by default all, and its metadata.
 
     Raises:
         PruningError: If the file is damaged.

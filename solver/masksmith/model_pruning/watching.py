@@ -1,10 +1,11 @@
-"""Gathers the statistics of a block's weights while it runs, without padding."""
+"""Gathers the statistics of a block's weights while the block runs, without the rows of padding."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, cast
+from functools import partial
+from typing import Any
 
 import torch
 
@@ -23,84 +24,104 @@ class BlockWatcher:
     """Watches the weights of a block.
 
     The inputs of a weight have one row per token, so in a padded batch the rows of padding are known by position.
-    Experts are an exception: they get only the tokens that the router sends them. For them, the module that contains
-    them runs again on the tokens that are not padding, and only the products of that run count.
+    Experts are an exception: they get only the tokens that the router sends them. The module of the block that contains
+    the experts therefore runs a second time, on the tokens that are not padding, and only the second run counts.
 
     Args:
         block: The block.
-        prefix: Its name in the model.
+        prefix: Name of the block in the model.
         weights: The weights to watch.
+
+    Attributes:
+        statistics: The statistics of each weight, by name.
     """
 
     def __init__(self, block: torch.nn.Module, prefix: str, weights: Sequence[BlockWeight]) -> None:
         self.statistics = {weight.name: WeightStatistics(weight) for weight in weights}
         self._weights = list(weights)
-        self._batch, self._token_mask = 0, cast("Tensor | None", None)
-        self._rerunning = False
-        self._awaiting_rerun: set[str] = set()
-        self._rerun = {weight.name: _child(weight.parameter_name, prefix) for weight in weights if weight.is_expert}
-        self._children = {path: block.get_submodule(path) for path in self._rerun.values()}
+        self._batch = 0
+        self._token_mask: Tensor | None = None
+        self._is_second_run = False
+        self._awaiting_second_run: set[str] = set()
+        self._child_of_expert = {
+            weight.name: _child(weight.parameter_name, prefix) for weight in weights if weight.is_expert
+        }
+        self._children = {child: block.get_submodule(child) for child in self._child_of_expert.values()}
         self._prefix = prefix
 
     @contextmanager
     def watching(self, batch: int, token_mask: Tensor | None) -> Iterator[None]:
-        """Gather statistics of what runs inside.
+        """Gather statistics of the products that run within the context.
 
         Args:
             batch: Number of the batch.
             token_mask: `[sequences, tokens]`, False at padding; None if nothing is padded.
+
+        Raises:
+            PruningError: If an input is not finite, or the rows of padding are not known.
         """
         self._batch, self._token_mask = batch, token_mask
         children = {} if token_mask is None else self._children
         hooks = [
-            child.register_forward_hook(lambda *call, path=path: self._run_again(path, *call), with_kwargs=True)
-            for path, child in children.items()
+            module.register_forward_hook(partial(self._run_again, child), with_kwargs=True)
+            for child, module in children.items()
         ]
         try:
             with ProductWatcher(self._weights, self._add):
                 yield
-            if self._awaiting_rerun:
-                raise PruningError(f"its padding rows cannot be identified; {ADVICE}", min(self._awaiting_rerun))
+            if self._awaiting_second_run:
+                name = min(self._awaiting_second_run)
+                raise PruningError(f"its rows of padding cannot be identified; {ADVICE}", name)
         finally:
             for hook in hooks:
                 hook.remove()
 
     def _add(self, weight: BlockWeight, matrix: int, inputs: Tensor) -> None:
+        """Add the inputs `[tokens, in]` of a product to the weight's statistics, without the rows of padding."""
         statistics = self.statistics[weight.name]
         if self._token_mask is None:
             statistics.add(matrix, inputs, self._batch)
-        elif weight.name in self._rerun:
-            if self._rerunning:
+        elif weight.name in self._child_of_expert:
+            if self._is_second_run:
                 statistics.add(matrix, inputs, self._batch)
             else:
-                self._awaiting_rerun.add(weight.name)
-        elif not self._rerunning:
+                self._awaiting_second_run.add(weight.name)
+        elif not self._is_second_run:
             if len(inputs) != self._token_mask.numel():
                 reason = f"its product has {len(inputs)} rows for {self._token_mask.numel()} tokens"
-                raise PruningError(f"{reason}, so that those of padding are not known; {ADVICE}", weight.name)
+                raise PruningError(f"{reason}, so that the rows of padding are not known; {ADVICE}", weight.name)
             statistics.add(matrix, inputs[self._token_mask.reshape(-1)], self._batch)
 
     def _run_again(
-        self, path: str, module: torch.nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any], output: Any
+        self, child: str, module: torch.nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any], output: Any
     ) -> None:
-        if self._rerunning or self._token_mask is None:
+        """Forward hook of a module that contains experts: run it a second time, on the tokens that are not padding.
+
+        Raises:
+            PruningError: If the module's only argument is not one tensor `[sequences, tokens, ..]`, or the outputs of
+                the two runs differ by more than rounding.
+        """
+        if self._is_second_run or self._token_mask is None:
             return
-        name, token_mask = f"{self._prefix}.{path}", self._token_mask
+        name, token_mask = f"{self._prefix}.{child}", self._token_mask
         inputs = [*arguments, *keywords.values()]
         if len(inputs) != 1 or not isinstance(inputs[0], Tensor) or inputs[0].shape[:2] != token_mask.shape:
-            reason = "it is not called with one row per token alone, so its experts' rows of padding are not known"
+            reason = "its arguments are not one tensor [sequences, tokens, ..], so its rows of padding are not known"
             raise PruningError(f"{reason}; {ADVICE}", name)
-        self._awaiting_rerun -= {each for each, child in self._rerun.items() if child == path}
-        self._rerunning = True
+        self._awaiting_second_run -= {
+            weight_name for weight_name, child_of_weight in self._child_of_expert.items() if child_of_weight == child
+        }
+        self._is_second_run = True
         try:
-            tokens = inputs[0][token_mask][None]
-            again = module(tokens) if arguments else module(**dict.fromkeys(keywords, tokens))
+            tokens = inputs[0][token_mask][None]  # one sequence of all tokens
+            second_output = module(tokens) if arguments else module(**dict.fromkeys(keywords, tokens))
         finally:
-            self._rerunning = False
-        if not torch.allclose(tensors_of(again)[0][0], tensors_of(output)[0][token_mask], rtol=1e-2, atol=1e-3):
+            self._is_second_run = False
+        first, second = tensors_of(output)[0][token_mask], tensors_of(second_output)[0][0]
+        if not torch.allclose(second, first, rtol=1e-2, atol=1e-3):
             raise PruningError(f"its outputs depend on padding; {ADVICE}", name)
 
 
 def _child(name: str, prefix: str) -> str:
-    """Return the name, inside the block, of the block's module that has a weight."""
+    """Return the name, inside the block, of the block's direct submodule that contains a parameter."""
     return name.removeprefix(f"{prefix}.").partition(".")[0]

@@ -1,4 +1,4 @@
-"""The weights of blocks to prune, with layouts and patterns, and the reasons why other weights stay dense."""
+"""Which weights of the blocks are pruned, with layouts and patterns, and the reasons why other weights stay dense."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .parts import Part
 
 Module = torch.nn.Module
 DTYPES = {torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
-PARAMETRIZED = "its layer is parametrized, so its values are computed again; remove the parametrization first"
+PARAMETRIZED = "its layer is parametrized, so each pass computes its values anew; remove the parametrization first"
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,11 +26,11 @@ class BlockWeight:
     """A parameter of a block, or a part of one, that is pruned.
 
     Attributes:
-        name: Its name; that of the parameter, unless it is a part.
+        name: Name of the weight: the parameter's name, unless the weight is a part.
         parameter: The parameter.
-        layout: How it is made of matrices.
+        layout: How the weight is made of matrices.
         pattern: Pattern of each matrix.
-        part: Where it is in the parameter; None if it is all of it.
+        part: Where the weight is in the parameter; None if it is the whole parameter.
     """
 
     name: str
@@ -41,7 +41,7 @@ class BlockWeight:
 
     @property
     def tensor(self) -> torch.Tensor:
-        """Its values, in the memory of the parameter."""
+        """The weight's values, in the memory of the parameter."""
         values = self.parameter.detach()
         return values if self.part is None else self.part.view(values)
 
@@ -52,7 +52,7 @@ class BlockWeight:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Its shape."""
+        """Shape of the weight."""
         return tuple(self.tensor.shape)
 
     @property
@@ -62,7 +62,7 @@ class BlockWeight:
 
     @property
     def count(self) -> int:
-        """Number of its matrices."""
+        """Number of matrices."""
         return self.layout.count(self.shape)
 
     @property
@@ -72,11 +72,11 @@ class BlockWeight:
 
     @property
     def is_expert(self) -> bool:
-        """Whether it belongs to an expert, which may get only some of the tokens."""
+        """Whether the weight belongs to experts, which may get only some of the tokens."""
         return bool(self.stack) or "expert" in self.name
 
     def matrix_name(self, matrix: int) -> str:
-        """Name one of its matrices."""
+        """Return the name of one of the weight's matrices."""
         return f"{self.name}[{matrix}]" if self.stack else self.name
 
     def check_product(self, shape: tuple[int, ...], stride: int, tensor: torch.Tensor) -> None:
@@ -84,11 +84,11 @@ class BlockWeight:
 
         Args:
             shape: Shape of the view.
-            stride: Stride of its first axis.
-            tensor: The weight.
+            stride: Stride of the view's first axis.
+            tensor: The weight's values.
 
         Raises:
-            PruningError: If not.
+            PruningError: If the product sums over another axis, or has only some of the outputs.
         """
         in_axis, out_axis = self.layout.axes.index("in"), self.layout.axes.index("out")
         if (shape[0], stride) != (tensor.shape[in_axis], tensor.stride(in_axis)):
@@ -99,7 +99,7 @@ class BlockWeight:
             raise PruningError("it is multiplied in parts, which may have different inputs; exclude it", self.name)
 
     def matrix_at(self, offset: int, tensor: torch.Tensor) -> int:
-        """Return the number of the matrix that has the entry at an offset in memory."""
+        """Return the number of the matrix that has the entry at an offset, in memory, from the weight's first entry."""
         number = 0
         for length, stride, role in zip(tensor.shape, tensor.stride(), self.layout.axes, strict=True):
             if role == "stack":
@@ -109,7 +109,7 @@ class BlockWeight:
 
 @dataclass(frozen=True)
 class BlockWeights:
-    """The weights to prune by block, and the reasons why other matrices stay dense, by name."""
+    """The weights to prune, by number of the block, and the reasons why other matrices stay dense, by name."""
 
     by_block: list[list[BlockWeight]]
     skipped: Mapping[str, str]
@@ -129,20 +129,20 @@ def weights_of(
 
     Args:
         model: The model.
-        blocks: Its blocks.
-        patterns: Patterns of its weights.
-        layers: As for `calibrate`.
+        blocks: The model's blocks.
+        patterns: Patterns of the model's weights.
+        layers: Names or globs of the weights to prune; by default all matrices in the blocks except routers.
         exclude: Names or globs of weights that stay dense.
-        layouts: Axes by name, where names and modules do not show them.
+        layouts: Axes of weights, by name, where names and modules do not show them.
         parts: Weights that are parts of parameters, by name, instead of these parameters.
 
     Raises:
-        PruningError: If a name or glob matches nothing, a weight named exactly cannot be pruned, none is selected, or a
-            part is not within a parameter.
+        PruningError: If a name or glob matches nothing, a weight named exactly cannot be pruned, no weight is selected,
+            a layer is parametrized, or a part is not within a parameter.
     """
     parts = parts or {}
-    places = _places(model, parts)
-    candidates = _candidates(model, blocks, places, layouts or {})
+    locations = _locations(model, parts)
+    candidates = _candidates(model, blocks, locations, layouts or {})
     assigned = patterns.assign([candidate.name for candidate in candidates])
     try:
         selection = select(candidates, assigned, layers, exclude, noun="weight")
@@ -154,66 +154,73 @@ def weights_of(
     if parametrized:
         raise PruningError(f"{PARAMETRIZED}, or exclude it", parametrized[0])
     by_block: list[list[BlockWeight]] = [[] for _ in blocks.modules]
-    number_of = _numbers(blocks)
+    block_of = _block_numbers(blocks)
     for name in selection.chosen:
         layout = by_name[name].layout
         assert layout is not None
-        parameter = places[name].parameter
+        parameter = locations[name].parameter
         weight = BlockWeight(name, parameter, layout, assigned[name], parts.get(name))
-        by_block[number_of[id(parameter)]].append(weight)
-    return BlockWeights(by_block, {name: reason for name, reason in reasons.items() if len(places[name].shape) >= 2})
+        by_block[block_of[id(parameter)]].append(weight)
+    skipped = {name: reason for name, reason in reasons.items() if len(locations[name].shape) >= 2}
+    return BlockWeights(by_block, skipped)
 
 
 @dataclass(frozen=True)
-class _Place:
-    """Where a weight is: its parameter, the module that has this, and the weight's shape."""
+class _Location:
+    """Where a weight is: its parameter, the module of the parameter, and the weight's shape."""
 
     parameter: torch.nn.Parameter
     module: Module
     shape: tuple[int, ...]
 
 
-def _places(model: Module, parts: Mapping[str, Part]) -> dict[str, _Place]:
-    """Return the places of all parameters by name, with parts instead of the parameters that have them.
+def _locations(model: Module, parts: Mapping[str, Part]) -> dict[str, _Location]:
+    """Return the locations of all parameters by name; a parameter that has parts is replaced by its parts.
 
     Raises:
         PruningError: If a part is not within a parameter of the model.
     """
     parameters = dict(model.named_parameters())
-    in_parts = {part.parameter for part in parts.values()}
-    places = {
-        name: _Place(parameter, model.get_submodule(_owner(name)), tuple(parameter.shape))
+    divided = {part.parameter for part in parts.values()}
+    locations = {
+        name: _Location(parameter, model.get_submodule(_module_name(name)), tuple(parameter.shape))
         for name, parameter in parameters.items()
-        if name not in in_parts
+        if name not in divided
     }
     for name, part in parts.items():
         if part.parameter not in parameters or not part.fits(parameters[part.parameter].numel()):
             raise PruningError(f"it is not within a parameter {part.parameter!r} of the model; correct its part", name)
-        module = model.get_submodule(_owner(part.parameter))
-        places[name] = _Place(parameters[part.parameter], module, part.shape)
-    return places
+        module = model.get_submodule(_module_name(part.parameter))
+        locations[name] = _Location(parameters[part.parameter], module, part.shape)
+    return locations
 
 
 def _candidates(
-    model: Module, blocks: BlockList, places: Mapping[str, _Place], layouts: Mapping[str, str]
+    model: Module, blocks: BlockList, locations: Mapping[str, _Location], layouts: Mapping[str, str]
 ) -> list[Candidate]:
-    number_of = _numbers(blocks)
+    block_of = _block_numbers(blocks)
     candidates = [
         Candidate(
             name,
-            place.shape,
-            DTYPES.get(place.parameter.dtype, str(place.parameter.dtype)),
+            location.shape,
+            DTYPES.get(location.parameter.dtype, str(location.parameter.dtype)),
             aliases=(name.removesuffix(".weight"),) if name.endswith(".weight") else (),
-            layout=Layout(("in", "out"), rule="model") if is_conv1d(place.module) and len(place.shape) == 2 else None,
+            layout=_layout_of_conv1d(location),
             may_be_convolution=False,
-            unsupported_reason=_unsupported_reason(place, blocks, number_of),
+            unsupported_reason=_unsupported_reason(location, blocks, block_of),
         )
-        for name, place in places.items()
+        for name, location in locations.items()
     ]
     to_dict = getattr(getattr(model, "config", None), "to_dict", None)
-    settings = None if to_dict is None else to_dict()
-    candidates = with_layouts(candidates, {name: Layout.parse(axes) for name, axes in layouts.items()}, settings)
-    return [_without_blocks_role(each) for each in candidates]
+    config = None if to_dict is None else to_dict()
+    candidates = with_layouts(candidates, {name: Layout.parse(axes) for name, axes in layouts.items()}, config)
+    return [_without_blocks_role(candidate) for candidate in candidates]
+
+
+def _layout_of_conv1d(location: _Location) -> Layout | None:
+    """Return the layout of a matrix of `transformers.Conv1D`; None for other modules."""
+    is_matrix = is_conv1d(location.module) and len(location.shape) == 2
+    return Layout(("in", "out"), rule="model") if is_matrix else None
 
 
 def _without_blocks_role(candidate: Candidate) -> Candidate:
@@ -222,21 +229,21 @@ def _without_blocks_role(candidate: Candidate) -> Candidate:
     return replace(candidate, dense_by_default=None) if is_named_outside else candidate
 
 
-def _unsupported_reason(place: _Place, blocks: BlockList, number_of: Mapping[int, int]) -> str | None:
-    if id(place.parameter) not in number_of:
+def _unsupported_reason(location: _Location, blocks: BlockList, block_of: Mapping[int, int]) -> str | None:
+    if id(location.parameter) not in block_of:
         return f"outside the blocks {blocks.path!r}"
-    if len(place.shape) < 2:
+    if len(location.shape) < 2:
         return "fewer than two dimensions"
-    class_name = type(place.module).__name__
+    class_name = type(location.module).__name__
     if class_name == "ParametrizationList" or class_name.startswith("Parametrized"):
         return PARAMETRIZED
-    if isinstance(place.module, torch.nn.modules.conv._ConvNd):
+    if isinstance(location.module, torch.nn.modules.conv._ConvNd):
         return "a convolution, which is not pruned block by block"
     return None
 
 
-def _numbers(blocks: BlockList) -> dict[int, int]:
-    """Return the number of the block that has a parameter, by the parameter's id.
+def _block_numbers(blocks: BlockList) -> dict[int, int]:
+    """Return, by the id of each parameter in the blocks, the number of its block.
 
     Raises:
         PruningError: If two blocks share a parameter.
@@ -250,5 +257,6 @@ def _numbers(blocks: BlockList) -> dict[int, int]:
     return numbers
 
 
-def _owner(name: str) -> str:
+def _module_name(name: str) -> str:
+    """Return the name of the module that a parameter belongs to."""
     return name.rpartition(".")[0]

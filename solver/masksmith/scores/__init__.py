@@ -1,7 +1,8 @@
 """Scores: importance of each weight, from the weights alone or with statistics of calibration data.
 
-Every score accepts numpy arrays and torch tensors and returns the weight's shape, library and device. All but `ria`
-treat rows independently, so a weight may be scored a few rows at a time; `ria` then needs the column sums.
+Every score accepts numpy arrays and torch tensors and returns the weight's shape, library and device. Most scores treat
+rows independently, so a weight may be scored a few rows at a time. The exceptions are `ria`, which then needs the
+column sums, `pfp`, and `taylor` with groups that contain several rows.
 """
 
 from .activations import column_sums as column_sums, ria as ria, wanda as wanda

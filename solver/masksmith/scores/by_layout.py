@@ -12,22 +12,23 @@ from masksmith.layouts import Layout
 from .by_name import by_name
 
 PER_ENTRY = frozenset({"gradient", "gradient_rms", "scores"})
-"""Statistics that have the weight's own shape."""
+"""Kinds of statistics that have one number per entry of the weight."""
 
 
 def by_layout(
     layout: Layout, method: str, weight: Any, statistic: Any = None, kind: str | None = None, *,
     name: str | None = None, **options: Any,
 ) -> Any:  # fmt: skip
-    """Score the matrices of a tensor by the method of this name.
+    """Score each matrix of a tensor by a method.
 
     Args:
         layout: How the tensor is made of matrices.
         method: As for `by_name`.
         weight: The tensor.
-        statistic: Of the tensor's shape for the kinds `PER_ENTRY`; else the statistics of the matrices, stacked as they
-            are: `[*stack, in]`, `[*stack, in, in]` or `[*stack, samples, in]`. For the method `given`, the scores.
-        kind: As for `by_name`.
+        statistic: Of the tensor's shape for the kinds `PER_ENTRY`; else the statistics of the matrices, stacked as the
+            matrices are: `[*stack, in]`, `[*stack, in, in]` or `[*stack, samples, in]`. For the method `given`, the
+            scores.
+        kind: Kind of the statistic.
         name: Name of the tensor in error messages.
         options: Options of the method.
 
@@ -42,13 +43,13 @@ def by_layout(
         return weight if statistic is None else statistic
     matrices = layout.matrices(weight)
     statistics = _split_statistic(layout, weight, statistic, kind, len(matrices))
-    parts = [
-        by_name(method, _contiguous(matrix), part, kind, name=name, **options)
-        for matrix, part in zip(matrices, statistics, strict=True)
+    scores_of_matrices = [
+        by_name(method, _contiguous(matrix), matrix_statistic, kind, name=name, **options)
+        for matrix, matrix_statistic in zip(matrices, statistics, strict=True)
     ]
-    scores = _empty(weight, parts[0])
-    for target, part in zip(layout.matrices(scores), parts, strict=True):
-        target[...] = part
+    scores = _empty(weight, scores_of_matrices[0])
+    for view, matrix_scores in zip(layout.matrices(scores), scores_of_matrices, strict=True):
+        view[...] = matrix_scores
     return scores
 
 
@@ -58,17 +59,18 @@ def _split_statistic(layout: Layout, weight: Any, statistic: Any, kind: str | No
         return [None] * count
     if kind in PER_ENTRY:
         return [_contiguous(matrix) for matrix in layout.matrices(statistic)]
-    stack = len(layout.stack_shape(tuple(weight.shape)))
-    return list(statistic.reshape(count, *statistic.shape[stack:]))
+    stack_dimensions = len(layout.stack_shape(tuple(weight.shape)))
+    return list(statistic.reshape(count, *statistic.shape[stack_dimensions:]))
 
 
 def _contiguous(matrix: Any) -> Any:
     return matrix.contiguous() if is_torch(matrix) else np.ascontiguousarray(matrix)
 
 
-def _empty(weight: Any, part: Any) -> Any:
+def _empty(weight: Any, scores: Any) -> Any:
+    """Return an uninitialised tensor of the weight's shape and library, with the dtype and device of the scores."""
     if not is_torch(weight):
-        return np.empty(weight.shape, part.dtype)
+        return np.empty(weight.shape, scores.dtype)
     import torch
 
-    return torch.empty(weight.shape, dtype=part.dtype, device=part.device)
+    return torch.empty(weight.shape, dtype=scores.dtype, device=scores.device)

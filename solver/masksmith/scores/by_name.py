@@ -1,4 +1,4 @@
-"""Scores by name: from a weight and one statistic of its layer."""
+"""Scores by the name of the method, from a weight and one statistic of its layer."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ _WITH_ONE_STATISTIC: Mapping[str, Callable[..., Any]] = {
 def by_name(
     method: str, weight: Any, statistic: Any = None, kind: str | None = None, *, name: str | None = None, **options: Any
 ) -> Any:
-    """Score a weight by the method of this name.
+    """Score a weight by a method.
 
     Args:
         method: `magnitude`, `given`, `wanda`, `ria`, `sparsegpt`, `taylor`, `sipp` or `pfp`.
         weight: `[out, in, *kernel]`.
         statistic: Statistic of the layer; for the method `given`, the scores (by default the weight itself).
-        kind: Kind of the statistic, `gram` or `inverse_diagonal`, for `sparsegpt`.
+        kind: For `sparsegpt`, the kind of the statistic: `gram` (the default) or `inverse_diagonal`.
         name: Name of the weight in error messages.
         options: Options of the method.
 
     Raises:
-        ScoresError: If the method is unknown, or as the method does.
+        ScoresError: If the method is unknown, or as the method raises it.
     """
     if method == "given":
         return weight if statistic is None else statistic

@@ -1,4 +1,4 @@
-"""Magnitude scores."""
+"""Scores by magnitude."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ def magnitude(weight: Any, power: float = 1.0) -> Any:
 
     Args:
         weight: numpy array or torch tensor.
-        power: 1 keeps the largest sum of magnitudes, 2 the largest sum of squares.
+        power: Exponent; with 1 the best mask keeps the largest sum of magnitudes, with 2 the largest sum of squares.
 
     Returns:
-        Scores of the same shape, library and device, in [0, inf); 8-bit integers become float32, so that -128 does not
-        overflow.
+        Scores of the same shape, library and device, in [0, inf). Those of a float dtype have this dtype; those of
+        integers are float32, so that -128 does not overflow in 8 bits.
 
     Raises:
         ScoresError: If the power is not positive and finite.
@@ -26,7 +26,8 @@ def magnitude(weight: Any, power: float = 1.0) -> Any:
     if not 0 < power < float("inf"):
         raise ScoresError(f"power={power} does not rank weights by magnitude; expected a positive number")
     if is_torch(weight):
-        size = (weight.detach() if weight.is_floating_point() else weight.detach().float()).abs()
+        magnitudes = (weight.detach() if weight.is_floating_point() else weight.detach().float()).abs()
     else:
-        size = abs(weight if getattr(getattr(weight, "dtype", None), "kind", "") == "f" else as_floats(weight))
-    return size if power == 1.0 else size**power
+        is_float = getattr(getattr(weight, "dtype", None), "kind", "") == "f"
+        magnitudes = abs(weight if is_float else as_floats(weight))
+    return magnitudes if power == 1.0 else magnitudes**power

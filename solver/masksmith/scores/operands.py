@@ -12,7 +12,7 @@ from masksmith._tensors import is_torch as is_torch
 
 
 def as_floats(tensor: Any) -> Any:
-    """Return a tensor as float64 if it is float64, else as float32, in its own library, without gradients."""
+    """Return a numpy or torch tensor in float64 if it is float64, else in float32, detached from gradients."""
     if is_torch(tensor):
         detached = tensor.detach()
         return detached if str(detached.dtype) in ("torch.float32", "torch.float64") else detached.float()
@@ -39,7 +39,7 @@ def check_weight(weight: Any, name: str | None) -> tuple[int, ...]:
     """Return the shape of a weight `[out, in, *kernel]`.
 
     Raises:
-        ScoresError: If it has fewer than two dimensions, or an empty one.
+        ScoresError: If it has fewer than two dimensions, or a dimension of length 0.
     """
     shape = shape_of(weight)
     if len(shape) < 2 or 0 in shape:
@@ -72,7 +72,7 @@ def per_input(values: Any, weight: Any, label: str, name: str | None) -> Any:
         name: Name of the weight in error messages.
 
     Raises:
-        ScoresError: If there is not one value per input, or one is negative or not finite.
+        ScoresError: If there is not one value per input, or a value is negative or not finite.
     """
     inputs = check_weight(weight, name)[1:]
     shape = shape_of(values)
@@ -87,7 +87,7 @@ def per_input(values: Any, weight: Any, label: str, name: str | None) -> Any:
 
 
 def flat_inputs(weight: Any, name: str | None) -> Any:
-    """View a weight as `[out, prod(inputs)]`, in its own memory order."""
+    """Return a weight as `[out, in * prod(kernel)]`, in row-major order of its dimensions."""
     shape = check_weight(weight, name)
     return weight.reshape(shape[0], math.prod(shape[1:]))
 
@@ -96,5 +96,5 @@ def _check_values(values: Any, label: str, name: str | None) -> None:
     array = values.detach().cpu().double().numpy() if is_torch(values) else np.asarray(values)
     invalid = ~((array >= 0) & np.isfinite(array))
     if invalid.any():
-        index = tuple(int(place) for place in np.argwhere(invalid)[0])
+        index = tuple(int(position) for position in np.argwhere(invalid)[0])
         raise ScoresError(f"{label} holds {array[index]:g}", index, name)

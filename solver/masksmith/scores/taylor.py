@@ -18,15 +18,17 @@ def taylor(
 ) -> Any:
     """Score each weight, or each group of weights, by the squared first-order change of the loss without it.
 
-    `(g_ij * w_ij) ** 2`, and for groups `sum_(s in group) (g_s * w_s) ** 2`; with `joint`, `(sum_s g_s * w_s) ** 2`,
-    the change when the whole group goes at once. Molchanov et al., Importance Estimation for Neural Network Pruning
-    (CVPR 2019). For several batches pass the root mean square of their gradients, which gives the mean of the scores.
+    The score of a weight is `(g_ij * w_ij) ** 2`, that of a group `sum_(s in group) (g_s * w_s) ** 2`; with `joint`,
+    `(sum_s g_s * w_s) ** 2`, the squared first-order change if the whole group becomes 0. Molchanov et al.,
+    Importance Estimation for Neural Network Pruning (CVPR 2019). For several batches, pass the root mean square of
+    their gradients: without `joint`, this gives the mean of the scores.
 
     Args:
         weight: `[out, in, *kernel]`.
         gradient: Gradient of the loss with respect to the weight, same shape.
         group: None scores weights one by one; `"out"` and `"in"` sum over the weights of an output or input channel;
-            `(rows, cols)` over blocks of `[out, prod(kernel) * in]`, channel last, cropped at the edges.
+            `(rows, cols)` sums over blocks of the matrix `[out, prod(kernel) * in]`, channel last; blocks at the edges
+            are cropped.
         joint: Whether the changes are summed before they are squared.
         name: Name of the weight in error messages.
 
@@ -34,7 +36,7 @@ def taylor(
         Scores of the weight's shape, library and device, in [0, inf); every member of a group has the group's score.
 
     Raises:
-        ScoresError: If the shapes differ or the group is invalid.
+        ScoresError: If the shapes differ or are not those of a weight, or the group is invalid.
     """
     weight = as_floats(weight)
     check_weight(weight, name)
@@ -46,6 +48,7 @@ def taylor(
 
 
 def _sum_groups(values: Any, group: Group, name: str | None) -> Any:
+    """Return a tensor of the same shape with the sum of its group in each entry."""
     shape = tuple(values.shape)
     if group == "out":
         total = values.reshape(shape[0], -1).sum(1).reshape(-1, *(1 for _ in shape[1:]))
@@ -91,12 +94,14 @@ def _join(pieces: list[Any], axis: int) -> Any:
 
 
 def _to_matrix(values: Any) -> Any:
+    """Return `[out, in, *kernel]` as a matrix `[out, prod(kernel) * in]`, channel last."""
     order = (0, *range(2, values.ndim), 1)
     moved = values.permute(order) if is_torch(values) else values.transpose(order)
     return moved.reshape(values.shape[0], -1)
 
 
 def _from_matrix(matrix: Any, shape: tuple[int, ...]) -> Any:
+    """Undo `_to_matrix`."""
     back = (0, len(shape) - 1, *range(1, len(shape) - 1))
     full = matrix.reshape(shape[0], *shape[2:], shape[1])
     return full.permute(back) if is_torch(full) else full.transpose(back)

@@ -1,4 +1,4 @@
-"""Least squares on given supports by one Cholesky factorisation for group_size distinct support."""
+"""Least squares on given supports by one Cholesky factorisation for each distinct support."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ def factorised_shift(operands: Operands, kept: Tensor, correlation: Tensor, batc
 
     Args:
         operands: Weight, Gram matrix G and damping c.
-        kept: Bool `[rows, inputs]`, the supports S, in the order of the batch.
-        correlation: `[rows, inputs]`, float64, `G w_P`: the dropped weights' output times the inputs.
-        batch: Supports of these rows.
+        kept: Bool `[rows, inputs]`, the supports S, in the order of `batch.rows`.
+        correlation: `[rows, inputs]`, float64, `G w_P`, where `w_P` are the dropped weights.
+        batch: Supports of these rows, which are grouped by support.
 
     Returns:
         d, `[rows, inputs]`, 0 outside the supports.
@@ -27,11 +27,12 @@ def factorised_shift(operands: Operands, kept: Tensor, correlation: Tensor, batc
     Raises:
         UpdateError: If the damped Gram matrix is not positive definite on a support.
     """
-    count, group_size = batch.rows.shape  # supports, and rows that share each
+    count, group_size = batch.rows.shape  # number of supports, and of rows that share each support
     support = kept.view(count, group_size, -1)[:, 0]
-    places = support.int().argsort(dim=1, descending=True, stable=True)[:, : batch.kept]  # [count, kept]
-    is_kept = support.gather(1, places)
-    system = operands.gram[places[:, :, None], places[:, None, :]]
+    # Numbers of the kept inputs, `[count, batch.kept]`; smaller supports are filled up with dropped inputs.
+    inputs = support.int().argsort(dim=1, descending=True, stable=True)[:, : batch.kept]
+    is_kept = support.gather(1, inputs)
+    system = operands.gram[inputs[:, :, None], inputs[:, None, :]]
     if not bool(is_kept.all()):
         system.mul_(is_kept[:, :, None]).mul_(is_kept[:, None, :])
     system.diagonal(dim1=1, dim2=2).add_(torch.where(is_kept, operands.damping, 1.0))
@@ -40,7 +41,7 @@ def factorised_shift(operands: Operands, kept: Tensor, correlation: Tensor, batc
         row = int(batch.rows[int(failed.argmax()), 0])
         advice = "calibrate with more samples, or increase damping"
         raise UpdateError(f"gram is not positive definite on the support of a row; {advice}", operands.name, row)
-    index = places[:, None, :].expand(-1, group_size, -1)  # [count, group_size, kept]
-    rhs = correlation.view(count, group_size, -1).gather(2, index) * is_kept[:, None, :]
-    solution = torch.cholesky_solve(rhs.mT, factor).mT * is_kept[:, None, :]
+    index = inputs[:, None, :].expand(-1, group_size, -1)  # [count, group_size, batch.kept]
+    right_side = correlation.view(count, group_size, -1).gather(2, index) * is_kept[:, None, :]
+    solution = torch.cholesky_solve(right_side.mT, factor).mT * is_kept[:, None, :]
     return torch.zeros_like(correlation).view(count, group_size, -1).scatter_(2, index, solution).view_as(correlation)

@@ -1,10 +1,10 @@
-"""Conjugate gradients for many rows at once, each restricted to its own support, with a bound on the error.
+"""Conjugate gradients for many rows at once, each row restricted to its support, with a bound on the error.
 
 An iteration is one matrix product for all rows. The bound is the Gauss-Radau upper bound of the error in the energy
 norm, after Meurant and Tichy, "Approximating the extreme Ritz values and upper bounds for the A-norm of the error in
 CG" (Numerical Algorithms, 2019): `||x - x_k||_A^2 <= g_k ||r_k||^2`, with `g_0 = 1 / mu` for any `mu` not above the
-smallest eigenvalue, and `g_k+1 = (g_k - a_k) / (mu (g_k - a_k) + b_k+1)` with the method's own step lengths `a`
-and ratios `b`.
+smallest eigenvalue, and `g_k+1 = (g_k - a_k) / (mu (g_k - a_k) + b_k+1)`, where `a_k` are the step lengths of the
+method and `b_k+1 = ||r_k+1||^2 / ||r_k||^2`.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ import torch
 Tensor = torch.Tensor
 
 COMPACTED_BELOW = 0.8
-"""Share of active rows below which the converged ones are removed from the products."""
+"""Converged rows are removed from the products when the share of the active ones is below this."""
 SMALLEST_OF_FLOAT32 = 1e-4
-"""Smallest eigenvalue, of a matrix with a unit diagonal, at which float32 leaves enough digits."""
+"""Lower bound on the eigenvalues of a matrix with a unit diagonal for which float32 has enough digits."""
 MARGIN = 0.9
-"""Safety factor for the rounding errors of a factorisation that confirms a bound."""
+"""Factor below 1 for a bound that a factorisation confirms, because of the factorisation's rounding errors."""
 BAND_ENTRIES = 2**22
-"""Entries of the Gram matrix that are scaled at a time."""
+"""Number of entries of the Gram matrix that are scaled at a time."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,9 @@ class System:
     def damped(cls, gram: Tensor, damping: float, dtype: torch.dtype) -> tuple[System, Tensor]:
         """Scale `gram + damping I` to a unit diagonal; return the system, and the scale of the inputs, float64.
 
-        The bound on the eigenvalues is the largest of a few candidates that a Cholesky factorisation confirms.
+        The scale of an input is the square root of its diagonal entry. The bound on the eigenvalues is the first of a
+        few descending candidates that a Cholesky factorisation confirms, times `MARGIN`; without one, it is
+        `damping / max(scale)^2`, which holds for every Gram matrix.
 
         Args:
             gram: `[inputs, inputs]`, float64, positive semidefinite.
@@ -58,7 +60,7 @@ class System:
             _write_scaled(system, gram, damping, scale)
             if candidate <= guaranteed:
                 return cls(system, guaranteed), scale
-            # The factor overwrites the matrix, so that memory never holds both.
+            # The factor overwrites the matrix, which saves memory; the matrix is then written again.
             if _factorise(system, candidate):
                 _write_scaled(system, gram, damping, scale)
                 return cls(system, MARGIN * candidate), scale
@@ -66,7 +68,7 @@ class System:
 
 
 def _write_scaled(system: Tensor, gram: Tensor, damping: float, scale: Tensor) -> None:
-    """Write `gram + damping I`, scaled, a band of rows at a time: float64 is never copied as a whole."""
+    """Write `gram + damping I`, scaled, a band of rows at a time, so that no float64 copy of the whole is needed."""
     step = max(1, BAND_ENTRIES // len(gram))
     for first in range(0, len(gram), step):
         band = gram[first : first + step].clone()
@@ -82,7 +84,7 @@ class Iterates:
 
     Attributes:
         solution: `[rows, inputs]`, 0 outside the supports.
-        residual: `[rows, inputs]`, from the recurrence of the method, with its rounding errors.
+        residual: `[rows, inputs]`, from the recurrence of the method, with rounding errors.
         bound: `[rows]`, float64, upper bounds of the squared error in the energy norm, in exact arithmetic.
         iterations: Number of iterations of the slowest row.
     """
@@ -98,7 +100,10 @@ class _Rows:
 
     Attributes:
         index: Number of the row in the problem.
-        supports, solution, residual, direction: `[rows, inputs]`.
+        supports: `[rows, inputs]`, 1 or 0.
+        solution: `[rows, inputs]`, x.
+        residual: `[rows, inputs]`, r.
+        direction: `[rows, inputs]`, in which the next step goes.
         objective: Value of the objective at the solution.
         squared: Squared norm of the residual.
         radau: Factor g of the bound (see the module).
@@ -112,6 +117,7 @@ class _Rows:
         self.radau = torch.full_like(self.squared, 1 / system.smallest)
 
     def bound(self) -> Tensor:
+        """Return upper bounds of the squared errors in the energy norm."""
         return self.radau * self.squared
 
     def step(self, system: System) -> None:
@@ -130,9 +136,10 @@ class _Rows:
         self.radau = _quotient(difference, system.smallest * difference + ratio)
         self.squared = squared
 
-    def keep(self, chosen: Tensor) -> None:
+    def keep(self, is_chosen: Tensor) -> None:
+        """Keep the state of the chosen rows only; `is_chosen` is bool `[rows]`."""
         for name, values in vars(self).items():
-            setattr(self, name, values[chosen])
+            setattr(self, name, values[is_chosen])
 
 
 def solve(
@@ -144,16 +151,20 @@ def solve(
     limit: int,
     start: Tensor | None = None,
 ) -> Iterates:
-    """Minimise `objective - 2 b x + x A x` for each row over x on its support.
+    """Minimise `objective - 2 b x + x A x` for each row, over all x that are 0 outside the row's support.
 
     Args:
         system: The matrix A.
         supports: `[rows, inputs]`, 1 or 0 in the matrix's dtype.
         right_side: b, `[rows, inputs]`, 0 outside the supports.
         objective: `[rows]`, float64, the objective at x = 0.
-        tolerance: A row has converged when its bound is at most this share of a lower bound on its minimum.
+        tolerance: A row has converged when the bound on its error is at most this share of a lower bound on its
+            minimum.
         limit: Maximum number of iterations.
         start: x to start from, 0 outside the supports; by default 0.
+
+    Returns:
+        The solutions of all rows, converged or not; a bound shows whether its row has converged.
     """
     rows = _start(system, supports, right_side, objective, start)
     finished = Iterates(rows.solution, rows.residual, torch.full_like(objective, torch.inf), 0)
@@ -162,11 +173,11 @@ def solve(
         bound = rows.bound()
         is_active = bound > tolerance * (rows.objective - bound)
         active = int(is_active.sum())
-        ends = active == 0 or iteration == limit
-        if ends or active < COMPACTED_BELOW * len(is_active):
+        is_last = active == 0 or iteration == limit
+        if is_last or active < COMPACTED_BELOW * len(is_active):
             _store(finished, rows, bound)
             rows.keep(is_active)
-        if ends:
+        if is_last:
             return replace(finished, iterations=iteration)
         rows.step(system)
         iteration += 1
@@ -181,6 +192,7 @@ def _start(system: System, supports: Tensor, right_side: Tensor, objective: Tens
 
 
 def _store(finished: Iterates, rows: _Rows, bound: Tensor) -> None:
+    """Copy the rows' solutions, residuals and bounds to their places in the result."""
     finished.bound[rows.index] = bound
     if rows.solution is not finished.solution:  # until rows are removed, both are the same tensor
         finished.solution[rows.index] = rows.solution
@@ -188,9 +200,9 @@ def _store(finished: Iterates, rows: _Rows, bound: Tensor) -> None:
 
 
 def _factorise(matrix: Tensor, shift: float) -> bool:
-    """Replace a symmetric matrix by the Cholesky factor of `matrix - shift I`; returns whether there is one.
+    """Replace a symmetric matrix by the Cholesky factor of `matrix - shift I`; return whether the factor exists.
 
-    There is one if and only if all eigenvalues exceed `shift`, but for rounding.
+    It exists if and only if all eigenvalues exceed `shift`, but for rounding.
     """
     matrix.diagonal().sub_(shift)
     failed_column = torch.empty((), dtype=torch.int32, device=matrix.device)
@@ -200,6 +212,7 @@ def _factorise(matrix: Tensor, shift: float) -> bool:
 
 
 def _dots(left: Tensor, right: Tensor) -> Tensor:
+    """Return the scalar product of each row, summed in the operands' dtype, as float64."""
     sums: Tensor = torch.linalg.vecdot(left, right)
     return sums.double()
 

@@ -1,4 +1,4 @@
-"""Reads and checks a Gram matrix, a band of rows at a time, so that memory holds one copy of it."""
+"""Reads and checks a Gram matrix, a band of rows at a time, so that only one copy of it is in memory."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from masksmith._errors import UpdateError
 from masksmith._tensors import is_torch
 
 BAND_BYTES = 2**26
-"""Bytes of the rows that are read at a time."""
+"""Bytes of the rows, in float64, that are read at a time."""
 BLOCK = 2048
-"""Rows and columns that are compared with their transpose at a time."""
+"""Side of the square blocks that are compared with their transposes, one at a time."""
 
 
 class GramRows(Protocol):
@@ -30,7 +30,7 @@ class GramRows(Protocol):
 
 
 def read_in_bands(gram: Any, device: torch.device, name: str | None) -> tuple[torch.Tensor, float]:
-    """Read a Gram matrix into a new float64 tensor; returns it and its largest absolute entry.
+    """Read a Gram matrix into a new float64 tensor; return the tensor and its largest absolute entry.
 
     Args:
         gram: `[inputs, inputs]`, numpy, torch or `GramRows`.
@@ -53,7 +53,7 @@ def read_in_bands(gram: Any, device: torch.device, name: str | None) -> tuple[to
 
 
 def symmetrise(products: torch.Tensor) -> tuple[float, list[int]]:
-    """Replace a matrix by its mean with its transpose, block by block; returns the largest difference and its index."""
+    """Replace a matrix by its mean with its transpose, block by block; return the largest difference and its index."""
     largest, index = 0.0, [0, 0]
     for i in range(0, len(products), BLOCK):
         for j in range(i, len(products), BLOCK):
@@ -70,7 +70,7 @@ def symmetrise(products: torch.Tensor) -> tuple[float, list[int]]:
 
 
 def as_tensor(values: Any) -> torch.Tensor:
-    """Return numpy or torch values as a tensor, copied only where torch needs it."""
+    """Return numpy or torch values as a tensor, copied only if torch cannot use the array's memory."""
     if is_torch(values):
         return torch.as_tensor(values).detach()
     array = np.ascontiguousarray(values)
@@ -87,10 +87,10 @@ def check_finite(values: torch.Tensor, label: str, name: str | None, first: int 
         first: Number of the first row, for the index in error messages.
 
     Raises:
-        UpdateError: If one is not; the message has the first one and its index.
+        UpdateError: If an entry is not finite; the message has the first such entry and its index.
     """
     invalid = ~torch.isfinite(values)
     if bool(invalid.any()):
-        index = [int(k) for k in invalid.nonzero()[0]]
+        index = [int(position) for position in invalid.nonzero()[0]]
         full_index = [index[0] + first, *index[1:]]
         raise UpdateError(f"{label} holds {float(values[tuple(index)]):g} at {full_index}", name)

@@ -15,7 +15,7 @@ from .gram_bands import as_tensor, check_finite, read_in_bands, symmetrise
 
 FLOATS = ("float64", "float32", "float16", "bfloat16")
 ASYMMETRY = 1e-5
-"""Largest accepted asymmetry of a Gram matrix, relative to its largest entry; float32 sums reach it."""
+"""Largest accepted asymmetry of a Gram matrix, relative to its largest entry; rounding of float32 sums can reach it."""
 
 
 @dataclass(frozen=True)
@@ -23,9 +23,9 @@ class Operands:
     """A layer's weight and Gram matrix in torch, on the weight's device.
 
     Attributes:
-        weight: `[out, inputs]`, in its own dtype; a view.
+        weight: `[out, inputs]`, in the dtype of `original`, without a copy where torch can use the memory.
         gram: `[inputs, inputs]`, float64, symmetric, not damped.
-        damping: Value to add to the diagonal of `gram`.
+        damping: Value to add to the diagonal of `gram`: the caller's share times the mean of the diagonal.
         stored: The dtype that updated weights are rounded to.
         original: The weight as passed by the caller.
         name: Name of the weight in error messages.
@@ -39,7 +39,7 @@ class Operands:
     name: str | None
 
     def like_weight(self, values: torch.Tensor) -> Any:
-        """Return a matrix in the shape and library of the weight."""
+        """Return a matrix `[out, inputs]` in the shape and library of the weight."""
         full = values.reshape(tuple(self.original.shape))
         return full if is_torch(self.original) else full.numpy()
 
@@ -47,8 +47,15 @@ class Operands:
 def read(weight: Any, gram: Any, damping: float, name: str | None, rounded_to: str | None = None) -> Operands:
     """Check weight, Gram matrix and damping, and convert them to torch.
 
+    Args:
+        weight: `[out, in, *kernel]`, numpy or torch.
+        gram: `[inputs, inputs]`, numpy, torch or `GramRows`.
+        damping: Share of the mean of the Gram matrix's diagonal, at least 0.
+        name: Name of the weight in error messages.
+        rounded_to: Name of the dtype that updated weights are rounded to; by default the weight's dtype.
+
     Raises:
-        UpdateError: If a shape, dtype or value is not supported; the message names it.
+        UpdateError: If a shape, dtype or value is not supported; the message has it.
     """
     shape, dtype = tuple(int(length) for length in weight.shape), str(weight.dtype).removeprefix("torch.")
     if len(shape) < 2 or 0 in shape:
@@ -88,14 +95,16 @@ def read_mask(mask: Any, operands: Operands) -> torch.Tensor:
 
 
 def _gram(gram: Any, matrix: torch.Tensor, name: str | None) -> torch.Tensor:
+    """Read, check and symmetrise the Gram matrix of a weight `[out, inputs]`."""
     shape, inputs = list(gram.shape), matrix.shape[1]
     if shape != [inputs, inputs]:
         expected = [inputs, inputs]
         raise UpdateError(f"gram has shape {shape}, a weight of {list(matrix.shape)} needs {expected}", name)
     products, largest = read_in_bands(gram, matrix.device, name)
     if bool((products.diagonal() < 0).any()):
-        k = int(products.diagonal().argmin())
-        raise UpdateError(f"gram holds {float(products[k, k]):g} at {[k, k]}; its diagonal is a sum of squares", name)
+        i = int(products.diagonal().argmin())
+        message = f"gram holds {float(products[i, i]):g} at {[i, i]}; expected sums of squares on the diagonal"
+        raise UpdateError(message, name)
     skew, index = symmetrise(products)
     if skew > ASYMMETRY * largest:
         raise UpdateError(f"gram is not symmetric at {index}; expected X^T X of the layer's inputs", name)

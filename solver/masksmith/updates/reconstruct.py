@@ -24,6 +24,7 @@ OnProgress = Callable[[int, int], None]
 Tensor = torch.Tensor
 
 TOLERANCE = 5e-3
+"""Default of `tolerance` (see `reconstruct`)."""
 
 
 def reconstruct(
@@ -38,7 +39,7 @@ def reconstruct(
     name: str | None = None,
     on_progress: OnProgress | None = None,
 ) -> Update:
-    """Set the kept weights to the values that change the layer's output least, by least squares (AdaPrune uses Adam).
+    """Set the kept weights to the values that change the layer's output least, by least squares.
 
     With `G = X^T X`, for each row `w` with its mask `s`, the result is
 
@@ -52,25 +53,25 @@ def reconstruct(
     On the support S, with P the dropped entries, `v_S = w_S + (G_SS + c I)^-1 G_SP w_P`. All rows are solved at once by
     conjugate gradients (each iteration is one matrix product) until an upper bound proves for each row that its
     objective exceeds the minimum by a share of at most `tolerance`; the bound is checked with residuals in float64.
-    Supports of rows that do not converge are factorised, and so are supports for which that costs less: small ones, and
-    those that many rows share.
+    Supports of rows that do not converge are factorised, and so are supports for which a factorisation costs less:
+    small ones, and those that many rows share.
 
     Args:
         weight: `[out, in, *kernel]`, numpy or torch, float64 to bfloat16.
         mask: Bool, the weight's shape, True = kept; any mask.
-        gram: `X^T X` of the layer's inputs, `[inputs, inputs]`, inputs in the weight's own order (kernels flattened),
+        gram: `X^T X` of the layer's inputs, `[inputs, inputs]`, in the order of the flattened weight `[in, *kernel]`,
             as gathered by `calibrate(..., gather=["gram"])`.
-        damping: Share of the mean diagonal, at least 0. Larger values give the calibration data less influence.
+        damping: Share of the mean of the diagonal, at least 0. Larger values give the calibration data less influence.
         tolerance: Largest share by which a row's objective may exceed its minimum, before rounding; 0 factorises every
             support. Without damping every support is factorised, too.
         rounded_to: Dtype that the weights will be stored in, such as `"bfloat16"`; values are rounded to it before the
-            error is computed. By default the weight's own dtype.
+            error is computed. By default the weight's dtype.
         threads: Number of torch threads; by default torch's setting.
         name: Name of the weight in error messages.
         on_progress: Called with (rows done, total rows); an exception in it stops the update.
 
     Returns:
-        The weights, and the output's error before and after.
+        The updated weights, and the error of the output before and after the update.
 
     Raises:
         UpdateError: If shapes or dtypes do not fit, a value is not finite, the Gram matrix is not symmetric, or it is
@@ -93,26 +94,27 @@ def refit(
     start: Tensor | None = None,
     on_progress: OnProgress | None = None,
 ) -> Update:
-    """Reconstruct checked operands on a mask `[out, inputs]`.
+    """Reconstruct a weight from operands that are checked and read already.
 
     Args:
         operands: Weight, Gram matrix and damping.
-        mask: Bool, on the weight's device.
-        returned_mask: The result's `mask`.
+        mask: Bool `[out, inputs]`, on the weight's device.
+        returned_mask: The same mask as the caller passed it, for the result.
         tolerance: As for `reconstruct`.
-        scaled: `ScaledSystem.of(operands)`, if there is one already.
+        scaled: `ScaledSystem.of(operands)`, if it is computed already.
         start: Weights `[out, inputs]` to start the iterations from; by default the masked ones.
         on_progress: As for `reconstruct`.
     """
     started = time.perf_counter()
     reconstruction = _Reconstruction(operands, mask, on_progress)
-    factorised = np.ones(len(mask), bool)
+    factorised = np.ones(len(mask), bool)  # [rows]
     if tolerance > 0 and operands.damping > 0:
         factorised = is_factorised(mask.cpu().numpy())
     if not factorised.all():
-        iterated = torch.from_numpy(np.flatnonzero(~factorised)).to(mask.device)
+        iterated_rows = torch.from_numpy(np.flatnonzero(~factorised)).to(mask.device)
         scaled = ScaledSystem.of(operands) if scaled is None else scaled
-        factorised[reconstruction.iterate(iterated, scaled, tolerance, start)] = True
+        not_converged = reconstruction.iterate(iterated_rows, scaled, tolerance, start)
+        factorised[not_converged] = True
     reconstruction.factorise(np.flatnonzero(factorised))
     stats = {
         "method": "reconstruct",
@@ -120,7 +122,7 @@ def refit(
         "tolerance": tolerance,
         "factorisations": reconstruction.factorisations,
         "iterations": reconstruction.iterations,
-        "rows_as_they_were": reconstruction.unmoved,
+        "rows_as_they_were": reconstruction.unchanged,
         "update_s": time.perf_counter() - started,
         "device": str(mask.device),
     }
@@ -133,9 +135,10 @@ class _Reconstruction:
 
     Attributes:
         result: `[out, inputs]`, updated weights.
-        before, after: Squared errors.
-        energy: Squared output.
-        unmoved: Number of rows that were not changed.
+        before: Squared error of the output with the masked weights.
+        after: Squared error of the output with the updated weights.
+        energy: Squared norm of the original output.
+        unchanged: Number of rows that keep their masked weights, since the update does not decrease their error.
         factorisations: Number of supports that were factorised.
         iterations: Number of iterations of the slowest row.
     """
@@ -144,39 +147,40 @@ class _Reconstruction:
         self._operands, self._mask, self._on_progress = operands, mask, on_progress
         self.result = torch.zeros_like(operands.weight)
         self.before = self.after = self.energy = 0.0
-        self.unmoved = self.factorisations = self.iterations = self._done = 0
+        self.unchanged = self.factorisations = self.iterations = self._done = 0
 
     def iterate(self, rows: Tensor, scaled: ScaledSystem, tolerance: float, start: Tensor | None) -> list[int]:
-        """Reconstruct rows by conjugate gradients; return those that did not converge, which are not stored."""
+        """Reconstruct rows by conjugate gradients; return the rows that did not converge, which are not stored."""
         not_converged: list[int] = []
         size = rows_at_once(self._mask)
-        for chosen in torch.tensor_split(rows, list(range(size, len(rows), size))):
-            strip = Strip.of(self._operands, self._mask, chosen)
+        for strip_rows in torch.tensor_split(rows, list(range(size, len(rows), size))):
+            strip = Strip.of(self._operands, self._mask, strip_rows)
             candidate, product, converged, iterations = converge(strip, self._operands, scaled, tolerance, start)
             self.iterations = max(self.iterations, iterations)
-            not_converged += chosen[~converged].tolist()
-            self._finish(strip, candidate, product, converged)
+            not_converged += strip_rows[~converged].tolist()
+            self._round_and_store(strip, candidate, product, converged)
         return not_converged
 
     def factorise(self, rows: npt.NDArray[np.int64]) -> None:
         """Reconstruct rows by Cholesky factorisations."""
         if len(rows) == 0:
             return
-        for batch in batches(self._mask.cpu().numpy()[rows]):
-            of_mask = replace(batch, rows=rows[batch.rows])  # numbers of rows in the mask, not in `rows`
-            strip = Strip.of(self._operands, self._mask, torch.from_numpy(of_mask.rows.ravel()).to(self._mask.device))
-            shift = factorised_shift(self._operands, strip.kept, strip.correlation, of_mask)
-            self.factorisations += len(of_mask.rows)
-            self._finish(strip, strip.masked + shift, None, torch.ones_like(strip.kept[:, 0]))
+        for batch_of_selected in batches(self._mask.cpu().numpy()[rows]):
+            # From positions in `rows` to numbers of rows of the mask.
+            batch = replace(batch_of_selected, rows=rows[batch_of_selected.rows])
+            strip = Strip.of(self._operands, self._mask, torch.from_numpy(batch.rows.ravel()).to(self._mask.device))
+            shift = factorised_shift(self._operands, strip.kept, strip.correlation, batch)
+            self.factorisations += len(batch.rows)
+            self._round_and_store(strip, strip.masked + shift, None, torch.ones_like(strip.kept[:, 0]))
 
-    def _finish(self, strip: Strip, candidate: Tensor, product: Tensor | None, chosen: Tensor) -> None:
-        """Round candidates, and store the chosen rows: updated where that decreases the error, else masked.
+    def _round_and_store(self, strip: Strip, candidate: Tensor, product: Tensor | None, chosen: Tensor) -> None:
+        """Round candidates, and store the chosen rows: updated if that decreases the row's error, else masked.
 
         Args:
             strip: The rows.
-            candidate: Updated weights.
-            product: `(dense - candidate) G`; None if it is not known.
-            chosen: Bool `[rows]`.
+            candidate: Updated weights, not rounded.
+            product: `(dense - candidate) G`; None if it is not computed yet.
+            chosen: Bool `[rows of the strip]`.
         """
         operands = self._operands
         updated = candidate.to(operands.stored).to(operands.weight.dtype)
@@ -190,7 +194,7 @@ class _Reconstruction:
         self.before += float(before[chosen].sum())
         self.after += float(torch.where(better, after, before)[chosen].sum())
         self.energy += float(energy[chosen].sum())
-        self.unmoved += int((chosen & ~better).sum())
+        self.unchanged += int((chosen & ~better).sum())
         final = torch.where(better[:, None], updated, strip.masked.to(updated.dtype))
         self.result[strip.rows[chosen]] = final[chosen]
         self._done += int(chosen.sum())

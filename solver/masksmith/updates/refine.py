@@ -1,4 +1,4 @@
-"""Refinement: exchanges kept entries of a mask for dropped ones, which lowers the output's error with weights fixed."""
+"""Refinement: exchanges kept entries of a mask for dropped ones to lower the output's error; weights do not change."""
 
 from __future__ import annotations
 
@@ -27,23 +27,28 @@ OnProgress = Callable[[int, int], None]
 Doubles = npt.NDArray[np.float64]
 
 SWEEPS = 100
+"""Maximum number of sweeps over the groups or tiles of a band."""
 ROUNDING_OF_FLOAT32 = 2e-7
+"""Bound on the relative rounding error of scores in float32."""
 LEAST, ROUNDING = 1e-9, 1e-13
-"""The smallest decrease of a band's error for which an exchange is made is the sum of these shares of the band's first
-error, and of `(sum_j |w_j| sqrt(G_jj))^2`, which bounds the sums that are rounded."""
+"""An exchange is made only if it lowers the error by more than `LEAST * e + ROUNDING * s`.
+
+`e` is the band's error before the refinement; `s = (sum_j |w_j| sqrt(G_jj))^2`, summed over rows, bounds the sums whose
+rounding errors must not count as a decrease.
+"""
 
 
 @dataclass(frozen=True, eq=False)
 class Refinement:
-    """A mask whose error no single exchange lowers, and a lower bound on the error of any mask.
+    """A mask that was refined by exchanges, and a lower bound on the error of any mask of the pattern.
 
     Attributes:
         mask: Bool, True = kept; shape, library and device of the weight.
         error: Squared error of the output with the masked weights, `||X (W - M * W)^T||^2`, in float64.
         start_error: Squared error with the mask passed to `refine`; never less than `error`.
-        energy: `||X W^T||^2`.
-        lower_bound: No mask of the pattern has a smaller error. Cheap and loose: `error` is 30 to a million times
-            larger on layers of MiniLM; 0 if the Gram matrix is singular.
+        energy: `||X W^T||^2`, the squared norm of the original output.
+        lower_bound: No mask of the pattern has a smaller error. The bound is cheap and loose: on layers of MiniLM
+            `error` is 30 to a million times larger. It is 0 if the Gram matrix is singular.
         stats: Number of exchanges, seconds.
     """
 
@@ -61,7 +66,7 @@ class Refinement:
 
     @property
     def looseness(self) -> float:
-        """`error / lower_bound`: 1 proves that the mask is the best one; infinite if the bound is 0."""
+        """`error / lower_bound`: 1 proves that the mask is the best one; infinite if only the bound is 0."""
         return ratio(self.error, self.lower_bound, 1.0)
 
     def __repr__(self) -> str:
@@ -81,18 +86,19 @@ def refine(
 ) -> Refinement:
     """Lower the output's error of a mask by exchanges inside its pattern; the weights are not changed.
 
-    The error of a row is `d G d^T` with d the dropped weights and `G = X^T X`, and every exchange's change of it is
-    computed exactly. Plain patterns: the best exchange of one kept for one dropped entry in a group. Transposable ones:
-    the best pair of opposite exchanges of two columns in two rows of a tile, which keeps all counts. Sweeps end when
-    no exchange lowers the error, which is a local optimum. Rows (bands of tiles) whose error, recomputed in
-    float64, did not decrease keep their mask.
+    The error of a row is `d G d^T` with d the dropped weights and `G = X^T X`; the change of the error by an exchange
+    is computed exactly, up to rounding. Under plain patterns, the best exchange of a kept and a dropped entry of a
+    group is made; under transposable ones, the best pair of opposite exchanges of two columns in two rows of a tile,
+    which keeps all counts. Sweeps over the groups or tiles end when no exchange lowers the error, which is a local
+    optimum, or after 100 sweeps. Rows (bands of tiles) whose error, recomputed in float64, did not decrease keep their
+    mask.
 
     The lower bound is `l * min over masks of the sum of G_jj w_ij^2 over dropped entries`, solved exactly, with l the
     smallest eigenvalue of G scaled to a unit diagonal: `G - l diag(G)` is positive semidefinite.
 
     Args:
         weight: `[out, in, *kernel]`, numpy or torch, float64 to bfloat16.
-        mask: Bool, the weight's shape, True = kept; a mask of the pattern.
+        mask: Bool, the weight's shape, True = kept; allowed by the pattern.
         gram: `X^T X` of the layer's inputs, as for `reconstruct`.
         pattern: Plain (groups along `in`) or transposable N:M.
         threads: Number of threads; by default torch's setting.
@@ -100,10 +106,10 @@ def refine(
         on_progress: Called with (rows done, total rows); an exception in it stops the refinement.
 
     Returns:
-        The mask, its error before and after, and the bound.
+        The mask, the error before and after the refinement, and the bound.
 
     Raises:
-        UpdateError: As `reconstruct`, or if the mask is not one of the pattern, or the pattern is of another kind.
+        UpdateError: As `reconstruct`; or if the pattern does not allow the mask, or is of another kind.
         PatternError: If the pattern is malformed or does not fit the shape.
     """
     started = time.perf_counter()
@@ -132,7 +138,7 @@ def _refine_bands(
     threads: int | None,
     on_progress: OnProgress | None,
 ) -> tuple[_Bands, int]:
-    """Refine a mask, with the inputs in the order of groups; return the bands, and the number of exchanges."""
+    """Refine a mask, with the inputs in the order of groups; return the refined bands, and the number of exchanges."""
     order = _group_order(shape)
     dense = operands.weight.double().cpu().numpy()[:, order]
     bands = _Bands(dense, mask.cpu().numpy()[:, order], operands.gram.cpu().numpy()[order][:, order], pattern)
@@ -144,8 +150,10 @@ class _Bands:
     """Bands of rows that are refined independently: single rows, or rows of tiles.
 
     Attributes:
-        mask: `[out, inputs]`, in the order of groups.
-        before, after: `[bands]`, errors.
+        mask: `[out, inputs]`, with inputs in the order of groups.
+        gram: `[inputs, inputs]`, in the same order.
+        before: `[bands]`, errors with the first mask.
+        after: `[bands]`, errors with the current mask.
     """
 
     def __init__(self, dense: Doubles, mask: npt.NDArray[np.bool_], gram: Doubles, pattern: NM) -> None:
@@ -157,8 +165,8 @@ class _Bands:
         self.before = np.add.reduceat(self._errors(self._products, mask), self._firsts)
         self.after = self.before.copy()
         magnitude = (np.abs(dense) @ np.sqrt(gram.diagonal())) ** 2
-        self._least = LEAST * self.before + ROUNDING * np.add.reduceat(magnitude, self._firsts)
-        self._least += np.finfo(np.float64).tiny
+        self._min_decreases = LEAST * self.before + ROUNDING * np.add.reduceat(magnitude, self._firsts)
+        self._min_decreases += np.finfo(np.float64).tiny
 
     def energy(self) -> float:
         """Return the squared norm of the layer's output, `||X W^T||^2`."""
@@ -169,41 +177,43 @@ class _Bands:
         strips = np.array_split(np.arange(len(self._firsts)), min(len(self._firsts), 4 * threads))
         exchanges = done = 0
         with ThreadPoolExecutor(threads) as pool:
-            for strip, count in zip(strips, pool.map(self._refine, strips), strict=True):
-                exchanges, done = exchanges + count, done + len(strip)
+            for strip, strip_exchanges in zip(strips, pool.map(self._refine, strips), strict=True):
+                exchanges += strip_exchanges
+                done += len(strip)
                 if on_progress is not None:
                     on_progress(min(done * self._pattern.tile.rows, len(self.mask)), len(self.mask))
         return exchanges
 
     def _refine(self, bands: npt.NDArray[np.int64]) -> int:
-        """Refine neighbouring bands; restore those whose error did not decrease."""
+        """Refine neighbouring bands, restore the masks of bands whose error did not decrease, and count exchanges."""
         tile = self._pattern.tile
         rows = slice(int(self._firsts[bands[0]]), int(self._firsts[bands[-1]]) + tile.rows)
         dense, mask, products = self._dense[rows], self.mask[rows], self._products[rows]
-        original, least = mask.copy(), self._least[bands]
+        original, min_decreases = mask.copy(), self._min_decreases[bands]
         if tile.separable:
-            exchanges = exchange_in_groups(dense, mask, products, self.gram, tile.cols, least, SWEEPS)
+            exchanges = exchange_in_groups(dense, mask, products, self.gram, tile.cols, min_decreases, SWEEPS)
         else:
             exchanges = 0
             for band, first in enumerate(range(0, len(dense), tile.rows)):
-                own_rows = slice(first, first + tile.rows)
-                operands = (dense[own_rows], mask[own_rows], products[own_rows], self.gram)
-                exchanges += exchange_in_tiles(*operands, tile.cols, float(least[band]), SWEEPS)
+                band_rows = slice(first, first + tile.rows)
+                arrays = (dense[band_rows], mask[band_rows], products[band_rows], self.gram)
+                exchanges += exchange_in_tiles(*arrays, tile.cols, float(min_decreases[band]), SWEEPS)
         firsts = np.arange(0, len(dense), tile.rows)
         errors = np.add.reduceat(self._errors((~mask * dense) @ self.gram, mask, rows), firsts)
-        worse = ~(errors < self.before[bands])
-        restored = np.repeat(worse, tile.rows)[: len(dense)]
-        mask[restored] = original[restored]
-        self.after[bands] = np.where(worse, self.before[bands], errors)
+        is_restored = ~(errors < self.before[bands])
+        restored_rows = np.repeat(is_restored, tile.rows)[: len(dense)]
+        mask[restored_rows] = original[restored_rows]
+        self.after[bands] = np.where(is_restored, self.before[bands], errors)
         return exchanges
 
     def _errors(self, products: Doubles, mask: npt.NDArray[np.bool_], rows: slice = slice(None)) -> Doubles:
+        """Return the error of each row, `d G d^T`, from the products `d G` of the dropped weights d."""
         errors: Doubles = np.sum(products * (~mask * self._dense[rows]), axis=1)
         return errors
 
 
 def _group_order(shape: tuple[int, ...]) -> npt.NDArray[np.int64]:
-    """Return the inputs in the order in which groups run: channels last, the kernel's positions outside."""
+    """Return the inputs in the order of groups, in which channels vary fastest and positions of the kernel slowest."""
     inputs = np.arange(int(np.prod(shape[1:])))
     return np.ascontiguousarray(inputs.reshape(shape[1], -1).T).ravel()
 

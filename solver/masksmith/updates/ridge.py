@@ -1,4 +1,4 @@
-"""Ridge regressions of all rows on one matrix, for penalties that change every few rounds."""
+"""Ridge regressions of all rows with one matrix, for penalties that change every few rounds of ADMM."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import torch
 Tensor = torch.Tensor
 
 INVERTED_BELOW = 3
-"""Inputs per output below which the inverse is formed once per penalty: a round then takes one matrix product instead
-of two, and each new penalty, which ADMM sets every third round, takes `2 in^3` operations for the inverse."""
+"""Inputs per output below which the inverse is formed once per penalty. A round then takes one matrix product instead
+of two, but each new penalty, which ADMM sets every third round, takes `2 in^3` operations for the inverse."""
 
 
 class Ridge:
@@ -27,7 +27,8 @@ class Ridge:
         self._product = target @ matrix
         if not self._inverted:
             self._product = self._product @ self._vectors
-        self._penalty, self._inverse = 0.0, matrix  # no inverse yet: a penalty is positive
+        # Penalties are positive, so the first one replaces these placeholders.
+        self._penalty, self._inverse = 0.0, matrix
 
     def solve(self, offset: Tensor, penalty: float) -> Tensor:
         """Return `(T H + offset) (H + penalty I)^-1` for a positive penalty; `offset` may be overwritten."""
@@ -38,6 +39,7 @@ class Ridge:
         return solution
 
     def _inverse_for(self, penalty: float) -> Tensor:
+        """Return `(H + penalty I)^-1`, which is kept until the penalty changes."""
         if penalty != self._penalty:
             self._penalty, self._inverse = penalty, (self._vectors / (self._values + penalty)) @ self._vectors.T
         return self._inverse

@@ -1,4 +1,4 @@
-"""Strips of rows, which conjugate gradients solve at once, and the check of the solutions in float64."""
+"""Strips of rows, each solved at once by conjugate gradients, and the check of the solutions in float64."""
 
 from __future__ import annotations
 
@@ -14,18 +14,19 @@ Tensor = torch.Tensor
 LIMIT = 300
 """Maximum number of iterations; a row that has not converged then is factorised."""
 ITERATED = 0.75
-"""Share of the tolerance for the iterations; the rest is for their rounding errors."""
+"""Share of the tolerance that the iterations may use; the rest is for rounding errors."""
 ENTRIES, ENTRIES_ON_DEVICE = 2**20, 2**26
-"""Entries of a strip: enough rows for fast products, few enough for memory, since eight such arrays are in use."""
+"""Entries of a strip, on the CPU and on other devices: enough rows for fast products, few enough for memory, which has
+eight arrays of this size."""
 
 
 @dataclass(frozen=True)
 class ScaledSystem:
-    """The damped Gram matrix with a unit diagonal, and the inputs' scale.
+    """The damped Gram matrix, scaled to a unit diagonal.
 
     Attributes:
         system: The scaled matrix, in the dtype of the iterations.
-        scale: Scale of the inputs, `[inputs]`, float64.
+        scale: Square roots of the damped Gram matrix's diagonal, `[inputs]`, float64.
     """
 
     system: System
@@ -33,21 +34,21 @@ class ScaledSystem:
 
     @classmethod
     def of(cls, operands: Operands) -> ScaledSystem:
-        """Scale the Gram matrix of operands whose damping is positive."""
+        """Scale the damped Gram matrix of operands; the damping must be positive."""
         dtype = torch.float64 if operands.weight.dtype is torch.float64 else torch.float32
         return cls(*System.damped(operands.gram, operands.damping, dtype))
 
 
 @dataclass(frozen=True)
 class Strip:
-    """Some rows of a layer, in float64.
+    """Some rows of a layer; all attributes but `rows` are `[rows, inputs]`.
 
     Attributes:
-        rows: Their numbers.
-        kept: Bool `[rows, inputs]`.
-        dense: Weights.
-        dropped: Weights that the mask drops, 0 elsewhere.
-        correlation: `dropped @ gram`: the dropped weights' output times the inputs.
+        rows: Numbers of the rows in the layer.
+        kept: The mask, bool.
+        dense: Original weights, float64.
+        dropped: Weights that the mask drops, 0 elsewhere, float64.
+        correlation: `dropped @ gram`, float64.
     """
 
     rows: Tensor
@@ -70,7 +71,7 @@ class Strip:
 
 
 def rows_at_once(mask: Tensor) -> int:
-    """Return the number of rows of a strip."""
+    """Return the number of rows of a strip, for a mask `[out, inputs]`."""
     entries = ENTRIES if mask.device.type == "cpu" else ENTRIES_ON_DEVICE
     return max(1, entries // mask.shape[1])
 
@@ -80,8 +81,8 @@ def converge(
 ) -> tuple[Tensor, Tensor, Tensor, int]:
     """Reconstruct rows by conjugate gradients.
 
-    Most of the tolerance is for the iterations, the rest for their rounding errors: if the residual of the recurrence
-    and the residual computed in float64 differ by `e`, the error in the energy norm grows by at most `||e|| /
+    The iterations may use most of the tolerance, the rest is for rounding errors: if the residual of the recurrence and
+    the residual computed in float64 differ by `e`, the error in the energy norm grows by at most `||e|| /
     sqrt(smallest eigenvalue)`.
 
     Args:
@@ -92,8 +93,8 @@ def converge(
         start: Weights `[out, inputs]` to start from, or None for the masked ones.
 
     Returns:
-        Updated weights; `(dense - updated) G`; by row, whether its objective is proved to be within the tolerance;
-        number of iterations.
+        Updated weights, float64; `(dense - updated) G`; bool `[rows]`, whether the row's objective is proved to be
+        within the tolerance; number of iterations.
     """
     system, scale = scaled.system, scaled.scale
     supports, dtype = strip.kept.to(system.matrix.dtype), system.matrix.dtype
@@ -105,7 +106,7 @@ def converge(
     iterates = solve(system, supports, right_side, before, ITERATED * tolerance, LIMIT, initial)
     updated = masked + iterates.solution.double() / scale
     if operands.weight.dtype is not torch.float64:
-        updated = updated.float().double()
+        updated = updated.float().double()  # the values of a float32 weight, so that they are what is checked below
     change, shift = strip.dense - updated, updated - masked
     product = change @ operands.gram
     objective = (change * product).sum(1) + operands.damping * shift.square().sum(1)

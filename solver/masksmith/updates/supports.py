@@ -1,4 +1,4 @@
-"""Groups rows of a mask with equal supports, which share a Cholesky factor, into batches of bounded memory."""
+"""Divides the rows of a mask into batches of bounded memory; rows with the same support share a Cholesky factor."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ import numpy as np
 import numpy.typing as npt
 
 BATCH_BYTES = 2**26
-"""Bytes of the Gram matrices, restricted to the rows' supports, of one batch."""
+"""Largest size of a batch in bytes: the Gram matrices restricted to its supports, and the right sides of its rows."""
 
 Rows = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Supports that are factored together; each is shared by the same number of rows.
+    """Supports that are factorised together; each of them is shared by the same number of rows.
 
     Attributes:
-        rows: `[supports, group size]`, rows of the mask; those of one support side by side.
-        kept: Size of the largest support.
+        rows: `[supports, rows that share each support]`, numbers of rows of the mask.
+        kept: Number of kept entries of the largest support.
     """
 
     rows: Rows
@@ -28,32 +28,31 @@ class Batch:
 
 
 FACTORISED_BELOW = 6.0
-"""A support of k of n inputs, shared by r rows, is factorised if k^3 is at most this factor of r n^2: measured."""
+"""A support of k of n inputs that r rows share is factorised if k^3 is at most this number times r n^2; measured."""
 
 
 def is_factorised(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
-    """Return for each row of a mask whether factorising its support costs less than iterations with matrix products."""
-    chosen = np.empty(len(mask), bool)
+    """Return, for each row of a mask, whether a factorisation of its support costs less than conjugate gradients."""
+    factorised = np.empty(len(mask), bool)
     for rows in _groups(mask, len(mask)):
         kept = int(np.count_nonzero(mask[rows[0]]))
-        chosen[rows] = kept**3 <= FACTORISED_BELOW * len(rows) * mask.shape[1] ** 2
-    return chosen
+        factorised[rows] = kept**3 <= FACTORISED_BELOW * len(rows) * mask.shape[1] ** 2
+    return factorised
 
 
 def batches(mask: npt.NDArray[np.bool_], budget_bytes: int = BATCH_BYTES) -> Iterator[Batch]:
     """Group the rows of a mask `[out, inputs]` by equal support, and the groups into batches of bounded size.
 
-    Every row is in one batch. A batch takes about `4 * budget_bytes` at most, unless a single support needs more.
+    Every row is in exactly one batch. A batch takes at most about `4 * budget_bytes`, unless one support needs more.
     """
     groups = _groups(mask, max(1, budget_bytes // (8 * mask.shape[1])))
     kept = mask.sum(1)
     groups.sort(key=lambda rows: (len(rows), kept[rows[0]]))
     pending: list[Rows] = []
     for rows in groups:
-        size = int(kept[rows[0]])
-        if pending and (
-            len(rows) != len(pending[0]) or (len(pending) + 1) * _bytes(size, len(rows), mask) > budget_bytes
-        ):
+        # Groups are sorted, so this support is the largest one of the batch.
+        batch_bytes = (len(pending) + 1) * _bytes(int(kept[rows[0]]), len(rows), mask)
+        if pending and (len(rows) != len(pending[0]) or batch_bytes > budget_bytes):
             yield _batch(pending, kept)
             pending = []
         pending.append(rows)
@@ -70,6 +69,7 @@ def _groups(mask: npt.NDArray[np.bool_], max_length: int) -> list[Rows]:
 
 
 def _bytes(kept: int, group_size: int, mask: npt.NDArray[np.bool_]) -> int:
+    """Return the bytes of a support's restricted Gram matrix and of its rows' right sides, in float64."""
     return 8 * (kept * kept + group_size * int(mask.shape[1]))
 
 
