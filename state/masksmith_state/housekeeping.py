@@ -42,7 +42,7 @@ class Housekeeping:
         return self._installation.broker
 
     @property
-    def is_claimed(self) -> bool:
+    def is_store_claimed(self) -> bool:
         """Whether broker and store are known to belong together."""
         return self._installation.identity is not None
 
@@ -53,7 +53,7 @@ class Housekeeping:
             InstallationError: If they do not belong together, or cannot be used.
         """
         try:
-            self.ensure_claimed()
+            self.ensure_store_claimed()
         except (redis.RedisError, StoreError) as error:
             log.warning("broker and store cannot be checked yet: %s", error)
 
@@ -62,9 +62,9 @@ class Housekeeping:
 
         If broker and store do not belong together, nothing is swept; if the check finds this, the process is stopped.
         """
-        if not self.is_claimed:
+        if not self.is_store_claimed:
             try:
-                self.ensure_claimed()
+                self.ensure_store_claimed()
             except InstallationError as error:
                 log.critical("stopping: %s", error)
                 os.kill(os.getpid(), signal.SIGTERM)
@@ -73,7 +73,7 @@ class Housekeeping:
         if self._sweep is not None and self._installation.still_belongs():
             self._sweep()
 
-    def ensure_claimed(self) -> None:
+    def ensure_store_claimed(self) -> None:
         """Check broker and store unless they were checked already; nothing may be written to the store before.
 
         Raises:
@@ -81,7 +81,7 @@ class Housekeeping:
             redis.RedisError, StoreError: If one of them is unavailable.
         """
         with self._claiming:
-            if self.is_claimed:
+            if self.is_store_claimed:
                 return
             if not self._is_broker_checked:
                 self._installation.broker.check()

@@ -17,7 +17,7 @@ def test_every_task_is_delivered_three_times(fleet, weights, undisturbed, table)
         job = submit(client, weights)
         total = job.document.progress.total
         for _ in range(2):
-            queue.request_work("masksmith.cpu", total)
+            queue.send_messages("masksmith.cpu", total)
         found = bits(job)
     events = [fields for _, fields in fleet.redis.xrange(f"masksmith:job:{job.id}:events")]
     progress = [json.loads(fields["data"])["done"] for fields in events if fields["event"] == "progress"]

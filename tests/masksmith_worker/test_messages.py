@@ -12,7 +12,7 @@ from masksmith_service.jobs.queue import Queue
 from masksmith_state.queue import CASE_TASK, CPU_QUEUE, QUEUES, SHARD_TASK, celery_settings
 from masksmith_state.unreadable import MAX_ENTRIES, UNREADABLE, entries, set_aside
 from masksmith_worker import transport
-from masksmith_worker.app import create_app, request_work
+from masksmith_worker.app import create_app, send_messages
 from masksmith_worker.messages import UnreadableMessageError, validated
 from masksmith_worker.settings import Settings
 
@@ -22,7 +22,7 @@ JOB = "0" * 27
 @pytest.fixture
 def good(records, valkey):
     """A message as the service writes it."""
-    Queue(valkey.url).request_work(CPU_QUEUE, 1)
+    Queue(valkey.url).send_messages(CPU_QUEUE, 1)
     return records.redis.rpop(CPU_QUEUE).encode()
 
 
@@ -31,11 +31,11 @@ def test_messages_that_a_worker_enqueues_are_readable(records, valkey, queue):
     app = create_app(Settings(redis_url=valkey.url))
 
     def take_part():
-        request_work(app, queue, 1)
+        send_messages(app, queue, 1)
 
     tasks = [app.task(take_part, name=name, shared=False) for name in (SHARD_TASK, CASE_TASK)]
     app.finalize()  # As a worker does when it starts: its tasks get its time limit.
-    request_work(app, queue, 1)  # as its sweeper does
+    send_messages(app, queue, 1)  # as its sweeper does
     tasks[0].apply(throw=True)  # as a task does that takes a shard
     for is_from_task in (False, True):
         headers = json.loads(validated(records.redis.rpop(queue).encode(), queue))["headers"]

@@ -1,4 +1,4 @@
-"""Error documents: RFC 9457 problem documents with a stable `code`, and the errors of single tensors."""
+"""Error documents: RFC 9457 problem documents with a stable `code`, and the errors of single parts of a job."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Code(StrEnum):
     INVALID_PATTERN = "invalid_pattern"
     INVALID_LAYOUT = "invalid_layout"
     INVALID_BUDGET = "invalid_budget"
-    INVALID_PREVIOUS = "invalid_previous"
+    INVALID_PREVIOUS = "invalid_previous"  # of the previous masks that a job names
     INVALID_SAFETENSORS = "invalid_safetensors"
     INVALID_SCORES = "invalid_scores"
     INVALID_CALIBRATION = "invalid_calibration"
@@ -67,7 +67,7 @@ class Code(StrEnum):
     BODY_INCOMPLETE = "body_incomplete"
     BODY_STALLED = "body_stalled"
     DOCUMENT_TOO_DEEP = "document_too_deep"
-    HEADER_TOO_LARGE = "header_too_large"
+    HEADER_TOO_LARGE = "header_too_large"  # the header of a safetensors file
     TOO_MANY_TENSORS = "too_many_tensors"
     TOO_MANY_ELEMENTS = "too_many_elements"
     TOO_MANY_SHARDS = "too_many_shards"
@@ -98,7 +98,13 @@ class ProblemDocument(BaseModel):
 
 
 class TensorError(BaseModel):
-    """Why one tensor of a job has no mask; other tensors of the job may have one."""
+    """Why one part of a job failed: a tensor, a benchmark case or an output file; other parts may have succeeded.
+
+    Attributes:
+        code: A `Code`.
+        message: What failed, with the name and the value at fault.
+        index: Position of the invalid entry in its tensor, one number for each dimension; None for other errors.
+    """
 
     code: str
     message: str

@@ -24,7 +24,7 @@ from masksmith_state.jobs.records import JobRecords
 from masksmith_state.jobs.sweeper import Sweeper
 from masksmith_state.roots.roots import Roots
 
-from .app import STOP_SIGNAL, consumed_queue, request_work, run
+from .app import STOP_SIGNAL, consumed_queue, run, send_messages
 from .bench import bench_worker_document
 from .heartbeat import Heartbeat
 from .kernels import compile_later, prepare_kernels
@@ -73,7 +73,7 @@ class WorkerProcess:
         name, device = settings.worker_name, settings.worker_device
         bench = None if self._searches else bench_worker_document(name, device, all_kernels())
         self._heartbeat = Heartbeat(records, name, device, settings.slots, [self._queue], bench)
-        self._sweeper = Sweeper(records, partial(request_work, app), settings.sweep_s, housekeeping.run)
+        self._sweeper = Sweeper(records, partial(send_messages, app), settings.sweep_s, housekeeping.run)
         self._pool: Any = None
         self._compilation: subprocess.Popen[bytes] | None = None
 

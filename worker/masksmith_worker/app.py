@@ -61,7 +61,7 @@ def consumed_queue(settings: Settings) -> str:
     return CPU_QUEUE if settings.worker_device == "cpu" else GPU_QUEUE
 
 
-def request_work(app: Celery, queue: str, count: int) -> None:
+def send_messages(app: Celery, queue: str, count: int) -> None:
     """Send messages to a queue, each of which makes a worker take one shard.
 
     Raises:

@@ -27,13 +27,13 @@ class Intake:
         queue: Queue that the worker consumes.
         worker: Name of the worker.
         slots: Number of shards that the worker processes at the same time.
-        request_work: Sends messages to a queue.
+        send_messages: Sends messages to a queue.
     """
 
     queue: str = CPU_QUEUE
     worker: str = ""
     slots: int = 1
-    request_work: Callable[[str, int], None] = _send_nothing
+    send_messages: Callable[[str, int], None] = _send_nothing
 
     def take(self, schedule: Schedule, lease_s: float, attempts: int) -> Lease | None:
         """Take the shard that is due, and send a message for the next one; None if no shard is due for this worker."""
@@ -49,6 +49,6 @@ class Intake:
 
     def _request(self, count: int) -> None:
         try:
-            self.request_work(self.queue, count)
+            self.send_messages(self.queue, count)
         except redis.RedisError as error:
             log.warning("cannot send messages, which the sweeper will do later: %s", error)

@@ -20,7 +20,7 @@ from masksmith_state.queue import CASE_TASK, SHARD_TASK
 from masksmith_state.roots.roots import Roots
 from masksmith_state.telemetry import logs
 
-from .app import STOP_SIGNAL, consumed_queue, create_app, request_work
+from .app import STOP_SIGNAL, consumed_queue, create_app, send_messages
 from .bench import CaseRunner
 from .intake import Intake
 from .part_runner import PartRunner
@@ -52,7 +52,7 @@ def runner() -> PartRunner:
             queue=consumed_queue(settings),
             worker=settings.worker_name,
             slots=settings.slots,
-            request_work=partial(request_work, app),
+            send_messages=partial(send_messages, app),
         ),
         roots=Roots(settings.roots),
         device_lock=DeviceLock(records.redis, device_identity(settings.worker_device), settings.lease_s),
@@ -67,7 +67,7 @@ def spans() -> Spans:
 
 @app.task(name=SHARD_TASK)  # type: ignore[untyped-decorator]
 def solve_shard() -> None:
-    """Solve the shard that is due; the result is written to its job's record."""
+    """Process the shard that is due: its result goes to the store or an output file, its report to the job's record."""
     with runner().next_lease() as lease:
         if lease is None:
             return
@@ -89,7 +89,7 @@ def measure_case() -> None:
 
 
 def _initialize_process(**_: object) -> None:
-    """Import modules and load or compile kernels when a pool process starts, before its first shard."""
+    """Set up a pool process: logging, file permissions, niceness, the stop signal, the runner, and compiled kernels."""
     settings = Settings()
     settings.configure_logging()
     protect_files()

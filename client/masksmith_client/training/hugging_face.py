@@ -12,7 +12,7 @@ from typing import Any
 
 from masksmith_client._errors import InputError
 
-from .sharding import is_sharded
+from .sharding import is_dtensor
 from .sparsifier import Sparsifier
 from .state import write_state
 
@@ -69,7 +69,7 @@ class SparsifierCallback(TrainerCallback):  # type: ignore[misc] # transformers 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Save the sparsifier's state to the checkpoint's folder; unless the model is sharded, masked weights, too."""
         folder, model = _checkpoint_folder(args, state), kwargs["model"]
-        has_shards = any(is_sharded(parameter) for parameter in model.parameters())
+        has_shards = any(is_dtensor(parameter) for parameter in model.parameters())
         if has_shards or self.sparsifier.is_baked:
             # The Trainer's shards hold the dense weights, and baked weights have no pruned values.
             sparsifier_state = self.sparsifier.state_dict()

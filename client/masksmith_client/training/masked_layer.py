@@ -12,7 +12,7 @@ from masksmith_client._errors import InputError
 
 from .masked_parameter import attach, detach, mark_in_place, masking_of
 from .masking import Masking
-from .sharding import gathered, gathered_mask, is_sharded, local
+from .sharding import gathered, gathered_mask, is_dtensor, local
 from .unsupported import missing_reason, storage_reason
 
 
@@ -182,7 +182,7 @@ class MaskedLayer:
         """Register the gradient hook on the weight, unless it has the hook already."""
         weight = self.weight
         hooked = self._hooked_weight
-        if hooked is not None and is_sharded(weight) and not is_sharded(hooked):
+        if hooked is not None and is_dtensor(weight) and not is_dtensor(hooked):
             # The gradient of the previous step was not masked, and is in the optimizer's state.
             raise InputError(
                 f"{self.name!r} was sharded after it was masked in place: create the Sparsifier afterwards"
@@ -191,7 +191,7 @@ class MaskedLayer:
             if self._hook is not None:
                 self._hook.remove()
             self._hooked_weight = weight
-            if is_sharded(weight):
+            if is_dtensor(weight):
                 # FSDP2 sets the reduced gradient itself, and calls only hooks of this kind.
                 self._hook = weight.register_post_accumulate_grad_hook(self._mask_accumulated)  # type: ignore[no-untyped-call]
             else:

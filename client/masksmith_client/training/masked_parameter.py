@@ -18,7 +18,7 @@ from torch import Tensor
 from masksmith_client._errors import InputError
 
 from .masking import Masking
-from .sharding import is_sharded
+from .sharding import is_dtensor
 
 MARK = "_masked_parameter"
 """Attribute of the subclasses that `attach` creates: the name of the parameter."""
@@ -169,7 +169,7 @@ def _is_read_to_shard(parameter: Tensor) -> bool:
         raise InputError(
             "parallelize_module would take masked values for parameters: create the Sparsifier after parallelize_module"
         )
-    return reader == FSDP2_READER and is_sharded(parameter)
+    return reader == FSDP2_READER and is_dtensor(parameter)
 
 
 def _parametrizations(module: torch.nn.Module) -> torch.nn.Module:

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from .sharding import Sharding, as_sharded, is_sharded, key_of, local, sharding_of
+from .sharding import Sharding, as_sharded, is_dtensor, key_of, local, sharding_of
 
 SAMPLE = 1024
 """Number of entries of a large weight, at least, that are compared to see whether the weight has changed."""
@@ -131,7 +131,7 @@ class Masking(torch.nn.Module):
 
         The key is empty if the part has the entries of the weight already.
         """
-        if not self._key or is_sharded(weight):
+        if not self._key or is_dtensor(weight):
             return self.mask_of(weight), ""
         return self.mask, self._key
 

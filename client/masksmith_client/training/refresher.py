@@ -24,7 +24,7 @@ from .refresh_worker.messages import RefreshRequest, RefreshResponse
 from .refresh_worker.shared_memory import LayerSlot, SharedMemory
 from .refresh_worker.start import start
 from .refresh_worker.thread import RefreshWorker
-from .sharding import Sharding, is_sharded, local
+from .sharding import Sharding, is_dtensor, local
 from .shares import Proofs, Shares, divide, merge
 from .snapshots import Snapshots
 
@@ -170,7 +170,7 @@ class Refresher:
             self._shardings[name] = layer.masking.sharding
             if has_share:
                 self._snapshots.take(name, local(layer.weight.detach()), local(layer.mask))
-        elif has_share or is_sharded(layer.weight):
+        elif has_share or is_dtensor(layer.weight):
             # All ranks gather a sharded weight together, one layer at a time.
             values, mask = self._values(layer, step), layer.whole_mask()
             if has_share:

@@ -20,7 +20,7 @@ from masksmith_client._errors import InputError
 from .masked_layer import MaskedLayer
 from .masking import Masking
 from .schedules import DensePhases, Schedule
-from .sharding import is_sharded
+from .sharding import is_dtensor
 
 DTYPES = (torch.float16, torch.bfloat16)
 MULTIPLE = 64
@@ -230,7 +230,7 @@ def _unsupported_layer(layer: MaskedLayer) -> str | None:
     for module in layer.modules.values():
         if not isinstance(module, torch.nn.Linear) or type(module).forward is not torch.nn.Linear.forward:
             return f"{type(module).__name__} does not compute what torch.nn.Linear does"
-    if is_sharded(layer.weight):
+    if is_dtensor(layer.weight):
         return "it is sharded"
     if any(size % MULTIPLE for size in layer.shape):
         return f"its shape is {list(layer.shape)}, and both sizes must be multiples of {MULTIPLE}"

@@ -11,15 +11,15 @@ import torch
 from torch import Tensor
 
 
-def is_sharded(tensor: Tensor) -> bool:
-    """Whether a tensor is a DTensor."""
+def is_dtensor(tensor: Tensor) -> bool:
+    """Whether a tensor is a DTensor or of a subclass; `torch.distributed.tensor` need not be imported for this."""
     return type(tensor).__name__ == "DTensor" or hasattr(tensor, "placements")
 
 
 def gathered(tensor: Tensor) -> Tensor:
     """Return the whole tensor; all ranks must call this together for a DTensor."""
     sharded: Any = tensor
-    return sharded.full_tensor() if is_sharded(tensor) else tensor
+    return sharded.full_tensor() if is_dtensor(tensor) else tensor
 
 
 def gathered_mask(mask: Tensor) -> Tensor:
@@ -31,13 +31,16 @@ def gathered_mask(mask: Tensor) -> Tensor:
 def local(tensor: Tensor) -> Tensor:
     """Return the part of a tensor that this rank holds."""
     sharded: Any = tensor
-    return sharded.to_local() if is_sharded(tensor) else tensor
+    return sharded.to_local() if is_dtensor(tensor) else tensor
 
 
 def as_sharded(whole: Tensor, like: Tensor) -> Tensor:
-    """Return a tensor on the device of `like`, sharded as `like` is; each rank has the whole one, so none is sent."""
+    """Return a tensor on the device of `like`, sharded as `like` is.
+
+    Every rank must have all of `whole`; each takes its own part, and ranks exchange no data.
+    """
     on_device = whole if whole.device == like.device else whole.to(like.device)
-    if not is_sharded(like):
+    if not is_dtensor(like):
         return on_device
     from torch.distributed.tensor import distribute_tensor
 
@@ -62,7 +65,7 @@ class Sharding:
     def is_sharding_of(self, tensor: Tensor) -> bool:
         """Whether a tensor of the same shape is divided in this way."""
         sharded: Any = tensor
-        return is_sharded(tensor) and self.mesh == sharded.device_mesh and self.placements == tuple(sharded.placements)
+        return is_dtensor(tensor) and self.mesh == sharded.device_mesh and self.placements == tuple(sharded.placements)
 
     @property
     def is_divided(self) -> bool:
@@ -111,7 +114,7 @@ class Sharding:
 def sharding_of(tensor: Tensor) -> Sharding | None:
     """Return how a DTensor is divided among ranks; None for a plain tensor."""
     sharded: Any = tensor
-    if not is_sharded(tensor):
+    if not is_dtensor(tensor):
         return None
     return Sharding(sharded.device_mesh, tuple(sharded.placements), tuple(tensor.shape))
 

@@ -16,7 +16,7 @@ from masksmith.patterns import Pattern, TilePattern
 from .masked_layer import MaskedLayer
 from .refresh_worker.messages import LayerResult, RefreshResponse
 from .refresh_worker.sources import sum_of_parts
-from .sharding import is_sharded
+from .sharding import is_dtensor
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def divide(layers: Iterable[MaskedLayer], pattern: Pattern | None, world: int) -
     """
     shares: dict[str, Sequence[Share]] = {}
     for number, layer in enumerate(layers):
-        owner = number % world if is_sharded(layer.weight) else 0
+        owner = number % world if is_dtensor(layer.weight) else 0
         rows = [] if pattern is None else _own_rows(layer, pattern, world)
         shares[layer.name] = rows or [Share(owner, 0, layer.shape[0])]
     return shares
@@ -57,7 +57,7 @@ def divide(layers: Iterable[MaskedLayer], pattern: Pattern | None, world: int) -
 def _own_rows(layer: MaskedLayer, pattern: Pattern, world: int) -> list[Share]:
     """Return the rows that each rank owns; none if they are not whole tiles, or the weight is sharded otherwise."""
     weight: Any = layer.weight
-    if not is_sharded(weight) or not isinstance(pattern, TilePattern) or layer.layout is not None:
+    if not is_dtensor(weight) or not isinstance(pattern, TilePattern) or layer.layout is not None:
         return []
     mesh, placements = weight.device_mesh, weight.placements
     if mesh.ndim != 1 or mesh.size() != world or type(placements[0]).__name__ != "Shard" or placements[0].dim != 0:

@@ -23,7 +23,7 @@ class Queue:
         self._app = Celery("masksmith")
         self._app.conf.update(celery_settings(redis_url), broker_connection_max_retries=1)
 
-    def request_work(self, queue: str, count: int) -> None:
+    def send_messages(self, queue: str, count: int) -> None:
         """Send messages to a queue, each of which makes a worker take one shard.
 
         Raises:

@@ -20,7 +20,7 @@ from masksmith_service.references.models import Model, ModelReader
 from masksmith_service.references.outputs import OutputPlanner, claim_output
 from masksmith_service.references.sources import model_files, read_references
 from masksmith_service.resources import State
-from masksmith_service.uploads.quota import too_many_bytes
+from masksmith_service.uploads.quota import too_many_bytes, too_many_record_bytes
 from masksmith_state.errors import FullError, MissingUploadError
 from masksmith_state.jobs.file_shards import with_file_shards
 from masksmith_state.jobs.model import Admission
@@ -207,7 +207,7 @@ class JobSubmitter:
         logs.add_fields(job=job)
         if is_new:
             try:
-                self.state.queue.request_work(queue, self.state.records.schedule.messages_wanted(queue))
+                self.state.queue.send_messages(queue, self.state.records.schedule.messages_wanted(queue))
             except redis.RedisError as error:
                 log.warning("job %s is recorded but no worker was notified; the sweeper will do it: %s", job, error)
         return job
@@ -283,11 +283,7 @@ def _limit_error(error: FullError, principal: Principal) -> RequestError:
     if error.what == "bytes":
         return too_many_bytes(principal)
     if error.what == "records":
-        detail = (
-            f"the records of key {principal.name!r} would take more than {error.limit} bytes of the broker "
-            "(key_broker_bytes); delete jobs and uploads"
-        )
-        return RequestError(Code.TOO_MANY_BYTES, detail, retry_after_s=3600, limit=error.limit)
+        return too_many_record_bytes(principal, error.limit)
     if error.what == "quota":
         detail = (
             f"key {principal.name!r} has {error.limit} jobs queued or running (live_jobs); wait until some have ended"

@@ -66,7 +66,7 @@ class ReadinessProbe:
 
 
 def _write(store: BlobStore, housekeeping: Housekeeping) -> None:
-    housekeeping.ensure_claimed()
+    housekeeping.ensure_store_claimed()
     problems = housekeeping.broker.status().losses
     if problems:
         raise BrokerUnsafeError("; ".join(problems))

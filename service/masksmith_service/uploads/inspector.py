@@ -120,7 +120,7 @@ class Inspector:
         if self.bytes % DISK_CHECK_BYTES < len(chunk):  # This chunk crosses a multiple of it.
             self._check_disk(0)
         if self._quota is not None:
-            self._quota.count_up_to(self.bytes)
+            self._quota.count_total(self.bytes)
         self.hasher.update(chunk)
         if self.header is None:
             self._head += chunk

@@ -47,7 +47,7 @@ class UploadQuota:
         if self._incoming_bytes[key] + length > self._free_bytes:
             raise too_many_bytes(self._principal)
 
-    def count_up_to(self, total_bytes: int) -> None:
+    def count_total(self, total_bytes: int) -> None:
         """Count the upload's bytes: all that have arrived so far, or all that the client has announced.
 
         Raises:
@@ -78,6 +78,15 @@ def touch_upload(state: State, principal: Principal, digest: str, *, any_owner: 
         return state.references.touch(principal.key, digest, any_owner=any_owner)
     except (DamagedBlobError, FileNotFoundError):
         return None
+
+
+def too_many_record_bytes(principal: Principal, limit: int) -> RequestError:
+    """Return the error for a key whose records would take more than `limit` bytes of the broker."""
+    detail = (
+        f"the records of key {principal.name!r} would take more than {limit} bytes of the broker (key_broker_bytes); "
+        "delete jobs and uploads"
+    )
+    return RequestError(Code.TOO_MANY_BYTES, detail, retry_after_s=3600, limit=limit)
 
 
 def too_many_bytes(principal: Principal) -> RequestError:

@@ -16,7 +16,7 @@ from masksmith_state.blobs.store import BlobStore
 from masksmith_wire.errors import Code
 
 from .inspector import BLOCK_BYTES, Inspector, content_length
-from .quota import UploadQuota, too_many_bytes
+from .quota import UploadQuota, too_many_bytes, too_many_record_bytes
 
 
 async def receive(request: Request, state: State, principal: Principal, digest: str | None) -> tuple[Inspector, bool]:
@@ -32,15 +32,15 @@ async def receive(request: Request, state: State, principal: Principal, digest: 
         RequestError: If the body is not a valid safetensors file, is too large, too slow or incomplete, does not match
             the digest, or exceeds the key's quota.
     """
-    if not state.housekeeping.is_claimed:
-        await anyio.to_thread.run_sync(state.housekeeping.ensure_claimed)
+    if not state.housekeeping.is_store_claimed:
+        await anyio.to_thread.run_sync(state.housekeeping.ensure_store_claimed)
     if 0 < content_length(request) <= BLOCK_BYTES:
         return await _receive_small(request, state, principal, digest)
     quota = UploadQuota(state, principal, digest)
     length = content_length(request)
     await anyio.to_thread.run_sync(quota.check, length)
     try:
-        quota.count_up_to(length)
+        quota.count_total(length)
         inspector = await _store_stream(request, state, digest, quota)
         new = await anyio.to_thread.run_sync(_add_reference, state, principal, inspector)
     finally:
@@ -90,6 +90,8 @@ def _add_reference(state: State, principal: Principal, inspector: Inspector) -> 
     outcome = state.references.link(principal.key, inspector.digest, inspector.bytes, *limits)
     if outcome is LinkOutcome.FULL:
         raise too_many_bytes(principal)
+    if outcome is LinkOutcome.RECORDS_FULL:
+        raise too_many_record_bytes(principal, state.settings.key_broker_bytes)
     if outcome is LinkOutcome.LOST:
         detail = "the same upload had expired, and was deleted while this one was stored; send it again"
         raise RequestError(Code.STORE_UNAVAILABLE, detail, retry_after_s=1)

@@ -15,7 +15,7 @@ Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
 
 CHUNK_WORK = 1e9
-"""Limit of rows times columns squared of a search; wider layers are searched in chunks of columns."""
+"""Limit of `rows * columns**2` in one search; a wider layer is searched in chunks of columns, one after the other."""
 
 SWAPS_PER_CHECK = 64
 """Swaps between two checks of the time limit."""
@@ -85,8 +85,8 @@ def search(x: Floats, m: int, keep: int, escapes: int, seed: int, limit: TimeLim
         x: `[rows, columns]`, non-negative.
         m: Group length; the last group may be short.
         keep: n, the entries kept of every m.
-        escapes: Number of random perturbations of a local optimum; with several chunks, a tenth of it is the number of
-            further rounds, each over chunks of other random groups.
+        escapes: Number of random perturbations of a local optimum. A layer that needs several chunks is not perturbed:
+            it is searched in `escapes // 10` further rounds, each of which assigns the groups to chunks at random.
         seed: Seed of the random choices.
         limit: Time limit.
 
@@ -108,18 +108,21 @@ def search(x: Floats, m: int, keep: int, escapes: int, seed: int, limit: TimeLim
 def _climb_in_chunks(
     x: Floats, order: Ints, m: int, keep: int, groups: Ints, groups_per_chunk: int, limit: TimeLimit
 ) -> None:
-    """Climb in chunks of the groups in the order of `groups`; changes `order` in place."""
+    """Climb in one chunk after the other, and change `order` in place.
+
+    Each chunk takes the next `groups_per_chunk` entries of `groups`, a permutation of the groups' numbers.
+    """
     for first in range(0, len(groups), groups_per_chunk):
         if limit.passed():
             return
-        places = (groups[first : first + groups_per_chunk, None] * m + np.arange(m)).ravel()
-        columns = order[places]
-        present = columns[columns >= 0]
-        local = np.full(len(places), -1, np.int64)
-        local[columns >= 0] = np.arange(len(present))
-        chunk = _Chunk(np.ascontiguousarray(x[:, present]), local, m, keep)
+        chunk_places = (groups[first : first + groups_per_chunk, None] * m + np.arange(m)).ravel()
+        is_column = order[chunk_places] >= 0  # False in the padding of the last group
+        chunk_columns = order[chunk_places[is_column]]
+        chunk_order = np.full(len(chunk_places), -1, np.int64)
+        chunk_order[is_column] = np.arange(len(chunk_columns))
+        chunk = _Chunk(np.ascontiguousarray(x[:, chunk_columns]), chunk_order, m, keep)
         chunk.climb(limit)
-        order[places] = np.where(chunk.order >= 0, present[chunk.order], -1)
+        order[chunk_places] = np.where(chunk.order >= 0, chunk_columns[chunk.order], -1)
 
 
 def _search_with_escapes(chunk: _Chunk, escapes: int, generator: np.random.Generator, limit: TimeLimit) -> Ints:

@@ -45,6 +45,7 @@ class LinkOutcome(StrEnum):
     NEW = "new"
     KNOWN = "known"
     FULL = "full"
+    RECORDS_FULL = "records_full"
     LOST = "lost"
 
 
@@ -76,8 +77,9 @@ class BlobReferences:
             max_record_bytes: Limit of the bytes of the key's records in the broker, or None.
 
         Returns:
-            `NEW`; `KNOWN` if the key had the reference already; `FULL` if a limit would be exceeded; `LOST` if the
-            upload was deleted meanwhile, or its deletion does not end.
+            `NEW`; `KNOWN` if the key had the reference already; `FULL` or `RECORDS_FULL` if `max_bytes` or
+            `max_record_bytes` would be exceeded; `LOST` if the upload was deleted meanwhile, or its deletion does not
+            end.
         """
         limits = [-1 if limit is None else limit for limit in (max_bytes, max_record_bytes)]
         deadline = time.monotonic() + TOMBSTONE_TIMEOUT_S
@@ -85,7 +87,7 @@ class BlobReferences:
             if time.monotonic() > deadline:
                 return LinkOutcome.LOST
             time.sleep(POLL_S)
-        if outcome == LinkOutcome.FULL:
+        if outcome in (LinkOutcome.FULL, LinkOutcome.RECORDS_FULL):
             self.delete_unreferenced_upload(digest)
         elif self._store.size(upload_name(digest)) is None:
             self._scripts.run("unlink_all", digest)

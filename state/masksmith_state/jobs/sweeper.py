@@ -1,6 +1,6 @@
 """Queues again the shards whose lease has lapsed, and sends the messages that a queue lacks.
 
-Runs in every service and worker; a lock in Redis lets one of them sweep at a time.
+Runs in every service and worker; in each period, the first one that claims the sweep in Redis does it.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from .records import JobRecords
 
 log = logging.getLogger(__name__)
 
-RequestWork = Callable[[str, int], None]
+SendMessages = Callable[[str, int], None]
 """Sends messages to a queue; the arguments are the queue's name, and the number of messages."""
 
 
-def sweep(records: JobRecords, request_work: RequestWork, period_s: float) -> int:
+def sweep(records: JobRecords, send_messages: SendMessages, period_s: float) -> int:
     """Queue again every shard whose lease has lapsed, and send missing messages, if this process claims the sweep.
 
     Jobs in the queue of GPU workers are moved to the CPU workers if no GPU worker is alive.
@@ -41,7 +41,7 @@ def sweep(records: JobRecords, request_work: RequestWork, period_s: float) -> in
     for queue in QUEUES:
         wanted = records.schedule.messages_wanted(queue)
         if wanted:
-            request_work(queue, wanted)
+            send_messages(queue, wanted)
     if count:
         log.warning("queued %d shard(s) again whose lease had lapsed", count)
     return count
@@ -52,20 +52,20 @@ class Sweeper(threading.Thread):
 
     Args:
         records: Job records.
-        request_work: Sends messages to a queue.
+        send_messages: Sends messages to a queue.
         period_s: Seconds between two sweeps.
-        sweep_blobs: Sweeps blobs; called once per period of this thread, it claims sweeps of a longer period.
+        sweep_blobs: Called once per period; it sweeps blobs less often, if it claims a sweep with a longer period.
     """
 
     def __init__(
         self,
         records: JobRecords,
-        request_work: RequestWork,
+        send_messages: SendMessages,
         period_s: float,
         sweep_blobs: Callable[[], object] | None = None,
     ) -> None:
         super().__init__(name="sweeper", daemon=True)
-        self._records, self._request_work = records, request_work
+        self._records, self._request_work = records, send_messages
         self._period_s, self._sweep_blobs = period_s, sweep_blobs
         self._stop_event = threading.Event()
 

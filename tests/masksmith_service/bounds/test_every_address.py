@@ -161,6 +161,18 @@ def test_scripts_that_delete_run_when_the_broker_is_full(site, records):
         records.redis.config_set("maxmemory", 0)
 
 
+def test_an_upload_beyond_the_quota_of_records_is_refused_by_that_name(site, records, monkeypatch):
+    client, headers, _, capacities = site
+    key = key_of(capacities, client, headers, "ann")
+    settings = client.app.state.masksmith.settings
+    monkeypatch.setattr(settings, "key_broker_bytes", int(records.redis.get(f"masksmith:owner:{key}:record_bytes")))
+    content = safetensors.numpy.save({"other": np.ones((2, 2), "float32")})
+    response = client.post("/v1/tensors", content=content, headers=headers["ann"])
+    assert (response.status_code, response.json()["code"]) == (429, "too_many_bytes")
+    assert "key_broker_bytes" in response.json()["detail"]
+    assert response.json()["limit"] == settings.key_broker_bytes
+
+
 def test_a_key_has_a_quota_of_records(site, records, monkeypatch):
     client, headers, job, capacities = site
     key = key_of(capacities, client, headers, "ann")

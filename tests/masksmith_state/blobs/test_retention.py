@@ -116,6 +116,13 @@ def test_an_upload_beyond_a_limit_is_not_counted(references, upload, store):
     assert upload_name("c" * 64) in names(store)
 
 
+def test_the_limit_that_an_upload_exceeds_is_told_apart(references, store):
+    store.put(upload_name("a" * 64), bytes(10))
+    assert references.link("ann", "a" * 64, 10, 25, max_record_bytes=1) is LinkOutcome.RECORDS_FULL
+    assert upload_name("a" * 64) not in names(store)
+    assert references.bytes_of("ann") == 0
+
+
 def test_an_upload_expires_after_its_last_use(references, upload, store, sweep):
     upload()
     assert sweep(UPLOAD_AGE_S - 5) == SweepCounts()

@@ -71,11 +71,11 @@ def test_the_thread_outlives_an_absent_broker(fragile_valkey):
     fragile_valkey.stop()
     seen, found = threading.Event(), []
 
-    def request_work(*message):
+    def send_messages(*message):
         found.append(message)
         seen.set()
 
-    sweeper = Sweeper(records, request_work, 0.05)
+    sweeper = Sweeper(records, send_messages, 0.05)
     sweeper.start()
     try:
         assert not seen.wait(0.3)

@@ -12,7 +12,7 @@ from masksmith_client._errors import InputError
 from masksmith_client.training.masked_layer import MaskedLayer
 from masksmith_client.training.masked_weight import whole_for
 from masksmith_client.training.masking import Masking
-from masksmith_client.training.sharding import as_sharded, gathered, gathered_mask, is_sharded
+from masksmith_client.training.sharding import as_sharded, gathered, gathered_mask, is_dtensor
 
 from .method import Method
 from .numbers import check_not_negative
@@ -52,7 +52,7 @@ class TrainableThresholds(Method):
 
     def extend(self, masking: Masking, weight: Tensor) -> None:
         """Register the layer's thresholds, one per output."""
-        if is_sharded(weight):
+        if is_dtensor(weight):
             raise InputError("TrainableThresholds adds parameters: create the Sparsifier before fully_shard")
         zeros = weight.new_zeros((weight.shape[0], *[1] * (weight.ndim - 1)))
         masking.register_parameter("threshold", torch.nn.Parameter(zeros))

@@ -2,8 +2,8 @@
 --
 -- ARGV: owner, digest, size in bytes, limit of the bytes of the owner's uploads and results, limit of the bytes of the
 -- owner's records in the broker (each -1 for no limit). `record_bytes` is defined in `_prelude.lua`.
--- Returns `new`, `known` if the reference existed, `full` if a limit would be exceeded, or `tombstone` if the upload
--- is being deleted.
+-- Returns `new`, `known` if the reference existed, `full` or `records_full` if the first or the second limit would be
+-- exceeded, or `tombstone` if the upload is being deleted.
 
 local owner, digest, upload = ARGV[1], ARGV[2], 'masksmith:upload:' .. ARGV[2]
 if redis.call('HEXISTS', 'masksmith:tombstones', 'upload:' .. digest) == 1 then return 'tombstone' end
@@ -16,7 +16,7 @@ local records_key = 'masksmith:owner:' .. owner .. ':record_bytes'
 local is_known = redis.call('SISMEMBER', upload .. ':owners', owner) == 1
 if not is_known then
   if exceeds(stored_key, tonumber(ARGV[3]), tonumber(ARGV[4])) then return 'full' end
-  if exceeds(records_key, record_bytes, tonumber(ARGV[5])) then return 'full' end
+  if exceeds(records_key, record_bytes, tonumber(ARGV[5])) then return 'records_full' end
   redis.call('HSET', upload, 'size', ARGV[3])
   redis.call('SADD', upload .. ':owners', owner)
   redis.call('INCRBY', stored_key, ARGV[3])
