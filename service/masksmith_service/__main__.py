@@ -31,7 +31,7 @@ def main() -> int:
     if settings.auth == "none" and not settings.is_local:
         log.error("refusing to listen on %s with MASKSMITH_AUTH=none, which is for loopback addresses", settings.host)
         return 2
-    if _would_serve_without_keys(settings):
+    if _lacks_required_keys(settings):
         log.error(
             "refusing to listen on %s without keys: make one with 'masksmith keys create NAME --role admin', or set "
             "MASKSMITH_INSECURE=true to serve requests without authentication",
@@ -53,7 +53,8 @@ def _check_installation(settings: Settings) -> None:
         Housekeeping(Installation(client, BlobStore(settings.store_path, create=True))).check()
 
 
-def _would_serve_without_keys(settings: Settings) -> bool:
+def _lacks_required_keys(settings: Settings) -> bool:
+    """Whether requests to this address need a key, and none exists: every request would be refused."""
     if settings.insecure or settings.is_local or settings.oidc_issuer:
         return False
     try:

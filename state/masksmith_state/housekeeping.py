@@ -60,7 +60,8 @@ class Housekeeping:
     def run(self) -> None:
         """Check broker and store unless that is done, log new problems of the broker, and sweep.
 
-        If broker and store do not belong together, nothing is swept; if the check finds this, the process is stopped.
+        If the check fails with an `InstallationError`, the process is stopped by SIGTERM. If broker and store belonged
+        together at the check and no longer do, the sweep is left out, and the process goes on.
         """
         if not self.is_store_claimed:
             try:
@@ -74,7 +75,9 @@ class Housekeeping:
             self._sweep()
 
     def ensure_store_claimed(self) -> None:
-        """Check broker and store unless they were checked already; nothing may be written to the store before.
+        """Check that broker and store belong together, and write an identity to both if both are new; done once.
+
+        Nothing else may be written to the store before.
 
         Raises:
             InstallationError: If they do not belong together, or cannot be used.

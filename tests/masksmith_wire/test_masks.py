@@ -62,11 +62,18 @@ def test_metadata_that_is_not_a_masks_file_is_refused(metadata):
         read_infos(metadata)
 
 
-@pytest.mark.parametrize(("shape", "size"), [([0, 8], 0), ([8, 0], 0), ([8], 1), ([], 1), ([4, 8], 3), ([4, 8], 5)])
+@pytest.mark.parametrize("size", [3, 5])
+def test_a_packed_mask_of_another_size_is_a_violation(size):
+    info = MaskInfo(shape=[4, 8], pattern="2:4", digests=[(4, "0" * 64)])
+    violation = info.digest_violation("w", np.zeros(size, np.uint8))
+    assert violation == f"the packed mask of 'w' has {size} bytes, and its shape [4, 8] needs 4"
+
+
+@pytest.mark.parametrize(("shape", "size"), [([0, 8], 0), ([8, 0], 0), ([8], 1), ([], 1)])
 def test_digests_of_rows_that_are_not_there_are_a_violation(shape, size):
     info = MaskInfo(shape=shape, pattern="2:4", digests=[(max([*shape[:1], 1]), "0" * 64)])
     violation = info.digest_violation("w", np.zeros(size, np.uint8))
-    assert violation == f"'w' has digests of rows, which its shape {shape} does not have"
+    assert violation == f"'w' has digests of rows, and its shape {shape} has no rows"
 
 
 def test_deeply_nested_metadata_is_not_that_of_masks():

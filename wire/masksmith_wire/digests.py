@@ -33,12 +33,12 @@ def is_digest(text: str) -> bool:
 def digest_violation(
     name: str, rows: int, digests: Sequence[PartDigest], read: Callable[[int, int], bytes]
 ) -> str | None:
-    """Describe the first rows of a tensor that do not have their digest; None if all have, or without digests.
+    """Describe the first run of rows of a tensor that does not match its digest; None if all match or there are none.
 
     Args:
         name: Name of the tensor.
         rows: Number of its rows.
-        digests: Digests of its parts, in order.
+        digests: Number of rows and digest of each run of rows, in order.
         read: Reads the bytes of some rows, from the first to the last (exclusive).
     """
     if not digests:

@@ -3,8 +3,9 @@
 A masks file is a safetensors file with one U8 tensor per weight, of shape `[*shape[:-1], ceil(shape[-1] / 8)]`, whose
 unused bits are 0. An unpacked masks file has BOOL tensors of the weights' shapes instead. The metadata member
 `masksmith` is JSON: name -> {shape, pattern, ragged, axis, axes, out_parts, digests}. `axes` and `out_parts` are
-omitted for a tensor that is one matrix `[out, in]` or a convolution. `digests` has [rows, BLAKE3 of the packed bits] of
-each part of the mask, in order; in an unpacked file, too, the digests are of the packed bits.
+omitted for a tensor that is one matrix `[out, in]` or a convolution. A mask is divided along its first dimension into
+runs of rows, one for each shard or one for all; `digests` has [number of rows, BLAKE3 of their packed bits] of each
+run, in order. In an unpacked file, too, the digests are of the packed bits.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ class MaskInfo(BaseModel):
     axes: str | None = None
     out_parts: list[int] = []
     digests: list[PartDigest] = []
-    """Rows (along the first dimension) and BLAKE3 of the packed bits of each part of the mask, in order."""
+    """Number of rows (along the first dimension) and BLAKE3 of the packed bits of each run of rows, in order."""
 
     @classmethod
     def of(cls, shape: Sequence[int], pattern: Pattern, layout: Layout | None) -> MaskInfo:
@@ -58,11 +59,14 @@ class MaskInfo(BaseModel):
         return self.model_copy(update={"digests": digests})
 
     def digest_violation(self, name: str, packed: npt.NDArray[np.uint8]) -> str | None:
-        """Describe the first part whose packed bits do not have their digest; None if all have, or without digests."""
+        """Describe the first run of rows whose bits do not match its digest; None if all match or there are none."""
         if not self.digests:
             return None
-        if len(self.shape) < 2 or packed.size == 0 or packed.size != packed_bytes(tuple(self.shape)):
-            return f"{name!r} has digests of rows, which its shape {self.shape} does not have"
+        if len(self.shape) < 2 or packed.size == 0:
+            return f"{name!r} has digests of rows, and its shape {self.shape} has no rows"
+        if packed.size != packed_bytes(tuple(self.shape)):
+            wanted = packed_bytes(tuple(self.shape))
+            return f"the packed mask of {name!r} has {packed.size} bytes, and its shape {self.shape} needs {wanted}"
         rows = packed.reshape(self.shape[0], -1)
         return digest_violation(name, len(rows), self.digests, lambda first, last: rows[first:last].tobytes())
 

@@ -146,7 +146,10 @@ def delete(job: JobId, url: UrlOption = None, as_json: JsonOption = False) -> No
 
 
 def job_seconds(document: JobDocument) -> float:
-    """Return the seconds from the start of a job, or from its creation before it starts, to its end, or until now."""
+    """Return how long a job has run, in seconds.
+
+    The time begins at the job's start, or at its creation if it has not started, and ends at the job's end, or now.
+    """
     end = document.finished_at.timestamp() if document.finished_at else time.time()
     return max(0.0, end - (document.started_at or document.created_at).timestamp())
 

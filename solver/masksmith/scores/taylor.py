@@ -16,10 +16,10 @@ Group = Literal["out", "in"] | tuple[int, int]
 def taylor(
     weight: Any, gradient: Any, group: Group | None = None, *, joint: bool = False, name: str | None = None
 ) -> Any:
-    """Score each weight, or each group of weights, by the squared first-order change of the loss without it.
+    """Score each weight by the squared first-order change of the loss without it, and a group by the sum of these.
 
     The score of a weight is `(g_ij * w_ij) ** 2`, that of a group `sum_(s in group) (g_s * w_s) ** 2`; with `joint`,
-    `(sum_s g_s * w_s) ** 2`, the squared first-order change if the whole group becomes 0. Molchanov et al.,
+    `(sum_s g_s * w_s) ** 2`, the squared first-order change without the whole group. Molchanov et al.,
     Importance Estimation for Neural Network Pruning (CVPR 2019). For several batches, pass the root mean square of
     their gradients: without `joint`, this gives the mean of the scores.
 

@@ -25,9 +25,14 @@ MAX_NOTE_BYTES = 2**12
 
 
 def finish(work: OutputWork) -> None:
-    """Finish an output; if this is done twice, or by two workers at the same time, the files are the same.
+    """Write the files of an output that are not weights, then delete its notes, temporary files and, last, its marker.
 
-    The index and the record are written after the files that they name; the marker is deleted last.
+    The files are the masks, copies of `output.beside` and the record. The index, which is the last one of `beside`, and
+    the record are written after the files that they name. Two workers may do this at the same time: the files that they
+    write are the same.
+
+    Raises:
+        FileNotFoundError: If another worker has finished the output meanwhile and deleted its notes.
     """
     output = work.output
     work.results.refresh()
