@@ -71,7 +71,7 @@ class Housekeeping:
                 os.kill(os.getpid(), signal.SIGTERM)
                 return
         self._installation.broker.status()  # logs new problems of the broker
-        if self._sweep is not None and self._installation.still_belongs():
+        if self._sweep is not None and self._installation.is_still_claimed():
             self._sweep()
 
     def ensure_store_claimed(self) -> None:

@@ -72,8 +72,8 @@ class Installation:
         self.identity = of_broker
         return str(of_broker)
 
-    def still_belongs(self) -> bool:
-        """Whether broker and store still have the identity that was claimed; a broker may have lost its data."""
+    def is_still_claimed(self) -> bool:
+        """Whether broker and store still have the claimed identity; if not, the caller must delete nothing."""
         if self.identity is None:
             return False
         if self._read_broker() == self._read_store() == self.identity:
@@ -137,12 +137,13 @@ class Installation:
         url = self._shown_url
         if of_broker is None:
             return (
-                f"the store {url} belongs to installation {of_store}, and the broker to none: is the broker another "
-                f"database, or was it emptied? To use both together, set the broker's key {IDENTITY_KEY} to {of_store}"
+                f"the store {url} belongs to installation {of_store}, and the broker to none: does its URL name "
+                f"another database than before, or was it emptied? To use both together, set the broker's key "
+                f"{IDENTITY_KEY} to {of_store}"
             )
         if of_store is None:
             return (
-                f"the broker belongs to installation {of_broker}, and the store {url} is not: is its disk mounted? "
+                f"the broker belongs to installation {of_broker}, and the store {url} to none: is its disk mounted? "
                 f"To begin with an empty store, delete the broker's key {IDENTITY_KEY}"
             )
         return f"the broker belongs to installation {of_broker}, and the store {url} to installation {of_store}"

@@ -71,7 +71,7 @@ def test_the_client_gives_patterns_as_texts_and_by_selector(client, stack, model
 def test_patterns_that_cannot_be_used_are_refused_before_anything_is_sent(client, model):
     for patterns, options, message in (
         (["2:4", "nothing=1:4"], {}, "'nothing'"),
-        (["2:4", "attn=1:4"], {"budget": "50%"}, "a job with a budget has one pattern"),
+        (["2:4", "attn=1:4"], {"budget": "50%"}, "the budget decides the patterns of single tensors"),
         ({"attn": ms.NM(2, 4, axis="out"), "mlp": "2:4"}, {}, "the same axis and ragged"),
         (["2:4", "attn=transposable 4:8"], {"solver": "top-k"}, "top-k"),
     ):

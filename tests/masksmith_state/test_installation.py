@@ -24,7 +24,7 @@ def test_a_new_broker_and_a_new_store_get_a_permanent_identity(installation, rec
     assert Installation(records.redis, BlobStore(store.url)).claim() == first
     store.put(upload_name("ab" * 32), b"x")
     assert Installation(records.redis, BlobStore(store.url)).claim() == first
-    assert installation.still_belongs()
+    assert installation.is_still_claimed()
 
 
 @pytest.mark.parametrize("moment", ["before the store's", "before the broker's second"])
@@ -77,7 +77,7 @@ def test_processes_that_start_at_once_get_the_same_identity(records, store):
 def test_an_emptied_broker_is_refused(installation, records, store):
     identity = installation.claim()
     records.redis.flushall()
-    assert not installation.still_belongs()
+    assert not installation.is_still_claimed()
     with pytest.raises(InstallationError, match=identity):
         Installation(records.redis, store).claim()
     with pytest.raises(InstallationError, match="another database"):

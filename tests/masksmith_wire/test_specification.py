@@ -36,7 +36,7 @@ def test_objects_are_made_of_the_texts():
 def test_an_invalid_specification_has_a_code_and_a_place(options, code, place):
     with pytest.raises(SpecificationError) as caught:
         specified(**options)
-    assert (caught.value.code, caught.value.place) == (code, place)
+    assert (caught.value.code, caught.value.invalid_options) == (code, place)
     assert str(caught.value)
 
 

@@ -19,12 +19,12 @@ class SpecificationError(ValueError):
 
     Attributes:
         code: Error code.
-        place: Values of the invalid options, by name.
+        invalid_options: Values of the invalid options, by name.
     """
 
-    def __init__(self, code: Code, detail: str, **place: Any) -> None:
+    def __init__(self, code: Code, detail: str, **invalid_options: Any) -> None:
         super().__init__(detail)
-        self.code, self.place = code, place
+        self.code, self.invalid_options = code, invalid_options
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class JobSpecification:
         return cls(MasksOptions.model_construct(**members), pattern, _parse_budget(options))
 
     def with_pattern(self, text: str) -> Self:
-        """Copy with the pattern that the budget assigns to one tensor."""
+        """Copy with another pattern, such as the one that a budget assigns to a tensor; the solver is not checked."""
         options = self.options.model_copy(update={"pattern": text})
         pattern = _parse_pattern(options)
         options = options.model_copy(update={"pattern": str(pattern)})
@@ -70,7 +70,7 @@ class JobSpecification:
         if text is None:
             return self
         if self.budget is not None:
-            detail = f"a job with a budget has one pattern, so {text[:80]!r} cannot be the pattern of single tensors"
+            detail = f"the budget decides the patterns of single tensors, so {text[:80]!r} cannot be given for one"
             raise SpecificationError(Code.INVALID_BUDGET, detail, budget=self.options.budget, pattern=text)
         specification = self.with_pattern(text)
         _check_solver(specification.pattern, specification.options)
@@ -90,8 +90,8 @@ class JobSpecification:
     def fitting_pattern(self) -> Pattern:
         """The pattern against which shapes are checked.
 
-        With a budget, a density is replaced by 1, because the budget may assign so small a share to a tensor that no
-        entry is kept.
+        With a budget, a density is replaced by 1: the job's density may round to no entry of a small tensor, and the
+        budget leaves every tensor at least one.
         """
         return self.pattern if self.budget is None else with_full_density(self.pattern)
 
@@ -114,11 +114,11 @@ def _check_solver(pattern: Pattern, options: MasksOptions) -> None:
 
 
 def _parse_budget(options: MasksOptions) -> Budget | None:
-    place = {"budget": options.budget, "floors": options.floors}
+    budget_options = {"budget": options.budget, "floors": options.floors}
     if options.budget is None and options.floors:
         detail = f"floor {options.floors[0]!r} without a budget; set budget to the share that all tensors may keep"
-        raise SpecificationError(Code.INVALID_BUDGET, detail, **place)
+        raise SpecificationError(Code.INVALID_BUDGET, detail, **budget_options)
     try:
         return None if options.budget is None else Budget.parse(options.budget, options.floors)
     except PatternError as error:
-        raise SpecificationError(Code.INVALID_BUDGET, str(error), **place) from None
+        raise SpecificationError(Code.INVALID_BUDGET, str(error), **budget_options) from None

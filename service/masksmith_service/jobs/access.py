@@ -1,4 +1,7 @@
-"""Reads the records and documents of jobs, with authorization: a job of another key is answered like an unknown one."""
+"""Authorizes access to jobs (`visible_job`, `view_job`), and reads jobs whose ids were authorized (`read_*`).
+
+A job of another key is answered like an unknown one.
+"""
 
 from __future__ import annotations
 
@@ -26,10 +29,11 @@ MIN_PREFIX_LENGTH = 4
 """Hex digits to which a job's id may be shortened, if no other job's id begins with them."""
 MAX_CANDIDATES = 5
 _PREFIX = re.compile(rf"[0-9a-f]{{{MIN_PREFIX_LENGTH},{ID_LENGTH - 1}}}")
-MAX_PART_COUNTS = 10_000
-"""Jobs whose number of parts (shards or cases) is cached, so that a job is read in one round trip."""
+MAX_CACHED_COUNTS = 10_000
+"""Number of jobs whose number of parts (shards or cases) is cached, so that a job is read in one round trip."""
 MAX_PARTS_ON_LOOP = 16
-"""Documents of jobs with up to this many parts are built on the event loop, larger ones on a thread."""
+"""Documents of jobs with up to this many parts are built on the event loop; larger ones, and those of queued jobs, on a
+thread."""
 
 
 def visible_job(job: str, state: StateDep, principal: PrincipalDep) -> str:
@@ -63,23 +67,23 @@ async def reserve_parts(state: State, job: str, reservation: Reservation) -> Non
         if total is None or not total.isdecimal():
             return
         counts[job] = int(total)
-        while len(counts) > MAX_PART_COUNTS:
+        while len(counts) > MAX_CACHED_COUNTS:
             counts.pop(next(iter(counts)))
     if counts[job] > MAX_PARTS_ON_LOOP:
         await reservation.add(state.capacities.memory, cost("part") * counts[job])
 
 
-async def _whole_job(job: JobId, state: StateDep, request: Request) -> str:
+async def _job_with_reserved_parts(job: JobId, state: StateDep, request: Request) -> str:
     await reserve_parts(state, job, request.state.reservation)
     return job
 
 
-WholeJobId = Annotated[str, Depends(_whole_job)]
+JobIdWithParts = Annotated[str, Depends(_job_with_reserved_parts)]
 """Id of a job of which the request reads all parts; memory for them is reserved."""
 
 
 async def view_job(state: State, job: str, principal: Principal, reservation: Reservation) -> Job:
-    """Read a job's document, on the event loop; `job` may be a unique prefix of its id.
+    """Read a job's document without blocking the event loop; `job` may be a unique prefix of its id.
 
     Raises:
         RequestError: If there is no such job, it belongs to another key, or there are several.

@@ -64,7 +64,7 @@ def _own_specification(tensor: TensorInput, with_pattern: Callable[[str | None],
     try:
         return with_pattern(tensor.pattern)
     except SpecificationError as error:
-        place = error.place | {"tensor": tensor.name}
+        place = error.invalid_options | {"tensor": tensor.name}
         raise RequestError(error.code, f"tensor {tensor.name!r}: {error}", **place) from None
 
 

@@ -55,7 +55,7 @@ def parse_specification(options: MasksOptions) -> JobSpecification:
     try:
         return JobSpecification.parse(options)
     except SpecificationError as error:
-        raise RequestError(error.code, str(error), **error.place) from None
+        raise RequestError(error.code, str(error), **error.invalid_options) from None
 
 
 def parse_patterns(options: FileOptions) -> TensorPatterns:
@@ -83,7 +83,7 @@ def parse_file_options(options: FileOptions) -> JobSpecification:
         for pattern in patterns.rules.values():
             specification.with_own_pattern(str(pattern))
     except SpecificationError as error:
-        raise RequestError(error.code, str(error), **error.place) from None
+        raise RequestError(error.code, str(error), **error.invalid_options) from None
     return specification
 
 

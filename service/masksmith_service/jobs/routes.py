@@ -26,7 +26,7 @@ from masksmith_wire.documents import Job, JobPage, MasksRequest
 from masksmith_wire.errors import Code
 
 from . import events, options as job_options
-from .access import JobId, WholeJobId, check_ended, job_not_found, read_masks_job, view_job
+from .access import JobId, JobIdWithParts, check_ended, job_not_found, read_masks_job, view_job
 from .listing import JobQuery, find_jobs, listed_owner
 from .pruned_weights import pruned_file
 from .results import ResultsFile, masks_file, weights_file
@@ -152,14 +152,14 @@ async def follow_job(
 
 @router.get("/jobs/{job}/masks")
 def get_masks(
-    job: WholeJobId, state: StateDep, format: Annotated[str, Query(pattern="^(bits|bool)$")] = "bits"
+    job: JobIdWithParts, state: StateDep, format: Annotated[str, Query(pattern="^(bits|bool)$")] = "bits"
 ) -> Response:
     """Download the masks as one safetensors file: of every tensor that has one, once the job has ended."""
     return _download(masks_file(_ended_job(job, state), state.records, as_bool=format == "bool"), state)
 
 
 @router.get("/jobs/{job}/weights")
-def get_weights(job: WholeJobId, state: StateDep) -> Response:
+def get_weights(job: JobIdWithParts, state: StateDep) -> Response:
     """Download the updated weights as one safetensors file: of every tensor that has them, once the job has ended."""
     return _download(weights_file(_ended_job(job, state), state.records), state)
 
@@ -174,7 +174,7 @@ def get_output(job: JobId, state: StateDep, principal: PrincipalDep) -> dict[str
 
 
 @router.get("/jobs/{job}/pruned")
-def get_pruned(job: WholeJobId, state: StateDep) -> Response:
+def get_pruned(job: JobIdWithParts, state: StateDep) -> Response:
     """Download the weights as one safetensors file, once the job has ended; dropped weights are set to zero.
 
     For a job with an update the file has the updated weights.

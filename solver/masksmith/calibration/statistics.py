@@ -29,8 +29,8 @@ class LayerStatistics:
         gram: `[inputs, inputs]`, `X^T X`.
         activations: `[rows, inputs]`, a random sample of the input rows.
         gradient: Mean of the batches' gradients of the loss, in the weight's shape.
-        gradient_rms: Root mean square of the batches' gradients; `taylor` computes from it the mean of the scores that
-            the batches have one by one.
+        gradient_rms: Root mean square of the batches' gradients. The Taylor score computed from it is the mean of the
+            scores of single batches (except with `joint`).
     """
 
     samples: int
@@ -53,7 +53,7 @@ NEEDS: Mapping[str, str] = {
 }
 """Statistic that each score needs, by the score's name."""
 GATHERED_AS: Mapping[str, str] = {"gradient": "gradients", "gradient_rms": "gradients"}
-"""Names of statistics in `gather=` of `calibrate`, where they differ."""
+"""The value of `gather=` by which `calibrate` gathers a statistic, if its attribute has another name."""
 
 
 class Calibration(Mapping[str, LayerStatistics]):
@@ -95,7 +95,8 @@ class Calibration(Mapping[str, LayerStatistics]):
         if kind not in NEEDS:
             raise ScoresError(f"unknown score {kind!r}; the known ones are {', '.join(NEEDS)}", name=name)
         if name not in self:
-            reason = self.skipped.get(name, f"the calibration has {', '.join(list(self)[:4]) or 'no layer at all'}")
+            examples = ", ".join(list(self)[:4]) or "none"
+            reason = self.skipped.get(name, f"the calibration has {len(self)} layer(s), among them {examples}")
             raise ScoresError(f"not calibrated: {reason}", name=name)
         needed = NEEDS[kind]
         statistic = getattr(self[name], needed)

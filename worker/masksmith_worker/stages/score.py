@@ -1,4 +1,4 @@
-"""Score stage: computes a shard's scores, and caches in the store the statistics that all shards of a tensor need."""
+"""Score stage: computes a shard's scores, and caches in the store what is computed from all rows of a tensor."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class CalibrationError(Exception):
 
 
 def score_shard(work: ShardWork) -> Array | MagnitudeRows:
-    """Compute the scores of a shard's rows; magnitudes of a single matrix are computed only while it is solved.
+    """Compute the scores of a shard's rows; magnitudes of a matrix under n:m along `in` follow while it is solved.
 
     Raises:
         CalibrationError: If weights or statistics have values from which no score can be computed.
@@ -50,7 +50,7 @@ def score_shard(work: ShardWork) -> Array | MagnitudeRows:
         InsufficientMemoryError: If a Gram matrix does not fit into memory.
     """
     tensor, shard = work.tensor, work.shard
-    if _are_magnitudes_by_rows(work):
+    if _can_defer_magnitudes(work):
         data = work.inputs.data(tensor, shard.first, shard.last)
         return MagnitudeRows(data, tensor.dtype, (shard.last - shard.first, tensor.shape[1]))
     scoring = Scoring(work.inputs, work.tensor, work.specification.scores, work.check)
@@ -62,7 +62,7 @@ def score_shard(work: ShardWork) -> Array | MagnitudeRows:
         raise CalibrationError(error) from None
 
 
-def _are_magnitudes_by_rows(work: ShardWork) -> bool:
+def _can_defer_magnitudes(work: ShardWork) -> bool:
     """Whether the scores are magnitudes of a matrix `[out, in]` of floats, under tiles along `in`."""
     tensor, scores_method, pattern = work.tensor, work.specification.scores, work.specification.pattern
     is_matrix = len(tensor.shape) == 2 and tensor.layout is None and tensor.dtype in FLOAT_DTYPES
@@ -104,7 +104,9 @@ class Scoring:
         return self._score(first, last)
 
     def matrices(self, layout: Layout, first: int, last: int) -> Array:
-        """Return the scores of rows that consist of whole matrices, each scored separately; raises as `rows` does.
+        """Score the matrices in rows `first` to `last` (exclusive) of the first dimension; raises as `rows` does.
+
+        Each matrix is scored separately; the range must consist of whole matrices.
 
         A statistic has the shape of the tensor, or is stacked in the same way as the tensor's matrices.
         """
@@ -145,7 +147,7 @@ class Scoring:
         return (first, last) if kind in PER_ENTRY else (0, self._tensor.statistic.shape[0])
 
     def _whole_blocks(self, first: int, last: int, height: int) -> Array:
-        """Scores of some rows, computed for all rows of the blocks of `height` rows that contain them."""
+        """Score rows `first` to `last`: extend the range to whole blocks of `height` rows, score these, and cut back."""
         top, bottom = first // height * height, min(-(-last // height) * height, self._tensor.shape[0])
         return self._score(top, bottom)[first - top : last - top]
 
@@ -165,7 +167,7 @@ class Scoring:
     def _channels(self) -> Array:
         """For each input channel, the largest sensitivity of all rows, or the sum of the Taylor terms of all rows.
 
-        For these methods, `_score` returns a reduction over its rows in each row, so the first row is enough.
+        For these methods, all rows that `_score` returns are equal: each has the maximum or sum over the rows scored.
         """
         merge = np.maximum if self._method.name == "pfp" else np.add
         total = np.zeros(self._tensor.shape[1])
@@ -180,7 +182,7 @@ class Scoring:
             return scores.inverse_diagonal(gram, name=self._tensor.name, **self._options)
 
     def _cached(self, compute: Callable[[], Array]) -> Array:
-        """Load a statistic that all shards need from the store, or compute and store it; float64."""
+        """Load from the store a value that all shards use, or compute and store it; flat, float64."""
         key = digest_document(
             {"tensor": self._tensor.inputs, "scores": str(self._method), "part": compute.__name__, "version": 1}
         )
