@@ -147,7 +147,7 @@ class Scoring:
         return (first, last) if kind in PER_ENTRY else (0, self._tensor.statistic.shape[0])
 
     def _whole_blocks(self, first: int, last: int, height: int) -> Array:
-        """Score rows `first` to `last`: extend the range to whole blocks of `height` rows, score these, and cut back."""
+        """Score rows `first` to `last`: extend the range to whole blocks of `height` rows, score it, cut back."""
         top, bottom = first // height * height, min(-(-last // height) * height, self._tensor.shape[0])
         return self._score(top, bottom)[first - top : last - top]
 
