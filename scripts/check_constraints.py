@@ -4,8 +4,8 @@
 
 For each interpreter pip resolves the project twice: with all extras and the group `dev`, and with the extra `demo`
 alone, which must not include torch. Nothing is installed. Settings of pip that add local wheels, other indexes or other
-constraints are ignored. An interpreter that cannot be run is an error. Without arguments the script checks the
-supported interpreters that are on the path.
+constraints are ignored. Without arguments the script checks the supported interpreters that are on the path. The exit
+code is 1 if the constraints do not resolve, and 2 if an interpreter cannot be run, or none is on the path.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ SOURCES = (
 
 
 def main() -> int:
-    """Check every interpreter; returns 0 if all resolve, else 1."""
+    """Check every interpreter; returns 0 if all resolve, else 1; exits with 2 if one cannot be run."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("interpreters", nargs="*", help="Python interpreters; default all supported ones on the path.")
     parser.add_argument("--if-reachable", action="store_true", help="Succeed if no package index is reachable.")
@@ -49,10 +49,14 @@ def main() -> int:
         print("no package index is reachable: constraints.txt was not checked")
         return 0
     interpreters = arguments.interpreters or [name for name in SUPPORTED if runs(name)]
+    if not interpreters:
+        parser.error(f"none of {', '.join(SUPPORTED)} is on the path; name an interpreter")
+    if missing := [name for name in interpreters if not runs(name)]:
+        parser.error(f"{', '.join(missing)}: no such interpreter, or it does not start")
     with ThreadPoolExecutor() as pool:
         problems = list(chain.from_iterable(pool.map(check, interpreters)))
     print("\n".join(problems) or f"constraints.txt resolves on {', '.join(interpreters)}")
-    return 1 if problems or not interpreters else 0
+    return 1 if problems else 0
 
 
 def runs(interpreter: str) -> bool:

@@ -4,7 +4,8 @@
 
 Writes `image:tag@sha256:...`. The script writes no digest that is not in a response of the registry. With `--check`
 nothing is written, and the exit code is 1 if an image is not pinned, or its tag has another digest now. Exit code 2 if
-the registry does not respond with a digest.
+the registry does not respond with a digest. An image of another registry keeps the digest that it has; one without a
+digest is an error.
 """
 
 from __future__ import annotations
@@ -28,13 +29,21 @@ ACCEPT = ", ".join(
 )  # fmt: skip
 DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 REFERENCE = re.compile(
-    r"^(?P<before>\s*(?:FROM|image:) +)(?P<name>[a-z0-9./_-]+):(?P<tag>[\w.${}-]+)(?P<digest>@sha256:[0-9a-f]{64})?",
+    r"^(?P<before>\s*(?:FROM|image:) +)(?P<name>(?:[\w.-]+:\d+/)?[a-z0-9./_-]+):(?P<tag>[\w.${}-]+)"
+    r"(?P<digest>@sha256:[0-9a-f]{64})?",
     re.MULTILINE,
 )
 
 
 class RegistryError(Exception):
-    """The registry did not respond with a digest."""
+    """The registry did not respond with a digest, or an image is in another registry."""
+
+
+def registry_of(name: str) -> str | None:
+    """Return the registry that an image's name begins with; None for Docker Hub."""
+    host, slash, _ = name.partition("/")
+    has_host = slash and host != "docker.io" and (host == "localhost" or re.search(r"[.:]", host))
+    return host if has_host else None
 
 
 def digest_of(name: str, tag: str, registry: str = HUB) -> str:
@@ -43,6 +52,7 @@ def digest_of(name: str, tag: str, registry: str = HUB) -> str:
     Raises:
         RegistryError: If the registry does not respond, or its response has no digest.
     """
+    name = name.removeprefix("docker.io/")
     repository = name if "/" in name else f"library/{name}"
     url = f"{registry}/v2/{repository}/manifests/{tag}"
     headers = {"Accept": ACCEPT}
@@ -67,10 +77,15 @@ def pinned(text: str, arguments: dict[str, str], registry: str = HUB) -> str:
         registry: URL of the registry.
 
     Raises:
-        RegistryError: If the registry does not respond with the digest of an image.
+        RegistryError: If the registry does not respond with the digest of an image, or an image of another registry
+            has no digest.
     """
 
     def replace(match: re.Match[str]) -> str:
+        if (host := registry_of(match["name"])) is not None:
+            if match["digest"] is None:
+                raise RegistryError(f"{match['name']}:{match['tag']} is in {host}, not in Docker Hub: pin it by hand")
+            return match[0]
         tag = re.sub(r"\$\{(\w+)\}", lambda variable: arguments[variable[1]], match["tag"])
         digest = digest_of(match["name"], tag, registry)
         return f"{match['before']}{match['name']}:{match['tag']}@{digest}"

@@ -6,14 +6,17 @@ from obstore.exceptions import GenericError as StoreError
 
 
 class DamagedBlobError(Exception):
-    """The bytes of a blob are not those that were written; it was set aside, unless the store is read-only.
+    """The bytes of a blob are not those that were written.
 
     Attributes:
         blob: Name of the blob.
+
+    Args:
+        is_set_aside: Whether the blob was moved out of the way; false in a store that is read-only.
     """
 
-    def __init__(self, blob: str) -> None:
-        super().__init__(f"blob {blob} was damaged in the store, and was set aside")
+    def __init__(self, blob: str, *, is_set_aside: bool) -> None:
+        super().__init__(f"blob {blob} was damaged in the store{', and was set aside' if is_set_aside else ''}")
         self.blob = blob
 
 

@@ -13,7 +13,9 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "scripts"))
-resolve_images, sbom, audit = (import_module(name) for name in ("resolve_images", "sbom", "audit"))
+resolve_images, sbom, audit, check_constraints = (
+    import_module(name) for name in ("resolve_images", "sbom", "audit", "check_constraints")
+)
 
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
 COMPOSE = (ROOT / "docker-compose.yml").read_text()
@@ -88,6 +90,34 @@ def test_nothing_but_a_digest_is_written(registry, copy, monkeypatch, capsys, an
     assert run(monkeypatch, copy, registry) == 2
     assert "nothing is pinned" in capsys.readouterr().err
     assert (copy / "Dockerfile").read_text() == DOCKERFILE
+
+
+@pytest.mark.parametrize("name", ["ghcr.io/a/b", "localhost/b", "localhost:5000/b", "registry.example.org:443/a/b"])
+def test_an_image_of_another_registry_is_pinned_by_hand(registry, copy, monkeypatch, capsys, name):
+    dockerfile = f"FROM {name}:1 AS a\nFROM python:3.11-slim\n"
+    (copy / "Dockerfile").write_text(dockerfile)
+    assert run(monkeypatch, copy, registry) == 2
+    assert f"{name}:1 is in {name.partition('/')[0]}, not in Docker Hub" in capsys.readouterr().err
+    assert (copy / "Dockerfile").read_text() == dockerfile
+    by_hand = f"FROM {name}:1@sha256:{'c' * 64} AS a\n"
+    (copy / "Dockerfile").write_text(f"{by_hand}FROM docker.io/library/python:3.11-slim\n")
+    assert run(monkeypatch, copy, registry) == 0
+    in_hub = f"FROM docker.io/library/python:3.11-slim@sha256:{'a' * 64}\n"
+    assert (copy / "Dockerfile").read_text() == by_hand + in_hub
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [([], "none of python3.11, python3.12, python3.13 is on the path"), (["python9"], "python9: no such interpreter")],
+)
+def test_constraints_are_not_called_resolved_without_an_interpreter(tmp_path, monkeypatch, capsys, arguments, words):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(sys, "argv", ["check_constraints", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        check_constraints.main()
+    out, err = capsys.readouterr()
+    assert (ended.value.code, out) == (2, "")
+    assert words in err
 
 
 def test_without_a_registry_nothing_is_written(copy, monkeypatch, capsys):

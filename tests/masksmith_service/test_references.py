@@ -6,12 +6,17 @@ import struct
 
 import numpy as np
 import pytest
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load, load_file, save_file
 from starlette.testclient import TestClient
+from support.shards import run_all
 
+from masksmith_service.app import create_app
+from masksmith_state.blobs.store import BlobStore
 from masksmith_state.keys import Keys, Role
+from masksmith_state.roots.roots import Roots
 from masksmith_state.roots.setting import RootSetting
 from masksmith_wire.masks import MaskInfo, file_header, pack
+from masksmith_worker.runner import ShardRunner
 
 WEIGHT = np.arange(64, dtype=np.float32).reshape(8, 8)
 
@@ -167,6 +172,42 @@ def test_only_keys_with_the_right_may_read(app, records, model):
         eve = {"Authorization": f"Bearer {tokens['eve']}"}
         problem = post(client, tensor("/elsewhere/a.safetensors"), headers=eve).json()
         assert "that you may read: none" in problem["detail"]
+
+
+def finish(records, settings, job):
+    runner = ShardRunner(records, BlobStore(settings.store_path), roots=Roots(settings.roots))
+    assert set(run_all(runner, job)) == {"completed"}
+
+
+def test_pruned_weights_are_read_from_the_root(client, records, settings, model):
+    job = post(client, tensor(model / "a-1.safetensors"), tensor(model / "a-2.safetensors", "w3")).json()["id"]
+    finish(records, settings, job)
+    response = client.get(f"/v1/jobs/{job}/pruned")
+    assert response.status_code == 200, response.text
+    # The larger two of every four ascending values.
+    expected = WEIGHT + 2
+    expected[:, [0, 1, 4, 5]] = 0
+    pruned = load(response.content)
+    assert {name: array.tolist() for name, array in pruned.items()} == {
+        "w1": expected.tolist(), "w3": expected.tolist()
+    }  # fmt: skip
+    (model / "a-2.safetensors").unlink()
+    problem = client.get(f"/v1/jobs/{job}/pruned").json()
+    assert (problem["status"], problem["code"]) == (409, "reference_changed")
+    assert "a-2.safetensors' has changed since the job began: it no longer exists" in problem["detail"]
+    save_file({"w3": WEIGHT, "more": WEIGHT}, model / "a-2.safetensors")
+    assert client.get(f"/v1/jobs/{job}/pruned").json()["code"] == "reference_changed"
+
+
+def test_pruned_weights_require_the_right_to_read_the_root(client, records, settings, model, root):
+    job = post(client, tensor(model / "a-1.safetensors")).json()["id"]
+    finish(records, settings, job)
+    info, token = Keys(records.redis).create("eve", Role.USER)
+    records.redis.hset(f"masksmith:job:{job}", "owner", info.id)
+    with TestClient(create_app(settings)) as eve:
+        problem = eve.get(f"/v1/jobs/{job}/pruned", headers={"Authorization": f"Bearer {token}"}).json()
+    assert (problem["status"], problem["code"]) == (403, "forbidden")
+    assert "may not read the root" in problem["detail"]
 
 
 @pytest.mark.parametrize(

@@ -27,18 +27,36 @@ T48 = ms.parse("transposable 4:8")
     ],
 )
 def test_jobs_that_a_gpu_supports_are_sent_to_gpu_workers(monkeypatch, name, pattern, solver):
-    monkeypatch.setattr(solve, "_unusable_reason", lambda device: None)
+    monkeypatch.setattr(solve, "_unusable_reason", lambda device, needs_kernels: None)
     assert solver_on(name, pattern, "cuda:1") == solver
 
 
-def test_a_device_that_cannot_be_used_is_named_and_the_processor_reported(records, store, submit, caplog):
+@pytest.mark.parametrize("solver", ["exact", "greedy", "sinkhorn"])
+def test_a_device_that_cannot_be_used_is_named_and_the_processor_reported(records, store, submit, caplog, solver):
     runner = ShardRunner(records, store, lease_s=30.0, device="cuda:0")
-    job = submit({"w": np.random.default_rng(0).standard_normal((16, 16), dtype=np.float32)}, "transposable 4:8")
+    weight = np.random.default_rng(0).standard_normal((16, 16), dtype=np.float32)
+    job = submit({"w": weight}, "transposable 4:8", solver=solver)
     with caplog.at_level(logging.WARNING):
         assert run_shard(runner, job, 0) == "completed"
     report = records.reports(job)[0]
-    assert (report.status, report.device) == ("optimal", "cpu")
+    assert report.error is None
+    assert report.status in ("optimal", "feasible")
+    assert report.device == "cpu"
     assert "cuda:0 cannot be used" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("device", "is_usable"), [("cuda", True), ("cuda:1", True), ("cuda:2", False), ("cuda:x", False), ("mps", False)]
+)
+def test_only_devices_that_exist_are_used(monkeypatch, caplog, device, is_usable):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    solve._unusable_reason.cache_clear()
+    chosen = solver_on("greedy", T48, device)
+    solve._unusable_reason.cache_clear()
+    assert chosen == (ms.Greedy(device=device) if is_usable else ms.Greedy())
+    assert is_usable or device_facts(device) == (None, None)
+    assert is_usable or f"{device} cannot be used: it is none of the 2 CUDA device(s)" in caplog.text
 
 
 def test_a_cpu_has_no_gpu_facts():

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from masksmith.layouts import ITEM_BYTES
+from masksmith_service.auth.principal import Principal
 from masksmith_service.errors import RequestError
+from masksmith_service.references.access import LocatedPath, find_readable
 from masksmith_state.blobs.names import result_name, upload_name
 from masksmith_state.blobs.store import BlobStore
 from masksmith_state.jobs.model import JobRecord
 from masksmith_state.jobs.records import JobRecords
 from masksmith_state.jobs.shards import PlannedTensor
+from masksmith_state.roots.roots import Roots
 from masksmith_wire import masks
 from masksmith_wire.errors import Code
 from masksmith_wire.headers import build_header
@@ -27,15 +30,17 @@ BAND_BYTES = 2**20
 
 @dataclass(frozen=True)
 class PrunedFile:
-    """A safetensors file of the masked weights, each in the dtype and shape of the uploaded weight.
+    """A safetensors file of the masked weights, each in the dtype and shape of the weight.
 
     Attributes:
-        job: The job, whose weights are uploads.
+        job: The job.
         tensors: The tensors whose masks are complete.
+        files: The files of the weights that are by reference, by location.
     """
 
     job: JobRecord
     tensors: FinishedTensors
+    files: Mapping[str, LocatedPath]
 
     @property
     def header(self) -> bytes:
@@ -52,11 +57,15 @@ class PrunedFile:
 
         Raises:
             RequestError: If no tensor has a mask, or a mask or an upload has expired.
+            ChangedSourceError: If a file in a root has changed since the job began.
         """
         if not self.tensors:
             detail = f"no tensor of job {self.job.id} has a mask; its state is {self.job.state}"
             raise RequestError(Code.RESULT_NOT_FOUND, detail)
-        names = {upload_name(tensor.digest) for tensor, _ in self.tensors}
+        sources = {tensor.source.location: tensor.source for tensor, _ in self.tensors if tensor.source is not None}
+        for location, source in sources.items():
+            self.files[location].check_version(source.version)
+        names = {upload_name(tensor.digest) for tensor, _ in self.tensors if tensor.source is None}
         names |= {result_name(str(report.result)) for _, parts in self.tensors for _, report in parts}
         if any(store.size(name) is None for name in names):
             raise RequestError(Code.RESULT_NOT_FOUND, "masks or weights of this job have expired; submit it again")
@@ -66,26 +75,41 @@ class PrunedFile:
         yield self.header
         for tensor, parts in self.tensors:
             for shard, report in parts:
-                yield from _masked(tensor, shard.first, shard.last, result_name(str(report.result)), store)
+                yield from self._masked(tensor, shard.first, shard.last, result_name(str(report.result)), store)
+
+    def _masked(
+        self, tensor: PlannedTensor, first: int, last: int, mask_name: str, store: BlobStore
+    ) -> Iterator[bytes]:
+        """Yield the masked weights of a shard: rows `first` to `last` (exclusive) of a tensor, band by band."""
+        row_shape, item_bytes = tuple(tensor.shape[1:]), ITEM_BYTES[tensor.dtype]
+        packed_row_bytes = masks.packed_bytes((1, *row_shape))
+        band_rows = max(1, BAND_BYTES // tensor.row_bytes)
+        for row in range(first, last, band_rows):
+            rows = min(band_rows, last - row)
+            start = tensor.start + row * tensor.row_bytes
+            weight = self._read_weight(tensor, start, start + rows * tensor.row_bytes, store)
+            mask_row = row - first
+            packed = store.get_range(mask_name, mask_row * packed_row_bytes, (mask_row + rows) * packed_row_bytes)
+            # All bytes of a dropped entry are multiplied by 0, whatever the dtype.
+            kept = masks.unpack(np.frombuffer(packed, np.uint8), (rows, *row_shape)).reshape(-1, 1)
+            entries = np.frombuffer(weight, np.uint8).reshape(rows * math.prod(row_shape), item_bytes)
+            yield (entries * kept).tobytes()
+
+    def _read_weight(self, tensor: PlannedTensor, start: int, stop: int, store: BlobStore) -> bytes:
+        """Read bytes of the upload or file of a tensor."""
+        if tensor.source is None:
+            return store.get_range(upload_name(tensor.digest), start, stop)
+        file = self.files[tensor.source.location]
+        return file.root.read(file.path, start, stop, tensor.source.version)
 
 
-def pruned_file(record: JobRecord, records: JobRecords) -> PrunedFile:
-    """The file of a job's masked weights."""
-    return PrunedFile(record, finished_tensors(record, records))
+def pruned_file(record: JobRecord, records: JobRecords, roots: Roots, principal: Principal) -> PrunedFile:
+    """The file of a job's masked weights.
 
-
-def _masked(tensor: PlannedTensor, first: int, last: int, mask_name: str, store: BlobStore) -> Iterator[bytes]:
-    """Yield the masked weights of a shard: rows `first` to `last` (exclusive) of a tensor, band by band."""
-    row_shape, item_bytes = tuple(tensor.shape[1:]), ITEM_BYTES[tensor.dtype]
-    packed_row_bytes = masks.packed_bytes((1, *row_shape))
-    band_rows = max(1, BAND_BYTES // tensor.row_bytes)
-    for row in range(first, last, band_rows):
-        rows = min(band_rows, last - row)
-        start = tensor.start + row * tensor.row_bytes
-        weight = store.get_range(upload_name(tensor.digest), start, start + rows * tensor.row_bytes)
-        mask_row = row - first
-        packed = store.get_range(mask_name, mask_row * packed_row_bytes, (mask_row + rows) * packed_row_bytes)
-        # All bytes of a dropped entry are multiplied by 0, whatever the dtype.
-        kept = masks.unpack(np.frombuffer(packed, np.uint8), (rows, *row_shape)).reshape(-1, 1)
-        entries = np.frombuffer(weight, np.uint8).reshape(rows * math.prod(row_shape), item_bytes)
-        yield (entries * kept).tobytes()
+    Raises:
+        RequestError: If a weight is in a root that the principal may not read.
+    """
+    tensors = finished_tensors(record, records)
+    locations = {tensor.source.location for tensor, _ in tensors if tensor.source is not None}
+    files = {location: find_readable(roots, principal, location) for location in locations}
+    return PrunedFile(record, tensors, files)

@@ -174,15 +174,16 @@ def get_output(job: JobId, state: StateDep, principal: PrincipalDep) -> dict[str
 
 
 @router.get("/jobs/{job}/pruned")
-def get_pruned(job: JobIdWithParts, state: StateDep) -> Response:
+def get_pruned(job: JobIdWithParts, state: StateDep, principal: PrincipalDep) -> Response:
     """Download the weights as one safetensors file, once the job has ended; dropped weights are set to zero.
 
-    For a job with an update the file has the updated weights.
+    For a job with an update the file has the updated weights. Weights by reference are read from their root, if the key
+    may read it.
     """
     record = _ended_job(job, state)
     if record.plan.options.update is not None:
         return _download(weights_file(record, state.records), state)
-    file = pruned_file(record, state.records)
+    file = pruned_file(record, state.records, state.roots, principal)
     file.check(state.store)
     return StreamingResponse(
         file.stream(state.store),

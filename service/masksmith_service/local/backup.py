@@ -11,10 +11,10 @@ import typer
 
 from . import settings
 from .errors import UsageError
-from .options import DataOption, JsonOption, RedisOption, StoreOption
+from .options import DataOption, JsonOption, RedisOption, StoreOption, in_home
 from .redis_server import installation_redis
 
-FolderArgument = Annotated[Path, typer.Argument(metavar="DIR", help="Directory of the backup.")]
+FolderArgument = Annotated[Path, typer.Argument(metavar="DIR", help="Directory of the backup.", callback=in_home)]
 
 
 def back_up(
@@ -46,8 +46,8 @@ def _run(
         raise UsageError("--data and --store-url exclude each other; give one")
     store = store_url or (settings.store_url() if data is None else None)
     if not store:
-        store = str((data or settings.data_home()).expanduser().absolute() / "store")
-    arguments = [sys.executable, "-P", "-m", "masksmith_state.backup", subcommand, str(folder.expanduser().absolute())]
+        store = str((data or settings.data_home()).absolute() / "store")
+    arguments = [sys.executable, "-P", "-m", "masksmith_state.backup", subcommand, str(folder.absolute())]
     sys.stdout.flush()
     with installation_redis(data, redis_url) as url:
         environment = settings.child_environment({"MASKSMITH_REDIS_URL": url, "MASKSMITH_STORE_URL": store})

@@ -41,7 +41,7 @@ class DataDirectory:
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = path.expanduser().absolute()
+        self.path = path.absolute()
         self.redis, self.store, self.logs = (self.path / name for name in ("redis", "store", "logs"))
         try:
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -10,6 +10,7 @@ from masksmith_wire.locations import is_in_bucket
 
 from . import settings
 from .errors import UsageError
+from .options import in_home
 
 
 def roots_variable(options: Sequence[str]) -> str | None:
@@ -35,7 +36,7 @@ def root_urls(text: str | None) -> list[str]:
 def _url(text: str) -> str:
     if is_in_bucket(text):
         return text
-    path = Path(text).absolute()
+    path = in_home(Path(text))
     if not path.is_dir():
         raise UsageError(f"--root {text!r}: there is no such directory")
     return str(path.resolve())

@@ -21,7 +21,7 @@ from masksmith_wire.errors import Code, ProblemDocument
 from . import components, keys, settings, valkey
 from .data_directory import DataDirectory
 from .errors import UsageError
-from .options import InsecureOption, LogFormatOption, note, shared_settings
+from .options import InsecureOption, LogFormatOption, note, optional_in_home, shared_settings
 from .plan import InstallationPlan
 from .redis_server import start_server
 from .roots import root_urls, roots_variable
@@ -38,7 +38,12 @@ def up(
     port: Annotated[int, typer.Option(help="Port to listen on; 0 takes a free one.", min=0, max=65535)] = 8000,
     data: Annotated[
         Path | None,
-        typer.Option("--data", metavar="DIR", help="Directory of all data; default ~/.local/share/masksmith."),
+        typer.Option(
+            "--data",
+            metavar="DIR",
+            help="Directory of all data; default ~/.local/share/masksmith.",
+            callback=optional_in_home,
+        ),
     ] = None,
     workers: Annotated[
         int | None, typer.Option("--workers", min=1, metavar="N", help="CPU cores to solve on; default all.")

@@ -9,7 +9,7 @@ from fastapi import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from masksmith_service import problems
-from masksmith_service.bounds.middleware import body_limit
+from masksmith_service.bounds.middleware import LOGIN, body_limit
 from masksmith_service.errors import RequestError
 from masksmith_service.settings import Settings
 from masksmith_wire.errors import Code
@@ -17,6 +17,8 @@ from masksmith_wire.errors import Code
 from .host_checks import SAFE_METHODS
 
 UPLOADS = ("/v1/tensors", "/v1/masks")
+ADVICE = {LOGIN: "send nothing but the token", "/v1/jobs": "name fewer tensors in a job"}
+"""What to do about a document that is too large, by path."""
 CHUNK_BYTES = 2**20
 """Bytes of a document whose depth is computed at once."""
 _NOT_STRUCTURAL = bytes(set(range(256)) - set(b'"[]{}'))
@@ -50,7 +52,7 @@ class JsonBodyMiddleware:
         """Read a document; None if the client has disconnected."""
         length = dict(scope["headers"]).get(b"content-length", b"0")
         limit = body_limit(scope["path"], self._settings)
-        self._check_size(int(length) if length.isdigit() else 0, limit)
+        _check_size(int(length) if length.isdigit() else 0, limit, scope["path"])
         body, is_incomplete = bytearray(), True
         try:
             async with asyncio.timeout(self._settings.upload_stall_s):
@@ -60,7 +62,7 @@ class JsonBodyMiddleware:
                         return None
                     body += message.get("body", b"")
                     is_incomplete = message.get("more_body", False)
-                    self._check_size(len(body), limit)
+                    _check_size(len(body), limit, scope["path"])
         except TimeoutError:
             detail = (
                 f"the document did not arrive within upload_stall_s = {self._settings.upload_stall_s:g}; send it again"
@@ -69,17 +71,18 @@ class JsonBodyMiddleware:
         self._check_depth(bytes(body))
         return bytes(body)
 
-    def _check_size(self, size: int, limit: int) -> None:
-        if size > limit:
-            name = "max_document_bytes" if limit == self._settings.max_document_bytes else "login_bytes"
-            detail = f"the document is larger than {name} = {limit}; name fewer tensors in a job"
-            raise RequestError(Code.BODY_TOO_LARGE, detail, limit=limit)
-
     def _check_depth(self, body: bytes) -> None:
         limit = self._settings.max_document_depth
         if depth(body) > limit:
             detail = f"the document is nested deeper than max_document_depth = {limit}"
             raise RequestError(Code.DOCUMENT_TOO_DEEP, detail, limit=limit)
+
+
+def _check_size(size: int, limit: int, path: str) -> None:
+    if size > limit:
+        name = "login_bytes" if path == LOGIN else "max_document_bytes"
+        advice = ADVICE.get(path, "send a smaller one")
+        raise RequestError(Code.BODY_TOO_LARGE, f"the document is larger than {name} = {limit}; {advice}", limit=limit)
 
 
 def depth(body: bytes) -> int:

@@ -10,7 +10,7 @@ from masksmith_service.auth.principal import Principal
 from masksmith_service.errors import RequestError
 from masksmith_service.settings import Settings
 from masksmith_service.uploads.header_checks import header_error, parse_untrusted
-from masksmith_state.errors import InvalidLocationError, NoRootError
+from masksmith_state.errors import ChangedSourceError, InvalidLocationError, NoRootError
 from masksmith_state.roots.root import FileState, Root
 from masksmith_state.roots.roots import Roots
 from masksmith_state.roots.setting import EVERY_KEY
@@ -53,6 +53,20 @@ class LocatedPath:
             return self.root.stat(self.path)
         except FileNotFoundError:
             raise reference_not_found(self.location) from None
+
+    def check_version(self, version: str) -> None:
+        """Check that the file is as it was when its version was recorded.
+
+        Raises:
+            ChangedSourceError: If it is of another version, or no longer exists.
+            InvalidLocationError: If a link leads outside the root.
+        """
+        try:
+            current = self.root.stat(self.path).version
+        except FileNotFoundError:
+            raise self.root.missing_file_error(self.path) from None
+        if current != version:
+            raise ChangedSourceError(self.location, "it is of another version")
 
     def read_header(self, settings: Settings) -> FileHeader:
         """Read the header of a safetensors file, within the bounds of the settings.

@@ -1,15 +1,23 @@
-"""Name and free memory of a GPU."""
+"""Which GPUs exist, and the name and free memory of one."""
 
 from __future__ import annotations
 
 
+def reason_missing(device: str) -> str | None:
+    """Return why torch cannot use a CUDA device such as `cuda:1`, or None; numba-cuda is not considered."""
+    import torch
+
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if count and device in ("cuda", *(f"cuda:{number}" for number in range(count))):
+        return None
+    return f"it is none of the {count} CUDA device(s) that torch finds"
+
+
 def device_facts(device: str) -> tuple[str | None, int | None]:
     """Return a GPU's model name and its free memory in bytes; (None, None) if `device` is no available CUDA device."""
-    if not device.startswith("cuda"):
+    if not device.startswith("cuda") or reason_missing(device) is not None:
         return None, None
     import torch
 
-    if not torch.cuda.is_available():
-        return None, None
     free, _ = torch.cuda.mem_get_info(device)
     return torch.cuda.get_device_name(device), int(free)

@@ -36,8 +36,8 @@ START_TOLERANCE = 0.05
 """Tolerance of the reconstruction on the first mask, which serves to compare errors; if that mask is the better one,
 its weights are reconstructed again, to `TOLERANCE`."""
 SETTLED_BELOW = 0.002
-"""The rounds end when at most this share of the kept entries changed since the last check; later rounds change the error
-by less than 0.01 %."""
+"""The rounds end when at most this share of the kept entries changed since the last check; later rounds change the
+error by less than 0.01 %."""
 
 
 def admm(

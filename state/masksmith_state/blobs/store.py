@@ -230,11 +230,10 @@ class BlobStore:
             raise
 
     def _set_aside(self, name: str) -> DamagedBlobError:
-        if self.read_only:
-            return DamagedBlobError(name)
-        self.set_aside(name)
-        log.error("blob %s is damaged: set aside in %s/", name, DAMAGED)
-        return DamagedBlobError(name)
+        if not self.read_only:
+            self.set_aside(name)
+            log.error("blob %s is damaged: set aside in %s/", name, DAMAGED)
+        return DamagedBlobError(name, is_set_aside=not self.read_only)
 
     def _delete_list_without_blob(self, name: str) -> None:
         """Delete the list of a blob that could not be written, unless an older blob has that name."""
@@ -256,5 +255,5 @@ class BlobStore:
         if not pieces.is_intact(number, piece):
             await asyncio.to_thread(self.verify, name)
             # The blob is intact now: another process has replaced it. But pieces of the old blob may have been yielded.
-            raise DamagedBlobError(name)
+            raise DamagedBlobError(name, is_set_aside=False)
         return piece

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from masksmith.layouts import Layout
 from masksmith_wire.specification import JobSpecification
 
 TARGET_S = 5.0
@@ -27,7 +28,7 @@ SPECTRUM_S = 2e-9
 
 
 def estimated_seconds(
-    specification: JobSpecification, shape: Sequence[int], rows: int, *, is_stack: bool = False
+    specification: JobSpecification, shape: Sequence[int], rows: int, layout: Layout | None = None
 ) -> float:
     """Seconds that a shard is expected to take.
 
@@ -35,14 +36,15 @@ def estimated_seconds(
         specification: The job's specification.
         shape: Shape of the tensor.
         rows: Number of the shard's rows, along the tensor's first dimension.
-        is_stack: Whether each of these rows consists of whole matrices.
+        layout: How the tensor is made of matrices; None if it is one matrix `[out, in]` or a convolution.
     """
     entries = rows * math.prod(shape[1:])
-    cols = shape[-1] if is_stack else math.prod(shape[1:])
+    out, *inputs = shape if layout is None else layout.matrix_shape(shape)
+    cols = math.prod(inputs)
     matrix_rows = entries // max(1, cols)
     seconds = SEARCH_S * entries
     if specification.update is not None:
         seconds += UPDATE_S[specification.update.name] * matrix_rows * cols**2
     if specification.options.spectrum:
-        seconds += SPECTRUM_S * entries * min(matrix_rows, cols)
+        seconds += SPECTRUM_S * entries * min(out, cols)
     return OVERHEAD_S + seconds

@@ -146,7 +146,7 @@ def cut(
         rows, pattern = tensor.shape[0], with_own_pattern(tensor.pattern).pattern
         is_whole = specification.whole_tensor_needed_by(pattern) is not None
         unit = rows if is_whole else _unit_rows(tensor, pattern, shard_bytes)
-        estimate = partial(estimated_seconds, specification, tensor.shape, is_stack=tensor.layout is not None)
+        estimate = partial(estimated_seconds, specification, tensor.shape, layout=tensor.layout)
         units_by_bytes = shard_bytes // max(1, tensor.row_bytes * unit)
         units_by_seconds = int(_target_s(tensor) / max(estimate(unit) - OVERHEAD_S, 1e-9))
         step = max(1, min(units_by_bytes, units_by_seconds)) * unit

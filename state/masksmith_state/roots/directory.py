@@ -60,28 +60,19 @@ class DirectoryRoot(Root):
     def write(self, path: str, pieces: Iterable[bytes | memoryview]) -> None:
         """See `Root.write`."""
         with self._errors(path), self._folder_of(path) as (folder, name):
-            part = f".{name}.{uuid.uuid4().hex}{PART_SUFFIX}"
-            try:
-                self._write_part(folder, part, pieces)
+            with self._part(folder, name, pieces) as part:
                 os.rename(part, name, src_dir_fd=folder, dst_dir_fd=folder)
-            except BaseException:
-                with suppress(FileNotFoundError):
-                    os.unlink(part, dir_fd=folder)
-                raise
             os.fsync(folder)
 
     def create(self, path: str, data: bytes) -> bool:
         """See `Root.create`."""
         with self._errors(path), self._folder_of(path) as (folder, name):
-            part = f".{name}.{uuid.uuid4().hex}{PART_SUFFIX}"
-            self._write_part(folder, part, [data])
             try:
-                # Unlike a rename, a hard link does not replace an existing file.
-                os.link(part, name, src_dir_fd=folder, dst_dir_fd=folder)
+                with self._part(folder, name, [data]) as part:
+                    # Unlike a rename, a hard link does not replace an existing file.
+                    os.link(part, name, src_dir_fd=folder, dst_dir_fd=folder)
             except FileExistsError:
                 return False
-            finally:
-                os.unlink(part, dir_fd=folder)
             return True
 
     def delete(self, path: str) -> None:
@@ -153,6 +144,17 @@ class DirectoryRoot(Root):
             yield folder, name
         finally:
             os.close(folder)
+
+    @contextmanager
+    def _part(self, folder: int, name: str, pieces: Iterable[bytes | memoryview]) -> Iterator[str]:
+        """Write a new file beside `name` and yield its name; it is deleted afterwards, unless it was renamed."""
+        part = f".{name}.{uuid.uuid4().hex}{PART_SUFFIX}"
+        try:
+            self._write_part(folder, part, pieces)
+            yield part
+        finally:
+            with suppress(FileNotFoundError):
+                os.unlink(part, dir_fd=folder)
 
     def _write_part(self, folder: int, part: str, pieces: Iterable[bytes | memoryview]) -> None:
         """Write a new file, which group and others may read and write as they may its directory."""

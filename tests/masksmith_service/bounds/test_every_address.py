@@ -108,6 +108,9 @@ def test_a_document_that_is_too_large_is_refused_everywhere(site):
             sent = headers["ann"] | {"Content-Length": str(length)}
             response = call(client, method, path, job, sent, content=b"{}")
             assert (response.status_code, response.json()["code"]) == (413, "body_too_large"), (method, path)
+            name = "login_bytes" if path == "/v1/session" else "max_document_bytes"
+            assert f"larger than {name} = {largest}" in response.json()["detail"], (method, path)
+            assert ("fewer tensors" in response.json()["detail"]) is (path == "/v1/jobs"), (method, path)
         response = call(client, method, path, job, headers["ann"], content=iter([b" " * (largest + 1)]))
         assert (response.status_code, response.json()["code"]) == (413, "body_too_large"), (method, path)
     assert client.get("/healthz").status_code == 200

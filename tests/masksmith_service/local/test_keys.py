@@ -12,6 +12,7 @@ import pytest
 
 from masksmith_client import Client, Unauthorized
 from masksmith_client.cli.app import run
+from masksmith_service.local.data_directory import requires_keys
 from masksmith_state.keys import Keys, Role
 
 MASKSMITH = str(Path(sys.executable).parent / "masksmith")
@@ -82,6 +83,16 @@ def test_an_up_without_keys_does_not_listen_beyond_loopback(tmp_path, capsys, mo
     error = capsys.readouterr().err
     assert "masksmith keys create" in error
     assert "--insecure" in error
+
+
+def test_a_data_directory_may_begin_with_a_tilde(tmp_path, capsys, monkeypatch):
+    """Shells pass it on in `--data=~/data`."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("MASKSMITH_REDIS_URL", raising=False)
+    run_json(capsys, "create", "ann", "--data=~/data")
+    assert requires_keys(tmp_path / "data")
+    assert run(["keys", "list", "--data=~nobody-of-this-name/data"]) == 2
+    assert "'~nobody-of-this-name/data': there is no such user" in capsys.readouterr().err
 
 
 class Up:

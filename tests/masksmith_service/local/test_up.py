@@ -284,6 +284,11 @@ class TestRoots:
         ]
         assert root_urls(json.dumps(roots)) == ["s3://a", str(tmp_path), "s3://b/c"]
 
+    def test_a_root_may_begin_with_a_tilde(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("HOME", str(tmp_path))
+        (tmp_path / "models").mkdir()
+        assert root_urls(roots_variable(["~/models"])) == [str(tmp_path / "models")]
+
     def test_a_root_that_is_no_directory_is_rejected(self, tmp_path: Path) -> None:
         with pytest.raises(UsageError, match="there is no such directory"):
             roots_variable([str(tmp_path / "none")])
@@ -292,3 +297,14 @@ class TestRoots:
         monkeypatch.setenv("MASKSMITH_ROOTS", "/srv/models")
         with pytest.raises(UsageError, match="MASKSMITH_ROOTS is not a JSON list"):
             roots_variable([str(tmp_path)])
+
+
+@pytest.mark.parametrize(("text", "expected"), [("~/store", "{home}/store"), ("s3://b/~", "s3://b/~")])
+def test_a_store_may_begin_with_a_tilde(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, expected: str
+) -> None:
+    environments: list[dict[str, str]] = []
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr("os.execve", lambda file, arguments, environment: environments.append(environment))
+    assert run(["fsck", f"--store-url={text}"]) == 0
+    assert environments[0]["MASKSMITH_STORE_URL"] == expected.format(home=tmp_path)

@@ -88,6 +88,14 @@ def test_damage_is_noticed_and_the_blob_is_set_aside(store, root, damage, read, 
     assert fresh.get(NAME) == DATA
 
 
+def test_a_store_that_is_read_only_does_not_claim_to_have_set_the_blob_aside(store, root):
+    flip(root / NAME, -1)
+    with pytest.raises(DamagedBlobError, match=r"was damaged in the store$"):
+        BlobStore(store.url, read_only=True).get(NAME)
+    with pytest.raises(DamagedBlobError, match=r"was damaged in the store, and was set aside$"):
+        BlobStore(store.url).get(NAME)
+
+
 @pytest.mark.parametrize("damage", list(DAMAGE)[:6])
 def test_a_process_with_a_cached_list_notices_damage_of_the_blob(store, root, damage):
     assert store.get_range(NAME, 0, 10) == DATA[:10]

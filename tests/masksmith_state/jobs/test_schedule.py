@@ -27,8 +27,8 @@ def create(records, owner="ann", shards=10, priority=Priority.NORMAL, cost_s=1.0
     return job
 
 
-def take(records, *, queue=CPU_QUEUE, age_s=NEVER_S, worker="w", slots=1):
-    return records.schedule.take(queue, lease_s=600, attempts=3, age_s=age_s, worker=worker, slots=slots)
+def take(records, *, queue=CPU_QUEUE, age_s=NEVER_S, worker="w", slots=1, attempts=3):
+    return records.schedule.take(queue, lease_s=600, attempts=attempts, age_s=age_s, worker=worker, slots=slots)
 
 
 def set_weight(records, owner, weight):
@@ -112,6 +112,22 @@ def test_what_a_shard_took_corrects_its_estimate(records):
             records.redis.hset(f"masksmith:job:{quick}:taken", str(lease.shard), f"{charged} {float(at) - 1.0}")
         assert records.complete(lease, DONE)
     assert counts[quick] == pytest.approx(4 * counts[slow], rel=0.15)
+
+
+def test_a_shard_without_an_attempt_left_charges_nothing(records):
+    job = create(records, "ann", 3)
+    taken = f"masksmith:job:{job}:taken"
+    lease = take(records, attempts=1)
+    charged, at = records.redis.hget(taken, "0").split()
+    records.redis.hset(taken, "0", f"{charged} {float(at) - 60.0}")
+    records.release(lease)
+    assert list(records.schedule.queue_lapsed()) == [(job, 0)]
+    before = records.redis.zscore("masksmith:fair:masksmith.cpu:owners", "ann")
+    assert take(records, attempts=1).shard == 1
+    assert records.reports(job)[0].error.code == "attempts_exhausted"
+    charged, _ = records.redis.hget(taken, "1").split()
+    assert float(charged) >= 60
+    assert records.redis.zscore("masksmith:fair:masksmith.cpu:owners", "ann") == pytest.approx(before + float(charged))
 
 
 def test_priorities_order_the_jobs_of_one_key(records):

@@ -175,3 +175,19 @@ def test_a_large_gram_matrix_is_read_for_more_rows_at_a_time():
     assert 8 < len(shards) < 64
     assert all(shard.is_long for shard in shards)
     assert len(cut([planned(4096, 14336)], of_update)) > 200
+
+
+@pytest.mark.parametrize("options", [{"update": "admm"}, {"update": "reconstruct"}, {"spectrum": True}])
+@pytest.mark.parametrize(("rows", "cols"), [(64, 2048), (2048, 64)])
+def test_the_layout_does_not_change_the_seconds_of_the_same_matrices(rows, cols, options):
+    """A transposed matrix, and each matrix of a stack, has as many inputs as one that is stored by rows."""
+    specification = specified("2:4", **options)
+
+    def seconds(shape, axes=None):
+        tensor = PlannedTensor(name="w", digest="0" * 64, dtype="F32", shape=shape, start=0, axes=axes)
+        return sum(shard.cost_s - OVERHEAD_S for shard in cut([tensor], specification))
+
+    one = seconds([rows, cols])
+    assert seconds([cols, rows], "in out") == pytest.approx(one, abs=1e-4)
+    assert seconds([4, rows, cols], "stack out in") == pytest.approx(4 * one, abs=5e-4)
+    assert seconds([4, cols, rows], "stack in out") == pytest.approx(4 * one, abs=5e-4)

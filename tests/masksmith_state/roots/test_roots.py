@@ -1,5 +1,6 @@
 """Directories and buckets as roots: what is read is of one version, and nothing leads outside."""
 
+import errno
 import os
 
 import pytest
@@ -84,6 +85,17 @@ def test_the_first_to_create_a_file_wins(root):
     assert root.create("a", b"first")
     assert not root.create("a", b"second")
     assert root.get("a", 10) == b"first"
+
+
+def test_a_full_disk_leaves_no_part(directory, tmp_path, monkeypatch):
+    def full(file):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    for write in (lambda: directory.create("a", b"0123"), lambda: directory.write("a", [b"0123"])):
+        with pytest.raises(RootUnavailableError, match="No space left"):
+            write()
+        assert list((tmp_path / "root").iterdir()) == []
 
 
 def test_lists_are_of_files_below(root):

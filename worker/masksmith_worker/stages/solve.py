@@ -53,17 +53,17 @@ def solver_on(name: str, pattern: ms.Pattern, device: str) -> ms.Solver:
         return solver
     if isinstance(solver, ms.Auto):
         solver = solver.select(pattern).solver
-    if isinstance(solver, ms.Exact) and (reason := _unusable_reason(device)):
+    if not isinstance(solver, ms.Exact | ms.Greedy | ms.Sinkhorn):
+        return solver
+    if reason := _unusable_reason(device, needs_kernels=isinstance(solver, ms.Exact)):
         log.warning("%s cannot be used: %s; solving on the CPU", device, reason)
         return solver
-    if isinstance(solver, ms.Exact | ms.Greedy | ms.Sinkhorn):
-        return cast("ms.Solver", replace(cast("Any", solver), device=device))
-    return solver
+    return cast("ms.Solver", replace(cast("Any", solver), device=device))
 
 
 @cache
-def _unusable_reason(device: str) -> str | None:
-    """Return why CUDA devices cannot be used, or None; computed once for each `device`."""
-    from masksmith.cuda import reason_unusable
+def _unusable_reason(device: str, *, needs_kernels: bool) -> str | None:
+    """Return why a CUDA device cannot be used, or None; `needs_kernels` for a solver with kernels of numba-cuda."""
+    from masksmith.cuda import reason_missing, reason_unusable
 
-    return reason_unusable()
+    return reason_missing(device) or (reason_unusable() if needs_kernels else None)

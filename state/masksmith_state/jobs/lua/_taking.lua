@@ -2,7 +2,7 @@
 
 -- Finish a shard that has no attempt left, with a report of its failure.
 local function finish_exhausted(job, id, shard, exhausted_report)
-  redis.call('HDEL', job .. ':taken', shard)
+  settle_shard(job, id, shard)
   redis.call('HSET', job .. ':reports', shard, exhausted_report)
   redis.call('HINCRBY', job, 'failures', 1)
   redis.call('SREM', job .. ':pending', shard)
@@ -26,11 +26,11 @@ local function take_shard(id, shard, lease_ms, max_attempts, exhausted_report)
   local lease = job .. ':lease:' .. shard
   if exists(lease) then return {'', 'held'} end
   local attempt = redis.call('HINCRBY', job .. ':attempts', shard, 1)
-  local pool = start_shard(job, id, shard)
   if attempt > tonumber(max_attempts) then
     finish_exhausted(job, id, shard, exhausted_report)
     return {'', 'exhausted'}
   end
+  local pool = start_shard(job, id, shard)
   local token = tostring(redis.call('INCR', 'masksmith:fence'))
   redis.call('SET', lease, token, 'PX', lease_ms)
   if tonumber(lease_ms) > tonumber(redis.call('GET', 'masksmith:lease-ms') or 0) then
