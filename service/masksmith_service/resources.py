@@ -47,7 +47,7 @@ class Capacities:
         streams: Event streams, and requests that wait for a job.
         creations: Jobs that are being created.
         incoming_bytes: Bytes of each key's uploads that are being received.
-        part_counts: Number of shards or cases of each job that was read recently, by the job's id.
+        part_counts: Number of shards or cases of each job that was read recently, by the job's id; only a cache.
     """
 
     def __init__(self, settings: Settings) -> None:

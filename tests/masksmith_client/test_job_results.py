@@ -11,7 +11,7 @@ import safetensors.numpy
 from masksmith.benchmark import Report
 from masksmith_client import Client
 from masksmith_client.cli.app import run
-from masksmith_wire.digests import digest_bytes, write_digests
+from masksmith_wire.digests import digest_bytes, digests_metadata
 from masksmith_wire.documents import JobState
 
 from .conftest import FakeService
@@ -29,7 +29,7 @@ def job(client: Client, service: FakeService) -> str:
 
 
 def test_weights(service: FakeService, job: str, tmp_path: Path, capsys: Any) -> None:
-    metadata = write_digests({"a": [(8, digest_bytes(WEIGHT.tobytes()))]})
+    metadata = digests_metadata({"a": [(8, digest_bytes(WEIGHT.tobytes()))]})
     service.results["weights"] = safetensors.numpy.save({"a": WEIGHT}, metadata)
     path = tmp_path / "weights.safetensors"
     assert run(["jobs", "weights", job, "-o", str(path)]) == 0

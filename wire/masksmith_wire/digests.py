@@ -1,4 +1,4 @@
-"""Content addresses: BLAKE3 digests of uploads, and of the inputs that determine a shard's masks."""
+"""BLAKE3 digests: of uploads, of the inputs that determine a shard's result, and of the parts of a stored tensor."""
 
 from __future__ import annotations
 
@@ -33,12 +33,14 @@ def is_digest(text: str) -> bool:
 def digest_violation(
     name: str, rows: int, digests: Sequence[PartDigest], read: Callable[[int, int], bytes]
 ) -> str | None:
-    """Describe the first run of rows of a tensor that does not match its digest; None if all match or there are none.
+    """Describe the first part of a tensor that does not match its digest, or say that the parts do not cover the rows.
+
+    None if all parts match, or there are no digests.
 
     Args:
         name: Name of the tensor.
         rows: Number of its rows.
-        digests: Number of rows and digest of each run of rows, in order.
+        digests: Number of rows and digest of each part, in order.
         read: Reads the bytes of some rows, from the first to the last (exclusive).
     """
     if not digests:
@@ -53,7 +55,7 @@ def digest_violation(
     return None
 
 
-def write_digests(digests: Mapping[str, Sequence[PartDigest]]) -> dict[str, str]:
+def digests_metadata(digests: Mapping[str, Sequence[PartDigest]]) -> dict[str, str]:
     """Build the metadata of a file of updated weights."""
     return {DIGESTS_KEY: json.dumps(digests)}
 
@@ -62,6 +64,6 @@ def read_digests(metadata: Mapping[str, str]) -> dict[str, list[PartDigest]]:
     """Read the digests from a file's metadata; empty if it has none.
 
     Raises:
-        ValueError: If the metadata member does not have the form that `write_digests` gives it.
+        ValueError: If the metadata member does not have the form that `digests_metadata` gives it.
     """
     return TypeAdapter(dict[str, list[PartDigest]]).validate_json(metadata.get(DIGESTS_KEY, "{}"))

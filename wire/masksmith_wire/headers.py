@@ -40,7 +40,7 @@ class HeaderError(ValueError):
 
 
 class HeaderTooLargeError(HeaderError):
-    """The header is within the limits of the format, but longer or larger than this service's limits."""
+    """The header is within the limit of the format, but is longer, or has more members, than the reader allows."""
 
 
 class UnknownDtypeError(HeaderError):
@@ -161,8 +161,9 @@ def check_members(text: bytes, max_tensors: int) -> None:
     """
     unescaped = text.replace(b"\\\\", b"").replace(b'\\"', b"")
     strings, lists = unescaped.count(b'"') // 2, unescaped.count(b"[") + unescaped.count(b"{")
-    # A tensor has five strings (its name, three member names and its dtype), two lists and an object. Brackets inside
-    # strings are counted, too.
+    # A tensor has five strings (its name, three member names and its dtype), two lists and an object. `__metadata__`
+    # has its name and two strings for each member. The header and `__metadata__` are two more objects. Brackets inside
+    # strings are counted, too: MAX_METADATA of them are allowed.
     if strings > 5 * max_tensors + 2 * MAX_METADATA + 1 or lists > 3 * max_tensors + MAX_METADATA + 2:
         raise HeaderTooLargeError(
             f"the header has {strings} strings and {lists} lists or objects, which is more than {max_tensors} tensors "
@@ -199,9 +200,7 @@ def _check_brace(text: bytes) -> None:
 def _load(text: bytes) -> dict[str, Any]:
     _check_brace(text)
     try:
-        document = json.loads(
-            text.decode("utf-8"), object_pairs_hook=_reject_duplicates, parse_constant=_reject_constant
-        )
+        document = json.loads(text.decode("utf-8"), object_pairs_hook=_checked_members, parse_constant=_reject_constant)
     except HeaderError:
         raise
     except (ValueError, RecursionError) as error:
@@ -209,7 +208,7 @@ def _load(text: bytes) -> dict[str, Any]:
     return dict(document)
 
 
-def _reject_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _checked_members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     members: dict[str, Any] = {}
     for name, value in pairs:
         if name in members:
@@ -223,9 +222,10 @@ def _reject_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def _is_text(text: str) -> bool:
     # JSON escapes can denote unpaired surrogates, which UTF-8 cannot encode, so no response could contain the text.
     try:
-        return bool(text.encode()) or not text
+        text.encode()
     except UnicodeEncodeError:
         return False
+    return True
 
 
 def _reject_constant(name: str) -> None:

@@ -43,8 +43,8 @@ class PartRunner(ABC):
         lease_s: Seconds that a lease lasts without renewal.
         attempts: Limit of attempts at a part.
         store_patience_s: Seconds for which a part is retried while the store fails, before the attempt fails.
-        grace_s: Seconds within which a canceled part must stop.
-        abort: Ends this process if a canceled part has not stopped after `grace_s`.
+        grace_s: Seconds after the loss of a lease, for example by cancellation, within which the part must stop.
+        abort: Ends this process if the part has not stopped after `grace_s`.
         device_lock: Lock of the device, if other processes use the device, too.
         intake: The source of parts; by default, the queue of CPU workers.
         roots: Roots that jobs read from and write to; by default none.
@@ -97,6 +97,9 @@ class PartRunner(ABC):
             The outcome, for the log: `completed`; `stopped`, if the job was canceled, the lease was lost or this
             process is stopping; `lost`, if the lease was lost before the report was stored; or `unreadable`, if the
             record of the job was set aside.
+
+        Raises:
+            Exception: If the attempt fails; a failure of the last attempt is also reported as the error of the part.
         """
         try:
             return self._run(lease)
@@ -140,7 +143,7 @@ class PartRunner(ABC):
             # The next attempt may succeed. The last attempt reports the error: otherwise the shard would be reported as
             # one whose worker died.
             if lease.attempt >= self._attempts:
-                self.records.complete(lease, self.error_report(_crash_error(error)))
+                self.records.complete(lease, self.error_report(_tensor_error(error)))
             if isinstance(error, Exception):
                 raise
             raise RuntimeError(f"a native library panicked: {error}") from None
@@ -167,7 +170,7 @@ class PartRunner(ABC):
             raise StoppedError
 
 
-def _crash_error(error: BaseException) -> TensorError:
+def _tensor_error(error: BaseException) -> TensorError:
     if isinstance(error, RootUnavailableError):
         return TensorError(code=Code.ROOT_UNAVAILABLE, message=f"{error}; submit the job again once it is accessible")
     if isinstance(error, StoreError):

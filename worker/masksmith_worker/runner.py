@@ -1,4 +1,4 @@
-"""Solves one shard of a masks job, stage by stage."""
+"""Solves one shard of a masks job, stage by stage, or writes one file of the job's output."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ MAX_CACHED_PLANS = 4
 
 
 class ShardRunner(PartRunner):
-    """Solves shards of masks jobs."""
+    """Processes shards of masks jobs: solves rows of tensors, and writes files of outputs."""
 
     @cached_property
     def _plans(self) -> dict[str, MasksPlan]:
@@ -58,7 +58,7 @@ class ShardRunner(PartRunner):
         return ShardReport(error=error)
 
     def work(self, lease: Lease, taken_at: float, check: Callable[[], None]) -> ShardReport:
-        """Solve a shard."""
+        """Solve a shard of a tensor, or write a file of the job's output."""
         plan, shard = self._plan_of(lease.job), self.records.shard(lease.job, lease.shard)
         if plan is None or shard is None:
             raise StoppedError

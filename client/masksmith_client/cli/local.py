@@ -49,13 +49,13 @@ def library() -> Any:
 def solve_locally(
     prepared: PreparedJob, output: Path, started: float, weights_output: Path | None = None
 ) -> SolveReport:
-    """Solve all weights, write the files of masks and updated weights, and return the report.
+    """Solve all weights, write the files of masks and updated weights if any weight was solved, and return the report.
 
     Args:
         prepared: The weights and the options.
         output: The masks file.
         started: `time.monotonic()` when the command began to work.
-        weights_output: The file of updated weights.
+        weights_output: The file of updated weights; None if weights are not updated.
     """
     options = prepared.specification.options
     search = _LocalSearch(prepared)
@@ -120,7 +120,7 @@ class _LocalSearch:
         with as_input_errors(self._library.MissingExtraError):
             self._library.solvers.by_name(self._options.solver)
             if self._options.update is not None:
-                getattr(self._library, self._options.update.name)
+                getattr(self._library, self._options.update.name)  # The package is lazy: this imports the update.
 
     def allocate(self) -> None:
         """Allocate the budget, if there is one, to the weights: determine each weight's pattern.

@@ -109,7 +109,7 @@ class ServiceSession(ABC):
     def _stream(
         self, call: Call[Any], read_timeout_s: float | None = None
     ) -> AbstractAsyncContextManager[httpx2.Response]:
-        """Send a request once, with `read_timeout_s` as read timeout; only the body of an error response is read."""
+        """Send a request once; only bodies of error responses are read. `read_timeout_s` replaces the read timeout."""
 
     @abstractmethod
     def _lines(self, response: httpx2.Response) -> AsyncGenerator[str, None]:

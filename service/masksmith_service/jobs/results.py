@@ -18,7 +18,7 @@ from masksmith_state.jobs.reports import ShardReport
 from masksmith_state.jobs.shards import PlannedTensor, Shard, shards_by_tensor
 from masksmith_state.jobs.unreadable_records import reading
 from masksmith_wire import masks
-from masksmith_wire.digests import PartDigest, write_digests
+from masksmith_wire.digests import PartDigest, digests_metadata
 from masksmith_wire.errors import Code
 from masksmith_wire.headers import build_header
 from masksmith_wire.masks import MaskInfo
@@ -175,7 +175,7 @@ def weights_file(record: JobRecord, records: JobRecords) -> ResultsFile:
         tensor.name: _digests([(shard, report.weights_digest) for shard, report in parts]) for tensor, parts in tensors
     }
     entries = {tensor.name: (tensor.dtype, tensor.shape) for tensor, _ in tensors}
-    header = build_header(entries, write_digests(digests))
+    header = build_header(entries, digests_metadata(digests))
     return ResultsFile(record, "weights", header, blobs)
 
 

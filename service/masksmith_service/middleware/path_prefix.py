@@ -19,7 +19,8 @@ class PathPrefixMiddleware:
     Args:
         app: The application.
         prefix: Such as `/tools/masks`. If it is empty, `X-Forwarded-Prefix` of a trusted proxy is used.
-        trusted: Addresses or networks of trusted proxies, separated by commas; `*` for all.
+        trusted: Addresses or networks of trusted proxies, separated by commas; `*` for all. Anything else is
+            ignored.
     """
 
     def __init__(self, app: ASGIApp, prefix: str, trusted: str = "") -> None:

@@ -1,4 +1,4 @@
-"""Axes of tensors by the architecture of the model, where names and shapes alone do not show them.
+"""Layouts of tensors by their names and shapes, and by the architecture of the model where these do not show them.
 
 The rules come from the sources of `transformers` and of the models.
 """
@@ -42,7 +42,7 @@ shapes do not decide.
 """
 
 FUSED_AND_DOWN = (("gate_up", "down"), ("input_linear", "output_linear"))
-"""Names of the matrices of experts: gate and up fused, and down."""
+"""Parts of the names of experts' matrices, in pairs: of the matrix with gate and up fused, and of down."""
 
 _CONV1D = re.compile(r"(?:^|\.)(?:c_attn|c_fc|c_proj|q_attn)\.weight$")
 _EXPERTS = re.compile(r"(?:^|[._])experts?(?:[._]|$)|(?:^|\.)(?:input|output)_linear\.weight$")
@@ -64,7 +64,7 @@ class Unclear:
 
 
 class Architecture:
-    """Axes by names, shapes and, where there is one, the model's config.
+    """Finds layouts by names, shapes and, where there is one, the model's config.
 
     Args:
         shapes: All tensors of the checkpoint by name.
@@ -75,7 +75,7 @@ class Architecture:
         self._shapes = shapes
         self._config = dict(config or {})
         self.model_types = _model_types(self._config)
-        self._uses_conv1d = self._conv1d_rule()
+        self._rule_for_conv1d = self._find_rule_for_conv1d()
         self._has_layer_weights = any(_LAYER_WEIGHT.search(name) for name in self._shapes)
 
     def layout(self, name: str, shape: Sequence[int], *, may_be_convolution: bool = True) -> Layout | Unclear:
@@ -89,7 +89,7 @@ class Architecture:
         if _LOW_RANK_FACTOR.search(name):
             return Unclear("a low-rank factor, which may be used as 'x @ w'; give its layout, 'out in' or 'in out'")
         if len(shape) == 2:
-            conv1d = self._uses_conv1d if _CONV1D.search(name) else None
+            conv1d = self._rule_for_conv1d if _CONV1D.search(name) else None
             layout = Layout(("in", "out"), rule=conv1d) if conv1d else Layout(default_axes(shape), rule="shape")
             return self._with_parts(name, shape, layout)
         if len(shape) == 3 and _EXPERTS.search(name):
@@ -97,7 +97,7 @@ class Architecture:
         return self._convolution(name, shape) if may_be_convolution else Unclear(_ambiguous_shape_reason(shape))
 
     def is_outside_layers(self, name: str, shape: Sequence[int]) -> bool:
-        """Whether a matrix belongs to no layer: unlike other tensors here, it is not named as the weight of a layer.
+        """Whether a matrix belongs to no layer: others of the checkpoint have names of layers' weights, and it has not.
 
         Names without dots were chosen by the caller and are not considered.
         """
@@ -146,7 +146,7 @@ class Architecture:
             return "stack", "in", "out"
         return None
 
-    def _conv1d_rule(self) -> Rule | None:
+    def _find_rule_for_conv1d(self) -> Rule | None:
         """Return the rule by which matrices are `Conv1D`; None if they are not.
 
         Without a config, the shapes of `c_attn` and `c_fc` show it: they have more outputs than inputs.
@@ -165,7 +165,7 @@ class Architecture:
         """Return the rows of each fused part of a layer of this name; empty if its parts are not known."""
         if module in ("gate_up_proj", "gate_and_up_proj", "input_linear") and rows % 2 == 0:
             return (rows // 2,) * 2
-        if module == "c_attn" and self._uses_conv1d and rows % 3 == 0:
+        if module == "c_attn" and self._rule_for_conv1d and rows % 3 == 0:
             return (rows // 3,) * 3
         if module in ("in_proj_weight", "qkv", "Wqkv") and rows % 3 == 0:
             return (rows // 3,) * 3

@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 PERIOD_S = 60.0
 ORPHANS_PERIOD_S = 3600.0
 ORPHAN_AFTER_S = 3600.0
-"""Seconds for which a blob must have been written, and must have been an orphan, before it is deleted."""
+"""Age in seconds from which a blob can be an orphan, and seconds from the sweep that finds it to its deletion."""
 ORPHANS = "masksmith:orphans"
 """Sorted set of orphans (blobs to which nothing in Redis refers), scored by the time at which a sweep found them."""
 MAX_DELETIONS = 1000

@@ -1,4 +1,4 @@
-"""Splits tensors into shards, the unit of work of one task: whole tile rows of a tensor, bounded in bytes."""
+"""Splits tensors into shards, which workers take one at a time: whole tile rows, bounded in bytes and in seconds."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ class Shard(BaseModel):
     Attributes:
         file: Number of the output's file of weights that the shard writes; None for rows of a tensor.
         cost_s: Seconds that the shard is expected to take.
-        is_long: Whether the shard is expected to take longer than `TARGET_S`.
+        is_long: Whether the shard is expected to take longer than `TARGET_S` plus `OVERHEAD_S`.
     """
 
     tensor: int
@@ -121,12 +121,13 @@ def cut(
     shard_bytes: int = SHARD_BYTES,
     max_shards: int | None = None,
 ) -> list[Shard]:
-    """Split tensors into shards of whole tile rows, each of at most `shard_bytes` and `TARGET_S` if it can be cut.
+    """Split tensors into shards of whole tile rows, each within `shard_bytes` and `_target_s` seconds if it can be cut.
 
     A tensor becomes a single shard if its pattern's budget belongs to the whole tensor, if its update depends on all
     rows, or if singular values are computed. A tied tensor (an earlier tensor under another name) gets no shards,
     unless a budget may assign different patterns to the two; `shards_by_tensor` returns the shards of the earlier
-    tensor for it. Stacked matrices are cut between matrices; a transposed matrix is a single shard.
+    tensor for it. Stacked matrices are cut between matrices; a matrix that is transposed, or whose fused parts are
+    solved separately, is a single shard.
 
     Args:
         tensors: All tensors of a job.

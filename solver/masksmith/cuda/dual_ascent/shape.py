@@ -57,12 +57,16 @@ class Shape:
 
 
 def shape_of(tile: TileSpec, element: str, space: int = SWEEP_BYTES) -> Shape:
-    """Return the parameters for a tile, with as many lanes as fit into `space` bytes of shared memory."""
+    """Return the parameters for a tile, with as many lanes as fit into `space` bytes of shared memory.
+
+    If the length of the rows or of the columns is not the size of a network, one larger network sorts both, to limit
+    compilations. There are at most two lanes in the simulator, which runs each thread of the device as a Python thread.
+    """
     across, down = network_size(tile.cols), network_size(tile.rows)
     if (across, down) != (tile.cols, tile.rows):
         across = down = max(8, across, down)
-    budgets = tile.rows, tile.cols, tile.row_keep, tile.col_keep, tile.at_most
+    size_and_budgets = tile.rows, tile.cols, tile.row_keep, tile.col_keep, tile.at_most
     count = 2 if SIMULATED else MAX_LANES
     while 4 * count * down * (across + 1) > space and count > 1:
         count //= 2
-    return Shape(*budgets, across, down, count, element)
+    return Shape(*size_and_budgets, across, down, count, element)

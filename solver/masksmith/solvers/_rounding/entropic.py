@@ -1,10 +1,11 @@
 """Capacitated entropic optimal transport: the relaxed mask that `Sinkhorn` rounds.
 
-`max <S, W> + H(S) / tau` over `S 1 = n`, `S^T 1 = n_out`, `0 <= S <= 1` is solved by Dykstra's algorithm with
-Kullback-Leibler projections: scale the rows to sum n, scale the columns to sum n_out, clamp at 1 and store the
-correction. The product of plan and correction is always `Z = r_i exp(tau w_ij) c_j`, so the correction need not be
-stored: the plan is `min(Z, 1)`, and the whole state is the two vectors r and c. At-most budgets keep `r` and `c` at
-most 1, that is, `u, v >= 0` for the duals `u = -log(r) / tau`, `v = -log(c) / tau`.
+`max <S, W> + H(S) / tau` over `S 1 = n`, `S^T 1 = n_out`, `0 <= S <= 1`, for scores W, entropy H and the budgets n of
+rows and n_out of columns, is solved by Dykstra's algorithm with Kullback-Leibler projections: scale the rows to sum n,
+scale the columns to sum n_out, clamp at 1 and store the correction. The product of plan and correction is always
+`Z = r_i exp(tau w_ij) c_j`, so the correction need not be stored: the plan is `min(Z, 1)`, and the whole state is the
+two vectors r and c. At-most budgets keep `r` and `c` at most 1, that is, `u, v >= 0` for the duals
+`u = -log(r) / tau`, `v = -log(c) / tau`.
 
 Only additions, multiplications and divisions in a fixed order are used, so the plan is bitwise equal on every device
 and in every batch. Tensors have tiles along the last axis: `[R, C, T]`.
@@ -32,7 +33,7 @@ def entropic_plan(
     Args:
         scores: `[R, C, T]` float64, at most 1.
         tile: Budgets.
-        temperature: `tau`; larger values give plans closer to 0 and 1, and slower convergence.
+        temperature: Inverse temperature `tau`; larger values give plans closer to 0 and 1, and slower convergence.
         iterations: Cycles of three projections.
 
     Returns:
