@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -77,7 +78,7 @@ def size(shape: tuple[int, ...]) -> int:
 
 def write_file(path: Path, group: dict[str, tuple[int, ...]]) -> None:
     """Write one file of random weights."""
-    rng = np.random.default_rng(len(path.name))
+    rng = np.random.default_rng(zlib.crc32(path.name.encode()))
     with path.open("wb") as file:
         file.write(build_header({name: ("BF16", shape) for name, shape in group.items()}))
         for shape in group.values():

@@ -1,4 +1,4 @@
-"""Parts of `gpu_check.py` for the exact solver: compare its masks with the CPU's, and its times with other solvers."""
+"""Parts of `gpu_check.py` for the exact solver: compare masks and duals with the CPU's, and times with peers."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ COPY_SIZE = 2**28
 
 
 def bits(device: str, out: Path, *, quick: bool) -> str:
-    """Compare masks and statuses with the CPU's on every generator, with a seed that the tests do not use."""
+    """Compare masks, statuses and duals with the CPU's on every generator, with a seed that the tests do not use."""
     seed, tiles = time.time_ns() % 2**31, 0
     for pattern in CHECKED[::3] if quick else CHECKED:
         tile = ms.parse(pattern).tile
@@ -52,7 +52,7 @@ def bits(device: str, out: Path, *, quick: bool) -> str:
 
 
 def _compare(scores: torch.Tensor, pattern: str, device: str, what: str) -> None:
-    """Check that mask and status are equal on the device and on the CPU; `what` names the case.
+    """Check that mask, status and duals are equal on the device and on the CPU; `what` names the case.
 
     Raises:
         RuntimeError: If they differ, or the device was not used.
@@ -65,6 +65,11 @@ def _compare(scores: torch.Tensor, pattern: str, device: str, what: str) -> None
         raise RuntimeError(f"{what}: {int((on_device.mask.cpu() != on_cpu.mask).sum())} entries differ")
     if on_device.status != on_cpu.status:
         raise RuntimeError(f"{what}: {on_device.status} on the device, {on_cpu.status} on the CPU")
+    assert on_device.duals is not None
+    assert on_cpu.duals is not None
+    for side, ours, theirs in zip(("row", "column"), on_device.duals, on_cpu.duals, strict=True):
+        if not np.array_equal(ours, theirs):
+            raise RuntimeError(f"{what}: {int((ours != theirs).sum())} {side} duals differ")
 
 
 def times(device: str, out: Path, *, quick: bool) -> str:

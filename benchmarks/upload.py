@@ -26,7 +26,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -57,10 +57,19 @@ uvicorn.run(app, port=int(sys.argv[1]), http="httptools", loop="uvloop", lifespa
 
 @dataclass(frozen=True)
 class Server:
-    """A server under test."""
+    """A server under test.
+
+    Attributes:
+        port: The port that it listens on.
+        pid: Its process.
+        uploads: The folder of its uploads.
+        token: A key of the service; empty for the minimal application.
+    """
 
     port: int
     pid: int
+    uploads: Path
+    token: str = ""
 
     @property
     def peak_mib(self) -> float:
@@ -91,13 +100,13 @@ class Upload:
         for _ in range(self._piece_count):
             yield PIECE
 
-    def send(self, port: int) -> float:
+    def send(self, server: Server) -> float:
         """Send the file by PUT; returns the seconds until the answer."""
         request = (
             f"PUT /v1/tensors/{self.digest} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n"
-            f"Content-Length: {self.bytes}\r\n\r\n"
+            f"Authorization: Bearer {server.token}\r\nContent-Length: {self.bytes}\r\n\r\n"
         )
-        with socket.create_connection(("127.0.0.1", port)) as connection:
+        with socket.create_connection(("127.0.0.1", server.port)) as connection:
             started = time.perf_counter()
             connection.sendall(request.encode())
             for piece in self.pieces():
@@ -110,7 +119,9 @@ class Upload:
 
 
 @contextmanager
-def process(command: list[str], port: int, environment: dict[str, str] | None = None) -> Iterator[Server]:
+def process(
+    command: list[str], port: int, uploads: Path, environment: dict[str, str] | None = None
+) -> Iterator[Server]:
     """Run a server during the block; waits until it listens."""
     with subprocess.Popen(command, env=os.environ | (environment or {}), stderr=subprocess.DEVNULL) as running:
         try:
@@ -120,37 +131,46 @@ def process(command: list[str], port: int, environment: dict[str, str] | None = 
                     break
                 except ConnectionRefusedError:
                     time.sleep(0.05)
-            yield Server(port, running.pid)
+            else:
+                raise SystemExit(f"the server ended at its start, with exit code {running.returncode}")
+            yield Server(port, running.pid, uploads)
         finally:
             running.send_signal(signal.SIGINT)
 
 
 @contextmanager
 def service(folder: Path) -> Iterator[Server]:
-    """Run the service, in one process, and its broker."""
-    port, broker_folder = free_port(), Path(tempfile.mkdtemp(dir=folder))
-    broker = broker_folder / "valkey.sock"
+    """Run the service, in one process, with a store and a broker of its own."""
+    port, own_folder = free_port(), Path(tempfile.mkdtemp(dir=folder))
+    broker, store = own_folder / "valkey.sock", own_folder / "store"
     environment = {
         "MASKSMITH_PORT": str(port),
         "MASKSMITH_PROCESSES": "1",
-        "MASKSMITH_STORE_URL": str(folder / "store"),
+        "MASKSMITH_STORE_URL": str(store),
         "MASKSMITH_REDIS_URL": valkey.url(broker),
     }
-    command = valkey.command(valkey.find_binary(), broker_folder, broker)
+    command = valkey.command(valkey.find_binary(), own_folder, broker)
     with subprocess.Popen(command, stdout=subprocess.DEVNULL) as running:
         try:
-            with process([sys.executable, "-m", "masksmith_service"], port, environment) as server:
-                yield server
+            with process([sys.executable, "-m", "masksmith_service"], port, store / "tensors", environment) as server:
+                yield replace(server, token=create_key(environment))
         finally:
             running.terminate()
+
+
+def create_key(environment: dict[str, str]) -> str:
+    """Create a key of the service that has this environment; returns its token."""
+    command = [Path(sys.executable).with_name("masksmith"), "keys", "create", "benchmark", "--json"]
+    output = subprocess.run(command, capture_output=True, text=True, check=True, env=os.environ | environment).stdout
+    return str(json.loads(output)["token"])
 
 
 @contextmanager
 def bare(folder: Path) -> Iterator[Server]:
     """Run the minimal application."""
-    port = free_port()
-    (folder / "bare").mkdir(exist_ok=True)
-    with process([sys.executable, "-c", BARE, str(port), str(folder / "bare")], port) as server:
+    port, uploads = free_port(), folder / "bare"
+    uploads.mkdir(exist_ok=True)
+    with process([sys.executable, "-c", BARE, str(port), str(uploads)], port, uploads) as server:
         yield server
 
 
@@ -171,20 +191,20 @@ def measure_speed(folder: Path, mebibytes: int, rounds: int) -> list[tuple[float
         for number in range(rounds + 1):
             upload = Upload(mebibytes, number)
             order = [minimal, ours] if number % 2 else [ours, minimal]
-            took = {server.pid: upload.send(server.port) for server in order}
+            took = {server.pid: upload.send(server) for server in order}
             seconds.append((took[minimal.pid], took[ours.pid]))
-            clear(folder / "store" / "tensors", folder / "bare")
+            clear(ours.uploads, minimal.uploads)
     return seconds[1:]
 
 
 def measure_memory(folder: Path, mebibytes: int, count: int) -> tuple[float, float]:
     """Return the peak memory of a new service before and after `count` uploads, one after the other, in MiB."""
     with service(folder) as server:
-        Upload(1, 0).send(server.port)
+        Upload(1, 0).send(server)
         before = server.peak_mib
         for number in range(count):
-            Upload(mebibytes, number).send(server.port)
-            clear(folder / "store" / "tensors")
+            Upload(mebibytes, number).send(server)
+            clear(server.uploads)
         return before, server.peak_mib
 
 

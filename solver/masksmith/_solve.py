@@ -84,9 +84,7 @@ def solve(
         InfeasibleError: If forced entries leave a tile without an allowed mask.
         SolverError: If the solver does not support the pattern or an option.
     """
-    _check_hysteresis(hysteresis)
-    if hysteresis > 0 and warm_start is None:
-        raise SolverError("hysteresis requires a warm_start")
+    _check_hysteresis(hysteresis, has_start=warm_start is not None)
     options = Options(must_keep, must_drop, warm_start, hysteresis, keep_duals, weight, view)
     call = _Call.of(solver, time_limit_s, threads, on_progress)
     tensor = _Tensor.of(call, scores, _pattern(pattern), options, Layout.of(layout), name)
@@ -116,7 +114,7 @@ def solve_many(
         pattern: One pattern for all tensors, or a pattern for each name, as `allocate` returns.
         solver: Solver; by default the best one for each pattern.
         warm_start: Earlier solutions or masks by name; may lack names.
-        hysteresis: Bonus, in score units, for entries kept in the warm starts.
+        hysteresis: Bonus, in score units, for entries kept in the warm starts; at least one tensor must have one.
         time_limit_s: Seconds for all tensors together, as in `solve`.
         threads: Number of threads or processes; by default all cores.
         keep_duals: Whether the solutions have duals.
@@ -127,8 +125,8 @@ def solve_many(
     Raises:
         MasksmithError: As `solve`, for the first invalid tensor; the message names it.
     """
-    _check_hysteresis(hysteresis)
     starts, patterns = warm_start or {}, _patterns(scores, pattern)
+    _check_hysteresis(hysteresis, has_start=any(starts.get(name) is not None for name in scores))
     layouts = {name: Layout.of((layout or {}).get(name)) for name in scores}
     first_names = _first_names(scores, patterns, starts, layouts)
     call = _Call.of(solver, time_limit_s, threads, on_progress)
@@ -310,6 +308,8 @@ def _pattern(pattern: Pattern | str) -> Pattern:
     return parse(pattern) if isinstance(pattern, str) else pattern
 
 
-def _check_hysteresis(hysteresis: float) -> None:
+def _check_hysteresis(hysteresis: float, *, has_start: bool) -> None:
     if not (hysteresis >= 0 and math.isfinite(hysteresis)):
         raise SolverError(f"hysteresis={hysteresis} must be finite and at least 0")
+    if hysteresis > 0 and not has_start:
+        raise SolverError("hysteresis requires a warm_start")

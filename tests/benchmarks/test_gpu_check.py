@@ -4,10 +4,13 @@ import os
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+
+import masksmith as ms
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 
@@ -55,6 +58,23 @@ def test_times_and_peers_are_written_down(gpu_exact, tmp_path):
 def test_bits_are_not_compared_with_themselves(gpu_exact, tmp_path):
     with pytest.raises(RuntimeError, match="the device was not used"):
         gpu_exact.bits("cpu", tmp_path, quick=True)
+
+
+def test_other_duals_than_the_cpus_are_found(gpu_exact, monkeypatch):
+    def solve(scores, pattern, solver, **options):
+        solution = on_cpu(scores, pattern, ms.Exact(device="cpu"), **options)
+        if solver.device == "cpu":
+            return solution
+        rows, columns = solution.duals
+        return replace(solution, stats=solution.stats | {"device": "another"}, duals=(rows, columns + moved))
+
+    on_cpu, moved = ms.solve, 0.0
+    monkeypatch.setattr(ms, "solve", solve)
+    scores = torch.rand(16, 16)
+    gpu_exact._compare(scores, "transposable 4:8", "cpu", "case")
+    moved = 1e-9
+    with pytest.raises(RuntimeError, match="case: 32 column duals differ"):
+        gpu_exact._compare(scores, "transposable 4:8", "cpu", "case")
 
 
 def test_without_a_device_it_says_so():

@@ -283,6 +283,9 @@ def test_hysteresis_must_be_a_bonus(bad: float) -> None:
         ms.solve(np.ones((16, 16)), T816, warm_start=np.ones((16, 16), bool), hysteresis=bad)
     with pytest.raises(ms.SolverError, match="warm_start"):
         ms.solve(np.ones((16, 16)), T816, hysteresis=1.0)
+    for starts in (None, {}, {"other": np.ones((16, 16), bool)}):
+        with pytest.raises(ms.SolverError, match="warm_start"):
+            ms.solve_many({"w": np.ones((16, 16))}, T816, warm_start=starts, hysteresis=1.0)
 
 
 def test_unknown_and_unfit_solvers_are_refused() -> None:

@@ -1,10 +1,12 @@
 """`masks.verify`: the score from the weights, and a bound that is computed here."""
 
+import json
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from safetensors.numpy import save_file
 
 import masksmith as ms
 from masksmith_client import InputError, Masks, WireError
@@ -95,4 +97,20 @@ def test_a_damaged_mask_is_not_verified(solution, masks_of, tmp_path):
     data[-1] ^= 1
     (tmp_path / "masks").write_bytes(data)
     with pytest.raises(WireError):
+        masks.verify({"w": WEIGHT})
+
+
+@pytest.mark.parametrize("is_packed", [True, False])
+def test_a_mask_of_an_opened_file_that_violates_its_pattern_is_found(tmp_path, is_packed):
+    mask = np.ones((16, 16), bool)
+    info = MaskInfo(shape=[16, 16], pattern=PATTERN)
+    path = tmp_path / "masks.safetensors"
+    if is_packed:
+        path.write_bytes(file_header({"w": info.with_digest(pack(mask))}) + pack(mask).tobytes())
+    else:
+        metadata = {"masksmith": json.dumps({"w": info.model_dump(mode="json")})}
+        save_file({"w": mask}, path, metadata)
+    masks = Masks.open(path)
+    assert masks["w"].all()
+    with pytest.raises(WireError, match="'w' violates its pattern 'transposable 2:4'"):
         masks.verify({"w": WEIGHT})

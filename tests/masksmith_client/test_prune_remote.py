@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from masksmith_client import Client, InputError, NotFound, StatusError, TransportError, Unauthorized
+from masksmith_client import Client, InputError, NotFound, StatusError, TransportError, Unauthorized, WireError
 from masksmith_client.checkpoints import partial_file, remote
 from masksmith_client.checkpoints.remote import RemoteSolver
 from masksmith_client.cli.app import run
@@ -174,13 +174,13 @@ def test_a_refusal_leaves_the_output_as_it_was(
 
 
 @pytest.mark.usefixtures("one_by_one")
-@pytest.mark.parametrize("kind", ["full disk", "Ctrl-C", "lost service"])
+@pytest.mark.parametrize("kind", ["full disk", "Ctrl-C", "lost service", "wrong digest"])
 def test_what_ends_a_run_cancels_its_jobs_and_the_next_goes_on(
     service: FakeService, client: Client, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     output, count, certificate = tmp_path / "out", 0, remote._certificate
     full_disk, lost = OSError(errno.ENOSPC, "full"), TransportError("lost")
-    error = {"full disk": full_disk, "Ctrl-C": KeyboardInterrupt(), "lost service": lost}
+    error = {"full disk": full_disk, "Ctrl-C": KeyboardInterrupt(), "lost service": lost, "wrong digest": WireError("")}
 
     def failing(*arguments: Any) -> Any:
         nonlocal count

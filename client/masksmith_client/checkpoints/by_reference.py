@@ -229,7 +229,7 @@ def _choice_by_listing(listing: ModelListing, options: ChoiceOptions) -> dict[st
         )
         patterns = options.patterns.assign(names)
         selection = layouts.select(candidates, patterns, list(options.layers), list(options.exclude), in_parts=True)
-        layouts.check_rules_apply(options.patterns, names, selection.skipped)
+        layouts.check_rules_apply(options.patterns, candidates, selection.skipped)
     tensor_layouts = {candidate.name: candidate.layout for candidate in candidates}
     return {name: (_layout_input(tensor_layouts[name]), patterns[name]) for name in selection.chosen}
 

@@ -122,7 +122,7 @@ def choose(checkpoint: Checkpoint, options: ChoiceOptions) -> Choice:
     reasons = dict(selection.skipped)
     if options.patterns is not None:
         with as_input_errors(PatternError):
-            layouts.check_rules_apply(options.patterns, names, reasons)
+            layouts.check_rules_apply(options.patterns, candidates, reasons)
     if patterns is None:
         reasons |= _dtype_reasons(candidates, selection)
     patterns_by_name = _with_ties(checkpoint, reasons, patterns or {})

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from masksmith.layouts import WHOLE_BYTES
 from masksmith.patterns import PatternsByTensor
-from masksmith_client._errors import ClientError, InputError, StatusError, TransportError
+from masksmith_client._errors import ClientError, InputError, StatusError, TransportError, WireError
 from masksmith_client._jobs import Job, Jobs
 from masksmith_client._progress import ShowProgress
 from masksmith_client.results.updated_weights import UpdatedWeights
@@ -123,8 +123,9 @@ class RemoteSolver:
                     yield from self._finish(running_jobs)
             while running_jobs:
                 yield from self._finish(running_jobs)
-        except TransportError:
-            running_jobs.clear()  # A service that cannot be reached cannot cancel them.
+        except TransportError as error:
+            if not isinstance(error, WireError):
+                running_jobs.clear()  # A service that cannot be reached cannot cancel them.
             raise
         finally:
             for job, _ in running_jobs:

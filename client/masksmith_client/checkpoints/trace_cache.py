@@ -1,8 +1,8 @@
 """Traces on disk, so that the next command on the same model need not import `torch` and `transformers`.
 
 A trace depends on the config, on the names and shapes of all tensors, on the versions of Python and of the libraries
-that build and run the model, and on masksmith's code that watches it: the name of the trace's file is a digest of all
-of these. The file begins with a digest of its content, so a damaged file is not used.
+that build and run the model, and on masksmith's code that watches it and makes layouts of it: the name of the trace's
+file is a digest of all of these. The file begins with a digest of its content, so a damaged file is not used.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from pathlib import Path
 import platformdirs
 from blake3 import blake3
 
+from masksmith import layouts
 from masksmith.layouts import Layout
 from masksmith_client.results.atomic_write import atomic_write
 
@@ -25,7 +26,6 @@ from .trace import Trace
 MAX_FILES = 64
 """Number of traces that are kept."""
 LIBRARIES = ("torch", "transformers")
-_CHECKPOINTS_FOLDER = Path(__file__).parent
 
 
 def cache_folder() -> Path:
@@ -43,10 +43,16 @@ def trace_key(config: bytes, shapes: Mapping[str, tuple[int, ...]]) -> str:
     versions = [importlib.metadata.version(name) for name in LIBRARIES]
     hasher = blake3(json.dumps([versions, platform.python_version(), sorted(shapes.items())]).encode())
     hasher.update(blake3(config).digest())
-    modules = _CHECKPOINTS_FOLDER.parent / "submission/modules.py"
-    for path in (_CHECKPOINTS_FOLDER / "traced.py", modules, *sorted((_CHECKPOINTS_FOLDER / "tracing").glob("*.py"))):
+    for path in _sources():
         hasher.update(blake3(path.read_bytes()).digest())
     return hasher.hexdigest()
+
+
+def _sources() -> list[Path]:
+    """Return the modules that make a trace, and write and read it."""
+    folder = Path(__file__).parent
+    modules = [Path(__file__), folder / "trace.py", folder / "traced.py", folder.parent / "submission/modules.py"]
+    return [*modules, *sorted((folder / "tracing").glob("*.py")), *sorted(Path(layouts.__file__).parent.glob("*.py"))]
 
 
 def load_trace(key: str) -> Trace | None:
@@ -58,14 +64,16 @@ def load_trace(key: str) -> Trace | None:
     if digest != _digest(content):
         return None
     fields = json.loads(content)
-    layouts = {name: Layout(tuple(axes), tuple(parts), rule) for name, (axes, parts, rule) in fields["layouts"].items()}
-    return Trace(**fields | {"layouts": layouts})
+    layout_of = {
+        name: Layout(tuple(axes), tuple(parts), rule) for name, (axes, parts, rule) in fields["layouts"].items()
+    }
+    return Trace(**fields | {"layouts": layout_of})
 
 
 def save_trace(key: str, trace: Trace) -> None:
     """Write a trace, if the cache can be written; otherwise do nothing."""
-    layouts = {name: [layout.axes, layout.out_parts, layout.rule] for name, layout in trace.layouts.items()}
-    content = json.dumps(asdict(trace) | {"layouts": layouts}).encode()
+    fields = {name: [layout.axes, layout.out_parts, layout.rule] for name, layout in trace.layouts.items()}
+    content = json.dumps(asdict(trace) | {"layouts": fields}).encode()
     folder = cache_folder()
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)

@@ -39,6 +39,7 @@ class Masks(TensorFile):
     ) -> None:
         super().__init__(file, restore)
         self.job = job
+        self._path: Path | None = None
         try:
             self.infos: Mapping[str, MaskInfo] = read_infos(self._header.metadata)
         except ValueError:  # another program wrote the metadata
@@ -61,10 +62,20 @@ class Masks(TensorFile):
         try:
             masks = cls(file)
             masks._check_dtypes()
+            masks._path = Path(path).absolute()
         except ValueError as error:
             file.close()
             raise InputError(f"{path}: {error}") from None
         return masks
+
+    @property
+    def path(self) -> Path | None:
+        """The path of an opened file; None for a download, after `close`, and if another file is at the path now."""
+        try:
+            is_there = self._path is not None and os.path.samestat(os.fstat(self._file.fileno()), self._path.stat())
+        except (OSError, ValueError):  # a closed file has no number
+            return None
+        return self._path if is_there else None
 
     @staticmethod
     def is_masks_header(header: Header) -> bool:
@@ -91,7 +102,7 @@ class Masks(TensorFile):
     ) -> dict[str, CheckedProof]:
         """Check again what the job claims about its masks: the score that each mask keeps, and the bound.
 
-        Digests are checked, too, and patterns of downloaded masks; the patterns in an opened file are not checked.
+        Digests and patterns are checked, too; a file that another program wrote may lack them.
         The score that a mask keeps is summed from the weights. The service sends a bound, and not the duals from which
         it computed the bound: with `prove`, a bound is computed here, which takes as long as solving.
 
@@ -102,7 +113,7 @@ class Masks(TensorFile):
 
         Raises:
             InputError: If a weight is missing, or scores that the job computed from a statistic.
-            WireError: If a mask does not have its digest, or a downloaded mask violates its pattern.
+            WireError: If a mask does not have its digest, or violates its pattern.
         """
         missing = sorted(set(self) - set(weights) - set(scores or {}))
         if missing:
@@ -113,7 +124,7 @@ class Masks(TensorFile):
         return {
             name: check_proof(
                 name,
-                self._numpy(self._entries[name]),
+                self._checked(self._entries[name]),
                 scores_by_name[name] if name in scores_by_name else scores_of(method, weights[name], name),
                 self.infos.get(name),
                 reports.get(name),
@@ -167,18 +178,21 @@ class Masks(TensorFile):
         Raises:
             WireError: If the mask does not have its digests, or violates its pattern.
         """
+        return self._checked(entry) if entry.name in self._unchecked_patterns else self._unpacked(entry)
+
+    def _checked(self, entry: TensorEntry) -> BoolMask:
+        """Return a mask as a bool array, after the checks of its digests and its pattern, also of an opened file."""
+        mask, info = self._unpacked(entry), self.infos.get(entry.name)
+        violation = None if info is None else pattern_violation(mask, info)
+        if info is not None and violation is not None:
+            raise WireError(f"the mask of {entry.name!r} violates its pattern {info.pattern!r}: {violation}")
+        self._unchecked_patterns.discard(entry.name)
+        return mask
+
+    def _unpacked(self, entry: TensorEntry) -> BoolMask:
         self._check_digest(entry.name)
         array = self._stored(entry)
-        if entry.dtype == "BOOL":
-            return array.view(np.bool_).copy()
-        info = self.infos[entry.name]
-        mask = unpack(array, info.shape)
-        if entry.name in self._unchecked_patterns:
-            violation = pattern_violation(mask, info)
-            if violation is not None:
-                raise WireError(f"the mask of {entry.name!r} violates its pattern {info.pattern!r}: {violation}")
-            self._unchecked_patterns.discard(entry.name)
-        return mask
+        return array.view(np.bool_).copy() if entry.dtype == "BOOL" else unpack(array, self.infos[entry.name].shape)
 
     def _check_digest(self, name: str) -> None:
         """Check the digests of a mask, once; a mask that another program wrote has none.

@@ -24,7 +24,9 @@ def with_module_layouts(module: Any, weights: list[StreamedTensor]) -> list[Stre
         module: A `torch.nn.Module`, or anything with a `state_dict`.
         weights: Its weights.
     """
-    layers = dict(module.named_modules()) if callable(getattr(module, "named_modules", None)) else {}
+    # A layer that is registered twice has a weight under both paths in the `state_dict`.
+    has_modules = callable(getattr(module, "named_modules", None))
+    layers = dict(module.named_modules(remove_duplicate=False)) if has_modules else {}
     return [_with_layout(weight, layers) for weight in weights]
 
 

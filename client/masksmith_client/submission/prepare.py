@@ -131,7 +131,7 @@ def _select(
         candidates, shape_patterns, layers, exclude, whole_tensor_needed_by=whole_tensor_needed_by, in_parts=not local
     )
     with as_input_errors(PatternError):
-        check_rules_apply(rules, [candidate.name for candidate in candidates], selection.skipped)
+        check_rules_apply(rules, candidates, selection.skipped)
     return selection
 
 

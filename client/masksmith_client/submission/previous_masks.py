@@ -29,8 +29,9 @@ def parse_previous(source: object) -> tuple[str | None, Path | None]:
     """Return a pair: the id of a previous job or a reference, and the path of a masks file; at least one is None.
 
     Args:
-        source: A job or its id, masks downloaded from a job, the path of a masks file, the reference of a masks file or
-            of an output in a root (`s3://...`, or an absolute path that does not exist on this machine), or None.
+        source: A job or its id, masks downloaded from a job or opened from a file, the path of a masks file, the
+            reference of a masks file or of an output in a root (`s3://...`, or an absolute path that does not exist on
+            this machine), or None.
 
     Raises:
         InputError: If it is none of these.
@@ -38,7 +39,7 @@ def parse_previous(source: object) -> tuple[str | None, Path | None]:
     if source is None:
         return None, None
     if isinstance(source, Masks):
-        source = source.job
+        source = _origin(source)
     if isinstance(source, JobView):
         return source.id, None
     if isinstance(source, (str, os.PathLike)) and Path(source).is_file():
@@ -58,11 +59,27 @@ def previous_reference(source: object) -> str | None:
     Raises:
         InputError: As `parse_previous` does.
     """
+    if isinstance(source, Masks):
+        source = _origin(source)
     is_id = isinstance(source, str) and JOB_ID.fullmatch(source) and not Path(source).exists()
     if isinstance(source, str | os.PathLike) and not is_id:
         path = os.fspath(source)
         return path if is_in_bucket(path) else os.path.abspath(path)
     return parse_previous(source)[0]
+
+
+def _origin(masks: Masks) -> JobView | Path:
+    """Return the job that computed masks, or the path of their file.
+
+    Raises:
+        InputError: If they were opened from a file that is closed, or that is not at its path any more.
+    """
+    origin = masks.path if masks.job is None else masks.job
+    if origin is None:
+        raise InputError(
+            f"previous={masks!r}: these masks are closed, or their file was replaced: pass the path of a masks file"
+        )
+    return origin
 
 
 def _is_remote_reference(source: str) -> bool:

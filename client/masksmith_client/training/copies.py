@@ -23,7 +23,8 @@ def plain_state(model: torch.nn.Module, masked: Iterable[tuple[MaskedLayer, Tens
         model: The model.
         masked: The masked layers, each with its masked weight, which the iterator computes when it is reached.
     """
-    masking_prefixes = tuple(f"{path}." for path, module in model.named_modules() if isinstance(module, Masking))
+    modules = model.named_modules(remove_duplicate=False)
+    masking_prefixes = tuple(f"{path}." for path, module in modules if isinstance(module, Masking))
     state = {
         plain_path(model, name): gathered(value.detach()) if isinstance(value, Tensor) else value
         for name, value in model.state_dict().items()
@@ -44,17 +45,20 @@ def bake_copy(model: torch.nn.Module, copy: torch.nn.Module, layers: Iterable[Ma
     """
     if not isinstance(copy, torch.nn.Module):
         raise InputError(f"model={type(copy).__name__} is not a torch.nn.Module")
-    modules = {plain_path(copy, path): module for path, module in copy.named_modules()}
-    pairs, paths = [], _paths(model)
+    modules = {plain_path(copy, path): module for path, module in copy.named_modules(remove_duplicate=False)}
+    paths = _paths(model)
+    modules_of_layers: list[tuple[MaskedLayer, list[torch.nn.Module]]] = []
     for layer in layers:
+        copies = []
         for path in _paths_of(layer, paths):
             module = modules.get(plain_path(model, path))
             if module is None:
                 raise InputError(f"the copy has no layer {path!r}")
             layer.check_copy(module)
-            pairs.append((layer, module))
-    for layer, module in pairs:
-        layer.bake_into(module)
+            copies.append(module)
+        modules_of_layers.append((layer, copies))
+    for layer, copies in modules_of_layers:
+        layer.bake_into(copies)
     return copy
 
 
@@ -70,18 +74,15 @@ def mask_state_dict(state: dict[str, Any], model: torch.nn.Module, layers: Itera
     Raises:
         InputError: If the module contains no masked layer.
     """
-    paths = {id(module): path for path, module in model.named_modules(remove_duplicate=False)}
-    layers = list(layers)
-    if layers and not any(id(module) in paths for layer in layers for module in layer.modules.values()):
+    layers, paths = list(layers), _paths(model)
+    if layers and not any(_paths_of(layer, paths) for layer in layers):
         raise InputError(
             f"{type(model).__name__} does not hold the masked layers: pass the module that the masks are on"
         )
     for layer in layers:
         kept = layer.whole_kept()
-        for module in layer.modules.values():
-            if id(module) not in paths:
-                continue
-            prefix = f"{paths[id(module)]}." if paths[id(module)] else ""
+        for path in _paths_of(layer, paths):
+            prefix = f"{path}." if path else ""
             name = f"{prefix}{layer.parameter}"
             if name in state:
                 state[name] = state[name].detach() * as_sharded(kept, state[name])

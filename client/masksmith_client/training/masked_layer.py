@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -125,16 +126,22 @@ class MaskedLayer:
         if weight is None or tuple(weight.shape) != self.shape:
             raise InputError(f"the copy's {self.name!r} does not have shape {list(self.shape)}")
 
-    def bake_into(self, module: torch.nn.Module) -> None:
-        """Write the masked weight into a copy of the layer's module."""
-        masking = masking_of(module, self.parameter) or self.masking
-        masking.follow_origin()
-        weight = module._parameters[self.parameter]
-        assert weight is not None
-        with torch.no_grad():
-            masked = weight.detach() if masking.dense else masking.method.masked(weight.detach(), masking)
-            weight.copy_(masked)
-        detach(module, self.parameter)
+    @torch.no_grad()
+    def bake_into(self, modules: Sequence[torch.nn.Module]) -> None:
+        """Write the masked weight into copies of the layer's modules; a weight that they share is masked once."""
+        baked: list[Tensor] = []
+        for module in modules:
+            weight = module._parameters[self.parameter]
+            assert weight is not None
+            # The masking of a copy whose weight has changed takes the current mask: it is not to see a baked weight.
+            if not any(weight is each for each in baked):
+                masking = masking_of(module, self.parameter) or self.masking
+                masking.follow_origin()
+                if not masking.dense:
+                    weight.copy_(masking.method.masked(weight.detach(), masking))
+                baked.append(weight)
+        for module in modules:
+            detach(module, self.parameter)
 
     def check(self, model: torch.nn.Module) -> None:
         """Check that the layer is in the model and masked; adopt a weight that was replaced or sharded.

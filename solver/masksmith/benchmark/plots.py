@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 from .report import Report
+from .tables import case_suffix
 
 Curves = dict[str, list[tuple[float, float]]]
-"""Points (density, speed-up), by kernel."""
+"""Points (density, speed-up), by kernel; where a report has several dtypes or directions, by kernel with these."""
 
 
 class _LayerTimes(NamedTuple):
@@ -78,7 +79,8 @@ def _curves(report: Report, batch: int, member: str) -> Curves:
         shape, dense_s = (case.layer.rows, case.layer.cols), case.layer.count * result.dense_s
         for measurement, gain in result.gains:
             times = _LayerTimes(shape, result.density, dense_s, dense_s / getattr(gain, member))
-            by_kernel_and_pattern[measurement.kernel, case.pattern].append(times)
+            kernel = f"{measurement.kernel}{case_suffix(case, report)}"
+            by_kernel_and_pattern[kernel, case.pattern].append(times)
     shape_count = max((_shape_count(layers) for layers in by_kernel_and_pattern.values()), default=0)
     points: Curves = defaultdict(list)
     for (kernel, _), layers in by_kernel_and_pattern.items():
@@ -94,11 +96,12 @@ def _shape_count(layers: list[_LayerTimes]) -> int:
 
 
 def bars(report: Report, batch: int) -> dict[str, dict[str, float]]:
-    """Return for each layer the speed-up of its fastest kernel, by pattern."""
+    """Return for each layer the speed-up of its fastest kernel, by pattern; with dtype and direction as in `Curves`."""
     speedups: dict[str, dict[str, float]] = defaultdict(dict)
     for winner in report.winners:
         if winner.case.batch == batch and winner.speedup is not None:
-            speedups[winner.case.layer.shape][winner.case.pattern] = winner.speedup
+            pattern = f"{winner.case.pattern}{case_suffix(winner.case, report)}"
+            speedups[winner.case.layer.shape][pattern] = winner.speedup
     return speedups
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from .answers import Answers
+from .cases import Case
 from .conclusions import BreakEven, Estimate
 from .results import Timing
 
@@ -81,12 +82,12 @@ def page(report: Answers, title: str, paragraphs: Sequence[str] = ()) -> str:
 
 
 def machine_line(machine: dict[str, object], report: Answers) -> str:
-    """Return a sentence that describes the machine, with its copy and matrix rates."""
+    """Return a sentence that describes the machine, with its copy and matrix rates if they were measured."""
     name = machine.get("gpu") or f"{machine.get('processor')}, {machine.get('capability')}"
     order = ("torch", "cuda", "triton", "cusparselt", "numba", "numpy", "scipy", "python", "system")
     versions = ", ".join(f"{key} {machine[key]}" for key in order if machine.get(key) is not None)
     threads = f"; {machine['threads']} thread(s) of {machine['cores']} cores" if "threads" in machine else ""
-    return f"Measured on {name}{threads}; {_rates(report)}. {versions}."
+    return f"Measured on {name}{threads}{_rates(report)}. {versions}."
 
 
 def seconds(value: float) -> str:
@@ -98,27 +99,29 @@ def seconds(value: float) -> str:
 
 
 def _rates(report: Answers) -> str:
+    """Return the copy and matrix rates after a semicolon; an empty text where none were measured."""
     rates = {
         result.case.dtype: (result.machine["copy_bytes_per_s"], result.machine["matrix_flops_per_s"])
         for result in report.results
         if "copy_bytes_per_s" in result.machine
     }
+    if not rates:
+        return ""
     parts = [f"{flops / 1e9:.4g} GFLOP/s in {dtype}" for dtype, (_, flops) in rates.items()]
-    copied = max((rate for rate, _ in rates.values()), default=0.0)
-    return f"copies {copied / 1e9:.3g} GB/s, multiplies at " + ", ".join(parts)
+    copied = max(rate for rate, _ in rates.values())
+    return f"; copies {copied / 1e9:.3g} GB/s, multiplies at " + ", ".join(parts)
 
 
-def _case_suffix(conclusion: Estimate | BreakEven, report: Answers) -> str:
+def case_suffix(case: Case | Estimate | BreakEven, report: Answers) -> str:
     """Return dtype and direction as a suffix, if the report has several; else an empty text."""
-    cases = [result.case for result in report.results]
-    has_several = len({(case.dtype, case.direction) for case in cases}) > 1
-    return f", {conclusion.dtype}, {conclusion.direction}" if has_several else ""
+    has_several = len({(result.case.dtype, result.case.direction) for result in report.results}) > 1
+    return f", {case.dtype}, {case.direction}" if has_several else ""
 
 
 def _model(report: Answers) -> Table:
     rows = [
         [
-            f"{estimate.pattern}{_case_suffix(estimate, report)}",
+            f"{estimate.pattern}{case_suffix(estimate, report)}",
             _verdict(estimate),
             ", ".join(sorted({name for name in estimate.kernels.values() if name != "dense"})) or "-",
             str(estimate.batch),
@@ -151,7 +154,7 @@ def _kernels(report: Answers) -> Table:
         "slower than dense."
     )
     cells = {
-        (f"{estimate.pattern}{_case_suffix(estimate, report)}", kernel, estimate.batch): str(estimate.gain(kernel))
+        (f"{estimate.pattern}{case_suffix(estimate, report)}", kernel, estimate.batch): str(estimate.gain(kernel))
         for estimate in report.estimates
         for kernel in estimate.by_kernel
     }
@@ -193,7 +196,7 @@ def _spread(timing: Timing) -> str:
 def _break_evens(report: Answers) -> Table:
     cells: dict[tuple[str, str, int], str] = {}
     for break_even in report.break_evens:
-        kernel = f"{break_even.kernel}{_case_suffix(break_even, report)}"
+        kernel = f"{break_even.kernel}{case_suffix(break_even, report)}"
         cells[kernel, break_even.layer.shape, break_even.batch] = str(break_even)
     note = (
         "The density (share of weights kept) below which a kernel beats dense. In parentheses the range, from the "

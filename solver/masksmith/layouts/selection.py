@@ -119,26 +119,36 @@ def select(
     return Selection(chosen, frozenset(named), skipped)
 
 
-def check_rules_apply(patterns: TensorPatterns, names: Sequence[str], skipped: Mapping[str, str]) -> None:
+def check_rules_apply(patterns: TensorPatterns, candidates: Sequence[Candidate], skipped: Mapping[str, str]) -> None:
     """Check that each rule applies to at least one of the tensors that it selects, unless the caller left one out.
 
     Args:
         patterns: The rules, by selector.
-        names: Names of all tensors.
+        candidates: All tensors.
         skipped: Reasons of the tensors that stay dense, by name.
 
     Raises:
         PatternError: If all tensors of a rule stay dense, none of them by `layers` or `exclude`; the message has the
-            rule and a reason.
+            rule, a reason, and how `layers` selects a tensor that is dense by default.
     """
+    by_name = {candidate.name: candidate for candidate in candidates}
     for selector, pattern in patterns.rules.items():
-        selected = patterns.selected(selector, names)
+        selected = patterns.selected(selector, list(by_name))
         reasons = [skipped[name] for name in selected if name in skipped]
         if len(reasons) == len(selected) and not any(reason in BY_CHOICE for reason in reasons):
+            advice = _advice(by_name[selected[0]], reasons[0])
             raise PatternError(
-                f"pattern {selector[:512]!r}={pattern}: {selected[0]!r} stays dense ({reasons[0]}); a tensor that is "
-                f"dense by default is masked only if layers has its full name"
+                f"pattern {selector[:512]!r}={pattern}: {selected[0]!r} stays dense ({reasons[0]}){advice}"
             )
+
+
+def _advice(candidate: Candidate, reason: str) -> str:
+    """Say how `layers` selects a tensor that is dense by default; an empty text if it is dense for another reason."""
+    if reason != candidate.dense_by_default or candidate.unsupported_reason is not None:
+        return ""
+    if candidate.only_by_name:
+        return "; it is masked only if layers has its full name"
+    return "; it is masked if layers has its name or a glob that matches it"
 
 
 def _not_selected_reason(candidate: Candidate, included: Names, excluded: Names, *, is_named: bool) -> str | None:

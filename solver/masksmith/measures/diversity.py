@@ -30,7 +30,7 @@ class Diversity:
         count: Masks of a tile; None where only `log2_count` is known.
         log2_count: Binary logarithm of the number of masks: the information in a tile's mask, in bits.
         method: `exact`; `asymptotic`; or `lower bound`, for at-most fill of large tiles: the asymptotic number of masks
-            that fill all budgets.
+            that keep as many entries as the budgets allow, spread evenly over rows and columns.
         log2_published: Value of the published formula for square transposable tiles with exact fill; else None.
     """
 
@@ -130,10 +130,22 @@ def _bound(tile: TileSpec) -> int:
 
 
 def _log2_asymptotic(tile: TileSpec) -> float:
-    """Return the binary logarithm of the asymptotic formula (see `diversity`)."""
-    rows, cols, n, k = tile.rows, tile.cols, tile.row_keep, tile.col_keep
-    full = rows * _log2_comb(cols, n) + cols * _log2_comb(rows, k)
-    return full - _log2_comb(rows * cols, rows * n) - 0.5 * math.log2(math.e)
+    """Return the binary logarithm of the asymptotic number of masks that keep as much as the budgets allow.
+
+    That is `kept = min(r n, c k)`. All rows keep `kept // r` entries or one more, and all columns `kept // c` or one
+    more: of at-most budgets that do not agree, only the smaller one is filled. See `diversity` for the formula.
+    """
+    rows, cols = tile.rows, tile.cols
+    kept = min(rows * tile.row_keep, cols * tile.col_keep)
+    full = _log2_choices(rows, cols, kept) + _log2_choices(cols, rows, kept)
+    return full - _log2_comb(rows * cols, kept) - 0.5 * math.log2(math.e)
+
+
+def _log2_choices(lines: int, length: int, kept: int) -> float:
+    """Count the ways to keep `kept` entries in lines of this length, evenly: the lines with one more, and all lines."""
+    least, with_one_more = divmod(kept, lines)
+    ways = (lines - with_one_more) * _log2_comb(length, least) + _log2_comb(lines, with_one_more)
+    return ways + (with_one_more * _log2_comb(length, least + 1) if with_one_more else 0.0)
 
 
 def _log2_comb(n: int, k: int) -> float:

@@ -17,8 +17,9 @@ def magnitude(weight: Any, power: float = 1.0) -> Any:
         power: Exponent; with 1 the best mask keeps the largest sum of magnitudes, with 2 the largest sum of squares.
 
     Returns:
-        Scores of the same shape, library and device, in [0, inf). Those of a float dtype have this dtype; those of
-        integers are float32, so that -128 does not overflow in 8 bits.
+        Scores of the same shape, library and device, in [0, inf). With power 1, those of a float dtype have this dtype.
+        Other powers of float16 and bfloat16 are float32, in which they neither overflow nor become 0; so are scores of
+        integers, so that -128 does not overflow in 8 bits.
 
     Raises:
         ScoresError: If the power is not positive and finite.
@@ -30,4 +31,4 @@ def magnitude(weight: Any, power: float = 1.0) -> Any:
     else:
         is_float = getattr(getattr(weight, "dtype", None), "kind", "") == "f"
         magnitudes = abs(weight if is_float else as_floats(weight))
-    return magnitudes if power == 1.0 else magnitudes**power
+    return magnitudes if power == 1.0 else as_floats(magnitudes) ** power

@@ -211,7 +211,7 @@ def result_key(
     return digest_document(
         ({} if update is None else {"update": [str(update), UPDATES_VERSION]})
         | {
-            "format": 2,
+            "format": 3,
             "tensor": tensor.inputs,
             "rows": [shard.first, shard.last],
             "options": options,

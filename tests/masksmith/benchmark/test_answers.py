@@ -3,10 +3,22 @@
 import csv
 import io
 import json
+from dataclasses import replace
 
 import pytest
 
-from masksmith.benchmark import Case, CaseResult, Layer, Measurement, Report, Timing
+from masksmith.benchmark import (
+    Case,
+    CaseResult,
+    Layer,
+    Measurement,
+    Report,
+    Timing,
+    bars,
+    curve_bands,
+    curves,
+    machine_line,
+)  # fmt: skip
 from masksmith.benchmark.conclusions import crossing
 
 SMALL, LARGE = Layer("small", 64, 64, 10), Layer("large", 256, 64, 1)
@@ -137,3 +149,36 @@ def test_csv_has_a_line_for_every_kernel_and_for_every_case_that_failed():
     ]
     assert float(rows[1]["speedup"]) == 0.5
     assert rows[2]["reason"] == "broke"
+
+
+def test_plots_keep_dtypes_and_directions_apart():
+    def measured(dtype, direction, csr_s, pattern="10%", density=0.1):
+        one = result(SMALL, pattern, density, {"dense": 1.0, "csr": csr_s})
+        return replace(one, case=replace(one.case, dtype=dtype, direction=direction))
+
+    forward = [measured("float32", "forward", 0.5), measured("float32", "forward", 2.0, "50%", 0.5)]
+    report = Report([*forward, measured("float32", "backward", 0.25), measured("bfloat16", "forward", 1.0)])
+    assert curves(report, 32) == {
+        "csr, bfloat16, forward": [(0.1, 1.0)],
+        "csr, float32, backward": [(0.1, 4.0)],
+        "csr, float32, forward": [(0.5, 0.5), (0.1, 2.0)],
+    }
+    assert curve_bands(report, 32).keys() == curves(report, 32).keys()
+    assert bars(report, 32)["64x64"] == {
+        "10%, float32, forward": 2.0,
+        "50%, float32, forward": 0.5,
+        "10%, float32, backward": 4.0,
+        "10%, bfloat16, forward": 1.0,
+    }
+    assert list(curves(Report(forward), 32)) == ["csr"]
+    assert list(bars(Report(forward), 32)["64x64"]) == ["10%", "50%"]
+
+
+def test_a_machine_without_measured_rates_has_none_in_its_line():
+    machine = {"processor": "EPYC", "capability": "avx512", "numpy": "2.4"}
+    plain = replace(result(SMALL, "10%", 0.1, {"dense": 1.0, "csr": 0.5}), machine=machine)
+    assert machine_line(machine, Report([plain])) == "Measured on EPYC, avx512. numpy 2.4."
+    rates = {"copy_bytes_per_s": 2e10, "matrix_flops_per_s": 3e11}
+    measured = Report([replace(plain, machine=machine | rates)])
+    expected = "Measured on EPYC, avx512; copies 20 GB/s, multiplies at 300 GFLOP/s in float32. numpy 2.4."
+    assert machine_line(machine, measured) == expected

@@ -66,3 +66,19 @@ def test_a_state_dict_shows_less(model: torch.nn.Module) -> None:
     reasons = {skip.name: skip.reason for skip in submission.skipped}
     assert "a convolution or a transposed one" in reasons["blocks.0.upsample.weight"]
     assert "stacked matrices" in reasons["blocks.0.mixer.r_kernel"]
+
+
+def test_a_layer_that_is_registered_twice_has_its_layout_under_both_names() -> None:
+    class Twice(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.upsample = self.again = torch.nn.ConvTranspose2d(16, 8, 3)
+            self.embedding = self.lookup = torch.nn.Embedding(16, 16)
+
+    submission = prepare(Twice(), "2:4")
+    assert {weight.name: str(weight.layout) for weight in submission.weights} == {
+        "upsample.weight": "in out kernel kernel",
+        "again.weight": "in out kernel kernel",
+    }
+    reasons = {skip.name: skip.reason for skip in submission.skipped}
+    assert reasons["lookup.weight"] == reasons["embedding.weight"]

@@ -5,8 +5,16 @@ from fnmatch import fnmatchcase
 
 import pytest
 
-from masksmith.layouts import FLOAT_DTYPES, ITEM_BYTES, Candidate, SelectionError, select, whole_tensor_needed_by
-from masksmith.patterns import parse
+from masksmith.layouts import (
+    FLOAT_DTYPES,
+    ITEM_BYTES,
+    Candidate,
+    SelectionError,
+    check_rules_apply,
+    select,
+    whole_tensor_needed_by,
+)  # fmt: skip
+from masksmith.patterns import PatternError, TensorPatterns, parse
 from masksmith.patterns.matching import Names, matches
 
 PATTERN = parse("2:4")
@@ -158,3 +166,27 @@ def test_what_is_wrong_with_the_whole_is_said():
     assert caught.value.skipped["x"] == "not selected"
     with pytest.raises(SelectionError, match=r"there are t0, t1, t2, t3, t4, \.\.\. \(9 in all\)"):
         select(candidates([f"t{number}" for number in range(9)]), PATTERN, "w")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            {"dense_by_default": "a head", "only_by_name": True},
+            "a head); it is masked only if layers has its full name",
+        ),
+        ({"dense_by_default": "outside"}, "outside); it is masked if layers has its name or a glob that matches it"),
+        ({"unsupported_reason": "packed"}, "(packed)"),
+        ({"dtype": "F8_E8M0"}, ")"),
+        ({"shape": (8, 9, 3, 3, 3)}, ")"),
+    ],
+)
+def test_a_rule_whose_tensors_stay_dense_says_how_layers_selects_them(options, message):
+    tensors = [Candidate("w", **({"shape": (8, 8), "dtype": "F32"} | options)), Candidate("x", (8, 8), "F32")]
+    patterns = TensorPatterns.parse(["2:4", "w=1:4"])
+    selection = select(tensors, patterns.assign(["w", "x"]))
+    with pytest.raises(PatternError) as caught:
+        check_rules_apply(patterns, tensors, selection.skipped)
+    assert str(caught.value).startswith("pattern 'w'=1:4: 'w' stays dense (")
+    assert str(caught.value).endswith(message)
+    assert ("layers has" in str(caught.value)) is ("dense_by_default" in options)

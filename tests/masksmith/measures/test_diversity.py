@@ -77,3 +77,28 @@ def test_the_asymptotic_is_six_percent_low_at_4_of_8():
 
     wrong = 2 ** (_log2_asymptotic(ms.parse("transposable 4:8").tile) - math.log2(ANCHORS["4:8"]))
     assert wrong == pytest.approx(0.94, abs=0.005)
+
+
+@pytest.mark.parametrize(
+    ("tile", "masks"),
+    [
+        # 5 x 5 matrices with two ones in every row and column: A001499(5).
+        ((5, 5, 4, 2), 2040),
+        ((5, 5, 2, 4), 2040),
+        # Each of six columns chooses one of four rows, two of which are chosen twice.
+        ((4, 6, 3, 1), math.comb(4, 2) * math.factorial(6) // (2 * 2)),
+    ],
+)
+def test_at_most_budgets_that_differ_fill_the_smaller_one(tile, masks):
+    from masksmith.measures.diversity import _log2_asymptotic
+
+    assert 2 ** _log2_asymptotic(ms.patterns.TileSpec(*tile, True)) == pytest.approx(masks, rel=0.2)
+
+
+@pytest.mark.parametrize(("rows", "cols"), [(2, 7), (4, 6), (6, 6), (7, 3)])
+def test_the_lower_bound_is_below_the_exact_count(rows, cols):
+    from masksmith.measures.diversity import _count, _log2_asymptotic
+
+    for n, k in itertools.product(range(1, cols + 1), range(1, rows + 1)):
+        tile = ms.patterns.TileSpec(rows, cols, n, k, True)
+        assert tile.separable or _log2_asymptotic(tile) < math.log2(_count(tile)), tile

@@ -39,6 +39,17 @@ def test_magnitude_keeps_the_type_and_widens_integers():
     assert ms.magnitude([[-1, 2]]).tolist() == [[1.0, 2.0]]
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_powers_of_small_floats_are_computed_in_float32(dtype):
+    weight = torch.tensor([[1e-4, 300.0]], dtype=dtype)
+    expected = weight.float().numpy() ** 2
+    scores_of_torch = ms.magnitude(weight, 2)
+    assert scores_of_torch.dtype == torch.float32
+    np.testing.assert_array_equal(scores_of_torch.numpy(), expected)
+    if dtype == torch.float16:
+        np.testing.assert_array_equal(ms.magnitude(weight.numpy(), 2), expected)
+
+
 @pytest.mark.parametrize("power", [0, -1, float("nan"), float("inf")])
 def test_magnitude_refuses_powers_that_do_not_rank(power):
     with pytest.raises(ms.ScoresError, match=f"power={power}"):

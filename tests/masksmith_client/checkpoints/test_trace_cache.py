@@ -3,11 +3,15 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-from masksmith_client.checkpoints import trace_cache, traced
+from masksmith.layouts import layers, layout
+from masksmith_client.checkpoints import trace, trace_cache, traced
 from masksmith_client.checkpoints.checkpoint import Checkpoint
+from masksmith_client.checkpoints.tracing import watcher
+from masksmith_client.submission import modules
 
 CONFIG, SHAPES = b'{"model_type": "llama"}', {"a": (4, 8), "b": (8,)}
 
@@ -68,6 +72,17 @@ def test_the_key_depends_on_config_shapes_and_versions(monkeypatch):
     monkeypatch.setattr("importlib.metadata.version", lambda name: "0.0")
     others.add(trace_cache.trace_key(CONFIG, SHAPES))
     assert len(others | {key}) == 5
+
+
+@pytest.mark.parametrize("module", [layout, layers, trace, traced, trace_cache, watcher, modules])
+def test_the_key_depends_on_the_code_that_makes_a_trace(module, monkeypatch):
+    key, read_bytes = trace_cache.trace_key(CONFIG, SHAPES), Path.read_bytes
+
+    def changed(path):
+        return read_bytes(path) + b"#" * (path == Path(module.__file__))
+
+    monkeypatch.setattr(Path, "read_bytes", changed)
+    assert trace_cache.trace_key(CONFIG, SHAPES) != key
 
 
 def test_nothing_is_cached_where_remote_code_is_trusted_or_the_model_is_unknown(saved, runs, folder, tmp_path):

@@ -138,6 +138,48 @@ def test_the_plain_state_dict_is_that_of_the_baked_model(method):
     assert list(sparsifier.plain_state_dict()) == list(perceptron().state_dict())
 
 
+class Shared(torch.nn.Module):
+    """Three uses of one weight: a module under two names, and another module."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.first = self.second = torch.nn.Linear(16, 16)
+        self.tied = torch.nn.Linear(16, 16)
+        self.tied.weight = self.first.weight
+
+    def forward(self, inputs):
+        return self.tied(self.second(self.first(inputs)))
+
+
+SHARED_NAMES = ("first.weight", "second.weight", "tied.weight")
+
+
+@pytest.mark.parametrize("method", [StraightThrough(), TrainableThresholds(strength=0.5)])
+def test_a_shared_weight_is_masked_under_all_its_names(method):
+    model = Shared()
+    plain_names = list(model.state_dict())
+    sparsifier = Sparsifier(model, "2:4", ms.solve, EVERY_TWO, method, layers=["first"])
+    masked = model.state_dict()
+    sparsifier.mask_state_dict(masked, model)
+    baked = sparsifier.bake(copy.deepcopy(model)).state_dict()
+    for state in (masked, sparsifier.plain_state_dict(), baked):
+        assert list(state) == plain_names
+        assert all(ms.verify(state[name] != 0, "2:4") for name in SHARED_NAMES)
+
+
+def test_a_snapshot_of_a_shared_weight_is_baked_with_its_own_mask():
+    model = Shared()
+    sparsifier = Sparsifier(model, "2:4", ms.solve, EVERY_TWO, layers=["first"])
+    snapshot, mask = copy.deepcopy(model), sparsifier.masks["first.weight"]
+    with torch.no_grad():
+        model.first.parametrizations.weight.original.copy_(torch.randn(16, 16))
+    sparsifier.refresh_now()
+    assert not torch.equal(sparsifier.masks["first.weight"], mask)
+    sparsifier.bake(snapshot)
+    assert torch.equal(snapshot.tied.weight != 0, mask)
+
+
 def test_a_model_that_holds_its_sparsifier_is_copied():
     model, optimizer, sparsifier = masked()
     model.sparsifier = sparsifier
