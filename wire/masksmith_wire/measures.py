@@ -1,4 +1,4 @@
-"""Members of a tensor's report: the errors of an update, and measures of the mask."""
+"""Members of a tensor's report: the errors of an update, and measures of the mask and the masked weight."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from pydantic import BaseModel
 
 
 class UpdateReport(BaseModel):
-    """Squared errors of a layer's output on the calibration data; see `ms.reconstruct`.
+    """Squared errors of a layer's output on the calibration data; see `masksmith.reconstruct`.
 
     `error` is the error after the update; it is at most `masked_error`, the error of the same mask without the update.
-    `energy` is the squared norm of the dense output. `solves` is the number of masks for which ADMM solved.
+    `energy` is the squared norm of the dense output. `solves` is the number of masks that ADMM computed; null for
+    `reconstruct`.
     """
 
     error: float
@@ -35,7 +36,8 @@ class UpdateReport(BaseModel):
 class DiversityReport(BaseModel):
     """Number of masks that a pattern allows in a tile.
 
-    `count` is a decimal string, or null if counting would take too long; then `log2_count` is not exact, see `method`.
+    `count` is a decimal string, or null if counting would take too long. `method` says how `log2_count` was computed:
+    `exact`, or without a count, `asymptotic` or `lower bound`; see `masksmith.diversity`.
     """
 
     rows: int

@@ -14,7 +14,7 @@ PACKAGES = ("masksmith", "numpy", "torch", "numba", "ortools")
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of those `PACKAGES` that are installed; the result depends on them."""
+    """Return the versions of those `PACKAGES` that are installed; masks and weights depend on them."""
     installed: dict[str, str] = {}
     for package in PACKAGES:
         try:
@@ -46,6 +46,6 @@ def totals(tensors: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     }
 
 
-def update_record(method: UpdateMethod | None, report: UpdateReport) -> dict[str, Any]:
-    """Return the record's document of a tensor's update: the method, and the squared errors without and with it."""
+def update_record(method: UpdateMethod, report: UpdateReport) -> dict[str, Any]:
+    """Return the record's document of a tensor's update: the method, and the members of the report."""
     return {"method": str(method), **report.model_dump(exclude_none=True)}

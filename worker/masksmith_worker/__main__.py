@@ -24,7 +24,7 @@ from masksmith_state.jobs.records import JobRecords
 from masksmith_state.jobs.sweeper import Sweeper
 from masksmith_state.roots.roots import Roots
 
-from .app import STOP_SIGNAL, consumed_queue, run, send_messages
+from .app import RELEASE_SIGNAL, consumed_queue, run, send_messages
 from .bench import bench_worker_document
 from .heartbeat import Heartbeat
 from .kernels import compile_later, prepare_kernels
@@ -35,17 +35,17 @@ from .tasks import app
 log = logging.getLogger("masksmith_worker")
 
 STOP_GRACE_S = 7.0
-"""Seconds after a stop signal within which pool processes must release their shards and end."""
+"""Seconds after SIGTERM or SIGINT within which pool processes must release their shards and end."""
 
 
 def main() -> None:
-    """Run the worker, with threads for heartbeats and sweeps, until a stop signal; returns when the pool has ended."""
+    """Run the worker, with threads for heartbeats and sweeps, until SIGTERM or SIGINT and the end of its pool."""
     settings = Settings()
     settings.configure_logging()
     protect_files()
     check_requirements(settings)
-    # Pool processes inherit this, so that the signal does not kill a process that is still starting.
-    signal.signal(STOP_SIGNAL, signal.SIG_IGN)
+    # Pool processes inherit this, so that this signal does not kill a process that is still starting.
+    signal.signal(RELEASE_SIGNAL, signal.SIG_IGN)
     records = JobRecords(settings.redis_url)
     housekeeping = Housekeeping(Installation(records.redis, BlobStore(settings.store_path)))
     try:
@@ -63,7 +63,7 @@ class WorkerProcess:
     Args:
         settings: Settings of the worker.
         records: Job records.
-        housekeeping: Checks broker and store, and sweeps blobs; called before each sweep of shards.
+        housekeeping: Checks broker and store; run after each sweep of shards. In workers, it sweeps no blobs.
     """
 
     def __init__(self, settings: Settings, records: JobRecords, housekeeping: Housekeeping) -> None:
@@ -78,7 +78,7 @@ class WorkerProcess:
         self._compilation: subprocess.Popen[bytes] | None = None
 
     def run(self) -> None:
-        """Run until a stop signal."""
+        """Run until SIGTERM or SIGINT."""
         # Compile the kernels before the pool starts, so that its processes load them instead of each compiling them.
         if self._searches:
             self._report_progress("the worker is starting")
@@ -108,9 +108,12 @@ class WorkerProcess:
             self._compilation = compile_later()
 
     def _on_stop(self) -> None:
-        """Make pool processes release their shards, and exit after `STOP_GRACE_S`; called in a signal handler."""
+        """Make pool processes release their shards, and exit at the latest after `STOP_GRACE_S`.
+
+        Called in a signal handler.
+        """
         self._heartbeat.request_stop()
-        self._signal_pool(STOP_SIGNAL)
+        self._signal_pool(RELEASE_SIGNAL)
         deadline = threading.Timer(STOP_GRACE_S, self._exit_now)
         deadline.daemon = True
         deadline.start()

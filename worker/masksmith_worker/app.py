@@ -18,8 +18,8 @@ from masksmith_state.queue import CPU_QUEUE, GPU_QUEUE, bench_queue, celery_sett
 from . import transport
 from .settings import Settings
 
-STOP_SIGNAL = signal.SIGUSR2
-"""Signal on which a pool process releases its shard."""
+RELEASE_SIGNAL = signal.SIGUSR2
+"""Signal on which a pool process releases its shard; the worker sends it to its pool when it is stopped."""
 
 
 def create_app(settings: Settings) -> Celery:

@@ -20,7 +20,7 @@ from masksmith_state.queue import CASE_TASK, SHARD_TASK
 from masksmith_state.roots.roots import Roots
 from masksmith_state.telemetry import logs
 
-from .app import STOP_SIGNAL, consumed_queue, create_app, send_messages
+from .app import RELEASE_SIGNAL, consumed_queue, create_app, send_messages
 from .bench import CaseRunner
 from .intake import Intake
 from .part_runner import PartRunner
@@ -89,14 +89,14 @@ def measure_case() -> None:
 
 
 def _initialize_process(**_: object) -> None:
-    """Set up a pool process: logging, file permissions, niceness, the stop signal, the runner, and compiled kernels."""
+    """Set up a pool process: logging, file permissions, niceness, release signal, runner, and compiled kernels."""
     settings = Settings()
     settings.configure_logging()
     protect_files()
     if settings.worker_role == "search":
         # A service or a training loop on the same machine then gets the CPU first.
         os.nice(settings.worker_nice)
-    signal.signal(STOP_SIGNAL, lambda *_: runner().stopping.set())
+    signal.signal(RELEASE_SIGNAL, lambda *_: runner().stopping.set())
     runner()
     spans()
     if isinstance(runner(), ShardRunner):

@@ -30,7 +30,9 @@ class UpdatedWeights(TensorFile):
     """
 
     def check(self, expected: Mapping[str, ExpectedTensor]) -> None:
-        """Check that the file holds the weights of these tensors, and that their bytes have their digests.
+        """Check that the file holds the weights of these tensors, and that their bytes match the file's digests.
+
+        A weight for which the file has no digests is not compared.
 
         Raises:
             WireError: If it does not.

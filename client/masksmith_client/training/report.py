@@ -9,20 +9,23 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class RefreshRecord:
-    """One refresh.
+    """One refresh whose response was applied; a refresh that failed as a whole has no record.
 
     Attributes:
-        asked_at, applied_at: Optimizer steps after which the weights were copied, and the masks applied.
+        asked_at, applied_at: Number of optimizer steps after which the weights were copied, and the masks applied.
         wait_s: Seconds between the request and the application of its masks.
         pattern: The pattern of the masks.
-        sent, unchanged: Number of layers that were solved, and of layers skipped because they were unchanged.
+        sent, unchanged: Number of layers that were to be solved (those that failed included), and of layers that were
+            skipped because nothing had changed since their last solve.
         failed: Number of layers that got no mask and kept their last one.
         sad: Sum of absolute differences, `||mask - previous||_1`, the number of changed entries (Zhou et al., 2021).
+            Entries of layers that were dense until then do not count.
         flip_rate: `sad / entries` over all masked layers, in [0, 1] (Hu et al., 2024).
-        retained: Share of the score that the new masks keep, over the layers sent; None if no layer was sent.
+        retained: Share of the score that the new masks keep, all together; None if it is unknown, as without new masks.
         optimal: Whether every new mask was proved optimal (gap 0.0) for the scores that it was computed from; True if
             no layer got a new mask.
-        gap: Gap of all new masks together, `(upper_bound - objective) / upper_bound`; None if a mask has no bound.
+        gap: Gap of all new masks together, `(upper_bound - objective) / upper_bound`; None if a mask has no bound,
+            or no layer got a new mask.
         late: Number of refreshes that had become due while an earlier one was pending, from the beginning to this one.
     """
 
@@ -85,9 +88,10 @@ class TrainingReport:
             masks, `another process of the group`; `, on the device of the weights` is added if masks are solved there.
         layers: The masked layers.
         skipped: The reasons of layers that stay dense, by name.
-        refreshes: All refreshes, including the first masks.
+        refreshes: All refreshes whose responses were applied, including the first masks.
         late: Number of refreshes that became due while an earlier one was pending; they are requested after it.
-        outages: Number of outages: sequences of failed requests, each ended by a successful one.
+        outages: Number of outages: sequences of failed requests without a successful one in between; an outage
+            that has not ended counts, too.
         trouble: Why the last request failed; None if it succeeded.
     """
 
@@ -103,7 +107,7 @@ class TrainingReport:
     trouble: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """Return all fields as plain lists and dicts, for JSON."""
+        """Return all fields in dicts, lists and tuples, which `json.dumps` accepts."""
         return asdict(self)
 
     def __str__(self) -> str:

@@ -1,4 +1,4 @@
-"""The processes that `masksmith up` runs: workers, benchmark workers and the service, with their environments."""
+"""The processes that `masksmith up` runs, without its Redis server: workers, benchmark workers and the service."""
 
 from __future__ import annotations
 
@@ -12,12 +12,15 @@ from .data_directory import DataDirectory
 from .processes import ProcessSpec
 
 SERVICE_GRACE_S, WORKER_GRACE_S = 8.0, 13.0
-"""Grace periods; with the period of the Redis server they add up to less than 30 s, the limit for a stop by Ctrl-C."""
+"""Grace periods (`ProcessSpec.grace_s`); with that of the Redis server, they add up to less than 30 s.
+
+A stop by Ctrl-C must take no longer than that.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class InstallationPlan:
-    """The processes of an installation.
+    """The processes of an installation, without its Redis server.
 
     Attributes:
         host: Address of the service.

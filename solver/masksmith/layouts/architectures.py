@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .convolutions import (
-    TRANSPOSED,
+    TRANSPOSED_AXES,
     bias_name,
     is_transposed_by_bias,
     is_transposed_by_name,
@@ -109,11 +109,11 @@ class Architecture:
             return Unclear(_ambiguous_shape_reason(shape))
         is_transposed = is_transposed_by_bias(shape, self._shapes.get(bias_name(name), ()))
         if is_transposed is not None:
-            return Layout(TRANSPOSED[: len(shape)] if is_transposed else default_axes(shape), rule="shape")
+            return Layout(TRANSPOSED_AXES[: len(shape)] if is_transposed else default_axes(shape), rule="shape")
         if is_transposed_by_name(name):
-            return Layout(TRANSPOSED[: len(shape)], rule="name")
+            return Layout(TRANSPOSED_AXES[: len(shape)], rule="name")
         if may_be_transposed(name):
-            axes, transposed = " ".join(default_axes(shape)), " ".join(TRANSPOSED[: len(shape)])
+            axes, transposed = " ".join(default_axes(shape)), " ".join(TRANSPOSED_AXES[: len(shape)])
             return Unclear(
                 f"the name may mean a convolution or a transposed one; say which with a layout: {axes!r} or "
                 f"{transposed!r}"

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 BATCH_BYTES = 2**26
-"""Largest size of a batch in bytes: the Gram matrices restricted to its supports, and the right sides of its rows."""
+"""Limit of the bytes of a batch that `_bytes` counts: restricted Gram matrices and right sides."""
 
 Rows = npt.NDArray[np.int64]
 
@@ -19,7 +19,7 @@ class Batch:
     """Supports that are factorised together; each of them is shared by the same number of rows.
 
     Attributes:
-        rows: `[supports, rows that share each support]`, numbers of rows of the mask.
+        rows: `[supports, rows that share each support]`, indices of rows of the mask.
         kept: Number of kept entries of the largest support.
     """
 
@@ -43,7 +43,8 @@ def is_factorised(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
 def batches(mask: npt.NDArray[np.bool_], budget_bytes: int = BATCH_BYTES) -> Iterator[Batch]:
     """Group the rows of a mask `[out, inputs]` by equal support, and the groups into batches of bounded size.
 
-    Every row is in exactly one batch. A batch takes at most about `4 * budget_bytes`, unless one support needs more.
+    Every row is in exactly one batch. `budget_bytes` limits the restricted Gram matrices and right sides of a batch,
+    unless one support needs more. With the factors and temporary arrays, a batch takes up to about 4 times as much.
     """
     groups = _groups(mask, max(1, budget_bytes // (8 * mask.shape[1])))
     kept = mask.sum(1)

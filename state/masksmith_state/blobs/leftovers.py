@@ -1,4 +1,7 @@
-"""Deletes partial files of killed writers in a local store; files whose names masksmith does not give are kept."""
+"""Deletes partial files of killed writers, and old statistics, in a directory that is a store.
+
+Files whose names masksmith does not give are kept.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,7 @@ _INCOMING = re.compile(rf"({PIECES}/)?{INCOMING}/[0-9a-f]{{32}}")
 def clear_leftovers(store: BlobStore, age_s: float = LEFTOVER_AFTER_S) -> int:
     """Delete partial files of killed writers, and old statistics, which are computed again when needed.
 
-    Buckets have lifecycle rules for partial uploads.
+    A bucket is left as it is: its lifecycle rules delete partial uploads.
 
     Args:
         store: The store.
@@ -32,22 +35,22 @@ def clear_leftovers(store: BlobStore, age_s: float = LEFTOVER_AFTER_S) -> int:
     """
     if store.objects.is_bucket:
         return 0
-    deleted = [name for name, path in _leftovers(Path(store.url)) if _delete_older(path, time.time() - age_s)]
+    deleted = [name for name, path in _candidates(Path(store.url)) if _delete_older(path, time.time() - age_s)]
     for name in deleted:
         log.info("deleted leftover %s", name)
     return len(deleted)
 
 
-def _leftovers(root: Path) -> Iterator[tuple[str, Path]]:
+def _candidates(root: Path) -> Iterator[tuple[str, Path]]:
     for folder in (*BLOB_FOLDERS, INCOMING, PIECES):
         for path in (root / folder).rglob("*"):
             name = path.relative_to(root).as_posix()
-            if not path.is_symlink() and path.is_file() and _is_leftover(name):
+            if not path.is_symlink() and path.is_file() and _may_be_leftover(name):
                 yield name, path
 
 
-def _is_leftover(name: str) -> bool:
-    """Whether a name is of an upload in progress, of a part file of obstore, or of a statistic."""
+def _may_be_leftover(name: str) -> bool:
+    """Whether a name is that of an upload being received, of a part file of obstore, or of a statistic, of any age."""
     # While obstore writes `name`, its part files are called `name#1` and so on.
     target, mark, number = name.partition("#")
     if _INCOMING.fullmatch(target):

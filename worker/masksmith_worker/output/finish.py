@@ -150,6 +150,6 @@ def _masked(work: OutputWork, tensor: PlannedTensor, reports: list[ShardReport])
         "reason": None,
         **members,
         "kept": sum(report.kept for report in reports),
-        **({} if update is None else {"update": update_record(options.update, update)}),
+        **({} if update is None or options.update is None else {"update": update_record(options.update, update)}),
         **({} if change_report is None else {"change": change_report.model_dump()}),
     }

@@ -1,4 +1,4 @@
-"""Checks, before a large Gram matrix is read, that this process has enough memory for it."""
+"""Reserves memory for a large Gram matrix before it is read, and refuses the matrix if there is too little."""
 
 from __future__ import annotations
 
@@ -27,9 +27,12 @@ CGROUP_FILES = (
         "/sys/fs/cgroup/memory/memory.stat",
     ),
 )
-"""Limit, use and statistics of this process's group, of the two versions of control groups."""
+"""Limit, use and statistics of this process's control group: the files of version 2, and those of version 1."""
 FILE_CACHE = ("total_inactive_file", "inactive_file")
-"""Bytes of files in memory that were read once: they count as used, and are freed when memory is needed."""
+"""Members of the statistics: bytes of cached files that were not used recently. The first one present is taken.
+
+These bytes count as used, and are freed when memory is needed.
+"""
 
 
 class InsufficientMemoryError(Exception):
@@ -47,13 +50,14 @@ def reserved_memory(gram: PlannedTensor, use: str, check: Callable[[], None], ma
         matrices: Number of matrices of the stack that are read at once.
 
     Raises:
-        InsufficientMemoryError: If it does not fit although no other process needs memory; the message gives needed and
-            available bytes.
+        InsufficientMemoryError: If it does not fit although no other process has a reservation; the message gives
+            needed and available bytes.
     """
     matrix_bytes = 8 * gram.shape[-1] ** 2
     if matrix_bytes * matrices <= WHOLE_BYTES:
         yield
         return
+    # One matrix at a time is at its peak; of each other one, only the matrix itself is in memory.
     needed = int(matrix_bytes * (PEAK_MATRICES[use] + matrices - 1))
 
     def wait() -> None:
