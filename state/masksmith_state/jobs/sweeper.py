@@ -54,7 +54,8 @@ class Sweeper(threading.Thread):
         records: Job records.
         send_messages: Sends messages to a queue.
         period_s: Seconds between two sweeps.
-        sweep_blobs: Called once per period; it sweeps blobs less often, if it claims a sweep with a longer period.
+        housekeeping: Called once per period. In services it sweeps blobs, less often, if it claims a sweep with a
+            longer period; in workers it only checks broker and store.
     """
 
     def __init__(
@@ -62,20 +63,20 @@ class Sweeper(threading.Thread):
         records: JobRecords,
         send_messages: SendMessages,
         period_s: float,
-        sweep_blobs: Callable[[], object] | None = None,
+        housekeeping: Callable[[], object] | None = None,
     ) -> None:
         super().__init__(name="sweeper", daemon=True)
-        self._records, self._request_work = records, send_messages
-        self._period_s, self._sweep_blobs = period_s, sweep_blobs
+        self._records, self._send_messages = records, send_messages
+        self._period_s, self._housekeeping = period_s, housekeeping
         self._stop_event = threading.Event()
 
     def run(self) -> None:
         """Sweep once a period."""
         while not self._stop_event.wait(self._period_s):
             try:
-                sweep(self._records, self._request_work, self._period_s * 0.9)
-                if self._sweep_blobs is not None:
-                    self._sweep_blobs()
+                sweep(self._records, self._send_messages, self._period_s * 0.9)
+                if self._housekeeping is not None:
+                    self._housekeeping()
             except (redis.RedisError, OSError, StoreError) as error:
                 log.warning("cannot sweep: %s", error)
             except Exception:
