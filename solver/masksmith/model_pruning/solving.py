@@ -11,6 +11,7 @@ from masksmith._solution import Solution
 from masksmith._solve import solve
 from masksmith.scores import by_layout as scores_by_layout
 from masksmith.updates import by_layout as update_by_layout
+from masksmith.updates.admm import uses_duals
 
 from .options import SCORES, Options
 from .report import WeightReport
@@ -45,7 +46,8 @@ def prune_weight(statistics: WeightStatistics, options: Options) -> WeightReport
     gram = statistics.without_data(scarce)
     solution = solve(
         _scores(weight, dense, gram, options), weight.pattern,
-        layout=weight.layout, threads=options.threads, name=weight.name, keep_duals=options.update == "admm",
+        layout=weight.layout, threads=options.threads, name=weight.name,
+        keep_duals=options.update == "admm" and uses_duals(weight.pattern),
     )  # fmt: skip
     mask, values = solution.mask, dense * solution.mask
     masked_error = _error(statistics, dense, values)

@@ -120,6 +120,14 @@ def admm(
     )  # fmt: skip
 
 
+def uses_duals(pattern: Pattern) -> bool:
+    """Whether duals of an earlier mask speed up the rounds: if rows and columns of a tile have budgets.
+
+    Entries of other patterns are ranked, by row or in the whole tensor.
+    """
+    return isinstance(pattern, TilePattern) and not pattern.tile.separable
+
+
 class _AdmmRounds:
     """The ADMM rounds, with inputs scaled to `diag(H) = 1`.
 
@@ -133,8 +141,7 @@ class _AdmmRounds:
     def __init__(self, operands: Operands, pattern: Pattern, solver: Solver | str | None, threads: int | None) -> None:
         self._operands, self._pattern, self._solver, self._threads = operands, pattern, solver, threads
         self.solves, self.mask_s, self.settled = 0, 0.0, False
-        # The duals of a previous round help where rows and columns of a tile have budgets; else each row is ranked.
-        self._uses_duals = isinstance(pattern, TilePattern) and not pattern.tile.separable
+        self._uses_duals = uses_duals(pattern)
         zero = (operands.gram.diagonal() + operands.damping == 0).int()
         if bool(zero.any()):
             index = int(zero.argmax())

@@ -93,6 +93,26 @@ def test_every_weight_obeys_the_pattern_and_masks_are_the_weights_support(kind, 
         assert bool(((model.get_parameter(name) != 0) <= mask).all()), name
 
 
+@pytest.mark.parametrize("update", ["reconstruct", "admm"])
+@pytest.mark.parametrize(
+    "pattern", ["<=2:4", "transposable 2:4", "block 8x8 50%", "block 8x8 50% nested 2:4", "50%", "channels out 50%",
+                "hybrid 8x8 2:4 50%", "4:2:4", "double 2:4"]
+)  # fmt: skip
+def test_weights_are_updated_under_every_pattern(pattern, update):
+    model = causal_model("llama")
+    options = {"max_rounds": 6} if update == "admm" else {}
+    report = ms.prune(
+        model, token_batches(), pattern, update=update, update_options=options, tune_steps=2,
+        layers="model.layers.0.mlp.*",
+    )  # fmt: skip
+    assert len(report.masks) == 3
+    for name, mask in report.masks.items():
+        assert ms.verify(mask, pattern), name
+        assert not bool(model.get_parameter(name)[~mask].any())
+    # Rows that are kept whole cannot get better.
+    assert all(weight.error <= (1 + 1e-6) * weight.masked_error for weight in report.blocks[0].weights)
+
+
 @torch.no_grad()
 def output_of_last_block(model, batch):
     outputs = []
