@@ -13,9 +13,11 @@ def check_requirements(settings: Settings) -> None:
     Raises:
         SystemExit: If torch is missing; the message contains the command that installs it.
     """
-    if find_spec("torch") is not None:
-        return
     if settings.worker_role == "bench":
-        raise SystemExit("a worker that measures kernels needs torch: pip install 'masksmith[bench]'")
-    if settings.worker_device != "cpu":
-        raise SystemExit(f"a worker on {settings.worker_device} needs torch: pip install 'masksmith[cuda]'")
+        role, extra = "that measures kernels", "bench"
+    elif settings.worker_device != "cpu":
+        role, extra = f"on {settings.worker_device}", "cuda"
+    else:
+        return
+    if find_spec("torch") is None:
+        raise SystemExit(f"a worker {role} needs torch: pip install 'masksmith[{extra}]'")
