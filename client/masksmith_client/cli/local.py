@@ -35,14 +35,17 @@ def library() -> Any:
     """Import the library.
 
     Raises:
-        InputError: If its packages are not installed; the message names the extra.
+        InputError: If a package is not installed, or cannot be imported; the message says what to install.
     """
     try:
         import masksmith
 
         _ = masksmith.solve_many  # The package is lazy: this imports numba and OR-Tools.
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         raise InputError(f"solving locally needs {error.name}: pip install 'masksmith[solver]'") from None
+    except ImportError as error:
+        advice = "pip install --force-reinstall 'masksmith[solver]'"
+        raise InputError(f"solving locally needs a package that cannot be imported ({error}): {advice}") from None
     return masksmith
 
 
