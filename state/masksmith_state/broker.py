@@ -18,8 +18,8 @@ MAX_USED_SHARE = 0.85
 """Share of `maxmemory` above which no jobs and uploads are added; the rest is for completing and deleting them."""
 FRESH_S = 1.0
 """Seconds for which a reading is reused."""
-_COMPARED_CHARACTERS = 20
-"""Characters by which two readings' problems are compared: figures, which always change, come later in the texts."""
+_COMPARED_CHARACTERS = 16
+"""Beginning of the texts by which two readings' problems are compared; figures, which always change, come after it."""
 
 
 @dataclass(frozen=True)
@@ -30,8 +30,9 @@ class BrokerStatus:
         used_bytes: Memory in use.
         max_bytes: `maxmemory`; 0 if there is no limit.
         policy: `maxmemory-policy`; empty if it cannot be read.
-        is_durable: Whether changes are written to disk.
-        failed_write: The fields of `INFO` that report a failed write to disk, separated by commas; empty if none.
+        is_durable: Whether changes are written to disk; True if the settings cannot be read.
+        failed_write: The fields of `INFO` that report a failed write to disk, of a kind that is switched on, separated
+            by commas; empty if none, or if the settings cannot be read.
     """
 
     used_bytes: int
@@ -59,7 +60,7 @@ class BrokerStatus:
         if self.failed_write:
             losses.append(f"its last write to disk has failed ({self.failed_write})")
         if self.room_bytes <= 0:
-            losses.append(f"{self.used_bytes} of {self.max_bytes} bytes are in use (maxmemory), so it takes no jobs")
+            losses.append(f"it takes no jobs: {self.used_bytes} of {self.max_bytes} bytes are in use (maxmemory)")
         return losses
 
 
@@ -93,7 +94,7 @@ class BrokerMonitor:
             log.warning("the broker's memory has no limit (maxmemory 0): set one")
 
     def status(self) -> BrokerStatus:
-        """Read the state, at most once in `FRESH_S`; log new problems, and log when no problem is left.
+        """Read the state, at most once in `FRESH_S`; log problems when the list of them changes, and when none is left.
 
         Raises:
             redis.RedisError: If the broker does not answer.
@@ -122,8 +123,8 @@ class BrokerMonitor:
         is_durable = settings["appendonly"] != "no" or bool(settings["save"])
         failed = [
             name
-            for name, needed in (("aof_last_write_status", "appendonly"), ("rdb_last_bgsave_status", "save"))
-            if info.get(name, "ok") != "ok" and settings[needed] not in ("", "no")
+            for name, setting in (("aof_last_write_status", "appendonly"), ("rdb_last_bgsave_status", "save"))
+            if info.get(name, "ok") != "ok" and settings[setting] not in ("", "no")
         ]
         used, limit = int(info.get("used_memory", 0)), int(info.get("maxmemory", 0))
         return BrokerStatus(used, limit, policy, is_durable, ", ".join(failed))

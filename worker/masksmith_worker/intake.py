@@ -36,14 +36,17 @@ class Intake:
     send_messages: Callable[[str, int], None] = _send_nothing
 
     def take(self, schedule: Schedule, lease_s: float, attempts: int) -> Lease | None:
-        """Take the shard that is due, and send a message for the next one; None if no shard is due for this worker."""
+        """Take the shard that is due, and a message if the queue lacks one; None if no shard is due for this worker."""
         lease = schedule.take(self.queue, lease_s=lease_s, attempts=attempts, worker=self.worker, slots=self.slots)
         if lease is not None and lease.messages_wanted:
             self._request(1)
         return lease
 
-    def release_slot(self, schedule: Schedule, lease: Lease) -> None:
-        """After a long shard, send missing messages: other long shards may have waited for this worker's slot."""
+    def send_after_long_shard(self, schedule: Schedule, lease: Lease) -> None:
+        """Send the messages that the queue lacks, after a long shard.
+
+        A worker leaves one slot free of long shards, so others may have waited for this one to end.
+        """
         if lease.is_long:
             self._request(schedule.messages_wanted(self.queue))
 

@@ -87,7 +87,7 @@ class PartRunner(ABC):
             schedule = self.records.schedule
             lease = self._intake.take(schedule, self._lease_s, self._attempts)
             if lease is not None:
-                stack.callback(self._intake.release_slot, schedule, lease)
+                stack.callback(self._intake.send_after_long_shard, schedule, lease)
             yield lease
 
     def run(self, lease: Lease) -> str:

@@ -21,7 +21,8 @@ _USUAL_STATUS = {
     ("/v1/outputs", "post"): "202",
     ("/v1/jobs", "post"): "202",
 }
-"""Routes that also answer 200, with the same document: the upload existed, or the job has ended in the wait."""
+"""Usual status of routes that also answer 200 with the same document: if the upload existed already, or the job ended
+while the request waited for it (`Prefer: wait`)."""
 _DOWNLOADS = {(f"/v1/jobs/{{job}}/{file}", "get") for file in ("masks", "weights", "pruned", "window", "profile")}
 
 
@@ -35,7 +36,7 @@ def complete_openapi(app: FastAPI) -> None:
             for path, methods in document["paths"].items():
                 for method, operation in methods.items():
                     _complete(path, method, operation)
-        return generate()
+        return generate()  # the same dict, which FastAPI caches and which was completed in place
 
     app.openapi = openapi  # type: ignore[method-assign]
 

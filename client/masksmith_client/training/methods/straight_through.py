@@ -60,9 +60,10 @@ class SRSTE(Method):
 class MaskedDecay(StraightThrough):
     """Straight-through estimator with `W.grad += decay * (1 - m) * W` before optimizer steps (Hu et al., ICML 2024).
 
-    It is added once per step to the accumulated, unscaled and clipped gradient, so that Adam's normalization applies
-    to it. The flip rate in the report helps to set `decay`: the paper selects it in a short warm-up so that the rate
-    starts near that of dense training and decreases.
+    It is added once per step, after accumulation and clipping, so that Adam's normalization applies to it; where a
+    gradient scaler's factor is still in the gradient (fused optimizers), the decay gets it, too. The flip rate in the
+    report helps to set `decay`: the paper selects it in a short warm-up so that the rate starts near that of dense
+    training and decreases.
 
     Attributes:
         decay: Strength, at least 0.
