@@ -44,7 +44,7 @@ Labels = Annotated[
 class JobDescription(StrictModel):
     """Name, labels and priority of a job, which have no effect on its results.
 
-    Jobs can be searched by labels. The priority orders the jobs of one key; a key may limit it.
+    Jobs can be searched by labels. The priority orders the jobs of one API key, which may have a highest one.
     """
 
     name: JobName | None = None

@@ -123,9 +123,9 @@ def _traced_candidate(candidate: Candidate, trace: Trace) -> Candidate:
     layout, reason = trace.layouts.get(candidate.name), trace.dense.get(candidate.name)
     if layout is not None and candidate.layout is None:
         candidate = replace(candidate, layout=layout)
-    if reason is None or candidate.dense_by_default is not None:
+    if reason is None or candidate.dense_by_default_reason is not None:
         return candidate
-    return replace(candidate, dense_by_default=reason, only_by_name=True)
+    return replace(candidate, dense_by_default_reason=reason, only_by_name=True)
 
 
 def _make_trace(

@@ -39,7 +39,7 @@ def list_model_tensors(path: Path, *, trust_remote_code: bool = False) -> tuple[
             weight,
             layout=candidate.layout,
             # The other reasons are found again from names, and a glob may override them.
-            dense_by_default=candidate.dense_by_default if candidate.only_by_name else None,
+            dense_by_default_reason=candidate.dense_by_default_reason if candidate.only_by_name else None,
             file_format=candidate.file_format,
         )
         for weight, candidate in zip(

@@ -49,7 +49,7 @@ def _with_layout(weight: StreamedTensor, layers: Mapping[str, Any]) -> StreamedT
         return dataclasses.replace(weight, may_be_convolution=False)
     reason = dense_reason(layer)
     if reason is not None:
-        return dataclasses.replace(weight, dense_by_default=reason)
+        return dataclasses.replace(weight, dense_by_default_reason=reason)
     classes = class_names(layer)
     if "Bilinear" in classes:
         return dataclasses.replace(weight, unsupported_reason="Bilinear multiplies with two inputs, not with one")

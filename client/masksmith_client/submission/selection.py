@@ -1,11 +1,12 @@
-"""Select the weights to mask: by name, by glob, or all that can be masked."""
+"""Select the weights to mask: by name, by glob, or by default all but those that stay dense, such as embeddings."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from masksmith import layouts
 from masksmith.layouts import Candidate, Layout, LayoutError, Selection, SelectionError
+from masksmith.layouts.selection import WholeTensorNeededBy
 from masksmith.patterns import Pattern
 from masksmith.patterns.matching import Globs
 from masksmith_client._errors import as_input_errors
@@ -16,7 +17,7 @@ from .streamed_tensor import StreamedTensor
 def candidates_of(
     weights: Sequence[StreamedTensor], user_layouts: Mapping[str, Layout | str] | None = None
 ) -> list[Candidate]:
-    """Return weights with layouts; see `masksmith.layouts.with_layouts`.
+    """Return the candidates of the weights, with layouts; see `masksmith.layouts.with_layouts`.
 
     Args:
         weights: All weights of a model.
@@ -31,8 +32,8 @@ def candidates_of(
             weight.shape,
             weight.dtype,
             layout=weight.layout,
-            dense_by_default=weight.dense_by_default,
-            only_by_name=weight.dense_by_default is not None,
+            dense_by_default_reason=weight.dense_by_default_reason,
+            only_by_name=weight.dense_by_default_reason is not None,
             file_format=weight.file_format,
             may_be_convolution=weight.may_be_convolution,
             unsupported_reason=weight.unsupported_reason,
@@ -51,7 +52,7 @@ def select(
     layers: Globs = None,
     exclude: Globs = None,
     *,
-    whole_tensor_needed_by: Callable[[Pattern], str | None] = lambda pattern: None,
+    whole_tensor_needed_by: WholeTensorNeededBy = lambda pattern: None,
     in_parts: bool = False,
 ) -> Selection:
     """Select the weights to mask; see `masksmith.layouts.select`.

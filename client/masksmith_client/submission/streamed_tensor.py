@@ -40,7 +40,7 @@ class StreamedTensor:
         read: Yields its little-endian bytes in pieces; may be called several times, from any thread.
         restore: See `Restore`.
         layout: How it is made of matrices, if its module shows that; otherwise names and shapes decide.
-        dense_by_default: Why it is not a matrix, if its module shows that; then only its full name selects it.
+        dense_by_default_reason: Why it is not a matrix, if its module shows that; then only its full name selects it.
         file_format: The format that its file names in `__metadata__`; empty if none.
         may_be_convolution: False if its module shows that it is not a convolution's weight, whatever its shape.
         unsupported_reason: Why its bytes cannot be read; None if they can.
@@ -52,7 +52,7 @@ class StreamedTensor:
     read: Callable[[], Iterator[bytes | memoryview]]
     restore: Restore = as_numpy
     layout: Layout | None = None
-    dense_by_default: str | None = None
+    dense_by_default_reason: str | None = None
     file_format: str = ""
     may_be_convolution: bool = True
     unsupported_reason: str | None = None

@@ -170,11 +170,13 @@ def _dense_by_default(weights: Mapping[str, ModelWeight]) -> dict[str, str]:
     return reasons
 
 
-def _candidate(name: str, weight: ModelWeight, dense_by_default: str | None) -> Candidate:
+def _candidate(name: str, weight: ModelWeight, dense_by_default_reason: str | None) -> Candidate:
     value, reason = weight.value, unsupported_reason(weight.module, weight.parameter)
     aliases = [spelling for path in weight.modules for spelling in _spellings(path, weight)]
     if value is None or is_lazy(value):
-        return Candidate(name, aliases=tuple(aliases), dense_by_default=dense_by_default, unsupported_reason=reason)
+        return Candidate(
+            name, aliases=tuple(aliases), dense_by_default_reason=dense_by_default_reason, unsupported_reason=reason
+        )
     dtype = SAFETENSORS_DTYPES.get(str(value.dtype).removeprefix("torch."), str(value.dtype))
     if dtype not in FLOAT_DTYPES:
         reason = reason or f"dtype {value.dtype} cannot be trained with a mask"
@@ -183,7 +185,7 @@ def _candidate(name: str, weight: ModelWeight, dense_by_default: str | None) -> 
         tuple(value.shape),
         dtype,
         aliases=tuple(aliases),
-        dense_by_default=dense_by_default,
+        dense_by_default_reason=dense_by_default_reason,
         only_by_name=not (weight.is_layer or weight.is_expert),
         layout=layout_of(weight.module, value.dim()) if weight.parameter == "weight" else None,
         may_be_convolution=isinstance(weight.module, torch.nn.modules.conv._ConvNd),

@@ -25,7 +25,7 @@ from masksmith_state.errors import FullError, MissingUploadError
 from masksmith_state.jobs.file_shards import with_file_shards
 from masksmith_state.jobs.model import Admission
 from masksmith_state.jobs.outputs import PlannedOutput
-from masksmith_state.jobs.placement import search_queue
+from masksmith_state.jobs.placement import queue_for_masks_job
 from masksmith_state.jobs.plans import MasksPlan
 from masksmith_state.jobs.records import JOB_BYTES, PART_BYTES
 from masksmith_state.jobs.shards import PlannedTensor, Shard, Source, cut
@@ -175,7 +175,7 @@ class JobSubmitter:
         self._reserve_memory(cost("part") * len(shards))
         texts = {tensor.pattern for tensor in plan.tensors}
         patterns = [specification.with_own_pattern(text).pattern for text in texts]
-        queue = search_queue(specification, self.state.records.workers.live(), patterns)
+        queue = queue_for_masks_job(specification, self.state.records.workers.live(), patterns)
         subject = subject_of(tensor.name for tensor in plan.tensors)
         with claim_output(self.state, self.principal, output):
             return self._start(plan, shards, queue, description, default_name(subject, plan.pattern_text))

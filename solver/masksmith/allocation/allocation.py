@@ -43,7 +43,8 @@ def allocate(
 
     Args:
         scores: Tensors by name; each is looked up again in every pass, so a lazy mapping need hold only one at a time.
-        pattern: An n:m pattern, whose n is chosen per layer; `"50%"`; or blocks without balance.
+        pattern: An n:m pattern, whose n is chosen per layer; or an unstructured pattern, such as `"50%"`, or blocks
+            without balance, with the same density as the budget.
         budget: Density of all layers together; with minimum densities by glob, `ms.Budget("50%", {"*.query*": "25%"})`.
         on_progress: Called with (layers measured, layers to measure in this pass); an exception in it stops the call.
 

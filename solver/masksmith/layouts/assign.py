@@ -63,9 +63,13 @@ def _unclear_reason(candidate: Candidate, unclear: Unclear) -> str:
 
     If only the tensor's full name would select it, the role alone is the reason.
     """
-    if candidate.dense_by_default is None:
+    if candidate.dense_by_default_reason is None:
         return unclear.reason
-    return candidate.dense_by_default if candidate.only_by_name else f"{candidate.dense_by_default}; {unclear.reason}"
+    return (
+        candidate.dense_by_default_reason
+        if candidate.only_by_name
+        else f"{candidate.dense_by_default_reason}; {unclear.reason}"
+    )
 
 
 def _by_rules(candidate: Candidate, architecture: Architecture) -> Layout | Unclear:
@@ -93,9 +97,9 @@ def _with_role(candidate: Candidate, roles: Roles) -> Candidate:
         return candidate
     if role.cannot_be_masked:
         return replace(candidate, unsupported_reason=role.reason)
-    if candidate.dense_by_default is not None and role.selectable_by_glob:
+    if candidate.dense_by_default_reason is not None and role.selectable_by_glob:
         return candidate
-    return replace(candidate, dense_by_default=role.reason, only_by_name=not role.selectable_by_glob)
+    return replace(candidate, dense_by_default_reason=role.reason, only_by_name=not role.selectable_by_glob)
 
 
 def _user_layout(candidate: Candidate, user_layouts: Mapping[str, Layout]) -> Layout | None:

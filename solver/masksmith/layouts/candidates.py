@@ -17,7 +17,7 @@ class Candidate:
         dtype: Its dtype, as safetensors names it.
         aliases: Other names that the caller may use for the tensor, such as the name of its module.
         layout: How the tensor is made of matrices; None if unknown: then a weight `[out, in, *kernel]` is assumed.
-        dense_by_default: Reason why the tensor stays dense unless `layers` selects it; None if it is masked by default.
+        dense_by_default_reason: Why the tensor stays dense unless `layers` selects it; None if it is masked by default.
         only_by_name: Whether, if the tensor is dense by default, only its full name selects it, and no glob.
         file_format: The format in `__metadata__` of the tensor's file, such as `pt` or `flax`; empty if there is none.
         may_be_convolution: Whether the tensor may be a convolution if its shape fits one; False if its module is known
@@ -30,7 +30,7 @@ class Candidate:
     dtype: str = ""
     aliases: tuple[str, ...] = ()
     layout: Layout | None = None
-    dense_by_default: str | None = None
+    dense_by_default_reason: str | None = None
     only_by_name: bool = False
     file_format: str = ""
     may_be_convolution: bool = True

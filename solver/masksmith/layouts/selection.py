@@ -144,7 +144,7 @@ def check_rules_apply(patterns: TensorPatterns, candidates: Sequence[Candidate],
 
 def _advice(candidate: Candidate, reason: str) -> str:
     """Say how `layers` selects a tensor that is dense by default; an empty text if it is dense for another reason."""
-    if reason != candidate.dense_by_default or candidate.unsupported_reason is not None:
+    if reason != candidate.dense_by_default_reason or candidate.unsupported_reason is not None:
         return ""
     if candidate.only_by_name:
         return "; it is masked only if layers has its full name"
@@ -161,10 +161,10 @@ def _not_selected_reason(candidate: Candidate, included: Names, excluded: Names,
     if is_named or (candidate.unsupported_reason is not None and not included.texts):
         return None
     if not included.texts:
-        return candidate.dense_by_default
+        return candidate.dense_by_default_reason
     if not included.match(*candidate.spellings):
         return NOT_SELECTED
-    return candidate.dense_by_default if candidate.only_by_name else None
+    return candidate.dense_by_default_reason if candidate.only_by_name else None
 
 
 def _unsupported_reason(

@@ -225,8 +225,8 @@ def _layout_of_conv1d(location: _Location) -> Layout | None:
 
 def _without_blocks_role(candidate: Candidate) -> Candidate:
     """Remove the reason that a name lies outside the blocks: the model itself shows which weights are in blocks."""
-    is_named_outside = candidate.dense_by_default == OUTSIDE_BLOCKS
-    return replace(candidate, dense_by_default=None) if is_named_outside else candidate
+    is_named_outside = candidate.dense_by_default_reason == OUTSIDE_BLOCKS
+    return replace(candidate, dense_by_default_reason=None) if is_named_outside else candidate
 
 
 def _unsupported_reason(location: _Location, blocks: BlockList, block_of: Mapping[int, int]) -> str | None:

@@ -12,7 +12,7 @@ from masksmith_wire.specification import JobSpecification
 GPU_SOLVERS = frozenset({"auto", "exact", "greedy", "sinkhorn"})
 
 
-def search_queue(
+def queue_for_masks_job(
     specification: JobSpecification, workers: Iterable[WorkerInfo], patterns: Iterable[Pattern] = ()
 ) -> str:
     """Choose the queue of a masks job.

@@ -53,7 +53,7 @@ def assign(shapes, by_name=None, config=None):
 def test_what_is_no_matrix_of_a_block_stays_dense(name):
     shapes = {name: (32, 32), "model.layers.0.self_attn.q_proj.weight": (32, 32)}
     candidates = list(assign(shapes).values())
-    assert candidates[0].dense_by_default.startswith(DENSE[name])
+    assert candidates[0].dense_by_default_reason.startswith(DENSE[name])
     assert select(candidates, PATTERN).chosen == ["model.layers.0.self_attn.q_proj.weight"]
     assert select(candidates, PATTERN, layers=name).chosen == [name]
 
@@ -66,7 +66,7 @@ def test_matrices_of_blocks_are_masked_whatever_their_names_resemble(name):
 
 def test_a_gate_is_a_router_beside_experts():
     names = ["model.layers.0.mlp.gate.weight", "model.layers.0.mlp.experts.0.up_proj.weight"]
-    assert assign(dict.fromkeys(names, (8, 8)))[names[0]].dense_by_default.startswith("a router")
+    assert assign(dict.fromkeys(names, (8, 8)))[names[0]].dense_by_default_reason.startswith("a router")
 
 
 def test_without_blocks_every_matrix_is_masked():

@@ -116,7 +116,7 @@ def test_aliases_name_a_tensor_as_its_name_does():
 
 
 def test_what_is_dense_by_default_is_masked_where_layers_select_it():
-    tensors = [Candidate("first", (8, 8), "F32", dense_by_default="the first"), *candidates(["second"])]
+    tensors = [Candidate("first", (8, 8), "F32", dense_by_default_reason="the first"), *candidates(["second"])]
     assert select(tensors, PATTERN).skipped == {"first": "the first"}
     assert select(tensors, PATTERN, "f*").chosen == ["first"]
 
@@ -172,10 +172,13 @@ def test_what_is_wrong_with_the_whole_is_said():
     ("options", "message"),
     [
         (
-            {"dense_by_default": "a head", "only_by_name": True},
+            {"dense_by_default_reason": "a head", "only_by_name": True},
             "a head); it is masked only if layers has its full name",
         ),
-        ({"dense_by_default": "outside"}, "outside); it is masked if layers has its name or a glob that matches it"),
+        (
+            {"dense_by_default_reason": "outside"},
+            "outside); it is masked if layers has its name or a glob that matches it",
+        ),
         ({"unsupported_reason": "packed"}, "(packed)"),
         ({"dtype": "F8_E8M0"}, ")"),
         ({"shape": (8, 9, 3, 3, 3)}, ")"),
@@ -189,4 +192,4 @@ def test_a_rule_whose_tensors_stay_dense_says_how_layers_selects_them(options, m
         check_rules_apply(patterns, tensors, selection.skipped)
     assert str(caught.value).startswith("pattern 'w'=1:4: 'w' stays dense (")
     assert str(caught.value).endswith(message)
-    assert ("layers has" in str(caught.value)) is ("dense_by_default" in options)
+    assert ("layers has" in str(caught.value)) is ("dense_by_default_reason" in options)

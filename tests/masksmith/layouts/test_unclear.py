@@ -199,7 +199,7 @@ DENSE = {
 def test_tables_and_states_stay_dense(name):
     shapes = {name: (32, 16), "blocks.0.attn.qkv.weight": (48, 16)}
     candidates = list(assign(shapes).values())
-    assert (candidates[0].unsupported_reason or candidates[0].dense_by_default).startswith(DENSE[name])
+    assert (candidates[0].unsupported_reason or candidates[0].dense_by_default_reason).startswith(DENSE[name])
     assert select(candidates, PATTERN).chosen == ["blocks.0.attn.qkv.weight"]
 
 

@@ -276,6 +276,6 @@ def test_only_what_is_needed_is_imported():
 
 
 def test_a_caller_keeps_what_it_says_itself():
-    own = Candidate("w", (8, 8), "F32", layout=Layout(("in", "out")), dense_by_default="by choice")
+    own = Candidate("w", (8, 8), "F32", layout=Layout(("in", "out")), dense_by_default_reason="by choice")
     said = Trace({"w": Layout(("out", "in"), rule="model")}, {"w": "an embedding"})
     assert traced_candidates([own, Candidate("v", (8, 8))], said) == [own, Candidate("v", (8, 8))]

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 import pytest
 from support.shards import specified
 
-from masksmith_state.jobs.placement import search_queue
+from masksmith_state.jobs.placement import queue_for_masks_job
 from masksmith_state.queue import CPU_QUEUE, GPU_QUEUE
 from masksmith_wire.documents import WorkerInfo
 
@@ -33,10 +33,10 @@ CPU, GPU = worker(CPU_QUEUE), worker(GPU_QUEUE)
     ],
 )
 def test_each_job_gets_the_queue_of_a_device_that_supports_it(pattern, solver, workers, queue):
-    assert search_queue(specified(pattern, solver=solver), workers) == queue
+    assert queue_for_masks_job(specified(pattern, solver=solver), workers) == queue
 
 
 def test_a_gpu_worker_gets_a_job_of_which_it_supports_one_pattern():
     shared, coupled = specified("2:4"), specified("transposable 8:16").pattern
-    assert search_queue(shared, [CPU, GPU], [shared.pattern, coupled]) == GPU_QUEUE
-    assert search_queue(shared, [CPU, GPU], [shared.pattern]) == CPU_QUEUE
+    assert queue_for_masks_job(shared, [CPU, GPU], [shared.pattern, coupled]) == GPU_QUEUE
+    assert queue_for_masks_job(shared, [CPU, GPU], [shared.pattern]) == CPU_QUEUE
