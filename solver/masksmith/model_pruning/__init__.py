@@ -10,10 +10,14 @@ if TYPE_CHECKING:
     from .blocks import BlockList as BlockList, find_blocks as find_blocks
     from .options import Options as Options
     from .parts import Part as Part
-    from .report import BlockReport as BlockReport, PrunedModel as PrunedModel, WeightReport as WeightReport
+    from .report import (
+        BlockReport as BlockReport,
+        PrunedModel as PrunedModel,
+        Tuning as Tuning,
+        WeightReport as WeightReport,
+    )
     from .streamed import BlockSource as BlockSource, Progress as Progress, prune_streamed as prune_streamed
     from .tensor_files import read_tensors as read_tensors, write_tensors as write_tensors
-    from .tuning import Tuning as Tuning
     from .whole_model import prune as prune
 
 __all__, __getattr__, __dir__ = attach(
@@ -22,10 +26,9 @@ __all__, __getattr__, __dir__ = attach(
         "blocks": ("BlockList", "find_blocks"),
         "options": ("Options",),
         "parts": ("Part",),
-        "report": ("BlockReport", "PrunedModel", "WeightReport"),
+        "report": ("BlockReport", "PrunedModel", "Tuning", "WeightReport"),
         "streamed": ("BlockSource", "Progress", "prune_streamed"),
         "tensor_files": ("read_tensors", "write_tensors"),
-        "tuning": ("Tuning",),
         "whole_model": ("prune",),
     },
     extras=EXTRAS,

@@ -67,7 +67,7 @@ class BlockRun:
             error_before = step.run(self._pruned, target=dense, watcher=None if gather_dense else watcher)
         by_name = self._prune_groups(step, groups, watcher, self._dense if gather_dense else self._pruned)
         reports = [by_name[weight.name] for weight in weights]
-        tuned = tune(step, weights, [each.mask for each in reports], self._pruned, dense, self._options)
+        tuned = tune(step, weights, reports, self._pruned, dense, self._options)
         error_after = step.run(self._pruned, into=pruned, target=dense)
         self._dense, self._pruned, self._position = dense, pruned, self._position + 1
         self._captured.forget(number)

@@ -31,7 +31,7 @@ class Call:
     arguments: tuple[Any, ...]
     keywords: Mapping[str, Any]
 
-    def run(self, block: torch.nn.Module, returned: Sequence[torch.Tensor], name: str) -> Tensors:
+    def run(self, block: Callable[..., Any], returned: Sequence[torch.Tensor], name: str) -> Tensors:
         """Call a block with the recorded arguments, and copies of tensors in the place of the placeholders.
 
         Args:

@@ -45,8 +45,8 @@ class Options:
         _check("inputs_from", self.inputs_from, ("pruned", "dense"))
         _check("few_tokens", self.few_tokens, ("refuse", "without data"))
         _check("order", self.order, ("together", "sequential"))
-        if self.tuning_steps < 0:
-            raise PruningError(f"tune_steps={self.tune_steps} must not be negative")
+        if not isinstance(self.tuning_steps, int) or self.tuning_steps < 0:
+            raise PruningError(f"tune_steps={self.tune_steps!r} must be a whole number, at least 0")
         if not 0 < self.tune_rate < float("inf"):
             raise PruningError(f"tune_rate={self.tune_rate} must be positive and finite")
         if self.min_tokens < 1:

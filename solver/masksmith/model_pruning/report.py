@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .blocks import BlockList
-from .tuning import Tuning
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,7 +21,7 @@ class WeightReport:
         tokens: Number of inputs that each of its matrices got.
         masked_error: Squared error of its outputs on the calibration data with the original weights masked by the
             first mask.
-        error: Squared error with the weights that were written.
+        error: Squared error with the mask and the weights of the update, before the block is tuned.
         energy: Square of the outputs themselves.
         proof: Proof of the mask, for the scores of its last solve: `status`, `objective`, `upper_bound`, `gap`,
             `retained`, `solver` and `solve_s`.
@@ -48,6 +47,30 @@ class WeightReport:
         values = {key: value for key, value in vars(self).items() if key != "mask"}
         proof, without_data = dict(self.proof), dict(self.without_data)
         return values | {"tokens": list(self.tokens), "proof": proof, "without_data": without_data}
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """Result of tuning a block; errors as in `BlockReport`.
+
+    Attributes:
+        steps: Steps of Adam.
+        error_before: Error of the block's output before tuning.
+        error_after: Error after tuning; never higher, since otherwise the weights are restored.
+        seconds: Seconds of tuning.
+        stopped: Why the block could not be tuned, or the tuning stopped; then the weights are restored. None if all
+            steps were run.
+    """
+
+    steps: int
+    error_before: float
+    error_after: float
+    seconds: float
+    stopped: str | None = None
+
+    def as_dict(self) -> Mapping[str, Any]:
+        """Return it as JSON."""
+        return dict(vars(self))
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,4 +141,6 @@ class PrunedModel:
             shares = f"output error {block.error_before:.3%} -> {block.error_after:.3%}"
             lines.append(f"{block.name}: {len(block.weights)} weight(s), {shares}, gain of updates {gain}")
         lines += [f"without data: {name}: {reason}" for name, reason in self.without_data.items()]
+        lines += [f"not tuned: {block.name}: {block.tuning.stopped}" for block in self.blocks
+                  if block.tuning is not None and block.tuning.stopped is not None]  # fmt: skip
         return "\n".join([*lines, *(f"dense: {name}: {reason}" for name, reason in self.skipped.items())])

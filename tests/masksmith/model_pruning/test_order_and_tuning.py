@@ -184,7 +184,8 @@ def test_weights_are_tuned_after_an_update_unless_the_caller_says_otherwise(upda
     ("options", "match"),
     [
         ({"order": "reversed"}, "order='reversed' is not one of: 'together', 'sequential'"),
-        ({"tune_steps": -1}, "tune_steps=-1 must not be negative"),
+        ({"tune_steps": -1}, "tune_steps=-1 must be a whole number, at least 0"),
+        ({"tune_steps": 2.5}, "tune_steps=2.5 must be a whole number, at least 0"),
         ({"tune_rate": 0.0}, "tune_rate=0.0 must be positive and finite"),
     ],
 )

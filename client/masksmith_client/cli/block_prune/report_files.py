@@ -135,16 +135,23 @@ def _notes(blocks: Sequence[Mapping[str, Any]]) -> str:
 def _block_row(block: Mapping[str, Any]) -> tuple[str, ...]:
     masked = math.fsum(weight["masked_error"] for weight in block["weights"])
     written = math.fsum(weight["error"] for weight in block["weights"])
-    tuning = block["tuning"]
     return (
         block["name"],
         str(len(block["weights"])),
         f"{block['error_before']:.3%}",
         f"{block['error_after']:.3%}",
         f"{masked / written:.2f}x" if written and masked != written else "-",
-        "-" if tuning is None else f"{tuning['error_before']:.3%} to {tuning['error_after']:.3%}",
+        _tuning_text(block["tuning"]),
         duration_text(block["seconds"]),
     )
+
+
+def _tuning_text(tuning: Mapping[str, Any] | None) -> str:
+    if tuning is None:
+        return "-"
+    if tuning.get("stopped") is not None:
+        return f"not tuned: {tuning['stopped']}"
+    return f"{tuning['error_before']:.3%} to {tuning['error_after']:.3%}"
 
 
 def _weight_row(weight: Mapping[str, Any]) -> tuple[str, ...]:

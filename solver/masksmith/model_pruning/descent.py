@@ -1,0 +1,144 @@
+"""Steps of Adam on the kept weights of a block, with the masks fixed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from .activations import Activations
+from .block_step import BlockStep
+from .options import Options
+from .report import WeightReport
+from .weights import BlockWeight
+
+Tensor = torch.Tensor
+
+LOSS_SCALE = 1024.0
+"""Factor of the loss where weights have 16 bits: small gradients would be 0 in float16."""
+
+
+class StoppedError(Exception):
+    """The block cannot be differentiated, or a value is not finite; the weights must be restored."""
+
+
+@dataclass(frozen=True)
+class TunedParameter:
+    """A parameter of a block, and the values that Adam changes.
+
+    Attributes:
+        parameter: The parameter.
+        kept: Mask of the entries that are tuned.
+        values: The parameter's own memory; for a dtype of 16 bits, a copy in float32, which is rounded into the
+            parameter after each step: in float16, Adam's averages of squared gradients would be 0.
+    """
+
+    parameter: torch.nn.Parameter
+    kept: Tensor
+    values: Tensor
+
+    @property
+    def is_copy(self) -> bool:
+        """Whether `values` is a copy."""
+        return self.values.dtype != self.parameter.dtype
+
+
+def tuned_parameters(weights: Sequence[BlockWeight], reports: Sequence[WeightReport]) -> list[TunedParameter]:
+    """Return the parameters of pruned weights; entries in no weight, and matrices without data, stay fixed."""
+    kept_entries: dict[int, tuple[torch.nn.Parameter, Tensor]] = {}
+    for weight, report in zip(weights, reports, strict=True):
+        parameter = weight.parameter
+        kept = torch.as_tensor(report.mask, device=parameter.device).clone()
+        for number, matrix in enumerate(weight.layout.matrices(kept)):
+            if weight.matrix_name(number) in report.without_data:
+                matrix.zero_()
+        if weight.part is None:
+            kept_entries[id(parameter)] = parameter, kept
+            continue
+        no_entry = torch.zeros_like(parameter, dtype=torch.bool)
+        weight.part.view(kept_entries.setdefault(id(parameter), (parameter, no_entry))[1]).copy_(kept)
+    return [
+        TunedParameter(parameter, kept, parameter.detach().float() if parameter.itemsize < 4 else parameter.detach())
+        for parameter, kept in kept_entries.values()
+    ]
+
+
+def descend(
+    step: BlockStep, tuned: Sequence[TunedParameter], inputs: Activations, target: Activations, options: Options
+) -> None:
+    """Run the steps; each takes one batch, in turn.
+
+    Raises:
+        StoppedError: If the block cannot be differentiated, or a gradient is not finite.
+    """
+    groups = [{"params": [each.values], "lr": _rate(each, options)} for each in tuned]
+    optimiser = torch.optim.Adam(groups, betas=(0.9, 0.95), fused=True)
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimiser, lambda number: 0.5 * (1 + math.cos(math.pi * number / options.tuning_steps))
+    )
+    scale = LOSS_SCALE if any(each.is_copy for each in tuned) else 1.0
+    with _requiring_gradients([each.parameter for each in tuned]):
+        for number in range(options.tuning_steps):
+            batch = number % step.batches
+            gradients = _gradients(step, batch, [each.parameter for each in tuned], inputs, target, scale)
+            for each, gradient in zip(tuned, gradients, strict=True):
+                if not bool(torch.isfinite(gradient).all()):
+                    raise StoppedError(f"a gradient contains NaN or infinity in step {number + 1}, batch {batch}")
+                each.values.grad = gradient.to(each.values.dtype).mul_(each.kept).div_(scale)
+            optimiser.step()
+            schedule.step()
+            for each in tuned:
+                if each.is_copy:
+                    each.parameter.data.copy_(each.values)
+
+
+def _gradients(
+    step: BlockStep,
+    batch: int,
+    parameters: Sequence[Tensor],
+    inputs: Activations,
+    target: Activations,
+    scale: float,
+) -> Sequence[Tensor]:
+    """Return the gradients of `scale` times the mean error of a batch; 0 for a parameter that it does not use."""
+    try:
+        outputs = step.call(batch).run(_with_copied_buffers(step.block), inputs.read(batch), step.name)
+        errors = step.token_errors(batch, outputs, target.read(batch))
+        if not errors.requires_grad:
+            raise StoppedError("its output has no gradient")
+        mean = errors.sum() / max(len(errors), 1)
+        return torch.autograd.grad(scale * mean, parameters, allow_unused=True, materialize_grads=True)
+    except RuntimeError as error:
+        raise StoppedError(f"it cannot be differentiated: {str(error).partition(chr(10))[0][:200]}") from error
+
+
+def _with_copied_buffers(block: torch.nn.Module) -> Callable[..., Any]:
+    """Return a function that calls the block on copies of its buffers, which a block may write in place."""
+    buffers = dict(block.named_buffers())
+    if not buffers:
+        return block
+    copies = {name: buffer.clone() for name, buffer in buffers.items()}
+    return lambda *arguments, **keywords: torch.func.functional_call(block, copies, arguments, keywords)
+
+
+def _rate(tuned: TunedParameter, options: Options) -> float:
+    values = tuned.values[tuned.kept & (tuned.values != 0)]
+    return options.tune_rate * float(values.square().mean().sqrt()) if len(values) else options.tune_rate
+
+
+@contextmanager
+def _requiring_gradients(parameters: Sequence[Tensor]) -> Iterator[None]:
+    """Enable gradients of parameters within the context."""
+    before = [each.requires_grad for each in parameters]
+    try:
+        for each in parameters:
+            each.requires_grad_(True)
+        with torch.enable_grad():
+            yield
+    finally:
+        for each, required in zip(parameters, before, strict=True):
+            each.requires_grad_(required)
