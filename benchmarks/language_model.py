@@ -158,7 +158,7 @@ def _cells(row: Mapping[str, Any]) -> tuple[str, ...]:
     commit = row["stamp"].partition("commit ")[2].partition(";")[0]
     cpu = f"{row['cpu_seconds']:.0f}" if "cpu_seconds" in row else "-"
     figures = (
-        f"{row['perplexity']:.2f}",
+        f"{row['perplexity']:,.2f}",
         f"{row['seconds']:.0f}",
         cpu,
         f"{row['peak_mib']:.0f}",
