@@ -86,6 +86,12 @@ def test_matrices_without_data_are_listed():
     assert "2 to 640" in content
 
 
+def test_a_block_that_could_not_be_tuned_says_why():
+    tuning = {"steps": 128, "error_before": 0.02, "error_after": 0.02, "seconds": 1.0, "stopped": "no gradient <x>"}
+    blocks = [block | {"tuning": tuning} for block in document(1)["blocks"]]
+    assert "not tuned: no gradient &lt;x&gt;" in page(document(1, blocks=blocks))
+
+
 @pytest.mark.parametrize(("update", "steps"), [(None, 0), ("admm", 128)])
 def test_the_default_number_of_steps_is_that_of_the_library(update, steps):
     text = CalibrationText(Path("text.txt"))

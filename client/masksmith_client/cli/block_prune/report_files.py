@@ -48,7 +48,7 @@ blocks before it already are), and after.</p>
 <div class="scroll">$blocks</div>
 <h2>Weights</h2>
 <p>Relative squared error of each weight's output on the calibration data: "error masked" with the first mask and
-the original values, "error written" with the values that were written.</p>
+the original values, "error updated" with the values of the update, before the block is tuned.</p>
 <div class="scroll">$weights</div>
 </html>
 """)
@@ -102,7 +102,7 @@ def page(document: Mapping[str, Any]) -> str:
         seconds=bar_chart(names, [block["seconds"] for block in blocks]),
         blocks=_table(("block", "weights", "error before", "error after", "gain of updates", "tuning", "time"),
                       [_block_row(block) for block in blocks]),
-        weights=_table(("weight", "pattern", "status", "retained", "tokens", "error masked", "error written"),
+        weights=_table(("weight", "pattern", "status", "retained", "tokens", "error masked", "error updated"),
                        [_weight_row(weight) for block in blocks for weight in block["weights"]]),
     )  # fmt: skip
 
@@ -134,13 +134,13 @@ def _notes(blocks: Sequence[Mapping[str, Any]]) -> str:
 
 def _block_row(block: Mapping[str, Any]) -> tuple[str, ...]:
     masked = math.fsum(weight["masked_error"] for weight in block["weights"])
-    written = math.fsum(weight["error"] for weight in block["weights"])
+    updated = math.fsum(weight["error"] for weight in block["weights"])
     return (
         block["name"],
         str(len(block["weights"])),
         f"{block['error_before']:.3%}",
         f"{block['error_after']:.3%}",
-        f"{masked / written:.2f}x" if written and masked != written else "-",
+        f"{masked / updated:.2f}x" if updated and masked != updated else "-",
         _tuning_text(block["tuning"]),
         duration_text(block["seconds"]),
     )
