@@ -17,6 +17,7 @@ from masksmith_wire.measures import UpdateReport
 from masksmith_wire.output_names import BLOCK_PAGE_NAME
 from masksmith_wire.quantities import count_text
 
+from .block_prune.report_files import blocks_not_tuned
 from .console import gap_text, percent, print_line, print_note, seconds, show_table
 from .report import UPDATE_COLUMNS, update_cells
 
@@ -143,6 +144,8 @@ def _show_summary(record: dict[str, Any], output: str) -> None:
     if record["not_copied"]:
         print_line(f"not copied, as their weights are not pruned: {', '.join(record['not_copied'])}")
     if (blocks := Path(output) / BLOCK_PAGE_NAME).exists():
+        for text in blocks_not_tuned(Path(output)):
+            print_note(f"masksmith: {text}")
         print_line(f"errors and times of each block: {blocks}")
     totals = record["totals"]
     print_line(

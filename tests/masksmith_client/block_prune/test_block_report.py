@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from support.language_models import prune_command, save_llama, write_text
 
-from masksmith.model_pruning import Options
+from masksmith.model_pruning import Options, descent
 from masksmith_client.checkpoints.calibration_text import CalibrationText
 from masksmith_client.checkpoints.prune_method import PruneMethod
 from masksmith_client.cli.app import run
@@ -84,6 +84,19 @@ def test_matrices_without_data_are_listed():
     content = page(document(1, blocks=[blocks[0] | {"weights": [weight]}]))
     assert "experts[3]: it got 2 token(s)" in content
     assert "2 to 640" in content
+
+
+def test_blocks_that_could_not_be_tuned_are_named_at_the_end(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(descent, "_gradients", stopped)
+    model, text = save_llama(tmp_path / "model"), write_text(tmp_path / "text.txt")
+    assert run(prune_command(model, tmp_path / "out", text, "--update", "reconstruct")) == 0
+    printed = capsys.readouterr().err
+    for number in range(2):
+        assert f"model.layers.{number} is not tuned, and keeps the weights of its update: no gradient" in printed
+
+
+def stopped(*arguments):
+    raise descent.StoppedError("no gradient")
 
 
 def test_a_block_that_could_not_be_tuned_says_why():

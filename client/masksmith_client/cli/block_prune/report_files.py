@@ -86,6 +86,16 @@ def write_report(
         file.write(page(document).encode())
 
 
+def blocks_not_tuned(folder: Path) -> list[str]:
+    """Read the report in an output, and describe the blocks that could not be tuned, with reasons."""
+    blocks = json.loads((folder / BLOCK_REPORT_NAME).read_bytes())["blocks"]
+    return [
+        f"{block['name']} is not tuned, and keeps the weights of its update: {block['tuning']['stopped']}"
+        for block in blocks
+        if block["tuning"] is not None and block["tuning"].get("stopped") is not None
+    ]
+
+
 def page(document: Mapping[str, Any]) -> str:
     """Return the page of a report, which needs no other file and no network."""
     blocks = document["blocks"]
