@@ -63,7 +63,7 @@ class Call:
 
 def tensors_of(tree: Any) -> Tensors:
     """Return the tensors in nested tuples, lists and mappings, in order."""
-    return [leaf for leaf in _leaves(tree) if isinstance(leaf, torch.Tensor)]
+    return [leaf for leaf in leaves_of(tree) if isinstance(leaf, torch.Tensor)]
 
 
 def map_leaves(tree: Any, change: Callable[[Any], Any]) -> Any:
@@ -75,11 +75,12 @@ def map_leaves(tree: Any, change: Callable[[Any], Any]) -> Any:
     return change(tree)
 
 
-def _leaves(tree: Any) -> Iterator[Any]:
+def leaves_of(tree: Any) -> Iterator[Any]:
+    """Yield the leaves of nested tuples, lists and mappings, in order."""
     if isinstance(tree, Mapping):
         tree = list(tree.values())
     if isinstance(tree, (tuple, list)):
         for value in tree:
-            yield from _leaves(value)
+            yield from leaves_of(value)
     else:
         yield tree

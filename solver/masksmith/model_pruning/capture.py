@@ -62,14 +62,21 @@ def capture(
             on the previous block's output, or an argument is refused.
     """
     for number, batch in islice(enumerate(batches), start, None):
-        recorder = _Recorder(blocks, are_skipped)
-        hooks = [hook for index, block in enumerate(blocks.modules) for hook in recorder.register(index, block)]
-        try:
-            _run(model, batch, number)
-        finally:
-            for hook in hooks:
-                hook.remove()
-        yield recorder.finish(batch, number)
+        yield capture_batch(model, blocks, batch, number, are_skipped)
+
+
+def capture_batch(
+    model: torch.nn.Module, blocks: BlockList, batch: Any, number: int, are_skipped: bool = False
+) -> CapturedBatch:
+    """Run batch `number` as `capture` does, and return the calls of the blocks."""
+    recorder = _Recorder(blocks, are_skipped)
+    hooks = [hook for index, block in enumerate(blocks.modules) for hook in recorder.register(index, block)]
+    try:
+        _run(model, batch, number)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return recorder.finish(batch, number)
 
 
 def _run(model: torch.nn.Module, batch: Any, number: int) -> None:

@@ -12,6 +12,7 @@ from masksmith._solve import solve
 from masksmith.scores import by_layout as scores_by_layout
 from masksmith.updates import by_layout as update_by_layout
 from masksmith.updates.admm import uses_duals
+from masksmith.updates.update import Update
 
 from .options import SCORES, Options
 from .report import WeightReport
@@ -51,7 +52,7 @@ def prune_weight(statistics: WeightStatistics, options: Options) -> WeightReport
     )  # fmt: skip
     mask, values = solution.mask, dense * solution.mask
     masked_error = _error(statistics, dense, values)
-    update: Any = None
+    update: Update | None = None
     update_options: dict[str, Any] = {"threads": options.threads, "name": weight.name, **options.update_options}
     if options.update is not None:
         solution, update = update_by_layout(
@@ -60,7 +61,7 @@ def prune_weight(statistics: WeightStatistics, options: Options) -> WeightReport
         mask, values = solution.mask, update.weight
     report = WeightReport(
         weight.name, str(weight.pattern), mask, tuple(statistics.tokens), masked_error,
-        _error(statistics, dense, values), statistics.squares(weight.layout.matrices(dense)), _proof(solution),
+        *_error_and_energy(statistics, dense, values, None if scarce else update), _proof(solution),
         {weight.matrix_name(matrix): reason for matrix, reason in scarce.items()}, statistics.silent_inputs(),
         0.0 if update is None else update.stats["update_s"],
     )  # fmt: skip
@@ -88,6 +89,18 @@ def _scores(weight: BlockWeight, values: Tensor, gram: Tensor, options: Options)
         weight.layout, options.scores, values, statistic, kind, name=weight.name, **options.score_options
     )
     return scores
+
+
+def _error_and_energy(
+    statistics: WeightStatistics, dense: Tensor, values: Tensor, update: Update | None
+) -> tuple[float, float]:
+    """Return the squared error of the outputs with new values, and the squared norm of the outputs themselves.
+
+    Both are those of the update, if one is passed: one that used the Gram matrices of the statistics, unchanged.
+    """
+    if update is not None:
+        return update.error, update.energy
+    return _error(statistics, dense, values), statistics.squares(statistics.weight.layout.matrices(dense))
 
 
 def _error(statistics: WeightStatistics, dense: Tensor, values: Tensor) -> float:

@@ -29,16 +29,18 @@ class WeightStatistics:
         )
         self.tokens = [0] * weight.count
 
-    def add(self, matrix: int, inputs: Tensor, batch: int) -> None:
-        """Add inputs `[tokens, in]` of one matrix.
+    def add(self, matrix: int, inputs: Tensor, product: Tensor, batch: int) -> None:
+        """Add inputs of one matrix.
+
+        Args:
+            matrix: Number of the matrix.
+            inputs: `[tokens, in]`.
+            product: `product_of(inputs)`.
+            batch: Number of the batch.
 
         Raises:
             PruningError: If an input, or a sum of products, is not finite.
         """
-        inputs = inputs.detach()
-        if inputs.dtype != torch.float64:
-            inputs = inputs.float()
-        product = inputs.T @ inputs
         if not bool(torch.isfinite(product).all()):
             are_finite = bool(torch.isfinite(inputs).all())
             reason = "its inputs overflow" if are_finite else "its inputs hold NaN or infinity"
@@ -78,3 +80,11 @@ class WeightStatistics:
             rows = value.detach().double()
             total += float(((rows @ gram) * rows).sum().clamp(min=0))
         return total
+
+
+def product_of(inputs: Tensor) -> Tensor:
+    """Return `X^T X` of inputs `X [tokens, in]`, in float64 for float64 and in float32 for other dtypes."""
+    inputs = inputs.detach()
+    if inputs.dtype != torch.float64:
+        inputs = inputs.float()
+    return inputs.T @ inputs

@@ -13,7 +13,7 @@ from masksmith._errors import PruningError
 
 from .calls import tensors_of
 from .products import ProductWatcher
-from .statistics import WeightStatistics
+from .statistics import WeightStatistics, product_of
 from .weights import BlockWeight
 
 Tensor = torch.Tensor
@@ -48,6 +48,7 @@ class BlockWatcher:
         }
         self._children = {child: block.get_submodule(child) for child in self._child_of_expert.values()}
         self._prefix = prefix
+        self._last_product = _LastProduct()
 
     @contextmanager
     def watching(self, batch: int, token_mask: Tensor | None) -> Iterator[None]:
@@ -73,24 +74,28 @@ class BlockWatcher:
                 name = min(self._awaiting_second_run)
                 raise PruningError(f"its rows of padding cannot be identified; {ADVICE}", name)
         finally:
+            self._last_product = _LastProduct()
             for hook in hooks:
                 hook.remove()
 
     def _add(self, weight: BlockWeight, matrix: int, inputs: Tensor) -> None:
         """Add the inputs `[tokens, in]` of a product to the weight's statistics, without the rows of padding."""
-        statistics = self.statistics[weight.name]
         if self._token_mask is None:
-            statistics.add(matrix, inputs, self._batch)
+            self._add_tokens(weight, matrix, inputs)
         elif weight.name in self._child_of_expert:
             if self._is_second_run:
-                statistics.add(matrix, inputs, self._batch)
+                self._add_tokens(weight, matrix, inputs)
             else:
                 self._awaiting_second_run.add(weight.name)
         elif not self._is_second_run:
             if len(inputs) != self._token_mask.numel():
                 reason = f"its product has {len(inputs)} rows for {self._token_mask.numel()} tokens"
                 raise PruningError(f"{reason}, so that the rows of padding are not known; {ADVICE}", weight.name)
-            statistics.add(matrix, inputs[self._token_mask.reshape(-1)], self._batch)
+            self._add_tokens(weight, matrix, inputs[self._token_mask.reshape(-1)])
+
+    def _add_tokens(self, weight: BlockWeight, matrix: int, inputs: Tensor) -> None:
+        """Add inputs `[tokens, in]` without padding to the weight's statistics."""
+        self.statistics[weight.name].add(matrix, inputs, self._last_product.of(inputs), self._batch)
 
     def _run_again(
         self, child: str, module: torch.nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any], output: Any
@@ -120,6 +125,21 @@ class BlockWatcher:
         first, second = tensors_of(output)[0][token_mask], tensors_of(second_output)[0][0]
         if not torch.allclose(second, first, rtol=1e-2, atol=1e-3):
             raise PruningError(f"its outputs depend on padding; {ADVICE}", name)
+
+
+class _LastProduct:
+    """The last `X^T X`, which is used again while the inputs X stay the same: query, key and value share theirs."""
+
+    def __init__(self) -> None:
+        self._inputs: Tensor | None = None
+        self._product = torch.empty(0)
+
+    def of(self, inputs: Tensor) -> Tensor:
+        """Return `product_of(inputs)`, for inputs `[tokens, in]`."""
+        if self._inputs is None or self._inputs.dtype != inputs.dtype or not torch.equal(self._inputs, inputs):
+            # A copy, since the block may change its inputs in place between two products.
+            self._inputs, self._product = inputs.detach().clone(), product_of(inputs)
+        return self._product
 
 
 def _child(name: str, prefix: str) -> str:

@@ -16,8 +16,9 @@ from masksmith.patterns.matching import Globs
 from .activations import InMemory
 from .block_run import BlockRun
 from .blocks import find_blocks
-from .capture import capture, prepared
+from .capture import prepared
 from .captured import CapturedInMemory
+from .first_block import capture_by_first_block
 from .options import FewTokens, InputsFrom, Options, Order
 from .report import PrunedModel
 from .weights import BlockWeight, weights_of
@@ -47,9 +48,11 @@ def prune(
 ) -> PrunedModel:
     """Prune a model in place, block by block, each on the outputs of the pruned blocks before it.
 
-    The batches run once through the dense model, up to the last block. Then each block runs while statistics of its
-    weights' inputs are gathered; its weights are masked and updated; and it runs again to compute the inputs of the
-    next block. Every matrix product with a weight counts, so each expert of a stacked weight has its own statistics.
+    First the calls of the blocks are recorded: the first batch runs through the dense model, up to the last block; the
+    other batches run through the first block only, if that gives the same calls for the first batch. Then each block
+    runs while statistics of its weights' inputs are gathered; its weights are masked and updated; and it runs again to
+    compute the inputs of the next block. Every matrix product with a weight counts, so each expert of a stacked weight
+    has its own statistics.
 
     The activations of all batches between two blocks, the Gram matrices of one block in float64, and a copy of the
     weights are in memory. On an error or an interruption, the weights are restored.
@@ -96,7 +99,7 @@ def prune(
     block_list = find_blocks(model, blocks)
     weights = weights_of(model, block_list, TensorPatterns.of(pattern), layers=layers, exclude=exclude, layouts=layouts)
     with prepared(model), _restored_on_failure([weight for group in weights.by_block for weight in group]):
-        captured = CapturedInMemory(capture(model, block_list, batches))
+        captured = CapturedInMemory(capture_by_first_block(model, block_list, batches))
         run = BlockRun(block_list, captured, options, lambda place, kind: InMemory())
         numbers = tqdm(captured.order, f"pruning {block_list}", disable=not _show_progress(progress), leave=False)
         reports = [run.prune_block(number, weights.by_block[number]) for number in numbers]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ import torch
 from masksmith._errors import UpdateError
 from masksmith._tensors import is_torch
 
-from .gram_bands import as_tensor, check_finite, read_in_bands, symmetrise
+from .gram_bands import BAND_BYTES, as_tensor, check_finite, read_in_bands, symmetrise
 
 FLOATS = ("float64", "float32", "float16", "bfloat16")
 ASYMMETRY = 1e-5
@@ -37,6 +38,13 @@ class Operands:
     stored: torch.dtype
     original: Any
     name: str | None
+
+    @cached_property
+    def energy(self) -> torch.Tensor:
+        """`||X w||^2` of each row w of the weight, `[out]`, float64, without damping."""
+        rows = max(1, BAND_BYTES // (8 * self.weight.shape[1]))
+        bands = [band.double() for band in torch.split(self.weight, rows)]
+        return torch.cat([((band @ self.gram) * band).sum(1) for band in bands])
 
     def like_weight(self, values: torch.Tensor) -> Any:
         """Return a matrix `[out, inputs]` in the shape and library of the weight."""

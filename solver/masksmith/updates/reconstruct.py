@@ -190,10 +190,9 @@ class _Reconstruction:
         after = (change * product).sum(1)
         before = (strip.dropped * strip.correlation).sum(1)
         better = after < before  # False for NaN, too
-        energy = ((strip.dense @ operands.gram) * strip.dense).sum(1)
         self.before += float(before[chosen].sum())
         self.after += float(torch.where(better, after, before)[chosen].sum())
-        self.energy += float(energy[chosen].sum())
+        self.energy += float(operands.energy[strip.rows[chosen]].sum())
         self.unchanged += int((chosen & ~better).sum())
         final = torch.where(better[:, None], updated, strip.masked.to(updated.dtype))
         self.result[strip.rows[chosen]] = final[chosen]
