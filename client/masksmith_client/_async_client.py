@@ -30,7 +30,7 @@ class AsyncClient:
             masks = await client.solve(model.state_dict(), "transposable 8:16")
 
     Raises:
-        InputError: If the URL is malformed.
+        InputError: As `Client` does.
     """
 
     def __init__(

@@ -37,7 +37,7 @@ class _Strategy:
     block: tuple[int, int] | None = None
 
     def block_of(self, rows: int, cols: int) -> tuple[int, int]:
-        """Return the rows and columns of a block of a matrix that shares one scale."""
+        """Return the rows and columns of a block, whose entries share one scale, in a matrix of this size."""
         if self.block is not None:
             return self.block
         return (rows, cols) if self.name == TENSOR else (1, cols)

@@ -46,8 +46,8 @@ class SolvedTensor:
     Attributes:
         name: The tensor's name.
         mask: True = kept, in the tensor's shape.
-        certificate: `status`, `objective`, `upper_bound`, `gap`, `retained`, `kept`, `solver` and `solve_s`; `update`
-            where the weights are updated.
+        certificate: `status`, `objective`, `upper_bound`, `gap`, `retained`, `density`, `kept`, `solver` and `solve_s`;
+            `update` where the weights are updated.
         updated: Bytes of the updated weights, in the tensor's dtype; None if the kept weights are unchanged.
     """
 

@@ -42,7 +42,8 @@ class CheckedTensor:
         nonzeros: Number of its entries that are not zero.
         message: The first violation; None if there is none.
         index: An entry of the violation: the first non-zero of the first tile with too many, or the first non-zero
-            outside the mask; None without a violation, and for patterns without tiles.
+            outside the mask. None without a violation, and where no entry shows it: for a pattern without tiles, or a
+            mask that violates its own pattern.
     """
 
     name: str

@@ -31,7 +31,7 @@ class Masks(TensorFile):
 
     Attributes:
         job: The job that computed them; None for an opened file.
-        infos: Shape, pattern, ragged, axis and digests of each mask.
+        infos: Shape, layout, pattern, axis, ragged and digests of each mask; empty in a file of another program.
     """
 
     def __init__(

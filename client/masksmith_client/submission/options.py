@@ -22,7 +22,7 @@ class SubmitOptions(TypedDict, total=False):
         solver: `auto`, `exact`, `min-cost-flow`, `greedy`, `sinkhorn`, `enumerate` or `top-k`.
         scores: `magnitude` of the weights; `wanda`, `ria`, `sparsegpt`, `taylor`, `sipp` or `pfp`, which need a
             calibration; or `given`: the tensors are non-negative scores. Options follow the name: `"ria power=0.7"`.
-        calibration: The result of `ms.calibrate`, the path of a saved calibration, or a mapping of names to the
+        calibration: The result of `masksmith.calibrate`, the path of a saved calibration, or a mapping of names to the
             statistics that the scores are computed from; with `given` scores, the scores.
         budget: Density of all weights together, such as `"50%"`, or a `Budget` with floors. It is allocated to the
             weights so that the total score kept is maximal; with n:m patterns each weight gets an n of its own.
@@ -75,7 +75,7 @@ def specify(pattern: Pattern, **options: Any) -> JobSpecification:
 
     Raises:
         InputError: If a value is invalid; the message names it.
-        TypeError: If there is no option of a name.
+        TypeError: If an option does not exist.
     """
     unknown = options.keys() - (MasksOptions.model_fields.keys() - {"calibration"}) - {"pattern"}
     if unknown:

@@ -87,16 +87,16 @@ def _read_patterns(pattern: PatternsByTensor, options: Mapping[str, Any]) -> Ten
         return TensorPatterns.of(pattern, options.get("axis", "in"), options.get("ragged", "pad"))
 
 
-def _apply_view(model: list[StreamedTensor], view: str, specification: JobSpecification) -> list[StreamedTensor]:
+def _apply_view(tensors: list[StreamedTensor], view: str, specification: JobSpecification) -> list[StreamedTensor]:
     if view == "channels-last":
-        return model
+        return tensors
     if view != "flat":
         raise InputError(f"view={view!r} is not one of: channels-last, flat")
     if specification.scores.name not in ("magnitude", "given") or specification.update is not None:
         raise InputError(
             "calibrations of convolutions are channels-last: view='flat' supports magnitude or given scores only"
         )
-    return [flattened(weight) for weight in model]
+    return [flattened(weight) for weight in tensors]
 
 
 def _assign(rules: TensorPatterns, names: Sequence[str], specification: JobSpecification) -> dict[str, Pattern]:

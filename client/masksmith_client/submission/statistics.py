@@ -53,8 +53,8 @@ class CalibrationReader:
     """Reads the statistics of a model's layers.
 
     Args:
-        source: The path of a calibration file; or a mapping of names to the layers' statistics as `ms.calibrate`
-            returns them, or to arrays; or the `AuxiliaryTensors` of another reader.
+        source: The path of a calibration file; or a mapping of names to the layers' statistics as
+            `masksmith.calibrate` returns them, or to arrays; or the `AuxiliaryTensors` of another reader.
         method: The scores that are computed from the statistics.
         names: All weights of the model.
         update: The update that needs Gram matrices, if there is one.
@@ -77,10 +77,12 @@ class CalibrationReader:
         if source is None:
             if not method.is_optional:
                 raise InputError(
-                    f"{method} scores need a calibration: a file saved by ms.calibrate, or {method.kinds[0]}"
+                    f"{method} scores need a calibration: a file saved by masksmith.calibrate, or {method.kinds[0]}"
                 )
             if update is not None:
-                raise InputError(f"{update.name} needs a calibration with Gram matrices, as ms.calibrate saves them")
+                raise InputError(
+                    f"{update.name} needs a calibration with Gram matrices, as masksmith.calibrate saves them"
+                )
         elif not method.kinds and update is None:
             raise InputError(f"scores {str(method)!r} use the weights alone: leave the calibration out")
         self._is_calibrated = source is not None
@@ -170,7 +172,7 @@ def _read_source(source: object, method: ScoreMethod) -> list[StreamedTensor]:
 
 
 def _layer_tensors(name: Any, value: Any, method: ScoreMethod) -> list[StreamedTensor]:
-    # The statistics that `ms.calibrate` returns are recognised by an attribute, since their class needs torch.
+    # The statistics that `masksmith.calibrate` returns are recognised by an attribute, since their class needs torch.
     if hasattr(value, "samples"):
         arrays = {kind: getattr(value, kind, None) for kind in KINDS}
         tensors = read_mapping({kind: array for kind, array in arrays.items() if array is not None})

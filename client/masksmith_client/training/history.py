@@ -105,8 +105,8 @@ class History:
         self.records = [RefreshRecord(**fields) for fields in state["refreshes"]]
         self._first_own_record = self._logged = len(self.records)
 
-    def _report(self, name: str, result: LayerResult, asked_at: int, changed_entries: int) -> LayerReport:
-        report = replace(self.layers[name], sad=changed_entries, flip_rate=changed_entries / self._entries[name])
+    def _report(self, name: str, result: LayerResult, asked_at: int, sad: int) -> LayerReport:
+        report = replace(self.layers[name], sad=sad, flip_rate=sad / self._entries[name])
         if not result.has_new_mask:
             return report
         return replace(report, asked_at=asked_at, **{field: getattr(result, field) for field in SOLUTION_FIELDS})

@@ -17,7 +17,7 @@ class Refresh:
 
     Attributes:
         every: Optimizer steps between two requests, at least 1.
-        begin: First step at which masks are requested.
+        begin: First step of a refresh; before this step, masks are requested only if a layer has none.
         until: Step from which on the last masks stay; masks are then requested only if a layer has none. None: no such
             step.
         wait: Whether `step` waits for the masks and applies them at once, which makes training reproducible.

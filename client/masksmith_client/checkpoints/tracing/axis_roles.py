@@ -18,7 +18,7 @@ def axes_from(roles: Sequence[frozenset[AxisRole]], shape: Sequence[int]) -> tup
 
     Args:
         roles: For each dimension, its roles in the products; none for one that only counts matrices or has length 1.
-        shape: Its lengths.
+        shape: For each dimension, its length.
     """
     axes: list[AxisRole | None] = []
     for roles_of_dim, length in zip(roles, shape, strict=True):
