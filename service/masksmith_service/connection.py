@@ -90,7 +90,7 @@ class Connection(HttpToolsProtocol):
         super().data_received(data)
         if self.transport.is_closing():
             return
-        if self._meter.pending > self._meter.limit:
+        if self._meter.pending > self._meter.limit_bytes:
             self._reject(self._meter.too_large())
         elif self._meter.pending and not self._meter.in_body and not self._head_timer.is_running:
             self._head_timer.start()
@@ -190,8 +190,8 @@ def _late_head_error(head_s: float) -> RequestError:
     return RequestError(Code.REQUEST_HEAD_STALLED, detail, limit=head_s)
 
 
-def _too_many_connections_error(limit: int) -> RequestError:
-    detail = f"max_connections = {limit} connections are open; try again shortly"
+def _too_many_connections_error(max_connections: int) -> RequestError:
+    detail = f"max_connections = {max_connections} connections are open; try again shortly"
     return RequestError(Code.OVERLOADED, detail, retry_after_s=RETRY_AFTER_S, bound="max_connections")
 
 

@@ -24,10 +24,10 @@ REPEATABLE = frozenset(_list_fields(FileOptions) | _list_fields(ModelOptions) | 
 
 
 async def require_single_values(request: Request) -> None:
-    """Check that no other parameter is repeated: the framework would silently use its last value.
+    """Check that only `REPEATABLE` parameters are repeated: of others the framework would silently use the last value.
 
     Raises:
-        RequestError: 422 if one is.
+        RequestError: 422, if another parameter is repeated.
     """
     for name, count in Counter(name for name, _ in request.query_params.multi_items()).items():
         if count > 1 and name not in REPEATABLE:

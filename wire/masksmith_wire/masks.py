@@ -59,7 +59,10 @@ class MaskInfo(BaseModel):
         return self.model_copy(update={"digests": digests})
 
     def digest_violation(self, name: str, packed: npt.NDArray[np.uint8]) -> str | None:
-        """Describe the first run of rows whose bits do not match its digest; None if all match or there are none."""
+        """Describe the first run of rows whose bits do not match its digest, or how digests and rows do not agree.
+
+        None if all match, or there are no digests.
+        """
         if not self.digests:
             return None
         if len(self.shape) < 2 or packed.size == 0:

@@ -122,7 +122,8 @@ async def authenticate(
         issuer: Identity provider whose tokens are accepted, too.
 
     Raises:
-        RequestError: 401, if a key is required and the request has no valid one.
+        RequestError: 401, if a key is required and the request has no valid one; 503, if the issuer's keys cannot be
+            fetched.
     """
     token = _bearer_token(headers.get("authorization"))
     if token is not None and issuer is not None and key_id_of(token) is None:
@@ -150,10 +151,10 @@ async def _read_request_key(client: Redis, token: str | None, cookie: str | None
     if token is not None:
         return await find_key(client, token), hash_token(token)
     session: Any = await client.get(session_key(cookie)) if cookie else None
-    key, _, token_hash = (session or "").partition(" ")
-    if not key:
+    key_id, _, token_hash = (session or "").partition(" ")
+    if not key_id:
         return None, token_hash
-    return await _read_valid_key(client, key, token_hash), token_hash
+    return await _read_valid_key(client, key_id, token_hash), token_hash
 
 
 async def _has_keys(client: Redis, keys_seen: Event) -> bool:
@@ -165,10 +166,10 @@ async def _has_keys(client: Redis, keys_seen: Event) -> bool:
 
 async def find_key(client: Redis, token: str) -> KeyInfo | None:
     """Key of a token; None if it is unknown, revoked or expired."""
-    key = key_id_of(token)
-    if key is None:
+    key_id = key_id_of(token)
+    if key_id is None:
         return None
-    return await _read_valid_key(client, key, hash_token(token))
+    return await _read_valid_key(client, key_id, hash_token(token))
 
 
 async def is_valid(client: Redis, principal: Principal) -> bool:
@@ -178,10 +179,10 @@ async def is_valid(client: Redis, principal: Principal) -> bool:
     return not principal.key or await _read_valid_key(client, principal.key, principal.token_hash) is not None
 
 
-async def _read_valid_key(client: Redis, key: str, token_hash: str) -> KeyInfo | None:
+async def _read_valid_key(client: Redis, key_id: str, token_hash: str) -> KeyInfo | None:
     """Read a key; None if it is revoked or expired, or if the hash is not of a token of this key."""
-    fields = await client.hgetall(redis_key_of(key))
-    info = parse_key(key, fields) if hash_matches(token_hash, fields) else None
+    fields = await client.hgetall(redis_key_of(key_id))
+    info = parse_key(key_id, fields) if hash_matches(token_hash, fields) else None
     return info if info is not None and info.is_valid else None
 
 

@@ -41,7 +41,7 @@ _TOKEN_BODY = {"schema": {"type": "object", "required": ["token"], "properties":
 
 @router.post(
     "",
-    responses={303: {"description": "Logged in by a form: redirect to the page."}},
+    responses={303: {"description": "Logged in by a form: redirect to the home page."}},
     openapi_extra={
         "requestBody": {
             "required": True,

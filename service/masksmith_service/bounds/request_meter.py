@@ -16,15 +16,15 @@ class RequestMeter:
     """Counts the bytes and fields that a client sends outside of bodies.
 
     Attributes:
-        limit: Limit in bytes of a request's line and headers, and of its trailers and chunk framing.
+        limit_bytes: Limit in bytes of a request's line and headers, and of its trailers and chunk framing.
         pending: Bytes received since the last complete head or the end of the last body, less an allowance for each
             piece of a body; see `count_body`.
         in_body: Whether a head is complete, and its body is not.
         error: The error with which the request is to be rejected; None as long as no limit is exceeded.
     """
 
-    def __init__(self, limit: int) -> None:
-        self.limit = limit
+    def __init__(self, limit_bytes: int) -> None:
+        self.limit_bytes = limit_bytes
         self.error: RequestError | None = None
         self.restart(in_body=False)
 
@@ -41,7 +41,7 @@ class RequestMeter:
         """
         self._fields += fields
         self._field_bytes += size
-        if self._fields > MAX_FIELDS or self._field_bytes > self.limit:
+        if self._fields > MAX_FIELDS or self._field_bytes > self.limit_bytes:
             self.error = self.too_large()
             raise self.error
 
@@ -57,6 +57,6 @@ class RequestMeter:
     def too_large(self) -> RequestError:
         """Error that names the part of the request that is too large."""
         part = "trailers and chunk framing" if self.in_body else "line and headers"
-        limits = f"max_request_head_bytes = {self.limit} or have more than {MAX_FIELDS} fields"
+        limits = f"max_request_head_bytes = {self.limit_bytes} or have more than {MAX_FIELDS} fields"
         detail = f"the request's {part} are larger than {limits}"
-        return RequestError(Code.REQUEST_HEAD_TOO_LARGE, detail, limit=self.limit)
+        return RequestError(Code.REQUEST_HEAD_TOO_LARGE, detail, limit=self.limit_bytes)

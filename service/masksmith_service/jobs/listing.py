@@ -55,9 +55,10 @@ class JobFilter:
     def matches(self, job: JobSummary) -> bool:
         """Whether a job that was created between `since` and `until` matches."""
         has_labels = all(key in job.labels and value in (None, job.labels[key]) for key, value in self.labels.items())
-        is_of_kind = self.kind in (None, job.kind) and (not self.states or job.state in self.states)
+        has_kind_and_state = self.kind in (None, job.kind) and (not self.states or job.state in self.states)
         has_name = self.name.strip().lower() in (job.name or "").lower()
-        return has_labels and is_of_kind and has_name and self.text.strip().lower() in _searched_text(job)
+        has_text = self.text.strip().lower() in _searched_text(job)
+        return has_labels and has_kind_and_state and has_name and has_text
 
 
 def _check_is_no_number(value: str) -> str:

@@ -58,7 +58,7 @@ class MaskedLayer:
     @property
     def shape(self) -> tuple[int, int]:
         """Rows and columns of the matrix."""
-        return matrix_shape(self._row_shape)
+        return matrix_shape(self._merged_shape)
 
     @property
     def tiling(self) -> Tiling:
@@ -66,7 +66,7 @@ class MaskedLayer:
         return Tiling.of(self.tensor, parse(self.options.pattern, axis=self.options.axis, ragged=self.options.ragged))
 
     @property
-    def _row_shape(self) -> tuple[int, ...]:
+    def _merged_shape(self) -> tuple[int, ...]:
         """The tensor's shape, with its leading `stack` dimensions and the rows of each matrix merged into one."""
         shape, stacked = self.tensor.shape, leading_stacks(self.tensor.layout)
         return (math.prod(shape[: stacked + 1]), *shape[stacked + 1 :])
@@ -77,7 +77,7 @@ class MaskedLayer:
         Raises:
             RequestError: If a part is no longer in the store.
         """
-        row_bytes = masks.packed_bytes(self._row_shape[1:])
+        row_bytes = masks.packed_bytes(self._merged_shape[1:])
         start, stop = (first // 8, -(-last // 8)) if self._is_flat else (0, row_bytes)
         pieces = []
         for part, part_rows in self._by_part(rows):
@@ -87,7 +87,7 @@ class MaskedLayer:
         if self._is_flat:
             bits = np.unpackbits(packed.reshape(len(rows), stop - start), axis=1, bitorder="little")
             return bits[:, first - 8 * start : last - 8 * start].view(np.bool_)
-        return _flatten(masks.unpack(packed, (len(rows), *self._row_shape[1:])))[:, first:last]
+        return _flatten(masks.unpack(packed, (len(rows), *self._merged_shape[1:])))[:, first:last]
 
     def scores(self, store: BlobStore, rows: Sequence[int], first: int, last: int) -> Floats:
         """Read magnitudes (or given scores) of some rows and the columns `first` to `last` (exclusive).
@@ -96,7 +96,7 @@ class MaskedLayer:
             RequestError: If the upload is no longer in the store.
             ChangedSourceError: If the file in a root has changed since the job began.
         """
-        item_bytes, row_shape = ITEM_BYTES[self.tensor.dtype], self._row_shape[1:]
+        item_bytes, row_shape = ITEM_BYTES[self.tensor.dtype], self._merged_shape[1:]
         row_bytes = item_bytes * math.prod(row_shape)
         start, stop = (first * item_bytes, last * item_bytes) if self._is_flat else (0, row_bytes)
         starts = [self.tensor.start + row * row_bytes + start for row in rows]
@@ -121,7 +121,7 @@ class MaskedLayer:
     @property
     def _is_flat(self) -> bool:
         """Whether a stored row has one dimension, so that its columns can be read without the whole row."""
-        return len(self._row_shape) == 2
+        return len(self._merged_shape) == 2
 
     def _by_part(self, rows: Sequence[int]) -> list[tuple[int, list[int]]]:
         groups: list[tuple[int, list[int]]] = []

@@ -32,6 +32,7 @@ from .access import LocatedPath, find_readable, find_writable, reference_not_fou
 from .models import Model
 
 MAX_MARKER_BYTES = 2**16
+"""Largest marker of an unfinished output that is read; the marker is the file `JOURNAL_NAME`."""
 MAX_RECORD_BYTES = 2**28
 MAX_BESIDE = 1000
 """Maximum number of files beside a model's weights that are copied."""

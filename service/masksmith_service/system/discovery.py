@@ -116,7 +116,7 @@ async def healthz() -> Health:
 
 @router.get("/readyz")
 async def readyz(state: StateDep) -> Readiness:
-    """Readiness check: 200 if broker and store accept writes and a worker is alive, else 503 with the reason.
+    """Readiness check: 200 if broker and store accept writes and a worker that finds masks is alive, else 503.
 
     A write is tried at most once a second.
     """
@@ -130,6 +130,9 @@ def _readiness(state: State) -> Readiness:
     solving_workers = [worker for worker in state.records.workers.live() if not BENCH_QUEUES.issuperset(worker.queues)]
     count = len(solving_workers)
     if count == 0:
-        detail = state.records.start_progress.first() or "no worker is alive; start one with `masksmith worker`"
+        detail = (
+            state.records.start_progress.first()
+            or "no worker that finds masks is alive; start one with `masksmith worker`"
+        )
         raise RequestError(Code.NO_WORKER, detail, retry_after_s=2)
     return Readiness(workers=count)
