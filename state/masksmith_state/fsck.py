@@ -63,7 +63,10 @@ def _names(store: BlobStore) -> Iterator[str]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Check the store of the settings; returns the exit code: 0, 1 if a blob is damaged, or 2."""
+    """Check the store of the settings; returns the exit code.
+
+    It is 1 if a blob is damaged, 2 if there is no store or it cannot be read, else 0.
+    """
     parser = argparse.ArgumentParser(prog="masksmith fsck")
     parser.add_argument("--repair", action="store_true")
     parser.add_argument("--json", action="store_true")

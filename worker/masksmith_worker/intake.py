@@ -36,10 +36,13 @@ class Intake:
     send_messages: Callable[[str, int], None] = _send_nothing
 
     def take(self, schedule: Schedule, lease_s: float, attempts: int) -> Lease | None:
-        """Take the shard that is due, and a message if the queue lacks one; None if no shard is due for this worker."""
+        """Take the shard that is due, and send a message if the queue lacks one.
+
+        None if no shard is due for this worker.
+        """
         lease = schedule.take(self.queue, lease_s=lease_s, attempts=attempts, worker=self.worker, slots=self.slots)
         if lease is not None and lease.messages_wanted:
-            self._request(1)
+            self._send(1)
         return lease
 
     def send_after_long_shard(self, schedule: Schedule, lease: Lease) -> None:
@@ -48,9 +51,9 @@ class Intake:
         A worker leaves one slot free of long shards, so others may have waited for this one to end.
         """
         if lease.is_long:
-            self._request(schedule.messages_wanted(self.queue))
+            self._send(schedule.messages_wanted(self.queue))
 
-    def _request(self, count: int) -> None:
+    def _send(self, count: int) -> None:
         try:
             self.send_messages(self.queue, count)
         except redis.RedisError as error:

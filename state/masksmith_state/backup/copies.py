@@ -171,7 +171,7 @@ def _binary_pool(client: redis.Redis) -> redis.ConnectionPool:
 
 
 def _copy_store(source: BlobStore, target: BlobStore) -> tuple[int, int]:
-    """Copy all intact blobs with their lists, then the identity; returns their number and bytes."""
+    """Copy all blobs with their lists, unchecked, then the identity; returns the number and bytes of the blobs."""
     count = size = 0
     for folder in BLOB_FOLDERS:
         for name, _ in source.list(folder):
@@ -182,7 +182,7 @@ def _copy_store(source: BlobStore, target: BlobStore) -> tuple[int, int]:
 
 
 def _copy_blob(source: BlobStore, target: BlobStore, name: str) -> bool:
-    """Copy a blob and its list; False if it is being replaced or was set aside."""
+    """Copy a blob and its list; False if one of them is missing, for example because the blob was set aside."""
     try:
         if not is_sealed_name(name):
             target.objects.put(piece_list_name(name), source.objects.get(piece_list_name(name)))

@@ -89,12 +89,12 @@ def _batches(ranges: Sequence[tuple[int, int]]) -> Iterator[list[tuple[int, int]
         yield batch
 
 
-def _cut(pieces: dict[int, bytes], start: int, stop: int) -> bytes:
+def _cut(by_number: dict[int, bytes], start: int, stop: int) -> bytes:
     """Bytes `start` to `stop` (exclusive) of the blob, from its pieces by number."""
     numbers = _piece_numbers(start, stop)
     offset = start // PIECE_BYTES * PIECE_BYTES
     if len(numbers) == 1:
         # A piece need not be copied before the range is cut from it.
-        return pieces[numbers[0]][start - offset : stop - offset]
-    joined = b"".join(pieces[number] for number in numbers)
+        return by_number[numbers[0]][start - offset : stop - offset]
+    joined = b"".join(by_number[number] for number in numbers)
     return joined[start - offset : stop - offset]

@@ -22,7 +22,7 @@ POLL_S = 0.1
 WAITING_MS = 2000
 """Milliseconds for which a waiting masks job is announced to benchmarks."""
 HELD = 2
-"""Reply of `acquire_exclusive.lua` when the device is held, and no masks job holds it any more."""
+"""Reply of `acquire_exclusive.lua` when the benchmark that calls it holds the device, and no masks job does."""
 
 
 class DeviceLock:

@@ -78,7 +78,7 @@ class JobRecords(JobReader, JobIndex):
             The job's id and whether it is new, or None if the idempotency key was used with another request.
 
         Raises:
-            FullError: If a limit of live jobs or stored bytes is reached.
+            FullError: If a limit of `admission` is reached.
             MissingUploadError: If an upload does not exist.
         """
         admission, description = admission or Admission(), description or JobDescription()

@@ -16,7 +16,7 @@ from .redis_keys import ENDED, FINISHED, IDS, JOBS, LIVE, events_key, job_key, p
 _WRONG_CONTENT = re.compile(r"WRONGTYPE |user_script:|(hash )?value is not ")
 """Beginnings of the error replies to a command or script that reads a value of a wrong type or form."""
 _OTHER_SUFFIXES = (":pending", ":queued", ":queued:long", ":taken", ":attempts", ":results")
-"""Suffixes of a job's keys that `redis_keys` has no function for; leases expire."""
+"""Suffixes of the other keys of a job that are deleted; its leases expire."""
 
 
 def is_wrong_content(error: redis.ResponseError) -> bool:

@@ -45,7 +45,7 @@ class DirectoryRoot(Root):
         return data
 
     def list(self, path: str) -> dict[str, int]:
-        """See `Root.list`; files that cannot be read, such as links that lead nowhere, are left out."""
+        """See `Root.list`; links that lead nowhere, and what is not a regular file, are left out."""
         with self._errors(path):
             # Raises RootUnavailableError if the root itself does not exist.
             self._resolved("")

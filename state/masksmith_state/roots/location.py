@@ -13,8 +13,8 @@ def normalise(text: str) -> str:
     """Check a location, and remove slashes at its end.
 
     Raises:
-        InvalidLocationError: If it is neither an absolute path nor an `s3://` URL, has credentials, a query or a
-            fragment, or a part that is empty, `.` or `..`.
+        InvalidLocationError: If it is neither an absolute path nor an `s3://` URL, is too long, has characters that
+            cannot be printed, credentials, a query or a fragment, or a part that is empty, `.` or `..`.
     """
     if len(text) > MAX_LENGTH:
         raise InvalidLocationError(text[:80], f"it has {len(text)} characters, and at most {MAX_LENGTH} are allowed")

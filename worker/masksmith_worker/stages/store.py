@@ -20,7 +20,7 @@ def load_result(work: ShardWork, key: str) -> ShardReport | None:
     """Read the report of a stored result; None if there is none, or any part of it is damaged."""
     try:
         report = ShardReport.model_validate_json(work.store.get_sealed(result_report_name(key)))
-        # Mask and weights may have been deleted although the report exists.
+        # Mask and weights may be damaged, or may have been set aside for that, although the report exists.
         work.store.verify(result_name(key), report.mask_digest)
         if work.specification.update is not None:
             work.store.verify(weights_name(key), report.weights_digest)
