@@ -71,6 +71,13 @@ def test_pieces_may_be_cut_anywhere(
         assert np.array_equal(after[name].numpy(), np.where(mask, before[name].numpy(), 0))
 
 
+@pytest.mark.parametrize("option", [[], ["--json"]])
+def test_the_mask_of_a_tensor_without_entries_keeps_nothing(tmp_path: Path, model: Path, option: list[str]) -> None:
+    masks = write_masks(tmp_path / "masks", {"nothing": np.zeros((0, 4), np.bool_)})
+    assert run(["apply", str(masks.path), str(model), "-o", str(tmp_path / "out.safetensors"), *option]) == 0
+    assert [tensor.density for tensor in apply_masks(masks, model, tmp_path / "out") if tensor.kept is not None] == [0]
+
+
 def test_nan_and_infinity_become_zero_too(tmp_path: Path) -> None:
     save_file({"a": np.array([[np.nan, np.inf, -np.inf, -1.0]], np.float32)}, tmp_path / "model")
     masks = write_masks(tmp_path / "masks", {"a": np.zeros((1, 4), np.bool_)})

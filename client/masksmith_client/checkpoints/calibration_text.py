@@ -29,6 +29,20 @@ class CalibrationText:
     windows: int = 64
     tokens: int = 256
 
+    @classmethod
+    def parse(cls, path: Path | None, windows: int | None, tokens: int | None) -> CalibrationText | None:
+        """Return the text of the command line's options, with defaults for numbers that are None; None without a path.
+
+        Raises:
+            InputError: If there are numbers without a path.
+        """
+        numbers = {key: value for key, value in {"windows": windows, "tokens": tokens}.items() if value is not None}
+        if path is not None:
+            return cls(path, **numbers)
+        if numbers:
+            raise InputError(f"{', '.join(f'--calibration-{key}' for key in numbers)} need(s) --calibration-text")
+        return None
+
     def document(self) -> dict[str, Any]:
         """Return the JSON form for the record of a pruned checkpoint: digest of the file, windows and tokens.
 

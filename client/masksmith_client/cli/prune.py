@@ -55,9 +55,12 @@ def prune(
         ),
     ] = None,
     calibration_windows: Annotated[
-        int, typer.Option(min=1, help="Sequences of the calibration text that are used.")
-    ] = 64,
-    calibration_tokens: Annotated[int, typer.Option(min=2, help="Tokens of each sequence.")] = 256,
+        int | None,
+        typer.Option(min=1, help="With --calibration-text: sequences of the text that are used; default 64."),
+    ] = None,
+    calibration_tokens: Annotated[
+        int | None, typer.Option(min=2, help="With --calibration-text: tokens of each sequence; default 256.")
+    ] = None,
     order: Annotated[
         Literal["together", "sequential"],
         typer.Option(help="With --calibration-text: statistics of a block at once, or after each group of its layers."),
@@ -106,9 +109,7 @@ def prune(
 
     from . import prune_run
 
-    text = None
-    if calibration_text is not None:
-        text = CalibrationText(calibration_text, calibration_windows, calibration_tokens)
+    text = CalibrationText.parse(calibration_text, calibration_windows, calibration_tokens)
     if text is not None and not local:
         raise InputError("--calibration-text needs --local: the model runs in this process")
     method = PruneMethod.parse(

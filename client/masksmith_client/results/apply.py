@@ -35,8 +35,8 @@ class AppliedTensor:
 
     @property
     def density(self) -> float | None:
-        """Share of the entries kept; None without a mask."""
-        return None if self.kept is None else self.kept / math.prod(self.shape)
+        """Share of the entries kept, 0 of a tensor without entries; None without a mask."""
+        return None if self.kept is None else self.kept / max(1, math.prod(self.shape))
 
 
 def apply_masks(

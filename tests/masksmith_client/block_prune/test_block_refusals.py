@@ -86,8 +86,18 @@ def test_a_rate_that_is_not_positive(refused, tmp_path):
     refused(model, "--tune-rate 0.0 must be positive and finite", extra=extra)
 
 
-def test_options_of_blocks_without_a_text(tmp_path, capsys):
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        (["--order", "sequential"], "--order need(s) --calibration-text"),
+        (["--calibration-windows", "64"], "--calibration-windows need(s) --calibration-text"),
+        (
+            ["--calibration-tokens", "8", "--calibration-windows", "1"],
+            "--calibration-windows, --calibration-tokens need(s) --calibration-text",
+        ),
+    ],
+)
+def test_options_of_the_text_and_of_blocks_without_a_text(tmp_path, capsys, options, named):
     model = save_llama(tmp_path / "model")
-    arguments = ["prune", str(model), "-p", "2:4", "--local", "-o", str(tmp_path / "out"), "--order", "sequential"]
-    assert run(arguments) == 2
-    assert "--order need(s) --calibration-text" in " ".join(capsys.readouterr().err.split())
+    assert run(["prune", str(model), "-p", "2:4", "--local", "-o", str(tmp_path / "out"), *options]) == 2
+    assert named in " ".join(capsys.readouterr().err.split())
