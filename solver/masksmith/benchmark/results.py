@@ -40,7 +40,8 @@ class Measurement:
         graph: Time of a replay from a CUDA graph, without the overhead of Python and the launch; CUDA only.
         speedup: Median dense time / median time of the kernel, from graphs if there are any.
         eager_speedup: The same for eager calls.
-        error: Largest error against float64, relative to the largest possible rounding error; at most 1.
+        error: Largest error against float64, relative to the largest possible rounding error; above 1 the result is
+            wrong, and the kernel has failed.
         pack_s: Seconds to convert the masked weight to the kernel's format.
         tune_s: Seconds to tune the kernel for this shape.
         weight_bytes: Bytes of the packed weight.

@@ -43,15 +43,15 @@ def calibrate(
         batches: Each batch is a tensor, or a tuple or list of arguments, or a mapping of keyword arguments.
         gather: `norms` (Wanda, RIA), `gram` (SparseGPT; `inputs * inputs` float64 numbers per layer), `activations`
             (SiPP, PFP) and `gradients` (Taylor).
-        layers: Names of layers or of their weights, or globs; by default all. A layer that is named exactly must be
-            supported.
+        layers: Names of layers or of their weights, or globs; by default all but those that are dense by default, such
+            as an output head. A layer that is named exactly must be supported.
         loss: `loss(model, batch)` returns the scalar to differentiate for `gradients`; by default the output's `.loss`.
         max_samples: Rows of `activations` to keep, a random sample with a fixed seed.
         progress: Whether to show a progress bar; by default in terminals and notebooks.
 
     Raises:
-        ScoresError: If `gather` is empty or has an unknown kind, a name or glob matches no layer, no layer is selected,
-            there is no batch, or a statistic has NaN or infinity.
+        ScoresError: If `gather` is empty or has an unknown kind, a name or glob matches no layer, a layer that is named
+            exactly is not supported, no layer is selected, there is no batch, or a statistic has NaN or infinity.
     """
     unknown = [kind for kind in gather if kind not in KINDS]
     if unknown or not gather:

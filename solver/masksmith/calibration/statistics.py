@@ -60,7 +60,8 @@ class Calibration(Mapping[str, LayerStatistics]):
     """Statistics by the names of the weights.
 
     Attributes:
-        skipped: Layers that were selected but have no statistics, with reasons.
+        skipped: Layers without statistics, by the names of their weights, with reasons; without those that `layers`
+            does not select.
     """
 
     def __init__(self, layers: Mapping[str, LayerStatistics], skipped: Mapping[str, str] | None = None) -> None:

@@ -2,8 +2,8 @@
 
 Dual coordinate ascent runs in shared memory, with many tiles per thread block. Unsolved tiles continue in further
 passes, and finally in the CPU's shortest-path code, compiled for the device. For each band of tile rows the host waits
-for the kernels once, or twice if tiles need the shortest-path stage. Names are loaded when first used: a process that
-solves on the CPU loads neither torch nor numba's CUDA target.
+for the kernels once, or three times if tiles need the shortest-path stage. Names are loaded when first used: a process
+that solves on the CPU loads neither torch nor numba's CUDA target.
 """
 
 from __future__ import annotations

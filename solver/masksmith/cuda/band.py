@@ -87,7 +87,8 @@ class Band:
     def solve(self) -> BandCertificate:
         """Solve and certify the band; mask and duals stay on the device, in `results`.
 
-        The host waits for the kernels once, or twice if tiles need the shortest-path stage.
+        The host waits for the kernels once; if tiles need the shortest-path stage, also for this stage and for a second
+        certificate.
 
         Raises:
             InfeasibleError: If forced entries leave a tile without an allowed mask.

@@ -16,9 +16,13 @@ class Launcher:
 
     device: torch.device
 
-    def zeros(self, *shape: int, dtype: torch.dtype = torch.int64, fill: float = 0) -> torch.Tensor:
-        """Allocate a tensor filled with `fill`."""
-        return torch.full(shape, fill, dtype=dtype, device=self.device)
+    def zeros(self, *shape: int, dtype: torch.dtype = torch.int64) -> torch.Tensor:
+        """Allocate a tensor of zeros."""
+        return torch.zeros(shape, dtype=dtype, device=self.device)
+
+    def filled(self, *shape: int, value: int) -> torch.Tensor:
+        """Allocate an int64 tensor with one value in every entry."""
+        return torch.full(shape, value, dtype=torch.int64, device=self.device)
 
     def empty(self, *shape: int, dtype: torch.dtype) -> torch.Tensor:
         """Allocate an uninitialised tensor."""

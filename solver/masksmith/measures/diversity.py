@@ -142,7 +142,11 @@ def _log2_asymptotic(tile: TileSpec) -> float:
 
 
 def _log2_choices(lines: int, length: int, kept: int) -> float:
-    """Count the ways to keep `kept` entries in lines of this length, evenly: the lines with one more, and all lines."""
+    """Return the binary logarithm of the ways to keep `kept` entries in `lines` lines of this length, evenly.
+
+    They are the choices of the lines that keep one entry more than the others, times the choices of entries in each
+    line.
+    """
     least, with_one_more = divmod(kept, lines)
     ways = (lines - with_one_more) * _log2_comb(length, least) + _log2_comb(lines, with_one_more)
     return ways + (with_one_more * _log2_comb(length, least + 1) if with_one_more else 0.0)

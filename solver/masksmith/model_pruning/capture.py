@@ -115,8 +115,8 @@ def _refuse_unknown_keys(model: torch.nn.Module, batch: Mapping[str, Any], numbe
 class _Recorder:
     """Records the calls of the blocks in one batch, by forward hooks.
 
-    `_returned` are the tensors that the last block returned (before the first block: its input), and `_versions` counts
-    how often each of them was changed in place.
+    `_returned` are the tensors that the previous block returned (before the first block: its input). `_versions` are
+    their version counters at that time; torch increases a tensor's counter at each change in place.
     """
 
     def __init__(self, blocks: BlockList, are_skipped: bool) -> None:

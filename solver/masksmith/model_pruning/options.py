@@ -9,7 +9,7 @@ from typing import Any, Literal
 from masksmith._errors import PruningError
 
 SCORES: Mapping[str, str | None] = {"magnitude": None, "wanda": "norms", "ria": "norms", "sparsegpt": "gram"}
-"""Scores that need statistics of the inputs at most, and the statistic that each needs."""
+"""Scores that need no statistic or one of the inputs, each with the kind of its statistic."""
 
 UPDATES = ("reconstruct", "admm", None)
 FewTokens = Literal["refuse", "without data"]
@@ -24,7 +24,7 @@ class Options:
     """How the weights of each block are pruned; see `prune`.
 
     Raises:
-        PruningError: If one is unknown.
+        PruningError: If an option has an invalid value.
     """
 
     scores: str = "wanda"

@@ -18,15 +18,16 @@ class WeightReport:
         name: Its name in the model.
         pattern: Its pattern.
         mask: Bool, of the weight's shape, True = kept.
-        tokens: Number of inputs that each of its matrices got.
+        tokens: Number of tokens that each of its matrices got.
         masked_error: Squared error of its outputs on the calibration data with the original weights masked by the
             first mask.
         error: Squared error with the mask and the weights of the update, before the block is tuned.
-        energy: Square of the outputs themselves.
+        energy: Squared norm of the outputs themselves, with the original weights.
         proof: Proof of the mask, for the scores of its last solve: `status`, `objective`, `upper_bound`, `gap`,
             `retained`, `solver` and `solve_s`.
-        without_data: Matrices of too few tokens, by name, with reasons: masked without data and not updated.
-        silent_inputs: Number of inputs that were 0 in every token.
+        without_data: Matrices of too few tokens, or of inputs that are all 0, by name, with reasons: masked without
+            data and not updated.
+        silent_inputs: Number of input features that were 0 in every token.
         update_s: Seconds of the update.
     """
 
@@ -54,7 +55,7 @@ class Tuning:
     """Result of tuning a block; errors as in `BlockReport`.
 
     Attributes:
-        steps: Steps of Adam.
+        steps: Steps of Adam that were requested; fewer may have run if `stopped` is not None.
         error_before: Error of the block's output before tuning.
         error_after: Error after tuning; never higher, since otherwise the weights are restored.
         seconds: Seconds of tuning.

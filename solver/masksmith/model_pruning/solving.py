@@ -23,7 +23,7 @@ Tensor = torch.Tensor
 
 
 def check_token_count(statistics: WeightStatistics, options: Options) -> None:
-    """Refuse a weight with too few tokens, if the options say so.
+    """Refuse a weight with a matrix of too few tokens, or of inputs that are all 0, if the options say so.
 
     Raises:
         PruningError: If so; the message names the matrix.

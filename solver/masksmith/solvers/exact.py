@@ -27,8 +27,8 @@ from .base import LimitedBySize, Parallelism
 class Exact(LimitedBySize):
     """Proved-optimal masks for tiles with budgets on rows and columns.
 
-    Dual coordinate ascent by half-way thresholds solves most tiles. Shortest augmenting paths solve the rest; their
-    duals are then centred, so that they prove the masks without rounding errors.
+    Dual coordinate ascent by half-way thresholds solves most tiles. Shortest augmenting paths solve the rest; where
+    rounding errors keep their duals from proving a mask, these duals are centred.
 
     Attributes:
         device: Torch device; by default the device of the scores if it is a CUDA device, else the CPU. Masks are the

@@ -21,8 +21,8 @@ def solve_hybrid(problem: Problem, pattern: Hybrid, options: WholeTensorOptions)
 
     The gain `g_b` of a block is the sum of the scores that the best inner mask drops of it. An allowed mask with the
     dense blocks D keeps at most `sum_b U_b + sum_(b in D) (T_b - U_b)`, where `T_b` is the sum of the block's scores
-    and `U_b` an upper bound on the inner pattern; hence no mask keeps more than `sum_b U_b` and the k largest
-    `T_b - U_b`. Where the inner solution is proved, `T_b - U_b = g_b`, and the chosen blocks reach the bound.
+    and `U_b` an upper bound on what an inner mask keeps of it; hence no mask keeps more than `sum_b U_b` plus the k
+    largest `T_b - U_b`. Where the inner solution is proved, `T_b - U_b = g_b`, and the chosen blocks reach the bound.
 
     The first pass computes the gains, the second writes the mask; memory is bounded by a row of blocks, the mask and
     the inner solution.
@@ -55,7 +55,7 @@ def _violation(gains: Duals, dense: KeptUnits, slack: Duals) -> float:
     Args:
         gains: Gain of every block if it is dense, over the inner objective.
         dense: The chosen blocks.
-        slack: Each block's upper bound on the inner pattern minus the inner objective.
+        slack: Upper bound on what an inner mask keeps of each block, minus the inner objective.
     """
     least_gains = gains - slack
     threshold = best_of_all(least_gains, int(dense.mask.sum()))

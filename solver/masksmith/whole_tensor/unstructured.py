@@ -55,7 +55,7 @@ class _Threshold:
     def __init__(self, passes: TensorPasses, keep: int) -> None:
         self._word: Any = self.WORDS[8 if passes.problem.source.is_double else 4]
         bits = self._word(0).nbytes * 8
-        self._sign = self._word((1 << (bits - 1)) - 1)
+        self._without_sign = self._word((1 << (bits - 1)) - 1)  # mask of all bits but the sign
         prefix_mask, prefix, remaining, ties = 0, 0, keep, 0
         for shift in range(bits - 16, -1, -16):
             panels = passes.later_pass() if prefix_mask else passes.first_pass()
@@ -77,7 +77,7 @@ class _Threshold:
         counts = np.zeros(BINS, np.int64)
         for _, rows in panels:
             word = self._word
-            count(rows.view(word), word(prefix_mask), word(prefix), self._sign, word(shift), counts)
+            count(rows.view(word), word(prefix_mask), word(prefix), self._without_sign, word(shift), counts)
         return counts
 
     def mask(self, rows: Matrix) -> Bools:

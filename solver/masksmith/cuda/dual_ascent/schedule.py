@@ -48,7 +48,7 @@ class DeviceResults:
             launcher.zeros(tiles, tile.rows, dtype=torch.float64),
             launcher.zeros(tiles, tile.cols, dtype=torch.float64),
             launcher.zeros(tiles, dtype=torch.uint8),
-            launcher.zeros(2, fill=NO_INDEX),
+            launcher.filled(2, value=NO_INDEX),
         )
 
 
@@ -98,7 +98,7 @@ class DualAscent:
         return self._order, torch.stack([self._counts[self._step], self.ready_count[0]])
 
     def _initialise_duals(self, shape: Shape, forced: torch.Tensor, warm: bool, non_negative: bool) -> None:
-        count, unsolved = self.launcher.zeros(1, fill=len(forced)), self.launcher.zeros(1)
+        count, unsolved = self.launcher.filled(1, value=len(forced)), self.launcher.zeros(1)
         self._launch_pass(shape, FORCED_SWEEPS, warm, non_negative, forced, count, torch.empty_like(forced), unsolved)
 
     def _run_pass(self, shape: Shape, sweeps: int, warm: bool, non_negative: bool) -> None:
