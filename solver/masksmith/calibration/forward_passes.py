@@ -13,6 +13,7 @@ from torch.nn.utils import parametrize
 from tqdm import tqdm
 
 from masksmith._errors import ScoresError
+from masksmith._torch_modes import without_inference_mode
 from masksmith.layouts import BY_CHOICE, Candidate, SelectionError, is_conv1d, select, with_layouts
 from masksmith.patterns.matching import Globs
 
@@ -20,6 +21,8 @@ from .accumulator import LayerAccumulator
 from .statistics import Calibration
 
 KINDS = ("norms", "gram", "activations", "gradients")
+INFERENCE_TENSOR = "nference tensor"
+"""Part of the messages of torch where gradients would pass through a tensor of `torch.inference_mode`."""
 Loss = Callable[[torch.nn.Module, Any], torch.Tensor]
 
 
@@ -51,14 +54,14 @@ def calibrate(
 
     Raises:
         ScoresError: If `gather` is empty or has an unknown kind, a name or glob matches no layer, no layer is selected,
-            there is no batch, or a statistic has NaN or infinity.
+            there is no batch, a loss has no gradient, or a statistic has NaN or infinity.
     """
     unknown = [kind for kind in gather if kind not in KINDS]
     if unknown or not gather:
         raise ScoresError(f"gather={list(gather)}: expected some of {', '.join(KINDS)}")
     accumulators, skipped = _accumulators(model, layers, gather, max_samples)
     count = 0
-    with _hooked(model, accumulators.values()):
+    with without_inference_mode(), _hooked(model, accumulators.values()):
         for batch in tqdm(batches, "calibrating", disable=not _show_progress(progress), leave=False):
             count += 1
             if "gradients" in gather:
@@ -162,12 +165,27 @@ def _backward(
             if loss is not None:
                 raise
             raise ScoresError("gradients need loss=, since the model's output has no .loss") from None
+        except RuntimeError as error:
+            if INFERENCE_TENSOR not in str(error):
+                raise
+            raise ScoresError(_inference_reason(model)) from error
         weights = [weight for each in in_use.values() for weight in each]
+        if weights and not value.requires_grad:
+            raise ScoresError(
+                "the loss has no gradient: model or loss= computes it under torch.no_grad() or torch.inference_mode()"
+            )
         gradients = iter(torch.autograd.grad(value, weights, allow_unused=True) if weights else ())
     for accumulator, layer_weights in in_use.items():
         # `gradients` is one iterator for all accumulators, in their order: each takes as many as it has weights.
         parts = [gradient for _, gradient in zip(layer_weights, gradients, strict=False) if gradient is not None]
         accumulator.add_gradient(sum(parts[1:], parts[0]) if parts else None)
+
+
+def _inference_reason(model: torch.nn.Module) -> str:
+    """Return why gradients cannot be computed through a tensor that was made under `torch.inference_mode`."""
+    tensors = [*model.named_parameters(), *model.named_buffers()]
+    name = next((repr(name) for name, tensor in tensors if tensor.is_inference()), "a batch")
+    return f"gradients need tensors that were made outside of torch.inference_mode(), and {name} was made under it"
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from masksmith.patterns.matching import Globs
 
 from .activations import InMemory
 from .block_run import BlockRun
-from .blocks import find_blocks
+from .blocks import check_differentiable, find_blocks
 from .capture import capture, prepared
 from .captured import CapturedInMemory
 from .options import FewTokens, InputsFrom, Options, Order
@@ -94,6 +94,8 @@ def prune(
         order, tune_steps, tune_rate,
     )  # fmt: skip
     block_list = find_blocks(model, blocks)
+    if options.tuning_steps:
+        check_differentiable(block_list)
     weights = weights_of(model, block_list, TensorPatterns.of(pattern), layers=layers, exclude=exclude, layouts=layouts)
     with prepared(model), _restored_on_failure([weight for group in weights.by_block for weight in group]):
         captured = CapturedInMemory(capture(model, block_list, batches))
