@@ -102,7 +102,7 @@ def prune(
         run = BlockRun(block_list, captured, options, lambda place, kind: InMemory())
         numbers = tqdm(captured.order, f"pruning {block_list}", disable=not _show_progress(progress), leave=False)
         reports = [run.prune_block(number, weights.by_block[number]) for number in numbers]
-    return PrunedModel(block_list, reports, weights.skipped)
+    return PrunedModel(block_list, reports, weights.skipped, weights.shared_names)
 
 
 @contextmanager

@@ -146,6 +146,32 @@ def test_blocks_that_share_a_weight():
     assert assert_refused(model, inputs(), r"it shares the parameter 'first.weight' with blocks.0").name == "blocks.2"
 
 
+class Tied(torch.nn.Module):
+    """One layer under two names."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = self.second = torch.nn.Linear(16, 16)
+
+    def forward(self, inputs):
+        return inputs + self.second(torch.relu(self.first(inputs)))
+
+
+@pytest.mark.parametrize("text", ["blocks.0.second", "blocks.0.second.weight", "*.0.second*"])
+def test_a_weight_of_two_names_may_be_given_by_either(text):
+    report = ms.prune(Model(Tied), inputs(), "2:4", update=None, layers=text)
+    assert list(report.masks) == ["blocks.0.first.weight"]
+    assert report.shared_names["blocks.0.second.weight"] == "blocks.0.first.weight"
+    report = ms.prune(Model(Tied), inputs(), {"blocks.0.second": "2:4"}, update=None)
+    assert list(report.masks) == ["blocks.0.first.weight"]
+
+
+def test_the_names_of_a_weight_have_one_pattern():
+    patterns = {"*": "2:4", "blocks.0.second": "1:4"}
+    error = assert_refused(Model(Tied), inputs(), r"'blocks.0.second.weight' is another name .* differ", patterns)
+    assert error.name == "blocks.0.first.weight"
+
+
 def test_parametrized_weights_are_refused_unless_excluded():
     model = Model()
     parametrizations.weight_norm(model.blocks[1].first)
