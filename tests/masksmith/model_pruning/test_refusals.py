@@ -1,11 +1,14 @@
 """Models and batches that cannot be pruned block by block: named, and the model left as it was."""
 
+import inspect
+
 import pytest
 import torch
 from support.causal_models import causal_model, token_batches
 from torch.nn.utils import parametrizations
 
 import masksmith as ms
+from masksmith.model_pruning.options import SCORE_OPTIONS, UPDATE_OPTIONS
 
 
 class Block(torch.nn.Module):
@@ -72,10 +75,25 @@ def test_a_list_of_blocks_that_does_not_exist():
         ({"min_tokens": 0}, "min_tokens=0 must be at least 1"),
         ({"update_options": {"damping": 0.1}}, "update_options damping need an update"),
         ({"layers": "nothing.*"}, r"nothing\.\*"),
+        ({"scores": "ria", "score_options": {"powr": 1}}, "score_options has 'powr', which ria .* options: 'power'$"),
+        ({"update": "admm", "update_options": {"dampin": 1}}, "update_options has 'dampin', which admm does not take"),
     ],
 )
 def test_options_that_do_not_exist(options, match):
-    assert_refused(Model(), inputs(), match, **options)
+    def batches():
+        pytest.fail("the model was run")
+        yield
+
+    assert_refused(Model(), batches(), match, **options)
+
+
+def test_the_options_of_scores_and_updates_are_those_of_their_functions():
+    given_by_prune = {"weight", "norms", "gram", "inverse_diagonal", "column_sums", "mask", "pattern", "start"}
+    ours = {"name", "threads", "on_progress"} | given_by_prune
+    for table in (SCORE_OPTIONS, UPDATE_OPTIONS):
+        for method in filter(None, table):
+            parameters = inspect.signature(getattr(ms, method)).parameters.keys()
+            assert {*table[method]} == parameters - ours, method
 
 
 def test_no_batch():
