@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,8 +18,9 @@ from ._solution.matrices import Matrices
 from ._solution.pruned import with_pruned
 from ._tensors import View, are_equal, equality_key, is_row_source
 from .cuda.placement import solve_on_device, with_fallback_reason
-from .layouts import Layout
+from .layouts import Layout, LayoutError
 from .patterns import NM, Block, Hybrid, Pattern, PatternError, parse
+from .patterns.matching import unknown_names
 from .solvers import by_name
 from .solvers.auto import Auto
 from .solvers.base import Solver
@@ -123,9 +124,12 @@ def solve_many(
         layout: How tensors are made of matrices, by name, as in `solve`.
 
     Raises:
-        MasksmithError: As `solve`, for the first invalid tensor; the message names it.
+        MasksmithError: As `solve`, for the first invalid tensor, which the message names; or if `pattern`, `warm_start`
+            or `layout` has a name without scores.
     """
     starts, patterns = warm_start or {}, _patterns(scores, pattern)
+    _refuse_unknown(scores, starts, SolverError, "a warm_start is")
+    _refuse_unknown(scores, layout or {}, LayoutError, "a layout is")
     _check_hysteresis(hysteresis, has_start=any(starts.get(name) is not None for name in scores))
     layouts = {name: Layout.of((layout or {}).get(name)) for name in scores}
     first_names = _first_names(scores, patterns, starts, layouts)
@@ -284,7 +288,17 @@ def _patterns(scores: Mapping[str, Any], pattern: Pattern | str | Mapping[str, P
     missing = [name for name in scores if name not in pattern]
     if missing:
         raise PatternError(f"there is no pattern for {missing[0]!r}")
+    _refuse_unknown(scores, pattern, PatternError, "a pattern is")
     return {name: _pattern(pattern[name]) for name in scores}
+
+
+def _refuse_unknown(
+    scores: Mapping[str, Any], names: Iterable[str], error_type: Callable[[str], Exception], given: str
+) -> None:
+    """Raise an error of this type if a name has no scores."""
+    unknown = unknown_names(names, scores.keys())
+    if unknown is not None:
+        raise error_type(f"{given} given for tensors without scores: {unknown}")
 
 
 def _first_names(

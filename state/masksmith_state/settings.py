@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
+from typing import Any, Self
 
-from pydantic import Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from .roots.setting import RootSetting
 from .telemetry import logs
@@ -31,6 +33,22 @@ class StateSettings(BaseSettings):
     otlp_url: str = ""
     """OpenTelemetry collector that gets spans over HTTP, such as `http://127.0.0.1:4318`; empty: no traces."""
 
+    @classmethod
+    def from_environment(cls) -> Self:
+        """Read the settings of a process that starts.
+
+        Raises:
+            SystemExit: If settings are invalid; the message has name, value and reason of each one.
+        """
+        try:
+            return cls()
+        except ValidationError as error:
+            reasons = [_reason(**details) for details in error.errors(include_url=False, include_context=False)]
+        except SettingsError as error:
+            field = re.search(r'field "(\w+)"', str(error))
+            reasons = [str(error) if field is None else f"{_variable(field[1])}: the value is not JSON"]
+        raise SystemExit("\n".join(f"refusing to start: {reason}" for reason in reasons))
+
     @property
     def store_path(self) -> str:
         """The store's URL, or its directory as an absolute path."""
@@ -39,3 +57,19 @@ class StateSettings(BaseSettings):
     def configure_logging(self) -> None:
         """Configure logging to standard error, with `log_level` and `log_format`."""
         logs.configure(self.log_level, self.log_format)
+
+
+def _reason(loc: tuple[int | str, ...], msg: str, input: Any, **details: Any) -> str:
+    """Return name, value and reason of an invalid setting; without the value of a URL, which may have a password."""
+    reason = msg.removeprefix("Value error, ")
+    if not loc:
+        return reason
+    name = _variable(str(loc[0]))
+    if len(loc) > 1:
+        return f"{name}, {'.'.join(map(str, loc[1:]))}: {reason}"
+    return f"{name}: {reason}" if name.endswith("_URL") else f"{name}={str(input)[:80]!r}: {reason}"
+
+
+def _variable(field: str) -> str:
+    """Return the environment variable of a setting."""
+    return f"MASKSMITH_{field}".upper()

@@ -288,6 +288,18 @@ def test_hysteresis_must_be_a_bonus(bad: float) -> None:
             ms.solve_many({"w": np.ones((16, 16))}, T816, warm_start=starts, hysteresis=1.0)
 
 
+@pytest.mark.parametrize(
+    ("option", "error"), [("pattern", ms.PatternError), ("warm_start", ms.SolverError), ("layout", ms.PatternError)]
+)
+def test_names_without_scores_are_refused_by_name(option: str, error: type[Exception]) -> None:
+    scores = {"layer.0.weight": np.ones((8, 8)), "layer.1.weight": np.ones((8, 8))}
+    values = {"pattern": "2:4", "warm_start": np.ones((8, 8), bool), "layout": "in out"}
+    options = {"pattern": "2:4", option: dict.fromkeys([*scores, "layer.1.wieght", "other"], values[option])}
+    message = rf"a {option} is given .*: 'layer.1.wieght' \(did you mean 'layer.1.weight'\?\), 'other'; there are"
+    with pytest.raises(error, match=message):
+        ms.solve_many(scores, **options)
+
+
 def test_unknown_and_unfit_solvers_are_refused() -> None:
     with pytest.raises(ms.SolverError, match="unknown solver"):
         ms.solve(np.ones((16, 16)), T816, "best")

@@ -89,6 +89,8 @@ def test_scores_of_a_statistic_are_to_be_passed(solution, masks_of):
         masks.verify({})
     with pytest.raises(InputError, match="shape"):
         masks.verify({}, scores={"w": WEIGHT[:8]})
+    with pytest.raises(InputError, match="scores= has names without a mask: 'other'; there are 'w'"):
+        masks.verify({"w": WEIGHT}, scores={"w": np.abs(WEIGHT), "other": WEIGHT})
 
 
 def test_a_damaged_mask_is_not_verified(solution, masks_of, tmp_path):

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from masksmith_state.settings import StateSettings
 
@@ -17,7 +18,7 @@ class Settings(StateSettings):
     worker_name: str = Field(default_factory=lambda: f"worker-{socket.gethostname()}-{os.getpid()}")
     """Name of the worker, which no other worker may have."""
     worker_device: str = "cpu"
-    """`cpu`, or a CUDA device such as `cuda:0`."""
+    """`cpu`, `cuda`, or a CUDA device such as `cuda:0`."""
     worker_role: Literal["search", "bench"] = "search"
     """`search` finds masks; `bench` measures kernels, one case at a time, with the device to itself."""
     worker_slots: int = Field(default_factory=lambda: len(os.sched_getaffinity(0)), ge=1)
@@ -34,6 +35,13 @@ class Settings(StateSettings):
     """Seconds for which a shard is retried while the store fails, before the attempt fails."""
     shard_limit_s: float = Field(default=1800.0, gt=0)
     """Seconds after which the process of a shard that is not finished is killed."""
+
+    @field_validator("worker_device")
+    @classmethod
+    def _check_device(cls, device: str) -> str:
+        if not re.fullmatch(r"cpu|cuda(?::[0-9]{1,3})?", device):
+            raise ValueError("must be cpu, cuda, or cuda:N with the number of a device, such as cuda:0")
+        return device
 
     @property
     def slots(self) -> int:

@@ -162,7 +162,7 @@ class _LocalSearch:
         options = {} if self._options.time_limit_s is None else {"time_limit_s": self._options.time_limit_s}
         solutions: Mapping[str, Any] = self._library.solve_many(
             scores,
-            self._patterns,
+            {name: self._patterns[name] for name in scores},
             self._options.solver,
             layout={weight.name: weight.layout for weight in batch if weight.layout is not None},
             **options,

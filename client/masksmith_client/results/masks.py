@@ -10,6 +10,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
+from masksmith.patterns.matching import unknown_names
 from masksmith_client._errors import InputError, WireError
 from masksmith_client._job_view import JobView
 from masksmith_client.submission.expected_tensor import ExpectedTensor
@@ -112,12 +113,16 @@ class Masks(TensorFile):
             prove: Whether to compute a bound here.
 
         Raises:
-            InputError: If a weight is missing, or scores that the job computed from a statistic.
+            InputError: If a weight is missing, or scores that the job computed from a statistic; or if `scores` has a
+                name without a mask.
             WireError: If a mask does not have its digest, or violates its pattern.
         """
         missing = sorted(set(self) - set(weights) - set(scores or {}))
         if missing:
             raise InputError(f"the weight of the mask {missing[0]!r} is missing")
+        unknown = unknown_names(scores or {}, self.keys())
+        if unknown is not None:
+            raise InputError(f"scores= has names without a mask: {unknown}")
         method = "magnitude" if self.job is None else self.job.document.scores
         reports = {} if self.job is None else {report.name: report for report in self.job.document.tensors}
         scores_by_name = scores or {}

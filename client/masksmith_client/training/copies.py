@@ -12,7 +12,7 @@ from masksmith_client._errors import InputError
 
 from .masked_layer import MaskedLayer
 from .masking import Masking
-from .names import plain_path
+from .names import paths_by_module, plain_path
 from .sharding import as_sharded, gathered
 
 
@@ -30,7 +30,7 @@ def plain_state(model: torch.nn.Module, masked: Iterable[tuple[MaskedLayer, Tens
         for name, value in model.state_dict().items()
         if not name.startswith(masking_prefixes)
     }
-    paths = _paths(model)
+    paths = paths_by_module(model)
     for layer, weight in masked:
         for path in _paths_of(layer, paths):
             state[_weight_name(model, path, layer)] = weight
@@ -46,7 +46,7 @@ def bake_copy(model: torch.nn.Module, copy: torch.nn.Module, layers: Iterable[Ma
     if not isinstance(copy, torch.nn.Module):
         raise InputError(f"model={type(copy).__name__} is not a torch.nn.Module")
     modules = {plain_path(copy, path): module for path, module in copy.named_modules(remove_duplicate=False)}
-    paths = _paths(model)
+    paths = paths_by_module(model)
     modules_of_layers: list[tuple[MaskedLayer, list[torch.nn.Module]]] = []
     for layer in layers:
         copies = []
@@ -74,7 +74,7 @@ def mask_state_dict(state: dict[str, Any], model: torch.nn.Module, layers: Itera
     Raises:
         InputError: If the module contains no masked layer.
     """
-    layers, paths = list(layers), _paths(model)
+    layers, paths = list(layers), paths_by_module(model)
     if layers and not any(_paths_of(layer, paths) for layer in layers):
         raise InputError(
             f"{type(model).__name__} does not hold the masked layers: pass the module that the masks are on"
@@ -110,12 +110,11 @@ def restore_pruned(layer: MaskedLayer, pruned: Mapping[str, Tensor]) -> None:
         parameter.copy_(as_sharded(pruned[name].to(parameter.dtype), parameter))
 
 
-def _paths(model: torch.nn.Module) -> dict[int, list[str]]:
-    """Return the current paths of a model's modules, by the module's id; wrapping a module changes its path."""
-    paths: dict[int, list[str]] = {}
-    for path, module in model.named_modules(remove_duplicate=False):
-        paths.setdefault(id(module), []).append(path)
-    return paths
+def shared_names(model: torch.nn.Module, layers: Iterable[MaskedLayer]) -> dict[str, str]:
+    """Return, for weights that the model has under several names, the name of the layer by each other name."""
+    paths = paths_by_module(model)
+    names = {_weight_name(model, path, layer): layer.name for layer in layers for path in _paths_of(layer, paths)}
+    return {name: of_layer for name, of_layer in names.items() if name != of_layer}
 
 
 def _paths_of(layer: MaskedLayer, paths: Mapping[int, list[str]]) -> list[str]:

@@ -20,7 +20,7 @@ from masksmith_client.submission.tensors import SAFETENSORS_DTYPES
 from .masked_layer import MaskedLayer
 from .masking import Masking
 from .methods.method import Method
-from .names import plain_path
+from .names import paths_by_module, plain_path
 from .unsupported import refuse_ddp, refuse_fsdp1, unsupported_reason
 
 LAYER_CLASSES = (torch.nn.Linear, torch.nn.modules.conv._ConvNd)
@@ -34,10 +34,12 @@ class ModelWeight:
     Attributes:
         parameter: The name of the weight in its modules.
         modules: The modules that use the weight, by path.
+        paths: All paths of these modules; a module that is registered several times has several.
     """
 
     parameter: str
     modules: dict[str, torch.nn.Module] = field(default_factory=dict)
+    paths: list[str] = field(default_factory=list)
 
     @property
     def module(self) -> torch.nn.Module:
@@ -117,11 +119,14 @@ def find_weights(model: torch.nn.Module) -> dict[str, ModelWeight]:
     others = [matrix for matrix in matrices if not _is_layer(matrix[1])]
     names: dict[int, str] = {}
     weights: dict[str, ModelWeight] = {}
+    paths = paths_by_module(model)
     for path, module, parameter in [*layers, *others]:
         value = module._parameters.get(parameter)
         name = ".".join(filter(None, (plain_path(model, path), parameter)))
         name = name if value is None else names.setdefault(id(value), name)
-        weights.setdefault(name, ModelWeight(parameter)).modules[path] = module
+        weight = weights.setdefault(name, ModelWeight(parameter))
+        weight.modules[path] = module
+        weight.paths += paths[id(module)]
     return weights
 
 
@@ -172,7 +177,7 @@ def _dense_by_default(weights: Mapping[str, ModelWeight]) -> dict[str, str]:
 
 def _candidate(name: str, weight: ModelWeight, dense_by_default_reason: str | None) -> Candidate:
     value, reason = weight.value, unsupported_reason(weight.module, weight.parameter)
-    aliases = [spelling for path in weight.modules for spelling in _spellings(path, weight)]
+    aliases = [spelling for path in weight.paths for spelling in _spellings(path, weight)]
     if value is None or is_lazy(value):
         return Candidate(
             name, aliases=tuple(aliases), dense_by_default_reason=dense_by_default_reason, unsupported_reason=reason

@@ -19,3 +19,11 @@ def plain_path(model: torch.nn.Module | None, path: str) -> str:
             plain_segments.append(segment)
         parent = None if parent is None else parent._modules.get(segment)
     return ".".join(plain_segments)
+
+
+def paths_by_module(model: torch.nn.Module) -> dict[int, list[str]]:
+    """Return the current paths of a model's modules, by the module's id; wrapping a module changes its path."""
+    paths: dict[int, list[str]] = {}
+    for path, module in model.named_modules(remove_duplicate=False):
+        paths.setdefault(id(module), []).append(path)
+    return paths

@@ -93,6 +93,7 @@ class TrainingReport:
         outages: Number of outages: sequences of failed requests without a successful one in between; an outage
             that has not ended counts, too.
         trouble: Why the last request failed; None if it succeeded.
+        shared_names: For a weight that the model has under several names, the name of its layer, by each other name.
     """
 
     pattern: str | None
@@ -105,6 +106,7 @@ class TrainingReport:
     late: int = 0
     outages: int = 0
     trouble: str | None = None
+    shared_names: Mapping[str, str] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """Return all fields in dicts, lists and tuples, which `json.dumps` accepts."""
@@ -120,6 +122,7 @@ class TrainingReport:
                 f"{len(self.refreshes)} refresh(es), the last requested after step {last.asked_at}, applied after step "
                 f"{last.applied_at}: {last.flip_rate:.2%} of the entries flipped"
             )
+        lines += [f"{other} is the same weight as {name}" for other, name in self.shared_names.items()]
         if self.trouble is not None:
             lines.append(f"masks are not being refreshed: {self.trouble}")
         return "\n".join(lines)

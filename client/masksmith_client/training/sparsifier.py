@@ -17,7 +17,7 @@ from masksmith_client._errors import InputError
 
 from .adapters import merge
 from .by_name import as_method, as_pattern, as_schedule
-from .copies import bake_copy, mask_state_dict, plain_state
+from .copies import bake_copy, mask_state_dict, plain_state, shared_names
 from .layers import choose
 from .loggers import Logger
 from .mask_updates import MaskUpdates
@@ -186,6 +186,7 @@ class Sparsifier:
             late=self._refresher.late,
             outages=self._refresher.outages,
             trouble=self._refresher.failure,
+            shared_names=shared_names(self._model, self._layers),
         )
 
     def bake(self, model: torch.nn.Module | None = None) -> torch.nn.Module:

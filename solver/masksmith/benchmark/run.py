@@ -8,6 +8,7 @@ from typing import Any
 
 import masksmith
 from masksmith.patterns import Pattern
+from masksmith.patterns.matching import unknown_names
 
 from .cases import Case, Direction, Layer, read_shapes
 from .errors import BenchmarkError
@@ -125,6 +126,10 @@ def _layers(layers: str | Iterable[Layer | str]) -> list[Layer]:
 
 
 def _check_masks(masks: Mapping[str, Any], cases: Sequence[Case]) -> None:
+    layers = dict.fromkeys(case.layer.name for case in cases)
+    unknown = unknown_names(masks, layers)
+    if unknown is not None:
+        raise BenchmarkError("invalid_mask", f"masks are given for layers that are not measured: {unknown}")
     # The batch does not matter for a mask, so cases that differ in it alone are checked once.
     for case in {replace(case, batch=1) for case in cases if case.purpose == "asked"}:
         if case.layer.name in masks:

@@ -9,6 +9,7 @@ import torch
 from torch.nn import functional
 
 from masksmith._errors import ScoresError
+from masksmith._torch_modes import without_autocast
 from masksmith.layouts import is_conv1d
 
 from .statistics import LayerStatistics
@@ -34,6 +35,7 @@ class LayerAccumulator:
         self._keys = torch.empty(0)
         self._generator = torch.Generator().manual_seed(0)
 
+    @without_autocast()
     def add_inputs(self, module: Any, arguments: tuple[Tensor, ...], keywords: Mapping[str, Tensor]) -> None:
         """Add a layer's inputs; a forward pre-hook that gets positional and keyword arguments."""
         first = arguments[0] if arguments else next(iter(keywords.values()))

@@ -13,6 +13,7 @@ from torch.nn.utils import parametrize
 from tqdm import tqdm
 
 from masksmith._errors import ScoresError
+from masksmith._torch_modes import without_inference_mode
 from masksmith.layouts import BY_CHOICE, Candidate, SelectionError, is_conv1d, select, with_layouts
 from masksmith.patterns.matching import Globs
 
@@ -20,6 +21,8 @@ from .accumulator import LayerAccumulator
 from .statistics import Calibration
 
 KINDS = ("norms", "gram", "activations", "gradients")
+INFERENCE_TENSOR = "nference tensor"
+"""Part of the messages of torch where gradients would pass through a tensor of `torch.inference_mode`."""
 Loss = Callable[[torch.nn.Module, Any], torch.Tensor]
 
 
@@ -51,14 +54,15 @@ def calibrate(
 
     Raises:
         ScoresError: If `gather` is empty or has an unknown kind, a name or glob matches no layer, a layer that is named
-            exactly is not supported, no layer is selected, there is no batch, or a statistic has NaN or infinity.
+            exactly is not supported, no layer is selected, there is no batch, a loss has no gradient, or a statistic
+            has NaN or infinity.
     """
     unknown = [kind for kind in gather if kind not in KINDS]
     if unknown or not gather:
         raise ScoresError(f"gather={list(gather)}: expected some of {', '.join(KINDS)}")
-    accumulators, skipped = _accumulators(model, layers, gather, max_samples)
+    accumulators, skipped, shared_names = _accumulators(model, layers, gather, max_samples)
     count = 0
-    with _hooked(model, accumulators.values()):
+    with without_inference_mode(), _hooked(model, accumulators.values()):
         for batch in tqdm(batches, "calibrating", disable=not _show_progress(progress), leave=False):
             count += 1
             if "gradients" in gather:
@@ -70,16 +74,17 @@ def calibrate(
         raise ScoresError("there is no batch to calibrate with")
     idle = {name: _idle_reason(each.modules[0]) for name, each in accumulators.items() if each.samples == 0}
     statistics = {name: accumulator.finish(name) for name, accumulator in accumulators.items() if name not in idle}
-    return Calibration(statistics, skipped | idle)
+    return Calibration(statistics, skipped | idle, shared_names)
 
 
 def _accumulators(
     model: torch.nn.Module, layers: Globs, gather: Sequence[str], max_samples: int
-) -> tuple[dict[str, LayerAccumulator], dict[str, str]]:
-    modules = {f"{path}.weight" if path else "weight": (path, module) for path, module in _layers(model)}
+) -> tuple[dict[str, LayerAccumulator], dict[str, str], dict[str, str]]:
+    """Return the accumulators of the selected weights, why others are skipped, and first names by other names."""
+    modules = {_weight_name(paths[0]): (paths, module) for paths, module in _layers(model)}
     candidates = [
-        Candidate(name, aliases=(path,) if path else (), unsupported_reason=_unsupported_reason(module))
-        for name, (path, module) in modules.items()
+        Candidate(name, aliases=_other_spellings(paths), unsupported_reason=_unsupported_reason(module))
+        for name, (paths, module) in modules.items()
     ]
     try:
         selection = select(with_layouts(candidates), None, layers, noun="linear or convolution layer")
@@ -88,23 +93,38 @@ def _accumulators(
     accumulators: dict[str, LayerAccumulator] = {}
     # By id of the weight, which is stored, too: a parametrized weight is a new tensor at each access, and when it is
     # freed, another weight may get its id.
-    by_weight: dict[int, tuple[Any, LayerAccumulator]] = {}
+    by_weight: dict[int, tuple[Any, str]] = {}
+    shared_names: dict[str, str] = {}
     for name in selection.chosen:
-        module = modules[name][1]
+        paths, module = modules[name]
         weight = module.weight
-        if id(weight) in by_weight:
-            by_weight[id(weight)][1].modules.append(module)
-        else:
+        _, first = by_weight.setdefault(id(weight), (weight, name))
+        if first == name:
             accumulators[name] = LayerAccumulator(module, gather, max_samples)
-            by_weight[id(weight)] = weight, accumulators[name]
-    return accumulators, {name: reason for name, reason in selection.skipped.items() if reason not in BY_CHOICE}
+        else:
+            accumulators[first].modules.append(module)
+        shared_names |= {other: first for other in map(_weight_name, paths) if other != first}
+    skipped = {name: reason for name, reason in selection.skipped.items() if reason not in BY_CHOICE}
+    return accumulators, skipped, shared_names
 
 
-def _layers(model: torch.nn.Module) -> Iterator[tuple[str, torch.nn.Module]]:
-    for path, module in model.named_modules():
-        kinds = (torch.nn.Linear, torch.nn.modules.conv._ConvNd)
+def _layers(model: torch.nn.Module) -> list[tuple[list[str], torch.nn.Module]]:
+    """Return the layers of a model, each with all paths under which it is registered."""
+    kinds = (torch.nn.Linear, torch.nn.modules.conv._ConvNd)
+    paths: dict[torch.nn.Module, list[str]] = {}
+    for path, module in model.named_modules(remove_duplicate=False):
         if (isinstance(module, kinds) or is_conv1d(module)) and getattr(module, "weight", None) is not None:
-            yield path, module
+            paths.setdefault(module, []).append(path)
+    return [(of_module, module) for module, of_module in paths.items()]
+
+
+def _weight_name(path: str) -> str:
+    return f"{path}.weight" if path else "weight"
+
+
+def _other_spellings(paths: Sequence[str]) -> tuple[str, ...]:
+    """Return the names of a layer and of its weight, but that of its weight at the first path."""
+    return tuple(filter(None, [*paths, *map(_weight_name, paths[1:])]))
 
 
 def _scores_error(error: SelectionError) -> ScoresError:
@@ -162,12 +182,27 @@ def _backward(
             if loss is not None:
                 raise
             raise ScoresError("gradients need loss=, since the model's output has no .loss") from None
+        except RuntimeError as error:
+            if INFERENCE_TENSOR not in str(error):
+                raise
+            raise ScoresError(_inference_reason(model)) from error
         weights = [weight for each in in_use.values() for weight in each]
+        if weights and not value.requires_grad:
+            raise ScoresError(
+                "the loss has no gradient: model or loss= computes it under torch.no_grad() or torch.inference_mode()"
+            )
         gradients = iter(torch.autograd.grad(value, weights, allow_unused=True) if weights else ())
     for accumulator, layer_weights in in_use.items():
         # `gradients` is one iterator for all accumulators, in their order: each takes as many as it has weights.
         parts = [gradient for _, gradient in zip(layer_weights, gradients, strict=False) if gradient is not None]
         accumulator.add_gradient(sum(parts[1:], parts[0]) if parts else None)
+
+
+def _inference_reason(model: torch.nn.Module) -> str:
+    """Return why gradients cannot be computed through a tensor that was made under `torch.inference_mode`."""
+    tensors = [*model.named_parameters(), *model.named_buffers()]
+    name = next((repr(name) for name, tensor in tensors if tensor.is_inference()), "a batch")
+    return f"gradients need tensors that were made outside of torch.inference_mode(), and {name} was made under it"
 
 
 @contextmanager

@@ -57,19 +57,26 @@ GATHERED_AS: Mapping[str, str] = {"gradient": "gradients", "gradient_rms": "grad
 
 
 class Calibration(Mapping[str, LayerStatistics]):
-    """Statistics by the names of the weights.
+    """Statistics by the names of the weights; also by the other names of a weight that the model has several times.
 
     Attributes:
         skipped: Layers without statistics, by the names of their weights, with reasons; without those that `layers`
             does not select.
+        shared_names: For a weight of several names, the one that has the statistics, by each other one.
     """
 
-    def __init__(self, layers: Mapping[str, LayerStatistics], skipped: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        layers: Mapping[str, LayerStatistics],
+        skipped: Mapping[str, str] | None = None,
+        shared_names: Mapping[str, str] | None = None,
+    ) -> None:
         self._layers = dict(layers)
         self.skipped = dict(skipped or {})
+        self.shared_names = dict(shared_names or {})
 
     def __getitem__(self, name: str) -> LayerStatistics:
-        return self._layers[name]
+        return self._layers[self.shared_names.get(name, name)]
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._layers)
@@ -97,7 +104,8 @@ class Calibration(Mapping[str, LayerStatistics]):
             raise ScoresError(f"unknown score {kind!r}; the known ones are {', '.join(NEEDS)}", name=name)
         if name not in self:
             examples = ", ".join(list(self)[:4]) or "none"
-            reason = self.skipped.get(name, f"the calibration has {len(self)} layer(s), among them {examples}")
+            first = self.shared_names.get(name, name)
+            reason = self.skipped.get(first, f"the calibration has {len(self)} layer(s), among them {examples}")
             raise ScoresError(f"not calibrated: {reason}", name=name)
         needed = NEEDS[kind]
         statistic = getattr(self[name], needed)
@@ -119,7 +127,8 @@ class Calibration(Mapping[str, LayerStatistics]):
             if getattr(layer, statistic) is not None
         }
         samples = {name: layer.samples for name, layer in self._layers.items()}
-        save_file(tensors, path, {METADATA_KEY: json.dumps({"samples": samples, "skipped": self.skipped})})
+        fields = {"samples": samples, "skipped": self.skipped, "shared_names": self.shared_names}
+        save_file(tensors, path, {METADATA_KEY: json.dumps(fields)})
         return Path(path)
 
     @classmethod
@@ -139,6 +148,6 @@ class Calibration(Mapping[str, LayerStatistics]):
                     name, _, statistic = key.rpartition("/")
                     parts_of[name][statistic] = file.get_tensor(key)
             layers = {name: LayerStatistics(metadata["samples"][name], **parts) for name, parts in parts_of.items()}
-            return cls(layers, metadata["skipped"])
+            return cls(layers, metadata["skipped"], metadata.get("shared_names"))
         except (SafetensorError, KeyError, TypeError, ValueError) as error:
             raise ScoresError(f"{path} is not a calibration file: {error}") from None

@@ -13,14 +13,18 @@ from typing import TYPE_CHECKING
 from masksmith._lazy import EXTRAS, attach
 
 if TYPE_CHECKING:
-    from .facts import device_facts as device_facts, reason_missing as reason_missing
+    from .facts import (
+        device_facts as device_facts,
+        reason_missing as reason_missing,
+        reason_unavailable as reason_unavailable,
+    )
     from .jit import device_error_types as device_error_types, reason_unusable as reason_unusable
     from .solve import solve_on as solve_on
 
 __all__, __getattr__, __dir__ = attach(
     __name__,
     {
-        "facts": ("device_facts", "reason_missing"),
+        "facts": ("device_facts", "reason_missing", "reason_unavailable"),
         "jit": ("device_error_types", "reason_unusable"),
         "solve": ("solve_on",),
     },

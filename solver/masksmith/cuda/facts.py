@@ -13,6 +13,17 @@ def reason_missing(device: str) -> str | None:
     return f"it is none of the {count} CUDA device(s) that torch finds"
 
 
+def reason_unavailable(device: str) -> str | None:
+    """Return why torch cannot use a device such as `cuda:1` or `mps`, or None."""
+    import torch
+
+    try:
+        device_type = torch.device(device).type
+    except RuntimeError as error:
+        return str(error).partition("\n")[0]
+    return reason_missing(device) if device_type == "cuda" else None
+
+
 def device_facts(device: str) -> tuple[str | None, int | None]:
     """Return a GPU's model name and its free memory in bytes; (None, None) if `device` is no available CUDA device."""
     if not device.startswith("cuda") or reason_missing(device) is not None:

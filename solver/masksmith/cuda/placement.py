@@ -24,17 +24,21 @@ def solve_on_device(problem: Problem, solver: Solver) -> Solution | str | None:
         The solution; None if the problem is to be solved on the CPU; or the reason for falling back to the CPU.
 
     Raises:
-        SolverError: If the solver names a device, and CUDA kernels cannot be used in this process.
+        SolverError: If the solver names a device that cannot be used in this process.
     """
     device = _device_of(problem.scores, solver)
     if device is None:
         return None
-    from . import device_error_types, reason_unusable, solve_on
+    from . import device_error_types, reason_missing, reason_unusable, solve_on
+    from .jit import SIMULATED
 
+    is_named = isinstance(solver, Exact) and solver.device is not None
     reason = reason_unusable()
+    if reason is None and is_named and not SIMULATED:
+        reason = reason_missing(device)
     if reason is not None:
-        if isinstance(solver, Exact) and solver.device is not None:
-            raise SolverError(f"device={solver.device!r} cannot be used: {reason}")
+        if is_named:
+            raise SolverError(f"device={device!r} cannot be used: {reason}")
         _log_once(f"scores on {device} are solved on the CPU: {reason}")
         return reason
     try:
@@ -53,12 +57,32 @@ def with_fallback_reason(solution: Solution, reason: str | None) -> Solution:
 
 
 def _device_of(scores: Any, solver: Solver) -> str | None:
-    """Return the CUDA device to solve on; None for the CPU."""
-    if not isinstance(solver, Exact) or solver.device == "cpu":
+    """Return the CUDA device to solve on; None for the CPU, and for solvers that move tiles to their device themselves.
+
+    Raises:
+        SolverError: If such a solver names a device that torch cannot use.
+    """
+    if not isinstance(solver, Exact):
+        _check_device_of_torch_solver(solver)
+        return None
+    if solver.device == "cpu":
         return None
     if solver.device is not None:
         return solver.device
     return str(scores.device) if is_torch(scores) and getattr(scores, "is_cuda", False) else None
+
+
+def _check_device_of_torch_solver(solver: Solver) -> None:
+    device = getattr(solver, "device", None)
+    if device in (None, "cpu"):
+        return
+    from masksmith.solvers._rounding.torch_chunks import TorchSolver
+
+    from . import reason_unavailable
+
+    reason = reason_unavailable(device) if isinstance(solver, TorchSolver) else None
+    if reason is not None:
+        raise SolverError(f"device={device!r} cannot be used: {reason}")
 
 
 @cache

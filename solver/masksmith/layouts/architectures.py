@@ -41,6 +41,9 @@ Some versions of `transformers` save those of qwen3_vl_moe the other way round, 
 shapes do not decide.
 """
 
+GATE_AND_UP_IN_HALVES = EXPERTS_IN_OUT - {"gpt_oss"}
+"""Of these, the models whose fused gate and up are two halves of the outputs; in gpt_oss, the two alternate."""
+
 FUSED_AND_DOWN = (("gate_up", "down"), ("input_linear", "output_linear"))
 """Parts of the names of experts' matrices, in pairs: of the matrix with gate and up fused, and of down."""
 
@@ -94,7 +97,7 @@ class Architecture:
             return self._with_parts(name, shape, layout)
         if len(shape) == 3 and _EXPERTS.search(name):
             return self._experts(name, shape)
-        return self._convolution(name, shape) if may_be_convolution else Unclear(_ambiguous_shape_reason(shape))
+        return self._convolution(name, shape) if may_be_convolution else Unclear(_stacked_shape_reason(shape))
 
     def is_outside_layers(self, name: str, shape: Sequence[int]) -> bool:
         """Whether a matrix belongs to no layer: others of the checkpoint have names of layers' weights, and it has not.
@@ -121,16 +124,18 @@ class Architecture:
         return Layout(default_axes(shape), rule="shape")
 
     def _experts(self, name: str, shape: Sequence[int]) -> Layout | Unclear:
+        rule: Rule = "name"
         axes = self._axes_by_sibling(name, shape)
         if axes is None and self.model_types & EXPERTS_IN_OUT:
-            return Layout(("stack", "in", "out"), rule="architecture")
+            axes, rule = ("stack", "in", "out"), "architecture"
         if axes is None:
             return Unclear(
                 f"the experts' shape {list(shape)} does not show which axis is the input; give the model's directory "
                 f"with its config.json, or a layout, 'stack out in' or 'stack in out'"
             )
-        layout = Layout(axes, rule="name")
-        return self._with_parts(name, shape, layout) if axes[1] == "out" else layout
+        layout = Layout(axes, rule=rule)
+        has_halves = axes[1] == "out" or self.model_types & GATE_AND_UP_IN_HALVES
+        return self._with_parts(name, shape, layout) if has_halves else layout
 
     def _axes_by_sibling(self, name: str, shape: Sequence[int]) -> tuple[AxisRole, ...] | None:
         """Compare fused gate and up `[.., 2 * f, h]` with down `[.., h, f]`: only one orientation fits both."""
@@ -192,6 +197,15 @@ def _ambiguous_shape_reason(shape: Sequence[int]) -> str:
     return (
         f"the shape {list(shape)} may be a convolution or stacked matrices; say which with a layout, such as "
         f"{stacked!r} or {kernels!r}"
+    )
+
+
+def _stacked_shape_reason(shape: Sequence[int]) -> str:
+    stack = ["stack"] * (len(shape) - 2)
+    out_in, in_out = " ".join((*stack, "out", "in")), " ".join((*stack, "in", "out"))
+    return (
+        f"the shape {list(shape)} may be stacked matrices, and does not show which axis is the input; say it with a "
+        f"layout, such as {out_in!r} or {in_out!r}"
     )
 
 

@@ -63,6 +63,22 @@ def find_blocks(model: Module, path: str | None = None) -> BlockList:
     return _block_list(best, lists[best], _size(model))
 
 
+def check_differentiable(blocks: BlockList) -> None:
+    """Check that blocks can be tuned: none of their parameters was made under `torch.inference_mode`.
+
+    Raises:
+        PruningError: If one was; the message names it.
+    """
+    for number, block in enumerate(blocks.modules):
+        for name, parameter in block.named_parameters():
+            if parameter.is_inference():
+                raise PruningError(
+                    "it was made under torch.inference_mode(), so that it has no gradients to tune its block by; load "
+                    "the model outside of torch.inference_mode(), or pass tune_steps=0",
+                    f"{blocks.name(number)}.{name}",
+                )
+
+
 def _is_list(module: Module) -> bool:
     return isinstance(module, (torch.nn.ModuleList, torch.nn.Sequential)) and len(module) > 0
 

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from masksmith._errors import PruningError
+from masksmith._torch_modes import without_autocast, without_inference_mode
 
 from .blocks import BlockList
 from .calls import Call, OutputPlaceholder, Tensors, map_leaves, tensors_of
@@ -166,6 +167,9 @@ class _Recorder:
     def _record_output(self, output: Any) -> None:
         """Store what a block returned for comparison with the next block's arguments; end after the last block."""
         self._returned = tensors_of(output)
+        if any(tensor.is_inference() for tensor in self._returned):
+            reason = "it returns tensors of torch.inference_mode(); let its forward use torch.no_grad() instead"
+            raise PruningError(reason, self._blocks.name(self._order[-1]))
         self._versions = [tensor._version for tensor in self._returned]
         if len(self._order) == len(self._blocks.modules):
             raise _LastBlockError
@@ -186,7 +190,8 @@ class _Recorder:
         if self._are_skipped and isinstance(leaf, Tensor) and bool(torch.isnan(leaf).any()):
             reason = "one of its arguments is computed from what the blocks before it return"
             raise PruningError(f"{reason}; load the whole model and prune it in memory", self._blocks.name(number))
-        return leaf
+        # A tensor of `torch.inference_mode` cannot be used where gradients are computed, as for tuning.
+        return leaf.clone() if isinstance(leaf, Tensor) and leaf.is_inference() else leaf
 
 
 def _first_activations(arguments: tuple[Any, ...], keywords: Mapping[str, Any], name: str) -> Tensor:
@@ -213,7 +218,11 @@ def _token_mask(batch: Any, inputs: Tensor, number: int) -> Tensor | None:
 
 @contextmanager
 def prepared(model: torch.nn.Module) -> Iterator[None]:
-    """Within the context: evaluation mode, no gradients, no cache of keys and values, no fused kernels of experts."""
+    """Within the context: evaluation mode, no gradients, no cache of keys and values, no fused kernels of experts.
+
+    `torch.inference_mode` and `torch.autocast` of the caller are left: blocks are tuned by gradients, and a copy of a
+    weight in another dtype is not recognised in products.
+    """
     training = [(module, module.training) for module in model.modules()]
     settings = {"use_cache": False, "_experts_implementation": "eager"}
     configs = {id(config): config for config in _configs(model)}.values()
@@ -224,7 +233,7 @@ def prepared(model: torch.nn.Module) -> Iterator[None]:
         model.eval()
         for config, name, _ in previous:
             setattr(config, name, settings[name])
-        with torch.no_grad():
+        with without_inference_mode(), without_autocast(), torch.no_grad():
             yield
     finally:
         for config, name, value in previous:

@@ -11,7 +11,19 @@ from masksmith._errors import PruningError
 SCORES: Mapping[str, str | None] = {"magnitude": None, "wanda": "norms", "ria": "norms", "sparsegpt": "gram"}
 """Scores that need no statistic or one of the inputs, each with the kind of its statistic."""
 
-UPDATES = ("reconstruct", "admm", None)
+SCORE_OPTIONS: Mapping[str, tuple[str, ...]] = {
+    "magnitude": ("power",),
+    "wanda": (),
+    "ria": ("power",),
+    "sparsegpt": ("damping", "form"),
+}
+"""Options of each score that a caller may set."""
+UPDATE_OPTIONS: Mapping[str | None, tuple[str, ...]] = {
+    "reconstruct": ("damping", "tolerance", "rounded_to"),
+    "admm": ("damping", "penalty", "max_rounds", "rounded_to", "solver"),
+    None: (),
+}
+"""Options of each update that a caller may set."""
 FewTokens = Literal["refuse", "without data"]
 InputsFrom = Literal["pruned", "dense"]
 Order = Literal["together", "sequential"]
@@ -24,7 +36,7 @@ class Options:
     """How the weights of each block are pruned; see `prune`.
 
     Raises:
-        PruningError: If an option has an invalid value.
+        PruningError: If an option is unknown, or has an invalid value.
     """
 
     scores: str = "wanda"
@@ -41,7 +53,7 @@ class Options:
 
     def __post_init__(self) -> None:
         _check("scores", self.scores, tuple(SCORES))
-        _check("update", self.update, UPDATES)
+        _check("update", self.update, tuple(UPDATE_OPTIONS))
         _check("inputs_from", self.inputs_from, ("pruned", "dense"))
         _check("few_tokens", self.few_tokens, ("refuse", "without data"))
         _check("order", self.order, ("together", "sequential"))
@@ -53,6 +65,8 @@ class Options:
             raise PruningError(f"min_tokens={self.min_tokens} must be at least 1")
         if self.update is None and self.update_options:
             raise PruningError(f"update_options {', '.join(self.update_options)} need an update")
+        _check_names("score_options", self.score_options, self.scores, SCORE_OPTIONS[self.scores])
+        _check_names("update_options", self.update_options, self.update, UPDATE_OPTIONS[self.update])
 
     @property
     def tuning_steps(self) -> int:
@@ -65,3 +79,10 @@ class Options:
 def _check(label: str, value: object, allowed: tuple[object, ...]) -> None:
     if value not in allowed:
         raise PruningError(f"{label}={value!r} is not one of: {', '.join(map(repr, allowed))}")
+
+
+def _check_names(label: str, options: Mapping[str, Any], method: str | None, allowed: tuple[str, ...]) -> None:
+    unknown = [name for name in options if name not in allowed]
+    if unknown:
+        names = ", ".join(map(repr, allowed)) or "none"
+        raise PruningError(f"{label} has {unknown[0]!r}, which {method} does not take; its options: {names}")

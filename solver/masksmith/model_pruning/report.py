@@ -111,11 +111,13 @@ class PrunedModel:
         block_list: The blocks that were pruned, and the share of the model's weights in them.
         blocks: Their reports, in the order in which they run.
         skipped: Matrices that stay dense, with reasons.
+        shared_names: For a weight that the model has under several names, the name that it has here, by each other one.
     """
 
     block_list: BlockList
     blocks: Sequence[BlockReport]
     skipped: Mapping[str, str]
+    shared_names: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def masks(self) -> dict[str, Any]:
@@ -131,7 +133,12 @@ class PrunedModel:
     def as_dict(self) -> dict[str, Any]:
         """Return everything but masks, as JSON."""
         blocks = [block.as_dict() for block in self.blocks]
-        return {"block_list": str(self.block_list), "blocks": blocks, "skipped": dict(self.skipped)}
+        return {
+            "block_list": str(self.block_list),
+            "blocks": blocks,
+            "skipped": dict(self.skipped),
+            "shared_names": dict(self.shared_names),
+        }
 
     def __str__(self) -> str:
         lines = [str(self.block_list)]

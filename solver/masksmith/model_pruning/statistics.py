@@ -58,7 +58,9 @@ class WeightStatistics:
         reasons = {}
         for matrix, tokens in enumerate(self.tokens):
             if tokens < min_tokens:
-                reasons[matrix] = f"it got {tokens} token(s), fewer than min_tokens={min_tokens}"
+                is_copied = not tokens and not self.weight.is_expert
+                hint = " (its block does not use it, or a copy of it, as a torch.autocast inside it makes)"
+                reasons[matrix] = f"it got {tokens} token(s), fewer than min_tokens={min_tokens}{hint * is_copied}"
             elif not bool(self.gram[matrix].diagonal().any()):
                 reasons[matrix] = f"all inputs of its {tokens} token(s) are 0"
         return reasons

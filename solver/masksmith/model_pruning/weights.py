@@ -109,10 +109,17 @@ class BlockWeight:
 
 @dataclass(frozen=True)
 class BlockWeights:
-    """The weights to prune, by number of the block, and the reasons why other matrices stay dense, by name."""
+    """The weights to prune.
+
+    Attributes:
+        by_block: The weights, by number of the block.
+        skipped: Reasons why other matrices stay dense, by name.
+        shared_names: For a weight that the model has under several names, its first name, by each other name.
+    """
 
     by_block: list[list[BlockWeight]]
     skipped: Mapping[str, str]
+    shared_names: Mapping[str, str]
 
 
 def weights_of(
@@ -138,12 +145,13 @@ def weights_of(
 
     Raises:
         PruningError: If a name or glob matches nothing, a weight named exactly cannot be pruned, no weight is selected,
-            a layer is parametrized, or a part is not within a parameter.
+            a layer is parametrized, the patterns of two names of a weight differ, or a part is not within a parameter.
     """
     parts = parts or {}
     locations = _locations(model, parts)
-    candidates = _candidates(model, blocks, locations, layouts or {})
-    assigned = patterns.assign([candidate.name for candidate in candidates])
+    shared_names = _shared_names(model, locations)
+    candidates = _candidates(model, blocks, locations, layouts or {}, shared_names)
+    assigned = _assigned(patterns, list(locations), shared_names)
     try:
         selection = select(candidates, assigned, layers, exclude, noun="weight")
     except SelectionError as error:
@@ -162,7 +170,27 @@ def weights_of(
         weight = BlockWeight(name, parameter, layout, assigned[name], parts.get(name))
         by_block[block_of[id(parameter)]].append(weight)
     skipped = {name: reason for name, reason in reasons.items() if len(locations[name].shape) >= 2}
-    return BlockWeights(by_block, skipped)
+    return BlockWeights(by_block, skipped, shared_names)
+
+
+def _shared_names(model: Module, locations: Mapping[str, _Location]) -> dict[str, str]:
+    """Return the first name of each weight that the model has under several names, by each other name."""
+    first_names = {id(parameter): name for name, parameter in model.named_parameters()}
+    all_names = {name: first_names[id(each)] for name, each in model.named_parameters(remove_duplicate=False)}
+    return {name: first for name, first in all_names.items() if name != first and first in locations}
+
+
+def _assigned(patterns: TensorPatterns, names: list[str], shared_names: Mapping[str, str]) -> dict[str, Pattern]:
+    """Return the pattern of each weight that has one, under any of its names.
+
+    Raises:
+        PruningError: If two names of a weight have different patterns.
+    """
+    assigned = patterns.assign([*names, *shared_names])
+    for name, first in shared_names.items():
+        if name in assigned and assigned.setdefault(first, assigned[name]) != assigned.pop(name):
+            raise PruningError(f"{name!r} is another name of this weight, and the patterns of the two differ", first)
+    return assigned
 
 
 @dataclass(frozen=True)
@@ -196,15 +224,22 @@ def _locations(model: Module, parts: Mapping[str, Part]) -> dict[str, _Location]
 
 
 def _candidates(
-    model: Module, blocks: BlockList, locations: Mapping[str, _Location], layouts: Mapping[str, str]
+    model: Module,
+    blocks: BlockList,
+    locations: Mapping[str, _Location],
+    layouts: Mapping[str, str],
+    shared_names: Mapping[str, str],
 ) -> list[Candidate]:
     block_of = _block_numbers(blocks)
+    names: dict[str, list[str]] = {name: [name] for name in locations}
+    for other, first in shared_names.items():
+        names[first].append(other)
     candidates = [
         Candidate(
             name,
             location.shape,
             DTYPES.get(location.parameter.dtype, str(location.parameter.dtype)),
-            aliases=(name.removesuffix(".weight"),) if name.endswith(".weight") else (),
+            aliases=_other_spellings(name, names[name]),
             layout=_layout_of_conv1d(location),
             may_be_convolution=False,
             unsupported_reason=_unsupported_reason(location, blocks, block_of),
@@ -215,6 +250,12 @@ def _candidates(
     config = None if to_dict is None else to_dict()
     candidates = with_layouts(candidates, {name: Layout.parse(axes) for name, axes in layouts.items()}, config)
     return [_without_blocks_role(candidate) for candidate in candidates]
+
+
+def _other_spellings(name: str, names: list[str]) -> tuple[str, ...]:
+    """Return the names of a weight but `name`, and those of its modules."""
+    spellings = dict.fromkeys(spelling for each in names for spelling in (each, each.removesuffix(".weight")))
+    return tuple(spelling for spelling in spellings if spelling != name)
 
 
 def _layout_of_conv1d(location: _Location) -> Layout | None:

@@ -15,7 +15,7 @@ from masksmith.patterns.matching import Globs
 
 from .activations import InMemory
 from .block_run import BlockRun
-from .blocks import find_blocks
+from .blocks import check_differentiable, find_blocks
 from .capture import prepared
 from .captured import CapturedInMemory
 from .first_block import capture_by_first_block
@@ -97,13 +97,15 @@ def prune(
         order, tune_steps, tune_rate,
     )  # fmt: skip
     block_list = find_blocks(model, blocks)
+    if options.tuning_steps:
+        check_differentiable(block_list)
     weights = weights_of(model, block_list, TensorPatterns.of(pattern), layers=layers, exclude=exclude, layouts=layouts)
     with prepared(model), _restored_on_failure([weight for group in weights.by_block for weight in group]):
         captured = CapturedInMemory(capture_by_first_block(model, block_list, batches))
         run = BlockRun(block_list, captured, options, lambda place, kind: InMemory())
         numbers = tqdm(captured.order, f"pruning {block_list}", disable=not _show_progress(progress), leave=False)
         reports = [run.prune_block(number, weights.by_block[number]) for number in numbers]
-    return PrunedModel(block_list, reports, weights.skipped)
+    return PrunedModel(block_list, reports, weights.skipped, weights.shared_names)
 
 
 @contextmanager

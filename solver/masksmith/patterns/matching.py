@@ -1,9 +1,10 @@
-"""Matching of names, exactly or by glob. In this package, because the floors of budgets need it, too."""
+"""Matching of names, exactly, by glob or by likeness. In this package, because the floors of budgets need it, too."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
+from difflib import get_close_matches
 from fnmatch import fnmatchcase, translate
 
 Globs = str | Sequence[str] | None
@@ -13,6 +14,23 @@ Globs = str | Sequence[str] | None
 def matches(name: str, text: str) -> bool:
     """Return whether `text` equals this name or is a glob that matches it."""
     return name == text or fnmatchcase(name, text)
+
+
+def unknown_names(names: Iterable[str], known: Collection[str]) -> str | None:
+    """Return which names are not among the known ones, each with the known one that it is like; None if all are known.
+
+    At most three unknown and five known names are listed.
+    """
+    unknown = [name for name in names if name not in known]
+    if not unknown:
+        return None
+    known_names, listed = list(known), []
+    for name in unknown[:3]:
+        similar = get_close_matches(str(name), known_names, 1, 0.8)
+        listed.append(f"{name!r} (did you mean {similar[0]!r}?)" if similar else repr(name))
+    more = f" and {len(unknown) - 3} more" if len(unknown) > 3 else ""
+    rest = f", ... ({len(known_names)} in all)" if len(known_names) > 5 else ""
+    return f"{', '.join(listed)}{more}; there are {', '.join(map(repr, known_names[:5])) or 'none'}{rest}"
 
 
 class Names:

@@ -11,12 +11,14 @@ import numpy as np
 import numpy.typing as npt
 
 from masksmith._errors import ScoresError
+from masksmith._torch_modes import without_autocast
 
 from .operands import as_floats, convert_like, flat_inputs, is_torch, shape_of
 
 Doubles = npt.NDArray[np.float64]
 
 
+@without_autocast()
 def sipp(weight: Any, activations: Any, *, reduce: Literal["mean", "max"] = "mean", name: str | None = None) -> Any:
     """Score each weight by its share of its neuron's pre-activation.
 
@@ -52,6 +54,7 @@ def sipp(weight: Any, activations: Any, *, reduce: Literal["mean", "max"] = "mea
     return scores.reshape(shape_of(weight))
 
 
+@without_autocast()
 def pfp(weight: Any, activations: Any, *, name: str | None = None) -> Any:
     """Score each input channel by its largest sensitivity: over neurons, samples and positions of the kernel.
 

@@ -14,6 +14,7 @@ import torch
 from masksmith._errors import UpdateError
 from masksmith._solution import Solution
 from masksmith._solve import solve
+from masksmith._torch_modes import without_autocast
 from masksmith.patterns import Pattern, TilePattern, parse
 from masksmith.solvers.base import Solver
 
@@ -40,6 +41,7 @@ SETTLED_BELOW = 0.002
 error by less than 0.01 %."""
 
 
+@without_autocast()
 def admm(
     weight: Any,
     gram: Any,

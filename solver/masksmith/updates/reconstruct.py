@@ -12,6 +12,7 @@ import numpy.typing as npt
 import torch
 
 from masksmith._errors import UpdateError
+from masksmith._torch_modes import without_autocast
 
 from .cholesky import factorised_shift
 from .operands import Operands, read, read_mask
@@ -27,6 +28,7 @@ TOLERANCE = 5e-3
 """Default of `tolerance` (see `reconstruct`)."""
 
 
+@without_autocast()
 def reconstruct(
     weight: Any,
     mask: Any,

@@ -117,6 +117,8 @@ def test_masks_that_do_not_match_are_refused_before_anything_runs(mask, words):
         benchmark([Layer("encoder.q", 32, 64)], "2:4", masks={"encoder.q": mask}, on_case=lambda *_: ran.append(1))
     assert caught.value.fault == "invalid_mask"
     assert "'encoder.q'" in str(caught.value)
+    with pytest.raises(BenchmarkError, match=r"not measured: 'encoder\.k' \(did you mean 'encoder\.q'\?\)"):
+        benchmark([Layer("encoder.q", 32, 64)], "2:4", masks={"encoder.k": mask}, on_case=lambda *_: ran.append(1))
     assert not ran
 
 

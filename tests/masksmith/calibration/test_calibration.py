@@ -110,6 +110,19 @@ def test_shared_weights_gather_from_all_their_layers(batches):
     assert gathered["0.weight"].samples == 120
 
 
+@pytest.mark.parametrize("layers", [None, "1", "1.weight", "[1]"])
+def test_a_layer_that_is_registered_twice_has_both_names(batches, layers, tmp_path):
+    layer = torch.nn.Linear(8, 8)
+    gathered = ms.calibrate(torch.nn.Sequential(layer, layer), batches, layers=layers)
+    assert list(gathered) == ["0.weight"]
+    assert gathered["0.weight"].samples == 120
+    loaded = ms.Calibration.load(gathered.save(tmp_path / "stats.safetensors"))
+    for calibration in (gathered, loaded):
+        assert calibration.shared_names == {"1.weight": "0.weight"}
+        scores = [calibration.score("wanda", name, layer.weight) for name in ("0.weight", "1.weight")]
+        assert torch.equal(*scores)
+
+
 def test_batches_may_be_arguments_or_keywords():
     class Sum(torch.nn.Module):
         def __init__(self):

@@ -147,6 +147,19 @@ def test_experts_that_may_be_either_way_are_refused_unless_the_caller_says_which
     assert str(assign(shapes, config={"model_type": "gpt_oss"})[EXPERTS + "w1"].layout) == "stack in out"
 
 
+@pytest.mark.parametrize(
+    ("model_type", "parts"), [("llama4", (36, 36)), ("qwen3_vl_moe", (36, 36)), ("gpt_oss", ()), ("unknown", ())]
+)
+@pytest.mark.parametrize("down", [(4, 36, 32), (4, 8, 8)])
+def test_gate_and_up_in_halves_of_the_last_axis_are_two_parts(model_type, parts, down):
+    shapes = {EXPERTS + "gate_up_proj": (4, 32, 72), EXPERTS + "down_proj": down}
+    layout = assign(shapes, config={"model_type": model_type})[EXPERTS + "gate_up_proj"].layout
+    if layout is not None:
+        assert (str(layout), layout.out_parts) == ("stack in out", parts)
+    else:
+        assert (model_type, down) == ("unknown", (4, 8, 8))
+
+
 def test_three_dimensions_of_unknown_meaning_are_refused():
     assert "may be a convolution or stacked matrices" in assign({"w": (4, 32, 48)})["w"].unsupported_reason
     assert str(assign({"conv1.weight": (4, 32, 48)})["conv1.weight"].layout) == "out in kernel"

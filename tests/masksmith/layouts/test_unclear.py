@@ -118,7 +118,8 @@ def test_a_parameter_that_is_not_the_weight_of_a_layer_is_no_convolution(name):
 
 def test_the_weight_of_a_layer_that_is_no_convolution_is_none():
     assert str(assign({"layers.0.mix.weight": (4, 8, 8)})["layers.0.mix.weight"].layout) == "out in kernel"
-    check_unclear("layers.0.mix.weight", (4, 8, 8), "stacked matrices", "stack in out", may_be_convolution=False)
+    reason = "the shape [4, 8, 8] may be stacked matrices, and does not show"
+    check_unclear("layers.0.mix.weight", (4, 8, 8), reason, "stack in out", may_be_convolution=False)
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,14 @@
 """Models and batches that cannot be pruned block by block: named, and the model left as it was."""
 
+import inspect
+
 import pytest
 import torch
 from support.causal_models import causal_model, token_batches
 from torch.nn.utils import parametrizations
 
 import masksmith as ms
+from masksmith.model_pruning.options import SCORE_OPTIONS, UPDATE_OPTIONS
 
 
 class Block(torch.nn.Module):
@@ -72,10 +75,25 @@ def test_a_list_of_blocks_that_does_not_exist():
         ({"min_tokens": 0}, "min_tokens=0 must be at least 1"),
         ({"update_options": {"damping": 0.1}}, "update_options damping need an update"),
         ({"layers": "nothing.*"}, r"nothing\.\*"),
+        ({"scores": "ria", "score_options": {"powr": 1}}, "score_options has 'powr', which ria .* options: 'power'$"),
+        ({"update": "admm", "update_options": {"dampin": 1}}, "update_options has 'dampin', which admm does not take"),
     ],
 )
 def test_options_that_do_not_exist(options, match):
-    assert_refused(Model(), inputs(), match, **options)
+    def batches():
+        pytest.fail("the model was run")
+        yield
+
+    assert_refused(Model(), batches(), match, **options)
+
+
+def test_the_options_of_scores_and_updates_are_those_of_their_functions():
+    given_by_prune = {"weight", "norms", "gram", "inverse_diagonal", "column_sums", "mask", "pattern", "start"}
+    ours = {"name", "threads", "on_progress"} | given_by_prune
+    for table in (SCORE_OPTIONS, UPDATE_OPTIONS):
+        for method in filter(None, table):
+            parameters = inspect.signature(getattr(ms, method)).parameters.keys()
+            assert {*table[method]} == parameters - ours, method
 
 
 def test_no_batch():
@@ -144,6 +162,32 @@ def test_blocks_that_share_a_weight():
     model = Model()
     model.blocks[2].first.weight = model.blocks[0].first.weight
     assert assert_refused(model, inputs(), r"it shares the parameter 'first.weight' with blocks.0").name == "blocks.2"
+
+
+class Tied(torch.nn.Module):
+    """One layer under two names."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = self.second = torch.nn.Linear(16, 16)
+
+    def forward(self, inputs):
+        return inputs + self.second(torch.relu(self.first(inputs)))
+
+
+@pytest.mark.parametrize("text", ["blocks.0.second", "blocks.0.second.weight", "*.0.second*"])
+def test_a_weight_of_two_names_may_be_given_by_either(text):
+    report = ms.prune(Model(Tied), inputs(), "2:4", update=None, layers=text)
+    assert list(report.masks) == ["blocks.0.first.weight"]
+    assert report.shared_names["blocks.0.second.weight"] == "blocks.0.first.weight"
+    report = ms.prune(Model(Tied), inputs(), {"blocks.0.second": "2:4"}, update=None)
+    assert list(report.masks) == ["blocks.0.first.weight"]
+
+
+def test_the_names_of_a_weight_have_one_pattern():
+    patterns = {"*": "2:4", "blocks.0.second": "1:4"}
+    error = assert_refused(Model(Tied), inputs(), r"'blocks.0.second.weight' is another name .* differ", patterns)
+    assert error.name == "blocks.0.first.weight"
 
 
 def test_parametrized_weights_are_refused_unless_excluded():

@@ -20,12 +20,29 @@ def broken_device(monkeypatch):
         raise torch.cuda.OutOfMemoryError("no room")
 
     monkeypatch.setattr(cuda, "reason_unusable", lambda: None)
+    monkeypatch.setattr(cuda, "reason_missing", lambda device: None)
     monkeypatch.setattr(cuda, "solve_on", fail)
 
 
 def test_a_device_asked_for_by_name_must_be_there():
     with pytest.raises(ms.SolverError, match=r"device='cuda:0' cannot be used: numba-cuda"):
         ms.solve(SCORES, "transposable 4:8", ms.Exact(device="cuda:0"))
+
+
+def test_a_device_of_another_number_is_refused_where_kernels_can_run(monkeypatch):
+    monkeypatch.setattr(cuda, "reason_unusable", lambda: None)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    for device in ("cuda:7", "gpu"):
+        with pytest.raises(ms.SolverError, match=rf"device='{device}' cannot be used: .* none of the 2 CUDA device"):
+            ms.solve(SCORES, "transposable 4:8", ms.Exact(device=device))
+
+
+@pytest.mark.parametrize("kind", [ms.Greedy, ms.Sinkhorn])
+@pytest.mark.parametrize("device", ["cuda:99", "gpu", "cuda:x"])
+def test_the_device_of_a_solver_in_torch_must_be_there(kind, device):
+    with pytest.raises(ms.SolverError, match=rf"device='{device}' cannot be used: .*device"):
+        ms.solve(SCORES, "transposable 4:8", kind(device=device))
 
 
 def test_a_device_that_fails_leaves_the_work_to_the_processor_and_says_so(broken_device, caplog):

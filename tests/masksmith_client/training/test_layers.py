@@ -63,6 +63,16 @@ def test_every_name_of_a_shared_weight_is_its_name(text):
     assert sparsifier.report().skipped == {"2.weight": "excluded"}
 
 
+@pytest.mark.parametrize("text", ["again", "again.weight", "ag*"])
+def test_a_layer_that_is_registered_twice_has_both_names(text):
+    model = perceptron()
+    model.add_module("again", model[2])
+    sparsifier = Sparsifier(model, PATTERN, ms.solve, None, layers=text)
+    assert names(sparsifier) == ["2.weight"]
+    assert sparsifier.report().shared_names == {"again.weight": "2.weight"}
+    assert "again.weight is the same weight as 2.weight" in str(sparsifier.report())
+
+
 def test_layers_that_are_not_selected_are_reported(model):
     sparsifier = Sparsifier(model, PATTERN, ms.solve, None, layers="[24]", exclude="4")
     assert sparsifier.report().skipped == {

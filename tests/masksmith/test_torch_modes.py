@@ -1,0 +1,124 @@
+"""`torch.inference_mode` and `torch.autocast` of the caller: the same results, or an error that names the cause."""
+
+import contextlib
+import copy
+
+import pytest
+import torch
+
+import masksmith as ms
+
+MODES = {
+    "inference_mode": torch.inference_mode,
+    "autocast": lambda: torch.autocast("cpu", torch.bfloat16),
+}
+
+
+class Block(torch.nn.Module):
+    """A residual layer; `mode` is the context in which it computes."""
+
+    mode = contextlib.nullcontext
+
+    def __init__(self):
+        super().__init__()
+        self.up, self.down = torch.nn.Linear(16, 32), torch.nn.Linear(32, 16)
+
+    def forward(self, inputs):
+        with self.mode():
+            return inputs + self.down(torch.relu(self.up(inputs)))
+
+
+def model_of(kind=Block):
+    torch.manual_seed(0)
+    return torch.nn.Sequential(kind(), kind())
+
+
+def batches():
+    return [torch.randn(4, 16, 16, generator=torch.Generator().manual_seed(seed)) for seed in range(2)]
+
+
+def loss(model, batch):
+    return model(batch).square().mean()
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_prune_gives_the_result_without_the_mode(mode):
+    model, in_mode = model_of(), model_of()
+    ms.prune(model, batches(), "2:4", tune_steps=4)
+    with MODES[mode]():
+        report = ms.prune(in_mode, batches(), "2:4", tune_steps=4)
+    assert all(block.tuning.stopped is None for block in report.blocks)
+    for one, other in zip(model.parameters(), in_mode.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_batches_of_inference_mode_do_not_stop_tuning():
+    with torch.inference_mode():
+        made_inside = [batch.clone() for batch in batches()]
+    report = ms.prune(model_of(), made_inside, "2:4", tune_steps=4)
+    assert all(block.tuning.stopped is None for block in report.blocks)
+
+
+def test_parameters_of_inference_mode_are_refused_where_they_are_tuned():
+    with torch.inference_mode():
+        model = copy.deepcopy(model_of())
+    with pytest.raises(ms.PruningError, match=r"0\.up\.weight: it was made under torch.inference_mode.*tune_steps=0"):
+        ms.prune(model, batches(), "2:4")
+    ms.prune(model, batches(), "2:4", tune_steps=0)
+    assert ms.verify(model[0].up.weight != 0, "2:4")
+
+
+@pytest.mark.parametrize(
+    ("mode", "match"),
+    [
+        ("inference_mode", r"0: it returns tensors of torch.inference_mode\(\)"),
+        ("autocast", r"0\.up\.weight: it got 0 token\(s\).*torch.autocast inside it"),
+    ],
+)
+def test_a_block_that_switches_the_mode_on_is_refused(mode, match):
+    kind = type("ModalBlock", (Block,), {"mode": staticmethod(MODES[mode])})
+    with pytest.raises(ms.PruningError, match=match):
+        ms.prune(model_of(kind), batches(), "2:4")
+
+
+def test_gradients_are_gathered_under_inference_mode():
+    expected = ms.calibrate(model_of(), batches(), gather=["gradients"], loss=loss)
+    model, made_outside = model_of(), batches()
+    with torch.inference_mode():
+        statistics = ms.calibrate(model, made_outside, gather=["gradients"], loss=loss)
+        assert torch.is_inference_mode_enabled()
+    for name in expected:
+        assert (statistics[name].gradient == expected[name].gradient).all()
+        assert expected[name].gradient.any()
+
+
+def test_tensors_of_inference_mode_have_no_gradients():
+    with torch.inference_mode():
+        model, made_inside = copy.deepcopy(model_of()), [batch.clone() for batch in batches()]
+    with pytest.raises(ms.ScoresError, match=r"'0\.up\.weight' was made under it"):
+        ms.calibrate(model, batches(), gather=["gradients"], loss=loss)
+    with pytest.raises(ms.ScoresError, match="a batch was made under it"):
+        ms.calibrate(model_of(), made_inside, gather=["gradients"], loss=loss)
+    with pytest.raises(ms.ScoresError, match=r"the loss has no gradient.*torch.no_grad"):
+        ms.calibrate(model_of(), batches(), gather=["gradients"], loss=torch.no_grad()(loss))
+
+
+def test_statistics_and_updates_are_summed_in_full_precision_under_autocast():
+    inputs, weight = torch.randn(64, 16), torch.randn(8, 16)
+    layer = torch.nn.Sequential(torch.nn.Linear(16, 8))
+    gram, mask = (inputs.T @ inputs).double(), ms.solve(ms.magnitude(weight), "2:4").mask
+
+    def results():
+        statistics = ms.calibrate(layer, [inputs], gather=["gram"])
+        return [
+            torch.from_numpy(statistics["0.weight"].gram),
+            ms.reconstruct(weight, mask, gram).weight,
+            ms.admm(weight, gram, "2:4").weight,
+            ms.sipp(weight, inputs),
+            ms.pfp(weight, inputs),
+        ]
+
+    expected = results()
+    with MODES["autocast"]():
+        for one, other in zip(results(), expected, strict=True):
+            assert torch.equal(one, other)
