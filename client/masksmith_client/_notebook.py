@@ -22,7 +22,7 @@ def job_html(job: Job) -> str:
     rows = [_cells(report) for report in job.tensors]
     if totals.solved:
         numbers = _number_texts(totals.density, totals.retained, totals.gap, totals.solve_s)
-        rows.append([f"all {count_text(totals.solved)}", "", "", *numbers])
+        rows.append([f"total of {count_text(totals.solved)} mask(s)", "", "", *numbers])
     body = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in rows)
     return f"<p>{escape(caption)} {bar}</p><table><tr>{head}</tr>{body}</table>"
 

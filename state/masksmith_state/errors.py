@@ -117,7 +117,7 @@ class ChangedSourceError(Exception):
     """
 
     def __init__(self, location: str, reason: str) -> None:
-        super().__init__(f"{location!r} has changed since the job began: {reason}; submit the job again")
+        super().__init__(f"{location!r} has changed since the job was submitted: {reason}; submit the job again")
         self.location, self.reason = location, reason
 
 

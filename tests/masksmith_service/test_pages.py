@@ -238,7 +238,9 @@ def test_totals_are_the_same_on_page_terminal_and_notebook(client, records, put,
     page = client.get(f"/jobs/{job}", headers=HTML).text
     assert '<dt>gap to the bound</dt><dd class="figure">2.5e-01</dd>' in page
     assert '<dt>of the score retained</dt><dd class="figure">72.00 %</dd>' in page
-    assert "<td>all 2</td><td></td><td></td><td>50.00%</td><td>72.00%</td><td>0.25</td>" in job_html(document)
+    assert "<td>total of 2 mask(s)</td><td></td><td></td><td>50.00%</td><td>72.00%</td><td>0.25</td>" in job_html(
+        document
+    )
 
 
 def job_of(*rows):

@@ -194,7 +194,7 @@ def test_pruned_weights_are_read_from_the_root(client, records, settings, model)
     (model / "a-2.safetensors").unlink()
     problem = client.get(f"/v1/jobs/{job}/pruned").json()
     assert (problem["status"], problem["code"]) == (409, "reference_changed")
-    assert "a-2.safetensors' has changed since the job began: it no longer exists" in problem["detail"]
+    assert "a-2.safetensors' has changed since the job was submitted: it no longer exists" in problem["detail"]
     save_file({"w3": WEIGHT, "more": WEIGHT}, model / "a-2.safetensors")
     assert client.get(f"/v1/jobs/{job}/pruned").json()["code"] == "reference_changed"
 

@@ -93,7 +93,7 @@ def test_a_file_that_changed_fails_its_tensors_by_name(referring, records, root)
     assert [report.error is None for report in reports.values()] == [False, False, True, True]
     assert reports[0].error.code == Code.REFERENCE_CHANGED
     assert reports[0].error.message.startswith("tensor 'a': ")
-    assert "has changed since the job began" in reports[0].error.message
+    assert "has changed since the job was submitted" in reports[0].error.message
 
 
 def test_an_unchanged_file_is_not_solved_again_and_a_new_one_is(referring, records, root):

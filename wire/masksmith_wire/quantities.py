@@ -1,6 +1,6 @@
 """Counts, sizes and durations as a person reads them: one way for command line, web pages and messages.
 
-JSON documents have plain numbers instead. `pages/static/quantities.js` of the service writes the same texts.
+JSON documents have plain numbers instead. `pages/static/quantities.js` of the service writes the same counts and sizes.
 """
 
 from __future__ import annotations

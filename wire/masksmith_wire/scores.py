@@ -73,9 +73,9 @@ class ScoreMethod(Method):
         return _KINDS[self.name]
 
     @property
-    def is_optional(self) -> bool:
-        """Whether no statistic is needed; for `given`, the tensors of the job may be the scores."""
-        return self.name == "given" or not self.kinds
+    def needs_statistic(self) -> bool:
+        """Whether a statistic is needed; not for `given`, where the tensors of the job themselves may be the scores."""
+        return self.name != "given" and bool(self.kinds)
 
     @property
     def block(self) -> tuple[int, int] | None:

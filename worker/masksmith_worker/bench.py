@@ -81,7 +81,7 @@ class CaseRunner(PartRunner):
             check()
 
     def _with_event(self, lease: Lease, name: str, report: CaseReport) -> CaseReport:
-        """Add an event for a measured case to the job, and return the case's report."""
+        """Add an event for a finished case, measured or failed, to the job, and return the case's report."""
         data: dict[str, Any] = {"case": name, "error": report.error and report.error.message}
         self.records.add_event(lease, "case", data)
         return report
@@ -115,7 +115,7 @@ def bench_worker_document(name: str, device: str, kernels: Mapping[str, Kernel])
     device_type = device.partition(":")[0]
     announced = []
     for kernel in kernels.values():
-        is_unsupported = kernel.declaration.support and device_type not in kernel.declaration.support
+        is_unsupported = device_type not in kernel.declaration.support
         obstacle = f"it does not run on {device_type}" if is_unsupported else kernel.obstacle(device)
         announced.append(AnnouncedKernel(declaration=kernel.declaration.document(), obstacle=obstacle))
     return BenchWorker(name=name, device=device, kernels=announced)

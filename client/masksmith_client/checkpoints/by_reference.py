@@ -141,7 +141,7 @@ class ReferencePruner:
         """
         kinds, needs_gram = self.method.scores.kinds, self.method.update is not None
         if self.method.calibration is None:
-            if not self.method.scores.is_optional or needs_gram:
+            if self.method.scores.needs_statistic or needs_gram:
                 raise InputError(f"{self.method.scores} needs a calibration: the reference of a file in a root")
             return {}, {}
         if not isinstance(self.method.calibration, str | Path):

@@ -59,7 +59,7 @@ def scores_of(method: str, weight: Any, name: str) -> Any:
     from masksmith.scores import by_name
 
     parsed = ScoreMethod.parse(method)
-    if not parsed.is_optional and parsed.kinds:
+    if parsed.needs_statistic:
         kind = parsed.kinds[0]
         raise InputError(f"the scores {method!r} of {name!r} were computed from {kind}: pass them in scores=")
     return by_name(parsed.name, weight, name=name, **parsed.options)

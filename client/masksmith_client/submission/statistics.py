@@ -75,7 +75,7 @@ class CalibrationReader:
     ) -> None:
         self._method, self._update, self._tied = method, update, tied or {}
         if source is None:
-            if not method.is_optional:
+            if method.needs_statistic:
                 raise InputError(
                     f"{method} scores need a calibration: a file saved by masksmith.calibrate, or {method.kinds[0]}"
                 )

@@ -57,7 +57,7 @@ class PrunedFile:
 
         Raises:
             RequestError: If no tensor has a mask, or a mask or an upload has expired.
-            ChangedSourceError: If a file in a root has changed since the job began.
+            ChangedSourceError: If a file in a root has changed since the job was submitted.
         """
         if not self.tensors:
             detail = f"no tensor of job {self.job.id} has a mask; its state is {self.job.state}"

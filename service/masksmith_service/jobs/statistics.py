@@ -116,7 +116,7 @@ class _StatisticFinder:
             entries = self._headers[self._file].tensors
             kind = next(kind for kind in kinds if statistic_key(name, kind) in entries)
             return self._locate(weight, kind, self._file, statistic_key(name, kind))
-        if not self._method.is_optional:
+        if self._method.needs_statistic:
             raise _calibration_error(
                 f"tensor {name!r}: {self._method} scores need a calibration: {kinds[0]}", tensor=name
             )

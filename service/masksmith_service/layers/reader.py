@@ -94,7 +94,7 @@ class MaskedLayer:
 
         Raises:
             RequestError: If the upload is no longer in the store.
-            ChangedSourceError: If the file in a root has changed since the job began.
+            ChangedSourceError: If the file in a root has changed since the job was submitted.
         """
         item_bytes, row_shape = ITEM_BYTES[self.tensor.dtype], self._merged_shape[1:]
         row_bytes = item_bytes * math.prod(row_shape)

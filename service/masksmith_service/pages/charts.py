@@ -74,7 +74,7 @@ class Chart:
 
 
 def draw(report: Report) -> list[Chart]:
-    """Charts of a report: for every batch, curves if more than one density was measured, and bars."""
+    """Compute a report's charts: for every batch size, curves of the kernels with more than one density, and bars."""
     charts = []
     for batch in sorted({result.case.batch for result in report.results}):
         lines = {kernel: points for kernel, points in curves(report, batch).items() if len(points) > 1}
@@ -118,15 +118,15 @@ def _bars(batch: int, layers: Mapping[str, Mapping[str, float]]) -> Chart:
     group_width = (WIDTH - LEFT - RIGHT) / len(layers)
     bar_width = 0.8 * group_width / len(patterns)
 
-    def bar(index: int, shape: str, number: int) -> Mark:
+    def bar(index: int, layer: str, number: int) -> Mark:
         x = LEFT + (index + 0.1) * group_width + number * bar_width
-        return axis.bar(x, bar_width, layers[shape][patterns[number]], f"{shape}, {patterns[number]}")
+        return axis.bar(x, bar_width, layers[layer][patterns[number]], f"{layer}, {patterns[number]}")
 
     series = []
     for number, pattern in enumerate(patterns):
-        marks = [bar(index, shape, number) for index, shape in enumerate(layers) if pattern in layers[shape]]
+        marks = [bar(index, layer, number) for index, layer in enumerate(layers) if pattern in layers[layer]]
         series.append(Series(pattern, number % COLOURS, marks))
-    x_labels = [(shape, LEFT + (index + 0.5) * group_width) for index, shape in enumerate(layers)]
+    x_labels = [(layer, LEFT + (index + 0.5) * group_width) for index, layer in enumerate(layers)]
     return Chart(
         f"Batch {batch}: the fastest kernel of each layer",
         "layer",

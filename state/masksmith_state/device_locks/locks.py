@@ -44,7 +44,7 @@ class DeviceLock:
 
     @contextmanager
     def shared(self, check: Callable[[], None]) -> Iterator[None]:
-        """Hold the device in shared mode, as soon as no benchmark holds it.
+        """Hold the device in shared mode, as soon as no benchmark holds it or waits for it.
 
         `check` is called while waiting, and may raise.
         """
@@ -52,7 +52,7 @@ class DeviceLock:
         while not self._run("acquire_shared", token, self._lease_ms, WAITING_MS):
             check()
             time.sleep(POLL_S)
-        with self._renewed(token):
+        with self._renewed_then_released(token):
             yield
 
     @contextmanager
@@ -70,13 +70,15 @@ class DeviceLock:
             while self._run("acquire_exclusive", token, self._lease_ms) != HELD:
                 check()
                 time.sleep(POLL_S)
-            with self._renewed(token) as is_held:
+            with self._renewed_then_released(token) as is_held:
                 yield is_held
         finally:
+            # Also if `check` raised: a benchmark that waits already keeps masks jobs off the device.
             self._run("release", token)
 
     @contextmanager
-    def _renewed(self, token: str) -> Iterator[Callable[[], bool]]:
+    def _renewed_then_released(self, token: str) -> Iterator[Callable[[], bool]]:
+        """Renew the lock during the context, and release it at the end; yields whether it is still held."""
         stop, lost = threading.Event(), threading.Event()
 
         def renew() -> None:

@@ -1,4 +1,4 @@
-"""A root that is a directory. Links are not followed out of it, not even a link that is made while a file is opened."""
+"""A root that is a directory. No file outside it is opened, not even by a link that is made while a file is opened."""
 
 from __future__ import annotations
 
@@ -45,7 +45,11 @@ class DirectoryRoot(Root):
         return data
 
     def list(self, path: str) -> dict[str, int]:
-        """See `Root.list`; links that lead nowhere, and what is not a regular file, are left out."""
+        """See `Root.list`; links that lead nowhere, and what is not a regular file, are left out.
+
+        A link to a file outside the root is listed, but refused by the other methods, so that a file that belongs to a
+        model is never left out silently.
+        """
         with self._errors(path):
             # Raises RootUnavailableError if the root itself does not exist.
             self._resolved("")
@@ -157,7 +161,7 @@ class DirectoryRoot(Root):
                 os.unlink(part, dir_fd=folder)
 
     def _write_part(self, folder: int, part: str, pieces: Iterable[bytes | memoryview]) -> None:
-        """Write a new file, which group and others may read and write as they may its directory."""
+        """Write a new file; group and others get the read and write permissions that they have on its directory."""
         with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600, dir_fd=folder), "wb") as file:
             os.fchmod(file.fileno(), 0o600 | os.fstat(folder).st_mode & 0o066)
             for piece in pieces:
@@ -174,7 +178,7 @@ class DirectoryRoot(Root):
         """Convert errors of the operating system to domain errors, except FileNotFoundError."""
         try:
             yield
-        except (FileNotFoundError, RootUnavailableError):
+        except FileNotFoundError:
             raise
         except OSError as error:
             if error.errno in (errno.ELOOP, errno.ENOTDIR):
@@ -183,8 +187,9 @@ class DirectoryRoot(Root):
 
 
 def _walk(folder: int, names: Iterable[str], *, make: bool) -> int:
-    """Open a subdirectory of `folder` name by name, without following links; closes `folder`.
+    """Open the subdirectory at `names` below `folder`, one name after the other, without following links.
 
+    `folder` is closed; without names, it is returned, still open.
     A directory that is made gets the group and world permissions of its parent directory.
     """
     for name in names:

@@ -53,7 +53,7 @@ def test_a_file_that_changes_is_refused(root):
     version = root.stat("a").version
     root.write("a", [b"4567"])
     assert root.stat("a").version != version
-    with pytest.raises(ChangedSourceError, match=r"'.*/a' has changed since the job began"):
+    with pytest.raises(ChangedSourceError, match=r"'.*/a' has changed since the job was submitted"):
         root.read("a", 0, 4, version)
     root.delete("a")
     with pytest.raises(ChangedSourceError, match="no longer exists"):

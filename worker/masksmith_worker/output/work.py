@@ -70,13 +70,13 @@ class OutputWork:
 
     def header(self, file: OutputFile) -> Header:
         """Read the header of a file of weights."""
-        return parse_header(read_header_text(partial(self.inputs.source, file.source), file.bytes), file.bytes)
+        return parse_header(read_header_text(partial(self.inputs.source_bytes, file.source), file.bytes), file.bytes)
 
     def read_pieces(self, source: Source, start: int, stop: int) -> Iterator[bytes]:
         """Yield the bytes `start` to `stop` (exclusive) of a file, in pieces of `COPY_BYTES`."""
         for first in range(start, stop, COPY_BYTES):
             self.check()
-            yield self.inputs.source(source, first, min(first + COPY_BYTES, stop))
+            yield self.inputs.source_bytes(source, first, min(first + COPY_BYTES, stop))
 
     def write(self, location: str, pieces: Iterable[bytes | memoryview]) -> None:
         """Write a file of the output."""

@@ -47,7 +47,7 @@ class Inputs:
         Raises:
             UploadMissingError: If its upload no longer exists.
             DamagedUploadError: If its upload is damaged.
-            ChangedSourceError: If its file in a root has changed since the job began.
+            ChangedSourceError: If its file in a root has changed since the job was submitted.
             NoRootError: If this worker has no root that contains the file.
             InvalidLocationError: If a link leads outside the root.
         """
@@ -59,7 +59,7 @@ class Inputs:
         """Read the bytes of rows `first` to `last` (exclusive) of a tensor; raises as `rows` does."""
         start, stop = (tensor.start + row * tensor.row_bytes for row in (first, last))
         if tensor.source is not None:
-            return self.source(tensor.source, start, stop)
+            return self.source_bytes(tensor.source, start, stop)
         try:
             data = self.store.get_range(upload_name(tensor.digest), start, stop)
         except FileNotFoundError:
@@ -70,7 +70,7 @@ class Inputs:
             raise DamagedUploadError(tensor.digest)
         return data
 
-    def source(self, source: Source, start: int, stop: int) -> bytes:
+    def source_bytes(self, source: Source, start: int, stop: int) -> bytes:
         """Read bytes of a file in a root; raises as `rows` does."""
         _, root, path = self.roots.find(source.location)
         return root.read(path, start, stop, source.version)

@@ -61,7 +61,7 @@ def compare_shard(work: ShardWork, report: ShardReport) -> ShardReport:
 
     Raises:
         PreviousMissingError: If the previous mask no longer exists, or is damaged.
-        ChangedSourceError: If the previous mask is in a root, and its file has changed since the job began.
+        ChangedSourceError: If the previous mask is in a root, and its file has changed since the job was submitted.
     """
     tensor, shard = work.tensor, work.shard
     if tensor.previous is None or report.result is None:
@@ -97,7 +97,7 @@ def _packed_rows(
 def _read(inputs: Inputs, part: MaskPart, start: int, stop: int) -> bytes:
     """Read the bytes from `start` to `stop` (exclusive) of the file that contains a part of a mask."""
     if part.source is not None:
-        return inputs.source(part.source, start, stop)
+        return inputs.source_bytes(part.source, start, stop)
     return inputs.store.get_range(part.blob, start, stop)
 
 
