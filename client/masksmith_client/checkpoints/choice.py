@@ -9,10 +9,10 @@ from typing import Any
 from masksmith import layouts
 from masksmith.layouts import Candidate, Layout, LayoutError, Selection, SelectionError
 from masksmith.layouts.dtypes import dtype_reason
-from masksmith.layouts.selection import EXCLUDED
 from masksmith.patterns import Pattern, PatternError, TensorPatterns
 from masksmith.patterns.matching import Names
 from masksmith_client._errors import InputError, as_input_errors
+from masksmith_client.submission.ties import mask_together
 
 from .checkpoint import Checkpoint
 from .scales import scale_of, scaled_by
@@ -227,18 +227,8 @@ def _with_ties(
         InputError: If one of the names is excluded, or they have different patterns.
     """
     patterns_by_name: dict[str, Pattern | None] = {name: patterns.get(name) for name in checkpoint.tensors}
-    for group in _tie_groups(checkpoint):
-        masked = [name for name in group if name not in reasons]
-        if not masked:
-            continue
-        for name in group:
-            if reasons.get(name) == EXCLUDED:
-                raise InputError(f"{name!r} is excluded, and it is tied to {masked[0]!r}, which is masked")
-            if name in masked and patterns_by_name[name] != patterns_by_name[masked[0]]:
-                raise InputError(f"{name!r} and {masked[0]!r} are tied, and their patterns differ")
-            reasons.pop(name, None)
-            patterns_by_name[name] = patterns_by_name[masked[0]]
-    return patterns_by_name
+    added = mask_together(_tie_groups(checkpoint), reasons, patterns_by_name)
+    return patterns_by_name | {name: patterns_by_name[first] for name, first in added.items()}
 
 
 def _tie_groups(checkpoint: Checkpoint) -> list[list[str]]:

@@ -13,6 +13,7 @@ from .files import list_model_tensors
 from .modules import with_module_layouts
 from .streamed_tensor import StreamedTensor
 from .tensors import read_mapping
+from .ties import TieGroup, ties_in_memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,10 +23,12 @@ class InputWeights:
     Attributes:
         tensors: All tensors, masked or not.
         notes: Notes for the user, for example that a forward pass of the model could not be traced.
+        ties: Weights that are the same memory.
     """
 
     tensors: list[StreamedTensor]
     notes: Sequence[str] = ()
+    ties: Sequence[TieGroup] = ()
 
 
 def read_weights(weights: object, *, trust_remote_code: bool = False) -> InputWeights:
@@ -37,7 +40,8 @@ def read_weights(weights: object, *, trust_remote_code: bool = False) -> InputWe
     if isinstance(weights, (str, os.PathLike)):
         return InputWeights(*list_model_tensors(Path(weights), trust_remote_code=trust_remote_code))
     if not isinstance(weights, Mapping) and callable(getattr(weights, "state_dict", None)):
-        return InputWeights(with_module_layouts(weights, read_mapping(weights.state_dict())))  # type: ignore[attr-defined]
+        state = weights.state_dict()  # type: ignore[attr-defined]
+        return InputWeights(with_module_layouts(weights, read_mapping(state)), ties=ties_in_memory(state))
     if not isinstance(weights, Mapping):
         raise InputError(f"weights must be a dict of tensors, a torch module or a path, not a {type(weights).__name__}")
-    return InputWeights(read_mapping(weights))
+    return InputWeights(read_mapping(weights), ties=ties_in_memory(weights))

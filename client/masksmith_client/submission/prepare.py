@@ -22,6 +22,7 @@ from .previous_masks import parse_previous
 from .selection import candidates_of, select
 from .statistics import AuxiliaryTensors, CalibrationReader
 from .streamed_tensor import StreamedTensor, flattened
+from .ties import others_by_name, select_ties
 
 MAX_NAME_LENGTH = 512
 INTERACTIVE_BYTES = 64 * 2**20
@@ -59,12 +60,14 @@ def prepare(
     specification = specify(rules.first, previous=previous_job, **(options_of_patterns(pattern) | options))
     model = read_weights(weights, trust_remote_code=trust_remote_code)
     tensors = _apply_view(model.tensors, view, specification)
+    names = {weight.name for weight in tensors}
     calibrated = CalibrationReader(
-        calibration, specification.scores, {weight.name for weight in tensors}, specification.update
+        calibration, specification.scores, names, specification.update, others_by_name(model.ties)
     )
     candidates = candidates_of(tensors, layout)
     patterns = _assign(rules, [candidate.name for candidate in candidates], specification)
     selection = _select(candidates, rules, patterns, specification, layers, exclude, local=local)
+    candidates, selection, patterns = select_ties(model.ties, candidates, selection, patterns)
     masked = _selected_weights(tensors, candidates, selection)
     auxiliary, uncalibrated = calibrated.match(masked, selection.named)
     solvable = [weight for weight in masked if weight.name not in uncalibrated]

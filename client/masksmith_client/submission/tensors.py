@@ -68,6 +68,11 @@ def _torch_weight(name: str, tensor: Any) -> StreamedTensor:
     return StreamedTensor(name, safetensors_dtype or dtype, shape, read, restore, unsupported_reason=reason)
 
 
+def has_memory(tensor: Any) -> bool:
+    """Whether a torch tensor has entries, in one piece of memory of its own device."""
+    return _unsupported_reason(tensor) is None and tensor.numel() > 0
+
+
 def _unsupported_reason(tensor: Any) -> str | None:
     if str(tensor.layout) != "torch.strided":
         return f"layout {tensor.layout} is not dense; pass .to_dense()"

@@ -1,0 +1,98 @@
+"""Tied weights: several names of one parameter, which get one mask."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from masksmith.layouts import Candidate, Selection
+from masksmith.layouts.selection import EXCLUDED
+from masksmith.patterns import Pattern
+from masksmith_client._errors import InputError
+
+from .tensors import has_memory, is_torch
+
+TieGroup = Sequence[str]
+"""All names of one parameter, in the model's order."""
+
+
+def ties_in_memory(weights: Mapping[str, Any]) -> list[TieGroup]:
+    """Return the names of arrays or tensors that are the same memory, with the same shape, strides and dtype."""
+    groups: dict[object, list[str]] = {}
+    for name, value in weights.items():
+        key = _memory_key(value)
+        if key is not None:
+            groups.setdefault(key, []).append(name)
+    return [names for names in groups.values() if len(names) > 1]
+
+
+def others_by_name(groups: Iterable[TieGroup]) -> dict[str, list[str]]:
+    """Return the other names of each tied weight."""
+    return {name: [other for other in group if other != name] for group in groups for name in group}
+
+
+def mask_together(
+    groups: Iterable[TieGroup], reasons: dict[str, str], patterns: Mapping[str, Pattern | None]
+) -> dict[str, str]:
+    """Mask all names of a parameter if one of them is masked: remove the reasons of these names.
+
+    Args:
+        groups: The tied weights.
+        reasons: Why weights are not masked, by name; changed in place.
+        patterns: The patterns of the masked weights, by name.
+
+    Returns:
+        For each name whose reason was removed, the tied name that was masked before.
+
+    Raises:
+        InputError: If one of the names is excluded, or they have different patterns.
+    """
+    added = {}
+    for group in groups:
+        masked = [name for name in group if name not in reasons]
+        if not masked:
+            continue
+        for name in group:
+            if reasons.get(name) == EXCLUDED:
+                raise InputError(f"{name!r} is excluded, and it is tied to {masked[0]!r}, which is masked")
+            if name in masked and patterns[name] != patterns[masked[0]]:
+                raise InputError(f"{name!r} and {masked[0]!r} are tied, and their patterns differ")
+            if reasons.pop(name, None) is not None:
+                added[name] = masked[0]
+    return added
+
+
+def select_ties(
+    groups: Iterable[TieGroup], candidates: Sequence[Candidate], selection: Selection, patterns: Mapping[str, Pattern]
+) -> tuple[list[Candidate], Selection, dict[str, Pattern]]:
+    """Select all names of a parameter if one of them is selected, with its layout and its pattern.
+
+    Returns:
+        Candidates, selection and patterns with the added names.
+
+    Raises:
+        InputError: As `mask_together`.
+    """
+    reasons = dict(selection.skipped)
+    added = mask_together(groups, reasons, patterns)
+    layout_of = {candidate.name: candidate.layout for candidate in candidates}
+    candidates = [
+        replace(candidate, layout=layout_of[added[candidate.name]]) if candidate.name in added else candidate
+        for candidate in candidates
+    ]
+    chosen = {*selection.chosen, *added}
+    in_order = [candidate.name for candidate in candidates if candidate.name in chosen]
+    all_patterns = {**patterns, **{name: patterns[first] for name, first in added.items()}}
+    return candidates, Selection(in_order, selection.named, reasons), all_patterns
+
+
+def _memory_key(value: Any) -> object | None:
+    """Identify an array by its memory; None without memory."""
+    if is_torch(value):
+        return (value.data_ptr(), tuple(value.shape), value.stride(), value.dtype) if has_memory(value) else None
+    if isinstance(value, np.ndarray) and value.size:
+        return value.__array_interface__["data"][0], value.shape, value.strides, value.dtype.str
+    return None

@@ -1,0 +1,72 @@
+"""Several names of one parameter in memory get one mask, so that a state dict with all of them can be loaded."""
+
+import numpy as np
+import pytest
+import torch
+
+import masksmith as ms
+from masksmith_client import InputError
+from masksmith_client.submission.prepare import prepare
+
+
+class Tied(torch.nn.Module):
+    """A layer that is registered twice, another layer with its weight, and an embedding with the head's weight."""
+
+    def __init__(self):
+        super().__init__()
+        self.embedding = torch.nn.Embedding(32, 16)
+        self.first, self.second = torch.nn.Linear(16, 16), torch.nn.Linear(16, 16)
+        self.third, self.head = self.first, torch.nn.Linear(16, 32)
+        self.second.weight, self.head.weight = self.first.weight, self.embedding.weight
+
+    def forward(self, tokens):
+        return self.head(self.third(self.second(self.first(self.embedding(tokens)))))
+
+
+@pytest.fixture
+def model():
+    torch.manual_seed(0)
+    return Tied()
+
+
+THREE = ["first.weight", "second.weight", "third.weight"]
+
+
+def names_of(weights, pattern="2:4", **options):
+    return [weight.name for weight in prepare(weights, pattern, **options).weights]
+
+
+@pytest.mark.parametrize("as_module", [True, False])
+def test_the_statistics_of_one_name_are_those_of_all(model, as_module):
+    calibration = ms.calibrate(model, [torch.arange(32)[:, None]])
+    prepared = prepare(model if as_module else model.state_dict(), "2:4", scores="wanda", calibration=calibration)
+    assert [weight.name for weight in prepared.weights if weight.name in THREE] == THREE
+    statistics = prepared.auxiliary.statistics
+    assert len({statistics[name].tensor.digest() for name in THREE}) == 1
+
+
+def test_all_names_of_a_selected_weight_are_masked(model):
+    assert names_of(model, layers="second.weight") == THREE
+    # An embedding is dense by default; the head that is selected is the same parameter.
+    assert names_of(model, layers="head.weight") == ["embedding.weight", "head.weight"]
+    assert names_of(model) == THREE
+
+
+@pytest.mark.parametrize(
+    ("pattern", "options", "message"),
+    [
+        ("2:4", {"exclude": "second.*"}, r"'second\.weight' is excluded, and it is tied to 'first\.weight'"),
+        ({"first.weight": "2:4", "*": "1:4"}, {}, r"'second\.weight' and 'first\.weight' are tied, and their patterns"),
+    ],
+)
+def test_names_of_one_weight_cannot_be_treated_differently(model, pattern, options, message):
+    with pytest.raises(InputError, match=message):
+        prepare(model, pattern, **options)
+
+
+def test_arrays_of_numpy_are_tied_by_their_memory():
+    array = np.random.default_rng(0).standard_normal((8, 16)).astype(np.float32)
+    assert names_of({"a": array, "view": array[:], "half": array[:4], "copy": array.copy()}, layers="a") == [
+        "a",
+        "view",
+    ]
