@@ -1,4 +1,4 @@
-"""Prunes a model that service and workers reach themselves: they read it from a root and write the copy to a root."""
+"""Prunes a model that service and workers reach themselves: they read it in a root, and write the copy to a root."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 from masksmith import layouts
 from masksmith.layouts import Candidate, Layout, LayoutError, SelectionError
@@ -38,11 +37,11 @@ class ReferencePruner:
 
     Attributes:
         jobs: The service's jobs.
-        method: Scores and update; a calibration is a reference, too.
-        progress: Whether to show progress bars.
+        method: Scores, update and calibration; the calibration must be a reference, too.
+        progress: Whether to show progress; see `ShowProgress`.
         name, labels, priority: Description of the job; see `SubmitOptions`.
         on_submit: Called with the submitted job.
-        previous: A previous job, or a reference of masks or of an output, that the masks are compared with.
+        previous: What the masks are compared with: a previous job, or a reference of masks or of an output; or None.
     """
 
     jobs: Jobs
@@ -55,11 +54,11 @@ class ReferencePruner:
     previous: object = None
 
     def prune(self, model: str, output: str, options: ChoiceOptions) -> dict[str, Any]:
-        """Submit a job that writes a pruned copy of a model, and wait until the copy is written.
+        """Submit a job that writes a pruned copy of a model, and wait until it is written; Ctrl-C cancels the job.
 
         Args:
-            model: Reference of a safetensors file, an index or a model's directory.
-            output: Reference of a new or empty directory, or of one that the same call began.
+            model: Reference of a safetensors file, an index or a model's directory; or a relative path.
+            output: Reference of a new or empty directory, or of one that the same call began; or a relative path.
             options: Patterns, and which tensors are masked.
 
         Returns:
@@ -74,7 +73,7 @@ class ReferencePruner:
         listing = self.jobs.list_reference(model)
         chosen = chosen_tensors(listing, options)
         request = self._request(model, output, options, listing, chosen)
-        job = self.jobs.submit_request(request, uuid4().hex)
+        job = self.jobs.submit_request(request)
         self.on_submit(job)
         try:
             job.wait(progress=self.progress)
@@ -130,7 +129,7 @@ class ReferencePruner:
         )
 
     def _statistics(self, names: list[str]) -> tuple[dict[str, StatisticInput], dict[str, StatisticInput]]:
-        """Look up references to the statistics of tensors in the calibration file.
+        """Look up references to the statistics of tensors in the calibration.
 
         Returns:
             The statistics for the scores, and the Gram matrices for the update, by the tensors' names; each is empty if
@@ -160,7 +159,7 @@ class ReferencePruner:
 def prune_by_reference(
     jobs: Jobs, model: str, output: str, pattern: PatternsByTensor, progress: ShowProgress, options: PruneOptions
 ) -> dict[str, Any]:
-    """Prune a model by a job whose workers read it and write the copy; see `Client.prune`."""
+    """Prune a model by a job whose workers read the model and write the copy; see `Client.prune`."""
     method = PruneMethod.parse(options.get("scores", "magnitude"), options.get("update"), options.get("calibration"))
     pruner = ReferencePruner(
         jobs,
@@ -180,7 +179,7 @@ def is_by_reference(model: object, output: object, options: PruneOptions) -> boo
 
 
 def location_of(path: str) -> str:
-    """Return the reference of a path: the URL of an object unchanged, any other path as an absolute path."""
+    """Return the reference of a path or URL: an `s3://` URL unchanged, a path as an absolute path."""
     return path if is_in_bucket(path) else os.path.abspath(path)
 
 
@@ -191,7 +190,7 @@ def chosen_tensors(listing: ModelListing, options: ChoiceOptions) -> dict[str, t
         The layout and the pattern of each tensor, by name; the layout is None where the service decides it.
 
     Raises:
-        InputError: If a name, glob or layout is for no tensor, or nothing can be masked.
+        InputError: If the options do not fit the tensors, nothing can be masked, or the files are not a readable model.
     """
     local_choice = None if is_in_bucket(listing.location) else _local_choice(Path(listing.location), listing, options)
     if local_choice is None:
@@ -199,7 +198,7 @@ def chosen_tensors(listing: ModelListing, options: ChoiceOptions) -> dict[str, t
     return {
         tensor.name: (_layout_input(tensor.layout), tensor.pattern)
         for tensor in local_choice
-        if tensor.pattern is not None
+        if tensor.pattern is not None  # For the type checker: every masked tensor has a pattern.
     }
 
 
@@ -208,7 +207,7 @@ def _layout_input(layout: Layout | None) -> LayoutInput | None:
 
 
 def _local_choice(path: Path, listing: ModelListing, options: ChoiceOptions) -> list[ChosenTensor] | None:
-    """Choose tensors as `prune_model` does; None if this machine has no model, or another model, at the path."""
+    """Choose tensors as `prune_model` does; None if the path does not exist here, or has another model than listed."""
     if not path.exists():
         return None
     checkpoint = Checkpoint.open(path)
@@ -239,10 +238,10 @@ def _candidate(tensor: ListedTensor) -> Candidate:
 
 
 def _check_patterns(patterns: Mapping[str, Pattern], specification: JobSpecification) -> None:
-    """Refuse patterns whose axis or ragged is not the job's.
+    """Refuse patterns whose `axis` or `ragged` is not the job's.
 
     Raises:
-        InputError: Naming the pattern.
+        InputError: If there is such a pattern; the message names it.
     """
     for pattern in dict.fromkeys(patterns.values()):
         if specification.with_own_pattern(str(pattern)).pattern != pattern:

@@ -1,4 +1,4 @@
-"""Reads stored numbers from their bits: which of them are zero, and the values of 8-bit floats."""
+"""Reads stored numbers from their bytes: which of them are zero, and the values of 8-bit floats and of scales."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from masksmith_wire.dtypes import NUMPY_DTYPES, to_numpy
 _DTYPES_WITH_NEGATIVE_ZERO: Mapping[str, str] = {
     "F64": "<u8", "F32": "<u4", "F16": "<u2", "BF16": "<u2", "F8_E4M3": "u1", "F8_E5M2": "u1",
 }  # fmt: skip
-"""Dtypes in which minus zero exists. Both tables name the unsigned integer of the same size, by dtype."""
+"""Dtypes in which minus zero exists. This table and the next have the unsigned integer of the same size, by dtype."""
 
 _OTHER_DTYPES: Mapping[str, str] = {
     "I8": "u1", "U8": "u1", "I16": "<u2", "U16": "<u2", "I32": "<u4", "U32": "<u4", "I64": "<u8", "U64": "<u8",
@@ -30,7 +30,7 @@ FLOAT8_DTYPES = frozenset({"F8_E4M3", "F8_E5M2", "F8_E4M3FNUZ", "F8_E5M2FNUZ"})
 _EXPONENT_BITS: Mapping[str, int] = {"F8_E4M3": 4, "F8_E5M2": 5}
 
 READABLE_FLOAT8 = frozenset(_EXPONENT_BITS)
-"""8-bit floats whose values can be read."""
+"""8-bit floats whose values `float8_values` can read."""
 
 SCALE_DTYPES = frozenset({"F64", "F32", "F16", "BF16", "F8_E8M0"})
 """Dtypes that a scale may have."""
@@ -49,7 +49,7 @@ def nonzero(data: bytes | bytearray, dtype: str) -> npt.NDArray[np.bool_]:
 def float8_values(dtype: str) -> npt.NDArray[np.float32]:
     """Return the values of the bytes 0 to 255, for a dtype in `READABLE_FLOAT8`.
 
-    E4M3 is the OCP format without infinities, whose only NaN has all bits set but the sign; E5M2 follows IEEE 754.
+    E4M3 is the OCP format without infinities, whose NaN has all bits set, with either sign; E5M2 follows IEEE 754.
     """
     exponent_bits = _EXPONENT_BITS[dtype]
     mantissa_bits, bias = 7 - exponent_bits, 2 ** (exponent_bits - 1) - 1

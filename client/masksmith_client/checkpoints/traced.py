@@ -59,11 +59,11 @@ def trace(directory: Path, shapes: Mapping[str, tuple[int, ...]], *, trust_remot
 def _run(directory: Path, shapes: Mapping[str, tuple[int, ...]], *, trust_remote_code: bool) -> Trace:
     from .tracing.correspondence import correspondence
     from .tracing.layer_classes import with_layer_classes
-    from .tracing.models import UntracedError, offline
+    from .tracing.models import UntracedError, tracing_settings
     from .tracing.observed import Observed
     from .tracing.passes import observe, shapes_of
 
-    with offline():
+    with tracing_settings():
         try:
             model = _build(directory, trust_remote_code=trust_remote_code)
         except UntracedError as error:
@@ -89,9 +89,9 @@ def has_tensors_of_its_class(directory: Path, shapes: Mapping[str, tuple[int, ..
     if _missing_libraries():
         return False
     from .tracing.correspondence import correspondence
-    from .tracing.models import UntracedError, offline
+    from .tracing.models import UntracedError, tracing_settings
 
-    with offline():
+    with tracing_settings():
         try:
             matched = correspondence(_build(directory), shapes)
         except UntracedError:

@@ -1,6 +1,6 @@
-"""Options that name a job, label it and set its priority, and options that filter lists of jobs.
+"""Options for the name, labels and priority of a job, and functions that read labels, label filters and times.
 
-The client is imported where it is used, so that the help of a command does not import it.
+The functions import other modules of the client when they are called, so that the help of a command does not.
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ from masksmith_wire.priorities import PriorityName
 
 NameOption = Annotated[
     str | None,
-    typer.Option("--name", metavar="TEXT", help="Name of the job; default: the file or directory, and the pattern."),
+    typer.Option(
+        "--name", metavar="TEXT", help="Name of the job; default: the file, model or layers, and the pattern."
+    ),
 ]
 LabelOption = Annotated[
     list[str] | None, typer.Option("--label", metavar="KEY=VALUE", help="A label to find the job by; repeatable.")
@@ -28,10 +30,10 @@ AGE_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "we
 
 
 def read_labels(texts: Sequence[str] | None) -> dict[str, str]:
-    """Read labels such as `team=vision`.
+    """Read labels such as `team=vision`; no labels if `texts` is None.
 
     Raises:
-        InputError: If one is not `KEY=VALUE`, or a key has two values.
+        InputError: If one is not `KEY=VALUE`, or a key is given twice.
     """
     from masksmith_client._errors import as_input_errors
     from masksmith_wire.names import parse_labels
@@ -41,16 +43,18 @@ def read_labels(texts: Sequence[str] | None) -> dict[str, str]:
 
 
 def read_label_filters(texts: Sequence[str] | None) -> dict[str, str | None]:
-    """Read labels to look for: `team=vision`, or `team` with any value."""
+    """Read labels to look for: `team=vision`; or `team`, which has the value None in the result and finds any value."""
     parts = (text.partition("=") for text in texts or ())
     return {key: value if equals else None for key, equals, value in parts}
 
 
 def read_time(text: str | None, option: str) -> datetime | None:
-    """Read a time: an age such as `2h`, or a date with or without a time, local unless it has an offset from UTC.
+    """Read a time: an age such as `2h`, counted back from now, or a date with or without a time of day.
+
+    A date or time is local unless it has an offset from UTC. Returns None if `text` is None.
 
     Raises:
-        InputError: If the text is neither; the message names `option`.
+        InputError: If the text is neither, or an age is too long; the message names `option`.
     """
     from masksmith_client._errors import InputError
 

@@ -1,4 +1,4 @@
-"""The steps of `masksmith prune`: prune locally, by a service or by reference; show the record."""
+"""The three ways in which `masksmith prune` prunes (in this process, by a service, by reference), and its table."""
 
 from __future__ import annotations
 
@@ -36,6 +36,7 @@ def prune_locally(
 def _local_solver(
     method: PruneMethod, options: ChoiceOptions, output: Path, threads: int | None
 ) -> Callable[[Checkpoint, Choice, AuxiliaryTensors], Solve]:
+    """Return what makes the solver: block by block with a calibration text, else tensor by tensor."""
     from .block_prune import block_solver
     from .local_prune import local_solver
 
@@ -58,7 +59,7 @@ def prune_by_reference(
     job_options: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Have the workers of a service prune a model that they read themselves; returns the record."""
-    # Imported here, and in `prune_remotely`, since --local needs no client.
+    # Imported here, and in `prune_remotely`, since --local sends no requests.
     from masksmith_client._client import Client
     from masksmith_client.checkpoints.by_reference import ReferencePruner
 
@@ -97,17 +98,17 @@ def prune_remotely(
 
 
 @contextmanager
-def _resume_hint(what: str) -> Iterator[None]:
-    """After Ctrl-C, print what was stopped and how to continue."""
+def _resume_hint(outcome: str) -> Iterator[None]:
+    """After Ctrl-C, print the outcome, such as `stopped`, and how to continue; the exception is raised again."""
     try:
         yield
     except KeyboardInterrupt:
-        print_note(f"\nmasksmith: {what}; the same command continues from here")
+        print_note(f"\nmasksmith: {outcome}; the same command continues from here")
         raise
 
 
 def show(record: dict[str, Any], output: str) -> None:
-    """Print the record of a pruned model as a table."""
+    """Print the masked tensors of a record as a table, then its notes and totals."""
     masked = [tensor for tensor in record["tensors"] if tensor["masked"]]
     has_updates = record["update"] is not None
     has_changes = any("change" in tensor for tensor in masked)
@@ -143,10 +144,10 @@ def _show_summary(record: dict[str, Any], output: str) -> None:
         print_note(f"masksmith: {text}")
     if record["not_copied"]:
         print_line(f"not copied, as their weights are not pruned: {', '.join(record['not_copied'])}")
-    if (blocks := Path(output) / BLOCK_PAGE_NAME).exists():
+    if (page := Path(output) / BLOCK_PAGE_NAME).exists():
         for text in blocks_not_tuned(Path(output)):
             print_note(f"masksmith: {text}")
-        print_line(f"errors and times of each block: {blocks}")
+        print_line(f"errors and times of each block: {page}")
     totals = record["totals"]
     print_line(
         f"{count_text(totals['masked'])} of {count_text(totals['tensors'])} tensor(s) masked: "

@@ -1,4 +1,4 @@
-"""Write files atomically: the bytes go to a temporary file, which replaces the target when it is complete."""
+"""Writes files atomically: the bytes go to a temporary file, which replaces the target when all are written."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from masksmith_client.checkpoints.partial_file import named_errors
 
 @contextmanager
 def atomic_write(target: Path) -> Iterator[BinaryIO]:
-    """Open a temporary file beside the target, which replaces the target if the block ends without an error.
+    """Open a temporary file beside the target; it replaces the target if the block ends without an error.
 
-    If the target is a symbolic link, the file that it points to is replaced. The bytes are on the disk before the file
-    gets its name.
+    After an error it is deleted, and the target stays as it was. If the target is a symbolic link, the file that the
+    link points to is replaced. The bytes are on the disk before the file gets its name.
 
     Raises:
         OSError: If the file cannot be written, for example on a full disk; the error names the target.
@@ -32,6 +32,7 @@ def atomic_write(target: Path) -> Iterator[BinaryIO]:
             yield file  # type: ignore[misc]
             file.flush()
             os.fsync(file.fileno())
+            # A temporary file is for its owner alone; this gives it the permissions of any new file.
             os.chmod(file.name, 0o666 & ~_umask())
             os.replace(file.name, target)
         except BaseException:
@@ -40,7 +41,7 @@ def atomic_write(target: Path) -> Iterator[BinaryIO]:
 
 
 def save_copy(file: BinaryIO, target: Path) -> Path:
-    """Copy an open file to a path, atomically, and create its folder if missing; returns the path."""
+    """Copy a whole open file to a path, atomically; create the path's folder if it is missing; return the path."""
     target.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(target) as copy:
         file.seek(0)
@@ -49,7 +50,7 @@ def save_copy(file: BinaryIO, target: Path) -> Path:
 
 
 def _umask() -> int:
-    """Return this process's umask, which can only be read by setting it."""
+    """Return this process's umask, which can only be read by setting it; it is set back at once."""
     current = os.umask(0)
     os.umask(current)
     return current

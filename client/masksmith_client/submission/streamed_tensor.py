@@ -18,6 +18,7 @@ KEY = "weight"
 """Name of the tensor inside its file; always the same, so that equal weights have equal digests."""
 
 PIECE_BYTES = 512 * 1024
+"""Size of the pieces in which arrays and mask files are read."""
 
 BoolMask = npt.NDArray[np.bool_]
 Restore = Callable[[npt.NDArray[Any]], Any]
@@ -39,8 +40,9 @@ class StreamedTensor:
         shape: Its shape.
         read: Yields its little-endian bytes in pieces; may be called several times, from any thread.
         restore: See `Restore`.
-        layout: How it is made of matrices, if its module shows that; otherwise names and shapes decide.
-        dense_by_default_reason: Why it is not a matrix, if its module shows that; then only its full name selects it.
+        layout: How it is made of matrices, if that is known; None lets names and shapes decide.
+        dense_by_default_reason: Why it is not a matrix, if its module shows that, else None; with a reason, only its
+            full name selects it.
         file_format: The format that its file names in `__metadata__`; empty if none.
         may_be_convolution: False if its module shows that it is not a convolution's weight, whatever its shape.
         unsupported_reason: Why its bytes cannot be read; None if they can.
@@ -72,7 +74,7 @@ class StreamedTensor:
         return build_header({KEY: (self.dtype, self.shape)})
 
     def pieces(self) -> Iterator[bytes | memoryview]:
-        """Yield its file in pieces of at most half a MiB."""
+        """Yield its file in pieces: the header, then those of `read`."""
         yield self.header()
         yield from self.read()
 
@@ -90,7 +92,10 @@ def flat_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def flattened(weight: StreamedTensor) -> StreamedTensor:
-    """Return a convolution's weight viewed as a matrix of `flat_shape`; masks are restored to the original shape."""
+    """Return a convolution's weight viewed as a matrix of `flat_shape`; masks are restored to the original shape.
+
+    A weight of up to two dimensions is returned unchanged.
+    """
     if len(weight.shape) <= 2:
         return weight
     return replace(

@@ -1,4 +1,4 @@
-"""Principals: who sent a request, and what they are authorized to see."""
+"""Principals: who sent a request, and what the sender may see and do; authentication by token or session cookie."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class TokenIssuer(Protocol):
     """An identity provider whose tokens are accepted."""
 
     async def principal_of(self, token: str) -> Principal | None:
-        """Return the sender of a request; None if the token is not valid."""
+        """Return the user that a token of the issuer names; None if the token is not valid."""
 
 
 @dataclass(frozen=True)
@@ -45,15 +45,16 @@ class Principal:
     """The authenticated sender of a request.
 
     Attributes:
-        key: Id of the key; empty if no key is required.
-        name: Name of the key.
-        role: Role of the key.
-        quotas: The key's quotas, with the service's defaults for those that are not set.
-        scopes: What the key may do.
-        token_hash: Hash of the token, which may become invalid while a response is sent.
-        max_priority: Highest priority of the key's jobs.
-        expires_at: When the token of an issuer expires, in seconds since 1970; None for a key, because its record has
-            the time of its expiry.
+        key: Id of the key; of a user of an issuer, an id that begins with `oidc-`; empty if the request has no key and
+            needs none. The other attributes are those of the key, of the user, or of `LOCAL_PRINCIPAL`.
+        name: Name.
+        role: Role.
+        quotas: Quotas, with the service's defaults for those that a key does not set.
+        scopes: What the principal may do.
+        token_hash: Hash of the key's token, to check it again during a long response; empty if there is no key.
+        max_priority: Highest priority of the principal's jobs.
+        expires_at: When the token of an issuer expires, in seconds since 1970; None for a key, whose record has the
+            time of its expiry, and without a key.
     """
 
     key: str
@@ -84,7 +85,7 @@ class Principal:
         return None if self.is_admin else self.key
 
     def require(self, *scopes: Scope) -> None:
-        """Check that the key has one of these scopes.
+        """Check that the principal has one of these scopes.
 
         Raises:
             RequestError: 403, if it has none of them.
@@ -100,7 +101,7 @@ class Principal:
 
 
 LOCAL_PRINCIPAL = Principal("", "local", Role.ADMIN, Quotas())
-"""Principal of a request for which no key is required: with `auth=none` until a key is created, or with `insecure`."""
+"""Principal of a request without a key that needs none: with `auth=none` until a key is created, or with `insecure`."""
 
 
 async def authenticate(
@@ -115,11 +116,11 @@ async def authenticate(
 
     Args:
         client: Client of the broker.
-        settings: Whether keys are required, and their default quotas.
+        settings: Whether keys are required, which hosts are this machine, and the default quotas.
         headers: The request's headers.
-        cookie: The request's session cookie.
+        cookie: The request's session cookie; None if it has none.
         keys_seen: Set once this process has seen a key.
-        issuer: Identity provider whose tokens are accepted, too.
+        issuer: Identity provider whose tokens are accepted, too; None if there is none.
 
     Raises:
         RequestError: 401, if a key is required and the request has no valid one; 503, if the issuer's keys cannot be
@@ -147,7 +148,11 @@ async def authenticate(
 
 
 async def _read_request_key(client: Redis, token: str | None, cookie: str | None) -> tuple[KeyInfo | None, str]:
-    """Read the key of a bearer token or, without one, of a session cookie; returns the key and its token's hash."""
+    """Read the key of a bearer token or, without one, of a session cookie.
+
+    Returns:
+        The key, or None if there is no valid one, and the hash of its token.
+    """
     if token is not None:
         return await find_key(client, token), hash_token(token)
     session: Any = await client.get(session_key(cookie)) if cookie else None
@@ -158,14 +163,14 @@ async def _read_request_key(client: Redis, token: str | None, cookie: str | None
 
 
 async def _has_keys(client: Redis, keys_seen: Event) -> bool:
-    """Whether a key was ever created; cached, so that the service still requires one if the broker loses its keys."""
+    """Whether this process has seen keys in the broker, now or before: if they are lost, a key is still required."""
     if not keys_seen.is_set() and await client.exists(KEYS):
         keys_seen.set()
     return keys_seen.is_set()
 
 
 async def find_key(client: Redis, token: str) -> KeyInfo | None:
-    """Key of a token; None if it is unknown, revoked or expired."""
+    """Return the key of a token; None if the token is not valid, or the key is unknown, revoked or expired."""
     key_id = key_id_of(token)
     if key_id is None:
         return None
@@ -173,14 +178,17 @@ async def find_key(client: Redis, token: str) -> KeyInfo | None:
 
 
 async def is_valid(client: Redis, principal: Principal) -> bool:
-    """Whether a principal's token is still valid: its key can be revoked, rotated or expire during a long response."""
+    """Whether a principal may still be served: its key can be revoked, rotated or expire during a long response.
+
+    True for a principal without a key.
+    """
     if principal.expires_at is not None:
         return time.time() < principal.expires_at
     return not principal.key or await _read_valid_key(client, principal.key, principal.token_hash) is not None
 
 
 async def _read_valid_key(client: Redis, key_id: str, token_hash: str) -> KeyInfo | None:
-    """Read a key; None if it is revoked or expired, or if the hash is not of a token of this key."""
+    """Read a key; None if it is unknown, revoked or expired, or if the hash is not of a valid token of this key."""
     fields = await client.hgetall(redis_key_of(key_id))
     info = parse_key(key_id, fields) if hash_matches(token_hash, fields) else None
     return info if info is not None and info.is_valid else None
@@ -192,14 +200,14 @@ def _bearer_token(header: str | None) -> str | None:
 
 
 def principal_of(key: KeyInfo, settings: Settings, token_hash: str = "") -> Principal:
-    """Principal of a key; the service's quotas apply where the key has none."""
+    """Return the principal of a key; the service's quotas apply where the key has none of its own."""
     quotas_of_key = key.model_dump(include=set(Quotas.model_fields), exclude_none=True)
     quotas = default_quotas(settings).model_copy(update=quotas_of_key)
     return Principal(key.id, key.name, key.role, quotas, frozenset(key.scopes), token_hash, key.max_priority)
 
 
 def default_quotas(settings: Settings) -> Quotas:
-    """The service's quotas, for principals that have no quotas."""
+    """The service's quotas, for principals that have none of their own."""
     return Quotas(
         stored_bytes=settings.key_stored_bytes, live_jobs=settings.key_live_jobs, requests_s=settings.key_requests_s
     )

@@ -7,7 +7,7 @@ from typing import Annotated
 from urllib.parse import parse_qs
 
 from fastapi import APIRouter, Cookie, Request, Response
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field
 
 from masksmith_service.errors import RequestError
 from masksmith_service.resources import StateDep
@@ -59,7 +59,7 @@ async def log_in(request: Request, response: Response, state: StateDep) -> Sessi
     logs.add_fields(key=key.id)
     await check_rate(state.async_redis, principal_of(key, state.settings))
     session_token, seconds = secrets.token_urlsafe(32), int(state.settings.session_s)
-    # The session is bound to the token, and ends when the token becomes invalid: by rotation, revocation or expiry.
+    # The session is bound to the token, and also ends when that becomes invalid: by rotation, revocation or expiry.
     value = f"{key.id} {hash_token(token)}"
     arguments = (session_key(session_token), sessions_of_key(key.id), value, seconds, MAX_SESSIONS)
     await state.async_redis.eval(scripts.load(__package__)["begin_session"], 0, *arguments)
@@ -101,7 +101,7 @@ def _token(body: bytes, *, is_form: bool) -> str:
             fields = parse_qs(body.decode(), max_num_fields=20)
             return Login(token=fields.get("token", [""])[0].strip()).token
         return Login.model_validate_json(body).token
-    except (ValidationError, ValueError):
+    except ValueError:
         # The body may contain a token, so the response must not repeat it.
         detail = 'the body is neither a JSON document {"token": "..."} nor a form with the field token'
         raise RequestError(Code.INVALID_DOCUMENT, detail) from None

@@ -1,6 +1,7 @@
-"""The table of bounds, from which settings, enforcement, documentation and tests read.
+"""The table of bounds on what clients may use, and the table of the memory that work costs.
 
-What is enforced in other packages is imported from there. `totals` adds up the memory that the bounds allow.
+Settings, enforcement and tests read them from here; a test compares the tables in the documentation with them. Limits
+that other packages enforce are imported from there. `totals` adds up the memory and open files that the bounds allow.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from masksmith_wire.headers import MAX_DIMENSIONS, MAX_HEADER_BYTES, MAX_METADAT
 from masksmith_wire.payload_limits import MAX_MEMBERS
 
 KIB, MIB, GIB = 2**10, 2**20, 2**30
-Per = Literal["request", "connection", "key", "key and process", "process", "installation"]
+Per = Literal["request", "connection", "key", "process", "installation"]
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class Bound:
         name: Its name; if it is a setting, the name of the setting.
         limit: Its value; if it is a setting, the default.
         meaning: What is limited, and in which unit.
-        per: To what the limit applies: each of them has its own.
+        per: What the limit is for: each request, each connection and so on may use as much.
         beyond: Error codes of requests that exceed it, or what happens instead.
         is_setting: Whether an operator may change it.
     """
@@ -106,14 +107,14 @@ BOUNDS = (
     Bound("min_free_bytes", GIB, "bytes that uploads leave free on the store's disk", "installation",
           (Code.DISK_FULL,)),
 )  # fmt: skip
-"""All bounds."""
+"""The bounds, in the order of the documentation."""
 
-_BY_NAME = {bound.name: bound.limit for bound in BOUNDS}
+_LIMIT_BY_NAME = {bound.name: bound.limit for bound in BOUNDS}
 
 
 def limit(name: str) -> int:
     """Return the value of a bound whose value is a whole number; if it is a setting, the default."""
-    return int(_BY_NAME[name])
+    return int(_LIMIT_BY_NAME[name])
 
 
 @dataclass(frozen=True)
@@ -122,8 +123,8 @@ class Cost:
 
     Attributes:
         name: Its name.
-        bytes: Bytes for each unit.
-        meaning: What is counted, and its unit.
+        bytes: Bytes for one unit.
+        meaning: What one unit is.
     """
 
     name: str
@@ -143,7 +144,7 @@ COSTS = (
     Cost("picture", 96 * MIB, "a window or profile of a layer"),
     Cost("part", 3 * KIB, "a shard or case of a job that is shown"),
 )
-"""Estimated memory of work; a test measures those that depend on what clients send."""
+"""The costs that are counted; a test measures those of JSON documents and safetensors headers."""
 
 _COST_BY_NAME = {cost.name: cost.bytes for cost in COSTS}
 

@@ -1,4 +1,4 @@
-"""Readiness probe: writes to Redis and the blob store, as an authenticated request does, at most once a second."""
+"""Readiness probe: writes to Redis and the blob store, as requests with a key and uploads do, at most once a second."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ PROBE_KEY = "masksmith:probe"
 REUSE_S = 1.0
 """Seconds for which the outcome of a probe is reused."""
 EXPIRY_S = 60
-"""Seconds after which Redis deletes what a probe wrote."""
+"""Seconds after which Redis deletes the key that a probe wrote."""
 
 Error = redis.RedisError | StoreError | InstallationError | BrokerUnsafeError
 
 
 class ReadinessProbe:
-    """Writes a few bytes to Redis and to the blob store.
+    """Writes a few bytes to Redis and to the blob store, and checks the state of the broker.
 
     Args:
         client: The asynchronous Redis client, which also looks up the keys of requests.
@@ -46,26 +46,28 @@ class ReadinessProbe:
 
         Raises:
             redis.RedisError, StoreError, InstallationError, BrokerUnsafeError: If requests that need Redis or the blob
-                store would fail.
+                store would fail, or the broker may lose work.
         """
         async with self._lock:
             if time.monotonic() - self._probed_at >= REUSE_S:
                 self._error = await self._probe()
                 self._probed_at = time.monotonic()
         if self._error is not None:
+            # One error may be raised many times, and each time would add to its traceback.
             raise self._error.with_traceback(None)
 
     async def _probe(self) -> Error | None:
         try:
             set_probe: Any = self._redis.set(PROBE_KEY, "1", ex=EXPIRY_S)  # typed by redis-py as Awaitable | bool
             await set_probe
-            await anyio.to_thread.run_sync(partial(_write, self._store, self._housekeeping))
+            await anyio.to_thread.run_sync(partial(_check_and_write, self._store, self._housekeeping))
         except (redis.RedisError, StoreError, InstallationError, BrokerUnsafeError) as error:
             return error
         return None
 
 
-def _write(store: BlobStore, housekeeping: Housekeeping) -> None:
+def _check_and_write(store: BlobStore, housekeeping: Housekeeping) -> None:
+    """Check the installation and the broker, then write an object to the store and delete it."""
     housekeeping.ensure_store_claimed()
     problems = housekeeping.broker.status().losses
     if problems:

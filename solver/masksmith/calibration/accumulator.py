@@ -1,4 +1,4 @@
-"""Accumulates sums over the inputs and gradients of one layer, on its device."""
+"""Accumulates sums over the inputs and gradients of one layer, and a sample of its inputs, on its device."""
 
 from __future__ import annotations
 
@@ -21,9 +21,14 @@ class LayerAccumulator:
     """Accumulates statistics of a layer.
 
     Args:
-        module: The layer; others that share its weight may be appended to `modules`.
-        gather: Kinds of statistics.
-        max_samples: Rows of activations to keep.
+        module: The layer.
+        gather: Kinds of statistics: some of `norms`, `gram`, `activations` and `gradients`.
+        max_samples: Number of input rows that are kept as activations.
+
+    Attributes:
+        modules: The layer, and those that share its weight, which the caller appends.
+        samples: Number of input rows so far.
+        batches: Number of batches so far whose gradient was added.
     """
 
     def __init__(self, module: Any, gather: Sequence[str], max_samples: int) -> None:
@@ -37,7 +42,7 @@ class LayerAccumulator:
 
     @without_autocast()
     def add_inputs(self, module: Any, arguments: tuple[Tensor, ...], keywords: Mapping[str, Tensor]) -> None:
-        """Add a layer's inputs; a forward pre-hook that gets positional and keyword arguments."""
+        """Add the first argument of a layer's call; a forward pre-hook that gets positional and keyword arguments."""
         first = arguments[0] if arguments else next(iter(keywords.values()))
         inputs = _rows(module, first.detach().float())
         self.samples += len(inputs)
@@ -56,10 +61,10 @@ class LayerAccumulator:
             self._add("squares", gradient.detach().float().square())
 
     def finish(self, name: str) -> LayerStatistics:
-        """Return the statistics.
+        """Return the statistics, as numpy arrays; at least one batch must have been added.
 
         Raises:
-            ScoresError: If one has NaN or infinity.
+            ScoresError: If one of them, or a sum that it is computed from, has NaN or infinity.
         """
         results = dict(self._sums) if self._sampled_rows is None else self._sums | {"activations": self._sampled_rows}
         for kind, total in results.items():
@@ -78,7 +83,7 @@ class LayerAccumulator:
         self._sums[kind] = self._sums[kind] + value if kind in self._sums else value
 
     def _sample(self, inputs: Tensor) -> None:
-        """Give each row a random key, and keep those with the smallest keys: a uniform random sample."""
+        """Give each row a random key; keep the `max_samples` rows with the smallest keys, a uniform random sample."""
         keys = torch.cat([self._keys, torch.rand(len(inputs), generator=self._generator)])
         rows = inputs if self._sampled_rows is None else torch.cat([self._sampled_rows, inputs])
         selected = torch.argsort(keys)[: self._max_samples]

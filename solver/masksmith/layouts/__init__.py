@@ -34,12 +34,12 @@ __all__ = [
     "Rule",
     "Selection",
     "SelectionError",
-    "whole_tensor_needed_by",
     "check_rules_apply",
     "default_axes",
     "in_block",
     "is_conv1d",
     "oversize_reason",
     "select",
+    "whole_tensor_needed_by",
     "with_layouts",
 ]

@@ -12,7 +12,7 @@ from .captured import Captured
 from .groups import groups_of
 from .options import Options
 from .report import BlockReport, WeightReport
-from .solving import check_token_count, prune_weight
+from .solving import check_has_data, prune_weight
 from .tuning import tune
 from .watching import BlockWatcher
 from .weights import BlockWeight
@@ -87,7 +87,7 @@ class BlockRun:
                 watcher = step.watcher(group)
                 step.run(inputs, watcher=watcher)
             for statistics in watcher.statistics.values():
-                check_token_count(statistics, self._options)
+                check_has_data(statistics, self._options)
             for name in list(watcher.statistics):
                 statistics = watcher.statistics.pop(name)
                 reports[name] = prune_weight(statistics, self._options)

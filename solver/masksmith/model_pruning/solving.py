@@ -1,4 +1,4 @@
-"""Finds mask and values of one weight from its statistics, and writes them into the model."""
+"""Finds the mask and the new values of one weight from its statistics, and writes the values into the model."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from .weights import BlockWeight
 Tensor = torch.Tensor
 
 
-def check_token_count(statistics: WeightStatistics, options: Options) -> None:
-    """Refuse a weight with a matrix of too few tokens, or of inputs that are all 0, if the options say so.
+def check_has_data(statistics: WeightStatistics, options: Options) -> None:
+    """Refuse, with `few_tokens="refuse"`, a weight with a matrix of too few tokens, or of inputs that are all 0.
 
     Raises:
-        PruningError: If so; the message names the matrix.
+        PruningError: If there is such a matrix; the message names the first one.
     """
     scarce = statistics.scarce(options.min_tokens)
     if scarce and options.few_tokens == "refuse":
@@ -37,14 +37,16 @@ def check_token_count(statistics: WeightStatistics, options: Options) -> None:
 
 
 def prune_weight(statistics: WeightStatistics, options: Options) -> WeightReport:
-    """Prune a weight of the model in place.
+    """Prune a weight of the model in place, and report it.
+
+    Matrices of too few tokens, or of inputs that are all 0, are masked by their weights alone and not updated.
 
     Raises:
         MasksmithError: As scores, solver and update do.
     """
     weight, scarce = statistics.weight, statistics.scarce(options.min_tokens)
     dense = weight.tensor
-    gram = statistics.without_data(scarce)
+    gram = statistics.gram_or_identity(scarce)
     solution = solve(
         _scores(weight, dense, gram, options), weight.pattern,
         layout=weight.layout, threads=options.threads, name=weight.name,
@@ -59,9 +61,11 @@ def prune_weight(statistics: WeightStatistics, options: Options) -> WeightReport
             weight.layout, options.update, dense, gram, solution, pattern=weight.pattern, **update_options
         )
         mask, values = solution.mask, update.weight
+    # Where scarce matrices have the identity, the update's own errors are not those on the calibration data.
+    measured_update = None if scarce else update
     report = WeightReport(
         weight.name, str(weight.pattern), mask, tuple(statistics.tokens), masked_error,
-        *_error_and_energy(statistics, dense, values, None if scarce else update), _proof(solution),
+        *_error_and_energy(statistics, dense, values, measured_update), _proof(solution),
         {weight.matrix_name(matrix): reason for matrix, reason in scarce.items()}, statistics.silent_inputs(),
         0.0 if update is None else update.stats["update_s"],
     )  # fmt: skip
@@ -96,7 +100,7 @@ def _error_and_energy(
 ) -> tuple[float, float]:
     """Return the squared error of the outputs with new values, and the squared norm of the outputs themselves.
 
-    Both are those of the update, if one is passed: one that used the Gram matrices of the statistics, unchanged.
+    If an update is passed, both are taken from it; it must have used the Gram matrices of the statistics, unchanged.
     """
     if update is not None:
         return update.error, update.energy
@@ -104,5 +108,6 @@ def _error_and_energy(
 
 
 def _error(statistics: WeightStatistics, dense: Tensor, values: Tensor) -> float:
+    """Return the squared error of the outputs on the calibration data with new values."""
     difference = values.double() - dense.double()
     return statistics.squares(statistics.weight.layout.matrices(difference))

@@ -65,7 +65,7 @@ class WeightStatistics:
                 reasons[matrix] = f"all inputs of its {tokens} token(s) are 0"
         return reasons
 
-    def without_data(self, matrices: dict[int, str]) -> Tensor:
+    def gram_or_identity(self, matrices: dict[int, str]) -> Tensor:
         """Return the Gram matrices `[*stack, in, in]`, with the identity in the place of those of `matrices`.
 
         With the identity, scores rank entries by the weights alone, and an update does not change the kept weights.

@@ -19,13 +19,14 @@ Doubles = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
 CHUNK_WORK = 1e8
-"""Limit of the product of rows, columns and tile columns in one search; wider layers are searched in chunks."""
+"""Limit of the product of rows, columns and tile columns in one search, unless a chunk has only two tile columns;
+wider layers are searched in chunks."""
 
 MIN_GAIN = 1e-9
-"""Smallest gain, relative to the score kept, that is accepted."""
+"""Gains up to this, relative to the score that the first order keeps, count as none."""
 
 PATIENCE = 10
-"""Consecutive steps without an accepted swap after which a search ends."""
+"""Consecutive steps without an accepted swap after which the search of a chunk ends."""
 
 
 def search(x: Doubles, pattern: NM, rounds: int, steps: int | None, seed: int, limit: TimeLimit) -> Ints:
@@ -37,8 +38,8 @@ def search(x: Doubles, pattern: NM, rounds: int, steps: int | None, seed: int, l
     Args:
         x: `[rows, columns]`, non-negative.
         pattern: Transposable.
-        rounds: Number of rounds, each with another random division into chunks; used for wide layers only.
-        steps: Maximum number of steps (per chunk); None for no limit.
+        rounds: Number of rounds, each with another random division into chunks; a layer of one chunk is searched once.
+        steps: Maximum number of steps in each search of a chunk; None for no limit.
         seed: Seed of the divisions.
         limit: Time limit.
 
@@ -46,17 +47,17 @@ def search(x: Doubles, pattern: NM, rounds: int, steps: int | None, seed: int, l
         The columns in their new order, `[columns]`.
     """
     columns = x.shape[1]
-    tiles = columns // pattern.m if pattern.ragged == "dense" else -(-columns // pattern.m)
+    tile_columns = columns // pattern.m if pattern.ragged == "dense" else -(-columns // pattern.m)
     order = np.arange(columns)
     width = max(2, int(math.sqrt(CHUNK_WORK / (len(x) * pattern.m))))
-    if tiles <= width:
-        positions = order[: tiles * pattern.m].copy()
+    if tile_columns <= width:
+        positions = order[: tile_columns * pattern.m].copy()
         order[positions] = positions[_climb(x[:, positions], pattern, steps, limit)]
         return order
     generator = np.random.default_rng(seed)
     for _ in range(rounds):
-        shuffled = generator.permutation(tiles)
-        for first in range(0, tiles, width):
+        shuffled = generator.permutation(tile_columns)
+        for first in range(0, tile_columns, width):
             if limit.passed():
                 return order
             positions = _positions(np.sort(shuffled[first : first + width]), pattern.m, columns)
@@ -71,7 +72,10 @@ def _positions(tiles: Ints, m: int, columns: int) -> Ints:
 
 
 def _climb(x: Doubles, pattern: NM, steps: int | None, limit: TimeLimit) -> Ints:
-    """Return an order of the columns of one chunk, improved by swaps until no step finds a gain."""
+    """Return an order of the columns of one chunk, improved by swaps.
+
+    Ends when no swap is promising, after `PATIENCE` steps without a gain, or at the limit of steps or time.
+    """
     if x.shape[1] == 0 or limit.passed():
         return np.arange(x.shape[1])
     state, failed_steps = _State(x, pattern), 0
@@ -84,10 +88,12 @@ def _climb(x: Doubles, pattern: NM, steps: int | None, limit: TimeLimit) -> Ints
 
 
 class _State:
-    """State of the search for one matrix.
+    """State of the search of one chunk.
 
     Attributes:
         order: The current order of the columns, `[columns]`.
+        _tile_column: Tile column of each position in the order.
+        _min_gain: The gain that an accepted swap exceeds.
         _kept: Score kept by each tile column.
         _values: `[columns, tile columns]`, estimated value of each column in each tile column.
         _excluded: `[columns, columns]`, pairs of columns whose swap was tried without a gain.
@@ -100,12 +106,13 @@ class _State:
         self._excluded = np.zeros((columns, columns), np.bool_)
         solution = solve(x, pattern, keep_duals=True)
         self._kept = solution.tile_objectives.sum(axis=0)
+        # Above 0 even if the score kept is 0 or tiny.
         self._min_gain = MIN_GAIN * max(solution.objective, 1e-300)
         self._values = np.empty((columns, len(self._kept)))
         self._update_values(np.arange(len(self._kept)), solution, np.arange(len(self._kept)))
 
     def propose(self) -> list[tuple[int, int]]:
-        """Return swaps of positions with a positive estimated gain, best first, at most one for each tile column."""
+        """Return swaps of positions with an estimated gain, best first, at most one for each tile column."""
         tile, values = self._tile_column, self._values[self.order]
         # Entry [a, b] is the gain of moving the column at position a to the tile column of position b.
         gain_of_move = values[:, tile] - values[np.arange(len(tile)), tile][:, None]
@@ -124,7 +131,7 @@ class _State:
         return pairs
 
     def attempt(self, pairs: list[tuple[int, int]]) -> bool:
-        """Solve the tile columns of all swaps; accept swaps with a gain, exclude others; return if any was accepted."""
+        """Solve the tile columns of all swaps; accept those with a gain, exclude others; return whether any has one."""
         swapped = self.order.copy()
         for a, b in pairs:
             swapped[[a, b]] = swapped[[b, a]]
@@ -156,7 +163,7 @@ class _State:
         self.order[[a, b]] = self.order[[b, a]]
 
     def _update_values(self, tiles: Ints, solution: Solution, positions: Ints) -> None:
-        """Update the values of all columns in the tile columns `tiles`, from row duals.
+        """Update the values of all columns in the tile columns `tiles`, from the row duals of a solution of these.
 
         `positions` are the indices of these tile columns in the solution.
         """

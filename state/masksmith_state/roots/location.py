@@ -1,4 +1,4 @@
-"""Locations: absolute paths, or URLs such as `s3://bucket/prefix/file`, without credentials and without `..`."""
+"""Checks of locations: absolute paths, or URLs such as `s3://bucket/prefix/file` without credentials; none has `..`."""
 
 from __future__ import annotations
 
@@ -6,15 +6,16 @@ from masksmith_state.errors import InvalidLocationError
 from masksmith_wire.locations import BUCKET_PREFIX, is_in_bucket
 
 MAX_LENGTH = 1024
-"""Characters of a location, which is the limit of keys in S3."""
+"""Most characters of a location; as many bytes are the limit of a key in S3."""
 
 
 def normalise(text: str) -> str:
-    """Check a location, and remove slashes at its end.
+    """Check a location, and return it without slashes at its end.
 
     Raises:
         InvalidLocationError: If it is neither an absolute path nor an `s3://` URL, is too long, has characters that
-            cannot be printed, credentials, a query or a fragment, or a part that is empty, `.` or `..`.
+            cannot be printed, or a part that is empty, `.` or `..`, or if it is a URL with credentials, a query or a
+            fragment.
     """
     if len(text) > MAX_LENGTH:
         raise InvalidLocationError(text[:80], f"it has {len(text)} characters, and at most {MAX_LENGTH} are allowed")
@@ -35,7 +36,7 @@ def normalise(text: str) -> str:
 
 
 def check_parts(text: str, parts: list[str]) -> None:
-    """Check the names of a path.
+    """Check the parts of a location, which is `text` in the message.
 
     Raises:
         InvalidLocationError: If one is empty, `.` or `..`.
@@ -46,5 +47,5 @@ def check_parts(text: str, parts: list[str]) -> None:
 
 
 def is_inside(location: str, base: str) -> bool:
-    """Whether a normalised location is `base`, or below it."""
+    """Whether a normalised location is `base`, also normalised, or below it."""
     return location == base or location.startswith(base + "/")

@@ -40,7 +40,7 @@ class Jobs:
     def list_reference(self, location):
         return self._listings[location]
 
-    def submit_request(self, request, key):
+    def submit_request(self, request):
         self.request = request
         return self
 

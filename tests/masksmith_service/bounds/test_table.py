@@ -65,7 +65,7 @@ def test_settings_have_the_limits_of_the_table():
 
 
 def test_every_rejection_for_lack_of_room_has_retry_after():
-    lacking = {"process", "installation", "key", "key and process"}
+    lacking = {"process", "installation", "key"}
     for bound in BOUNDS:
         if bound.per in lacking and not isinstance(bound.beyond, str):
             assert all(STATUS[code] in RETRIED for code in bound.beyond), bound

@@ -1,4 +1,4 @@
-"""Build the model of a checkpoint from its config alone: on the meta device, from local files, without its weights."""
+"""Build the model of a checkpoint without its weights: from its config, and trusted remote code, in local files."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from typing import Any
 
 import torch
 
-CONFIG = "config.json"
+CONFIG_NAME = "config.json"
 REMOTE_CODE_IS_NOT_RUN = "the code that the checkpoint brings (auto_map) is not run unless remote code is trusted"
 
 
 class UntracedError(Exception):
-    """The model cannot be built or run; the message is the reason, for a note."""
+    """The config cannot be read, or the model cannot be built or run; the message is the reason, for a note."""
 
 
 def read_config(directory: Path) -> dict[str, Any]:
@@ -26,21 +26,23 @@ def read_config(directory: Path) -> dict[str, Any]:
         UntracedError: If there is no config, or it is not a JSON object.
     """
     try:
-        config = json.loads((directory / CONFIG).read_text(encoding="utf-8"))
+        config = json.loads((directory / CONFIG_NAME).read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise UntracedError(f"there is no {CONFIG}") from None
+        raise UntracedError(f"there is no {CONFIG_NAME}") from None
     except (OSError, ValueError) as error:
-        raise UntracedError(f"{CONFIG} cannot be read: {error}") from None
+        raise UntracedError(f"{CONFIG_NAME} cannot be read: {error}") from None
     if not isinstance(config, dict):
-        raise UntracedError(f"{CONFIG} is not a JSON object")
+        raise UntracedError(f"{CONFIG_NAME} is not a JSON object")
     return config
 
 
 def load_config(directory: Path, *, trust_remote_code: bool = False) -> Any:
     """Return the config as an object of the class for its model type, from `transformers` or from trusted remote code.
 
+    Quantisation and dtype are left out of the config, unless its class is remote code.
+
     Raises:
-        UntracedError: If there is no class for its model type, or the class refuses it.
+        UntracedError: If the config cannot be read, there is no class for its model type, or the class refuses it.
     """
     from transformers import AutoConfig, PreTrainedConfig
 
@@ -48,7 +50,8 @@ def load_config(directory: Path, *, trust_remote_code: bool = False) -> Any:
     if trust_remote_code and content.get("auto_map"):
         with _as_untraced_errors("the config"):
             return AutoConfig.from_pretrained(directory, local_files_only=True, trust_remote_code=True)
-    with _as_untraced_errors("the config"):  # transformers reads spellings of infinity that JSON does not have
+    with _as_untraced_errors("the config"):
+        # Read again by transformers, which converts {"__float__": "Infinity"} to a number.
         content, _ = PreTrainedConfig.get_config_dict(directory, local_files_only=True)
     brings_code = content.pop("auto_map", None) is not None
     for name in ("quantization_config", "dtype", "torch_dtype"):
@@ -64,12 +67,14 @@ def load_config(directory: Path, *, trust_remote_code: bool = False) -> Any:
 
 
 def build(config: Any, *, trust_remote_code: bool = False, device: str = "meta") -> Any:
-    """Build the model that a config names, in float32 and with plain attention.
+    """Build the model that a config names, in float32, for evaluation, and with plain attention.
+
+    On the meta device its parameters take no memory.
 
     Raises:
         UntracedError: If its class is not known or cannot be built.
     """
-    config = _plain(copy.deepcopy(config))
+    config = _simplified(copy.deepcopy(config))
     with _as_untraced_errors("the model"), torch.device(device), torch.no_grad():
         model_class = _model_class(config)
         if model_class is not None:
@@ -80,8 +85,8 @@ def build(config: Any, *, trust_remote_code: bool = False, device: str = "meta")
 
 
 @contextlib.contextmanager
-def offline() -> Iterator[None]:
-    """Forbid downloads, silence `transformers`, and make attention use products that can be watched."""
+def tracing_settings() -> Iterator[None]:
+    """Forbid downloads, silence `transformers` but its errors, and make attention use products that can be watched."""
     from huggingface_hub import constants
     from transformers.utils import logging
 
@@ -99,8 +104,8 @@ def offline() -> Iterator[None]:
         torch.backends.mha.set_fastpath_enabled(had_fastpath)
 
 
-def _plain(config: Any) -> Any:
-    """Switch off caches, pretrained backbones, and routing of experts that depends on data."""
+def _simplified(config: Any) -> Any:
+    """Change a config, and return it: plain attention, no caches, pretrained backbones or data-dependent routing."""
     nested_configs = [value for value in vars(config).values() if hasattr(value, "to_dict")]
     for section in (config, *nested_configs):
         section.use_cache = False
@@ -113,7 +118,7 @@ def _plain(config: Any) -> Any:
 
 
 def _model_class(config: Any) -> Any:
-    """Return the class of the first of the config's architectures that `transformers` has; None if it has none."""
+    """Return the class of the config's first architecture that `transformers` has for such a config; None if none."""
     import transformers
 
     for name in config.architectures or ():

@@ -1,4 +1,4 @@
-"""Refresh workers inside the training process: a thread, or the calling thread itself."""
+"""What every refresh worker offers, and the two inside the training process: a thread, or the calling thread itself."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Handler(Protocol):
 
 
 class RefreshWorker(Protocol):
-    """Handles one request at a time; its response is polled or waited for.
+    """Handles one request at a time; the response is polled or waited for.
 
     Attributes:
         handled_in: Where requests are handled, as `TrainingReport.asking` states it.
@@ -29,17 +29,17 @@ class RefreshWorker(Protocol):
         """Submit a request; the response to the previous one must have been received."""
 
     def poll(self) -> RefreshResponse | None:
-        """Return the response if it has arrived, else None; never blocks."""
+        """Return the response if it has arrived, else None; never waits for another thread or process."""
 
     def wait(self) -> RefreshResponse:
         """Block until the response has arrived, and return it."""
 
     def close(self) -> None:
-        """Stop the worker; the response to a running request is discarded."""
+        """Stop what handles the requests, if it was started; the next request starts it again."""
 
 
 class InlineWorker:
-    """Handles requests in the calling thread, when the response is polled."""
+    """Handles requests in the calling thread, when the response is polled or waited for."""
 
     handled_in = "in this process"
 
@@ -48,7 +48,7 @@ class InlineWorker:
         self._request: RefreshRequest | None = None
 
     def submit(self, request: RefreshRequest) -> None:
-        """Store a request until its response is polled."""
+        """Store a request until its response is polled or waited for."""
         self._request = request
 
     def poll(self) -> RefreshResponse | None:
@@ -76,7 +76,7 @@ class ThreadWorker:
         self._responses: queue.SimpleQueue[RefreshResponse] = queue.SimpleQueue()
 
     def submit(self, request: RefreshRequest) -> None:
-        """Pass a request to the thread; start the thread if it does not run."""
+        """Pass a request to the thread; start a thread first if there is none, or if it was stopped."""
         if self._requests is None:
             self._requests = queue.SimpleQueue()
             arguments = (self._handler, self._requests, self._responses)
@@ -95,7 +95,7 @@ class ThreadWorker:
         return self._responses.get()
 
     def close(self) -> None:
-        """Stop the thread after the running request; the next request starts another."""
+        """Stop the thread after a running request, whose response still arrives; the next request starts another."""
         if self._requests is not None:
             self._requests.put(None)
             self._requests = None
@@ -106,5 +106,6 @@ def _handle_all(
     requests: queue.SimpleQueue[RefreshRequest | None],
     responses: queue.SimpleQueue[RefreshResponse],
 ) -> None:
+    """Handle requests until None arrives instead of one."""
     while (request := requests.get()) is not None:
         responses.put(handler.handle(request))

@@ -11,7 +11,7 @@ from masksmith.cuda.jit import cuda, device
 
 from .lines import pair
 from .shape import Shape
-from .thread_block import is_balanced, threshold_update
+from .thread_arithmetic import is_balanced, threshold_update
 
 
 @cache

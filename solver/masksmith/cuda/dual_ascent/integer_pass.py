@@ -18,7 +18,7 @@ from masksmith.kernels.dual_ascent.integer_pass import NO_FLOOR, PAD
 
 from .descent import compile_col_check, compile_row_check, compile_sweeps, row_peak, tile_peak
 from .shape import Shape
-from .thread_block import equalise_minima, exponent_of, quantise_dual, unit_of
+from .thread_arithmetic import equalise_minima, exponent_of, quantise_dual, unit_of
 
 
 @cache

@@ -24,7 +24,7 @@ from masksmith.kernels.dual_ascent.simd.lanes import SCORE_BITS
 from .at_most import count_used, is_valid_dual, lower_outer_dual, shift_duals, used_or_full
 from .descent import compile_col_check, compile_row_check, compile_sweeps, row_peak, tile_peak
 from .shape import Shape
-from .thread_block import nearest
+from .thread_arithmetic import nearest
 
 EVEN = np.int32(-2)
 

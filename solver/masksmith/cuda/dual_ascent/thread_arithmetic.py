@@ -1,4 +1,4 @@
-"""Device functions on lines and tiles in shared memory; each call is executed by one thread."""
+"""Device functions that one thread executes alone, on single numbers or on a line or tile in shared memory."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ from masksmith.cuda.jit import device, wrap_int32
 from masksmith.kernels.dual_ascent.simd.lanes import MAX_DUAL, MAX_EXPONENT, MIN_EXPONENT, SCORE_BITS
 
 ROUNDER = 1.5 * 2.0**52
-"""Doubles of this size have no fraction bits: adding and then subtracting it rounds a double to an integer."""
+"""Doubles from 2^52 to 2^53 are integers: adding and then subtracting this rounds a double of magnitude below 2^51."""
 
 
 @device
 def threshold_update(high: int, low: int, old: int, floor: int, over_relaxation_mask: int) -> int:
-    """Return the dual half-way between `low` and `high`, at least `floor`.
+    """Return a line's new dual: half-way between `low` and `high`, rounded up, or `floor` if that is higher.
 
-    Half of its change is added once more if `over_relaxation_mask` is -1, and not if it is 0.
+    `high` and `low` are the pair of the line; see `lines.pair`. If `over_relaxation_mask` is -1, half of the change
+    from the dual `old` is added once more before the result is compared with `floor`; if it is 0, nothing is added.
     """
     centre = wrap_int32(high + low + 1) >> 1
     drift = wrap_int32(centre - old) >> 1
@@ -31,7 +32,8 @@ def is_balanced(
 ) -> bool:  # fmt: skip
     """Return whether a line keeps `keep` entries, or fewer if its dual `own` equals `floor`.
 
-    An entry is kept if `x - duals >= own`. Returns False if the magnitude of `own` is `MAX_DUAL` or more.
+    An entry is kept if `x - dual >= own`, where `duals` are those of the crossing lines. Returns False if the magnitude
+    of `own` is `MAX_DUAL` or more.
     """
     total = 0
     for p in range(size):
@@ -42,7 +44,7 @@ def is_balanced(
 
 @device
 def exponent_of(peak: float) -> int:
-    """Return the exponent e, at most `MAX_EXPONENT`, for which `2^26 <= peak * 2^e < 2^27`; 0 for a peak of 0."""
+    """Return e for which `2^26 <= peak * 2^e < 2^27`, or `MAX_EXPONENT` if that is smaller; 0 for a peak of 0."""
     if peak > 0.0:
         return min(SCORE_BITS - math.frexp(peak)[1], MAX_EXPONENT)
     return 0
@@ -56,9 +58,10 @@ def unit_of(exponent: int) -> float:
 
 @device
 def equalise_minima(u: Any, v: Any, lane: int, lanes: int, rows: int, cols: int) -> bool:
-    """Shift duals, in place, so that rows and columns have the same minimum; return whether this minimum is >= 0.
+    """Shift duals, in place, until the minima of rows and columns differ by 1 at most; return whether both are >= 0.
 
-    A mask that fills every budget and has non-negative duals is optimal under at-most budgets, too.
+    Adding a constant to all rows and subtracting it from all columns changes no sum u + v. A mask that fills every
+    budget and has non-negative duals is optimal under at-most budgets, too.
     """
     low_u, low_v = u[lane], v[lane]
     for i in range(1, rows):
@@ -75,13 +78,16 @@ def equalise_minima(u: Any, v: Any, lane: int, lanes: int, rows: int, cols: int)
 
 @device
 def nearest(value: float) -> float:
-    """Round to the nearest integer, ties to even, like `numpy.rint`."""
+    """Round to the nearest integer, ties to even, like `numpy.rint`; values of magnitude 2^51 or more are unchanged."""
     return (value + ROUNDER) - ROUNDER if abs(value) < 2.0**51 else value
 
 
 @device
 def quantise_dual(dual: float, unit: float, non_negative: bool) -> int:
-    """Return `round(dual / unit)`, clipped to within `MAX_DUAL / 2`, and to 0 or more if `non_negative`."""
+    """Return `round(dual / unit)`, clipped to within `MAX_DUAL / 2`, and to 0 or more if `non_negative`.
+
+    Returns 0 for a unit of 0.
+    """
     low = 0.0 if non_negative else -float(MAX_DUAL // 2)
     rounded = nearest(dual / unit) if unit > 0.0 else 0.0
     return np.int32(min(max(rounded, low), float(MAX_DUAL // 2)))
