@@ -95,7 +95,7 @@ def bench(
         masks_of=masks_of,
         layers=layers,
         exclude=exclude,
-        device=device.partition(":")[0],
+        device=device.partition(":")[0] if local else device,
         **options,
     )
     if local:

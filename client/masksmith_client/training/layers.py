@@ -90,8 +90,8 @@ def choose(
     weights = find_weights(model)
     dense_reasons = _dense_by_default(weights)
     candidates = [_candidate(name, weight, dense_reasons.get(name)) for name, weight in weights.items()]
+    candidates = with_layouts(candidates, config=_config(model))
     try:
-        candidates = with_layouts(candidates, config=_config(model))
         selection = select(candidates, pattern, layers, exclude, noun="linear or convolution layer")
     except SelectionError as error:
         if error.kind != "nothing_left" or not weights:

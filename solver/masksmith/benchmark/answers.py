@@ -10,6 +10,9 @@ from typing import Any
 from .conclusions import NOISE, BreakEven, Estimate, Winner, break_evens, estimates, winners
 from .results import CaseResult
 
+RATES = ("copy_bytes_per_s", "matrix_flops_per_s")
+"""Measured for each dtype, so they differ between results of one machine."""
+
 
 @dataclass(frozen=True)
 class Answers:
@@ -42,13 +45,15 @@ class Answers:
     def machines(self) -> list[dict[str, Any]]:
         """The distinct machines that measured results."""
         machines: list[dict[str, Any]] = []
-        # Rates are measured for each dtype: they differ between results of one machine.
-        rates = ("copy_bytes_per_s", "matrix_flops_per_s")
         for result in self.results:
-            machine = {key: value for key, value in result.machine.items() if key not in rates}
+            machine = _without_rates(result)
             if machine and machine not in machines:
                 machines.append(machine)
         return machines
+
+    def results_of(self, machine: Mapping[str, Any]) -> list[CaseResult]:
+        """Return the results that one of `machines` measured."""
+        return [result for result in self.results if _without_rates(result) == machine]
 
     @property
     def failures(self) -> list[str]:
@@ -75,6 +80,11 @@ class Answers:
     def conclusions(self) -> list[str]:
         """Return one sentence for every pattern, batch, dtype and direction."""
         return [_conclusion(estimate) for estimate in self.estimates]
+
+
+def _without_rates(result: CaseResult) -> dict[str, Any]:
+    """Describe a result's machine without the rates of the result's dtype."""
+    return {key: value for key, value in result.machine.items() if key not in RATES}
 
 
 def _conclusion(estimate: Estimate) -> str:

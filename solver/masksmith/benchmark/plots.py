@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 from .report import Report
+from .results import Gain
 from .tables import case_suffix
 
 Curves = dict[str, list[tuple[float, float]]]
@@ -20,13 +21,13 @@ class _LayerTimes(NamedTuple):
         shape: Rows and columns of the layers.
         density: Share of entries that the mask keeps.
         dense_s: Seconds of the dense products.
-        kernel_s: Seconds of the kernel's products.
+        gain: Speed-up of the kernel, with its range.
     """
 
     shape: tuple[int, int]
     density: float
     dense_s: float
-    kernel_s: float
+    gain: Gain
 
 
 def draw(report: Report, target: Path | BinaryIO, kind: str | None = None) -> None:
@@ -55,22 +56,19 @@ def draw(report: Report, target: Path | BinaryIO, kind: str | None = None) -> No
 
 def curves(report: Report, batch: int) -> Curves:
     """Return for each kernel (density, speed-up) over all layers, at each density that was measured for all of them."""
-    return _curves(report, batch, "value")
+    return {kernel: [(density, gain.value) for density, gain in points] for kernel, points in _points(report, batch)}
 
 
 def curve_bands(report: Report, batch: int) -> dict[str, list[tuple[float, float, float]]]:
-    """Return for each kernel (density, low, high): the ranges of the speed-ups of `curves`."""
-    low, high = (_curves(report, batch, name) for name in ("low", "high"))
+    """Return for each kernel (density, low, high): the ranges of the speed-ups of `curves`, in the same order."""
     return {
-        kernel: [
-            (density, lowest, highest) for (density, lowest), (_, highest) in zip(points, high[kernel], strict=True)
-        ]
-        for kernel, points in low.items()
+        kernel: [(density, gain.low, gain.high) for density, gain in points]
+        for kernel, points in _points(report, batch)
     }
 
 
-def _curves(report: Report, batch: int, member: str) -> Curves:
-    """Return `curves` of a member of `Gain`: `value`, or `low` or `high`, the ends of its range."""
+def _points(report: Report, batch: int) -> list[tuple[str, list[tuple[float, Gain]]]]:
+    """Return kernels in the order of their names, each with (density, speed-up over all layers), densest first."""
     by_kernel_and_pattern: dict[tuple[str, str], list[_LayerTimes]] = defaultdict(list)
     for result in report.results:
         case = result.case
@@ -78,17 +76,26 @@ def _curves(report: Report, batch: int, member: str) -> Curves:
             continue
         shape, dense_s = (case.layer.rows, case.layer.cols), case.layer.count * result.dense_s
         for measurement, gain in result.gains:
-            times = _LayerTimes(shape, result.density, dense_s, dense_s / getattr(gain, member))
             kernel = f"{measurement.kernel}{case_suffix(case, report)}"
-            by_kernel_and_pattern[kernel, case.pattern].append(times)
+            by_kernel_and_pattern[kernel, case.pattern].append(_LayerTimes(shape, result.density, dense_s, gain))
     shape_count = max((_shape_count(layers) for layers in by_kernel_and_pattern.values()), default=0)
-    points: Curves = defaultdict(list)
+    points: dict[str, list[tuple[float, Gain]]] = defaultdict(list)
     for (kernel, _), layers in by_kernel_and_pattern.items():
         if _shape_count(layers) == shape_count:
-            density = sum(layer.density for layer in layers) / len(layers)
-            speedup = sum(layer.dense_s for layer in layers) / sum(layer.kernel_s for layer in layers)
-            points[kernel].append((density, speedup))
-    return {kernel: sorted(curve, reverse=True) for kernel, curve in sorted(points.items())}
+            points[kernel].append((sum(layer.density for layer in layers) / len(layers), _total_gain(layers)))
+    for curve in points.values():
+        curve.sort(key=lambda point: (point[0], point[1].value), reverse=True)
+    return sorted(points.items())
+
+
+def _total_gain(layers: list[_LayerTimes]) -> Gain:
+    """Return the speed-up over all layers, and its range."""
+    dense_s = sum(layer.dense_s for layer in layers)
+    value, low, high = (
+        dense_s / sum(layer.dense_s / getattr(layer.gain, name) for layer in layers)
+        for name in ("value", "low", "high")
+    )
+    return Gain(value, low, high)
 
 
 def _shape_count(layers: list[_LayerTimes]) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -21,6 +22,7 @@ from .registry import all_kernels, check_runnable, declarations
 from .report import Report
 from .results import CaseResult
 
+DEVICE = re.compile(r"cpu|cuda(:(?P<number>0|[1-9][0-9]*))?")
 OnCase = Callable[[CaseResult, int, int], None]
 
 
@@ -105,10 +107,10 @@ def check_device(device: str) -> None:
     """
     import torch
 
-    device_type, _, number = device.partition(":")
-    if device_type not in ("cpu", "cuda") or (device_type == "cpu" and number) or (number and not number.isdecimal()):
+    parts = DEVICE.fullmatch(device)
+    if parts is None:
         raise BenchmarkError("invalid_benchmark", f"device {device!r}: use cpu, cuda or cuda:N")
-    if device_type == "cuda" and int(number or 0) >= torch.cuda.device_count():
+    if device != "cpu" and int(parts["number"] or 0) >= torch.cuda.device_count():
         raise BenchmarkError(
             "invalid_benchmark", f"device {device!r}: this torch sees {torch.cuda.device_count()} GPU(s)"
         )

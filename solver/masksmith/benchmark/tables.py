@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from .answers import Answers
 from .cases import Case
 from .conclusions import BreakEven, Estimate
-from .results import Timing
+from .results import CaseResult, Timing
 
 _SPECIAL = re.compile(r"\||<(?=[A-Za-z/!?])")
 """Characters that end a cell or begin a tag of HTML."""
@@ -87,7 +87,7 @@ def machine_line(machine: dict[str, object], report: Answers) -> str:
     order = ("torch", "cuda", "triton", "cusparselt", "numba", "numpy", "scipy", "python", "system")
     versions = ", ".join(f"{key} {machine[key]}" for key in order if machine.get(key) is not None)
     threads = f"; {machine['threads']} thread(s) of {machine['cores']} cores" if "threads" in machine else ""
-    return f"Measured on {name}{threads}{_rates(report)}. {versions}."
+    return f"Measured on {name}{threads}{_rates(report.results_of(machine))}. {versions}."
 
 
 def seconds(value: float) -> str:
@@ -98,11 +98,11 @@ def seconds(value: float) -> str:
     return f"{value / 1e-6:.3g} us"
 
 
-def _rates(report: Answers) -> str:
+def _rates(results: Sequence[CaseResult]) -> str:
     """Return the copy and matrix rates after a semicolon; an empty text where none were measured."""
     rates = {
         result.case.dtype: (result.machine["copy_bytes_per_s"], result.machine["matrix_flops_per_s"])
-        for result in report.results
+        for result in results
         if "copy_bytes_per_s" in result.machine
     }
     if not rates:

@@ -177,15 +177,13 @@ def _backward(
     """Add the gradients of a batch to the accumulators; the `.grad` of parameters is not changed."""
     with torch.enable_grad(), parametrize.cached(), _weights_in_use(accumulators.values()) as in_use:
         try:
-            value = _forward(model, batch).loss if loss is None else loss(model, batch)
-        except AttributeError:
-            if loss is not None:
-                raise
-            raise ScoresError("gradients need loss=, since the model's output has no .loss") from None
+            value: Any = getattr(_forward(model, batch), "loss", None) if loss is None else loss(model, batch)
         except RuntimeError as error:
             if INFERENCE_TENSOR not in str(error):
                 raise
             raise ScoresError(_inference_reason(model)) from error
+        if loss is None and value is None:
+            raise ScoresError("gradients need loss=, since the model's output has no .loss")
         weights = [weight for each in in_use.values() for weight in each]
         if weights and not value.requires_grad:
             raise ScoresError(

@@ -209,6 +209,8 @@ class DeviceSolve:
         shape = (self.problem.down, self.problem.across)
         rows, cols = (
             torch.cat([getattr(band.results, name) for band in bands]).cpu().numpy().reshape(*shape, length)
+            if bands
+            else np.zeros((*shape, length))
             for name, length in (("row_duals", self.tile.rows), ("col_duals", self.tile.cols))
         )
         return rows, cols

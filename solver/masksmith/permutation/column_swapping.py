@@ -94,6 +94,8 @@ def search(x: Floats, m: int, keep: int, escapes: int, seed: int, limit: TimeLim
         The columns in their new order, `[columns]`.
     """
     columns = x.shape[1]
+    if columns <= m:  # There is one group, which keeps the same in every order.
+        return np.arange(columns)
     order = np.full(-(-columns // m) * m, -1, np.int64)
     order[:columns] = np.arange(columns)
     generator = np.random.default_rng(seed)

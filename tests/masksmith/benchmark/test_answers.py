@@ -174,6 +174,20 @@ def test_plots_keep_dtypes_and_directions_apart():
     assert list(bars(Report(forward), 32)["64x64"]) == ["10%", "50%"]
 
 
+def test_bands_have_the_range_of_each_point_where_patterns_share_a_density():
+    def with_csr(pattern, p20_s, median_s, p80_s):
+        dense, csr = Timing(1.0, 1.0, 1.0, 5), Timing(median_s, p20_s, p80_s, 5)
+        case = Case(SMALL, 32, "float32", pattern, "forward", "asked", ("dense", "csr"))
+        return CaseResult(
+            case, 0.5, [Measurement("dense", "measured", eager=dense), Measurement("csr", "measured", eager=csr)]
+        )
+
+    # The steady kernel has the smaller speed-up, the larger low end and the smaller high end.
+    report = Report([with_csr("2:4", 0.5, 0.5, 0.5), with_csr("4:8", 0.125, 0.25, 1.0)])
+    assert curves(report, 32) == {"csr": [(0.5, 4.0), (0.5, 2.0)]}
+    assert curve_bands(report, 32) == {"csr": [(0.5, 1.0, 8.0), (0.5, 2.0, 2.0)]}
+
+
 def test_a_machine_without_measured_rates_has_none_in_its_line():
     machine = {"processor": "EPYC", "capability": "avx512", "numpy": "2.4"}
     plain = replace(result(SMALL, "10%", 0.1, {"dense": 1.0, "csr": 0.5}), machine=machine)
@@ -182,3 +196,22 @@ def test_a_machine_without_measured_rates_has_none_in_its_line():
     measured = Report([replace(plain, machine=machine | rates)])
     expected = "Measured on EPYC, avx512; copies 20 GB/s, multiplies at 300 GFLOP/s in float32. numpy 2.4."
     assert machine_line(machine, measured) == expected
+
+
+def test_each_machine_has_its_own_rates_in_its_line():
+    def measured_on(processor, dtype, copied, flops):
+        one = result(SMALL, "10%", 0.1, {"dense": 1.0, "csr": 0.5})
+        machine = {"processor": processor, "capability": "avx512", "numpy": "2.4"}
+        rates = {"copy_bytes_per_s": copied, "matrix_flops_per_s": flops}
+        return replace(one, case=replace(one.case, dtype=dtype), machine=machine | rates)
+
+    report = Report(
+        [
+            measured_on("EPYC", "float32", 2e10, 3e11),
+            measured_on("EPYC", "float64", 1e10, 1e11),
+            measured_on("Xeon", "float32", 5e9, 7e10),
+        ]
+    )
+    first, second = (machine_line(machine, report) for machine in report.machines)
+    assert "EPYC, avx512; copies 20 GB/s, multiplies at 300 GFLOP/s in float32, 100 GFLOP/s in float64." in first
+    assert "Xeon, avx512; copies 5 GB/s, multiplies at 70 GFLOP/s in float32." in second

@@ -122,7 +122,7 @@ def test_masks_that_do_not_match_are_refused_before_anything_runs(mask, words):
     assert not ran
 
 
-@pytest.mark.parametrize("device", ["tpu", "cpu:1", "cuda:x", "cuda:99"])
+@pytest.mark.parametrize("device", ["tpu", "cpu:", "cpu:1", "cuda:", "cuda:x", "cuda:00", "cuda:\u0663", "cuda:99"])
 def test_a_device_that_is_not_there_is_refused(device):
     with pytest.raises(BenchmarkError, match=f"device '{device}'"):
         benchmark("32x64", "2:4", dtypes=["float16"], device=device)

@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -216,6 +218,20 @@ def test_hooks_and_modes_are_gone_after_a_failure(model, batches):
     assert model[2].training
 
 
+def test_an_error_of_the_model_is_raised_as_it_is(model, batches):
+    model.append(torch.nn.Module())
+    model[4].forward = lambda output: output.squared
+    with pytest.raises(AttributeError, match="squared"):
+        ms.calibrate(model, batches, gather=("gradients",))
+
+
+def without_loss(model):
+    """Append a module that returns what `transformers` does for a batch without labels."""
+    model.append(torch.nn.Module())
+    model[4].forward = lambda output: SimpleNamespace(logits=output, loss=None)
+    return model
+
+
 def broken(model):
     with torch.no_grad():
         model[0].weight[0, 0] = float("nan")
@@ -228,6 +244,7 @@ BAD = {
     "no such layer": (lambda m, b: ms.calibrate(m, b, layers=["9.*"]), "'9.*': fits no linear.*there are 0.weight"),
     "no batch": (lambda m, b: ms.calibrate(m, []), "there is no batch"),
     "no loss": (lambda m, b: ms.calibrate(m, b, gather=("gradients",)), "gradients need loss="),
+    "no labels": (lambda m, b: ms.calibrate(without_loss(m), b, gather=("gradients",)), "gradients need loss="),
     "a broken model": (lambda m, b: ms.calibrate(broken(m), b), "'3.weight': its norms hold NaN"),
     "another score": (lambda m, b: ms.calibrate(m, b).score("size", "0.weight", m[0].weight), "unknown score 'size'"),
     "another layer": (lambda m, b: ms.calibrate(m, b).score("ria", "7.weight", 0), "'7.weight': not calibrated: the"),

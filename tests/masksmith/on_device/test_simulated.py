@@ -64,6 +64,7 @@ def _special() -> list[Case]:
         Case("hysteresis", "transposable 4:8", moved, hysteresis=0.3, arrays={"warm_start": start.mask}),
         Case("padded", "transposable 4:8", odd),
         Case("dense edge", "transposable 4:8", odd, ragged="dense"),
+        Case("smaller than a tile", "transposable 4:8", gauss[:3], ragged="dense"),
         Case("strided", "transposable 4:8", wide.T[::2]),
         Case("rectangular", "transposable 4:8 x 2:4", gauss[:4]),
         Case("uneven", "transposable <=2:6 x 2:3", ties[:3, :12]),

@@ -102,6 +102,16 @@ def test_orders_are_permutations_that_never_lose_and_the_mask_is_proved(pattern,
         assert list(still) == list(range(len(still)))
 
 
+@pytest.mark.parametrize("ragged", ["pad", "dense"])
+@pytest.mark.parametrize("pattern", ["2:4", "transposable 2:4"])
+@pytest.mark.parametrize("channels", [1, 2, 4])
+def test_channels_of_a_single_group_keep_their_order(channels, pattern, ragged):
+    scores = RNG.random((8, channels))
+    result = permute(scores, ms.parse(pattern, ragged=ragged), time_limit_s=None)
+    assert list(result.in_order) == list(range(channels))
+    assert (result.gain, result.cut_short) == (0.0, False)
+
+
 def test_groups_along_outputs_permute_outputs():
     scores = RNG.random((16, 10))
     result = permute(scores, NM(2, 4, axis="out"), "out", time_limit_s=None)

@@ -18,6 +18,7 @@ from support.tiny_models import LLAMA, MODELS, TinyModel, shapes_in
 from masksmith.layouts import Candidate, Layout, with_layouts
 from masksmith_client.checkpoints.trace import Trace
 from masksmith_client.checkpoints.traced import BUFFER, trace, traced_candidates
+from masksmith_client.checkpoints.tracing.models import UntracedError, load_config
 
 LLAMA_TINY = next(model for model in MODELS if model.name == "llama")
 QWEN3_VL_MOE = TinyModel(
@@ -242,6 +243,26 @@ def test_an_unknown_model_falls_back_and_says_so(tmp_path, text, expected):
     assert not traced.layouts
     assert expected in traced.notes[0]
     assert traced.notes[0].endswith("so names and shapes decide")
+
+
+class ConfigWithoutDefaults(transformers.PreTrainedConfig):
+    """A config that cannot be made without its members, as those of some models of `transformers`."""
+
+    model_type = "without-defaults"
+
+    def __init__(self, part=None, **members):
+        if part is None:
+            raise ValueError("there is no part")
+        super().__init__(**members)
+
+
+def test_a_config_class_that_refuses_is_no_unknown_model_type(tmp_path):
+    transformers.AutoConfig.register("without-defaults", ConfigWithoutDefaults, exist_ok=True)
+    (tmp_path / "config.json").write_text('{"model_type": "without-defaults", "part": "core"}')
+    assert type(load_config(tmp_path)) is ConfigWithoutDefaults
+    (tmp_path / "config.json").write_text('{"model_type": "without-defaults"}')
+    with pytest.raises(UntracedError, match="there is no part"):
+        load_config(tmp_path)
 
 
 @pytest.mark.slow

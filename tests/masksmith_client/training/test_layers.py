@@ -1,5 +1,7 @@
 """Which layers are masked, and what is refused by name."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from support.training_loop import WAITING, perceptron, train
@@ -102,6 +104,15 @@ def test_biases_that_are_not_initialized_are_no_layers():
     model = torch.nn.Sequential(*(torch.nn.LazyLinear(32) for _ in range(3)))
     with pytest.raises(InputError, match=r"none of 3 linear or convolution layer\(s\) can be masked"):
         Sparsifier(model, "2:4", ms.solve)
+
+
+def test_an_error_of_the_config_is_raised_as_it_is(model):
+    def to_dict():
+        raise TypeError("the config is broken")
+
+    model.config = SimpleNamespace(to_dict=to_dict)
+    with pytest.raises(TypeError, match=r"^the config is broken"):
+        Sparsifier(model, "2:4", ms.solve, WAITING)
 
 
 def test_a_model_of_two_layers_is_told_to_name_them():
