@@ -15,7 +15,7 @@ from ._panels import has_tiles
 from ._problem import Options, Problem
 from ._solution import Solution
 from ._solution.matrices import Matrices
-from ._solution.pruned import with_pruned
+from ._solution.pruned import with_pruned_and_packed
 from ._tensors import View, are_equal, equality_key, is_row_source
 from .cuda.placement import solve_on_device, with_fallback_reason
 from .layouts import Layout, LayoutError
@@ -89,7 +89,7 @@ def solve(
     options = Options(must_keep, must_drop, warm_start, hysteresis, keep_duals, weight, view)
     call = _Call.of(solver, time_limit_s, threads, on_progress)
     tensor = _Tensor.of(call, scores, _pattern(pattern), options, Layout.of(layout), name)
-    return with_pruned(tensor.solution(iter(call.solve(tensor.problems))), weight)
+    return with_pruned_and_packed(tensor.solution(iter(call.solve(tensor.problems))), weight)
 
 
 def solve_many(

@@ -35,4 +35,4 @@ def test_one_job_may_have_the_tensors_of_several_files(client, save, put, check_
     check_problem(unknown, 409, "upload_not_found")
     many = save({f"other{number}": WEIGHT for number in range(4)})
     refused = client.post("/v1/masks", params={"pattern": "2:4", "also": also[:1]}, content=many)
-    check_problem(refused, 413, "too_many_tensors", "the job names 6 tensors, max_tensors is 5")
+    check_problem(refused, 413, "too_many_tensors", "the job has 6 tensors, max_tensors is 5")

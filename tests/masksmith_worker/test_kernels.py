@@ -38,5 +38,5 @@ def test_later_patterns_are_compiled_once(monkeypatch):
     monkeypatch.setattr(kernels, "LATER_PATTERNS", ("2:4", "1:4"))
     with monkeypatch.context() as patch:
         patch.setattr(kernels, "is_warm", lambda patterns: False)
-        assert kernels.compile_later().wait(120) == 0
-    assert kernels.compile_later() is None
+        assert kernels.start_compiling_others().wait(120) == 0
+    assert kernels.start_compiling_others() is None

@@ -27,7 +27,7 @@ from masksmith_state.roots.roots import Roots
 from .app import RELEASE_SIGNAL, consumed_queue, run, send_messages
 from .bench import bench_worker_document
 from .heartbeat import Heartbeat
-from .kernels import compile_later, prepare_kernels
+from .kernels import prepare_kernels, start_compiling_others
 from .requirements import check_requirements
 from .settings import Settings
 from .tasks import app
@@ -105,7 +105,7 @@ class WorkerProcess:
         self._sweeper.start()
         log.info("worker %s ready: %d slot(s) on %s", self._settings.worker_name, self._settings.slots, self._queue)
         if self._searches and self._settings.worker_compile_later:
-            self._compilation = compile_later()
+            self._compilation = start_compiling_others()
 
     def _on_stop(self) -> None:
         """Make pool processes release their shards, and exit at the latest after `STOP_GRACE_S`.

@@ -1,4 +1,4 @@
-"""Maps exceptions from the stages of a shard to the error code and message of its report."""
+"""Maps exceptions of a shard, which solves rows of a tensor or writes a file, to the code and message of its report."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from .stages.score import CalibrationError
 log = logging.getLogger(__name__)
 
 Failure = tuple[Code, str, Sequence[int] | None]
-"""Error code, reason, and the index of the invalid entry in the tensor, or None."""
+"""Error code, reason, and the index of the invalid entry in the tensor or its statistic, or None."""
 
 
 def _with_code(code: Code, reason: str = "") -> Callable[[Exception, Shard], Failure]:
@@ -66,15 +66,15 @@ _HANDLERS: Mapping[type[Exception], Callable[[Any, Shard], Failure]] = {
     ),
 }
 FAILURES: tuple[type[Exception], ...] = tuple(_HANDLERS)
-"""Exceptions that fail a shard; after any other exception the shard is retried."""
+"""Exceptions that fail a shard without another attempt; after other errors it is attempted again."""
 
 
 OUTPUT_FAILURES: tuple[type[Exception], ...] = (ShardFailedError, OutputLostError, FileNotFoundError, DamagedBlobError)
-"""Exceptions that, like `FAILURES`, fail a shard that writes a file of an output."""
+"""Exceptions that, besides `FAILURES`, fail a shard of an output's file without another attempt."""
 
 
 def failure_report(error: Exception, tensor: PlannedTensor, shard: Shard) -> ShardReport:
-    """Report of a shard that one of `FAILURES` ended."""
+    """Report of a shard of a tensor that one of `FAILURES` ended."""
     code, reason, index = _failure(error, shard)
     where = "" if index is None else f" at {list(index)}"
     log.info("tensor %r has no mask: %s%s", tensor.name, reason, where)
@@ -83,7 +83,7 @@ def failure_report(error: Exception, tensor: PlannedTensor, shard: Shard) -> Sha
 
 
 def output_failure_report(error: Exception, name: str) -> ShardReport:
-    """Report of a file of an output that could not be written."""
+    """Report of a shard whose file of an output was not written, for one of `FAILURES` or `OUTPUT_FAILURES`."""
     if isinstance(error, ShardFailedError):
         code, reason = error.error.code, error.error.message
     elif isinstance(error, OutputLostError):
@@ -94,7 +94,8 @@ def output_failure_report(error: Exception, name: str) -> ShardReport:
             "a mask or weight was deleted or damaged meanwhile; submit the job again",
         )
     else:
-        code, reason, _ = _failure(error, Shard(tensor=0, first=0, last=0))
+        no_rows = Shard(tensor=0, first=0, last=0)  # handlers add the first row of a shard to indices
+        code, reason, _ = _failure(error, no_rows)
     log.info("file %r of the output is not written: %s", name, reason)
     return ShardReport(error=TensorError(code=code, message=f"file {name!r} is not written: {reason}"))
 

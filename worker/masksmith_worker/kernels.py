@@ -1,6 +1,7 @@
 """Compiles kernels in separate processes: those of frequent patterns before the worker is ready, others afterwards.
 
-A process that compiles keeps what it compiled in memory. These processes end, and pool processes only load kernels.
+A process that compiles keeps what it compiled in memory. The separate processes end, so this memory is freed; pool
+processes load these kernels from disk.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from masksmith._warm_up import BACKGROUND, COMPILING, LATER_PATTERNS, READY_PATT
 log = logging.getLogger(__name__)
 
 WARM_UP = (sys.executable, "-P", "-m", "masksmith._warm_up")
+"""Command that compiles the kernels of the patterns that are appended to it."""
 
 
 def prepare_kernels(report: Callable[[str], None]) -> None:
@@ -41,8 +43,8 @@ def prepare_kernels(report: Callable[[str], None]) -> None:
         raise RuntimeError(f"compiling kernels failed with exit code {process.returncode}")
 
 
-def compile_later() -> subprocess.Popen[bytes] | None:
-    """Start a process of lower priority that compiles the kernels of other patterns; None if they are on disk."""
+def start_compiling_others() -> subprocess.Popen[bytes] | None:
+    """Return a started process of lower priority that compiles other patterns' kernels; None if they are on disk."""
     if is_warm(LATER_PATTERNS):
         return None
     command = [*WARM_UP, BACKGROUND, *LATER_PATTERNS]

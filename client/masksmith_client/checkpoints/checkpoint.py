@@ -16,7 +16,7 @@ from .config import CONFIG_NAME, find_contradiction, read_config
 from .files import find_weights
 from .index import Shards, read_shards
 from .order import natural_key
-from .quantised import is_scaled_int8, packed_reason, quantisation, quantisation_settings
+from .quantised import is_scaled_int8, quantisation_message, quantisation_settings, uncounted_zeros_message
 from .scaled_tensor import Scale, ScaledTensor
 from .scales import read_scales
 from .stored_values import FLOAT8_DTYPES
@@ -94,8 +94,8 @@ class Checkpoint:
 
     @property
     def quantisation(self) -> str | None:
-        """How it is quantised, with what to do about it; None if it is not, or is read through its scales."""
-        return quantisation(self.config, self._dtypes)
+        """How it is quantised, with what to do about it; None if it is not, or if it is read through scales."""
+        return quantisation_message(self.config, self._dtypes)
 
     def check_is_readable(self) -> None:
         """Refuse a quantised checkpoint, unless its weights can be read by multiplying stored numbers by scales.
@@ -119,7 +119,7 @@ class Checkpoint:
         Raises:
             InputError: Saying how it is quantised and what to do.
         """
-        reason = packed_reason(self.config, self._dtypes)
+        reason = uncounted_zeros_message(self.config, self._dtypes)
         if reason is not None:
             raise InputError(f"{self.path} is quantised, and zeros cannot be counted in it: {reason}")
 

@@ -1,4 +1,4 @@
-"""Recognises quantised checkpoints, whose stored numbers are not the weights."""
+"""Recognises quantised checkpoints, whose stored numbers are not the weights, and zero points."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ _ADVICE = {
     "compressed-tensors": "load it by transformers with CompressedTensorsConfig(run_compressed=False) and save it",
     "bitsandbytes": "load it by transformers, call model.dequantize(), and save it",
 }
+"""What the user can do, by the method of the quantisation; `_GENERAL_ADVICE` is for all other methods."""
 _GENERAL_ADVICE = "prune the checkpoint that it was made from, or dequantise it and save it as bfloat16"
 
 _PACKED = (
@@ -29,19 +30,26 @@ _PACKED = (
     (re.compile(r"(?:^|\.)_?\w+_qdata$"), "torchao"),
     (re.compile(r"(?:^|\.)codebooks$"), "aqlm"),
 )
-"""Names that show packed weights, several of which are stored in one byte or word, and the methods that use them."""
+"""Names of tensors that show packed weights, and the methods that use these names.
+
+Entries of packed weights share a byte, a word or a code, or zeros are left out. With quanto and torchao the entries may
+also be stored one by one; they count as packed, since the names do not tell.
+"""
 
 _SCALED = ((re.compile(r"(?:^|\.)SCB$"), "bitsandbytes"), (re.compile(r"_scale_inv$"), "fp8"))
-"""Names that show scales of weights, and the methods that use them."""
+"""Names of tensors that show scales of weights, and the methods that use these names."""
 
-_SCALE_SUFFIXES = ("_scale", "_scale_inv", ".scale")
-"""Suffixes of the names of scales."""
+_SCALE_SUFFIXES = ("_scale", ".scale")
+"""Suffixes that the name of a weight gets in the name of its scale, besides those of `_SCALED`."""
 
 _FORMATS_READ_THROUGH_SCALES = frozenset({"float-quantized", "naive-quantized"})
-"""Formats of compressed-tensors whose weights are read through their scales, if they are floats."""
+"""Formats of compressed-tensors in which weights of 8-bit floats are read through their scales."""
 
 _METHODS_BY_ENTRY = frozenset({"fp8", "fbgemm_fp8", "compressed-tensors", "bitsandbytes"})
-"""Methods that store one entry for each entry of a weight; zero is stored as zero, unless there is a zero point."""
+"""Methods that store one number for each entry of a weight, unless names show packed weights.
+
+Zero is stored as zero, unless there is a zero point.
+"""
 
 
 def quantisation_settings(config: Mapping[str, Any] | None) -> Mapping[str, Any]:
@@ -50,8 +58,10 @@ def quantisation_settings(config: Mapping[str, Any] | None) -> Mapping[str, Any]
     return settings if isinstance(settings, Mapping) else {}
 
 
-def quantisation(config: Mapping[str, Any] | None, dtypes: Mapping[str, str]) -> str | None:
-    """Say how a checkpoint is quantised and what to do about it; None if it is not, or is read through its scales.
+def quantisation_message(config: Mapping[str, Any] | None, dtypes: Mapping[str, str]) -> str | None:
+    """Say how a checkpoint is quantised and what to do about it; None if it is not, or if it is read through scales.
+
+    Of the methods and formats that are read through scales, `Checkpoint.check_is_readable` checks weights and scales.
 
     Args:
         config: Its `config.json`.
@@ -68,7 +78,7 @@ def quantisation(config: Mapping[str, Any] | None, dtypes: Mapping[str, str]) ->
     return _config_message(method, format_name)
 
 
-def packed_reason(config: Mapping[str, Any] | None, dtypes: Mapping[str, str]) -> str | None:
+def uncounted_zeros_message(config: Mapping[str, Any] | None, dtypes: Mapping[str, str]) -> str | None:
     """Say why the zeros of a checkpoint's weights cannot be counted in its files, and what to do; None if they can.
 
     They can be counted in weights that are quantised entry by entry, for example as int8 or 8-bit floats with a scale.
@@ -89,10 +99,11 @@ def is_scaled_int8(name: str, dtypes: Mapping[str, str]) -> bool:
 
 
 def check_zero_point(name: str, tensors: Mapping[str, Tensor]) -> None:
-    """Refuse a weight with a zero point, whose zeros are not stored as zeros.
+    """Refuse a weight with a zero point that is not zero everywhere: the weight's zeros are not stored as zeros.
 
     Raises:
-        InputError: If there is a zero point that is not zero everywhere; the message names it.
+        InputError: If there is such a zero point, or one of a dtype whose zeros are not recognised (the message names
+            it), or one that cannot be read.
     """
     stem = name.removesuffix("weight")
     names = (f"{name}_zero_point", f"{name}_zero_points", f"{stem}zero_point", f"{stem}zero_points", f"{stem}qzeros")
@@ -112,7 +123,7 @@ def _method(settings: Mapping[str, Any]) -> str:
 
 
 def _format_name(settings: Mapping[str, Any]) -> str | None:
-    """Return the format that compressed-tensors names."""
+    """Return the format that leaves out zeros, if the settings name one, else their `format`; None without either."""
     format_name = _sparse_format(settings) or settings.get("format")
     return None if format_name is None else str(format_name)
 
@@ -123,7 +134,7 @@ def _config_message(method: str, format_name: str | None) -> str:
 
 
 def _sparse_format(settings: Mapping[str, Any]) -> str | None:
-    """Return the format of compressed-tensors that leaves out zeros; None if all entries are stored."""
+    """Return the sparse format that the settings of compressed-tensors name; None if zeros are stored, too."""
     sparsity = settings.get("sparsity_config")
     format_name = sparsity.get("format") if isinstance(sparsity, Mapping) else None
     return None if format_name in (None, "dense") else str(format_name)
@@ -148,8 +159,8 @@ def _scaled_message(dtypes: Mapping[str, str]) -> str | None:
     if message is not None:
         return message
     for name, dtype in dtypes.items():
-        is_small = dtype.startswith(("F8", "F4", "F6", "I8", "U8"))
-        if is_small and any(name + suffix in dtypes for suffix in _SCALE_SUFFIXES):
+        has_at_most_8_bits = dtype.startswith(("F8", "F4", "F6", "I8", "U8"))
+        if has_at_most_8_bits and any(name + suffix in dtypes for suffix in _SCALE_SUFFIXES):
             return _name_message(name, "fp8" if dtype.startswith("F") else "int8")
     return None
 

@@ -1,8 +1,9 @@
 """Traces on disk, so that the next command on the same model need not import `torch` and `transformers`.
 
-A trace depends on the config, on the names and shapes of all tensors, on the versions of Python and of the libraries
-that build and run the model, and on masksmith's code that watches it and makes layouts of it: the name of the trace's
-file is a digest of all of these. The file begins with a digest of its content, so a damaged file is not used.
+A trace depends on the config, on the names and shapes of the tensors, on the versions of Python and of the libraries
+that build and run the model, and on masksmith's code that watches the model and makes layouts of what it sees: the name
+of the trace's file is a digest of all of these. The file begins with a digest of its other bytes, so a damaged file is
+not used.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from masksmith_client.results.atomic_write import atomic_write
 from .trace import Trace
 
 MAX_FILES = 64
-"""Number of traces that are kept."""
+"""Number of traces that are kept: those written last."""
 LIBRARIES = ("torch", "transformers")
 
 
@@ -38,7 +39,7 @@ def trace_key(config: bytes, shapes: Mapping[str, tuple[int, ...]]) -> str:
 
     Args:
         config: The bytes of `config.json`.
-        shapes: Shapes of all tensors of the checkpoint, by name.
+        shapes: Shapes of the checkpoint's tensors, without scales, by name.
     """
     versions = [importlib.metadata.version(name) for name in LIBRARIES]
     hasher = blake3(json.dumps([versions, platform.python_version(), sorted(shapes.items())]).encode())
@@ -49,14 +50,14 @@ def trace_key(config: bytes, shapes: Mapping[str, tuple[int, ...]]) -> str:
 
 
 def _sources() -> list[Path]:
-    """Return the modules that make a trace, and write and read it."""
+    """Return the files of the modules that make a trace, and write and read it."""
     folder = Path(__file__).parent
     modules = [Path(__file__), folder / "trace.py", folder / "traced.py", folder.parent / "submission/modules.py"]
     return [*modules, *sorted((folder / "tracing").glob("*.py")), *sorted(Path(layouts.__file__).parent.glob("*.py"))]
 
 
 def load_trace(key: str) -> Trace | None:
-    """Read a trace; None if there is none of this key, or its file is damaged."""
+    """Read a trace; None if there is none of this key, or its file is damaged or cannot be read."""
     try:
         digest, _, content = (cache_folder() / f"{key}.json").read_bytes().partition(b"\n")
     except OSError:

@@ -1,6 +1,6 @@
-"""Verifies the non-zeros of a checkpoint: against patterns, by their number in each tile; or against masks.
+"""Verifies the non-zeros of a checkpoint: against patterns, or against masks.
 
-The non-zeros of one tensor are in memory at a time; against masks, those of a band of rows.
+The non-zeros of one tensor at a time are in memory; against masks, only those of a band of its rows.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ class CheckedTensor:
     Attributes:
         name: Its name.
         shape: Its shape.
-        pattern: The pattern that it is checked against, or that its mask states.
+        pattern: The pattern that it is checked against, or that its mask states; None if its mask states none.
         nonzeros: Number of its entries that are not zero.
-        message: The first violation; None if there is none.
+        message: Describes what is violated; None if nothing is.
         index: An entry of the violation: the first non-zero of the first tile with too many, or the first non-zero
             outside the mask. None without a violation, and where no entry shows it: for a pattern without tiles, or a
             mask that violates its own pattern.
@@ -67,10 +67,11 @@ class CheckedTensor:
 
 
 def check_weights(checkpoint: Checkpoint, choice: Choice) -> None:
-    """Refuse tensors whose zeros cannot be counted in their files, before anything is read.
+    """Refuse tensors whose zeros cannot be counted in their files, before any weight is read.
 
     Raises:
-        InputError: If weights are packed, have a zero point, or have a dtype whose zeros are not recognised.
+        InputError: If weights are packed, have a zero point that is not zero, or have a dtype whose zeros are not
+            recognised.
     """
     checkpoint.check_stores_zeros()
     for chosen in choice.masked:
@@ -79,7 +80,7 @@ def check_weights(checkpoint: Checkpoint, choice: Choice) -> None:
 
 
 def verify_patterns(checkpoint: Checkpoint, choice: Choice, verify: Verify) -> Iterator[CheckedTensor]:
-    """Check that no tensor has more non-zeros than its pattern keeps, in any tile."""
+    """Check, for each masked tensor, that it has no more non-zeros than its pattern keeps; yield the results."""
     for chosen in choice.masked:
         assert chosen.pattern is not None
         entries = nonzeros(checkpoint.tensors[chosen.name])
@@ -115,20 +116,26 @@ def masked_tensors(checkpoint: Checkpoint, masks: Masks) -> dict[str, Tensor]:
 
 
 def verify_masks(
-    masks: Masks, tensors: Mapping[str, Tensor], violation: Callable[[str], str | None]
+    masks: Masks, tensors: Mapping[str, Tensor], violation_of: Callable[[str], str | None]
 ) -> Iterator[CheckedTensor]:
-    """Check that the non-zeros of each tensor lie within its mask; `violation` says how a mask violates its pattern."""
+    """Check that the non-zeros of each tensor lie within its mask, and yield the results.
+
+    Args:
+        masks: The masks.
+        tensors: Tensors by the names of their masks.
+        violation_of: Says, by the name of a mask, how it violates the pattern that it states; None if it does not.
+    """
     for name, tensor in tensors.items():
         info = masks.infos.get(name)
         count, outside, first_row, first_col = 0, 0, 0, 0
-        for first, band in nonzero_bands(tensor):
-            is_outside = band & ~masks.rows(name, first, first + len(band))
+        for band_start, band in nonzero_bands(tensor):
+            is_outside = band & ~masks.rows(name, band_start, band_start + len(band))
             count += int(np.count_nonzero(band))
             if not outside and is_outside.any():
                 row, col = np.unravel_index(int(np.argmax(is_outside)), is_outside.shape)
-                first_row, first_col = first + int(row), int(col)
+                first_row, first_col = band_start + int(row), int(col)
             outside += int(np.count_nonzero(is_outside))
-        message, index = violation(name), None
+        message, index = violation_of(name), None
         if outside:
             index = (*(int(place) for place in np.unravel_index(first_row, tensor.shape[:-1])), first_col)
             message = f"{count_text(outside)} non-zero(s) outside its mask, the first at the entry {list(index)}"

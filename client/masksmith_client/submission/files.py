@@ -17,19 +17,20 @@ def list_tensors(path: Path) -> list[StreamedTensor]:
     """List the tensors of a `.safetensors` file, a sharded checkpoint's `*.index.json`, or a directory of either.
 
     Raises:
-        InputError: If there is no readable file; for a pickle the message says how to convert it.
+        InputError: If a file is missing, unreadable or contradicts another; for a pickle the message says how to
+            convert it.
     """
     return streamed_tensors(Checkpoint.open(path).tensors.values())
 
 
 def list_model_tensors(path: Path, *, trust_remote_code: bool = False) -> tuple[list[StreamedTensor], list[str]]:
-    """List the tensors of a checkpoint with their layouts, and return notes about tensors whose layout is unknown.
+    """List the tensors of a checkpoint with their layouts, and return notes for the user.
 
-    Layouts are found from the model's classes and config. Weights of 8-bit floats are multiplied by their scales when
-    they are read.
+    Layouts are found from the model's classes and config; a note names what they do not show. Weights of 8-bit floats
+    are multiplied by their scales when the weights are read.
 
     Raises:
-        InputError: As `list_tensors` does, and if the checkpoint uses another quantisation.
+        InputError: As `list_tensors` does, and if the checkpoint is quantised in another way, or a scale is bad.
     """
     checkpoint = Checkpoint.open(path)
     checkpoint.check_is_readable()
@@ -38,7 +39,7 @@ def list_model_tensors(path: Path, *, trust_remote_code: bool = False) -> tuple[
         replace(
             weight,
             layout=candidate.layout,
-            # The other reasons are found again from names, and a glob may override them.
+            # Reasons that a glob overrides are found from names: the selection finds them again.
             dense_by_default_reason=candidate.dense_by_default_reason if candidate.only_by_name else None,
             file_format=candidate.file_format,
         )
@@ -46,7 +47,7 @@ def list_model_tensors(path: Path, *, trust_remote_code: bool = False) -> tuple[
             streamed_tensors(map(checkpoint.weight, checkpoint.tensors)), candidates, strict=True
         )
     ]
-    # A single file has no config: that needs no note.
+    # That a single file has no config needs no note.
     return weights, [*checkpoint.notes, *(notes if checkpoint.config is not None or path.is_dir() else ())]
 
 

@@ -8,7 +8,7 @@ from typing import Literal, TypedDict
 
 
 class JobFilters(TypedDict, total=False):
-    """Filters of a list of jobs; a job passes all of them.
+    """Filters of a list of jobs; a listed job passes all that are given.
 
     Attributes:
         name: Part of the job's name; upper and lower case are equal.
@@ -30,7 +30,7 @@ class JobFilters(TypedDict, total=False):
 
 
 def filter_parameters(filters: JobFilters) -> dict[str, str | Sequence[str]]:
-    """Return the parameters of the request for a list."""
+    """Return the parameters of the request for a list; filters that are None or empty are left out."""
     parameters: dict[str, str | Sequence[str]] = {}
     for parameter in ("name", "key", "kind"):
         if filters.get(parameter):

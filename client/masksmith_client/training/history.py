@@ -18,7 +18,7 @@ from .report import LayerReport, RefreshRecord
 
 
 class History:
-    """Stores the last report of every layer, and the records of all refreshes.
+    """Stores the last report of every layer, and the records of all refreshes whose responses were applied.
 
     Attributes:
         layers: Reports by layer name; their densities are set when a report is requested.
@@ -26,12 +26,13 @@ class History:
     """
 
     def __init__(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
-        self.layers = {name: LayerReport(name, shape, 1.0) for name, shape in shapes.items()}
+        self.layers = {name: LayerReport(name, shape, density=1.0) for name, shape in shapes.items()}
         self.records: list[RefreshRecord] = []
         self._entries = {name: torch.Size(shape).numel() for name, shape in shapes.items()}
         self._loggers: list[Logger] = []
-        # Records before this one come from a loaded checkpoint; the run that saved it has logged them.
-        self._first_own_record = self._logged = 0
+        # Records before this index are from a loaded checkpoint; the run that saved it has logged them.
+        self._first_own_record = 0
+        self._logged = 0  # number of records that are not new to the loggers
 
     def add(
         self,
@@ -41,14 +42,14 @@ class History:
         dense_layers: Collection[str],
         late: int = 0,
     ) -> None:
-        """Record a response.
+        """Record a response whose masks were applied.
 
         Args:
             response: The response.
-            pending: Its request.
-            applied_at: Number of optimizer steps after which its masks were applied.
+            pending: The request that it answers.
+            applied_at: Number of optimizer steps after which the masks were applied.
             dense_layers: Layers that were dense until then: for these, no entry counts as changed.
-            late: Number of refreshes that became due while an earlier one was pending.
+            late: Number of refreshes so far that became due while an earlier one was pending.
         """
         changed_entries = {
             name: 0 if name in dense_layers else result.added + result.dropped
@@ -78,14 +79,14 @@ class History:
         )
 
     def log_to(self, logger: Logger) -> None:
-        """Add a logger, and pass it the records of this process so far."""
+        """Add a logger, and pass it the records so far, without those of a loaded checkpoint."""
         for record in self.records[self._first_own_record : self._logged]:
             logger(metrics_of(record), record.applied_at)
         self._loggers.append(logger)
         self.log()
 
     def log(self) -> None:
-        """Pass the records that are new to all loggers."""
+        """Pass the new records to all loggers."""
         new, self._logged = self.records[self._logged :], len(self.records)
         for record in new:
             for logger in self._loggers:
@@ -106,6 +107,7 @@ class History:
         self._first_own_record = self._logged = len(self.records)
 
     def _report(self, name: str, result: LayerResult, asked_at: int, sad: int) -> LayerReport:
+        """Return the report of a layer after a result; without a new mask, only `sad` and `flip_rate` change."""
         report = replace(self.layers[name], sad=sad, flip_rate=sad / self._entries[name])
         if not result.has_new_mask:
             return report
@@ -113,6 +115,7 @@ class History:
 
 
 def _gap(results: Sequence[LayerResult]) -> float | None:
+    """Return the gap of new masks together; None if a mask has no objective or bound, or there are no masks."""
     if any(result.objective is None or result.upper_bound is None for result in results):
         return None
     return total_gap((result.objective or 0.0, result.upper_bound) for result in results)

@@ -1,4 +1,4 @@
-"""Retry policy: which failures are retried, how often, and after which pauses."""
+"""Retry policy: which failures are retried, how often, and after which pauses. Converts them to `ClientError`, too."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ RETRIED_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504, 507})
 RETRIED_CODES = frozenset({"body_incomplete"})
 """Error codes that are retried, whatever their status."""
 MAX_DOUBLINGS = 30
-"""Maximum exponent of pauses, since larger powers would overflow in a long outage."""
+"""Maximum exponent in a pause; without one, the power would overflow in a long outage."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class RetryPolicy:
         longest_s: Maximum pause before any attempt, unless a `Retry-After` header asks for a longer one.
         longest_retry_after_s: Maximum `Retry-After` that is waited for; if it is longer, the error is raised at once.
         outage_s: How long to retry failed connections to a service that has answered before, for example during a
-            restart.
+            restart: from the start of the call, or from the first failure of a job's event stream.
     """
 
     retries: int = 4
@@ -53,12 +53,13 @@ class RetryPolicy:
 
 
 class Attempts:
-    """Counts the failed attempts of one call.
+    """Counts the failed attempts of one call, and decides whether and when there is another attempt.
 
     Args:
         policy: The retry policy.
         url: The service's URL, for messages.
-        reached: Whether the service has answered before; then connection errors are retried for `policy.outage_s`.
+        reached: Whether the service has answered before this call; then connection errors are retried for
+            `policy.outage_s`.
     """
 
     def __init__(self, policy: RetryPolicy, url: str, *, reached: bool = False) -> None:
@@ -83,7 +84,7 @@ class Attempts:
             raise failure from error
         self._failures += 1
         self._connect_failures += isinstance(failure, ConnectError)
-        if self._failures == 2 and self._reached:  # a single failure is not worth a warning
+        if self._failures == 2 and self._reached:  # one warning for each call, and none for a single failure
             log.warning("%s; retrying", printable(str(failure)))
         return pause_s
 
@@ -104,7 +105,7 @@ def is_transient(error: ClientError) -> bool:
 
 
 def as_client_error(error: Exception, url: str) -> ClientError:
-    """Convert one of `FAILURES` to an exception of this package."""
+    """Convert one of `FAILURES` to an exception of this package; a `ClientError` stays as it is."""
     if isinstance(error, ClientError):
         return error
     if isinstance(error, HeaderError):

@@ -1,4 +1,7 @@
-"""Parses the options of masks jobs: of job documents, and of the query of a job on an uploaded file."""
+"""Parses the options of masks jobs, and checks their number of tensors.
+
+Options are in a job document, or in the query of a job on an uploaded file or on a model in a root.
+"""
 
 from __future__ import annotations
 
@@ -17,12 +20,15 @@ from masksmith_wire.validation import reason as reason_of
 
 
 class FileOptions(MasksOptions):
-    """Options of a job on an uploaded file.
+    """Options of a job on an uploaded file, and, as `ModelOptions`, of a job on a model in a root.
 
-    `pattern` is a pattern for all tensors, or `SELECTOR=PATTERN`, such as `mlp=transposable 8:16`; `layers` and
-    `exclude` are globs of tensor names, `layout` is `NAME=AXES`, such as `w1=stack in out`, `label` is `KEY=VALUE`, and
-    `also` is the digest of another uploaded file, such as another shard of the checkpoint; all can be repeated.
+    `pattern` is a pattern for all tensors that have no other, or `SELECTOR=PATTERN`, such as `mlp=transposable 8:16`;
+    `layers` and `exclude` are globs of tensor names, `layout` is `NAME=AXES`, such as `w1=stack in out`, `label` is
+    `KEY=VALUE`, and `also` is the digest of another uploaded file, such as another shard of the checkpoint; each of
+    these can be repeated.
     """
+
+    # A selector has at most 512 characters, a pattern 100, axes 60; a label has 63 before and 100 after `=`.
 
     pattern: Annotated[  # type: ignore[assignment]  # A list here, one pattern in `MasksOptions`.
         list[Annotated[str, Field(max_length=700, examples=["2:4", "mlp=transposable 8:16"])]],
@@ -40,7 +46,7 @@ class FileOptions(MasksOptions):
 
 
 class ModelOptions(FileOptions):
-    """Options of a job that writes a pruned copy of a model; `model` and `output` are references."""
+    """Options of a job that writes a pruned copy of a model; `model` and `output` are references, `also` is refused."""
 
     model: Reference
     output: Reference
@@ -59,7 +65,7 @@ def parse_specification(options: MasksOptions) -> JobSpecification:
 
 
 def parse_patterns(options: FileOptions) -> TensorPatterns:
-    """Parse the patterns of a job on a file.
+    """Parse the patterns of a job on a file or model.
 
     Raises:
         RequestError: If one is invalid.
@@ -71,7 +77,7 @@ def parse_patterns(options: FileOptions) -> TensorPatterns:
 
 
 def parse_file_options(options: FileOptions) -> JobSpecification:
-    """Parse the options of a job on a file; the job's pattern is the one without a selector, else the first one.
+    """Parse the options of a job on a file or model; its pattern is the one without a selector, else the first one.
 
     Raises:
         RequestError: If they are invalid.
@@ -80,6 +86,7 @@ def parse_file_options(options: FileOptions) -> JobSpecification:
     members = {name: getattr(options, name) for name in MasksOptions.model_fields} | {"pattern": str(patterns.first)}
     specification = parse_specification(MasksOptions.model_construct(**members))
     try:
+        # Only checks the patterns with a selector: whether the solver supports them, and that there is no budget.
         for pattern in patterns.rules.values():
             specification.with_own_pattern(str(pattern))
     except SpecificationError as error:
@@ -88,10 +95,10 @@ def parse_file_options(options: FileOptions) -> JobSpecification:
 
 
 def describe_file_job(options: FileOptions) -> JobDescription:
-    """Parse name, labels and priority of a job on a file.
+    """Parse the labels of a job on a file or model, and return them with its name and priority.
 
     Raises:
-        RequestError: If the name or a label is invalid.
+        RequestError: If a label is invalid.
     """
     try:
         return JobDescription(name=options.name, labels=parse_labels(options.label), priority=options.priority)
@@ -103,23 +110,23 @@ def describe_file_job(options: FileOptions) -> JobDescription:
         raise RequestError(Code.INVALID_DOCUMENT, str(error)) from None
 
 
-def parse_document(document: MasksRequest, max_tensors: int) -> JobSpecification:
+def parse_document_options(document: MasksRequest, max_tensors: int) -> JobSpecification:
     """Parse the options of a job document, and check the number of tensors.
 
     Raises:
-        RequestError: If it is invalid.
+        RequestError: If an option is invalid, or there are too many tensors.
     """
     specification = parse_specification(document)
-    check_count(len(document.tensors), max_tensors)
+    check_tensor_count(len(document.tensors), max_tensors)
     return specification
 
 
-def check_count(count: int, max_tensors: int) -> None:
-    """Check the number of tensors of a job.
+def check_tensor_count(count: int, max_tensors: int) -> None:
+    """Check the number of tensors that a job's document names, or that its files have.
 
     Raises:
         RequestError: If there are too many.
     """
     if count > max_tensors:
-        detail = f"the job names {count} tensors, max_tensors is {max_tensors}"
+        detail = f"the job has {count} tensors, max_tensors is {max_tensors}"
         raise RequestError(Code.TOO_MANY_TENSORS, detail, limit=max_tensors)

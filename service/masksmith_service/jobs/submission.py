@@ -43,7 +43,7 @@ from masksmith_wire.specification import JobSpecification
 from .access import read_job, visible_job
 from .documents import waiting_for
 from .named_tensors import locate_named
-from .options import FileOptions, ModelOptions, check_count, parse_document
+from .options import FileOptions, ModelOptions, check_tensor_count, parse_document_options
 from .planning import make_plan
 from .previous_masks import add_previous
 from .results import FinishedTensors, finished_tensors
@@ -80,7 +80,7 @@ class JobSubmitter:
         """
         if isinstance(document, BenchmarkRequest):
             return self._submit_benchmark(document)
-        specification = parse_document(document, self.state.settings.max_tensors)
+        specification = parse_document_options(document, self.state.settings.max_tensors)
         reader = self._make_reader()
         sources, headers = self._read_files(document, reader)
         located = locate_named(document.tensors, specification, headers, sources)
@@ -109,7 +109,7 @@ class JobSubmitter:
         sources, headers = self._read_files(options, self._make_reader())
         files = {digest: header} | {also: headers[also] for also in options.also}
         names = [name for file_header in files.values() for name in file_header.tensors]
-        check_count(len(names), self.state.settings.max_tensors)
+        check_tensor_count(len(names), self.state.settings.max_tensors)
         if options.calibration is not None:
             check_calibrated_names(headers[options.calibration], names)
         located, selection = locate_selected(options, specification, files)
@@ -132,7 +132,7 @@ class JobSubmitter:
             raise RequestError(Code.INVALID_DOCUMENT, detail)
         reader = self._make_reader()
         model = self._read_model(options.model, reader)
-        check_count(len(model.weight_map), self.state.settings.max_tensors)
+        check_tensor_count(len(model.weight_map), self.state.settings.max_tensors)
         files, located_files = model_files(model)
         sources, headers = self._read_files(options, reader)
         if options.calibration is not None:

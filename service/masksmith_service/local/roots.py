@@ -14,7 +14,7 @@ from .options import in_home
 
 
 def roots_variable(options: Sequence[str]) -> str | None:
-    """Value of `MASKSMITH_ROOTS` with the roots of the options added; None without options.
+    """Value of `MASKSMITH_ROOTS` with the roots of the options `--root` added; None without options.
 
     All keys may read and write the roots of the options.
 
@@ -29,11 +29,16 @@ def roots_variable(options: Sequence[str]) -> str | None:
 
 
 def root_urls(text: str | None) -> list[str]:
-    """The URLs in a value of `MASKSMITH_ROOTS`."""
+    """The URLs in a value of `MASKSMITH_ROOTS`; entries without one are left out.
+
+    Raises:
+        UsageError: If the value is not a JSON list.
+    """
     return [str(root["url"]) for root in _parse(text) if isinstance(root, dict) and "url" in root]
 
 
 def _url(text: str) -> str:
+    """Return the `s3://` prefix as it is, or the absolute path of the directory."""
     if is_in_bucket(text):
         return text
     path = in_home(Path(text))
@@ -49,6 +54,6 @@ def _parse(text: str | None) -> list[object]:
         parsed = None
     if not isinstance(parsed, list):
         raise UsageError(
-            f"MASKSMITH_ROOTS is not a JSON list of objects such as {{'url': ..., 'read': ['*']}}: {text!r}"
+            f'MASKSMITH_ROOTS is not a JSON list of objects such as {{"url": ..., "read": ["*"]}}: {text!r}'
         )
     return parsed

@@ -1,4 +1,4 @@
-"""Adds the pruned weight and the mask as packed bits to a solution."""
+"""Adds the pruned weight, and the mask as packed bits, to a solution."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from masksmith._tensors import is_torch
 from .solution import Solution
 
 
-def with_pruned(solution: Solution, weight: Any) -> Solution:
-    """Return the solution with `pruned` and `packed`; unchanged if it already has both or there is no weight."""
+def with_pruned_and_packed(solution: Solution, weight: Any) -> Solution:
+    """Return the solution with `pruned` and `packed`; unchanged if it has both already, or `weight` is None."""
     if weight is None or solution.pruned is not None:
         return solution
     if is_torch(weight):
-        return _with_pruned_torch(solution, weight)
+        return _with_pruned_and_packed_torch(solution, weight)
     mask = solution.mask.cpu().numpy() if is_torch(solution.mask) else solution.mask
     weight = np.asarray(weight)
     pruned = np.where(mask, weight, weight.dtype.type(0))
     return replace(solution, pruned=pruned, packed=np.packbits(mask, axis=-1, bitorder="little"))
 
 
-def _with_pruned_torch(solution: Solution, weight: Any) -> Solution:
+def _with_pruned_and_packed_torch(solution: Solution, weight: Any) -> Solution:
     import torch
 
     mask = torch.as_tensor(solution.mask, device=weight.device)

@@ -18,14 +18,14 @@ def wanda(weight: Any, norms: Any, *, name: str | None = None) -> Any:
 
     Args:
         weight: `[out, in, *kernel]`.
-        norms: Euclidean norms of the inputs over all samples: `[in, *kernel]`, flattened, or `[in]`; non-negative.
+        norms: Euclidean norms of the inputs over all samples: `[in, *kernel]`, the same flattened, or `[in]`.
         name: Name of the weight in error messages.
 
     Returns:
         Scores of the weight's shape, library and device, in [0, inf).
 
     Raises:
-        ScoresError: If the shapes do not match, or a norm is negative or not finite.
+        ScoresError: If a shape is wrong, or a norm is negative or not finite.
     """
     weight = as_floats(weight)
     return abs(weight) * per_input(norms, weight, "norms", name)
@@ -41,14 +41,15 @@ def ria(weight: Any, norms: Any = None, power: float = 0.5, *, column_sums: Any 
         weight: `[out, in, *kernel]`; the whole weight, unless `column_sums` is passed.
         norms: Norms of the inputs as in `wanda`; by default all are 1.
         power: Exponent of the norms, at least 0; 0.5 in the paper.
-        column_sums: Sums of `|w|` over all outputs, for a weight that is scored a few rows at a time.
+        column_sums: Sums of `|w|` over all outputs, for a weight that is scored a few rows at a time; by default
+            those of `weight`.
         name: Name of the weight in error messages.
 
     Returns:
         Scores of the weight's shape, library and device, in [0, inf).
 
     Raises:
-        ScoresError: If the shapes do not match, a norm is negative or not finite, or the power is negative.
+        ScoresError: If a shape is wrong, or a norm, a sum or the power is negative or not finite.
     """
     if not 0 <= power < float("inf"):
         raise ScoresError(f"power={power} must be a number of at least 0", name=name)
@@ -70,5 +71,6 @@ def _sums(magnitudes: Any) -> Any:
 
 
 def _share(magnitudes: Any, total: Any) -> Any:
+    """Divide magnitudes by the totals of their rows or columns; where a total is 0, divide by 1."""
     divisor = total + convert_like(total == 0, magnitudes) if is_torch(magnitudes) else np.where(total == 0, 1, total)
     return magnitudes / divisor

@@ -24,7 +24,8 @@ def sipp(weight: Any, activations: Any, *, reduce: Literal["mean", "max"] = "mea
 
     The share of weight `w_ij` for an input `a(x)` is `w_ij a_j(x) / sum_k w_ik a_k(x)`, reduced over the samples x. To
     avoid cancellation in the sums, weights and activations are split into their positive parts and the magnitudes of
-    their negative parts; the score is the largest of the four shares. Takes `samples * out * in` multiplications.
+    their negative parts; the score is the largest of the four shares. The number of multiplications is proportional to
+    `samples * out * in`.
 
     Baykal, Liebenwein et al., SiPPing Neural Networks (arXiv 1910.05422): the mean is their deterministic form, the
     maximum the one that the sampling bound holds for.
@@ -39,13 +40,13 @@ def sipp(weight: Any, activations: Any, *, reduce: Literal["mean", "max"] = "mea
         Scores of the weight's shape, library and device, in [0, 1].
 
     Raises:
-        ScoresError: If the shapes do not fit, or there are no samples.
+        ScoresError: If the shapes do not fit, there are no samples, or `reduce` is neither `mean` nor `max`.
     """
     if reduce not in ("mean", "max"):
         raise ScoresError(f"reduce={reduce!r} is neither 'mean' nor 'max'", name=name)
     weight = as_floats(weight)
     flat = flat_inputs(weight, name)
-    samples = _check_activations(activations, flat, name)
+    samples = _convert_activations(activations, flat, name)
     scores = flat * 0
     reduce_ratios = _mean_ratios if reduce == "mean" else _max_ratios
     for weight_part in _sign_parts(flat):
@@ -81,10 +82,11 @@ def pfp(weight: Any, activations: Any, *, name: str | None = None) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class SamplingBound:
-    """Error bound for a layer of which each neuron keeps `m` sampled weights; it holds with probability `1 - delta`.
+    """Error bound for drawing `m` weights of each neuron of a layer; it holds with probability `1 - delta`.
 
-    Let `s` be the sensitivities of a neuron's weights, `S` their sum, `a = 2 c log(8 (points + 1) rows / delta) * S`.
-    Weights are sampled m times with probabilities `s / S` and reweighted. The relative error of each sign part of the
+    Let `s` be the sensitivities of a neuron's weights, `S` their sum, `a = 2 c log(8 (points + 1) rows / delta) * S`;
+    `points`, `delta` and `c` are those of `sampling_bound`, and `rows` is the number of neurons. Weights are drawn m
+    times with replacement, with probabilities `s / S`, and reweighted. The relative error of each sign part of the
     neuron's pre-activation is then at most `f(m) = hypot(a / 3m, sqrt(6a / 3m)) + a / 3m`.
 
     Attributes:
@@ -96,12 +98,12 @@ class SamplingBound:
     weight: float
 
     def error(self, samples: int) -> Doubles:
-        """Return the bound `f(samples)` of each neuron, `[out]`; a bound above 1 says nothing."""
+        """Return the bound `f(m)` of each neuron, `[out]`, for `samples` draws; a bound above 1 says nothing."""
         ratio = self.weight * self.sums / (3 * samples)  # a / 3m
         return np.hypot(ratio, np.sqrt(6 * ratio)) + ratio
 
     def samples(self, error: float) -> npt.NDArray[np.int64]:
-        """Return the smallest number of samples of each neuron, `[out]`, whose error is at most `error`.
+        """Return the smallest number of draws `m` of each neuron, `[out]`, whose bound `f(m)` is at most `error`.
 
         Raises:
             ScoresError: If the error is not positive.
@@ -118,11 +120,11 @@ def sampling_bound(sensitivities: Any, points: int, *, delta: float = 1e-3, c: f
     Args:
         sensitivities: `[out, in, *kernel]`, in [0, 1].
         points: Number of samples that the sensitivities were computed from (for convolutions: patches).
-        delta: Probability of failure, in (0, 1).
+        delta: Probability that the bound does not hold, in (0, 1).
         c: Constant of the paper for the tails of the distribution of activations, at least 1.
 
     Raises:
-        ScoresError: If an argument is out of its range.
+        ScoresError: If `points`, `delta` or `c` is out of its range, or `sensitivities` is not of a weight's shape.
     """
     if not (points >= 1 and 0 < delta < 1 and c >= 1):
         raise ScoresError(f"points={points}, delta={delta}, c={c}: expected points >= 1, 0 < delta < 1 and c >= 1")
@@ -132,7 +134,7 @@ def sampling_bound(sensitivities: Any, points: int, *, delta: float = 1e-3, c: f
     return SamplingBound(matrix.sum(1, dtype=np.float64), 2 * c * log_term)
 
 
-def _check_activations(activations: Any, flat: Any, name: str | None) -> Any:
+def _convert_activations(activations: Any, flat: Any, name: str | None) -> Any:
     """Check activations, and convert them to the library, device and dtype of a flat weight."""
     shape, inputs = shape_of(activations), shape_of(flat)[1]
     if len(shape) != 2 or shape[1] != inputs or shape[0] == 0:
@@ -147,7 +149,7 @@ def _sign_parts(values: Any) -> Iterator[Any]:
 
 
 def _mean_ratios(weight: Any, inputs: Any) -> Any:
-    """Return `mean_x a_j(x) / z_i(x)` with `z_i = sum_k w_ik a_k`, `[out, in]`, by one matrix product."""
+    """Return `mean_x a_j(x) / z_i(x)` with `z_i = sum_k w_ik a_k`, `[out, in]`, by two matrix products."""
     return _reciprocal(inputs @ weight.T).T @ inputs / len(inputs)
 
 

@@ -35,15 +35,19 @@ class DoublePrune:
         if forced:
             return "double pruning does not support forced entries; exact does"
         if tile.separable or not tile.at_most or tile.rows != tile.cols:
-            return "double pruning leaves tiles under-filled: use it with patterns such as 'double 2:4'"
+            return (
+                "double pruning leaves tiles under-filled: use it with square tiles whose budgets are upper limits, "
+                "such as those of 'double 2:4'"
+            )
         return None
 
     def __call__(self, panel: Panel) -> PanelAnswer:
         """Prune a panel in both directions; the duals of `Exact` bound the optimum."""
         tile = panel.tile
-        row_pruned = _largest(panel.scores, np.zeros((0, 0), np.int8), tile.row_keep, tile.cols)
-        forced = np.where(row_pruned.T, 0, DROP).astype(np.int8)
-        both_pruned = _largest(panel.scores.T, forced, tile.col_keep, tile.rows)
+        nothing_forced = np.zeros((0, 0), np.int8)
+        row_pruned = _largest(panel.scores, nothing_forced, tile.row_keep, tile.cols)
+        row_drops = np.where(row_pruned.T, 0, DROP).astype(np.int8)
+        both_pruned = _largest(panel.scores.T, row_drops, tile.col_keep, tile.rows)
         best = Exact()(Panel(panel.scores, tile))
         return PanelAnswer(np.ascontiguousarray(both_pruned.T), best.row_duals, best.col_duals)
 

@@ -42,7 +42,7 @@ def test_a_model_of_one_block(refused, tmp_path):
 
 def test_windows_longer_than_the_model_takes(refused, tmp_path):
     model = save_llama(tmp_path / "model", max_position_embeddings=32)
-    refused(model, "windows of 64 tokens are longer than the model's 32; lower --calibration-tokens")
+    refused(model, "windows of 64 tokens are longer than the model's maximum of 32; lower --calibration-tokens")
 
 
 def test_more_tokens_than_the_model_knows(refused, tmp_path):

@@ -13,17 +13,18 @@ from masksmith_wire.quantities import count_text
 from .skeleton import loading
 
 BATCH_WINDOWS = 2
-"""Windows of a batch. A step of tuning takes one batch; with eight windows it takes four times as long, and the
-perplexity is no better."""
+"""Maximum number of windows of a batch. A step of tuning takes one batch; with eight windows a step takes four times as
+long, and the perplexity is no better."""
 
 
 def calibration_batches(
     checkpoint: Checkpoint, method: PruneMethod, model: Any, *, trust_remote_code: bool
 ) -> list[dict[str, Any]]:
-    """Return the beginning of a text as batches `{"input_ids": ids}` with token ids `[windows, tokens]`.
+    """Return the beginning of the method's text as batches `{"input_ids": ids}` with token ids `[windows, tokens]`.
 
     Raises:
-        InputError: If the tokenizer cannot be loaded, the text is too short, or its tokens do not fit the model.
+        InputError: If the tokenizer or the text cannot be read, the text is too short, or its windows are too long or
+            its tokens unknown for the model.
     """
     import transformers
 
@@ -48,8 +49,8 @@ def _check_window(text: CalibrationText, config: Any) -> None:
     max_tokens = getattr(config, "max_position_embeddings", None)
     if isinstance(max_tokens, int) and text.tokens > max_tokens:
         raise InputError(
-            f"windows of {count_text(text.tokens)} tokens are longer than the model's {count_text(max_tokens)}; lower "
-            "--calibration-tokens"
+            f"windows of {count_text(text.tokens)} tokens are longer than the model's maximum of "
+            f"{count_text(max_tokens)}; lower --calibration-tokens"
         )
 
 
