@@ -30,7 +30,7 @@ from .transport.settings import read_settings
 
 @dataclass(frozen=True, slots=True)
 class ClientConfiguration:
-    """The arguments of a client, with which another process can create the same client."""
+    """The arguments of a client without a custom transport; another process can create the same client from them."""
 
     url: str = field(repr=False)
     token: str | None = field(repr=False)
@@ -97,12 +97,13 @@ class Client:
                 selector is the full name of a weight, else a glob, else a part of names between dots.
             progress: Show progress bars; None shows them on terminals and in notebooks, and
                 `"lines"` also prints lines elsewhere.
-            timeout_s: Timeout of the wait for the job, in seconds.
+            timeout_s: Timeout of the wait for the job, in seconds; None waits as long as the job takes.
             options: See `SubmitOptions`.
 
         Raises:
             InputError: If an argument is invalid; nothing was sent.
-            JobFailedError: If a tensor could not be masked; `error.job.masks()` returns the other tensors' masks.
+            JobFailedError: If a tensor could not be masked, or the job was canceled; `error.job.masks()` returns the
+                masks of the other tensors.
             StatusError: If the service refused a request.
             TransportError: If the service cannot be reached, or the job takes longer than `timeout_s`.
         """
@@ -126,7 +127,8 @@ class Client:
         Args:
             model: A directory as `save_pretrained` writes it, the index of a sharded checkpoint, or a `.safetensors`
                 file. With `by_reference`, or as `s3://...`, a location in a root of the service.
-            output: A new or empty directory; with `by_reference`, or as `s3://...`, in a root of the service.
+            output: A new or empty directory, or that of an interrupted call. With `by_reference`, or as `s3://...`, it
+                is in a root of the service.
             pattern: See `solve`. Tensors without a pattern stay dense.
             progress: Show progress bars; None shows them on terminals and in notebooks, and
                 `"lines"` also prints lines elsewhere.
@@ -139,7 +141,8 @@ class Client:
         Raises:
             InputError: If an argument is invalid, the checkpoint is quantised in a format that is not read, or the
                 output contains other files.
-            JobFailedError: If a tensor could not be masked, or a file was not written.
+            JobFailedError: If a tensor could not be masked, a job was canceled, or a worker could not write a file.
+            OSError: If this process cannot write a file.
             StatusError: If the service refused a request.
             TransportError: If the service cannot be reached.
         """
@@ -171,7 +174,7 @@ class Client:
             masks_of: The id of a masks job, instead of model and patterns.
             progress: Show a progress bar; None shows it on terminals and in notebooks, and
                 `"lines"` also prints lines elsewhere.
-            timeout_s: Timeout of the wait, in seconds; the job continues after it.
+            timeout_s: Timeout of the wait, in seconds; the job continues after it. None waits as long as the job takes.
             options: See `BenchmarkOptions`.
 
         Raises:
@@ -179,6 +182,7 @@ class Client:
             StatusError: If the service refused, for example because a kernel does not support the pattern.
             JobFailedError: If nothing was measured, or the job was canceled. If only some cases failed, no error is
                 raised, and the report lists these cases in `failures`.
+            TransportError: If the service cannot be reached, or the job takes longer than `timeout_s`.
         """
         job = self.jobs.submit_benchmark(model, patterns, masks_of=masks_of, **options)
         return job.wait_for_report(timeout_s, progress=progress)

@@ -1,4 +1,4 @@
-"""Domain errors of the shared state; the service maps them to HTTP statuses."""
+"""Domain errors of the shared state; the service maps those that a request can raise to HTTP statuses."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ from obstore.exceptions import GenericError as StoreError
 
 
 class DamagedBlobError(Exception):
-    """The bytes of a blob are not those that were written.
+    """The bytes of a blob are not those that were written, or another process replaced them while they were read.
 
     Attributes:
         blob: Name of the blob.
 
     Args:
-        is_set_aside: Whether the blob was moved out of the way; false in a store that is read-only.
+        is_set_aside: Whether the blob was moved out of the way; false for one that was replaced, and in a store that is
+            read-only.
     """
 
     def __init__(self, blob: str, *, is_set_aside: bool) -> None:
@@ -21,7 +22,7 @@ class DamagedBlobError(Exception):
 
 
 class InstallationError(Exception):
-    """Broker and store do not belong together, or cannot be used."""
+    """Broker, store, roots or a backup cannot be used, or do not belong together; the message says why."""
 
 
 class FullError(Exception):
@@ -56,7 +57,11 @@ class BrokerUnsafeError(Exception):
 
 
 class MissingUploadError(Exception):
-    """A job refers to an upload that does not exist, or that its owner has not sent."""
+    """A job refers to an upload that does not exist, or that the job's owner has not sent.
+
+    Attributes:
+        digest: The upload's digest.
+    """
 
     def __init__(self, digest: str) -> None:
         super().__init__(digest)
@@ -109,7 +114,7 @@ class NoRootError(Exception):
 
 
 class ChangedSourceError(Exception):
-    """A file in a root is not as it was when its job began.
+    """A file in a root is not as it was when the job that refers to it was submitted.
 
     Attributes:
         location: The file.
@@ -125,7 +130,8 @@ class RootUnavailableError(StoreError):
     """A root does not answer, or refuses; the same call may succeed later.
 
     Attributes:
-        location: What was read or written.
+        location: What was to be read or written.
+        reason: Why it cannot be accessed.
     """
 
     def __init__(self, location: str, reason: str) -> None:

@@ -49,14 +49,14 @@ class WorkerRegistry(Generic[Entry]):
             pipe.execute()
 
     def remove(self, name: str) -> None:
-        """Remove a worker that has stopped."""
+        """Remove a worker's name and document; its keys of `served_key` expire."""
         with self._redis.pipeline(transaction=False) as pipe:
             pipe.delete(self._key_of(name))
             pipe.srem(self._key, name)
             pipe.execute()
 
     def live(self) -> list[Entry]:
-        """List the live workers, sorted by name."""
+        """Return the documents of the live workers, sorted by name; the names of expired workers are removed."""
         names = sorted(cast("set[str]", self._redis.smembers(self._key)))
         texts = cast("list[str | None]", self._redis.mget(map(self._key_of, names))) if names else []
         expired = [name for name, text in zip(names, texts, strict=True) if text is None]

@@ -1,4 +1,4 @@
-"""Job documents: the requests of clients and the responses of the service."""
+"""Documents of jobs: the request for masks, and what the service responds about jobs and workers."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class JobState(StrEnum):
 
     @property
     def is_terminal(self) -> bool:
-        """Whether the job has ended: its state no longer changes."""
+        """Whether the job or part has ended: its state no longer changes."""
         return self in (JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELED)
 
 
@@ -188,7 +188,7 @@ class Skipped(BaseModel):
 
 
 class TensorReport(BaseModel):
-    """Results for one tensor; the numbers are null until all of its shards are done."""
+    """Results for one tensor; its measured and computed numbers are null unless all of its shards have succeeded."""
 
     name: str
     state: JobState
@@ -218,7 +218,7 @@ class TensorReport(BaseModel):
 
 
 class OutputFileReport(BaseModel):
-    """A file of weights of an output, and whether it is written."""
+    """A file of weights of an output, and the state of its writing."""
 
     name: str
     state: JobState
@@ -226,14 +226,14 @@ class OutputFileReport(BaseModel):
 
 
 class OutputReport(BaseModel):
-    """The output of a job; it is marked as unfinished until all files are complete."""
+    """The output of a job; its directory is marked as unfinished until all its files are complete."""
 
     location: str
     files: list[OutputFileReport]
 
 
 class CaseView(BaseModel):
-    """A benchmark case: its fastest sparse kernel, and that kernel's speed-up over dense.
+    """A benchmark case: its fastest sparse kernel, and that kernel's speed-up over dense; null without such a kernel.
 
     `low` and `high` are the range of the speed-up, from the 20 % and 80 % quantiles of both times.
     """
@@ -248,7 +248,7 @@ class CaseView(BaseModel):
 
     @property
     def gain(self) -> str:
-        """The speed-up as text, which says if it is within the noise; empty if nothing was measured."""
+        """The speed-up as text, which says if it is within the noise; empty if there is none."""
         if self.speedup is None:
             return ""
         if self.low is None or self.high is None:  # An older service sends no range.

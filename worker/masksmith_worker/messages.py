@@ -41,7 +41,7 @@ class _Properties(_StrictModel):
 
 
 class _Headers(_StrictModel):
-    """Members that Celery reads: no dates, no groups, no time limits, no stamps.
+    """Members that Celery reads, except stamps, which are removed. Dates, groups, time limits and retries are refused.
 
     `parent_id` is the id of the task that sent the message: a task that takes a shard sends a message for the next one.
     """
@@ -98,4 +98,4 @@ def _check_body(body: str) -> None:
     match content:
         case [[], dict(named), dict(embedded)] if not named and not any(embedded.values()):
             return
-    raise UnreadableMessageError("body: expected no arguments")
+    raise UnreadableMessageError("body: expected no arguments, and no tasks to call afterwards")

@@ -1,4 +1,4 @@
-"""Writes a tensor with zeros where its packed mask drops it, a chunk of rows at a time."""
+"""Reads a stored tensor and sets the entries that its packed mask drops to zero, a chunk of rows at a time."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from masksmith_wire.masks import masked_bytes
 from .tensors import Tensor, read_into
 
 CHUNK_ENTRIES = 2**20
+"""Largest number of entries of a chunk, unless a single row is longer."""
 
 
 def masked_pieces(
@@ -24,7 +25,11 @@ def masked_pieces(
     Args:
         tensor: A tensor of at least one dimension, whose entries are whole bytes.
         packed: Its mask, packed along its last axis.
-        on_stored: Called with the bytes as they are stored, piece by piece.
+        on_stored: Called with each piece as it is stored, before entries are set to zero.
+
+    Raises:
+        InputError: If the file became shorter.
+        OSError: If the file cannot be read.
     """
     item_bytes, cols = DTYPE_BITS[tensor.dtype] // 8, tensor.shape[-1]
     rows = math.prod(tensor.shape[:-1])

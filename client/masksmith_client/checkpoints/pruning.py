@@ -22,7 +22,7 @@ def prune_model(
     output: Path,
     options: ChoiceOptions,
     method: PruneMethod,
-    solver: Callable[[Checkpoint, Choice, AuxiliaryTensors], Solve],
+    make_solve: Callable[[Checkpoint, Choice, AuxiliaryTensors], Solve],
     *,
     progress: ShowProgress = None,
 ) -> dict[str, Any]:
@@ -33,8 +33,8 @@ def prune_model(
         output: A new or empty directory, or that of an interrupted run of the same call.
         options: Patterns, and which tensors are masked.
         method: Scores and update.
-        solver: Returns the function that solves the masks; called before anything is written.
-        progress: Whether to show a progress bar; None shows it on terminals and in notebooks.
+        make_solve: Returns the function that solves the masks; called before anything is written.
+        progress: Whether to show a progress bar; see `ShowProgress`.
 
     Returns:
         The record, as it is written to the directory.
@@ -43,13 +43,14 @@ def prune_model(
         InputError: If an argument is invalid, the checkpoint is quantised in a format that is not read, or the output
             contains other files.
         OSError: If a file cannot be written; the same call later continues where this one stopped.
+        ClientError: What `make_solve` raises, and the function that it returns.
     """
     checkpoint = Checkpoint.open(model)
     checkpoint.check_is_readable()
     check_output_folder(output, checkpoint)
     choice = choose(checkpoint, options)
     statistics = method.statistics(checkpoint, choice)
-    solve = solver(checkpoint, choice, statistics)
+    solve = make_solve(checkpoint, choice, statistics)
     total = sum(header.file_bytes for header in checkpoint.headers.values())
     # With a text, blocks are pruned first, under a bar of their own; then files are written, which takes seconds.
     shown = progress if method.text is None else False

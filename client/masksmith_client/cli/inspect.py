@@ -1,4 +1,4 @@
-"""`masksmith inspect`: how each tensor of a checkpoint is made of matrices, and what is masked in it."""
+"""`masksmith inspect`: how each tensor of a checkpoint is made of matrices, and whether it would be masked."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def _row(tensor: ChosenTensor) -> tuple[str, ...]:
 
 
 def _masked_text(tensor: ChosenTensor) -> str:
-    """Return why a tensor is not masked, or `yes` with the pattern and the scale of its stored numbers."""
+    """Return why a tensor is not masked, or `yes` with its pattern and the scale of its stored numbers, if known."""
     if tensor.reason is not None:
         return tensor.reason
     pattern = "" if tensor.pattern is None else f": {tensor.pattern}"

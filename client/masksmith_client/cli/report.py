@@ -1,4 +1,4 @@
-"""Print the report of a solve as a table or as JSON: one row per tensor, and totals."""
+"""Print the report of a solve, as a table or as JSON: one row per tensor, and totals; and a table of measures."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FORMATS = {"bitmask": "bitmask", "csr": "csr", "bsr": "bsr", "two_four": "2:4"}
 HYBRID_FORMAT = {"hybrid": "hybrid"}
 """The column of a format that only hybrid patterns have."""
 MEMBERS = ("job", "pattern", "solver", "budget", "budget_gap", "output", "weights")
-"""Attributes of a report that are members of its JSON document."""
+"""Attributes of a report that its JSON document contains unchanged."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,12 +28,12 @@ class SolveReport:
 
     Attributes:
         pattern, solver, budget: As requested.
-        tensors: One report per tensor.
-        skipped: Tensors that were not masked, with the reason.
+        tensors: One report per tensor to mask, with or without success.
+        skipped: Tensors that stay dense, with the reason.
         output, weights: Paths of the masks file and of the updated weights; None if not written.
         wall_s: Duration in seconds.
         job: The job's id; None for a local solve.
-        budget_gap: Gap of the budget's allocation.
+        budget_gap: Gap of the division of the budget between the tensors; None without a budget.
         notes: Notes on the checkpoint, for the user.
     """
 
@@ -51,7 +51,7 @@ class SolveReport:
 
     @property
     def failures(self) -> list[TensorReport]:
-        """Tensors without a mask."""
+        """Reports of the tensors for which no mask could be found."""
         return [report for report in self.tensors if report.error is not None]
 
     def document(self) -> dict[str, Any]:
@@ -112,7 +112,10 @@ UPDATE_COLUMNS = ("output error", "gain")
 
 
 def update_cells(update: UpdateReport | None) -> tuple[str, str]:
-    """Return the relative error of a weight's output after an update, and the factor by which the update reduced it."""
+    """Return the relative error of a weight's output after an update, and the factor by which the update reduced it.
+
+    Both are texts; empty without an update. The factor is empty, too, if no error is left.
+    """
     if update is None:
         return "", ""
     error = percent(update.error / update.energy if update.energy else 0.0)
@@ -158,10 +161,10 @@ def _measures_row(tensor: TensorReport, formats: Sequence[str], has_changes: boo
 
 
 def _storage_share(tensor: TensorReport, name: str) -> float | None:
-    """Return the bytes of a storage format divided by those of the dense weight; None if the mask does not have it."""
+    """Return the bytes of a storage format divided by those of the dense weight; None if they are not known."""
     storage = tensor.storage_bytes or {}
-    size = storage.get(name)
-    return None if size is None else size / (storage.get("dense") or 1)
+    size, dense_size = storage.get(name), storage.get("dense")
+    return None if size is None or dense_size is None else size / dense_size
 
 
 def _spectrum_text(spectrum: SpectrumReport | None) -> str:

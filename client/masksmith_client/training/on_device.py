@@ -1,7 +1,8 @@
-"""Refreshes on the weights' device: with `masks=masksmith.solve`, weights and masks stay on the GPU.
+"""Refreshes on the weights' devices: weights and masks stay on the GPU, where `stays_on_device` allows it.
 
-Snapshots are copies on the device, and a thread solves them there. Only proofs and numbers of changed entries are
-copied to the host. A layer is solved at every refresh, whether its weights have changed or not.
+Snapshots are copies on the device. A thread solves them there, or with `Refresh.wait` the calling thread. Only proofs
+and the numbers of added and dropped entries are copied to the host. A layer is solved at every refresh, whether its
+weights have changed or not.
 """
 
 from __future__ import annotations
@@ -28,7 +29,11 @@ log = logging.getLogger("masksmith_client.training")
 
 
 def stays_on_device(layers: Iterable[MaskedLayer], masks: object) -> bool:
-    """Whether masks are solved on the weights' devices: all are CUDA devices, and `masks` is `masksmith.solve`."""
+    """Whether masks are solved on the weights' devices.
+
+    This needs weights that are all on CUDA devices, `masks=masksmith.solve`, and kernels that can run. If only the last
+    is missing, the reason is logged as a warning.
+    """
     library = sys.modules.get("masksmith")
     if library is None or masks is not getattr(library, "solve", None):
         return False
@@ -43,7 +48,12 @@ def stays_on_device(layers: Iterable[MaskedLayer], masks: object) -> bool:
 
 
 class DeviceMemory:
-    """Values, previous masks and new masks of all layers, each on its weight's device; see `SharedMemory`."""
+    """Values, previous masks and new masks of all layers, each on its weight's device; see `SharedMemory`.
+
+    Args:
+        slots: The layers.
+        devices: The device of each layer's weight, in the order of the slots.
+    """
 
     def __init__(self, slots: Iterable[LayerSlot], devices: Iterable[torch.device]) -> None:
         self.slots = {slot.name: slot for slot in slots}
@@ -63,7 +73,7 @@ class DeviceMemory:
         return self._previous[name]
 
     def mask(self, name: str) -> Tensor:
-        """Return the tensor of a layer's new mask."""
+        """Return a layer's new mask, which the handler overwrites; all False before the first one."""
         return self._masks[name]
 
     def take(self, name: str, values: Tensor, mask: Tensor) -> None:
@@ -85,15 +95,15 @@ class DeviceSnapshots:
         """Do nothing: kernels run in the order of their launch."""
 
     def when_done(self, callback: Callable[[], None]) -> None:
-        """Call `callback`."""
+        """Call `callback` now; `Snapshots` calls it when the copies are complete."""
         callback()
 
     def are_done(self) -> bool:
-        """Return True."""
+        """Return True: nothing has to be waited for."""
         return True
 
     def wait(self) -> None:
-        """Do nothing."""
+        """Do nothing: nothing has to be waited for."""
 
 
 class DeviceHandler:
@@ -141,8 +151,8 @@ class DeviceHandler:
         return scores + self._memory.previous(name) * request.hysteresis
 
 
-def start_on_device(solve: object, memory: DeviceMemory, refresh: Refresh) -> RefreshWorker:
-    """Create the worker: a thread, or with `refresh.wait` the calling thread."""
+def create_device_worker(solve: object, memory: DeviceMemory, refresh: Refresh) -> RefreshWorker:
+    """Create the worker that solves in a thread, or with `refresh.wait` in the calling thread."""
     assert callable(solve)
     handler = DeviceHandler(solve, memory)
     worker = InlineWorker(handler) if refresh.wait else ThreadWorker(handler)

@@ -17,7 +17,7 @@ from masksmith_client.submission.tensors import SAFETENSORS_DTYPES
 
 from .masked_layer import MaskedLayer
 from .methods.method import Method
-from .on_device import DeviceMemory, DeviceSnapshots, start_on_device, stays_on_device
+from .on_device import DeviceMemory, DeviceSnapshots, create_device_worker, stays_on_device
 from .process_group import ProcessGroup
 from .refresh import Refresh
 from .refresh_worker.messages import RefreshRequest, RefreshResponse
@@ -107,7 +107,7 @@ class Refresher:
         self._snapshots: Snapshots | DeviceSnapshots
         if self._is_on_device:
             memory = DeviceMemory(slots, [layer.weight.device for layer in layers])
-            self._worker = start_on_device(self._masks, memory, self._refresh)
+            self._worker = create_device_worker(self._masks, memory, self._refresh)
             self._memory, self._snapshots = memory, DeviceSnapshots(memory)
         else:
             shared = SharedMemory(slots)

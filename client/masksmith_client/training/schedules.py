@@ -11,7 +11,7 @@ from .methods.numbers import check_integer, check_share
 
 
 class Schedule:
-    """Base class of schedules: the final pattern from the first step on."""
+    """Base class of schedules; by itself, the schedule that has the final pattern from the first step on."""
 
     def check(self, pattern: Pattern) -> None:
         """Check that the schedule supports the final pattern.
@@ -27,7 +27,7 @@ class Schedule:
 
 @dataclass(frozen=True)
 class DensePhases(Schedule):
-    """Layers are dense during the first steps (warm-up), and from a given step on (dense tail).
+    """Layers are dense during the first `warm_up` steps, and again from step `tail_from` on (dense tail).
 
     After a warm-up, magnitudes are more informative scores; a dense tail fine-tunes the model after cheap sparse
     training (Hu et al., ICML 2024). Weights baked in a dense tail are dense.
@@ -38,7 +38,8 @@ class DensePhases(Schedule):
         between: Schedule of the steps between the dense phases; default the final pattern.
 
     Raises:
-        InputError: If the steps are not in order, or `between` is not a schedule.
+        InputError: If a step is not a whole number of at least 0, the steps are not in order, or `between` is not a
+            schedule.
     """
 
     warm_up: int = 0
@@ -68,14 +69,16 @@ class DensePhases(Schedule):
 class CubicDensity(Schedule):
     """Density `final + (start - final) * (1 - progress)^3` between two steps (Zhu and Gupta, 2017).
 
-    For patterns with a density: `10%`, blocks and channels. The final density is that of the pattern.
+    `progress` rises from 0 at step `begin` to 1 at step `end`; `final` is the density of the final pattern, which must
+    be unstructured (such as `10%`), of blocks or of channels.
 
     Attributes:
         begin, end: Steps at which the density starts to fall from `start`, and at which it reaches the final density.
-        start: Density at the beginning, in (0, 1].
+        start: Density up to step `begin`, in (0, 1].
 
     Raises:
-        InputError: If the steps are not in order, or `start` is not in (0, 1].
+        InputError: If a step is not a whole number of at least 0, the steps are not in order, or `start` is not in
+            (0, 1].
     """
 
     begin: int
@@ -87,10 +90,10 @@ class CubicDensity(Schedule):
         check_share("start", self.start)
 
     def check(self, pattern: Pattern) -> None:
-        """Check that the pattern has a density, which is at most `start`."""
+        """Check that the pattern is unstructured, of blocks or of channels, and that its density is at most `start`."""
         if not isinstance(pattern, Unstructured | Block | Channels):
-            shares = "blocks, channels or '10%' with the share kept"
-            raise InputError(f"CubicDensity needs {shares}, not {pattern}; use FallingN for n:m")
+            needed = "a pattern of blocks, of channels, or of single entries such as '10%'"
+            raise InputError(f"CubicDensity needs {needed}, not {pattern}; use FallingN for n:m")
         if pattern.density > self.start:
             raise InputError(f"start={self.start} is less than the density of {pattern}")
 
@@ -112,7 +115,7 @@ class FallingN(Schedule):
         end: Step at which the last interval ends, in which masks have the `n` of the final pattern already.
 
     Raises:
-        InputError: If the steps are not in order.
+        InputError: If a step is not a whole number of at least 0, or the steps are not in order.
     """
 
     begin: int
@@ -135,7 +138,10 @@ class FallingN(Schedule):
 
 
 def _stages(pattern: NM) -> list[NM]:
-    """Return the patterns in the order of falling n; transposable tiles that are not square allow only some n."""
+    """Return the patterns of the intervals, from the largest n below m down to the final n.
+
+    Transposable tiles that are not square allow only some n.
+    """
     if not pattern.transposable:
         return [replace(pattern, n=n) for n in range(pattern.m - 1, pattern.n - 1, -1)] or [pattern]
     assert pattern.m_out is not None
@@ -149,7 +155,7 @@ def _stages(pattern: NM) -> list[NM]:
 
 
 def _check_span(begin: int, end: int) -> None:
-    """Raise `InputError` unless the steps are in order."""
+    """Raise `InputError` unless both steps are whole numbers of at least 0, and `begin` is less than `end`."""
     check_integer("begin", begin, 0)
     check_integer("end", end, 0)
     if begin >= end:

@@ -1,4 +1,4 @@
-"""Save and load a sparsifier's state: packed masks, reports, records, and the step, as a safetensors file."""
+"""A sparsifier's state, such as packed masks, records and the step: made, checked, restored, and kept in a file."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from .copies import pruned_values, restore_pruned
 from .masked_layer import MaskedLayer
 
 FORMAT = 1
+"""Version of the form of a state."""
 KEY = "masksmith_training"
 """Key of the JSON in the metadata of a state's file."""
 PRUNED = "/pruned/"
@@ -27,14 +28,14 @@ PRUNED = "/pruned/"
 
 
 def layers_state(layers: Iterable[MaskedLayer], *, pruned: bool) -> dict[str, Any]:
-    """Return the masks of layers, and if `pruned` the dense values of pruned entries."""
+    """Return the part of a state that belongs to layers: masks, and if `pruned` the dense values of pruned entries."""
     layers = list(layers)
     state: dict[str, Any] = {"format": FORMAT, "masks": {layer.name: packed_mask(layer) for layer in layers}}
     return state | {"pruned": {layer.name: pruned_values(layer) for layer in layers}} if pruned else state
 
 
 def load_layers(layers: Iterable[MaskedLayer], state: Mapping[str, Any]) -> None:
-    """Restore masks, and values of pruned entries, from the result of `layers_state`."""
+    """Restore masks, and values of pruned entries where the state has them, from the result of `layers_state`."""
     for layer in layers:
         restore_mask(layer, state["masks"][layer.name])
         if layer.name in state.get("pruned", {}):
@@ -58,7 +59,8 @@ def check_state(state: Mapping[str, Any], pattern: str, method: str, layers: lis
     """Check that a state fits the sparsifier.
 
     Raises:
-        InputError: If a member is missing, or format, pattern, method, a layer or its shape differs; it is named.
+        InputError: If it is no mapping, a member is missing, or format, pattern, method, the layers, a shape or pruned
+            values differ; the message names what is wrong.
     """
     if not isinstance(state, Mapping):
         raise InputError(f"{type(state).__name__} is not a sparsifier state: pass what state_dict() returned")
@@ -120,7 +122,7 @@ def read_state(path: Path) -> dict[str, Any]:
     """Read a state that `write_state` wrote; pickles are never loaded.
 
     Raises:
-        InputError: If the file is not a sparsifier state.
+        InputError: If the file cannot be read, or is not a sparsifier state.
     """
     try:
         with safe_open(path, framework="pt") as file:

@@ -26,10 +26,12 @@ class Verdict:
     Attributes:
         ok: Whether the mask is allowed.
         message: One sentence that describes the result.
-        tile: First tile that violates the pattern, `(tile row, tile column)`; or None.
+        tile: First tile that violates the pattern, `(tile row, tile column)`; None if the mask is allowed.
         broken: Number of tiles that violate the pattern.
-        tiles: Number of tiles. Patterns without tiles count blocks, channels, panels or budgets instead.
-        matrix: Number of the matrix that holds `tile`, where the tensor has several.
+        tiles: Number of tiles. For patterns without tiles, `tile`, `broken` and `tiles` are about blocks, channels,
+            panels or budgets instead.
+        matrix: Index of the matrix that has `tile`, if several matrices or fused parts were checked one by one;
+            otherwise None, and if the mask is allowed.
     """
 
     ok: bool
@@ -68,6 +70,7 @@ def verify(
 
     Raises:
         SolverError: If the view is unknown.
+        LayoutError: If the layout is malformed or does not fit the shape.
         PatternError: If the pattern is malformed or does not fit the shape.
         ScoresError: If the mask's dtype is not supported.
     """

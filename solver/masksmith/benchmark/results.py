@@ -30,7 +30,7 @@ class Timing:
 
 @dataclass(frozen=True)
 class Measurement:
-    """One kernel in one case.
+    """One kernel in one case; what was not measured is None.
 
     Attributes:
         kernel: Name of the kernel.
@@ -66,7 +66,7 @@ class Measurement:
 
     @property
     def timing(self) -> Timing | None:
-        """The time used for comparisons: the graph's if there is one."""
+        """The time used for comparisons: that of the graph, else that of eager calls; None if there is neither."""
         return self.graph or self.eager
 
 
@@ -92,7 +92,7 @@ class Gain:
 
     @property
     def is_noise(self) -> bool:
-        """Whether the range includes 1, so that the kernel is neither faster nor slower than dense."""
+        """Whether the range includes 1, so that it does not show whether the kernel is faster or slower than dense."""
         return self.low <= 1.0 <= self.high
 
     def __str__(self) -> str:
@@ -105,8 +105,8 @@ class CaseResult:
 
     Attributes:
         case: The case.
-        density: Share of entries that its mask keeps.
-        measurements: One per kernel, dense first.
+        density: Share of entries that its mask keeps; that of the pattern if the case failed.
+        measurements: One per kernel, dense first; none if the case failed.
         conditions: Clocks, temperature, power and throttling, if the device reports them.
         machine: Description of the machine.
         error: Error of the case as a whole, or None.
@@ -130,7 +130,10 @@ class CaseResult:
 
     @property
     def gains(self) -> list[tuple[Measurement, Gain]]:
-        """Measurements of kernels that use the mask, with their speed-ups over dense and the ranges of these."""
+        """Measurements of kernels that use the mask, with their speed-ups over dense and the ranges of these.
+
+        Empty if the dense product was not measured.
+        """
         dense = self.of("dense")
         if dense is None or dense.timing is None:
             return []
@@ -142,17 +145,17 @@ class CaseResult:
 
     @property
     def sparse(self) -> list[tuple[Measurement, float]]:
-        """Measurements of kernels that use the mask, with their speed-ups over dense."""
+        """As `gains`, with the speed-ups as numbers."""
         return [(measurement, gain.value) for measurement, gain in self.gains]
 
     @property
     def best(self) -> tuple[Measurement, float] | None:
-        """The fastest of `sparse`, or None."""
+        """The fastest of `sparse`; None if that is empty."""
         return max(self.sparse, key=lambda pair: pair[1], default=None)
 
     @property
     def dense_s(self) -> float | None:
-        """Seconds of the dense product, if it was measured."""
+        """Median seconds of the dense product; None if it was not measured."""
         dense = self.of("dense")
         return None if dense is None or dense.timing is None else dense.timing.median_s
 
@@ -162,7 +165,7 @@ class CaseResult:
 
     @classmethod
     def read(cls, document: Mapping[str, Any]) -> CaseResult:
-        """Build a result from the result of `document`."""
+        """Build a result from the dict that `document` returned."""
         measurements = [_read_measurement(fields) for fields in document["measurements"]]
         return cls(**{**document, "case": cls.read_case(document["case"]), "measurements": measurements})
 

@@ -16,9 +16,9 @@ class Channels:
     """Keeps or drops whole channels: those with the largest sums of scores are kept, ties go to the first channel.
 
     Attributes:
-        density: Share of the channels kept, rounded to a whole number, halves up.
+        density: Share of the channels kept; their number is rounded to a whole number, halves up.
         axis: `out` keeps or drops output channels (filters, neurons), which are rows of the matrix; `in` keeps or drops
-            input channels, which are columns, or in a convolution one column for each entry of the kernel.
+            input channels, each of which is a column, or in a convolution one column for each entry of the kernel.
 
     Raises:
         PatternError: If the density is not in (0, 1], or the axis is unknown.

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class BlockPruning:
-    """Prunes the blocks of a checkpoint that are not finished.
+    """Prunes the unfinished blocks of a checkpoint: a `BlockSource`, which `prune_streamed` calls for each block.
 
     Args:
         skeleton: The model.
@@ -32,7 +32,7 @@ class BlockPruning:
         threads: Threads of solvers and updates.
 
     Attributes:
-        finished: The finished blocks.
+        finished: The finished blocks, those of earlier runs included.
     """
 
     def __init__(
@@ -62,6 +62,9 @@ class BlockPruning:
 
     def run(self, batches: list[dict[str, Any]]) -> None:
         """Prune the unfinished blocks, then remove the activations.
+
+        Args:
+            batches: The calibration batches, each of which is the model's arguments by name.
 
         Raises:
             PruningError: As `prune_streamed` does.
@@ -116,7 +119,7 @@ class BlockPruning:
         self._skeleton.release(block)
 
     def finish(self, place: int, report: Any) -> None:
-        """Save a pruned block, and write the report of the blocks that are finished."""
+        """Save the pruned block at position `place` of the order, and write the report of all finished blocks."""
         self.finished.write(place, report, self._skeleton.model)
         write_report(
             self._folder.parent, str(self._blocks), len(self._blocks.modules), self._method, self.finished.reports
@@ -141,7 +144,7 @@ class BlockPruning:
 
 
 class _ProgressBar:
-    """Shows a bar of the batches that are captured, and then a bar of the weights that are pruned."""
+    """Shows a bar of the batches whose calls are captured (steps), and then a bar of the entries of pruned weights."""
 
     def __init__(self) -> None:
         self._bar: Bar | None = None

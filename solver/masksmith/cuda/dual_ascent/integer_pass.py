@@ -24,20 +24,20 @@ from .thread_arithmetic import equalise_minima, exponent_of, quantise_dual, unit
 @cache
 def _row_loader(shape: Shape) -> Any:
     """Compile a function that writes one row of a tile, quantised to integers and padded, to shared memory."""
-    read, single = reader(shape.element), np.float64 if shape.element == "float64" else np.float32
+    read, real = reader(shape.element), np.float64 if shape.element == "float64" else np.float32
     rows, cols, row_size, col_size = shape.rows, shape.cols, shape.row_size, shape.col_size
     lanes, pitch = shape.lanes, shape.pitch
 
     def load(scores: Any, top: int, left: int, exponent: int, x: Any, lane: int, line: int) -> None:
         # In two steps: the power of two itself may be out of range even if the product is not.
         half, i = exponent // 2, top + line
-        scale, rescale = single(math.ldexp(1.0, int(half))), single(math.ldexp(1.0, int(exponent - half)))
+        scale, rescale = real(math.ldexp(1.0, int(half))), real(math.ldexp(1.0, int(exponent - half)))
         for j in range(row_size if line < col_size else 0):
             value = PAD
             if line < rows and j < cols:
                 value = 0
                 if i < scores.shape[0] and left + j < scores.shape[1]:
-                    value = np.int32(single(single(read(scores, i, left + j)) * scale) * rescale)
+                    value = np.int32(real(real(read(scores, i, left + j)) * scale) * rescale)
             x[(line * pitch + j) * lanes + lane] = value
 
     return device(load)
@@ -50,7 +50,7 @@ def compile_integer_pass(shape: Shape) -> Any:
     Arguments of the kernel (arrays are on the device; a count is an array of one number, which the next pass reads
     there):
 
-        scores: `[height, width]`; tiles beyond it are padded with zeros.
+        scores: `[height, width]`; entries of tiles beyond it count as zeros.
         across: Tiles per tile row.
         sweeps: Number of sweeps.
         warm: Whether sweeps start from `col_duals` instead of 0.
@@ -58,8 +58,9 @@ def compile_integer_pass(shape: Shape) -> Any:
             at-most budgets are shifted after the sweeps.
         order, count: Indices of the tiles to solve, `order[: count[0]]`.
         unsolved, unsolved_count: Indices of tiles that stay unsolved, appended to `unsolved[: unsolved_count[0]]`.
-        mask: `[down * rows, across * cols]` uint8, written.
-        row_duals, col_duals: `[down * across, rows]` and `[down * across, cols]` float64, written.
+        mask: `[down * rows, across * cols]` uint8, written; `down` is the number of tile rows.
+        row_duals, col_duals: `[down * across, rows]` and `[down * across, cols]` float64, written; `col_duals` is read
+            first if `warm`.
         invalid: `invalid[0]` is lowered to the flat index of the first NaN, infinite or negative score.
     """
     peak_of, load, run_sweeps = row_peak(shape.element), _row_loader(shape), compile_sweeps(shape)
