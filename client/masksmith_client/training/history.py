@@ -4,17 +4,51 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
+from pydantic import TypeAdapter, ValidationError
 
+from masksmith_client._errors import InputError
 from masksmith_wire.totals import total_gap, total_retained
 
 from .loggers import Logger, metrics_of
 from .refresh_worker.messages import SOLUTION_FIELDS, LayerResult, RefreshResponse
 from .refresher import PendingRequest
 from .report import LayerReport, RefreshRecord
+
+
+@dataclass(frozen=True)
+class SavedHistory:
+    """Reports and records of a saved state.
+
+    Attributes:
+        layers: The last report of every layer.
+        refreshes: Records, oldest first.
+    """
+
+    layers: list[LayerReport]
+    refreshes: list[RefreshRecord]
+
+    @classmethod
+    def read(cls, state: Mapping[str, Any]) -> SavedHistory:
+        """Read the members of `History.state`.
+
+        Raises:
+            InputError: If one is missing or has another type; the message names it.
+        """
+        try:
+            return _SAVED_HISTORY.validate_python({name: state[name] for name in ("layers", "refreshes")})
+        except ValidationError as error:
+            first = error.errors()[0]
+            place = "".join(f"[{part!r}]" for part in first["loc"])
+            raise InputError(
+                f"the checkpoint's state{place}: {first['msg']}: pass what state_dict() returned"
+            ) from None
+
+
+_SAVED_HISTORY = TypeAdapter(SavedHistory)
 
 
 class History:
@@ -99,11 +133,10 @@ class History:
             "refreshes": [asdict(record) for record in self.records],
         }
 
-    def load(self, state: Mapping[str, Any]) -> None:
-        """Restore reports and records from the result of `state`."""
-        reports = [LayerReport(**{**fields, "shape": tuple(fields["shape"])}) for fields in state["layers"]]
-        self.layers = {report.name: report for report in reports}
-        self.records = [RefreshRecord(**fields) for fields in state["refreshes"]]
+    def restore(self, saved: SavedHistory) -> None:
+        """Restore reports and records."""
+        self.layers = {report.name: report for report in saved.layers}
+        self.records = list(saved.refreshes)
         self._first_own_record = self._logged = len(self.records)
 
     def _report(self, name: str, result: LayerResult, asked_at: int, sad: int) -> LayerReport:

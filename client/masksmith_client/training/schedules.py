@@ -102,8 +102,8 @@ class CubicDensity(Schedule):
         assert isinstance(pattern, Unstructured | Block | Channels)
         remaining = (1 - _progress(self.begin, self.end, step)) ** 3
         density = pattern.density + (self.start - pattern.density) * remaining
-        # The density is rounded, so that the pattern's text is short.
-        return pattern if remaining == 0 else replace(pattern, density=round(density, 6))
+        # The density is rounded, so that the pattern's text is short, but not below the final one.
+        return pattern if remaining == 0 else replace(pattern, density=max(round(density, 6), pattern.density))
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from masksmith_client._errors import InputError
 from .adapters import merge
 from .by_name import as_method, as_pattern, as_schedule
 from .copies import bake_copy, mask_state_dict, plain_state, shared_names
+from .history import SavedHistory
 from .layers import choose
 from .loggers import Logger
 from .mask_updates import MaskUpdates
@@ -271,14 +272,16 @@ class Sparsifier:
         """Restore the state from a checkpoint; the response to a pending request is ignored.
 
         Raises:
-            InputError: If the pattern, the method or the layers of the state differ.
+            InputError: If the pattern, the method or the layers of the state differ, or a member is missing or has
+                another type; nothing is changed then.
         """
         self._check_not_baked()
         check_state(state, str(self.pattern), type(self.method).__name__, self._layers)
+        saved_history = SavedHistory.read(state)
         self._refresher.drop()
         load_layers(self._layers, state)
-        self._updates.history.load(state)
-        self._updates.restart_at(int(state["step"]))
+        self._updates.history.restore(saved_history)
+        self._updates.restart_at(state["step"])
         self._updates.record_gradients()
         self._zero_pruned()
 

@@ -38,7 +38,7 @@ def load_layers(layers: Iterable[MaskedLayer], state: Mapping[str, Any]) -> None
     """Restore masks, and values of pruned entries where the state has them, from the result of `layers_state`."""
     for layer in layers:
         restore_mask(layer, state["masks"][layer.name])
-        if layer.name in state.get("pruned", {}):
+        if "pruned" in state:
             restore_pruned(layer, state["pruned"][layer.name])
 
 
@@ -59,39 +59,53 @@ def check_state(state: Mapping[str, Any], pattern: str, method: str, layers: lis
     """Check that a state fits the sparsifier.
 
     Raises:
-        InputError: If it is no mapping, a member is missing, or format, pattern, method, the layers, a shape or pruned
-            values differ; the message names what is wrong.
+        InputError: If it is no mapping, a member is missing or has another type, or format, pattern, method, the layers,
+            a shape or pruned values differ; the message names what is wrong.
     """
     if not isinstance(state, Mapping):
         raise InputError(f"{type(state).__name__} is not a sparsifier state: pass what state_dict() returned")
-    if state.get("format") != FORMAT:
-        raise InputError(f"not a sparsifier state of format {FORMAT}: its format is {state.get('format')!r}")
+    state_format = state.get("format")
+    if not isinstance(state_format, int) or state_format != FORMAT:
+        raise InputError(f"not a sparsifier state of format {FORMAT}: its format is {state_format!r}")
     _check_fields("the checkpoint", state, ("pattern", "method", "step", "masks", "layers", "refreshes"))
+    step = state["step"]
+    if not isinstance(step, int) or step < 0:
+        raise InputError(f"the checkpoint's step is {step!r}: expected the number of optimizer steps")
     for field, expected in (("pattern", pattern), ("method", method)):
-        if state[field] != expected:
+        if not isinstance(state[field], str) or state[field] != expected:
             raise InputError(f"the checkpoint's {field} is {state[field]!r}, this sparsifier's is {expected!r}")
     masks, names = state["masks"], {layer.name for layer in layers}
+    _check_fields("the checkpoint's masks", masks, ())
     for name in sorted(masks.keys() ^ names):
         difference = "this sparsifier does not mask" if name in masks else "the checkpoint has no mask of"
         raise InputError(f"{difference} {name!r}: create the sparsifier with the same layers")
     for layer in layers:
-        mask = masks[layer.name]
-        _check_fields(f"the checkpoint's mask of {layer.name!r}", mask, ("shape", "dense", "bits"))
-        packed_shape = (*layer.shape[:-1], packed_width(layer.shape))
-        if list(mask["shape"]) != list(layer.shape) or tuple(mask["bits"].shape) != packed_shape:
-            raise InputError(
-                f"{layer.name!r} has shape {mask['shape']} in the checkpoint, {list(layer.shape)} in the model"
-            )
-
-    for layer in layers:
-        if layer.name in state.get("pruned", {}):
+        _check_mask(layer, masks[layer.name])
+    if "pruned" in state:
+        _check_fields("the checkpoint's pruned values", state["pruned"], names)
+        for layer in layers:
             _check_pruned(layer, state["pruned"][layer.name])
+
+
+def _check_mask(layer: MaskedLayer, mask: Any) -> None:
+    where = f"the checkpoint's mask of {layer.name!r}"
+    _check_fields(where, mask, ("shape", "dense", "bits"))
+    if not isinstance(mask["dense"], bool):
+        raise InputError(f"{where}: 'dense' is {mask['dense']!r}, not true or false")
+    _check_tensors(where, {"bits": mask["bits"]}, torch.uint8)
+    packed_shape = (*layer.shape[:-1], packed_width(layer.shape))
+    if mask["shape"] not in (layer.shape, list(layer.shape)) or tuple(mask["bits"].shape) != packed_shape:
+        raise InputError(
+            f"{layer.name!r} has shape {mask['shape']} in the checkpoint, {list(layer.shape)} in the model"
+        )
 
 
 def _check_pruned(layer: MaskedLayer, pruned: Mapping[str, Tensor]) -> None:
     where = f"the checkpoint's pruned values of {layer.name!r}"
     parameters = dict(layer.masking.named_parameters())
     _check_fields(where, pruned, ("values", "kept", *parameters))
+    _check_tensors(where, {"kept": pruned["kept"]}, torch.bool)
+    _check_tensors(where, pruned)
     for name, parameter in parameters.items():
         if pruned[name].shape != parameter.shape:
             raise InputError(f"{where}: {name} has shape {list(pruned[name].shape)}, not {list(parameter.shape)}")
@@ -101,10 +115,22 @@ def _check_pruned(layer: MaskedLayer, pruned: Mapping[str, Tensor]) -> None:
         )
 
 
-def _check_fields(where: str, fields: Mapping[str, Any], names: Iterable[str]) -> None:
+def _check_fields(where: str, fields: Any, names: Iterable[str]) -> None:
+    """Check that `fields` is a mapping with these names."""
+    if not isinstance(fields, Mapping):
+        raise InputError(f"{where} is a {type(fields).__name__}: pass what state_dict() returned")
     missing = [name for name in names if name not in fields]
     if missing:
         raise InputError(f"{where} has no {missing[0]!r}: pass what state_dict() returned")
+
+
+def _check_tensors(where: str, fields: Mapping[str, Any], dtype: torch.dtype | None = None) -> None:
+    """Check that all values are tensors, and of this dtype if one is passed."""
+    for name, value in fields.items():
+        if not isinstance(value, Tensor) or dtype not in (None, value.dtype):
+            found = value.dtype if isinstance(value, Tensor) else type(value).__name__
+            expected = "a tensor" if dtype is None else f"a tensor of {dtype}"
+            raise InputError(f"{where}: {name!r} is {found}, not {expected}: pass what state_dict() returned")
 
 
 def write_state(state: Mapping[str, Any], path: Path) -> None:
@@ -127,11 +153,15 @@ def read_state(path: Path) -> dict[str, Any]:
     try:
         with safe_open(path, framework="pt") as file:
             state: dict[str, Any] = json.loads((file.metadata() or {})[KEY])
-            state["masks"] = {name: mask | {"bits": file.get_tensor(name)} for name, mask in state["masks"].items()}
+            _check_fields("its JSON", state, ("masks",))
+            _check_fields("its member masks", state["masks"], ())
+            for name, mask in state["masks"].items():
+                _check_fields(f"its mask of {name!r}", mask, ())
+                mask["bits"] = file.get_tensor(name)
             for key in file.keys():  # noqa: SIM118 - it is no mapping
                 name, separator, part = key.partition(PRUNED)
                 if separator:
                     state.setdefault("pruned", {}).setdefault(name, {})[part] = file.get_tensor(key)
-    except (OSError, SafetensorError, KeyError, ValueError) as error:
+    except (OSError, SafetensorError, KeyError, ValueError, InputError) as error:
         raise InputError(f"{path} is not a sparsifier state: {error}") from None
     return state

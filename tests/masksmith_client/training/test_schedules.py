@@ -47,6 +47,12 @@ def test_a_cubic_density(model, optimizer):
     assert seen == pytest.approx(expected, abs=1 / 1024)
 
 
+def test_a_density_that_rounds_to_nothing_is_the_final_one():
+    assert CubicDensity(begin=0, end=16).pattern_at(ms.parse("0.00001%"), 15).density == pytest.approx(2.4e-4, rel=0.1)
+    nearly_final = CubicDensity(begin=0, end=1000, start=2e-7).pattern_at(ms.parse("0.00001%"), 999)
+    assert nearly_final.density == ms.parse("0.00001%").density
+
+
 @pytest.mark.parametrize("pattern", ["2:8", "transposable 2:8"])
 def test_n_falls_from_m(pattern):
     model = perceptron()

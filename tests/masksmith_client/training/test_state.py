@@ -1,14 +1,17 @@
 """Checkpoints: a run that was interrupted ends as if it had not been."""
 
+import copy
 import io
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from support.training_loop import WAITING, perceptron, train
 
 import masksmith as ms
 from masksmith_client import InputError
 from masksmith_client.training import SRSTE, Refresh, Sparsifier, StraightThrough
+from masksmith_client.training.state import KEY, read_state
 
 PATTERN = "transposable 2:4"
 
@@ -148,6 +151,39 @@ def test_a_damaged_state_is_refused_as_a_whole(damage, message):
     assert all(torch.equal(value, weights[name]) for name, value in model.state_dict().items())
     with pytest.raises(InputError, match="int is not a sparsifier state"):
         sparsifier.load_state_dict(3)
+
+
+def paths_of(state, path=()):
+    for key, value in state.items():
+        yield (*path, key)
+        if isinstance(value, dict):
+            yield from paths_of(value, (*path, key))
+
+
+@pytest.mark.parametrize("wrong", [None, "text", [None], {"a": 1}, torch.zeros(2), float("nan")], ids=type)
+def test_a_member_of_another_type_is_refused_before_anything_changes(wrong):
+    _, _, saved = begin()
+    state = saved.state_dict(pruned=True)
+    for path in paths_of(state):
+        *parents, last = path
+        damaged = copy.deepcopy(state)
+        parent = damaged
+        for key in parents:
+            parent = parent[key]
+        parent[last] = wrong
+        model, optimizer, sparsifier = begin()
+        train(model, optimizer, sparsifier, 4)
+        before = sparsifier.state_dict(pruned=True)
+        with pytest.raises(InputError):
+            sparsifier.load_state_dict(damaged)
+        assert str(sparsifier.state_dict(pruned=True)) == str(before), path
+
+
+@pytest.mark.parametrize("text", ["[]", '{"masks": 3}', '{"masks": {"a": 3}}', '"x"', "{"])
+def test_a_file_with_other_json_is_refused(tmp_path, text):
+    save_file({"a": torch.zeros(1)}, tmp_path / "state.safetensors", {KEY: text})
+    with pytest.raises(InputError, match=r"state\.safetensors is not a sparsifier state: "):
+        read_state(tmp_path / "state.safetensors")
 
 
 def test_nothing_goes_on_after_baking():
