@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 def main() -> int:
     """Serve until a stop signal, and return the exit code."""
-    settings = Settings()
+    settings = Settings.read()
     settings.configure_logging()
     protect_files()
     if settings.auth == "none" and not settings.is_local:

@@ -71,7 +71,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--repair", action="store_true")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args(arguments)
-    settings = StateSettings()
+    settings = StateSettings.read()
     settings.configure_logging()
     protect_files()
     store = BlobStore(settings.store_path, read_only=not options.repair)

@@ -40,7 +40,7 @@ STOP_GRACE_S = 7.0
 
 def main() -> None:
     """Run the worker, with threads for heartbeats and sweeps, until SIGTERM or SIGINT and the end of its pool."""
-    settings = Settings()
+    settings = Settings.read()
     settings.configure_logging()
     protect_files()
     check_requirements(settings)

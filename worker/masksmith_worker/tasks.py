@@ -31,7 +31,7 @@ from .tracing import Spans
 log = logging.getLogger(__name__)
 WARM_PATTERNS = ("2:4", "transposable 8:16")
 """Patterns whose kernels a pool process loads before its first shard."""
-app = create_app(Settings())
+app = create_app(Settings.read())
 
 
 @cache

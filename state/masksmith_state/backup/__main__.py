@@ -25,7 +25,7 @@ def main() -> int:
     parser.add_argument("command", choices=["save", "restore"])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--json", action="store_true")
-    options, settings = parser.parse_args(), StateSettings()
+    options, settings = parser.parse_args(), StateSettings.read()
     settings.configure_logging()
     protect_files()
     client = redis.Redis.from_url(
