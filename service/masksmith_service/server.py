@@ -68,7 +68,7 @@ def serve(settings: Settings) -> None:
 
 def make_app() -> FastAPI:
     """Make the application of one process, and configure the process."""
-    settings = Settings()
+    settings = Settings.from_environment()
     settings.configure_logging()
     protect_files()
     sys.setswitchinterval(SWITCH_INTERVAL_S)

@@ -9,7 +9,8 @@ from urllib.parse import urlsplit
 from pydantic import Field, model_validator
 
 from masksmith_state.jobs.shards import SHARD_BYTES
-from masksmith_state.settings import StateSettings
+from masksmith_state.keys import MAX_REQUESTS_S, MIN_REQUESTS_S
+from masksmith_state.settings import MAX_SECONDS, StateSettings
 
 from .bounds.table import cost, limit
 from .middleware.addresses import is_loopback
@@ -24,7 +25,7 @@ class Settings(StateSettings):
     """Port to listen on; 0 takes a free one."""
     root_path: str = Field(default="", pattern=r"^(/[A-Za-z0-9_.~-]+)*$")
     """Prefix of paths, such as `/masks`, below which a proxy serves the installation, if it does not remove it."""
-    processes: int = Field(default=1, ge=1)
+    processes: int = Field(default=1, ge=1, le=1024)
     """Processes that share the port; each takes a core when it is busy, and about 100 MiB."""
     max_body_bytes: int = Field(default=limit("max_body_bytes"), gt=0)
     """Largest upload."""
@@ -42,13 +43,13 @@ class Settings(StateSettings):
     """How deep the lists and objects of a JSON document may be nested."""
     max_live_jobs: int = Field(default=limit("max_live_jobs"), gt=0)
     """Most jobs that are queued or running at a time."""
-    max_wait_s: float = Field(default=float(limit("max_wait_s")), ge=0)
+    max_wait_s: float = Field(default=float(limit("max_wait_s")), ge=0, le=MAX_SECONDS)
     """Most seconds that a request with `Prefer: wait` waits."""
     max_request_head_bytes: int = Field(default=limit("max_request_head_bytes"), gt=0)
     """Largest request line and headers, and largest trailers and chunk framing."""
-    request_head_s: float = Field(default=float(limit("request_head_s")), gt=0)
+    request_head_s: float = Field(default=float(limit("request_head_s")), gt=0, le=MAX_SECONDS)
     """Seconds within which a request's line and headers must arrive."""
-    read_stall_s: float = Field(default=float(limit("read_stall_s")), gt=0)
+    read_stall_s: float = Field(default=float(limit("read_stall_s")), gt=0, le=MAX_SECONDS)
     """Seconds within which a client must read another 64 KiB of a response."""
     max_connections: int = Field(default=limit("max_connections"), gt=0)
     """Most connections of a process; further ones may only ask for `/healthz`."""
@@ -58,7 +59,7 @@ class Settings(StateSettings):
     """Bytes of memory that the requests of a process may take at a time; requests of one key may take half of them."""
     min_free_bytes: int = Field(default=limit("min_free_bytes"), ge=0)
     """Bytes that uploads leave free on the disk of the store, if the store is a directory; 0: no check."""
-    upload_stall_s: float = Field(default=float(limit("upload_stall_s")), gt=0)
+    upload_stall_s: float = Field(default=float(limit("upload_stall_s")), gt=0, le=MAX_SECONDS)
     """Seconds within which a JSON document, or another 64 KiB of an upload, must arrive."""
     upload_age_s: float = Field(default=7 * 86_400.0, gt=0)
     """Seconds after its last use that an upload is deleted; never while a live job reads it."""
@@ -80,7 +81,7 @@ class Settings(StateSettings):
     """Serve requests without keys, on any address."""
     allowed_hosts: str = ""
     """Names that the service answers to beside its addresses, separated by commas; `*` allows all."""
-    session_s: float = Field(default=43_200.0, ge=60)
+    session_s: float = Field(default=43_200.0, ge=60, le=MAX_SECONDS)
     """Seconds that a browser stays logged in."""
     key_stored_bytes: int = Field(default=limit("key_stored_bytes"), ge=0)
     """Bytes of uploads and results that a key may keep, unless it has a quota of its own."""
@@ -88,7 +89,7 @@ class Settings(StateSettings):
     """Bytes of the broker's memory that the records and messages of a key's uploads and jobs may take."""
     key_live_jobs: int = Field(default=limit("key_live_jobs"), ge=0)
     """Jobs of a key that may be queued or running at a time, unless it has a quota of its own."""
-    key_requests_s: float = Field(default=float(limit("key_requests_s")), gt=0)
+    key_requests_s: float = Field(default=float(limit("key_requests_s")), ge=MIN_REQUESTS_S, le=MAX_REQUESTS_S)
     """Requests a second that a key may send, ten times as many at once, unless it has a quota of its own."""
 
     @model_validator(mode="after")

@@ -9,8 +9,13 @@ from typing import Any, Self
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
+from masksmith_wire.text import without_credentials
+
 from .roots.setting import RootSetting
 from .telemetry import logs
+
+MAX_SECONDS = 1e9
+"""Largest value of a setting in seconds, 31 years: timers and the broker overflow at much larger ones."""
 
 
 class StateSettings(BaseSettings):
@@ -24,7 +29,7 @@ class StateSettings(BaseSettings):
     """Blob store: a directory, or `s3://bucket/prefix`."""
     roots: list[RootSetting] = []
     """Roots that jobs may read from and write to, as JSON: `[{"url": ..., "read": ["*"], "write": ["ops"]}]`."""
-    sweep_s: float = Field(default=3.0, gt=0)
+    sweep_s: float = Field(default=3.0, gt=0, le=MAX_SECONDS)
     """Seconds between two searches for shards whose lease has lapsed."""
     log_level: str = "INFO"
     """Least severe level that is logged."""
@@ -67,7 +72,8 @@ def _reason(loc: tuple[int | str, ...], msg: str, input: Any, **details: Any) ->
     name = _variable(str(loc[0]))
     if len(loc) > 1:
         return f"{name}, {'.'.join(map(str, loc[1:]))}: {reason}"
-    return f"{name}: {reason}" if name.endswith("_URL") else f"{name}={str(input)[:80]!r}: {reason}"
+    value = f"={without_credentials(str(input))[:80]!r}"
+    return f"{name}: {reason}" if name.endswith("_URL") else f"{name}{value}: {reason}"
 
 
 def _variable(field: str) -> str:

@@ -12,7 +12,7 @@ from starlette.testclient import TestClient
 from support.issuer import LocalIssuer
 
 from masksmith_service.app import create_app
-from masksmith_service.auth import issuer as issuers
+from masksmith_service.auth import issuer_keys
 from masksmith_service.auth.principal import Principal, is_valid
 from masksmith_service.settings import Settings
 from masksmith_state.keys import Keys, Quotas, Role
@@ -151,7 +151,7 @@ def test_new_keys_are_fetched_once_in_a_while(client, issuer, keys, monkeypatch)
     for _ in range(3):
         check_refused(get(client, issuer.token()))
     assert issuer.fetched["/realm/keys"] == 1
-    monkeypatch.setattr(issuers, "FETCH_PAUSE_S", 0.0)
+    monkeypatch.setattr(issuer_keys, "FETCH_PAUSE_S", 0.0)
     assert get(client, issuer.token()).status_code == 200
 
 
@@ -159,9 +159,57 @@ def test_a_key_that_the_issuer_withdraws_ends(client, issuer, keys, monkeypatch)
     token = issuer.token()
     assert get(client, token).status_code == 200
     issuer.rotate("second")
-    monkeypatch.setattr(issuers, "KEYS_AGE_S", 0.0)
-    monkeypatch.setattr(issuers, "FETCH_PAUSE_S", 0.0)
+    monkeypatch.setattr(issuer_keys, "KEYS_AGE_S", 0.0)
+    monkeypatch.setattr(issuer_keys, "FETCH_PAUSE_S", 0.0)
     check_refused(get(client, token))
+
+
+def test_an_issuer_that_is_down_is_asked_once_in_a_while(client, issuer, keys):
+    documents = dict(issuer.documents)
+    issuer.documents.clear()
+    for token in ("a.b.c", issuer.token(), "d.e.f"):
+        assert get(client, token).json()["code"] == "issuer_unavailable"
+    issuer.documents |= documents
+    assert get(client, issuer.token()).json()["code"] == "issuer_unavailable"
+    assert sum(issuer.fetched.values()) == 1
+
+
+def test_requests_at_once_share_a_fetch(issuer):
+    async def update(count):
+        known = issuer_keys.IssuerKeys(issuer.url)
+        return await asyncio.gather(*(known.update() for _ in range(count)))
+
+    assert asyncio.run(update(5)) == [True] * 5
+    issuer.documents.clear()
+    assert asyncio.run(update(5)) == [False] * 5
+    assert issuer.fetched == {"/realm/.well-known/openid-configuration": 2, "/realm/keys": 1}
+
+
+def test_old_keys_serve_for_a_day_while_the_issuer_is_down(client, issuer, keys, monkeypatch):
+    token = issuer.token()
+    assert get(client, token).status_code == 200
+    documents = dict(issuer.documents)
+    issuer.documents.clear()
+    monkeypatch.setattr(issuer_keys, "KEYS_AGE_S", 0.0)
+    monkeypatch.setattr(issuer_keys, "FETCH_PAUSE_S", 0.0)
+    assert get(client, token).status_code == 200
+    assert get(client, "a.b.c").json()["code"] == "issuer_unavailable"
+    monkeypatch.setattr(issuer_keys, "MAX_KEYS_AGE_S", 0.0)
+    assert get(client, token).json()["code"] == "issuer_unavailable"
+    monkeypatch.setattr(issuer_keys, "MAX_KEYS_AGE_S", 60.0)
+    issuer.documents |= documents
+    assert get(client, token).status_code == 200
+
+
+def test_a_slow_issuer_holds_a_request_for_seconds_only(monkeypatch):
+    async def never_ends(issuer):
+        await asyncio.sleep(600)
+
+    monkeypatch.setattr(issuer_keys, "_fetch_key_set", never_ends)
+    monkeypatch.setattr(issuer_keys, "FETCH_TIMEOUT_S", 0.01)
+    keys = issuer_keys.IssuerKeys("https://login.example.org")
+    assert not asyncio.run(keys.update())
+    assert keys.is_unavailable
 
 
 def test_a_long_response_ends_with_its_token(client, issuer):

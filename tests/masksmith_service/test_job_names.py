@@ -4,6 +4,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from masksmith_service.jobs import listing
+from masksmith_state.jobs.redis_keys import job_key
 from masksmith_state.keys import Keys, Role
 from masksmith_wire.names import MAX_LABELS
 
@@ -24,6 +26,23 @@ def listed(client, **query):
     response = client.get("/v1/jobs", params=query)
     assert response.status_code == 200, response.text
     return [job["id"] for job in response.json()["jobs"]]
+
+
+@pytest.mark.parametrize("query", [{"limit": 2}, {"limit": 2, "kind": "masks"}, {"limit": 2, "state": "queued"}])
+@pytest.mark.parametrize("fault", ["missing", "of another type", "not UTF-8"])
+def test_records_that_cannot_be_read_do_not_end_a_list(client, submit, records, monkeypatch, query, fault):
+    monkeypatch.setattr(listing, "BATCH", 2)
+    ids = [submit()["id"] for _ in range(6)][::-1]
+    for bad in ids[1], ids[2], ids[3]:
+        if fault == "not UTF-8":
+            records.redis.hset(job_key(bad), "name", b"\xff")
+            continue
+        records.redis.delete(job_key(bad))
+        if fault == "of another type":
+            records.redis.lpush(job_key(bad), "x")
+    first = client.get("/v1/jobs", params=query).json()
+    assert [job["id"] for job in first["jobs"]] == [ids[0], ids[4]]
+    assert listed(client, **query, after=first["next"]) == [ids[5]]
 
 
 def document(put, good, **members):

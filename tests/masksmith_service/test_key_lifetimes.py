@@ -138,8 +138,13 @@ def test_keys_with_scopes_and_an_end_are_made_over_http(client, keys):
         {"role": "admin", "scopes": ["read"]},
         {"expires_at": "soon"},
         {"expires_at": "2099-01-01T00:00:00"},
+        {"requests_s": 1e10},
+        {"requests_s": 1e-300},
     ):
         assert create(**wrong).status_code == 422, wrong
+    # JSON has no infinity, but a number that is read as one.
+    infinite = client.post("/v1/keys", content='{"name": "bob", "requests_s": 1e999}', headers=bearer(ops))
+    assert infinite.status_code == 422
 
 
 # What each scope allows; every other request of the table is refused with 403.

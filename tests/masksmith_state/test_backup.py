@@ -12,7 +12,7 @@ from support.broker import Valkey
 from support.leases import take
 
 from masksmith_state.backup import __main__ as command, copies as backup
-from masksmith_state.blobs.names import result_name, upload_name
+from masksmith_state.blobs.names import piece_list_name, result_name, upload_name
 from masksmith_state.blobs.references import BlobReferences
 from masksmith_state.blobs.store import BlobStore
 from masksmith_state.errors import InstallationError
@@ -157,6 +157,40 @@ def test_no_blob_is_deleted_during_a_backup(site):
     site.records.redis.delete("masksmith:backup")
     site.references.finish_deletions()
     assert site.store.size(upload_name(digest)) is None
+
+
+def test_copies_that_were_set_aside_go_with_an_upload_that_is_deleted_during_a_backup(site):
+    digest = site.upload(1)
+    site.store.set_aside(upload_name(digest))
+    assert site.upload(1) == digest
+    site.records.redis.set("masksmith:backup", "token", ex=60)
+    assert site.references.forget_upload("ann", digest)
+    site.records.redis.delete("masksmith:backup")
+    assert [*site.store.damaged()]
+    site.references.finish_deletions()
+    assert not [*site.store.damaged()]
+
+
+def test_blobs_without_their_list_of_digests_are_in_a_backup(site, empty, tmp_path):
+    job = site.job(1)
+    digest = site.upload(1)
+    site.finish(job, 1)
+    for name in (upload_name(digest), result_name(f"{1:064x}")):
+        site.store.objects.delete(piece_list_name(name))
+    assert backup.back_up(site.records.redis, site.store, tmp_path / "backup").blobs == 2
+    records, store = empty
+    backup.restore(records.redis, store, tmp_path / "backup")
+    store.verify(upload_name(digest))
+    assert check_complete(records, store) == [job]
+
+
+def test_a_blob_that_vanishes_during_a_backup_is_named(site, tmp_path, monkeypatch, caplog):
+    name = upload_name(site.upload(1))
+    listed = [*site.store.list("tensors")]
+    site.store.set_aside(name)
+    monkeypatch.setattr(site.store, "list", lambda folder: iter(listed if folder == "tensors" else []))
+    assert backup.back_up(site.records.redis, site.store, tmp_path / "backup").blobs == 0
+    assert f"{name} is not copied" in caplog.text
 
 
 def test_large_blobs_are_copied_in_pieces(site, empty, tmp_path, monkeypatch):

@@ -9,7 +9,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
-from masksmith_state.settings import StateSettings
+from masksmith_state.settings import MAX_SECONDS, StateSettings
 
 
 class Settings(StateSettings):
@@ -21,19 +21,19 @@ class Settings(StateSettings):
     """`cpu`, `cuda`, or a CUDA device such as `cuda:0`."""
     worker_role: Literal["search", "bench"] = "search"
     """`search` finds masks; `bench` measures kernels, one case at a time, with the device to itself."""
-    worker_slots: int = Field(default_factory=lambda: len(os.sched_getaffinity(0)), ge=1)
+    worker_slots: int = Field(default_factory=lambda: len(os.sched_getaffinity(0)), ge=1, le=4096)
     """Number of shards that are solved at the same time, each in a separate process."""
     worker_nice: int = Field(default=10, ge=0, le=19)
     """Niceness of the processes that solve; with more than 0, other processes of the machine get the CPU first."""
     worker_compile_later: bool = True
     """Compile the kernels of less frequent patterns in the background, once the worker is ready."""
-    lease_s: float = Field(default=15.0, gt=0)
+    lease_s: float = Field(default=15.0, gt=0, le=MAX_SECONDS)
     """Seconds after which the lease of a shard lapses, unless its worker renews it."""
     attempts: int = Field(default=3, ge=1)
     """Times that a shard is tried before its tensor fails."""
-    store_patience_s: float = Field(default=120.0, ge=0)
+    store_patience_s: float = Field(default=120.0, ge=0, le=MAX_SECONDS)
     """Seconds for which a shard is retried while the store fails, before the attempt fails."""
-    shard_limit_s: float = Field(default=1800.0, gt=0)
+    shard_limit_s: float = Field(default=1800.0, gt=0, le=MAX_SECONDS)
     """Seconds after which the process of a shard that is not finished is killed."""
 
     @field_validator("worker_device")

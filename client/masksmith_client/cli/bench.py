@@ -62,7 +62,7 @@ def bench(
     local: Annotated[bool, typer.Option("--local", help="Measure in this process, without a service.")] = False,
     url: UrlOption = None,
     timeout_s: Annotated[
-        float | None, typer.Option("--timeout", metavar="SECONDS", help="Timeout of the wait.")
+        float | None, typer.Option("--timeout", min=0, metavar="SECONDS", help="Timeout of the wait.")
     ] = None,
     name: NameOption = None,
     label: LabelOption = None,

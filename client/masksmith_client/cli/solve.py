@@ -78,7 +78,7 @@ def solve(
         float | None, typer.Option("--time-limit", metavar="SECONDS", help="Time limit of the job, from its start.")
     ] = None,
     timeout_s: Annotated[
-        float | None, typer.Option("--timeout", metavar="SECONDS", help="Timeout of the wait.")
+        float | None, typer.Option("--timeout", min=0, metavar="SECONDS", help="Timeout of the wait.")
     ] = None,
     name: NameOption = None,
     label: LabelOption = None,

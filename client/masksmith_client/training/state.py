@@ -59,8 +59,8 @@ def check_state(state: Mapping[str, Any], pattern: str, method: str, layers: lis
     """Check that a state fits the sparsifier.
 
     Raises:
-        InputError: If it is no mapping, a member is missing or has another type, or format, pattern, method, the layers,
-            a shape or pruned values differ; the message names what is wrong.
+        InputError: If it is no mapping, a member is missing or has another type, or format, pattern, method, the
+            layers, a shape or pruned values differ; the message names what is wrong.
     """
     if not isinstance(state, Mapping):
         raise InputError(f"{type(state).__name__} is not a sparsifier state: pass what state_dict() returned")

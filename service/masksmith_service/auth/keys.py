@@ -9,7 +9,18 @@ from pydantic import AwareDatetime, Field
 
 from masksmith_service.errors import RequestError
 from masksmith_service.resources import StateDep
-from masksmith_state.keys import DEFAULT_OVERLAP_S, MAX_OVERLAP_S, KeyInfo, Keys, Quotas, Role, Scope, Sharing
+from masksmith_state.keys import (
+    DEFAULT_OVERLAP_S,
+    MAX_OVERLAP_S,
+    MAX_REQUESTS_S,
+    MIN_REQUESTS_S,
+    KeyInfo,
+    Keys,
+    Quotas,
+    Role,
+    Scope,
+    Sharing,
+)
 from masksmith_wire.errors import Code
 from masksmith_wire.payload_limits import StrictModel
 
@@ -21,6 +32,7 @@ router = APIRouter(prefix="/v1/keys", tags=["keys"])
 class KeyRequest(StrictModel, Quotas, Sharing):
     """Name, role, scopes, expiry, quotas, weight and highest priority of a new key."""
 
+    requests_s: Annotated[float, Field(ge=MIN_REQUESTS_S, le=MAX_REQUESTS_S)] | None = None
     name: Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[\w .@+-]+$")]
     role: Role = Role.USER
     scopes: list[Scope] | None = None

@@ -142,10 +142,8 @@ def find_jobs(records: JobRecords, owner: str | None, conditions: JobFilter, aft
     batch = BATCH if conditions.is_selective else limit
     scanned = 0
     while scanned < max(SCAN_LIMIT, limit):
-        rows = records.summaries(after, batch, owner, conditions.until)
-        for row in rows:
-            scanned += 1
-            after = str(row["id"])
+        ids = records.ids_before(after, batch, owner, conditions.until)
+        for row in records.summaries(ids):
             job = summary_view(row)
             if job is None:
                 continue
@@ -154,9 +152,10 @@ def find_jobs(records: JobRecords, owner: str | None, conditions: JobFilter, aft
             if conditions.matches(job):
                 jobs.append(job)
             if len(jobs) == limit:
-                return JobPage(jobs=jobs, next=after)
-        if len(rows) < batch:
+                return JobPage(jobs=jobs, next=job.id)
+        if len(ids) < batch:
             return JobPage(jobs=jobs)
+        after, scanned = ids[-1], scanned + len(ids)
     return JobPage(jobs=jobs, next=after)
 
 

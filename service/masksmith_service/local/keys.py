@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,6 +16,7 @@ import typer
 from masksmith_service.middleware.addresses import is_loopback
 from masksmith_state.keys import (
     MAX_OVERLAP_S,
+    MAX_REQUESTS_S,
     SCOPES_OF_ROLE,
     KeyInfo,
     Keys,
@@ -37,6 +38,7 @@ from .redis_server import installation_redis
 UNITS = {"": 0, "k": 10, "m": 20, "g": 30, "t": 40}
 """Powers of two of the units of bytes."""
 SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400}
+MAX_EXPIRY_DAYS = 36_500
 ExpiresOption = Annotated[
     str | None,
     typer.Option("--expires", metavar="TIME", help="When the key expires: 90d, 12h, or a date such as 2027-01-31."),
@@ -51,7 +53,9 @@ def create(
         typer.Option("--stored-bytes", metavar="N", help="Most bytes of uploads and results, such as 500G."),
     ] = None,
     live_jobs: Annotated[int | None, typer.Option(min=0, metavar="N", help="Most jobs queued or running.")] = None,
-    requests_s: Annotated[float | None, typer.Option(min=0.01, metavar="N", help="Most requests a second.")] = None,
+    requests_s: Annotated[
+        float | None, typer.Option(min=0.01, max=MAX_REQUESTS_S, metavar="N", help="Most requests a second.")
+    ] = None,
     scope: Annotated[
         list[str] | None,
         typer.Option(
@@ -208,7 +212,11 @@ def _state(key: KeyInfo) -> str:
 
 def _time_text(moment: datetime | None, absent: str) -> str:
     """Text of a moment in local time, to the minute; `absent` for None."""
-    return absent if moment is None else moment.astimezone().strftime("%Y-%m-%d %H:%M")
+    if moment is None:
+        return absent
+    with suppress(OverflowError):  # In the last hours of the year 9999, and in the first ones of the year 1.
+        moment = moment.astimezone()
+    return moment.strftime("%Y-%m-%d %H:%M")
 
 
 def _print_token(info: KeyInfo, token: str, remark: str, *, as_json: bool) -> None:
@@ -235,15 +243,19 @@ def _parse_scopes(role: str, texts: list[str] | None) -> list[Scope] | None:
 def _parse_expiry(text: str | None) -> datetime | None:
     if text is None:
         return None
+    now = datetime.now(UTC)
+    latest = now + timedelta(days=MAX_EXPIRY_DAYS)
     if re.fullmatch(r"\d{4}-\d{2}-\d{2}.*", text):
         try:
             moment = datetime.fromisoformat(text).astimezone(UTC)
         except (ValueError, OverflowError):
             raise UsageError(f"--expires {text!r}: a time such as 90d or 12h, or a date such as 2027-01-31") from None
     else:
-        moment = datetime.now(UTC) + timedelta(seconds=_parse_duration("--expires", text))
-    if moment <= datetime.now(UTC):
+        moment = now + timedelta(seconds=min(_parse_duration("--expires", text), (MAX_EXPIRY_DAYS + 1) * SECONDS["d"]))
+    if moment <= now:
         raise UsageError(f"--expires {text!r} is in the past")
+    if moment > latest:
+        raise UsageError(f"--expires {text!r}: at most {MAX_EXPIRY_DAYS}d")
     return moment
 
 

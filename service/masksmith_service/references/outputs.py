@@ -203,11 +203,13 @@ def _claim(directory: LocatedPath, output: PlannedOutput) -> bool:
 
 
 def _identity_of(directory: LocatedPath, names: dict[str, int]) -> Any:
-    """Return the identity of the output in a directory, unfinished or finished; None if there is no output."""
-    if JOURNAL_NAME in names:
-        return _document(directory.child(JOURNAL_NAME), MAX_MARKER_BYTES).get("identity")
-    if RECORD_NAME in names:
-        return _document(directory.child(RECORD_NAME), MAX_RECORD_BYTES).get("identity")
+    """Return the identity of the output in a directory, unfinished or finished; None if there is no output of a job.
+
+    The files of a job's output are not larger than the limits: a larger one is that of another command.
+    """
+    for name, limit in ((JOURNAL_NAME, MAX_MARKER_BYTES), (RECORD_NAME, MAX_RECORD_BYTES)):
+        if name in names:
+            return None if names[name] > limit else _document(directory.child(name), limit).get("identity")
     return None
 
 

@@ -15,7 +15,7 @@ import secrets
 import threading
 from base64 import b64decode, b64encode
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -182,10 +182,15 @@ def _copy_store(source: BlobStore, target: BlobStore) -> tuple[int, int]:
 
 
 def _copy_blob(source: BlobStore, target: BlobStore, name: str) -> bool:
-    """Copy a blob and its list; False if one of them is missing, for example because the blob was set aside."""
+    """Copy a blob, and its list if there is one; False if the blob does not exist any more.
+
+    A lost list does not make a blob useless: the store computes it again from an upload, or for a result whose digest
+    is in a report.
+    """
     try:
         if not is_sealed_name(name):
-            target.objects.put(piece_list_name(name), source.objects.get(piece_list_name(name)))
+            with suppress(FileNotFoundError):
+                target.objects.put(piece_list_name(name), source.objects.get(piece_list_name(name)))
         total = source.size(name) or 0
         if total <= RANGE_BYTES:
             target.objects.put(name, source.objects.get(name))
@@ -196,6 +201,7 @@ def _copy_blob(source: BlobStore, target: BlobStore, name: str) -> bool:
             target.objects.put_pieces(name, pieces)
     except FileNotFoundError:
         target.delete(name)
+        log.warning("%s is not copied: it was deleted, or set aside as damaged, a moment ago", name)
         return False
     return True
 

@@ -123,8 +123,8 @@ class BlobReferences:
             reference to it.
         """
         outcome = int(self._scripts.run("forget", owner, digest))
-        if outcome == 1 and self.delete_unreferenced_upload(digest):
-            self._store.delete_copies(upload_name(digest))
+        if outcome == 1:
+            self.delete_unreferenced_upload(digest)
         return None if outcome < 0 else outcome == 1
 
     def add_result_reference(self, job: str, key: str) -> bool:
@@ -145,7 +145,7 @@ class BlobReferences:
         return expired
 
     def delete_unreferenced_upload(self, digest: str) -> bool:
-        """Delete an upload unless it is referenced; returns whether it was deleted."""
+        """Delete an upload, and its copies in `damaged`, unless it is referenced; returns whether it was deleted."""
         return self._delete_unreferenced("upload", digest, [upload_name(digest)])
 
     def delete_unreferenced_result(self, key: str) -> bool:
@@ -178,6 +178,8 @@ class BlobReferences:
             # If this process was paused, another one may have finished the deletion, and the blob may be in use again.
             if self._redis.hget("masksmith:tombstones", f"{kind}:{name}") == token:
                 self._store.delete(blob)
+                if kind == "upload":
+                    self._store.delete_copies(blob)
         self._clear_tombstone(kind, name)
         return True
 

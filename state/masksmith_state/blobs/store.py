@@ -189,9 +189,10 @@ class BlobStore:
 
     def delete_copies(self, name: str) -> None:
         """Delete the copies of a blob that were set aside."""
-        for copy, _ in self.damaged():
-            if copy.rpartition(".")[0] == name:
-                self.objects.delete(f"{DAMAGED}/{copy}")
+        original = f"{DAMAGED}/{name}"
+        for copy, _ in self.objects.list(original.rpartition("/")[0]):
+            if copy.rpartition(".")[0] == original:
+                self.objects.delete(copy)
 
     def damaged(self) -> Iterator[tuple[str, float]]:
         """List the blobs that were set aside as (name below `damaged`, time of last change)."""

@@ -37,14 +37,14 @@ class JobIndex:
         # `g` comes after all hex digits.
         return cast("list[str]", self.redis.zrangebylex(index, f"[{prefix}", f"[{prefix}g", start=0, num=limit))
 
-    def summaries(
+    def ids_before(
         self, after: str | None, limit: int, owner: str | None = None, until: datetime | None = None
-    ) -> list[dict[str, Any]]:
-        """Read the list entries of up to `limit` jobs older than job `after`, newest first.
+    ) -> list[str]:
+        """Ids of up to `limit` jobs older than job `after`, newest first; fewer than `limit` only at the end.
 
         Args:
             after: Id of a job; None begins with the newest job.
-            limit: Maximum number of entries.
+            limit: Maximum number of ids.
             owner: Only jobs of this owner.
             until: Only jobs that were created at this time or earlier.
         """
@@ -52,7 +52,10 @@ class JobIndex:
         start = 0 if after is None else self._rank_after(index, after)
         if until is not None:
             start = max(start, int(self.redis.zcount(index, f"({until.timestamp()}", "+inf")))
-        ids = cast("list[str]", self.redis.zrevrange(index, start, start + limit - 1))
+        return cast("list[str]", self.redis.zrevrange(index, start, start + limit - 1))
+
+    def summaries(self, ids: Sequence[str]) -> list[dict[str, Any]]:
+        """Read the list entries of jobs; those whose record is missing or cannot be read are left out."""
         names = ["owner", "name", "labels", "kind", "state", "pattern", "solver", "created_at", "finished_at"]
         names += ["done", "total"]
         try:

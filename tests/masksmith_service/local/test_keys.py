@@ -5,6 +5,8 @@ import os
 import signal
 import subprocess
 import sys
+import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 import httpx2
@@ -59,6 +61,12 @@ def test_the_token_alone_is_on_stdout(named, capsys):
         (["create", "ann", "--stored-bytes", "much"], ["'much'", "500G"]),
         (["create", "ann", "--stored-bytes", "-1"], ["'-1'"]),
         (["create", "ann", "--requests-s", "0"], ["0"]),
+        (["create", "ann", "--requests-s", "inf"], ["1000000000"]),
+        (["create", "ann", "--requests-s", "nan"], ["--requests-s"]),
+        (["create", "ann", "--weight", "nan"], ["--weight"]),
+        (["create", "ann", "--expires", "999999w"], ["'999999w'", "at most 36500d"]),
+        (["create", "ann", "--expires", "36501d"], ["'36501d'", "at most 36500d"]),
+        (["create", "ann", "--expires", "9999-12-31"], ["'9999-12-31'", "at most 36500d"]),
         (["revoke", "nobody"], ["'nobody'", "keys list"]),
         (["list", "--data", "x", "--redis-url", "redis://y"], ["give one"]),
         (["list", "--redis-url", "ftp://x"], ["--redis-url"]),
@@ -158,6 +166,18 @@ def test_a_key_with_scopes_and_an_end_is_made_and_rotated(named, capsys):
     assert "24h" in err
     named.revoke(made["id"])
     assert run(["keys", "rotate", made["id"]]) == 2
+
+
+def test_an_end_beyond_local_time_is_listed(named, capsys, monkeypatch):
+    named.create("ann", expires_at=datetime(9999, 12, 31, 23, 30, tzinfo=UTC))
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    time.tzset()
+    try:
+        assert run(["keys", "list"]) == 0
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+    assert "9999-12-31 23:30" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

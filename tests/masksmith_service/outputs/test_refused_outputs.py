@@ -14,7 +14,7 @@ from masksmith_state.errors import FullError
 from masksmith_state.jobs.records import JobRecords
 from masksmith_state.jobs.redis_keys import output_lock_key
 from masksmith_state.keys import Keys, Role
-from masksmith_wire.output_names import JOURNAL_NAME
+from masksmith_wire.output_names import JOURNAL_NAME, RECORD_NAME
 
 
 @pytest.mark.parametrize("state", ["unfinished", "finished"])
@@ -29,6 +29,16 @@ def test_the_output_of_another_command_is_refused(app, runner, root, model, url,
             assert (problem["status"], problem["code"]) == (409, "output_not_empty")
             assert "another command" in problem["detail"]
         assert {name: root.stat(f"out/{name}") for name in root.list("out")} == before
+
+
+@pytest.mark.parametrize(("name", "limit"), [(JOURNAL_NAME, "MAX_MARKER_BYTES"), (RECORD_NAME, "MAX_RECORD_BYTES")])
+def test_files_of_another_command_may_have_any_size(app, root, model, url, monkeypatch, name, limit):
+    monkeypatch.setattr(outputs, limit, 64)
+    root.write(f"out/{name}", [b'{"identity": "x"}\n', b'{"tensor": "a"}\n' * 8])
+    with TestClient(app) as client:
+        problem = client.post("/v1/jobs", json=document(model, f"{url}/out")).json()
+    assert (problem["status"], problem["code"]) == (409, "output_not_empty")
+    assert "another command" in problem["detail"]
 
 
 def test_a_directory_with_something_else_is_refused(app, root, model, url, records):

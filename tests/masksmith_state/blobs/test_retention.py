@@ -215,6 +215,15 @@ def test_a_job_and_its_results_expire_after_its_end(upload, store, sweep, job, f
     assert leftover == []
 
 
+def test_nothing_expires_at_an_age_that_is_infinite(upload, store, job, finish, records, references):
+    upload("a")
+    finish(job("a"))
+    clock = Clock(records)
+    clock.ahead = 1e9
+    assert Retention(records, references, store, float("inf"), float("inf"), clock).sweep() == SweepCounts()
+    assert len(names(store)) == 3
+
+
 def test_a_result_stays_while_another_job_has_it(upload, store, job, finish, records, retention):
     upload(owner="ann")
     upload(owner="bob")

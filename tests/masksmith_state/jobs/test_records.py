@@ -279,7 +279,7 @@ def test_delete_leaves_nothing(records, live):
     assert not records.complete(lease, GOOD)
     assert not records.renew(lease, 60)
     assert take(records, job, 1) == "closed"
-    assert records.summaries(None, 10) == []
+    assert records.ids_before(None, 10) == []
     records.release(lease)
     assert records.redis.keys(f"*{job}*") == []
     assert records.find_ids(job[:4], None, 1) == records.find_ids(job[:4], "", 1) == []
@@ -318,11 +318,11 @@ def test_one_sweeper_a_period(records):
 def test_summaries_are_newest_first_and_paged(records):
     jobs = [new_job(records, 1) for _ in range(5)]
     found, after = [], None
-    while page := records.summaries(after, 2):
-        found += [row["id"] for row in page]
-        after = found[-1]
+    while page := records.ids_before(after, 2):
+        found += [row["id"] for row in records.summaries(page)]
+        after = page[-1]
     assert found == jobs[::-1]
-    assert records.summaries(None, 1)[0] | {"created_at": ""} == {
+    assert records.summaries([jobs[-1]])[0] | {"created_at": ""} == {
         "id": jobs[-1], "owner": "", "name": "", "labels": {},
         "kind": "masks", "state": "queued", "pattern": "2:4", "solver": "top-k", "created_at": "",
         "finished_at": None, "done": "0", "total": "1",
@@ -332,15 +332,15 @@ def test_summaries_are_newest_first_and_paged(records):
 def test_jobs_have_names_and_labels(records):
     description = JobDescription(name="llama, 2:4", labels={"team": "vision"})
     job, _ = records.create(plan(2), [Shard(tensor=0, first=0, last=2)], description=description)
-    record, row = records.read(job), records.summaries(None, 1)[0]
+    record, row = records.read(job), records.summaries([job])[0]
     assert (record.name, record.labels) == (row["name"], row["labels"]) == ("llama, 2:4", {"team": "vision"})
 
 
 def test_summaries_end_at_a_time(records):
     jobs = [new_job(records, 1) for _ in range(3)]
     until = records.read(jobs[1]).created_at
-    assert [row["id"] for row in records.summaries(None, 5, until=until)] == [jobs[1], jobs[0]]
-    assert [row["id"] for row in records.summaries(jobs[1], 5, until=until)] == [jobs[0]]
+    assert records.ids_before(None, 5, until=until) == [jobs[1], jobs[0]]
+    assert records.ids_before(jobs[1], 5, until=until) == [jobs[0]]
 
 
 def test_ids_are_found_by_their_beginning(records):
@@ -357,8 +357,8 @@ def test_paging_goes_on_where_a_deleted_job_was(records):
     jobs = [new_job(records, 1) for _ in range(4)]
     records.redis.zadd("masksmith:jobs", {jobs[3]: time.time() + 5})
     records.delete(jobs[2])
-    assert [row["id"] for row in records.summaries(jobs[2], 10)] == [jobs[1], jobs[0]]
-    assert records.summaries("no such job", 10) == []
+    assert records.ids_before(jobs[2], 10) == [jobs[1], jobs[0]]
+    assert records.ids_before("no such job", 10) == []
 
 
 @pytest.mark.parametrize("value", [float("inf"), float("nan")])

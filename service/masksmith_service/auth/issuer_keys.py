@@ -1,0 +1,114 @@
+"""The keys of an OpenID Connect issuer, found by OpenID Connect Discovery 1.0, and when they are fetched."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import math
+import time
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx2
+from joserfc.errors import JoseError
+from joserfc.jwk import KeySet, import_key
+
+log = logging.getLogger(__name__)
+
+KEYS_AGE_S = 3600.0
+"""Seconds after which the issuer's keys are fetched again."""
+MAX_KEYS_AGE_S = 86_400.0
+"""Seconds for which keys verify tokens while the issuer cannot be reached."""
+FETCH_PAUSE_S = 10.0
+"""Seconds after a fetch, successful or not, in which there is no further one."""
+FETCH_TIMEOUT_S = 5.0
+MAX_DOCUMENT_BYTES = 2**20
+_FETCH_ERRORS = (
+    *(httpx2.HTTPError, httpx2.InvalidURL, TimeoutError),
+    # The documents have another form.
+    *(ValueError, KeyError, TypeError, AttributeError, RecursionError),
+)
+
+
+class IssuerKeys:
+    """The keys of an issuer; none is known before the first update.
+
+    Args:
+        issuer: URL of the issuer.
+
+    Attributes:
+        is_unavailable: Whether the last fetch failed.
+    """
+
+    def __init__(self, issuer: str) -> None:
+        self._issuer, self._keys = issuer, KeySet([])
+        self._fetched_at = self._tried_at = -math.inf
+        self._fetching = asyncio.Lock()
+        self.is_unavailable = False
+
+    @property
+    def known(self) -> KeySet:
+        """The keys that were fetched last; none once they are older than `MAX_KEYS_AGE_S`."""
+        return self._keys if time.monotonic() - self._fetched_at < MAX_KEYS_AGE_S else KeySet([])
+
+    @property
+    def is_due(self) -> bool:
+        """Whether the keys are to be fetched before they are used again, and no other call is fetching them."""
+        is_old = time.monotonic() - self._fetched_at >= KEYS_AGE_S
+        return is_old and self._may_fetch() and not self._fetching.locked()
+
+    async def update(self) -> bool:
+        """Fetch the keys, unless this was tried less than `FETCH_PAUSE_S` ago.
+
+        Returns:
+            Whether there are new keys, fetched by this call, or by another one while this call waited for it.
+        """
+        tried_before = self._tried_at
+        async with self._fetching:
+            if self._tried_at != tried_before:
+                return not self.is_unavailable
+            if not self._may_fetch():
+                return False
+            self.is_unavailable = True
+            try:
+                async with asyncio.timeout(FETCH_TIMEOUT_S):
+                    self._keys = await _fetch_key_set(self._issuer)
+                self._fetched_at, self.is_unavailable = time.monotonic(), False
+            except _FETCH_ERRORS as error:
+                log.warning("the keys of issuer %s cannot be fetched: %s", self._issuer, error or "timed out")
+            finally:
+                self._tried_at = time.monotonic()
+            return not self.is_unavailable
+
+    def _may_fetch(self) -> bool:
+        return time.monotonic() - self._tried_at >= FETCH_PAUSE_S
+
+
+async def _fetch_key_set(issuer: str) -> KeySet:
+    async with httpx2.AsyncClient(timeout=FETCH_TIMEOUT_S) as client:
+        discovered = await _fetch(client, f"{issuer.rstrip('/')}/.well-known/openid-configuration")
+        if discovered["issuer"] != issuer:
+            raise ValueError(f"its discovery document names the issuer {str(discovered['issuer'])[:200]!r}")
+        address = discovered["jwks_uri"]
+        if urlsplit(address).scheme != urlsplit(issuer).scheme:
+            raise ValueError(f"its jwks_uri {str(address)[:200]!r} has another scheme")
+        documents = (await _fetch(client, address))["keys"]
+    keys = []
+    for document in documents:
+        try:
+            keys.append(import_key(document))
+        except (JoseError, ValueError, TypeError) as error:
+            log.info("a key of issuer %s is not used: %s", issuer, error)
+    return KeySet([key for key in keys if key.key_type != "oct"])
+
+
+async def _fetch(client: httpx2.AsyncClient, url: str) -> Any:
+    content = bytearray()
+    async with client.stream("GET", url) as response:
+        response.raise_for_status()
+        async for piece in response.aiter_bytes():
+            content += piece
+            if len(content) > MAX_DOCUMENT_BYTES:
+                raise ValueError(f"{url} is larger than {MAX_DOCUMENT_BYTES} bytes")
+    return json.loads(content)
