@@ -18,11 +18,14 @@ def start_server(supervisor: Supervisor, data: DataDirectory, socket_path: Path)
     """Start the server of a data directory; return when it accepts commands, or when the supervisor is stopping.
 
     Raises:
-        ProcessFailedError: If it ends before that.
+        ProcessFailedError: If it fails before that.
     """
     supervisor.start(valkey.process(data, socket_path))
-    while not (supervisor.stopping or valkey.is_ready(socket_path)):
+    while not supervisor.stopping:
+        is_ready = valkey.is_ready(socket_path)
         supervisor.check()
+        if is_ready:
+            return
         time.sleep(0.02)
 
 
