@@ -17,6 +17,11 @@ def interactive_client(url: str | None) -> Client:
     return Client(url, retry=RetryPolicy(retries=1))
 
 
+def patient_client(url: str | None) -> Client:
+    """Create a client that retries for minutes, for commands that wait for a job."""
+    return Client(url)
+
+
 def note_waiting(job: Job) -> None:
     """Print why a job waits, if no living worker can take it."""
     if job.document.waiting_for is not None:
