@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import logging
+import os
+import re
+import sys
 from pathlib import Path
+from typing import Any, TypeVar
 
-from pydantic import Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
+import redis
+from pydantic import Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
+
+from masksmith_wire.text import printable, without_credentials
+from masksmith_wire.validation import named_reason
 
 from .roots.setting import RootSetting
 from .telemetry import logs
+
+S = TypeVar("S", bound="StateSettings")
 
 
 class StateSettings(BaseSettings):
@@ -31,6 +42,33 @@ class StateSettings(BaseSettings):
     otlp_url: str = ""
     """OpenTelemetry collector that gets spans over HTTP, such as `http://127.0.0.1:4318`; empty: no traces."""
 
+    @field_validator("redis_url")
+    @classmethod
+    def _check_redis_url(cls, url: str) -> str:
+        redis.Redis.from_url(url).close()  # It does not connect.
+        return url
+
+    @field_validator("store_url")
+    @classmethod
+    def _check_store_url(cls, url: str) -> str:
+        if "://" in url and not re.match("s3://.", url):
+            raise ValueError("must be a directory or s3://bucket/prefix")
+        return url
+
+    @field_validator("otlp_url")
+    @classmethod
+    def _check_otlp_url(cls, url: str) -> str:
+        if url and not re.match("https?://.", url):
+            raise ValueError("must be an address such as http://127.0.0.1:4318")
+        return url
+
+    @field_validator("log_level")
+    @classmethod
+    def _check_log_level(cls, level: str) -> str:
+        if level.upper() not in logging.getLevelNamesMapping():
+            raise ValueError("must be DEBUG, INFO, WARNING, ERROR or CRITICAL")
+        return level.upper()
+
     @property
     def store_path(self) -> str:
         """The store's URL, or its directory as an absolute path."""
@@ -39,3 +77,23 @@ class StateSettings(BaseSettings):
     def configure_logging(self) -> None:
         """Configure logging to standard error, with `log_level` and `log_format`."""
         logs.configure(self.log_level, self.log_format)
+
+
+def read_settings(settings: type[S]) -> S:
+    """Read settings from the environment; if one is invalid, print its name, value and the reason, and exit with 2."""
+    try:
+        return settings()
+    except ValidationError as error:
+        messages = [_message(details) for details in error.errors()]
+    except SettingsError as error:
+        field = re.search(r'field "(\w+)"', str(error))
+        name = f"MASKSMITH_{field[1].upper()}" if field else "a setting"
+        messages = [f"{name}={os.environ.get(name)!r}: is not JSON"]
+    for message in messages:
+        sys.stderr.write(f"masksmith: {printable(without_credentials(message))}\n")
+    sys.exit(2)
+
+
+def _message(details: Any) -> str:
+    name, *members = map(str, details["loc"] or [""])
+    return named_reason({**details, "loc": ("MASKSMITH_" + name.upper(), *members)} if name else details)

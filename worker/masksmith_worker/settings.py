@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from masksmith_state.settings import StateSettings
 
@@ -34,6 +35,13 @@ class Settings(StateSettings):
     """Seconds for which a shard is retried while the store fails, before the attempt fails."""
     shard_limit_s: float = Field(default=1800.0, gt=0)
     """Seconds after which the process of a shard that is not finished is killed."""
+
+    @field_validator("worker_device")
+    @classmethod
+    def _check_device(cls, device: str) -> str:
+        if not re.fullmatch(r"cpu|cuda(:\d+)?", device):
+            raise ValueError("must be cpu, or a CUDA device such as cuda:0")
+        return device
 
     @property
     def slots(self) -> int:
