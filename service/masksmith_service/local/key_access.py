@@ -17,14 +17,14 @@ from .redis_server import installation_redis
 
 
 @contextmanager
-def open_keys(data: Path | None, redis_url: str | None) -> Iterator[Keys]:
+def open_keys(data: Path | None, redis_url: str | None, *, create: bool = False) -> Iterator[Keys]:
     """Yield the keys of an installation; see `installation_redis`.
 
     Raises:
         UsageError: If the URL is invalid.
         FailedError: If the server does not respond.
     """
-    with installation_redis(data, redis_url) as url:
+    with installation_redis(data, redis_url, create=create) as url:
         try:
             client = redis.Redis.from_url(url, decode_responses=True, socket_connect_timeout=3)
         except ValueError as error:

@@ -74,7 +74,7 @@ def create(
     stored_bytes = None if stored_bytes_text is None else _parse_bytes(stored_bytes_text)
     quotas = Quotas(stored_bytes=stored_bytes, live_jobs=live_jobs, requests_s=requests_s)
     scopes, expires_at = _parse_scopes(role, scope), _parse_expiry(expires)
-    with open_keys(data, redis_url) as keys:
+    with open_keys(data, redis_url, create=True) as keys:
         sharing = Sharing(weight=weight, max_priority=Priority(max_priority))
         info, token = keys.create(name, Role(role), quotas, scopes, expires_at, sharing)
     if redis_url is None and (data is not None or settings.redis_url() is None):

@@ -1,6 +1,7 @@
 import contextlib
 import ctypes
 import dataclasses
+import errno
 import json
 import os
 import re
@@ -72,6 +73,18 @@ class TestDataDirectory:
         (tmp_path / "file").touch()
         with pytest.raises(UsageError, match="cannot be used"):
             DataDirectory(tmp_path / "file")
+
+    def test_a_full_disk_leaves_no_format(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        def write_text(path: Path, text: str) -> None:
+            path.touch()
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        with monkeypatch.context() as context:
+            context.setattr(Path, "write_text", write_text)
+            with pytest.raises(UsageError, match=r"data cannot be used: No space left on device"):
+                DataDirectory(tmp_path / "data")
+        with held(tmp_path / "data"):
+            pass
 
     def test_large_logs_are_moved_aside(self, tmp_path: Path) -> None:
         with held(tmp_path) as directory:
