@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from .console import JsonOption, UrlOption
-from .naming import LabelOption, NameOption, PriorityOption
+from .naming import LabelOption, NameOption, PriorityOption, TimeoutOption
 
 SUFFIXES = ".json, .csv, .md, .png, .svg, .pdf"
 
@@ -50,9 +50,7 @@ def bench(
     ] = None,
     local: Annotated[bool, typer.Option("--local", help="Measure in this process, without a service.")] = False,
     url: UrlOption = None,
-    timeout_s: Annotated[
-        float | None, typer.Option("--timeout", metavar="SECONDS", help="Timeout of the wait.")
-    ] = None,
+    timeout_s: TimeoutOption = None,
     name: NameOption = None,
     label: LabelOption = None,
     priority: PriorityOption = None,
