@@ -111,7 +111,7 @@ def test_pauses_grow_and_have_jitter() -> None:
 
 def test_an_error_page_of_a_proxy_is_still_an_error_of_ours(service: FakeService, client: Client) -> None:
     service.fail("GET", "/v1/jobs/x", lambda _: httpx2.Response(418, text="<html>teapot</html>"))
-    with pytest.raises(BadRequest, match="418"):
+    with pytest.raises(BadRequest, match=r"418 .*, which is not a response of a masksmith service; check the URL"):
         client.jobs.get("x")
 
 

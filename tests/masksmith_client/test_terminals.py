@@ -1,7 +1,6 @@
 """Terminals and pipes: other encodings, closed streams, Ctrl-C."""
 
 import os
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -41,7 +40,10 @@ def test_a_closed_standard_output_is_the_null_device(model: Path, tmp_path: Path
 
 
 def test_ctrl_c_is_one_line_and_its_exit_code(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
-    monkeypatch.setattr(info, "info", lambda: os.kill(os.getpid(), signal.SIGINT))
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(info, "info", interrupted)
     assert run(["info"]) == 130
     assert capsys.readouterr().err == "masksmith: interrupted\n"
 

@@ -92,7 +92,9 @@ def status_error(response: httpx2.Response) -> StatusError:
         problem = ProblemDocument.model_validate_json(response.content)
     except ValidationError:
         detail = f"{response.request.method} {response.request.url} returned {status} {response.reason_phrase}"
-        code, advice = _WITHOUT_BODY.get(status, (Code.INTERNAL, ""))
+        is_foreign = bool(response.content) and status not in _WITHOUT_BODY
+        foreign = ", which is not a response of a masksmith service; check the URL" if is_foreign else ""
+        code, advice = _WITHOUT_BODY.get(status, (Code.INTERNAL, foreign))
         problem = ProblemDocument(title=response.reason_phrase, status=status, code=code, detail=detail + advice)
     error_class = _BY_STATUS.get(status, ServerError if status >= 500 else BadRequest)
     return error_class(problem, response.headers.get("x-request-id"), _seconds(response.headers.get("retry-after")))
