@@ -16,6 +16,7 @@ from masksmith_state.installation import Installation, protect_files
 from masksmith_state.jobs.records import JobRecords
 from masksmith_state.keys import Keys
 from masksmith_state.roots.roots import Roots
+from masksmith_state.settings import read_settings
 
 from .server import serve
 from .settings import Settings
@@ -25,7 +26,7 @@ log = logging.getLogger(__name__)
 
 def main() -> int:
     """Serve until a stop signal, and return the exit code."""
-    settings = Settings.from_environment()
+    settings = read_settings(Settings)
     settings.configure_logging()
     protect_files()
     if settings.auth == "none" and not settings.is_local:
@@ -42,6 +43,9 @@ def main() -> int:
         _check_installation(settings)
     except InstallationError as error:
         log.error("refusing to start: %s", error)
+        return 2
+    except OSError as error:
+        log.error("refusing to start: %s: %s", error.filename or settings.store_path, error.strerror)
         return 2
     serve(settings)
     return 0

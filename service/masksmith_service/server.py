@@ -17,6 +17,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from masksmith_state.installation import protect_files
+from masksmith_state.settings import read_settings
 
 from .app import create_app
 from .bounds.connections import Connections
@@ -68,7 +69,7 @@ def serve(settings: Settings) -> None:
 
 def make_app() -> FastAPI:
     """Make the application of one process, and configure the process."""
-    settings = Settings.from_environment()
+    settings = read_settings(Settings)
     settings.configure_logging()
     protect_files()
     sys.setswitchinterval(SWITCH_INTERVAL_S)

@@ -16,7 +16,7 @@ from .blobs.names import BLOB_FOLDERS, is_blob_name, is_sealed_name
 from .blobs.store import BlobStore
 from .errors import DamagedBlobError
 from .installation import IDENTITY_NAME, protect_files
-from .settings import StateSettings
+from .settings import StateSettings, read_settings
 
 
 @dataclass
@@ -71,7 +71,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--repair", action="store_true")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args(arguments)
-    settings = StateSettings.from_environment()
+    settings = read_settings(StateSettings)
     settings.configure_logging()
     protect_files()
     store = BlobStore(settings.store_path, read_only=not options.repair)
@@ -98,4 +98,8 @@ def _text(report: FsckReport) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.stderr.write("masksmith: interrupted\n")
+        sys.exit(130)

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import re
+import sys
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, TypeVar
 
-from pydantic import Field, ValidationError
+import redis
+from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
-from masksmith_wire.text import without_credentials
+from masksmith_wire.text import printable, without_credentials
+from masksmith_wire.validation import named_reason
 
 from .roots.setting import RootSetting
 from .telemetry import logs
 
 MAX_SECONDS = 1e9
 """Largest value of a setting in seconds, 31 years: timers and the broker overflow at much larger ones."""
+S = TypeVar("S", bound="StateSettings")
 
 
 class StateSettings(BaseSettings):
@@ -38,21 +44,32 @@ class StateSettings(BaseSettings):
     otlp_url: str = ""
     """OpenTelemetry collector that gets spans over HTTP, such as `http://127.0.0.1:4318`; empty: no traces."""
 
+    @field_validator("redis_url")
     @classmethod
-    def from_environment(cls) -> Self:
-        """Read the settings of a process that starts.
+    def _check_redis_url(cls, url: str) -> str:
+        redis.Redis.from_url(url).close()  # It does not connect.
+        return url
 
-        Raises:
-            SystemExit: If settings are invalid; the message has name, value and reason of each one.
-        """
-        try:
-            return cls()
-        except ValidationError as error:
-            reasons = [_reason(**details) for details in error.errors(include_url=False, include_context=False)]
-        except SettingsError as error:
-            field = re.search(r'field "(\w+)"', str(error))
-            reasons = [str(error) if field is None else f"{_variable(field[1])}: the value is not JSON"]
-        raise SystemExit("\n".join(f"refusing to start: {reason}" for reason in reasons))
+    @field_validator("store_url")
+    @classmethod
+    def _check_store_url(cls, url: str) -> str:
+        if "://" in url and not re.match("s3://.", url):
+            raise ValueError("must be a directory or s3://bucket/prefix")
+        return url
+
+    @field_validator("otlp_url")
+    @classmethod
+    def _check_otlp_url(cls, url: str) -> str:
+        if url and not re.match("https?://.", url):
+            raise ValueError("must be an address such as http://127.0.0.1:4318")
+        return url
+
+    @field_validator("log_level")
+    @classmethod
+    def _check_log_level(cls, level: str) -> str:
+        if level.upper() not in logging.getLevelNamesMapping():
+            raise ValueError("must be DEBUG, INFO, WARNING, ERROR or CRITICAL")
+        return level.upper()
 
     @property
     def store_path(self) -> str:
@@ -64,18 +81,21 @@ class StateSettings(BaseSettings):
         logs.configure(self.log_level, self.log_format)
 
 
-def _reason(loc: tuple[int | str, ...], msg: str, input: Any, **details: Any) -> str:
-    """Return name, value and reason of an invalid setting; without the value of a URL, which may have a password."""
-    reason = msg.removeprefix("Value error, ")
-    if not loc:
-        return reason
-    name = _variable(str(loc[0]))
-    if len(loc) > 1:
-        return f"{name}, {'.'.join(map(str, loc[1:]))}: {reason}"
-    value = f"={without_credentials(str(input))[:80]!r}"
-    return f"{name}: {reason}" if name.endswith("_URL") else f"{name}{value}: {reason}"
+def read_settings(settings: type[S]) -> S:
+    """Read settings from the environment; if one is invalid, print its name, value and the reason, and exit with 2."""
+    try:
+        return settings()
+    except ValidationError as error:
+        messages = [_message(details) for details in error.errors()]
+    except SettingsError as error:
+        field = re.search(r'field "(\w+)"', str(error))
+        name = f"MASKSMITH_{field[1].upper()}" if field else "a setting"
+        messages = [f"{name}={os.environ.get(name)!r}: is not JSON"]
+    for message in messages:
+        sys.stderr.write(f"masksmith: {printable(without_credentials(message))}\n")
+    sys.exit(2)
 
 
-def _variable(field: str) -> str:
-    """Return the environment variable of a setting."""
-    return f"MASKSMITH_{field}".upper()
+def _message(details: Any) -> str:
+    name, *members = map(str, details["loc"] or [""])
+    return named_reason({**details, "loc": ("MASKSMITH_" + name.upper(), *members)} if name else details)

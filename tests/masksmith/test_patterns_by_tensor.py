@@ -34,6 +34,8 @@ def test_a_pattern_for_each_tensor(texts: list[str], expected: list[str | None])
         (["x=2:4"], "'x'"),
         (["a=17:16"], "17:16"),
         (["at=2:4"], "'at'"),
+        (["mlp="], "'mlp=' is not SELECTOR=PATTERN"),
+        (["=2:4"], "'=2:4' is not SELECTOR=PATTERN"),
         ([], "no pattern"),
     ],
 )

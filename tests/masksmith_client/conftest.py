@@ -14,7 +14,7 @@ from blake3 import blake3
 
 import masksmith as ms
 from masksmith_client import AsyncClient, Client, RetryPolicy, _client
-from masksmith_client.cli import jobs, service as service_commands, solve_run
+from masksmith_client.cli import service as service_commands
 from masksmith_wire.documents import Job, JobState, MasksRequest, Progress, TensorReport, WaitingFor
 from masksmith_wire.errors import Code, TensorError
 from masksmith_wire.headers import PREFIX_BYTES, Header, header_length, parse_header
@@ -270,5 +270,5 @@ def connected(service: FakeService, monkeypatch: pytest.MonkeyPatch) -> None:
     def fake(url: str | None = None, **_: Any) -> Client:
         return Client(url or "http://service", retry=QUICK, transport=httpx2.MockTransport(service))
 
-    for module in (_client, solve_run, jobs, service_commands):
+    for module in (_client, service_commands):
         monkeypatch.setattr(module, "Client", fake)

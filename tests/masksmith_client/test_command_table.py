@@ -36,11 +36,19 @@ def test_help_of_a_command_imports_that_one() -> None:
     assert loaded_by("info", "--help") & MODULES == {"masksmith_client.cli.info"}
 
 
-@pytest.mark.parametrize("command", ["solve", "prune"])
-def test_help_of_a_command_that_is_called_often_imports_no_client(command: str) -> None:
-    loaded = loaded_by(command, "--help")
-    assert f"masksmith_client.cli.{command}" in loaded
-    assert not loaded & {"numpy", "httpx2", "masksmith_client._client", "masksmith_wire.documents"}
+def test_help_of_commands_imports_no_client() -> None:
+    code = (
+        "import sys; from masksmith_client.cli.app import run; from masksmith_client.cli.table import COMMANDS\n"
+        "for path in COMMANDS: run([*path.split(), '--help'])\n"
+        "print(*sys.modules, file=sys.stderr)"
+    )
+    command = [sys.executable, "-P", "-c", code]
+    loaded = set(subprocess.run(command, capture_output=True, text=True, check=True).stderr.split())
+    assert loaded >= MODULES
+    assert not loaded & {"numpy", "httpx2", "asyncio", "redis", "masksmith_client._errors", "masksmith_wire.documents"}
+    assert not {
+        name for name in loaded if name.startswith(("masksmith_state.", "masksmith_worker", "masksmith.solvers"))
+    }
 
 
 @pytest.mark.parametrize("path", COMMANDS)
@@ -77,17 +85,18 @@ def test_extras_are_those_of_the_distribution() -> None:
     assert {entry.extra for entry in COMMANDS.values()} <= set(extras or ())
 
 
-@pytest.mark.parametrize(
-    ("missing", "arguments", "extra"),
-    [("redis", ["keys", "list"], "service"), ("redis", ["up"], "service")],
-)
-def test_a_missing_requirement_names_the_extra_that_installs_it(missing: str, arguments: list[str], extra: str) -> None:
-    code = f"import sys; sys.modules[{missing!r}] = None; from masksmith_client.cli import main; main()"
-    command = [sys.executable, "-P", "-c", code, *arguments]
+def test_a_missing_requirement_names_the_extra_that_installs_it() -> None:
+    code = "import sys; sys.modules['redis'] = None; from masksmith_client.cli import main; main()"
+    command = [sys.executable, "-P", "-c", code, "keys", "list"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2
-    line = f"masksmith: 'masksmith {' '.join(arguments)}' needs {missing}: pip install 'masksmith[{extra}]'\n"
-    assert done.stderr == line
+    assert done.stderr == "masksmith: 'masksmith keys list' needs redis: pip install 'masksmith[service]'\n"
+
+
+def test_up_names_a_missing_requirement_before_it_starts(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    monkeypatch.setitem(sys.modules, "redis", None)
+    assert run(["up"]) == 2
+    assert capsys.readouterr().err == "masksmith: the service needs redis: pip install 'masksmith[service]'\n"
 
 
 def test_a_module_of_ours_that_is_missing_is_a_defect() -> None:

@@ -2,6 +2,7 @@ import time
 from typing import Any
 
 import httpx2
+import numpy as np
 import pytest
 
 from masksmith_client import (
@@ -20,6 +21,7 @@ from masksmith_client import (
     WireError,
 )
 from masksmith_client.transport.retry import Attempts
+from masksmith_wire.errors import Code
 
 from .conftest import QUICK, FakeService, busy, problem, refused, reset
 
@@ -109,8 +111,15 @@ def test_pauses_grow_and_have_jitter() -> None:
 
 def test_an_error_page_of_a_proxy_is_still_an_error_of_ours(service: FakeService, client: Client) -> None:
     service.fail("GET", "/v1/jobs/x", lambda _: httpx2.Response(418, text="<html>teapot</html>"))
-    with pytest.raises(BadRequest, match="418"):
+    with pytest.raises(BadRequest, match=r"418 .*, which is not a response of a masksmith service; check the URL"):
         client.jobs.get("x")
+
+
+def test_a_refused_key_is_named_where_the_response_has_no_body(service: FakeService, client: Client) -> None:
+    service.fail("HEAD", "/v1/tensors", lambda _: httpx2.Response(401))
+    with pytest.raises(Unauthorized, match="401 Unauthorized: the token is missing or not valid") as caught:
+        client.jobs.submit({"a": np.ones((4, 4), np.float32)}, "2:4")
+    assert caught.value.code == Code.UNAUTHORIZED
 
 
 @pytest.mark.parametrize("content", [b"<html>", b"[]", b'{"id": 3}', b""])

@@ -186,6 +186,11 @@ def test_shortened_ids(client, start, records):
     assert records.read(job) is None
 
 
+def test_an_id_that_is_too_short_says_so(client, start, check_problem):
+    job = start()["id"]
+    check_problem(client.get(f"/v1/jobs/{job[:3]}"), 404, "job_not_found", repr(job[:3]), "below 4 digits")
+
+
 def test_an_ambiguous_id_is_refused(client, start, check_problem):
     ids = [start()["id"] for _ in range(7)]
     for method, path in [("GET", ""), ("GET", "/events"), ("POST", "/cancel"), ("DELETE", "")]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import datetime
-from enum import StrEnum
 from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, FailFast, Field, model_validator
@@ -13,6 +12,7 @@ from masksmith.layouts import Layout
 
 from .durations import in_about
 from .errors import TensorError
+from .job_states import JobState as JobState
 from .locations import BUCKET_PREFIX
 from .measures import ChangeReport, DiversityReport, SpectrumReport, UpdateReport
 from .names import JobDescription
@@ -46,21 +46,6 @@ Update = Annotated[
     UpdateMethod, Field(examples=["reconstruct", "admm penalty=0.1"], description="A method and its options.")
 ]
 SolveStatus = Literal["optimal", "feasible", "time_limit"]
-
-
-class JobState(StrEnum):
-    """State of a job or of a part of it: `queued -> running -> succeeded | failed | canceled`."""
-
-    QUEUED = "queued"
-    RUNNING = "running"
-    SUCCEEDED = "succeeded"
-    FAILED = "failed"
-    CANCELED = "canceled"
-
-    @property
-    def is_terminal(self) -> bool:
-        """Whether the job or part has ended: its state no longer changes."""
-        return self in (JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELED)
 
 
 class LayoutInput(StrictModel):

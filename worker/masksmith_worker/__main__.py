@@ -23,6 +23,7 @@ from masksmith_state.installation import Installation, protect_files
 from masksmith_state.jobs.records import JobRecords
 from masksmith_state.jobs.sweeper import Sweeper
 from masksmith_state.roots.roots import Roots
+from masksmith_state.settings import read_settings
 
 from .app import RELEASE_SIGNAL, consumed_queue, run, send_messages
 from .bench import bench_worker_document
@@ -30,7 +31,6 @@ from .heartbeat import Heartbeat
 from .kernels import prepare_kernels, start_compiling_others
 from .requirements import check_requirements
 from .settings import Settings
-from .tasks import app
 
 log = logging.getLogger("masksmith_worker")
 
@@ -40,7 +40,9 @@ STOP_GRACE_S = 7.0
 
 def main() -> None:
     """Run the worker, with threads for heartbeats and sweeps, until SIGTERM or SIGINT and the end of its pool."""
-    settings = Settings.from_environment()
+    settings = read_settings(Settings)
+    from .tasks import app  # It is made of the settings.
+
     settings.configure_logging()
     protect_files()
     check_requirements(settings)
@@ -54,20 +56,21 @@ def main() -> None:
     except InstallationError as error:
         log.error("refusing to start: %s", error)
         sys.exit(2)
-    WorkerProcess(settings, records, housekeeping).run()
+    WorkerProcess(app, settings, records, housekeeping).run()
 
 
 class WorkerProcess:
     """The main process of a worker: Celery with its pool, heartbeats, sweeper, and compilation in the background.
 
     Args:
+        app: The Celery application.
         settings: Settings of the worker.
         records: Job records.
         housekeeping: Checks broker and store; run after each sweep of shards. In workers, it sweeps no blobs.
     """
 
-    def __init__(self, settings: Settings, records: JobRecords, housekeeping: Housekeeping) -> None:
-        self._settings, self._start_progress = settings, records.start_progress
+    def __init__(self, app: Any, settings: Settings, records: JobRecords, housekeeping: Housekeeping) -> None:
+        self._app, self._settings, self._start_progress = app, settings, records.start_progress
         self._queue = consumed_queue(settings)
         self._searches = settings.worker_role == "search"
         name, device = settings.worker_name, settings.worker_device
@@ -86,7 +89,7 @@ class WorkerProcess:
             prepare_kernels(self._report_progress)
             log.info("kernels ready after %.1f s", time.monotonic() - began)
         try:
-            run(app, self._settings, self._on_ready, self._on_stop)
+            run(self._app, self._settings, self._on_ready, self._on_stop)
         finally:
             self._stop_compilation()
             if self._sweeper.is_alive():

@@ -18,6 +18,7 @@ from masksmith_state.installation import protect_files
 from masksmith_state.jobs.records import JobRecords
 from masksmith_state.queue import CASE_TASK, SHARD_TASK
 from masksmith_state.roots.roots import Roots
+from masksmith_state.settings import read_settings
 from masksmith_state.telemetry import logs
 
 from .app import RELEASE_SIGNAL, consumed_queue, create_app, send_messages
@@ -31,7 +32,7 @@ from .tracing import Spans
 log = logging.getLogger(__name__)
 WARM_PATTERNS = ("2:4", "transposable 8:16")
 """Patterns whose kernels a pool process loads before its first shard."""
-app = create_app(Settings.from_environment())
+app = create_app(read_settings(Settings))
 
 
 @cache

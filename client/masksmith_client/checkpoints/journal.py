@@ -7,14 +7,14 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from masksmith_client._errors import InputError
 from masksmith_wire.output_names import BLOCKS_NAME, JOURNAL_NAME
 
-from .partial_file import PART_SUFFIX
+from .partial_file import PART_SUFFIX, named_errors
 
 
 class Journal:
@@ -30,11 +30,17 @@ class Journal:
 
     def write(self, line: Mapping[str, Any], *, durable: bool = False) -> None:
         """Append a line; a `durable` line is also kept if the machine loses power."""
-        self._file.write(json.dumps(line).encode() + b"\n")
-        self._file.flush()
+        try:
+            with named_errors(Path(self._file.name)):
+                self._file.write(json.dumps(line).encode() + b"\n")
+                self._file.flush()
+                if durable:
+                    os.fsync(self._file.fileno())
+        except OSError:
+            with suppress(OSError):  # The rest of the line is still in the buffer, which the disk has no space for.
+                self._file.close()
+            raise
         self.has_progress = True
-        if durable:
-            os.fsync(self._file.fileno())
 
     def restart(self, identity: Mapping[str, Any]) -> None:
         """Discard all progress."""
@@ -62,13 +68,13 @@ def open_journal(folder: Path, identity: Mapping[str, Any]) -> Iterator[Journal]
             raise InputError(f"another process is writing {folder}") from None
         lines = _read(file)
         journal = Journal(file, lines[1:])
-        if lines and (journal.has_progress or (folder / BLOCKS_NAME).exists()):
-            _check_identity(lines[0].get("identity"), identity, folder)
-        else:
-            _remove_partial_files(folder)
-            shutil.rmtree(folder / BLOCKS_NAME, ignore_errors=True)
-            journal.restart(identity)
         try:
+            if lines and (journal.has_progress or (folder / BLOCKS_NAME).exists()):
+                _check_identity(lines[0].get("identity"), identity, folder)
+            else:
+                _remove_partial_files(folder)
+                shutil.rmtree(folder / BLOCKS_NAME, ignore_errors=True)
+                journal.restart(identity)
             yield journal
         except BaseException:
             if not journal.has_progress and not (folder / BLOCKS_NAME).exists():

@@ -97,8 +97,8 @@ def check_output_folder(output: Path, checkpoint: Checkpoint) -> None:
     """Refuse a directory that this command must not write to, before any work is done.
 
     Raises:
-        InputError: If it is a file, a device, a pipe, a dangling link, the model itself, or a directory with other
-            files; or if a file of the model has a name that masksmith uses in outputs.
+        InputError: If it is a file, a device, a pipe, a dangling link, the model itself, a directory with other
+            files or one that cannot be written; or if a file of the model has a name that masksmith uses in outputs.
     """
     reserved = next((file for file in checkpoint.headers if file.name in OWN_FILES or file.name.startswith(".")), None)
     if reserved is not None:
@@ -112,6 +112,9 @@ def check_output_folder(output: Path, checkpoint: Checkpoint) -> None:
         raise InputError(f"{output} is {kind}; name a new or empty directory")
     if output.resolve() == checkpoint.folder.resolve():
         raise InputError(f"{output} is the model itself; name another directory")
+    folder = next(path for path in (output, *output.absolute().parents) if path.exists())
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise InputError(f"{output} cannot be written: no permission in {folder}")
     names = sorted(path.name for path in output.iterdir()) if output.exists() else []
     if names and not {JOURNAL_NAME, RECORD_NAME} & set(names):
         raise InputError(f"{output} contains other files, such as {names[0]!r}; name a new or empty directory")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import os
 import sys
 
 EXTRA_MODULES = frozenset({"typer", "rich", "click"})
@@ -9,6 +11,7 @@ EXTRA_MODULES = frozenset({"typer", "rich", "click"})
 
 def main() -> None:
     """Run the command line; the entry point of the console script."""
+    _prepare_streams()
     try:
         from .app import run
     except ModuleNotFoundError as error:
@@ -16,4 +19,23 @@ def main() -> None:
             raise
         print(f"masksmith: the command line needs {error.name}: pip install 'masksmith[cli]'", file=sys.stderr)
         sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)
     sys.exit(run())
+
+
+def _prepare_streams() -> None:
+    """Replace closed standard streams by the null device, and write characters that cannot be encoded as escapes.
+
+    A file that is opened while standard output is closed would get its descriptor, and with it what is printed.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # This takes the lowest free descriptor, which is `number`.
+            if number:
+                setattr(sys, ("stdout", "stderr")[number - 1], os.fdopen(number, "w", closefd=False))
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")

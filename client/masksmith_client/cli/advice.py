@@ -8,7 +8,7 @@ _REPLACEMENTS = (
     (r"GET /v1/jobs lists them", "'masksmith jobs list' lists them"),
     (
         r"send it as 'Authorization: Bearer \.\.\.'; the client takes it from MASKSMITH_TOKEN, and",
-        "set MASKSMITH_TOKEN to it;",
+        "set MASKSMITH_TOKEN to the token of a valid key;",
     ),
     (r"GET /v1/keys lists them", "'masksmith keys list' lists them"),
     (r"submit it with update=reconstruct or update=admm", "'masksmith solve --update reconstruct' or 'admm' does"),
@@ -20,6 +20,10 @@ _REPLACEMENTS = (
         r"start one with 'masksmith up'$",
         "start one with 'masksmith up', or pass --local to commands that have it",
     ),
+    (r"pass a model, shapes, or masks_of with a job's id", "pass --model, --shapes, or --masks-of with a job's id"),
+    (r"^time_limit_s=", "--time-limit="),
+    (r"^batches(\.\d+)?(?=[=:])", "--batch"),
+    (r"^(dtypes|directions|device|patterns|previous)(\.\d+)?(?=[=:])", r"--\1"),
     (r"choose ragged='pad' or 'dense'", "choose --ragged pad or --ragged dense"),
     (
         r"calibrate with more tokens, (.*)pass few_tokens='without data'",

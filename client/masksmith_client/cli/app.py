@@ -12,13 +12,16 @@ import typer
 from masksmith_client._version import __version__
 
 from .advice import advise_commands
-from .console import print_error
+from .console import end_line, print_error
 from .help_pages import add_details
 from .lazy import add_commands
 
 HELP = (
     "Sparsity masks that are proved optimal. Set the service by --url or MASKSMITH_URL, the token by MASKSMITH_TOKEN."
 )
+
+INTERRUPTED = 130
+"""Exit code after Ctrl-C."""
 
 # Newer versions of typer bundle click, so click's exceptions are found as base classes of `typer.BadParameter`.
 UsageError: type[Any] = typer.BadParameter.__bases__[0]
@@ -63,13 +66,11 @@ def run(arguments: Sequence[str] | None = None) -> int:
         code = build()(arguments, prog_name="masksmith", standalone_mode=False)
     except UsageError as error:
         hint = f" (see '{error.ctx.command_path} --help')" if error.ctx else ""
-        # typer validates with pydantic, which adds this prefix to the reason of a refused choice.
-        message = error.format_message().replace(": Value error, ", ": ")
-        return print_error(message.rstrip(".") + hint, 2)
+        return print_error(_usage_message(error).rstrip(".") + hint, 2)
     except ClickException as error:
         return print_error(error.format_message(), error.exit_code)
     except (KeyboardInterrupt, typer.Abort):
-        return print_error("interrupted", 130)
+        code = INTERRUPTED
     except BrokenPipeError:
         # stdout is closed; it is replaced so that Python does not report the error again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -79,7 +80,22 @@ def run(arguments: Sequence[str] | None = None) -> int:
         if message is None:
             raise
         return print_error(message, code)
+    if code == INTERRUPTED:  # typer returns this code after Ctrl-C.
+        end_line()
+        print_error("interrupted", INTERRUPTED)
     return code if isinstance(code, int) else 0
+
+
+def _usage_message(error: Any) -> str:
+    """Return the message of click; typer validates with pydantic, whose messages do not name the value."""
+    from masksmith_wire.validation import reason
+
+    message = str(error.format_message())
+    details = error.__cause__.errors()[0] if hasattr(error.__cause__, "errors") else None
+    if details is None or details["type"] == "value_error":
+        return message.replace(": Value error, ", ": ")
+    text = reason(details)
+    return message.replace(text, f"{details['input']!r}: {text[:1].lower()}{text[1:]}")
 
 
 def explain(error: Exception) -> tuple[str | None, int]:

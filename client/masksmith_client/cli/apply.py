@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from masksmith_client._progress import Bar
-from masksmith_client.results.apply import AppliedTensor, apply_masks, model_bytes
-from masksmith_client.results.masks import Masks
 from masksmith_wire.quantities import count_text
 
 from .console import JsonOption, percent, print_json, print_line, show_table
-from .outputs import check_not_an_input, check_weights_output
-from .standard_output import redirect_report, written_to
+
+if TYPE_CHECKING:
+    from masksmith_client.results.apply import AppliedTensor
 
 
 def apply(
@@ -32,6 +30,14 @@ def apply(
     as_json: JsonOption = False,
 ) -> None:
     """Write a model's weights with zeros in the pruned entries; dtypes and all other tensors stay."""
+    # Imported here, so that the help of the command does not import the client.
+    from masksmith_client._progress import Bar
+    from masksmith_client.results.apply import apply_masks, model_bytes
+    from masksmith_client.results.masks import Masks
+
+    from .outputs import check_not_an_input, check_weights_output
+    from .standard_output import redirect_report, written_to
+
     check_weights_output(output, model, as_json=as_json)
     check_not_an_input(output, (path,))  # The model itself may be replaced.
     masks = Masks.open(path)

@@ -36,6 +36,12 @@ def print_note(message: str) -> None:
     print(_safe(message), file=sys.stderr, flush=True)
 
 
+def end_line() -> None:
+    """End the line of a terminal that a progress bar, or the `^C` of Ctrl-C, has begun."""
+    if sys.stderr.isatty():
+        print(file=sys.stderr)
+
+
 def print_line(text: str = "") -> None:
     """Print a line on stdout."""
     print(_safe(text))

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from masksmith_client.results.changes import MaskChange, compare
-from masksmith_client.results.masks import Masks
 from masksmith_wire.quantities import count_text
 
 from .console import JsonOption, percent, print_json, print_line, print_note, show_table
+
+if TYPE_CHECKING:
+    from masksmith_client.results.changes import MaskChange
 
 
 def diff(
@@ -20,6 +21,10 @@ def diff(
     as_json: JsonOption = False,
 ) -> None:
     """Count the entries that differ: SAD (sum of absolute differences) and flip rate of each tensor."""
+    # Imported here, so that the help of the command does not import the client.
+    from masksmith_client.results.changes import compare
+    from masksmith_client.results.masks import Masks
+
     old, new = Masks.open(before), Masks.open(after)
     changes = compare(old, new)
     only_before = [name for name in old if name not in new]

@@ -8,11 +8,13 @@ from typing import Any
 import typer
 
 from .console import JsonOption, UrlOption, print_json, print_line, show_table
-from .service import interactive_client
 
 
 def info(url: UrlOption = None, as_json: JsonOption = False) -> None:
     """Show a service's state, workers, patterns and solvers."""
+    # Imported here, so that the help of the command does not import the client.
+    from .service import interactive_client
+
     with interactive_client(url) as client:
         service = client.info()
     if as_json:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from masksmith_client.checkpoints.checkpoint import Checkpoint
-from masksmith_client.checkpoints.choice import Choice, ChosenTensor, choose
 from masksmith_wire.headers import data_bytes
 from masksmith_wire.quantities import count_text, size_text
 
 from .checkpoint_options import ExcludeOption, LayersOption, LayoutOption, TrustOption, choice_options, parse_patterns
 from .console import JsonOption, print_json, print_line, print_note, show_table
+
+if TYPE_CHECKING:
+    from masksmith_client.checkpoints.checkpoint import Checkpoint
+    from masksmith_client.checkpoints.choice import Choice, ChosenTensor
 
 
 def inspect(
@@ -29,6 +31,10 @@ def inspect(
     as_json: JsonOption = False,
 ) -> None:
     """Show the layout of a checkpoint's tensors, and which of them are masked."""
+    # Imported here, so that the help of the command does not import the client.
+    from masksmith_client.checkpoints.checkpoint import Checkpoint
+    from masksmith_client.checkpoints.choice import choose
+
     patterns = parse_patterns(pattern) if pattern else None
     options = choice_options(patterns, layers, exclude, layout, trust_remote_code)
     checkpoint = Checkpoint.open(model)

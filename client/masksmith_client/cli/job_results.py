@@ -1,26 +1,24 @@
-"""`masksmith jobs masks|weights|report`: download the results of a job that has ended."""
+"""`masksmith jobs masks|weights|report`: download the results of a job that has ended.
+
+The client is imported where it is used, so that the help of a command does not import it.
+"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from masksmith_client._errors import ClientError, InputError
-from masksmith_client._jobs import Job
-from masksmith_client.results.atomic_write import atomic_write
-from masksmith_client.results.masks import Masks
-from masksmith_client.results.updated_weights import UpdatedWeights
-
-from .bench import check_report_outputs, show_benchmark
 from .console import JsonOption, UrlOption, print_result
-from .jobs import JobId, job_seconds
-from .outputs import check_output
-from .service import interactive_client
-from .solve_run import remote_report
+from .jobs import JobId
+
+if TYPE_CHECKING:
+    from masksmith_client._jobs import Job
+    from masksmith_client.results.masks import Masks
+    from masksmith_client.results.updated_weights import UpdatedWeights
 
 
 def masks(
@@ -30,6 +28,11 @@ def masks(
     as_json: JsonOption = False,
 ) -> None:
     """Download the masks of a job that has ended."""
+    from masksmith_client._errors import ClientError
+
+    from .outputs import check_output
+    from .service import interactive_client
+
     check_output(output)
     with interactive_client(url) as client:
         handle = client.jobs.get(job)
@@ -46,6 +49,9 @@ def weights(
     as_json: JsonOption = False,
 ) -> None:
     """Download the updated weights of a job that has ended."""
+    from .outputs import check_output
+    from .service import interactive_client
+
     check_output(output)
     with interactive_client(url) as client:
         handle = client.jobs.get(job)
@@ -74,6 +80,9 @@ def report(
     as_json: JsonOption = False,
 ) -> None:
     """Print the report of a job that has ended, as `solve` or `bench` prints it; --output also writes it to files."""
+    from .bench_report import check_report_outputs, show_benchmark
+    from .service import interactive_client
+
     check_report_outputs(output or [])
     with interactive_client(url) as client:
         handle = client.jobs.get(job)
@@ -84,6 +93,12 @@ def report(
 
 
 def _report_masks(job: Job, outputs: Sequence[Path], *, as_json: bool) -> None:
+    from masksmith_client._errors import ClientError, InputError
+    from masksmith_client.results.atomic_write import atomic_write
+
+    from .job_views import job_seconds
+    from .solve_run import remote_report
+
     if not job.state.is_terminal:
         raise ClientError(f"job {job.id} is {job.state.value}; 'masksmith jobs watch {job.id}' waits for it")
     not_json = next((path for path in outputs if path.suffix != ".json"), None)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
 
@@ -27,7 +29,15 @@ class LazyCommand(TyperCommand):
         Raises:
             InputError: If a package that the command imports is not installed.
         """
-        command = build_command(self.name, load(self._path, self._entry))
+        function = load(self._path, self._entry)
+
+        # Most commands import what they need only when they are called, so that their help is fast.
+        @functools.wraps(function)
+        def call(*values: Any, **more_values: Any) -> Any:
+            with installed_packages(self._path, self._entry):
+                return function(*values, **more_values)
+
+        command = build_command(self.name, call)
         add_details(self._path, command)
         return command.make_context(info_name, args, *options, **more_options)
 
@@ -60,8 +70,19 @@ def load(path: str, entry: Entry) -> Callable[..., Any]:
         InputError: If a package that its module imports is not installed; the message names the extra that installs it.
     """
     module, _, function = entry.target.partition(":")
-    try:
+    with installed_packages(path, entry):
         return getattr(import_module(module), function)  # type: ignore[no-any-return]
+
+
+@contextmanager
+def installed_packages(path: str, entry: Entry) -> Iterator[None]:
+    """Convert the error of an import in the block to a message for the user.
+
+    Raises:
+        InputError: If a package is not installed; the message names the extra of the command, which installs it.
+    """
+    try:
+        yield
     except ModuleNotFoundError as error:
         if error.name is None or ("." in error.name and error.name.startswith("masksmith")):
             raise  # A module of masksmith itself is missing: an internal error.

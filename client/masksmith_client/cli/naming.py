@@ -26,6 +26,9 @@ PriorityOption = Annotated[
     PriorityName | None,
     typer.Option("--priority", help="Order among the jobs of the same key; default by the command and the size."),
 ]
+TimeoutOption = Annotated[
+    float | None, typer.Option("--timeout", metavar="SECONDS", min=0, help="Timeout of the wait; the job continues.")
+]
 AGE_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 

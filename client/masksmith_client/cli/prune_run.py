@@ -18,7 +18,7 @@ from masksmith_wire.output_names import BLOCK_PAGE_NAME
 from masksmith_wire.quantities import count_text
 
 from .block_prune.report_files import blocks_not_tuned
-from .console import gap_text, percent, print_line, print_note, seconds, show_table
+from .console import end_line, gap_text, percent, print_line, print_note, seconds, show_table
 from .report import UPDATE_COLUMNS, update_cells
 
 STOPPED_AT_SERVICE = "stopped, and the service's jobs are canceled"
@@ -103,7 +103,8 @@ def _resume_hint(outcome: str) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        print_note(f"\nmasksmith: {outcome}; the same command continues from here")
+        end_line()
+        print_note(f"masksmith: {outcome}; the same command continues from here")
         raise
 
 

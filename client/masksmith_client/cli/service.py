@@ -9,12 +9,17 @@ from masksmith_client._client import Client
 from masksmith_client._jobs import Job
 from masksmith_client.transport.retry import RetryPolicy
 
-from .console import print_note
+from .console import end_line, print_note
 
 
 def interactive_client(url: str | None) -> Client:
     """Create a client with only one retry, for commands whose user waits for the output."""
     return Client(url, retry=RetryPolicy(retries=1))
+
+
+def patient_client(url: str | None) -> Client:
+    """Create a client that retries for minutes, for commands that wait for a job."""
+    return Client(url)
 
 
 def note_waiting(job: Job) -> None:
@@ -29,5 +34,6 @@ def interrupt_hint(job: Job) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        print_note(f"\njob {job.id} continues: 'masksmith jobs watch {job.id}', or 'masksmith jobs cancel {job.id}'")
+        end_line()
+        print_note(f"job {job.id} continues: 'masksmith jobs watch {job.id}', or 'masksmith jobs cancel {job.id}'")
         raise

@@ -20,7 +20,7 @@ from .checkpoint_options import (
     parse_layouts,
 )
 from .console import JsonOption, UrlOption
-from .naming import LabelOption, NameOption, PriorityOption, read_labels
+from .naming import LabelOption, NameOption, PriorityOption, TimeoutOption, read_labels
 
 if TYPE_CHECKING:
     from masksmith_client.submission.options import SubmitOptions
@@ -77,9 +77,7 @@ def solve(
     time_limit_s: Annotated[
         float | None, typer.Option("--time-limit", metavar="SECONDS", help="Time limit of the job, from its start.")
     ] = None,
-    timeout_s: Annotated[
-        float | None, typer.Option("--timeout", min=0, metavar="SECONDS", help="Timeout of the wait.")
-    ] = None,
+    timeout_s: TimeoutOption = None,
     name: NameOption = None,
     label: LabelOption = None,
     priority: PriorityOption = None,

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import typer
 
-from masksmith_client._client import Client
 from masksmith_client._errors import InputError, JobFailedError, NotFound
 from masksmith_client._job_view import JobView
 from masksmith_client._jobs import Job
@@ -21,7 +20,7 @@ from masksmith_wire.quantities import count_text
 from .console import print_note
 from .outputs import check_not_an_input, check_output, check_weights_output, weights_written_to
 from .report import SolveReport, show_measures
-from .service import interrupt_hint, note_waiting
+from .service import interrupt_hint, note_waiting, patient_client
 from .standard_output import is_standard_output, redirect_report, written_to
 
 
@@ -63,7 +62,7 @@ def run(
             prepared = prepare(path, patterns, local=True, **options)
             report = solve_locally(prepared, masks_file, started, weights_file)
         else:
-            with Client(url) as client:
+            with patient_client(url) as client:
                 job = client.jobs.submit(path, patterns, progress="lines", **options)
                 note_waiting(job)
                 report = _solve_remotely(job, masks_file, started, timeout_s)

@@ -3,23 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
 
-from masksmith.patterns import Pattern, PatternError
-from masksmith_client._errors import InputError, as_input_errors
-from masksmith_client.checkpoints.files import read_file_header
-from masksmith_client.results.masks import Masks
-from masksmith_client.submission.options import parse_pattern
-from masksmith_wire.masks import MaskInfo
-from masksmith_wire.output_names import INDEX_SUFFIX, PICKLE_SUFFIXES
-from masksmith_wire.quantities import count_text
-
-from .checkpoint_options import ExcludeOption, LayersOption, LayoutOption, TrustOption, parse_patterns
-from .console import JsonOption, percent, print_json, print_line, show_table
-from .local import library
-from .verify_weights import WeightOptions, verify_weights
+from .checkpoint_options import ExcludeOption, LayersOption, LayoutOption, TrustOption
+from .console import JsonOption
 
 
 def verify(
@@ -61,91 +50,10 @@ def verify(
     NaN is a non-zero. Quantised weights, int8 or 8-bit floats, are supported if their zero point is 0: then a stored 0
     is a zero.
     """
+    # Imported here, so that the help of the command does not import the client.
+    from .verify_run import verify_path
+    from .verify_weights import WeightOptions
+
     options = WeightOptions(pattern, masks, axis, ragged, layers, exclude, layout, trust_remote_code)
-    if not _is_masks_file(path):
-        ok = verify_weights(path, options, mask_violation, as_json=as_json)
-    elif masks is not None or options.selects:
-        raise InputError(f"{path} is a masks file; --masks, --layers, --exclude and --layout are for weights")
-    else:
-        ok = _verify_masks(path, pattern, axis, ragged, as_json=as_json)
-    if not ok:
+    if not verify_path(path, options, as_json=as_json):
         raise typer.Exit(1)
-
-
-def mask_violation(mask: Any, pattern: Pattern, info: MaskInfo | None) -> str | None:
-    """Return how a mask violates a pattern; None if it does not."""
-    try:
-        verdict = library().verify(mask, pattern, layout=None if info is None else info.layout)
-    except PatternError as error:
-        return str(error)
-    return None if verdict.ok else str(verdict.message)
-
-
-def _is_masks_file(path: Path) -> bool:
-    is_file = path.is_file() and path.suffix not in PICKLE_SUFFIXES and not path.name.endswith(INDEX_SUFFIX)
-    return is_file and Masks.is_masks_header(read_file_header(path))
-
-
-def _verify_masks(path: Path, texts: list[str] | None, axis: Any, ragged: Any, *, as_json: bool) -> bool:
-    masks = Masks.open(path)
-    if not masks:
-        raise InputError(f"{path} contains no mask: there is nothing to verify")
-    with as_input_errors(PatternError):
-        requested = parse_patterns(texts).assign(list(masks)) if texts else {}
-    patterns = {
-        name: _expected_pattern(name, masks.infos.get(name), requested.get(name), axis, ragged) for name in masks
-    }
-    results: list[dict[str, Any]] = []
-    for name, expected in patterns.items():
-        mask = masks[name]
-        violation = mask_violation(mask, expected, masks.infos.get(name))
-        results.append(
-            {
-                "name": name,
-                "ok": violation is None,
-                "pattern": str(expected),
-                "shape": list(mask.shape),
-                "density": float(mask.mean()) if mask.size else 0.0,
-                "message": violation,
-            }
-        )
-    _show(results, as_json=as_json)
-    return all(result["ok"] for result in results)
-
-
-def _expected_pattern(name: str, info: MaskInfo | None, requested: Pattern | None, axis: Any, ragged: Any) -> Pattern:
-    if requested is not None:
-        text = str(requested)
-    elif info is not None:
-        text = info.pattern
-    else:
-        raise InputError(f"the file does not state the pattern of {name!r}; pass --pattern")
-    return parse_pattern(text, axis or (info.axis if info else "in"), ragged or (info.ragged if info else "pad"))  # type: ignore[arg-type]
-
-
-def _show(results: list[dict[str, Any]], *, as_json: bool) -> None:
-    if as_json:
-        print_json({"ok": all(result["ok"] for result in results), "masks": results})
-    else:
-        _show_table(results)
-
-
-def _show_table(results: list[dict[str, Any]]) -> None:
-    show_table(
-        ("tensor", "verdict", "shape", "kept"),
-        [
-            (
-                result["name"],
-                "ok" if result["ok"] else f"VIOLATION: {result['message']}",
-                "x".join(map(str, result["shape"])),
-                percent(result["density"]),
-            )
-            for result in results
-        ],
-        left_aligned=2,
-    )
-    masks, violating = count_text(len(results)), sum(not result["ok"] for result in results)
-    if violating:
-        print_line(f"{count_text(violating)} of {masks} mask(s) violate their patterns")
-    else:
-        print_line(f"{masks} mask(s): all satisfy their patterns")

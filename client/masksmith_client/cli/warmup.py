@@ -6,11 +6,9 @@ from typing import Annotated
 
 import typer
 
-from masksmith_client.submission.options import parse_pattern
 from masksmith_wire.quantities import duration_text
 
 from .console import print_json_line, print_note
-from .local import library
 
 
 def warmup(
@@ -21,6 +19,11 @@ def warmup(
     as_json: Annotated[bool, typer.Option("--json", help="Print one line of JSON on stdout.")] = False,
 ) -> None:
     """Compile the solver's kernels for this machine, once; later processes load them from disk."""
+    # Imported here, so that the help of the command does not import the client.
+    from masksmith_client.submission.options import parse_pattern
+
+    from .local import library
+
     canonical_patterns = tuple(str(parse_pattern(pattern)) for pattern in patterns or ())
     masksmith = library()
     seconds: dict[str, float] = {}

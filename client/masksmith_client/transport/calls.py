@@ -14,6 +14,7 @@ from masksmith.benchmark import Report
 from masksmith_client._errors import (
     BadRequest,
     Conflict,
+    InputError,
     NotFound,
     RateLimited,
     ServerError,
@@ -33,6 +34,16 @@ Body = Callable[[], Iterator[bytes]]
 _BY_STATUS: Mapping[int, type[StatusError]] = {
     401: Unauthorized, 403: Unauthorized, 404: NotFound, 410: NotFound, 409: Conflict, 429: RateLimited,
 }  # fmt: skip
+
+_WITHOUT_BODY = {
+    401: (
+        Code.UNAUTHORIZED,
+        ": the token is missing or not valid: send it as 'Authorization: Bearer ...'; the client takes it from "
+        "MASKSMITH_TOKEN, and 'masksmith keys create' creates one",
+    ),
+    403: (Code.FORBIDDEN, ": the key may not do this"),
+}
+"""Code and advice of refusals without a problem document: the responses to HEAD have no body."""
 
 REUPLOAD_CODES = frozenset({Code.UPLOAD_NOT_FOUND, Code.UPLOAD_DAMAGED})
 """Error codes of a job request that is refused because its tensors have to be uploaded again."""
@@ -81,7 +92,10 @@ def status_error(response: httpx2.Response) -> StatusError:
         problem = ProblemDocument.model_validate_json(response.content)
     except ValidationError:
         detail = f"{response.request.method} {response.request.url} returned {status} {response.reason_phrase}"
-        problem = ProblemDocument(title=response.reason_phrase, status=status, code=Code.INTERNAL, detail=detail)
+        is_foreign = bool(response.content) and status not in _WITHOUT_BODY
+        foreign = ", which is not a response of a masksmith service; check the URL" if is_foreign else ""
+        code, advice = _WITHOUT_BODY.get(status, (Code.INTERNAL, foreign))
+        problem = ProblemDocument(title=response.reason_phrase, status=status, code=code, detail=detail + advice)
     error_class = _BY_STATUS.get(status, ServerError if status >= 500 else BadRequest)
     return error_class(problem, response.headers.get("x-request-id"), _seconds(response.headers.get("retry-after")))
 
@@ -227,5 +241,7 @@ def get_capabilities(what: str) -> Call[Any]:
 
 
 def _segment(text: str) -> str:
-    # Quoted, since an id with a slash would change the path.
+    # Quoted, since an id with a slash would change the path; nothing, and dots, would even when they are quoted.
+    if not text.strip("."):
+        raise InputError(f"{text!r} is not the id of a job; GET /v1/jobs lists them")
     return quote(text, safe="")

@@ -165,7 +165,7 @@ def _complete_id(prefix: str, state: State, principal: Principal) -> str:
         RequestError: If there is none, or there are several.
     """
     if not _PREFIX.fullmatch(prefix):
-        raise job_not_found(prefix)
+        raise job_not_found(prefix, f": ids are hexadecimal, and not shortened below {MIN_PREFIX_LENGTH} digits")
     ids = state.records.find_ids(prefix, principal.visible_owner, MAX_CANDIDATES + 1)
     if not ids:
         raise job_not_found(prefix)
@@ -182,6 +182,6 @@ def _check_access(job: str, owner: str | None, principal: Principal) -> None:
     logs.add_fields(job=job)
 
 
-def job_not_found(job: str) -> RequestError:
+def job_not_found(job: str, reason: str = "") -> RequestError:
     """Error of a job that does not exist, or belongs to another key."""
-    return RequestError(Code.JOB_NOT_FOUND, f"there is no job {job[:80]!r}; GET /v1/jobs lists them")
+    return RequestError(Code.JOB_NOT_FOUND, f"there is no job {job[:80]!r}{reason}; GET /v1/jobs lists them")

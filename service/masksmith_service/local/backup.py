@@ -49,7 +49,7 @@ def _run(
         store = str((data or settings.data_home()).absolute() / "store")
     arguments = [sys.executable, "-P", "-m", "masksmith_state.backup", subcommand, str(folder.absolute())]
     sys.stdout.flush()
-    with installation_redis(data, redis_url) as url:
+    with installation_redis(data, redis_url, create=subcommand == "restore") as url:
         environment = settings.child_environment({"MASKSMITH_REDIS_URL": url, "MASKSMITH_STORE_URL": store})
         completed = subprocess.run([*arguments, *["--json"] * as_json], env=environment, check=False)
     raise typer.Exit(completed.returncode)

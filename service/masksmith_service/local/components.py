@@ -15,8 +15,8 @@ from .settings import child_environment
 
 # Modules that each component needs.
 MODULES = {
-    "service": ("uvicorn", "fastapi", "celery", "obstore"),
-    "worker": ("celery", "obstore", "ortools", "numba"),
+    "service": ("uvicorn", "fastapi", "celery", "redis", "obstore"),
+    "worker": ("celery", "redis", "obstore", "ortools", "numba"),
 }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from masksmith_state import DATA_FORMAT
@@ -53,6 +54,9 @@ class DataDirectory:
             self._check_format()
             for folder in (self.redis, self.store, self.logs):
                 folder.mkdir(mode=0o700, exist_ok=True)
+        except OSError as error:
+            os.close(self.lock)
+            raise UsageError(f"the data directory {self.path} cannot be used: {error.strerror}") from None
         except BaseException:
             os.close(self.lock)
             raise
@@ -67,7 +71,8 @@ class DataDirectory:
     def write_holder(self, text: str) -> None:
         """Write a description of the lock's holder to the lock file, for error messages."""
         os.ftruncate(self.lock, 0)
-        os.pwrite(self.lock, text.encode(), 0)
+        with suppress(OSError):  # On a full disk, messages do not name the holder.
+            os.pwrite(self.lock, text.encode(), 0)
 
     def release(self) -> None:
         """Release the lock; child processes that inherited it still hold it."""
@@ -99,7 +104,14 @@ class DataDirectory:
                 f"{self.path} holds other files and is not a data directory of masksmith; choose an empty one"
             )
         else:
+            self._write_format(format_file)
+
+    def _write_format(self, format_file: Path) -> None:
+        try:
             format_file.write_text(f"{DATA_FORMAT}\n")
+        except OSError:
+            format_file.unlink(missing_ok=True)  # On a full disk the file would be empty: of another format.
+            raise
 
     def _check_version(self, version: str) -> None:
         if version == str(DATA_FORMAT):

@@ -1,39 +1,29 @@
-"""The commands `masksmith keys`, which create, list, rotate and revoke keys."""
+"""The commands `masksmith keys`, which create, list, rotate and revoke keys.
+
+What accesses them is imported where it is used, so that the help of a command does not import a client of Redis.
+"""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import redis
 import typer
 
-from masksmith_service.middleware.addresses import is_loopback
-from masksmith_state.keys import (
-    MAX_OVERLAP_S,
-    MAX_REQUESTS_S,
-    SCOPES_OF_ROLE,
-    KeyInfo,
-    Keys,
-    Quotas,
-    Role,
-    Scope,
-    Sharing,
-    check_scopes,
-)
 from masksmith_wire.priorities import Priority
-from masksmith_wire.text import printable, without_credentials
+from masksmith_wire.text import printable
 
 from . import settings
 from .data_directory import require_keys
-from .errors import FailedError, UsageError
+from .errors import UsageError
 from .options import DataOption, JsonOption, RedisOption, note
-from .redis_server import installation_redis
+
+if TYPE_CHECKING:
+    from masksmith_state.keys import KeyInfo, Scope
 
 UNITS = {"": 0, "k": 10, "m": 20, "g": 30, "t": 40}
 """Powers of two of the units of bytes."""
@@ -54,7 +44,7 @@ def create(
     ] = None,
     live_jobs: Annotated[int | None, typer.Option(min=0, metavar="N", help="Most jobs queued or running.")] = None,
     requests_s: Annotated[
-        float | None, typer.Option(min=0.01, max=MAX_REQUESTS_S, metavar="N", help="Most requests a second.")
+        float | None, typer.Option(min=0.01, max=1e9, metavar="N", help="Most requests a second.")
     ] = None,
     scope: Annotated[
         list[str] | None,
@@ -75,6 +65,10 @@ def create(
     as_json: JsonOption = False,
 ) -> None:
     """Create a key and print its token, which cannot be shown again."""
+    from masksmith_state.keys import Quotas, Role, Sharing
+
+    from .key_access import open_keys
+
     if role not in tuple(Role):
         raise UsageError(f"--role {role!r}: user or admin")
     if max_priority not in tuple(Priority):
@@ -84,7 +78,7 @@ def create(
     stored_bytes = None if stored_bytes_text is None else _parse_bytes(stored_bytes_text)
     quotas = Quotas(stored_bytes=stored_bytes, live_jobs=live_jobs, requests_s=requests_s)
     scopes, expires_at = _parse_scopes(role, scope), _parse_expiry(expires)
-    with _open_keys(data, redis_url) as keys:
+    with open_keys(data, redis_url, create=True) as keys:
         sharing = Sharing(weight=weight, max_priority=Priority(max_priority))
         info, token = keys.create(name, Role(role), quotas, scopes, expires_at, sharing)
     if redis_url is None and (data is not None or settings.redis_url() is None):
@@ -105,10 +99,14 @@ def rotate(
     as_json: JsonOption = False,
 ) -> None:
     """Replace a key's token and print the new one; the old one stays valid for a time. Jobs and quotas stay."""
+    from masksmith_state.keys import MAX_OVERLAP_S
+
+    from .key_access import open_keys
+
     overlap_s, expires_at = _parse_duration("--overlap", overlap), _parse_expiry(expires)
     if overlap_s > MAX_OVERLAP_S:
         raise UsageError(f"--overlap {overlap!r}: at most {MAX_OVERLAP_S / SECONDS['d']:g}d")
-    with _open_keys(data, redis_url) as keys:
+    with open_keys(data, redis_url) as keys:
         rotated = keys.rotate(key, overlap_s, expires_at)
     if rotated is None:
         raise UsageError(f"there is no valid key {key!r}; 'masksmith keys list' lists them")
@@ -117,7 +115,9 @@ def rotate(
 
 def list_keys(data: DataOption = None, redis_url: RedisOption = None, as_json: JsonOption = False) -> None:
     """List the keys, oldest first, without their tokens."""
-    with _open_keys(data, redis_url) as keys:
+    from .key_access import open_keys
+
+    with open_keys(data, redis_url) as keys:
         listed = keys.all()
     if as_json:
         return _print_json([key.model_dump(mode="json") for key in listed])
@@ -136,7 +136,9 @@ def revoke(
     as_json: JsonOption = False,
 ) -> None:
     """Revoke a key: requests with its token are rejected. Its jobs are kept, visible to admins."""
-    with _open_keys(data, redis_url) as keys:
+    from .key_access import open_keys
+
+    with open_keys(data, redis_url) as keys:
         if not keys.revoke(key):
             raise UsageError(f"there is no key {key!r}; 'masksmith keys list' lists them")
     if as_json:
@@ -145,50 +147,14 @@ def revoke(
         typer.echo(f"key {key} is revoked")
 
 
-def check_key_exists(host: str, redis_url: str) -> None:
-    """Check that a key exists, if the address can be reached from other machines.
-
-    Raises:
-        UsageError: If there is no key.
-    """
-    if is_loopback(host):
-        return
-    with _open_keys(None, redis_url) as keys:
-        if keys.any_exist():
-            return
-    raise UsageError(
-        f"--host {host} is reachable from other machines, and there are no keys: create one with "
-        "'masksmith keys create NAME --role admin' "
-        "(and the same --data), or use --insecure to serve requests without keys"
-    )
-
-
-def any_exist(redis_url: str) -> bool:
-    """Whether any key exists."""
-    with _open_keys(None, redis_url) as keys:
-        return keys.any_exist()
-
-
-@contextmanager
-def _open_keys(data: Path | None, redis_url: str | None) -> Iterator[Keys]:
-    with installation_redis(data, redis_url) as url:
-        try:
-            client = redis.Redis.from_url(url, decode_responses=True, socket_connect_timeout=3)
-        except ValueError as error:
-            raise UsageError(f"--redis-url: {without_credentials(str(error))}") from None
-        try:
-            with client:
-                yield Keys(client)
-        except redis.RedisError as error:
-            raise FailedError(f"the Redis server does not respond: {without_credentials(str(error))}") from None
-
-
 def _print_json(document: Any) -> None:
     typer.echo(json.dumps(document, indent=2))
 
 
 def _row(key: KeyInfo) -> Sequence[str]:
     """Texts of a key's row in the list, one for each heading."""
+    from masksmith_state.keys import SCOPES_OF_ROLE
+
     has_all_scopes = set(key.scopes) == set(SCOPES_OF_ROLE[key.role])
     return (
         key.id,
@@ -231,6 +197,8 @@ def _print_token(info: KeyInfo, token: str, remark: str, *, as_json: bool) -> No
 def _parse_scopes(role: str, texts: list[str] | None) -> list[Scope] | None:
     if not texts:
         return None
+    from masksmith_state.keys import Role, Scope, check_scopes
+
     names = [name.strip() for text in texts for name in text.split(",")]
     try:
         scopes = [Scope(name) for name in names]

@@ -17,6 +17,8 @@ PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 """Options of Linux's prctl: signal at the death of the parent, and parent of orphaned descendants."""
 TAIL_BYTES, TAIL_LINES = 4096, 15
 """Limits of the end of a log that `Child.log_tail` returns."""
+SOCKET_START_S, SOCKET_MISSING_S = 30.0, 1.0
+"""Seconds after which a server without its socket's file counts as unreachable: after its start, and later."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +33,8 @@ class ProcessSpec:
         grace_s: Seconds within which it must stop after SIGTERM.
         death_signal: Signal that it gets if this process ends without stopping it.
         keep_open: File descriptors that it inherits.
+        socket: Unix socket that it listens on. A server whose socket is deleted runs on, but nothing can connect to it.
+        before_start: Called before each start.
     """
 
     name: str
@@ -40,6 +44,8 @@ class ProcessSpec:
     grace_s: float
     death_signal: signal.Signals = signal.SIGKILL
     keep_open: tuple[int, ...] = ()
+    socket: Path | None = None
+    before_start: Callable[[], None] | None = None
 
 
 class Child:
@@ -48,6 +54,9 @@ class Child:
     def __init__(self, spec: ProcessSpec) -> None:
         self.spec = spec
         self.started = time.monotonic()
+        self._listened, self._seen = False, self.started
+        if spec.before_start is not None:
+            spec.before_start()
         with spec.log.open("ab") as log:
             self._log_start = log.tell()
             self._process = subprocess.Popen(
@@ -71,6 +80,17 @@ class Child:
         if code is None:
             return None
         return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"exited with code {code}"
+
+    def failure(self) -> str | None:
+        """Description of how it ended, or of why nothing can connect to it; None while it serves."""
+        if (reason := self.exit_reason()) is not None or self.spec.socket is None:
+            return reason
+        now = time.monotonic()
+        if self.spec.socket.exists():
+            self._listened, self._seen = True, now
+        if now - self._seen < (SOCKET_MISSING_S if self._listened else SOCKET_START_S):
+            return None
+        return f"cannot be reached, {self.spec.socket} {'was deleted' if self._listened else 'does not exist'}"
 
     def terminate(self) -> None:
         """Send SIGTERM, if it is running."""

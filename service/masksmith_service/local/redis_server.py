@@ -18,16 +18,19 @@ def start_server(supervisor: Supervisor, data: DataDirectory, socket_path: Path)
     """Start the server of a data directory; return when it accepts commands, or when the supervisor is stopping.
 
     Raises:
-        ProcessFailedError: If it ends before that.
+        ProcessFailedError: If it fails before that.
     """
     supervisor.start(valkey.process(data, socket_path))
-    while not (supervisor.stopping or valkey.is_ready(socket_path)):
+    while not supervisor.stopping:
+        is_ready = valkey.is_ready(socket_path)
         supervisor.check()
+        if is_ready:
+            return
         time.sleep(0.02)
 
 
 @contextmanager
-def installation_redis(data: Path | None, redis_url: str | None) -> Iterator[str]:
+def installation_redis(data: Path | None, redis_url: str | None, *, create: bool = False) -> Iterator[str]:
     """Yield the URL of an installation's Redis server; start one if none runs, and stop it at the end of the block.
 
     If neither argument is given, the server is that of `MASKSMITH_REDIS_URL`, else that of the default data directory.
@@ -35,9 +38,10 @@ def installation_redis(data: Path | None, redis_url: str | None) -> Iterator[str
     Args:
         data: Data directory of `masksmith up`.
         redis_url: URL of a running server.
+        create: Whether to create a data directory that does not exist.
 
     Raises:
-        UsageError: If both are given, or the directory cannot be used.
+        UsageError: If both are given, or the directory cannot be used or does not exist.
         FailedError: If the server does not start.
     """
     if data is not None and redis_url is not None:
@@ -46,8 +50,11 @@ def installation_redis(data: Path | None, redis_url: str | None) -> Iterator[str
     if url is not None:
         yield url
         return
+    path = data or settings.data_home()
+    if not create and not path.exists():
+        raise UsageError(f"there is no data directory {path}; name that of 'masksmith up' with --data")
     try:
-        directory = DataDirectory(data or settings.data_home())
+        directory = DataDirectory(path)
     except InUseError as error:
         with _running_server(error.path) as url:
             yield url

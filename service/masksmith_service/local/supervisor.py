@@ -1,4 +1,4 @@
-"""Supervises the processes of an installation: restarts them when they end, and stops them in order.
+"""Supervises the processes of an installation: restarts them when they fail, and stops them in order.
 
 All functions must be called in one thread: a child asks the kernel for a signal at its parent's death
 (PR_SET_PDEATHSIG), which is sent when the thread that started the child ends, even if the process goes on.
@@ -30,7 +30,7 @@ STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class ProcessFailedError(FailedError):
-    """A process ended before all processes were ready."""
+    """A process ended, or could not be reached any more, before all processes were ready."""
 
 
 class _Supervised:
@@ -80,30 +80,30 @@ class Supervisor:
         self._supervised.append(_Supervised(spec))
 
     def check(self) -> None:
-        """Check that no process has ended during the start-up.
+        """Check that no process has failed during the start-up.
 
         Raises:
-            ProcessFailedError: If one has ended; the message has the end of its log.
+            ProcessFailedError: If one has; the message has the end of its log.
         """
         for supervised in self._supervised:
-            if supervised.child is not None and (reason := supervised.child.exit_reason()) is not None:
+            if supervised.child is not None and (reason := supervised.child.failure()) is not None:
                 raise ProcessFailedError(
                     f"{supervised.spec.name} {reason}; {supervised.spec.log} ends with\n{supervised.child.log_tail()}"
                 )
 
-    def restart_ended(self) -> None:
-        """Restart processes that have ended, with exponential backoff, unless a stop signal has arrived."""
+    def restart_failed(self) -> None:
+        """Restart processes that ended or cannot be reached, with exponential backoff, unless a stop signal arrived."""
         if self.stopping:
             return
         now = time.monotonic()
         for supervised in self._supervised:
-            if supervised.child is not None and (reason := supervised.child.exit_reason()) is not None:
+            if supervised.child is not None and (reason := supervised.child.failure()) is not None:
                 self._schedule_restart(supervised, supervised.child, reason, now)
             if supervised.child is None and now >= supervised.restart_at:
                 supervised.child = Child(supervised.spec)
 
     def wait(self) -> None:
-        """Sleep until the next call of `restart_ended`."""
+        """Sleep until the next call of `restart_failed`."""
         time.sleep(POLL_S)
 
     def stop(self) -> None:
@@ -143,6 +143,8 @@ class Supervisor:
         self._report(
             f"{supervised.spec.name} {reason}; starting it again in {delay_s:g} s (log: {supervised.spec.log})"
         )
+        child.terminate()
+        child.wait_or_kill(time.monotonic() + supervised.spec.grace_s)
         supervised.failures += 1
         supervised.restart_at = now + delay_s
         supervised.child = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import platform
 import re
 import shutil
@@ -10,12 +11,12 @@ import signal
 import socket
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from . import settings
 from .data_directory import DataDirectory
-from .errors import UsageError
+from .errors import FailedError, UsageError
 from .processes import ProcessSpec
 
 GRACE_S = 6.0
@@ -78,6 +79,8 @@ def process(data: DataDirectory, socket_path: Path) -> ProcessSpec:
         GRACE_S,
         death_signal=signal.SIGTERM,
         keep_open=(data.lock,),
+        socket=socket_path,
+        before_start=lambda: prepare_socket(data.path, socket_path),
     )
 
 
@@ -96,6 +99,22 @@ def is_ready(socket_path: Path) -> bool:
             return connection.recv(64).startswith(b"+PONG")
         except OSError:
             return False
+
+
+def prepare_socket(folder: Path, socket_path: Path) -> None:
+    """Restore the link to a data directory if it was deleted, and delete the socket of a server that was killed.
+
+    Raises:
+        FailedError: If another user has made the directory of the link.
+    """
+    link = socket_path.parent
+    if link != folder and not link.is_symlink():
+        with suppress(FileExistsError):
+            link.parent.mkdir(mode=0o700)
+        if link.parent.lstat().st_uid != os.getuid():
+            raise FailedError(f"{link.parent}, the link to {folder}, was replaced by another user: start again")
+        link.symlink_to(folder)
+    socket_path.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -132,6 +132,8 @@ def _split(text: str, axis: Axis, ragged: Ragged) -> tuple[str | None, Pattern]:
     if not equals or selector.rstrip().endswith("<"):  # the = belongs to the pattern, as in '<=2:4'
         return None, parse(text, axis=axis, ragged=ragged)
     selector = selector.strip()
+    if not selector or not pattern_text.strip():
+        raise PatternError(f"{text[:700]!r} is not SELECTOR=PATTERN, such as 'mlp=2:4'")
     return None if selector == EVERYTHING else selector, parse(pattern_text, axis=axis, ragged=ragged)
 
 

@@ -13,7 +13,7 @@ import redis
 from masksmith_state.blobs.store import BlobStore
 from masksmith_state.errors import InstallationError
 from masksmith_state.installation import protect_files
-from masksmith_state.settings import StateSettings
+from masksmith_state.settings import StateSettings, read_settings
 from masksmith_wire.text import printable, without_credentials
 
 from .copies import back_up, restore
@@ -25,7 +25,7 @@ def main() -> int:
     parser.add_argument("command", choices=["save", "restore"])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--json", action="store_true")
-    options, settings = parser.parse_args(), StateSettings.from_environment()
+    options, settings = parser.parse_args(), read_settings(StateSettings)
     settings.configure_logging()
     protect_files()
     client = redis.Redis.from_url(
@@ -36,7 +36,7 @@ def main() -> int:
         store = BlobStore(settings.store_path, create=options.command == "restore")
         manifest = run(client, store, options.folder.absolute())
     except (redis.RedisError, InstallationError, OSError) as error:
-        sys.stderr.write(printable(without_credentials(f"masksmith: {error}")) + "\n")
+        sys.stderr.write(printable(without_credentials(f"masksmith: {_text(error, options.folder)}")) + "\n")
         return 1
     finally:
         client.close()
@@ -47,5 +47,15 @@ def main() -> int:
     return 0
 
 
+def _text(error: Exception, folder: Path) -> str:
+    """Text of an error for the user; one of a full disk names no file, so it names the directory of the backup."""
+    if isinstance(error, OSError) and error.strerror is not None:
+        return f"{error.filename or folder}: {error.strerror}"
+    return str(error)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(130)

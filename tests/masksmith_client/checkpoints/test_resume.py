@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from masksmith_client.checkpoints import partial_file
+from masksmith_client.checkpoints.journal import open_journal
 from masksmith_client.cli import local_prune
 from masksmith_client.cli.app import run
 from masksmith_wire.output_names import JOURNAL_NAME
@@ -235,6 +236,26 @@ def test_strange_outputs_are_refused(
     messages = {"-": "standard output", "dangling": "does not exist", "other": "thesis.tex", "model": "itself"}
     assert messages.get(kind, kind) in capsys.readouterr().err
     assert not solved
+
+
+def test_a_directory_without_permission_is_refused_before_the_work(
+    saved: Saved, tmp_path: Path, capsys: pytest.CaptureFixture[str], solved: Solved, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = saved("gpt2")
+    monkeypatch.setattr("os.access", lambda path, mode: False)  # The tests may run as root, who may write anywhere.
+    assert run(command(model, tmp_path / "new" / "out")) == 2
+    assert f"out cannot be written: no permission in {tmp_path}" in capsys.readouterr().err
+    assert not solved
+
+
+def test_a_full_disk_leaves_no_journal_of_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(handle: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match=r"No space left on device: .*journal"), open_journal(tmp_path, {"a": 1}):
+        pass
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_link_to_a_directory_is_followed(saved: Saved, tmp_path: Path) -> None:

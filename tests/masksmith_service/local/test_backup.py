@@ -23,3 +23,11 @@ def test_keys_survive_in_another_data_directory(tmp_path, capfd, monkeypatch):
     code, printed = run(capfd, "restore", saved, "--data", new)
     assert code == 1
     assert "is not empty" in printed.err
+
+
+def test_a_misspelled_data_directory_is_not_an_empty_installation(tmp_path, capfd, monkeypatch):
+    monkeypatch.delenv("MASKSMITH_REDIS_URL", raising=False)
+    for command in (["backup", tmp_path / "saved"], ["keys", "list"]):
+        code, printed = run(capfd, *command, "--data", tmp_path / "dta")
+        assert (code, f"there is no data directory {tmp_path / 'dta'}" in printed.err) == (2, True)
+    assert list(tmp_path.iterdir()) == []

@@ -1,8 +1,11 @@
 import contextlib
 import ctypes
+import dataclasses
+import errno
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -14,11 +17,12 @@ from pathlib import Path
 import pytest
 
 from masksmith_client.cli.app import run
-from masksmith_service.local import valkey
+from masksmith_service.local import processes, valkey
 from masksmith_service.local.data_directory import DataDirectory
 from masksmith_service.local.errors import UsageError
 from masksmith_service.local.plan import InstallationPlan
 from masksmith_service.local.processes import PR_SET_CHILD_SUBREAPER, ProcessSpec, children_of
+from masksmith_service.local.redis_server import start_server
 from masksmith_service.local.roots import root_urls, roots_variable
 from masksmith_service.local.supervisor import ProcessFailedError, Supervisor
 from masksmith_service.local.up import _free_port
@@ -70,6 +74,18 @@ class TestDataDirectory:
         with pytest.raises(UsageError, match="cannot be used"):
             DataDirectory(tmp_path / "file")
 
+    def test_a_full_disk_leaves_no_format(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        def write_text(path: Path, text: str) -> None:
+            path.touch()
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        with monkeypatch.context() as context:
+            context.setattr(Path, "write_text", write_text)
+            with pytest.raises(UsageError, match=r"data cannot be used: No space left on device"):
+                DataDirectory(tmp_path / "data")
+        with held(tmp_path / "data"):
+            pass
+
     def test_large_logs_are_moved_aside(self, tmp_path: Path) -> None:
         with held(tmp_path) as directory:
             log = directory.log("service")
@@ -119,12 +135,39 @@ class TestValkey:
                 time.sleep(1.1)
                 os.kill(next(iter(children_of(os.getpid()) - supervisor._earlier_children)), signal.SIGKILL)
                 await_true(lambda: not valkey.is_ready(path))
-                await_true(lambda: supervisor.restart_ended() or valkey.is_ready(path))
+                await_true(lambda: supervisor.restart_failed() or valkey.is_ready(path))
                 assert talk(path, b"GET a") == b"$1\r\n1\r\n"
                 assert talk(path, b"CONFIG GET maxmemory-policy").endswith(b"noeviction\r\n")
             finally:
                 supervisor.stop()
         assert not path.exists()
+
+    @pytest.mark.parametrize("name", ["data", "d" * 120])
+    def test_a_server_whose_socket_is_deleted_is_restarted(self, tmp_path: Path, name: str) -> None:
+        lines: list[str] = []
+        supervisor = Supervisor(lines.append)
+        with held(tmp_path / name) as directory, valkey.short_socket_path(directory.path) as path:
+            try:
+                start_server(supervisor, directory, path)
+                assert talk(path, b"SET a 1") == b"+OK\r\n"
+                path.unlink()
+                if path.parent != directory.path:
+                    shutil.rmtree(path.parents[1])  # What cleans /tmp deletes the link to the directory, too.
+                with pytest.raises(ProcessFailedError, match=r"valkey cannot be reached, .*valkey.sock was deleted"):
+                    await_true(lambda: supervisor.check())
+                await_true(lambda: supervisor.restart_failed() or valkey.is_ready(path))
+                assert talk(path, b"GET a") == b"$1\r\n1\r\n"
+            finally:
+                supervisor.stop()
+        assert "valkey.sock was deleted; starting it again in 0.5 s" in lines[0]
+
+    def test_a_server_that_never_listens_is_unreachable(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(processes, "SOCKET_START_S", 0.1)
+        supervisor = Supervisor(lambda line: None)
+        supervisor.start(dataclasses.replace(part(tmp_path, "valkey", SLEEPS), socket=tmp_path / "valkey.sock"))
+        with pytest.raises(ProcessFailedError, match="valkey cannot be reached, "):
+            await_true(lambda: supervisor.check())
+        supervisor.stop()
 
     def test_the_binary_is_found_without_importing_the_wheel(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("PATH", "")
@@ -185,7 +228,7 @@ class TestSupervisor:
         lines: list[str] = []
         supervisor = Supervisor(lines.append)
         supervisor.start(part(tmp_path, "worker", "raise SystemExit(3)"))
-        await_true(lambda: supervisor.restart_ended() or len(lines) >= 2)
+        await_true(lambda: supervisor.restart_failed() or len(lines) >= 2)
         supervisor.stop()
         assert "worker exited with code 3; starting it again in 0.5 s" in lines[0]
         assert "in 1 s" in lines[1]
@@ -206,7 +249,7 @@ class TestSupervisor:
         await_true(lambda: children_of(child))
         (grandchild,) = children_of(child)
         os.kill(child, signal.SIGKILL)
-        await_true(lambda: supervisor.restart_ended() or not Path(f"/proc/{grandchild}").exists())
+        await_true(lambda: supervisor.restart_failed() or not Path(f"/proc/{grandchild}").exists())
         supervisor.stop()
 
     @linux

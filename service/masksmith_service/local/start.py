@@ -1,0 +1,88 @@
+"""The start of `masksmith up`: starts the processes of an installation, and waits until all of them are ready."""
+
+from __future__ import annotations
+
+import time
+from importlib.metadata import version
+from pathlib import Path
+
+import httpx2
+from pydantic import ValidationError
+
+from masksmith_service.middleware.addresses import is_loopback
+from masksmith_wire.errors import Code, ProblemDocument
+
+from . import settings, valkey
+from .key_access import any_key_exists, check_key_exists
+from .options import note
+from .plan import InstallationPlan
+from .redis_server import start_server
+from .supervisor import Supervisor
+
+SLOW_START_MESSAGE_S = 4.0
+"""Seconds of a start after which messages say what it is waiting for."""
+BETWEEN_MESSAGES_S = 2.0
+"""Minimum seconds between two messages of a start."""
+
+
+def start_processes(plan: InstallationPlan, supervisor: Supervisor, socket_path: Path, *, needs_keys: bool) -> None:
+    """Start the processes; return when all are ready, or when the supervisor is stopping.
+
+    Raises:
+        UsageError: If keys are needed and there is none.
+        ProcessFailedError: If a process fails before all are ready.
+    """
+    note(f"starting masksmith {version('masksmith')} ...")
+    redis_url = settings.redis_url()
+    if redis_url is None:
+        redis_url = valkey.url(socket_path)
+        start_server(supervisor, plan.data, socket_path)
+    if supervisor.stopping:
+        return
+    if needs_keys:
+        check_key_exists(plan.host, redis_url)
+    for process in plan.processes(redis_url, _auth(plan, redis_url)):
+        supervisor.start(process)
+    _wait_until_ready(plan, supervisor)
+
+
+def _auth(plan: InstallationPlan, redis_url: str) -> str:
+    """Value of `MASKSMITH_AUTH`: `required` once a key was created, even if the broker has lost all keys."""
+    if not plan.data.requires_keys and any_key_exists(redis_url):
+        plan.data.require_keys()
+    is_open = is_loopback(plan.host) and not plan.data.requires_keys and settings.auth() != "required"
+    return "none" if is_open else "required"
+
+
+def _wait_until_ready(plan: InstallationPlan, supervisor: Supervisor) -> None:
+    shown, show_at = "", time.monotonic() + SLOW_START_MESSAGE_S
+    with httpx2.Client(base_url=plan.url, timeout=2.0, trust_env=False) as client:
+        while not supervisor.stopping:
+            supervisor.check()
+            progress = _progress(client, len(plan.workers))
+            if progress is None:
+                return
+            if progress != shown and time.monotonic() > show_at:
+                note(progress)
+                shown, show_at = progress, time.monotonic() + BETWEEN_MESSAGES_S
+            supervisor.wait()
+
+
+def _progress(client: httpx2.Client, workers: int) -> str | None:
+    """Return what the start is waiting for, or None if the service and all `workers` are ready."""
+    try:
+        response = client.get("/readyz")
+    except httpx2.RequestError:
+        return f"workers 0 of {workers}: the service is starting"
+    if response.is_success:
+        alive = int(response.json()["workers"])
+        return None if alive >= workers else f"workers {alive} of {workers}: others are starting"
+    try:
+        problem = ProblemDocument.model_validate_json(response.content)
+    except ValidationError:
+        return f"{response.url} answered {response.status_code} {response.reason_phrase}"
+    if problem.code != Code.NO_WORKER:
+        return problem.detail
+    # Without a worker that has reported progress, `/readyz` advises to start one; `up` has already done that.
+    step = "starting" if "start one" in problem.detail else problem.detail
+    return f"workers 0 of {workers}: {step}"
