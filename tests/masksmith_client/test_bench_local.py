@@ -78,4 +78,4 @@ def test_bad_input_is_one_line_and_exit_code_two(asked, words, capsys):
 
 def test_the_number_of_a_device_is_refused_without_local(capsys):
     assert run(["bench", "--shapes", "8x8", "-p", "2:4", "--device", "cuda:1"]) == 2
-    assert "device: Input should be 'cpu' or 'cuda'" in capsys.readouterr().err
+    assert "--device='cuda:1': input should be 'cpu' or 'cuda'" in capsys.readouterr().err

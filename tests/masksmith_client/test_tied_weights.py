@@ -1,6 +1,5 @@
 """Several names of one parameter in memory get one mask, so that a state dict with all of them can be loaded."""
 
-import numpy as np
 import pytest
 import torch
 
@@ -64,9 +63,7 @@ def test_names_of_one_weight_cannot_be_treated_differently(model, pattern, optio
         prepare(model, pattern, **options)
 
 
-def test_arrays_of_numpy_are_tied_by_their_memory():
-    array = np.random.default_rng(0).standard_normal((8, 16)).astype(np.float32)
-    assert names_of({"a": array, "view": array[:], "half": array[:4], "copy": array.copy()}, layers="a") == [
-        "a",
-        "view",
-    ]
+def test_tensors_are_tied_by_their_memory():
+    tensor = torch.randn(8, 16, generator=torch.Generator().manual_seed(0))
+    weights = {"a": tensor, "view": tensor[:], "half": tensor[:4], "copy": tensor.clone(), "array": tensor.numpy()}
+    assert names_of(weights, layers="a") == ["a", "view"]

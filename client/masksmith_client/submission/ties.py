@@ -6,8 +6,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
-
 from masksmith.layouts import Candidate, Selection
 from masksmith.layouts.selection import EXCLUDED
 from masksmith.patterns import Pattern
@@ -20,7 +18,10 @@ TieGroup = Sequence[str]
 
 
 def ties_in_memory(weights: Mapping[str, Any]) -> list[TieGroup]:
-    """Return the names of arrays or tensors that are the same memory, with the same shape, strides and dtype."""
+    """Return the names of torch tensors that are the same memory, with the same shape, strides and dtype.
+
+    Arrays of numpy are never tied: only torch loads a state dict into parameters that several names share.
+    """
     groups: dict[object, list[str]] = {}
     for name, value in weights.items():
         key = _memory_key(value)
@@ -90,9 +91,7 @@ def select_ties(
 
 
 def _memory_key(value: Any) -> object | None:
-    """Identify an array by its memory; None without memory."""
-    if is_torch(value):
-        return (value.data_ptr(), tuple(value.shape), value.stride(), value.dtype) if has_memory(value) else None
-    if isinstance(value, np.ndarray) and value.size:
-        return value.__array_interface__["data"][0], value.shape, value.strides, value.dtype.str
-    return None
+    """Identify a torch tensor by its memory; None for other values, and without memory."""
+    if not is_torch(value) or not has_memory(value):
+        return None
+    return value.data_ptr(), tuple(value.shape), value.stride(), value.dtype
