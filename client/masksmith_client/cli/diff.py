@@ -19,7 +19,7 @@ def diff(
     after: Annotated[Path, typer.Argument(metavar="B", help="The second masks file.")],
     as_json: JsonOption = False,
 ) -> None:
-    """Count the entries that differ: SAD (sum of absolute differences) and flip rate of each tensor."""
+    """Count the entries that differ between two masks files: SAD (sum of absolute differences) and flip rate."""
     old, new = Masks.open(before), Masks.open(after)
     changes = compare(old, new)
     only_before = [name for name in old if name not in new]
