@@ -1,4 +1,4 @@
-"""The directory that a pruned checkpoint is written to: new, empty, or from an interrupted run of the same command."""
+"""The directory that a checkpoint is written to: new, empty, or from an earlier run of the same command."""
 
 from __future__ import annotations
 
@@ -73,7 +73,10 @@ def created_folder(folder: Path) -> Iterator[None]:
 
 
 def finish_folder(checkpoint: Checkpoint, output: Path, others: OtherFiles) -> None:
-    """Copy the model's other files, then the index, so that only complete weights are loaded; delete the journal."""
+    """Copy the model's other files, then the index, if it has one; delete the journal and the folder of blocks.
+
+    The index comes last, so that only complete weights are loaded.
+    """
     for path in others.copied:
         (output / path).parent.mkdir(parents=True, exist_ok=True)
         _copy(checkpoint.folder / path, output / path)
@@ -97,8 +100,9 @@ def check_output_folder(output: Path, checkpoint: Checkpoint) -> None:
     """Refuse a directory that this command must not write to, before any work is done.
 
     Raises:
-        InputError: If it is a file, a device, a pipe, a dangling link, the model itself, a directory with other
-            files or one that cannot be written; or if a file of the model has a name that masksmith uses in outputs.
+        InputError: If it is standard output, a file, a device, a pipe, a dangling link, the model itself, a directory
+            that cannot be written, or one with files but without a journal or a record of masksmith; or if a file of
+            the model has a name that masksmith uses in outputs.
     """
     reserved = next((file for file in checkpoint.headers if file.name in OWN_FILES or file.name.startswith(".")), None)
     if reserved is not None:
@@ -124,7 +128,8 @@ def finished_record(output: Path, checkpoint: Checkpoint, expected: Mapping[str,
     """Return the record of an output that an earlier run of the same command finished; None if there is none.
 
     Raises:
-        InputError: If another command wrote the output, or a file of the output or of the input has changed since.
+        InputError: If another command wrote the output, or a file of the output or of the input is missing or has
+            changed since.
     """
     path = output / RECORD_NAME
     if (output / JOURNAL_NAME).exists() or not path.exists():
@@ -194,12 +199,12 @@ def recorded_masks(folder: Path) -> RecordedMasks | None:
             f"{path} is not the record of a pruned checkpoint; prune it again, or pass --pattern"
         ) from None
     if not masks.is_file():
-        raise InputError(f"{masks} is missing, which {RECORD_NAME} belongs to; prune it again, or pass --pattern")
+        raise InputError(f"{masks} is missing, but {RECORD_NAME} exists; prune it again, or pass --pattern")
     return RecordedMasks(masks, names, changed_files(folder, digests))
 
 
 def prefix_digest(file: Path, stop: int) -> str:
-    """Return the BLAKE3 digest of a file's first bytes, in hex."""
+    """Return the BLAKE3 digest of a file's first `stop` bytes, in hex."""
     hasher = blake3()
     with file.open("rb", buffering=0) as source:
         for piece in read_range(source, 0, stop, f"{file} ended early"):
@@ -211,12 +216,12 @@ def check_space(output: Path, needed: int, purpose: str = "") -> None:
     """Refuse to start if the output does not fit on the disk.
 
     Args:
-        output: The output.
+        output: The directory that is written to.
         needed: Number of bytes that are to be written.
         purpose: What the bytes are for; it ends the message.
 
     Raises:
-        OSError: Naming the directory.
+        OSError: If it does not fit; the error names the directory.
     """
     with named_errors(output):
         free = shutil.disk_usage(output).free

@@ -20,7 +20,7 @@ def diff(
     after: Annotated[Path, typer.Argument(metavar="B", help="The second masks file.")],
     as_json: JsonOption = False,
 ) -> None:
-    """Count the entries that differ: SAD (sum of absolute differences) and flip rate of each tensor."""
+    """Count the entries that differ between two masks files: SAD (sum of absolute differences) and flip rate."""
     # Imported here, so that the help of the command does not import the client.
     from masksmith_client.results.changes import compare
     from masksmith_client.results.masks import Masks

@@ -27,10 +27,11 @@ from .standard_output import is_standard_output, redirect_report, written_to
 def check_files(
     path: Path, output: Path, weights_out: Path | None, inputs: Iterable[object], *, update: str | None, as_json: bool
 ) -> None:
-    """Check, before any work, that the files can be written and are not read.
+    """Check, before any work, that `output` and `weights_out` can be written and are not read.
 
     Raises:
-        InputError: If a file cannot be written, or is an input; or if `update` and `weights_out` are not used together.
+        InputError: If one of them cannot be written, or is an input; if both are the same file; or if `update` and
+            `weights_out` are not used together.
     """
     inputs = tuple(inputs)
     check_output(output, as_json=as_json)
@@ -38,7 +39,7 @@ def check_files(
     if weights_out is not None:
         check_weights_output(weights_out, path, as_json=as_json)
         check_not_an_input(weights_out, inputs, model=path)
-    _check_update(update, weights_out, output)
+    _check_combination(update, weights_out, output)
 
 
 def run(
@@ -52,7 +53,7 @@ def run(
     local: bool,
     timeout_s: float | None,
 ) -> SolveReport:
-    """Solve the masks of a checkpoint, write the files, and return the report."""
+    """Solve the masks of a checkpoint, write the files if any tensor has a mask, and return the report."""
     started = time.monotonic()
     weights_context = nullcontext() if weights_out is None else weights_written_to(weights_out, path)
     with written_to(output) as masks_file, weights_context as weights_file:
@@ -65,7 +66,7 @@ def run(
             with patient_client(url) as client:
                 job = client.jobs.submit(path, patterns, progress="lines", **options)
                 note_waiting(job)
-                report = _solve_remotely(job, masks_file, started, timeout_s)
+                report = _wait_and_save(job, masks_file, started, timeout_s)
                 if weights_file is not None and report.output is not None:
                     job.weights().save(weights_file)
                     report = replace(report, weights=str(weights_file))
@@ -92,8 +93,8 @@ def show(report: SolveReport, output: Path, weights_out: Path | None, *, with_me
         raise typer.Exit(1)
 
 
-def _solve_remotely(job: Job, output: Path, started: float, timeout_s: float | None) -> SolveReport:
-    """Wait for a job and save its masks; a job of which some tensors failed is no error."""
+def _wait_and_save(job: Job, output: Path, started: float, timeout_s: float | None) -> SolveReport:
+    """Wait for a job, save its masks, and return the report; a job that failed only for tensors raises no error."""
     try:
         with interrupt_hint(job):
             job.wait(timeout_s, progress="lines")
@@ -105,7 +106,13 @@ def _solve_remotely(job: Job, output: Path, started: float, timeout_s: float | N
 
 
 def remote_report(job: JobView, output: str | None, wall_s: float) -> SolveReport:
-    """Return the report of a service's job: `output` is the masks file, `wall_s` the duration in seconds."""
+    """Return the report of a service's job.
+
+    Args:
+        job: The job.
+        output: The masks file; None if none was written.
+        wall_s: Duration in seconds.
+    """
     document = job.document
     return SolveReport(
         document.pattern,
@@ -122,7 +129,7 @@ def remote_report(job: JobView, output: str | None, wall_s: float) -> SolveRepor
 
 
 def _save_masks(job: Job, output: Path) -> bool:
-    """Write the masks of a job; returns whether it has any."""
+    """Write the masks of a job, if it has any; returns whether it has."""
     try:
         masks = job.masks()
     except NotFound:
@@ -132,7 +139,7 @@ def _save_masks(job: Job, output: Path) -> bool:
     return bool(masks)
 
 
-def _check_update(update: str | None, weights: Path | None, output: Path) -> None:
+def _check_combination(update: str | None, weights: Path | None, output: Path) -> None:
     if (update is None) != (weights is None):
         raise InputError("--update and --weights-out must be used together: the method, and the file to write")
     if weights is not None and weights.absolute() == output.absolute():

@@ -1,6 +1,7 @@
-"""Table of all commands: function, extra that installs the dependencies, line of help.
+"""Table of all commands: function, extra that installs the dependencies, line of help; their groups and examples.
 
-`masksmith --help` and shell completion use this table only; a command's module is imported when the command is called.
+`masksmith --help` and the completion of command names use this table only; a command's module is imported when the
+command is called, also for its own help.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ GROUPS = {
     "jobs": "List, show, watch, cancel and delete jobs, and download their results.",
     "keys": "Create, list, rotate and revoke the keys of an installation on this machine, whether it runs or not.",
 }
+"""Line of help of each group of commands."""
 
 _JOBS, _RESULTS = "masksmith_client.cli.jobs", "masksmith_client.cli.job_results"
 _KEYS = "masksmith_service.local.keys"
@@ -36,12 +38,14 @@ PANELS = {
     "A service": ("info", "jobs"),
     "An installation": ("up", "service", "worker", "keys", "backup", "restore", "fsck", "warmup"),
 }
-"""Commands and groups as `masksmith --help` shows them."""
+"""Panels of `masksmith --help`, with the commands and groups in each."""
 
 PATTERNS = (
     "Patterns (n counts the kept entries): '2:4', 'transposable 8:16', 'transposable <=8:16', '16:2:8' (V:N:M), "
     "'block 32x32 50%', 'channels out 50%', '25%'; for some tensors only: 'GLOB=PATTERN'."
 )
+"""Line in the help of each command that has `--pattern`."""
+
 EXAMPLES = {
     "up": ("masksmith up", "masksmith up --workers 8 --data /srv/masksmith"),
     "solve": (
@@ -65,7 +69,7 @@ EXAMPLES = {
     "keys create": ("masksmith keys create ann --expires 90d",),
     "backup": ("masksmith backup /srv/backup",),
 }
-"""Command lines that the help of a command shows."""
+"""Command lines that the help of a command shows, by its name after `masksmith`."""
 
 COMMANDS = {
     "up": Entry(
@@ -102,7 +106,7 @@ COMMANDS = {
     "diff": Entry(
         "masksmith_client.cli.diff:diff",
         "cli",
-        "Count the entries that differ: SAD (sum of absolute differences) and flip rate of each tensor.",
+        "Count the entries that differ between two masks files: SAD (sum of absolute differences) and flip rate.",
     ),
     "info": Entry("masksmith_client.cli.info:info", "cli", "Show a service's state, workers, patterns and solvers."),
     "warmup": Entry(

@@ -26,7 +26,6 @@ from masksmith_client.checkpoints.verify import (
 from masksmith_client.results.masks import Masks
 from masksmith_client.submission.options import parse_pattern
 from masksmith_wire.masks import MaskInfo
-from masksmith_wire.output_names import MASKS_NAME
 from masksmith_wire.quantities import count_text
 
 from .checkpoint_options import choice_options, parse_patterns
@@ -34,11 +33,12 @@ from .console import percent, print_json, print_line, print_note, show_table
 from .local import library
 
 MaskViolation = Callable[[Any, Pattern, MaskInfo | None], str | None]
+"""Returns how a mask violates a pattern; None if it does not."""
 
 
 @dataclass(frozen=True, slots=True)
 class WeightOptions:
-    """Options of the command; None where the user did not pass one."""
+    """Options of the command; None, or False, where the user did not pass one."""
 
     pattern: list[str] | None
     masks: Path | None
@@ -51,7 +51,7 @@ class WeightOptions:
 
     @property
     def selects(self) -> bool:
-        """Whether an option selects the tensors to check, or sets their layouts."""
+        """Whether an option selects the tensors to check, or concerns their layouts."""
         return bool(self.layers or self.exclude or self.layout or self.trust_remote_code)
 
 
@@ -73,7 +73,13 @@ class _Checks:
 
 
 def verify_weights(path: Path, options: WeightOptions, violation: MaskViolation, *, as_json: bool) -> bool:
-    """Verify weights and print the results; returns whether all tensors pass.
+    """Verify weights and print the results; returns whether all tensors that are checked pass.
+
+    Args:
+        path: The checkpoint.
+        options: Options of the command.
+        violation: Checks a mask against its own pattern, where weights are verified against masks.
+        as_json: Whether the results are printed as JSON.
 
     Raises:
         InputError: If an option or an input is bad, or there is nothing to verify.
@@ -116,8 +122,8 @@ def _against_patterns(checkpoint: Checkpoint, options: WeightOptions) -> _Checks
 
 
 def _against_masks(checkpoint: Checkpoint, options: WeightOptions, violation: MaskViolation) -> _Checks:
-    is_folder = options.masks is None and checkpoint.path.is_dir()
-    recorded = recorded_masks(checkpoint.folder) if is_folder else None
+    uses_own_masks = options.masks is None and checkpoint.path.is_dir()
+    recorded = recorded_masks(checkpoint.folder) if uses_own_masks else None
     masks = _open_masks(checkpoint, options.masks, recorded)
     tensors = masked_tensors(checkpoint, masks)
 
@@ -137,9 +143,10 @@ def _against_masks(checkpoint: Checkpoint, options: WeightOptions, violation: Ma
 
 
 def _open_masks(checkpoint: Checkpoint, path: Path | None, recorded: RecordedMasks | None) -> Masks:
-    if path is None and recorded is None:
+    """Open the masks file `path` that the user passed, or else the recorded one; at most one of them is given."""
+    source = path if recorded is None else recorded.masks
+    if source is None:
         raise InputError(f"{checkpoint.path} has no record of its masks; pass --pattern, or --masks with a masks file")
-    source = path or (recorded.masks if recorded else checkpoint.folder / MASKS_NAME)
     masks = Masks.open(source)
     if not masks:
         raise InputError(f"{source} contains no mask: there is nothing to verify")

@@ -1,4 +1,4 @@
-"""Submit jobs, list them, wait for them, and download their results."""
+"""Submit jobs, list them, wait for them, and download their results; get information on the service."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from masksmith_client.submission.prepare import prepare
 from masksmith_client.submission.prepared_job import PreparedJob
 from masksmith_client.submission.streamed_tensor import Restore
 from masksmith_client.submission.uploads import upload
-from masksmith_client.transport import calls as calls
+from masksmith_client.transport import calls
 from masksmith_client.transport.events import Deadline, Event
 from masksmith_client.transport.session import ServiceSession
 from masksmith_wire.benchmarks import BenchmarkRequest
@@ -64,7 +64,7 @@ async def submit_document(
 async def list_jobs(
     session: ServiceSession, limit: int | None, filters: JobFilters
 ) -> AsyncGenerator[JobSummary, None]:
-    """Yield the summaries of all jobs that pass the filters, newest first."""
+    """Yield the summaries of jobs that pass the filters, newest first: of at most `limit` jobs, or of all if None."""
     parameters = filter_parameters(filters)
     remaining = sys.maxsize if limit is None else limit
     after: str | None = None
@@ -87,6 +87,7 @@ async def wait(
 
     Raises:
         JobFailedError: If the job failed or was canceled.
+        TimeoutError: If the job takes longer than `timeout_s`.
     """
     unit = "shard" if job.document.kind == "masks" else "case"
     with Bar(*job._bar_label_and_total, show=progress, unit=unit) as bar:
@@ -138,6 +139,7 @@ async def download_weights(session: ServiceSession, job: JobView) -> UpdatedWeig
 
 async def _expected(session: ServiceSession, job: JobView) -> dict[str, ExpectedTensor]:
     """Return what a job's results must be, by the request and the final states of its tensors."""
+    # The results were downloaded, so the job has ended, but the last known document may be older.
     if not job.state.is_terminal:
         await refresh(session, job)
     return expected_tensors(job.document, job._requested)
@@ -146,7 +148,12 @@ async def _expected(session: ServiceSession, job: JobView) -> dict[str, Expected
 async def wait_for_report(
     session: ServiceSession, job: JobView, timeout_s: float | None, progress: ShowProgress
 ) -> Report:
-    """Wait until a benchmark has ended and download its report, also if some of its cases failed."""
+    """Wait until a benchmark has ended and download its report, also if some of its cases failed.
+
+    Raises:
+        JobFailedError: If no case succeeded, or the job was canceled.
+        TimeoutError: If the job takes longer than `timeout_s`.
+    """
     try:
         await wait(session, job, timeout_s, progress)
     except JobFailedError:

@@ -10,7 +10,7 @@
         sparsifier.step()
     sparsifier.bake()
 
-Names are imported when first used; they need torch, which the extra `train` installs.
+Names are imported when first used; sparsifier and methods need torch, which the extra `train` installs.
 """
 
 from __future__ import annotations

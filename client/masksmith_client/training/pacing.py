@@ -1,4 +1,4 @@
-"""Decide at which steps masks are requested: in intervals, after a failure again, after a late response at once."""
+"""Decide at which steps masks are requested: at intervals, sooner for layers without a mask, after a late response."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from .refresh import Refresh
 class Pacing:
     """Decides when masks are requested.
 
-    A request that becomes due while the previous one is pending is made as soon as the response arrives. So if
-    responses take longer than the interval, each response is followed by a request at once.
+    A request that becomes due while the previous one is pending is made as soon as the response to the previous one
+    arrives, unless the refreshes have ended by then. So if responses take longer than the interval, each response is
+    followed by a request at once.
 
     Args:
-        refresh: Interval, first and last step.
+        refresh: The interval, and the steps between which refreshes are due.
     """
 
     def __init__(self, refresh: Refresh) -> None:
@@ -25,7 +26,8 @@ class Pacing:
 
         Args:
             step: Number of optimizer steps.
-            any_dense: Whether a layer has no mask: then masks are also requested between the intervals.
+            any_dense: Whether a layer has no mask: then masks are also requested as soon as the last request is an
+                interval ago, or if there was none; at any step, before `begin` and after `until`, too.
         """
         may_retry = self._requested_at is None or step - self._requested_at >= self._refresh.every
         has_ended = self._refresh.until is not None and step >= self._refresh.until
@@ -36,7 +38,7 @@ class Pacing:
         self._requested_at, self._is_overdue = step, False
 
     def on_late(self, step: int) -> bool:
-        """Record that a request is due while another is pending; return whether it became due only at this step."""
+        """Record that a request is due while another is pending; return whether one became due at this very step."""
         is_new = self._refresh.is_due(step) or not self._is_overdue
         self._requested_at, self._is_overdue = step, True
         return is_new

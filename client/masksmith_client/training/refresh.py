@@ -1,4 +1,4 @@
-"""Settings of mask refreshes: interval, first and last step, waiting, timeout, processors of the refresh process."""
+"""Settings of mask refreshes: interval, begin and end, waiting, timeout, processors of the refresh process."""
 
 from __future__ import annotations
 
@@ -16,16 +16,17 @@ class Refresh:
     """Settings of mask refreshes.
 
     Attributes:
-        every: Optimizer steps between two requests, at least 1.
-        begin: First step of a refresh; before this step, masks are requested only if a layer has none.
+        every: Optimizer steps between two refreshes, at least 1; they are due at the multiples of this number.
+        begin: Step from which on refreshes are due; before this step, masks are requested only if a layer has none.
         until: Step from which on the last masks stay; masks are then requested only if a layer has none. None: no such
             step.
-        wait: Whether `step` waits for the masks and applies them at once, which makes training reproducible.
+        wait: Whether `Sparsifier.step` waits for the masks and applies them at once, which makes training reproducible.
         timeout_s: Seconds after which a request to a service is canceled; a function has no timeout.
         cores: Numbers of the processors that the refresh process may use; default those of the training process.
+            Ignored where no such process is started, as with `wait`.
 
     Raises:
-        InputError: If a number is out of range.
+        InputError: If a number is out of range, or `cores` cannot be set on this operating system.
     """
 
     every: int = 100
@@ -49,16 +50,16 @@ class Refresh:
             raise InputError("refresh: timeout_s=0 must be positive")
 
     def is_due(self, step: int) -> bool:
-        """Whether masks are requested after this many optimizer steps."""
+        """Whether a refresh is due after this many optimizer steps, by the interval, `begin` and `until` alone."""
         has_ended = self.until is not None and step >= self.until
         return step >= self.begin and step % self.every == 0 and not has_ended
 
 
 def as_refresh(refresh: int | Refresh | None) -> Refresh | None:
-    """Convert the argument of `Sparsifier(refresh=...)`: steps, a `Refresh`, or None if masks are computed once.
+    """Convert the argument of `Sparsifier(refresh=...)`: an interval, a `Refresh`, or None, which stays None.
 
     Raises:
-        InputError: If the number of steps is out of range.
+        InputError: If the interval is out of range.
     """
     if refresh is None or isinstance(refresh, Refresh):
         return refresh

@@ -50,9 +50,9 @@ def get_window(
 ) -> Response:
     """Read a rectangle of a layer with a complete mask: `rows` x `cols` cells of `step` x `step` entries each.
 
-    The file holds F32 tensors of `rows` x `cols` values, cut where the layer ends: `kept` (share of kept entries),
-    `scores` (mean score) and `kept_scores` (mean score of the kept entries). In large windows only some rows of each
-    cell are read; the metadata's `sampled` is their number.
+    The file holds F32 tensors with one value for each cell, fewer than `rows` x `cols` where the layer ends: `kept`
+    (share of kept entries), `scores` (mean score) and `kept_scores` (mean score of the kept entries). In large windows
+    only some rows of each cell are read; the metadata's `sampled` is their number for a whole cell.
     """
     height, width = layer.shape
     if row >= height or col >= width or rows * cols > MAX_CELLS:

@@ -1,4 +1,4 @@
-"""Checks tiles against their pattern by counting."""
+"""Checks tiles against their pattern by counting their kept entries."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ Counts = npt.NDArray[np.int64]
 
 
 def broken_tiles(rows: Bools, pattern: TilePattern, *, at_most: bool = False) -> Bools:
-    """Return, for each tile, whether it violates the pattern; `at_most` allows it to keep fewer.
+    """Return, for each tile, whether it violates the pattern.
 
     Args:
         rows: One or more whole tile rows, or the last one, which may be shorter.
         pattern: The pattern.
-        at_most: Whether fewer entries are allowed.
+        at_most: Whether a tile may keep fewer entries than the pattern does.
 
     Returns:
         An array `[tile rows, tile columns]`.
@@ -31,19 +31,24 @@ def broken_tiles(rows: Bools, pattern: TilePattern, *, at_most: bool = False) ->
         dropped = np.add.reduceat(~rows, np.arange(0, cols, tile.cols), axis=1)
         return np.asarray(dropped.any(axis=0) & (not at_most))[None]
     broken = np.zeros((len(bands), -(-cols // tile.cols)), np.bool_)
-    across = cols // tile.cols
-    whole = across * tile.cols
-    tiles = bands[:, :, :whole].reshape(len(bands), height, across, tile.cols).swapaxes(1, 2)
-    broken[:, :across] = ~_allowed(tiles.reshape(-1, height, tile.cols), tile).reshape(len(bands), across)
-    if whole < cols:
-        edges = bands[:, :, whole:]
+    whole_tiles = cols // tile.cols
+    covered_cols = whole_tiles * tile.cols
+    tiles = bands[:, :, :covered_cols].reshape(len(bands), height, whole_tiles, tile.cols).swapaxes(1, 2)
+    broken[:, :whole_tiles] = ~_allowed(tiles.reshape(-1, height, tile.cols), tile).reshape(len(bands), whole_tiles)
+    if covered_cols < cols:
+        edges = bands[:, :, covered_cols:]
         is_dense = pattern.ragged == "dense"
         broken[:, -1] = ~edges.all(axis=(1, 2)) & (not at_most) if is_dense else ~_allowed(edges, tile)
     return broken
 
 
 def _allowed(crops: Bools, tile: TileSpec) -> Bools:
-    """Return for each crop `[tiles, r, c]` whether some mask of the padding completes it to an allowed tile."""
+    """Return for each crop whether some mask of the padding completes it to an allowed tile.
+
+    Args:
+        crops: The parts of tiles that are inside the tensor, `[tiles, rows, cols]`.
+        tile: The whole tile; its rows and columns beyond those of the crops are padding.
+    """
     _, height, width = crops.shape
     padding_rows, padding_cols = tile.rows - height, tile.cols - width
     in_rows, in_cols = crops.sum(axis=2), crops.sum(axis=1)
@@ -52,12 +57,17 @@ def _allowed(crops: Bools, tile: TileSpec) -> Bools:
         return fits
     fits &= _within(in_cols, tile.col_keep, padding_rows, tile.at_most)
     if not tile.at_most:
-        # Number of entries that must be kept in the corner of padding rows and padding columns.
+        # Number of entries that must be kept in the corner of padding rows and padding columns: all entries of the
+        # padding rows, without those that the columns of the crop need there.
         in_corner = padding_rows * tile.row_keep - width * tile.col_keep + crops.sum(axis=(1, 2))
         fits &= (in_corner >= 0) & (in_corner <= padding_rows * padding_cols)
     return fits
 
 
 def _within(counts: Counts, keep: int, padding: int, at_most: bool) -> Bools:
+    """Return for each crop whether no count exceeds `keep`, and `padding` entries can complete each count to it.
+
+    With `at_most`, no count has to be completed.
+    """
     minimum = 0 if at_most else keep - padding
     return np.asarray(((counts <= keep) & (counts >= minimum)).all(axis=1))

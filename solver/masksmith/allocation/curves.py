@@ -22,15 +22,17 @@ from .allocator import Decision, Doubles, Shapes
 from .knapsack import choose
 
 SLICE_ENTRIES = 2**20
+"""Approximate number of scores that are sorted at once."""
 
 
 class Curves:
     """Score kept as a function of n, per layer.
 
     For plain groups, cumulative sums of sorted scores give all n at once. Transposable tiles are solved for every n.
-    Both functions are concave in n (the transposable optimum is the value of a linear program as a function of its
-    right-hand side), so greedy steps in order of gain per entry are optimal until a step no longer fits. Dynamic
-    programming finds the optimum if it takes less than about a second; else Lagrangian duality bounds the `gap`.
+    For both, the score kept is concave in n (the transposable optimum is the value of a linear program as a function of
+    its right-hand side), so greedy steps in order of gain per entry are optimal until a step no longer fits. Dynamic
+    programming finds the optimum if it takes less than about a second; else the steps are greedy, and Lagrangian
+    duality bounds the `gap`.
     """
 
     def __init__(self, pattern: NM, budget: Budget, shapes: Shapes) -> None:
@@ -46,7 +48,7 @@ class Curves:
         return steps(self._pattern)
 
     def measure(self, scores: Any, state: Any, name: str) -> Doubles:
-        """Return, for every n that the pattern may have, the score that the best mask keeps.
+        """Return, for every n that the pattern may have, the score that the best mask keeps, or an upper bound of it.
 
         Raises:
             ScoresError: At the first invalid score.
@@ -87,7 +89,7 @@ class _LayerChoices:
         self.patterns, self.costs, self.values = patterns, costs, values
 
     def gain(self, index: int) -> float:
-        """Return the gain per entry of the step from choice `index` to the next choice."""
+        """Return the gain per entry of the step from choice `index` to the next one; infinite if it costs no entry."""
         cost = self.costs[index + 1] - self.costs[index]
         return (self.values[index + 1] - self.values[index]) / cost if cost else math.inf
 
@@ -100,7 +102,7 @@ class _LayerChoices:
 def _allocate_greedily(choices: Mapping[str, _LayerChoices], budget: int) -> Decision:
     """Choose greedily, and bound the gap by Lagrangian duality.
 
-    The multiplier is the gain of the first step that did not fit.
+    The multiplier is the gain per entry of the first step that did not fit.
     """
     chosen = dict.fromkeys(choices, 0)
     unused, multiplier = _greedy_steps(choices, chosen, budget - sum(layer.costs[0] for layer in choices.values()))
@@ -111,7 +113,7 @@ def _allocate_greedily(choices: Mapping[str, _LayerChoices], budget: int) -> Dec
 
 
 def _greedy_steps(choices: Mapping[str, _LayerChoices], chosen: dict[str, int], budget: int) -> tuple[int, float]:
-    """Take steps in descending order of gain per entry, except those that do not fit into the budget.
+    """Take steps in descending order of gain per entry; a layer stops at its first step that does not fit the budget.
 
     Args:
         choices: Choices of each layer.
@@ -139,15 +141,15 @@ def _greedy_steps(choices: Mapping[str, _LayerChoices], chosen: dict[str, int], 
 
 
 def _kept_by_plain_groups(scores: Any, pattern: NM, name: str) -> Doubles:
-    """Return, for every n, the sum of the n largest scores of every group."""
+    """Return, for every n, the sum over all groups of the n largest scores, without ragged edges that stay dense."""
     source = MatrixReader(scores, pattern.axis, name)
     rows, cols = source.shape[0], math.prod(source.shape[1:])
     height, width = (cols, rows) if pattern.axis == "out" else (rows, cols)
     sums_by_rank = np.zeros(pattern.m)
     groups = width // pattern.m if pattern.ragged == "dense" else -(-width // pattern.m)
-    step = max(1, SLICE_ENTRIES // width)
-    for first in range(0, height, step):
-        rows_of_groups = checked_rows(source, first, min(first + step, height))[0][:, : groups * pattern.m]
+    rows_at_once = max(1, SLICE_ENTRIES // width)
+    for first in range(0, height, rows_at_once):
+        rows_of_groups = checked_rows(source, first, min(first + rows_at_once, height))[0][:, : groups * pattern.m]
         padded = np.pad(rows_of_groups, ((0, 0), (0, groups * pattern.m - rows_of_groups.shape[1])))
         descending = np.sort(padded.reshape(-1, pattern.m), axis=1)[:, ::-1]
         sums_by_rank += descending.sum(axis=0, dtype=np.float64)

@@ -1,7 +1,8 @@
 """Registry of kernels: those of masksmith, and those that other packages provide as entry points.
 
-An entry point of the group `masksmith.kernels` names an object that satisfies `Kernel`. An entry point that cannot be
-loaded is listed as a kernel that cannot run, with the reason, and does not affect other kernels.
+An entry point of the group `masksmith.kernels` names an object that satisfies `Kernel`, or a class of such objects. An
+entry point that cannot be loaded, or names anything else, is listed as a kernel that cannot run, with the reason, and
+does not affect other kernels.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from .kernel import Kernel, Operand, Packed
 log = logging.getLogger("masksmith")
 GROUP = "masksmith.kernels"
 
-_MODULES = {
+_MODULE_OF_CLASS = {
     "Dense": "dense",
     "DenseZeros": "dense",
     "CuSparseLt": "cusparselt",
@@ -28,17 +29,18 @@ _MODULES = {
     "ScipyCsr": "scipy_csr",
     "Gather": "gather",
 }
+"""Classes of masksmith's kernels, the baseline first, and the module of each in `kernels/`."""
 
 
 class UnloadableKernel:
-    """A kernel whose package cannot be loaded."""
+    """Stands for an entry point that cannot be loaded, or that is not a kernel."""
 
     def __init__(self, name: str, reason: str) -> None:
         self.declaration = Declaration(name, "a kernel of another package, which cannot be loaded", {})
         self._reason = reason
 
     def obstacle(self, device: str) -> str | None:
-        """Return the reason why the package cannot be loaded."""
+        """Return the reason why there is no kernel."""
         return self._reason
 
     def pack(self, operand: Operand) -> Packed:
@@ -49,13 +51,13 @@ class UnloadableKernel:
 def own_kernels() -> dict[str, Kernel]:
     """Return masksmith's kernels by name, the baseline first, without importing torch."""
     kernels: list[Kernel] = [
-        getattr(import_module(f".kernels.{module}", __package__), name)() for name, module in _MODULES.items()
+        getattr(import_module(f".kernels.{module}", __package__), name)() for name, module in _MODULE_OF_CLASS.items()
     ]
     return {kernel.declaration.name: kernel for kernel in kernels}
 
 
 def all_kernels() -> dict[str, Kernel]:
-    """Return all kernels of this installation by name; imports the packages that provide kernels."""
+    """Return the kernels of this installation by name, of equal names the first; imports the packages with kernels."""
     kernels = own_kernels()
     for point in sorted(entry_points(group=GROUP), key=lambda point: point.name):
         kernel = _load(point)
@@ -75,13 +77,13 @@ def declarations(kernels: Mapping[str, Kernel]) -> dict[str, Declaration]:
 
 
 def check_runnable(names: list[str] | None, kernels: Mapping[str, Kernel], device: str) -> None:
-    """Check that the named kernels can run here.
+    """Check that the named kernels, all of which are among `kernels`, can run here; without names, check none.
 
     Raises:
         BenchmarkError: If one cannot, with the reason.
     """
     for name in names or []:
-        reason = kernels[name].obstacle(device) if name in kernels else None
+        reason = kernels[name].obstacle(device)
         if reason is not None:
             raise BenchmarkError("kernel_refused", f"kernel {name!r} cannot run on {device} here: {reason}")
 

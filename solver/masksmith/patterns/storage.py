@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class HybridCounts:
-    """Storage of a hybrid mask by a kernel for dense and n:m blocks.
+    """What a kernel for dense and n:m blocks stores of a weight with a hybrid mask.
 
     Attributes:
         blocks: Number of blocks, edge blocks included.
-        values: Values stored: all values of dense blocks, and `n` of every `m` in each row of the other blocks.
+        values: Number of values: all values of dense blocks, and `n` of every `m` in each row of the other blocks.
         index_bits: Bits of the positions of those `n` within their `m`: `ceil(log2(m))` bits for each value.
     """
 
@@ -28,9 +28,9 @@ class MaskCounts:
     Attributes:
         rows, cols: Size of the matrix.
         kept: Entries kept.
-        block: Size of the blocks counted in `blocks`.
+        block: Rows and columns of the blocks counted in `blocks`.
         blocks: Number of blocks with any kept entry, edge blocks included; None if they were not counted.
-        is_two_four: Whether at most 2 of every 4 consecutive entries of a row are kept.
+        is_two_four: Whether at most 2 entries are kept of each group of 4 into which the rows are divided.
         hybrid: Counts of a mask of a hybrid pattern, else None.
     """
 
@@ -49,20 +49,20 @@ class MaskCounts:
 
 
 def storage(counts: MaskCounts, item_bytes: int = 2, index_bytes: int = 4) -> Mapping[str, int | None]:
-    """Return the bytes of a masked weight by format, values and indices together.
+    """Return the number of bytes of a masked weight by format, values and indices together.
 
     - `dense`: every entry.
     - `bitmask`: kept values, and one bit for each entry, with rows padded to whole bytes.
     - `csr`: kept values, a column index for each, and `rows + 1` row pointers.
     - `coo`: kept values, and two indices for each.
-    - `bsr`: whole blocks of `counts.block` with any kept entry, a column index for each, and a pointer for each
-      block row; None if blocks were not counted.
+    - `bsr`: whole blocks of `counts.block` with any kept entry, a column index for each, and one pointer more than
+      there are block rows; None if blocks were not counted.
     - `two_four`: two values of every four, and 2 bits of metadata for each value; None if the mask is not 2:4.
     - `hybrid`, for hybrid patterns only: all values of dense blocks; n values of every m of the other blocks, and their
       positions; for each block an index (where its values begin) and a bit (whether it is dense).
 
     Args:
-        counts: Result of `masksmith.measures.count`.
+        counts: Counts of the mask, such as the result of `masksmith.measures.count`.
         item_bytes: Size of a value: 2 for half precision, 4 for single.
         index_bytes: Size of an index or pointer.
 

@@ -33,7 +33,7 @@ class Auto:
 
     @property
     def version(self) -> int:
-        """Version; changes with the version of any solver that may be chosen."""
+        """Version; changes with the version of any solver that may be chosen, and with `WHOLE_TENSOR_VERSION`."""
         return (WHOLE_TENSOR_VERSION + DoublePrune().version) * 1_000_000 + Exact().version * 1000 + TopK().version
 
     def select(self, pattern: TilePattern) -> SolverChoice:
@@ -46,11 +46,11 @@ class Auto:
         return self._select_for(pattern.tile)
 
     def refusal(self, tile: TileSpec, *, forced: bool) -> str | None:
-        """Return why the chosen solver does not support such tiles, or None if it does."""
+        """Return why the solver chosen for such tiles does not support them, or None if it does."""
         return self._select_for(tile).solver.refusal(tile, forced=forced)
 
     def __call__(self, panel: Panel) -> PanelAnswer:
-        """Solve every tile of a panel with the chosen solver."""
+        """Solve every tile of a panel with the solver chosen for such tiles."""
         return self._select_for(panel.tile).solver(panel)
 
     @staticmethod

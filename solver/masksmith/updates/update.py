@@ -1,4 +1,4 @@
-"""Results of updates: weights, mask, and the error of the layer's output."""
+"""Results of updates: weights, mask, and the error of the layer's output; for ADMM also its rounds."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Update:
         masked_error: Squared error with the original weights masked; never less than `error`.
         energy: `||X W^T||^2`, the squared norm of the original output.
         stats: Method, damping, tolerance, number of factorisations, iterations of the slowest row, rows that kept their
-            masked weights, seconds.
+            masked weights, seconds, device.
     """
 
     weight: Any
@@ -35,12 +35,15 @@ class Update:
 
     @property
     def relative_error(self) -> float:
-        """`error / energy`, 0 when both are 0."""
+        """`error / energy`; 0 when both are 0, infinite when only `energy` is 0."""
         return ratio(self.error, self.energy, 0.0)
 
     @property
     def gain(self) -> float:
-        """`masked_error / error`, at least 1: the factor by which the update reduces the error."""
+        """`masked_error / error`, at least 1: the factor by which the update reduces the error.
+
+        1 when both are 0, infinite when only `error` is 0.
+        """
         return ratio(self.masked_error, self.error, 1.0)
 
     def __repr__(self) -> str:
@@ -56,9 +59,10 @@ class AdmmRound:
 
     Attributes:
         penalty: Penalty on the difference between free weights and masked copy in this round.
-        flips: Entries of the mask that differ from the previous round.
+        flips: Number of entries in which the round's mask differs from that of the previous round, or, in the first
+            round, from the mask that ADMM starts from.
         distance: Norm of free weights minus masked copy, relative to the weights' norm.
-        gap: The solution's gap; 0.0 proves that the mask is optimal for the round's scores.
+        gap: The gap of the round's mask; 0.0 proves that the mask is optimal for the round's scores.
     """
 
     penalty: float
@@ -72,10 +76,10 @@ class AdmmUpdate(Update):
     """The result of ADMM: weights, mask and history.
 
     Attributes:
-        solution: The returned mask with its certificate, for the scores of the round that produced it.
-        history: All rounds.
-        start_error: Squared error with the first mask after reconstruction, computed to a tolerance of 5 %; never less
-            than `error`.
+        solution: The returned mask with its certificate, for the scores that it was solved for.
+        history: All rounds; for a tensor of several matrices, those of the matrix that took the most rounds.
+        start_error: Squared error with the first mask, whose weights are reconstructed to a tolerance of 5 %; equal to
+            `error` if the first mask is returned, and never less than `error`.
     """
 
     solution: Solution = field(kw_only=True)

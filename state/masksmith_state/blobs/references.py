@@ -1,9 +1,9 @@
 """Tracks references to blobs, and deletes blobs without references.
 
-An upload D is referenced by the keys that sent it and by the live jobs that read it; a result R by the jobs that list
-it:
+An upload D is referenced by the keys K of the API that sent it, and by the live jobs J that read it; a result R by the
+jobs that list it. In Redis:
 
-- `masksmith:upload:D` (hash: `size`), `:owners` and `:jobs` (sets); `masksmith:uploads` orders `KEY:D` by last use;
+- `masksmith:upload:D` (hash: `size`), `:owners` and `:jobs` (sets); `masksmith:uploads` orders `K:D` by last use;
 - `masksmith:result:R` and `masksmith:job:J:results` (sets, one for each direction);
   `masksmith:unreferenced_results` lists results without a reference;
 - `masksmith:owner:K:record_bytes` is the estimated number of bytes in the broker of a key's uploads and jobs;
@@ -34,9 +34,11 @@ from .store import BlobStore
 log = logging.getLogger(__name__)
 
 BACKUP, DEFERRED = "masksmith:backup", "masksmith:deferred"
-"""Key that exists while a backup runs, and set of the blobs that are to be deleted after it."""
+"""Redis key that exists while a backup runs, and the set of the blobs that are to be deleted after the backup."""
 TOMBSTONE_TIMEOUT_S = 60.0
+"""Time after which the process that set a tombstone is taken to have stopped."""
 POLL_S = 0.05
+"""Pause between two tries to add a reference to a blob that is being deleted."""
 
 
 class LinkOutcome(StrEnum):
@@ -50,7 +52,7 @@ class LinkOutcome(StrEnum):
 
 
 class BlobReferences:
-    """Adds and removes references to blobs, and deletes blobs without any.
+    """Adds and removes references to blobs, and deletes blobs without references.
 
     Args:
         client: Redis client of the job records, with `decode_responses`.
@@ -78,8 +80,8 @@ class BlobReferences:
 
         Returns:
             `NEW`; `KNOWN` if the key had the reference already; `FULL` or `RECORDS_FULL` if `max_bytes` or
-            `max_record_bytes` would be exceeded; `LOST` if the upload was deleted meanwhile, or its deletion does not
-            end.
+            `max_record_bytes` would be exceeded, then the upload is deleted unless it is referenced; `LOST` if the
+            upload was deleted meanwhile, or its deletion does not end.
         """
         limits = [-1 if limit is None else limit for limit in (max_bytes, max_record_bytes)]
         deadline = time.monotonic() + TOMBSTONE_TIMEOUT_S
@@ -95,15 +97,17 @@ class BlobReferences:
         return LinkOutcome(outcome)
 
     def touch(self, owner: str, digest: str, *, any_owner: bool) -> int | None:
-        """Record the use of an upload, and return its size; None if it does not exist, or not for this key.
+        """Record that a key uses an upload, and return the size of the upload; None if the key cannot use it.
+
+        It cannot if the upload does not exist, or if the key has no reference to it, unless `any_owner`.
 
         Args:
             owner: The key.
             digest: Digest of the upload.
-            any_owner: Accept an upload that only other keys refer to.
+            any_owner: Accept an upload that only other keys refer to; its use is not recorded.
 
         Raises:
-            DamagedBlobError: If its size in the store is another one; it was set aside.
+            DamagedBlobError: If its size in the store is not the recorded one; then it is set aside.
         """
         size = int(self._scripts.run("touch", owner, digest, int(any_owner)))
         stored_bytes = None if size < 0 else self._store.size(upload_name(digest))
@@ -116,7 +120,9 @@ class BlobReferences:
         self._scripts.run("unlink_all", digest)
 
     def forget_upload(self, owner: str, digest: str) -> bool | None:
-        """Remove a key's reference to an upload, and delete the upload at once if nothing else refers to it.
+        """Remove a key's reference to an upload, and delete the upload if nothing else refers to it.
+
+        The upload is deleted at once, or after a running backup.
 
         Returns:
             True if the reference was removed, False if a live job of the key reads the upload, None if the key has no
@@ -128,7 +134,11 @@ class BlobReferences:
         return None if outcome < 0 else outcome == 1
 
     def add_result_reference(self, job: str, key: str) -> bool:
-        """Add a live job's reference to a result, which need not exist yet; False if the job has ended."""
+        """Add a live job's reference to a result, which need not exist yet.
+
+        Returns:
+            True if the reference exists now, False if the job is not live.
+        """
         deadline = time.monotonic() + TOMBSTONE_TIMEOUT_S
         while (reply := int(self._scripts.run("add_result_reference", job, key))) == 0:
             # The result is being deleted; after this time, the process that deletes it has stopped.
@@ -138,18 +148,24 @@ class BlobReferences:
         return reply > 0
 
     def expire_upload(self, owner: str, digest: str, before: float) -> bool:
-        """Remove a key's reference to an upload that was not used since `before`, unless a live job reads it."""
+        """Remove a key's reference to an upload that the key has not used since `before`, unless a live job reads it.
+
+        The upload is deleted if nothing else refers to it. Returns whether the reference was removed.
+        """
         expired = bool(self._scripts.run("expire", owner, digest, f"{before:.6f}"))
         if expired and self.delete_unreferenced_upload(digest):
             log.info("deleted upload %s, which has expired", digest)
         return expired
 
     def delete_unreferenced_upload(self, digest: str) -> bool:
-        """Delete an upload, and its copies in `damaged`, unless it is referenced; returns whether it was deleted."""
+        """Delete an upload, and its copies in `damaged`, unless it is referenced; returns whether it was deleted.
+
+        A running backup defers the deletion.
+        """
         return self._delete_unreferenced("upload", digest, [upload_name(digest)])
 
     def delete_unreferenced_result(self, key: str) -> bool:
-        """Delete a result unless it is referenced; returns whether it was deleted."""
+        """Delete a result unless it is referenced; a running backup defers this. Returns whether it was deleted."""
         # The report is deleted first: while it exists, the mask must exist.
         return self._delete_unreferenced("result", key, [result_report_name(key), result_name(key), weights_name(key)])
 
@@ -159,7 +175,7 @@ class BlobReferences:
         return bool(self._redis.exists(*(keys if kind == "upload" else (f"masksmith:result:{key}",))))
 
     def finish_deletions(self) -> None:
-        """Finish deletions that were interrupted by a crash, or deferred by a backup."""
+        """Finish deletions that were interrupted by a crash, or deferred by a backup that has ended."""
         if not self._redis.exists(BACKUP):
             for blob in set(self._redis.smembers(DEFERRED)):
                 kind, _, name = str(blob).partition(":")
@@ -167,7 +183,7 @@ class BlobReferences:
                 self._redis.srem(DEFERRED, blob)
         for blob, token in dict(self._redis.hgetall("masksmith:tombstones")).items():
             kind, _, name = str(blob).partition(":")
-            if _written_at(str(token)) < time.time() - TOMBSTONE_TIMEOUT_S:
+            if _time_of(str(token)) < time.time() - TOMBSTONE_TIMEOUT_S:
                 (self.delete_unreferenced_upload if kind == "upload" else self.delete_unreferenced_result)(name)
 
     def _delete_unreferenced(self, kind: str, name: str, blobs: Iterable[str]) -> bool:
@@ -187,8 +203,8 @@ class BlobReferences:
         self._redis.hdel("masksmith:tombstones", f"{kind}:{name}")
 
 
-def _written_at(token: str) -> float:
-    """Return when a tombstone was set, from its token; 0 if that cannot be read, so that the deletion is finished."""
+def _time_of(token: str) -> float:
+    """Return when the tombstone with this token was set; 0 if the token is malformed, so that deletion is finished."""
     try:
         return float(token.partition(":")[0])
     except ValueError:

@@ -1,4 +1,4 @@
-"""Base class of training methods, and the method that trains kept entries only."""
+"""Base class of training methods, the method that trains kept entries only, and the check of a sparsifier's options."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ class Method:
 
     Attributes:
         keeps_dense: Whether pruned entries are trained, too, which excludes masks in place.
-        needs_optimizer: Whether gradients are modified just before the optimizer's step.
+        needs_optimizer: Whether the optimizer must be watched: for `before_step`, or for parameters that `extend` adds.
         gives_scores: Whether `scores` is implemented; otherwise entries are scored by magnitude.
-        needs_gradient: Whether scores need the dense gradient of the step before.
+        needs_gradient: Whether `scores` needs the dense gradient of the step after which masks are requested.
     """
 
     keeps_dense: ClassVar[bool] = False
@@ -40,7 +40,7 @@ class Method:
         """
 
     def extend(self, masking: Masking, weight: Tensor) -> None:
-        """Register additional parameters of the method on a layer."""
+        """Register additional parameters of the method on a layer's masking."""
 
     def masked(self, weight: Tensor, masking: Masking) -> Tensor:
         """Return the masked weight."""
@@ -52,18 +52,21 @@ class Method:
         return gradient * mask
 
     def before_step(self, layer: MaskedLayer) -> None:
-        """Modify a layer's accumulated gradient, scaled by `layer.gradient_scale`, before each optimizer step."""
+        """Modify a layer's accumulated gradient before the step of a watched optimizer.
+
+        The gradient is scaled by `layer.gradient_scale`.
+        """
 
     def scores(self, layer: MaskedLayer, step: int) -> Tensor:
         """Return scores of a layer's entries, if `gives_scores`: finite and non-negative, float32 or float64."""
         raise NotImplementedError
 
     def settle(self, layer: MaskedLayer, previous: Tensor | None) -> None:
-        """Modify a layer's weights after its mask has changed.
+        """Modify a layer's weights, or parameters that `extend` added, after the layer has got a new mask.
 
         Args:
             layer: The layer.
-            previous: The part of the previous mask that this rank holds; None after a dense phase.
+            previous: The part of the previous mask that this rank holds; None if the layer was dense.
         """
 
     @torch.no_grad()
@@ -73,10 +76,10 @@ class Method:
 
 
 def check_options(method: Method, pattern: Pattern, in_place: bool, hysteresis: float, scores: object) -> None:
-    """Check a sparsifier's options against its method.
+    """Check the options of a sparsifier that concern its method, and that the method supports the pattern.
 
     Raises:
-        InputError: If one is invalid, or the method does not support it.
+        InputError: If an option is invalid, or the method does not support it or the pattern.
     """
     name = type(method).__name__
     if in_place and method.keeps_dense:
@@ -93,6 +96,6 @@ def check_options(method: Method, pattern: Pattern, in_place: bool, hysteresis: 
 class Fixed(Method):
     """Only kept entries are trained: `dW = m * g`.
 
-    Pruned entries keep their values, so a later refresh can keep them again when kept entries have become smaller.
-    With masks in place they are zero and stay pruned.
+    Pruned entries are stored, and their gradient is 0, so a later refresh can keep them again when kept entries have
+    become smaller. With masks in place they are zero and stay pruned.
     """

@@ -1,4 +1,4 @@
-"""Requests and responses that the training process and the refresh worker exchange as JSON."""
+"""Requests and responses that the training loop and the refresh worker exchange; with a process, as JSON."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pydantic import BaseModel
 
 
 class RefreshRequest(BaseModel):
-    """A request for the masks of layers whose values are in the shared memory.
+    """A request for the masks of layers whose values are in the memory that loop and worker share.
 
     Attributes:
         step: Number of optimizer steps after which the values were copied.
@@ -14,7 +14,7 @@ class RefreshRequest(BaseModel):
         layers: Names of the layers.
         are_scores: Whether the values are scores; otherwise they are weights, scored by magnitude.
         hysteresis: Added to the scores of entries that the previous masks keep, in units of the scores.
-        timeout_s: Timeout for the masks, in seconds.
+        timeout_s: Timeout for the masks of a service, in seconds; a function has no timeout.
     """
 
     step: int
@@ -32,12 +32,13 @@ SOLUTION_FIELDS = ("status", "gap", "retained", "objective", "upper_bound")
 
 
 class LayerResult(BaseModel):
-    """The result of one layer; its new mask, if it has one, is in the shared memory.
+    """The result of one layer; its new mask, if it has one, is in the memory that loop and worker share.
 
     Attributes:
-        unchanged: The layer was not solved, since its values and options are unchanged; it keeps its mask.
-        error: Why it has no new mask; it keeps its last one.
-        status, objective, upper_bound, gap, retained: As in the solver's solution.
+        unchanged: Whether the layer was not solved, since its values and options are unchanged; it keeps its mask.
+        error: Why the layer was to be solved and has no new mask; it keeps its last one, if any. None without an error.
+        status, objective, upper_bound, gap, retained: As in the solver's solution; None without a new mask, and where
+            the solver returns only a mask.
         added, dropped: Number of entries that only the new mask keeps, and that only the previous mask keeps.
     """
 
@@ -53,12 +54,18 @@ class LayerResult(BaseModel):
 
     @property
     def has_new_mask(self) -> bool:
-        """Whether a new mask is in the shared memory."""
+        """Whether the layer was solved: a new mask is in the memory."""
         return self.error is None and not self.unchanged
 
 
 class RefreshResponse(BaseModel):
-    """The response to the request of the same `step`; `failure` says why the whole request failed."""
+    """The response to the request of the same `step`.
+
+    Attributes:
+        step: The step of the request.
+        layers: The results by layer; empty if the whole request failed.
+        failure: Why the whole request failed; None if it did not.
+    """
 
     step: int
     layers: dict[str, LayerResult] = {}
