@@ -1,4 +1,4 @@
-"""`masksmith jobs masks|weights|report`: download the results of a job that has ended."""
+"""`masksmith jobs masks|weights|report`: download the masks or weights of a job that has ended, or print its report."""
 
 from __future__ import annotations
 
@@ -54,6 +54,7 @@ def weights(
 
 
 def _save(kind: str, job: Job, downloaded: Masks | UpdatedWeights, output: Path, *, as_json: bool) -> None:
+    """Write what was downloaded to a file, and print the result; `kind` is `masks` or `weights`."""
     downloaded.save(output)
     document = {"id": job.id, "output": str(output), kind: list(downloaded)}
     print_result(document, f"{len(downloaded)} {kind.removesuffix('s')}(s) -> {output}", as_json=as_json)
@@ -84,6 +85,12 @@ def report(
 
 
 def _report_masks(job: Job, outputs: Sequence[Path], *, as_json: bool) -> None:
+    """Write the report of a masks job to files, and print it.
+
+    Raises:
+        ClientError: If the job has not ended.
+        InputError: If a file is not a `.json` file.
+    """
     if not job.state.is_terminal:
         raise ClientError(f"job {job.id} is {job.state.value}; 'masksmith jobs watch {job.id}' waits for it")
     not_json = next((path for path in outputs if path.suffix != ".json"), None)

@@ -136,7 +136,7 @@ REFUSED = {
     "shape": (lambda layer: layer.lora_B.update({"one": torch.nn.Linear(4, 8, bias=False)}), r"has shape \[8, 16\]"),
     "bias": (lambda layer: layer.lora_B.update({"one": torch.nn.Linear(4, 16)}), "or have a bias"),
     "nan": (lambda layer: layer.lora_A["one"].weight.data.fill_(torch.nan), "NaN"),
-    "none": (with_value("active_adapters", []), "no masked layer has an adapter"),
+    "none": (with_value("active_adapters", []), "no masked layer has an active adapter"),
 }
 
 
