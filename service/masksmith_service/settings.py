@@ -24,7 +24,7 @@ class Settings(StateSettings):
     port: int = Field(default=8000, ge=0, le=65535)
     """Port to listen on; 0 takes a free one."""
     root_path: str = Field(default="", pattern=r"^(/[A-Za-z0-9_.~-]+)*$")
-    """Prefix of paths, such as `/masks`, below which a proxy serves the installation, if it does not remove it."""
+    """Prefix of paths, such as `/masks`, below which a proxy that does not remove it serves the installation."""
     processes: int = Field(default=1, ge=1, le=1024)
     """Processes that share the port; each takes a core when it is busy, and about 100 MiB."""
     max_body_bytes: int = Field(default=limit("max_body_bytes"), gt=0)
@@ -32,7 +32,7 @@ class Settings(StateSettings):
     max_document_bytes: int = Field(default=limit("max_document_bytes"), gt=0)
     """Largest JSON document."""
     max_header_bytes: int = Field(default=limit("max_header_bytes"), gt=0)
-    """Largest header of a safetensors file."""
+    """Largest header of a safetensors file, and largest headers together of all files that a job names."""
     max_tensors: int = Field(default=limit("max_tensors"), gt=0)
     """Most tensors in a file or a job."""
     max_elements: int = Field(default=limit("max_elements"), gt=0)
@@ -42,7 +42,7 @@ class Settings(StateSettings):
     max_document_depth: int = Field(default=limit("max_document_depth"), gt=0)
     """How deep the lists and objects of a JSON document may be nested."""
     max_live_jobs: int = Field(default=limit("max_live_jobs"), gt=0)
-    """Most jobs that are queued or running at a time."""
+    """Most jobs of all keys that are queued or running at a time."""
     max_wait_s: float = Field(default=float(limit("max_wait_s")), ge=0, le=MAX_SECONDS)
     """Most seconds that a request with `Prefer: wait` waits."""
     max_request_head_bytes: int = Field(default=limit("max_request_head_bytes"), gt=0)
@@ -62,13 +62,13 @@ class Settings(StateSettings):
     upload_stall_s: float = Field(default=float(limit("upload_stall_s")), gt=0, le=MAX_SECONDS)
     """Seconds within which a JSON document, or another 64 KiB of an upload, must arrive."""
     upload_age_s: float = Field(default=7 * 86_400.0, gt=0)
-    """Seconds after its last use that an upload is deleted; never while a live job reads it."""
+    """Seconds from the last use of an upload to its deletion, which waits while a live job reads the upload."""
     result_age_s: float = Field(default=30 * 86_400.0, gt=0)
-    """Seconds after its end that a job and its results are deleted."""
+    """Seconds from the end of a job to its deletion, with its results."""
     shard_bytes: int = Field(default=SHARD_BYTES, gt=0)
     """Bytes of weights in a shard."""
     auth: Literal["required", "none"] = "required"
-    """`none` serves requests without keys until a key is made; only on a loopback address, as `masksmith up` does."""
+    """`none`: until a key is made, requests from this machine need no key; for loopback addresses only."""
     trusted_proxies: str = ""
     """Addresses or networks of proxies whose `X-Forwarded-For`, `-Proto` and `-Prefix` count, separated by commas."""
     oidc_issuer: str = ""
@@ -80,7 +80,7 @@ class Settings(StateSettings):
     insecure: bool = False
     """Serve requests without keys, on any address."""
     allowed_hosts: str = ""
-    """Names that the service answers to beside its addresses, separated by commas; `*` allows all."""
+    """Further names that the service answers to, besides IP addresses and this machine's; by commas; `*` allows all."""
     session_s: float = Field(default=43_200.0, ge=60, le=MAX_SECONDS)
     """Seconds that a browser stays logged in."""
     key_stored_bytes: int = Field(default=limit("key_stored_bytes"), ge=0)
@@ -130,11 +130,11 @@ class Settings(StateSettings):
         return is_loopback(self.host)
 
     @property
-    def is_open(self) -> bool:
-        """Whether requests from this machine may come without a key, as long as there is none."""
+    def is_open_before_first_key(self) -> bool:
+        """Whether requests from this machine need no key until the first key is made."""
         return self.auth == "none" and self.is_local
 
     @property
-    def hosts(self) -> frozenset[str]:
-        """The names of `allowed_hosts`."""
+    def allowed_host_names(self) -> frozenset[str]:
+        """The names of `allowed_hosts`, in lower case; `*` among them allows all."""
         return frozenset(name for name in map(str.strip, self.allowed_hosts.lower().split(",")) if name)

@@ -17,12 +17,12 @@ JSON_LINES_SUFFIXES = (".jsonl", ".ndjson")
 
 @dataclass(frozen=True, slots=True)
 class CalibrationText:
-    """A text, and how many tokens of it are used.
+    """The file of a text, and how many tokens of its beginning are used.
 
     Attributes:
         path: A file in UTF-8.
-        windows: Number of sequences.
-        tokens: Tokens of each sequence.
+        windows: Number of windows, the sequences that the beginning is cut into.
+        tokens: Tokens of each window.
     """
 
     path: Path
@@ -30,11 +30,11 @@ class CalibrationText:
     tokens: int = 256
 
     @classmethod
-    def parse(cls, path: Path | None, windows: int | None, tokens: int | None) -> CalibrationText | None:
+    def from_options(cls, path: Path | None, windows: int | None, tokens: int | None) -> CalibrationText | None:
         """Return the text of the command line's options, with defaults for numbers that are None; None without a path.
 
         Raises:
-            InputError: If there are numbers without a path.
+            InputError: If a number is given without a path.
         """
         numbers = {key: value for key, value in {"windows": windows, "tokens": tokens}.items() if value is not None}
         if path is not None:
@@ -52,10 +52,10 @@ class CalibrationText:
         return {"blake3": blake3(self._bytes()).hexdigest(), "windows": self.windows, "tokens": self.tokens}
 
     def read(self) -> str:
-        """Read the text; the texts of JSON lines are joined by empty lines.
+        """Read the text; the texts of JSON lines are joined by empty lines, and blank lines are skipped.
 
         Raises:
-            InputError: If the file cannot be read, is not UTF-8, or a line has no text.
+            InputError: If the file cannot be read or is not UTF-8, or a line is not JSON or has no text.
         """
         try:
             content = self._bytes().decode()
@@ -70,7 +70,8 @@ class CalibrationText:
             raise InputError(f"{self.path} cannot be read: {error.strerror}") from None
 
     def _texts(self, content: str) -> Iterator[str]:
-        for number, line in enumerate(content.splitlines(), start=1):
+        """Yield the text of each JSON line of a file's content."""
+        for number, line in enumerate(content.split("\n"), start=1):
             if not line.strip():
                 continue
             try:

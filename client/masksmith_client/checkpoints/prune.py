@@ -113,7 +113,7 @@ class _Run:
     def write_weights(self, solve: Solve, run_identity: Mapping[str, Any]) -> str:
         """Write all files of weights and the masks file; returns the digest of the masks file."""
         headers = self.checkpoint.headers
-        masks = MasksOutput(self.output / MASKS_NAME, self.steps.masks, self.choice)
+        masks = MasksOutput(self.output / MASKS_NAME, self.steps.mask_names, self.choice)
         with masks.file:
             unfinished = self._resume(masks, run_identity)
             masks.begin()
@@ -218,18 +218,18 @@ class _Run:
             return shard.write_from_indexed_file(step)
         if step.solves and step.entry.name not in self.certificates:
             return self._write_solved(step, shard, part, masks, next(solved))
-        assert step.first is not None
-        packed = masks.read(step.first.name)
+        assert step.first_written is not None
+        packed = masks.read(step.first_written.name)
         if step.writes_mask and not masks.has(step.entry.name):
             masks.write(packed)
         if not self.is_updated:
             return shard.write_masked(step, packed)
         # The updated values are in the output file of the first tensor, which may be the one that is being written.
         part.flush()
-        file_of_first = self.output / step.first.file.name
+        file_of_first = self.output / step.first_written.file.name
         if file_of_first == part.target:
             file_of_first = part.path
-        return shard.write_values(step.entry, replace(step.first, file=file_of_first).pieces())
+        return shard.write_values(step.entry, replace(step.first_written, file=file_of_first).pieces())
 
     def _write_solved(
         self, step: Step, shard: ShardOutput, part: PartialFile, masks: MasksOutput, result: SolvedTensor

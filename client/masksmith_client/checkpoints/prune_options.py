@@ -1,4 +1,4 @@
-"""Options of `Client.prune`."""
+"""Options of `Client.prune`, and those of them that choose the tensors."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ class PruneOptions(TypedDict, total=False):
         update: See `SubmitOptions`; the files of weights then have the updated weights.
         layers: Names or globs of the tensors to mask; default every matrix of the model's blocks.
         exclude: Names or globs of tensors to leave out.
-        axis: See `SubmitOptions`; for patterns as text, pattern objects have their own.
-        ragged: See `SubmitOptions`; as for `axis`.
-        layout: Axes by name or glob, such as `"stack in out"`, where the model does not show them.
+        axis: See `SubmitOptions`; for patterns that are given as text. Pattern objects have an axis of their own.
+        ragged: See `SubmitOptions`; for patterns that are given as text, as `axis` is.
+        layout: Axes, such as `"stack in out"`, by the name or glob of tensors of which the model does not show them.
         trust_remote_code: Whether code that the checkpoint brings may run, to watch the model's forward pass.
-        name: Name of the jobs, shown in lists; default the file or directory, and the pattern.
+        name: Name of the jobs of this call, shown in lists; default the file or directory, and the pattern.
         labels: See `SubmitOptions`.
         priority: See `SubmitOptions`; default `batch`.
         by_reference: Whether model, output and calibration are in roots of the service, which reads and writes them
             itself; always true if model or output is `s3://...`.
-        previous: Only by reference: a previous job, or the reference of masks or of an output in a root, to compare
-            with; the record counts the entries that changed.
+        previous: Masks to compare with, only by reference: a previous job, or the reference of a masks file or of an
+            output in a root; the record counts the entries that changed.
     """
 
     scores: str
@@ -69,4 +69,5 @@ def choice_options_of(pattern: PatternsByTensor, options: PruneOptions) -> Choic
 
 
 def _as_list(globs: Globs) -> list[str]:
+    """Return one glob, several globs or None as a list."""
     return [globs] if isinstance(globs, str) else list(globs or ())

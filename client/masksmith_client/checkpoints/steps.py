@@ -1,4 +1,4 @@
-"""The steps of writing a pruned checkpoint: the tensors of each file in the order of their bytes, with their masks."""
+"""The steps of writing a pruned checkpoint: for each file, the tensors to change, in the order of their bytes."""
 
 from __future__ import annotations
 
@@ -15,16 +15,18 @@ from .tensors import Tensor
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """A tensor of an output file that is not copied as it is.
+    """How one tensor of an output file is written whose bytes are not copied from the input file.
+
+    A duplicate is a tensor of a file other than the one that the index names for it.
 
     Attributes:
-        entry: Its place in the input file and in the output file, whose headers are the same.
-        source: The tensor whose bytes are used: in the file that the index names, if `entry` is a duplicate.
+        entry: The tensor's entry in the headers of the input file and of the output file, which are the same.
+        source: The tensor whose bytes are used: that of the file that the index names, if `entry` is a duplicate.
         chosen: Its pattern and layout; None for a duplicate that stays dense.
         solves: Whether this step solves the mask of its parameter.
         writes_mask: Whether this step writes the mask to the masks file, under the tensor's name.
-        first: The tensor of the same parameter that is written first, whose mask it gets; None for a duplicate that
-            stays dense.
+        first_written: The tensor of the same parameter that is written first, this one or another: its mask is that of
+            the parameter. None for a duplicate that stays dense.
     """
 
     entry: TensorEntry
@@ -32,15 +34,15 @@ class Step:
     chosen: ChosenTensor | None = None
     solves: bool = False
     writes_mask: bool = False
-    first: Tensor | None = None
+    first_written: Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Steps:
-    """Steps of every file, and the names of all masks in the order in which they are written."""
+    """Steps of every file, and the names of all masks in the order in which the masks are written."""
 
     by_file: Mapping[Path, list[Step]]
-    masks: list[str]
+    mask_names: list[str]
 
 
 def make_steps(checkpoint: Checkpoint, choice: Choice) -> Steps:
@@ -50,12 +52,12 @@ def make_steps(checkpoint: Checkpoint, choice: Choice) -> Steps:
     """
     by_file: dict[Path, list[Step]] = {}
     first_written: dict[str, Tensor] = {}
-    masks: list[str] = []
+    mask_names: list[str] = []
     for file, header in checkpoint.headers.items():
         steps = by_file.setdefault(file, [])
         for entry in sorted(header.tensors.values(), key=lambda entry: (entry.start, entry.stop)):
             source = checkpoint.tensors.get(entry.name)
-            if source is None:
+            if source is None:  # The index does not list it, so it is copied.
                 continue
             chosen = choice.tensors[entry.name]
             if chosen.reason is not None:
@@ -63,10 +65,10 @@ def make_steps(checkpoint: Checkpoint, choice: Choice) -> Steps:
                     steps.append(Step(entry, source))
                 continue
             parameter = checkpoint.ties.get(entry.name, entry.name)
-            writes_mask = entry.name not in masks
+            writes_mask = entry.name not in mask_names
             solves = parameter not in first_written
             first = first_written.setdefault(parameter, Tensor.of(file, entry))
             if writes_mask:
-                masks.append(entry.name)
+                mask_names.append(entry.name)
             steps.append(Step(entry, source, chosen, solves, writes_mask, first))
-    return Steps(by_file, masks)
+    return Steps(by_file, mask_names)

@@ -1,4 +1,4 @@
-"""`masksmith jobs masks|weights|report`: download the results of a job that has ended.
+"""`masksmith jobs masks|weights|report`: download the masks or weights of a job that has ended, or print its report.
 
 The client is imported where it is used, so that the help of a command does not import it.
 """
@@ -60,6 +60,7 @@ def weights(
 
 
 def _save(kind: str, job: Job, downloaded: Masks | UpdatedWeights, output: Path, *, as_json: bool) -> None:
+    """Write what was downloaded to a file, and print the result; `kind` is `masks` or `weights`."""
     downloaded.save(output)
     document = {"id": job.id, "output": str(output), kind: list(downloaded)}
     print_result(document, f"{len(downloaded)} {kind.removesuffix('s')}(s) -> {output}", as_json=as_json)
@@ -93,6 +94,12 @@ def report(
 
 
 def _report_masks(job: Job, outputs: Sequence[Path], *, as_json: bool) -> None:
+    """Write the report of a masks job to files, and print it.
+
+    Raises:
+        ClientError: If the job has not ended.
+        InputError: If a file is not a `.json` file.
+    """
     from masksmith_client._errors import ClientError, InputError
     from masksmith_client.results.atomic_write import atomic_write
 

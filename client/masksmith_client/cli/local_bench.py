@@ -20,7 +20,7 @@ def bench_locally(request: BenchmarkRequest, device: str) -> Report:
     """Run a benchmark in this process, on a device such as `cpu` or `cuda:1`.
 
     Raises:
-        InputError: If the request is invalid, or packages that it needs are not installed.
+        InputError: If the request is invalid, it or a kernel cannot run on the device, or packages are not installed.
     """
     if request.masks_of is not None:
         raise InputError("--masks-of needs a service; with --local use --model or --shapes")
@@ -28,12 +28,12 @@ def bench_locally(request: BenchmarkRequest, device: str) -> Report:
     with as_input_errors(masksmith.MissingExtraError):
         from masksmith.benchmark import benchmark
 
-    options: dict[str, Any] = request.model_dump(include={"batches", "dtypes", "directions", "kernels", "curves"})
-    options |= request.model_dump(include={"rounds", "threads", "seed"})
+    names = {"batches", "dtypes", "directions", "kernels", "curves", "rounds", "threads", "seed"}
+    options: dict[str, Any] = request.model_dump(include=names)
     with Bar("measuring", 0, show="lines", unit="case", note=STARTING) as bar:
 
         def on_case(result: CaseResult, done: int, total: int) -> None:
-            bar.note("")
+            bar.note("")  # The bar shows the count again.
             bar.move_to(done, total)
 
         def on_compilation() -> None:

@@ -42,18 +42,20 @@ def update_weight(
 
     Args:
         weight: The weight.
-        method: Update method.
+        method: Update method, with its options.
         solution: The solution of the weight's scores: `reconstruct` keeps its mask, `admm` starts from it.
         solver: Solver of the masks of `admm`.
 
     Returns:
-        The solution with the mask of the updated weight; the updated weight's bytes, in the weight's dtype; the errors.
+        The solution with the mask of the updated weight; the updated weight's bytes, in the weight's dtype; and the
+        report of the update.
 
     Raises:
         UpdateError: If the weight or a Gram matrix is invalid.
     """
     from masksmith.updates import by_layout
 
+    # The values of a bfloat16 weight are float32 here, so the update cannot see the dtype that they are rounded to.
     rounded_to = "bfloat16" if weight.dtype == "BF16" else None
     options: dict[str, Any] = {"name": weight.name, "rounded_to": rounded_to, **method.options}
     solution, update = by_layout(

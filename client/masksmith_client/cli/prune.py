@@ -109,7 +109,7 @@ def prune(
 
     from . import prune_run
 
-    text = CalibrationText.parse(calibration_text, calibration_windows, calibration_tokens)
+    text = CalibrationText.from_options(calibration_text, calibration_windows, calibration_tokens)
     if text is not None and not local:
         raise InputError("--calibration-text needs --local: the model runs in this process")
     method = PruneMethod.parse(

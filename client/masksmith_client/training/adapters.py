@@ -1,7 +1,8 @@
-"""Low-rank adapters (LoRA) of masked layers: find their A, B and scaling, and merge them within the pattern.
+"""Find the low-rank adapters (LoRA) of masked layers, and merge them into the weights within the pattern.
 
-A layer with an adapter computes `(m * W) x + s B A x`. Merged by its own library, `m * W + s B A` is dense. Here it
-becomes `m * (W + s B A)`, which has the pattern; `B` becomes zero, so the adapter is neutral and can be removed.
+A layer with an adapter computes `(m * W) x + s B A x`. The adapter's own library merges it to `m * W + s B A`, which is
+dense. Here the layer's weight becomes `m * (W + s B A)`, which has the pattern, and `B` becomes zero, so that the
+adapter is neutral and can be removed.
 """
 
 from __future__ import annotations
@@ -46,13 +47,16 @@ class Adapter:
 
 @torch.no_grad()
 def merge(model: torch.nn.Module, layers: Iterable[MaskedLayer]) -> dict[str, float]:
-    """Add the active adapters to the dense weights, and set their B to zero; an error leaves the model unchanged.
+    """Add the active adapters to the weights, whose masks stay, and set their B to zero.
+
+    With masks in place, pruned entries of the weights are then not zero; the caller sets them to zero again.
 
     Returns:
-        For each weight that has an adapter, the share of the adapter's squared norm in pruned entries, which is lost.
+        For each weight that has active adapters, the share of the squared norm of their sum that is in pruned entries,
+        so that the masked weight lacks it.
 
     Raises:
-        InputError: If no masked layer has an adapter, or an adapter cannot be merged.
+        InputError: If no masked layer has an active adapter, or one cannot be merged; the model is unchanged then.
     """
     holders = _holders(model)
     merges = []
@@ -63,13 +67,13 @@ def merge(model: torch.nn.Module, layers: Iterable[MaskedLayer]) -> dict[str, fl
         if adapters:
             merges.append((layer, adapters, _change(layer, adapters)))
     if not merges:
-        raise InputError("no masked layer has an adapter: modules with lora_A, lora_B and a scaling are known")
+        raise InputError("no masked layer has an active adapter: modules with lora_A, lora_B and a scaling are known")
     lost_shares = {}
     for layer, adapters, change in merges:
         weight = layer.weight.detach()
         kept = layer.whole_kept().to(change.device)
-        pruned_square, square = (change * ~kept).square().sum(), change.square().sum()
-        lost_shares[layer.name] = float(pruned_square / square.clamp_min(SMALLEST))
+        squares = change.double().square()
+        lost_shares[layer.name] = float((squares * ~kept).sum() / squares.sum().clamp_min(SMALLEST))
         weight.add_(as_sharded(change.to(weight.dtype), weight))
         for adapter in adapters:
             adapter.up.detach().zero_()
@@ -79,26 +83,34 @@ def merge(model: torch.nn.Module, layers: Iterable[MaskedLayer]) -> dict[str, fl
 def adapters_of(holder: torch.nn.Module, name: str) -> Iterator[Adapter]:
     """Iterate over the active adapters of a module.
 
+    Args:
+        holder: The masked layer's module, or the module that wraps it.
+        name: Name of the masked weight, for messages.
+
     Raises:
-        InputError: If an adapter is more than a scaled product of two matrices, or merged already.
+        InputError: If an adapter is more than a scaled product of two matrices, has no known scaling, or is merged
+            already.
     """
     names = next(((a, b) for a, b in NAMES if hasattr(holder, a) and hasattr(holder, b)), None)
     if names is None:
         return
     if (reason := _unsupported_reason(holder)) is not None:
         raise InputError(f"the adapter of {name!r} cannot be merged: {reason}")
-    down, up = getattr(holder, names[0]), getattr(holder, names[1])
-    for key in _active(holder, down):
-        matrices = [_matrix(_item(factor, key)) for factor in (down, up)]
-        if any(matrix is None for matrix in matrices):
+    factors = [getattr(holder, attribute) for attribute in names]
+    for key in _active_keys(holder, factors[0]):
+        down, up = (_matrix(_item(factor, key)) for factor in factors)
+        if down is None or up is None:
             raise InputError(
                 f"the adapter of {name!r} cannot be merged: its A and B are not two matrices, or have a bias"
             )
-        yield Adapter(matrices[0], matrices[1], _scaling(holder, key, matrices[0], name))  # type: ignore[arg-type]
+        yield Adapter(down, up, _scaling(holder, key, down.shape[0], name))
 
 
 def _holders(model: torch.nn.Module) -> dict[int, list[torch.nn.Module]]:
-    """Return the modules that may hold a layer's adapter: the layer, and a wrapper of it; by the layer's id."""
+    """Return, by the id of each module, the modules that may hold its adapters: itself, and those that wrap it.
+
+    A wrapper has the module as its `base_layer`.
+    """
     holders: dict[int, list[torch.nn.Module]] = {}
     for module in model.modules():
         holders.setdefault(id(module), []).append(module)
@@ -109,10 +121,14 @@ def _holders(model: torch.nn.Module) -> dict[int, list[torch.nn.Module]]:
 
 
 def _change(layer: MaskedLayer, adapters: Iterable[Adapter]) -> Tensor:
-    """Return the sum of the adapters' products, in the shape of the weight."""
+    """Return the sum of the products of a layer's adapters, in the shape of the weight; all ranks call this together.
+
+    Raises:
+        InputError: If the sum has another shape, or an entry that is not finite.
+    """
     products = [adapter.product() for adapter in adapters]
     change = torch.stack(products).sum(0)
-    change = change.t() if is_conv1d(layer.module) else change
+    change = change.t() if is_conv1d(layer.module) else change  # A Conv1D of transformers stores `[in, out]`.
     if tuple(change.shape) != layer.shape:
         raise InputError(
             f"the adapter of {layer.name!r} has shape {list(change.shape)}, the weight {list(layer.shape)}"
@@ -123,6 +139,7 @@ def _change(layer: MaskedLayer, adapters: Iterable[Adapter]) -> Tensor:
 
 
 def _unsupported_reason(holder: Any) -> str | None:
+    """Return a reason, other than the form of A and B, why a module's adapters cannot be merged; None without one."""
     if getattr(holder, "merged", False) is True:
         return "it is merged already, and the weight is dense: unmerge it first"
     for member, text in (
@@ -130,13 +147,17 @@ def _unsupported_reason(holder: Any) -> str | None:
         ("lora_variant", "it is a variant of LoRA that is more than B A"),
     ):
         value = getattr(holder, member, None)
+        # Layers of peft have these as mappings by the name of the adapter, empty for plain LoRA.
         if value is not None and (not isinstance(value, Mapping | torch.nn.ModuleDict) or len(value) > 0):
             return text
     return None
 
 
-def _active(holder: Any, down: object) -> list[str | None]:
-    """Return the names of the active adapters; None for the single adapter of a module without names."""
+def _active_keys(holder: Any, down: object) -> list[str | None]:
+    """Return the names of the module's active adapters, or of all if it does not say which are active.
+
+    The name is None for the single adapter of a module that has no names of adapters.
+    """
     if not isinstance(down, Mapping | torch.nn.ModuleDict | torch.nn.ParameterDict):
         return [None]
     active = getattr(holder, "active_adapters", None)
@@ -151,7 +172,7 @@ def _item(value: Any, key: str | None) -> Any:
 
 
 def _matrix(value: Any) -> Tensor | None:
-    """Return the matrix of a parameter or of a linear layer without bias."""
+    """Return the matrix that a parameter is, or that a module without bias has as its weight; None for others."""
     if isinstance(value, torch.nn.Module):
         if getattr(value, "bias", None) is not None:
             return None
@@ -159,13 +180,17 @@ def _matrix(value: Any) -> Tensor | None:
     return value if isinstance(value, Tensor) and value.ndim == 2 else None
 
 
-def _scaling(holder: Any, key: str | None, down: Tensor | None, name: str) -> float:
-    """Return the scaling, or alpha divided by the rank if the module has only alpha."""
+def _scaling(holder: Any, key: str | None, rank: int, name: str) -> float:
+    """Return the scaling, or alpha divided by the rank if the module has only alpha.
+
+    Raises:
+        InputError: If the module has neither as a number.
+    """
     value = getattr(holder, "scaling", None)
     value = value.get(key) if isinstance(value, Mapping) else value
     if isinstance(value, int | float):
         return float(value)
     alpha = getattr(holder, "alpha", None)
-    if isinstance(alpha, int | float) and down is not None:
-        return float(alpha) / down.shape[0]
+    if isinstance(alpha, int | float):
+        return float(alpha) / rank
     raise InputError(f"the adapter of {name!r} cannot be merged: its module has neither a scaling nor an alpha")

@@ -1,7 +1,8 @@
 """The metrics that `Sparsifier.log_to` passes to loggers, and loggers for TensorBoard and for runs of wandb and others.
 
-A logger is a function of metrics and step, called once for each refresh. Many libraries have such a function: pass
-`accelerator.log`, `mlflow.log_metrics` or a Lightning logger's `log_metrics`.
+A logger is a function of metrics and step, called once for each refresh whose response was applied; the step is the
+number of optimizer steps until then. Many libraries have such a function: pass `accelerator.log`, `mlflow.log_metrics`
+or a Lightning logger's `log_metrics`.
 """
 
 from __future__ import annotations
@@ -20,10 +21,10 @@ Logger = Callable[[dict[str, float], int], object]
 
 
 def metrics_of(record: RefreshRecord) -> dict[str, float]:
-    """Return the known metrics of a refresh by name; the gap, for example, is unknown if a function returns masks.
+    """Return the metrics of a refresh by name, without those that are unknown, such as the gap of masks without bounds.
 
-    The names are `masksmith/` and: `retained`, `flip_rate`, `sad`, `gap`, `staleness_steps`, `seconds`, `sent`,
-    `unchanged`, `failed`, `late`.
+    The names are `masksmith/` and: `retained`, `flip_rate`, `sad`, `gap`, `staleness_steps`, `seconds` (`wait_s` of the
+    record), `sent`, `unchanged`, `failed`, `late`. See `RefreshRecord`.
     """
     values = {
         "retained": record.retained,
@@ -64,7 +65,7 @@ class RunLogger:
 
     wandb drops rows whose step is lower than the step of the row before, and a training loop has its own count of
     steps. So the optimizer's step is logged as the metric `masksmith/step`; if the run has `define_metric`, this is
-    the x axis of the other metrics. A loop that passes optimizer steps as `step=` itself can use
+    the x axis of the other metrics `masksmith/...`. A loop that passes optimizer steps as `step=` itself can use
     `sparsifier.log_to(run.log)`.
 
     Args:

@@ -1,4 +1,4 @@
-"""A masked layer: where a weight is in the model, its mask, and checks that both are still in the model."""
+"""A masked layer: where a weight is in the model, and how its mask is applied, checked and baked."""
 
 from __future__ import annotations
 
@@ -50,7 +50,11 @@ class MaskedLayer:
 
     @property
     def weight(self) -> torch.nn.Parameter:
-        """The dense weight; with masks applied in place, the masked weight; a DTensor if it is sharded."""
+        """The dense weight; with masks applied in place, the masked weight; a DTensor if it is sharded.
+
+        Raises:
+            InputError: If the module has no such parameter any more.
+        """
         weight = self.module._parameters.get(self.parameter)
         if weight is None:
             raise InputError(f"{self.name!r} is missing: {missing_reason(self.module, self.parameter)}")
@@ -67,7 +71,7 @@ class MaskedLayer:
         return self.masking.shape
 
     def whole_mask(self) -> Tensor:
-        """Return the whole mask, gathered from all ranks if it is sharded."""
+        """Return the whole mask, gathered if it is sharded, after the mask was divided among ranks as the weight is."""
         self.masking.follow_sharding(self.weight)
         return self.masking.whole_mask()
 
@@ -83,7 +87,9 @@ class MaskedLayer:
     def masked_weight(self) -> Tensor:
         """Return the whole weight that the layer computes with, gathered from all ranks if it is sharded."""
         weight = self.weight.detach()
-        return gathered(weight * self.mask if self._in_place else self.masking(weight))
+        if not self._in_place:
+            return gathered(self.masking(weight))
+        return gathered(weight if self.masking.dense else weight * self.mask)
 
     @torch.no_grad()
     def density(self, model: torch.nn.Module) -> float:
@@ -93,12 +99,12 @@ class MaskedLayer:
         return float(gathered((weight != 0).sum()).item()) / max(1, weight.numel())
 
     def _current_module(self, model: torch.nn.Module) -> torch.nn.Module:
-        """Return the first of the modules, or the module that has replaced it at its path in the model."""
+        """Return the first of the modules, or, if the model has another module at its path instead, that one."""
         path, module = next(iter(self.modules.items()))
         return module if _contains(model, path, module) else dict(model.named_modules()).get(path, module)
 
     def attach(self, *, in_place: bool) -> None:
-        """Make the modules compute with the masked weight, or, if `in_place`, mask its gradient."""
+        """Make the modules compute with the masked weight, or, if `in_place`, mask the gradient of the weight."""
         self._in_place = in_place
         if in_place:
             self._hook_gradient()
@@ -111,7 +117,7 @@ class MaskedLayer:
     @torch.no_grad()
     def detach(self) -> None:
         """Write the masked weight into the modules, and remove the mask from them."""
-        if self._hook is not None:
+        if self._hook is not None:  # The mask is in place: the pruned entries are zero already.
             self._hook.remove()
         else:
             self.weight.copy_(self.masking(self.weight.detach()))
@@ -128,12 +134,12 @@ class MaskedLayer:
 
     @torch.no_grad()
     def bake_into(self, modules: Sequence[torch.nn.Module]) -> None:
-        """Write the masked weight into copies of the layer's modules; a weight that they share is masked once."""
+        """Write the masked weight into copies of the layer's modules, and remove the mask from the copies."""
         baked: list[Tensor] = []
         for module in modules:
             weight = module._parameters[self.parameter]
             assert weight is not None
-            # The masking of a copy whose weight has changed takes the current mask: it is not to see a baked weight.
+            # A weight that the copies share is masked once: to `follow_origin`, a baked weight would look trained.
             if not any(weight is each for each in baked):
                 masking = masking_of(module, self.parameter) or self.masking
                 masking.follow_origin()
@@ -143,11 +149,13 @@ class MaskedLayer:
         for module in modules:
             detach(module, self.parameter)
 
-    def check(self, model: torch.nn.Module) -> None:
+    def check_and_adopt(self, model: torch.nn.Module) -> None:
         """Check that the layer is in the model and masked; adopt a weight that was replaced or sharded.
 
         Raises:
-            InputError: If a module was replaced, or the weight has no mask, no values, or another dtype or shape.
+            InputError: If a module was replaced; if the weight is missing, is not the same in all modules, or has no
+                mask, no values, another shape, or a dtype other than floating point; or if it was sharded after it was
+                masked in place.
         """
         weight = self.weight
         reason = storage_reason(weight)
@@ -170,7 +178,7 @@ class MaskedLayer:
 
     @torch.no_grad()
     def zero_pruned(self) -> None:
-        """Write zeros into the pruned entries of the weight."""
+        """Write zeros into the pruned entries of the weight; none are pruned while the mask is ignored."""
         self._move_mask()
         if not self.masking.dense:
             self.weight.mul_(self.mask)
@@ -180,13 +188,18 @@ class MaskedLayer:
             mark_in_place(module, self.parameter, is_masked=is_masked)
 
     def _move_mask(self) -> None:
+        """Move the mask to the weight's device."""
         # A masking that is part of the model moves with it; with masks in place it is not part of the model.
         device = local(self.weight.detach()).device
         if self.masking.mask.device != device:
             self.masking.to(device)
 
     def _hook_gradient(self) -> None:
-        """Register the gradient hook on the weight, unless it has the hook already."""
+        """Move the gradient hook to the weight, unless it has the hook already or needs no gradient.
+
+        Raises:
+            InputError: If the weight was sharded after it got the hook.
+        """
         weight = self.weight
         hooked = self._hooked_weight
         if hooked is not None and is_dtensor(weight) and not is_dtensor(hooked):
@@ -205,7 +218,7 @@ class MaskedLayer:
                 self._hook = weight.register_hook(self._masked_gradient)  # type: ignore[no-untyped-call]
 
     def _mask_accumulated(self, weight: Tensor) -> None:
-        """Mask `weight.grad` after gradients were added to it."""
+        """Record and mask `weight.grad` after gradients were added to it."""
         masking = self.masking
         if weight.grad is None:
             return
@@ -214,7 +227,7 @@ class MaskedLayer:
             weight.grad = masking.method.gradient(weight.grad, weight.detach(), masking.mask_of(weight))
 
     def _masked_gradient(self, gradient: Tensor) -> Tensor:
-        """Return what is added to the weight's `grad` instead of a gradient."""
+        """Record a gradient, and return the masked one, which is added to the weight's `grad` instead."""
         self._move_mask()
         masking = self.masking
         masking.record_gradient(gathered(gradient))

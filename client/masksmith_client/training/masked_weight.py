@@ -1,4 +1,7 @@
-"""The product of mask and weight with the gradient rule of a method; a sharded mask is gathered at each use."""
+"""The product of mask and weight with the gradient rule of a method.
+
+A sharded mask of a whole weight, as FSDP2 computes with, is gathered at each use.
+"""
 
 from __future__ import annotations
 
@@ -33,11 +36,14 @@ class MaskedWeight(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
-        """Apply the gradient rule; mask and rule have no gradient."""
+        """Apply the gradient rule; mask, key and rule have no gradient."""
         weight, mask = ctx.saved_tensors
         return ctx.rule(gradient, weight, whole_for(weight, mask, ctx.key)), None, None, None
 
 
 def whole_for(weight: Tensor, mask: Tensor, key: str) -> Tensor:
-    """Return the mask of a weight from what `Masking.part_for` returned."""
+    """Return the mask of the entries that `weight` has, from the part and the key that `Masking.part_for` returned.
+
+    An empty key means that the part has these entries already, and nothing is gathered.
+    """
     return gather_mask(mask, key).to(weight.device) if key else mask

@@ -341,7 +341,7 @@ class Sparsifier:
         """Check the masked layers, and return them; once the masks are baked, there are none."""
         layers = [] if self._baked else self._layers
         for layer in layers:
-            layer.check(self._model)
+            layer.check_and_adopt(self._model)
         return layers
 
     def _zero_pruned(self) -> None:

@@ -136,7 +136,7 @@ async def authenticate(
         return principal_of(key, settings, token_hash)
     if settings.insecure and token is None:
         return LOCAL_PRINCIPAL
-    is_local = settings.is_open and host_checks.is_from_this_machine(headers, settings)
+    is_local = settings.is_open_before_first_key and host_checks.is_from_this_machine(headers, settings)
     if is_local and not await _has_keys(client, keys_seen):
         return LOCAL_PRINCIPAL
     reason = "this service requires a key" if token is None else "the key is unknown, was revoked or has expired"

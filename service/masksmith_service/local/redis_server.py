@@ -1,4 +1,4 @@
-"""Starts the Redis-protocol server of an installation, or connects to the running one."""
+"""Starts the Redis-protocol server of an installation, or finds the URL of the one that runs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ def start_server(supervisor: Supervisor, data: DataDirectory, socket_path: Path)
     """Start the server of a data directory; return when it accepts commands, or when the supervisor is stopping.
 
     Raises:
-        ProcessFailedError: If it fails before that.
+        UsageError: If no server is installed.
+        ProcessFailedError: If the server, or another process of the supervisor, ends before that.
     """
     supervisor.start(valkey.process(data, socket_path))
     while not supervisor.stopping:
@@ -31,9 +32,11 @@ def start_server(supervisor: Supervisor, data: DataDirectory, socket_path: Path)
 
 @contextmanager
 def installation_redis(data: Path | None, redis_url: str | None, *, create: bool = False) -> Iterator[str]:
-    """Yield the URL of an installation's Redis server; start one if none runs, and stop it at the end of the block.
+    """Yield the URL of an installation's Redis server.
 
-    If neither argument is given, the server is that of `MASKSMITH_REDIS_URL`, else that of the default data directory.
+    A URL that is given is yielded as it is. For a data directory whose server does not run, the server is started, and
+    stopped at the end of the block. If neither argument is given, the server is that of `MASKSMITH_REDIS_URL`, else
+    that of the default data directory.
 
     Args:
         data: Data directory of `masksmith up`.
@@ -41,8 +44,10 @@ def installation_redis(data: Path | None, redis_url: str | None, *, create: bool
         create: Whether to create a data directory that does not exist.
 
     Raises:
-        UsageError: If both are given, or the directory cannot be used or does not exist.
-        FailedError: If the server does not start.
+        UsageError: If both are given, the directory cannot be used or does not exist, its `masksmith up` uses an
+            external server, or no server is installed.
+        FailedError: If the server ends before it accepts commands.
+        KeyboardInterrupt: If a stop signal arrives before that.
     """
     if data is not None and redis_url is not None:
         raise UsageError("--data and --redis-url exclude each other; give one")
@@ -68,6 +73,7 @@ def installation_redis(data: Path | None, redis_url: str | None, *, create: bool
 
 @contextmanager
 def _running_server(folder: Path) -> Iterator[str]:
+    """Yield the URL of the server that `masksmith up` has started in a data directory; see `installation_redis`."""
     with valkey.short_socket_path(folder) as path:
         if not valkey.is_ready(path):
             raise UsageError(
@@ -78,6 +84,7 @@ def _running_server(folder: Path) -> Iterator[str]:
 
 @contextmanager
 def _started_server(directory: DataDirectory) -> Iterator[str]:
+    """Start the server of a data directory, yield its URL, and stop it at the end of the block."""
     supervisor = Supervisor(note)
     with supervisor.signals(), valkey.short_socket_path(directory.path) as path:
         try:

@@ -26,7 +26,7 @@ def is_from_this_machine(headers: Mapping[str, str], settings: Settings) -> bool
     name = _hostname("//" + headers.get("host", ""))
     return name is not None and (
         is_loopback(name)
-        or name in settings.hosts
+        or name in settings.allowed_host_names
         or name.endswith(".localhost")
         or name in (settings.host.lower(), socket.gethostname().lower())
     )
@@ -45,7 +45,7 @@ def check_host(headers: Headers, settings: Settings) -> None:
         raise RequestError(Code.MALFORMED_REQUEST, f"the request has {len(hosts)} Host fields; it must have one")
     host = hosts[0]
     name = _hostname("//" + host)
-    if name is not None and (_is_own_name(name, settings) or "*" in settings.hosts):
+    if name is not None and (_is_own_name(name, settings) or "*" in settings.allowed_host_names):
         return
     detail = f"this service does not answer to {host[:100]!r}; if that is its name, add it to MASKSMITH_ALLOWED_HOSTS"
     raise RequestError(Code.HOST_NOT_ALLOWED, detail)
@@ -61,7 +61,7 @@ def check_origin(method: str, headers: Mapping[str, str], settings: Settings) ->
     if method in SAFE_METHODS or (origin is None and headers.get("sec-fetch-site") != "cross-site"):
         return
     origin = origin or "null"
-    if origin.partition("://")[2] == headers.get("host") or _hostname(origin) in settings.hosts:
+    if origin.partition("://")[2] == headers.get("host") or _hostname(origin) in settings.allowed_host_names:
         return
     detail = f"a page from {origin[:100]!r} may not write here; if trusted, add its host to MASKSMITH_ALLOWED_HOSTS"
     raise RequestError(Code.FOREIGN_ORIGIN, detail)
@@ -69,7 +69,12 @@ def check_origin(method: str, headers: Mapping[str, str], settings: Settings) ->
 
 def _is_own_name(name: str, settings: Settings) -> bool:
     names_of_machine = {"localhost", settings.host.lower(), socket.gethostname().lower()}
-    return name in names_of_machine or name in settings.hosts or name.endswith(".localhost") or is_address(name)
+    return (
+        name in names_of_machine
+        or name in settings.allowed_host_names
+        or name.endswith(".localhost")
+        or is_address(name)
+    )
 
 
 def _hostname(url: str) -> str | None:

@@ -1,4 +1,4 @@
-"""Parts of parameters: weights that a model has fused with others into one parameter, such as those of experts."""
+"""Parts of parameters, such as weights of experts that a model has fused into one, and where matrices are in memory."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ class Part:
     offset: int
 
     def fits(self, entries: int) -> bool:
-        """Whether the weight lies within a parameter of `entries` entries."""
+        """Whether strides and offset are valid, and the weight lies within a parameter of `entries` entries."""
         if len(self.shape) != len(self.strides) or self.offset < 0 or min(self.strides, default=0) < 0:
             return False
         return self.offset + _distance_to_last_entry(self.shape, self.strides) < entries
 
     def view(self, parameter: Tensor) -> Tensor:
-        """Return the weight as a view of the parameter, or the same entries of another tensor of the parameter's shape.
+        """Return the weight as a view of the parameter, or, of another tensor of the same shape, the same entries.
 
         Raises:
             ValueError: If the tensor is not contiguous.
@@ -47,12 +47,12 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class MatrixView:
-    """A matrix `[in, out]` in memory; places are indices of entries in the tensor's storage.
+    """Where a matrix `[in, out]` is in memory; a place is the index of an entry in the storage of its tensor.
 
     Attributes:
         start: Place of the first entry.
         shape: Numbers of inputs and of outputs.
-        strides: Distance in memory of neighbouring inputs, and of neighbouring outputs.
+        strides: Distance in places of neighbouring inputs, and of neighbouring outputs.
     """
 
     start: int
@@ -65,13 +65,16 @@ class MatrixView:
         return self.start + 1 + _distance_to_last_entry(self.shape, self.strides)
 
     def overlaps(self, other: MatrixView) -> bool:
-        """Whether the ranges of memory from first to last entry of the two matrices have a place in common."""
+        """Whether the ranges from first to last entry of two matrices in one storage have a place in common."""
         return self.start < other.stop and other.start < self.stop
 
     def contains(self, other: MatrixView) -> bool:
-        """Whether the other matrix consists of outputs of this one, in equal distances, each with all of its inputs."""
+        """Whether the other matrix consists of outputs of this one, in equal distances, each with all of its inputs.
+
+        False if all outputs of this one are the same entries (stride 0).
+        """
         (inputs, outputs), (in_step, out_step) = self.shape, self.strides
-        if (other.shape[0], other.strides[0]) != (inputs, in_step) or not out_step:
+        if (other.shape[0], other.strides[0]) != (inputs, in_step) or out_step == 0:
             return False
         first_output, start_remainder = divmod(other.start - self.start, out_step)
         output_step, stride_remainder = divmod(other.strides[1], out_step)
@@ -80,11 +83,12 @@ class MatrixView:
 
 
 def _distance_to_last_entry(shape: Sequence[int], strides: Sequence[int]) -> int:
+    """Return the distance of the last entry from the first one."""
     return sum((length - 1) * stride for length, stride in zip(shape, strides, strict=True))
 
 
 def matrices_in_memory(layout: Layout, tensor: Tensor) -> Iterator[MatrixView]:
-    """Return the matrices of a weight in the order of `Layout.matrices`."""
+    """Return where the matrices of a weight are in memory, in the order of `Layout.matrices`."""
     in_axis, out_axis = layout.axes.index("in"), layout.axes.index("out")
     shape = (tensor.shape[in_axis], tensor.shape[out_axis])
     strides = (int(tensor.stride(in_axis)), int(tensor.stride(out_axis)))

@@ -17,10 +17,11 @@ from .base import LimitedBySize, Parallelism
 
 @dataclass(frozen=True)
 class TopK(LimitedBySize):
-    """Keep the n largest entries of every group of m; exact for separable patterns.
+    """Keep the n largest entries of every group of m; exact for patterns whose columns have no budgets.
 
-    The n-th largest score `u` proves optimality: `max sum_j w_j S_j` over `sum_j S_j = n`, `0 <= S <= 1` has the dual
-    problem `min_u n u + sum_j max(0, w_j - u)`, and every kept entry has `w >= u`, every dropped one `w <= u`.
+    Forced entries are kept or dropped first. Without them, the n-th largest score `u` proves optimality: `max sum_j w_j
+    S_j` over `sum_j S_j = n`, `0 <= S <= 1` has the dual problem `min_u n u + sum_j max(0, w_j - u)`, and every kept
+    entry has `w >= u`, every dropped one `w <= u`.
     """
 
     name: ClassVar[str] = "top-k"
@@ -40,6 +41,7 @@ class TopK(LimitedBySize):
         if tile.cols == 4 and panel.forced is None:
             top_k_of_four(scores.reshape(-1), tile.row_keep, mask.reshape(-1), duals.reshape(-1))
         else:
+            # `top_k` takes an array without entries for "nothing is forced".
             forced = np.zeros((0, 0), np.int8) if panel.forced is None else np.ascontiguousarray(panel.forced)
             infeasible = top_k(scores, forced, tile.row_keep, tile.at_most, mask, duals)
             if infeasible >= 0:

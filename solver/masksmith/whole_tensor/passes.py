@@ -24,11 +24,12 @@ class WholeTensorOptions:
     """Options of the solvers of whole tensors.
 
     Attributes:
-        deadline: Value of `time.monotonic` after which no further masks are searched; the result is a feasible mask
-            with a bound.
-        threads: Number of panels searched in parallel.
+        deadline: Value of `time.monotonic` after which V:N:M searches no further masks; the result is then a feasible
+            mask with a bound. Other patterns ignore it.
+        threads: Number of strips that V:N:M searches in parallel; panels of other patterns are read one by one.
         nested: The solution of the n:m pattern inside blocks, computed for the whole matrix; None without one.
-        on_progress: Called with (panels read, panels to read); an exception in it stops the solve.
+        on_progress: Called with (panels read, panels to read), both counted over all passes; an exception in it stops
+            the solve.
     """
 
     deadline: float = math.inf
@@ -44,9 +45,12 @@ class TensorPasses:
 
     Args:
         problem: The tensor.
-        options: Options; `on_progress` is called after each panel.
-        unit: Number of rows of which the height of panels is a multiple.
+        options: Options; `on_progress` is called after each panel of a pass.
+        unit: The height of every panel but the last is a multiple of this number of rows.
         count: Number of passes over the tensor, for progress.
+
+    Attributes:
+        started: Value of `time.perf_counter` when the passes were created.
     """
 
     def __init__(self, problem: Problem, options: WholeTensorOptions, unit: int = 1, count: int = 2) -> None:
@@ -79,7 +83,10 @@ class TensorPasses:
             self._report()
 
     def checked_rows(self, first: int, last: int) -> Matrix:
-        """Read and check rows, and store their sum for `total`; panels may be checked in any order."""
+        """Read and check rows, and store their sum for `total`; raises like `first_pass`.
+
+        Panels may be checked in any order.
+        """
         rows, total = self.problem.rows(first, last)
         self._totals[first] = total
         return rows

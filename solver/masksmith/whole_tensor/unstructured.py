@@ -24,21 +24,24 @@ def solve_unstructured(problem: Problem, pattern: Unstructured, options: WholeTe
 
     The bit patterns of non-negative floats sort like the floats. The first pass counts the scores by their leading 16
     bits. Each further pass takes the scores that share the leading bits of the threshold, and counts them by the next
-    16 bits; the last pass writes the mask. Memory is bounded by a panel, a histogram and the mask. The k-th largest
-    score t is the dual that proves the mask: every kept score is at least t and every dropped one at most t.
+    16 bits, until all bits of the threshold are known; the last pass writes the mask. Memory is bounded by a panel, a
+    histogram and the mask. If k scores are kept, the k-th largest one, t, is the dual that proves the mask: every kept
+    score is at least t and every dropped one at most t.
     """
+    # One pass for each 16 bits of a score, and one that writes the mask.
     passes = TensorPasses(problem, options, count=5 if problem.source.is_double else 3)
     threshold = _Threshold(passes, pattern.kept(problem.source.shape))
     objectives, violations, kept = [], [], 0
     for first, rows in passes.later_pass():
-        mask = threshold.mask(rows)
+        mask = threshold.next_mask(rows)
         objectives.append(float((rows * mask).sum(dtype=np.float64)))
         violations.append(threshold_violation(rows, mask, threshold.value))
         kept += int(np.count_nonzero(mask))
         passes.writer.write(first, mask)
     objective = exact_sum(objectives)
-    pieces = np.array([[objective]]), np.array([[exact_sum(violations)]])
-    return verified_solution(passes, Certificate(pattern, *pieces, passes.total, kept), "threshold")
+    violation = exact_sum(violations)
+    certificate = Certificate(pattern, np.array([[objective]]), np.array([[violation]]), passes.total, kept)
+    return verified_solution(passes, certificate, "threshold")
 
 
 class _Threshold:
@@ -73,15 +76,21 @@ class _Threshold:
         self.value = float(np.array([prefix], self._word).view(np.float64 if bits == 64 else np.float32)[0])
 
     def _count(self, panels: Any, prefix_mask: int, prefix: int, shift: int) -> npt.NDArray[np.int64]:
-        """Return the histogram of 16 bits of all scores that have this prefix; see `histogram.count`."""
+        """Return the histogram, by the 16 bits from bit `shift` on, of the scores that have this prefix.
+
+        See `histogram.count`.
+        """
         counts = np.zeros(BINS, np.int64)
         for _, rows in panels:
             word = self._word
             count(rows.view(word), word(prefix_mask), word(prefix), self._without_sign, word(shift), counts)
         return counts
 
-    def mask(self, rows: Matrix) -> Bools:
-        """Return the mask of the next panel: scores above the threshold, and the first scores that equal it."""
+    def next_mask(self, rows: Matrix) -> Bools:
+        """Return the mask of the next panel: scores above the threshold, and those equal to it that may still be kept.
+
+        Panels must follow each other from top to bottom.
+        """
         if self._keeps_all_ties:
             mask_with_ties: Bools = rows >= self.value
             return mask_with_ties

@@ -103,3 +103,10 @@ def test_a_text_needs_local(model, text, tmp_path, capsys):
 def test_a_file_that_is_no_text_is_named(tmp_path):
     with pytest.raises(InputError, match="No such file"):
         CalibrationText(tmp_path / "missing.txt").read()
+
+
+def test_a_json_line_ends_at_a_line_feed_only(tmp_path):
+    """Line separators of Unicode may stand in a JSON string as they are."""
+    path, texts = tmp_path / "text.jsonl", ["one\u2028two", "three\x85four"]
+    path.write_bytes("\r\n".join(json.dumps({"text": text}, ensure_ascii=False) for text in texts).encode())
+    assert CalibrationText(path).read() == "\n\n".join(texts)

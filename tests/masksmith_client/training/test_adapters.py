@@ -90,6 +90,16 @@ def test_merged_weights_have_the_pattern(kind, in_place):
     torch.testing.assert_close(base.weight.detach(), expected)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_an_adapter_that_changes_nothing_loses_nothing(dtype):
+    model = model_of("wrapped").to(dtype)
+    for parameter_name, parameter in model.named_parameters():
+        if "lora_B" in parameter_name:
+            torch.nn.init.zeros_(parameter)
+    sparsifier = Sparsifier(model, PATTERN, ms.solve, None, Fixed())
+    assert sparsifier.merge_adapters() == dict.fromkeys(sparsifier.masks, 0.0)
+
+
 def test_all_active_adapters_are_merged_and_masks_may_follow():
     model = model_of("wrapped")
     model[1].active_adapters = ["one", "two"]
@@ -136,7 +146,7 @@ REFUSED = {
     "shape": (lambda layer: layer.lora_B.update({"one": torch.nn.Linear(4, 8, bias=False)}), r"has shape \[8, 16\]"),
     "bias": (lambda layer: layer.lora_B.update({"one": torch.nn.Linear(4, 16)}), "or have a bias"),
     "nan": (lambda layer: layer.lora_A["one"].weight.data.fill_(torch.nan), "NaN"),
-    "none": (with_value("active_adapters", []), "no masked layer has an adapter"),
+    "none": (with_value("active_adapters", []), "no masked layer has an active adapter"),
 }
 
 

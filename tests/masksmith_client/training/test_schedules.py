@@ -27,6 +27,17 @@ def test_a_dense_warm_up_and_a_dense_tail(model, optimizer):
     assert (model[2].weight != 0).all()
 
 
+@pytest.mark.parametrize("in_place", [False, True])
+def test_states_of_a_dense_tail_are_dense(model, optimizer, in_place):
+    options = {"schedule": DensePhases(tail_from=3), "in_place": in_place}
+    sparsifier = Sparsifier(model, "2:4", ms.solve, WAITING, Fixed(), **options)
+    train(model, optimizer, sparsifier, 6)
+    masked = {name: value.clone() for name, value in model.state_dict().items()}
+    sparsifier.mask_state_dict(masked, model)
+    for state in (sparsifier.plain_state_dict(), masked):
+        assert all(bool((state[name] != 0).all()) for name in sparsifier.masks)
+
+
 def test_an_answer_that_comes_in_a_dense_phase_counts_for_nothing(model, optimizer):
     schedule = DensePhases(tail_from=3)
     sparsifier = Sparsifier(model, "2:4", lambda *given: ms.solve(*given), Refresh(2), schedule=schedule)

@@ -1,4 +1,4 @@
-"""Run forward passes while watching: of the model, and of its parts that the model's inputs do not reach."""
+"""Watch forward passes: of a model, and of models inside it that its pass does not reach, such as towers."""
 
 from __future__ import annotations
 
@@ -19,10 +19,13 @@ OUTPUT_HEAD = "an output head"
 
 
 def observe(model: Any, *, trust_remote_code: bool = False) -> Observed:
-    """Watch a model on the meta device; if that fails, a smaller model with real values on the CPU.
+    """Run a model, which is on the meta device, and return what the pass shows about its parameters.
+
+    If the pass fails, a smaller model is run with real values on the CPU.
 
     Raises:
-        UntracedError: If neither can be run.
+        UntracedError: If both passes fail, or the first one does and the smaller model cannot be built or has more than
+            `MAX_ENTRIES` parameters.
     """
     try:
         return extended_to_siblings(_observe(model), shapes_of(model))
@@ -50,13 +53,16 @@ def _observe(model: Any) -> Observed:
         if error is not None:
             raise UntracedError(f"the forward pass failed: {error}")
         for name, module in model.named_modules():
-            if name and _is_unseen(model, name, module, watcher):
-                _run(module)
+            if name and _is_unseen_model(name, module, watcher):
+                _run(module)  # If this fails, nothing is known about some parameters of the module: that is no error.
     return _summary(model, watcher)
 
 
 def _run(module: Any) -> str | None:
-    """Call a module with the first inputs that it accepts; return None, or the first error if it accepts none."""
+    """Call a module with the first inputs that it accepts; return None, or, if it accepts none, the reason.
+
+    The reason is the first error, or that there are no inputs to try.
+    """
     first_error = None
     for arguments in inputs.attempts(module):
         try:
@@ -69,8 +75,8 @@ def _run(module: Any) -> str | None:
     return first_error or "no inputs are known for it"
 
 
-def _is_unseen(model: Any, prefix: str, module: Any, watcher: Watcher) -> bool:
-    """Whether a module is a model of its own, such as a tower for images, none of whose products were seen."""
+def _is_unseen_model(prefix: str, module: Any, watcher: Watcher) -> bool:
+    """Whether a module is a model of its own, such as a tower for images, and has matrices, none seen in a product."""
     from transformers import PreTrainedModel
 
     if not isinstance(module, PreTrainedModel):
@@ -82,17 +88,17 @@ def _is_unseen(model: Any, prefix: str, module: Any, watcher: Watcher) -> bool:
 def _summary(model: Any, watcher: Watcher) -> Observed:
     axes = {name: use.certain_axes for name, use in watcher.uses.items()}
     reasons = {name: use.dense_reason for name, use in watcher.uses.items()}
-    for name in _heads(model):
+    for name in _output_head_names(model):
         reasons[name] = reasons.get(name) or OUTPUT_HEAD
     return Observed(
-        {name: dims for name, dims in axes.items() if dims is not None},
+        {name: roles for name, roles in axes.items() if roles is not None},
         {name: reason for name, reason in reasons.items() if reason is not None},
         watcher.outputs.parts(),
     )
 
 
-def _heads(model: Any) -> list[str]:
-    """Return the names of the parameters of a model's output embeddings."""
+def _output_head_names(model: Any) -> list[str]:
+    """Return the names of the parameters, of two dimensions or more, of a model's output embeddings."""
     head = None
     with contextlib.suppress(Exception):  # a model without a head may raise
         head = model.get_output_embeddings()
@@ -101,7 +107,10 @@ def _heads(model: Any) -> list[str]:
 
 
 def _widened(parts: Mapping[str, tuple[int, ...]], axes: Mapping[str, Any], model: Any) -> dict[str, tuple[int, ...]]:
-    """Return the parts of the full model: equal parts are scaled, the lengths of unequal parts are not known."""
+    """Return the parts of the full model's parameters from the `parts` of the smaller model's.
+
+    Equal parts are scaled. Unequal ones are left out, because their lengths in the full model are not known.
+    """
     widened = {}
     for name, shape in shapes_of(model).items():
         lengths = parts.get(name, ())

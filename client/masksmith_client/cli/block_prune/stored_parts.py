@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -22,12 +22,13 @@ ADVICE = "exclude it, or load the model and prune it with masksmith.prune in Pyt
 
 
 def stored_parts(skeleton: Skeleton, tensors: Iterable[ChosenTensor]) -> dict[str, Part]:
-    """Return the parts of parameters that stored tensors become when they are loaded, by the tensors' names.
+    """Return, for each stored tensor, the part of a parameter that it becomes when it is loaded; by its name.
 
     A tensor that becomes a whole parameter of the same name and shape is left out.
 
     Raises:
-        InputError: If a tensor becomes no parameter, or in a way that cannot be inverted exactly; the message names it.
+        InputError: If a tensor becomes no parameter or has another shape than it, if its place in the parameter is not
+            known, or if a conversion fails; the message names the tensor or the parameter.
     """
     shapes = {name: tuple(parameter.shape) for name, parameter in skeleton.model.named_parameters()}
     parts: dict[str, Part] = {}
@@ -39,15 +40,16 @@ def stored_parts(skeleton: Skeleton, tensors: Iterable[ChosenTensor]) -> dict[st
         if target is None or target not in shapes:
             raise InputError(f"{tensor.name!r} is not a parameter of the loaded model; {ADVICE}")
         if tensor.name not in skeleton.stored.converted:
-            parts[tensor.name] = _renamed_part(tensor, target, shapes[target])
+            parts[tensor.name] = _whole_parameter(tensor, target, shapes[target])
             continue
         if target not in fused:
             fused[target] = _fused_parts(skeleton, target, shapes[target])
-        parts[tensor.name] = _part_of(tensor, target, fused[target])
+        parts[tensor.name] = _checked_part(tensor, target, fused[target])
     return parts
 
 
-def _renamed_part(tensor: ChosenTensor, target: str, shape: Sequence[int]) -> Part:
+def _whole_parameter(tensor: ChosenTensor, target: str, shape: Sequence[int]) -> Part:
+    """Return the part that is the whole of a parameter `target`; raise `InputError` if its shape is another one."""
     from masksmith.model_pruning import Part
 
     if tensor.shape != shape:
@@ -56,7 +58,8 @@ def _renamed_part(tensor: ChosenTensor, target: str, shape: Sequence[int]) -> Pa
     return Part(target, tensor.shape, torch.empty(tensor.shape, device="meta").stride(), 0)
 
 
-def _part_of(tensor: ChosenTensor, target: str, parts: Mapping[str, Part]) -> Part:
+def _checked_part(tensor: ChosenTensor, target: str, parts: Mapping[str, Part]) -> Part:
+    """Return the part of a tensor from the known parts of a parameter; raise `InputError` if it is not among them."""
     part = parts.get(tensor.name)
     if part is None or part.shape != tensor.shape:
         reason = f"is converted to {target!r} when the model is loaded, in a way that cannot be inverted exactly"
@@ -65,12 +68,15 @@ def _part_of(tensor: ChosenTensor, target: str, parts: Mapping[str, Part]) -> Pa
 
 
 def _fused_parts(skeleton: Skeleton, target: str, shape: Sequence[int]) -> dict[str, Part]:
-    """Return the parts of one parameter by the names of the stored tensors; empty if the parts are not known."""
+    """Return the parts of one parameter that are known, by the names of the stored tensors.
+
+    Raises:
+        InputError: If the conversion fails, or gives another shape than that of the parameter.
+    """
     from masksmith.model_pruning import Part
 
     names = [name for name, parameter in skeleton.stored.targets.items() if parameter == target]
     follower = PieceFollower()
-    loaded: Any = None
     with torch.no_grad(), follower:
         converter = skeleton.stored.converter(names[0])
         for name in names:
@@ -87,7 +93,7 @@ def _fused_parts(skeleton: Skeleton, target: str, shape: Sequence[int]) -> dict[
             f"{target!r} has the shape {list(shape)} in the model, but {list(loaded.shape)} when made of {sources}"
         )
     pieces = follower.pieces(loaded)
-    if len({piece.name for piece in pieces}) != len(pieces):
+    if len({piece.name for piece in pieces}) != len(pieces):  # A stored tensor is in several places.
         return {}
     return {
         piece.name: Part(target, piece.shape, *piece.place(shape)) for piece in pieces if math.prod(piece.shape) > 0
