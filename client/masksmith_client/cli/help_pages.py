@@ -1,4 +1,4 @@
-"""Additions to the help pages of typer: groups of options and commands, examples, and flags without types."""
+"""Changes typer's help pages: groups options and commands, adds patterns and examples, hides the types of flags."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ OPTION_PANELS = {
     "The job and its service": "url name label priority timeout_s time_limit_s local solver threads device",
     "Output": "output weights_out as_json measures spectrum",
 }
-_OPTION_PANEL = {name: panel for panel, names in OPTION_PANELS.items() for name in names.split()}
+"""Panels of options, with the names of the options' parameters; other options stay in typer's own panel."""
+_PANEL_BY_OPTION = {name: panel for panel, names in OPTION_PANELS.items() for name in names.split()}
 MIN_GROUPED = 12
-"""A command with fewer options shows them in one list."""
+"""A command with fewer options than this shows them in one list."""
 
 
 def panel_of(name: str) -> str:
@@ -25,13 +26,18 @@ def panel_of(name: str) -> str:
 
 
 def add_details(path: str, command: Any) -> None:
-    """Group the options of a command, hide the type of its flags, and add its examples."""
+    """Change the help page of a command: group its options, hide the types of its flags, add patterns and examples.
+
+    Args:
+        path: The command as in `EXAMPLES`, such as `jobs list`; empty for a group, which has no examples.
+        command: The command or group.
+    """
     options = [parameter for parameter in command.params if parameter.param_type_name == "option"]
     for option in options:
         if option.is_flag:
             option.metavar = ""
-        if len(options) >= MIN_GROUPED and option.name in _OPTION_PANEL:
-            option.rich_help_panel = _OPTION_PANEL[option.name]
+        if len(options) >= MIN_GROUPED and option.name in _PANEL_BY_OPTION:
+            option.rich_help_panel = _PANEL_BY_OPTION[option.name]
     lines = [PATTERNS] if any(option.name == "pattern" for option in options) else []
     examples = EXAMPLES.get(path, ())
     if examples:

@@ -1,4 +1,4 @@
-"""Checks of a downloaded file against the job: names, shapes, digests, and the pattern of each mask."""
+"""Checks of a downloaded file of results against the job: names, shapes, and the pattern of each mask."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ def expected_tensors(document: JobDocument, requested: Mapping[str, ExpectedTens
         requested: The tensors that this client has requested; empty for a job of another process.
 
     Raises:
-        WireError: If the job's tensors, or their shapes, are not those that were requested.
+        WireError: If the job's tensors, or their shapes, are not those that were requested; or if it has succeeded
+            without a tensor, and not all were skipped.
     """
     expected = {}
     for report in document.tensors:
@@ -33,7 +34,7 @@ def expected_tensors(document: JobDocument, requested: Mapping[str, ExpectedTens
             expected[report.name] = request or ExpectedTensor(tuple(report.shape), report.pattern)
     missing = sorted(set(requested) - {report.name for report in document.tensors})
     skipped = {tensor.name for tensor in document.skipped}
-    if missing and not set(missing) <= skipped:
+    if not set(missing) <= skipped:
         raise WireError(f"job {document.id} lacks the tensor {missing[0]!r} that was requested")
     if not expected and requested and document.state is JobState.SUCCEEDED and not set(requested) <= skipped:
         raise WireError(f"job {document.id} has succeeded without any tensor")
@@ -41,7 +42,7 @@ def expected_tensors(document: JobDocument, requested: Mapping[str, ExpectedTens
 
 
 def check_names(header: Header, expected: Iterable[str], what: str) -> None:
-    """Check that a file holds exactly the tensors that are expected.
+    """Check that a file holds exactly the tensors that are expected; messages call these `what`.
 
     Raises:
         WireError: If it does not.
@@ -53,7 +54,7 @@ def check_names(header: Header, expected: Iterable[str], what: str) -> None:
 
 
 def check_mask(entry: TensorEntry, info: MaskInfo | None, expected: ExpectedTensor) -> None:
-    """Check what the header of a masks file says about a mask.
+    """Check shape, dtype and pattern of a mask, as the header of its file states them.
 
     Raises:
         WireError: If dtype, shape or pattern are not as expected.
@@ -71,7 +72,7 @@ def check_mask(entry: TensorEntry, info: MaskInfo | None, expected: ExpectedTens
 
 
 def pattern_violation(mask: Any, info: MaskInfo) -> str | None:
-    """Say how a mask violates its pattern; None if it satisfies it."""
+    """Say how a mask violates its pattern, or why it cannot be checked; None if it satisfies the pattern."""
     import masksmith
 
     try:
@@ -83,7 +84,7 @@ def pattern_violation(mask: Any, info: MaskInfo) -> str | None:
 
 
 def check_weight(entry: TensorEntry, expected: ExpectedTensor) -> None:
-    """Check the shape of an updated weight.
+    """Check the numbers of entries and of rows of an updated weight.
 
     Raises:
         WireError: If it has another number of entries, or of rows, than the weight.

@@ -16,10 +16,12 @@ from masksmith_wire.priorities import PriorityName
 def describe(
     name: str | None, labels: Mapping[str, str] | None, priority: PriorityName | None = None
 ) -> JobDescription:
-    """Validate a name, labels and a priority by the service's own rules.
+    """Make a job's description of a name, labels and a priority, validated by the service's own rules.
+
+    The default priority is `normal`.
 
     Raises:
-        InputError: If a name or label is too long or has characters that cannot be printed, or the priority is unknown.
+        InputError: If the name, a label or the number of labels breaks a rule, or the priority is unknown.
     """
     try:
         return JobDescription.model_validate(
@@ -34,7 +36,10 @@ def describe(
 
 
 def subject_of_weights(weights: object) -> str | None:
-    """Return the name of the weights' file or directory, or of a module's class; None for other weights."""
+    """Return the name of the weights' file or directory, or of a module's class; None for other weights.
+
+    For an index, it is the name of the directory that has the index.
+    """
     if isinstance(weights, (str, os.PathLike)):
         # Symbolic links are kept, since those of a download cache lead to files that are named by a digest.
         path = Path(os.path.abspath(weights))

@@ -1,4 +1,4 @@
-"""Options of a masks job, and their parsing and validation by the service's own rules."""
+"""Options of a masks job, and the parsing and validation of options and patterns by the service's own rules."""
 
 from __future__ import annotations
 
@@ -42,11 +42,14 @@ class SubmitOptions(TypedDict, total=False):
         layers: Names or globs of the weights to mask; default every matrix of the model's blocks.
         exclude: Names or globs of weights to leave out.
         trust_remote_code: Whether code that a checkpoint brings may run, to watch the model's forward pass.
-        time_limit_s: Time limit for solving; the best mask at that time is kept, with its gap.
-        name: Name of the job, shown in lists; default the file or directory, and the pattern.
+        time_limit_s: Seconds from the job's start, for all of it; after that, tiles get any allowed mask, and the gap
+            bounds the loss.
+        name: Name of the job, shown in lists; default the weights' file, directory or module class, and the pattern;
+            for other weights the service chooses the name.
         labels: Labels that the job can be found by in lists, such as `{"team": "vision"}`.
-        priority: Its priority among the jobs of the same key: `interactive`, `normal` or `batch`; the service lowers it
-            to the highest that the key may use. Default `interactive` for up to 64 MiB of weights, else `normal`.
+        priority: Priority of the job among the jobs of the same key: `interactive`, `normal` or `batch`; the service
+            lowers it to the highest that the key may use. Default `interactive` for up to 64 MiB of weights, else
+            `normal`.
     """
 
     solver: SolverName
@@ -75,9 +78,9 @@ def specify(pattern: Pattern, **options: Any) -> JobSpecification:
 
     Raises:
         InputError: If a value is invalid; the message names it.
-        TypeError: If an option does not exist.
+        TypeError: If an option does not exist, or is `calibration`, which is no part of this specification.
     """
-    unknown = options.keys() - (MasksOptions.model_fields.keys() - {"calibration"}) - {"pattern"}
+    unknown = options.keys() - (MasksOptions.model_fields.keys() - {"calibration"})
     if unknown:
         raise TypeError(f"unexpected option {sorted(unknown)[0]!r}")
     if isinstance(options.get("budget"), Budget):
@@ -105,7 +108,7 @@ def parse_pattern(
 def options_of_patterns(pattern: PatternsByTensor) -> dict[str, Any]:
     """Return `axis` and `ragged` of pattern objects; empty for texts, for which these are options of the job already.
 
-    The axis of `Channels` is part of its text.
+    Of several objects, the first value that is not the default is returned. The axis of `Channels` is part of its text.
     """
     values = pattern.values() if isinstance(pattern, Mapping) else [pattern]
     patterns = [value for value in values if isinstance(value, Pattern)]

@@ -30,9 +30,10 @@ STATE_FILE = "sparsifier.safetensors"
 class SparsifierCallback(TrainerCallback):  # type: ignore[misc] # transformers is untyped
     """Calls the sparsifier's `step` after each optimizer step, and saves its state in the Trainer's checkpoints.
 
-    Checkpoints hold masked weights under plain names, which `from_pretrained` reads; the sparsifier's file beside them
-    holds the values of pruned entries, with which training resumes. For sharded models the Trainer saves the dense
-    weights instead, and the sparsifier's file holds the masks without these values.
+    Checkpoints of transformers models hold masked weights under plain names, which `from_pretrained` reads; the
+    sparsifier's file beside them holds the masks, and the values of pruned entries, with which training resumes. For
+    sharded models the Trainer saves the dense weights instead, and the sparsifier's file holds the masks without these
+    values.
 
     Args:
         sparsifier: The sparsifier.
@@ -49,10 +50,10 @@ class SparsifierCallback(TrainerCallback):  # type: ignore[misc] # transformers 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Register the optimizer, and load the sparsifier's state when training resumes.
+        """Load the sparsifier's state if training resumes, and register the optimizer if the method needs it.
 
         Raises:
-            InputError: If the checkpoint has no sparsifier state.
+            InputError: If the checkpoint has no file of the sparsifier, or the file does not fit the sparsifier.
         """
         if state.global_step > 0:
             folder = _checkpoint_folder(args, state) if self._resume_from is None else Path(self._resume_from)
@@ -67,7 +68,10 @@ class SparsifierCallback(TrainerCallback):  # type: ignore[misc] # transformers 
         self.sparsifier.step()
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Save the sparsifier's state to the checkpoint's folder; unless the model is sharded, masked weights, too."""
+        """Save the sparsifier's state to the checkpoint's folder, on rank 0.
+
+        Unless the model is sharded, replace the weights of a transformers model in the folder by masked weights, too.
+        """
         folder, model = _checkpoint_folder(args, state), kwargs["model"]
         has_shards = any(is_dtensor(parameter) for parameter in model.parameters())
         if has_shards or self.sparsifier.is_baked:
@@ -78,7 +82,7 @@ class SparsifierCallback(TrainerCallback):  # type: ignore[misc] # transformers 
         if not state.is_world_process_zero:
             return
         write_state(sparsifier_state, folder / STATE_FILE)
-        if not has_shards and (folder / "config.json").exists():
+        if not has_shards and (folder / "config.json").exists():  # Only transformers models have a config.json.
             plain = dict(model.state_dict())
             self.sparsifier.mask_state_dict(plain, model)
             model.save_pretrained(folder, state_dict=plain)
@@ -86,7 +90,10 @@ class SparsifierCallback(TrainerCallback):  # type: ignore[misc] # transformers 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Bake the masks into the weights, unless `bake` is False; the best model's weights get their own masks."""
+        """Bake the masks into the weights, unless `bake` is False.
+
+        If the Trainer has loaded the best model's weights, its masks are loaded before that.
+        """
         if args.load_best_model_at_end and state.best_model_checkpoint is not None:
             self.sparsifier.load(Path(state.best_model_checkpoint) / STATE_FILE)
         if self._bake:

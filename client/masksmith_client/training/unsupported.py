@@ -1,4 +1,4 @@
-"""Why a parameter cannot be masked, and what to do about it."""
+"""Why a parameter, or a wrapped model, cannot be masked; most reasons say what to do about it."""
 
 from __future__ import annotations
 
@@ -28,16 +28,17 @@ def refuse_fsdp1(model: torch.nn.Module) -> None:
 
 
 def refuse_ddp(model: torch.nn.Module) -> None:
-    """Raise `InputError` if DistributedDataParallel wraps the model.
+    """Raise `InputError` if DistributedDataParallel wraps the model or a part of it; for methods that add parameters.
 
-    It averages over ranks only the gradients of parameters that the model had when it was wrapped.
+    The wrapper averages over ranks only the gradients of parameters that its module had when it was wrapped.
     """
     if not dist.is_available() or not dist.is_initialized():
-        return
-    ddp, own = torch.nn.parallel.DistributedDataParallel, {id(parameter) for parameter in model.parameters()}
-    # A wrapped model has no reference to its wrapper, so all objects of the process are searched.
+        return  # DistributedDataParallel needs a process group.
+    ddp, parameter_ids = torch.nn.parallel.DistributedDataParallel, {id(each) for each in model.parameters()}
+    # A wrapped model has no reference to its wrapper, so all objects of the process are searched. Their types are
+    # compared, because `isinstance` also reads `__class__`, which runs code of proxy objects.
     wrappers = [each for each in gc.get_objects() if issubclass(type(each), ddp)]
-    if any(id(parameter) in own for wrapper in wrappers for parameter in wrapper.module.parameters()):
+    if any(id(parameter) in parameter_ids for wrapper in wrappers for parameter in wrapper.module.parameters()):
         raise InputError(
             "the method adds parameters, whose gradients DistributedDataParallel would not reduce: create the "
             "Sparsifier before DistributedDataParallel"
@@ -74,7 +75,7 @@ def missing_reason(module: torch.nn.Module, name: str) -> str:
 
 
 def storage_reason(parameter: torch.nn.Parameter) -> str | None:
-    """Return why a parameter has no values to mask; None if it has."""
+    """Return why a parameter has no values, or no values of its own, to mask; None if it has them."""
     if is_lazy(parameter):
         return "it is not initialized: run a batch through the model first"
     if getattr(parameter, "_fsdp_flattened", False):

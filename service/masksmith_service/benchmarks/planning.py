@@ -37,7 +37,8 @@ def plan_benchmark(request: BenchmarkRequest, records: JobRecords) -> PlannedBen
     """Plan the cases of a request, without creating a job.
 
     Raises:
-        RequestError: If a kernel, shape, dtype, pattern or the masks are invalid; the message says which.
+        RequestError: If the request is invalid, none of the live workers that announce a named kernel can run it, or
+            the masks cannot be measured.
     """
     workers = records.bench_workers.live()
     masks: dict[str, PlannedMask] = {}
@@ -58,7 +59,7 @@ def plan_benchmark(request: BenchmarkRequest, records: JobRecords) -> PlannedBen
 
 
 def benchmark_subject(request: BenchmarkRequest) -> str:
-    """What a benchmark measures, as the first part of its job's default name."""
+    """Return what a benchmark measures, as the first part of its job's default name."""
     if request.masks_of is not None:
         return f"masks of job {request.masks_of}"
     return request.model or f"{len(request.layers)} layer{'s' if len(request.layers) != 1 else ''}"
@@ -79,7 +80,10 @@ def _layers(request: BenchmarkRequest) -> list[Layer]:
 
 
 def _masks_of(job: str, records: JobRecords) -> tuple[list[Layer], str, dict[str, PlannedMask]]:
-    """Return layers, pattern and masks of an ended job; of masks with the same shape, only the first is measured."""
+    """Return layers and pattern of an ended job, and the masks to measure: the first of each shape.
+
+    Only masks of two-dimensional weights without a layout of their own are taken.
+    """
     record = records.read(job)
     if record is None:
         raise RequestError(Code.JOB_NOT_FOUND, f"there is no job {job!r}; GET /v1/jobs lists them")

@@ -1,11 +1,11 @@
-"""Counts the connections of a process, and makes room by closing those without a request."""
+"""Counts the connections of a process, and closes connections beyond the limit, idle ones first."""
 
 from __future__ import annotations
 
 from typing import Protocol
 
 RESERVE = 32
-"""Connections beyond the limit, on which only `/healthz` is served."""
+"""Number of connections beyond the limit that may be open; on these, only `/healthz` is served."""
 
 
 class Closable(Protocol):
@@ -13,7 +13,7 @@ class Closable(Protocol):
 
     @property
     def is_idle(self) -> bool:
-        """Whether no request is being answered."""
+        """Whether no request of it is being answered."""
         ...
 
     def abort(self) -> None:
@@ -25,7 +25,7 @@ class Connections:
     """The open connections of a process, oldest first.
 
     Args:
-        limit: Number of connections whose requests are served.
+        limit: Maximum number of connections whose requests are all served.
     """
 
     def __init__(self, limit: int) -> None:
@@ -35,10 +35,10 @@ class Connections:
     def add(self, connection: Closable) -> bool:
         """Add a connection.
 
-        Beyond the limit, the oldest idle connection is closed. If none is idle and the reserve is used up, this one is.
+        Beyond the limit, the oldest idle connection is closed. If none is idle and the reserve is full, the new one is.
 
         Returns:
-            Whether its requests are served.
+            Whether all of its requests are served; if not, it is closed, or only `/healthz` is served.
         """
         self._open[connection] = None
         if len(self._open) > self.limit:
@@ -51,7 +51,7 @@ class Connections:
         return len(self._open) <= self.limit
 
     def discard(self, connection: Closable) -> None:
-        """Remove a connection that has ended."""
+        """Remove a connection that has ended or is about to be closed; one that was removed before is ignored."""
         self._open.pop(connection, None)
 
     def __len__(self) -> int:

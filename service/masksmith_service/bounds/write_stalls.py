@@ -1,4 +1,4 @@
-"""Limits the time in which a client must read the response."""
+"""Limits the time in which a client must read more of the response while the write buffer is full."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from asyncio.events import TimerHandle
 from collections.abc import Callable
 
 PROGRESS_BYTES = 2**16
-"""Bytes by which the write buffer must shrink within the time limit."""
+"""Bytes by which the write buffer must shrink within the time limit, unless writing is resumed before."""
 
 
 class WriteStallTimer:
@@ -23,10 +23,12 @@ class WriteStallTimer:
         self._timer: TimerHandle | None = None
 
     def start(self, transport: asyncio.Transport) -> None:
-        """Start the timer, because writing is paused."""
+        """Start the timer from the beginning: writing is paused, or is still paused after progress."""
         self.stop()
-        size = transport.get_write_buffer_size()
-        self._timer = asyncio.get_running_loop().call_later(self._stall_s, self._check_progress, transport, size)
+        buffered_bytes = transport.get_write_buffer_size()
+        self._timer = asyncio.get_running_loop().call_later(
+            self._stall_s, self._check_progress, transport, buffered_bytes
+        )
 
     def stop(self) -> None:
         """Stop the timer, because writing is resumed or the connection has ended."""
@@ -34,8 +36,9 @@ class WriteStallTimer:
             self._timer.cancel()
             self._timer = None
 
-    def _check_progress(self, transport: asyncio.Transport, size: int) -> None:
-        if size - transport.get_write_buffer_size() < PROGRESS_BYTES:
+    def _check_progress(self, transport: asyncio.Transport, buffered_bytes: int) -> None:
+        """Call `on_stall`, or start the timer again if the buffer has shrunk enough from `buffered_bytes`."""
+        if buffered_bytes - transport.get_write_buffer_size() < PROGRESS_BYTES:
             self._on_stall()
         else:
             self.start(transport)

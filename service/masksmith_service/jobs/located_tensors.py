@@ -33,7 +33,7 @@ def select_tensors(
     candidates: list[Candidate],
     specification: JobSpecification,
     specification_by_tensor: Mapping[str, JobSpecification],
-    layouts_by_user: Mapping[str, Layout],
+    user_layouts: Mapping[str, Layout],
     layers: list[str],
     exclude: list[str],
     config: Mapping[str, Any] | None = None,
@@ -44,7 +44,7 @@ def select_tensors(
         candidates: All tensors.
         specification: The job's specification.
         specification_by_tensor: The specification of each tensor, by name, with the tensor's own pattern.
-        layouts_by_user: Layouts that the request gives, by name.
+        user_layouts: Layouts that the request gives, by name.
         layers: Names or globs of the tensors to select; by default all that fit, except embeddings, heads and other
             tensors that stay dense by default (see `masksmith.layouts.with_layouts`).
         exclude: Globs of the tensors to leave out.
@@ -57,7 +57,7 @@ def select_tensors(
         RequestError: If a layout is invalid, a name or glob matches nothing, or a named tensor does not fit.
     """
     try:
-        candidates = with_layouts(candidates, layouts_by_user, config)
+        candidates = with_layouts(candidates, user_layouts, config)
         patterns = {name: own.fitting_pattern for name, own in specification_by_tensor.items()}
         selection = select(
             candidates,

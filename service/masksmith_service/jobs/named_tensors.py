@@ -27,21 +27,22 @@ def locate_named(
     Args:
         tensors: The tensors.
         specification: The job's specification.
-        headers: Headers of all files that they are in, by digest or reference.
+        headers: Headers of all files that the tensors are in, by digest or reference.
         sources: The files in roots, by reference.
 
     Raises:
-        RequestError: If a tensor is missing, is named twice, or does not fit its pattern or its layout.
+        RequestError: If a tensor is missing or named twice, its pattern or layout is invalid, it does not fit them, or
+            its layout does not go with the job's budget.
     """
     entries = [_entry(tensor, headers) for tensor in tensors]
     with_pattern = cache(specification.with_own_pattern)
     specification_by_tensor = {tensor.name: _own_specification(tensor, with_pattern) for tensor in tensors}
-    layouts_by_user = {tensor.name: _parse_layout(tensor) for tensor in tensors if tensor.layout is not None}
+    user_layouts = {tensor.name: _parse_layout(tensor) for tensor in tensors if tensor.layout is not None}
     candidates = [
         candidate_of(tensor.name, entry, headers[tensor.file]) for tensor, entry in zip(tensors, entries, strict=True)
     ]
     _, layouts = select_tensors(
-        candidates, specification, specification_by_tensor, layouts_by_user, [tensor.name for tensor in tensors], []
+        candidates, specification, specification_by_tensor, user_layouts, [tensor.name for tensor in tensors], []
     )
     located = [
         locate(
@@ -64,8 +65,8 @@ def _own_specification(tensor: TensorInput, with_pattern: Callable[[str | None],
     try:
         return with_pattern(tensor.pattern)
     except SpecificationError as error:
-        place = error.invalid_options | {"tensor": tensor.name}
-        raise RequestError(error.code, f"tensor {tensor.name!r}: {error}", **place) from None
+        members = error.invalid_options | {"tensor": tensor.name}
+        raise RequestError(error.code, f"tensor {tensor.name!r}: {error}", **members) from None
 
 
 def _parse_layout(tensor: TensorInput) -> Layout:

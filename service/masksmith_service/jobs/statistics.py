@@ -1,4 +1,4 @@
-"""Locates the calibration statistics of a job, and checks their shapes from headers alone."""
+"""Locates the calibration statistics of a job, and checks their names, shapes, dtypes and sizes from headers alone."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .located_tensors import origin
 
 
 def check_calibrated_names(calibration: Header, weights: Collection[str]) -> None:
-    """Reject a calibration file with layers that the model does not have.
+    """Reject a calibration file with statistics for a layer that is not among the names of a model's weights.
 
     Raises:
         RequestError: If there is such a layer.
@@ -35,29 +35,29 @@ def add_statistics(
     tensors: list[PlannedTensor],
     specification: JobSpecification,
     headers: Mapping[str, Header],
-    sources: Mapping[str, Source] | None = None,
+    sources: Mapping[str, Source],
     *,
     named: Mapping[str, TensorInput],
     required: Collection[str],
 ) -> tuple[list[PlannedTensor], list[Skipped]]:
-    """Locate the statistic for the scores of each weight, and the Gram matrix for its update.
+    """Locate the statistic for the scores of each weight, and the Gram matrix for its update, where they are needed.
 
     Args:
         tensors: The weights.
         specification: The job's specification.
         headers: Headers of all files that the job reads, by digest or reference.
         sources: The files in roots, by reference.
-        named: Tensors of the request's document, by name.
-        required: Weights that must have a statistic in the calibration file; others without one are skipped.
+        named: Tensors of the request's document, by name; empty if the request is no document.
+        required: Names of the weights whose statistics must be found; others that a calibration file lacks are skipped.
 
     Returns:
         The weights with their statistics, and the skipped ones.
 
     Raises:
-        RequestError: If the job has a calibration and needs none, a required weight has no statistic, or a statistic
-            does not fit its weight.
+        RequestError: If the job has a calibration and needs none, a weight lacks a statistic and is not skipped, a
+            statistic is of the wrong kind or does not fit its weight, or an update is not possible for a weight.
     """
-    finder = _StatisticFinder(specification, headers, sources or {})
+    finder = _StatisticFinder(specification, headers, sources)
     complete, skipped = [], []
     for tensor in tensors:
         reason = None if tensor.name in required else finder.uncalibrated_reason(tensor.name)
@@ -88,7 +88,7 @@ class _StatisticFinder:
             raise _calibration_error(f"scores {scores!r} are computed from the weights alone: omit the calibration")
 
     def uncalibrated_reason(self, name: str) -> str | None:
-        """Reason why a weight is not calibrated; None if it is, or if there is no calibration file."""
+        """Reason why the calibration file does not calibrate a weight; None if it does, or if there is no such file."""
         if self._file is None:
             return None
         entries = self._headers[self._file].tensors
@@ -101,11 +101,11 @@ class _StatisticFinder:
         return None
 
     def find(self, weight: PlannedTensor, requested: StatisticInput | None) -> PlannedTensor | None:
-        """Locate the statistic for a weight's scores: `requested`, else in the file; None if none is needed."""
+        """Locate the statistic for a weight's scores, by default in the calibration file; None if none is needed."""
         name, kinds = weight.name, self._method.kinds
         if requested is not None and requested.kind not in kinds:
-            source = " or ".join(kinds) if kinds else "the weights alone"
-            detail = f"{self._method} scores are computed from {source}, not from {requested.kind}"
+            origins = " or ".join(kinds) if kinds else "the weights alone"
+            detail = f"{self._method} scores are computed from {origins}, not from {requested.kind}"
             raise _calibration_error(f"tensor {name!r}: {detail}", tensor=name)
         if requested is not None:
             return self._locate(weight, requested.kind, requested.file, requested.key)
@@ -123,7 +123,7 @@ class _StatisticFinder:
         return None
 
     def find_gram(self, weight: PlannedTensor, requested: StatisticInput | None) -> PlannedTensor | None:
-        """Locate the Gram matrix for a weight's update: `requested`, else in the file; None without an update."""
+        """Locate the Gram matrix for a weight's update, by default in the calibration file; None without an update."""
         name = weight.name
         if self._update is None:
             if requested is not None:
@@ -143,6 +143,7 @@ class _StatisticFinder:
         return self._locate(weight, "gram", self._file, statistic_key(name, "gram"))
 
     def _locate(self, weight: PlannedTensor, kind: str, file: str, key: str) -> PlannedTensor:
+        """Check that a statistic exists and fits its weight; return its place, under the name of its kind."""
         name = weight.name
         entry = self._headers[file].tensors.get(key)
         if entry is None:

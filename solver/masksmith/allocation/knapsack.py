@@ -16,7 +16,7 @@ def choose(costs: Sequence[Sequence[int]], values: Sequence[Sequence[float]], bu
 
     The first choice of each layer is its cheapest. `best[s]` is the maximal value of the layers so far if their cost
     exceeds that of their first choices by at most `s` units. A unit is the greatest common divisor of all differences
-    of costs within a layer; the layers of a model have few different sizes, so the table needs few units.
+    of costs within layers; it is large, and the table small, since the layers of a model have few different sizes.
 
     Args:
         costs: Costs of each layer's choices (at most 256), ascending; the sum of all first costs is at most `budget`.
@@ -28,7 +28,7 @@ def choose(costs: Sequence[Sequence[int]], values: Sequence[Sequence[float]], bu
     """
     extra_budget = budget - sum(layer_costs[0] for layer_costs in costs)
     extra_costs = [[cost - layer_costs[0] for cost in layer_costs] for layer_costs in costs]
-    unit = math.gcd(*(cost for layer_costs in extra_costs for cost in layer_costs)) or 1
+    unit = math.gcd(*(cost for layer_costs in extra_costs for cost in layer_costs)) or 1  # 1 if no layer has two costs
     table_size = min(extra_budget, sum(layer_costs[-1] for layer_costs in extra_costs)) // unit + 1
     if table_size * sum(map(len, costs)) > MAX_WORK:
         return None
@@ -50,7 +50,7 @@ def choose(costs: Sequence[Sequence[int]], values: Sequence[Sequence[float]], bu
 def _backtrack(
     choice_at: np.ndarray[tuple[int, int], np.dtype[np.uint8]], extra_costs: list[list[int]], unit: int
 ) -> list[int]:
-    """Return the choice of each layer in the optimum, from the last layer to the first."""
+    """Return the choice of each layer in the optimum, in the order of the layers; the last layer's is found first."""
     remaining, chosen = choice_at.shape[1] - 1, []
     for layer in range(len(extra_costs) - 1, -1, -1):
         choice = int(choice_at[layer, remaining])

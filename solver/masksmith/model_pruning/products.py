@@ -56,7 +56,7 @@ class ProductWatcher(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._watched_by_storage: dict[int, list[_WatchedWeight]] = {}
         for weight in weights:
             watched = _WatchedWeight(weight, weight.tensor)
-            self._watched_by_storage.setdefault(_storage(weight.parameter), []).append(watched)
+            self._watched_by_storage.setdefault(_storage_address(weight.parameter), []).append(watched)
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -75,7 +75,7 @@ class ProductWatcher(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def _inputs(self, left: Tensor, right: Tensor, offsets: Tensor | None) -> Iterator[tuple[BlockWeight, int, Tensor]]:
         """Yield each weight in a product, the number of its matrix, and the inputs `[tokens, in]`.
 
-        The right operand `[.., in, out]` is the weight, or else the left one `[.., out, in]`, in a transposed product.
+        The weight is in the right operand `[.., in, out]`, or else in the left one `[.., out, in]`, or in neither.
         """
         if right.ndim >= 2 and (watched_weights := self._watched_in(right)):
             for watched in watched_weights:
@@ -86,8 +86,11 @@ class ProductWatcher(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 yield from _matrices_with_inputs(watched, left.mT, columns.mT, None)
 
     def _watched_in(self, operand: Tensor) -> list[_WatchedWeight]:
-        """Return the weight that has the operand's first entry, or all parts of the operand's parameter."""
-        in_storage = self._watched_by_storage.get(_storage(operand), ())
+        """Return the weight that has the operand's first entry, else all parts of the operand's parameter.
+
+        The list is empty if the operand is in no watched weight or parameter with watched parts.
+        """
+        in_storage = self._watched_by_storage.get(_storage_address(operand), ())
         candidates = [watched for watched in in_storage if watched.tensor.dtype == operand.dtype]
         for watched in candidates:
             offset = operand.storage_offset() - watched.tensor.storage_offset()
@@ -105,7 +108,7 @@ def _matrices_with_inputs(
         watched: The weight.
         view: The operand of the product.
         inputs: The other operand, `[.., tokens, in]`.
-        offsets: Of a grouped product: for each matrix, the end of its rows of `inputs`.
+        offsets: For each matrix, the end of its rows of `inputs`; None unless the product is a grouped one.
     """
     weight = watched.weight
     if weight.part is not None:
@@ -131,7 +134,11 @@ def _inputs_by_place(view: Tensor, inputs: Tensor, offsets: Tensor | None) -> It
 def _part_matrices_with_inputs(
     watched: _WatchedWeight, view: Tensor, inputs: Tensor, offsets: Tensor | None
 ) -> Iterator[tuple[BlockWeight, int, Tensor]]:
-    """Yield the matrices of a part of a parameter that a view of the parameter contains, each with its inputs."""
+    """Yield those matrices of a part of a parameter that are in a view of the parameter, each with its inputs.
+
+    Raises:
+        PruningError: If only some inputs or outputs of a matrix are in the view, or the product sums over another axis.
+    """
     (in_length, out_length), (in_step, out_step) = view.shape[-2:], view.stride()[-2:]
     for place, rows in _inputs_by_place(view, inputs, offsets):
         operand = MatrixView(int(view.storage_offset()) + place, (in_length, out_length), (in_step, out_step))
@@ -143,6 +150,6 @@ def _part_matrices_with_inputs(
             yield watched.weight, number, rows
 
 
-def _storage(tensor: Tensor) -> int:
+def _storage_address(tensor: Tensor) -> int:
     """Return the address of a tensor's storage."""
     return tensor.untyped_storage().data_ptr()

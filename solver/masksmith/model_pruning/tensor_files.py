@@ -1,4 +1,4 @@
-"""Tensor files that have their final name only when they are complete, even if the process is killed."""
+"""Writes and reads tensor files, which get their final name only when they are complete."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PARTIAL_SUFFIX = ".part"
 
 
 def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str] | None = None) -> None:
-    """Write tensors and metadata to a file, which replaces an existing one.
+    """Write tensors and metadata to a file, which replaces an existing one; create its directory if that is missing.
 
     Raises:
         OSError: If the file cannot be written; the error names it.
@@ -43,7 +43,8 @@ def read_tensors(path: Path, names: Iterable[str] | None = None) -> tuple[dict[s
     """Read tensors of a file, by default all, and its metadata.
 
     Raises:
-        PruningError: If the file is damaged.
+        PruningError: If the file is damaged or has no tensor of a name.
+        OSError: If the file cannot be opened.
     """
     try:
         with safe_open(path, "pt") as file:

@@ -1,4 +1,4 @@
-"""Exact solver by OR-Tools' min-cost flow, one graph per tile; shares no code with `Exact`, and checks it in tests."""
+"""Exact solver by OR-Tools' min-cost flow, one graph per tile; tests compare `Exact`, whose search differs, with it."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ _OPTIMAL, _INFEASIBLE, _COSTS_TOO_LARGE = (
 class MinCostFlow(LimitedBySize):
     """Cost-scaling push-relabel on a graph `rows -> columns` with one arc of capacity 1 and cost `-w` per entry.
 
-    Exact fill: rows supply their budget and columns demand theirs. At-most fill: one more node passes unused supply
-    from rows to columns at cost 0, so that a flow always exists. OR-Tools returns no duals; they are computed from the
-    residual graph of the flow (`_duals.residual`).
+    Exact fill: rows supply their budget and columns demand theirs. At-most fill: one more node, the slack node, passes
+    unused supply from rows to columns at cost 0, so that a flow exists unless forced entries prevent it. OR-Tools
+    returns no duals; they are computed from the residual graph of the flow (`_duals.residual`).
 
     OR-Tools holds the interpreter lock while it solves, so panels run on processes. Every tile has its own graph, since
     the choice among equal optima in a shared graph would depend on other tiles.
@@ -51,12 +51,12 @@ class MinCostFlow(LimitedBySize):
         scaled, mask, network = ScaledTiles.of(tiles, tile), np.empty(tiles.shape, np.bool_), _Network(tile)
         costs, flat = network.costs(scaled.integers), mask.reshape(len(tiles), -1)
         for index in range(len(tiles)):
-            fixed = None if forced is None else forced[index]
-            status = network.solve(costs[index], flat[index], fixed)
+            forced_here = None if forced is None else forced[index]
+            status = network.solve(costs[index], flat[index], forced_here)
             while status == _COSTS_TOO_LARGE and costs[index].any():
                 scaled.halve(index)
                 costs[index] = network.costs(scaled.integers[index : index + 1])
-                status = network.solve(costs[index], flat[index], fixed)
+                status = network.solve(costs[index], flat[index], forced_here)
             if status != _OPTIMAL:
                 raise _error(status, divmod(index, panel.across))
         u, v = exact_duals(scaled, mask, tile, None if forced is None else forced == 0)
@@ -64,18 +64,21 @@ class MinCostFlow(LimitedBySize):
 
 
 class _Network:
-    """The arcs of every tile's graph: entries in row-major order, then (at-most) arcs to and from the slack node."""
+    """The graph of every tile, without costs: nodes, supplies, and arcs with capacities.
+
+    First come the arcs of the entries in row-major order, then (at-most fill) the arcs to and from the slack node.
+    """
 
     def __init__(self, tile: TileSpec) -> None:
         rows, cols = np.arange(tile.rows, dtype=np.int32), np.arange(tile.cols, dtype=np.int32) + tile.rows
         slack = np.full(tile.rows + tile.cols if tile.at_most else 0, tile.rows + tile.cols, np.int32)
-        self.entries = tile.rows * tile.cols
+        self.entry_count = tile.rows * tile.cols
         self.at_most = tile.at_most
         self.tails = np.concatenate([np.repeat(rows, tile.cols), rows[: len(slack)], slack[tile.rows :]])
         self.heads = np.concatenate([np.tile(cols, tile.rows), slack[: tile.rows], cols[: len(slack)]])
         self.capacities = np.ones(len(self.tails), np.int64)
-        self.capacities[self.entries :] = max(tile.row_keep, tile.col_keep)
-        self.arcs = np.arange(self.entries, dtype=np.int32)
+        self.capacities[self.entry_count :] = max(tile.row_keep, tile.col_keep)
+        self.entry_arcs = np.arange(self.entry_count, dtype=np.int32)
         self.nodes = np.arange(tile.rows + tile.cols + tile.at_most, dtype=np.int32)
         self.supplies = np.repeat(np.array([tile.row_keep, -tile.col_keep, 0]), [tile.rows, tile.cols, tile.at_most])
         if tile.at_most:
@@ -84,20 +87,20 @@ class _Network:
     def costs(self, integers: Integers) -> Integers:
         """Return the costs of all arcs, `[T, arcs]`, for integer scores `[T, R, C]`."""
         costs = np.zeros((len(integers), len(self.tails)), np.int64)
-        np.negative(integers.reshape(len(integers), -1), out=costs[:, : self.entries])
+        np.negative(integers.reshape(len(integers), -1), out=costs[:, : self.entry_count])
         return costs
 
     def solve(self, costs: Integers, mask: Bools, forced: Forced | None) -> int:
-        """Write the best mask `[R * C]` of one tile and return the status; it is written only if `_OPTIMAL`."""
+        """Solve one tile; return the status, and write the best mask `[R * C]` if the status is `_OPTIMAL`."""
         if forced is not None:
             return self._solve_forced(costs, mask, forced)
         status, flow = self._run(self.tails, self.heads, self.capacities, costs, self.supplies)
         if status == _OPTIMAL:
-            mask[:] = flow.flows(self.arcs)
+            mask[:] = flow.flows(self.entry_arcs)
         return status
 
     def _solve_forced(self, costs: Integers, mask: Bools, forced: Forced) -> int:
-        """Subtract forced keeps from the supplies, and leave out the arcs of all forced entries."""
+        """As `solve`, with forced keeps subtracted from the supplies, and without the arcs of forced entries."""
         kept = forced == KEEP
         supplies = self.supplies.copy()
         supplies[: forced.shape[0]] -= kept.sum(1)
@@ -107,12 +110,12 @@ class _Network:
         if self.at_most:
             supplies[-1] = -supplies[:-1].sum()
         free = np.flatnonzero(forced.reshape(-1) == 0).astype(np.int32)
-        arcs = np.concatenate([free, np.arange(self.entries, len(self.tails), dtype=np.int32)])
+        arcs = np.concatenate([free, np.arange(self.entry_count, len(self.tails), dtype=np.int32)])
         free_arcs = (self.tails[arcs], self.heads[arcs], self.capacities[arcs], costs[arcs])
         status, flow = self._run(*free_arcs, supplies)
         if status == _OPTIMAL:
             mask[:] = kept.reshape(-1)
-            mask[free] = flow.flows(self.arcs[: len(free)])
+            mask[free] = flow.flows(self.entry_arcs[: len(free)])
         return status
 
     def _run(self, tails: Any, heads: Any, capacities: Any, costs: Any, supplies: Any) -> tuple[int, Any]:
@@ -122,7 +125,8 @@ class _Network:
         return int(flow.solve()), flow
 
 
-def _error(status: int, tile: tuple[int, int]) -> Exception:
+def _error(status: int, position: tuple[int, int]) -> Exception:
+    """Return the error of the tile at a position in the panel."""
     if status == _INFEASIBLE:
-        return InfeasibleError("forced entries leave no allowed mask", tile)
-    return SolverError(f"tile {tile}: OR-Tools' min-cost flow ended with {SimpleMinCostFlow.Status(status)}")
+        return InfeasibleError("forced entries leave no allowed mask", position)
+    return SolverError(f"tile {position}: OR-Tools' min-cost flow ended with {SimpleMinCostFlow.Status(status)}")

@@ -16,18 +16,18 @@ from masksmith.solvers._duals.integers import Integers
 from .units import KeptUnits
 
 MAX_BLOCKS = 1 << 22
-"""Maximum number of arcs of a flow; larger flows take minutes and gigabytes."""
+"""Maximum number of blocks, each of which is an arc of the flow; larger flows take minutes and gigabytes."""
 
 _OPTIMAL, _OVERFLOW = int(SimpleMinCostFlow.OPTIMAL), int(SimpleMinCostFlow.BAD_COST_RANGE)
 
 
-def best_both(values: Duals, by_row: Sequence[int], by_col: Sequence[int]) -> KeptUnits:
-    """Keep the best blocks under budgets of rows and columns, with duals that prove optimality.
+def best_of_rows_and_cols(values: Duals, by_row: Sequence[int], by_col: Sequence[int]) -> KeptUnits:
+    """Keep the best blocks under budgets of block rows and block columns, with duals that prove optimality.
 
     Every block row is a source that supplies its budget, every block column a sink that demands its budget, and every
     block an arc of capacity 1 and cost `-value`. OR-Tools needs integer costs: values are multiplied by a power of two,
-    and rounded only if no power makes all of them integers. OR-Tools returns no duals; they are computed from the
-    residual graph (`solvers._duals.residual`), as for tiles.
+    and rounded only if no power makes all of them integers in range, or if OR-Tools refuses costs so large. OR-Tools
+    returns no duals; they are computed from the residual graph (`solvers._duals.residual`), as for tiles.
 
     Raises:
         SolverError: If the grid is too large for one flow, or OR-Tools fails.
@@ -37,7 +37,8 @@ def best_both(values: Duals, by_row: Sequence[int], by_col: Sequence[int]) -> Ke
             f"balance both is one flow over all blocks, and {values.size} blocks are more than {MAX_BLOCKS}; use "
             f"larger blocks or balance rows"
         )
-    # The budgets here are not used: with exact budgets the residual graph depends on the mask only.
+    # All blocks as one tile. Its budgets, 1 and 1, are not used: with exact budgets the residual graph depends on the
+    # mask only.
     tile = TileSpec(values.shape[0], values.shape[1], 1, 1)
     scaled = ScaledTiles.of(values[None], tile)
     status, mask = _flow(scaled.integers[0], by_row, by_col)

@@ -10,7 +10,7 @@ from masksmith._problem import Problem
 from masksmith._solution import Certificate, Solution
 from masksmith.patterns import Block, Grid
 
-from .block_flow import best_both
+from .block_flow import best_of_rows_and_cols
 from .block_panels import InnerMask, block_sums, without_dense_edge, write_mask
 from .passes import TensorPasses, WholeTensorOptions
 from .units import KeptUnits, best_of_all, best_of_rows
@@ -94,7 +94,7 @@ def _values(rows: Matrix, pattern: Block, grid: Grid) -> Duals:
 def _best_blocks(values: Duals, pattern: Block, grid: Grid) -> KeptUnits:
     by_row, by_col, total = pattern.budgets(grid)
     if by_row is not None and by_col is not None:
-        return best_both(values, by_row, by_col)
+        return best_of_rows_and_cols(values, by_row, by_col)
     if by_row is not None:
         return best_of_rows(values, by_row)
     if by_col is not None:

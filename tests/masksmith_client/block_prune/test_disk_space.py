@@ -65,7 +65,7 @@ def test_the_estimate_covers_what_is_written(kind, update, text, tmp_path, estim
     (space,) = estimates
     monkeypatch.setattr(shutil, "disk_usage", lambda path: types.SimpleNamespace(free=0))
     assert run(arguments) == 0  # a finished output needs nothing
-    assert largest["bytes"] <= space.largest <= 1.3 * largest["bytes"]
+    assert largest["bytes"] <= space.peak <= 1.3 * largest["bytes"]
 
 
 def test_a_disk_that_is_too_small_is_refused_before_any_work(text, tmp_path, estimates, monkeypatch, capsys):
@@ -78,7 +78,7 @@ def test_a_disk_that_is_too_small_is_refused_before_any_work(text, tmp_path, est
     monkeypatch.setattr(BlockPruning, "run", lambda self, batches: pytest.fail("it began"))
     with pytest.raises(pytest.fail.Exception):
         run(arguments)
-    free["bytes"] = estimates[0].largest - 1
+    free["bytes"] = estimates[0].peak - 1
     shutil.rmtree(output, ignore_errors=True)
     assert run(arguments) == 1
     printed = " ".join(capsys.readouterr().err.split())
@@ -89,8 +89,8 @@ def test_a_disk_that_is_too_small_is_refused_before_any_work(text, tmp_path, est
 
 def test_what_an_earlier_run_wrote_is_not_needed_again(tmp_path, monkeypatch):
     space = disk_space.Space(activations=1000, blocks=300, output=800)
-    assert space.largest == 1300
-    assert disk_space.Space(activations=10, blocks=300, output=800).largest == 1100
+    assert space.peak == 1300
+    assert disk_space.Space(activations=10, blocks=300, output=800).peak == 1100
     (tmp_path / "work").mkdir()
     (tmp_path / "work" / "block").write_bytes(bytes(200))
     monkeypatch.setattr(shutil, "disk_usage", lambda path: types.SimpleNamespace(free=1100))

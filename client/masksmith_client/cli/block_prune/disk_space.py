@@ -1,4 +1,4 @@
-"""Estimates how many bytes pruning block by block writes, and refuses to start if they do not fit on the disk."""
+"""Estimates the size of the files that pruning block by block writes; refuses to start if the disk is too small."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ from .skeleton import TORCH_DTYPES
 
 FLOAT_BYTES = 4
 REPORT_BYTES = 4096
-"""Upper bound of the bytes of one tensor in reports, records and headers."""
+"""Upper bound of the bytes that one tensor adds to reports, records and headers."""
 FILE_BYTES = 4096
-"""Upper bound of the bytes of a file's header and of the unused rest of its last page."""
+"""Upper bound of the bytes of a file's header and of the unused rest of its last page, together."""
 ACTIVATION_SETS = 5
-"""Tensors of one batch: the inputs of the first block, and the activations of the dense and of the pruned model before
-and after a block."""
+"""Tensors of one batch that are in files at the same time: the inputs of the first block, and the activations of the
+dense and of the pruned model before and after a block."""
 
 
 @dataclass(frozen=True, slots=True)
 class Space:
-    """Bytes of the files of a run.
+    """Estimated bytes of the files of a run that prunes all blocks.
 
     Attributes:
         activations: Activations between blocks, and arguments of blocks; removed when the last block is finished.
-        blocks: Masks and updated weights of finished blocks; removed when the output is written.
-        output: The output: weights and masks.
+        blocks: Masks, updated weights and reports of finished blocks; removed when the output is written.
+        output: The output: weights, masks and their reports.
     """
 
     activations: int
@@ -43,15 +43,15 @@ class Space:
     output: int
 
     @property
-    def largest(self) -> int:
-        """Most bytes at one time."""
+    def peak(self) -> int:
+        """The most bytes that are on the disk at one time."""
         return self.blocks + max(self.activations, self.output)
 
     def check(self, output: Path) -> None:
-        """Refuse to start if the files that are still to be written do not fit on the disk.
+        """Refuse to start if the files do not fit on the disk; bytes that are in the output already are not counted.
 
         Args:
-            output: The output, which need not exist.
+            output: The directory of the output, which need not exist.
 
         Raises:
             OSError: If they do not fit; the message names the directory, the bytes that are needed, and their purpose.
@@ -62,34 +62,34 @@ class Space:
             f"for activations {size_text(self.activations)}, which fewer --calibration-windows reduce, for finished "
             f"blocks {size_text(self.blocks)}, and then for the output {size_text(self.output)}"
         )
-        check_space(existing, self.largest - written, purpose)
+        check_space(existing, self.peak - written, purpose)
 
 
 def space_of(
     checkpoint: Checkpoint, choice: Choice, model: Any, batches: Sequence[dict[str, Any]], *, is_updated: bool
 ) -> Space:
-    """Return the bytes that a run writes.
+    """Estimate the bytes of the files of a run that prunes all blocks.
 
     Args:
         checkpoint: What is pruned.
         choice: What is done with each of its tensors.
         model: The model of the checkpoint, without weights.
-        batches: Batches of token ids.
+        batches: Batches `{"input_ids": ids}` with token ids `[windows, tokens]`.
         is_updated: Whether the weights are updated.
     """
     masks = sum(packed_bytes(tensor.shape) for tensor in choice.masked)
-    updated = choice.masked if is_updated else []
-    weights = sum(
-        math.prod(tensor.shape) * int(getattr(torch, TORCH_DTYPES[tensor.dtype]).itemsize) for tensor in updated
+    updated_tensors = choice.masked if is_updated else []
+    updated_weights = sum(
+        math.prod(tensor.shape) * int(getattr(torch, TORCH_DTYPES[tensor.dtype]).itemsize) for tensor in updated_tensors
     )
-    files = sum(header.file_bytes for header in checkpoint.headers.values())
+    weight_files = sum(header.file_bytes for header in checkpoint.headers.values())
     activations = sum(_batch_bytes(model.config, *batch["input_ids"].shape) for batch in batches)
     reports = REPORT_BYTES * len(choice.masked)
-    return Space(activations, masks + weights + reports, files + masks + reports)
+    return Space(activations, masks + updated_weights + reports, weight_files + masks + reports)
 
 
 def _batch_bytes(config: Any, windows: int, tokens: int) -> int:
-    """Return the bytes of a batch's activations, attention masks and position embeddings."""
+    """Return the bytes of the files of a batch: activations, attention masks and position embeddings."""
     text_config = config.get_text_config()
     # Each type of layer, such as full and sliding attention, has its own attention mask and position embeddings.
     layer_types = len(set(getattr(text_config, "layer_types", None) or ())) or 1
@@ -102,7 +102,10 @@ def _batch_bytes(config: Any, windows: int, tokens: int) -> int:
 
 
 def _attention_mask_bytes(config: Any) -> int:
-    """Return the bytes of an entry of an attention mask `[windows, 1, tokens, tokens]`; 0 if blocks get no mask."""
+    """Return the bytes of an entry of an attention mask `[windows, 1, tokens, tokens]`; 0 if blocks get no mask.
+
+    Eager attention gets masks of floats; other attention gets masks of bools, and these only with sliding windows.
+    """
     if getattr(config, "_attn_implementation", None) == "eager":
         return FLOAT_BYTES
     return 1 if getattr(config, "sliding_window", None) else 0

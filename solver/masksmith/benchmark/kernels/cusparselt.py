@@ -10,14 +10,14 @@ from masksmith.benchmark.kernel import Operand, Packed, torch_obstacle
 if TYPE_CHECKING:
     import torch
 
-PADDING = 8
-"""The batch is padded to a multiple of this (half precision), which takes time."""
+BATCH_MULTIPLE = 8
+"""In each product, torch pads a batch of half precision to a multiple of this; the time of that is measured, too."""
 SLOW_VERSION = 800
-"""cuSPARSELt 0.8.0, as torch numbers it."""
+"""cuSPARSELt 0.8.0, as torch numbers it; it is slow on some GPUs."""
 
 
 class CuSparseLt:
-    """Kernel for compressed 2:4 weights, with an algorithm search per shape."""
+    """Kernel for compressed 2:4 weights; its tuning searches the algorithm for a shape."""
 
     declaration = Declaration(
         "semi-structured-cusparselt",
@@ -43,7 +43,7 @@ class CuSparseLt:
         return None
 
     def pack(self, operand: Operand) -> Packed:
-        """Compress the weight to 2:4."""
+        """Compress the weight, which is 2:4 already."""
         import torch
         from torch.sparse import SparseSemiStructuredTensorCUSPARSELT as Compressed
 
@@ -64,6 +64,7 @@ class CuSparseLt:
 
 
 def _padded(sample: torch.Tensor) -> torch.Tensor:
+    """Add zero rows to a batch `[batch, cols]`, as torch does in the product."""
     import torch
 
-    return torch.nn.functional.pad(sample, (0, 0, 0, -sample.shape[0] % PADDING))
+    return torch.nn.functional.pad(sample, (0, 0, 0, -sample.shape[0] % BATCH_MULTIPLE))
