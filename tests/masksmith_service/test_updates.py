@@ -53,6 +53,13 @@ def test_a_document_may_say_where_each_gram_matrix_is(app, client, put, save, we
     assert (tensor.gram.name, tensor.gram.digest) == ("gram", where["digest"])
 
 
+def test_the_gram_matrix_may_be_named_where_the_calibration_has_the_statistic_only(app, client, put, save, weights):
+    where = {"kind": "gram", "digest": put(save({"x": GRAM})), "key": "x"}
+    calibration = put(save({"a/norms": GRAM[0]}))
+    [tensor] = planned(app, job(client, put(weights), scores="wanda", calibration=calibration, tensor={"gram": where}))
+    assert (tensor.statistic.digest, tensor.gram.digest) == (calibration, where["digest"])
+
+
 @pytest.mark.parametrize(
     ("changes", "code", "named"),
     [

@@ -32,9 +32,9 @@ def expected_tensors(document: JobDocument, requested: Mapping[str, ExpectedTens
             raise WireError(f"job {document.id} has a tensor {report.name!r} of shape {report.shape}: not as requested")
         if report.state is JobState.SUCCEEDED:
             expected[report.name] = request or ExpectedTensor(tuple(report.shape), report.pattern)
-    missing = sorted(set(requested) - {report.name for report in document.tensors})
     skipped = {tensor.name for tensor in document.skipped}
-    if not set(missing) <= skipped:
+    missing = sorted(set(requested) - {report.name for report in document.tensors} - skipped)
+    if missing:
         raise WireError(f"job {document.id} lacks the tensor {missing[0]!r} that was requested")
     if not expected and requested and document.state is JobState.SUCCEEDED and not set(requested) <= skipped:
         raise WireError(f"job {document.id} has succeeded without any tensor")

@@ -69,7 +69,7 @@ def missing_reason(module: torch.nn.Module, name: str) -> str:
         return f"torch.nn.utils.prune or spectral_norm keeps it as {name}_orig: remove that first"
     if f"{name}_g" in module._parameters:
         return f"torch.nn.utils.weight_norm keeps it as {name}_g and {name}_v: remove that first"
-    if hasattr(module, name):
+    if getattr(module, name, None) is not None:
         return f"its module holds a tensor {name} that is no parameter, as FSDP1 leaves it; {FSDP1_REASON}"
     return f"its module has no parameter {name}"
 

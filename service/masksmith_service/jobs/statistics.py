@@ -92,13 +92,18 @@ class _StatisticFinder:
         if self._file is None:
             return None
         entries = self._headers[self._file].tensors
-        keys = [statistic_key(name, kind) for kind in self._method.kinds]
-        if keys and not any(key in entries for key in keys):
-            return f"not calibrated: the calibration has no {keys[-1]!r}"
+        if self._method.kinds and self._kind_in_file(name) is None:
+            return f"not calibrated: the calibration has no {statistic_key(name, self._method.kinds[-1])!r}"
         gram_key = statistic_key(name, "gram")
         if self._update and gram_key not in entries:
             return f"not calibrated: the calibration has no {gram_key!r}"
         return None
+
+    def _kind_in_file(self, name: str) -> str | None:
+        """Return the first kind of statistic for the scores that the calibration file has for a weight."""
+        assert self._file is not None
+        entries = self._headers[self._file].tensors
+        return next((kind for kind in self._method.kinds if statistic_key(name, kind) in entries), None)
 
     def find(self, weight: PlannedTensor, requested: StatisticInput | None) -> PlannedTensor | None:
         """Locate the statistic for a weight's scores, by default in the calibration file; None if none is needed."""
@@ -110,11 +115,10 @@ class _StatisticFinder:
         if requested is not None:
             return self._locate(weight, requested.kind, requested.file, requested.key)
         if self._file is not None and kinds:
-            reason = self.uncalibrated_reason(name)
-            if reason is not None:
+            kind = self._kind_in_file(name)
+            if kind is None:
+                reason = f"not calibrated: the calibration has no {statistic_key(name, kinds[-1])!r}"
                 raise _calibration_error(f"tensor {name!r}: {reason}", tensor=name)
-            entries = self._headers[self._file].tensors
-            kind = next(kind for kind in kinds if statistic_key(name, kind) in entries)
             return self._locate(weight, kind, self._file, statistic_key(name, kind))
         if self._method.needs_statistic:
             raise _calibration_error(
