@@ -36,12 +36,12 @@ def locate_named(
     entries = [_entry(tensor, headers) for tensor in tensors]
     with_pattern = cache(specification.with_own_pattern)
     specification_by_tensor = {tensor.name: _own_specification(tensor, with_pattern) for tensor in tensors}
-    layouts_by_user = {tensor.name: _parse_layout(tensor) for tensor in tensors if tensor.layout is not None}
+    user_layouts = {tensor.name: _parse_layout(tensor) for tensor in tensors if tensor.layout is not None}
     candidates = [
         candidate_of(tensor.name, entry, headers[tensor.file]) for tensor, entry in zip(tensors, entries, strict=True)
     ]
     _, layouts = select_tensors(
-        candidates, specification, specification_by_tensor, layouts_by_user, [tensor.name for tensor in tensors], []
+        candidates, specification, specification_by_tensor, user_layouts, [tensor.name for tensor in tensors], []
     )
     located = [
         locate(

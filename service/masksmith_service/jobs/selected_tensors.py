@@ -62,13 +62,13 @@ def locate_selected(
     file_of = model.file_of or _digest_by_tensor(files)
     _check_globs(options, file_of)
     candidates = [candidate_of(name, files[file].tensors[name], files[file]) for name, file in file_of.items()]
-    layouts_by_user = _parse_layouts(options.layout)
+    user_layouts = _parse_layouts(options.layout)
     specification_by_tensor = _specifications_of(parse_patterns(options), list(file_of), specification)
     selection, layouts = select_tensors(
         candidates,
         specification,
         specification_by_tensor,
-        layouts_by_user,
+        user_layouts,
         options.layers,
         options.exclude,
         model.config,
