@@ -1,4 +1,4 @@
-"""Converts errors to responses: RFC 9457 problem documents, or HTML pages for browsers."""
+"""Converts errors to responses: RFC 9457 problem documents; outside `/v1/`, HTML pages for browsers."""
 
 from __future__ import annotations
 
@@ -20,10 +20,13 @@ from .pages.rendering import render
 log = logging.getLogger(__name__)
 
 _HTTP_CODES = {404: Code.NOT_FOUND, 405: Code.METHOD_NOT_ALLOWED, 413: Code.BODY_TOO_LARGE}
+"""Error code by the status of an `HTTPException`; other statuses have `Code.INVALID_DOCUMENT`."""
+_MAX_LISTED = 20
+"""Most violations that a problem document lists."""
 
 
 def install(app: FastAPI) -> None:
-    """Register the exception handlers."""
+    """Register the handler of expected errors; the access log responds to all others by `respond_to_bug`."""
     for error_type in (RequestError, RequestValidationError, HTTPException, *DOMAIN_ERRORS):
         app.add_exception_handler(error_type, _handle)
 
@@ -70,7 +73,7 @@ def _render(request: Request, problem: ProblemDocument, headers: dict[str, str])
 
 
 def _invalid(error: RequestValidationError) -> RequestError:
-    errors = error.errors()[:20]
+    errors = error.errors()[:_MAX_LISTED]
     entries = [{"at": _location(entry), "message": reason_of(entry) + _value(entry)} for entry in errors]
     detail = f"{entries[0]['at']}: {entries[0]['message']}"
     status, code = None, Code.INVALID_DOCUMENT
@@ -82,14 +85,14 @@ def _invalid(error: RequestValidationError) -> RequestError:
 
 
 def _location(error: dict[str, Any]) -> str:
-    # For a job document pydantic inserts the kind of the job at index 1, which is not a member of the document.
+    # For a job document pydantic inserts the kind of the job, which is not a member of the document, at index 1.
     parts = [part for index, part in enumerate(error["loc"]) if index != 1 or part not in ("masks", "benchmark")]
     # A member's name may have unpaired surrogates, which UTF-8 cannot encode.
     return ".".join(str(part)[:100] for part in parts).encode(errors="backslashreplace").decode()
 
 
 def _value(error: dict[str, Any]) -> str:
-    """Text that states the invalid value, if it is a text or a number; else an empty text."""
+    """Text that states the invalid value, if it is a text, a number or a bool; else an empty text."""
     value = error.get("input")
     return f", got {value!r:.80}" if isinstance(value, (str, int, float)) else ""
 

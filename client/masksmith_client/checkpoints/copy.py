@@ -1,4 +1,4 @@
-"""Writes a checkpoint's directory with other values in some of its tensors: the same files, index and config.
+"""Writes a copy of a checkpoint's directory, with the same files, in which some tensors have other values.
 
 An interrupted run continues after the last file that it finished.
 """
@@ -43,13 +43,15 @@ def write_copy(checkpoint: Checkpoint, output: Path, values: Values, digest: str
     Args:
         checkpoint: The checkpoint to copy.
         output: A new or empty directory, or that of an interrupted run of the same call.
-        values: Returns the new bytes of a tensor, by its name; None copies the tensor unchanged.
-        digest: Identifies the new values: only a run with the same digest is continued.
+        values: Returns the new bytes of a tensor, by its name; None for a tensor that is copied unchanged.
+        digest: Identifies the new values: a run with another digest is not continued.
         on_bytes: Called with the number of bytes of the input that were processed since the last call.
 
     Raises:
-        InputError: If the output contains other files, or is the unfinished output of another run.
-        OSError: If a file cannot be written; the same call later continues after the last finished file.
+        InputError: If the output contains a pruned checkpoint or other files, is the unfinished output of another run,
+            or is refused by `check_output_folder` for another reason.
+        OSError: If the disk has too little space, or a file cannot be written; the same call later continues after the
+            last finished file.
     """
     check_output_folder(output, checkpoint)
     if (output / RECORD_NAME).exists():

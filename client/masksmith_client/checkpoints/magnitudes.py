@@ -66,7 +66,7 @@ class MagnitudeRows:
         cols, tensor = self.shape[1], self._tensor
         stored = self._buffers.stored.array((last - first) * cols, self._stored_dtype)
         with opened(tensor) as file:
-            read_into(stored.data.cast("B"), file, tensor.start + first * cols * stored.itemsize, tensor.at_end)
+            read_into(stored.data.cast("B"), file, tensor.start + first * cols * stored.itemsize, tensor.early_end_text)
         values: Floats = self._buffers.values.array(len(stored), self.dtype)
         write_magnitudes(stored, values)
         return values.reshape(last - first, cols)

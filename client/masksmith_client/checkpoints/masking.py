@@ -41,6 +41,6 @@ def masked_pieces(
             last = min(first + step, rows)
             data = buffer[: (last - first) * cols * item_bytes]
             start = tensor.start + first * cols * item_bytes
-            read_into(data, file, start, tensor.at_end)
+            read_into(data, file, start, tensor.early_end_text)
             on_stored(data)
             yield masked_bytes(data, packed[first:last], item_bytes, cols)

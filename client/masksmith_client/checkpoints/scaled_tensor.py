@@ -89,7 +89,7 @@ class ScaledTensor(Tensor):
             for first in range(0, total_rows, band_rows):
                 last = min(first + band_rows, total_rows)
                 start, stop = self.start + first * cols, self.start + last * cols
-                data = b"".join(read_range(file, start, stop, self.at_end))
+                data = b"".join(read_range(file, start, stop, self.early_end_text))
                 stored = np.frombuffer(data, np.uint8).reshape(last - first, cols)
                 matrix, row = np.divmod(np.arange(first, last), rows)
                 factors = scales[matrix * block_rows + row // block_height]

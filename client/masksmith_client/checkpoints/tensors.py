@@ -1,4 +1,4 @@
-"""A tensor of a checkpoint: where its bytes are."""
+"""A tensor of a checkpoint: where its bytes are, and functions that read them."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from masksmith_client._errors import InputError
 from masksmith_wire.headers import TensorEntry
 
 PIECE_BYTES = 512 * 1024
+"""Most bytes of a piece."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,17 +34,17 @@ class Tensor:
 
     @property
     def data_bytes(self) -> int:
-        """Size of its data."""
+        """Number of bytes that `pieces` yields."""
         return self.stop - self.start
 
     @property
     def is_stored(self) -> bool:
-        """Whether its bytes are those of the file."""
+        """Whether its bytes are those of the file, and not computed from them, as those of `ScaledTensor`."""
         return True
 
     @property
-    def at_end(self) -> str:
-        """How the message begins if its file ends too early."""
+    def early_end_text(self) -> str:
+        """Beginning of the message for the case that its file ends too early."""
         return f"{self.file} ended inside {self.name!r}"
 
     def pieces(self) -> Iterator[bytes]:
@@ -53,10 +54,10 @@ class Tensor:
             InputError: If the file cannot be read, or became shorter.
         """
         with opened(self) as file:
-            yield from read_range(file, self.start, self.stop, self.at_end)
+            yield from read_range(file, self.start, self.stop, self.early_end_text)
 
     def read(self) -> bytearray:
-        """Read all of it.
+        """Read all of its bytes.
 
         Raises:
             InputError: As `pieces` does.
@@ -73,7 +74,7 @@ def opened(tensor: Tensor) -> Iterator[FileIO]:
     """Open the file of a tensor.
 
     Raises:
-        InputError: If it cannot be opened, or read inside the block.
+        InputError: If it cannot be opened, or an `OSError` is raised inside the block.
     """
     try:
         with tensor.file.open("rb", buffering=0) as file:
@@ -82,31 +83,31 @@ def opened(tensor: Tensor) -> Iterator[FileIO]:
         raise InputError(f"{tensor.file} cannot be read: {error.strerror}") from None
 
 
-def read_range(file: BinaryIO, start: int, stop: int, at_end: str) -> Iterator[bytes]:
+def read_range(file: BinaryIO, start: int, stop: int, early_end_text: str) -> Iterator[bytes]:
     """Read a range of an open file in pieces.
 
     Raises:
-        InputError: If the file ends before `stop`; the message begins with `at_end`.
+        InputError: If the file ends before `stop`; the message begins with `early_end_text`.
     """
     file.seek(start)
     remaining = stop - start
     while remaining:
         piece = file.read(min(PIECE_BYTES, remaining))
         if not piece:
-            raise InputError(f"{at_end}: the file changed while it was read")
+            raise InputError(f"{early_end_text}: the file changed while it was read")
         remaining -= len(piece)
         yield piece
 
 
-def read_into(buffer: memoryview, file: FileIO, start: int, at_end: str) -> None:
+def read_into(buffer: memoryview, file: FileIO, start: int, early_end_text: str) -> None:
     """Fill a buffer with a range of an open file.
 
     Raises:
-        InputError: If the file ends before the buffer is full; the message begins with `at_end`.
+        InputError: If the file ends before the buffer is full; the message begins with `early_end_text`.
     """
     file.seek(start)
     while buffer:
         size = file.readinto(buffer)
         if not size:
-            raise InputError(f"{at_end}: the file changed while it was read")
+            raise InputError(f"{early_end_text}: the file changed while it was read")
         buffer = buffer[size:]

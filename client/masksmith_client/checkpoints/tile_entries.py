@@ -1,4 +1,4 @@
-"""Finds the entries of a tensor that a tile of its pattern is made of."""
+"""Finds the first non-zero of a tile of a tensor's pattern."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ Index = tuple[int, ...]
 
 
 def first_entry(entries: BoolMask, pattern: TilePattern, layout: Layout | None, matrix: int, tile: Index) -> Index:
-    """Return the index of the first entry in a tile that is true.
+    """Return the index, in the tensor, of the first non-zero in a tile; the tile must have one.
 
     Args:
-        entries: The tensor's non-zeros.
+        entries: Array of the tensor's shape, true where the tensor is not zero.
         pattern: The pattern that is checked, which cuts each matrix into tiles.
         layout: How the tensor is made of matrices; None for one matrix `[out, in, *kernel]`.
         matrix: Number of the matrix, or of the range of rows that is checked on its own, in the order of the checks.
@@ -27,12 +27,16 @@ def first_entry(entries: BoolMask, pattern: TilePattern, layout: Layout | None, 
     return next(index for index in _tile(entries.shape, pattern, layout, matrix, tile) if entries[index])
 
 
-def _tile(shape: Index, pattern: TilePattern, layout: Layout, matrix: int, tile: Index) -> Iterator[Index]:
-    """Yield the entries of a tile row by row; where the pattern runs along `out`, its rows are the matrix's columns."""
+def _tile(shape: tuple[int, ...], pattern: TilePattern, layout: Layout, matrix: int, tile: Index) -> Iterator[Index]:
+    """Yield the indices of the entries of a tile, row by row.
+
+    If the pattern runs along `out`, the rows of a tile lie along the columns of the matrix.
+    """
     ranges = layout.row_ranges(pattern, shape)
     stack_number, range_number = divmod(matrix, len(ranges))
     first, last = ranges[range_number]
     _, channels, *kernel = layout.matrix_shape(shape)
+    # The additional dimension of length 1 is for a tensor without stack dimensions, whose stack shape is empty.
     stack = [int(place) for place in np.unravel_index(stack_number, (1, *layout.stack_shape(shape)))][1:]
     cols = int(np.prod(kernel, initial=channels))
     height, width = (last - first, cols) if pattern.axis == "in" else (cols, last - first)

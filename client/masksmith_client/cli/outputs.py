@@ -1,4 +1,4 @@
-"""Checks, before any work, of the paths to write."""
+"""The paths that a command writes: checks before any work, and the output of updated weights."""
 
 from __future__ import annotations
 
@@ -48,8 +48,8 @@ def check_not_an_input(output: Path, inputs: Iterable[object] = (), *, model: Pa
 
     Args:
         output: The file to write.
-        inputs: Arguments of the command; those that are paths may be files that are read.
-        model: A model, all files of which are read.
+        inputs: Arguments of the command; those that are paths of files count as files that are read.
+        model: A model, all files of which count as read, except those that masksmith adds to an output.
 
     Raises:
         InputError: If the output is a file that is read, under any name.
@@ -77,7 +77,14 @@ def check_weights_output(output: Path, model: Path, *, as_json: bool) -> None:
 
 @contextmanager
 def weights_written_to(output: Path, model: Path) -> Iterator[Path]:
-    """Yield the file of updated weights to write; for a directory, a copy of the model is made with them at the end."""
+    """Yield the path of the file to write updated weights to.
+
+    For `-` and for a directory this file is temporary: if it was written and no error is raised, it is copied to
+    standard output, or a copy of the model with these weights is written to the directory.
+
+    Raises:
+        InputError: For a directory, if the model has weights with scales.
+    """
     if not is_folder_output(output, model):
         with written_to(output) as file:
             yield file

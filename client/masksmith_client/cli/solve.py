@@ -1,4 +1,4 @@
-"""`masksmith solve`: compute the masks of a checkpoint and write a masks file."""
+"""`masksmith solve`: compute the masks of a checkpoint and write a masks file, and updated weights on request."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def solve(
         list[str] | None, typer.Option("--layers", metavar="GLOB", help="Only these weights; repeatable.")
     ] = None,
     exclude: Annotated[
-        list[str] | None, typer.Option("--exclude", metavar="GLOB", help="Without these weights.")
+        list[str] | None, typer.Option("--exclude", metavar="GLOB", help="Without these weights; repeatable.")
     ] = None,
     layout: LayoutOption = None,
     trust_remote_code: TrustOption = False,
@@ -75,7 +75,10 @@ def solve(
         Literal["channels-last", "flat"], typer.Option(help="How convolutions are viewed as matrices.")
     ] = "channels-last",
     time_limit_s: Annotated[
-        float | None, typer.Option("--time-limit", metavar="SECONDS", help="Time limit of the job, from its start.")
+        float | None,
+        typer.Option(
+            "--time-limit", metavar="SECONDS", help="Time limit for solving; on a service from the start of the job."
+        ),
     ] = None,
     timeout_s: TimeoutOption = None,
     name: NameOption = None,

@@ -1,4 +1,4 @@
-"""Calls a method before the steps of optimizers; handles wrapped and several optimizers, and scaled gradients."""
+"""Calls a function before the steps of optimizers; handles wrapped and several optimizers, and scaled gradients."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from .masked_layer import MaskedLayer
 
 
 class WatchedOptimizers:
-    """Calls a method before the steps of all optimizers that own masked weights.
+    """Watches optimizers: before each step of one, calls a function for each masked layer whose weight it owns.
 
     Args:
         layers: The masked layers.
-        before_step: Called with each layer that the stepping optimizer owns.
+        before_step: Called with each layer whose weight the stepping optimizer owns.
     """
 
     def __init__(self, layers: Sequence[MaskedLayer], before_step: Callable[[MaskedLayer], None]) -> None:
@@ -30,11 +30,11 @@ class WatchedOptimizers:
         self._other_changes: dict[str, int] = {}
 
     def add(self, *optimizers: object) -> None:
-        """Watch the optimizers that own masked weights, also optimizers inside wrappers and lists.
+        """Watch those of some optimizers that own masked weights; they may be inside wrappers and lists.
 
         Raises:
             InputError: If an argument is not an optimizer, no optimizer owns a masked weight, or a parameter that the
-                method added belongs to no optimizer.
+                training method added belongs to no optimizer.
         """
         unwrapped = [_unwrapped(optimizer) for optimizer in _flat(optimizers)]
         if unwrapped:
@@ -49,13 +49,14 @@ class WatchedOptimizers:
                 self._hooks.append(optimizer.register_step_pre_hook(self._before_optimizer_step))
 
     def check(self) -> None:
-        """Check that every trainable masked weight is trained by a watched optimizer; called after each step.
+        """Check that masked weights are trained by watched optimizers only; called after each step.
 
         Raises:
-            InputError: If such a weight belongs to no watched optimizer, or changed twice without a step of one.
+            InputError: If a trainable masked weight belongs to no watched optimizer, or two checks since the last step
+                of one have found a masked weight changed.
         """
         for layer in self._layers:
-            self._check_trained(layer)
+            self._check_changes(layer)
         owned = set[int]().union(*(_parameters(optimizer) for optimizer in self._optimizers))
         for layer in self._layers:
             if layer.weight.requires_grad and id(layer.weight) not in owned:
@@ -70,7 +71,7 @@ class WatchedOptimizers:
             hook.remove()
         self._hooks, self._optimizers = [], []
 
-    def _check_trained(self, layer: MaskedLayer) -> None:
+    def _check_changes(self, layer: MaskedLayer) -> None:
         # One change may be a checkpoint that was loaded while a gradient scaler skipped the step.
         version, other_changes = layer.weight._version, self._other_changes.get(layer.name, 0)
         if layer.name in self._stepped:
@@ -90,7 +91,7 @@ class WatchedOptimizers:
         return any(id(layer.weight) in owned for layer in self._layers)
 
     def _check_method_parameters(self, optimizers: Sequence[torch.optim.Optimizer]) -> None:
-        """Check that these and the watched optimizers have all parameters that the method added."""
+        """Check that these and the watched optimizers have all parameters that the training method added."""
         owned = set[int]().union(*(_parameters(optimizer) for optimizer in (*optimizers, *self._optimizers)))
         for layer in self._layers:
             for name, parameter in layer.masking.named_parameters():
@@ -102,24 +103,24 @@ class WatchedOptimizers:
     def _before_optimizer_step(
         self, optimizer: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
-        """Call the method before the step; with a closure, after the closure has computed the gradients."""
+        """Call `before_step` before the step; with a closure, each time the closure has computed gradients."""
         # Some versions of torch pass the optimizer again as the first argument.
         first = 1 if args and args[0] is optimizer else 0
         closure = kwargs.get("closure", args[first] if len(args) > first else None)
         if closure is None:
-            self._call_method(optimizer)
+            self._call_before_step(optimizer)
             return None
 
-        def closure_and_method() -> Any:
+        def closure_and_before_step() -> Any:
             loss = closure()
-            self._call_method(optimizer)
+            self._call_before_step(optimizer)
             return loss
 
         if "closure" in kwargs:
-            return args, {**kwargs, "closure": closure_and_method}
-        return (*args[:first], closure_and_method, *args[first + 1 :]), kwargs
+            return args, {**kwargs, "closure": closure_and_before_step}
+        return (*args[:first], closure_and_before_step, *args[first + 1 :]), kwargs
 
-    def _call_method(self, optimizer: torch.optim.Optimizer) -> None:
+    def _call_before_step(self, optimizer: torch.optim.Optimizer) -> None:
         owned = _parameters(optimizer)
         # A fused optimizer gets scaled gradients from a GradScaler, and divides them by this scale itself.
         scale = getattr(optimizer, "grad_scale", None)

@@ -1,4 +1,4 @@
-"""Distributed training: ranks request masks and share them, so that all apply the same masks at the same step."""
+"""Distributed training: ranks share gradients and masks, so that all apply the same masks at the same step."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ class ProcessGroup:
         device: The device of the weights.
 
     Attributes:
-        joined: Whether there are several ranks.
+        is_distributed: Whether there are several ranks.
         world: The number of ranks.
         rank: The number of this rank.
     """
 
     def __init__(self, device: torch.device) -> None:
-        self.joined = dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
-        self.world, self.rank = (dist.get_world_size(), dist.get_rank()) if self.joined else (1, 0)
+        self.is_distributed = dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+        self.world, self.rank = (dist.get_world_size(), dist.get_rank()) if self.is_distributed else (1, 0)
         self._response: RefreshResponse | None = None
-        self._device = device if self.joined and dist.get_backend() != "gloo" else torch.device("cpu")
+        self._device = device if self.is_distributed and dist.get_backend() != "gloo" else torch.device("cpu")
 
     def collect(self, poll: Callable[[], RefreshResponse | None]) -> list[RefreshResponse] | None:
-        """Return the responses of all ranks, by rank, once every rank has its response; None before.
+        """Return the responses of all ranks, by rank, once every rank has its response; until then, return None.
 
         All ranks must call this at the same step. While it returns None, it costs one all-reduce of a number.
 
@@ -47,20 +47,21 @@ class ProcessGroup:
             return None
         response, self._response = self._response, None
         assert response is not None
-        if not self.joined:
+        if not self.is_distributed:
             return [response]
         texts = self._gather(response.model_dump_json().encode())
         return [RefreshResponse.model_validate_json(text) for text in texts]
 
     def sum_gradient(self, layer: MaskedLayer) -> None:
-        """Add up the gradients that the ranks recorded for a layer, each for its part of the batch.
+        """Replace the gradient that each rank recorded for a layer by the sum over all ranks.
 
-        All ranks must call this at the same step. If no rank has recorded a gradient, it stays None.
+        A rank records the gradient of its part of the batch. All ranks must call this at the same step. A rank that has
+        recorded none keeps None if the sum is 0.
         """
         masking = layer.masking
         recorded = None if masking.gradient is None else gathered(masking.gradient)
         masking.gradient = recorded
-        if not self.joined:
+        if not self.is_distributed:
             return
         dtype = torch.float64 if layer.weight.dtype == torch.float64 else torch.float32
         if recorded is None:
@@ -75,7 +76,9 @@ class ProcessGroup:
     def share_mask(
         self, shares: Sequence[Share], mask: torch.Tensor | None, shape: tuple[int, ...], *, packed: bool
     ) -> torch.Tensor:
-        """Return a layer's whole mask; all ranks must call this for the same layers in the same order.
+        """Return a layer's whole mask, if there are several ranks: the masks of its shares, one below the other.
+
+        All ranks must call this for the same layers in the same order.
 
         Args:
             shares: The layer's shares.
@@ -89,7 +92,7 @@ class ProcessGroup:
         )
 
     def _broadcast_bits(self, source: int, mask: torch.Tensor | None, shape: tuple[int, ...]) -> torch.Tensor:
-        """Return the mask that rank `source` has, which passes it as `mask`; the others pass None."""
+        """Return the mask of rank `source`; this rank passes it as `mask`, and the others pass None."""
         packed_shape = (*shape[:-1], packed_width(shape))
         bits = torch.empty(math.prod(packed_shape), dtype=torch.uint8)
         if mask is not None:
@@ -108,7 +111,7 @@ class ProcessGroup:
 
     def _all(self, value: bool) -> bool:
         """Whether a value is true on all ranks."""
-        if not self.joined:
+        if not self.is_distributed:
             return value
         flag = torch.tensor([value], dtype=torch.int64, device=self._device)
         dist.all_reduce(flag, op=dist.ReduceOp.MIN)

@@ -122,7 +122,7 @@ class Refresher:
         if name in self._shardings and self._shardings[name] == masking.sharding:
             # The mask of a rank without rows is empty and stays.
             return masking.mask if mask is None else mask
-        if self._process_group.joined:
+        if self._process_group.is_distributed:
             shares, packed = self._shares[name], not self._is_on_device
             mask = self._process_group.share_mask(shares, mask, layer.shape, packed=packed)
         assert mask is not None

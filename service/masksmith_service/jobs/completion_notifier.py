@@ -1,4 +1,4 @@
-"""Notifies the requests that wait for a job when it ends, over one Redis subscription per process."""
+"""Lets requests wait until a job ends, over one Redis subscription per process."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class CompletionNotifier:
 
     Args:
         client: Redis client.
-        closing: Set when the service is stopping; then `wait` returns.
+        closing: Set when the service is stopping; then `wait` returns within `POLL_S`.
     """
 
     def __init__(self, client: Redis, closing: threading.Event) -> None:
@@ -38,7 +38,7 @@ class CompletionNotifier:
         self._subscription: asyncio.Task[None] | None = None
 
     async def wait(self, job: str, timeout_s: float) -> bool:
-        """Wait until a job has ended or was deleted. Returns whether this happened within the timeout."""
+        """Wait until a job has ended or was deleted; False if the timeout or the stop of the service comes first."""
         if self._subscription is None or self._subscription.done():
             self._subscription = asyncio.create_task(self._subscribe())
         self._waiter_counts[job] += 1
@@ -59,7 +59,7 @@ class CompletionNotifier:
                 del self._waiter_counts[job], self._ended_events[job]
 
     async def _subscribe(self) -> None:
-        """Receive the ids of ended jobs, as long as any request waits."""
+        """Receive the ids of ended jobs, until no request waits or the service is stopping."""
         try:
             async with self._client.pubsub() as channel:
                 await channel.subscribe(ENDED)
@@ -71,7 +71,7 @@ class CompletionNotifier:
             log.warning("cannot subscribe to ended jobs, so requests poll every %.0f s: %s", POLL_S, error)
 
     def _notify(self, message: dict[str, Any]) -> None:
-        """Let the requests that wait for a job read its state; at the start of the subscription, all requests."""
+        """Wake the requests that wait for the job in a message; at the start of the subscription, all requests."""
         if message["type"] == "subscribe":
             for ended in self._ended_events.values():
                 ended.set()

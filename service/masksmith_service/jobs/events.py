@@ -16,7 +16,7 @@ from masksmith_wire.documents import JobState
 log = logging.getLogger(__name__)
 
 BLOCK_MS = 2000
-"""Milliseconds that a read of the stream waits for an event."""
+"""Milliseconds that a read of the stream waits for an event, while the job may have more."""
 
 
 class JobEvent(NamedTuple):
@@ -35,9 +35,10 @@ class JobEvent(NamedTuple):
 async def follow(
     client: Redis, job: str, closing: threading.Event, is_authorized: Callable[[], Awaitable[bool]], after: str = "0-0"
 ) -> AsyncIterator[JobEvent]:
-    """Yield a job's events after the event `after`, until its last one.
+    """Yield a job's events after the event with the id `after`, until the job's last one.
 
-    Also ends if the job was deleted, when `closing` is set, and within seconds after `is_authorized` returns False.
+    Also ends if the job was deleted, or has ended and has no more events; and, before each read, which takes up to
+    `BLOCK_MS`, if `closing` is set or `is_authorized` returns False.
     """
     has_more = True  # Whether the stream may have events that were not read.
     while has_more and not closing.is_set() and await is_authorized():

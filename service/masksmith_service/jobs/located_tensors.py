@@ -1,4 +1,7 @@
-"""Checks that the tensors of a request fit the job's pattern, and locates them in their files."""
+"""Selects the tensors of a request that a job masks, and locates them in their files.
+
+`named_tensors` and `selected_tensors` call these functions.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,12 @@ from masksmith_wire.specification import JobSpecification
 
 
 def origin(file: str, sources: Mapping[str, Source]) -> dict[str, Any]:
-    """Members of a `PlannedTensor` that name its file: `source` if it is in a root, else `digest`."""
+    """Members of a `PlannedTensor` that name its file: `source` if it is in a root, else `digest`.
+
+    Args:
+        file: Reference of the file, or digest of the upload.
+        sources: The files in roots, by reference.
+    """
     return {"source": sources[file]} if file in sources else {"digest": file}
 
 
@@ -25,7 +33,7 @@ def describe_file(tensor: FileInput) -> str:
 
 
 def candidate_of(name: str, entry: TensorEntry, header: Header) -> Candidate:
-    """Describe a tensor for the selection."""
+    """Describe a tensor for `select_tensors`; `header` is that of its file."""
     return Candidate(name, entry.shape, entry.dtype, file_format=header.metadata.get("format", ""))
 
 
@@ -37,24 +45,26 @@ def select_tensors(
     layers: list[str],
     exclude: list[str],
     config: Mapping[str, Any] | None = None,
-) -> tuple[Selection, dict[str, Layout | None]]:
+) -> tuple[Selection, dict[str, Layout]]:
     """Select the tensors that a job masks.
 
     Args:
-        candidates: All tensors.
+        candidates: The tensors to select from.
         specification: The job's specification.
-        specification_by_tensor: The specification of each tensor, by name, with the tensor's own pattern.
-        user_layouts: Layouts that the request gives, by name.
-        layers: Names or globs of the tensors to select; by default all that fit, except embeddings, heads and other
+        specification_by_tensor: The job's specification with the tensor's own pattern, for each tensor that has a
+            pattern, by name.
+        user_layouts: Layouts that the request gives, by tensor name.
+        layers: Names or globs of the tensors to select; if empty, all that fit, except embeddings, heads and other
             tensors that stay dense by default (see `masksmith.layouts.with_layouts`).
         exclude: Globs of the tensors to leave out.
-        config: The `config.json` of their model.
+        config: The `config.json` of their model; None if there is none.
 
     Returns:
-        The selection, and the layout of each candidate, by name.
+        The selection, and the layouts by tensor name; each selected tensor has one.
 
     Raises:
-        RequestError: If a layout is invalid, a name or glob matches nothing, or a named tensor does not fit.
+        RequestError: If a layout is invalid, a name or glob matches nothing, a named tensor does not fit, two tensors
+            have the same name, or no tensor is selected.
     """
     try:
         candidates = with_layouts(candidates, user_layouts, config)
@@ -72,31 +82,30 @@ def select_tensors(
     except SelectionError as error:
         texts = dict.fromkeys(own.options.pattern for own in specification_by_tensor.values())
         raise _selection_error(error, len(candidates), ", ".join(texts)) from None
-    return selection, {candidate.name: candidate.layout for candidate in candidates}
+    layouts = {candidate.name: candidate.layout for candidate in candidates if candidate.layout is not None}
+    return selection, layouts
 
 
 def locate(
     name: str,
     file: Mapping[str, Any],
     entry: TensorEntry,
-    layout: Layout | None,
+    layout: Layout,
     specification: JobSpecification,
 ) -> PlannedTensor:
-    """Plan a tensor.
+    """Return the location of a selected tensor in its file, and its layout, as the job's plan records them.
 
     Args:
         name: Its name in the results.
         file: Members that name its file; see `origin`.
         entry: Its entry in the file's header.
-        layout: Its layout; None if it is one matrix or a convolution.
+        layout: Its layout.
         specification: The job's specification, with the tensor's own pattern.
 
     Raises:
-        RequestError: If the job has a budget, and the tensor is neither one matrix `[out, in]` nor a convolution.
+        RequestError: If the job has a budget, and the layout is not plain (see `Layout.is_plain`).
     """
     tensor = PlannedTensor(name=name, **file, dtype=entry.dtype, shape=list(entry.shape), start=entry.start)
-    if layout is None:
-        return tensor
     if layout.is_plain(specification.fitting_pattern, entry.shape):
         return tensor.model_copy(update={"rule": layout.rule})
     parts = list(layout.out_parts) if len(layout.row_ranges(specification.fitting_pattern, entry.shape)) > 1 else []
@@ -113,7 +122,7 @@ def with_own_patterns(
     specification_by_tensor: Mapping[str, JobSpecification],
     specification: JobSpecification,
 ) -> list[PlannedTensor]:
-    """Set `pattern` of all tensors, if any of them has another pattern than the job."""
+    """Return the tensors; if any has another pattern than the job, with `pattern` set in all of them."""
     texts = {tensor.name: specification_by_tensor[tensor.name].options.pattern for tensor in tensors}
     if set(texts.values()) <= {specification.options.pattern}:
         return tensors

@@ -1,4 +1,4 @@
-"""Streams the weights of a job, with zeros where its masks drop entries, a few rows at a time."""
+"""Streams the masked weights of a job, with zeros in the entries that the masks drop, a few rows at a time."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from masksmith_wire.headers import build_header
 from .results import FinishedTensors, finished_tensors
 
 BAND_BYTES = 2**20
-"""Bytes of weights that are read and sent at once, unless one row has more."""
+"""Most bytes of a weight that are read and sent at once, unless one row has more."""
 
 
 @dataclass(frozen=True)
@@ -34,8 +34,8 @@ class PrunedFile:
 
     Attributes:
         job: The job.
-        tensors: The tensors whose masks are complete.
-        files: The files of the weights that are by reference, by location.
+        tensors: The tensors whose masks are complete, with their shards and reports.
+        files: The files that weights in roots are read from, by location.
     """
 
     job: JobRecord
@@ -53,7 +53,7 @@ class PrunedFile:
         return len(self.header) + sum(tensor.shape[0] * tensor.row_bytes for tensor, _ in self.tensors)
 
     def check(self, store: BlobStore) -> None:
-        """Check that all masks and weights exist, before the first byte is sent.
+        """Check that the masks and weights of `tensors` exist, before the first byte is sent.
 
         Raises:
             RequestError: If no tensor has a mask, or a mask or an upload has expired.
@@ -71,7 +71,7 @@ class PrunedFile:
             raise RequestError(Code.RESULT_NOT_FOUND, "masks or weights of this job have expired; submit it again")
 
     def stream(self, store: BlobStore) -> Iterator[bytes]:
-        """Yield the file."""
+        """Yield the file's bytes: the header, then the tensors."""
         yield self.header
         for tensor, parts in self.tensors:
             for shard, report in parts:
@@ -104,10 +104,12 @@ class PrunedFile:
 
 
 def pruned_file(record: JobRecord, records: JobRecords, roots: Roots, principal: Principal) -> PrunedFile:
-    """The file of a job's masked weights.
+    """The file of a job's masked weights; weights without a complete mask are left out.
 
     Raises:
-        RequestError: If a weight is in a root that the principal may not read.
+        RequestError: If the job was deleted, or a weight is in a root that the principal may not read or that is not
+            in the settings any more.
+        NoMasksError: If it is a job of another kind.
     """
     tensors = finished_tensors(record, records)
     locations = {tensor.source.location for tensor, _ in tensors if tensor.source is not None}

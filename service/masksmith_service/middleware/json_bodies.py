@@ -17,10 +17,11 @@ from masksmith_wire.errors import Code
 from .host_checks import SAFE_METHODS
 
 UPLOADS = ("/v1/tensors", "/v1/masks")
+"""Beginnings of the paths that files are sent to; their routes read the body as it arrives."""
 ADVICE = {LOGIN: "send nothing but the token", "/v1/jobs": "name fewer tensors in a job"}
-"""What to do about a document that is too large, by path."""
+"""What to do about a document that is too large, for paths with advice of their own."""
 CHUNK_BYTES = 2**20
-"""Bytes of a document whose depth is computed at once."""
+"""Quotes and brackets that are processed at once."""
 _NOT_STRUCTURAL = bytes(set(range(256)) - set(b'"[]{}'))
 """All bytes but quotes and brackets."""
 _DEPTH_CHANGE = np.zeros(256, np.int8)
@@ -30,13 +31,16 @@ _DEPTH_CHANGE[list(b"]}")] = -1
 
 
 class JsonBodyMiddleware:
-    """ASGI middleware that reads JSON documents and rejects those that exceed a limit."""
+    """ASGI middleware that reads JSON documents, and rejects those that exceed a limit of size, depth or time."""
 
     def __init__(self, app: ASGIApp, settings: Settings) -> None:
         self._app, self._settings = app, settings
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on once its document has been read."""
+        """Pass a request on, after its document has been read if it may have one.
+
+        A request whose document exceeds a limit gets an error response; one whose client has disconnected gets none.
+        """
         if scope["type"] != "http" or scope["method"] in SAFE_METHODS or scope["path"].startswith(UPLOADS):
             await self._app(scope, receive, send)
             return
@@ -49,7 +53,11 @@ class JsonBodyMiddleware:
                 await self._app(scope, _replay(body, receive), send)
 
     async def _read(self, scope: Scope, receive: Receive) -> bytes | None:
-        """Read a document; None if the client has disconnected."""
+        """Read a document and check it; None if the client has disconnected.
+
+        Raises:
+            RequestError: If it is too large or too deep, or does not arrive in time.
+        """
         length = dict(scope["headers"]).get(b"content-length", b"0")
         limit = body_limit(scope["path"], self._settings)
         _check_size(int(length) if length.isdigit() else 0, limit, scope["path"])
@@ -86,7 +94,7 @@ def _check_size(size: int, limit: int, path: str) -> None:
 
 
 def depth(body: bytes) -> int:
-    """Nesting depth of the lists and objects of a JSON text; brackets inside strings do not count."""
+    """Nesting depth of the lists and objects of a JSON text, 0 without any; brackets inside strings do not count."""
     # Without escaped backslashes and escaped quotes, each quote begins or ends a string.
     symbols = body.replace(b"\\\\", b"").replace(b'\\"', b"").translate(None, _NOT_STRUCTURAL)
     deepest = level = quotes = 0
@@ -99,7 +107,7 @@ def depth(body: bytes) -> int:
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:
-    """Receive function that returns the body once, then further messages."""
+    """Receive function that returns the body, and after it the messages of `receive`."""
     pending: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 
     async def receive_replayed() -> Message:

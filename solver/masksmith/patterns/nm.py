@@ -1,4 +1,4 @@
-"""N:M patterns: n kept of every m, along one dimension or, transposable, along both."""
+"""N:M patterns: n kept of every m, or at most n, along one dimension or, transposable, along both."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ MAX_M = 64
 
 @dataclass(frozen=True)
 class NM:
-    """`n` entries **kept** of every `m` consecutive ones.
+    """`n` entries **kept** of every `m` consecutive ones; with `fill="at_most"`, at most `n`.
 
     Plain patterns have groups along `axis`. Transposable ones have budgets for every row and every column of tiles of
-    `m_out` rows by `m` columns: `n` kept in each row, `n_out` in each column, so that both `W` and `W^T` are n:m.
+    `m_out` rows by `m` columns: `n` kept in each row, `n_out` in each column. So `W` is n:m and `W^T` is n_out:m_out.
 
     Attributes:
         n: Kept entries of a group, `1 <= n <= m`.
-        m: Group length along the input dimension, at most 64.
+        m: Length of a group, at most 64; columns of a tile of a transposable pattern.
         transposable: Whether columns have budgets, too.
-        fill: `exact` counts, or `at_most`.
-        n_out: Kept entries of a column, by default `n`. Transposable patterns only.
-        m_out: Rows of a tile, by default `m`. Transposable patterns only.
+        fill: Whether budgets are counts (`exact`) or upper limits (`at_most`).
+        n_out: Kept entries of a column of a tile, by default `n`. Transposable patterns only.
+        m_out: Rows of a tile, at most 64, by default `m`. Transposable patterns only.
         axis: Dimension that plain groups run along: `in` (within a row) or `out` (within a column).
         ragged: Edges that no whole tile covers: `pad` allows the crops of allowed masks of the zero-padded tile,
             `dense` keeps the edge entirely, `error` raises an error.
 
     Raises:
-        PatternError: If the numbers contradict each other.
+        PatternError: If a value is not allowed, or the values contradict each other.
     """
 
     n: int
@@ -77,7 +77,7 @@ class NM:
 
     @property
     def tile(self) -> TileSpec:
-        """Size and budgets of one tile."""
+        """Size and budgets of one tile; for `axis="out"`, of the transposed matrix."""
         at_most = self.fill == "at_most"
         if self.transposable:
             assert self.n_out is not None
@@ -87,7 +87,7 @@ class NM:
 
     @property
     def density(self) -> float:
-        """Largest share of entries kept."""
+        """Largest share of entries that an allowed mask keeps, ragged edges aside."""
         if not self.transposable:
             return self.n / self.m
         assert self.n_out is not None

@@ -24,10 +24,11 @@ class Operands:
     """A layer's weight and Gram matrix in torch, on the weight's device.
 
     Attributes:
-        weight: `[out, inputs]`, in the dtype of `original`, without a copy where torch can use the memory.
+        weight: `[out, inputs]`, in the dtype of `original`; a view of its memory where torch can use that.
         gram: `[inputs, inputs]`, float64, symmetric, not damped.
-        damping: Value to add to the diagonal of `gram`: the caller's share times the mean of the diagonal.
-        stored: The dtype that updated weights are rounded to.
+        damping: Value to add to the diagonal of `gram`: the caller's share times the mean of the diagonal; 1 if all
+            of `gram` is 0.
+        stored_dtype: The dtype that updated weights are rounded to.
         original: The weight as passed by the caller.
         name: Name of the weight in error messages.
     """
@@ -35,7 +36,7 @@ class Operands:
     weight: torch.Tensor
     gram: torch.Tensor
     damping: float
-    stored: torch.dtype
+    stored_dtype: torch.dtype
     original: Any
     name: str | None
 
@@ -47,7 +48,7 @@ class Operands:
         return torch.cat([((band @ self.gram) * band).sum(1) for band in bands])
 
     def like_weight(self, values: torch.Tensor) -> Any:
-        """Return a matrix `[out, inputs]` in the shape and library of the weight."""
+        """Return a matrix `[out, inputs]` in the shape and library of `original`."""
         full = values.reshape(tuple(self.original.shape))
         return full if is_torch(self.original) else full.numpy()
 
@@ -63,7 +64,7 @@ def read(weight: Any, gram: Any, damping: float, name: str | None, rounded_to: s
         rounded_to: Name of the dtype that updated weights are rounded to; by default the weight's dtype.
 
     Raises:
-        UpdateError: If a shape, dtype or value is not supported; the message has it.
+        UpdateError: If a shape, dtype or value is not supported, or the Gram matrix is not symmetric.
     """
     shape, dtype = tuple(int(length) for length in weight.shape), str(weight.dtype).removeprefix("torch.")
     if len(shape) < 2 or 0 in shape:
@@ -79,10 +80,10 @@ def read(weight: Any, gram: Any, damping: float, name: str | None, rounded_to: s
     matrix = as_tensor(weight).reshape(shape[0], -1)
     check_finite(matrix, "weight", name)
     products = _gram(gram, matrix, name)
-    # If all inputs were 0, any positive damping gives the right result: no change.
+    # If all inputs were 0, any positive value on the diagonal gives the right result: no change.
     added = damping * float(products.diagonal().mean()) if bool(products.any()) else 1.0
-    stored = matrix.dtype if rounded_to is None else getattr(torch, rounded_to)
-    return Operands(matrix, products, added, stored, weight, name)
+    stored_dtype = matrix.dtype if rounded_to is None else getattr(torch, rounded_to)
+    return Operands(matrix, products, added, stored_dtype, weight, name)
 
 
 def read_mask(mask: Any, operands: Operands) -> torch.Tensor:

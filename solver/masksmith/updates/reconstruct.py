@@ -185,7 +185,7 @@ class _Reconstruction:
             chosen: Bool `[rows of the strip]`.
         """
         operands = self._operands
-        updated = candidate.to(operands.stored).to(operands.weight.dtype)
+        updated = candidate.to(operands.stored_dtype).to(operands.weight.dtype)
         change = strip.dense - updated.double()
         if product is None or not torch.equal(updated.double(), candidate):
             product = change @ operands.gram

@@ -1,4 +1,4 @@
-"""All roots of a process; finds the root that contains a location."""
+"""All roots of a process: finds the root that contains a location, and checks that roots and blob store are apart."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Roots:
         """Find the root that a location is in; of nested roots, the innermost.
 
         Returns:
-            The setting of the root, the root, and the location relative to the root; empty for the root itself.
+            The setting of the root, the root, and the location relative to the root: an empty text for the root itself.
 
         Raises:
             InvalidLocationError: If the location is malformed.
@@ -45,7 +45,7 @@ class Roots:
         return setting, root, location[len(setting.url) + 1 :]
 
     def check_apart(self, store_url: str) -> None:
-        """Refuse a root that contains the blob store or is inside it, because retention deletes files of the store.
+        """Refuse a root that is, contains, or is inside the blob store, because retention deletes files of the store.
 
         Raises:
             InstallationError: If there is such a root; the message names it.

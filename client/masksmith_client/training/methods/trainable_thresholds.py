@@ -18,17 +18,18 @@ from .method import Method
 from .numbers import check_not_negative
 
 MIN_DENSITY = 0.01
-"""Thresholds of a layer with a smaller density are reset to zero, as in the paper."""
+"""Thresholds of a layer with a smaller density are reset to zero, as Liu et al. do."""
 
 
 @dataclass(frozen=True)
 class TrainableThresholds(Method):
     """Entries are kept where the mask keeps them and `|W| > t`, with one trained `t` per output (Liu et al., 2020).
 
-    With `q = |W| - t`, `u = [q > 0]` and the estimator `h(q) = 2 - 4|q|` for `|q| <= 0.4`, `0.4` for `|q| <= 1`, else
-    0: `W~ = m * u * W`, `dW = m * (u + |W| h(q)) * g`, `dt = -sum(m * W * h(q) * g) - strength * exp(-t)`. The last
-    term is the gradient of the penalty `strength * sum(exp(-t))`, so the loss needs no change. The mask is refreshed
-    for the scores `max(|W| - t, 0)`. The entries kept are a subset of the pattern's mask: at most n of every m.
+    With the mask `m`, `q = |W| - t`, `u = [q > 0]`, and the gradient `g` of `W~`: `W~ = m * u * W`,
+    `dW = m * (u + |W| h(q)) * g`, `dt = -sum(m * W * h(q) * g) - strength * exp(-t)`. Here `h(q)` estimates the
+    derivative of `u`: `2 - 4|q|` for `|q| <= 0.4`, `0.4` for `|q| <= 1`, else 0. The last term of `dt` is the gradient
+    of the penalty `strength * sum(exp(-t))`, so the loss needs no change. The mask is refreshed for the scores
+    `max(|W| - t, 0)`. The entries kept are a subset of the pattern's mask: under n:m, at most n of every m.
 
     The thresholds are parameters of the model, so the optimizer must be created after the sparsifier.
 
@@ -41,6 +42,7 @@ class TrainableThresholds(Method):
     """
 
     strength: float = 5e-6
+    # The strength as a text; see `masked`.
     _strength: str = field(init=False, repr=False, compare=False)
     keeps_dense: ClassVar[bool] = True
     needs_optimizer: ClassVar[bool] = True
@@ -51,7 +53,11 @@ class TrainableThresholds(Method):
         object.__setattr__(self, "_strength", repr(float(self.strength)))
 
     def extend(self, masking: Masking, weight: Tensor) -> None:
-        """Register the layer's thresholds, one per output."""
+        """Register the layer's thresholds, one per output, all 0.
+
+        Raises:
+            InputError: If the weight is sharded already.
+        """
         if is_dtensor(weight):
             raise InputError("TrainableThresholds adds parameters: create the Sparsifier before fully_shard")
         zeros = weight.new_zeros((weight.shape[0], *[1] * (weight.ndim - 1)))
@@ -78,7 +84,10 @@ class TrainableThresholds(Method):
 
     @torch.no_grad()
     def kept(self, layer: MaskedLayer) -> Tensor:
-        """Return the mask of the entries that mask and thresholds keep, sharded as the weight is."""
+        """Return the mask of the entries that mask and thresholds keep, sharded as the weight is.
+
+        While the mask is ignored, so are the thresholds, and all entries are kept.
+        """
         if layer.masking.dense:
             return super().kept(layer)
         above = layer.whole_weight().abs() > gathered(_threshold(layer.masking))
@@ -86,7 +95,7 @@ class TrainableThresholds(Method):
 
 
 class ThresholdedWeight(torch.autograd.Function):
-    """`m * [|W| > t] * W` with the gradients of the estimator for `W` and `t`."""
+    """`m * [|W| > t] * W` with the gradients of `TrainableThresholds` for `W` and `t`, the penalty's included."""
 
     @staticmethod
     def forward(weight: Tensor, threshold: Tensor, mask: Tensor, key: str, strength: float) -> Tensor:
@@ -101,13 +110,13 @@ class ThresholdedWeight(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
-        """Return the gradients of weight and threshold; the step function uses the estimator's derivative."""
+        """Return the gradients of weight and threshold; the other arguments have none."""
         weight, threshold, mask = ctx.saved_tensors
-        above = weight.abs() - threshold
+        excess = weight.abs() - threshold
         masked_gradient = gradient * whole_for(weight, mask, ctx.key)
-        step_gradient = masked_gradient * weight * _step_derivative(above)
+        step_gradient = masked_gradient * weight * _step_derivative(excess)
         dims = tuple(range(1, weight.ndim))
-        weight_gradient = masked_gradient * (above > 0) + step_gradient * weight.sign()
+        weight_gradient = masked_gradient * (excess > 0) + step_gradient * weight.sign()
         threshold_gradient = -step_gradient.sum(dims, keepdim=True) - ctx.strength * torch.exp(-threshold)
         return weight_gradient, threshold_gradient, None, None, None
 
@@ -118,6 +127,7 @@ def _threshold(masking: Masking) -> Tensor:
     return threshold
 
 
-def _step_derivative(above: Tensor) -> Tensor:
-    size = above.abs()
+def _step_derivative(excess: Tensor) -> Tensor:
+    """Return `h(excess)`, the estimate of the derivative of `[excess > 0]`."""
+    size = excess.abs()
     return torch.where(size <= 0.4, 2 - 4 * size, torch.where(size <= 1, 0.4, 0.0))

@@ -1,4 +1,4 @@
-"""Main program of the worker process: reads requests from stdin, writes responses to stdout, ends at end of file."""
+"""Main program of the worker process: reads configuration and requests from stdin, and writes responses to stdout."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from .shared_memory import SharedMemory
 from .sources import WorkerConfiguration
 
 NICENESS = 10
-"""Niceness of a process that solves on all cores, so that training has priority."""
+"""Added to the niceness of a process that solves itself, so that training has priority."""
 
 
 def main() -> None:
-    """Read requests until the end of stdin; a second thread handles them, so that the end is noticed at once."""
+    """Read requests until stdin ends, then exit; a second thread handles them, so that the end is noticed at once."""
     # Responses report failures, so the client's warnings are not printed.
     logging.getLogger("masksmith_client").setLevel(logging.ERROR)
     configuration = WorkerConfiguration.model_validate_json(sys.stdin.readline())
@@ -30,7 +30,7 @@ def main() -> None:
     threading.Thread(target=_handle_all, args=(configuration, requests), daemon=True).start()
     for line in sys.stdin:
         requests.put(RefreshRequest.model_validate_json(line))
-    # Exit without waiting for a running upload, whose masks are no longer needed.
+    # Exit without waiting for the request that is being handled, whose masks are no longer needed.
     os._exit(0)
 
 
