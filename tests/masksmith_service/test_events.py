@@ -8,6 +8,7 @@ import redis.asyncio
 
 from masksmith_service.jobs import events
 from masksmith_state.jobs.plans import MasksPlan
+from masksmith_state.jobs.redis_keys import events_key
 from masksmith_state.jobs.shards import PlannedTensor, Shard
 from masksmith_wire.documents import MasksOptions
 
@@ -65,3 +66,22 @@ def test_nothing_follows_the_last_event_of_an_ended_job(records, valkey, job):
 def test_a_deleted_job_has_no_events(records, valkey, job):
     records.delete(job)
     assert states(valkey.url, job) == []
+
+
+def test_unreadable_events_are_passed_over_once(records, valkey, job, monkeypatch, caplog):
+    """More than one read returns at a time, and nothing after them: the stream must neither stop nor repeat."""
+    monkeypatch.setattr(events, "BLOCK_MS", 20)
+    client = redis.Redis.from_url(valkey.url)
+    for _ in range(300):
+        client.xadd(events_key(job), {"event": "state", "data": "not JSON"})
+    reads, read = [], events._read
+
+    async def counted(*arguments):
+        reads.append(arguments)
+        if len(reads) == 6:
+            await asyncio.to_thread(records.cancel, job)
+        return await read(*arguments)
+
+    monkeypatch.setattr(events, "_read", counted)
+    assert states(valkey.url, job) == ["queued", "canceled"]
+    assert sum("cannot be read" in record.message for record in caplog.records) == 300

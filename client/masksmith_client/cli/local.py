@@ -27,6 +27,8 @@ from masksmith_wire.measures import UpdateReport
 from .local_update import WeightToUpdate, update_weight
 from .report import SolveReport
 
+SHORTEST_LIMIT_S = 1e-6
+"""Time limit of a batch after the time limit of the whole search."""
 BATCH_BYTES = 2**30
 """Upper bound of the bytes of weights that are solved together; a larger weight is solved alone."""
 
@@ -111,6 +113,8 @@ class _LocalSearch:
             raise InputError(f"--previous {self._options.previous} is not a file; with --local pass a masks file")
         if prepared.previous is not None and not any(weight.name in self._previous for weight in self.weights):
             raise InputError(f"{prepared.previous} has no mask of any tensor that is solved")
+        limit = self._options.time_limit_s
+        self._deadline = None if limit is None else time.monotonic() + limit
         self.budget_gap: float | None = None
         self.reports: dict[str, TensorReport] = {}
         self.infos: dict[str, MaskInfo] = {}
@@ -159,7 +163,9 @@ class _LocalSearch:
 
     def _solutions(self, batch: list[StreamedTensor]) -> Mapping[str, Any]:
         scores = {weight.name: self.scores(weight) for weight in batch}
-        options = {} if self._options.time_limit_s is None else {"time_limit_s": self._options.time_limit_s}
+        options = {}
+        if self._deadline is not None:
+            options["time_limit_s"] = max(self._deadline - time.monotonic(), SHORTEST_LIMIT_S)
         solutions: Mapping[str, Any] = self._library.solve_many(
             scores,
             {name: self._patterns[name] for name in scores},

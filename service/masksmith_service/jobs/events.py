@@ -44,14 +44,18 @@ async def follow(
     while has_more and not closing.is_set() and await is_authorized():
         # An ended job gets no more events, but its last ones may have come after the previous read.
         has_more = not await has_ended(client, job)
-        for event in await _read(client, job, after, BLOCK_MS if has_more else None):
-            after, has_more = event.id, True
+        for identifier, fields in await _read(client, job, after, BLOCK_MS if has_more else None):
+            after, has_more = identifier, True
+            event = _parse(identifier, fields)
+            if event is None:
+                continue
             yield event
             if event.is_last:
                 return
 
 
-async def _read(client: Redis, job: str, after: str, block_ms: int | None) -> list[JobEvent]:
+async def _read(client: Redis, job: str, after: str, block_ms: int | None) -> list[tuple[str, dict[str, str]]]:
+    """Read the ids and fields of the next events, at most 256."""
     key = events_key(job)
     reply: Any = await client.xread({key: after}, count=256, block=block_ms)
     if not reply:
@@ -62,8 +66,7 @@ async def _read(client: Redis, job: str, after: str, block_ms: int | None) -> li
             entries = entries[0]
     else:  # RESP2: a list of pairs of stream and entries.
         entries = reply[0][1]
-    events = (_parse(identifier, fields) for identifier, fields in entries)
-    return [event for event in events if event is not None]
+    return [(identifier, fields) for identifier, fields in entries]
 
 
 def _parse(identifier: str, fields: dict[str, str]) -> JobEvent | None:
