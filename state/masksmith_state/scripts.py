@@ -1,4 +1,7 @@
-"""Loads and runs Lua scripts, which Redis executes atomically; one file per script in the `lua` folder of a package."""
+"""Loads and runs Lua scripts, which Redis executes atomically.
+
+The `lua` folder of a package has one file per script, and files whose names begin with `_`, which its scripts share.
+"""
 
 from __future__ import annotations
 
@@ -10,12 +13,15 @@ from typing import Any
 import redis
 
 GROWING = frozenset({"create", "link", "add_event", "begin_session"})
-"""Scripts that fail while the broker's memory is full; all other scripts free memory, or are needed to finish jobs."""
+"""Scripts that Redis refuses while its memory is full.
+
+All other scripts run even then: they read, free memory, or write only a little.
+"""
 
 
 @cache
 def load(package: str) -> Mapping[str, str]:
-    """Read all scripts of a package, by name; each begins with all files whose names begin with `_`, sorted by name."""
+    """Read all scripts of a package, by name: each with its flags and all shared files, sorted by name, before it."""
     paths = [path for path in (files(package) / "lua").iterdir() if path.name.endswith(".lua")]
     texts = {path.name.removesuffix(".lua"): path.read_text("utf-8") for path in paths}
     shared = "\n".join(texts.pop(name) for name in sorted(texts) if name.startswith("_"))
@@ -23,6 +29,7 @@ def load(package: str) -> Mapping[str, str]:
 
 
 def _flags(name: str) -> str:
+    """Return the line with a script's flags; empty if it has none."""
     return "" if name in GROWING else "#!lua flags=allow-oom\n"
 
 

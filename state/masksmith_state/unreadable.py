@@ -1,4 +1,7 @@
-"""List of messages and records that cannot be read; they are moved there, with the reason, and are not tried again."""
+"""List in Redis of the latest messages and records that could not be read, each with the reason.
+
+Callers remove the originals, so that reading them is not tried again.
+"""
 
 from __future__ import annotations
 
@@ -14,22 +17,23 @@ from .telemetry.counters import COUNTS, field_name
 log = logging.getLogger(__name__)
 
 UNREADABLE = "masksmith:unreadable"
-"""List of the messages and records that were set aside, newest first, as JSON objects."""
+"""Redis key of the list: JSON objects, newest first."""
 MAX_ENTRIES = 100
+"""Entries of the list that are kept."""
 MAX_TEXT = 2**16
 """Characters of a message or record that are kept."""
-KEPT_S = 30 * 86_400
-"""Seconds for which `jobs/unreadable_records` keeps its copy of a record."""
+COPIES_KEPT_S = 30 * 86_400
+"""Seconds for which `jobs/unreadable_records` keeps its copies of the hashes of a job."""
 
 
 def set_aside(client: redis.Redis, kind: str, name: str, reason: str, text: str = "") -> None:
-    """Add an entry to the list, count it, and log it.
+    """Add a message or record to the list, count it, and log it; the caller removes the original.
 
     Args:
         client: Redis client.
         kind: `message`, `job`, `worker` or `delivery`.
-        name: Queue of the message, name of the record, or tag of the delivery.
-        reason: Why it cannot be read.
+        name: Queue of the message, id of the job, name of the worker, or tag of the delivery; it is cut if it is long.
+        reason: Why it cannot be read; it is cut if it is long.
         text: Content of the message or record, or the keys of its copies; the first `MAX_TEXT` characters are kept.
     """
     entry = {

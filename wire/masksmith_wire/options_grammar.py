@@ -12,8 +12,10 @@ from pydantic_core import CoreSchema, core_schema
 
 OptionValue = float | bool | str | tuple[int, int]
 MAX_CHARACTERS = 100
+"""Longest text that is accepted as a field of a document."""
 MAX_WORDS = 20
-"""Words that are parsed. No method has as many options, so an error is raised before this limit."""
+"""Words that are parsed. No method has so many options that a longer text could be valid: one of the words that are
+parsed is unknown, repeated or invalid, which raises an error."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,12 @@ class Method:
     """A method and the options that were set, which are keyword arguments of the library function of that name.
 
     As a field of a document it is serialized as text, and parsed when the document is validated.
+
+    Attributes:
+        name: Name of the method.
+        options: Values of the options that were set, by name.
+        plural: Noun for methods of this kind, in messages.
+        methods: The options of each method, by its name.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""The journal in an output directory: which run writes the directory, and which tensors or files are finished."""
+"""The journal in an output directory: the input and options of its run, and which tensors or files are finished."""
 
 from __future__ import annotations
 
@@ -21,8 +21,9 @@ class Journal:
     """An open journal. Each line is written at once, so it is kept if the process is killed.
 
     Attributes:
-        lines: Lines of earlier runs, without the first line, which identifies the input and the options.
-        has_progress: Whether a tensor or a file is finished, so that a later run can continue.
+        lines: Lines of earlier runs, without the first line, which identifies the input and the options; empty after
+            `restart`.
+        has_progress: Whether the journal has a finished tensor or file, so that a later run can continue.
     """
 
     def __init__(self, file: BinaryIO, lines: list[Mapping[str, Any]]) -> None:
@@ -37,13 +38,13 @@ class Journal:
                 if durable:
                     os.fsync(self._file.fileno())
         except OSError:
-            with suppress(OSError):  # The rest of the line is still in the buffer, which the disk has no space for.
+            with suppress(OSError):  # `close` tries again to write the rest of the line, and may fail again.
                 self._file.close()
             raise
         self.has_progress = True
 
     def restart(self, identity: Mapping[str, Any]) -> None:
-        """Discard all progress."""
+        """Discard all lines, and write the first line of a new run."""
         self.lines = []
         self._file.truncate(0)
         self.write({"identity": identity}, durable=True)
@@ -54,11 +55,11 @@ class Journal:
 def open_journal(folder: Path, identity: Mapping[str, Any]) -> Iterator[Journal]:
     """Open or create the journal of an output directory and lock it against other processes.
 
-    If an error ends the work before anything is finished, the journal and partial files are removed again. Finished
-    blocks, which have a folder of their own, count as progress.
+    What an earlier run has left is discarded if it is no progress. If an error ends the work before there is progress,
+    the journal and partial files are removed again. The folder of finished blocks counts as progress, too.
 
     Raises:
-        InputError: If it has progress of another input or of other options, or another process has locked it.
+        InputError: If there is progress of another input or of other options, or another process holds the lock.
     """
     path = folder / JOURNAL_NAME
     with path.open("a+b") as file:
@@ -66,7 +67,7 @@ def open_journal(folder: Path, identity: Mapping[str, Any]) -> Iterator[Journal]
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise InputError(f"another process is writing {folder}") from None
-        lines = _read(file)
+        lines = _read_and_cut(file)
         journal = Journal(file, lines[1:])
         try:
             if lines and (journal.has_progress or (folder / BLOCKS_NAME).exists()):
@@ -88,7 +89,7 @@ def _remove_partial_files(folder: Path) -> None:
         path.unlink()
 
 
-def _read(file: BinaryIO) -> list[Mapping[str, Any]]:
+def _read_and_cut(file: BinaryIO) -> list[Mapping[str, Any]]:
     """Read the lines before the first that is incomplete or not JSON, and cut the file there.
 
     A process that was killed may have left such a line at the end.

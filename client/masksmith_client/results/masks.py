@@ -1,4 +1,4 @@
-"""Masks as a mapping from names to arrays: stored packed in a file, unpacked at each look-up."""
+"""Masks as a mapping from names to numpy arrays or torch tensors, each of which is read from a file at each look-up."""
 
 from __future__ import annotations
 
@@ -27,8 +27,9 @@ from .tensor_file import TensorFile
 class Masks(TensorFile):
     """Masks by the names of their weights; True = kept, in the weight's shape.
 
-    A mask is a torch tensor on the weight's device if the weight was a torch tensor, else a numpy array. It is
-    unpacked at each look-up; on disk a mask takes one bit per entry.
+    A mask is a torch tensor on the weight's device if the weight was submitted as a torch tensor, else, as in an opened
+    file, a numpy array. It is unpacked at each look-up: on disk it takes one bit per entry, except in a file of bool
+    tensors.
 
     Attributes:
         job: The job that computed them; None for an opened file.
@@ -71,7 +72,7 @@ class Masks(TensorFile):
 
     @property
     def path(self) -> Path | None:
-        """The path of an opened file; None for a download, after `close`, and if another file is at the path now."""
+        """The path of an opened file; None for a download, after `close`, and if the file is not there any more."""
         try:
             is_there = self._path is not None and os.path.samestat(os.fstat(self._file.fileno()), self._path.stat())
         except (OSError, ValueError):  # a closed file has no number
@@ -80,7 +81,7 @@ class Masks(TensorFile):
 
     @staticmethod
     def is_masks_header(header: Header) -> bool:
-        """Whether a safetensors file is a masks file, or one of bool tensors, and not one of weights."""
+        """Whether a header is that of a masks file or of a file of bool tensors, and not of a file of weights."""
         dtypes = {entry.dtype for entry in header.tensors.values()}
         return dtypes == {"BOOL"} or (METADATA_KEY in header.metadata and dtypes <= {"BOOL", "U8"})
 
@@ -105,17 +106,21 @@ class Masks(TensorFile):
 
         Digests and patterns are checked, too; a file that another program wrote may lack them.
         The score that a mask keeps is summed from the weights. The service sends a bound, and not the duals from which
-        it computed the bound: with `prove`, a bound is computed here, which takes as long as solving.
+        it computed the bound: with `prove`, a bound is computed here, which takes as long as solving. Masks of an
+        opened file have no job: their score is summed, by magnitude without `scores`, and compared with no claim.
 
         Args:
             weights: The weights by name, as they were submitted; at least one for each mask without `scores`.
             scores: By name, the scores of masks whose scores the job computed from a statistic.
             prove: Whether to compute a bound here.
 
+        Returns:
+            The result for each mask, by name; a claim that does not hold is no error: see `CheckedProof.ok`.
+
         Raises:
-            InputError: If a weight is missing, or scores that the job computed from a statistic; or if `scores` has a
-                name without a mask.
-            WireError: If a mask does not have its digest, or violates its pattern.
+            InputError: If a weight is missing, or scores that the job computed from a statistic; if `scores` has a name
+                without a mask; if shapes differ; or if `prove` is set and a mask's pattern is not known.
+            WireError: If a mask does not have its digests, or violates its pattern.
         """
         missing = sorted(set(self) - set(weights) - set(scores or {}))
         if missing:
@@ -145,7 +150,7 @@ class Masks(TensorFile):
         job it has one digest, as if it had been solved in this process. An opened file is copied as it is.
         """
         for name in list(self._unchecked_patterns):
-            self._numpy(self._entries[name])
+            self._checked(self._entries[name])
         if self.job is None:
             return super().save(path)
         target, entries = Path(path), sorted(self._entries.values(), key=lambda entry: entry.start)
@@ -163,11 +168,14 @@ class Masks(TensorFile):
         return entry.shape if entry.dtype == "BOOL" else tuple(self.infos[name].shape)
 
     def rows(self, name: str, first: int, last: int) -> BoolMask:
-        """Read rows `first` to `last` of a mask viewed as the matrix `[prod(shape[:-1]), shape[-1]]`, in numpy."""
+        """Read rows `first` to `last` (exclusive) of a mask viewed as the matrix `[prod(shape[:-1]), shape[-1]]`.
+
+        The result is a numpy array. The checks of `__getitem__` are made here, too.
+        """
         entry, cols = self._entries[name], (self.shape(name) or (1,))[-1]
         self._check_digest(name)
         if name in self._unchecked_patterns:
-            self._numpy(entry)
+            self._checked(entry)
         width = cols if entry.dtype == "BOOL" else packed_width((cols,))
         part = np.frombuffer(self._read(entry.start + first * width, entry.start + last * width), np.uint8)
         part = part.reshape(last - first, width)
@@ -186,7 +194,7 @@ class Masks(TensorFile):
         return self._checked(entry) if entry.name in self._unchecked_patterns else self._unpacked(entry)
 
     def _checked(self, entry: TensorEntry) -> BoolMask:
-        """Return a mask as a bool array, after the checks of its digests and its pattern, also of an opened file."""
+        """Return a mask as a bool array, after checking its digests and its pattern, as far as the file has them."""
         mask, info = self._unpacked(entry), self.infos.get(entry.name)
         violation = None if info is None else pattern_violation(mask, info)
         if info is not None and violation is not None:
@@ -208,15 +216,15 @@ class Masks(TensorFile):
         info, entry = self.infos.get(name), self._entries[name]
         if info is None or not info.digests or name in self._checked_digests:
             return
-        packed = self._stored(entry)
-        if entry.dtype == "BOOL":
-            packed = pack(packed != 0)
+        stored = self._stored(entry)
+        packed = pack(stored != 0) if entry.dtype == "BOOL" else stored
         violation = info.digest_violation(name, packed)
         if violation is not None:
             raise WireError(violation)
         self._checked_digests.add(name)
 
     def _stored(self, entry: TensorEntry) -> npt.NDArray[np.uint8]:
+        """Return the bytes of a mask as they are in the file, in the shape that they have there."""
         return np.frombuffer(self._read(entry.start, entry.stop), np.uint8).reshape(entry.shape)
 
     def _read(self, start: int, stop: int) -> bytes:

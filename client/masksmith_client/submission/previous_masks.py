@@ -26,7 +26,7 @@ class MasksUpload(StreamedTensor):
 
 
 def parse_previous(source: object) -> tuple[str | None, Path | None]:
-    """Return a pair: the id of a previous job or a reference, and the path of a masks file; at least one is None.
+    """Return a pair, of which one or both are None: the id of a job or a reference; and the path of a masks file.
 
     Args:
         source: A job or its id, masks downloaded from a job or opened from a file, the path of a masks file, the
@@ -34,7 +34,7 @@ def parse_previous(source: object) -> tuple[str | None, Path | None]:
             this machine), or None.
 
     Raises:
-        InputError: If it is none of these.
+        InputError: If it is none of these, the file is no masks file, or that of opened masks is closed or replaced.
     """
     if source is None:
         return None, None
@@ -51,13 +51,14 @@ def parse_previous(source: object) -> tuple[str | None, Path | None]:
 
 
 def previous_reference(source: object) -> str | None:
-    """Return the id of a previous job, or the reference of masks in a root.
+    """Return the id of a previous job, or the reference of masks in a root; None for None.
 
     Args:
-        source: As for `parse_previous`; a path is a reference to a file or an output, which the service reads itself.
+        source: As for `parse_previous`, except that a path is always taken as a reference to a file or an output, which
+            the service reads itself.
 
     Raises:
-        InputError: As `parse_previous` does.
+        InputError: As `parse_previous` does, but a path is not checked.
     """
     if isinstance(source, Masks):
         source = _origin(source)

@@ -1,8 +1,10 @@
-"""Callback that runs a sparsifier in a Lightning Trainer; needs the extra `lightning`.
+"""Callback that runs a sparsifier in a Lightning Trainer.
 
-from masksmith_client.training.lightning import SparsifierCallback
+    from masksmith_client.training.lightning import SparsifierCallback
 
-trainer = lightning.Trainer(callbacks=[SparsifierCallback(sparsifier)])
+    trainer = lightning.Trainer(callbacks=[SparsifierCallback(sparsifier)])
+
+It needs the extra `lightning`.
 """
 
 from __future__ import annotations
@@ -20,14 +22,14 @@ except ModuleNotFoundError as error:
 
 
 class SparsifierCallback(Callback):  # type: ignore[misc] # lightning is untyped
-    """Calls the sparsifier's `step` after each optimizer step, and saves its state in Lightning's checkpoints.
+    """Calls the sparsifier's `step` after each batch with an optimizer step, and saves its state in checkpoints.
 
     Create the sparsifier on the LightningModule before `fit`. In a checkpoint, `state_dict` holds the masked weights
     under their usual names; the state of this callback holds the values of pruned entries, for resumed training.
 
     Args:
         sparsifier: A sparsifier of the LightningModule.
-        bake: Whether to bake the masks into the weights at the end of training; see `Sparsifier.bake`.
+        bake: Whether to bake the masks into the weights at the end of `fit`; see `Sparsifier.bake`.
     """
 
     def __init__(self, sparsifier: Sparsifier, *, bake: bool = True) -> None:
@@ -36,14 +38,14 @@ class SparsifierCallback(Callback):  # type: ignore[misc] # lightning is untyped
         self._steps = 0
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Move this callback after callbacks that average weights, so that averages in checkpoints are masked, too."""
+        """Move this callback after all that average weights, if there are any, so that saved averages are masked."""
         others = [callback for callback in trainer.callbacks if callback is not self]
         position = max((index for index, callback in enumerate(others) if _averages_weights(callback)), default=-1) + 1
         if trainer.callbacks.index(self) < position:
             trainer.callbacks = [*others[:position], self, *others[position:]]
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Register the optimizers, if the method needs them."""
+        """Note the number of optimizer steps so far; register the optimizers, if the sparsifier's method needs them."""
         self._steps = trainer.global_step
         if self.sparsifier.method.needs_optimizer:
             self.sparsifier.watch(*trainer.optimizers)
@@ -51,7 +53,7 @@ class SparsifierCallback(Callback):  # type: ignore[misc] # lightning is untyped
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Call the sparsifier's `step`, unless gradients are still accumulated."""
+        """Call the sparsifier's `step` if an optimizer has stepped; while gradients are accumulated, none does."""
         if trainer.global_step != self._steps:
             self._steps = trainer.global_step
             self.sparsifier.step()
@@ -62,30 +64,32 @@ class SparsifierCallback(Callback):  # type: ignore[misc] # lightning is untyped
             self.sparsifier.bake()
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Save the masked weights, so that `load_from_checkpoint` reads a sparse model."""
+        """Mask the saved weights, unless they are baked, so that `load_from_checkpoint` reads a sparse model."""
         if not self.sparsifier.is_baked:
+            # A copy is changed, since another callback may hold this dict.
             checkpoint["state_dict"] = dict(checkpoint["state_dict"])
             self.sparsifier.mask_state_dict(checkpoint["state_dict"], pl_module)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Stop the refresh worker."""
+        """Stop the sparsifier's refresh worker."""
         self.sparsifier.close()
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Load the masked weights again into a baked model: callbacks that average weights load dense ones into it."""
+        """Load the weights again into a baked model: callbacks that average weights may have loaded dense ones."""
         if self.sparsifier.is_baked:
             pl_module.load_state_dict(checkpoint["state_dict"])
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the sparsifier's state with the values of pruned entries, for Lightning's checkpoint."""
+        """Return the sparsifier's state, until it is baked with the values of pruned entries, for the checkpoint."""
         return self.sparsifier.state_dict(pruned=not self.sparsifier.is_baked)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Load the sparsifier's state from Lightning's checkpoint, unless the model is baked, which needs none."""
+        """Load the sparsifier's state from Lightning's checkpoint; a baked model needs none."""
         if not self.sparsifier.is_baked:
             self.sparsifier.load_state_dict(state_dict)
 
 
 def _averages_weights(callback: Callback) -> bool:
+    # By name, since Lightning versions without `WeightAveraging` work, too.
     names = [base.__name__ for base in type(callback).__mro__]
     return "WeightAveraging" in names or "StochasticWeightAveraging" in names

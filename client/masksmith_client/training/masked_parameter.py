@@ -1,8 +1,8 @@
 """Masked parameters: a parameter stays where it is in its module; reading it as an attribute returns masked values.
 
 The parameter keeps its name, its place in the order of parameters and its identity, so optimizers, state dicts, FSDP2
-and copies see a plain module. `module.parametrizations.weight.original` is the dense parameter, as with
-`torch.nn.utils.parametrize`.
+and copies find the dense parameter as in a plain module. As with `torch.nn.utils.parametrize`, the dense parameter is
+also `module.parametrizations.weight.original`.
 """
 
 from __future__ import annotations
@@ -29,17 +29,23 @@ FSDP2_READER, TENSOR_PARALLEL_READER = "reset_sharded_param", "_partition_linear
 PEFT_MERGES = ("merge", "unmerge")
 """Methods of peft's layers that write to a weight."""
 _masked_in_place: weakref.WeakKeyDictionary[torch.nn.Module, set[str]] = weakref.WeakKeyDictionary()
-"""Names of the parameters of each module that have a mask in place."""
+"""By module, the names of its parameters whose own values are masked, without `attach`."""
 
 
 def attach(module: torch.nn.Module, name: str, masking: Masking) -> None:
-    """Make `module.<name>` return masked values, by a property of a subclass that is created for this module."""
+    """Make `module.<name>` return masked values, by a property of a subclass that is created for this module.
+
+    If the masking has a `product`, the module's `forward` is replaced by it.
+    """
     module.register_module(_key(name), masking)
     module.__class__ = _subclass(type(module), name, with_forward=masking.product is not None)
 
 
 def _subclass(base: type[torch.nn.Module], name: str, *, with_forward: bool) -> type[torch.nn.Module]:
-    """Create a subclass whose attribute `name` returns masked values; `with_forward`: whose output is a `Product`."""
+    """Create a subclass whose attribute `name` returns masked values.
+
+    `with_forward`: its `forward` calls the masking's `product`.
+    """
     members: dict[str, Any] = {MARK: name, name: _reader(name), "__module__": base.__module__}
     members |= {"__reduce_ex__": _reduce, "parametrizations": property(_parametrizations)}
     if with_forward:
@@ -51,18 +57,19 @@ def _subclass(base: type[torch.nn.Module], name: str, *, with_forward: bool) -> 
 def detach(module: torch.nn.Module, name: str) -> None:
     """Make `module.<name>` return the parameter itself again."""
     module._modules.pop(_key(name), None)
+    # Remove the outer subclasses, up to that of a parameter which is still masked.
     while MARK in vars(type(module)) and masking_of(module, vars(type(module))[MARK]) is None:
         module.__class__ = type(module).__mro__[1]
 
 
 def masking_of(module: torch.nn.Module, name: str) -> Masking | None:
-    """Return the masking of a module's parameter; None if it has none."""
+    """Return the masking that is attached to a module's parameter; None if it has none, or is masked in place."""
     masking = module._modules.get(_key(name))
     return masking if isinstance(masking, Masking) and isinstance(getattr(type(module), name, None), property) else None
 
 
 def mark_in_place(module: torch.nn.Module, name: str, *, is_masked: bool) -> None:
-    """Record whether a module's parameter has a mask in place."""
+    """Record whether a module's parameter is masked in place."""
     names = _masked_in_place.setdefault(module, set())
     if is_masked:
         names.add(name)
@@ -71,7 +78,7 @@ def mark_in_place(module: torch.nn.Module, name: str, *, is_masked: bool) -> Non
 
 
 def is_masked(module: torch.nn.Module, name: str) -> bool:
-    """Whether a module's parameter has a mask, in place or not."""
+    """Whether a module's parameter is masked, in place or by `attach`."""
     return masking_of(module, name) is not None or name in _masked_in_place.get(module, ())
 
 
@@ -86,7 +93,7 @@ def _reader(name: str) -> property:
         parameter = module._parameters.get(name)
         parameter = module.__dict__.get(name) if parameter is None else parameter
         if parameter is None:
-            # Python then calls the module's `__getattr__`, which finds what has replaced the parameter.
+            # Python then calls the module's `__getattr__`, which finds what replaced the parameter, if anything did.
             raise AttributeError(name)
         masking = module._modules.get(key)
         if masking is None or masking.is_bypassed or _is_read_to_shard(parameter):
@@ -137,7 +144,7 @@ def _reset(name: str, reset: Callable[..., None]) -> Callable[..., None]:
 
 
 def _reduce(module: torch.nn.Module, protocol: int) -> Any:
-    """Pickle a module as the class without masks and the names of its masked parameters."""
+    """Pickle a module as its class without masks, its masked parameters (see `_restore`) and its state."""
     _function, _arguments, state = tuple(object.__reduce_ex__(module, protocol))[:3]
     base, masked = type(module), []
     while MARK in vars(base):
@@ -147,6 +154,7 @@ def _reduce(module: torch.nn.Module, protocol: int) -> Any:
 
 
 def _restore(base: type[torch.nn.Module], masked: tuple[tuple[str, bool], ...]) -> torch.nn.Module:
+    """Return a module without state; `masked` has each masked parameter's name and whether `forward` is replaced."""
     for name, with_forward in masked:
         base = _subclass(base, name, with_forward=with_forward)
     return base.__new__(base)
@@ -160,6 +168,7 @@ def _is_read_to_shard(parameter: Tensor) -> bool:
             parameter.
     """
     if torch.compiler.is_compiling():
+        # Compiled code neither shards nor merges, and frames cannot be inspected while it is traced.
         return False
     frame = sys._getframe(2)  # 0 is this function, 1 the property, 2 the code that reads the attribute.
     reader = frame.f_code.co_name
@@ -173,6 +182,7 @@ def _is_read_to_shard(parameter: Tensor) -> bool:
 
 
 def _parametrizations(module: torch.nn.Module) -> torch.nn.Module:
+    """Return torch's own parametrizations of the module, if it has any, else a view of its masked parameters."""
     of_torch = module._modules.get("parametrizations")
     return _Parametrizations(module) if of_torch is None else of_torch
 

@@ -1,4 +1,4 @@
-"""HTML representation of a solution for notebooks: a table of numbers and the upper left corner of the mask."""
+"""HTML representation of a solution for notebooks: a table of its properties and the upper left corner of the mask."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import numpy as np
 from masksmith.patterns import TileSpec
 
 CORNER_ENTRIES, CELL_PIXELS = 32, 5
+"""Rows and columns of the corner, at most, and the side of the square that is drawn for an entry."""
 
 
 def table(rows: Mapping[str, str], picture_html: str) -> str:
@@ -24,7 +25,8 @@ def table(rows: Mapping[str, str], picture_html: str) -> str:
 def picture(mask: Any, tile: TileSpec | None) -> str:
     """Draw the upper left corner of a mask as SVG: kept entries are filled.
 
-    Lines separate the tiles; if the pattern has none, there is a frame around the corner.
+    Lines separate the tiles; without `tile`, there is a frame around the corner. All dimensions after the first are
+    flattened into columns.
     """
     corner, cell = _corner(mask), CELL_PIXELS
     height, width = corner.shape

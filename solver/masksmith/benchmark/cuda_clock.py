@@ -20,6 +20,8 @@ WARM_UPS = 3
 """Calls on a side stream before a graph is captured."""
 FLUSH_FACTOR = 2
 """Bytes written by a flush, in units of the size of the L2 cache."""
+MIN_FLUSH_BYTES = 2**20
+"""Least number of bytes written by a flush, whatever size the device reports."""
 
 
 @dataclass(frozen=True)
@@ -28,8 +30,8 @@ class CudaClock:
 
     Attributes:
         device: CUDA device.
-        repeats: Calls of a kernel per round; the round's time is their median.
-        pause_s: Idle time after a round.
+        repeats: Calls of a kernel per round, and replays of its graph; the round's times are the medians of both.
+        pause_s: Pause after a round, in seconds.
         cuda: torch's CUDA module; tests replace it by a recorder.
     """
 
@@ -42,11 +44,12 @@ class CudaClock:
         """Time each run in every round.
 
         Returns:
-            Seconds of a call, and of a graph's replay, by name and round; a run that cannot be captured has no graph.
+            Seconds of a call, by name and round; and seconds of a graph's replay, which lack the runs that cannot be
+            captured.
         """
         flush = self._flusher()
 
-        def idle() -> None:
+        def flush_and_wait() -> None:
             flush()
             self.cuda.synchronize(self.device)
 
@@ -56,7 +59,7 @@ class CudaClock:
         for round_number in range(rounds):
             # Every other round runs in reverse, so that no kernel always follows the same other one.
             for name in list(runs)[:: -1 if round_number % 2 else 1]:
-                eager[name].append(self._median(runs[name], idle))
+                eager[name].append(self._median(runs[name], flush_and_wait))
                 if name in graphs:
                     replayed[name].append(self._median(graphs[name].replay, flush))
             time.sleep(self.pause_s)
@@ -83,7 +86,7 @@ class CudaClock:
     def _flusher(self) -> Callable[[], object]:
         """Return a function that overwrites the L2 cache."""
         size = FLUSH_FACTOR * self.cuda.get_device_properties(self.device).L2_cache_size
-        return torch.empty(max(size, 2**20), dtype=torch.uint8, device=self.device).zero_
+        return torch.empty(max(size, MIN_FLUSH_BYTES), dtype=torch.uint8, device=self.device).zero_
 
     def _capture(self, run: Callable[[], object]) -> Any:
         """Capture a graph of one call, after warm-up on a side stream; return None if it cannot be captured."""

@@ -17,15 +17,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Operand:
-    """The weight of a case, as passed to kernels.
+    """The weight of a case, with what kernels may use to pack and tune it.
 
     Attributes:
         matrix: The masked matrix A, `[rows, cols]`, contiguous. A is the weight W in the forward pass, and its
             transpose W^T in the backward pass.
         unmasked: A before it was masked.
         sample: Activations X, `[batch, cols]`, contiguous, for tuning.
-        budget: (n, m) if at most n of every m entries along a row of A are kept, else None.
-        block: Height and width of A's blocks, or None.
+        budget: (n, m) if the pattern implies that at most n of every m entries along a row of A are kept, else None.
+        block: Height and width of A's blocks; None if the pattern has no blocks.
         threads: Number of threads that a CPU kernel may use.
     """
 
@@ -46,8 +46,8 @@ class Packed:
             `X A^T`, `[batch, rows]`, contiguous. The fastest one is benchmarked.
         weight_bytes: Size of the packed weight, in bytes.
         notes: Texts for the report, by name.
-        tune: Function that tunes the kernel for this shape and returns more notes, or None. It is called once, and its
-            time is reported separately from packing.
+        tune: Function that tunes the kernel for this shape and returns more notes; None if there is nothing to tune. It
+            is called once, and its time is reported separately from packing.
     """
 
     ways: Mapping[str, Product]
@@ -58,7 +58,7 @@ class Packed:
 
 @runtime_checkable
 class Kernel(Protocol):
-    """An implementation of the product with a masked weight. Importing it must not import torch."""
+    """An implementation of the product with a masked weight. Importing its module must not import torch."""
 
     @property
     def declaration(self) -> Declaration:
@@ -66,7 +66,7 @@ class Kernel(Protocol):
         ...
 
     def obstacle(self, device: str) -> str | None:
-        """Return why the kernel cannot run on this machine at all (such as a missing library); None if it can."""
+        """Return why the kernel can run no case on this device here (such as a missing library); None if it can."""
         ...
 
     def pack(self, operand: Operand) -> Packed:

@@ -16,7 +16,7 @@ Ints = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, eq=False)
 class Permutation:
-    """An order of channels, and its gain.
+    """An order of the channels of each axis, and the gain; the order of an axis that was not searched is 0, 1, 2, ...
 
     The outputs of the previous layer must be permuted by `in_order`, the inputs of the next layer by `out_order`.
 
@@ -26,9 +26,10 @@ class Permutation:
         solution: The mask of the *permuted* scores, with its proof.
         kept_before, kept_after: Score kept in the original and in the new order; the latter is never less.
         efficacy: `(lost before - lost after) / (lost before - lost unstructured)`, as in apex: the share of the
-            pattern's loss, relative to row-wise unstructured masks of the same density, that the order recovers.
-        seconds: Time taken.
-        cut_short: Whether the time limit ended the search; only then may another run give another result.
+            pattern's loss, relative to row-wise unstructured masks of the same density, that the order recovers; 0 if
+            there is no such loss.
+        seconds: Seconds that `permute` took, compilation and solves included.
+        cut_short: Whether the time limit ended the search; only then may an equal call give another order.
     """
 
     in_order: Ints

@@ -1,4 +1,4 @@
-"""Scores of tensors that consist of several matrices, or of a transposed one: each matrix is scored on its own."""
+"""Scores of tensors by their layout: each matrix of a tensor, which may be transposed, is scored on its own."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def by_layout(
     layout: Layout, method: str, weight: Any, statistic: Any = None, kind: str | None = None, *,
     name: str | None = None, **options: Any,
 ) -> Any:  # fmt: skip
-    """Score each matrix of a tensor by a method.
+    """Score each matrix of a tensor by a method; for the method `given`, return what was given, without checks.
 
     Args:
         layout: How the tensor is made of matrices.
@@ -27,13 +27,13 @@ def by_layout(
         weight: The tensor.
         statistic: Of the tensor's shape for the kinds `PER_ENTRY`; else the statistics of the matrices, stacked as the
             matrices are: `[*stack, in]`, `[*stack, in, in]` or `[*stack, samples, in]`. For the method `given`, the
-            scores.
-        kind: Kind of the statistic.
+            scores (by default the weight itself).
+        kind: Kind of the statistic, or None; see `by_name`.
         name: Name of the tensor in error messages.
         options: Options of the method.
 
     Returns:
-        Scores of the weight's shape and layout.
+        Scores of the weight's shape, each at the place of its entry.
 
     Raises:
         LayoutError: If the weight's shape does not match the layout.

@@ -1,4 +1,4 @@
-"""Updates of tensors that consist of several matrices, or of a transposed one: each matrix is updated on its own."""
+"""Updates of tensors by their layout: each matrix of a tensor, which may be transposed, is updated on its own."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ def by_layout(
 
     Args:
         layout: How the tensor is made of matrices.
-        method: `reconstruct`, which keeps the mask of `start`, or `admm`, which starts from it.
+        method: `reconstruct`, which keeps the mask of `start`, or `admm`, which starts from this mask.
         weight: The tensor.
-        gram: `[*stack, in, in]`, of the inputs of each matrix.
-        start: Its mask, solved with the same layout.
+        gram: Gram matrices of the inputs of the tensor's matrices, `[*stack, in, in]`.
+        start: A solution of the tensor, solved with the same layout.
         pattern: Pattern of allowed masks of each matrix.
         solver: Solver of the masks of `admm`.
         options: Options of the method.
@@ -47,7 +47,8 @@ def by_layout(
         The solution whose mask the updated weight has, and the update.
 
     Raises:
-        UpdateError: If the method is unknown, or as the method raises.
+        UpdateError: If the method is unknown, or as `reconstruct_by_layout` or `admm_by_layout` raises it.
+        PatternError: As `reconstruct_by_layout` or `admm_by_layout` raises it.
     """
     if method == "reconstruct":
         return start, reconstruct_by_layout(layout, weight, start.mask, gram, **options)
@@ -63,12 +64,13 @@ def reconstruct_by_layout(layout: Layout, weight: Any, mask: Any, gram: Any, **o
     Args:
         layout: How the tensor is made of matrices.
         weight: The tensor.
-        mask: Bool, of its shape.
-        gram: `[*stack, in, in]`, of the inputs of each matrix.
+        mask: Bool, of the tensor's shape.
+        gram: Gram matrices of the inputs of the tensor's matrices, `[*stack, in, in]`.
         options: Options of `reconstruct`.
 
     Raises:
         UpdateError: As `reconstruct`, or if the Gram matrices are not stacked as the weight is.
+        LayoutError: If the weight's shape does not match the layout.
     """
     matrices, masks = layout.matrices(weight), layout.matrices(mask)
     updates = [
@@ -89,16 +91,17 @@ def admm_by_layout(
     Args:
         layout: How the tensor is made of matrices.
         weight: The tensor.
-        gram: `[*stack, in, in]`, of the inputs of each matrix.
+        gram: Gram matrices of the inputs of the tensor's matrices, `[*stack, in, in]`.
         pattern: Pattern of allowed masks of each matrix.
-        start: A solution of the tensor to start from.
+        start: A solution of the tensor to start from; None to start as `admm` does without one.
         options: Options of `admm`.
 
     Returns:
-        The update of the tensor; its history is that of the matrix that took the most rounds.
+        The update of the tensor; its history is that of the matrix or fused part that took the most rounds.
 
     Raises:
         UpdateError: As `admm`, if the Gram matrices are not stacked as the weight is, or `start` has another layout.
+        PatternError: If the weight's shape does not match the layout, or the pattern does not fit a matrix or part.
     """
     matrices = Matrices(layout, pattern, tuple(int(length) for length in weight.shape))
     parts = matrices.split(weight)
@@ -126,6 +129,7 @@ def _starts(matrices: Matrices, start: Solution, options: dict[str, Any]) -> Seq
 
 
 def _grams(layout: Layout, weight: Any, gram: Any, options: dict[str, Any]) -> list[Any]:
+    """Check and return the Gram matrix of each of the layout's matrices."""
     stack = layout.stack_shape(tuple(weight.shape))
     if tuple(gram.shape[: len(stack)]) != stack or len(gram.shape) != len(stack) + 2:
         expected = ", ".join([*map(str, stack), "in, in"])
@@ -137,6 +141,7 @@ def _grams(layout: Layout, weight: Any, gram: Any, options: dict[str, Any]) -> l
 
 
 def _merge(split: Callable[[Any], list[Any]], weight: Any, parts: Sequence[Any]) -> Any:
+    """Return a copy of the weight with these parts; `split` returns the parts of a tensor as views."""
     updated = weight.detach().clone() if is_torch(weight) else np.array(weight)
     for target, part in zip(split(updated), parts, strict=True):
         target[...] = part
@@ -152,7 +157,7 @@ def _errors(updates: Sequence[Update]) -> tuple[float, float, float]:
 
 
 def _stats(updates: Sequence[Update]) -> dict[str, Any]:
-    """Sum counters and times, take the maximum of `iterations`, and the rest from the first matrix."""
+    """Sum times and counts, except `iterations`, of which take the maximum; take the rest from the first matrix."""
     stats = dict(updates[0].stats)
     for key in ("factorisations", "rows_as_they_were", "solves", "update_s", "mask_s"):
         if key in stats:

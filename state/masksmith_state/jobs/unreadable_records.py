@@ -60,7 +60,7 @@ def _copy_hashes(client: redis.Redis, job: str) -> None:
             copy = f"masksmith:aside:{key}"
             pipe.delete(copy)
             pipe.copy(key, copy)
-            pipe.expire(copy, unreadable.KEPT_S)
+            pipe.expire(copy, unreadable.COPIES_KEPT_S)
         pipe.execute()
 
 

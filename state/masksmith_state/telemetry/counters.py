@@ -1,7 +1,8 @@
-"""Counters in Redis; the scripts that change job records increment them within the same atomic step.
+"""Counters in Redis: names of their fields, and the increments of finished shards.
 
-All counters are fields of one hash, so they survive restarts and are the same in every service. A field is a
-name and its labels, separated by `|`.
+All counters are fields of one hash, so they survive restarts and are the same in every service. A field's name is that
+of the counter and its labels, separated by `|`. The scripts that change job records increment the counters of jobs and
+shards within the same atomic step.
 """
 
 from __future__ import annotations
@@ -10,10 +11,12 @@ from bisect import bisect_left
 from collections.abc import Mapping
 
 COUNTS = "masksmith:counts"
+"""Redis key of the hash."""
 # Upper bounds of the histograms' buckets.
 SECONDS_BOUNDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0)
 GAP_BOUNDS = (0.0, 1e-9, 1e-6, 1e-4, 1e-3, 1e-2, 1e-1)
 UPLOAD_BYTES = "upload_bytes"
+"""Field of the bytes of all uploads that were received."""
 
 
 def field_name(name: str, *labels: str) -> str:
@@ -22,19 +25,19 @@ def field_name(name: str, *labels: str) -> str:
 
 
 def histogram_increments(name: str, value: float, bounds: tuple[float, ...], *labels: str) -> dict[str, float]:
-    """Increments of a histogram for one observation: 1 for the number of its bucket, and the value for the sum."""
+    """Increments of a histogram for one observation: 1 for its bucket, by number, and the value for the sum."""
     bucket = bisect_left(bounds, value)
     return {field_name(name, *labels, str(bucket)): 1, field_name(name, *labels, "sum"): value}
 
 
 def shard_increments(device: str, outcome: str, took_s: float, gap: float | None) -> dict[str, float]:
-    """Increments for a finished shard.
+    """Increments for a finished shard of a tensor.
 
     Args:
-        device: Device it ran on.
+        device: Device the shard ran on.
         outcome: `solved`, `remembered` (the result was in the store already) or `failed`.
-        took_s: Seconds spent on it; counted only if it was solved.
-        gap: Its gap, or None; counted only if it was solved.
+        took_s: Seconds spent on the shard; counted only if it was solved.
+        gap: The shard's gap; None if it has no finite one. It is counted only if the shard was solved.
     """
     increments: dict[str, float] = {field_name("shards", device, outcome): 1}
     if outcome == "solved":
@@ -45,6 +48,6 @@ def shard_increments(device: str, outcome: str, took_s: float, gap: float | None
 
 
 def counts_by_labels(counts: Mapping[str, str], name: str) -> dict[tuple[str, ...], float]:
-    """Counters of one name, by their labels."""
+    """Values of the counters of one name, by their labels, from all fields of the hash."""
     parts = ((tuple(key.split("|")), float(value)) for key, value in counts.items())
     return {labels[1:]: value for labels, value in parts if labels[0] == name}

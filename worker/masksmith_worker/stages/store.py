@@ -1,4 +1,4 @@
-"""Store stage: stores results under a key made of everything that determines them, and finds stored ones by it."""
+"""Store stage: writes the result of a shard to the store under a key, and looks up stored results by their keys."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from .work import ShardWork
 
 
 def load_result(work: ShardWork, key: str) -> ShardReport | None:
-    """Read the report of a stored result; None if there is none, or any part of it is damaged."""
+    """Read the report of a stored result, marked as `remembered`; None if a part of it is missing or damaged."""
     try:
         report = ShardReport.model_validate_json(work.store.get_sealed(result_report_name(key)))
-        # Mask and weights may be damaged, or may have been set aside for that, although the report exists.
+        # Although the report exists, mask or weights may be damaged, or missing because damaged blobs are set aside.
         work.store.verify(result_name(key), report.mask_digest)
         if work.specification.update is not None:
             work.store.verify(weights_name(key), report.weights_digest)
@@ -32,9 +32,9 @@ def load_result(work: ShardWork, key: str) -> ShardReport | None:
 def store_result(
     store: BlobStore, key: str, mask: npt.NDArray[np.bool_], updated: UpdatedShard | None, report: ShardReport
 ) -> ShardReport:
-    """Write updated weights (if any), mask, and last the report: if it exists, the others exist.
+    """Write updated weights (if any) and mask, and only after them the report.
 
-    No report is stored for a result that a time limit ended, so that other jobs do not reuse it.
+    The report is not stored if a time limit ended the search, so that other jobs do not reuse the result.
 
     Returns:
         The report, with the digests of what was written.

@@ -21,12 +21,13 @@ from .numbers import check_integer, check_share
 class PruneAndGrow(Method):
     """At each refresh drop the smallest kept weights and grow where the gradient is largest (RigL, Evci et al., 2020).
 
-    The share dropped is `fraction / 2 * (1 + cos(pi * step / until))`. Entries of a pattern cannot be grown
-    independently, so growth is one exact optimization: each surviving entry has a score above the sum of all
-    candidates of its tile, and each candidate's score is its gradient's magnitude. The best mask therefore keeps all
-    survivors, and among those masks has the largest sum of gradients. Grown entries start at zero. With transposable
-    patterns an entry can be grown only together with others, so fewer entries are replaced than are dropped: some of
-    the dropped ones are kept again.
+    The share dropped is `fraction / 2 * (1 + cos(pi * step / until))` up to step `until`, and then 0. Entries of a
+    pattern cannot be grown independently, so growth is one exact optimization: each candidate's score is the magnitude
+    of its gradient, relative to the layer's largest, and each survivor (a kept entry that is not dropped) has a score
+    above the sum of all candidates of its tile, or, without tiles, above each candidate's. The best mask therefore
+    keeps all survivors, unless the schedule has reduced the number of kept entries below theirs, and among those masks
+    has the largest sum of gradients. Grown entries start at zero. With transposable patterns an entry can be grown only
+    together with others, so fewer entries are replaced than are dropped: some of the dropped ones are kept again.
 
     Attributes:
         fraction: Share of the kept entries that is dropped at the beginning, in (0, 1].
@@ -59,7 +60,11 @@ class PruneAndGrow(Method):
 
     @torch.no_grad()
     def scores(self, layer: MaskedLayer, step: int) -> Tensor:
-        """Score survivors above all others, candidates by their gradients; a dense layer by its magnitudes."""
+        """Score survivors above all others, candidates by their gradients; a dense layer by magnitudes.
+
+        Raises:
+            InputError: If the layer has a mask and no recorded gradient.
+        """
         weight = layer.whole_weight().float()
         if layer.masking.dense:
             return weight.abs()
@@ -72,12 +77,13 @@ class PruneAndGrow(Method):
 
     @torch.no_grad()
     def settle(self, layer: MaskedLayer, previous: Tensor | None) -> None:
-        """Set grown entries to zero."""
+        """Set grown entries to zero; without a previous mask none has grown."""
         if previous is not None:
             grown = layer.masking.mask & ~previous
             layer.weight.detach().masked_fill_(layer.masking.as_weight(grown, layer.weight), 0.0)
 
     def _survivors(self, magnitudes: Tensor, mask: Tensor, step: int) -> Tensor:
+        """Return the mask without the `dropped_share` of kept entries that are smallest."""
         count = int(self.dropped_share(step) * int(mask.sum()))
         smallest = magnitudes.masked_fill(~mask, math.inf).flatten().topk(count, largest=False).indices
         survivors = mask.clone()

@@ -1,7 +1,7 @@
-"""The two order statistics of a line (row or column) that bound its dual, computed in registers.
+"""The two order statistics of a line (row or column) that bound its dual; on a device, they are computed in registers.
 
-Entry (i, j) of a tile has place `i * pitch + j` in shared memory; a place holds one number for each tile of the thread
-block, so that neighbouring threads, which work on neighbouring tiles, read neighbouring words.
+Entry (i, j) of a tile has place `i * pitch + j` in shared memory. A place holds `lanes` numbers, one for each tile of
+the thread block, so that neighbouring threads, which work on neighbouring tiles, read neighbouring words.
 """
 
 from __future__ import annotations
@@ -59,4 +59,6 @@ def _pair_plain(
 
 pair: Any = _pair_plain if SIMULATED or not COMPILED else _pair_in_registers
 """`pair(x, first, step, duals, begin, lanes, size, keep)` returns the keep-th and the (keep + 1)-th largest of
-`x[first + p * step] - duals[begin + p * lanes]` for p below `size`."""
+`x[first + p * step] - duals[begin + p * lanes]` for p from 0 to `size - 1`.
+
+Differences wrap around to 32 bits. `size` and `keep` are compile-time constants, with 1 <= keep < size."""
