@@ -22,6 +22,25 @@ def test_a_solution_shows_its_numbers_and_the_corner_of_its_mask(pattern):
     assert len(re.findall("z", squares)) == np.count_nonzero(solution.mask[:32, :32])
 
 
+@pytest.mark.parametrize(
+    ("pattern", "options", "tile"),
+    [
+        ("2:4", {}, (1, 4)),
+        (ms.parse("2:4", axis="out"), {}, (4, 1)),
+        ("2:4", {"layout": "in out"}, None),
+        ("transposable 2:8", {}, (8, 8)),
+    ],
+)
+def test_lines_separate_the_tiles_of_the_stored_mask(pattern, options, tile):
+    scores = np.abs(np.random.default_rng(0).standard_normal((16, 24))).astype(np.float32)
+    page = ElementTree.fromstring(ms.solve(scores, pattern, **options)._repr_html_())
+    _, lines = (path.get("d") for path in page.iter("path"))
+    if tile is None:
+        assert lines == "M0 0h120v80h-120z"
+    else:
+        assert (lines.count("h"), lines.count("v")) == (16 // tile[0] + 1, 24 // tile[1] + 1)
+
+
 def test_so_does_a_convolution_of_torch():
     weight = torch.rand(8, 8, 3, 3, generator=torch.Generator().manual_seed(0))
     assert "<svg" in ms.solve(weight, "2:4")._repr_html_()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from masksmith_client._errors import InputError
@@ -19,12 +20,13 @@ def find_weights(path: Path) -> Path:
         InputError: If there is none, there are several, or the weights have another format; for a pickle the message
             says how to convert it.
     """
-    if path.is_dir():
+    # The functions of `os.path` say False of a name that is too long, where those of `pathlib` raise.
+    if os.path.isdir(path):
         return _find_in(path)
     if path.suffix in PICKLE_SUFFIXES or path.name.endswith(".bin" + INDEX_SUFFIX):
         raise InputError(pickle_message(path))
-    if not path.is_file():
-        raise InputError(f"{path} does not exist" if not path.exists() else f"{path} is not a file")
+    if not os.path.isfile(path):
+        raise InputError(f"{path} does not exist" if not os.path.exists(path) else f"{path} is not a file")
     return path
 
 

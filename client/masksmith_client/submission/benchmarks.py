@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, Literal, TypedDict
 
 from pydantic import ValidationError
@@ -99,7 +99,7 @@ def _default_name(model: object, patterns: Sequence[str]) -> str | None:
     Returns:
         None for a well-known model, shapes or a masks job: the service chooses the name of these.
     """
-    if isinstance(model, str) and not Path(model).exists():
+    if isinstance(model, str) and not os.path.exists(model):
         return None
     subject = subject_of_weights(model)
     return None if subject is None else default_name(subject, ", ".join(patterns))
@@ -132,7 +132,7 @@ def _read_layers(model: object, layers: Sequence[str] | None, exclude: Sequence[
             return read_shapes(shape_texts)
         except ValueError as error:
             # A text that is not a shape may be the path of a checkpoint, which is read below.
-            if not isinstance(model, str) or not Path(model).exists():
+            if not isinstance(model, str) or not os.path.exists(model):
                 model_names = ", ".join(MODELS)
                 raise InputError(f"{error}; or name a model ({model_names}) or a checkpoint's path") from None
     weights = {weight.name: weight for weight in read_weights(model).tensors}

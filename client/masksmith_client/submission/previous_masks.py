@@ -42,7 +42,7 @@ def parse_previous(source: object) -> tuple[str | None, Path | None]:
         source = _origin(source)
     if isinstance(source, JobView):
         return source.id, None
-    if isinstance(source, (str, os.PathLike)) and Path(source).is_file():
+    if isinstance(source, (str, os.PathLike)) and os.path.isfile(source):
         Masks.open(source).close()
         return None, Path(source)
     if isinstance(source, str) and (JOB_ID.fullmatch(source) or _is_remote_reference(source)):
@@ -62,7 +62,7 @@ def previous_reference(source: object) -> str | None:
     """
     if isinstance(source, Masks):
         source = _origin(source)
-    is_id = isinstance(source, str) and JOB_ID.fullmatch(source) and not Path(source).exists()
+    is_id = isinstance(source, str) and JOB_ID.fullmatch(source) and not os.path.exists(source)
     if isinstance(source, str | os.PathLike) and not is_id:
         path = os.fspath(source)
         return path if is_in_bucket(path) else os.path.abspath(path)
@@ -85,7 +85,7 @@ def _origin(masks: Masks) -> JobView | Path:
 
 def _is_remote_reference(source: str) -> bool:
     """Whether a text is a reference to something that is not on this machine."""
-    return is_reference(source) and (is_in_bucket(source) or not Path(source).exists())
+    return is_reference(source) and (is_in_bucket(source) or not os.path.exists(source))
 
 
 def masks_upload(path: Path) -> MasksUpload:

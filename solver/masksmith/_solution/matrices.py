@@ -57,7 +57,7 @@ class Matrices:
                 last = first + self._tile_rows(tuple(mask.shape))
                 duals, first = (duals[0][first:last], duals[1][first:last]), last
             if certificate is None:
-                parts.append(replace(solution, mask=mask, duals=duals, _certificate=None))
+                parts.append(replace(solution, mask=mask, duals=duals, _certificate=None, _is_joined=False))
             else:
                 run = replace(_joined_run([solution]), solve_s=solution.stats["solve_s"] / len(masks))
                 parts.append(Solution.from_certificate(mask, certificate, run, duals=duals))
@@ -74,7 +74,8 @@ class Matrices:
         mask = self._empty(solutions[0].mask)
         for part, solution in zip(self.split(mask), solutions, strict=True):
             part[...] = solution.mask
-        return Solution.from_certificate(mask, certificate, _joined_run(solutions), name=name, duals=_duals(solutions))
+        run, duals = _joined_run(solutions), _duals(solutions)
+        return replace(Solution.from_certificate(mask, certificate, run, name=name, duals=duals), _is_joined=True)
 
     def _tile_rows(self, shape: tuple[int, ...]) -> int:
         grid = self.pattern.grid(shape)

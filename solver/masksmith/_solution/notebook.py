@@ -8,8 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from masksmith.patterns import TileSpec
-
 CORNER_ENTRIES, CELL_PIXELS = 32, 5
 """Rows and columns of the corner, at most, and the side of the square that is drawn for an entry."""
 
@@ -22,11 +20,11 @@ def table(rows: Mapping[str, str], picture_html: str) -> str:
     return f"<table><tr><td><table>{body}</table></td><td>{picture_html}</td></tr></table>"
 
 
-def picture(mask: Any, tile: TileSpec | None) -> str:
+def picture(mask: Any, tile: tuple[int, int] | None) -> str:
     """Draw the upper left corner of a mask as SVG: kept entries are filled.
 
-    Lines separate the tiles; without `tile`, there is a frame around the corner. All dimensions after the first are
-    flattened into columns.
+    Lines separate the tiles, of `tile` rows and columns; without `tile`, there is a frame around the corner. All
+    dimensions after the first are flattened into columns.
     """
     corner, cell = _corner(mask), CELL_PIXELS
     height, width = corner.shape
@@ -44,10 +42,10 @@ def _corner(mask: Any) -> np.ndarray[Any, np.dtype[np.bool_]]:
     return array.reshape(array.shape[0], -1)[:, :CORNER_ENTRIES]
 
 
-def _lines(tile: TileSpec | None, height: int, width: int) -> str:
+def _lines(tile: tuple[int, int] | None, height: int, width: int) -> str:
     cell = CELL_PIXELS
     if tile is None:
         return f"M0 0h{width * cell}v{height * cell}h-{width * cell}z"
-    horizontal = "".join(f"M0 {i * cell}h{width * cell}" for i in range(0, height + 1, tile.rows))
-    vertical = "".join(f"M{j * cell} 0v{height * cell}" for j in range(0, width + 1, tile.cols))
+    horizontal = "".join(f"M0 {i * cell}h{width * cell}" for i in range(0, height + 1, tile[0]))
+    vertical = "".join(f"M{j * cell} 0v{height * cell}" for j in range(0, width + 1, tile[1]))
     return horizontal + vertical

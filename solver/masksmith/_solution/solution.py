@@ -68,6 +68,7 @@ class Solution:
     pruned: Any = None
     packed: Any = None
     _certificate: Certificate | None = field(default=None, repr=False)
+    _is_joined: bool = field(default=False, repr=False)  # Whether a layout made the tensor of matrices.
 
     @classmethod
     def from_certificate(
@@ -148,5 +149,11 @@ class Solution:
             "gap": f"{self.gap:.3g}" if self.gap else "0, proved",
             "solver": f"{self.stats.get('solver', '?')} on {self.stats.get('device', '?')}",
         }
-        tile = self.pattern.tile if has_tiles(self.pattern) else None
-        return table(rows, picture(self.mask, tile))
+        return table(rows, picture(self.mask, self._drawn_tile()))
+
+    def _drawn_tile(self) -> tuple[int, int] | None:
+        """Return rows and columns of a tile in the mask as it is stored; None if tiles are not rectangles in it."""
+        if not has_tiles(self.pattern) or self._is_joined or len(self.mask.shape) != 2:
+            return None
+        tile = self.pattern.tile
+        return (tile.cols, tile.rows) if self.pattern.axis == "out" else (tile.rows, tile.cols)

@@ -47,6 +47,11 @@ class CudaClock:
             Seconds of a call, by name and round; and seconds of a graph's replay, which lack the runs that cannot be
             captured.
         """
+        # Events and graphs belong to the current device, whatever the device of the tensors.
+        with self.cuda.device(self.device):
+            return self._time(runs, rounds)
+
+    def _time(self, runs: Runs, rounds: int) -> tuple[Seconds, Seconds]:
         flush = self._flusher()
 
         def flush_and_wait() -> None:

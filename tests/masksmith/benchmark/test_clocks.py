@@ -1,5 +1,7 @@
 """Clocks and gauges: the order of things, with recorders in the place of CUDA and NVML."""
 
+from contextlib import contextmanager
+
 import torch
 
 from masksmith.benchmark.cuda_clock import CudaClock
@@ -15,6 +17,15 @@ class Recorder:
 
     def __init__(self):
         self.log, self.now, self.capturing = [], 0.0, False
+        self.current_device = "another device"
+
+    @contextmanager
+    def device(self, device):
+        before, self.current_device = self.current_device, device
+        try:
+            yield
+        finally:
+            self.current_device = before
 
     def get_device_properties(self, device):
         return type("Properties", (), {"L2_cache_size": 1024})()
@@ -27,6 +38,7 @@ class Recorder:
 
         class Event:
             def record(self):
+                assert recorder.current_device == "cpu"
                 self.at = recorder.now
                 recorder.log.append("event")
 
@@ -56,6 +68,7 @@ class Recorder:
         return type("Graph", (), {"replay": lambda graph: self.act("replay", 1.0)})()
 
     def graph(self, graph):
+        assert self.current_device == "cpu"
         self.capturing = True
         return self
 
