@@ -252,7 +252,7 @@ def send_late(client, token, method, path, query, body, before_the_end):
     headers["content-length"] = str(len(body))
     scope = {
         "type": "http", "http_version": "1.1", "method": method, "path": path, "raw_path": path.encode(),
-        "query_string": query, "root_path": "", "scheme": "http", "client": ("127.0.0.1", 1), "server": ("localhost", 80),
+        "query_string": query, "root_path": "", "scheme": "http", "client": ("127.0.0.1", 1), "server": ("h", 80),
         "headers": [(name.encode(), value.encode()) for name, value in headers.items()], "state": {},
     }  # fmt: skip
     client.portal.call(client.app, scope, receive, send)

@@ -45,6 +45,7 @@ Scores = Annotated[ScoreMethod, Field(examples=["wanda", "ria power=0.7"], descr
 Update = Annotated[
     UpdateMethod, Field(examples=["reconstruct", "admm penalty=0.1"], description="A method and its options.")
 ]
+JobId = Annotated[str, Field(pattern=r"^[0-9A-Za-z][0-9A-Za-z._-]{0,63}$", description="Id of a job.")]
 SolveStatus = Literal["optimal", "feasible", "time_limit"]
 
 
@@ -294,7 +295,7 @@ class QueuePosition(BaseModel):
 class Job(BaseModel):
     """The document of a job."""
 
-    id: str
+    id: JobId
     name: str | None = None
     labels: dict[str, str] = {}
     priority: Priority = Priority.NORMAL
@@ -328,7 +329,7 @@ class Job(BaseModel):
 class JobSummary(BaseModel):
     """An entry of a job list: a job without its tensors; `key` is the id of the API key that it belongs to, or null."""
 
-    id: str
+    id: JobId
     key: str | None = None
     name: str | None = None
     labels: dict[str, str] = {}
