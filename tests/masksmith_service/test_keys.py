@@ -375,7 +375,11 @@ def test_a_broker_that_loses_its_keys_does_not_disable_authentication(client, se
 
 
 @pytest.mark.parametrize(
-    "header", ["Forwarded", "Via", "X-Real-IP", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto"]
+    "header",
+    [
+        *["Forwarded", "Via", "X-Real-IP", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto"],
+        *["X-Forwarded-Port", "X-Forwarded-Prefix", "X-Forwarded-User", "X-Client-IP", "CF-Connecting-IP"],
+    ],
 )
 def test_a_forwarded_request_is_never_local(client, header):
     assert client.get("/v1/jobs").status_code == 200
