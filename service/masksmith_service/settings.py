@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, model_validator
 
 from masksmith_state.jobs.shards import SHARD_BYTES
+from masksmith_state.keys import MAX_REQUESTS_S, MIN_REQUESTS_S
 from masksmith_state.settings import StateSettings
 
 from .bounds.table import cost, limit
@@ -88,7 +89,7 @@ class Settings(StateSettings):
     """Bytes of the broker's memory that the records and messages of a key's uploads and jobs may take."""
     key_live_jobs: int = Field(default=limit("key_live_jobs"), ge=0)
     """Jobs of a key that may be queued or running at a time, unless it has a quota of its own."""
-    key_requests_s: float = Field(default=float(limit("key_requests_s")), gt=0)
+    key_requests_s: float = Field(default=float(limit("key_requests_s")), ge=MIN_REQUESTS_S, le=MAX_REQUESTS_S)
     """Requests a second that a key may send, ten times as many at once, unless it has a quota of its own."""
 
     @model_validator(mode="after")

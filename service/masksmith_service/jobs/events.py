@@ -10,7 +10,9 @@ from typing import Any, NamedTuple
 
 from redis.asyncio import Redis
 
+from masksmith_state.errors import UnreadableRecordError
 from masksmith_state.jobs.redis_keys import events_key, job_key
+from masksmith_state.jobs.unreadable_records import reading
 from masksmith_wire.documents import JobState
 
 log = logging.getLogger(__name__)
@@ -37,8 +39,21 @@ async def follow(
 ) -> AsyncIterator[JobEvent]:
     """Yield a job's events after the event `after`, until its last one.
 
-    Also ends if the job was deleted, when `closing` is set, and within seconds after `is_authorized` returns False.
+    Also ends if the job was deleted or cannot be read, when `closing` is set, and within seconds after `is_authorized`
+    returns False.
     """
+    try:
+        async for event in _follow(client, job, closing, is_authorized, after):
+            yield event
+    except UnreadableRecordError as error:
+        # The response has begun, so the error cannot be its status.
+        log.error("%s", ascii(str(error)))
+
+
+async def _follow(
+    client: Redis, job: str, closing: threading.Event, is_authorized: Callable[[], Awaitable[bool]], after: str
+) -> AsyncIterator[JobEvent]:
+    """Yield a job's events as `follow` does; raises UnreadableRecordError if they, or the job, cannot be read."""
     has_more = True  # Whether the stream may have events that were not read.
     while has_more and not closing.is_set() and await is_authorized():
         # An ended job gets no more events, but its last ones may have come after the previous read.
@@ -52,7 +67,8 @@ async def follow(
 
 async def _read(client: Redis, job: str, after: str, block_ms: int | None) -> list[JobEvent]:
     key = events_key(job)
-    reply: Any = await client.xread({key: after}, count=256, block=block_ms)
+    with reading(job):
+        reply: Any = await client.xread({key: after}, count=256, block=block_ms)
     if not reply:
         return []
     if isinstance(reply, dict):  # RESP3: a map of streams; the list of entries may be wrapped in a list of one element.
@@ -77,6 +93,7 @@ def _parse(identifier: str, fields: dict[str, str]) -> JobEvent | None:
 
 
 async def has_ended(client: Redis, job: str) -> bool:
-    """Whether a job has ended, or does not exist."""
-    state: Any = await client.hget(job_key(job), "state")
-    return state is None or JobState(state).is_terminal
+    """Whether a job has ended, or does not exist; raises UnreadableRecordError if its state cannot be read."""
+    with reading(job):
+        state: Any = await client.hget(job_key(job), "state")
+        return state is None or JobState(state).is_terminal

@@ -14,6 +14,7 @@ import redis
 import typer
 
 from masksmith_service.middleware.addresses import is_loopback
+from masksmith_state.decoding import DECODING
 from masksmith_state.keys import (
     MAX_OVERLAP_S,
     SCOPES_OF_ROLE,
@@ -169,7 +170,7 @@ def any_exist(redis_url: str) -> bool:
 def _open_keys(data: Path | None, redis_url: str | None) -> Iterator[Keys]:
     with installation_redis(data, redis_url) as url:
         try:
-            client = redis.Redis.from_url(url, decode_responses=True, socket_connect_timeout=3)
+            client = redis.Redis.from_url(url, **DECODING, socket_connect_timeout=3)
         except ValueError as error:
             raise UsageError(f"--redis-url: {without_credentials(str(error))}") from None
         try:

@@ -91,4 +91,6 @@ class _LoggedResponse:
 def _write(scope: Scope, fields: dict[str, Any]) -> None:
     # Only the path is logged: queries may be confidential, and headers contain secrets. It is percent-encoded, because
     # fields are separated by spaces: a path with spaces would look like fields.
-    audit.info("%s %s", scope["method"], quote(str(scope["path"])[:200], safe=PATH_CHARACTERS), extra={"fields": fields})
+    audit.info(
+        "%s %s", scope["method"], quote(str(scope["path"])[:200], safe=PATH_CHARACTERS), extra={"fields": fields}
+    )

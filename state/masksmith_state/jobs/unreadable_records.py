@@ -101,7 +101,7 @@ def _remove_references(client: redis.Redis, job: str) -> None:
 
 def _bytes_of(client: redis.Redis, job: str, field: str) -> int:
     """Bytes that are counted for a job; 0 if its record no longer contains their number."""
-    with suppress(redis.ResponseError, UnicodeDecodeError, ValueError):
+    with suppress(redis.ResponseError, ValueError):
         return max(0, int(client.hget(job_key(job), field) or 0))
     return 0
 
