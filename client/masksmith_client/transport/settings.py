@@ -49,7 +49,7 @@ def read_settings(url: str | None = None, token: str | None = None) -> Connectio
 
     Raises:
         InputError: If the URL is malformed, not http(s), or has a query or fragment; if the token has characters that
-            no token has; or if the URL has a password beside a token: both would be sent in the header `Authorization`.
+            no token has; or if the URL has a password beside a token: both would be sent as `Authorization`.
     """
     url = url or os.environ.get("MASKSMITH_URL") or DEFAULT_URL
     token = _checked_token(token or os.environ.get("MASKSMITH_TOKEN") or None)
