@@ -280,3 +280,11 @@ def test_a_request_is_refused_whose_key_ends_before_its_body(client, keys, recor
     assert on_disk.files() == []
     _, token = keys.create("bob", Role.ADMIN)
     assert [send_late(client, token, *request, lambda: None) for request in requests] == [201, 202, 200]
+
+
+@pytest.mark.parametrize("rate", ["Infinity", "NaN", "1e-300", "1e300", "0"])
+def test_a_rate_that_cannot_be_counted_is_refused(client, keys, rate):
+    _, token = keys.create("ops", Role.ADMIN)
+    headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
+    response = client.post("/v1/keys", content=f'{{"name": "x", "requests_s": {rate}}}', headers=headers)
+    assert response.status_code == 422, response.text

@@ -376,10 +376,8 @@ def test_a_broker_that_loses_its_keys_does_not_disable_authentication(client, se
 
 @pytest.mark.parametrize(
     "header",
-    [
-        *["Forwarded", "Via", "X-Real-IP", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto"],
-        *["X-Forwarded-Port", "X-Forwarded-Prefix", "X-Forwarded-User", "X-Client-IP", "CF-Connecting-IP"],
-    ],
+    ["Forwarded", "Via", "X-Real-IP", "X-Client-IP", "CF-Connecting-IP"]
+    + [f"X-Forwarded-{word}" for word in ("For", "Host", "Proto", "Port", "Prefix", "User")],
 )
 def test_a_forwarded_request_is_never_local(client, header):
     assert client.get("/v1/jobs").status_code == 200
@@ -400,11 +398,3 @@ def test_none_is_refused_beyond_loopback(monkeypatch, caplog, valkey, tmp_path):
     monkeypatch.setattr("masksmith_service.__main__.protect_files", lambda: None)
     assert main() == 2
     assert "MASKSMITH_AUTH=none" in caplog.text
-
-
-@pytest.mark.parametrize("rate", ["Infinity", "NaN", "1e-300", "1e300", "0"])
-def test_a_rate_that_cannot_be_counted_is_refused(client, keys, rate):
-    _, token = keys.create("ops", Role.ADMIN)
-    headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
-    response = client.post("/v1/keys", content=f'{{"name": "x", "requests_s": {rate}}}', headers=headers)
-    assert response.status_code == 422, response.text
