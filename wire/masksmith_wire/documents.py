@@ -31,6 +31,12 @@ def _check_not_metadata(name: str) -> str:
     return name
 
 
+def _check_printable(text: str) -> str:
+    if not text.isprintable():
+        raise ValueError("it has characters that cannot be printed")
+    return text
+
+
 Reference = Annotated[
     str,
     Field(
@@ -45,7 +51,7 @@ Scores = Annotated[ScoreMethod, Field(examples=["wanda", "ria power=0.7"], descr
 Update = Annotated[
     UpdateMethod, Field(examples=["reconstruct", "admm penalty=0.1"], description="A method and its options.")
 ]
-JobId = Annotated[str, Field(pattern=r"^[0-9A-Za-z][0-9A-Za-z._-]{0,63}$", description="Id of a job.")]
+JobId = Annotated[str, Field(min_length=1, max_length=64, description="Id of a job."), AfterValidator(_check_printable)]
 SolveStatus = Literal["optimal", "feasible", "time_limit"]
 
 

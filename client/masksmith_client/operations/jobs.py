@@ -117,9 +117,9 @@ async def download_masks(session: ServiceSession, job: JobView) -> Masks:
     Raises:
         WireError: If names, shapes, patterns or digests are not those of the job.
     """
-    expected = await _expected(session, job)
-    file = await session.download(calls.get_masks(job.id), _entry_count(expected))
+    file = await session.download(calls.get_masks(job.id), _entry_count(job))
     try:
+        expected = await _expected(session, job)
         masks = Masks(file, job, job._restore)
         await session.run_blocking(lambda: masks.check(expected))
     except BaseException:
@@ -134,9 +134,9 @@ async def download_weights(session: ServiceSession, job: JobView) -> UpdatedWeig
     Raises:
         WireError: If names, shapes or digests are not those of the job.
     """
-    expected = await _expected(session, job)
-    file = await session.download(calls.get_weights(job.id), MAX_ITEM_BYTES * _entry_count(expected))
+    file = await session.download(calls.get_weights(job.id), MAX_ITEM_BYTES * _entry_count(job))
     try:
+        expected = await _expected(session, job)
         weights = UpdatedWeights(file, job._restore)
         await session.run_blocking(lambda: weights.check(expected))
     except BaseException:
@@ -152,9 +152,13 @@ async def _expected(session: ServiceSession, job: JobView) -> dict[str, Expected
     return expected_tensors(job.document, job._requested)
 
 
-def _entry_count(tensors: Mapping[str, ExpectedTensor]) -> int:
-    """Return the number of entries of all tensors, and so the most bytes of their masks."""
-    return sum(math.prod(tensor.shape) for tensor in tensors.values())
+def _entry_count(job: JobView) -> int:
+    """Return the number of entries of a job's tensors, as requested or else as its document says.
+
+    This is the most bytes that their masks can have.
+    """
+    shapes: list[Sequence[int]] = [tensor.shape for tensor in job._requested.values()]
+    return sum(math.prod(shape) for shape in shapes or [report.shape for report in job.document.tensors])
 
 
 async def wait_for_report(
