@@ -24,6 +24,7 @@ from contextlib import contextmanager
 
 from masksmith_wire.documents import CaseView, JobState, OutputReport, TensorReport
 from masksmith_wire.errors import ProblemDocument
+from masksmith_wire.text import printable
 
 from ._job_view import JobView
 
@@ -83,7 +84,8 @@ class StatusError(ClientError):
     def __init__(
         self, problem: ProblemDocument, request_id: str | None = None, retry_after_s: float | None = None
     ) -> None:
-        super().__init__(f"{problem.detail} ({problem.code})")
+        # Without control characters, which a terminal would obey when a traceback is printed.
+        super().__init__("\n".join(map(printable, f"{problem.detail} ({problem.code})".splitlines())))
         self.problem = problem
         self.code = problem.code
         self.status = problem.status

@@ -57,6 +57,8 @@ def create_app(settings: Settings | None = None, closing: Event | None = None) -
         version="1",
         lifespan=_lifespan(settings, closing or Event(), stop_telemetry),
         dependencies=[Depends(require_single_values)],
+        # A redirect to the path without a slash at its end would lack the prefix of a proxy.
+        redirect_slashes=False,
         docs_url=None,
         redoc_url=None,
         telemetry=_telemetry_settings(tracer_provider),

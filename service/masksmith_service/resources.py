@@ -17,6 +17,7 @@ from masksmith_state.blobs.leftovers import clear_leftovers
 from masksmith_state.blobs.references import BlobReferences
 from masksmith_state.blobs.retention import Retention
 from masksmith_state.blobs.store import BlobStore
+from masksmith_state.decoding import DECODING
 from masksmith_state.housekeeping import Housekeeping
 from masksmith_state.installation import Installation
 from masksmith_state.jobs.records import JobRecords
@@ -134,7 +135,7 @@ def _client(
     # Reads of a job's events block for up to BLOCK_MS.
     connections = pool.from_url(
         settings.redis_url,
-        decode_responses=True,
+        **DECODING,
         socket_connect_timeout=3,
         socket_timeout=BLOCK_MS / 1000 + 5,
         max_connections=size,

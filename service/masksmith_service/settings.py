@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 from masksmith_state.jobs.shards import SHARD_BYTES
 from masksmith_state.keys import MAX_REQUESTS_S, MIN_REQUESTS_S
 from masksmith_state.settings import MAX_SECONDS, StateSettings
+from masksmith_wire.text import without_credentials
 
 from .bounds.table import cost, limit
 from .middleware.addresses import is_loopback
@@ -115,7 +116,8 @@ class Settings(StateSettings):
         url = urlsplit(self.oidc_issuer)
         is_safe = url.scheme == "https" or (url.scheme == "http" and is_loopback(url.hostname or ""))
         if not is_safe or url.query or url.fragment:
-            raise ValueError(f"oidc_issuer {self.oidc_issuer!r} must be an https:// address without a query")
+            shown = without_credentials(self.oidc_issuer)
+            raise ValueError(f"oidc_issuer {shown!r} must be an https:// address without a query")
         if not self.oidc_audience:
             raise ValueError("oidc_issuer needs oidc_audience: a token for another service must not be valid here")
         if self.oidc_admin and not all(self.oidc_admin.partition("=")):

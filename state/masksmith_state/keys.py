@@ -73,12 +73,16 @@ def check_scopes(role: Role, scopes: Sequence[Scope]) -> None:
         raise ValueError("the scope administer and the role admin go together")
 
 
+MIN_REQUESTS_S, MAX_REQUESTS_S = 0.001, 1e9
+"""Bounds of a key's rate: beyond them the broker cannot count it."""
+
+
 class Quotas(BaseModel):
     """Limits of a key; None applies the limit from the service's settings."""
 
     stored_bytes: int | None = Field(default=None, ge=0)
     live_jobs: int | None = Field(default=None, ge=0)
-    requests_s: float | None = Field(default=None, gt=0)
+    requests_s: float | None = Field(default=None, ge=MIN_REQUESTS_S, le=MAX_REQUESTS_S)
 
 
 class Sharing(BaseModel):
@@ -168,7 +172,14 @@ class Keys:
         """Read a key by its id; None if there is no such key, or its record cannot be read."""
         if not is_key_id(key):
             return None
-        return parse_key(key, cast("dict[str, Any]", self._redis.hgetall(redis_key_of(key))))
+        try:
+            fields = cast("dict[str, Any]", self._redis.hgetall(redis_key_of(key)))
+        except redis.ResponseError as error:
+            if not is_wrong_type(error):
+                raise
+            log.error("the record of key %s cannot be read: %s", key, error)
+            return None
+        return parse_key(key, fields)
 
     def rotate(self, key: str, overlap_s: float, expires_at: datetime | None = None) -> tuple[KeyInfo, str] | None:
         """Give a key a new token; the present token stays valid for a time, any earlier token does not.
@@ -212,6 +223,11 @@ class Keys:
 def is_key_id(text: str) -> bool:
     """Whether a text has the form of the id of an API key; no other text may become part of a Redis key."""
     return _KEY_ID.fullmatch(text) is not None
+
+
+def is_wrong_type(error: redis.ResponseError) -> bool:
+    """Whether Redis refused a command because the value of the key is of another type."""
+    return str(error).startswith("WRONGTYPE")
 
 
 def redis_key_of(key: str) -> str:

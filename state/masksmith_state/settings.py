@@ -27,7 +27,7 @@ S = TypeVar("S", bound="StateSettings")
 class StateSettings(BaseSettings):
     """Locations of the shared state and of roots, and how a process logs and traces."""
 
-    model_config = SettingsConfigDict(env_prefix="MASKSMITH_", extra="ignore")
+    model_config = SettingsConfigDict(env_prefix="MASKSMITH_", extra="ignore", hide_input_in_errors=True)
 
     redis_url: str = "redis://127.0.0.1:6379/0"
     """Broker and job records; `redis://` or `unix://`."""

@@ -47,7 +47,8 @@ def set_aside(client: redis.Redis, kind: str, name: str, reason: str, text: str 
         pipe.lpush(UNREADABLE, json.dumps(entry))
         pipe.ltrim(UNREADABLE, 0, MAX_ENTRIES - 1)
         pipe.hincrbyfloat(COUNTS, field_name("unreadable", kind), 1)
-        pipe.execute()
+        # List and counter are only for operators: a damaged one must not stop a worker.
+        pipe.execute(raise_on_error=False)
     log.error(
         "%s %s cannot be read and was set aside in %s: %s", kind, ascii(name[:200]), UNREADABLE, ascii(reason[:500])
     )

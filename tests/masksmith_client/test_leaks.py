@@ -129,7 +129,13 @@ def test_no_error_shows_the_credentials(transport: Any, caplog: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["ftp://u:SECRET@host", "http://u:SECRET@", "http://u:SECRET@host:port", "http://u:SECRET@[::1"]
+    "url",
+    [
+        *["ftp://u:SECRET@host", "http://u:SECRET@", "http://u:SECRET@host:port", "http://u:SECRET@[::1"],
+        *["u:SECRET@host:8000", "//u:SECRET@host", "http:/u:SECRET@host", "http:u:SECRET@host"],
+        *["http://u:SECRET#@host", "http://u:SECRET/@host", "http://u:SECRET?@host", "http://u:a@SECRET#@host"],
+        *["http://host/?sig=SECRET", "http://host/?x=SECRET", "http://host/#access_token=SECRET"],
+    ],
 )
 @pytest.mark.parametrize("client", [Client, AsyncClient])
 def test_a_malformed_url_is_refused_without_its_credentials(client: Any, url: str, capsys: Any) -> None:
@@ -138,6 +144,21 @@ def test_a_malformed_url_is_refused_without_its_credentials(client: Any, url: st
     assert "SECRET" not in str(caught.value)
     assert run(["info", "--url", url]) == 2
     assert "SECRET" not in check(capsys.readouterr())
+
+
+@pytest.mark.parametrize("token", ["SECRET\nX-Role: admin", "SECRET\u00e9", "SECRET\x7f", "a SECRET", "\ud800SECRET"])
+def test_a_token_that_cannot_be_sent_is_refused_and_not_shown(token: str, monkeypatch: Any, capsys: Any) -> None:
+    with pytest.raises(InputError) as caught:
+        Client("http://host", token)
+    assert "SECRET" not in "".join(traceback.format_exception(caught.value))
+    if token.isascii():
+        monkeypatch.setenv("MASKSMITH_TOKEN", token)
+        assert run(["info", "--url", "http://127.0.0.1:1"]) == 2
+        assert "SECRET" not in check(capsys.readouterr())
+
+
+def test_a_line_end_behind_a_token_is_left_out() -> None:
+    assert read_settings("http://host", "msk_x\r\n").token == "msk_x"
 
 
 def test_the_command_line_shows_no_credentials(capsys: Any) -> None:

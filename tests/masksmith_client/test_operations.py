@@ -11,6 +11,7 @@ from masksmith_client import NotFound, RateLimited, RetryPolicy, TransportError
 from masksmith_client.operations.jobs import list_jobs
 from masksmith_client.transport import calls
 from masksmith_client.transport.blocking_session import BlockingSession
+from masksmith_client.transport.limits import LimitedFile
 from masksmith_client.transport.session import ServiceSession
 from masksmith_client.transport.settings import ConnectionSettings
 from masksmith_wire.masks import MaskInfo, file_header
@@ -52,8 +53,8 @@ class Script(ServiceSession):
         for line in response.text.splitlines():
             yield line
 
-    async def _write(self, response: httpx2.Response, file: BinaryIO) -> None:
-        self.files.append(file)
+    async def _write(self, response: httpx2.Response, file: LimitedFile) -> None:
+        self.files.append(file.file)
         file.write(response.content)
 
     async def sleep(self, seconds: float) -> None:
@@ -123,7 +124,7 @@ def test_errors_that_stay_end_the_call(answers: Any, kind: type[Exception]) -> N
 
 def test_a_download_that_is_cut_begins_again_and_closes_every_stream() -> None:
     script = Script(body(FILE[:-1]), httpx2.ReadError("reset"), body(FILE))
-    file = script.run(script.download(calls.get_masks("x")))
+    file = script.run(script.download(calls.get_masks("x"), 10**6))
     path, closed = "/v1/jobs/x/masks", "closed"
     assert [step for step in script.done if step not in script.pauses] == [path, closed] * 3
     file.seek(0)
@@ -135,7 +136,7 @@ def test_a_download_that_is_cut_begins_again_and_closes_every_stream() -> None:
 def test_a_download_that_ends_without_a_file_leaves_none_open(error: Any) -> None:
     script = Script(body(FILE[:-1]), error)
     with pytest.raises((KeyboardInterrupt, NotFound)):
-        script.download(calls.get_masks("x")).send(None)
+        script.download(calls.get_masks("x"), 10**6).send(None)
     assert [file.closed for file in script.files] == [True]
 
 

@@ -98,6 +98,17 @@ def test_no_line_is_broken_by_what_a_request_holds(client, lines):
     assert not [line for line in lines().splitlines() if line.startswith("forged")]
 
 
+@pytest.mark.parametrize("space", ["%20", "%C2%A0", "%E2%80%A8", "+"])
+def test_a_path_forges_no_fields(client, lines, space):
+    client.delete(f"/v1/jobs/x{space}key=ops{space}job=forged{space}status=204")
+    (line,) = [line for line in lines().splitlines() if "DELETE /v1/jobs/x" in line]
+    if "{" not in line:
+        fields = [pair.partition("=") for pair in line.split()]
+        assert [value for name, _, value in fields if name == "status"] == ["404"]
+        assert "key" not in {name for name, _, _ in fields}
+    assert "key%3Dops" in line
+
+
 def test_neither_secrets_nor_tensors_are_logged(app, client, lines, save, records, monkeypatch):
     token = Keys(records.redis).create("ann")[1]
     secret, canary = token[15:], b"CANARY-CANARY-CANARY-CANARY-1234"

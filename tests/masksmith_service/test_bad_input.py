@@ -277,3 +277,11 @@ def test_a_parameter_that_has_one_value_is_given_once(client, address, name):
 
 def test_a_list_may_be_given_as_several_parameters(client):
     assert client.get("/v1/jobs?state=queued&state=running&label=a&label=b").status_code == 200
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-32"])
+def test_a_document_in_another_encoding_is_refused(client, check_problem, encoding):
+    # Its depth cannot be computed from its bytes: the first letter has the byte of a quote.
+    text = '{"x": "\u2200", "pattern": ' + "[" * 900 + "]" * 900 + "}"
+    response = client.post("/v1/jobs", content=text.encode(encoding), headers={"Content-Type": "application/json"})
+    check_problem(response, 400, "invalid_document", "UTF-8")

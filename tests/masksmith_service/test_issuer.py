@@ -251,3 +251,15 @@ def test_an_issuer_without_keys_authenticates_nobody(client, issuer, keys, fault
 def test_settings_that_would_let_others_in_are_refused(changes, message):
     with pytest.raises(ValidationError, match=message):
         Settings(**changes)
+
+
+def test_no_secret_is_in_the_error_of_a_setting():
+    changes = {
+        "redis_url": "redis://:SECRET@h/0",
+        "oidc_issuer": "http://u:SECRET@evil",
+        "roots": [{"url": "s3://k:SECRET@b"}],
+    }
+    for names in (["redis_url", "oidc_issuer"], ["roots"]):
+        with pytest.raises(ValidationError) as caught:
+            Settings(**{name: changes[name] for name in names})
+        assert "SECRET" not in str(caught.value)

@@ -1,11 +1,13 @@
 """Expiry of keys, rotation of their tokens, and scopes."""
 
+import json
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from starlette.testclient import TestClient
 
 from masksmith_service.app import create_app
+from masksmith_service.auth import middleware
 from masksmith_service.auth.principal import is_valid
 from masksmith_service.auth.scopes import needed_scopes
 from masksmith_service.jobs import routes
@@ -233,3 +235,61 @@ def test_a_key_whose_record_is_wrong_is_not_valid(client, keys, records, caplog)
         assert status(client, token) == 401, field
     assert status(client, ops, "/v1/keys") == 200
     assert "cannot be read" in caplog.text
+
+
+def send_late(client, token, method, path, query, body, before_the_end):
+    """Send a request whose last byte follows `before_the_end`; gives its status."""
+    pieces = iter([body[:-1], body[-1:]])
+    answers = []
+
+    async def receive():
+        piece = next(pieces, None)
+        if piece is None:
+            return {"type": "http.disconnect"}
+        if piece == body[-1:]:
+            before_the_end()
+        return {"type": "http.request", "body": piece, "more_body": piece == body[:-1]}
+
+    async def send(message):
+        answers.append(message)
+
+    headers = {"host": "localhost", "authorization": f"Bearer {token}", "content-type": "application/json"}
+    headers["content-length"] = str(len(body))
+    scope = {
+        "type": "http", "http_version": "1.1", "method": method, "path": path, "raw_path": path.encode(),
+        "query_string": query, "root_path": "", "scheme": "http", "client": ("127.0.0.1", 1), "server": ("h", 80),
+        "headers": [(name.encode(), value.encode()) for name, value in headers.items()], "state": {},
+    }  # fmt: skip
+    client.portal.call(client.app, scope, receive, send)
+    return answers[0]["status"]
+
+
+@pytest.mark.parametrize("end", ["revoked", "expired", "rotated"])
+def test_a_request_is_refused_whose_key_ends_before_its_body(client, keys, records, good, on_disk, monkeypatch, end):
+    monkeypatch.setattr(middleware, "CHECK_AFTER_S", 0.0)
+    requests = [
+        ("POST", "/v1/keys", b"", json.dumps({"name": "again", "role": "admin"}).encode()),
+        ("POST", "/v1/masks", b"pattern=2:4", good),
+        ("POST", "/v1/tensors", b"", good),
+    ]
+    for request in requests:
+        info, token = keys.create("ann", Role.ADMIN)
+        ends = {
+            "revoked": lambda key=info.id: keys.revoke(key),
+            "expired": lambda key=info.id: records.redis.hset(redis_key_of(key), "expires_at", PAST.isoformat()),
+            "rotated": lambda key=info.id: keys.rotate(key, 0),
+        }
+        assert send_late(client, token, *request, ends[end]) == 401
+    assert {key.name for key in keys.all()} == {"ann"}
+    assert records.live_count() == 0
+    assert on_disk.files() == []
+    _, token = keys.create("bob", Role.ADMIN)
+    assert [send_late(client, token, *request, lambda: None) for request in requests] == [201, 202, 200]
+
+
+@pytest.mark.parametrize("rate", ["Infinity", "NaN", "1e-300", "1e300", "0"])
+def test_a_rate_that_cannot_be_counted_is_refused(client, keys, rate):
+    _, token = keys.create("ops", Role.ADMIN)
+    headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
+    response = client.post("/v1/keys", content=f'{{"name": "x", "requests_s": {rate}}}', headers=headers)
+    assert response.status_code == 422, response.text

@@ -375,7 +375,9 @@ def test_a_broker_that_loses_its_keys_does_not_disable_authentication(client, se
 
 
 @pytest.mark.parametrize(
-    "header", ["Forwarded", "Via", "X-Real-IP", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto"]
+    "header",
+    ["Forwarded", "Via", "X-Real-IP", "X-Client-IP", "CF-Connecting-IP"]
+    + [f"X-Forwarded-{word}" for word in ("For", "Host", "Proto", "Port", "Prefix", "User")],
 )
 def test_a_forwarded_request_is_never_local(client, header):
     assert client.get("/v1/jobs").status_code == 200

@@ -331,3 +331,20 @@ def test_scripts_have_no_absolute_addresses():
     assert len(scripts) > 5
     for script in scripts:
         assert not re.search(r"[\"'`]/(?![/*])\w", script.read_text()), script.name
+
+
+def test_pages_show_no_control_characters_of_names(client, save):
+    names = ["a\x1b]0;x\x07.weight", "b\u202ecod.weight", "c\u2066.weight"]
+    body = save({name: np.ones((8, 8), np.float32) for name in names})
+    job = client.post("/v1/masks", params={"pattern": "2:4", "layers": "*"}, content=body).json()["id"]
+    for path in (f"/jobs/{job}", f"/compare?a={job}&b={job}", f"/jobs/{job}?q=%E2%80%AE", "/jobs?q=%1B", "/none%1B"):
+        page = client.get(path, headers={"Accept": "text/html"}).text
+        assert page.replace("\n", "").isprintable(), [char for char in page if not char.isprintable()]
+    assert "b\\u202ecod.weight" in client.get(f"/jobs/{job}").text
+    template = rendering._environment.from_string("{{ name }} {{ name | exact }}")
+    assert template.render(name="<\u202e>") == "&lt;\\u202e&gt; &lt;\u202e&gt;"
+
+
+def test_a_path_with_a_slash_at_its_end_is_not_redirected(client):
+    for path in ("/jobs/", "/v1/jobs/", "/v1/session/"):
+        assert client.get(path, follow_redirects=False).status_code == 404

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 import safetensors.numpy
@@ -245,3 +247,17 @@ def test_histograms_count_kept_and_dropped_scores(client, solve):
         counts = profile[name]
         assert counts.sum() == members.size
         assert [int(count) for count in counts] == [int(c) for c in np.histogram(members, edges)[0]]
+
+
+@pytest.mark.parametrize("folder", ["tensors", "masks"])
+def test_damage_is_found_before_the_first_byte_of_pruned_weights(client, solve, settings, folder):
+    job = solve({"w": FLAT[:8]}, pattern="2:4")
+    (path,) = [path for path in Path(settings.store_url, folder).rglob("*") if path.is_file() and not path.suffix]
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    response = client.get(f"/v1/jobs/{job}/pruned")
+    assert (response.status_code, response.json()["code"]) == (
+        409,
+        "upload_damaged" if folder == "tensors" else "result_damaged",
+    )

@@ -70,6 +70,35 @@ def test_a_model_is_listed(client, model):
     assert sorted(each["name"] for each in of_file["tensors"]) == ["bias", "w3"]
 
 
+@pytest.mark.parametrize(
+    "text", ['{"a": "\\ud800"}', '{"a": ' + "[" * 40 + "]" * 40 + "}", '{"a": ' + "9" * 5000 + "}"]
+)
+def test_a_config_that_no_response_can_contain_is_refused(client, model, text):
+    (model / "config.json").write_text(text)
+    response = client.get("/v1/references", params={"location": str(model)})
+    assert (response.status_code, response.json()["code"]) == (422, "invalid_reference"), response.text
+    assert "config.json" in response.json()["detail"]
+
+
+def test_memory_for_a_config_is_reserved(client, app, model):
+    capacity, reserved = app.state.masksmith.capacities.memory, []
+    plain = capacity.acquire
+
+    async def acquire(key, amount):
+        reserved.append(amount)
+        await plain(key, amount)
+
+    capacity.acquire = acquire
+    text = (model / "config.json").read_text()
+    assert client.get("/v1/references", params={"location": str(model)}).status_code == 200
+    assert 26 * len(text) in reserved
+
+
+def test_a_name_that_is_too_long_names_no_file(client, root):
+    response = client.get("/v1/references", params={"location": f"{root}/{'a' * 300}/model.safetensors"})
+    assert (response.status_code, response.json()["code"]) == (404, "reference_not_found")
+
+
 def test_a_job_reads_headers_and_notes_what_identifies_the_file(client, model, records):
     response = post(client, tensor(model / "a-1.safetensors"), tensor(model / "a-2.safetensors", "w3"))
     assert response.status_code == 202, response.text

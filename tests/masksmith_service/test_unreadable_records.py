@@ -8,6 +8,7 @@ from support.leases import take
 from masksmith_state.jobs.redis_keys import job_key, parts_key, reports_key
 from masksmith_state.jobs.reports import ShardReport
 from masksmith_state.jobs.sweeper import sweep
+from masksmith_state.keys import Keys, Role, redis_key_of
 from masksmith_state.unreadable import entries
 
 FIELDS = ("kind", "plan", "state", "owner", "uploads", "created_at", "done", "total", "failures", "queue")
@@ -135,3 +136,58 @@ def test_an_upload_that_is_deleted_while_it_is_checked_is_not_found(client, app,
     monkeypatch.setattr(store, "size", lambda name: next(sizes, None))
     monkeypatch.setattr(store.objects, "size", lambda name: None)
     assert client.head(f"/v1/tensors/{digest}").status_code == 404
+
+
+def make_wrong_type(redis, key):
+    redis.delete(key)
+    redis.lpush(key, "x")
+
+
+def make_wrong_bytes(redis, key):
+    for field in redis.hkeys(key):
+        redis.hset(key, field, b"\xfe{")
+
+
+@pytest.mark.parametrize("spoil", [make_wrong_type, make_wrong_bytes])
+def test_a_key_with_a_wrong_record_is_not_valid_and_stops_no_other(client, records, spoil):
+    keys = Keys(records.redis)
+    bad, token = keys.create("bad")
+    _, admin = keys.create("ops", Role.ADMIN)
+    spoil(records.redis, redis_key_of(bad.id))
+    assert client.get("/v1/jobs", headers={"Authorization": f"Bearer {token}"}).status_code == 401
+    for path in ("/v1/keys", "/jobs", "/v1/workers", "/metrics"):
+        assert client.get(path, headers={"Authorization": f"Bearer {admin}"}).status_code == 200
+    assert [key["name"] for key in client.get("/v1/keys", headers={"Authorization": f"Bearer {admin}"}).json()] == [
+        "ops"
+    ]
+
+
+@pytest.mark.parametrize("spoil", [make_wrong_type, make_wrong_bytes])
+def test_a_count_of_requests_or_of_jobs_that_is_wrong_refuses_nothing(client, records, submit, spoil):
+    key, token = Keys(records.redis).create("ops", Role.ADMIN)
+    headers = {"Authorization": f"Bearer {token}"}
+    assert client.get("/v1/jobs", headers=headers).status_code == 200
+    assert submit(**headers)["state"] == "queued"
+    for name in (f"masksmith:rate:{key.id}", "masksmith:counts"):
+        spoil(records.redis, name)
+    assert client.get("/v1/jobs", headers=headers).status_code == 200
+    assert submit(**headers)["state"] == "queued"
+    assert client.get("/metrics", headers=headers).status_code == 200
+
+
+@pytest.mark.parametrize("key", ["masksmith:workers:bad", "masksmith:served:masksmith.cpu"])
+def test_bytes_that_are_no_text_are_read_as_a_wrong_text(client, records, submit, key):
+    job = submit()["id"]
+    records.redis.sadd("masksmith:workers", "bad", b"\xff")
+    records.redis.set(key, b"\xff\xfe")
+    found = answers(client, job)
+    assert found[f"/v1/jobs/{job}"] == found["/v1/jobs"] == found["/jobs"] == found["/metrics"] == 200
+    assert 500 not in found.values()
+
+
+def test_events_that_cannot_be_read_end_the_stream(client, records, submit):
+    job = submit()["id"]
+    make_wrong_type(records.redis, f"masksmith:job:{job}:events")
+    assert client.get(f"/v1/jobs/{job}/events").text == ""
+    records.redis.hset(job_key(job), "state", "junk")
+    assert client.get(f"/v1/jobs/{job}/events").text == ""

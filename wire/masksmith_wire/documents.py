@@ -31,6 +31,12 @@ def _check_not_metadata(name: str) -> str:
     return name
 
 
+def _check_printable(text: str) -> str:
+    if not text.isprintable():
+        raise ValueError("it has characters that cannot be printed")
+    return text
+
+
 Reference = Annotated[
     str,
     Field(
@@ -45,6 +51,7 @@ Scores = Annotated[ScoreMethod, Field(examples=["wanda", "ria power=0.7"], descr
 Update = Annotated[
     UpdateMethod, Field(examples=["reconstruct", "admm penalty=0.1"], description="A method and its options.")
 ]
+JobId = Annotated[str, Field(min_length=1, max_length=64, description="Id of a job."), AfterValidator(_check_printable)]
 SolveStatus = Literal["optimal", "feasible", "time_limit"]
 
 
@@ -279,7 +286,7 @@ class QueuePosition(BaseModel):
 class Job(BaseModel):
     """The document of a job."""
 
-    id: str
+    id: JobId
     name: str | None = None
     labels: dict[str, str] = {}
     priority: Priority = Priority.NORMAL
@@ -313,7 +320,7 @@ class Job(BaseModel):
 class JobSummary(BaseModel):
     """An entry of a job list: a job without its tensors; `key` is the id of the API key that it belongs to, or null."""
 
-    id: str
+    id: JobId
     key: str | None = None
     name: str | None = None
     labels: dict[str, str] = {}

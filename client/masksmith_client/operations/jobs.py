@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
@@ -9,7 +10,7 @@ from uuid import uuid4
 
 from masksmith.benchmark import Report
 from masksmith.patterns import PatternsByTensor
-from masksmith_client._errors import JobFailedError, StatusError
+from masksmith_client._errors import JobFailedError, StatusError, WireError
 from masksmith_client._info import Info
 from masksmith_client._job_view import JobView
 from masksmith_client._progress import Bar, ShowProgress
@@ -32,6 +33,8 @@ from masksmith_wire.documents import Job, JobState, JobSummary, MasksRequest, Sk
 from .following import events_until_end, refresh, wait_for_start
 
 PAGE_SIZE = 100
+MAX_ITEM_BYTES = 8
+"""Bytes of an entry of the largest dtype of weights."""
 Listener = Callable[[Event], None]
 SubmittedJob = tuple[Job, Sequence[Skipped], Mapping[str, Restore], Mapping[str, ExpectedTensor], Sequence[str]]
 """The arguments of `JobView`: document, skipped tensors, restore functions, requested results, and notes."""
@@ -64,7 +67,11 @@ async def submit_document(
 async def list_jobs(
     session: ServiceSession, limit: int | None, filters: JobFilters
 ) -> AsyncGenerator[JobSummary, None]:
-    """Yield the summaries of jobs that pass the filters, newest first: of at most `limit` jobs, or of all if None."""
+    """Yield the summaries of jobs that pass the filters, newest first: of at most `limit` jobs, or of all if None.
+
+    Raises:
+        WireError: If a page continues where the page before it did.
+    """
     parameters = filter_parameters(filters)
     remaining = sys.maxsize if limit is None else limit
     after: str | None = None
@@ -72,6 +79,8 @@ async def list_jobs(
         page = await session.send(calls.list_jobs(after, min(PAGE_SIZE, remaining), parameters))
         for summary in page.jobs:
             yield summary
+        if page.next is not None and page.next == after:
+            raise WireError(f"the list of jobs does not end: two pages in a row continue after {after[:80]!r}")
         after = page.next
         remaining = 0 if after is None else remaining - len(page.jobs)
 
@@ -109,7 +118,7 @@ async def download_masks(session: ServiceSession, job: JobView) -> Masks:
     Raises:
         WireError: If names, shapes, patterns or digests are not those of the job.
     """
-    file = await session.download(calls.get_masks(job.id))
+    file = await session.download(calls.get_masks(job.id), _entry_count(job))
     try:
         expected = await _expected(session, job)
         masks = Masks(file, job, job._restore)
@@ -126,7 +135,7 @@ async def download_weights(session: ServiceSession, job: JobView) -> UpdatedWeig
     Raises:
         WireError: If names, shapes or digests are not those of the job.
     """
-    file = await session.download(calls.get_weights(job.id))
+    file = await session.download(calls.get_weights(job.id), MAX_ITEM_BYTES * _entry_count(job))
     try:
         expected = await _expected(session, job)
         weights = UpdatedWeights(file, job._restore)
@@ -143,6 +152,15 @@ async def _expected(session: ServiceSession, job: JobView) -> dict[str, Expected
     if not job.state.is_terminal:
         await refresh(session, job)
     return expected_tensors(job.document, job._requested)
+
+
+def _entry_count(job: JobView) -> int:
+    """Return the number of entries of a job's tensors, as requested or else as its document says.
+
+    This is the most bytes that their masks can have.
+    """
+    shapes: list[Sequence[int]] = [tensor.shape for tensor in job._requested.values()]
+    return sum(math.prod(shape) for shape in shapes or [report.shape for report in job.document.tensors])
 
 
 async def wait_for_report(

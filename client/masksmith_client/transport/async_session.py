@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, TypeVar
 
 import httpx2
 
 from .calls import Call
 from .http import build_request
+from .limits import LimitedDocument, LimitedFile, LineSplitter, check_coding
 from .retry import RetryPolicy
 from .session import ServiceSession
 from .settings import ConnectionSettings
@@ -31,23 +32,31 @@ class AsyncSession(ServiceSession):
         await self._http.aclose()
 
     async def _exchange(self, call: Call[Any]) -> httpx2.Response:
-        return await self._http.send(self._request(call))
+        async with self._stream(call) as response:
+            return await self._read(response) if response.is_success else response
+
+    async def _read(self, response: httpx2.Response) -> httpx2.Response:
+        document = LimitedDocument(response)
+        async for piece in response.aiter_bytes():
+            document.add(piece)
+        return document.response
 
     @asynccontextmanager
     async def _stream(self, call: Call[Any], read_timeout_s: float | None = None) -> AsyncIterator[httpx2.Response]:
         response = await self._http.send(self._request(call, read_timeout_s), stream=True)
         try:
-            if not response.is_success:
-                await response.aread()
-            yield response
+            check_coding(response)
+            yield response if response.is_success else await self._read(response)
         finally:
             await response.aclose()
 
     async def _lines(self, response: httpx2.Response) -> AsyncGenerator[str, None]:
-        async for line in response.aiter_lines():
-            yield line
+        splitter = LineSplitter()
+        async for piece in response.aiter_bytes():
+            for line in splitter.feed(piece):
+                yield line
 
-    async def _write(self, response: httpx2.Response, file: BinaryIO) -> None:
+    async def _write(self, response: httpx2.Response, file: LimitedFile) -> None:
         async for piece in response.aiter_bytes():
             await asyncio.to_thread(file.write, piece)
 

@@ -7,12 +7,13 @@ import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import asynccontextmanager, suppress
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, TypeVar
 
 import httpx2
 
 from .calls import Call
 from .http import build_request
+from .limits import LimitedDocument, LimitedFile, LineSplitter, check_coding
 from .retry import RetryPolicy
 from .session import ServiceSession
 from .settings import ConnectionSettings
@@ -63,23 +64,31 @@ class BlockingSession(ServiceSession):
             self.run(operation.aclose())
 
     async def _exchange(self, call: Call[Any]) -> httpx2.Response:
-        return self._http.send(self._request(call))
+        async with self._stream(call) as response:
+            return self._read(response) if response.is_success else response
+
+    def _read(self, response: httpx2.Response) -> httpx2.Response:
+        document = LimitedDocument(response)
+        for piece in response.iter_bytes():
+            document.add(piece)
+        return document.response
 
     @asynccontextmanager
     async def _stream(self, call: Call[Any], read_timeout_s: float | None = None) -> AsyncIterator[httpx2.Response]:
         response = self._http.send(self._request(call, read_timeout_s), stream=True)
         try:
-            if not response.is_success:
-                response.read()
-            yield response
+            check_coding(response)
+            yield response if response.is_success else self._read(response)
         finally:
             response.close()
 
     async def _lines(self, response: httpx2.Response) -> AsyncGenerator[str, None]:
-        for line in response.iter_lines():
-            yield line
+        splitter = LineSplitter()
+        for piece in response.iter_bytes():
+            for line in splitter.feed(piece):
+                yield line
 
-    async def _write(self, response: httpx2.Response, file: BinaryIO) -> None:
+    async def _write(self, response: httpx2.Response, file: LimitedFile) -> None:
         for piece in response.iter_bytes():
             file.write(piece)
 

@@ -79,7 +79,7 @@ class Call(Generic[T]):
             raise status_error(response)
         try:
             return self.parse(response)
-        except ValueError:
+        except (ValueError, RecursionError):
             raise WireError(
                 f"the response of {response.request.url} is not from a masksmith service; check the URL"
             ) from None
@@ -102,7 +102,7 @@ def status_error(response: httpx2.Response) -> StatusError:
 
 def _seconds(text: str | None) -> float | None:
     # HTTP also allows a date, which only a proxy would send; it is ignored.
-    return float(text) if text is not None and text.isdigit() else None
+    return float(text) if text is not None and text.isascii() and text.isdigit() else None
 
 
 def _document(model: type[BaseModel]) -> Callable[[httpx2.Response], Any]:

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from dataclasses import dataclass, field
 from typing import Any
 
+from pydantic import ValidationError
+
 from masksmith_client._errors import ClientError, TimeoutError
 from masksmith_wire.documents import Job, JobState, Progress
 
+from .limits import MAX_LINE_BYTES
 from .retry import RetryPolicy, is_transient
 
 STREAM_READ_TIMEOUT_S = 45.0
 """Read timeout of an event stream: three times the interval of the service's pings."""
 
+_ID = re.compile(r"[0-9A-Za-z._-]{1,64}")
+"""Form of an event's id, which is sent back in a header."""
 POLL_BELOW_S = 20.0
 """Time before the deadline from which a wait polls, since a stream without events could block beyond the deadline."""
 
@@ -31,12 +37,17 @@ class Event:
     def state(self) -> JobState | None:
         """The new state; None for other events and for states that this version does not know."""
         value = self.data.get("state") if self.kind == "state" else None
-        return JobState(value) if value in set(JobState) else None
+        return JobState(value) if isinstance(value, str) and value in set(JobState) else None
 
     @property
     def progress(self) -> Progress | None:
-        """Number of shards done and in total; None for other events."""
-        return Progress.model_validate(self.data) if self.kind == "progress" else None
+        """Number of shards done and in total; None for other events, and if the numbers cannot be read."""
+        if self.kind != "progress":
+            return None
+        try:
+            return Progress.model_validate(self.data)
+        except ValidationError:
+            return None
 
     @property
     def is_last(self) -> bool:
@@ -53,7 +64,7 @@ def events_of(document: Job) -> list[Event]:
 
 
 class EventParser:
-    """Reads server-sent events line by line."""
+    """Reads server-sent events line by line; an event that is too long, or cannot be read, is left out."""
 
     def __init__(self) -> None:
         self._kind, self._data = "", ""
@@ -68,7 +79,7 @@ class EventParser:
         self._kind, self._data = "", ""
         try:
             data = json.loads(text) if text else None
-        except ValueError:
+        except (ValueError, RecursionError):
             return None
         return Event(kind, data, self._id) if isinstance(data, dict) else None
 
@@ -76,8 +87,8 @@ class EventParser:
         if name == "event":
             self._kind = value
         elif name == "data":
-            self._data += ("\n" if self._data else "") + value
-        elif name == "id":
+            self._data = (self._data + ("\n" if self._data else "") + value)[: MAX_LINE_BYTES + 1]
+        elif name == "id" and _ID.fullmatch(value):
             self._id = value
 
 

@@ -25,6 +25,8 @@ def client_options(settings: ConnectionSettings, timeout_s: float | None) -> dic
     headers = {
         "user-agent": f"masksmith/{__version__} (wire {WIRE_VERSION}; Python {platform.python_version()})",
         "accept": "application/json",
+        # A body that is sent as it is cannot expand without bound while it is decoded.
+        "accept-encoding": "identity",
     }
     if settings.token:
         headers["authorization"] = f"Bearer {settings.token}"
@@ -57,9 +59,16 @@ def build_request(
     content: Iterator[bytes] | AsyncIterator[bytes] | None,
     read_timeout_s: float | None = None,
 ) -> httpx2.Request:
-    """Build the request of a call; `read_timeout_s` replaces the read timeout."""
+    """Build the request of a call; `read_timeout_s` replaces the read timeout.
+
+    Raises:
+        InputError: If its address is malformed, such as one with a job's id that is too long.
+    """
     params, headers = dict(call.params), dict(call.headers)
-    request = http.build_request(call.method, call.path, params=params, headers=headers, content=content)
+    try:
+        request = http.build_request(call.method, call.path, params=params, headers=headers, content=content)
+    except httpx2.InvalidURL as error:
+        raise InputError(f"the address {call.path[:80]!r} of the request is malformed: {error}") from None
     if read_timeout_s is not None:
         request.extensions["timeout"] = {**request.extensions["timeout"], "read": read_timeout_s}
     return request

@@ -18,6 +18,7 @@ from masksmith_wire.headers import read_header
 
 from .calls import Call, status_error
 from .events import STREAM_READ_TIMEOUT_S, Event, EventParser
+from .limits import LimitedFile
 from .retry import FAILURES, Attempts, RetryPolicy, as_client_error
 from .settings import ConnectionSettings
 
@@ -52,11 +53,15 @@ class ServiceSession(ABC):
 
         return await self._retry(attempt)
 
-    async def download(self, call: Call[None]) -> BinaryIO:
+    async def download(self, call: Call[None], data_bytes: int) -> BinaryIO:
         """Download a safetensors file to a temporary file; a retry starts from the beginning.
 
+        Args:
+            call: The call.
+            data_bytes: The most bytes that the file's tensors can have.
+
         Raises:
-            ClientError: As `send` does.
+            ClientError: As `send` does; also if the file is larger.
         """
         file = tempfile.TemporaryFile()  # noqa: SIM115 - closed by the caller
 
@@ -64,7 +69,7 @@ class ServiceSession(ABC):
             file.seek(0)
             file.truncate()
             async with self._stream(call) as response:
-                await self._write(_accepted(response), file)
+                await self._write(_accepted(response), LimitedFile(file, data_bytes))
             read_header(file)
 
         try:
@@ -103,7 +108,7 @@ class ServiceSession(ABC):
 
     @abstractmethod
     async def _exchange(self, call: Call[Any]) -> httpx2.Response:
-        """Send a request once and read the response."""
+        """Send a request once and read the response, up to the limit of documents."""
 
     @abstractmethod
     def _stream(
@@ -116,7 +121,7 @@ class ServiceSession(ABC):
         """Yield the lines of a body."""
 
     @abstractmethod
-    async def _write(self, response: httpx2.Response, file: BinaryIO) -> None:
+    async def _write(self, response: httpx2.Response, file: LimitedFile) -> None:
         """Write a body to a file."""
 
     @abstractmethod

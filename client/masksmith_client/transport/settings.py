@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass, field
 
 import httpx2
@@ -47,16 +48,20 @@ def read_settings(url: str | None = None, token: str | None = None) -> Connectio
     """Return the settings; missing arguments are read from `MASKSMITH_URL` and `MASKSMITH_TOKEN`.
 
     Raises:
-        InputError: If the URL is malformed or not http(s), or has a password beside a token: both would be sent in the
-            header `Authorization`.
+        InputError: If the URL is malformed, not http(s), or has a query or fragment; if the token has characters that
+            no token has; or if the URL has a password beside a token: both would be sent as `Authorization`.
     """
     url = url or os.environ.get("MASKSMITH_URL") or DEFAULT_URL
-    token = token or os.environ.get("MASKSMITH_TOKEN") or None
-    shown = without_credentials(url)
+    token = _checked_token(token or os.environ.get("MASKSMITH_TOKEN") or None)
+    shown = _without_secrets(url)
     try:
         parsed = httpx2.URL(url)
     except httpx2.InvalidURL as error:
-        raise InputError(f"the service's URL {shown!r} is malformed: {without_credentials(str(error))}") from None
+        # The error may quote a part of the password, which begins a port, a path or a query if it is not encoded.
+        reason = "encode the special characters of the password (%23 for #)" if "@" in url else str(error)
+        raise InputError(f"the service's URL {shown!r} is malformed: {reason}") from None
+    if parsed.query or parsed.fragment:
+        raise InputError(f"the service's URL {shown!r} has a query or a fragment, which it cannot have")
     if parsed.scheme not in ("http", "https") or not parsed.host:
         raise InputError(f"the service's URL {shown!r} must look like {DEFAULT_URL} or https://host/prefix")
     if not parsed.userinfo:
@@ -65,6 +70,29 @@ def read_settings(url: str | None = None, token: str | None = None) -> Connectio
         raise InputError(f"the service's URL {shown!r} has a password, and there is a token: only one can be sent")
     plain = str(parsed.copy_with(username=None, password=None))
     return ConnectionSettings(plain.rstrip("/"), None, (parsed.username, parsed.password))
+
+
+def _checked_token(token: str | None) -> str | None:
+    """Return a token without whitespace at its ends, such as the line end of the file that it was read from.
+
+    Raises:
+        InputError: If it cannot be sent in a header; the message does not contain it.
+    """
+    if token is None:
+        return None
+    token = token.strip()
+    if not token or not token.isascii() or not token.isprintable() or " " in token:
+        raise InputError("the token (MASKSMITH_TOKEN) has characters that no token has; copy it again")
+    return token
+
+
+def _without_secrets(url: str) -> str:
+    """Return what an error may show of a URL that may be malformed: nothing before its last @, and no query."""
+    before, at, host = url.rpartition("@")
+    shown = f"***@{host}" if at else url
+    if before and "://" in before:
+        shown = f"{before.partition('://')[0]}://{shown}"
+    return without_credentials(re.split("[?#]", shown, maxsplit=1)[0])
 
 
 def proxy_variables() -> list[str]:

@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import time
+
 import redis
 from fastapi import Request
 from redis.asyncio import Redis
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from masksmith_service import problems
-from masksmith_service.errors import RequestError
+from masksmith_service.errors import RequestError, translate
 from masksmith_service.middleware import host_checks
 from masksmith_service.settings import Settings
 from masksmith_state.telemetry import logs
+from masksmith_wire.errors import Code
 
-from .principal import COOKIE_NAME, TokenIssuer, authenticate
+from .principal import COOKIE_NAME, Principal, TokenIssuer, authenticate, is_valid
 from .rates import check_rate
 from .scopes import needed_scopes
 
 PUBLIC_PATHS = frozenset({"/healthz", "/readyz", "/openapi.json", "/login", "/favicon.ico"})
 """Paths that need no key, because their responses contain no user data."""
 PUBLIC_PREFIX = "/static/"
+CHECK_AFTER_S = 1.0
+"""Seconds after the authentication of a request from which its token is checked again at the end of the body."""
 
 
 class AuthenticationMiddleware:
@@ -36,17 +41,20 @@ class AuthenticationMiddleware:
             return
         request = Request(scope)
         try:
-            await self._check(request)
+            principal = await self._check(request)
         except (RequestError, redis.RedisError) as error:
             await problems.respond(request, error)(scope, receive, send)
-        else:
-            await self._app(scope, receive, send)
+            return
+        if principal is not None:
+            receive = _LateBody(receive, request.app.state.masksmith.async_redis, principal).receive
+        await self._app(scope, receive, send)
 
-    async def _check(self, request: Request) -> None:
+    async def _check(self, request: Request) -> Principal | None:
+        """Check a request, and return its sender; None for a path that needs no key."""
         host_checks.check_host(request.headers, self._settings)
         host_checks.check_origin(request.method, request.headers, self._settings)
         if _is_public(request.method, request.url.path):
-            return
+            return None
         state = request.app.state.masksmith
         client: Redis = state.async_redis
         principal = await authenticate(
@@ -56,6 +64,40 @@ class AuthenticationMiddleware:
         await check_rate(client, principal)
         principal.require(*needed_scopes(request.method, request.url.path))
         request.state.principal = principal
+        return principal
+
+
+class _LateBody:
+    """Receives the body of a request; at the end of one that took long, its token is checked once more.
+
+    Otherwise a client that has sent all but the end of a request could finish it after its key was revoked.
+    """
+
+    def __init__(self, receive: Receive, client: Redis, principal: Principal) -> None:
+        self._receive, self._client, self._principal = receive, client, principal
+        self._authenticated_at = time.monotonic()
+
+    async def receive(self) -> Message:
+        """Receive the next message.
+
+        Raises:
+            RequestError: At the end of the body, 401 if the token is no longer valid, or 503 if the broker is
+                unavailable.
+        """
+        message = await self._receive()
+        is_end = message["type"] == "http.request" and not message.get("more_body", False)
+        if is_end and time.monotonic() - self._authenticated_at > CHECK_AFTER_S:
+            await self._check()
+        return message
+
+    async def _check(self) -> None:
+        try:
+            still_valid = await is_valid(self._client, self._principal)
+        except redis.RedisError as error:
+            raise translate(error) from None
+        if not still_valid:
+            detail = "the key was revoked or has expired while the request was received; nothing was done"
+            raise RequestError(Code.UNAUTHORIZED, detail)
 
 
 def make_issuer(settings: Settings) -> TokenIssuer | None:

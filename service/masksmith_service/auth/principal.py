@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from threading import Event
 from typing import Annotated, Any, Protocol
 
+import redis
 from fastapi import Depends, Request
 from redis.asyncio import Redis
 
@@ -22,6 +24,7 @@ from masksmith_state.keys import (
     Scope,
     hash_matches,
     hash_token,
+    is_wrong_type,
     key_id_of,
     parse_key,
     redis_key_of,
@@ -29,6 +32,8 @@ from masksmith_state.keys import (
 )
 from masksmith_wire.errors import Code
 from masksmith_wire.priorities import Priority
+
+log = logging.getLogger(__name__)
 
 COOKIE_NAME = "masksmith_session"
 
@@ -189,7 +194,13 @@ async def is_valid(client: Redis, principal: Principal) -> bool:
 
 async def _read_valid_key(client: Redis, key_id: str, token_hash: str) -> KeyInfo | None:
     """Read a key; None if it is unknown, revoked or expired, or if the hash is not of a valid token of this key."""
-    fields = await client.hgetall(redis_key_of(key_id))
+    try:
+        fields = await client.hgetall(redis_key_of(key_id))
+    except redis.ResponseError as error:
+        if not is_wrong_type(error):
+            raise
+        log.error("the record of key %s cannot be read: %s", key_id, error)
+        return None
     info = parse_key(key_id, fields) if hash_matches(token_hash, fields) else None
     return info if info is not None and info.is_valid else None
 

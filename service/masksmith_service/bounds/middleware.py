@@ -18,7 +18,7 @@ from .table import MIB, cost, limit
 
 STREAMS = re.compile(r"/v1/jobs/[^/]*/events")
 DOWNLOADS = re.compile(r"/v1/jobs/[^/]*/(masks|weights|pruned|benchmark)")
-PICTURES = re.compile(r"/v1/jobs/[^/]*/(window|profile)")
+PICTURES = re.compile(r"/v1/jobs/[^/]*/(window|profile)|/compare")
 UPLOADS = re.compile(r"/v1/(tensors(/.*)?|masks)")
 LOGIN = "/v1/session"
 

@@ -10,7 +10,9 @@ from typing import Any, NamedTuple
 
 from redis.asyncio import Redis
 
+from masksmith_state.errors import UnreadableRecordError
 from masksmith_state.jobs.redis_keys import events_key, job_key
+from masksmith_state.jobs.unreadable_records import reading
 from masksmith_wire.documents import JobState
 
 log = logging.getLogger(__name__)
@@ -37,9 +39,21 @@ async def follow(
 ) -> AsyncIterator[JobEvent]:
     """Yield a job's events after the event with the id `after`, until the job's last one.
 
-    Also ends if the job was deleted, or has ended and has no more events; and, before each read, which takes up to
-    `BLOCK_MS`, if `closing` is set or `is_authorized` returns False.
+    Also ends if the job was deleted or cannot be read, or has ended and has no more events; and, before each read,
+    which takes up to `BLOCK_MS`, if `closing` is set or `is_authorized` returns False.
     """
+    try:
+        async for event in _follow(client, job, closing, is_authorized, after):
+            yield event
+    except UnreadableRecordError as error:
+        # The response has begun, so the error cannot be its status.
+        log.error("%s", ascii(str(error)))
+
+
+async def _follow(
+    client: Redis, job: str, closing: threading.Event, is_authorized: Callable[[], Awaitable[bool]], after: str
+) -> AsyncIterator[JobEvent]:
+    """Yield a job's events as `follow` does; raises UnreadableRecordError if they, or the job, cannot be read."""
     has_more = True  # Whether the stream may have events that were not read.
     while has_more and not closing.is_set() and await is_authorized():
         # An ended job gets no more events, but its last ones may have come after the previous read.
@@ -57,7 +71,8 @@ async def follow(
 async def _read(client: Redis, job: str, after: str, block_ms: int | None) -> list[tuple[str, dict[str, str]]]:
     """Read the ids and fields of the next events, at most 256."""
     key = events_key(job)
-    reply: Any = await client.xread({key: after}, count=256, block=block_ms)
+    with reading(job):
+        reply: Any = await client.xread({key: after}, count=256, block=block_ms)
     if not reply:
         return []
     if isinstance(reply, dict):  # RESP3: a map of streams; the list of entries may be wrapped in a list of one element.
@@ -81,6 +96,7 @@ def _parse(identifier: str, fields: dict[str, str]) -> JobEvent | None:
 
 
 async def has_ended(client: Redis, job: str) -> bool:
-    """Whether a job has ended, or does not exist."""
-    state: Any = await client.hget(job_key(job), "state")
-    return state is None or JobState(state).is_terminal
+    """Whether a job has ended, or does not exist; raises UnreadableRecordError if its state cannot be read."""
+    with reading(job):
+        state: Any = await client.hget(job_key(job), "state")
+        return state is None or JobState(state).is_terminal

@@ -22,7 +22,7 @@ from masksmith_wire import masks
 from masksmith_wire.errors import Code
 from masksmith_wire.headers import build_header
 
-from .results import FinishedTensors, finished_tensors
+from .results import VERIFIED_BYTES, FinishedTensors, finished_tensors
 
 BAND_BYTES = 2**20
 """Most bytes of a weight that are read and sent at once, unless one row has more."""
@@ -53,10 +53,13 @@ class PrunedFile:
         return len(self.header) + sum(tensor.shape[0] * tensor.row_bytes for tensor, _ in self.tensors)
 
     def check(self, store: BlobStore) -> None:
-        """Check that the masks and weights of `tensors` exist, before the first byte is sent.
+        """Check that the masks and weights of `tensors` exist, and are not damaged, before the first byte is sent.
+
+        More than `VERIFIED_BYTES` of them are checked while they are read; the connection is closed at a damaged piece.
 
         Raises:
             RequestError: If no tensor has a mask, or a mask or an upload has expired.
+            DamagedBlobError: If a mask or an upload is damaged.
             ChangedSourceError: If a file in a root has changed since the job was submitted.
         """
         if not self.tensors:
@@ -67,8 +70,12 @@ class PrunedFile:
             self.files[location].check_version(source.version)
         names = {upload_name(tensor.digest) for tensor, _ in self.tensors if tensor.source is None}
         names |= {result_name(str(report.result)) for _, parts in self.tensors for _, report in parts}
-        if any(store.size(name) is None for name in names):
+        sizes = [store.size(name) for name in names]
+        if None in sizes:
             raise RequestError(Code.RESULT_NOT_FOUND, "masks or weights of this job have expired; submit it again")
+        if sum(size for size in sizes if size is not None) <= VERIFIED_BYTES:
+            for name in names:
+                store.verify(name)
 
     def stream(self, store: BlobStore) -> Iterator[bytes]:
         """Yield the file's bytes: the header, then the tensors."""

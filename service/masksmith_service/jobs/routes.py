@@ -7,6 +7,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Annotated, Any
 
+import anyio.from_thread
 import anyio.to_thread
 from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import StreamingResponse
@@ -35,6 +36,7 @@ from .submission import JobSubmitter
 router = APIRouter(prefix="/v1", tags=["jobs"])
 
 IdempotencyKey = Annotated[str | None, Header(alias="Idempotency-Key", max_length=200)]
+RECORD = {"content": {"application/json": {"schema": {"type": "object"}}}}
 Prefer = Annotated[str | None, Header(max_length=200)]
 
 
@@ -164,13 +166,18 @@ def get_weights(job: JobIdWithParts, state: StateDep) -> Response:
     return _download(weights_file(_ended_job(job, state), state.records), state)
 
 
-@router.get("/jobs/{job}/output")
-def get_output(job: JobId, state: StateDep, principal: PrincipalDep) -> dict[str, Any]:
+@router.get("/jobs/{job}/output", response_class=Response, responses={200: RECORD})
+def get_output(job: JobId, request: Request, state: StateDep, principal: PrincipalDep) -> Response:
     """Read the record of a job's output, `masksmith.json`, once it is complete."""
     output = read_masks_job(state, job).plan.output
     if output is None:
         raise RequestError(Code.RESULT_NOT_FOUND, f"job {job} has no output; its results: /v1/jobs/{job}/masks")
-    return read_record(state, principal, output.location)
+
+    def reserve_memory(size: int) -> None:
+        anyio.from_thread.run(request.state.reservation.add, state.capacities.memory, size)
+
+    record = read_record(state, principal, output.location, reserve_memory)
+    return Response(record, media_type="application/json")
 
 
 @router.get("/jobs/{job}/pruned")

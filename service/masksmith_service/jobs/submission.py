@@ -177,7 +177,7 @@ class JobSubmitter:
         patterns = [specification.with_own_pattern(text).pattern for text in texts]
         queue = queue_for_masks_job(specification, self.state.records.workers.live(), patterns)
         subject = subject_of(tensor.name for tensor in plan.tensors)
-        with claim_output(self.state, self.principal, output):
+        with claim_output(self.state, self.principal, output, self._reserve_memory):
             return self._start(plan, shards, queue, description, default_name(subject, plan.pattern_text))
 
     def _submit_benchmark(self, document: BenchmarkRequest) -> str:

@@ -10,10 +10,10 @@ from pathlib import Path
 from masksmith_state import DATA_FORMAT
 
 from .errors import UsageError
+from .logs import rotate_closed
 
 LOCK, FORMAT, AUTH = "lock", "format", "auth"
 """Files of a data directory: the lock with its holder, the format version, and the record that keys are required."""
-MAX_LOG_BYTES = 16 * 2**20
 
 
 class InUseError(UsageError):
@@ -64,8 +64,7 @@ class DataDirectory:
     def log(self, name: str) -> Path:
         """Log file of a process; a large file of earlier runs is rotated first."""
         path = self.logs / f"{name}.log"
-        if path.exists() and path.stat().st_size > MAX_LOG_BYTES:
-            path.replace(path.with_suffix(".log.1"))
+        rotate_closed(path)
         return path
 
     def write_holder(self, text: str) -> None:

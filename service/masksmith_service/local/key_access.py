@@ -9,6 +9,7 @@ from pathlib import Path
 import redis
 
 from masksmith_service.middleware.addresses import is_loopback
+from masksmith_state.decoding import DECODING
 from masksmith_state.keys import Keys
 from masksmith_wire.text import without_credentials
 
@@ -26,7 +27,7 @@ def open_keys(data: Path | None, redis_url: str | None, *, create: bool = False)
     """
     with installation_redis(data, redis_url, create=create) as url:
         try:
-            client = redis.Redis.from_url(url, decode_responses=True, socket_connect_timeout=3)
+            client = redis.Redis.from_url(url, **DECODING, socket_connect_timeout=3)
         except ValueError as error:
             raise UsageError(f"--redis-url: {without_credentials(str(error))}") from None
         try:

@@ -13,8 +13,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from .logs import rotate_open
+
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 """Options of Linux's prctl: signal at the death of the parent, and parent of orphaned descendants."""
+ROTATION_PAUSE_S = 60.0
+"""Seconds from a rotation of a log that failed to the next one."""
 TAIL_BYTES, TAIL_LINES = 4096, 15
 """Limits of the end of a log that `Child.log_tail` returns."""
 SOCKET_START_S, SOCKET_MISSING_S = 30.0, 1.0
@@ -53,7 +57,7 @@ class Child:
 
     def __init__(self, spec: ProcessSpec) -> None:
         self.spec = spec
-        self.started = time.monotonic()
+        self.started, self._rotate_at = time.monotonic(), 0.0
         self._listened, self._seen = False, self.started
         if spec.before_start is not None:
             spec.before_start()
@@ -105,6 +109,16 @@ class Child:
         self._process.kill()
         self._process.wait()
         return False
+
+    def rotate_log(self) -> None:
+        """Rotate its log file, if that has become large; after a failure, such as a full disk, not for a minute."""
+        if time.monotonic() < self._rotate_at:
+            return
+        try:
+            if rotate_open(self.spec.log):
+                self._log_start = 0
+        except OSError:
+            self._rotate_at = time.monotonic() + ROTATION_PAUSE_S
 
     def log_tail(self) -> str:
         """The last lines that it logged in this run."""

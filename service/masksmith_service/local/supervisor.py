@@ -102,6 +102,12 @@ class Supervisor:
             if supervised.child is None and now >= supervised.restart_at:
                 supervised.child = Child(supervised.spec)
 
+    def rotate_logs(self) -> None:
+        """Rotate the log files that have become large."""
+        for supervised in self._supervised:
+            if supervised.child is not None:
+                supervised.child.rotate_log()
+
     def wait(self) -> None:
         """Sleep until the next call of `restart_failed`."""
         time.sleep(POLL_S)

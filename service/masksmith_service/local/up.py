@@ -98,6 +98,7 @@ def _run(plan: InstallationPlan, *, needs_keys: bool, as_json: bool) -> None:
                 _show_ready(plan, as_json=as_json)
             while not supervisor.stopping:
                 supervisor.restart_failed()
+                supervisor.rotate_logs()
                 supervisor.wait()
             note("")
             note("stopping; queued jobs go on with the next 'masksmith up' ...")

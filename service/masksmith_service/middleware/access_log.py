@@ -7,6 +7,7 @@ import re
 import time
 import uuid
 from typing import Any
+from urllib.parse import quote
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request
@@ -24,6 +25,7 @@ audit = logging.getLogger("masksmith_service.audit")
 HEADER = "X-Request-Id"
 DOWNLOADS = re.compile(r"/v1/jobs/[^/]*/(?:masks|weights|pruned|benchmark)")
 """Paths whose GET requests are logged, because results leave the installation."""
+PATH_CHARACTERS = "/:@!$&'()*+,;~"
 _ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
@@ -87,6 +89,8 @@ class _LoggedResponse:
 
 
 def _write(scope: Scope, fields: dict[str, Any]) -> None:
-    # Only the path is logged: queries may be confidential, and headers contain secrets.
-    path = str(scope["path"])[:200]
-    audit.info("%s %s", scope["method"], path.encode("unicode_escape").decode(), extra={"fields": fields})
+    # Only the path is logged: queries may be confidential, and headers contain secrets. It is percent-encoded, because
+    # fields are separated by spaces: a path with spaces would look like fields.
+    audit.info(
+        "%s %s", scope["method"], quote(str(scope["path"])[:200], safe=PATH_CHARACTERS), extra={"fields": fields}
+    )

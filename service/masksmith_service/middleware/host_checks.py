@@ -15,13 +15,17 @@ from masksmith_wire.errors import Code
 from .addresses import is_address, is_loopback
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
-FORWARDED = ("forwarded", "via", "x-real-ip", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto")
-"""Headers that a proxy adds."""
+FORWARDED = ("forwarded", "via")
+FORWARDED_PREFIXES = (
+    "x-forwarded-", "x-real-", "x-client-", "x-cluster-", "x-original-", "x-envoy-", "x-proxy", "cf-", "true-client-",
+    "fastly-", "fly-",
+)  # fmt: skip
+"""Headers that proxies and content delivery networks add, and beginnings of their names."""
 
 
 def is_from_this_machine(headers: Mapping[str, str], settings: Settings) -> bool:
     """Whether a request was sent on this machine: it has no header of a proxy, and its Host names this machine."""
-    if any(name in headers for name in FORWARDED):
+    if any(name in FORWARDED or name.startswith(FORWARDED_PREFIXES) for name in map(str.lower, headers)):
         return False
     name = _hostname("//" + headers.get("host", ""))
     return name is not None and (

@@ -76,6 +76,9 @@ class JsonBodyMiddleware:
                 f"the document did not arrive within upload_stall_s = {self._settings.upload_stall_s:g}; send it again"
             )
             raise RequestError(Code.BODY_STALLED, detail, limit=self._settings.upload_stall_s) from None
+        if 0 in body:
+            # JSON in UTF-8 has no zero byte. The depth of other encodings, which JSON does not allow, is not computed.
+            raise RequestError(Code.INVALID_DOCUMENT, "the document is not JSON in UTF-8", status=400)
         self._check_depth(bytes(body))
         return bytes(body)
 

@@ -9,8 +9,10 @@ from typing import Any
 from fastapi import Request
 from fastapi.responses import HTMLResponse
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
 
 from masksmith_wire.quantities import count_text, duration_text, size_text
+from masksmith_wire.text import printable
 
 POLICY = {
     "Content-Security-Policy": (
@@ -82,14 +84,25 @@ def utc(moment: datetime) -> str:
     return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
+def exact(text: str) -> Markup:
+    """Mark a text that a script reads, and that is not shown: it keeps the characters that are not printable."""
+    return escape(text)
+
+
+def _shown(value: Any) -> Any:
+    """Replace control characters and marks of direction, which reorder a page, by escapes."""
+    return printable(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
 _environment = Environment(
     loader=PackageLoader(__package__, "templates"),
     autoescape=True,
+    finalize=_shown,
     undefined=StrictUndefined,
     trim_blocks=True,
     lstrip_blocks=True,
 )
 _environment.filters["number"] = count_text
 _environment.filters |= {
-    function.__name__: function for function in (share, points, gap, seconds, size, shape, ago, utc)
+    function.__name__: function for function in (share, points, gap, seconds, size, shape, ago, utc, exact)
 }

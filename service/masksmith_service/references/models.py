@@ -9,6 +9,7 @@ from typing import Any
 
 from masksmith_service.bounds.table import cost
 from masksmith_service.errors import RequestError
+from masksmith_service.middleware.json_bodies import depth
 from masksmith_service.resources import State
 from masksmith_service.uploads.inspector import SMALL_HEADER_BYTES
 from masksmith_state.roots.root import FileState
@@ -182,11 +183,19 @@ class ModelReader:
 
     def _json(self, file: LocatedPath) -> Any:
         try:
-            return json.loads(file.root.get(file.path, self._settings.max_document_bytes))
+            data = file.root.get(file.path, self._settings.max_document_bytes)
         except FileNotFoundError:
             raise reference_not_found(file.location) from None
-        except (ValueError, RecursionError):
+        self._reserve_memory(cost("document") * len(data))
+        if depth(data) > self._settings.max_document_depth:
+            raise _invalid(file, f"it is nested deeper than max_document_depth = {self._settings.max_document_depth}")
+        try:
+            document = json.loads(data)
+            # Unpaired surrogates are JSON, but no response can contain them.
+            json.dumps(document, ensure_ascii=False).encode()
+        except ValueError:
             raise _invalid(file, "it is not JSON") from None
+        return document
 
 
 def _check_duplicates(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import PurePosixPath
@@ -33,7 +34,10 @@ from .models import Model
 
 MAX_MARKER_BYTES = 2**16
 """Largest marker of an unfinished output that is read; the marker is the file `JOURNAL_NAME`."""
-MAX_RECORD_BYTES = 2**28
+MAX_RECORD_BYTES = 2**27
+RECORD_COPIES = 2
+"""Copies of a record that are in memory while it is read or sent."""
+_IDENTITY = re.compile(rb'"identity":\s*"([0-9a-f]{64})"')
 MAX_BESIDE = 1000
 """Maximum number of files beside a model's weights that are copied."""
 LOCK_TIMEOUT_S, LOCK_WAIT_S = 120, 5
@@ -125,7 +129,9 @@ class OutputPlanner:
 
 
 @contextmanager
-def claim_output(state: State, principal: Principal, output: PlannedOutput | None) -> Iterator[None]:
+def claim_output(
+    state: State, principal: Principal, output: PlannedOutput | None, reserve_memory: Callable[[int], None]
+) -> Iterator[None]:
     """Write the marker of an unfinished output of this job; within the context, the job is created.
 
     If that fails, a marker that this request has written is deleted. The lock of the output is held until the job is
@@ -140,7 +146,7 @@ def claim_output(state: State, principal: Principal, output: PlannedOutput | Non
         return
     directory = find_writable(state.roots, principal, output.location)
     with _locked(state, directory) as lock:
-        is_new = _claim(directory, output)
+        is_new = _claim(directory, output, reserve_memory)
         try:
             yield
         except redis.RedisError:
@@ -170,8 +176,14 @@ def _locked(state: State, directory: LocatedPath) -> Iterator[Lock]:
             lock.release()
 
 
-def read_record(state: State, principal: Principal, location: str) -> dict[str, Any]:
-    """Read the record of a finished output.
+def read_record(state: State, principal: Principal, location: str, reserve_memory: Callable[[int], None]) -> bytes:
+    """Read the record of a finished output, a JSON object; it is not parsed, because it may be large.
+
+    Args:
+        state: Resources of the application.
+        principal: Who sent the request.
+        location: The output.
+        reserve_memory: Reserves a number of bytes of memory for the request.
 
     Raises:
         RequestError: If it is unfinished, or the principal may not read it.
@@ -181,13 +193,18 @@ def read_record(state: State, principal: Principal, location: str) -> dict[str, 
     if JOURNAL_NAME in names or RECORD_NAME not in names:
         detail = f"{location!r} is unfinished; submit the same job again to go on"
         raise RequestError(Code.RESULT_NOT_FOUND, detail, location=location)
-    return dict(_document(directory.child(RECORD_NAME), MAX_RECORD_BYTES))
+    reserve_memory(RECORD_COPIES * names[RECORD_NAME])
+    record = directory.child(RECORD_NAME)
+    data = record.root.get(record.path, MAX_RECORD_BYTES)
+    if not data.lstrip().startswith(b"{"):
+        raise RequestError(Code.RESULT_NOT_FOUND, f"{record.location!r} is not a record", location=location)
+    return data
 
 
-def _claim(directory: LocatedPath, output: PlannedOutput) -> bool:
+def _claim(directory: LocatedPath, output: PlannedOutput, reserve_memory: Callable[[int], None]) -> bool:
     """Write the marker, unless the directory holds this output already; return whether it was written."""
     names = directory.root.list(directory.path)
-    if names and _identity_of(directory, names) != output.identity:
+    if names and _identity_of(directory, names, reserve_memory) != output.identity:
         first = next((name for name in names if name not in OWN_FILES and not name.startswith(NOTE_PREFIX)), min(names))
         if JOURNAL_NAME in names or RECORD_NAME in names:
             content = "the output of another command, of another version, or of another state of the model"
@@ -202,14 +219,20 @@ def _claim(directory: LocatedPath, output: PlannedOutput) -> bool:
     return directory.root.create(directory.child(JOURNAL_NAME).path, data)
 
 
-def _identity_of(directory: LocatedPath, names: dict[str, int]) -> Any:
+def _identity_of(directory: LocatedPath, names: dict[str, int], reserve_memory: Callable[[int], None]) -> Any:
     """Return the identity of the output in a directory, unfinished or finished; None if there is no output of a job.
 
-    The files of a job's output are not larger than the limits: a larger one is that of another command.
+    The files of a job's output are not larger than the limits: a larger one is that of another command. A record is
+    searched for the member and not parsed, because it may be large.
     """
-    for name, limit in ((JOURNAL_NAME, MAX_MARKER_BYTES), (RECORD_NAME, MAX_RECORD_BYTES)):
-        if name in names:
-            return None if names[name] > limit else _document(directory.child(name), limit).get("identity")
+    if JOURNAL_NAME in names:
+        if names[JOURNAL_NAME] > MAX_MARKER_BYTES:
+            return None
+        return _document(directory.child(JOURNAL_NAME), MAX_MARKER_BYTES).get("identity")
+    if RECORD_NAME in names and names[RECORD_NAME] <= MAX_RECORD_BYTES:
+        reserve_memory(RECORD_COPIES * names[RECORD_NAME])
+        match = _IDENTITY.search(directory.root.get(directory.child(RECORD_NAME).path, MAX_RECORD_BYTES))
+        return None if match is None else match[1].decode()
     return None
 
 

@@ -34,7 +34,7 @@ class Gauges:
         counts = self._records.counts()
         yield from _jobs(counts)
         yield from _shards(counts)
-        uploads: dict[tuple[str, ...], float] = {(): float(counts.get(UPLOAD_BYTES, 0))}
+        uploads = counts_by_labels(counts, UPLOAD_BYTES) or {(): 0.0}
         yield _with_values(
             CounterMetricFamily("masksmith_upload_bytes", "Bytes of uploads that were received."), uploads
         )

@@ -11,6 +11,7 @@ from pathlib import Path
 import redis
 
 from masksmith_state.blobs.store import BlobStore
+from masksmith_state.decoding import DECODING
 from masksmith_state.errors import InstallationError
 from masksmith_state.installation import protect_files
 from masksmith_state.settings import StateSettings, read_settings
@@ -28,9 +29,7 @@ def main() -> int:
     options, settings = parser.parse_args(), read_settings(StateSettings)
     settings.configure_logging()
     protect_files()
-    client = redis.Redis.from_url(
-        settings.redis_url, decode_responses=True, socket_connect_timeout=3, socket_timeout=60
-    )
+    client = redis.Redis.from_url(settings.redis_url, **DECODING, socket_connect_timeout=3, socket_timeout=60)
     run, done = (back_up, "backed up") if options.command == "save" else (restore, "restored")
     try:
         store = BlobStore(settings.store_path, create=options.command == "restore")

@@ -58,12 +58,7 @@ class JobIndex:
         """Read the list entries of jobs; those whose record is missing or cannot be read are left out."""
         names = ["owner", "name", "labels", "kind", "state", "pattern", "solver", "created_at", "finished_at"]
         names += ["done", "total"]
-        try:
-            rows = self._rows(ids, names)
-        except UnicodeDecodeError:
-            # A field is not UTF-8, which makes the replies of the whole pipeline unreadable: read job by job.
-            rows = [row for job in ids for row in self._readable_row(job, names)]
-        entries = [dict(zip(names, row, strict=True), id=job) for job, row in rows]
+        entries = [dict(zip(names, row, strict=True), id=job) for job, row in self._rows(ids, names)]
         return [entry | {"labels": read_labels(entry["labels"])} for entry in entries if entry["kind"] is not None]
 
     def _rows(self, ids: Sequence[str], names: Sequence[str]) -> list[tuple[str, list[str | None]]]:
@@ -73,12 +68,6 @@ class JobIndex:
         # For a key that is no hash, the reply is an error.
         replies = pipe.execute(raise_on_error=False)
         return [(job, row) for job, row in zip(ids, replies, strict=True) if isinstance(row, list)]
-
-    def _readable_row(self, job: str, names: Sequence[str]) -> list[tuple[str, list[str | None]]]:
-        try:
-            return self._rows([job], names)
-        except UnicodeDecodeError:
-            return []
 
     def _rank_after(self, index: str, after: str) -> int:
         """Rank of the first job older than job `after`; if `after` was deleted, estimated from the time in its id.

@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import redis
 
+from masksmith_state.decoding import DECODING
 from masksmith_state.errors import FullError, MissingUploadError, UnreadableRecordError
 from masksmith_state.queue import CPU_QUEUE
 from masksmith_state.scripts import Scripts
@@ -43,9 +44,7 @@ class JobRecords(JobReader, JobIndex):
 
     def __init__(self, url: str) -> None:
         super().__init__(
-            redis.Redis.from_url(
-                url, decode_responses=True, socket_connect_timeout=3, socket_timeout=10, health_check_interval=10
-            )
+            redis.Redis.from_url(url, **DECODING, socket_connect_timeout=3, socket_timeout=10, health_check_interval=10)
         )
         self.workers = WorkerRegistry(self.redis, "masksmith:workers", WorkerInfo)
         self.bench_workers = WorkerRegistry(self.redis, "masksmith:bench-workers", BenchWorker)

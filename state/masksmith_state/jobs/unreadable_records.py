@@ -12,8 +12,9 @@ from masksmith_state import unreadable
 from masksmith_state.errors import UnreadableRecordError
 
 from .redis_keys import ENDED, FINISHED, IDS, JOBS, LIVE, events_key, job_key, parts_key, reports_key
+from .shared_keys import DamagedBrokerError, check_shared_keys
 
-_WRONG_CONTENT = re.compile(r"WRONGTYPE |user_script:|(hash )?value is not ")
+_WRONG_CONTENT = re.compile(r"(Command # .* caused error: )?(WRONGTYPE |user_script:|(hash )?value is not )", re.DOTALL)
 """Beginnings of the error replies to a command or script that reads a value of a wrong type or form."""
 _OTHER_SUFFIXES = (":pending", ":queued", ":queued:long", ":taken", ":attempts", ":results")
 """Suffixes of the other keys of a job that are deleted; its leases expire."""
@@ -21,7 +22,7 @@ _OTHER_SUFFIXES = (":pending", ":queued", ":queued:long", ":taken", ":attempts",
 
 def is_wrong_content(error: redis.ResponseError) -> bool:
     """Whether Redis refused a command because of the value of a key, and not because of the server's condition."""
-    return _WRONG_CONTENT.match(str(error)) is not None
+    return not isinstance(error, DamagedBrokerError) and _WRONG_CONTENT.match(str(error)) is not None
 
 
 @contextmanager
@@ -43,7 +44,13 @@ def reading(job: str) -> Iterator[None]:
 
 
 def set_aside_job(client: redis.Redis, job: str, reason: str) -> None:
-    """Copy a job's hashes to keys below `masksmith:aside`, delete the job, and remove it from all lists and sets."""
+    """Copy a job's hashes to keys below `masksmith:aside`, delete the job, and remove it from all lists and sets.
+
+    Raises:
+        DamagedBrokerError: If a key that many jobs share is damaged, so that the job's own record may be intact; then
+            nothing is changed.
+    """
+    check_shared_keys(client)
     _copy_hashes(client, job)
     _remove_from_owner(client, job)
     _remove_from_indexes(client, job)
@@ -94,7 +101,7 @@ def _remove_references(client: redis.Redis, job: str) -> None:
 
 def _bytes_of(client: redis.Redis, job: str, field: str) -> int:
     """Bytes that are counted for a job; 0 if its record no longer contains their number."""
-    with suppress(redis.ResponseError, UnicodeDecodeError, ValueError):
+    with suppress(redis.ResponseError, ValueError):
         return max(0, int(client.hget(job_key(job), field) or 0))
     return 0
 

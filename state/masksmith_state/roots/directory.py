@@ -108,7 +108,7 @@ class DirectoryRoot(Root):
         except (RuntimeError, OSError) as error:
             if isinstance(error, RuntimeError) or error.errno == errno.ELOOP:
                 raise InvalidLocationError(self.location(path), "its links lead in a circle") from None
-            if isinstance(error, NotADirectoryError):
+            if isinstance(error, NotADirectoryError) or error.errno == errno.ENAMETOOLONG:
                 raise FileNotFoundError(self.location(path)) from None
             raise
         if not is_inside(str(target), str(base)):

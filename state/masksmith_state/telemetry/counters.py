@@ -48,6 +48,13 @@ def shard_increments(device: str, outcome: str, took_s: float, gap: float | None
 
 
 def counts_by_labels(counts: Mapping[str, str], name: str) -> dict[tuple[str, ...], float]:
-    """Values of the counters of one name, by their labels, from all fields of the hash."""
-    parts = ((tuple(key.split("|")), float(value)) for key, value in counts.items())
-    return {labels[1:]: value for labels, value in parts if labels[0] == name}
+    """Values of the counters of one name, by their labels, from all fields of the hash that can be read."""
+    parts = ((tuple(key.split("|")), _number(value)) for key, value in counts.items())
+    return {labels[1:]: value for labels, value in parts if labels[0] == name and value is not None}
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None

@@ -1,5 +1,6 @@
 """Outputs of jobs by reference: the files that a local prune writes, complete or marked as unfinished."""
 
+import json
 import os
 
 import numpy as np
@@ -193,3 +194,29 @@ def test_updated_weights_are_written(app, runner, records, root, url, model, tmp
         mask = ms.solve(ms.magnitude(weight), "2:4").mask
         errors = [np.linalg.norm(inputs @ (weight - other).T) for other in (updated[name], weight * mask)]
         assert errors[0] < errors[1]
+
+
+def test_memory_for_a_record_is_reserved_and_it_is_not_parsed(app, runner, root, model, url, tmp_path):
+    """A stranger's record with a million empty lists would take hundreds of times its size."""
+    with TestClient(app) as client:
+        job = submit(client, model, f"{url}/out")
+        work(runner, job)
+        record = client.get(f"/v1/jobs/{job}/output").json()
+        text = json.dumps(record | {"more": [[]] * 10**5}).encode()
+        root.write("out/masksmith.json", [text])
+        memory, reserved = app.state.masksmith.capacities.memory, []
+        acquire = memory.acquire
+
+        async def record_acquire(key, amount):
+            reserved.append(amount)
+            await acquire(key, amount)
+
+        memory.acquire = record_acquire
+        assert client.get(f"/v1/jobs/{job}/output").content == text
+        assert 2 * len(text) in reserved
+        reserved.clear()
+        again = submit(client, model, f"{url}/out")
+        assert 2 * len(text) in reserved
+        assert again != job
+        root.write("out/masksmith.json", [b"[]"])
+        assert client.get(f"/v1/jobs/{job}/output").json()["code"] == "result_not_found"

@@ -6,7 +6,13 @@
 local time = redis.call('TIME')
 local now = tonumber(time[1]) + tonumber(time[2]) / 1000000
 local bucket, rate, size = 'masksmith:rate:' .. ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
-local tokens_before, time_before = unpack(redis.call('HMGET', bucket, 'left', 'at'))
+local before = redis.pcall('HMGET', bucket, 'left', 'at')
+-- A bucket that cannot be read is full again.
+if before.err or (before[1] and not tonumber(before[1])) or (before[2] and not tonumber(before[2])) then
+  redis.call('DEL', bucket)
+  before = {false, false}
+end
+local tokens_before, time_before = unpack(before)
 local elapsed = math.max(0, now - tonumber(time_before or now))
 local tokens = math.min(size, tonumber(tokens_before or size) + elapsed * rate)
 if tokens < 1 then return tostring((1 - tokens) / rate) end

@@ -42,7 +42,22 @@ local function owner_key(job, suffix)
   return 'masksmith:owner:' .. (redis.call('HGET', job, 'owner') or '') .. ':' .. suffix
 end
 
-local function add_count(name, by) redis.call('HINCRBYFLOAT', 'masksmith:counts', name, by) end
+local function is_error(reply) return type(reply) == 'table' and reply.err ~= nil end
+
+-- Counters are for metrics only, so one that cannot be read stops no job: it begins again at `by`.
+local function add_count(name, by)
+  local counts = 'masksmith:counts'
+  if not is_error(redis.pcall('HINCRBYFLOAT', counts, name, by)) then return end
+  if is_error(redis.pcall('HSET', counts, name, by)) then redis.call('DEL', counts) end
+end
+
+-- Number at a key that all jobs share; 0 if there is none. One that cannot be read is deleted.
+local function shared_number(key)
+  local text = redis.pcall('GET', key)
+  local number = type(text) == 'string' and tonumber(text)
+  if text and not number then redis.call('DEL', key) end
+  return number or 0
+end
 
 local function count_job(job, by)
   local kind, state = unpack(redis.call('HMGET', job, 'kind', 'state'))

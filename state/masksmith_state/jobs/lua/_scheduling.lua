@@ -29,7 +29,7 @@ local function exists(...) return redis.call('EXISTS', ...) > 0 end
 
 local function jobs_key(fair, owner, priority, pool) return fair .. ':jobs:' .. owner .. ':' .. priority .. pool end
 
-local function clock(fair, field) return tonumber(redis.call('HGET', fair .. ':clocks', field) or 0) end
+local function clock(fair, field) return tonumber(redis.call('HGET', fair .. ':clocks', field) or 0) or 0 end
 
 local function advance_clock(fair, field, time)
   if time and time > clock(fair, field) then redis.call('HSET', fair .. ':clocks', field, exact_text(time)) end
@@ -109,11 +109,17 @@ local function add_time(key, member, seconds)
   return redis.call('ZADD', key, 'XX', 'INCR', exact_text(seconds), member)
 end
 
+-- Weight of an owner: 1 without a key, or if the record of the key cannot be read.
+local function weight_of(owner)
+  local text = redis.pcall('HGET', 'masksmith:key:' .. owner, 'weight')
+  local weight = type(text) == 'string' and tonumber(text)
+  return weight and weight > 0 and weight or 1
+end
+
 -- Charge seconds of work to a job and its owner; negative seconds correct a charge in advance that was too high.
 local function charge(job, id, seconds)
   local fair, owner, priority = scheduling_of(job)
-  local weight = tonumber(redis.call('HGET', 'masksmith:key:' .. owner, 'weight') or 1)
-  local owner_seconds = seconds / weight
+  local owner_seconds = seconds / weight_of(owner)
   local is_owner_known, job_virtual_time = add_time(fair .. ':idle', owner, owner_seconds), nil
   for _, pool in ipairs(POOLS) do
     is_owner_known = add_time(fair .. ':owners' .. pool, owner, owner_seconds) or is_owner_known

@@ -17,6 +17,17 @@ local function start_job(job)
   add_event(job, 'state', '{"state":"running"}')
 end
 
+-- A token that no lease had before. If the counter of tokens cannot be read, it goes on from the time in microseconds,
+-- which is more than any count.
+local function new_token()
+  local token = redis.pcall('INCR', 'masksmith:fence')
+  if type(token) ~= 'number' then
+    redis.call('SET', 'masksmith:fence', string.format('%.0f', now() * 1000000))
+    token = redis.call('INCR', 'masksmith:fence')
+  end
+  return string.format('%.0f', token)
+end
+
 -- Take the lease of a shard. Returns {token, attempt, seconds since the job started, id, shard, pool}, or {'', reason}.
 -- If `max_attempts` attempts were made before, the shard fails with `exhausted_report`.
 local function take_shard(id, shard, lease_ms, max_attempts, exhausted_report)
@@ -31,9 +42,9 @@ local function take_shard(id, shard, lease_ms, max_attempts, exhausted_report)
     return {'', 'exhausted'}
   end
   local pool = start_shard(job, id, shard)
-  local token = tostring(redis.call('INCR', 'masksmith:fence'))
+  local token = new_token()
   redis.call('SET', lease, token, 'PX', lease_ms)
-  if tonumber(lease_ms) > tonumber(redis.call('GET', 'masksmith:lease-ms') or 0) then
+  if tonumber(lease_ms) > shared_number('masksmith:lease-ms') then
     redis.call('SET', 'masksmith:lease-ms', lease_ms)
   end
   start_job(job)

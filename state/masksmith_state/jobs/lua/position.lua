@@ -66,8 +66,6 @@ local function seconds_ahead(owner, budget)
   return sum
 end
 
-local function weight_of(owner) return tonumber(redis.call('HGET', 'masksmith:key:' .. owner, 'weight') or 1) end
-
 -- Seconds of other owners' work that are taken before this job's owner has the virtual time `start`.
 local function other_owners_seconds(start)
   local sum = 0

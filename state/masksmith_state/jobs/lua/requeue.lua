@@ -5,7 +5,7 @@
 
 local id, job = ARGV[1], 'masksmith:job:' .. ARGV[1]
 if not is_live(job) then return {} end
-local longest = tonumber(redis.call('GET', 'masksmith:lease-ms') or 0)
+local longest = shared_number('masksmith:lease-ms')
 local lapsed = {}
 for _, shard in ipairs(redis.call('HKEYS', job .. ':taken')) do
   local lease = job .. ':lease:' .. shard

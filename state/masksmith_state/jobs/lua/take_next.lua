@@ -100,7 +100,6 @@ local function take_due()
       if not is_read then
         local reason = type(outcome) == 'table' and outcome.err or tostring(outcome)
         if not is_wrong_content(reason) then return redis.error_reply(reason) end
-        unlist_job(fair, owner, priority, id, true)
         return {'', 'unreadable', id, reason}
       end
       if outcome[1] ~= '' then

@@ -1,0 +1,55 @@
+"""Keys of the broker that many jobs share: a damaged one says nothing about a job whose script fails because of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import redis
+
+from .redis_keys import FINISHED, IDS, JOBS, LIVE
+
+_TYPES = {
+    JOBS: "zset",
+    IDS: "zset",
+    LIVE: "set",
+    FINISHED: "zset",
+    "masksmith:uploads": "zset",
+    "masksmith:unreferenced_results": "zset",
+}
+_TYPES_BELOW_OWNER = {"jobs": "zset", "ids": "zset", "live": "set", "bytes": "string", "record_bytes": "string"}
+"""Types of the keys `masksmith:owner:K:NAME`, by name."""
+_HASHES_OF_QUEUE = (":clocks", ":aged")
+"""Ends of the keys `masksmith:fair:...` that are hashes; the others are sorted sets."""
+
+
+class DamagedBrokerError(redis.ResponseError):
+    """A key of the broker that many jobs share has a value of another type or form."""
+
+
+def check_shared_keys(client: redis.Redis) -> None:
+    """Check the keys that many jobs share.
+
+    Raises:
+        DamagedBrokerError: If one of them is damaged; the message names it and says what to do.
+    """
+    for key, expected in _expected_types(client):
+        found = str(client.type(key))
+        is_wrong_text = found == expected == "string" and not str(client.get(key)).lstrip("-").isdecimal()
+        if found not in (expected, "none") or is_wrong_text:
+            raise DamagedBrokerError(
+                f"the broker's key {key!r} is damaged: a {found}, expected {_name(expected)}; jobs wait until it "
+                "is deleted, or restored from a backup"
+            )
+
+
+def _expected_types(client: redis.Redis) -> Iterator[tuple[str, str]]:
+    yield from _TYPES.items()
+    for key in client.scan_iter(match="masksmith:owner:*", count=1000):
+        if (name := key.rpartition(":")[2]) in _TYPES_BELOW_OWNER:
+            yield key, _TYPES_BELOW_OWNER[name]
+    for key in client.scan_iter(match="masksmith:fair:*", count=1000):
+        yield key, "hash" if key.endswith(_HASHES_OF_QUEUE) else "zset"
+
+
+def _name(redis_type: str) -> str:
+    return "a whole number" if redis_type == "string" else f"a {redis_type}"

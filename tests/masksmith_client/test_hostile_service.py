@@ -1,0 +1,135 @@
+"""What a service sends is limited, and whatever it sends is an error of this package or ignored."""
+
+import gzip
+import json
+
+import httpx2
+import numpy as np
+import pytest
+
+from masksmith_client import Client, ClientError
+from masksmith_client._errors import InputError, StatusError, WireError
+from masksmith_client.transport import limits
+from masksmith_client.transport.events import EventParser
+from masksmith_client.transport.limits import LineSplitter
+from masksmith_client.transport.retry import RetryPolicy
+
+JOB = {
+    "id": "j", "state": "succeeded", "pattern": "2:4", "solver": "auto", "created_at": "2026-01-01T00:00:00Z",
+    "progress": {"done": 1, "total": 1}, "tensors": [{"name": "w", "state": "succeeded", "shape": [4, 4]}],
+}  # fmt: skip
+END = b'event: state\ndata: {"state": "succeeded"}\nid: 1-1\n\n'
+WEIGHTS = {"w": np.ones((4, 4), np.float32)}
+
+
+def solve(answers):
+    """Solve at a service that gives these answers, by the end of the path; other requests are answered well."""
+
+    def answer(request):
+        path = request.url.path
+        for end, response in answers.items():
+            if path.endswith(end):
+                return response
+        if path == "/healthz":
+            return httpx2.Response(200, json={"wire_version": 1})
+        if path.endswith("/events"):
+            return httpx2.Response(200, content=END)
+        return httpx2.Response(200, json=JOB)
+
+    with Client("http://service", retry=RetryPolicy(retries=0), transport=httpx2.MockTransport(answer)) as client:
+        return client.solve(WEIGHTS, "2:4")
+
+
+def zeros():
+    for _ in range(1000):
+        yield bytes(2**16)
+
+
+def job_with(**members):
+    return {"/v1/jobs": httpx2.Response(200, json=JOB | members)}
+
+
+HOSTILE = {
+    "a time that is no number": {"/v1/jobs": httpx2.Response(503, headers=[(b"Retry-After", b"\xb2")])},
+    "a deep health document": {"/healthz": httpx2.Response(200, content=b"[" * 10**5)},
+    "an id with control characters": job_with(id="../\x1b]0;x\x07"),
+    "an id that is too long for a URL": job_with(id="x" * 70_000),
+    "a document without end": {"/v1/jobs": httpx2.Response(200, content=zeros())},
+    "an error without end": {"/v1/jobs": httpx2.Response(400, content=zeros())},
+    "a download without end": {"/masks": httpx2.Response(200, content=zeros())},
+    "a line without end": {"/events": httpx2.Response(200, content=zeros()), "/v1/jobs/j": httpx2.Response(400)},
+    "a coding that was not requested": {
+        "/v1/jobs": httpx2.Response(200, content=zeros(), headers={"content-encoding": "br"})
+    },
+    "two codings": {"/v1/jobs": httpx2.Response(200, content=zeros(), headers={"content-encoding": "gzip, gzip"})},
+    "a small body that becomes large": {
+        "/v1/jobs": httpx2.Response(
+            200, content=iter([gzip.compress(bytes(2**24))]), headers={"content-encoding": "gzip"}
+        )
+    },
+}
+
+
+@pytest.mark.parametrize("what", HOSTILE)
+def test_every_answer_is_an_error_of_this_package(what, monkeypatch):
+    monkeypatch.setattr(limits, "MAX_DOCUMENT_BYTES", 2**20)
+    monkeypatch.setattr(limits, "LARGEST_HEADER_BYTES", 2**20)
+    with pytest.raises(ClientError) as caught:
+        solve(HOSTILE[what])
+    assert "\x1b" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        'event: progress\ndata: {"done": "x", "total": []}',
+        'event: progress\ndata: {"done": 1e999, "total": 1}',
+        'event: state\ndata: {"state": ["x"]}',
+        'event: state\ndata: {"state": {"a": 1}}',
+        "event: x\nid: \ufffd\ndata: {}",
+        "event: x\ndata: " + "[" * 10**5,
+    ],
+)
+def test_an_event_that_cannot_be_read_is_ignored(lines):
+    parser = EventParser()
+    for line in lines.split("\n"):
+        assert parser.feed(line) is None
+    event = parser.feed("")
+    assert event is None or (event.state, event.progress, event.id) == (None, None, None)
+
+
+def test_an_event_of_many_lines_takes_limited_memory():
+    parser = EventParser()
+    for _ in range(300):
+        parser.feed("data: " + "x" * 10_000)
+    assert len(parser._data) <= limits.MAX_LINE_BYTES + 1
+
+
+def test_lines_are_split_wherever_the_pieces_end():
+    text = "event: state\r\ndata: ä\rid: 1\n\n".encode()
+    expected = ["event: state", "data: ä", "id: 1", ""]
+    for cut in range(len(text) + 1):
+        splitter = LineSplitter()
+        assert [*splitter.feed(text[:cut]), *splitter.feed(text[cut:])] == expected
+
+
+def test_a_list_that_does_not_go_on_ends():
+    page = httpx2.Response(200, content=json.dumps({"jobs": [], "next": "x"}).encode())
+    with (
+        Client("http://service", transport=httpx2.MockTransport(lambda request: page)) as client,
+        pytest.raises(WireError, match="does not end"),
+    ):
+        list(client.jobs.list())
+
+
+def test_a_message_of_a_service_controls_no_terminal():
+    detail = {"title": "t", "status": 400, "code": "c", "detail": "a\x1b]0;x\x07\nb"}
+    with pytest.raises(StatusError) as caught:
+        solve({"/v1/jobs": httpx2.Response(400, json=detail)})
+    assert str(caught.value) == "a\\x1b]0;x\\x07\nb (c)"
+
+
+def test_an_id_that_no_address_can_have_is_an_input_error():
+    transport = httpx2.MockTransport(lambda request: httpx2.Response(404))
+    with Client("http://service", transport=transport) as client, pytest.raises(InputError, match="malformed"):
+        client.jobs.get("x" * 70_000)

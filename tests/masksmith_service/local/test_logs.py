@@ -1,0 +1,77 @@
+"""Logs of local processes do not grow without bound, and lose nothing that was written before or after a rotation."""
+
+import os
+import signal
+import sys
+import time
+
+import pytest
+
+from masksmith_service.local import logs, processes
+from masksmith_service.local.processes import Child, ProcessSpec
+from masksmith_service.local.supervisor import Supervisor
+
+WRITER = """
+import sys, time
+for number in range(100_000):
+    print(f"line {number:06d}", flush=True)
+    time.sleep(0.0005)
+"""
+
+
+@pytest.fixture
+def path(tmp_path, monkeypatch):
+    monkeypatch.setattr(logs, "MAX_LOG_BYTES", 1000)
+    return tmp_path / "service.log"
+
+
+@pytest.fixture
+def spec(path):
+    return ProcessSpec("service", [sys.executable, "-c", WRITER], dict(os.environ), path, 1.0, signal.SIGKILL)
+
+
+def test_an_open_log_is_rotated_and_nothing_is_lost(path):
+    with path.open("ab", buffering=0) as log:
+        for number in range(4):
+            log.write(b"%d" % number * 600)
+            assert logs.rotate_open(path) == (number in (1, 3))
+    assert path.read_bytes() == b""
+    assert path.with_suffix(".log.1").read_bytes() == b"2" * 600 + b"3" * 600
+    assert path.with_suffix(".log.1").stat().st_mode & 0o777 == 0o600
+    assert {file.name for file in path.parent.iterdir()} == {"service.log", "service.log.1"}
+
+
+def test_the_log_of_a_running_process_stays_small(path, spec):
+    supervisor = Supervisor(print)
+    with supervisor.signals():
+        supervisor.start(spec)
+        try:
+            deadline = time.monotonic() + 60
+            while not path.with_suffix(".log.1").exists() or path.stat().st_size == 0:
+                assert time.monotonic() < deadline
+                supervisor.rotate_logs()
+                time.sleep(0.02)
+        finally:
+            supervisor.stop()
+    lines = path.read_text().splitlines()
+    assert lines[-1].startswith("line ")
+    assert "\0" not in path.read_text()
+
+
+def test_a_rotation_that_fails_stops_nothing(path, spec, monkeypatch):
+    path.write_bytes(b"x" * 2000)
+    attempts = []
+
+    def fail(log):
+        attempts.append(log)
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(processes, "rotate_open", fail)
+    child = Child(spec)
+    try:
+        child.rotate_log()
+        child.rotate_log()
+    finally:
+        child.terminate()
+        child.wait_or_kill(time.monotonic() + 5)
+    assert attempts == [path]
