@@ -52,8 +52,9 @@ class SparsifierCallback(TrainerCallback):  # type: ignore[misc] # transformers 
         """Register the optimizer, and load the sparsifier's state when training resumes.
 
         Raises:
-            InputError: If the checkpoint has no sparsifier state.
+            InputError: If the Trainer's model holds no masked layer, or the checkpoint has no sparsifier state.
         """
+        self.sparsifier.check_model(kwargs["model"])
         if state.global_step > 0:
             folder = _checkpoint_folder(args, state) if self._resume_from is None else Path(self._resume_from)
             if not (folder / STATE_FILE).exists():
