@@ -13,6 +13,7 @@ from masksmith_service.resources import State
 from masksmith_service.uploads.inspector import SMALL_HEADER_BYTES
 from masksmith_state.roots.root import FileState
 from masksmith_wire.errors import Code
+from masksmith_wire.foreign_files import not_json_reason
 from masksmith_wire.headers import Header
 from masksmith_wire.model_files import (
     WEIGHTS_INDEX_SUFFIX,
@@ -181,12 +182,14 @@ class ModelReader:
         return config
 
     def _json(self, file: LocatedPath) -> Any:
+        content = b""
         try:
-            return json.loads(file.root.get(file.path, self._settings.max_document_bytes))
+            content = file.root.get(file.path, self._settings.max_document_bytes)
+            return json.loads(content)
         except FileNotFoundError:
             raise reference_not_found(file.location) from None
         except (ValueError, RecursionError):
-            raise _invalid(file, "it is not JSON") from None
+            raise _invalid(file, f"it is {not_json_reason(content)}") from None
 
 
 def _check_duplicates(
