@@ -10,7 +10,7 @@ from pathlib import Path
 from masksmith_client._errors import InputError
 
 from .files import list_model_tensors
-from .modules import with_module_layouts
+from .modules import read_module
 from .streamed_tensor import StreamedTensor
 from .tensors import read_mapping
 
@@ -37,7 +37,7 @@ def read_weights(weights: object, *, trust_remote_code: bool = False) -> InputWe
     if isinstance(weights, (str, os.PathLike)):
         return InputWeights(*list_model_tensors(Path(weights), trust_remote_code=trust_remote_code))
     if not isinstance(weights, Mapping) and callable(getattr(weights, "state_dict", None)):
-        return InputWeights(with_module_layouts(weights, read_mapping(weights.state_dict())))  # type: ignore[attr-defined]
+        return InputWeights(read_module(weights))
     if not isinstance(weights, Mapping):
         raise InputError(f"weights must be a dict of tensors, a torch module or a path, not a {type(weights).__name__}")
     return InputWeights(read_mapping(weights))

@@ -7,9 +7,10 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from masksmith.layouts import Layout
+from masksmith.layouts import Layout, plain_path
 
 from .streamed_tensor import StreamedTensor
+from .tensors import read_mapping
 
 GROUPED_TRANSPOSED = "a transposed convolution of several groups"
 _LAYER_WEIGHT = re.compile(r"(?:(?P<path>.*?)\.)?(?:weight|weight_v|parametrizations\.weight\.original1?)$", re.DOTALL)
@@ -17,16 +18,19 @@ _LAYER_WEIGHT = re.compile(r"(?:(?P<path>.*?)\.)?(?:weight|weight_v|parametrizat
 `weight_v` or `original1`, and its norm."""
 
 
-def with_module_layouts(module: Any, weights: list[StreamedTensor]) -> list[StreamedTensor]:
+def read_module(module: Any) -> list[StreamedTensor]:
     """Return the weights of a module's `state_dict`, with layouts from the classes of their layers.
+
+    Names are those of the plain model, without the segments that `torch.compile` and other wrappers add.
 
     Args:
         module: A `torch.nn.Module`, or anything with a `state_dict`.
-        weights: Its weights.
     """
+    weights = read_mapping({plain_path(module, name): value for name, value in module.state_dict().items()})
     # A layer that is registered twice has a weight under both paths in the `state_dict`.
     has_modules = callable(getattr(module, "named_modules", None))
-    layers = dict(module.named_modules(remove_duplicate=False)) if has_modules else {}
+    modules = module.named_modules(remove_duplicate=False) if has_modules else ()
+    layers = {plain_path(module, path): layer for path, layer in modules}
     return [_with_layout(weight, layers) for weight in weights]
 
 

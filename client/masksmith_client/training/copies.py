@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from masksmith.layouts import plain_path
 from masksmith_client._errors import InputError
 
 from .masked_layer import MaskedLayer
 from .masking import Masking
-from .names import plain_path
 from .sharding import as_sharded, gathered
 
 

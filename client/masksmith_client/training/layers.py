@@ -10,7 +10,17 @@ import torch
 from torch.nn.parameter import is_lazy
 from torch.nn.utils.parametrize import ParametrizationList
 
-from masksmith.layouts import FLOAT_DTYPES, Candidate, Layout, Roles, SelectionError, is_conv1d, select, with_layouts
+from masksmith.layouts import (
+    FLOAT_DTYPES,
+    Candidate,
+    Layout,
+    Roles,
+    SelectionError,
+    is_conv1d,
+    plain_path,
+    select,
+    with_layouts,
+)
 from masksmith.patterns import Pattern, TilePattern
 from masksmith.patterns.matching import Globs
 from masksmith_client._errors import InputError
@@ -20,7 +30,6 @@ from masksmith_client.submission.tensors import SAFETENSORS_DTYPES
 from .masked_layer import MaskedLayer
 from .masking import Masking
 from .methods.method import Method
-from .names import plain_path
 from .unsupported import refuse_ddp, refuse_fsdp1, unsupported_reason
 
 LAYER_CLASSES = (torch.nn.Linear, torch.nn.modules.conv._ConvNd)

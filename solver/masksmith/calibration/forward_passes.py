@@ -13,7 +13,7 @@ from torch.nn.utils import parametrize
 from tqdm import tqdm
 
 from masksmith._errors import ScoresError
-from masksmith.layouts import BY_CHOICE, Candidate, SelectionError, is_conv1d, select, with_layouts
+from masksmith.layouts import BY_CHOICE, Candidate, SelectionError, is_conv1d, plain_path, select, with_layouts
 from masksmith.patterns.matching import Globs
 
 from .accumulator import LayerAccumulator
@@ -35,6 +35,7 @@ def calibrate(
 ) -> Calibration:
     """Run batches through a model and gather the statistics that scores need.
 
+    Names are those of the plain model, without the segments that `torch.compile` and other wrappers add.
     Temporary hooks record the inputs of linear layers and convolutions (one group, one or two dimensions); the model
     is in evaluation mode meanwhile. Statistics of a weight that several layers share are summed over these layers.
 
@@ -51,7 +52,8 @@ def calibrate(
 
     Raises:
         ScoresError: If `gather` is empty or has an unknown kind, a name or glob matches no layer, no layer is selected,
-            there is no batch, or a statistic has NaN or infinity.
+            there is no batch, a layer is called without a tensor that fits its weight, a parameter is on the meta
+            device, or a statistic has NaN or infinity.
     """
     unknown = [kind for kind in gather if kind not in KINDS]
     if unknown or not gather:
@@ -69,16 +71,17 @@ def calibrate(
     if count == 0:
         raise ScoresError("there is no batch to calibrate with")
     idle = {name: _idle_reason(each.modules[0]) for name, each in accumulators.items() if each.samples == 0}
-    statistics = {name: accumulator.finish(name) for name, accumulator in accumulators.items() if name not in idle}
+    statistics = {name: accumulator.finish() for name, accumulator in accumulators.items() if name not in idle}
     return Calibration(statistics, skipped | idle)
 
 
 def _accumulators(
     model: torch.nn.Module, layers: Globs, gather: Sequence[str], max_samples: int
 ) -> tuple[dict[str, LayerAccumulator], dict[str, str]]:
-    modules = {f"{path}.weight" if path else "weight": (path, module) for path, module in _layers(model)}
+    _refuse_meta(model)
+    modules = {_weight_name(plain_path(model, path)): (path, module) for path, module in _layers(model)}
     candidates = [
-        Candidate(name, aliases=(path,) if path else (), unsupported_reason=_unsupported_reason(module))
+        Candidate(name, aliases=_aliases(model, path), unsupported_reason=_unsupported_reason(module))
         for name, (path, module) in modules.items()
     ]
     try:
@@ -95,7 +98,7 @@ def _accumulators(
         if id(weight) in by_weight:
             by_weight[id(weight)][1].modules.append(module)
         else:
-            accumulators[name] = LayerAccumulator(module, gather, max_samples)
+            accumulators[name] = LayerAccumulator(name, module, gather, max_samples)
             by_weight[id(weight)] = weight, accumulators[name]
     return accumulators, {name: reason for name, reason in selection.skipped.items() if reason not in BY_CHOICE}
 
@@ -107,6 +110,26 @@ def _layers(model: torch.nn.Module) -> Iterator[tuple[str, torch.nn.Module]]:
             yield path, module
 
 
+def _refuse_meta(model: torch.nn.Module) -> None:
+    """Raise `ScoresError` if a parameter has no values, unless accelerate loads them when their layer runs."""
+    if any(hasattr(module, "_hf_hook") for module in model.modules()):
+        return
+    name = next((name for name, parameter in model.named_parameters() if parameter.is_meta), None)
+    if name is not None:
+        raise ScoresError("it is on the meta device, without values: load the weights first", name=name)
+
+
+def _weight_name(path: str) -> str:
+    return f"{path}.weight" if path else "weight"
+
+
+def _aliases(model: torch.nn.Module, path: str) -> tuple[str, ...]:
+    """Return other names of a layer's weight: the path of the layer, and both with the segments of wrappers."""
+    plain = plain_path(model, path)
+    names = (plain, path, _weight_name(path))
+    return tuple(name for name in dict.fromkeys(names) if name and name != _weight_name(plain))
+
+
 def _scores_error(error: SelectionError) -> ScoresError:
     if error.kind == "unmatched":
         return ScoresError(f"fits no linear or convolution layer; {error.reason}", name=error.name)
@@ -114,6 +137,9 @@ def _scores_error(error: SelectionError) -> ScoresError:
 
 
 def _unsupported_reason(module: torch.nn.Module) -> str | None:
+    weight = cast("torch.Tensor", module.weight)
+    if weight.is_complex():
+        return f"dtype {weight.dtype} is not calibrated"
     if isinstance(module, torch.nn.Linear) or is_conv1d(module):
         return None
     if not isinstance(module, (torch.nn.Conv1d, torch.nn.Conv2d)):
@@ -137,7 +163,9 @@ def _hooked(model: torch.nn.Module, accumulators: Iterable[LayerAccumulator]) ->
     ]
     model.eval()
     try:
-        yield
+        # Compiled with the hooks, a layer's code would stay uncompiled in the whole process.
+        with torch.compiler.set_stance("force_eager"):
+            yield
     finally:
         for hook in hooks:
             hook.remove()
