@@ -56,7 +56,7 @@ class ModelWeight:
     @property
     def value(self) -> torch.nn.Parameter | None:
         """The weight; None if the module does not hold it under this name, such as with a parametrization."""
-        return self.module._parameters.get(self.parameter)
+        return _own_parameters(self.module).get(self.parameter)
 
     @property
     def is_layer(self) -> bool:
@@ -127,7 +127,7 @@ def find_weights(model: torch.nn.Module) -> dict[str, ModelWeight]:
     names: dict[int, str] = {}
     weights: dict[str, ModelWeight] = {}
     for path, module, parameter in [*layers, *others]:
-        value = module._parameters.get(parameter)
+        value = _own_parameters(module).get(parameter)
         name = ".".join(filter(None, (plain_path(model, path), parameter)))
         name = name if value is None else names.setdefault(id(value), name)
         weights.setdefault(name, ModelWeight(parameter)).modules[path] = module
@@ -144,15 +144,20 @@ def _own_modules(model: torch.nn.Module) -> Iterator[tuple[str, torch.nn.Module]
             yield path, module
 
 
+def _own_parameters(module: torch.nn.Module) -> dict[str, torch.nn.Parameter | None]:
+    """Return a module's own parameters by name; those of a TorchScript module are no dict."""
+    return dict(module._parameters.items())
+
+
 def _matrix_names(module: torch.nn.Module) -> list[str]:
     """Return the names of a module's matrices: `weight` if it is a layer, and parameters of two or more dimensions."""
     names = ["weight"] if _is_layer(module) else []
     matrices = [
         name
-        for name, parameter in module._parameters.items()
+        for name, parameter in _own_parameters(module).items()
         if parameter is not None and (name != "bias" if is_lazy(parameter) else parameter.ndim > 1)
     ]
-    if names and "weight" not in module._parameters:
+    if names and "weight" not in _own_parameters(module):
         # Weight normalization, for example, stores `weight_g` and `weight_v`: only `weight` is listed, with the reason.
         matrices = [name for name in matrices if not name.startswith("weight_")]
     return list(dict.fromkeys([*names, *matrices]))
