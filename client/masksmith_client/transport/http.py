@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
@@ -18,6 +19,8 @@ from .settings import ConnectionSettings, proxy_variables
 
 DEFAULT_TIMEOUT_S = 60.0
 CONNECT_TIMEOUT_S = 5.0
+CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR")
+"""Environment variables that name certificates of authorities."""
 
 
 def client_options(settings: ConnectionSettings, timeout_s: float | None) -> dict[str, Any]:
@@ -39,8 +42,8 @@ def client_options(settings: ConnectionSettings, timeout_s: float | None) -> dic
 
 
 @contextmanager
-def proxy_errors_as_input_errors() -> Iterator[None]:
-    """Convert errors of creating an HTTP client to `InputError`: only a proxy in the environment causes them."""
+def environment_errors_as_input_errors() -> Iterator[None]:
+    """Convert errors of creating an HTTP client to `InputError`: they come from proxies and certificates."""
     try:
         yield
     except (ImportError, ValueError, httpx2.InvalidURL) as error:
@@ -49,6 +52,11 @@ def proxy_errors_as_input_errors() -> Iterator[None]:
         if isinstance(error, ImportError):
             reason = "SOCKS needs the package socksio: pip install socksio"
         raise InputError(f"the proxy that {names} names cannot be used: {reason}; or unset the variable") from None
+    except OSError as error:
+        variables = " and ".join(f"{name}={os.environ[name]!r}" for name in CERTIFICATES if name in os.environ)
+        where = f" of {variables}" if variables else ""
+        reason = error.strerror or str(error)
+        raise InputError(f"the certificates{where} cannot be read: {reason}; correct or unset the variable") from None
 
 
 def build_request(

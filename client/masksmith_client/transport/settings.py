@@ -12,6 +12,7 @@ from masksmith_wire.text import without_credentials
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 PROXY_VARIABLES = frozenset({"all_proxy", "http_proxy", "https_proxy", "no_proxy"})
+MAX_PORT, MAX_LABEL = 65535, 63
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 
 
@@ -47,8 +48,8 @@ def read_settings(url: str | None = None, token: str | None = None) -> Connectio
     """Return the settings; missing arguments are read from `MASKSMITH_URL` and `MASKSMITH_TOKEN`.
 
     Raises:
-        InputError: If the URL is malformed or not http(s), or has a password beside a token: both would be sent in the
-            header `Authorization`.
+        InputError: If the URL is malformed or not http(s), the token has characters that no header has, or the URL has
+            a password beside a token: both would be sent in the header `Authorization`.
     """
     url = url or os.environ.get("MASKSMITH_URL") or DEFAULT_URL
     token = token or os.environ.get("MASKSMITH_TOKEN") or None
@@ -59,12 +60,34 @@ def read_settings(url: str | None = None, token: str | None = None) -> Connectio
         raise InputError(f"the service's URL {shown!r} is malformed: {without_credentials(str(error))}") from None
     if parsed.scheme not in ("http", "https") or not parsed.host:
         raise InputError(f"the service's URL {shown!r} must look like {DEFAULT_URL} or https://host/prefix")
+    _check_authority(parsed, shown)
+    _check_token(token)
     if not parsed.userinfo:
         return ConnectionSettings(url.rstrip("/"), token)
     if token:
         raise InputError(f"the service's URL {shown!r} has a password, and there is a token: only one can be sent")
     plain = str(parsed.copy_with(username=None, password=None))
     return ConnectionSettings(plain.rstrip("/"), None, (parsed.username, parsed.password))
+
+
+def _check_authority(url: httpx2.URL, shown: str) -> None:
+    if not 0 <= (url.port or 0) <= MAX_PORT:
+        raise InputError(f"the service's URL {shown!r} has the port {url.port}, which is above {MAX_PORT}")
+    labels = url.raw_host.removesuffix(b".").split(b".")
+    if not all(0 < len(label) <= MAX_LABEL for label in labels):
+        raise InputError(
+            f"the service's URL {shown!r} has a host with an empty part, or one of over {MAX_LABEL} letters"
+        )
+
+
+def _check_token(token: str | None) -> None:
+    """Check the characters of a token, which the message does not show."""
+    invalid = next((each for each in token or "" if not "!" <= each <= "~"), None)
+    if invalid is not None:
+        raise InputError(
+            f"the token (MASKSMITH_TOKEN, or the argument) has the character {invalid!a}, which no key has: copy "
+            f"it again"
+        )
 
 
 def proxy_variables() -> list[str]:
