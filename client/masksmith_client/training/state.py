@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from masksmith_client._errors import InputError
+from masksmith_wire.headers import HeaderError, read_header
 from masksmith_wire.masks import pack, packed_width, unpack
 
 from .copies import pruned_values, restore_pruned
@@ -68,6 +70,8 @@ def check_state(state: Mapping[str, Any], pattern: str, method: str, layers: lis
     for field, expected in (("pattern", pattern), ("method", method)):
         if state[field] != expected:
             raise InputError(f"the checkpoint's {field} is {state[field]!r}, this sparsifier's is {expected!r}")
+    if not isinstance(state["step"], int) or state["step"] < 0:
+        raise InputError(f"the checkpoint's step is {state['step']!r}: pass what state_dict() returned")
     masks, names = state["masks"], {layer.name for layer in layers}
     for name in sorted(masks.keys() ^ names):
         difference = "this sparsifier does not mask" if name in masks else "the checkpoint has no mask of"
@@ -100,20 +104,27 @@ def _check_pruned(layer: MaskedLayer, pruned: Mapping[str, Tensor]) -> None:
 
 
 def _check_fields(where: str, fields: Mapping[str, Any], names: Iterable[str]) -> None:
+    if not isinstance(fields, Mapping):
+        raise InputError(f"{where} is a {type(fields).__name__}: pass what state_dict() returned")
     missing = [name for name in names if name not in fields]
     if missing:
         raise InputError(f"{where} has no {missing[0]!r}: pass what state_dict() returned")
 
 
 def write_state(state: Mapping[str, Any], path: Path) -> None:
-    """Write a state as a safetensors file."""
+    """Write a state as a safetensors file; if that fails, a file that is already there stays as it is."""
     masks = state["masks"]
     tensors = {name: mask["bits"].contiguous() for name, mask in masks.items()}
     for name, pruned in state.get("pruned", {}).items():
         tensors |= {f"{name}{PRUNED}{part}": tensor.contiguous() for part, tensor in pruned.items()}
     mask_fields = {name: {"shape": mask["shape"], "dense": mask["dense"]} for name, mask in masks.items()}
     fields = {name: value for name, value in state.items() if name != "pruned"}
-    save_file(tensors, path, {KEY: json.dumps({**fields, "masks": mask_fields})})
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        save_file(tensors, unfinished, {KEY: json.dumps({**fields, "masks": mask_fields})})
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
 
 
 def read_state(path: Path) -> dict[str, Any]:
@@ -123,6 +134,8 @@ def read_state(path: Path) -> dict[str, Any]:
         InputError: If the file is not a sparsifier state.
     """
     try:
+        with path.open("rb") as opened:
+            read_header(opened)  # Its errors say what the file is instead, such as a Git LFS pointer.
         with safe_open(path, framework="pt") as file:
             state: dict[str, Any] = json.loads((file.metadata() or {})[KEY])
             state["masks"] = {name: mask | {"bits": file.get_tensor(name)} for name, mask in state["masks"].items()}
@@ -130,6 +143,6 @@ def read_state(path: Path) -> dict[str, Any]:
                 name, separator, part = key.partition(PRUNED)
                 if separator:
                     state.setdefault("pruned", {}).setdefault(name, {})[part] = file.get_tensor(key)
-    except (OSError, SafetensorError, KeyError, ValueError) as error:
+    except (OSError, HeaderError, SafetensorError, KeyError, ValueError) as error:
         raise InputError(f"{path} is not a sparsifier state: {error}") from None
     return state
