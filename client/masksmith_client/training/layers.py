@@ -92,7 +92,7 @@ def choose(
         InputError: If a name or glob matches nothing, a layer named in full cannot be masked, or no layer remains.
     """
     refuse_fsdp1(model)
-    if layers is not None and not isinstance(layers, str) and list(layers) == []:
+    if isinstance(layers, (list, tuple)) and not layers:
         raise InputError(f"layers={layers!r} names no layer: leave it out for the default rule")
     weights = find_weights(model)
     dense_reasons = _dense_by_default(weights)
@@ -221,7 +221,8 @@ def _masked_layer(
     value = weight.value
     assert value is not None
     needed_layout = None if layout is None or layout.is_plain(pattern, value.shape) else layout
-    masking = Masking(method, value)
+    output_axes = [0] if layout is None else [axis for axis, role in enumerate(layout.axes) if role in ("stack", "out")]
+    masking = Masking(method, value, tuple(output_axes))
     return MaskedLayer(name, weight.modules, masking, weight.parameter, _survivor_score(pattern), needed_layout)
 
 
