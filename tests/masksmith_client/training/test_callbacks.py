@@ -165,6 +165,38 @@ def test_the_best_model_of_hugging_face_is_baked_with_its_own_masks(tmp_path):
         assert ms.verify(read.get_parameter(name) != 0, PATTERN)
 
 
+class Regression(torch.nn.Module):
+    """A module that is no model of `transformers`; the Trainer writes its state dict."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = perceptron()
+
+    def forward(self, inputs, labels):
+        outputs = self.net(inputs)
+        return {"loss": torch.nn.functional.mse_loss(outputs, labels), "logits": outputs}
+
+
+def test_checkpoints_of_a_users_own_module_are_sparse(tmp_path):
+    from safetensors.torch import load_file
+    from transformers import Trainer, TrainingArguments
+
+    from masksmith_client.training.hugging_face import SparsifierCallback
+
+    model = Regression()
+    sparsifier = Sparsifier(model, PATTERN, ms.solve, WAITING)
+    arguments = TrainingArguments(
+        str(tmp_path), max_steps=2, save_steps=2, report_to=[], disable_tqdm=True, use_cpu=True, logging_strategy="no"
+    )
+    examples = [dict(zip(("inputs", "labels"), pair, strict=True)) for pair in zip(*batch(count=16), strict=True)]
+    Trainer(model, arguments, train_dataset=examples, callbacks=[SparsifierCallback(sparsifier)]).train()
+    saved = load_file(tmp_path / "checkpoint-2" / "model.safetensors")
+    assert sorted(saved) == sorted(model.state_dict())
+    assert all(torch.equal(saved[name], value) for name, value in model.state_dict().items())
+    assert ms.verify(saved["net.2.weight"] != 0, PATTERN)
+    assert not list((tmp_path / "checkpoint-2").glob("*.part"))
+
+
 def hugging_face_run(folder, steps, resume=None, seed=0, save_steps=5, on=None, **options):
     from transformers import BertConfig, BertForSequenceClassification, Trainer, TrainingArguments
 
