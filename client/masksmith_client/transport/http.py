@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
@@ -15,12 +14,10 @@ from masksmith_client._version import __version__
 from masksmith_wire import WIRE_VERSION
 
 from .calls import Call
-from .settings import ConnectionSettings, proxy_variables
+from .settings import ConnectionSettings, certificate_variables, proxy_variables
 
 DEFAULT_TIMEOUT_S = 60.0
 CONNECT_TIMEOUT_S = 5.0
-CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR")
-"""Environment variables that name certificates of authorities."""
 
 
 def client_options(settings: ConnectionSettings, timeout_s: float | None) -> dict[str, Any]:
@@ -53,7 +50,7 @@ def environment_errors_as_input_errors() -> Iterator[None]:
             reason = "SOCKS needs the package socksio: pip install socksio"
         raise InputError(f"the proxy that {names} names cannot be used: {reason}; or unset the variable") from None
     except OSError as error:
-        variables = " and ".join(f"{name}={os.environ[name]!r}" for name in CERTIFICATES if name in os.environ)
+        variables = " and ".join(certificate_variables())
         where = f" of {variables}" if variables else ""
         reason = error.strerror or str(error)
         raise InputError(f"the certificates{where} cannot be read: {reason}; correct or unset the variable") from None

@@ -13,6 +13,7 @@ from masksmith_wire.text import without_credentials
 DEFAULT_URL = "http://127.0.0.1:8000"
 PROXY_VARIABLES = frozenset({"all_proxy", "http_proxy", "https_proxy", "no_proxy"})
 MAX_PORT, MAX_LABEL = 65535, 63
+CERTIFICATE_VARIABLES = ("SSL_CERT_FILE", "SSL_CERT_DIR")
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 
 
@@ -93,3 +94,8 @@ def _check_token(token: str | None) -> None:
 def proxy_variables() -> list[str]:
     """Return the environment variables that name a proxy, without their values, which may have a password."""
     return [name for name in os.environ if name.lower() in PROXY_VARIABLES]
+
+
+def certificate_variables() -> list[str]:
+    """Return the environment variables that name certificates of authorities, with their values."""
+    return [f"{name}={os.environ[name]!r}" for name in CERTIFICATE_VARIABLES if name in os.environ]
