@@ -18,7 +18,7 @@ from .results.masks import Masks
 from .submission.benchmarks import BenchmarkOptions
 from .submission.options import SubmitOptions
 from .transport.async_session import AsyncSession
-from .transport.http import DEFAULT_TIMEOUT_S, client_options, proxy_errors_as_input_errors
+from .transport.http import DEFAULT_TIMEOUT_S, client_options, environment_errors_as_input_errors
 from .transport.retry import RetryPolicy
 from .transport.settings import read_settings
 
@@ -44,7 +44,7 @@ class AsyncClient:
     ) -> None:
         settings = read_settings(url, token)
         self.url = settings.url
-        with proxy_errors_as_input_errors():
+        with environment_errors_as_input_errors():
             http = httpx2.AsyncClient(**client_options(settings, timeout_s), transport=transport)
         self._session = AsyncSession(settings, retry or RetryPolicy(), http)
         self.jobs = AsyncJobs(self._session)

@@ -23,7 +23,7 @@ from .results.masks import Masks
 from .submission.benchmarks import BenchmarkOptions
 from .submission.options import SubmitOptions
 from .transport.blocking_session import BlockingSession
-from .transport.http import DEFAULT_TIMEOUT_S, client_options, proxy_errors_as_input_errors
+from .transport.http import DEFAULT_TIMEOUT_S, client_options, environment_errors_as_input_errors
 from .transport.retry import RetryPolicy
 from .transport.settings import read_settings
 
@@ -70,7 +70,7 @@ class Client:
         self.configuration: ClientConfiguration | None = None
         if transport is None:
             self.configuration = ClientConfiguration(settings.url_with_credentials, settings.token, timeout_s, policy)
-        with proxy_errors_as_input_errors():
+        with environment_errors_as_input_errors():
             http = httpx2.Client(**client_options(settings, timeout_s), transport=transport)
         self._session = BlockingSession(settings, policy, http)
         self.jobs = Jobs(self._session)

@@ -8,10 +8,11 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.numpy import save_file
-from safetensors.torch import load_file as load_torch, save_file as save_torch
+from safetensors.torch import load_file as load_torch, save_file as save_torch, save_model
 
 from masksmith_client import InputError, Masks
 from masksmith_client.checkpoints import tensors
+from masksmith_client.checkpoints.checkpoint import Checkpoint
 from masksmith_client.cli.app import run
 from masksmith_client.results import changes
 from masksmith_client.results.apply import apply_masks
@@ -234,6 +235,20 @@ def test_masks_of_tied_weights_apply_to_the_one_that_is_stored(
     apply_masks(write_masks(tmp_path / "masks", dict.fromkeys(names, mask)), path, tmp_path / "out")
     (after,) = load_torch(tmp_path / "out").values()
     assert torch.equal(after, torch.where(torch.from_numpy(mask), embedding, 0.0))
+
+
+def test_masks_of_shared_layers_apply_to_what_save_model_writes(tmp_path: Path) -> None:
+    """It stores the name that comes first in the alphabet; the module lists `z` first, as its masks do."""
+    model = torch.nn.ModuleDict({name: torch.nn.Linear(16, 16, bias=False) for name in "zam"})
+    model["a"].weight = model["z"].weight
+    save_model(model, str(tmp_path / "model.safetensors"))
+    weight, mask = model["z"].weight.detach(), RNG.random((16, 16)) < 0.5
+    masks = write_masks(tmp_path / "masks", dict.fromkeys(("z.weight", "a.weight"), mask))
+    apply_masks(masks, tmp_path / "model.safetensors", tmp_path / "out.safetensors")
+    after = load_torch(tmp_path / "out.safetensors")
+    assert torch.equal(after["a.weight"], torch.where(torch.from_numpy(mask), weight, 0.0))
+    assert torch.equal(after["m.weight"], model["m"].weight)
+    assert Checkpoint.open(tmp_path / "out.safetensors").tied_to("a.weight") == ("z.weight",)
 
 
 def test_masks_of_tied_weights_that_differ_are_refused(tmp_path: Path, tied: tuple[Path, torch.Tensor]) -> None:

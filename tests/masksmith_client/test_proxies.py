@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from masksmith_client import AsyncClient, Client, InputError
@@ -47,6 +49,48 @@ def test_the_command_line_prints_one_line(
     assert printed.startswith("masksmith: ")
     assert len(printed.splitlines()) == 1
     assert "secret" not in printed
+
+
+@pytest.mark.parametrize("client", [Client, AsyncClient])
+@pytest.mark.parametrize("content", [None, "no certificate"])
+def test_certificates_that_cannot_be_read_are_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, client: type[Client], content: str | None
+) -> None:
+    path = tmp_path / "authority.pem"
+    if content is not None:
+        path.write_text(content)
+    monkeypatch.delenv("SSL_CERT_DIR", raising=False)
+    monkeypatch.setenv("SSL_CERT_FILE", str(path))
+    with pytest.raises(InputError, match=r"the certificates of SSL_CERT_FILE='.*authority\.pem' cannot be read"):
+        client("https://service.example")
+
+
+@pytest.mark.parametrize("token", ["sécret", "secret\n", "sec ret", "secret\x00"])
+def test_a_token_that_no_header_can_hold_is_refused_and_not_shown(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], token: str
+) -> None:
+    if "\x00" not in token:  # no variable can hold it
+        monkeypatch.setenv("MASKSMITH_TOKEN", token)
+        assert run(["info", "--url", URL]) == 2
+        assert capsys.readouterr().err.startswith("masksmith: the token (MASKSMITH_TOKEN, or the argument) has the")
+    with pytest.raises(InputError, match=r"the token .* has the character '.*', which no key has") as refused:
+        Client(URL, token)
+    assert "ret" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        (f"http://{'a' * 64}.example", "over 63 letters"),
+        ("http://service..example", "empty part"),
+        ("http://service:65536", "port 65536, which is above 65535"),
+    ],
+)
+def test_addresses_that_no_host_can_have_are_refused(url: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        Client(url)
+    Client("http://service.example.").close()
+    Client("http://[::1]:65535").close()
 
 
 def test_a_service_on_this_machine_needs_no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -243,7 +243,8 @@ def test_pruned_weights_require_the_right_to_read_the_root(client, records, sett
     ("index", "reason"),
     [
         ("[]", "no 'weight_map'"),
-        ("{", "it is not JSON"),
+        ("{", "it is not JSON; download it again"),
+        ("version https://git-lfs.github.com/spec/v1", "it is not JSON: it is a Git LFS pointer"),
         ('{"weight_map": {"w1": "../a-1.safetensors"}}', "is not a .safetensors file of the same directory"),
         ('{"weight_map": {"w1": "a-1.bin"}}', "is not a .safetensors file of the same directory"),
         ('{"weight_map": {"w9": "a-1.safetensors"}}', "which does not contain it"),

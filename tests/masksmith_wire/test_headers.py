@@ -125,6 +125,12 @@ def test_metadata_may_be_null():
     assert parse_file(file_of({"__metadata__": None})).metadata == {}
 
 
+@pytest.mark.parametrize("length", [0x280, 0x120708])
+def test_a_cut_file_is_no_pickle_and_no_onnx_model_by_its_length(length):
+    with pytest.raises(HeaderError, match="file is truncated: 13 bytes"):
+        read_header(io.BytesIO(struct.pack("<Q", length) + b'{"a":'))
+
+
 def test_lengths_that_begin_like_a_pickle_are_lengths():
     """640 bytes are `80 02 00 ..` in little-endian order, as some pickles begin."""
     assert header_length(struct.pack("<Q", 0x0280)) == 0x0280
@@ -262,11 +268,11 @@ def test_a_header_is_read_by_ranges_of_which_none_is_longer_than_the_limit():
 
     text = read_header_text(read, len(data))
     assert parse_header(text, len(data)).tensors["a"].shape == (4, 4)
-    assert ranges == [(0, 9), (8, 8 + len(text))]
+    assert ranges == [(0, 64), (8, 8 + len(text))]
     ranges.clear()
     with pytest.raises(HeaderTooLargeError, match=f"claims {len(text)} bytes, max_header_bytes is {len(text) - 1}"):
         read_header_text(read, len(data), len(text) - 1)
-    assert ranges == [(0, 9)]
+    assert ranges == [(0, 64)]
 
 
 def test_another_format_is_named_even_if_its_first_bytes_are_a_length():

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
-from .foreign_files import foreign_format
+from .foreign_files import BEGINNING_BYTES, foreign_format
 
 PREFIX_BYTES = 8
 MAX_HEADER_BYTES = 16 * 2**20
@@ -118,10 +118,11 @@ def read_header_text(read: Callable[[int, int], bytes], file_bytes: int, limit: 
         HeaderTooLargeError: If the header is longer than `limit`.
         HeaderError: If the file does not begin with the length of a header, or ends before the header does.
     """
-    beginning = read(0, min(PREFIX_BYTES + 1, file_bytes))
+    beginning = read(0, min(BEGINNING_BYTES, file_bytes))
     end = PREFIX_BYTES + header_length(beginning, limit)
     if end > file_bytes:
-        _reject_other_formats(beginning)
+        if not beginning.startswith(b"{", PREFIX_BYTES):
+            _reject_other_formats(beginning)
         raise truncated_header(file_bytes, end)
     return read(PREFIX_BYTES, end)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable
 from itertools import product
 
@@ -15,6 +16,9 @@ NEVER_WEIGHTS = (MASKS_NAME, ".")
 """Prefixes of the names of files that contain no weights: masks, and hidden files."""
 OTHER_FORMAT = "consolidated"
 """Prefix of the names of files with the same model in another format; they count only if there are no other weights."""
+
+_PART = re.compile(r"-\d+-of-0*(\d+)\.safetensors$")
+"""The end of the name of one of several files of a model, with their number."""
 
 
 class ModelFilesError(Exception):
@@ -31,7 +35,8 @@ def weights_name(names: Iterable[str]) -> str | None:
         names: Names of the files in the directory, without those in its subdirectories.
 
     Raises:
-        ModelFilesError: If there are several indexes, or without an index several safetensors files.
+        ModelFilesError: If there are several indexes, or without an index several safetensors files, or one that is a
+            part of the model by its name.
     """
     weights = [name for name in sorted(names) if not name.startswith(NEVER_WEIGHTS)]
     preferred = [name for name in weights if not name.startswith(OTHER_FORMAT)]
@@ -41,8 +46,19 @@ def weights_name(names: Iterable[str]) -> str | None:
             shown = ", ".join(candidates[:4]) + (", ..." if len(candidates) > 4 else "")
             raise ModelFilesError(f"contains {len(candidates)} candidates ({shown}); name one of them")
         if candidates:
-            return candidates[0]
+            return _complete(candidates[0])
     return None
+
+
+def _complete(name: str) -> str:
+    """Return the name of an index, or of a file that is no part of a model; raise `ModelFilesError` otherwise."""
+    part = _PART.search(name)
+    if part is not None and part[1] != "1":
+        raise ModelFilesError(
+            f"contains {name}, one of {part[1]} parts of a model, and no index: download it completely, or name this "
+            f"file"
+        )
+    return name
 
 
 def check_index(index: str, listed: Collection[str], names: Collection[str]) -> None:

@@ -21,7 +21,7 @@ from .scaled_tensor import Scale, ScaledTensor
 from .scales import read_scales
 from .stored_values import FLOAT8_DTYPES
 from .tensors import Tensor
-from .ties import absent_ties, stored_ties, tied_by_config
+from .ties import absent_ties, declared_ties, stored_ties, tied_by_config
 from .traced import has_tensors_of_its_class
 
 
@@ -154,13 +154,17 @@ class Checkpoint:
     @cached_property
     def absent(self) -> Mapping[str, str]:
         """Maps each name of the model that is not stored to the name of the stored tensor that it is tied to."""
-        return absent_ties(self.tensors, self.config)
+        return absent_ties(self.tensors, self.config) | self._declared_ties
+
+    @cached_property
+    def _declared_ties(self) -> dict[str, str]:
+        return declared_ties(self.tensors, [header.metadata for header in self.headers.values()])
 
     def tied_to(self, name: str) -> tuple[str, ...]:
         """Return the other names, stored or not, of the parameter that a stored tensor holds."""
         first_name = self.ties.get(name, name)
         stored_names = [first_name, *(tie for tie, target in self.ties.items() if target == first_name)]
-        absent = tied_by_config(self.absent, self.tensors, self.config)
+        absent = tied_by_config(self.absent, self.tensors, self.config) | self._declared_ties
         absent_names = [absent_name for absent_name, target in absent.items() if target in stored_names]
         return tuple(other for other in [*stored_names, *absent_names] if other != name)
 
@@ -195,4 +199,5 @@ def _ordered(shards: Shards) -> dict[str, Tensor]:
 
 def _is_shard(file: Path) -> bool:
     """Whether an index in the file's directory lists it, so that it has only a part of the model's tensors."""
-    return any(file.name in index.read_text(errors="replace") for index in file.parent.glob("*" + INDEX_SUFFIX))
+    indexes = (index for index in file.parent.glob("*" + INDEX_SUFFIX) if index.is_file())
+    return any(file.name in index.read_text(errors="replace") for index in indexes)

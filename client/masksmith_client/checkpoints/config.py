@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import json
+import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from masksmith_client._errors import InputError
+
+from .files import read_json
 
 CONFIG_NAME = "config.json"
 
@@ -30,14 +32,9 @@ def read_config(folder: Path) -> dict[str, Any] | None:
         InputError: If it is not a JSON object.
     """
     path = folder / CONFIG_NAME
-    try:
-        config = json.loads(path.read_bytes())
-    except FileNotFoundError:
+    if not os.path.lexists(path):
         return None
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}") from None
-    except (ValueError, RecursionError):
-        raise InputError(f"{path} is not JSON; download it again") from None
+    config = read_json(path)
     if not isinstance(config, dict):
         raise InputError(f"{path} is not a JSON object")
     return config

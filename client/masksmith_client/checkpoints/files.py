@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
+from typing import Any
 
 from masksmith_client._errors import InputError
+from masksmith_wire.foreign_files import not_json_reason
 from masksmith_wire.headers import Header, HeaderError, read_header
 from masksmith_wire.model_files import SINGLE_FILE, ModelFilesError, check_index, weights_name
 from masksmith_wire.output_names import INDEX_SUFFIX, PICKLE_SUFFIXES
@@ -26,7 +29,7 @@ def find_weights(path: Path) -> Path:
     if path.suffix in PICKLE_SUFFIXES or path.name.endswith(".bin" + INDEX_SUFFIX):
         raise InputError(pickle_message(path))
     if not os.path.isfile(path):
-        raise InputError(f"{path} does not exist" if not os.path.exists(path) else f"{path} is not a file")
+        raise InputError(f"{path} {'is not a file' if os.path.exists(path) else 'does not exist'}{_broken_link(path)}")
     return path
 
 
@@ -42,7 +45,23 @@ def read_file_header(path: Path) -> Header:
     except HeaderError as error:
         raise InputError(f"{path}: {error}") from None
     except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}") from None
+        raise InputError(f"{path} cannot be read: {error.strerror}{_broken_link(path)}") from None
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file of a checkpoint.
+
+    Raises:
+        InputError: If it cannot be read, or is something else, such as a Git LFS pointer; the message says what.
+    """
+    content = b""
+    try:
+        content = path.read_bytes()
+        return json.loads(content)
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}{_broken_link(path)}") from None
+    except (ValueError, RecursionError):
+        raise InputError(f"{path} is {not_json_reason(content)}") from None
 
 
 def pickle_message(path: Path) -> str:
@@ -54,19 +73,31 @@ def pickle_message(path: Path) -> str:
     )
 
 
+def _broken_link(path: Path) -> str:
+    """Return the target of a link to nothing, as a download that was moved or deleted leaves it; else an empty text."""
+    return f"; it is a link to {path.readlink()}" if path.is_symlink() and not path.exists() else ""
+
+
 def _find_in(folder: Path) -> Path:
-    names = [path.name for path in folder.iterdir() if path.is_file()]
+    names = [path.name for path in folder.iterdir() if path.is_file() or _broken_link(path)]
     try:
         name = weights_name(names)
         if name is not None and name.endswith(INDEX_SUFFIX):
             # Only whether the index lists `SINGLE_FILE` matters, so its text is searched instead of parsed.
-            text = (folder / name).read_text(errors="replace")
+            text = _read_text(folder / name)
             check_index(name, {SINGLE_FILE} if SINGLE_FILE in text else (), names)
     except ModelFilesError as error:
         raise InputError(f"{folder} {error}") from None
     if name is None:
         raise _no_weights_error(folder)
     return folder / name
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(errors="replace")
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}{_broken_link(path)}") from None
 
 
 def _no_weights_error(folder: Path) -> InputError:

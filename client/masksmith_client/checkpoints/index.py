@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +10,7 @@ from masksmith_client._errors import InputError
 from masksmith_wire.headers import Header
 from masksmith_wire.output_names import PICKLE_SUFFIXES
 
-from .files import pickle_message, read_file_header
+from .files import pickle_message, read_file_header, read_json
 from .tensors import Tensor
 
 
@@ -64,11 +63,13 @@ def _read_sharded(index: Path) -> Shards:
 
 def _weight_map(index: Path) -> dict[str, str]:
     """Return the name of each tensor's file, by the tensor's name."""
-    try:
-        weight_map = json.loads(index.read_bytes())["weight_map"]
-        return {str(name): str(file) for name, file in weight_map.items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        raise InputError(f"{index} is not a checkpoint index: it has no 'weight_map' of names to files") from None
+    document = read_json(index)
+    weight_map = document.get("weight_map") if isinstance(document, dict) else None
+    if not isinstance(weight_map, dict):
+        raise InputError(f"{index} is not a checkpoint index: it has no 'weight_map' of names to files")
+    if not weight_map:
+        raise InputError(f"{index} lists no tensor: download it again")
+    return {name: str(file) for name, file in weight_map.items()}
 
 
 def _shard_header(index: Path, file: str) -> Header:
@@ -80,7 +81,7 @@ def _shard_header(index: Path, file: str) -> Header:
         raise InputError(pickle_message(path))
     if path.suffix != ".safetensors":
         raise InputError(f"{index} names {file!r}, which is not a .safetensors file")
-    if not path.exists():
+    if not path.exists() and not path.is_symlink():
         raise InputError(f"{path} is missing, a file that {index.name} lists; download the checkpoint completely")
     return read_file_header(path)
 

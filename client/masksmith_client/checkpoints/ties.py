@@ -36,6 +36,15 @@ def absent_ties(tensors: Mapping[str, Tensor], config: Mapping[str, Any] | None)
     return {name: embedding for name in absent if name not in tensors}
 
 
+def declared_ties(tensors: Mapping[str, Tensor], metadata: Sequence[Mapping[str, str]]) -> dict[str, str]:
+    """Map names that are not stored to the tensors that the files' `__metadata__` names for them.
+
+    `safetensors.torch.save_model` stores one name of a shared parameter, and the others in this way.
+    """
+    pairs = [pair for members in metadata for pair in members.items()]
+    return {name: target for name, target in pairs if name not in tensors and target in tensors}
+
+
 def tied_by_config(
     absent: Mapping[str, str], tensors: Mapping[str, Tensor], config: Mapping[str, Any] | None
 ) -> dict[str, str]:

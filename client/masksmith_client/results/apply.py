@@ -99,7 +99,10 @@ def _mask_names(masks: Masks, checkpoint: Checkpoint) -> dict[str, str]:
     for name in masks:
         tensor = checkpoint.find(name)
         if tensor is None:
-            raise InputError(f"mask {name!r} has no tensor in {checkpoint.path}")
+            raise InputError(
+                f"mask {name!r} has no tensor in {checkpoint.path}. Some libraries name weights in files otherwise "
+                f"than in modules: masks of the file itself have its names (masksmith solve {checkpoint.path})"
+            )
         if masks.shape(name) not in (tensor.shape, flat_shape(tensor.shape)):
             raise InputError(f"mask {name!r} has shape {list(masks.shape(name))}, the tensor has {list(tensor.shape)}")
         if DTYPE_BITS[tensor.dtype] % 8 or tensor.dtype == "F8_E8M0":

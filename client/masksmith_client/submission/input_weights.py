@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from masksmith.layouts import plain_path
 from masksmith_client._errors import InputError
 
 from .files import list_model_tensors
@@ -41,7 +42,8 @@ def read_weights(weights: object, *, trust_remote_code: bool = False) -> InputWe
         return InputWeights(*list_model_tensors(Path(weights), trust_remote_code=trust_remote_code))
     if not isinstance(weights, Mapping) and callable(getattr(weights, "state_dict", None)):
         state = weights.state_dict()  # type: ignore[attr-defined]
-        return InputWeights(with_module_layouts(weights, read_mapping(state)), ties=ties_in_memory(state))
+        plain_state = {plain_path(weights, name): value for name, value in state.items()}
+        return InputWeights(with_module_layouts(weights, read_mapping(plain_state)), ties=ties_in_memory(plain_state))
     if not isinstance(weights, Mapping):
         raise InputError(f"weights must be a dict of tensors, a torch module or a path, not a {type(weights).__name__}")
     return InputWeights(read_mapping(weights), ties=ties_in_memory(weights))

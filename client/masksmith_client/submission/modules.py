@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from masksmith.layouts import Layout
+from masksmith.layouts import Layout, plain_path
 
 from .streamed_tensor import StreamedTensor
 
@@ -22,11 +22,13 @@ def with_module_layouts(module: Any, weights: list[StreamedTensor]) -> list[Stre
 
     Args:
         module: A `torch.nn.Module`, or anything with a `state_dict`.
-        weights: Its weights.
+        weights: Its weights, by the names of the plain model, without the segments that `torch.compile` and other
+            wrappers add.
     """
     # A layer that is registered twice has a weight under both paths in the `state_dict`.
     has_modules = callable(getattr(module, "named_modules", None))
-    layers = dict(module.named_modules(remove_duplicate=False)) if has_modules else {}
+    modules = module.named_modules(remove_duplicate=False) if has_modules else ()
+    layers = {plain_path(module, path): layer for path, layer in modules}
     return [_with_layout(weight, layers) for weight in weights]
 
 

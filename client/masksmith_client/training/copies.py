@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from masksmith.layouts import plain_path
 from masksmith_client._errors import InputError
 
 from .masked_layer import MaskedLayer
 from .masking import Masking
-from .names import paths_by_module, plain_path
+from .names import paths_by_module
 from .sharding import as_sharded, gathered
 
 
@@ -75,10 +76,7 @@ def mask_state_dict(state: dict[str, Any], model: torch.nn.Module, layers: Itera
         InputError: If the module contains no masked layer.
     """
     layers, paths = list(layers), paths_by_module(model)
-    if layers and not any(_paths_of(layer, paths) for layer in layers):
-        raise InputError(
-            f"{type(model).__name__} does not hold the masked layers: pass the module that the masks are on"
-        )
+    check_holds(model, layers)
     for layer in layers:
         kept = layer.whole_kept()
         for path in _paths_of(layer, paths):
@@ -88,6 +86,16 @@ def mask_state_dict(state: dict[str, Any], model: torch.nn.Module, layers: Itera
                 state[name] = state[name].detach() * as_sharded(kept, state[name])
             for parameter, _ in layer.masking.named_parameters():
                 state.pop(f"{prefix}{layer.parameter}_masking.{parameter}", None)
+
+
+def check_holds(model: torch.nn.Module, layers: Sequence[MaskedLayer]) -> None:
+    """Raise `InputError` unless the model contains a masked layer, or no layer is masked."""
+    modules = {id(module) for module in model.modules()}
+    if layers and not any(id(module) in modules for layer in layers for module in layer.modules.values()):
+        raise InputError(
+            f"{type(model).__name__} does not hold the masked layers, such as {layers[0].name!r}: create the "
+            "Sparsifier on the model that is trained, and pass that model"
+        )
 
 
 @torch.no_grad()

@@ -17,7 +17,9 @@ from .sparsifier import Sparsifier
 from .state import write_state
 
 try:
+    from safetensors.torch import save_file
     from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+    from transformers.utils import SAFE_WEIGHTS_NAME
 except ModuleNotFoundError as error:
     raise ModuleNotFoundError(
         "masksmith_client.training.hugging_face needs transformers: pip install 'masksmith[huggingface]'",
@@ -53,8 +55,10 @@ class SparsifierCallback(TrainerCallback):  # type: ignore[misc] # transformers 
         """Load the sparsifier's state if training resumes, and register the optimizer if the method needs it.
 
         Raises:
-            InputError: If the checkpoint has no file of the sparsifier, or the file does not fit the sparsifier.
+            InputError: If the Trainer's model holds no masked layer, the checkpoint has no file of the sparsifier, or
+                the file does not fit the sparsifier.
         """
+        self.sparsifier.check_model(kwargs["model"])
         if state.global_step > 0:
             folder = _checkpoint_folder(args, state) if self._resume_from is None else Path(self._resume_from)
             if not (folder / STATE_FILE).exists():
@@ -82,10 +86,23 @@ class SparsifierCallback(TrainerCallback):  # type: ignore[misc] # transformers 
         if not state.is_world_process_zero:
             return
         write_state(sparsifier_state, folder / STATE_FILE)
-        if not has_shards and (folder / "config.json").exists():  # Only transformers models have a config.json.
-            plain = dict(model.state_dict())
-            self.sparsifier.mask_state_dict(plain, model)
+        if not has_shards:
+            self._save_masked(model, folder)
+
+    def _save_masked(self, model: Any, folder: Path) -> None:
+        """Write the masked weights in place of the dense ones that the Trainer has saved, if it has saved the model."""
+        is_pretrained, weights = (folder / "config.json").exists(), folder / SAFE_WEIGHTS_NAME
+        if not is_pretrained and not weights.exists():
+            return
+        plain = dict(model.state_dict())
+        self.sparsifier.mask_state_dict(plain, model)
+        if is_pretrained:  # Only transformers models have a config.json.
             model.save_pretrained(folder, state_dict=plain)
+            return
+        # A module of the user's own: the Trainer writes its state dict to this file.
+        unfinished = weights.with_suffix(".part")
+        save_file({name: tensor.contiguous() for name, tensor in plain.items()}, unfinished, {"format": "pt"})
+        unfinished.replace(weights)
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

@@ -10,7 +10,17 @@ import torch
 from torch.nn.parameter import is_lazy
 from torch.nn.utils.parametrize import ParametrizationList
 
-from masksmith.layouts import FLOAT_DTYPES, Candidate, Layout, Roles, SelectionError, is_conv1d, select, with_layouts
+from masksmith.layouts import (
+    FLOAT_DTYPES,
+    Candidate,
+    Layout,
+    Roles,
+    SelectionError,
+    is_conv1d,
+    plain_path,
+    select,
+    with_layouts,
+)
 from masksmith.patterns import Pattern, TilePattern
 from masksmith.patterns.matching import Globs
 from masksmith_client._errors import InputError
@@ -20,7 +30,7 @@ from masksmith_client.submission.tensors import SAFETENSORS_DTYPES
 from .masked_layer import MaskedLayer
 from .masking import Masking
 from .methods.method import Method
-from .names import paths_by_module, plain_path
+from .names import paths_by_module
 from .unsupported import refuse_ddp, refuse_fsdp1, unsupported_reason
 
 LAYER_CLASSES = (torch.nn.Linear, torch.nn.modules.conv._ConvNd)
@@ -49,7 +59,7 @@ class ModelWeight:
     @property
     def value(self) -> torch.nn.Parameter | None:
         """The weight; None if the module does not hold it under this name, such as with a parametrization."""
-        return self.module._parameters.get(self.parameter)
+        return _own_parameters(self.module).get(self.parameter)
 
     @property
     def is_layer(self) -> bool:
@@ -85,7 +95,7 @@ def choose(
         InputError: If a name or glob matches nothing, a layer named in full cannot be masked, or no layer remains.
     """
     refuse_fsdp1(model)
-    if layers is not None and not isinstance(layers, str) and list(layers) == []:
+    if isinstance(layers, (list, tuple)) and not layers:
         raise InputError(f"layers={layers!r} names no layer: leave it out for the default rule")
     weights = find_weights(model)
     dense_reasons = _dense_by_default(weights)
@@ -121,7 +131,7 @@ def find_weights(model: torch.nn.Module) -> dict[str, ModelWeight]:
     weights: dict[str, ModelWeight] = {}
     paths = paths_by_module(model)
     for path, module, parameter in [*layers, *others]:
-        value = module._parameters.get(parameter)
+        value = _own_parameters(module).get(parameter)
         name = ".".join(filter(None, (plain_path(model, path), parameter)))
         name = name if value is None else names.setdefault(id(value), name)
         weight = weights.setdefault(name, ModelWeight(parameter))
@@ -140,15 +150,20 @@ def _own_modules(model: torch.nn.Module) -> Iterator[tuple[str, torch.nn.Module]
             yield path, module
 
 
+def _own_parameters(module: torch.nn.Module) -> dict[str, torch.nn.Parameter | None]:
+    """Return a module's own parameters by name; those of a TorchScript module are no dict."""
+    return dict(module._parameters.items())
+
+
 def _matrix_names(module: torch.nn.Module) -> list[str]:
     """Return the names of a module's matrices: `weight` if it is a layer, and parameters of two or more dimensions."""
     names = ["weight"] if _is_layer(module) else []
     matrices = [
         name
-        for name, parameter in module._parameters.items()
+        for name, parameter in _own_parameters(module).items()
         if parameter is not None and (name != "bias" if is_lazy(parameter) else parameter.ndim > 1)
     ]
-    if names and "weight" not in module._parameters:
+    if names and "weight" not in _own_parameters(module):
         # Weight normalization, for example, stores `weight_g` and `weight_v`: only `weight` is listed, with the reason.
         matrices = [name for name in matrices if not name.startswith("weight_")]
     return list(dict.fromkeys([*names, *matrices]))
@@ -212,7 +227,8 @@ def _masked_layer(
     value = weight.value
     assert value is not None
     needed_layout = None if layout is None or layout.is_plain(pattern, value.shape) else layout
-    masking = Masking(method, value)
+    output_axes = [0] if layout is None else [axis for axis, role in enumerate(layout.axes) if role in ("stack", "out")]
+    masking = Masking(method, value, tuple(output_axes))
     return MaskedLayer(name, weight.modules, masking, weight.parameter, _survivor_score(pattern), needed_layout)
 
 

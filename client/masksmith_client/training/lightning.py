@@ -9,12 +9,14 @@ It needs the extra `lightning`.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from .sparsifier import Sparsifier
 
 try:
     from lightning.pytorch import Callback, LightningModule, Trainer
+    from lightning.pytorch.strategies import Strategy
 except ModuleNotFoundError as error:
     raise ModuleNotFoundError(
         "masksmith_client.training.lightning needs lightning: pip install 'masksmith[lightning]'", name=error.name
@@ -38,11 +40,21 @@ class SparsifierCallback(Callback):  # type: ignore[misc] # lightning is untyped
         self._steps = 0
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Move this callback after all that average weights, if there are any, so that saved averages are masked."""
+        """Have weights masked in all checkpoints: those of weights alone, and those of averages.
+
+        Callbacks have no part in a checkpoint of weights alone (`save_weights_only`), so the strategy's state dict is
+        masked. Averages are masked by this callback, which moves after the callbacks that average weights.
+        """
+        read_state = partial(_masked_state, self.sparsifier, trainer.strategy)
+        trainer.strategy.lightning_module_state_dict = read_state
         others = [callback for callback in trainer.callbacks if callback is not self]
         position = max((index for index, callback in enumerate(others) if _averages_weights(callback)), default=-1) + 1
         if trainer.callbacks.index(self) < position:
             trainer.callbacks = [*others[:position], self, *others[position:]]
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Raise `InputError` if the LightningModule holds no masked layer."""
+        self.sparsifier.check_model(pl_module)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Note the number of optimizer steps so far; register the optimizers, if the sparsifier's method needs them."""
@@ -64,7 +76,7 @@ class SparsifierCallback(Callback):  # type: ignore[misc] # lightning is untyped
             self.sparsifier.bake()
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Mask the saved weights, unless they are baked, so that `load_from_checkpoint` reads a sparse model."""
+        """Mask averages of weights, which other callbacks have put into the checkpoint, unless weights are baked."""
         if not self.sparsifier.is_baked:
             # A copy is changed, since another callback may hold this dict.
             checkpoint["state_dict"] = dict(checkpoint["state_dict"])
@@ -87,6 +99,14 @@ class SparsifierCallback(Callback):  # type: ignore[misc] # lightning is untyped
         """Load the sparsifier's state from Lightning's checkpoint; a baked model needs none."""
         if not self.sparsifier.is_baked:
             self.sparsifier.load_state_dict(state_dict)
+
+
+def _masked_state(sparsifier: Sparsifier, strategy: Strategy) -> dict[str, Any]:
+    """Return the LightningModule's state dict for a checkpoint, with masked weights."""
+    state = dict(type(strategy).lightning_module_state_dict(strategy))
+    if not sparsifier.is_baked:
+        sparsifier.mask_state_dict(state, strategy.lightning_module)
+    return state
 
 
 def _averages_weights(callback: Callback) -> bool:

@@ -29,7 +29,8 @@ class MaskedLayer:
         survivor_score: A score that exceeds the sum of all other scores of a tile, if each is at most 1; for patterns
             without tiles, one that exceeds each other score.
         layout: How the weight is made of matrices; None if it is one matrix `[out, in]` or a convolution.
-        gradient_scale: The factor that gradients have at an optimizer's step; see `torch.amp.GradScaler`.
+        gradient_scale: The factor of gradients at an optimizer's step, see `torch.amp.GradScaler`; negative if the
+            optimizer ascends them (`maximize=True`).
     """
 
     name: str

@@ -66,6 +66,7 @@ class Masking(torch.nn.Module):
     Attributes:
         mask: True = kept; this rank's part. Not in the model's state dict, since the sparsifier's state contains it.
         shape: The shape of the weight.
+        output_axes: The dimensions of the weight that count outputs, and matrices if it is a stack.
         sharding: How the mask is divided among ranks; None if every rank has all of it.
         dense: Whether the mask is ignored, as in a dense phase or before the first masks.
         records_gradient: Whether the gradient of the masked weight is stored in `gradient`.
@@ -77,13 +78,14 @@ class Masking(torch.nn.Module):
     mask: Tensor
     # Models that were pickled before masks could be sharded lack these attributes.
     sharding: Sharding | None = None
+    output_axes: tuple[int, ...] = (0,)
     _key: str = ""
 
-    def __init__(self, method: MaskingMethod, weight: Tensor) -> None:
+    def __init__(self, method: MaskingMethod, weight: Tensor, output_axes: tuple[int, ...] = (0,)) -> None:
         super().__init__()
         part = local(weight.detach())
         self.mask = torch.ones(part.shape, dtype=torch.bool, device=part.device)
-        self.shape = tuple(weight.shape)
+        self.shape, self.output_axes = tuple(weight.shape), output_axes
         self._set_sharding(sharding_of(weight))
         self.method = method
         self.dense = True

@@ -121,12 +121,14 @@ class WatchedOptimizers:
         return (*args[:first], closure_and_before_step, *args[first + 1 :]), kwargs
 
     def _call_before_step(self, optimizer: torch.optim.Optimizer) -> None:
-        owned = _parameters(optimizer)
+        groups = {id(parameter): group for group in optimizer.param_groups for parameter in group["params"]}
         # A fused optimizer gets scaled gradients from a GradScaler, and divides them by this scale itself.
         scale = getattr(optimizer, "grad_scale", None)
         for layer in self._layers:
-            if id(layer.weight) in owned:
-                layer.gradient_scale = 1.0 if scale is None else scale.to(layer.weight.device)
+            group = groups.get(id(layer.weight))
+            if group is not None:
+                sign = -1.0 if group.get("maximize") else 1.0
+                layer.gradient_scale = sign if scale is None else sign * scale.to(layer.weight.device)
                 self._stepped.add(layer.name)
                 self._before_step(layer)
 

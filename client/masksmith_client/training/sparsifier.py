@@ -17,7 +17,7 @@ from masksmith_client._errors import InputError
 
 from .adapters import merge
 from .by_name import as_method, as_pattern, as_schedule
-from .copies import bake_copy, mask_state_dict, plain_state, shared_names
+from .copies import bake_copy, check_holds, mask_state_dict, plain_state, shared_names
 from .history import SavedHistory
 from .layers import choose
 from .loggers import Logger
@@ -232,6 +232,14 @@ class Sparsifier:
             InputError: If `model` contains no masked layer, or a masked layer was replaced.
         """
         mask_state_dict(state, model, self._check_layers())
+
+    def check_model(self, model: torch.nn.Module) -> None:
+        """Check that a model contains masked layers, such as the model that a trainer trains.
+
+        Raises:
+            InputError: If `model` contains no masked layer, or a masked layer was replaced.
+        """
+        check_holds(model, self._check_layers())
 
     def merge_adapters(self) -> dict[str, float]:
         """Merge low-rank adapters (LoRA) of masked layers within the pattern: `m * (W + s B A)`, and B becomes zero.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from masksmith_client._errors import InputError
+from masksmith_wire.headers import HeaderError, read_header
 from masksmith_wire.masks import pack, packed_width, unpack
 
 from .copies import pruned_values, restore_pruned
@@ -134,14 +136,19 @@ def _check_tensors(where: str, fields: Mapping[str, Any], dtype: torch.dtype | N
 
 
 def write_state(state: Mapping[str, Any], path: Path) -> None:
-    """Write a state as a safetensors file."""
+    """Write a state as a safetensors file; if that fails, a file that is already there stays as it is."""
     masks = state["masks"]
     tensors = {name: mask["bits"].contiguous() for name, mask in masks.items()}
     for name, pruned in state.get("pruned", {}).items():
         tensors |= {f"{name}{PRUNED}{part}": tensor.contiguous() for part, tensor in pruned.items()}
     mask_fields = {name: {"shape": mask["shape"], "dense": mask["dense"]} for name, mask in masks.items()}
     fields = {name: value for name, value in state.items() if name != "pruned"}
-    save_file(tensors, path, {KEY: json.dumps({**fields, "masks": mask_fields})})
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        save_file(tensors, unfinished, {KEY: json.dumps({**fields, "masks": mask_fields})})
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
 
 
 def read_state(path: Path) -> dict[str, Any]:
@@ -151,6 +158,8 @@ def read_state(path: Path) -> dict[str, Any]:
         InputError: If the file cannot be read, or is not a sparsifier state.
     """
     try:
+        with path.open("rb") as opened:
+            read_header(opened)  # Its errors say what the file is instead, such as a Git LFS pointer.
         with safe_open(path, framework="pt") as file:
             state: dict[str, Any] = json.loads((file.metadata() or {})[KEY])
             _check_fields("its JSON", state, ("masks",))
@@ -162,6 +171,6 @@ def read_state(path: Path) -> dict[str, Any]:
                 name, separator, part = key.partition(PRUNED)
                 if separator:
                     state.setdefault("pruned", {}).setdefault(name, {})[part] = file.get_tensor(key)
-    except (OSError, SafetensorError, KeyError, ValueError, InputError) as error:
+    except (OSError, HeaderError, SafetensorError, KeyError, ValueError, InputError) as error:
         raise InputError(f"{path} is not a sparsifier state: {error}") from None
     return state

@@ -47,6 +47,8 @@ def refuse_ddp(model: torch.nn.Module) -> None:
 
 def unsupported_reason(module: torch.nn.Module, name: str) -> str | None:
     """Return why a module's parameter cannot be masked; None if it can."""
+    if isinstance(module, torch.jit.ScriptModule):
+        return "TorchScript has compiled its module, which a mask does not reach: mask the model before torch.jit"
     parameter = module._parameters.get(name)
     if parameter is None:
         return missing_reason(module, name)

@@ -14,7 +14,7 @@ from masksmith_client._version import __version__
 from masksmith_wire import WIRE_VERSION
 
 from .calls import Call
-from .settings import ConnectionSettings, proxy_variables
+from .settings import ConnectionSettings, certificate_variables, proxy_variables
 
 DEFAULT_TIMEOUT_S = 60.0
 CONNECT_TIMEOUT_S = 5.0
@@ -41,8 +41,8 @@ def client_options(settings: ConnectionSettings, timeout_s: float | None) -> dic
 
 
 @contextmanager
-def proxy_errors_as_input_errors() -> Iterator[None]:
-    """Convert errors of creating an HTTP client to `InputError`: only a proxy in the environment causes them."""
+def environment_errors_as_input_errors() -> Iterator[None]:
+    """Convert errors of creating an HTTP client to `InputError`: they come from proxies and certificates."""
     try:
         yield
     except (ImportError, ValueError, httpx2.InvalidURL) as error:
@@ -51,6 +51,11 @@ def proxy_errors_as_input_errors() -> Iterator[None]:
         if isinstance(error, ImportError):
             reason = "SOCKS needs the package socksio: pip install socksio"
         raise InputError(f"the proxy that {names} names cannot be used: {reason}; or unset the variable") from None
+    except OSError as error:
+        variables = " and ".join(certificate_variables())
+        where = f" of {variables}" if variables else ""
+        reason = error.strerror or str(error)
+        raise InputError(f"the certificates{where} cannot be read: {reason}; correct or unset the variable") from None
 
 
 def build_request(

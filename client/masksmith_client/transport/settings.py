@@ -13,6 +13,8 @@ from masksmith_wire.text import without_credentials
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 PROXY_VARIABLES = frozenset({"all_proxy", "http_proxy", "https_proxy", "no_proxy"})
+MAX_PORT, MAX_LABEL = 65535, 63
+CERTIFICATE_VARIABLES = ("SSL_CERT_FILE", "SSL_CERT_DIR")
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 
 
@@ -49,7 +51,7 @@ def read_settings(url: str | None = None, token: str | None = None) -> Connectio
 
     Raises:
         InputError: If the URL is malformed, not http(s), or has a query or fragment; if the token has characters that
-            no token has; or if the URL has a password beside a token: both would be sent as `Authorization`.
+            no key has; or if the URL has a password beside a token: both would be sent as `Authorization`.
     """
     url = url or os.environ.get("MASKSMITH_URL") or DEFAULT_URL
     token = _checked_token(token or os.environ.get("MASKSMITH_TOKEN") or None)
@@ -64,6 +66,7 @@ def read_settings(url: str | None = None, token: str | None = None) -> Connectio
         raise InputError(f"the service's URL {shown!r} has a query or a fragment, which it cannot have")
     if parsed.scheme not in ("http", "https") or not parsed.host:
         raise InputError(f"the service's URL {shown!r} must look like {DEFAULT_URL} or https://host/prefix")
+    _check_authority(parsed, shown)
     if not parsed.userinfo:
         return ConnectionSettings(url.rstrip("/"), token)
     if token:
@@ -72,17 +75,33 @@ def read_settings(url: str | None = None, token: str | None = None) -> Connectio
     return ConnectionSettings(plain.rstrip("/"), None, (parsed.username, parsed.password))
 
 
+def _check_authority(url: httpx2.URL, shown: str) -> None:
+    if not 0 <= (url.port or 0) <= MAX_PORT:
+        raise InputError(f"the service's URL {shown!r} has the port {url.port}, which is above {MAX_PORT}")
+    labels = url.raw_host.removesuffix(b".").split(b".")
+    if not all(0 < len(label) <= MAX_LABEL for label in labels):
+        raise InputError(
+            f"the service's URL {shown!r} has a host with an empty part, or one of over {MAX_LABEL} letters"
+        )
+
+
 def _checked_token(token: str | None) -> str | None:
     """Return a token without whitespace at its ends, such as the line end of the file that it was read from.
 
     Raises:
-        InputError: If it cannot be sent in a header; the message does not contain it.
+        InputError: If it has a character that no key has; the message does not contain the token.
     """
     if token is None:
         return None
     token = token.strip()
-    if not token or not token.isascii() or not token.isprintable() or " " in token:
-        raise InputError("the token (MASKSMITH_TOKEN) has characters that no token has; copy it again")
+    invalid = next((character for character in token if not "!" <= character <= "~"), None)
+    if invalid is not None:
+        raise InputError(
+            f"the token (MASKSMITH_TOKEN, or the argument) has the character {invalid!a}, which no key has: copy it "
+            "again"
+        )
+    if not token:
+        raise InputError("the token (MASKSMITH_TOKEN, or the argument) is empty: copy it again")
     return token
 
 
@@ -98,3 +117,8 @@ def _without_secrets(url: str) -> str:
 def proxy_variables() -> list[str]:
     """Return the environment variables that name a proxy, without their values, which may have a password."""
     return [name for name in os.environ if name.lower() in PROXY_VARIABLES]
+
+
+def certificate_variables() -> list[str]:
+    """Return the environment variables that name certificates of authorities, with their values."""
+    return [f"{name}={os.environ[name]!r}" for name in CERTIFICATE_VARIABLES if name in os.environ]

@@ -14,6 +14,7 @@ from masksmith_service.resources import State
 from masksmith_service.uploads.inspector import SMALL_HEADER_BYTES
 from masksmith_state.roots.root import FileState
 from masksmith_wire.errors import Code
+from masksmith_wire.foreign_files import not_json_reason
 from masksmith_wire.headers import Header
 from masksmith_wire.model_files import (
     WEIGHTS_INDEX_SUFFIX,
@@ -194,7 +195,7 @@ class ModelReader:
             # Unpaired surrogates are JSON, but no response can contain them.
             json.dumps(document, ensure_ascii=False).encode()
         except ValueError:
-            raise _invalid(file, "it is not JSON") from None
+            raise _invalid(file, f"it is {not_json_reason(data)}") from None
         return document
 
 

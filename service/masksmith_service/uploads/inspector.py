@@ -15,6 +15,7 @@ from masksmith_service.settings import Settings
 from masksmith_state.blobs.pieces import PieceHasher
 from masksmith_state.blobs.store import BlobStore
 from masksmith_wire.errors import Code
+from masksmith_wire.foreign_files import BEGINNING_BYTES
 from masksmith_wire.headers import PREFIX_BYTES, Header, HeaderError, header_length, truncated_header
 
 from .header_checks import header_error, parse_untrusted
@@ -134,7 +135,7 @@ class Inspector:
         try:
             if len(self._head) <= PREFIX_BYTES and not complete:
                 return
-            length = header_length(bytes(self._head[: PREFIX_BYTES + 1]), self._settings.max_header_bytes)
+            length = header_length(bytes(self._head[:BEGINNING_BYTES]), self._settings.max_header_bytes)
             await self._count_header(length)
             end = PREFIX_BYTES + length
             if len(self._head) < end and not complete:

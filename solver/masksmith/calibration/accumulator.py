@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -21,6 +22,7 @@ class LayerAccumulator:
     """Accumulates statistics of a layer.
 
     Args:
+        name: The name of the layer's weight, for messages.
         module: The layer.
         gather: Kinds of statistics: some of `norms`, `gram`, `activations` and `gradients`.
         max_samples: Number of input rows that are kept as activations.
@@ -31,8 +33,8 @@ class LayerAccumulator:
         batches: Number of batches so far whose gradient was added.
     """
 
-    def __init__(self, module: Any, gather: Sequence[str], max_samples: int) -> None:
-        self.modules = [module]
+    def __init__(self, name: str, module: Any, gather: Sequence[str], max_samples: int) -> None:
+        self.name, self.modules = name, [module]
         self.samples = self.batches = 0
         self._gather, self._max_samples = gather, max_samples
         self._sums: dict[str, Tensor] = {}
@@ -41,9 +43,18 @@ class LayerAccumulator:
         self._generator = torch.Generator().manual_seed(0)
 
     @without_autocast()
-    def add_inputs(self, module: Any, arguments: tuple[Tensor, ...], keywords: Mapping[str, Tensor]) -> None:
-        """Add the first argument of a layer's call; a forward pre-hook that gets positional and keyword arguments."""
-        first = arguments[0] if arguments else next(iter(keywords.values()))
+    def add_inputs(self, module: Any, arguments: tuple[Any, ...], keywords: Mapping[str, Any]) -> None:
+        """Add the inputs of a layer's call; a forward pre-hook that gets positional and keyword arguments.
+
+        Raises:
+            ScoresError: If the first argument is not a tensor of the layer's inputs.
+        """
+        first = arguments[0] if arguments else keywords.get(_first_parameter(module))
+        if not isinstance(first, torch.Tensor):
+            raise ScoresError(f"the layer was called with {type(first).__name__} instead of a tensor", name=self.name)
+        if not _fits(module, first):
+            shape, weight = list(first.shape), list(module.weight.shape)
+            raise ScoresError(f"the layer was called with shape {shape}, its weight has {weight}", name=self.name)
         inputs = _rows(module, first.detach().float())
         self.samples += len(inputs)
         if "norms" in self._gather:
@@ -60,7 +71,7 @@ class LayerAccumulator:
             self._add("gradient", gradient.detach().float())
             self._add("squares", gradient.detach().float().square())
 
-    def finish(self, name: str) -> LayerStatistics:
+    def finish(self) -> LayerStatistics:
         """Return the statistics, as numpy arrays; at least one batch must have been added.
 
         Raises:
@@ -69,7 +80,7 @@ class LayerAccumulator:
         results = dict(self._sums) if self._sampled_rows is None else self._sums | {"activations": self._sampled_rows}
         for kind, total in results.items():
             if not bool(torch.isfinite(total).all()):
-                raise ScoresError(f"its {kind} hold NaN or infinity", name=name)
+                raise ScoresError(f"its {kind} hold NaN or infinity", name=self.name)
         results = {kind: total.cpu() for kind, total in results.items()}
         if "norms" in results:
             results["norms"] = results["norms"].sqrt()
@@ -88,6 +99,21 @@ class LayerAccumulator:
         rows = inputs if self._sampled_rows is None else torch.cat([self._sampled_rows, inputs])
         selected = torch.argsort(keys)[: self._max_samples]
         self._keys, self._sampled_rows = keys[selected], rows[selected.to(rows.device)]
+
+
+def _first_parameter(module: Any) -> str:
+    """Return the name of the first parameter of a layer's `forward`: `input`, unless a subclass names it otherwise."""
+    return next(iter(inspect.signature(module.forward).parameters), "")
+
+
+def _fits(module: Any, inputs: Tensor) -> bool:
+    """Whether a tensor has as many features or channels as a layer multiplies."""
+    if is_conv1d(module):
+        return inputs.ndim > 0 and inputs.shape[-1] == module.weight.shape[0]
+    if isinstance(module, torch.nn.Linear):
+        return inputs.ndim > 0 and inputs.shape[-1] == module.weight.shape[1]
+    kernel_dimensions = len(module.kernel_size)
+    return inputs.ndim > kernel_dimensions and inputs.shape[-1 - kernel_dimensions] == module.weight.shape[1]
 
 
 def _rows(module: Any, inputs: Tensor) -> Tensor:

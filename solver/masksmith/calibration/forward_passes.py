@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from masksmith._errors import ScoresError
 from masksmith._torch_modes import without_inference_mode
-from masksmith.layouts import BY_CHOICE, Candidate, SelectionError, is_conv1d, select, with_layouts
+from masksmith.layouts import BY_CHOICE, Candidate, SelectionError, is_conv1d, plain_path, select, with_layouts
 from masksmith.patterns.matching import Globs
 
 from .accumulator import LayerAccumulator
@@ -38,6 +38,7 @@ def calibrate(
 ) -> Calibration:
     """Run batches through a model and gather the statistics that scores need.
 
+    Names are those of the plain model, without the segments that `torch.compile` and other wrappers add.
     Temporary hooks record the inputs of linear layers and convolutions (one group, one or two dimensions); the model
     is in evaluation mode meanwhile. Statistics of a weight that several layers share are summed over these layers.
 
@@ -54,8 +55,9 @@ def calibrate(
 
     Raises:
         ScoresError: If `gather` is empty or has an unknown kind, a name or glob matches no layer, a layer that is named
-            exactly is not supported, no layer is selected, there is no batch, a loss has no gradient, or a statistic
-            has NaN or infinity.
+            exactly is not supported, no layer is selected, there is no batch, a layer is called without a tensor that
+            fits its weight, a parameter is on the meta device, a loss has no gradient, or a statistic has NaN or
+            infinity.
     """
     unknown = [kind for kind in gather if kind not in KINDS]
     if unknown or not gather:
@@ -73,7 +75,7 @@ def calibrate(
     if count == 0:
         raise ScoresError("there is no batch to calibrate with")
     idle = {name: _idle_reason(each.modules[0]) for name, each in accumulators.items() if each.samples == 0}
-    statistics = {name: accumulator.finish(name) for name, accumulator in accumulators.items() if name not in idle}
+    statistics = {name: accumulator.finish() for name, accumulator in accumulators.items() if name not in idle}
     return Calibration(statistics, skipped | idle, shared_names)
 
 
@@ -81,9 +83,10 @@ def _accumulators(
     model: torch.nn.Module, layers: Globs, gather: Sequence[str], max_samples: int
 ) -> tuple[dict[str, LayerAccumulator], dict[str, str], dict[str, str]]:
     """Return the accumulators of the selected weights, why others are skipped, and first names by other names."""
-    modules = {_weight_name(paths[0]): (paths, module) for paths, module in _layers(model)}
+    _refuse_meta(model)
+    modules = {_weight_name(plain_path(model, paths[0])): (paths, module) for paths, module in _layers(model)}
     candidates = [
-        Candidate(name, aliases=_other_spellings(paths), unsupported_reason=_unsupported_reason(module))
+        Candidate(name, aliases=_other_names(model, paths), unsupported_reason=_unsupported_reason(module))
         for name, (paths, module) in modules.items()
     ]
     try:
@@ -100,10 +103,11 @@ def _accumulators(
         weight = module.weight
         _, first = by_weight.setdefault(id(weight), (weight, name))
         if first == name:
-            accumulators[name] = LayerAccumulator(module, gather, max_samples)
+            accumulators[name] = LayerAccumulator(name, module, gather, max_samples)
         else:
             accumulators[first].modules.append(module)
-        shared_names |= {other: first for other in map(_weight_name, paths) if other != first}
+        plain_names = (_weight_name(plain_path(model, path)) for path in paths)
+        shared_names |= {other: first for other in plain_names if other != first}
     skipped = {name: reason for name, reason in selection.skipped.items() if reason not in BY_CHOICE}
     return accumulators, skipped, shared_names
 
@@ -122,9 +126,23 @@ def _weight_name(path: str) -> str:
     return f"{path}.weight" if path else "weight"
 
 
-def _other_spellings(paths: Sequence[str]) -> tuple[str, ...]:
-    """Return the names of a layer and of its weight, but that of its weight at the first path."""
-    return tuple(filter(None, [*paths, *map(_weight_name, paths[1:])]))
+def _other_names(model: torch.nn.Module, paths: Sequence[str]) -> tuple[str, ...]:
+    """Return the names of a layer and of its weight, with and without the segments of wrappers.
+
+    The name of the weight at the first path, without these segments, is left out.
+    """
+    plain = [plain_path(model, path) for path in paths]
+    names = [*plain, *paths, *map(_weight_name, [*plain, *paths])]
+    return tuple(name for name in dict.fromkeys(names) if name and name != _weight_name(plain[0]))
+
+
+def _refuse_meta(model: torch.nn.Module) -> None:
+    """Raise `ScoresError` if a parameter has no values, unless accelerate loads them when their layer runs."""
+    if any(hasattr(module, "_hf_hook") for module in model.modules()):
+        return
+    name = next((name for name, parameter in model.named_parameters() if parameter.is_meta), None)
+    if name is not None:
+        raise ScoresError("it is on the meta device, without values: load the weights first", name=name)
 
 
 def _scores_error(error: SelectionError) -> ScoresError:
@@ -134,6 +152,9 @@ def _scores_error(error: SelectionError) -> ScoresError:
 
 
 def _unsupported_reason(module: torch.nn.Module) -> str | None:
+    weight = cast("torch.Tensor", module.weight)
+    if weight.is_complex():
+        return f"dtype {weight.dtype} is not calibrated"
     if isinstance(module, torch.nn.Linear) or is_conv1d(module):
         return None
     if not isinstance(module, (torch.nn.Conv1d, torch.nn.Conv2d)):
@@ -157,7 +178,9 @@ def _hooked(model: torch.nn.Module, accumulators: Iterable[LayerAccumulator]) ->
     ]
     model.eval()
     try:
-        yield
+        # Compiled with the hooks, a layer's code would stay uncompiled in the whole process.
+        with torch.compiler.set_stance("force_eager"):
+            yield
     finally:
         for hook in hooks:
             hook.remove()

@@ -19,6 +19,7 @@ from .whole_tensors import (
     oversize_reason as oversize_reason,
     whole_tensor_needed_by as whole_tensor_needed_by,
 )
+from .wrappers import plain_path as plain_path, without_wrappers as without_wrappers
 
 __all__ = [
     "BY_CHOICE",
@@ -39,7 +40,9 @@ __all__ = [
     "in_block",
     "is_conv1d",
     "oversize_reason",
+    "plain_path",
     "select",
     "whole_tensor_needed_by",
     "with_layouts",
+    "without_wrappers",
 ]

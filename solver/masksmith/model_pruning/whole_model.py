@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
+from masksmith.layouts import without_wrappers
 from masksmith.patterns.by_tensor import PatternsByTensor, TensorPatterns
 from masksmith.patterns.matching import Globs
 
@@ -96,6 +97,7 @@ def prune(
         scores, update, score_options or {}, update_options or {}, inputs_from, min_tokens, few_tokens, threads,
         order, tune_steps, tune_rate,
     )  # fmt: skip
+    model = without_wrappers(model)
     block_list = find_blocks(model, blocks)
     if options.tuning_steps:
         check_differentiable(block_list)

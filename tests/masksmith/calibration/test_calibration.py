@@ -139,6 +139,67 @@ def test_batches_may_be_arguments_or_keywords():
         np.testing.assert_allclose(ms.calibrate(Sum(), [batch])["layer.weight"].norms, np.sqrt(27))
 
 
+class Scaled(torch.nn.Linear):
+    """A layer whose input has another name, and may follow other arguments."""
+
+    def forward(self, hidden, scale=1.0):
+        return super().forward(hidden) * scale
+
+
+@pytest.mark.parametrize("scale", [2.0, torch.full((4,), 2.0)])
+def test_the_input_of_a_layer_is_the_first_parameter_of_its_forward(scale):
+    class Model(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = Scaled(4, 4)
+
+        def forward(self, x):
+            return self.layer(scale=scale, hidden=x)
+
+    np.testing.assert_allclose(ms.calibrate(Model(), [torch.ones(3, 4)])["layer.weight"].norms, np.sqrt(3))
+
+
+@pytest.mark.parametrize(
+    ("batch", "message"),
+    [
+        (torch.ones(2, 7), r"tensor '0.weight': the layer was called with shape \[2, 7\], its weight has \[16, 8\]"),
+        ("text", "tensor '0.weight': the layer was called with str instead of a tensor"),
+        (torch.tensor(1.0), r"tensor '0.weight': the layer was called with shape \[\]"),
+    ],
+)
+def test_a_batch_that_a_layer_cannot_multiply_is_refused_by_name(model, batch, message):
+    with pytest.raises(ms.ScoresError, match=message):
+        ms.calibrate(model, [batch])
+    assert not model[0]._forward_pre_hooks
+
+
+def test_a_convolution_of_other_channels_is_refused_by_name():
+    with pytest.raises(ms.ScoresError, match=r"'0.weight': the layer was called with shape \[1, 2, 5, 5\]"):
+        ms.calibrate(torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3)), [torch.ones(1, 2, 5, 5)])
+
+
+def test_weights_without_values_and_complex_ones_are_refused_by_name(batches):
+    with torch.device("meta"):
+        model = torch.nn.Sequential(torch.nn.Linear(8, 8))
+    with pytest.raises(ms.ScoresError, match=r"'0.weight': it is on the meta device, without values: load the weights"):
+        ms.calibrate(model, batches)
+    model = torch.nn.Sequential(torch.nn.Linear(8, 8, dtype=torch.complex64))
+    with pytest.raises(ms.ScoresError, match=r"'0.weight': dtype torch.complex64 is not calibrated"):
+        ms.calibrate(model, batches)
+
+
+@pytest.mark.parametrize("place", ["whole", "inside"])
+def test_compiled_models_have_the_names_of_plain_ones(model, batches, place):
+    if place == "inside":
+        model[3] = torch.compile(model[3], backend="eager")
+        wrapped, selector = model, "3._orig_mod"
+    else:
+        wrapped, selector = torch.compile(torch.nn.DataParallel(model), backend="eager"), "_orig_mod.module.3.weight"
+    assert list(ms.calibrate(wrapped, batches)) == ["0.weight", "3.weight"]
+    for layers in (selector, "3", "3.weight"):
+        assert list(ms.calibrate(wrapped, batches, layers=layers)) == ["3.weight"]
+
+
 def test_what_cannot_be_calibrated_is_skipped_with_its_reason(batches):
     model = torch.nn.Module()
     model.used, model.idle = torch.nn.Linear(8, 2), torch.nn.Linear(8, 2)
@@ -211,7 +272,7 @@ def test_parametrized_weights_are_told_apart(batches):
 
 def test_hooks_and_modes_are_gone_after_a_failure(model, batches):
     model.train()
-    with pytest.raises(RuntimeError):
+    with pytest.raises(ms.ScoresError, match="called with shape"):
         ms.calibrate(model, [*batches, torch.ones(2, 3)])
     assert not model[0]._forward_pre_hooks
     assert model.training

@@ -34,6 +34,16 @@ def prune_with_hooks(model, blocks, batches, on_dense=False):
     return tokens
 
 
+def test_a_compiled_model_is_pruned_as_the_plain_one():
+    compiled = torch.compile(causal_model("llama"), backend="eager")
+    batches = token_batches()
+    plain = ms.prune(causal_model("llama"), batches, "2:4", update=None)
+    pruned = ms.prune(compiled, batches, "2:4", update=None, blocks="model.layers")
+    assert list(pruned.masks) == list(plain.masks)
+    assert all(torch.equal(pruned.masks[name], mask) for name, mask in plain.masks.items())
+    assert ms.verify(compiled.model.layers[1].mlp.up_proj.weight != 0, "2:4")
+
+
 def grams_of(model, block, batches):
     inputs, kept, hooks = {}, None, []
 

@@ -83,6 +83,14 @@ def test_a_missing_file_is_named(doubled: Path) -> None:
         (b"", "empty"),
         (bytes(64), "unfinished download"),
         (b'{"error": "Entry not found"}', "JSON"),
+        (b"\xef\xbb\xbfversion https://git-lfs.github.com/spec/v1\r\noid sha256:", "git lfs pull"),
+        (b"/annex/objects/SHA256E-s123--0a.safetensors\n", "git annex get"),
+        (b"# xet version 0\nfilesize = 10\n", "Xet pointer"),
+        ("Zugriff verweigert für x\nmore".encode(), "text, which begins with 'Zugriff verweigert für x'"),
+        (b"\x93NUMPY\x01\x00v\x00{'descr': '<f4'", "numpy"),
+        (b"\x08\x07\x12\x07pytorch" + bytes(64), "an ONNX model"),
+        (b"\xfd7zXZ\x00\x00\x04" + bytes(64), "decompress"),
+        (b"\x01\x02\x03\x04\x05\x06\x07\x08" + bytes(64), "its header claims"),
     ],
 )
 def test_what_a_file_really_is_is_said(tmp_path: Path, content: bytes, message: str) -> None:
@@ -156,6 +164,47 @@ def test_a_broken_config_is_refused(tmp_path: Path, text: str) -> None:
     (llama(tmp_path) / "config.json").write_text(text)
     with pytest.raises(InputError, match=r"config\.json"):
         Checkpoint.open(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:", "not JSON: it is a Git LFS pointer"),
+        (b"<html>Sign in</html>", "not JSON: it is an HTML page"),
+        (b"", "not JSON: it is empty"),
+        (b'{"weight_map": {', "not JSON; download it again"),
+        (b"[" * 100_000, "not JSON; download it again"),
+    ],
+)
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors.index.json"])
+def test_what_a_json_file_really_is_is_said(doubled: Path, name: str, content: bytes, message: str) -> None:
+    (doubled / name).write_bytes(content)
+    with pytest.raises(InputError, match=f"{name} is {message}"):
+        Checkpoint.open(doubled)
+
+
+def test_an_index_of_nothing_is_refused(doubled: Path) -> None:
+    write_index(doubled, {})
+    with pytest.raises(InputError, match=r"index\.json lists no tensor: download it again"):
+        Checkpoint.open(doubled)
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors.index.json", SECOND])
+def test_a_link_to_nothing_is_named_with_its_target(doubled: Path, name: str) -> None:
+    (doubled / name).unlink(missing_ok=True)
+    (doubled / name).symlink_to("../../blobs/0a")
+    with pytest.raises(InputError, match=rf"{name} cannot be read: No such file or directory; it is a link to .*0a"):
+        Checkpoint.open(doubled)
+
+
+def test_a_part_of_a_model_without_its_index_is_refused_unless_it_is_named(doubled: Path) -> None:
+    (doubled / "model.safetensors.index.json").unlink()
+    (doubled / SECOND).unlink()
+    with pytest.raises(InputError, match=f"contains {FIRST}, one of 2 parts of a model, and no index: download it"):
+        Checkpoint.open(doubled)
+    assert list(Checkpoint.open(doubled / FIRST).tensors) == ["a.weight", "b.weight"]
+    (doubled / FIRST).rename(doubled / "model-00001-of-00001.safetensors")
+    assert value(doubled, "a.weight") == 1
 
 
 def test_a_single_file_and_an_index_that_ignores_it_are_ambiguous(doubled: Path) -> None:

@@ -105,9 +105,15 @@ def lazy(model):
     model[2] = torch.nn.LazyLinear(32)
 
 
+def scripted(model):
+    model[2] = torch.jit.script(torch.nn.Linear(32, 32))
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
+        (scripted, "TorchScript has compiled its module, which a mask does not reach: mask the model before torch.jit"),
         (pruned, "keeps it as weight_orig: remove that first"),
         (parametrized, "it is parametrized already: bake or remove the parametrization first"),
         (on_meta, "it is on the meta device, without values"),

@@ -9,7 +9,7 @@ from support.training_loop import WAITING, batch, perceptron
 
 import masksmith as ms
 from masksmith_client import InputError
-from masksmith_client.training import SRSTE, MaskedDecay, Sparsifier
+from masksmith_client.training import SRSTE, MaskedDecay, Sparsifier, TrainableThresholds
 
 PATTERN = "transposable 2:4"
 # Both libraries warn of their own affairs when they are imported and when they train.
@@ -23,7 +23,9 @@ def lightning():
     return lightning.pytorch
 
 
-def lightning_run(lightning, folder, steps, method=None, resume=None, seed=0, accumulate=1):
+def lightning_run(
+    lightning, folder, steps, method=None, resume=None, seed=0, accumulate=1, weights_only=False, callbacks=(), on=None
+):
     class Module(lightning.LightningModule):
         def __init__(self):
             super().__init__()
@@ -39,12 +41,15 @@ def lightning_run(lightning, folder, steps, method=None, resume=None, seed=0, ac
     from masksmith_client.training.lightning import SparsifierCallback
 
     module = Module()
-    sparsifier = Sparsifier(module, PATTERN, ms.solve, WAITING, method or SRSTE())
+    sparsifier = Sparsifier(on or module, PATTERN, ms.solve, WAITING, method or SRSTE())
     data = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(*batch(count=56)), batch_size=8)
-    saving = lightning.callbacks.ModelCheckpoint(folder, every_n_train_steps=7, save_top_k=-1)
+    saving = lightning.callbacks.ModelCheckpoint(
+        folder, every_n_train_steps=7, save_top_k=-1, save_weights_only=weights_only
+    )
     trainer = lightning.Trainer(
-        max_steps=steps, callbacks=[SparsifierCallback(sparsifier), saving], default_root_dir=folder, logger=False,
-        enable_progress_bar=False, enable_model_summary=False, accelerator="cpu", accumulate_grad_batches=accumulate,
+        max_steps=steps, callbacks=[SparsifierCallback(sparsifier), saving, *callbacks], default_root_dir=folder,
+        logger=False, enable_progress_bar=False, enable_model_summary=False, accelerator="cpu",
+        accumulate_grad_batches=accumulate,
     )  # fmt: skip
     trainer.fit(module, data, ckpt_path=resume, weights_only=True if resume else None)
     return module, sparsifier, trainer
@@ -70,6 +75,36 @@ def test_lightning_resumes(lightning, tmp_path):
     assert sparsifier.report().step == 14
     for name, weight in whole.net.state_dict().items():
         torch.testing.assert_close(again.net.state_dict()[name], weight)
+
+
+def test_lightnings_checkpoints_of_weights_alone_are_sparse(lightning, tmp_path):
+    lightning_run(lightning, tmp_path, steps=8, weights_only=True)
+    [checkpoint] = tmp_path.glob("*step=7.ckpt")
+    saved = torch.load(checkpoint, weights_only=True)["state_dict"]
+    assert sorted(saved) == sorted(f"net.{name}" for name in perceptron().state_dict())
+    assert ms.verify(saved["net.2.weight"] != 0, PATTERN)
+
+
+def test_checkpoints_of_averages_lack_the_parameters_of_the_method(lightning, tmp_path):
+    average = lightning.callbacks.EMAWeightAveraging(decay=0.9)
+    options = {"method": TrainableThresholds(), "callbacks": [average]}
+    module, _, trainer = lightning_run(lightning, tmp_path, steps=8, **options)
+    [checkpoint] = tmp_path.glob("*step=7.ckpt")
+    loaded = torch.load(checkpoint, weights_only=True)
+    for state in (loaded["state_dict"], loaded["current_model_state"]):
+        assert sorted(state) == sorted(module.state_dict())
+        assert ms.verify(state["net.2.weight"] != 0, PATTERN, at_most=True)
+    average.on_load_checkpoint(trainer, module, loaded)
+    assert torch.equal(module.net[2].weight, loaded["current_model_state"]["net.2.weight"])
+
+
+def test_a_trainer_of_another_model_is_refused(lightning, tmp_path):
+    with pytest.raises(
+        InputError, match=r"Module does not hold the masked layers, such as '2.weight': create the Spar"
+    ):
+        lightning_run(lightning, tmp_path, steps=2, on=perceptron())
+    with pytest.raises(InputError, match="BertForSequenceClassification does not hold the masked layers"):
+        hugging_face_run(str(tmp_path), steps=2, save_strategy="no", on=perceptron())
 
 
 @pytest.mark.parametrize("names", ["sparsifier, EMA", "EMA, sparsifier", "sparsifier, SWA"])
@@ -130,7 +165,39 @@ def test_the_best_model_of_hugging_face_is_baked_with_its_own_masks(tmp_path):
         assert ms.verify(read.get_parameter(name) != 0, PATTERN)
 
 
-def hugging_face_run(folder, steps, resume=None, seed=0, save_steps=5, **options):
+class Regression(torch.nn.Module):
+    """A module that is no model of `transformers`; the Trainer writes its state dict."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = perceptron()
+
+    def forward(self, inputs, labels):
+        outputs = self.net(inputs)
+        return {"loss": torch.nn.functional.mse_loss(outputs, labels), "logits": outputs}
+
+
+def test_checkpoints_of_a_users_own_module_are_sparse(tmp_path):
+    from safetensors.torch import load_file
+    from transformers import Trainer, TrainingArguments
+
+    from masksmith_client.training.hugging_face import SparsifierCallback
+
+    model = Regression()
+    sparsifier = Sparsifier(model, PATTERN, ms.solve, WAITING)
+    arguments = TrainingArguments(
+        str(tmp_path), max_steps=2, save_steps=2, report_to=[], disable_tqdm=True, use_cpu=True, logging_strategy="no"
+    )
+    examples = [dict(zip(("inputs", "labels"), pair, strict=True)) for pair in zip(*batch(count=16), strict=True)]
+    Trainer(model, arguments, train_dataset=examples, callbacks=[SparsifierCallback(sparsifier)]).train()
+    saved = load_file(tmp_path / "checkpoint-2" / "model.safetensors")
+    assert sorted(saved) == sorted(model.state_dict())
+    assert all(torch.equal(saved[name], value) for name, value in model.state_dict().items())
+    assert ms.verify(saved["net.2.weight"] != 0, PATTERN)
+    assert not list((tmp_path / "checkpoint-2").glob("*.part"))
+
+
+def hugging_face_run(folder, steps, resume=None, seed=0, save_steps=5, on=None, **options):
     from transformers import BertConfig, BertForSequenceClassification, Trainer, TrainingArguments
 
     from masksmith_client.training.hugging_face import SparsifierCallback
@@ -138,7 +205,8 @@ def hugging_face_run(folder, steps, resume=None, seed=0, save_steps=5, **options
     torch.manual_seed(seed)
     config = BertConfig(vocab_size=64, hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64)
     model = BertForSequenceClassification(config)
-    sparsifier = Sparsifier(model, PATTERN, ms.solve, WAITING, MaskedDecay(), layers="bert.encoder.*")
+    layers = "bert.encoder.*" if on is None else None
+    sparsifier = Sparsifier(on or model, PATTERN, ms.solve, WAITING, MaskedDecay(), layers=layers)
     generator = torch.Generator().manual_seed(0)
     examples = [{"input_ids": torch.randint(64, (8,), generator=generator), "labels": k % 2} for k in range(64)]
     arguments = TrainingArguments(

@@ -51,6 +51,37 @@ def test_a_transposed_convolution_is_masked_along_its_input():
     assert torch.equal(sparsifier.masks["1.weight"].bool(), expected)
 
 
+def test_thresholds_belong_to_the_outputs_of_transposed_weights():
+    """A `Conv1D` trains as the linear layer with the transposed weight does."""
+    torch.manual_seed(0)
+    linear, conv1d = torch.nn.Linear(8, 16, bias=False), transformers.pytorch_utils.Conv1D(16, 8)
+    conv1d.weight.data, conv1d.bias.data = linear.weight.detach().T.clone(), torch.zeros(16)
+    thresholds, inputs = [], torch.randn(4, 8)
+    for layer in (linear, conv1d):
+        model = torch.nn.ModuleDict({"layer": layer})
+        Sparsifier(model, "2:4", ms.solve, None, "trainable-thresholds strength=0.1", layers="layer")
+        threshold = dict(model.named_parameters())["layer.weight_masking.threshold"]
+        threshold.data.fill_(0.1)
+        layer(inputs).square().mean().backward()
+        thresholds.append(threshold)
+    assert thresholds[0].shape == (16, 1)
+    assert thresholds[1].shape == (1, 16)
+    torch.testing.assert_close(thresholds[0].grad, thresholds[1].grad.T)
+    torch.testing.assert_close(linear.weight, conv1d.weight.T)
+
+
+def test_each_expert_has_thresholds_for_its_outputs():
+    config = transformers.MixtralConfig(
+        vocab_size=32, hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2,
+        num_key_value_heads=2, num_local_experts=4,
+    )  # fmt: skip
+    model = transformers.MixtralForCausalLM(config)
+    sparsifier = Sparsifier(model, "2:4", ms.solve, None, "trainable-thresholds", layers="*.down_proj")
+    parameters = dict(model.named_parameters())
+    assert list(sparsifier.masks) == ["model.layers.0.mlp.experts.down_proj"]
+    assert parameters["model.layers.0.mlp.experts.down_proj_masking.threshold"].shape == (4, 16, 1)
+
+
 def test_a_head_that_is_named_is_masked_though_the_default_rule_leaves_it_dense():
     model = torch.nn.ModuleDict({"lm_head": torch.nn.Linear(8, 8)})
     sparsifier = Sparsifier(model, "2:4", masks=ms.solve, refresh=None, layers="lm_head")

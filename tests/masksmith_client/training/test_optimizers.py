@@ -46,6 +46,19 @@ def test_the_decay_does_not_depend_on_the_scale_of_gradients(options, unscale):
     assert decayed(before, model, sparsifier) == pytest.approx([0.1, 0.1], rel=1e-4)
 
 
+@pytest.mark.parametrize("fused", [False, True])
+def test_pruned_weights_shrink_where_the_optimizer_ascends_gradients(fused):
+    model, sparsifier = masked()
+    groups = [{"params": [weights(model)[0]], "maximize": True}, {"params": [weights(model)[1]], "lr": 0.2}]
+    optimizer = torch.optim.SGD(groups, lr=0.1, fused=fused)
+    sparsifier.watch(optimizer)
+    before = [weight.detach().clone() for weight in weights(model)]
+    scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+    scaler.scale(no_gradient(model)).backward()
+    scaler.step(optimizer)
+    assert decayed(before, model, sparsifier) == pytest.approx([0.1, 0.2], rel=1e-4)
+
+
 def test_every_watched_optimizer_decays_the_weights_that_it_holds():
     model, sparsifier = masked()
     first, second = (

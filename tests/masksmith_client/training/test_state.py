@@ -116,6 +116,37 @@ def test_a_file_that_is_something_else_is_refused(tmp_path):
         sparsifier.load_state_dict({})
 
 
+def test_what_a_file_really_is_is_said(tmp_path):
+    _, _, sparsifier = begin()
+    (tmp_path / "state").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0a\nsize 1\n")
+    with pytest.raises(InputError, match=r"state is not a sparsifier state: .*a Git LFS pointer"):
+        sparsifier.load(tmp_path / "state")
+
+
+def test_a_state_that_cannot_be_written_leaves_the_previous_one(tmp_path, monkeypatch):
+    def fill_disk(tensors, path, metadata):
+        path.write_bytes(b"half")
+        raise OSError("No space left on device")
+
+    _, _, sparsifier = begin()
+    sparsifier.save(tmp_path / "state")
+    before = (tmp_path / "state").read_bytes()
+    monkeypatch.setattr("masksmith_client.training.state.save_file", fill_disk)
+    with pytest.raises(OSError, match="No space left"):
+        sparsifier.save(tmp_path / "state")
+    assert [path.name for path in tmp_path.iterdir()] == ["state"]
+    assert (tmp_path / "state").read_bytes() == before
+
+
+def put(value, *keys):
+    def change(state):
+        for key in keys[:-1]:
+            state = state[key]
+        state[keys[-1]] = value
+
+    return change
+
+
 def drop(*keys):
     def change(state):
         for key in keys[:-1]:
@@ -134,6 +165,9 @@ def cut_values(state):
     [
         (drop("masks"), "the checkpoint has no 'masks'"),
         (drop("step"), "the checkpoint has no 'step'"),
+        (put("x", "step"), "the checkpoint's step is 'x'"),
+        (put(-1, "step"), "the checkpoint's step is -1"),
+        (put(torch.ones(32, 32), "masks", "4.weight"), "mask of '4.weight' is a Tensor: pass what state_dict"),
         (drop("masks", "4.weight", "bits"), "mask of '4.weight' has no 'bits'"),
         (drop("pruned", "4.weight", "kept"), "pruned values of '4.weight' has no 'kept'"),
         (cut_values, "pruned values of '4.weight' do not fit"),

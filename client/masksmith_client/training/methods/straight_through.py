@@ -30,8 +30,8 @@ class SRSTE(Method):
     """Sparse-refined straight-through estimator: `dW = g + decay * (1 - m) * W` (Zhou et al., ICLR 2021).
 
     The decay stabilizes the masks: pruned entries shrink, and are kept again only if their gradients persist. As in
-    the paper it is added in every backward pass, hence once per accumulated micro-batch, and it is divided by the scale
-    of a mixed-precision gradient scaler; `MaskedDecay` avoids both.
+    the paper it is added in every backward pass, hence once per accumulated micro-batch, it is divided by the scale
+    of a mixed-precision gradient scaler, and an optimizer with `maximize=True` ascends it; `MaskedDecay` avoids these.
 
     Attributes:
         decay: Strength, at least 0; default 0.0002 as in the paper.

@@ -60,7 +60,7 @@ class TrainableThresholds(Method):
         """
         if is_dtensor(weight):
             raise InputError("TrainableThresholds adds parameters: create the Sparsifier before fully_shard")
-        zeros = weight.new_zeros((weight.shape[0], *[1] * (weight.ndim - 1)))
+        zeros = weight.new_zeros([size if axis in masking.output_axes else 1 for axis, size in enumerate(weight.shape)])
         masking.register_parameter("threshold", torch.nn.Parameter(zeros))
 
     def masked(self, weight: Tensor, masking: Masking) -> Tensor:
@@ -115,7 +115,7 @@ class ThresholdedWeight(torch.autograd.Function):
         excess = weight.abs() - threshold
         masked_gradient = gradient * whole_for(weight, mask, ctx.key)
         step_gradient = masked_gradient * weight * _step_derivative(excess)
-        dims = tuple(range(1, weight.ndim))
+        dims = tuple(axis for axis in range(weight.ndim) if threshold.shape[axis] == 1)
         weight_gradient = masked_gradient * (excess > 0) + step_gradient * weight.sign()
         threshold_gradient = -step_gradient.sum(dims, keepdim=True) - ctx.strength * torch.exp(-threshold)
         return weight_gradient, threshold_gradient, None, None, None
