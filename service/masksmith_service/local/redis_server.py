@@ -79,7 +79,7 @@ def _running_server(folder: Path) -> Iterator[str]:
 @contextmanager
 def _started_server(directory: DataDirectory) -> Iterator[str]:
     supervisor = Supervisor(note)
-    with supervisor.signals(), valkey.short_socket_path(directory.path) as path:
+    with supervisor.handling_signals(), valkey.short_socket_path(directory.path) as path:
         try:
             start_server(supervisor, directory, path)
             if supervisor.stopping:
