@@ -58,7 +58,7 @@ class AsyncClient:
         timeout_s: float | None = None,
         **options: Unpack[SubmitOptions],
     ) -> Masks:
-        """Upload weights, wait for their best masks, and download them; see `Client.solve`."""
+        """Upload weights, wait until their masks are solved, and download the masks; see `Client.solve`."""
         job = await self.jobs.submit(weights, pattern, progress=progress, **options)
         return await (await job.wait(timeout_s, progress=progress)).masks()
 

@@ -20,7 +20,7 @@ from ._tensors import View, are_equal, equality_key, is_row_source
 from .cuda.placement import solve_on_device, with_fallback_reason
 from .layouts import Layout, LayoutError
 from .patterns import NM, Block, Hybrid, Pattern, PatternError, parse
-from .patterns.matching import unknown_names
+from .patterns.matching import describe_unknown_names
 from .solvers import by_name
 from .solvers.auto import Auto
 from .solvers.base import Solver
@@ -296,7 +296,7 @@ def _refuse_unknown(
     scores: Mapping[str, Any], names: Iterable[str], error_type: Callable[[str], Exception], given: str
 ) -> None:
     """Raise an error of this type if a name has no scores."""
-    unknown = unknown_names(names, scores.keys())
+    unknown = describe_unknown_names(names, scores.keys())
     if unknown is not None:
         raise error_type(f"{given} given for tensors without scores: {unknown}")
 

@@ -10,7 +10,7 @@ from masksmith import layouts
 from masksmith.layouts import Candidate, Layout, LayoutError, Selection, SelectionError
 from masksmith.layouts.dtypes import dtype_reason
 from masksmith.patterns import Pattern, PatternError, TensorPatterns
-from masksmith.patterns.matching import Names
+from masksmith.patterns.matching import NameMatcher
 from masksmith_client._errors import InputError, as_input_errors
 from masksmith_client.submission.ties import mask_together
 
@@ -181,7 +181,7 @@ def user_layouts(texts: Mapping[str, str], names: Sequence[str]) -> dict[str, La
     """
     parsed: dict[str, Layout] = {}
     for selector, axes in texts.items():
-        matcher = Names(selector, names)
+        matcher = NameMatcher(selector, names)
         if matcher.unmatched:
             raise InputError(f"--layout {selector!r}=...: no tensor has this name or matches it")
         layout = Layout.parse(axes)

@@ -1,4 +1,4 @@
-"""Output of the command line: results on stdout, everything else on stderr."""
+"""Output of the command line, results on stdout and all else on stderr; and options that many commands have."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ UrlOption = Annotated[
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON on stdout and nothing else.")]
 
 PIPE_WIDTH = 200
-"""Width of tables in files and pipes, so that names are not wrapped."""
+"""Width of tables in files and pipes, where there is no terminal whose width could be used."""
 COLUMN_SPACING = 2
 MIN_NAME_WIDTH = 12
 """A shortened name has at least this many characters; JSON has names in full."""
@@ -37,7 +37,7 @@ def print_note(message: str) -> None:
 
 
 def end_line() -> None:
-    """End the line of a terminal that a progress bar, or the `^C` of Ctrl-C, has begun."""
+    """End the line that a progress bar, or the `^C` of Ctrl-C, has begun, if stderr is a terminal."""
     if sys.stderr.isatty():
         print(file=sys.stderr)
 
@@ -48,7 +48,7 @@ def print_line(text: str = "") -> None:
 
 
 def _safe(text: str) -> str:
-    """Remove control characters and credentials, which names of tensors and messages of servers may contain."""
+    """Replace control characters and credentials, which names of tensors and messages of servers may contain."""
     from masksmith_wire.text import printable, without_credentials
 
     return printable(without_credentials(text))
@@ -75,7 +75,7 @@ def print_json_line(document: Any) -> None:
 def show_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, left_aligned: int = 1) -> None:
     """Print a table on stdout; the first `left_aligned` columns are left-aligned, the others right-aligned.
 
-    Control characters, which would change the terminal, are replaced.
+    Control characters and credentials in the cells are replaced; long names in the first column are shortened.
     """
     from rich.console import Console
     from rich.table import Table
@@ -107,19 +107,19 @@ def elide(text: str, width: int) -> str:
 
 
 def percent(share: float | None) -> str:
-    """Format a share, in [0, 1], as a percentage."""
+    """Format a share, in [0, 1], as a percentage; `-` if it is None."""
     return "-" if share is None else f"{share:.2%}"
 
 
 def gap_text(gap: float | None) -> str:
-    """Format a gap; only an exact 0, which is a proof, is printed as 0."""
+    """Format a gap; only an exact 0, which is a proof, is printed as 0. `-` if it is None."""
     if gap is None:
         return "-"
     return "0" if gap == 0 else f"{gap:.1e}"
 
 
-def seconds(time_s: float | None) -> str:
-    """Format a duration."""
+def time_text(time_s: float | None) -> str:
+    """Format a duration; `-` if it is None."""
     from masksmith_wire.quantities import duration_text
 
     return "-" if time_s is None else duration_text(time_s)

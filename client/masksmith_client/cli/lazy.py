@@ -1,4 +1,4 @@
-"""Import a command's module only when the command is called."""
+"""Import a command's module only when the command, or its help, is called."""
 
 from __future__ import annotations
 
@@ -31,10 +31,11 @@ class LazyCommand(TyperCommand):
         """
         function = load(self._path, self._entry)
 
-        # Most commands import what they need only when they are called, so that their help is fast.
+        # Most commands import what they need only when they run, so that their help is fast; a package may be missing
+        # then.
         @functools.wraps(function)
         def call(*values: Any, **more_values: Any) -> Any:
-            with installed_packages(self._path, self._entry):
+            with missing_packages_as_input_errors(self._path, self._entry):
                 return function(*values, **more_values)
 
         command = build_command(self.name, call)
@@ -43,7 +44,7 @@ class LazyCommand(TyperCommand):
 
 
 def add_commands(root: TyperGroup) -> None:
-    """Add all commands of the table, and then the groups."""
+    """Add the commands of the table to the root or to their groups, in the order of the panels, and then the groups."""
     groups = {name: TyperGroup(name=name, help=line, rich_help_panel=panel_of(name)) for name, line in GROUPS.items()}
     for group in groups.values():
         add_details("", group)
@@ -70,13 +71,13 @@ def load(path: str, entry: Entry) -> Callable[..., Any]:
         InputError: If a package that its module imports is not installed; the message names the extra that installs it.
     """
     module, _, function = entry.target.partition(":")
-    with installed_packages(path, entry):
+    with missing_packages_as_input_errors(path, entry):
         return getattr(import_module(module), function)  # type: ignore[no-any-return]
 
 
 @contextmanager
-def installed_packages(path: str, entry: Entry) -> Iterator[None]:
-    """Convert the error of an import in the block to a message for the user.
+def missing_packages_as_input_errors(path: str, entry: Entry) -> Iterator[None]:
+    """Convert the error of an import in the block to an error for the user.
 
     Raises:
         InputError: If a package is not installed; the message names the extra of the command, which installs it.
@@ -85,7 +86,7 @@ def installed_packages(path: str, entry: Entry) -> Iterator[None]:
         yield
     except ModuleNotFoundError as error:
         if error.name is None or ("." in error.name and error.name.startswith("masksmith")):
-            raise  # A module of masksmith itself is missing: an internal error.
+            raise  # It names no package, or a module of masksmith itself is missing: an internal error.
         from masksmith_client._errors import InputError
 
         raise InputError(f"'masksmith {path}' needs {error.name}: pip install 'masksmith[{entry.extra}]'") from error

@@ -18,7 +18,7 @@ from masksmith_wire.output_names import BLOCK_PAGE_NAME
 from masksmith_wire.quantities import count_text
 
 from .block_prune.report_files import blocks_not_tuned
-from .console import end_line, gap_text, percent, print_line, print_note, seconds, show_table
+from .console import end_line, gap_text, percent, print_line, print_note, show_table, time_text
 from .report import UPDATE_COLUMNS, update_cells
 
 STOPPED_AT_SERVICE = "stopped, and the service's jobs are canceled"
@@ -131,7 +131,7 @@ def _row(tensor: Mapping[str, Any], *, has_changes: bool, has_updates: bool) -> 
         percent(tensor["density"]),
         percent(tensor["retained"]),
         gap_text(tensor["gap"]),
-        seconds(tensor["solve_s"]),
+        time_text(tensor["solve_s"]),
     ]
     if has_changes:
         row.append(percent(tensor["change"]["flip_rate"]) if "change" in tensor else "")

@@ -12,7 +12,7 @@ from masksmith_wire.measures import SpectrumReport, UpdateReport
 from masksmith_wire.quantities import count_text
 from masksmith_wire.totals import total
 
-from .console import gap_text, percent, print_json, print_line, print_note, seconds, show_table
+from .console import gap_text, percent, print_json, print_line, print_note, show_table, time_text
 
 FORMATS = {"bitmask": "bitmask", "csr": "csr", "bsr": "bsr", "two_four": "2:4"}
 """Columns of storage formats, by the names of the formats."""
@@ -101,7 +101,7 @@ class SolveReport:
         totals = total(self.tensors)
         line = (
             f"{count_text(totals.solved)} tensor(s), {self.pattern}: {percent(totals.density)} of entries keep "
-            f"{percent(totals.retained)} of the score, gap {gap_text(totals.gap)}, {seconds(self.wall_s)}"
+            f"{percent(totals.retained)} of the score, gap {gap_text(totals.gap)}, {time_text(self.wall_s)}"
         )
         if self.budget is not None:
             line += f" (budget {self.budget} distributed with gap {gap_text(self.budget_gap)})"
@@ -131,7 +131,7 @@ def _row(report: TensorReport, *, has_patterns: bool, has_updates: bool) -> tupl
         percent(report.density),
         percent(report.retained),
         gap_text(report.gap),
-        seconds(report.solve_s),
+        time_text(report.solve_s),
         *(update_cells(report.update) if has_updates else ()),
     )
 

@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
-from masksmith.patterns.matching import unknown_names
+from masksmith.patterns.matching import describe_unknown_names
 from masksmith_client._errors import InputError, WireError
 from masksmith_client._job_view import JobView
 from masksmith_client.submission.expected_tensor import ExpectedTensor
@@ -125,7 +125,7 @@ class Masks(TensorFile):
         missing = sorted(set(self) - set(weights) - set(scores or {}))
         if missing:
             raise InputError(f"the weight of the mask {missing[0]!r} is missing")
-        unknown = unknown_names(scores or {}, self.keys())
+        unknown = describe_unknown_names(scores or {}, self.keys())
         if unknown is not None:
             raise InputError(f"scores= has names without a mask: {unknown}")
         method = "magnitude" if self.job is None else self.job.document.scores

@@ -26,10 +26,11 @@ class PreparedJob:
     Attributes:
         weights: The weights to mask.
         skipped: Weights that are not sent, with the reason.
-        specification: Parsed options, with the pattern that most weights have.
-        patterns: The pattern of each weight.
+        specification: Parsed options; their pattern is the default, or that of the first rule if there is no default.
+        patterns: Patterns by name, of all weights; other tensors may be among the names.
         auxiliary: Statistics and Gram matrices of the weights.
-        previous: Path of a masks file to upload and to compare with; other previous masks are in `specification`.
+        previous: Path of a masks file to upload and to compare with, or None; the id or the reference of other previous
+            masks is in `specification`.
         description: Name, labels and priority; without a name, the service chooses one.
         notes: Notes on the weights' checkpoint, for the user.
         idempotency_key: Sent with every attempt, so that the service creates one job.
@@ -47,19 +48,19 @@ class PreparedJob:
 
     @property
     def uploads(self) -> list[StreamedTensor]:
-        """All tensors to upload, in this order: weights, statistics, Gram matrices, previous masks."""
+        """All tensors to upload, in this order: weights, statistics, Gram matrices, and the file of previous masks."""
         statistics = (statistic.tensor for statistic in self.auxiliary.statistics.values())
         previous = [] if self.previous is None else [masks_upload(self.previous)]
         return [*self.weights, *statistics, *self.auxiliary.grams.values(), *previous]
 
     @property
     def total_bytes(self) -> int:
-        """Bytes to send if the service has none of the tensors."""
+        """Bytes of the files of all `uploads`, even if the service has some of them or several are equal."""
         return sum(tensor.file_bytes for tensor in self.uploads)
 
     @property
-    def restore(self) -> dict[str, Restore]:
-        """Per weight, the function that converts a numpy mask to the weight's framework and device."""
+    def restore_functions(self) -> dict[str, Restore]:
+        """By name of the weight, the function that converts its results to the weight's framework and device."""
         return {weight.name: weight.restore for weight in self.weights}
 
     @property
@@ -76,6 +77,7 @@ class PreparedJob:
         statistics, grams = self.auxiliary.statistics, self.auxiliary.grams
         first_statistic = len(self.weights)
         first_gram = first_statistic + len(statistics)
+        # `digests` continues after those of one kind, so each `zip` ends with the names or weights of its kind.
         statistic_digests = dict(zip(statistics, digests[first_statistic:], strict=False))
         gram_digests = dict(zip(grams, digests[first_gram:], strict=False))
         kinds = {name: statistic.kind for name, statistic in statistics.items()}
@@ -99,7 +101,7 @@ class PreparedJob:
 
     @property
     def pattern_text(self) -> str:
-        """The patterns in one text, each once."""
+        """The patterns of the weights in one text, each once."""
         return ", ".join(dict.fromkeys(str(self.patterns[weight.name]) for weight in self.weights))
 
     def _own_pattern(self, name: str) -> str | None:
@@ -109,7 +111,7 @@ class PreparedJob:
 
 
 def layouts_to_send(weights: Sequence[StreamedTensor]) -> dict[str, LayoutInput]:
-    """Make the layout documents of weights, except where the service finds the same layout from names and shapes.
+    """Make the documents of known layouts, by name, except where the service finds the same from names and shapes.
 
     The service sees only the weights of the job, so these alone are the candidates for the rules.
     """

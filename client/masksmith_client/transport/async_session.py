@@ -71,14 +71,14 @@ class AsyncSession(ServiceSession):
     async def gather(
         self, operation: Callable[[ServiceSession, A], Coroutine[Any, Any, T]], arguments: Sequence[A], parallel: int
     ) -> list[T]:
-        """Run an operation for all arguments in tasks; an error cancels the others."""
+        """Run an operation for all arguments in tasks, `parallel` at a time; an error cancels the others."""
         limit = asyncio.Semaphore(parallel)
 
-        async def call(argument: A) -> T:
+        async def run_within_limit(argument: A) -> T:
             async with limit:
                 return await operation(self, argument)
 
-        tasks = [asyncio.ensure_future(call(argument)) for argument in arguments]
+        tasks = [asyncio.ensure_future(run_within_limit(argument)) for argument in arguments]
         try:
             return list(await asyncio.gather(*tasks))
         finally:

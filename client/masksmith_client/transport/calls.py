@@ -1,4 +1,4 @@
-"""The HTTP calls of wire version 1: the request and the response parser of each call. No I/O."""
+"""The HTTP calls of the client: the request and the response parser of each call. No I/O."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _BY_STATUS: Mapping[int, type[StatusError]] = {
     401: Unauthorized, 403: Unauthorized, 404: NotFound, 410: NotFound, 409: Conflict, 429: RateLimited,
 }  # fmt: skip
 
-_WITHOUT_BODY = {
+_WITHOUT_DOCUMENT = {
     401: (
         Code.UNAUTHORIZED,
         ": the token is missing or not valid: send it as 'Authorization: Bearer ...'; the client takes it from "
@@ -43,7 +43,7 @@ _WITHOUT_BODY = {
     ),
     403: (Code.FORBIDDEN, ": the key may not do this"),
 }
-"""Code and advice of refusals without a problem document: the responses to HEAD have no body."""
+"""Code and advice of refusals without a problem document, as responses to HEAD are: they have no body."""
 
 REUPLOAD_CODES = frozenset({Code.UPLOAD_NOT_FOUND, Code.UPLOAD_DAMAGED})
 """Error codes of a job request that is refused because its tensors have to be uploaded again."""
@@ -56,7 +56,7 @@ class Call(Generic[T]):
     Attributes:
         method, path, params, headers: Parts of the request.
         parse: Parses the response; a `ValueError` means that the response is not from a masksmith service.
-        body: Returns a new iterator over the body for each attempt.
+        body: Returns a new iterator over the body for each attempt; None if there is no body.
         expected: Statuses other than 2xx that `parse` handles.
     """
 
@@ -72,7 +72,7 @@ class Call(Generic[T]):
         """Parse a response whose body has been read.
 
         Raises:
-            StatusError: If it is an error response.
+            StatusError: If its status is neither 2xx nor in `expected`.
             WireError: If it cannot be parsed.
         """
         if not response.is_success and response.status_code not in self.expected:
@@ -92,9 +92,8 @@ def status_error(response: httpx2.Response) -> StatusError:
         problem = ProblemDocument.model_validate_json(response.content)
     except ValidationError:
         detail = f"{response.request.method} {response.request.url} returned {status} {response.reason_phrase}"
-        is_foreign = bool(response.content) and status not in _WITHOUT_BODY
-        foreign = ", which is not a response of a masksmith service; check the URL" if is_foreign else ""
-        code, advice = _WITHOUT_BODY.get(status, (Code.INTERNAL, foreign))
+        foreign = ", which is not a response of a masksmith service; check the URL" if response.content else ""
+        code, advice = _WITHOUT_DOCUMENT.get(status, (Code.INTERNAL, foreign))
         problem = ProblemDocument(title=response.reason_phrase, status=status, code=code, detail=detail + advice)
     error_class = _BY_STATUS.get(status, ServerError if status >= 500 else BadRequest)
     return error_class(problem, response.headers.get("x-request-id"), _seconds(response.headers.get("retry-after")))
@@ -157,7 +156,7 @@ def get_job(job: str) -> Call[Job]:
 
 
 def list_jobs(after: str | None, limit: int, filters: Mapping[str, str | Sequence[str]]) -> Call[JobPage]:
-    """Get a page of jobs, newest first; `filters` are parameters of the request."""
+    """Get a page of jobs, newest first: the one after job `after`, or the first if None. `filters` are parameters."""
     params = {"limit": str(limit), **filters} | ({} if after is None else {"after": after})
     return Call("GET", "/v1/jobs", _document(JobPage), params=params)
 
@@ -199,7 +198,7 @@ def get_events(job: str, last_id: str | None) -> Call[None]:
 
 
 def check_wire() -> Call[None]:
-    """Check that a masksmith service with this wire version answers, before uploading to it."""
+    """Check that a masksmith service with this wire version answers, before anything is sent to it."""
 
     def parse(response: httpx2.Response) -> None:
         document = response.json()
@@ -228,9 +227,7 @@ def get_workers() -> Call[list[WorkerInfo]]:
     def parse(response: httpx2.Response) -> list[WorkerInfo]:
         if response.status_code == 403:
             return []
-        document = response.json()
-        members = document["workers"] if isinstance(document, dict) and "workers" in document else document
-        return TypeAdapter(list[WorkerInfo]).validate_python(members)
+        return TypeAdapter(list[WorkerInfo]).validate_python(response.json())
 
     return Call("GET", "/v1/workers", parse, expected=frozenset({403}))
 
@@ -241,7 +238,7 @@ def get_capabilities(what: str) -> Call[Any]:
 
 
 def _segment(text: str) -> str:
-    # Quoted, since an id with a slash would change the path; nothing, and dots, would even when they are quoted.
+    # Quoted, since an id with a slash would change the path. Quoting does not help with an empty id or one of dots.
     if not text.strip("."):
         raise InputError(f"{text!r} is not the id of a job; GET /v1/jobs lists them")
     return quote(text, safe="")

@@ -1,4 +1,4 @@
-"""Options of httpx2 clients and construction of requests, for both sessions."""
+"""Options and errors of creating httpx2 clients, and construction of requests, for both sessions."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CONNECT_TIMEOUT_S = 5.0
 
 
 def client_options(settings: ConnectionSettings, timeout_s: float | None) -> dict[str, Any]:
-    """Return the arguments of `httpx2.Client` and `httpx2.AsyncClient`."""
+    """Return the arguments that `httpx2.Client` and `httpx2.AsyncClient` both get."""
     headers = {
         "user-agent": f"masksmith/{__version__} (wire {WIRE_VERSION}; Python {platform.python_version()})",
         "accept": "application/json",
@@ -64,7 +64,7 @@ def build_request(
     content: Iterator[bytes] | AsyncIterator[bytes] | None,
     read_timeout_s: float | None = None,
 ) -> httpx2.Request:
-    """Build the request of a call; `read_timeout_s` replaces the read timeout.
+    """Build the request of a call; `read_timeout_s`, if it is not None, replaces the client's read timeout.
 
     Raises:
         InputError: If its address is malformed, such as one with a job's id that is too long.
@@ -80,6 +80,9 @@ def build_request(
 
 
 def _timeouts(timeout_s: float | None) -> httpx2.Timeout:
-    """Return the timeouts: `timeout_s` for each read and write, at most 5 s for connecting."""
+    """Return the timeouts: `timeout_s` for each read and write, and at most `CONNECT_TIMEOUT_S` for connecting.
+
+    The wait for a free connection of the pool has no timeout.
+    """
     connect_s = CONNECT_TIMEOUT_S if timeout_s is None else min(timeout_s, CONNECT_TIMEOUT_S)
     return httpx2.Timeout(timeout_s, connect=connect_s, pool=None)

@@ -86,7 +86,7 @@ def _running_server(folder: Path) -> Iterator[str]:
 def _started_server(directory: DataDirectory) -> Iterator[str]:
     """Start the server of a data directory, yield its URL, and stop it at the end of the block."""
     supervisor = Supervisor(note)
-    with supervisor.signals(), valkey.short_socket_path(directory.path) as path:
+    with supervisor.handling_signals(), valkey.short_socket_path(directory.path) as path:
         try:
             start_server(supervisor, directory, path)
             if supervisor.stopping:

@@ -30,11 +30,18 @@ STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class ProcessFailedError(FailedError):
-    """A process ended, or could not be reached any more, before all processes were ready."""
+    """A process ended, or could not be reached, before all processes were ready."""
 
 
 class _Supervised:
-    """A process, and when to restart it."""
+    """A process, which the constructor starts, and when to restart it.
+
+    Attributes:
+        spec: How to start and stop the process.
+        child: The process; None from its end until its restart.
+        failures: Number of failures, from which the next restart delay is computed.
+        restart_at: Time of `time.monotonic` from which on the process may be restarted.
+    """
 
     def __init__(self, spec: ProcessSpec) -> None:
         self.spec = spec
@@ -44,7 +51,9 @@ class _Supervised:
 
 
 class Supervisor:
-    """Runs processes; must be used inside of its context manager `signals`.
+    """Runs processes. The constructor makes this process the parent of their orphaned descendants; Linux only.
+
+    Within the context of `handling_signals`, stop signals set `stopping` instead of ending this process.
 
     Args:
         report: Prints a message for the user.
@@ -59,12 +68,12 @@ class Supervisor:
 
     @property
     def stopping(self) -> bool:
-        """Whether a stop signal has arrived."""
+        """Whether a stop signal has arrived within `handling_signals`."""
         return self._stop_signals > 0
 
     @contextmanager
-    def signals(self) -> Iterator[None]:
-        """Handle stop signals in the block: the first one stops, each further one shortens the current grace period."""
+    def handling_signals(self) -> Iterator[None]:
+        """Handle stop signals in the block: the first one sets `stopping`, a further one shortens one grace period."""
         # SIGHUP stays ignored under nohup. SIGINT is handled even if it is ignored at the start, because shells start
         # background jobs with SIGINT ignored.
         handled = [number for number in STOP_SIGNALS if not _is_ignored_hangup(number)]
@@ -76,7 +85,7 @@ class Supervisor:
                 signal.signal(number, handler)
 
     def start(self, spec: ProcessSpec) -> None:
-        """Start a process, which is kept running from now on."""
+        """Start a process, which `restart_failed` restarts from now on."""
         self._supervised.append(_Supervised(spec))
 
     def check(self) -> None:
@@ -92,13 +101,16 @@ class Supervisor:
                 )
 
     def restart_failed(self) -> None:
-        """Restart processes that ended or cannot be reached, with exponential backoff, unless a stop signal arrived."""
+        """Stop processes that cannot be reached, and restart these and ended ones when their delays are over.
+
+        The delays grow exponentially, so this must be called again and again. After a stop signal, it does nothing.
+        """
         if self.stopping:
             return
         now = time.monotonic()
         for supervised in self._supervised:
             if supervised.child is not None and (reason := supervised.child.failure()) is not None:
-                self._schedule_restart(supervised, supervised.child, reason, now)
+                self._stop_and_schedule_restart(supervised, supervised.child, reason, now)
             if supervised.child is None and now >= supervised.restart_at:
                 supervised.child = Child(supervised.spec)
 
@@ -109,11 +121,15 @@ class Supervisor:
                 supervised.child.rotate_log()
 
     def wait(self) -> None:
-        """Sleep until the next call of `restart_failed`."""
+        """Sleep until the next call of `check` or `restart_failed`."""
         time.sleep(POLL_S)
 
     def stop(self) -> None:
-        """Stop all processes: those with the same grace period together, beginning with the process started last."""
+        """Stop all processes, and kill their orphaned descendants.
+
+        Those with the same grace period are stopped together, beginning with those that have the grace period of the
+        process started last.
+        """
         for group in self._groups():
             self._stop_group(group)
         self._supervised.clear()
@@ -142,7 +158,7 @@ class Supervisor:
                     f"{child.spec.name} took too long to stop and was killed; its unfinished work will be redone"
                 )
 
-    def _schedule_restart(self, supervised: _Supervised, child: Child, reason: str, now: float) -> None:
+    def _stop_and_schedule_restart(self, supervised: _Supervised, child: Child, reason: str, now: float) -> None:
         if now - child.started > HEALTHY_AFTER_S:
             supervised.failures = 0
         delay_s = min(MIN_RESTART_DELAY_S * 2.0 ** min(supervised.failures, MAX_DOUBLINGS), MAX_RESTART_DELAY_S)

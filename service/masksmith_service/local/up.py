@@ -91,7 +91,7 @@ def _run(plan: InstallationPlan, *, needs_keys: bool, as_json: bool) -> None:
     from .start import start_processes
 
     supervisor = Supervisor(note)
-    with supervisor.signals(), valkey.short_socket_path(plan.data.path) as socket_path:
+    with supervisor.handling_signals(), valkey.short_socket_path(plan.data.path) as socket_path:
         try:
             start_processes(plan, supervisor, socket_path, needs_keys=needs_keys)
             if not supervisor.stopping:

@@ -9,7 +9,7 @@ from typing import Any
 
 import masksmith
 from masksmith.patterns import Pattern
-from masksmith.patterns.matching import unknown_names
+from masksmith.patterns.matching import describe_unknown_names
 
 from .cases import Case, Direction, Layer, read_shapes
 from .errors import BenchmarkError
@@ -129,7 +129,7 @@ def _layers(layers: str | Iterable[Layer | str]) -> list[Layer]:
 
 def _check_masks(masks: Mapping[str, Any], cases: Sequence[Case]) -> None:
     layers = dict.fromkeys(case.layer.name for case in cases)
-    unknown = unknown_names(masks, layers)
+    unknown = describe_unknown_names(masks, layers)
     if unknown is not None:
         raise BenchmarkError("invalid_mask", f"masks are given for layers that are not measured: {unknown}")
     # The batch does not matter for a mask, so cases that differ in it alone are checked once.

@@ -8,7 +8,7 @@ from typing import Literal
 
 from masksmith.patterns import Pattern, PatternError, TensorPatterns
 from masksmith.patterns.errors import MasksmithError
-from masksmith.patterns.matching import Globs, Names
+from masksmith.patterns.matching import Globs, NameMatcher
 
 from .candidates import Candidate
 from .dtypes import dtype_reason
@@ -96,7 +96,7 @@ def select(
         raise SelectionError("nothing_left", f"there are no {noun}s at all")
     _refuse_duplicates(candidates, noun)
     spellings = [spelling for candidate in candidates for spelling in candidate.spellings]
-    included, excluded = Names(layers, spellings), Names(exclude, spellings)
+    included, excluded = NameMatcher(layers, spellings), NameMatcher(exclude, spellings)
     _refuse_unmatched([*included.unmatched, *excluded.unmatched], candidates, noun)
     chosen, named, skipped = [], set(), {}
     for candidate in candidates:
@@ -151,7 +151,9 @@ def _advice(candidate: Candidate, reason: str) -> str:
     return "; it is masked if layers has its name or a glob that matches it"
 
 
-def _not_selected_reason(candidate: Candidate, included: Names, excluded: Names, *, is_named: bool) -> str | None:
+def _not_selected_reason(
+    candidate: Candidate, included: NameMatcher, excluded: NameMatcher, *, is_named: bool
+) -> str | None:
     """Return why the caller's names and globs, or the default, do not select a tensor; None if they do.
 
     Without `layers`, also None for an unsupported tensor, whose reason is more specific.

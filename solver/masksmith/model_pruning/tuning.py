@@ -1,4 +1,4 @@
-"""Tunes all kept weights of a pruned block together, to reduce the error of the block's output."""
+"""Tunes the kept weights of a pruned block together, to reduce the error of the block's output."""
 
 from __future__ import annotations
 
@@ -23,11 +23,12 @@ def tune(
     target: Activations,
     options: Options,
 ) -> Tuning | None:
-    """Lower the mean error of a token's output from a target, `BlockStep.token_errors`, by Adam; the masks are fixed.
+    """Lower the mean of `BlockStep.token_errors`, the errors of outputs from a target, by Adam; the masks are fixed.
 
-    Each step takes one batch, in turn. The rate is relative to the root mean square of each weight's kept entries, and
-    falls to 0 as a cosine. Matrices without data stay as they are. If the block cannot be differentiated, or a value is
-    not finite, the weights are restored and the reason is reported.
+    Each step takes one batch, in turn. The rate is relative to the root mean square of each parameter's kept entries,
+    and falls to 0 as a cosine. Matrices without data stay as they are. If the error is higher after the steps, the
+    weights are restored. If the block cannot be differentiated, or a value is not finite, they are restored, too, and
+    the reason is reported.
 
     Returns:
         The result; None if there are no steps or the block has no weights.
@@ -41,18 +42,18 @@ def tune(
     before = step.run(inputs, target=target)
     tuned = tuned_parameters(weights, reports)
     copies = [each.parameter.detach().clone() for each in tuned]
-    after, stopped = _error_after(step, tuned, inputs, target, options)
-    if stopped is not None or after > before:
+    after, stopped = _tune_and_measure(step, tuned, inputs, target, options)
+    if after > before:
         after = before
         for each, copy in zip(tuned, copies, strict=True):
             each.parameter.data.copy_(copy)
     return Tuning(options.tuning_steps, before, after, time.perf_counter() - started, stopped)
 
 
-def _error_after(
+def _tune_and_measure(
     step: BlockStep, tuned: Sequence[TunedParameter], inputs: Activations, target: Activations, options: Options
 ) -> tuple[float, str | None]:
-    """Tune, and return the error; or infinity and the reason why the tuning stopped."""
+    """Tune, and return the error and None; or infinity and the reason why the tuning stopped."""
     try:
         descend(step, tuned, inputs, target, options)
         return step.run(inputs, target=target), None

@@ -1,4 +1,4 @@
-"""Prunes a model block by block, in place."""
+"""Prunes a model block by block, in place and in memory."""
 
 from __future__ import annotations
 
@@ -47,16 +47,17 @@ def prune(
     threads: int | None = None,
     progress: bool | None = None,
 ) -> PrunedModel:
-    """Prune a model in place, block by block, each on the outputs of the pruned blocks before it.
+    """Prune the blocks of a model in place, one after the other, each on the outputs of the blocks before it.
 
     First the calls of the blocks are recorded: the first batch runs through the dense model, up to the last block; the
-    other batches run through the first block only, if that gives the same calls for the first batch. Then each block
-    runs while statistics of its weights' inputs are gathered; its weights are masked and updated; and it runs again to
-    compute the inputs of the next block. Every matrix product with a weight counts, so each expert of a stacked weight
-    has its own statistics.
+    other batches run through the first block only, if that gives the same calls for the first batch, else as the first
+    one. Then each block runs while statistics of its weights' inputs are gathered; its weights are masked and, by
+    default, updated and tuned; and it runs again to compute the inputs of the next block. Every matrix product with a
+    weight counts, so each expert of a stacked weight has its own statistics.
 
-    The activations of all batches between two blocks, the Gram matrices of one block in float64, and a copy of the
-    weights are in memory. On an error or an interruption, the weights are restored.
+    Besides the model, these are in memory: the recorded calls, the activations of all batches before and after one
+    block, the Gram matrices of one block in float64, and a copy of the weights to prune. On an error or an
+    interruption, the weights are restored.
 
     Args:
         model: A model with a list of blocks, such as the language models of transformers.
@@ -71,12 +72,12 @@ def prune(
         min_tokens: Minimum number of tokens that a matrix, such as that of an expert, must get.
         few_tokens: Treatment of a matrix that gets fewer, or whose inputs are all 0: `refuse`, or `without data`:
             masked by its weights alone, not updated, and named in the report.
-        order: Whether a block's statistics are gathered `together`, before any of its weights is pruned, or
-            `sequential`: weights of the same inputs are one group (query, key and value; output; gate and up; down),
-            and each group's statistics come from a pass in which the groups before it are pruned.
-        tune_steps: Steps of Adam on all kept weights of a pruned block, for the error of its output; the masks stay.
-            Each step takes one batch, so small batches make more of the same time. By default 128 after an update,
-            and none without one.
+        order: `together`: a block's statistics are gathered before any of its weights is pruned. `sequential`:
+            weights of the same inputs are one group (query, key and value; output; gate and up; down), and each
+            group's statistics come from a pass in which the groups before it are pruned.
+        tune_steps: Steps of Adam on the kept weights of a pruned block, for the error of its output; the masks stay.
+            Each step takes one batch, so with small batches the same time is enough for more steps. By default 128
+            with an update, and none without one.
         tune_rate: Rate of these steps, relative to the root mean square of each weight; it falls to 0 as a cosine.
         blocks: Name of the list of blocks, such as `model.layers`; by default the one with the most weights.
         layers: Names or globs of the weights to prune; by default all matrices in the blocks except routers.
@@ -89,8 +90,9 @@ def prune(
         The report: masks, tokens and errors of each weight, and the errors of each block's output.
 
     Raises:
-        PruningError: If there is no list of blocks, the model does not run it in order, a batch does not fit,
-            a weight is parametrized, an activation is not finite, or a matrix gets too few tokens.
+        PruningError: If an option is invalid, there is no list of blocks, the weights cannot be selected, the model
+            does not run the blocks in order, there is no batch or one that does not fit, a weight is parametrized, an
+            activation is not finite, or a matrix gets too few tokens.
         MasksmithError: As patterns, scores, solvers and updates do.
     """
     options = Options(

@@ -1,4 +1,4 @@
-"""Matching of names, exactly, by glob or by likeness. In this package, because the floors of budgets need it, too."""
+"""Matching of names, exactly, by glob or by likeness. In this package, because its rules and budgets need it."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ def matches(name: str, text: str) -> bool:
     return name == text or fnmatchcase(name, text)
 
 
-def unknown_names(names: Iterable[str], known: Collection[str]) -> str | None:
-    """Return which names are not among the known ones, each with the known one that it is like; None if all are known.
+def describe_unknown_names(names: Iterable[str], known: Collection[str]) -> str | None:
+    """Describe which names are not known, each with a known one that it is like, if any; None if all are known.
 
-    At most three unknown and five known names are listed.
+    The text lists at most three unknown names, and at most five known ones.
     """
     unknown = [name for name in names if name not in known]
     if not unknown:
         return None
     known_names, listed = list(known), []
     for name in unknown[:3]:
-        similar = get_close_matches(str(name), known_names, 1, 0.8)
+        similar = get_close_matches(str(name), known_names, n=1, cutoff=0.8)
         listed.append(f"{name!r} (did you mean {similar[0]!r}?)" if similar else repr(name))
     more = f" and {len(unknown) - 3} more" if len(unknown) > 3 else ""
     rest = f", ... ({len(known_names)} in all)" if len(known_names) > 5 else ""
     return f"{', '.join(listed)}{more}; there are {', '.join(map(repr, known_names[:5])) or 'none'}{rest}"
 
 
-class Names:
+class NameMatcher:
     """Names and globs, resolved against all known names: a text that is a known name matches only that name.
 
     Args:
@@ -42,7 +42,7 @@ class Names:
 
     Attributes:
         texts: Names and globs as a list.
-        unmatched: Those that match no name.
+        unmatched: Those texts that match no known name.
     """
 
     def __init__(self, texts: Globs, known: Iterable[str]) -> None:

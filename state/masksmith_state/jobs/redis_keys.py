@@ -1,4 +1,4 @@
-"""Redis keys of job records; `lua/_prelude.lua` describes all of them."""
+"""Redis keys of jobs, which `lua/_prelude.lua` and `lua/_scheduling.lua` describe; and the ids of jobs."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from datetime import UTC, datetime
 from masksmith_wire.digests import digest_bytes
 
 JOBS, IDS, LIVE, FINISHED = "masksmith:jobs", "masksmith:ids", "masksmith:live", "masksmith:finished"
-"""Sorted sets of all jobs by creation and by id, set of live jobs, and sorted set of jobs that have ended."""
+"""Sorted sets of all jobs by creation and by id, set of live (queued or running) jobs, sorted set of ended jobs."""
 ENDED = "masksmith:ended"
-"""Channel to which the id of every job that ends is published."""
+"""Channel to which the id of a job is published when the job ends, or its record is set aside as unreadable."""
 
 TIMESTAMP_DIGITS = 11
 ID_LENGTH = TIMESTAMP_DIGITS + 16
@@ -25,35 +25,35 @@ def new_job_id() -> str:
 
 
 def is_job_id(text: str) -> bool:
-    """Whether a text has the form of a job's id; no other text may become part of a Redis key."""
+    """Whether a text has the form of a job's id; no other text of a request is put into a Redis key as an id."""
     return _JOB_ID.fullmatch(text) is not None
 
 
 def job_key(job: str) -> str:
-    """Key of the hash of a job's fields; the functions below return keys, too."""
+    """Key of the hash of a job's fields."""
     return f"masksmith:job:{job}"
 
 
 def output_lock_key(location: str) -> str:
-    """Lock of an output while a job that writes it is being created."""
+    """Key of the lock of an output, which is held while a job that writes it is being created."""
     return f"masksmith:output:{digest_bytes(location.encode())}"
 
 
 def parts_key(job: str) -> str:
-    """Hash of a job's shards or cases, by index."""
+    """Key of the hash of a job's shards or cases, by index."""
     return job_key(job) + ":shards"
 
 
 def reports_key(job: str) -> str:
-    """Hash of the reports of finished shards or cases, by index."""
+    """Key of the hash of the reports of finished shards or cases, by index."""
     return job_key(job) + ":reports"
 
 
 def taken_key(job: str) -> str:
-    """Hash of the shards or cases that workers have taken and not finished, by index."""
+    """Key of the hash of the shards or cases that workers have now: by index, seconds charged and time of taking."""
     return job_key(job) + ":taken"
 
 
 def events_key(job: str) -> str:
-    """Stream of a job's events."""
+    """Key of the stream of a job's events."""
     return job_key(job) + ":events"

@@ -15,7 +15,7 @@ from masksmith.layouts import (
     whole_tensor_needed_by,
 )  # fmt: skip
 from masksmith.patterns import PatternError, TensorPatterns, parse
-from masksmith.patterns.matching import Names, matches
+from masksmith.patterns.matching import NameMatcher, matches
 
 PATTERN = parse("2:4")
 NAMES = ["a[0]", "a0", "a*", "ab", "q?", "qx", "[", "A0"]
@@ -37,7 +37,7 @@ def candidates(names=NAMES, shape=(8, 8), dtype="F32"):
 
 @pytest.mark.parametrize("texts", [(), *((text,) for text in TEXTS), *itertools.combinations(TEXTS, 2)], ids=str)
 def test_names_match_exactly_first_and_then_as_globs(texts):
-    names = Names(list(texts), NAMES)
+    names = NameMatcher(list(texts), NAMES)
     assert [name for name in NAMES if names.match(name)] == expected_names(texts, NAMES)
     assert [name for name in NAMES if names.has_exact(name)] == [name for name in NAMES if name in texts]
     assert names.unmatched == [text for text in texts if not expected_names([text], NAMES)]

@@ -1,4 +1,4 @@
-"""Update stage: updates the kept weights of a shard, to compensate for the dropped ones."""
+"""Update stage: updates the kept weights of a shard (`admm`: also its mask), to compensate for the dropped ones."""
 
 from __future__ import annotations
 
@@ -19,7 +19,13 @@ from .work import ShardWork
 
 @dataclass(frozen=True)
 class UpdatedShard:
-    """Updated weights in the tensor's own dtype, the mask that they belong to, and the errors of the layer's output."""
+    """A shard with updated weights.
+
+    Attributes:
+        solution: The mask that the updated weights have.
+        data: Bytes of the updated weights, in the tensor's own dtype.
+        report: Errors of the layer's output.
+    """
 
     solution: ms.Solution
     data: bytes
@@ -32,7 +38,7 @@ def check_installed(method: UpdateMethod) -> None:
     Raises:
         MissingExtraError: If it needs a package that is not installed.
     """
-    getattr(ms, method.name)
+    getattr(ms, method.name)  # The package is lazy: this imports the method.
 
 
 def update_shard(work: ShardWork, method: UpdateMethod, solution: ms.Solution) -> UpdatedShard:
@@ -41,11 +47,11 @@ def update_shard(work: ShardWork, method: UpdateMethod, solution: ms.Solution) -
     Args:
         work: The shard.
         method: Update method.
-        solution: Its mask, which `reconstruct` keeps and `admm` starts from.
+        solution: The shard's mask, which `reconstruct` keeps and `admm` starts from.
 
     Raises:
         UpdateError: If weights or Gram matrix are invalid.
-        UploadMissingError: If an upload no longer exists.
+        UploadMissingError: If an upload no longer exists; other errors of reading as `Inputs.rows` raises them.
         InsufficientMemoryError: If its Gram matrix does not fit into memory.
     """
     solution, update = _update(work, method, solution)
@@ -64,6 +70,7 @@ def _update(work: ShardWork, method: UpdateMethod, start: ms.Solution) -> tuple[
         "pattern": specification.pattern,
         "solver": specification.options.solver,
         "threads": 1,
+        # numpy has no bfloat16: `weight` is in float32, but its update is stored in bfloat16.
         "rounded_to": "bfloat16" if tensor.dtype == "BF16" else None,
         "on_progress": work.on_progress,
         **method.options,

@@ -14,7 +14,7 @@ _MERGED: dict[frozenset[AxisRole], AxisRole] = {
 
 
 def axes_from(roles: Sequence[frozenset[AxisRole]], shape: Sequence[int]) -> tuple[AxisRole, ...] | None:
-    """Return the role of each dimension; None if one is not certain.
+    """Return the role of each dimension; None if they are not certain.
 
     Args:
         roles: For each dimension, its roles in the products; none for one that only counts matrices or has length 1.
@@ -32,8 +32,9 @@ def axes_from(roles: Sequence[frozenset[AxisRole]], shape: Sequence[int]) -> tup
 def _with_one_out_and_in(axes: list[AxisRole | None]) -> tuple[AxisRole, ...] | None:
     """Keep the last `out` and the first `in`: earlier `out` become `stack`, later `in` become `kernel`.
 
-    A missing `out` or `in` is the first dimension without a role, of length 1. Returns None if one is still missing,
-    or if there are several `in` and one of them is before the last `out`.
+    A missing `out` or `in` is the first dimension without a role, of length 1. The other ones without a role become
+    `kernel` if there is a `kernel`, else `stack`. Returns None if `out` or `in` is still missing, or if there are
+    several `in` and one of them is before the last `out`.
     """
     for role in ("out", "in"):
         if role not in axes and None in axes:

@@ -1,4 +1,4 @@
-"""Map a checkpoint's tensors to the parameters that they store, by watching the model's own save and load code."""
+"""Map a checkpoint's tensors to the parameters that they store, by watching the conversions of `transformers`."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ class Correspondence:
     """Which parameters the tensors of a checkpoint hold.
 
     Attributes:
-        sources: For each tensor, the parameters whose entries it holds, in order.
-        tied: Maps the name of each tied tensor, stored or not, to the name of the tensor whose memory it shares.
+        sources: For each tensor whose parameters are certain, those whose entries it holds, in order.
+        tied: Of tensors that share memory, stored or not, maps the names of all but one to the name of that one.
         shape_mismatches: Maps the name of each tensor whose shape differs from the one that the config implies to the
-            config's shape.
-        buffers: Tensors that are buffers of the model, not parameters.
-        missing: Parameters of two dimensions or more of which no tensor is a source, including those whose tensor has
-            another shape.
+            config's shape; without tensors that loading converts to the parameter's shape.
+        buffers: Tensors of the checkpoint that are buffers of the model, not parameters.
+        missing: Parameters of two dimensions or more whose entries no tensor of `sources` holds, such as those whose
+            tensor has another shape.
     """
 
     sources: dict[str, tuple[Source, ...]]
@@ -35,7 +35,7 @@ class Correspondence:
 
 @dataclass(frozen=True, slots=True)
 class _SavedTensor:
-    """A tensor that `save_pretrained` would write.
+    """A tensor that `save_pretrained` would write, or that it would leave out because it is tied to another one.
 
     Attributes:
         shape: Its shape.
@@ -49,14 +49,14 @@ class _SavedTensor:
 
 
 def correspondence(model: Any, shapes: Mapping[str, tuple[int, ...]]) -> Correspondence:
-    """Find the parameters that a checkpoint's tensors hold. Tensors whose parameters are not certain are left out.
+    """Find the parameters that a checkpoint's tensors hold.
 
     Args:
         model: The model on the meta device.
         shapes: Shapes of the checkpoint's tensors, by name.
     """
     saved = _saved_tensors(model)
-    to_checkpoint_name = _checkpoint_names(model, saved, shapes)
+    to_checkpoint_name = _name_conversion(model, saved, shapes)
     buffers = frozenset(to_checkpoint_name(name) for name, _ in model.named_buffers() if name in saved)
     sources, mismatches = dict[str, tuple[Source, ...]](), dict[str, tuple[int, ...]]()
     for saved_name, tensor in saved.items():
@@ -75,13 +75,13 @@ def correspondence(model: Any, shapes: Mapping[str, tuple[int, ...]]) -> Corresp
 
 
 def _missing(model: Any, sources: Mapping[str, tuple[Source, ...]]) -> frozenset[str]:
-    """Return the parameters of two dimensions or more that are not in `sources`."""
+    """Return the parameters of two dimensions or more whose entries no tensor of `sources` holds."""
     stored = {source.parameter for tensor_sources in sources.values() for source in tensor_sources}
     return frozenset(name for name, parameter in model.named_parameters() if parameter.ndim >= 2 and name not in stored)
 
 
 def _saved_tensors(model: Any) -> dict[str, _SavedTensor]:
-    """Return the tensors that `save_pretrained` would write, by name."""
+    """Return the tensors that `save_pretrained` would write, and those tied to them, by name."""
     follower = CopyFollower(Sources())
     for name, tensor in model.named_parameters(remove_duplicate=False):
         follower.sources.add_parameter(name, tensor)
@@ -103,10 +103,11 @@ def _location(tensor: torch.Tensor) -> tuple[Any, ...]:
     return storage_of(tensor), tensor.storage_offset(), tuple(tensor.shape), tensor.stride()
 
 
-def _checkpoint_names(model: Any, saved: Mapping[str, Any], shapes: Mapping[str, Any]) -> Callable[[str], str]:
+def _name_conversion(model: Any, saved: Mapping[str, Any], shapes: Mapping[str, Any]) -> Callable[[str], str]:
     """Return a function that maps names of saved tensors to names in the checkpoint.
 
-    A checkpoint's names may have, or lack, the base model's prefix; the function is the one that finds most names.
+    A checkpoint's names may have, or lack, the base model's prefix; of the possible functions, the one whose names the
+    checkpoint has most often is returned.
     """
     prefix = f"{getattr(model, 'base_model_prefix', '')}."
     functions: list[Callable[[str], str]] = [lambda name: name]
@@ -116,7 +117,10 @@ def _checkpoint_names(model: Any, saved: Mapping[str, Any], shapes: Mapping[str,
 
 
 def _loaded_sources(model: Any, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[Source, ...]]:
-    """Return the sources of tensors that `from_pretrained` renames or permutes, each of them to one parameter."""
+    """Return the sources of those tensors of which `from_pretrained` makes one parameter each, as `_dims_when_loaded`.
+
+    `shapes` has the tensors to look at. Without the conversions of version 5 of `transformers`, there are none.
+    """
     try:
         from transformers.conversion_mapping import get_model_conversion_mapping
         from transformers.core_model_loading import WeightConverter, rename_source_key
@@ -153,7 +157,8 @@ def _dims_when_loaded(
         shape: The tensor's shape.
 
     Returns:
-        None if loading does more than to rename the tensor, or to permute, split or merge its dimensions.
+        None if loading does more than to rename the tensor, or to permute, split or merge its dimensions, or if the
+        parameter has another shape than the result.
     """
     stored = torch.empty(shape, device="meta")
     follower = CopyFollower(Sources())
@@ -175,6 +180,7 @@ def _dims_when_loaded(
         or loaded.numel() != stored.numel()
     ):
         return None
+    # The source has, for each dimension of the parameter, those of the stored tensor; the result is the inverse.
     return tuple(
         frozenset(loaded_dim for loaded_dim, dims in enumerate(loaded_sources[0].dims) if dim in dims)
         for dim in range(len(shape))
@@ -184,7 +190,7 @@ def _dims_when_loaded(
 def _tied(
     saved: Mapping[str, _SavedTensor], to_checkpoint_name: Callable[[str], str], shapes: Mapping[str, Any]
 ) -> dict[str, str]:
-    """Map the names of tensors that share memory to one of them, which is stored in the checkpoint if any is."""
+    """Of tensors that share memory, map the names to that of one, a stored one if any is; its own name is left out."""
     locations = {to_checkpoint_name(name): tensor.location for name, tensor in saved.items() if tensor.sources}
     first: dict[Any, str] = {}
     tied = {}

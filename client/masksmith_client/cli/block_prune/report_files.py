@@ -37,7 +37,7 @@ circle.first, rect.first { fill: var(--first); } circle.second, rect.second { fi
 </style>
 <h1>$title</h1>
 <p>$summary</p>
-$notes
+$without_data
 <h2>Error of each block's output</h2>
 <p>Mean relative squared error of a token's output, compared with the dense model's: before the block is pruned (the
 blocks before it already are), and after.</p>
@@ -57,26 +57,27 @@ the original values, "error updated" with the values of the update, before the b
 def write_report(
     folder: Path, block_description: str, block_count: int, method: PruneMethod, reports: Sequence[Mapping[str, Any]]
 ) -> None:
-    """Write the report of the blocks that are finished into a folder, as JSON and as a page.
+    """Write into a folder the report of the finished blocks, as JSON and as a page.
 
     Args:
         folder: The output.
         block_description: The model's blocks and their share of the weights, such as "32 blocks model.layers of
             LlamaDecoderLayer, 97%".
         block_count: Number of all blocks.
-        method: How they are pruned.
-        reports: The finished blocks.
+        method: How the blocks are pruned; it has a calibration text.
+        reports: The reports of the finished blocks, as JSON.
 
     Raises:
         OSError: If a file cannot be written.
     """
+    assert method.text is not None
     document = {
         "format": 1,
         "block_list": block_description,
         "count": block_count,
         "scores": str(method.scores),
         "update": None if method.update is None else str(method.update),
-        "calibration_text": None if method.text is None else method.text.document(),
+        "calibration_text": method.text.document(),
         "options": method.blocks.document(),
         "blocks": list(reports),
     }
@@ -97,7 +98,7 @@ def blocks_not_tuned(folder: Path) -> list[str]:
 
 
 def page(document: Mapping[str, Any]) -> str:
-    """Return the page of a report, which needs no other file and no network."""
+    """Return a report as an HTML page that needs no other file and no network."""
     blocks = document["blocks"]
     names = [block["name"] for block in blocks]
     lines = {
@@ -107,7 +108,7 @@ def page(document: Mapping[str, Any]) -> str:
     return PAGE.substitute(
         title="Pruned block by block",
         summary=escape(_summary(document)),
-        notes=_notes(blocks),
+        without_data=_without_data(blocks),
         errors=line_chart(names, lines),
         seconds=bar_chart(names, [block["seconds"] for block in blocks]),
         blocks=_table(("block", "weights", "error before", "error after", "gain of updates", "tuning", "time"),
@@ -132,8 +133,8 @@ def _summary(document: Mapping[str, Any]) -> str:
     return ", ".join(parts) + "."
 
 
-def _notes(blocks: Sequence[Mapping[str, Any]]) -> str:
-    """List the matrices that were masked without data."""
+def _without_data(blocks: Sequence[Mapping[str, Any]]) -> str:
+    """Return a list of the matrices that were masked without data; empty if there are none."""
     reasons = {name: reason for block in blocks for weight in block["weights"]
                for name, reason in weight["without_data"].items()}  # fmt: skip
     if not reasons:
@@ -150,6 +151,7 @@ def _block_row(block: Mapping[str, Any]) -> tuple[str, ...]:
         str(len(block["weights"])),
         f"{block['error_before']:.3%}",
         f"{block['error_after']:.3%}",
+        # Without an update, both errors are equal.
         f"{masked / updated:.2f}x" if updated and masked != updated else "-",
         _tuning_text(block["tuning"]),
         duration_text(block["seconds"]),

@@ -12,7 +12,7 @@ from masksmith._panels import Bools, Duals
 from masksmith.patterns import TileSpec
 
 from .centre import centre
-from .integers import Exponents, Integers, exact_shifts, to_integers
+from .integers import Exponents, Integers, choose_shifts, to_integers
 from .residual import residual_duals
 
 
@@ -36,7 +36,7 @@ class ScaledTiles:
     def of(cls, tiles: npt.NDArray[Any], tile: TileSpec) -> ScaledTiles:
         """Scale tiles so that `R + C + 1` times any integer fits into 62 bits."""
         nodes = (tile.rows + tile.cols + 1).bit_length()
-        shifts, needed = exact_shifts(tiles, 61 - nodes)
+        shifts, needed = choose_shifts(tiles, 61 - nodes)
         return cls(tiles, to_integers(tiles, shifts), shifts, needed <= 53 - nodes)
 
     def halve(self, index: int) -> None:

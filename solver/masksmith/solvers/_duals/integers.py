@@ -10,15 +10,15 @@ import numpy.typing as npt
 Integers = npt.NDArray[np.int64]
 Exponents = npt.NDArray[np.int32]
 _NO_BIT = 1 << 20
-"""Stands for the exponent of the lowest bit of a zero score; larger than any exponent."""
+"""Stands for the exponent of the lowest bit of a zero score, and negated of its highest bit; beyond any exponent."""
 
 
-def exact_shifts(tiles: npt.NDArray[Any], bits: int) -> tuple[Exponents, Exponents]:
+def choose_shifts(tiles: npt.NDArray[Any], bits: int) -> tuple[Exponents, Exponents]:
     """Choose an exponent `k` for each tile: `w * 2^k` of its scores `w` is below `2^bits`, and an integer if possible.
 
     Args:
         tiles: `[T, R, C]`, finite and non-negative.
-        bits: Number of bits of the integers; one that is rounded up may equal `2^bits`.
+        bits: Maximum number of bits of the integers; an integer that is rounded up may equal `2^bits`.
 
     Returns:
         `[T]` exponents, and `[T]` the number of bits that the integers of each tile need to be exact; where that
@@ -27,7 +27,8 @@ def exact_shifts(tiles: npt.NDArray[Any], bits: int) -> tuple[Exponents, Exponen
     flat = tiles.reshape(len(tiles), -1).astype(np.float64, copy=False)
     fraction, exponent = np.frexp(flat)
     digits = np.ldexp(fraction, 53).astype(np.int64)
-    # Exponent of the lowest bit that is set in each score, and then in any score of a tile.
+    # Exponent of the lowest bit that is set in each score, and then in any score of a tile. A score is
+    # `digits * 2^(exponent - 53)`, and `frexp` of `2^j` returns the exponent `j + 1`.
     lowest = np.frexp((digits & -digits).astype(np.float64))[1] + exponent - 54
     lowest = np.where(digits == 0, _NO_BIT, lowest).min(1)
     top = np.where(digits == 0, -_NO_BIT, exponent).max(1)

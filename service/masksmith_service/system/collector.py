@@ -1,4 +1,4 @@
-"""Prometheus collector: counters from Redis, and gauges of live workers and queues.
+"""Prometheus collector: counters and histograms from Redis; gauges of jobs, queues, workers, broker and damaged blobs.
 
 No counter is kept in this process, so all services of an installation return the same values, and restarts do not reset
 them.
@@ -19,8 +19,8 @@ from masksmith_state.queue import CPU_QUEUE, GPU_QUEUE
 from masksmith_state.telemetry.counters import GAP_BOUNDS, SECONDS_BOUNDS, UPLOAD_BYTES, counts_by_labels
 
 
-class Gauges:
-    """A Prometheus collector over job records and the store."""
+class MetricsCollector:
+    """A Prometheus collector over job records, the store and the broker."""
 
     def __init__(self, records: JobRecords, store: BlobStore, broker: BrokerMonitor) -> None:
         self._records, self._store, self._broker = records, store, broker
@@ -42,7 +42,7 @@ class Gauges:
             "masksmith_unreadable", "Messages and records that could not be read.", labels=["kind"]
         )
         yield _with_values(unreadable, counts_by_labels(counts, "unreadable"))
-        yield from self._installation()
+        yield from self._queues_and_workers()
         yield from self._broker_state()
         damaged: Counter[tuple[str, ...]] = Counter((name.partition("/")[0],) for name, _ in self._store.damaged())
         yield _gauge("masksmith_damaged_blobs", "Blobs that were damaged and set aside.", ["kind"], damaged)
@@ -57,7 +57,7 @@ class Gauges:
             "masksmith_broker_losses", "Reasons why the broker may lose or refuse work.", [], {(): len(status.losses)}
         )
 
-    def _installation(self) -> Iterator[Metric]:
+    def _queues_and_workers(self) -> Iterator[Metric]:
         queued: dict[tuple[str, ...], float] = {
             (queue,): self._records.schedule.depth(queue) for queue in (CPU_QUEUE, GPU_QUEUE)
         }
