@@ -15,11 +15,17 @@ from .files import read_json
 CONFIG_NAME = "config.json"
 
 _EMBEDDING = re.compile(r"(?:^|\.)(?:embed_tokens|wte|word_embeddings|embed_in|shared)\.weight$")
+"""Names of input embeddings."""
+
 _BLOCK = re.compile(r"^(\D*?)(\d+)\.")
+"""A name with the number of a block; its groups are the text before the number, and the number."""
+
 _HIDDEN = ("hidden_size", "n_embd", "d_model")
 _LAYERS = ("num_hidden_layers", "n_layer")
+"""Settings, by different models: the length of an embedding vector, and the number of layers."""
+
 _COUNTED_OTHERWISE = frozenset({"num_hidden_groups", "num_block_repeats", "depths"})
-"""Settings of models in which the number of layers differs from the number of blocks."""
+"""Settings of models whose number of layers differs from the number of blocks; other models lack these settings."""
 
 _EXTRA_ROWS = {"mllama_text_model": 8}
 """Rows that an embedding has in addition to the vocabulary, by the model type."""
@@ -29,7 +35,7 @@ def read_config(folder: Path) -> dict[str, Any] | None:
     """Read the config beside a checkpoint's files; None if there is none.
 
     Raises:
-        InputError: If it is not a JSON object.
+        InputError: If it cannot be read, or is not a JSON object.
     """
     path = folder / CONFIG_NAME
     if not os.path.lexists(path):
@@ -41,7 +47,7 @@ def read_config(folder: Path) -> dict[str, Any] | None:
 
 
 def find_contradiction(config: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]], path: Path) -> str | None:
-    """Return a contradiction between a config and the tensors, which shows that it belongs to another model.
+    """Return a contradiction: config and tensors belong to different models, or blocks are missing in the checkpoint.
 
     Args:
         config: The config.
@@ -49,7 +55,8 @@ def find_contradiction(config: Mapping[str, Any], shapes: Mapping[str, tuple[int
         path: Path of the config, for the message.
 
     Returns:
-        None, or a message: a length of the embedding is nowhere in the config, or blocks are missing or too many.
+        A message: a length of an embedding is nowhere in the config, or blocks are missing or too many. None if no
+        contradiction is found.
     """
     text_config = config.get("text_config")
     sections = [config, text_config] if isinstance(text_config, Mapping) else [config]
@@ -60,9 +67,10 @@ def find_contradiction(config: Mapping[str, Any], shapes: Mapping[str, tuple[int
 def _embedding_contradiction(
     section: Mapping[str, Any], config: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]], path: Path
 ) -> str | None:
-    """Compare an embedding with the sizes in a section of the config.
+    """Compare the embeddings with the sizes in a section of the config, if the section has these sizes.
 
-    A length is a contradiction only if no number in the whole config equals it, since models name sizes differently.
+    A length is a contradiction only if no number in the whole config (without lists) equals it, since models name sizes
+    differently.
     """
     sizes = frozenset(_integers(config))
     extra_rows = _EXTRA_ROWS.get(str(section.get("model_type")), 0)
@@ -80,6 +88,7 @@ def _embedding_contradiction(
 
 
 def _integers(value: Any) -> Iterator[int]:
+    """Yield the integers in a config and the sections inside it, but not those in lists."""
     if isinstance(value, Mapping):
         for member in value.values():
             yield from _integers(member)
@@ -89,19 +98,20 @@ def _integers(value: Any) -> Iterator[int]:
 
 def _block_contradiction(config: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]], path: Path) -> str | None:
     """Compare the number of blocks, if the model has one list of blocks and no layer is shared or repeated."""
-    layers = next((config[key] for key in _LAYERS if isinstance(config.get(key), int)), None)
+    block_count = next((config[key] for key in _LAYERS if isinstance(config.get(key), int)), None)
     matches = [match for match in map(_BLOCK.match, shapes) if match]
-    if layers is None or _COUNTED_OTHERWISE & config.keys() or len({match[1] for match in matches}) != 1:
+    if block_count is None or _COUNTED_OTHERWISE & config.keys() or len({match[1] for match in matches}) != 1:
         return None
     numbers = sorted({int(match[2]) for match in matches})
-    missing = next((number for number in range(layers) if number not in set(numbers)), None)
+    missing = next((number for number in range(block_count) if number not in set(numbers)), None)
     prefix = matches[0][1]
     if missing is not None:
         return (
-            f"{path} says that there are {layers} blocks, and there is no tensor of {prefix}{missing}: download the "
-            f"checkpoint completely, or correct the config"
+            f"{path} says that there are {block_count} blocks, and there is no tensor of {prefix}{missing}: download "
+            f"the checkpoint completely, or correct the config"
         )
+    # Layers that predict further tokens are stored as blocks after the others.
     prediction_layers = config.get("num_nextn_predict_layers")
-    if numbers[-1] >= layers + (prediction_layers if isinstance(prediction_layers, int) else 0):
-        return f"{path} says that there are {layers} blocks, and there are tensors of {prefix}{numbers[-1]}"
+    if numbers[-1] >= block_count + (prediction_layers if isinstance(prediction_layers, int) else 0):
+        return f"{path} says that there are {block_count} blocks, and there are tensors of {prefix}{numbers[-1]}"
     return None

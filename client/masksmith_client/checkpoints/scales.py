@@ -1,4 +1,4 @@
-"""Finds the scales of a checkpoint of 8-bit floats: which tensor each weight is multiplied by, and its blocks.
+"""Finds the scales of a checkpoint of 8-bit floats: the tensor of each weight's scales, and the blocks that share one.
 
 Source: `weight_scale_inv` and `weight_block_size` as in DeepSeek-V3, `weight_scale` and `config_groups` as in
 compressed-tensors. Both multiply the stored numbers, whatever their names say.
@@ -22,11 +22,12 @@ SUFFIXES = ("_scale_inv", "_scale")
 """Suffixes that the name of a weight gets in the name of its scale."""
 
 TENSOR, CHANNEL = "one for the tensor", "one for each row"
+"""Names of the strategies without blocks, as messages state them."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Strategy:
-    """How many scales a weight has: one, one for each row, or one for each block.
+    """How many scales each matrix of a weight has: one, one for each row, or one for each block.
 
     Attributes:
         name: Description for messages: `TENSOR`, `CHANNEL`, or the size of the blocks.
@@ -43,7 +44,7 @@ class _Strategy:
         return (rows, cols) if self.name == TENSOR else (1, cols)
 
     def shapes(self, shape: Sequence[int]) -> list[tuple[int, ...]]:
-        """Return the shapes that the scales of a weight may have."""
+        """Return the shapes that the scales of a weight of this shape may have."""
         *stack, rows, cols = shape
         height, width = self.block_of(rows, cols)
         block_rows, block_cols = -(-rows // height), -(-cols // width)
@@ -58,15 +59,16 @@ class _Strategy:
 
 
 def read_scales(config: Mapping[str, Any] | None, tensors: Mapping[str, Tensor]) -> dict[str, Scale]:
-    """Return the scale of each weight of 8-bit floats, by the weight's name.
+    """Return the scale of each weight of 8-bit floats and two or more dimensions, by the weight's name.
 
     Args:
         config: The model's `config.json`, which names a quantisation whose weights are read through their scales.
         tensors: All tensors.
 
     Raises:
-        InputError: If a scale is missing or has another shape than the config says, a weight of another dtype has a
-            scale, or there is a zero point; the message names the tensor.
+        InputError: If the config describes no scales that are read; or if a scale is missing, has another shape than
+            the config says or a dtype that is not read, a weight with a scale has such a dtype or is not of 8-bit
+            floats, or a zero point is not zero: then the message names the tensor.
     """
     strategies = _strategies(quantisation_settings(config))
     for name, tensor in tensors.items():
@@ -95,6 +97,7 @@ def scaled_by(name: str, tensors: Mapping[str, Tensor]) -> str | None:
 
 
 def _scale(weight: Tensor, tensors: Mapping[str, Tensor], strategies: Sequence[_Strategy]) -> Scale:
+    """Return the scale of a weight, with the blocks of the first strategy that allows the scale's shape."""
     name = weight.name
     if weight.dtype not in READABLE_FLOAT8:
         raise InputError(f"{name!r} is {weight.dtype}; of 8-bit floats only F8_E4M3 and F8_E5M2 are read")
@@ -124,10 +127,11 @@ def _scale(weight: Tensor, tensors: Mapping[str, Tensor], strategies: Sequence[_
 
 
 def _strategies(settings: Mapping[str, Any]) -> list[_Strategy]:
+    """Return the strategies that the settings of a quantisation allow; a weight may have any of them."""
     if settings.get("quant_method") == "fp8":
         if settings.get("weight_block_size") is None:
             return [_Strategy(TENSOR), _Strategy(CHANNEL)]
-        return [_blocks(settings["weight_block_size"], "weight_block_size")]
+        return [_block_strategy(settings["weight_block_size"], "weight_block_size")]
     groups = settings.get("config_groups")
     members = list(groups.values()) if isinstance(groups, Mapping) else []
     strategies = [_group_strategy(group.get("weights") if isinstance(group, Mapping) else None) for group in members]
@@ -145,13 +149,14 @@ def _group_strategy(weights: Any) -> _Strategy:
             f"floats of 8 bits are read through their scales"
         )
     if strategy == "block":
-        return _blocks(arguments.get("block_structure"), "block_structure")
+        return _block_strategy(arguments.get("block_structure"), "block_structure")
     if strategy not in ("tensor", "channel"):
         raise InputError(f"config.json says that scales are by {strategy!r}; expected tensor, channel or block")
     return _Strategy(TENSOR if strategy == "tensor" else CHANNEL)
 
 
-def _blocks(value: Any, key: str) -> _Strategy:
+def _block_strategy(value: Any, key: str) -> _Strategy:
+    """Return the strategy of blocks whose size the config gives under `key`."""
     if not isinstance(value, Sequence) or len(value) != 2 or not all(type(size) is int and size > 0 for size in value):
         raise InputError(f"config.json says {key}={value!r}; expected two positive numbers, such as [128, 128]")
     height, width = value

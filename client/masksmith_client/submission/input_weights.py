@@ -19,12 +19,13 @@ from .ties import TieGroup, ties_in_memory
 
 @dataclass(frozen=True, slots=True)
 class InputWeights:
-    """Weights to select from, and notes on their checkpoint.
+    """Weights to select from, with their ties, and notes for the user.
 
     Attributes:
         tensors: All tensors, masked or not.
-        notes: Notes for the user, for example that a forward pass of the model could not be traced.
-        ties: Weights that are the same memory.
+        notes: Notes on the checkpoint, for example that a forward pass of the model could not be traced; none for
+            weights in memory.
+        ties: The names of weights that are the same memory; none in files.
     """
 
     tensors: list[StreamedTensor]
@@ -35,8 +36,13 @@ class InputWeights:
 def read_weights(weights: object, *, trust_remote_code: bool = False) -> InputWeights:
     """Read weights from any input that `prepare` accepts.
 
+    Args:
+        weights: The input.
+        trust_remote_code: Whether code that a checkpoint brings may run, to watch the model's forward pass.
+
     Raises:
-        InputError: If the input has another type, or a file cannot be read.
+        InputError: If the input has another type, a mapping has a name or value that is not allowed, or a checkpoint
+            cannot be read; see `read_mapping` and `list_model_tensors`.
     """
     if isinstance(weights, (str, os.PathLike)):
         return InputWeights(*list_model_tensors(Path(weights), trust_remote_code=trust_remote_code))

@@ -7,17 +7,18 @@ from collections.abc import Iterator
 from functools import partial
 
 from masksmith_client._progress import Bar, ShowProgress
-from masksmith_client.transport import calls as calls
+from masksmith_client.transport import calls
 from masksmith_client.transport.session import ServiceSession
 
 from .prepared_job import PreparedJob
 from .streamed_tensor import StreamedTensor
 
 PARALLEL = 4
+"""Number of tensors that are hashed or sent at a time."""
 
 
 class UploadTracker:
-    """State shared by the parallel uploads of one job: the progress bar, and the digests already being uploaded."""
+    """State shared by the parallel uploads of one job: the progress bar, and the digests that are claimed."""
 
     def __init__(self, bar: Bar) -> None:
         self._bar = bar
@@ -26,7 +27,7 @@ class UploadTracker:
         self._lock = threading.Lock()
 
     def claim(self, digest: str) -> bool:
-        """Return True for the first caller with this digest, who uploads it; equal weights share a digest."""
+        """Return True for the first caller with this digest, who uploads it if needed; equal tensors share a digest."""
         with self._lock:
             is_first = digest not in self._claimed
             self._claimed.add(digest)
@@ -46,7 +47,7 @@ class UploadTracker:
 
 
 async def upload(session: ServiceSession, prepared: PreparedJob, *, progress: ShowProgress) -> list[str]:
-    """Upload the tensors of a job that the service does not have; returns the digest of each."""
+    """Upload the tensors that the service lacks; return the digests of all, in the order of `prepared.uploads`."""
     with Bar("uploading", prepared.total_bytes, show=progress, in_bytes=True) as bar:
         return await session.gather(partial(_upload, UploadTracker(bar)), prepared.uploads, PARALLEL)
 

@@ -1,4 +1,4 @@
-"""Updates masks step by step: requests new masks when they are due, and applies masks that have arrived."""
+"""Updates masks step by step: requests masks when they are due, applies those that have arrived, makes layers dense."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ class MaskUpdates:
     Args:
         layers: The masked layers.
         refresher: Requests and receives the masks.
-        refresh: The steps at which masks are requested.
-        pattern: The pattern that the schedule modifies.
+        refresh: When masks are requested, and whether each request is waited for.
+        pattern: The final pattern, which the schedule modifies.
         schedule: The pattern at each step.
-        method: The training method; its `settle` is called for each layer with a new mask.
+        method: The training method; its `settle` is called for each layer that has got a new mask.
 
     Attributes:
         step: Number of optimizer steps so far.
@@ -50,11 +50,14 @@ class MaskUpdates:
 
     @property
     def pattern(self) -> Pattern | None:
-        """The pattern of this step; None while layers are dense."""
+        """The pattern of this step; None if the schedule makes layers dense at this step."""
         return self._schedule.pattern_at(self._pattern, self.step)
 
     def advance(self) -> None:
-        """Count an optimizer step: apply masks that have arrived, then request masks or make the layers dense."""
+        """Count an optimizer step: apply masks that have arrived; then request masks if they are due.
+
+        If the schedule makes layers dense at this step, they become dense instead. Raises as `request` does.
+        """
         self.step += 1
         response = self._refresher.poll()
         if response is not None:
@@ -65,10 +68,14 @@ class MaskUpdates:
             self.request(pattern)
 
     def request(self, pattern: Pattern, *, wait: bool = False) -> None:
-        """Request masks for the current weights, unless a request is pending; with `wait`, also apply the masks.
+        """Request masks for the current weights; with `wait` or `Refresh.wait`, also wait for them and apply them.
+
+        While a request is pending, nothing is requested: this only records that masks are due, so that they are
+        requested later.
 
         Raises:
             ClientError: If masks that were waited for cannot be computed.
+            InputError: If the caller's `scores` returns something else than the scores of a layer.
         """
         if self._refresher.pending is not None:
             if self._pacing.on_late(self.step):
@@ -83,7 +90,7 @@ class MaskUpdates:
                 raise ClientError(f"the masks of step {self.step} could not be computed: {response.failure}")
 
     def finish_pending(self) -> None:
-        """Wait for the pending request, if there is one, and apply its masks."""
+        """Wait for the pending request, if there is one, and apply its masks, unless it failed or was dropped."""
         if self._refresher.pending is not None:
             self._apply(self._refresher.wait())
 
@@ -92,8 +99,11 @@ class MaskUpdates:
         self.step = step
         self._pacing.reset(step)
 
-    def record_gradients(self) -> None:
-        """Record gradients from now on if the method needs them and the next step requests masks, else do not."""
+    def reset_gradients(self) -> None:
+        """Discard the recorded gradients, and have new ones recorded if masks are due after the next step.
+
+        If the method needs no gradients, none are ever recorded.
+        """
         if not self._method.needs_gradient:
             return
         is_due = self._is_due(self._schedule.pattern_at(self._pattern, self.step + 1), self.step + 1)
@@ -106,6 +116,10 @@ class MaskUpdates:
         return pattern is not None and self._pacing.is_due(step, any_dense=any_dense)
 
     def _apply(self, response: RefreshResponse) -> None:
+        """Take the pending request, and apply and record its masks.
+
+        They are ignored if the request was dropped or failed, or if the schedule makes layers dense at this step.
+        """
         pending = self._refresher.take_pending()
         if pending.dropped or response.failure is not None or self.pattern is None:
             return
@@ -123,6 +137,7 @@ class MaskUpdates:
         self._method.settle(layer, previous)
 
     def _make_dense(self) -> None:
+        """Make all layers dense, and ignore the response to a pending request."""
         self._refresher.drop()
         for layer in self._layers:
             layer.masking.dense = True

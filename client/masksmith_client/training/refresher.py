@@ -1,4 +1,4 @@
-"""Request masks from the training process: copy weights, submit requests, log failures and late responses."""
+"""The training process's side of mask requests: copies weights, submits requests, receives masks, logs failures."""
 
 from __future__ import annotations
 
@@ -31,17 +31,18 @@ from .snapshots import Snapshots
 log = logging.getLogger("masksmith_client.training")
 
 ScoresOf = Callable[[str, Tensor], Tensor]
+"""Returns the scores of a weight from its name and value."""
 
 
 @dataclass
 class PendingRequest:
-    """A request whose response has not arrived; every rank stores it, also a rank that submits none.
+    """A request whose masks have not been applied; every rank stores it, also a rank that submits no request.
 
     Attributes:
         step: Number of optimizer steps after which the weights were copied.
         pattern: The pattern of the masks.
         requested_s: `time.monotonic()` at the request.
-        dropped: Whether the response is ignored.
+        dropped: Whether the response is to be ignored.
     """
 
     step: int
@@ -53,12 +54,21 @@ class PendingRequest:
 class Refresher:
     """Requests and receives masks, one request at a time.
 
+    Args:
+        layers: The masked layers.
+        masks: What solves the masks, as in `Sparsifier(masks=...)`.
+        refresh: Timeout, processors, and whether requests are handled in the calling thread.
+        method: The training method, which may compute scores and need gradients.
+        hysteresis: Added to the scores of entries that the masks keep already.
+        scores: Computes scores; by default the method does, or weights are scored by magnitude.
+
     Attributes:
-        pending: The request whose response has not arrived; None if there is none.
+        pending: The request whose response was not taken with `take_pending`; None if there is none.
         late: Number of refreshes that became due while an earlier one was pending.
-        outages: Number of outages: sequences of failed requests.
-        failure: Why the last request failed; None if it succeeded.
-        failing: Layers that got no mask in the last response, with the reason.
+        outages: Number of outages: sequences of failed requests; one that has not ended counts, too.
+        failure: Why the last request as a whole failed; None if it succeeded, or no response has arrived.
+        failing: Layers that were to be solved and got no mask in the last response, with the reason; empty if the
+            request as a whole failed.
     """
 
     def __init__(
@@ -76,6 +86,7 @@ class Refresher:
         self._process_group = ProcessGroup(layers[0].weight.device)
         self._masks = masks
         self._worker: RefreshWorker | None = None
+        # Each request divides the layers by its own pattern.
         self._start(self._divide(None))
         self.pending: PendingRequest | None = None
         self.late = 0
@@ -84,15 +95,15 @@ class Refresher:
         self.failing: dict[str, str] = {}
 
     def _divide(self, pattern: Pattern | None) -> Shares:
-        """Divide the layers among the ranks; values that are scores are computed from whole layers."""
+        """Divide the layers among the ranks; without a pattern, and for scores, each layer as a whole."""
         return divide(self._layers, None if self._are_scores else pattern, self._process_group.world)
 
     def _start(self, shares: Shares) -> None:
-        """Create memory and worker for this rank's shares."""
+        """Store the shares, close the previous worker, and create memory and worker for this rank's shares, if any."""
         self.close()
         self._shares, self._worker = shares, None
         self._proofs: Proofs = {}
-        # How masks were divided at the request, of the layers of which each rank solves its own rows.
+        # For layers of which each rank solves its own rows: how the mask was divided at the last request.
         self._shardings: dict[str, Sharding | None] = {}
         rank = self._process_group.rank
         self._own_shares = {
@@ -120,7 +131,8 @@ class Refresher:
         stored = self._memory.mask(name) if name in self._own_shares else None
         mask = stored if stored is None or isinstance(stored, Tensor) else torch.from_numpy(stored)
         if name in self._shardings and self._shardings[name] == masking.sharding:
-            # The mask of a rank without rows is empty and stays.
+            # The mask is divided as at the request, so this rank has solved its own part of it. The mask of a rank
+            # without rows is empty and stays.
             return masking.mask if mask is None else mask
         if self._process_group.is_distributed:
             shares, packed = self._shares[name], not self._is_on_device
@@ -134,10 +146,16 @@ class Refresher:
         return "another process of the group" if self._worker is None else self._worker.handled_in
 
     def request(self, pattern: Pattern, step: int) -> None:
-        """Copy the weights and request their masks; returns after the copy, before the masks are solved."""
+        """Copy weights or scores, and request masks, without waiting for the masks or for copies from a GPU.
+
+        All ranks must call this at the same step, while no request is pending.
+
+        Raises:
+            InputError: If the caller's `scores` returns something else than the scores of a layer.
+        """
         shares = self._divide(pattern)
         if shares != self._shares:
-            # Weights have been sharded since, or the new pattern has tiles of another size.
+            # This is the first request, weights were sharded since the last one, or the pattern has other tiles.
             self._start(shares)
         self.pending = PendingRequest(step, pattern, time.monotonic())
         for layer in self._layers:
@@ -145,7 +163,7 @@ class Refresher:
             if self._method.needs_gradient and not layer.masking.dense:
                 self._process_group.sum_gradient(layer)
             self._take_snapshot(layer, step)
-            # The sum has the size of the whole layer: only one is in memory at a time.
+            # `sum_gradient` replaced it by a sum of the size of the whole layer: only one is in memory at a time.
             layer.masking.gradient = recorded
         if self._worker is None:
             return
@@ -163,7 +181,7 @@ class Refresher:
         self._snapshots.when_done(partial(self._worker.submit, request))
 
     def _take_snapshot(self, layer: MaskedLayer, step: int) -> None:
-        """Copy the values and the mask of this rank's share of a layer, if it has one."""
+        """Copy the values and the mask of this rank's share of a layer; without one, only help to gather it."""
         name = layer.name
         has_share = name in self._own_shares
         if len(self._shares[name]) > 1:
@@ -177,17 +195,20 @@ class Refresher:
                 self._snapshots.take(name, values, mask)
 
     def poll(self) -> RefreshResponse | None:
-        """Return the response if it has arrived, else None; never blocks."""
+        """Return the response if it has arrived on all ranks, which must call this at the same step; else None.
+
+        It does not wait for the masks.
+        """
         return None if self.pending is None else self._receive(self._poll)
 
     def wait(self) -> RefreshResponse:
-        """Block until the response has arrived, and return it."""
+        """Block until the response to the pending request has arrived on all ranks, and return it."""
         response = self._receive(self._wait)
         assert response is not None
         return response
 
     def drop(self) -> None:
-        """Ignore the response to the pending request."""
+        """Ignore the response to the pending request, if there is one."""
         if self.pending is not None:
             self.pending.dropped = True
 
@@ -198,7 +219,7 @@ class Refresher:
         return pending
 
     def count_late(self) -> None:
-        """Count a refresh that became due while a request is pending; the first one is logged."""
+        """Count a refresh that became due while a request is pending; only the first one is logged."""
         assert self.pending is not None
         if self.late == 0:
             log.warning(
@@ -209,7 +230,7 @@ class Refresher:
         self.late += 1
 
     def close(self) -> None:
-        """Stop the worker."""
+        """Stop the worker, if this rank has one; the next request starts it again."""
         if self._worker is not None:
             self._worker.close()
 
@@ -230,25 +251,28 @@ class Refresher:
         return RefreshResponse(step=self.pending.step)
 
     def _receive(self, poll: Callable[[], RefreshResponse | None]) -> RefreshResponse | None:
+        """Collect and merge the responses of all ranks, and record failures; None until all ranks have a response."""
         responses = self._process_group.collect(poll)
         if responses is None:
             return None
         response = merge(responses, self._shares, self._proofs)
         if response.failure is not None:
-            self._log_failure(response.failure)
+            self._record_failure(response.failure)
         elif self.failure is not None:
             log.warning("masks are refreshed again")
             self.failure = None
-        self._log_layers(response)
+        self._record_failing_layers(response)
         return response
 
-    def _log_failure(self, failure: str) -> None:
+    def _record_failure(self, failure: str) -> None:
+        """Store why a request failed; if an outage begins with it, count and log the outage."""
         if self.failure is None:
             self.outages += 1
             log.warning("masks are not being refreshed: %s; training continues with the last masks", failure)
         self.failure = failure
 
-    def _log_layers(self, response: RefreshResponse) -> None:
+    def _record_failing_layers(self, response: RefreshResponse) -> None:
+        """Store which layers have failed; log those that have a mask and had not failed before."""
         failing = {name: result.error for name, result in response.layers.items() if result.error is not None}
         dense = {layer.name: layer.masking.dense for layer in self._layers}
         for name, error in failing.items():
@@ -258,7 +282,11 @@ class Refresher:
 
     @torch.no_grad()
     def _values(self, layer: MaskedLayer, step: int) -> Tensor:
-        """Return a layer's scores, or its whole weight if it is scored by magnitude."""
+        """Return a layer's scores, or its whole weight if it is scored by magnitude.
+
+        Raises:
+            InputError: If the caller's `scores` returns something else than the scores of the layer.
+        """
         if self._method.gives_scores:
             return self._method.scores(layer, step)
         if self._scores is None:
@@ -273,6 +301,7 @@ class Refresher:
         return scores
 
     def _slot(self, layer: MaskedLayer) -> LayerSlot:
+        """Return the slot in memory of this rank's share of a layer."""
         dtype = SAFETENSORS_DTYPES[str(layer.weight.dtype).removeprefix("torch.")]
         if self._are_scores:
             dtype = "F64" if dtype == "F64" else "F32"

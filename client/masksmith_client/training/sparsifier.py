@@ -121,7 +121,7 @@ class Sparsifier:
                 raise InputError(f"{type(self.method).__name__} needs the optimizer: pass optimizer=, or call watch()")
             self._optimizers.check()
         self._updates.advance()
-        self._updates.record_gradients()
+        self._updates.reset_gradients()
         self._zero_pruned()
         self._updates.history.log()
 
@@ -290,7 +290,7 @@ class Sparsifier:
         load_layers(self._layers, state)
         self._updates.history.restore(saved_history)
         self._updates.restart_at(state["step"])
-        self._updates.record_gradients()
+        self._updates.reset_gradients()
         self._zero_pruned()
 
     def save(self, path: str | Path, *, pruned: bool = False) -> None:
@@ -334,7 +334,7 @@ class Sparsifier:
             self._optimizers.remove()
             self.close()
             raise
-        self._updates.record_gradients()
+        self._updates.reset_gradients()
         self._zero_pruned()
 
     def _check_not_baked(self) -> None:

@@ -1,4 +1,4 @@
-"""Streams the results of a job from the store, as one safetensors file."""
+"""Finds the finished tensors of a job, and streams their masks or updated weights as one safetensors file."""
 
 from __future__ import annotations
 
@@ -24,21 +24,22 @@ from masksmith_wire.headers import build_header
 from masksmith_wire.masks import MaskInfo
 
 VERIFIED_BYTES = 2**28
-"""Files up to this size are checked as a whole before the first byte is sent; larger ones while they are sent."""
+"""Parts of up to this size together are checked before the first byte is sent; larger files while they are sent."""
 UNPACKED_BYTES = 2**20
-"""Bytes of bools that are sent at once."""
+"""Largest number of bytes of bools that are sent at once."""
 Part = tuple[str, int, str | None]
-"""Name, size and digest of a blob."""
+"""Name, size and digest of a blob; the digest is None if the blob was stored without one."""
 FinishedTensors = list[tuple[PlannedTensor, list[tuple[Shard, ShardReport]]]]
 """Tensors of which all shards have succeeded, with each shard and its report."""
 
 
 def finished_tensors(record: JobRecord, records: JobRecords) -> FinishedTensors:
-    """Read the finished tensors of a job.
+    """Read the finished tensors of a masks job, which need not have ended.
 
     Raises:
         NoMasksError: If it is a job of another kind.
         RequestError: If the job was deleted after its record was read.
+        UnreadableRecordError: If shards and reports do not have the form in which this version writes them.
     """
     tensors = record.plan.tensors
     shards, reports = records.shards(record.id), records.reports(record.id)
@@ -54,14 +55,14 @@ def finished_tensors(record: JobRecord, records: JobRecords) -> FinishedTensors:
 
 @dataclass(frozen=True)
 class ResultsFile:
-    """A safetensors file that is concatenated from blobs.
+    """A safetensors file: a header and the content of blobs, one after the other, with masks unpacked if asked for.
 
     Attributes:
         job: The job.
         content: `masks` or `weights`.
         header: The first bytes of the file: the header's length and the header.
         parts: Name, size and digest of each blob.
-        shapes: Shape of each mask, if the masks are to be unpacked to bool.
+        shapes: Shape of the part of a mask in each blob, if masks are to be unpacked to bool; else None.
     """
 
     job: JobRecord
@@ -72,14 +73,15 @@ class ResultsFile:
 
     @property
     def size(self) -> int:
-        """Size of the file."""
+        """Size of the file in bytes."""
         sizes = [size for _, size, _ in self.parts] if self.shapes is None else map(math.prod, self.shapes)
         return len(self.header) + sum(sizes)
 
     def check(self, store: BlobStore) -> None:
         """Check that all parts exist, and are not damaged, before the first byte is sent.
 
-        A file of more than `VERIFIED_BYTES` is checked while it is sent; the connection is closed at a damaged piece.
+        If the parts have more than `VERIFIED_BYTES` together, only their sizes are checked now. Their content is
+        checked while it is sent; the connection is closed at a damaged piece.
 
         Raises:
             RequestError: If there are no parts, or one has expired.
@@ -96,7 +98,7 @@ class ResultsFile:
                 store.verify(name, digest)
 
     async def stream(self, store: BlobStore) -> AsyncIterator[bytes]:
-        """Yield the file."""
+        """Yield the file in pieces."""
         yield self.header
         for number, (name, _, digest) in enumerate(self.parts):
             if self.shapes is None:
@@ -117,7 +119,7 @@ async def unpacked(packed: AsyncIterator[bytes], shape: tuple[int, ...]) -> Asyn
             while rows := min(UNPACKED_BYTES // cols, len(pending) // packed_row_bytes):
                 yield masks.unpack(_take(pending, rows * packed_row_bytes), (rows, cols)).tobytes()
             continue
-        # A row is sent in parts; its last byte may have unused bits.
+        # A row of more than `UNPACKED_BYTES` is sent in parts; its last byte may have unused bits.
         while pending:
             count = min(len(pending), UNPACKED_BYTES // 8, -(-rest_of_row // 8))
             entries = min(rest_of_row, 8 * count)
@@ -126,14 +128,17 @@ async def unpacked(packed: AsyncIterator[bytes], shape: tuple[int, ...]) -> Asyn
 
 
 def _take(pending: bytearray, count: int) -> npt.NDArray[np.uint8]:
-    """Remove bytes from the beginning, and return them."""
+    """Remove `count` bytes from the beginning, and return them."""
     removed = np.frombuffer(bytes(pending[:count]), np.uint8)
     del pending[:count]
     return removed
 
 
 def masks_file(record: JobRecord, records: JobRecords, *, as_bool: bool) -> ResultsFile:
-    """Return the masks file of a job, with one bit per entry, or one byte if `as_bool`."""
+    """Return the file of the masks of a job's finished tensors, with one bit per entry, or one byte if `as_bool`.
+
+    Raises as `finished_tensors` does.
+    """
     options, tensors = record.plan.options, finished_tensors(record, records)
     infos = {
         tensor.name: MaskInfo(
@@ -157,10 +162,10 @@ def masks_file(record: JobRecord, records: JobRecords, *, as_bool: bool) -> Resu
 
 
 def weights_file(record: JobRecord, records: JobRecords) -> ResultsFile:
-    """Return the file of a job's updated weights, each in its own dtype and shape.
+    """Return the file of the updated weights of a job's finished tensors, each in its own dtype and shape.
 
     Raises:
-        RequestError: If the job updates no weights.
+        RequestError: If the job updates no weights; also raises as `finished_tensors` does.
     """
     if record.plan.options.update is None:
         detail = f"job {record.id} updates no weights; submit it with update=reconstruct or update=admm"
@@ -180,6 +185,6 @@ def weights_file(record: JobRecord, records: JobRecords) -> ResultsFile:
 
 
 def _digests(parts: Sequence[tuple[Shard, str | None]]) -> list[PartDigest]:
-    """Rows and digest of each part of a tensor; none if a part was stored without a digest."""
+    """Number of rows and digest of each part of a tensor; empty if a part was stored without a digest."""
     digests = [(shard.last - shard.first, digest) for shard, digest in parts if digest is not None]
     return digests if len(digests) == len(parts) else []

@@ -1,4 +1,4 @@
-"""Parses the headers of safetensors files that clients choose, and checks them against the bounds of tensors."""
+"""Parses headers of safetensors files that clients send or name, checks their bounds, and converts their errors."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ def parse_untrusted(text: bytes, settings: Settings, file_bytes: int | None = No
     Args:
         text: The JSON header.
         settings: The bounds.
-        file_bytes: Size of the whole file, if known.
+        file_bytes: Size of the whole file, if known; checked against the size that the header implies.
 
     Raises:
-        HeaderError: If it is invalid; see `header_error`.
-        RequestError: If a tensor, or their number, is beyond a bound.
+        HeaderError: If it is invalid, or has too many members; `header_error` converts it.
+        RequestError: As `check_header`.
     """
     check_members(text, settings.max_tensors)
     header = parse_header(text, file_bytes)

@@ -1,4 +1,4 @@
-"""Checks a key's quota of stored bytes while it sends an upload."""
+"""Checks a key's quota of stored bytes while the key sends an upload; finds uploads; has the errors of full quotas."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from masksmith_state.errors import DamagedBlobError
 from masksmith_wire.errors import Code
 
 UPLOAD_RECORD_BYTES = 1024
-"""Memory that the record of an upload takes in Redis, in bytes."""
+"""Estimate of the memory that the record of an upload takes in Redis, in bytes."""
+RETRY_AFTER_S = 3600
+"""Seconds after which a client with a full quota may try again: by then, jobs or uploads may have expired."""
 
 
 class UploadQuota:
@@ -28,19 +30,20 @@ class UploadQuota:
         self._free_bytes: float = float("inf")
 
     def check(self, length: int) -> None:
-        """Check, before an upload is received, that it does not exceed the quota, and that Redis has room for a record.
+        """Check, before an upload is stored, that it does not exceed the quota, and that Redis has room for a record.
 
-        An upload that this key already has passes without a check.
+        An upload that this key already has passes without a check, and its use is recorded.
+
+        Args:
+            length: Size of the upload in bytes; 0 if the client has not announced it.
 
         Raises:
             RequestError: 429, if the quota would be exceeded.
             BrokerFullError: If Redis has no room for another record.
         """
         state, key, limit = self._state, self._principal.key, self._principal.quotas.stored_bytes
-        if self._digest is not None:
-            stored_bytes = touch_upload(state, self._principal, self._digest, any_owner=False)
-            if stored_bytes is not None:
-                return
+        if self._digest is not None and touch_upload(state, self._principal, self._digest, any_owner=False) is not None:
+            return
         state.housekeeping.broker.require_room(UPLOAD_RECORD_BYTES)
         if limit is not None:
             self._free_bytes = limit - state.references.bytes_of(key)
@@ -51,7 +54,7 @@ class UploadQuota:
         """Count the upload's bytes: all that have arrived so far, or all that the client has announced.
 
         Raises:
-            RequestError: If the uploads that are being received from the key together exceed the quota.
+            RequestError: If the uploads that are being received from the key exceed what `check` found to be free.
         """
         if total_bytes > self._counted:
             self._incoming_bytes[self._principal.key] += total_bytes - self._counted
@@ -60,19 +63,19 @@ class UploadQuota:
             raise too_many_bytes(self._principal)
 
     def end(self) -> None:
-        """Stop counting the upload: it is stored, or was rejected."""
+        """Stop counting the upload: it is stored, or will not be."""
         self._incoming_bytes[self._principal.key] -= self._counted
         self._counted = 0
 
 
 def touch_upload(state: State, principal: Principal, digest: str, *, any_owner: bool) -> int | None:
-    """Record the use of an upload, and return its size; None if it does not exist for this key, or is damaged.
+    """Record the use of an upload, and return its size; None if the key cannot use it, or it is missing or damaged.
 
     Args:
         state: Resources of the application.
         principal: Who sent the request.
         digest: Digest of the upload.
-        any_owner: Accept an upload that only other keys refer to.
+        any_owner: Accept an upload that only other keys refer to; its use is not recorded.
     """
     try:
         return state.references.touch(principal.key, digest, any_owner=any_owner)
@@ -86,11 +89,11 @@ def too_many_record_bytes(principal: Principal, limit: int) -> RequestError:
         f"the records of key {principal.name!r} would take more than {limit} bytes of the broker (key_broker_bytes); "
         "delete jobs and uploads"
     )
-    return RequestError(Code.TOO_MANY_BYTES, detail, retry_after_s=3600, limit=limit)
+    return RequestError(Code.TOO_MANY_BYTES, detail, retry_after_s=RETRY_AFTER_S, limit=limit)
 
 
 def too_many_bytes(principal: Principal) -> RequestError:
-    """Return the error for a key whose quota of stored bytes is exceeded."""
+    """Return the error for a key whose quota of stored bytes would be exceeded."""
     limit = principal.quotas.stored_bytes
     detail = f"key {principal.name!r} may keep {limit} bytes (stored_bytes); delete jobs, or wait until uploads expire"
-    return RequestError(Code.TOO_MANY_BYTES, detail, retry_after_s=3600, limit=limit)
+    return RequestError(Code.TOO_MANY_BYTES, detail, retry_after_s=RETRY_AFTER_S, limit=limit)

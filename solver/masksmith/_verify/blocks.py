@@ -15,7 +15,10 @@ from .tiles import broken_tiles
 
 
 def check_block(mask: MatrixReader, pattern: Block, at_most: bool) -> Finding:
-    """Check that blocks are kept or dropped as a whole, and that the budgets hold."""
+    """Check that blocks are kept or dropped as a whole, or that kept ones obey the nested pattern; check the budgets.
+
+    With `at_most`, blocks may be partly kept, and fewer blocks may be kept than the budgets say.
+    """
     grid = pattern.grid(mask.shape)
     down, across = pattern.blocks(grid)
     kept = np.zeros((grid.down, grid.across), np.bool_)
@@ -36,11 +39,11 @@ def _block_flags(rows: Bools, pattern: Block, across: int, at_most: bool) -> tup
 
     Args:
         rows: The block row.
-        pattern: The pattern. A kept block violates it if it is only partly kept; with a nested pattern, if its entries
-            violate the nested one.
+        pattern: The pattern. A kept block violates it if it is only partly kept, unless `at_most`; with a nested
+            pattern, if its entries violate the nested one.
         across: Number of blocks that may be dropped; with `ragged="dense"` the blocks to the right of them are the
             edge, which must be kept.
-        at_most: Whether fewer entries are allowed.
+        at_most: Whether fewer entries are allowed; then the edge may be dropped, too.
     """
     lefts = np.arange(0, rows.shape[1], pattern.cols)
     counts = np.add.reduceat(rows.sum(0), lefts)
@@ -60,10 +63,13 @@ def _first_true(flags: Bools) -> tuple[int, int]:
 
 
 def check_hybrid(mask: MatrixReader, pattern: Hybrid, at_most: bool) -> Finding:
-    """Check that every block is dense or n:m, and the number of dense blocks; a block may be both."""
+    """Check that every block is dense or n:m, and the number of dense blocks; a block may be both.
+
+    With `at_most`, each block may keep fewer entries, so only the number of blocks that keep more than n:m is checked.
+    """
     grid = pattern.grid(mask.shape)
     down, across = pattern.blocks(grid)
-    dense, fits = _dense_or_fitting(mask, pattern, grid, at_most)
+    dense, fits = _dense_and_fitting(mask, pattern, grid, at_most)
     finding = Finding() if at_most else _check_each_block(dense, fits, pattern, (down, across))
     if not finding.message:
         finding = _check_dense_count(
@@ -72,7 +78,7 @@ def check_hybrid(mask: MatrixReader, pattern: Hybrid, at_most: bool) -> Finding:
     return replace(finding, tiles=grid.tiles)
 
 
-def _dense_or_fitting(mask: MatrixReader, pattern: Hybrid, grid: Grid, at_most: bool) -> tuple[Bools, Bools]:
+def _dense_and_fitting(mask: MatrixReader, pattern: Hybrid, grid: Grid, at_most: bool) -> tuple[Bools, Bools]:
     """Return, for each block of the grid, whether it is dense, and whether it obeys the inner pattern."""
     dense, fits = np.zeros((grid.down, grid.across), np.bool_), np.zeros((grid.down, grid.across), np.bool_)
     lefts = np.arange(0, grid.cols, pattern.cols)
@@ -83,10 +89,17 @@ def _dense_or_fitting(mask: MatrixReader, pattern: Hybrid, grid: Grid, at_most: 
     return dense, fits
 
 
-def _check_each_block(dense: Bools, fits: Bools, pattern: Hybrid, blocks: tuple[int, int]) -> Finding:
-    """Check that every block is dense or n:m, and that the blocks of a dense edge are dense."""
+def _check_each_block(dense: Bools, fits: Bools, pattern: Hybrid, free: tuple[int, int]) -> Finding:
+    """Check that every block is dense or n:m, and that the blocks of a dense edge are dense.
+
+    Args:
+        dense: Whether each block is dense.
+        fits: Whether each block obeys the inner pattern.
+        pattern: The pattern.
+        free: Numbers of block rows and block columns without the dense edge.
+    """
     is_edge = np.ones_like(dense)
-    is_edge[: blocks[0], : blocks[1]] = False
+    is_edge[: free[0], : free[1]] = False
     for broken, what in (
         (is_edge & ~dense, "of the edge are not dense"),
         (~is_edge & ~dense & ~fits, f"are neither dense nor {pattern.inner}"),
@@ -99,7 +112,10 @@ def _check_each_block(dense: Bools, fits: Bools, pattern: Hybrid, blocks: tuple[
 
 
 def _check_dense_count(dense: Bools, fits: Bools, pattern: Hybrid, at_most: bool, expected: int) -> Finding:
-    """Compare the number of dense blocks with the expected one; a dense block that is also n:m may count as either."""
+    """Compare the number of dense blocks with the expected one; a dense block that is also n:m may count as either.
+
+    `dense` and `fits` are without the dense edge. With `at_most`, fewer blocks may be dense.
+    """
     not_inner, actual = np.argwhere(~fits), int(dense.sum())
     if len(not_inner) > expected:
         position = (int(not_inner[expected][0]), int(not_inner[expected][1]))
@@ -111,9 +127,10 @@ def _check_dense_count(dense: Bools, fits: Bools, pattern: Hybrid, at_most: bool
 
 
 def _violates_inside(rows: Bools, inner: NM, width: int, at_most: bool) -> Bools:
-    """Return, for each block of a block row, whether a tile in it violates the pattern inside blocks of this width."""
+    """Return, for each block of this width in a block row, whether a tile in it violates the inner pattern."""
     tile = inner.tile
     covered = len(rows) // tile.rows * tile.rows
+    # The rows below the last whole tile row are a tile row of less height.
     parts = [part for part in (rows[:covered], rows[covered:]) if len(part)]
     flags = [broken_tiles(part, inner, at_most=at_most).any(axis=0) for part in parts]
     broken = np.logical_or.reduce(flags, axis=0)
@@ -121,12 +138,15 @@ def _violates_inside(rows: Bools, inner: NM, width: int, at_most: bool) -> Bools
 
 
 def _check_budgets(kept: Bools, pattern: Block, mask: MatrixReader, at_most: bool) -> Finding:
+    """Check how many blocks are kept per block row, per block column and in total; `kept` is without the dense edge."""
     grid = pattern.grid(mask.shape)
     by_row, by_col, total = pattern.budgets(grid)
     for counts, expected, name in ((kept.sum(1), by_row, "row"), (kept.sum(0), by_col, "column")):
-        limits = counts if expected is None else np.asarray(expected)
+        if expected is None:
+            continue
+        limits = np.asarray(expected)
         wrong = np.flatnonzero(counts > limits if at_most else counts != limits)
-        if wrong.size and expected is not None:
+        if wrong.size:
             first = int(wrong[0])
             message = f"block {name} {first} keeps {int(counts[first])} blocks instead of {expected[first]}"
             return Finding(message, (first, 0) if name == "row" else (0, first), len(wrong), grid.tiles)

@@ -1,4 +1,4 @@
-"""Assign a layout to every tensor of a checkpoint, or the reason why it stays dense."""
+"""Assign layouts to the tensors of a checkpoint, or reasons why they stay dense."""
 
 from __future__ import annotations
 
@@ -25,13 +25,15 @@ def with_layouts(
 
     Args:
         candidates: All tensors of the checkpoint or module. A candidate that has a layout, such as one of a traced
-            model, keeps it, unless the axes of its `file_format` differ from those of torch.
-        user_layouts: Layouts that the caller gives, by tensor name.
+            model, keeps it, unless the caller gives another, or the axes of its `file_format` differ from those of
+            torch.
+        user_layouts: Layouts that the caller gives, by name or alias of the tensor.
         config: The model's `config.json`, if there is one.
 
     Returns:
         The candidates; each one of two or more dimensions has a layout or an `unsupported_reason`. Embeddings, output
-        heads, routers, norms, biases, scales and tensors outside the model's blocks are dense by default.
+        heads, routers, norms, biases, scales and tensors outside the model's blocks are dense by default or
+        unsupported.
 
     Raises:
         LayoutError: If a layout of the caller names no candidate or does not match its shape.
@@ -47,6 +49,7 @@ def with_layouts(
 
 
 def _with_layout(candidate: Candidate, user_layout: Layout | None, architecture: Architecture) -> Candidate:
+    """Return a candidate with the caller's layout, else with one by the rules, or with the reason why it is unclear."""
     if user_layout is not None:
         _check(user_layout, candidate)
         return replace(candidate, layout=user_layout)
@@ -73,7 +76,7 @@ def _unclear_reason(candidate: Candidate, unclear: Unclear) -> str:
 
 
 def _by_rules(candidate: Candidate, architecture: Architecture) -> Layout | Unclear:
-    """Return the layout of a candidate for which the caller gives none."""
+    """Return the layout of a candidate for which the caller gives none, or why it is unclear."""
     name, shape = candidate.name, candidate.shape
     reason = format_reason(candidate.file_format, shape)
     if reason is not None:
@@ -89,7 +92,10 @@ def _by_rules(candidate: Candidate, architecture: Architecture) -> Layout | Uncl
 
 
 def _with_role(candidate: Candidate, roles: Roles) -> Candidate:
-    """Return a candidate with the reason, if there is one, why its role cannot be masked or is dense by default."""
+    """Return a candidate with the reason, if there is one, why it is empty, or of a role that stays dense.
+
+    A reason that the candidate has already stays if it is as strict.
+    """
     if 0 in candidate.shape and candidate.unsupported_reason is None:
         return replace(candidate, unsupported_reason=EMPTY)
     role = roles.role(candidate.name, candidate.shape)

@@ -1,4 +1,4 @@
-"""Reads and checks a Gram matrix, a band of rows at a time, so that only one copy of it is in memory."""
+"""Reads and checks a Gram matrix, a band of rows at a time, so that only one float64 copy of it is in memory."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from masksmith._errors import UpdateError
 from masksmith._tensors import is_torch
 
 BAND_BYTES = 2**26
-"""Bytes of the rows, in float64, that are read at a time."""
+"""Bytes of the rows, in float64, that are read at a time; at least one row is."""
 BLOCK = 2048
 """Side of the square blocks that are compared with their transposes, one at a time."""
 
@@ -53,7 +53,11 @@ def read_in_bands(gram: Any, device: torch.device, name: str | None) -> tuple[to
 
 
 def symmetrise(products: torch.Tensor) -> tuple[float, list[int]]:
-    """Replace a matrix by its mean with its transpose, block by block; return the largest difference and its index."""
+    """Replace a matrix by its mean with its transpose, block by block.
+
+    Returns:
+        The largest difference between the matrix and its transpose, and the index of that entry.
+    """
     largest, index = 0.0, [0, 0]
     for i in range(0, len(products), BLOCK):
         for j in range(i, len(products), BLOCK):
@@ -70,7 +74,7 @@ def symmetrise(products: torch.Tensor) -> tuple[float, list[int]]:
 
 
 def as_tensor(values: Any) -> torch.Tensor:
-    """Return numpy or torch values as a tensor, copied only if torch cannot use the array's memory."""
+    """Return numpy or torch values as a tensor; only an array that is not contiguous or is read-only is copied."""
     if is_torch(values):
         return torch.as_tensor(values).detach()
     array = np.ascontiguousarray(values)

@@ -21,7 +21,7 @@ from .copies import back_up, restore
 
 
 def main() -> int:
-    """Run a command, with broker and store from the environment; returns the exit code: 1 if it was refused."""
+    """Run a command, with broker and store from the environment; returns the exit code: 1 if it failed."""
     parser = argparse.ArgumentParser(prog="masksmith_state.backup")
     parser.add_argument("command", choices=["save", "restore"])
     parser.add_argument("folder", type=Path)
@@ -30,7 +30,7 @@ def main() -> int:
     settings.configure_logging()
     protect_files()
     client = redis.Redis.from_url(settings.redis_url, **DECODING, socket_connect_timeout=3, socket_timeout=60)
-    run, done = (back_up, "backed up") if options.command == "save" else (restore, "restored")
+    run, outcome = (back_up, "backed up") if options.command == "save" else (restore, "restored")
     try:
         store = BlobStore(settings.store_path, create=options.command == "restore")
         manifest = run(client, store, options.folder.absolute())
@@ -42,12 +42,15 @@ def main() -> int:
     if options.json:
         sys.stdout.write(json.dumps(asdict(manifest)) + "\n")
     else:
-        sys.stdout.write(f"{done}: {manifest.records} records, {manifest.blobs} blobs of {manifest.bytes} bytes\n")
+        sys.stdout.write(f"{outcome}: {manifest.records} records, {manifest.blobs} blobs of {manifest.bytes} bytes\n")
     return 0
 
 
 def _text(error: Exception, folder: Path) -> str:
-    """Text of an error for the user; one of a full disk names no file, so it names the directory of the backup."""
+    """Text of an error for the user; the directory of the backup stands for the file if the error names none.
+
+    An error of a full disk names no file.
+    """
     if isinstance(error, OSError) and error.strerror is not None:
         return f"{error.filename or folder}: {error.strerror}"
     return str(error)

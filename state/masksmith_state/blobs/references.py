@@ -195,7 +195,7 @@ class BlobReferences:
             if self._redis.hget("masksmith:tombstones", f"{kind}:{name}") == token:
                 self._store.delete(blob)
                 if kind == "upload":
-                    self._store.delete_copies(blob)
+                    self._store.delete_damaged(blob)
         self._clear_tombstone(kind, name)
         return True
 

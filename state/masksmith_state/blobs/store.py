@@ -2,7 +2,8 @@
 
 The list of a blob's digests is written before the blob itself, so that a blob that exists can be checked. Small blobs
 that are always read as a whole (reports and statistics) end with a digest instead. A blob whose bytes do not have
-their digest is set aside: it is moved to the folder `damaged`, so that it is computed or sent again.
+their digest is set aside, unless the store is read-only: it is moved to the folder `damaged`, so that it is computed or
+sent again.
 """
 
 from __future__ import annotations
@@ -69,7 +70,7 @@ class BlobStore:
         """
         data = unseal(name, self.objects.get(name))
         if data is None:
-            raise self._set_aside(name)
+            raise self._handle_damage(name)
         return data
 
     def get(self, name: str, digest: str | None = None) -> bytes:
@@ -81,7 +82,8 @@ class BlobStore:
 
         Raises:
             FileNotFoundError: If it does not exist.
-            DamagedBlobError: If it is damaged.
+            DamagedBlobError: If it is damaged, has another digest, or cannot be checked, since its list is lost and no
+                digest is known by which the list can be computed again. Then it is set aside.
         """
 
         def read(pieces: PieceList) -> bytes:
@@ -95,6 +97,8 @@ class BlobStore:
     def get_range(self, name: str, start: int, stop: int) -> bytes:
         """Read the bytes from `start` to `stop` (exclusive), or to the end of the blob; checks the pieces they touch.
 
+        An empty range is not read.
+
         Raises:
             FileNotFoundError: If it does not exist.
             DamagedBlobError: If a piece of it is damaged.
@@ -102,7 +106,7 @@ class BlobStore:
         return self.get_ranges(name, [start], stop - start)[0] if start < stop else b""
 
     def get_ranges(self, name: str, starts: Sequence[int], length: int) -> list[bytes]:
-        """Read several ranges of `length` bytes each, in ascending order; checks the pieces they touch.
+        """Read ranges of `length` bytes, in ascending order, cut at the end of the blob; checks the pieces they touch.
 
         Raises:
             FileNotFoundError: If the blob does not exist.
@@ -137,11 +141,11 @@ class BlobStore:
         return self.objects.free_bytes()
 
     def list(self, folder: str) -> Iterator[tuple[str, float]]:
-        """List the blobs below a folder as (name, time of last change)."""
+        """List the blobs below a folder as pairs of name and time of last change."""
         return self.objects.list(folder)
 
     def rename(self, old: str, new: str) -> None:
-        """Rename a blob, replacing any blob with the new name."""
+        """Rename a blob and its list, replacing any blob with the new name; the blob is not checked."""
         pieces = self._read(old, lambda pieces: pieces)
         self._lists.put(new, pieces)
         self.objects.rename(old, new)
@@ -155,9 +159,9 @@ class BlobStore:
             chunks: Its bytes.
             hasher: A hasher that the iterator `chunks` updates; by default this method hashes the chunks.
         """
-        chunks_then_list = self._with_list(name, chunks, hasher or PieceHasher(), update_hasher=hasher is None)
+        source = self._yield_then_write_list(name, chunks, hasher or PieceHasher(), update_hasher=hasher is None)
         try:
-            await self.objects.put_stream(name, chunks_then_list)
+            await self.objects.put_stream(name, source)
         except BaseException:
             await asyncio.to_thread(self._delete_list_without_blob, name)
             raise
@@ -167,7 +171,7 @@ class BlobStore:
 
         Raises:
             FileNotFoundError: If it does not exist.
-            DamagedBlobError: If it is damaged; the pieces before the damage have been yielded.
+            DamagedBlobError: If it is damaged, or is replaced meanwhile; the pieces before that have been yielded.
         """
         pieces = await asyncio.to_thread(self._read, name, lambda pieces: pieces, digest)
         number, piece = 0, bytearray()
@@ -177,34 +181,36 @@ class BlobStore:
                 yield await self._check_piece(name, pieces, number, bytes(piece[:PIECE_BYTES]))
                 number += 1
                 del piece[:PIECE_BYTES]
+        # The last piece is shorter; or bytes are missing, so that the next piece is wrong.
         if piece or number * PIECE_BYTES < pieces.size:
             yield await self._check_piece(name, pieces, number, bytes(piece))
 
     def set_aside(self, name: str) -> None:
-        """Move a blob to the folder `damaged`, under its name and the time, so that it does not exist any more."""
+        """Move a blob, if it exists, to the folder `damaged`, under its name and the time; delete its list."""
         self._lists.forget(name)
         with contextlib.suppress(FileNotFoundError):
             self.objects.rename(name, f"{DAMAGED}/{name}.{time.time_ns() // 10**6}")
         self._lists.delete(name)
 
-    def delete_copies(self, name: str) -> None:
-        """Delete the copies of a blob that were set aside."""
+    def delete_damaged(self, name: str) -> None:
+        """Delete the blobs of this name that were set aside."""
         original = f"{DAMAGED}/{name}"
-        for copy, _ in self.objects.list(original.rpartition("/")[0]):
-            if copy.rpartition(".")[0] == original:
-                self.objects.delete(copy)
+        for moved, _ in self.objects.list(original.rpartition("/")[0]):
+            if moved.rpartition(".")[0] == original:
+                self.objects.delete(moved)
 
     def damaged(self) -> Iterator[tuple[str, float]]:
-        """List the blobs that were set aside as (name below `damaged`, time of last change)."""
+        """List the blobs that were set aside, as pairs of name below `damaged` and time of last change."""
         for name, changed in self.objects.list(DAMAGED):
-            copy = name.removeprefix(f"{DAMAGED}/")
-            if is_blob_name(copy.rpartition(".")[0]):
-                yield copy, changed
+            moved = name.removeprefix(f"{DAMAGED}/")
+            if is_blob_name(moved.rpartition(".")[0]):
+                yield moved, changed
 
     def _read(self, name: str, read: Callable[[PieceList], T], digest: str | None = None) -> T:
         """Read and check a blob; after a mismatch, read its list without the cache, and read and check once more.
 
-        Another process may have replaced the blob, so that the cached list is outdated.
+        Another process may have replaced the blob, so that the cached list is outdated. After a second mismatch, the
+        blob is handled as damaged. For errors, see `get`.
         """
         digest = digest or digest_of_upload(name)
         for use_cache in (True, False):
@@ -215,10 +221,15 @@ class BlobStore:
                 return self._read_once(name, pieces, read)
             except MismatchError:
                 continue
-        raise self._set_aside(name)
+        raise self._handle_damage(name)
 
     def _read_once(self, name: str, pieces: PieceList, read: Callable[[PieceList], T]) -> T:
-        """Call `read`; raises MismatchError if that fails because the blob does not have the size in its list."""
+        """Call `read`; find the reason if the store raises an error.
+
+        Raises:
+            FileNotFoundError: If the blob does not exist.
+            MismatchError: If the blob does not have the size in its list, or `read` finds a mismatch.
+        """
         try:
             return read(pieces)
         except StoreError:
@@ -230,7 +241,8 @@ class BlobStore:
                 raise MismatchError from None
             raise
 
-    def _set_aside(self, name: str) -> DamagedBlobError:
+    def _handle_damage(self, name: str) -> DamagedBlobError:
+        """Set a damaged blob aside, unless the store is read-only; return the error."""
         if not self.read_only:
             self.set_aside(name)
             log.error("blob %s is damaged: set aside in %s/", name, DAMAGED)
@@ -242,7 +254,7 @@ class BlobStore:
             if self.objects.size(name) is None:
                 self.delete(name)
 
-    async def _with_list(
+    async def _yield_then_write_list(
         self, name: str, chunks: AsyncIterable[bytes], hasher: PieceHasher, *, update_hasher: bool
     ) -> AsyncIterator[bytes]:
         """Yield the chunks of a blob, and write its list after the last chunk, before the stream ends."""
@@ -253,6 +265,7 @@ class BlobStore:
         await asyncio.to_thread(self._lists.put, name, hasher.finish())
 
     async def _check_piece(self, name: str, pieces: PieceList, number: int, piece: bytes) -> bytes:
+        """Return a piece that has its digest; otherwise check the whole blob, and raise DamagedBlobError."""
         if not pieces.is_intact(number, piece):
             await asyncio.to_thread(self.verify, name)
             # The blob is intact now: another process has replaced it. But pieces of the old blob may have been yielded.

@@ -1,4 +1,7 @@
-"""Logging to standard error, one line per event, as text or JSON, with context fields (request, job, key)."""
+"""Logging to standard error as text or JSON, with context fields such as request, job, shard and key.
+
+Each event is one line; in text, the lines of a traceback follow, indented.
+"""
 
 from __future__ import annotations
 
@@ -18,9 +21,10 @@ _context_fields: ContextVar[dict[str, Any] | None] = ContextVar("context_fields"
 
 @contextmanager
 def context(**fields: Any) -> Iterator[dict[str, Any]]:
-    """Add fields to every line that is logged in the block; yields all fields.
+    """Add fields to every line that is logged in the block; yields all fields, those of outer blocks included.
 
-    They belong to the running thread or task (`contextvars`): a `threading.Thread` that the block starts has no fields.
+    Fields that are None are left out of lines. All fields belong to the running thread or task (`contextvars`): a
+    `threading.Thread` that the block starts has no fields.
     """
     merged = {**(_context_fields.get() or {}), **fields}
     token = _context_fields.set(merged)
@@ -38,12 +42,12 @@ def add_fields(**fields: Any) -> None:
 
 
 def get_field(name: str) -> Any:
-    """Value of a field of the innermost `context`, or None."""
+    """Value of a field of the innermost `context`; None without such a field, and outside of a context."""
     return (_context_fields.get() or {}).get(name)
 
 
 def configure(level: str, log_format: LogFormat) -> None:
-    """Configure the root logger to write to standard error."""
+    """Configure the root logger to write to standard error; does nothing if it has a handler already."""
     handler = logging.StreamHandler()
     handler.addFilter(_add_context)
     handler.setFormatter(_json_formatter() if log_format == "json" else _TextFormatter(TEXT_FORMAT))
@@ -51,12 +55,16 @@ def configure(level: str, log_format: LogFormat) -> None:
 
 
 def _add_context(record: logging.LogRecord) -> bool:
+    """Add the context's fields to a record, as a filter that rejects none."""
     record.context_fields = dict(_context_fields.get() or {})
     return True
 
 
 class _TextFormatter(logging.Formatter):
-    """Appends fields to the message, as `name=value`: those of the context, and `extra={"fields": ...}` of the call."""
+    """Appends fields to the message, as `name=value`: those of the context, and `extra={"fields": ...}` of the call.
+
+    Message, fields and traceback are made safe to show, as `safe_line` does.
+    """
 
     def format(self, record: logging.LogRecord) -> str:
         fields = getattr(record, "context_fields", {}) | getattr(record, "fields", {})
@@ -72,7 +80,7 @@ class _TextFormatter(logging.Formatter):
 
 
 def safe_line(text: str) -> str:
-    """A text as one line without credentials and without control characters."""
+    """A text as one line, without credentials in URLs; characters that are not printable are escaped."""
     return printable(without_credentials(text))
 
 
@@ -82,18 +90,20 @@ def _safe_lines(text: str) -> str:
 
 
 def _with_message(record: logging.LogRecord, message: str) -> logging.LogRecord:
+    """Return a copy of a record with another message, whose traceback is formatted again."""
     changed = logging.makeLogRecord(record.__dict__)
-    # The base class keeps the text of a traceback in the record, for other handlers.
+    # Another handler may have stored the text of the traceback in the record, without making it safe.
     changed.msg, changed.args, changed.exc_text = message, (), None
     return changed
 
 
 def _json_formatter() -> logging.Formatter:
+    """Return a formatter that writes JSON; its library is imported only if it is used."""
     from pythonjsonlogger.core import RESERVED_ATTRS
     from pythonjsonlogger.json import JsonFormatter
 
     class Formatter(JsonFormatter):
-        """Adds the same fields as members of the JSON object."""
+        """Adds the fields that `_TextFormatter` appends, as members; removes credentials from all texts."""
 
         def add_fields(self, log_data: dict[str, Any], record: logging.LogRecord, message_dict: dict[str, Any]) -> None:
             super().add_fields(log_data, record, message_dict)

@@ -179,7 +179,7 @@ def test_gradients_are_recorded_while_a_request_is_overdue(model, optimizer):
 
     sparsifier = Sparsifier(model, PATTERN, ms.solve, Refresh(every=5, wait=True), PruneAndGrow(until=50))
     sparsifier._updates._pacing.on_late(0)
-    sparsifier._updates.record_gradients()
+    sparsifier._updates.reset_gradients()
     train(model, optimizer, sparsifier, 1)
     assert [record.asked_at for record in sparsifier.report().refreshes] == [0, 1]
     assert torch.isfinite(model[2].weight).all()

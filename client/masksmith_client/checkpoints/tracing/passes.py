@@ -25,7 +25,7 @@ def observe(model: Any, *, trust_remote_code: bool = False) -> Observed:
 
     Raises:
         UntracedError: If both passes fail, or the first one does and the smaller model cannot be built or has more than
-            `MAX_ENTRIES` parameters.
+            `MAX_ENTRIES` entries.
     """
     try:
         return extended_to_siblings(_observe(model), shapes_of(model))

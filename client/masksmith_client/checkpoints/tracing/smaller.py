@@ -1,4 +1,4 @@
-"""Shrink a config: the same blocks and names with fewer channels, so that the model can run with real values."""
+"""Shrink a config: same blocks and names, fewer channels, a short vocabulary; so the model can run with real values."""
 
 from __future__ import annotations
 
@@ -7,22 +7,26 @@ import re
 from typing import Any
 
 MAX_ENTRIES = 2 * 10**8
-"""Largest number of parameters of a model that is run with real values."""
+"""Largest number of entries of all parameters of a model that is run with real values."""
 
-FACTOR = 8
+MAX_FACTOR = 8
 """Largest factor by which widths are divided; a power of two."""
 
 MAX_VOCABULARY = 2048
+"""Size to which a larger vocabulary is shortened."""
+
 _WIDTHS = re.compile(
     r"^(?:hidden_size|\w*intermediate_size\w*|ffn_dim|\w+_ffn_dim|d_model|d_ff|d_inner|n_embd|n_inner|n_hidden|dim|"
     r"hidden_dim|embed_dim|num_\w*heads|n_heads?|\w*attention_heads|num_key_value_heads)$"
 )
+"""Settings that are widths, or numbers of heads, which are divided like widths."""
 
 
 def smaller(config: Any) -> Any:
-    """Return a copy whose widths and numbers of heads are divided by one factor, and whose vocabulary is short.
+    """Return a copy of a config and of the configs nested in it, with smaller widths and a short vocabulary.
 
-    Heads keep their size, so that positions and their parts stay as they are.
+    All widths and numbers of heads are divided by one factor, which may be 1. Each head keeps its size, so that
+    settings of positions that count dimensions of a head stay valid.
     """
     config = copy.deepcopy(config)
     sections = [config, *[value for value in vars(config).values() if hasattr(value, "to_dict")]]
@@ -39,28 +43,31 @@ def smaller(config: Any) -> Any:
 
 
 def _common_factor(sections: list[Any]) -> int:
-    """Return the largest power of two up to `FACTOR` that divides every width and leaves at least two heads.
+    """Return the largest power of two up to `MAX_FACTOR` that divides every width and leaves at least two heads.
 
-    With a single head, parts of the head would look like parts of the whole output.
+    It is 1 if there is no other. With a single head, parts of the head would look like parts of the whole output; of
+    keys and values, one head is enough.
     """
     values = [(name, value) for section in sections for name, value in vars(section).items() if _is_width(name, value)]
-    factor = FACTOR
-    while factor > 1 and not all(_divides(factor, name, value) for name, value in values):
+    factor = MAX_FACTOR
+    while factor > 1 and not all(_may_divide(factor, name, value) for name, value in values):
         factor //= 2
     return factor
 
 
 def _is_width(name: str, value: Any) -> bool:
+    """Whether a setting is a width or a number of heads, and more than 1."""
     return isinstance(value, int) and value > 1 and _WIDTHS.search(name) is not None
 
 
-def _divides(factor: int, name: str, value: int) -> bool:
+def _may_divide(factor: int, name: str, value: int) -> bool:
+    """Whether a factor divides a width; for a number of heads, also whether enough heads are left."""
     minimum = 2 if "heads" in name and "key_value" not in name else 1
     return value % factor == 0 and value // factor >= minimum
 
 
 def _limit_token_ids(config: Any, vocabulary: int) -> None:
-    """Replace the ids of special tokens that are not in the shorter vocabulary by the last id that is in it."""
+    """Replace ids of special tokens beyond the shorter vocabulary by the last id that is in it; lists of ids stay."""
     for name, value in list(vars(config).items()):
         if name.endswith("_token_id") and isinstance(value, int) and value >= vocabulary:
             setattr(config, name, vocabulary - 1)

@@ -14,10 +14,11 @@ if TYPE_CHECKING:
     import torch
 
 DTYPES = {"float32": (1, 1), "float16": (1, 1), "bfloat16": (1, 1), "float64": (1, 1)}
+"""All dtypes of benchmarks, each with any number of rows and columns; see `Support`."""
 
 
 def pack_dense(matrix: torch.Tensor) -> Packed:
-    """Return two implementations of the dense product: with the matrix in row-major and in column-major layout."""
+    """Pack a matrix for two implementations of the dense product: stored in row-major and in column-major order."""
     import torch
 
     transposed = matrix.t().contiguous()
@@ -40,7 +41,7 @@ class Dense:
         return torch_obstacle()
 
     def pack(self, operand: Operand) -> Packed:
-        """Use the unmasked weight."""
+        """Pack the unmasked weight."""
         return pack_dense(operand.unmasked)
 
 
@@ -52,5 +53,5 @@ class DenseZeros(Dense):
     )
 
     def pack(self, operand: Operand) -> Packed:
-        """Use the masked weight."""
+        """Pack the masked weight."""
         return pack_dense(operand.matrix)
