@@ -34,11 +34,14 @@ GC_THRESHOLDS = (10_000, 20, 100)
 SWITCH_INTERVAL_S = 0.0005
 """Switch interval of the interpreter: how long the event loop can delay a thread; the default is ten times as long."""
 HANG_S = 60
-"""Seconds without a response after which a process is replaced; must exceed the start-up time."""
+"""Seconds without an answer to the parent after which one of several processes is replaced.
+
+Must exceed the start-up time.
+"""
 
 
 def serve(settings: Settings) -> None:
-    """Serve until a stop signal; exits with 3 if the server cannot start.
+    """Serve until a stop signal; exits with 3 if the port cannot be bound, or if a single process cannot start.
 
     After the signal, event streams and requests that wait for a job end at once, others within `GRACE_S`.
     """
@@ -76,7 +79,7 @@ def make_app() -> FastAPI:
     _raise_file_limit(max_open_files(settings))
     _stop_with_parent()
     app = create_app(settings)
-    _freeze_garbage_collector()
+    _reduce_garbage_collection()
     return app
 
 
@@ -91,7 +94,7 @@ def _raise_file_limit(files: int) -> None:
 
 
 def _stop_with_parent() -> None:
-    """Send this process SIGTERM when its parent process has ended, so that the port is released."""
+    """Send this process SIGTERM when the process that spawned it, if any, has ended, so that the port is released."""
     parent = multiprocessing.parent_process()
     if parent is None:
         return
@@ -103,8 +106,11 @@ def _stop_with_parent() -> None:
     Thread(target=watch, name="parent", daemon=True).start()
 
 
-def _freeze_garbage_collector() -> None:
-    """Exclude the objects that exist now from garbage collection, as a full collection would stop the event loop."""
+def _reduce_garbage_collection() -> None:
+    """Exclude the objects that exist now from garbage collection, and collect less often.
+
+    During a full collection the event loop waits.
+    """
     gc.collect()
     gc.freeze()
     gc.set_threshold(*GC_THRESHOLDS)

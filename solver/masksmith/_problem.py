@@ -1,4 +1,4 @@
-"""The problem of one tensor: scores, pattern, options, the grid of pieces, and all checks, for any device."""
+"""The problem of one tensor, for any device: scores, pattern, options, the grid of pieces, and checks of these."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .patterns import Axis, Pattern, TileSpec
 
 @dataclass(frozen=True)
 class Options:
-    """Options of a solve, as in `solve`; masks and weight have the scores' shape."""
+    """Options of `solve`, with its defaults; masks and weight have the scores' shape."""
 
     must_keep: Any = None
     must_drop: Any = None
@@ -30,12 +30,12 @@ class Options:
 
 
 class Problem:
-    """Scores under a pattern, independent of the device that solves it.
+    """Scores under a pattern, independent of the device on which they are solved.
 
     Args:
-        scores: The tensor.
+        scores: The tensor of scores.
         pattern: Pattern of allowed masks.
-        options: Forced entries, warm start, hysteresis, view.
+        options: Options of the solve; None for the defaults.
         name: Name of the tensor in error messages.
 
     Attributes:
@@ -43,10 +43,11 @@ class Problem:
         grid: The grid of pieces (tiles, blocks, ...) that covers the matrix.
         down, across: Numbers of pieces that are solved; under `dense`, edge pieces are not.
         height, width: Numbers of matrix rows and columns that these pieces cover, padding included.
-        must_keep, must_drop, start: Readers of these masks, or None.
+        must_keep, must_drop, start: Readers of these masks (`start`: of the warm start's), or None.
 
     Raises:
-        ScoresError: If the tensor is empty or its dtype not supported, or if the shape of a mask or weight differs.
+        ScoresError: If the tensor is empty, its dtype or that of a mask is not supported, or the shape of a mask or of
+            the weight differs.
         PatternError: If the pattern does not fit the shape.
         SolverError: If the view is unknown, or the pattern does not support an option.
     """
@@ -82,7 +83,7 @@ class Problem:
 
     @property
     def has_forced(self) -> bool:
-        """Whether any entry may be forced."""
+        """Whether there is a mask of forced entries; it may force none."""
         return self.must_keep is not None or self.must_drop is not None
 
     @property
@@ -95,7 +96,7 @@ class Problem:
         return checked_rows(self.source, first, last)
 
     def start_duals(self, first: int, last: int) -> tuple[Duals, Duals] | None:
-        """Return the warm start's duals of tile rows `first` to `last`, or None if it has no duals for this grid."""
+        """Return the warm start's duals of tile rows `first` to `last`; None if there are none for this grid."""
         start = self.options.warm_start
         if not isinstance(start, Solution) or start.duals is None:
             return None
@@ -111,15 +112,15 @@ class Problem:
         return InfeasibleError("an entry is in must_keep and in must_drop", tile, self.name)
 
     def violation_error(self, tile_row: int, tile_col: int) -> VerificationError:
-        """Return the error for a tile of a solver's mask that violates the pattern, or a forced entry."""
+        """Return the error for a tile in which a solver's mask violates the pattern, or a forced entry."""
         return VerificationError(
             f"{self.name or 'scores'}: the solver's mask violates {self.pattern} or a forced entry in tile "
             f"[{tile_row}, {tile_col}]; please report this"
         )
 
     @contextmanager
-    def naming_tensor(self, first: int) -> Iterator[None]:
-        """Add the tensor's name to an `InfeasibleError` raised inside, and `first` to its tile row."""
+    def locating_errors(self, first: int) -> Iterator[None]:
+        """Add the tensor's name to an `InfeasibleError` raised inside, and `first` to the row of its tile."""
         try:
             yield
         except InfeasibleError as error:

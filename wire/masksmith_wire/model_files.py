@@ -31,17 +31,19 @@ class ModelFilesError(Exception):
 def weights_name(names: Iterable[str]) -> str | None:
     """Return the name of the index, else of the only safetensors file; None if there is neither.
 
+    Files with the prefix `OTHER_FORMAT` count only if there is no other index and no other safetensors file.
+
     Args:
         names: Names of the files in the directory, without those in its subdirectories.
 
     Raises:
-        ModelFilesError: If there are several indexes, or without an index several safetensors files, or one that is a
-            part of the model by its name.
+        ModelFilesError: If several indexes count, or without an index several safetensors files, or one that is a part
+            of the model by its name.
     """
-    weights = [name for name in sorted(names) if not name.startswith(NEVER_WEIGHTS)]
-    preferred = [name for name in weights if not name.startswith(OTHER_FORMAT)]
-    for allowed, suffix in product((preferred, weights), (WEIGHTS_INDEX_SUFFIX, WEIGHTS_SUFFIX)):
-        candidates = [name for name in allowed if name.endswith(suffix)]
+    allowed = [name for name in sorted(names) if not name.startswith(NEVER_WEIGHTS)]
+    preferred = [name for name in allowed if not name.startswith(OTHER_FORMAT)]
+    for group, suffix in product((preferred, allowed), (WEIGHTS_INDEX_SUFFIX, WEIGHTS_SUFFIX)):
+        candidates = [name for name in group if name.endswith(suffix)]
         if len(candidates) > 1:
             shown = ", ".join(candidates[:4]) + (", ..." if len(candidates) > 4 else "")
             raise ModelFilesError(f"contains {len(candidates)} candidates ({shown}); name one of them")

@@ -19,11 +19,11 @@ from . import transport
 from .settings import Settings
 
 RELEASE_SIGNAL = signal.SIGUSR2
-"""Signal on which a pool process releases its shard; the worker sends it to its pool when it is stopped."""
+"""Signal on which a pool process releases its shard; the main process sends it when the worker is stopped."""
 
 
 def create_app(settings: Settings) -> Celery:
-    """Make the application: late acknowledgement, no prefetching, spawned processes, messages without arguments."""
+    """Make the application: late acknowledgement, no prefetching, spawned processes, and `transport`."""
     transport.install()
     app = Celery("masksmith")
     app.conf.update(

@@ -1,4 +1,4 @@
-"""The interface of solvers for `prune`: a function that iterates over tensors and yields their masks in order."""
+"""The interface of solvers for `prune`: a function that takes tensors and yields their masks in the same order."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class TensorToSolve:
 
     Attributes:
         chosen: Its layout and pattern.
-        source: The tensor of its values.
+        source: The tensor from which its values are read.
         statistic: The statistic that its scores are computed from, besides its values; None if they need none.
         gram: Gram matrix of its inputs, for the update of its weights; None without an update.
     """
@@ -41,14 +41,14 @@ class TensorToSolve:
 
 @dataclass(frozen=True, slots=True)
 class SolvedTensor:
-    """A mask, its certificate, and the updated weights.
+    """A mask, its certificate, and the updated weights if the run updates any.
 
     Attributes:
         name: The tensor's name.
         mask: True = kept, in the tensor's shape.
         certificate: `status`, `objective`, `upper_bound`, `gap`, `retained`, `density`, `kept`, `solver` and `solve_s`;
             `update` where the weights are updated.
-        updated: Bytes of the updated weights, in the tensor's dtype; None if the kept weights are unchanged.
+        updated: Bytes of the updated weights, in the tensor's dtype; None without an update.
     """
 
     name: str

@@ -24,7 +24,8 @@ from .statistics import AuxiliaryTensors, CalibrationReader
 from .streamed_tensor import StreamedTensor, flattened
 from .ties import others_by_name, select_ties
 
-MAX_NAME_LENGTH = 512
+MAX_TENSOR_NAME_LENGTH = 512
+"""Characters of a tensor's name that the service allows."""
 INTERACTIVE_BYTES = 64 * 2**20
 """Size of a job's weights up to which its default priority is `interactive`: somebody may wait for it."""
 
@@ -53,6 +54,7 @@ def prepare(
 
     Raises:
         InputError: If an argument is invalid.
+        TypeError: If an option does not exist.
     """
     description = describe(name, labels, priority)
     previous_job, previous_file = parse_previous(previous)
@@ -97,7 +99,8 @@ def _apply_view(tensors: list[StreamedTensor], view: str, specification: JobSpec
         raise InputError(f"view={view!r} is not one of: channels-last, flat")
     if specification.scores.name not in ("magnitude", "given") or specification.update is not None:
         raise InputError(
-            "calibrations of convolutions are channels-last: view='flat' supports magnitude or given scores only"
+            "calibrations of convolutions are channels-last: view='flat' supports magnitude or given scores only, "
+            "and no update"
         )
     return [flattened(weight) for weight in tensors]
 
@@ -127,11 +130,11 @@ def _select(
     *,
     local: bool,
 ) -> Selection:
-    shape_patterns = specification.fitting_pattern if rules.is_single else patterns
+    patterns_to_fit = specification.fitting_pattern if rules.is_single else patterns
     # A local job is solved as a whole; in the service, tensors that cannot be cut into parts have a size limit.
     whole_tensor_needed_by = (lambda pattern: None) if local else specification.whole_tensor_needed_by
     selection = select(
-        candidates, shape_patterns, layers, exclude, whole_tensor_needed_by=whole_tensor_needed_by, in_parts=not local
+        candidates, patterns_to_fit, layers, exclude, whole_tensor_needed_by=whole_tensor_needed_by, in_parts=not local
     )
     with as_input_errors(PatternError):
         check_rules_apply(rules, candidates, selection.skipped)
@@ -141,7 +144,11 @@ def _select(
 def _selected_weights(
     tensors: Sequence[StreamedTensor], candidates: Sequence[Candidate], selection: Selection
 ) -> list[StreamedTensor]:
-    """Return the selected weights, with the layouts that were determined for them."""
+    """Return the selected weights, with the layouts that were determined for them.
+
+    Raises:
+        InputError: If the name of one is too long.
+    """
     names = set(selection.chosen)
     chosen = [
         replace(weight, layout=candidate.layout)
@@ -149,8 +156,8 @@ def _selected_weights(
         if weight.name in names
     ]
     for weight in chosen:
-        if len(weight.name) > MAX_NAME_LENGTH:
-            raise InputError(f"the name {weight.name[:60]!r}... is longer than {MAX_NAME_LENGTH} characters")
+        if len(weight.name) > MAX_TENSOR_NAME_LENGTH:
+            raise InputError(f"the name {weight.name[:60]!r}... is longer than {MAX_TENSOR_NAME_LENGTH} characters")
     return chosen
 
 

@@ -1,4 +1,4 @@
-"""Plain state dicts of a masked model, and copies of a model with masks baked in."""
+"""Plain state dicts of a masked model, the values that these lack, and copies of a model with masks baked in."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def plain_state(model: torch.nn.Module, masked: Iterable[tuple[MaskedLayer, Tens
 
     Args:
         model: The model.
-        masked: The masked layers, each with its masked weight, which the iterator computes when it is reached.
+        masked: The masked layers, each with its masked weight; an iterator may compute one weight at a time.
     """
     modules = model.named_modules(remove_duplicate=False)
     masking_prefixes = tuple(f"{path}." for path, module in modules if isinstance(module, Masking))
@@ -42,7 +42,8 @@ def bake_copy(model: torch.nn.Module, copy: torch.nn.Module, layers: Iterable[Ma
     """Write masked weights into a copy of the model, and remove the masks from the copy.
 
     Raises:
-        InputError: If the copy lacks a masked layer, or a weight has another shape; the copy is then unchanged.
+        InputError: If the copy is not a module, lacks a masked layer, or has a weight of another shape; the copy
+            is then unchanged.
     """
     if not isinstance(copy, torch.nn.Module):
         raise InputError(f"model={type(copy).__name__} is not a torch.nn.Module")
@@ -65,7 +66,7 @@ def bake_copy(model: torch.nn.Module, copy: torch.nn.Module, layers: Iterable[Ma
 
 @torch.no_grad()
 def mask_state_dict(state: dict[str, Any], model: torch.nn.Module, layers: Iterable[MaskedLayer]) -> None:
-    """Mask the weights in a state dict, in place, and remove the parameters of the training method from it.
+    """Replace the weights in a state dict by masked ones, and remove the parameters of the training method from it.
 
     Args:
         state: The state dict of the module, or of an average of its weights.
@@ -73,7 +74,7 @@ def mask_state_dict(state: dict[str, Any], model: torch.nn.Module, layers: Itera
         layers: The masked layers.
 
     Raises:
-        InputError: If the module contains no masked layer.
+        InputError: If the module contains none of the masked layers.
     """
     layers, paths = list(layers), paths_by_module(model)
     check_holds(model, layers)
@@ -100,7 +101,7 @@ def check_holds(model: torch.nn.Module, layers: Sequence[MaskedLayer]) -> None:
 
 @torch.no_grad()
 def pruned_values(layer: MaskedLayer) -> dict[str, Tensor]:
-    """Return what a plain state dict lacks: the dense values of pruned entries, and the parameters of the method."""
+    """Return what a plain state dict lacks: dense values of pruned entries, the mask, and the method's parameters."""
     weight = layer.whole_weight()
     kept = layer.whole_kept()
     parameters = {name: gathered(parameter.detach()).clone() for name, parameter in layer.masking.named_parameters()}
@@ -109,7 +110,7 @@ def pruned_values(layer: MaskedLayer) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def restore_pruned(layer: MaskedLayer, pruned: Mapping[str, Tensor]) -> None:
-    """Restore dense values and parameters from the result of `pruned_values`."""
+    """Restore the dense values of pruned entries, and parameters, from the result of `pruned_values`."""
     weight = layer.weight.detach()
     whole = layer.whole_weight().clone()
     whole[~pruned["kept"].to(whole.device)] = pruned["values"].to(whole)
@@ -119,7 +120,7 @@ def restore_pruned(layer: MaskedLayer, pruned: Mapping[str, Tensor]) -> None:
 
 
 def shared_names(model: torch.nn.Module, layers: Iterable[MaskedLayer]) -> dict[str, str]:
-    """Return, for weights that the model has under several names, the name of the layer by each other name."""
+    """Return, for weights that the model has under several names, the layer's name by each of the other names."""
     paths = paths_by_module(model)
     names = {_weight_name(model, path, layer): layer.name for layer in layers for path in _paths_of(layer, paths)}
     return {name: of_layer for name, of_layer in names.items() if name != of_layer}

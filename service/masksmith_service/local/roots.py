@@ -23,7 +23,7 @@ def roots_variable(options: Sequence[str]) -> str | None:
     """
     if not options:
         return None
-    configured = _parse(settings.roots())
+    configured = _parse(settings.roots_json())
     from_options = [{"url": _url(text), "read": ["*"], "write": ["*"]} for text in options]
     return json.dumps([*configured, *from_options])
 

@@ -1,4 +1,6 @@
-"""Environment variables of the local commands, and the environment of child processes.
+"""Environment variables of the local commands, the number of GPUs, and the environment of child processes.
+
+An empty variable counts as not set, but for `CUDA_VISIBLE_DEVICES`, which then hides all GPUs.
 
 Other modules of this package must not access `os.environ`.
 """
@@ -20,28 +22,28 @@ def store_url() -> str | None:
     return os.environ.get("MASKSMITH_STORE_URL") or None
 
 
-def roots() -> str | None:
-    """Roots of jobs as JSON, if set."""
+def roots_json() -> str | None:
+    """Text of `MASKSMITH_ROOTS`, the roots of tensors by reference and of outputs as JSON, if set."""
     return os.environ.get("MASKSMITH_ROOTS") or None
 
 
 def auth() -> str | None:
-    """The text of `MASKSMITH_AUTH`, which decides whether the service requires keys, if set."""
+    """Text of `MASKSMITH_AUTH`, if set: `required`, or `none`, which needs no keys until one is made."""
     return os.environ.get("MASKSMITH_AUTH") or None
 
 
 def is_insecure() -> bool:
-    """Whether the service serves requests without keys."""
+    """Whether `MASKSMITH_INSECURE` is true: the service then serves requests without keys, on any address."""
     return os.environ.get("MASKSMITH_INSECURE", "").lower() in ("1", "true", "t", "yes", "y", "on")
 
 
 def data_home() -> Path:
-    """Default data directory of `masksmith up`."""
+    """Default data directory of the local commands."""
     base = os.environ.get("XDG_DATA_HOME")
     return (Path(base) if base else Path.home() / ".local" / "share") / "masksmith"
 
 
-def visible_gpus() -> int:
+def visible_gpu_count() -> int:
     """Number of NVIDIA GPUs that a worker may use, counted without loading CUDA."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
@@ -50,6 +52,9 @@ def visible_gpus() -> int:
 
 
 def child_environment(variables: Mapping[str, str | None]) -> dict[str, str]:
-    """Environment of this process, with variables set; one whose value is None stays as it is."""
+    """Environment of this process, with variables set and unbuffered output of Python.
+
+    A variable whose value is None stays as it is.
+    """
     new = {name: value for name, value in variables.items() if value is not None}
     return {**os.environ, "PYTHONUNBUFFERED": "1", **new}

@@ -63,8 +63,8 @@ def up(
     for component in ("service", "worker"):
         components.check_installed(component)
     _check_torch(gpus, bench)
-    if gpus > settings.visible_gpus():
-        raise UsageError(f"--gpus {gpus}: only {settings.visible_gpus()} NVIDIA GPU(s) are visible here")
+    if gpus > settings.visible_gpu_count():
+        raise UsageError(f"--gpus {gpus}: only {settings.visible_gpu_count()} NVIDIA GPU(s) are visible here")
     directory = DataDirectory(data or settings.data_home())
     try:
         has_bench = components.has_torch() if bench is None else bench
@@ -119,7 +119,7 @@ def _show_ready(plan: InstallationPlan, *, as_json: bool) -> None:
     note(f"  data     {plan.data.path}")
     if not components.has_torch():
         note("  kernels  not measured, which needs torch: pip install 'masksmith[bench]'")
-    for url in root_urls(plan.variables.get("MASKSMITH_ROOTS") or settings.roots()):
+    for url in root_urls(plan.variables.get("MASKSMITH_ROOTS") or settings.roots_json()):
         note(f"  root     {url}")
     if settings.store_url():
         note(f"  store    {settings.store_url()}")

@@ -1,4 +1,4 @@
-"""Renders the HTML templates, with filters for numbers and the security headers of pages."""
+"""Renders the HTML templates, with filters for numbers, shapes and times, and the content security policy of pages."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ POLICY = {
 }
 """The policy of pages; the middleware adds the other security headers, which all responses have."""
 DASH = "\N{EN DASH}"
+"""What filters show for an absent value."""
 
 
 def render(request: Request, template: str, status: int = 200, **context: Any) -> HTMLResponse:
@@ -51,7 +52,7 @@ def points(value: float | None) -> str:
 
 
 def gap(value: float | None) -> str:
-    """Format a gap; `0` only if it is exactly 0."""
+    """Format a relative optimality gap; `0` only if it is exactly 0."""
     return DASH if value is None else "0" if value == 0 else f"{value:.1e}"
 
 
@@ -71,7 +72,7 @@ def shape(lengths: Sequence[int]) -> str:
 
 
 def ago(moment: datetime, now: datetime | None = None) -> str:
-    """Format the time since a moment."""
+    """Format the time since a moment; a moment in the future is `just now`."""
     past = max(0.0, ((now or datetime.now(UTC)) - moment).total_seconds())
     for length, unit in ((86400, "d"), (3600, "h"), (60, "min")):
         if past >= length:

@@ -21,18 +21,25 @@ from .thread_pool import CallerRunsPool
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 Work = tuple[PanelStore, Span]
+"""A panel to solve: the store of its tensor, and its tile rows."""
 
 
 def run(work: Sequence[Work], solver: Solver, threads: int, deadline: float) -> Iterator[Work]:
-    """Solve panels and write their answers; yields each item after its answer is written.
+    """Solve panels and write their answers; yields each item of `work` after its answer is written.
 
-    After the deadline (of `time.monotonic`) the remaining panels get an arbitrary allowed mask; panels of a tensor with
-    forced entries are still solved.
+    After the deadline the panels that are not started get an arbitrary allowed mask; panels of a
+    tensor with forced entries are still solved.
+
+    Args:
+        work: The panels; they are started in this order, and on threads yielded in the order in which they finish.
+        solver: Solver, whose `parallelism` decides between threads, processes and neither.
+        threads: Number of threads or processes.
+        deadline: The deadline, a value of `time.monotonic`.
 
     Raises:
-        ScoresError: If a score is invalid.
+        ScoresError: If a score is invalid, or the sum of a panel's scores overflows float64.
         InfeasibleError: If forced entries leave a tile without an allowed mask.
-        VerificationError: If a solver returns a mask that violates the pattern.
+        VerificationError: If a solver returns a mask that violates the pattern, or a forced entry.
     """
     if threads <= 1 or solver.parallelism == "none":
         for item in work:
@@ -50,12 +57,13 @@ def _solve_here(item: Work, solver: Solver, deadline: float) -> None:
     started = time.perf_counter()
     answer = None
     if loaded.panel is not None:
-        with store.problem.naming_tensor(span.first):
+        with store.problem.locating_errors(span.first):
             answer = _solver_or_rotation(store, solver, deadline)(loaded.panel)
     store.write(span, loaded, answer, time.perf_counter() - started)
 
 
 def _run_on_processes(work: Iterable[Work], solver: Solver, processes: int, deadline: float) -> Iterator[Work]:
+    # Idle processes end after a minute.
     pool = get_reusable_executor(processes, timeout=60)
 
     def through_pool(item: Work) -> Work:
@@ -63,12 +71,14 @@ def _run_on_processes(work: Iterable[Work], solver: Solver, processes: int, dead
         loaded = store.read(span)
         answer, seconds = None, 0.0
         if loaded.panel is not None:
-            with store.problem.naming_tensor(span.first):
+            with store.problem.locating_errors(span.first):
+                # Another process cannot write into the memory of the mask.
                 sent = replace(loaded.panel, output=None)
                 answer, seconds = pool.submit(_timed, _solver_or_rotation(store, solver, deadline), sent).result()
         store.write(span, loaded, answer, seconds)
         return item
 
+    # One thread more than processes, so that a panel is read while the others are solved.
     with ThreadPoolExecutor(processes + 1, thread_name_prefix="masksmith") as threads:
         yield from windowed(threads, through_pool, work, processes + 1)
 
@@ -79,7 +89,10 @@ def _timed(solver: Solver, panel: Panel) -> tuple[PanelAnswer, float]:
 
 
 def _solver_or_rotation(store: PanelStore, solver: Solver, deadline: float) -> Solver:
-    """Return the solver; after the deadline `Rotation`, which does not search, unless there are forced entries."""
+    """Return the solver; after the deadline set `cut_short` and return `Rotation`, which does not search.
+
+    With forced entries, which `Rotation` does not support, the solver is returned after the deadline, too.
+    """
     if time.monotonic() < deadline or store.problem.has_forced:
         return solver
     store.cut_short = True
@@ -89,7 +102,7 @@ def _solver_or_rotation(store: PanelStore, solver: Solver, deadline: float) -> S
 def windowed(
     pool: Executor, function: Callable[[Item], Result], items: Iterable[Item], window: int
 ) -> Iterator[Result]:
-    """Map in order with at most `window` items submitted; on an error or early exit, pending items are cancelled."""
+    """Map in order with at most `window` items submitted; on an error or early exit, unstarted ones are cancelled."""
     pending: deque[Future[Result]] = deque()
     try:
         for item in items:

@@ -25,7 +25,7 @@ class Status(StrEnum):
     FEASIBLE = "feasible"
     """The mask is allowed; the gap bounds its distance from the optimum."""
     TIME_LIMIT = "time_limit"
-    """The time limit ended the search: some tiles have an arbitrary allowed mask. The gap is as for feasible masks."""
+    """As feasible; the time limit ended the search, so some tiles may have an arbitrary allowed mask."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,11 +41,11 @@ class Solution:
         status: Optimal if and only if `gap` is 0.0.
         tile_objectives: `[down, across]`, score kept by each tile; where budgets belong to the whole tensor, one number
             for each budget (`[1, 1]`, or one number per block row or block column).
-        tile_bounds: `[down, across]`, upper bound on the score of any mask of each tile.
+        tile_bounds: As `tile_objectives`, upper bound on the score of any allowed mask of each tile.
         total_score: Sum of all scores.
         kept: Number of kept entries.
         unshifted_objective: Score kept of the original scores, without the hysteresis bonus or block norms.
-        stats: Solver, device, threads, seconds, tiles proved optimal.
+        stats: Solver, device, threads, seconds, number of tiles and of those proved optimal.
         duals: Duals of the rows `[down, across, rows]` and columns `[down, across, cols]` of each tile; None without
             `keep_duals`.
         pruned: The weight with 0 at the dropped entries; None unless `solve` had a weight.
@@ -114,7 +114,7 @@ class Solution:
 
     @property
     def tile_gaps(self) -> npt.NDArray[np.float64]:
-        """`[down, across]`, relative optimality gap of each tile."""
+        """Shaped as `tile_objectives`: relative optimality gap of each tile; 0 where the bound is 0."""
         slack = self.tile_bounds - self.tile_objectives
         return np.divide(slack, self.tile_bounds, out=np.zeros_like(slack), where=self.tile_bounds > 0)
 

@@ -31,7 +31,9 @@ class _LayerTimes(NamedTuple):
 
 
 def draw(report: Report, target: Path | BinaryIO, kind: str | None = None) -> None:
-    """Write one plot, in the format `kind` (png, svg, pdf), or by default in the format of the target's suffix.
+    """Write one picture with all plots, in the format `kind` (png, svg, pdf).
+
+    The default is the format of the target's suffix; for a file object, which has none, it is png.
 
     Raises:
         ModuleNotFoundError: If matplotlib is not installed; the message names the extra.
@@ -55,7 +57,10 @@ def draw(report: Report, target: Path | BinaryIO, kind: str | None = None) -> No
 
 
 def curves(report: Report, batch: int) -> Curves:
-    """Return for each kernel (density, speed-up) over all layers, at each density that was measured for all of them."""
+    """Return for each kernel (density, speed-up) over all layers, a point per pattern, densest first.
+
+    A pattern under which the kernel was measured for fewer shapes than other kernels or patterns were is left out.
+    """
     return {kernel: [(density, gain.value) for density, gain in points] for kernel, points in _points(report, batch)}
 
 
@@ -68,7 +73,7 @@ def curve_bands(report: Report, batch: int) -> dict[str, list[tuple[float, float
 
 
 def _points(report: Report, batch: int) -> list[tuple[str, list[tuple[float, Gain]]]]:
-    """Return kernels in the order of their names, each with (density, speed-up over all layers), densest first."""
+    """Return kernels in the order of their names, each with (density, speed-up over all layers) as in `curves`."""
     by_kernel_and_pattern: dict[tuple[str, str], list[_LayerTimes]] = defaultdict(list)
     for result in report.results:
         case = result.case
@@ -103,7 +108,10 @@ def _shape_count(layers: list[_LayerTimes]) -> int:
 
 
 def bars(report: Report, batch: int) -> dict[str, dict[str, float]]:
-    """Return for each layer the speed-up of its fastest kernel, by pattern; with dtype and direction as in `Curves`."""
+    """Return for each shape of layers the speed-up of its fastest kernel, by pattern.
+
+    Where a report has several dtypes or directions, by pattern with these; patterns without a sparse kernel are absent.
+    """
     speedups: dict[str, dict[str, float]] = defaultdict(dict)
     for winner in report.winners:
         if winner.case.batch == batch and winner.speedup is not None:

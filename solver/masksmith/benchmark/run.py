@@ -1,4 +1,4 @@
-"""`benchmark`: measures sparse kernels against dense ones on this device."""
+"""`benchmark`: measures sparse kernels against dense ones on a device of this machine."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from .registry import all_kernels, check_runnable, declarations
 from .report import Report
 from .results import CaseResult
 
-DEVICE = re.compile(r"cpu|cuda(:(?P<number>0|[1-9][0-9]*))?")
+DEVICE_NAME = re.compile(r"cpu|cuda(:(?P<number>0|[1-9][0-9]*))?")
 OnCase = Callable[[CaseResult, int, int], None]
 
 
@@ -52,7 +52,7 @@ def benchmark(
         batches: Rows of activations.
         dtypes: `float32`, `float16`, `bfloat16`, `float64`.
         directions: `forward` (`X W^T`), `backward` (`dY W`).
-        kernels: Names of kernels; None selects all that support the cases and can run here.
+        kernels: Names of kernels; None selects all that support the cases, and skips those that cannot run here.
         device: `cpu`, or a CUDA device.
         masks: Masks to use instead of the best ones for random weights, by layer name.
         curves: Whether to measure kernels over a range of densities, too, for their break-even.
@@ -64,7 +64,7 @@ def benchmark(
         registry: Kernels to use instead of those installed.
 
     Raises:
-        BenchmarkError: If a kernel, shape, dtype, pattern or mask is invalid; raised before anything runs.
+        BenchmarkError: If an argument is invalid, or a named kernel cannot run; raised before anything runs.
     """
     available_kernels, masks = all_kernels() if registry is None else registry, masks or {}
     names = [str(pattern) for pattern in ([patterns] if isinstance(patterns, (str, Pattern)) else patterns)]
@@ -92,7 +92,7 @@ def _measure_all(bench: Bench, cases: Sequence[Case], on_case: OnCase | None) ->
 
 
 def attempt(bench: Bench, case: Case) -> CaseResult:
-    """Measure a case; if it fails as a whole, the result has the error."""
+    """Measure a case; if it fails as a whole, return a result with the error."""
     try:
         return bench.measure(case)
     except Exception as error:  # noqa: BLE001 - other cases are still measured
@@ -100,14 +100,14 @@ def attempt(bench: Bench, case: Case) -> CaseResult:
 
 
 def check_device(device: str) -> None:
-    """Check that a device exists.
+    """Check that torch sees a device.
 
     Raises:
-        BenchmarkError: If the device does not exist, or its name is malformed.
+        BenchmarkError: If torch does not see the device, or its name is malformed.
     """
     import torch
 
-    parts = DEVICE.fullmatch(device)
+    parts = DEVICE_NAME.fullmatch(device)
     if parts is None:
         raise BenchmarkError("invalid_benchmark", f"device {device!r}: use cpu, cuda or cuda:N")
     if device != "cpu" and int(parts["number"] or 0) >= torch.cuda.device_count():

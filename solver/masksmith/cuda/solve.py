@@ -40,11 +40,12 @@ class DeviceSolve:
         Raises:
             ScoresError: At the first NaN, infinite or negative score, or if their sum overflows float64.
             InfeasibleError: If forced entries leave a tile without an allowed mask.
-            torch.cuda.OutOfMemoryError: If a single row of tiles does not fit into device memory.
+            VerificationError: If the mask violates the pattern.
+            torch.cuda.OutOfMemoryError: If a copy of the tensor, or one row of tiles, does not fit into the memory.
         """
         started, problem = time.perf_counter(), self.problem
         with_bonus, forced = self._scores_with_bonus(), self._forced()
-        bands = list(self._bands(with_bonus, forced, 0, problem.down)) if problem.down and problem.across else []
+        bands = list(self._solved_bands(with_bonus, forced, 0, problem.down)) if problem.down and problem.across else []
         return self._solution([band for band, _ in bands], [certificate for _, certificate in bands], started)
 
     def _to_device(self, matrix: Any) -> torch.Tensor:
@@ -54,7 +55,7 @@ class DeviceSolve:
     def _bool_matrix(self, mask: MatrixReader) -> torch.Tensor:
         return self._to_device(mask.matrix()) != 0
 
-    def _pad(self, matrix: torch.Tensor) -> torch.Tensor:
+    def _crop_or_pad(self, matrix: torch.Tensor) -> torch.Tensor:
         """Crop (`dense`) or pad with zeros to the size of all tiles."""
         height, width = self.problem.height, self.problem.width
         out = torch.zeros(height, width, dtype=matrix.dtype, device=matrix.device)
@@ -76,12 +77,13 @@ class DeviceSolve:
             return self.matrix
         scores = self.matrix.double()
         with_bonus = scores + self.problem.bonus * self._bool_matrix(self.problem.start).double()
+        # Infinite scores are refused later, with their index.
         if bool(torch.isinf(with_bonus.sum()) & torch.isfinite(scores).all()):
             raise overflow_error(self.problem.name)
         return with_bonus
 
     def _forced(self) -> torch.Tensor | None:
-        """Return codes of forced entries, `[height, width]` uint8: 1 keep, 255 drop, 0 free; None if all are free."""
+        """Return codes of forced entries, `[height, width]` uint8: 1 keep, 255 drop, 0 free; None without masks."""
         problem = self.problem
         if not problem.has_forced:
             return None
@@ -89,7 +91,7 @@ class DeviceSolve:
         keep, drop = (
             torch.zeros(shape, dtype=torch.bool, device=self.device)
             if mask is None
-            else self._pad(self._bool_matrix(mask))
+            else self._crop_or_pad(self._bool_matrix(mask))
             for mask in (problem.must_keep, problem.must_drop)
         )
         both = (keep & drop).nonzero()
@@ -100,7 +102,10 @@ class DeviceSolve:
         return forced
 
     def _start_duals(self, first: int, last: int) -> tuple[torch.Tensor, torch.Tensor] | None:
-        """Return initial duals `[tiles, rows]` and `[tiles, cols]`; None if they are absent or save no time."""
+        """Return initial duals of tile rows `first` to `last`, `[tiles, rows]` and `[tiles, cols]`.
+
+        Invalid ones are replaced. None if there are none, or they save no time.
+        """
         duals = self.problem.start_duals(first, last)
         if duals is None or max(self.tile.rows, self.tile.cols) <= MAX_COLD_SIDE:
             return None
@@ -111,18 +116,18 @@ class DeviceSolve:
         )
         return u.reshape(-1, self.tile.rows).to(self.device), v.reshape(-1, self.tile.cols).to(self.device)
 
-    def _bands(
+    def _solved_bands(
         self, scores: torch.Tensor, forced: torch.Tensor | None, first: int, last: int
     ) -> Iterator[tuple[Band, BandCertificate]]:
-        """Solve tile rows `first` to `last`; a band that does not fit into device memory is split in two."""
+        """Solve tile rows `first` to `last` in bands; one that does not fit into device memory is split in two."""
         solved = self._try_band(scores, forced, first, last)
         if solved is not None:
             yield solved
             return
         # Here no traceback keeps the tensors of the failed band in device memory.
         middle = (first + last) // 2
-        yield from self._bands(scores, forced, first, middle)
-        yield from self._bands(scores, forced, middle, last)
+        yield from self._solved_bands(scores, forced, first, middle)
+        yield from self._solved_bands(scores, forced, middle, last)
 
     def _try_band(
         self, scores: torch.Tensor, forced: torch.Tensor | None, first: int, last: int
@@ -144,7 +149,7 @@ class DeviceSolve:
 
     def _solve_band(self, band: Band, first: int) -> BandCertificate:
         """Solve the band that begins at tile row `first`; errors have indices in the whole tensor."""
-        with self.problem.naming_tensor(first):
+        with self.problem.locating_errors(first):
             certificate = band.solve()
         if certificate.invalid is not None:
             row, col = divmod(certificate.invalid, band.scores.shape[1])
@@ -170,6 +175,7 @@ class DeviceSolve:
             solved = torch.cat([band.results.mask for band in bands])[: problem.grid.rows, : problem.grid.cols] != 0
             mask[: solved.shape[0], : solved.shape[1]] = solved
         edge_score = self._edge_score()
+        # With a bonus, the totals of the tiles contain it.
         with np.errstate(over="ignore"):
             total = float(self.matrix.double().sum()) if problem.bonus else float(totals.sum()) + edge_score
         certificate = Certificate(
@@ -195,7 +201,7 @@ class DeviceSolve:
         )
 
     def _edge_score(self) -> float:
-        """Sum the scores of the dense edge, outside the tiles."""
+        """Sum the scores of the dense edge, outside the tiles; 0 without one."""
         if self.problem.pattern.ragged != "dense":
             return 0.0
         height, width = self.problem.height, self.problem.width
@@ -216,7 +222,10 @@ class DeviceSolve:
         return rows, cols
 
     def _like_weight(self, parts: list[torch.Tensor]) -> Any:
-        """Concatenate outputs of the bands, in the library (torch or numpy) and on the device of the weight, if any."""
+        """Concatenate outputs of the bands, in the library (torch or numpy) and on the device of the weight.
+
+        None without a weight that kernels can prune.
+        """
         if self.weight is None:
             return None
         output, weight = torch.cat(parts), self.problem.options.weight

@@ -14,7 +14,10 @@ from masksmith.layouts import Layout
 from masksmith_wire.specification import JobSpecification
 
 TARGET_S = 5.0
-"""Target of the seconds of a shard; a shard that takes longer, because it cannot be cut further, has `is_long`."""
+"""Target of the seconds of a shard, without `OVERHEAD_S`; a shard that is expected to take longer has `is_long`.
+
+Such a shard cannot be cut further, or each of its parts would have to read a large Gram matrix.
+"""
 OVERHEAD_S = 0.02
 """Per shard."""
 SEARCH_S = 5e-8
@@ -30,7 +33,7 @@ SPECTRUM_S = 2e-9
 def estimated_seconds(
     specification: JobSpecification, shape: Sequence[int], rows: int, layout: Layout | None = None
 ) -> float:
-    """Seconds that a shard is expected to take.
+    """Seconds that a shard is expected to take, without those for reading a Gram matrix (`GRAM_S`).
 
     Args:
         specification: The job's specification.

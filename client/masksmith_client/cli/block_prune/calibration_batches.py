@@ -10,7 +10,7 @@ from masksmith_client.checkpoints.checkpoint import Checkpoint
 from masksmith_client.checkpoints.prune_method import PruneMethod
 from masksmith_wire.quantities import count_text
 
-from .skeleton import loading
+from .skeleton import converting_load_errors
 
 BATCH_WINDOWS = 2
 """Maximum number of windows of a batch. A step of tuning takes one batch; with eight windows a step takes four times as
@@ -31,7 +31,7 @@ def calibration_batches(
     text = method.text
     assert text is not None
     _check_window(text, model.config)
-    with loading("tokenizer", checkpoint):
+    with converting_load_errors("tokenizer", checkpoint):
         tokenizer = transformers.AutoTokenizer.from_pretrained(
             checkpoint.folder, local_files_only=True, trust_remote_code=trust_remote_code
         )

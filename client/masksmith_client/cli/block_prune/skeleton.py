@@ -19,7 +19,7 @@ TORCH_DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "b
 
 
 @contextmanager
-def loading(part: str, checkpoint: Checkpoint) -> Iterator[None]:
+def converting_load_errors(part: str, checkpoint: Checkpoint) -> Iterator[None]:
     """Convert exceptions of transformers, while it loads a part of a checkpoint, to `InputError` with one line."""
     try:
         yield
@@ -29,7 +29,7 @@ def loading(part: str, checkpoint: Checkpoint) -> Iterator[None]:
 
 
 class Skeleton:
-    """A causal language model in float32 whose parameters are on the meta device, with its buffers.
+    """A causal language model in float32, with its buffers; its parameters are on the meta device until loaded.
 
     Args:
         checkpoint: The files that hold its weights.
@@ -37,21 +37,21 @@ class Skeleton:
 
     Attributes:
         model: The transformers model.
-        stored: Which parameter each stored tensor becomes.
+        stored: Which parameter or buffer each stored tensor becomes.
 
     Raises:
-        InputError: If the model cannot be built.
+        InputError: If the model cannot be built, or the checkpoint lacks a parameter outside the output head.
     """
 
     def __init__(self, checkpoint: Checkpoint, *, trust_remote_code: bool) -> None:
         self._checkpoint = checkpoint
-        with loading("language model", checkpoint):
+        with converting_load_errors("language model", checkpoint):
             self.model = _build(checkpoint, trust_remote_code=trust_remote_code)
         self.stored = StoredTensors(self.model, checkpoint)
         self._check_stored()
 
     def _check_stored(self) -> None:
-        """Refuse, before anything is loaded, a checkpoint that lacks a parameter of the model.
+        """Refuse, before anything is loaded, a checkpoint that lacks a parameter outside the model's output head.
 
         With converters, which may make parameters of other names, this is checked only when a module is loaded.
         """
@@ -64,16 +64,16 @@ class Skeleton:
 
     @property
     def _output_head(self) -> str | None:
-        """Name of the module that is the output head, which no block needs."""
+        """Name of the module that is the output head, which no block needs; None if the model has none."""
         head = self.model.get_output_embeddings()
         return next((name for name, each in self.model.named_modules() if head is not None and each is head), None)
 
     def _missing(self, name: str) -> InputError:
         return InputError(f"{self._checkpoint.folder} has no tensor for the model's parameter {name!r}")
 
-    def loading(self, part: str) -> AbstractContextManager[None]:
-        """Convert exceptions while a part of the model is loaded to `InputError`."""
-        return loading(part, self._checkpoint)
+    def converting_load_errors(self, part: str) -> AbstractContextManager[None]:
+        """Convert exceptions of transformers, while it loads a part of this model, to `InputError`."""
+        return converting_load_errors(part, self._checkpoint)
 
     def shape(self, name: str) -> tuple[int, ...]:
         """Return the shape of a stored tensor."""
@@ -91,30 +91,30 @@ class Skeleton:
                 raise InputError(f"{name!r} cannot be pruned: {reason}; exclude it")
 
     def load(self, prefix: str) -> None:
-        """Load the tensors of a module.
+        """Load the parameters and stored buffers of a module.
 
         Raises:
             InputError: If one is missing, unreadable, or of another shape.
         """
         self._load(name for name in self.stored.targets if self.stored.targets[name].startswith(f"{prefix}."))
-        self._check_loaded(name for name, _ in self.model.named_parameters() if name.startswith(f"{prefix}."))
+        self._load_tied(name for name, _ in self.model.named_parameters() if name.startswith(f"{prefix}."))
 
     def release(self, prefix: str) -> None:
-        """Free the weights of a module."""
+        """Free the parameters of a module."""
         self._release(name for name, _ in self.model.named_parameters() if name.startswith(f"{prefix}."))
 
     def load_outside(self, prefix: str) -> None:
-        """Load everything outside a module, except the output head.
+        """Load the parameters and stored buffers outside a module, except those of the output head.
 
         Raises:
             InputError: As `load` does.
         """
         outside = self._names_outside(prefix)
         self._load(name for name, target in self.stored.targets.items() if target in outside)
-        self._check_loaded(name for name in outside if name in dict(self.model.named_parameters()))
+        self._load_tied(name for name in outside if name in dict(self.model.named_parameters()))
 
     def release_outside(self, prefix: str) -> None:
-        """Free what `load_outside` loads."""
+        """Free the parameters that `load_outside` loads."""
         self._release(self._names_outside(prefix))
 
     def _names_outside(self, prefix: str) -> set[str]:
@@ -131,8 +131,9 @@ class Skeleton:
             else:
                 converters.setdefault(target, converter).add_tensor(target, name, self.stored.converted[name], value)
         for target, converter in converters.items():
-            with self.loading(f"parameter {target}"):
+            with self.converting_load_errors(f"parameter {target}"):
                 values = converter.convert(target, model=self.model, config=self.model.config)
+            # The values may be lists of one tensor.
             for name, value in values.items():
                 self._set(name, value[0] if isinstance(value, list) else value)
 
@@ -165,7 +166,12 @@ class Skeleton:
                 empty = torch.empty_like(owner._parameters[attribute], device="meta")
                 owner._parameters[attribute] = torch.nn.Parameter(empty, requires_grad=False)
 
-    def _check_loaded(self, names: Iterable[str]) -> None:
+    def _load_tied(self, names: Iterable[str]) -> None:
+        """Load those of the parameters that are not loaded yet from the stored tensors that they are tied to.
+
+        Raises:
+            InputError: If there is no such tensor, or as `load` does.
+        """
         for name in names:
             if not self.model.get_parameter(name).is_meta:
                 continue
@@ -191,6 +197,8 @@ def _build(checkpoint: Checkpoint, *, trust_remote_code: bool) -> Any:
 class StoredTensors:
     """Maps stored tensors to the parameters or buffers that they become, alone or converted together with others.
 
+    Stored tensors that the model does not use are left out.
+
     Attributes:
         targets: Names of parameters or buffers by the names of stored tensors.
         converted: The source pattern of transformers' converter by the names of the stored tensors that it converts.
@@ -214,7 +222,10 @@ class StoredTensors:
         return copy.deepcopy(self._converters[self.converted[name]]) if name in self.converted else None
 
     def _renaming(self, model: Any, in_model: dict[str, Any]) -> Any:
-        """Return a function of a stored name: the name in the model, and the pattern of its converter or None."""
+        """Set the converters, and return a function of a stored name.
+
+        The function returns the name in the model, and the source pattern of the converter or None.
+        """
         try:
             from transformers.conversion_mapping import get_model_conversion_mapping
             from transformers.core_model_loading import WeightConverter, rename_source_key

@@ -82,7 +82,7 @@ def _fused_parts(skeleton: Skeleton, target: str, shape: Sequence[int]) -> dict[
         for name in names:
             stored = follower.add(name, skeleton.shape(name))
             converter.add_tensor(target, name, skeleton.stored.converted[name], stored)
-        with skeleton.loading(f"parameter {target}"):
+        with skeleton.converting_load_errors(f"parameter {target}"):
             loaded = converter.convert(target, model=skeleton.model, config=skeleton.model.config).get(target)
     loaded = loaded[0] if isinstance(loaded, list) else loaded
     if loaded is None:

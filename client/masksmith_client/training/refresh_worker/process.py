@@ -20,14 +20,16 @@ from .shared_memory import SharedMemory
 from .sources import WorkerConfiguration
 
 PIECE_BYTES = 2**16
+"""Maximum size of one read of a response."""
 GRACE_S = 2.0
+"""Seconds in which the process must end after its stdin is closed, before it is killed."""
 
 
 class ProcessWorker:
-    """Runs `python -m masksmith_client.training.refresh_worker`, and restarts it if it has ended.
+    """Runs `python -m masksmith_client.training.refresh_worker`, and restarts it at the next request if it has ended.
 
     Args:
-        client: The service that solves; None solves with the library.
+        client: Configuration of the client of the service that solves; None solves with the library.
         memory: Holds the layers' values and masks.
         cores: Processors that the process may use; None for those of this process.
     """
@@ -44,16 +46,19 @@ class ProcessWorker:
         self._process: subprocess.Popen[bytes] | None = None
         self._finalizer: weakref.finalize[..., ProcessWorker] | None = None
         self._step = 0
-        self._start_error = ""
+        self._reason_not_running = ""
         self._buffer = b""
 
     @property
     def pid(self) -> int | None:
-        """The id of the process; None before the first request."""
+        """The id of the process; None before the first request, and after `close` or a failed start."""
         return None if self._process is None else self._process.pid
 
     def submit(self, request: RefreshRequest) -> None:
-        """Send a request; a process that has ended is restarted first."""
+        """Send a request; the process is started first if it does not run.
+
+        If it cannot be started, or ends, the response has the failure.
+        """
         self._step = request.step
         if self._process is None or self._process.poll() is not None:
             self._launch()
@@ -61,11 +66,11 @@ class ProcessWorker:
             self._send(request.model_dump_json())
 
     def poll(self) -> RefreshResponse | None:
-        """Return the response if it has arrived, else None; never blocks."""
+        """Return the response if it has arrived or the process does not run, else None; never waits for a response."""
         return self._receive(0.0)
 
     def wait(self) -> RefreshResponse:
-        """Block until the response has arrived, and return it."""
+        """Block until the response has arrived or the process has ended, and return the response."""
         while (response := self._receive(None)) is None:
             pass
         return response
@@ -74,7 +79,7 @@ class ProcessWorker:
         """Stop the process; the next request starts another."""
         if self._finalizer is not None:
             self._finalizer()
-        self._process, self._start_error = None, "the refresh process was stopped by close()"
+        self._process, self._reason_not_running = None, "the refresh process was stopped by close()"
 
     def _launch(self) -> None:
         self.close()
@@ -90,7 +95,8 @@ class ProcessWorker:
             )
         except OSError as error:
             # Training goes on if no process can be started; the next response has the error.
-            self._process, self._start_error = None, f"the refresh process cannot be started: {error}"
+            self._process = None
+            self._reason_not_running = f"the refresh process cannot be started: {error}"
             return
         self._finalizer = weakref.finalize(self, _stop, self._process)
         self._send(self._configuration.model_dump_json())
@@ -104,8 +110,9 @@ class ProcessWorker:
             self._process.stdin.flush()
 
     def _receive(self, timeout_s: float | None) -> RefreshResponse | None:
+        """Read once, within `timeout_s` (None: without a limit); return the response, or None if it is not complete."""
         if self._process is None:
-            return RefreshResponse(step=self._step, failure=self._start_error)
+            return RefreshResponse(step=self._step, failure=self._reason_not_running)
         assert self._process.stdout is not None
         output = self._process.stdout.fileno()
         if not select.select([output], [], [], timeout_s)[0]:
@@ -120,6 +127,7 @@ class ProcessWorker:
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
+    """Close the process's stdin, so that it ends; kill it after `GRACE_S`."""
     assert process.stdin is not None
     assert process.stdout is not None
     with contextlib.suppress(BrokenPipeError):
