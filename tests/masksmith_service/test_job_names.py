@@ -35,7 +35,7 @@ def test_records_that_cannot_be_read_do_not_end_a_list(client, submit, records, 
     ids = [submit()["id"] for _ in range(6)][::-1]
     for bad in ids[1], ids[2], ids[3]:
         if fault == "not UTF-8":
-            records.redis.hset(job_key(bad), "name", b"\xff")
+            records.redis.hset(job_key(bad), "state", b"\xff")
             continue
         records.redis.delete(job_key(bad))
         if fault == "of another type":

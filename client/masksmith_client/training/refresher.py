@@ -157,7 +157,7 @@ class Refresher:
         if shares != self._shares:
             # This is the first request, weights were sharded since the last one, or the pattern has other tiles.
             self._start(shares)
-        self.pending = PendingRequest(step, pattern, time.monotonic())
+        pending = PendingRequest(step, pattern, time.monotonic())
         for layer in self._layers:
             recorded = layer.masking.gradient
             if self._method.needs_gradient and not layer.masking.dense:
@@ -165,6 +165,7 @@ class Refresher:
             self._take_snapshot(layer, step)
             # `sum_gradient` replaced it by a sum of the size of the whole layer: only one is in memory at a time.
             layer.masking.gradient = recorded
+        self.pending = pending  # Not before: if scores fail, no request is pending.
         if self._worker is None:
             return
         self._snapshots.finish()

@@ -167,6 +167,8 @@ def _complete_id(prefix: str, state: State, principal: Principal) -> str:
         RequestError: If there is none, or there are several.
     """
     if not _PREFIX.fullmatch(prefix):
+        if re.fullmatch("[0-9a-f]+", prefix) and len(prefix) >= MIN_PREFIX_LENGTH:
+            raise job_not_found(prefix)  # A whole id, or a longer text.
         raise job_not_found(prefix, f": ids are hexadecimal, and not shortened below {MIN_PREFIX_LENGTH} digits")
     ids = state.records.find_ids(prefix, principal.visible_owner, MAX_CANDIDATES + 1)
     if not ids:

@@ -201,12 +201,23 @@ class DeviceSolve:
         )
 
     def _edge_score(self) -> float:
-        """Sum the scores of the dense edge, outside the tiles; 0 without one."""
+        """Sum the scores of the dense edge, outside the tiles; 0 without one.
+
+        Raises:
+            ScoresError: If one of them is negative, NaN or infinite; kernels check those of the tiles only.
+        """
         if self.problem.pattern.ragged != "dense":
             return 0.0
         height, width = self.problem.height, self.problem.width
-        below, right = self.matrix[height:], self.matrix[:height, width:]
-        return float(below.double().sum() + right.double().sum())
+        total = 0.0
+        for first_row, first_col, part in ((0, width, self.matrix[:height, width:]), (height, 0, self.matrix[height:])):
+            invalid = (~((part >= 0) & torch.isfinite(part))).nonzero()
+            if len(invalid):
+                row, col = (int(place) for place in invalid[0])
+                index = (first_row + row) * self.problem.grid.cols + first_col + col
+                raise self.problem.source.invalid_score_error(index, float(part[row, col]))
+            total += float(part.double().sum())
+        return total
 
     def _kept_duals(self, bands: list[Band]) -> Any:
         """Return the duals of the solution, on the host; None without `keep_duals`."""

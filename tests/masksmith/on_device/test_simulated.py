@@ -35,6 +35,12 @@ def _check(case: Case, found: dict[str, np.ndarray]) -> None:
         np.testing.assert_array_equal(found["bounds"], found["objectives"], err_msg=case.name)
 
 
+def _changed(scores, place, value):
+    changed = scores.copy()
+    changed[place] = value
+    return changed
+
+
 def _special() -> list[Case]:
     """Options and shapes, each on scores that need it."""
     wide = np.abs(RNG.standard_normal((16, 16))).astype(np.float32)
@@ -65,6 +71,9 @@ def _special() -> list[Case]:
         Case("padded", "transposable 4:8", odd),
         Case("dense edge", "transposable 4:8", odd, ragged="dense"),
         Case("smaller than a tile", "transposable 4:8", gauss[:3], ragged="dense"),
+        Case("negative score at the right", "transposable 4:8", _changed(odd, (1, -1), -1.0), ragged="dense"),
+        Case("NaN below", "transposable 4:8", _changed(odd, (-1, 0), np.nan), ragged="dense"),
+        Case("negative score without tiles", "transposable 4:8", _changed(gauss[:3], (2, 5), -1.0), ragged="dense"),
         Case("strided", "transposable 4:8", wide.T[::2]),
         Case("rectangular", "transposable 4:8 x 2:4", gauss[:4]),
         Case("uneven", "transposable <=2:6 x 2:3", ties[:3, :12]),

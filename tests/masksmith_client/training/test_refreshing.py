@@ -271,3 +271,23 @@ def test_the_report_reads_well(model, optimizer):
     assert "requested after step 4, applied after step 4" in text
     assert sparsifier.report().as_dict()["layers"][0]["gap"] == 0.0
     assert loss_of(model).item() > 0
+
+
+def test_scores_that_fail_once_do_not_stop_later_refreshes():
+    calls = []
+
+    def scores(name, weight):
+        calls.append(name)
+        if len(calls) == 3:  # The first layer at the second request.
+            raise RuntimeError("out of memory")
+        return weight.abs()
+
+    model = perceptron()
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    sparsifier = Sparsifier(model, PATTERN, ms.solve, WAITING, scores=scores)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        train(model, optimizer, sparsifier, 8)
+    before = len(sparsifier.report().refreshes)
+    sparsifier.refresh_now()
+    train(model, optimizer, sparsifier, 8)
+    assert len(sparsifier.report().refreshes) > before + 1
