@@ -23,5 +23,5 @@ def test_a_job_shows_a_row_for_each_tensor_whatever_its_name():
     cells = [cell.text or "" for cell in page.iter("td")]
     assert cells[:7] == ["<b>layer & co</b>", "optimal", "16 x 32", "50.00%", "75.00%", "0", "250 ms"]
     assert cells[7:9] == ["other", "invalid_scores: NaN at [0, 1]"]
-    assert cells[14:] == ["all 1", "", "", "50.00%", "75.00%", "0", "250 ms"]
+    assert cells[14:] == ["total of 1 mask(s)", "", "", "50.00%", "75.00%", "0", "250 ms"]
     assert "2 of 2 shards" in (page.find("p").text or "")

@@ -65,7 +65,7 @@ def test_certificates_that_cannot_be_read_are_named(
         client("https://service.example")
 
 
-@pytest.mark.parametrize("token", ["sécret", "secret\n", "sec ret", "secret\x00"])
+@pytest.mark.parametrize("token", ["sécret", "sec\nret", "sec ret", "secret\x00"])
 def test_a_token_that_no_header_can_hold_is_refused_and_not_shown(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], token: str
 ) -> None:

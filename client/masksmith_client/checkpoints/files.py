@@ -75,7 +75,7 @@ def pickle_message(path: Path) -> str:
 
 def _broken_link(path: Path) -> str:
     """Return the target of a link to nothing, as a download that was moved or deleted leaves it; else an empty text."""
-    return f"; it is a link to {path.readlink()}" if path.is_symlink() and not path.exists() else ""
+    return f"; it is a link to {path.readlink()}" if os.path.islink(path) and not os.path.exists(path) else ""
 
 
 def _find_in(folder: Path) -> Path:

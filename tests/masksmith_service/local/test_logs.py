@@ -43,7 +43,7 @@ def test_an_open_log_is_rotated_and_nothing_is_lost(path):
 
 def test_the_log_of_a_running_process_stays_small(path, spec):
     supervisor = Supervisor(print)
-    with supervisor.signals():
+    with supervisor.handling_signals():
         supervisor.start(spec)
         try:
             deadline = time.monotonic() + 60
