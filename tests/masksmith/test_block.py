@@ -253,3 +253,10 @@ def test_nested_patterns_leave_dense_edges_alone() -> None:
 def test_patterns_that_cannot_be_nested_are_refused(text: str, word: str) -> None:
     with pytest.raises(ms.PatternError, match=word):
         ms.parse(text)
+
+
+def test_a_dropped_block_of_the_dense_edge_is_not_called_partly_kept():
+    pattern = ms.parse("block 4x4 50%", ragged="dense")
+    mask = np.array(ms.solve(np.arange(1.0, 91.0).reshape(9, 10), pattern).mask)
+    mask[:, 8:] = False
+    assert "are only partly kept, or are in the dense edge and not dense" in ms.verify(mask, pattern).message

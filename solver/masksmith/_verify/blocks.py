@@ -30,6 +30,8 @@ def check_block(mask: MatrixReader, pattern: Block, at_most: bool) -> Finding:
         return _check_budgets(kept[:down, :across], pattern, mask, at_most)
     number = int(broken.sum())
     violation = "are only partly kept" if pattern.nested is None else "violate the pattern"
+    if pattern.ragged == "dense" and not at_most:
+        violation += ", or are in the dense edge and not dense"
     message = f"{number} of {grid.tiles} blocks {violation}, the first is block {list(_first_true(broken))}"
     return Finding(message, _first_true(broken), number, grid.tiles)
 

@@ -92,7 +92,7 @@ def test_blocks_that_could_not_be_tuned_are_named_at_the_end(tmp_path, capsys, m
     assert run(prune_command(model, tmp_path / "out", text, "--update", "reconstruct")) == 0
     printed = capsys.readouterr().err
     for number in range(2):
-        assert f"model.layers.{number} is not tuned, and keeps the weights of its update: no gradient" in printed
+        assert f"model.layers.{number} is not tuned, and keeps the weights from before: no gradient" in printed
 
 
 def stopped(*arguments):

@@ -62,7 +62,7 @@ def _is_width(name: str, value: Any) -> bool:
 
 def _may_divide(factor: int, name: str, value: int) -> bool:
     """Whether a factor divides a width; for a number of heads, also whether enough heads are left."""
-    minimum = 2 if "heads" in name and "key_value" not in name else 1
+    minimum = 2 if "head" in name and "key_value" not in name else 1
     return value % factor == 0 and value // factor >= minimum
 
 
