@@ -24,13 +24,13 @@ class QoS(kombu_redis.QoS):
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             with self.channel.conn_or_acquire(client) as connection:
                 text = connection.hget(self.unacked_key, tag)
-                # The message is removed last, so that a crash before makes it be set aside twice instead of being lost.
+                # The message is removed last: after a crash before that, it is set aside twice, and not lost.
                 set_aside(connection, "delivery", _text(tag), f"{type(error).__name__}: {error}", _text(text))
                 self._remove_from_indices(tag).execute()  # type: ignore[no-untyped-call]
 
 
 class Channel(kombu_redis.Channel):
-    """Reads messages from queues."""
+    """Reads messages from queues, and sets those aside that cannot be read."""
 
     QoS = QoS
 
@@ -47,7 +47,10 @@ class Channel(kombu_redis.Channel):
         return Client
 
     def checked(self, reply: Any) -> Any:
-        """Check a message; returns None, as if the queue was empty, if the message cannot be read."""
+        """Return a reply of `BRPOP` with its message checked.
+
+        A message that cannot be read is set aside; None is returned then, as if the queue were empty.
+        """
         key, item = reply
         queue = _text(key).rsplit(self.sep, 1)[0]
         try:

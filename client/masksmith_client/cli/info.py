@@ -30,7 +30,7 @@ def info(url: UrlOption = None, as_json: JsonOption = False) -> None:
 
 
 def _names(document: Any) -> str:
-    """Return the names in a list of objects, or in the first list of a document."""
+    """Return the names of the objects in a list, or in the first list of a document, separated by commas."""
     if isinstance(document, dict):
         lists = [value for value in document.values() if isinstance(value, list)]
         document = lists[0] if lists else [document]

@@ -30,7 +30,7 @@ MIN_CAPABILITY = (8, 0)
 TOLERANCE = 0.02
 """Largest norm of the difference between a kernel's product and the dense product, relative to the dense product's."""
 DENSE = "use compute='dense'"
-"""Advice of messages."""
+"""Advice at the end of error messages."""
 
 
 class Kernel(Protocol):
@@ -43,14 +43,14 @@ class Kernel(Protocol):
         """Pack a matrix `[out, in]` with at most 2 of every 4 entries along `in`."""
 
     def linear(self, inputs: Tensor, packed: Tensor) -> Tensor:
-        """Return `inputs @ matrix.T` for inputs `[batch, in]`."""
+        """Return `inputs @ matrix.T` for inputs `[batch, in]`, where `packed` is the packed matrix."""
 
 
 class TorchKernel:
     """`torch.sparse.to_sparse_semi_structured`: cuSPARSELt, or CUTLASS where torch was built without it."""
 
     def unsupported_reason(self, weight: Tensor) -> str | None:
-        """Return why there is no kernel for the weight's device; None if there is."""
+        """Return why there is no kernel for the weight's device; None if there is one."""
         if not weight.is_cuda or torch.version.cuda is None:
             return f"it is on the device {weight.device}; only NVIDIA GPUs have the kernels"
         capability = torch.cuda.get_device_capability(weight.device)
@@ -102,7 +102,7 @@ class SparseProduct:
         return output if bias is None else output + bias
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # The copy is checked on its own.
+        # A copy is created anew: it has a key of its own, and its products are checked again.
         return SparseProduct, (self._name, self._kernel)
 
     def multiply(self, inputs: Tensor, matrix: Tensor) -> Tensor:
@@ -115,20 +115,21 @@ class SparseProduct:
         return self._kernel.linear(inputs.contiguous(), self._kernel.pack(matrix)).contiguous()
 
     def _check(self, inputs: Tensor, matrix: Tensor) -> None:
-        """Check device and dtype; at the first call, compare the kernel's products with the dense products."""
-        reason = self._kernel.unsupported_reason(matrix) or _unsupported_dtype(inputs, matrix)
+        """Check device and dtype; until a comparison succeeds, compare the kernel's products with dense ones."""
+        reason = self._kernel.unsupported_reason(matrix) or _unsupported_dtype_reason(inputs, matrix)
         if reason is not None:
             raise InputError(f"compute='sparse': {self._name!r} cannot be computed by 2:4 kernels: {reason}")
         if self._is_checked:
             return
         with torch.no_grad(), torch.autocast(matrix.device.type, enabled=False):
             output = self._compare("output", matrix, inputs)
+            # The output takes the place of its gradient, which has the same shape and is not known yet.
             gradient = self._compare("gradient of the input", matrix.t(), output)
         # Products that overflow, as in the first steps with a gradient scaler, cannot be compared.
         self._is_checked = bool(gradient.isfinite().all())
 
     def _compare(self, product: str, matrix: Tensor, inputs: Tensor) -> Tensor:
-        """Compare the kernel's `inputs @ matrix.T` with the dense product, and return the latter."""
+        """Return the dense product `inputs @ matrix.T`; if it is finite, compare the kernel's product with it."""
         expected = inputs @ matrix.t()
         actual = self._kernel.linear(inputs.contiguous(), self._kernel.pack(matrix))
         difference = float((actual.float() - expected.float()).norm())
@@ -143,7 +144,7 @@ class SparseProduct:
 
 
 _products: dict[str, SparseProduct] = {}
-"""All products of this process, which graphs of `torch.compile` find by their keys."""
+"""All products that were created in this process; graphs of `torch.compile` find them by their keys."""
 
 
 @torch.library.custom_op("masksmith::multiply", mutates_args=())
@@ -217,7 +218,7 @@ def sparse_product(layer: MaskedLayer) -> SparseProduct:
         InputError: If the layer is not linear, or its weight or device does not suit the kernels.
     """
     kernel = KERNEL()
-    reason = next(filter(None, (_unsupported_layer(layer), kernel.unsupported_reason(layer.weight))), None)
+    reason = next(filter(None, (_unsupported_layer_reason(layer), kernel.unsupported_reason(layer.weight))), None)
     if reason is not None:
         raise InputError(
             f"compute='sparse': {layer.name!r} cannot be computed by 2:4 kernels: {reason}. Leave it out with "
@@ -226,7 +227,7 @@ def sparse_product(layer: MaskedLayer) -> SparseProduct:
     return SparseProduct(layer.name, kernel)
 
 
-def _unsupported_layer(layer: MaskedLayer) -> str | None:
+def _unsupported_layer_reason(layer: MaskedLayer) -> str | None:
     for module in layer.modules.values():
         if not isinstance(module, torch.nn.Linear) or type(module).forward is not torch.nn.Linear.forward:
             return f"{type(module).__name__} does not compute what torch.nn.Linear does"
@@ -237,7 +238,7 @@ def _unsupported_layer(layer: MaskedLayer) -> str | None:
     return None
 
 
-def _unsupported_dtype(inputs: Tensor, masked: Tensor) -> str | None:
+def _unsupported_dtype_reason(inputs: Tensor, masked: Tensor) -> str | None:
     if inputs.dtype != masked.dtype:
         return f"the inputs are {inputs.dtype}, and the weight is {masked.dtype}"
     if masked.dtype not in DTYPES:

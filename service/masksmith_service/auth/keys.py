@@ -46,12 +46,13 @@ class RotateRequest(StrictModel):
 
 
 class NewKey(KeyInfo):
-    """A key with its token; no later response contains the token."""
+    """A key with its new token; no later response contains the token."""
 
     token: str
 
 
 async def _keys(state: StateDep, principal: AdminDep) -> Keys:
+    """Return the keys; `AdminDep` rejects requests of principals that are no admins."""
     return Keys(state.records.redis)
 
 
@@ -60,7 +61,7 @@ KeysDep = Annotated[Keys, Depends(_keys)]
 
 @router.get("")
 def list_keys(keys: KeysDep) -> list[KeyInfo]:
-    """List all keys, oldest first, without their tokens."""
+    """List all keys, revoked ones included, oldest first, without their tokens."""
     return keys.all()
 
 
@@ -81,7 +82,7 @@ def create_key(document: KeyRequest, keys: KeysDep, principal: AdminDep) -> NewK
 
 @router.post("/{key}/rotate", status_code=201)
 def rotate_key(key: str, document: RotateRequest, keys: KeysDep) -> NewKey:
-    """Replace a key's token; the old one stays valid for `overlap_s`. Its jobs, uploads and quotas stay."""
+    """Replace a key's token; the old token stays valid for `overlap_s`. The key keeps its jobs, uploads and quotas."""
     rotated = keys.rotate(key, document.overlap_s)
     if rotated is None:
         raise RequestError(Code.KEY_NOT_FOUND, f"there is no valid key {key[:80]!r}; GET /v1/keys lists them")
@@ -91,6 +92,6 @@ def rotate_key(key: str, document: RotateRequest, keys: KeysDep) -> NewKey:
 
 @router.delete("/{key}", status_code=204)
 def revoke_key(key: str, keys: KeysDep) -> None:
-    """Revoke a key: requests with its token are rejected from now on."""
+    """Revoke a key: requests with its tokens are rejected from now on."""
     if not keys.revoke(key):
         raise RequestError(Code.KEY_NOT_FOUND, f"there is no key {key[:80]!r}; GET /v1/keys lists them")

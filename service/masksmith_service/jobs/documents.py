@@ -56,7 +56,7 @@ def snapshot_view(snapshot: Snapshot) -> Job:
         else:
             shards, reports = parse_by_index(snapshot.parts, Shard), parse_by_index(snapshot.reports, ShardReport)
             document = job_view(record, shards, reports, snapshot.taken)
-        queue = snapshot.waits_for_queue
+        queue = snapshot.unserved_queue
     return document if queue is None else document.model_copy(update={"waiting_for": waiting_for(queue)})
 
 

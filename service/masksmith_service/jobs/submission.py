@@ -1,4 +1,4 @@
-"""Submits jobs: plans a request, creates the job's record, and notifies the workers."""
+"""Submits jobs: plans the job of a request, creates its record, and notifies the workers."""
 
 from __future__ import annotations
 
@@ -56,14 +56,14 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class JobSubmitter:
-    """Submits jobs of a principal; its methods return the job's id, and must be called on a thread.
+    """Submits the job of a request; its public methods return the job's id, and must be called on a thread of anyio.
 
     Attributes:
         state: Resources of the application.
         principal: The owner of the job.
         idempotency_key: The `Idempotency-Key` of the request, or None.
         reservation: Capacities that the request holds.
-        require_worker: Whether a job is refused if no living worker takes its shards.
+        require_worker: Whether a job is refused if no living worker consumes its queue.
     """
 
     state: State
@@ -76,15 +76,16 @@ class JobSubmitter:
         """Submit the job of a document.
 
         Raises:
-            RequestError: If the request is invalid, or there are too many jobs.
+            RequestError: If the request is invalid, or the job is refused, for example because a limit is reached.
         """
         if isinstance(document, BenchmarkRequest):
             return self._submit_benchmark(document)
         specification = parse_document_options(document, self.state.settings.max_tensors)
         reader = self._make_reader()
-        sources, headers = self._read_files(document, reader)
+        sources, headers = self._read_headers(document, reader)
         located = locate_named(document.tensors, specification, headers, sources)
         by_name = {tensor.name: tensor for tensor in document.tensors}
+        # No tensor is skipped, because the statistics of all of them are required.
         tensors, _ = add_statistics(located, specification, headers, sources, named=by_name, required=by_name)
         tensors = add_previous(tensors, document.previous, headers, sources, self._read_finished)
         if document.output is None:
@@ -104,9 +105,9 @@ class JobSubmitter:
         """Submit a masks job on an uploaded file, and on the uploaded files that the option `also` names.
 
         Raises:
-            RequestError: If the request is invalid, or there are too many jobs.
+            RequestError: If the request is invalid, or the job is refused, for example because a limit is reached.
         """
-        sources, headers = self._read_files(options, self._make_reader())
+        sources, headers = self._read_headers(options, self._make_reader())
         files = {digest: header} | {also: headers[also] for also in options.also}
         names = [name for file_header in files.values() for name in file_header.tensors]
         check_tensor_count(len(names), self.state.settings.max_tensors)
@@ -122,10 +123,10 @@ class JobSubmitter:
         return self._submit_masks(specification, tensors, skipped, description)
 
     def submit_model(self, options: ModelOptions, specification: JobSpecification, description: JobDescription) -> str:
-        """Submit a job that writes a pruned copy of a model in a root, whose tensors the options select.
+        """Submit a job that writes a pruned copy of a model; the options name model and output, and select tensors.
 
         Raises:
-            RequestError: If the request is invalid, or there are too many jobs.
+            RequestError: If the request is invalid, or the job is refused, for example because a limit is reached.
         """
         if options.also:
             detail = "also goes with an uploaded file; the reference of a model names all of its files"
@@ -134,7 +135,7 @@ class JobSubmitter:
         model = self._read_model(options.model, reader)
         check_tensor_count(len(model.weight_map), self.state.settings.max_tensors)
         files, located_files = model_files(model)
-        sources, headers = self._read_files(options, reader)
+        sources, headers = self._read_headers(options, reader)
         if options.calibration is not None:
             check_calibrated_names(headers[options.calibration], model.weight_map)
         located, selection = locate_selected(options, specification, files, located_files)
@@ -154,8 +155,8 @@ class JobSubmitter:
     def _read_model(self, reference: str, reader: ModelReader) -> Model:
         return reader.read(find_readable(self.state.roots, self.principal, reference))
 
-    def _read_files(self, options: MasksOptions, reader: ModelReader) -> tuple[dict[str, Source], dict[str, Header]]:
-        """Read the files in roots that a request names, and the headers of these and of its uploads."""
+    def _read_headers(self, options: MasksOptions, reader: ModelReader) -> tuple[dict[str, Source], dict[str, Header]]:
+        """Return the sources of the files in roots that a request names, and the headers of them and of its uploads."""
         sources, in_roots = read_references(self.state, self.principal, options, reader)
         return sources, read_headers(self.state, self.principal, options, self._reserve_memory) | in_roots
 
@@ -197,13 +198,15 @@ class JobSubmitter:
         description: JobDescription,
         name: str,
     ) -> str:
-        """Create the record, then notify the workers; after a crash in between, the sweeper notifies them.
+        """Create the record; if the job is new, notify the workers.
+
+        After a crash in between, the sweeper notifies them.
 
         `name` is the job's name if the request has none.
         """
         if self.require_worker and not self.state.records.is_served(queue):
             raise no_worker(queue)
-        job, is_new = self._record(plan, parts, queue, description, name)
+        job, is_new = self._create_record(plan, parts, queue, description, name)
         logs.add_fields(job=job)
         if is_new:
             try:
@@ -212,7 +215,7 @@ class JobSubmitter:
                 log.warning("job %s is recorded but no worker was notified; the sweeper will do it: %s", job, error)
         return job
 
-    def _record(
+    def _create_record(
         self,
         plan: MasksPlan | BenchmarkPlan,
         parts: Sequence[Shard] | Sequence[PlannedCase],
@@ -220,10 +223,10 @@ class JobSubmitter:
         description: JobDescription,
         name: str,
     ) -> tuple[str, bool]:
-        """Create the record; returns the job's id, and whether the job is new: its `Idempotency-Key` was not used."""
+        """Create the record, unless the job of this `Idempotency-Key` exists; returns its id, and whether it is new."""
         fingerprint = digest_document(_fingerprint_content(plan, parts, description)) if self.idempotency_key else ""
         admission = self._admission(description.priority)
-        # The admission has the priority.
+        # The record has the priority from the admission, and the default name if the request has none.
         description = JobDescription(name=description.name or name, labels=description.labels)
         self.state.housekeeping.broker.require_room(JOB_BYTES + len(parts) * PART_BYTES)
         try:
@@ -240,7 +243,7 @@ class JobSubmitter:
         return created
 
     def _reserve_memory(self, size: int) -> None:
-        """Reserve memory until the request is answered."""
+        """Reserve `size` bytes of memory until the response has been sent."""
         anyio.from_thread.run(self.reservation.add, self.state.capacities.memory, size)
 
     def _admission(self, priority: Priority) -> Admission:
@@ -256,11 +259,12 @@ class JobSubmitter:
         )
 
     def _read_finished(self, job: str) -> FinishedTensors:
+        """Read the finished tensors of a job that the principal may see."""
         return finished_tensors(read_job(self.state, visible_job(job, self.state, self.principal)), self.state.records)
 
 
 def no_worker(queue: str) -> RequestError:
-    """Error of a job that no living worker would take."""
+    """Error of a job whose queue no living worker consumes."""
     workers = waiting_for(queue)
     return RequestError(Code.NO_WORKER, str(workers), retry_after_s=10, waiting_for=workers.model_dump())
 
@@ -270,7 +274,7 @@ def _fingerprint_content(
 ) -> dict[str, Any]:
     """What two requests with one `Idempotency-Key` must have in common.
 
-    This is the plan with, if the request has them, name, labels and priority; for a benchmark also the cases.
+    This is the plan; for a benchmark also the cases; and name, labels and priority, if they are not the defaults.
     """
     plan_members = plan.model_dump(mode="json")
     description_members = description.model_dump(include=set(JobDescription.model_fields), exclude_defaults=True)

@@ -1,4 +1,4 @@
-"""The commands `masksmith service` and `masksmith worker`, for installations on several machines."""
+"""The commands `masksmith service` and `masksmith worker`, and how their processes are run by all local commands."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .errors import UsageError
 from .options import InsecureOption, LogFormatOption, RedisOption, StoreOption, shared_settings
 from .settings import child_environment
 
-# Modules that each component needs.
+# Modules of the packages that each component needs, by which a missing installation is recognised.
 MODULES = {
     "service": ("uvicorn", "fastapi", "celery", "redis", "obstore"),
     "worker": ("celery", "redis", "obstore", "ortools", "numba"),
@@ -92,7 +92,7 @@ def command(component: str) -> list[str]:
 
 
 def _replace_process(component: str, **variables: str | None) -> None:
-    """Replace this process by the service or the worker, with these environment variables."""
+    """Replace this process by the service or the worker, with these environment variables; None leaves one as it is."""
     check_installed(component)
     arguments = command(component)
     sys.stdout.flush()

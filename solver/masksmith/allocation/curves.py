@@ -66,7 +66,7 @@ class Curves:
         if math.isinf(exact_sum(values[-1] for values in measurements.values())):
             raise overflow_error(None)
         total = sum(math.prod(shape) for shape in self._shapes.values())
-        budget = self._budget.units(total, self._pattern)
+        budget = self._budget.kept_units(total, self._pattern)
         choices = {name: self._choices(name, values) for name, values in measurements.items()}
         layers = list(choices.values())
         optimum = choose([layer.costs for layer in layers], [layer.values for layer in layers], budget)

@@ -55,7 +55,7 @@ class EntryThreshold:
         self._unsigned: Any = np.uint64 if double else np.uint32
         self._bits = 64 if double else 32
         self._floors = {name: floor_units(pattern, shape, budget.floor_of(name)) for name, shape in shapes.items()}
-        self._budget_units = budget.units(sum(count_units(pattern, shape) for shape in shapes.values()), pattern)
+        self._budget_units = budget.kept_units(sum(count_units(pattern, shape) for shape in shapes.values()), pattern)
 
     def measure(self, scores: Any, state: _ThresholdState | None, name: str) -> Doubles:
         """Count the scores with the selected prefix by their next 16 bits.
@@ -142,7 +142,7 @@ class BlockThreshold:
         kept = {name: floor_units(self._pattern, self._shapes[name], self._budget.floor_of(name)) for name in names}
         remaining_values = [np.sort(measurements[name])[::-1][kept[name] :] for name in names]
         total = sum(count_units(self._pattern, self._shapes[name]) for name in names)
-        remaining = self._budget.units(total, self._pattern) - sum(kept.values())
+        remaining = self._budget.kept_units(total, self._pattern) - sum(kept.values())
         layer_of = np.repeat(np.arange(len(names)), [len(values) for values in remaining_values])
         largest = np.argsort(-np.concatenate(remaining_values), kind="stable")[:remaining]
         added = np.bincount(layer_of[largest], minlength=len(names))

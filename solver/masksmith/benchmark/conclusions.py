@@ -1,7 +1,8 @@
 """Winners, break-even densities and estimates for whole models, from measurements. Standard library only.
 
 Break-even. A kernel's cases of one layer, batch, dtype and direction are points (density, time / dense time). The ratio
-is interpolated linearly between the two points where it crosses 1; if it never does, the result is a bound.
+is interpolated linearly between the two neighbouring points where it falls below 1 as the density decreases, at the
+highest such density; if it never does, the result is a bound.
 """
 
 from __future__ import annotations
@@ -14,22 +15,23 @@ from itertools import pairwise
 from .cases import Case, Layer
 from .results import CaseResult, Gain
 
-Key = tuple[str, Layer, int, str, str]
+CurveKey = tuple[str, Layer, int, str, str]
+"""Kernel, layer, batch, dtype and direction."""
 NOISE = 0.03
-"""Speed-ups that differ from 1 by at most this much count as no speed-up."""
+"""Speed-ups of a whole model that differ from 1 by at most this much count as no speed-up."""
 
 
 @dataclass(frozen=True)
 class Winner:
-    """The fastest sparse kernel of a case.
+    """The fastest sparse kernel of a case, if any was measured.
 
     Attributes:
         case: The case.
         density: Density of its mask.
         kernel: The fastest kernel that uses the mask; None if none was measured.
-        speedup: Speed-up over dense.
-        dense_s: Seconds of the dense product.
-        low, high: Range of the speed-up, from the 20 % and 80 % quantiles of both times.
+        speedup: Speed-up over dense; None if `kernel` is None.
+        dense_s: Median seconds of the dense product.
+        low, high: Range of `speedup`, from the 20 % and 80 % quantiles of both times; None if `kernel` is None.
     """
 
     case: Case
@@ -42,23 +44,25 @@ class Winner:
 
     @property
     def pays(self) -> bool:
-        """Whether the kernel is faster than dense over the whole range of its speed-up."""
-        return self.speedup is not None and self.speedup > 1.0 and (self.low is None or self.low > 1.0)
+        """Whether there is a kernel, and it is faster than dense over the whole range of its speed-up."""
+        return self.speedup is not None and self.low is not None and min(self.speedup, self.low) > 1.0
 
 
 @dataclass(frozen=True)
 class BreakEven:
-    """The density at which a kernel becomes faster than dense, for one layer and batch.
+    """The density at which a kernel becomes faster than dense, for one layer, batch, dtype and direction.
 
     Attributes:
         kernel: The kernel.
         layer: The layer.
         batch, dtype, direction: The rest of the case.
-        density: Density at which both take the same time; None if all points are on one side.
+        density: The highest density at which both take the same time, and just below which the kernel is faster; None
+            if there is none within the densities measured.
         lowest, highest: Range of densities measured.
         always: Whether the kernel was faster at all densities measured; if `density` is None and it was not, it was
-            faster at none.
+            not faster at the lowest.
         low, high: Range of `density`, from the 20 % and 80 % quantiles of all times; within the densities measured.
+            None if `density` is.
     """
 
     kernel: str
@@ -124,7 +128,7 @@ class Estimate:
 
 
 def winners(results: Iterable[CaseResult]) -> list[Winner]:
-    """Return the fastest sparse kernel of every requested case with a dense time."""
+    """Return the winner of every requested case with a dense time."""
     return [
         _winner(result, result.dense_s)
         for result in results
@@ -140,8 +144,8 @@ def _winner(result: CaseResult, dense_s: float) -> Winner:
 
 
 def break_evens(results: Iterable[CaseResult]) -> list[BreakEven]:
-    """Return the break-even of each kernel that was measured at two or more densities."""
-    points: dict[Key, dict[float, Gain]] = defaultdict(dict)
+    """Return the break-even of each kernel, layer, batch, dtype and direction measured at two or more densities."""
+    points: dict[CurveKey, dict[float, Gain]] = defaultdict(dict)
     for result in results:
         case = result.case
         for measurement, gain in result.gains:
@@ -149,7 +153,7 @@ def break_evens(results: Iterable[CaseResult]) -> list[BreakEven]:
     return [_break_even(key, curve) for key, curve in points.items() if len(curve) > 1]
 
 
-def _break_even(key: Key, gains: dict[float, Gain]) -> BreakEven:
+def _break_even(key: CurveKey, gains: dict[float, Gain]) -> BreakEven:
     # Curves of kernel time / dense time: from the medians, and from the ends of the ranges of the speed-ups.
     curve, slowest, fastest = (
         {density: 1.0 / getattr(gain, name) for density, gain in gains.items()} for name in ("value", "low", "high")
@@ -161,7 +165,10 @@ def _break_even(key: Key, gains: dict[float, Gain]) -> BreakEven:
 
 
 def _crossing_or_end(curve: dict[float, float]) -> float:
-    """Return the crossing of a curve; if all ratios are on one side of 1, the highest or lowest density measured."""
+    """Return the crossing of a curve.
+
+    Without a crossing, this is the highest density measured if all ratios are below 1, else the lowest.
+    """
     density = crossing(curve)
     if density is not None:
         return density
@@ -169,7 +176,10 @@ def _crossing_or_end(curve: dict[float, float]) -> float:
 
 
 def crossing(curve: dict[float, float]) -> float | None:
-    """Return the highest density at which a ratio of times, linear between points, crosses 1; None if it never does."""
+    """Return the highest density at which a ratio of times falls below 1 as the density decreases, or None.
+
+    The ratio is linear between neighbouring points.
+    """
     ordered = sorted(curve.items(), reverse=True)
     for (above, slow), (below, fast) in pairwise(ordered):
         if slow >= 1.0 > fast:
@@ -178,7 +188,7 @@ def crossing(curve: dict[float, float]) -> float | None:
 
 
 def estimates(results: Iterable[CaseResult]) -> list[Estimate]:
-    """Sum the times of all layers in requested cases, for each pattern, batch, dtype and direction."""
+    """Sum the times of all layers in requested cases with a dense time, by pattern, batch, dtype and direction."""
     groups: dict[tuple[str, int, str, str], list[CaseResult]] = defaultdict(list)
     for result in results:
         case = result.case

@@ -61,14 +61,14 @@ def _markdown(text: str) -> str:
 
 
 def tables(report: Answers) -> list[Table]:
-    """Return the non-empty tables: whole model, kernels, layers, break-even densities."""
+    """Return those of these tables that have rows: whole model, kernels, layers, break-even densities."""
     candidates = [_model(report), _kernels(report), _layers(report), _break_evens(report)]
     return [table for table in candidates if table.rows]
 
 
-def page(report: Answers, title: str, paragraphs: Sequence[str] = ()) -> str:
-    """Return the report as a Markdown page, with `paragraphs` after the title."""
-    parts = [f"# {title}\n", *paragraphs, *(f"{machine_line(machine, report)}\n" for machine in report.machines)]
+def page(report: Answers, title: str) -> str:
+    """Return the report as a Markdown page."""
+    parts = [f"# {title}\n", *(f"{machine_line(machine, report)}\n" for machine in report.machines)]
     parts.append("## In words\n\n" + "\n".join(f"- {_markdown(line)}" for line in report.conclusions()) + "\n")
     parts += [table.markdown() for table in tables(report)]
     if report.skipped:
@@ -82,24 +82,24 @@ def page(report: Answers, title: str, paragraphs: Sequence[str] = ()) -> str:
 
 
 def machine_line(machine: dict[str, object], report: Answers) -> str:
-    """Return a sentence that describes the machine, with its copy and matrix rates if they were measured."""
+    """Describe the machine: its copy and matrix rates, if they were measured, and versions of software."""
     name = machine.get("gpu") or f"{machine.get('processor')}, {machine.get('capability')}"
     order = ("torch", "cuda", "triton", "cusparselt", "numba", "numpy", "scipy", "python", "system")
     versions = ", ".join(f"{key} {machine[key]}" for key in order if machine.get(key) is not None)
     threads = f"; {machine['threads']} thread(s) of {machine['cores']} cores" if "threads" in machine else ""
-    return f"Measured on {name}{threads}{_rates(report.results_of(machine))}. {versions}."
+    return f"Measured on {name}{threads}{_rates_text(report.results_of(machine))}. {versions}."
 
 
-def seconds(value: float) -> str:
-    """Format a duration with three digits and its unit."""
+def duration_text(seconds: float) -> str:
+    """Format a duration with three significant digits and its unit."""
     for unit, scale in (("s", 1.0), ("ms", 1e-3)):
-        if value >= scale:
-            return f"{value / scale:.3g} {unit}"
-    return f"{value / 1e-6:.3g} us"
+        if seconds >= scale:
+            return f"{seconds / scale:.3g} {unit}"
+    return f"{seconds / 1e-6:.3g} us"
 
 
-def _rates(results: Sequence[CaseResult]) -> str:
-    """Return the copy and matrix rates after a semicolon; an empty text where none were measured."""
+def _rates_text(results: Sequence[CaseResult]) -> str:
+    """Return the highest copy rate and the matrix rate of each dtype, after a semicolon; empty without rates."""
     rates = {
         result.case.dtype: (result.machine["copy_bytes_per_s"], result.machine["matrix_flops_per_s"])
         for result in results
@@ -125,8 +125,8 @@ def _model(report: Answers) -> Table:
             _verdict(estimate),
             ", ".join(sorted({name for name in estimate.kernels.values() if name != "dense"})) or "-",
             str(estimate.batch),
-            seconds(estimate.dense_s),
-            seconds(estimate.best_s),
+            duration_text(estimate.dense_s),
+            duration_text(estimate.best_s),
             f"{estimate.speedup:.2f}x",
             f"{estimate.low:.2f}x - {estimate.high:.2f}x",
         ]
@@ -189,8 +189,8 @@ def _layers(report: Answers) -> Table:
 
 
 def _spread(timing: Timing) -> str:
-    """Format the median, and in parentheses the quantiles."""
-    return f"{seconds(timing.median_s)} ({seconds(timing.p20_s)} - {seconds(timing.p80_s)})"
+    """Format the median, and in parentheses the 20 % and 80 % quantiles."""
+    return f"{duration_text(timing.median_s)} ({duration_text(timing.p20_s)} - {duration_text(timing.p80_s)})"
 
 
 def _break_evens(report: Answers) -> Table:

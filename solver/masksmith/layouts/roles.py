@@ -1,4 +1,4 @@
-"""Roles of tensors by their names: common names of embeddings, output heads, routers, norms, biases and scales."""
+"""Roles of tensors, by the common names of embeddings, output heads, routers, norms, biases, scales and others."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+# Matches the last component of a name before `.weight`, if that is one of the alternatives that are put in for `{}`.
 _LAST_COMPONENT = r"(?:^|\.)(?:{})(?:\.weight|\.parametrizations\.weight\.original)?$"
 
 OUTSIDE_BLOCKS = "outside the model's blocks"
@@ -51,7 +52,7 @@ class Role:
     Attributes:
         reason: The reason, for reports.
         cannot_be_masked: Whether it stays dense even if the caller gives its full name.
-        selectable_by_glob: Whether a glob selects it; otherwise only its full name does.
+        selectable_by_glob: Whether a glob selects it; otherwise only its full name does, if it can be masked.
     """
 
     reason: str
@@ -60,7 +61,7 @@ class Role:
 
 
 class Roles:
-    """Finds the roles of a checkpoint's tensors by their names.
+    """Finds the roles of a checkpoint's tensors by their names, and some by their shapes.
 
     Some names can be classified only together with the checkpoint's other names.
     """
@@ -70,8 +71,8 @@ class Roles:
         self._packed_parents = {head for name in names for head, _, last in [name.rpartition(".")] if last == "W_q"}
         self._expert_parents = {head for name in names for head, mark, _ in [name.partition(".experts.")] if mark}
 
-    def role(self, name: str, shape: Sequence[int] = ()) -> Role | None:
-        """Return the role of a tensor, or None if it is a matrix that is masked by default."""
+    def role(self, name: str, shape: Sequence[int]) -> Role | None:
+        """Return the role of a tensor, or None if it has none that keeps it from being masked by default."""
         if _PACKED.search(name):
             return Role(PACKED, cannot_be_masked=True)
         if _FUSED_EXPERTS.search(name) and len(shape) == 2:
@@ -79,11 +80,12 @@ class Roles:
         if name.endswith(".zero") and name.removesuffix(".zero") in self._packed_parents:
             return Role("a zero point", cannot_be_masked=True)
         if _SCALE.search(name):
+            # The full name selects a vector or a `gamma`, which need not be the scale of a quantiser.
             return Role("a scale", cannot_be_masked=len(shape) != 1 and not name.endswith("gamma"))
         if _ADAPTER.search(name):
             return Role("a low-rank adapter")
         is_in_block = in_block(name)
-        # In a checkpoint without blocks, a name without a dot, such as `head`, was chosen by the caller.
+        # In a checkpoint without blocks, the name of a matrix without a dot, such as `head`, was chosen by the caller.
         is_caller_name = not self.has_blocks and "." not in name and len(shape) == 2
         for pattern, reason in () if is_caller_name else _DENSE:
             if pattern.search(_name_inside_block(name)):
@@ -117,7 +119,10 @@ def in_block(name: str) -> bool:
 
 
 def _name_inside_block(name: str) -> str:
-    """Return the part of a name after its block's number; names of enclosing modules do not describe the matrix."""
+    """Return the part of a name after its block's number, since enclosing modules do not describe the tensor.
+
+    A name without the number of a block is returned whole.
+    """
     block = _BLOCK.search(name)
     return name if block is None else name[block.start() :].lstrip(".").partition(".")[2]
 

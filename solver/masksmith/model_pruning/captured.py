@@ -1,4 +1,4 @@
-"""Recorded calls of the blocks in all batches, in memory or in files."""
+"""Recorded calls of the blocks in all batches, with token masks and inputs, in memory or in files."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .capture import CapturedBatch
 from .tensor_files import read_tensors, write_tensors
 
 TOKEN_MASK = "kept"
-"""Name of the token mask in a file; the metadata has this key, too, if there is one."""
+"""Name of the token mask in the file of a batch; if there is one, the file's metadata has this key, too."""
 
 
 class Captured(Protocol):
@@ -27,8 +27,8 @@ class Captured(Protocol):
 
     Attributes:
         order: Numbers of the blocks, in the order in which the model runs them.
-        token_masks: For each batch, `[sequences, tokens]`, False at padding; None where nothing is padded.
-        inputs: Activations that the model passes to the first block.
+        token_masks: The mask of each batch: `[sequences, tokens]`, False at padding; None where nothing is padded.
+        inputs: Activations that the model passes to the first block, by batch.
     """
 
     order: list[int]
@@ -39,7 +39,7 @@ class Captured(Protocol):
         """Return the call of a block in a batch."""
 
     def forget(self, block: int) -> None:
-        """Free the calls of a block that is finished."""
+        """Free the memory of the calls of a block that is finished."""
 
 
 def check_order(order: list[int], expected: list[int], batch: int) -> None:
@@ -53,7 +53,7 @@ def check_order(order: list[int], expected: list[int], batch: int) -> None:
 
 
 class CapturedInMemory:
-    """Calls in memory.
+    """Calls, token masks and inputs in memory.
 
     Args:
         batches: The recorded batches; all are read at once.
@@ -83,15 +83,15 @@ class CapturedInMemory:
         return self._calls[block][batch]
 
     def forget(self, block: int) -> None:
-        """Free the calls of a block that is finished."""
+        """Free the memory of the calls of a block that is finished."""
         self._calls[block] = []
 
 
 class CapturedOnDisk:
-    """Calls in a folder, one file for each batch.
+    """Calls and token masks in a folder, one file for each batch; inputs in a folder inside it.
 
     Args:
-        folder: The folder; batches that an earlier run recorded there are read.
+        folder: The folder; batches that an earlier run recorded there count as recorded.
         blocks: The blocks; their names are for error messages.
     """
 
@@ -112,7 +112,7 @@ class CapturedOnDisk:
         return len(self.token_masks)
 
     def add(self, batch: CapturedBatch) -> None:
-        """Write the calls of the next batch.
+        """Write the calls, the token mask and the inputs of the next batch.
 
         Raises:
             PruningError: If an argument is of a class that cannot be written, or the blocks run in another order than
@@ -143,7 +143,7 @@ class CapturedOnDisk:
         return Call(arguments, keywords)
 
     def forget(self, block: int) -> None:
-        """Do nothing: a later run may need the files."""
+        """Do nothing: the calls are in files, which a later run may need."""
 
     def _path(self, batch: int) -> Path:
         return self._folder / f"{batch:05}.safetensors"

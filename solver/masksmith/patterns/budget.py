@@ -46,7 +46,7 @@ class Budget:
         """Read `"50%"` and floors such as `"*.query*=25%"`.
 
         Raises:
-            PatternError: If a text is malformed; the message names it.
+            PatternError: If a text is malformed, a share is not in (0, 1], or a glob has two floors.
         """
         parsed: dict[str, float] = {}
         for text in floors:
@@ -59,7 +59,7 @@ class Budget:
         return cls(_share_of(density), parsed)
 
     def texts(self) -> dict[str, object]:
-        """Return the arguments of `parse` as texts: `budget` and `floors`."""
+        """Return the options `budget` and `floors` of a job: the texts that `parse` reads."""
         floors = [f"{glob}={to_percent(floor)}" for glob, floor in self.floors.items()]
         return {"budget": to_percent(self.density), "floors": floors}
 
@@ -71,8 +71,9 @@ class Budget:
         """Check that layers of these shapes can satisfy the budget, before any score is read.
 
         Raises:
-            PatternError: If budgets do not apply to the pattern, a floor matches no layer, floors and density
-                contradict each other, or the density rounds to nothing.
+            PatternError: If budgets do not apply to the pattern, the pattern has another density or does not fit a
+                shape, a floor matches no layer, the floors need more than the density allows, or the density rounds to
+                nothing.
         """
         check_distributable(pattern)
         if not isinstance(pattern, NM) and getattr(pattern, "density", None) != self.density:
@@ -85,15 +86,15 @@ class Budget:
             units = count_units(pattern, shape)
             minimum += floor_units(pattern, shape, self.floor_of(name))
             total += units
-        kept = self.units(total, pattern)
+        kept = self.kept_units(total, pattern)
         if minimum > kept:
             raise PatternError(
                 f"budget {self}: {kept} of {total} {unit_of(pattern)} may be kept, but the floors of {len(shapes)} "
                 f"layer(s), at least one for each layer, need {minimum}; raise the density or lower the floors"
             )
 
-    def units(self, total: int, pattern: Pattern) -> int:
-        """Return how many of all units may be kept: rounded down for n:m patterns, else to the nearest, halves up.
+    def kept_units(self, total: int, pattern: Pattern) -> int:
+        """Return how many of `total` units may be kept: rounded down for n:m patterns, else to the nearest, halves up.
 
         Raises:
             PatternError: If the result is 0.
@@ -143,14 +144,17 @@ def count_units(pattern: Pattern, shape: tuple[int, ...]) -> int:
 
 
 def floor_units(pattern: Pattern, shape: tuple[int, ...], floor: float) -> int:
-    """Return the minimum number of units that a layer keeps; at least one, or one entry of each group."""
+    """Return the minimum number of units that a layer keeps: at least one; for n:m, what the smallest n keeps."""
     if isinstance(pattern, NM):
         return int(capacity(steps(pattern, floor)[0], shape))
     return max(1, math.ceil(Fraction(repr(floor)) * count_units(pattern, shape)))
 
 
 def steps(pattern: NM, floor: float = 0.0) -> list[NM]:
-    """Return the patterns that differ from an n:m pattern only in n, sparsest first, with at least density `floor`."""
+    """Return the patterns that differ from an n:m pattern only in n, sparsest first, with at least density `floor`.
+
+    Those of a transposable pattern have the `n_out` of the same share; an n without such an `n_out` is left out.
+    """
     patterns = []
     for n in range(1, pattern.m + 1):
         if not pattern.transposable:
@@ -160,11 +164,11 @@ def steps(pattern: NM, floor: float = 0.0) -> list[NM]:
         if n * pattern.m_out % pattern.m == 0:
             n_out = n * pattern.m_out // pattern.m
             patterns.append(NM(n, pattern.m, True, pattern.fill, n_out, pattern.m_out, ragged=pattern.ragged))
-    return [step for step in patterns if step.density >= floor] or patterns[-1:]
+    return [step for step in patterns if step.density >= floor]
 
 
 def with_kept_units(pattern: Pattern, kept: int, units: int) -> Pattern:
-    """Return the pattern that keeps `kept` of a layer's `units`."""
+    """Return the pattern, of blocks or unstructured, that keeps `kept` of a layer's `units`."""
     share = kept / units
     if isinstance(pattern, Block):
         return Block(pattern.rows, pattern.cols, share, "none", pattern.norm, pattern.ragged, pattern.nested)

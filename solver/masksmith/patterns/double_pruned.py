@@ -15,7 +15,8 @@ class DoublePruned:
     """Rows are pruned to n:m, then the kept entries along columns, as SLoPe and Bi-Mask do for the backward pass.
 
     The allowed masks are those of `transposable <=n:m`: at most `n` kept in every row and every column of each m x m
-    tile. Double pruning computes one such mask, not the best one. The upper bound of a solution is a bound on the best.
+    tile. Double pruning computes one such mask, which need not be the best one. The upper bound of a solution
+    is a bound on the best one.
 
     Attributes:
         n: Maximum number of kept entries of a group.
@@ -33,6 +34,7 @@ class DoublePruned:
     axis: ClassVar[Axis] = "in"
 
     def __post_init__(self) -> None:
+        # The constructor of `NM` checks the numbers.
         _ = self.at_most
 
     @property

@@ -1,8 +1,8 @@
 """Backs an installation up into a directory, while it serves, and restores such a backup into an empty installation.
 
-One script reads all records of the broker, so that they are consistent. Blobs are copied after that. While a backup
+One script reads the records of the broker, so that they are consistent. Blobs are copied after that. While a backup
 runs (`masksmith:backup` exists) no blob is deleted, so that all blobs that the records refer to exist; deletions are
-deferred, by a list in `masksmith:deferred`. Leases, heartbeats, messages and sessions are not part of a backup: shards
+deferred, by a set in `masksmith:deferred`. Leases, heartbeats, messages and sessions are not part of a backup: shards
 that workers had taken are queued again.
 """
 
@@ -58,7 +58,16 @@ EXCLUDED_PREFIXES = (
 
 @dataclass(frozen=True)
 class Manifest:
-    """Content of a complete backup; the manifest is written last."""
+    """Describes a complete backup; its file is written last.
+
+    Attributes:
+        installation: Identity of the installation.
+        data_format: Version of the format of records and blobs.
+        records: Number of records.
+        records_digest: BLAKE3 digest of the file of the records.
+        blobs: Number of blobs.
+        bytes: Size of all blobs together.
+    """
 
     installation: str
     data_format: int
@@ -72,13 +81,13 @@ def back_up(client: redis.Redis, store: BlobStore, folder: Path) -> Manifest:
     """Write a backup into a directory that is empty, or does not exist.
 
     Raises:
-        InstallationError: If the directory is not empty, broker and store do not belong together, or another backup
-            runs.
+        InstallationError: If the directory is not empty, broker and store do not belong together, another backup runs,
+            a store fails, or the broker was not reachable for so long that blobs may have been deleted.
     """
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     if any(folder.iterdir()):
         raise InstallationError(f"{folder} is not empty: a backup is written into a directory of its own")
-    with _store_errors(), _deferring_deletions(client):
+    with _translating_store_errors(), _deferring_deletions(client):
         identity = Installation(client, store).claim()
         records, digest = _save_records(client, folder / RECORDS)
         blobs, size = _copy_store(store, BlobStore(str(folder / STORE), create=True))
@@ -88,10 +97,11 @@ def back_up(client: redis.Redis, store: BlobStore, folder: Path) -> Manifest:
 
 
 def restore(client: redis.Redis, store: BlobStore, folder: Path) -> Manifest:
-    """Restore a backup into an empty broker and an empty store, after checking its blobs; damaged ones are logged.
+    """Restore a backup into an empty broker and an empty store, after checking it; damaged blobs are only logged.
 
     Raises:
-        InstallationError: If the backup is incomplete or damaged, or broker or store are not empty.
+        InstallationError: If the backup is incomplete or of another data format, its records are damaged, broker or
+            store are not empty, or a store fails.
     """
     manifest, records = _read_backup(folder)
     if any(client.scan_iter(match="masksmith*", count=1000)):
@@ -100,7 +110,7 @@ def restore(client: redis.Redis, store: BlobStore, folder: Path) -> Manifest:
         raise InstallationError(
             f"the store {without_credentials(store.url)} is not empty: a backup is restored into a new one only"
         )
-    with _store_errors():
+    with _translating_store_errors():
         _copy_store(BlobStore(str(folder / STORE), read_only=True), store)
     with client.pipeline(transaction=True) as pipe:
         for record in records:
@@ -110,8 +120,8 @@ def restore(client: redis.Redis, store: BlobStore, folder: Path) -> Manifest:
 
 
 @contextmanager
-def _store_errors() -> Iterator[None]:
-    """Raise an InstallationError for an error of a store."""
+def _translating_store_errors() -> Iterator[None]:
+    """Turn an error of a store within the block into an InstallationError."""
     try:
         yield
     except StoreError as error:
@@ -123,7 +133,7 @@ def _deferring_deletions(client: redis.Redis) -> Iterator[None]:
     """Defer deletions of blobs within the block, by a lock that is renewed, and expires if this process dies.
 
     Raises:
-        InstallationError: If another backup runs.
+        InstallationError: If another backup runs, or if the lock was lost by the end of the block.
     """
     token, ended = secrets.token_hex(8), threading.Event()
     if not client.set(BACKUP, token, nx=True, ex=LOCK_S):
@@ -146,7 +156,7 @@ def _deferring_deletions(client: redis.Redis) -> Iterator[None]:
 
 
 def _save_records(client: redis.Redis, path: Path) -> tuple[int, str]:
-    """Write a consistent copy of all records; returns their number, and the digest of the file."""
+    """Write a consistent copy of the records that belong to a backup; returns their number, and the file's digest."""
     binary = redis.Redis(connection_pool=_binary_pool(client))
     try:
         reply: Any = binary.eval(load(__package__)["dump"], 0)
@@ -164,14 +174,14 @@ def _save_records(client: redis.Redis, path: Path) -> tuple[int, str]:
 
 
 def _binary_pool(client: redis.Redis) -> redis.ConnectionPool:
-    """Connections to the same server that do not decode replies, because dumps are binary."""
+    """Connections to the client's server. They do not decode replies, because dumps are binary, and wait longer."""
     pool = client.connection_pool
     options = {**pool.connection_kwargs, "decode_responses": False, "socket_timeout": 300}
     return redis.ConnectionPool(connection_class=pool.connection_class, **options)
 
 
 def _copy_store(source: BlobStore, target: BlobStore) -> tuple[int, int]:
-    """Copy all blobs with their lists, unchecked, then the identity; returns the number and bytes of the blobs."""
+    """Copy all blobs, unchecked, with their digest lists, then the identity; returns number and bytes of blobs."""
     count = size = 0
     for folder in BLOB_FOLDERS:
         for name, _ in source.list(folder):
@@ -182,7 +192,7 @@ def _copy_store(source: BlobStore, target: BlobStore) -> tuple[int, int]:
 
 
 def _copy_blob(source: BlobStore, target: BlobStore, name: str) -> bool:
-    """Copy a blob, and its list if there is one; False if the blob does not exist any more.
+    """Copy a blob, and its digest list if there is one; return False if the blob does not exist any more.
 
     A lost list does not make a blob useless: the store computes it again from an upload, or for a result whose digest
     is in a report.
@@ -207,6 +217,7 @@ def _copy_blob(source: BlobStore, target: BlobStore, name: str) -> bool:
 
 
 def _read_backup(folder: Path) -> tuple[Manifest, list[dict[str, Any]]]:
+    """Read the manifest and the records of a backup, and check these and all blobs; damaged blobs are only logged."""
     try:
         manifest = Manifest(**json.loads((folder / MANIFEST).read_bytes()))
         data = (folder / RECORDS).read_bytes()
@@ -228,6 +239,7 @@ def _read_backup(folder: Path) -> tuple[Manifest, list[dict[str, Any]]]:
 
 
 def _write(path: Path, data: bytes) -> None:
+    """Write a file for its owner alone; it has its final name only when it is complete."""
     temporary = path.with_name(path.name + ".part")
     with open(temporary, "xb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
         file.write(data)

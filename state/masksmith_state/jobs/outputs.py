@@ -25,12 +25,14 @@ class PlannedOutput(BaseModel):
 
     Attributes:
         location: Directory of the output.
-        identity: Digest of everything that determines the output: files of the model, tensors, patterns and options.
+        identity: Digest of everything that determines the output: files of the model, tensors, patterns,
+            options, previous masks and masksmith's version; not the location.
         files: Files of weights.
-        beside: Other files of the model's directory, which are copied unchanged; the index is the last of them.
-        left: Names of files that are not copied, because they contain weights that are not pruned.
-        model_type: `model_type` of the model's config.
-        duplicates: For each file, the tensors in it that the index assigns to another file, with that file's name.
+        beside: Other files of the model's directory, which are copied unchanged; the index, if there is one, is last.
+        left: Names of files that are not copied: they contain weights that are not pruned, or have one of the names of
+            files that masksmith adds.
+        model_type: `model_type` of the model's config; None if it has none.
+        duplicates: By file, the tensors in it that the index assigns to another file, each with that other file's name.
     """
 
     location: str
@@ -46,7 +48,7 @@ class PlannedOutput(BaseModel):
         return f"{self.location}/{name}"
 
     @property
-    def marker(self) -> str:
+    def marker_location(self) -> str:
         """Location of the file that marks the output as unfinished."""
         return self.location_of(JOURNAL_NAME)
 

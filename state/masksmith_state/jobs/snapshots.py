@@ -1,4 +1,4 @@
-"""Reads the record of a job, with its shards and their reports, in one round trip, for clients that poll."""
+"""Reads a job in one round trip, for clients that poll: its record, its shards or cases, and their reports."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .unreadable_records import reading
 
 
 class Snapshot(NamedTuple):
-    """The unparsed record of a job.
+    """The record of a job, with its shards or cases and their reports, not parsed.
 
     Attributes:
         job: Id of the job.
@@ -36,19 +36,19 @@ class Snapshot(NamedTuple):
 
     @property
     def taken(self) -> frozenset[int]:
-        """Indices of the shards or cases that workers have taken and not finished."""
+        """Indices of the shards or cases that workers have taken and not finished; empty unless the job is running."""
         if self.fields["state"] != JobState.RUNNING:
             return frozenset()
         return frozenset(map(int, self.taken_fields))
 
     @property
     def is_queued(self) -> bool:
-        """Whether no worker has taken a shard or case of the job yet."""
+        """Whether the job has not ended, and no worker has taken a shard or case of it yet."""
         return self.fields["state"] == JobState.QUEUED
 
     @property
-    def waits_for_queue(self) -> str | None:
-        """The job's queue, if the job is live and no living worker consumes it."""
+    def unserved_queue(self) -> str | None:
+        """The job's queue, if the job is live and no living worker consumes the queue; else None."""
         queue = self.fields.get("queue", CPU_QUEUE)
         is_waiting = not JobState(self.fields["state"]).is_terminal and queue not in self.served
         return queue if is_waiting else None

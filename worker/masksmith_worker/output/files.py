@@ -30,7 +30,7 @@ def write_output_file(work: OutputWork, number: int) -> None:
     sizes = work.file_sizes()
     if _is_finished(work, sizes):
         return
-    if work.identity_in(work.output.marker) != work.output.identity:
+    if work.identity_in(work.output.marker_location) != work.output.identity:
         # Another worker may have finished the output since its files were listed.
         if _is_finished(work, work.file_sizes()):
             return

@@ -46,7 +46,7 @@ def finish(work: OutputWork) -> None:
     for name in work.file_sizes():
         if name.startswith(NOTE_PREFIX) or (name.startswith(".") and name.endswith(".part")):
             work.delete(output.location_of(name))
-    work.delete(output.marker)
+    work.delete(output.marker_location)
 
 
 def _masks(work: OutputWork, reports: list[list[ShardReport]], hasher: Any) -> Iterator[bytes]:

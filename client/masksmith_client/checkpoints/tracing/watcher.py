@@ -1,4 +1,4 @@
-"""Watch the operations of a forward pass: the products that each parameter enters, and its other uses."""
+"""Watch the operations of a forward pass: products with each parameter, their outputs, and its other uses."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Use:
     """What a forward pass does with a parameter.
 
     Attributes:
-        axes: Its axes in each product that it enters; None for a product where they are not certain.
+        axes: Its axes in each product or convolution that it enters; None for one where they are not certain.
         reasons: Its uses other than as a matrix that multiplies.
     """
 
@@ -54,12 +54,12 @@ class Use:
 
     @property
     def certain_axes(self) -> tuple[AxisRole, ...] | None:
-        """Its axes, if they are the same in all products; else None."""
+        """Its axes, if they are certain and the same wherever it multiplies; else None."""
         return next(iter(self.axes)) if len(self.axes) == 1 else None
 
     @property
     def dense_reason(self) -> str | None:
-        """Why it stays dense; None if it is a matrix."""
+        """Why it stays dense; None if it is a matrix that multiplies, or if no use of it was recorded."""
         for reason in (LOOKED_UP, DEPTHWISE):
             if reason in self.reasons:
                 return reason
@@ -71,7 +71,7 @@ class Use:
 
 
 class Watcher(CopyFollower):  # type: ignore[no-untyped-call]
-    """Records the uses of all parameters of two dimensions or more.
+    """Records the uses of all parameters of two dimensions or more, and which parts of their outputs are used.
 
     On the meta device a bool tensor has no value: the result of `any()` is read as False, all others as True.
     """
@@ -80,6 +80,7 @@ class Watcher(CopyFollower):  # type: ignore[no-untyped-call]
         super().__init__(Sources())
         self.uses: defaultdict[str, Use] = defaultdict(Use)
         self.outputs = Outputs()
+        # By the identity of their storage; they are kept alive, so that their storages are not reused.
         self._any_results: dict[int, torch.Tensor] = {}
         self._shapes = {name: tuple(tensor.shape) for name, tensor in parameters.items()}
         for name, tensor in parameters.items():
@@ -89,7 +90,7 @@ class Watcher(CopyFollower):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        """Run an operation and record its use of parameters."""
+        """Run an operation, and record its use of parameters and of outputs of products."""
         name = operation_name(func)
         if name == "_local_scalar_dense" and args[0].is_meta and args[0].dtype == torch.bool:
             return storage_of(args[0]) not in self._any_results
@@ -140,9 +141,9 @@ class Watcher(CopyFollower):  # type: ignore[no-untyped-call]
     def _note_convolution(self, args: tuple[Any, ...]) -> None:
         _input, weight, _bias, _stride, _padding, _dilation, is_transposed, _output_padding, groups = args
         kernel: tuple[AxisRole, ...] = ("kernel",) * (weight.ndim - 2)
+        if groups > 1 and weight.shape[1] == 1:
+            self._note(weight, DEPTHWISE)
         for source in self.sources.of(weight):
-            if groups > 1 and weight.shape[1] == 1:
-                self._note(weight, DEPTHWISE)
             if groups > 1 and is_transposed:
                 self.uses[source.parameter].axes.add(None)
                 continue

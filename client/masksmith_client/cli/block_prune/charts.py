@@ -1,4 +1,4 @@
-"""Charts with one column for each block, as SVG."""
+"""Charts of the blocks, as SVG: each block has its place on the horizontal axis."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ WIDTH, HEIGHT = 800, 260
 LEFT, RIGHT, TOP, BOTTOM = 60, 16, 28, 30
 """Margins around the plotted area."""
 LINE_CLASSES = ("first", "second")
-"""CSS classes of the lines, in their order."""
+"""CSS classes of the lines, in their order; a chart has at most this number of lines."""
 LEGEND_WIDTH = 220
 """Distance between the legends of two lines."""
 MAX_LABELS = 12
@@ -20,11 +20,11 @@ MAX_LABELS = 12
 
 
 def line_chart(names: Sequence[str], lines: Mapping[str, Sequence[float]]) -> str:
-    """Return a chart of lines; the axis of values is in percent and starts at 0.
+    """Return a chart of errors of the blocks, as lines; the axis of values is in percent and starts at 0.
 
     Args:
         names: Names of the blocks.
-        lines: Shares (1.0 is 100 %) by the line's name, one for each block; two lines at most.
+        lines: The values of each line, by its name: a share (1.0 is 100 %) for each block. Two lines at most.
     """
     top = _nice_top(max((value for line in lines.values() for value in line), default=0.0))
     parts = [_axes(names, top, lambda value: f"{value:.3g} %", 100.0)]
@@ -42,7 +42,7 @@ def line_chart(names: Sequence[str], lines: Mapping[str, Sequence[float]]) -> st
 
 
 def bar_chart(names: Sequence[str], values: Sequence[float]) -> str:
-    """Return a chart with one bar for each block; the values are seconds."""
+    """Return a chart of the seconds of the blocks, with one bar for each block."""
     top = _nice_top(max(values, default=0.0))
     parts = [_axes(names, top, lambda value: f"{value:.3g} s", 1.0)]
     width = 0.7 * (WIDTH - LEFT - RIGHT) / max(1, len(names))
@@ -84,7 +84,7 @@ def _y(value: float, top: float) -> float:
 
 
 def _nice_top(value: float) -> float:
-    """Return the smallest of 1, 2, 4 and 8 times a power of ten that is not below a value."""
+    """Return the smallest of 1, 2, 4 and 8 times a power of ten that is not below a value; 1 for 0 and infinity."""
     if not 0 < value < math.inf:
         return 1.0
     power = 10.0 ** math.floor(math.log10(value))

@@ -1,4 +1,6 @@
-"""Numbers of sweeps of the passes of dual coordinate ascent, chosen by measurement; the same on CPUs and CUDA devices.
+"""Numbers of sweeps of the passes of dual coordinate ascent, and parameters of its tie passes, chosen by measurement.
+
+They are the same on CPUs and CUDA devices, but for the float64 pass, which only CPUs run.
 
 Tables are indexed by the size of the larger sorting network of a tile (`_shape_of` in `solvers.exact`).
 """
@@ -9,11 +11,11 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 MAX_COLD_SIDE = 8
-"""Largest tile side for which sweeps from zero duals take less time than reading initial duals."""
+"""Largest of the longer sides of tiles for which initial duals save no time, so that sweeps start from zero duals."""
 DOUBLE_SWEEPS = 12
 """Sweeps of the float64 pass, for tiles with scores of very different magnitude."""
 FORCED_SWEEPS = 8
-"""Sweeps of the integer pass that initialise the duals of tiles with forced entries."""
+"""Sweeps of the integer pass in which the duals of tiles with forced entries are initialised."""
 
 # Sweeps of each round of the integer pass, by the size of the sorting network.
 _ROUNDS = {4: (4, 6), 8: (4, 10), 16: (6, 10, 16), 32: (12, 12, 24), 64: (20, 20, 40)}
@@ -60,7 +62,7 @@ def integer_rounds(size: int, *, at_most: bool, warm: bool) -> Sequence[int]:
 
     Args:
         size: Size of the sorting network.
-        at_most: Whether budgets are upper limits.
+        at_most: Whether budgets are upper limits; without effect if `warm`.
         warm: Whether sweeps start from initial duals; only for sizes above `MAX_COLD_SIDE`.
     """
     if warm:
