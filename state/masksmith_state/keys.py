@@ -28,8 +28,8 @@ KEYS = "masksmith:keys"
 TOKEN = re.compile(r"msk_([0-9a-f]{10})_[A-Za-z0-9_-]{43}")
 DEFAULT_OVERLAP_S, MAX_OVERLAP_S = 86_400.0, 30 * 86_400.0
 """Seconds for which a token stays valid after its key got a new token: the default, and the maximum."""
-MIN_REQUESTS_S, MAX_REQUESTS_S = 1e-6, 1e9
-"""Smallest and largest rate of requests that can be counted."""
+MIN_REQUESTS_S, MAX_REQUESTS_S = 0.001, 1e9
+"""Bounds of a key's rate of requests: beyond them the broker cannot count it."""
 _KEY_ID = re.compile(r"[0-9a-f]{10}")
 MAX_SESSIONS = 100
 """Limit of the browser sessions of a key; a further session ends the oldest one."""
@@ -71,10 +71,6 @@ def check_scopes(role: Role, scopes: Sequence[Scope]) -> None:
         raise ValueError("a key needs at least one scope")
     if (role is Role.ADMIN) != (Scope.ADMINISTER in scopes):
         raise ValueError("the scope administer and the role admin go together")
-
-
-MIN_REQUESTS_S, MAX_REQUESTS_S = 0.001, 1e9
-"""Bounds of a key's rate: beyond them the broker cannot count it."""
 
 
 class Quotas(BaseModel):
