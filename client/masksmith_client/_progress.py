@@ -1,4 +1,4 @@
-"""Progress on stderr, as bars or lines: bytes while uploading, shards while solving."""
+"""Progress on stderr, as bars or lines: counts of bytes, shards, cases or other units."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from masksmith_wire.quantities import count_text, duration_text, size_text
 from .transport.events import Event
 
 ShowProgress = bool | Literal["lines"] | None
-"""Whether to show progress: None shows bars on terminals and in notebooks, "lines" also prints lines elsewhere."""
+"""Whether to show bars: always, never, or (None) on terminals and in notebooks; "lines" also prints lines elsewhere."""
 LINE_PERIOD_S = 5.0
 
 
 class Bar:
-    """A thread-safe progress bar, or a line every few seconds.
+    """A progress bar, or a line every few seconds, or nothing; several threads may call `advance`.
 
     Args:
         label: Text before the bar.
@@ -28,7 +28,7 @@ class Bar:
         in_bytes: Whether it counts bytes.
         unit: Name of the unit, unless it counts bytes.
         start: The count at the start, such as what an earlier run has done.
-        note: A text that is shown instead of the count; see `note`.
+        note: A text that is shown instead of the count and the time left; see `note`.
     """
 
     def __init__(
@@ -59,11 +59,11 @@ class Bar:
 
     @property
     def is_shown(self) -> bool:
-        """Whether anybody sees the progress."""
+        """Whether a bar is shown or lines are printed."""
         return self._lines is not None or not self._bar.disable
 
     def note(self, text: str) -> None:
-        """Set a text that is shown instead of the count, or none if it is empty."""
+        """Set a text that is shown instead of the count and the time left; if it is empty, these are shown again."""
         if text != self._note:
             self._note = text
             self._bar.refresh()
@@ -84,7 +84,7 @@ class Bar:
         self.advance(done - self._count)
 
     def status(self) -> str:
-        """Return what is shown behind the label: note or count, elapsed time, and time left at the rate so far."""
+        """Return what is shown behind the label: note and elapsed time, or count, elapsed time and time left."""
         elapsed_s = time.monotonic() - self._began
         amount, left = (self._note, "") if self._note else (self._amount(), self._time_left(elapsed_s))
         return f"{amount}, {duration_text(round(elapsed_s))}{left}"
@@ -107,7 +107,7 @@ class Bar:
             sys.stderr.flush()
 
     def _time_left(self, elapsed_s: float) -> str:
-        """Return the text of how long the rest takes at the rate so far; empty before anything is counted."""
+        """Return how long the rest takes at the rate so far, as text; empty if nothing is counted yet or left."""
         done, left = self._count - self._start, self._total - self._count
         return f", about {duration_text(max(1, round(elapsed_s * left / done)))} left" if done > 0 and left > 0 else ""
 

@@ -1,4 +1,4 @@
-"""Certifies the masks of a panel from their duals, independently of the solver."""
+"""Certifies the mask of a panel from the solver's duals, with code that no solver uses."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .kernels.jit import COMPILED
 NO_FORCED = np.zeros((0, 0), np.int8)
 """What kernels take for `forced` if every entry is free."""
 ROUNDED_UP = 1 + 2.0**-40
-"""A float64 sum of the scores of a tile (at most 4096), times this, is not below the exact sum."""
+"""A float64 sum of the scores of a tile (at most 4096, none negative), times this, is not below the exact sum."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ def _certify_rows(panel: Panel, answer: PanelAnswer, certificate: PanelCertifica
 def _certify_tiles(panel: Panel, answer: PanelAnswer, certificate: PanelCertificate) -> None:
     tile, scores, mask = panel.tile, panel.scores, np.ascontiguousarray(answer.mask)
     u, v = np.ascontiguousarray(answer.row_duals), np.ascontiguousarray(answer.col_duals)
-    # Indices of the tiles that the first pass does not prove; without compiled kernels, of all tiles.
+    # Indices of the tiles that the first pass does not prove; where it does not run, of all tiles.
     unproved, unproved_count = np.arange(panel.down * panel.across), panel.down * panel.across
     certificate.violation[:], certificate.legal[:] = 0.0, True
     if COMPILED:
@@ -81,6 +81,7 @@ def _certify_tiles(panel: Panel, answer: PanelAnswer, certificate: PanelCertific
 
 
 def _bound_by_total(panel: Panel, certificate: PanelCertificate) -> None:
+    """Where the violation is not finite, write the one that makes the tile's sum of scores the bound."""
     tiles = panel.scores.reshape(panel.down, panel.tile.rows, panel.across, panel.tile.cols)
     bound = tiles.sum(axis=(1, 3), dtype=np.float64) * ROUNDED_UP
     unbounded = ~np.isfinite(certificate.violation)

@@ -27,12 +27,12 @@ from .traced import has_tensors_of_its_class
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Tensors of a model by name, in the model's order.
+    """A checkpoint: its files, its config, and the tensors in them.
 
     Attributes:
         path: The path that was opened.
         weights: The `.safetensors` file or the index that was found at this path.
-        tensors: Tensors by name, each in the file that the index names for it.
+        tensors: Tensors by name, sorted by `natural_key`, each in the file that the index names for it.
         headers: Headers by file.
         config: The model's `config.json`; None if it has none.
         unlisted: Tensors by name that are in a file and not in the index.
@@ -75,7 +75,7 @@ class Checkpoint:
 
     @property
     def metadata(self) -> Mapping[str, str]:
-        """Free-form metadata of its first file."""
+        """Free-form metadata of its first file; empty if it has no file."""
         return next(iter(self.headers.values())).metadata if self.headers else {}
 
     def file_format(self, name: str) -> str:
@@ -87,8 +87,8 @@ class Checkpoint:
         return {name: tensor.dtype for name, tensor in self.tensors.items()}
 
     @property
-    def stored_order(self) -> list[Tensor]:
-        """Its tensors in the order of their files and bytes, which keeps them aligned when they are written."""
+    def tensors_as_stored(self) -> list[Tensor]:
+        """Its tensors in the order of their files and bytes; written in this order, they stay aligned."""
         numbers = {file: number for number, file in enumerate(self.headers)}
         return sorted(self.tensors.values(), key=lambda tensor: (numbers[tensor.file], tensor.start, tensor.stop))
 
@@ -101,7 +101,7 @@ class Checkpoint:
         """Refuse a quantised checkpoint, unless its weights can be read by multiplying stored numbers by scales.
 
         Raises:
-            InputError: Saying how it is quantised and what to do, or naming a bad scale.
+            InputError: Saying how it is quantised and what to do, that only its config says so, or naming a bad scale.
         """
         if self.quantisation is not None:
             raise InputError(f"{self.path} is quantised, so its numbers are not its weights: {self.quantisation}")
@@ -113,7 +113,7 @@ class Checkpoint:
         for name, scale in self.scales.items():
             scale.read(*self.tensors[name].shape[-2:])  # refuses a scale that is not finite
 
-    def check_stores_zeros(self) -> None:
+    def check_zeros_can_be_counted(self) -> None:
         """Refuse a quantised checkpoint in whose stored numbers zeros cannot be counted.
 
         Raises:
@@ -153,7 +153,7 @@ class Checkpoint:
 
     @cached_property
     def absent(self) -> Mapping[str, str]:
-        """Maps each name of the model that is not stored to the name of the stored tensor that it is tied to."""
+        """Maps each name that is not stored, but tied to a stored tensor, to the name of this tensor."""
         return absent_ties(self.tensors, self.config) | self._declared_ties
 
     @cached_property
@@ -198,6 +198,6 @@ def _ordered(shards: Shards) -> dict[str, Tensor]:
 
 
 def _is_shard(file: Path) -> bool:
-    """Whether an index in the file's directory lists it, so that it has only a part of the model's tensors."""
+    """Whether an index in the file's directory names it, so that it has only a part of the model's tensors."""
     indexes = (index for index in file.parent.glob("*" + INDEX_SUFFIX) if index.is_file())
     return any(file.name in index.read_text(errors="replace") for index in indexes)

@@ -1,4 +1,4 @@
-"""Files of a model's directory besides its weights: which are copied, and which are not, because they hold weights."""
+"""Files of a model's directory besides its weights: which are copied to an output, and which are not."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ class OtherFiles:
 
     Attributes:
         copied: Files to copy.
-        not_copied: Files and folders that are not copied, because they hold weights that are not pruned.
+        not_copied: Files and folders that are not copied: they hold weights that are not pruned, are made by masksmith,
+            or are links to folders.
     """
 
     copied: list[Path] = field(default_factory=list)
@@ -30,8 +31,8 @@ class OtherFiles:
 def other_files(checkpoint: Checkpoint, output: Path) -> OtherFiles:
     """Return the files besides a checkpoint's weights, classified by whether they are copied to `output`.
 
-    A checkpoint that is a single file without a config in its directory has no other files. Hidden files and the folder
-    `output` are neither copied nor listed.
+    A checkpoint that is opened by a file, without a config in the file's directory, has no other files. Hidden files
+    and folders, and the folder `output`, are neither copied nor listed.
     """
     files = OtherFiles()
     if checkpoint.path.is_dir() or (checkpoint.folder / CONFIG_NAME).is_file():
@@ -41,21 +42,29 @@ def other_files(checkpoint: Checkpoint, output: Path) -> OtherFiles:
 
 
 def model_files(checkpoint: Checkpoint) -> list[Path]:
-    """Return the files and folders of a checkpoint, except the files that masksmith adds to an output."""
+    """Return the files of a checkpoint, and the folders that are not copied, except files that masksmith adds."""
+    # There is no output: no folder is left out, unless its name is "none".
     others = other_files(checkpoint, output=checkpoint.folder / "none")
     paths = [path for path in [*others.copied, *others.not_copied] if path.name not in OWN_FILES]
     return [*checkpoint.headers, checkpoint.weights, *(checkpoint.folder / path for path in paths)]
 
 
 class _Classifier:
-    """Adds the files below a folder to the lists of `OtherFiles`."""
+    """Adds the files and folders below a root to the lists of `OtherFiles`."""
 
     def __init__(self, root: Path, output: Path, files: OtherFiles) -> None:
         self._root, self._output, self._files = root, output, files
         self._module_folders = _module_folders(root)
 
     def add_folder(self, relative: Path, weight_names: set[str]) -> None:
-        """Add the files of a folder, whose path is relative to the root, except the checkpoint's weights in it."""
+        """Add what is in a folder and below it, except the files `weight_names` of the folder itself.
+
+        Weights of further modules are copied, since they are not pruned.
+
+        Args:
+            relative: Path of the folder, relative to the root.
+            weight_names: Names of the checkpoint's weights in the folder.
+        """
         is_module = str(relative) in self._module_folders
         for entry in _visible_entries(self._root / relative):
             path = relative / entry.name
@@ -78,7 +87,7 @@ class _Classifier:
 
 
 def _module_folders(root: Path) -> frozenset[str]:
-    """Return the folders of the model's further modules, which `modules.json` of sentence-transformers lists."""
+    """Return the folders of further modules, which `modules.json` of sentence-transformers lists; none without it."""
     try:
         modules = json.loads((root / "modules.json").read_bytes())
         return frozenset(str(module["path"]) for module in modules if module["path"])

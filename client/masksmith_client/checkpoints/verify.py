@@ -73,7 +73,7 @@ def check_weights(checkpoint: Checkpoint, choice: Choice) -> None:
         InputError: If weights are packed, have a zero point that is not zero, or have a dtype whose zeros are not
             recognised.
     """
-    checkpoint.check_stores_zeros()
+    checkpoint.check_zeros_can_be_counted()
     for chosen in choice.masked:
         check_entries(checkpoint.tensors[chosen.name])
         check_zero_point(chosen.name, checkpoint.tensors)

@@ -107,7 +107,7 @@ def _against_patterns(checkpoint: Checkpoint, options: WeightOptions) -> _Checks
     selection = choice_options(
         patterns, options.layers, options.exclude, options.layout, options.trust_remote_code, by_value=True
     )
-    checkpoint.check_stores_zeros()
+    checkpoint.check_zeros_can_be_counted()
     choice = choose(checkpoint, selection)
     check_weights(checkpoint, choice)
     masksmith = library()

@@ -57,7 +57,7 @@ def apply_masks(
         InputError: If a mask has no tensor or another shape, or entries of the dtype cannot be set to zero one by one.
     """
     checkpoint = Checkpoint.open(model)
-    tensors, mask_names = streamed_tensors(checkpoint.stored_order), _mask_names(masks, checkpoint)
+    tensors, mask_names = streamed_tensors(checkpoint.tensors_as_stored), _mask_names(masks, checkpoint)
     if is_folder_output(output, model):
         return _write_folder(checkpoint, tensors, masks, mask_names, output, on_bytes)
     with atomic_write(output) as file:

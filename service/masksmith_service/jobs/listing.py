@@ -1,4 +1,4 @@
-"""Lists of jobs: their query parameters, and the search for the jobs that match."""
+"""Lists of jobs: their query parameters, whose jobs they contain, and the search for the jobs that match."""
 
 from __future__ import annotations
 
@@ -21,18 +21,19 @@ from masksmith_wire.payload_limits import StrictModel
 from .documents import summary_view
 
 SCAN_LIMIT = 2000
-"""Number of jobs after which the search for one page ends, unless the page may have more jobs."""
+"""Number of jobs after which the search for one page ends, even if the page is not full."""
 BATCH = 200
-"""Jobs that are read in one round trip."""
+"""Number of jobs that are read in one round trip, if most of them may not match; else the page's limit is read."""
 
 
 @dataclass(frozen=True)
 class JobFilter:
-    """Conditions of a list of jobs; an empty member is no condition.
+    """Conditions of a list of jobs; an attribute that is empty or None is no condition.
 
     Attributes:
-        name: Text that the job's name contains; case does not matter.
-        text: Text that the id, name, labels, kind, pattern, solver or state contains; case does not matter.
+        name: Text that the job's name contains; case, and spaces around the text, do not matter.
+        text: Text that the job's id, name, labels, kind, pattern, solver and state contain when they are joined by
+            spaces; case, and spaces around the text, do not matter.
         kind: `masks` or `benchmark`.
         states: The job has one of these states.
         labels: The job has all of these labels; the value None stands for any value.
@@ -53,7 +54,7 @@ class JobFilter:
         return bool(self.name or self.text or self.kind or self.states or self.labels)
 
     def matches(self, job: JobSummary) -> bool:
-        """Whether a job that was created between `since` and `until` matches."""
+        """Whether a job fulfils all conditions other than `since` and `until`, which `find_jobs` checks."""
         has_labels = all(key in job.labels and value in (None, job.labels[key]) for key, value in self.labels.items())
         has_kind_and_state = self.kind in (None, job.kind) and (not self.states or job.state in self.states)
         has_name = self.name.strip().lower() in (job.name or "").lower()
@@ -61,7 +62,7 @@ class JobFilter:
         return has_labels and has_kind_and_state and has_name and has_text
 
 
-def _check_is_no_number(value: str) -> str:
+def _refuse_number(value: str) -> str:
     try:
         float(value)
     except ValueError:
@@ -69,8 +70,8 @@ def _check_is_no_number(value: str) -> str:
     raise ValueError("expected a time with an offset, such as 2026-01-31T12:00:00Z")
 
 
-Time = Annotated[AwareDatetime, BeforeValidator(_check_is_no_number)]
-"""A time with an offset; pydantic alone reads a number as seconds since 1970."""
+Time = Annotated[AwareDatetime, BeforeValidator(_refuse_number)]
+"""A time with an offset; without the validator, pydantic would read a number as seconds since 1970."""
 
 
 class JobQuery(StrictModel):
@@ -100,7 +101,7 @@ class JobQuery(StrictModel):
 
     @property
     def filter(self) -> JobFilter:
-        """The conditions."""
+        """The conditions, except `key`, which `listed_owner` resolves."""
         labels = {key: value if equals else None for key, equals, value in (text.partition("=") for text in self.label)}
         return JobFilter(self.name, "", self.kind, self.state, labels, self.since, self.until)
 
@@ -121,7 +122,8 @@ def listed_owner(records: JobRecords, principal: Principal, key: str | None) -> 
     if principal.key and key in principal.names:
         return principal.key
     if not principal.is_admin:
-        raise RequestError(Code.FORBIDDEN, f"key {principal.name!r} lists its own jobs; others' take an admin's key")
+        detail = f"key {principal.name!r} may list its own jobs only; to list those of another key, use an admin's key"
+        raise RequestError(Code.FORBIDDEN, detail)
     keys = Keys(records.redis)
     if keys.get(key) is not None or (key and records.has_jobs(key)):
         return key
@@ -133,15 +135,15 @@ def listed_owner(records: JobRecords, principal: Principal, key: str | None) -> 
 
 
 def find_jobs(records: JobRecords, owner: str | None, conditions: JobFilter, after: str | None, limit: int) -> JobPage:
-    """Find up to `limit` jobs older than job `after`, newest first; optionally of one owner.
+    """Find up to `limit` jobs older than job `after`, newest first; None for `after` or `owner` is no condition.
 
-    The search ends once `SCAN_LIMIT` jobs are read, or `limit` if that is more; `next` of the page continues it, even
-    if the page has no job.
+    The search ends when the page is full, no job is left, or `SCAN_LIMIT` jobs are read; `next` of the page continues
+    it, even if the page has no job. Without `next`, no job is left.
     """
     jobs: list[JobSummary] = []
     batch = BATCH if conditions.is_selective else limit
     scanned = 0
-    while scanned < max(SCAN_LIMIT, limit):
+    while scanned < SCAN_LIMIT:
         ids = records.ids_before(after, batch, owner, conditions.until)
         for row in records.summaries(ids):
             job = summary_view(row)

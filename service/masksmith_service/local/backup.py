@@ -11,10 +11,10 @@ import typer
 
 from . import settings
 from .errors import UsageError
-from .options import DataOption, JsonOption, RedisOption, StoreOption, in_home
+from .options import DataOption, JsonOption, RedisOption, StoreOption, expand_home
 from .redis_server import installation_redis
 
-FolderArgument = Annotated[Path, typer.Argument(metavar="DIR", help="Directory of the backup.", callback=in_home)]
+FolderArgument = Annotated[Path, typer.Argument(metavar="DIR", help="Directory of the backup.", callback=expand_home)]
 
 
 def back_up(

@@ -1,4 +1,4 @@
-"""Command-line options that several commands share."""
+"""What several commands share: options, the `~` in paths, messages, and settings for the processes that they start."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from masksmith_wire.text import printable, without_credentials
 from .errors import UsageError
 
 
-def in_home(path: Path) -> Path:
+def expand_home(path: Path) -> Path:
     """Replace the `~` at the beginning of an option's path, which shells leave in `--data=~/x`, by the home directory.
 
     Raises:
-        UsageError: If it is the home directory of an unknown user.
+        UsageError: If the path begins with `~` and the name of an unknown user.
     """
     try:
         return path.expanduser()
@@ -24,14 +24,14 @@ def in_home(path: Path) -> Path:
         raise UsageError(f"{str(path)!r}: there is no such user; name a directory") from None
 
 
-def optional_in_home(path: Path | None) -> Path | None:
-    """Do the same for an option that need not be given."""
-    return None if path is None else in_home(path)
+def expand_optional_home(path: Path | None) -> Path | None:
+    """Do as `expand_home`; None for an option that is not given."""
+    return None if path is None else expand_home(path)
 
 
-def _store_in_home(location: str | None) -> str | None:
-    """Do the same for a directory or an `s3://` prefix."""
-    return str(in_home(Path(location))) if location is not None and location.startswith("~") else location
+def _expand_store_home(location: str | None) -> str | None:
+    """Do as `expand_home` for a directory; an `s3://` prefix, or None, stays as it is."""
+    return str(expand_home(Path(location))) if location is not None and location.startswith("~") else location
 
 
 RedisOption = Annotated[
@@ -40,7 +40,7 @@ RedisOption = Annotated[
 StoreOption = Annotated[
     str | None,
     typer.Option(
-        "--store-url", metavar="URL", help="A directory or s3://... (MASKSMITH_STORE_URL).", callback=_store_in_home
+        "--store-url", metavar="URL", help="A directory or s3://... (MASKSMITH_STORE_URL).", callback=_expand_store_home
     ),
 ]
 DataOption = Annotated[
@@ -49,7 +49,7 @@ DataOption = Annotated[
         "--data",
         metavar="DIR",
         help="Data directory of 'masksmith up', with the same default.",
-        callback=optional_in_home,
+        callback=expand_optional_home,
     ),
 ]
 InsecureOption = Annotated[
@@ -63,12 +63,12 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON on stdout a
 
 
 def note(message: str) -> None:
-    """Print a line on stderr."""
+    """Print a line on stderr, without credentials; characters that are not printable are escaped."""
     typer.echo(printable(without_credentials(message)), err=True)
 
 
 def shared_settings(insecure: bool, log_format: str | None) -> dict[str, str | None]:
-    """Environment variables of options; None for options that are not given.
+    """Return the environment variables of `--insecure` and `--log-format`; None for an option that is not given.
 
     Raises:
         UsageError: If the log format is neither `text` nor `json`.

@@ -10,7 +10,7 @@ from masksmith_wire.locations import is_in_bucket
 
 from . import settings
 from .errors import UsageError
-from .options import in_home
+from .options import expand_home
 
 
 def roots_variable(options: Sequence[str]) -> str | None:
@@ -41,7 +41,7 @@ def _url(text: str) -> str:
     """Return the `s3://` prefix as it is, or the absolute path of the directory."""
     if is_in_bucket(text):
         return text
-    path = in_home(Path(text))
+    path = expand_home(Path(text))
     if not path.is_dir():
         raise UsageError(f"--root {text!r}: there is no such directory")
     return str(path.resolve())

@@ -15,7 +15,7 @@ from masksmith._cores import available_cores
 from . import components, settings, valkey
 from .data_directory import DataDirectory
 from .errors import UsageError
-from .options import InsecureOption, LogFormatOption, note, optional_in_home, shared_settings
+from .options import InsecureOption, LogFormatOption, expand_optional_home, note, shared_settings
 from .plan import InstallationPlan
 from .roots import root_urls, roots_variable
 from .supervisor import Supervisor
@@ -30,7 +30,7 @@ def up(
             "--data",
             metavar="DIR",
             help="Directory of all data; default ~/.local/share/masksmith.",
-            callback=optional_in_home,
+            callback=expand_optional_home,
         ),
     ] = None,
     workers: Annotated[

@@ -1,4 +1,4 @@
-"""Closes the connection after a response if the body of the request was not read."""
+"""Closes the connection after a response if the body of the request was not read to its end."""
 
 from __future__ import annotations
 
@@ -8,38 +8,38 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 DRAIN_BYTES, DRAIN_S = 2**20, 2.0
-"""Limits of reading the rest of a body after the response.
+"""Limits of reading the rest of a body after the start of the response, in bytes and seconds.
 
 Closing a connection with unread data sends a TCP reset, at which the client may lose the response.
 """
 
 
 class UnreadBodyMiddleware:
-    """ASGI middleware that closes a connection if a response starts before the request's body was read."""
+    """ASGI middleware that closes a connection if a response starts before the request's body was read to its end."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on, and track how much of its body is read."""
+        """Pass a request on; if it has a body, track whether the body is read to its end."""
         if scope["type"] != "http" or not _has_body(Headers(scope=scope)):
             await self._app(scope, receive, send)
             return
-        body = _Body(receive, send)
-        await self._app(scope, body.receive, body.send)
-        await body.finish()
+        tracker = _BodyTracker(receive, send)
+        await self._app(scope, tracker.receive, tracker.send)
+        await tracker.finish()
 
 
-class _Body:
-    """Wraps receive and send of one request, to track its body and response."""
+class _BodyTracker:
+    """Wraps receive and send of one request, to close its connection if its body is not read to its end."""
 
     def __init__(self, receive: Receive, send: Send) -> None:
         self._receive, self._send = receive, send
-        self._is_read = self._closes_connection = self._has_responded = False
+        self._is_read = self._closes_connection = self._end_is_withheld = False
         self._drained_bytes = 0
 
     async def receive(self) -> Message:
-        """Receive the next message; after the start of the response, at most `DRAIN_BYTES` of the body."""
+        """Receive the next message; if the connection is to be closed, a disconnect once `DRAIN_BYTES` are exceeded."""
         if self._drained_bytes > DRAIN_BYTES:
             return {"type": "http.disconnect"}
         message = await self._receive()
@@ -54,13 +54,16 @@ class _Body:
             self._closes_connection = True
             MutableHeaders(scope=message)["connection"] = "close"
         elif self._closes_connection and not message.get("more_body", False):
-            self._has_responded = True
+            self._end_is_withheld = True
             message = {**message, "more_body": True}
         await self._send(message)
 
     async def finish(self) -> None:
-        """Read a limited part of the remaining body, then end the response; the server closes the connection."""
-        if not self._has_responded:
+        """Read a limited part of the remaining body, then send the end of the response, if `send` withheld it.
+
+        The server then closes the connection.
+        """
+        if not self._end_is_withheld:
             return
         try:
             async with asyncio.timeout(DRAIN_S):

@@ -1,4 +1,4 @@
-"""Description of the machine of a benchmark: processor, GPU, versions of libraries."""
+"""Description of the machine of a benchmark (processor, GPU, versions of libraries), and the identity of a device."""
 
 from __future__ import annotations
 
@@ -9,15 +9,21 @@ from pathlib import Path
 from typing import Any
 
 PACKAGES = ("numpy", "numba", "scipy", "triton")
+"""Packages whose versions are described, where they are installed."""
 
 
 def describe(device: str, threads: int) -> dict[str, Any]:
-    """Return a description of machine, device and versions of libraries, for the head of a report."""
+    """Return a description of machine, device and versions of libraries, for the head of a report.
+
+    Args:
+        device: `cpu`, or a CUDA device.
+        threads: Number of threads of CPU kernels; left out for a CUDA device.
+    """
     import torch
 
     facts: dict[str, Any] = {
         "device": device,
-        "processor": processor(),
+        "processor": _processor_name(),
         "cores": len(os.sched_getaffinity(0)),
         "system": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
@@ -31,18 +37,11 @@ def describe(device: str, threads: int) -> dict[str, Any]:
     return facts | {"threads": threads, "capability": torch.backends.cpu.get_cpu_capability()}
 
 
-def processor() -> str:
-    """Return the processor's model name."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
-
-
 def device_identity(device: str) -> str:
-    """Return a name of a device that is the same in every process that can use it, also in containers."""
+    """Return a name of a device that is the same in every process that can use it, also in containers.
+
+    Without `/proc`, the name of the CPU is that of the host, which a container may have of its own.
+    """
     if device.partition(":")[0] == "cuda":
         import torch
 
@@ -51,6 +50,16 @@ def device_identity(device: str) -> str:
         return "cpu-" + Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:
         return "cpu-" + platform.node()
+
+
+def _processor_name() -> str:
+    """Return the processor's model name; if the system does not tell it, the architecture."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
 
 
 def _gpu(device: str) -> dict[str, Any]:

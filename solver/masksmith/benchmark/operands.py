@@ -1,4 +1,4 @@
-"""Operands of a case: a random weight, its mask, random activations, and the exact product."""
+"""Operands of a case: a random weight, its mask, random activations, and their product in float64."""
 
 from __future__ import annotations
 
@@ -30,18 +30,22 @@ class Reference:
 
     Attributes:
         product: The product of the operands as rounded to their dtype.
-        allowance: Bound on the rounding error, `|X| |A|^T` times the relative error of a sum of this length.
+        allowance: Bound on the rounding error: `|X| |A|^T` times the relative error of a sum of this length and of the
+            roundings to the output's dtype.
     """
 
     product: torch.Tensor
     allowance: torch.Tensor
 
     def error(self, result: torch.Tensor) -> float:
-        """Return the largest error relative to the allowance; rounding cannot explain an error above 1."""
+        """Return the largest error relative to the allowance; rounding cannot explain an error above 1.
+
+        Infinity if the shape is wrong or a value is NaN.
+        """
         if result.shape != self.product.shape:
             return float("inf")
-        excess = (result.to(torch.float64) - self.product).abs() / self.allowance
-        return float(torch.nan_to_num(excess, nan=float("inf")).max())
+        errors = (result.to(torch.float64) - self.product).abs() / self.allowance
+        return float(torch.nan_to_num(errors, nan=float("inf")).max())
 
 
 def weight_and_mask(case: Case, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -56,7 +60,7 @@ def weight_and_mask(case: Case, seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def check_mask(mask: Any, case: Case) -> np.ndarray:
-    """Return a user's mask as a matrix.
+    """Check a user's mask, and return it as a matrix: dimensions after the first are joined.
 
     Raises:
         BenchmarkError: If its shape is not the layer's, or it violates the pattern.
@@ -75,7 +79,7 @@ def check_mask(mask: Any, case: Case) -> np.ndarray:
 def make_operand(
     case: Case, weight: np.ndarray, mask: np.ndarray, device: str, threads: int, seed: int
 ) -> tuple[Operand, torch.Tensor]:
-    """Copy a case's operands to the device.
+    """Mask a case's weight, draw activations, and put both on the device.
 
     Returns:
         The operand, whose activations are for tuning, and another batch of activations for the measurement.
@@ -94,9 +98,13 @@ def make_operand(
 
 
 def reference(matrix: torch.Tensor, x: torch.Tensor, dtype: str) -> Reference:
-    """Return the product in float64, with the allowance for rounding errors."""
-    a, b = x.to(torch.float64), matrix.to(torch.float64)
+    """Return the product `X A^T` of activations `x` and a matrix A in float64, with the allowance for rounding errors.
+
+    `dtype` is that in which kernels compute the product.
+    """
+    wide_x, wide_matrix = x.to(torch.float64), matrix.to(torch.float64)
     terms = int((matrix != 0).sum(dim=1).max())
     relative_error = (terms + 2) * SUM_ROUNDOFFS[dtype] + OUTPUT_ROUNDINGS * UNIT_ROUNDOFFS[dtype]
-    allowance = (a.abs() @ b.abs().t()) * relative_error
-    return Reference(a @ b.t(), allowance.clamp_min(1e-300))
+    allowance = (wide_x.abs() @ wide_matrix.abs().t()) * relative_error
+    # Where the allowance is 0, an error of 0 must not be divided by it.
+    return Reference(wide_x @ wide_matrix.t(), allowance.clamp_min(1e-300))

@@ -1,4 +1,4 @@
-"""Planning: turns a request into cases, and rejects what cannot be measured before anything runs."""
+"""Planning: before anything runs, turns a request into cases, and rejects what cannot be measured."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .declaration import Declaration
 from .errors import BenchmarkError
 
 AXES = ("layers", "patterns", "batches", "dtypes", "directions")
-"""Attributes of a request whose combinations are its cases."""
+"""Attributes of a request; each combination of their values is a case."""
 MAX_CASES = 20_000
 MAX_BATCH = 2**20
 
@@ -26,10 +26,10 @@ class Request:
     Attributes:
         layers: Weights to measure.
         patterns: Patterns of their masks, as strings.
-        batches: Rows of activations.
+        batches: Numbers of rows of the activations.
         dtypes: `float32`, `float16`, `bfloat16` or `float64`.
         directions: `forward`, `backward`.
-        kernels: Names of kernels; None selects all that support the cases.
+        kernels: Names of kernels, to which `dense` is added; None selects all that support the cases.
         device: `cpu`, or a CUDA device.
         curves: Whether to measure every kernel over a range of densities, too, for its break-even.
     """
@@ -45,7 +45,7 @@ class Request:
 
 
 def plan(request: Request, declarations: Mapping[str, Declaration]) -> list[Case]:
-    """Return the cases of a request.
+    """Return the cases of a request, and those of the kernels' curves if it asks for them.
 
     Raises:
         BenchmarkError: If the request is invalid, or if a kernel that it names supports none of the patterns, or does
@@ -74,9 +74,9 @@ def plan(request: Request, declarations: Mapping[str, Declaration]) -> list[Case
     return cases
 
 
-def _check_case_count(cases: int) -> None:
-    if cases > MAX_CASES:
-        raise BenchmarkError("invalid_benchmark", f"{cases} cases are more than {MAX_CASES}; request fewer")
+def _check_case_count(count: int) -> None:
+    if count > MAX_CASES:
+        raise BenchmarkError("invalid_benchmark", f"{count} cases are more than {MAX_CASES}; request fewer")
 
 
 def _check_values(request: Request) -> None:
@@ -105,7 +105,7 @@ def _check_fit(case: Case) -> None:
 
 
 def _select_kernels(request: Request, declarations: Mapping[str, Declaration]) -> list[Declaration]:
-    """Return all kernels, or those that the request names, and dense."""
+    """Return all kernels if the request names none, else `dense` and those that it names."""
     if request.kernels is None:
         return list(declarations.values())
     for name in request.kernels:
@@ -134,9 +134,9 @@ def _supporting(case: Case, selected: Sequence[Declaration], device: str) -> tup
 
 
 def _curve_cases(requested: Sequence[Case], selected: Sequence[Declaration], device: str) -> Iterator[Case]:
-    """Yield the cases of each kernel's curve over density that the request itself does not contain."""
+    """Yield the cases of each kernel's curve over density, without those that are requested or cannot be measured."""
     measured = {(replace(case, kernels=()), name) for case in requested for name in case.kernels}
-    without_pattern = dict.fromkeys(replace(case, kernels=(), pattern="", purpose="asked") for case in requested)
+    without_pattern = dict.fromkeys(replace(case, kernels=(), pattern="") for case in requested)
     for case, kernel in product(without_pattern, selected):
         for pattern in kernel.curve:
             point = replace(case, pattern=pattern)

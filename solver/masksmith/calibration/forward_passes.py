@@ -21,8 +21,12 @@ from .accumulator import LayerAccumulator
 from .statistics import Calibration
 
 KINDS = ("norms", "gram", "activations", "gradients")
+"""Kinds of statistics."""
 INFERENCE_TENSOR = "nference tensor"
-"""Part of the messages of torch where gradients would pass through a tensor of `torch.inference_mode`."""
+"""Part of the messages of torch where gradients would pass through a tensor of `torch.inference_mode`.
+
+The first letter is left out, since it is a capital in some of them.
+"""
 Loss = Callable[[torch.nn.Module, Any], torch.Tensor]
 
 
@@ -64,8 +68,8 @@ def calibrate(
         raise ScoresError(f"gather={list(gather)}: expected some of {', '.join(KINDS)}")
     accumulators, skipped, shared_names = _accumulators(model, layers, gather, max_samples)
     count = 0
-    with without_inference_mode(), _hooked(model, accumulators.values()):
-        for batch in tqdm(batches, "calibrating", disable=not _show_progress(progress), leave=False):
+    with without_inference_mode(), _gathering_inputs(model, accumulators.values()):
+        for batch in tqdm(batches, "calibrating", disable=not _shows_progress(progress), leave=False):
             count += 1
             if "gradients" in gather:
                 _backward(model, batch, accumulators, loss)
@@ -82,7 +86,10 @@ def calibrate(
 def _accumulators(
     model: torch.nn.Module, layers: Globs, gather: Sequence[str], max_samples: int
 ) -> tuple[dict[str, LayerAccumulator], dict[str, str], dict[str, str]]:
-    """Return the accumulators of the selected weights, why others are skipped, and first names by other names."""
+    """Return the accumulators of the selected weights, why others are skipped, and first names by other names.
+
+    Weights that the caller did not select are not among the skipped ones.
+    """
     _refuse_meta(model)
     modules = {_weight_name(plain_path(model, paths[0])): (paths, module) for paths, module in _layers(model)}
     candidates = [
@@ -113,13 +120,13 @@ def _accumulators(
 
 
 def _layers(model: torch.nn.Module) -> list[tuple[list[str], torch.nn.Module]]:
-    """Return the layers of a model, each with all paths under which it is registered."""
+    """Return the linear layers and convolutions of a model, each with all paths under which it is registered."""
     kinds = (torch.nn.Linear, torch.nn.modules.conv._ConvNd)
-    paths: dict[torch.nn.Module, list[str]] = {}
+    paths_of: dict[torch.nn.Module, list[str]] = {}
     for path, module in model.named_modules(remove_duplicate=False):
         if (isinstance(module, kinds) or is_conv1d(module)) and getattr(module, "weight", None) is not None:
-            paths.setdefault(module, []).append(path)
-    return [(of_module, module) for module, of_module in paths.items()]
+            paths_of.setdefault(module, []).append(path)
+    return [(paths, module) for module, paths in paths_of.items()]
 
 
 def _weight_name(path: str) -> str:
@@ -163,13 +170,18 @@ def _unsupported_reason(module: torch.nn.Module) -> str | None:
 
 
 def _idle_reason(module: torch.nn.Module) -> str:
+    """Return why a layer got no inputs."""
     # torch's class of `MultiheadAttention.out_proj`, whose weight is passed to a function without calling the layer.
     is_projection = type(module).__name__ == "NonDynamicallyQuantizableLinear"
     return "MultiheadAttention uses its weight without calling the layer" if is_projection else "it never ran"
 
 
 @contextmanager
-def _hooked(model: torch.nn.Module, accumulators: Iterable[LayerAccumulator]) -> Iterator[None]:
+def _gathering_inputs(model: torch.nn.Module, accumulators: Iterable[LayerAccumulator]) -> Iterator[None]:
+    """Within the context, the accumulators get the inputs of their layers.
+
+    Meanwhile the model is in evaluation mode, and compiled layers run uncompiled.
+    """
     training = {module: module.training for module in model.modules()}
     hooks = [
         module.register_forward_pre_hook(each.add_inputs, with_kwargs=True)
@@ -178,7 +190,7 @@ def _hooked(model: torch.nn.Module, accumulators: Iterable[LayerAccumulator]) ->
     ]
     model.eval()
     try:
-        # Compiled with the hooks, a layer's code would stay uncompiled in the whole process.
+        # If torch compiled a layer while it has hooks, its code would stay uncompiled afterwards, in the whole process.
         with torch.compiler.set_stance("force_eager"):
             yield
     finally:
@@ -230,8 +242,8 @@ def _inference_reason(model: torch.nn.Module) -> str:
 def _weights_in_use(accumulators: Iterable[LayerAccumulator]) -> Iterator[dict[LayerAccumulator, list[torch.Tensor]]]:
     """Yield a mapping that collects, during a forward pass, the weights by which the layers multiply.
 
-    For a parametrized layer that is the computed tensor, not a parameter. Within the context all weights require
-    gradients, frozen ones, too.
+    For a parametrized layer that is the computed tensor, not a parameter. All collected weights require gradients until
+    the context ends, frozen ones, too.
     """
     in_use: dict[LayerAccumulator, list[torch.Tensor]] = {accumulator: [] for accumulator in accumulators}
     frozen: list[torch.Tensor] = []
@@ -257,5 +269,5 @@ def _weights_in_use(accumulators: Iterable[LayerAccumulator]) -> Iterator[dict[L
             weight.requires_grad_(False)
 
 
-def _show_progress(progress: bool | None) -> bool:
+def _shows_progress(progress: bool | None) -> bool:
     return progress if progress is not None else (sys.stderr.isatty() or "ipykernel" in sys.modules)

@@ -1,4 +1,4 @@
-"""Records the arguments with which a model calls its blocks, in one pass over the batches."""
+"""Records the arguments with which a model calls its blocks, and prepares a model for such passes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Tensor = torch.Tensor
 PADDING = "attention_mask"
 """Key of a batch with a tensor `[sequences, tokens]` that is 0 at padding."""
 CACHES = ("past_key_value", "past_key_values", "layer_past", "cache_params")
-"""Keywords with which models pass a cache of keys and values to their blocks."""
+"""Keywords with which models pass a cache, of keys and values or of states, to their blocks."""
 
 
 @dataclass(frozen=True)
@@ -30,9 +30,9 @@ class CapturedBatch:
 
     Attributes:
         order: Numbers of the blocks, in the order in which the model runs them.
-        calls: The call of each block, by its number.
-        inputs: Activations that the model passes to the first block.
-        token_mask: `[sequences, tokens]`, False at padding; None where nothing is padded.
+        calls: The call of each block, by the block's number.
+        inputs: Activations that the model passes to the first block, a list of one tensor.
+        token_mask: `[sequences, tokens]`, False at padding; None if the batch has no `attention_mask` with a 0.
     """
 
     order: list[int]
@@ -55,12 +55,12 @@ def capture(
         blocks: The model's blocks.
         batches: As for `calibrate`; the zeros of an `attention_mask` are padding.
         start: Number of batches at the beginning to leave out.
-        are_skipped: Whether the blocks return NaN (see `skipping`). An argument that contains NaN is then refused: it
-            is computed from the output of a block.
+        are_skipped: Whether the blocks return NaN (see `skipping`). An argument that contains NaN is then refused,
+            unless the previous block returned it: it is computed from the output of a block.
 
     Raises:
         PruningError: If a batch does not fit the model, the model does not run each block once and one after the other
-            on the previous block's output, or an argument is refused.
+            on the previous block's output, or an argument or output of a block is refused.
     """
     for number, batch in islice(enumerate(batches), start, None):
         yield capture_batch(model, blocks, batch, number, are_skipped)
@@ -101,9 +101,10 @@ def _run(model: torch.nn.Module, batch: Any, number: int) -> None:
 
 
 def _refuse_unknown_keys(model: torch.nn.Module, batch: Mapping[str, Any], number: int) -> None:
-    """Refuse keys that are not named parameters of the model, even if it has `**kwargs`.
+    """Refuse keys that `model.forward` does not name as parameters, even if it takes `**kwargs`, too.
 
-    With a misspelt `attention_mask`, padding would enter the statistics.
+    With a misspelt `attention_mask`, padding would enter the statistics. If `model.forward` names no parameter, all
+    keys are accepted.
     """
     parameters = inspect.signature(model.forward).parameters.values()
     keyword_kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
@@ -116,8 +117,9 @@ def _refuse_unknown_keys(model: torch.nn.Module, batch: Mapping[str, Any], numbe
 class _Recorder:
     """Records the calls of the blocks in one batch, by forward hooks.
 
-    `_returned` are the tensors that the previous block returned (before the first block: its input). `_versions` are
-    their version counters at that time; torch increases a tensor's counter at each change in place.
+    `_returned` are the tensors that the previous block returned (while the first block is called: the activations that
+    it is called with). `_versions` are the version counters of the returned tensors when the block returned them; torch
+    increases a tensor's counter at each change in place.
     """
 
     def __init__(self, blocks: BlockList, are_skipped: bool) -> None:
@@ -160,7 +162,7 @@ class _Recorder:
         elif self._outputs_were_changed() or not self._has_previous_output(arguments, keywords):
             previous = self._blocks.name(self._order[-1])
             raise PruningError(f"its input is not what {previous} returns: the model changes it in between", name)
-        arguments, keywords = map_leaves((arguments, keywords), lambda leaf: self._with_placeholder(leaf, number))
+        arguments, keywords = map_leaves((arguments, keywords), lambda leaf: self._recorded_leaf(leaf, number))
         self._calls.append(Call(arguments, keywords))
         self._order.append(number)
 
@@ -182,8 +184,14 @@ class _Recorder:
         """Whether the first tensor that the previous block returned is among the arguments."""
         return bool(self._returned) and any(leaf is self._returned[0] for leaf in tensors_of((arguments, keywords)))
 
-    def _with_placeholder(self, leaf: Any, number: int) -> Any:
-        """Return an argument of block `number`, or a placeholder if the previous block returned it."""
+    def _recorded_leaf(self, leaf: Any, number: int) -> Any:
+        """Return what is recorded for a leaf of the arguments of block `number`.
+
+        That is a placeholder if the previous block returned the leaf, else the leaf itself, or a copy of it.
+
+        Raises:
+            PruningError: If the blocks are skipped, and the leaf is computed from what one of them returned.
+        """
         positions = [position for position, returned in enumerate(self._returned) if leaf is returned]
         if positions:
             return OutputPlaceholder(positions[0])
@@ -195,7 +203,10 @@ class _Recorder:
 
 
 def _first_activations(arguments: tuple[Any, ...], keywords: Mapping[str, Any], name: str) -> Tensor:
-    """Return the activations among the arguments of the first block: the first tensor of a float dtype."""
+    """Return the activations among the arguments of the first block: the first tensor of a float dtype.
+
+    Positional arguments come first, then `hidden_states`, then the other keywords.
+    """
     candidates = [*arguments, keywords.get("hidden_states"), *keywords.values()]
     for candidate in candidates:
         if isinstance(candidate, Tensor) and candidate.is_floating_point():
@@ -204,7 +215,7 @@ def _first_activations(arguments: tuple[Any, ...], keywords: Mapping[str, Any], 
 
 
 def _token_mask(batch: Any, inputs: Tensor, number: int) -> Tensor | None:
-    """Return `[sequences, tokens]`, False at padding, of batch `number`; None if it has no padding."""
+    """Return `[sequences, tokens]`, False at padding, of a batch; None if it has no `attention_mask` with a 0."""
     mask = batch.get(PADDING) if isinstance(batch, Mapping) else None
     if not isinstance(mask, Tensor) or bool((mask != 0).all()):
         return None
@@ -220,8 +231,8 @@ def _token_mask(batch: Any, inputs: Tensor, number: int) -> Tensor | None:
 def prepared(model: torch.nn.Module) -> Iterator[None]:
     """Within the context: evaluation mode, no gradients, no cache of keys and values, no fused kernels of experts.
 
-    `torch.inference_mode` and `torch.autocast` of the caller are left: blocks are tuned by gradients, and a copy of a
-    weight in another dtype is not recognised in products.
+    `torch.inference_mode` and `torch.autocast` of the caller are switched off: blocks are tuned by gradients, and a
+    copy of a weight in another dtype is not recognised in products. After the context, all of these are as before.
     """
     training = [(module, module.training) for module in model.modules()]
     settings = {"use_cache": False, "_experts_implementation": "eager"}
@@ -243,7 +254,7 @@ def prepared(model: torch.nn.Module) -> Iterator[None]:
 
 
 def _configs(model: torch.nn.Module) -> list[Any]:
-    """Return the configs of a model's modules and the configs inside them, such as that of the text model."""
+    """Return the configs of a model's modules and the configs directly inside them, such as that of a text model."""
     configs = [module.config for module in model.modules() if hasattr(getattr(module, "config", None), "to_dict")]
     attributes = [value for config in configs for value in vars(config).values()]
     return [*configs, *(value for value in attributes if hasattr(value, "to_dict"))]

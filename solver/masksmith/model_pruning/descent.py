@@ -19,11 +19,11 @@ from .weights import BlockWeight
 Tensor = torch.Tensor
 
 LOSS_SCALE = 1024.0
-"""Factor of the loss where weights have 16 bits: small gradients would be 0 in float16."""
+"""Factor of the loss if a tuned parameter has 16 bits: small gradients would be 0 in float16."""
 
 
 class StoppedError(Exception):
-    """The block cannot be differentiated, or a value is not finite; the weights must be restored."""
+    """The block cannot be differentiated, or a gradient is not finite; the weights must be restored."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def tuned_parameters(weights: Sequence[BlockWeight], reports: Sequence[WeightRep
 def descend(
     step: BlockStep, tuned: Sequence[TunedParameter], inputs: Activations, target: Activations, options: Options
 ) -> None:
-    """Run the steps; each takes one batch, in turn.
+    """Run `options.tuning_steps` steps of Adam on the mean of `BlockStep.token_errors`; each takes one batch, in turn.
 
     Raises:
         StoppedError: If the block cannot be differentiated, or a gradient is not finite.
@@ -104,7 +104,7 @@ def _gradients(
     target: Activations,
     scale: float,
 ) -> Sequence[Tensor]:
-    """Return the gradients of `scale` times the mean error of a batch; 0 for a parameter that it does not use."""
+    """Return the gradients of `scale` times the mean error of a batch; 0 for a parameter that the pass does not use."""
     try:
         outputs = step.call(batch).run(_with_copied_buffers(step.block), inputs.read(batch), step.name)
         errors = step.token_errors(batch, outputs, target.read(batch))
@@ -117,7 +117,7 @@ def _gradients(
 
 
 def _with_copied_buffers(block: torch.nn.Module) -> Callable[..., Any]:
-    """Return a function that calls the block on copies of its buffers, which a block may write in place."""
+    """Return a function that calls the block with copies of its buffers, since a block may change buffers in place."""
     buffers = dict(block.named_buffers())
     if not buffers:
         return block
@@ -126,13 +126,14 @@ def _with_copied_buffers(block: torch.nn.Module) -> Callable[..., Any]:
 
 
 def _rate(tuned: TunedParameter, options: Options) -> float:
+    """Return `tune_rate` times the root mean square of the kept values that are not 0; `tune_rate` if all are 0."""
     values = tuned.values[tuned.kept & (tuned.values != 0)]
     return options.tune_rate * float(values.square().mean().sqrt()) if len(values) else options.tune_rate
 
 
 @contextmanager
 def _requiring_gradients(parameters: Sequence[Tensor]) -> Iterator[None]:
-    """Enable gradients of parameters within the context."""
+    """Within the context, gradients are enabled, and the parameters require them."""
     before = [each.requires_grad for each in parameters]
     try:
         for each in parameters:

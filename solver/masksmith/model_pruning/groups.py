@@ -1,4 +1,4 @@
-"""Groups of a block's weights that have the same inputs, in the order in which the block multiplies by them."""
+"""Groups of a block's weights (same inputs, or same name in all experts), in the order in which the block uses them."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ Groups = list[list[BlockWeight]]
 
 
 def groups_of(step: BlockStep, inputs: Activations, weights: Sequence[BlockWeight]) -> Groups:
-    """Run the first batch, and group the weights: query, key and value, then output, then gate and up, then down.
+    """Run the first batch, and group the weights, such as: query, key and value; output; gate and up; down.
 
     The weights of the same name in all experts are one group, since experts run in parallel. A weight that the batch
     does not use is in the group of its name in other experts, else in a group of its own at the end.
 
     Args:
-        step: The block.
-        inputs: Activations that the previous block returned.
+        step: The block, and its recorded calls.
+        inputs: Activations that the previous block returned; of the first block, those that it is called with.
         weights: The weights to group.
     """
     products: list[tuple[BlockWeight, torch.Tensor]] = []
@@ -47,7 +47,7 @@ class _Group:
 
 
 def _add(groups: list[_Group], weight: BlockWeight, keys: set[object]) -> None:
-    """Add a weight that no group has yet to the first group that shares a key, else to a new group."""
+    """Add a weight, unless a group has it already, to the first group that shares a key, else to a new group."""
     if any(weight in group.weights for group in groups):
         return
     group = next((group for group in groups if group.keys & keys), None)
@@ -64,5 +64,5 @@ def _memory_key(rows: torch.Tensor) -> tuple[object, ...]:
 
 
 def _name_key(weight: BlockWeight) -> object:
-    """Return the name; of an expert's weight, the name without numbers, so that all experts share the key."""
+    """Return the name; of an expert's weight, with `#` in the place of numbers, so that all experts share the key."""
     return re.sub(r"(?<=\.)\d+(?=\.)", "#", weight.name) if weight.is_expert else weight.name

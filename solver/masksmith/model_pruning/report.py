@@ -18,17 +18,18 @@ class WeightReport:
         name: Its name in the model.
         pattern: Its pattern.
         mask: Bool, of the weight's shape, True = kept.
-        tokens: Number of tokens that each of its matrices got.
+        tokens: Numbers of tokens that its matrices got, one for each.
         masked_error: Squared error of its outputs on the calibration data with the original weights masked by the
             first mask.
-        error: Squared error with the mask and the weights of the update, before the block is tuned.
+        error: Squared error with the mask and the weights of the update, before the block is tuned; without an update,
+            `masked_error`.
         energy: Squared norm of the outputs themselves, with the original weights.
         proof: Proof of the mask, for the scores of its last solve: `status`, `objective`, `upper_bound`, `gap`,
             `retained`, `solver` and `solve_s`.
-        without_data: Matrices of too few tokens, or of inputs that are all 0, by name, with reasons: masked without
-            data and not updated.
-        silent_inputs: Number of input features that were 0 in every token.
-        update_s: Seconds of the update.
+        without_data: Matrices of too few tokens, or of inputs that are all 0, by name, with reasons: masked by their
+            weights alone, and not updated.
+        silent_inputs: Number of input features that were 0 in every token, summed over the matrices that got tokens.
+        update_s: Seconds of the update; 0 without one.
     """
 
     name: str
@@ -44,7 +45,7 @@ class WeightReport:
     update_s: float = 0.0
 
     def as_dict(self) -> dict[str, Any]:
-        """Return everything but the mask, as JSON."""
+        """Return everything but the mask, as a dict for JSON."""
         values = {key: value for key, value in vars(self).items() if key != "mask"}
         proof, without_data = dict(self.proof), dict(self.without_data)
         return values | {"tokens": list(self.tokens), "proof": proof, "without_data": without_data}
@@ -70,7 +71,7 @@ class Tuning:
     stopped: str | None = None
 
     def as_dict(self) -> Mapping[str, Any]:
-        """Return it as JSON."""
+        """Return the result as a dict for JSON."""
         return dict(vars(self))
 
 
@@ -78,15 +79,15 @@ class Tuning:
 class BlockReport:
     """A block whose weights were pruned.
 
-    Errors are the squared difference of a token's output from that of the dense model, relative to the latter's square,
-    on average over all tokens.
+    Errors are means of `BlockStep.token_errors` over all tokens: squared differences of a token's output from that of
+    the dense model, relative to the squared norm of the dense model's output.
 
     Attributes:
         name: Its name in the model.
         weights: Its weights.
-        error_before: Error while this block was dense and those before it pruned.
-        error_after: Error after this block was pruned.
-        seconds: Time that it took.
+        error_before: Error while this block was dense and those before it pruned; 0 for the first block.
+        error_after: Error after this block was pruned, and tuned if `tuning` is not None.
+        seconds: Seconds that the block took.
         tuning: Result of tuning; None if the block was not tuned.
     """
 
@@ -98,7 +99,7 @@ class BlockReport:
     tuning: Tuning | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the report as JSON."""
+        """Return the report, without masks, as a dict for JSON."""
         tuning = None if self.tuning is None else self.tuning.as_dict()
         return vars(self) | {"weights": [weight.as_dict() for weight in self.weights], "tuning": tuning}
 
@@ -110,8 +111,8 @@ class PrunedModel:
     Attributes:
         block_list: The blocks that were pruned, and the share of the model's weights in them.
         blocks: Their reports, in the order in which they run.
-        skipped: Matrices that stay dense, with reasons.
-        shared_names: For a weight that the model has under several names, the name that it has here, by each other one.
+        skipped: Matrices that stay dense, by name, with reasons; those that the caller did not select are left out.
+        shared_names: For a weight that the model has under several names: maps each other name to the name used here.
     """
 
     block_list: BlockList
@@ -126,12 +127,12 @@ class PrunedModel:
 
     @property
     def without_data(self) -> dict[str, str]:
-        """Matrices that were masked without data, with reasons."""
+        """Matrices that were masked without data, by name, with reasons."""
         weights = [weight for block in self.blocks for weight in block.weights]
         return {name: reason for weight in weights for name, reason in weight.without_data.items()}
 
     def as_dict(self) -> dict[str, Any]:
-        """Return everything but masks, as JSON."""
+        """Return everything but masks, as a dict for JSON."""
         blocks = [block.as_dict() for block in self.blocks]
         return {
             "block_list": str(self.block_list),

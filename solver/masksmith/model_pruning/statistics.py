@@ -25,9 +25,11 @@ class WeightStatistics:
     def __init__(self, weight: BlockWeight) -> None:
         self.weight = weight
         self.gram = torch.zeros(
-            (weight.count, weight.inputs, weight.inputs), dtype=torch.float64, device=weight.parameter.device
+            (weight.matrix_count, weight.input_count, weight.input_count),
+            dtype=torch.float64,
+            device=weight.parameter.device,
         )
-        self.tokens = [0] * weight.count
+        self.tokens = [0] * weight.matrix_count
 
     def add(self, matrix: int, inputs: Tensor, product: Tensor, batch: int) -> None:
         """Add inputs of one matrix.
@@ -73,7 +75,7 @@ class WeightStatistics:
         gram = self.gram.clone() if matrices else self.gram
         for matrix in matrices:
             gram[matrix] = torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
-        return gram.reshape(*self.weight.stack, *gram.shape[1:])
+        return gram.reshape(*self.weight.stack_shape, *gram.shape[1:])
 
     def squares(self, values: list[Tensor]) -> float:
         """Return the sum of `||X V^T||^2` over matrices, in float64, for one `V [out, in]` of each matrix."""

@@ -106,7 +106,7 @@ def prune_streamed(
         layouts: As for `prune`.
         parts: Weights that are parts of parameters, by name. Each part is pruned under its name, with separate
             statistics; the entries of these parameters that are in no part stay dense.
-        on_progress: Called after each batch and each weight.
+        on_progress: Called after each batch and each weight, and at the start of the recording and of each block.
 
     Raises:
         PruningError: As for `prune`; or if an argument of a block cannot be stored in a file.
@@ -189,6 +189,7 @@ class _StreamedRun:
             report = run.prune_block(number, self._loaded_weights(number))
             self._source.finish(position, report)
             self._source.release(name)
+            # Errors are ignored since the first block has no folder of outputs before it.
             shutil.rmtree(self._outputs_folder(position - 1), ignore_errors=True)
             gc.collect()
 

@@ -1,4 +1,4 @@
-"""Which weights of the blocks are pruned, with layouts and patterns, and the reasons why other weights stay dense."""
+"""Which weights of the blocks are pruned, with layouts and patterns, and the reasons why other matrices stay dense."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from .parts import Part
 
 Module = torch.nn.Module
 DTYPES = {torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
+"""Names of the dtypes in safetensors files."""
 PARAMETRIZED = "its layer is parametrized, so each pass computes its values anew; remove the parametrization first"
 
 
@@ -56,28 +57,28 @@ class BlockWeight:
         return tuple(self.tensor.shape)
 
     @property
-    def stack(self) -> tuple[int, ...]:
+    def stack_shape(self) -> tuple[int, ...]:
         """Lengths of the dimensions that count matrices."""
         return self.layout.stack_shape(self.shape)
 
     @property
-    def count(self) -> int:
+    def matrix_count(self) -> int:
         """Number of matrices."""
         return self.layout.count(self.shape)
 
     @property
-    def inputs(self) -> int:
+    def input_count(self) -> int:
         """Number of inputs of each matrix."""
         return self.shape[self.layout.axes.index("in")]
 
     @property
     def is_expert(self) -> bool:
-        """Whether the weight belongs to experts, which may get only some of the tokens."""
-        return bool(self.stack) or "expert" in self.name
+        """Whether the weight belongs to experts, which may get only some of the tokens; by its layout or its name."""
+        return bool(self.stack_shape) or "expert" in self.name
 
     def matrix_name(self, matrix: int) -> str:
         """Return the name of one of the weight's matrices."""
-        return f"{self.name}[{matrix}]" if self.stack else self.name
+        return f"{self.name}[{matrix}]" if self.stack_shape else self.name
 
     def check_product(self, shape: tuple[int, ...], stride: int, tensor: torch.Tensor) -> None:
         """Check that a product with a view `[in, out]` sums over the axis `in` of the layout, over whole matrices.
@@ -85,10 +86,11 @@ class BlockWeight:
         Args:
             shape: Shape of the view.
             stride: Stride of the view's first axis.
-            tensor: The weight's values.
+            tensor: The weight's `tensor`.
 
         Raises:
-            PruningError: If the product sums over another axis, or has only some of the outputs.
+            PruningError: If the product sums over another axis or only some of the inputs, or has only some of the
+                outputs.
         """
         in_axis, out_axis = self.layout.axes.index("in"), self.layout.axes.index("out")
         if (shape[0], stride) != (tensor.shape[in_axis], tensor.stride(in_axis)):
@@ -113,7 +115,7 @@ class BlockWeights:
 
     Attributes:
         by_block: The weights, by number of the block.
-        skipped: Reasons why other matrices stay dense, by name.
+        skipped: Reasons why other matrices stay dense, by name; those that the caller did not select are left out.
         shared_names: For a weight that the model has under several names, its first name, by each other name.
     """
 
@@ -145,7 +147,8 @@ def weights_of(
 
     Raises:
         PruningError: If a name or glob matches nothing, a weight named exactly cannot be pruned, no weight is selected,
-            a layer is parametrized, the patterns of two names of a weight differ, or a part is not within a parameter.
+            a layer is parametrized, the patterns of two names of a weight differ, two blocks share a parameter, or a
+            part is not within a parameter.
     """
     parts = parts or {}
     locations = _locations(model, parts)
@@ -181,7 +184,7 @@ def _shared_names(model: Module, locations: Mapping[str, _Location]) -> dict[str
 
 
 def _assigned(patterns: TensorPatterns, names: list[str], shared_names: Mapping[str, str]) -> dict[str, Pattern]:
-    """Return the pattern of each weight that has one, under any of its names.
+    """Return the pattern of each weight that has one under any of its names, by the weight's first name.
 
     Raises:
         PruningError: If two names of a weight have different patterns.
@@ -249,22 +252,27 @@ def _candidates(
     to_dict = getattr(getattr(model, "config", None), "to_dict", None)
     config = None if to_dict is None else to_dict()
     candidates = with_layouts(candidates, {name: Layout.parse(axes) for name, axes in layouts.items()}, config)
-    return [_without_blocks_role(candidate) for candidate in candidates]
+    return [_without_reason_outside_blocks(candidate) for candidate in candidates]
 
 
 def _other_spellings(name: str, names: list[str]) -> tuple[str, ...]:
-    """Return the names of a weight but `name`, and those of its modules."""
+    """Return the names of a weight other than `name`, and the names of its modules, under all of its names.
+
+    Args:
+        name: The weight's first name.
+        names: All names of the weight.
+    """
     spellings = dict.fromkeys(spelling for each in names for spelling in (each, each.removesuffix(".weight")))
     return tuple(spelling for spelling in spellings if spelling != name)
 
 
 def _layout_of_conv1d(location: _Location) -> Layout | None:
-    """Return the layout of a matrix of `transformers.Conv1D`; None for other modules."""
+    """Return the layout of a matrix of `transformers.Conv1D`; None for other weights."""
     is_matrix = is_conv1d(location.module) and len(location.shape) == 2
     return Layout(("in", "out"), rule="model") if is_matrix else None
 
 
-def _without_blocks_role(candidate: Candidate) -> Candidate:
+def _without_reason_outside_blocks(candidate: Candidate) -> Candidate:
     """Remove the reason that a name lies outside the blocks: the model itself shows which weights are in blocks."""
     is_named_outside = candidate.dense_by_default_reason == OUTSIDE_BLOCKS
     return replace(candidate, dense_by_default_reason=None) if is_named_outside else candidate

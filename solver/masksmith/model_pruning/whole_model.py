@@ -107,7 +107,7 @@ def prune(
     with prepared(model), _restored_on_failure([weight for group in weights.by_block for weight in group]):
         captured = CapturedInMemory(capture_by_first_block(model, block_list, batches))
         run = BlockRun(block_list, captured, options, lambda place, kind: InMemory())
-        numbers = tqdm(captured.order, f"pruning {block_list}", disable=not _show_progress(progress), leave=False)
+        numbers = tqdm(captured.order, f"pruning {block_list}", disable=not _shows_progress(progress), leave=False)
         reports = [run.prune_block(number, weights.by_block[number]) for number in numbers]
     return PrunedModel(block_list, reports, weights.skipped, weights.shared_names)
 
@@ -123,5 +123,5 @@ def _restored_on_failure(weights: Sequence[BlockWeight]) -> Iterator[None]:
         raise
 
 
-def _show_progress(progress: bool | None) -> bool:
+def _shows_progress(progress: bool | None) -> bool:
     return progress if progress is not None else (sys.stderr.isatty() or "ipykernel" in sys.modules)

@@ -28,11 +28,12 @@ def block_solver(
     threads: int | None,
     trust_remote_code: bool,
 ) -> Solve:
-    """Return a function that prunes the blocks when it is first used, and yields masks and weights of the tensors.
+    """Return a function that first prunes all blocks, and then yields mask and weight of each tensor.
 
     Raises:
-        InputError: If a package is missing, the text is too short, or a tensor is not found in the model.
-        OSError: If the disk is too small.
+        InputError: If a package is missing, the model has no list of blocks, a dtype cannot be updated, the text is too
+            short, or a tensor is not found in the model.
+        OSError: If the free space of the disk is too small.
     """
     masksmith = library()
     missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
@@ -60,6 +61,7 @@ def block_solver(
         return BlockPruning(skeleton, blocks, choice, method, parts, folder, threads)
 
     with as_input_errors(masksmith.MasksmithError):
+        # The record is written when the output is complete.
         if not (folder.with_name(RECORD_NAME).exists() or new_pruning().is_finished):
             space.check(folder.parent)
 
@@ -71,7 +73,7 @@ def block_solver(
             pruning = new_pruning()
             try:
                 pruning.run(batches)
-            except Exception:  # Ctrl-C is no `Exception`: after it, the captured batches are kept for the next run.
+            except Exception:  # Ctrl-C is no `Exception`: after it, the captured calls are kept for the next run.
                 if not pruning.has_progress:
                     shutil.rmtree(folder, ignore_errors=True)
                 raise
@@ -82,6 +84,7 @@ def block_solver(
 
 
 def _check_dtypes(choice: Choice, method: PruneMethod) -> None:
+    """Refuse, if weights are to be updated, a dtype whose values cannot be."""
     from .skeleton import TORCH_DTYPES
 
     for tensor in choice.masked:
