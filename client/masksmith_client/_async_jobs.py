@@ -1,4 +1,4 @@
-"""Jobs for asyncio; `_jobs` has the blocking ones. Both run the coroutines in `operations`."""
+"""Jobs for asyncio; `_jobs` has the blocking ones. Both run the same coroutines."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .results.updated_weights import UpdatedWeights
 from .submission.benchmarks import BenchmarkOptions, prepare_benchmark
 from .submission.job_filters import JobFilters
 from .submission.options import SubmitOptions
-from .transport import calls as calls
+from .transport import calls
 from .transport.async_session import AsyncSession
 from .transport.events import Deadline, Event
 
@@ -44,7 +44,7 @@ class AsyncJob(JobView):
         return self
 
     async def delete(self) -> None:
-        """Delete the job and its results; if the job has not ended, it is canceled first."""
+        """Delete the job and its results; a job that has not ended is canceled first."""
         await self._session.send(calls.delete_job(self.id))
 
     def events(self) -> AsyncGenerator[Event, None]:
@@ -84,7 +84,7 @@ class AsyncJob(JobView):
 
 
 class AsyncJobs:
-    """The service's jobs."""
+    """Submits jobs to the service, and finds, lists, cancels and deletes them."""
 
     def __init__(self, session: AsyncSession) -> None:
         self._session = session

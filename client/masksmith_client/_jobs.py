@@ -1,4 +1,4 @@
-"""Blocking jobs; `_async_jobs` has those for asyncio. Both run the coroutines in `operations`."""
+"""Blocking jobs; `_async_jobs` has those for asyncio. Both run the same coroutines."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .results.updated_weights import UpdatedWeights
 from .submission.benchmarks import BenchmarkOptions, prepare_benchmark
 from .submission.job_filters import JobFilters
 from .submission.options import SubmitOptions
-from .transport import calls as calls
+from .transport import calls
 from .transport.blocking_session import BlockingSession
 from .transport.events import Deadline, Event
 
@@ -44,7 +44,7 @@ class Job(JobView):
         return self
 
     def delete(self) -> None:
-        """Delete the job and its results; if the job has not ended, it is canceled first."""
+        """Delete the job and its results; a job that has not ended is canceled first."""
         self._session.run(self._session.send(calls.delete_job(self.id)))
 
     def events(self) -> Iterator[Event]:
@@ -123,7 +123,7 @@ class Job(JobView):
 
 
 class Jobs:
-    """The service's jobs."""
+    """Submits jobs to the service, and finds, lists, cancels and deletes them."""
 
     def __init__(self, session: BlockingSession) -> None:
         self._session = session

@@ -1,14 +1,14 @@
-"""The library's errors.
+"""The library's errors; `benchmark`, `layouts` and `adapters` define a few more of their own.
 
 MasksmithError
 ├── PatternError(ValueError)      the pattern is malformed or does not fit the shape
-├── ScoresError(ValueError)       a score is NaN, infinite, negative, or the tensor is empty
-├── InfeasibleError(ValueError)   forced entries leave a tile without any allowed mask
+├── ScoresError(ValueError)       scores, or what scores or measures are computed from, are invalid
+├── InfeasibleError(ValueError)   forced entries leave no allowed mask
 ├── SolverError(ValueError)       the solver does not support the pattern, or an option is invalid or not supported
-├── UpdateError(ValueError)       weight, mask and Gram matrix do not match, or determine no update
-├── PruningError(ValueError)      a model cannot be pruned block by block, or not with these batches
+├── UpdateError(ValueError)       weight, mask, Gram matrix or options do not match, or determine no update
+├── PruningError(ValueError)      a model cannot be pruned block by block, or not with these batches or options
 ├── MissingExtraError(ModuleNotFoundError)   a package is missing that one of the distribution's extras installs
-└── VerificationError             a solver returned a mask that violates the pattern: a bug, never a usage error
+└── VerificationError             a solver's mask violates the pattern or a forced entry: a bug, never a usage error
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from .patterns.errors import MasksmithError as MasksmithError, MissingExtraError
 
 
 class ScoresError(MasksmithError, ValueError):
-    """A score is NaN, infinite or negative, or the tensor is invalid; the message names tensor, value and index.
+    """A score is NaN, infinite or negative, or an input or option of scores, a calibration or a measure is invalid.
 
     Attributes:
         reason: Description of the error, such as `NaN`.
-        index: Index of the score in the tensor; None if the tensor as a whole is invalid.
-        name: Name of the tensor, or of the mask or weight that does not match it; None if it has no name.
+        index: Index of the invalid entry in its tensor; None if no single entry is invalid.
+        name: Name of the tensor or layer, or of the input that does not match it, such as `mask`; None if not known.
     """
 
     def __init__(
@@ -38,12 +38,12 @@ class ScoresError(MasksmithError, ValueError):
 
 
 class InfeasibleError(MasksmithError, ValueError):
-    """Forced entries (`must_keep`, `must_drop`) leave a tile without an allowed mask; the message names the tile.
+    """Forced entries (`must_keep`, `must_drop`) leave no allowed mask; the message names the tile, if it is known.
 
     Attributes:
         reason: Why no mask is allowed.
-        tile: The tile's row and column in the grid of tiles, if it was a single tile.
-        name: Name of the tensor, if it has one.
+        tile: Row and column, in the grid of tiles, of a tile without an allowed mask; None if it is not known.
+        name: Name of the tensor; None if it has none.
     """
 
     def __init__(self, reason: str, tile: tuple[int, int] | None = None, name: str | None = None) -> None:
@@ -59,11 +59,11 @@ class SolverError(MasksmithError, ValueError):
 
 
 class UpdateError(MasksmithError, ValueError):
-    """A weight cannot be updated; the message names the tensor and the reason.
+    """A weight cannot be updated; the message has the reason, and the tensor's name if it has one.
 
     Attributes:
         reason: Description of the error.
-        name: Name of the tensor, if it has one.
+        name: Name of the tensor; None if it has none.
         row: Row of the weight that caused the error; None if no single row did.
     """
 
@@ -76,11 +76,11 @@ class UpdateError(MasksmithError, ValueError):
 
 
 class PruningError(MasksmithError, ValueError):
-    """A model cannot be pruned block by block; the message names the block, the layer and the reason.
+    """A model cannot be pruned block by block; the message has the reason, and `name` if it is not None.
 
     Attributes:
         reason: Description of the error.
-        name: Name of the block or weight that caused the error; None if no single one did.
+        name: Name of the one block or weight that caused the error; None if there is no such one.
     """
 
     def __init__(self, reason: str, name: str | None = None) -> None:
@@ -90,7 +90,7 @@ class PruningError(MasksmithError, ValueError):
 
 
 class VerificationError(MasksmithError):
-    """A solver returned a mask that violates the pattern."""
+    """A solver returned a mask that violates the pattern, or a forced entry: a bug of the solver."""
 
 
 def overflow_error(name: str | None) -> ScoresError:

@@ -1,9 +1,9 @@
-"""Compiles the kernels ahead of time, once per machine and version; later processes load them from disk.
+"""Compiles the kernels of patterns ahead of time, once per machine and version; later processes load them from disk.
 
 `python -m masksmith._warm_up PATTERN...` compiles in a process of its own; processes that are started at the same time
 run one after the other. Half of the time goes into the kernels of shortest paths, which tiles of all sizes share: where
 there are several cores, a second process compiles them at the same time. With `--background`, one process with a lower
-priority compiles everything.
+priority compiles everything; it waits only for others with `--background`.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ COMMON_PATTERNS = (
     "transposable <=8:16",
     "2:4",
 )
+"""Patterns that `warm_up` prepares by default."""
 
 READY_PATTERNS = ("2:4", "transposable 8:16")
 """Patterns whose kernels a worker compiles before it takes jobs; most of these kernels serve other patterns, too."""
@@ -51,7 +52,7 @@ BACKGROUND = "--background"
 SHORTEST_PATHS = "--shortest-paths"
 """Option of the second process, which compiles only the kernels of shortest paths."""
 COMPILING = "compiling"
-"""The line that is printed when the first kernel is compiled."""
+"""The line that is printed when the first kernel has to be compiled."""
 
 OnStep = Callable[[str, float], None]
 
@@ -77,7 +78,11 @@ def warm_up(patterns: Sequence[str] = COMMON_PATTERNS, on_step: OnStep | None = 
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Compile kernels of patterns; print `compiling` if one is not on disk, and `DONE/STEPS` after each step."""
+    """Compile the kernels of patterns; or, with `--shortest-paths`, only those of shortest paths.
+
+    Prints `compiling` when the first kernel that is not on disk is needed, and `DONE/STEPS` after each step; nothing
+    with `--shortest-paths`.
+    """
     patterns = [argument for argument in arguments if not argument.startswith("--")]
     if SHORTEST_PATHS in arguments:
         shortest_paths_alone(_panel("transposable 2:4"))
@@ -85,7 +90,7 @@ def main(arguments: Sequence[str]) -> None:
     if BACKGROUND in arguments:
         os.nice(5)  # not more: a job waits while its kernel is compiled here
     on_first_compilation(lambda: _print_line(COMPILING))
-    # Processes that start at the same time would compile the same kernels: one compiles, the others wait and load.
+    # Processes that start at the same time would compile the same kernels: one compiles, the others wait, then load.
     name = "warm_up_later.lock" if BACKGROUND in arguments else "warm_up.lock"
     with locked(_cache_folder() / name):
         if BACKGROUND in arguments or os.cpu_count() == 1:
@@ -96,8 +101,11 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def _warm_up_with_two_processes(patterns: Sequence[str]) -> None:
-    """Compile the dual ascent here while a second process compiles the shortest paths; then solve with both."""
-    dual_ascents = [partial(dual_ascent_alone, _panel(pattern)) for pattern in patterns if _is_solved_exactly(pattern)]
+    """Compile the dual ascent here while a second process compiles the shortest paths; then solve with both.
+
+    If `Exact` solves none of the patterns, there is no second process, since none needs these kernels.
+    """
+    dual_ascents = [partial(dual_ascent_alone, _panel(pattern)) for pattern in patterns if _uses_exact_solver(pattern)]
     whole_solves = [partial(warm_up, [pattern]) for pattern in patterns]
     command = [sys.executable, "-P", "-m", "masksmith._warm_up", SHORTEST_PATHS]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL) if dual_ascents else nullcontext():
@@ -105,12 +113,14 @@ def _warm_up_with_two_processes(patterns: Sequence[str]) -> None:
 
 
 def _run(steps: Sequence[Callable[[], object]]) -> None:
+    """Run the steps, and print after each one how many are done."""
     for done, step in enumerate(steps, 1):
         step()
         _print_line(f"{done}/{len(steps)}")
 
 
-def _is_solved_exactly(pattern: str) -> bool:
+def _uses_exact_solver(pattern: str) -> bool:
+    """Return whether `auto` solves this pattern with `Exact`, which has both stages."""
     parsed = parse(pattern)
     return isinstance(parsed, TilePattern) and isinstance(Auto().select(parsed).solver, Exact)
 
@@ -120,14 +130,14 @@ def _panel(pattern: str) -> Panel:
 
 
 def _scores_with_ties() -> npt.NDArray[np.float32]:
-    """Scores whose equal entries make the solver use the shortest-path kernels, too."""
+    """Return scores whose equal entries make the solver use the kernels of shortest paths, too."""
     scores = np.abs(np.random.default_rng(0).standard_normal((64, 128), dtype=np.float32))
     scores[:32] = np.round(scores[:32])
     return scores
 
 
 def is_warm(patterns: Sequence[str]) -> bool:
-    """Whether `main` has compiled these patterns' kernels: for this source, this version of numba and this processor.
+    """Whether `main` has run for this list of patterns, with this source, this version of numba and this processor.
 
     If a kernel's file was deleted later, the next process that needs the kernel compiles it.
     """
@@ -135,6 +145,7 @@ def is_warm(patterns: Sequence[str]) -> bool:
 
 
 def _stamp(patterns: Sequence[str]) -> Path:
+    """Return the path of the empty file that says that `main` has run for these patterns."""
     valid_for = (numba_version, scan.targetctx.codegen().magic_tuple(), sources_digest())  # type: ignore[attr-defined]
     digest = blake2b(repr((tuple(patterns), valid_for)).encode(), digest_size=8).hexdigest()
     return _cache_folder() / f"warm_up.{digest}.done"

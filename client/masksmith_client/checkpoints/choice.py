@@ -1,4 +1,4 @@
-"""Which tensors of a checkpoint are masked, by which layout and pattern, and why the other tensors stay dense."""
+"""Decides which tensors of a checkpoint are masked, by which layout and pattern, and why the others stay dense."""
 
 from __future__ import annotations
 
@@ -26,13 +26,14 @@ class ChoiceOptions:
     """Options: which tensors are masked, by which patterns, and their layouts.
 
     Attributes:
-        patterns: Patterns by tensor; None if only the layouts are needed.
-        layers: Names or globs of the tensors to mask; by default all matrices of the model's blocks.
+        patterns: Patterns by tensor; None to choose tensors and layouts without patterns.
+        layers: Names or globs of the tensors to mask; if empty, all that are not dense by default.
         exclude: Names or globs of the tensors to leave out.
-        layouts: Axes by name or glob, such as `stack in out`.
+        layouts: Axes, such as `stack in out`, by name or glob.
         trust_remote_code: Whether code that the checkpoint brings may run, to watch the model's forward pass.
         by_value: Whether weights that are quantised entry by entry (int8 with a scale, 8-bit floats) are treated as
-            floats, because their stored zeros are the zeros of the weights.
+            floats, because their stored zeros are the zeros of the weights; else only those that `Checkpoint.scales`
+            has.
     """
 
     patterns: TensorPatterns | None = None
@@ -52,10 +53,10 @@ class ChosenTensor:
         shape: Its shape.
         dtype: Its dtype.
         layout: How it is made of matrices; None if it has no layout.
-        pattern: The pattern that it is masked by; None for a tensor that stays dense.
+        pattern: The pattern that it is masked by; None for a tensor that stays dense, and without patterns.
         reason: Why it stays dense; None if it is masked.
         tied: Other names of the same parameter, stored or not.
-        scale: Name of the scale that its stored numbers are multiplied by; None if the stored numbers are its values.
+        scale: Name of the scale that its stored 8-bit floats are multiplied by; None for other dtypes, and without one.
     """
 
     name: str
@@ -68,8 +69,8 @@ class ChosenTensor:
     scale: str | None = None
 
     @property
-    def matrices(self) -> int:
-        """Number of matrices in it."""
+    def matrix_count(self) -> int:
+        """Number of matrices in it; 0 if it has no layout."""
         return 0 if self.layout is None else self.layout.count(self.shape)
 
     def document(self) -> dict[str, Any]:
@@ -81,7 +82,7 @@ class ChosenTensor:
             "dtype": self.dtype,
             "axes": None if layout is None else str(layout),
             "out_parts": [] if layout is None else list(layout.out_parts),
-            "matrices": self.matrices,
+            "matrices": self.matrix_count,
             "rule": None if layout is None else layout.rule,
             "tied": list(self.tied),
             "scale": self.scale,
@@ -95,7 +96,12 @@ class ChosenTensor:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """What is done with each tensor, in the checkpoint's order, and notes for the user."""
+    """The decisions about all tensors of a checkpoint.
+
+    Attributes:
+        tensors: All tensors by name, in the checkpoint's order, those that stay dense included.
+        notes: Notes for the user.
+    """
 
     tensors: Mapping[str, ChosenTensor]
     notes: Sequence[str]
@@ -110,8 +116,9 @@ def choose(checkpoint: Checkpoint, options: ChoiceOptions) -> Choice:
     """Decide what is done with each tensor.
 
     Raises:
-        InputError: If a name, glob or layout is for no tensor, a tensor that is named in full cannot be masked, or tied
-            tensors would be treated differently.
+        InputError: If a name, glob, selector or layout is for no tensor, a layout is malformed, a tensor that is named
+            in full cannot be masked, a pattern's tensors all stay dense, no tensor is selected although there are
+            patterns, or tied tensors would be treated differently.
     """
     notes = list(checkpoint.notes)
     candidates, trace_notes = candidates_in(checkpoint, options)
@@ -124,7 +131,7 @@ def choose(checkpoint: Checkpoint, options: ChoiceOptions) -> Choice:
         with as_input_errors(PatternError):
             layouts.check_rules_apply(options.patterns, candidates, reasons)
     if patterns is None:
-        reasons |= _dtype_reasons(candidates, selection)
+        reasons |= _dtype_and_shape_reasons(candidates, selection)
     patterns_by_name = _with_ties(checkpoint, reasons, patterns or {})
     tensors = {
         candidate.name: _chosen_tensor(candidate, checkpoint, reasons, patterns_by_name) for candidate in candidates
@@ -133,7 +140,7 @@ def choose(checkpoint: Checkpoint, options: ChoiceOptions) -> Choice:
 
 
 def candidates_in(checkpoint: Checkpoint, options: ChoiceOptions) -> tuple[list[Candidate], list[str]]:
-    """Return the tensors of a checkpoint with their layouts, and notes about layouts that the model does not show.
+    """Return the tensors of a checkpoint with their layouts, and notes about why the model does not show some of these.
 
     Raises:
         InputError: If a layout of the options is malformed, or for no tensor.
@@ -153,7 +160,10 @@ def candidates_in(checkpoint: Checkpoint, options: ChoiceOptions) -> tuple[list[
 
 
 def _candidate(tensor: Tensor, checkpoint: Checkpoint, *, is_read_as_float: bool) -> Candidate:
-    """Return the candidate of a tensor, with the dtype of its values; the scale of a weight is never masked."""
+    """Return the candidate of a tensor; that of a weight's scale has the reason why it is never masked.
+
+    The candidate of a quantised weight that is treated as floats has the dtype F32.
+    """
     scaled_weight = scaled_by(tensor.name, checkpoint.tensors)
     reason = None if scaled_weight is None else f"the scale of {scaled_weight!r}"
     dtype = "F32" if is_read_as_float else tensor.dtype
@@ -176,7 +186,7 @@ def user_layouts(texts: Mapping[str, str], names: Sequence[str]) -> dict[str, La
     """Parse the user's layouts, and return them by the names of tensors.
 
     Raises:
-        InputError: If one is for no tensor.
+        InputError: If a name or glob matches no tensor.
         LayoutError: If one is malformed.
     """
     parsed: dict[str, Layout] = {}
@@ -192,6 +202,7 @@ def user_layouts(texts: Mapping[str, str], names: Sequence[str]) -> dict[str, La
 def _select(
     candidates: Sequence[Candidate], patterns: Mapping[str, Pattern] | None, options: ChoiceOptions
 ) -> Selection:
+    """Select the tensors to mask; without patterns, the selection may be empty."""
     try:
         return layouts.select(candidates, patterns, list(options.layers), list(options.exclude))
     except SelectionError as error:
@@ -200,8 +211,8 @@ def _select(
         raise InputError(str(error)) from None
 
 
-def _dtype_reasons(candidates: Sequence[Candidate], selection: Selection) -> dict[str, str]:
-    """Return why tensors of the selection cannot be masked, which `select` does not check without patterns."""
+def _dtype_and_shape_reasons(candidates: Sequence[Candidate], selection: Selection) -> dict[str, str]:
+    """Return why tensors of the selection cannot be masked, by name; without patterns, `select` does not check this."""
     chosen_names = set(selection.chosen)
     reasons: dict[str, str] = {}
     for candidate in candidates:
@@ -218,7 +229,7 @@ def _dtype_reasons(candidates: Sequence[Candidate], selection: Selection) -> dic
 def _with_ties(
     checkpoint: Checkpoint, reasons: dict[str, str], patterns: Mapping[str, Pattern]
 ) -> dict[str, Pattern | None]:
-    """Mask all stored names of a parameter if one of them is masked, and remove the reasons of these names.
+    """Mask all stored names of a parameter if one of them is masked; remove these names from `reasons`, in place.
 
     Returns:
         The pattern of each tensor, by name; None for a tensor without one.
@@ -232,6 +243,7 @@ def _with_ties(
 
 
 def _tie_groups(checkpoint: Checkpoint) -> list[list[str]]:
+    """Return all stored names of each parameter that has several."""
     groups: dict[str, list[str]] = {}
     for name, first in checkpoint.ties.items():
         groups.setdefault(first, [first]).append(name)

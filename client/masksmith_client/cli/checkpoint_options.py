@@ -1,4 +1,4 @@
-"""Options that commands about checkpoints share.
+"""Options that commands about checkpoints share, and functions that parse their texts.
 
 The client is imported where it is used, so that the help of a command does not import it.
 """
@@ -47,7 +47,7 @@ def parse_patterns(texts: Sequence[str], axis: Axis = "in", ragged: Ragged = "pa
     """Read patterns such as `2:4` and `mlp=transposable 8:16`.
 
     Raises:
-        InputError: If one is malformed.
+        InputError: If there is none, one is malformed, or two are for the same tensors.
     """
     from masksmith_client._errors import as_input_errors
 
@@ -56,10 +56,10 @@ def parse_patterns(texts: Sequence[str], axis: Axis = "in", ragged: Ragged = "pa
 
 
 def parse_layouts(texts: Sequence[str] | None) -> dict[str, str]:
-    """Read layouts such as `w1=stack in out`.
+    """Split layouts such as `w1=stack in out`, and return the axes by name; they are not parsed yet.
 
     Raises:
-        InputError: If one is not `NAME=AXES`.
+        InputError: If one is not `NAME=AXES`, or a name is given twice.
     """
     from masksmith_client._errors import InputError
 
@@ -85,7 +85,7 @@ def choice_options(
     """Return the options that select tensors and set their patterns and layouts; see `ChoiceOptions`.
 
     Raises:
-        InputError: If a layout is not `NAME=AXES`.
+        InputError: As `parse_layouts` does.
     """
     from masksmith_client.checkpoints.choice import ChoiceOptions
 

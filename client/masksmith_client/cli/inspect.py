@@ -66,7 +66,7 @@ def _row(tensor: ChosenTensor) -> tuple[str, ...]:
         "x".join(map(str, tensor.shape)),
         tensor.dtype,
         "-" if layout is None else str(layout),
-        "-" if layout is None else count_text(tensor.matrices),
+        "-" if layout is None else count_text(tensor.matrix_count),
         "-" if layout is None else layout.rule,
         _masked_text(tensor),
         ", ".join(tensor.tied) or "-",
@@ -90,7 +90,7 @@ def _totals(choice: Choice) -> dict[str, Any]:
         "bytes": sum(data_bytes(tensor.dtype, tensor.shape) for tensor in tensors),
         "masked": {
             "tensors": len(choice.masked),
-            "matrices": sum(tensor.matrices for tensor in choice.masked),
+            "matrices": sum(tensor.matrix_count for tensor in choice.masked),
             "parameters": sum(math.prod(tensor.shape) for tensor in choice.masked),
         },
     }

@@ -1,4 +1,4 @@
-"""Base class of masks and updated weights: an open safetensors file as a mapping of its tensors."""
+"""Base class of masks and updated weights: an open safetensors file as a mapping from names to tensors."""
 
 from __future__ import annotations
 
@@ -16,11 +16,13 @@ from .atomic_write import save_copy
 
 
 class TensorFile(Mapping[str, Any]):
-    """A mapping over the tensors of an open safetensors file, which is closed with the mapping.
+    """A mapping over the tensors of an open safetensors file; subclasses define how a tensor is read.
+
+    The file is closed by `close`, or when the mapping is garbage.
 
     Args:
         file: The file.
-        restore: Restore functions by name; see `StreamedTensor.restore`.
+        restore: Functions that turn arrays into results, by name; see `Restore`.
     """
 
     def __init__(self, file: BinaryIO, restore: Mapping[str, Restore] | None = None) -> None:
@@ -31,7 +33,7 @@ class TensorFile(Mapping[str, Any]):
         self._entries = self._header.tensors
 
     def save(self, path: str | Path) -> Path:
-        """Write the tensors to a safetensors file, atomically; returns its path."""
+        """Copy the whole file to a path, atomically; returns the path."""
         return save_copy(self._file, Path(path))
 
     def digest(self) -> str:

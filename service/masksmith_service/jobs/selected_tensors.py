@@ -1,4 +1,4 @@
-"""Selects tensors of files by globs of names, or by the default rule, and locates them."""
+"""Selects tensors of files by names and globs, or by the default rule, and locates them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class ModelFiles:
     Attributes:
         file_of: Reference of the file of each tensor, by the tensor's name.
         sources: The files, by reference.
-        config: The model's `config.json`.
+        config: The model's `config.json`; None if it has none.
     """
 
     file_of: Mapping[str, str]
@@ -49,17 +49,19 @@ def locate_selected(
         options: The options of the request.
         specification: The job's specification.
         files: Headers by digest, or by reference for a model.
-        model: The files of a model by reference.
+        model: The files of a model by reference; None for uploads.
 
     Returns:
         The selected tensors, located; and the selection, which has a reason for each tensor that is not selected.
 
     Raises:
-        RequestError: If a name or glob matches nothing, a tensor given by its full name does not fit, no tensor is
-            selected, or two files have a tensor of the same name.
+        RequestError: If a pattern or layout is invalid, a name, glob or selector matches nothing, globs and names are
+            too long to match, a tensor given by its full name does not fit, no tensor is selected, two files have a
+            tensor of the same name, or the job has a budget, which does not go with the layout of a tensor.
     """
-    model = model or ModelFiles({}, {}, None)
-    file_of = model.file_of or _digest_by_tensor(files)
+    if model is None:
+        model = ModelFiles(_digest_by_tensor(files), {}, None)
+    file_of = model.file_of
     _check_globs(options, file_of)
     candidates = [candidate_of(name, files[file].tensors[name], files[file]) for name, file in file_of.items()]
     user_layouts = _parse_layouts(options.layout)
@@ -82,7 +84,7 @@ def locate_selected(
 
 
 def _digest_by_tensor(files: Mapping[str, Header]) -> dict[str, str]:
-    """Digest of the file of each tensor, by the tensor's name.
+    """Return the digest of the file of each tensor, by the tensor's name.
 
     Raises:
         RequestError: If two files have a tensor of the same name.
@@ -97,7 +99,13 @@ def _digest_by_tensor(files: Mapping[str, Header]) -> dict[str, str]:
 
 
 def _check_globs(options: FileOptions, names: Collection[str]) -> None:
-    """Reject globs and selectors that would take too long to match with all names."""
+    """Reject globs and selectors that would take too long to match with all names.
+
+    Each text and each name counts one character more than it has, so that many short ones count, too.
+
+    Raises:
+        RequestError: If there are too many characters.
+    """
     texts = [*options.layers, *options.exclude, *options.pattern, *options.layout]
     steps = sum(len(text) + 1 for text in texts) * sum(len(name) + 1 for name in names)
     if steps > MAX_GLOB_STEPS:
@@ -112,7 +120,11 @@ def _check_globs(options: FileOptions, names: Collection[str]) -> None:
 def _specifications_of(
     patterns: TensorPatterns, names: Sequence[str], specification: JobSpecification
 ) -> dict[str, JobSpecification]:
-    """The specification of each tensor that has a pattern, by the tensor's name."""
+    """Return the specification of each tensor that has a pattern, by the tensor's name.
+
+    Raises:
+        RequestError: If a selector selects no tensor.
+    """
     if patterns.is_single:
         return dict.fromkeys(names, specification)
     with_pattern = cache(specification.with_own_pattern)
@@ -123,6 +135,11 @@ def _specifications_of(
 
 
 def _parse_layouts(texts: list[str]) -> dict[str, Layout]:
+    """Return the layouts of texts such as `w1=stack in out`, by tensor name.
+
+    Raises:
+        RequestError: If a text is malformed.
+    """
     layouts: dict[str, Layout] = {}
     for text in texts:
         name, separator, axes = text.rpartition("=")

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from masksmith.patterns import VNM, Block, Channels, Hybrid, Pattern, TilePattern, TileSpec, Unstructured
 
 SEED = 4
+"""Seed of every drawing, so that a pattern always looks the same."""
 SIDE = 16
-"""Rows and columns of a drawing, as far as whole tiles or blocks allow."""
+"""Rows and columns of most drawings; whole tiles or blocks can make a drawing smaller or larger."""
 Rows = list[list[bool]]
 """A rectangle of entries, row by row; True = kept."""
 
@@ -21,7 +22,7 @@ class Drawing:
 
     Attributes:
         mask: Rows of entries, True = kept.
-        tile: Rows and columns of a tile; lines are drawn between tiles.
+        tile: Rows and columns of the pieces (tiles, blocks, ...) between which lines are drawn.
     """
 
     mask: Rows
@@ -38,7 +39,7 @@ class Drawing:
         return len(self.mask[0])
 
     @property
-    def kept(self) -> str:
+    def kept_path(self) -> str:
         """The kept entries as an SVG path."""
         return "".join(
             f"M{col}.08 {row}.08h.84v.84h-.84z"
@@ -48,8 +49,8 @@ class Drawing:
         )
 
     @property
-    def lines(self) -> str:
-        """The lines between tiles as an SVG path."""
+    def lines_path(self) -> str:
+        """The lines between the pieces as an SVG path."""
         horizontal = [f"M0 {row}H{self.width}" for row in range(self.tile[0], self.height, self.tile[0])]
         vertical = [f"M{col} 0V{self.height}" for col in range(self.tile[1], self.width, self.tile[1])]
         return "".join(horizontal + vertical)
@@ -74,11 +75,11 @@ def draw(pattern: Pattern) -> Drawing | None:
 
 
 def _tiles(tile: TileSpec, *, transposed: bool, rng: random.Random) -> Drawing:
-    """Draw a grid of tiles, with half the side if a tile fits in that."""
+    """Draw a grid of tiles, about `SIDE` entries high and wide, or half of that if a tile fits in it."""
     side = SIDE // 2 if max(tile.rows, tile.cols) <= SIDE // 2 else SIDE
     tile_rows, tile_cols = max(1, side // tile.rows), max(1, side // tile.cols)
     mask = _tiled(tile, tile_rows * tile.rows, tile_cols * tile.cols, rng)
-    # Between tiles of one row there are no horizontal lines.
+    # There are no horizontal lines between tiles that are only one row high.
     line_height = tile.rows if tile.rows > 1 else len(mask)
     if transposed:
         return Drawing([list(col) for col in zip(*mask, strict=True)], (tile.cols, line_height))
@@ -88,8 +89,9 @@ def _tiles(tile: TileSpec, *, transposed: bool, rng: random.Random) -> Drawing:
 def _tile(tile: TileSpec, rng: random.Random) -> Rows:
     """Draw one tile.
 
-    Without budgets of columns, the kept columns of each row are a random sample. With budgets of columns, rows take the
-    columns in cyclic order, except full columns, which meets both budgets; then entries are swapped at random.
+    Without budgets of columns, the kept columns of each row are a random sample. With budgets of columns, each row
+    takes the next columns in cyclic order, without those that are full, so that both budgets are met; then entries are
+    swapped at random.
     """
     if tile.separable:
         counts = [_keep_count(tile.row_keep, tile, rng) for _ in range(tile.rows)]
@@ -112,7 +114,7 @@ def _swap_randomly(rows: Rows, rng: random.Random) -> None:
     height, width = len(rows), len(rows[0])
     if min(height, width) < 2:
         return
-    for _ in range(6 * height * width):
+    for _ in range(6 * height * width):  # enough that the cyclic order is not visible any more
         (above, below), (left, right) = rng.sample(range(height), 2), rng.sample(range(width), 2)
         corners = rows[above][left], rows[above][right], rows[below][left], rows[below][right]
         if corners in ((True, False, False, True), (False, True, True, False)):
@@ -130,7 +132,10 @@ def _row(width: int, kept_cols: list[int]) -> list[bool]:
 
 
 def _vnm(pattern: VNM, rng: random.Random) -> Drawing:
-    """Draw rectangles of V x M entries: each chooses 4 columns, and each of its rows keeps n of them."""
+    """Draw panels of V x M entries, cropped to `SIDE` rows: each chooses 4 columns; each of its rows keeps n of these.
+
+    The drawing is twice as wide as others, since a panel has few kept entries.
+    """
     height = min(pattern.v, SIDE)
     rows: Rows = []
     for _ in range(max(1, SIDE // pattern.v)):
@@ -175,6 +180,7 @@ def _block_shape(tile: TileSpec | None) -> tuple[int, int, int]:
 
 
 def _block(height: int, width: int, tile: TileSpec | None, rng: random.Random) -> Rows:
+    """Return a block of whole tiles, or a full one if there is no tile."""
     return _full(height, width) if tile is None else _tiled(tile, height, width, rng)
 
 
@@ -222,6 +228,6 @@ def _channels(pattern: Channels, rng: random.Random) -> Drawing:
 
 
 def _scatter(height: int, width: int, density: float, rng: random.Random) -> Rows:
-    """Return a rectangle with a share `density` of entries kept, at random positions."""
+    """Return a rectangle with a share `density` of entries kept, but at least one, at random positions."""
     kept_indices = set(rng.sample(range(height * width), max(1, round(density * height * width))))
     return [[row * width + col in kept_indices for col in range(width)] for row in range(height)]

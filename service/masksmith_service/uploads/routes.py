@@ -30,10 +30,10 @@ class Upload(BaseModel):
 
 @router.post("", status_code=201)
 async def post_tensor(request: Request, response: Response, state: StateDep, principal: PrincipalDep) -> Upload:
-    """Store a safetensors file under the digest of its bytes, which is computed here: 201 if it is new, else 200."""
-    inspector, new = await receive(request, state, principal, None)
+    """Store a safetensors file under the digest that the service computes: 201 if it is new to the key, else 200."""
+    inspector, is_new = await receive(request, state, principal, None)
     await state.count_upload(inspector.bytes)
-    if not new:
+    if not is_new:
         response.status_code = 200
     assert inspector.header is not None
     return Upload(digest=inspector.digest, bytes=inspector.bytes, tensors=list(inspector.header.tensors))
@@ -43,10 +43,10 @@ async def post_tensor(request: Request, response: Response, state: StateDep, pri
 async def put_tensor(
     digest: DigestPath, request: Request, response: Response, state: StateDep, principal: PrincipalDep
 ) -> Upload:
-    """Store a safetensors file under the digest of its bytes: 201 if it is new to the key, else 200."""
-    inspector, new = await receive(request, state, principal, _check_digest(digest))
+    """Store a safetensors file under its digest, which is checked: 201 if it is new to the key, else 200."""
+    inspector, is_new = await receive(request, state, principal, _check_digest(digest))
     await state.count_upload(inspector.bytes)
-    if not new:
+    if not is_new:
         response.status_code = 200
     assert inspector.header is not None
     return Upload(digest=digest, bytes=inspector.bytes, tensors=list(inspector.header.tensors))
@@ -54,7 +54,10 @@ async def put_tensor(
 
 @router.head("/{digest}")
 def head_tensor(digest: DigestPath, state: StateDep, principal: PrincipalDep) -> Response:
-    """Check whether the key has sent this upload: 200 or 404; this counts as a use, which delays its expiry."""
+    """Check whether the key has sent this upload: 200 or 404. This counts as a use, which delays the upload's expiry.
+
+    An admin's key also finds uploads that only other keys have sent, without delaying their expiry.
+    """
     size = touch_upload(state, principal, _check_digest(digest), any_owner=principal.is_admin)
     if size is None:
         return Response(status_code=404)
@@ -63,20 +66,21 @@ def head_tensor(digest: DigestPath, state: StateDep, principal: PrincipalDep) ->
 
 @router.delete("/{digest}", status_code=204)
 def delete_tensor(digest: DigestPath, state: StateDep, principal: PrincipalDep) -> None:
-    """Delete an upload that the key has sent: 409 while a live job of the key reads it.
+    """Delete an upload that the key has sent: 404 if it has not, 409 while a live job of the key reads the upload.
 
-    The bytes are deleted at once, unless another key has sent them, too.
+    The bytes are deleted at once, or after a running backup, unless another key has sent them, too.
     """
-    removed = state.references.forget_upload(principal.key, _check_digest(digest))
-    if removed is None:
+    is_removed = state.references.forget_upload(principal.key, _check_digest(digest))
+    if is_removed is None:
         detail = f"upload {digest} does not exist, or this key has not sent it"
         raise RequestError(Code.UPLOAD_NOT_FOUND, detail, status=404, digest=digest)
-    if not removed:
+    if not is_removed:
         detail = f"a job that is queued or running reads upload {digest}; cancel it, or wait for its end"
         raise RequestError(Code.UPLOAD_IN_USE, detail, digest=digest)
 
 
 def _check_digest(digest: str) -> str:
+    """Return a digest unchanged; raise `RequestError` if it is malformed."""
     if not is_digest(digest):
         raise RequestError(
             Code.INVALID_DIGEST, f"{digest[:80]!r} is not a BLAKE3 digest, which has 64 lower-case hex digits"

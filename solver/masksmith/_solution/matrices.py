@@ -1,4 +1,4 @@
-"""Tensors that hold several matrices, or transposed ones: cut into matrices before a solve, joined after it."""
+"""Cuts tensors that hold several matrices, or transposed ones, into matrices to solve, and joins their solutions."""
 
 from __future__ import annotations
 
@@ -22,12 +22,14 @@ RUN_STATS = frozenset({"solver", "tiles", "optimal_tiles", "solve_s", "threads",
 
 @dataclass(frozen=True)
 class Matrices:
-    """The matrices `[out, in, *kernel]` of a tensor; if fused parts are not whole tile rows, each part is a matrix.
+    """Cuts tensors of one shape into matrices `[out, in, *kernel]`, and joins the matrices' solutions.
+
+    If fused parts are not whole tile rows or block rows, each part counts as a matrix of its own.
 
     Args:
         layout: How the tensor is made of matrices.
         pattern: Pattern of each matrix.
-        shape: Shape of the tensor.
+        shape: Shape of the tensors.
     """
 
     layout: Layout
@@ -47,7 +49,7 @@ class Matrices:
         """Split an earlier solution of the tensor into one for each matrix: mask, duals of its tile rows, certificate.
 
         A solution that was joined from other matrices, as for another pattern, has a certificate that cannot be split.
-        Then the parts have none, and serve only as warm starts.
+        Then the parts have none, and serve only as warm starts. The seconds of the solve are divided equally.
         """
         parts, first = list[Solution](), 0
         masks = self.split(solution.mask)
@@ -71,17 +73,19 @@ class Matrices:
         """
         certificates = [solution._certificate for solution in solutions]
         certificate = Certificate.joined([each for each in certificates if each is not None])
-        mask = self._empty(solutions[0].mask)
+        mask = self._new_mask(solutions[0].mask)
         for part, solution in zip(self.split(mask), solutions, strict=True):
             part[...] = solution.mask
-        run, duals = _joined_run(solutions), _duals(solutions)
+        run, duals = _joined_run(solutions), _joined_duals(solutions)
         return replace(Solution.from_certificate(mask, certificate, run, name=name, duals=duals), _is_joined=True)
 
     def _tile_rows(self, shape: tuple[int, ...]) -> int:
+        """Return the number of tile rows of a matrix that have duals, which those of a dense edge do not."""
         grid = self.pattern.grid(shape)
         return grid.rows // grid.tile_rows if self.pattern.ragged == "dense" else grid.down
 
-    def _empty(self, mask: Any) -> Any:
+    def _new_mask(self, mask: Any) -> Any:
+        """Return a mask of the tensor's shape, without values yet, of the library and device of another mask."""
         if not is_torch(mask):
             return np.empty(self.shape, np.bool_)
         import torch
@@ -90,7 +94,7 @@ class Matrices:
 
 
 def _certificates(solution: Solution, count: int) -> Sequence[Certificate | None]:
-    """Return the certificates that a solution was joined from; `count` times None if their number differs."""
+    """Return the certificate of each of a solution's `count` matrices; all None if they are not known."""
     whole = solution._certificate
     if whole is None:
         return [None] * count
@@ -98,7 +102,8 @@ def _certificates(solution: Solution, count: int) -> Sequence[Certificate | None
     return parts if len(parts) == count else [None] * count
 
 
-def _duals(solutions: Sequence[Solution]) -> tuple[Any, Any] | None:
+def _joined_duals(solutions: Sequence[Solution]) -> tuple[Any, Any] | None:
+    """Return the duals of all solutions, one after the other; None unless each solution has duals."""
     duals = [solution.duals for solution in solutions if solution.duals is not None]
     if len(duals) < len(solutions):
         return None
@@ -106,6 +111,7 @@ def _duals(solutions: Sequence[Solution]) -> tuple[Any, Any] | None:
 
 
 def _joined_run(solutions: Sequence[Solution]) -> Run:
+    """Return one run for all solutions, from their stats; solver, device and notes are those of the first."""
     stats = [dict(solution.stats) for solution in solutions]
     return Run(
         solver=stats[0]["solver"],

@@ -1,4 +1,7 @@
-"""Patterns: sets of allowed masks. Standard library only, so that every process can import them."""
+"""Patterns (sets of allowed masks), and what follows from them without scores: grids, budgets, bytes, fitting solvers.
+
+Standard library only, so that every process can import this package.
+"""
 
 from .block import Balance as Balance, Block as Block, Norm as Norm
 from .budget import Budget as Budget, with_full_density as with_full_density

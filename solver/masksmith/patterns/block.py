@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from .block_grid import can_be_inside, check_sides, check_tiles_fill_blocks, free_blocks, grid_of_blocks
+from .block_grid import can_be_inside, check_sides, check_tiles_fill_blocks, free_block_counts, grid_of_blocks
 from .checks import check_choice
 from .density import check_density, kept_units, split_evenly, to_percent
 from .errors import PatternError
@@ -81,7 +81,7 @@ class Block:
 
     def blocks(self, grid: Grid) -> tuple[int, int]:
         """Return the numbers of block rows and block columns that may be kept or dropped."""
-        return free_blocks(self, grid)
+        return free_block_counts(self, grid)
 
     def budgets(self, grid: Grid) -> tuple[list[int] | None, list[int] | None, int]:
         """Return the numbers of blocks kept in each block row and block column (None if free), and in total."""

@@ -13,8 +13,8 @@ MAX_SIDE = 4096
 """Maximum height and width of a block."""
 
 
-class BlockShape(Protocol):
-    """A pattern that decides about blocks of `rows` x `cols` entries."""
+class BlockPattern(Protocol):
+    """A pattern that decides about blocks of `rows` x `cols` entries: `Block` or `Hybrid`."""
 
     @property
     def rows(self) -> int:
@@ -32,18 +32,18 @@ class BlockShape(Protocol):
         ...
 
 
-def check_sides(pattern: BlockShape) -> None:
-    """Raise `PatternError` unless both sides of a block are allowed."""
+def check_sides(pattern: BlockPattern) -> None:
+    """Raise `PatternError` unless both sides of a block lie between 1 and `MAX_SIDE`."""
     if not (1 <= pattern.rows <= MAX_SIDE and 1 <= pattern.cols <= MAX_SIDE):
         raise PatternError(f"{pattern}: the sides of a block must lie between 1 and {MAX_SIDE}")
 
 
 def can_be_inside(inner: NM) -> bool:
-    """Return whether an n:m pattern can hold inside blocks: exact fill, groups along `in`, padded edges."""
+    """Return whether an n:m pattern may apply inside blocks: exact fill, `axis` is `in`, and `ragged` is `pad`."""
     return inner.axis == "in" and inner.fill == "exact" and inner.ragged == "pad"
 
 
-def check_tiles_fill_blocks(pattern: BlockShape, inner: NM) -> None:
+def check_tiles_fill_blocks(pattern: BlockPattern, inner: NM) -> None:
     """Raise `PatternError` unless blocks consist of whole tiles of the inner pattern."""
     tile = inner.tile
     if pattern.rows % tile.rows or pattern.cols % tile.cols:
@@ -52,7 +52,7 @@ def check_tiles_fill_blocks(pattern: BlockShape, inner: NM) -> None:
         )
 
 
-def grid_of_blocks(pattern: BlockShape, shape: tuple[int, ...]) -> Grid:
+def grid_of_blocks(pattern: BlockPattern, shape: tuple[int, ...]) -> Grid:
     """Return the grid of blocks of a weight, edge blocks included.
 
     Raises:
@@ -65,11 +65,13 @@ def grid_of_blocks(pattern: BlockShape, shape: tuple[int, ...]) -> Grid:
     return grid
 
 
-def free_blocks(pattern: BlockShape, grid: Grid) -> tuple[int, int]:
-    """Return the numbers of block rows and block columns without the dense edge, which is always kept.
+def free_block_counts(pattern: BlockPattern, grid: Grid) -> tuple[int, int]:
+    """Return the numbers of block rows and block columns that the pattern decides about.
+
+    These are all of the grid; under `dense` only those of whole blocks, since the edge is always kept.
 
     Raises:
-        PatternError: If there is no such block, because no whole block fits the matrix under `dense`.
+        PatternError: If no whole block fits the matrix under `dense`.
     """
     if pattern.ragged != "dense":
         return grid.down, grid.across

@@ -13,7 +13,7 @@ from .matching import matches
 from .pattern import Axis, Pattern, Ragged
 
 PatternsByTensor = str | Pattern | Sequence[str] | Mapping[str, str | Pattern]
-"""One pattern for all tensors; texts such as `2:4` and `mlp=1:4`; or patterns by selector."""
+"""One pattern for all tensors; texts such as `2:4` and `mlp=1:4`; or patterns by selector (`*` for the default)."""
 
 EVERYTHING = "*"
 """Selector of the default."""
@@ -36,7 +36,7 @@ class TensorPatterns:
         """Read patterns such as `2:4` or `mlp=transposable 8:16`.
 
         Raises:
-            PatternError: If there is no pattern, one is malformed, or two have the same selector.
+            PatternError: If there is no pattern, one is malformed, two have the same selector, or two are the default.
         """
         default: Pattern | None = None
         rules: dict[str, Pattern] = {}
@@ -85,9 +85,9 @@ class TensorPatterns:
     def assign(self, names: Sequence[str]) -> dict[str, Pattern]:
         """Return the pattern of each tensor that has one.
 
-        A selector is the full name of a tensor; else a glob that matches names; else a part of names, such as `mlp` or
-        `self_attn.q_proj`. If several rules select a tensor, a full name has priority over a glob and a glob over a
-        part; of two rules of one kind, the later one applies.
+        A selector is the full name of a tensor; else a glob that matches names; else a part of names between dots,
+        such as `mlp` or `self_attn.q_proj`. If several rules select a tensor, a full name has priority over a glob and
+        a glob over a part; of two globs or two parts, the later one applies.
 
         Raises:
             UnmatchedSelectorError: If a selector selects no tensor.
@@ -99,11 +99,15 @@ class TensorPatterns:
             for selector, pattern in self.rules.items():
                 if kinds[selector] == kind:
                     assigned |= {name: pattern for name in names if _selects(selector, name, kind)}
-        assigned |= {name: pattern for name, pattern in self.rules.items() if kinds[name] == "name"}
+        assigned |= {selector: pattern for selector, pattern in self.rules.items() if kinds[selector] == "name"}
         return {name: pattern for name, pattern in assigned.items() if pattern is not None}
 
     def selected(self, selector: str, names: Sequence[str]) -> list[str]:
-        """Return the tensors that a selector selects, also those to which a rule with priority applies."""
+        """Return the tensors that a selector selects, also those to which another rule applies, which has priority.
+
+        Raises:
+            UnmatchedSelectorError: If there are none.
+        """
         kind = "name" if selector in names else _kind(selector, names)
         return [selector] if kind == "name" else [name for name in names if _selects(selector, name, kind)]
 
@@ -138,7 +142,11 @@ def _split(text: str, axis: Axis, ragged: Ragged) -> tuple[str | None, Pattern]:
 
 
 def _kind(selector: str, names: Sequence[str]) -> str:
-    """Return what a selector that is no full name is: a `glob` that matches some name, or a `part` of one."""
+    """Return what a selector that is no full name is: a `glob` that matches some name, or a `part` of one.
+
+    Raises:
+        UnmatchedSelectorError: If it is neither.
+    """
     for kind in ("glob", "part"):
         if any(_selects(selector, name, kind) for name in names):
             return kind

@@ -25,21 +25,24 @@ WORDS = (
     "transposable", "block", "hybrid", "channels", "double",
     "balance", "norm", "nested", "rows", "cols", "both", "mean",
 )  # fmt: skip
+"""Words of the grammar by which suggestions replace misspelled ones, without `none` and the shortest words."""
 PERCENT = r"(?P<percent>\d{1,3}(?:\.\d{1,40})?)\s*%"
 
 
 def parse(text: str, *, axis: Axis = "in", ragged: Ragged = "pad") -> Pattern:
-    """Parse a pattern's string form, the inverse of `str(pattern)`.
+    """Parse a pattern's string form: the inverse of `str(pattern)`, with the pattern's `axis` and `ragged`.
 
     Args:
         text: String form, such as `"2:4"`, `"<=2:4"`, `"transposable 8:16"`, `"transposable 8:16 x 4:8"` (in x out),
             `"block 32x32 50% balance rows norm l2"`, `"hybrid 128x128 2:4 75%"` (the share of dense blocks),
             `"channels out 50%"`, `"64:2:8"` (V:N:M), `"double 2:4"` or `"10%"`.
-        axis: Dimension that plain groups run along; for `"channels 50%"`, the dimension of the channels.
-        ragged: Treatment of edges that no whole tile covers, as in `NM`.
+        axis: Dimension that plain groups run along; for `"channels 50%"`, the dimension of the channels. Other patterns
+            have no axis and allow only `in`.
+        ragged: Treatment of edges that no whole tile or block covers, as in `NM`; of no effect on patterns without
+            tiles or blocks.
 
     Raises:
-        PatternError: If the text is not a pattern, or its numbers contradict each other.
+        PatternError: If the text is not a pattern, its numbers contradict each other, or it contradicts `axis`.
     """
     for form, read in _FORMS:
         match = form.fullmatch(text.strip())
@@ -57,7 +60,7 @@ def parse(text: str, *, axis: Axis = "in", ragged: Ragged = "pad") -> Pattern:
 
 
 def _similar(text: str) -> str | None:
-    """Return the pattern that a text with misspelled words or separators may mean, or None."""
+    """Return a text with words and separators corrected; None if that changes nothing, or is still no pattern."""
     words = [_corrected(word) for word in re.sub(r"(?<=\d)\s*[;,/]\s*(?=\d)", ":", text[:80].lower()).split()]
     corrected = " ".join(words)
     if corrected == text.lower() or not any(form.fullmatch(corrected) for form, _ in _FORMS):
@@ -66,8 +69,8 @@ def _similar(text: str) -> str | None:
 
 
 def _corrected(word: str) -> str:
-    """Return the word of the grammar that a word resembles, or the word itself if it resembles none."""
-    return next(iter(get_close_matches(word, WORDS, 1, 0.75)), word) if word.isalpha() else word
+    """Return the word of `WORDS` that a word resembles, or the word itself if it resembles none."""
+    return next(iter(get_close_matches(word, WORDS, n=1, cutoff=0.75)), word) if word.isalpha() else word
 
 
 def _read_nm(fields: Fields, axis: Axis, ragged: Ragged) -> Pattern:
@@ -95,13 +98,13 @@ def _read_block(fields: Fields, axis: Axis, ragged: Ragged) -> Pattern:
         cast("Balance", fields["balance"] or "none"),
         cast("Norm", fields["norm"] or "l1"),
         ragged,
-        _nested(fields["nested"]),
+        _read_nested(fields["nested"]),
     )
-    return _along_in(block, axis)
+    return _without_axis(block, axis)
 
 
-def _nested(text: str | None) -> NM | None:
-    """Return the n:m pattern nested in blocks; None if there is none."""
+def _read_nested(text: str | None) -> NM | None:
+    """Parse the n:m pattern nested in blocks; None if there is none."""
     nested = None if text is None else parse(text)
     if isinstance(nested, NM) or nested is None:
         return nested
@@ -113,7 +116,7 @@ def _read_hybrid(fields: Fields, axis: Axis, ragged: Ragged) -> Pattern:
     inner = parse(fields["inner"])
     if not isinstance(inner, NM):
         raise PatternError(f"hybrid of {inner}: the blocks that are not dense obey an n:m pattern, such as 2:4")
-    return _along_in(Hybrid(rows, cols, inner, share, ragged), axis)
+    return _without_axis(Hybrid(rows, cols, inner, share, ragged), axis)
 
 
 def _read_channels(fields: Fields, axis: Axis, ragged: Ragged) -> Pattern:
@@ -124,19 +127,19 @@ def _read_channels(fields: Fields, axis: Axis, ragged: Ragged) -> Pattern:
 
 
 def _read_double(fields: Fields, axis: Axis, ragged: Ragged) -> Pattern:
-    return _along_in(DoublePruned(int(fields["n"]), int(fields["m"]), ragged), axis)
+    return _without_axis(DoublePruned(int(fields["n"]), int(fields["m"]), ragged), axis)
 
 
 def _read_vnm(fields: Fields, axis: Axis, ragged: Ragged) -> Pattern:
-    return _along_in(VNM(int(fields["v"]), int(fields["n"]), int(fields["m"]), ragged), axis)
+    return _without_axis(VNM(int(fields["v"]), int(fields["n"]), int(fields["m"]), ragged), axis)
 
 
 def _read_unstructured(fields: Fields, axis: Axis, ragged: Ragged) -> Pattern:
-    return _along_in(Unstructured(from_percent(fields["percent"])), axis)
+    return _without_axis(Unstructured(from_percent(fields["percent"])), axis)
 
 
-def _along_in(pattern: Pattern, axis: Axis) -> Pattern:
-    """Return a pattern that has no axis, after checking that none was requested."""
+def _without_axis(pattern: Pattern, axis: Axis) -> Pattern:
+    """Return a pattern that has no axis, unchanged; raise `PatternError` if `axis` is not `in`."""
     if axis != "in":
         raise PatternError(f"{pattern} has no axis; leave axis at 'in'")
     return pattern
@@ -171,3 +174,4 @@ _FORMS: tuple[tuple[re.Pattern[str], Reader], ...] = (
     (_form(r"channels\s+(?:(?P<axis>in|out)\s+)?" + PERCENT), _read_channels),
     (_form(PERCENT), _read_unstructured),
 )  # fmt: skip
+"""Regular expressions of whole texts, and the function that reads the named groups of each."""

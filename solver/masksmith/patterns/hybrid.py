@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from .block_grid import can_be_inside, check_sides, check_tiles_fill_blocks, free_blocks, grid_of_blocks
+from .block_grid import can_be_inside, check_sides, check_tiles_fill_blocks, free_block_counts, grid_of_blocks
 from .checks import check_choice
 from .density import check_density, kept_units, to_percent
 from .errors import PatternError
@@ -70,7 +70,7 @@ class Hybrid:
 
     def blocks(self, grid: Grid) -> tuple[int, int]:
         """Return the numbers of block rows and block columns whose blocks may be dense or n:m."""
-        return free_blocks(self, grid)
+        return free_block_counts(self, grid)
 
     def dense_blocks(self, grid: Grid) -> int:
         """Return how many of these blocks stay dense."""

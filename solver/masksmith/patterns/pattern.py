@@ -1,4 +1,4 @@
-"""The protocols of patterns."""
+"""The protocols of patterns, and the types of their options."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ class Pattern(Protocol):
 
     @property
     def axis(self) -> Axis:
-        """Dimension of the weight along which groups run (`Channels`: the dimension of the channels)."""
+        """Dimension of the weight along which plain groups run (`Channels`: that of the channels); `in` if neither."""
         ...
 
     @property
     def ragged(self) -> Ragged:
-        """Treatment of edges that no whole piece covers."""
+        """Treatment of edges that no whole piece covers; `pad` for patterns that never have such edges."""
         ...
 
     @property
@@ -39,11 +39,11 @@ class Pattern(Protocol):
         ...
 
     def grid(self, shape: tuple[int, ...]) -> Grid:
-        """Return the grid of pieces for a weight's shape.
+        """Return the grid of pieces for a weight's shape; for n:m groups along `out`, that of the transposed matrix.
 
         Raises:
             PatternError: If the shape has fewer than two or more than four dimensions, one of length 0, or a ragged
-                edge under `ragged="error"`, or if the pattern would keep nothing.
+                edge under `ragged="error"`; or if the pattern does not fit the shape, or would keep nothing.
         """
         ...
 
@@ -54,5 +54,5 @@ class TilePattern(Pattern, Protocol):
 
     @property
     def tile(self) -> TileSpec:
-        """Size and budgets of one tile, in the orientation of `[out, in]` (transposed when `axis` is `out`)."""
+        """Size and budgets of one tile; if `axis` is `out`, of a tile of the transposed matrix."""
         ...

@@ -1,4 +1,4 @@
-"""The parameters that a tensor is a view or a copy of, and the parameters' dimensions along which it runs."""
+"""The parameters whose entries a tensor holds, as a view or a copy, and how its dimensions correspond to theirs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ COPIES = frozenset({"clone", "_to_copy", "index_select"})
 """Operations whose result has the dimensions of their first argument in a storage of its own."""
 
 SCALINGS = frozenset({"mul", "div"})
-"""Operations that multiply by a scale, such as that of a quantiser, and keep the dimensions of a parameter."""
+"""Operations of two tensors that may multiply a parameter by a scale, such as that of a quantiser."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,9 +21,9 @@ class Source:
     """A parameter whose entries a tensor holds.
 
     Attributes:
-        parameter: Its name.
-        dims: For each dimension of the tensor, the parameter's dimensions along which it runs; an empty set for a
-            dimension of length 1, and for one that the parameter does not have.
+        parameter: The parameter's name.
+        dims: For each dimension of the tensor, the dimensions of the parameter that it corresponds to; an empty set for
+            a dimension of length 1, and for one that the parameter does not have.
     """
 
     parameter: str
@@ -37,7 +37,7 @@ class Sources:
         self._bases: dict[int, tuple[torch.Tensor, tuple[Source, ...]]] = {}
 
     def add_parameter(self, name: str, tensor: torch.Tensor) -> None:
-        """Register a parameter itself; if a storage has several names, the first is kept."""
+        """Register a parameter as its own source, unless its storage is registered already, under another name."""
         if not self.of(tensor):
             self.add(tensor, [Source(name, tuple(frozenset({dim}) for dim in range(tensor.ndim)))])
 
@@ -46,7 +46,7 @@ class Sources:
         self._bases[storage_of(tensor)] = tensor, tuple(sources)
 
     def of(self, tensor: torch.Tensor) -> tuple[Source, ...]:
-        """Return the sources of a registered tensor or a view of one; none for any other."""
+        """Return the sources of a registered tensor or of a view of one; an empty tuple for any other tensor."""
         base = self._bases.get(storage_of(tensor))
         if base is None:
             return ()
@@ -56,7 +56,7 @@ class Sources:
 
 
 class CopyFollower(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Registers copies of tensors with known sources while operations run."""
+    """While it is active, registers the results of operations that copy, scale, index or join tensors with sources."""
 
     def __init__(self, sources: Sources) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -65,13 +65,17 @@ class CopyFollower(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        """Run an operation, and follow what it copies."""
+        """Run an operation, and register its result if it holds entries of parameters."""
         result = func(*args, **(kwargs or {}))
         self.follow(func, args, result)
         return result
 
     def follow(self, func: Any, args: tuple[Any, ...], result: Any) -> bool:
-        """Register the result of an operation if it has entries of parameters; return whether it has."""
+        """Register the result of an operation if it holds entries of parameters, unless it is a view, which needs none.
+
+        Returns:
+            Whether the result is one tensor that holds entries of parameters.
+        """
         if not isinstance(result, torch.Tensor) or not any(map(self.sources.of, tensors_in(args))):
             return False
         if self.sources.of(result):
@@ -82,7 +86,10 @@ class CopyFollower(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return bool(sources)
 
     def _sources_of_result(self, func: Any, args: tuple[Any, ...], result: torch.Tensor) -> list[Source]:
-        """Return the sources of a result with a storage of its own; none if it does not hold entries of parameters."""
+        """Return the sources of a result with a storage of its own; an empty list if it holds no parameter's entries.
+
+        Entries that an operation changes one by one, such as by a scale, count as the parameter's.
+        """
         name = operation_name(func)
         if name in COPIES:
             return list(self.sources.of(args[0]))
@@ -120,14 +127,16 @@ def _combined_dims(source: Source, view_dims: Sequence[frozenset[int]]) -> tuple
 
 
 def _view_dims(view: torch.Tensor, base: torch.Tensor) -> list[frozenset[int]]:
-    """Return, for each dimension of a view, the dimensions of its dense base along which it runs, from the strides."""
+    """Return, for each dimension of a view, the dimensions of its base that it corresponds to, from the strides."""
     if view.shape == base.shape and view.stride() == base.stride():
         return [frozenset({dim}) for dim in range(base.ndim)]
-    lengths = list(zip(base.shape, base.stride(), strict=True))
+    # Along a dimension of the view, positions in the storage go in steps of `step` up to `count * step`; along one of
+    # the base, in steps of `stride` up to `stride * length`. The two correspond where these ranges overlap.
+    lengths_and_strides = list(zip(base.shape, base.stride(), strict=True))
     return [
         frozenset(
             dim
-            for dim, (length, stride) in enumerate(lengths)
+            for dim, (length, stride) in enumerate(lengths_and_strides)
             if count > 1 and length > 1 and step > 0 and stride * length > step and stride < count * step
         )
         for count, step in zip(view.shape, view.stride(), strict=True)
@@ -135,7 +144,10 @@ def _view_dims(view: torch.Tensor, base: torch.Tensor) -> list[frozenset[int]]:
 
 
 def _indexed(sources: Sources, args: tuple[Any, ...]) -> list[Source]:
-    """Return the sources of `tensor[:, index]`: the dimensions of the index replace the dimension that is indexed."""
+    """Return the sources of `tensor[:, index]`: the dimensions of the index replace the dimension that is indexed.
+
+    An empty list if several dimensions are indexed, or if the index is a mask.
+    """
     tensor, indices = args[:2]
     dims_and_indices = [(dim, index) for dim, index in enumerate(indices) if index is not None]
     if len(dims_and_indices) != 1:
@@ -150,7 +162,7 @@ def _indexed(sources: Sources, args: tuple[Any, ...]) -> list[Source]:
 
 
 def _concatenated(sources: Sources, args: tuple[Any, ...]) -> list[Source]:
-    """Return the sources of concatenated tensors, in order; none if a tensor has none."""
+    """Return the sources of all tensors that are concatenated, in order; an empty list if one of them has none."""
     sources_by_tensor = [sources.of(tensor) for tensor in args[0]]
     if not all(sources_by_tensor):
         return []
@@ -158,7 +170,7 @@ def _concatenated(sources: Sources, args: tuple[Any, ...]) -> list[Source]:
 
 
 def _stacked(sources: Sources, args: tuple[Any, ...]) -> list[Source]:
-    """Return the sources of stacked tensors: as for concatenated ones, with a new dimension."""
+    """Return the sources of all tensors that are stacked, each with the new dimension, as `_concatenated` does."""
     tensors = args[0]
     dim = args[1] if len(args) > 1 else 0
     dim %= tensors[0].ndim + 1
@@ -173,4 +185,4 @@ _REARRANGED: dict[str, Callable[[Sources, tuple[Any, ...]], list[Source]]] = {
     "cat": _concatenated,
     "stack": _stacked,
 }
-"""Functions that return the sources of an operation's result, by the operation's name."""
+"""By the name of an operation that rearranges entries: the function that returns the sources of its result."""

@@ -1,4 +1,7 @@
-"""Files of finished blocks: packed masks, the report, and weights in the checkpoint's dtypes if they were updated."""
+"""Files of finished blocks, one for each block.
+
+A file has the block's packed masks, its report, and its weights in the checkpoint's dtypes if they were updated.
+"""
 
 from __future__ import annotations
 
@@ -26,16 +29,16 @@ REPORT_KEY = "report"
 
 
 class FinishedBlocks:
-    """A folder with one file for each finished block, in the order in which they run.
+    """A folder with one file for each finished block, numbered in the order in which the blocks run.
 
     Args:
         folder: The folder.
         choice: Which tensors are pruned, and how.
         method: Scores and update.
-        parts: Tensors that the model has as parts of parameters.
+        parts: Tensors that the model has as parts of parameters, by name.
 
     Attributes:
-        reports: The blocks' reports, as JSON.
+        reports: The finished blocks' reports as JSON documents, in the same order.
     """
 
     def __init__(self, folder: Path, choice: Choice, method: PruneMethod, parts: Mapping[str, Part]) -> None:
@@ -47,7 +50,9 @@ class FinishedBlocks:
             self.reports.append(json.loads(read_tensors(self._path(len(self.reports)), ())[1][REPORT_KEY]))
 
     def write(self, position: int, report: Any, model: Any) -> None:
-        """Write the file of the block at a position; the block is finished when the file exists, as it is renamed last.
+        """Write the file of the next block, which is the one at this position, and add its report to `reports`.
+
+        The block is finished when its file exists, since a file gets its name only when it is complete.
 
         Raises:
             OSError: If the file cannot be written.
@@ -64,13 +69,14 @@ class FinishedBlocks:
         self.reports.append(report.as_dict())
 
     def _values(self, model: Any, name: str) -> torch.Tensor:
+        """Return the values of a weight: those of a parameter of the model, or of a part of one."""
         part = self._parts.get(name)
         if part is None:
             return cast(torch.Tensor, model.get_parameter(name).detach())
         return part.view(model.get_parameter(part.parameter).detach())
 
     def read(self, chosen: ChosenTensor) -> SolvedTensor:
-        """Read mask, weights and proof of a tensor."""
+        """Read the mask and proof of a tensor of a finished block, and its weights if they were updated."""
         from masksmith.model_pruning import read_tensors
 
         position, report = self._position_and_report[chosen.name]
@@ -83,7 +89,7 @@ class FinishedBlocks:
 
     @cached_property
     def _position_and_report(self) -> dict[str, tuple[int, dict[str, Any]]]:
-        """The position of each weight's block, and the weight's report, by the weight's name."""
+        """Position of each weight's block, and the weight's report, by name; computed once, after the last `write`."""
         return {
             weight["name"]: (position, weight)
             for position, report in enumerate(self.reports)

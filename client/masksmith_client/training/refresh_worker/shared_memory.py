@@ -1,7 +1,7 @@
 """Memory shared by the training loop and the refresh worker: values, previous masks, new masks.
 
-It is an anonymous file (`memfd_create` where available), which the operating system removes when both processes have
-ended.
+It is an anonymous file (`memfd_create` where available), which the operating system removes when both processes
+have closed it or ended.
 """
 
 from __future__ import annotations
@@ -29,10 +29,14 @@ Bools = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True, slots=True)
 class LayerSlot:
-    """Name, dtype, shape and axes of a layer in the shared memory.
+    """What is known about a layer in the shared memory.
 
-    The dtype is a safetensors name; axes are None if the layer is one matrix `[out, in]` or a convolution. `out_parts`
-    are the rows of matrices fused along `out`.
+    Attributes:
+        name: Name of the layer.
+        dtype: Dtype of its values, as a safetensors name.
+        shape: Its shape.
+        axes: Axes of its layout; None if it is one matrix `[out, in]` or a convolution, without fused parts.
+        out_parts: Number of rows of each matrix that is fused along `out`; empty if nothing is fused.
     """
 
     name: str
@@ -60,11 +64,16 @@ class LayerSlot:
 
 
 class SharedMemory:
-    """Values, previous masks and new masks of all layers.
+    """The memory with values, previous masks and new masks of all layers.
 
     Args:
         slots: The layers.
-        fd: File descriptor inherited from the process that created the memory; None creates it.
+        fd: File descriptor inherited from the process that created the memory; None creates the memory.
+
+    Attributes:
+        slots: The layers, by name.
+        fd: File descriptor of the memory, which is closed with this object.
+        bytes: View of the whole memory.
     """
 
     def __init__(self, slots: Iterable[LayerSlot], fd: int | None = None) -> None:
@@ -86,7 +95,7 @@ class SharedMemory:
         return self._array(name, VALUES, self.slots[name].values_bytes)
 
     def previous(self, name: str) -> Bools:
-        """Return a view of the mask that a layer had at the time of the request."""
+        """Return a view of the mask that a layer had when its values were copied."""
         return self._bools(name, PREVIOUS)
 
     def mask(self, name: str) -> Bools:
