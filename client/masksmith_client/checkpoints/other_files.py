@@ -28,23 +28,24 @@ class OtherFiles:
     not_copied: list[Path] = field(default_factory=list)
 
 
-def other_files(checkpoint: Checkpoint, output: Path) -> OtherFiles:
+def other_files(checkpoint: Checkpoint, output: Path | None) -> OtherFiles:
     """Return the files besides a checkpoint's weights, classified by whether they are copied to `output`.
 
     A checkpoint that is opened by a file, without a config in the file's directory, has no other files. Hidden files
-    and folders, and the folder `output`, are neither copied nor listed.
+    and folders, and the folder `output`, if there is one, are neither copied nor listed.
     """
     files = OtherFiles()
     if checkpoint.path.is_dir() or (checkpoint.folder / CONFIG_NAME).is_file():
         weight_names = {file.name for file in checkpoint.headers} | {checkpoint.weights.name}
-        _Classifier(checkpoint.folder, output.resolve(), files).add_folder(Path(), weight_names)
+        _Classifier(checkpoint.folder, None if output is None else output.resolve(), files).add_folder(
+            Path(), weight_names
+        )
     return files
 
 
 def model_files(checkpoint: Checkpoint) -> list[Path]:
     """Return the files of a checkpoint, and the folders that are not copied, except files that masksmith adds."""
-    # There is no output: no folder is left out, unless its name is "none".
-    others = other_files(checkpoint, output=checkpoint.folder / "none")
+    others = other_files(checkpoint, output=None)
     paths = [path for path in [*others.copied, *others.not_copied] if path.name not in OWN_FILES]
     return [*checkpoint.headers, checkpoint.weights, *(checkpoint.folder / path for path in paths)]
 
@@ -52,7 +53,7 @@ def model_files(checkpoint: Checkpoint) -> list[Path]:
 class _Classifier:
     """Adds the files and folders below a root to the lists of `OtherFiles`."""
 
-    def __init__(self, root: Path, output: Path, files: OtherFiles) -> None:
+    def __init__(self, root: Path, output: Path | None, files: OtherFiles) -> None:
         self._root, self._output, self._files = root, output, files
         self._module_folders = _module_folders(root)
 

@@ -11,6 +11,8 @@ import pytest
 from safetensors.numpy import save_file
 from safetensors.torch import load_file, save_file as save_torch
 
+from masksmith_client.checkpoints.checkpoint import Checkpoint
+from masksmith_client.checkpoints.other_files import model_files
 from masksmith_client.cli import local_prune
 from masksmith_client.cli.app import run
 
@@ -187,3 +189,9 @@ def test_a_pattern_for_tensors_that_stay_dense_is_refused(saved: Saved, tmp_path
     assert run([*command(model, output), "-p", "self_attn=1:4", "--layers", "*.mlp.*"]) == 0
     head = ["--layers", "lm_head.weight", "--layers", "*.mlp.*", "-p", "lm_head.weight=1:4"]
     assert run([*command(model, tmp_path / "other"), *head]) == 0
+
+
+def test_all_files_of_a_model_are_known_whatever_their_folder(model: Path) -> None:
+    (model / "none").mkdir()
+    (model / "none" / "notes.txt").write_text("text")
+    assert model / "none" / "notes.txt" in model_files(Checkpoint.open(model))
