@@ -1,4 +1,4 @@
-"""`solve` and `solve_many`: the allowed mask that keeps the most score, with a proof of optimality."""
+"""`solve` and `solve_many`: find the allowed mask that keeps the most score, and bound what any allowed mask keeps."""
 
 from __future__ import annotations
 
@@ -47,26 +47,28 @@ def solve(
     weight: Any = None,
     layout: Layout | str | None = None,
 ) -> Solution:
-    """Find the allowed mask that keeps the most score.
+    """Find the allowed mask that keeps the most score; with an approximate solver it may keep less.
 
     Maximises `sum(mask * scores)` over the masks of `pattern`. Whatever the solver, its mask is verified, the objective
-    is summed again in float64, and the upper bound is computed from the solver's duals.
+    is summed again in float64, and an upper bound is computed, for patterns with tiles from the solver's duals.
 
     Args:
         scores: Importance per weight, finite and non-negative, in the weight's shape: numpy array or torch tensor, or
             an object with `shape`, `dtype` and `rows(first, last)`, whose rows are read when they are solved.
         pattern: Pattern of allowed masks, such as `"transposable 8:16"`.
         solver: Solver, such as `ms.Exact()` or `"exact"`; by default the best one for the pattern.
-        warm_start: An earlier `Solution`, whose duals are initial values if it has them; or, for `hysteresis` alone, a
-            mask of the same shape.
+        warm_start: An earlier `Solution`, whose duals are initial values if they fit the tiles; or, for `hysteresis`
+            alone, a mask of the same shape.
         must_keep: Bool mask of entries that must be kept.
         must_drop: Bool mask of entries that must be dropped.
         hysteresis: Bonus, in score units, for entries kept in `warm_start`; the proof is for scores with the bonus.
-        time_limit_s: Seconds after which unsolved tiles get an arbitrary allowed mask. The limit does not apply to
+        time_limit_s: Seconds after which the tiles of panels that are not started get an arbitrary allowed mask, and
+            V:N:M patterns are not searched further. The limit does not apply to other patterns without tiles, to
             tensors with forced entries, nor to a solve on a CUDA device.
         threads: Number of threads or processes; by default all cores.
         keep_duals: Whether the solution has duals, for warm starts or an independent check of the proof.
-        on_progress: Called with (tiles done, total tiles) after each panel; an exception in it stops the solve.
+        on_progress: Called with (tiles done, total tiles) after each panel, or after each matrix on a CUDA device; for
+            patterns without tiles it counts other parts of the work. An exception in it stops the solve.
         name: Name of the tensor in error messages.
         view: How a convolution `[out, in, kh, kw]` becomes a matrix: `channels-last`, with groups along its input
             channels as hardware requires, or `flat`, `[out, in * kh * kw]` in memory order.
@@ -80,10 +82,12 @@ def solve(
         The mask with its objective and an upper bound on any mask's objective.
 
     Raises:
-        PatternError: If the pattern is malformed or does not fit the shape.
-        ScoresError: If a score is NaN, infinite or negative, their sum exceeds float64, or the tensor is empty.
+        PatternError: If the pattern or the layout is malformed or does not fit the shape.
+        ScoresError: If a score is NaN, infinite or negative, their sum exceeds float64, the tensor is empty, a dtype is
+            not supported, or a mask or the weight has another shape.
         InfeasibleError: If forced entries leave a tile without an allowed mask.
-        SolverError: If the solver does not support the pattern or an option.
+        SolverError: If an option is invalid, or not supported by the solver or the pattern.
+        VerificationError: If the solver's mask violates the pattern, or a forced entry.
     """
     _check_hysteresis(hysteresis, has_start=warm_start is not None)
     options = Options(must_keep, must_drop, warm_start, hysteresis, keep_duals, weight, view)
@@ -106,9 +110,10 @@ def solve_many(
     view: View = "channels-last",
     layout: Mapping[str, Layout | str] | None = None,
 ) -> dict[str, Solution]:
-    """Solve many tensors, with the tiles of all of them in parallel.
+    """Solve many tensors, with the tiles of all those on the CPU in parallel.
 
-    Equal tensors, such as tied weights, are solved once and share the solution.
+    Tensors with equal scores, pattern and layout and the same warm start, such as tied weights, are solved once and
+    share the solution.
 
     Args:
         scores: Tensors by name.
@@ -119,13 +124,16 @@ def solve_many(
         time_limit_s: Seconds for all tensors together, as in `solve`.
         threads: Number of threads or processes; by default all cores.
         keep_duals: Whether the solutions have duals.
-        on_progress: Called with (tiles done, total tiles) after each panel; an exception in it stops the solve.
+        on_progress: As in `solve`; the total is that of all tensors with tiles.
         view: How convolutions become matrices, as in `solve`.
         layout: How tensors are made of matrices, by name, as in `solve`.
 
+    Returns:
+        The solutions by name.
+
     Raises:
         MasksmithError: As `solve`, for the first invalid tensor, which the message names; or if `pattern`, `warm_start`
-            or `layout` has a name without scores.
+            or `layout` has a name without scores, or `pattern` lacks one with scores.
     """
     starts, patterns = warm_start or {}, _patterns(scores, pattern)
     _refuse_unknown(scores, starts, SolverError, "a warm_start is")
@@ -170,6 +178,7 @@ class _Tensor:
                 key: None if values is None else values[number] for key, values in values_by_option.items()
             }
             label = f"{name or 'scores'} (matrix {number} as [out, in])"
+            # The weight is multiplied by the joined mask, after the solve.
             problems.append(call.problem(part, pattern, replace(options, weight=None, **matrix_options), label))
         return cls(problems, matrices, name)
 
@@ -184,7 +193,7 @@ SPLIT_OPTIONS = ("must_keep", "must_drop", "warm_start")
 
 
 def _split_option(matrices: Matrices, key: str, value: Any) -> list[Any] | None:
-    """Split a mask or an earlier solution into one part for each matrix of its tensor."""
+    """Split a mask or an earlier solution into one part for each matrix of its tensor; None stays None."""
     if value is None:
         return None
     mask = value.mask if isinstance(value, Solution) else value
@@ -213,8 +222,9 @@ class _Call:
         return cls(solver, deadline, threads or available_cores(), on_progress)
 
     def problem(self, scores: Any, pattern: Pattern, options: Options, name: str | None) -> Problem:
-        """Return the problem of one tensor, after checking that the solver supports it."""
+        """Return the problem of one tensor or matrix, after checking that the solver supports it."""
         if not has_tiles(pattern):
+            # Called only for the errors that it raises.
             whole_tensor_solver(pattern, self.solver)
         problem = Problem(scores, pattern, options, name)
         if problem.has_tiles:
@@ -224,15 +234,16 @@ class _Call:
         return problem
 
     def solve(self, problems: Sequence[Problem]) -> list[Solution]:
-        """Solve problems with tiles in parallel, and then those without tiles one after the other."""
+        """Solve problems with tiles in parallel, then those without tiles one by one; returns them in their order."""
         tile_solutions = iter(self._solve_tiles([problem for problem in problems if problem.has_tiles]))
         return [next(tile_solutions) if problem.has_tiles else self._solve_whole(problem) for problem in problems]
 
     def _solve_tiles(self, problems: Sequence[Problem]) -> list[Solution]:
-        """Solve first the problems of CUDA devices, then the other problems on the CPU, one solver after the other."""
+        """Solve first the problems that `solve_on_device` takes, then the others by panels, one solver at a time."""
         solvers = [self._solver_of(problem) for problem in problems]
         done, total = 0, sum(problem.down * problem.across for problem in problems)
         solutions: dict[int, Solution] = {}
+        # Of each problem that is still to be solved; None if it was not meant for a CUDA device.
         fallback_reasons: dict[int, str | None] = {}
         for k, (problem, solver) in enumerate(zip(problems, solvers, strict=True)):
             solution_or_reason = solve_on_device(problem, solver)
@@ -269,7 +280,7 @@ class _Call:
             self.on_progress(done, total)
 
     def _solver_of(self, problem: Problem) -> Solver:
-        """Return the solver for the tiles of a problem: `Auto` chooses by the pattern."""
+        """Return the solver for the tiles of a problem, which must have some: `Auto` chooses by the pattern."""
         if isinstance(self.solver, Auto) and has_tiles(problem.pattern):
             return self.solver.select(problem.pattern).solver
         return self.solver
@@ -295,7 +306,7 @@ def _patterns(scores: Mapping[str, Any], pattern: Pattern | str | Mapping[str, P
 def _refuse_unknown(
     scores: Mapping[str, Any], names: Iterable[str], error_type: Callable[[str], Exception], given: str
 ) -> None:
-    """Raise an error of this type if a name has no scores."""
+    """Raise an error of this type if a name has no scores; `given` begins its message, such as "a layout is"."""
     unknown = describe_unknown_names(names, scores.keys())
     if unknown is not None:
         raise error_type(f"{given} given for tensors without scores: {unknown}")
@@ -307,7 +318,7 @@ def _first_names(
     starts: Mapping[str, Any],
     layouts: Mapping[str, Layout | None],
 ) -> dict[str, str]:
-    """Map each name to the first name with equal scores, pattern, warm start and layout."""
+    """Map each name to the first name with equal scores, pattern and layout and the same warm start (by identity)."""
     candidates: dict[Any, list[str]] = {}
     first_names: dict[str, str] = {}
     for name, tensor in scores.items():

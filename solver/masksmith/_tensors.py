@@ -1,4 +1,4 @@
-"""Reads tensors and writes masks as rows of a matrix, a few rows at a time, for any library, dtype and shape."""
+"""Reads tensors of numpy and torch and `RowSource`s, and writes masks, as rows of a matrix, a few rows at a time."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from ._panels import Bools, Matrix
 from .patterns import Axis
 
 View = Literal["channels-last", "flat"]
-"""Matrix form of a convolution `[out, in, *kernel]`: `[out, prod(kernel) * in]`, or (flat) as stored in memory."""
+"""Order of a convolution `[out, in, *kernel]` as a matrix: `[out, prod(kernel) * in]`, or flat, as stored in memory."""
 
 NUMPY_FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
+"""Dtypes of numpy that are read without a conversion."""
 
 
 class RowSource(Protocol):
@@ -33,7 +34,7 @@ class RowSource(Protocol):
 
 
 def is_torch(tensor: object) -> bool:
-    """Return whether `tensor` is a torch tensor, without importing torch."""
+    """Return whether `tensor` is a torch tensor, or has its `detach` as subclasses do, without importing torch."""
     return type(tensor).__module__.split(".", 1)[0] == "torch" or hasattr(tensor, "detach")
 
 
@@ -57,7 +58,7 @@ def equality_key(tensor: Any) -> object:
 
 
 def are_equal(one: Any, other: Any) -> bool:
-    """Return whether two tensors of one dtype and shape have equal entries, as tied weights have."""
+    """Return whether two tensors of one dtype and shape have equal entries, and torch tensors the same device."""
     if one is other:
         return True
     if is_torch(one):
@@ -87,7 +88,7 @@ class MatrixReader:
 
     Raises:
         ScoresError: If the tensor is empty, its dtype is not supported, or a `RowSource` does not have two dimensions
-            or is to be read along the other axis.
+            or is to be read with `axis="out"`.
         SolverError: If the view is unknown.
     """
 
@@ -99,7 +100,7 @@ class MatrixReader:
         self._has_rows = is_row_source(tensor)
         self._tensor: Any = tensor.detach() if self.is_torch else tensor if self._has_rows else np.asarray(tensor)
         self.tensor_shape = tuple(int(length) for length in self._tensor.shape)
-        _check_dtype(self._tensor, name)
+        _check_dtype_and_size(self._tensor, name)
         if self._has_rows and (axis == "out" or len(self.tensor_shape) != 2):
             raise ScoresError(
                 "scores that are read by rows need two dimensions and a pattern along axis 'in'", name=name
@@ -151,11 +152,11 @@ class MatrixReader:
 
     def _index(self, position: int) -> tuple[int, ...]:
         """Return the tensor's index of a row-major position in the matrix."""
-        matrix = (self.shape[0], math.prod(self.shape[1:]))
-        row, col = np.unravel_index(position, matrix if self._axis == "in" else matrix[::-1])
+        matrix_shape = (self.shape[0], math.prod(self.shape[1:]))
+        row, col = np.unravel_index(position, matrix_shape if self._axis == "in" else matrix_shape[::-1])
         if self._axis == "out":
             row, col = col, row
-        if len(self.shape) == 2:
+        if len(self.shape) == 2:  # a matrix, or the flat view
             return int(row), *(int(k) for k in np.unravel_index(int(col), self.tensor_shape[1:]))
         *kernel, channel = np.unravel_index(int(col), (*self.shape[2:], self.shape[1]))
         return int(row), int(channel), *(int(k) for k in kernel)
@@ -195,7 +196,7 @@ class MaskWriter:
         self.mask[first : first + len(rows)] = np.moveaxis(channel_last, -1, 1)
 
     def _column(self, number: int) -> Bools:
-        """Return the entries `[out]` of the mask for a column of the matrix, as a view."""
+        """Return the entries `[out]` of the mask for a column of `[out, prod(kernel) * in]`, as a view."""
         shape = self.mask.shape
         *kernel, channel = (int(place) for place in np.unravel_index(number, (*shape[2:], shape[1])))
         column: Bools = np.moveaxis(self.mask, 0, -1)[(channel, *kernel)]
@@ -211,7 +212,7 @@ def like(mask: Bools, tensor: Any) -> Any:
     return torch.from_numpy(mask.reshape(tuple(tensor.shape))).to(tensor.device)
 
 
-def _check_dtype(tensor: Any, name: str | None) -> None:
+def _check_dtype_and_size(tensor: Any, name: str | None) -> None:
     dtype = str(tensor.dtype).removeprefix("torch.")
     if is_row_source(tensor) and dtype not in {"float64", "float32"}:
         raise ScoresError(f"scores that are read by rows are float32 or float64, not {dtype}", name=name)
@@ -224,6 +225,7 @@ def _check_dtype(tensor: Any, name: str | None) -> None:
 
 
 def _torch_float(tensor: Any) -> Any:
+    """Return the dtype that a torch tensor is read as: its own if float32 or float64, else float32."""
     import torch
 
     return tensor.dtype if tensor.dtype in (torch.float32, torch.float64) else torch.float32

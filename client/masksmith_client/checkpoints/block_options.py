@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal
 
 TUNE_STEPS = 128
-"""Default of `masksmith.prune` after an update."""
+"""Default `tune_steps` after an update, as in `masksmith.prune`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,8 +19,8 @@ class BlockOptions:
         tune_steps: Steps of Adam on the kept weights of a pruned block; None: `TUNE_STEPS` after an update, else 0.
         tune_rate: Learning rate of these steps, relative to the root mean square of each weight.
         min_tokens: Minimum number of tokens that a matrix must get.
-        few_tokens: Treatment of a matrix that gets fewer: `refuse` raises an error, `without data` masks it by its
-            weights alone.
+        few_tokens: Treatment of a matrix that gets fewer tokens: `refuse` raises an error, `without data` masks it by
+            its weights alone.
     """
 
     order: Literal["together", "sequential"] = "together"
@@ -30,16 +30,16 @@ class BlockOptions:
     few_tokens: Literal["refuse", "without data"] = "refuse"
 
     def with_steps(self, *, is_updated: bool) -> BlockOptions:
-        """Return the same options with `tune_steps` as a number."""
+        """Return the same options with `tune_steps` as a number; `is_updated`: whether weights are updated."""
         default = TUNE_STEPS if is_updated else 0
         return replace(self, tune_steps=default if self.tune_steps is None else self.tune_steps)
 
     def document(self) -> dict[str, Any]:
-        """Return the options as JSON."""
+        """Return the options as a dict of JSON values."""
         return asdict(self)
 
     def changed_flags(self) -> list[str]:
-        """Return the flags on the command line of the options that do not have their default values."""
+        """Return the command line's flags for the options whose values are not the defaults."""
         default = BlockOptions()
         names = [option.name for option in fields(self) if getattr(self, option.name) != getattr(default, option.name)]
         return [f"--{name.replace('_', '-')}" for name in names]

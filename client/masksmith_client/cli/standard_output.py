@@ -31,7 +31,10 @@ def check_standard_output(*, as_json: bool) -> None:
 
 @contextmanager
 def written_to(path: Path) -> Iterator[Path]:
-    """Yield the file to write; for `-` a temporary file, which is copied to standard output if no error is raised."""
+    """Yield the path of the file to write.
+
+    For `-` this file is temporary: if it was written and no error is raised, it is copied to standard output.
+    """
     if not is_standard_output(path):
         yield path
         return
@@ -45,5 +48,5 @@ def written_to(path: Path) -> Iterator[Path]:
 
 
 def redirect_report(path: Path | None) -> AbstractContextManager[object]:
-    """Print on standard error while the context is active, if `path` is standard output."""
+    """Return a context in which standard output is redirected to standard error, if `path` is standard output."""
     return redirect_stdout(sys.stderr) if is_standard_output(path) else nullcontext()

@@ -56,7 +56,7 @@ async def stream_events(session: ServiceSession, job: JobView, deadline: Deadlin
     while not deadline.is_near:
         error: ClientError | None = None
         try:
-            async with aclosing(session.events(calls.get_events(job.id, resume.start_stream()))) as events:
+            async with aclosing(session.events(calls.get_events(job.id, resume.begin_stream()))) as events:
                 async for event in events:
                     resume.record(event)
                     if event is not None:
@@ -71,7 +71,7 @@ async def stream_events(session: ServiceSession, job: JobView, deadline: Deadlin
                 for event in events_of(job.document):
                     yield event
                 return
-        await session.sleep(resume.pause_s(error))
+        await session.sleep(resume.record_end(error))
 
 
 async def events_until_end(session: ServiceSession, job: JobView, deadline: Deadline) -> AsyncGenerator[Event, None]:

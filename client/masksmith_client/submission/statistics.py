@@ -1,4 +1,4 @@
-"""Read the statistics that scores and updates need: from calibration files, calibrations in memory, or scores."""
+"""Read the statistics that scores and updates need, from files or memory; given scores are a kind of statistic."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from .tensors import read_mapping
 
 @dataclass(frozen=True, slots=True)
 class Statistic:
-    """A tensor that a weight's scores are computed from, and its kind, such as `norms` or `gram`."""
+    """A tensor that a weight's scores or update are computed from, and its kind, such as `norms` or `gram`."""
 
     kind: str
     tensor: StreamedTensor
@@ -42,7 +42,7 @@ class AuxiliaryTensors:
         return list({tensor.name: tensor for tensor in [*statistics, *self.grams.values()]}.values())
 
     def digest(self) -> str | None:
-        """Return the BLAKE3 digest of all keys and values, in hex; None if there are none."""
+        """Return the BLAKE3 digest of the names and digests of all `tensors`, in hex; None if there are none."""
         hasher = blake3()
         for tensor in sorted(self.tensors, key=lambda tensor: tensor.name):
             hasher.update(f"{tensor.name}\n{tensor.digest()}\n".encode())
@@ -50,19 +50,19 @@ class AuxiliaryTensors:
 
 
 class CalibrationReader:
-    """Reads the statistics of a model's layers.
+    """Reads the statistics of a model's layers, and finds those of each weight.
 
     Args:
         source: The path of a calibration file; or a mapping of names to the layers' statistics as
-            `masksmith.calibrate` returns them, or to arrays; or the `AuxiliaryTensors` of another reader.
+            `masksmith.calibrate` returns them, or to arrays; or the `AuxiliaryTensors` of another reader; or None.
         method: The scores that are computed from the statistics.
-        names: All weights of the model.
+        names: Names of all weights of the model.
         update: The update that needs Gram matrices, if there is one.
         tied: Other names of the same parameter, by name; a weight without statistics takes those of another name.
 
     Raises:
-        InputError: If a calibration is needed and missing, is passed and not needed, or has a layer that the model does
-            not have.
+        InputError: If a calibration is needed and missing, is passed and not needed, cannot be read, or has a layer
+            that the model does not have.
     """
 
     def __init__(
@@ -94,7 +94,7 @@ class CalibrationReader:
                 raise InputError(f"the calibration is for a layer {layer!r}, which the model does not have")
 
     def match(self, weights: list[StreamedTensor], named: Collection[str]) -> tuple[AuxiliaryTensors, dict[str, str]]:
-        """Look up the statistics of each weight.
+        """Look up the statistics of each weight as `find` does, and refuse weights that must not be skipped.
 
         Args:
             weights: The weights to mask.
@@ -104,7 +104,7 @@ class CalibrationReader:
             The statistics; and the reason for each weight without statistics, by name.
 
         Raises:
-            InputError: If a statistic does not fit its weight, or a named weight or all weights have none.
+            InputError: As `find`; also if a named weight, or every weight, lacks statistics.
         """
         auxiliary, skipped = self.find(weights)
         for name, reason in skipped.items():
@@ -116,17 +116,19 @@ class CalibrationReader:
         return auxiliary, skipped
 
     def find(self, weights: list[StreamedTensor]) -> tuple[AuxiliaryTensors, dict[str, str]]:
-        """Look up the statistics of each weight; returns them, and the reason for each weight without statistics.
+        """Look up the statistics of each weight; returns them, and the reason for each weight that lacks some.
+
+        Without a calibration both are empty.
 
         Raises:
-            InputError: If a statistic does not fit its weight.
+            InputError: If a statistic does not fit its weight, or the weight's dtype cannot hold updated values.
         """
         auxiliary = AuxiliaryTensors()
         reasons = {weight.name: self._add(weight, auxiliary) for weight in weights if self._is_calibrated}
         return auxiliary, {name: reason for name, reason in reasons.items() if reason is not None}
 
     def _add(self, weight: StreamedTensor, auxiliary: AuxiliaryTensors) -> str | None:
-        """Add a weight's statistics to `auxiliary`; if the calibration lacks one, return the reason instead."""
+        """Add a weight's statistics to `auxiliary` and return None; if one is missing, only return the reason."""
         statistic = self._find(weight, self._method.kinds)
         if statistic is None and self._method.kinds:
             return _missing_reason(weight.name, self._method.kinds[-1])
@@ -142,7 +144,13 @@ class CalibrationReader:
         return None
 
     def _find(self, weight: StreamedTensor, kinds: Sequence[str]) -> Statistic | None:
-        """Return the first of these kinds of statistic that the calibration has for a weight; None if it has none."""
+        """Return the first of these kinds of statistic that the calibration has for a weight; None if it has none.
+
+        A statistic that is found under another name of the parameter is renamed to the weight's own name.
+
+        Raises:
+            InputError: If the statistic does not fit the weight.
+        """
         for kind in kinds:
             keys = [statistic_key(name, kind) for name in (weight.name, *self._tied.get(weight.name, ()))]
             tensor = next((self._tensors[key] for key in keys if key in self._tensors), None)

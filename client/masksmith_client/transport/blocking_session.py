@@ -41,7 +41,7 @@ class BlockingSession(ServiceSession):
     def run(self, operation: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine to completion, without an event loop.
 
-        All methods of this session block and never suspend, so one `send` runs the coroutine to its end.
+        All methods of this session block and never suspend, so one `operation.send` runs the coroutine to its end.
 
         Raises:
             RuntimeError: If the coroutine awaits anything else and suspends.
@@ -55,7 +55,7 @@ class BlockingSession(ServiceSession):
         raise RuntimeError("an operation of the blocking client awaited something other than its session")
 
     def iterate(self, operation: AsyncGenerator[T, None]) -> Iterator[T]:
-        """Iterate over an asynchronous generator."""
+        """Iterate over an asynchronous generator, without an event loop, and close it at the end."""
         try:
             with suppress(StopAsyncIteration):
                 while True:
@@ -65,9 +65,11 @@ class BlockingSession(ServiceSession):
 
     async def _exchange(self, call: Call[Any]) -> httpx2.Response:
         async with self._stream(call) as response:
+            # `_stream` has read an error response already.
             return self._read(response) if response.is_success else response
 
     def _read(self, response: httpx2.Response) -> httpx2.Response:
+        """Read the body of a response; returns a response that contains it."""
         document = LimitedDocument(response)
         for piece in response.iter_bytes():
             document.add(piece)
@@ -104,7 +106,11 @@ class BlockingSession(ServiceSession):
     async def gather(
         self, operation: Callable[[ServiceSession, A], Coroutine[Any, Any, T]], arguments: Sequence[A], parallel: int
     ) -> list[T]:
-        """Run an operation for all arguments in threads; an error ends the sleeps and uploads of the others."""
+        """Run an operation for all arguments in `parallel` threads; return the results in the order of arguments.
+
+        After an error no other operation starts, and the running ones end at their next sleep, request or piece of an
+        upload; then the error is raised.
+        """
         # The operations share the connections of this session, but have a stop event of their own.
         session = copy.copy(self)
         session._stop = threading.Event()

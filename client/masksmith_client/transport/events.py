@@ -1,4 +1,4 @@
-"""A job's events: the parser of the event stream, and the state to resume the stream after a lost connection."""
+"""A job's events: parser of the event stream, state to resume it after a lost connection, and deadline of a wait."""
 
 from __future__ import annotations
 
@@ -22,12 +22,18 @@ STREAM_READ_TIMEOUT_S = 45.0
 _ID = re.compile(r"[0-9A-Za-z._-]{1,64}")
 """Form of an event's id, which is sent back in a header."""
 POLL_BELOW_S = 20.0
-"""Time before the deadline from which a wait polls, since a stream without events could block beyond the deadline."""
+"""Time before the deadline from which a wait polls, since a stream may block until the service's next ping."""
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """An event of a job: its `state` or its `progress` changed."""
+    """An event of a job: its state or its progress.
+
+    Attributes:
+        kind: `state`, `progress`, or another kind, which this version does not know.
+        data: The document of the event.
+        id: Id to resume the stream after this event; None if the service sent none.
+    """
 
     kind: str
     data: dict[str, Any] = field(default_factory=dict)
@@ -35,7 +41,7 @@ class Event:
 
     @property
     def state(self) -> JobState | None:
-        """The new state; None for other events and for states that this version does not know."""
+        """The job's state; None for other events and for states that this version does not know."""
         value = self.data.get("state") if self.kind == "state" else None
         return JobState(value) if isinstance(value, str) and value in set(JobState) else None
 
@@ -71,7 +77,7 @@ class EventParser:
         self._id: str | None = None
 
     def feed(self, line: str) -> Event | None:
-        """Parse a line without its line break; returns the event that the line completes, if it is valid."""
+        """Parse a line without its line break; returns the event that the line completes, if it is valid, else None."""
         if line:
             self._set_field(*_split(line))
             return None
@@ -87,6 +93,7 @@ class EventParser:
         if name == "event":
             self._kind = value
         elif name == "data":
+            # Text that is cut here is not valid JSON, so that its event is left out.
             self._data = (self._data + ("\n" if self._data else "") + value)[: MAX_LINE_BYTES + 1]
         elif name == "id" and _ID.fullmatch(value):
             self._id = value
@@ -98,7 +105,11 @@ def _split(line: str) -> tuple[str, str]:
 
 
 class ResumeState:
-    """State between the event streams of one job: the last event's id, and since when the service is unreachable."""
+    """State of following one job by one event stream after another.
+
+    Attributes:
+        last_id: Id of the last event that had one; None if none had.
+    """
 
     def __init__(self, policy: RetryPolicy) -> None:
         self.last_id: str | None = None
@@ -107,14 +118,14 @@ class ResumeState:
         self._failures = 0
         self._unreachable_since: float | None = None
 
-    def start_stream(self) -> str | None:
-        """Start another stream; returns the id of the event to resume after."""
+    def begin_stream(self) -> str | None:
+        """Record that another stream begins; returns the id of the event to resume after, None for all events."""
         self._events = 0
         return self.last_id
 
     @property
     def stream_had_no_event(self) -> bool:
-        """Whether the last stream had no event. A proxy may buffer events, so the job is polled then."""
+        """Whether the last stream had no event. Then the job is polled, since a proxy may hold the events back."""
         return self._events == 0
 
     def record(self, event: Event | None) -> None:
@@ -124,11 +135,14 @@ class ResumeState:
             self._events += 1
             self.last_id = event.id or self.last_id
 
-    def pause_s(self, error: ClientError | None = None) -> float:
-        """Return the pause before the next stream, after one that ended before the job did.
+    def record_end(self, error: ClientError | None = None) -> float:
+        """Record that a stream, or a poll after it, ended before the job did; return the pause before the next stream.
+
+        Args:
+            error: The error that ended it; None if there was none.
 
         Raises:
-            ClientError: The error, if it is not transient or the outage is too long.
+            ClientError: The error, if it is not transient, or streams have failed for longer than `policy.outage_s`.
         """
         if error is None:
             return self._policy.pause_s(0)
@@ -148,12 +162,12 @@ class Deadline:
 
     @property
     def remaining_s(self) -> float:
-        """Seconds left, infinite without a limit."""
+        """Seconds left, negative after the deadline; infinite without one."""
         return float("inf") if self._end is None else self._end - time.monotonic()
 
     @property
     def is_near(self) -> bool:
-        """Whether an event stream could block beyond it."""
+        """Whether an event stream could block beyond the deadline."""
         return self.remaining_s < POLL_BELOW_S
 
     def check(self, job: Job) -> None:
@@ -170,5 +184,5 @@ class Deadline:
 
 
 def poll_pause_s(polls: int, deadline: Deadline) -> float:
-    """Return the pause before the next poll: 0.05 s to 1.6 s, with exponential backoff, since small jobs end soon."""
+    """Return the pause after this many polls: doubled from 0.05 s to 1.6 s, but not beyond the deadline."""
     return max(0.0, min(0.05 * 2.0 ** min(polls, 5), deadline.remaining_s))

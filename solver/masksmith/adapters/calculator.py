@@ -1,4 +1,4 @@
-"""Functions that other pruning code can call to compute a mask from scores or weights."""
+"""Functions and a callable class by which other pruning code can compute a mask from scores or weights."""
 
 from __future__ import annotations
 
@@ -30,6 +30,7 @@ class MaskCalculator:
     solver: Solver | str | None = None
 
     def __post_init__(self) -> None:
+        # A malformed pattern raises its error here, and not first when a mask is computed.
         if isinstance(self.pattern, str):
             parse(self.pattern)
 
@@ -39,7 +40,7 @@ class MaskCalculator:
 
 
 def keep_mask(scores: Any, pattern: Pattern | str, solver: Solver | str | None = None) -> Any:
-    """Return the best mask for scores, True = kept, of the same shape, library and device.
+    """Return the solver's mask for scores, True = kept, of the same shape, library and device.
 
     Args:
         scores: Finite and non-negative, `[out, in, *kernel]`.

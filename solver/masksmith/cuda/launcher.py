@@ -17,7 +17,7 @@ class Launcher:
     device: torch.device
 
     def zeros(self, *shape: int, dtype: torch.dtype = torch.int64) -> torch.Tensor:
-        """Allocate a tensor of zeros."""
+        """Allocate a tensor of zeros, int64 by default."""
         return torch.zeros(shape, dtype=dtype, device=self.device)
 
     def filled(self, *shape: int, value: int) -> torch.Tensor:
@@ -29,7 +29,7 @@ class Launcher:
         return torch.empty(shape, dtype=dtype, device=self.device)
 
     def launch(self, kernel: Any, blocks: Any, threads: Any, *arguments: Any) -> None:
-        """Queue a kernel on torch's current stream; tensors are passed as device arrays, without a copy."""
+        """Queue a kernel on torch's current stream, or run it in the simulator; tensors are passed without a copy."""
         arrays = [_array(argument) if isinstance(argument, torch.Tensor) else argument for argument in arguments]
         if SIMULATED:
             kernel[blocks, threads](*arrays)
@@ -49,6 +49,7 @@ class Launcher:
 
 
 def _array(tensor: torch.Tensor) -> Any:
+    """Return a tensor as an array for kernels, on the same memory: bfloat16 as int16, and bool as uint8."""
     raw = tensor.view(torch.int16) if tensor.dtype == torch.bfloat16 else tensor
     raw = raw.view(torch.uint8) if raw.dtype == torch.bool else raw
     return simulated(raw.numpy()) if SIMULATED else cuda.as_cuda_array(raw)

@@ -1,4 +1,4 @@
-"""Mask diversity: the number of masks that a pattern allows per tile, exact or asymptotic.
+"""Mask diversity: the number of masks that an N:M pattern allows per tile: exact, asymptotic, or a lower bound.
 
 The published formula for transposable tiles, `M! (M-1)! ... (M-N+1)!` (Hubara et al., NeurIPS 2021), multiplies choices
 that are not independent: it is correct at 1:4, 1.6 times too large at 2:4, and 150 times at 4:8.
@@ -15,7 +15,7 @@ from typing import Literal
 from masksmith.patterns import NM, PatternError, TileSpec, parse
 
 MAX_STEPS = 10_000_000
-"""Largest number of transitions of an exact count, about 5 s; beyond it the asymptotic formula is used."""
+"""Largest bound on the transitions of an exact count, about 5 s; beyond it the asymptotic formula is used."""
 
 ColumnCounts = tuple[int, ...]
 """State of a tile whose first rows are chosen: entry r is the number of columns that may keep r more entries."""
@@ -31,7 +31,8 @@ class Diversity:
         log2_count: Binary logarithm of the number of masks: the information in a tile's mask, in bits.
         method: `exact`; `asymptotic`; or `lower bound`, for at-most fill of large tiles: the asymptotic number of masks
             that keep as many entries as the budgets allow, spread evenly over rows and columns.
-        log2_published: Value of the published formula for square transposable tiles with exact fill; else None.
+        log2_published: Binary logarithm of the published formula for square transposable tiles with exact fill; else
+            None.
     """
 
     rows: int
@@ -54,12 +55,13 @@ class Diversity:
 def diversity(pattern: NM | str) -> Diversity:
     """Count the masks of one tile of an N:M pattern.
 
-    Plain groups have `C(m, n)`. Transposable tiles are counted row by row, over the multiset of the columns' unfilled
-    budgets, if that takes less than about 5 s; else by the asymptotic `C(c, n)^r C(r, k)^c / C(rc, rn) *
-    e^-1/2` for tiles of r rows with n kept and c columns with k kept (Canfield, Greenhill, McKay 2008), 6 % low at 4:8.
+    Plain groups have `C(m, n)`, or with at-most fill `C(m, 0) + ... + C(m, n)`. Transposable tiles are counted row by
+    row, over the multiset of the columns' unfilled budgets, if that takes less than about 5 s; else by the asymptotic
+    `C(c, n)^r C(r, k)^c / C(rc, rn) * e^-1/2` for tiles of r rows with n kept and c columns with k kept (Canfield,
+    Greenhill, McKay 2008), 6 % low at 4:8.
 
     Raises:
-        PatternError: If the pattern is not N:M.
+        PatternError: If the pattern is malformed, or not N:M.
     """
     parsed = parse(pattern) if isinstance(pattern, str) else pattern
     if not isinstance(parsed, NM):
@@ -79,7 +81,7 @@ def _count(tile: TileSpec) -> int:
     if tile.separable:
         fewest = 0 if tile.at_most else tile.row_keep
         return sum(math.comb(tile.cols, kept) for kept in range(fewest, tile.row_keep + 1))
-    tile = _smallest(tile)
+    tile = _cheapest_form(tile)
     masks_by_state: dict[ColumnCounts, int] = {(*[0] * tile.col_keep, tile.cols): 1}
     for _ in range(tile.rows):
         next_masks_by_state: dict[ColumnCounts, int] = {}
@@ -91,7 +93,7 @@ def _count(tile: TileSpec) -> int:
 
 
 def _states_after_row(state: ColumnCounts, keep: int, at_most: bool) -> Iterator[tuple[ColumnCounts, int]]:
-    """Yield each state that one more row can lead to, and the number of such rows."""
+    """Yield each state that one more row can lead to, and the number of masks of this row that lead to it."""
 
     def choose(level: int, remaining: int, after: list[int], ways: int) -> Iterator[tuple[ColumnCounts, int]]:
         if level == 0:
@@ -110,8 +112,8 @@ def _states_after_row(state: ColumnCounts, keep: int, at_most: bool) -> Iterator
     yield from choose(len(state) - 1, keep, list(state), 1)
 
 
-def _smallest(tile: TileSpec) -> TileSpec:
-    """Return the equivalent tile that is cheapest to count: transposed or, with exact fill, complemented."""
+def _cheapest_form(tile: TileSpec) -> TileSpec:
+    """Return the tile or an equivalent one, whichever is cheapest to count: transposed, complemented (exact fill)."""
     forms = [tile, TileSpec(tile.cols, tile.rows, tile.col_keep, tile.row_keep, tile.at_most)]
     if not tile.at_most:
         forms += [TileSpec(t.rows, t.cols, t.cols - t.row_keep, t.rows - t.col_keep) for t in forms]
@@ -119,12 +121,13 @@ def _smallest(tile: TileSpec) -> TileSpec:
 
 
 def _steps(tile: TileSpec) -> int:
-    """Return an upper bound on the transitions of an exact count."""
-    return 0 if tile.separable else _bound(_smallest(tile))
+    """Return an upper bound on the transitions of an exact count; 0 for plain groups, which need none."""
+    return 0 if tile.separable else _bound(_cheapest_form(tile))
 
 
 def _bound(tile: TileSpec) -> int:
     """Bound the number of transitions: multisets of unfilled budgets, times the ways to divide a row among them."""
+    # With exact fill a state tells how many rows are chosen; with at-most fill it may occur after any number of rows.
     states = math.comb(tile.cols + tile.col_keep, tile.col_keep) * (tile.rows if tile.at_most else 1)
     return states * math.comb(tile.row_keep + max(0, tile.col_keep - 1) + tile.at_most, tile.row_keep)
 
@@ -132,8 +135,8 @@ def _bound(tile: TileSpec) -> int:
 def _log2_asymptotic(tile: TileSpec) -> float:
     """Return the binary logarithm of the asymptotic number of masks that keep as much as the budgets allow.
 
-    That is `kept = min(r n, c k)`. All rows keep `kept // r` entries or one more, and all columns `kept // c` or one
-    more: of at-most budgets that do not agree, only the smaller one is filled. See `diversity` for the formula.
+    They keep `kept = min(r n, c k)` entries. All rows keep `kept // r` entries or one more, and all columns `kept // c`
+    or one more: of at-most budgets that do not agree, only the smaller one is filled. See `diversity` for the formula.
     """
     rows, cols = tile.rows, tile.cols
     kept = min(rows * tile.row_keep, cols * tile.col_keep)

@@ -1,4 +1,4 @@
-"""Finds the list of blocks that a model consists of."""
+"""Finds the list of blocks that a model runs one after the other, and checks that they can be tuned."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class BlockList:
     Attributes:
         path: Name of the list in the model.
         modules: The blocks.
-        class_name: The class of blocks that holds the most parameters.
-        share: Share of the model's parameters of two or more dimensions that they hold.
+        class_name: Name of the class whose blocks hold the most parameters (of two or more dimensions).
+        share: Share of the model's parameters of two or more dimensions that the blocks hold, counted by entries.
     """
 
     path: str
@@ -42,17 +42,18 @@ def find_blocks(model: Module, path: str | None = None) -> BlockList:
 
     Args:
         model: The model.
-        path: Name of the list to use instead, such as `model.encoder.layers`.
+        path: Name of the list to use instead, such as `model.encoder.layers`; None to choose.
 
     Raises:
-        PruningError: If the model has no such list, or `path` is not the name of one.
+        PruningError: If the model has no such list, `path` is not the name of a list of modules, or the list holds one
+            module several times.
     """
     lists = {name: module for name, module in model.named_modules() if _is_list(module)}
     if path is not None:
         if path not in lists:
             raise PruningError(f"blocks={path!r} is not a list of modules; there are {_listed(lists)}")
         return _block_list(path, lists[path], _size(model))
-    sizes = {name: _size_of_class(module) for name, module in lists.items()}
+    sizes = {name: _size_of_largest_class(module) for name, module in lists.items()}
     # Of a list inside a block and the list of blocks itself, the outer one is larger.
     best = max(sizes, key=lambda name: sizes[name], default=None)
     if best is None or sizes[best] == 0:
@@ -67,7 +68,7 @@ def check_differentiable(blocks: BlockList) -> None:
     """Check that blocks can be tuned: none of their parameters was made under `torch.inference_mode`.
 
     Raises:
-        PruningError: If one was; the message names it.
+        PruningError: If one was; the message names the first.
     """
     for number, block in enumerate(blocks.modules):
         for name, parameter in block.named_parameters():
@@ -83,34 +84,36 @@ def _is_list(module: Module) -> bool:
     return isinstance(module, (torch.nn.ModuleList, torch.nn.Sequential)) and len(module) > 0
 
 
-def _listed(names: dict[str, Module]) -> str:
-    return ", ".join(repr(name) for name in names) or "none at all"
+def _listed(lists: dict[str, Module]) -> str:
+    return ", ".join(repr(name) for name in lists) or "none at all"
 
 
-def _block_list(path: str, module: Module, total: int) -> BlockList:
+def _block_list(path: str, module: Module, model_size: int) -> BlockList:
     modules = list(module.children())
-    if len(set(map(id, modules))) < len(list(module._modules)):
+    # `children` leaves repeated modules out.
+    if len(modules) < len(module._modules):
         raise PruningError(f"{path!r} holds one module several times; its blocks share their weights")
-    share = _size(module) / total if total else 0.0
+    share = _size(module) / model_size if model_size else 0.0
     return BlockList(path, modules, _largest_class(modules)[0].__name__, share)
 
 
 def _largest_class(modules: Sequence[Module]) -> tuple[type[Module], int]:
+    """Return the class whose modules have the largest total size, and that size."""
     sizes: Counter[type[Module]] = Counter()
     for module in modules:
         sizes[type(module)] += _size(module)
     return sizes.most_common(1)[0]
 
 
-def _size_of_class(module: Module) -> int:
-    """Return the size of all members of the largest class; 0 if fewer than two members have it."""
+def _size_of_largest_class(module: Module) -> int:
+    """Return the size of all members of the largest class; 0 if only one has it, or it cannot be that of blocks."""
     modules = list(module.children())
     largest, size = _largest_class(modules)
     return size if sum(type(each) is largest for each in modules) >= 2 and _is_block(largest) else 0
 
 
 def _is_block(kind: type[Module]) -> bool:
-    """Whether a class can be that of blocks; a single linear layer is not a block."""
+    """Whether a class can be that of blocks; a single linear, embedding or convolution layer is not a block."""
     return not issubclass(kind, (torch.nn.Linear, torch.nn.Embedding, torch.nn.modules.conv._ConvNd))
 
 

@@ -1,6 +1,7 @@
-"""Certificate on the device: objective and upper bound of every tile, from its duals; shares no code with the solver.
+"""Certificate on the device: objective, violation, score and legality of every tile, from its mask and duals.
 
-Since it reads every entry, it also writes the pruned weight and the packed mask, if there is a weight.
+It shares no code with the solver, except for reading scores. Objective + violation is an upper bound. Since the kernel
+reads every entry, it also writes the pruned weight and the packed mask, if there is a weight.
 
 One thread handles one column of a tile row, so that reads are coalesced. The sum u + v is error-free (Knuth's TwoSum),
 every sign is exact, and violations are rounded up: see `kernels.certificate.tiles`.
@@ -16,6 +17,7 @@ from masksmith.cuda.jit import cuda, device, kernel
 
 EPSILON = 2.0**-52
 THREADS = 256
+"""Largest number of threads per block."""
 
 
 @device
@@ -47,6 +49,7 @@ def _row_used(mask: Any, i: int, j: int, count: int) -> int:
 
 @device
 def _unfilled_violation(dual: float, used: int, keep: int) -> float:
+    """Return the violation of an at-most budget of `keep` entries: a line that keeps fewer needs a dual of 0."""
     return max(0.0, dual) * (keep - used) if used < keep else 0.0
 
 
@@ -67,9 +70,9 @@ def _write_outputs(weight: Any, mask: Any, i: int, j: int, pruned: Any, packed: 
 def compile_certificate(element: str) -> Any:
     """Compile the kernel; the grid has one row of blocks per tile row, of `THREADS // cols * cols` threads each.
 
-    Arguments: `scores` [height, width]; `mask`, `forced` [down * rows, across * cols]; `row_duals`, `col_duals`
-    [down * across, rows or cols]; written: `objective`, `violation`, `total`, `legal` [down * across], and `pruned`,
-    `packed` (see `Band`), unless empty.
+    Arguments: `scores` [height, width]; `mask`, `forced` [down * rows, across * cols], `forced` empty if no entry is;
+    `row_duals`, `col_duals` [down * across, rows or cols]; `weight` as `scores`, or empty; written: `objective`,
+    `violation`, `total` (sum of scores), `legal` [down * across], and `pruned`, `packed` (see `Band`), unless empty.
     """
     read = reader(element)
     float64, int32 = cuda.types.float64, cuda.types.int32
@@ -105,6 +108,7 @@ def compile_certificate(element: str) -> Any:
             is_legal = count == col_keep or (at_most and count < col_keep)
             if at_most:
                 violation_sum += _unfilled_violation(v, count, col_keep)
+            # The threads of a tile share its rows: this one counts rows c, c + cols, ...
             for r in range(c, rows, cols):
                 used = _row_used(mask, top + r, tile_col * cols, cols)
                 is_legal = is_legal and (used == row_keep or (at_most and used < row_keep))

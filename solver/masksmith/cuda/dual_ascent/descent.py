@@ -1,4 +1,4 @@
-"""Device functions that the passes share: largest score of a tile, sweeps, and the check of budgets after them."""
+"""Device functions that the passes share: largest score of a tile, sweeps, and the check of budgets after sweeps."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from .thread_arithmetic import is_balanced, threshold_update
 
 
 @cache
-def row_peak(element: str) -> Any:
-    """Compile a function that returns the largest score of one row of a tile.
+def compile_row_peak(element: str) -> Any:
+    """Compile a function that returns the largest score of one row of a tile; 0 for a row outside of the scores.
 
-    It lowers `invalid[0]` to the flat index of the first NaN, infinite or negative score.
+    The function skips NaN, infinite and negative scores, and lowers `invalid[0]` to the smallest flat index of one.
     """
     read = reader(element)
 
@@ -48,7 +48,8 @@ def tile_peak(peaks: Any, lane: int, lanes: int, rows: int) -> float:
 def compile_sweeps(shape: Shape) -> Any:
     """Compile a function that runs the sweeps: they update rows and columns in turn, rows last.
 
-    Each thread updates one row and one column of one tile.
+    Each thread updates one row and one column of one tile, where the tile has them. The updates of columns are
+    over-relaxed, but for the first and the last.
     """
     lanes, pitch, rows, cols = shape.lanes, shape.pitch, shape.rows, shape.cols
     row_size, col_size, row_keep, col_keep = shape.row_size, shape.col_size, shape.row_keep, shape.col_keep
@@ -63,8 +64,8 @@ def compile_sweeps(shape: Shape) -> Any:
             if sweep < sweeps:
                 if line < cols:
                     high, low = pair(x, here, pitch * lanes, u, lane, lanes, col_size, col_keep)
-                    over_relax = 0 if sweep == 0 or sweep == sweeps - 1 else -1
-                    v[here] = threshold_update(high, low, v[here], col_floor, over_relax)
+                    over_relaxation_mask = 0 if sweep == 0 or sweep == sweeps - 1 else -1
+                    v[here] = threshold_update(high, low, v[here], col_floor, over_relaxation_mask)
                 cuda.syncthreads()
 
     return device(descend)
@@ -72,7 +73,7 @@ def compile_sweeps(shape: Shape) -> Any:
 
 @cache
 def compile_row_check(shape: Shape) -> Any:
-    """Compile a function that returns whether the budget of a thread's row holds; True if it has no row."""
+    """Compile a function that returns whether the budget of a thread's row holds; True for a thread without a row."""
     lanes, pitch, rows, size, keep = shape.lanes, shape.pitch, shape.rows, shape.row_size, shape.row_keep
 
     def check(x: Any, u: Any, v: Any, floor: int, lane: int, line: int) -> bool:
@@ -84,7 +85,7 @@ def compile_row_check(shape: Shape) -> Any:
 
 @cache
 def compile_col_check(shape: Shape) -> Any:
-    """Compile a function that returns whether the budget of a thread's column holds; True if it has no column."""
+    """Compile a function that returns whether the budget of a thread's column holds; True for a thread without one."""
     lanes, step, cols, size, keep = shape.lanes, shape.pitch * shape.lanes, shape.cols, shape.col_size, shape.col_keep
 
     def check(x: Any, u: Any, v: Any, floor: int, lane: int, line: int) -> bool:

@@ -16,7 +16,7 @@ from masksmith.cuda.elements import reader
 from masksmith.cuda.jit import cuda, device, kernel, wrap_int32
 from masksmith.kernels.dual_ascent.integer_pass import NO_FLOOR, PAD
 
-from .descent import compile_col_check, compile_row_check, compile_sweeps, row_peak, tile_peak
+from .descent import compile_col_check, compile_row_check, compile_row_peak, compile_sweeps, tile_peak
 from .shape import Shape
 from .thread_arithmetic import equalise_minima, exponent_of, quantise_dual, unit_of
 
@@ -63,7 +63,7 @@ def compile_integer_pass(shape: Shape) -> Any:
             first if `warm`.
         invalid: `invalid[0]` is lowered to the flat index of the first NaN, infinite or negative score.
     """
-    peak_of, load, run_sweeps = row_peak(shape.element), _row_loader(shape), compile_sweeps(shape)
+    peak_of, load, run_sweeps = compile_row_peak(shape.element), _row_loader(shape), compile_sweeps(shape)
     row_balanced, col_balanced = compile_row_check(shape), compile_col_check(shape)
     lanes, pitch, places, threads = shape.lanes, shape.pitch, shape.places * shape.lanes, shape.lanes * shape.lines
     rows, cols, at_most, int32, float64 = shape.rows, shape.cols, shape.at_most, cuda.types.int32, cuda.types.float64

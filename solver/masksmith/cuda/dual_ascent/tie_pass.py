@@ -22,7 +22,7 @@ from masksmith.kernels.dual_ascent.integer_pass import NO_FLOOR, PAD
 from masksmith.kernels.dual_ascent.simd.lanes import SCORE_BITS
 
 from .at_most import count_used, is_valid_dual, lower_outer_dual, shift_duals, used_or_full
-from .descent import compile_col_check, compile_row_check, compile_sweeps, row_peak, tile_peak
+from .descent import compile_col_check, compile_row_check, compile_row_peak, compile_sweeps, tile_peak
 from .shape import Shape
 from .thread_arithmetic import nearest
 
@@ -199,7 +199,7 @@ def compile_tie_pass(shape: Shape) -> Any:
         still differ from the budgets: augmenting paths can start from it.
     ready_tiles, ready_count: Indices of these tiles, appended to `ready_tiles[: ready_count[0]]`.
     """
-    peak_of, load, run_sweeps = row_peak(shape.element), _row_loader(shape), compile_sweeps(shape)
+    peak_of, load, run_sweeps = compile_row_peak(shape.element), _row_loader(shape), compile_sweeps(shape)
     row_balanced, col_balanced = compile_row_check(shape), compile_col_check(shape)
     write_bounds, lower_duals, prove = _compile_bounds(shape), _compile_lowering(shape), _compile_row_proof(shape)
     lanes, pitch, places, threads = shape.lanes, shape.pitch, shape.places * shape.lanes, shape.lanes * shape.lines

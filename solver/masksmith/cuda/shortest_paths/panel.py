@@ -1,4 +1,4 @@
-"""Solves the tiles that dual ascent left unsolved with the CPU's shortest-path kernels, one thread per tile.
+"""Solves the tiles that dual ascent left unsolved; each is solved by one thread, with the CPU's shortest-path kernels.
 
 Such tiles are few (forced entries, scores of very different magnitude), so using the same code, which makes the same
 choice among equal optima, matters more than a memory layout that suits the device.
@@ -31,6 +31,7 @@ def scratch_sizes(budget: Budget) -> tuple[int, int, int]:
 
 @device
 def _tile_in(doubles: Any, flags: Any, rows: int, cols: int) -> Tile:
+    """Return a tile whose arrays lie at the start of these work arrays."""
     size, duals = rows * cols, doubles[2 * rows * cols :]
     return Tile(
         doubles[:size], doubles[size : 2 * size], flags[:size], flags[size : 2 * size], flags[2 * size : 3 * size],
@@ -40,6 +41,7 @@ def _tile_in(doubles: Any, flags: Any, rows: int, cols: int) -> Tile:
 
 @device
 def _search_in(doubles: Any, numbers: Any, flags: Any, rows: int, width: int) -> Search:
+    """Return a search whose arrays lie at the start of these work arrays."""
     padded_rows, padded_width = (rows + 7) // 8 * 8, (width + 7) // 8 * 8
     # Offsets of the arrays in `doubles` and in `numbers`.
     drop_cost_at = rows * padded_width
@@ -58,11 +60,14 @@ def _search_in(doubles: Any, numbers: Any, flags: Any, rows: int, width: int) ->
 
 
 @device
-def _solve_tile(tile: Tile, budget: Budget, search: Search, has_forced: bool, codes: Any, ready: bool) -> int:
-    """Solve the tile; return 0 if it has no allowed mask, else 1."""
+def _solve_tile(tile: Tile, budget: Budget, search: Search, has_forced: bool, codes: Any, is_ready: bool) -> int:
+    """Solve the tile; return 0 if it has no allowed mask, else 1.
+
+    `is_ready`: whether augmenting paths can start from the tile's mask. `codes`: forced entries, if `has_forced`.
+    """
     if has_forced and not fix_forced(tile, budget, codes):
         return 0
-    if not ready:
+    if not is_ready:
         initialise_wide_duals(tile, budget, search)
         if not initialise_tile(tile, budget, search):
             return 0
@@ -127,6 +132,7 @@ def compile_path_kernel(element: str) -> Any:
         tile = _tile_in(doubles[thread], flags[thread], rows, cols)
         rest = doubles[thread, 2 * size + rows + cols :]
         search = _search_in(rest, numbers[thread], flags[thread, 4 * size :], rows, budget.width)
+        # Duals of at-most budgets are not negative.
         codes, low = flags[thread, 4 * size + rows :], 0.0 if at_most else -MAX_FLOAT
         for slot in range(thread, len(order), cuda.gridsize(1)):
             t = order[slot]
