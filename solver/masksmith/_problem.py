@@ -136,10 +136,7 @@ class Problem:
                 raise SolverError(f"{option} is not supported by {self.pattern}: only n:m patterns support it")
 
     def _check_weight(self) -> None:
-        weight = self.options.weight
-        if weight is not None and tuple(weight.shape) != self.source.tensor_shape:
-            shapes = f"{list(weight.shape)} differs from the scores' {list(self.source.tensor_shape)}"
-            raise ScoresError(f"the weight's shape {shapes}", name=self.name)
+        check_weight(self.options.weight, self.source.tensor_shape, self.name)
 
     def _mask_reader(self, mask: Any, label: str) -> MatrixReader | None:
         if mask is None:
@@ -164,3 +161,14 @@ def checked_rows(source: MatrixReader, first: int, last: int) -> tuple[Matrix, f
     if math.isinf(total):
         raise overflow_error(source.name)
     return rows, total
+
+
+def check_weight(weight: Any, shape: tuple[int, ...], name: str | None) -> None:
+    """Check that a weight, if there is one, has the shape of its scores.
+
+    Raises:
+        ScoresError: If it has another one.
+    """
+    if weight is not None and tuple(weight.shape) != shape:
+        reason = f"the weight's shape {list(weight.shape)} differs from the scores' {list(shape)}"
+        raise ScoresError(reason, name=name)

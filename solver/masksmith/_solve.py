@@ -12,7 +12,7 @@ from ._cores import available_cores
 from ._engine import PanelStore, run
 from ._errors import ScoresError, SolverError
 from ._panels import has_tiles
-from ._problem import Options, Problem
+from ._problem import Options, Problem, check_weight
 from ._solution import Solution
 from ._solution.matrices import Matrices
 from ._solution.pruned import with_pruned_and_packed
@@ -170,6 +170,7 @@ class _Tensor:
         if is_row_source(scores):
             raise ScoresError(f"scores that are read by rows are one matrix [out, in], not {str(layout)!r}", name=name)
         matrices = Matrices(layout, pattern, tuple(int(length) for length in scores.shape))
+        check_weight(options.weight, matrices.shape, name)
         parts = matrices.split(scores)
         values_by_option = {key: _split_option(matrices, key, getattr(options, key)) for key in SPLIT_OPTIONS}
         problems = []

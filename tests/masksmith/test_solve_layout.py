@@ -94,6 +94,13 @@ def test_duals_prove_each_matrix_on_its_own():
     assert rows.shape == (*solution.tile_objectives.shape, 4) == cols.shape
 
 
+@pytest.mark.parametrize("shape", [(1, 4), (4,), (4, 8)])
+@pytest.mark.parametrize("layout", [None, "in out"])
+def test_a_weight_of_another_shape_is_refused(shape, layout):
+    with pytest.raises(ms.ScoresError, match=r"the weight's shape \[.*\] differs from the scores' \[8, 4\]"):
+        ms.solve(np.ones((8, 4)), "2:4", layout=layout, weight=np.ones(shape))
+
+
 def test_a_mask_of_another_shape_is_refused():
     with pytest.raises(ms.ScoresError, match=r"'must_keep': shape \[4, 4\] differs"):
         ms.solve(scores_of("in out"), "2:4", layout="in out", must_keep=np.ones((4, 4), bool))
