@@ -1,6 +1,7 @@
-"""Prunes a checkpoint into a directory: the same files, with zeros in the weights, a masks file and a record.
+"""Prunes a checkpoint into a directory: its files with pruned weights, a masks file and a record.
 
-One tensor is in memory at a time. An interrupted run continues after the last tensor that it finished.
+Only the tensor that is written, and those that the solver reads, are in memory. The same call continues an interrupted
+run after the last tensor or file in its journal.
 """
 
 from __future__ import annotations
@@ -49,12 +50,13 @@ def prune(
     statistics: AuxiliaryTensors,
     on_bytes: OnBytes = lambda count: None,
 ) -> dict[str, Any]:
-    """Write a pruned copy of a checkpoint that `from_pretrained` loads.
+    """Write a pruned copy of a checkpoint; `from_pretrained` loads the copy.
 
     Args:
         checkpoint: The checkpoint to prune; the caller has called its `check_is_readable`.
         choice: What is done with each of its tensors.
-        output: A new or empty directory, or that of an interrupted run of the same call.
+        output: A new or empty directory, or that of an earlier run of the same call: an interrupted one is continued,
+            of a finished one the record is returned.
         solve: Solves the masks.
         method: Scores and update.
         statistics: What the method needs of each tensor.
@@ -64,8 +66,9 @@ def prune(
         The record, as it is written to the directory.
 
     Raises:
-        InputError: If the output contains other files, or the input has changed since the output was begun.
-        OSError: If a file cannot be written; the same call later continues after the last finished tensor.
+        InputError: If the output must not be written to (see `check_output_folder`), is that of another call, or is
+            being written by another process; or if the input, or a finished output, has changed since.
+        OSError: If a file cannot be written, or the output does not fit on the disk; the same call can continue later.
     """
     check_output_folder(output, checkpoint)
     run_identity = identity(checkpoint, choice, method, statistics)
@@ -73,8 +76,8 @@ def prune(
     if earlier_record is not None:
         return earlier_record
     with created_folder(output), open_journal(output, run_identity) as journal:
-        steps, is_updated = make_steps(checkpoint, choice), method.update is not None
-        run = _Run(checkpoint, choice, output.resolve(), journal, steps, statistics, is_updated, on_bytes)
+        steps, updates_weights = make_steps(checkpoint, choice), method.update is not None
+        run = _Run(checkpoint, choice, output.resolve(), journal, steps, statistics, updates_weights, on_bytes)
         masks_digest = run.write_weights(solve, run_identity)
         record = make_record(checkpoint, choice, method, run.certificates, run.files, run.others, masks_digest)
         run.finish(record | {"identity": run_identity})
@@ -90,6 +93,7 @@ class _Run:
     """One run of `prune`, whose certificates and finished files include those of the runs that it continues.
 
     Attributes:
+        updates_weights: Whether the kept weights get new values, too.
         certificates: Certificates by the name of the tensor that was solved.
         files: Lines of the journal by the name of the finished file.
     """
@@ -100,18 +104,18 @@ class _Run:
     journal: Journal
     steps: Steps
     statistics: AuxiliaryTensors
-    is_updated: bool
+    updates_weights: bool
     on_bytes: OnBytes
     certificates: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     files: dict[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @property
     def others(self) -> OtherFiles:
-        """The other files of the model, besides its weights."""
+        """The files of the model besides its weights."""
         return other_files(self.checkpoint, self.output)
 
     def write_weights(self, solve: Solve, run_identity: Mapping[str, Any]) -> str:
-        """Write all files of weights and the masks file; returns the digest of the masks file."""
+        """Write the unfinished files of weights and the masks file; returns the digest of the masks file."""
         headers = self.checkpoint.headers
         masks = MasksOutput(self.output / MASKS_NAME, self.steps.mask_names, self.choice)
         with masks.file:
@@ -148,7 +152,7 @@ class _Run:
             raise _input_changed(changed[0], self.output)
         if "tensor" in last and prefix_digest(self._unfinished_file(), last["stop"]) != last["input"]:
             raise _input_changed(self._unfinished_file(), self.output)
-        if self._finished_files_exist() and self._has_updated_weights(last) and self._resume_masks(masks, last):
+        if self._finished_files_are_complete() and self._can_continue_file(last) and self._resume_masks(masks, last):
             return last if "tensor" in last else None
         self.certificates, self.files = {}, {}
         self.journal.restart(run_identity)
@@ -156,20 +160,23 @@ class _Run:
         return None
 
     def _resume_masks(self, masks: MasksOutput, last: Mapping[str, Any]) -> bool:
+        """Continue the masks file; returns False, and discards it, if it does not have the digest in the journal."""
         if (self.output / MASKS_NAME).exists() and len(self.files) == len(self.checkpoint.headers):
             masks.file.reopen_finished()
         return masks.file.resume(last["masks_stop"], last["masks"])
 
-    def _finished_files_exist(self) -> bool:
+    def _finished_files_are_complete(self) -> bool:
+        """Whether every finished file exists and has its size."""
         paths = [(self.output / name, line["bytes"]) for name, line in self.files.items()]
         return all(path.is_file() and path.stat().st_size == size for path, size in paths)
 
-    def _has_updated_weights(self, last: Mapping[str, Any]) -> bool:
-        """Whether the unfinished file has the digest in the journal.
+    def _can_continue_file(self, last: Mapping[str, Any]) -> bool:
+        """Whether the unfinished file, if there is one, has the digest in the journal.
 
-        Without an update this is not checked: masks and input suffice to write the file again.
+        If it has not, it is discarded. True without an update, whatever its digest: masks and input suffice to write
+        the file again.
         """
-        if not self.is_updated or "tensor" not in last:
+        if not self.updates_weights or "tensor" not in last:
             return True
         with PartialFile(self.output / self._unfinished_file().name) as part:
             return part.resume(last["stop"], last["output"])
@@ -204,10 +211,10 @@ class _Run:
                 if step.entry.start >= shard.position:
                     self._write_tensor(step, shard, part, masks, solved)
             shard.copy_to(header.file_bytes)
-            digests = {"bytes": part.size, "input": shard.input_digest, "output": part.digest}
+            state = {"bytes": part.size, "input": shard.input_digest, "output": part.digest}
             masks.file.flush()
             part.finish()
-        line = {"file": file.name, **digests, "masks_stop": masks.file.size, "masks": masks.file.digest}
+        line = {"file": file.name, **state, "masks_stop": masks.file.size, "masks": masks.file.digest}
         self.journal.write(line, durable=True)
         self.files[file.name] = line
 
@@ -222,7 +229,7 @@ class _Run:
         packed = masks.read(step.first_written.name)
         if step.writes_mask and not masks.has(step.entry.name):
             masks.write(packed)
-        if not self.is_updated:
+        if not self.updates_weights:
             return shard.write_masked(step, packed)
         # The updated values are in the output file of the first tensor, which may be the one that is being written.
         part.flush()
@@ -257,6 +264,6 @@ class _Run:
         self.certificates[name] = certificate
 
     def finish(self, record: dict[str, Any]) -> None:
-        """Write the record, copy the other files of the model, and remove the journal."""
+        """Write the record, copy the other files of the model and its index, and remove the journal."""
         write_record(self.output, record)
         finish_folder(self.checkpoint, self.output, self.others)

@@ -13,7 +13,7 @@ from masksmith_client.transport.session import ServiceSession
 from masksmith_wire.documents import Job, JobState
 
 POLLS_BEFORE_NOTE = 4
-"""Polls of a queued job before its position is shown; most jobs start sooner."""
+"""Polls of a queued job before a note shows what it waits for; most jobs start sooner."""
 
 
 async def refresh(session: ServiceSession, job: JobView) -> None:
@@ -24,9 +24,10 @@ async def refresh(session: ServiceSession, job: JobView) -> None:
 async def wait_for_start(
     session: ServiceSession, job: JobView, deadline: Deadline, note: Callable[[str], None]
 ) -> None:
-    """Poll a job while it has a position in the queue, and show this position by `note`.
+    """Poll a job while it has a position in the queue; show the position, or that no worker takes the job, by `note`.
 
-    Returns early if the deadline is near, and at once if the service does not know positions.
+    The note is emptied at the end. Returns early if the deadline is near, and at once if the service does not know
+    positions.
     """
     polls = 0
     while job.state is JobState.QUEUED and job.document.position is not None and not deadline.is_near:
@@ -40,14 +41,16 @@ async def wait_for_start(
 
 
 def queue_note(document: Job) -> str:
-    """Return what a queued job waits for: a worker, if no living one takes it, or the jobs ahead of it."""
+    """Say what a queued job waits for: a worker, if no living one takes it, or its turn, with the position if known."""
     if document.waiting_for is not None:
         return f"waits: {document.waiting_for}"
     return "queued" if document.position is None else f"queued: {document.position}"
 
 
 async def stream_events(session: ServiceSession, job: JobView, deadline: Deadline) -> AsyncGenerator[Event, None]:
-    """Yield a job's events until its last one or until the deadline is near; lost connections are resumed.
+    """Yield a job's events until its last one or until the deadline is near, over as many streams as it takes.
+
+    After a stream without an event the job is polled; if it has ended, its progress and state are the last events.
 
     Raises:
         ClientError: If the job does not exist any more, or the service is unreachable for too long.
@@ -66,6 +69,7 @@ async def stream_events(session: ServiceSession, job: JobView, deadline: Deadlin
         except ClientError as stream_error:
             error = stream_error
         if resume.stream_had_no_event:
+            # A poll that succeeds shows that the service is reachable, whatever ended the stream.
             error = await _try_refresh(session, job)
             if error is None and job.state.is_terminal:
                 for event in events_of(job.document):
@@ -77,8 +81,11 @@ async def stream_events(session: ServiceSession, job: JobView, deadline: Deadlin
 async def events_until_end(session: ServiceSession, job: JobView, deadline: Deadline) -> AsyncGenerator[Event, None]:
     """Yield a job's events until it has ended; near the deadline the job is polled.
 
+    After that, `job` has the document of the ended job; if the end was found by polling, no event tells it.
+
     Raises:
         TimeoutError: If the deadline has passed.
+        ClientError: As in `stream_events`, or if a poll fails.
     """
     async with aclosing(stream_events(session, job, deadline)) as events:
         async for event in events:
@@ -95,6 +102,7 @@ async def events_until_end(session: ServiceSession, job: JobView, deadline: Dead
 
 
 async def _try_refresh(session: ServiceSession, job: JobView) -> ClientError | None:
+    """Update a job's document from the service; returns the error instead of raising it, None without one."""
     try:
         await refresh(session, job)
     except ClientError as error:

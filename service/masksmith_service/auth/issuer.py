@@ -1,4 +1,4 @@
-"""Authenticates requests by tokens of an OpenID Connect issuer, in addition to keys.
+"""Finds the users that tokens of an OpenID Connect issuer name; the service accepts them besides its own keys.
 
 A token is a JSON Web Token (RFC 7519) with an asymmetric signature by one of the issuer's keys; it must have this
 issuer, this service as its audience, a subject and an expiry.
@@ -53,7 +53,8 @@ class Issuer:
         """Return the sender of a request; None if the token is not valid.
 
         Raises:
-            RequestError: 503, if no key that is known verifies the token, and the issuer's keys cannot be fetched.
+            RequestError: 503, if the token is not valid by the keys that are known, and the last fetch of the issuer's
+                keys failed.
         """
         if token.count(".") != 2:
             return None
@@ -80,11 +81,11 @@ class Issuer:
     def _principal(self, claims: Mapping[str, Any]) -> Principal:
         settings = self._settings
         subject = blake3(f"{settings.oidc_issuer}\0{claims['sub']}".encode()).hexdigest(16)
-        name = next((claims[claim] for claim in ("preferred_username", "email", "sub") if claims.get(claim)), "")
+        name = next(claims[claim] for claim in ("preferred_username", "email", "sub") if claims.get(claim))
         role = Role.ADMIN if _has_claim(claims, settings.oidc_admin) else Role.USER
         return Principal(
             key=f"oidc-{subject}",
-            name=ascii(str(name)[:100])[1:-1],
+            name=ascii(str(name)[:100])[1:-1],  # Without the quotes that `ascii` adds.
             role=role,
             quotas=default_quotas(settings),
             scopes=frozenset(SCOPES_OF_ROLE[role]),
@@ -103,4 +104,4 @@ def _has_claim(claims: Mapping[str, Any], required: str) -> bool:
     value_of_token = claims.get(name)
     if isinstance(value_of_token, list):
         return value in value_of_token
-    return bool(value) and value_of_token == value
+    return bool(value_of_token == value)

@@ -1,4 +1,4 @@
-"""Host check (against DNS rebinding) and origin check (against CSRF) of requests."""
+"""Checks of a request's headers: host (against DNS rebinding), origin (against CSRF), and whether it is local."""
 
 from __future__ import annotations
 
@@ -20,11 +20,14 @@ FORWARDED_PREFIXES = (
     "x-forwarded-", "x-real-", "x-client-", "x-cluster-", "x-original-", "x-envoy-", "x-proxy", "cf-", "true-client-",
     "fastly-", "fly-",
 )  # fmt: skip
-"""Headers that proxies and content delivery networks add, and beginnings of their names."""
+"""Beginnings of names of headers that proxies and content delivery networks add; `FORWARDED` has whole names."""
 
 
 def is_from_this_machine(headers: Mapping[str, str], settings: Settings) -> bool:
-    """Whether a request was sent on this machine: it has no header of a proxy, and its Host names this machine."""
+    """Whether a request to a loopback address seems to be sent on this machine, judged by its headers.
+
+    It has no header of a proxy, and its host is a name or loopback address of this machine, or one of `allowed_hosts`.
+    """
     if any(name in FORWARDED or name.startswith(FORWARDED_PREFIXES) for name in map(str.lower, headers)):
         return False
     name = _hostname("//" + headers.get("host", ""))
@@ -39,7 +42,7 @@ def is_from_this_machine(headers: Mapping[str, str], settings: Settings) -> bool
 def check_host(headers: Headers, settings: Settings) -> None:
     """Reject a request with an unknown host name (DNS rebinding: an attacker's host name resolves to this machine).
 
-    An IP address as host is accepted, because no name was resolved.
+    An IP address as host is accepted, because no name was resolved. `*` in `allowed_hosts` accepts every name.
 
     Raises:
         RequestError: 421, for an unknown name; 400, for no host or several.
@@ -49,17 +52,17 @@ def check_host(headers: Headers, settings: Settings) -> None:
         raise RequestError(Code.MALFORMED_REQUEST, f"the request has {len(hosts)} Host fields; it must have one")
     host = hosts[0]
     name = _hostname("//" + host)
-    if name is not None and (_is_own_name(name, settings) or "*" in settings.allowed_host_names):
+    if name is not None and (_is_known_host(name, settings) or "*" in settings.allowed_host_names):
         return
     detail = f"this service does not answer to {host[:100]!r}; if that is its name, add it to MASKSMITH_ALLOWED_HOSTS"
     raise RequestError(Code.HOST_NOT_ALLOWED, detail)
 
 
 def check_origin(method: str, headers: Mapping[str, str], settings: Settings) -> None:
-    """Reject writes that pages of other origins send.
+    """Reject writes that pages of other origins send, unless the origin's host is one of `allowed_hosts`.
 
     Raises:
-        RequestError: 403, for writes of other origins.
+        RequestError: 403, for such a write.
     """
     origin = headers.get("origin")
     if method in SAFE_METHODS or (origin is None and headers.get("sec-fetch-site") != "cross-site"):
@@ -71,7 +74,8 @@ def check_origin(method: str, headers: Mapping[str, str], settings: Settings) ->
     raise RequestError(Code.FOREIGN_ORIGIN, detail)
 
 
-def _is_own_name(name: str, settings: Settings) -> bool:
+def _is_known_host(name: str, settings: Settings) -> bool:
+    """Whether a host is a name of this machine, one of `allowed_hosts`, or any IP address."""
     names_of_machine = {"localhost", settings.host.lower(), socket.gethostname().lower()}
     return (
         name in names_of_machine
@@ -82,6 +86,7 @@ def _is_own_name(name: str, settings: Settings) -> bool:
 
 
 def _hostname(url: str) -> str | None:
+    """Return the host of a URL in lower case, without a port; None if it has none or cannot be read."""
     try:
         return urlsplit(url).hostname
     except ValueError:

@@ -18,7 +18,12 @@ from masksmith_wire.documents import Job, TensorReport
 
 @dataclass(frozen=True)
 class Side:
-    """A layer in one job; `stored_bytes` is the size of its kept values, plus one bit per entry."""
+    """A layer in one job.
+
+    Attributes:
+        report: What the job's document says about the layer.
+        stored_bytes: Size of its kept values, plus one bit per entry, each row in whole bytes; None without a mask.
+    """
 
     report: TensorReport
     stored_bytes: int | None
@@ -26,7 +31,14 @@ class Side:
 
 @dataclass(frozen=True)
 class Pair:
-    """A layer in the two compared jobs A and B; None for a job without it. `dense_bytes` is its size without a mask."""
+    """A layer in the two compared jobs.
+
+    Attributes:
+        name: Name of the layer.
+        a: The layer in job A; None if that job does not have it.
+        b: The layer in job B; None if that job does not have it.
+        dense_bytes: Size of the layer without a mask: in job A if it has the layer, else in job B.
+    """
 
     name: str
     a: Side | None
@@ -35,14 +47,14 @@ class Pair:
 
     @property
     def difference(self) -> float | None:
-        """Difference of the retained shares: B minus A."""
+        """Difference of the retained shares, B minus A; None unless both are known."""
         if self.a is None or self.b is None or self.a.report.retained is None or self.b.report.retained is None:
             return None
         return self.b.report.retained - self.a.report.retained
 
     @property
     def is_comparable(self) -> bool:
-        """Whether both jobs have a mask of the layer, of the same shape."""
+        """Whether both jobs have a complete mask of the layer, of the same shape."""
         return (
             self.a is not None
             and self.b is not None
@@ -53,7 +65,13 @@ class Pair:
 
 @dataclass(frozen=True)
 class MaskOverlap:
-    """Overlap of two masks of a layer, as shares of its entries."""
+    """Overlap of two masks of a layer, as shares of its entries.
+
+    Attributes:
+        both: Kept by both masks.
+        only_a: Kept by the first mask alone.
+        only_b: Kept by the second mask alone.
+    """
 
     both: float
     only_a: float
@@ -63,13 +81,13 @@ class MaskOverlap:
 def pair_layers(a: Job, a_record: JobRecord, b: Job, b_record: JobRecord) -> list[Pair]:
     """Match the layers of two jobs by name: in the order of the first job, then those that only the second has."""
     sides = [_sides(a, a_record), _sides(b, b_record)]
-    dense = {
+    dense_bytes = {
         tensor.name: tensor.shape[0] * tensor.row_bytes
-        for record in (b_record, a_record)
+        for record in (b_record, a_record)  # A last, so that its size counts if both have the layer.
         for tensor in record.plan.tensors
     }
     names = dict.fromkeys([*sides[0], *sides[1]])
-    return [Pair(name, sides[0].get(name), sides[1].get(name), dense[name]) for name in names]
+    return [Pair(name, sides[0].get(name), sides[1].get(name), dense_bytes[name]) for name in names]
 
 
 def _sides(job: Job, record: JobRecord) -> Mapping[str, Side]:

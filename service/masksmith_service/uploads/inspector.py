@@ -24,7 +24,7 @@ from .quota import UploadQuota
 SMALL_HEADER_BYTES = 2**17
 """Headers up to this size are parsed on the event loop, larger ones on a thread, so as not to delay other requests."""
 BLOCK_BYTES = 2**20
-"""Bytes that are hashed and written at once; pieces from a socket are small, and each write to the store has a cost."""
+"""Bytes that are gathered before they are hashed and written: a socket's pieces are small, and a write has a cost."""
 PROGRESS_BYTES = 2**16
 """A body that grows by less than this within `upload_stall_s` has stalled."""
 DISK_CHECK_BYTES = 2**26
@@ -39,7 +39,13 @@ class Inspector:
         settings: Limits.
         digest: Expected digest of the body, or None.
         store: Store that the body is written to; None if it is not written.
-        quota: Counts the body toward the quota of its key.
+        quota: Counts the body toward the quota of its key; None if it is not counted.
+
+    Attributes:
+        hasher: Hashes the body as it is received.
+        header: The header; None until all of it has been received and parsed.
+        error: The error that ended `chunks`, or None.
+        bytes: Number of bytes received so far.
     """
 
     def __init__(
@@ -52,7 +58,7 @@ class Inspector:
     ) -> None:
         self._request, self._settings, self._expected_digest, self._store = request, settings, digest, store
         self._quota = quota
-        self._head, self._is_header_counted = bytearray(), False
+        self._head, self._is_header_memory_reserved = bytearray(), False
         self.hasher = PieceHasher()
         self.header: Header | None = None
         self.error: RequestError | None = None
@@ -61,7 +67,7 @@ class Inspector:
 
     @property
     def digest(self) -> str:
-        """BLAKE3 of the chunks yielded so far."""
+        """BLAKE3 of the chunks received so far."""
         return self.hasher.digest
 
     async def chunks(self) -> AsyncIterator[bytes]:
@@ -86,7 +92,7 @@ class Inspector:
             raise self.error from None
 
     async def _received_blocks(self) -> AsyncIterator[bytes]:
-        """Yield the body as it is received up to the end of the header, then in blocks of `BLOCK_BYTES`."""
+        """Yield the body as it is received up to the end of the header, then in blocks of at least `BLOCK_BYTES`."""
         pieces = aiter(self._request.stream())
         while block := await self._receive_block(pieces):
             yield block
@@ -118,27 +124,30 @@ class Inspector:
     async def _inspect(self, chunk: bytes) -> None:
         self.bytes += len(chunk)
         self._check_length(self.bytes)
-        if self.bytes % DISK_CHECK_BYTES < len(chunk):  # This chunk crosses a multiple of it.
+        if self.bytes % DISK_CHECK_BYTES < len(chunk):  # This chunk reaches or crosses a multiple.
             self._check_disk(0)
         if self._quota is not None:
             self._quota.count_total(self.bytes)
         self.hasher.update(chunk)
         if self.header is None:
             self._head += chunk
-            await self._read_header(complete=False)
+            await self._read_header(at_end=False)
         if self.header is not None and self.bytes > self.header.file_bytes:
             reason = f"bytes that belong to no tensor: the header implies {self.header.file_bytes}"
             raise header_error(HeaderError(f"file is followed by {reason}"))
 
-    async def _read_header(self, *, complete: bool) -> None:
-        """Parse the header when it is complete; its length is checked as soon as nine bytes have arrived."""
+    async def _read_header(self, *, at_end: bool) -> None:
+        """Parse the header once all of it has arrived; `at_end` of the body, it is an error if a part is missing.
+
+        Its length is checked as soon as nine bytes have arrived: the ninth improves the error messages.
+        """
         try:
-            if len(self._head) <= PREFIX_BYTES and not complete:
+            if len(self._head) <= PREFIX_BYTES and not at_end:
                 return
             length = header_length(bytes(self._head[:BEGINNING_BYTES]), self._settings.max_header_bytes)
-            await self._count_header(length)
+            await self._reserve_header_memory(length)
             end = PREFIX_BYTES + length
-            if len(self._head) < end and not complete:
+            if len(self._head) < end and not at_end:
                 return
             if len(self._head) < end:
                 raise truncated_header(self.bytes, end)
@@ -151,16 +160,16 @@ class Inspector:
         except HeaderError as error:
             raise header_error(error) from None
 
-    async def _count_header(self, length: int) -> None:
-        """Hold the memory that a large header takes, until the request is answered."""
-        if length > SMALL_HEADER_BYTES and not self._is_header_counted:
-            self._is_header_counted = True
+    async def _reserve_header_memory(self, length: int) -> None:
+        """Reserve, once, the memory that a large header takes, until the request is answered."""
+        if length > SMALL_HEADER_BYTES and not self._is_header_memory_reserved:
+            self._is_header_memory_reserved = True
             memory = self._request.app.state.masksmith.capacities.memory
             await self._request.state.reservation.add(memory, cost("header") * length)
 
     async def _finish(self) -> None:
         if self.header is None:
-            await self._read_header(complete=True)
+            await self._read_header(at_end=True)
         assert self.header is not None
         if self.bytes < self.header.file_bytes:
             message = f"file is truncated: {self.bytes} bytes, the header implies {self.header.file_bytes}"

@@ -15,7 +15,7 @@ ORIGINAL, MASK = "_orig", "_mask"
 
 
 def dense_state(state: Mapping[str, Any], masks: Mapping[str, Any]) -> dict[str, Any]:
-    """Set dropped entries to zero; shapes and dtypes do not change, tensors without a mask are returned as they are.
+    """Return the state with zeros in dropped entries; shapes, dtypes and tensors without a mask are unchanged.
 
     Args:
         state: Tensors by name, such as `model.state_dict()`; numpy arrays or torch tensors. Not changed.
@@ -24,22 +24,22 @@ def dense_state(state: Mapping[str, Any], masks: Mapping[str, Any]) -> dict[str,
     Raises:
         ScoresError: If a mask has no tensor, or another shape.
     """
-    _check(state, masks)
+    _check_masks(state, masks)
     return {name: _masked(tensor, masks[name]) if name in masks else tensor for name, tensor in state.items()}
 
 
 def pruned_state(state: Mapping[str, Any], masks: Mapping[str, Any]) -> dict[str, Any]:
-    """Replace each masked weight by two tensors: `NAME_orig`, the unmasked weight, and `NAME_mask`, 1 = kept.
+    """Return the state with two tensors for each masked weight: `NAME_orig`, unmasked, and `NAME_mask`, 1 = kept.
 
     A mask has the dtype of its weight.
 
     This is the state dict of a model pruned by `torch.nn.utils.prune`; arguments and errors as in `dense_state`.
     """
-    _check(state, masks)
+    _check_masks(state, masks)
     pruned: dict[str, Any] = {}
     for name, tensor in state.items():
         if name in masks:
-            pruned |= {name + ORIGINAL: tensor, name + MASK: _as_numbers(masks[name], tensor)}
+            pruned |= {name + ORIGINAL: tensor, name + MASK: _numbers_like(masks[name], tensor)}
         else:
             pruned[name] = tensor
     return pruned
@@ -51,25 +51,26 @@ def split_pruned_state(state: Mapping[str, Any]) -> tuple[dict[str, Any], dict[s
     Raises:
         ScoresError: If a `NAME_orig` has no `NAME_mask`.
     """
-    masks = {name: state.get(name + MASK) for name in _originals(state)}
+    masks = {name: state.get(name + MASK) for name in _original_names(state)}
     for name, mask in masks.items():
         if mask is None:
             raise ScoresError(f"{name}{ORIGINAL} has no {name}{MASK}", name=name)
     tensors: dict[str, Any] = {}
     for name, tensor in state.items():
         weight_name = name.removesuffix(ORIGINAL)
-        if name.endswith(ORIGINAL) and weight_name in masks:
+        if name.endswith(ORIGINAL):
             tensors[weight_name] = tensor
         elif name.removesuffix(MASK) not in masks:
             tensors[name] = tensor
     return tensors, {name: mask != 0 for name, mask in masks.items()}
 
 
-def _originals(state: Mapping[str, Any]) -> list[str]:
+def _original_names(state: Mapping[str, Any]) -> list[str]:
+    """Return the plain names of the weights that are stored as `NAME_orig`."""
     return [name.removesuffix(ORIGINAL) for name in state if name.endswith(ORIGINAL)]
 
 
-def _check(state: Mapping[str, Any], masks: Mapping[str, Any]) -> None:
+def _check_masks(state: Mapping[str, Any], masks: Mapping[str, Any]) -> None:
     for name in masks:
         if name not in state:
             raise ScoresError("there is a mask, but no tensor in the state", name=name)
@@ -79,7 +80,8 @@ def _check(state: Mapping[str, Any], masks: Mapping[str, Any]) -> None:
             )
 
 
-def _bools(mask: Any, tensor: Any) -> Any:
+def _bools_like(mask: Any, tensor: Any) -> Any:
+    """Return a mask as bools: a numpy array or a torch tensor as its tensor is, on the device of that."""
     if not is_torch(tensor):
         return np.asarray(mask.detach().cpu() if is_torch(mask) else mask) != 0
     import torch
@@ -88,12 +90,13 @@ def _bools(mask: Any, tensor: Any) -> Any:
 
 
 def _masked(tensor: Any, mask: Any) -> Any:
-    kept = _bools(mask, tensor)
+    kept = _bools_like(mask, tensor)
     if is_torch(tensor):
         return tensor.detach().masked_fill(~kept, 0)
     return np.where(kept, tensor, tensor.dtype.type(0))
 
 
-def _as_numbers(mask: Any, tensor: Any) -> Any:
-    kept = _bools(mask, tensor)
+def _numbers_like(mask: Any, tensor: Any) -> Any:
+    """Return a mask as numbers, 1 = kept, with the dtype and on the device of its tensor."""
+    kept = _bools_like(mask, tensor)
     return kept.to(tensor.dtype) if is_torch(tensor) else kept.astype(tensor.dtype)

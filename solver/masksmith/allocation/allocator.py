@@ -25,7 +25,7 @@ class Decision:
     """The distribution of a budget on which an allocator decided.
 
     Attributes:
-        patterns: Pattern of each layer.
+        patterns: Pattern of each layer, by the layer's name.
         gap: Relative optimality gap of the score kept; 0.0 proves optimality.
     """
 
@@ -42,7 +42,7 @@ class Allocator(Protocol):
         ...
 
     def measure(self, scores: Any, state: Any, name: str) -> Doubles:
-        """Return the measurements of some rows of a layer's scores, `[rows, in, *kernel]`, as a vector."""
+        """Return, as a vector, the measurements of a slice: `scores` `[rows, in, *kernel]` of the layer `name`."""
         ...
 
     def merge(self, measurements: Sequence[Doubles]) -> Doubles:

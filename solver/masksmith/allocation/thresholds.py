@@ -41,11 +41,11 @@ class _ThresholdState:
 
 
 class EntryThreshold:
-    """Keeps the largest scores of all layers; the threshold is selected 16 bits at a time.
+    """Keeps each layer's floor and the largest scores of all layers; the threshold is selected 16 bits at a time.
 
     A layer keeps its floor, or all its scores above the threshold t if those are more. Any other distribution of the
     same number of entries replaces scores of at least t by scores of at most t, or violates a floor, so this one is
-    optimal.
+    optimal. Scores are compared in float64 if `double`, else in float32.
     """
 
     row_multiple = 1
@@ -67,6 +67,7 @@ class EntryThreshold:
         counts, unsigned = np.zeros(BINS, np.int64), self._unsigned
         checked, _ = checked_rows(MatrixReader(scores, "in", name), 0, len(scores))
         rows = checked.astype(np.float64 if self._bits == 64 else np.float32, copy=False)
+        # All bits except the sign, so that -0.0 counts as 0.0.
         magnitude_bits = unsigned((1 << (self._bits - 1)) - 1)
         prefix_mask, prefix = unsigned(selection.prefix_mask), unsigned(selection.prefix)
         count(rows.view(unsigned), prefix_mask, prefix, magnitude_bits, unsigned(selection.shift), counts)
@@ -125,12 +126,13 @@ class BlockThreshold:
         )
 
     def measure(self, scores: Any, state: Any, name: str) -> Doubles:
-        """Return the value of every block, in row-major order."""
+        """Return the value of every block of these rows, in row-major order."""
         pattern = self._pattern
         nested = None if pattern.nested is None else solve(scores, pattern.nested, threads=1, name=name)
-        all_blocks = with_full_density(pattern)
-        assert isinstance(all_blocks, Block)
-        return block_values(Problem(scores, all_blocks, name=name), all_blocks, nested).reshape(-1)
+        # The pattern's own density could round to no block of a few rows.
+        full_pattern = with_full_density(pattern)
+        assert isinstance(full_pattern, Block)
+        return block_values(Problem(scores, full_pattern, name=name), full_pattern, nested).reshape(-1)
 
     def merge(self, measurements: Sequence[Doubles]) -> Doubles:
         """Concatenate the values of a layer's slices."""

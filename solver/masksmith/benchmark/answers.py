@@ -11,7 +11,7 @@ from .conclusions import NOISE, BreakEven, Estimate, Winner, break_evens, estima
 from .results import CaseResult
 
 RATES = ("copy_bytes_per_s", "matrix_flops_per_s")
-"""Measured for each dtype, so they differ between results of one machine."""
+"""Keys of a result's `machine` that are measured for each dtype, so they differ between results of one machine."""
 
 
 @dataclass(frozen=True)
@@ -28,17 +28,20 @@ class Answers:
 
     @cached_property
     def winners(self) -> list[Winner]:
-        """The fastest sparse kernel of every requested case."""
+        """The fastest sparse kernel of every requested case with a dense time."""
         return winners(self.results)
 
     @cached_property
     def break_evens(self) -> list[BreakEven]:
-        """The density at which each kernel becomes faster than dense, for each layer, batch, dtype and direction."""
+        """The density at which each kernel becomes faster than dense, for each layer, batch, dtype and direction.
+
+        Without kernels that were measured at fewer than two densities.
+        """
         return break_evens(self.results)
 
     @cached_property
     def estimates(self) -> list[Estimate]:
-        """The total time of all layers, for each pattern, batch, dtype and direction."""
+        """The total time of the layers of requested cases, for each pattern, batch, dtype and direction."""
         return estimates(self.results)
 
     @property
@@ -57,7 +60,7 @@ class Answers:
 
     @property
     def failures(self) -> list[str]:
-        """One line for every case or kernel that failed."""
+        """One line for every case that failed, and for every kernel that failed in a case."""
         lines = [f"{result.case}: {result.error}" for result in self.results if result.error]
         lines += [
             f"{measurement.kernel} at {result.case}: {measurement.reason}"
@@ -69,7 +72,7 @@ class Answers:
 
     @property
     def skipped(self) -> dict[str, str]:
-        """Reasons why kernels cannot run on the machine at all, by kernel."""
+        """Reasons why kernels cannot run on a machine at all, by kernel; of several reasons, the last one."""
         return {
             measurement.kernel: measurement.reason or ""
             for result in self.results
@@ -78,7 +81,7 @@ class Answers:
         }
 
     def conclusions(self) -> list[str]:
-        """Return one sentence for every pattern, batch, dtype and direction."""
+        """Return one sentence for each of `estimates`."""
         return [_conclusion(estimate) for estimate in self.estimates]
 
 

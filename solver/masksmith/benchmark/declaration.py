@@ -6,7 +6,7 @@ kernels that are not installed at the service.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -30,8 +30,8 @@ class Support:
     """Capabilities of a kernel on one kind of device.
 
     Attributes:
-        dtypes: For each dtype, two numbers: the rows of the matrix must be a multiple of the first, its columns of the
-            second.
+        dtypes: For each dtype, two numbers: the rows of `Case.matrix` must be a multiple of the first, its columns of
+            the second.
         least_block: Smallest side of a block; block kernels only.
         square: Whether blocks must be square.
         power_of_two: Whether the sides of blocks must be powers of two.
@@ -69,18 +69,20 @@ class Declaration:
         device_type = device.partition(":")[0]
         support = self.support.get(device_type)
         if support is None:
-            return Refusal("device", f"it runs on {_list(self.support)}, not on {device_type}")
+            return Refusal("device", f"it runs on {_joined(self.support)}, not on {device_type}")
         if case.dtype not in support.dtypes:
-            return Refusal("dtype", f"it has no {case.dtype} on {device_type}, only {_list(support.dtypes)}")
+            return Refusal("dtype", f"it has no {case.dtype} on {device_type}, only {_joined(support.dtypes)}")
         if case.direction not in self.directions:
-            return Refusal("direction", f"it computes {_list(self.directions)} products only")
+            return Refusal("direction", f"it computes {_joined(self.directions)} products only")
         return self._pattern_refusal(case, support) or self._shape_refusal(case, support.dtypes[case.dtype])
 
     def _shape_refusal(self, case: Case, multiples: tuple[int, int]) -> Refusal | None:
-        for size, factor, side in zip(case.matrix, multiples, ("rows", "columns"), strict=True):
-            if size % factor:
+        for total, factor, name in zip(case.matrix, multiples, ("rows", "columns"), strict=True):
+            if total % factor:
                 matrix_name = _MATRIX_NAMES[case.direction]
-                return Refusal("shape", f"{size} {side} of {matrix_name} ({case.dtype}) are not a multiple of {factor}")
+                return Refusal(
+                    "shape", f"{total} {name} of {matrix_name} ({case.dtype}) are not a multiple of {factor}"
+                )
         return None
 
     def _pattern_refusal(self, case: Case, support: Support) -> Refusal | None:
@@ -162,8 +164,9 @@ def _block_refusal(case: Case, support: Support) -> Refusal | None:
 
 
 def _implies_two_of_four(n: int, m: int) -> bool:
+    """Whether at most n of every m implies at most 2 of every 4; False unless one of m and 4 divides the other."""
     return (4 % m == 0 and n * (4 // m) <= 2) or (m % 4 == 0 and n <= 2)
 
 
-def _list(names: Any) -> str:
+def _joined(names: Iterable[str]) -> str:
     return ", ".join(names)

@@ -17,17 +17,17 @@ class HostClock:
 
     Attributes:
         threads: Number of torch threads while a kernel runs.
-        block_s: Minimum duration of a block of calls, in seconds.
+        block_s: Approximate duration of a block of calls, in seconds; a slower call is a block of its own.
     """
 
     threads: int = 1
     block_s: float = 0.004
 
     def time(self, runs: Runs, rounds: int) -> tuple[Seconds, Seconds]:
-        """Time each run once per round, so that changes of the machine's speed affect all runs equally.
+        """Time one block of each run per round, so that changes of the machine's speed affect all runs equally.
 
         Returns:
-            Seconds per call, by name and round; and an empty dict, since CPUs have no graphs.
+            Seconds per call, by name and round; and an empty dict in the place of seconds of CUDA graphs.
         """
         timers = {name: Timer("run()", globals={"run": run}, num_threads=self.threads) for name, run in runs.items()}
         call_counts = {name: self._calls_per_block(timer) for name, timer in timers.items()}
@@ -40,4 +40,5 @@ class HostClock:
 
     def _calls_per_block(self, timer: Timer) -> int:
         call_s = min(timer.timeit(1).median for _ in range(3))
+        # At least 1e-7 s: shorter times are below what the timer resolves, and may be 0.
         return max(1, int(self.block_s / max(call_s, 1e-7)))

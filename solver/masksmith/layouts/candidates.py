@@ -1,4 +1,4 @@
-"""Candidates: tensors that may be masked, described by name, shape and dtype, without their entries."""
+"""Candidates: tensors among which those to mask are selected, described without their entries."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from .layout import Layout
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A tensor that may be masked.
+    """A tensor that is masked if its properties, and what the caller selects, allow it.
 
     Attributes:
         name: Name of the tensor, unique among the candidates.
-        shape: Its shape.
-        dtype: Its dtype, as safetensors names it.
+        shape: Its shape; empty, too, where the caller does not know it or needs no check of it.
+        dtype: Its dtype, as safetensors names it, or as torch does if safetensors has no name for it; or empty.
         aliases: Other names that the caller may use for the tensor, such as the name of its module.
         layout: How the tensor is made of matrices; None if unknown: then a weight `[out, in, *kernel]` is assumed.
         dense_by_default_reason: Why the tensor stays dense unless `layers` selects it; None if it is masked by default.
@@ -38,7 +38,7 @@ class Candidate:
 
     @property
     def matrix_shape(self) -> tuple[int, ...]:
-        """Shape `[out, in, *kernel]` of each of its matrices."""
+        """Shape `[out, in, *kernel]` of each of the tensor's matrices."""
         return self.shape if self.layout is None else self.layout.matrix_shape(self.shape)
 
     @property

@@ -11,11 +11,11 @@ from masksmith.patterns import Pattern
 from .dtypes import ITEM_BYTES
 
 WHOLE_BYTES = 2**28
-"""Largest tensor that is sent to one worker as a whole, in bytes."""
+"""Size of the largest tensor that one worker may get as a whole, in bytes."""
 
 
 class UpdateNeeds(Protocol):
-    """The property of weight updates that decides whether one worker needs whole tensors."""
+    """A weight update, as far as this module uses it: whether one worker needs whole tensors, and its text by `str`."""
 
     @property
     def needs_whole_tensors(self) -> bool:
@@ -25,7 +25,13 @@ class UpdateNeeds(Protocol):
 def whole_tensor_needed_by(
     pattern: Pattern, update: UpdateNeeds | None = None, *, spectrum: bool = False
 ) -> str | None:
-    """Return what needs the whole tensor in one worker: pattern, update or "spectrum"; None if rows can be divided."""
+    """Return what needs the whole tensor in one worker: pattern, update or "spectrum"; None if rows can be divided.
+
+    Args:
+        pattern: The tensor's pattern.
+        update: The update of its weights; None if there is none.
+        spectrum: Whether its singular values are computed.
+    """
     if pattern.shard_rows is None:
         return str(pattern)
     if update is not None and update.needs_whole_tensors:
@@ -34,7 +40,13 @@ def whole_tensor_needed_by(
 
 
 def oversize_reason(shape: Sequence[int], dtype: str, needed_by: str | None) -> str | None:
-    """Return why a tensor that is needed whole, by `needed_by` if not None, is too large for one worker, or None."""
+    """Return why a tensor is too large for the one worker that needs it whole, or None.
+
+    Args:
+        shape: Shape of the tensor.
+        dtype: Its dtype.
+        needed_by: Result of `whole_tensor_needed_by`; None if no worker needs the whole tensor.
+    """
     size = math.prod(shape) * ITEM_BYTES[dtype]
     if needed_by is None or size <= WHOLE_BYTES:
         return None

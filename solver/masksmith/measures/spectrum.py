@@ -15,7 +15,7 @@ from masksmith.patterns import matrix_shape
 
 @dataclass(frozen=True, slots=True)
 class Spectrum:
-    """Singular values of `mask * weight` as a matrix `[out, prod(kernel) * in]`: smallest, mean, largest."""
+    """Smallest, mean and largest singular value of `mask * weight`, as matrices `[out, prod(kernel) * in]`."""
 
     least: float
     mean: float
@@ -25,7 +25,7 @@ class Spectrum:
 def spectrum(weight: Any, mask: Any = None, layout: Layout | None = None) -> Spectrum:
     """Return the smallest, mean and largest singular value of a masked layer; of several matrices, over all of them.
 
-    Takes `O(rows * cols * min(rows, cols))` operations in float64, and holds the whole layer in memory.
+    Takes `O(rows * cols * min(rows, cols))` operations in float64 for each matrix, and holds a copy of one in memory.
 
     Args:
         weight: Array or tensor `[out, in, *kernel]`.
@@ -33,21 +33,22 @@ def spectrum(weight: Any, mask: Any = None, layout: Layout | None = None) -> Spe
         layout: How the tensor is made of matrices, if it is not one `[out, in]` or a convolution.
 
     Raises:
-        ScoresError: If the shapes differ.
+        ScoresError: If mask and weight differ in shape.
+        LayoutError: If a shape does not match the layout.
     """
     if layout is not None:
         masks = [None] * layout.count(weight.shape) if mask is None else layout.matrices(mask)
         spectra = [spectrum(*pair) for pair in zip(layout.matrices(weight), masks, strict=True)]
         mean = sum(each.mean for each in spectra) / len(spectra)
         return Spectrum(min(each.least for each in spectra), mean, max(each.most for each in spectra))
-    source = MatrixReader(weight, name="weight")
-    rows, _ = matrix_shape(source.shape)
-    matrix = source.rows(0, rows).astype(np.float64)
+    weight_reader = MatrixReader(weight, name="weight")
+    rows, _ = matrix_shape(weight_reader.shape)
+    matrix = weight_reader.rows(0, rows).astype(np.float64)
     if mask is not None:
         mask_reader = MatrixReader(mask, name="mask")
-        if mask_reader.shape != source.shape:
+        if mask_reader.shape != weight_reader.shape:
             raise ScoresError(
-                f"shape {list(mask_reader.shape)} differs from the weight's {list(source.shape)}", name="mask"
+                f"shape {list(mask_reader.shape)} differs from the weight's {list(weight_reader.shape)}", name="mask"
             )
         matrix = matrix * (mask_reader.rows(0, rows) != 0)
     values = np.linalg.svd(matrix, compute_uv=False)

@@ -19,7 +19,7 @@ class Activations(Protocol):
         """Store the tensors of a batch; called for batch 0, 1, 2 and so on."""
 
 
-class InMemory:
+class ActivationsInMemory:
     """Activations in memory."""
 
     def __init__(self) -> None:
@@ -35,7 +35,7 @@ class InMemory:
         self._batches.append(tensors)
 
 
-class OnDisk:
+class ActivationsOnDisk:
     """Activations in a folder, one file for each batch; a file has its final name only when it is complete.
 
     Args:

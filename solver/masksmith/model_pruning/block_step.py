@@ -33,7 +33,7 @@ class BlockStep:
         self._number, self._captured = number, captured
 
     @property
-    def batches(self) -> int:
+    def batch_count(self) -> int:
         """Number of batches."""
         return len(self._captured.token_masks)
 
@@ -42,7 +42,7 @@ class BlockStep:
         return self._captured.call(self._number, batch)
 
     def token_mask(self, batch: int) -> torch.Tensor | None:
-        """Return `[sequences, tokens]`, False at padding, of a batch; None where nothing is padded."""
+        """Return the token mask of a batch: `[sequences, tokens]`, False at padding; None if nothing is padded."""
         return self._captured.token_masks[batch]
 
     def watcher(self, weights: Sequence[BlockWeight]) -> BlockWatcher:
@@ -60,20 +60,20 @@ class BlockStep:
         """Run all batches, one at a time.
 
         Args:
-            inputs: Outputs of the previous block.
+            inputs: What the previous block returned, or what the first block gets.
             into: Storage for the outputs; None to discard them.
             target: Outputs to compare with, or None.
             watcher: Gathers statistics of the weights, or None.
 
         Returns:
-            The mean of `token_errors` over all tokens; 0 without a target.
+            The mean of `token_errors` over the tokens of all batches; 0 without a target.
 
         Raises:
-            PruningError: If an input of a watched weight, or a difference from the target, is not finite; the message
-                names the batch.
+            PruningError: If an input of a watched weight, or a difference from the target, is not finite (the message
+                names the batch); and as in `Call.run` and `BlockWatcher.watching`.
         """
         total, tokens = 0.0, 0
-        for batch in range(self.batches):
+        for batch in range(self.batch_count):
             with nullcontext() if watcher is None else watcher.watching(batch, self.token_mask(batch)):
                 outputs = self.call(batch).run(self.block, inputs.read(batch), self.name)
             if into is not None:
@@ -89,10 +89,10 @@ class BlockStep:
     def token_errors(self, batch: int, outputs: Tensors, target: Tensors) -> torch.Tensor:
         """Return the error `||y - t||^2 / ||t||^2` of each token's output `y` from its target `t`, in float64.
 
-        Tokens of padding are left out. Every token counts the same, since the next block normalises its inputs: in many
-        language models, the norm of a few tokens is hundreds of times that of all others, and a sum of squared
-        differences would depend on these few alone. A norm is taken as at least a share of the batch's median, so that
-        no error is divided by 0.
+        The first tensor that the block returns is its output. Tokens of padding are left out. All others count the
+        same, since the next block normalises its inputs: in many language models, the norm of a few tokens is hundreds
+        of times that of all others, and a sum of squared differences would depend on these few alone. `||t||^2` is
+        taken as at least a share of the batch's median, so that no error is divided by 0.
         """
         output, expected, token_mask = outputs[0].double(), target[0].double(), self.token_mask(batch)
         if token_mask is not None:

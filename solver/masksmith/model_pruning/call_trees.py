@@ -1,4 +1,4 @@
-"""Converts arguments of calls to JSON and back; the JSON has names of tensors, which are stored separately."""
+"""Converts arguments of calls to trees for JSON and back; a tree has the names of tensors, not the tensors."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from masksmith._errors import PruningError
 from .calls import OutputPlaceholder
 
 PLAIN = (bool, int, float, str, type(None))
-"""Classes of values that JSON represents as they are."""
+"""Classes of values that are written to JSON as they are."""
 
 
 class Encoder:
@@ -27,10 +27,11 @@ class Encoder:
         self._names: dict[int, str] = {}
 
     def encode(self, value: Any, block: str) -> Any:
-        """Return a value as JSON.
+        """Return a value as a tree of dicts, lists and plain values, for JSON.
 
         Args:
-            value: Tuples, lists and dicts of tensors, `OutputPlaceholder` and values of the classes `PLAIN`.
+            value: A tensor, an `OutputPlaceholder`, a value of the classes `PLAIN`, or nested tuples, lists and dicts
+                of these.
             block: Name of the block in error messages.
 
         Raises:
@@ -53,7 +54,10 @@ class Encoder:
 
 
 class Decoder:
-    """Decodes a result of `Encoder.encode`.
+    """Decodes a value that `Encoder.encode` returned as a tree.
+
+    Args:
+        tree: The tree, also after it was written to JSON and read.
 
     Attributes:
         names: Names of the tensors that the encoded value contains.

@@ -11,7 +11,7 @@ import torch
 
 from masksmith._errors import PruningError
 
-from .activations import Activations, InMemory, OnDisk
+from .activations import Activations, ActivationsInMemory, ActivationsOnDisk
 from .blocks import BlockList
 from .call_trees import Decoder, Encoder
 from .calls import Call
@@ -65,7 +65,7 @@ class CapturedInMemory:
     def __init__(self, batches: Iterable[CapturedBatch]) -> None:
         self.order: list[int] = []
         self.token_masks: list[torch.Tensor | None] = []
-        self.inputs: Activations = InMemory()
+        self.inputs: Activations = ActivationsInMemory()
         self._calls: list[list[Call]] = []
         for number, batch in enumerate(batches):
             self.order = self.order or batch.order
@@ -97,7 +97,7 @@ class CapturedOnDisk:
 
     def __init__(self, folder: Path, blocks: BlockList) -> None:
         self._folder, self._blocks = folder, blocks
-        self.inputs: Activations = OnDisk(folder / "inputs")
+        self.inputs: Activations = ActivationsOnDisk(folder / "inputs")
         self.order: list[int] = []
         self.token_masks: list[torch.Tensor | None] = []
         while self._path(self.count).exists():

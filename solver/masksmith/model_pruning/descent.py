@@ -83,7 +83,7 @@ def descend(
     scale = LOSS_SCALE if any(each.is_copy for each in tuned) else 1.0
     with _requiring_gradients([each.parameter for each in tuned]):
         for number in range(options.tuning_steps):
-            batch = number % step.batches
+            batch = number % step.batch_count
             gradients = _gradients(step, batch, [each.parameter for each in tuned], inputs, target, scale)
             for each, gradient in zip(tuned, gradients, strict=True):
                 if not bool(torch.isfinite(gradient).all()):

@@ -19,7 +19,7 @@ from masksmith._errors import PruningError
 from masksmith.patterns.by_tensor import PatternsByTensor, TensorPatterns
 from masksmith.patterns.matching import Globs
 
-from .activations import Activations, OnDisk
+from .activations import Activations, ActivationsOnDisk
 from .block_run import BlockRun
 from .blocks import BlockList, find_blocks
 from .capture import capture, prepared
@@ -201,7 +201,7 @@ class _StreamedRun:
         ]
 
     def _activations(self, position: int, kind: str) -> Activations:
-        return OnDisk(self._outputs_folder(position) / kind)
+        return ActivationsOnDisk(self._outputs_folder(position) / kind)
 
     def _outputs_folder(self, position: int) -> Path:
         """Return the folder of the outputs of the block at a position in the order."""

@@ -14,7 +14,7 @@ from masksmith.layouts import without_wrappers
 from masksmith.patterns.by_tensor import PatternsByTensor, TensorPatterns
 from masksmith.patterns.matching import Globs
 
-from .activations import InMemory
+from .activations import ActivationsInMemory
 from .block_run import BlockRun
 from .blocks import check_differentiable, find_blocks
 from .capture import prepared
@@ -106,7 +106,7 @@ def prune(
     weights = weights_of(model, block_list, TensorPatterns.of(pattern), layers=layers, exclude=exclude, layouts=layouts)
     with prepared(model), _restored_on_failure([weight for group in weights.by_block for weight in group]):
         captured = CapturedInMemory(capture_by_first_block(model, block_list, batches))
-        run = BlockRun(block_list, captured, options, lambda place, kind: InMemory())
+        run = BlockRun(block_list, captured, options, lambda place, kind: ActivationsInMemory())
         numbers = tqdm(captured.order, f"pruning {block_list}", disable=not _shows_progress(progress), leave=False)
         reports = [run.prune_block(number, weights.by_block[number]) for number in numbers]
     return PrunedModel(block_list, reports, weights.skipped, weights.shared_names)
