@@ -51,7 +51,7 @@ class Panel:
         return int(self.scores.shape[1]) // self.tile.cols
 
     def tiles(self) -> tuple[npt.NDArray[np.generic], Forced | None]:
-        """Return copies of scores and forced entries by tile: `[down * across, tile.rows, tile.cols]`."""
+        """Return scores and forced entries by tile, `[down * across, tile.rows, tile.cols]`; not to be written to."""
         forced = None if self.forced is None else cast("Forced", to_tiles(self.forced, self.tile))
         return to_tiles(self.scores, self.tile), forced
 
@@ -82,12 +82,12 @@ class PanelAnswer:
 
 
 def has_tiles(pattern: Pattern) -> TypeGuard[TilePattern]:
-    """Return whether a pattern has tiles; cheaper than `isinstance`, which computes every property of a protocol."""
+    """Return whether a pattern has tiles; `isinstance` takes longer: in Python 3.11 it computes all properties."""
     return hasattr(pattern, "tile")
 
 
 def to_tiles(matrix: npt.NDArray[np.generic], tile: TileSpec) -> npt.NDArray[np.generic]:
-    """Rearrange a panel matrix to `[down * across, tile.rows, tile.cols]` (a copy)."""
+    """Rearrange a panel matrix to `[down * across, tile.rows, tile.cols]`; a view where that is possible."""
     down, across = matrix.shape[0] // tile.rows, matrix.shape[1] // tile.cols
     cut = matrix.reshape(down, tile.rows, across, tile.cols).transpose(0, 2, 1, 3)
     return np.ascontiguousarray(cut).reshape(down * across, tile.rows, tile.cols)

@@ -45,7 +45,7 @@ def test_a_drawn_mask_satisfies_its_pattern(text):
         text = "16:2:8"
     verdict = ms.verify(mask, text)
     assert verdict.ok, verdict
-    assert drawing.kept.count("M") == mask.sum()
+    assert drawing.kept_path.count("M") == mask.sum()
 
 
 def test_along_out_the_drawing_stands():

@@ -192,6 +192,10 @@ def test_a_mask_that_breaks_its_pattern_or_is_gone_is_an_error_of_the_case(recor
     gone = ask(runner.kernels, {"a": PlannedMask(rows=16, cols=32, parts=[PlannedMaskPart(result="0" * 64, rows=16)])})
     assert run_shard(runner, gone, 0) == "completed"
     assert records.case_reports(gone)[0].error.code == "result_not_found"
+    store.put(result_name("a" * 64), masks.pack(np.ones((8, 32), bool)).tobytes())
+    short = ask(runner.kernels, {"a": PlannedMask(rows=16, cols=32, parts=[PlannedMaskPart(result="a" * 64, rows=16)])})
+    assert run_shard(runner, short, 0) == "completed"
+    assert records.case_reports(short)[0].error.code == "result_damaged"
     assert not spy.spans
 
 

@@ -60,8 +60,8 @@ class CaseRunner(PartRunner):
             bench = self._bench_of(lease.job, record.benchmark)
             result = self._measure_exclusively(bench, case, check)
         except (BenchmarkError, FileNotFoundError, DamagedBlobError) as error:
-            code = Code(error.fault) if isinstance(error, BenchmarkError) else Code.RESULT_NOT_FOUND
-            return self._with_event(lease, str(case), CaseReport(error=TensorError(code=code, message=str(error))))
+            tensor_error = TensorError(code=_code_of(error), message=str(error))
+            return self._with_event(lease, str(case), CaseReport(error=tensor_error))
         report = CaseReport(result=result.document())
         if not result.measured:
             reasons = (f"{measurement.kernel}: {measurement.reason}" for measurement in result.measurements)
@@ -105,9 +105,17 @@ class CaseRunner(PartRunner):
             shape = (part.rows, planned.cols)
             packed = np.frombuffer(self.store.get(result_name(part.result)), np.uint8)
             if packed.size != masks.packed_bytes(shape):
-                raise FileNotFoundError(f"the mask {part.result} has the wrong size")
+                # Its bytes are those that were written, so they are of another mask.
+                raise DamagedBlobError(result_name(part.result), is_set_aside=False)
             parts.append(masks.unpack(packed, shape))
         return np.concatenate(parts)
+
+
+def _code_of(error: BenchmarkError | FileNotFoundError | DamagedBlobError) -> Code:
+    """Return the code of a case that could not be measured: of its request, or of a mask that it needs."""
+    if isinstance(error, BenchmarkError):
+        return Code(error.fault)
+    return Code.RESULT_DAMAGED if isinstance(error, DamagedBlobError) else Code.RESULT_NOT_FOUND
 
 
 def bench_worker_document(name: str, device: str, kernels: Mapping[str, Kernel]) -> BenchWorker:

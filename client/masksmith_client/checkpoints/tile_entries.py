@@ -13,27 +13,28 @@ from masksmith_client.submission.streamed_tensor import BoolMask
 Index = tuple[int, ...]
 
 
-def first_entry(entries: BoolMask, pattern: TilePattern, layout: Layout | None, matrix: int, tile: Index) -> Index:
+def first_entry(entries: BoolMask, pattern: TilePattern, layout: Layout | None, part: int, tile: Index) -> Index:
     """Return the index, in the tensor, of the first non-zero in a tile; the tile must have one.
 
     Args:
         entries: Array of the tensor's shape, true where the tensor is not zero.
         pattern: The pattern that is checked, which cuts each matrix into tiles.
         layout: How the tensor is made of matrices; None for one matrix `[out, in, *kernel]`.
-        matrix: Number of the matrix, or of the range of rows that is checked on its own, in the order of the checks.
-        tile: Tile row and tile column, in this matrix or range.
+        part: Number of the range of rows that is checked on its own, counted over all matrices: first those of the
+            first matrix. A matrix that is checked as a whole is one range.
+        tile: Tile row and tile column, in this range.
     """
     layout = layout or Layout(default_axes(entries.shape))
-    return next(index for index in _tile(entries.shape, pattern, layout, matrix, tile) if entries[index])
+    return next(index for index in _tile(entries.shape, pattern, layout, part, tile) if entries[index])
 
 
-def _tile(shape: tuple[int, ...], pattern: TilePattern, layout: Layout, matrix: int, tile: Index) -> Iterator[Index]:
+def _tile(shape: tuple[int, ...], pattern: TilePattern, layout: Layout, part: int, tile: Index) -> Iterator[Index]:
     """Yield the indices of the entries of a tile, row by row.
 
     If the pattern runs along `out`, the rows of a tile lie along the columns of the matrix.
     """
     ranges = layout.row_ranges(pattern, shape)
-    stack_number, range_number = divmod(matrix, len(ranges))
+    stack_number, range_number = divmod(part, len(ranges))
     first, last = ranges[range_number]
     _, channels, *kernel = layout.matrix_shape(shape)
     # The additional dimension of length 1 is for a tensor without stack dimensions, whose stack shape is empty.

@@ -41,7 +41,7 @@ def solve(
     scores: ScoresOption = "magnitude",
     calibration: CalibrationOption = None,
     budget: Annotated[
-        str | None, typer.Option(metavar="SHARE%", help="Density of all weights together, allocated to them.")
+        str | None, typer.Option(metavar="SHARE%", help="Density of the whole model, distributed among the weights.")
     ] = None,
     floors: Annotated[
         list[str] | None,

@@ -38,7 +38,7 @@ class _Supervised:
 
     Attributes:
         spec: How to start and stop the process.
-        child: The process; None from its end until its restart.
+        child: The process, which may have ended; None from when `restart_failed` finds it failed until its restart.
         failures: Number of failures, from which the next restart delay is computed.
         restart_at: Time of `time.monotonic` from which on the process may be restarted.
     """
@@ -136,7 +136,7 @@ class Supervisor:
         kill_all(self._orphans())
 
     def _groups(self) -> list[list[Child]]:
-        """Running processes by grace period, in the order in which the groups are stopped."""
+        """Processes that do not wait for a restart, by grace period, in the order in which the groups are stopped."""
         groups: dict[float, list[Child]] = {}
         for supervised in reversed(self._supervised):
             if supervised.child is not None:
