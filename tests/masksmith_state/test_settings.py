@@ -1,5 +1,7 @@
 """Settings from the environment: one that is invalid is a line for the user."""
 
+from collections.abc import Callable
+
 import pytest
 
 from masksmith_service.settings import Settings
@@ -14,6 +16,23 @@ SECONDS = [
     for name in settings.model_fields
     if name.endswith("_s") and name not in AGES
 ]
+
+Refused = Callable[..., str]
+
+
+@pytest.fixture
+def refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Refused:
+    """Set variables, read settings, check the exit code, and return what standard error has."""
+
+    def read(settings: type[StateSettings], **variables: str) -> str:
+        for name, value in variables.items():
+            monkeypatch.setenv(f"MASKSMITH_{name}", value)
+        with pytest.raises(SystemExit) as raised:
+            read_settings(settings)
+        assert raised.value.code == 2
+        return capsys.readouterr().err
+
+    return read
 
 
 @pytest.mark.parametrize(
@@ -30,25 +49,13 @@ SECONDS = [
     ],
 )
 def test_a_setting_that_is_invalid_is_named_with_its_value(
-    settings: type[StateSettings],
-    name: str,
-    value: str,
-    reason: str,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    refused: Refused, settings: type[StateSettings], name: str, value: str, reason: str
 ) -> None:
-    monkeypatch.setenv(f"MASKSMITH_{name}", value)
-    with pytest.raises(SystemExit) as raised:
-        read_settings(settings)
-    assert raised.value.code == 2
-    assert capsys.readouterr().err == f"masksmith: MASKSMITH_{name}={value!r}: {reason}\n"
+    assert refused(settings, **{name: value}) == f"masksmith: MASKSMITH_{name}={value!r}: {reason}\n"
 
 
-def test_a_password_is_not_printed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setenv("MASKSMITH_REDIS_URL", "redis://ann:SECRET@host:port/0")
-    with pytest.raises(SystemExit):
-        read_settings(StateSettings)
-    error = capsys.readouterr().err
+def test_a_password_is_not_printed(refused: Refused) -> None:
+    error = refused(StateSettings, REDIS_URL="redis://ann:SECRET@host:port/0")
     assert "MASKSMITH_REDIS_URL='redis://***@host:port/0': port could not be cast" in error
     assert "SECRET" not in error
 
@@ -61,47 +68,27 @@ def test_levels_may_be_written_small(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("value", ["inf", "nan", "-1", "1e300", "soon"])
 @pytest.mark.parametrize(("settings", "name"), SECONDS, ids=lambda part: getattr(part, "__module__", part))
 def test_no_number_of_seconds_overflows_later(
-    settings: type[StateSettings],
-    name: str,
-    value: str,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    refused: Refused, settings: type[StateSettings], name: str, value: str
 ) -> None:
-    monkeypatch.setenv(f"MASKSMITH_{name.upper()}", value)
-    with pytest.raises(SystemExit) as raised:
-        read_settings(settings)
-    error = capsys.readouterr().err
-    assert raised.value.code == 2
-    assert error.startswith(f"masksmith: MASKSMITH_{name.upper()}={value!r}: input should be ")
+    variable = name.upper()
+    error = refused(settings, **{variable: value})
+    assert error.startswith(f"masksmith: MASKSMITH_{variable}={value!r}: input should be ")
     assert error.count("\n") == 1
 
 
-def test_the_largest_value_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setenv("MASKSMITH_SWEEP_S", f"{MAX_SECONDS * 2}")
-    with pytest.raises(SystemExit):
-        read_settings(StateSettings)
-    assert capsys.readouterr().err.endswith("input should be less than or equal to 1000000000\n")
+def test_the_largest_value_is_named(refused: Refused, monkeypatch: pytest.MonkeyPatch) -> None:
+    error = refused(StateSettings, SWEEP_S=f"{MAX_SECONDS * 2}")
+    assert error.endswith("input should be less than or equal to 1000000000\n")
     monkeypatch.setenv("MASKSMITH_SWEEP_S", f"{MAX_SECONDS}")
     assert read_settings(StateSettings).sweep_s == MAX_SECONDS
 
 
-def test_settings_that_contradict_each_other_show_no_others(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setenv("MASKSMITH_REDIS_URL", "redis://:secret@host/0")
-    monkeypatch.setenv("MASKSMITH_OIDC_ISSUER", "https://login.example.org")
-    with pytest.raises(SystemExit):
-        read_settings(Settings)
-    error = capsys.readouterr().err
+def test_settings_that_contradict_each_other_show_no_others(refused: Refused) -> None:
+    error = refused(Settings, REDIS_URL="redis://:secret@host/0", OIDC_ISSUER="https://login.example.org")
     assert "oidc_audience" in error
     assert "secret" not in error
 
 
 @pytest.mark.parametrize("value", ["x", '[{"url": "x"}]', '{"url": "/x"}', '[{"url": "/models", "reed": ["*"]}]'])
-def test_roots_that_cannot_be_read_are_named(
-    value: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setenv("MASKSMITH_ROOTS", value)
-    with pytest.raises(SystemExit):
-        read_settings(StateSettings)
-    assert capsys.readouterr().err.startswith("masksmith: MASKSMITH_ROOTS")
+def test_roots_that_cannot_be_read_are_named(refused: Refused, value: str) -> None:
+    assert refused(StateSettings, ROOTS=value).startswith("masksmith: MASKSMITH_ROOTS")

@@ -89,6 +89,11 @@ def statistic_key(name: str, kind: str) -> str:
     return name if kind == "scores" else f"{name}/{kind}"
 
 
+def missing_reason(name: str, kind: str) -> str:
+    """Reason why a weight is left out whose calibration lacks a statistic of this kind."""
+    return f"not calibrated: the calibration has no {statistic_key(name, kind)!r}"
+
+
 def statistic_mismatch(kind: str, shape: Shape, weight: Shape, layout: Layout | None = None) -> str | None:
     """Reason why a statistic of this shape cannot belong to a weight of shape `weight`, or None if it can.
 

@@ -12,7 +12,7 @@ from blake3 import blake3
 
 from masksmith.layouts import FLOAT_DTYPES
 from masksmith_client._errors import InputError
-from masksmith_wire.scores import KINDS, ScoreMethod, statistic_key, statistic_mismatch
+from masksmith_wire.scores import KINDS, ScoreMethod, missing_reason, statistic_key, statistic_mismatch
 from masksmith_wire.updates import UpdateMethod
 
 from .files import list_tensors
@@ -131,10 +131,10 @@ class CalibrationReader:
         """Add a weight's statistics to `auxiliary` and return None; if one is missing, only return the reason."""
         statistic = self._find(weight, self._method.kinds)
         if statistic is None and self._method.kinds:
-            return _missing_reason(weight.name, self._method.kinds[-1])
+            return missing_reason(weight.name, self._method.kinds[-1])
         gram = None if self._update is None else self._find(weight, ("gram",))
         if self._update is not None and gram is None:
-            return _missing_reason(weight.name, "gram")
+            return missing_reason(weight.name, "gram")
         if gram is not None and weight.dtype not in FLOAT_DTYPES:
             raise InputError(f"{weight.name!r}: dtype {weight.dtype} cannot hold updated weights; exclude it")
         if statistic is not None:
@@ -163,10 +163,6 @@ class CalibrationReader:
                 raise InputError(f"{weight.name!r}: {reason}")
             return Statistic(kind, replace(tensor, name=statistic_key(weight.name, kind)))
         return None
-
-
-def _missing_reason(name: str, kind: str) -> str:
-    return f"not calibrated: the calibration has no {statistic_key(name, kind)!r}"
 
 
 def _read_source(source: object, method: ScoreMethod) -> list[StreamedTensor]:

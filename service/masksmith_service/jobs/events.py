@@ -81,7 +81,7 @@ async def _read(client: Redis, job: str, after: str, block_ms: int | None) -> li
             entries = entries[0]
     else:  # RESP2: a list of pairs of stream and entries.
         entries = reply[0][1]
-    return [(identifier, fields) for identifier, fields in entries]
+    return list(entries)
 
 
 def _parse(identifier: str, fields: dict[str, str]) -> JobEvent | None:

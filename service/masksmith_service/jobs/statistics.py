@@ -10,7 +10,7 @@ from masksmith_state.jobs.shards import PlannedTensor, Source
 from masksmith_wire.documents import Skipped, StatisticInput, TensorInput
 from masksmith_wire.errors import Code
 from masksmith_wire.headers import Header
-from masksmith_wire.scores import KINDS, statistic_key, statistic_mismatch
+from masksmith_wire.scores import KINDS, missing_reason, statistic_key, statistic_mismatch
 from masksmith_wire.specification import JobSpecification
 
 from .located_tensors import origin
@@ -91,12 +91,10 @@ class _StatisticFinder:
         """Reason why the calibration file does not calibrate a weight; None if it does, or if there is no such file."""
         if self._file is None:
             return None
-        entries = self._headers[self._file].tensors
         if self._method.kinds and self._kind_in_file(name) is None:
-            return f"not calibrated: the calibration has no {statistic_key(name, self._method.kinds[-1])!r}"
-        gram_key = statistic_key(name, "gram")
-        if self._update and gram_key not in entries:
-            return f"not calibrated: the calibration has no {gram_key!r}"
+            return missing_reason(name, self._method.kinds[-1])
+        if self._update and statistic_key(name, "gram") not in self._headers[self._file].tensors:
+            return missing_reason(name, "gram")
         return None
 
     def _kind_in_file(self, name: str) -> str | None:
@@ -117,8 +115,7 @@ class _StatisticFinder:
         if self._file is not None and kinds:
             kind = self._kind_in_file(name)
             if kind is None:
-                reason = f"not calibrated: the calibration has no {statistic_key(name, kinds[-1])!r}"
-                raise _calibration_error(f"tensor {name!r}: {reason}", tensor=name)
+                raise _calibration_error(f"tensor {name!r}: {missing_reason(name, kinds[-1])}", tensor=name)
             return self._locate(weight, kind, self._file, statistic_key(name, kind))
         if self._method.needs_statistic:
             raise _calibration_error(
