@@ -24,7 +24,11 @@ def lone(tmp_path_factory):
 
 @pytest.fixture
 def key_of(lone):
-    """Create a key; gives a function that starts a job of so many shards, and returns its id."""
+    """Create a key; gives a function that starts a job of so many shards, and returns its id.
+
+    Jobs that are still live after the test are canceled.
+    """
+    jobs = []
 
     def key_of(name, **sharing):
         _, token = Keys(lone.redis).create(name, sharing=Sharing(**sharing))
@@ -41,11 +45,13 @@ def key_of(lone):
                 timeout=60,
             )
             assert response.status_code == 202, response.text
-            return response.json()["id"]
+            jobs.append(response.json()["id"])
+            return jobs[-1]
 
         return start
 
-    return key_of
+    yield key_of
+    cancel(lone, *jobs)
 
 
 def moments(fleet, job, kind, **data):
@@ -59,23 +65,24 @@ def ended(fleet, job):
     return fleet.redis.hget(f"masksmith:job:{job}", "state") not in ("queued", "running")
 
 
-def finish(fleet, *jobs):
+def cancel(fleet, *jobs):
+    records = JobRecords(fleet.broker.url)
     for job in jobs:
-        JobRecords(fleet.broker.url).cancel(job)
+        records.cancel(job)
+    records.redis.close()
 
 
 def test_a_small_job_is_taken_next_beside_thousands_of_shards_of_another_key(lone, key_of):
-    ann, bob = key_of("ann"), key_of("bob")
-    big = ann(SHARDS)
+    big = key_of("ann")(SHARDS)
     lone.await_done(big, 20)
-    for _ in range(5):
-        small = bob(1)
+    for number in range(5):
+        # A new key each time: a key whose last shard took longer than several of `big` waits for its share of seconds.
+        small = key_of(f"bob{number}")(1)
         poll(lambda small=small: ended(lone, small))
         (begun,), (taken,) = (moments(lone, small, "state", state=word) for word in ("queued", "running"))
         before = [at for at in moments(lone, big, "progress") if begun <= at <= taken]
         assert len(before) <= 2
     assert not ended(lone, big)
-    finish(lone, big)
 
 
 @pytest.mark.slow
@@ -87,7 +94,6 @@ def test_an_interactive_job_is_taken_before_the_batch_of_its_own_key(lone, key_o
     poll(lambda: ended(lone, small))
     (begun,), (taken,) = (moments(lone, small, "state", state=word) for word in ("queued", "running"))
     assert len([at for at in moments(lone, big, "progress") if begun <= at <= taken]) <= 2
-    finish(lone, big)
 
 
 @pytest.mark.slow
@@ -96,7 +102,7 @@ def test_two_keys_get_equal_shares_and_a_third_gets_its_weight(lone, key_of):
     begun = {name: lone.done(job) for name, job in jobs.items()}
     lone.await_done(jobs["cid"], begun["cid"] + 500)
     taken = {name: lone.done(job) - begun[name] for name, job in jobs.items()}
-    finish(lone, *jobs.values())
+    cancel(lone, *jobs.values())
     assert 0.35 <= taken["ann"] / (taken["ann"] + taken["bob"]) <= 0.65
     assert 1.8 <= taken["cid"] / taken["ann"] <= 4.5
 
@@ -125,6 +131,6 @@ def test_messages_that_are_lost_are_sent_again(lone, key_of):
 def test_a_canceled_job_leaves_no_work(lone, key_of):
     ann = key_of("ann")
     big, after = ann(SHARDS), ann(1)
-    finish(lone, big)
+    cancel(lone, big)
     poll(lambda: ended(lone, after))
     assert JobRecords(lone.broker.url).schedule.depth("masksmith.cpu") == 0
