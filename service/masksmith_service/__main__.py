@@ -45,16 +45,16 @@ def main() -> int:
         log.error("refusing to start: %s", error)
         return 2
     except OSError as error:
-        log.error("refusing to start: %s: %s", error.filename or settings.store_path, error.strerror)
+        log.error("refusing to start: %s: %s", error.filename or settings.store_location, error.strerror)
         return 2
     serve(settings)
     return 0
 
 
 def _check_installation(settings: Settings) -> None:
-    Roots(settings.roots).check_apart(settings.store_path)
+    Roots(settings.roots).check_apart(settings.store_location)
     with _connection(settings) as client:
-        Housekeeping(Installation(client, BlobStore(settings.store_path, create=True))).check()
+        Housekeeping(Installation(client, BlobStore(settings.store_location, create=True))).check()
 
 
 def _lacks_required_keys(settings: Settings) -> bool:

@@ -137,7 +137,7 @@ def _closing_on_signals(closing: Event) -> Iterator[None]:
 async def _sweeper_running(state: State) -> AsyncIterator[None]:
     """Check that broker and store belong together, which also clears leftovers from the store, and run the sweeper."""
     await anyio.to_thread.run_sync(state.housekeeping.check)
-    sweeper = Sweeper(state.records, state.queue.send_messages, state.settings.sweep_s, state.housekeeping.run)
+    sweeper = Sweeper(state.records, state.producer.send_messages, state.settings.sweep_s, state.housekeeping.run)
     sweeper.start()
     try:
         yield

@@ -91,7 +91,7 @@ class Connection(HttpToolsProtocol):
         if self.transport.is_closing():
             return
         if self._meter.pending > self._meter.limit_bytes:
-            self._reject(self._meter.too_large())
+            self._reject(self._meter.too_large_error())
         elif self._meter.pending and not self._meter.in_body and not self._head_timer.is_running:
             self._head_timer.start()
 
@@ -110,7 +110,7 @@ class Connection(HttpToolsProtocol):
         """Start the request, or queue it behind an earlier one."""
         self._head_timer.stop()
         if not self._is_served and self.url != HEALTH:
-            raise self._meter.with_error(_too_many_connections_error(self._connections.limit))
+            raise self._meter.set_error(_too_many_connections_error(self._connections.limit))
         queued_fields = [len([*cycle.scope["headers"]]) for cycle, _ in self.pipeline]
         _check_pipeline(queued_fields, len(self.headers))
         super().on_headers_complete()

@@ -28,7 +28,7 @@ from .bounds.capacity import Capacity
 from .bounds.table import limit
 from .jobs.completion_notifier import CompletionNotifier
 from .jobs.events import BLOCK_MS
-from .jobs.queue import Queue
+from .jobs.queue import MessageProducer
 from .settings import Settings
 from .system.readiness import ReadinessProbe
 
@@ -81,7 +81,7 @@ class State:
     references: BlobReferences
     retention: Retention
     housekeeping: Housekeeping
-    queue: Queue
+    producer: MessageProducer
     closing: Event
     creation_threads: CapacityLimiter
     capacities: Capacities
@@ -103,7 +103,7 @@ def connect(settings: Settings, closing: Event) -> State:
     )
     # One connection for each stream, and one for the completion notifier.
     events_redis = _client(settings, redis.asyncio.ConnectionPool, settings.max_streams + 1)
-    records, store = JobRecords(settings.redis_url), BlobStore(settings.store_path, create=True)
+    records, store = JobRecords(settings.redis_url), BlobStore(settings.store_location, create=True)
     references = BlobReferences(records.redis, store)
     retention = Retention(records, references, store, settings.result_age_s, settings.upload_age_s)
     housekeeping = Housekeeping(
@@ -120,7 +120,7 @@ def connect(settings: Settings, closing: Event) -> State:
         references=references,
         retention=retention,
         housekeeping=housekeeping,
-        queue=Queue(settings.redis_url),
+        producer=MessageProducer(settings.redis_url),
         closing=closing,
         creation_threads=CapacityLimiter(limit("creations")),
         capacities=Capacities(settings),

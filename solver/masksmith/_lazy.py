@@ -1,4 +1,7 @@
-"""Lazy loading of a package's public names, at first use (PEP 562). Standard library only."""
+"""Lazy loading of a package's public names, at first use (PEP 562), and errors that name the extra to install.
+
+Standard library only.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,7 @@ def attach(
 
     Args:
         package: `__name__` of the package.
-        names_of: Submodule -> public names that it defines.
+        names_of: Submodule -> public names that are loaded from it.
         extras: Top-level modules that those submodules import -> the extra that installs them; if one is missing, the
             error names the extra.
     """
@@ -37,14 +40,14 @@ def attach(
 
 @contextmanager
 def naming_extras(what: str, extras: Mapping[str, str] = EXTRAS) -> Iterator[None]:
-    """Replace the error for a missing module, raised inside, by one that names the extra with this module.
+    """Replace the error for a missing module, raised in the block, by one that names the extra with this module.
 
     Args:
         what: What needs the module, for the message.
-        extras: Top-level modules -> the extra that installs them.
+        extras: Top-level modules -> the extra that installs them; errors for other modules stay as they are.
 
     Raises:
-        MissingExtraError: If a module of `extras` is missing.
+        MissingExtraError: If the block imports a module of `extras` that is missing.
     """
     try:
         yield

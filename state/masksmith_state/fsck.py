@@ -74,10 +74,10 @@ def main(arguments: list[str] | None = None) -> int:
     settings = read_settings(StateSettings)
     settings.configure_logging()
     protect_files()
-    store = BlobStore(settings.store_path, read_only=not options.repair)
+    store = BlobStore(settings.store_location, read_only=not options.repair)
     try:
         if store.size(IDENTITY_NAME) is None:
-            store_url = printable(without_credentials(settings.store_path))
+            store_url = printable(without_credentials(settings.store_location))
             sys.stderr.write(f"{store_url} is not a store of masksmith: it has no {IDENTITY_NAME}\n")
             return 2
         report = check_store(store)

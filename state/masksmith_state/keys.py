@@ -25,11 +25,13 @@ from masksmith_wire.priorities import Priority
 log = logging.getLogger(__name__)
 
 KEYS = "masksmith:keys"
+"""Redis key of the sorted set of the ids of all API keys, by the time of their creation."""
 TOKEN = re.compile(r"msk_([0-9a-f]{10})_[A-Za-z0-9_-]{43}")
+"""Form of a token; its group is the id of the key."""
 DEFAULT_OVERLAP_S, MAX_OVERLAP_S = 86_400.0, 30 * 86_400.0
 """Seconds for which a token stays valid after its key got a new token: the default, and the maximum."""
 MIN_REQUESTS_S, MAX_REQUESTS_S = 0.001, 1e9
-"""Bounds of a key's rate of requests: beyond them the broker cannot count it."""
+"""Bounds of a key's limit of requests per second; the broker cannot count the requests for a limit beyond them."""
 _KEY_ID = re.compile(r"[0-9a-f]{10}")
 MAX_SESSIONS = 100
 """Limit of the browser sessions of a key; a further session ends the oldest one."""
@@ -37,18 +39,19 @@ HASH_CONTEXT = "masksmith 2026-11-21 hash of a bearer token"
 
 
 class Role(StrEnum):
-    """Permissions of a key: `user` has access to its own jobs and uploads, `admin` to all of them, workers and keys."""
+    """Whose jobs and uploads a key has access to: `user` to its own, `admin` to all, and also to workers and keys."""
 
     USER = "user"
     ADMIN = "admin"
 
 
 class Scope(StrEnum):
-    """What a key may do; a key has any set of these.
+    """What a key may do; a key has one or more of these.
 
-    `submit`: send and delete uploads; start, cancel and delete jobs. `read`: read jobs and their results. `benchmark`:
-    start benchmarks, during which mask searches on their device wait. `administer`: list workers, keys and metrics;
-    it also extends `submit` and `read` to the jobs of all keys.
+    `submit`: send and delete uploads; start masks jobs; cancel and delete jobs. `read`: read jobs and their results.
+    `benchmark`: start benchmarks, during which mask searches on their device wait; cancel and delete jobs.
+    `administer`: list workers, read metrics, and list, create, rotate and revoke keys; it goes with the role `admin`,
+    which extends the other scopes to the jobs of all keys.
     """
 
     SUBMIT = "submit"
@@ -58,14 +61,14 @@ class Scope(StrEnum):
 
 
 SCOPES_OF_ROLE = {Role.USER: (Scope.SUBMIT, Scope.READ, Scope.BENCHMARK), Role.ADMIN: tuple(Scope)}
-"""Scopes of a key that is created without a list of scopes."""
+"""Scopes of a key that is created, or whose record was stored, without a list of scopes."""
 
 
 def check_scopes(role: Role, scopes: Sequence[Scope]) -> None:
     """Check that a role allows a set of scopes.
 
     Raises:
-        ValueError: If the set is empty, or if it contains `administer` and the role is not `admin`, or vice versa.
+        ValueError: If the set is empty, contains `administer` for another role than `admin`, or lacks it for `admin`.
     """
     if not scopes:
         raise ValueError("a key needs at least one scope")
@@ -74,7 +77,7 @@ def check_scopes(role: Role, scopes: Sequence[Scope]) -> None:
 
 
 class Quotas(BaseModel):
-    """Limits of a key; None applies the limit from the service's settings."""
+    """Limits of a key; where one is None, the limit from the service's settings applies."""
 
     stored_bytes: int | None = Field(default=None, ge=0)
     live_jobs: int | None = Field(default=None, ge=0)
@@ -135,7 +138,7 @@ class Keys:
             The key and its token, which cannot be retrieved later.
 
         Raises:
-            ValueError: If the scopes do not go with the role.
+            ValueError: If there are no scopes, or they do not go with the role; see `check_scopes`.
         """
         key = secrets.token_hex(5)
         token = _new_token(key)
@@ -160,9 +163,9 @@ class Keys:
         return info, token
 
     def all(self) -> list[KeyInfo]:
-        """List all keys, revoked ones included, oldest first."""
+        """List all keys whose records can be read, revoked and expired ones included, oldest first."""
         ids = cast("list[str]", self._redis.zrange(KEYS, 0, -1))
-        return [key for key in map(self.get, ids) if key is not None]
+        return [info for info in map(self.get, ids) if info is not None]
 
     def get(self, key: str) -> KeyInfo | None:
         """Read a key by its id; None if there is no such key, or its record cannot be read."""
@@ -186,7 +189,7 @@ class Keys:
             expires_at: New time at which the key expires; by default that time does not change.
 
         Returns:
-            The key and its new token; None if there is no such key, or it is revoked.
+            The key and its new token; None if there is no such key, its record cannot be read, or it is revoked.
         """
         info = self.get(key)
         if info is None or info.revoked_at is not None:
@@ -201,7 +204,7 @@ class Keys:
         return self.get(key) or info, token
 
     def revoke(self, key: str) -> bool:
-        """Revoke a key permanently. Its jobs and results are kept, visible to admins only.
+        """Revoke a key permanently. Its jobs, uploads and results are kept, visible to admins only.
 
         Returns:
             Whether the key exists.
@@ -222,7 +225,7 @@ def is_key_id(text: str) -> bool:
 
 
 def is_wrong_type(error: redis.ResponseError) -> bool:
-    """Whether Redis refused a command because the value of the key is of another type."""
+    """Whether Redis refused a command because the value at a Redis key has another type than the command needs."""
     return str(error).startswith("WRONGTYPE")
 
 
@@ -231,18 +234,18 @@ def redis_key_of(key: str) -> str:
     return f"masksmith:key:{key}"
 
 
-def session_key(session_token: str) -> str:
-    """Redis key of a browser session, whose value is the id of its API key and the hash of that key's token."""
+def redis_key_of_session(session_token: str) -> str:
+    """Redis key of a browser session; the value is its API key's id, and the hash of the token that it began with."""
     return f"masksmith:session:{hash_token(session_token)}"
 
 
-def sessions_of_key(key: str) -> str:
+def redis_key_of_sessions(key: str) -> str:
     """Redis key of the sorted set of an API key's sessions, by the time of their end."""
     return f"masksmith:sessions:{key}"
 
 
 def parse_key(key: str, fields: Mapping[Any, Any]) -> KeyInfo | None:
-    """Parse the Redis hash of a key; None if it is empty or cannot be read, so that the key is not valid."""
+    """Parse the fields of a key's record; None if there are none, or they cannot be read: then the key is not valid."""
     if not fields:
         return None
     try:
@@ -268,15 +271,18 @@ def hash_token(token: str) -> str:
 
 
 def token_matches(token: str, fields: Mapping[Any, Any]) -> bool:
-    """Whether a token is a valid token of the key with these fields; compares in constant time."""
+    """Whether a token is one of the key with these fields, as `hash_matches` decides; compares in constant time."""
     return hash_matches(hash_token(token), fields)
 
 
 def hash_matches(token_hash: str, fields: Mapping[Any, Any]) -> bool:
-    """Whether a hash is of the key's present token, or of the previous token while that is still valid."""
-    is_present = hmac.compare_digest(token_hash, str(fields.get("hash", "")))
-    is_old = hmac.compare_digest(token_hash, str(fields.get("old_hash", "")))
-    return is_present or (is_old and _is_in_future(str(fields.get("old_until", ""))))
+    """Whether a hash is that of a key's present token, or of its previous token while that still stays valid.
+
+    The caller checks whether the key is revoked or expired.
+    """
+    matches_present = hmac.compare_digest(token_hash, str(fields.get("hash", "")))
+    matches_old = hmac.compare_digest(token_hash, str(fields.get("old_hash", "")))
+    return matches_present or (matches_old and _is_in_future(str(fields.get("old_until", ""))))
 
 
 def _is_in_future(text: str) -> bool:

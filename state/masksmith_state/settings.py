@@ -25,7 +25,7 @@ S = TypeVar("S", bound="StateSettings")
 
 
 class StateSettings(BaseSettings):
-    """Locations of the shared state and of roots, and how a process logs and traces."""
+    """Locations of the shared state and of roots, the period of sweeps, and how a process logs and traces."""
 
     model_config = SettingsConfigDict(env_prefix="MASKSMITH_", extra="ignore", hide_input_in_errors=True)
 
@@ -72,7 +72,7 @@ class StateSettings(BaseSettings):
         return level.upper()
 
     @property
-    def store_path(self) -> str:
+    def store_location(self) -> str:
         """The store's URL, or its directory as an absolute path."""
         return self.store_url if "://" in self.store_url else str(Path(self.store_url).absolute())
 
@@ -82,7 +82,7 @@ class StateSettings(BaseSettings):
 
 
 def read_settings(settings: type[S]) -> S:
-    """Read settings from the environment; if one is invalid, print its name, value and the reason, and exit with 2."""
+    """Read settings from the environment; if any are invalid, print names, values and reasons, and exit with 2."""
     try:
         return settings()
     except ValidationError as error:
@@ -97,5 +97,6 @@ def read_settings(settings: type[S]) -> S:
 
 
 def _message(details: Any) -> str:
+    """Message of an error of pydantic; an error without a location is about several settings, which its text names."""
     name, *members = map(str, details["loc"] or [""])
     return named_reason({**details, "loc": ("MASKSMITH_" + name.upper(), *members)} if name else details)

@@ -102,7 +102,7 @@ def test_settings_exist(name):
     assert {each for each in SHARED if each.startswith("MASKSMITH_")} <= known
     given = {each.removeprefix("MASKSMITH_").lower(): value for each, value in (SHARED | own_environment(name)).items()
              if each.startswith("MASKSMITH_")}  # fmt: skip
-    assert SETTINGS[kind].model_validate(given).store_path.startswith("s3://")
+    assert SETTINGS[kind].model_validate(given).store_location.startswith("s3://")
     assert {"configMapRef": {"name": "masksmith-settings"}} in container(name)["envFrom"]
 
 

@@ -7,17 +7,17 @@ import pytest
 from support.fleet import bits, submit
 from support.processes import poll
 
-from masksmith_service.jobs.queue import Queue
+from masksmith_service.jobs.queue import MessageProducer
 
 
 @pytest.mark.slow
 def test_every_task_is_delivered_three_times(fleet, weights, undisturbed, table):
-    queue = Queue(fleet.broker.url)
+    producer = MessageProducer(fleet.broker.url)
     with fleet.client() as client:
         job = submit(client, weights)
         total = job.document.progress.total
         for _ in range(2):
-            queue.send_messages("masksmith.cpu", total)
+            producer.send_messages("masksmith.cpu", total)
         found = bits(job)
     events = [fields for _, fields in fleet.redis.xrange(f"masksmith:job:{job.id}:events")]
     progress = [json.loads(fields["data"])["done"] for fields in events if fields["event"] == "progress"]

@@ -40,7 +40,7 @@ def read(client):
 
 
 def work(records, settings, job, device="cpu"):
-    runner = ShardRunner(records, BlobStore(settings.store_path), device=device)
+    runner = ShardRunner(records, BlobStore(settings.store_location), device=device)
     return [run_shard(runner, job, index) for index in records.shards(job)]
 
 

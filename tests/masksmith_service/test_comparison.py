@@ -20,7 +20,7 @@ def solve(client, settings, records, save):
     def solve(tensors, headers=None, **options):
         job = client.post("/v1/masks", params=options, content=save(tensors), headers=headers).json()["id"]
         for index in records.shards(job):
-            run_shard(ShardRunner(records, BlobStore(settings.store_path)), job, index)
+            run_shard(ShardRunner(records, BlobStore(settings.store_location)), job, index)
         return job
 
     return solve
@@ -55,7 +55,7 @@ def test_masks_are_compared_piece_by_piece(solve, read, records, settings, monke
     layers = [find_layer(read(job)[1], records, "w") for job in jobs]
     a, b = (ms.solve(np.abs(WEIGHT), pattern).mask for pattern in ("2:4", "25%"))
     monkeypatch.setattr(windows, "BAND_BYTES", 100)
-    found = compare_masks(*layers, BlobStore(settings.store_path))
+    found = compare_masks(*layers, BlobStore(settings.store_location))
     assert found.both == pytest.approx((a & b).mean())
     assert found.only_a == pytest.approx((a & ~b).mean())
     assert found.only_b == pytest.approx((b & ~a).mean())

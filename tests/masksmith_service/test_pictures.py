@@ -40,7 +40,7 @@ def solve(client, settings, records):
         data = safetensors.torch.save({name: torch.as_tensor(tensor) for name, tensor in tensors.items()})
         response = client.post("/v1/masks", params=options, content=data)
         assert response.status_code == 202, response.text
-        runner = ShardRunner(records, BlobStore(settings.store_path))
+        runner = ShardRunner(records, BlobStore(settings.store_location))
         job = response.json()["id"]
         for index in records.shards(job):
             run_shard(runner, job, index)
@@ -207,7 +207,7 @@ def test_a_layer_that_cannot_be_shown_is_named(client, solve, submit, settings):
     assert client.get("/v1/jobs/nope/profile", params={"tensor": "w"}).json()["code"] == "job_not_found"
     job = solve({"w": FLAT}, pattern="2:4")
     data = safetensors.torch.save({"w": torch.as_tensor(FLAT)})
-    BlobStore(settings.store_path).delete(upload_name(blake3(data).hexdigest()))
+    BlobStore(settings.store_location).delete(upload_name(blake3(data).hexdigest()))
     response = client.get(f"/v1/jobs/{job}/window", params={"tensor": "w"})
     assert (response.status_code, response.json()["code"]) == (404, "result_not_found")
     assert "expired" in response.json()["detail"]
@@ -230,7 +230,7 @@ def test_pruned_weights_are_the_weights_where_the_mask_keeps_them(client, solve,
 def test_pruned_weights_expire_with_the_upload(client, solve, settings, check_problem):
     job = solve({"w": FLAT}, pattern="2:4")
     upload = client.app.state.masksmith.records.read(job).plan.tensors[0].digest
-    BlobStore(settings.store_path).delete(upload_name(upload))
+    BlobStore(settings.store_location).delete(upload_name(upload))
     check_problem(client.get(f"/v1/jobs/{job}/pruned"), 404, "result_not_found", "expired")
 
 

@@ -204,7 +204,7 @@ def test_only_keys_with_the_right_may_read(app, records, model):
 
 
 def finish(records, settings, job):
-    runner = ShardRunner(records, BlobStore(settings.store_path), roots=Roots(settings.roots))
+    runner = ShardRunner(records, BlobStore(settings.store_location), roots=Roots(settings.roots))
     assert set(run_all(runner, job)) == {"completed"}
 
 

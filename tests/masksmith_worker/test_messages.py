@@ -8,7 +8,7 @@ import pytest
 from celery import Celery
 from kombu import Queue as KombuQueue
 
-from masksmith_service.jobs.queue import Queue
+from masksmith_service.jobs.queue import MessageProducer
 from masksmith_state.queue import CASE_TASK, CPU_QUEUE, QUEUES, SHARD_TASK, celery_settings
 from masksmith_state.unreadable import MAX_ENTRIES, UNREADABLE, entries, set_aside
 from masksmith_worker import transport
@@ -22,7 +22,7 @@ JOB = "0" * 27
 @pytest.fixture
 def good(records, valkey):
     """A message as the service writes it."""
-    Queue(valkey.url).send_messages(CPU_QUEUE, 1)
+    MessageProducer(valkey.url).send_messages(CPU_QUEUE, 1)
     return records.redis.rpop(CPU_QUEUE).encode()
 
 

@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from masksmith_worker.stages.reservations import Reservations
 
-with Reservations(Path(sys.argv[1])).held(1000 * 2**20, lambda: 1000 * 2**20, lambda: None) as available:
+with Reservations(Path(sys.argv[1])).try_to_reserve(1000 * 2**20, lambda: 1000 * 2**20, lambda: None) as available:
     assert available is None
     print("held", flush=True)
     for line in sys.stdin:
@@ -47,9 +47,9 @@ def holder(tmp_path):
 
 
 def test_what_another_process_has_reserved_is_not_available(reservations, holder):
-    with reservations.held(500 * MIB, lambda: 1600 * MIB, give_up) as available:
+    with reservations.try_to_reserve(500 * MIB, lambda: 1600 * MIB, give_up) as available:
         assert available is None
-    with pytest.raises(NotYetError), reservations.held(500 * MIB, lambda: 1400 * MIB, give_up):
+    with pytest.raises(NotYetError), reservations.try_to_reserve(500 * MIB, lambda: 1400 * MIB, give_up):
         pass
 
 
@@ -58,7 +58,7 @@ def test_what_it_has_allocated_already_is_not_counted_twice(reservations, holder
     holder.stdin.flush()
     assert holder.stdout.readline() == "allocated\n"
     # 600 MiB of its reservation are not allocated; what is available has become less by the rest.
-    with reservations.held(500 * MIB, lambda: 1200 * MIB, give_up) as available:
+    with reservations.try_to_reserve(500 * MIB, lambda: 1200 * MIB, give_up) as available:
         assert available is None
 
 
@@ -74,21 +74,21 @@ def test_one_that_waits_goes_on_when_the_other_has_ended(reservations, holder, e
             holder.stdin.close()
         holder.wait()
 
-    with reservations.held(500 * MIB, lambda: 1000 * MIB, wait) as available:
+    with reservations.try_to_reserve(500 * MIB, lambda: 1000 * MIB, wait) as available:
         assert available is None
     assert waits == [1]
     assert list(reservations.folder.glob("*.reservation")) == []
 
 
 def test_without_others_what_does_not_fit_is_said_at_once(reservations):
-    with reservations.held(1001, lambda: 1000, give_up) as available:
+    with reservations.try_to_reserve(1001, lambda: 1000, give_up) as available:
         assert available == 1000
     assert list(reservations.folder.glob("*.reservation")) == []
 
 
 def test_a_reservation_ends_with_its_block(reservations):
     def fail_inside():
-        with reservations.held(10, lambda: 1000, give_up):
+        with reservations.try_to_reserve(10, lambda: 1000, give_up):
             assert len(list(reservations.folder.glob("*.reservation"))) == 1
             raise NotYetError
 

@@ -1,4 +1,7 @@
-"""Renews the lease of a shard in a side thread while it is processed, and stops the work when the lease is lost."""
+"""Renews the lease of a part (a shard or a benchmark case) in a side thread while the part is processed.
+
+When the lease is lost, the work is told to stop.
+"""
 
 from __future__ import annotations
 
@@ -18,11 +21,13 @@ log = logging.getLogger(__name__)
 
 
 class StoppedError(Exception):
-    """The work was stopped: the job was canceled, the lease was lost, or the worker is stopping."""
+    """The work was stopped: the job was canceled or deleted, the lease was lost, or the worker is stopping."""
 
 
 class LeaseRenewer:
-    """Context manager that renews a lease in a side thread.
+    """Context manager that renews a lease in a side thread, and notices its loss; `check` then stops the work.
+
+    The lease of a job that is canceled or deleted is lost, too.
 
     Args:
         records: Job records.
@@ -30,7 +35,7 @@ class LeaseRenewer:
         lease_s: Seconds that the lease lasts without renewal.
         stopping: Set when the worker is stopping.
         grace_s: Seconds after the loss of the lease within which the work must stop, before `abort` is called.
-        abort: Ends the process; None if nothing is to be done then.
+        abort: Ends the process, if the work has not stopped by then; None lets the work go on.
     """
 
     def __init__(
@@ -67,7 +72,9 @@ class LeaseRenewer:
         self._thread.join()
 
     def _renew_until_exit(self) -> None:
+        """Renew the lease until the context is left or the lease is lost; after a loss, wait for the end or abort."""
         while self._renew():
+            # Several times in `lease_s`; at least once a second, so that a cancellation is noticed soon.
             if self._exited.wait(min(self._lease_s / 5, 1.0)):
                 return
         self._lost.set()
@@ -80,6 +87,7 @@ class LeaseRenewer:
             self._abort()
 
     def _renew(self) -> bool:
+        """Renew the lease once; return False if it is lost, and True also if the broker is unavailable."""
         try:
             return self._records.renew(self._lease, self._lease_s)
         except UnreadableRecordError:

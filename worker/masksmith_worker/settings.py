@@ -22,15 +22,15 @@ class Settings(StateSettings):
     worker_role: Literal["search", "bench"] = "search"
     """`search` finds masks; `bench` measures kernels, one case at a time, with the device to itself."""
     worker_slots: int = Field(default_factory=lambda: len(os.sched_getaffinity(0)), ge=1, le=4096)
-    """Number of shards that are solved at the same time, each in a separate process."""
+    """Number of shards that are solved at the same time, each in a separate process; `bench` measures one case."""
     worker_nice: int = Field(default=10, ge=0, le=19)
-    """Niceness of the processes that solve; with more than 0, other processes of the machine get the CPU first."""
+    """Added to the niceness of processes that solve; with more than 0, other processes of the machine have priority."""
     worker_compile_later: bool = True
     """Compile the kernels of less frequent patterns in the background, once the worker is ready."""
     lease_s: float = Field(default=15.0, gt=0, le=MAX_SECONDS)
     """Seconds after which the lease of a shard lapses, unless its worker renews it."""
     attempts: int = Field(default=3, ge=1)
-    """Times that a shard is tried before its tensor fails."""
+    """Limit of attempts at a shard: if the last one fails, the shard's tensor fails."""
     store_patience_s: float = Field(default=120.0, ge=0, le=MAX_SECONDS)
     """Seconds for which a shard is retried while the store fails, before the attempt fails."""
     shard_limit_s: float = Field(default=1800.0, gt=0, le=MAX_SECONDS)
@@ -45,5 +45,5 @@ class Settings(StateSettings):
 
     @property
     def slots(self) -> int:
-        """Number of parts processed at the same time; a benchmark worker measures one at a time."""
+        """Number of shards solved at the same time; a benchmark worker measures one case at a time."""
         return self.worker_slots if self.worker_role == "search" else 1

@@ -43,7 +43,7 @@ def runner() -> PartRunner:
     runner_class: type[PartRunner] = CaseRunner if settings.worker_role == "bench" else ShardRunner
     return runner_class(
         records,
-        BlobStore(settings.store_path),
+        BlobStore(settings.store_location),
         device=settings.worker_device,
         lease_s=settings.lease_s,
         attempts=settings.attempts,

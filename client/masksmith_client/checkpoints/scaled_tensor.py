@@ -15,6 +15,7 @@ from .stored_values import float8_values, scale_values
 from .tensors import Tensor, opened, read_range
 
 BAND_ENTRIES = 2**17
+"""Most entries of a band, which has at least one row."""
 
 Floats = npt.NDArray[np.float32]
 
@@ -50,6 +51,8 @@ class Scale:
 class ScaledTensor(Tensor):
     """A weight that a file stores as 8-bit floats with a scale; `dtype`, size and pieces are those of float32 values.
 
+    `start` and `stop` are those of the stored bytes.
+
     Attributes:
         stored_dtype: Dtype in the file.
         scale: The scale of the stored numbers.
@@ -60,7 +63,7 @@ class ScaledTensor(Tensor):
 
     @classmethod
     def through(cls, tensor: Tensor, scale: Scale) -> ScaledTensor:
-        """Make the tensor of the values of a stored tensor, which are its numbers multiplied by its scale."""
+        """Make the tensor whose values are the numbers of a stored tensor, multiplied by `scale`."""
         return cls(tensor.name, "F32", tensor.shape, tensor.file, tensor.start, tensor.stop, tensor.dtype, scale)
 
     @property
@@ -77,7 +80,7 @@ class ScaledTensor(Tensor):
         """Yield its values as little-endian float32, in bands of rows.
 
         Raises:
-            InputError: If a file cannot be read, or a scale is not finite.
+            InputError: If a file cannot be read or became shorter, or a scale is not finite.
         """
         *stack, rows, cols = self.shape
         table, scales = float8_values(self.stored_dtype), self.scale.read(rows, cols)

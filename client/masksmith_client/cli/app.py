@@ -1,4 +1,4 @@
-"""Build and run the command line; errors are printed as one line, with an exit code."""
+"""Build and run the command line; errors that the user can fix are printed as messages, with an exit code."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def main(
     context: typer.Context,
     version: Annotated[bool, typer.Option("--version", help="Print the version and exit.", is_eager=True)] = False,
 ) -> None:
-    """Handle the options before a command."""
+    """Handle the options before a command; without a command, print the help."""
     if version:
         print(f"masksmith {__version__}")
         raise typer.Exit
@@ -59,6 +59,8 @@ def build() -> Any:
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return the exit code: 0, 1 for failures, 2 for invalid input, 130 after Ctrl-C.
 
+    Errors that the user can fix are printed.
+
     Raises:
         Exception: Internal errors, as they were raised.
     """
@@ -80,14 +82,14 @@ def run(arguments: Sequence[str] | None = None) -> int:
         if message is None:
             raise
         return print_error(message, code)
-    if code == INTERRUPTED:  # typer returns this code after Ctrl-C.
+    if code == INTERRUPTED:  # If Ctrl-C comes while a command runs, typer returns this code.
         end_line()
         print_error("interrupted", INTERRUPTED)
-    return code if isinstance(code, int) else 0
+    return code if isinstance(code, int) else 0  # A command that ends without a code returns None.
 
 
 def _usage_message(error: Any) -> str:
-    """Return the message of click; typer validates with pydantic, whose messages do not name the value."""
+    """Return the message of a usage error; the refused value is added to messages of pydantic, which do not have it."""
     from masksmith_wire.validation import reason
 
     message = str(error.format_message())
@@ -101,7 +103,8 @@ def _usage_message(error: Any) -> str:
 def explain(error: Exception) -> tuple[str | None, int]:
     """Return message and exit code for an error that the user can fix; the message is None for internal errors.
 
-    The user can fix each `OSError`, and each exception of any package that has an integer attribute `exit_code`.
+    Errors that the user can fix are each `OSError`, and each exception with an integer attribute `exit_code`, which
+    exceptions of any package may have.
     """
     code = getattr(error, "exit_code", None)
     if isinstance(code, int):

@@ -1,4 +1,4 @@
-"""`masksmith prune`: a model's directory in, a model's directory out."""
+"""`masksmith prune`: reads a checkpoint, and writes its pruned copy to a directory."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def prune(
     ] = None,
     order: Annotated[
         Literal["together", "sequential"],
-        typer.Option(help="With --calibration-text: statistics of a block at once, or after each group of its layers."),
+        typer.Option(help="With --calibration-text: gather a block's statistics at once, or as its layers are pruned."),
     ] = "together",
     tune_steps: Annotated[
         int | None,
@@ -124,7 +124,7 @@ def prune(
         raise InputError("--threads is for --local; a service has workers")
     job_options: dict[str, Any] = {"name": name, "labels": read_labels(label), "priority": priority or "batch"}
     by_reference = by_reference or is_in_bucket(model) or is_in_bucket(output)
-    if by_reference and (local or threads is not None):
+    if by_reference and local:
         raise InputError("--by-reference and s3://... need a service: omit --local and --threads")
     if previous is not None and not by_reference:
         raise InputError("--previous needs --by-reference or s3://...: the service reads the masks itself")

@@ -26,14 +26,14 @@ class BenchmarkOptions(TypedDict, total=False):
 
     Attributes:
         batches: Rows of activations; default 1, 32 and 256.
-        dtypes: `float32`, `float16`, `bfloat16`, `float64`.
-        directions: `forward` (`X W^T`), `backward` (`dY W`).
+        dtypes: `float32` (the default), `float16`, `bfloat16`, `float64`.
+        directions: `forward` (`X W^T`, the default), `backward` (`dY W`).
         kernels: Names of kernels; default all that support the device and pattern.
-        device: `cpu` or `cuda`.
-        curves: Also measure kernels over a range of densities, to find their break-even density.
-        rounds: Repetitions of each kernel's measurement.
+        device: `cpu` (the default) or `cuda`.
+        curves: Also measure kernels over a range of densities, to find their break-even density; default True.
+        rounds: Repetitions of each kernel's measurement; default 15.
         threads: Threads of a kernel on a CPU; default 1.
-        seed: Random seed of weights and activations.
+        seed: Random seed of weights and activations; default 0.
         name: Name of the job, shown in lists; default the model or checkpoint, and the patterns.
         labels: Labels that the job can be found by in lists, such as `{"team": "vision"}`.
         priority: Its priority among the jobs of the same key: `interactive`, `normal` (the default) or `batch`.
@@ -72,7 +72,7 @@ def prepare_benchmark(
             torch module. Of the last three the two-dimensional float weights are used, and only their shapes are sent.
         patterns: One pattern or several.
         masks_of: The id of a masks job, instead of model and patterns.
-        layers: Names or globs: only these weights.
+        layers: Names or globs: only these weights. Not used for a well-known model or shapes, as `exclude`.
         exclude: Names or globs: these weights are left out.
         name: See `BenchmarkOptions`.
         labels: See `BenchmarkOptions`.
@@ -80,7 +80,7 @@ def prepare_benchmark(
         options: See `BenchmarkOptions`.
 
     Raises:
-        InputError: If an argument is invalid; the message names it.
+        InputError: If an argument is invalid, which the message names, or a checkpoint cannot be read.
     """
     pattern_texts = [patterns] if isinstance(patterns, str) else [str(pattern) for pattern in patterns]
     description = describe(_default_name(model, pattern_texts) if name is None else name, labels, priority)
@@ -97,7 +97,7 @@ def _default_name(model: object, patterns: Sequence[str]) -> str | None:
     """Return the name of a benchmark of a checkpoint or module.
 
     Returns:
-        None for a well-known model, shapes or a masks job: the service chooses the name of these.
+        None for a well-known model, shapes, a mapping or a masks job: the service chooses the name of these.
     """
     if isinstance(model, str) and not os.path.exists(model):
         return None
@@ -106,13 +106,14 @@ def _default_name(model: object, patterns: Sequence[str]) -> str | None:
 
 
 def request_layers(request: BenchmarkRequest) -> list[Layer]:
-    """Return the layers of a request; a named model is looked up."""
+    """Return the layers of a request; a named model is looked up, and a request with `masks_of` has none."""
     if request.model is not None:
         return MODELS[request.model]
     return [Layer(**layer.model_dump()) for layer in request.layers]
 
 
 def _model_or_layers(model: object, layers: Sequence[str] | None, exclude: Sequence[str] | None) -> dict[str, Any]:
+    """Return the member `model` or `layers` of a request."""
     if model is None:
         raise InputError("nothing to measure: pass a model, shapes, or masks_of with a job's id")
     if isinstance(model, str) and model in MODELS:
@@ -148,6 +149,6 @@ def _read_layers(model: object, layers: Sequence[str] | None, exclude: Sequence[
 
 
 def _candidate(weight: StreamedTensor) -> Candidate:
-    is_measured = len(weight.shape) == 2 and 0 not in weight.shape and weight.dtype in FLOAT_DTYPES
-    reason = None if is_measured else "only non-empty two-dimensional float tensors can be measured"
+    is_measurable = len(weight.shape) == 2 and 0 not in weight.shape and weight.dtype in FLOAT_DTYPES
+    reason = None if is_measurable else "only non-empty two-dimensional float tensors can be measured"
     return Candidate(weight.name, weight.shape, weight.dtype, unsupported_reason=reason)

@@ -28,7 +28,7 @@ from masksmith_state.keys import (
     key_id_of,
     parse_key,
     redis_key_of,
-    session_key,
+    redis_key_of_session,
 )
 from masksmith_wire.errors import Code
 from masksmith_wire.priorities import Priority
@@ -160,7 +160,7 @@ async def _read_request_key(client: Redis, token: str | None, cookie: str | None
     """
     if token is not None:
         return await find_key(client, token), hash_token(token)
-    session: Any = await client.get(session_key(cookie)) if cookie else None
+    session: Any = await client.get(redis_key_of_session(cookie)) if cookie else None
     key_id, _, token_hash = (session or "").partition(" ")
     if not key_id:
         return None, token_hash

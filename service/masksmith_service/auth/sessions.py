@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field
 from masksmith_service.errors import RequestError
 from masksmith_service.resources import StateDep
 from masksmith_state import scripts
-from masksmith_state.keys import MAX_SESSIONS, Role, hash_token, session_key, sessions_of_key
+from masksmith_state.keys import MAX_SESSIONS, Role, hash_token, redis_key_of_session, redis_key_of_sessions
 from masksmith_state.telemetry import logs
 from masksmith_wire.errors import Code
 
@@ -61,7 +61,7 @@ async def log_in(request: Request, response: Response, state: StateDep) -> Sessi
     session_token, seconds = secrets.token_urlsafe(32), int(state.settings.session_s)
     # The session is bound to the token, and also ends when that becomes invalid: by rotation, revocation or expiry.
     value = f"{key.id} {hash_token(token)}"
-    arguments = (session_key(session_token), sessions_of_key(key.id), value, seconds, MAX_SESSIONS)
+    arguments = (redis_key_of_session(session_token), redis_key_of_sessions(key.id), value, seconds, MAX_SESSIONS)
     await state.async_redis.eval(scripts.load(__package__)["begin_session"], 0, *arguments)
     if is_form:
         response.status_code = 303
@@ -91,7 +91,7 @@ async def log_out(
 ) -> None:
     """End the browser's session, if there is one."""
     if session_token:
-        await state.async_redis.delete(session_key(session_token))
+        await state.async_redis.delete(redis_key_of_session(session_token))
     response.delete_cookie(COOKIE_NAME, httponly=True, samesite="strict")
 
 

@@ -8,7 +8,7 @@ from masksmith_wire.errors import Code
 from .table import limit
 
 MAX_FIELDS = limit("fields")
-CHUNK_BYTES = 16
+FRAMING_BYTES = 16
 """Bytes of framing that are allowed for every piece of a body, in addition to twice its length."""
 
 
@@ -17,10 +17,10 @@ class RequestMeter:
 
     Attributes:
         limit_bytes: Limit in bytes of a request's line and headers, and of its trailers and chunk framing.
-        pending: Bytes received since the last complete head or the end of the last body, less an allowance for each
-            piece of a body; see `count_body`.
+        pending: Bytes that the connection has read after the read in which the last head or body ended, less an
+            allowance for each piece of a body; see `count_body`. The connection adds them, and checks the limit.
         in_body: Whether a head is complete, and its body is not.
-        error: The error with which the request is to be rejected; None as long as no limit is exceeded.
+        error: The error with which the request is to be rejected, set by `set_error`; None if there is none.
     """
 
     def __init__(self, limit_bytes: int) -> None:
@@ -31,30 +31,29 @@ class RequestMeter:
     def restart(self, *, in_body: bool) -> None:
         """Reset the counters at the beginning of a body, or of the next head."""
         self.in_body = in_body
-        self.pending = self._fields = self._field_bytes = 0
+        self.pending = self._fields = self._counted_bytes = 0
 
     def count(self, size: int, fields: int = 0) -> None:
-        """Count a piece of the request target, or a field.
+        """Count a piece of the request target, or a field of the head or the trailers.
 
         Raises:
             RequestError: If a limit is exceeded.
         """
         self._fields += fields
-        self._field_bytes += size
-        if self._fields > MAX_FIELDS or self._field_bytes > self.limit_bytes:
-            self.error = self.too_large()
-            raise self.error
+        self._counted_bytes += size
+        if self._fields > MAX_FIELDS or self._counted_bytes > self.limit_bytes:
+            raise self.set_error(self.too_large_error())
 
     def count_body(self, size: int) -> None:
         """Subtract a piece of a body and its framing from `pending`, so that even pieces of one byte are allowed."""
-        self.pending = max(0, self.pending - 3 * size - CHUNK_BYTES)
+        self.pending = max(0, self.pending - 3 * size - FRAMING_BYTES)
 
-    def with_error(self, error: RequestError) -> RequestError:
+    def set_error(self, error: RequestError) -> RequestError:
         """Set and return the error with which the request is answered."""
         self.error = error
         return error
 
-    def too_large(self) -> RequestError:
+    def too_large_error(self) -> RequestError:
         """Error that names the part of the request that is too large."""
         part = "trailers and chunk framing" if self.in_body else "line and headers"
         limits = f"max_request_head_bytes = {self.limit_bytes} or have more than {MAX_FIELDS} fields"

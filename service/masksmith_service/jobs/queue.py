@@ -12,8 +12,8 @@ from kombu.exceptions import OperationalError
 from masksmith_state.queue import celery_settings, task_of
 
 
-class Queue:
-    """Sends messages to the workers of a queue.
+class MessageProducer:
+    """Sends messages to queues of workers.
 
     Args:
         redis_url: URL of the broker.
@@ -24,10 +24,10 @@ class Queue:
         self._app.conf.update(celery_settings(redis_url), broker_connection_max_retries=1)
 
     def send_messages(self, queue: str, count: int) -> None:
-        """Send messages to a queue, each of which makes a worker take one shard.
+        """Send messages to a queue, each of which makes a worker take one shard or benchmark case.
 
         Raises:
-            redis.ConnectionError: If the broker is unavailable; the sweeper sends them later.
+            redis.ConnectionError: If the broker is unavailable; the sweeper sends the missing messages later.
         """
         with _translated_errors(), self._app.producer_pool.acquire(block=True) as producer:
             for _ in range(count):
@@ -36,7 +36,7 @@ class Queue:
 
 @contextmanager
 def _translated_errors() -> Iterator[None]:
-    """Raise redis.ConnectionError in place of Celery's error, so that callers handle one type of broker error."""
+    """Raise redis.ConnectionError in place of Celery's, so that callers handle one type of connection error."""
     try:
         yield
     except OperationalError as error:

@@ -210,7 +210,7 @@ class JobSubmitter:
         logs.add_fields(job=job)
         if is_new:
             try:
-                self.state.queue.send_messages(queue, self.state.records.schedule.messages_wanted(queue))
+                self.state.producer.send_messages(queue, self.state.records.schedule.messages_wanted(queue))
             except redis.RedisError as error:
                 log.warning("job %s is recorded but no worker was notified; the sweeper will do it: %s", job, error)
         return job

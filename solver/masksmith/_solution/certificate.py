@@ -1,4 +1,4 @@
-"""The certificate of a mask: objective, upper bound and proof of optimality, summed over tiles."""
+"""The certificate of a mask (objective, upper bound and proof of optimality), and how the mask was computed."""
 
 from __future__ import annotations
 
@@ -24,13 +24,15 @@ class Certificate:
 
     Attributes:
         pattern: Pattern of allowed masks.
-        objectives: `[down, across]`, score kept by each piece, with the hysteresis bonus.
-        violations: `[down, across]`; objective + violation is an upper bound for the piece, 0.0 proves it optimal.
+        objectives: `[down, across]`, score kept by each piece, with the hysteresis bonus; for blocks with another norm
+            than l1, the sum of the norms of the kept blocks.
+        violations: `[down, across]`; objective + violation is an upper bound for a piece; 0.0 proves the piece optimal.
         total_score: Sum of all scores.
         kept: Number of kept entries.
         edge_score: Sum of the scores of a dense edge, which is part of the objective but of no piece.
-        kept_score: Score kept without the hysteresis bonus; None if that is the objective.
-        parts: Certificates of the matrices that this one was joined from.
+        kept_score: Score kept of the original scores, without the hysteresis bonus or block norms; None if that is the
+            objective.
+        parts: Certificates of the matrices that this one was joined from; empty if it was not joined.
     """
 
     pattern: Pattern
@@ -65,28 +67,29 @@ class Certificate:
     @property
     def proved_pieces(self) -> int:
         """Number of pieces that are proved optimal."""
+        # Counted only if necessary: there may be millions.
         return self.violations.size - (0 if self.proved else int(np.count_nonzero(self.violations)))
 
     @cached_property
     def objective(self) -> float:
-        """Score kept, with the hysteresis bonus."""
+        """Sum of `objectives` and `edge_score`."""
         return self._sum(self.objectives) + self.edge_score
 
     @cached_property
     def upper_bound(self) -> float:
-        """Upper bound on the score of any allowed mask: the objective if proved, else rounded up."""
+        """Upper bound on the objective of any allowed mask: the mask's own if it is proved optimal, else rounded up."""
         if self.proved:
             return self.objective
         return float(np.nextafter(self.objective + self._sum(self.violations), math.inf))
 
     @property
     def unshifted_objective(self) -> float:
-        """Score kept without the hysteresis bonus."""
+        """Score kept of the original scores, without the hysteresis bonus or block norms."""
         return self.objective if self.kept_score is None else self.kept_score
 
     @cached_property
     def bounds(self) -> Doubles:
-        """`[down, across]`, upper bound on the score of any allowed mask of each piece."""
+        """`[down, across]`, upper bound on the objective of any allowed mask of each piece."""
         if self.proved:
             return self.objectives
         with np.errstate(over="ignore"):
@@ -102,7 +105,7 @@ class Certificate:
             raise overflow_error(name)
 
     def _sum(self, values: Doubles) -> float:
-        """Sum values: pairwise for tiles, which may be millions; correctly rounded for few pieces."""
+        """Sum values of pieces: pairwise for tiles, which may be millions; correctly rounded for other pieces."""
         if not has_tiles(self.pattern):
             return exact_sum(values.flat)
         with np.errstate(over="ignore"):
@@ -115,9 +118,9 @@ class Run:
 
     Attributes:
         solver: Name of the solver.
-        solve_s: Seconds of solving, summed over threads.
+        solve_s: Seconds of solving; for tiles that the CPU solves, they are summed over threads.
         threads: Number of threads.
-        device: Device that it ran on.
+        device: Device that the solver ran on.
         cut_short: Whether the time limit ended the search.
         notes: Further entries of a solution's `stats`.
     """

@@ -1,4 +1,4 @@
-"""Solvers of patterns whose budgets belong to the whole tensor, one module per pattern."""
+"""Solvers of patterns whose budgets belong to the whole tensor: a module for each pattern, and what these share."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from masksmith.solvers.base import Solver
 from .passes import WholeTensorOptions as WholeTensorOptions
 
 WholeTensorSolver = Callable[[Problem, Any, WholeTensorOptions], Solution]
+"""Solves a problem; the arguments are the problem, its pattern and options."""
 
 _SOLVERS: dict[type, tuple[str, str]] = {
     Unstructured: ("unstructured", "solve_unstructured"),
@@ -23,6 +24,7 @@ _SOLVERS: dict[type, tuple[str, str]] = {
     VNM: ("vnm", "solve_vnm"),
     Channels: ("channels", "solve_channels"),
 }
+"""Module and name of the function that solves a pattern, by the class of the pattern."""
 
 
 def whole_tensor_solver(pattern: Pattern, solver: Solver) -> WholeTensorSolver:
@@ -30,7 +32,8 @@ def whole_tensor_solver(pattern: Pattern, solver: Solver) -> WholeTensorSolver:
 
     Args:
         pattern: Pattern of allowed masks.
-        solver: `auto`, or the solver that the function is equivalent to (`patterns.solver_support`).
+        solver: Only its name counts: `auto`, or that of the solver that the function is equivalent to
+            (`patterns.solver_support`).
 
     Raises:
         SolverError: If no function solves the pattern, or the solver does not support it.

@@ -1,4 +1,4 @@
-"""The best units (blocks, channels) under disjoint budgets: the largest values of each budget, by a threshold."""
+"""Keeps the best units (blocks, channels) under disjoint budgets: under each, those with the largest values."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def best_of_rows(values: Doubles, budgets: Sequence[int]) -> KeptUnits:
 
 
 def _largest(values: Doubles, keep: int) -> tuple[Bools, float]:
-    """Return the mask of the `keep` largest values, and the smallest of them as dual (if `keep` is 0, the maximum)."""
+    """Return the mask of the `keep` largest values, and the smallest of these as dual (if `keep` is 0, the largest)."""
     if keep == 0:
         return np.zeros(len(values), np.bool_), float(values.max())
     threshold = float(np.partition(values, len(values) - keep)[len(values) - keep])

@@ -32,7 +32,7 @@ def main() -> int:
     client = redis.Redis.from_url(settings.redis_url, **DECODING, socket_connect_timeout=3, socket_timeout=60)
     run, outcome = (back_up, "backed up") if options.command == "save" else (restore, "restored")
     try:
-        store = BlobStore(settings.store_path, create=options.command == "restore")
+        store = BlobStore(settings.store_location, create=options.command == "restore")
         manifest = run(client, store, options.folder.absolute())
     except (redis.RedisError, InstallationError, OSError) as error:
         sys.stderr.write(printable(without_credentials(f"masksmith: {_text(error, options.folder)}")) + "\n")

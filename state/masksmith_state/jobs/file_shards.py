@@ -1,4 +1,7 @@
-"""Adds the shards that write the files of an output: each of them after the shards of the next file's tensors."""
+"""Adds the shards that write an output's files of weights.
+
+The shard of a file is queued behind those that solve the tensors of the next file, if there is one.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,8 @@ def with_file_shards(
 ) -> list[Shard]:
     """Order shards by file, and insert the shard that writes a file where the file's tensors have probably been solved.
 
-    A worker that writes a file waits for the shards of its tensors that other workers have taken, and solves the rest.
+    Without an output, the shards stay as they are. A worker that writes a file waits for the shards of the file's
+    tensors that other workers have taken, and solves the rest.
     """
     if output is None:
         return list(shards)
@@ -25,7 +29,7 @@ def with_file_shards(
     by_file: list[list[Shard]] = [[] for _ in output.files]
     for shard in shards:
         source = tensors[shard.tensor].source
-        assert source is not None
+        assert source is not None  # The tensors of a job with an output are in roots.
         by_file[numbers[source.location]].append(shard)
     ordered: list[Shard] = []
     for number, shards_of_file in enumerate(by_file):
@@ -36,7 +40,7 @@ def with_file_shards(
 
 
 def _file_shard(number: int, output: PlannedOutput) -> Shard:
-    """The shard that writes file `number` of an output."""
+    """The shard that writes the file of weights `number` of an output; it has no rows of a tensor."""
     seconds = round(OVERHEAD_S + WRITE_S * output.files[number].bytes, 4)
     # Never `is_long`: long shards are taken before the other shards of a job, when no tensor is solved yet.
     return Shard(tensor=0, first=0, last=0, file=number, cost_s=seconds)

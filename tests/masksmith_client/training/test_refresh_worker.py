@@ -30,7 +30,7 @@ def test_a_client_is_made_again_from_what_was_sent(outage_s):
     assert (start.slots, start.fd, start.cores) == ([SLOT], 5, [0])
     assert start.client == client.configuration
     assert "secret" not in repr(start)
-    source = start.source()
+    source = start.create_source()
     assert isinstance(source, ServiceSource)
     again = source.client.configuration
     assert (again.url, again.token, again.timeout_s) == ("https://masks.example/prefix", "secret", 9.0)
@@ -40,7 +40,7 @@ def test_a_client_is_made_again_from_what_was_sent(outage_s):
 
 
 def test_without_a_client_the_library_solves():
-    source = sent(None).source()
+    source = sent(None).create_source()
     assert isinstance(source, FunctionSource)
     assert np.array_equal(source.call(np.eye(4), ms.parse("1:4")).mask, np.eye(4, dtype=bool))
 

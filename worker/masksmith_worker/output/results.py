@@ -13,8 +13,8 @@ from masksmith_state.jobs.reports import ShardReport
 class ShardResults:
     """Results of a job's shards.
 
-    All stored reports are read at once. A mask or weight is checked when it is read; if it is missing or damaged, its
-    shard is solved again.
+    All stored reports are read at once, when this object is made. Masks and weights are checked when they are read; if
+    those of a shard are missing or damaged, the shard is solved again.
 
     Args:
         store: Contains masks and weights.
@@ -33,15 +33,16 @@ class ShardResults:
         self.refresh()
 
     def refresh(self) -> None:
-        """Read all stored reports again."""
+        """Read all stored reports again; a report without a result, of a failed shard or of a file, is not kept."""
         known = {index: report for index, report in self._read_reports().items() if report.result is not None}
         self._reports |= known
 
     def report(self, index: int) -> ShardReport:
-        """Report of a shard that has a result.
+        """Return the report of a shard; one without a stored result is solved first.
 
         Raises:
-            ShardFailedError: If the shard failed.
+            ShardFailedError: If another worker has reported an error of the shard.
+            Exception: If the shard fails here.
         """
         if index not in self._reports:
             self._reports[index] = self._ensure_solved(index)
@@ -51,8 +52,8 @@ class ShardResults:
         """Read the packed mask of a shard.
 
         Raises:
-            ShardFailedError: As `report`.
-            FileNotFoundError, DamagedBlobError: If it is missing or damaged again after the shard was solved.
+            ShardFailedError, Exception: As `report` does.
+            FileNotFoundError, DamagedBlobError: If the mask is missing or damaged again after the shard was solved.
         """
         return self._read(index, lambda report: self._store.get(result_name(str(report.result)), report.mask_digest))
 

@@ -64,7 +64,7 @@ def reserved_memory(gram: PlannedTensor, use: str, check: Callable[[], None], ma
         check()
         time.sleep(WAIT_S)
 
-    with Reservations.of_user().held(needed, available_bytes, wait) as too_few:
+    with Reservations.of_user().try_to_reserve(needed, available_bytes, wait) as too_few:
         if too_few is not None:
             raise InsufficientMemoryError(
                 f"{use} needs {needed} bytes of memory for its Gram matrix {gram.shape}, and a slot of this worker can "

@@ -1,4 +1,4 @@
-"""Reservations of memory among the processes of a machine, so that no two processes count on the same free memory."""
+"""Reservations of memory by a user's processes on a machine, so that no two of them count on the same free memory."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ FOLDER_MODE = 0o700
 
 @dataclass(frozen=True)
 class Reservations:
-    """Reservations of the processes that share a folder.
+    """Reservations of the processes that share a folder; a process has at most one at a time.
 
     A reservation is a file that its process has locked; a file without a lock is of a dead process, and is deleted. Of
     each reservation, only the bytes that its process has not allocated yet are counted.
@@ -33,27 +33,29 @@ class Reservations:
         """Return the reservations of this user's processes.
 
         Raises:
-            OSError: If their folder cannot be made, or belongs to another user.
+            OSError: If their folder cannot be made, belongs to another user, or is a symbolic link.
         """
         folder = Path(tempfile.gettempdir()) / f"masksmith-memory-{os.getuid()}"
         folder.mkdir(mode=FOLDER_MODE, exist_ok=True)
-        state = folder.lstat()
-        if state.st_uid != os.getuid() or folder.is_symlink():
+        if folder.lstat().st_uid != os.getuid() or folder.is_symlink():
             raise PermissionError(f"{folder} belongs to another user")
         return cls(folder)
 
     @contextmanager
-    def held(self, needed: int, available: Callable[[], int], wait: Callable[[], None]) -> Iterator[int | None]:
-        """Reserve memory until the end of the block.
+    def try_to_reserve(
+        self, needed: int, available: Callable[[], int], wait: Callable[[], None]
+    ) -> Iterator[int | None]:
+        """Reserve memory until the end of the block, after waiting for other processes if it does not fit beside them.
 
         Args:
             needed: Number of bytes.
             available: Returns the bytes that are free now.
-            wait: Called while other processes have reserved too much; raises an error to give up.
+            wait: Called before each new attempt, while other processes have reserved too much; raises an error to give
+                up.
 
         Yields:
-            None if the bytes are reserved; the available bytes if they are too few although no other process has a
-            reservation.
+            None if the bytes are reserved; the available bytes, with nothing reserved, if they are too few although no
+            other process has a reservation.
         """
         while True:
             with self._locked_folder():
@@ -77,7 +79,11 @@ class Reservations:
             yield
 
     def _reserve(self, needed: int) -> IO[str]:
-        """Write and lock this process's reservation: the bytes, and the bytes that the process has in memory now."""
+        """Write and lock this process's reservation: the bytes, and the bytes that the process has in memory now.
+
+        Returns:
+            The file, which stays locked until it is closed.
+        """
         file = self._own_path().open("w")
         fcntl.flock(file, fcntl.LOCK_EX)
         file.write(f"{needed} {resident_bytes(os.getpid())}")
@@ -88,7 +94,10 @@ class Reservations:
         return self.folder / f"{os.getpid()}.reservation"
 
     def _reserved_by_others(self) -> int | None:
-        """Sum the bytes that others have reserved and not allocated yet; None if there are no other reservations."""
+        """Sum the bytes that others have reserved and not allocated yet; None if no other has a reservation.
+
+        Called while this process has none, so all files are those of others.
+        """
         amounts = [self._unallocated(path) for path in self.folder.glob("*.reservation")]
         counted = [amount for amount in amounts if amount is not None]
         return sum(counted) if counted else None
@@ -96,7 +105,7 @@ class Reservations:
     def _unallocated(self, path: Path) -> int | None:
         """Return the bytes of a reservation that its process has not allocated yet.
 
-        If the process has ended, the reservation is deleted, and None is returned.
+        None if the process has ended, or the file is gone or malformed. A file that is not locked is deleted.
         """
         with suppress(FileNotFoundError, ProcessLookupError, ValueError), path.open() as file:
             try:

@@ -36,7 +36,7 @@ def main() -> None:
 
 def _handle_all(configuration: WorkerConfiguration, requests: queue.SimpleQueue[RefreshRequest]) -> None:
     try:
-        handler = RefreshHandler(configuration.source(), SharedMemory(configuration.slots, configuration.fd))
+        handler = RefreshHandler(configuration.create_source(), SharedMemory(configuration.slots, configuration.fd))
         while True:
             print(handler.handle(requests.get()).model_dump_json(), flush=True)  # noqa: T201 - read by the parent
     except BaseException:

@@ -26,7 +26,7 @@ from .shared_memory import Bools, Bytes, LayerSlot
 PIECE_BYTES = 512 * 1024
 """Size of the pieces in which values are uploaded."""
 OUTAGE_S = 10.0
-"""How long an unreachable service is retried; after that a request with newer weights is more useful."""
+"""Most seconds for which a worker process retries an unreachable service; then, newer weights are more useful."""
 
 Array = npt.NDArray[np.generic]
 
@@ -54,7 +54,7 @@ class LayerValues:
         data = np.ascontiguousarray(scores).reshape(-1).view(np.uint8)
         return LayerValues(replace(self.slot, dtype=dtype), data, are_scores=True)
 
-    def weight(self) -> StreamedTensor:
+    def streamed_tensor(self) -> StreamedTensor:
         """Return the values as a tensor to upload."""
         data = self.values.data
         pieces = [data[start : start + PIECE_BYTES] for start in range(0, len(data), PIECE_BYTES)]
@@ -73,28 +73,28 @@ class MaskSource(Protocol):
         Args:
             layers: The layers' values.
             pattern: The pattern of the masks.
-            timeout_s: Timeout in seconds.
-            on_mask: Called with the name and the mask of each layer.
+            timeout_s: Timeout in seconds, for a service; a function has none.
+            on_mask: Called with the name and the mask of each layer that has a mask.
 
         Returns:
             Status, bounds or error of each layer, by name.
 
         Raises:
-            ClientError: If no layer has a mask.
+            ClientError: If a service returns no mask of any layer, or not in time.
         """
 
 
 @dataclass(frozen=True)
 class ServiceSource:
-    """Solves masks by a masksmith service."""
+    """Has a masksmith service solve masks."""
 
     client: Client
 
     def solve(
         self, layers: list[LayerValues], pattern: Pattern, timeout_s: float, on_mask: Callable[[str, Bools], None]
     ) -> Mapping[str, LayerResult]:
-        """Submit a job, wait for it, download its masks, and delete it."""
-        weights = {values.slot.name: values.weight() for values in layers}
+        """Submit a job, wait for it, and download its masks; cancel it after the timeout, and delete it in any case."""
+        weights = {values.slot.name: values.streamed_tensor() for values in layers}
         scores = "given" if layers[0].are_scores else "magnitude"
         # All names are passed, since the default rule would leave an output head dense that the user has selected.
         job = self.client.jobs.submit(
@@ -129,8 +129,8 @@ class ServiceSource:
 class FunctionSource:
     """Solves masks by a function of scores and pattern, such as `masksmith.solve`.
 
-    The function returns a mask, or a `Solution`. It gets scores as `[out, in, *kernel]`, whatever the order in which
-    the layer stores them.
+    The function returns a mask, or a `Solution`. It is called with the scores of one matrix, as `[out, in, *kernel]`,
+    whatever the order in which the layer stores them.
     """
 
     call: Callable[..., Any]
@@ -138,7 +138,7 @@ class FunctionSource:
     def solve(
         self, layers: list[LayerValues], pattern: Pattern, timeout_s: float, on_mask: Callable[[str, Bools], None]
     ) -> Mapping[str, LayerResult]:
-        """Call the function for each layer in turn; `timeout_s` is not used."""
+        """Call the function for each layer in turn; a ValueError is the error of its layer. `timeout_s` is not used."""
         results = {}
         for values in layers:
             try:
@@ -166,15 +166,18 @@ def solve_matrices(
     pattern: Pattern,
     as_mask: Callable[[Any, LayerSlot, tuple[int, ...]], Any],
 ) -> LayerResult:
-    """Solve each matrix of a layer, and each of the matrices fused in it, on its own.
+    """Solve each matrix of a layer on its own; of a fused matrix, each part (`Layout.row_ranges`).
 
     Args:
-        call: Returns the solution of scores `[out, in, *kernel]`.
+        call: Returns the solution of scores `[out, in, *kernel]` under a pattern.
         scores: The layer's scores, an array or a tensor.
         mask: The layer's mask, which is written; an array or a tensor, as the scores.
         slot: Name, shape and axes of the layer.
         pattern: The pattern.
-        as_mask: Returns the mask of a solution, after checking that it has the shape in its last argument.
+        as_mask: Returns the mask of a solution, after checking it; called with solution, `slot` and expected shape.
+
+    Returns:
+        The result of the whole layer; see `sum_of_parts`.
     """
     layout, results = slot.layout, []
     for matrix, mask_matrix in zip(layout.matrices(scores), layout.matrices(mask), strict=True):
@@ -186,7 +189,7 @@ def solve_matrices(
 
 
 class WorkerConfiguration(BaseModel):
-    """The first line of the worker process's input.
+    """The configuration of the worker process, which is the first line of its input.
 
     Attributes:
         client: The client's configuration; None solves with the library in the worker process.
@@ -200,7 +203,7 @@ class WorkerConfiguration(BaseModel):
     fd: int
     cores: list[int] | None
 
-    def source(self) -> MaskSource:
+    def create_source(self) -> MaskSource:
         """Create the source of masks."""
         if self.client is not None:
             retry = replace(self.client.retry, outage_s=min(self.client.retry.outage_s, OUTAGE_S))
@@ -222,7 +225,11 @@ def _as_mask(solution: Any, slot: LayerSlot, shape: tuple[int, ...]) -> Bools:
 
 
 def sum_of_parts(parts: list[LayerResult]) -> LayerResult:
-    """Sum the results of a layer's parts; a value that is None for one part is None for the layer."""
+    """Sum the results of a layer's parts, none of which has an error.
+
+    An objective or bound that is None for one part is None for the layer, and so is the gap. The status is that of all
+    parts, or `feasible` if theirs differ.
+    """
     objectives, bounds = [part.objective for part in parts], [part.upper_bound for part in parts]
     statuses = {part.status for part in parts}
     objective = None if None in objectives else sum(value for value in objectives if value is not None)
@@ -240,7 +247,7 @@ def sum_of_parts(parts: list[LayerResult]) -> LayerResult:
 
 
 def _result(report: Any) -> LayerResult:
-    """Return the result from a solution, a service's report of a tensor, or a mask, which has no bounds."""
+    """Make the result from a solution, a service's report of a tensor, or a mask, of which no field is known."""
     error = getattr(report, "error", None)
     if error is not None:
         return LayerResult(error=error.message)
