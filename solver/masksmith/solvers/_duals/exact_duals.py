@@ -24,7 +24,8 @@ class ScaledTiles:
         tiles: `[T, R, C]` original scores.
         integers: `[T, R, C]`, `round(score * 2^shift)`.
         shifts: `[T]` exponents.
-        exact: `[T]`, whether no score was rounded and the sum over any path or mask is exact in float64.
+        exact: `[T]`, whether no score was rounded and the sum over any path, or any mask of a 4x4 tile, is exact in
+            float64.
     """
 
     tiles: npt.NDArray[Any]
