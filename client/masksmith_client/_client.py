@@ -52,7 +52,8 @@ class Client:
         transport: A custom httpx2 transport, for tests.
 
     Raises:
-        InputError: If the URL is malformed or has a password beside a token, or the environment's proxy cannot be used.
+        InputError: If the URL is malformed or has a user name or password beside a token, or the environment's proxy
+            cannot be used.
     """
 
     def __init__(

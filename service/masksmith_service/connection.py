@@ -48,13 +48,13 @@ class Connection(HttpToolsProtocol):
         self._running: RequestResponseCycle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Start the timer of the first head."""
+        """Add the connection to the open ones, and start the timer of the first head."""
         super().connection_made(transport)
         self._is_served = self._connections.add(self)
         self._head_timer.start()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Notify the request that is being answered.
+        """Remove the connection from the open ones, stop its timers, and notify the request that is being answered.
 
         Uvicorn notifies only the last request that it parsed, which may wait for the response to an earlier one.
         """
@@ -70,7 +70,7 @@ class Connection(HttpToolsProtocol):
         return self._running is None or self._running.response_complete
 
     def abort(self) -> None:
-        """Close the connection at once, without sending the rest of its buffer."""
+        """Notify the request that is being answered, and close the connection at once, without sending its buffer."""
         _disconnect(self._running)
         self.transport.abort()
 
@@ -85,7 +85,7 @@ class Connection(HttpToolsProtocol):
         super().resume_writing()
 
     def data_received(self, data: bytes) -> None:
-        """Parse data; reject a request whose head, trailers or chunk framing are too large."""
+        """Parse data; reject a request whose head, trailers or chunk framing are too large; time a head that begins."""
         self._meter.pending += len(data)
         super().data_received(data)
         if self.transport.is_closing():
@@ -107,7 +107,7 @@ class Connection(HttpToolsProtocol):
             super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
-        """Start the request, or queue it behind an earlier one."""
+        """Start the request, or queue it behind an earlier one; refuse it if too many connections or requests wait."""
         self._head_timer.stop()
         if not self._is_served and self.url != HEALTH:
             raise self._meter.set_error(_too_many_connections_error(self._connections.limit))
@@ -135,6 +135,7 @@ class Connection(HttpToolsProtocol):
         super()._start_asgi_task(cycle, app)
 
     def _on_late_head(self) -> None:
+        """Reject a request whose head is late, or close a connection on which no head has begun."""
         if self.flow.read_paused:
             # The rest of the head is not read while an earlier request is being answered.
             self._head_timer.start()

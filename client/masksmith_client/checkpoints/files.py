@@ -1,4 +1,4 @@
-"""Finds the files of a checkpoint and reads their headers. Pickles are never loaded."""
+"""Finds the weights of a checkpoint, and reads headers and JSON files. Pickles are never loaded."""
 
 from __future__ import annotations
 
@@ -17,11 +17,12 @@ from masksmith_wire.output_names import INDEX_SUFFIX, PICKLE_SUFFIXES
 def find_weights(path: Path) -> Path:
     """Return the `.safetensors` file or the index of a checkpoint: the path itself, or the one in a directory.
 
-    An index in a directory has priority over its `.safetensors` files.
+    An index in a directory has priority over its `.safetensors` files. The path of a file is returned unless its name
+    is that of a pickle.
 
     Raises:
-        InputError: If there is none, there are several, or the weights have another format; for a pickle the message
-            says how to convert it.
+        InputError: If there is no weights file, the names do not say which one counts, a part of the weights lacks its
+            index, or the weights have another format; for a pickle the message says how to convert it.
     """
     # The functions of `os.path` say False of a name that is too long, where those of `pathlib` raise.
     if os.path.isdir(path):
@@ -29,7 +30,9 @@ def find_weights(path: Path) -> Path:
     if path.suffix in PICKLE_SUFFIXES or path.name.endswith(".bin" + INDEX_SUFFIX):
         raise InputError(pickle_message(path))
     if not os.path.isfile(path):
-        raise InputError(f"{path} {'is not a file' if os.path.exists(path) else 'does not exist'}{_broken_link(path)}")
+        raise InputError(
+            f"{path} {'is not a file' if os.path.exists(path) else 'does not exist'}{_broken_link_text(path)}"
+        )
     return path
 
 
@@ -45,7 +48,7 @@ def read_file_header(path: Path) -> Header:
     except HeaderError as error:
         raise InputError(f"{path}: {error}") from None
     except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}{_broken_link(path)}") from None
+        raise InputError(f"{path} cannot be read: {error.strerror}{_broken_link_text(path)}") from None
 
 
 def read_json(path: Path) -> Any:
@@ -59,7 +62,7 @@ def read_json(path: Path) -> Any:
         content = path.read_bytes()
         return json.loads(content)
     except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}{_broken_link(path)}") from None
+        raise InputError(f"{path} cannot be read: {error.strerror}{_broken_link_text(path)}") from None
     except (ValueError, RecursionError):
         raise InputError(f"{path} is {not_json_reason(content)}") from None
 
@@ -73,13 +76,13 @@ def pickle_message(path: Path) -> str:
     )
 
 
-def _broken_link(path: Path) -> str:
-    """Return the target of a link to nothing, as a download that was moved or deleted leaves it; else an empty text."""
+def _broken_link_text(path: Path) -> str:
+    """Name the target of a link to nothing, which a moved or deleted download may leave; else return an empty text."""
     return f"; it is a link to {path.readlink()}" if os.path.islink(path) and not os.path.exists(path) else ""
 
 
 def _find_in(folder: Path) -> Path:
-    names = [path.name for path in folder.iterdir() if path.is_file() or _broken_link(path)]
+    names = [path.name for path in folder.iterdir() if path.is_file() or _broken_link_text(path)]
     try:
         name = weights_name(names)
         if name is not None and name.endswith(INDEX_SUFFIX):
@@ -97,11 +100,11 @@ def _read_text(path: Path) -> str:
     try:
         return path.read_text(errors="replace")
     except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}{_broken_link(path)}") from None
+        raise InputError(f"{path} cannot be read: {error.strerror}{_broken_link_text(path)}") from None
 
 
 def _no_weights_error(folder: Path) -> InputError:
-    """Return the error for a directory without safetensors files, which names weights of other formats in it."""
+    """Return the error for a directory without safetensors files; it names a file of another format if there is one."""
     paths = sorted(folder.iterdir())
     gguf = next((path for path in paths if path.suffix == ".gguf"), None)
     if gguf is not None:

@@ -25,7 +25,7 @@ class ShardOutput:
 
     Args:
         source: The input file, open.
-        file: Its path.
+        file: Path of the input file.
         output: The output file; writing continues after the bytes that it has already.
         on_bytes: Called with the number of bytes of the input that have been processed since the last call.
     """
@@ -56,6 +56,7 @@ class ShardOutput:
         """Write a tensor with zeros in the entries that its mask drops."""
         self.copy_to(step.entry.start)
         is_in_this_file = (step.source.file, step.source.start) == (self._file, self._position)
+        # The pieces of a tensor in this file are counted as they are read; else `_skip_to` reads and counts its bytes.
         for masked in masked_pieces(step.source, packed, self._count if is_in_this_file else lambda data: None):
             self._output.write(masked)
         self._skip_to(step.entry.stop)
@@ -75,7 +76,6 @@ class ShardOutput:
         """Read the input up to an offset, for its digest, without writing it."""
         for piece in self._read(self._position, stop):
             self._count(piece)
-        self._position = stop
 
     def _count(self, piece: bytes | memoryview) -> None:
         """Add bytes of the input to its digest and to the position, and report their number."""

@@ -21,7 +21,8 @@ _SAMPLE_BYTES = 64
 def absent_ties(tensors: Mapping[str, Tensor], config: Mapping[str, Any] | None) -> dict[str, str]:
     """Map names that the model may have and the checkpoint does not store to the name of the embedding.
 
-    `save_pretrained` leaves out an output head, and further embeddings, if they are tied to the stored embedding.
+    `save_pretrained` leaves out an output head, and further embeddings, if they are tied to the stored embedding. The
+    result is empty if the config says that nothing is tied, or if the checkpoint does not store exactly one embedding.
     """
     if (config or {}).get("tie_word_embeddings") is False:
         return {}
@@ -29,15 +30,15 @@ def absent_ties(tensors: Mapping[str, Tensor], config: Mapping[str, Any] | None)
     if len(embeddings) != 1:
         return {}
     (embedding,) = embeddings
-    absent = [name for name in _HEADS if name not in tensors]
+    names = list(_HEADS)
     if re.search(r"(?:^|\.)shared\.weight$", embedding):
         root = embedding.removesuffix("shared.weight")
-        absent += [f"{root}{side}.embed_tokens.weight" for side in ("encoder", "decoder")]
-    return {name: embedding for name in absent if name not in tensors}
+        names += [f"{root}{side}.embed_tokens.weight" for side in ("encoder", "decoder")]
+    return {name: embedding for name in names if name not in tensors}
 
 
 def declared_ties(tensors: Mapping[str, Tensor], metadata: Sequence[Mapping[str, str]]) -> dict[str, str]:
-    """Map names that are not stored to the tensors that the files' `__metadata__` names for them.
+    """Map names that are not stored to the names of stored tensors that the files' `__metadata__` gives for them.
 
     `safetensors.torch.save_model` stores one name of a shared parameter, and the others in this way.
     """
@@ -48,7 +49,7 @@ def declared_ties(tensors: Mapping[str, Tensor], metadata: Sequence[Mapping[str,
 def tied_by_config(
     absent: Mapping[str, str], tensors: Mapping[str, Tensor], config: Mapping[str, Any] | None
 ) -> dict[str, str]:
-    """Return those absent names that the config declares as tied: one output head, and further embeddings."""
+    """Return those of the ties `absent` that the config declares: of one output head, and of further embeddings."""
     if not (config or {}).get("tie_word_embeddings"):
         return {}
     if any(name.startswith("cls.") for name in tensors):
@@ -63,11 +64,12 @@ def tied_by_config(
 def stored_ties(tensors: Sequence[Tensor]) -> dict[str, str]:
     """Map the name of each tensor that repeats an earlier one byte by byte to the name of the earlier one.
 
-    Equal tensors are not tied if all entries are the same number, which may be their initial value, or if both are in
-    blocks: a larger model may have been initialized with copies of blocks, which training changes separately.
+    Only tensors of two or more dimensions are compared. Equal tensors are not tied if all entries are the same number,
+    which may be their initial value, or if both are in blocks: a larger model may have been initialized with copies of
+    blocks, which training changes separately.
 
     Raises:
-        InputError: If a file cannot be read.
+        InputError: If a file cannot be read, or became shorter.
     """
     ties: dict[str, str] = {}
     by_shape: dict[tuple[Any, ...], list[Tensor]] = {}
@@ -86,7 +88,7 @@ def _ties_among(tensors: Sequence[Tensor]) -> dict[str, str]:
     by_sample: dict[bytes, list[Tensor]] = {}
     for tensor in tensors:
         firsts = by_sample.setdefault(_sample(tensor), [])
-        first = next((first for first in firsts if _may_be_tied(first, tensor) and _are_equal(first, tensor)), None)
+        first = next((first for first in firsts if _may_be_tied(first, tensor) and _are_tied(first, tensor)), None)
         if first is None:
             firsts.append(tensor)
         else:
@@ -108,12 +110,13 @@ def _sample(tensor: Tensor) -> bytes:
 
 
 def _may_be_tied(first: Tensor, second: Tensor) -> bool:
+    """Whether at most one of two tensors is in a block; two tensors of blocks are never tied."""
     return not (in_block(first.name) and in_block(second.name))
 
 
-def _are_equal(first: Tensor, second: Tensor) -> bool:
+def _are_tied(first: Tensor, second: Tensor) -> bool:
     """Whether two tensors have the same bytes, and not all of their entries are the same number."""
-    item_bytes = max(1, DTYPE_BITS[first.dtype] // 8)
+    item_bytes = max(1, DTYPE_BITS[first.dtype] // 8)  # entries smaller than a byte are compared as bytes
     is_constant, first_entry = True, b""
     for piece, other_piece in zip(first.pieces(), second.pieces(), strict=True):
         if piece != other_piece:

@@ -36,7 +36,8 @@ def trace(directory: Path, shapes: Mapping[str, tuple[int, ...]], *, trust_remot
         trust_remote_code: Whether code that the checkpoint brings may be run.
 
     Returns:
-        The trace; an empty one with a note where the model is unknown or cannot be run.
+        The trace. Without the libraries, or if the model cannot be built, it has only a note with the reason; if the
+        model cannot be run, a note and what the classes of its layers show.
     """
     missing = _missing_libraries()
     if missing:
@@ -84,7 +85,7 @@ def has_tensors_of_its_class(directory: Path, shapes: Mapping[str, tuple[int, ..
         shapes: Shapes of all of its tensors, by name.
 
     Returns:
-        Also False if the model cannot be built.
+        Also False if the model cannot be built, such as without the libraries.
     """
     if _missing_libraries():
         return False
@@ -161,7 +162,7 @@ def _layout(
     parameter_shapes: Mapping[str, tuple[int, ...]],
     shape: Sequence[int],
 ) -> Layout | None:
-    """Return the layout of a tensor if all of its sources imply the same axes; else None."""
+    """Return the layout of a tensor if all of its sources imply the same axes, which are certain; else None."""
     different_axes = {_axes(source, observed, shape) for source in sources}
     axes = next(iter(different_axes)) if len(different_axes) == 1 else None
     if axes is None:
@@ -197,6 +198,6 @@ def _notes(matched: Correspondence, shapes: Mapping[str, tuple[int, ...]], trace
     ]
     if unknown:
         notes.append(
-            f"{len(unknown)} tensor(s) were not seen in the forward pass, such as {unknown[0]!r}: for them {FALLBACK}"
+            f"the model shows no layout of {len(unknown)} tensor(s), such as {unknown[0]!r}: for them {FALLBACK}"
         )
     return notes

@@ -48,19 +48,21 @@ def as_pattern(pattern: Pattern | str) -> Pattern:
 
 
 def as_method(method: Method | str | None) -> Method:
-    """Return the method of a name, or the method itself; default `SRSTE()`.
+    """Return the method of a text with its name and options, or the method itself; `SRSTE()` for None.
 
     Raises:
-        InputError: If the name or an option is unknown, or the argument is not a method.
+        InputError: If the name or an option is unknown, an option is missing, set twice or has an invalid value, or the
+            argument is not a method.
     """
     return SRSTE() if method is None else _as_object("method", method, Method, METHODS)
 
 
 def as_schedule(schedule: Schedule | str | None) -> Schedule:
-    """Return the schedule of a name, or the schedule itself; default `Schedule()`.
+    """Return the schedule of a text with its name and options, or the schedule itself; `Schedule()` for None.
 
     Raises:
-        InputError: If the name or an option is unknown, or the argument is not a schedule.
+        InputError: If the name or an option is unknown, an option is missing, set twice or has an invalid value, or the
+            argument is not a schedule.
     """
     return Schedule() if schedule is None else _as_object("schedule", schedule, Schedule, SCHEDULES)
 

@@ -1,8 +1,8 @@
 """Divide the rows of layers among the ranks that solve them, and merge the results of the ranks.
 
-If the shards of a weight are whole tiles, each rank solves the rows that it owns. Other sharded weights are gathered,
-one at a time, and each is solved by one rank; the ranks take turns, so that none holds the whole model. Rank 0 solves
-the weights that are not sharded.
+If the shards of a weight are whole tiles (and the weight has no layout, and is scored by magnitude), each rank solves
+the rows that it owns. Other sharded weights are gathered, one at a time, and each is solved by one rank; the ranks take
+turns, so that none holds the whole model. Rank 0 solves the weights that are not sharded.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from .sharding import is_dtensor
 
 @dataclass(frozen=True)
 class Share:
-    """The rows `first:last` of a layer, for which one rank requests the mask."""
+    """The rows `first:last` of a layer, for which the rank `rank` requests the mask."""
 
     rank: int
     first: int
@@ -43,7 +43,7 @@ def divide(layers: Iterable[MaskedLayer], pattern: Pattern | None, world: int) -
 
     Args:
         layers: The masked layers.
-        pattern: The pattern; None if whole layers are needed, as for scores.
+        pattern: The pattern; None if whole layers are needed, as for scores that the training loop computes.
         world: The number of ranks.
     """
     shares: dict[str, Sequence[Share]] = {}
@@ -55,7 +55,10 @@ def divide(layers: Iterable[MaskedLayer], pattern: Pattern | None, world: int) -
 
 
 def _own_rows(layer: MaskedLayer, pattern: Pattern, world: int) -> list[Share]:
-    """Return the rows that each rank owns; none if they are not whole tiles, or the weight is sharded otherwise."""
+    """Return the rows that each rank owns; none if they cannot be solved separately.
+
+    They can if they are whole tiles of a weight without a layout, which is sharded by rows alone and among all ranks.
+    """
     weight: Any = layer.weight
     if not is_dtensor(weight) or not isinstance(pattern, TilePattern) or layer.layout is not None:
         return []
@@ -76,7 +79,11 @@ def _own_rows(layer: MaskedLayer, pattern: Pattern, world: int) -> list[Share]:
 
 
 def merge(responses: Sequence[RefreshResponse], shares: Shares, proofs: Proofs) -> RefreshResponse:
-    """Merge the responses of all ranks, and store the results of the shares that were solved in `proofs`."""
+    """Merge the responses of all ranks, in the order of the ranks.
+
+    If a whole request failed, the result is the first failure; otherwise the results of the shares that were solved are
+    stored in `proofs`.
+    """
     step = responses[0].step
     for response in responses:
         if response.failure is not None:

@@ -24,8 +24,8 @@ class ConnectionSettings:
 
     Attributes:
         url: The URL without user name and password, which messages may show.
-        token: Token of an API key.
-        credentials: User name and password of the URL, for a proxy in front of the service.
+        token: Token of an API key; None if there is none.
+        credentials: User name and password of the URL, for a proxy in front of the service; None if it has none.
     """
 
     url: str
@@ -42,7 +42,7 @@ class ConnectionSettings:
 
     @property
     def is_loopback(self) -> bool:
-        """Whether the service runs on this machine, so that no proxy is used."""
+        """Whether the URL's host is this machine, so that no proxy is used."""
         return httpx2.URL(self.url).host in LOOPBACK
 
 
@@ -50,8 +50,9 @@ def read_settings(url: str | None = None, token: str | None = None) -> Connectio
     """Return the settings; missing arguments are read from `MASKSMITH_URL` and `MASKSMITH_TOKEN`.
 
     Raises:
-        InputError: If the URL is malformed, not http(s), or has a query or fragment; if the token has characters that
-            no key has; or if the URL has a password beside a token: both would be sent as `Authorization`.
+        InputError: If the URL is malformed, not http(s), or has a query or fragment; if the token is only whitespace or
+            has characters that no key has; or if the URL has a user name or password beside a token: both would be sent
+            as `Authorization`.
     """
     url = url or os.environ.get("MASKSMITH_URL") or DEFAULT_URL
     token = _checked_token(token or os.environ.get("MASKSMITH_TOKEN") or None)
@@ -59,7 +60,7 @@ def read_settings(url: str | None = None, token: str | None = None) -> Connectio
     try:
         parsed = httpx2.URL(url)
     except httpx2.InvalidURL as error:
-        # The error may quote a part of the password, which begins a port, a path or a query if it is not encoded.
+        # The error may quote a part of the password: unencoded, its characters can begin a port, a path or a query.
         reason = "encode the special characters of the password (%23 for #)" if "@" in url else str(error)
         raise InputError(f"the service's URL {shown!r} is malformed: {reason}") from None
     if parsed.query or parsed.fragment:
@@ -70,7 +71,9 @@ def read_settings(url: str | None = None, token: str | None = None) -> Connectio
     if not parsed.userinfo:
         return ConnectionSettings(url.rstrip("/"), token)
     if token:
-        raise InputError(f"the service's URL {shown!r} has a password, and there is a token: only one can be sent")
+        raise InputError(
+            f"the service's URL {shown!r} has a user name or password, and there is a token: only one can be sent"
+        )
     plain = str(parsed.copy_with(username=None, password=None))
     return ConnectionSettings(plain.rstrip("/"), None, (parsed.username, parsed.password))
 
@@ -81,7 +84,7 @@ def _check_authority(url: httpx2.URL, shown: str) -> None:
     labels = url.raw_host.removesuffix(b".").split(b".")
     if not all(0 < len(label) <= MAX_LABEL for label in labels):
         raise InputError(
-            f"the service's URL {shown!r} has a host with an empty part, or one of over {MAX_LABEL} letters"
+            f"the service's URL {shown!r} has a host with an empty part, or a part of over {MAX_LABEL} letters"
         )
 
 
@@ -89,7 +92,7 @@ def _checked_token(token: str | None) -> str | None:
     """Return a token without whitespace at its ends, such as the line end of the file that it was read from.
 
     Raises:
-        InputError: If it has a character that no key has; the message does not contain the token.
+        InputError: If nothing remains, or it has a character that no key has; the message does not contain the token.
     """
     if token is None:
         return None
@@ -106,7 +109,7 @@ def _checked_token(token: str | None) -> str | None:
 
 
 def _without_secrets(url: str) -> str:
-    """Return what an error may show of a URL that may be malformed: nothing before its last @, and no query."""
+    """Return what an error may show of a URL, malformed or not: the scheme, what follows the last @, and no query."""
     before, at, host = url.rpartition("@")
     shown = f"***@{host}" if at else url
     if before and "://" in before:
@@ -115,10 +118,10 @@ def _without_secrets(url: str) -> str:
 
 
 def proxy_variables() -> list[str]:
-    """Return the environment variables that name a proxy, without their values, which may have a password."""
+    """Return the names of the variables about proxies that are set, without their values, which may have a password."""
     return [name for name in os.environ if name.lower() in PROXY_VARIABLES]
 
 
 def certificate_variables() -> list[str]:
-    """Return the environment variables that name certificates of authorities, with their values."""
+    """Return `NAME='VALUE'` of the environment variables that say where the certificates of authorities are."""
     return [f"{name}={os.environ[name]!r}" for name in CERTIFICATE_VARIABLES if name in os.environ]

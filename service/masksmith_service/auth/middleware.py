@@ -1,4 +1,4 @@
-"""Authentication middleware: host and CSRF checks, authentication and rate limits of every request."""
+"""Middleware that checks host and origin of every request, and the key, its rate and its scopes where one is needed."""
 
 from __future__ import annotations
 
@@ -23,19 +23,23 @@ from .scopes import needed_scopes
 PUBLIC_PATHS = frozenset({"/healthz", "/readyz", "/openapi.json", "/login", "/favicon.ico"})
 """Paths that need no key, because their responses contain no user data."""
 PUBLIC_PREFIX = "/static/"
+"""Beginning of further paths that need no key."""
 CHECK_AFTER_S = 1.0
-"""Seconds after the authentication of a request from which its token is checked again at the end of the body."""
+"""Seconds from the authentication of a request to the end of its body after which its token is checked again."""
 
 
 class AuthenticationMiddleware:
-    """ASGI middleware that checks and authenticates requests; `request.state.principal` is who sent the request."""
+    """ASGI middleware that checks and authenticates requests; `request.state.principal` is who sent the request.
+
+    A request for a public path is not authenticated, and has no principal.
+    """
 
     def __init__(self, app: ASGIApp, settings: Settings) -> None:
         self._app, self._settings = app, settings
         self._issuer = make_issuer(settings)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass an authenticated request on, or respond with the error."""
+        """Pass the request on if it passes the checks, else respond with the error."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -46,11 +50,11 @@ class AuthenticationMiddleware:
             await problems.respond(request, error)(scope, receive, send)
             return
         if principal is not None:
-            receive = _LateBody(receive, request.app.state.masksmith.async_redis, principal).receive
+            receive = _BodyReceiver(receive, request.app.state.masksmith.async_redis, principal).receive
         await self._app(scope, receive, send)
 
     async def _check(self, request: Request) -> Principal | None:
-        """Check a request, and return its sender; None for a path that needs no key."""
+        """Check a request, and return its sender; None if it needs no key."""
         host_checks.check_host(request.headers, self._settings)
         host_checks.check_origin(request.method, request.headers, self._settings)
         if _is_public(request.method, request.url.path):
@@ -67,8 +71,8 @@ class AuthenticationMiddleware:
         return principal
 
 
-class _LateBody:
-    """Receives the body of a request; at the end of one that took long, its token is checked once more.
+class _BodyReceiver:
+    """Receives the body of a request; if that took long, the request's token is checked again at the end.
 
     Otherwise a client that has sent all but the end of a request could finish it after its key was revoked.
     """
@@ -81,8 +85,8 @@ class _LateBody:
         """Receive the next message.
 
         Raises:
-            RequestError: At the end of the body, 401 if the token is no longer valid, or 503 if the broker is
-                unavailable.
+            RequestError: At the end of a body that took long, 401 if the token is no longer valid, or the error for a
+                broker that fails, such as 503.
         """
         message = await self._receive()
         is_end = message["type"] == "http.request" and not message.get("more_body", False)
@@ -110,4 +114,5 @@ def make_issuer(settings: Settings) -> TokenIssuer | None:
 
 
 def _is_public(method: str, path: str) -> bool:
+    """Whether a request needs no key; login and logout at `/v1/session` check the token or cookie themselves."""
     return path in PUBLIC_PATHS or path.startswith(PUBLIC_PREFIX) or (path == "/v1/session" and method != "GET")

@@ -1,4 +1,4 @@
-"""Builds job documents from records and shard reports."""
+"""Builds the documents of jobs from their records and the reports of their shards or cases."""
 
 from __future__ import annotations
 
@@ -118,10 +118,10 @@ def _common_members(record: JobRecord) -> dict[str, Any]:
     return members | {"name": record.name or None, "progress": Progress(done=record.done, total=record.total)}
 
 
-def _case_view(planned: PlannedCase, report: CaseReport | None, job: JobState, *, is_taken: bool) -> CaseView:
+def _case_view(planned: PlannedCase, report: CaseReport | None, job_state: JobState, *, is_taken: bool) -> CaseView:
     name = str(CaseResult.read_case(planned.case))
     if report is None:
-        return CaseView(name=name, state=_state([None], [], job, failed=False, is_taken=is_taken))
+        return CaseView(name=name, state=_state([None], [], job_state, failed=False, is_taken=is_taken))
     best = next(iter(winners([case_result(planned, report)])), None)
     return CaseView(
         name=name,
@@ -137,25 +137,25 @@ def _case_view(planned: PlannedCase, report: CaseReport | None, job: JobState, *
 def tensor_view(
     tensor: PlannedTensor,
     reports: Sequence[ShardReport | None],
-    job: JobState,
+    job_state: JobState,
     pattern: str,
     pattern_of: Callable[[str], Pattern],
     *,
     is_taken: bool = False,
 ) -> TensorReport:
-    """Sum the reports of a tensor's shards; the numbers are None until all shards are done.
+    """Sum the reports of a tensor's shards; the numbers are None until all shards have succeeded.
 
     Args:
         tensor: The tensor.
         reports: Report of each of its shards, None for a shard that is not finished.
-        job: State of the job.
+        job_state: State of the job.
         pattern: The job's pattern; a report may have the tensor's own pattern.
         pattern_of: Parses a pattern of this job.
         is_taken: Whether a worker has taken one of the shards and not finished it.
     """
     done = [report for report in reports if report is not None]
     errors = [report.error for report in done if report.error is not None]
-    state = _state(reports, done, job, failed=bool(errors), is_taken=is_taken)
+    state = _state(reports, done, job_state, failed=bool(errors), is_taken=is_taken)
     view = TensorReport(
         name=tensor.name, shape=tensor.shape, layout=_layout(tensor), pattern=tensor.pattern, state=state
     )
@@ -183,7 +183,7 @@ def _output(
     shards: dict[int, Shard],
     reports: dict[int, ShardReport],
     taken: frozenset[int],
-    job: JobState,
+    job_state: JobState,
 ) -> OutputReport | None:
     if output is None:
         return None
@@ -192,13 +192,13 @@ def _output(
         if shard.file is not None:
             done = [reports[index]] if index in reports else []
             error = done[0].error if done else None
-            state = _state([index], done, job, failed=error is not None, is_taken=index in taken)
+            state = _state([index], done, job_state, failed=error is not None, is_taken=index in taken)
             files.append(OutputFileReport(name=output.files[shard.file].name, state=state, error=error))
     return OutputReport(location=output.location, files=files)
 
 
 def summary_view(row: dict[str, object]) -> JobSummary | None:
-    """Build the entry of a job list; None if the record cannot be read."""
+    """Build the entry of a job list, and remove members from `row` for it; None if the record cannot be read."""
     try:
         progress = Progress.model_validate({"done": row.pop("done"), "total": row.pop("total")})
         members = {"key": row.pop("owner") or None, "name": row["name"] or None, "progress": progress}
@@ -208,13 +208,15 @@ def summary_view(row: dict[str, object]) -> JobSummary | None:
         return None
 
 
-def _state(parts: Sequence[object], done: Sequence[object], job: JobState, *, failed: bool, is_taken: bool) -> JobState:
+def _state(
+    parts: Sequence[object], done: Sequence[object], job_state: JobState, *, failed: bool, is_taken: bool
+) -> JobState:
     """Return the state of a tensor, output file or case.
 
     Args:
         parts: All of its shards; one element for a case. Only their number counts.
         done: Those that are finished.
-        job: State of the job.
+        job_state: State of the job.
         failed: Whether a finished one has failed.
         is_taken: Whether a worker has taken one and not finished it.
     """
@@ -222,6 +224,6 @@ def _state(parts: Sequence[object], done: Sequence[object], job: JobState, *, fa
         return JobState.FAILED
     if len(done) == len(parts):
         return JobState.SUCCEEDED
-    if job is JobState.CANCELED:
+    if job_state is JobState.CANCELED:
         return JobState.CANCELED
     return JobState.RUNNING if done or is_taken else JobState.QUEUED

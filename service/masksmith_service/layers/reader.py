@@ -1,4 +1,4 @@
-"""Reads rows of a tensor and its mask from the store, without loading the whole tensor."""
+"""Reads rows of a tensor, from the store or a root, and of its mask, without loading the whole tensor."""
 
 from __future__ import annotations
 
@@ -46,7 +46,8 @@ class MaskedLayer:
         options: Options of the job, with the tensor's own pattern.
         first_rows: First row of each part of the mask, ascending.
         parts: Name of each part in the store.
-        file: The file of the weight, if it is in a root that the principal may read.
+        file: The file of a weight in a root, for `scores`; `find_layer` does not set it, since not every principal may
+            read the root.
     """
 
     tensor: PlannedTensor
@@ -90,7 +91,7 @@ class MaskedLayer:
         return _flatten(masks.unpack(packed, (len(rows), *self._merged_shape[1:])))[:, first:last]
 
     def scores(self, store: BlobStore, rows: Sequence[int], first: int, last: int) -> Floats:
-        """Read magnitudes (or given scores) of some rows and the columns `first` to `last` (exclusive).
+        """Read magnitudes (or given scores) of some rows (ascending) and the columns `first` to `last` (exclusive).
 
         Raises:
             RequestError: If the upload is no longer in the store.
@@ -124,6 +125,7 @@ class MaskedLayer:
         return len(self._merged_shape) == 2
 
     def _by_part(self, rows: Sequence[int]) -> list[tuple[int, list[int]]]:
+        """Group rows (ascending) by the number of the part of the mask that they are in."""
         groups: list[tuple[int, list[int]]] = []
         for row in rows:
             part = bisect_right(self.first_rows, row) - 1
@@ -137,7 +139,8 @@ def find_layer(record: JobRecord, records: JobRecords, name: str) -> MaskedLayer
     """Find a tensor of a job, and its mask, which must be complete.
 
     Raises:
-        RequestError: If the job has no such tensor, or no complete mask of it, or is not a masks job.
+        RequestError: If the job has no such tensor, or no complete mask of it.
+        NoMasksError: If the job is a benchmark.
     """
     if not any(tensor.name == name for tensor in record.plan.tensors):
         detail = f"job {record.id} has no tensor {name[:200]!r}"
@@ -155,6 +158,7 @@ def find_layer(record: JobRecord, records: JobRecords, name: str) -> MaskedLayer
 
 
 def _flatten(rows: npt.NDArray[Entry]) -> npt.NDArray[Entry]:
+    """Rearrange rows `[rows, in, *kernel]` to `[rows, kernel * in]`."""
     return np.moveaxis(rows, 1, -1).reshape(len(rows), -1)
 
 

@@ -78,6 +78,7 @@ def up(
 
 
 def _check_torch(gpus: int, bench: bool | None) -> None:
+    """Raise `UsageError` if the options need torch, and it is not installed."""
     if components.has_torch():
         return
     if gpus:
@@ -100,7 +101,7 @@ def _run(plan: InstallationPlan, *, needs_keys: bool, as_json: bool) -> None:
                 supervisor.restart_failed()
                 supervisor.rotate_logs()
                 supervisor.wait()
-            note("")
+            note("")  # ends the line on which the terminal shows ^C
             note("stopping; queued jobs go on with the next 'masksmith up' ...")
         finally:
             supervisor.stop()
@@ -130,7 +131,7 @@ def _show_ready(plan: InstallationPlan, *, as_json: bool) -> None:
 
 
 def _free_port(host: str, port: int) -> int:
-    """Check that the address can be listened on, before any process starts; for port 0, return a free port."""
+    """Check that the address can be listened on, before any process starts; return the port, for port 0 a free one."""
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         with socket.socket(family, socket.SOCK_STREAM) as probe:

@@ -1,4 +1,4 @@
-"""Plans a job's output, and claims its directory; one with other content is refused before the job is queued."""
+"""Plans a job's output, claims its directory before the job is queued, and reads the record of a finished output."""
 
 from __future__ import annotations
 
@@ -35,13 +35,15 @@ from .models import Model
 MAX_MARKER_BYTES = 2**16
 """Largest marker of an unfinished output that is read; the marker is the file `JOURNAL_NAME`."""
 MAX_RECORD_BYTES = 2**27
+"""Largest record that is read; the record is the file `RECORD_NAME` of a finished output."""
 RECORD_COPIES = 2
 """Copies of a record that are in memory while it is read or sent."""
 _IDENTITY = re.compile(rb'"identity":\s*"([0-9a-f]{64})"')
+"""The member of a record with the identity of the output."""
 MAX_BESIDE = 1000
 """Maximum number of files beside a model's weights that are copied."""
 LOCK_TIMEOUT_S, LOCK_WAIT_S = 120, 5
-"""Seconds after which the lock of an output expires, and that a request waits for it."""
+"""Seconds after which the lock of an output expires, and for which a request waits for the lock."""
 
 
 class OutputPlanner:
@@ -111,8 +113,11 @@ class OutputPlanner:
             raise _invalid(f"{detail}; use `masksmith prune --local`", directory)
 
     def _beside(self, model: Model, directory: LocatedPath) -> tuple[list[OutputFile], list[str]]:
-        """Return the files beside the weights that are copied, the index last, and the names of those left out."""
-        names = [name for name in model.sizes if name not in model.files and not _is_hidden(name)]
+        """Return the files beside the weights that are copied, the index last, and the names of those left out.
+
+        Hidden files are not copied either, and not named.
+        """
+        names = [name for name in model.sizes if name not in model.files and not _is_hidden_or_irregular(name)]
         left = [name for name in names if name != model.index and (name in OWN_FILES or holds_weights(name))]
         # The index is last because a loader takes a directory with an index for a complete model.
         copied = sorted((name for name in names if name not in left), key=lambda name: name == model.index)
@@ -132,10 +137,11 @@ class OutputPlanner:
 def claim_output(
     state: State, principal: Principal, output: PlannedOutput | None, reserve_memory: Callable[[int], None]
 ) -> Iterator[None]:
-    """Write the marker of an unfinished output of this job; within the context, the job is created.
+    """Claim the directory of a job's output, if it has one; within the context, the job is created.
 
-    If that fails, a marker that this request has written is deleted. The lock of the output is held until the job is
-    recorded, so that no request deletes a marker on which another one relies.
+    The marker of an unfinished output is written, unless the directory holds the same output already. If creating the
+    job fails, a marker that this request has written is deleted, unless the job may exist or another request may rely
+    on the marker. The lock of the output is held within the context.
 
     Raises:
         RequestError: If the directory has other content, such as another job's output; or if other requests hold the
@@ -186,7 +192,8 @@ def read_record(state: State, principal: Principal, location: str, reserve_memor
         reserve_memory: Reserves a number of bytes of memory for the request.
 
     Raises:
-        RequestError: If it is unfinished, or the principal may not read it.
+        RequestError: If it is unfinished, its record is not a JSON object, or the principal may not read it.
+        InvalidLocationError: If the record has more than `MAX_RECORD_BYTES`.
     """
     directory = find_readable(state.roots, principal, location)
     names = directory.root.list(directory.path)
@@ -202,7 +209,11 @@ def read_record(state: State, principal: Principal, location: str, reserve_memor
 
 
 def _claim(directory: LocatedPath, output: PlannedOutput, reserve_memory: Callable[[int], None]) -> bool:
-    """Write the marker, unless the directory holds this output already; return whether it was written."""
+    """Write the marker, unless the directory holds this output already; return whether it was written.
+
+    Raises:
+        RequestError: If the directory has other content.
+    """
     names = directory.root.list(directory.path)
     if names and _identity_of(directory, names, reserve_memory) != output.identity:
         first = next((name for name in names if name not in OWN_FILES and not name.startswith(NOTE_PREFIX)), min(names))
@@ -268,6 +279,7 @@ def _source(file: LocatedPath, state_version: str) -> Source:
 
 def _identity(output: PlannedOutput, specification: JobSpecification, tensors: Sequence[PlannedTensor]) -> str:
     """Return a digest of everything that determines the output's content."""
+    # An empty `duplicates` or `previous` is left out of the digest.
     previous = {part.source.version for tensor in tensors for part in tensor.previous or () if part.source is not None}
     excluded = {"location", "identity"} if output.duplicates else {"location", "identity", "duplicates"}
     return digest_document(
@@ -281,9 +293,10 @@ def _identity(output: PlannedOutput, specification: JobSpecification, tensors: S
     )
 
 
-def _is_hidden(name: str) -> bool:
+def _is_hidden_or_irregular(name: str) -> bool:
+    """Whether a path has a part that begins with a dot, `..` included, or is not written as usual, such as `a//b`."""
     path = PurePosixPath(name)
-    return any(part.startswith(".") for part in path.parts) or ".." in path.parts or path.as_posix() != name
+    return any(part.startswith(".") for part in path.parts) or path.as_posix() != name
 
 
 def _invalid(reason: str, directory: LocatedPath) -> RequestError:

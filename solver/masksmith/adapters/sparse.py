@@ -17,7 +17,7 @@ class DeviceError(MasksmithError, RuntimeError):
 
 
 def to_semi_structured(weight: Tensor, mask: Tensor) -> Tensor:
-    """Compress a masked weight for 2:4 kernels.
+    """Set the dropped entries of a weight to zero, and compress it for 2:4 kernels.
 
     Args:
         weight: `[out, in]` on a CUDA device, float16, bfloat16 or int8; both dimensions multiples of 16 (int8: 32)
@@ -44,10 +44,10 @@ def to_semi_structured(weight: Tensor, mask: Tensor) -> Tensor:
 
 
 def to_bsr(weight: Tensor, mask: Tensor, block: tuple[int, int]) -> Tensor:
-    """Compress a masked weight to block compressed rows; blocks without a non-zero entry are not stored.
+    """Set the dropped entries of a weight to zero, and compress it to block compressed rows.
 
-    On CPUs, products support float32 and float64 with square blocks; on CUDA devices, block sides must be powers of 2,
-    at least 16.
+    Blocks without a non-zero entry are not stored. On CPUs, products support float32 and float64 with square blocks; on
+    CUDA devices, products need block sides that are powers of 2, at least 16.
 
     Args:
         weight: `[out, in]`.
@@ -67,6 +67,7 @@ def to_bsr(weight: Tensor, mask: Tensor, block: tuple[int, int]) -> Tensor:
 
 
 def _masked(weight: Tensor, mask: Tensor) -> Tensor:
+    """Check the shapes, and return a copy of the weight with zeros in the dropped entries."""
     if weight.ndim != 2 or mask.shape != weight.shape:
         raise ScoresError(
             f"its shape is {list(weight.shape)}, the mask's {list(mask.shape)}; both must be matrices of one shape",

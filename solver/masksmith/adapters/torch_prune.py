@@ -18,8 +18,9 @@ class MaskPruning(prune.BasePruningMethod):
     """A pruning method that keeps the most score that a pattern allows.
 
     `MaskPruning.apply(module, "weight", "transposable 2:4")` adds `weight_orig`, `weight_mask` and a hook that
-    multiplies them, like all methods of torch; `prune.remove(module, "weight")` makes it permanent. Scores are
-    magnitudes, or `importance_scores=`. After an earlier pruning, entries dropped there have score 0 and stay dropped.
+    multiplies them, like all methods of torch; `prune.remove(module, "weight")` makes the pruning permanent. Scores are
+    the magnitudes of the weights, or of `importance_scores=` if they are given. Entries that an earlier pruning dropped
+    have score 0 and stay dropped.
 
     Args:
         pattern: Pattern of allowed masks.
@@ -43,7 +44,7 @@ class MaskPruning(prune.BasePruningMethod):
 
 
 def custom_from_mask(module: torch.nn.Module, mask: Any, name: str = "weight") -> torch.nn.Module:
-    """Prune a module's parameter by an existing mask, which may be a numpy array or on any device.
+    """Prune a module's parameter by an existing mask, a numpy array or a tensor on any device.
 
     Args:
         module: Module that has the parameter.

@@ -13,7 +13,7 @@ from .thresholds import BlockThreshold, EntryThreshold
 
 
 def measure_from(allocator: Allocator, scores: Any, state: Any, name: str, first: int) -> Doubles:
-    """Measure a slice of a layer that begins at row `first`.
+    """Measure a slice of the layer `name`; `first` is the row of the layer at which the slice begins.
 
     Raises:
         ScoresError: As `Allocator.measure` does; the index of the invalid score counts from the first row of the layer.

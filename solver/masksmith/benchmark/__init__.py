@@ -5,7 +5,7 @@
     print(report.conclusions())
 
 Names are loaded at first use. Declarations, planning, results and reports need the standard library only, so that every
-process can import them; measuring needs torch.
+process can import them; measuring needs torch, drawing matplotlib.
 """
 
 from __future__ import annotations

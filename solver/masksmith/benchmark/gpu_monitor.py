@@ -22,7 +22,7 @@ class GpuMonitor:
 
     Args:
         device: `cpu`, or a CUDA device.
-        uuid: UUID of the GPU for NVML, since CUDA may number devices differently.
+        uuid: UUID of the GPU for NVML, without the prefix `GPU-`, since CUDA may number devices differently.
         nvml: NVML's Python binding; tests replace it.
     """
 

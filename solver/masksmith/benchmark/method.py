@@ -1,10 +1,10 @@
 """Measures a case: packs, checks results, then times all kernels in rounds.
 
 1. A random weight gets its mask; each kernel packs it, which is timed separately.
-2. Every kernel's product is compared with the float64 product of the masked weight. Kernels with wrong results are not
-   timed.
-3. In each round, every kernel runs, so that changes of the machine's speed affect all kernels equally. Times are
-   medians over rounds, and a speed-up is the ratio of two medians.
+2. Every kernel's product is compared with the float64 product of the masked weight, that of `dense` with the product of
+   the weight before it is masked. Kernels with wrong results are not timed.
+3. In each round, every kernel with a right result runs, so that changes of the machine's speed affect all of them
+   equally. Times are medians over rounds, and a speed-up is the ratio of two medians.
 """
 
 from __future__ import annotations
@@ -47,7 +47,8 @@ class Bench:
         rounds: Rounds per case.
         threads: Number of threads of CPU kernels.
         seed: Seed of all random numbers.
-        masks: Masks to use instead of the best ones, by layer name.
+        masks: Masks to use instead of the best ones in requested cases, by layer name.
+        clock: Clock of the device.
     """
 
     kernels: Mapping[str, Kernel]
@@ -62,12 +63,11 @@ class Bench:
         self._monitor = GpuMonitor(self.device, _uuid(self.device))
         self._obstacles = {name: kernel.obstacle(self.device) for name, kernel in self.kernels.items()}
         self._peaks: dict[str, Peaks] = {}
-        self._last: tuple[object, tuple[np.ndarray, np.ndarray]] | None = (
-            None  # last layer and pattern; weight and mask
-        )
+        # Layer and pattern of the last case, and its weight and mask.
+        self._last: tuple[object, tuple[np.ndarray, np.ndarray]] | None = None
 
     def measure(self, case: Case) -> CaseResult:
-        """Measure one case; a kernel's error is reported in its measurement."""
+        """Measure one case; a kernel's error is reported in its measurement. TF32 is switched off and stays off."""
         threads_before = torch.get_num_threads()
         torch.set_num_threads(self.threads)
         torch.backends.cuda.matmul.allow_tf32 = False
@@ -88,7 +88,7 @@ class Bench:
         return CaseResult(case, density, in_order, gpu_conditions, self.machine(case.dtype))
 
     def machine(self, dtype: str) -> dict[str, Any]:
-        """Return the description of machine and device, with the measured peak rates for a dtype."""
+        """Return the description of machine and device, with the peak rates for a dtype if they were measured."""
         peaks = self._peaks.get(dtype)
         rates = (
             {} if peaks is None else {"copy_bytes_per_s": peaks.bytes_per_s, "matrix_flops_per_s": peaks.flops_per_s}
@@ -160,7 +160,7 @@ class Bench:
 
 
 def prepare(kernel: Kernel, operand: Operand) -> tuple[Product, Measurement]:
-    """Pack a weight, tune the kernel, and select its fastest implementation; each step is timed separately."""
+    """Pack a weight, tune the kernel, and select its fastest implementation; the first two steps are timed."""
     started = time.perf_counter()
     packed = kernel.pack(operand)
     packed_at = time.perf_counter()

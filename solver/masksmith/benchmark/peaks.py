@@ -22,24 +22,30 @@ class Peaks:
     """Measured rates.
 
     Attributes:
-        bytes_per_s: Copying a large array: bytes read and bytes written.
-        flops_per_s: A large dense product in the case's dtype.
+        bytes_per_s: The sum of bytes read and bytes written, while a large array is copied.
+        flops_per_s: Floating-point operations of a large dense product in one dtype.
     """
 
     bytes_per_s: float
     flops_per_s: float
 
-    def least_s(self, case: Case, density: float, weight_bytes: int) -> float:
-        """Return a lower bound on the seconds of a case, by arithmetic and by memory traffic (roofline model)."""
+    def least_s(self, case: Case, work_share: float, weight_bytes: int) -> float:
+        """Return a lower bound on the seconds of a case, by arithmetic and by memory traffic (roofline model).
+
+        Args:
+            case: The case.
+            work_share: Share of the operations of the dense product that are needed.
+            weight_bytes: Bytes of the packed weight.
+        """
         rows, cols = case.matrix
         item = int(getattr(torch, case.dtype).itemsize)
-        flops = 2 * case.batch * rows * cols * density
+        flops = 2 * case.batch * rows * cols * work_share
         moved = weight_bytes + case.batch * (rows + cols) * item
         return max(flops / self.flops_per_s, moved / self.bytes_per_s)
 
 
 def measure(device: str, dtype: str, clock: Clock) -> Peaks:
-    """Measure bytes copied and operations of a matrix product, per second."""
+    """Measure the rates of a device; the rate of products is that for `dtype`."""
     size, side = SIZES[device.partition(":")[0]]
     source = torch.ones(size, dtype=torch.uint8, device=device)
     target = torch.empty_like(source)

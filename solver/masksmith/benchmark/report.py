@@ -50,7 +50,7 @@ class Report(Answers):
         return json.dumps(self.document(), indent=1) + "\n"
 
     def to_csv(self) -> str:
-        """Return CSV text with a line for every kernel of every case."""
+        """Return CSV text with a line for every kernel of every case, and one for a case that failed as a whole."""
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(COLUMNS)
@@ -59,7 +59,7 @@ class Report(Answers):
         return text.getvalue()
 
     def tables(self) -> list[Table]:
-        """Return the conclusions as tables: whole model, kernels, layers, break-even densities."""
+        """Return those of these tables that have rows: whole model, kernels, layers, break-even densities."""
         return tables(self)
 
     def to_markdown(self, title: str = "What a mask buys") -> str:

@@ -31,9 +31,9 @@ class BandCertificate:
 
     Attributes:
         objective: `[down, across]`, score kept by each tile.
-        violation: `[down, across]`; objective + violation is an upper bound on any mask of the tile.
+        violation: `[down, across]`; objective + violation is an upper bound on the score of any mask of the tile.
         total: `[down, across]`, sum of all scores of each tile.
-        legal: `[down, across]`, whether the budgets hold.
+        legal: `[down, across]`, whether the mask of each tile keeps its budgets.
         invalid: Flat index of the first invalid score (NaN, infinite or negative), or None.
     """
 
@@ -113,6 +113,11 @@ class Band:
         return tiles[~has_forced], tiles[has_forced]
 
     def _run_shortest_paths(self, order: torch.Tensor) -> None:
+        """Solve the tiles with the indices `order` by shortest paths.
+
+        Raises:
+            InfeasibleError: If forced entries leave a tile without an allowed mask.
+        """
         budget, launcher = kernel_budget(self.tile), self.launcher
         doubles, integers, flags = scratch_sizes(budget)
         scratch_bytes = 8 * doubles + 8 * integers + flags  # of one thread
@@ -154,7 +159,7 @@ class Band:
     def _certificate(self, parts: tuple[torch.Tensor, ...], invalid: int) -> BandCertificate:
         shape = (self.down, self.across)
         objective, violation, total, legal = (part.cpu().numpy().reshape(shape) for part in parts)
-        # The score of the whole tile bounds any mask, too.
+        # The sum of a tile's scores bounds any mask, too; the factor covers the rounding errors of the sum.
         overflowed = ~np.isfinite(violation)
         with np.errstate(over="ignore", invalid="ignore"):
             violation[overflowed] = (total * (1 + 2.0**-40) - objective)[overflowed]

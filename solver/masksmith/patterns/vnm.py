@@ -28,7 +28,7 @@ class VNM:
             `dense` keeps them entirely, `error` raises an error.
 
     Raises:
-        PatternError: If the numbers contradict each other.
+        PatternError: If a value is not allowed.
     """
 
     v: int
@@ -38,6 +38,7 @@ class VNM:
 
     axis: ClassVar[Axis] = "in"
     columns: ClassVar[int] = 4
+    """Columns that the rows of a panel share, of its `m`."""
 
     def __post_init__(self) -> None:
         check_choice("ragged", self.ragged, ("pad", "dense", "error"))

@@ -1,4 +1,4 @@
-"""Scores by the name of the method, from a weight and one statistic of its layer."""
+"""Scores by the name of the method, from a weight and at most one statistic of its layer."""
 
 from __future__ import annotations
 
@@ -30,10 +30,11 @@ def by_name(
     Args:
         method: `magnitude`, `given`, `wanda`, `ria`, `sparsegpt`, `taylor`, `sipp` or `pfp`.
         weight: `[out, in, *kernel]`.
-        statistic: Statistic of the layer; for the method `given`, the scores (by default the weight itself).
+        statistic: Statistic of the layer; `magnitude` uses none. For the method `given`, the scores (by default the
+            weight itself).
         kind: For `sparsegpt`, the kind of the statistic: `gram` (the default) or `inverse_diagonal`.
-        name: Name of the weight in error messages.
-        options: Options of the method.
+        name: Name of the weight in error messages; those of `magnitude` do without.
+        options: Options of the method; `given` ignores them.
 
     Raises:
         ScoresError: If the method is unknown, or as the method raises it.

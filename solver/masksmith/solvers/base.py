@@ -1,4 +1,4 @@
-"""The protocol of solvers: a frozen configuration that computes a mask and duals for every tile of a panel."""
+"""The protocol of solvers, which compute a mask and duals for every tile of a panel, and a base class of some."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Solver(Protocol):
         ...
 
     def refusal(self, tile: TileSpec, *, forced: bool) -> str | None:
-        """Return why the solver does not support such tiles, or None if it does."""
+        """Return why the solver does not support such tiles, with forced entries if `forced`; None if it does."""
         ...
 
     def __call__(self, panel: Panel) -> PanelAnswer:

@@ -22,7 +22,7 @@ CHUNK_TILES = 128
 
 @dataclass(frozen=True)
 class Enumerate(LimitedBySize):
-    """Compute the score of all masks of a 4x4 tile by one matrix product, and take the first of the best.
+    """Compute the scores of all allowed masks of 4x4 tiles by a matrix product, and take the first best mask of each.
 
     There are 24 masks at 1:4, 90 at 2:4, 24 at 3:4 and 1 at 4:4. The scores are scaled to integers (exactly, unless
     a tile's range exceeds 57 bits), so that sums are exact in any order, and so are ties: they go to the mask whose

@@ -16,7 +16,7 @@ from ._rounding.torch_chunks import TorchSolver
 
 @dataclass(frozen=True)
 class Greedy(TorchSolver):
-    """Keep entries in descending order while their row and column are not full; then fill up by swaps.
+    """Keep entries in descending order while their row and column are not full; then, with `repair`, fill up by swaps.
 
     Without repair, greedy leaves most tiles below their budget (93 % of them at 8:16), which "at most" patterns allow.
     Ties go to the lowest row-major index. Duals come from `_duals.sweeps` and bound the gap.

@@ -1,4 +1,4 @@
-"""Solver that returns a fixed allowed mask regardless of the scores; used after the time limit."""
+"""Solver that returns the same allowed mask for all scores; used after the time limit."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ Tensor = torch.Tensor
 COMPACTED_BELOW = 0.8
 """Converged rows are removed from the products when the share of the active ones is below this."""
 SMALLEST_OF_FLOAT32 = 1e-4
-"""Lower bound on the eigenvalues of a matrix with a unit diagonal for which float32 has enough digits."""
+"""If a matrix with a unit diagonal has a smaller eigenvalue, float32 has too few digits for it."""
 MARGIN = 0.9
 """Factor below 1 for a bound that a factorisation confirms, because of the factorisation's rounding errors."""
 BAND_ENTRIES = 2**22
@@ -96,7 +96,9 @@ class Iterates:
 
 
 class _Rows:
-    """State of the rows that have not converged; all attributes have one entry per row.
+    """State of the rows that are iterated; all attributes have one entry per row.
+
+    Rows that have converged are among them until they are removed (see `COMPACTED_BELOW`).
 
     Attributes:
         index: Number of the row in the problem.
@@ -164,7 +166,7 @@ def solve(
         start: x to start from, 0 outside the supports; by default 0.
 
     Returns:
-        The solutions of all rows, converged or not; a bound shows whether its row has converged.
+        The solutions of all rows, converged or not, with bounds on their errors.
     """
     rows = _start(system, supports, right_side, objective, start)
     finished = Iterates(rows.solution, rows.residual, torch.full_like(objective, torch.inf), 0)
@@ -188,6 +190,7 @@ def _start(system: System, supports: Tensor, right_side: Tensor, objective: Tens
     if start is None:
         return _Rows(system, supports, torch.zeros_like(right_side), right_side.clone(), objective)
     solution, residual = start.clone(), right_side - (start @ system.matrix) * supports
+    # At x, with the residual r = b - A x, `x A x - 2 b x` is `-x (b + r)`.
     return _Rows(system, supports, solution, residual, objective - _dots(solution, right_side + residual))
 
 
@@ -218,5 +221,5 @@ def _dots(left: Tensor, right: Tensor) -> Tensor:
 
 
 def _quotient(numerator: Tensor, denominator: Tensor) -> Tensor:
-    """Return the quotient, 0 where both are 0."""
+    """Return the quotient; a denominator of 0 counts as 1, so that 0 / 0 is 0."""
     return numerator / torch.where(denominator == 0, 1.0, denominator)

@@ -6,6 +6,7 @@ from masksmith.benchmark.declaration import Declaration, Support
 from masksmith.benchmark.kernel import Operand, Packed, torch_obstacle
 
 COMPUTE_MAJOR = 8
+"""Major number of the compute capability that these kernels need."""
 
 
 class Cutlass:
@@ -20,7 +21,7 @@ class Cutlass:
     )
 
     def obstacle(self, device: str) -> str | None:
-        """Return why it cannot run: torch compiles these kernels for compute capability 8.x only."""
+        """Return why the kernel cannot run, or None: torch compiles it for compute capability 8.x only."""
         missing = torch_obstacle()
         if missing is not None:
             return missing

@@ -15,8 +15,8 @@ from masksmith.benchmark.kernel import Operand, Packed, torch_obstacle
 if TYPE_CHECKING:
     import torch
 
-LANES = 16
-"""Rows of A per vector of the kernel; packed rows are padded to a multiple."""
+STRIP_ROWS = 16
+"""Rows of A for which the kernel writes results at a time; the number of packed rows is padded to a multiple."""
 MIN_THREAD_WORK = 2**21
 """Multiplications per thread below which another thread saves no time."""
 
@@ -41,7 +41,7 @@ class Gather:
         return torch_obstacle() if COMPILED else "numba's compiler is switched off (NUMBA_DISABLE_JIT)"
 
     def pack(self, operand: Operand) -> Packed:
-        """Pack the kept entries of every group, and divide the rows among threads."""
+        """Pack the non-zeros of every group, and divide the rows among threads."""
         import torch
 
         from masksmith.kernels.sparse_product import FEW, gather_dots, gather_rows
@@ -71,14 +71,14 @@ class Gather:
 def pack_groups(
     matrix: npt.NDArray[np.floating], n: int, m: int
 ) -> tuple[npt.NDArray[np.floating], npt.NDArray[np.uint8]]:
-    """Return the non-zeros of every group and their positions, `[rows, groups * n]`, rows padded to whole vectors.
+    """Return the non-zeros of every group and their positions in it, both `[rows, groups * n]`.
 
-    Groups with fewer than n non-zeros are filled up with zero entries.
+    Groups with fewer than n non-zeros are filled up with zero entries, and rows up to a multiple of `STRIP_ROWS`.
     """
     rows, cols = matrix.shape
     groups = matrix.reshape(rows, cols // m, m)
     positions = np.argsort(groups == 0, axis=-1, kind="stable")[..., :n]
-    shape = (-(-rows // LANES) * LANES, cols // m * n)
+    shape = (-(-rows // STRIP_ROWS) * STRIP_ROWS, cols // m * n)
     values, places = np.zeros(shape, matrix.dtype), np.zeros(shape, np.uint8)
     values[:rows] = np.take_along_axis(groups, positions, -1).reshape(rows, -1)
     places[:rows] = positions.reshape(rows, -1)
@@ -86,8 +86,8 @@ def pack_groups(
 
 
 def _row_ranges(values: npt.NDArray[np.floating], batch: int, threads: int) -> list[tuple[int, int]]:
-    """Divide the rows into ranges of whole vectors, one per thread, with enough work for each."""
-    strips = values.shape[0] // LANES
+    """Divide the rows into ranges of whole strips, one per thread; threads that would have too little work get none."""
+    strips = values.shape[0] // STRIP_ROWS
     count = max(1, min(threads, strips, values.size * batch // MIN_THREAD_WORK))
-    edges = [strips * k // count * LANES for k in range(count + 1)]
+    edges = [strips * k // count * STRIP_ROWS for k in range(count + 1)]
     return list(pairwise(edges))

@@ -1,4 +1,4 @@
-"""Exact duals of optimal masks, computed in float64 where it is exact, else in 64-bit integers."""
+"""Duals of optimal masks, computed exactly: in float64 where that is exact, else in 64-bit integers."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ class ScaledTiles:
         tiles: `[T, R, C]` original scores.
         integers: `[T, R, C]`, `round(score * 2^shift)`.
         shifts: `[T]` exponents.
-        exact: `[T]`, whether no score was rounded and the sum over any path or mask is exact in float64.
+        exact: `[T]`, whether no score was rounded and the sum over any path, or any mask of a 4x4 tile, is exact in
+            float64.
     """
 
     tiles: npt.NDArray[Any]
@@ -35,9 +36,9 @@ class ScaledTiles:
     @classmethod
     def of(cls, tiles: npt.NDArray[Any], tile: TileSpec) -> ScaledTiles:
         """Scale tiles so that `R + C + 1` times any integer fits into 62 bits."""
-        nodes = (tile.rows + tile.cols + 1).bit_length()
-        shifts, needed = choose_shifts(tiles, 61 - nodes)
-        return cls(tiles, to_integers(tiles, shifts), shifts, needed <= 53 - nodes)
+        node_bits = (tile.rows + tile.cols + 1).bit_length()
+        shifts, needed_bits = choose_shifts(tiles, 61 - node_bits)
+        return cls(tiles, to_integers(tiles, shifts), shifts, needed_bits <= 53 - node_bits)
 
     def halve(self, index: int) -> None:
         """Halve the integers of one tile, rounding up."""
@@ -47,7 +48,7 @@ class ScaledTiles:
 
 
 def exact_duals(scaled: ScaledTiles, mask: Bools, tile: TileSpec, free: Bools | None) -> tuple[Duals, Duals]:
-    """Compute duals that prove masks, in exact arithmetic; centre them where float64 cannot represent them.
+    """Compute duals that prove masks, in exact arithmetic; centre those of tiles that are not `exact`.
 
     Args:
         scaled: The tiles.
@@ -74,6 +75,9 @@ def exact_duals(scaled: ScaledTiles, mask: Bools, tile: TileSpec, free: Bools | 
 
 
 def _centre_columns(p: Integers, q: Integers) -> tuple[Integers, Integers]:
-    """Shift duals so that column duals are centred around 0; smaller numbers lose fewer bits as float64."""
+    """Shift duals so that column duals are centred around 0; smaller numbers lose fewer bits as float64.
+
+    Only duals of exact budgets may be shifted: those of at-most budgets are non-negative.
+    """
     middle = (q.min(1, keepdims=True) + q.max(1, keepdims=True)) // 2
     return p + middle, q - middle

@@ -1,4 +1,4 @@
-"""Local search on masks that use every budget exactly: 2 x 2 exchanges between two rows that increase the score."""
+"""Local search on masks by 2 x 2 exchanges: each increases the score, and keeps the counts of all rows and columns."""
 
 from __future__ import annotations
 

@@ -14,20 +14,27 @@ from masksmith._panels import Panel, PanelAnswer, to_tiles
 from masksmith.patterns import TileSpec
 from masksmith.solvers.base import LimitedBySize, Parallelism
 
-CPU_ENTRIES, GPU_ENTRIES = 1 << 18, 1 << 25
-"""Entries per chunk: enough to amortise the overhead of torch calls, few enough for the cache (CPU) or memory (GPU)."""
+CPU_ENTRIES, DEVICE_ENTRIES = 1 << 18, 1 << 25
+"""Entries per chunk, on the CPU and on other devices.
+
+They are enough to amortise the overhead of torch calls, and few enough for the CPU's cache or the device's memory.
+"""
 
 Tensor = torch.Tensor
 
 
 class TorchSolver(LimitedBySize, ABC):
-    """Base class of approximate solvers in torch; they do not support forced entries."""
+    """Base class of approximate solvers in torch; they do not support forced entries.
+
+    Attributes:
+        device: Torch device; None for the CPU.
+    """
 
     device: str | None
 
     @property
     def parallelism(self) -> Parallelism:
-        """Threads on the CPU; on a GPU panels are solved one after the other."""
+        """Threads on the CPU; on any other device panels are solved one after the other."""
         return "threads" if torch.device(self.device or "cpu").type == "cpu" else "none"
 
     def refusal(self, tile: TileSpec, *, forced: bool) -> str | None:
@@ -47,7 +54,7 @@ class TorchSolver(LimitedBySize, ABC):
         mask = np.empty(tiles.shape, np.bool_)
         u, v = np.empty((len(tiles), tile.rows)), np.empty((len(tiles), tile.cols))
         device = torch.device(self.device or "cpu")
-        step = max(1, (CPU_ENTRIES if device.type == "cpu" else GPU_ENTRIES) // (tile.rows * tile.cols))
+        step = max(1, (CPU_ENTRIES if device.type == "cpu" else DEVICE_ENTRIES) // (tile.rows * tile.cols))
         with torch.inference_mode(), _one_torch_thread():
             for at in range(0, len(tiles), step):
                 part = slice(at, at + step)
