@@ -27,8 +27,8 @@ class FsckReport:
         checked: Number of blobs.
         damaged: Names of the damaged ones.
         foreign: Names of files in the store's folders that masksmith did not write; they are left alone.
-        repaired: Whether damaged blobs were set aside, so that they are computed or sent again, and missing digest
-            lists were written.
+        repaired: Whether the check was to repair: to set damaged blobs aside, so that they are computed or sent again,
+            and to write missing digest lists.
     """
 
     checked: int = 0
@@ -38,7 +38,7 @@ class FsckReport:
 
 
 def check_store(store: BlobStore) -> FsckReport:
-    """Check all blobs of a store; unless it is `read_only`, set damaged ones aside and rewrite missing digest lists."""
+    """Check all blobs of a store; unless it is `read_only`, set damaged ones aside and write missing digest lists."""
     report = FsckReport(repaired=not store.read_only)
     for name in _names(store):
         if not is_blob_name(name):

@@ -1,4 +1,4 @@
-"""The index of a sharded checkpoint: which file each tensor is read from."""
+"""The headers of a checkpoint's files, and from which file each tensor is read: its index says that if it has one."""
 
 from __future__ import annotations
 
@@ -34,9 +34,13 @@ class Shards:
 def read_shards(path: Path, *, is_index: bool) -> Shards:
     """Read all headers of a checkpoint.
 
+    Args:
+        path: The index, or the only `.safetensors` file.
+        is_index: Whether `path` is an index.
+
     Raises:
-        InputError: If a file is missing or unreadable, or the index contradicts its files; the message names the
-            tensor.
+        InputError: If a file is missing or unreadable, the index names a file that is not read, or it contradicts its
+            files; in the last case the message names the tensor.
     """
     if is_index:
         return _read_sharded(path)
@@ -81,6 +85,7 @@ def _shard_header(index: Path, file: str) -> Header:
         raise InputError(pickle_message(path))
     if path.suffix != ".safetensors":
         raise InputError(f"{index} names {file!r}, which is not a .safetensors file")
+    # Of a link to nothing, `read_file_header` says where it points.
     if not path.exists() and not path.is_symlink():
         raise InputError(f"{path} is missing, a file that {index.name} lists; download the checkpoint completely")
     return read_file_header(path)

@@ -33,7 +33,7 @@ class MasksOutput:
             self.file.write(self._header)
 
     def write(self, packed: npt.NDArray[np.uint8]) -> None:
-        """Append a packed mask."""
+        """Append a packed mask, the next in the order of the names."""
         self.file.write(np.ascontiguousarray(packed).data.cast("B"))
 
     def has(self, name: str) -> bool:

@@ -31,9 +31,9 @@ class PruneMethod:
     Attributes:
         scores: Scores of the weights; masks keep the largest sum of them.
         update: How the kept weights are updated; None leaves them as they are.
-        calibration: Statistics for both; see `SubmitOptions`.
+        calibration: Statistics for scores and update; see `SubmitOptions`.
         text: Text that a language model is calibrated with instead, block by block.
-        blocks: How blocks are pruned with that text; with one, `tune_steps` is a number.
+        blocks: How blocks are pruned with `text`; `parse` makes `tune_steps` a number if there is a text.
     """
 
     scores: ScoreMethod
@@ -82,6 +82,8 @@ class PruneMethod:
 
     def statistics(self, checkpoint: Checkpoint, choice: Choice) -> AuxiliaryTensors:
         """Look up the statistics of all masked tensors, under their own names or those that they are tied to.
+
+        With a calibration text there are none: the text makes them, block by block.
 
         Raises:
             InputError: If a tensor has no statistics, or some that do not fit it or are not finite, or cannot be

@@ -21,12 +21,12 @@ from .atomic_write import atomic_write
 from .masks import Masks
 
 PIECE_ENTRIES = 512 * 1024
-"""Number of a mask's entries that are read at a time."""
+"""Entries of a mask that are read at a time to count or compare them; one row may have more."""
 
 
 @dataclass(frozen=True, slots=True)
 class AppliedTensor:
-    """A tensor of the output file; `kept` is the number of entries kept, None if it was copied without a mask."""
+    """A tensor of the output; `kept` is the number of entries kept, None if it was copied without a mask."""
 
     name: str
     dtype: str
@@ -35,7 +35,7 @@ class AppliedTensor:
 
     @property
     def density(self) -> float | None:
-        """Share of the entries kept, 0 of a tensor without entries; None without a mask."""
+        """Share of the entries kept, 0 if there are no entries; None without a mask."""
         return None if self.kept is None else self.kept / max(1, math.prod(self.shape))
 
 
@@ -50,11 +50,16 @@ def apply_masks(
     Args:
         masks: Masks by the names of the tensors; tensors without a mask are copied.
         model: A safetensors file, a sharded checkpoint's index, or the directory of either.
-        output: The `.safetensors` file to write, which may be the model itself, or a new or empty directory.
-        on_bytes: Called with the number of bytes written after each piece.
+        output: The `.safetensors` file to write, which may be the model itself, or a directory: a new or
+            empty one, or that of an interrupted copy.
+        on_bytes: Called after each piece with the number of bytes processed since the last call.
+
+    Returns:
+        All tensors of the output.
 
     Raises:
-        InputError: If a mask has no tensor or another shape, or entries of the dtype cannot be set to zero one by one.
+        InputError: If a mask has no tensor or another shape, entries of the dtype cannot be set to zero one by one,
+            masks of tied weights differ, or `write_copy` refuses the directory.
     """
     checkpoint = Checkpoint.open(model)
     tensors, mask_names = streamed_tensors(checkpoint.tensors_as_stored), _mask_names(masks, checkpoint)
@@ -162,7 +167,7 @@ def _masked(tensor: StreamedTensor, masks: Masks, mask_name: str) -> Iterator[tu
 
 
 def _whole_items(pieces: Iterator[bytes | memoryview], item_bytes: int) -> Iterator[bytes]:
-    """Divide the same bytes into pieces of whole entries."""
+    """Yield the bytes of `pieces`, divided into pieces of whole entries."""
     remainder = b""
     for piece in pieces:
         joined = remainder + bytes(piece)

@@ -1,4 +1,7 @@
-"""Layouts that a torch module's layers give their weights, read from their classes; torch itself is not imported."""
+"""Layouts of a torch module's weights, and why some are not masked, from the classes of its layers.
+
+Torch itself is not imported.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,9 @@ _LAYER_WEIGHT = re.compile(r"(?:(?P<path>.*?)\.)?(?:weight|weight_v|parametrizat
 
 
 def with_module_layouts(module: Any, weights: list[StreamedTensor]) -> list[StreamedTensor]:
-    """Return the weights of a module's `state_dict`, with layouts from the classes of their layers.
+    """Return the weights of a module's `state_dict`, with what the classes of their layers show.
+
+    That is a weight's layout, or why it is dense by default or not supported, and whether it may be a convolution.
 
     Args:
         module: A `torch.nn.Module`, or anything with a `state_dict`.

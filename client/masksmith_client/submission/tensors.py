@@ -26,7 +26,8 @@ def read_mapping(weights: Mapping[str, Any]) -> list[StreamedTensor]:
     """Read a dict of tensors, such as a state dict; values may also be `StreamedTensor`s, which are kept as they are.
 
     Raises:
-        InputError: If a name is not a non-empty string or a value is not a tensor.
+        InputError: If a name is not a non-empty string, or a value is no tensor, and nothing that numpy converts to an
+            array by `__array__`.
     """
     return [_weight(name, value) for name, value in weights.items()]
 

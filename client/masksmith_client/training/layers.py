@@ -1,4 +1,4 @@
-"""Select the layers to mask: linear layers, convolutions, attention projections and experts, by the default rule."""
+"""Select the layers to mask, by name or by default: linear layers, convolutions, attention projections and experts."""
 
 from __future__ import annotations
 
@@ -63,14 +63,14 @@ class ModelWeight:
 
     @property
     def is_layer(self) -> bool:
-        """Whether the weight is multiplied with the inputs of its module."""
+        """Whether it is the weight of a linear or convolution layer, or an input projection of an attention module."""
         if isinstance(self.module, torch.nn.MultiheadAttention):
             return self.parameter in ATTENTION_WEIGHTS
         return _is_layer(self.module) and self.parameter == "weight"
 
     @property
     def is_expert(self) -> bool:
-        """Whether the weight is a stack of experts."""
+        """Whether the weight looks like a stack of experts: three dimensions, and 'expert' in its name or a path."""
         paths = [f"{path}.{self.parameter}".lower() for path in self.modules]
         return self.value is not None and self.value.ndim == 3 and any("expert" in path for path in paths)
 
@@ -92,7 +92,8 @@ def choose(
         The layers, not yet attached; and the reasons of the weights that stay dense, by name.
 
     Raises:
-        InputError: If a name or glob matches nothing, a layer named in full cannot be masked, or no layer remains.
+        InputError: If a name or glob matches nothing, a layer named in full cannot be masked, or no layer remains;
+            or if a wrapper of the model excludes masks, or methods with parameters.
     """
     refuse_fsdp1(model)
     if isinstance(layers, (list, tuple)) and not layers:
@@ -151,13 +152,14 @@ def _own_modules(model: torch.nn.Module) -> Iterator[tuple[str, torch.nn.Module]
 
 
 def _own_parameters(module: torch.nn.Module) -> dict[str, torch.nn.Parameter | None]:
-    """Return a module's own parameters by name; those of a TorchScript module are no dict."""
+    """Return a module's own parameters as a dict by name, which those of a TorchScript module are not."""
     return dict(module._parameters.items())
 
 
 def _matrix_names(module: torch.nn.Module) -> list[str]:
     """Return the names of a module's matrices: `weight` if it is a layer, and parameters of two or more dimensions."""
     names = ["weight"] if _is_layer(module) else []
+    # Lazy parameters have no dimensions yet.
     matrices = [
         name
         for name, parameter in _own_parameters(module).items()
@@ -176,7 +178,8 @@ def _is_layer(module: torch.nn.Module) -> bool:
 def _dense_by_default(weights: Mapping[str, ModelWeight]) -> dict[str, str]:
     """Return the reasons of weights that stay dense unless they are named, by name.
 
-    They are the first and the last layer of a model without blocks, and parameters that belong to no layer.
+    These weights are the first and the last layer of a model without blocks, and matrices that are neither a layer's
+    nor experts.
     """
     names = [name for name, weight in weights.items() if weight.is_layer]
     reasons = {

@@ -91,7 +91,7 @@ class DeviceSnapshots:
         """Copy a layer's values and mask."""
         self._memory.take(name, values, mask)
 
-    def finish(self) -> None:
+    def mark_end(self) -> None:
         """Do nothing: kernels run in the order of their launch."""
 
     def when_done(self, callback: Callable[[], None]) -> None:

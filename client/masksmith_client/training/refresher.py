@@ -168,7 +168,7 @@ class Refresher:
         self.pending = pending  # Not before: if scores fail, no request is pending.
         if self._worker is None:
             return
-        self._snapshots.finish()
+        self._snapshots.mark_end()
         request = RefreshRequest(
             step=step,
             pattern=str(pattern),

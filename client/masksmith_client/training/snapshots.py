@@ -23,7 +23,7 @@ class Snapshots:
         self._previous = {name: torch.from_numpy(memory.previous(name)) for name in memory.slots}
         self._all_bytes = torch.from_numpy(memory.bytes)
         self._pinned = False
-        self._copied: torch.cuda.Event | None = None
+        self._end_of_copies: torch.cuda.Event | None = None
         self._callback: Callable[[], None] | None = None
 
     def take(self, name: str, values: Tensor, mask: Tensor) -> None:
@@ -33,11 +33,11 @@ class Snapshots:
         self._values[name].copy_(values, non_blocking=True)
         self._previous[name].copy_(mask, non_blocking=True)
 
-    def finish(self) -> None:
-        """End a snapshot: the copies of all layers have been started."""
+    def mark_end(self) -> None:
+        """Note that the copies of all layers have been started."""
         if self._pinned:
-            self._copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
-            self._copied.record()
+            self._end_of_copies = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            self._end_of_copies.record()
 
     def when_done(self, callback: Callable[[], None]) -> None:
         """Call `callback` once the copies are complete: now, or in a later call of `are_done` or `wait`."""
@@ -46,17 +46,17 @@ class Snapshots:
 
     def are_done(self) -> bool:
         """Whether the copies are complete; calls the callback of `when_done` then, and never blocks."""
-        if self._copied is not None and not self._copied.query():  # type: ignore[no-untyped-call]
+        if self._end_of_copies is not None and not self._end_of_copies.query():  # type: ignore[no-untyped-call]
             return False
-        self._copied, callback, self._callback = None, self._callback, None
+        self._end_of_copies, callback, self._callback = None, self._callback, None
         if callback is not None:
             callback()
         return True
 
     def wait(self) -> None:
-        """Block until the copies are complete."""
-        if self._copied is not None:
-            self._copied.synchronize()
+        """Block until the copies are complete; then call the callback of `when_done`."""
+        if self._end_of_copies is not None:
+            self._end_of_copies.synchronize()
         self.are_done()
 
     def _pin(self) -> None:

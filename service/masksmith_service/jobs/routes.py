@@ -37,6 +37,7 @@ router = APIRouter(prefix="/v1", tags=["jobs"])
 
 IdempotencyKey = Annotated[str | None, Header(alias="Idempotency-Key", max_length=200)]
 RECORD = {"content": {"application/json": {"schema": {"type": "object"}}}}
+"""Description of the response of `get_output`, for the OpenAPI document."""
 Prefer = Annotated[str | None, Header(max_length=200)]
 
 
@@ -66,7 +67,7 @@ async def create_job(
     principal.require(Scope.BENCHMARK if isinstance(document, BenchmarkRequest) else Scope.SUBMIT)
     submitter = JobSubmitter(state, principal, idempotency_key, request.state.reservation, require_worker)
     job = await _create(state, principal, partial(submitter.submit_document, document))
-    return await _accepted_response(state, job, principal, prefer, response, request.state.reservation)
+    return await _wait_and_view(state, job, principal, prefer, response, request.state.reservation)
 
 
 @router.post("/masks", status_code=202)
@@ -94,7 +95,7 @@ async def create_masks(
     submitter = JobSubmitter(state, principal, idempotency_key, request.state.reservation, options.require_worker)
     create = partial(submitter.submit_file, options, specification, description)
     job = await _create(state, principal, partial(create, inspector.digest, inspector.header))
-    return await _accepted_response(state, job, principal, prefer, response, request.state.reservation)
+    return await _wait_and_view(state, job, principal, prefer, response, request.state.reservation)
 
 
 @router.post("/outputs", status_code=202)
@@ -116,7 +117,7 @@ async def create_output(
     description = job_options.describe_file_job(options)
     submitter = JobSubmitter(state, principal, idempotency_key, request.state.reservation, options.require_worker)
     job = await _create(state, principal, partial(submitter.submit_model, options, specification, description))
-    return await _accepted_response(state, job, principal, prefer, response, request.state.reservation)
+    return await _wait_and_view(state, job, principal, prefer, response, request.state.reservation)
 
 
 @router.get("/jobs")
@@ -182,7 +183,7 @@ def get_output(job: JobId, request: Request, state: StateDep, principal: Princip
 
 @router.get("/jobs/{job}/pruned")
 def get_pruned(job: JobIdWithParts, state: StateDep, principal: PrincipalDep) -> Response:
-    """Download the weights as one safetensors file, once the job has ended; dropped weights are set to zero.
+    """Download the weights that have masks as one safetensors file, once the job has ended; dropped entries are zero.
 
     For a job with an update the file has the updated weights. Weights by reference are read from their root, if the key
     may read it.
@@ -220,9 +221,10 @@ async def _create(state: State, principal: Principal, create: Callable[[], str])
         return await anyio.to_thread.run_sync(create, limiter=state.creation_threads)
 
 
-async def _accepted_response(
+async def _wait_and_view(
     state: State, job: str, principal: Principal, prefer: str | None, response: Response, reservation: Reservation
 ) -> Job:
+    """Wait for the end of a created job as `Prefer` says, set the response's headers and status, and view the job."""
     wait_s = _wait_s(prefer, state.settings.max_wait_s)
     response.headers["Location"] = f"/v1/jobs/{job}"
     if wait_s is not None:
@@ -239,6 +241,7 @@ async def _accepted_response(
 
 
 def _wait_s(prefer: str | None, limit_s: float) -> float | None:
+    """Return the seconds of `wait` in a `Prefer` header, at most the limit; None without a whole number below 10^9."""
     for part in (prefer or "").split(","):
         name, _, value = part.strip().partition("=")
         if name.lower() == "wait" and value.isdecimal() and len(value) < 10:

@@ -1,6 +1,6 @@
 """The commands `masksmith keys`, which create, list, rotate and revoke keys.
 
-What accesses them is imported where it is used, so that the help of a command does not import a client of Redis.
+What accesses keys is imported where it is used, so that the help of a command does not import a client of Redis.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 UNITS = {"": 0, "k": 10, "m": 20, "g": 30, "t": 40}
 """Powers of two of the units of bytes."""
 SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400}
+"""Seconds of the units of time."""
 MAX_EXPIRY_DAYS = 36_500
 ExpiresOption = Annotated[
     str | None,
@@ -81,6 +82,7 @@ def create(
     with open_keys(data, redis_url, create=True) as keys:
         sharing = Sharing(weight=weight, max_priority=Priority(max_priority))
         info, token = keys.create(name, Role(role), quotas, scopes, expires_at, sharing)
+    # If the keys are those of a data directory, its service requires keys from now on.
     if redis_url is None and (data is not None or settings.redis_url() is None):
         require_keys(data or settings.data_home())
     _print_token(
@@ -219,6 +221,7 @@ def _parse_expiry(text: str | None) -> datetime | None:
         except (ValueError, OverflowError):
             raise UsageError(f"--expires {text!r}: a time such as 90d or 12h, or a date such as 2027-01-31") from None
     else:
+        # A longer time is cut, so that the sum is a date; it is refused below all the same.
         moment = now + timedelta(seconds=min(_parse_duration("--expires", text), (MAX_EXPIRY_DAYS + 1) * SECONDS["d"]))
     if moment <= now:
         raise UsageError(f"--expires {text!r} is in the past")

@@ -1,4 +1,4 @@
-"""Access log: sets the id of every request, and logs a line for every unsafe method and every download of results."""
+"""Access log: sets the id of every request, and logs those with unsafe methods and downloads of results."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ HEADER = "X-Request-Id"
 DOWNLOADS = re.compile(r"/v1/jobs/[^/]*/(?:masks|weights|pruned|benchmark)")
 """Paths whose GET requests are logged, because results leave the installation."""
 PATH_CHARACTERS = "/:@!$&'()*+,;~"
+"""Characters, besides letters, digits and `_.-`, that are logged as they are; others are percent-encoded."""
 _ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
@@ -36,7 +37,10 @@ class AccessLogMiddleware:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on with an id: the one in its header if valid, else a new one."""
+        """Pass a request on with an id: the one in its header if valid, else a new one.
+
+        An exception before the response starts is answered as a bug of the service.
+        """
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -61,7 +65,7 @@ class _LoggedResponse:
         self.status = 0
         self._scope, self._send = scope, send
         self._started, self._sent_bytes = time.monotonic(), 0
-        # The address of the connection: inner middleware replaces that in the scope by a trusted proxy's header.
+        # The address of the connection; inner middleware replaces the scope's by the one that a trusted proxy sends.
         self._peer = (scope.get("client") or (None,))[0]
 
     async def send(self, message: Message) -> None:

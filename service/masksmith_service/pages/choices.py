@@ -1,4 +1,4 @@
-"""The patterns that the home page offers, with descriptions and drawings."""
+"""The patterns that the home page offers, with descriptions and drawings, and the drawing of any other pattern."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from .tiles import Drawing, draw
 
 @dataclass(frozen=True)
 class PatternChoice:
-    """A pattern that can be selected.
+    """A pattern, as the pages show it.
 
     Attributes:
         text: The pattern's string form.
-        meaning: Description of the pattern.
-        drawing: An example mask, or None.
-        density: Largest share of kept entries.
+        meaning: Description of the pattern; empty if the home page does not offer it.
+        drawing: An example mask; None if its type cannot be drawn.
+        density: Largest share of entries kept; for block patterns, of blocks.
     """
 
     text: str
@@ -45,7 +45,7 @@ def offered_patterns() -> list[PatternChoice]:
 
 
 def describe_pattern(text: str, axis: Axis = "in", ragged: Ragged = "pad") -> PatternChoice:
-    """Return the description and the drawing of any pattern.
+    """Return any pattern with its drawing, and with a description if the home page offers it.
 
     Raises:
         PatternError: If it is invalid or has more than 100 characters.

@@ -66,9 +66,9 @@ def show_comparison(
     b: Annotated[str, Query(max_length=64)] = "",
     tensor: Text = "",
 ) -> HTMLResponse:
-    """Show two jobs side by side, and two masks of one layer."""
-    finished = JobFilter(kind="masks", states=[job_state for job_state in JobState if job_state.is_terminal])
-    jobs = find_jobs(state.records, principal.visible_owner, finished, None, JOBS_PER_PAGE).jobs
+    """Show two jobs side by side, and two masks of one layer; without two jobs, the form that chooses them."""
+    ended = JobFilter(kind="masks", states=[job_state for job_state in JobState if job_state.is_terminal])
+    jobs = find_jobs(state.records, principal.visible_owner, ended, None, JOBS_PER_PAGE).jobs
     ids = [visible_job(prefix, state, principal) if prefix else None for prefix in (a, b)]
     for job in ids:
         if job is not None:
@@ -133,7 +133,7 @@ def show_jobs(
     key: Text = "",
     after: Annotated[str | None, Query(max_length=64)] = None,
 ) -> HTMLResponse:
-    """List jobs, workers and queues."""
+    """List jobs; for an admin also workers and queues."""
     states = [
         job_state for job_state in JobState if job_state == only or (only == "live" and not job_state.is_terminal)
     ]
@@ -167,7 +167,7 @@ def show_job(
     desc: bool = False,
     page: Annotated[int, Query(ge=1)] = 1,
 ) -> HTMLResponse:
-    """Show a job and its layers."""
+    """Show a job and its layers, or a benchmark and its report."""
     document = read_document(state, job)
     if document.kind == "benchmark":
         report = read_report(read_job(state, job), state.records)
@@ -188,7 +188,7 @@ def show_job(
 
 
 def _queries(q: str, sort: str, *, desc: bool) -> dict[str, str]:
-    """Query that sorts by each column: ascending, but descending for the column that is sorted ascending now."""
+    """Queries that sort by each column: ascending, but descending for the column that is sorted ascending now."""
     queries = {}
     for column in ("name", "shape", "retained", "gap", "kept", "status", "time"):
         query = {"q": q, "sort": column}

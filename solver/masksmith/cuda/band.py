@@ -97,7 +97,7 @@ class Band:
         ascent = DualAscent(self.launcher, self.scores, self.element, self.tile, self.across, self.results)
         order, counts = ascent.run(free, forced, self.start is not None)
         parts = self._certify()
-        first_invalid, _, unsolved, ready = torch.cat([self.results.flags, counts]).tolist()
+        first_invalid, _, unsolved, ready = torch.cat([self.results.first_failures, counts]).tolist()
         if first_invalid == NO_INDEX and (unsolved or ready or len(forced)):
             self._run_shortest_paths(torch.cat([order[:unsolved], ascent.ready_tiles[:ready], forced]))
             parts = self._certify()
@@ -128,9 +128,9 @@ class Band:
             *_budget_arguments(budget), self._forced(), order, self.results.ready, self.results.mask,
             self.results.row_duals, self.results.col_duals,
             launcher.empty(threads, doubles, dtype=torch.float64), launcher.empty(threads, integers, dtype=torch.int64),
-            launcher.empty(threads, flags, dtype=torch.uint8), self.results.flags[1:],
+            launcher.empty(threads, flags, dtype=torch.uint8), self.results.first_failures[1:],
         )  # fmt: skip
-        infeasible = int(self.results.flags[1])
+        infeasible = int(self.results.first_failures[1])
         if infeasible != NO_INDEX:
             raise InfeasibleError(infeasible_message(self.tile), divmod(infeasible, self.across))
 

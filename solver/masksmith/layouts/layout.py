@@ -13,7 +13,8 @@ AxisRole = Literal["stack", "out", "in", "kernel"]
 """What a dimension counts: matrices, output features, input features, or positions of a kernel."""
 
 Rule = Literal["user", "model", "architecture", "name", "shape"]
-"""Where a layout comes from: the caller, a forward pass of the model, its config, the tensor's name, or its shape."""
+"""Where a layout comes from: the caller, the model (the class of a layer or a forward pass), the model's config, the
+tensor's name, or its shape."""
 
 CONVOLUTION: tuple[AxisRole, ...] = ("out", "in", "kernel", "kernel", "kernel")
 
@@ -76,7 +77,7 @@ class Layout:
 
     @property
     def is_transposed(self) -> bool:
-        """Whether the matrices are not stored row by row."""
+        """Whether the dimensions are stored in another order than `[*stack, out, in, *kernel]`."""
         return self.order != tuple(range(len(self.axes)))
 
     @property

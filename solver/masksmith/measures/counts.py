@@ -1,4 +1,4 @@
-"""Counts kept entries and blocks of a mask in one pass, a few rows at a time."""
+"""Counts kept entries of a mask and blocks with some, a few rows at a time."""
 
 from __future__ import annotations
 
@@ -23,7 +23,9 @@ _IS_TWO_FOUR = (np.bitwise_count(_BYTES & 15) <= 2) & (np.bitwise_count(_BYTES >
 def count(
     mask: Any, block: tuple[int, int] = (16, 16), layout: Layout | None = None, pattern: Pattern | None = None
 ) -> MaskCounts:
-    """Count the kept entries and blocks of a mask; with a layout, over all matrices of the tensor.
+    """Count the kept entries of a mask and the blocks with some, and find out whether it is 2:4.
+
+    With a layout, over all matrices of the tensor.
 
     Args:
         mask: Bool array or tensor in the weight's shape, True = kept.

@@ -32,7 +32,7 @@ class Call:
     keywords: Mapping[str, Any]
 
     def run(self, block: Callable[..., Any], returned: Sequence[torch.Tensor], name: str) -> Tensors:
-        """Call a block with the recorded arguments, and copies of tensors in the place of the placeholders.
+        """Call a block with the recorded arguments, and copies of the `returned` tensors in place of the placeholders.
 
         Args:
             block: The block.
@@ -43,7 +43,7 @@ class Call:
             The tensors that the block returns.
 
         Raises:
-            PruningError: If the previous block returned fewer tensors than when the call was recorded.
+            PruningError: If the previous block returned too few tensors for a placeholder.
         """
 
         def replace_placeholder(leaf: Any) -> Any:

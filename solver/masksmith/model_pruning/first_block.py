@@ -23,7 +23,8 @@ def capture_by_first_block(
 
     In most models the arguments of a block, but for what the previous block returns, depend on the batch alone: masks,
     positions. The first batch runs through all blocks and then, if there is a second one, through the first block only.
-    If both give the same calls, the other batches run through the first block only, else through all blocks.
+    If both give the same calls, the other batches run through the first block only, else through all blocks; so does a
+    batch whose calls cannot be recorded by the first block only.
 
     Args:
         model: The model, in evaluation mode, with the weights of its blocks.
@@ -40,13 +41,13 @@ def capture_by_first_block(
             yield computed
             continue
         if agree is None:
-            agree = _are_equal(computed, _without_blocks(model, blocks, first, 0))
-        captured = _without_blocks(model, blocks, batch, number) if agree else None
+            agree = _are_equal(computed, _by_first_block_only(model, blocks, first, 0))
+        captured = _by_first_block_only(model, blocks, batch, number) if agree else None
         yield capture_batch(model, blocks, batch, number) if captured is None else captured
 
 
-def _without_blocks(model: torch.nn.Module, blocks: BlockList, batch: Any, number: int) -> CapturedBatch | None:
-    """Return the calls with the first block computed only; None if that is refused."""
+def _by_first_block_only(model: torch.nn.Module, blocks: BlockList, batch: Any, number: int) -> CapturedBatch | None:
+    """Return the calls while only the first block computes; None if they cannot be recorded so."""
     try:
         with skipping(blocks, lambda loaded: None):
             return capture_batch(model, blocks, batch, number, are_skipped=True)
@@ -67,7 +68,7 @@ def _are_equal(one: CapturedBatch, other: CapturedBatch | None) -> bool:
 
 
 def _are_equal_leaves(left: Any, right: Any) -> bool:
-    """Whether two arguments are the same value; False for objects of a class that does not compare values."""
+    """Whether two arguments are the same object or have the same value, which some classes do not compare."""
     if isinstance(left, torch.Tensor) and isinstance(right, torch.Tensor):
         return left.dtype == right.dtype and torch.equal(left, right)
     return left is right or (type(left) is type(right) and bool(left == right))

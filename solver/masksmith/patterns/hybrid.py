@@ -25,7 +25,8 @@ class Hybrid:
         rows: Height of a block, 1 to 4096; a multiple of the height of the inner pattern's tiles.
         cols: Width of a block, 1 to 4096; a multiple of the width of these tiles.
         inner: The n:m pattern of the blocks that are not dense: exact fill along `in`, or transposable.
-        dense_share: Share of the blocks that stay dense, rounded to a whole number of blocks, halves up.
+        dense_share: Share of the blocks that stay dense, rounded to a whole number of blocks, halves up; under
+            `ragged="dense"`, of the whole blocks.
         ragged: Blocks that extend beyond the matrix: `pad` treats their part inside the matrix as a block, in which the
             inner pattern pads its tiles; `dense` keeps this part entirely; `error` raises an error.
 
@@ -54,7 +55,7 @@ class Hybrid:
 
     @property
     def density(self) -> float:
-        """Share of the entries kept, `dense_share + (1 - dense_share) * inner.density`."""
+        """Share of the entries kept, before rounding and without ragged edges."""
         return self.dense_share + (1.0 - self.dense_share) * self.inner.density
 
     def grid(self, shape: tuple[int, ...]) -> Grid:
@@ -73,7 +74,7 @@ class Hybrid:
         return free_block_counts(self, grid)
 
     def dense_blocks(self, grid: Grid) -> int:
-        """Return how many of these blocks stay dense."""
+        """Return how many of the blocks that may be dense or n:m stay dense."""
         down, across = self.blocks(grid)
         return kept_units(self.dense_share, down * across, "blocks", self)
 

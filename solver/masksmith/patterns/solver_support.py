@@ -9,7 +9,7 @@ from .vnm import VNM
 
 
 def solver_refusal(pattern: Pattern, solver: str) -> str | None:
-    """Return why a solver (by name) does not support a pattern, or None; options are not checked."""
+    """Return why a solver (by name) does not support a pattern, or None if it does; its options are not checked."""
     if isinstance(pattern, TilePattern):
         return tile_refusal(pattern.tile, solver)
     if solver in ("auto", equivalent_solver(pattern)):
@@ -25,7 +25,7 @@ def equivalent_solver(pattern: Pattern) -> str:
 
 
 def tile_refusal(tile: TileSpec, solver: str) -> str | None:
-    """Return why a solver (by name) does not support such tiles, or None if it does."""
+    """Return why a solver (by name) does not support tiles of this size and these budgets, or None if it does."""
     if solver == "auto":
         return None
     if solver == "top-k":

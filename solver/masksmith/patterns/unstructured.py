@@ -40,7 +40,7 @@ class Unstructured:
         return kept_units(self.density, rows * cols, "entries", self)
 
     def grid(self, shape: tuple[int, ...]) -> Grid:
-        """Return a grid with the whole weight as one piece; raises like `kept`."""
+        """Return a grid with the whole weight as its only piece; raises like `kept`."""
         self.kept(shape)
         rows, cols = matrix_shape(shape)
         return Grid(rows, cols, rows, cols)

@@ -44,8 +44,8 @@ def permute(
 
     Plain patterns: local search over swaps of two channels, with exact gains, and `effort` random perturbations (Pool
     and Yu, Channel Permutations for N:M Sparsity, NeurIPS 2021, for any n and m). Transposable patterns: swaps proposed
-    by the tiles' duals and accepted by solving the tiles exactly, axis by axis until neither gains. Equal arguments
-    give the same order on every machine, unless the time limit ends the search.
+    by the tiles' duals and accepted by solving the tiles exactly, axis by axis until a round gains little. Equal
+    arguments give the same order on every machine, unless the time limit ends the search.
 
     Args:
         scores: Importance per weight, `[out, in, *kernel]`, finite and non-negative; numpy array or torch tensor.
@@ -92,7 +92,7 @@ class _Settings:
 def _best_orders(
     array: Doubles, pattern: NM, axes: tuple[Axis, ...], settings: _Settings, objective: float, limit: TimeLimit
 ) -> tuple[dict[str, Ints], bool]:
-    """Search along one axis after the other until a round gains little.
+    """Search along one axis after the other until a round gains little or the time is up; a single axis only once.
 
     Returns the orders, and whether they keep more score than the original order, which keeps `objective`.
     """
@@ -111,7 +111,7 @@ def _best_orders(
 
 
 def _efficacy(array: Doubles, before: Solution, after: Solution) -> float:
-    """Return the share of the pattern's extra loss, compared with unstructured masks, that the orders recover.
+    """Return the share of the pattern's extra loss, compared with `_kept_unstructured`, that the orders recover.
 
     It is 0 if the pattern has no extra loss.
     """
@@ -167,6 +167,7 @@ def _search(array: Doubles, pattern: NM, axis: Axis, settings: _Settings, steps:
         transposed = pattern if axis == "in" else _transposed(pattern)
         return dual_guided_swaps.search(view, transposed, 1 + effort // 10, steps, seed, limit)
     order = np.arange(view.shape[1])
+    # Under `dense`, the channels after the last whole group are kept in any case, and stay in their place.
     whole = view.shape[1] // pattern.m * pattern.m if pattern.ragged == "dense" else view.shape[1]
     if whole:
         # Divide by the maximum so that float32, in which swaps are compared, does not overflow.

@@ -1,4 +1,4 @@
-"""Reads and checks the operands of scores: weights, and statistics of their inputs."""
+"""Reads and checks the operands of scores: weights, statistics of their inputs, and tensors of a weight's shape."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def check_weight(weight: Any, name: str | None) -> tuple[int, ...]:
     return shape
 
 
-def same_shape(other: Any, weight: Any, label: str, name: str | None) -> Any:
+def convert_same_shape(other: Any, weight: Any, label: str, name: str | None) -> Any:
     """Convert a tensor of the weight's shape to its library, device and dtype.
 
     Raises:

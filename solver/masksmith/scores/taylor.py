@@ -8,7 +8,7 @@ import numpy as np
 
 from masksmith._errors import ScoresError
 
-from .operands import as_floats, check_weight, is_torch, same_shape
+from .operands import as_floats, check_weight, convert_same_shape, is_torch
 
 Group = Literal["out", "in"] | tuple[int, int]
 
@@ -40,7 +40,7 @@ def taylor(
     """
     weight = as_floats(weight)
     check_weight(weight, name)
-    change = weight * same_shape(gradient, weight, "gradient", name)
+    change = weight * convert_same_shape(gradient, weight, "gradient", name)
     if group is None:
         return change**2
     summed = _sum_groups(change if joint else change**2, group, name)

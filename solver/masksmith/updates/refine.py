@@ -49,8 +49,9 @@ class Refinement:
         start_error: Squared error with the mask passed to `refine`; never less than `error`.
         energy: `||X W^T||^2`, the squared norm of the original output.
         lower_bound: No mask of the pattern has a smaller error. The bound is cheap and loose: on layers of MiniLM
-            `error` is 30 to a million times larger. It is 0 if the Gram matrix is singular.
-        stats: Number of exchanges, seconds.
+            `error` is 30 to a million times larger. It is 0 if the Gram matrix of the inputs that are not always 0 is
+            singular.
+        stats: Method, number of exchanges (of pairs of them under transposable patterns), seconds.
     """
 
     mask: Any
@@ -62,7 +63,7 @@ class Refinement:
 
     @property
     def relative_error(self) -> float:
-        """`error / energy`, 0 when both are 0."""
+        """`error / energy`; 0 when both are 0, infinite when only `energy` is 0."""
         return ratio(self.error, self.energy, 0.0)
 
     @property
@@ -91,9 +92,9 @@ def refine(
     The error of a row is `d G d^T` with d the dropped weights and `G = X^T X`; the change of the error by an exchange
     is computed exactly, up to rounding. Under plain patterns, the best exchange of a kept and a dropped entry of a
     group is made; under transposable ones, the best pair of opposite exchanges of two columns in two rows of a tile,
-    which keeps all counts. Sweeps over the groups or tiles end when no exchange lowers the error, which is a local
-    optimum, or after 100 sweeps. Rows (bands of tiles) whose error, recomputed in float64, did not decrease keep their
-    mask.
+    which keeps all counts. Sweeps over the groups or tiles end at a local optimum, where no exchange lowers the error
+    by more than a small margin for rounding, or after 100 sweeps. Rows (bands of tiles) whose error, recomputed in
+    float64, did not decrease keep their mask.
 
     The lower bound is `l * min over masks of the sum of G_jj w_ij^2 over dropped entries`, solved exactly, with l the
     smallest eigenvalue of G scaled to a unit diagonal: `G - l diag(G)` is positive semidefinite.
@@ -168,14 +169,14 @@ class _Bands:
         self.after = self.before.copy()
         magnitude = (np.abs(dense) @ np.sqrt(gram.diagonal())) ** 2
         self._min_decreases = LEAST * self.before + ROUNDING * np.add.reduceat(magnitude, self._firsts)
-        self._min_decreases += np.finfo(np.float64).tiny
+        self._min_decreases += np.finfo(np.float64).tiny  # positive even if the first error is 0
 
     def energy(self) -> float:
         """Return the squared norm of the layer's output, `||X W^T||^2`."""
         return float(np.sum((self._dense @ self.gram) * self._dense))
 
     def run(self, threads: int, on_progress: OnProgress | None) -> int:
-        """Refine all bands; return the number of exchanges."""
+        """Refine all bands; return the number of exchanges (in tiles, of pairs of them), restored ones included."""
         strips = np.array_split(np.arange(len(self._firsts)), min(len(self._firsts), 4 * threads))
         exchanges = done = 0
         with ThreadPoolExecutor(threads) as pool:

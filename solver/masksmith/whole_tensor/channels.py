@@ -1,4 +1,4 @@
-"""Channel patterns: keeps the rows or columns with the largest sums of scores."""
+"""Channel patterns: keeps the output or input channels with the largest sums of scores."""
 
 from __future__ import annotations
 

@@ -76,10 +76,10 @@ class Objects:
         return self._read_checked(lambda: bytes(obstore.get(self._store, name).bytes()))
 
     def get_range(self, name: str, start: int, stop: int) -> bytes:
-        """Read the bytes from `start` to `stop` (exclusive), or to the end of the object.
+        """Read the bytes from `start` to `stop` (exclusive), or to the end of the object if that comes first.
 
         Raises:
-            FileNotFoundError: If it does not exist.
+            FileNotFoundError: If it does not exist; an empty range is not looked up.
         """
         if start >= stop:
             return b""

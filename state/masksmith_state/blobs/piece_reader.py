@@ -8,7 +8,7 @@ from .objects import Objects
 from .pieces import PIECE_BYTES, PieceList
 
 BATCH_PIECES = 8
-"""Pieces that are in memory at a time, unless a single range touches more of them."""
+"""Most pieces that are in memory at a time, unless a single range touches more of them."""
 
 
 class MismatchError(Exception):
@@ -29,7 +29,7 @@ def read_ranges(objects: Objects, name: str, pieces: PieceList, starts: Sequence
         The bytes of each range.
 
     Raises:
-        FileNotFoundError: If the blob does not exist.
+        FileNotFoundError: If the blob does not exist; empty ranges are not looked up.
         MismatchError: If a piece does not have its digest.
     """
     ranges = [(min(start, pieces.size), min(start + length, pieces.size)) for start in starts]
@@ -45,7 +45,12 @@ def read_ranges(objects: Objects, name: str, pieces: PieceList, starts: Sequence
 
 
 def verify_pieces(objects: Objects, name: str, pieces: PieceList) -> None:
-    """Check the size and all pieces of a blob; raises as `read_ranges` does."""
+    """Check the size and all pieces of a blob.
+
+    Raises:
+        FileNotFoundError: If the blob does not exist.
+        MismatchError: If its size is not that of its list, or a piece does not have its digest.
+    """
     size = objects.size(name)
     if size is None:
         raise FileNotFoundError(name)

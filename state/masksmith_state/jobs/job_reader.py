@@ -17,7 +17,7 @@ from .unreadable_records import reading
 
 
 class JobReader:
-    """Reads the records of jobs, and of their shards or cases.
+    """Reads the records of jobs, and of their shards or cases, and the reports of those.
 
     Args:
         client: Redis client, with `decode_responses`.
@@ -39,7 +39,7 @@ class JobReader:
             return JobState(state) if state else None
 
     def owner(self, job: str) -> str | None:
-        """Read the owner of a job; None if there is no such job."""
+        """Read the owner of a job, empty if it has none; None if there is no such job."""
         with reading(job):
             state, owner = cast("list[str | None]", self.redis.hmget(job_key(job), ["state", "owner"]))
         return None if state is None else owner or ""

@@ -1,4 +1,4 @@
-"""The plan of a masks job, which its record holds."""
+"""The plan of a masks job, a part of the job's record."""
 
 from __future__ import annotations
 

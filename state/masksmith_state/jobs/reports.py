@@ -19,14 +19,14 @@ class ShardReport(BaseModel):
         weights_digest: BLAKE3 of the updated weights in the store; None without an update.
         pattern: The pattern that the request gave to the tensor, or that a budget assigned to it.
         budget_gap: Relative optimality gap of the division of the budget between tensors; None without a budget.
-        objective, upper_bound, total_score: Sums over the shard's entries, in float64.
+        objective, upper_bound, total_score: Those of the shard, in float64; `total_score` is the sum of all scores.
         kept_score: Sum of the kept scores. It differs from `objective` if the pattern maximises something else (blocks
             by another norm than l1). None in results of older workers, for which the two are equal.
         blocks: Number of 16x16 blocks with a kept entry; None if the shard does not consist of whole blocks.
-        two_four: Whether the mask is also a 2:4 mask.
-        hybrid: What a kernel stores of the mask of a hybrid pattern; the shard is the whole tensor.
-        diversity: Number of masks that the pattern allows; only in the report of a tensor's first shard.
-        spectrum: Singular values of the masked weight, if the job computes them; the shard is the whole tensor.
+        two_four: Whether the mask, under any pattern, keeps at most 2 of every 4 entries of a row.
+        hybrid: What a kernel stores of the mask, if the pattern is hybrid; then the shard is the whole tensor.
+        diversity: Number of masks that an n:m pattern allows in a tile; only in the report of a tensor's first shard.
+        spectrum: Singular values of the masked weight, if the job computes them; then the shard is the whole tensor.
         added: Number of entries that the mask keeps and the previous mask drops; None without a previous mask.
         dropped: Number of entries that the mask drops and the previous mask keeps; None without a previous mask.
         error: Why the shard failed; then no other field is set but `pattern`.

@@ -11,7 +11,7 @@ from masksmith.cuda.jit import device, wrap_int32
 
 @device
 def count_used(x: Any, first: int, step: int, count: int) -> int:
-    """Return the number of kept entries (lowest bit set) of a line."""
+    """Return the number of kept entries (lowest bit set) of a line: `count` words of `x`, every `step` from `first`."""
     used = np.int32(0)
     for p in range(count):
         used += x[first + p * step] & np.int32(1)
@@ -20,9 +20,9 @@ def count_used(x: Any, first: int, step: int, count: int) -> int:
 
 @device
 def used_or_full(y: int, floor: int, used: int, keep: int) -> int:
-    """Return a column's count: `used`, but `keep` if its dual is above its floor; augmenting paths will fill it.
+    """Return a column's count: `used`, but `keep` if its dual is above its floor, since augmenting paths will fill it.
 
-    The dual is negated in `y`.
+    `y` is the dual, negated.
     """
     return keep if y != -floor else used
 
@@ -32,9 +32,9 @@ def lower_outer_dual(
     u: Any, y: Any, outer: Any, row_floor: Any, col_floor: Any, row_used: Any, col_used: Any, lane: int, lanes: int,
     rows: int, cols: int, row_keep: int, col_keep: int,
 ) -> None:  # fmt: skip
-    """Lower the outer node's dual until no floor is violated, then set duals to their floors where a line is not full.
+    """Lower the outer node's dual, then set to its floor every dual below it, and that of every line that is not full.
 
-    For one tile, in place; `kernels.dual_ascent.at_most.lower_outer_dual` describes the arguments.
+    For one tile, in place; `kernels.dual_ascent.at_most.lower_outer_dual` describes the steps.
     """
     low = outer[lane]
     for i in range(rows):

@@ -29,15 +29,15 @@ class DeviceResults:
         row_duals, col_duals: `[down * across, rows]` and `[down * across, cols]` float64.
         ready: `[down * across]` uint8, 1 if augmenting paths can start from the tile's mask: mask and duals satisfy
             complementary slackness, and the rows their budgets.
-        flags: `[2]`, smallest flat index of an invalid score, and smallest index of a tile without an allowed mask;
-            `NO_INDEX` if there is none.
+        first_failures: `[2]`, smallest flat index of an invalid score, and smallest index of a tile without an allowed
+            mask; `NO_INDEX` if there is none.
     """
 
     mask: torch.Tensor
     row_duals: torch.Tensor
     col_duals: torch.Tensor
     ready: torch.Tensor
-    flags: torch.Tensor
+    first_failures: torch.Tensor
 
     @classmethod
     def new(cls, launcher: Launcher, down: int, across: int, tile: TileSpec) -> DeviceResults:
@@ -63,7 +63,8 @@ class DualAscent:
         tile: Size and budgets of a tile.
         across: Tiles per tile row.
         results: Masks and duals, written.
-        ready_tiles: Indices of the tiles that are `ready` for augmenting paths, `ready_tiles[: ready_count[0]]`.
+        ready_tiles, ready_count: Indices of the tiles that are `ready` for augmenting paths,
+            `ready_tiles[: ready_count[0]]`; set by `run`.
     """
 
     launcher: Launcher
@@ -76,8 +77,15 @@ class DualAscent:
     def run(self, order: torch.Tensor, forced: torch.Tensor, warm: bool) -> tuple[torch.Tensor, torch.Tensor]:
         """Queue all passes for the tiles in `order`; the tiles in `forced` only get initial duals.
 
+        If rows or columns keep all of their entries, no pass applies, and all tiles stay unsolved.
+
+        Args:
+            order: Indices of the tiles without forced entries.
+            forced: Indices of the other tiles.
+            warm: Whether the first sweeps start from the duals in `results`.
+
         Returns:
-            The list of unsolved tiles, as a prefix, and counts `[2]` of unsolved tiles and of `ready_tiles`.
+            A tensor that starts with the unsolved tiles, and counts `[2]` of unsolved tiles and of `ready_tiles`.
         """
         tile, self._next_order = self.tile, torch.empty_like(order)
         shape = shape_of(tile, self.element)
@@ -114,7 +122,7 @@ class DualAscent:
         blocks, threads = -(-len(tile_lists[0]) // shape.lanes), (shape.lanes, shape.lines)
         self.launcher.launch(
             compile_integer_pass(shape), blocks, threads, self.scores, self.across, sweeps, warm, non_negative,
-            *tile_lists, results.mask, results.row_duals, results.col_duals, results.flags,
+            *tile_lists, results.mask, results.row_duals, results.col_duals, results.first_failures,
         )  # fmt: skip
 
     def _run_tie_passes(self, shape: Shape, size: int, unequal_totals: bool) -> None:
@@ -126,7 +134,8 @@ class DualAscent:
             self.launcher.launch(
                 compile_tie_pass(shape), blocks, threads, self.scores, self.across, sweeps, lowerings, zoom, noise,
                 non_negative or unequal_totals, self._order, count, self._next_order, unsolved, results.mask,
-                results.row_duals, results.col_duals, results.ready, self.ready_tiles, self.ready_count, results.flags,
+                results.row_duals, results.col_duals, results.ready, self.ready_tiles, self.ready_count,
+                results.first_failures,
             )  # fmt: skip
             self._order, self._next_order = self._next_order, self._order
 

@@ -35,7 +35,9 @@ def centre(
 ) -> tuple[Duals, Duals]:
     """Move each dual to the midpoint of its feasible interval, for a row dual `[max dropped w - v, min kept w - v]`.
 
-    Rows and columns alternate. Every dual in its interval proves the mask; the midpoint tolerates rounding to float64.
+    Rows and columns alternate. Duals in their intervals prove the mask; midpoints tolerate rounding to float64. Without
+    one of the bounds, the dual only keeps a distance from the other. Under at-most budgets duals stay non-negative, and
+    0 on lines that are not full.
 
     Args:
         scores: `[T, R, C]` float64.
