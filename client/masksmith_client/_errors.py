@@ -9,7 +9,7 @@ ClientError
 ├── StatusError         the service refused; carries its problem document
 │   ├── BadRequest      400, 413, 415, 422 and other 4xx: the request is invalid
 │   ├── Unauthorized    401, 403: the token is missing or wrong, or its key may not do this
-│   ├── NotFound        404, 410: no such job, tensor or result
+│   ├── NotFound        404, 410: no such job, tensor or result, or none that can be read
 │   ├── Conflict        409: not possible in the present state, such as masks of a job that still runs
 │   ├── RateLimited     429: a limit is reached, after all retries
 │   └── ServerError     5xx: the service failed, after all retries
@@ -106,7 +106,7 @@ class Unauthorized(StatusError):
 
 
 class NotFound(StatusError):
-    """The job, tensor or result does not exist, or has expired."""
+    """The job, tensor or result does not exist, has expired, or cannot be read."""
 
     exit_code = 2
 
@@ -129,7 +129,7 @@ class JobFailedError(ClientError):
     """A job failed or was canceled; masks that were solved can be downloaded by `job.masks()`.
 
     Attributes:
-        job: The job, with one report per tensor.
+        job: The job, with one report per tensor or case.
     """
 
     def __init__(self, job: JobView) -> None:

@@ -1,4 +1,4 @@
-"""Errors of requests, and the HTTP status of every error code; only this module maps errors to statuses."""
+"""Errors of requests, and the HTTP status of each code that can answer one; only this module maps codes to statuses."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ STATUS = {Code(code): status for status, codes in _CODES.items() for code in cod
 
 
 class RequestError(Exception):
-    """A request that cannot be served, with all members of its problem document.
+    """A request that cannot be served, with the members of its problem document.
 
     Args:
         code: Error code.

@@ -17,8 +17,8 @@ CASE_TASK = "masksmith.measure_case"
 VISIBILITY_TIMEOUT_S = 4 * 3600
 """Seconds after which the Redis transport delivers a message again that was not acknowledged.
 
-A task cannot extend this time, so it must exceed every time limit. The shards of a dead worker need not wait for it:
-they are queued again within seconds, because their leases lapse.
+A task cannot extend this time, so the time must exceed every time limit of tasks. The shards of a dead worker
+need not wait for it: their leases expire, and within seconds they are queued again.
 """
 
 
@@ -42,7 +42,7 @@ def bench_queue(device: str) -> str:
 def celery_settings(redis_url: str) -> dict[str, Any]:
     """Celery settings that producers and workers have in common.
 
-    The visibility timeout must be the same everywhere: of all applications on a broker, the shortest one takes effect.
+    The visibility timeout must be the same in all applications on a broker: the shortest one takes effect for all.
     """
     return {
         "broker_url": broker_url(redis_url),
@@ -62,10 +62,13 @@ def celery_settings(redis_url: str) -> dict[str, Any]:
 
 
 def broker_url(redis_url: str) -> str:
-    """Convert a Redis URL to Celery's form, which differs for unix sockets: `redis+socket://`, and `virtual_host`."""
+    """Convert a Redis URL to Celery's form.
+
+    It differs for unix sockets: `redis+socket://` instead of `unix://`, and `virtual_host` instead of `db`.
+    """
     if not redis_url.startswith("unix://"):
         return redis_url
     address, mark, query = redis_url.removeprefix("unix://").partition("?")
-    # Celery ignores `db`, so two installations that use two databases of one server would share their queues.
+    # Celery ignores `db`: with it, two installations that use two databases of one server would share their queues.
     options = [("virtual_host" if name == "db" else name, value) for name, value in parse_qsl(query)]
     return f"redis+socket://{address}{mark}{urlencode(options)}"

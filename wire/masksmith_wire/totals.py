@@ -11,7 +11,7 @@ from .documents import TensorReport
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """Totals of the masked tensors of a job; `density`, `retained` and `gap` are None if no tensor has a mask.
+    """Totals of the tensors of a job; `density`, `retained` and `gap` are None if no tensor has a mask.
 
     Attributes:
         solved: Tensors with a mask.
@@ -21,8 +21,8 @@ class Totals:
         density: Share of the entries that is kept.
         retained: Share of the score that is kept; also None if it is unknown.
         gap: Relative gap of the summed objectives to the summed bounds: exactly 0 if all gaps are 0, 1 if a bound is
-            missing.
-        solve_s: Time spent solving.
+            missing or infinite.
+        solve_s: Seconds spent solving the tensors with a mask.
     """
 
     solved: int
@@ -61,7 +61,10 @@ def relative_gap(objective: float, upper_bound: float | None) -> float:
 
 
 def total_retained(masks: Iterable[tuple[float | None, float | None]]) -> float | None:
-    """Share of the total score that masks keep, from (objective, retained share) of each mask; None if unknown."""
+    """Share of the total score that masks keep, from (objective, retained share) of each mask.
+
+    Masks for which either is unknown or 0 are left out; None if no mask remains, or a total score is infinite.
+    """
     # If the objective is the kept score, objective / retained is the total score of the tensor. Otherwise (with
     # hysteresis, the objective contains bonuses) the result is approximate.
     pairs = [(objective, objective / retained) for objective, retained in masks if objective and retained]

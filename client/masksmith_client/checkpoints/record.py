@@ -31,9 +31,9 @@ def make_record(
     Args:
         checkpoint: The checkpoint that was pruned.
         choice: What was done with each of its tensors.
-        method: Scores and update.
+        method: Scores and update, and the calibration text if there is one.
         certificates: Certificates by the name of the tensor that was solved.
-        files: Size and digests of each file of weights, by its name.
+        files: Size of each file of weights, and its digests before and after the pruning, by its name.
         others: The other files of the model: those that were copied, and those that were not.
         masks_digest: Digest of the masks file.
     """

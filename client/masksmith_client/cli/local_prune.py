@@ -27,11 +27,11 @@ from .local import array_of, library
 from .local_update import WeightToUpdate, update_weight
 
 PARALLEL_TENSORS = 2
-"""Tensors that are solved at the same time: while one is read and scored, the other keeps the cores busy."""
+"""Most tensors that are solved at the same time: while one is read and scored, the other keeps the cores busy."""
 AHEAD_TENSORS = 4
-"""Solved tensors that may wait until an earlier tensor is written, such as while a file is synced to the disk."""
+"""Most solved tensors that wait until an earlier one is written, such as while a file is synced to the disk."""
 LARGE_BYTES = 2**27
-"""A tensor that is larger, with its statistics, is solved alone, so that memory stays bounded."""
+"""A tensor whose values and statistics together are larger is solved alone, so that memory stays bounded."""
 
 
 def local_solver(method: PruneMethod, threads: int | None) -> Solve:
@@ -70,7 +70,7 @@ def _solve_ahead(
     Args:
         solve_one: Solves a tensor on a number of threads.
         cores: The number of threads of all tensors together.
-        parallel: Tensors that are solved at the same time; one of more than `LARGE_BYTES` is solved alone.
+        parallel: Most tensors that are solved at the same time; one of more than `LARGE_BYTES` is solved alone.
         tensors: The tensors.
     """
     executor = ThreadPoolExecutor(parallel)
@@ -92,15 +92,15 @@ def _solve_ahead(
 
 
 def _solve(
-    masksmith: Any, tensor: TensorToSolve, method: PruneMethod, threads: int | None, buffers: ThreadBuffers
+    masksmith: Any, tensor: TensorToSolve, method: PruneMethod, threads: int, buffers: ThreadBuffers
 ) -> SolvedTensor:
     chosen = tensor.chosen
     scores = _scores(tensor, method.scores, buffers)
     solution = masksmith.solve(scores, chosen.pattern, layout=chosen.layout, threads=threads, name=chosen.name)
-    updated: bytes | None = None
-    update: dict[str, Any] = {}
+    updated_bytes: bytes | None = None
+    update_entry: dict[str, Any] = {}
     if method.update is not None:
-        solution, updated, update = _update(tensor, method.update, solution)
+        solution, updated_bytes, update_entry = _update(tensor, method.update, solution)
     mask = np.asarray(solution.mask)
     certificate = {
         "status": str(solution.status),
@@ -112,20 +112,21 @@ def _solve(
         "kept": int(np.count_nonzero(mask)),
         "solver": solution.stats["solver"],
         "solve_s": solution.stats["solve_s"],
-        **update,
+        **update_entry,
     }
-    return SolvedTensor(chosen.name, mask, certificate, updated)
+    return SolvedTensor(chosen.name, mask, certificate, updated_bytes)
 
 
 def _update(tensor: TensorToSolve, method: UpdateMethod, solution: Any) -> tuple[Any, bytes, dict[str, Any]]:
+    """Update a tensor's weights; returns the new solution, their bytes, and the entry `update` of the certificate."""
     chosen = tensor.chosen
     assert chosen.layout is not None
     assert chosen.pattern is not None
     assert tensor.gram is not None
     weight, gram = _read(tensor), array_of(tensor.gram)
     to_update = WeightToUpdate(chosen.name, chosen.dtype, chosen.layout, chosen.pattern, weight, gram)
-    solution, updated, report = update_weight(to_update, method, solution)
-    return solution, updated, {"update": update_record(method, report)}
+    solution, updated_bytes, report = update_weight(to_update, method, solution)
+    return solution, updated_bytes, {"update": update_record(method, report)}
 
 
 def _scores(tensor: TensorToSolve, method: ScoreMethod, buffers: ThreadBuffers) -> Any:

@@ -1,4 +1,4 @@
-"""Checks again what a job claims about its masks: the score kept, from the weights; the bound, by solving again."""
+"""Checks a mask, and what a job claims about it: the score kept, and a bound, which a new solve computes on request."""
 
 from __future__ import annotations
 
@@ -28,7 +28,8 @@ class CheckedProof:
         message: One sentence that describes the result.
         objective: Score that the mask keeps, summed in this process.
         claimed_objective: Objective in the job's document; None without a job.
-        upper_bound: Upper bound on the score of any allowed mask: computed here if `proved_here`, else the job's.
+        upper_bound: Upper bound on the score of any allowed mask: computed here if `proved_here`, else the job's; None
+            without either.
         proved_here: Whether the bound was computed in this process, from duals of a new solve.
     """
 
@@ -68,7 +69,7 @@ def scores_of(method: str, weight: Any, name: str) -> Any:
 def check_proof(
     name: str, mask: BoolMask, scores: Any, info: MaskInfo | None, report: TensorReport | None, *, prove: bool
 ) -> CheckedProof:
-    """Check the score kept and the bound of a mask, whose digests have been checked.
+    """Check the score that a mask keeps, and the bound on it. The caller has checked the digests of the mask.
 
     Args:
         name: Name of the weight.
@@ -76,7 +77,7 @@ def check_proof(
         scores: Its scores, in the same shape: numpy array or torch tensor.
         info: Pattern and layout of the mask; None in a file of another program.
         report: What the job claims; None without a job.
-        prove: Whether to compute a bound here.
+        prove: Whether to compute a bound here, by solving again.
 
     Raises:
         InputError: If the shapes differ, or `prove` is set and the pattern of the mask is not known.
@@ -105,7 +106,7 @@ def kept_score(name: str, mask: BoolMask, scores: Any) -> float:
 
 
 def _computed_bound(name: str, scores: Any, info: MaskInfo | None) -> float:
-    """Solve again, and return the upper bound of this solve."""
+    """Solve again, and return the upper bound of this solve; raises as `check_proof` does."""
     import masksmith
 
     if info is None:

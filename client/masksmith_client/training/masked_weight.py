@@ -20,7 +20,7 @@ Rule = Callable[[Tensor, Tensor, Tensor], Tensor]
 class MaskedWeight(torch.autograd.Function):
     """`mask * weight` with a custom gradient rule; plain autograd would always multiply the gradient by the mask.
 
-    Mask and key are what `Masking.part_for` returns; the mask is saved for the backward pass in the same form.
+    Mask and key are what `Masking.mask_and_key` returns; the mask is saved for the backward pass in the same form.
     """
 
     @staticmethod
@@ -42,8 +42,8 @@ class MaskedWeight(torch.autograd.Function):
 
 
 def whole_for(weight: Tensor, mask: Tensor, key: str) -> Tensor:
-    """Return the mask of the entries that `weight` has, from the part and the key that `Masking.part_for` returned.
+    """Return the mask of the entries that `weight` has, from what `Masking.mask_and_key` returned.
 
-    An empty key means that the part has these entries already, and nothing is gathered.
+    An empty key means that `mask` has these entries already, and nothing is gathered.
     """
     return gather_mask(mask, key).to(weight.device) if key else mask

@@ -1,8 +1,8 @@
 """Mask of a weight, as a module that converts the dense weight to the masked one; the method defines the backward pass.
 
 A deep copy of a model has copies of its maskings, each with a reference to the original masking. While the copy's
-weights do not change, the copy is a snapshot and keeps its mask. Once they change, it is an average of later weights,
-so it takes the current mask of the original.
+weights do not change, the copy is a snapshot and keeps its mask. Once they change, the copy counts as an average of
+later weights, and takes the current mask of the original.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from torch import Tensor
 from .sharding import Sharding, as_sharded, is_dtensor, key_of, local, sharding_of
 
 SAMPLE = 1024
-"""Number of entries of a large weight, at least, that are compared to see whether the weight has changed."""
+"""Least number of entries of a large weight that are compared to see whether the weight has changed."""
 
 
 class Product(Protocol):
-    """Computes the output of a linear layer by other kernels."""
+    """Computes the output of a linear layer by sparse kernels."""
 
     def __call__(self, inputs: Tensor, weight: Tensor, bias: Tensor | None, masking: Masking) -> Tensor:
         """Return the output for inputs and the dense weight."""
 
 
 class MaskingMethod(Protocol):
-    """The part of a training method that a masking calls."""
+    """The part of a training method that maskings and masked layers call."""
 
     def extend(self, masking: Masking, weight: Tensor) -> None:
         """Register additional parameters of the method."""
@@ -67,16 +67,17 @@ class Masking(torch.nn.Module):
         mask: True = kept; this rank's part. Not in the model's state dict, since the sparsifier's state contains it.
         shape: The shape of the weight.
         output_axes: The dimensions of the weight that count outputs, and matrices if it is a stack.
-        sharding: How the mask is divided among ranks; None if every rank has all of it.
+        sharding: How the mask is divided among ranks; None if the weight is not a DTensor.
         dense: Whether the mask is ignored, as in a dense phase or before the first masks.
         records_gradient: Whether the gradient of the masked weight is stored in `gradient`.
         gradient: The recorded gradient, dense; summed over micro-batches.
         product: Computes the layer's output; None for the module's own `forward`.
-        is_bypassed: Whether reading the module's parameter returns the dense values, as while it is initialized again.
+        is_bypassed: Whether reading the module's parameter returns the dense values, as while these are
+            initialized again.
     """
 
     mask: Tensor
-    # Models that were pickled before masks could be sharded lack these attributes.
+    # Models that were pickled before masks could be sharded lack these attributes, and have these defaults.
     sharding: Sharding | None = None
     output_axes: tuple[int, ...] = (0,)
     _key: str = ""
@@ -109,10 +110,10 @@ class Masking(torch.nn.Module):
         return weight if self.dense else self.method.masked(weight, self)
 
     def mask_of(self, weight: Tensor) -> Tensor:
-        """Return the mask on the weight's device, and sharded as the weight is; see `as_weight`."""
-        return self.as_weight(self.mask, weight)
+        """Return the mask on the weight's device, and sharded as the weight is; see `placed_like`."""
+        return self.placed_like(self.mask, weight)
 
-    def as_weight(self, part: Tensor, weight: Tensor) -> Tensor:
+    def placed_like(self, part: Tensor, weight: Tensor) -> Tensor:
         """Return a mask on the weight's device, sharded as the weight is.
 
         All ranks must call this together: if mask and weight are sharded in different ways, all parts are gathered.
@@ -128,10 +129,11 @@ class Masking(torch.nn.Module):
             return sharding.as_dtensor(part)
         return as_sharded(sharding.gather(part), weight)
 
-    def part_for(self, weight: Tensor) -> tuple[Tensor, str]:
-        """Return this rank's part of the mask, and the key with which `masked_weight.whole_for` gathers the whole mask.
+    def mask_and_key(self, weight: Tensor) -> tuple[Tensor, str]:
+        """Return what `masked_weight.whole_for` needs to make the mask of the entries of `weight`.
 
-        The key is empty if the part has the entries of the weight already.
+        This is that mask and an empty key. For a whole weight whose mask is sharded, it is this rank's part of the mask
+        and the key with which the parts of all ranks are gathered.
         """
         if not self._key or is_dtensor(weight):
             return self.mask_of(weight), ""
@@ -160,7 +162,7 @@ class Masking(torch.nn.Module):
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]
     def follow_origin(self) -> None:
-        """Take the mask of the original masking, if this is a copy whose weight has changed since it last did."""
+        """Take the mask of the original masking, if this is a copy whose weight has changed since it last took it."""
         origin = self._origin
         if origin is None or self._is_unchanged(origin):
             return
@@ -186,7 +188,10 @@ class Masking(torch.nn.Module):
             self.gradient = addend.clone() if self.gradient is None else self.gradient + addend
 
     def record_accumulated(self, weight: Tensor) -> None:
-        """Record the sum of a weight's gradients, of which `weight.grad` has all but the last one masked already."""
+        """Record the sum of a weight's gradients over micro-batches, before `weight.grad` is masked.
+
+        At entries that the mask drops, `weight.grad` has only the last gradient, since the earlier ones were masked.
+        """
         if not self.records_gradient or weight.grad is None:
             return
         total = weight.grad.detach()
@@ -230,7 +235,7 @@ class Masking(torch.nn.Module):
         unexpected_keys: list[str],
         error_msgs: list[str],
     ) -> None:
-        # A plain state dict lacks the parameters of the method, which the sparsifier's state has.
+        # A plain state dict lacks the parameters of the method, which the sparsifier's state has: they are not missing.
         super()._load_from_state_dict(state_dict, prefix, local_metadata, strict, [], unexpected_keys, error_msgs)
         # The parameters of the module that is masked have been loaded before this call.
         self.follow_origin()

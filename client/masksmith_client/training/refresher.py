@@ -20,9 +20,9 @@ from .methods.method import Method
 from .on_device import DeviceMemory, DeviceSnapshots, create_device_worker, stays_on_device
 from .process_group import ProcessGroup
 from .refresh import Refresh
+from .refresh_worker.create import create_worker
 from .refresh_worker.messages import RefreshRequest, RefreshResponse
 from .refresh_worker.shared_memory import LayerSlot, SharedMemory
-from .refresh_worker.start import start
 from .refresh_worker.thread import RefreshWorker
 from .sharding import Sharding, is_dtensor, local
 from .shares import Proofs, Shares, divide, merge
@@ -122,7 +122,7 @@ class Refresher:
             self._memory, self._snapshots = memory, DeviceSnapshots(memory)
         else:
             shared = SharedMemory(slots)
-            self._worker = start(self._masks, shared, self._refresh)
+            self._worker = create_worker(self._masks, shared, self._refresh)
             self._memory, self._snapshots = shared, Snapshots(shared)
 
     def mask(self, layer: MaskedLayer) -> Tensor:

@@ -6,7 +6,7 @@ from masksmith.benchmark import CaseResult, Report
 from masksmith_service.errors import RequestError
 from masksmith_state.jobs.model import JobRecord
 from masksmith_state.jobs.records import JobRecords
-from masksmith_state.jobs.unreadable_records import reading
+from masksmith_state.jobs.unreadable_records import as_unreadable_record_errors
 from masksmith_wire.benchmarks import CaseReport, PlannedCase
 from masksmith_wire.errors import Code
 
@@ -22,7 +22,7 @@ def read_report(record: JobRecord, records: JobRecords) -> Report:
     cases = records.cases(record.id)
     if not cases:
         raise RequestError(Code.JOB_NOT_FOUND, f"job {record.id} was deleted meanwhile")
-    with reading(record.id):
+    with as_unreadable_record_errors(record.id):
         reports = sorted(records.case_reports(record.id).items())
         results = [case_result(cases[index], report) for index, report in reports]
     settings = record.benchmark.options.model_dump(include={"device", "rounds", "threads", "seed"})

@@ -1,4 +1,4 @@
-"""Capacities: limited amounts, such as memory, that requests acquire and release; a key can hold at most half."""
+"""Capacities: limited amounts, such as memory, that requests acquire and release; a key can hold its share."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class Capacity:
 
     Args:
         bound: Name of the bound, for the error.
-        total: The whole amount. A key can hold half of it, so that other keys are served at the same time. Requests
-            without a key, if none is required, can hold all of it.
+        total: The whole amount. A key can hold half of it, but at least 1, so that other keys are served at the same
+            time. Requests without a key, if none is required, can hold all of it.
         wait_s: Seconds that a request waits before it is refused.
     """
 
@@ -29,10 +29,10 @@ class Capacity:
         self._changed: asyncio.Event = asyncio.Event()
 
     async def acquire(self, key: str, amount: int) -> None:
-        """Acquire an amount for a key.
+        """Acquire an amount for a key, which is empty if none is required; waits at most `wait_s`.
 
         Raises:
-            RequestError: 429, if the key holds too much; 503, if all keys together do.
+            RequestError: 429, if the key would hold more than its share; 503, if all keys together would hold too much.
         """
         try:
             async with asyncio.timeout(self._wait_s):

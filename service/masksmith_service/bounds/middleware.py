@@ -27,7 +27,7 @@ class Reservation:
     """The amounts of capacities that a request has acquired.
 
     Args:
-        key: The key of the request.
+        key: The API key of the request; empty if none is required.
     """
 
     def __init__(self, key: str) -> None:
@@ -73,6 +73,7 @@ class CapacityMiddleware:
             reservation.release()
 
     def _needs(self, scope: Scope) -> list[tuple[Capacity, int]]:
+        """Return the amounts that are acquired before a request is passed on; its route may acquire more."""
         capacities = scope["app"].state.masksmith.capacities
         memory = memory_of(scope["method"], scope["path"], _length(scope), self._settings)
         needs = [(capacities.memory, memory)] if memory else []
@@ -106,7 +107,7 @@ def body_limit(path: str, settings: Settings) -> int:
 
 
 def _length(scope: Scope) -> int | None:
-    """Content-Length of a request; None if the body is sent in chunks."""
+    """Content-Length of a request, 0 if it has no valid one; None if the body is sent in chunks."""
     headers = Headers(scope=scope)
     if "transfer-encoding" in headers:
         return None

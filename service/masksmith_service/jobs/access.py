@@ -19,7 +19,7 @@ from masksmith_service.resources import State, StateDep
 from masksmith_state.jobs.model import JobRecord
 from masksmith_state.jobs.redis_keys import ID_LENGTH, is_job_id, job_key
 from masksmith_state.jobs.snapshots import Snapshot, read_snapshot, read_snapshot_async
-from masksmith_state.jobs.unreadable_records import reading
+from masksmith_state.jobs.unreadable_records import as_unreadable_record_errors
 from masksmith_state.telemetry import logs
 from masksmith_wire.documents import Job
 from masksmith_wire.errors import Code
@@ -64,7 +64,7 @@ async def reserve_parts(state: State, job: str, reservation: Reservation) -> Non
     """
     counts = state.capacities.part_counts
     if job not in counts:
-        with reading(job):
+        with as_unreadable_record_errors(job):
             total: Any = await state.async_redis.hget(job_key(job), "total")
         if total is None or not total.isdecimal():
             return

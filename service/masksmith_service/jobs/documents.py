@@ -19,7 +19,7 @@ from masksmith_state.jobs.outputs import PlannedOutput
 from masksmith_state.jobs.reports import ShardReport
 from masksmith_state.jobs.shards import PlannedTensor, Shard, shards_by_tensor
 from masksmith_state.jobs.snapshots import Snapshot
-from masksmith_state.jobs.unreadable_records import reading
+from masksmith_state.jobs.unreadable_records import as_unreadable_record_errors
 from masksmith_state.queue import role_and_device
 from masksmith_wire.benchmarks import CaseReport, PlannedCase
 from masksmith_wire.documents import (
@@ -44,7 +44,7 @@ OPTIONS_SHOWN = {"pattern", "axis", "ragged", "scores", "budget", "floors", "upd
 
 def snapshot_view(snapshot: Snapshot) -> Job:
     """Build the document of a job of either kind."""
-    with reading(snapshot.job):
+    with as_unreadable_record_errors(snapshot.job):
         record = parse_record(snapshot.job, snapshot.fields)
         if record.kind == "benchmark":
             document = benchmark_view(

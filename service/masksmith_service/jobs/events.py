@@ -12,7 +12,7 @@ from redis.asyncio import Redis
 
 from masksmith_state.errors import UnreadableRecordError
 from masksmith_state.jobs.redis_keys import events_key, job_key
-from masksmith_state.jobs.unreadable_records import reading
+from masksmith_state.jobs.unreadable_records import as_unreadable_record_errors
 from masksmith_wire.documents import JobState
 
 log = logging.getLogger(__name__)
@@ -71,7 +71,7 @@ async def _follow(
 async def _read(client: Redis, job: str, after: str, block_ms: int | None) -> list[tuple[str, dict[str, str]]]:
     """Read the ids and fields of the next events, at most 256."""
     key = events_key(job)
-    with reading(job):
+    with as_unreadable_record_errors(job):
         reply: Any = await client.xread({key: after}, count=256, block=block_ms)
     if not reply:
         return []
@@ -97,6 +97,6 @@ def _parse(identifier: str, fields: dict[str, str]) -> JobEvent | None:
 
 async def has_ended(client: Redis, job: str) -> bool:
     """Whether a job has ended, or does not exist; raises UnreadableRecordError if its state cannot be read."""
-    with reading(job):
+    with as_unreadable_record_errors(job):
         state: Any = await client.hget(job_key(job), "state")
         return state is None or JobState(state).is_terminal

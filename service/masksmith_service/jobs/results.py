@@ -16,7 +16,7 @@ from masksmith_state.jobs.model import JobRecord
 from masksmith_state.jobs.records import JobRecords
 from masksmith_state.jobs.reports import ShardReport
 from masksmith_state.jobs.shards import PlannedTensor, Shard, shards_by_tensor
-from masksmith_state.jobs.unreadable_records import reading
+from masksmith_state.jobs.unreadable_records import as_unreadable_record_errors
 from masksmith_wire import masks
 from masksmith_wire.digests import PartDigest, digests_metadata
 from masksmith_wire.errors import Code
@@ -45,7 +45,7 @@ def finished_tensors(record: JobRecord, records: JobRecords) -> FinishedTensors:
     shards, reports = records.shards(record.id), records.reports(record.id)
     if not shards:
         raise RequestError(Code.JOB_NOT_FOUND, f"job {record.id} was deleted meanwhile")
-    with reading(record.id):
+    with as_unreadable_record_errors(record.id):
         return [
             (tensor, [(shards[index], reports[index]) for index in indices])
             for tensor, indices in zip(tensors, shards_by_tensor(tensors, shards), strict=True)

@@ -1,4 +1,4 @@
-"""Starts child processes that cannot outlive this one, and stops them."""
+"""Starts child processes, which on Linux cannot outlive this one, and stops them."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from .logs import rotate_open
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 """Options of Linux's prctl: signal at the death of the parent, and parent of orphaned descendants."""
 ROTATION_PAUSE_S = 60.0
-"""Seconds from a rotation of a log that failed to the next one."""
+"""Seconds from a failed attempt to rotate a log to the next attempt."""
 TAIL_BYTES, TAIL_LINES = 4096, 15
 """Limits of the end of a log that `Child.log_tail` returns."""
 SOCKET_START_S, SOCKET_MISSING_S = 30.0, 1.0
-"""Seconds after which a server without its socket's file counts as unreachable: after its start, and later."""
+"""Seconds without its socket's file after which a server counts as unreachable: before it first listens, and later."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ class ProcessSpec:
         environment: Environment variables.
         log: File for its output.
         grace_s: Seconds within which it must stop after SIGTERM.
-        death_signal: Signal that it gets if this process ends without stopping it.
+        death_signal: Signal that it gets if this process ends without stopping it; Linux only.
         keep_open: File descriptors that it inherits.
         socket: Unix socket that it listens on. A server whose socket is deleted runs on, but nothing can connect to it.
         before_start: Called before each start.
@@ -53,7 +53,7 @@ class ProcessSpec:
 
 
 class Child:
-    """A running child process."""
+    """A child process, which the constructor starts."""
 
     def __init__(self, spec: ProcessSpec) -> None:
         self.spec = spec
@@ -70,7 +70,7 @@ class Child:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 pass_fds=spec.keep_open,
-                preexec_fn=_end_with_parent(spec.death_signal),
+                preexec_fn=_preparation(spec.death_signal),
             )
 
     @property
@@ -86,7 +86,7 @@ class Child:
         return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"exited with code {code}"
 
     def failure(self) -> str | None:
-        """Description of how it ended, or of why nothing can connect to it; None while it serves."""
+        """Description of how it ended, or of why nothing can connect to it; None while it starts or serves."""
         if (reason := self.exit_reason()) is not None or self.spec.socket is None:
             return reason
         now = time.monotonic()
@@ -111,7 +111,7 @@ class Child:
         return False
 
     def rotate_log(self) -> None:
-        """Rotate its log file, if that has become large; after a failure, such as a full disk, not for a minute."""
+        """Rotate its log file, if that has become large; after a failure, not before `ROTATION_PAUSE_S` have passed."""
         if time.monotonic() < self._rotate_at:
             return
         try:
@@ -136,7 +136,7 @@ def adopt_orphans() -> None:
 
 
 def children_of(parent: int) -> set[int]:
-    """Ids of the running children of a process; empty without /proc."""
+    """Ids of the children of a process, also of those that have ended and are not reaped; empty without /proc."""
     children = set()
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):
@@ -155,7 +155,8 @@ def kill_all(pids: set[int]) -> None:
             os.waitpid(pid, 0)
 
 
-def _end_with_parent(death_signal: signal.Signals) -> Callable[[], None]:
+def _preparation(death_signal: signal.Signals) -> Callable[[], None]:
+    """Return what a child runs before its command: it blocks SIGINT, and on Linux binds its life to this process."""
     parent = os.getpid()
     prctl = ctypes.CDLL(None).prctl if sys.platform == "linux" else None
 
@@ -165,7 +166,7 @@ def _end_with_parent(death_signal: signal.Signals) -> Callable[[], None]:
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         if prctl is not None:
             prctl(PR_SET_PDEATHSIG, int(death_signal), 0, 0, 0)
-            if os.getppid() != parent:
+            if os.getppid() != parent:  # The parent ended before the call of prctl.
                 os._exit(1)
 
     return before_exec

@@ -11,7 +11,10 @@ from masksmith_wire.documents import Job, TensorReport
 LAYERS_PER_PAGE = 200
 
 _WORST_FIRST = ("time_limit", "feasible", "optimal", None)
-"""Statuses in the order in which the column `status` is sorted; failed layers come before all of them."""
+"""Statuses in the order in which the column `status` is sorted; failed layers come before all of them.
+
+None is the status of a layer that has no mask.
+"""
 _SORT_KEYS: Mapping[str, Callable[[TensorReport], float | None]] = {
     "shape": lambda layer: math.prod(layer.shape),
     "retained": lambda layer: layer.retained,
@@ -24,7 +27,7 @@ _SORT_KEYS: Mapping[str, Callable[[TensorReport], float | None]] = {
 
 @dataclass(frozen=True)
 class LayerPage:
-    """A page of a job's layers; `total` is the number of layers on all pages."""
+    """A page of a list of layers; `total` is the number of layers on all pages, and `pages` the number of pages."""
 
     rows: Sequence[TensorReport]
     total: int
@@ -39,9 +42,9 @@ def list_layers(job: Job, text: str, sort: str, page: int, *, descending: bool) 
 
     Args:
         job: The job.
-        text: Text that the names of the listed layers contain; case does not matter.
+        text: Text that the names of the listed layers contain; case and surrounding spaces do not matter.
         sort: Name of a column; any other text leaves the layers in the job's order. Layers without a value come last.
-        page: Number of the page, from 1; the last page if there are fewer.
+        page: Number of the page, from 1; the last page if there are fewer pages.
         descending: Whether the largest value comes first.
     """
     rows = [layer for layer in job.tensors if text.strip().lower() in layer.name.lower()]

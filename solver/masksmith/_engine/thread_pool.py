@@ -12,7 +12,7 @@ Item = TypeVar("Item")
 
 
 class CallerRunsPool(Generic[Item]):
-    """Calls a function once for every item, started in order.
+    """Calls a function once for every item, in order, until a call fails.
 
     Args:
         function: Called with each item.
@@ -28,11 +28,14 @@ class CallerRunsPool(Generic[Item]):
         self._failures: dict[int, BaseException] = {}
 
     def run(self, threads: int) -> Iterator[Item]:
-        """Process items on `threads` threads, the calling one included; yields items when they are done.
+        """Process items on `threads` threads, the calling one included; yields each item after it is done.
+
+        If the caller stops iterating, no further item is started.
 
         Raises:
             BaseException: The exception of the first failed item in order; no item is started after a failure.
         """
+        # An executor cannot have 0 threads; without calls, it starts none.
         with ThreadPoolExecutor(max(1, threads - 1), thread_name_prefix="masksmith") as pool:
             for _ in range(threads - 1):
                 pool.submit(self._work)
@@ -50,7 +53,7 @@ class CallerRunsPool(Generic[Item]):
             pass
 
     def _step(self) -> bool:
-        """Process the next item; return False if there is none or it failed."""
+        """Process the next item; return False if none is to be started, or if it failed."""
         with self._lock:
             number, item = next(self._queue, (-1, None)) if not self._stopped else (-1, None)
         if item is None:

@@ -1,4 +1,4 @@
-"""`report`: all measures of one solution."""
+"""`report`: the measures of one solution, as one record."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def report(
         previous: An earlier mask or `Solution` of the same shape, for `change`.
         weight: The weight, for the singular values of the masked layer (costs a singular value decomposition).
         accuracy: Accuracy of the model with this mask, in any unit.
-        item_bytes: Size of a stored value.
+        item_bytes: Size of a stored value, in bytes.
         block: Block size of the BSR storage.
         layout: How the tensor is made of matrices, as passed to `solve`.
 
@@ -118,5 +118,6 @@ def report(
 
 
 def _capacity(pattern: Pattern, shape: tuple[int, ...], layout: Layout | None) -> float:
+    """Return the `capacity` of a tensor, summed over the parts of which its layout makes it."""
     shapes = [shape] if layout is None else layout.part_shapes(pattern, shape)
     return sum(capacity(pattern, each) for each in shapes)

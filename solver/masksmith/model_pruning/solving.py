@@ -28,7 +28,7 @@ def check_has_data(statistics: WeightStatistics, options: Options) -> None:
     Raises:
         PruningError: If there is such a matrix; the message names the first one.
     """
-    scarce = statistics.scarce(options.min_tokens)
+    scarce = statistics.unused_reasons(options.min_tokens)
     if scarce and options.few_tokens == "refuse":
         matrix, reason = next(iter(scarce.items()))
         others = f" (and {len(scarce) - 1} more of this weight)" if len(scarce) > 1 else ""
@@ -44,7 +44,7 @@ def prune_weight(statistics: WeightStatistics, options: Options) -> WeightReport
     Raises:
         MasksmithError: As scores, solver and update do.
     """
-    weight, scarce = statistics.weight, statistics.scarce(options.min_tokens)
+    weight, scarce = statistics.weight, statistics.unused_reasons(options.min_tokens)
     dense = weight.tensor
     gram = statistics.gram_or_identity(scarce)
     solution = solve(
@@ -104,10 +104,10 @@ def _error_and_energy(
     """
     if update is not None:
         return update.error, update.energy
-    return _error(statistics, dense, values), statistics.squares(statistics.weight.layout.matrices(dense))
+    return _error(statistics, dense, values), statistics.squared_norm(statistics.weight.layout.matrices(dense))
 
 
 def _error(statistics: WeightStatistics, dense: Tensor, values: Tensor) -> float:
     """Return the squared error of the outputs on the calibration data with new values."""
     difference = values.double() - dense.double()
-    return statistics.squares(statistics.weight.layout.matrices(difference))
+    return statistics.squared_norm(statistics.weight.layout.matrices(difference))

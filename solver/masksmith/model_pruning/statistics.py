@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import torch
 
 from masksmith._errors import PruningError
@@ -38,7 +40,7 @@ class WeightStatistics:
             matrix: Number of the matrix.
             inputs: `[tokens, in]`.
             product: `product_of(inputs)`.
-            batch: Number of the batch.
+            batch: Number of the batch, for the error.
 
         Raises:
             PruningError: If an input, or a sum of products, is not finite.
@@ -55,20 +57,22 @@ class WeightStatistics:
         is_silent = self.gram.diagonal(dim1=1, dim2=2) == 0  # [matrices, in]
         return sum(int(of_matrix.sum()) for of_matrix, tokens in zip(is_silent, self.tokens, strict=True) if tokens)
 
-    def scarce(self, min_tokens: int) -> dict[int, str]:
+    def unused_reasons(self, min_tokens: int) -> dict[int, str]:
         """Return why the statistics of some matrices are not used, by matrix: too few tokens, or only zero inputs."""
         reasons = {}
         for matrix, tokens in enumerate(self.tokens):
             if tokens < min_tokens:
-                is_copied = not tokens and not self.weight.is_expert
-                hint = " (its block does not use it, or a copy of it, as a torch.autocast inside it makes)"
-                reasons[matrix] = f"it got {tokens} token(s), fewer than min_tokens={min_tokens}{hint * is_copied}"
+                has_hint = not tokens and not self.weight.is_expert
+                hint = (
+                    " (its block does not use it, or uses a copy of it, such as torch.autocast inside the block makes)"
+                )
+                reasons[matrix] = f"it got {tokens} token(s), fewer than min_tokens={min_tokens}{hint * has_hint}"
             elif not bool(self.gram[matrix].diagonal().any()):
                 reasons[matrix] = f"all inputs of its {tokens} token(s) are 0"
         return reasons
 
-    def gram_or_identity(self, matrices: dict[int, str]) -> Tensor:
-        """Return the Gram matrices `[*stack, in, in]`, with the identity in the place of those of `matrices`.
+    def gram_or_identity(self, matrices: Collection[int]) -> Tensor:
+        """Return the Gram matrices `[*stack, in, in]`, with the identity for each matrix whose number is in `matrices`.
 
         With the identity, scores rank entries by the weights alone, and an update does not change the kept weights.
         """
@@ -77,8 +81,8 @@ class WeightStatistics:
             gram[matrix] = torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
         return gram.reshape(*self.weight.stack_shape, *gram.shape[1:])
 
-    def squares(self, values: list[Tensor]) -> float:
-        """Return the sum of `||X V^T||^2` over matrices, in float64, for one `V [out, in]` of each matrix."""
+    def squared_norm(self, values: list[Tensor]) -> float:
+        """Return the sum of `||X V^T||^2` over the matrices, in float64; `values` holds one `V [out, in]` for each."""
         total = 0.0
         for gram, value in zip(self.gram, values, strict=True):
             rows = value.detach().double()

@@ -24,8 +24,9 @@ class BlockWatcher:
     """Watches the weights of a block.
 
     The inputs of a weight have one row per token, so in a padded batch the rows of padding are known by position.
-    Experts are an exception: they get only the tokens that the router sends them. The module of the block that contains
-    the experts therefore runs a second time, on the tokens that are not padding, and only the second run counts.
+    Experts are an exception: they get only the tokens that the router sends them. In a padded batch, the module of the
+    block that contains the experts therefore runs a second time, on the tokens that are not padding. For experts, only
+    the second run counts, and for other weights only the first.
 
     Args:
         block: The block.
@@ -59,7 +60,7 @@ class BlockWatcher:
             token_mask: `[sequences, tokens]`, False at padding; None if nothing is padded.
 
         Raises:
-            PruningError: If an input is not finite, or the rows of padding are not known.
+            PruningError: If an input is not finite, the rows of padding are not known, or outputs depend on padding.
         """
         self._batch, self._token_mask = batch, token_mask
         children = {} if token_mask is None else self._children
@@ -103,11 +104,12 @@ class BlockWatcher:
         """Forward hook of a module that contains experts: run it a second time, on the tokens that are not padding.
 
         Raises:
-            PruningError: If the module's only argument is not one tensor `[sequences, tokens, ..]`, or the outputs of
+            PruningError: If the module's arguments are not a single tensor `[sequences, tokens, ..]`, or the outputs of
                 the two runs differ by more than rounding.
         """
-        if self._is_second_run or self._token_mask is None:
+        if self._is_second_run:
             return
+        assert self._token_mask is not None
         name, token_mask = f"{self._prefix}.{child}", self._token_mask
         inputs = [*arguments, *keywords.values()]
         if len(inputs) != 1 or not isinstance(inputs[0], Tensor) or inputs[0].shape[:2] != token_mask.shape:

@@ -20,7 +20,9 @@ from .greedy import keep_descending
 TEMPERATURES = (80.0, 200.0, 40.0)
 """Values of `temperature` that are tried by default, in this order."""
 TOLERANCE = 1e-12
-"""Duality gap, relative to the tile's largest score, below which no other temperature is tried."""
+"""Duality gap, relative to the tile's largest score, up to which a mask counts as optimal and stays as it is."""
+PLAN_SWEEPS = 4
+"""Number of sweeps that begin at the duals of a plan; fewer than begin at zero, since these duals are close."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,7 @@ class Sinkhorn(TorchSolver):
         temperature: Inverse temperature `tau`, in units of 1 / largest score of the tile; a larger value gives a
             sharper plan. None tries several values.
         iterations: Number of cycles of projections.
-        local_search: Maximum number of exchanges per tile.
+        local_search: Maximum number of exchanges per tile, for each value of `temperature`.
         device: Torch device, the CPU by default.
     """
 
@@ -69,14 +71,14 @@ class Sinkhorn(TorchSolver):
         for temperature in TEMPERATURES if self.temperature is None else (self.temperature,):
             active = (gaps > TOLERANCE * peak).nonzero()[:, 0]
             if len(active):
-                candidates = self._round(scores[..., active], tile, temperature, u[:, active], v[:, active])
+                candidates = self._solve_at(scores[..., active], tile, temperature, u[:, active], v[:, active])
                 _keep_better(scores, tile, active, candidates, (mask, u, v, gaps))
         return mask.permute(2, 0, 1), u.T, v.T
 
-    def _round(
+    def _solve_at(
         self, scores: torch.Tensor, tile: TileSpec, temperature: float, u: torch.Tensor, v: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Return masks `[R, C, T]` at one temperature, and per tile the better of `u`, `v` and the plan's duals."""
+        """Return masks `[R, C, T]` at one temperature, and per tile the better duals: `u` and `v`, or the plan's."""
         peak = scores.amax((0, 1)).clamp_(min=torch.finfo(scores.dtype).tiny)
         ranks, c = entropic_plan(scores / peak, tile, temperature, self.iterations)
         tiles = scores.permute(2, 0, 1).contiguous()
@@ -84,7 +86,7 @@ class Sinkhorn(TorchSolver):
         mask_tiles_last = mask.permute(1, 2, 0)  # a view with tiles along the last axis
         unproved = (duality_gap(scores, mask_tiles_last, tile, u, v) > TOLERANCE * peak).nonzero()[:, 0]
         mask[unproved] = exchange(tiles[unproved], mask[unproved], self.local_search)
-        plan_u, plan_v = sweep_duals(scores, tile, 4, -c.log() * (peak / temperature))
+        plan_u, plan_v = sweep_duals(scores, tile, PLAN_SWEEPS, -c.log() * (peak / temperature))
         better = dual_value(scores, tile, plan_u, plan_v) < dual_value(scores, tile, u, v)
         return mask_tiles_last, torch.where(better, plan_u, u), torch.where(better, plan_v, v)
 
@@ -96,9 +98,9 @@ def _keep_better(
     candidates: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
     best: tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor],
 ) -> None:
-    """Write the candidates' duals of tiles `active` to `best`, and the candidates' masks where these keep more.
+    """Write the candidates' duals of tiles `active` to `best`; their masks where these keep more, or are the first.
 
-    `best` holds masks, row duals, column duals and duality gaps.
+    `best` holds masks, row duals, column duals and duality gaps. The gaps are updated for both.
     """
     (mask, u, v, gaps), (new_mask, new_u, new_v) = best, candidates
     u[:, active], v[:, active] = new_u, new_v

@@ -66,11 +66,12 @@ def admm(
         U = (H + penalty I)^-1 (H W + penalty D - P),   D = mask * (U + P / penalty),   P = P + penalty (U - D)
 
     where the mask maximises the kept sum of the scores `(U + P / penalty)^2`, so that `D` is the nearest allowed
-    matrix; `ms.solve` computes it with a warm start from the previous round. The penalty grows every
-    few rounds, by a factor that depends on how much the mask changed; rounds end when the mask hardly changes. The last
-    mask's weights are then reconstructed, starting from `D`. The problem is not convex: the last mask is optimal for
-    its scores, not for the problem. If the first mask (for the scores `W^2 diag(H)`) has a smaller error, that one is
-    returned, so `error <= start_error`; `start_error` is computed to a tolerance of 5 %.
+    matrix; `ms.solve` computes it, with a warm start from the previous round where duals help. The penalty grows every
+    few rounds, by a factor that depends on how much the mask changed; rounds end when the mask hardly changes, or after
+    `max_rounds`. The last mask's weights are then reconstructed, starting from `D`. The problem is not convex: the last
+    mask is optimal for its scores, not for the problem. If the first mask (`start`, or the best for the scores
+    `W^2 diag(H)`) has a smaller error, that one is returned, so `error <= start_error`; otherwise `start_error` is
+    computed to a tolerance of 5 %.
 
     Args:
         weight: `[out, in, *kernel]`, numpy or torch, float64 to bfloat16.
@@ -95,7 +96,7 @@ def admm(
         SolverError: If the solver does not support the pattern or an option.
     """
     if not (0 < penalty < float("inf") and max_rounds >= 1):
-        raise UpdateError(f"penalty={penalty} and max_rounds={max_rounds} must be positive", name)
+        raise UpdateError(f"penalty={penalty} and max_rounds={max_rounds} must be positive and finite", name)
     started = time.perf_counter()
     operands = read(weight, gram, damping, name, rounded_to)
     with torch_threads(threads):

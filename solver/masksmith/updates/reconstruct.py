@@ -47,13 +47,13 @@ def reconstruct(
 
         argmin over v with v = s * v of  (v - w)^T G (v - w) + damping * mean(diag(G)) * ||v - s * w||^2.
 
-    The damping is centred on the masked weights, so the error on the calibration data, `E(v) = (v - w)^T G (v - w)`,
-    never increases: the minimiser's objective is at most that of `s * w`, whose damping term is 0, hence `E(v) <= E(v)
-    + damping term <= E(s * w)`. This holds under rounding, too: a row whose rounded values do not decrease `E`, in
-    float64, keeps its masked weights.
+    The damping is centred on the masked weights `s * w`, so `E(v) = (v - w)^T G (v - w)`, the error on the calibration
+    data, is never larger than `E(s * w)`: the minimiser's objective is at most that of `s * w`, whose damping term is
+    0, hence `E(v) <= E(v) + damping term <= E(s * w)`. This holds under rounding, too: a row whose rounded values do
+    not decrease `E`, in float64, keeps its masked weights.
 
-    On the support S, with P the dropped entries, `v_S = w_S + (G_SS + c I)^-1 G_SP w_P`. All rows are solved at once by
-    conjugate gradients (each iteration is one matrix product) until an upper bound proves for each row that its
+    On the support S, with P the dropped entries, `v_S = w_S + (G_SS + c I)^-1 G_SP w_P`. Many rows are solved at once
+    by conjugate gradients (each iteration is one matrix product) until an upper bound proves for each row that its
     objective exceeds the minimum by a share of at most `tolerance`; the bound is checked with residuals in float64.
     Supports of rows that do not converge are factorised, and so are supports for which a factorisation costs less:
     small ones, and those that many rows share.

@@ -23,16 +23,16 @@ class Ridge:
         """
         values, self._vectors = torch.linalg.eigh(matrix)
         self._values = values.clamp(min=0)
-        self._inverted = matrix.shape[0] < INVERTED_BELOW * target.shape[0]
+        self._forms_inverse = matrix.shape[0] < INVERTED_BELOW * target.shape[0]
         self._product = target @ matrix
-        if not self._inverted:
+        if not self._forms_inverse:
             self._product = self._product @ self._vectors
         # Penalties are positive, so the first one replaces these placeholders.
         self._penalty, self._inverse = 0.0, matrix
 
     def solve(self, offset: Tensor, penalty: float) -> Tensor:
         """Return `(T H + offset) (H + penalty I)^-1` for a positive penalty; `offset` may be overwritten."""
-        if self._inverted:
+        if self._forms_inverse:
             return offset.add_(self._product) @ self._inverse_for(penalty)
         coefficients = (offset @ self._vectors).add_(self._product).div_(self._values + penalty)
         solution: Tensor = coefficients @ self._vectors.T

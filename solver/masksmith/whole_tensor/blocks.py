@@ -23,7 +23,7 @@ def solve_blocks(problem: Problem, pattern: Block, options: WholeTensorOptions) 
 
     The first pass computes the values of blocks, the second writes the mask; memory is bounded by a row of blocks, the
     values and the mask. The objective is the sum of the kept blocks' values in float64. `tile_objectives` has one
-    number for each budget: per block row, per block column, or one for the tensor.
+    number per block row or block column if only these have budgets, else one for the tensor.
     """
     passes, inner = TensorPasses(problem, options, pattern.rows), InnerMask(options.nested, problem.options.view)
     values = _all_values(passes, pattern, inner)
@@ -46,7 +46,7 @@ def solve_blocks(problem: Problem, pattern: Block, options: WholeTensorOptions) 
 
 
 def block_values(problem: Problem, pattern: Block, nested: Solution | None) -> Duals:
-    """Return the value of every block, `[block rows, block columns]`; `solve_blocks` maximises their sum.
+    """Return the value of every block, `[block rows, block columns]`; `solve_blocks` keeps those of the largest sum.
 
     Args:
         problem: The tensor, or whole block rows of it.
@@ -60,6 +60,7 @@ def block_values(problem: Problem, pattern: Block, nested: Solution | None) -> D
 
 
 def _all_values(passes: TensorPasses, pattern: Block, inner: InnerMask) -> Duals:
+    """Return the value of every block of the tensor, from the first pass."""
     grid, name = passes.problem.grid, passes.problem.name
     values = np.concatenate([_values(_inner_scores(inner, *panel), pattern, grid) for panel in passes.first_pass()])
     assert values.shape == pattern.blocks(grid)
@@ -103,7 +104,7 @@ def _best_blocks(values: Duals, pattern: Block, grid: Grid) -> KeptUnits:
 
 
 def _sum_by_budget(values: Duals, pattern: Block) -> Duals:
-    """Sum the values of blocks over each budget: of a block row, of a block column, or of all blocks (`[1, 1]`)."""
+    """Sum the values of blocks: by block row or block column if only these have budgets, else of all (`[1, 1]`)."""
     axis = {"rows": 1, "cols": 0}.get(pattern.balance)
     with np.errstate(over="ignore"):
         return np.asarray(values.sum(axis=axis, keepdims=True))

@@ -21,8 +21,9 @@ def solve_hybrid(problem: Problem, pattern: Hybrid, options: WholeTensorOptions)
 
     The gain `g_b` of a block is the sum of the scores that the best inner mask drops of it. An allowed mask with the
     dense blocks D keeps at most `sum_b U_b + sum_(b in D) (T_b - U_b)`, where `T_b` is the sum of the block's scores
-    and `U_b` an upper bound on what an inner mask keeps of it; hence no mask keeps more than `sum_b U_b` plus the k
-    largest `T_b - U_b`. Where the inner solution is proved, `T_b - U_b = g_b`, and the chosen blocks reach the bound.
+    and `U_b` an upper bound on what an inner mask keeps of it; hence, with k dense blocks, no mask keeps more than
+    `sum_b U_b` plus the k largest `T_b - U_b`. Where the inner solution is proved, `T_b - U_b = g_b`, and the chosen
+    blocks reach the bound.
 
     The first pass computes the gains, the second writes the mask; memory is bounded by a row of blocks, the mask and
     the inner solution.
@@ -58,6 +59,6 @@ def _violation(gains: Duals, dense: KeptUnits, slack: Duals) -> float:
         slack: Upper bound on what an inner mask keeps of each block, minus the inner objective.
     """
     least_gains = gains - slack
-    threshold = best_of_all(least_gains, int(dense.mask.sum()))
+    best = best_of_all(least_gains, int(dense.mask.sum()))
     inner_violation = slack[~dense.mask].sum() * ROUNDED_UP
-    return float(inner_violation + unit_violations(least_gains, dense.mask, threshold.u, threshold.v).sum())
+    return float(inner_violation + unit_violations(least_gains, dense.mask, best.u, best.v).sum())

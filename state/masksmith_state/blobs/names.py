@@ -7,6 +7,7 @@ import re
 UPLOADS, RESULTS, WEIGHTS, STATISTICS, INCOMING = "tensors", "masks", "weights", "statistics", "incoming"
 """Folders: uploaded files, packed masks with their reports, updated weights, cached statistics, uploads in progress."""
 BLOB_FOLDERS = (UPLOADS, RESULTS, WEIGHTS, STATISTICS)
+"""Folders of the blobs that are complete."""
 PIECES = "pieces"
 """Folder of the lists of digests, each under the name of its blob."""
 DAMAGED = "damaged"

@@ -1,4 +1,4 @@
-"""Lists of the BLAKE3 digests of a blob's pieces, by which any range of the blob can be checked without the rest.
+"""Lists of the BLAKE3 digests of a blob's pieces, by which any piece of the blob can be checked without the rest.
 
 A stored list ends with a digest of its content and of the blob's name. This detects a damaged list, and the list of
 another blob, even if that blob was stored under this name together with its list.
@@ -49,13 +49,13 @@ class PieceList:
         return len(piece) == self.piece_bytes(number) and blake3(piece).digest() == digest
 
     def piece_bytes(self, number: int) -> int:
-        """Size of a piece in bytes."""
+        """Size of a piece in bytes; 0 if the blob has no piece of this number."""
         return max(0, min(PIECE_BYTES, self.size - number * PIECE_BYTES))
 
     def encode(self, name: str) -> bytes:
         """Encode the list for the blob of this name: magic, size, digest of the blob, digests of pieces, and seal."""
         content = MAGIC + self.size.to_bytes(SIZE_BYTES, "little") + bytes.fromhex(self.whole) + self.pieces
-        return content + _seal(name, content)
+        return content + _seal_of(name, content)
 
     @classmethod
     def decode(cls, name: str, data: bytes) -> PieceList:
@@ -65,7 +65,7 @@ class PieceList:
             DamagedListError: If it is damaged, or belongs to another blob.
         """
         content, stored_seal = data[:-DIGEST_BYTES], data[-DIGEST_BYTES:]
-        if not content.startswith(MAGIC) or stored_seal != _seal(name, content):
+        if not content.startswith(MAGIC) or stored_seal != _seal_of(name, content):
             raise DamagedListError(f"the list of digests of {name} is damaged")
         start = len(MAGIC) + SIZE_BYTES
         size = int.from_bytes(content[len(MAGIC) : start], "little")
@@ -109,14 +109,14 @@ class PieceHasher:
 
 def seal(name: str, data: bytes) -> bytes:
     """Append a digest of name and data to a small blob, which is always read as a whole."""
-    return data + _seal(name, data)
+    return data + _seal_of(name, data)
 
 
 def unseal(name: str, data: bytes) -> bytes | None:
     """Return the data of a sealed blob; None if it is damaged, or was sealed under another name."""
     content = data[:-DIGEST_BYTES]
-    return content if data[-DIGEST_BYTES:] == _seal(name, content) and len(data) >= DIGEST_BYTES else None
+    return content if data[-DIGEST_BYTES:] == _seal_of(name, content) else None
 
 
-def _seal(name: str, content: bytes) -> bytes:
+def _seal_of(name: str, content: bytes) -> bytes:
     return blake3(name.encode() + b"\0" + content).digest()

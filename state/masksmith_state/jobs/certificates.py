@@ -1,4 +1,4 @@
-"""Sums the reports of a tensor's shards to its certificate."""
+"""Sums the reports of a tensor's shards to its certificate, and to the change from its previous mask."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ def certificate(parts: Sequence[ShardReport]) -> dict[str, Any]:
 
     Returns:
         `status`, `objective`, `upper_bound`, `gap`, `retained`, `density`, `solve_s`, `solver` and `update`, an
-        `UpdateReport` or None.
+        `UpdateReport` or None. The status is the worst of the shards', and the solver that of the first shard.
     """
     objective, bound, total = (
         math.fsum(getattr(part, name) for part in parts) for name in ("objective", "upper_bound", "total_score")
     )
-    kept = math.fsum(part.objective if part.kept_score is None else part.kept_score for part in parts)
+    kept_score = math.fsum(part.objective if part.kept_score is None else part.kept_score for part in parts)
     return {
         "status": next(
             (status for status in _FROM_WORST_TO_BEST if any(part.status == status for part in parts)), None
@@ -33,7 +33,7 @@ def certificate(parts: Sequence[ShardReport]) -> dict[str, Any]:
         "objective": objective,
         "upper_bound": bound,
         "gap": relative_gap(objective, bound),
-        "retained": kept / total if total > 0 else 1.0,
+        "retained": kept_score / total if total > 0 else 1.0,
         "density": sum(part.kept for part in parts) / sum(part.entries for part in parts),
         "solve_s": math.fsum(part.solve_s for part in parts),
         "solver": parts[0].solver,

@@ -29,7 +29,7 @@ from .redis_keys import new_job_id
 from .reports import ShardReport
 from .schedule import Schedule
 from .shards import Shard
-from .unreadable_records import reading, set_aside_job
+from .unreadable_records import as_unreadable_record_errors, set_aside_job
 
 JOB_BYTES, PART_BYTES = 4096, 2048
 """Estimated bytes in the broker of a job with its indexes and events, and of each shard or case with its message."""
@@ -174,7 +174,7 @@ class JobRecords(JobReader, JobIndex):
         Raises:
             UnreadableRecordError: If the record has values of another type or form.
         """
-        with reading(job):
+        with as_unreadable_record_errors(job):
             return self._scripts.run(script, job, *args)
 
     def is_served(self, queue: str) -> bool:

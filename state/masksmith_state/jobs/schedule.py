@@ -20,7 +20,7 @@ from masksmith_wire.errors import Code, TensorError
 from .model import Lease
 from .redis_keys import LIVE
 from .reports import ShardReport
-from .unreadable_records import reading, set_aside_job
+from .unreadable_records import as_unreadable_record_errors, set_aside_job
 
 log = logging.getLogger(__name__)
 
@@ -90,7 +90,7 @@ class Schedule:
         ahead of it, cannot be read.
         """
         try:
-            with reading(job):
+            with as_unreadable_record_errors(job):
                 reply = self._scripts.run("position", job, EXAMINED_JOBS)
         except UnreadableRecordError as error:
             log.info("the position of job %s is unknown: %s", job, error.reason)
@@ -106,7 +106,7 @@ class Schedule:
     def _run(self, script: str, job: str, *args: str) -> Any:
         """Run a script on a job; a record that cannot be read is set aside."""
         try:
-            with reading(job):
+            with as_unreadable_record_errors(job):
                 return self._scripts.run(script, job, *args)
         except UnreadableRecordError as error:
             set_aside_job(self._redis, error.job, error.reason)

@@ -12,7 +12,7 @@ from masksmith_state.worker_registry import served_key
 from masksmith_wire.documents import JobState
 
 from .redis_keys import job_key, parts_key, reports_key, taken_key
-from .unreadable_records import reading
+from .unreadable_records import as_unreadable_record_errors
 
 
 class Snapshot(NamedTuple):
@@ -61,13 +61,13 @@ class Snapshot(NamedTuple):
 
 def read_snapshot(client: redis.Redis, job: str) -> Snapshot | None:
     """Read a job; None if there is no such job."""
-    with reading(job), client.pipeline() as pipe:
+    with as_unreadable_record_errors(job), client.pipeline() as pipe:
         return _snapshot(job, _read_all(pipe, job).execute())
 
 
 async def read_snapshot_async(client: Redis, job: str) -> Snapshot | None:
     """Read a job on the event loop; None if there is no such job."""
-    with reading(job):
+    with as_unreadable_record_errors(job):
         async with client.pipeline() as pipe:
             return _snapshot(job, await _read_all(pipe, job).execute())
 

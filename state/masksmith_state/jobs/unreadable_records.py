@@ -12,22 +12,25 @@ from masksmith_state import unreadable
 from masksmith_state.errors import UnreadableRecordError
 
 from .redis_keys import ENDED, FINISHED, IDS, JOBS, LIVE, events_key, job_key, parts_key, reports_key
-from .shared_keys import DamagedBrokerError, check_shared_keys
+from .shared_keys import check_shared_keys
 
 _WRONG_CONTENT = re.compile(r"(Command # .* caused error: )?(WRONGTYPE |user_script:|(hash )?value is not )", re.DOTALL)
-"""Beginnings of the error replies to a command or script that reads a value of a wrong type or form."""
+"""Beginnings of the error replies to a command or script that reads a value of a wrong type or form.
+
+To the replies in a pipeline, redis-py adds the number and the text of the command before them.
+"""
 _OTHER_SUFFIXES = (":pending", ":queued", ":queued:long", ":taken", ":attempts", ":results")
-"""Suffixes of the other keys of a job that are deleted; its leases expire."""
+"""Suffixes of the keys of a job that are deleted besides its hashes and its events; its leases expire."""
 
 
 def is_wrong_content(error: redis.ResponseError) -> bool:
     """Whether Redis refused a command because of the value of a key, and not because of the server's condition."""
-    return not isinstance(error, DamagedBrokerError) and _WRONG_CONTENT.match(str(error)) is not None
+    return _WRONG_CONTENT.match(str(error)) is not None
 
 
 @contextmanager
-def reading(job: str) -> Iterator[None]:
-    """Convert errors of parsing a job's record, and of scripts that read wrong values in it, to one error.
+def as_unreadable_record_errors(job: str) -> Iterator[None]:
+    """Convert errors of parsing a job's record, and of commands and scripts that read wrong values, to one error.
 
     Raises:
         UnreadableRecordError: If such an error is raised in the block.
@@ -44,7 +47,9 @@ def reading(job: str) -> Iterator[None]:
 
 
 def set_aside_job(client: redis.Redis, job: str, reason: str) -> None:
-    """Copy a job's hashes to keys below `masksmith:aside`, delete the job, and remove it from all lists and sets.
+    """Copy a job's hashes to keys below `masksmith:aside`, delete the job, and remove it from all sets.
+
+    Its id is published as that of an ended job, and the list of unreadable records gets an entry with the reason.
 
     Raises:
         DamagedBrokerError: If a key that many jobs share is damaged, so that the job's own record may be intact; then
@@ -72,7 +77,7 @@ def _copy_hashes(client: redis.Redis, job: str) -> None:
 
 
 def _remove_from_owner(client: redis.Redis, job: str) -> None:
-    """Remove a job from the lists and byte counts of its owner; the record may no longer contain the owner."""
+    """Remove a job from its owner's sets and byte counts; the owner is searched for, since the record may lack it."""
     counted_bytes = {name: _bytes_of(client, job, f"{name}_bytes") for name in ("result", "record")}
     for jobs in client.scan_iter(match="masksmith:owner:*:jobs", count=1000):
         owner = jobs.removesuffix(":jobs")
@@ -100,14 +105,14 @@ def _remove_references(client: redis.Redis, job: str) -> None:
 
 
 def _bytes_of(client: redis.Redis, job: str, field: str) -> int:
-    """Bytes that are counted for a job; 0 if its record no longer contains their number."""
+    """Bytes that are counted for a job; 0 if its record no longer contains a valid number of them."""
     with suppress(redis.ResponseError, ValueError):
         return max(0, int(client.hget(job_key(job), field) or 0))
     return 0
 
 
 def _remove(client: redis.Redis, key: str, member: str) -> bool:
-    """Remove a member from a set or a sorted set; returns whether it was a member."""
+    """Remove a member from a set or a sorted set; returns whether it was a member (False for keys of other types)."""
     for remove in (client.srem, client.zrem):
         with suppress(redis.ResponseError):
             return bool(remove(key, member))

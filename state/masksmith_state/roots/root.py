@@ -26,9 +26,9 @@ class FileState(NamedTuple):
 
 @dataclass(frozen=True)
 class Root(ABC):
-    """A directory, or a prefix of a bucket; `path` is relative to it, with `/` between names.
+    """A directory, or a prefix of a bucket; arguments `path` are relative to it, with `/` between names.
 
-    All methods raise `RootUnavailableError` if the root does not answer, or denies access.
+    All methods that access files raise `RootUnavailableError` if the root does not answer, or denies access.
 
     Attributes:
         url: Its normalised location.
@@ -60,12 +60,12 @@ class Root(ABC):
 
     @abstractmethod
     def list(self, path: str) -> dict[str, int]:
-        """Sizes of all files below a directory, by path relative to it, in order; empty if there is no such directory.
+        """Sizes of all files below a directory, by path relative to this directory, in an order that does not change.
 
-        Links to directories are not followed.
+        Empty if there is no such directory. Links to directories below it are not followed.
 
         Raises:
-            InvalidLocationError: If there are more files than `MAX_LISTED`.
+            InvalidLocationError: If there are more files than `MAX_LISTED`, or a link in `path` leads outside the root.
         """
 
     @abstractmethod
@@ -73,16 +73,24 @@ class Root(ABC):
         """Write a file from its pieces; it appears once it is complete, and replaces a file of the same name.
 
         Raises:
-            InvalidLocationError: If its path contains a link.
+            InvalidLocationError: If a directory in its path is a link or a file.
         """
 
     @abstractmethod
     def create(self, path: str, data: bytes) -> bool:
-        """Write a file unless one exists at this path; return whether it was written."""
+        """Write a file unless one exists at this path; return whether it was written.
+
+        Raises:
+            InvalidLocationError: As `write` does.
+        """
 
     @abstractmethod
     def delete(self, path: str) -> None:
-        """Delete a file, if it exists."""
+        """Delete a file, if it exists.
+
+        Raises:
+            InvalidLocationError: As `write` does.
+        """
 
     def get(self, path: str, limit: int) -> bytes:
         """Read a small file as a whole.
@@ -104,6 +112,6 @@ class Root(ABC):
         return ChangedSourceError(self.location(path), "it no longer exists")
 
     def check_file_count(self, path: str, count: int) -> None:
-        """Raise `InvalidLocationError` if a directory has too many files."""
+        """Raise `InvalidLocationError` if a directory has more than `MAX_LISTED` files."""
         if count > MAX_LISTED:
             raise InvalidLocationError(self.location(path), f"more than {MAX_LISTED} files are below it")

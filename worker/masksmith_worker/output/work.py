@@ -20,13 +20,14 @@ from .results import ShardResults
 COPY_BYTES = 8 * 2**20
 """Bytes of a file that are in memory while it is copied."""
 MAX_DOCUMENT_BYTES = 2**28
+"""Size of the largest file that `identity_in` reads."""
 
 
 class ShardFailedError(Exception):
     """An output needs the result of a shard that failed.
 
     Attributes:
-        error: Its error.
+        error: The shard's error.
     """
 
     def __init__(self, error: TensorError) -> None:
@@ -69,7 +70,7 @@ class OutputWork:
         return {tensor.name: number for number, tensor in enumerate(self.plan.tensors)}
 
     def header(self, file: OutputFile) -> Header:
-        """Read the header of a file of weights."""
+        """Read the header of a file of the model's weights."""
         return parse_header(read_header_text(partial(self.inputs.source_bytes, file.source), file.bytes), file.bytes)
 
     def read_pieces(self, source: Source, start: int, stop: int) -> Iterator[bytes]:
@@ -84,7 +85,7 @@ class OutputWork:
         root.write(path, pieces)
 
     def delete(self, location: str) -> None:
-        """Delete a file of the output."""
+        """Delete a file of the output, if it exists."""
         _, root, path = self.inputs.roots.find(location)
         root.delete(path)
 
@@ -94,7 +95,10 @@ class OutputWork:
         return root.list(path)
 
     def identity_in(self, location: str) -> object:
-        """Identity in the first JSON object of a file of the output; None if there is no such file or member."""
+        """Member `identity` of the JSON object at the start of a file of the output.
+
+        None if there is no such file, object or member, or if the file changes while it is read.
+        """
         _, root, path = self.inputs.roots.find(location)
         try:
             text = root.get(path, MAX_DOCUMENT_BYTES).decode(errors="replace")

@@ -1,4 +1,4 @@
-"""Measure stage: makes the report of a shard from its mask."""
+"""Measure stage: makes the report of a shard from its mask, and compares the mask with the previous one."""
 
 from __future__ import annotations
 
@@ -32,6 +32,7 @@ def measure_shard(work: ShardWork, solution: ms.Solution, updated: UpdatedShard 
     shard, rows = work.shard, work.tensor.shape[0]
     layout = work.tensor.layout
     counts = measures.count(solution.mask, (BLOCK_ROWS, BLOCK_ROWS), layout, solution.pattern)
+    # With a layout, a shard has whole matrices.
     has_whole_blocks = layout is not None or (
         shard.first % BLOCK_ROWS == 0 and (shard.last % BLOCK_ROWS == 0 or shard.last == rows)
     )
@@ -57,15 +58,16 @@ def measure_shard(work: ShardWork, solution: ms.Solution, updated: UpdatedShard 
 
 
 def compare_shard(work: ShardWork, report: ShardReport) -> ShardReport:
-    """Count the entries that differ from the tensor's previous mask.
+    """Add to a shard's report how many entries differ from the tensor's previous mask, if it has one.
 
     Raises:
         PreviousMissingError: If the previous mask no longer exists, or is damaged.
         ChangedSourceError: If the previous mask is in a root, and its file has changed since the job was submitted.
     """
     tensor, shard = work.tensor, work.shard
-    if tensor.previous is None or report.result is None:
+    if tensor.previous is None:
         return report
+    assert report.result is not None
     shape = (shard.last - shard.first, *tensor.shape[1:])
     packed = np.frombuffer(work.store.get(result_name(report.result), report.mask_digest), np.uint8)
     current = packed.reshape(shape[0], -1)
@@ -81,7 +83,7 @@ def compare_shard(work: ShardWork, report: ShardReport) -> ShardReport:
 def _packed_rows(
     inputs: Inputs, parts: list[MaskPart], shard: Shard, shape: tuple[int, ...]
 ) -> Iterator[npt.NDArray[np.uint8]]:
-    """Read the shard's rows of a stored mask, as packed bits; `shape` is the shape of the shard."""
+    """Yield the shard's rows of a stored mask, part by part, as packed bits; `shape` is the shape of the shard."""
     for part in parts:
         first, last = max(part.first, shard.first), min(part.last, shard.last)
         if first >= last:
@@ -111,7 +113,7 @@ def _diversity(pattern: ms.Pattern) -> DiversityReport | None:
 
 
 def _spectrum(work: ShardWork, solution: ms.Solution, updated: UpdatedShard | None) -> SpectrumReport:
-    """Singular values of the masked weight; the shard is the whole tensor."""
+    """Singular values of the masked weight; with this option, the shard is the whole tensor."""
     tensor = work.tensor
     weight = work.inputs.rows(tensor) if updated is None else to_numpy(updated.data, tensor.dtype, tuple(tensor.shape))
     values = measures.spectrum(weight, solution.mask, tensor.layout)

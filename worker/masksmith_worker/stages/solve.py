@@ -46,7 +46,7 @@ def solver_on(name: str, pattern: ms.Pattern, device: str) -> ms.Solver:
     """Make the solver of this name for a device such as `cpu` or `cuda:0`.
 
     For `auto` on a GPU, the solver that it selects for the pattern is made. Only patterns that constrain rows and
-    columns of a tile are solved on a GPU.
+    columns of a tile are solved on a GPU. Where the GPU cannot be used, the solver is one for the CPU.
     """
     solver = by_name(name)
     if device == "cpu" or not isinstance(pattern, TilePattern) or pattern.tile.separable:

@@ -17,7 +17,7 @@ class Observed:
     Attributes:
         axes: Axes of the parameters that are matrices.
         reasons: Why other parameters are not matrices.
-        parts: Numbers of rows of matrices that are fused in one parameter.
+        parts: Numbers of outputs of the matrices that are fused in one parameter.
         notes: Notes for the user about what the pass did not show.
     """
 
@@ -28,7 +28,11 @@ class Observed:
 
 
 def extended_to_siblings(observed: Observed, shapes: Mapping[str, tuple[int, ...]]) -> Observed:
-    """Copy results to parameters that the pass did not reach, from parameters whose names differ only in numbers."""
+    """Copy axes and reasons to parameters that the pass did not reach, from those whose names differ only in numbers.
+
+    They are copied if all of those that the pass reached have the same ones, and all parameters with such names have
+    the same number of dimensions. Results of names that are not in `shapes`, and axes that do not fit, are left out.
+    """
     groups = defaultdict(list)
     for name in shapes:
         groups[re.sub(r"\d+", "#", name)].append(name)

@@ -23,7 +23,7 @@ class OutputSpans:
 
     @property
     def parts(self) -> tuple[int, ...]:
-        """Lengths of the parts that no operation uses together, in order; empty if there is only one part."""
+        """Lengths of the parts that no operation uses together, in order; empty if there is only one, or a gap."""
         merged: list[tuple[int, int]] = []
         for first, last in sorted(self.spans):
             if merged and first < merged[-1][1]:
@@ -37,7 +37,7 @@ class OutputSpans:
 
 
 class Outputs:
-    """Outputs of products, and which parts of them later operations use."""
+    """Results of products, and which parts of their outputs later operations use."""
 
     def __init__(self) -> None:
         # By the identity of a result's storage: the result, which must stay alive, and the spans of its parameter.
@@ -45,13 +45,16 @@ class Outputs:
         self._spans: dict[str, OutputSpans] = {}
 
     def add(self, parameter: str, result: torch.Tensor, length: int) -> None:
-        """Register the result of a product with a parameter, if its last dimension is the dimension of the outputs."""
+        """Register the result of a product with a parameter of `length` outputs.
+
+        Nothing is registered unless the result is contiguous, and its last dimension has this length.
+        """
         if result.ndim and result.is_contiguous() and result.shape[-1] == length:
             output_spans = self._spans.setdefault(parameter, OutputSpans(length))
             self._results[storage_of(result)] = result, output_spans
 
-    def read(self, tensor: torch.Tensor) -> None:
-        """Record that an operation other than a view uses a tensor, if it is a view of a registered result."""
+    def add_use(self, tensor: torch.Tensor) -> None:
+        """Record that an operation other than a view uses a tensor, if this is a registered result or a view of one."""
         _, output_spans = self._results.get(storage_of(tensor), (None, None))
         if output_spans is None:
             return

@@ -114,7 +114,7 @@ class Watcher(CopyFollower):  # type: ignore[no-untyped-call]
         results = {storage_of(tensor) for tensor in tensors_in((result,))}
         for tensor in tensors_in((args, kwargs)):
             if storage_of(tensor) not in results:
-                self.outputs.read(tensor)
+                self.outputs.add_use(tensor)
 
     def _note(self, tensor: torch.Tensor, reason: str) -> None:
         for source in self.sources.of(tensor):

@@ -44,7 +44,7 @@ class Method:
 
     def masked(self, weight: Tensor, masking: Masking) -> Tensor:
         """Return the masked weight."""
-        masked: Tensor = MaskedWeight.apply(weight, *masking.part_for(weight), masking.backward_rule)  # type: ignore[no-untyped-call]
+        masked: Tensor = MaskedWeight.apply(weight, *masking.mask_and_key(weight), masking.backward_rule)  # type: ignore[no-untyped-call]
         return masked
 
     def gradient(self, gradient: Tensor, weight: Tensor, mask: Tensor) -> Tensor:

@@ -80,7 +80,7 @@ class PruneAndGrow(Method):
         """Set grown entries to zero; without a previous mask none has grown."""
         if previous is not None:
             grown = layer.masking.mask & ~previous
-            layer.weight.detach().masked_fill_(layer.masking.as_weight(grown, layer.weight), 0.0)
+            layer.weight.detach().masked_fill_(layer.masking.placed_like(grown, layer.weight), 0.0)
 
     def _survivors(self, magnitudes: Tensor, mask: Tensor, step: int) -> Tensor:
         """Return the mask without the `dropped_share` of kept entries that are smallest."""

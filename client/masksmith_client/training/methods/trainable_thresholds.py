@@ -67,7 +67,7 @@ class TrainableThresholds(Method):
         """Return the weight with zeros where mask or thresholds prune."""
         # torch.compile takes a text for a constant, but a float for a symbol once it sees a second value, and an
         # autograd function cannot have symbols.
-        arguments = (weight, _threshold(masking), *masking.part_for(weight), float(self._strength))
+        arguments = (weight, _threshold(masking), *masking.mask_and_key(weight), float(self._strength))
         masked: Tensor = ThresholdedWeight.apply(*arguments)  # type: ignore[no-untyped-call]
         return masked
 
@@ -99,7 +99,7 @@ class ThresholdedWeight(torch.autograd.Function):
 
     @staticmethod
     def forward(weight: Tensor, threshold: Tensor, mask: Tensor, key: str, strength: float) -> Tensor:
-        """Return `m * [|W| > t] * W`, with the mask as `Masking.part_for` returns it."""
+        """Return `m * [|W| > t] * W`, with the mask as `Masking.mask_and_key` returns it."""
         return weight * (whole_for(weight, mask, key) & (weight.abs() > threshold))
 
     @staticmethod

@@ -1,9 +1,10 @@
 """Repair of maximal masks that are not full, by swaps that insert two entries and drop one.
 
-Such a mask has a row i and a column j that are not full, with `S_ij = 1`. Among the columns that row i does not use
-(which are full, since the mask is maximal) and the rows that column j does not use, there is always a kept entry
-`(i', j')`: such a column has `n_out` entries, of which at most `n_out - 1` are in rows that column j uses. Dropping it
-allows `(i, j')` and `(i', j)`: one entry more, and the mask is still maximal.
+A mask is full if all its rows, or all its columns, use their budget. A mask that is not full has a row i and a column j
+that are not; since it is maximal, it keeps `(i, j)`. Among the columns that row i does not use (which are full, since
+the mask is maximal) and the rows that column j does not use, there is always a kept entry `(i', j')`: such a column has
+`n_out` entries, its budget, of which at most `n_out - 1` are in rows that column j uses. Dropping this entry allows
+`(i, j')` and `(i', j)`: one entry more, and the mask is still maximal.
 """
 
 from __future__ import annotations
@@ -14,10 +15,10 @@ from masksmith.patterns import TileSpec
 
 
 def fill_up(scores: torch.Tensor, mask: torch.Tensor, tile: TileSpec) -> torch.Tensor:
-    """Swap until every tile is full or, with at-most budgets, until the best swap has no positive gain.
+    """Swap until every tile is full or, with at-most budgets, until its best swap has no positive gain.
 
-    Each swap fills the first row and the first column that are not full; it drops the entry with the best gain, ties to
-    the lowest index.
+    Each swap adds an entry to the first row and one to the first column that are not full; it drops the entry for which
+    the gain is largest, ties to the lowest index.
 
     Args:
         scores: `[T, R, C]` float64.
@@ -58,6 +59,9 @@ def _swap(
 
 
 def first_true(flags: torch.Tensor) -> torch.Tensor:
-    """Return the first index along axis 1 that is True, the same on every device (argmax does not define ties)."""
+    """Return the first index along axis 1 that is True, the same on every device (argmax does not define ties).
+
+    The length of the axis if none is True.
+    """
     places = torch.arange(flags.shape[1], device=flags.device)
     return torch.where(flags, places, flags.shape[1]).amin(1)

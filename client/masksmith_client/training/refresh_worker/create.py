@@ -1,4 +1,4 @@
-"""Create the refresh worker: a process if possible, else a thread, or none if requests run in the calling thread."""
+"""Create the refresh worker: one in the calling thread if requests are waited for, else a process or a thread."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from .sources import FunctionSource, MaskSource, ServiceSource
 from .thread import InlineWorker, RefreshWorker, ThreadWorker
 
 
-def start(masks: object, memory: SharedMemory, refresh: Refresh) -> RefreshWorker:
-    """Create the worker for `Sparsifier(masks=...)`.
+def create_worker(masks: object, memory: SharedMemory, refresh: Refresh) -> RefreshWorker:
+    """Create the worker for `Sparsifier(masks=...)`; the first request starts its process or thread, if it has one.
 
-    A client and `masksmith.solve` run in a worker process, on POSIX. Other functions, and clients with a custom
-    transport, run in a thread, since they cannot be sent to another process. With `refresh.wait`, requests run in the
-    calling thread.
+    With `refresh.wait`, requests run in the calling thread. Otherwise, a client and `masksmith.solve` run in a worker
+    process on POSIX, and in a thread elsewhere. Other functions, and clients with a custom transport, always run in a
+    thread, since they cannot be sent to another process.
 
     Raises:
         InputError: If `masks` is neither a client nor a function.
@@ -44,5 +44,6 @@ def _source(masks: object) -> MaskSource:
 
 
 def _is_library(masks: object) -> bool:
+    """Whether masks come from `masksmith.solve`, without importing the library."""
     library = sys.modules.get("masksmith")
     return library is not None and masks is getattr(library, "solve", None)
