@@ -17,6 +17,9 @@ from .tuning import tune
 from .watching import BlockWatcher
 from .weights import BlockWeight
 
+MEASURED_TOKENS = 4096
+"""Least number of tokens on which the errors of a block are measured, where the outputs of the dense model serve for
+nothing else."""
 NewActivations = Callable[[int, str], Activations]
 """Returns storage for the activations of a block, by its position in the order and `dense` or `pruned`."""
 
@@ -44,6 +47,7 @@ class BlockRun:
     ) -> None:
         self._blocks, self._captured, self._options = blocks, captured, options
         self._new_activations, self._on_weight, self._position = new_activations, on_weight, finished
+        self._measured_batches, self._measured_tokens = _measured(captured, options)
         self._dense = self._pruned = captured.inputs
         if finished:
             self._dense, self._pruned = (new_activations(finished - 1, kind) for kind in ("dense", "pruned"))
@@ -56,12 +60,15 @@ class BlockRun:
             MasksmithError: As scores, solver and update do.
         """
         started = time.perf_counter()
-        step = BlockStep(self._blocks, number, self._captured)
+        step = BlockStep(self._blocks, number, self._captured, self._measured_batches)
         dense, pruned = (self._new_activations(self._position, kind) for kind in ("dense", "pruned"))
         groups = self._groups(step, weights)
         watcher = step.watcher(groups[0])
         gather_dense = self._options.inputs_from == "dense" or self._dense is self._pruned
-        step.run(self._dense, into=dense, watcher=watcher if gather_dense else None)
+        if gather_dense:
+            step.run(self._dense, into=dense, watcher=watcher)
+        else:
+            step.run(self._dense, into=dense, only_measured=True)
         error_before = 0.0
         if self._dense is not self._pruned:
             error_before = step.run(self._pruned, target=dense, watcher=None if gather_dense else watcher)
@@ -71,7 +78,9 @@ class BlockRun:
         error_after = step.run(self._pruned, into=pruned, target=dense)
         self._dense, self._pruned, self._position = dense, pruned, self._position + 1
         self._captured.forget(number)
-        return BlockReport(step.name, reports, error_before, error_after, time.perf_counter() - started, tuned)
+        return BlockReport(
+            step.name, reports, error_before, error_after, time.perf_counter() - started, tuned, self._measured_tokens
+        )
 
     def _groups(self, step: BlockStep, weights: Sequence[BlockWeight]) -> list[list[BlockWeight]]:
         if self._options.order == "together" or not weights:
@@ -94,3 +103,20 @@ class BlockRun:
                 self._on_weight(statistics.weight.tensor.numel())
                 del statistics
         return reports
+
+
+def _measured(captured: Captured, options: Options) -> tuple[int, int]:
+    """Return on how many batches, from the first one, and on how many tokens the errors of blocks are measured.
+
+    These are all batches if tuning, or statistics from dense blocks, need the dense model's outputs of all of them.
+    """
+    needs_all = options.tuning_steps > 0 or options.inputs_from == "dense"
+    batches = tokens = 0
+    while batches < len(captured.token_masks) and (needs_all or tokens < MEASURED_TOKENS):
+        token_mask = captured.token_masks[batches]
+        if token_mask is None:
+            tokens += captured.inputs.read(batches)[0][..., 0].numel()
+        else:
+            tokens += int(token_mask.sum())
+        batches += 1
+    return batches, tokens

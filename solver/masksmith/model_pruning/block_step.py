@@ -23,14 +23,20 @@ SMALLEST_ENERGY = 1e-3
 class BlockStep:
     """A block, and its recorded calls in all batches.
 
+    Args:
+        blocks: The blocks.
+        number: Number of the block.
+        captured: The recorded calls.
+        measured_batches: Number of batches, from the first one, in which outputs are compared with a target.
+
     Attributes:
         name: The block's name in the model.
         block: The block.
     """
 
-    def __init__(self, blocks: BlockList, number: int, captured: Captured) -> None:
+    def __init__(self, blocks: BlockList, number: int, captured: Captured, measured_batches: int) -> None:
         self.name, self.block = blocks.name(number), blocks.modules[number]
-        self._number, self._captured = number, captured
+        self._number, self._captured, self._measured_batches = number, captured, measured_batches
 
     @property
     def batch_count(self) -> int:
@@ -56,33 +62,36 @@ class BlockStep:
         into: Activations | None = None,
         target: Activations | None = None,
         watcher: BlockWatcher | None = None,
+        only_measured: bool = False,
     ) -> float:
         """Run all batches, one at a time.
 
         Args:
             inputs: What the previous block returned, or what the first block gets.
             into: Storage for the outputs; None to discard them.
-            target: Outputs to compare with, or None.
+            target: Outputs of the measured batches to compare with, or None.
             watcher: Gathers statistics of the weights, or None.
+            only_measured: Run the measured batches only.
 
         Returns:
-            The mean of `token_errors` over the tokens of all batches; 0 without a target.
+            The mean of `token_errors` over the tokens of the measured batches; 0 without a target.
 
         Raises:
-            PruningError: If an input of a watched weight, or a difference from the target, is not finite (the message
-                names the batch); and as in `Call.run` and `BlockWatcher.watching`.
+            PruningError: If an input of a watched weight, or with a target, an output or its error, is not finite (the
+                message names the batch); and as in `Call.run` and `BlockWatcher.watching`.
         """
         total, tokens = 0.0, 0
-        for batch in range(self.batch_count):
+        for batch in range(self._measured_batches if only_measured else self.batch_count):
             with nullcontext() if watcher is None else watcher.watching(batch, self.token_mask(batch)):
                 outputs = self.call(batch).run(self.block, inputs.read(batch), self.name)
             if into is not None:
                 into.write(batch, outputs)
             if target is None:
                 continue
-            errors = self.token_errors(batch, outputs, target.read(batch))
-            total, tokens = total + float(errors.sum()), tokens + len(errors)
-            if not total < float("inf"):
+            if batch < self._measured_batches:
+                errors = self.token_errors(batch, outputs, target.read(batch))
+                total, tokens = total + float(errors.sum()), tokens + len(errors)
+            if not total < float("inf") or not bool(self._of_tokens(batch, outputs).isfinite().all()):
                 raise PruningError(f"its output contains NaN or infinity in batch {batch}", self.name)
         return total / tokens if tokens else 0.0
 
@@ -94,11 +103,14 @@ class BlockStep:
         of times that of all others, and a sum of squared differences would depend on these few alone. `||t||^2` is
         taken as at least a share of the batch's median, so that no error is divided by 0.
         """
-        output, expected, token_mask = outputs[0].double(), target[0].double(), self.token_mask(batch)
-        if token_mask is not None:
-            output, expected = output[token_mask], expected[token_mask]
+        output, expected = self._of_tokens(batch, outputs).double(), self._of_tokens(batch, target).double()
         energies = expected.square().sum(-1).reshape(-1)
         return (output - expected).square().sum(-1).reshape(-1) / energies.clamp(min=_smallest_energy(energies))
+
+    def _of_tokens(self, batch: int, outputs: Tensors) -> torch.Tensor:
+        """Return the block's output without the tokens of padding."""
+        token_mask = self.token_mask(batch)
+        return outputs[0] if token_mask is None else outputs[0][token_mask]
 
 
 def _smallest_energy(energies: torch.Tensor) -> float:

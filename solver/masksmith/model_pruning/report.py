@@ -79,8 +79,8 @@ class Tuning:
 class BlockReport:
     """A block whose weights were pruned.
 
-    Errors are means of `BlockStep.token_errors` over all tokens: squared differences of a token's output from that of
-    the dense model, relative to the squared norm of the dense model's output.
+    Errors are means of `BlockStep.token_errors` over `measured_tokens` tokens: squared differences of a token's output
+    from that of the dense model, relative to the squared norm of the dense model's output.
 
     Attributes:
         name: Its name in the model.
@@ -89,6 +89,8 @@ class BlockReport:
         error_after: Error after this block was pruned, and tuned if `tuning` is not None.
         seconds: Seconds that the block took.
         tuning: Result of tuning; None if the block was not tuned.
+        measured_tokens: Number of tokens of the first batches, at least `MEASURED_TOKENS` if there are as many; of all
+            batches if the block was tuned or its statistics come from dense blocks.
     """
 
     name: str
@@ -96,7 +98,8 @@ class BlockReport:
     error_before: float
     error_after: float
     seconds: float
-    tuning: Tuning | None = None
+    tuning: Tuning | None
+    measured_tokens: int
 
     def as_dict(self) -> dict[str, Any]:
         """Return the report, without masks, as a dict for JSON."""

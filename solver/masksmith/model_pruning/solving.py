@@ -12,7 +12,7 @@ from masksmith._solve import solve
 from masksmith.scores import by_layout as scores_by_layout
 from masksmith.updates import by_layout as update_by_layout
 from masksmith.updates.admm import uses_duals
-from masksmith.updates.update import Update
+from masksmith.updates.update import AdmmUpdate, Update
 
 from .options import SCORES, Options
 from .report import WeightReport
@@ -52,8 +52,8 @@ def prune_weight(statistics: WeightStatistics, options: Options) -> WeightReport
         layout=weight.layout, threads=options.threads, name=weight.name,
         keep_duals=options.update == "admm" and uses_duals(weight.pattern),
     )  # fmt: skip
-    mask, values = solution.mask, dense * solution.mask
-    masked_error = _error(statistics, dense, values)
+    mask, masked = solution.mask, dense * solution.mask
+    values = masked
     update: Update | None = None
     update_options: dict[str, Any] = {"threads": options.threads, "name": weight.name, **options.update_options}
     if options.update is not None:
@@ -64,8 +64,8 @@ def prune_weight(statistics: WeightStatistics, options: Options) -> WeightReport
     # Where scarce matrices have the identity, the update's own errors are not those on the calibration data.
     measured_update = None if scarce else update
     report = WeightReport(
-        weight.name, str(weight.pattern), mask, tuple(statistics.tokens), masked_error,
-        *_error_and_energy(statistics, dense, values, measured_update), _proof(solution),
+        weight.name, str(weight.pattern), mask, tuple(statistics.tokens),
+        *_errors(statistics, dense, masked, values, measured_update), _proof(solution),
         {weight.matrix_name(matrix): reason for matrix, reason in scarce.items()}, statistics.silent_inputs(),
         0.0 if update is None else update.stats["update_s"],
     )  # fmt: skip
@@ -95,16 +95,18 @@ def _scores(weight: BlockWeight, values: Tensor, gram: Tensor, options: Options)
     return scores
 
 
-def _error_and_energy(
-    statistics: WeightStatistics, dense: Tensor, values: Tensor, update: Update | None
-) -> tuple[float, float]:
-    """Return the squared error of the outputs with new values, and the squared norm of the outputs themselves.
+def _errors(
+    statistics: WeightStatistics, dense: Tensor, masked: Tensor, values: Tensor, update: Update | None
+) -> tuple[float, float, float]:
+    """Return the squared errors of the outputs with masked and with new values, and the outputs' own squared norm.
 
-    If an update is passed, both are taken from it; it must have used the Gram matrices of the statistics, unchanged.
+    If an update is passed, all are taken from it; it must have used the Gram matrices of the statistics, unchanged.
     """
     if update is not None:
-        return update.error, update.energy
-    return _error(statistics, dense, values), statistics.squared_norm(statistics.weight.layout.matrices(dense))
+        masked_error = update.start_masked_error if isinstance(update, AdmmUpdate) else update.masked_error
+        return masked_error, update.error, update.energy
+    energy = statistics.squared_norm(statistics.weight.layout.matrices(dense))
+    return _error(statistics, dense, masked), _error(statistics, dense, values), energy
 
 
 def _error(statistics: WeightStatistics, dense: Tensor, values: Tensor) -> float:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -120,6 +121,7 @@ def admm(
     return AdmmUpdate(
         best.weight, best.mask, best.error, best.masked_error, best.energy, stats,
         solution=last if improved else first, history=tuple(history), start_error=first_update.error,
+        start_masked_error=first_update.masked_error,
     )  # fmt: skip
 
 
@@ -155,6 +157,7 @@ class _AdmmRounds:
         self._rms = float(target.square().mean().sqrt()) or 1.0  # so that squares stay in float32's range
         self.target = (target / self._rms).to(system.dtype)
         self._ridge = Ridge(system, self.target)
+        self._scaled = replace(self._scaled, system=self._scaled.system.with_eigenvalue(self._ridge.smallest))
         self._copy = self.target
 
     def run(

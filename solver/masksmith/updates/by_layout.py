@@ -118,6 +118,7 @@ def admm_by_layout(
     return AdmmUpdate(
         updated, solution.mask, *_errors(updates), _stats(updates), solution=solution, history=longest.history,
         start_error=math.fsum(update.start_error for update in updates),
+        start_masked_error=math.fsum(update.start_masked_error for update in updates),
     )  # fmt: skip
 
 

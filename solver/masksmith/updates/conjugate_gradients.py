@@ -66,6 +66,17 @@ class System:
                 return cls(system, MARGIN * candidate), scale
             candidate /= 4
 
+    def with_eigenvalue(self, eigenvalue: float) -> System:
+        """Return the system with a larger lower bound, if a factorisation confirms it.
+
+        Args:
+            eigenvalue: The smallest eigenvalue, as computed in the matrix's dtype.
+        """
+        candidate = MARGIN * eigenvalue
+        if MARGIN * candidate <= self.smallest or not _factorise(self.matrix.clone(), candidate):
+            return self
+        return replace(self, smallest=MARGIN * candidate)
+
 
 def _write_scaled(system: Tensor, gram: Tensor, damping: float, scale: Tensor) -> None:
     """Write `gram + damping I`, scaled, a band of rows at a time, so that no float64 copy of the whole is needed."""

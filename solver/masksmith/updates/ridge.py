@@ -12,7 +12,11 @@ of two, but each new penalty, which ADMM sets every third round, takes `2 in^3` 
 
 
 class Ridge:
-    """Computes `(T H + offset) (H + penalty I)^-1` from one eigendecomposition of H."""
+    """Computes `(T H + offset) (H + penalty I)^-1` from one eigendecomposition of H.
+
+    Attributes:
+        smallest: The smallest eigenvalue of H, as computed in its dtype; 0 where that is negative.
+    """
 
     def __init__(self, matrix: Tensor, target: Tensor) -> None:
         """Decompose H.
@@ -23,6 +27,7 @@ class Ridge:
         """
         values, self._vectors = torch.linalg.eigh(matrix)
         self._values = values.clamp(min=0)
+        self.smallest = float(self._values[0])
         self._forms_inverse = matrix.shape[0] < INVERTED_BELOW * target.shape[0]
         self._product = target @ matrix
         if not self._forms_inverse:

@@ -80,11 +80,13 @@ class AdmmUpdate(Update):
         history: All rounds; for a tensor of several matrices, those of the matrix that took the most rounds.
         start_error: Squared error with the first mask, whose weights are reconstructed to a tolerance of 5 %; equal to
             `error` if the first mask is returned, and never less than `error`.
+        start_masked_error: Squared error with the original weights masked by the first mask.
     """
 
     solution: Solution = field(kw_only=True)
     history: Sequence[AdmmRound] = field(kw_only=True)
     start_error: float = field(kw_only=True)
+    start_masked_error: float = field(kw_only=True)
 
     @property
     def solves(self) -> int:

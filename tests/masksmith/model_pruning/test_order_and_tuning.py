@@ -140,7 +140,7 @@ def test_tuning_that_raises_the_error_is_taken_back():
 
 def block_step(token_mask=None):
     blocks = types.SimpleNamespace(name=lambda number: "block", modules=[torch.nn.Identity()])
-    return BlockStep(blocks, 0, types.SimpleNamespace(token_masks=[token_mask]))
+    return BlockStep(blocks, 0, types.SimpleNamespace(token_masks=[token_mask]), 1)
 
 
 def test_every_token_counts_the_same_whatever_its_norm():

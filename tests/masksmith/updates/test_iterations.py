@@ -163,3 +163,26 @@ def test_the_smallest_eigenvalue_is_bounded_from_below(damping):
     assert system.matrix.dtype is (torch.float64 if damping == 1e-9 else torch.float32)
     # A factorisation overwrote the matrix; it was written again.
     np.testing.assert_allclose(system.matrix.numpy(), damped, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(("factor", "larger"), [(1.0, True), (0.999, True), (2.0, False), (0.0, False)])
+def test_an_eigenvalue_raises_the_bound_only_if_a_factorisation_confirms_it(dtype, factor, larger):
+    _, gram = layer(5, rank=400)
+    gram = torch.from_numpy(gram)
+    system, _ = System.damped(gram, 0.01 * float(gram.diagonal().mean()), dtype)
+    smallest = float(torch.linalg.eigvalsh(system.matrix.double())[0])
+    before = system.matrix.clone()
+    raised = system.with_eigenvalue(factor * smallest)
+    assert (raised.smallest > system.smallest) == larger
+    assert raised.smallest <= smallest
+    assert torch.equal(raised.matrix, before)
+
+
+def test_the_eigenvalue_of_the_rounds_saves_iterations(monkeypatch):
+    weight, gram = layer(5, rank=400)
+    counts = []
+    for change in (lambda system, eigenvalue: system, System.with_eigenvalue):
+        monkeypatch.setattr(System, "with_eigenvalue", change)
+        counts.append(ms.admm(weight, gram, "2:4").stats["iterations"])
+    assert counts[1] < counts[0]

@@ -40,7 +40,7 @@ class Texts(HTMLParser):
 def document(count, **changes):
     blocks = [
         {"name": f"model.layers.{number}", "weights": [WEIGHT], "error_before": 0.01 * number,
-         "error_after": 0.02 + 0.01 * number, "seconds": 1.5, "tuning": None}
+         "error_after": 0.02 + 0.01 * number, "seconds": 1.5, "tuning": None, "measured_tokens": 4_608}
         for number in range(count)
     ]  # fmt: skip
     return {
@@ -59,6 +59,7 @@ def test_the_page_shows_every_block_and_needs_no_network(count):
     assert parsed.tags.count("circle") == 2 * count
     assert parsed.tags.count("tr") == 2 + 2 * count
     assert f"{count} of 40 blocks finished in {1.5 * count:g} s" in content
+    assert ("errors measured on 4,608 tokens" in content) == (count > 0)
     assert "<b>" not in content
     for number in range(count):
         assert f"model.layers.{number}" in parsed.texts

@@ -128,9 +128,16 @@ def _summary(document: Mapping[str, Any]) -> str:
         f"update {document['update'] or 'none'}",
         f"order of statistics: {options['order']}",
         f"{options['tune_steps']} steps of tuning",
+        *_measured_tokens(blocks),
         f"{count_text(text['windows'])} windows of {count_text(text['tokens'])} tokens (text {text['blake3'][:12]})",
     ]
     return ", ".join(parts) + "."
+
+
+def _measured_tokens(blocks: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Say on how many tokens the errors were measured; nothing if the report of an earlier version does not."""
+    counts = {block["measured_tokens"] for block in blocks if "measured_tokens" in block}
+    return [f"errors measured on {count_text(max(counts))} tokens"] if counts else []
 
 
 def _without_data(blocks: Sequence[Mapping[str, Any]]) -> str:
