@@ -1,4 +1,4 @@
-"""Reads the headers of the files in roots that a request names."""
+"""Reads versions and headers of the files that a request names by reference, and lists those of a model."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def read_references(
 
     Raises:
         RequestError: If a reference is in no root, the principal has no right to it, there is no such file, or it is
-            not a safetensors file.
+            not a safetensors file; or as `ModelReader.header` does.
     """
     sources, headers = dict[str, Source](), dict[str, Header]()
     tensors = options.tensors if isinstance(options, MasksRequest) else []
@@ -58,8 +58,8 @@ def model_files(model: Model) -> tuple[dict[str, Header], ModelFiles]:
     locations = {name: model.folder.child(name).location for name in model.files}
     headers = {locations[name]: header for name, (_, header) in model.files.items()}
     sources = {
-        locations[name]: Source(location=locations[name], version=state.version)
-        for name, (state, _) in model.files.items()
+        locations[name]: Source(location=locations[name], version=file_state.version)
+        for name, (file_state, _) in model.files.items()
     }
     file_of = {tensor: locations[file] for tensor, file in model.weight_map.items()}
     return headers, ModelFiles(file_of, sources, model.config)
