@@ -29,7 +29,7 @@ def read_references(
 
     Raises:
         RequestError: If a reference is in no root, the principal has no right to it, there is no such file, or it is
-            not a safetensors file; or as `ModelReader.header` does.
+            not a safetensors file; or as `ModelReader.state_and_header` does.
     """
     sources, headers = dict[str, Source](), dict[str, Header]()
     tensors = options.tensors if isinstance(options, MasksRequest) else []
@@ -43,7 +43,7 @@ def read_references(
     if options.previous is not None and is_reference(options.previous):
         targets[options.previous] = _masks_file(find_readable(state.roots, principal, options.previous))
     for reference, target in targets.items():
-        file_state, headers[reference] = reader.header(target)
+        file_state, headers[reference] = reader.state_and_header(target)
         sources[reference] = Source(location=target.location, version=file_state.version)
     return sources, headers
 
