@@ -1,9 +1,9 @@
 """Client of a masksmith service: upload weights, download masks that are proved optimal.
 
-from masksmith_client import Client
+    from masksmith_client import Client
 
-with Client() as client:
-    masks = client.solve(model.state_dict(), "transposable 8:16")
+    with Client() as client:
+        masks = client.solve(model.state_dict(), "transposable 8:16")
 
 Names are imported when first used, so that the command line starts quickly.
 """

@@ -19,7 +19,7 @@ class JobView:
         skipped: Tensors that this client has not sent, with the reason.
         restore: Functions that convert results to the weights' framework and device, by name.
         requested: Shape and pattern of each weight that this client has sent, by name.
-        notes: See the attribute.
+        notes: See the attribute `notes`.
 
     Attributes:
         document: The service's job document.
@@ -51,7 +51,7 @@ class JobView:
 
     @property
     def report(self) -> dict[str, TensorReport]:
-        """The report of each tensor's mask: objective, bound, gap, retained score, time."""
+        """The report of each mask in the document, by tensor: objective, bound, gap, retained score, time."""
         return {report.name: report for report in self.document.tensors}
 
     @property

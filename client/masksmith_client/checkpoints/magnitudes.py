@@ -1,4 +1,4 @@
-"""Magnitudes of a stored weight, read piece by piece, without torch."""
+"""Magnitudes of a checkpoint's weight, by rows or as a whole, read without torch."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ Floats = npt.NDArray[np.floating[Any]]
 
 
 class ReusedBuffer:
-    """A buffer for one array at a time, used again for each tensor: new memory pages cost as much as reading a file."""
+    """A buffer for one array at a time, used again for the next: new memory pages cost as much as reading a file."""
 
     def __init__(self) -> None:
         self._bytes = np.empty(0, np.uint8)
 
     def array(self, entries: int, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
-        """Return an array, whose values are undefined; it overwrites the previous one."""
+        """Return a flat array with undefined values, in the memory of the previous array, which is no longer valid."""
         size = entries * np.dtype(dtype).itemsize
         if size > len(self._bytes):
             self._bytes = np.empty(size, np.uint8)
@@ -42,7 +42,7 @@ class MagnitudeRows:
     """The magnitudes `|w|` of a stored matrix, read by rows when they are solved; a `RowSource` of `masksmith.solve`.
 
     A tensor's magnitudes are never in memory as a whole, and a band of rows is solved while the processor's cache still
-    holds it. Each thread overwrites its previous rows.
+    holds it. The rows that a thread reads overwrite those that it read before.
 
     Args:
         tensor: A matrix of bfloat16, float16, float32 or float64 that is stored, not computed from a scale.
@@ -58,7 +58,7 @@ class MagnitudeRows:
         self.shape, self.dtype = (rows, cols), score_dtype(tensor.dtype)
 
     def rows(self, first: int, last: int) -> Floats:
-        """Read rows `first` to `last` (exclusive), exactly.
+        """Return the magnitudes of rows `first` to `last` (exclusive), exactly.
 
         Raises:
             InputError: If the file cannot be read, or became shorter.

@@ -15,13 +15,14 @@ from .stored_values import ENTRY_DTYPES, nonzero
 from .tensors import Tensor, read_range
 
 BAND_ENTRIES = 2**18
+"""Maximum number of entries of a band, unless one row has more."""
 
 
-def check_entries(tensor: Tensor) -> None:
-    """Refuse a tensor whose zeros cannot be recognised by its bytes.
+def check_countable(tensor: Tensor) -> None:
+    """Refuse a tensor that has no dimension, or whose zeros cannot be recognised by their bytes.
 
     Raises:
-        InputError: Naming its dtype.
+        InputError: If it is such a tensor; the message names dtype and shape.
     """
     if tensor.dtype not in ENTRY_DTYPES or not tensor.shape:
         raise InputError(

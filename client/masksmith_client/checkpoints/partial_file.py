@@ -15,7 +15,10 @@ PART_SUFFIX = ".part"
 
 
 class PartialFile:
-    """An output file with a temporary name, and the digest of the bytes that were written so far."""
+    """An output file with a temporary name, and the digest of the bytes so far.
+
+    An earlier run may have left bytes in the file, so `resume` or `restart` comes before the first `write`.
+    """
 
     def __init__(self, target: Path) -> None:
         self.target = target
@@ -44,7 +47,7 @@ class PartialFile:
         self._cut()
 
     def reopen_finished(self) -> None:
-        """Give the finished file its temporary name again, and open it."""
+        """Give the finished file its temporary name again, and open it, for `resume`."""
         with named_errors(self.target):
             self._file.close()
             os.replace(self.target, self.path)

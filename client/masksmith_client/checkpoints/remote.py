@@ -40,22 +40,22 @@ from .pruning import prune_model
 from .solved import SolvedTensor, TensorToSolve
 
 GROUP_BYTES = 2**30
-"""Maximum size of a job's weights and statistics, unless a single tensor is larger. A run that continues an interrupted
-one downloads again at most the results of the jobs that were unfinished."""
+"""Maximum size of a job's weights, statistics and Gram matrices, unless those of a single tensor are larger. It limits
+what a run that continues an interrupted one downloads again: the results of the jobs that were unfinished."""
 
 
 @dataclass(frozen=True)
 class RemoteSolver:
     """Solves the tensors of a checkpoint by jobs of a service.
 
-    Weights that the service has are not sent, and shards that it has solved are not solved again. Unfinished jobs are
-    canceled when the caller stops.
+    Weights that the service has are not sent, and shards that it has solved are not solved again. If the caller
+    stops early, or on an error, unfinished jobs are canceled, unless the service cannot be reached.
 
     Attributes:
         jobs: The service's jobs.
         method: Scores and update.
         progress: Whether to show progress bars; None shows them on terminals and in notebooks.
-        group_bytes: Maximum size of a job's weights and statistics; see `GROUP_BYTES`.
+        group_bytes: Maximum size of a job's data; see `GROUP_BYTES`.
         name: Name of the jobs; if None, the service names them.
         labels: Labels of the jobs.
         priority: Priority of the jobs.
@@ -86,10 +86,12 @@ class RemoteSolver:
         priority: PriorityName = "batch",
         on_submit: Callable[[Job], None] = lambda _: None,
     ) -> RemoteSolver:
-        """Make a solver, after checking that a service can solve all masked tensors.
+        """Make a solver, after checking the options and all masked tensors as before the submission of a job.
+
+        Without a name, jobs are named after the checkpoint and the patterns.
 
         Raises:
-            InputError: If a tensor, or its statistics, is too large for a worker, or name or labels are invalid.
+            InputError: If an argument is invalid, or a tensor or its statistic is too large for a worker.
         """
         description = describe(name, labels, priority)
         tensors = [TensorToSolve(tensor, checkpoint.weight(tensor.name)) for tensor in choice.masked]
@@ -135,7 +137,8 @@ class RemoteSolver:
         """Upload a group and submit its job.
 
         Returns:
-            None if `can_wait`, and the key has as many jobs as it may have: an earlier job of this run must end first.
+            The job; or None if `can_wait`, and the key or the service has as many live jobs as it may have: then an
+            earlier job of this run must end first.
         """
         options = _options(group, self.method, _statistics(group))
         options |= {"name": self.name, "labels": self.labels, "priority": self.priority.value}
@@ -149,11 +152,11 @@ class RemoteSolver:
         return job
 
     def _finish(self, running_jobs: deque[tuple[Job, list[TensorToSolve]]]) -> Iterator[SolvedTensor]:
-        """Wait for the oldest job and yield its tensors; one mask is in memory at a time."""
+        """Wait for the oldest job, remove it from `running_jobs`, and yield its tensors, with one mask in memory."""
         job, group = running_jobs[0]
         job.wait(progress=self.progress)
         reports = job.report
-        with closing(job.masks()) as masks, self._weights(job) as weights:
+        with closing(job.masks()) as masks, self._opened_updates(job) as weights:
             running_jobs.popleft()
             for tensor in group:
                 name = tensor.chosen.name
@@ -163,7 +166,8 @@ class RemoteSolver:
                 del mask
 
     @contextmanager
-    def _weights(self, job: Job) -> Iterator[UpdatedWeights | None]:
+    def _opened_updates(self, job: Job) -> Iterator[UpdatedWeights | None]:
+        """Download the updated weights, and close them in the end; None without an update."""
         if self.method.update is None:
             yield None
             return
@@ -181,8 +185,8 @@ def prune_by_service(
 ) -> dict[str, Any]:
     """Write a pruned copy of a checkpoint; see `Client.prune`."""
     method = PruneMethod.parse(options.get("scores", "magnitude"), options.get("update"), options.get("calibration"))
-    choice = choice_options_of(pattern, options)
-    solver = partial(
+    choice_options = choice_options_of(pattern, options)
+    make_solver = partial(
         RemoteSolver.checked,
         jobs,
         method,
@@ -191,11 +195,11 @@ def prune_by_service(
         labels=options.get("labels"),
         priority=options.get("priority", "batch"),
     )
-    return prune_model(model, output, choice, method, solver, progress=progress)
+    return prune_model(model, output, choice_options, method, make_solver, progress=progress)
 
 
 def _groups(tensors: Iterator[TensorToSolve], max_bytes: int) -> Iterator[list[TensorToSolve]]:
-    """Yield groups of consecutive tensors of at most this size; a larger tensor is a group of its own."""
+    """Yield groups of consecutive tensors with at most `max_bytes` of data; a tensor with more is a group alone."""
     group: list[TensorToSolve] = []
     group_bytes = 0
     for tensor in tensors:
@@ -237,6 +241,7 @@ def _options(tensors: Iterable[TensorToSolve], method: PruneMethod, statistics: 
 
 
 def _check_sizes(statistics: AuxiliaryTensors) -> None:
+    """Raise `InputError` for activations that the service refuses, because a worker needs them as a whole."""
     for tensor in statistics.tensors:
         if tensor.name.endswith("/activations") and tensor.data_bytes > WHOLE_BYTES:
             raise InputError(
@@ -258,6 +263,7 @@ def _certificate(report: TensorReport, mask: npt.NDArray[np.bool_], update: Upda
 
 
 def _cancel(job: Job) -> None:
+    """Cancel a job that is not known to have ended; a refusal or a failure is ignored."""
     if not job.state.is_terminal:
         with suppress(ClientError):
             job.cancel()

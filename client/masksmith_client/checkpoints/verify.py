@@ -21,7 +21,7 @@ from masksmith_wire.quantities import count_text
 
 from .checkpoint import Checkpoint
 from .choice import Choice
-from .nonzeros import check_entries, nonzero_bands, nonzeros
+from .nonzeros import check_countable, nonzero_bands, nonzeros
 from .order import natural_key
 from .quantised import check_zero_point
 from .tensors import Tensor
@@ -75,7 +75,7 @@ def check_weights(checkpoint: Checkpoint, choice: Choice) -> None:
     """
     checkpoint.check_zeros_can_be_counted()
     for chosen in choice.masked:
-        check_entries(checkpoint.tensors[chosen.name])
+        check_countable(checkpoint.tensors[chosen.name])
         check_zero_point(chosen.name, checkpoint.tensors)
 
 
@@ -109,7 +109,7 @@ def masked_tensors(checkpoint: Checkpoint, masks: Masks) -> dict[str, Tensor]:
             raise InputError(
                 f"the mask of {name!r} has the shape {list(masks.shape(name))}, and the tensor has {list(tensor.shape)}"
             )
-        check_entries(tensor)
+        check_countable(tensor)
         check_zero_point(tensor.name, checkpoint.tensors)
         tensors[name] = tensor
     return tensors

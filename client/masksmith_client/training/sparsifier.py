@@ -43,8 +43,9 @@ class Sparsifier:
             sparsifier.step()
         sparsifier.bake()
 
-    The constructor waits for the first masks, so that errors show at once. After that `step` does not wait: at a
-    refresh it copies the weights, a worker process or thread requests their masks, and a later `step` applies them.
+    Unless the schedule begins with dense layers, the constructor waits for the first masks, so that errors show at
+    once. `step` does not wait, unless `Refresh.wait` is set: at a refresh it copies the weights, a worker process or
+    thread requests their masks, and a later `step` applies them.
     While the service is slow or unreachable the last masks stay; the beginning and the end of an outage are logged.
     With torch.distributed, all ranks apply the same masks at the same step.
 
@@ -90,7 +91,7 @@ class Sparsifier:
     ) -> None:
         self.pattern = as_pattern(pattern)
         self.method, self.schedule = as_method(method), as_schedule(schedule)
-        # Without refreshes, masks are computed once: at once, or when the layers stop being dense.
+        # Without refreshes, masks are requested only while a layer has none: now, or when a dense phase ends.
         settings = as_refresh(refresh) or Refresh(until=0, wait=True)
         if not isinstance(model, torch.nn.Module):
             raise InputError(f"model={type(model).__name__} is not a torch.nn.Module")
@@ -112,10 +113,12 @@ class Sparsifier:
         """Count an optimizer step: apply masks that have arrived, request new masks when they are due.
 
         Raises:
-            InputError: If a masked layer was replaced or cannot be masked any more, or the masks are baked.
+            InputError: If a masked layer was replaced or cannot be masked any more, the method needs the optimizer and
+                none is watched, `scores` returns something else than the scores of a layer, or the masks are baked.
+            ClientError: If masks cannot be computed, and `Refresh.wait` is set.
         """
         self._check_not_baked()
-        self._check_layers()
+        self._check_and_adopt_layers()
         if self.method.needs_optimizer:
             if not self._optimizers:
                 raise InputError(f"{type(self.method).__name__} needs the optimizer: pass optimizer=, or call watch()")
@@ -129,7 +132,8 @@ class Sparsifier:
         """Request masks for the current weights, wait for them, and apply them; useful at the end of training.
 
         Raises:
-            InputError: If layers are dense at this step by the schedule, or the masks are baked.
+            InputError: If layers are dense at this step by the schedule, a masked layer was replaced or cannot be
+                masked any more, `scores` returns something else than the scores of a layer, or the masks are baked.
             ClientError: If the masks cannot be computed.
         """
         self._check_not_baked()
@@ -137,7 +141,7 @@ class Sparsifier:
         if pattern is None:
             raise InputError(f"by the schedule, layers are dense at step {self._updates.step}")
         self._updates.finish_pending()
-        self._check_layers()
+        self._check_and_adopt_layers()
         self._updates.request(pattern, wait=True)
         self._zero_pruned()
         self._updates.history.log()
@@ -203,7 +207,7 @@ class Sparsifier:
         if model is not None and model is not self._model:
             return bake_copy(self._model, model, self._layers)
         self._check_not_baked()
-        self._check_layers()
+        self._check_and_adopt_layers()
         self._zero_pruned()
         for layer in self._layers:
             self._updates.history.layers[layer.name] = self._layer_report(layer)
@@ -217,9 +221,12 @@ class Sparsifier:
     def plain_state_dict(self) -> dict[str, Tensor]:
         """Return the model's state dict as `bake` would leave it: masked weights under the plain model's names.
 
-        The model goes on training. Sharded weights are gathered, so all ranks must call it. Raises as `step` does.
+        The model can be trained on. Sharded weights are gathered, so all ranks must call it.
+
+        Raises:
+            InputError: If a masked layer was replaced or cannot be masked any more.
         """
-        return plain_state(self._model, ((layer, layer.masked_weight()) for layer in self._check_layers()))
+        return plain_state(self._model, ((layer, layer.masked_weight()) for layer in self._check_and_adopt_layers()))
 
     def mask_state_dict(self, state: dict[str, Any], model: torch.nn.Module) -> None:
         """Mask the weights in a state dict, in place, and remove the parameters of the method from it.
@@ -231,15 +238,15 @@ class Sparsifier:
         Raises:
             InputError: If `model` contains no masked layer, or a masked layer was replaced.
         """
-        mask_state_dict(state, model, self._check_layers())
+        mask_state_dict(state, model, self._check_and_adopt_layers())
 
     def check_model(self, model: torch.nn.Module) -> None:
-        """Check that a model contains masked layers, such as the model that a trainer trains.
+        """Check that a model, such as the one that a trainer trains, contains a masked layer.
 
         Raises:
             InputError: If `model` contains no masked layer, or a masked layer was replaced.
         """
-        check_holds(model, self._check_layers())
+        check_holds(model, self._check_and_adopt_layers())
 
     def merge_adapters(self) -> dict[str, float]:
         """Merge low-rank adapters (LoRA) of masked layers within the pattern: `m * (W + s B A)`, and B becomes zero.
@@ -270,7 +277,8 @@ class Sparsifier:
         Masks of sharded weights are gathered, so all ranks must call it; each gets the whole state.
 
         Args:
-            pruned: Whether to include the dense values of pruned entries, which `plain_state_dict` lacks.
+            pruned: Whether to include the dense values of pruned entries, which `plain_state_dict` lacks; with masks
+                in place there are none.
         """
         settings = {"pattern": str(self.pattern), "method": type(self.method).__name__, "step": self._updates.step}
         layers = layers_state(self._layers, pruned=pruned and not self._in_place)
@@ -280,8 +288,8 @@ class Sparsifier:
         """Restore the state from a checkpoint; the response to a pending request is ignored.
 
         Raises:
-            InputError: If the pattern, the method or the layers of the state differ, or a member is missing or has
-                another type; nothing is changed then.
+            InputError: If the pattern, the method or the layers of the state differ, a member is missing or has
+                another type, or the masks are baked; nothing is changed then.
         """
         self._check_not_baked()
         check_state(state, str(self.pattern), type(self.method).__name__, self._layers)
@@ -302,7 +310,7 @@ class Sparsifier:
         self.load_state_dict(read_state(Path(path)))
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        # A copy of a model that holds its sparsifier gets no other one: the copy's masks follow those of the model.
+        # A copy of a model that holds this sparsifier holds the same one: the copy's masks follow those of the model.
         return self
 
     def __enter__(self) -> Self:
@@ -315,7 +323,7 @@ class Sparsifier:
         return f"<Sparsifier {self.pattern}, {len(self._layers)} layer(s), step {self._updates.step}>"
 
     def _attach(self, optimizer: torch.optim.Optimizer | Sequence[torch.optim.Optimizer] | None) -> None:
-        """Attach the layers and compute the first masks; an error leaves the model unchanged."""
+        """Attach the layers, watch the optimizer, and wait for the first masks; an error leaves the model unchanged."""
         try:
             for layer in self._layers:
                 layer.attach(in_place=self._in_place)
@@ -345,8 +353,8 @@ class Sparsifier:
         report = self._updates.history.layers[layer.name]
         return replace(report, density=layer.density(self._model))
 
-    def _check_layers(self) -> list[MaskedLayer]:
-        """Check the masked layers, and return them; once the masks are baked, there are none."""
+    def _check_and_adopt_layers(self) -> list[MaskedLayer]:
+        """Check the masked layers, adopt replaced weights, and return the layers: none once the masks are baked."""
         layers = [] if self._baked else self._layers
         for layer in layers:
             layer.check_and_adopt(self._model)

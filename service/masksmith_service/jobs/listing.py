@@ -144,7 +144,7 @@ def find_jobs(records: JobRecords, owner: str | None, conditions: JobFilter, aft
     batch = BATCH if conditions.is_selective else limit
     scanned = 0
     while scanned < SCAN_LIMIT:
-        ids = records.ids_before(after, batch, owner, conditions.until)
+        ids = records.ids_newest_first(after, batch, owner, conditions.until)
         for row in records.summaries(ids):
             job = summary_view(row)
             if job is None:

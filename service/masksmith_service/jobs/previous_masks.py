@@ -1,4 +1,4 @@
-"""Locates the previous mask of each tensor: in an earlier job, an uploaded masks file, or a masks file in a root."""
+"""Locates the previous masks of tensors: in an earlier job, an uploaded masks file, or a masks file in a root."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def add_previous(
     sources: Mapping[str, Source],
     read_finished: ReadFinished,
 ) -> list[PlannedTensor]:
-    """Locate the mask that each tensor has in an earlier job, in an uploaded file, or in a file of a root.
+    """Add to each tensor the location of its mask in an earlier job, an uploaded file, or a file in a root, if any.
 
     Args:
         tensors: The tensors of the job.
@@ -36,15 +36,15 @@ def add_previous(
         read_finished: Reads the finished tensors of a job.
 
     Raises:
-        RequestError: If there is no such job, the file is not a masks file, a previous mask has another shape than
-            its tensor, or there is no previous mask for any tensor.
+        RequestError: If the file is not a masks file, a previous mask has another shape than its tensor, or no tensor
+            has a previous mask; or as `read_finished` does.
     """
     if previous is None:
         return tensors
     is_file = is_digest(previous) or previous in sources
     masks = _of_file(previous, headers[previous], sources) if is_file else _of_job(read_finished(previous))
     if not any(tensor.name in masks for tensor in tensors):
-        names = ", ".join(list(masks)[:4]) or "none"
+        names = ", ".join([*list(masks)[:4], *(["..."] if len(masks) > 4 else [])]) or "none"
         detail = f"previous={previous}: it contains no mask for any tensor of this job; its masks: {names}"
         raise RequestError(Code.INVALID_PREVIOUS, detail, previous=previous)
     for tensor in tensors:

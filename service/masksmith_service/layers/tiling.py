@@ -15,9 +15,9 @@ class Tiling:
     """Tiles of a stored matrix; their grid restarts at each matrix of a stack, and at each part solved separately.
 
     Attributes:
-        tile: Rows and columns of a tile.
+        tile: Rows and columns of a tile in the stored matrix.
         axes: What rows and columns of the stored matrix are: for example `(out, in)` or `(stack · in, out)`.
-        matrix_rows: Stored rows of each matrix of a stack; all of them if there is one.
+        matrix_rows: Stored rows of each matrix of a stack; all rows if there is no stack.
         row_starts, col_starts: Rows and columns of a matrix where the grid of tiles restarts; the first is 0.
     """
 
@@ -45,12 +45,13 @@ class Tiling:
 
 
 def leading_stacks(layout: Layout | None) -> int:
-    """Return the number of leading `stack` axes."""
+    """Return the number of leading `stack` axes; 0 without a layout."""
     axes = () if layout is None else layout.axes
     return next((index for index, axis in enumerate(axes) if axis != "stack"), 0)
 
 
 def _tile(pattern: Pattern, shape: tuple[int, ...]) -> tuple[int, int]:
+    """Return rows and columns of a tile in the matrix `[out, in]`; groups along `out` have a transposed grid."""
     grid = pattern.grid(shape)
     if isinstance(pattern, TilePattern) and pattern.axis == "out":
         return grid.tile_cols, grid.tile_rows

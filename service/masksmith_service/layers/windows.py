@@ -13,9 +13,11 @@ from masksmith_state.blobs.store import BlobStore
 from .reader import Floats, MaskedLayer
 
 MAX_SIDE = 1024
+"""Maximum number of cells along a side of a window."""
 MAX_CELLS = 2**18
+"""Maximum number of cells of a window."""
 BAND_BYTES = 8 * 2**20
-"""Bytes of scores that are in memory at a time."""
+"""Bytes of scores, or of a mask, that are in memory at a time, unless one row of entries or of cells has more."""
 SAMPLED_ENTRIES = 2**24
 """Maximum number of entries that are read for a window; at least one row of each cell is read."""
 SAMPLED_ROWS = 64
@@ -50,9 +52,9 @@ class Window:
 
     @property
     def sampled_rows(self) -> int:
-        """Number of rows read of each cell: all rows in a small window, evenly spaced rows in a large one."""
-        width = max(1, self.cell_rows * self.cell_cols * self.step)
-        return min(self.step, max(1, SAMPLED_ENTRIES // width))
+        """Number of rows read of each whole cell: all rows in a small window, evenly spaced rows in a large one."""
+        entries = max(1, self.cell_rows * self.cell_cols * self.step)  # if one row of each cell is read
+        return min(self.step, max(1, SAMPLED_ENTRIES // entries))
 
 
 def read_window(layer: MaskedLayer, store: BlobStore, window: Window) -> dict[str, Floats]:
@@ -84,7 +86,7 @@ def read_window(layer: MaskedLayer, store: BlobStore, window: Window) -> dict[st
 
 
 def read_profile(layer: MaskedLayer, store: BlobStore) -> dict[str, npt.NDArray[np.generic]]:
-    """Count the kept entries of all rows and columns, and compute quantiles and histograms of sampled scores.
+    """Count the kept entries of each row and each column, and compute quantiles and histograms of sampled scores.
 
     Returns:
         `row_kept` and `col_kept`: entries kept of each row and column; of up to 64 evenly spaced rows, `quantiles`: 101

@@ -28,7 +28,7 @@ class InUseError(UsageError):
 
 
 class DataDirectory:
-    """A data directory that is locked by this process, until it exits or `release` is called.
+    """A data directory, locked until `release` is called or this process exits; for child processes see `release`.
 
     Attributes:
         path: The directory, as an absolute path.
@@ -38,7 +38,7 @@ class DataDirectory:
         logs: Folder of log files.
 
     Raises:
-        UsageError: If it is in use, holds other files, is of another format, or cannot be written.
+        UsageError: If the directory is in use, holds other files, is of another format, or cannot be written.
     """
 
     def __init__(self, path: Path) -> None:
@@ -51,7 +51,7 @@ class DataDirectory:
             raise UsageError(f"the data directory {self.path} cannot be used: {error.strerror}") from None
         try:
             self._acquire_lock()
-            self._check_format()
+            self._check_or_write_format()
             for folder in (self.redis, self.store, self.logs):
                 folder.mkdir(mode=0o700, exist_ok=True)
         except OSError as error:
@@ -61,8 +61,8 @@ class DataDirectory:
             os.close(self.lock)
             raise
 
-    def log(self, name: str) -> Path:
-        """Log file of a process; a large file of earlier runs is rotated first."""
+    def prepare_log(self, name: str) -> Path:
+        """Rotate the log file of a process if earlier runs made it large; return its path."""
         path = self.logs / f"{name}.log"
         rotate_closed(path)
         return path
@@ -94,7 +94,7 @@ class DataDirectory:
             holder = os.pread(self.lock, 500, 0).decode(errors="replace").strip()
             raise InUseError(self.path, holder) from None
 
-    def _check_format(self) -> None:
+    def _check_or_write_format(self) -> None:
         format_file = self.path / FORMAT
         if format_file.exists():
             self._check_version(format_file.read_text().strip())

@@ -93,5 +93,9 @@ class InstallationPlan:
         }
         grace_s = SERVICE_GRACE_S if component == "service" else WORKER_GRACE_S
         return ProcessSpec(
-            name, components.command(component), settings.child_environment(environment), self.data.log(name), grace_s
+            name,
+            components.command(component),
+            settings.child_environment(environment),
+            self.data.prepare_log(name),
+            grace_s,
         )

@@ -78,7 +78,7 @@ def process(data: DataDirectory, socket_path: Path) -> ProcessSpec:
         "valkey",
         command(find_binary(), data.redis, socket_path),
         settings.child_environment({}),
-        data.log("valkey"),
+        data.prepare_log("valkey"),
         GRACE_S,
         death_signal=signal.SIGTERM,
         keep_open=(data.lock,),

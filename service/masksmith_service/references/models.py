@@ -1,4 +1,4 @@
-"""Reads the headers of a model by reference: of a safetensors file, or of all files of an index or a directory."""
+"""Reads headers and config of a model by reference: of a safetensors file, an index or a directory."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ class Model:
     Attributes:
         folder: Its directory; of a single file, the directory that this is in.
         files: Its files of weights by name, each with its state and header.
-        weight_map: Name of the file that holds each tensor, by the tensor's name.
-        index: Name of its index; None for a single file.
-        sizes: Sizes of all files below its directory, by path; empty for a single file.
-        config: Its `config.json`.
+        weight_map: Name of the file that holds each tensor, by the tensor's name; with an index, as this says.
+        index: Name of its index; None if it has none.
+        sizes: Sizes of all files below its directory, by path; empty if the reference names a safetensors file.
+        config: Its `config.json`; None if it has none, or the reference names a safetensors file.
     """
 
     folder: LocatedPath
@@ -54,7 +54,7 @@ class Model:
 
     @property
     def duplicates(self) -> dict[str, dict[str, str]]:
-        """Tensors that files repeat: the name of the file that the index names, by file and tensor."""
+        """By file, the tensors in it that the index assigns to another file, each with that other file's name."""
         repeated = {
             file: {name: self.weight_map[name] for name in header.tensors if self.weight_map.get(name, file) != file}
             for file, (_, header) in self.files.items()
@@ -92,11 +92,11 @@ class ModelReader:
         self._total_header_bytes = 0
         self._headers: dict[str, tuple[FileState, Header]] = {}
 
-    def header(self, file: LocatedPath) -> tuple[FileState, Header]:
+    def state_and_header(self, file: LocatedPath) -> tuple[FileState, Header]:
         """Return the state and header of a file, which are read once for each request.
 
         Raises:
-            RequestError: If there is none, it is not a safetensors file, or all headers together are too large.
+            RequestError: If all headers together are too large; and as `LocatedPath.read_header` does.
         """
         if file.location in self._headers:
             return self._headers[file.location]
@@ -115,15 +115,16 @@ class ModelReader:
         """Read the model that a reference names.
 
         Raises:
-            RequestError: If it names no file or directory, the directory has no weights or several models, or the
-                index and its files contradict each other.
+            RequestError: If it names no file or directory, the directory has no weights or several models, a JSON file
+                is invalid, the index and its files contradict each other, or the model is beyond a bound; and as
+                `state_and_header` does.
         """
         folder, _, name = target.path.rpartition("/")
         if name.endswith(WEIGHTS_INDEX_SUFFIX):
             weight_map = self._weight_map(target)
             return self._read_indexed(LocatedPath(target.root, folder), name, weight_map, target.root.list(folder))
         if name.endswith(WEIGHTS_SUFFIX):
-            files = {name: self.header(target)}
+            files = {name: self.state_and_header(target)}
             return Model(LocatedPath(target.root, folder), files, dict.fromkeys(files[name][1].tensors, name))
         sizes = target.root.list(target.path)
         return self._read_folder(target, sizes)
@@ -142,14 +143,14 @@ class ModelReader:
                 return self._read_indexed(folder, name, weight_map, sizes)
         except ModelFilesError as error:
             raise _invalid(folder, f"the directory {error}") from None
-        files = {name: self.header(folder.child(name))}
+        files = {name: self.state_and_header(folder.child(name))}
         return Model(
             folder, files, dict.fromkeys(files[name][1].tensors, name), None, sizes, self._config(folder, sizes)
         )
 
     def _weight_map(self, index: LocatedPath) -> dict[str, str]:
         """Read from an index the name of the file of each tensor."""
-        document = self._json(index)
+        document = self._read_json(index)
         weight_map = document.get("weight_map") if isinstance(document, dict) else None
         if not isinstance(weight_map, dict) or not all(isinstance(file, str) for file in weight_map.values()):
             raise _invalid(index, "it is not an index of a checkpoint: it has no 'weight_map' of names to files")
@@ -167,7 +168,7 @@ class ModelReader:
         self, folder: LocatedPath, name: str, weight_map: Mapping[str, str], sizes: Mapping[str, int]
     ) -> Model:
         index = folder.child(name)
-        files = {file: self.header(folder.child(file)) for file in dict.fromkeys(weight_map.values())}
+        files = {file: self.state_and_header(folder.child(file)) for file in dict.fromkeys(weight_map.values())}
         for tensor, file in weight_map.items():
             if tensor not in files[file][1].tensors:
                 raise _invalid(index, f"it lists {tensor[:200]!r} in {file}, which does not contain it")
@@ -177,12 +178,12 @@ class ModelReader:
     def _config(self, folder: LocatedPath, sizes: Mapping[str, int]) -> dict[str, Any] | None:
         if CONFIG_NAME not in sizes:
             return None
-        config = self._json(folder.child(CONFIG_NAME))
+        config = self._read_json(folder.child(CONFIG_NAME))
         if not isinstance(config, dict):
             raise _invalid(folder.child(CONFIG_NAME), "it is not a JSON object")
         return config
 
-    def _json(self, file: LocatedPath) -> Any:
+    def _read_json(self, file: LocatedPath) -> Any:
         try:
             data = file.root.get(file.path, self._settings.max_document_bytes)
         except FileNotFoundError:
@@ -202,7 +203,7 @@ class ModelReader:
 def _check_duplicates(
     index: LocatedPath, files: Mapping[str, tuple[FileState, Header]], weight_map: Mapping[str, str]
 ) -> None:
-    """Check that tensors of several files are in the index, and have the same dtype and shape everywhere."""
+    """Check that tensors that are in several files are in the index, and have the same dtype and shape everywhere."""
     unlisted: dict[str, str] = {}
     for file, (_, header) in files.items():
         for name, entry in header.tensors.items():

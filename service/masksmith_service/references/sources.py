@@ -1,4 +1,4 @@
-"""Reads the headers of the files in roots that a request names."""
+"""Reads versions and headers of the files that a request names by reference, and lists those of a model."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def read_references(
 
     Raises:
         RequestError: If a reference is in no root, the principal has no right to it, there is no such file, or it is
-            not a safetensors file.
+            not a safetensors file; or as `ModelReader.state_and_header` does.
     """
     sources, headers = dict[str, Source](), dict[str, Header]()
     tensors = options.tensors if isinstance(options, MasksRequest) else []
@@ -43,7 +43,7 @@ def read_references(
     if options.previous is not None and is_reference(options.previous):
         targets[options.previous] = _masks_file(find_readable(state.roots, principal, options.previous))
     for reference, target in targets.items():
-        file_state, headers[reference] = reader.header(target)
+        file_state, headers[reference] = reader.state_and_header(target)
         sources[reference] = Source(location=target.location, version=file_state.version)
     return sources, headers
 
@@ -58,8 +58,8 @@ def model_files(model: Model) -> tuple[dict[str, Header], ModelFiles]:
     locations = {name: model.folder.child(name).location for name in model.files}
     headers = {locations[name]: header for name, (_, header) in model.files.items()}
     sources = {
-        locations[name]: Source(location=locations[name], version=state.version)
-        for name, (state, _) in model.files.items()
+        locations[name]: Source(location=locations[name], version=file_state.version)
+        for name, (file_state, _) in model.files.items()
     }
     file_of = {tensor: locations[file] for tensor, file in model.weight_map.items()}
     return headers, ModelFiles(file_of, sources, model.config)

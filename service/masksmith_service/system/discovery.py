@@ -50,12 +50,12 @@ _PATTERNS = [
     (
         "block RxC p% [balance rows|cols|both] [norm l1|l2|max|mean] [nested n:m]",
         "block 32x32 50% balance rows",
-        "p percent of the blocks of R rows by C columns kept whole, as many in every block row or column",
+        "p percent of the blocks of R rows by C columns kept whole; balanced: as many in every block row or column",
     ),
     (
         "hybrid RxC n:m p%",
         "hybrid 128x128 2:4 75%",
-        "p percent of the blocks of R rows by C columns stay dense, every other block obeys n:m or transposable n:m",
+        "p percent of the blocks of R rows by C columns stay dense, all others obey n:m or transposable n:m",
     ),
     ("channels in|out p%", "channels out 50%", "p percent of the rows (out) or columns (in) kept"),
     ("p%", "10%", "p percent of all entries kept, anywhere"),

@@ -1,4 +1,4 @@
-"""Chooses the device of the exact solver: its `device`, or that of the scores. CPU fallbacks are always reported."""
+"""Solves on the device that the exact solver names, or that has the scores; logs fallbacks to the CPU."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def solve_on_device(problem: Problem, solver: Solver) -> Solution | str | None:
 
     is_named = isinstance(solver, Exact) and solver.device is not None
     reason = reason_unusable()
-    if reason is None and is_named and not SIMULATED:
+    if reason is None and is_named and not SIMULATED:  # The simulator needs no device.
         reason = reason_missing(device)
     if reason is not None:
         if is_named:
@@ -57,10 +57,12 @@ def with_fallback_reason(solution: Solution, reason: str | None) -> Solution:
 
 
 def _device_of(scores: Any, solver: Solver) -> str | None:
-    """Return the CUDA device to solve on; None for the CPU, and for solvers that move tiles to their device themselves.
+    """Return the CUDA device to solve on; None for the CPU, and for other solvers than `Exact`.
+
+    Some of these move tiles to a device themselves.
 
     Raises:
-        SolverError: If such a solver names a device that torch cannot use.
+        SolverError: If one of these names a device that torch cannot use.
     """
     if not isinstance(solver, Exact):
         _check_device_of_torch_solver(solver)
@@ -73,6 +75,7 @@ def _device_of(scores: Any, solver: Solver) -> str | None:
 
 
 def _check_device_of_torch_solver(solver: Solver) -> None:
+    """Raise `SolverError` if the solver computes with torch, and names a device that torch cannot use."""
     device = getattr(solver, "device", None)
     if device in (None, "cpu"):
         return

@@ -39,7 +39,7 @@ def change(mask: Any, previous: Any) -> Change:
         previous: The earlier mask, as `mask`.
 
     Raises:
-        ScoresError: If the shapes differ.
+        ScoresError: If the shapes differ, or a mask is empty or of a dtype that is not supported.
     """
     reader, previous_reader = MatrixReader(mask, name="mask"), MatrixReader(previous, name="previous")
     if reader.shape != previous_reader.shape:

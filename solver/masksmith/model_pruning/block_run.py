@@ -1,4 +1,4 @@
-"""Prunes one block after the other, with the activations of the dense and of the pruned model before it."""
+"""Prunes one block after the other, with the activations that the dense and the pruned model pass to it."""
 
 from __future__ import annotations
 
@@ -32,8 +32,9 @@ class BlockRun:
         captured: The recorded arguments of their calls.
         options: How weights are pruned.
         new_activations: Returns storage for the activations of a block.
-        on_weight: Called after each weight with its number of entries.
-        finished: Number of blocks that an earlier run finished; `new_activations` returns their stored activations.
+        on_weight: Called after each weight is pruned, with its number of entries.
+        finished: Number of blocks that earlier runs finished; for the last of them, `new_activations` returns the
+            stored activations.
     """
 
     def __init__(
@@ -54,6 +55,10 @@ class BlockRun:
 
     def prune_block(self, number: int, weights: Sequence[BlockWeight]) -> BlockReport:
         """Prune the next block; its activations are the inputs of the following one.
+
+        Args:
+            number: Index of this block in `blocks`, which need not be its position in the order.
+            weights: The weights to prune.
 
         Raises:
             PruningError: If an activation is not finite, or a matrix gets too few tokens.
@@ -90,6 +95,7 @@ class BlockRun:
     def _prune_groups(
         self, step: BlockStep, groups: Sequence[Sequence[BlockWeight]], watcher: BlockWatcher, inputs: Activations
     ) -> dict[str, WeightReport]:
+        """Prune the groups one after the other; `watcher` has gathered the statistics of the first from `inputs`."""
         reports: dict[str, WeightReport] = {}
         for position, group in enumerate(groups):
             if position:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from masksmith._errors import PruningError
 
 SCORES: Mapping[str, str | None] = {"magnitude": None, "wanda": "norms", "ria": "norms", "sparsegpt": "gram"}
-"""Scores that need no statistic or one of the inputs, each with the kind of its statistic."""
+"""Scores that need no statistic, or one of the inputs; each with the kind of its statistic, or None."""
 
 SCORE_OPTIONS: Mapping[str, tuple[str, ...]] = {
     "magnitude": ("power",),
@@ -35,8 +35,10 @@ TUNE_STEPS = 128
 class Options:
     """How the weights of each block are pruned; see `prune`.
 
+    Values in `score_options` and `update_options` are checked only when weights are scored and updated.
+
     Raises:
-        PruningError: If an option is unknown, or has an invalid value.
+        PruningError: If a name in these is unknown, or another option has an invalid value.
     """
 
     scores: str = "wanda"

@@ -1,4 +1,4 @@
-"""Runs a model without the weights of its blocks: only the first block computes, and all of them return NaN."""
+"""Runs a model of whose blocks only the first one computes, and needs its weights; all blocks return NaN."""
 
 from __future__ import annotations
 
@@ -19,16 +19,19 @@ def skipping(blocks: BlockList, load: Callable[[int], None]) -> Iterator[None]:
     """Replace the blocks' forward passes within the context.
 
     Only the block that runs first computes, since its result shows how many tensors blocks return, and their shapes.
-    All blocks return tensors of these shapes filled with NaN, so every value that depends on them is NaN, too.
+    All blocks return tensors of these shapes. Those of floats are filled with NaN, so every float that depends on them
+    is NaN, too.
 
     Args:
         blocks: The blocks.
-        load: Loads the weights of a block; called for the first one only.
+        load: Loads the weights of a block; called once, for the block that runs first.
 
     Raises:
-        PruningError: If the first block returns anything but tensors in tuples, lists and dicts.
+        PruningError: Inside the context, if the first block returns no tensor, or one in other containers than tuples,
+            lists and dicts.
     """
     replacement = _ReplacedForwards(blocks, load)
+    # Only a forward pass that is set on the module itself has to be restored; the others are those of the class.
     replaced = {module: vars(module).get("forward") for module in blocks.modules}
     try:
         for number, module in enumerate(blocks.modules):
@@ -50,6 +53,8 @@ class _ReplacedForwards:
         self._returned: Any = None
 
     def forward_of(self, number: int, forward: Callable[..., Any]) -> Callable[..., Any]:
+        """Return the replacement of `forward`, the forward pass of block `number`."""
+
         def forward_without_weights(*arguments: Any, **keywords: Any) -> Any:
             if self._first is None:
                 self._first = number

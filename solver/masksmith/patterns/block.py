@@ -26,7 +26,7 @@ class Block:
         cols: Width of a block, likewise.
         density: Share of the blocks kept, rounded to a whole number of blocks, halves up.
         balance: Budgets: `none` for the whole tensor; `rows`: the same number of blocks in every block row, `cols`: in
-            every block column, `both`: in both. Numbers that are not divisible give the first ones one more.
+            every block column, `both`: in both. What is not divisible gives the first rows or columns one block more.
         norm: Value of a block: the sum of its scores (`l1`), the root of the sum of their squares (`l2`), their maximum
             (`max`) or their mean.
         ragged: Blocks that extend beyond the matrix: `pad` treats the part inside as a block, `dense` keeps it
@@ -34,7 +34,7 @@ class Block:
         nested: An n:m pattern (exact fill) inside the kept blocks; a block's value counts only entries that it keeps.
 
     Raises:
-        PatternError: If the numbers contradict each other.
+        PatternError: If a value is out of range or unknown, or `nested` does not fit the blocks or the norm.
     """
 
     rows: int
@@ -66,8 +66,8 @@ class Block:
         """Return the grid of blocks of a weight, edge blocks included.
 
         Raises:
-            PatternError: If the shape is not that of a weight, ragged under `error`, too small for a whole block under
-                `dense`, or the density rounds to no block.
+            PatternError: If the shape is not that of a weight, ragged under `error`, ragged under `pad` with a
+                nested pattern, too small for a whole block under `dense`, or the density rounds to no block.
         """
         grid = grid_of_blocks(self, shape)
         if self.nested is not None and self.ragged == "pad" and grid.is_ragged:
@@ -76,7 +76,7 @@ class Block:
                 f"block with {self.nested} inside may be kept without any kept entry; choose ragged='dense'"
             )
         down, across = self.blocks(grid)
-        kept_units(self.density, down * across, "blocks", self)
+        kept_units(self.density, down * across, "blocks", self)  # only for its error
         return grid
 
     def blocks(self, grid: Grid) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""Densities: lossless conversion to and from percentages, and rounding to whole numbers of units."""
+"""Densities: their range, lossless conversion to and from percentages, and the whole numbers of units they keep."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ SMALLEST = 1e-9
 
 
 def check_density(density: float) -> float:
-    """Return a density as a float.
+    """Check a density, and return it as a float.
 
     Raises:
-        PatternError: If it is no number between 1e-9 and 1.
+        PatternError: If it is not a number between 1e-9 and 1.
     """
     if isinstance(density, bool) or not isinstance(density, int | float) or not SMALLEST <= density <= 1:
-        raise PatternError(f"density={density!r} is not in (0, 1]; '10%' keeps a tenth of the entries")
+        raise PatternError(f"density={density!r} is not in [{SMALLEST:g}, 1]; '10%' keeps a tenth of the entries")
     return float(density)
 
 
@@ -33,7 +33,9 @@ def from_percent(number: str) -> float:
 
 
 def kept_units(density: float, units: int, unit_name: str, pattern: object) -> int:
-    """Return `density * units`, rounded to an integer, halves up; computed exactly.
+    """Return `density * units`, rounded to an integer, halves up; computed exactly from the digits of the density.
+
+    `unit_name` (a plural) and `pattern` are for the message of the error.
 
     Raises:
         PatternError: If the result is 0.

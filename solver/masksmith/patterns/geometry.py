@@ -1,4 +1,4 @@
-"""Shapes: the matrix view of a weight, and the grid of tiles of a matrix."""
+"""Shapes: a tile with its budgets, the grid of tiles of a matrix, and the matrix view of a weight."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .errors import PatternError
 
 @dataclass(frozen=True, slots=True)
 class TileSpec:
-    """One tile's size and budgets.
+    """Size and budgets of each tile.
 
     Attributes:
         rows, cols: Size of the tile.

@@ -28,7 +28,7 @@ def sparsegpt(
     `H = X^T X + damping * mean(diag(X^T X)) * I`. Without damping the score is exactly the squared error that is left
     after the other weights of the row are refitted (Hassibi and Stork's optimal brain surgeon, times two).
     `form="sequential"` divides by `U_jj^2` instead, `U` the upper Cholesky factor of `H^-1`: what SparseGPT (Frantar
-    and Alistarh, ICML 2023) writes as `w^2 / [H^-1]_jj^2`, where earlier columns are already frozen.
+    and Alistarh, ICML 2023) writes as `w^2 / [H^-1]_jj^2`, the smallest error if only columns after j are refitted.
 
     Args:
         weight: `[out, in, *kernel]`.
@@ -42,9 +42,9 @@ def sparsegpt(
         Scores of the weight's shape, library and device, in [0, inf).
 
     Raises:
-        ScoresError: If not exactly one of `gram` and `inverse_diagonal` is passed, shapes do not match, `gram` or
-            `damping` is not finite, `damping` is negative, the damped Gram matrix is not positive definite, or
-            `inverse_diagonal` holds 0.
+        ScoresError: If not exactly one of `gram` and `inverse_diagonal` is passed, `form` is unknown or needs `gram`,
+            shapes do not match, `gram` or `damping` is not finite, `damping` is negative, the damped Gram matrix is
+            not positive definite, or `inverse_diagonal` holds a value that is not positive and finite.
     """
     if (gram is None) == (inverse_diagonal is None):
         raise ScoresError("sparsegpt needs exactly one of gram= and inverse_diagonal=", name=name)
@@ -58,14 +58,14 @@ def sparsegpt(
         raise ScoresError("form='sequential' needs gram=, not inverse_diagonal=", name=name)
     divisor = per_input(inverse_diagonal, weight, "inverse_diagonal", name)
     if bool((divisor == 0).any()):
-        raise ScoresError("inverse_diagonal holds 0; a damped Gram matrix has none", name=name)
+        raise ScoresError("inverse_diagonal holds 0; that of a damped Gram matrix holds no 0", name=name)
     return weight**2 / divisor
 
 
 def inverse_diagonal(
     gram: Any, *, damping: float = 0.01, form: Literal["diagonal", "sequential"] = "diagonal", name: str | None = None
 ) -> Doubles:
-    """Return what `sparsegpt` divides by, `[in]`, to compute it once for a weight that is scored a few rows at a time.
+    """Return what `sparsegpt` divides by, `[in]`, to compute it only once if a weight is scored a few rows at a time.
 
     It is `diag(H^-1)`, or `U_jj^2` for the sequential form; pass either as `inverse_diagonal=`, without `form`.
 

@@ -55,7 +55,7 @@ class Exact(LimitedBySize):
 
 
 def dual_ascent_alone(panel: Panel) -> None:
-    """Run the first stage without the second one, so that two processes can compile the kernels of both."""
+    """Run the first stage without the second one, so that two processes can compile the kernels of both stages."""
     _dual_ascent(panel, _start(panel), np.zeros(panel.down * panel.across, np.uint8))
 
 
@@ -72,7 +72,7 @@ def _dual_ascent(panel: Panel, answer: PanelAnswer, ready: Bytes) -> Order:
     Sets `ready` for the tiles whose masks are initial values, too.
     """
     order, forced = _split_by_forced(panel)
-    if not order.size + forced.size or not _has_dual_ascent(panel.tile):
+    if not _has_dual_ascent(panel.tile):
         return np.concatenate([order, forced])
     passes = _Passes.of(panel, answer, ready)
     if forced.size:
@@ -138,7 +138,10 @@ class _Shape:
 
 
 def _shape_of(tile: TileSpec) -> _Shape:
-    """Return the parameters for a tile; a size without a network uses a larger one, to limit compilations."""
+    """Return the parameters for a tile; if a side has no network of its size, both use a larger one.
+
+    So fewer variants of the passes are compiled.
+    """
     across, down = network_size(tile.cols), network_size(tile.rows)
     if (across, down) != (tile.cols, tile.rows):
         size = max(8, across, down)
@@ -157,7 +160,8 @@ class _Passes:
     Attributes:
         panel: The panel.
         answer: Masks and duals, written.
-        ready: By tile, set to 1 by the tie pass: see `compile_tie_pass`.
+        ready: By tile, set to 1 by a tie pass for tiles that it does not count as unsolved, though augmenting paths
+            must still correct their masks: see `compile_tie_pass`.
         shape: Compile-time parameters.
         budget: Size and budgets of a tile.
         warm: Whether the first sweeps start from the duals in `answer`.
@@ -224,7 +228,7 @@ def kernel_budget(tile: TileSpec) -> Budget:
 
 
 def _start(panel: Panel) -> PanelAnswer:
-    """Allocate mask and duals; if dual ascent starts from the panel's initial duals, copy them to the column duals."""
+    """Allocate mask and duals; if dual ascent starts from the panel's initial duals, copy those of the columns."""
     mask = np.empty(panel.scores.shape, np.bool_) if panel.output is None else panel.output
     shape = (panel.down, panel.across)
     rows, cols = np.zeros((*shape, panel.tile.rows)), np.zeros((*shape, panel.tile.cols))

@@ -13,13 +13,15 @@ Tensor = torch.Tensor
 
 
 def factorised_shift(operands: Operands, kept: Tensor, correlation: Tensor, batch: Batch) -> Tensor:
-    """Solve `(G_SS + c I) d = (G w_P)_S` for all rows of a batch; shorter supports are padded with the identity.
+    """Solve `(G_SS + c I) d = (G w_P)_S` for d, the shift of the kept weights, for all rows of a batch.
+
+    Smaller supports are padded with the identity.
 
     Args:
         operands: Weight, Gram matrix G and damping c.
         kept: Bool `[rows, inputs]`, the supports S, in the order of `batch.rows`.
-        correlation: `[rows, inputs]`, float64, `G w_P`, where `w_P` are the dropped weights.
-        batch: Supports of these rows, which are grouped by support.
+        correlation: `[rows, inputs]`, float64, `G w_P`, where `w_P` are the dropped weights, 0 elsewhere.
+        batch: The supports; the rows are grouped by them.
 
     Returns:
         d, `[rows, inputs]`, 0 outside the supports.

@@ -20,7 +20,7 @@ from .passes import TensorPasses, WholeTensorOptions
 from .verified_solution import verified_solution
 
 MAX_SCORED = 1_000_000
-"""Maximum number of column sets evaluated per panel; a panel of 64 columns has fewer."""
+"""Maximum number of column sets evaluated per panel; a panel of 64 columns does not have as many."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,9 +37,9 @@ class _Strip:
 def solve_vnm(problem: Problem, pattern: VNM, options: WholeTensorOptions) -> Solution:
     """Keep the best columns of every panel, and the n largest of their entries in every row.
 
-    Every set of columns is evaluated or excluded by a bound. After the deadline only an initial set is evaluated, and
-    the bounds give the gap. If sums are not exact in float64, a panel is proved only if no other set is within the
-    rounding error of the best.
+    Every set of columns is evaluated or excluded by a bound, unless more than `MAX_SCORED` would be evaluated, or the
+    deadline is over, when only an initial set is evaluated: then the bounds give the gap. If sums are not exact in
+    float64, a panel is proved only if no other set is within the rounding error of the best.
     """
     passes = TensorPasses(problem, options, pattern.v, count=1)
     rows, down, across = problem.grid.rows, problem.down, problem.across
@@ -54,6 +54,7 @@ def solve_vnm(problem: Problem, pattern: VNM, options: WholeTensorOptions) -> So
             strips.append(strip)
             if options.on_progress is not None:
                 options.on_progress(len(strips), len(spans))
+    # Under `dense`, the last strip may be the edge, which has no panels.
     certificate = Certificate(
         pattern,
         np.array([strip.objectives for strip in strips[:down]]).reshape(down, across),

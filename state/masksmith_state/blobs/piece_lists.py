@@ -1,4 +1,4 @@
-"""Stored piece lists, with a cache in memory: for each blob, the digests of its pieces."""
+"""Stored piece lists, which have the digests of the pieces of each blob, with a cache in memory."""
 
 from __future__ import annotations
 
@@ -29,12 +29,15 @@ class PieceLists:
         self._cache: OrderedDict[str, PieceList] = OrderedDict()
 
     def get(self, name: str, *, use_cache: bool, digest: str | None = None) -> PieceList:
-        """Read the list of a blob; if it is missing or damaged, recompute it from the blob.
+        """Read the list of a blob; if it is missing or damaged, recompute it from the blob, and store it again.
 
-        Recomputing needs `digest`, by which the blob is checked.
+        Args:
+            name: Name of the blob.
+            use_cache: Return the list from the cache if it is there; otherwise it is read from the store.
+            digest: Digest by which the blob is checked before its list is recomputed.
 
         Raises:
-            FileNotFoundError: If the blob does not exist.
+            FileNotFoundError: If the list is missing or damaged, and the blob does not exist.
             MismatchError: If the list is missing or damaged, and `digest` is None, or not the digest of the blob.
         """
         cached = self._cache.get(name) if use_cache else None
@@ -43,7 +46,7 @@ class PieceLists:
         try:
             pieces = PieceList.decode(name, self._objects.get(piece_list_name(name)))
         except (FileNotFoundError, DamagedListError):
-            pieces = self._compute(name, digest)
+            pieces = self._recompute(name, digest)
         self._remember(name, pieces)
         return pieces
 
@@ -61,7 +64,8 @@ class PieceLists:
         """Remove the list of a blob from the cache."""
         self._cache.pop(name, None)
 
-    def _compute(self, name: str, digest: str | None) -> PieceList:
+    def _recompute(self, name: str, digest: str | None) -> PieceList:
+        """Compute the list of a blob from the blob, and store it unless this is read-only."""
         size = self._objects.size(name)
         if size is None:
             raise FileNotFoundError(name)
@@ -75,7 +79,7 @@ class PieceLists:
             raise MismatchError
         if not self._read_only:
             log.warning(
-                "blob %s is intact, but the list of its pieces' digests was missing or damaged: it was stored again",
+                "blob %s is intact, but the list of its pieces' digests was missing or damaged: it is stored again",
                 name,
             )
             self.put(name, pieces)
@@ -84,5 +88,5 @@ class PieceLists:
     def _remember(self, name: str, pieces: PieceList) -> None:
         self._cache[name] = pieces
         while len(self._cache) > CACHED_LISTS:
-            with contextlib.suppress(KeyError):
+            with contextlib.suppress(KeyError):  # Another thread may have removed the last one.
                 self._cache.popitem(last=False)

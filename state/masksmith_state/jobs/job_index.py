@@ -1,4 +1,4 @@
-"""Lists jobs by time of creation, and finds them by the beginning of their id."""
+"""Lists jobs by time of creation, finds them by the beginning of their id, and counts the live ones."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _CLOCK_TOLERANCE_S = 0.1
 
 
 class JobIndex:
-    """Finds jobs of all owners, or of one.
+    """Lists, finds and counts jobs, without reading their whole records.
 
     Args:
         client: Redis client, with `decode_responses`.
@@ -28,25 +28,25 @@ class JobIndex:
         self.redis = client
 
     def has_jobs(self, owner: str) -> bool:
-        """Whether jobs of an owner are kept."""
+        """Whether there is a job of an owner, live or ended."""
         return bool(self.redis.exists(f"masksmith:owner:{owner}:jobs"))
 
     def find_ids(self, prefix: str, owner: str | None, limit: int) -> list[str]:
-        """Find up to `limit` ids of jobs that begin with a prefix, in order; optionally of one owner."""
+        """Find up to `limit` ids that begin with a prefix, in order, of the jobs of an owner; None: of all owners."""
         index = IDS if owner is None else f"masksmith:owner:{owner}:ids"
         # `g` comes after all hex digits.
         return cast("list[str]", self.redis.zrangebylex(index, f"[{prefix}", f"[{prefix}g", start=0, num=limit))
 
-    def ids_before(
+    def ids_newest_first(
         self, after: str | None, limit: int, owner: str | None = None, until: datetime | None = None
     ) -> list[str]:
-        """Ids of up to `limit` jobs older than job `after`, newest first; fewer than `limit` only at the end.
+        """Ids of jobs that come after job `after` in the list, newest first; fewer than `limit` only at its end.
 
         Args:
             after: Id of a job; None begins with the newest job.
             limit: Maximum number of ids.
-            owner: Only jobs of this owner.
-            until: Only jobs that were created at this time or earlier.
+            owner: Only jobs of this owner; None: of all owners.
+            until: Only jobs that were created at this time or earlier; None: created at any time.
         """
         index = JOBS if owner is None else f"masksmith:owner:{owner}:jobs"
         start = 0 if after is None else self._rank_after(index, after)
@@ -55,7 +55,7 @@ class JobIndex:
         return cast("list[str]", self.redis.zrevrange(index, start, start + limit - 1))
 
     def summaries(self, ids: Sequence[str]) -> list[dict[str, Any]]:
-        """Read the list entries of jobs; those whose record is missing or cannot be read are left out."""
+        """Read the fields of jobs that lists show; jobs whose record is missing or cannot be read are left out."""
         names = ["owner", "name", "labels", "kind", "state", "pattern", "solver", "created_at", "finished_at"]
         names += ["done", "total"]
         entries = [dict(zip(names, row, strict=True), id=job) for job, row in self._rows(ids, names)]
@@ -83,5 +83,5 @@ class JobIndex:
         return int(self.redis.zcount(index, created, "+inf"))
 
     def live_count(self) -> int:
-        """Number of live jobs: queued or running."""
+        """Number of live jobs of all owners: queued or running."""
         return int(self.redis.scard(LIVE))

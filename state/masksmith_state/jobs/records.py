@@ -1,4 +1,4 @@
-"""Creates, changes and deletes job records in Redis; every change is one of the atomic scripts in `lua`."""
+"""Creates, changes and deletes job records in Redis, by the atomic scripts in `lua`."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ JOB_BYTES, PART_BYTES = 4096, 2048
 
 
 class JobRecords(JobReader, JobIndex):
-    """Reads and changes job records; every change is one atomic script.
+    """Reads and changes job records. Every method that changes one, but `delete` and `set_aside`, is one atomic script.
 
     Args:
         url: URL of the Redis server, `redis://` or `unix://`.
@@ -67,7 +67,8 @@ class JobRecords(JobReader, JobIndex):
         Args:
             plan: The job's plan.
             shards: Its shards or cases.
-            idempotency_key: For a day, the same key of the same owner returns the same job, even if a limit is reached.
+            idempotency_key: For a day, while the job exists, the same key of the same owner returns this job, even if
+                a limit is reached; empty for none.
             fingerprint: Digest of the request, which must be equal for the same idempotency key.
             admission: Owner and limits; by default no owner and no limits.
             queue: Queue that the shards belong to.
@@ -78,7 +79,7 @@ class JobRecords(JobReader, JobIndex):
 
         Raises:
             FullError: If a limit of `admission` is reached.
-            MissingUploadError: If an upload does not exist.
+            MissingUploadError: If an upload was not sent by whom `admission.uploaders` requires.
         """
         admission, description = admission or Admission(), description or JobDescription()
         job, texts = new_job_id(), [shard.model_dump_json() for shard in shards]
@@ -120,7 +121,7 @@ class JobRecords(JobReader, JobIndex):
         return bool(self._run("renew", lease.job, lease.shard, lease.token, int(lease_s * 1000)))
 
     def release(self, lease: Lease, *, forget_attempt: bool = False) -> None:
-        """Release a lease; the sweeper queues its shard again.
+        """Release a lease; the sweeper queues its shard again, if the job has not ended.
 
         Args:
             lease: The lease.
@@ -129,11 +130,11 @@ class JobRecords(JobReader, JobIndex):
         self._run("release", lease.job, lease.shard, lease.token, int(forget_attempt))
 
     def add_event(self, lease: Lease, kind: str, data: dict[str, Any]) -> bool:
-        """Add an event to the job of a leased shard; False if the lease was lost."""
+        """Add an event to the job of a leased shard; False if the lease was lost or the job has ended."""
         return bool(self._run("add_event", lease.job, lease.shard, lease.token, kind, json.dumps(data)))
 
     def complete(self, lease: Lease, report: ShardReport | CaseReport, took_s: float = 0.0) -> bool:
-        """Complete a shard, and end the job with its last shard; False if the lease was lost.
+        """Complete a shard, and end the job with its last shard; False if the lease was lost or the job has ended.
 
         Args:
             lease: The lease.
@@ -153,7 +154,7 @@ class JobRecords(JobReader, JobIndex):
         return int(cast("int", self._run("cancel", job))) >= 0
 
     def delete(self, job: str) -> bool:
-        """Delete a job's record, after canceling the job if it is live. Returns whether it existed.
+        """Delete a job's record, after canceling the job if it is live. Returns whether the record existed.
 
         A record that cannot be read is set aside.
         """
@@ -182,7 +183,7 @@ class JobRecords(JobReader, JobIndex):
         return bool(self.redis.exists(served_key(queue)))
 
     def claim_sweep(self, period_s: float, what: str = "") -> bool:
-        """Claim the sweep of shards, or of `what`; True for one process per period."""
+        """Claim the sweep of shards, or of `what`; True for the first caller in each period."""
         return bool(self._scripts.run("claim_sweep", int(period_s * 1000), f":{what}" if what else ""))
 
     def now(self) -> float:
@@ -191,7 +192,7 @@ class JobRecords(JobReader, JobIndex):
         return seconds + microseconds / 1e6
 
     def counts(self) -> dict[str, str]:
-        """Read all counters, by field."""
+        """Read the counters of all services and workers, by field."""
         return cast("dict[str, str]", self.redis.hgetall(counters.COUNTS))
 
 

@@ -40,7 +40,7 @@ class BucketRoot(Root):
 
     def read(self, path: str, start: int, stop: int, version: str) -> bytes:
         """See `Root.read`."""
-        if start >= stop:
+        if start >= stop:  # No request has an empty range.
             return b""
         # Only an ETag, which ends in a quotation mark, can be a condition of the request. The version of a store
         # without ETags (see `_state`) is compared with that of the response.
@@ -54,7 +54,7 @@ class BucketRoot(Root):
         except (PreconditionError, NotModifiedError):
             is_same, data = False, b""
         if not is_same or len(data) < stop - start:
-            raise ChangedSourceError(self.location(path), "its ETag or its size is not the same")
+            raise ChangedSourceError(self.location(path), "its version or its size is not the same")
         return data
 
     def list(self, path: str) -> dict[str, int]:
@@ -108,7 +108,7 @@ class BucketRoot(Root):
             raise RootUnavailableError(self.location(path), _reason(error)) from None
 
     def _check_bucket(self) -> None:
-        """Raise an error if the bucket does not exist, or refuses to be listed."""
+        """Raise `RootUnavailableError` if the bucket does not exist, does not answer, or refuses to be listed."""
         try:
             with panics_as(GenericError):
                 next(iter(obstore.list(self._store, chunk_size=1)), None)

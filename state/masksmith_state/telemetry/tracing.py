@@ -1,4 +1,4 @@
-"""OpenTelemetry spans, sent only if a collector is configured; otherwise nothing is imported."""
+"""Tracer providers and parent contexts of OpenTelemetry spans; OpenTelemetry is imported only when one is made."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def make_tracer_provider(otlp_url: str, service: str) -> TracerProvider:
 
 
 def job_trace_context(job: str) -> Context:
-    """Parent context of a job's spans, derived from its id, so that spans of all processes are in one trace."""
+    """Parent context of a job's spans, derived from the job's id, so that spans of all processes are in one trace."""
     from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, set_span_in_context
 
     digest = hashlib.blake2b(job.encode(), digest_size=24).digest()

@@ -88,10 +88,10 @@ class TestDataDirectory:
 
     def test_large_logs_are_moved_aside(self, tmp_path: Path) -> None:
         with held(tmp_path) as directory:
-            log = directory.log("service")
+            log = directory.prepare_log("service")
             with log.open("wb") as file:
                 file.truncate(17 * 2**20)
-            assert not directory.log("service").exists()
+            assert not directory.prepare_log("service").exists()
             assert (directory.logs / "service.log.1").exists()
 
     def test_a_second_up_is_one_line_and_exit_code_two(self, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

@@ -279,7 +279,7 @@ def test_delete_leaves_nothing(records, live):
     assert not records.complete(lease, GOOD)
     assert not records.renew(lease, 60)
     assert take(records, job, 1) == "closed"
-    assert records.ids_before(None, 10) == []
+    assert records.ids_newest_first(None, 10) == []
     records.release(lease)
     assert records.redis.keys(f"*{job}*") == []
     assert records.find_ids(job[:4], None, 1) == records.find_ids(job[:4], "", 1) == []
@@ -318,7 +318,7 @@ def test_one_sweeper_a_period(records):
 def test_summaries_are_newest_first_and_paged(records):
     jobs = [new_job(records, 1) for _ in range(5)]
     found, after = [], None
-    while page := records.ids_before(after, 2):
+    while page := records.ids_newest_first(after, 2):
         found += [row["id"] for row in records.summaries(page)]
         after = page[-1]
     assert found == jobs[::-1]
@@ -339,8 +339,8 @@ def test_jobs_have_names_and_labels(records):
 def test_summaries_end_at_a_time(records):
     jobs = [new_job(records, 1) for _ in range(3)]
     until = records.read(jobs[1]).created_at
-    assert records.ids_before(None, 5, until=until) == [jobs[1], jobs[0]]
-    assert records.ids_before(jobs[1], 5, until=until) == [jobs[0]]
+    assert records.ids_newest_first(None, 5, until=until) == [jobs[1], jobs[0]]
+    assert records.ids_newest_first(jobs[1], 5, until=until) == [jobs[0]]
 
 
 def test_ids_are_found_by_their_beginning(records):
@@ -357,8 +357,8 @@ def test_paging_goes_on_where_a_deleted_job_was(records):
     jobs = [new_job(records, 1) for _ in range(4)]
     records.redis.zadd("masksmith:jobs", {jobs[3]: time.time() + 5})
     records.delete(jobs[2])
-    assert records.ids_before(jobs[2], 10) == [jobs[1], jobs[0]]
-    assert records.ids_before("no such job", 10) == []
+    assert records.ids_newest_first(jobs[2], 10) == [jobs[1], jobs[0]]
+    assert records.ids_newest_first("no such job", 10) == []
 
 
 @pytest.mark.parametrize("value", [float("inf"), float("nan")])

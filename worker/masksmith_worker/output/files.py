@@ -1,4 +1,4 @@
-"""Writes a file of weights of an output: a copy of the model's file, with zeros or updated values in masked tensors."""
+"""Writes a file of weights of an output: a copy of the model's file, with masked and repeated tensors replaced."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .finish import finish
 from .work import OutputLostError, OutputWork
 
 BAND_BYTES = 8 * 2**20
-"""Bytes of the rows of a weight that are masked at once."""
+"""Bytes of the rows of a weight that are masked at once, unless one row has more."""
 
 
 def write_output_file(work: OutputWork, number: int) -> None:
@@ -59,7 +59,7 @@ def _finish(work: OutputWork) -> None:
 
 
 class _HashedPieces:
-    """Pieces that are hashed and counted while they are written."""
+    """Pieces whose bytes are hashed and counted while they are written."""
 
     def __init__(self, pieces: Iterable[bytes | memoryview]) -> None:
         self._pieces, self.hasher, self.size = pieces, blake3(), 0
@@ -85,17 +85,18 @@ def _is_complete(work: OutputWork, file: OutputFile, sizes: dict[str, int]) -> b
 
 
 def _pieces(work: OutputWork, file: OutputFile) -> Iterator[bytes | memoryview]:
+    """Yield the bytes of the model's file; those of masked tensors, and of duplicates, are replaced."""
     header, position = work.header(file), 0
-    listed = work.output.duplicates.get(file.name, {})
+    listed_files = work.output.duplicates.get(file.name, {})
     for entry in sorted(header.tensors.values(), key=lambda entry: (entry.start, entry.stop)):
         number = work.tensor_numbers.get(entry.name)
-        if number is None and entry.name not in listed:
+        if number is None and entry.name not in listed_files:
             continue
         yield from work.read_pieces(file.source, position, entry.start)
         if number is not None:
             yield from _masked_tensor(work, number)
         else:
-            yield from _listed_tensor(work, entry.name, listed[entry.name])
+            yield from _listed_tensor(work, entry.name, listed_files[entry.name])
         position = entry.stop
     yield from work.read_pieces(file.source, position, file.bytes)
 
@@ -108,6 +109,7 @@ def _listed_tensor(work: OutputWork, name: str, file_name: str) -> Iterator[byte
 
 
 def _masked_tensor(work: OutputWork, number: int) -> Iterator[bytes | memoryview]:
+    """Yield a tensor with zeros in its dropped entries; with an update, its updated values."""
     tensor = work.plan.tensors[number]
     for index in work.shards_by_tensor[number]:
         work.check()
@@ -118,6 +120,7 @@ def _masked_tensor(work: OutputWork, number: int) -> Iterator[bytes | memoryview
 
 
 def _masked_rows(work: OutputWork, tensor: PlannedTensor, shard: Shard, mask: bytes) -> Iterator[bytes | memoryview]:
+    """Yield the rows of a shard with zeros in their dropped entries; `mask` is packed."""
     packed = np.frombuffer(mask, np.uint8)
     row_shape = tuple(tensor.shape[1:])
     packed_row_bytes = packed_bytes((1, *row_shape))

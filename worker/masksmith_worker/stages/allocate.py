@@ -1,8 +1,8 @@
 """Allocate stage: divides a budget between the tensors of a job, before the first shard is solved.
 
-Before a shard is solved, all shards that are not measured yet are measured, beginning with this one, and the
-measurements are stored. So workers share the passes over the model without waiting for each other, and if a worker is
-killed, another worker makes the measurements that are missing.
+Before a shard is solved, unless the budget is divided already, all shards that are not measured yet are measured,
+beginning with this one, and the measurements are stored. So workers share the passes over the model without waiting for
+each other, and if a worker is killed, another worker makes the measurements that are missing.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _MEASUREMENTS_VERSION = 1
 
 
 class BudgetError(Exception):
-    """A budget cannot be met, or not be divided because scores or uploads are invalid."""
+    """A budget cannot be met, or not be divided because a score is invalid or an upload no longer exists."""
 
 
 class Allocation(BaseModel):
@@ -88,7 +88,7 @@ class BudgetAllocator:
         return Allocation(patterns={name: str(pattern) for name, pattern in state.patterns.items()}, gap=state.gap)
 
     def _merged(self, allocator: Allocator, shards: Mapping[int, Shard], state: Any) -> dict[str, Any]:
-        """The measurements of each tensor, merged from those of its shards."""
+        """The measurement of each tensor, merged from those of its shards."""
         by_tensor: dict[int, list[Any]] = {}
         for index in sorted(shards):
             by_tensor.setdefault(shards[index].tensor, []).append(self._measure(allocator, shards[index], state))
@@ -125,7 +125,7 @@ def _rotated(first: int, shards: Mapping[int, Shard]) -> list[int]:
 
 
 def _is_double(tensor: PlannedTensor) -> bool:
-    """Whether the tensor's scores are float64: those of the request, or else the tensor itself."""
+    """Whether the scores that the request gives for a tensor, or else the tensor itself, are float64."""
     if tensor.statistic is not None and tensor.statistic.name == "scores":
         return tensor.statistic.dtype == "F64"
     return tensor.dtype == "F64"

@@ -14,11 +14,11 @@ SAMPLES = 16000
 """Samples of sound. This and the other lengths are unlikely as widths, so no activation has the shape of a weight."""
 
 
-def attempts(model: Any) -> Iterator[dict[str, torch.Tensor]]:
+def arguments_to_try(model: Any) -> Iterator[dict[str, torch.Tensor]]:
     """Yield arguments to try for a model, the most complete ones first.
 
-    These are its main input with token ids and pixels, its main input alone, token ids alone, and its own dummy inputs.
-    Sound is tried without and with a dimension of channels.
+    These are its main input with token ids and pixels, its main input alone (each with the decoder's token ids, if it
+    takes them), token ids alone, and its own dummy inputs. Sound is tried without and with a dimension of channels.
     """
     main = str(getattr(model, "main_input_name", "input_ids"))
     parameters = inspect.signature(model.forward).parameters
@@ -32,7 +32,7 @@ def attempts(model: Any) -> Iterator[dict[str, torch.Tensor]]:
             arguments = {name: makers[name](model) for name in names}
             yield arguments
             if "input_values" in arguments:
-                yield arguments | {"input_values": _channels(model)}
+                yield arguments | {"input_values": _sound_with_channels(model)}
     dummy_inputs = getattr(model, "dummy_inputs", {})
     if dummy_inputs and all(name in parameters for name in dummy_inputs):
         yield {name: value.to(model.device) for name, value in dummy_inputs.items() if isinstance(value, torch.Tensor)}
@@ -43,7 +43,10 @@ def _tokens(model: Any) -> torch.Tensor:
 
 
 def _setting(model: Any, *names: str, default: int) -> int:
-    """Return the first of several settings that the config, or a config nested in it, has."""
+    """Return the first positive number that one of these settings has in the config, or in a config nested in it.
+
+    Of a list, its first entry counts.
+    """
     config = model.config
     nested_configs = [value for value in vars(config).values() if hasattr(value, "to_dict")]
     for section in (config, *nested_configs):
@@ -70,7 +73,7 @@ def _features(model: Any) -> torch.Tensor:
     return _floats(model, BATCH, _setting(model, "num_mel_bins", "n_mels", "feature_size", default=80), length)
 
 
-def _channels(model: Any) -> torch.Tensor:
+def _sound_with_channels(model: Any) -> torch.Tensor:
     """Return sound as codecs take it, `[batch, channels, time]`."""
     return _floats(model, BATCH, _setting(model, "audio_channels", default=1), SAMPLES)
 

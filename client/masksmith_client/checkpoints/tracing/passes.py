@@ -64,7 +64,7 @@ def _run(module: Any) -> str | None:
     The reason is the first error, or that there are no inputs to try.
     """
     first_error = None
-    for arguments in inputs.attempts(module):
+    for arguments in inputs.arguments_to_try(module):
         try:
             module(**arguments)
         except Exception as error:  # noqa: BLE001

@@ -1,6 +1,6 @@
 """Follow the stored tensors that `from_pretrained` fuses into one parameter, to find where each is in the parameter.
 
-Conversions run on the meta device, so that no values are computed. Stacking, concatenation and permutation of
+Conversions run on the meta device, so that no values are computed. Copying, stacking, concatenation and permutation of
 dimensions move every entry to one known place; after any other operation, the places are unknown.
 """
 
@@ -61,7 +61,7 @@ class Piece:
 
 
 class PieceFollower(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Follows tensors through the operations that run while its context is active."""
+    """Follows the tensors that `add` returns through the operations that run while its context is active."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -75,13 +75,13 @@ class PieceFollower(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return tensor
 
     def pieces(self, tensor: torch.Tensor) -> list[Piece]:
-        """Return the known pieces of a tensor."""
+        """Return the pieces of a tensor; none if their places are unknown."""
         return self._pieces.get(id(tensor), [])
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        """Run an operation, and record where it moves the pieces of its arguments."""
+        """Run an operation; if it is one of `_MOVES`, record where it moves the pieces of its arguments."""
         result = func(*args, **(kwargs or {}))
         moves = _MOVES.get(operation_name(func))
         if moves is not None and isinstance(result, torch.Tensor):

@@ -1,7 +1,7 @@
 """Tie pass of dual coordinate ascent in one launch; the arithmetic is that of `kernels.dual_ascent.tie_pass`.
 
 Residual scores `w - u - v` are expressed in a finer unit; noise breaks ties; sweeps solve the perturbed tile; then the
-noise is removed and duals are lowered until none changes (Bellman-Ford).
+noise is removed and duals are lowered until none changes (Bellman-Ford), at most a number of rounds.
 
 In shared memory, an entry's word holds its perturbed residual score during sweeps. Afterwards it holds the entry's
 bound on duals, which is even, with the lowest bit set if the entry is kept.
@@ -37,7 +37,7 @@ def _exponent(peak: float, zoom: int) -> int:
 
 @device
 def _fine_unit(exponent: int) -> float:
-    """Return the unit; 0 if float64 cannot represent it."""
+    """Return the unit; 0 if it is 2^900 or more, for scores that are too large for this pass."""
     return math.ldexp(1.0, -int(exponent)) if exponent > -900 else 0.0
 
 
@@ -49,7 +49,7 @@ def _round_to_even(dual: float, unit: float) -> float:
 
 @device
 def _floor_of(dual: float, unit: float, non_negative: bool) -> int:
-    """Return the lower bound of the change of a dual, in units: with `non_negative` the change to 0."""
+    """Return the lower bound of the change of a dual, in units: with `non_negative` the change to 0, else none."""
     if non_negative and unit > 0.0:
         return np.int32(max(-dual / unit, float(-(1 << 28))))
     return np.int32(NO_FLOOR)
@@ -86,6 +86,7 @@ def _lowered(
 
 @device
 def _proves(w: float, u: float, v: float, kept: int) -> bool:
+    """Return whether `u + v` is exact in float64, and at most `w` if the entry is kept, at least `w` if dropped."""
     total = u + v
     part = total - u
     error = (u - (total - part)) + (v - part)
@@ -130,7 +131,7 @@ def _compile_bounds(shape: Shape) -> Any:
 
 @cache
 def _compile_lowering(shape: Shape) -> Any:
-    """Compile a function that lowers duals until those of all tiles of the thread block have converged.
+    """Compile a function that lowers duals until all tiles of the thread block have converged, or `lowerings` times.
 
     The function returns whether the duals of this thread's line, or the outer dual, changed in the last round.
     """
@@ -167,7 +168,7 @@ def _compile_lowering(shape: Shape) -> Any:
 
 @cache
 def _compile_row_proof(shape: Shape) -> Any:
-    """Compile a function that writes a row of the mask, and returns whether the duals prove it."""
+    """Compile a function that returns whether the duals prove a row of the mask, and writes the row if `write`."""
     read, rows, cols, lanes, pitch = reader(shape.element), shape.rows, shape.cols, shape.lanes, shape.pitch
 
     def prove(
@@ -264,7 +265,8 @@ def compile_tie_pass(shape: Shape) -> Any:
             col_used[here] = used_or_full(v[here], col_floor[here], used, col_keep)
         cuda.syncthreads()
 
-        # A block iterates until all of its tiles have converged; duals of converged tiles do not change any more.
+        # A block iterates until all of its tiles have converged, at most `lowerings` times; duals of converged tiles do
+        # not change any more.
         if lower_duals(x, u, v, outer, row_floor, col_floor, row_used, col_used, lowerings, non_negative, lane, line):
             proved[lane] = 0
         if line < rows:
