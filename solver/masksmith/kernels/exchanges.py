@@ -41,7 +41,7 @@ def _exchange(weight: Doubles, mask: Bools, products: Doubles, gram: Doubles, ro
 def exchange_in_groups(
     weight: Doubles, mask: Bools, products: Doubles, gram: Doubles, m: int, min_decrease: Doubles, sweeps: int
 ) -> int:
-    """Make the best exchange of every group of every row, repeatedly, until none lowers the error.
+    """Make the best exchange of every group of every row, repeatedly, while one lowers the error enough.
 
     Args:
         weight: `[rows, inputs]`.
@@ -122,7 +122,7 @@ def _best_pair(changes: Doubles, width: int, min_decrease: float) -> tuple[int, 
 def exchange_in_tiles(
     weight: Doubles, mask: Bools, products: Doubles, gram: Doubles, m: int, min_decrease: float, sweeps: int
 ) -> int:
-    """Make the best pair of opposite exchanges of every tile of a band, repeatedly, until none lowers the error.
+    """Make the best pair of opposite exchanges of every tile of a band, repeatedly, while one lowers the error enough.
 
     Two rows exchange the same two columns in opposite directions, so that the counts of rows and columns do not change.
 

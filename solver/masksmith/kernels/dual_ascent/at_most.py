@@ -37,7 +37,7 @@ def lower_outer_dual(
     budget: Budget, u: Lanes, y: Lanes, outer: Lanes, row_floor: Lanes, col_floor: Lanes, row_used: Lanes,
     col_used: Lanes,
 ) -> int:  # fmt: skip
-    """Lower the outer node's dual until no floor is violated, then set duals to their floors where a line is not full.
+    """Lower the outer node's dual, then set to its floor each column's dual below it, and each dual of a line not full.
 
     `outer`, the dual of the outer node, shifts all floors; column duals are negated in `y`. First `outer` is lowered to
     at most `u - row_floor` of every row, and `y + col_floor` of every column that is not full. Then `u` is lowered to

@@ -26,7 +26,7 @@ CLIP = 2.0**26
 def fine_scales(typing: Any, peak: Any, zoom: Any, factor: Any, unit: Any) -> Any:
     """Write each lane's unit, `zoom` bits finer than that of the integer pass, and `factor`, 1 / (2 unit).
 
-    A unit that float64 cannot represent is written as 0. `peak` holds each lane's largest score.
+    A unit of 2^900 or more is written as 0. `peak` holds each lane's largest score.
     """
     signature = types.void(peak, types.int64, factor, unit)
 
