@@ -9,8 +9,8 @@ from urllib.parse import urlsplit
 from pydantic import Field, model_validator
 
 from masksmith_state.jobs.shards import SHARD_BYTES
-from masksmith_state.keys import MAX_REQUESTS_S, MIN_REQUESTS_S
 from masksmith_state.settings import MAX_SECONDS, StateSettings
+from masksmith_wire.key_bounds import MAX_REQUESTS_S, MIN_REQUESTS_S
 from masksmith_wire.text import without_credentials
 
 from .bounds.table import cost, limit
