@@ -20,6 +20,7 @@ from uvicorn.supervisors import Multiprocess
 
 from masksmith_state.installation import protect_files
 from masksmith_state.settings import read_settings
+from masksmith_state.telemetry.tracing import TelemetryError
 
 from .app import create_app
 from .bounds.connections import Connections
@@ -99,6 +100,9 @@ def make_app() -> FastAPI:
     """Make the application of one process, and configure the process; exits with 3 if that fails."""
     try:
         return _make_app()
+    except TelemetryError as error:
+        log.error("refusing to start: %s", error)
+        sys.exit(STARTUP_FAILURE)
     except Exception:
         log.exception("the application cannot start")
         sys.exit(STARTUP_FAILURE)

@@ -16,6 +16,7 @@ import obstore
 from obstore.exceptions import GenericError
 from obstore.store import LocalStore, from_url
 
+from masksmith_state.errors import InstallationError
 from masksmith_state.panics import panics_as
 
 T = TypeVar("T")
@@ -35,6 +36,9 @@ class Objects:
         url: A directory, or the URL of an object store such as `s3://bucket/prefix`.
         create: Create the directory if it does not exist, as the service and `restore` do. Otherwise a missing
             directory is an error, so that a worker does not create an empty one while the disk is unmounted.
+
+    Raises:
+        InstallationError: If the environment variables for a bucket (`AWS_...`) cannot be read.
     """
 
     def __init__(self, url: str, *, create: bool = False) -> None:
@@ -43,7 +47,13 @@ class Objects:
         self._directory_stat: os.stat_result | None = None
         if self.is_bucket:
             timeout = timedelta(seconds=BUCKET_RETRY_TIMEOUT_S)
-            self._opened = from_url(url, retry_config={"max_retries": BUCKET_RETRIES, "retry_timeout": timeout})
+            try:
+                self._opened = from_url(url, retry_config={"max_retries": BUCKET_RETRIES, "retry_timeout": timeout})
+            except (GenericError, ValueError) as error:
+                reason = str(error).partition("\n")[0]
+                raise InstallationError(
+                    f"the bucket {url} cannot be used with the AWS_... settings: {reason}"
+                ) from None
         elif create:
             Path(url).mkdir(parents=True, exist_ok=True)
 
