@@ -289,18 +289,6 @@ def test_a_calibration_of_another_key_is_not_found(client, made, save):
     check_refused(client.post("/v1/masks", params=params, content=data, headers=bob), 409, "upload_not_found", digest)
 
 
-def test_a_damaged_number_of_bytes_is_named(client, keys, records, good, caplog):
-    info, token = keys.create("ann", Role.USER, Quotas(stored_bytes=10**6))
-    number = f"masksmith:owner:{info.id}:bytes"
-    records.redis.set(number, "junk")
-    headers = {"Authorization": f"Bearer {token}"}
-    response = client.post("/v1/tensors", content=good, headers=headers)
-    check_refused(response, 503, "broker_unavailable", "damaged", "log")
-    assert f"{number!r} is damaged: a string, expected a whole number" in caplog.text
-    records.redis.delete(number)
-    assert client.post("/v1/tensors", content=good, headers=headers).status_code == 201
-
-
 def test_a_key_may_keep_so_many_bytes(client, made, save, on_disk):
     files = [save({"w": np.full((4, 4), k, np.float32)}) for k in range(3)]
     size = len(files[0])
