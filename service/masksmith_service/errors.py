@@ -117,6 +117,8 @@ def _broker_unsafe(error: BrokerUnsafeError) -> RequestError:
 def _broker_unavailable(error: redis.RedisError) -> RequestError:
     log.warning("broker unavailable: %s", error)
     detail = "the broker (Redis) does not answer; try again shortly"
+    if isinstance(error, redis.ResponseError):
+        detail = "the broker (Redis) refuses a command, or a record of it is damaged; the service's log says which"
     return RequestError(Code.BROKER_UNAVAILABLE, detail, retry_after_s=2)
 
 

@@ -9,15 +9,18 @@ import os
 import resource
 import signal
 import sys
+from contextlib import suppress
 from functools import partial
 from threading import Thread
 from typing import Any, cast
 
 import uvicorn
 from fastapi import FastAPI
+from uvicorn.supervisors import Multiprocess
 
 from masksmith_state.installation import protect_files
 from masksmith_state.settings import read_settings
+from masksmith_state.telemetry.tracing import TelemetryError
 
 from .app import create_app
 from .bounds.connections import Connections
@@ -27,6 +30,8 @@ from .settings import Settings
 
 log = logging.getLogger(__name__)
 
+STARTUP_FAILURE = 3
+"""Exit code if the application cannot start; uvicorn starts a process that ends with another one again."""
 GRACE_S = 20
 """Seconds after a stop signal within which requests must end."""
 GC_THRESHOLDS = (10_000, 20, 100)
@@ -41,7 +46,7 @@ Must exceed the start-up time.
 
 
 def serve(settings: Settings) -> None:
-    """Serve until a stop signal; exits with 3 if the port cannot be bound, or if a single process cannot start.
+    """Serve until a stop signal; exits with 3 if the port cannot be bound, or if the application cannot start.
 
     After the signal, event streams and requests that wait for a job end at once, others within `GRACE_S`.
     """
@@ -52,7 +57,7 @@ def serve(settings: Settings) -> None:
         read_s=settings.read_stall_s,
         open_connections=Connections(settings.max_connections),
     )
-    uvicorn.run(
+    config = uvicorn.Config(
         f"{__name__}:make_app",
         factory=True,
         host=settings.host,
@@ -68,10 +73,42 @@ def serve(settings: Settings) -> None:
         timeout_graceful_shutdown=GRACE_S,
         timeout_worker_healthcheck=HANG_S,
     )
+    with suppress(KeyboardInterrupt):
+        has_started = _serve_in_one(config) if settings.processes == 1 else _serve_in_several(config)
+        if not has_started:
+            sys.exit(STARTUP_FAILURE)
+
+
+def _serve_in_one(config: uvicorn.Config) -> bool:
+    """Serve in this process; returns whether the application has started."""
+    server = uvicorn.Server(config)
+    server.run()
+    return server.started
+
+
+def _serve_in_several(config: uvicorn.Config) -> bool:
+    """Serve in `config.workers` processes, which are replaced if they die; returns whether none has failed to start.
+
+    The first that fails to start ends all others.
+    """
+    supervisor = Multiprocess(config, sockets=[config.bind_socket()])
+    supervisor.run()
+    return all(process.exitcode != STARTUP_FAILURE for process in supervisor.processes)
 
 
 def make_app() -> FastAPI:
-    """Make the application of one process, and configure the process."""
+    """Make the application of one process, and configure the process; exits with 3 if that fails."""
+    try:
+        return _make_app()
+    except TelemetryError as error:
+        log.error("refusing to start: %s", error)
+        sys.exit(STARTUP_FAILURE)
+    except Exception:
+        log.exception("the application cannot start")
+        sys.exit(STARTUP_FAILURE)
+
+
+def _make_app() -> FastAPI:
     settings = read_settings(Settings)
     settings.configure_logging()
     protect_files()

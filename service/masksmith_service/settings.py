@@ -6,12 +6,11 @@ from importlib.util import find_spec
 from typing import Literal
 from urllib.parse import urlsplit
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from masksmith_state.jobs.shards import SHARD_BYTES
-from masksmith_state.keys import MAX_REQUESTS_S, MIN_REQUESTS_S
-from masksmith_state.settings import MAX_SECONDS, StateSettings
-from masksmith_wire.text import without_credentials
+from masksmith_state.settings import MAX_SECONDS, StateSettings, is_http_address
+from masksmith_wire.key_bounds import MAX_REQUESTS_S, MIN_REQUESTS_S
 
 from .bounds.table import cost, limit
 from .middleware.addresses import is_loopback
@@ -109,21 +108,41 @@ class Settings(StateSettings):
             )
         return self
 
+    @field_validator("oidc_issuer")
+    @classmethod
+    def _check_oidc_issuer(cls, text: str) -> str:
+        url = urlsplit(text) if is_http_address(text) else None
+        is_safe = url is not None and (url.scheme == "https" or is_loopback(url.hostname or ""))
+        if text and (url is None or not is_safe or "@" in url.netloc):
+            raise ValueError("must be an https:// address without a user name, spaces and a query")
+        return text
+
+    @field_validator("oidc_audience")
+    @classmethod
+    def _check_oidc_audience(cls, text: str) -> str:
+        if text != text.strip():
+            raise ValueError("must not begin or end with spaces")
+        return text
+
+    @field_validator("oidc_admin")
+    @classmethod
+    def _check_oidc_admin(cls, text: str) -> str:
+        claim, _, value = text.partition("=")
+        if text and (not claim or not value or claim != claim.strip() or value != value.strip()):
+            raise ValueError("must be CLAIM=VALUE")
+        return text
+
     @model_validator(mode="after")
     def _check_issuer(self) -> Settings:
         if not self.oidc_issuer:
+            if self.oidc_audience or self.oidc_admin:
+                raise ValueError("MASKSMITH_OIDC_AUDIENCE and MASKSMITH_OIDC_ADMIN need MASKSMITH_OIDC_ISSUER")
             return self
-        url = urlsplit(self.oidc_issuer)
-        is_safe = url.scheme == "https" or (url.scheme == "http" and is_loopback(url.hostname or ""))
-        if not is_safe or url.query or url.fragment:
-            shown = without_credentials(self.oidc_issuer)
-            raise ValueError(f"oidc_issuer {shown!r} must be an https:// address without a query")
         if not self.oidc_audience:
-            raise ValueError("oidc_issuer needs oidc_audience: a token for another service must not be valid here")
-        if self.oidc_admin and not all(self.oidc_admin.partition("=")):
-            raise ValueError(f"oidc_admin {self.oidc_admin!r} must be CLAIM=VALUE")
+            reason = "a token for another service must not be valid here"
+            raise ValueError(f"MASKSMITH_OIDC_ISSUER needs MASKSMITH_OIDC_AUDIENCE: {reason}")
         if find_spec("joserfc") is None:
-            raise ValueError("oidc_issuer needs the package joserfc, which masksmith's extra 'oidc' installs")
+            raise ValueError("MASKSMITH_OIDC_ISSUER needs the package joserfc, which masksmith's extra 'oidc' installs")
         return self
 
     @property

@@ -14,7 +14,7 @@ from masksmith_wire.text import printable, without_credentials
 
 from .blobs.names import BLOB_FOLDERS, is_blob_name, is_sealed_name
 from .blobs.store import BlobStore
-from .errors import DamagedBlobError
+from .errors import DamagedBlobError, InstallationError
 from .installation import IDENTITY_NAME, protect_files
 from .settings import StateSettings, read_settings
 
@@ -74,14 +74,14 @@ def main(arguments: list[str] | None = None) -> int:
     settings = read_settings(StateSettings)
     settings.configure_logging()
     protect_files()
-    store = BlobStore(settings.store_location, read_only=not options.repair)
     try:
+        store = BlobStore(settings.store_location, read_only=not options.repair)
         if store.size(IDENTITY_NAME) is None:
             store_url = printable(without_credentials(settings.store_location))
             sys.stderr.write(f"{store_url} is not a store of masksmith: it has no {IDENTITY_NAME}\n")
             return 2
         report = check_store(store)
-    except StoreError as error:
+    except (StoreError, InstallationError) as error:
         sys.stderr.write(f"the store cannot be read: {printable(without_credentials(str(error)))}\n")
         return 2
     sys.stdout.write(json.dumps(asdict(report)) + "\n" if options.json else _text(report))

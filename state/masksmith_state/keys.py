@@ -20,6 +20,7 @@ import redis
 from blake3 import blake3
 from pydantic import BaseModel, Field, ValidationError
 
+from masksmith_wire.key_bounds import MAX_REQUESTS_S, MAX_WEIGHT, MIN_REQUESTS_S, MIN_WEIGHT
 from masksmith_wire.priorities import Priority
 
 log = logging.getLogger(__name__)
@@ -30,8 +31,6 @@ TOKEN = re.compile(r"msk_([0-9a-f]{10})_[A-Za-z0-9_-]{43}")
 """Form of a token; its group is the id of the key."""
 DEFAULT_OVERLAP_S, MAX_OVERLAP_S = 86_400.0, 30 * 86_400.0
 """Seconds for which a token stays valid after its key got a new token: the default, and the maximum."""
-MIN_REQUESTS_S, MAX_REQUESTS_S = 0.001, 1e9
-"""Bounds of a key's limit of requests per second; the broker cannot count the requests for a limit beyond them."""
 _KEY_ID = re.compile(r"[0-9a-f]{10}")
 MAX_SESSIONS = 100
 """Limit of the browser sessions of a key; a further session ends the oldest one."""
@@ -91,7 +90,7 @@ class Sharing(BaseModel):
     1. `max_priority` is the highest priority that its jobs may have; priorities order the jobs of one key.
     """
 
-    weight: Annotated[float, Field(ge=0.01, le=1000)] = 1.0
+    weight: Annotated[float, Field(ge=MIN_WEIGHT, le=MAX_WEIGHT)] = 1.0
     max_priority: Priority = Priority.INTERACTIVE
 
 

@@ -7,20 +7,28 @@ import os
 import re
 import sys
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
+from urllib.parse import urlsplit
 
 import redis
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
+from masksmith_wire.locations import is_in_bucket
 from masksmith_wire.text import printable, without_credentials
 from masksmith_wire.validation import named_reason
 
+from .errors import InvalidLocationError
+from .roots.location import normalise
 from .roots.setting import RootSetting
 from .telemetry import logs
 
 MAX_SECONDS = 1e9
 """Largest value of a setting in seconds, 31 years: timers and the broker overflow at much larger ones."""
+MAX_ADDRESS = 1000
+"""Most characters of an address."""
+ENDPOINTS = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT")
+"""Environment variables with the address of an S3-compatible store."""
 S = TypeVar("S", bound="StateSettings")
 
 
@@ -53,14 +61,20 @@ class StateSettings(BaseSettings):
     @field_validator("store_url")
     @classmethod
     def _check_store_url(cls, url: str) -> str:
-        if "://" in url and not re.match("s3://.", url):
+        is_other_url = re.match(r"[A-Za-z][\w+.-]*:/", url) is not None and not re.match("s3://.", url)
+        if not url.strip() or is_other_url:
             raise ValueError("must be a directory or s3://bucket/prefix")
+        if is_in_bucket(url):
+            try:
+                normalise(url)
+            except InvalidLocationError as error:
+                raise ValueError(error.reason) from None
         return url
 
     @field_validator("otlp_url")
     @classmethod
     def _check_otlp_url(cls, url: str) -> str:
-        if url and not re.match("https?://.", url):
+        if url and not is_http_address(url):
             raise ValueError("must be an address such as http://127.0.0.1:4318")
         return url
 
@@ -71,6 +85,13 @@ class StateSettings(BaseSettings):
             raise ValueError("must be DEBUG, INFO, WARNING, ERROR or CRITICAL")
         return level.upper()
 
+    @model_validator(mode="after")
+    def _check_bucket_endpoint(self) -> Self:
+        if any(map(is_in_bucket, (self.store_url, *(root.url for root in self.roots)))):
+            for name in ENDPOINTS:
+                _check_endpoint(name, os.environ.get(name))
+        return self
+
     @property
     def store_location(self) -> str:
         """The store's URL, or its directory as an absolute path."""
@@ -79,6 +100,31 @@ class StateSettings(BaseSettings):
     def configure_logging(self) -> None:
         """Configure logging to standard error, with `log_level` and `log_format`."""
         logs.configure(self.log_level, self.log_format)
+
+
+def is_http_address(text: str) -> bool:
+    """Whether a text is the address of an HTTP server: scheme and host, with any port and path, and without a query."""
+    try:
+        url = urlsplit(text)
+        is_complete = bool(url.hostname) and url.port != 0  # A port that is no number raises ValueError.
+    except ValueError:
+        return False
+    has_other = len(text) > MAX_ADDRESS or re.search(r"[\s?#]", text) is not None
+    return url.scheme in ("http", "https") and is_complete and not has_other
+
+
+def _check_endpoint(name: str, value: str | None) -> None:
+    """Check an environment variable with the address of the S3-compatible store; None: it is not set.
+
+    Raises:
+        ValueError: If requests to this address would fail.
+    """
+    if value is None:
+        return
+    if not is_http_address(value):
+        raise ValueError(f"{name}={value[:200]!r}: must be an address such as https://s3.example.org, or not be set")
+    if value.startswith("http:") and "AWS_ALLOW_HTTP" not in os.environ:
+        raise ValueError(f"{name}={value[:200]!r}: an address without TLS needs AWS_ALLOW_HTTP=true")
 
 
 def read_settings(settings: type[S]) -> S:

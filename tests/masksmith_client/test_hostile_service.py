@@ -2,14 +2,15 @@
 
 import gzip
 import json
+import time
 
 import httpx2
 import numpy as np
 import pytest
 
 from masksmith_client import Client, ClientError
-from masksmith_client._errors import InputError, StatusError, WireError
-from masksmith_client.transport import limits
+from masksmith_client._errors import InputError, StatusError, TimeoutError, WireError
+from masksmith_client.transport import events, limits
 from masksmith_client.transport.events import EventParser
 from masksmith_client.transport.limits import LineSplitter
 from masksmith_client.transport.retry import RetryPolicy
@@ -103,6 +104,28 @@ def test_an_event_of_many_lines_takes_limited_memory():
     for _ in range(300):
         parser.feed("data: " + "x" * 10_000)
     assert len(parser._data) <= limits.MAX_LINE_BYTES + 1
+
+
+@pytest.mark.parametrize("piece", [b"x", b":\n"], ids=["a line without end", "comments without end"])
+def test_a_stream_without_events_ends_with_the_timeout_of_a_wait(monkeypatch, piece):
+    monkeypatch.setattr(events, "POLL_BELOW_S", 0.0)
+    pieces = iter(range(500))
+
+    def stream():
+        for _ in pieces:
+            time.sleep(0.01)
+            yield piece
+
+    def answer(request):
+        if request.url.path.endswith("/events"):
+            return httpx2.Response(200, content=stream())
+        return httpx2.Response(200, json=JOB | {"state": "running"})
+
+    with Client("http://service", retry=RetryPolicy(retries=0), transport=httpx2.MockTransport(answer)) as client:
+        job = client.jobs.get("j")
+        with pytest.raises(TimeoutError):
+            job.wait(0.1)
+    assert next(pieces, None) is not None
 
 
 def test_lines_are_split_wherever_the_pieces_end():

@@ -152,16 +152,16 @@ def test_a_forwarded_address_counts_only_from_a_named_proxy(client, settings, au
 def test_downloads_and_deletions_leave_a_line(client, audited, good, put, submit):
     job, digest = submit()["id"], put(good)
     client.post(f"/v1/jobs/{job}/cancel")
-    paths = [f"/v1/jobs/{job}/{what}" for what in ("masks", "weights", "pruned", "benchmark")]
+    paths = [f"/v1/jobs/{job}/{what}" for what in ("masks", "weights", "pruned", "benchmark", "window", "profile")]
     answers = [(path, client.get(path)) for path in [*paths, "/v1/jobs/nobody/masks"]]
     client.get(f"/v1/jobs/{job}")
     client.delete(f"/v1/jobs/{job}")
     client.delete(f"/v1/tensors/{digest}")
-    lines = audited()[-7:]
-    assert [(text, fields["status"], fields["bytes"]) for text, fields in lines[:5]] == [
+    lines = audited()[-9:]
+    assert [(text, fields["status"], fields["bytes"]) for text, fields in lines[:7]] == [
         (f"GET {path}", answer.status_code, len(answer.content)) for path, answer in answers
     ]
-    assert [text for text, _ in lines[5:]] == [f"DELETE /v1/jobs/{job}", f"DELETE /v1/tensors/{digest}"]
+    assert [text for text, _ in lines[7:]] == [f"DELETE /v1/jobs/{job}", f"DELETE /v1/tensors/{digest}"]
 
 
 def test_a_download_says_how_many_bytes_were_sent(client, audited, monkeypatch, submit):

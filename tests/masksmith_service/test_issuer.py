@@ -243,8 +243,18 @@ def test_an_issuer_without_keys_authenticates_nobody(client, issuer, keys, fault
     ("changes", "message"),
     [
         ({"oidc_issuer": "http://login.example.org", "oidc_audience": "x"}, "must be an https:// address"),
-        ({"oidc_issuer": "https://login.example.org?x=1", "oidc_audience": "x"}, "without a query"),
-        ({"oidc_issuer": "https://login.example.org"}, "oidc_audience"),
+        (
+            {"oidc_issuer": "https://login.example.org?x=1", "oidc_audience": "x"},
+            "without a user name, spaces and a query",
+        ),
+        ({"oidc_issuer": "https://"}, "must be an https:// address"),
+        ({"oidc_issuer": "https://login.example.org:x"}, "must be an https:// address"),
+        ({"oidc_issuer": "https://login.example.org/a b"}, "must be an https:// address"),
+        ({"oidc_issuer": "https://ann@login.example.org"}, "must be an https:// address"),
+        ({"oidc_issuer": "https://login.example.org"}, "MASKSMITH_OIDC_AUDIENCE"),
+        ({"oidc_issuer": "https://login.example.org", "oidc_audience": " "}, "spaces"),
+        ({"oidc_audience": "x"}, "need MASKSMITH_OIDC_ISSUER"),
+        ({"oidc_issuer": "https://login.example.org", "oidc_audience": "x", "oidc_admin": "a =b"}, "CLAIM=VALUE"),
         ({"oidc_issuer": "https://login.example.org", "oidc_audience": "x", "oidc_admin": "admins"}, "CLAIM=VALUE"),
     ],
 )

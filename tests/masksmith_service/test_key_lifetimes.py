@@ -4,6 +4,7 @@ import json
 from datetime import UTC, datetime, timedelta
 
 import pytest
+import redis
 from starlette.testclient import TestClient
 
 from masksmith_service.app import create_app
@@ -285,6 +286,31 @@ def test_a_request_is_refused_whose_key_ends_before_its_body(client, keys, recor
     assert on_disk.files() == []
     _, token = keys.create("bob", Role.ADMIN)
     assert [send_late(client, token, *request, lambda: None) for request in requests] == [201, 202, 200]
+
+
+@pytest.mark.parametrize("end", ["revoked", "broker down", "valid"])
+def test_a_revoked_key_ends_its_downloads(client, keys, good, monkeypatch, caplog, end):
+    info, token = keys.create("ann")
+    job = client.post("/v1/masks", params={"pattern": "2:4"}, content=good, headers=bearer(token)).json()["id"]
+    client.post(f"/v1/jobs/{job}/cancel", headers=bearer(token))
+
+    async def fail(*_):
+        raise redis.ConnectionError
+
+    async def stream(*_):
+        yield b"12345"
+        if end == "revoked":
+            keys.revoke(info.id)
+        elif end == "broker down":
+            monkeypatch.setattr(middleware, "is_valid", fail)
+        yield b"67890"
+
+    monkeypatch.setattr(middleware, "CHECK_AFTER_S", 0.0)
+    monkeypatch.setattr("masksmith_service.jobs.results.ResultsFile.check", lambda *_: None)
+    monkeypatch.setattr("masksmith_service.jobs.results.ResultsFile.stream", stream)
+    response = client.get(f"/v1/jobs/{job}/masks", headers=bearer(token))
+    assert response.content == (b"12345" if end == "revoked" else b"1234567890")
+    assert ("its key was revoked" in caplog.text) == (end == "revoked")
 
 
 @pytest.mark.parametrize("rate", ["Infinity", "NaN", "1e-300", "1e300", "0"])

@@ -8,7 +8,7 @@ from support.leases import take
 from masksmith_state.jobs.redis_keys import job_key, parts_key, reports_key
 from masksmith_state.jobs.reports import ShardReport
 from masksmith_state.jobs.sweeper import sweep
-from masksmith_state.keys import Keys, Role, redis_key_of
+from masksmith_state.keys import Keys, Quotas, Role, redis_key_of
 from masksmith_state.unreadable import entries
 
 FIELDS = ("kind", "plan", "state", "owner", "uploads", "created_at", "done", "total", "failures", "queue")
@@ -191,3 +191,16 @@ def test_events_that_cannot_be_read_end_the_stream(client, records, submit):
     assert client.get(f"/v1/jobs/{job}/events").text == ""
     records.redis.hset(job_key(job), "state", "junk")
     assert client.get(f"/v1/jobs/{job}/events").text == ""
+
+
+def test_a_damaged_number_of_bytes_is_named(client, records, good, caplog):
+    info, token = Keys(records.redis).create("ann", quotas=Quotas(stored_bytes=10**6))
+    number = f"masksmith:owner:{info.id}:bytes"
+    records.redis.set(number, "junk")
+    headers = {"Authorization": f"Bearer {token}"}
+    response = client.post("/v1/tensors", content=good, headers=headers)
+    assert (response.status_code, response.json()["code"]) == (503, "broker_unavailable")
+    assert "damaged; the service's log says which" in response.json()["detail"]
+    assert f"{number!r} is damaged: a string, expected a whole number" in caplog.text
+    records.redis.delete(number)
+    assert client.post("/v1/tensors", content=good, headers=headers).status_code == 201

@@ -3,6 +3,7 @@
 import os
 import stat
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -260,3 +261,19 @@ def test_two_backups_at_once_are_refused(site, tmp_path):
     site.records.redis.set("masksmith:backup", "other", ex=60)
     with pytest.raises(InstallationError, match="another backup"):
         backup.back_up(site.records.redis, site.store, tmp_path / "backup")
+
+
+def test_a_backup_that_lost_its_lock_leaves_that_of_another(site, tmp_path, monkeypatch):
+    """The lock is renewed meanwhile: neither the end nor a renewal touches the lock of another backup."""
+    monkeypatch.setattr(backup, "LOCK_S", 0.1)
+
+    def lose_lock(*_):
+        site.records.redis.set("masksmith:backup", "other", ex=60)
+        time.sleep(0.1)
+        return [], ""
+
+    monkeypatch.setattr(backup, "_save_records", lose_lock)
+    with pytest.raises(InstallationError, match="too long"):
+        backup.back_up(site.records.redis, site.store, tmp_path / "backup")
+    assert site.records.redis.get("masksmith:backup") == "other"
+    assert site.records.redis.ttl("masksmith:backup") > 50

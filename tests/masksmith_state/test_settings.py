@@ -5,6 +5,8 @@ from collections.abc import Callable
 import pytest
 
 from masksmith_service.settings import Settings
+from masksmith_state.blobs.store import BlobStore
+from masksmith_state.errors import InstallationError
 from masksmith_state.settings import MAX_SECONDS, StateSettings, read_settings
 from masksmith_worker.settings import Settings as WorkerSettings
 
@@ -44,6 +46,11 @@ def refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
         (StateSettings, "LOG_LEVEL", "LOUD", "must be DEBUG, INFO, WARNING, ERROR or CRITICAL"),
         (StateSettings, "STORE_URL", "ftp://x", "must be a directory or s3://bucket/prefix"),
         (StateSettings, "STORE_URL", "s3://", "must be a directory or s3://bucket/prefix"),
+        (StateSettings, "STORE_URL", " ", "must be a directory or s3://bucket/prefix"),
+        (StateSettings, "STORE_URL", "s3:/x", "must be a directory or s3://bucket/prefix"),
+        (StateSettings, "STORE_URL", "s3://x?y", "it has a query or a fragment"),
+        (StateSettings, "STORE_URL", "s3://[x", "the name of its bucket, '[x', has other characters than A-Za-z0-9._-"),
+        (Settings, "OIDC_ADMIN", "admins", "must be CLAIM=VALUE"),
         (StateSettings, "OTLP_URL", "x", "must be an address such as http://127.0.0.1:4318"),
         (WorkerSettings, "LEASE_S", "0", "input should be greater than 0"),
     ],
@@ -52,6 +59,32 @@ def test_a_setting_that_is_invalid_is_named_with_its_value(
     refused: Refused, settings: type[StateSettings], name: str, value: str, reason: str
 ) -> None:
     assert refused(settings, **{name: value}) == f"masksmith: MASKSMITH_{name}={value!r}: {reason}\n"
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "reason"),
+    [
+        ("", "must be an address such as https://s3.example.org, or not be set"),
+        ("s3.example.org:9000", "must be an address such as https://s3.example.org, or not be set"),
+        ("http://[", "must be an address such as https://s3.example.org, or not be set"),
+        ("http://127.0.0.1:9000", "an address without TLS needs AWS_ALLOW_HTTP=true"),
+    ],
+)
+def test_an_endpoint_at_which_no_request_can_succeed_is_named(
+    refused: Refused, monkeypatch: pytest.MonkeyPatch, endpoint: str, reason: str
+) -> None:
+    monkeypatch.delenv("AWS_ALLOW_HTTP", raising=False)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
+    assert read_settings(StateSettings).store_url == "masksmith-data/store"
+    for setting in ({"STORE_URL": "s3://bucket"}, {"ROOTS": '[{"url": "s3://bucket"}]'}):
+        monkeypatch.delenv("MASKSMITH_STORE_URL", raising=False)
+        assert refused(StateSettings, **setting) == f"masksmith: AWS_ENDPOINT_URL={endpoint!r}: {reason}\n"
+
+
+def test_settings_of_a_bucket_that_cannot_be_read_are_one_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ALLOW_HTTP", "perhaps")
+    with pytest.raises(InstallationError, match=r"^the bucket s3://bucket .* AWS_.*\"perhaps\" as boolean$"):
+        BlobStore("s3://bucket")
 
 
 def test_a_password_is_not_printed(refused: Refused) -> None:
@@ -85,7 +118,7 @@ def test_the_largest_value_is_named(refused: Refused, monkeypatch: pytest.Monkey
 
 def test_settings_that_contradict_each_other_show_no_others(refused: Refused) -> None:
     error = refused(Settings, REDIS_URL="redis://:secret@host/0", OIDC_ISSUER="https://login.example.org")
-    assert "oidc_audience" in error
+    assert "MASKSMITH_OIDC_AUDIENCE" in error
     assert "secret" not in error
 
 

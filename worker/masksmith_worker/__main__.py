@@ -49,8 +49,8 @@ def main() -> None:
     # Pool processes inherit this, so that this signal does not kill a process that is still starting.
     signal.signal(RELEASE_SIGNAL, signal.SIG_IGN)
     records = JobRecords(settings.redis_url)
-    housekeeping = Housekeeping(Installation(records.redis, BlobStore(settings.store_location)))
     try:
+        housekeeping = Housekeeping(Installation(records.redis, BlobStore(settings.store_location)))
         Roots(settings.roots).check_apart(settings.store_location)
         housekeeping.check()
     except InstallationError as error:

@@ -50,10 +50,10 @@ class AsyncSession(ServiceSession):
         finally:
             await response.aclose()
 
-    async def _lines(self, response: httpx2.Response) -> AsyncGenerator[str, None]:
+    async def _lines(self, response: httpx2.Response) -> AsyncGenerator[str | None, None]:
         splitter = LineSplitter()
         async for piece in response.aiter_bytes():
-            for line in splitter.feed(piece):
+            for line in splitter.feed(piece) or (None,):
                 yield line
 
     async def _write(self, response: httpx2.Response, file: LimitedFile) -> None:

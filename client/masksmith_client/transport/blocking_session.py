@@ -84,10 +84,10 @@ class BlockingSession(ServiceSession):
         finally:
             response.close()
 
-    async def _lines(self, response: httpx2.Response) -> AsyncGenerator[str, None]:
+    async def _lines(self, response: httpx2.Response) -> AsyncGenerator[str | None, None]:
         splitter = LineSplitter()
         for piece in response.iter_bytes():
-            for line in splitter.feed(piece):
+            for line in splitter.feed(piece) or (None,):
                 yield line
 
     async def _write(self, response: httpx2.Response, file: LimitedFile) -> None:

@@ -82,6 +82,8 @@ class ServiceSession(ABC):
     async def events(self, call: Call[None]) -> AsyncGenerator[Event | None, None]:
         """Yield None when the stream has opened; then, for each line, the event that it completes, or None.
 
+        Also yields None for each piece that completes no line, so that the caller can check its deadline.
+
         Raises:
             ClientError: If the stream cannot be opened or is interrupted; there are no retries.
         """
@@ -93,7 +95,7 @@ class ServiceSession(ABC):
             ):
                 yield None
                 async for line in lines:
-                    yield parser.feed(line)
+                    yield None if line is None else parser.feed(line)
         except httpx2.RequestError as error:
             raise as_client_error(error, self.settings.url) from error
 
@@ -117,8 +119,8 @@ class ServiceSession(ABC):
         """Send a request once; only bodies of error responses are read. `read_timeout_s` replaces the read timeout."""
 
     @abstractmethod
-    def _lines(self, response: httpx2.Response) -> AsyncGenerator[str, None]:
-        """Yield the lines of a body."""
+    def _lines(self, response: httpx2.Response) -> AsyncGenerator[str | None, None]:
+        """Yield the lines of a body, and None for each piece of it that completes no line."""
 
     @abstractmethod
     async def _write(self, response: httpx2.Response, file: LimitedFile) -> None:

@@ -12,8 +12,6 @@ from masksmith_service.resources import StateDep
 from masksmith_state.keys import (
     DEFAULT_OVERLAP_S,
     MAX_OVERLAP_S,
-    MAX_REQUESTS_S,
-    MIN_REQUESTS_S,
     KeyInfo,
     Keys,
     Quotas,
@@ -22,6 +20,7 @@ from masksmith_state.keys import (
     Sharing,
 )
 from masksmith_wire.errors import Code
+from masksmith_wire.key_bounds import MAX_REQUESTS_S, MIN_REQUESTS_S
 from masksmith_wire.payload_limits import StrictModel
 
 from .principal import AdminDep

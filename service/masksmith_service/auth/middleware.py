@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import time
+from contextlib import suppress
 
 import redis
 from fastapi import Request
@@ -20,12 +22,14 @@ from .principal import COOKIE_NAME, Principal, TokenIssuer, authenticate, is_val
 from .rates import check_rate
 from .scopes import needed_scopes
 
+log = logging.getLogger(__name__)
+
 PUBLIC_PATHS = frozenset({"/healthz", "/readyz", "/openapi.json", "/login", "/favicon.ico"})
 """Paths that need no key, because their responses contain no user data."""
 PUBLIC_PREFIX = "/static/"
 """Beginning of further paths that need no key."""
 CHECK_AFTER_S = 1.0
-"""Seconds from the authentication of a request to the end of its body after which its token is checked again."""
+"""Seconds after a check of a token from which it is checked again, at the end of a request and during a response."""
 
 
 class AuthenticationMiddleware:
@@ -49,9 +53,15 @@ class AuthenticationMiddleware:
         except (RequestError, redis.RedisError) as error:
             await problems.respond(request, error)(scope, receive, send)
             return
-        if principal is not None:
-            receive = _BodyReceiver(receive, request.app.state.masksmith.async_redis, principal).receive
-        await self._app(scope, receive, send)
+        if principal is None:
+            await self._app(scope, receive, send)
+            return
+        exchange = _LongExchange(receive, send, request.app.state.masksmith.async_redis, principal)
+        try:
+            await self._app(scope, exchange.receive, exchange.send)
+        except _KeyEndedError:
+            # The server closes the connection of a response that is not complete.
+            log.warning("the response ends early: its key was revoked or has expired")
 
     async def _check(self, request: Request) -> Principal | None:
         """Check a request, and return its sender; None if it needs no key."""
@@ -71,15 +81,20 @@ class AuthenticationMiddleware:
         return principal
 
 
-class _BodyReceiver:
-    """Receives the body of a request; if that took long, the request's token is checked again at the end.
+class _KeyEndedError(Exception):
+    """The key of a request was revoked or has expired while the response was sent."""
 
-    Otherwise a client that has sent all but the end of a request could finish it after its key was revoked.
+
+class _LongExchange:
+    """Receives a request and sends its response; if either takes long, the token is checked again.
+
+    Otherwise a client that has sent all but the end of a request could finish it after its key was revoked, and a
+    download would go on to its end.
     """
 
-    def __init__(self, receive: Receive, client: Redis, principal: Principal) -> None:
-        self._receive, self._client, self._principal = receive, client, principal
-        self._authenticated_at = time.monotonic()
+    def __init__(self, receive: Receive, send: Send, client: Redis, principal: Principal) -> None:
+        self._receive, self._send, self._client, self._principal = receive, send, client, principal
+        self._checked_at = time.monotonic()
 
     async def receive(self) -> Message:
         """Receive the next message.
@@ -90,18 +105,38 @@ class _BodyReceiver:
         """
         message = await self._receive()
         is_end = message["type"] == "http.request" and not message.get("more_body", False)
-        if is_end and time.monotonic() - self._authenticated_at > CHECK_AFTER_S:
-            await self._check()
+        if is_end and self._is_check_due():
+            try:
+                still_valid = await is_valid(self._client, self._principal)
+            except redis.RedisError as error:
+                raise translate(error) from None
+            if not still_valid:
+                detail = "the key was revoked or has expired while the request was received; nothing was done"
+                raise RequestError(Code.UNAUTHORIZED, detail)
         return message
 
-    async def _check(self) -> None:
-        try:
-            still_valid = await is_valid(self._client, self._principal)
-        except redis.RedisError as error:
-            raise translate(error) from None
-        if not still_valid:
-            detail = "the key was revoked or has expired while the request was received; nothing was done"
-            raise RequestError(Code.UNAUTHORIZED, detail)
+    async def send(self, message: Message) -> None:
+        """Send a message, unless it is a part of a response whose key has ended.
+
+        The expiry of an issuer's token does not end a response. While the broker is unavailable, responses go on.
+
+        Raises:
+            _KeyEndedError: If the key was revoked or has expired.
+        """
+        is_part = message["type"] == "http.response.body" and message.get("more_body", False)
+        if is_part and self._principal.expires_at is None and self._is_check_due():
+            with suppress(redis.RedisError):
+                if not await is_valid(self._client, self._principal):
+                    raise _KeyEndedError
+        await self._send(message)
+
+    def _is_check_due(self) -> bool:
+        """Whether the last check is long ago; if so, the time until the next one begins."""
+        now = time.monotonic()
+        is_due = now - self._checked_at > CHECK_AFTER_S
+        if is_due:
+            self._checked_at = now
+        return is_due
 
 
 def make_issuer(settings: Settings) -> TokenIssuer | None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from masksmith_state import DATA_FORMAT
 
-from .errors import UsageError
+from .errors import FailedError, UsageError
 from .logs import rotate_closed
 
 LOCK, FORMAT, AUTH = "lock", "format", "auth"
@@ -72,6 +72,17 @@ class DataDirectory:
         os.ftruncate(self.lock, 0)
         with suppress(OSError):  # On a full disk, messages do not name the holder.
             os.pwrite(self.lock, text.encode(), 0)
+
+    def check_unchanged(self) -> None:
+        """Check that the directory at this path is still the one that is locked.
+
+        Raises:
+            FailedError: If it was deleted, and perhaps made again by another 'masksmith up', which has its own lock.
+        """
+        with suppress(OSError):
+            if os.path.samestat(os.stat(self.path / LOCK), os.fstat(self.lock)):
+                return
+        raise FailedError(f"{self.path} was deleted or replaced while it was in use: start 'masksmith up' again")
 
     def release(self) -> None:
         """Release the lock; child processes that inherited it still hold it."""

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from masksmith_wire.key_bounds import MAX_REQUESTS_S, MAX_WEIGHT, MIN_REQUESTS_S, MIN_WEIGHT
 from masksmith_wire.priorities import Priority
 from masksmith_wire.text import printable
 
@@ -45,7 +46,7 @@ def create(
     ] = None,
     live_jobs: Annotated[int | None, typer.Option(min=0, metavar="N", help="Most jobs queued or running.")] = None,
     requests_s: Annotated[
-        float | None, typer.Option(min=0.01, max=1e9, metavar="N", help="Most requests a second.")
+        float | None, typer.Option(min=MIN_REQUESTS_S, max=MAX_REQUESTS_S, metavar="N", help="Most requests a second.")
     ] = None,
     scope: Annotated[
         list[str] | None,
@@ -55,7 +56,9 @@ def create(
     ] = None,
     weight: Annotated[
         float,
-        typer.Option(min=0.01, max=1000, metavar="N", help="Share of the workers, relative to a key of weight 1."),
+        typer.Option(
+            min=MIN_WEIGHT, max=MAX_WEIGHT, metavar="N", help="Share of the workers, relative to a key of weight 1."
+        ),
     ] = 1.0,
     max_priority: Annotated[
         str, typer.Option(metavar="WORD", help="Highest priority of its jobs: interactive, normal or batch.")

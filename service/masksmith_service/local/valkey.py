@@ -74,6 +74,11 @@ def process(data: DataDirectory, socket_path: Path) -> ProcessSpec:
     Raises:
         UsageError: If no server is installed.
     """
+
+    def prepare() -> None:
+        data.check_unchanged()  # A restart in another installation's directory would damage its files.
+        prepare_socket(data.path, socket_path)
+
     return ProcessSpec(
         "valkey",
         command(find_binary(), data.redis, socket_path),
@@ -83,7 +88,7 @@ def process(data: DataDirectory, socket_path: Path) -> ProcessSpec:
         death_signal=signal.SIGTERM,
         keep_open=(data.lock,),
         socket=socket_path,
-        before_start=lambda: prepare_socket(data.path, socket_path),
+        before_start=prepare,
     )
 
 

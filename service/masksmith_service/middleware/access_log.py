@@ -23,8 +23,8 @@ from .host_checks import SAFE_METHODS
 audit = logging.getLogger("masksmith_service.audit")
 
 HEADER = "X-Request-Id"
-DOWNLOADS = re.compile(r"/v1/jobs/[^/]*/(?:masks|weights|pruned|benchmark)")
-"""Paths whose GET requests are logged, because results leave the installation."""
+DOWNLOADS = re.compile(r"/v1/jobs/[^/]*/(?:masks|weights|pruned|benchmark|window|profile)")
+"""Paths whose GET requests are logged, because results or scores leave the installation."""
 PATH_CHARACTERS = "/:@!$&'()*+,;~"
 """Characters, besides letters, digits and `_.-`, that are logged as they are; others are percent-encoded."""
 _ID = re.compile(r"[A-Za-z0-9._-]{1,64}")

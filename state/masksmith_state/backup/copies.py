@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import secrets
 import threading
 from base64 import b64decode, b64encode
 from collections.abc import Iterator
@@ -23,6 +22,7 @@ from typing import Any
 import redis
 from blake3 import blake3
 from obstore.exceptions import BaseError as StoreError
+from redis.exceptions import LockError
 
 from masksmith_state import DATA_FORMAT
 from masksmith_state.blobs.names import BLOB_FOLDERS, is_blob_name, is_sealed_name, piece_list_name
@@ -135,24 +135,27 @@ def _deferring_deletions(client: redis.Redis) -> Iterator[None]:
     Raises:
         InstallationError: If another backup runs, or if the lock was lost by the end of the block.
     """
-    token, ended = secrets.token_hex(8), threading.Event()
-    if not client.set(BACKUP, token, nx=True, ex=LOCK_S):
+    lock, ended = client.lock(BACKUP, timeout=LOCK_S, thread_local=False), threading.Event()
+    if not lock.acquire(blocking=False):
         raise InstallationError("another backup of this installation is running")
 
     def renew() -> None:
         while not ended.wait(LOCK_S / 4):
-            client.expire(BACKUP, LOCK_S)
+            # A lock that is lost is not taken from another backup.
+            with suppress(redis.RedisError):
+                lock.reacquire()
 
     renewer = threading.Thread(target=renew, name="backup", daemon=True)
     renewer.start()
     try:
         yield
-        if client.get(BACKUP) != token:
+        if not lock.owned():
             raise InstallationError("the broker was not reachable for too long: blobs may have been deleted; try again")
     finally:
         ended.set()
         renewer.join()
-        client.delete(BACKUP)
+        with suppress(LockError):
+            lock.release()
 
 
 def _save_records(client: redis.Redis, path: Path) -> tuple[int, str]:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import shutil
+import stat
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -15,12 +16,17 @@ import obstore
 from obstore.exceptions import GenericError
 from obstore.store import LocalStore, from_url
 
+from masksmith_state.errors import InstallationError
 from masksmith_state.panics import panics_as
 
 T = TypeVar("T")
 CHUNK_BYTES = 8 * 2**20
 CONCURRENT_CHUNKS = 2
 BUCKET_RETRIES, BUCKET_RETRY_TIMEOUT_S = 5, 15.0
+
+
+class NotAFileError(GenericError):
+    """In place of an object is a pipe, a device or a socket, whose reads might never end."""
 
 
 class Objects:
@@ -30,6 +36,9 @@ class Objects:
         url: A directory, or the URL of an object store such as `s3://bucket/prefix`.
         create: Create the directory if it does not exist, as the service and `restore` do. Otherwise a missing
             directory is an error, so that a worker does not create an empty one while the disk is unmounted.
+
+    Raises:
+        InstallationError: If the environment variables for a bucket (`AWS_...`) cannot be read.
     """
 
     def __init__(self, url: str, *, create: bool = False) -> None:
@@ -38,7 +47,13 @@ class Objects:
         self._directory_stat: os.stat_result | None = None
         if self.is_bucket:
             timeout = timedelta(seconds=BUCKET_RETRY_TIMEOUT_S)
-            self._opened = from_url(url, retry_config={"max_retries": BUCKET_RETRIES, "retry_timeout": timeout})
+            try:
+                self._opened = from_url(url, retry_config={"max_retries": BUCKET_RETRIES, "retry_timeout": timeout})
+            except (GenericError, ValueError) as error:
+                reason = str(error).partition("\n")[0]
+                raise InstallationError(
+                    f"the bucket {url} cannot be used with the AWS_... settings: {reason}"
+                ) from None
         elif create:
             Path(url).mkdir(parents=True, exist_ok=True)
 
@@ -72,7 +87,9 @@ class Objects:
 
         Raises:
             FileNotFoundError: If it does not exist.
+            NotAFileError: If it is no regular file.
         """
+        self._check_regular(name)
         return self._read_checked(lambda: bytes(obstore.get(self._store, name).bytes()))
 
     def get_range(self, name: str, start: int, stop: int) -> bytes:
@@ -80,9 +97,11 @@ class Objects:
 
         Raises:
             FileNotFoundError: If it does not exist; an empty range is not looked up.
+            NotAFileError: If it is no regular file.
         """
         if start >= stop:
             return b""
+        self._check_regular(name)
         return self._read_checked(lambda: bytes(obstore.get_range(self._store, name, start=start, end=stop)))
 
     def get_ranges(self, name: str, starts: Sequence[int], stops: Sequence[int]) -> list[bytes]:
@@ -90,15 +109,33 @@ class Objects:
 
         Raises:
             FileNotFoundError: If the object does not exist.
+            NotAFileError: If it is no regular file.
         """
+        self._check_regular(name)
         parts = self._read_checked(lambda: obstore.get_ranges(self._store, name, starts=starts, ends=stops))
         return [bytes(part) for part in parts]
 
     def size(self, name: str) -> int | None:
-        """Size of an object in bytes; None if it does not exist."""
+        """Size of an object in bytes, 0 if it is no regular file; None if it does not exist."""
+        if not self._is_regular(name):
+            return 0
         with contextlib.suppress(FileNotFoundError):
             return int(self._read_checked(lambda: obstore.head(self._store, name))["size"])
         return None
+
+    def _is_regular(self, name: str) -> bool:
+        """Whether an object may be opened; also if it does not exist, and for a directory, which the store refuses."""
+        if self.is_bucket:
+            return True
+        try:
+            mode = os.stat(os.path.join(self.url, name)).st_mode
+        except OSError:
+            return True
+        return stat.S_ISREG(mode) or stat.S_ISDIR(mode)
+
+    def _check_regular(self, name: str) -> None:
+        if not self._is_regular(name):
+            raise NotAFileError(f"{name} in the store {self.url} is no regular file")
 
     def _read_checked(self, read: Callable[[], T]) -> T:
         """Run a read, and distinguish a missing object from a missing store.
@@ -203,7 +240,9 @@ class Objects:
 
         Raises:
             FileNotFoundError: If it does not exist.
+            NotAFileError: If it is no regular file.
         """
+        await asyncio.to_thread(self._check_regular, name)
         with panics_as(GenericError):
             result = await obstore.get_async(self._store, name)
             async for chunk in result.stream(min_chunk_size=2**20):

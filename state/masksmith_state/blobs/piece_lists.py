@@ -7,7 +7,7 @@ import logging
 from collections import OrderedDict
 
 from .names import piece_list_name
-from .objects import Objects
+from .objects import NotAFileError, Objects
 from .piece_reader import BATCH_PIECES, MismatchError
 from .pieces import PIECE_BYTES, DamagedListError, PieceHasher, PieceList
 
@@ -45,7 +45,7 @@ class PieceLists:
             return cached
         try:
             pieces = PieceList.decode(name, self._objects.get(piece_list_name(name)))
-        except (FileNotFoundError, DamagedListError):
+        except (FileNotFoundError, DamagedListError, NotAFileError):
             pieces = self._recompute(name, digest)
         self._remember(name, pieces)
         return pieces

@@ -26,6 +26,7 @@ from enum import StrEnum
 
 import redis
 
+from masksmith_state.jobs.shared_keys import DamagedBrokerError
 from masksmith_state.scripts import Scripts
 
 from .names import result_name, result_report_name, upload_name, weights_name
@@ -63,8 +64,16 @@ class BlobReferences:
         self._redis, self._store, self._scripts = client, store, Scripts(client, __package__)
 
     def bytes_of(self, owner: str) -> int:
-        """Number of bytes that a key keeps."""
-        return int(self._redis.get(f"masksmith:owner:{owner}:bytes") or 0)
+        """Number of bytes that a key keeps.
+
+        Raises:
+            DamagedBrokerError: If what the broker has is no whole number.
+        """
+        key = f"masksmith:owner:{owner}:bytes"
+        try:
+            return int(self._redis.get(key) or 0)
+        except ValueError:
+            raise DamagedBrokerError(key, "string", "string") from None
 
     def link(
         self, owner: str, digest: str, size: int, max_bytes: int | None, max_record_bytes: int | None = None

@@ -2,8 +2,8 @@
 
 The list of a blob's digests is written before the blob itself, so that a blob that exists can be checked. Small blobs
 that are always read as a whole (reports and statistics) end with a digest instead. A blob whose bytes do not have
-their digest is set aside, unless the store is read-only: it is moved to the folder `damaged`, so that it is computed or
-sent again.
+their digest, or that is no regular file, is set aside, unless the store is read-only: it is moved to the folder
+`damaged`, so that it is computed or sent again.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from obstore.exceptions import BaseError as StoreError
 from masksmith_state.errors import DamagedBlobError
 
 from .names import DAMAGED, digest_of_upload, is_blob_name
-from .objects import Objects
+from .objects import NotAFileError, Objects
 from .piece_lists import PieceLists
 from .piece_reader import MismatchError, read_ranges, verify_pieces
 from .pieces import PIECE_BYTES, PieceHasher, PieceList, seal, unseal
@@ -68,10 +68,11 @@ class BlobStore:
             FileNotFoundError: If it does not exist.
             DamagedBlobError: If it is damaged.
         """
-        data = unseal(name, self.objects.get(name))
-        if data is None:
-            raise self._handle_damage(name)
-        return data
+        with contextlib.suppress(NotAFileError):
+            data = unseal(name, self.objects.get(name))
+            if data is not None:
+                return data
+        raise self._handle_damage(name)
 
     def get(self, name: str, digest: str | None = None) -> bytes:
         """Read a blob.
@@ -175,12 +176,13 @@ class BlobStore:
         """
         pieces = await asyncio.to_thread(self._read, name, lambda pieces: pieces, digest)
         number, piece = 0, bytearray()
-        async for chunk in self.objects.stream(name):
-            piece += chunk
-            while len(piece) >= PIECE_BYTES:
-                yield await self._check_piece(name, pieces, number, bytes(piece[:PIECE_BYTES]))
-                number += 1
-                del piece[:PIECE_BYTES]
+        with contextlib.suppress(NotAFileError):  # Then all bytes are missing.
+            async for chunk in self.objects.stream(name):
+                piece += chunk
+                while len(piece) >= PIECE_BYTES:
+                    yield await self._check_piece(name, pieces, number, bytes(piece[:PIECE_BYTES]))
+                    number += 1
+                    del piece[:PIECE_BYTES]
         # The last piece is shorter; or bytes are missing, so that the next piece is wrong.
         if piece or number * PIECE_BYTES < pieces.size:
             yield await self._check_piece(name, pieces, number, bytes(piece))

@@ -156,7 +156,7 @@ class JobRecords(JobReader, JobIndex):
     def delete(self, job: str) -> bool:
         """Delete a job's record, after canceling the job if it is live. Returns whether the record existed.
 
-        A record that cannot be read is set aside.
+        A record that cannot be read, or is lost although the job is listed, is set aside.
         """
         try:
             self.cancel(job)

@@ -104,7 +104,7 @@ class Schedule:
         return sorted(cast("set[str]", self._redis.smembers(LIVE)))
 
     def _run(self, script: str, job: str, *args: str) -> Any:
-        """Run a script on a job; a record that cannot be read is set aside."""
+        """Run a script on a job; a record that cannot be read, or is lost, is set aside."""
         try:
             with as_unreadable_record_errors(job):
                 return self._scripts.run(script, job, *args)

@@ -23,7 +23,19 @@ _HASHES_OF_QUEUE = (":clocks", ":aged")
 
 
 class DamagedBrokerError(redis.ResponseError):
-    """A key of the broker that many jobs share has a value of another type or form."""
+    """A key of the broker that many jobs share has a value of another type or form.
+
+    Args:
+        key: The key.
+        found: Redis type of its value.
+        expected: Redis type that it should have; `string` for a whole number.
+    """
+
+    def __init__(self, key: str, found: str, expected: str) -> None:
+        super().__init__(
+            f"the broker's key {key!r} is damaged: a {found}, expected {_name(expected)}; jobs wait until it "
+            "is deleted, or restored from a backup"
+        )
 
 
 def check_shared_keys(client: redis.Redis) -> None:
@@ -36,10 +48,7 @@ def check_shared_keys(client: redis.Redis) -> None:
         found = str(client.type(key))
         is_wrong_text = found == expected == "string" and not str(client.get(key)).lstrip("-").isdecimal()
         if found not in (expected, "none") or is_wrong_text:
-            raise DamagedBrokerError(
-                f"the broker's key {key!r} is damaged: a {found}, expected {_name(expected)}; jobs wait until it "
-                "is deleted, or restored from a backup"
-            )
+            raise DamagedBrokerError(key, found, expected)
 
 
 def _expected_types(client: redis.Redis) -> Iterator[tuple[str, str]]:

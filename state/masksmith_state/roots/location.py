@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import re
+
 from masksmith_state.errors import InvalidLocationError
 from masksmith_wire.locations import BUCKET_PREFIX, is_in_bucket
 
 MAX_LENGTH = 1024
 """Most characters of a location; as many bytes are the limit of a key in S3."""
+
+BUCKET = re.compile(r"[A-Za-z0-9._-]+")
+"""Names of buckets. Those of S3 are stricter, but older ones, and other stores, are not."""
 
 
 def normalise(text: str) -> str:
@@ -14,8 +19,8 @@ def normalise(text: str) -> str:
 
     Raises:
         InvalidLocationError: If it is neither an absolute path nor an `s3://` URL, is too long, has characters that
-            cannot be printed, or a part that is empty, `.` or `..`, or if it is a URL with credentials, a query or a
-            fragment.
+            cannot be printed, or a part that is empty, `.` or `..`, or if it is a URL with credentials, a query, a
+            fragment, or a bucket whose name has other characters than letters, digits and `._-`.
     """
     if len(text) > MAX_LENGTH:
         raise InvalidLocationError(text[:80], f"it has {len(text)} characters, and at most {MAX_LENGTH} are allowed")
@@ -32,6 +37,10 @@ def normalise(text: str) -> str:
         raise InvalidLocationError(rest.partition("?")[0], "it has a query or a fragment")
     parts = rest.rstrip("/").split("/")
     check_parts(text, parts)
+    if prefix == BUCKET_PREFIX and not BUCKET.fullmatch(parts[0]):
+        raise InvalidLocationError(
+            text, f"the name of its bucket, {parts[0]!r}, has other characters than A-Za-z0-9._-"
+        )
     return prefix + "/".join(parts)
 
 

@@ -60,7 +60,7 @@ def test_the_token_alone_is_on_stdout(named, capsys):
         (["create", "a\nb"], ["name"]),
         (["create", "ann", "--stored-bytes", "much"], ["'much'", "500G"]),
         (["create", "ann", "--stored-bytes", "-1"], ["'-1'"]),
-        (["create", "ann", "--requests-s", "0"], ["0"]),
+        (["create", "ann", "--requests-s", "0.0009"], ["0.0009", "0.001"]),
         (["create", "ann", "--requests-s", "inf"], ["1000000000"]),
         (["create", "ann", "--requests-s", "nan"], ["--requests-s"]),
         (["create", "ann", "--weight", "nan"], ["--weight"]),

@@ -19,7 +19,7 @@ import pytest
 from masksmith_client.cli.app import run
 from masksmith_service.local import processes, valkey
 from masksmith_service.local.data_directory import DataDirectory
-from masksmith_service.local.errors import UsageError
+from masksmith_service.local.errors import FailedError, UsageError
 from masksmith_service.local.plan import InstallationPlan
 from masksmith_service.local.processes import PR_SET_CHILD_SUBREAPER, ProcessSpec, children_of
 from masksmith_service.local.redis_server import start_server
@@ -160,6 +160,20 @@ class TestValkey:
             finally:
                 supervisor.stop()
         assert "valkey.sock was deleted; starting it again in 0.5 s" in lines[0]
+
+    def test_no_server_is_restarted_in_a_directory_that_another_up_has_made_again(self, tmp_path: Path) -> None:
+        with held(tmp_path / "data") as old:
+            prepare = valkey.process(old, tmp_path / "data" / valkey.SOCKET).before_start
+            assert prepare is not None
+            prepare()
+            shutil.rmtree(old.path)
+            with pytest.raises(FailedError, match="was deleted or replaced"):
+                prepare()
+            with held(tmp_path / "data") as new:
+                (new.path / valkey.SOCKET).touch()
+                with pytest.raises(FailedError, match="was deleted or replaced"):
+                    prepare()
+                assert (new.path / valkey.SOCKET).exists()
 
     def test_a_server_that_never_listens_is_unreachable(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(processes, "SOCKET_START_S", 0.1)

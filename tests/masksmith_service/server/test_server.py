@@ -3,6 +3,8 @@
 import os
 import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 
@@ -14,6 +16,7 @@ from blake3 import blake3
 from support.processes import children_of, environment, is_alive, poll, run
 
 from masksmith_client import Client
+from masksmith_service import server
 from masksmith_service.server import GRACE_S, HANG_S
 
 WEIGHT = {"w": np.ones((512, 512), np.float32)}
@@ -171,3 +174,25 @@ def test_an_address_in_use_is_said(fleet_of, processes, tmp_path):
     other = run("masksmith_service", log, environment(MASKSMITH_STORE_URL=fleet.store, **settings))
     assert other.wait(60) == 3
     assert "address already in use" in log.read_text().lower()
+
+
+def test_several_processes_whose_application_cannot_start_end_with_three(valkey, tmp_path):
+    """As one process does; a directory of other files becomes wrong only after the checks of `main`."""
+    (tmp_path / "foreign").write_text("")
+    code = (
+        "from masksmith_service import server, settings; from masksmith_state.settings import read_settings\n"
+        "server.serve(read_settings(settings.Settings))"
+    )
+    given = {"MASKSMITH_REDIS_URL": valkey.url, "MASKSMITH_STORE_URL": str(tmp_path), "MASKSMITH_PROCESSES": "2"}
+    command = [sys.executable, "-P", "-c", code]
+    ended = subprocess.run(command, env=environment(MASKSMITH_PORT="0", **given), capture_output=True, text=True)
+    assert ended.returncode == 3
+    assert "neither empty nor a store of masksmith" in ended.stderr
+
+
+def test_an_application_that_cannot_be_made_is_not_made_again(monkeypatch, caplog):
+    """Only a process that ends with 3 is not started again."""
+    monkeypatch.setattr(server, "_make_app", lambda: 1 / 0)
+    with pytest.raises(SystemExit, match="3"):
+        server.make_app()
+    assert "ZeroDivisionError" in caplog.text

@@ -1,6 +1,7 @@
 """Every kind of damage of a blob is detected by every way to read it, and the blob is set aside."""
 
 import asyncio
+import os
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +31,11 @@ def swap(path, other):
     other.write_bytes(first)
 
 
+def replace_by_pipe(path):
+    path.unlink()
+    os.mkfifo(path)
+
+
 def exchange_with_lists(root):
     swap(root / NAME, root / OTHER_NAME)
     swap(root / piece_list_name(NAME), root / piece_list_name(OTHER_NAME))
@@ -47,6 +53,7 @@ DAMAGE = {
     "list flipped": lambda root: flip(root / piece_list_name(NAME), -40),
     "list cut": lambda root: (root / piece_list_name(NAME)).write_bytes(b"x"),
     "list empty": lambda root: (root / piece_list_name(NAME)).write_bytes(b""),
+    "list a pipe": lambda root: replace_by_pipe(root / piece_list_name(NAME)),
     "list gone": lambda root: (root / piece_list_name(NAME)).unlink(),
 }
 
@@ -88,6 +95,16 @@ def test_damage_is_noticed_and_the_blob_is_set_aside(store, root, damage, read, 
     assert fresh.get(NAME) == DATA
 
 
+@pytest.mark.parametrize("read", READS.values(), ids=READS)
+def test_a_pipe_in_place_of_a_blob_is_damage_and_not_opened(store, root, read):
+    """To open it would block a thread until another process writes to it."""
+    replace_by_pipe(root / NAME)
+    assert store.size(NAME) == 0
+    with pytest.raises(DamagedBlobError, match=NAME):
+        read(BlobStore(store.url))
+    assert store.size(NAME) is None
+
+
 def test_a_store_that_is_read_only_does_not_claim_to_have_set_the_blob_aside(store, root):
     flip(root / NAME, -1)
     with pytest.raises(DamagedBlobError, match=r"was damaged in the store$"):
@@ -122,7 +139,7 @@ def test_a_blob_must_have_the_recorded_digest(store, root):
 def test_a_sealed_blob_that_is_damaged_is_set_aside(store):
     name, other = statistic_name("ab" * 32), statistic_name("cd" * 32)
     for damage in (lambda path: flip(path, 0), lambda path: flip(path, -1), lambda path: path.write_bytes(b""),
-                   lambda path: path.write_bytes(path.read_bytes()[:-1]),
+                   lambda path: path.write_bytes(path.read_bytes()[:-1]), replace_by_pipe,
                    lambda path: path.write_bytes((Path(store.url) / other).read_bytes())):  # fmt: skip
         store.put_sealed(name, b"sums")
         store.put_sealed(other, b"others")

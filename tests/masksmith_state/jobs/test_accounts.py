@@ -7,6 +7,7 @@ from masksmith_state.jobs.model import Admission
 from masksmith_state.jobs.plans import MasksPlan
 from masksmith_state.jobs.records import JOB_BYTES, PART_BYTES
 from masksmith_state.jobs.shards import PlannedTensor, Shard
+from masksmith_state.unreadable import entries
 from masksmith_wire.documents import MasksOptions
 
 TENSOR = PlannedTensor(name="w", digest="0" * 64, dtype="F32", shape=[8, 4], start=80)
@@ -56,6 +57,26 @@ def test_a_job_whose_counts_are_lost_lowers_nothing(records):
     records.redis.set(f"masksmith:job:{job}", "no hash")
     records.set_aside(UnreadableRecordError(job, "cannot be read"))
     assert counts(records) == before
+
+
+@pytest.mark.parametrize("is_live", [True, False])
+def test_a_job_whose_record_is_lost_is_removed_from_all_indexes(records, is_live):
+    """A live one by the next sweep, so that it uses up no limit; one that has ended when it expires."""
+    job, other = create(records), create(records)
+    if not is_live:
+        records.cancel(job)
+    records.redis.delete(f"masksmith:job:{job}")
+    assert list(records.schedule.queue_lapsed()) == []
+    assert records.delete(job) != is_live
+    names = [*records.redis.scan_iter("masksmith:owner:*"), *records.redis.scan_iter("masksmith:fair:*")]
+    indexes = ["masksmith:jobs", "masksmith:ids", "masksmith:live", "masksmith:finished", *names]
+    members = {name: records.redis.zrange(name, 0, -1) for name in indexes if records.redis.type(name) == "zset"}
+    members |= {name: records.redis.smembers(name) for name in indexes if records.redis.type(name) == "set"}
+    assert job not in {member for found in members.values() for member in found}
+    assert records.redis.smembers("masksmith:owner:ann:live") == {other}
+    assert not list(records.redis.scan_iter(f"masksmith:job:{job}*"))
+    assert entries(records.redis)[0]["name"] == job
+    assert not records.delete(job)
 
 
 @pytest.mark.parametrize("key", ["a", "x" * 200, "a:b *?[", "\u00e9\u4e2d"])

@@ -38,6 +38,15 @@ local function is_live(job)
   return state == 'queued' or state == 'running'
 end
 
+-- Raise an error, upon which the job is set aside, if it is in an index but its record does not exist.
+local function check_record(job, id)
+  if redis.call('EXISTS', job) == 1 then return end
+  if redis.call('SISMEMBER', 'masksmith:live', id) == 1 or redis.call('ZSCORE', 'masksmith:jobs', id)
+    or redis.call('ZSCORE', 'masksmith:finished', id) then
+    error('the record of the job is lost')
+  end
+end
+
 local function owner_key(job, suffix)
   return 'masksmith:owner:' .. (redis.call('HGET', job, 'owner') or '') .. ':' .. suffix
 end

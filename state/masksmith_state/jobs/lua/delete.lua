@@ -2,9 +2,10 @@
 -- retention deletes them.
 --
 -- ARGV: id.
--- Returns 1, or 0 for an unknown job.
+-- Returns 1, or 0 for an unknown job. An error if the record of a known job is lost.
 
 local id, job = ARGV[1], 'masksmith:job:' .. ARGV[1]
+check_record(job, id)
 if redis.call('EXISTS', job) == 0 then return 0 end
 count_job(job, -1)
 redis.call('SREM', 'masksmith:live', id)

@@ -1,9 +1,10 @@
 -- Queue again the taken shards of a job whose lease no longer exists, because their worker died or released them.
 --
 -- ARGV: id.
--- Returns the shards' numbers.
+-- Returns the shards' numbers. An error if the record of a known job is lost.
 
 local id, job = ARGV[1], 'masksmith:job:' .. ARGV[1]
+check_record(job, id)
 if not is_live(job) then return {} end
 local longest = shared_number('masksmith:lease-ms')
 local lapsed = {}
