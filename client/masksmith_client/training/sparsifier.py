@@ -105,7 +105,7 @@ class Sparsifier:
         self._refresher = Refresher(self._layers, source, settings, self.method, hysteresis, scores)
         self._updates = MaskUpdates(self._layers, self._refresher, settings, self.pattern, self.schedule, self.method)
         self._baked = False
-        self._optimizers = WatchedOptimizers(self._layers, self.method.before_step)
+        self._optimizers = WatchedOptimizers(self._layers, self.method)
         self._attach(optimizer)
 
     def step(self) -> None:
@@ -160,8 +160,8 @@ class Sparsifier:
         """Register the optimizers that train masked weights, whose steps some methods modify; it may be called again.
 
         Raises:
-            InputError: If an argument is not an optimizer, no optimizer owns a masked weight, or a parameter that the
-                method added belongs to no optimizer.
+            InputError: If an argument is not an optimizer, no optimizer owns a masked weight, one has `maximize=True`
+                and the method does not support that, or a parameter that the method added belongs to no optimizer.
         """
         self._optimizers.add(*optimizers)
 
