@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.numpy import load_file, save_file
+from torch.utils.checkpoint import checkpoint
 
 import masksmith as ms
 from masksmith.calibration import Calibration
@@ -56,6 +57,52 @@ def test_gradients_are_means_over_batches_and_leave_training_alone(model, batche
     weight = model[3].weight.detach().numpy()
     scores = gathered.score("taylor", "3.weight", weight)
     np.testing.assert_allclose(scores, np.mean([ms.taylor(weight, g) for g in each], axis=0), rtol=1e-4, atol=1e-12)
+
+
+class Checkpointed(torch.nn.Sequential):
+    """Layers under activation checkpointing."""
+
+    use_reentrant = False
+
+    def forward(self, inputs):
+        return checkpoint(super().forward, inputs.requires_grad_(), use_reentrant=self.use_reentrant)
+
+
+def test_layers_that_a_backward_pass_runs_again_count_once(model, batches):
+    expected = ms.calibrate(model, batches, gather=EVERYTHING, loss=loss)
+    checkpointed = Checkpointed(*model)
+    gathered = ms.calibrate(checkpointed, batches, gather=EVERYTHING, loss=loss)
+    for name in expected:
+        assert gathered[name].samples == expected[name].samples
+        for kind in ("norms", "gram", "activations", "gradient"):
+            np.testing.assert_array_equal(getattr(gathered[name], kind), getattr(expected[name], kind))
+    checkpointed.use_reentrant = True
+    with pytest.raises(ms.ScoresError, match="gradients do not reach layers"):
+        ms.calibrate(checkpointed, batches, gather=("gradients",), loss=loss)
+
+
+class Scaled(torch.nn.Linear):
+    """Multiplies with ten times its input."""
+
+    def forward(self, inputs):
+        return super().forward(10 * inputs)
+
+
+class ByOperator(torch.nn.Linear):
+    """Multiplies without `functional.linear`."""
+
+    def forward(self, inputs):
+        return inputs @ self.weight.T
+
+
+@pytest.mark.parametrize(("kind", "factor"), [(Scaled, 10), (ByOperator, 1)])
+@pytest.mark.parametrize("gather", [("norms",), ("norms", "gradients")])
+def test_inputs_of_a_subclass_are_what_its_weight_is_multiplied_with(batches, kind, factor, gather):
+    model = torch.nn.Sequential(kind(8, 8), torch.nn.Linear(8, 8))
+    gathered = ms.calibrate(model, batches, gather=gather, loss=loss, layers="0")["0.weight"]
+    rows = torch.cat(batches).reshape(-1, 8)
+    assert gathered.samples == len(rows)
+    np.testing.assert_allclose(gathered.norms, factor * np.linalg.norm(rows.double().numpy(), axis=0), rtol=1e-5)
 
 
 def test_activations_are_a_choice_of_the_inputs(model, batches):
