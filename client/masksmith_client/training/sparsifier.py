@@ -10,6 +10,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
+from masksmith._torch_modes import without_inference_mode
 from masksmith.patterns import Pattern
 from masksmith.patterns.matching import Globs
 from masksmith_client._client import Client
@@ -71,6 +72,7 @@ class Sparsifier:
         ClientError: If the first masks cannot be computed.
     """
 
+    @without_inference_mode()
     def __init__(
         self,
         model: torch.nn.Module,
