@@ -18,7 +18,7 @@ from masksmith_client._errors import InputError
 
 from .adapters import merge
 from .by_name import as_method, as_pattern, as_schedule
-from .copies import bake_copy, check_holds, mask_state_dict, plain_state, shared_names
+from .copies import bake_copy, check_holds, mask_state_dict, plain_state, removed_by_masks, shared_names
 from .history import SavedHistory
 from .layers import choose
 from .loggers import Logger
@@ -234,6 +234,10 @@ class Sparsifier:
             InputError: If `model` contains no masked layer, or a masked layer was replaced.
         """
         mask_state_dict(state, model, self._check_layers())
+
+    def removed_by_masks(self, state: Mapping[str, Tensor], model: torch.nn.Module) -> dict[str, dict[str, Tensor]]:
+        """Return what `mask_state_dict` removes from a state dict, so that an average can be restored; see there."""
+        return removed_by_masks(state, model, self._check_layers())
 
     def check_model(self, model: torch.nn.Module) -> None:
         """Check that a model contains masked layers, such as the model that a trainer trains.

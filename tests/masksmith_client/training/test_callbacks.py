@@ -77,6 +77,19 @@ def test_lightning_resumes(lightning, tmp_path):
         torch.testing.assert_close(again.net.state_dict()[name], weight)
 
 
+@pytest.mark.parametrize("method", [SRSTE(), TrainableThresholds()])
+def test_a_resumed_average_of_lightning_is_that_of_the_whole_run(lightning, tmp_path, method):
+    def run(**options):
+        average = lightning.callbacks.EMAWeightAveraging(decay=0.9)
+        return lightning_run(lightning, tmp_path, steps=14, method=method, callbacks=[average], **options)[0].net
+
+    whole = run()
+    [half] = tmp_path.glob("*step=7.ckpt")
+    again = run(resume=half, seed=1)
+    for name, weight in whole.state_dict().items():
+        assert torch.equal(again.state_dict()[name], weight), name
+
+
 def test_lightnings_checkpoints_of_weights_alone_are_sparse(lightning, tmp_path):
     lightning_run(lightning, tmp_path, steps=8, weights_only=True)
     [checkpoint] = tmp_path.glob("*step=7.ckpt")
