@@ -13,6 +13,7 @@ from functools import partial
 from typing import Any
 
 from .copies import with_removed
+from .optimizers import must_be_watched
 from .sparsifier import Sparsifier
 
 try:
@@ -64,9 +65,13 @@ class SparsifierCallback(Callback):  # type: ignore[misc] # lightning is untyped
         self.sparsifier.check_model(pl_module)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Note the number of optimizer steps so far; register the optimizers, if the sparsifier's method needs them."""
+        """Note the number of optimizer steps so far; register the optimizers, if the sparsifier's method needs them.
+
+        Raises:
+            InputError: If an optimizer ascends gradients and the method does not support that; see `Sparsifier.watch`.
+        """
         self._steps = trainer.global_step
-        if self.sparsifier.method.needs_optimizer:
+        if must_be_watched(self.sparsifier.method, *trainer.optimizers):
             self.sparsifier.watch(*trainer.optimizers)
 
     def on_train_batch_end(

@@ -13,6 +13,12 @@ from .masked_layer import MaskedLayer
 from .methods.method import Method
 
 
+def must_be_watched(method: Method, *optimizers: Any) -> bool:
+    """Whether the method needs these optimizers, or would refuse one that ascends gradients."""
+    ascend = (group.get("maximize") for optimizer in optimizers for group in getattr(optimizer, "param_groups", ()))
+    return method.needs_optimizer or (not method.supports_ascent and any(ascend))
+
+
 class WatchedOptimizers:
     """Watches optimizers: before each step of one, calls the method for each masked layer whose weight it owns.
 

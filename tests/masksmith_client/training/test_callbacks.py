@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -61,6 +62,27 @@ def test_lightning_trains_and_bakes(lightning, tmp_path):
     assert [record.asked_at for record in sparsifier.report().refreshes] == [0, 4, 8, 12]
     assert sorted(module.net.state_dict()) == sorted(perceptron().state_dict())
     assert ms.verify(module.net[2].weight != 0, PATTERN)
+
+
+@pytest.mark.parametrize("of_lightning", [False, True])
+def test_sr_ste_is_refused_where_the_trainers_optimizer_ascends_gradients(lightning, of_lightning):
+    from masksmith_client.training import hugging_face, lightning as of_masksmith
+
+    model = perceptron()
+    sparsifier = Sparsifier(model, PATTERN, ms.solve, None, SRSTE())
+
+    def start(**options):
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1, **options)
+        trainer = SimpleNamespace(global_step=0, optimizers=[optimizer])
+        if of_lightning:
+            of_masksmith.SparsifierCallback(sparsifier).on_train_start(trainer, model)
+        else:
+            callback = hugging_face.SparsifierCallback(sparsifier)
+            callback.on_train_begin(None, trainer, None, model=model, optimizer=optimizer)
+
+    start()
+    with pytest.raises(InputError, match="SRSTE would make the pruned entries of"):
+        start(maximize=True)
 
 
 def test_lightning_counts_optimizer_steps_not_batches(lightning, tmp_path):
