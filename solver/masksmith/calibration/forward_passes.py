@@ -64,8 +64,9 @@ def calibrate(
     Raises:
         ScoresError: If `gather` is empty or has an unknown kind, a name or glob matches no layer, a layer that is named
             exactly is not supported, no layer is selected, there is no batch, a layer is called without a tensor that
-            fits its weight, a parameter is on the meta device, a loss has no gradient or does not reach layers in a
-            reentrant activation checkpoint, or a statistic has NaN or infinity.
+            fits its weight, a parameter is on the meta device, a loss has no gradient or it does not reach layers, as
+            those in a reentrant activation checkpoint or those with masks of a `Sparsifier`, or a statistic has NaN or
+            infinity.
     """
     unknown = [kind for kind in gather if kind not in KINDS]
     if unknown or not gather:
@@ -290,6 +291,12 @@ def _weights_in_use(accumulators: Iterable[LayerAccumulator]) -> Iterator[dict[L
         if accumulator.ignores_inputs:
             return
         weight = cast("torch.Tensor", module.weight)
+        if module.weight is not weight:
+            raise ScoresError(
+                "gradients do not reach its weight, which is computed anew at each use, as a Sparsifier's masks do: "
+                "calibrate before the Sparsifier is created, or bake the masks",
+                name=accumulator.name,
+            )
         if not weight.requires_grad:
             frozen.append(weight.requires_grad_(True))
         if all(weight is not other for other in in_use[accumulator]):

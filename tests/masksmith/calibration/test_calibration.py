@@ -81,7 +81,22 @@ def test_layers_that_a_backward_pass_runs_again_count_once(model, batches):
         ms.calibrate(checkpointed, batches, gather=("gradients",), loss=loss)
 
 
-class Scaled(torch.nn.Linear):
+class Computed(torch.nn.Linear):
+    """A layer whose weight is computed at each use, as that of a masked one."""
+
+    @property
+    def weight(self):
+        return 2 * self._parameters["weight"]
+
+
+def test_gradients_of_weights_that_are_computed_at_each_use_are_refused(model, batches):
+    model[3].__class__ = Computed
+    assert ms.calibrate(model, batches, layers="*")["3.weight"].samples == 60
+    with pytest.raises(ms.ScoresError, match=r"'3.weight': gradients do not reach its weight.*calibrate before"):
+        ms.calibrate(model, batches, gather=("gradients",), loss=loss, layers="*")
+
+
+class TenTimes(torch.nn.Linear):
     """Multiplies with ten times its input."""
 
     def forward(self, inputs):
@@ -95,7 +110,7 @@ class ByOperator(torch.nn.Linear):
         return inputs @ self.weight.T
 
 
-@pytest.mark.parametrize(("kind", "factor"), [(Scaled, 10), (ByOperator, 1)])
+@pytest.mark.parametrize(("kind", "factor"), [(TenTimes, 10), (ByOperator, 1)])
 @pytest.mark.parametrize("gather", [("norms",), ("norms", "gradients")])
 def test_inputs_of_a_subclass_are_what_its_weight_is_multiplied_with(batches, kind, factor, gather):
     model = torch.nn.Sequential(kind(8, 8), torch.nn.Linear(8, 8))
