@@ -4,24 +4,11 @@ import numpy as np
 import pytest
 import torch
 from safetensors.numpy import load_file, save_file
-from torch.utils.checkpoint import checkpoint
 
 import masksmith as ms
 from masksmith.calibration import Calibration
 
 EVERYTHING = ("norms", "gram", "activations", "gradients")
-
-
-@pytest.fixture
-def model():
-    torch.manual_seed(0)
-    return torch.nn.Sequential(torch.nn.Linear(8, 16), torch.nn.ReLU(), torch.nn.Dropout(0.5), torch.nn.Linear(16, 4))
-
-
-@pytest.fixture
-def batches():
-    generator = torch.Generator().manual_seed(1)
-    return [torch.randn(5, 3, 8, generator=generator) for _ in range(4)]
 
 
 def loss(model, batch):
@@ -57,67 +44,6 @@ def test_gradients_are_means_over_batches_and_leave_training_alone(model, batche
     weight = model[3].weight.detach().numpy()
     scores = gathered.score("taylor", "3.weight", weight)
     np.testing.assert_allclose(scores, np.mean([ms.taylor(weight, g) for g in each], axis=0), rtol=1e-4, atol=1e-12)
-
-
-class Checkpointed(torch.nn.Sequential):
-    """Layers under activation checkpointing."""
-
-    use_reentrant = False
-
-    def forward(self, inputs):
-        return checkpoint(super().forward, inputs.requires_grad_(), use_reentrant=self.use_reentrant)
-
-
-def test_layers_that_a_backward_pass_runs_again_count_once(model, batches):
-    expected = ms.calibrate(model, batches, gather=EVERYTHING, loss=loss)
-    checkpointed = Checkpointed(*model)
-    gathered = ms.calibrate(checkpointed, batches, gather=EVERYTHING, loss=loss)
-    for name in expected:
-        assert gathered[name].samples == expected[name].samples
-        for kind in ("norms", "gram", "activations", "gradient"):
-            np.testing.assert_array_equal(getattr(gathered[name], kind), getattr(expected[name], kind))
-    checkpointed.use_reentrant = True
-    with pytest.raises(ms.ScoresError, match="gradients do not reach layers"):
-        ms.calibrate(checkpointed, batches, gather=("gradients",), loss=loss)
-
-
-class Computed(torch.nn.Linear):
-    """A layer whose weight is computed at each use, as that of a masked one."""
-
-    @property
-    def weight(self):
-        return 2 * self._parameters["weight"]
-
-
-def test_gradients_of_weights_that_are_computed_at_each_use_are_refused(model, batches):
-    model[3].__class__ = Computed
-    assert ms.calibrate(model, batches, layers="*")["3.weight"].samples == 60
-    with pytest.raises(ms.ScoresError, match=r"'3.weight': gradients do not reach its weight.*calibrate before"):
-        ms.calibrate(model, batches, gather=("gradients",), loss=loss, layers="*")
-
-
-class TenTimes(torch.nn.Linear):
-    """Multiplies with ten times its input."""
-
-    def forward(self, inputs):
-        return super().forward(10 * inputs)
-
-
-class ByOperator(torch.nn.Linear):
-    """Multiplies without `functional.linear`."""
-
-    def forward(self, inputs):
-        return inputs @ self.weight.T
-
-
-@pytest.mark.parametrize(("kind", "factor"), [(TenTimes, 10), (ByOperator, 1)])
-@pytest.mark.parametrize("gather", [("norms",), ("norms", "gradients")])
-def test_inputs_of_a_subclass_are_what_its_weight_is_multiplied_with(batches, kind, factor, gather):
-    model = torch.nn.Sequential(kind(8, 8), torch.nn.Linear(8, 8))
-    gathered = ms.calibrate(model, batches, gather=gather, loss=loss, layers="0")["0.weight"]
-    rows = torch.cat(batches).reshape(-1, 8)
-    assert gathered.samples == len(rows)
-    np.testing.assert_allclose(gathered.norms, factor * np.linalg.norm(rows.double().numpy(), axis=0), rtol=1e-5)
 
 
 def test_activations_are_a_choice_of_the_inputs(model, batches):
