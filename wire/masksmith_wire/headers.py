@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
-from .foreign_files import BEGINNING_BYTES, foreign_format
+from masksmith.layouts.foreign_files import BEGINNING_BYTES, foreign_format
 
 PREFIX_BYTES = 8
 MAX_HEADER_BYTES = 16 * 2**20

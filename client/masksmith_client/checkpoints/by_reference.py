@@ -140,8 +140,9 @@ class ReferencePruner:
         """
         kinds, needs_gram = self.method.scores.kinds, self.method.update is not None
         if self.method.calibration is None:
-            if self.method.scores.needs_statistic or needs_gram:
-                raise InputError(f"{self.method.scores} needs a calibration: the reference of a file in a root")
+            if self.method.scores.needs_statistic or self.method.update is not None:
+                needing = self.method.scores if self.method.scores.needs_statistic else self.method.update
+                raise InputError(f"{needing} needs a calibration: the reference of a file in a root")
             return {}, {}
         if not isinstance(self.method.calibration, str | Path):
             raise InputError("by reference, a calibration is the reference of a file in a root")

@@ -7,8 +7,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+from masksmith.layouts.foreign_files import not_json_reason
 from masksmith_client._errors import InputError
-from masksmith_wire.foreign_files import not_json_reason
 from masksmith_wire.headers import Header, HeaderError, read_header
 from masksmith_wire.model_files import SINGLE_FILE, ModelFilesError, check_index, weights_name
 from masksmith_wire.output_names import INDEX_SUFFIX, PICKLE_SUFFIXES

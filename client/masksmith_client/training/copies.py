@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -76,17 +76,39 @@ def mask_state_dict(state: dict[str, Any], model: torch.nn.Module, layers: Itera
     Raises:
         InputError: If the module contains none of the masked layers.
     """
-    layers, paths = list(layers), paths_by_module(model)
+    layers = list(layers)
     check_holds(model, layers)
-    for layer in layers:
+    for layer, name in _names_in_state(model, layers):
+        if name in state:
+            state[name] = state[name].detach() * as_sharded(layer.whole_kept(), state[name])
+        for parameter, _ in layer.masking.named_parameters():
+            state.pop(f"{name}_masking.{parameter}", None)
+
+
+@torch.no_grad()
+def removed_by_masks(
+    state: Mapping[str, Tensor], model: torch.nn.Module, layers: Iterable[MaskedLayer]
+) -> dict[str, dict[str, Tensor]]:
+    """Return what `mask_state_dict` removes from a state dict, by weight: as `pruned_values` has it of the model."""
+    removed = {}
+    for layer, name in _names_in_state(model, layers):
         kept = layer.whole_kept()
-        for path in _paths_of(layer, paths):
-            prefix = f"{path}." if path else ""
-            name = f"{prefix}{layer.parameter}"
-            if name in state:
-                state[name] = state[name].detach() * as_sharded(kept, state[name])
-            for parameter, _ in layer.masking.named_parameters():
-                state.pop(f"{prefix}{layer.parameter}_masking.{parameter}", None)
+        names = [parameter for parameter, _ in layer.masking.named_parameters()]
+        parameters = {each: gathered(state[f"{name}_masking.{each}"].detach()).clone() for each in names}
+        removed[name] = {"values": gathered(state[name].detach())[~kept], "kept": kept.clone(), **parameters}
+    return removed
+
+
+@torch.no_grad()
+def with_removed(state: Mapping[str, Tensor], removed: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """Return the state dict from before `mask_state_dict`, from the result of `removed_by_masks`."""
+    whole = dict(state)
+    for name, parts in removed.items():
+        kept = parts["kept"].to(state[name].device)
+        whole[name] = state[name].masked_scatter(~kept, parts["values"].to(state[name]))
+        others = parts.keys() - {"values", "kept"}
+        whole |= {f"{name}_masking.{parameter}": parts[parameter] for parameter in others}
+    return whole
 
 
 def check_holds(model: torch.nn.Module, layers: Sequence[MaskedLayer]) -> None:
@@ -128,6 +150,14 @@ def shared_names(model: torch.nn.Module, layers: Iterable[MaskedLayer]) -> dict[
 
 def _paths_of(layer: MaskedLayer, paths: Mapping[int, list[str]]) -> list[str]:
     return [path for module in layer.modules.values() for path in paths.get(id(module), ())]
+
+
+def _names_in_state(model: torch.nn.Module, layers: Iterable[MaskedLayer]) -> Iterator[tuple[MaskedLayer, str]]:
+    """Yield each layer with each name that its weight has in the state dict of the model."""
+    paths = paths_by_module(model)
+    for layer in layers:
+        for path in _paths_of(layer, paths):
+            yield layer, f"{path}.{layer.parameter}" if path else layer.parameter
 
 
 def _weight_name(model: torch.nn.Module, path: str, layer: MaskedLayer) -> str:

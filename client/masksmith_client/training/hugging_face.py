@@ -12,6 +12,7 @@ from typing import Any
 
 from masksmith_client._errors import InputError
 
+from .optimizers import must_be_watched
 from .sharding import is_dtensor
 from .sparsifier import Sparsifier
 from .state import write_state
@@ -55,8 +56,8 @@ class SparsifierCallback(TrainerCallback):  # type: ignore[misc] # transformers 
         """Load the sparsifier's state if training resumes, and register the optimizer if the method needs it.
 
         Raises:
-            InputError: If the Trainer's model holds no masked layer, the checkpoint has no file of the sparsifier, or
-                the file does not fit the sparsifier.
+            InputError: If the Trainer's model holds no masked layer, the checkpoint has no file of the sparsifier, the
+                file does not fit the sparsifier, or the optimizer ascends gradients, which the method does not support.
         """
         self.sparsifier.check_model(kwargs["model"])
         if state.global_step > 0:
@@ -64,7 +65,7 @@ class SparsifierCallback(TrainerCallback):  # type: ignore[misc] # transformers 
             if not (folder / STATE_FILE).exists():
                 raise InputError(f"{folder} has no {STATE_FILE}: pass resume_from= with the checkpoint's folder")
             self.sparsifier.load(folder / STATE_FILE)
-        if self.sparsifier.method.needs_optimizer:
+        if must_be_watched(self.sparsifier.method, kwargs["optimizer"]):
             self.sparsifier.watch(kwargs["optimizer"])
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:

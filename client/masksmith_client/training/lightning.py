@@ -12,6 +12,8 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
+from .copies import with_removed
+from .optimizers import must_be_watched
 from .sparsifier import Sparsifier
 
 try:
@@ -23,11 +25,17 @@ except ModuleNotFoundError as error:
     ) from None
 
 
+CURRENT_MODEL, PRUNED_AVERAGE = "current_model_state", "masksmith_pruned_average"
+"""Members of a checkpoint whose `state_dict` is an average: the model that is trained, as Lightning's callbacks write
+it, and what masks have removed from the average."""
+
+
 class SparsifierCallback(Callback):  # type: ignore[misc] # lightning is untyped
     """Calls the sparsifier's `step` after each batch with an optimizer step, and saves its state in checkpoints.
 
     Create the sparsifier on the LightningModule before `fit`. In a checkpoint, `state_dict` holds the masked weights
-    under their usual names; the state of this callback holds the values of pruned entries, for resumed training.
+    under their usual names; the state of this callback holds the values of pruned entries, for resumed training, and
+    those of an average are in the checkpoint, too.
 
     Args:
         sparsifier: A sparsifier of the LightningModule.
@@ -57,9 +65,13 @@ class SparsifierCallback(Callback):  # type: ignore[misc] # lightning is untyped
         self.sparsifier.check_model(pl_module)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Note the number of optimizer steps so far; register the optimizers, if the sparsifier's method needs them."""
+        """Note the number of optimizer steps so far; register the optimizers, if the sparsifier's method needs them.
+
+        Raises:
+            InputError: If an optimizer ascends gradients and the method does not support that; see `Sparsifier.watch`.
+        """
         self._steps = trainer.global_step
-        if self.sparsifier.method.needs_optimizer:
+        if must_be_watched(self.sparsifier.method, *trainer.optimizers):
             self.sparsifier.watch(*trainer.optimizers)
 
     def on_train_batch_end(
@@ -76,20 +88,32 @@ class SparsifierCallback(Callback):  # type: ignore[misc] # lightning is untyped
             self.sparsifier.bake()
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Mask averages of weights, which other callbacks have put into the checkpoint, unless weights are baked."""
+        """Mask averages of weights, which other callbacks have put into the checkpoint, unless weights are baked.
+
+        What masks remove from an average is saved, too.
+        """
         if not self.sparsifier.is_baked:
             # A copy is changed, since another callback may hold this dict.
-            checkpoint["state_dict"] = dict(checkpoint["state_dict"])
-            self.sparsifier.mask_state_dict(checkpoint["state_dict"], pl_module)
+            state = checkpoint["state_dict"] = dict(checkpoint["state_dict"])
+            if CURRENT_MODEL in checkpoint:
+                checkpoint[PRUNED_AVERAGE] = self.sparsifier.removed_by_masks(state, pl_module)
+            self.sparsifier.mask_state_dict(state, pl_module)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Stop the sparsifier's refresh worker."""
         self.sparsifier.close()
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Load the weights again into a baked model: callbacks that average weights may have loaded dense ones."""
+        """Have averages loaded again with what masks removed from them; load the weights again into a baked model.
+
+        Callbacks that average weights may have loaded dense weights into it.
+        """
         if self.sparsifier.is_baked:
             pl_module.load_state_dict(checkpoint["state_dict"])
+        elif PRUNED_AVERAGE in checkpoint:
+            state = with_removed(checkpoint["state_dict"], checkpoint[PRUNED_AVERAGE])
+            for callback in filter(_averages_weights, trainer.callbacks):
+                callback.on_load_checkpoint(trainer, pl_module, {**checkpoint, "state_dict": state})
 
     def state_dict(self) -> dict[str, Any]:
         """Return the sparsifier's state, until it is baked with the values of pruned entries, for the checkpoint."""

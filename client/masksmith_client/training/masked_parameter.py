@@ -26,6 +26,9 @@ RESETS = ("reset_parameters", "_reset_parameters")
 """Methods of torch's modules that initialize parameters."""
 FSDP2_READER, TENSOR_PARALLEL_READER = "reset_sharded_param", "_partition_linear_fn"
 """Functions of torch that read a module's weight to shard it."""
+QCONFIG, FAKE_QUANTISED = "qconfig", "weight_fake_quant"
+"""Attribute that torch.ao.quantization sets on each module before it replaces modules, and deletes after it has
+converted them; and the submodule of modules that were prepared for training with it."""
 PEFT_MERGES = ("merge", "unmerge")
 """Methods of peft's layers that write to a weight."""
 _masked_in_place: weakref.WeakKeyDictionary[torch.nn.Module, set[str]] = weakref.WeakKeyDictionary()
@@ -47,7 +50,7 @@ def _subclass(base: type[torch.nn.Module], name: str, *, with_forward: bool) -> 
     `with_forward`: its `forward` calls the masking's `product`.
     """
     members: dict[str, Any] = {MARK: name, name: _reader(name), "__module__": base.__module__}
-    members |= {"__reduce_ex__": _reduce, "parametrizations": property(_parametrizations)}
+    members |= {"__reduce_ex__": _reduce, "parametrizations": property(_parametrizations), QCONFIG: _qconfig()}
     if with_forward:
         members["forward"] = _forward_of(name, base)
     members |= {reset: _reset(name, getattr(base, reset)) for reset in RESETS if hasattr(base, reset)}
@@ -110,6 +113,35 @@ def _reader(name: str) -> property:
         module.__dict__[name] = value
 
     return property(read, write)
+
+
+def _qconfig() -> property:
+    """Return the property that refuses what torch.ao.quantization leaves out: it replaces modules by their exact class.
+
+    Its `qconfig` is None where a module is not to be quantised.
+    """
+
+    def read(module: torch.nn.Module) -> Any:
+        try:
+            return module.__dict__[QCONFIG]
+        except KeyError:
+            raise AttributeError(QCONFIG) from None
+
+    def write(module: torch.nn.Module, value: Any) -> None:
+        if value is not None and FAKE_QUANTISED not in module._modules:
+            raise InputError(
+                f"torch.ao.quantization would leave a masked {type(module).__name__} as it is: create the Sparsifier "
+                "after prepare_qat, or bake the masks first"
+            )
+        module.__dict__[QCONFIG] = value
+
+    def delete(module: torch.nn.Module) -> None:
+        if module.__dict__.pop(QCONFIG, None) is not None:
+            raise InputError(
+                f"torch.ao.quantization did not convert a masked {type(module).__name__}: bake the masks first"
+            )
+
+    return property(read, write, delete)
 
 
 def _forward_of(name: str, base: type[torch.nn.Module]) -> Callable[[Any, Tensor], Tensor]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -10,18 +10,25 @@ import torch
 from masksmith_client._errors import InputError
 
 from .masked_layer import MaskedLayer
+from .methods.method import Method
+
+
+def must_be_watched(method: Method, *optimizers: Any) -> bool:
+    """Whether the method needs these optimizers, or would refuse one that ascends gradients."""
+    ascend = (group.get("maximize") for optimizer in optimizers for group in getattr(optimizer, "param_groups", ()))
+    return method.needs_optimizer or (not method.supports_ascent and any(ascend))
 
 
 class WatchedOptimizers:
-    """Watches optimizers: before each step of one, calls a function for each masked layer whose weight it owns.
+    """Watches optimizers: before each step of one, calls the method for each masked layer whose weight it owns.
 
     Args:
         layers: The masked layers.
-        before_step: Called with each layer whose weight the stepping optimizer owns.
+        method: Its `before_step` is called with each layer whose weight the stepping optimizer owns.
     """
 
-    def __init__(self, layers: Sequence[MaskedLayer], before_step: Callable[[MaskedLayer], None]) -> None:
-        self._layers, self._before_step = layers, before_step
+    def __init__(self, layers: Sequence[MaskedLayer], method: Method) -> None:
+        self._layers, self._method = layers, method
         self._optimizers: list[torch.optim.Optimizer] = []
         self._hooks: list[torch.utils.hooks.RemovableHandle] = []
         self._stepped: set[str] = set()
@@ -33,8 +40,9 @@ class WatchedOptimizers:
         """Watch those of some optimizers that own masked weights; they may be inside wrappers and lists.
 
         Raises:
-            InputError: If an argument is not an optimizer, no optimizer owns a masked weight, or a parameter that the
-                training method added belongs to no optimizer.
+            InputError: If an argument is not an optimizer, no optimizer owns a masked weight, one ascends gradients
+                and the training method does not support that, or a parameter that the method added belongs to no
+                optimizer.
         """
         unwrapped = [_unwrapped(optimizer) for optimizer in _flat(optimizers)]
         if unwrapped:
@@ -43,6 +51,7 @@ class WatchedOptimizers:
         if not owning:
             names = ", ".join(type(optimizer).__name__ for optimizer in unwrapped) or "no optimizer"
             raise InputError(f"{names} contains no masked weight: pass the optimizer that trains the masked weights")
+        self._check_ascent(owning)
         for optimizer in owning:
             if not any(optimizer is watched for watched in self._optimizers):
                 self._optimizers.append(optimizer)
@@ -90,6 +99,19 @@ class WatchedOptimizers:
         owned = _parameters(optimizer)
         return any(id(layer.weight) in owned for layer in self._layers)
 
+    def _check_ascent(self, optimizers: Sequence[torch.optim.Optimizer]) -> None:
+        """Check that no masked weight is trained with `maximize=True`, unless the training method supports it."""
+        if self._method.supports_ascent:
+            return
+        groups = [group for optimizer in optimizers for group in optimizer.param_groups if group.get("maximize")]
+        ascending = {id(parameter) for group in groups for parameter in group["params"]}
+        for layer in self._layers:
+            if id(layer.weight) in ascending:
+                raise InputError(
+                    f"{type(self._method).__name__} would make the pruned entries of {layer.name!r} grow, since its "
+                    "optimizer has maximize=True: use MaskedDecay"
+                )
+
     def _check_method_parameters(self, optimizers: Sequence[torch.optim.Optimizer]) -> None:
         """Check that these and the watched optimizers have all parameters that the training method added."""
         owned = set[int]().union(*(_parameters(optimizer) for optimizer in (*optimizers, *self._optimizers)))
@@ -130,7 +152,7 @@ class WatchedOptimizers:
                 sign = -1.0 if group.get("maximize") else 1.0
                 layer.gradient_scale = sign if scale is None else sign * scale.to(layer.weight.device)
                 self._stepped.add(layer.name)
-                self._before_step(layer)
+                self._method.before_step(layer)
 
 
 def _flat(optimizers: Sequence[object]) -> Iterator[object]:

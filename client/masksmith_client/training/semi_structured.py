@@ -7,7 +7,9 @@ dense. Values change at every optimizer step, so a weight is packed in each forw
 
 from __future__ import annotations
 
+import itertools
 import math
+import weakref
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
@@ -82,7 +84,7 @@ class SparseProduct:
     def __init__(self, name: str, kernel: Kernel) -> None:
         self._name, self._kernel = name, kernel
         self._is_checked = False
-        self._key = f"{name} {len(_products)}"
+        self._key = f"{name} {next(_numbers)}"
         _products[self._key] = self
 
     def __call__(self, inputs: Tensor, weight: Tensor, bias: Tensor | None, masking: Masking) -> Tensor:
@@ -143,8 +145,9 @@ class SparseProduct:
         return expected
 
 
-_products: dict[str, SparseProduct] = {}
-"""All products that were created in this process; graphs of `torch.compile` find them by their keys."""
+_numbers = itertools.count()
+_products: weakref.WeakValueDictionary[str, SparseProduct] = weakref.WeakValueDictionary()
+"""The products of all layers of this process; graphs of `torch.compile` find them by their keys."""
 
 
 @torch.library.custom_op("masksmith::multiply", mutates_args=())
@@ -164,6 +167,7 @@ def _output_of(inputs: Tensor, matrix: Tensor, key: str) -> Tensor:
 def _save(ctx: Any, inputs: tuple[Tensor, Tensor, str], output: Tensor) -> None:
     # torch passes the arguments of `multiply` by the name `inputs`.
     rows, matrix, ctx.key = inputs
+    ctx.product = _products[ctx.key]  # Kept until the backward pass, also if the model is deleted before it.
     ctx.save_for_backward(rows, matrix)
 
 

@@ -10,6 +10,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
+from masksmith._torch_modes import without_inference_mode
 from masksmith.patterns import Pattern
 from masksmith.patterns.matching import Globs
 from masksmith_client._client import Client
@@ -17,7 +18,7 @@ from masksmith_client._errors import InputError
 
 from .adapters import merge
 from .by_name import as_method, as_pattern, as_schedule
-from .copies import bake_copy, check_holds, mask_state_dict, plain_state, shared_names
+from .copies import bake_copy, check_holds, mask_state_dict, plain_state, removed_by_masks, shared_names
 from .history import SavedHistory
 from .layers import choose
 from .loggers import Logger
@@ -72,6 +73,7 @@ class Sparsifier:
         ClientError: If the first masks cannot be computed.
     """
 
+    @without_inference_mode()
     def __init__(
         self,
         model: torch.nn.Module,
@@ -106,7 +108,7 @@ class Sparsifier:
         self._refresher = Refresher(self._layers, source, settings, self.method, hysteresis, scores)
         self._updates = MaskUpdates(self._layers, self._refresher, settings, self.pattern, self.schedule, self.method)
         self._baked = False
-        self._optimizers = WatchedOptimizers(self._layers, self.method.before_step)
+        self._optimizers = WatchedOptimizers(self._layers, self.method)
         self._attach(optimizer)
 
     def step(self) -> None:
@@ -164,8 +166,8 @@ class Sparsifier:
         """Register the optimizers that train masked weights, whose steps some methods modify; it may be called again.
 
         Raises:
-            InputError: If an argument is not an optimizer, no optimizer owns a masked weight, or a parameter that the
-                method added belongs to no optimizer.
+            InputError: If an argument is not an optimizer, no optimizer owns a masked weight, one has `maximize=True`
+                and the method does not support that, or a parameter that the method added belongs to no optimizer.
         """
         self._optimizers.add(*optimizers)
 
@@ -239,6 +241,10 @@ class Sparsifier:
             InputError: If `model` contains no masked layer, or a masked layer was replaced.
         """
         mask_state_dict(state, model, self._check_and_adopt_layers())
+
+    def removed_by_masks(self, state: Mapping[str, Tensor], model: torch.nn.Module) -> dict[str, dict[str, Tensor]]:
+        """Return what `mask_state_dict` removes from a state dict, so that an average can be restored; see there."""
+        return removed_by_masks(state, model, self._check_layers())
 
     def check_model(self, model: torch.nn.Module) -> None:
         """Check that a model, such as the one that a trainer trains, contains a masked layer.

@@ -84,6 +84,8 @@ def storage_reason(parameter: torch.nn.Parameter) -> str | None:
         return FSDP1_REASON
     if hasattr(parameter, "ds_id") and parameter.numel() == 0:
         return ZERO3_REASON
+    if parameter.is_inference():
+        return "it was made under torch.inference_mode(), and cannot be trained: load the model outside of it"
     if parameter.is_meta:
         return "it is on the meta device, without values: load the weights first"
     return None

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from masksmith.layouts.foreign_files import not_json_reason
 from masksmith_service.bounds.table import cost
 from masksmith_service.errors import RequestError
 from masksmith_service.middleware.json_bodies import depth
@@ -14,7 +15,6 @@ from masksmith_service.resources import State
 from masksmith_service.uploads.inspector import SMALL_HEADER_BYTES
 from masksmith_state.roots.root import FileState
 from masksmith_wire.errors import Code
-from masksmith_wire.foreign_files import not_json_reason
 from masksmith_wire.headers import Header
 from masksmith_wire.model_files import (
     WEIGHTS_INDEX_SUFFIX,

@@ -9,13 +9,13 @@ import anyio.to_thread
 from fastapi import Request
 from starlette.requests import ClientDisconnect
 
+from masksmith.layouts.foreign_files import BEGINNING_BYTES
 from masksmith_service.bounds.table import cost
 from masksmith_service.errors import RequestError
 from masksmith_service.settings import Settings
 from masksmith_state.blobs.pieces import PieceHasher
 from masksmith_state.blobs.store import BlobStore
 from masksmith_wire.errors import Code
-from masksmith_wire.foreign_files import BEGINNING_BYTES
 from masksmith_wire.headers import PREFIX_BYTES, Header, HeaderError, header_length, truncated_header
 
 from .header_checks import header_error, parse_untrusted

@@ -49,12 +49,14 @@ def split_pruned_state(state: Mapping[str, Any]) -> tuple[dict[str, Any], dict[s
     """Return the state with plain names, and the bool masks: the inverse of `pruned_state`.
 
     Raises:
-        ScoresError: If a `NAME_orig` has no `NAME_mask`.
+        ScoresError: If a `NAME_orig` has no `NAME_mask`, or stands beside a `NAME`.
     """
     masks = {name: state.get(name + MASK) for name in _original_names(state)}
     for name, mask in masks.items():
         if mask is None:
             raise ScoresError(f"{name}{ORIGINAL} has no {name}{MASK}", name=name)
+        if name in state:
+            raise ScoresError(f"it stands beside {name}{ORIGINAL}, which becomes {name}: remove one of them", name=name)
     tensors: dict[str, Any] = {}
     for name, tensor in state.items():
         weight_name = name.removesuffix(ORIGINAL)

@@ -93,7 +93,7 @@ def machine_line(machine: dict[str, object], report: Answers) -> str:
 def duration_text(seconds: float) -> str:
     """Format a duration with three significant digits and its unit."""
     for unit, scale in (("s", 1.0), ("ms", 1e-3)):
-        if seconds >= scale:
+        if seconds >= 0.9995 * scale:  # Less is not rounded up to 1.
             return f"{seconds / scale:.3g} {unit}"
     return f"{seconds / 1e-6:.3g} us"
 
@@ -201,7 +201,7 @@ def _break_evens(report: Answers) -> Table:
     note = (
         "The density (share of weights kept) below which a kernel beats dense. In parentheses the range, from the "
         '20th and 80th percentiles of all times. "above 50%": it did at every density measured, up to that; '
-        '"below 2%": at none, down to that.'
+        '"below 2%": it did not at the lowest density measured, which is that.'
     )
     return _by_batch("Break-even density", note, ("kernel", "layer"), dict(sorted(cells.items())))
 

@@ -31,11 +31,13 @@ class LayerAccumulator:
         modules: The layer, and those that share its weight, which the caller appends.
         samples: Number of input rows so far.
         batches: Number of batches so far whose gradient was added.
+        ignores_inputs: Whether inputs are not added, as while a backward pass runs layers again.
     """
 
     def __init__(self, name: str, module: Any, gather: Sequence[str], max_samples: int) -> None:
         self.name, self.modules = name, [module]
         self.samples = self.batches = 0
+        self.ignores_inputs = False
         self._gather, self._max_samples = gather, max_samples
         self._sums: dict[str, Tensor] = {}
         self._sampled_rows: Tensor | None = None
@@ -49,6 +51,8 @@ class LayerAccumulator:
         Raises:
             ScoresError: If the first argument is not a tensor of the layer's inputs.
         """
+        if self.ignores_inputs:
+            return
         first = arguments[0] if arguments else keywords.get(_first_parameter(module))
         if not isinstance(first, torch.Tensor):
             raise ScoresError(f"the layer was called with {type(first).__name__} instead of a tensor", name=self.name)

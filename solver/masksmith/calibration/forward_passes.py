@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import Any, cast
 
@@ -18,6 +18,7 @@ from masksmith.layouts import BY_CHOICE, Candidate, SelectionError, is_conv1d, p
 from masksmith.patterns.matching import Globs
 
 from .accumulator import LayerAccumulator
+from .own_forward import OwnForwards, has_own_forward
 from .statistics import Calibration
 
 KINDS = ("norms", "gram", "activations", "gradients")
@@ -27,6 +28,8 @@ INFERENCE_TENSOR = "nference tensor"
 
 The first letter is left out, since it is a capital in some of them.
 """
+REENTRANT_CHECKPOINT = "CheckpointFunctionBackward"
+"""Name of the node of `torch.utils.checkpoint` with `use_reentrant=True` in a graph of gradients."""
 Loss = Callable[[torch.nn.Module, Any], torch.Tensor]
 
 
@@ -44,7 +47,8 @@ def calibrate(
 
     Names are those of the plain model, without the segments that `torch.compile` and other wrappers add.
     Temporary hooks record the inputs of linear layers and convolutions (one group, one or two dimensions); the model
-    is in evaluation mode meanwhile. Statistics of a weight that several layers share are summed over these layers.
+    is in evaluation mode meanwhile. A subclass of `Linear` may pass other inputs to `functional.linear` than it gets,
+    and these are recorded. Statistics of a weight that several layers share are summed over these layers.
 
     Args:
         model: Any torch module.
@@ -60,7 +64,8 @@ def calibrate(
     Raises:
         ScoresError: If `gather` is empty or has an unknown kind, a name or glob matches no layer, a layer that is named
             exactly is not supported, no layer is selected, there is no batch, a layer is called without a tensor that
-            fits its weight, a parameter is on the meta device, a loss has no gradient, or a statistic has NaN or
+            fits its weight, a parameter is on the meta device, a loss has no gradient or it does not reach layers, as
+            those in a reentrant activation checkpoint or those with masks of a `Sparsifier`, or a statistic has NaN or
             infinity.
     """
     unknown = [kind for kind in gather if kind not in KINDS]
@@ -183,15 +188,19 @@ def _gathering_inputs(model: torch.nn.Module, accumulators: Iterable[LayerAccumu
     Meanwhile the model is in evaluation mode, and compiled layers run uncompiled.
     """
     training = {module: module.training for module in model.modules()}
+    accumulator_of = {module: each for each in accumulators for module in each.modules}
+    of_own_forward = {module: each for module, each in accumulator_of.items() if has_own_forward(module)}
     hooks = [
         module.register_forward_pre_hook(each.add_inputs, with_kwargs=True)
-        for each in accumulators
-        for module in each.modules
+        for module, each in accumulator_of.items()
+        if module not in of_own_forward
     ]
+    own_forwards = OwnForwards(of_own_forward)
+    hooks += own_forwards.register()
     model.eval()
     try:
         # If torch compiled a layer while it has hooks, its code would stay uncompiled afterwards, in the whole process.
-        with torch.compiler.set_stance("force_eager"):
+        with torch.compiler.set_stance("force_eager"), own_forwards if of_own_forward else nullcontext():
             yield
     finally:
         for hook in hooks:
@@ -224,11 +233,41 @@ def _backward(
             raise ScoresError(
                 "the loss has no gradient: model or loss= computes it under torch.no_grad() or torch.inference_mode()"
             )
-        gradients = iter(torch.autograd.grad(value, weights, allow_unused=True) if weights else ())
+        _refuse_reentrant_checkpoints(value)
+        with _ignoring_inputs(accumulators.values()):  # Activation checkpointing runs layers again.
+            gradients = iter(torch.autograd.grad(value, weights, allow_unused=True) if weights else ())
     for accumulator, layer_weights in in_use.items():
         # `gradients` is one iterator for all accumulators, in their order: each takes as many as it has weights.
         parts = [gradient for _, gradient in zip(layer_weights, gradients, strict=False) if gradient is not None]
         accumulator.add_gradient(sum(parts[1:], parts[0]) if parts else None)
+
+
+@contextmanager
+def _ignoring_inputs(accumulators: Iterable[LayerAccumulator]) -> Iterator[None]:
+    """Within the context, accumulators do not add the inputs of their layers."""
+    for accumulator in accumulators:
+        accumulator.ignores_inputs = True
+    try:
+        yield
+    finally:
+        for accumulator in accumulators:
+            accumulator.ignores_inputs = False
+
+
+def _refuse_reentrant_checkpoints(loss: Any) -> None:
+    """Raise `ScoresError` if layers ran in a checkpoint that keeps their weights out of the loss's graph."""
+    nodes, seen = [getattr(loss, "grad_fn", None)], set[Any]()
+    while nodes:
+        node = nodes.pop()
+        if node is None or node in seen:
+            continue
+        if node.name() == REENTRANT_CHECKPOINT:
+            raise ScoresError(
+                "gradients do not reach layers in torch.utils.checkpoint with use_reentrant=True: pass "
+                "use_reentrant=False, or switch activation checkpointing off"
+            )
+        seen.add(node)
+        nodes += [following for following, _ in node.next_functions]
 
 
 def _inference_reason(model: torch.nn.Module) -> str:
@@ -249,7 +288,15 @@ def _weights_in_use(accumulators: Iterable[LayerAccumulator]) -> Iterator[dict[L
     frozen: list[torch.Tensor] = []
 
     def store_weight(accumulator: LayerAccumulator, module: torch.nn.Module, arguments: Any) -> None:
+        if accumulator.ignores_inputs:
+            return
         weight = cast("torch.Tensor", module.weight)
+        if module.weight is not weight:
+            raise ScoresError(
+                "gradients do not reach its weight, which is computed anew at each use, as a Sparsifier's masks do: "
+                "calibrate before the Sparsifier is created, or bake the masks",
+                name=accumulator.name,
+            )
         if not weight.requires_grad:
             frozen.append(weight.requires_grad_(True))
         if all(weight is not other for other in in_use[accumulator]):

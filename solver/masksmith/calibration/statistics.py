@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from masksmith import scores
 from masksmith._errors import ScoresError
+from masksmith.layouts.foreign_files import BEGINNING_BYTES, foreign_format
 
 Doubles = npt.NDArray[np.float64]
 METADATA_KEY = "masksmith_calibration"
@@ -136,7 +137,7 @@ class Calibration(Mapping[str, LayerStatistics]):
         """Read a file that `save` wrote.
 
         Raises:
-            ScoresError: If it is not a calibration file.
+            ScoresError: If it is not a calibration file; the message says if it is a Git LFS pointer or the like.
         """
         from safetensors import SafetensorError, safe_open
 
@@ -150,4 +151,12 @@ class Calibration(Mapping[str, LayerStatistics]):
             layers = {name: LayerStatistics(metadata["samples"][name], **parts) for name, parts in parts_of.items()}
             return cls(layers, metadata["skipped"], metadata.get("shared_names"))
         except (SafetensorError, KeyError, TypeError, ValueError) as error:
-            raise ScoresError(f"{path} is not a calibration file: {error}") from None
+            raise ScoresError(f"{path} is not a calibration file: {_other_format(path) or error}") from None
+
+
+def _other_format(path: str | Path) -> str | None:
+    """Return what a file is that does not begin as a safetensors file, such as a Git LFS pointer; None if not known."""
+    with open(path, "rb") as file:
+        beginning = file.read(BEGINNING_BYTES)
+    other_format = None if beginning[8:9] == b"{" else foreign_format(beginning)
+    return None if other_format is None else f"it is {other_format}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,6 +38,8 @@ def spectrum(weight: Any, mask: Any = None, layout: Layout | None = None) -> Spe
         LayoutError: If a shape does not match the layout.
     """
     if layout is not None:
+        if mask is not None:
+            _check_shape(mask.shape, weight.shape)
         masks = [None] * layout.count(weight.shape) if mask is None else layout.matrices(mask)
         spectra = [spectrum(*pair) for pair in zip(layout.matrices(weight), masks, strict=True)]
         mean = sum(each.mean for each in spectra) / len(spectra)
@@ -46,10 +49,12 @@ def spectrum(weight: Any, mask: Any = None, layout: Layout | None = None) -> Spe
     matrix = weight_reader.rows(0, rows).astype(np.float64)
     if mask is not None:
         mask_reader = MatrixReader(mask, name="mask")
-        if mask_reader.shape != weight_reader.shape:
-            raise ScoresError(
-                f"shape {list(mask_reader.shape)} differs from the weight's {list(weight_reader.shape)}", name="mask"
-            )
+        _check_shape(mask_reader.shape, weight_reader.shape)
         matrix = matrix * (mask_reader.rows(0, rows) != 0)
     values = np.linalg.svd(matrix, compute_uv=False)
     return Spectrum(float(values.min()), float(values.mean()), float(values.max()))
+
+
+def _check_shape(of_mask: Sequence[int], of_weight: Sequence[int]) -> None:
+    if tuple(of_mask) != tuple(of_weight):
+        raise ScoresError(f"shape {list(of_mask)} differs from the weight's {list(of_weight)}", name="mask")

@@ -81,9 +81,9 @@ class ProductWatcher(TorchDispatchMode):  # type: ignore[no-untyped-call]
             for watched in watched_weights:
                 yield from _matrices_with_inputs(watched, right, left, offsets)
         elif left.ndim >= 2:
-            columns = right[:, None] if right.ndim < left.ndim else right
+            columns = right[:, None] if right.ndim == 1 else right
             for watched in self._watched_in(left):
-                yield from _matrices_with_inputs(watched, left.mT, columns.mT, None)
+                yield from _matrices_with_inputs(watched, left.mT, columns.mT, offsets)
 
     def _watched_in(self, operand: Tensor) -> list[_WatchedWeight]:
         """Return the weight that has the operand's first entry, else all parts of the operand's parameter.
@@ -109,8 +109,13 @@ def _matrices_with_inputs(
         view: The operand of the product.
         inputs: The other operand, `[.., tokens, in]`.
         offsets: For each matrix, the end of its rows of `inputs`; None unless the product is a grouped one.
+
+    Raises:
+        PruningError: If a grouped product cuts one matrix into groups of its inputs or outputs.
     """
     weight = watched.weight
+    if offsets is not None and view.ndim == 2:
+        raise PruningError(NOT_WHOLE, weight.name)
     if weight.part is not None:
         yield from _part_matrices_with_inputs(watched, view, inputs, offsets)
         return

@@ -161,6 +161,9 @@ BAD = {
         lambda w: adapters.pruned_state({"w": w}, {"w": w.T > 0}), r"'w': mask has shape \[32, 16\]",
     ),
     "an original without a mask": (lambda w: adapters.split_pruned_state({"w_orig": w}), "w_orig has no w_mask"),
+    "an original beside its weight": (
+        lambda w: adapters.split_pruned_state({"w": w, "w_orig": w, "w_mask": w}), "'w': it stands beside w_orig",
+    ),
     "blocks that do not cover": (lambda w: adapters.to_bsr(w, w > 0, (5, 4)), "blocks of 5x4 do not cover"),
     "a vector": (lambda w: adapters.to_bsr(w[0], w[0] > 0, (1, 1)), "both must be matrices of one shape"),
 }  # fmt: skip

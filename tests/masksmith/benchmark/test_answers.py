@@ -20,8 +20,9 @@ from masksmith.benchmark import (
     machine_line,
 )  # fmt: skip
 from masksmith.benchmark.conclusions import crossing
+from masksmith.benchmark.tables import duration_text
 
-SMALL, LARGE = Layer("small", 64, 64, 10), Layer("large", 256, 64, 1)
+SMALL, MIDDLE, LARGE = Layer("small", 64, 64, 10), Layer("middle", 128, 64, 1), Layer("large", 256, 64, 1)
 
 
 def timed(kernel, seconds, dense_s):
@@ -44,10 +45,22 @@ def test_break_even_lies_where_the_line_between_two_points_crosses_dense():
 def test_bounds_where_nothing_crosses():
     slow = [result(SMALL, f"{d}%", d / 100, {"dense": 1.0, "csr": 2.0}) for d in (50, 10)]
     fast = [result(LARGE, f"{d}%", d / 100, {"dense": 1.0, "csr": 0.5}) for d in (50, 10)]
-    assert {one.layer.name: str(one) for one in Report(slow + fast).break_evens} == {
+    rising = [result(MIDDLE, f"{d}%", d / 100, {"dense": 1.0, "csr": s}) for d, s in ((50, 0.5), (10, 2.0))]
+    report = Report(slow + fast + rising)
+    assert {one.layer.name: str(one) for one in report.break_evens} == {
         "small": "below 10.0%",
         "large": "above 50%",
+        "middle": "below 10.0%",
     }
+    assert '"below 2%": it did not at the lowest density measured, which is that' in report.tables()[-1].note
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.9994, "999 ms"), (0.9997, "1 s"), (1.0, "1 s"), (9.996e-4, "1 ms"), (9.99e-4, "999 us"), (2e-7, "0.2 us")],
+)
+def test_durations_that_round_up_take_the_next_unit(seconds, text):
+    assert duration_text(seconds) == text
 
 
 def test_points_of_a_curve_lead_to_break_evens_and_to_nothing_else():

@@ -11,18 +11,6 @@ from masksmith.calibration import Calibration
 EVERYTHING = ("norms", "gram", "activations", "gradients")
 
 
-@pytest.fixture
-def model():
-    torch.manual_seed(0)
-    return torch.nn.Sequential(torch.nn.Linear(8, 16), torch.nn.ReLU(), torch.nn.Dropout(0.5), torch.nn.Linear(16, 4))
-
-
-@pytest.fixture
-def batches():
-    generator = torch.Generator().manual_seed(1)
-    return [torch.randn(5, 3, 8, generator=generator) for _ in range(4)]
-
-
 def loss(model, batch):
     return model(batch).square().mean()
 
@@ -330,14 +318,21 @@ def test_what_cannot_be_gathered_or_scored_is_refused_by_name(what, model, batch
         call(model, batches)
 
 
-@pytest.mark.parametrize("content", ["rubbish", "weights"])
-def test_other_files_are_no_calibrations(tmp_path, content):
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"rubbish, nothing else", "it is text, which begins with 'rubbish, nothing else'"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "Git LFS pointer.*run 'git lfs pull'"),
+        (None, "masksmith_calibration"),
+    ],
+)
+def test_other_files_are_no_calibrations(tmp_path, content, reason):
     path = tmp_path / "file"
-    if content == "rubbish":
-        path.write_bytes(b"rubbish, nothing else")
-    else:
+    if content is None:
         save_file({"w": np.ones(3)}, path)
-    with pytest.raises(ms.ScoresError, match="is not a calibration file"):
+    else:
+        path.write_bytes(content)
+    with pytest.raises(ms.ScoresError, match=f"is not a calibration file: .*{reason}"):
         Calibration.load(path)
 
 

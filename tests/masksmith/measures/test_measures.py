@@ -10,6 +10,7 @@ from safetensors.numpy import load_file
 
 import masksmith as ms
 from masksmith import measures
+from masksmith.layouts import Layout
 from masksmith.patterns import NM, capacity
 
 RNG = np.random.default_rng(3)
@@ -125,6 +126,8 @@ def test_singular_values_are_those_of_the_masked_layer():
     )
     with pytest.raises(ms.ScoresError, match="'mask': shape"):
         measures.spectrum(weight, mask.T)
+    with pytest.raises(ms.ScoresError, match=r"'mask': shape \[2, 4, 4\] differs from the weight's \[3, 4, 4\]"):
+        measures.spectrum(np.ones((3, 4, 4)), np.ones((2, 4, 4), bool), Layout.parse("stack out in"))
 
 
 @pytest.mark.parametrize("block", [(0, 4), (4, -1)])

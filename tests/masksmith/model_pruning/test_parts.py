@@ -21,6 +21,7 @@ def part(name, axes, *place):
 
 FIRST = part("first", "out in", (3, 4), (4, 1), 24)
 EVERY_SECOND = part("every second", "in out", (4, 3), (1, 8), 28)
+WHOLE = BlockWeight("whole", PARAMETER, Layout.parse("stack out in"), parse("2:4"))
 BOTH = part("both", "stack out in", (2, 2, 4), (24, 4, 1), 0)
 
 
@@ -101,3 +102,13 @@ def test_a_part_is_chosen_instead_of_its_parameter():
     )
     assert [[weight.name for weight in block] for block in chosen.by_block] == [["mine"], ["1.0.weight"]]
     assert torch.equal(chosen.by_block[0][0].tensor, model[0][0].weight[4:])
+
+
+def test_grouped_products_with_the_weight_first_have_the_inputs_of_each_group():
+    offsets = torch.tensor([2, 5], dtype=torch.int32)
+    found = seen(lambda: torch._grouped_mm(PARAMETER, ROWS.t(), offs=offsets), WHOLE)
+    assert [matrix for _, matrix, _ in found] == [0, 1]
+    assert torch.equal(found[0][2], ROWS[:2])
+    assert torch.equal(found[1][2], ROWS[2:])
+    with pytest.raises(ms.PruningError, match="contain only some of its inputs"):
+        seen(lambda: torch._grouped_mm(ROWS, PARAMETER[0].t(), offs=torch.tensor([1, 4], dtype=torch.int32)), WHOLE)

@@ -61,6 +61,13 @@ def test_outputs_are_split_along_the_last_dimension_of_a_product_with_the_weight
     assert watcher.outputs.parts() == {"w": (4, 4)}
 
 
+def test_one_matrix_on_the_right_of_a_grouped_product_has_no_stack():
+    weight, batch = torch.ones(16, 32), torch.ones(3, 5, 16)
+    with Watcher({"w": weight}) as watcher:
+        torch._grouped_mm(batch, weight, offs=torch.tensor([8, 16, 32], dtype=torch.int32))
+    assert watcher.uses["w"].certain_axes == ("in", "out")
+
+
 @pytest.mark.parametrize("stacked", [False, True])
 def test_a_split_of_the_batch_is_none_of_outputs_where_the_weight_is_on_the_left(stacked):
     """The batch has as many columns as the product has outputs."""

@@ -105,6 +105,11 @@ def lazy(model):
     model[2] = torch.nn.LazyLinear(32)
 
 
+def of_inference_mode(model):
+    with torch.inference_mode():
+        model[2] = torch.nn.Linear(32, 32)
+
+
 def scripted(model):
     model[2] = torch.jit.script(torch.nn.Linear(32, 32))
 
@@ -117,6 +122,7 @@ def scripted(model):
         (pruned, "keeps it as weight_orig: remove that first"),
         (parametrized, "it is parametrized already: bake or remove the parametrization first"),
         (on_meta, "it is on the meta device, without values"),
+        (of_inference_mode, "it was made under torch.inference_mode"),
         (lazy, "it is not initialized: run a batch through the model first"),
     ],
 )

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -63,6 +64,27 @@ def test_lightning_trains_and_bakes(lightning, tmp_path):
     assert ms.verify(module.net[2].weight != 0, PATTERN)
 
 
+@pytest.mark.parametrize("of_lightning", [False, True])
+def test_sr_ste_is_refused_where_the_trainers_optimizer_ascends_gradients(lightning, of_lightning):
+    from masksmith_client.training import hugging_face, lightning as of_masksmith
+
+    model = perceptron()
+    sparsifier = Sparsifier(model, PATTERN, ms.solve, None, SRSTE())
+
+    def start(**options):
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1, **options)
+        trainer = SimpleNamespace(global_step=0, optimizers=[optimizer])
+        if of_lightning:
+            of_masksmith.SparsifierCallback(sparsifier).on_train_start(trainer, model)
+        else:
+            callback = hugging_face.SparsifierCallback(sparsifier)
+            callback.on_train_begin(None, trainer, None, model=model, optimizer=optimizer)
+
+    start()
+    with pytest.raises(InputError, match="SRSTE would make the pruned entries of"):
+        start(maximize=True)
+
+
 def test_lightning_counts_optimizer_steps_not_batches(lightning, tmp_path):
     _, sparsifier, _ = lightning_run(lightning, tmp_path, steps=5, accumulate=3)
     assert sparsifier.report().step == 5
@@ -75,6 +97,19 @@ def test_lightning_resumes(lightning, tmp_path):
     assert sparsifier.report().step == 14
     for name, weight in whole.net.state_dict().items():
         torch.testing.assert_close(again.net.state_dict()[name], weight)
+
+
+@pytest.mark.parametrize("method", [SRSTE(), TrainableThresholds()])
+def test_a_resumed_average_of_lightning_is_that_of_the_whole_run(lightning, tmp_path, method):
+    def run(**options):
+        average = lightning.callbacks.EMAWeightAveraging(decay=0.9)
+        return lightning_run(lightning, tmp_path, steps=14, method=method, callbacks=[average], **options)[0].net
+
+    whole = run()
+    [half] = tmp_path.glob("*step=7.ckpt")
+    again = run(resume=half, seed=1)
+    for name, weight in whole.state_dict().items():
+        assert torch.equal(again.state_dict()[name], weight), name
 
 
 def test_lightnings_checkpoints_of_weights_alone_are_sparse(lightning, tmp_path):

@@ -5,11 +5,17 @@ import io
 import pytest
 import torch
 from support.training_loop import WAITING, loss_of, perceptron, train
+from torch.ao.quantization import convert, get_default_qat_qconfig, prepare_qat
 
 import masksmith as ms
 from masksmith_client import InputError
 from masksmith_client.training import CubicDensity, DensePhases, FallingN, Fixed, MaskedDecay, Refresh, Sparsifier
 
+DEPRECATED = pytest.mark.filterwarnings(
+    "ignore:torch.ao.quantization is deprecated:DeprecationWarning",
+    "ignore:Please use quant_min:UserWarning",
+    "ignore:torch.quantize_per_tensor:UserWarning",
+)
 PATTERN = "2:4"
 
 
@@ -79,6 +85,35 @@ def test_a_second_sparsifier_of_the_same_weight_is_refused(model, first_in_place
     assert "another Sparsifier" in Sparsifier(model, "1:4", ms.solve, None).report().skipped["2.weight"]
     first.bake()
     Sparsifier(model, "1:4", ms.solve, None, Fixed(), layers="2", in_place=True)
+
+
+def test_a_sparsifier_of_inference_mode_trains(model):
+    with torch.inference_mode():
+        sparsifier = Sparsifier(model, "2:4", ms.solve, None)
+    model(torch.randn(4, 8)).sum().backward()
+    sparsifier.refresh_now()
+    model(torch.randn(4, 8)).sum().backward()
+
+
+@DEPRECATED
+def test_quantisation_that_would_leave_masked_layers_out_is_refused(model):
+    model.qconfig = get_default_qat_qconfig("fbgemm")
+    sparsifier = Sparsifier(model, "2:4", ms.solve, None)
+    with pytest.raises(InputError, match="masked Linear as it is: create the Sparsifier after prepare_qat, or bake"):
+        prepare_qat(model)
+    prepare_qat(sparsifier.bake())
+
+
+@DEPRECATED
+def test_training_with_fake_quantisation_keeps_masks_when_it_is_converted(model):
+    model.qconfig = get_default_qat_qconfig("fbgemm")
+    prepared = prepare_qat(model)
+    sparsifier = Sparsifier(prepared, "2:4", ms.solve, None)
+    prepared(torch.randn(4, 8)).sum().backward()
+    with pytest.raises(InputError, match="did not convert a masked Linear: bake the masks first"):
+        convert(prepared)
+    converted = convert(sparsifier.bake())
+    assert ms.verify(converted[2].weight().dequantize() != 0, ms.NM(2, 4, fill="at_most"))
 
 
 def test_a_copy_that_cannot_be_baked_is_left_as_it_was(model):

@@ -7,7 +7,7 @@ from support.training_loop import perceptron
 
 import masksmith as ms
 from masksmith_client import InputError
-from masksmith_client.training import MaskedDecay, Sparsifier
+from masksmith_client.training import SRSTE, MaskedDecay, Sparsifier
 
 
 def masked(**options):
@@ -57,6 +57,16 @@ def test_pruned_weights_shrink_where_the_optimizer_ascends_gradients(fused):
     scaler.scale(no_gradient(model)).backward()
     scaler.step(optimizer)
     assert decayed(before, model, sparsifier) == pytest.approx([0.1, 0.2], rel=1e-4)
+
+
+def test_an_optimizer_that_ascends_gradients_is_refused_by_the_decay_of_backward_passes():
+    model = perceptron()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, maximize=True)
+    with pytest.raises(InputError, match=r"SRSTE would make the pruned entries of '2.weight' grow.*use MaskedDecay"):
+        Sparsifier(model, "2:4", ms.solve, None, SRSTE(), optimizer=optimizer)
+    sparsifier = Sparsifier(model, "2:4", ms.solve, None, SRSTE())
+    with pytest.raises(InputError, match="maximize=True"):
+        sparsifier.watch(optimizer)
 
 
 def test_every_watched_optimizer_decays_the_weights_that_it_holds():

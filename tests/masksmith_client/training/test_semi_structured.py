@@ -1,6 +1,7 @@
 """`compute="sparse"`: all but the GPU's kernel, by a kernel in plain torch that stores 2 values of every 4."""
 
 import copy
+import gc
 
 import pytest
 import torch
@@ -243,3 +244,16 @@ def test_on_a_gpu_products_are_those_of_dense_weights():
     expected.square().mean().backward()
     torch.testing.assert_close(output, expected, rtol=2e-2, atol=2e-2)
     torch.testing.assert_close(model[0].weight.grad, plain[0].weight.grad, rtol=5e-2, atol=2e-2)
+
+
+def test_products_of_deleted_models_are_freed(kernel):
+    before = len(semi_structured._products)
+    model, sparsifier, _ = run("sparse", steps=1)
+    assert len(semi_structured._products) > before
+    loss = model(torch.ones(2, 8, dtype=torch.bfloat16)).sum()
+    del model, sparsifier
+    gc.collect()
+    loss.backward()
+    del loss
+    gc.collect()
+    assert len(semi_structured._products) == before

@@ -129,12 +129,13 @@ class Watcher(CopyFollower):  # type: ignore[no-untyped-call]
         # In a product of two parameters, the right one is the weight.
         if len(positions) == 2:
             self._note(args[positions[0]], LEARNED_INPUT)
-        weight, roles = args[positions[-1]], operands[positions[-1]]
+        weight = args[positions[-1]]
+        roles = operands[positions[-1]][-weight.ndim :]  # Without the stack, if the weight is one matrix.
         # The outputs are the last dimension of the result if the weight is the right operand, or if the operation is
         # `linear`, which transposes the weight.
         outputs_are_last = roles[-1] == "out" or operands is PRODUCTS["linear"]
         for source in self.sources.of(weight):
-            self._note_axes(source, roles[-weight.ndim :])
+            self._note_axes(source, roles)
             if outputs_are_last:
                 self.outputs.add(source.parameter, result, weight.shape[roles.index("out")])
 

@@ -25,12 +25,14 @@ class Method:
         needs_optimizer: Whether the optimizer must be watched: for `before_step`, or for parameters that `extend` adds.
         gives_scores: Whether `scores` is implemented; otherwise entries are scored by magnitude.
         needs_gradient: Whether `scores` needs the dense gradient of the step after which masks are requested.
+        supports_ascent: Whether masked weights may be trained by an optimizer that ascends gradients (`maximize=True`).
     """
 
     keeps_dense: ClassVar[bool] = False
     needs_optimizer: ClassVar[bool] = False
     gives_scores: ClassVar[bool] = False
     needs_gradient: ClassVar[bool] = False
+    supports_ascent: ClassVar[bool] = True
 
     def check(self, pattern: Pattern) -> None:
         """Check that the method supports the pattern.

@@ -31,7 +31,8 @@ class SRSTE(Method):
 
     The decay stabilizes the masks: pruned entries shrink, and are kept again only if their gradients persist. As in
     the paper it is added in every backward pass, hence once per accumulated micro-batch, it is divided by the scale
-    of a mixed-precision gradient scaler, and an optimizer with `maximize=True` ascends it; `MaskedDecay` avoids these.
+    of a mixed-precision gradient scaler, and an optimizer with `maximize=True` would ascend it, so that pruned entries
+    grow: a watched one is refused. `MaskedDecay` avoids these.
 
     Attributes:
         decay: Strength, at least 0; default 0.0002 as in the paper.
@@ -43,6 +44,7 @@ class SRSTE(Method):
     decay: float = 2e-4
     _decay_text: str = field(init=False, repr=False, compare=False)
     keeps_dense: ClassVar[bool] = True
+    supports_ascent: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         check_not_negative("decay", self.decay)
