@@ -32,7 +32,7 @@ def main() -> int:
     if settings.auth == "none" and not settings.is_local:
         log.error("refusing to listen on %s with MASKSMITH_AUTH=none, which is for loopback addresses", settings.host)
         return 2
-    if _lacks_required_keys(settings):
+    if _lacks_keys_beyond_localhost(settings):
         log.error(
             "refusing to listen on %s without keys: make one with 'masksmith keys create NAME --role admin', or set "
             "MASKSMITH_INSECURE=true to serve requests without authentication",
@@ -57,8 +57,11 @@ def _check_installation(settings: Settings) -> None:
         Housekeeping(Installation(client, BlobStore(settings.store_location, create=True))).check()
 
 
-def _lacks_required_keys(settings: Settings) -> bool:
-    """Whether requests to this address need a key, and none exists: every request would be refused."""
+def _lacks_keys_beyond_localhost(settings: Settings) -> bool:
+    """Whether the service would listen beyond this machine, its requests need keys, and no key was ever created.
+
+    Every request would then be refused. For this machine alone, the service starts without keys, too.
+    """
     if settings.insecure or settings.is_local or settings.oidc_issuer:
         return False
     try:

@@ -66,7 +66,7 @@ class State:
     Attributes that their types do not explain:
         async_redis: Connections of requests.
         events_redis: Connections that wait for events: of streams, and of the completion notifier.
-        closing: Set when the service stops; ends streams and waits.
+        closing: Set when the service stops; event streams then end, and requests no longer wait for jobs to end.
         creation_threads: Limits the threads that create jobs or store small uploads.
         keys_seen: Set once this process has seen a key; until then, requests from this machine may need none.
     """

@@ -17,8 +17,8 @@ NEVER_WEIGHTS = (MASKS_NAME, ".")
 OTHER_FORMAT = "consolidated"
 """Prefix of the names of files with the same model in another format; they count only if there are no other weights."""
 
-_PART = re.compile(r"-\d+-of-0*(\d+)\.safetensors$")
-"""The end of the name of one of several files of a model, with their number."""
+_PART = re.compile(r"-\d+-of-0*(?P<count>\d+)\.safetensors$")
+"""The end of the name of a part of a model, such as `-00001-of-00003.safetensors`; `count` is how many parts it has."""
 
 
 class ModelFilesError(Exception):
@@ -37,8 +37,8 @@ def weights_name(names: Iterable[str]) -> str | None:
         names: Names of the files in the directory, without those in its subdirectories.
 
     Raises:
-        ModelFilesError: If several indexes count, or without an index several safetensors files, or one that is a part
-            of the model by its name.
+        ModelFilesError: If several indexes count; if there is no index and several safetensors files count; or if there
+            is no index and the name of the only file says that it is one of several parts.
     """
     allowed = [name for name in sorted(names) if not name.startswith(NEVER_WEIGHTS)]
     preferred = [name for name in allowed if not name.startswith(OTHER_FORMAT)]
@@ -55,16 +55,16 @@ def weights_name(names: Iterable[str]) -> str | None:
 def _complete(name: str) -> str:
     """Return the name of an index, or of a file that is no part of a model; raise `ModelFilesError` otherwise."""
     part = _PART.search(name)
-    if part is not None and part[1] != "1":
+    if part is not None and part["count"] != "1":
         raise ModelFilesError(
-            f"contains {name}, one of {part[1]} parts of a model, and no index: download it completely, or name this "
-            f"file"
+            f"contains {name}, one of {part['count']} parts of a model, and no index: download it completely, or name "
+            f"this file"
         )
     return name
 
 
 def check_index(index: str, listed: Collection[str], names: Collection[str]) -> None:
-    """Check that `from_pretrained` would read the files that an index lists.
+    """Check that the directory has no `SINGLE_FILE` that `from_pretrained` would read in place of an index's files.
 
     Args:
         index: Name of the index.

@@ -45,7 +45,7 @@ class Intake:
             self._send(1)
         return lease
 
-    def send_after_long_shard(self, schedule: Schedule, lease: Lease) -> None:
+    def send_messages_if_long(self, schedule: Schedule, lease: Lease) -> None:
         """Send the messages that the queue lacks, after a long shard.
 
         A worker leaves one slot free of long shards, so others may have waited for this one to end.

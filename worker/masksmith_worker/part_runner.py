@@ -29,7 +29,7 @@ from .lease import LeaseRenewer, StoppedError
 Check = Callable[[], None]
 """Raises `StoppedError` if the work must stop."""
 STORE_RETRY_S = 1.0
-"""Seconds between two attempts while the store fails."""
+"""Seconds between two retries within an attempt, while the store fails."""
 log = logging.getLogger(__name__)
 
 
@@ -87,16 +87,16 @@ class PartRunner(ABC):
             schedule = self.records.schedule
             lease = self._intake.take(schedule, self._lease_s, self._attempts)
             if lease is not None:
-                stack.callback(self._intake.send_after_long_shard, schedule, lease)
+                stack.callback(self._intake.send_messages_if_long, schedule, lease)
             yield lease
 
     def run(self, lease: Lease) -> str:
         """Process the part of a lease.
 
         Returns:
-            The outcome, for the log: `completed`; `stopped`, if the job was canceled, the lease was lost or this
-            process is stopping; `lost`, if the lease was lost before the report was stored; or `unreadable`, if the
-            record of the job was set aside.
+            The outcome, for the log: `completed`; `stopped`, if the work was broken off, because the job was canceled,
+            the lease was lost or this process is stopping; `lost`, if the work was done, but its report was refused
+            because the lease was lost or the job had ended; or `unreadable`, if the record of the job was set aside.
 
         Raises:
             Exception: If the attempt fails; a failure of the last attempt is also reported as the error of the part.

@@ -244,7 +244,7 @@ class Sparsifier:
 
     def removed_by_masks(self, state: Mapping[str, Tensor], model: torch.nn.Module) -> dict[str, dict[str, Tensor]]:
         """Return what `mask_state_dict` removes from a state dict, so that an average can be restored; see there."""
-        return removed_by_masks(state, model, self._check_layers())
+        return removed_by_masks(state, model, self._check_and_adopt_layers())
 
     def check_model(self, model: torch.nn.Module) -> None:
         """Check that a model, such as the one that a trainer trains, contains a masked layer.

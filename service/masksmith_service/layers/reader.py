@@ -26,7 +26,7 @@ from masksmith_wire.documents import MasksOptions
 from masksmith_wire.dtypes import to_numpy
 from masksmith_wire.errors import Code
 
-from .tiling import Tiling, leading_stacks
+from .tiling import Tiling, count_leading_stacks
 
 Bools = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float32]
@@ -69,8 +69,8 @@ class MaskedLayer:
     @property
     def _merged_shape(self) -> tuple[int, ...]:
         """The tensor's shape, with its leading `stack` dimensions and the rows of each matrix merged into one."""
-        shape, stacked = self.tensor.shape, leading_stacks(self.tensor.layout)
-        return (math.prod(shape[: stacked + 1]), *shape[stacked + 1 :])
+        shape, stack_count = self.tensor.shape, count_leading_stacks(self.tensor.layout)
+        return (math.prod(shape[: stack_count + 1]), *shape[stack_count + 1 :])
 
     def kept(self, store: BlobStore, rows: Sequence[int], first: int, last: int) -> Bools:
         """Read the mask of some rows (ascending) and the columns `first` to `last` (exclusive).
@@ -153,7 +153,7 @@ def find_layer(record: JobRecord, records: JobRecords, name: str) -> MaskedLayer
     options = record.plan.options.model_copy(update={"pattern": parts[0][1].pattern or record.plan.options.pattern})
     names = [result_name(str(report.result)) for _, report in parts]
     # A shard counts along the first dimension, which in a stack holds several rows of the matrix.
-    rows_per_index = math.prod(tensor.shape[1 : leading_stacks(tensor.layout) + 1])
+    rows_per_index = math.prod(tensor.shape[1 : count_leading_stacks(tensor.layout) + 1])
     return MaskedLayer(tensor, options, [shard.first * rows_per_index for shard, _ in parts], names)
 
 

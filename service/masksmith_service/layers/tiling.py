@@ -31,20 +31,20 @@ class Tiling:
     def of(cls, tensor: PlannedTensor, pattern: Pattern) -> Tiling:
         """Describe a tensor of a job under its pattern."""
         layout, shape = tensor.layout, tuple(tensor.shape)
-        stacked = leading_stacks(layout)
+        stack_count = count_leading_stacks(layout)
         if layout is None:
             return cls(_tile(pattern, shape), ("out", "in"), shape[0])
         is_transposed = layout.axes.index("in") < layout.axes.index("out")
         starts = [first for first, _ in layout.row_ranges(pattern, shape)]
         tile = _tile(pattern, layout.part_shapes(pattern, shape)[0])
         rows, cols = ("in", "out") if is_transposed else ("out", "in")
-        axes = (" · ".join(["stack"] * stacked + [rows]), cols)
+        axes = (" · ".join(["stack"] * stack_count + [rows]), cols)
         if is_transposed:
-            return cls(tile[::-1], axes, shape[stacked], col_starts=starts)
-        return cls(tile, axes, shape[stacked], row_starts=starts)
+            return cls(tile[::-1], axes, shape[stack_count], col_starts=starts)
+        return cls(tile, axes, shape[stack_count], row_starts=starts)
 
 
-def leading_stacks(layout: Layout | None) -> int:
+def count_leading_stacks(layout: Layout | None) -> int:
     """Return the number of leading `stack` axes; 0 without a layout."""
     axes = () if layout is None else layout.axes
     return next((index for index, axis in enumerate(axes) if axis != "stack"), 0)

@@ -93,7 +93,7 @@ def _without_rates(result: CaseResult) -> dict[str, Any]:
 def _conclusion(estimate: Estimate) -> str:
     where = f"{estimate.pattern}, batch {estimate.batch}, {estimate.dtype}, {estimate.direction}"
     if not estimate.by_kernel:
-        return f"{where}: no sparse kernel supports this pattern here; use dense."
+        return f"{where}: no sparse kernel was measured for this pattern; use dense."
     sparse = ", ".join(sorted({name for name in estimate.kernels.values() if name != "dense"}))
     if estimate.is_noise:
         spread = f"{estimate.low:.2f}x to {estimate.high:.2f}x"

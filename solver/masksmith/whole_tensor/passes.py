@@ -28,8 +28,8 @@ class WholeTensorOptions:
             mask with a bound. Other patterns ignore it.
         threads: Number of strips that V:N:M searches in parallel; panels of other patterns are read one by one.
         nested: The solution of the n:m pattern inside blocks, computed for the whole matrix; None without one.
-        on_progress: Called with (panels read, panels to read), both counted over all passes; an exception in it stops
-            the solve.
+        on_progress: Called with (panels read, panels to read), both counted over all passes; for V:N:M, with (strips
+            searched, strips to search). An exception in it stops the solve.
     """
 
     deadline: float = math.inf

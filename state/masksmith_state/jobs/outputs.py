@@ -29,8 +29,8 @@ class PlannedOutput(BaseModel):
             options, previous masks and masksmith's version; not the location.
         files: Files of weights.
         beside: Other files of the model's directory, which are copied unchanged; the index, if there is one, is last.
-        left: Names of files that are not copied: they contain weights that are not pruned, or have one of the names of
-            files that masksmith adds.
+        left: Names of files that are not copied: weights that are not among `files`, such as the same model in another
+            format, and files with names of those that masksmith adds. Hidden files are not copied either, nor named.
         model_type: `model_type` of the model's config; None if it has none.
         duplicates: By file, the tensors in it that the index assigns to another file, each with that other file's name.
     """

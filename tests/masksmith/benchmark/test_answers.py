@@ -137,7 +137,7 @@ def test_break_evens_carry_the_range_of_the_times():
 
 def test_a_pattern_that_no_kernel_takes_is_said_to_have_none():
     [line] = Report([result(SMALL, "2:4", 0.5, {"dense": 1.0, "dense-zeros": 0.9})]).conclusions()
-    assert line.endswith("no sparse kernel supports this pattern here; use dense.")
+    assert line.endswith("no sparse kernel was measured for this pattern; use dense.")
 
 
 def test_reports_survive_json_and_say_the_same():

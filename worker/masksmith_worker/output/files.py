@@ -1,4 +1,4 @@
-"""Writes a file of weights of an output: a copy of the model's file, with masked and repeated tensors replaced."""
+"""Writes a file of weights of an output: a copy of the model's file, with masked and duplicate tensors replaced."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class _HashedPieces:
 
 
 def _is_finished(work: OutputWork, sizes: dict[str, int]) -> bool:
-    """Whether the whole output is finished: it has the record of this job's output, and no marker."""
+    """Whether the whole output is finished: it has the record of this job's output, and no marker (`JOURNAL_NAME`)."""
     if JOURNAL_NAME in sizes or RECORD_NAME not in sizes:
         return False
     return work.identity_in(work.output.location_of(RECORD_NAME)) == work.output.identity
@@ -87,21 +87,21 @@ def _is_complete(work: OutputWork, file: OutputFile, sizes: dict[str, int]) -> b
 def _pieces(work: OutputWork, file: OutputFile) -> Iterator[bytes | memoryview]:
     """Yield the bytes of the model's file; those of masked tensors, and of duplicates, are replaced."""
     header, position = work.header(file), 0
-    listed_files = work.output.duplicates.get(file.name, {})
+    file_by_duplicate = work.output.duplicates.get(file.name, {})
     for entry in sorted(header.tensors.values(), key=lambda entry: (entry.start, entry.stop)):
         number = work.tensor_numbers.get(entry.name)
-        if number is None and entry.name not in listed_files:
+        if number is None and entry.name not in file_by_duplicate:
             continue
         yield from work.read_pieces(file.source, position, entry.start)
         if number is not None:
             yield from _masked_tensor(work, number)
         else:
-            yield from _listed_tensor(work, entry.name, listed_files[entry.name])
+            yield from _indexed_tensor(work, entry.name, file_by_duplicate[entry.name])
         position = entry.stop
     yield from work.read_pieces(file.source, position, file.bytes)
 
 
-def _listed_tensor(work: OutputWork, name: str, file_name: str) -> Iterator[bytes]:
+def _indexed_tensor(work: OutputWork, name: str, file_name: str) -> Iterator[bytes]:
     """Read a tensor from the file that the index names, in place of its duplicate in another file."""
     file = next(each for each in work.output.files if each.name == file_name)
     entry = work.header(file).tensors[name]

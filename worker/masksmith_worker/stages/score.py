@@ -42,7 +42,9 @@ class CalibrationError(Exception):
 
 
 def score_shard(work: ShardWork) -> Array | MagnitudeRows:
-    """Compute the scores of a shard's rows; magnitudes of a matrix under n:m along `in` follow while it is solved.
+    """Compute the scores of a shard's rows.
+
+    For magnitudes of a matrix under n:m along `in`, return a source that computes them when the solver reads the rows.
 
     Raises:
         CalibrationError: If weights or statistics have values from which no score can be computed.

@@ -1,4 +1,7 @@
-"""Shrink a config: same blocks and names, fewer channels, a short vocabulary; so the model can run with real values."""
+"""Shrink a config: same blocks and names, fewer channels, a short vocabulary.
+
+The model is then small enough to run on the CPU, with initialised parameters, where it cannot run on the meta device.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ import re
 from typing import Any
 
 MAX_ENTRIES = 2 * 10**8
-"""Largest number of entries of all parameters of a model that is run with real values."""
+"""Largest number of entries of all parameters of a model that is run on the CPU."""
 
 MAX_FACTOR = 8
 """Largest factor by which widths are divided; a power of two."""
@@ -26,7 +29,7 @@ def smaller(config: Any) -> Any:
     """Return a copy of a config and of the configs nested in it, with smaller widths and a short vocabulary.
 
     All widths and numbers of heads are divided by one factor, which may be 1. Each head keeps its size, so that
-    settings of positions that count dimensions of a head stay valid.
+    settings of rotary position embeddings, which count dimensions of a head, stay valid.
     """
     config = copy.deepcopy(config)
     sections = [config, *[value for value in vars(config).values() if hasattr(value, "to_dict")]]
@@ -45,8 +48,8 @@ def smaller(config: Any) -> Any:
 def _common_factor(sections: list[Any]) -> int:
     """Return the largest power of two up to `MAX_FACTOR` that divides every width and leaves at least two heads.
 
-    It is 1 if there is no other. With a single head, parts of the head would look like parts of the whole output; of
-    keys and values, one head is enough.
+    It is 1 if there is no other. With a single head, a split inside the head, such as that of a rotary embedding, could
+    not be told from a split of the whole output into fused matrices. For keys and values, one head is enough.
     """
     values = [(name, value) for section in sections for name, value in vars(section).items() if _is_width(name, value)]
     factor = MAX_FACTOR

@@ -17,6 +17,7 @@ from masksmith_wire.quantities import count_text, duration_text
 
 from .charts import bar_chart, line_chart
 
+ORDER_TEXTS = {"together": "together", "sequential": "one group after the other"}
 PAGE = Template("""<!doctype html>
 <html lang="en">
 <meta charset="utf-8">
@@ -47,8 +48,9 @@ blocks before it already are), and after.</p>
 <h2>Blocks</h2>
 <div class="scroll">$blocks</div>
 <h2>Weights</h2>
-<p>Relative squared error of each weight's output on the calibration data: "error masked" with the first mask and
-the original values, "error updated" with the values of the update, before the block is tuned.</p>
+<p>Relative squared error of each weight's output on the calibration data: "error masked" with the original
+values and the mask before the update, which may change the mask; "error updated" after the update, before the block is
+tuned.</p>
 <div class="scroll">$weights</div>
 </html>
 """)
@@ -122,11 +124,11 @@ def _summary(document: Mapping[str, Any]) -> str:
     blocks, text, options = document["blocks"], document["calibration_text"], document["options"]
     seconds = math.fsum(block["seconds"] for block in blocks)
     parts = [
-        f"{document['block_list']} of the weights",
+        f"{document['block_list']} of the weights",  # The description ends with a share, such as "97%".
         f"{len(blocks)} of {document['count']} blocks finished in {duration_text(seconds)}",
         f"scores {document['scores']}",
         f"update {document['update'] or 'none'}",
-        f"order of statistics: {options['order']}",
+        f"statistics of a block's weights gathered {ORDER_TEXTS[options['order']]}",
         f"{options['tune_steps']} steps of tuning",
         *_measured_tokens(blocks),
         f"{count_text(text['windows'])} windows of {count_text(text['tokens'])} tokens (text {text['blake3'][:12]})",
@@ -135,7 +137,7 @@ def _summary(document: Mapping[str, Any]) -> str:
 
 
 def _measured_tokens(blocks: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Say on how many tokens the errors were measured; nothing if the report of an earlier version does not."""
+    """Return the text that says on how many tokens errors were measured; none for reports of earlier versions."""
     counts = {block["measured_tokens"] for block in blocks if "measured_tokens" in block}
     return [f"errors measured on {count_text(max(counts))} tokens"] if counts else []
 
