@@ -32,7 +32,7 @@ class Settings(StateSettings):
     max_document_bytes: int = Field(default=limit("max_document_bytes"), gt=0)
     """Largest JSON document."""
     max_header_bytes: int = Field(default=limit("max_header_bytes"), gt=0)
-    """Largest header of a safetensors file, and largest headers together of all files that a job names."""
+    """Largest header of a safetensors file, and largest sum of the headers of all files that a job names."""
     max_tensors: int = Field(default=limit("max_tensors"), gt=0)
     """Most tensors in a file or a job."""
     max_elements: int = Field(default=limit("max_elements"), gt=0)
@@ -42,11 +42,11 @@ class Settings(StateSettings):
     max_document_depth: int = Field(default=limit("max_document_depth"), gt=0)
     """How deep the lists and objects of a JSON document may be nested."""
     max_live_jobs: int = Field(default=limit("max_live_jobs"), gt=0)
-    """Most jobs of all keys that are queued or running at a time."""
+    """Most jobs of all keys together that may be queued or running at a time."""
     max_wait_s: float = Field(default=float(limit("max_wait_s")), ge=0, le=MAX_SECONDS)
     """Most seconds that a request with `Prefer: wait` waits."""
     max_request_head_bytes: int = Field(default=limit("max_request_head_bytes"), gt=0)
-    """Largest request line and headers, and largest trailers and chunk framing."""
+    """Most bytes of a request's line and headers together; likewise of its trailers and chunk framing."""
     request_head_s: float = Field(default=float(limit("request_head_s")), gt=0, le=MAX_SECONDS)
     """Seconds within which a request's line and headers must arrive."""
     read_stall_s: float = Field(default=float(limit("read_stall_s")), gt=0, le=MAX_SECONDS)
@@ -68,9 +68,9 @@ class Settings(StateSettings):
     shard_bytes: int = Field(default=SHARD_BYTES, gt=0)
     """Bytes of weights in a shard."""
     auth: Literal["required", "none"] = "required"
-    """`none`: until a key is made, requests from this machine need no key; for loopback addresses only."""
+    """`none`: if `host` is a loopback address, requests from this machine need no key until a key is made."""
     trusted_proxies: str = ""
-    """Addresses or networks of proxies whose `X-Forwarded-For`, `-Proto` and `-Prefix` count, separated by commas."""
+    """Comma-separated addresses or networks of proxies whose `X-Forwarded-For`, `-Proto` and `-Prefix` are used."""
     oidc_issuer: str = ""
     """URL of an OpenID Connect issuer whose tokens are accepted beside keys (extra `oidc`)."""
     oidc_audience: str = ""
@@ -80,7 +80,7 @@ class Settings(StateSettings):
     insecure: bool = False
     """Serve requests without keys, on any address."""
     allowed_hosts: str = ""
-    """Further names that the service answers to, besides IP addresses and this machine's; by commas; `*` allows all."""
+    """Comma-separated names that the service answers to besides IP addresses and this machine's; `*` allows all."""
     session_s: float = Field(default=43_200.0, ge=60, le=MAX_SECONDS)
     """Seconds that a browser stays logged in."""
     key_stored_bytes: int = Field(default=limit("key_stored_bytes"), ge=0)
@@ -90,7 +90,7 @@ class Settings(StateSettings):
     key_live_jobs: int = Field(default=limit("key_live_jobs"), ge=0)
     """Jobs of a key that may be queued or running at a time, unless it has a quota of its own."""
     key_requests_s: float = Field(default=float(limit("key_requests_s")), ge=MIN_REQUESTS_S, le=MAX_REQUESTS_S)
-    """Requests a second that a key may send, ten times as many at once, unless it has a quota of its own."""
+    """Requests a second that a key may send, unless it has a quota of its own; ten times as many at once."""
 
     @model_validator(mode="after")
     def _check_memory(self) -> Settings:

@@ -21,7 +21,7 @@ MIN_GROUPED = 12
 
 
 def panel_of(name: str) -> str:
-    """Return the panel that has a command, or a group of commands, in `masksmith --help`."""
+    """Return the name of the panel of `masksmith --help` that lists a command or a group of commands."""
     return next(panel for panel, names in PANELS.items() if name in names)
 
 

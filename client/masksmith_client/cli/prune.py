@@ -83,7 +83,9 @@ def prune(
     update: UpdateOption = None,
     previous: Annotated[
         str | None,
-        typer.Option(metavar="JOB|FILE", help="With --by-reference: earlier masks or output; counts changed entries."),
+        typer.Option(
+            metavar="JOB|FILE", help="With --by-reference: earlier masks or output, to count changed entries."
+        ),
     ] = None,
     layers: LayersOption = None,
     exclude: ExcludeOption = None,

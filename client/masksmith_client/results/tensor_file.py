@@ -33,7 +33,7 @@ class TensorFile(Mapping[str, Any]):
         self._entries = self._header.tensors
 
     def save(self, path: str | Path) -> Path:
-        """Copy the whole file to a path, atomically; returns the path."""
+        """Copy the whole file to a path, atomically, and return the path."""
         return save_copy(self._file, Path(path))
 
     def digest(self) -> str:
@@ -45,7 +45,7 @@ class TensorFile(Mapping[str, Any]):
         return str(hasher.hexdigest())
 
     def close(self) -> None:
-        """Close the file; a download that was not saved is deleted."""
+        """Close the file; the temporary file of a download is then deleted, unlike the copies that `save` made."""
         self._file.close()
 
     def __contains__(self, name: object) -> bool:

@@ -1,4 +1,4 @@
-"""Reports of a sparsifier: one record per refresh, one report per layer."""
+"""The report of a sparsifier, with a record of each refresh whose response was applied, and a report of each layer."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class RefreshRecord:
             skipped because nothing had changed since their last solve.
         failed: Number of layers that got no mask and kept their last one.
         sad: Sum of absolute differences, `||mask - previous||_1`, the number of changed entries (Zhou et al., 2021).
-            Entries of layers that were dense until then do not count.
+            Entries of layers that were dense until then are left out.
         flip_rate: `sad / entries` over all masked layers, in [0, 1] (Hu et al., 2024).
         retained: Share of the score that the new masks keep, all together; None if it is unknown, as without new masks.
         optimal: Whether every new mask was proved optimal (gap 0.0) for the scores that it was computed from; True if
@@ -59,8 +59,10 @@ class LayerReport:
         density: Share of entries that are not zero in the weight that the model computes with.
         status, gap, retained, objective, upper_bound: The solver's result for the last mask and the scores that it was
             computed from (with `hysteresis`: the scores with the bonus); None before the first mask.
-        asked_at: Number of optimizer steps after which those scores were copied.
-        sad, flip_rate: Number of mask entries changed by the last refresh, and their share.
+        asked_at: Number of optimizer steps after which the weight or scores for the last mask were copied; None before
+            the first mask.
+        sad, flip_rate: Number of mask entries changed by the last refresh, and their share; 0 if the layer was dense
+            until then.
     """
 
     name: str
@@ -86,13 +88,13 @@ class TrainingReport:
         step: Number of optimizer steps so far.
         asking: Where requests are handled: `in this process`, `a thread`, `a process`, or, on ranks that request no
             masks, `another process of the group`; `, on the device of the weights` is added if masks are solved there.
-        layers: The masked layers.
+        layers: Reports of the masked layers.
         skipped: The reasons of layers that stay dense, by name.
         refreshes: All refreshes whose responses were applied, including the first masks.
         late: Number of refreshes that became due while an earlier one was pending; they are requested after it.
         outages: Number of outages: sequences of failed requests without a successful one in between; an outage
             that has not ended counts, too.
-        trouble: Why the last request failed; None if it succeeded.
+        trouble: Why the last request failed as a whole; None if it succeeded, or no response has arrived.
         shared_names: For a weight that the model has under several names, the name of its layer, by each other name.
     """
 

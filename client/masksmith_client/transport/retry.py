@@ -1,4 +1,4 @@
-"""Retry policy: which failures are retried, how often, and after which pauses. Converts them to `ClientError`, too."""
+"""Retry policy: which failures are retried, how often, and after which pauses; converts failures to `ClientError`."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ log = logging.getLogger("masksmith_client")
 FAILURES = (httpx2.RequestError, ClientError, HeaderError)
 """Exceptions that end an attempt; `as_client_error` converts them."""
 RETRIED_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504, 507})
+"""HTTP statuses that are retried, whatever the error code."""
 RETRIED_CODES = frozenset({"body_incomplete"})
-"""Error codes that are retried, whatever their status."""
+"""Error codes that are retried, whatever the status."""
 MAX_DOUBLINGS = 30
 """Maximum exponent in a pause; without one, the power would overflow in a long outage."""
 
@@ -29,7 +30,7 @@ class RetryPolicy:
     """How often, and after which pauses, failed requests are retried.
 
     Attributes:
-        retries: Maximum number of retries of one call, without those of failed connections.
+        retries: Maximum number of retries of one call; those after failed connections are not counted.
         first_contact_retries: Maximum number of retries, at most `retries`, of failed connections to a service that has
             never answered: its URL may be wrong.
         first_s: Maximum pause before the second attempt, in seconds; it doubles with each attempt.
@@ -58,14 +59,14 @@ class Attempts:
     Args:
         policy: The retry policy.
         url: The service's URL, for messages.
-        reached: Whether the service has answered before this call; then connection errors are retried for
+        has_answered: Whether the service has answered before this call; then connection errors are retried for
             `policy.outage_s`.
     """
 
-    def __init__(self, policy: RetryPolicy, url: str, *, reached: bool = False) -> None:
+    def __init__(self, policy: RetryPolicy, url: str, *, has_answered: bool = False) -> None:
         self._policy = policy
         self._url = url
-        self._reached = reached
+        self._has_answered = has_answered
         self._failures = 0
         self._connect_failures = 0
         self._start = time.monotonic()
@@ -84,7 +85,8 @@ class Attempts:
             raise failure from error
         self._failures += 1
         self._connect_failures += isinstance(failure, ConnectError)
-        if self._failures == 2 and self._reached:  # one warning for each call, and none for a single failure
+        # A call to a service that has answered before gives one warning, but none for a single failure.
+        if self._failures == 2 and self._has_answered:
             log.warning("%s; retrying", printable(str(failure)))
         return pause_s
 
@@ -92,7 +94,7 @@ class Attempts:
         """Whether the policy allows no further retry after an error."""
         if not isinstance(error, ConnectError):
             return self._failures - self._connect_failures >= self._policy.retries
-        if self._reached:
+        if self._has_answered:
             return time.monotonic() - self._start > self._policy.outage_s
         return self._failures >= min(self._policy.retries, self._policy.first_contact_retries)
 

@@ -36,7 +36,7 @@ class ServiceSession(ABC):
 
     def __init__(self, settings: ConnectionSettings, policy: RetryPolicy) -> None:
         self.settings, self.policy = settings, policy
-        self._reached = False
+        self._has_answered = False
 
     async def send(self, call: Call[T]) -> T:
         """Send a request, with retries, and parse its response.
@@ -48,7 +48,7 @@ class ServiceSession(ABC):
 
         async def attempt() -> T:
             response = await self._exchange(call)
-            self._reached = True
+            self._has_answered = True
             return call.read(response)
 
         return await self._retry(attempt)
@@ -100,7 +100,7 @@ class ServiceSession(ABC):
             raise as_client_error(error, self.settings.url) from error
 
     async def _retry(self, attempt: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        attempts = Attempts(self.policy, self.settings.url, reached=self._reached)
+        attempts = Attempts(self.policy, self.settings.url, has_answered=self._has_answered)
         while True:
             try:
                 return await attempt()

@@ -24,7 +24,7 @@ class MessageProducer:
         self._app.conf.update(celery_settings(redis_url), broker_connection_max_retries=1)
 
     def send_messages(self, queue: str, count: int) -> None:
-        """Send messages to a queue, each of which makes a worker take one shard or benchmark case.
+        """Send messages to a queue; each message makes a worker take one shard or benchmark case, if any is queued.
 
         Raises:
             redis.ConnectionError: If the broker is unavailable; the sweeper sends the missing messages later.
@@ -36,7 +36,7 @@ class MessageProducer:
 
 @contextmanager
 def _translated_errors() -> Iterator[None]:
-    """Raise redis.ConnectionError in place of Celery's, so that callers handle one type of connection error."""
+    """Raise redis.ConnectionError in place of kombu's OperationalError, so that callers handle one type of error."""
     try:
         yield
     except OperationalError as error:

@@ -1,8 +1,9 @@
-"""Measures a case: packs, checks results, then times all kernels in rounds.
+"""Measures a case: packs its weight for each kernel, checks the products, then times the kernels in rounds.
 
-1. A random weight gets its mask; each kernel packs it, which is timed separately.
-2. Every kernel's product is compared with the float64 product of the masked weight, that of `dense` with the product of
-   the weight before it is masked. Kernels with wrong results are not timed.
+1. A random weight gets its mask, the best one or the user's. Each kernel packs the weight and is tuned, if it can be;
+   packing and tuning are timed separately.
+2. Every kernel's product is compared with the float64 product of the masked weight; the product of `dense` is compared
+   with that of the weight before it is masked. Kernels that cannot run, fail, or have wrong results are not timed.
 3. In each round, every kernel with a right result runs, so that changes of the machine's speed affect all of them
    equally. Times are medians over rounds, and a speed-up is the ratio of two medians.
 """
@@ -47,7 +48,7 @@ class Bench:
         rounds: Rounds per case.
         threads: Number of threads of CPU kernels.
         seed: Seed of all random numbers.
-        masks: Masks to use instead of the best ones in requested cases, by layer name.
+        masks: Masks by layer name; the cases that the user requested (`asked`) use them instead of the best masks.
         clock: Clock of the device.
     """
 
@@ -104,7 +105,12 @@ class Bench:
         return self._last[1]
 
     def _prepare(self, case: Case, operand: Operand, x: torch.Tensor) -> tuple[Products, dict[str, Measurement]]:
-        """Pack and check every kernel; return the products to time, and each kernel's measurement before its timing."""
+        """Prepare and check the kernels that can run.
+
+        Returns:
+            The products to time, without those that failed or are wrong, and the measurements of all kernels, without
+            times.
+        """
         products: Products = {}
         measurements: dict[str, Measurement] = {}
         masked, unmasked = reference(operand.matrix, x, case.dtype), reference(operand.unmasked, x, case.dtype)
@@ -148,6 +154,7 @@ class Bench:
                 measurement = replace(measurement, graph=summary(graph[name]), speedup=speedup(graph, name))
             assert measurement.timing is not None
             assert measurement.weight_bytes is not None
+            # The baselines multiply by the zeros, too.
             work_share = 1.0 if name.startswith("dense") else density
             least_s = peaks.least_s(case, work_share, measurement.weight_bytes)
             timed[name] = replace(measurement, roofline=least_s / measurement.timing.median_s)
@@ -176,7 +183,7 @@ def prepare(kernel: Kernel, operand: Operand) -> tuple[Product, Measurement]:
 
 
 def summary(seconds: Sequence[float]) -> Timing:
-    """Return median and quantiles over a kernel's rounds."""
+    """Return the median and the quantiles 0.2 and 0.8 of a kernel's times in all rounds."""
     p20, p80 = (float(value) for value in np.quantile(seconds, (0.2, 0.8)))
     return Timing(statistics.median(seconds), p20, p80, len(seconds))
 

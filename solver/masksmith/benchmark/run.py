@@ -49,7 +49,7 @@ def benchmark(
     Args:
         layers: A well-known model's name (`MODELS`), or layers, or shapes such as `"1536x384*6"` (out x in, times 6).
         patterns: Patterns of the masks.
-        batches: Rows of activations.
+        batches: Numbers of rows of the activations.
         dtypes: `float32`, `float16`, `bfloat16`, `float64`.
         directions: `forward` (`X W^T`), `backward` (`dY W`).
         kernels: Names of kernels; None selects all that support the cases, and skips those that cannot run here.
@@ -61,7 +61,7 @@ def benchmark(
         seed: Seed of weights and activations.
         on_case: Called with each result, the number of cases done, and the total.
         on_compilation: Called when the first kernel of this process has to be compiled; see `ms.warm_up`.
-        registry: Kernels to use instead of those installed.
+        registry: Kernels by name, to use instead of those installed.
 
     Raises:
         BenchmarkError: If an argument is invalid, or a named kernel cannot run; raised before anything runs.

@@ -24,7 +24,7 @@ from .statistics import Calibration
 KINDS = ("norms", "gram", "activations", "gradients")
 """Kinds of statistics."""
 INFERENCE_TENSOR = "nference tensor"
-"""Part of the messages of torch where gradients would pass through a tensor of `torch.inference_mode`.
+"""Part of torch's messages about gradients that would pass through a tensor of `torch.inference_mode`.
 
 The first letter is left out, since it is a capital in some of them.
 """
@@ -47,8 +47,8 @@ def calibrate(
 
     Names are those of the plain model, without the segments that `torch.compile` and other wrappers add.
     Temporary hooks record the inputs of linear layers and convolutions (one group, one or two dimensions); the model
-    is in evaluation mode meanwhile. A subclass of `Linear` may pass other inputs to `functional.linear` than it gets,
-    and these are recorded. Statistics of a weight that several layers share are summed over these layers.
+    is in evaluation mode meanwhile. If a subclass of `Linear` passes other inputs to `functional.linear` than it gets,
+    those that it passes are recorded. Statistics of a weight that several layers share are summed over these layers.
 
     Args:
         model: Any torch module.
@@ -62,11 +62,11 @@ def calibrate(
         progress: Whether to show a progress bar; by default in terminals and notebooks.
 
     Raises:
-        ScoresError: If `gather` is empty or has an unknown kind, a name or glob matches no layer, a layer that is named
-            exactly is not supported, no layer is selected, there is no batch, a layer is called without a tensor that
-            fits its weight, a parameter is on the meta device, a loss has no gradient or it does not reach layers, as
-            those in a reentrant activation checkpoint or those with masks of a `Sparsifier`, or a statistic has NaN or
-            infinity.
+        ScoresError: If `gather` is empty or has an unknown kind; a name or glob matches no layer; a layer that is named
+            exactly is not supported; no layer is selected; there is no batch; a layer is called without a tensor that
+            fits its weight; a parameter is on the meta device; a loss has no gradient; gradients do not reach a layer,
+            such as one in a reentrant activation checkpoint or one with a mask of a `Sparsifier`; or a statistic has
+            NaN or infinity.
     """
     unknown = [kind for kind in gather if kind not in KINDS]
     if unknown or not gather:
@@ -91,7 +91,7 @@ def calibrate(
 def _accumulators(
     model: torch.nn.Module, layers: Globs, gather: Sequence[str], max_samples: int
 ) -> tuple[dict[str, LayerAccumulator], dict[str, str], dict[str, str]]:
-    """Return the accumulators of the selected weights, why others are skipped, and first names by other names.
+    """Return the accumulators of the selected weights, why others are skipped, and the first name by each other name.
 
     Weights that the caller did not select are not among the skipped ones.
     """
@@ -199,7 +199,8 @@ def _gathering_inputs(model: torch.nn.Module, accumulators: Iterable[LayerAccumu
     hooks += own_forwards.register()
     model.eval()
     try:
-        # If torch compiled a layer while it has hooks, its code would stay uncompiled afterwards, in the whole process.
+        # If torch tried to compile a layer that has hooks, the layer's code would run uncompiled from then on, in the
+        # whole process.
         with torch.compiler.set_stance("force_eager"), own_forwards if of_own_forward else nullcontext():
             yield
     finally:
@@ -218,7 +219,7 @@ def _forward(model: torch.nn.Module, batch: Any) -> Any:
 def _backward(
     model: torch.nn.Module, batch: Any, accumulators: Mapping[str, LayerAccumulator], loss: Loss | None
 ) -> None:
-    """Add the gradients of a batch to the accumulators; the `.grad` of parameters is not changed."""
+    """Run a batch forward and backward, and add its gradients to the accumulators; no parameter's `.grad` changes."""
     with torch.enable_grad(), parametrize.cached(), _weights_in_use(accumulators.values()) as in_use:
         try:
             value: Any = getattr(_forward(model, batch), "loss", None) if loss is None else loss(model, batch)
@@ -281,8 +282,8 @@ def _inference_reason(model: torch.nn.Module) -> str:
 def _weights_in_use(accumulators: Iterable[LayerAccumulator]) -> Iterator[dict[LayerAccumulator, list[torch.Tensor]]]:
     """Yield a mapping that collects, during a forward pass, the weights by which the layers multiply.
 
-    For a parametrized layer that is the computed tensor, not a parameter. All collected weights require gradients until
-    the context ends, frozen ones, too.
+    For a parametrized layer that is the computed tensor, not a parameter. Frozen weights that are collected require
+    gradients until the context ends.
     """
     in_use: dict[LayerAccumulator, list[torch.Tensor]] = {accumulator: [] for accumulator in accumulators}
     frozen: list[torch.Tensor] = []
@@ -293,7 +294,7 @@ def _weights_in_use(accumulators: Iterable[LayerAccumulator]) -> Iterator[dict[L
         weight = cast("torch.Tensor", module.weight)
         if module.weight is not weight:
             raise ScoresError(
-                "gradients do not reach its weight, which is computed anew at each use, as a Sparsifier's masks do: "
+                "gradients do not reach its weight, which is computed anew at each use, as with a Sparsifier's masks: "
                 "calibrate before the Sparsifier is created, or bake the masks",
                 name=accumulator.name,
             )

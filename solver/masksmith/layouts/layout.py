@@ -13,14 +13,14 @@ AxisRole = Literal["stack", "out", "in", "kernel"]
 """What a dimension counts: matrices, output features, input features, or positions of a kernel."""
 
 Rule = Literal["user", "model", "architecture", "name", "shape"]
-"""Where a layout comes from: the caller, the model (the class of a layer or a forward pass), the model's config, the
+"""Where a layout comes from: the caller, the model (a forward pass or a layer's class), the model's config, the
 tensor's name, or its shape."""
 
 CONVOLUTION: tuple[AxisRole, ...] = ("out", "in", "kernel", "kernel", "kernel")
 
 
 class LayoutError(PatternError):
-    """Axes that do not describe a stack of matrices, or that do not match a tensor's shape."""
+    """Axes or fused parts that do not describe matrices, or that do not match a tensor's shape."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +30,8 @@ class Layout:
     Attributes:
         axes: The role of each dimension, in the order of storage: `out` and `in` once each; `stack` for dimensions
             that count matrices (experts); `kernel` for positions of a convolution's kernel, which are summed over, too.
-        out_parts: Number of rows of each matrix that is fused along `out`, such as query, key and value, whose outputs
-            the model splits again; they add up to the length of `out`. Empty if nothing is fused.
+        out_parts: Numbers of rows of the matrices that are fused along `out`, such as query, key and value; the model
+            splits their outputs again. The numbers add up to the length of `out`; empty if nothing is fused.
         rule: Where the axes come from.
     """
 
@@ -146,12 +146,13 @@ class Layout:
             PatternError: If the pattern does not fit a part.
         """
         rows, *rest = self.matrix_shape(shape)
+        # Without `shard_rows`, as for unstructured patterns, a part may begin at any row.
         height = pattern.rows if isinstance(pattern, (Block, Hybrid)) else pattern.shard_rows or 1
         if all(part % height == 0 for part in self.out_parts):
             return [(0, rows)]
         ranges, first = list[tuple[int, int]](), 0
         for part in self.out_parts:
-            pattern.grid((part, *rest))
+            pattern.grid((part, *rest))  # raises the error of a part that the pattern does not fit
             ranges.append((first, first + part))
             first += part
         return ranges

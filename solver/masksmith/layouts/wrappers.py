@@ -14,7 +14,7 @@ def plain_path(model: Any, path: str) -> str:
     """Return a path without the segments of wrappers; `module` is such a segment if its parent is in `CONTAINERS`.
 
     Args:
-        model: The torch module in which the path begins; None if it is not known.
+        model: The torch module in which the path begins; None if it is not known, and `module` then stays.
         path: Path of a module or of a parameter.
     """
     plain_segments, parent = [], model
@@ -26,7 +26,7 @@ def plain_path(model: Any, path: str) -> str:
 
 
 def without_wrappers(model: Any) -> Any:
-    """Return the torch module inside the wrappers that `plain_path` leaves out; a module without one is returned."""
+    """Return the torch module inside the wrappers that `plain_path` leaves out; without wrappers, the module itself."""
     inner = [_child(model, segment) for segment in (*WRAPPERS, "module") if _is_wrapper(segment, model)]
     wrapped = next((child for child in inner if child is not None), None)
     return model if wrapped is None else without_wrappers(wrapped)

@@ -48,7 +48,7 @@ class Diversity:
         return self.log2_count / (self.rows * self.cols)
 
     def log2_masks(self, entries: int) -> float:
-        """Return the binary logarithm of the number of masks of a layer; a cropped tile counts in part, by its size."""
+        """Return the binary logarithm of the number of masks of a layer, with cropped tiles by their entries."""
         return self.bits_per_weight * entries
 
 
@@ -57,8 +57,8 @@ def diversity(pattern: NM | str) -> Diversity:
 
     Plain groups have `C(m, n)`, or with at-most fill `C(m, 0) + ... + C(m, n)`. Transposable tiles are counted row by
     row, over the multiset of the columns' unfilled budgets, if that takes less than about 5 s; else by the asymptotic
-    `C(c, n)^r C(r, k)^c / C(rc, rn) * e^-1/2` for tiles of r rows with n kept and c columns with k kept (Canfield,
-    Greenhill, McKay 2008), 6 % low at 4:8.
+    `C(c, n)^r C(r, k)^c / C(rc, rn) * e^-1/2` for tiles that keep n entries in each of r rows and k in each of c
+    columns (Canfield, Greenhill, McKay 2008), 6 % low at 4:8.
 
     Raises:
         PatternError: If the pattern is malformed, or not N:M.
@@ -113,7 +113,7 @@ def _states_after_row(state: ColumnCounts, keep: int, at_most: bool) -> Iterator
 
 
 def _cheapest_form(tile: TileSpec) -> TileSpec:
-    """Return the tile or an equivalent one, whichever is cheapest to count: transposed, complemented (exact fill)."""
+    """Return the cheapest tile to count: this, the transposed one, or, with exact fill, the complement of either."""
     forms = [tile, TileSpec(tile.cols, tile.rows, tile.col_keep, tile.row_keep, tile.at_most)]
     if not tile.at_most:
         forms += [TileSpec(t.rows, t.cols, t.cols - t.row_keep, t.rows - t.col_keep) for t in forms]
@@ -145,7 +145,7 @@ def _log2_asymptotic(tile: TileSpec) -> float:
 
 
 def _log2_choices(lines: int, length: int, kept: int) -> float:
-    """Return the binary logarithm of the ways to keep `kept` entries in `lines` lines of this length, evenly.
+    """Return the binary logarithm of the ways to keep `kept` entries in `lines` lines of `length`, evenly.
 
     They are the choices of the lines that keep one entry more than the others, times the choices of entries in each
     line.

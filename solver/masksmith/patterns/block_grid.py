@@ -56,7 +56,7 @@ def grid_of_blocks(pattern: BlockPattern, shape: tuple[int, ...]) -> Grid:
     """Return the grid of blocks of a weight, edge blocks included.
 
     Raises:
-        PatternError: If the shape is not that of a weight, or ragged under `error`.
+        PatternError: If the shape is not that of a weight, or has edge blocks under `ragged="error"`.
     """
     rows, cols = matrix_shape(shape)
     grid = Grid(rows, cols, pattern.rows, pattern.cols)
@@ -68,10 +68,10 @@ def grid_of_blocks(pattern: BlockPattern, shape: tuple[int, ...]) -> Grid:
 def free_block_counts(pattern: BlockPattern, grid: Grid) -> tuple[int, int]:
     """Return the numbers of block rows and block columns that the pattern decides about.
 
-    These are all of the grid; under `dense` only those of whole blocks, since the edge is always kept.
+    These are all of the grid; under `ragged="dense"` only those of whole blocks, since the edge is always kept.
 
     Raises:
-        PatternError: If no whole block fits the matrix under `dense`.
+        PatternError: If no whole block fits the matrix under `ragged="dense"`.
     """
     if pattern.ragged != "dense":
         return grid.down, grid.across

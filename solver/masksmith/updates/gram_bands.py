@@ -1,4 +1,4 @@
-"""Reads and checks a Gram matrix, a band of rows at a time, so that only one float64 copy of it is in memory."""
+"""Reads a Gram matrix in bands of rows, checks it, and symmetrises it in place: only one float64 copy is in memory."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from masksmith._errors import UpdateError
 from masksmith._tensors import is_torch
 
 BAND_BYTES = 2**26
-"""Bytes of the rows, in float64, that are read at a time; at least one row is."""
+"""Bytes of the rows, in float64, that are read at a time; a row with more bytes is read alone."""
 BLOCK = 2048
 """Side of the square blocks that are compared with their transposes, one at a time."""
 
@@ -56,7 +56,8 @@ def symmetrise(products: torch.Tensor) -> tuple[float, list[int]]:
     """Replace a matrix by its mean with its transpose, block by block.
 
     Returns:
-        The largest difference between the matrix and its transpose, and the index of that entry.
+        The largest absolute difference between an entry of the matrix and the same entry of its transpose, and the
+        index of such an entry; 0 and `[0, 0]` for a symmetric matrix.
     """
     largest, index = 0.0, [0, 0]
     for i in range(0, len(products), BLOCK):

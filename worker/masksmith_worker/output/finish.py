@@ -27,9 +27,9 @@ MAX_NOTE_BYTES = 2**12
 def finish(work: OutputWork) -> None:
     """Write the files of an output that are not weights, then delete its notes, temporary files and, last, its marker.
 
-    The files are the masks, copies of `output.beside` and the record. The index, which is the last one of `beside`, and
-    the record are written after the files that they name. Two workers may do this at the same time: the files that they
-    write are the same.
+    The files are the masks, copies of `output.beside` and the record. The index, if there is one, is the last of
+    `beside`, so index and record are written after the files that they name. The marker is the file `JOURNAL_NAME`. Two
+    workers may do this at the same time: the files that they write are the same.
 
     Raises:
         FileNotFoundError: If another worker has finished the output meanwhile and deleted its notes.
@@ -50,7 +50,7 @@ def finish(work: OutputWork) -> None:
 
 
 def _masks(work: OutputWork, reports: list[list[ShardReport]], hasher: Any) -> Iterator[bytes]:
-    """Generate the masks file, and update its hasher; `reports` has for each tensor the reports of its shards."""
+    """Yield the masks file in pieces, and update `hasher` with each; `reports` has those of each tensor's shards."""
     options = work.plan.options
     infos = {
         tensor.name: MaskInfo(
@@ -76,7 +76,7 @@ def _masks(work: OutputWork, reports: list[list[ShardReport]], hasher: Any) -> I
 
 
 def _mask_digests(work: OutputWork, indices: list[int], reports: list[ShardReport]) -> list[PartDigest]:
-    """Rows and digest of each part of a tensor's mask; each shard has solved one part."""
+    """Number of rows and digest of each shard's part of a tensor's mask."""
     shards = [work.shards[index] for index in indices]
     return [(shard.last - shard.first, str(report.mask_digest)) for shard, report in zip(shards, reports, strict=True)]
 
@@ -130,6 +130,7 @@ _DENSE: dict[str, Any] = {
     "axes": None, "out_parts": [], "matrices": 0, "rule": None, "masked": False, "pattern": None, "axis": None,
     "ragged": None, "reason": "it is none of the job's tensors",
 }  # fmt: skip
+"""Members of the record's document of a tensor that is not masked."""
 
 
 def _masked(work: OutputWork, tensor: PlannedTensor, reports: list[ShardReport]) -> dict[str, Any]:

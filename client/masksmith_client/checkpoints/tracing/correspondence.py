@@ -1,4 +1,4 @@
-"""Map a checkpoint's tensors to the parameters that they store, by watching the conversions of `transformers`."""
+"""Maps a checkpoint's tensors to the parameters that they store, by watching the conversions of `transformers`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Correspondence:
     """Which parameters the tensors of a checkpoint hold.
 
     Attributes:
-        sources: For each tensor whose parameters are certain, those whose entries it holds, in order.
+        sources: For each tensor whose parameters are certain, the parameters whose entries it holds, in order.
         tied: Of tensors that share memory, stored or not, maps the names of all but one to the name of that one.
         shape_mismatches: Maps the name of each tensor whose shape differs from the one that the config implies to the
             config's shape; without tensors that loading converts to the parameter's shape.
@@ -106,8 +106,8 @@ def _location(tensor: torch.Tensor) -> tuple[Any, ...]:
 def _name_conversion(model: Any, saved: Mapping[str, Any], shapes: Mapping[str, Any]) -> Callable[[str], str]:
     """Return a function that maps names of saved tensors to names in the checkpoint.
 
-    A checkpoint's names may have, or lack, the base model's prefix; of the possible functions, the one whose names the
-    checkpoint has most often is returned.
+    A checkpoint's names may have, or lack, the base model's prefix; of the possible functions, the one that gives
+    the most names in the checkpoint is returned.
     """
     prefix = f"{getattr(model, 'base_model_prefix', '')}."
     functions: list[Callable[[str], str]] = [lambda name: name]
@@ -117,9 +117,10 @@ def _name_conversion(model: Any, saved: Mapping[str, Any], shapes: Mapping[str, 
 
 
 def _loaded_sources(model: Any, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[Source, ...]]:
-    """Return the sources of those tensors of which `from_pretrained` makes one parameter each, as `_dims_when_loaded`.
+    """Return the sources of the tensors of `shapes` from which `from_pretrained` makes one parameter each.
 
-    `shapes` has the tensors to look at. Without the conversions of version 5 of `transformers`, there are none.
+    Tensors for which `_dims_when_loaded` returns None are left out. Versions of `transformers` before 5 convert no
+    tensors; the result is then empty.
     """
     try:
         from transformers.conversion_mapping import get_model_conversion_mapping
@@ -157,8 +158,8 @@ def _dims_when_loaded(
         shape: The tensor's shape.
 
     Returns:
-        None if loading does more than to rename the tensor, or to permute, split or merge its dimensions, or if the
-        parameter has another shape than the result.
+        None if loading does more than to rename the tensor, or to permute, split or merge its dimensions; or if the
+        parameter has another shape than the result of loading.
     """
     stored = torch.empty(shape, device="meta")
     follower = CopyFollower(Sources())
@@ -190,12 +191,12 @@ def _dims_when_loaded(
 def _tied(
     saved: Mapping[str, _SavedTensor], to_checkpoint_name: Callable[[str], str], shapes: Mapping[str, Any]
 ) -> dict[str, str]:
-    """Of tensors that share memory, map the names to that of one, a stored one if any is; its own name is left out."""
+    """Of tensors that share memory, map the names of all but one to the name of that one, a stored one if any is."""
     locations = {to_checkpoint_name(name): tensor.location for name, tensor in saved.items() if tensor.sources}
-    first: dict[Any, str] = {}
+    name_by_location: dict[Any, str] = {}
     tied = {}
     for name in sorted(locations, key=lambda name: name not in shapes):
-        target = first.setdefault(locations[name], name)
-        if target != name:
-            tied[name] = target
+        first_name = name_by_location.setdefault(locations[name], name)
+        if first_name != name:
+            tied[name] = first_name
     return tied

@@ -1,4 +1,4 @@
-"""What every refresh worker offers, and the two inside the training process: a thread, or the calling thread itself."""
+"""What every refresh worker offers, and the two inside the training process: one in a thread, one in the caller's."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class ThreadWorker:
         self._responses: queue.SimpleQueue[RefreshResponse] = queue.SimpleQueue()
 
     def submit(self, request: RefreshRequest) -> None:
-        """Pass a request to the thread; start a thread first if there is none, or if it was stopped."""
+        """Pass a request to the thread; first start one if none was started, or if the last one was stopped."""
         if self._requests is None:
             self._requests = queue.SimpleQueue()
             arguments = (self._handler, self._requests, self._responses)
@@ -95,7 +95,7 @@ class ThreadWorker:
         return self._responses.get()
 
     def close(self) -> None:
-        """Stop the thread after a running request, whose response still arrives; the next request starts another."""
+        """Stop the thread after a running request, whose response still arrives; the next request starts a new one."""
         if self._requests is not None:
             self._requests.put(None)
             self._requests = None
