@@ -1,4 +1,4 @@
-"""Client of a masksmith service: upload weights, download masks that are proved optimal.
+"""Client of a masksmith service: upload weights, download masks with proofs of how good they are.
 
     from masksmith_client import Client
 

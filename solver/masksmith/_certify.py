@@ -15,7 +15,7 @@ from .kernels.jit import COMPILED
 
 NO_FORCED = np.zeros((0, 0), np.int8)
 """What kernels take for `forced` if every entry is free."""
-ROUNDED_UP = 1 + 2.0**-40
+ROUND_UP_FACTOR = 1 + 2.0**-40
 """A float64 sum of the scores of a tile (at most 4096, none negative), times this, is not below the exact sum."""
 
 
@@ -37,8 +37,8 @@ class PanelCertificate:
 def certify_panel(panel: Panel, answer: PanelAnswer) -> PanelCertificate:
     """Check a solver's mask against the budgets, and bound the optimum by the solver's duals (Lagrangian duality).
 
-    Where the violation is not finite (a dual is NaN or infinite, or the sum overflows), the bound is the sum of the
-    tile's scores.
+    If the violation of a tile is not finite, because a dual is NaN or infinite or a sum overflows, the bound is the sum
+    of the tile's scores.
     """
     shape = (panel.down, panel.across)
     certificate = PanelCertificate(np.empty(shape), np.empty(shape), np.empty(shape, np.bool_))
@@ -63,8 +63,9 @@ def _certify_rows(panel: Panel, answer: PanelAnswer, certificate: PanelCertifica
 def _certify_tiles(panel: Panel, answer: PanelAnswer, certificate: PanelCertificate) -> None:
     tile, scores, mask = panel.tile, panel.scores, np.ascontiguousarray(answer.mask)
     u, v = np.ascontiguousarray(answer.row_duals), np.ascontiguousarray(answer.col_duals)
-    # Indices of the tiles that the first pass does not prove; where it does not run, of all tiles.
+    # Indices of the tiles that the first pass does not prove; of all tiles if it does not run.
     unproved, unproved_count = np.arange(panel.down * panel.across), panel.down * panel.across
+    # These are the values for the tiles that the first pass proves; `certify` overwrites those of the others.
     certificate.violation[:], certificate.legal[:] = 0.0, True
     if COMPILED:
         slot, least_dual = slot_width(tile.cols), 0.0 if tile.at_most else -np.inf
@@ -81,8 +82,8 @@ def _certify_tiles(panel: Panel, answer: PanelAnswer, certificate: PanelCertific
 
 
 def _bound_by_total(panel: Panel, certificate: PanelCertificate) -> None:
-    """Where the violation is not finite, write the one that makes the tile's sum of scores the bound."""
+    """Replace each violation that is not finite by the one that makes the sum of the tile's scores the bound."""
     tiles = panel.scores.reshape(panel.down, panel.tile.rows, panel.across, panel.tile.cols)
-    bound = tiles.sum(axis=(1, 3), dtype=np.float64) * ROUNDED_UP
+    bound = tiles.sum(axis=(1, 3), dtype=np.float64) * ROUND_UP_FACTOR
     unbounded = ~np.isfinite(certificate.violation)
     certificate.violation[unbounded] = (bound - certificate.objective)[unbounded]

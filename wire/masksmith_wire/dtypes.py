@@ -1,4 +1,4 @@
-"""Conversion between tensor bytes and numpy arrays; bfloat16, which numpy lacks, becomes float32 by a bit shift."""
+"""Tensor bytes as numpy arrays, and magnitudes of entries; bfloat16, which numpy lacks, becomes float32 by a shift."""
 
 from __future__ import annotations
 
@@ -33,20 +33,20 @@ def to_numpy(data: bytes | memoryview, dtype: str, shape: tuple[int, ...]) -> np
 
 
 def score_dtype(dtype: str) -> np.dtype[Any]:
-    """Return the dtype that magnitudes of a float tensor are solved in: float64 for F64, float32 for all others."""
+    """Return the dtype of the magnitudes of a float tensor as scores: float64 for F64, float32 for all others."""
     return np.dtype(np.float64 if dtype == "F64" else np.float32)
 
 
-def write_magnitudes(stored: npt.NDArray[Any], values: npt.NDArray[np.floating[Any]]) -> None:
+def write_magnitudes(entries: npt.NDArray[Any], values: npt.NDArray[np.floating[Any]]) -> None:
     """Write the exact magnitudes of stored float entries.
 
     Args:
-        stored: The entries; entries of bfloat16 as uint16, their bits.
+        entries: The stored entries; of bfloat16, their bits as uint16.
         values: Output of the same shape, in the dtype of `score_dtype`.
     """
-    if stored.dtype == np.uint16:
+    if entries.dtype == np.uint16:
         bits = values.view(np.uint32)
-        np.bitwise_and(stored, WITHOUT_SIGN, out=bits, casting="same_kind")
+        np.bitwise_and(entries, WITHOUT_SIGN, out=bits, casting="same_kind")
         np.left_shift(bits, np.uint32(16), out=bits)
     else:
-        np.absolute(stored, out=values, casting="same_kind")
+        np.absolute(entries, out=values, casting="same_kind")

@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 
 class Heartbeat(threading.Thread):
-    """Thread that announces a worker to the registry every few seconds, and removes it when stopped.
+    """Thread that announces a worker to the registries every few seconds, and removes the worker when stopped.
 
     Args:
         records: Job records, with the registries of workers.

@@ -36,9 +36,10 @@ class Intake:
     send_messages: Callable[[str, int], None] = _send_nothing
 
     def take(self, schedule: Schedule, lease_s: float, attempts: int) -> Lease | None:
-        """Take the shard that is due, and send a message if the queue lacks one.
+        """Take the shard that is due; if one is taken and the queue lacks messages, send one.
 
-        None if no shard is due for this worker.
+        Returns:
+            The lease of the shard; None if no shard is due for this worker.
         """
         lease = schedule.take(self.queue, lease_s=lease_s, attempts=attempts, worker=self.worker, slots=self.slots)
         if lease is not None and lease.messages_wanted:
@@ -46,9 +47,9 @@ class Intake:
         return lease
 
     def send_messages_if_long(self, schedule: Schedule, lease: Lease) -> None:
-        """Send the messages that the queue lacks, after a long shard.
+        """After a long shard, send the messages that the queue lacks; after any other shard, send none.
 
-        A worker leaves one slot free of long shards, so others may have waited for this one to end.
+        A worker leaves one slot free of long shards, so other long shards may have waited for this one to end.
         """
         if lease.is_long:
             self._send(schedule.messages_wanted(self.queue))

@@ -1,6 +1,6 @@
 """The product of mask and weight with the gradient rule of a method.
 
-A sharded mask of a whole weight, as FSDP2 computes with, is gathered at each use.
+FSDP2 computes with whole weights; the sharded mask of such a weight is gathered at each use.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class MaskedWeight(torch.autograd.Function):
     @staticmethod
     def forward(weight: Tensor, mask: Tensor, key: str, rule: Rule) -> Tensor:
         """Return `mask * weight`."""
-        return weight * whole_for(weight, mask, key)
+        return weight * mask_for(weight, mask, key)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, str, Rule], output: Tensor) -> None:
@@ -38,10 +38,10 @@ class MaskedWeight(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
         """Apply the gradient rule; mask, key and rule have no gradient."""
         weight, mask = ctx.saved_tensors
-        return ctx.rule(gradient, weight, whole_for(weight, mask, ctx.key)), None, None, None
+        return ctx.rule(gradient, weight, mask_for(weight, mask, ctx.key)), None, None, None
 
 
-def whole_for(weight: Tensor, mask: Tensor, key: str) -> Tensor:
+def mask_for(weight: Tensor, mask: Tensor, key: str) -> Tensor:
     """Return the mask of the entries that `weight` has, from what `Masking.mask_and_key` returned.
 
     An empty key means that `mask` has these entries already, and nothing is gathered.

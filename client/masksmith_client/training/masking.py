@@ -130,7 +130,7 @@ class Masking(torch.nn.Module):
         return as_sharded(sharding.gather(part), weight)
 
     def mask_and_key(self, weight: Tensor) -> tuple[Tensor, str]:
-        """Return what `masked_weight.whole_for` needs to make the mask of the entries of `weight`.
+        """Return what `masked_weight.mask_for` needs to make the mask of the entries of `weight`.
 
         This is that mask and an empty key. For a whole weight whose mask is sharded, it is this rank's part of the mask
         and the key with which the parts of all ranks are gathered.

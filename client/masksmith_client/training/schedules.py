@@ -61,8 +61,8 @@ class DensePhases(Schedule):
 
     def pattern_at(self, pattern: Pattern, step: int) -> Pattern | None:
         """Return None in the dense phases, else the pattern of the schedule `between`."""
-        dense = step < self.warm_up or (self.tail_from is not None and step >= self.tail_from)
-        return None if dense else self.between.pattern_at(pattern, step)
+        is_dense = step < self.warm_up or (self.tail_from is not None and step >= self.tail_from)
+        return None if is_dense else self.between.pattern_at(pattern, step)
 
 
 @dataclass(frozen=True)
@@ -100,10 +100,10 @@ class CubicDensity(Schedule):
     def pattern_at(self, pattern: Pattern, step: int) -> Pattern | None:
         """Return the pattern with the density of this step."""
         assert isinstance(pattern, Unstructured | Block | Channels)
-        remaining = (1 - _progress(self.begin, self.end, step)) ** 3
-        density = pattern.density + (self.start - pattern.density) * remaining
+        excess_share = (1 - _progress(self.begin, self.end, step)) ** 3
+        density = pattern.density + (self.start - pattern.density) * excess_share
         # The density is rounded, so that the pattern's text is short, but not below the final one.
-        return pattern if remaining == 0 else replace(pattern, density=max(round(density, 6), pattern.density))
+        return pattern if excess_share == 0 else replace(pattern, density=max(round(density, 6), pattern.density))
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ class FallingN(Schedule):
 
     Attributes:
         begin: Step at which layers stop being dense: `n` is less than `m` from this step on.
-        end: Step at which the last interval ends, in which masks have the `n` of the final pattern already.
+        end: Step at which the last interval ends; during this interval, masks already have the final `n`.
 
     Raises:
         InputError: If a step is not a whole number of at least 0, or the steps are not in order.
@@ -149,7 +149,7 @@ def _stages(pattern: NM) -> list[NM]:
     for n in range(pattern.m - 1, pattern.n, -1):
         # A tile keeps n entries of each of its m_out rows, and n_out entries of each of its m columns.
         n_out, remainder = divmod(n * pattern.m_out, pattern.m)
-        if remainder == 0 and n_out > 0:
+        if remainder == 0:
             stages.append(replace(pattern, n=n, n_out=n_out))
     return [*stages, pattern]
 

@@ -44,7 +44,7 @@ class BlockingSession(ServiceSession):
         All methods of this session block and never suspend, so one `operation.send` runs the coroutine to its end.
 
         Raises:
-            RuntimeError: If the coroutine awaits anything else and suspends.
+            RuntimeError: If the coroutine suspends, because it awaits something other than this session's methods.
         """
         try:
             operation.send(None)
@@ -69,7 +69,7 @@ class BlockingSession(ServiceSession):
             return self._read(response) if response.is_success else response
 
     def _read(self, response: httpx2.Response) -> httpx2.Response:
-        """Read the body of a response; returns a response that contains it."""
+        """Read the body of a response, and return a response that contains it."""
         document = LimitedDocument(response)
         for piece in response.iter_bytes():
             document.add(piece)
@@ -95,7 +95,7 @@ class BlockingSession(ServiceSession):
             file.write(piece)
 
     async def sleep(self, seconds: float) -> None:
-        """Block for this time, or until another operation of the same `gather` fails."""
+        """Block for this time; raise `OperationStoppedError` once another operation of the same `gather` has failed."""
         if self._stop.wait(seconds):
             raise OperationStoppedError
 
@@ -106,7 +106,7 @@ class BlockingSession(ServiceSession):
     async def gather(
         self, operation: Callable[[ServiceSession, A], Coroutine[Any, Any, T]], arguments: Sequence[A], parallel: int
     ) -> list[T]:
-        """Run an operation for all arguments in `parallel` threads; return the results in the order of arguments.
+        """Run an operation for each argument, in at most `parallel` threads; return the results in the same order.
 
         After an error no other operation starts, and the running ones end at their next sleep, request or piece of an
         upload; then the error is raised.

@@ -1,4 +1,4 @@
-"""Which scope a request needs, by method and path."""
+"""The scopes of which a request needs one, by method and path."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from masksmith_service.middleware.host_checks import SAFE_METHODS
 from masksmith_state.keys import Scope
 
 _ANY = tuple(Scope)
-# Each rule: a regular expression of `METHOD PATH`, and the scopes of which the key needs one. The first match counts.
+# Each rule: a regular expression of `METHOD PATH`, and the scopes of which the key needs one. The first rule that
+# matches applies.
 _RULES: tuple[tuple[str, tuple[Scope, ...]], ...] = (
     (r"\w+ /(v1/(patterns|solvers|kernels|session)|login|pattern|favicon\.ico|openapi\.json)?", _ANY),
     (r"\w+ /static/.*", _ANY),
@@ -23,7 +24,7 @@ _COMPILED = tuple((re.compile(pattern), scopes) for pattern, scopes in _RULES)
 
 
 def needed_scopes(method: str, path: str) -> tuple[Scope, ...]:
-    """Scopes of which the key needs one; for paths without a rule, `read` for safe methods, else `submit`."""
+    """Return the scopes of which the key needs one; without a rule, `read` for safe methods, else `submit`."""
     for pattern, scopes in _COMPILED:
         if pattern.fullmatch(f"{method} {path}"):
             return scopes

@@ -1,4 +1,4 @@
-"""HTTP routes of benchmarks: the list of kernels, and the report of a job."""
+"""HTTP routes of benchmarks: the list of kernels, and the report of a benchmark."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MEDIA_TYPES = {"json": "application/json", "csv": "text/csv; charset=utf-8", "ma
 
 @router.get("/kernels")
 def kernels(state: StateDep) -> list[KernelInfo]:
-    """List the kernels: what each supports, and on which live workers it runs."""
+    """List the kernels: what each supports, which live workers have it, and on which of these it runs."""
     return kernel_infos(state.records.bench_workers.live())
 
 
@@ -27,7 +27,7 @@ def kernels(state: StateDep) -> list[KernelInfo]:
 def get_benchmark(
     job: JobIdWithParts, state: StateDep, format: Annotated[str, Query(pattern="^(json|csv|markdown)$")] = "json"
 ) -> Response:
-    """Download the report of a finished benchmark: measurements, break-even densities, whole-model estimates."""
+    """Download the report of a benchmark that has ended: measurements, break-even densities, whole-model estimates."""
     record = read_job(state, job)
     report = read_report(record, state.records)
     check_ended(record)

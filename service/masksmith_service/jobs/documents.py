@@ -35,7 +35,7 @@ from masksmith_wire.documents import (
     WaitingFor,
 )
 
-from .measures import sum_measures
+from .measures import combined_measures
 
 log = logging.getLogger(__name__)
 
@@ -167,7 +167,7 @@ def tensor_view(
         update=certificate(done)
         | {
             "pattern": done[0].pattern,
-            **sum_measures(tensor, done, pattern_of(done[0].pattern or pattern)),
+            **combined_measures(tensor, done, pattern_of(done[0].pattern or pattern)),
             "device": ", ".join(sorted({report.device for report in done})),
         }
     )

@@ -1,4 +1,4 @@
-"""Sums the measures of a tensor's shards."""
+"""Combines the measures of a tensor's shards."""
 
 from __future__ import annotations
 
@@ -12,8 +12,11 @@ from masksmith_state.jobs.reports import ShardReport
 from masksmith_state.jobs.shards import BLOCK_ROWS, PlannedTensor
 
 
-def sum_measures(tensor: PlannedTensor, reports: Sequence[ShardReport], pattern: Pattern) -> dict[str, Any]:
-    """Sum the measures of a tensor's shards, all of which are done; returns members of a `TensorReport`."""
+def combined_measures(tensor: PlannedTensor, reports: Sequence[ShardReport], pattern: Pattern) -> dict[str, Any]:
+    """Combine the measures of a tensor's shards, all of which are done; return members of a `TensorReport`.
+
+    `hybrid`, `diversity` and `spectrum` are those of the first shard's report; no other shard has them.
+    """
     shapes = [tuple(tensor.shape)] if tensor.layout is None else tensor.layout.part_shapes(pattern, tensor.shape)
     rows, cols = sum(shape[0] for shape in shapes), matrix_shape(shapes[0])[1]
     kept = sum(report.kept for report in reports)

@@ -63,7 +63,7 @@ async def create_job(
     prefer: Prefer = None,
     require_worker: Annotated[bool, Query(description="Refuse the job if no living worker takes it.")] = False,
 ) -> Job:
-    """Start a job from a document whose uploads exist; the same `Idempotency-Key` gives the same job."""
+    """Start a job from a document, whose uploads must exist already; the same `Idempotency-Key` gives the same job."""
     principal.require(Scope.BENCHMARK if isinstance(document, BenchmarkRequest) else Scope.SUBMIT)
     submitter = JobSubmitter(state, principal, idempotency_key, request.state.reservation, require_worker)
     job = await _create(state, principal, partial(submitter.submit_document, document))
@@ -83,8 +83,8 @@ async def create_masks(
     """Upload a safetensors file and start a job on its weights, in one call.
 
     `pattern` may be repeated as `SELECTOR=PATTERN`. `layers` and `exclude` select tensors; by default the layers'
-    weights are masked, and not embeddings, output heads, routers, norms, biases and scales. `skipped` lists the tensors
-    that are not masked, with reasons.
+    weights are masked, and not embeddings, output heads, routers, norms, biases and scales. The job's
+    `skipped` lists the tensors that are not masked, with reasons.
     """
     # Invalid options are rejected before the body is read.
     specification = job_options.parse_file_options(options)
@@ -136,7 +136,7 @@ def list_jobs(
 
 @router.get("/jobs/{job}")
 async def get_job(job: str, request: Request, state: StateDep, principal: PrincipalDep) -> Job:
-    """Read a job with its progress and the results of each tensor."""
+    """Read a job with its progress, and the results of each tensor or benchmark case."""
     return await view_job(state, job, principal, request.state.reservation)
 
 
@@ -147,7 +147,7 @@ async def follow_job(
     principal: PrincipalDep,
     last_event_id: Annotated[str | None, Header(alias="Last-Event-ID", pattern=r"^\d{1,16}-\d{1,16}$")] = None,
 ) -> AsyncIterator[ServerSentEvent]:
-    """Follow a job: `state` and `progress` events, ending with a terminal state; `Last-Event-ID` resumes."""
+    """Follow a job: `state` and `progress` events, ending with a terminal state; resumes after `Last-Event-ID`."""
     is_authorized = partial(is_valid, state.async_redis, principal)
     async for event in events.follow(state.events_redis, job, state.closing, is_authorized, last_event_id or "0-0"):
         yield ServerSentEvent(data=event.data, event=event.kind, id=event.id)
@@ -169,7 +169,7 @@ def get_weights(job: JobIdWithParts, state: StateDep) -> Response:
 
 @router.get("/jobs/{job}/output", response_class=Response, responses={200: RECORD})
 def get_output(job: JobId, request: Request, state: StateDep, principal: PrincipalDep) -> Response:
-    """Read the record of a job's output, `masksmith.json`, once it is complete."""
+    """Read the record of a job's output, `masksmith.json`, once the output is complete."""
     output = read_masks_job(state, job).plan.output
     if output is None:
         raise RequestError(Code.RESULT_NOT_FOUND, f"job {job} has no output; its results: /v1/jobs/{job}/masks")
@@ -241,7 +241,7 @@ async def _wait_and_view(
 
 
 def _wait_s(prefer: str | None, limit_s: float) -> float | None:
-    """Return the seconds of `wait` in a `Prefer` header, at most the limit; None without a whole number below 10^9."""
+    """Return the seconds of `wait` in a `Prefer` header, at most the limit; None if it is no whole number < 10^9."""
     for part in (prefer or "").split(","):
         name, _, value = part.strip().partition("=")
         if name.lower() == "wait" and value.isdecimal() and len(value) < 10:

@@ -72,7 +72,7 @@ def shape(lengths: Sequence[int]) -> str:
 
 
 def ago(moment: datetime, now: datetime | None = None) -> str:
-    """Format the time since a moment; a moment in the future is `just now`."""
+    """Format the time since a moment; a moment less than 5 s ago, or in the future, is `just now`."""
     past = max(0.0, ((now or datetime.now(UTC)) - moment).total_seconds())
     for length, unit in ((86400, "d"), (3600, "h"), (60, "min")):
         if past >= length:
@@ -91,7 +91,7 @@ def exact(text: str) -> Markup:
 
 
 def _shown(value: Any) -> Any:
-    """Replace control characters and marks of direction, which reorder a page, by escapes."""
+    """Replace control characters, and marks of direction, which reorder a page, by escapes; `Markup` stays."""
     return printable(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 

@@ -1,4 +1,4 @@
-"""Layers and cases of a benchmark; a case is one matrix product. Standard library only."""
+"""Layers and cases of a benchmark; a case is one matrix product, which each of its kernels computes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ DIRECTIONS: tuple[Direction, ...] = ("forward", "backward")
 DTYPES = ("float32", "float16", "bfloat16", "float64")
 Purpose = Literal["asked", "curve"]
 BASELINES = ("dense", "dense-zeros")
-"""Kernels that do not use the mask: they are measured first, and have no speed-up in results."""
+"""Kernels that gain nothing from the mask: they are measured first, and are not among `CaseResult.gains`."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Layer:
     """A weight `[rows, cols]`, which a model has `count` times.
 
     Attributes:
-        name: Name of the layer, or of the first one of this shape.
+        name: Name of the layer, or of the first one of this shape; for a layer given by its shape only, the shape.
         rows: Outputs.
         cols: Inputs.
         count: How many layers of this shape the model has.
@@ -50,7 +50,7 @@ class Case:
         pattern: Pattern of the mask.
         direction: `forward` or `backward`.
         purpose: `asked`: the user requested the case; `curve`: it is a point of a curve for a break-even.
-        kernels: The kernels to measure, dense first.
+        kernels: The kernels to measure, baselines first.
     """
 
     layer: Layer

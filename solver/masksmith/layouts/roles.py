@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-# Matches the last component of a name before `.weight`, if that is one of the alternatives that are put in for `{}`.
+# Matches a name if its last component, without a suffix such as `.weight`, is one of the alternatives put in for `{}`.
 _LAST_COMPONENT = r"(?:^|\.)(?:{})(?:\.weight|\.parametrizations\.weight\.original)?$"
 
 OUTSIDE_BLOCKS = "outside the model's blocks"
@@ -64,6 +64,12 @@ class Roles:
     """Finds the roles of a checkpoint's tensors by their names, and some by their shapes.
 
     Some names can be classified only together with the checkpoint's other names.
+
+    Args:
+        names: The names of all tensors of the checkpoint.
+
+    Attributes:
+        has_blocks: Whether the name of a tensor, low-rank adapters aside, has the number of a block.
     """
 
     def __init__(self, names: Sequence[str]) -> None:
@@ -85,7 +91,7 @@ class Roles:
         if _ADAPTER.search(name):
             return Role("a low-rank adapter")
         is_in_block = in_block(name)
-        # In a checkpoint without blocks, the name of a matrix without a dot, such as `head`, was chosen by the caller.
+        # In a checkpoint without blocks, a matrix's name that has no dot, such as `head`, was chosen by the caller.
         is_caller_name = not self.has_blocks and "." not in name and len(shape) == 2
         for pattern, reason in () if is_caller_name else _DENSE:
             if pattern.search(_name_inside_block(name)):
@@ -107,13 +113,14 @@ _DENSE = (
     (_NORM, "a norm"),
     (_STATE, "a state parameter, not a matrix that multiplies"),
 )
+"""Patterns of the names of tensors that are dense by default, with the reasons."""
 
 
 def in_block(name: str) -> bool:
     """Whether a name has the number of a block.
 
-    That is a number that is followed by a module and its parameter, as in `layers.3.mlp.weight`, or by one name other
-    than `weight` or `bias`, as in `layers.3.qkv`.
+    That is a number that is followed by two or more components, as in `layers.3.mlp.weight`, or by one component other
+    than `weight` and `bias`, as in `layers.3.qkv`.
     """
     return _BLOCK.search(name) is not None
 

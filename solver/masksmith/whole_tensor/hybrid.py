@@ -13,7 +13,7 @@ from .block_panels import InnerMask, block_sums, write_mask
 from .passes import TensorPasses, WholeTensorOptions
 from .units import KeptUnits, best_of_all
 from .verified_solution import verified_solution
-from .violations import ROUNDED_UP, unit_violations
+from .violations import ROUND_UP_FACTOR, unit_violations
 
 
 def solve_hybrid(problem: Problem, pattern: Hybrid, options: WholeTensorOptions) -> Solution:
@@ -60,5 +60,5 @@ def _violation(gains: Duals, dense: KeptUnits, slack: Duals) -> float:
     """
     least_gains = gains - slack
     best = best_of_all(least_gains, int(dense.mask.sum()))
-    inner_violation = slack[~dense.mask].sum() * ROUNDED_UP
+    inner_violation = slack[~dense.mask].sum() * ROUND_UP_FACTOR
     return float(inner_violation + unit_violations(least_gains, dense.mask, best.u, best.v).sum())

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from masksmith._panels import Bools, Duals
 
-ROUNDED_UP = 1 + 2.0**-40
+ROUND_UP_FACTOR = 1 + 2.0**-40
 """Factor that exceeds the relative rounding error of a sum of violations."""
 
 
@@ -23,7 +23,7 @@ def threshold_violation(scores: npt.NDArray[Any], mask: Bools, threshold: float)
     wrong = np.where(mask, scores < threshold, scores > threshold)
     if not wrong.any():
         return 0.0
-    return float(np.abs(scores[wrong].astype(np.float64) - threshold).sum() * ROUNDED_UP)
+    return float(np.abs(scores[wrong].astype(np.float64) - threshold).sum() * ROUND_UP_FACTOR)
 
 
 def unit_violations(scores: Duals, mask: Bools, u: Duals, v: Duals) -> Duals:
@@ -36,5 +36,5 @@ def unit_violations(scores: Duals, mask: Bools, u: Duals, v: Duals) -> Duals:
     # If w differs from the rounded u + v, the sign of their difference is exact, since rounding is monotone.
     signed_residual = np.where(residual == 0.0, -rounding_error, residual)
     wrong = np.where(mask, signed_residual < 0.0, signed_residual > 0.0)
-    violations: Duals = np.where(wrong, (np.abs(residual) + np.abs(rounding_error)) * ROUNDED_UP, 0.0)
+    violations: Duals = np.where(wrong, (np.abs(residual) + np.abs(rounding_error)) * ROUND_UP_FACTOR, 0.0)
     return violations

@@ -1,4 +1,4 @@
-"""Decides which queued shard a worker takes: API keys share the workers by weight, and a key's jobs by priority.
+"""Decides which queued shard a worker takes: API keys share the workers by weight; a key's jobs go by priority.
 
 The decision is one atomic script over everything that is queued; see `lua/_scheduling.lua` and `lua/take_next.lua`.
 Messages in the broker only say that a queue has work.
@@ -28,7 +28,7 @@ AGE_S = 30.0
 """A job of which no shard was taken for so many seconds goes before its key's other jobs, at most every other time."""
 
 EXAMINED_JOBS = 100
-"""Limit of the jobs that are examined to find the position of a job, which takes the broker less than a millisecond."""
+"""Limit of the jobs that are examined to find the position of a job; so many take the broker less than 1 ms."""
 
 
 class Schedule:
@@ -45,7 +45,7 @@ class Schedule:
     def take(
         self, queue: str, *, lease_s: float, attempts: int, worker: str = "", slots: int = 1, age_s: float = AGE_S
     ) -> Lease | None:
-        """Take the lease of the shard that is due, and count an attempt; None if no shard is due for this worker.
+        """Take the shard that is due, and count an attempt at it; jobs whose records cannot be read are set aside.
 
         Args:
             queue: Queue of the shard.
@@ -54,6 +54,9 @@ class Schedule:
             worker: Name of the worker; a worker with several slots keeps one slot free of long shards.
             slots: Number of the worker's slots.
             age_s: See `AGE_S`.
+
+        Returns:
+            The lease of the shard; None if no shard is due for this worker.
         """
         report = exhausted_report(attempts)
         args: list[str | float] = [queue, worker, slots, int(lease_s * 1000), attempts, report, age_s]
@@ -66,13 +69,13 @@ class Schedule:
             set_aside_job(self._redis, values[1], values[2])
 
     def queue_lapsed(self) -> Iterator[tuple[str, int]]:
-        """Queue again the shards whose lease has lapsed; yields the job and the index of each."""
+        """Queue again the shards whose lease has lapsed, and yield the job and the index of each."""
         for job in self._live():
             for shard in self._run("requeue", job) or ():
                 yield job, int(shard)
 
     def move_jobs(self, queue: str, other: str) -> list[str]:
-        """Move the live jobs of a queue to another queue; returns their ids."""
+        """Move the live jobs of a queue to another queue, and return their ids."""
         return [job for job in self._live() if self._run("move", job, queue, other)]
 
     def messages_wanted(self, queue: str) -> int:
@@ -86,8 +89,8 @@ class Schedule:
     def position(self, job: str) -> QueuePosition | None:
         """Estimate when the first shard of a queued job is taken.
 
-        None if the job has no queued shard, or if it is unknown because the record of this job, or of a job that is
-        ahead of it, cannot be read.
+        None if the job has no queued shard; also None if the record of this job, or of a job ahead of it, cannot be
+        read.
         """
         try:
             with as_unreadable_record_errors(job):
@@ -104,7 +107,7 @@ class Schedule:
         return sorted(cast("set[str]", self._redis.smembers(LIVE)))
 
     def _run(self, script: str, job: str, *args: str) -> Any:
-        """Run a script on a job; a record that cannot be read, or is lost, is set aside."""
+        """Run a script on a job; if a record cannot be read, or is lost, set its job aside, and return None."""
         try:
             with as_unreadable_record_errors(job):
                 return self._scripts.run(script, job, *args)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from masksmith_client._errors import InputError
 from masksmith_client.training.masked_layer import MaskedLayer
-from masksmith_client.training.masked_weight import whole_for
+from masksmith_client.training.masked_weight import mask_for
 from masksmith_client.training.masking import Masking
 from masksmith_client.training.sharding import as_sharded, gathered, gathered_mask, is_dtensor
 
@@ -100,7 +100,7 @@ class ThresholdedWeight(torch.autograd.Function):
     @staticmethod
     def forward(weight: Tensor, threshold: Tensor, mask: Tensor, key: str, strength: float) -> Tensor:
         """Return `m * [|W| > t] * W`, with the mask as `Masking.mask_and_key` returns it."""
-        return weight * (whole_for(weight, mask, key) & (weight.abs() > threshold))
+        return weight * (mask_for(weight, mask, key) & (weight.abs() > threshold))
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor, str, float], output: Tensor) -> None:
@@ -113,7 +113,7 @@ class ThresholdedWeight(torch.autograd.Function):
         """Return the gradients of weight and threshold; the other arguments have none."""
         weight, threshold, mask = ctx.saved_tensors
         excess = weight.abs() - threshold
-        masked_gradient = gradient * whole_for(weight, mask, ctx.key)
+        masked_gradient = gradient * mask_for(weight, mask, ctx.key)
         step_gradient = masked_gradient * weight * _step_derivative(excess)
         dims = tuple(axis for axis in range(weight.ndim) if threshold.shape[axis] == 1)
         weight_gradient = masked_gradient * (excess > 0) + step_gradient * weight.sign()

@@ -1,4 +1,4 @@
-"""Sources of masks, a service or a function, and the configuration from which a worker process creates its source."""
+"""Sources of masks (a service, a function), and the configuration from which a worker process creates its source."""
 
 from __future__ import annotations
 
@@ -74,13 +74,13 @@ class MaskSource(Protocol):
             layers: The layers' values.
             pattern: The pattern of the masks.
             timeout_s: Timeout in seconds, for a service; a function has none.
-            on_mask: Called with the name and the mask of each layer that has a mask.
+            on_mask: Called with the name and the mask of each layer that gets a mask.
 
         Returns:
-            Status, bounds or error of each layer, by name.
+            The result of each layer, by name.
 
         Raises:
-            ClientError: If a service returns no mask of any layer, or not in time.
+            ClientError: If a service refuses, cannot be reached, returns no mask of any layer, or takes too long.
         """
 
 
@@ -96,7 +96,7 @@ class ServiceSource:
         """Submit a job, wait for it, and download its masks; cancel it after the timeout, and delete it in any case."""
         weights = {values.slot.name: values.streamed_tensor() for values in layers}
         scores = "given" if layers[0].are_scores else "magnitude"
-        # All names are passed, since the default rule would leave an output head dense that the user has selected.
+        # All names are passed: by default, the service would leave an output head dense, even if the user selected it.
         job = self.client.jobs.submit(
             weights, pattern, progress=False, scores=scores, layers=list(weights), priority="interactive"
         )
@@ -111,7 +111,7 @@ class ServiceSource:
                 job.cancel()
             raise
         finally:
-            # A training run creates thousands of jobs. If this fails, the service's retention deletes the job later.
+            # A training run creates thousands of jobs. A job that is not deleted here is deleted by the service later.
             with contextlib.suppress(ClientError):
                 job.delete()
 
@@ -129,8 +129,8 @@ class ServiceSource:
 class FunctionSource:
     """Solves masks by a function of scores and pattern, such as `masksmith.solve`.
 
-    The function returns a mask, or a `Solution`. It is called with the scores of one matrix, as `[out, in, *kernel]`,
-    whatever the order in which the layer stores them.
+    The function returns a mask, or a `Solution`. It is called with the scores of one matrix or fused part, as
+    `[out, in, *kernel]`, whatever the order of the dimensions in the layer's weight.
     """
 
     call: Callable[..., Any]
@@ -138,7 +138,7 @@ class FunctionSource:
     def solve(
         self, layers: list[LayerValues], pattern: Pattern, timeout_s: float, on_mask: Callable[[str, Bools], None]
     ) -> Mapping[str, LayerResult]:
-        """Call the function for each layer in turn; a ValueError is the error of its layer. `timeout_s` is not used."""
+        """Solve one layer after the other; a ValueError becomes the error of its layer. `timeout_s` is not used."""
         results = {}
         for values in layers:
             try:
@@ -166,7 +166,7 @@ def solve_matrices(
     pattern: Pattern,
     as_mask: Callable[[Any, LayerSlot, tuple[int, ...]], Any],
 ) -> LayerResult:
-    """Solve each matrix of a layer on its own; of a fused matrix, each part (`Layout.row_ranges`).
+    """Solve each matrix of a layer on its own, and its fused parts one by one if `Layout.row_ranges` divides them.
 
     Args:
         call: Returns the solution of scores `[out, in, *kernel]` under a pattern.
@@ -189,12 +189,12 @@ def solve_matrices(
 
 
 class WorkerConfiguration(BaseModel):
-    """The configuration of the worker process, which is the first line of its input.
+    """The configuration of the worker process; the first line of its input.
 
     Attributes:
-        client: The client's configuration; None solves with the library in the worker process.
+        client: The configuration of the service's client; None if the worker process solves with the library.
         slots: The layers in the shared memory.
-        fd: File descriptor of the shared memory, which the process inherits.
+        fd: File descriptor of the shared memory; the process inherits it.
         cores: Processors that the process may use; None for those of its parent.
     """
 
@@ -225,7 +225,7 @@ def _as_mask(solution: Any, slot: LayerSlot, shape: tuple[int, ...]) -> Bools:
 
 
 def sum_of_parts(parts: list[LayerResult]) -> LayerResult:
-    """Sum the results of a layer's parts, none of which has an error.
+    """Sum the results of a layer's matrices or fused parts, none of which has an error.
 
     An objective or bound that is None for one part is None for the layer, and so is the gap. The status is that of all
     parts, or `feasible` if theirs differ.
@@ -247,7 +247,7 @@ def sum_of_parts(parts: list[LayerResult]) -> LayerResult:
 
 
 def _result(report: Any) -> LayerResult:
-    """Make the result from a solution, a service's report of a tensor, or a mask, of which no field is known."""
+    """Make the result from a solution, a service's report of a tensor, or a mask, which has none of the fields."""
     error = getattr(report, "error", None)
     if error is not None:
         return LayerResult(error=error.message)
