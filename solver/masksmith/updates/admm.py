@@ -31,15 +31,14 @@ Tensor = torch.Tensor
 
 ROUNDS_PER_CHECK = 3
 """Rounds between two checks, at which the penalty grows or the rounds end."""
-GROWTH = ((0.1, 1.3), (0.01, 1.15), (0.0, 1.3))
-"""Pairs (share, factor): the penalty grows by the first factor for which at least this share of the kept entries
-changed since the last check."""
+GROWTH = ((0.4, 1.4), (0.1, 1.2), (0.03, 1.1), (0.0, 2.0))
+"""Pairs (share, factor): the penalty grows by the first factor for which at least this share of entries changed since
+the last check. Shares are of the kept or the dropped entries, whichever are fewer."""
 START_TOLERANCE = 0.05
 """Tolerance of the reconstruction on the first mask, which serves to compare errors; if that mask is the better one,
 its weights are reconstructed again, to `TOLERANCE`."""
-SETTLED_BELOW = 0.002
-"""The rounds end when at most this share of the kept entries changed since the last check; later rounds change the
-error by less than 0.01 %."""
+SETTLED_BELOW = 0.01
+"""The rounds end when at most this share of entries, as in `GROWTH`, changed since the last check."""
 
 
 @without_autocast()
@@ -166,6 +165,7 @@ class _AdmmRounds:
         """Run the rounds from a first mask; return their history and the solution of the last one."""
         solution, mask = first, read_mask(first.mask, self._operands)
         kept, checked, norm = int(mask.sum()), mask, float(self.target.norm()) or 1.0
+        fewer = min(kept, mask.numel() - kept)
         self._copy, duals = self.target * mask, torch.zeros_like(self.target)
         history: list[AdmmRound] = []
         for number in range(1, max_rounds + 1):
@@ -181,10 +181,10 @@ class _AdmmRounds:
                 on_progress(number, max_rounds)
             if number % ROUNDS_PER_CHECK == 0:
                 changed, checked = int((mask != checked).sum()), mask
-                if changed <= SETTLED_BELOW * kept:
+                if changed <= SETTLED_BELOW * fewer:
                     self.settled = True
                     break
-                penalty *= next(factor for share, factor in GROWTH if changed >= share * kept)
+                penalty *= next(factor for share, factor in GROWTH if changed >= share * fewer)
         return history, solution
 
     def stats(self) -> dict[str, Any]:

@@ -143,7 +143,13 @@ def test_wide_and_tall_layers_take_the_same_rounds(monkeypatch):
     monkeypatch.setattr("masksmith.updates.ridge.INVERTED_BELOW", 1000)
     by_inverse = ms.admm(weight, gram, "2:4")
     np.testing.assert_array_equal(by_inverse.mask, by_vectors.mask)
-    np.testing.assert_allclose(by_inverse.weight, by_vectors.weight, rtol=1e-6, atol=1e-9)
+    assert [(one.penalty, one.flips) for one in by_inverse.history] == [
+        (other.penalty, other.flips) for other in by_vectors.history
+    ]
+    distances = [[one.distance for one in update.history] for update in (by_inverse, by_vectors)]
+    np.testing.assert_allclose(*distances, rtol=1e-6)
+    # Both reconstructions are within the tolerance, but rounding errors change the path of conjugate gradients.
+    assert by_inverse.error == pytest.approx(by_vectors.error, rel=5e-3)
 
 
 def test_a_better_start_is_returned_with_its_weights_reconstructed():
