@@ -12,14 +12,14 @@ from ._panels import Bools, Matrix
 from .patterns import Axis
 
 View = Literal["channels-last", "flat"]
-"""Order of a convolution `[out, in, *kernel]` as a matrix: `[out, prod(kernel) * in]`, or flat, as stored in memory."""
+"""Matrix of a convolution `[out, in, *kernel]`: `[out, prod(kernel) * in]`, or if `flat` `[out, in * prod(kernel)]`."""
 
 NUMPY_FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 """Dtypes of numpy that are read without a conversion."""
 
 
 class RowSource(Protocol):
-    """A matrix of scores whose rows are read when they are solved, such as from a file.
+    """A matrix of scores whose rows are read when they are solved, for example from a file.
 
     Attributes:
         shape: `(rows, cols)`.
@@ -178,9 +178,9 @@ class MaskWriter:
         self._axis = axis
 
     def output(self, first: int, height: int, width: int) -> Bools | None:
-        """Return the memory of these matrix rows, for writing in place.
+        """Return rows `first` to `first + height` (exclusive) of the mask, for writing in place.
 
-        None if the mask is stored in another order, or has another size than `[height, width]` there.
+        None if these are not a matrix `[height, width]`, as for a convolution, or if `axis` is `out`.
         """
         rows = self.mask[first : first + height]
         return rows if self._axis == "in" and rows.shape == (height, width) else None

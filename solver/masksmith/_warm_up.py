@@ -1,7 +1,7 @@
 """Compiles the kernels of patterns ahead of time, once per machine and version; later processes load them from disk.
 
 `python -m masksmith._warm_up PATTERN...` compiles in a process of its own; processes that are started at the same time
-run one after the other. Half of the time goes into the kernels of shortest paths, which tiles of all sizes share: where
+run one after the other. Half of the time goes into the kernels of shortest paths, which tiles of all sizes share: if
 there are several cores, a second process compiles them at the same time. With `--background`, one process with a lower
 priority compiles everything; it waits only for others with `--background`.
 """
@@ -49,6 +49,7 @@ LATER_PATTERNS = (
 )  # fmt: skip
 """Patterns of other frequent jobs; a worker compiles their kernels in the background."""
 BACKGROUND = "--background"
+"""Option that compiles everything in one process with a lower priority."""
 SHORTEST_PATHS = "--shortest-paths"
 """Option of the second process, which compiles only the kernels of shortest paths."""
 COMPILING = "compiling"
@@ -114,13 +115,13 @@ def _warm_up_with_two_processes(patterns: Sequence[str]) -> None:
 
 def _run(steps: Sequence[Callable[[], object]]) -> None:
     """Run the steps, and print after each one how many are done."""
-    for done, step in enumerate(steps, 1):
+    for number, step in enumerate(steps, 1):
         step()
-        _print_line(f"{done}/{len(steps)}")
+        _print_line(f"{number}/{len(steps)}")
 
 
 def _uses_exact_solver(pattern: str) -> bool:
-    """Return whether `auto` solves this pattern with `Exact`, which has both stages."""
+    """Return whether `auto` solves this pattern with `Exact`, which has dual ascent and shortest paths."""
     parsed = parse(pattern)
     return isinstance(parsed, TilePattern) and isinstance(Auto().select(parsed).solver, Exact)
 
@@ -137,7 +138,7 @@ def _scores_with_ties() -> npt.NDArray[np.float32]:
 
 
 def is_warm(patterns: Sequence[str]) -> bool:
-    """Whether `main` has run for this list of patterns, with this source, this version of numba and this processor.
+    """Whether `main` has ended for this list of patterns, with this source, this version of numba and this processor.
 
     If a kernel's file was deleted later, the next process that needs the kernel compiles it.
     """
@@ -145,7 +146,7 @@ def is_warm(patterns: Sequence[str]) -> bool:
 
 
 def _stamp(patterns: Sequence[str]) -> Path:
-    """Return the path of the empty file that says that `main` has run for these patterns."""
+    """Return the path of the empty file that says that `main` has ended for these patterns."""
     valid_for = (numba_version, scan.targetctx.codegen().magic_tuple(), sources_digest())  # type: ignore[attr-defined]
     digest = blake2b(repr((tuple(patterns), valid_for)).encode(), digest_size=8).hexdigest()
     return _cache_folder() / f"warm_up.{digest}.done"

@@ -19,9 +19,9 @@ log = logging.getLogger(__name__)
 UNREADABLE = "masksmith:unreadable"
 """Redis key of the list: JSON objects, newest first."""
 MAX_ENTRIES = 100
-"""Entries of the list that are kept."""
+"""Number of entries of the list that are kept."""
 MAX_TEXT = 2**16
-"""Characters of a message or record that are kept."""
+"""Number of characters of a message or record that are kept."""
 COPIES_KEPT_S = 30 * 86_400
 """Seconds for which `jobs/unreadable_records` keeps its copies of the hashes of a job."""
 

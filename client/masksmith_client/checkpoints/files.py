@@ -18,13 +18,15 @@ def find_weights(path: Path) -> Path:
     """Return the `.safetensors` file or the index of a checkpoint: the path itself, or the one in a directory.
 
     An index in a directory has priority over its `.safetensors` files. The path of a file is returned unless its name
-    is that of a pickle.
+    is that of a pickle or of an index of pickles.
 
     Raises:
-        InputError: If there is no weights file, the names do not say which one counts, a part of the weights lacks its
-            index, or the weights have another format; for a pickle the message says how to convert it.
+        InputError: If the path does not exist, or is neither a file nor a directory; if a directory has no weights
+            file, or several and their names do not say which one to read; if a part of the weights lacks its index; if
+            an index cannot be read, or does not list a `model.safetensors` beside it; or if the weights have another
+            format. For a pickle the message says how to convert it.
     """
-    # The functions of `os.path` say False of a name that is too long, where those of `pathlib` raise.
+    # The functions of `os.path` return False for a name that is too long; those of `pathlib` raise an error.
     if os.path.isdir(path):
         return _find_in(path)
     if path.suffix in PICKLE_SUFFIXES or path.name.endswith(".bin" + INDEX_SUFFIX):
@@ -77,7 +79,7 @@ def pickle_message(path: Path) -> str:
 
 
 def _broken_link_text(path: Path) -> str:
-    """Name the target of a link to nothing, which a moved or deleted download may leave; else return an empty text."""
+    """Name the target of a link whose target was moved or deleted; return an empty text for any other path."""
     return f"; it is a link to {path.readlink()}" if os.path.islink(path) and not os.path.exists(path) else ""
 
 
@@ -104,7 +106,7 @@ def _read_text(path: Path) -> str:
 
 
 def _no_weights_error(folder: Path) -> InputError:
-    """Return the error for a directory without safetensors files; it names a file of another format if there is one."""
+    """Return the error for a directory without safetensors files; it names a GGUF file or a pickle if there is one."""
     paths = sorted(folder.iterdir())
     gguf = next((path for path in paths if path.suffix == ".gguf"), None)
     if gguf is not None:

@@ -56,7 +56,7 @@ def bench(
     priority: PriorityOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Measure the speed-up of masks: sparse kernels against dense ones, for a model's layers or for shapes."""
+    """Measure the speed-up of masks: sparse kernels against dense ones, for layers of a model or job or for shapes."""
     # Imported here, so that the help of the command does not import the client.
     from .bench_report import show_benchmark
     from .bench_run import BenchOptions, measure

@@ -35,7 +35,7 @@ def show_list(summaries: Sequence[JobSummary]) -> None:
 
 
 def show_job(job: Job, *, as_json: bool) -> None:
-    """Print a job: its state, and one line per tensor or case."""
+    """Print a job: its state, and one line per tensor or case; or its document as JSON."""
     document = job.document
     if as_json:
         return print_json(document.model_dump(mode="json"))
@@ -49,7 +49,8 @@ def show_job(job: Job, *, as_json: bool) -> None:
 def job_seconds(document: JobDocument) -> float:
     """Return how long a job has run, in seconds.
 
-    The time begins at the job's start, or at its creation if it has not started, and ends at the job's end, or now.
+    The time begins at the job's start, or at its creation if it has not started; it ends at the job's end, or now
+    if the job has not ended.
     """
     end = document.finished_at.timestamp() if document.finished_at else time.time()
     return max(0.0, end - (document.started_at or document.created_at).timestamp())

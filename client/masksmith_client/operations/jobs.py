@@ -53,7 +53,7 @@ async def submit(
         if error.code not in calls.REUPLOAD_CODES:
             raise
         document = await _upload_and_post(session, prepared, progress)
-    return document, prepared.skipped, prepared.restore_functions, prepared.requested, prepared.notes
+    return document, prepared.skipped, prepared.restore_functions, prepared.expected_tensors, prepared.notes
 
 
 async def submit_document(

@@ -25,7 +25,7 @@ class InputWeights:
         tensors: All tensors, masked or not.
         notes: Notes on the checkpoint, for example that a forward pass of the model could not be traced; none for
             weights in memory.
-        ties: The names of weights that are the same memory; none in files.
+        ties: Groups of names whose weights are the same memory; none for files.
     """
 
     tensors: list[StreamedTensor]

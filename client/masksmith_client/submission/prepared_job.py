@@ -33,7 +33,7 @@ class PreparedJob:
             masks is in `specification`.
         description: Name, labels and priority; without a name, the service chooses one.
         notes: Notes on the weights' checkpoint, for the user.
-        idempotency_key: Sent with every attempt, so that the service creates one job.
+        idempotency_key: Sent with every attempt to create the job, so that the service creates only one.
     """
 
     weights: list[StreamedTensor]
@@ -64,7 +64,7 @@ class PreparedJob:
         return {weight.name: weight.restore for weight in self.weights}
 
     @property
-    def requested(self) -> dict[str, ExpectedTensor]:
+    def expected_tensors(self) -> dict[str, ExpectedTensor]:
         """Shape and pattern of each weight, against which results are checked; no pattern if a budget assigns it."""
         has_budget = self.specification.budget is not None
         return {
@@ -111,7 +111,7 @@ class PreparedJob:
 
 
 def layouts_to_send(weights: Sequence[StreamedTensor]) -> dict[str, LayoutInput]:
-    """Make the documents of known layouts, by name, except where the service finds the same from names and shapes.
+    """Make the documents of known layouts, by name, but not of those that the service finds from names and shapes.
 
     The service sees only the weights of the job, so these alone are the candidates for the rules.
     """

@@ -16,8 +16,8 @@ class PatternChoice:
     Attributes:
         text: The pattern's string form.
         meaning: Description of the pattern; empty if the home page does not offer it.
-        drawing: An example mask; None if its type cannot be drawn.
-        density: Largest share of entries kept; for block patterns, of blocks.
+        drawing: An example mask; None if patterns of this type are not drawn.
+        density: See `Pattern.density`.
     """
 
     text: str

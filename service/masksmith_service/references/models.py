@@ -37,9 +37,10 @@ class Model:
     """A model in a root.
 
     Attributes:
-        folder: Its directory; of a single file, the directory that this is in.
+        folder: Its directory; for a single file, the directory of this file.
         files: Its files of weights by name, each with its state and header.
-        weight_map: Name of the file that holds each tensor, by the tensor's name; with an index, as this says.
+        weight_map: Name of the file that holds each tensor, by the tensor's name; if there is an index, as it
+            says.
         index: Name of its index; None if it has none.
         sizes: Sizes of all files below its directory, by path; empty if the reference names a safetensors file.
         config: Its `config.json`; None if it has none, or the reference names a safetensors file.
@@ -210,7 +211,7 @@ def _check_duplicates(
             listed = weight_map.get(name)
             if listed is None and unlisted.setdefault(name, file) != file:
                 where = f"{name[:200]!r} is in {unlisted[name]} and in {file}"
-                raise _invalid(index, f"{where}, and the index does not say which counts")
+                raise _invalid(index, f"{where}, and the index does not list it")
             own, other = (
                 f"{each.dtype} {list(each.shape)}" for each in (entry, files[listed or file][1].tensors[name])
             )

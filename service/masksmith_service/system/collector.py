@@ -1,7 +1,7 @@
 """Prometheus collector: counters and histograms from Redis; gauges of jobs, queues, workers, broker and damaged blobs.
 
-No counter is kept in this process, so all services of an installation return the same values, and restarts do not reset
-them.
+No counter is kept in this process, so all services of an installation return the same values, and a restart
+resets no counter.
 """
 
 from __future__ import annotations
@@ -91,17 +91,18 @@ def _shards(counts: Mapping[str, str]) -> Iterator[Metric]:
     )  # fmt: skip
     by_labels = counts_by_labels(counts, "shard_seconds")
     for device in sorted({labels[0] for labels in by_labels}):
-        buckets = {labels[1]: value for labels, value in by_labels.items() if labels[0] == device}
-        seconds.add_metric([device], _buckets(buckets, SECONDS_BOUNDS), buckets.get("sum", 0.0))
+        # By the number of the bucket; the sum of all seconds is under `sum`.
+        of_device = {labels[1]: value for labels, value in by_labels.items() if labels[0] == device}
+        seconds.add_metric([device], _cumulative_buckets(of_device, SECONDS_BOUNDS), of_device.get("sum", 0.0))
     yield seconds
     gaps = {labels[0]: value for labels, value in counts_by_labels(counts, "gap").items()}
     gap = HistogramMetricFamily("masksmith_shard_gap", "Gap of a solved shard to its bound; 0 is a proof.")
-    gap.add_metric([], _buckets(gaps, GAP_BOUNDS), gaps.get("sum", 0.0))
+    gap.add_metric([], _cumulative_buckets(gaps, GAP_BOUNDS), gaps.get("sum", 0.0))
     yield gap
 
 
-def _buckets(counts: Mapping[str, float], bounds: tuple[float, ...]) -> list[tuple[str, float]]:
-    """Cumulative counts of numbered buckets, as Prometheus defines them: observations up to each bound."""
+def _cumulative_buckets(counts: Mapping[str, float], bounds: tuple[float, ...]) -> list[tuple[str, float]]:
+    """Numbers of observations up to each bound, as Prometheus defines buckets, from the counts between the bounds."""
     totals = accumulate(counts.get(str(number), 0.0) for number in range(len(bounds) + 1))
     return list(zip([*map(str, bounds), "+Inf"], totals, strict=True))
 

@@ -1,7 +1,8 @@
-"""Adapters: convert masks to and from the conventions of other libraries.
+"""Adapters: convert masks and masked weights to and from the conventions of other libraries.
 
-Polarity and names differ: `torch.nn.utils.prune` and apex use 1 = keep, like masksmith; SparseGPT and Wanda use True =
-prune. Names are loaded at first use; only those that need torch import it.
+The libraries name masks differently, and differ in what True means: `torch.nn.utils.prune` and apex use 1 = keep, like
+masksmith; SparseGPT and Wanda use True = prune. The functions and classes of this package are loaded at first use; only
+those that need torch import it.
 """
 
 from __future__ import annotations

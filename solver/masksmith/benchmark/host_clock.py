@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from torch.utils.benchmark import Timer
 
 Runs = Mapping[str, Callable[[], object]]
+"""By name of the kernel, a function that calls it once."""
 Seconds = dict[str, list[float]]
+"""By name of the kernel, the seconds of a call in each round."""
 
 
 @dataclass(frozen=True)

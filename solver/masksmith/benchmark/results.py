@@ -38,8 +38,9 @@ class Measurement:
         reason: Why the kernel failed or was skipped.
         eager: Time of an eager call.
         graph: Time of a replay from a CUDA graph, without the overhead of Python and the launch; CUDA only.
-        speedup: Median dense time / median time of the kernel, from graphs if there are any.
-        eager_speedup: The same for eager calls.
+        speedup: Median dense time / median time of the kernel: of replays if the kernel has a graph, else of eager
+            calls.
+        eager_speedup: The same, always of eager calls.
         error: Largest error against float64, relative to the largest possible rounding error; above 1 the result is
             wrong, and the kernel has failed.
         pack_s: Seconds to convert the masked weight to the kernel's format.

@@ -20,7 +20,7 @@ NO_PATTERN = "no pattern is given for it"
 WholeTensorNeededBy = Callable[[Pattern], str | None]
 """Returns what needs the whole tensor in one worker, for the tensor's pattern; None if rows can be divided."""
 BY_CHOICE = frozenset({EXCLUDED, NOT_SELECTED})
-"""Reasons that follow from the caller's `layers` and `exclude`."""
+"""Reasons of the tensors that the caller left out by `layers` or `exclude`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +85,7 @@ def select(
         exclude: Names or globs of tensors that stay dense, with priority over `layers`.
         whole_tensor_needed_by: See `WholeTensorNeededBy`.
         in_parts: Whether tensors are divided into ranges of rows. One worker then needs the whole of a tensor whose
-            layout is not plain (see `Layout.is_plain`), or each whole matrix if the first dimension counts matrices.
+            layout is not plain (see `Layout.is_plain`), or of each matrix if it is a stack of matrices.
         noun: Word for a candidate in error messages.
 
     Raises:
@@ -120,7 +120,7 @@ def select(
 
 
 def check_rules_apply(patterns: TensorPatterns, candidates: Sequence[Candidate], skipped: Mapping[str, str]) -> None:
-    """Check that each rule applies to at least one of the tensors that it selects, unless the caller left one out.
+    """Check that each rule applies to one of the tensors that it selects, unless the caller left one of them out.
 
     Args:
         patterns: The rules, by selector.
@@ -177,7 +177,10 @@ def _unsupported_reason(
     *,
     named: bool,
 ) -> str | None:
-    """Return why a selected tensor cannot be masked, or None; arguments as for `select`."""
+    """Return why a selected tensor cannot be masked or has no pattern; None if it is masked.
+
+    Arguments are as for `select`; `named`: whether `layers` has the tensor's full name.
+    """
     if candidate.unsupported_reason is not None or pattern is None:
         return candidate.unsupported_reason
     if isinstance(pattern, Mapping):

@@ -17,7 +17,7 @@ from .watching import BlockWatcher
 from .weights import BlockWeight
 
 SMALLEST_ENERGY = 1e-3
-"""Smallest squared norm of a token's target, relative to the median over a batch, that its error is divided by."""
+"""A token's error is divided by at least this share of the typical squared norm: see `_smallest_energy`."""
 
 
 class BlockStep:
@@ -64,7 +64,7 @@ class BlockStep:
         watcher: BlockWatcher | None = None,
         only_measured: bool = False,
     ) -> float:
-        """Run all batches, one at a time.
+        """Run the block on all batches, or on the measured ones, one at a time.
 
         Args:
             inputs: What the previous block returned, or what the first block gets.
@@ -77,8 +77,8 @@ class BlockStep:
             The mean of `token_errors` over the tokens of the measured batches; 0 without a target.
 
         Raises:
-            PruningError: If an input of a watched weight, or with a target, an output or its error, is not finite (the
-                message names the batch); and as in `Call.run` and `BlockWatcher.watching`.
+            PruningError: If an input of a watched weight is not finite; if there is a target, and an output or its
+                error is not finite (the message names the batch); and as in `Call.run` and `BlockWatcher.watching`.
         """
         total, tokens = 0.0, 0
         for batch in range(self._measured_batches if only_measured else self.batch_count):
@@ -98,10 +98,10 @@ class BlockStep:
     def token_errors(self, batch: int, outputs: Tensors, target: Tensors) -> torch.Tensor:
         """Return the error `||y - t||^2 / ||t||^2` of each token's output `y` from its target `t`, in float64.
 
-        The first tensor that the block returns is its output. Tokens of padding are left out. All others count the
-        same, since the next block normalises its inputs: in many language models, the norm of a few tokens is hundreds
-        of times that of all others, and a sum of squared differences would depend on these few alone. `||t||^2` is
-        taken as at least a share of the batch's median, so that no error is divided by 0.
+        The first tensor that the block returns is its output. Tokens of padding are left out. All others have the
+        same weight, since the next block normalises its inputs: in many language models, the norm of a few tokens is
+        hundreds of times that of all others, and a sum of squared differences would depend on these few alone.
+        `||t||^2` is replaced by `_smallest_energy` if it is less, so that no error is divided by 0.
         """
         output, expected = self._of_tokens(batch, outputs).double(), self._of_tokens(batch, target).double()
         energies = expected.square().sum(-1).reshape(-1)
@@ -114,6 +114,6 @@ class BlockStep:
 
 
 def _smallest_energy(energies: torch.Tensor) -> float:
-    """Return `SMALLEST_ENERGY` times the median, or where that is 0, times the mean; 1 if all are 0."""
+    """Return `SMALLEST_ENERGY` times the median, or if that is 0, times the mean; 1 if all are 0 or there are none."""
     typical = float(energies.median()) or float(energies.mean()) if len(energies) else 0.0
     return SMALLEST_ENERGY * typical or 1.0

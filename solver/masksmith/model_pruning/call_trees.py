@@ -54,7 +54,7 @@ class Encoder:
 
 
 class Decoder:
-    """Decodes a value that `Encoder.encode` returned as a tree.
+    """Decodes a tree that `Encoder.encode` returned.
 
     Args:
         tree: The tree, also after it was written to JSON and read.

@@ -1,4 +1,4 @@
-"""Runs a model of whose blocks only the first one computes, and needs its weights; all blocks return NaN."""
+"""Replaces the forward passes of a model's blocks; only the block that runs first computes, and needs its weights."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .calls import map_leaves, tensors_of
 
 @contextmanager
 def skipping(blocks: BlockList, load: Callable[[int], None]) -> Iterator[None]:
-    """Replace the blocks' forward passes within the context.
+    """Replace the blocks' forward passes within the context, and restore them afterwards.
 
     Only the block that runs first computes, since its result shows how many tensors blocks return, and their shapes.
     All blocks return tensors of these shapes. Those of floats are filled with NaN, so every float that depends on them
@@ -27,15 +27,15 @@ def skipping(blocks: BlockList, load: Callable[[int], None]) -> Iterator[None]:
         load: Loads the weights of a block; called once, for the block that runs first.
 
     Raises:
-        PruningError: Inside the context, if the first block returns no tensor, or one in other containers than tuples,
-            lists and dicts.
+        PruningError: Inside the context, if the block that runs first returns no tensor, or returns one in a container
+            other than a tuple, list or dict.
     """
-    replacement = _ReplacedForwards(blocks, load)
+    replacements = _ReplacementForwards(blocks, load)
     # Only a forward pass that is set on the module itself has to be restored; the others are those of the class.
     replaced = {module: vars(module).get("forward") for module in blocks.modules}
     try:
         for number, module in enumerate(blocks.modules):
-            module.forward = replacement.forward_of(number, module.forward)
+            module.forward = replacements.forward_of(number, module.forward)
         yield
     finally:
         for module, forward in replaced.items():
@@ -44,7 +44,7 @@ def skipping(blocks: BlockList, load: Callable[[int], None]) -> Iterator[None]:
                 module.forward = forward
 
 
-class _ReplacedForwards:
+class _ReplacementForwards:
     """The forward passes that replace those of the blocks."""
 
     def __init__(self, blocks: BlockList, load: Callable[[int], None]) -> None:
@@ -55,7 +55,7 @@ class _ReplacedForwards:
     def forward_of(self, number: int, forward: Callable[..., Any]) -> Callable[..., Any]:
         """Return the replacement of `forward`, the forward pass of block `number`."""
 
-        def forward_without_weights(*arguments: Any, **keywords: Any) -> Any:
+        def replacement(*arguments: Any, **keywords: Any) -> Any:
             if self._first is None:
                 self._first = number
                 self._load(number)
@@ -63,12 +63,13 @@ class _ReplacedForwards:
                 self._returned = self._filled_with_nan(forward(*arguments, **keywords))
             return map_leaves(self._returned, _copy)
 
-        return forward_without_weights
+        return replacement
 
     def _filled_with_nan(self, output: Any) -> Any:
         assert self._first is not None
         filled = map_leaves(output, _copy)
         before, after = tensors_of(output), tensors_of(filled)
+        # A tensor in a container that `map_leaves` does not enter is not copied.
         if not after or any(one is other for one, other in zip(before, after, strict=True)):
             reason = (
                 f"it returns {type(output).__name__}; only tensors, and tuples, lists and dicts of them, are supported"

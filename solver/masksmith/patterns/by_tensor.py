@@ -13,7 +13,7 @@ from .matching import matches
 from .pattern import Axis, Pattern, Ragged
 
 PatternsByTensor = str | Pattern | Sequence[str] | Mapping[str, str | Pattern]
-"""One pattern for all tensors; texts such as `2:4` and `mlp=1:4`; or patterns by selector (`*` for the default)."""
+"""A pattern or its text, several texts such as `2:4` and `mlp=1:4`, or patterns by selector (`*` for the default)."""
 
 EVERYTHING = "*"
 """Selector of the default."""
@@ -94,16 +94,16 @@ class TensorPatterns:
         """
         all_names = frozenset(names)
         kinds = {selector: "name" if selector in all_names else _kind(selector, names) for selector in self.rules}
-        assigned = dict.fromkeys(names, self.default)
+        patterns = dict.fromkeys(names, self.default)
         for kind in ("part", "glob"):
             for selector, pattern in self.rules.items():
                 if kinds[selector] == kind:
-                    assigned |= {name: pattern for name in names if _selects(selector, name, kind)}
-        assigned |= {selector: pattern for selector, pattern in self.rules.items() if kinds[selector] == "name"}
-        return {name: pattern for name, pattern in assigned.items() if pattern is not None}
+                    patterns |= {name: pattern for name in names if _selects(selector, name, kind)}
+        patterns |= {selector: pattern for selector, pattern in self.rules.items() if kinds[selector] == "name"}
+        return {name: pattern for name, pattern in patterns.items() if pattern is not None}
 
     def selected(self, selector: str, names: Sequence[str]) -> list[str]:
-        """Return the tensors that a selector selects, also those to which another rule applies, which has priority.
+        """Return the tensors that a selector selects, also those to which a rule with priority applies.
 
         Raises:
             UnmatchedSelectorError: If there are none.

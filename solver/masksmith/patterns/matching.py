@@ -1,4 +1,4 @@
-"""Matching of names, exactly, by glob or by likeness. In this package, because its rules and budgets need it."""
+"""Matching of names, exactly, by glob or by likeness. In `masksmith.patterns`, since rules and budgets need it."""
 
 from __future__ import annotations
 
@@ -17,20 +17,21 @@ def matches(name: str, text: str) -> bool:
 
 
 def describe_unknown_names(names: Iterable[str], known: Collection[str]) -> str | None:
-    """Describe which names are not known, each with a known one that it is like, if any; None if all are known.
+    """Return a text about the names that are not known; None if all are known.
 
-    The text lists at most three unknown names, and at most five known ones.
+    It lists at most three of them, each with the known name that it is like, if there is one; then at most five of the
+    known names.
     """
     unknown = [name for name in names if name not in known]
     if not unknown:
         return None
-    known_names, listed = list(known), []
+    known_names, descriptions = list(known), []
     for name in unknown[:3]:
         similar = get_close_matches(str(name), known_names, n=1, cutoff=0.8)
-        listed.append(f"{name!r} (did you mean {similar[0]!r}?)" if similar else repr(name))
+        descriptions.append(f"{name!r} (did you mean {similar[0]!r}?)" if similar else repr(name))
     more = f" and {len(unknown) - 3} more" if len(unknown) > 3 else ""
     rest = f", ... ({len(known_names)} in all)" if len(known_names) > 5 else ""
-    return f"{', '.join(listed)}{more}; there are {', '.join(map(repr, known_names[:5])) or 'none'}{rest}"
+    return f"{', '.join(descriptions)}{more}; there are {', '.join(map(repr, known_names[:5])) or 'none'}{rest}"
 
 
 class NameMatcher:
@@ -54,7 +55,7 @@ class NameMatcher:
         self.unmatched = [text for text, match in globs.items() if not any(map(match, known))]
 
     def has_exact(self, *spellings: str) -> bool:
-        """Return whether one of these known names is among the texts itself, not only matched by a glob."""
+        """Return whether one of these spellings of a known name is among the texts, not only matched by a glob."""
         return not self._exact.isdisjoint(spellings)
 
     def match(self, *spellings: str) -> bool:

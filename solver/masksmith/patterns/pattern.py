@@ -17,7 +17,7 @@ class Pattern(Protocol):
 
     @property
     def axis(self) -> Axis:
-        """Dimension of the weight along which plain groups run (`Channels`: that of the channels); `in` if neither."""
+        """For plain n:m, the dimension along which groups run; for `Channels`, that of the channels; otherwise `in`."""
         ...
 
     @property
@@ -29,7 +29,7 @@ class Pattern(Protocol):
     def density(self) -> float:
         """Largest share of entries that an allowed mask keeps, in (0, 1], before rounding to whole pieces.
 
-        For blocks, the share of blocks kept, regardless of a nested pattern.
+        For `Block`, the share of blocks kept, regardless of a nested pattern.
         """
         ...
 
@@ -50,7 +50,7 @@ class Pattern(Protocol):
 
 @runtime_checkable
 class TilePattern(Pattern, Protocol):
-    """A pattern whose pieces are tiles with equal budgets, which can be solved independently."""
+    """A pattern whose pieces are tiles: all have the same budgets, and each can be solved independently."""
 
     @property
     def tile(self) -> TileSpec:

@@ -19,11 +19,13 @@ Doubles = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
 CHUNK_WORK = 1e8
-"""Limit of the product of rows, columns and tile columns in one search, unless a chunk has only two tile columns;
-wider layers are searched in chunks."""
+"""Limit of the product of rows, columns and tile columns of a chunk; wider layers are searched in several chunks.
+
+A chunk of two tile columns may exceed it.
+"""
 
 MIN_GAIN = 1e-9
-"""Gains up to this, relative to the score that the first order keeps, count as none."""
+"""Swaps are accepted only for gains above this, relative to the score that the first order of the chunk keeps."""
 
 PATIENCE = 10
 """Consecutive steps without an accepted swap after which the search of a chunk ends."""
@@ -36,7 +38,7 @@ def search(x: Doubles, pattern: NM, rounds: int, steps: int | None, seed: int, l
     score of the exact solution of these tiles; the new duals give the next proposals.
 
     Args:
-        x: `[rows, columns]`, non-negative.
+        x: Scores, `[rows, columns]`, non-negative.
         pattern: Transposable.
         rounds: Number of rounds, each with another random division into chunks; a layer of one chunk is searched once.
         steps: Maximum number of steps in each search of a chunk; None for no limit.
@@ -94,7 +96,7 @@ class _State:
         order: The current order of the columns, `[columns]`.
         _tile_column: Tile column of each position in the order.
         _min_gain: The gain that an accepted swap exceeds.
-        _kept: Score kept by each tile column.
+        _kept_scores: Score kept by each tile column.
         _values: `[columns, tile columns]`, estimated value of each column in each tile column.
         _excluded: `[columns, columns]`, pairs of columns whose swap was tried without a gain.
     """
@@ -105,11 +107,11 @@ class _State:
         self._tile_column = self.order // pattern.m
         self._excluded = np.zeros((columns, columns), np.bool_)
         solution = solve(x, pattern, keep_duals=True)
-        self._kept = solution.tile_objectives.sum(axis=0)
+        self._kept_scores = solution.tile_objectives.sum(axis=0)
         # Above 0 even if the score kept is 0 or tiny.
         self._min_gain = MIN_GAIN * max(solution.objective, 1e-300)
-        self._values = np.empty((columns, len(self._kept)))
-        self._update_values(np.arange(len(self._kept)), solution, np.arange(len(self._kept)))
+        self._values = np.empty((columns, len(self._kept_scores)))
+        self._update_values(np.arange(len(self._kept_scores)), solution, np.arange(len(self._kept_scores)))
 
     def propose(self) -> list[tuple[int, int]]:
         """Return swaps of positions with an estimated gain, best first, at most one for each tile column."""
@@ -119,7 +121,7 @@ class _State:
         excluded = self._excluded[np.ix_(self.order, self.order)] | (tile[:, None] == tile)
         gains = np.where(excluded, -np.inf, gain_of_move + gain_of_move.T)
         best_gain = gains.max(axis=1)
-        available = np.ones(len(self._kept), np.bool_)
+        available = np.ones(len(self._kept_scores), np.bool_)
         pairs: list[tuple[int, int]] = []
         for a in np.argsort(-best_gain, kind="stable"):
             if best_gain[a] <= self._min_gain:
@@ -131,28 +133,28 @@ class _State:
         return pairs
 
     def attempt(self, pairs: list[tuple[int, int]]) -> bool:
-        """Solve the tile columns of all swaps; accept those with a gain, exclude others; return whether any has one."""
-        swapped = self.order.copy()
+        """Solve the tile columns of all swaps; accept swaps with a gain, exclude others; return whether any has one."""
+        new_order = self.order.copy()
         for a, b in pairs:
-            swapped[[a, b]] = swapped[[b, a]]
-        solved = np.unique(self._tile_column[np.array(pairs)])
-        columns = swapped[_positions(solved, self._pattern.m, len(swapped))]
+            new_order[[a, b]] = new_order[[b, a]]
+        tiles = np.unique(self._tile_column[np.array(pairs)])
+        columns = new_order[_positions(tiles, self._pattern.m, len(new_order))]
         solution = solve(self._x[:, columns], self._pattern, keep_duals=True)
-        kept = self._kept.copy()
-        kept[solved] = solution.tile_objectives.sum(axis=0)
+        kept_scores = self._kept_scores.copy()
+        kept_scores[tiles] = solution.tile_objectives.sum(axis=0)
         accepted: list[int] = []
         for a, b in pairs:
             tile_columns = [int(self._tile_column[a]), int(self._tile_column[b])]
-            if (kept[tile_columns] - self._kept[tile_columns]).sum() > self._min_gain:
+            if (kept_scores[tile_columns] - self._kept_scores[tile_columns]).sum() > self._min_gain:
                 accepted += tile_columns
                 self._swap(a, b)
             else:
                 first, second = self.order[a], self.order[b]
                 self._excluded[first, second] = self._excluded[second, first] = True
         if accepted:
-            updated = np.unique(accepted)
-            self._kept[updated] = kept[updated]
-            self._update_values(updated, solution, np.searchsorted(solved, updated))
+            changed_tiles = np.unique(accepted)
+            self._kept_scores[changed_tiles] = kept_scores[changed_tiles]
+            self._update_values(changed_tiles, solution, np.searchsorted(tiles, changed_tiles))
         return bool(accepted)
 
     def _swap(self, a: int, b: int) -> None:

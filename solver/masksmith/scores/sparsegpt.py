@@ -1,4 +1,4 @@
-"""Second-order scores (SparseGPT): output error without a weight, after the others are refitted."""
+"""Second-order scores (SparseGPT): output error without a weight, after other weights are refitted."""
 
 from __future__ import annotations
 
@@ -27,14 +27,16 @@ def sparsegpt(
 
     `H = X^T X + damping * mean(diag(X^T X)) * I`. Without damping the score is exactly the squared error that is left
     after the other weights of the row are refitted (Hassibi and Stork's optimal brain surgeon, times two).
-    `form="sequential"` divides by `U_jj^2` instead, `U` the upper Cholesky factor of `H^-1`: what SparseGPT (Frantar
-    and Alistarh, ICML 2023) writes as `w^2 / [H^-1]_jj^2`, the smallest error if only columns after j are refitted.
+    `form="sequential"` divides by `U_jj^2` instead, with `U` the upper Cholesky factor of `H^-1`. This score is the
+    smallest error if only columns after j are refitted; SparseGPT (Frantar and Alistarh, ICML 2023) writes it as
+    `w^2 / [H^-1]_jj^2`.
 
     Args:
         weight: `[out, in, *kernel]`.
-        gram: `X^T X` of the inputs, `[in, in]` with inputs in the weight's own order (kernels flattened).
-        inverse_diagonal: `diag(H^-1)`, `[in]`, positive, with damping included; instead of `gram`.
-        damping: Multiple of the mean diagonal that is added to the diagonal, at least 0.
+        gram: `X^T X` of the inputs, `[inputs, inputs]`: `in` of them, or for a convolution `in * prod(kernel)` in the
+            order of the flattened weight.
+        inverse_diagonal: What `inverse_diagonal` returns, `[inputs]`, positive; instead of `gram`.
+        damping: Multiple of the mean diagonal of `gram` that is added to the diagonal, at least 0.
         form: `diagonal`, or `sequential` (only with `gram`).
         name: Name of the weight in error messages.
 
@@ -42,9 +44,10 @@ def sparsegpt(
         Scores of the weight's shape, library and device, in [0, inf).
 
     Raises:
-        ScoresError: If not exactly one of `gram` and `inverse_diagonal` is passed, `form` is unknown or needs `gram`,
-            shapes do not match, `gram` or `damping` is not finite, `damping` is negative, the damped Gram matrix is
-            not positive definite, or `inverse_diagonal` holds a value that is not positive and finite.
+        ScoresError: If not exactly one of `gram` and `inverse_diagonal` is passed; `form` is unknown, or `sequential`
+            without `gram`; shapes do not match; `gram` is passed, and it or `damping` is not finite, `damping` is
+            negative, or the damped matrix is not positive definite; or `inverse_diagonal` holds a value that is not
+            positive and finite.
     """
     if (gram is None) == (inverse_diagonal is None):
         raise ScoresError("sparsegpt needs exactly one of gram= and inverse_diagonal=", name=name)
@@ -65,12 +68,12 @@ def sparsegpt(
 def inverse_diagonal(
     gram: Any, *, damping: float = 0.01, form: Literal["diagonal", "sequential"] = "diagonal", name: str | None = None
 ) -> Doubles:
-    """Return what `sparsegpt` divides by, `[in]`, to compute it only once if a weight is scored a few rows at a time.
+    """Return what `sparsegpt` divides by, `[inputs]`, to compute it once if a weight is scored a few rows at a time.
 
     It is `diag(H^-1)`, or `U_jj^2` for the sequential form; pass either as `inverse_diagonal=`, without `form`.
 
     Args:
-        gram: `X^T X` of the inputs, `[in, in]`.
+        gram: `X^T X` of the inputs, `[inputs, inputs]`.
         damping: As in `sparsegpt`.
         form: As in `sparsegpt`.
         name: Name of the weight in error messages.

@@ -27,8 +27,8 @@ from .base import LimitedBySize, Parallelism
 class Exact(LimitedBySize):
     """Proved-optimal masks for tiles with budgets on rows and columns.
 
-    Dual coordinate ascent by half-way thresholds solves most tiles. Shortest augmenting paths solve the rest; where
-    rounding errors keep their duals from proving a mask, these duals are centred.
+    Dual coordinate ascent by half-way thresholds solves most tiles. Shortest augmenting paths solve the rest. If
+    rounding errors keep the duals of a tile from proving its mask, these are centred, and negative cycles cancelled.
 
     Attributes:
         device: Torch device; by default the device of the scores if it is a CUDA device, else the CPU. Masks are the
@@ -47,7 +47,7 @@ class Exact(LimitedBySize):
         Raises:
             InfeasibleError: If forced entries leave a tile without an allowed mask.
         """
-        answer, ready = _start(panel), np.zeros(panel.down * panel.across, np.uint8)
+        answer, ready = _initial_answer(panel), np.zeros(panel.down * panel.across, np.uint8)
         unsolved = _dual_ascent(panel, answer, ready)
         if unsolved.size:
             _shortest_paths(panel, answer, unsolved, ready)
@@ -55,14 +55,14 @@ class Exact(LimitedBySize):
 
 
 def dual_ascent_alone(panel: Panel) -> None:
-    """Run the first stage without the second one, so that two processes can compile the kernels of both stages."""
-    _dual_ascent(panel, _start(panel), np.zeros(panel.down * panel.across, np.uint8))
+    """Run only dual ascent, so that two processes can compile its kernels and those of shortest paths at once."""
+    _dual_ascent(panel, _initial_answer(panel), np.zeros(panel.down * panel.across, np.uint8))
 
 
 def shortest_paths_alone(panel: Panel) -> None:
-    """Run the second stage without the first one; see `dual_ascent_alone`."""
+    """Run only shortest paths, for all tiles; see `dual_ascent_alone`."""
     tiles = panel.down * panel.across
-    _shortest_paths(panel, _start(panel), np.arange(tiles), np.zeros(tiles, np.uint8))
+    _shortest_paths(panel, _initial_answer(panel), np.arange(tiles), np.zeros(tiles, np.uint8))
 
 
 def _dual_ascent(panel: Panel, answer: PanelAnswer, ready: Bytes) -> Order:
@@ -80,13 +80,13 @@ def _dual_ascent(panel: Panel, answer: PanelAnswer, ready: Bytes) -> Order:
         # is needed because the pass reorders the indices.
         passes.integer([FORCED_SWEEPS], forced.copy(), forced.size)
     rounds = integer_rounds(passes.size, at_most=panel.tile.at_most, warm=passes.warm)
-    unsolved = passes.integer(rounds, order, order.size)
-    if not unsolved:
+    count = passes.integer(rounds, order, order.size)
+    if not count:
         return forced
-    unsolved = passes.double(order, unsolved)
+    count = passes.double(order, count)
     for tie_pass in tie_passes(passes.size, at_most=panel.tile.at_most):
-        unsolved = passes.tie(tie_pass, order, unsolved) if unsolved else 0
-    return np.concatenate([order[:unsolved], np.flatnonzero(ready), forced])
+        count = passes.tie(tie_pass, order, count) if count else 0
+    return np.concatenate([order[:count], np.flatnonzero(ready), forced])
 
 
 def _shortest_paths(panel: Panel, answer: PanelAnswer, unsolved: Order, ready: Bytes) -> None:
@@ -97,15 +97,15 @@ def _shortest_paths(panel: Panel, answer: PanelAnswer, unsolved: Order, ready: B
     """
     budget, duals = kernel_budget(panel.tile), (answer.row_duals, answer.col_duals)
     forced = np.zeros((0, 0), np.int8) if panel.forced is None else panel.forced
-    infeasible, unproved = solve_panel(panel.scores, forced, budget, unsolved, ready, answer.mask, *duals)
-    if infeasible >= 0:
-        raise InfeasibleError(infeasible_message(panel.tile), divmod(int(infeasible), panel.across))
-    if unproved:
-        polish_panel(panel.scores, forced, budget, unsolved[:unproved], answer.mask, *duals)
+    infeasible_tile, unproved_count = solve_panel(panel.scores, forced, budget, unsolved, ready, answer.mask, *duals)
+    if infeasible_tile >= 0:
+        raise InfeasibleError(infeasible_message(panel.tile), divmod(int(infeasible_tile), panel.across))
+    if unproved_count:
+        polish_panel(panel.scores, forced, budget, unsolved[:unproved_count], answer.mask, *duals)
 
 
 def _has_dual_ascent(tile: TileSpec) -> bool:
-    """Return whether dual ascent applies: kernels are compiled, and every row and column keeps and drops entries."""
+    """Return whether dual ascent applies: kernels are compiled, and no row or column may keep all of its entries."""
     return COMPILED and tile.row_keep < tile.cols and tile.col_keep < tile.rows
 
 
@@ -138,7 +138,7 @@ class _Shape:
 
 
 def _shape_of(tile: TileSpec) -> _Shape:
-    """Return the parameters for a tile; if a side has no network of its size, both use a larger one.
+    """Return the parameters for a tile; if a side has no network of its size, both use one of size 8 or more.
 
     So fewer variants of the passes are compiled.
     """
@@ -154,12 +154,12 @@ def _shape_of(tile: TileSpec) -> _Shape:
 class _Passes:
     """The passes of dual coordinate ascent over the tiles of a panel.
 
-    Each pass solves the first `count` tiles of `order`, moves the indices of those that stay unsolved to its front,
-    and returns their number.
+    Each pass tries to solve the first `count` tiles of `order`, moves the indices of those that stay unsolved to the
+    front of `order`, and returns their number.
 
     Attributes:
         panel: The panel.
-        answer: Masks and duals, written.
+        answer: Masks and duals, written; if `warm`, the column duals are read first.
         ready: By tile, set to 1 by a tie pass for tiles that it does not count as unsolved, though augmenting paths
             must still correct their masks: see `compile_tie_pass`.
         shape: Compile-time parameters.
@@ -227,8 +227,11 @@ def kernel_budget(tile: TileSpec) -> Budget:
     return Budget(tile.rows, tile.cols, tile.row_keep, tile.col_keep, tile.at_most, width)
 
 
-def _start(panel: Panel) -> PanelAnswer:
-    """Allocate mask and duals; if dual ascent starts from the panel's initial duals, copy those of the columns."""
+def _initial_answer(panel: Panel) -> PanelAnswer:
+    """Return the memory for mask and duals, the panel's own for the mask if it has one.
+
+    Duals are 0; but if dual ascent starts from the panel's initial duals, those of the columns are copied.
+    """
     mask = np.empty(panel.scores.shape, np.bool_) if panel.output is None else panel.output
     shape = (panel.down, panel.across)
     rows, cols = np.zeros((*shape, panel.tile.rows)), np.zeros((*shape, panel.tile.cols))

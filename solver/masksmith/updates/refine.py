@@ -34,8 +34,8 @@ ROUNDING_OF_FLOAT32 = 2e-7
 LEAST, ROUNDING = 1e-9, 1e-13
 """An exchange is made only if it lowers the error by more than `LEAST * e + ROUNDING * s`.
 
-`e` is the band's error before the refinement; `s = (sum_j |w_j| sqrt(G_jj))^2`, summed over rows, bounds the sums whose
-rounding errors must not count as a decrease.
+`e` is the band's error before the refinement. `s = (sum_j |w_j| sqrt(G_jj))^2`, summed over the band's rows, is an
+upper bound on its error with any mask: a decrease by less than `ROUNDING * s` may be a rounding error.
 """
 
 
@@ -49,9 +49,10 @@ class Refinement:
         start_error: Squared error with the mask passed to `refine`; never less than `error`.
         energy: `||X W^T||^2`, the squared norm of the original output.
         lower_bound: No mask of the pattern has a smaller error. The bound is cheap and loose: on layers of MiniLM
-            `error` is 30 to a million times larger. It is 0 if the Gram matrix of the inputs that are not always 0 is
-            singular.
-        stats: Method, number of exchanges (of pairs of them under transposable patterns), seconds.
+            `error` is 30 to a million times larger. It is 0 if the Gram matrix, without the inputs that are always 0,
+            is singular or nearly so.
+        stats: Method; number of exchanges, or of pairs of them under transposable patterns, restored ones included;
+            seconds.
     """
 
     mask: Any
@@ -112,7 +113,7 @@ def refine(
         The mask, the error before and after the refinement, and the bound.
 
     Raises:
-        UpdateError: As `reconstruct`; or if the pattern does not allow the mask, or is of another kind.
+        UpdateError: As `reconstruct`; or if the pattern does not allow the mask; or if it is not such a pattern.
         PatternError: If the pattern is malformed or does not fit the shape.
     """
     started = time.perf_counter()
@@ -178,13 +179,13 @@ class _Bands:
     def run(self, threads: int, on_progress: OnProgress | None) -> int:
         """Refine all bands; return the number of exchanges (in tiles, of pairs of them), restored ones included."""
         strips = np.array_split(np.arange(len(self._firsts)), min(len(self._firsts), 4 * threads))
-        exchanges = done = 0
+        exchanges = bands_done = 0
         with ThreadPoolExecutor(threads) as pool:
             for strip, strip_exchanges in zip(strips, pool.map(self._refine, strips), strict=True):
                 exchanges += strip_exchanges
-                done += len(strip)
+                bands_done += len(strip)
                 if on_progress is not None:
-                    on_progress(min(done * self._pattern.tile.rows, len(self.mask)), len(self.mask))
+                    on_progress(min(bands_done * self._pattern.tile.rows, len(self.mask)), len(self.mask))
         return exchanges
 
     def _refine(self, bands: npt.NDArray[np.int64]) -> int:

@@ -6,7 +6,7 @@ jobs that list it. In Redis:
 - `masksmith:upload:D` (hash: `size`), `:owners` and `:jobs` (sets); `masksmith:uploads` orders `K:D` by last use;
 - `masksmith:result:R` and `masksmith:job:J:results` (sets, one for each direction);
   `masksmith:unreferenced_results` lists results without a reference;
-- `masksmith:owner:K:record_bytes` is the estimated number of bytes in the broker of a key's uploads and jobs;
+- `masksmith:owner:K:record_bytes` is the estimated number of bytes that the records of a key's uploads and jobs take;
 - `masksmith:owner:K:bytes` is the number of bytes that a key keeps: its uploads, and the results of its jobs;
 - `masksmith:tombstones` (hash: blob -> token) lists blobs that are being deleted, to which no reference can be added.
 
@@ -54,6 +54,8 @@ class LinkOutcome(StrEnum):
 
 class BlobReferences:
     """Adds and removes references to blobs, and deletes blobs without references.
+
+    Arguments `owner` are keys of the API; arguments `key` identify a result, or in `is_referenced` an upload.
 
     Args:
         client: Redis client of the job records, with `decode_responses`.
@@ -108,7 +110,7 @@ class BlobReferences:
     def touch(self, owner: str, digest: str, *, any_owner: bool) -> int | None:
         """Record that a key uses an upload, and return the size of the upload; None if the key cannot use it.
 
-        It cannot if the upload does not exist, or if the key has no reference to it, unless `any_owner`.
+        It cannot if the upload does not exist; nor, without `any_owner`, if the key has no reference to it.
 
         Args:
             owner: The key.
@@ -116,7 +118,7 @@ class BlobReferences:
             any_owner: Accept an upload that only other keys refer to; its use is not recorded.
 
         Raises:
-            DamagedBlobError: If its size in the store is not the recorded one; then it is set aside.
+            DamagedBlobError: If the upload's size in the store is not the recorded one; then the upload is set aside.
         """
         size = int(self._scripts.run("touch", owner, digest, int(any_owner)))
         stored_bytes = None if size < 0 else self._store.size(upload_name(digest))
@@ -159,7 +161,8 @@ class BlobReferences:
     def expire_upload(self, owner: str, digest: str, before: float) -> bool:
         """Remove a key's reference to an upload that the key has not used since `before`, unless a live job reads it.
 
-        The upload is deleted if nothing else refers to it. Returns whether the reference was removed.
+        If a live job reads it, the current time is recorded as that of its last use. The upload is deleted if nothing
+        else refers to it. Returns whether the reference was removed.
         """
         expired = bool(self._scripts.run("expire", owner, digest, f"{before:.6f}"))
         if expired and self.delete_unreferenced_upload(digest):

@@ -1,4 +1,4 @@
-"""Splits tensors into shards, which workers take one at a time: whole tile rows, bounded in bytes and in seconds."""
+"""The tensors of a job, and the shards into which they are split, which workers take one at a time."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from masksmith_wire.updates import UPDATES_VERSION
 from .costs import GRAM_S, OVERHEAD_S, TARGET_S, estimated_seconds
 
 SHARD_BYTES = 16 * 2**20
+"""Target size of a shard."""
 BLOCK_ROWS = 16
 """Shards begin at multiples of this many rows if possible, so that each shard consists of whole 16x16 blocks.
 
@@ -26,7 +27,7 @@ The report of a shard counts the blocks that have a kept entry.
 
 
 class Source(BaseModel):
-    """A file in a root, as it was when the job began.
+    """A file in a root, as it was when the job was submitted.
 
     `version` changes when the file is written: it is the file's ETag, or its size and the time of its last change.
     """
@@ -36,9 +37,9 @@ class Source(BaseModel):
 
 
 class MaskPart(BaseModel):
-    """Rows `first` to `last` (exclusive) of a stored mask, packed or bool, which begin at byte `start` of a file.
+    """Rows `first` to `last` (exclusive) of a stored mask: bools if `is_bool`, else packed bits.
 
-    The file is `source`, a file in a root; without a source it is the blob `blob` of the store.
+    The rows begin at byte `start` of the file `source`; without a source, of the blob `blob` of the store.
     """
 
     blob: str = ""
@@ -99,9 +100,12 @@ class PlannedTensor(BaseModel):
 
 
 class Shard(BaseModel):
-    """Rows `first` to `last` (exclusive) of the job's tensor number `tensor`, along its first dimension.
+    """A piece of a job: rows of a tensor to solve, or a file of weights to write.
 
     Attributes:
+        tensor: Number of the tensor; 0 if the shard writes a file.
+        first, last: The rows from `first` to `last` (exclusive) along the tensor's first dimension; 0 if the shard
+            writes a file.
         file: Number of the output's file of weights that the shard writes; None for rows of a tensor.
         cost_s: Seconds that the shard is expected to take.
         is_long: Whether the shard is expected to take longer than `TARGET_S` plus `OVERHEAD_S`.
@@ -165,7 +169,8 @@ def cut(
 def _target_s(tensor: PlannedTensor) -> float:
     """Target of the seconds of a shard.
 
-    If each shard must read and scale a large Gram matrix first, the target is four times the seconds for that.
+    If each shard must read and scale a Gram matrix of more than `WHOLE_BYTES` first, the target is four times the
+    seconds for that.
     """
     gram = tensor.gram
     gram_bytes = 0 if gram is None else gram.shape[0] * gram.row_bytes
@@ -173,7 +178,7 @@ def _target_s(tensor: PlannedTensor) -> float:
 
 
 def shards_by_tensor(tensors: Sequence[PlannedTensor], shards: Mapping[int, Shard]) -> list[list[int]]:
-    """Indices of each tensor's shards, in order; for a tied tensor, the shards of the first tensor with its data."""
+    """Indices of each tensor's shards, in order; for a tensor without any, those of the first with its data."""
     by_tensor: list[list[int]] = [[] for _ in tensors]
     for index in sorted(shards):
         if shards[index].file is None:
@@ -183,7 +188,7 @@ def shards_by_tensor(tensors: Sequence[PlannedTensor], shards: Mapping[int, Shar
 
 
 def _unit_rows(tensor: PlannedTensor, pattern: Pattern, shard_bytes: int) -> int:
-    """Rows that are not divided: shards consist of a multiple of this many rows."""
+    """Number of rows that stay together: each shard but the last has a multiple of it."""
     if tensor.layout is not None:
         return 1 if tensor.layout.is_stack else tensor.shape[0]
     assert pattern.shard_rows is not None
@@ -203,7 +208,10 @@ def _first_with_equal_data(tensors: Sequence[PlannedTensor]) -> list[int]:
 def result_key(
     tensor: PlannedTensor, shard: Shard, specification: JobSpecification, solver: str, solver_version: int
 ) -> str:
-    """Key of a shard's result: the digest of everything that determines it, including the solver's version."""
+    """Key of a shard's result: the digest of everything that determines it, including the solver's version.
+
+    The specification is the job's with the tensor's own pattern.
+    """
     options = specification.options.model_dump(
         include={"pattern", "axis", "ragged", "scores", "spectrum", "time_limit_s"}
     )

@@ -17,14 +17,15 @@ from .location import is_inside
 from .root import FileState, Root
 
 PART_SUFFIX = ".part"
-_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
+"""End of the name of a file that is being written."""
+_FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
 _NOT_A_DIRECTORY = "its path contains a link, or a file in place of a directory"
 _OUTSIDE = "a link in its path leads outside the root"
 
 
 @dataclass(frozen=True)
 class DirectoryRoot(Root):
-    """Files of a directory. The version of a file is its size and the time of its last change, in nanoseconds."""
+    """Files of a directory. The version of a file is its size, and the time of its last change in nanoseconds."""
 
     def stat(self, path: str) -> FileState:
         """See `Root.stat`."""
@@ -35,9 +36,9 @@ class DirectoryRoot(Root):
         """See `Root.read`; the version is checked before and after the bytes are read."""
         try:
             with self._opened(path) as file:
-                self._check(path, file, version)
+                self._check_version(path, file, version)
                 data = _pread(file, start, stop)
-                self._check(path, file, version)
+                self._check_version(path, file, version)
         except FileNotFoundError:
             raise self.missing_file_error(path) from None
         if len(data) < stop - start:
@@ -47,10 +48,10 @@ class DirectoryRoot(Root):
     def list(self, path: str) -> dict[str, int]:
         """See `Root.list`; links that lead nowhere, and what is not a regular file, are left out.
 
-        A link to a file outside the root is listed, but refused by the other methods, so that a file that belongs to a
-        model is never left out silently.
+        A link to a file outside the root is listed, though `stat` and `read` refuse it, so that a file that belongs to
+        a model is never left out silently.
         """
-        with self._errors(path):
+        with self._as_domain_errors(path):
             # Raises RootUnavailableError if the root itself does not exist.
             self._resolved("")
             try:
@@ -63,14 +64,14 @@ class DirectoryRoot(Root):
 
     def write(self, path: str, pieces: Iterable[bytes | memoryview]) -> None:
         """See `Root.write`."""
-        with self._errors(path), self._folder_of(path) as (folder, name):
+        with self._as_domain_errors(path), self._folder_of(path) as (folder, name):
             with self._part(folder, name, pieces) as part:
                 os.rename(part, name, src_dir_fd=folder, dst_dir_fd=folder)
             os.fsync(folder)
 
     def create(self, path: str, data: bytes) -> bool:
         """See `Root.create`."""
-        with self._errors(path), self._folder_of(path) as (folder, name):
+        with self._as_domain_errors(path), self._folder_of(path) as (folder, name):
             try:
                 with self._part(folder, name, [data]) as part:
                     # Unlike a rename, a hard link does not replace an existing file.
@@ -81,7 +82,11 @@ class DirectoryRoot(Root):
 
     def delete(self, path: str) -> None:
         """See `Root.delete`."""
-        with self._errors(path), suppress(FileNotFoundError), self._folder_of(path, make=False) as (folder, name):
+        with (
+            self._as_domain_errors(path),
+            suppress(FileNotFoundError),
+            self._folder_of(path, make=False) as (folder, name),
+        ):
             os.unlink(name, dir_fd=folder)
 
     def _sizes(self, path: str, base: Path) -> dict[str, int]:
@@ -118,12 +123,12 @@ class DirectoryRoot(Root):
     @contextmanager
     def _opened(self, path: str) -> Iterator[int]:
         """Open a file for reading, without following a link that was made after the path was resolved."""
-        with self._errors(path):
+        with self._as_domain_errors(path):
             base = Path(self.url).resolve()
             names = self._resolved(path).relative_to(base).parts
             if not names:
                 raise InvalidLocationError(self.location(path), "it is the root itself, and not a file")
-            folder = _walk(os.open(base, _FOLDER), names[:-1], make=False)
+            folder = _walk(os.open(base, _FOLDER_FLAGS), names[:-1], make=False)
             try:
                 file = os.open(names[-1], os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=folder)
             finally:
@@ -143,7 +148,7 @@ class DirectoryRoot(Root):
         """
         base = self._resolved("")
         *folders, name = path.split("/")
-        folder = _walk(os.open(base, _FOLDER), folders, make=make)
+        folder = _walk(os.open(base, _FOLDER_FLAGS), folders, make=make)
         try:
             yield folder, name
         finally:
@@ -169,12 +174,12 @@ class DirectoryRoot(Root):
             file.flush()
             os.fsync(file.fileno())
 
-    def _check(self, path: str, file: int, version: str) -> None:
+    def _check_version(self, path: str, file: int, version: str) -> None:
         if _state(file).version != version:
             raise ChangedSourceError(self.location(path), "size or time of change are not the same")
 
     @contextmanager
-    def _errors(self, path: str) -> Iterator[None]:
+    def _as_domain_errors(self, path: str) -> Iterator[None]:
         """Convert errors of the operating system to domain errors, except FileNotFoundError."""
         try:
             yield
@@ -195,7 +200,7 @@ def _walk(folder: int, names: Iterable[str], *, make: bool) -> int:
     for name in names:
         try:
             is_new = make and _make(name, folder)
-            child = os.open(name, _FOLDER, dir_fd=folder)
+            child = os.open(name, _FOLDER_FLAGS, dir_fd=folder)
             if is_new:
                 os.fchmod(child, 0o700 | os.fstat(folder).st_mode & 0o077)
         finally:
@@ -205,7 +210,7 @@ def _walk(folder: int, names: Iterable[str], *, make: bool) -> int:
 
 
 def _make(name: str, folder: int) -> bool:
-    """Make a directory; returns False if it exists already."""
+    """Make a directory; returns False if its name exists already, even as a file or a link."""
     try:
         os.mkdir(name, 0o700, dir_fd=folder)
     except FileExistsError:

@@ -20,7 +20,7 @@ from .results import ShardResults
 COPY_BYTES = 8 * 2**20
 """Bytes of a file that are in memory while it is copied."""
 MAX_DOCUMENT_BYTES = 2**28
-"""Size of the largest file that `identity_in` reads."""
+"""Maximum size of a file that `identity_in` reads."""
 
 
 class ShardFailedError(Exception):
@@ -36,7 +36,7 @@ class ShardFailedError(Exception):
 
 
 class OutputLostError(Exception):
-    """The directory of an output no longer belongs to this job."""
+    """The directory of an output no longer belongs to its job."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ class OutputWork:
         root.delete(path)
 
     def file_sizes(self) -> dict[str, int]:
-        """Sizes of the output's files, by name."""
+        """Sizes of the output's files, by path below its directory."""
         _, root, path = self.inputs.roots.find(self.output.location)
         return root.list(path)
 
@@ -98,6 +98,9 @@ class OutputWork:
         """Member `identity` of the JSON object at the start of a file of the output.
 
         None if there is no such file, object or member, or if the file changes while it is read.
+
+        Raises:
+            InvalidLocationError: If the file has more than `MAX_DOCUMENT_BYTES`, or is no file of the root.
         """
         _, root, path = self.inputs.roots.find(location)
         try:

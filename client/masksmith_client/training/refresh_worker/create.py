@@ -20,8 +20,8 @@ def create_worker(masks: object, memory: SharedMemory, refresh: Refresh) -> Refr
     """Create the worker for `Sparsifier(masks=...)`; the first request starts its process or thread, if it has one.
 
     With `refresh.wait`, requests run in the calling thread. Otherwise, a client and `masksmith.solve` run in a worker
-    process on POSIX, and in a thread elsewhere. Other functions, and clients with a custom transport, always run in a
-    thread, since they cannot be sent to another process.
+    process on POSIX, and in a thread elsewhere. Other functions, and clients with a custom transport, run in a thread
+    on every system, since they cannot be sent to another process.
 
     Raises:
         InputError: If `masks` is neither a client nor a function.
@@ -30,7 +30,7 @@ def create_worker(masks: object, memory: SharedMemory, refresh: Refresh) -> Refr
     if refresh.wait:
         return InlineWorker(RefreshHandler(source, memory))
     configuration = masks.configuration if isinstance(masks, Client) else None
-    if os.name != "posix" or (configuration is None and not _is_library(masks)):
+    if os.name != "posix" or (configuration is None and not _is_solve(masks)):
         return ThreadWorker(RefreshHandler(source, memory))
     return ProcessWorker(configuration, memory, refresh.cores)
 
@@ -43,7 +43,7 @@ def _source(masks: object) -> MaskSource:
     raise InputError(f"masks={masks!r} is neither a Client nor a function such as masksmith.solve")
 
 
-def _is_library(masks: object) -> bool:
-    """Whether masks come from `masksmith.solve`, without importing the library."""
+def _is_solve(masks: object) -> bool:
+    """Whether `masks` is `masksmith.solve`, without importing the library."""
     library = sys.modules.get("masksmith")
     return library is not None and masks is getattr(library, "solve", None)

@@ -18,6 +18,7 @@ from .shape import TIE_BYTES, Shape, shape_of
 from .tie_pass import compile_tie_pass
 
 NO_INDEX = 2**62
+"""Larger than every index: kernels lower it to the index of a failure."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ class DualAscent:
         element: Dtype that kernels read the scores as.
         tile: Size and budgets of a tile.
         across: Tiles per tile row.
-        results: Masks and duals, written.
+        results: Results, written; with `warm`, the column duals are read first.
         ready_tiles, ready_count: Indices of the tiles that are `ready` for augmenting paths,
             `ready_tiles[: ready_count[0]]`; set by `run`.
     """
@@ -85,19 +86,21 @@ class DualAscent:
             warm: Whether the first sweeps start from the duals in `results`.
 
         Returns:
-            A tensor that starts with the unsolved tiles, and counts `[2]` of unsolved tiles and of `ready_tiles`.
+            A tensor that starts with the indices of the tiles in `order` that are neither solved nor `ready`; and
+            counts `[2]` of these tiles and of `ready_tiles`.
         """
         tile, self._next_order = self.tile, torch.empty_like(order)
         shape = shape_of(tile, self.element)
         size = max(shape.row_size, shape.col_size)
         unequal_totals = tile.rows * tile.row_keep != tile.cols * tile.col_keep
-        # `_counts[k]` is the number of tiles for pass k; the last one counts `ready_tiles`.
+        # `_counts[k]` is the number of tiles for pass k; the last entry is that of `ready_tiles`.
         self._counts, self._order, self._step = self.launcher.zeros(32), order, 0
         self._counts[0] = len(order)
         self.ready_tiles, self.ready_count = torch.empty_like(order), self._counts[31:]
         if tile.row_keep < tile.cols and tile.col_keep < tile.rows:
             if len(forced):
                 self._initialise_duals(shape, forced, warm, unequal_totals)
+            # The first round fills at-most budgets exactly if their totals are equal; later rounds do not.
             non_negative = unequal_totals
             for sweeps in integer_rounds(size, at_most=tile.at_most, warm=warm):
                 self._run_pass(shape, sweeps, warm, non_negative)
@@ -106,23 +109,24 @@ class DualAscent:
         return self._order, torch.stack([self._counts[self._step], self.ready_count[0]])
 
     def _initialise_duals(self, shape: Shape, forced: torch.Tensor, warm: bool, non_negative: bool) -> None:
-        count, unsolved = self.launcher.filled(1, value=len(forced)), self.launcher.zeros(1)
-        self._launch_pass(shape, FORCED_SWEEPS, warm, non_negative, forced, count, torch.empty_like(forced), unsolved)
+        count, unsolved_count = self.launcher.filled(1, value=len(forced)), self.launcher.zeros(1)
+        unsolved = torch.empty_like(forced)
+        self._launch_pass(shape, FORCED_SWEEPS, warm, non_negative, forced, count, unsolved, unsolved_count)
 
     def _run_pass(self, shape: Shape, sweeps: int, warm: bool, non_negative: bool) -> None:
-        count, unsolved = self._next_counts()
-        self._launch_pass(shape, sweeps, warm, non_negative, self._order, count, self._next_order, unsolved)
+        count, unsolved_count = self._next_counts()
+        self._launch_pass(shape, sweeps, warm, non_negative, self._order, count, self._next_order, unsolved_count)
         self._order, self._next_order = self._next_order, self._order
 
     def _launch_pass(
-        self, shape: Shape, sweeps: int, warm: bool, non_negative: bool, *tile_lists: torch.Tensor
+        self, shape: Shape, sweeps: int, warm: bool, non_negative: bool, *lists_and_counts: torch.Tensor
     ) -> None:
-        """Launch the integer pass; `tile_lists` are `order`, `count`, `unsolved` and `unsolved_count` of the kernel."""
+        """Launch the integer pass; `lists_and_counts`: its `order`, `count`, `unsolved` and `unsolved_count`."""
         results = self.results
-        blocks, threads = -(-len(tile_lists[0]) // shape.lanes), (shape.lanes, shape.lines)
+        blocks, threads = -(-len(lists_and_counts[0]) // shape.lanes), (shape.lanes, shape.lines)
         self.launcher.launch(
             compile_integer_pass(shape), blocks, threads, self.scores, self.across, sweeps, warm, non_negative,
-            *tile_lists, results.mask, results.row_duals, results.col_duals, results.first_failures,
+            *lists_and_counts, results.mask, results.row_duals, results.col_duals, results.first_failures,
         )  # fmt: skip
 
     def _run_tie_passes(self, shape: Shape, size: int, unequal_totals: bool) -> None:
@@ -130,11 +134,11 @@ class DualAscent:
         blocks, threads = -(-len(self._order) // shape.lanes), (shape.lanes, shape.lines)
         for sweeps, lowerings, zoom, noise_bits, non_negative in tie_passes(size, at_most=self.tile.at_most):
             noise = torch.from_numpy(tie_noise(budget, shape.row_size, noise_bits)).to(self.launcher.device)
-            count, unsolved = self._next_counts()
+            count, unsolved_count = self._next_counts()
             self.launcher.launch(
                 compile_tie_pass(shape), blocks, threads, self.scores, self.across, sweeps, lowerings, zoom, noise,
-                non_negative or unequal_totals, self._order, count, self._next_order, unsolved, results.mask,
-                results.row_duals, results.col_duals, results.ready, self.ready_tiles, self.ready_count,
+                non_negative or unequal_totals, self._order, count, self._next_order, unsolved_count,
+                results.mask, results.row_duals, results.col_duals, results.ready, self.ready_tiles, self.ready_count,
                 results.first_failures,
             )  # fmt: skip
             self._order, self._next_order = self._next_order, self._order

@@ -1,10 +1,10 @@
 """Repair of maximal masks that are not full, by swaps that insert two entries and drop one.
 
-A mask is full if all its rows, or all its columns, use their budget. A mask that is not full has a row i and a column j
-that are not; since it is maximal, it keeps `(i, j)`. Among the columns that row i does not use (which are full, since
-the mask is maximal) and the rows that column j does not use, there is always a kept entry `(i', j')`: such a column has
-`n_out` entries, its budget, of which at most `n_out - 1` are in rows that column j uses. Dropping this entry allows
-`(i, j')` and `(i', j)`: one entry more, and the mask is still maximal.
+A mask is maximal if no entry can be added within the budgets. It is full if all its rows, or all its columns, use their
+whole budget. A maximal mask that is not full has a row i and a column j that do not, and it keeps `(i, j)`. It also
+keeps an entry `(i', j')` such that row i does not use column j', and column j does not use row i': since the mask is
+maximal, column j' has `col_keep` entries, and since column j has fewer, one of them is in a row that column j does not
+use. Dropping this entry allows `(i, j')` and `(i', j)`: one entry more, and the mask is still maximal.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from masksmith.patterns import TileSpec
 
 
 def fill_up(scores: torch.Tensor, mask: torch.Tensor, tile: TileSpec) -> torch.Tensor:
-    """Swap until every tile is full or, with at-most budgets, until its best swap has no positive gain.
+    """Swap in every tile until it is full; with at-most budgets, only while its best swap has a positive gain.
 
     Each swap adds an entry to the first row and one to the first column that are not full; it drops the entry for which
     the gain is largest, ties to the lowest index.
@@ -30,19 +30,19 @@ def fill_up(scores: torch.Tensor, mask: torch.Tensor, tile: TileSpec) -> torch.T
     """
     active = torch.arange(len(mask), device=mask.device)
     while True:
-        row_room, col_room = mask[active].sum(2) < tile.row_keep, mask[active].sum(1) < tile.col_keep
-        room = row_room.any(1) & col_room.any(1)
-        active = active[room]
+        row_has_room, col_has_room = mask[active].sum(2) < tile.row_keep, mask[active].sum(1) < tile.col_keep
+        has_room = row_has_room.any(1) & col_has_room.any(1)
+        active = active[has_room]
         if not len(active):
             return mask
-        swapped = _swap(scores, mask, active, first_true(row_room[room]), first_true(col_room[room]), tile.at_most)
-        active = active[swapped]
+        i, j = first_true(row_has_room[has_room]), first_true(col_has_room[has_room])
+        active = active[_swap(scores, mask, active, i, j, tile.at_most)]
 
 
 def _swap(
     scores: torch.Tensor, mask: torch.Tensor, active: torch.Tensor, i: torch.Tensor, j: torch.Tensor, must_improve: bool
 ) -> torch.Tensor:
-    """Do the best swap for row `i[k]` and column `j[k]` of every tile `active[k]`; return `[K]` whether it was done."""
+    """Do the best swap for row `i[k]` and column `j[k]` of every tile `active[k]`; return whether each was done."""
     w, kept, lane = scores[active], mask[active], torch.arange(len(active), device=active.device)
     gain = w[lane, i][:, None, :] + w[lane, :, j][:, :, None] - w
     allowed = kept & ~kept[lane, i][:, None, :] & ~kept[lane, :, j][:, :, None]

@@ -64,23 +64,23 @@ class TorchSolver(LimitedBySize, ABC):
 
 
 _lock = threading.Lock()
-_saved_threads: list[int] = []
+_saved_thread_counts: list[int] = []
 
 
 @contextmanager
 def _one_torch_thread() -> Iterator[None]:
-    """Limit torch to one thread per operation in the calling thread; parallelism is over panels.
+    """Limit torch to one thread per operation in the calling thread, and restore its number of threads afterwards.
 
-    On a busy machine, torch's threads wait for each other at every operation; a tenfold slowdown was measured. Several
-    threads may be inside at once. torch keeps the number for each calling thread, so a thread that restores it does not
-    change it for the others. But a new thread begins with the number that any thread has set last, which may be 1:
-    therefore all restore the number that the first one read.
+    Panels are solved in parallel instead: on a busy machine, torch's threads wait for each other at every operation; a
+    tenfold slowdown was measured. Several threads may be in the context at once. torch keeps the number for each
+    calling thread, so a thread that restores it does not change it for the others. But a new thread begins with the
+    number that any thread has set last, which may be 1: therefore all restore the number that the first one read.
     """
     with _lock:
-        _saved_threads.append(_saved_threads[0] if _saved_threads else torch.get_num_threads())
+        _saved_thread_counts.append(_saved_thread_counts[0] if _saved_thread_counts else torch.get_num_threads())
         torch.set_num_threads(1)
     try:
         yield
     finally:
         with _lock:
-            torch.set_num_threads(_saved_threads.pop())
+            torch.set_num_threads(_saved_thread_counts.pop())
