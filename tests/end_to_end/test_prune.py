@@ -91,8 +91,8 @@ def check_equal(one, other):
     ("kind", "scores"),
     [
         ("llama", "magnitude"),
-        ("mistral bfloat16", "magnitude"),
-        ("mistral bfloat16", "magnitude power=2"),
+        pytest.param("mistral bfloat16", "magnitude", marks=pytest.mark.slow),
+        pytest.param("mistral bfloat16", "magnitude power=2", marks=pytest.mark.slow),
         ("mistral bfloat16", "ria power=0"),
         ("gpt2", "ria power=0"),
         ("mixtral", "magnitude"),
@@ -124,7 +124,7 @@ def test_a_service_gives_what_this_process_gives(stack, saved, tmp_path, kind, s
         ("gpt2", "sparsegpt damping=0.1", "reconstruct damping=0.1"),
         ("gpt_oss", "wanda", "reconstruct"),
         ("mixtral", "magnitude", "admm max_rounds=3"),
-        ("gpt_oss", "magnitude", "admm max_rounds=3"),
+        pytest.param("gpt_oss", "magnitude", "admm max_rounds=3", marks=pytest.mark.slow),
         ("llama", "ria power=0.7", None),
     ],
 )
