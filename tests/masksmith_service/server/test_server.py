@@ -1,4 +1,4 @@
-"""Stops, kills and starts of a service, of one process and of two."""
+"""Stops, kills and starts of a service, of one process and of two; those after which it has to be started come last."""
 
 import os
 import signal
@@ -15,6 +15,7 @@ from support.processes import children_of, environment, is_alive, poll, run
 
 from masksmith_client import Client
 from masksmith_service.server import GRACE_S
+from masksmith_state.jobs.redis_keys import ENDED
 
 WEIGHT = {"w": np.ones((512, 512), np.float32)}
 
@@ -80,6 +81,11 @@ def upload(seat, seed, pause_s=0.2):
     return status
 
 
+def submit_and_wait(seat):
+    headers, data = {"Prefer": "wait=50"}, safetensors.numpy.save(WEIGHT)
+    return httpx2.post(f"{seat.url}/v1/masks?pattern=2:4", headers=headers, content=data, timeout=300)
+
+
 def followers(seat):
     """Connections to the broker that wait for a job's next event."""
     return sum(client["cmd"] == "xread" for client in seat.redis.client_list())
@@ -93,24 +99,6 @@ def is_quiet(seat):
             return False
         time.sleep(0.02)
     return True
-
-
-def test_a_stop_ends_streams_at_once_and_uploads_in_order(service):
-    pids, before = serving(service), len(service.log.read_text())
-    with Client(service.url) as client:
-        job = client.jobs.submit(WEIGHT, "2:4")
-    url = f"{service.url}/v1/jobs/{job.id}"
-    streams = [on_thread(lambda: httpx2.get(f"{url}/events", timeout=300).status_code) for _ in range(6)]
-    waiting = on_thread(lambda: httpx2.get(url, headers={"Prefer": "wait=50"}, timeout=300).json()["state"])
-    poll(lambda: followers(service) == len(streams))
-    answer = upload(service, "in order")
-    assert service.stop()
-    assert "timeout graceful shutdown exceeded" not in service.log.read_text()[before:]
-    assert [stream() for stream in streams] == [200] * len(streams)
-    assert waiting() == "queued"
-    assert answer() == 201
-    assert not any(map(is_alive, pids))
-    assert "Traceback" not in service.log.read_text()[before:]
 
 
 @pytest.mark.slow
@@ -127,7 +115,7 @@ def test_a_stop_ends_within_one_grace(fleet_of):
 
 def test_a_killed_process_is_replaced(fleet_of):
     service = fleet_of(2).services[0]
-    before = serving(service)
+    before = poll(lambda: len(found := serving(service)) == 2 and found)
     answers = {pid: upload(service, f"killed {pid}") for pid in before}
     os.kill(before[0], signal.SIGKILL)
     with Client(service.url) as client:
@@ -137,17 +125,6 @@ def test_a_killed_process_is_replaced(fleet_of):
     assert before[1] in serving(service)
     assert {answer() for answer in answers.values()} <= {201, None}
     assert httpx2.get(f"{service.url}/healthz").status_code == 200
-
-
-def test_no_child_process_outlives_its_parent(fleet_of):
-    fleet = fleet_of(2)
-    service = fleet.services[0]
-    pids = serving(service)
-    assert len(pids) == 2
-    service.kill()
-    poll(lambda: not any(map(is_alive, pids)))
-    service.start()
-    fleet.await_all()
 
 
 def test_a_stream_ends_with_its_connection_whatever_waits_behind(service):
@@ -171,3 +148,28 @@ def test_an_address_in_use_is_said(fleet_of, processes, tmp_path):
     other = run("masksmith_service", log, environment(MASKSMITH_STORE_URL=fleet.store, **settings))
     assert other.wait(300) == 3
     assert "address already in use" in log.read_text().lower()
+
+
+def test_no_child_process_outlives_its_parent(fleet_of):
+    service = fleet_of(2).services[0]
+    pids = poll(lambda: len(found := serving(service)) == 2 and found)
+    service.kill()
+    poll(lambda: not any(map(is_alive, pids)))
+
+
+def test_a_stop_ends_streams_at_once_and_uploads_in_order(service):
+    pids, before = serving(service), len(service.log.read_text())
+    with Client(service.url) as client:
+        job = client.jobs.submit(WEIGHT, "2:4")
+    url = f"{service.url}/v1/jobs/{job.id}"
+    streams = [on_thread(lambda: httpx2.get(f"{url}/events", timeout=300).status_code) for _ in range(6)]
+    waiting = on_thread(lambda: submit_and_wait(service).json()["state"])
+    poll(lambda: followers(service) == len(streams) and service.redis.pubsub_numsub(ENDED)[0][1] == 1)
+    answer = upload(service, "in order")
+    assert service.stop()
+    assert "timeout graceful shutdown exceeded" not in service.log.read_text()[before:]
+    assert [stream() for stream in streams] == [200] * len(streams)
+    assert waiting() == "queued"
+    assert answer() == 201
+    assert not any(map(is_alive, pids))
+    assert "Traceback" not in service.log.read_text()[before:]
