@@ -50,7 +50,7 @@ class Gate:
         return ms.solve(scores, pattern)
 
 
-def test_the_process_that_asks_finds_the_masks_that_waiting_finds(model, optimizer):
+def test_the_process_that_asks_finds_the_masks_that_waiting_finds_and_ends_with_the_sparsifier(model, optimizer):
     with Sparsifier(model, PATTERN, ms.solve, refresh=5) as sparsifier:
         assert sparsifier.report().asking == "a process"
         train(model, optimizer, sparsifier, 5)
@@ -61,6 +61,10 @@ def test_the_process_that_asks_finds_the_masks_that_waiting_finds(model, optimiz
         assert record.applied_at > 5
         for name, mask in sparsifier.masks.items():
             assert torch.equal(mask, ms.solve(ms.magnitude(asked_for[name]), PATTERN).mask)
+        pid = sparsifier._refresher._worker.pid
+        sparsifier.bake()
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
 
 
 def dense_names():
@@ -97,14 +101,6 @@ def test_a_machine_without_room_for_a_process_trains_on(model, optimizer, monkey
         assert "cannot be started: [Errno 11] Resource temporarily unavailable" in sparsifier.report().trouble
         step_until(sparsifier, refreshed(sparsifier, 2))
         assert sparsifier.report().outages == 1
-
-
-def test_the_process_ends_with_the_sparsifier(model):
-    sparsifier = Sparsifier(model, PATTERN, ms.solve, refresh=5)
-    pid = sparsifier._refresher._worker.pid
-    sparsifier.bake()
-    with pytest.raises(ProcessLookupError):
-        os.kill(pid, 0)
 
 
 @pytest.mark.parametrize("masks", [ms.solve, Gate()], ids=["process", "thread"])
