@@ -28,4 +28,4 @@ def reader(tmp_path_factory):
             yield environment | {"MASKSMITH_URL": json.loads(process.stdout.readline())["url"]}
         finally:
             process.send_signal(signal.SIGINT)
-            process.wait(40)
+            process.wait(240)

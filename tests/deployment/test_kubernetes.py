@@ -194,7 +194,7 @@ class Node:
             yield
         finally:
             process.terminate()
-            process.wait(60)
+            process.wait(240)
 
     def probe(self, name):
         python, *arguments = container(name)["readinessProbe"]["exec"]["command"]

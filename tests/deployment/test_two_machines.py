@@ -4,7 +4,6 @@ import os
 import shutil
 import subprocess
 import sys
-import urllib.error
 import urllib.request
 
 import numpy as np
@@ -101,7 +100,7 @@ class Cluster:
         request = urllib.request.Request(f"http://{HERE}:{self.s3_port}/masks", method="PUT")
         try:
             return urllib.request.urlopen(request, timeout=5).status == 200
-        except urllib.error.URLError:
+        except OSError:
             return False
 
     def is_ready(self):
@@ -109,7 +108,7 @@ class Cluster:
         assert not dead, (dead, tails(self.logs))
         try:
             return urllib.request.urlopen(f"http://127.0.0.1:{self.port}/readyz", timeout=5).status == 200
-        except (urllib.error.URLError, OSError):
+        except OSError:
             return False
 
     def stop(self):

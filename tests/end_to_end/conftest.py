@@ -1,5 +1,6 @@
 """A whole installation of real processes: Valkey, `python -m masksmith_service`, `python -m masksmith_worker`."""
 
+import json
 import signal
 import tempfile
 from importlib.util import find_spec
@@ -31,10 +32,12 @@ class Stack:
         port = free_port()
         self.address = ("127.0.0.1", port)
         self.url = f"http://127.0.0.1:{port}"
-        self.folder, self.valkey = folder, valkey
+        self.folder, self.valkey, self.root = folder, valkey, folder / "root"
+        self.root.mkdir()
+        roots = [{"url": str(self.root), "read": ["*"], "write": ["*"]}]
         self.environment = environment(
             MASKSMITH_REDIS_URL=valkey.url, MASKSMITH_STORE_URL=str(folder / "store"), MASKSMITH_PORT=str(port),
-            MASKSMITH_WORKER_SLOTS="2",
+            MASKSMITH_WORKER_SLOTS="2", MASKSMITH_ROOTS=json.dumps(roots),
         )  # fmt: skip
         self.logs = []
         self.service = self.worker = None
@@ -152,7 +155,12 @@ class Big:
     pattern = SLOW_PATTERN
 
     def __init__(self, seed, rows=2048):
-        self.weight = np.random.default_rng(seed).standard_normal((rows, 1024), dtype=np.float32)
+        self._rng = np.random.default_rng(seed)
+        self.weight = self._rng.standard_normal((rows, 1024), dtype=np.float32)
+
+    def enlarge(self):
+        """Replace the weight by one of which the job takes twice as long."""
+        self.weight = self._rng.standard_normal((2 * len(self.weight), 1024), dtype=np.float32)
 
     @property
     def mask(self):
@@ -172,21 +180,20 @@ def big():
 
 
 @pytest.fixture
-def running(stack, client, big):
-    """Start the big job; gives it once some shards are done and others are not."""
-    job = client.jobs.submit({"big": big.weight}, big.pattern, solver="min-cost-flow")
-    wait_until_midway(stack, job.id)
-    return job
-
-
-def wait_until_midway(stack, job):
-    progress = poll(lambda: (found := stack.job(job)["progress"])["done"] >= 2 and found)
-    assert progress["done"] < progress["total"] - 2, "the job is too small for this test"
+def submitted(client, big):
+    """The big job, which has begun or will soon."""
+    return client.jobs.submit({"big": big.weight}, big.pattern, solver="min-cost-flow")
 
 
 @pytest.fixture
-def midway(stack):
-    return lambda job: wait_until_midway(stack, job)
+def running(stack, client, big):
+    """Start the big job; gives it once some shards are done and others are not."""
+    while True:
+        job = client.jobs.submit({"big": big.weight}, big.pattern, solver="min-cost-flow")
+        progress = poll(lambda job=job: (found := stack.job(job.id)["progress"])["done"] >= 2 and found)
+        if progress["done"] < progress["total"] - 2:
+            return job
+        big.enlarge()  # The workers were faster than the test.
 
 
 @pytest.fixture

@@ -1,11 +1,10 @@
-"""`masksmith prune --by-reference` with the service of `masksmith up --root`: what `--local` writes, byte for byte."""
+"""`masksmith prune --by-reference` with a service that has a root: what `--local` writes, byte for byte."""
 
 import json
 
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
-from support.processes import Up, environment
 
 from masksmith_client import Client, InputError, NotFound
 from masksmith_client.cli.app import run
@@ -15,9 +14,9 @@ PATTERNS = ["-p", "2:4", "-p", "up_proj=transposable 4:8"]
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory):
-    """A root with a model of two files."""
-    root = tmp_path_factory.mktemp("byref") / "root"
+def root(shared_stack):
+    """The root of the service, with a model of two files."""
+    root = shared_stack.root
     (root / "model").mkdir(parents=True)
     rng, weight_map = np.random.default_rng(5), {}
     for layer in range(2):
@@ -33,19 +32,11 @@ def root(tmp_path_factory):
     return root
 
 
-@pytest.fixture(scope="module")
-def service(tmp_path_factory, root):
-    folder = tmp_path_factory.mktemp("up")
-    up = Up(folder / "data", folder / "up.log", environment(), "--no-bench", "--root", str(root))
-    yield up
-    up.stop()
-
-
-def test_a_prune_by_reference_is_that_of_this_process(service, root, tmp_path, capsys):
+def test_a_prune_by_reference_is_that_of_this_process(stack, root, tmp_path, capsys):
     model, local, referred = root / "model", tmp_path / "local", root / "pruned"
     command = ["prune", str(model), *PATTERNS]
     assert run([*command, "-o", str(local), "--local"]) == 0
-    assert run([*command, "-o", str(referred), "--by-reference", "--url", service.url]) == 0
+    assert run([*command, "-o", str(referred), "--by-reference", "--url", stack.url]) == 0
     assert "6 of 8 tensor(s) masked" in capsys.readouterr().out
     names = sorted(path.name for path in local.iterdir())
     assert sorted(path.name for path in referred.iterdir()) == names
@@ -66,8 +57,8 @@ def test_a_prune_by_reference_is_that_of_this_process(service, root, tmp_path, c
     assert run(["verify", str(referred), *PATTERNS]) == 0
 
 
-def test_the_sdk_gives_the_record_and_names_what_is_wrong(service, root, tmp_path):
-    with Client(service.url) as client:
+def test_the_sdk_gives_the_record_and_names_what_is_wrong(stack, root, tmp_path):
+    with Client(stack.url) as client:
         record = client.prune(root / "model", root / "sdk", "2:4", by_reference=True, progress=False)
         assert record == json.loads((root / "sdk" / RECORD_NAME).read_text())
         assert record["totals"]["density"] == 0.5

@@ -47,18 +47,20 @@ def bare(tmp_path_factory):
 
 @pytest.fixture
 def http(bare):
-    with httpx2.Client(base_url=bare, timeout=60) as http:
+    with httpx2.Client(base_url=bare, timeout=300) as http:
         yield http
 
 
 @pytest.fixture
 def model(tmp_path, request):
-    """A file of two weights of the dtype that the test names, and what they hold."""
-    dtype = request.param
-    data = {name: to_bytes(RNG.standard_normal(shape).astype(np.float32), dtype) for name, shape in SHAPES.items()}
+    """A file of two weights of the dtypes that the test names, and what they hold."""
+    dtypes = dict(zip(SHAPES, request.param, strict=True))
+    values = {name: RNG.standard_normal(shape).astype(np.float32) for name, shape in SHAPES.items()}
+    data = {name: to_bytes(value, dtypes[name]) for name, value in values.items()}
     path = tmp_path / "model.safetensors"
-    path.write_bytes(build_header({name: (dtype, shape) for name, shape in SHAPES.items()}) + b"".join(data.values()))
-    return path, dtype, {name: to_numpy(data[name], dtype, shape) for name, shape in SHAPES.items()}
+    header = build_header({name: (dtypes[name], shape) for name, shape in SHAPES.items()})
+    path.write_bytes(header + b"".join(data.values()))
+    return path, dtypes, {name: to_numpy(data[name], dtypes[name], shape) for name, shape in SHAPES.items()}
 
 
 def read_masks(path):
@@ -72,10 +74,10 @@ def test_torch_is_missing_there():
 
 
 @pytest.mark.parametrize(
-    ("model", "place"), [("BF16", "service"), ("F16", "here"), ("F32", "here")], indirect=["model"]
+    ("model", "place"), [(("BF16", "BF16"), "service"), (("F16", "F32"), "here")], indirect=["model"]
 )
 def test_the_main_job_needs_no_torch(bare, model, place, tmp_path):
-    path, dtype, weights = model
+    path, dtypes, weights = model
     masks, applied = tmp_path / "masks.safetensors", tmp_path / "applied.safetensors"
     where = ["--local"] if place == "here" else ["--url", bare]
     done = run(MASKSMITH, "solve", path, "-p", PATTERN, "-o", masks, *where, "--json")
@@ -87,11 +89,11 @@ def test_the_main_job_needs_no_torch(bare, model, place, tmp_path):
     assert run(MASKSMITH, "verify", masks).returncode == 0
     done = run(MASKSMITH, "apply", masks, path, "-o", applied, "--json")
     assert done.returncode == 0, done.stderr
-    data = b"".join(to_bytes(np.where(found[name], weight, 0), dtype) for name, weight in weights.items())
+    data = b"".join(to_bytes(np.where(found[name], weight, 0), dtypes[name]) for name, weight in weights.items())
     assert applied.read_bytes().endswith(data)
 
 
-@pytest.mark.parametrize("model", ["BF16"], indirect=True)
+@pytest.mark.parametrize("model", [("BF16", "BF16")], indirect=True)
 def test_pages_show_bfloat16_without_torch(bare, http, model):
     path, _, weights = model
     with Client(bare) as client:
@@ -127,7 +129,7 @@ def test_an_update_is_refused_before_anything_is_solved(bare):
     assert (error.code, error.message) == ("extra_missing", f"tensor 'w': masksmith.reconstruct needs torch: {LINE}")
 
 
-@pytest.mark.parametrize("model", ["F32"], indirect=True)
+@pytest.mark.parametrize("model", [("F32", "F32")], indirect=True)
 def test_solving_here_says_which_extra_is_missing(model, tmp_path):
     done = run(MASKSMITH, "solve", model[0], "-p", PATTERN, "-o", tmp_path / "out", "--local", "--solver", "greedy")
     assert (done.returncode, done.stderr) == (2, f"masksmith: solver 'greedy' needs torch: {LINE}\n")
@@ -159,7 +161,9 @@ def test_workers_that_need_torch_do_not_start(given, extra):
 def test_a_worker_that_solves_exact_jobs_loads_no_torch(tmp_path):
     folder = tmp_path / "imports"
     folder.mkdir()
-    up = Up(tmp_path / "data", tmp_path / "up.log", observed(IMPORTS_FOLDER=str(folder)), "--no-bench")
+    up = Up(
+        tmp_path / "data", tmp_path / "up.log", observed(IMPORTS_FOLDER=str(folder)), "--no-bench", "--workers", "1"
+    )
     try:
         weight = RNG.standard_normal((512, 512)).astype(np.float32)
         with Client(up.url) as client:

@@ -2,11 +2,12 @@
 
 import statistics
 from collections import defaultdict
+from itertools import islice
 from pathlib import Path
 
 import pytest
 from support.axes import is_long_run
-from support.fleet import Fleet, bits, forty, submit
+from support.fleet import TENSORS, Fleet, bits, forty, submit
 from support.processes import tails
 
 TABLE = pytest.StashKey()
@@ -14,8 +15,13 @@ FLEET = pytest.StashKey()
 
 
 def columns():
-    """Width of the layers: the suite in every run solves half as much, in as many shards."""
+    """Width of the layers; half as much in every run as in long ones."""
     return 512 if is_long_run() else 256
+
+
+def layers():
+    """Number of the layers."""
+    return TENSORS if is_long_run() else 16
 
 
 class Row:
@@ -79,8 +85,8 @@ def fleet(shared_fleet):
 
 @pytest.fixture(scope="session")
 def weights():
-    """Forty layers of two shards each."""
-    return forty(seed=7, columns=columns())
+    """Layers of two shards each."""
+    return dict(islice(forty(seed=7, columns=columns()).items(), layers()))
 
 
 @pytest.fixture(scope="package")

@@ -61,7 +61,7 @@ def kill_a_worker(fleet, job):
     """Return the seconds until all shards that the killed worker may have held are done."""
     held = poll(lambda: (found := fleet.held(job)) and len(found) == len(fleet.workers) and found)
     fleet.workers[0].kill()
-    seconds = seconds_until(lambda: not held & fleet.pending(job), 60)
+    seconds = seconds_until(lambda: not held & fleet.pending(job))
     fleet.workers[0].start()
     return seconds
 

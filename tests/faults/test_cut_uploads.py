@@ -1,7 +1,8 @@
 """Uploads that are cut in the middle, by a kill or by an orderly stop."""
 
+import signal
+import socket
 import threading
-import time
 
 import httpx2
 import numpy as np
@@ -23,7 +24,7 @@ def in_background(work):
     thread.start()
 
     def result():
-        thread.join(60)
+        thread.join(300)
         assert box, "it failed or took too long"
         return box[0]
 
@@ -33,6 +34,14 @@ def in_background(work):
 def uploads(fleet):
     """Whole uploads, with what tells a repeated one from one that was left alone."""
     return {path: path.stat().st_mtime_ns for path in (fleet.store / "tensors").glob("*/*") if "#" not in path.name}
+
+
+def refuses_connections(service):
+    try:
+        socket.create_connection(("127.0.0.1", int(service.url.rpartition(":")[2])), 60).close()
+    except ConnectionRefusedError:
+        return True
+    return False
 
 
 @pytest.mark.slow
@@ -57,18 +66,21 @@ def test_a_client_goes_on_where_the_service_was_killed(fleet, table):
 def test_a_running_upload_is_finished_before_the_service_stops(fleet, table):
     service = fleet.services[1]
     data = safetensors.numpy.save({"w": np.random.default_rng(9).standard_normal((512, 512))})
-    begun = threading.Event()
+    begun, stopping = threading.Event(), threading.Event()
 
     def pieces():
-        for at in range(0, len(data), 2**18):
-            yield data[at : at + 2**18]
-            begun.set()
-            time.sleep(0.3)
+        yield data[: 2**18]
+        begun.set()
+        assert stopping.wait(300)
+        yield data[2**18 :]
 
     digest = blake3(data).hexdigest()
-    answer = in_background(lambda: httpx2.put(f"{service.url}/v1/tensors/{digest}", content=pieces(), timeout=30))
-    assert begun.wait(10)
-    assert service.stop()
+    answer = in_background(lambda: httpx2.put(f"{service.url}/v1/tensors/{digest}", content=pieces(), timeout=300))
+    assert begun.wait(300)
+    service.process.terminate()
+    poll(lambda: refuses_connections(service))
+    stopping.set()
+    assert service.process.wait(240) in (0, -signal.SIGTERM)
     table["SIGTERM in the middle of an upload"].add(lost=int(answer().status_code != 201))
     assert answer().status_code == 201
     assert fleet.services[0].runs

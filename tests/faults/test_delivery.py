@@ -27,13 +27,24 @@ def test_every_task_is_delivered_three_times(fleet, weights, undisturbed, table)
     assert all(json.loads(text)["error"] is None for text in fleet.redis.hvals(f"masksmith:job:{job.id}:reports"))
 
 
+def await_three_at_work(fleet, job):
+    """Wait until three shards are held at once, or the job is over; gives whether they were."""
+    total = job.document.progress.total
+    outcome = poll(
+        lambda: (len(fleet.held(job.id)) == 3 and "together") or (fleet.done(job.id) == total and "too late")
+    )
+    return outcome == "together"
+
+
 def test_two_services_and_three_workers_share_one_installation(fleet, weights, undisturbed):
     with fleet.client(0) as first, fleet.client(1) as second:
-        job = submit(first, weights)
-        fleet.await_done(job.id, 1)
-        leases = set()
-        poll(lambda: leases.update(fleet.held(job.id)) or len(fleet.held(job.id)) == 3)
-        assert bits(second.jobs.get(job.id)) == undisturbed
+        while True:
+            job = submit(first, weights)
+            together = await_three_at_work(fleet, job)
+            assert bits(second.jobs.get(job.id)) == undisturbed
+            if together:
+                break
+            fleet.forget_results()  # A worker was not ready before the others had done all: once more.
         assert [found.id for found in second.jobs.list(limit=1)] == [job.id]
     for service in fleet.services:
         assert len(httpx2.get(f"{service.url}/v1/workers").json()) == 3

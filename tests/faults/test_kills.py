@@ -1,4 +1,4 @@
-"""Each part is killed in the middle of a job of forty tensors, at random moments: nothing is lost, no bit differs."""
+"""Each part is killed in the middle of a job of many tensors, at random moments: nothing is lost, no bit differs."""
 
 import random
 import time

@@ -94,14 +94,13 @@ def test_a_job_waits_for_a_disk_that_is_full(lone, disk, table):
         poll(
             lambda: (
                 "waits for the store" in lone.workers[0].log.read_text() or "MISCONF" in lone.workers[0].log.read_text()
-            ),
-            20,
+            )
         )
         time.sleep(3)
         assert all(worker.runs for worker in lone.workers)
         assert httpx2.get(f"{lone.url}/healthz").status_code == 200
-        disk.free()
         before = lone.done(job.id)
+        disk.free()
         seconds = seconds_until(lambda: lone.done(job.id) > before)
         found = bits(job)
     expected = ms.solve_many({name: ms.magnitude(weight) for name, weight in weights.items()}, SLOW_PATTERN)
@@ -121,9 +120,9 @@ def test_a_job_waits_for_a_store_that_is_away(fleet, weights, undisturbed, table
         try:
             refused = put(fleet.url, data)
             time.sleep(3)
+            before = fleet.done(job.id)
         finally:
             away.rename(fleet.store)
-        before = fleet.done(job.id)
         assert before < job.document.progress.total
         seconds = seconds_until(lambda: fleet.done(job.id) > before)
         found = bits(job)

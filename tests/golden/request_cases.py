@@ -20,7 +20,7 @@ from golden.scores import normal
 import masksmith as ms
 from masksmith_client import AsyncClient, Client, ClientError, RetryPolicy
 
-QUICK = RetryPolicy(retries=3, first_s=0.001, longest_s=0.002, outage_s=0.3)
+QUICK = RetryPolicy(retries=3, first_s=0.001, longest_s=0.002, outage_s=300.0)
 Scenario = Callable[[Any, FakeService], Awaitable[None]]
 TWINS = {"sync": Client, "async": AsyncClient}
 SCENARIOS: dict[str, Scenario] = {}

@@ -17,7 +17,7 @@ class Target:
     def __init__(self, fleet):
         self.fleet, self.url = fleet, fleet.url
         self.address = ("127.0.0.1", int(self.url.rpartition(":")[2]))
-        self.http = httpx2.Client(base_url=self.url, timeout=30)
+        self.http = httpx2.Client(base_url=self.url, timeout=120)
 
     @property
     def resident_mib(self):

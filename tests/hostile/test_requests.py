@@ -55,7 +55,7 @@ def test_paths_that_lead_elsewhere(target, trick):
 
 def raw(target, request):
     """Send bytes as they are; gives the answer until the connection closes or rests."""
-    with socket.create_connection(target.address, timeout=10) as connection:
+    with socket.create_connection(target.address, timeout=120) as connection:
         connection.sendall(request.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n", 1))
         answer = b""
         while piece := connection.recv(65536):
@@ -129,7 +129,7 @@ def test_uploads_that_never_end_keep_nobody_waiting(target):
     """Slow-loris: a hundred connections that send a byte now and then."""
     head = b"PUT /v1/tensors/" + b"0" * 64 + b" HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 100000000\r\n\r\n"
     partial = [head, head[:40], b"POST /v1/jobs HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 100\r\n\r\n{"]
-    lorises = [socket.create_connection(target.address, timeout=10) for _ in range(100)]
+    lorises = [socket.create_connection(target.address, timeout=120) for _ in range(100)]
     try:
         for number, connection in enumerate(lorises):
             connection.sendall(partial[number % len(partial)])

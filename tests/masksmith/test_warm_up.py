@@ -92,12 +92,14 @@ def test_kernels_are_saved_under_a_lock() -> None:
 def test_a_lock_excludes_other_processes_until_it_is_released(tmp_path: Path) -> None:
     path = tmp_path / "folder" / "lock"
     imports = "from pathlib import Path; from masksmith.kernels.jit import locked"
-    code = f"{imports}\nwith locked(Path({str(path)!r})): pass"
-    with locked(path):
-        other = subprocess.Popen([sys.executable, "-c", code])
-        with pytest.raises(subprocess.TimeoutExpired):
-            other.wait(5)
-    assert other.wait(60) == 0
+    code = f"{imports}\nprint('ready', flush=True)\nwith locked(Path({str(path)!r})): pass"
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as other:
+        with locked(path):
+            assert other.stdout is not None
+            assert other.stdout.readline() == "ready\n"
+            with pytest.raises(subprocess.TimeoutExpired):
+                other.wait(1)
+        assert other.wait(300) == 0
 
 
 @pytest.mark.parametrize("pattern", [*READY_PATTERNS, *LATER_PATTERNS])

@@ -20,7 +20,7 @@ from masksmith_wire.errors import Code, TensorError
 from masksmith_wire.headers import PREFIX_BYTES, Header, header_length, parse_header
 from masksmith_wire.masks import MaskInfo, file_header, pack
 
-QUICK = RetryPolicy(retries=3, first_s=0.001, longest_s=0.002, outage_s=0.3)
+QUICK = RetryPolicy(retries=3, first_s=0.001, longest_s=0.002, outage_s=300.0)
 Fault = Callable[[httpx2.Request], httpx2.Response]
 
 

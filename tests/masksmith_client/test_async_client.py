@@ -1,4 +1,5 @@
 import asyncio
+import threading
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 import torch
 
 from masksmith_client import AsyncClient, BadRequest, JobFailedError, NotFound, TimeoutError
+from masksmith_client.submission.streamed_tensor import StreamedTensor
 
 from .conftest import FakeService, Pieces, event, problem, refused, reset
 
@@ -78,20 +80,23 @@ def test_a_refused_upload_stops_the_others(service: FakeService, async_client: A
     assert service.count("PUT", "/v1/tensors") < 20
 
 
-def test_the_loop_goes_on_while_weights_are_read(service: FakeService, async_client: AsyncClient) -> None:
-    ticks = 0
+def test_the_loop_goes_on_while_weights_are_read(
+    service: FakeService, async_client: AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reading, went_on, digest = threading.Event(), threading.Event(), StreamedTensor.digest
+
+    def slow_digest(weight: StreamedTensor) -> str:
+        reading.set()
+        assert went_on.wait(60), "the loop waits for the weight"
+        return digest(weight)
 
     async def body(client: AsyncClient) -> None:
-        async def tick() -> None:
-            nonlocal ticks
-            while True:
-                await asyncio.sleep(0.001)
-                ticks += 1
+        solving = asyncio.ensure_future(client.solve({"w": np.ones((8, 8))}, "2:4"))
+        while not reading.is_set():
+            await asyncio.sleep(0.001)
+        went_on.set()
+        await solving
 
-        ticker = asyncio.ensure_future(tick())
-        await client.solve({"w": np.ones((2048, 2048))}, "2:4")
-        ticker.cancel()
-
+    monkeypatch.setattr(StreamedTensor, "digest", slow_digest)
     run(async_client, body)
-    assert ticks > 5
     assert isinstance(service.requests[0], httpx2.Request)

@@ -18,10 +18,10 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_progress, "LINE_PERIOD_S", 0.001)
 
 
-def printed(capsys: Any, text: str) -> str:
-    """What is printed until it has this text."""
+def printed(capsys: Any, pattern: str) -> str:
+    """What is printed until this pattern is found in it."""
     output, deadline = "", time.monotonic() + 60
-    while text not in output:
+    while not re.search(pattern, output):
         assert time.monotonic() < deadline, output
         time.sleep(0.001)
         output += capsys.readouterr().err
@@ -30,7 +30,7 @@ def printed(capsys: Any, text: str) -> str:
 
 def test_lines_where_there_is_no_terminal(capsys: Any) -> None:
     with Bar("solving", 3, show="lines") as bar:
-        assert re.match(r"solving: 0 of 3 shards, \d+ s\n", printed(capsys, "s\n"))
+        assert re.match(r"solving: 0 of 3 shards, \d+ s\n", printed(capsys, r"s\n"))
         bar.advance(1)
         printed(capsys, "solving: 1 of 3 shards, ")
         bar.move_to(1, 1)
@@ -62,13 +62,13 @@ def test_bars_of_a_terminal_have_the_texts_of_lines(capsys: Any) -> None:
         bar.move_to(2**21, 2**21)
         bar._bar.refresh()
         shown = printed(capsys, "100%")
-    assert "uploading:   0%|          | 0 B of 3 MiB, 0 s" in shown
-    assert "| 2 MiB of 2 MiB, 0 s" in shown
+    assert re.search(r"uploading:   0%\|          \| 0 B of 3 MiB, \d+ s", shown)
+    assert re.search(r"\| 2 MiB of 2 MiB, \d+ s", shown)
 
 
 def test_a_note_replaces_a_count_that_is_not_known(capsys: Any) -> None:
     with Bar("measuring", 0, show="lines", unit="case", note="compiling kernels") as bar:
-        printed(capsys, "measuring: compiling kernels, 0 s\n")
+        printed(capsys, r"measuring: compiling kernels, \d+ s\n")
         bar.note("")
         bar.move_to(1, 1200)
         printed(capsys, "measuring: 1 of 1,200 cases, ")

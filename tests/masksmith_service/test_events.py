@@ -35,7 +35,7 @@ def states(url, job, after="0-0"):
         finally:
             await client.aclose()
 
-    return asyncio.run(asyncio.wait_for(collect(), 30))
+    return asyncio.run(asyncio.wait_for(collect(), 300))
 
 
 @pytest.mark.parametrize("step", BETWEEN)

@@ -11,6 +11,7 @@ import safetensors.numpy
 from blake3 import blake3
 from support.broker import Valkey
 from support.leases import take
+from support.processes import poll
 
 from masksmith_state.backup import __main__ as command, copies as backup
 from masksmith_state.blobs.names import piece_list_name, result_name, upload_name
@@ -107,7 +108,7 @@ def test_a_backup_is_restored_into_an_empty_installation(site, empty, tmp_path):
     assert take(records, second, 0).attempt == 2
 
 
-def test_a_backup_is_consistent_while_jobs_come_end_and_are_deleted(site, empty, tmp_path):
+def test_a_backup_is_consistent_while_jobs_come_end_and_are_deleted(site, empty, tmp_path, monkeypatch):
     stop, errors, count = threading.Event(), [], [0]
 
     def work():
@@ -126,14 +127,19 @@ def test_a_backup_is_consistent_while_jobs_come_end_and_are_deleted(site, empty,
             number += 1
             count[0] = number
 
+    def copy_after_more_work(*arguments):
+        reached = count[0] + 4
+        poll(lambda: count[0] >= reached or errors)
+        return copy_store(*arguments)
+
+    copy_store = backup._copy_store
     thread = threading.Thread(target=work)
     thread.start()
     try:
-        while count[0] < 30 and thread.is_alive():
-            stop.wait(0.01)
-        before = count[0]
-        backup.back_up(site.records.redis, site.store, tmp_path / "backup")
-        assert count[0] > before, "nothing was done during the backup"
+        poll(lambda: count[0] >= 30 or errors)
+        with monkeypatch.context() as patch:
+            patch.setattr(backup, "_copy_store", copy_after_more_work)
+            backup.back_up(site.records.redis, site.store, tmp_path / "backup")
     finally:
         stop.set()
         thread.join()

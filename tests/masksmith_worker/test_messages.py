@@ -135,7 +135,7 @@ def consume(worker_connection):
 
         with worker_connection.Consumer(KombuQueue(CPU_QUEUE), on_message=on_message, accept=["json"]):
             while len(received) < until:
-                worker_connection.drain_events(timeout=5)
+                worker_connection.drain_events(timeout=120)
         return received
 
     return consume

@@ -66,7 +66,7 @@ class Fleet:
         self._broker_folder = broker_folder or Path(tempfile.mkdtemp(prefix="ms-"))
         self._broker_folder.mkdir(exist_ok=True)
         self.broker = Valkey(self._broker_folder, durable=True, given=broker_given)
-        self.redis = redis.Redis.from_url(self.broker.url, decode_responses=True, socket_timeout=10)
+        self.redis = redis.Redis.from_url(self.broker.url, decode_responses=True, socket_timeout=120)
         ours = {
             "MASKSMITH_REDIS_URL": self.broker.url,
             "MASKSMITH_STORE_URL": str(self.store),

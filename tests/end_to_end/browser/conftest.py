@@ -43,7 +43,7 @@ class Browser:
         return self.driver.execute_script(script, *given)
 
     def until(self, condition, timeout_s=2000):
-        return WebDriverWait(self.driver, timeout_s, poll_frequency=0.05).until(lambda _: condition())
+        return WebDriverWait(self.driver, timeout_s, poll_frequency=0.1).until(lambda _: condition())
 
     def resize(self, size, *, dark=False, density=1):
         width, height = size
@@ -78,6 +78,9 @@ def driver(tmp_path_factory):
         "--no-sandbox",
         "--disable-dev-shm-usage",
         "--disable-gpu",
+        "--disable-background-networking",
+        "--disable-component-update",
+        "--no-first-run",
         f"--user-data-dir={profile}",
     ):
         options.add_argument(word)

@@ -45,54 +45,54 @@ def _special() -> list[Case]:
     """Options and shapes, each on scores that need it."""
     wide = np.abs(RNG.standard_normal((16, 16))).astype(np.float32)
     wide_moved = (wide * RNG.uniform(0.9, 1.1, wide.shape)).astype(np.float32)
-    # The simulator takes a second for a few tiles: two of 8x8 are enough where nothing needs more.
-    gauss, moved, odd = wide[:8], wide_moved[:8], wide[:13, :11]
+    # The simulator takes a second for a few tiles: two of 4x4 are enough where nothing needs more.
+    gauss, moved, odd, tile = wide[:4, :8], wide_moved[:4, :8], wide[:7, :6], wide[:8, :8]
     ties = RNG.integers(0, 4, gauss.shape).astype(np.float32)
     keep, drop = RNG.random(gauss.shape) < 0.05, RNG.random(gauss.shape) < 0.05
     start, large = (
-        ms.solve(gauss, "transposable 4:8", keep_duals=True),
+        ms.solve(gauss, "transposable 2:4", keep_duals=True),
         ms.solve(wide, "transposable 8:16", keep_duals=True),
     )
     (u, v), (wide_u, wide_v) = start.duals, large.duals
     signed = RNG.standard_normal(wide.shape)
     bad = gauss.copy()
-    bad[3, 9] = np.nan
-    huge = np.ldexp(gauss.astype(np.float64), 1021)
+    bad[3, 5] = np.nan
+    huge = np.ldexp(gauss.astype(np.float64), 1022)
     locked = np.zeros(gauss.shape, bool)
-    locked[2, :5] = True
+    locked[2, :3] = True
     return [
-        Case("forced", "transposable 4:8", gauss, arrays={"must_keep": keep, "must_drop": drop & ~keep}),
-        Case("forced ties", "transposable <=4:8", ties, arrays={"must_keep": keep, "must_drop": drop & ~keep}),
-        Case("impossible", "transposable 4:8", gauss, arrays={"must_keep": locked}),
-        Case("contradiction", "transposable 4:8", gauss, arrays={"must_keep": locked, "must_drop": locked}),
-        Case("warm, small tiles", "transposable 4:8", moved, arrays={"start": start.mask, "u": u, "v": v}),
+        Case("forced", "transposable 2:4", gauss, arrays={"must_keep": keep, "must_drop": drop & ~keep}),
+        Case("forced ties", "transposable <=2:4", ties, arrays={"must_keep": keep, "must_drop": drop & ~keep}),
+        Case("impossible", "transposable 2:4", gauss, arrays={"must_keep": locked}),
+        Case("contradiction", "transposable 2:4", gauss, arrays={"must_keep": locked, "must_drop": locked}),
+        Case("warm, small tiles", "transposable 2:4", moved, arrays={"start": start.mask, "u": u, "v": v}),
         Case("warm", "transposable 8:16", wide_moved, arrays={"start": large.mask, "u": wide_u, "v": wide_v}),
-        Case("hysteresis", "transposable 4:8", moved, hysteresis=0.3, arrays={"warm_start": start.mask}),
-        Case("padded", "transposable 4:8", odd),
-        Case("dense edge", "transposable 4:8", odd, ragged="dense"),
-        Case("smaller than a tile", "transposable 4:8", gauss[:3], ragged="dense"),
-        Case("negative score at the right", "transposable 4:8", _changed(odd, (1, -1), -1.0), ragged="dense"),
-        Case("NaN below", "transposable 4:8", _changed(odd, (-1, 0), np.nan), ragged="dense"),
-        Case("negative score without tiles", "transposable 4:8", _changed(gauss[:3], (2, 5), -1.0), ragged="dense"),
-        Case("strided", "transposable 4:8", wide.T[::2]),
+        Case("hysteresis", "transposable 2:4", moved, hysteresis=0.3, arrays={"warm_start": start.mask}),
+        Case("padded", "transposable 2:4", odd),
+        Case("dense edge", "transposable 2:4", odd, ragged="dense"),
+        Case("smaller than a tile", "transposable 2:4", gauss[:3], ragged="dense"),
+        Case("negative score at the right", "transposable 2:4", _changed(odd, (1, -1), -1.0), ragged="dense"),
+        Case("NaN below", "transposable 2:4", _changed(odd, (-1, 0), np.nan), ragged="dense"),
+        Case("negative score without tiles", "transposable 2:4", _changed(gauss[:3], (2, 5), -1.0), ragged="dense"),
+        Case("strided", "transposable 2:4", wide.T[:8:2, :8]),
         Case("rectangular", "transposable 4:8 x 2:4", gauss[:4]),
-        Case("uneven", "transposable <=2:6 x 2:3", ties[:3, :12]),
+        Case("uneven", "transposable <=2:6 x 2:3", RNG.integers(0, 4, (3, 12)).astype(np.float32)),
         Case("convolution", "transposable 2:4", np.abs(RNG.standard_normal((4, 4, 2, 1))).astype(np.float32)),
         Case("all kept", "transposable 4:4", gauss[:4, :8]),
-        Case("bfloat16", "transposable 4:8", gauss, bfloat16=True),
-        Case("pruned", "transposable 4:8", gauss, arrays={"weight": signed[:8]}),
-        Case("pruned, padded", "transposable 4:8", odd, arrays={"weight": signed[:13, :11].astype("f2")}),
-        Case("pruned, dense edge", "transposable 4:8", odd, "dense", arrays={"weight": signed[:13, :11]}),
-        Case("integers", "transposable 4:8", RNG.integers(0, 100, gauss.shape).astype(np.int8)),
-        Case("negative", "transposable 4:8", -gauss),
-        Case("not a number", "transposable 4:8", bad),
-        Case("overflow", "transposable 4:8", huge),
+        Case("bfloat16", "transposable 4:8", tile, bfloat16=True),
+        Case("pruned", "transposable 4:8", tile, arrays={"weight": signed[:8, :8]}),
+        Case("pruned, padded", "transposable 2:4", odd, arrays={"weight": signed[:7, :6].astype("f2")}),
+        Case("pruned, dense edge", "transposable 2:4", odd, "dense", arrays={"weight": signed[:7, :6]}),
+        Case("integers", "transposable 2:4", RNG.integers(0, 100, gauss.shape).astype(np.int8)),
+        Case("negative", "transposable 2:4", -gauss),
+        Case("not a number", "transposable 2:4", bad),
+        Case("overflow", "transposable 2:4", huge),
         Case("overflow of the total alone", "transposable 1:4", np.ldexp(np.ones((4, 8)), 1019)),
-        Case("no overflow yet", "transposable 4:8", np.ldexp(gauss.astype(np.float64), 1013)),
+        Case("no overflow yet", "transposable 2:4", np.ldexp(gauss.astype(np.float64), 1013)),
         Case(
-            "overflow by hysteresis", "transposable 4:8", gauss, hysteresis=1.79e308, arrays={"warm_start": start.mask}
+            "overflow by hysteresis", "transposable 2:4", gauss, hysteresis=1.79e308, arrays={"warm_start": start.mask}
         ),
-        Case("duals of other tiles", "transposable 4:8", moved, arrays={"start": large.mask, "u": wide_u, "v": wide_v}),
+        Case("duals of other tiles", "transposable 2:4", moved, arrays={"start": large.mask, "u": wide_u, "v": wide_v}),
     ]
 
 

@@ -177,7 +177,7 @@ def test_a_real_layer_gains_on_both_axes():
     weight = load_file(folder / "model" / "model.safetensors")["encoder.layer.0.attention.self.query.weight"]
     plain = permute(ms.magnitude(weight), "2:4", effort=0)
     assert plain.efficacy > 0.2
-    both = permute(ms.magnitude(weight[:128, :128]), "transposable 4:8", "both", time_limit_s=2)
+    both = permute(ms.magnitude(weight[:128, :128]), "transposable 4:8", "both", time_limit_s=None, effort=1)
     assert both.kept_after > both.kept_before * 1.01
     assert both.solution.gap == 0.0
 

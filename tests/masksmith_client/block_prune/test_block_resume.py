@@ -29,6 +29,7 @@ os.replace = replace
 from masksmith_client.cli.app import run
 sys.exit(run(sys.argv[3:]))
 """
+WINDOWS = 8
 UPDATE = ("--update", "admm max_rounds=2", "--threads", "1")
 
 
@@ -43,7 +44,7 @@ def text(tmp_path_factory):
 
 
 def command(model, output, text):
-    return prune_command(model, output, text, *UPDATE, windows=24)
+    return prune_command(model, output, text, *UPDATE, windows=WINDOWS)
 
 
 def contents(folder):
@@ -111,7 +112,7 @@ def test_an_interruption_keeps_the_captured_batches(model, text, tmp_path, capsy
     assert run(command(model, output, text)) == 130
     assert "stopped; the same command continues from here" in capsys.readouterr().err
     times = [path.stat().st_mtime_ns for path in sorted(calls.glob("*.safetensors"))]
-    assert len(times) == 12
+    assert len(times) == WINDOWS // 2
     assert run(command(model, output, text)) == 130
     assert [path.stat().st_mtime_ns for path in sorted(calls.glob("*.safetensors"))] == times
 
@@ -133,9 +134,9 @@ def test_a_killed_run_on_experts_with_all_options_gives_the_same_bits(kind, text
     causal_model(kind).save_pretrained(model, max_shard_size="40KB")
     save_tokenizer(model)
     options = (*UPDATE, "--order", "sequential", "--tune-steps", "6")
-    assert run(prune_command(model, whole, text, *options, windows=24)) == 0
-    killed(prune_command(model, output, text, *options, windows=24), 2, "/block-0")
-    assert run(prune_command(model, output, text, *options, windows=24)) == 0
+    assert run(prune_command(model, whole, text, *options, windows=WINDOWS)) == 0
+    killed(prune_command(model, output, text, *options, windows=WINDOWS), 2, "/block-0")
+    assert run(prune_command(model, output, text, *options, windows=WINDOWS)) == 0
     assert contents(output) == contents(whole)
     report = json.loads((output / "masksmith-blocks.json").read_text())
     for block in report["blocks"]:

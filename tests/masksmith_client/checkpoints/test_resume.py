@@ -8,12 +8,12 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from support.processes import poll
 
 from masksmith_client.checkpoints import partial_file
 from masksmith_client.checkpoints.journal import open_journal
@@ -24,17 +24,20 @@ from masksmith_wire.output_names import JOURNAL_NAME
 Saved = Callable[[str], Path]
 Solved = list[str]
 
-# The command, with a pause before each tensor.
-SLOW = """
+# The command, which stops for good after so many tensors.
+STALLED = """
 import sys, time
 from masksmith_client.cli import local_prune
 from masksmith_client.cli.app import run
-solve = local_prune._solve
-def slow(*arguments):
-    time.sleep(0.1)
+solve, left = local_prune._solve, int(sys.argv[1])
+def stalled(*arguments):
+    global left
+    if left == 0:
+        time.sleep(3600)
+    left -= 1
     return solve(*arguments)
-local_prune._solve = slow
-sys.exit(run(sys.argv[1:]))
+local_prune._solve = stalled
+sys.exit(run(sys.argv[2:]))
 """
 
 
@@ -82,11 +85,9 @@ def test_a_killed_process_goes_on_after_the_last_finished_tensor(
     saved: Saved, tmp_path: Path, whole: dict[str, bytes], solved: Solved, after: int
 ) -> None:
     output = tmp_path / "out"
-    process = subprocess.Popen([sys.executable, "-c", SLOW, *command(saved("llama"), output)])
+    process = subprocess.Popen([sys.executable, "-c", STALLED, str(after), *command(saved("llama"), output)])
     try:
-        deadline = time.monotonic() + 120
-        while lines(output) < after and process.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.01)
+        poll(lambda: lines(output) >= after or process.poll() is not None)
     finally:
         process.send_signal(signal.SIGKILL)
         process.wait()

@@ -10,6 +10,7 @@ import time
 import httpx2
 import pytest
 import torch
+from support.processes import poll
 from support.training_loop import WAITING, loss_of, obeys, perceptron, train
 
 import masksmith as ms
@@ -43,13 +44,13 @@ class Gate:
 
     def __call__(self, scores, pattern):
         self.calls += 1
-        assert self.open.wait(30)
+        assert self.open.wait(300)
         if self.broken:
             raise ConnectionError("the line is cut")
         return ms.solve(scores, pattern)
 
 
-def test_the_process_that_asks_finds_the_masks_that_waiting_finds(model, optimizer):
+def test_the_process_that_asks_finds_the_masks_that_waiting_finds_and_ends_with_the_sparsifier(model, optimizer):
     with Sparsifier(model, PATTERN, ms.solve, refresh=5) as sparsifier:
         assert sparsifier.report().asking == "a process"
         train(model, optimizer, sparsifier, 5)
@@ -60,6 +61,10 @@ def test_the_process_that_asks_finds_the_masks_that_waiting_finds(model, optimiz
         assert record.applied_at > 5
         for name, mask in sparsifier.masks.items():
             assert torch.equal(mask, ms.solve(ms.magnitude(asked_for[name]), PATTERN).mask)
+        pid = sparsifier._refresher._worker.pid
+        sparsifier.bake()
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
 
 
 def dense_names():
@@ -98,14 +103,6 @@ def test_a_machine_without_room_for_a_process_trains_on(model, optimizer, monkey
         assert sparsifier.report().outages == 1
 
 
-def test_the_process_ends_with_the_sparsifier(model):
-    sparsifier = Sparsifier(model, PATTERN, ms.solve, refresh=5)
-    pid = sparsifier._refresher._worker.pid
-    sparsifier.bake()
-    with pytest.raises(ProcessLookupError):
-        os.kill(pid, 0)
-
-
 @pytest.mark.parametrize("masks", [ms.solve, Gate()], ids=["process", "thread"])
 def test_masks_are_refreshed_again_after_close(model, masks):
     """As Lightning's callback closes after an exception, and training may go on."""
@@ -125,6 +122,7 @@ def test_the_loop_never_waits_and_says_once_that_masks_stay_out(model, optimizer
     gate.open.clear()
     train(model, optimizer, sparsifier, 20)
     assert all(torch.equal(mask, before[name]) for name, mask in sparsifier.masks.items())
+    poll(lambda: gate.calls >= 3)
     assert gate.calls == 3, "one layer after the other, and one question at a time"
     assert sparsifier.report().late == 9
     gate.open.set()

@@ -30,12 +30,10 @@ pytestmark = pytest.mark.filterwarnings(
 )
 QUICK = [
     (SR_STE, False, "ddp", "eager", "masks first"),
-    (GROW, True, "ddp", "eager", "stack first"),
     (FIXED, True, "fsdp2", "eager", "stack first"),
     (DECAY, False, "fsdp2", "eager", "masks first"),
     (THRESHOLDS, False, "fsdp2", "eager", "masks first"),
     (GROW, False, "fsdp2", "eager", "stack first"),
-    (GROW, True, "fsdp2", "eager", "stack first"),
     *((method, in_place, stack, "eager", order) for stack, method, in_place, order in REFUSED),
 ]
 

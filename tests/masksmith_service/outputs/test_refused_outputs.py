@@ -130,9 +130,10 @@ def test_a_refused_request_leaves_the_mark_of_one_that_is_equal(app, runner, roo
         raise FullError("jobs", 1)
 
     monkeypatch.setattr(JobRecords, "create", slow)
+    monkeypatch.setattr(outputs, "LOCK_WAIT_S", 300.0)
     with TestClient(app) as client, ThreadPoolExecutor() as pool:
         first = pool.submit(client.post, "/v1/jobs", json=document(model, f"{url}/out"))
-        assert entered.wait(30)
+        assert entered.wait(300)
         second = pool.submit(submit, client, model, f"{url}/out")
         second.add_done_callback(lambda _: answered.set())
         assert first.result().json()["code"] == "too_many_jobs"

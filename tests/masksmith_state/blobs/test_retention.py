@@ -304,13 +304,13 @@ def test_an_upload_that_comes_while_it_is_being_deleted_is_sent_again(records, s
 
     def slow_delete(self, name):
         deleting.set()
-        assert go_on.wait(20)
+        assert go_on.wait(300)
         delete(self, name)
 
     monkeypatch.setattr(BlobStore, "delete", slow_delete)
     thread = threading.Thread(target=references.expire_upload, args=("ann", "a" * 64, time.time() + 60))
     thread.start()
-    assert deleting.wait(20)
+    assert deleting.wait(300)
     store.put(upload_name("a" * 64), bytes(10))
     threading.Timer(0.2, go_on.set).start()
     assert references.link("ann", "a" * 64, 10, None) is LinkOutcome.LOST
@@ -340,12 +340,13 @@ def test_a_paused_process_whose_deletion_another_finished_deletes_nothing(
 
 def test_uploads_jobs_and_sweeps_at_once_never_lose_what_a_live_job_reads(valkey, records, store):
     """Keys send and use the same few uploads while sweeps delete whatever they may."""
-    stop, faults, made = threading.Event(), [], []
+    stop, faults = threading.Event(), []
 
     def use(owner):
         mine = JobRecords(valkey.url)
-        references = BlobReferences(mine.redis, store)
-        for turn in range(60):
+        references, turn, made = BlobReferences(mine.redis, store), 0, 0
+        while made < 15:
+            turn += 1
             digest = "abc"[turn % 3] * 64
             if references.touch(owner, digest, any_owner=False) is None:
                 store.put(upload_name(digest), bytes(10))
@@ -358,7 +359,7 @@ def test_uploads_jobs_and_sweeps_at_once_never_lose_what_a_live_job_reads(valkey
                                      admission=Admission(owner=owner, uploaders="owner"))  # fmt: skip
             except MissingUploadError:
                 continue
-            made.append(job)
+            made += 1
             if store.size(upload_name(digest)) is None:
                 faults.append((owner, turn))
             mine.cancel(job)
@@ -381,7 +382,6 @@ def test_uploads_jobs_and_sweeps_at_once_never_lose_what_a_live_job_reads(valkey
     stop.set()
     sweeper.join()
     assert faults == []
-    assert len(made) > 30
 
 
 def test_one_process_has_its_turn(retention, records):

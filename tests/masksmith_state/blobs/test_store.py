@@ -104,7 +104,7 @@ def test_a_canceled_stream_leaves_no_files(store):
             await asyncio.Event().wait()
 
         task = asyncio.create_task(store.put_stream("a", endless()))
-        await asyncio.wait_for(arrived.wait(), 20)
+        await asyncio.wait_for(arrived.wait(), 300)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
