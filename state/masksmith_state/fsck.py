@@ -57,7 +57,7 @@ def check_store(store: BlobStore) -> FsckReport:
 def _names(store: BlobStore) -> Iterator[str]:
     for folder in BLOB_FOLDERS:
         for name, _ in store.list(folder):
-            # The part files of running uploads are called `name#1` and so on.
+            # The part files of unfinished writes are called `name#1` and so on.
             if "#" not in name:
                 yield name
 

@@ -49,8 +49,8 @@ class Scope(StrEnum):
 
     `submit`: send and delete uploads; start masks jobs; cancel and delete jobs. `read`: read jobs and their results.
     `benchmark`: start benchmarks, during which mask searches on their device wait; cancel and delete jobs.
-    `administer`: list workers, read metrics, and list, create, rotate and revoke keys; it goes with the role `admin`,
-    which extends the other scopes to the jobs of all keys.
+    `administer`: list workers, read metrics, and list, create, rotate and revoke keys; it goes with the role `admin`.
+    This role extends the other scopes to the jobs and uploads of all keys.
     """
 
     SUBMIT = "submit"
@@ -180,7 +180,7 @@ class Keys:
         return parse_key(key, fields)
 
     def rotate(self, key: str, overlap_s: float, expires_at: datetime | None = None) -> tuple[KeyInfo, str] | None:
-        """Give a key a new token; the present token stays valid for a time, any earlier token does not.
+        """Give a key a new token; the present token stays valid for a time; any earlier token becomes invalid.
 
         Args:
             key: Id of the key; the key keeps its id, jobs, uploads and quotas.
@@ -234,7 +234,7 @@ def redis_key_of(key: str) -> str:
 
 
 def redis_key_of_session(session_token: str) -> str:
-    """Redis key of a browser session; the value is its API key's id, and the hash of the token that it began with."""
+    """Redis key of a browser session; the value has its API key's id, and the hash of the token that began it."""
     return f"masksmith:session:{hash_token(session_token)}"
 
 

@@ -59,7 +59,7 @@ class LayoutInput(StrictModel):
     """How a tensor is made of the matrices `[out, in]` that its layer multiplies with, and the rule that decided it.
 
     `axes` has a word for each dimension: `out`, `in`, `stack` (which counts matrices, such as experts) or `kernel`.
-    `out_parts` are the rows of matrices that are fused along `out` and split later.
+    `out_parts` are the numbers of rows of the matrices that are fused along `out`; the model splits their outputs.
     """
 
     axes: Annotated[str, Field(max_length=60, examples=["out in", "in out", "stack out in"])]
@@ -134,7 +134,7 @@ class MasksOptions(StrictModel):
     floors: Annotated[
         list[Annotated[str, Field(max_length=600, examples=["*.query*=25%"])]], Field(max_length=1000), FailFast()
     ] = []
-    """Minimum shares of the tensors whose names match a glob."""
+    """Texts `GLOB=SHARE`: the minimum share to keep of each tensor whose name matches the glob."""
     update: Update | None = None
     """How kept weights are updated; None leaves them unchanged."""
     previous: Annotated[str, Field(max_length=1024, pattern=rf"^([0-9a-f]{{1,64}}$|/|{BUCKET_PREFIX})")] | None = None

@@ -16,7 +16,7 @@ class Settings(StateSettings):
     """Settings of a worker process."""
 
     worker_name: str = Field(default_factory=lambda: f"worker-{socket.gethostname()}-{os.getpid()}")
-    """Name of the worker, which no other worker may have."""
+    """Name of the worker; no other worker may have it."""
     worker_device: str = "cpu"
     """`cpu`, `cuda`, or a CUDA device such as `cuda:0`."""
     worker_role: Literal["search", "bench"] = "search"
@@ -30,7 +30,7 @@ class Settings(StateSettings):
     lease_s: float = Field(default=15.0, gt=0, le=MAX_SECONDS)
     """Seconds after which the lease of a shard lapses, unless its worker renews it."""
     attempts: int = Field(default=3, ge=1)
-    """Limit of attempts at a shard: if the last one fails, the shard's tensor fails."""
+    """Limit of attempts at a shard: if the last one fails, the shard's tensor, output file or case fails."""
     store_patience_s: float = Field(default=120.0, ge=0, le=MAX_SECONDS)
     """Seconds for which a shard is retried while the store fails, before the attempt fails."""
     shard_limit_s: float = Field(default=1800.0, gt=0, le=MAX_SECONDS)

@@ -1,4 +1,4 @@
-"""The steps of writing a pruned checkpoint: for each file, the tensors to change, in the order of their bytes."""
+"""The steps of writing a pruned checkpoint: for each file, the tensors that are not copied, in the order of bytes."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from .tensors import Tensor
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """How one tensor of an output file is written whose bytes are not copied from the input file.
+    """How a tensor of an output file is written, if its bytes are not copied from the input file.
 
     A duplicate is a tensor of a file other than the one that the index names for it.
 
     Attributes:
         entry: The tensor's entry in the headers of the input file and of the output file, which are the same.
         source: The tensor whose bytes are used: that of the file that the index names, if `entry` is a duplicate.
-        chosen: Its pattern and layout; None for a duplicate that stays dense.
-        solves: Whether this step solves the mask of its parameter.
+        chosen: Pattern and layout of the tensor; None for a duplicate that stays dense.
+        solves: Whether this step solves the mask of the tensor's parameter.
         writes_mask: Whether this step writes the mask to the masks file, under the tensor's name.
         first_written: The tensor of the same parameter that is written first, this one or another: its mask is that of
             the parameter. None for a duplicate that stays dense.

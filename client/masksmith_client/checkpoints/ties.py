@@ -1,4 +1,4 @@
-"""Tied tensors: one parameter of the model under several names, of which a checkpoint often stores one."""
+"""Tied tensors: one parameter of the model under several names; a checkpoint often stores only one of them."""
 
 from __future__ import annotations
 

@@ -42,23 +42,23 @@ def apply(
     check_not_an_input(output, (path,))  # The model itself may be replaced.
     masks = Masks.open(path)
     with written_to(output) as file, Bar("applying", model_bytes(model), show="lines", in_bytes=True) as bar:
-        applied = apply_masks(masks, model, file, bar.advance)
+        tensors = apply_masks(masks, model, file, bar.advance)
     with redirect_report(output):
-        _show(applied, output, as_json=as_json)
+        _show(tensors, output, as_json=as_json)
 
 
-def _show(applied: list[AppliedTensor], output: Path, *, as_json: bool) -> None:
-    masked = [tensor for tensor in applied if tensor.kept is not None]
+def _show(tensors: list[AppliedTensor], output: Path, *, as_json: bool) -> None:
+    masked = [tensor for tensor in tensors if tensor.kept is not None]
     if as_json:
-        tensors = [
+        documents = [
             {"name": t.name, "dtype": t.dtype, "shape": list(t.shape), "kept": t.kept, "density": t.density}
             for t in masked
         ]
-        copied = [t.name for t in applied if t.kept is None]
-        return print_json({"output": str(output), "tensors": tensors, "copied": copied})
+        copied = [t.name for t in tensors if t.kept is None]
+        return print_json({"output": str(output), "tensors": documents, "copied": copied})
     rows = [(t.name, t.dtype, "x".join(map(str, t.shape)), percent(t.density)) for t in masked]
     show_table(("tensor", "dtype", "shape", "kept"), rows, left_aligned=2)
     print_line(
-        f"{count_text(len(masked))} of {count_text(len(applied))} tensor(s) masked, the others copied -> {output}"
+        f"{count_text(len(masked))} of {count_text(len(tensors))} tensor(s) masked, the others copied -> {output}"
     )
     return None

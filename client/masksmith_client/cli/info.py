@@ -1,4 +1,4 @@
-"""`masksmith info`: show a service's readiness, workers, patterns and solvers."""
+"""`masksmith info`: show a service's state, workers, patterns and solvers; exit code 1 unless it is ready."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def info(url: UrlOption = None, as_json: JsonOption = False) -> None:
 
 
 def _names(document: Any) -> str:
-    """Return the names of the objects in a list, or in the first list of a document, separated by commas."""
+    """Return the names of the objects in a list, or in the first list of a dict; the dict's name if it has no list."""
     if isinstance(document, dict):
         lists = [value for value in document.values() if isinstance(value, list)]
         document = lists[0] if lists else [document]

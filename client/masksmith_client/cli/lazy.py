@@ -1,4 +1,4 @@
-"""Import a command's module only when the command, or its help, is called."""
+"""Imports a command's module only when the command, or its help, is called."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class LazyCommand(TyperCommand):
 
 
 def add_commands(root: TyperGroup) -> None:
-    """Add the commands of the table to the root or to their groups, in the order of the panels, and then the groups."""
+    """Add the table's commands to the root or to their groups, in the order of the panels; then add the groups."""
     groups = {name: TyperGroup(name=name, help=line, rich_help_panel=panel_of(name)) for name, line in GROUPS.items()}
     for group in groups.values():
         add_details("", group)

@@ -28,7 +28,7 @@ def verify_path(path: Path, options: WeightOptions, *, as_json: bool) -> bool:
     """
     if not _is_masks_file(path):
         return verify_weights(path, options, mask_violation, as_json=as_json)
-    if options.masks is not None or options.selects:
+    if options.masks is not None or options.has_choice_options:
         raise InputError(f"{path} is a masks file; --masks, --layers, --exclude and --layout are for weights")
     return _verify_masks(path, options.pattern, options.axis, options.ragged, as_json=as_json)
 

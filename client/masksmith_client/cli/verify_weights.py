@@ -33,7 +33,7 @@ from .console import percent, print_json, print_line, print_note, show_table
 from .local import library
 
 MaskViolation = Callable[[Any, Pattern, MaskInfo | None], str | None]
-"""Returns how a mask violates a pattern; None if it does not."""
+"""Returns how a mask violates a pattern; None if it does not violate it. `MaskInfo` is from the masks file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +50,8 @@ class WeightOptions:
     trust_remote_code: bool
 
     @property
-    def selects(self) -> bool:
-        """Whether an option selects the tensors to check, or concerns their layouts."""
+    def has_choice_options(self) -> bool:
+        """Whether the user passed an option that selects the tensors to check, or concerns their layouts."""
         return bool(self.layers or self.exclude or self.layout or self.trust_remote_code)
 
 
@@ -61,7 +61,7 @@ class _Checks:
 
     Attributes:
         results: Checks one tensor at each step of the iteration, and yields the result.
-        tensors: The tensors to check, by name.
+        tensors: The tensors to check, by the names of their results.
         not_checked: The reasons of tensors that are not checked, by name.
         notes: Notes for the user.
     """
@@ -78,7 +78,7 @@ def verify_weights(path: Path, options: WeightOptions, violation: MaskViolation,
     Args:
         path: The checkpoint.
         options: Options of the command.
-        violation: Checks a mask against its own pattern, where weights are verified against masks.
+        violation: Checks a mask against its own pattern, if weights are verified against masks.
         as_json: Whether the results are printed as JSON.
 
     Raises:
@@ -86,7 +86,7 @@ def verify_weights(path: Path, options: WeightOptions, violation: MaskViolation,
     """
     if options.pattern and options.masks is not None:
         raise InputError("--pattern and --masks are two ways to verify; pass one of them")
-    if not options.pattern and (options.selects or options.axis or options.ragged):
+    if not options.pattern and (options.has_choice_options or options.axis or options.ragged):
         raise InputError("--layers, --exclude, --layout, --trust-remote-code, --axis and --ragged need --pattern")
     checkpoint = Checkpoint.open(path)
     checks = (
@@ -123,8 +123,8 @@ def _against_patterns(checkpoint: Checkpoint, options: WeightOptions) -> _Checks
 
 def _against_masks(checkpoint: Checkpoint, options: WeightOptions, violation: MaskViolation) -> _Checks:
     uses_own_masks = options.masks is None and checkpoint.path.is_dir()
-    recorded = recorded_masks(checkpoint.folder) if uses_own_masks else None
-    masks = _open_masks(checkpoint, options.masks, recorded)
+    record = recorded_masks(checkpoint.folder) if uses_own_masks else None
+    masks = _open_masks(checkpoint, options.masks, record)
     tensors = masked_tensors(checkpoint, masks)
 
     def mask_violation(name: str) -> str | None:
@@ -137,21 +137,21 @@ def _against_masks(checkpoint: Checkpoint, options: WeightOptions, violation: Ma
 
     checked = {tensor.name for tensor in tensors.values()}
     not_checked = {name: "no mask" for name in checkpoint.tensors if name not in checked}
-    changed_files = recorded.changed if recorded else ()
+    changed_files = record.changed if record else ()
     notes = [*checkpoint.notes, *(f"{file} is not as prune wrote it" for file in changed_files)]
     return _Checks(verify_masks(masks, tensors, mask_violation), tensors, not_checked, notes)
 
 
-def _open_masks(checkpoint: Checkpoint, path: Path | None, recorded: RecordedMasks | None) -> Masks:
+def _open_masks(checkpoint: Checkpoint, path: Path | None, record: RecordedMasks | None) -> Masks:
     """Open the masks file `path` that the user passed, or else the recorded one; at most one of them is given."""
-    source = path if recorded is None else recorded.masks
+    source = path if record is None else record.masks
     if source is None:
         raise InputError(f"{checkpoint.path} has no record of its masks; pass --pattern, or --masks with a masks file")
     masks = Masks.open(source)
     if not masks:
         raise InputError(f"{source} contains no mask: there is nothing to verify")
-    if recorded is not None and set(recorded.names) != set(masks):
-        name = min(set(recorded.names) ^ set(masks))
+    if record is not None and set(record.names) != set(masks):
+        name = min(set(record.names) ^ set(masks))
         raise InputError(f"{source} and the record in the same folder differ: only one of them masks {name!r}")
     return masks
 

@@ -24,7 +24,8 @@ class CheckedProof:
     """The result of a check of a mask.
 
     Attributes:
-        ok: Whether nothing contradicts what the job claims.
+        ok: Whether the mask keeps the score that the job claims, if there is a job; no more than the bound, if there is
+            one; and as much as the bound, if the job claims an optimum.
         message: One sentence that describes the result.
         objective: Score that the mask keeps, summed in this process.
         claimed_objective: Objective in the job's document; None without a job.
@@ -81,6 +82,7 @@ def check_proof(
 
     Raises:
         InputError: If the shapes differ, or `prove` is set and the pattern of the mask is not known.
+        MasksmithError: If the new solve fails.
     """
     objective = kept_score(name, mask, scores)
     claimed = None if report is None else report.objective
@@ -94,7 +96,7 @@ def check_proof(
 
 
 def kept_score(name: str, mask: BoolMask, scores: Any) -> float:
-    """Sum the scores that a mask keeps, in float64.
+    """Return the sum, in float64, of the scores that a mask keeps.
 
     Raises:
         InputError: If the shapes differ.

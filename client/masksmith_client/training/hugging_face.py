@@ -75,7 +75,7 @@ class SparsifierCallback(TrainerCallback):  # type: ignore[misc] # transformers 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Save the sparsifier's state to the checkpoint's folder, on rank 0.
 
-        Unless the model is sharded, replace the weights of a transformers model in the folder by masked weights, too.
+        Unless the model is sharded, also replace the dense weights that the Trainer has saved there by masked ones.
         """
         folder, model = _checkpoint_folder(args, state), kwargs["model"]
         has_shards = any(is_dtensor(parameter) for parameter in model.parameters())
@@ -110,7 +110,7 @@ class SparsifierCallback(TrainerCallback):  # type: ignore[misc] # transformers 
     ) -> None:
         """Bake the masks into the weights, unless `bake` is False.
 
-        If the Trainer has loaded the best model's weights, its masks are loaded before that.
+        If the Trainer has loaded the weights of the best checkpoint, load that checkpoint's masks first.
         """
         if args.load_best_model_at_end and state.best_model_checkpoint is not None:
             self.sparsifier.load(Path(state.best_model_checkpoint) / STATE_FILE)

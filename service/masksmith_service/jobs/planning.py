@@ -17,7 +17,7 @@ def make_plan(specification: JobSpecification, tensors: list[PlannedTensor], ski
     """Make the plan of a job whose tensors have been located.
 
     Raises:
-        RequestError: If there are none, or the budget cannot be met.
+        RequestError: If there are no tensors, or the budget cannot be met.
     """
     options = specification.options
     if not tensors:

@@ -22,8 +22,8 @@ def open_keys(data: Path | None, redis_url: str | None, *, create: bool = False)
     """Yield the keys of an installation; see `installation_redis`.
 
     Raises:
-        UsageError: If the URL is invalid.
-        FailedError: If the server does not respond.
+        UsageError: If the URL is invalid, or `installation_redis` raises it.
+        FailedError: If a command in the block fails, or `installation_redis` raises it.
     """
     with installation_redis(data, redis_url, create=create) as url:
         try:
@@ -41,7 +41,7 @@ def check_key_exists(host: str, redis_url: str) -> None:
     """Check that a key exists, if the address can be reached from other machines.
 
     Raises:
-        UsageError: If there is no key.
+        UsageError: If the address can be reached, and there is no key.
     """
     if is_loopback(host):
         return
@@ -56,6 +56,6 @@ def check_key_exists(host: str, redis_url: str) -> None:
 
 
 def any_key_exists(redis_url: str) -> bool:
-    """Whether any key exists."""
+    """Whether any key exists, revoked ones included."""
     with open_keys(None, redis_url) as keys:
         return keys.any_exist()

@@ -1,4 +1,4 @@
-"""Closes the connection after a response if the body of the request was not read to its end."""
+"""Closes the connection after a response that started before the body of its request was read to its end."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 DRAIN_BYTES, DRAIN_S = 2**20, 2.0
-"""Limits of reading the rest of a body after the start of the response, in bytes and seconds.
+"""Limits of reading the rest of a body: bytes after the start of the response, and seconds before its end is sent.
 
 Closing a connection with unread data sends a TCP reset, at which the client may lose the response.
 """
@@ -21,7 +21,7 @@ class UnreadBodyMiddleware:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on; if it has a body, track whether the body is read to its end."""
+        """Pass a request on; close its connection if the response starts before the body, if any, is read."""
         if scope["type"] != "http" or not _has_body(Headers(scope=scope)):
             await self._app(scope, receive, send)
             return
@@ -31,7 +31,7 @@ class UnreadBodyMiddleware:
 
 
 class _BodyTracker:
-    """Wraps receive and send of one request, to close its connection if its body is not read to its end."""
+    """Wraps receive and send of one request, to close its connection if the response starts before its body is read."""
 
     def __init__(self, receive: Receive, send: Send) -> None:
         self._receive, self._send = receive, send

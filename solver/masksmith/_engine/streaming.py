@@ -20,11 +20,11 @@ from .thread_pool import CallerRunsPool
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-Work = tuple[PanelStore, Span]
+WorkItem = tuple[PanelStore, Span]
 """A panel to solve: the store of its tensor, and its tile rows."""
 
 
-def run(work: Sequence[Work], solver: Solver, threads: int, deadline: float) -> Iterator[Work]:
+def run(work: Sequence[WorkItem], solver: Solver, threads: int, deadline: float) -> Iterator[WorkItem]:
     """Solve panels and write their answers; yields each item of `work` after its answer is written.
 
     After the deadline the panels that are not started get an arbitrary allowed mask; panels of a
@@ -51,36 +51,36 @@ def run(work: Sequence[Work], solver: Solver, threads: int, deadline: float) -> 
         yield from _run_on_processes(work, solver, threads, deadline)
 
 
-def _solve_here(item: Work, solver: Solver, deadline: float) -> None:
+def _solve_here(item: WorkItem, solver: Solver, deadline: float) -> None:
     store, span = item
     loaded = store.read(span)
     started = time.perf_counter()
     answer = None
-    if loaded.panel is not None:
+    if loaded.panel is not None:  # It is None for rows of a dense edge only.
         with store.problem.locating_errors(span.first):
             answer = _solver_or_rotation(store, solver, deadline)(loaded.panel)
     store.write(span, loaded, answer, time.perf_counter() - started)
 
 
-def _run_on_processes(work: Iterable[Work], solver: Solver, processes: int, deadline: float) -> Iterator[Work]:
+def _run_on_processes(work: Iterable[WorkItem], solver: Solver, processes: int, deadline: float) -> Iterator[WorkItem]:
     # Idle processes end after a minute.
     pool = get_reusable_executor(processes, timeout=60)
 
-    def through_pool(item: Work) -> Work:
+    def through_pool(item: WorkItem) -> WorkItem:
         store, span = item
         loaded = store.read(span)
         answer, seconds = None, 0.0
         if loaded.panel is not None:
             with store.problem.locating_errors(span.first):
                 # Another process cannot write into the memory of the mask.
-                sent = replace(loaded.panel, output=None)
-                answer, seconds = pool.submit(_timed, _solver_or_rotation(store, solver, deadline), sent).result()
+                panel = replace(loaded.panel, output=None)
+                answer, seconds = pool.submit(_timed, _solver_or_rotation(store, solver, deadline), panel).result()
         store.write(span, loaded, answer, seconds)
         return item
 
     # One thread more than processes, so that a panel is read while the others are solved.
     with ThreadPoolExecutor(processes + 1, thread_name_prefix="masksmith") as threads:
-        yield from windowed(threads, through_pool, work, processes + 1)
+        yield from map_windowed(threads, through_pool, work, processes + 1)
 
 
 def _timed(solver: Solver, panel: Panel) -> tuple[PanelAnswer, float]:
@@ -99,10 +99,13 @@ def _solver_or_rotation(store: PanelStore, solver: Solver, deadline: float) -> S
     return Rotation()
 
 
-def windowed(
+def map_windowed(
     pool: Executor, function: Callable[[Item], Result], items: Iterable[Item], window: int
 ) -> Iterator[Result]:
-    """Map in order with at most `window` items submitted; on an error or early exit, unstarted ones are cancelled."""
+    """Yield the results in the order of the items, at most `window` of which are submitted at a time.
+
+    On an error or early exit, the items that are not started are cancelled.
+    """
     pending: deque[Future[Result]] = deque()
     try:
         for item in items:

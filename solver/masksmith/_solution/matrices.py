@@ -48,8 +48,9 @@ class Matrices:
     def split_solution(self, solution: Solution) -> list[Solution]:
         """Split an earlier solution of the tensor into one for each matrix: mask, duals of its tile rows, certificate.
 
-        A solution that was joined from other matrices, as for another pattern, has a certificate that cannot be split.
-        Then the parts have none, and serve only as warm starts. The seconds of the solve are divided equally.
+        If the solution was joined from other matrices, such as those of another pattern, its certificate cannot be
+        split. Then the new solutions have none, and serve only as warm starts. The seconds of the solve are divided
+        equally.
         """
         parts, first = list[Solution](), 0
         masks = self.split(solution.mask)
@@ -80,7 +81,7 @@ class Matrices:
         return replace(Solution.from_certificate(mask, certificate, run, name=name, duals=duals), _is_joined=True)
 
     def _tile_rows(self, shape: tuple[int, ...]) -> int:
-        """Return the number of tile rows of a matrix that have duals, which those of a dense edge do not."""
+        """Return the number of a matrix's tile rows that have duals; the tile rows of a dense edge have none."""
         grid = self.pattern.grid(shape)
         return grid.rows // grid.tile_rows if self.pattern.ragged == "dense" else grid.down
 

@@ -18,7 +18,7 @@ from .results import CaseResult, Gain
 CurveKey = tuple[str, Layer, int, str, str]
 """Kernel, layer, batch, dtype and direction."""
 NOISE = 0.03
-"""Speed-ups of a whole model that differ from 1 by at most this much count as no speed-up."""
+"""A speed-up of a whole model that is more than 1 by at most this much is taken for noise."""
 
 
 @dataclass(frozen=True)
@@ -56,13 +56,13 @@ class BreakEven:
         kernel: The kernel.
         layer: The layer.
         batch, dtype, direction: The rest of the case.
-        density: The highest density at which both take the same time, and just below which the kernel is faster; None
-            if there is none within the densities measured.
+        density: The highest density at which the kernel and dense take the same time, and just below which the kernel
+            is faster; None if there is none within the densities measured.
         lowest, highest: Range of densities measured.
-        always: Whether the kernel was faster at all densities measured; if `density` is None and it was not, it was
-            not faster at the lowest.
+        always: Whether the kernel was faster than dense at all densities measured. If this is False and `density` is
+            None, the kernel was not faster at the lowest density.
         low, high: Range of `density`, from the 20 % and 80 % quantiles of all times; within the densities measured.
-            None if `density` is.
+            None if `density` is None.
     """
 
     kernel: str
@@ -86,14 +86,14 @@ class BreakEven:
 
 @dataclass(frozen=True)
 class Estimate:
-    """Total time of a model's linear layers; each layer counts as often as the model has it.
+    """Total time of a model's linear layers; a layer that the model has several times is added several times.
 
     Attributes:
         pattern, batch, dtype, direction: The cases that are summed.
         dense_s: Seconds with dense products for all layers.
         best_s: Seconds with the fastest kernel for each shape, which may be dense.
         kernels: The fastest kernel, by shape; `dense` where no sparse kernel is faster.
-        by_kernel: Seconds with one kernel where it was measured, dense elsewhere.
+        by_kernel: Seconds, by kernel, with this kernel for the layers where it was measured, and dense for the others.
         low, high: Range of `speedup`, from the ranges of all layers.
         least_by_kernel, most_by_kernel: Range of `by_kernel`, from the ranges of all layers.
     """

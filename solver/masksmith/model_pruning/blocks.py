@@ -45,13 +45,13 @@ def find_blocks(model: Module, path: str | None = None) -> BlockList:
         path: Name of the list to use instead, such as `model.encoder.layers`; None to choose.
 
     Raises:
-        PruningError: If the model has no such list, `path` is not the name of a list of modules, or the list holds one
-            module several times.
+        PruningError: If the model has no such list, `path` is not the name of a non-empty list of modules, or the list
+            holds one module several times.
     """
     lists = {name: module for name, module in model.named_modules() if _is_list(module)}
     if path is not None:
         if path not in lists:
-            raise PruningError(f"blocks={path!r} is not a list of modules; there are {_listed(lists)}")
+            raise PruningError(f"blocks={path!r} is not a list of modules; there are {_names_text(lists)}")
         return _block_list(path, lists[path], _size(model))
     sizes = {name: _size_of_largest_class(module) for name, module in lists.items()}
     # Of a list inside a block and the list of blocks itself, the outer one is larger.
@@ -84,7 +84,7 @@ def _is_list(module: Module) -> bool:
     return isinstance(module, (torch.nn.ModuleList, torch.nn.Sequential)) and len(module) > 0
 
 
-def _listed(lists: dict[str, Module]) -> str:
+def _names_text(lists: dict[str, Module]) -> str:
     return ", ".join(repr(name) for name in lists) or "none at all"
 
 
@@ -106,14 +106,14 @@ def _largest_class(modules: Sequence[Module]) -> tuple[type[Module], int]:
 
 
 def _size_of_largest_class(module: Module) -> int:
-    """Return the size of all members of the largest class; 0 if only one has it, or it cannot be that of blocks."""
+    """Return the size of all members of the largest class; 0 if it has only one, or cannot be the class of blocks."""
     modules = list(module.children())
     largest, size = _largest_class(modules)
     return size if sum(type(each) is largest for each in modules) >= 2 and _is_block(largest) else 0
 
 
 def _is_block(kind: type[Module]) -> bool:
-    """Whether a class can be that of blocks; a single linear, embedding or convolution layer is not a block."""
+    """Whether a class can be the class of blocks; a single linear, embedding or convolution layer is not a block."""
     return not issubclass(kind, (torch.nn.Linear, torch.nn.Embedding, torch.nn.modules.conv._ConvNd))
 
 

@@ -29,7 +29,7 @@ NOT_WHOLE = "its products do not sum over the axis 'in' of its layout, or contai
 
 @dataclass(frozen=True)
 class _WatchedWeight:
-    """A weight and its tensor, by whose memory operands of products are recognised."""
+    """A weight and its tensor; an operand of a product is recognised by being in the tensor's memory."""
 
     weight: BlockWeight
     tensor: Tensor
@@ -43,7 +43,7 @@ class _WatchedWeight:
 class ProductWatcher(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Calls a function with the inputs `[tokens, in]` of each product with a matrix of a weight.
 
-    A weight is recognised by its memory, so products with views, slices and transposes of it count, too.
+    A weight is recognised by its memory, so products with its views, slices and transposes are watched, too.
 
     Args:
         weights: The weights to watch.
@@ -61,34 +61,36 @@ class ProductWatcher(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        """Run an operation; if it multiplies with a weight, call `on_input` with the other operand."""
+        """Run an operation; before, if it multiplies with a weight, call `on_input` for each matrix of the product."""
         name = str(func._schema.name).rpartition("::")[2]
         if name in PRODUCTS:
             left, right = (args[position] for position in PRODUCTS[name])
             # The third argument of `_grouped_mm`, or its keyword `offs`, has the ends of the groups of rows.
-            offsets = args[2] if name == "_grouped_mm" and len(args) > 2 else (kwargs or {}).get("offs")
+            group_ends = args[2] if name == "_grouped_mm" and len(args) > 2 else (kwargs or {}).get("offs")
             right = right.t() if name == "linear" else right
-            for weight, matrix, inputs in self._inputs(left, right, offsets):
+            for weight, matrix, inputs in self._inputs(left, right, group_ends):
                 self._on_input(weight, matrix, inputs)
         return func(*args, **(kwargs or {}))
 
-    def _inputs(self, left: Tensor, right: Tensor, offsets: Tensor | None) -> Iterator[tuple[BlockWeight, int, Tensor]]:
-        """Yield each weight in a product, the number of its matrix, and the inputs `[tokens, in]`.
+    def _inputs(
+        self, left: Tensor, right: Tensor, group_ends: Tensor | None
+    ) -> Iterator[tuple[BlockWeight, int, Tensor]]:
+        """Yield each matrix of a product: its weight, its number in the weight, and its inputs `[tokens, in]`.
 
         The weight is in the right operand `[.., in, out]`, or else in the left one `[.., out, in]`, or in neither.
         """
         if right.ndim >= 2 and (watched_weights := self._watched_in(right)):
             for watched in watched_weights:
-                yield from _matrices_with_inputs(watched, right, left, offsets)
+                yield from _matrices_with_inputs(watched, right, left, group_ends)
         elif left.ndim >= 2:
             columns = right[:, None] if right.ndim == 1 else right
             for watched in self._watched_in(left):
-                yield from _matrices_with_inputs(watched, left.mT, columns.mT, offsets)
+                yield from _matrices_with_inputs(watched, left.mT, columns.mT, group_ends)
 
     def _watched_in(self, operand: Tensor) -> list[_WatchedWeight]:
         """Return the weight that has the operand's first entry, else all parts of the operand's parameter.
 
-        The list is empty if the operand is in no watched weight or parameter with watched parts.
+        The list is empty if the operand is neither in a watched weight nor in a parameter with watched parts.
         """
         in_storage = self._watched_by_storage.get(_storage_address(operand), ())
         candidates = [watched for watched in in_storage if watched.tensor.dtype == operand.dtype]
@@ -100,7 +102,7 @@ class ProductWatcher(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def _matrices_with_inputs(
-    watched: _WatchedWeight, view: Tensor, inputs: Tensor, offsets: Tensor | None
+    watched: _WatchedWeight, view: Tensor, inputs: Tensor, group_ends: Tensor | None
 ) -> Iterator[tuple[BlockWeight, int, Tensor]]:
     """Yield the matrices in a view `[.., in, out]` of a weight, each with its inputs.
 
@@ -108,36 +110,37 @@ def _matrices_with_inputs(
         watched: The weight.
         view: The operand of the product.
         inputs: The other operand, `[.., tokens, in]`.
-        offsets: For each matrix, the end of its rows of `inputs`; None unless the product is a grouped one.
+        group_ends: For each matrix, the end of its rows of `inputs`; None unless the product is a grouped one.
 
     Raises:
-        PruningError: If a grouped product cuts one matrix into groups of its inputs or outputs.
+        PruningError: If a grouped product cuts one matrix into groups of its inputs or outputs, or the product sums
+            over another axis than `in`, or has only some of a matrix's inputs or outputs.
     """
     weight = watched.weight
-    if offsets is not None and view.ndim == 2:
+    if group_ends is not None and view.ndim == 2:
         raise PruningError(NOT_WHOLE, weight.name)
     if weight.part is not None:
-        yield from _part_matrices_with_inputs(watched, view, inputs, offsets)
+        yield from _part_matrices_with_inputs(watched, view, inputs, group_ends)
         return
     weight.check_product(tuple(view.shape[-2:]), int(view.stride(-2)), watched.tensor)
     first = int(view.storage_offset()) - int(watched.tensor.storage_offset())
-    for place, rows in _inputs_by_place(view, inputs, offsets):
+    for place, rows in _inputs_by_place(view, inputs, group_ends):
         yield weight, weight.matrix_at(first + place, watched.tensor), rows
 
 
-def _inputs_by_place(view: Tensor, inputs: Tensor, offsets: Tensor | None) -> Iterator[tuple[int, Tensor]]:
-    """Yield the distance of each matrix of a view from the view's first entry, and the matrix's inputs."""
+def _inputs_by_place(view: Tensor, inputs: Tensor, group_ends: Tensor | None) -> Iterator[tuple[int, Tensor]]:
+    """Yield the place of each matrix of a view, in entries from the view's first one, and the matrix's inputs."""
     if view.ndim == 2:
         yield 0, inputs.reshape(-1, inputs.shape[-1])
         return
-    bounds = None if offsets is None else [0, *offsets.tolist()]
+    bounds = None if group_ends is None else [0, *group_ends.tolist()]
     for number in range(len(view)):
         rows = inputs[number] if bounds is None else inputs[bounds[number] : bounds[number + 1]]
         yield number * int(view.stride(0)), rows
 
 
 def _part_matrices_with_inputs(
-    watched: _WatchedWeight, view: Tensor, inputs: Tensor, offsets: Tensor | None
+    watched: _WatchedWeight, view: Tensor, inputs: Tensor, group_ends: Tensor | None
 ) -> Iterator[tuple[BlockWeight, int, Tensor]]:
     """Yield those matrices of a part of a parameter that are in a view of the parameter, each with its inputs.
 
@@ -145,7 +148,7 @@ def _part_matrices_with_inputs(
         PruningError: If only some inputs or outputs of a matrix are in the view, or the product sums over another axis.
     """
     (in_length, out_length), (in_step, out_step) = view.shape[-2:], view.stride()[-2:]
-    for place, rows in _inputs_by_place(view, inputs, offsets):
+    for place, rows in _inputs_by_place(view, inputs, group_ends):
         operand = MatrixView(int(view.storage_offset()) + place, (in_length, out_length), (in_step, out_step))
         for number, matrix in enumerate(watched.matrices):
             if not operand.overlaps(matrix):

@@ -28,10 +28,10 @@ def check_has_data(statistics: WeightStatistics, options: Options) -> None:
     Raises:
         PruningError: If there is such a matrix; the message names the first one.
     """
-    scarce = statistics.unused_reasons(options.min_tokens)
-    if scarce and options.few_tokens == "refuse":
-        matrix, reason = next(iter(scarce.items()))
-        others = f" (and {len(scarce) - 1} more of this weight)" if len(scarce) > 1 else ""
+    reasons = statistics.unused_reasons(options.min_tokens)
+    if reasons and options.few_tokens == "refuse":
+        matrix, reason = next(iter(reasons.items()))
+        others = f" (and {len(reasons) - 1} more of this weight)" if len(reasons) > 1 else ""
         advice = "calibrate with more tokens, exclude the weight, or pass few_tokens='without data'"
         raise PruningError(f"{reason}{others}; {advice}", statistics.weight.matrix_name(matrix))
 
@@ -44,9 +44,9 @@ def prune_weight(statistics: WeightStatistics, options: Options) -> WeightReport
     Raises:
         MasksmithError: As scores, solver and update do.
     """
-    weight, scarce = statistics.weight, statistics.unused_reasons(options.min_tokens)
+    weight, reasons = statistics.weight, statistics.unused_reasons(options.min_tokens)
     dense = weight.tensor
-    gram = statistics.gram_or_identity(scarce)
+    gram = statistics.gram_or_identity(reasons)
     solution = solve(
         _scores(weight, dense, gram, options), weight.pattern,
         layout=weight.layout, threads=options.threads, name=weight.name,
@@ -61,12 +61,12 @@ def prune_weight(statistics: WeightStatistics, options: Options) -> WeightReport
             weight.layout, options.update, dense, gram, solution, pattern=weight.pattern, **update_options
         )
         mask, values = solution.mask, update.weight
-    # Where scarce matrices have the identity, the update's own errors are not those on the calibration data.
-    measured_update = None if scarce else update
+    # If a matrix has the identity instead of its Gram matrix, the update's errors are not on the calibration data.
+    measured_update = None if reasons else update
     report = WeightReport(
         weight.name, str(weight.pattern), mask, tuple(statistics.tokens),
         *_errors(statistics, dense, masked, values, measured_update), _proof(solution),
-        {weight.matrix_name(matrix): reason for matrix, reason in scarce.items()}, statistics.silent_inputs(),
+        {weight.matrix_name(matrix): reason for matrix, reason in reasons.items()}, statistics.silent_inputs(),
         0.0 if update is None else update.stats["update_s"],
     )  # fmt: skip
     weight.tensor.copy_(values)
@@ -103,6 +103,7 @@ def _errors(
     If an update is passed, all are taken from it; it must have used the Gram matrices of the statistics, unchanged.
     """
     if update is not None:
+        # ADMM changes the mask; `masked` has the mask that it started from.
         masked_error = update.start_masked_error if isinstance(update, AdmmUpdate) else update.masked_error
         return masked_error, update.error, update.energy
     energy = statistics.squared_norm(statistics.weight.layout.matrices(dense))

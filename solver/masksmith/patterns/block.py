@@ -1,4 +1,4 @@
-"""Block patterns: rectangles of entries that are kept or dropped as a whole."""
+"""Block patterns: rectangles of entries that are dropped, or kept: as a whole, or under a nested n:m pattern."""
 
 from __future__ import annotations
 
@@ -24,14 +24,15 @@ class Block:
     Attributes:
         rows: Height of a block, 1 to 4096.
         cols: Width of a block, likewise.
-        density: Share of the blocks kept, rounded to a whole number of blocks, halves up.
+        density: Share of the blocks kept, rounded to a whole number of blocks, halves up; under `ragged="dense"`, of
+            the whole blocks.
         balance: Budgets: `none` for the whole tensor; `rows`: the same number of blocks in every block row, `cols`: in
-            every block column, `both`: in both. What is not divisible gives the first rows or columns one block more.
+            every block column, `both`: in both. A remainder gives the first rows or columns one block more each.
         norm: Value of a block: the sum of its scores (`l1`), the root of the sum of their squares (`l2`), their maximum
             (`max`) or their mean.
         ragged: Blocks that extend beyond the matrix: `pad` treats the part inside as a block, `dense` keeps it
             entirely, `error` raises an error.
-        nested: An n:m pattern (exact fill) inside the kept blocks; a block's value counts only entries that it keeps.
+        nested: An n:m pattern (exact fill) inside the kept blocks; a block's value is the sum of scores that it keeps.
 
     Raises:
         PatternError: If a value is out of range or unknown, or `nested` does not fit the blocks or the norm.
@@ -66,8 +67,8 @@ class Block:
         """Return the grid of blocks of a weight, edge blocks included.
 
         Raises:
-            PatternError: If the shape is not that of a weight, ragged under `error`, ragged under `pad` with a
-                nested pattern, too small for a whole block under `dense`, or the density rounds to no block.
+            PatternError: If the shape is not that of a weight; is ragged under `error`; is ragged under `pad` with a
+                nested pattern; or is too small for a whole block under `dense`; or if the density rounds to no block.
         """
         grid = grid_of_blocks(self, shape)
         if self.nested is not None and self.ragged == "pad" and grid.is_ragged:
@@ -80,7 +81,7 @@ class Block:
         return grid
 
     def blocks(self, grid: Grid) -> tuple[int, int]:
-        """Return the numbers of block rows and block columns that may be kept or dropped."""
+        """Return the numbers of block rows and block columns of the blocks that may be dropped."""
         return free_block_counts(self, grid)
 
     def budgets(self, grid: Grid) -> tuple[list[int] | None, list[int] | None, int]:

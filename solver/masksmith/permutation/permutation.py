@@ -25,9 +25,9 @@ class Permutation:
         out_order: `[out]`: likewise for outputs.
         solution: The mask of the *permuted* scores, with its proof.
         kept_before, kept_after: Score kept in the original and in the new order; the latter is never less.
-        efficacy: `(lost before - lost after) / (lost before - lost unstructured)`, as in apex: the share of the
-            pattern's loss, relative to row-wise unstructured masks of the same density, that the order recovers; 0 if
-            there is no such loss.
+        efficacy: `(lost before - lost after) / (lost before - lost unstructured)`, as in NVIDIA's apex: row-wise
+            unstructured masks of the same density lose less score than the pattern; the order recovers this share of
+            the difference. 0 if there is no difference.
         seconds: Seconds that `permute` took, compilation and solves included.
         cut_short: Whether the time limit ended the search; only then may an equal call give another order.
     """

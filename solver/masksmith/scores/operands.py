@@ -1,4 +1,4 @@
-"""Reads and checks the operands of scores: weights, statistics of their inputs, and tensors of a weight's shape."""
+"""Converts and checks the operands of scores: weights, statistics of their inputs, and tensors of a weight's shape."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def shape_of(tensor: Any) -> tuple[int, ...]:
 
 
 def check_weight(weight: Any, name: str | None) -> tuple[int, ...]:
-    """Return the shape of a weight `[out, in, *kernel]`.
+    """Check that a tensor is a weight `[out, in, *kernel]`; return its shape.
 
     Raises:
         ScoresError: If it has fewer than two dimensions, or a dimension of length 0.
@@ -50,7 +50,7 @@ def check_weight(weight: Any, name: str | None) -> tuple[int, ...]:
 
 
 def convert_same_shape(other: Any, weight: Any, label: str, name: str | None) -> Any:
-    """Convert a tensor of the weight's shape to its library, device and dtype.
+    """Convert a tensor of the weight's shape to the weight's library, device and dtype.
 
     Raises:
         ScoresError: If the shapes differ.
@@ -86,7 +86,7 @@ def per_input(values: Any, weight: Any, label: str, name: str | None) -> Any:
     return convert_like(values, weight).reshape(1, *inputs)
 
 
-def flat_inputs(weight: Any, name: str | None) -> Any:
+def flatten_inputs(weight: Any, name: str | None) -> Any:
     """Return a weight as `[out, in * prod(kernel)]`, in row-major order of its dimensions."""
     shape = check_weight(weight, name)
     return weight.reshape(shape[0], math.prod(shape[1:]))

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from masksmith._errors import ScoresError
 from masksmith._torch_modes import without_autocast
 
-from .operands import as_floats, convert_like, flat_inputs, is_torch, shape_of
+from .operands import as_floats, convert_like, flatten_inputs, is_torch, shape_of
 
 Doubles = npt.NDArray[np.float64]
 
@@ -45,7 +45,7 @@ def sipp(weight: Any, activations: Any, *, reduce: Literal["mean", "max"] = "mea
     if reduce not in ("mean", "max"):
         raise ScoresError(f"reduce={reduce!r} is neither 'mean' nor 'max'", name=name)
     weight = as_floats(weight)
-    flat = flat_inputs(weight, name)
+    flat = flatten_inputs(weight, name)
     samples = _convert_activations(activations, flat, name)
     scores = flat * 0
     reduce_ratios = _mean_ratios if reduce == "mean" else _max_ratios
@@ -128,7 +128,7 @@ def sampling_bound(sensitivities: Any, points: int, *, delta: float = 1e-3, c: f
     """
     if not (points >= 1 and 0 < delta < 1 and c >= 1):
         raise ScoresError(f"points={points}, delta={delta}, c={c}: expected points >= 1, 0 < delta < 1 and c >= 1")
-    flat = flat_inputs(as_floats(sensitivities), None)
+    flat = flatten_inputs(as_floats(sensitivities), None)
     matrix = flat.cpu().numpy() if is_torch(flat) else flat
     log_term = math.log(8 * (points + 1) * len(matrix) / delta)
     return SamplingBound(matrix.sum(1, dtype=np.float64), 2 * c * log_term)

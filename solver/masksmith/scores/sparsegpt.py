@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from masksmith._errors import ScoresError
 
-from .operands import as_floats, flat_inputs, is_torch, per_input, shape_of
+from .operands import as_floats, flatten_inputs, is_torch, per_input, shape_of
 
 Doubles = npt.NDArray[np.float64]
 
@@ -86,7 +86,7 @@ def inverse_diagonal(
 
 
 def _check_inputs(gram: Any, weight: Any, name: str | None) -> None:
-    inputs = shape_of(flat_inputs(weight, name))[1]
+    inputs = shape_of(flatten_inputs(weight, name))[1]
     if shape_of(gram) != (inputs, inputs):
         raise ScoresError(
             f"gram has shape {list(shape_of(gram))}, the weight {list(shape_of(weight))} needs {[inputs, inputs]}",

@@ -16,7 +16,7 @@ import torch
 Tensor = torch.Tensor
 
 COMPACTED_BELOW = 0.8
-"""Converged rows are removed from the products when the share of the active ones is below this."""
+"""Converged rows are removed from the products when the share of rows that have not converged is below this."""
 SMALLEST_OF_FLOAT32 = 1e-4
 """If a matrix with a unit diagonal has a smaller eigenvalue, float32 has too few digits for it."""
 MARGIN = 0.9
@@ -48,22 +48,23 @@ class System:
         Args:
             gram: `[inputs, inputs]`, float64, positive semidefinite.
             damping: Positive.
-            dtype: Dtype of the system; float64 is used instead where the smallest eigenvalue is too small for float32.
+            dtype: Dtype of the system; float64 is used instead once a candidate is below
+                `SMALLEST_OF_FLOAT32`.
         """
         scale = (gram.diagonal() + damping).sqrt()
         guaranteed = damping / float(scale.max()) ** 2
         candidate = damping / float(scale.square().mean())
-        system = torch.empty_like(gram, dtype=dtype)
+        matrix = torch.empty_like(gram, dtype=dtype)
         while True:
-            if candidate < SMALLEST_OF_FLOAT32 and system.dtype != torch.float64:
-                system = torch.empty_like(gram, dtype=torch.float64)
-            _write_scaled(system, gram, damping, scale)
+            if candidate < SMALLEST_OF_FLOAT32 and matrix.dtype != torch.float64:
+                matrix = torch.empty_like(gram, dtype=torch.float64)
+            _write_scaled(matrix, gram, damping, scale)
             if candidate <= guaranteed:
-                return cls(system, guaranteed), scale
+                return cls(matrix, guaranteed), scale
             # The factor overwrites the matrix, which saves memory; the matrix is then written again.
-            if _factorise(system, candidate):
-                _write_scaled(system, gram, damping, scale)
-                return cls(system, MARGIN * candidate), scale
+            if _factorise(matrix, candidate):
+                _write_scaled(matrix, gram, damping, scale)
+                return cls(matrix, MARGIN * candidate), scale
             candidate /= 4
 
     def with_eigenvalue(self, eigenvalue: float) -> System:
@@ -72,21 +73,21 @@ class System:
         Args:
             eigenvalue: The smallest eigenvalue, as computed in the matrix's dtype.
         """
-        candidate = MARGIN * eigenvalue
+        candidate = MARGIN * eigenvalue  # Less, since rounding errors may make the computed eigenvalue too large.
         if MARGIN * candidate <= self.smallest or not _factorise(self.matrix.clone(), candidate):
             return self
         return replace(self, smallest=MARGIN * candidate)
 
 
-def _write_scaled(system: Tensor, gram: Tensor, damping: float, scale: Tensor) -> None:
-    """Write `gram + damping I`, scaled, a band of rows at a time, so that no float64 copy of the whole is needed."""
+def _write_scaled(matrix: Tensor, gram: Tensor, damping: float, scale: Tensor) -> None:
+    """Write `gram + damping I`, scaled, to `matrix`, in bands of rows, so that no float64 copy of the whole is made."""
     step = max(1, BAND_ENTRIES // len(gram))
     for first in range(0, len(gram), step):
         band = gram[first : first + step].clone()
         band.diagonal(first).add_(damping)
         band /= scale[first : first + step, None]
         band /= scale[None, :]
-        system[first : first + step] = band
+        matrix[first : first + step] = band
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,7 @@ class Iterates:
     Attributes:
         solution: `[rows, inputs]`, 0 outside the supports.
         residual: `[rows, inputs]`, from the recurrence of the method, with rounding errors.
-        bound: `[rows]`, float64, upper bounds of the squared error in the energy norm, in exact arithmetic.
+        bound: `[rows]`, float64, upper bounds of the squared error in the energy norm; they hold in exact arithmetic.
         iterations: Number of iterations of the slowest row.
     """
 
@@ -134,7 +135,7 @@ class _Rows:
         return self.radau * self.squared
 
     def step(self, system: System) -> None:
-        """Do one iteration; rows whose residual is 0 do not change."""
+        """Do one iteration; the solution of a row whose residual is 0 does not change."""
         product = self.direction @ system.matrix
         product *= self.supports
         length = _quotient(self.squared, _dots(self.direction, product))
@@ -180,7 +181,7 @@ def solve(
         The solutions of all rows, converged or not, with bounds on their errors.
     """
     rows = _start(system, supports, right_side, objective, start)
-    finished = Iterates(rows.solution, rows.residual, torch.full_like(objective, torch.inf), 0)
+    result = Iterates(rows.solution, rows.residual, torch.full_like(objective, torch.inf), 0)
     iteration = 0
     while True:
         bound = rows.bound()
@@ -188,10 +189,10 @@ def solve(
         active = int(is_active.sum())
         is_last = active == 0 or iteration == limit
         if is_last or active < COMPACTED_BELOW * len(is_active):
-            _store(finished, rows, bound)
+            _store(result, rows, bound)
             rows.keep(is_active)
         if is_last:
-            return replace(finished, iterations=iteration)
+            return replace(result, iterations=iteration)
         rows.step(system)
         iteration += 1
 
@@ -205,12 +206,12 @@ def _start(system: System, supports: Tensor, right_side: Tensor, objective: Tens
     return _Rows(system, supports, solution, residual, objective - _dots(solution, right_side + residual))
 
 
-def _store(finished: Iterates, rows: _Rows, bound: Tensor) -> None:
+def _store(result: Iterates, rows: _Rows, bound: Tensor) -> None:
     """Copy the rows' solutions, residuals and bounds to their places in the result."""
-    finished.bound[rows.index] = bound
-    if rows.solution is not finished.solution:  # until rows are removed, both are the same tensor
-        finished.solution[rows.index] = rows.solution
-        finished.residual[rows.index] = rows.residual
+    result.bound[rows.index] = bound
+    if rows.solution is not result.solution:  # until rows are removed, both are the same tensor
+        result.solution[rows.index] = rows.solution
+        result.residual[rows.index] = rows.residual
 
 
 def _factorise(matrix: Tensor, shift: float) -> bool:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from masksmith._engine.streaming import windowed
+from masksmith._engine.streaming import map_windowed
 from masksmith._panels import Duals
 from masksmith._problem import Problem
 from masksmith._solution import Certificate, Solution
@@ -50,7 +50,7 @@ def solve_vnm(problem: Problem, pattern: VNM, options: WholeTensorOptions) -> So
 
     with ThreadPoolExecutor(max(1, min(options.threads, len(spans))), thread_name_prefix="masksmith") as pool:
         strips = []
-        for strip in windowed(pool, solve_span, spans, 2 * options.threads):
+        for strip in map_windowed(pool, solve_span, spans, 2 * options.threads):
             strips.append(strip)
             if options.on_progress is not None:
                 options.on_progress(len(strips), len(spans))

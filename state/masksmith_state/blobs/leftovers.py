@@ -28,7 +28,7 @@ def clear_leftovers(store: BlobStore, age_s: float = LEFTOVER_AFTER_S) -> int:
 
     Args:
         store: The store.
-        age_s: Seconds without a change after which a file is assumed to have no writer.
+        age_s: Seconds without a change after which a partial file is assumed to have no writer, and a statistic is old.
 
     Returns:
         The number of files deleted, whose names are logged.
@@ -50,7 +50,10 @@ def _candidates(root: Path) -> Iterator[tuple[str, Path]]:
 
 
 def _may_be_leftover(name: str) -> bool:
-    """Whether a name is that of an upload being received, of a part file of obstore, or of a statistic, of any age."""
+    """Whether a file of this name is a leftover once it is old.
+
+    It is an upload that is not complete, or its list of digests; a part file of obstore; or a statistic.
+    """
     # While obstore writes `name`, its part files are called `name#1` and so on.
     target, mark, number = name.partition("#")
     if _INCOMING.fullmatch(target):

@@ -1,4 +1,4 @@
-"""Retention: deletes jobs and uploads that have expired, and blobs without references."""
+"""Deletes jobs and uploads that have expired, and blobs without references."""
 
 from __future__ import annotations
 
@@ -53,7 +53,8 @@ class Retention:
         references: Blob references.
         store: The blob store.
         result_age_s: Age, in seconds after the end of a job, at which its record and results are deleted.
-        upload_age_s: Age, in seconds after the last use of an upload, at which a key's reference to it is removed.
+        upload_age_s: Age, in seconds after the last use of an upload, at which a key's reference to it is removed; also
+            the age at which statistics, and blobs that were set aside, are deleted.
         clock: Returns the time; by default the time of the Redis server, which also sets the timestamps in records.
     """
 
@@ -74,7 +75,8 @@ class Retention:
         """Delete expired jobs and uploads, and blobs without references.
 
         Args:
-            orphans: Also search the whole store for orphans, which a crash between two steps can leave.
+            orphans: Whether to search the whole store for orphans, which a crash between two steps can leave, and to
+                delete old files.
         """
         now = self.records.now() if self.clock is None else self.clock()
         self.references.finish_deletions()
@@ -88,7 +90,7 @@ class Retention:
         return counts
 
     def delete_unreferenced_results(self) -> int:
-        """Delete results whose last reference was removed; returns their number."""
+        """Delete results whose last reference was removed, at most `MAX_DELETIONS`; returns their number."""
         keys = cast("list[str]", self.records.redis.zrange("masksmith:unreferenced_results", 0, MAX_DELETIONS - 1))
         return sum(self.references.delete_unreferenced_result(key) for key in keys)
 
@@ -107,7 +109,7 @@ class Retention:
         return sum(self.references.expire_upload(owner, digest, before) for owner, _, digest in pairs)
 
     def _delete_orphans(self, now: float) -> int:
-        """Delete blobs that were orphans in two sweeps, with `ORPHAN_AFTER_S` between them, and old files.
+        """Delete blobs that were orphans in two sweeps at least `ORPHAN_AFTER_S` apart, and old files.
 
         Only blobs that this program has written can be orphans: their names have its form, and they are sealed or have
         a list of digests.
@@ -126,11 +128,12 @@ class Retention:
             elif first_seen[orphan] <= now - ORPHAN_AFTER_S and self._delete_orphan(orphan):
                 count += 1
                 log.info("deleted %s, to which nothing referred", orphan)
-        resolved = [
+        # Those that are not orphans any more, and those whose deletion was tried.
+        entries_to_remove = [
             orphan for orphan in first_seen if orphan not in orphans or first_seen[orphan] <= now - ORPHAN_AFTER_S
         ]
-        if resolved:
-            self.records.redis.zrem(ORPHANS, *resolved)
+        if entries_to_remove:
+            self.records.redis.zrem(ORPHANS, *entries_to_remove)
         return count + self._delete_old_files(now - self.upload_age_s, before)
 
     def _delete_orphan(self, orphan: str) -> bool:
@@ -141,7 +144,7 @@ class Retention:
         return self.references.delete_unreferenced_result(key)
 
     def _orphans(self, before: float) -> Iterator[str]:
-        """Yield `KIND:KEY` of each blob that was written before a time, and to which nothing refers."""
+        """Yield `KIND:KEY` of each orphan that was written before a time; a result may come several times."""
         for folder, kind in ((UPLOADS, "upload"), (RESULTS, "result"), (WEIGHTS, "result")):
             for name, written in self.store.list(folder):
                 key = name.rpartition("/")[2].removesuffix(".json")

@@ -62,7 +62,7 @@ class Root(ABC):
     def list(self, path: str) -> dict[str, int]:
         """Sizes of all files below a directory, by path relative to this directory, in an order that does not change.
 
-        Empty if there is no such directory. Links to directories below it are not followed.
+        Empty if there is no such directory. Below it, links to directories are not followed.
 
         Raises:
             InvalidLocationError: If there are more files than `MAX_LISTED`, or a link in `path` leads outside the root.

@@ -1,4 +1,4 @@
-"""Watch forward passes: of a model, and of models inside it that its pass does not reach, such as towers."""
+"""Watches forward passes: of a model, and of models inside it that its pass does not reach, such as towers."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ OUTPUT_HEAD = "an output head"
 def observe(model: Any, *, trust_remote_code: bool = False) -> Observed:
     """Run a model, which is on the meta device, and return what the pass shows about its parameters.
 
-    If the pass fails, a smaller model is run with real values on the CPU.
+    If the pass fails, a smaller model is run on the CPU, with initialised parameters.
 
     Raises:
-        UntracedError: If both passes fail, or the first one does and the smaller model cannot be built or has more than
-            `MAX_ENTRIES` entries.
+        UntracedError: If the pass fails, and the smaller model cannot be built; has more than `MAX_ENTRIES` entries; or
+            fails in its pass, too.
     """
     try:
         return extended_to_siblings(_observe(model), shapes_of(model))
@@ -36,7 +36,7 @@ def observe(model: Any, *, trust_remote_code: bool = False) -> Observed:
             raise
         small_model = build(smaller(model.config), trust_remote_code=trust_remote_code, device="cpu")
         observed = _observe(small_model)
-        parts = _widened(observed.parts, observed.axes, model)
+        parts = _full_parts(observed.parts, observed.axes, model)
         observed = replace(observed, parts=parts, notes=(f"a smaller model was run: {error}",))
         return extended_to_siblings(observed, shapes_of(model))
 
@@ -98,7 +98,7 @@ def _summary(model: Any, watcher: Watcher) -> Observed:
 
 
 def _output_head_names(model: Any) -> list[str]:
-    """Return the names of the parameters, of two dimensions or more, of a model's output embeddings."""
+    """Return the names of those parameters of a model's output head that have two dimensions or more."""
     head = None
     with contextlib.suppress(Exception):  # a model without a head may raise
         head = model.get_output_embeddings()
@@ -106,15 +106,17 @@ def _output_head_names(model: Any) -> list[str]:
     return [name for name, parameter in model.named_parameters() if id(parameter) in ids and parameter.ndim >= 2]
 
 
-def _widened(parts: Mapping[str, tuple[int, ...]], axes: Mapping[str, Any], model: Any) -> dict[str, tuple[int, ...]]:
+def _full_parts(
+    parts: Mapping[str, tuple[int, ...]], axes: Mapping[str, Any], model: Any
+) -> dict[str, tuple[int, ...]]:
     """Return the parts of the full model's parameters from the `parts` of the smaller model's.
 
     Equal parts are scaled. Unequal ones are left out, because their lengths in the full model are not known.
     """
-    widened = {}
+    full_parts = {}
     for name, shape in shapes_of(model).items():
         lengths = parts.get(name, ())
         if name in axes and len(set(lengths)) == 1:
             rows = shape[axes[name].index("out")]
-            widened[name] = (rows // len(lengths),) * len(lengths)
-    return widened
+            full_parts[name] = (rows // len(lengths),) * len(lengths)
+    return full_parts
