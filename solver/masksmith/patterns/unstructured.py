@@ -15,10 +15,10 @@ class Unstructured:
     """A share of the tensor's entries is **kept**, at any position: `"10%"` is 90 % sparse.
 
     Attributes:
-        density: Share kept, in (0, 1]; it is rounded to a whole number of entries, halves up.
+        density: Share kept, in [1e-9, 1]; it is rounded to a whole number of entries, halves up.
 
     Raises:
-        PatternError: If the density is not in (0, 1].
+        PatternError: If the density is not in [1e-9, 1].
     """
 
     density: float
