@@ -23,6 +23,7 @@ from masksmith_state.errors import (
     TooManyShardsError,
     UnreadableRecordError,
 )
+from masksmith_state.jobs.shared_keys import DamagedBrokerError
 from masksmith_wire.errors import Code, ProblemDocument
 
 log = logging.getLogger(__name__)
@@ -116,10 +117,25 @@ def _broker_unsafe(error: BrokerUnsafeError) -> RequestError:
 
 def _broker_unavailable(error: redis.RedisError) -> RequestError:
     log.warning("broker unavailable: %s", error)
-    detail = "the broker (Redis) does not answer; try again shortly"
-    if isinstance(error, redis.ResponseError):
-        detail = "the broker (Redis) refuses a command, or a record of it is damaged; the service's log says which"
-    return RequestError(Code.BROKER_UNAVAILABLE, detail, retry_after_s=2)
+    return RequestError(
+        Code.BROKER_UNAVAILABLE, "the broker (Redis) does not answer; try again shortly", retry_after_s=2
+    )
+
+
+def _damaged_broker(error: DamagedBrokerError) -> RequestError:
+    # The error names a key of the broker, whose name may contain the id of another API key.
+    log.error("%s", error)
+    detail = (
+        "a key of the broker (Redis) that many jobs share is damaged, and the service's log names it: whoever runs the "
+        "service must delete it, or restore it from a backup"
+    )
+    return RequestError(Code.BROKER_UNAVAILABLE, detail, retry_after_s=30)
+
+
+def _refusing_broker(error: redis.ResponseError) -> RequestError:
+    log.error("the broker refused a command: %s", error)
+    detail = "the broker (Redis) refused a command, or a record is damaged; the service's log has its answer"
+    return RequestError(Code.BROKER_UNAVAILABLE, detail, retry_after_s=5)
 
 
 def _damaged_blob(error: DamagedBlobError) -> RequestError:
@@ -176,6 +192,7 @@ _HANDLERS: Mapping[type[Exception], Callable[[Any], RequestError]] = {
     BrokerUnsafeError: _broker_unsafe,
     ChangedSourceError: _changed_source,
     DamagedBlobError: _damaged_blob,
+    DamagedBrokerError: _damaged_broker,
     FileNotFoundError: _deleted_blob,
     InstallationError: _other_installation,
     InvalidLocationError: _invalid_location,
@@ -185,6 +202,7 @@ _HANDLERS: Mapping[type[Exception], Callable[[Any], RequestError]] = {
     TooManyShardsError: _too_many_shards,
     UnreadableRecordError: _unreadable_record,
     redis.RedisError: _broker_unavailable,
+    redis.ResponseError: _refusing_broker,
     StoreError: _store_unavailable,
 }
 DOMAIN_ERRORS: tuple[type[Exception], ...] = tuple(_HANDLERS)

@@ -269,15 +269,10 @@ def hash_token(token: str) -> str:
     return blake3(token.encode(), derive_key_context=HASH_CONTEXT).hexdigest()
 
 
-def token_matches(token: str, fields: Mapping[Any, Any]) -> bool:
-    """Whether a token is one of the key with these fields, as `hash_matches` decides; compares in constant time."""
-    return hash_matches(hash_token(token), fields)
-
-
 def hash_matches(token_hash: str, fields: Mapping[Any, Any]) -> bool:
     """Whether a hash is that of a key's present token, or of its previous token while that still stays valid.
 
-    The caller checks whether the key is revoked or expired.
+    Hashes are compared in constant time. The caller checks whether the key is revoked or expired.
     """
     matches_present = hmac.compare_digest(token_hash, str(fields.get("hash", "")))
     matches_old = hmac.compare_digest(token_hash, str(fields.get("old_hash", "")))

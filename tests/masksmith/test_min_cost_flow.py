@@ -104,7 +104,10 @@ def test_refuses_tiles_without_column_budgets():
     assert "top-k" in (MinCostFlow().refusal(parse("2:4").tile, forced=False) or "")
 
 
-def test_residual_duals_notice_a_mask_that_can_be_improved():
+def test_residual_duals_prove_only_a_mask_that_cannot_be_improved():
     scores, tile = np.array([[[3.0, 1.0], [1.0, 2.0]]] * 2), parse("transposable 1:2").tile
     mask = np.array([[[True, False], [False, True]], [[False, True], [True, False]]])
-    assert residual_duals(scores, mask, tile)[2].tolist() == [True, False]
+    row_duals, col_duals = residual_duals(scores, mask, tile)
+    prices = row_duals[:, :, None] + col_duals[:, None]
+    is_proved = np.where(mask, prices <= scores, prices >= scores).all((1, 2))
+    assert is_proved.tolist() == [True, False]

@@ -66,6 +66,11 @@ def test_a_checkpoint_gives_shapes(tmp_path, capsys):
         (["--shapes", "8x8", "-p", "2:4", "--device", "tpu"], "--device='tpu': input should be 'cpu' or 'cuda'"),
         (["--shapes", "8x8", "-p", "2:4", "-o", "report.doc"], "the suffix selects the format"),
         (["--masks-of", "123"], "--masks-of needs a service"),
+        (["--masks-of", "123", "--layers", "a"], "is not for the masks of a job; omit it"),
+        (["--shapes", "8x8", "-p", "2:4", "--layers", "a"], "layers=['a'] selects weights of a checkpoint by name"),
+        (["--model", "MiniLM", "-p", "2:4", "--exclude", "a"], "is not for the model MiniLM; omit it"),
+        (["--shapes", "8x8", "-p", "2:4", "--name", "a"], "--name is for the job of a service"),
+        (["--shapes", "8x8", "-p", "2:4", "--timeout", "0"], "--timeout is for the job of a service"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_two(asked, words, capsys):

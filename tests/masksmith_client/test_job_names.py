@@ -170,3 +170,24 @@ def test_terminals_get_no_control_characters(service: FakeService, connected: No
         assert r"a\x1b[2Jb" in text
         assert "\x1b" not in text
         assert "\x07" not in text
+
+
+@pytest.mark.parametrize(
+    ("command", "option"),
+    [
+        ("solve", ("--name", "mine")),
+        ("solve", ("--label", "a=b")),
+        ("solve", ("--priority", "batch")),
+        ("solve", ("--timeout", "60")),
+        ("prune", ("--name", "mine")),
+        ("prune", ("--label", "a=b")),
+        ("prune", ("--priority", "batch")),
+    ],
+)
+def test_options_of_a_job_are_refused_where_none_is_started(
+    command: str, option: tuple[str, str], file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = file.with_name("output.safetensors")
+    assert run([command, str(file), "-p", "2:4", "-o", str(output), "--local", *option]) == 2
+    assert f"{option[0]} is for the job of a service, and --local starts none" in capsys.readouterr().err
+    assert not output.exists()

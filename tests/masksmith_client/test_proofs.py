@@ -93,6 +93,25 @@ def test_scores_of_a_statistic_are_to_be_passed(solution, masks_of):
         masks.verify({"w": WEIGHT}, scores={"w": np.abs(WEIGHT), "other": WEIGHT})
 
 
+def test_scores_that_a_job_was_given_are_the_tensors_or_to_be_passed(solution, masks_of):
+    masks, scores = masks_of(solution.mask, solution.objective, solution.upper_bound, scores="given"), np.abs(WEIGHT)
+    assert masks.verify({"w": scores})["w"]
+    assert masks.verify({"w": WEIGHT}, scores={"w": scores})["w"]
+    for prove in (False, True):
+        with pytest.raises(InputError, match="scores of 'w' were given to the job"):
+            masks.verify({"w": WEIGHT}, prove=prove)
+    assert not masks.verify({}, scores={"w": 2 * scores})["w"]
+
+
+def test_a_job_without_a_finite_bound_claims_none(solution, masks_of):
+    masks = masks_of(solution.mask, solution.objective, None, "feasible")
+    proof = masks.verify({"w": WEIGHT})["w"]
+    assert proof, proof.message
+    assert "as claimed; the job found no finite bound: verify(..., prove=True) computes one" in proof.message
+    assert proof.gap is None
+    assert masks.verify({"w": WEIGHT}, prove=True)["w"].gap == pytest.approx(0, abs=1e-12)
+
+
 def test_a_damaged_mask_is_not_verified(solution, masks_of, tmp_path):
     masks = masks_of(solution.mask, solution.objective, solution.upper_bound)
     data = bytearray((tmp_path / "masks").read_bytes())

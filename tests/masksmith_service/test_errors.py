@@ -16,6 +16,7 @@ from masksmith_state.errors import (
     RootUnavailableError,
     TooManyShardsError,
 )
+from masksmith_state.jobs.shared_keys import DamagedBrokerError
 from masksmith_wire.errors import Code
 
 DOCUMENTED = dict(
@@ -52,6 +53,13 @@ def test_a_status_may_be_another_than_the_tables():
         ),
         (TooManyShardsError(7), 413, "too_many_shards", "max_shards = 7"),
         (redis.ConnectionError("gone"), 503, "broker_unavailable", "try again"),
+        (
+            redis.ReadOnlyError("replica"),
+            503,
+            "broker_unavailable",
+            "refused a command, or a record is damaged; the service's log",
+        ),
+        (DamagedBrokerError("'masksmith:jobs'"), 503, "broker_unavailable", "must delete it, or restore it from a"),
         (InvalidLocationError("/a/..", "no"), 422, "invalid_reference", "'/a/..': no"),
         (NoRootError("/a"), 404, "root_not_found", "'/a' is in no root"),
         (ChangedSourceError("/a", "its ETag is not the same"), 409, "reference_changed", "submit the job again"),

@@ -50,6 +50,7 @@ def test_a_drawn_mask_satisfies_its_pattern(text):
 
 def test_along_out_the_drawing_stands():
     mask = np.array(choices.describe_pattern("1:4", axis="out").drawing.mask)
+    assert "row" not in choices.describe_pattern("2:4", axis="out").meaning
     assert ms.verify(mask, ms.NM(1, 4, axis="out")).ok
 
 

@@ -14,6 +14,7 @@ from masksmith_state.roots.roots import Roots
 from masksmith_state.roots.setting import RootSetting
 from masksmith_wire.errors import Code
 from masksmith_wire.headers import read_header
+from masksmith_worker.output import work
 from masksmith_worker.stages.load import Inputs
 
 WEIGHTS = {
@@ -164,3 +165,17 @@ def test_a_gram_matrix_is_read_in_bands(referring, records, root, monkeypatch):
     expected = ms.reconstruct(WEIGHTS["a"], mask_of(referring, job), inputs.T @ inputs)
     error = sum(report.update.error for report in reports.values())
     assert error == pytest.approx(expected.error, rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("text", "identity"),
+    [('{"identity": "me"} and more', "me"), ('{"identity": "me", "a": "long"}', None), ("{", None), ("[1]", None)],
+)
+def test_only_a_small_object_says_whose_an_output_is(root, monkeypatch, text, identity):
+    monkeypatch.setattr(work, "MAX_DOCUMENT_BYTES", 30)
+    (root / "file").write_text(text)
+    inputs = Inputs(store=None, roots=Roots([RootSetting(url=str(root))]))
+    output = work.OutputWork(plan=None, output=None, inputs=inputs, shards={}, results=None, check=lambda: None)
+    assert output.identity_in(str(root / "file")) == identity
+    assert output.identity_in(str(root / "none")) is None
+    assert output.identity_in(str(root)) is None

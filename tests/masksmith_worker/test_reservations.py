@@ -1,5 +1,6 @@
 """Processes that start large work at the same moment do not both take the memory."""
 
+import os
 import subprocess
 import sys
 
@@ -97,14 +98,20 @@ def test_a_reservation_ends_with_its_block(reservations):
     assert list(reservations.folder.glob("*.reservation")) == []
 
 
-def test_a_folder_of_another_user_is_refused(tmp_path, monkeypatch):
+def test_a_link_and_a_folder_of_another_user_are_refused(tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path))
     first = Reservations.of_user()
     assert first.folder.stat().st_mode & 0o777 == 0o700
     first.folder.rmdir()
     (tmp_path / "elsewhere").mkdir()
     first.folder.symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(PermissionError, match="another user"):
+    with pytest.raises(PermissionError, match="is a symbolic link; remove it"):
+        Reservations.of_user()
+    first.folder.unlink()
+    Reservations.of_user()
+    stat = os.stat_result((0o40700, 0, 0, 2, os.getuid() + 1, 0, 0, 0, 0, 0))
+    monkeypatch.setattr(type(first.folder), "lstat", lambda path: stat)
+    with pytest.raises(PermissionError, match="belongs to another user"):
         Reservations.of_user()
 
 

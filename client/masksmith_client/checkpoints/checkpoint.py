@@ -111,7 +111,7 @@ class Checkpoint:
                 f"if they were dequantised, remove its quantization_config"
             )
         for name, scale in self.scales.items():
-            scale.read(*self.tensors[name].shape[-2:])  # refuses a scale that is not finite
+            scale.read(self.tensors[name].shape[-1])  # refuses a scale that is not finite
 
     def check_zeros_can_be_counted(self) -> None:
         """Refuse a quantised checkpoint in whose stored numbers zeros cannot be counted.

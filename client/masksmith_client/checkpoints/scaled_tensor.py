@@ -32,8 +32,8 @@ class Scale:
     tensor: Tensor
     block: tuple[int, int]
 
-    def read(self, rows: int, cols: int) -> Floats:
-        """Read the scales of matrices `[rows, cols]`, as one matrix `[matrices * block rows, block columns]`.
+    def read(self, cols: int) -> Floats:
+        """Read the scales of matrices of `cols` columns, as one matrix `[matrices * block rows, block columns]`.
 
         Raises:
             InputError: If a scale is not finite, or the file cannot be read.
@@ -43,8 +43,7 @@ class Scale:
         if bad.size:
             index = [int(place) for place in np.unravel_index(bad[0], self.tensor.shape)]
             raise InputError(f"the scale {self.tensor.name!r} is {values[bad[0]]} at {index}; download the file again")
-        block_rows, block_cols = -(-rows // self.block[0]), -(-cols // self.block[1])
-        return values.reshape(-1, block_rows, block_cols).reshape(-1, block_cols)
+        return values.reshape(-1, max(1, -(-cols // self.block[1])))
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,11 +81,13 @@ class ScaledTensor(Tensor):
         Raises:
             InputError: If a file cannot be read or became shorter, or a scale is not finite.
         """
+        if not self.data_bytes:
+            return
         *stack, rows, cols = self.shape
-        table, scales = float8_values(self.stored_dtype), self.scale.read(rows, cols)
+        table, scales = float8_values(self.stored_dtype), self.scale.read(cols)
         block_height, block_width = self.scale.block
         block_rows = -(-rows // block_height)
-        band_rows = max(1, BAND_ENTRIES // max(1, cols))
+        band_rows = max(1, BAND_ENTRIES // cols)
         total_rows = math.prod(stack) * rows
         with opened(self) as file:
             for first in range(0, total_rows, band_rows):

@@ -41,13 +41,16 @@ class _Strategy:
         """Return the rows and columns of a block, whose entries share one scale, in a matrix of this size."""
         if self.block is not None:
             return self.block
-        return (rows, cols) if self.name == TENSOR else (1, cols)
+        # A block of an empty matrix has a size, too, by which its rows and columns can be divided.
+        return (max(1, rows), max(1, cols)) if self.name == TENSOR else (1, max(1, cols))
 
     def shapes(self, shape: Sequence[int]) -> list[tuple[int, ...]]:
         """Return the shapes that the scales of a weight of this shape may have."""
         *stack, rows, cols = shape
-        height, width = self.block_of(rows, cols)
-        block_rows, block_cols = -(-rows // height), -(-cols // width)
+        if self.block is None:
+            block_rows, block_cols = 1 if self.name == TENSOR else rows, 1
+        else:
+            block_rows, block_cols = -(-rows // self.block[0]), -(-cols // self.block[1])
         shapes = [(*stack, block_rows, block_cols)]
         if self.name == CHANNEL:
             shapes.append((*stack, rows))

@@ -13,7 +13,7 @@ from masksmith_wire.benchmarks import BenchmarkRequest
 from masksmith_wire.priorities import PriorityName
 
 from .bench_report import check_report_outputs
-from .naming import read_labels
+from .naming import check_no_job_options, read_labels
 from .outputs import check_not_an_input
 from .service import interrupt_hint, note_waiting, patient_client
 
@@ -50,6 +50,8 @@ def measure(
         InputError: If the options are invalid, or an output cannot be written.
     """
     check_report_outputs(outputs)
+    if local:
+        check_no_job_options(options["name"], options["label"], options["priority"], timeout_s)
     if options["model"] is not None:
         for path in outputs:
             check_not_an_input(path, model=Path(options["model"]))

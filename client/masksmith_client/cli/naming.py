@@ -32,6 +32,22 @@ TimeoutOption = Annotated[
 AGE_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 
+def check_no_job_options(
+    name: str | None, labels: Sequence[str] | None, priority: PriorityName | None, timeout_s: float | None = None
+) -> None:
+    """Check that a command with `--local` has no options for the job of a service.
+
+    Raises:
+        InputError: If it has one.
+    """
+    from masksmith_client._errors import InputError
+
+    options = {"--name": name, "--label": labels or None, "--priority": priority, "--timeout": timeout_s}
+    unused = [option for option, value in options.items() if value is not None]
+    if unused:
+        raise InputError(f"{unused[0]} is for the job of a service, and --local starts none: omit one of the two")
+
+
 def read_labels(texts: Sequence[str] | None) -> dict[str, str]:
     """Read labels such as `team=vision`; no labels if `texts` is None.
 

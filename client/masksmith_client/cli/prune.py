@@ -20,7 +20,7 @@ from .checkpoint_options import (
     parse_patterns,
 )
 from .console import JsonOption, UrlOption, print_json
-from .naming import LabelOption, NameOption, PriorityOption, read_labels
+from .naming import LabelOption, NameOption, PriorityOption, check_no_job_options, read_labels
 
 
 def prune(
@@ -124,6 +124,8 @@ def prune(
     options = choice_options(parse_patterns(pattern, axis, ragged), layers, exclude, layout, trust_remote_code)
     if threads is not None and not local:
         raise InputError("--threads is for --local; a service has workers")
+    if local:
+        check_no_job_options(name, label, priority)
     job_options: dict[str, Any] = {"name": name, "labels": read_labels(label), "priority": priority or "batch"}
     by_reference = by_reference or is_in_bucket(model) or is_in_bucket(output)
     if by_reference and local:

@@ -20,7 +20,7 @@ from .checkpoint_options import (
     parse_layouts,
 )
 from .console import JsonOption, UrlOption
-from .naming import LabelOption, NameOption, PriorityOption, TimeoutOption, read_labels
+from .naming import LabelOption, NameOption, PriorityOption, TimeoutOption, check_no_job_options, read_labels
 
 if TYPE_CHECKING:
     from masksmith_client.submission.options import SubmitOptions
@@ -90,6 +90,8 @@ def solve(
     # Imported here, so that the help of the command does not import the client.
     from . import solve_run
 
+    if local:
+        check_no_job_options(name, label, priority, timeout_s)
     solve_run.check_files(path, output, weights_out, (calibration, previous), update=update, as_json=as_json)
     options: SubmitOptions = {
         "solver": solver,

@@ -111,15 +111,17 @@ class Masks(TensorFile):
 
         Args:
             weights: The weights by name, as they were submitted; at least one for each mask without `scores`.
-            scores: By name, the scores of masks whose scores the job computed from a statistic.
+            scores: By name, the scores of masks whose scores the job computed from a statistic, or was given beside the
+                weights.
             prove: Whether to compute a bound here.
 
         Returns:
             The result for each mask, by name; a claim that does not hold is no error: see `CheckedProof.ok`.
 
         Raises:
-            InputError: If a weight is missing, or scores that the job computed from a statistic; if `scores` has a name
-                without a mask; if shapes differ; or if `prove` is set and a mask's pattern is not known.
+            InputError: If a weight is missing, or scores that the job computed from a statistic or was given beside the
+                weights; if `scores` has a name without a mask; if shapes differ; or if `prove` is set and a mask's
+                pattern is not known.
             WireError: If a mask does not have its digests, or violates its pattern.
         """
         missing = sorted(set(self) - set(weights) - set(scores or {}))
@@ -130,18 +132,16 @@ class Masks(TensorFile):
             raise InputError(f"scores= has names without a mask: {unknown}")
         method = "magnitude" if self.job is None else self.job.document.scores
         reports = {} if self.job is None else {report.name: report for report in self.job.document.tensors}
-        scores_by_name = scores or {}
-        return {
-            name: check_proof(
-                name,
-                self._checked(self._entries[name]),
-                scores_by_name[name] if name in scores_by_name else scores_of(method, weights[name], name),
-                self.infos.get(name),
-                reports.get(name),
-                prove=prove,
-            )
-            for name in self
-        }
+        scores_by_name, proofs = scores or {}, {}
+        for name in self:
+            mask, report = self._checked(self._entries[name]), reports.get(name)
+            if name in scores_by_name:
+                mask_scores = scores_by_name[name]
+            else:
+                claimed = None if report is None else report.objective
+                mask_scores = scores_of(method, weights[name], name, mask, claimed)
+            proofs[name] = check_proof(name, mask, mask_scores, self.infos.get(name), report, prove=prove)
+        return proofs
 
     def save(self, path: str | Path) -> Path:
         """Write the masks to a safetensors file, atomically; returns its path.

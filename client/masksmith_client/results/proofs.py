@@ -14,6 +14,7 @@ from masksmith_client.submission.streamed_tensor import BoolMask
 from masksmith_wire.documents import TensorReport
 from masksmith_wire.masks import MaskInfo
 from masksmith_wire.scores import ScoreMethod
+from masksmith_wire.totals import relative_gap
 
 TOLERANCE = 1e-9
 """Largest relative difference between sums of the same scores in different orders of addition."""
@@ -30,7 +31,7 @@ class CheckedProof:
         objective: Score that the mask keeps, summed in this process.
         claimed_objective: Objective in the job's document; None without a job.
         upper_bound: Upper bound on the score of any allowed mask: computed here if `proved_here`, else the job's; None
-            without either.
+            without either, as where the job found no finite bound.
         proved_here: Whether the bound was computed in this process, from duals of a new solve.
     """
 
@@ -49,18 +50,33 @@ class CheckedProof:
         """Relative distance of the objective to the bound; None without a bound."""
         if self.upper_bound is None:
             return None
-        return 0.0 if self.upper_bound == 0 else max(0.0, (self.upper_bound - self.objective) / self.upper_bound)
+        return max(0.0, relative_gap(self.objective, self.upper_bound))
 
 
-def scores_of(method: str, weight: Any, name: str) -> Any:
+def scores_of(method: str, weight: Any, name: str, mask: BoolMask, claimed: float | None) -> Any:
     """Score a weight as a job did; the weight alone must determine the scores.
 
+    Scores that were given to a job may be those tensors themselves, or may have been sent beside them, which a job's
+    document does not say. They are the tensors if the mask keeps the claimed sum of the weight.
+
+    Args:
+        method: The job's score method.
+        weight: The tensor of the job.
+        name: Its name.
+        mask: Its mask.
+        claimed: Objective in the job's document; None without a job.
+
     Raises:
-        InputError: If the job used a statistic of the layer.
+        InputError: If the job used a statistic of the layer, or scores that are not the tensor itself.
     """
     from masksmith.scores import by_name
 
     parsed = ScoreMethod.parse(method)
+    if parsed.name == "given" and claimed is not None and not _is_close(kept_score(name, mask, weight), claimed):
+        raise InputError(
+            f"the scores of {name!r} were given to the job, and the sum of the weight that its mask keeps is not the "
+            f"objective that the job claims: pass the scores in scores="
+        )
     if parsed.needs_statistic:
         kind = parsed.kinds[0]
         raise InputError(f"the scores {method!r} of {name!r} were computed from {kind}: pass them in scores=")
@@ -91,7 +107,7 @@ def check_proof(
     if prove:
         bound = _computed_bound(name, scores, info)
     failure = _contradiction(objective, claimed, bound, claims_optimum=claims_optimum, proved_here=prove)
-    message = failure or _summary(objective, claimed, bound, prove)
+    message = failure or _summary(objective, claimed, bound, proved_here=prove)
     return CheckedProof(failure is None, message, objective, claimed, bound, prove)
 
 
@@ -117,10 +133,14 @@ def _computed_bound(name: str, scores: Any, info: MaskInfo | None) -> float:
     return float(masksmith.solve(scores, pattern, layout=info.layout, name=name).upper_bound)
 
 
+def _is_close(objective: float, claimed: float) -> bool:
+    return math.isclose(objective, claimed, rel_tol=TOLERANCE)
+
+
 def _contradiction(
     objective: float, claimed: float | None, bound: float | None, *, claims_optimum: bool, proved_here: bool
 ) -> str | None:
-    if claimed is not None and not math.isclose(objective, claimed, rel_tol=TOLERANCE):
+    if claimed is not None and not _is_close(objective, claimed):
         return f"the mask keeps a score of {objective:.9g}, and the job claims {claimed:.9g}"
     slack = TOLERANCE * abs(objective)
     if bound is not None and objective > bound + slack:
@@ -131,7 +151,12 @@ def _contradiction(
     return None
 
 
-def _summary(objective: float, claimed: float | None, bound: float | None, proved_here: bool) -> str:
+def _summary(objective: float, claimed: float | None, bound: float | None, *, proved_here: bool) -> str:
+    if bound is None and claimed is not None:
+        return (
+            f"the mask keeps {objective:.9g}, as claimed; the job found no finite bound: "
+            "verify(..., prove=True) computes one here"
+        )
     if proved_here:
         return f"the mask keeps {objective:.9g}, and a bound computed here is {bound:.9g}"
     if claimed is None:

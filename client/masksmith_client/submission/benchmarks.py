@@ -72,7 +72,8 @@ def prepare_benchmark(
             torch module. Of the last three the two-dimensional float weights are used, and only their shapes are sent.
         patterns: One pattern or several.
         masks_of: The id of a masks job, instead of model and patterns.
-        layers: Names or globs: only these weights. Not used for a well-known model or shapes, as `exclude`.
+        layers: Names or globs: only these weights. Refused without weights, as of a well-known model, and so is
+            `exclude`.
         exclude: Names or globs: these weights are left out.
         name: See `BenchmarkOptions`.
         labels: See `BenchmarkOptions`.
@@ -85,6 +86,8 @@ def prepare_benchmark(
     pattern_texts = [patterns] if isinstance(patterns, str) else [str(pattern) for pattern in patterns]
     description = describe(_default_name(model, pattern_texts) if name is None else name, labels, priority)
     only_masks = masks_of is not None and model is None
+    if only_masks:
+        _check_no_selection("the masks of a job", layers, exclude)
     model_or_layers = {} if only_masks else _model_or_layers(model, layers, exclude)
     try:
         members = {"patterns": pattern_texts, "masks_of": masks_of, **model_or_layers, **options}
@@ -117,6 +120,7 @@ def _model_or_layers(model: object, layers: Sequence[str] | None, exclude: Seque
     if model is None:
         raise InputError("nothing to measure: pass a model, shapes, or masks_of with a job's id")
     if isinstance(model, str) and model in MODELS:
+        _check_no_selection(f"the model {model}", layers, exclude)
         return {"model": model}
     return {
         "layers": [
@@ -130,12 +134,15 @@ def _read_layers(model: object, layers: Sequence[str] | None, exclude: Sequence[
     shape_texts = [model] if isinstance(model, str) else model
     if isinstance(shape_texts, Sequence) and all(isinstance(text, str) for text in shape_texts):
         try:
-            return read_shapes(shape_texts)
+            shapes = read_shapes(shape_texts)
         except ValueError as error:
             # A text that is not a shape may be the path of a checkpoint, which is read below.
             if not isinstance(model, str) or not os.path.exists(model):
                 model_names = ", ".join(MODELS)
                 raise InputError(f"{error}; or name a model ({model_names}) or a checkpoint's path") from None
+        else:
+            _check_no_selection("shapes", layers, exclude)
+            return shapes
     weights = {weight.name: weight for weight in read_weights(model).tensors}
     try:
         selection = select([_candidate(weight) for weight in weights.values()], None, layers, exclude)
@@ -146,6 +153,19 @@ def _read_layers(model: object, layers: Sequence[str] | None, exclude: Sequence[
         raise InputError(f"{prefix}{error}") from None
     selected = [weights[name] for name in selection.chosen]
     return group((weight.name, weight.shape[0], weight.shape[1]) for weight in selected)
+
+
+def _check_no_selection(subject: str, layers: Sequence[str] | None, exclude: Sequence[str] | None) -> None:
+    """Check that no weights are to be selected from what has none.
+
+    Raises:
+        InputError: If some are.
+    """
+    for option, names in (("layers", layers), ("exclude", exclude)):
+        if names:
+            raise InputError(
+                f"{option}={list(names)!r} selects weights of a checkpoint by name, and is not for {subject}; omit it"
+            )
 
 
 def _candidate(weight: StreamedTensor) -> Candidate:

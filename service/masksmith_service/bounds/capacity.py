@@ -68,7 +68,10 @@ class Capacity:
 
     def _refusal(self, key: str, amount: int) -> RequestError:
         is_own = bool(key) and self.held[key] + amount > self.share_of(key)
-        limit, requests = (self.share_of(key), "requests of this key") if is_own else (self.total, "requests")
-        detail = f"{requests} that are being answered take all of {self.bound} ({limit}); try again shortly"
+        limit, held = (self.share_of(key), self.held[key]) if is_own else (self.total, self.held.total())
+        detail = (
+            f"the request needs {amount} of {self.bound}, and {'requests of this key' if is_own else 'requests'} that "
+            f"are being answered leave {limit - held} of {limit}; try again shortly"
+        )
         status = 429 if is_own else 503
         return RequestError(Code.OVERLOADED, detail, status=status, retry_after_s=RETRY_AFTER_S, bound=self.bound)

@@ -85,12 +85,12 @@ def create(
     with open_keys(data, redis_url, create=True) as keys:
         sharing = Sharing(weight=weight, max_priority=Priority(max_priority))
         info, token = keys.create(name, Role(role), quotas, scopes, expires_at, sharing)
-    # If the keys are those of a data directory, its service requires keys from now on.
     if redis_url is None and (data is not None or settings.redis_url() is None):
         require_keys(data or settings.data_home())
-    _print_token(
-        info, token, "clients take it from MASKSMITH_TOKEN; from now on every request needs a key", as_json=as_json
-    )
+        effect = "from now on every request needs a key"
+    else:
+        effect = "services of this broker require a key while it has one, and always with MASKSMITH_AUTH=required"
+    _print_token(info, token, f"clients take it from MASKSMITH_TOKEN; {effect}", as_json=as_json)
 
 
 def rotate(

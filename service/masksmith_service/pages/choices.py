@@ -15,7 +15,7 @@ class PatternChoice:
 
     Attributes:
         text: The pattern's string form.
-        meaning: Description of the pattern; empty if the home page does not offer it.
+        meaning: Description of a pattern that the home page offers; empty for one that the user wrote.
         drawing: An example mask; None if patterns of this type are not drawn.
         density: See `Pattern.density`.
     """
@@ -45,7 +45,7 @@ def offered_patterns() -> list[PatternChoice]:
 
 
 def describe_pattern(text: str, axis: Axis = "in", ragged: Ragged = "pad") -> PatternChoice:
-    """Return any pattern with its drawing, and with a description if the home page offers it.
+    """Return any pattern with its drawing, without a description.
 
     Raises:
         PatternError: If it is invalid or has more than 100 characters.
@@ -53,7 +53,7 @@ def describe_pattern(text: str, axis: Axis = "in", ragged: Ragged = "pad") -> Pa
     if len(text) > 100:
         raise PatternError("a pattern has at most 100 characters")
     pattern = parse(text, axis=axis, ragged=ragged)
-    return _choice(str(pattern), _MEANINGS.get(str(pattern), ""), pattern)
+    return _choice(str(pattern), "", pattern)
 
 
 def _choice(text: str, meaning: str, pattern: Pattern) -> PatternChoice:

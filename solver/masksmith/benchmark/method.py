@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from .cases import Case
+from .cases import BASELINES, Case
 from .cuda_clock import CudaClock
 from .fastest import Product, fastest
 from .gpu_monitor import GpuMonitor, conditions
@@ -68,14 +68,15 @@ class Bench:
         self._last: tuple[object, tuple[np.ndarray, np.ndarray]] | None = None
 
     def measure(self, case: Case) -> CaseResult:
-        """Measure one case; a kernel's error is reported in its measurement. TF32 is switched off and stays off."""
-        threads_before = torch.get_num_threads()
+        """Measure one case, with TF32 switched off; a kernel's error is reported in its measurement."""
+        threads_before, tf32_before = torch.get_num_threads(), torch.backends.cuda.matmul.allow_tf32
         torch.set_num_threads(self.threads)
         torch.backends.cuda.matmul.allow_tf32 = False
         try:
             return self._measure(case)
         finally:
             torch.set_num_threads(threads_before)
+            torch.backends.cuda.matmul.allow_tf32 = tf32_before
 
     def _measure(self, case: Case) -> CaseResult:
         weight, mask = self._weight_and_mask(case)
@@ -155,7 +156,7 @@ class Bench:
             assert measurement.timing is not None
             assert measurement.weight_bytes is not None
             # The baselines multiply by the zeros, too.
-            work_share = 1.0 if name.startswith("dense") else density
+            work_share = 1.0 if name in BASELINES else density
             least_s = peaks.least_s(case, work_share, measurement.weight_bytes)
             timed[name] = replace(measurement, roofline=least_s / measurement.timing.median_s)
         return timed

@@ -26,12 +26,12 @@ class Budget:
     """A density for a whole model, distributed over its layers so that the most score is kept.
 
     Attributes:
-        density: Share kept of all layers together, in (0, 1], or as text: `"50%"`.
+        density: Share kept of all layers together, in [1e-9, 1], or as text: `"50%"`.
         floors: Minimum share of the layers whose names match a glob; a layer's largest floor applies. Every layer
             keeps at least one entry, one block, or one entry of each group.
 
     Raises:
-        PatternError: If a share is not in (0, 1].
+        PatternError: If a share is not in [1e-9, 1].
     """
 
     density: float
@@ -46,7 +46,7 @@ class Budget:
         """Read `"50%"` and floors such as `"*.query*=25%"`.
 
         Raises:
-            PatternError: If a text is malformed, a share is not in (0, 1], or a glob has two floors.
+            PatternError: If a text is malformed, a share is not in [1e-9, 1], or a glob has two floors.
         """
         parsed: dict[str, float] = {}
         for text in floors:
@@ -186,7 +186,7 @@ def _grid(pattern: Pattern, shape: tuple[int, ...]) -> Grid:
 
 
 def _share_of(value: float | str) -> float:
-    """Return a share in (0, 1] from a number or a percentage."""
+    """Return a share in [1e-9, 1] from a number or a percentage."""
     if not isinstance(value, str):
         return check_density(value)
     match = PERCENT.fullmatch(value)

@@ -21,7 +21,7 @@ class Channels:
             input channels, each of which is a column, or in a convolution one column for each entry of the kernel.
 
     Raises:
-        PatternError: If the density is not in (0, 1], or the axis is unknown.
+        PatternError: If the density is not in [1e-9, 1], or the axis is unknown.
     """
 
     density: float

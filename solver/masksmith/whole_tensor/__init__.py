@@ -1,4 +1,7 @@
-"""Solvers of patterns whose budgets belong to the whole tensor: a module for each pattern, and what these share."""
+"""Solvers of patterns without tiles: a module for each pattern, and what these share.
+
+The budgets of these patterns belong to the whole tensor, or (V:N:M) to panels of rows.
+"""
 
 from __future__ import annotations
 

@@ -40,15 +40,17 @@ class BucketRoot(Root):
 
     def read(self, path: str, start: int, stop: int, version: str) -> bytes:
         """See `Root.read`."""
-        if start >= stop:  # No request has an empty range.
-            return b""
         # Only an ETag, which ends in a quotation mark, can be a condition of the request. The version of a store
         # without ETags (see `_state`) is compared with that of the response.
         options: Any = {"range": (start, stop)} | ({"if_match": version} if version.endswith('"') else {})
         try:
             with self._errors(path):
-                result = obstore.get(self._store, path, options=options)
-                is_same, data = _state(result.meta).version == version, bytes(result.bytes())
+                if start < stop:
+                    result = obstore.get(self._store, path, options=options)
+                    meta, data = result.meta, bytes(result.bytes())
+                else:  # No request has an empty range.
+                    meta, data = obstore.head(self._store, path), b""
+                is_same = _state(meta).version == version
         except FileNotFoundError:
             raise self.missing_file_error(path) from None
         except (PreconditionError, NotModifiedError):

@@ -6,8 +6,10 @@ import torch
 
 import masksmith as ms
 from masksmith.benchmark import BenchmarkError, Declaration, Layer, Packed, Support, benchmark, own_kernels
-from masksmith.benchmark.method import speedup, summary
+from masksmith.benchmark.cases import Case
+from masksmith.benchmark.method import Bench, speedup, summary
 from masksmith.benchmark.operands import reference
+from masksmith.benchmark.peaks import Peaks
 
 
 class Own:
@@ -76,6 +78,39 @@ def test_a_kernel_that_raises_does_not_stop_the_others():
         assert (dense.outcome, failed.outcome, good.outcome) == ("measured", "failed", "measured")
         assert failed.reason == "RuntimeError: no luck today"
         assert good.speedup > 0
+
+
+def test_only_the_baselines_do_the_work_of_a_dense_product():
+    kernels = [own_kernels()["dense"], *(Own(name, lambda operand: lambda x: x @ operand.matrix.t()) for name in
+                                         ("dense-own", "own"))]  # fmt: skip
+    bench = Bench({kernel.declaration.name: kernel for kernel in kernels}, rounds=1)
+    bench._peaks["float32"] = Peaks(bytes_per_s=1e30, flops_per_s=1.0)
+    result = bench.measure(Case(Layer("a", 32, 64), 4, "float32", "2:4", "forward", "asked", tuple(bench.kernels)))
+    least_s = {one.kernel: one.roofline * one.timing.median_s for one in result.measurements}
+    dense_flops = 2 * 4 * 32 * 64
+    assert least_s == pytest.approx({"dense": dense_flops, "dense-own": dense_flops / 2, "own": dense_flops / 2})
+
+
+@pytest.fixture
+def allowed_tf32():
+    before = torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = True
+    yield
+    torch.backends.cuda.matmul.allow_tf32 = before
+
+
+@pytest.mark.usefixtures("allowed_tf32")
+def test_a_measurement_restores_the_settings_of_torch():
+    seen = []
+
+    def look(operand):
+        seen.append(torch.backends.cuda.matmul.allow_tf32)
+        return lambda x: x @ operand.matrix.t()
+
+    [result] = measured(Own("look", look))
+    assert seen == [False]
+    assert result.machine["tf32"] is False
+    assert torch.backends.cuda.matmul.allow_tf32
 
 
 def test_a_product_of_the_wrong_shape_or_with_nan_is_wrong():

@@ -41,6 +41,22 @@ def test_every_tensor_is_found_in_what_it_is_fused_into(seed):
         assert torch.equal(whole.as_strided(SHAPE, strides, offset), values)
 
 
+@pytest.mark.parametrize(
+    ("shape", "transpose"),
+    [
+        ((4,), torch.t),
+        ((), torch.t),
+        ((4,), lambda each: each.transpose(0, -1)),
+        ((), lambda each: each.transpose(0, -1)),
+    ],
+)
+def test_transposing_a_vector_or_a_number_moves_nothing(shape, transpose):
+    follower = PieceFollower()
+    with follower:
+        tensor = follower.add("bias", shape)
+        assert follower.pieces(transpose(tensor)) == follower.pieces(tensor)
+
+
 OTHER_OPERATIONS = {
     "interleave": lambda each: each.reshape(2, 4, 3).transpose(0, 1).reshape(8, 3),
     "scale": lambda each: each * 2,

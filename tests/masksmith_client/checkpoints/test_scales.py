@@ -89,6 +89,28 @@ def test_values_are_those_of_torch_in_bands_of_any_height(
         assert np.array_equal(np.frombuffer(tensor.read(), "<f4").reshape(shape), expected.numpy())
 
 
+@pytest.mark.parametrize(
+    ("config", "shape", "scale_shape"),
+    [
+        (compressed("tensor"), (0, 8), (1,)),
+        (compressed("tensor"), (8, 0), ()),
+        (compressed("channel"), (0, 8), (0, 1)),
+        (compressed("channel"), (8, 0), (8, 1)),
+        (BLOCKS, (0, 12), (0, 2)),
+        (BLOCKS, (12, 0), (3, 0)),
+        (BLOCKS, (0, 10, 12), (0, 2, 2)),
+    ],
+)
+def test_an_empty_weight_has_no_values_under_any_strategy(
+    tmp_path: Path, config: dict[str, Any], shape: tuple[int, ...], scale_shape: tuple[int, ...]
+) -> None:
+    weight, scale = quantised(shape, scale_shape)
+    name = SCALE_INV if config is BLOCKS else SCALE
+    checkpoint = Checkpoint.open(write(tmp_path / "model", {WEIGHT: weight, name: scale}, config))
+    checkpoint.check_is_readable()
+    assert checkpoint.weight(WEIGHT).read() == b""
+
+
 @pytest.mark.parametrize(("name", "dtype"), [("F8_E4M3", torch.float8_e4m3fn), ("F8_E5M2", torch.float8_e5m2)])
 def test_every_byte_has_the_value_that_torch_gives_it(name: str, dtype: torch.dtype) -> None:
     expected = torch.arange(256, dtype=torch.uint8).view(dtype).float().numpy()

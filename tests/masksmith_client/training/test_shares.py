@@ -92,6 +92,14 @@ def test_the_proof_of_a_layer_is_that_of_its_parts():
     assert (result.added, result.dropped) == (1, 1)
 
 
+@pytest.mark.parametrize("unknown", ["objective", "retained"])
+def test_what_is_unknown_of_a_part_is_unknown_of_the_layer(unknown):
+    parts = solved(6.0, 6.0), solved(3.0, 4.0).model_copy(update={unknown: None})
+    result = merge(responses(*parts), SHARES, {}).layers["a"]
+    assert result.retained is None
+    assert (result.objective, result.gap) == ((None, None) if unknown == "objective" else (9.0, pytest.approx(0.1)))
+
+
 def test_a_layer_without_one_of_its_parts_keeps_its_mask():
     proofs = {}
     unchanged = LayerResult(unchanged=True)

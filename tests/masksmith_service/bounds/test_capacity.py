@@ -19,4 +19,18 @@ def test_how_much_a_key_can_hold(key, most, status):
 
     error = anyio.run(hold)
     assert (error.status, error.code) == (status, "overloaded")
-    assert f"({most})" in error.detail
+    assert f"needs 1 of streams, and requests{' of this key' * bool(key)} that are being " in error.detail
+    assert f"leave 0 of {most}; try again" in error.detail
+
+
+def test_a_refusal_says_what_is_needed_and_what_is_left():
+    async def refused():
+        capacity = Capacity("memory", 8)
+        await capacity.acquire("ann", 1)
+        with pytest.raises(RequestError, match=r"needs 4 of memory, .* of this key .* leave 3 of 4;"):
+            await capacity.acquire("ann", 4)
+        await capacity.acquire("bob", 4)
+        with pytest.raises(RequestError, match=r"needs 4 of memory, and requests that .* leave 3 of 8;"):
+            await capacity.acquire("eve", 4)
+
+    anyio.run(refused)

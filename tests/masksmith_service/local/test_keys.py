@@ -50,6 +50,7 @@ def test_the_token_alone_is_on_stdout(named, capsys):
     assert out.startswith("msk_")
     assert out.count("\n") == 1
     assert out.strip() not in err
+    assert "services of this broker require a key while it has one" in err
     assert named.all()[0].role is Role.ADMIN
 
 

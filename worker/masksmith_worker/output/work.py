@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
 
-from masksmith_state.errors import ChangedSourceError
+from masksmith_state.errors import ChangedSourceError, InvalidLocationError
 from masksmith_state.jobs.outputs import OutputFile, PlannedOutput
 from masksmith_state.jobs.plans import MasksPlan
 from masksmith_state.jobs.shards import Shard, Source, shards_by_tensor as group_by_tensor
@@ -97,15 +97,13 @@ class OutputWork:
     def identity_in(self, location: str) -> object:
         """Member `identity` of the JSON object at the start of a file of the output.
 
-        None if there is no such file, object or member, or if the file changes while it is read.
-
-        Raises:
-            InvalidLocationError: If the file has more than `MAX_DOCUMENT_BYTES`, or is no file of the root.
+        None if there is no such file, object or member, or if the file has more than `MAX_DOCUMENT_BYTES`, or changes
+        while it is read.
         """
         _, root, path = self.inputs.roots.find(location)
         try:
             text = root.get(path, MAX_DOCUMENT_BYTES).decode(errors="replace")
             document = json.JSONDecoder().raw_decode(text)[0]
-        except (FileNotFoundError, ChangedSourceError, ValueError):
+        except (FileNotFoundError, InvalidLocationError, ChangedSourceError, ValueError):
             return None
         return document.get("identity") if isinstance(document, dict) else None

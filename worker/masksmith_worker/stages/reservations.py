@@ -37,7 +37,9 @@ class Reservations:
         """
         folder = Path(tempfile.gettempdir()) / f"masksmith-memory-{os.getuid()}"
         folder.mkdir(mode=FOLDER_MODE, exist_ok=True)
-        if folder.lstat().st_uid != os.getuid() or folder.is_symlink():
+        if folder.is_symlink():
+            raise PermissionError(f"{folder} is a symbolic link; remove it")
+        if folder.lstat().st_uid != os.getuid():
             raise PermissionError(f"{folder} belongs to another user")
         return cls(folder)
 

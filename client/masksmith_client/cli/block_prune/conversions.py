@@ -115,6 +115,8 @@ def _permute(pieces_of: PiecesOf, tensor: torch.Tensor, dims: Sequence[int]) -> 
 
 
 def _transpose(pieces_of: PiecesOf, tensor: torch.Tensor, first: int = 0, second: int = 1) -> list[Piece]:
+    if tensor.ndim < 2:  # torch.t leaves a vector as it is, and torch.transpose a number.
+        return pieces_of(tensor)
     dims = list(range(tensor.ndim))
     dims[first], dims[second] = dims[second], dims[first]
     return _permute(pieces_of, tensor, dims)

@@ -227,8 +227,8 @@ def _as_mask(solution: Any, slot: LayerSlot, shape: tuple[int, ...]) -> Bools:
 def sum_of_parts(parts: list[LayerResult]) -> LayerResult:
     """Sum the results of a layer's matrices or fused parts, none of which has an error.
 
-    An objective or bound that is None for one part is None for the layer, and so is the gap. The status is that of all
-    parts, or `feasible` if theirs differ.
+    An objective, bound or retained share that is None for one part is None for the layer, and so is the gap without
+    objective or bound. The status is that of all parts, or `feasible` if theirs differ.
     """
     objectives, bounds = [part.objective for part in parts], [part.upper_bound for part in parts]
     statuses = {part.status for part in parts}
@@ -237,12 +237,13 @@ def sum_of_parts(parts: list[LayerResult]) -> LayerResult:
     gap = None if objective is None or bound is None else max(0.0, bound - objective) / (bound or 1.0)
     if all(part.gap == 0.0 for part in parts):
         gap = 0.0  # The two sums may differ by rounding.
+    shares = [(part.objective, part.retained) for part in parts]
     return LayerResult(
         status=statuses.pop() if len(statuses) == 1 else "feasible",
         objective=objective,
         upper_bound=bound,
         gap=gap,
-        retained=total_retained((part.objective, part.retained) for part in parts),
+        retained=None if any(None in share for share in shares) else total_retained(shares),
     )
 
 

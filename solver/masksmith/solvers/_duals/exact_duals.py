@@ -63,7 +63,7 @@ def exact_duals(scaled: ScaledTiles, mask: Bools, tile: TileSpec, free: Bools | 
     for group, dtype in ((scaled.exact, np.float64), (~scaled.exact, np.int64)):
         if group.any():
             free_here, exponents = None if free is None else free[group], -scaled.shifts[group, None]
-            p, q, _ = residual_duals(scaled.integers[group].astype(dtype), mask[group], tile, free_here)
+            p, q = residual_duals(scaled.integers[group].astype(dtype), mask[group], tile, free_here)
             if dtype is np.int64 and not tile.at_most:
                 p, q = _centre_columns(p, q)
             u[group], v[group] = np.ldexp(p, exponents), np.ldexp(q, exponents)

@@ -51,9 +51,7 @@ class _Graph:
         return _Graph(self.add[:, :, tiles], self.remove[:, :, tiles], row_slack, col_slack)
 
 
-def residual_duals(
-    scores: Numbers, mask: Bools, tile: TileSpec, free: Bools | None = None
-) -> tuple[Numbers, Numbers, Bools]:
+def residual_duals(scores: Numbers, mask: Bools, tile: TileSpec, free: Bools | None = None) -> tuple[Numbers, Numbers]:
     """Compute duals that prove masks optimal.
 
     The result is exact if no label overflows the type: for int64 scores below `2^(62 - log2(R + C))`, or float64
@@ -66,20 +64,18 @@ def residual_duals(
         free: `[T, R, C]`, False where an entry is forced; None if all are free.
 
     Returns:
-        Row duals `[T, R]` and column duals `[T, C]` in the type of `scores`, and `[T]` whether the labels converged.
-        Where they did not, the duals are approximate: the mask is not optimal, or rounding errors made a
-        cycle negative.
+        Row duals `[T, R]` and column duals `[T, C]` in the type of `scores`. They prove nothing of a mask that is not
+        optimal, or in which rounding errors made a cycle negative.
     """
     count, rows, cols = scores.shape
     u, v = np.empty((count, rows), scores.dtype), np.empty((count, cols), scores.dtype)
-    converged = np.empty(count, np.bool_)
     step = max(1, CHUNK_ENTRIES // (rows * cols))
     for at in range(0, count, step):
         chunk = slice(at, at + step)
         graph = _graph(scores[chunk], mask[chunk], tile, None if free is None else free[chunk])
-        p, q, z, converged[chunk] = _bellman_ford(graph, rows + cols + 2)
+        p, q, z = _bellman_ford(graph, rows + cols + 2)
         u[chunk], v[chunk] = (p - z).T, (z - q).T
-    return u, v, converged
+    return u, v
 
 
 def _graph(scores: Numbers, mask: Bools, tile: TileSpec, free: Bools | None) -> _Graph:
@@ -94,8 +90,8 @@ def _graph(scores: Numbers, mask: Bools, tile: TileSpec, free: Bools | None) -> 
     return _Graph(add, remove, kept.sum(1) < tile.row_keep, kept.sum(0) < tile.col_keep)
 
 
-def _bellman_ford(graph: _Graph, rounds: int) -> tuple[Numbers, Numbers, Numbers, Bools]:
-    """Relax until no label changes, at most `rounds` times; return p, q, z, and whether each tile converged."""
+def _bellman_ford(graph: _Graph, rounds: int) -> tuple[Numbers, Numbers, Numbers]:
+    """Relax until no label changes, at most `rounds` times; return p, q and z."""
     rows, cols, count = graph.add.shape
     p, q = np.zeros((rows, count), graph.add.dtype), np.zeros((cols, count), graph.add.dtype)
     z, active = np.zeros(count, graph.add.dtype), np.arange(count)
@@ -111,9 +107,7 @@ def _bellman_ford(graph: _Graph, rounds: int) -> tuple[Numbers, Numbers, Numbers
         if not active.size:
             break
     p[:, active], q[:, active], z[active] = labels
-    converged = np.ones(count, np.bool_)
-    converged[active] = False
-    return p, q, z, converged
+    return p, q, z
 
 
 def _relax(graph: _Graph, p: Numbers, q: Numbers, z: Numbers) -> tuple[Numbers, Numbers, Numbers]:
