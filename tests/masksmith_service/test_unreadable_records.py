@@ -200,7 +200,7 @@ def test_a_damaged_number_of_bytes_is_named(client, records, good, caplog):
     headers = {"Authorization": f"Bearer {token}"}
     response = client.post("/v1/tensors", content=good, headers=headers)
     assert (response.status_code, response.json()["code"]) == (503, "broker_unavailable")
-    assert "damaged; the service's log says which" in response.json()["detail"]
+    assert "is damaged, and the service's log names it" in response.json()["detail"]
     assert f"{number!r} is damaged: a string, expected a whole number" in caplog.text
     records.redis.delete(number)
     assert client.post("/v1/tensors", content=good, headers=headers).status_code == 201
