@@ -59,7 +59,12 @@ def test_a_status_may_be_another_than_the_tables():
             "broker_unavailable",
             "refused a command, or a record is damaged; the service's log",
         ),
-        (DamagedBrokerError("masksmith:jobs", "list", "zset"), 503, "broker_unavailable", "must delete it, or restore it from a"),
+        (
+            DamagedBrokerError("masksmith:jobs", "list", "zset"),
+            503,
+            "broker_unavailable",
+            "must delete it, or restore",
+        ),
         (InvalidLocationError("/a/..", "no"), 422, "invalid_reference", "'/a/..': no"),
         (NoRootError("/a"), 404, "root_not_found", "'/a' is in no root"),
         (ChangedSourceError("/a", "its ETag is not the same"), 409, "reference_changed", "submit the job again"),
