@@ -43,7 +43,7 @@ Reference = Annotated[
         min_length=1,
         max_length=1024,
         examples=["s3://models/llama/model.safetensors"],
-        description="A file in a root of the service: an absolute path, or an `s3://` URL.",
+        description="A file or a directory in a root of the service: an absolute path, or an `s3://` URL.",
     ),
 ]
 TensorName = Annotated[str, Field(min_length=1, max_length=512), AfterValidator(_check_not_metadata)]

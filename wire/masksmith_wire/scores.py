@@ -90,7 +90,7 @@ def statistic_key(name: str, kind: str) -> str:
 
 
 def missing_reason(name: str, kind: str) -> str:
-    """Reason why a weight is left out whose calibration lacks a statistic of this kind."""
+    """Text that says that the calibration has no statistic of this kind for a weight."""
     return f"not calibrated: the calibration has no {statistic_key(name, kind)!r}"
 
 

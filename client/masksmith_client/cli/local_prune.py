@@ -27,9 +27,10 @@ from .local import array_of, library
 from .local_update import WeightToUpdate, update_weight
 
 PARALLEL_TENSORS = 2
-"""Most tensors that are solved at the same time: while one is read and scored, the other keeps the cores busy."""
+"""Most tensors that are solved at the same time, each on its share of the cores; one is solved while one is read."""
 AHEAD_TENSORS = 4
-"""Most solved tensors that wait until an earlier one is written, such as while a file is synced to the disk."""
+"""Number of tensors that are submitted in addition to these, so that solving goes on while the caller writes a tensor
+or syncs a file to the disk."""
 LARGE_BYTES = 2**27
 """A tensor whose values and statistics together are larger is solved alone, so that memory stays bounded."""
 
@@ -118,7 +119,7 @@ def _solve(
 
 
 def _update(tensor: TensorToSolve, method: UpdateMethod, solution: Any) -> tuple[Any, bytes, dict[str, Any]]:
-    """Update a tensor's weights; returns the new solution, their bytes, and the entry `update` of the certificate."""
+    """Update a tensor's weights; returns solution, bytes of the new weights, and the certificate's entry `update`."""
     chosen = tensor.chosen
     assert chosen.layout is not None
     assert chosen.pattern is not None
@@ -130,7 +131,7 @@ def _update(tensor: TensorToSolve, method: UpdateMethod, solution: Any) -> tuple
 
 
 def _scores(tensor: TensorToSolve, method: ScoreMethod, buffers: ThreadBuffers) -> Any:
-    """Score a tensor; each of its matrices alone if the method depends on whole rows and columns."""
+    """Score a tensor: plain magnitudes from the file as it is read, all other scores for each matrix alone."""
     from masksmith.scores import by_layout
 
     chosen = tensor.chosen
@@ -147,7 +148,11 @@ def _scores(tensor: TensorToSolve, method: ScoreMethod, buffers: ThreadBuffers) 
 
 
 def _is_solved_by_rows(tensor: TensorToSolve) -> bool:
-    """Whether a tensor is solved a few rows at a time: a stored matrix `[out, in]` under n:m along `in`."""
+    """Whether a tensor is solved a few rows at a time.
+
+    This is so for a matrix `[out, in]` whose values are in the file, not computed from scales, under n:m along `in` or
+    transposable n:m.
+    """
     chosen = tensor.chosen
     pattern, layout = chosen.pattern, chosen.layout
     is_matrix = len(chosen.shape) == 2 and (

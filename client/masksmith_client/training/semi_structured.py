@@ -139,8 +139,8 @@ class SparseProduct:
         # `not <=` is also true of a NaN.
         if math.isfinite(norm) and not difference <= TOLERANCE * norm:
             raise InputError(
-                f"compute='sparse': the {product} of {self._name!r} by the 2:4 kernel differs from the dense one by "
-                f"{difference:.3g}, and its norm is {norm:.3g}: {DENSE}"
+                f"compute='sparse': the {product} of {self._name!r} by the 2:4 kernel differs from the dense one: "
+                f"the norm of the difference is {difference:.3g}, that of the dense one {norm:.3g}: {DENSE}"
             )
         return expected
 
@@ -211,7 +211,7 @@ def check_compute(compute: object, pattern: Pattern, schedule: Schedule, in_plac
     if type(between) is not Schedule:
         raise InputError(f"compute='sparse' needs {pattern} at every step, which {between} changes: {DENSE}")
     if in_place:
-        raise InputError(f"compute='sparse' packs masked weights, which in_place=True does not compute: {DENSE}")
+        raise InputError(f"compute='sparse' packs the masked copy of a weight, and in_place=True makes none: {DENSE}")
     return True
 
 

@@ -65,8 +65,9 @@ def _first_true(flags: Bools) -> tuple[int, int]:
 
 
 def check_hybrid(mask: MatrixReader, pattern: Hybrid, at_most: bool) -> Finding:
-    """Check that every block is dense or n:m, and the number of dense blocks; a block may be both.
+    """Check that every block is dense or n:m, and the number of dense blocks.
 
+    A block may be both: one that the edge of the matrix leaves at most n columns is n:m even if it is dense.
     With `at_most`, each block may keep fewer entries, so only the number of blocks that keep more than n:m is checked.
     """
     grid = pattern.grid(mask.shape)

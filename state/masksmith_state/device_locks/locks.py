@@ -1,4 +1,4 @@
-"""Readers-writer locks on devices, across processes, containers and installations.
+"""Readers-writer locks on devices, across all processes and containers that use the same Redis.
 
 Masks jobs acquire a device in shared mode, benchmarks in exclusive mode. A benchmark that requests a device blocks new
 masks jobs at once, and begins when the running ones have ended. Between two cases of a benchmark, masks jobs that wait

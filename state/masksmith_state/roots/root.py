@@ -31,7 +31,7 @@ class Root(ABC):
     All methods that access files raise `RootUnavailableError` if the root does not answer, or denies access.
 
     Attributes:
-        url: Its normalised location.
+        url: An absolute path, or an `s3://` URL; without a slash at the end.
     """
 
     url: str

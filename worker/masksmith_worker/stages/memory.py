@@ -41,7 +41,9 @@ class InsufficientMemoryError(Exception):
 
 @contextmanager
 def reserved_memory(gram: PlannedTensor, use: str, check: Callable[[], None], matrices: int = 1) -> Iterator[None]:
-    """Reserve memory for Gram matrices of more than `WHOLE_BYTES`; wait while other processes have reserved it.
+    """Reserve memory for the Gram matrices that are read at once, if they have more than `WHOLE_BYTES` together.
+
+    Waits while other processes have reserved the memory.
 
     Args:
         gram: `[*stack, in, in]`.
@@ -64,21 +66,22 @@ def reserved_memory(gram: PlannedTensor, use: str, check: Callable[[], None], ma
         check()
         time.sleep(WAIT_S)
 
-    with Reservations.of_user().try_to_reserve(needed, available_bytes, wait) as too_few:
-        if too_few is not None:
+    with Reservations.of_user().try_to_reserve(needed, available_bytes, wait) as insufficient_bytes:
+        if insufficient_bytes is not None:
             raise InsufficientMemoryError(
                 f"{use} needs {needed} bytes of memory for its Gram matrix {gram.shape}, and a slot of this worker can "
-                f"take {too_few}; use a worker with more memory or fewer slots"
+                f"take {insufficient_bytes}; use a worker with more memory or fewer slots"
             )
         yield
 
 
 def available_bytes() -> int:
     """Bytes that this process may still take: the least of what machine, cgroup and address-space limit leave free."""
-    return max(0, min(_limits()))
+    return max(0, min(_free_bytes()))
 
 
-def _limits() -> Iterator[int]:
+def _free_bytes() -> Iterator[int]:
+    """Yield what the machine and each limit leave free."""
     lines = dict(line.split(":") for line in MEMORY_INFO.read_text().splitlines())
     yield 1024 * int(lines["MemAvailable"].split()[0])
     for files in CGROUP_FILES:
