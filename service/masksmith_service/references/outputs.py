@@ -82,6 +82,8 @@ class OutputPlanner:
             for name, (state, _) in model.files.items()
         ]
         beside, left = self._beside(model, directory)
+        for file in (*files, *beside):
+            self._check_root(directory, file.name)
         config = model.config or {}
         planned = PlannedOutput(
             location=directory.location,
@@ -111,6 +113,12 @@ class OutputPlanner:
         if "quantization_config" in (model.config or {}):
             detail = "the model's config has a quantization_config, and quantised weights are not read by reference"
             raise _invalid(f"{detail}; use `masksmith prune --local`", directory)
+
+    def _check_root(self, directory: LocatedPath, name: str) -> None:
+        """Refuse a file of the output whose location is in a root inside the output, which may be for other keys."""
+        root = self._roots.find(f"{directory.location}/{name}")[1]
+        if root.url != directory.root.url:
+            raise _invalid(f"its file {name!r} would be in {root.url}, which is another root", directory)
 
     def _beside(self, model: Model, directory: LocatedPath) -> tuple[list[OutputFile], list[str]]:
         """Return the files beside the weights that are copied, the index last, and the names of those left out.

@@ -87,8 +87,9 @@ class DirectoryRoot(Root):
     def _sizes(self, path: str, base: Path) -> dict[str, int]:
         """Sizes of the files below a directory, by path relative to it."""
         sizes: dict[str, int] = {}
+        inner = self._inner_roots()
         for folder, folders, names in os.walk(base):
-            folders.sort()
+            folders[:] = sorted(name for name in folders if Path(folder, name) not in inner)
             for name in sorted(names):
                 target = Path(folder, name)
                 with suppress(FileNotFoundError):
@@ -113,7 +114,18 @@ class DirectoryRoot(Root):
             raise
         if not is_inside(str(target), str(base)):
             raise InvalidLocationError(self.location(path), _OUTSIDE)
+        self._check_not_inner(path, target)
         return target
+
+    def _inner_roots(self) -> set[Path]:
+        """Return the other roots that are inside this one, all links resolved; they need not exist."""
+        base = Path(self.url).resolve()
+        return {other for url in self.others if base in (other := Path(url).resolve()).parents}
+
+    def _check_not_inner(self, path: str, target: Path) -> None:
+        """Raise `InvalidLocationError` if a target without links is in an inner root; `path` is for the message."""
+        if not self._inner_roots().isdisjoint((target, *target.parents)):
+            raise self.inner_root_error(path)
 
     @contextmanager
     def _opened(self, path: str) -> Iterator[int]:
@@ -142,6 +154,7 @@ class DirectoryRoot(Root):
         If `make`, directories that do not exist are made.
         """
         base = self._resolved("")
+        self._check_not_inner(path, base / path)
         *folders, name = path.split("/")
         folder = _walk(os.open(base, _FOLDER), folders, make=make)
         try:
