@@ -19,6 +19,7 @@ from .root import FileState, Root
 PART_SUFFIX = ".part"
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
 _NOT_A_DIRECTORY = "its path contains a link, or a file in place of a directory"
+_TOO_LONG = "a name in its path is longer than the file system allows"
 _OUTSIDE = "a link in its path leads outside the root"
 
 
@@ -196,6 +197,8 @@ class DirectoryRoot(Root):
         except OSError as error:
             if error.errno in (errno.ELOOP, errno.ENOTDIR):
                 raise InvalidLocationError(self.location(path), _NOT_A_DIRECTORY) from None
+            if error.errno == errno.ENAMETOOLONG:
+                raise InvalidLocationError(self.location(path), _TOO_LONG) from None
             raise RootUnavailableError(self.location(path), str(error.strerror)) from None
 
 

@@ -221,6 +221,13 @@ def test_a_path_that_is_no_file_is_rejected(directory, tmp_path, make):
         directory.stat("thing")
 
 
+def test_a_name_that_is_too_long_is_rejected(directory):
+    for path in ("a" * 300 + "/file", "a" * 300):
+        for call in (lambda path=path: directory.write(path, [b"1"]), lambda path=path: directory.create(path, b"1")):
+            with pytest.raises(InvalidLocationError, match="longer than the file system allows"):
+                call()
+
+
 def test_outputs_are_as_readable_as_their_directory(directory, tmp_path):
     os.chmod(tmp_path / "root", 0o750)
     umask = os.umask(0o077)
