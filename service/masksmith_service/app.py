@@ -26,6 +26,7 @@ from .jobs import routes as jobs
 from .layers import routes as layers
 from .middleware.access_log import AccessLogMiddleware
 from .middleware.json_bodies import JsonBodyMiddleware
+from .middleware.path_characters import PathCharactersMiddleware
 from .middleware.path_prefix import PathPrefixMiddleware
 from .middleware.security_headers import SecurityHeadersMiddleware
 from .middleware.unread_bodies import UnreadBodyMiddleware
@@ -79,6 +80,8 @@ def _add_middleware(app: FastAPI, settings: Settings) -> None:
     app.add_middleware(AuthenticationMiddleware, settings=settings)
     if settings.trusted_proxies:
         app.add_middleware(ProxyHeadersMiddleware, trusted_hosts=settings.trusted_proxies)
+    # Before everything that compares paths: keys, bounds and documents.
+    app.add_middleware(PathCharactersMiddleware)
     # Added after the middleware above, so that the responses of that middleware have a request id, too.
     app.add_middleware(AccessLogMiddleware)
     app.add_middleware(UnreadBodyMiddleware)

@@ -188,10 +188,11 @@ class Keys:
             expires_at: New time at which the key expires; by default that time does not change.
 
         Returns:
-            The key and its new token; None if there is no such key, its record cannot be read, or it is revoked.
+            The key and its new token; None if there is no such key, its record cannot be read, it is revoked, or it has
+            expired and gets no new time.
         """
         info = self.get(key)
-        if info is None or info.revoked_at is not None:
+        if info is None or info.revoked_at is not None or not (info.is_valid or expires_at):
             return None
         token = _new_token(key)
         present = str(self._redis.hget(redis_key_of(key), "hash") or "")

@@ -71,6 +71,12 @@ def test_a_rotation_without_overlap_ends_the_token_at_once(client, keys):
     assert (status(client, old), status(client, new)) == (401, 200)
 
 
+def test_an_expired_key_gets_no_token_without_a_new_end(client, keys):
+    info, _ = keys.create("ann", expires_at=PAST)
+    assert keys.rotate(info.id, 0) is None
+    assert status(client, keys.rotate(info.id, 0, datetime.now(UTC) + timedelta(days=1))[1]) == 200
+
+
 def test_only_the_latest_two_tokens_can_be_valid(client, keys):
     info, first = keys.create("ann")
     _, second = keys.rotate(info.id, 600)
@@ -140,6 +146,7 @@ def test_keys_with_scopes_and_an_end_are_made_over_http(client, keys):
         {"scopes": ["fly"]},
         {"role": "admin", "scopes": ["read"]},
         {"expires_at": "soon"},
+        {"expires_at": "2020-01-01T00:00:00Z"},
         {"expires_at": "2099-01-01T00:00:00"},
         {"requests_s": 1e10},
         {"requests_s": 1e-300},

@@ -12,6 +12,7 @@ from blake3 import blake3
 from starlette.testclient import TestClient
 
 from masksmith_service.app import create_app
+from masksmith_state.keys import Keys, Role
 
 
 def file_of(text: bytes, data: bytes = b"") -> bytes:
@@ -152,6 +153,21 @@ def test_a_disk_with_less_than_min_free_bytes_takes_no_uploads(settings, save, o
         assert response.headers["retry-after"] == "30"
         assert on_disk.files() == []
         assert client.get("/v1/jobs").status_code == 200
+
+
+def test_a_full_disk_tells_no_key_what_others_have_sent(settings, records, save):
+    data = save({"a": np.zeros((100, 100), np.float32)})
+    address = f"/v1/tensors/{blake3(data).hexdigest()}"
+    bob, ann = (
+        {"Authorization": f"Bearer {Keys(records.redis).create(name, Role.USER)[1]}"} for name in ("bob", "ann")
+    )
+    with TestClient(create_app(settings)) as client:
+        assert client.put(address, content=data, headers=bob).status_code == 201
+    full = settings.model_copy(update={"min_free_bytes": 2 * shutil.disk_usage(Path(settings.store_url)).total})
+    with TestClient(create_app(full)) as client:
+        # Without a Content-Length: small uploads that announce one are checked elsewhere.
+        for path, headers, status in ((address, bob, 200), (address, ann, 507), ("/v1/tensors/" + "0" * 64, ann, 507)):
+            assert client.put(path, content=iter([data]), headers=headers).status_code == status, (path, headers)
 
 
 def test_a_disk_that_fills_while_a_body_comes_is_seen(settings, save, on_disk, monkeypatch):

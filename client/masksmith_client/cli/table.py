@@ -160,7 +160,7 @@ COMMANDS = {
     "keys rotate": Entry(
         f"{_KEYS}:rotate",
         "service",
-        "Replace a key's token and print the new one; the old one stays valid for a time. Jobs and quotas stay.",
+        "Replace a key's token and print the new one; the present one stays valid for a time. Jobs and quotas stay.",
     ),
     "keys revoke": Entry(
         f"{_KEYS}:revoke",

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Annotated
 
 from fastapi import APIRouter, Depends
-from pydantic import AwareDatetime, Field
+from pydantic import AfterValidator, AwareDatetime, Field
 
 from masksmith_service.errors import RequestError
 from masksmith_service.resources import StateDep
@@ -28,6 +29,12 @@ from .principal import AdminDep
 router = APIRouter(prefix="/v1/keys", tags=["keys"])
 
 
+def _check_future(moment: datetime) -> datetime:
+    if moment <= datetime.now(UTC):
+        raise ValueError("it is in the past, and the key would never be valid")
+    return moment
+
+
 class KeyRequest(StrictModel, Quotas, Sharing):
     """Name, role, scopes, expiry, quotas, weight and highest priority of a new key."""
 
@@ -35,7 +42,7 @@ class KeyRequest(StrictModel, Quotas, Sharing):
     name: Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[\w .@+-]+$")]
     role: Role = Role.USER
     scopes: list[Scope] | None = None
-    expires_at: AwareDatetime | None = None
+    expires_at: Annotated[AwareDatetime, AfterValidator(_check_future)] | None = None
 
 
 class RotateRequest(StrictModel):
@@ -81,7 +88,10 @@ def create_key(document: KeyRequest, keys: KeysDep, principal: AdminDep) -> NewK
 
 @router.post("/{key}/rotate", status_code=201)
 def rotate_key(key: str, document: RotateRequest, keys: KeysDep) -> NewKey:
-    """Replace a key's token; the old token stays valid for `overlap_s`. The key keeps its jobs, uploads and quotas."""
+    """Replace a key's token. The present one stays valid for `overlap_s`, any earlier one ends at once.
+
+    The key keeps its jobs, uploads and quotas.
+    """
     rotated = keys.rotate(key, document.overlap_s)
     if rotated is None:
         raise RequestError(Code.KEY_NOT_FOUND, f"there is no valid key {key[:80]!r}; GET /v1/keys lists them")

@@ -177,7 +177,7 @@ def get_output(job: JobId, request: Request, state: StateDep, principal: Princip
     def reserve_memory(size: int) -> None:
         anyio.from_thread.run(request.state.reservation.add, state.capacities.memory, size)
 
-    record = read_record(state, principal, output.location, reserve_memory)
+    record = read_record(state, principal, output, reserve_memory)
     return Response(record, media_type="application/json")
 
 

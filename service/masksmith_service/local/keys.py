@@ -103,7 +103,10 @@ def rotate(
     redis_url: RedisOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Replace a key's token and print the new one; the old one stays valid for a time. Jobs and quotas stay."""
+    """Replace a key's token and print the new one; the present one stays valid for a time. Jobs and quotas stay.
+
+    A token from before an earlier rotation ends at once, even within the overlap of that rotation.
+    """
     from masksmith_state.keys import MAX_OVERLAP_S
 
     from .key_access import open_keys

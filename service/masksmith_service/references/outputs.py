@@ -82,6 +82,8 @@ class OutputPlanner:
             for name, (state, _) in model.files.items()
         ]
         beside, left = self._beside(model, directory)
+        for file in (*files, *beside):
+            self._check_root(directory, file.name)
         config = model.config or {}
         planned = PlannedOutput(
             location=directory.location,
@@ -111,6 +113,12 @@ class OutputPlanner:
         if "quantization_config" in (model.config or {}):
             detail = "the model's config has a quantization_config, and quantised weights are not read by reference"
             raise _invalid(f"{detail}; use `masksmith prune --local`", directory)
+
+    def _check_root(self, directory: LocatedPath, name: str) -> None:
+        """Refuse a file of the output whose location is in a root inside the output, which may be for other keys."""
+        root = self._roots.find(f"{directory.location}/{name}")[1]
+        if root.url != directory.root.url:
+            raise _invalid(f"its file {name!r} would be in {root.url}, which is another root", directory)
 
     def _beside(self, model: Model, directory: LocatedPath) -> tuple[list[OutputFile], list[str]]:
         """Return the files beside the weights that are copied, the index last, and the names of those left out.
@@ -182,19 +190,23 @@ def _locked(state: State, directory: LocatedPath) -> Iterator[Lock]:
             lock.release()
 
 
-def read_record(state: State, principal: Principal, location: str, reserve_memory: Callable[[int], None]) -> bytes:
+def read_record(
+    state: State, principal: Principal, output: PlannedOutput, reserve_memory: Callable[[int], None]
+) -> bytes:
     """Read the record of a finished output, a JSON object; it is not parsed, because it may be large.
 
     Args:
         state: Resources of the application.
         principal: Who sent the request.
-        location: The output.
+        output: The output.
         reserve_memory: Reserves a number of bytes of memory for the request.
 
     Raises:
-        RequestError: If it is unfinished, its record is not a JSON object, or the principal may not read it.
+        RequestError: If it is unfinished, its record is not a JSON object or is that of another output, which has
+            replaced it, or the principal may not read it.
         InvalidLocationError: If the record has more than `MAX_RECORD_BYTES`.
     """
+    location = output.location
     directory = find_readable(state.roots, principal, location)
     names = directory.root.list(directory.path)
     if JOURNAL_NAME in names or RECORD_NAME not in names:
@@ -205,6 +217,9 @@ def read_record(state: State, principal: Principal, location: str, reserve_memor
     data = record.root.get(record.path, MAX_RECORD_BYTES)
     if not data.lstrip().startswith(b"{"):
         raise RequestError(Code.RESULT_NOT_FOUND, f"{record.location!r} is not a record", location=location)
+    if _record_identity(data) != output.identity:
+        detail = f"{location!r} now has the output of another job or command; submit the job with another output"
+        raise RequestError(Code.RESULT_NOT_FOUND, detail, location=location)
     return data
 
 
@@ -242,9 +257,13 @@ def _identity_of(directory: LocatedPath, names: dict[str, int], reserve_memory: 
         return _document(directory.child(JOURNAL_NAME), MAX_MARKER_BYTES).get("identity")
     if RECORD_NAME in names and names[RECORD_NAME] <= MAX_RECORD_BYTES:
         reserve_memory(RECORD_COPIES * names[RECORD_NAME])
-        match = _IDENTITY.search(directory.root.get(directory.child(RECORD_NAME).path, MAX_RECORD_BYTES))
-        return None if match is None else match[1].decode()
+        return _record_identity(directory.root.get(directory.child(RECORD_NAME).path, MAX_RECORD_BYTES))
     return None
+
+
+def _record_identity(data: bytes) -> str | None:
+    match = _IDENTITY.search(data)
+    return None if match is None else match[1].decode()
 
 
 def _document(file: LocatedPath, limit: int) -> dict[str, Any]:

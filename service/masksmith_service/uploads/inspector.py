@@ -38,7 +38,7 @@ class Inspector:
         request: The upload.
         settings: Limits.
         digest: Expected digest of the body, or None.
-        store: Store that the body is written to; None if it is not written.
+        store: Store whose free disk space is checked; None for an upload that takes none.
         quota: Counts the body toward the quota of its key; None if it is not counted.
 
     Attributes:

@@ -21,9 +21,13 @@ class UploadQuota:
         state: Resources of the application.
         principal: Who sends the upload.
         digest: Expected digest of the upload, or None.
+
+    Attributes:
+        is_sent_before: Whether `check` has found that this key has the upload already.
     """
 
     def __init__(self, state: State, principal: Principal, digest: str | None) -> None:
+        self.is_sent_before = False
         self._state, self._principal, self._digest = state, principal, digest
         self._incoming_bytes = state.capacities.incoming_bytes
         self._counted = 0
@@ -43,6 +47,7 @@ class UploadQuota:
         """
         state, key, limit = self._state, self._principal.key, self._principal.quotas.stored_bytes
         if self._digest is not None and touch_upload(state, self._principal, self._digest, any_owner=False) is not None:
+            self.is_sent_before = True
             return
         state.housekeeping.broker.require_room(UPLOAD_RECORD_BYTES)
         if limit is not None:

@@ -68,7 +68,9 @@ async def _receive_small(
 async def _store_stream(request: Request, state: State, digest: str | None, quota: UploadQuota) -> Inspector:
     store = state.store
     if digest is not None and await anyio.to_thread.run_sync(store.is_intact, upload_name(digest)):
-        inspector = Inspector(request, state.settings, digest, None)
+        # An upload that only other keys have sent is checked as one that is stored, so that no answer tells of it.
+        checks = (None, None) if quota.is_sent_before else (store, quota)
+        inspector = Inspector(request, state.settings, digest, *checks)
         async for _ in inspector.chunks():
             pass
         return inspector

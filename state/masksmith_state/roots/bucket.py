@@ -23,6 +23,7 @@ from masksmith_state.blobs.objects import BUCKET_RETRIES, BUCKET_RETRY_TIMEOUT_S
 from masksmith_state.errors import ChangedSourceError, RootUnavailableError
 from masksmith_state.panics import panics_as
 
+from .location import is_inside
 from .root import FileState, Root
 
 MAX_OBJECT_BYTES = 10_000 * CHUNK_BYTES
@@ -35,6 +36,7 @@ class BucketRoot(Root):
 
     def stat(self, path: str) -> FileState:
         """See `Root.stat`."""
+        self._check_not_inner(path)
         with self._errors(path):
             return _state(obstore.head(self._store, path))
 
@@ -42,6 +44,7 @@ class BucketRoot(Root):
         """See `Root.read`."""
         # Only an ETag, which ends in a quotation mark, can be a condition of the request. The version of a store
         # without ETags (see `_state`) is compared with that of the response.
+        self._check_not_inner(path)
         options: Any = {"range": (start, stop)} | ({"if_match": version} if version.endswith('"') else {})
         try:
             with self._errors(path):
@@ -63,14 +66,18 @@ class BucketRoot(Root):
         """See `Root.list`."""
         sizes: dict[str, int] = {}
         prefix = f"{path}/" if path else ""
+        self._check_not_inner(path)
         with self._errors(path):
             for page in obstore.list(self._store, prefix, chunk_size=1000):
-                sizes |= {str(entry["path"]).removeprefix(prefix): int(entry["size"]) for entry in page}
+                for entry in page:
+                    if not self._is_in_inner(str(entry["path"])):
+                        sizes[str(entry["path"]).removeprefix(prefix)] = int(entry["size"])
                 self.check_file_count(path, len(sizes))
         return dict(sorted(sizes.items()))
 
     def write(self, path: str, pieces: Iterable[bytes | memoryview]) -> None:
         """See `Root.write`; the object appears when the writer is closed, and not at all if `pieces` raises."""
+        self._check_not_inner(path)
         with self._errors(path):
             # `obstore.put` iterates in a context in which `pieces` could not call obstore itself.
             writer = obstore.open_writer(self._store, path, buffer_size=CHUNK_BYTES, max_concurrency=CONCURRENT_CHUNKS)
@@ -80,6 +87,7 @@ class BucketRoot(Root):
 
     def create(self, path: str, data: bytes) -> bool:
         """See `Root.create`."""
+        self._check_not_inner(path)
         with suppress(AlreadyExistsError), self._errors(path):
             obstore.put(self._store, path, data, mode="create", use_multipart=False)
             return True
@@ -87,8 +95,21 @@ class BucketRoot(Root):
 
     def delete(self, path: str) -> None:
         """See `Root.delete`."""
+        self._check_not_inner(path)
         with self._errors(path), suppress(FileNotFoundError):
             obstore.delete(self._store, path)
+
+    @cached_property
+    def _inner_roots(self) -> tuple[str, ...]:
+        """Locations of the other roots that are inside this one."""
+        return tuple(url for url in self.others if is_inside(url, self.url))
+
+    def _is_in_inner(self, path: str) -> bool:
+        return any(is_inside(self.location(path), url) for url in self._inner_roots)
+
+    def _check_not_inner(self, path: str) -> None:
+        if self._is_in_inner(path):
+            raise self.inner_root_error(path)
 
     @cached_property
     def _store(self) -> Any:

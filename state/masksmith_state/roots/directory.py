@@ -20,6 +20,7 @@ PART_SUFFIX = ".part"
 """End of the name of a file that is being written."""
 _FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
 _NOT_A_DIRECTORY = "its path contains a link, or a file in place of a directory"
+_TOO_LONG = "a name in its path is longer than the file system allows"
 _OUTSIDE = "a link in its path leads outside the root"
 
 
@@ -92,8 +93,9 @@ class DirectoryRoot(Root):
     def _sizes(self, path: str, base: Path) -> dict[str, int]:
         """Sizes of the files below a directory, by path relative to it."""
         sizes: dict[str, int] = {}
+        inner = self._inner_roots()
         for folder, folders, names in os.walk(base):
-            folders.sort()
+            folders[:] = sorted(name for name in folders if Path(folder, name) not in inner)
             for name in sorted(names):
                 target = Path(folder, name)
                 with suppress(FileNotFoundError):
@@ -118,7 +120,18 @@ class DirectoryRoot(Root):
             raise
         if not is_inside(str(target), str(base)):
             raise InvalidLocationError(self.location(path), _OUTSIDE)
+        self._check_not_inner(path, target)
         return target
+
+    def _inner_roots(self) -> set[Path]:
+        """Return the other roots that are inside this one, all links resolved; they need not exist."""
+        base = Path(self.url).resolve()
+        return {other for url in self.others if base in (other := Path(url).resolve()).parents}
+
+    def _check_not_inner(self, path: str, target: Path) -> None:
+        """Raise `InvalidLocationError` if a target without links is in an inner root; `path` is for the message."""
+        if not self._inner_roots().isdisjoint((target, *target.parents)):
+            raise self.inner_root_error(path)
 
     @contextmanager
     def _opened(self, path: str) -> Iterator[int]:
@@ -147,6 +160,7 @@ class DirectoryRoot(Root):
         If `make`, directories that do not exist are made.
         """
         base = self._resolved("")
+        self._check_not_inner(path, base / path)
         *folders, name = path.split("/")
         folder = _walk(os.open(base, _FOLDER_FLAGS), folders, make=make)
         try:
@@ -188,6 +202,8 @@ class DirectoryRoot(Root):
         except OSError as error:
             if error.errno in (errno.ELOOP, errno.ENOTDIR):
                 raise InvalidLocationError(self.location(path), _NOT_A_DIRECTORY) from None
+            if error.errno == errno.ENAMETOOLONG:
+                raise InvalidLocationError(self.location(path), _TOO_LONG) from None
             raise RootUnavailableError(self.location(path), str(error.strerror)) from None
 
 

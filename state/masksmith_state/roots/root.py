@@ -28,13 +28,18 @@ class FileState(NamedTuple):
 class Root(ABC):
     """A directory, or a prefix of a bucket; arguments `path` are relative to it, with `/` between names.
 
+    A root ends where a root inside it begins: through the outer one, no file of the inner one is listed, read, written
+    or deleted, because the inner root may be for other keys.
+
     All methods that access files raise `RootUnavailableError` if the root does not answer, or denies access.
 
     Attributes:
         url: An absolute path, or an `s3://` URL; without a slash at the end.
+        others: Locations of the other roots of the same kind, some of which may be inside this one.
     """
 
     url: str
+    others: tuple[str, ...] = ()
 
     def location(self, path: str) -> str:
         """Location of a path."""
@@ -46,7 +51,7 @@ class Root(ABC):
 
         Raises:
             FileNotFoundError: If there is no such file.
-            InvalidLocationError: If it is not a file, or a link leads outside the root.
+            InvalidLocationError: If it is not a file, is in an inner root, or a link leads outside the root.
         """
 
     @abstractmethod
@@ -65,7 +70,8 @@ class Root(ABC):
         Empty if there is no such directory. Below it, links to directories are not followed.
 
         Raises:
-            InvalidLocationError: If there are more files than `MAX_LISTED`, or a link in `path` leads outside the root.
+            InvalidLocationError: If there are more files than `MAX_LISTED`, `path` is in an inner root, or a link in it
+                leads outside the root.
         """
 
     @abstractmethod
@@ -73,7 +79,7 @@ class Root(ABC):
         """Write a file from its pieces; it appears once it is complete, and replaces a file of the same name.
 
         Raises:
-            InvalidLocationError: If a directory in its path is a link or a file.
+            InvalidLocationError: If a directory in its path is a link or a file, or it is in an inner root.
         """
 
     @abstractmethod
@@ -106,6 +112,10 @@ class Root(ABC):
                 self.location(path), f"it has {state.size} bytes, and at most {limit} are read at once"
             )
         return self.read(path, 0, state.size, state.version)
+
+    def inner_root_error(self, path: str) -> InvalidLocationError:
+        """Return the error of a path that is, or whose links lead, into a root inside this one."""
+        return InvalidLocationError(self.location(path), "it is in another root, which is inside this one")
 
     def missing_file_error(self, path: str) -> ChangedSourceError:
         """Return the error of a file that no longer exists."""

@@ -41,8 +41,17 @@ class Roots:
         if not containing:
             raise NoRootError(location)
         setting = max(containing, key=lambda setting: len(setting.url))
-        root = self._opened.setdefault(setting.url, _open(setting.url))
+        root = self._opened.get(setting.url)
+        if root is None:
+            root = self._opened[setting.url] = self._open(setting.url)
         return setting, root, location[len(setting.url) + 1 :]
+
+    def _open(self, url: str) -> Root:
+        in_bucket = is_in_bucket(url)
+        others = tuple(
+            other.url for other in self.settings if other.url != url and is_in_bucket(other.url) == in_bucket
+        )
+        return BucketRoot(url, others) if in_bucket else DirectoryRoot(url, others)
 
     def check_apart(self, store_url: str) -> None:
         """Refuse a root that is, contains, or is inside the blob store, because retention deletes files of the store.
@@ -58,7 +67,3 @@ class Roots:
                     f"one of the root {setting.url} (MASKSMITH_ROOTS) and the blob store {store} (MASKSMITH_STORE_URL) "
                     "contains the other, and files of the store are deleted when they expire; keep them apart"
                 )
-
-
-def _open(url: str) -> Root:
-    return BucketRoot(url) if is_in_bucket(url) else DirectoryRoot(url)

@@ -224,3 +224,16 @@ def test_large_documents_are_counted_before_they_are_read(site):
     capacities.memory.held[key] -= 1
     assert client.post("/v1/jobs", content=document, headers=headers["ann"]).status_code == 422
     del capacities.memory.held[key]
+
+
+def test_a_path_with_a_control_character_is_refused_before_its_key_and_body(site):
+    client, headers, job, _ = site
+    for method, path in OPERATIONS:
+        response = call(client, method, path + "%0A", job, {}, content=b"x" * 2 * limit("login_bytes"))
+        assert response.status_code == 400, (method, path)
+        if method != "HEAD":
+            assert response.json()["code"] == "malformed_request"
+            assert "U+000A" in response.json()["detail"]
+    for character in ("%00", "%1F", "%7F", "%C2%85"):
+        assert client.get(f"/v1/jobs{character}x", headers=headers["ann"]).status_code == 400
+    assert client.get("/v1/jobs/%C3%A9%20x", headers=headers["ann"]).json()["code"] == "job_not_found"

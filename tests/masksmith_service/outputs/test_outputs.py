@@ -32,6 +32,20 @@ def test_an_output_is_the_model_with_zeros(app, runner, root, model, url, tmp_pa
         assert f'Output <span class="mono">{url}/out</span>: 2 of 2 files of weights written</p>' in page
 
 
+def test_a_record_of_another_job_is_not_that_of_this_one(app, runner, root, model, url):
+    with TestClient(app) as client:
+        first = submit(client, model, f"{url}/out")
+        work(runner, first)
+        for name in root.list("out"):
+            root.delete(f"out/{name}")
+        second = submit(client, model, f"{url}/out", pattern="1:4")
+        work(runner, second)
+        assert client.get(f"/v1/jobs/{second}/output").json()["totals"]["density"] == 0.25
+        problem = client.get(f"/v1/jobs/{first}/output").json()
+        assert (problem["status"], problem["code"]) == (404, "result_not_found")
+        assert "the output of another job" in problem["detail"]
+
+
 def test_files_are_written_by_the_worker_that_takes_them_first(app, runner, records, root, model, url, tmp_path):
     """Before any tensor is solved: what nobody has taken is solved where it is needed."""
     with TestClient(app) as client:

@@ -14,6 +14,7 @@ from masksmith_state.errors import FullError
 from masksmith_state.jobs.records import JobRecords
 from masksmith_state.jobs.redis_keys import output_lock_key
 from masksmith_state.keys import Keys, Role
+from masksmith_state.roots.setting import RootSetting
 from masksmith_wire.output_names import JOURNAL_NAME, RECORD_NAME
 
 
@@ -108,6 +109,21 @@ def test_only_keys_with_the_right_may_write(app, records, root, model, url):
         assert "key 'ann' may not write the root" in problem["detail"]
         assert root.list("out") == {}
         submit(client, model, f"{url}/out", headers=bob)
+
+
+def test_no_file_is_copied_from_or_into_an_inner_root(settings, records, root, model, url):
+    inner = [
+        RootSetting(url=f"{url}/{path}", read=["bob"], write=["bob"]) for path in ("model/secret", "out/tokenizer")
+    ]
+    root.write("model/secret/bobs.json", [b"secret"])
+    settings = settings.model_copy(update={"roots": [*settings.roots, *inner]})
+    with TestClient(create_app(settings)) as client:
+        problem = client.post("/v1/jobs", json=document(model, f"{url}/out")).json()
+        assert problem["code"] == "invalid_output"
+        assert f"'tokenizer/merges.txt' would be in {url}/out/tokenizer" in problem["detail"]
+        assert root.list("out") == {}
+        planned = records.read(submit(client, model, f"{url}/other")).plan.output
+    assert "secret/bobs.json" not in [*(file.name for file in planned.beside), *planned.left]
 
 
 def test_a_job_that_is_refused_leaves_no_mark(settings, root, model, url):

@@ -137,6 +137,43 @@ def test_a_location_belongs_to_the_innermost_root(tmp_path):
         roots.find(f"{tmp_path}-other/a")
 
 
+def test_a_root_ends_where_an_inner_root_begins(root):
+    outer, inner = (
+        Roots([RootSetting(url=root.url), RootSetting(url=f"{root.url}/m/inner")]).find(url)[1]
+        for url in (root.url, f"{root.url}/m/inner")
+    )
+    root.write("m/inner/a/secret", [b"0123"])
+    outer.write("m/innermost", [b"0"])
+    assert outer.list("") == {"m/innermost": 1}
+    assert outer.list("m") == {"innermost": 1}
+    assert inner.list("") == {"a/secret": 4}
+    version = inner.stat("a/secret").version
+    for call in (
+        lambda: outer.stat("m/inner/a/secret"),
+        lambda: outer.read("m/inner/a/secret", 0, 4, version),
+        lambda: outer.list("m/inner/a"),
+        lambda: outer.write("m/inner/a/secret", [b"4567"]),
+        lambda: outer.create("m/inner/b", b"4567"),
+        lambda: outer.delete("m/inner/a/secret"),
+    ):
+        with pytest.raises(InvalidLocationError, match="in another root, which is inside this one"):
+            call()
+    assert inner.list("") == {"a/secret": 4}
+    assert inner.get("a/secret", 4) == b"0123"
+
+
+def test_a_link_into_an_inner_root_is_refused(directory, tmp_path):
+    (tmp_path / "root" / "inner").mkdir()
+    (tmp_path / "root" / "inner" / "secret").write_bytes(b"secret")
+    (tmp_path / "root" / "link").symlink_to("inner/secret")
+    (tmp_path / "same").symlink_to("root/inner")
+    for inner in (tmp_path / "root" / "inner", tmp_path / "same"):
+        outer = Roots([RootSetting(url=directory.url), RootSetting(url=str(inner))]).find(directory.url)[1]
+        for path in ("link", "inner/secret"):
+            with pytest.raises(InvalidLocationError, match="in another root, which is inside this one"):
+                outer.stat(path)
+
+
 @pytest.fixture
 def directory(tmp_path):
     (tmp_path / "root").mkdir()
@@ -184,6 +221,13 @@ def test_a_path_that_is_no_file_is_rejected(directory, tmp_path, make):
     make(tmp_path / "root" / "thing")
     with pytest.raises(InvalidLocationError):
         directory.stat("thing")
+
+
+def test_a_name_that_is_too_long_is_rejected(directory):
+    for path in ("a" * 300 + "/file", "a" * 300):
+        for call in (lambda path=path: directory.write(path, [b"1"]), lambda path=path: directory.create(path, b"1")):
+            with pytest.raises(InvalidLocationError, match="longer than the file system allows"):
+                call()
 
 
 def test_outputs_are_as_readable_as_their_directory(directory, tmp_path):

@@ -11,6 +11,7 @@ from masksmith_state.errors import ChangedSourceError, InvalidLocationError
 from masksmith_state.jobs.outputs import OutputFile, PlannedOutput
 from masksmith_state.jobs.plans import MasksPlan
 from masksmith_state.jobs.shards import Shard, Source, shards_by_tensor as group_by_tensor
+from masksmith_state.roots.root import Root
 from masksmith_wire.errors import TensorError
 from masksmith_wire.headers import Header, parse_header, read_header_text
 from masksmith_worker.stages.load import Inputs
@@ -81,13 +82,21 @@ class OutputWork:
 
     def write(self, location: str, pieces: Iterable[bytes | memoryview]) -> None:
         """Write a file of the output."""
-        _, root, path = self.inputs.roots.find(location)
+        root, path = self._path(location)
         root.write(path, pieces)
 
     def delete(self, location: str) -> None:
         """Delete a file of the output, if it exists."""
-        _, root, path = self.inputs.roots.find(location)
+        root, path = self._path(location)
         root.delete(path)
+
+    def _path(self, location: str) -> tuple[Root, str]:
+        """Return the root of the output, and the path of one of the output's files in it.
+
+        A root inside the output, which may be for other keys, is not used, and the output's refuses its paths.
+        """
+        _, root, _ = self.inputs.roots.find(self.output.location)
+        return root, location.removeprefix(f"{root.url}/")
 
     def file_sizes(self) -> dict[str, int]:
         """Sizes of the output's files, by path below its directory."""
