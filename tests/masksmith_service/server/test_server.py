@@ -153,7 +153,7 @@ def test_an_address_in_use_is_said(fleet_of, processes, tmp_path):
     assert "address already in use" in log.read_text().lower()
 
 
-def test_several_processes_whose_application_cannot_start_end_with_three(valkey, tmp_path):
+def test_several_processes_whose_application_cannot_start_end_with_three(records, valkey, tmp_path):
     """As one process does; a directory of other files becomes wrong only after the checks of `main`."""
     (tmp_path / "foreign").write_text("")
     code = (
