@@ -1,4 +1,4 @@
-"""Refuses query parameters that are given several times where one value is expected."""
+"""Refuses query parameters that are given several times although they take one value."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Domain errors of the shared state; the service maps those that a request can raise to HTTP statuses."""
+"""Domain errors of the shared state; the service gives an HTTP status to each one that a request can cause."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from obstore.exceptions import GenericError as StoreError
 
 
 class DamagedBlobError(Exception):
-    """The bytes of a blob are not those that were written, or another process replaced them while they were read.
+    """The bytes of a blob are not those that were written, were replaced while they were read, or do not fit their use.
 
     Attributes:
         blob: Name of the blob.
 
     Args:
-        is_set_aside: Whether the blob was moved out of the way; false for one that was replaced, and in a store that is
-            read-only.
+        is_set_aside: Whether the blob was moved out of the way; false if its bytes were replaced or do not fit, and if
+            the store is read-only.
     """
 
     def __init__(self, blob: str, *, is_set_aside: bool) -> None:
@@ -53,7 +53,7 @@ class BrokerFullError(Exception):
 
 
 class BrokerUnsafeError(Exception):
-    """The broker may lose or refuse work: it evicts, cannot write to its disk, or is full."""
+    """The broker may lose or refuse work: it may evict keys, cannot write to its disk, or is full."""
 
 
 class MissingUploadError(Exception):

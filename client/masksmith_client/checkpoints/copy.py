@@ -1,4 +1,4 @@
-"""Writes a copy of a checkpoint's directory, with the same files, in which some tensors have other values.
+"""Writes a copy of a checkpoint's directory: it has the same files, but other values in some tensors.
 
 An interrupted run continues after the last file that it finished.
 """
@@ -30,7 +30,8 @@ Values = Callable[[str], Pieces | None]
 def is_folder_output(output: Path, model: Path) -> bool:
     """Whether weights are written as a model's directory, and not as one file.
 
-    They are if the output is a directory, or may become one and the model is a directory or an index.
+    They are written as a directory in two cases: the output is a directory; or the output may become a directory, and
+    the model is a directory or an index.
     """
     is_folder_or_index = model.is_dir() or model.name.endswith(INDEX_SUFFIX)
     may_become_folder = str(output) != "-" and output.suffix != ".safetensors" and not output.is_file()
@@ -38,7 +39,7 @@ def is_folder_output(output: Path, model: Path) -> bool:
 
 
 def write_copy(checkpoint: Checkpoint, output: Path, values: Values, digest: str, on_bytes: OnBytes) -> None:
-    """Write a copy of a checkpoint that `from_pretrained` loads.
+    """Write a copy of a checkpoint, for `from_pretrained` to load.
 
     Args:
         checkpoint: The checkpoint to copy.
@@ -86,7 +87,7 @@ def _write_file(checkpoint: Checkpoint, file: Path, output: Path, values: Values
 def _pieces(checkpoint: Checkpoint, file: Path, entry: TensorEntry, values: Values) -> Pieces | None:
     """Return the bytes to write for an entry; None if the bytes of the input file are copied.
 
-    If the index names another file for the tensor, the bytes are read from that file.
+    If the tensor is copied unchanged, but the index names another file for it, its bytes are read from that file.
     """
     tensor = checkpoint.tensors.get(entry.name)
     if tensor is None:

@@ -33,10 +33,10 @@ class SavedHistory:
 
     @classmethod
     def read(cls, state: Mapping[str, Any]) -> SavedHistory:
-        """Read the members of `History.state`.
+        """Read the reports and records of a state that has both members of `History.state`.
 
         Raises:
-            InputError: If one is missing or has another type; the message names it.
+            InputError: If one of their fields is missing or has another type; the message names it.
         """
         try:
             return _SAVED_HISTORY.validate_python({name: state[name] for name in ("layers", "refreshes")})
@@ -66,7 +66,7 @@ class History:
         self._loggers: list[Logger] = []
         # Records before this index are from a loaded checkpoint; the run that saved it has logged them.
         self._first_own_record = 0
-        self._logged = 0  # number of records that are not new to the loggers
+        self._first_new_record = 0  # index of the first record that the loggers have not got
 
     def add(
         self,
@@ -113,15 +113,18 @@ class History:
         )
 
     def log_to(self, logger: Logger) -> None:
-        """Add a logger, and pass it the records so far, without those of a loaded checkpoint."""
-        for record in self.records[self._first_own_record : self._logged]:
+        """Add a logger, and pass it the records so far, without those of a loaded checkpoint.
+
+        The other loggers get the records that are new to them.
+        """
+        for record in self.records[self._first_own_record : self._first_new_record]:
             logger(metrics_of(record), record.applied_at)
         self._loggers.append(logger)
         self.log()
 
     def log(self) -> None:
         """Pass the new records to all loggers."""
-        new, self._logged = self.records[self._logged :], len(self.records)
+        new, self._first_new_record = self.records[self._first_new_record :], len(self.records)
         for record in new:
             for logger in self._loggers:
                 logger(metrics_of(record), record.applied_at)
@@ -137,7 +140,7 @@ class History:
         """Restore reports and records."""
         self.layers = {report.name: report for report in saved.layers}
         self.records = list(saved.refreshes)
-        self._first_own_record = self._logged = len(self.records)
+        self._first_own_record = self._first_new_record = len(self.records)
 
     def _report(self, name: str, result: LayerResult, asked_at: int, sad: int) -> LayerReport:
         """Return the report of a layer after a result; without a new mask, only `sad` and `flip_rate` change."""

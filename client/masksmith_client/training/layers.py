@@ -84,8 +84,9 @@ def choose(
         model: The model.
         pattern: The pattern of the masks.
         method: The training method of the masked layers.
-        layers: Names or globs of layers or weights; default all matrices of the model's blocks, and without blocks all
-            layers but the first and the last.
+        layers: Names or globs of layers or weights. Default in a model with blocks: the layers and experts of its
+            blocks; default in a model without blocks: experts, and all layers but the first and the last. Defaults
+            leave out weights that are dense by their role (`Roles`), such as routers.
         exclude: Names or globs of layers or weights to leave dense.
 
     Returns:
@@ -93,7 +94,7 @@ def choose(
 
     Raises:
         InputError: If a name or glob matches nothing, a layer named in full cannot be masked, or no layer remains;
-            or if a wrapper of the model excludes masks, or methods with parameters.
+            or if the model has a wrapper that supports no masks, or no methods with parameters and `method` has some.
     """
     refuse_fsdp1(model)
     if isinstance(layers, (list, tuple)) and not layers:
@@ -152,7 +153,7 @@ def _own_modules(model: torch.nn.Module) -> Iterator[tuple[str, torch.nn.Module]
 
 
 def _own_parameters(module: torch.nn.Module) -> dict[str, torch.nn.Parameter | None]:
-    """Return a module's own parameters as a dict by name, which those of a TorchScript module are not."""
+    """Return a module's own parameters by name, as a dict: `_parameters` of a TorchScript module is not one."""
     return dict(module._parameters.items())
 
 
@@ -166,7 +167,7 @@ def _matrix_names(module: torch.nn.Module) -> list[str]:
         if parameter is not None and (name != "bias" if is_lazy(parameter) else parameter.ndim > 1)
     ]
     if names and "weight" not in _own_parameters(module):
-        # Weight normalization, for example, stores `weight_g` and `weight_v`: only `weight` is listed, with the reason.
+        # Weight normalization, for example, stores `weight_g` and `weight_v`: only `weight` is listed, never masked.
         matrices = [name for name in matrices if not name.startswith("weight_")]
     return list(dict.fromkeys([*names, *matrices]))
 

@@ -26,18 +26,18 @@ FORMAT = 1
 KEY = "masksmith_training"
 """Key of the JSON in the metadata of a state's file."""
 PRUNED = "/pruned/"
-"""What separates a layer's name from `values`, `kept` or a parameter in the name of a tensor of pruned values."""
+"""Separates, in the name of a tensor of pruned values, the layer's name from the tensor's key in `pruned_values`."""
 
 
 def layers_state(layers: Iterable[MaskedLayer], *, pruned: bool) -> dict[str, Any]:
-    """Return the part of a state that belongs to layers: masks, and if `pruned` the dense values of pruned entries."""
+    """Return the members of a state that belong to layers: masks, and if `pruned` the result of `pruned_values`."""
     layers = list(layers)
     state: dict[str, Any] = {"format": FORMAT, "masks": {layer.name: packed_mask(layer) for layer in layers}}
     return state | {"pruned": {layer.name: pruned_values(layer) for layer in layers}} if pruned else state
 
 
 def load_layers(layers: Iterable[MaskedLayer], state: Mapping[str, Any]) -> None:
-    """Restore masks, and values of pruned entries where the state has them, from the result of `layers_state`."""
+    """Restore masks from the result of `layers_state`, and what it has of `pruned_values`, if anything."""
     for layer in layers:
         restore_mask(layer, state["masks"][layer.name])
         if "pruned" in state:
@@ -61,8 +61,9 @@ def check_state(state: Mapping[str, Any], pattern: str, method: str, layers: lis
     """Check that a state fits the sparsifier.
 
     Raises:
-        InputError: If it is no mapping, a member is missing or has another type, or format, pattern, method, the
-            layers, a shape or pruned values differ; the message names what is wrong.
+        InputError: If it is no mapping; a member is missing; a member other than `layers` and `refreshes` has another
+            type; format, pattern, method, the names of the layers or a shape differ; or pruned values do not fit their
+            mask. The message names what is wrong.
     """
     if not isinstance(state, Mapping):
         raise InputError(f"{type(state).__name__} is not a sparsifier state: pass what state_dict() returned")
@@ -118,7 +119,7 @@ def _check_pruned(layer: MaskedLayer, pruned: Mapping[str, Tensor]) -> None:
 
 
 def _check_fields(where: str, fields: Any, names: Iterable[str]) -> None:
-    """Check that `fields` is a mapping with these names."""
+    """Check that `fields` is a mapping that has these keys; `where` is the subject of the message."""
     if not isinstance(fields, Mapping):
         raise InputError(f"{where} is a {type(fields).__name__}: pass what state_dict() returned")
     missing = [name for name in names if name not in fields]
@@ -140,7 +141,7 @@ def write_state(state: Mapping[str, Any], path: Path) -> None:
     masks = state["masks"]
     tensors = {name: mask["bits"].contiguous() for name, mask in masks.items()}
     for name, pruned in state.get("pruned", {}).items():
-        tensors |= {f"{name}{PRUNED}{part}": tensor.contiguous() for part, tensor in pruned.items()}
+        tensors |= {f"{name}{PRUNED}{key}": tensor.contiguous() for key, tensor in pruned.items()}
     mask_fields = {name: {"shape": mask["shape"], "dense": mask["dense"]} for name, mask in masks.items()}
     fields = {name: value for name, value in state.items() if name != "pruned"}
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.part")
@@ -167,10 +168,10 @@ def read_state(path: Path) -> dict[str, Any]:
             for name, mask in state["masks"].items():
                 _check_fields(f"its mask of {name!r}", mask, ())
                 mask["bits"] = file.get_tensor(name)
-            for key in file.keys():  # noqa: SIM118 - it is no mapping
-                name, separator, part = key.partition(PRUNED)
+            for tensor_name in file.keys():  # noqa: SIM118 - `file` is no mapping
+                name, separator, key = tensor_name.partition(PRUNED)
                 if separator:
-                    state.setdefault("pruned", {}).setdefault(name, {})[part] = file.get_tensor(key)
+                    state.setdefault("pruned", {}).setdefault(name, {})[key] = file.get_tensor(tensor_name)
     except (OSError, HeaderError, SafetensorError, KeyError, ValueError, InputError) as error:
         raise InputError(f"{path} is not a sparsifier state: {error}") from None
     return state

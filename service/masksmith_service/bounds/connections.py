@@ -1,4 +1,4 @@
-"""Counts the connections of a process, and closes connections beyond the limit, idle ones first."""
+"""Counts the connections of a process, and closes idle ones beyond the limit, or new ones beyond the reserve."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ class Drawing:
 
     @property
     def kept_path(self) -> str:
-        """The kept entries as an SVG path."""
+        """The kept entries as an SVG path: squares of side 0.84, so that gaps remain between them."""
         return "".join(
             f"M{col}.08 {row}.08h.84v.84h-.84z"
             for row, entries in enumerate(self.mask)
@@ -110,7 +110,7 @@ def _tile(tile: TileSpec, rng: random.Random) -> Rows:
 
 
 def _swap_randomly(rows: Rows, rng: random.Random) -> None:
-    """Swap the corners of random rectangles, where that does not change the counts of rows and columns."""
+    """Swap the corners of random rectangles, if that does not change the counts of rows and columns."""
     height, width = len(rows), len(rows[0])
     if min(height, width) < 2:
         return

@@ -1,4 +1,4 @@
-"""Options of pruning block by block, checked once."""
+"""Options of pruning block by block, and their checks."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, Literal
 from masksmith._errors import PruningError
 
 SCORES: Mapping[str, str | None] = {"magnitude": None, "wanda": "norms", "ria": "norms", "sparsegpt": "gram"}
-"""Scores that need no statistic, or one of the inputs; each with the kind of its statistic, or None."""
+"""The scores that weights can be pruned by, each with the kind of statistic of inputs that it needs, or None."""
 
 SCORE_OPTIONS: Mapping[str, tuple[str, ...]] = {
     "magnitude": ("power",),
@@ -17,18 +17,18 @@ SCORE_OPTIONS: Mapping[str, tuple[str, ...]] = {
     "ria": ("power",),
     "sparsegpt": ("damping", "form"),
 }
-"""Options of each score that a caller may set."""
+"""By name of the scores, the options that a caller may set."""
 UPDATE_OPTIONS: Mapping[str | None, tuple[str, ...]] = {
     "reconstruct": ("damping", "tolerance", "rounded_to"),
     "admm": ("damping", "penalty", "max_rounds", "rounded_to", "solver"),
     None: (),
 }
-"""Options of each update that a caller may set."""
+"""By name of the update, the options that a caller may set."""
 FewTokens = Literal["refuse", "without data"]
 InputsFrom = Literal["pruned", "dense"]
 Order = Literal["together", "sequential"]
 TUNE_STEPS = 128
-"""Default steps of tuning after an update."""
+"""Default number of steps of tuning after an update."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class Options:
 
     @property
     def tuning_steps(self) -> int:
-        """`tune_steps`, or by default `TUNE_STEPS` after an update and 0 without one: then the kept weights stay."""
+        """`tune_steps`; by default `TUNE_STEPS` after an update, and 0 without one: kept weights then do not change."""
         if self.tune_steps is not None:
             return self.tune_steps
         return 0 if self.update is None else TUNE_STEPS

@@ -24,9 +24,9 @@ class BlockWatcher:
     """Watches the weights of a block.
 
     The inputs of a weight have one row per token, so in a padded batch the rows of padding are known by position.
-    Experts are an exception: they get only the tokens that the router sends them. In a padded batch, the module of the
-    block that contains the experts therefore runs a second time, on the tokens that are not padding. For experts, only
-    the second run counts, and for other weights only the first.
+    Experts are an exception: they get only the tokens that the router sends them. In a padded batch, the block's
+    child that contains the experts therefore runs a second time, on the tokens that are not padding. Inputs of experts
+    are then gathered in the second run only, and inputs of other weights in the first run only.
 
     Args:
         block: The block.
@@ -80,7 +80,10 @@ class BlockWatcher:
                 hook.remove()
 
     def _add(self, weight: BlockWeight, matrix: int, inputs: Tensor) -> None:
-        """Add the inputs `[tokens, in]` of a product to the weight's statistics, without the rows of padding."""
+        """Add the inputs `[tokens, in]` of a product to the weight's statistics, without the rows of padding.
+
+        In a padded batch, only those of the run that `BlockWatcher` uses for the weight are added.
+        """
         if self._token_mask is None:
             self._add_tokens(weight, matrix, inputs)
         elif weight.name in self._child_of_expert:

@@ -22,11 +22,11 @@ CHUNK_TILES = 128
 
 @dataclass(frozen=True)
 class Enumerate(LimitedBySize):
-    """Compute the scores of all allowed masks of 4x4 tiles by a matrix product, and take the first best mask of each.
+    """Compute the scores of all allowed masks by a matrix product, and take the first best mask of each 4x4 tile.
 
     There are 24 masks at 1:4, 90 at 2:4, 24 at 3:4 and 1 at 4:4. The scores are scaled to integers (exactly, unless
-    a tile's range exceeds 57 bits), so that sums are exact in any order, and so are ties: they go to the mask whose
-    kept entries come first in row-major order. Duals come from the residual graph of the mask.
+    the scores of a tile need more than 57 bits), so that sums are exact in any order, and so are ties: they go to the
+    mask whose kept entries come first in row-major order. Duals come from the residual graph of the mask.
 
     Hu et al. (2024), Accelerating transformer pre-training with 2:4 sparsity, ICML (the product with all patterns).
     """

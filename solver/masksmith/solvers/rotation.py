@@ -17,9 +17,9 @@ from .base import Parallelism
 class Rotation:
     """Row i keeps the `row_keep` columns that follow those of row i - 1, cyclically.
 
-    If `rows * row_keep = cols * col_keep`, every column keeps equally many entries. With unequal at-most budgets, the
-    last rows keep fewer entries, or none, once all columns are full. Duals are zero, so the bound is the sum of all
-    scores.
+    If `rows * row_keep` is a multiple of `cols`, every column keeps equally many entries. If columns have budgets and
+    `rows * row_keep > cols * col_keep`, the last rows keep fewer entries, or none, since all columns are full. Duals
+    are zero, so the bound is the sum of all scores.
     """
 
     name: ClassVar[str] = "rotation"
@@ -27,7 +27,7 @@ class Rotation:
     parallelism: ClassVar[Parallelism] = "threads"
 
     def refusal(self, tile: TileSpec, *, forced: bool) -> str | None:
-        """Return why the solver does not support such tiles (forced entries), or None if it does."""
+        """Return why the solver does not support tiles with forced entries; None without forced entries."""
         return "rotation does not support forced entries; use exact" if forced else None
 
     def __call__(self, panel: Panel) -> PanelAnswer:

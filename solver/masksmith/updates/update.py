@@ -17,13 +17,14 @@ class Update:
     The error of weights `V` in place of `W` is `||X V^T - X W^T||^2 = trace((V - W) X^T X (V - W)^T)`, in float64.
 
     Attributes:
-        weight: The updated weights, 0 where the mask drops; shape, dtype, library and device of the weight.
+        weight: The updated weights, 0 at dropped entries; shape, dtype, library and device are those of the original.
         mask: Bool, True = kept.
         error: Squared error of the output with the updated weights.
-        masked_error: Squared error with the original weights masked; never less than `error`.
+        masked_error: Squared error with the original weights masked by `mask`; never less than `error`.
         energy: `||X W^T||^2`, the squared norm of the original output.
         stats: Method, damping, tolerance, number of factorisations, iterations of the slowest row, rows that kept their
-            masked weights, seconds, device.
+            masked weights, seconds, device. Those of ADMM also have its solver, rounds, solves, which mask is returned,
+            whether the mask settled, and seconds of the solves.
     """
 
     weight: Any
@@ -78,8 +79,8 @@ class AdmmUpdate(Update):
     Attributes:
         solution: The returned mask with its certificate, for the scores that it was solved for.
         history: All rounds; for a tensor of several matrices, those of the matrix that took the most rounds.
-        start_error: Squared error with the first mask, whose weights are reconstructed to a tolerance of 5 %; equal to
-            `error` if the first mask is returned, and never less than `error`.
+        start_error: Squared error with the first mask, never less than `error`: equal to `error` if the first mask is
+            returned; otherwise that of weights reconstructed to a tolerance of 5 %.
         start_masked_error: Squared error with the original weights masked by the first mask.
     """
 

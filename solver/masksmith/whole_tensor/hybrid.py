@@ -19,11 +19,11 @@ from .violations import ROUND_UP_FACTOR, unit_violations
 def solve_hybrid(problem: Problem, pattern: Hybrid, options: WholeTensorOptions) -> Solution:
     """Keep dense the blocks with the largest gains, ties to the lowest row-major index.
 
-    The gain `g_b` of a block is the sum of the scores that the best inner mask drops of it. An allowed mask with the
+    The gain `g_b` of a block is the sum of the scores that the solved inner mask drops of it. An allowed mask with the
     dense blocks D keeps at most `sum_b U_b + sum_(b in D) (T_b - U_b)`, where `T_b` is the sum of the block's scores
     and `U_b` an upper bound on what an inner mask keeps of it; hence, with k dense blocks, no mask keeps more than
-    `sum_b U_b` plus the k largest `T_b - U_b`. Where the inner solution is proved, `T_b - U_b = g_b`, and the chosen
-    blocks reach the bound.
+    `sum_b U_b` plus the k largest `T_b - U_b`. If the inner mask is proved optimal in every block, then
+    `T_b - U_b = g_b`, and the chosen blocks reach the bound.
 
     The first pass computes the gains, the second writes the mask; memory is bounded by a row of blocks, the mask and
     the inner solution.
@@ -54,7 +54,7 @@ def _violation(gains: Duals, dense: KeptUnits, slack: Duals) -> float:
     """Return an upper bound on the score that the chosen mask loses to the optimum; 0.0 if it is proved optimal.
 
     Args:
-        gains: Gain of every block if it is dense, over the inner objective.
+        gains: Gain of every block.
         dense: The chosen blocks.
         slack: Upper bound on what an inner mask keeps of each block, minus the inner objective.
     """

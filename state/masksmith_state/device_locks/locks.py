@@ -2,8 +2,8 @@
 
 Masks jobs acquire a device in shared mode, benchmarks in exclusive mode. A benchmark that requests a device blocks new
 masks jobs at once, and begins when the running ones have ended. Between two cases of a benchmark, masks jobs that wait
-acquire the device first. Every acquired lock is a lease in Redis, which a side thread renews, so the locks of a dead
-process expire within seconds.
+acquire the device first. Every acquired lock is a lease in Redis. A side thread renews the lease, so the locks of
+a dead process expire within seconds.
 """
 
 from __future__ import annotations
@@ -78,11 +78,11 @@ class DeviceLock:
 
     @contextmanager
     def _renewed_then_released(self, token: str) -> Iterator[Callable[[], bool]]:
-        """Renew the lock during the context, and release it at the end; yields whether it is still held."""
+        """Renew the lock during the context, and release it at the end; yield a function that tells if it is held."""
         stop, lost = threading.Event(), threading.Event()
 
         def renew() -> None:
-            while not stop.wait(self._lease_ms / 5000):
+            while not stop.wait(self._lease_ms / 1000 / 5):  # five times per lease
                 try:
                     if not self._run("renew", token, self._lease_ms):
                         lost.set()

@@ -47,7 +47,7 @@ class Reservations:
     def try_to_reserve(
         self, needed: int, available: Callable[[], int], wait: Callable[[], None]
     ) -> Iterator[int | None]:
-        """Reserve memory until the end of the block, after waiting for other processes if it does not fit beside them.
+        """Reserve memory until the end of the block, after waiting while other processes have reserved too much.
 
         Args:
             needed: Number of bytes.
@@ -81,7 +81,7 @@ class Reservations:
             yield
 
     def _reserve(self, needed: int) -> IO[str]:
-        """Write and lock this process's reservation: the bytes, and the bytes that the process has in memory now.
+        """Lock and write this process's reservation: the needed bytes, and those that the process has in memory now.
 
         Returns:
             The file, which stays locked until it is closed.

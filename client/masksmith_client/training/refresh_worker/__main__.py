@@ -14,7 +14,7 @@ from .shared_memory import SharedMemory
 from .sources import WorkerConfiguration
 
 NICENESS = 10
-"""Added to the niceness of a process that solves itself, so that training has priority."""
+"""Added to the niceness of a worker process that solves without a service, so that training has priority."""
 
 
 def main() -> None:

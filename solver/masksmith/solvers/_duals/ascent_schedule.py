@@ -1,6 +1,6 @@
 """Numbers of sweeps of the passes of dual coordinate ascent, and parameters of its tie passes, chosen by measurement.
 
-They are the same on CPUs and CUDA devices, but for the float64 pass, which only CPUs run.
+Both are the same on CPUs and CUDA devices, but for the float64 pass, which only CPUs run.
 
 Tables are indexed by the size of the larger sorting network of a tile (`_shape_of` in `solvers.exact`).
 """
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 MAX_COLD_SIDE = 8
-"""Largest of the longer sides of tiles for which initial duals save no time, so that sweeps start from zero duals."""
+"""Sweeps of tiles whose longer side is at most this start from zero duals: initial duals save no time there."""
 DOUBLE_SWEEPS = 12
 """Sweeps of the float64 pass, for tiles with scores of very different magnitude."""
 FORCED_SWEEPS = 8
@@ -31,7 +31,8 @@ class TiePass(NamedTuple):
         lowerings: Maximum number of rounds in which duals are lowered.
         zoom: Bits by which the unit of scores is finer than in the integer pass.
         noise_bits: Number of bits of the noise that breaks ties.
-        non_negative: Whether duals stay non-negative, as the duals of at-most budgets must be.
+        non_negative: Whether duals stay non-negative, as they must if the mask may leave at-most budgets unfilled. They
+            stay non-negative in any case if rows and columns have different totals.
     """
 
     sweeps: int
