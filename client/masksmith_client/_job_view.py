@@ -51,7 +51,7 @@ class JobView:
 
     @property
     def report(self) -> dict[str, TensorReport]:
-        """The report of each mask in the document, by tensor: objective, bound, gap, retained score, time."""
+        """The reports of the document's tensors, by name: objective, bound, gap, retained score, time, or the error."""
         return {report.name: report for report in self.document.tensors}
 
     @property

@@ -32,7 +32,8 @@ class Connection(HttpToolsProtocol):
     Trailers are counted and dropped, because uvicorn would append them to the headers without a check.
 
     Args:
-        head_bytes: Limit in bytes of a request's line and headers, and of its trailers and chunk framing.
+        head_bytes: Limit in bytes of a request's line and headers together; the same limit applies to its trailers and
+            chunk framing together.
         head_s: Seconds within which line and headers must arrive.
         read_s: Seconds within which the client must read more of the response while the write buffer is full.
         open_connections: The open connections of the process, with their limit.
@@ -44,13 +45,13 @@ class Connection(HttpToolsProtocol):
         super().__init__(*args, **kwargs)
         self._meter = RequestMeter(head_bytes)
         self._head_timer, self._write_timer = HeadTimer(head_s, self._on_late_head), WriteStallTimer(read_s, self.abort)
-        self._connections, self._is_served = open_connections, True
+        self._connections, self._serves_all_paths = open_connections, True
         self._running: RequestResponseCycle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Add the connection to the open ones, and start the timer of the first head."""
         super().connection_made(transport)
-        self._is_served = self._connections.add(self)
+        self._serves_all_paths = self._connections.add(self)
         self._head_timer.start()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -102,14 +103,18 @@ class Connection(HttpToolsProtocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Count a field; pass it on unless it is a trailer."""
-        self._meter.count(len(name) + len(value) + 4, fields=1)
+        self._meter.count(len(name) + len(value) + 4, fields=1)  # 4 bytes: colon, space, CR, LF
         if not self._meter.in_body:
             super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
-        """Start the request, or queue it behind an earlier one; refuse it if too many connections or requests wait."""
+        """Start the request, or queue it behind an earlier one.
+
+        It is refused if too many requests or fields wait on this connection, or if the connection is beyond the limit
+        and the request is not for `/healthz`.
+        """
         self._head_timer.stop()
-        if not self._is_served and self.url != HEALTH:
+        if not self._serves_all_paths and self.url != HEALTH:
             raise self._meter.set_error(_too_many_connections_error(self._connections.limit))
         queued_fields = [len([*cycle.scope["headers"]]) for cycle, _ in self.pipeline]
         _check_pipeline(queued_fields, len(self.headers))
@@ -135,7 +140,10 @@ class Connection(HttpToolsProtocol):
         super()._start_asgi_task(cycle, app)
 
     def _on_late_head(self) -> None:
-        """Reject a request whose head is late, or close a connection on which no head has begun."""
+        """Reject a request whose head is late, or close a connection on which no head has begun.
+
+        While reading is paused, start the timer again instead.
+        """
         if self.flow.read_paused:
             # The rest of the head is not read while an earlier request is being answered.
             self._head_timer.start()
@@ -145,7 +153,7 @@ class Connection(HttpToolsProtocol):
             self.transport.close()
 
     def _reject(self, error: RequestError) -> None:
-        """Respond with an error, unless another response has begun; then close the connection."""
+        """Respond with an error if the client would take it for the response to this request; close the connection."""
         if _can_respond(self._running, self.cycle if self._meter.in_body else None):
             self.transport.write(_encode_response(error))
         _disconnect(self._running)

@@ -13,7 +13,7 @@ from typing import Any
 from .patterns.errors import MissingExtraError
 
 EXTRAS: Mapping[str, str] = {"torch": "torch", "numba": "solver", "ortools": "solver", "loky": "solver"}
-"""Top-level modules that parts of the library import -> the extra of the distribution that installs them."""
+"""Top-level modules that parts of the library import -> the extra by which they are installed."""
 
 
 def attach(
@@ -24,8 +24,8 @@ def attach(
     Args:
         package: `__name__` of the package.
         names_of: Submodule -> public names that are loaded from it.
-        extras: Top-level modules that those submodules import -> the extra that installs them; if one is missing, the
-            error names the extra.
+        extras: Top-level modules that those submodules import -> the extra that installs them; if a module is
+            missing, the error names its extra.
     """
     module_of = {name: module for module, names in names_of.items() for name in names}
 

@@ -62,9 +62,10 @@ def solve(
         must_keep: Bool mask of entries that must be kept.
         must_drop: Bool mask of entries that must be dropped.
         hysteresis: Bonus, in score units, for entries kept in `warm_start`; the proof is for scores with the bonus.
-        time_limit_s: Seconds after which the tiles of panels that are not started get an arbitrary allowed mask, and
-            V:N:M patterns are not searched further. The limit does not apply to other patterns without tiles, to
-            tensors with forced entries, nor to a solve on a CUDA device.
+        time_limit_s: Seconds after which the tiles of panels that are not started get an arbitrary allowed mask (for
+            block and hybrid patterns: the tiles of the n:m pattern inside blocks), and V:N:M patterns are not searched
+            further. The limit does not apply to the rest of patterns without tiles, to tensors with forced entries, nor
+            to a solve on a CUDA device.
         threads: Number of threads or processes; by default all cores.
         keep_duals: Whether the solution has duals, for warm starts or an independent check of the proof.
         on_progress: Called with (tiles done, total tiles) after each panel, or after each matrix on a CUDA device; for
@@ -235,7 +236,7 @@ class _Call:
         return problem
 
     def solve(self, problems: Sequence[Problem]) -> list[Solution]:
-        """Solve problems with tiles in parallel, then those without tiles one by one; returns them in their order."""
+        """Solve problems with tiles in parallel, then those without tiles one by one; return the solutions in order."""
         tile_solutions = iter(self._solve_tiles([problem for problem in problems if problem.has_tiles]))
         return [next(tile_solutions) if problem.has_tiles else self._solve_whole(problem) for problem in problems]
 
@@ -244,7 +245,7 @@ class _Call:
         solvers = [self._solver_of(problem) for problem in problems]
         done, total = 0, sum(problem.down * problem.across for problem in problems)
         solutions: dict[int, Solution] = {}
-        # Of each problem that is still to be solved; None if it was not meant for a CUDA device.
+        # Why a problem was not solved on a CUDA device; None if it was not meant for one.
         fallback_reasons: dict[int, str | None] = {}
         for k, (problem, solver) in enumerate(zip(problems, solvers, strict=True)):
             solution_or_reason = solve_on_device(problem, solver)

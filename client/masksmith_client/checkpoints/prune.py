@@ -247,10 +247,10 @@ class _Run:
         packed = pack(result.mask)
         if step.writes_mask and not masks.has(name):
             masks.write(packed)
-        if result.updated is None:
+        if result.updated_bytes is None:
             shard.write_masked(step, packed)
         else:
-            shard.write_values(step.entry, [result.updated])
+            shard.write_values(step.entry, [result.updated_bytes])
         self._record_solved(name, result.certificate, shard, part, masks)
 
     def _record_solved(

@@ -21,7 +21,7 @@ class TensorToSolve:
     """A tensor to mask, with the data that its mask is computed from.
 
     Attributes:
-        chosen: Its layout and pattern.
+        chosen: Its name, layout and pattern.
         source: The tensor from which its values are read.
         statistic: The statistic that its scores are computed from, besides its values; None if they need none.
         gram: Gram matrix of its inputs, for the update of its weights; None without an update.
@@ -47,14 +47,14 @@ class SolvedTensor:
         name: The tensor's name.
         mask: True = kept, in the tensor's shape.
         certificate: `status`, `objective`, `upper_bound`, `gap`, `retained`, `density`, `kept`, `solver` and `solve_s`;
-            `update` where the weights are updated.
-        updated: Bytes of the updated weights, in the tensor's dtype; None without an update.
+            also `update`, if the weights are updated.
+        updated_bytes: The updated weights, in the tensor's dtype; None without an update.
     """
 
     name: str
     mask: npt.NDArray[np.bool_]
     certificate: dict[str, Any]
-    updated: bytes | bytearray | None = None
+    updated_bytes: bytes | bytearray | None = None
 
 
 Solve = Callable[[Iterator[TensorToSolve]], Generator[SolvedTensor]]

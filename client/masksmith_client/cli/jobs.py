@@ -1,6 +1,6 @@
 """`masksmith jobs`: list, show, watch, cancel and delete jobs; module `job_results` downloads results.
 
-The client is imported where it is used, so that the help of a command does not import it.
+The functions that use the client import it, so that the help of a command does not.
 """
 
 from __future__ import annotations

@@ -28,8 +28,9 @@ def refuse_fsdp1(model: torch.nn.Module) -> None:
 
 
 def refuse_ddp(model: torch.nn.Module) -> None:
-    """Raise `InputError` if DistributedDataParallel wraps the model or a part of it; for methods that add parameters.
+    """Raise `InputError` if DistributedDataParallel wraps a module that shares parameters with the model.
 
+    Called only for methods that add parameters.
     The wrapper averages over ranks only the gradients of parameters that its module had when it was wrapped.
     """
     if not dist.is_available() or not dist.is_initialized():
@@ -77,7 +78,7 @@ def missing_reason(module: torch.nn.Module, name: str) -> str:
 
 
 def storage_reason(parameter: torch.nn.Parameter) -> str | None:
-    """Return why a parameter has no values, or no values of its own, to mask; None if it has them."""
+    """Return why a parameter has no values, no values of its own, or none that can be trained; else None."""
     if is_lazy(parameter):
         return "it is not initialized: run a batch through the model first"
     if getattr(parameter, "_fsdp_flattened", False):

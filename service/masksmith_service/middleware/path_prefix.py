@@ -7,12 +7,12 @@ import re
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-PREFIX = re.compile(rb"(/[A-Za-z0-9_.~-]+)+")
+PREFIX_FORM = re.compile(rb"(/[A-Za-z0-9_.~-]+)+")
 """Form of a prefix; anything else in `X-Forwarded-Prefix` is ignored."""
 
 
 class PathPrefixMiddleware:
-    """Serves `PREFIX/x` as `/x`; a path without the prefix is served unchanged.
+    """Serves `<prefix>/x` as `/x`; a path without the prefix is served unchanged.
 
     Links in pages are relative, so only `Location` headers with an absolute path (`/x`) need the prefix.
 
@@ -50,7 +50,7 @@ class PathPrefixMiddleware:
         if self._prefix:
             return self._prefix
         forwarded = dict(scope["headers"]).get(b"x-forwarded-prefix", b"").rstrip(b"/")
-        return forwarded if self._trusts(scope) and PREFIX.fullmatch(forwarded) else b""
+        return forwarded if self._trusts(scope) and PREFIX_FORM.fullmatch(forwarded) else b""
 
     def _trusts(self, scope: Scope) -> bool:
         if self._trusts_all:

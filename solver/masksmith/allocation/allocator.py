@@ -1,8 +1,8 @@
 """The protocol of budget allocators: how a budget is distributed over layers from measurements of their slices.
 
 An allocator measures slices of whole rows, merges the measurements of a layer's slices, and decides from those of all
-layers: either what to measure next (the threshold's next bits) or how much each layer keeps. Slices may be measured by
-different processes.
+layers: either what to measure next (such as the next bits of a threshold) or how much each layer keeps. Slices may be
+measured by different processes.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 @dataclass(frozen=True)
 class Decision:
-    """The distribution of a budget on which an allocator decided.
+    """The decision of an allocator: how the budget is distributed.
 
     Attributes:
         patterns: Pattern of each layer, by the layer's name.

@@ -16,7 +16,7 @@ class DoublePruned:
 
     The allowed masks are those of `transposable <=n:m`: at most `n` kept in every row and every column of each m x m
     tile. Double pruning computes one such mask, which need not be the best one. The upper bound of a solution
-    is a bound on the best one.
+    is a bound on the score that the best one keeps.
 
     Attributes:
         n: Maximum number of kept entries of a group.
@@ -24,7 +24,7 @@ class DoublePruned:
         ragged: As for `NM`.
 
     Raises:
-        PatternError: If the numbers contradict each other.
+        PatternError: If `n`, `m` or `ragged` is not allowed.
     """
 
     n: int
@@ -34,12 +34,12 @@ class DoublePruned:
     axis: ClassVar[Axis] = "in"
 
     def __post_init__(self) -> None:
-        # The constructor of `NM` checks the numbers.
+        # The constructor of `NM` checks the values.
         _ = self.at_most
 
     @property
     def at_most(self) -> NM:
-        """The pattern with the same allowed masks."""
+        """The N:M pattern with the same allowed masks, at most `n` kept in every row and column."""
         return NM(self.n, self.m, transposable=True, fill="at_most", ragged=self.ragged)
 
     @property

@@ -14,9 +14,9 @@ class TileSpec:
 
     Attributes:
         rows, cols: Size of the tile.
-        row_keep: Entries kept in every row.
-        col_keep: Entries kept in every column; 0 if columns have no budget (separable patterns).
-        at_most: Budgets are upper limits instead of exact counts.
+        row_keep: Budget of every row: entries that it keeps.
+        col_keep: Budget of every column; 0 if columns have no budget (separable patterns).
+        at_most: Whether budgets are upper limits instead of exact counts.
     """
 
     rows: int
@@ -42,12 +42,12 @@ class Grid:
 
     @property
     def down(self) -> int:
-        """Tiles from top to bottom, the ragged one included."""
+        """Tiles from top to bottom, a ragged one included."""
         return -(-self.rows // self.tile_rows)
 
     @property
     def across(self) -> int:
-        """Tiles from left to right, the ragged one included."""
+        """Tiles from left to right, a ragged one included."""
         return -(-self.cols // self.tile_cols)
 
     @property

@@ -52,11 +52,11 @@ def reconstruct(
     0, hence `E(v) <= E(v) + damping term <= E(s * w)`. This holds under rounding, too: a row whose rounded values do
     not decrease `E`, in float64, keeps its masked weights.
 
-    On the support S, with P the dropped entries, `v_S = w_S + (G_SS + c I)^-1 G_SP w_P`. Many rows are solved at once
-    by conjugate gradients (each iteration is one matrix product) until an upper bound proves for each row that its
-    objective exceeds the minimum by a share of at most `tolerance`; the bound is checked with residuals in float64.
-    Supports of rows that do not converge are factorised, and so are supports for which a factorisation costs less:
-    small ones, and those that many rows share.
+    On the support S, with P the dropped entries and `c = damping * mean(diag(G))`,
+    `v_S = w_S + (G_SS + c I)^-1 G_SP w_P`. Many rows are solved at once by conjugate gradients (each iteration is one
+    matrix product) until an upper bound proves for each row that its objective exceeds the minimum by a share of at
+    most `tolerance`; the bound is checked with residuals in float64. Supports of rows that do not converge are
+    factorised, and so are supports for which a factorisation costs less: small ones, and those that many rows share.
 
     Args:
         weight: `[out, in, *kernel]`, numpy or torch, float64 to bfloat16.
@@ -101,7 +101,7 @@ def refit(
     Args:
         operands: Weight, Gram matrix and damping.
         mask: Bool `[out, inputs]`, on the weight's device.
-        returned_mask: The same mask as the caller passed it, for the result.
+        returned_mask: The same mask for the result, in the form in which the caller passed it.
         tolerance: As for `reconstruct`.
         scaled: `ScaledSystem.of(operands)`, if it is computed already.
         start: Weights `[out, inputs]` to start the iterations from; by default the masked ones.
@@ -109,22 +109,22 @@ def refit(
     """
     started = time.perf_counter()
     reconstruction = _Reconstruction(operands, mask, on_progress)
-    factorised = np.ones(len(mask), bool)  # [rows]
+    to_factorise = np.ones(len(mask), bool)  # [rows], whether the row's support is factorised
     if tolerance > 0 and operands.damping > 0:
-        factorised = is_factorised(mask.cpu().numpy())
-    if not factorised.all():
-        iterated_rows = torch.from_numpy(np.flatnonzero(~factorised)).to(mask.device)
+        to_factorise = is_factorised(mask.cpu().numpy())
+    if not to_factorise.all():
+        iterated_rows = torch.from_numpy(np.flatnonzero(~to_factorise)).to(mask.device)
         scaled = ScaledSystem.of(operands) if scaled is None else scaled
         not_converged = reconstruction.iterate(iterated_rows, scaled, tolerance, start)
-        factorised[not_converged] = True
-    reconstruction.factorise(np.flatnonzero(factorised))
+        to_factorise[not_converged] = True
+    reconstruction.factorise(np.flatnonzero(to_factorise))
     stats = {
         "method": "reconstruct",
         "damping": operands.damping,
         "tolerance": tolerance,
         "factorisations": reconstruction.factorisations,
         "iterations": reconstruction.iterations,
-        "rows_as_they_were": reconstruction.unchanged,
+        "rows_as_they_were": reconstruction.rows_as_they_were,
         "update_s": time.perf_counter() - started,
         "device": str(mask.device),
     }
@@ -140,7 +140,7 @@ class _Reconstruction:
         before: Squared error of the output with the masked weights.
         after: Squared error of the output with the updated weights.
         energy: Squared norm of the original output.
-        unchanged: Number of rows that keep their masked weights, since the update does not decrease their error.
+        rows_as_they_were: Number of rows that keep their masked weights: the update does not decrease their error.
         factorisations: Number of supports that were factorised.
         iterations: Number of iterations of the slowest row.
     """
@@ -149,7 +149,7 @@ class _Reconstruction:
         self._operands, self._mask, self._on_progress = operands, mask, on_progress
         self.result = torch.zeros_like(operands.weight)
         self.before = self.after = self.energy = 0.0
-        self.unchanged = self.factorisations = self.iterations = self._done = 0
+        self.rows_as_they_were = self.factorisations = self.iterations = self._rows_done = 0
 
     def iterate(self, rows: Tensor, scaled: ScaledSystem, tolerance: float, start: Tensor | None) -> list[int]:
         """Reconstruct rows by conjugate gradients; return the rows that did not converge, which are not stored."""
@@ -182,7 +182,7 @@ class _Reconstruction:
             strip: The rows.
             candidate: Updated weights, not rounded.
             product: `(dense - candidate) G`; None if it is not computed yet.
-            chosen: Bool `[rows of the strip]`.
+            chosen: Bool `[rows of the strip]`, whether the row is stored.
         """
         operands = self._operands
         updated = candidate.to(operands.stored_dtype).to(operands.weight.dtype)
@@ -195,9 +195,9 @@ class _Reconstruction:
         self.before += float(before[chosen].sum())
         self.after += float(torch.where(better, after, before)[chosen].sum())
         self.energy += float(operands.energy[strip.rows[chosen]].sum())
-        self.unchanged += int((chosen & ~better).sum())
+        self.rows_as_they_were += int((chosen & ~better).sum())
         final = torch.where(better[:, None], updated, strip.masked.to(updated.dtype))
         self.result[strip.rows[chosen]] = final[chosen]
-        self._done += int(chosen.sum())
+        self._rows_done += int(chosen.sum())
         if self._on_progress is not None:
-            self._on_progress(self._done, len(self._mask))
+            self._on_progress(self._rows_done, len(self._mask))

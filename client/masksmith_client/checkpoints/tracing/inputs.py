@@ -11,14 +11,15 @@ import torch
 BATCH = 2
 TOKENS = 7
 SAMPLES = 16000
-"""Samples of sound. This and the other lengths are unlikely as widths, so no activation has the shape of a weight."""
+"""Samples of sound. This and the other lengths are unlikely as widths, so activations rarely have a weight's shape."""
 
 
 def arguments_to_try(model: Any) -> Iterator[dict[str, torch.Tensor]]:
     """Yield arguments to try for a model, the most complete ones first.
 
-    These are its main input with token ids and pixels, its main input alone (each with the decoder's token ids, if it
-    takes them), token ids alone, and its own dummy inputs. Sound is tried without and with a dimension of channels.
+    These are its main input with token ids and pixels if `forward` takes them, its main input alone (both with the
+    decoder's token ids if `forward` takes them), token ids alone, and its own dummy inputs. Each is left out if it has
+    an input that `forward` does not take or that has no maker. Sound is tried without and with a dimension of channels.
     """
     main = str(getattr(model, "main_input_name", "input_ids"))
     parameters = inspect.signature(model.forward).parameters
@@ -45,7 +46,7 @@ def _tokens(model: Any) -> torch.Tensor:
 def _setting(model: Any, *names: str, default: int) -> int:
     """Return the first positive number that one of these settings has in the config, or in a config nested in it.
 
-    Of a list, its first entry counts.
+    Of a list, the first entry is taken. Return `default` if there is no such number.
     """
     config = model.config
     nested_configs = [value for value in vars(config).values() if hasattr(value, "to_dict")]
@@ -68,7 +69,7 @@ def _pixels(model: Any) -> torch.Tensor:
 
 
 def _features(model: Any) -> torch.Tensor:
-    """Return spectra of speech, whose length the first convolutions of the encoder halve."""
+    """Return spectra of speech, with two frames for each position of the encoder: its first convolutions halve them."""
     length = 2 * _setting(model, "max_source_positions", default=50)
     return _floats(model, BATCH, _setting(model, "num_mel_bins", "n_mels", "feature_size", default=80), length)
 
@@ -82,7 +83,7 @@ def _embeds(model: Any) -> torch.Tensor:
     return _floats(model, BATCH, TOKENS, _setting(model, "hidden_size", "d_model", "n_embd", default=64))
 
 
-_MAKERS: dict[str, Callable[[Any], torch.Tensor]] = {
+_MAKERS: dict[str, Callable[[Any], torch.Tensor]] = {  # by the name of the argument
     "input_ids": _tokens,
     "decoder_input_ids": _tokens,
     "pixel_values": _pixels,

@@ -11,7 +11,7 @@ from masksmith.cuda.jit import device, wrap_int32
 
 @device
 def count_used(x: Any, first: int, step: int, count: int) -> int:
-    """Return the number of kept entries (lowest bit set) of a line: `count` words of `x`, every `step` from `first`."""
+    """Return the number of kept entries (lowest bit set) of a line: `count` words of `x` from `first`, `step` apart."""
     used = np.int32(0)
     for p in range(count):
         used += x[first + p * step] & np.int32(1)
@@ -32,7 +32,7 @@ def lower_outer_dual(
     u: Any, y: Any, outer: Any, row_floor: Any, col_floor: Any, row_used: Any, col_used: Any, lane: int, lanes: int,
     rows: int, cols: int, row_keep: int, col_keep: int,
 ) -> None:  # fmt: skip
-    """Lower the outer node's dual, then set to its floor every dual below it, and that of every line that is not full.
+    """Lower the outer node's dual, then set to its floor each column's dual below it, and each dual of a line not full.
 
     For one tile, in place; `kernels.dual_ascent.at_most.lower_outer_dual` describes the steps.
     """
