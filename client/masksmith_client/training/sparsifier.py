@@ -14,7 +14,7 @@ from masksmith._torch_modes import without_inference_mode
 from masksmith.patterns import Pattern
 from masksmith.patterns.matching import Globs
 from masksmith_client._client import Client
-from masksmith_client._errors import InputError
+from masksmith_client._errors import ClientError, InputError
 
 from .adapters import merge
 from .by_name import as_method, as_pattern, as_schedule
@@ -133,10 +133,12 @@ class Sparsifier:
     def refresh_now(self) -> None:
         """Request masks for the current weights, wait for them, and apply them; useful at the end of training.
 
+        If the masks of some layers cannot be computed, those of the others are applied before the error.
+
         Raises:
             InputError: If layers are dense at this step by the schedule, a masked layer was replaced or cannot be
                 masked any more, `scores` returns something else than the scores of a layer, or the masks are baked.
-            ClientError: If the masks cannot be computed.
+            ClientError: If the masks cannot be computed, or that of a layer cannot; the message names the layer.
         """
         self._check_not_baked()
         pattern = self._updates.pattern
@@ -147,6 +149,10 @@ class Sparsifier:
         self._updates.request(pattern, wait=True)
         self._zero_pruned()
         self._updates.history.log()
+        if self._refresher.failing:
+            failing = self._refresher.failing
+            name, error = next(iter(failing.items()))
+            raise ClientError(f"{len(failing)} layer(s) keep their last mask; {name!r} has no new one: {error}")
 
     def log_to(self, logger: Logger) -> None:
         """Call `logger(metrics, step)` for each refresh, also for the refreshes so far.
@@ -194,6 +200,7 @@ class Sparsifier:
             outages=self._refresher.outages,
             trouble=self._refresher.failure,
             shared_names=shared_names(self._model, self._layers),
+            failing=dict(self._refresher.failing),
         )
 
     def bake(self, model: torch.nn.Module | None = None) -> torch.nn.Module:
