@@ -109,6 +109,15 @@ class Masking(torch.nn.Module):
             self.follow_origin()
         return weight if self.dense else self.method.masked(weight, self)
 
+    @torch.no_grad()
+    def with_zeros(self, weight: Tensor) -> Tensor:
+        """Return the weight that the layer computes with, with zeros also where pruned entries are NaN or infinite.
+
+        `forward` multiplies by the mask, which costs half of the time, and makes such entries NaN.
+        """
+        masked: Tensor = self(weight)
+        return masked if self.dense else masked.masked_fill(~self.mask_of(weight), 0)
+
     def mask_of(self, weight: Tensor) -> Tensor:
         """Return the mask on the weight's device, and sharded as the weight is; see `placed_like`."""
         return self.placed_like(self.mask, weight)

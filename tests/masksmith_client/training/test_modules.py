@@ -1,5 +1,6 @@
 """Masked modules are used as plain ones are: pickled, initialized again, differentiated; faults are named."""
 
+import copy
 import io
 
 import pytest
@@ -177,3 +178,29 @@ def test_scores_that_are_none_are_refused(model, scores):
         Sparsifier(model, PATTERN, ms.solve, None, scores=scores)
     assert list(model.state_dict()) == before
     assert type(model[2]) is torch.nn.Linear
+
+
+@pytest.mark.parametrize("in_place", [True, False])
+def test_pruned_entries_that_are_not_finite_become_zero(model, in_place):
+    sparsifier = Sparsifier(model, PATTERN, ms.solve, None, Fixed(), layers=["2", "4"], in_place=in_place)
+    copied = copy.deepcopy(model)
+    for each in (model, copied):
+        for layer, value in ((each[2], torch.inf), (each[4], torch.nan)):
+            with torch.no_grad():
+                layer._parameters["weight"][~sparsifier.masks[f"{2 if layer is each[2] else 4}.weight"]] = value
+    state = model.state_dict()
+    sparsifier.mask_state_dict(state, model)
+    for weights in (sparsifier.plain_state_dict(), state, sparsifier.bake(copied).state_dict()):
+        assert all(torch.equal(weights[name] != 0, mask) for name, mask in sparsifier.masks.items())
+    sparsifier.bake()
+    assert all(torch.equal(model.state_dict()[name] != 0, mask) for name, mask in sparsifier.masks.items())
+
+
+def test_a_frozen_weight_that_is_trained_later_has_no_gradient_at_pruned_entries(model):
+    model[2].weight.requires_grad_(False)
+    sparsifier = Sparsifier(model, PATTERN, ms.solve, None, Fixed(), layers="2", in_place=True)
+    assert not model[2].weight.requires_grad
+    model[2].weight.requires_grad_(True)
+    loss_of(model).backward()
+    assert model[2].weight.grad.any()
+    assert not model[2].weight.grad[~sparsifier.masks["2.weight"]].any()
