@@ -68,6 +68,43 @@ def test_gradients_of_torch_func_are_those_of_backward(model, method):
         torch.testing.assert_close(gradients[name], value.grad, msg=lambda text, name=name: f"{name}: {text}")
 
 
+@pytest.mark.parametrize("method", ["fixed", "trainable-thresholds"])
+def test_gradients_of_single_examples_are_those_of_backward(model, method):
+    Sparsifier(model, PATTERN, ms.solve, None, method)
+    values, inputs = dict(model.named_parameters()), torch.randn(3, 8)
+
+    def loss(parameters, example):
+        return torch.func.functional_call(model, parameters, (example[None],)).square().sum()
+
+    detached = {name: value.detach() for name, value in values.items()}
+    gradients = torch.func.vmap(torch.func.grad(loss), in_dims=(None, 0))(detached, inputs)
+    for index in range(len(inputs)):
+        model.zero_grad()
+        loss(values, inputs[index]).backward()
+        for name, value in values.items():
+            torch.testing.assert_close(gradients[name][index], value.grad)
+
+
+def test_the_dense_parameter_has_its_name(model):
+    weight = model[2].weight
+    Sparsifier(model, PATTERN, ms.solve, None)
+    assert model.get_parameter("2.weight") is weight
+    assert model[2].get_parameter("weight") is weight
+    assert ms.verify(model[2].weight != 0, PATTERN)
+
+
+def test_a_masked_model_of_transformers_is_tied_again():
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    sizes = {"vocab_size": 32, "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1}
+    model = LlamaForCausalLM(LlamaConfig(**sizes, num_attention_heads=1, tie_word_embeddings=True))
+    sparsifier = Sparsifier(model, PATTERN, ms.solve, WAITING, layers="lm_head")
+    weight = model.lm_head._parameters["weight"]
+    model.tie_weights()
+    sparsifier.step()
+    assert model.lm_head._parameters["weight"] is weight is model.model.embed_tokens._parameters["weight"]
+
+
 def test_a_fault_of_a_method_does_not_give_the_dense_weight(model):
     class Broken(Fixed):
         def masked(self, weight, masking):
