@@ -176,6 +176,19 @@ class MaskedLayer:
         if self._in_place:
             self._hook_gradient()
 
+    def check_restored_values(self) -> None:
+        """Check that values of pruned entries that a state has restored are still there, at the step after it.
+
+        Raises:
+            InputError: If a state dict of the model, in which pruned entries are zero, was loaded after the state.
+        """
+        if self.masking.lacks_restored_values:
+            raise InputError(
+                f"the dense values of pruned entries of {self.name!r} were overwritten by the zeros of a state dict: "
+                "load the model's state dict first, then the sparsifier's state"
+            )
+        self.masking.has_restored_values = False
+
     @torch.no_grad()
     def zero_pruned(self) -> None:
         """Write zeros into the pruned entries of the weight; none are pruned while the mask is ignored."""

@@ -31,7 +31,7 @@ from .refresher import Refresher, ScoresOf
 from .report import LayerReport, TrainingReport
 from .schedules import Schedule
 from .semi_structured import check_compute, use_sparse
-from .state import check_state, layers_state, load_layers, read_state, write_state
+from .state import check_belongs, check_state, layers_state, load_layers, read_state, write_state
 
 
 class Sparsifier:
@@ -116,11 +116,13 @@ class Sparsifier:
 
         Raises:
             InputError: If a masked layer was replaced or cannot be masked any more, the method needs the optimizer and
-                none is watched, `scores` returns something else than the scores of a layer, or the masks are baked.
+                none is watched, `scores` returns something else than the scores of a layer, the masks are baked, or
+                a state dict of the model has overwritten what `load_state_dict` has restored.
             ClientError: If masks cannot be computed, and `Refresh.wait` is set.
         """
         self._check_not_baked()
-        self._check_and_adopt_layers()
+        for layer in self._check_and_adopt_layers():
+            layer.check_restored_values()
         if self.method.needs_optimizer:
             if not self._optimizers:
                 raise InputError(f"{type(self.method).__name__} needs the optimizer: pass optimizer=, or call watch()")
@@ -300,6 +302,9 @@ class Sparsifier:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore the state from a checkpoint; the response to a pending request is ignored.
 
+        Load the model's state dict before: pruned entries are zero in a plain one, which would overwrite the values
+        that this restores.
+
         Raises:
             InputError: If the pattern, the method or the layers of the state differ, a member is missing or has
                 another type, or the masks are baked; nothing is changed then.
@@ -315,12 +320,23 @@ class Sparsifier:
         self._zero_pruned()
 
     def save(self, path: str | Path, *, pruned: bool = False) -> None:
-        """Write the state as a safetensors file; see `state_dict`."""
+        """Write the state as a safetensors file; see `state_dict`. Raises `InputError` if it cannot be written."""
         write_state(self.state_dict(pruned=pruned), Path(path))
 
-    def load(self, path: str | Path) -> None:
-        """Restore the state from a file that `save` wrote; raises as `load_state_dict` does."""
-        self.load_state_dict(read_state(Path(path)))
+    def load(self, path: str | Path, *, check_weights: bool = False) -> None:
+        """Restore the state from a file that `save` wrote; raises as `load_state_dict` does.
+
+        Args:
+            path: The file.
+            check_weights: Whether to refuse the file unless it was saved with the weights that the model has now; a
+                file without values of pruned entries cannot be compared.
+        """
+        state = read_state(Path(path))
+        if check_weights:
+            self._check_not_baked()
+            check_state(state, str(self.pattern), type(self.method).__name__, self._layers)
+            check_belongs(self._layers, state, path)
+        self.load_state_dict(state)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         # A copy of a model that holds this sparsifier holds the same one: the copy's masks follow those of the model.
