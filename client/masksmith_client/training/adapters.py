@@ -103,6 +103,11 @@ def adapters_of(holder: torch.nn.Module, name: str) -> Iterator[Adapter]:
             raise InputError(
                 f"the adapter of {name!r} cannot be merged: its A and B are not two matrices, or have a bias"
             )
+        if down.shape[0] != up.shape[1]:
+            raise InputError(
+                f"the adapter of {name!r} cannot be merged: A has shape {list(down.shape)} and B {list(up.shape)}, "
+                "expected [rank, in] and [out, rank]"
+            )
         yield Adapter(down, up, _scaling(holder, key, down.shape[0], name))
 
 

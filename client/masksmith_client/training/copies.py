@@ -80,7 +80,8 @@ def mask_state_dict(state: dict[str, Any], model: torch.nn.Module, layers: Itera
     check_holds(model, layers)
     for layer, name in _names_in_state(model, layers):
         if name in state:
-            state[name] = state[name].detach() * as_sharded(layer.whole_kept(), state[name])
+            value = state[name].detach()
+            state[name] = value.masked_fill(~as_sharded(layer.whole_kept(), value), 0)
         for parameter, _ in layer.masking.named_parameters():
             state.pop(f"{name}_masking.{parameter}", None)
 

@@ -106,7 +106,7 @@ class History:
                 sad=all_changed_entries,  # the sum of absolute differences of the masks
                 flip_rate=all_changed_entries / sum(self._entries.values()),
                 retained=total_retained((result.objective, result.retained) for result in new),
-                optimal=all(result.status == "optimal" and result.gap == 0.0 for result in new),
+                optimal=all(_is_optimal(result) for result in results if not result.unchanged),
                 gap=_gap(new),
                 late=late,
             )
@@ -148,6 +148,11 @@ class History:
         if not result.has_new_mask:
             return report
         return replace(report, asked_at=asked_at, **{field: getattr(result, field) for field in SOLUTION_FIELDS})
+
+
+def _is_optimal(result: LayerResult) -> bool:
+    """Whether a layer got a new mask that was proved optimal."""
+    return result.error is None and result.status == "optimal" and result.gap == 0.0
 
 
 def _gap(results: Sequence[LayerResult]) -> float | None:

@@ -42,7 +42,8 @@ class SparsifierCallback(TrainerCallback):  # type: ignore[misc] # transformers 
         sparsifier: The sparsifier.
         bake: Whether to bake the masks into the weights at the end of training; see `Sparsifier.bake`.
         resume_from: The folder of the checkpoint that training resumes from, if it is not in the Trainer's
-            `output_dir`.
+            `output_dir`. The Trainer does not tell it to callbacks; a folder whose state does not fit the weights that
+            the Trainer has loaded is refused, unless the model is sharded.
     """
 
     def __init__(self, sparsifier: Sparsifier, *, bake: bool = True, resume_from: str | Path | None = None) -> None:
@@ -57,14 +58,18 @@ class SparsifierCallback(TrainerCallback):  # type: ignore[misc] # transformers 
 
         Raises:
             InputError: If the Trainer's model holds no masked layer, the checkpoint has no file of the sparsifier, the
-                file does not fit the sparsifier, or the optimizer ascends gradients, which the method does not support.
+                file does not fit the sparsifier or the weights that the Trainer has loaded, or the optimizer ascends
+                gradients, which the method does not support.
         """
         self.sparsifier.check_model(kwargs["model"])
         if state.global_step > 0:
             folder = _checkpoint_folder(args, state) if self._resume_from is None else Path(self._resume_from)
             if not (folder / STATE_FILE).exists():
                 raise InputError(f"{folder} has no {STATE_FILE}: pass resume_from= with the checkpoint's folder")
-            self.sparsifier.load(folder / STATE_FILE)
+            try:
+                self.sparsifier.load(folder / STATE_FILE, check_weights=True)
+            except InputError as error:
+                raise InputError(f"{error}. Pass resume_from= if training resumes from another folder") from None
         if must_be_watched(self.sparsifier.method, kwargs["optimizer"]):
             self.sparsifier.watch(kwargs["optimizer"])
 
@@ -76,6 +81,9 @@ class SparsifierCallback(TrainerCallback):  # type: ignore[misc] # transformers 
         """Save the sparsifier's state to the checkpoint's folder, on rank 0.
 
         Unless the model is sharded, also replace the dense weights that the Trainer has saved there by masked ones.
+
+        Raises:
+            InputError: If the Trainer has saved to another folder, as a hyperparameter search does.
         """
         folder, model = _checkpoint_folder(args, state), kwargs["model"]
         has_shards = any(is_dtensor(parameter) for parameter in model.parameters())
@@ -86,6 +94,11 @@ class SparsifierCallback(TrainerCallback):  # type: ignore[misc] # transformers 
             sparsifier_state = self.sparsifier.state_dict(pruned=True)
         if not state.is_world_process_zero:
             return
+        if not folder.is_dir():
+            raise InputError(
+                f"the Trainer has saved no checkpoint to {folder}: a Trainer that saves to other folders than "
+                "output_dir/checkpoint-STEP, as a hyperparameter search does, is not supported"
+            )
         write_state(sparsifier_state, folder / STATE_FILE)
         if not has_shards:
             self._save_masked(model, folder)

@@ -89,8 +89,8 @@ class MaskedLayer:
         """Return the whole weight that the layer computes with, gathered from all ranks if it is sharded."""
         weight = self.weight.detach()
         if not self._in_place:
-            return gathered(self.masking(weight))
-        return gathered(weight if self.masking.dense else weight * self.mask)
+            return gathered(self.masking.with_zeros(weight))
+        return gathered(weight if self.masking.dense else weight.masked_fill(~self.mask, 0))
 
     @torch.no_grad()
     def density(self, model: torch.nn.Module) -> float:
@@ -121,7 +121,7 @@ class MaskedLayer:
         if self._hook is not None:  # The mask is in place: the pruned entries are zero already.
             self._hook.remove()
         else:
-            self.weight.copy_(self.masking(self.weight.detach()))
+            self.weight.copy_(self.masking.with_zeros(self.weight.detach()))
         if not self._in_place:
             for module in self.modules.values():
                 detach(module, self.parameter)
@@ -144,8 +144,7 @@ class MaskedLayer:
             if not any(weight is each for each in baked):
                 masking = masking_of(module, self.parameter) or self.masking
                 masking.follow_origin()
-                if not masking.dense:
-                    weight.copy_(masking.method.masked(weight.detach(), masking))
+                weight.copy_(masking.with_zeros(weight.detach()))
                 baked.append(weight)
         for module in modules:
             detach(module, self.parameter)
@@ -177,12 +176,25 @@ class MaskedLayer:
         if self._in_place:
             self._hook_gradient()
 
+    def check_restored_values(self) -> None:
+        """Check that values of pruned entries that a state has restored are still there, at the step after it.
+
+        Raises:
+            InputError: If a state dict of the model, in which pruned entries are zero, was loaded after the state.
+        """
+        if self.masking.lacks_restored_values:
+            raise InputError(
+                f"the dense values of pruned entries of {self.name!r} were overwritten by the zeros of a state dict: "
+                "load the model's state dict first, then the sparsifier's state"
+            )
+        self.masking.has_restored_values = False
+
     @torch.no_grad()
     def zero_pruned(self) -> None:
         """Write zeros into the pruned entries of the weight; none are pruned while the mask is ignored."""
         self._move_mask()
         if not self.masking.dense:
-            self.weight.mul_(self.mask)
+            self.weight.masked_fill_(~self.mask, 0)  # A product would keep NaN, and make NaN of infinity.
 
     def _mark_in_place(self, *, is_masked: bool) -> None:
         for module in self.modules.values():
@@ -196,7 +208,7 @@ class MaskedLayer:
             self.masking.to(device)
 
     def _hook_gradient(self) -> None:
-        """Move the gradient hook to the weight, unless it has the hook already or needs no gradient.
+        """Move the gradient hook to the weight, unless it has the hook already.
 
         Raises:
             InputError: If the weight was sharded after it got the hook.
@@ -208,15 +220,19 @@ class MaskedLayer:
             raise InputError(
                 f"{self.name!r} was sharded after it was masked in place: create the Sparsifier afterwards"
             )
-        if hooked is not weight and weight.requires_grad:
+        if hooked is not weight:
             if self._hook is not None:
                 self._hook.remove()
             self._hooked_weight = weight
+            # A frozen weight may be trained later; torch registers hooks only while gradients are required.
+            requires_grad = weight.requires_grad
+            weight.requires_grad_(True)
             if is_dtensor(weight):
                 # FSDP2 sets the reduced gradient itself, and calls only hooks of this kind.
                 self._hook = weight.register_post_accumulate_grad_hook(self._mask_accumulated)  # type: ignore[no-untyped-call]
             else:
                 self._hook = weight.register_hook(self._masked_gradient)  # type: ignore[no-untyped-call]
+            weight.requires_grad_(requires_grad)
 
     def _mask_accumulated(self, weight: Tensor) -> None:
         """Record and mask `weight.grad` after gradients were added to it."""

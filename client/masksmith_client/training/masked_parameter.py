@@ -29,6 +29,12 @@ FSDP2_READER, TENSOR_PARALLEL_READER = "reset_sharded_param", "_partition_linear
 QCONFIG, FAKE_QUANTISED = "qconfig", "weight_fake_quant"
 """Attribute that torch.ao.quantization sets on each module before it replaces modules, and deletes after it has
 converted them; and the submodule of modules that were prepared for training with it."""
+PARAMETER_READER = ("torch.nn.modules.module", "get_parameter")
+"""Module and name of torch's function that returns a parameter by its name, as it is promised by `named_parameters`."""
+PRUNING_READER = "torch.nn.utils.prune"
+"""Module of torch that replaces a weight by a parameter and a mask of its own."""
+PARAMETRIZATION_REMOVER = ("torch.nn.utils.parametrize", "remove_parametrizations")
+"""Module and name of torch's function that removes the outermost class of a module."""
 PEFT_MERGES = ("merge", "unmerge")
 """Methods of peft's layers that write to a weight."""
 _masked_in_place: weakref.WeakKeyDictionary[torch.nn.Module, set[str]] = weakref.WeakKeyDictionary()
@@ -99,7 +105,7 @@ def _reader(name: str) -> property:
             # Python then calls the module's `__getattr__`, which finds what replaced the parameter, if anything did.
             raise AttributeError(name)
         masking = module._modules.get(key)
-        if masking is None or masking.is_bypassed or _is_read_to_shard(parameter):
+        if masking is None or masking.is_bypassed or _is_parameter_read(parameter):
             return parameter
         try:
             masked: Tensor = masking(parameter)
@@ -192,20 +198,24 @@ def _restore(base: type[torch.nn.Module], masked: tuple[tuple[str, bool], ...]) 
     return base.__new__(base)
 
 
-def _is_read_to_shard(parameter: Tensor) -> bool:
-    """Whether the code that reads the attribute is FSDP2, which needs the parameter itself to shard it.
+def _is_parameter_read(parameter: Tensor) -> bool:
+    """Whether the code that reads the attribute needs the parameter itself: FSDP2 to shard it, and `get_parameter`.
 
     Raises:
-        InputError: If that code is a merge of peft, or tensor parallelism, which would take masked values for the
-            parameter.
+        InputError: If that code is a merge of peft, torch.nn.utils.prune, or tensor parallelism, which would take
+            masked values for the parameter.
     """
     if torch.compiler.is_compiling():
         # Compiled code neither shards nor merges, and frames cannot be inspected while it is traced.
         return False
     frame = sys._getframe(2)  # 0 is this function, 1 the property, 2 the code that reads the attribute.
-    reader = frame.f_code.co_name
-    if reader in PEFT_MERGES and str(frame.f_globals.get("__name__")).startswith("peft."):
+    reader, of_module = frame.f_code.co_name, str(frame.f_globals.get("__name__"))
+    if (of_module, reader) == PARAMETER_READER:
+        return True
+    if reader in PEFT_MERGES and of_module.startswith("peft."):
         raise InputError("peft merges into masked values, which are lost: use merge_adapters() of the Sparsifier")
+    if of_module == PRUNING_READER:
+        raise InputError("torch.nn.utils.prune cannot prune a masked weight: bake the masks first")
     if reader == TENSOR_PARALLEL_READER:
         raise InputError(
             "parallelize_module would take masked values for parameters: create the Sparsifier after parallelize_module"
@@ -214,8 +224,17 @@ def _is_read_to_shard(parameter: Tensor) -> bool:
 
 
 def _parametrizations(module: torch.nn.Module) -> torch.nn.Module:
-    """Return torch's own parametrizations of the module, if it has any, else a view of its masked parameters."""
+    """Return torch's own parametrizations of the module, if it has any, else a view of its masked parameters.
+
+    Raises:
+        InputError: If the code that reads the attribute is torch's removal of a parametrization that is older than the
+            mask: it would remove the class of the masked parameter.
+    """
     of_torch = module._modules.get("parametrizations")
+    if of_torch is not None and MARK in vars(type(module)) and not torch.compiler.is_compiling():
+        frame = sys._getframe(1)  # The code that reads the attribute.
+        if (frame.f_globals.get("__name__"), frame.f_code.co_name) == PARAMETRIZATION_REMOVER:
+            raise InputError("a parametrization that is older than the mask of its module is removed: bake first")
     return _Parametrizations(module) if of_torch is None else of_torch
 
 

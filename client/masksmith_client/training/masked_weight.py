@@ -23,6 +23,8 @@ class MaskedWeight(torch.autograd.Function):
     Mask and key are what `Masking.mask_and_key` returns; the mask is saved for the backward pass in the same form.
     """
 
+    generate_vmap_rule = True
+
     @staticmethod
     def forward(weight: Tensor, mask: Tensor, key: str, rule: Rule) -> Tensor:
         """Return `mask * weight`."""

@@ -74,12 +74,16 @@ class Masking(torch.nn.Module):
         product: Computes the layer's output; None for the module's own `forward`.
         is_bypassed: Whether reading the module's parameter returns the dense values, as while these are
             initialized again.
+        has_restored_values: Whether a state has restored values of pruned entries since the last optimizer step.
+        lacks_restored_values: Whether a state dict of the model has then overwritten them by zeros.
     """
 
     mask: Tensor
     # Models that were pickled before masks could be sharded lack these attributes, and have these defaults.
     sharding: Sharding | None = None
     output_axes: tuple[int, ...] = (0,)
+    has_restored_values: bool = False
+    lacks_restored_values: bool = False
     _key: str = ""
 
     def __init__(self, method: MaskingMethod, weight: Tensor, output_axes: tuple[int, ...] = (0,)) -> None:
@@ -108,6 +112,15 @@ class Masking(torch.nn.Module):
         if self._origin is not None:
             self.follow_origin()
         return weight if self.dense else self.method.masked(weight, self)
+
+    @torch.no_grad()
+    def with_zeros(self, weight: Tensor) -> Tensor:
+        """Return the weight that the layer computes with, with zeros also where pruned entries are NaN or infinite.
+
+        `forward` multiplies by the mask, which costs half of the time, and makes such entries NaN.
+        """
+        masked: Tensor = self(weight)
+        return masked if self.dense else masked.masked_fill(~self.mask_of(weight), 0)
 
     def mask_of(self, weight: Tensor) -> Tensor:
         """Return the mask on the weight's device, and sharded as the weight is; see `placed_like`."""
@@ -170,8 +183,7 @@ class Masking(torch.nn.Module):
         self.mask = origin.masking.mask.to(self.mask.device, copy=True)
         self._set_sharding(origin.masking.sharding)
         self.dense = origin.masking.dense
-        owner = self._owner()
-        weight = None if owner is None else owner._parameters.get(self._parameter)
+        weight = self._owned_weight()
         if weight is not None:
             self.follow_sharding(weight)
         origin.sample = self._sample()
@@ -238,7 +250,18 @@ class Masking(torch.nn.Module):
         # A plain state dict lacks the parameters of the method, which the sparsifier's state has: they are not missing.
         super()._load_from_state_dict(state_dict, prefix, local_metadata, strict, [], unexpected_keys, error_msgs)
         # The parameters of the module that is masked have been loaded before this call.
+        self.lacks_restored_values = self.has_restored_values and not self._has_pruned_values()
         self.follow_origin()
+
+    def note_restored_values(self) -> None:
+        """Note that a state has restored the values of pruned entries, unless all of these are zero."""
+        self.has_restored_values, self.lacks_restored_values = self._has_pruned_values(), False
+
+    @torch.no_grad()
+    def _has_pruned_values(self) -> bool:
+        """Whether a pruned entry of this rank's part of the weight is not zero."""
+        weight = self._owned_weight()
+        return weight is not None and not self.dense and bool(local(weight.detach())[~self.mask].any())
 
     def _is_unchanged(self, origin: _Origin) -> bool:
         current = self._sample()
@@ -246,10 +269,13 @@ class Masking(torch.nn.Module):
             return current is origin.sample
         return torch.equal(current, origin.sample.to(current))
 
+    def _owned_weight(self) -> Tensor | None:
+        owner = self._owner()
+        return None if owner is None else owner._parameters.get(self._parameter)
+
     @torch.no_grad()
     def _sample(self) -> Tensor | None:
-        owner = self._owner()
-        weight = None if owner is None else owner._parameters.get(self._parameter)
+        weight = self._owned_weight()
         if weight is None or weight.is_meta:
             return None
         entries = local(weight.detach()).reshape(-1)

@@ -98,10 +98,14 @@ class Refresher:
         """Divide the layers among the ranks; without a pattern, and for scores, each layer as a whole."""
         return divide(self._layers, None if self._are_scores else pattern, self._process_group.world)
 
+    def _current_storage(self) -> list[tuple[torch.dtype, torch.device]]:
+        """Return dtype and device of every layer's weight; of all layers, so that all ranks restart together."""
+        return [(layer.weight.dtype, layer.weight.device) for layer in self._layers]
+
     def _start(self, shares: Shares) -> None:
         """Store the shares, close the previous worker, and create memory and worker for this rank's shares, if any."""
         self.close()
-        self._shares, self._worker = shares, None
+        self._shares, self._storage, self._worker = shares, self._current_storage(), None
         self._proofs: Proofs = {}
         # For layers of which each rank solves its own rows: how the mask was divided at the last request.
         self._shardings: dict[str, Sharding | None] = {}
@@ -154,8 +158,9 @@ class Refresher:
             InputError: If the caller's `scores` returns something else than the scores of a layer.
         """
         shares = self._divide(pattern)
-        if shares != self._shares:
-            # This is the first request, weights were sharded since the last one, or the pattern has other tiles.
+        if shares != self._shares or self._current_storage() != self._storage:
+            # This is the first request, the pattern has other tiles, or weights were sharded, or have another dtype or
+            # device, since the last one. The memory would round values to the dtype that it was created for.
             self._start(shares)
         pending = PendingRequest(step, pattern, time.monotonic())
         for layer in self._layers:

@@ -22,8 +22,8 @@ class RefreshRecord:
             Entries of layers that were dense until then are left out.
         flip_rate: `sad / entries` over all masked layers, in [0, 1] (Hu et al., 2024).
         retained: Share of the score that the new masks keep, all together; None if it is unknown, as without new masks.
-        optimal: Whether every new mask was proved optimal (gap 0.0) for the scores that it was computed from; True if
-            no layer got a new mask.
+        optimal: Whether every layer that was to be solved got a mask that was proved optimal (gap 0.0) for the scores
+            that it was computed from; True if no layer was to be solved, False if one failed.
         gap: Gap of all new masks together, `(upper_bound - objective) / upper_bound`; None if a mask has no bound,
             or no layer got a new mask.
         late: Number of refreshes that had become due while an earlier one was pending, from the beginning to this one.
@@ -96,6 +96,8 @@ class TrainingReport:
             that has not ended counts, too.
         trouble: Why the last request failed as a whole; None if it succeeded, or no response has arrived.
         shared_names: For a weight that the model has under several names, the name of its layer, by each other name.
+        failing: Why layers that were to be solved got no mask in the last response, by name; their report is that of
+            the last mask, which they keep. Empty if the request as a whole failed.
     """
 
     pattern: str | None
@@ -109,6 +111,7 @@ class TrainingReport:
     outages: int = 0
     trouble: str | None = None
     shared_names: Mapping[str, str] = field(default_factory=dict)
+    failing: Mapping[str, str] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """Return all fields in dicts, lists and tuples, which `json.dumps` accepts."""
@@ -125,6 +128,7 @@ class TrainingReport:
                 f"{last.applied_at}: {last.flip_rate:.2%} of the entries flipped"
             )
         lines += [f"{other} is the same weight as {name}" for other, name in self.shared_names.items()]
+        lines += [f"{name} keeps its last mask: {reason}" for name, reason in self.failing.items()]
         if self.trouble is not None:
             lines.append(f"masks are not being refreshed: {self.trouble}")
         return "\n".join(lines)

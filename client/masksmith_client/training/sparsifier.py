@@ -14,7 +14,7 @@ from masksmith._torch_modes import without_inference_mode
 from masksmith.patterns import Pattern
 from masksmith.patterns.matching import Globs
 from masksmith_client._client import Client
-from masksmith_client._errors import InputError
+from masksmith_client._errors import ClientError, InputError
 
 from .adapters import merge
 from .by_name import as_method, as_pattern, as_schedule
@@ -31,7 +31,7 @@ from .refresher import Refresher, ScoresOf
 from .report import LayerReport, TrainingReport
 from .schedules import Schedule
 from .semi_structured import check_compute, use_sparse
-from .state import check_state, layers_state, load_layers, read_state, write_state
+from .state import check_belongs, check_state, layers_state, load_layers, read_state, write_state
 
 
 class Sparsifier:
@@ -116,11 +116,13 @@ class Sparsifier:
 
         Raises:
             InputError: If a masked layer was replaced or cannot be masked any more, the method needs the optimizer and
-                none is watched, `scores` returns something else than the scores of a layer, or the masks are baked.
+                none is watched, `scores` returns something else than the scores of a layer, the masks are baked, or
+                a state dict of the model has overwritten what `load_state_dict` has restored.
             ClientError: If masks cannot be computed, and `Refresh.wait` is set.
         """
         self._check_not_baked()
-        self._check_and_adopt_layers()
+        for layer in self._check_and_adopt_layers():
+            layer.check_restored_values()
         if self.method.needs_optimizer:
             if not self._optimizers:
                 raise InputError(f"{type(self.method).__name__} needs the optimizer: pass optimizer=, or call watch()")
@@ -133,10 +135,12 @@ class Sparsifier:
     def refresh_now(self) -> None:
         """Request masks for the current weights, wait for them, and apply them; useful at the end of training.
 
+        If the masks of some layers cannot be computed, those of the others are applied before the error.
+
         Raises:
             InputError: If layers are dense at this step by the schedule, a masked layer was replaced or cannot be
                 masked any more, `scores` returns something else than the scores of a layer, or the masks are baked.
-            ClientError: If the masks cannot be computed.
+            ClientError: If the masks cannot be computed, or that of a layer cannot; the message names the layer.
         """
         self._check_not_baked()
         pattern = self._updates.pattern
@@ -147,6 +151,10 @@ class Sparsifier:
         self._updates.request(pattern, wait=True)
         self._zero_pruned()
         self._updates.history.log()
+        if self._refresher.failing:
+            failing = self._refresher.failing
+            name, error = next(iter(failing.items()))
+            raise ClientError(f"{len(failing)} layer(s) keep their last mask; {name!r} has no new one: {error}")
 
     def log_to(self, logger: Logger) -> None:
         """Call `logger(metrics, step)` for each refresh, also for the refreshes so far.
@@ -194,6 +202,7 @@ class Sparsifier:
             outages=self._refresher.outages,
             trouble=self._refresher.failure,
             shared_names=shared_names(self._model, self._layers),
+            failing=dict(self._refresher.failing),
         )
 
     def bake(self, model: torch.nn.Module | None = None) -> torch.nn.Module:
@@ -293,6 +302,9 @@ class Sparsifier:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore the state from a checkpoint; the response to a pending request is ignored.
 
+        Load the model's state dict before: pruned entries are zero in a plain one, which would overwrite the values
+        that this restores.
+
         Raises:
             InputError: If the pattern, the method or the layers of the state differ, a member is missing or has
                 another type, or the masks are baked; nothing is changed then.
@@ -308,12 +320,23 @@ class Sparsifier:
         self._zero_pruned()
 
     def save(self, path: str | Path, *, pruned: bool = False) -> None:
-        """Write the state as a safetensors file; see `state_dict`."""
+        """Write the state as a safetensors file; see `state_dict`. Raises `InputError` if it cannot be written."""
         write_state(self.state_dict(pruned=pruned), Path(path))
 
-    def load(self, path: str | Path) -> None:
-        """Restore the state from a file that `save` wrote; raises as `load_state_dict` does."""
-        self.load_state_dict(read_state(Path(path)))
+    def load(self, path: str | Path, *, check_weights: bool = False) -> None:
+        """Restore the state from a file that `save` wrote; raises as `load_state_dict` does.
+
+        Args:
+            path: The file.
+            check_weights: Whether to refuse the file unless it was saved with the weights that the model has now; a
+                file without values of pruned entries cannot be compared.
+        """
+        state = read_state(Path(path))
+        if check_weights:
+            self._check_not_baked()
+            check_state(state, str(self.pattern), type(self.method).__name__, self._layers)
+            check_belongs(self._layers, state, path)
+        self.load_state_dict(state)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         # A copy of a model that holds this sparsifier holds the same one: the copy's masks follow those of the model.

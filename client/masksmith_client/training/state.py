@@ -42,6 +42,29 @@ def load_layers(layers: Iterable[MaskedLayer], state: Mapping[str, Any]) -> None
         restore_mask(layer, state["masks"][layer.name])
         if "pruned" in state:
             restore_pruned(layer, state["pruned"][layer.name])
+            layer.masking.note_restored_values()
+
+
+@torch.no_grad()
+def check_belongs(layers: Iterable[MaskedLayer], state: Mapping[str, Any], where: object) -> None:
+    """Check that a state with values of pruned entries was saved with the weights that the layers have now.
+
+    Their pruned entries are zero if the weights were saved masked, or have the state's values if saved dense.
+
+    Args:
+        layers: The layers.
+        state: A state that fits them, see `check_state`; one without these values cannot be compared.
+        where: What the state was read from, for the message.
+
+    Raises:
+        InputError: If pruned entries of a layer have other values.
+    """
+    for layer in layers if "pruned" in state else ():
+        pruned, weight = state["pruned"][layer.name], layer.whole_weight()
+        entries = weight[~pruned["kept"].to(weight.device)]
+        is_known = (entries == 0) | (entries == pruned["values"].to(entries)) | entries.isnan()
+        if not bool(is_known.all()):
+            raise InputError(f"{where} is not of the checkpoint whose weights were loaded: {layer.name!r} differs")
 
 
 def packed_mask(layer: MaskedLayer) -> dict[str, Any]:
@@ -137,7 +160,11 @@ def _check_tensors(where: str, fields: Mapping[str, Any], dtype: torch.dtype | N
 
 
 def write_state(state: Mapping[str, Any], path: Path) -> None:
-    """Write a state as a safetensors file; if that fails, a file that is already there stays as it is."""
+    """Write a state as a safetensors file; if that fails, a file that is already there stays as it is.
+
+    Raises:
+        InputError: If the file cannot be written, for example since its folder is missing.
+    """
     masks = state["masks"]
     tensors = {name: mask["bits"].contiguous() for name, mask in masks.items()}
     for name, pruned in state.get("pruned", {}).items():
@@ -148,6 +175,8 @@ def write_state(state: Mapping[str, Any], path: Path) -> None:
     try:
         save_file(tensors, unfinished, {KEY: json.dumps({**fields, "masks": mask_fields})})
         unfinished.replace(path)
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"the sparsifier's state cannot be written to {path}: {error}") from error
     finally:
         unfinished.unlink(missing_ok=True)
 

@@ -144,6 +144,10 @@ REFUSED = {
     "variant": (with_value("lora_variant", {"one": object()}), "variant of LoRA"),
     "scaling": (with_value("scaling", {}), "neither a scaling nor an alpha"),
     "shape": (lambda layer: layer.lora_B.update({"one": torch.nn.Linear(4, 8, bias=False)}), r"has shape \[8, 16\]"),
+    "transposed": (
+        lambda layer: layer.lora_A.update({"one": torch.nn.Linear(4, 16, bias=False)}),
+        r"A has shape \[16, 4",
+    ),
     "bias": (lambda layer: layer.lora_B.update({"one": torch.nn.Linear(4, 16)}), "or have a bias"),
     "nan": (lambda layer: layer.lora_A["one"].weight.data.fill_(torch.nan), "NaN"),
     "none": (with_value("active_adapters", []), "no masked layer has an active adapter"),

@@ -274,6 +274,19 @@ def test_hugging_face_trains_bakes_saves_and_resumes(tmp_path):
         torch.testing.assert_close(again.state_dict()[name], weight)
     with pytest.raises(InputError, match=r"checkpoint-5 has no sparsifier.safetensors: pass resume_from="):
         hugging_face_run(str(tmp_path / "elsewhere"), steps=10, resume=resume)
+    hugging_face_run(str(tmp_path / "other"), steps=5, seed=2)
+    with pytest.raises(InputError, match=r"other/checkpoint-5/.* is not of the checkpoint .* Pass resume_from="):
+        hugging_face_run(str(tmp_path / "other"), steps=10, resume=resume)
+
+
+def test_a_trainer_that_saves_to_other_folders_is_refused(model, tmp_path):
+    from masksmith_client.training.hugging_face import SparsifierCallback
+
+    callback = SparsifierCallback(Sparsifier(model, PATTERN, ms.solve, WAITING))
+    (tmp_path / "run-0" / "checkpoint-2").mkdir(parents=True)
+    arguments, state = SimpleNamespace(output_dir=tmp_path), SimpleNamespace(global_step=2, is_world_process_zero=True)
+    with pytest.raises(InputError, match=r"no checkpoint to .*/checkpoint-2: .*hyperparameter search"):
+        callback.on_save(arguments, state, None, model=model)
 
 
 @pytest.mark.parametrize(("module", "library"), [("lightning", "lightning"), ("hugging_face", "transformers")])

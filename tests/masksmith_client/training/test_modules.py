@@ -1,5 +1,6 @@
 """Masked modules are used as plain ones are: pickled, initialized again, differentiated; faults are named."""
 
+import copy
 import io
 
 import pytest
@@ -65,6 +66,43 @@ def test_gradients_of_torch_func_are_those_of_backward(model, method):
     model(inputs).square().mean().backward()
     for name, value in values.items():
         torch.testing.assert_close(gradients[name], value.grad, msg=lambda text, name=name: f"{name}: {text}")
+
+
+@pytest.mark.parametrize("method", ["fixed", "trainable-thresholds"])
+def test_gradients_of_single_examples_are_those_of_backward(model, method):
+    Sparsifier(model, PATTERN, ms.solve, None, method)
+    values, inputs = dict(model.named_parameters()), torch.randn(3, 8)
+
+    def loss(parameters, example):
+        return torch.func.functional_call(model, parameters, (example[None],)).square().sum()
+
+    detached = {name: value.detach() for name, value in values.items()}
+    gradients = torch.func.vmap(torch.func.grad(loss), in_dims=(None, 0))(detached, inputs)
+    for index in range(len(inputs)):
+        model.zero_grad()
+        loss(values, inputs[index]).backward()
+        for name, value in values.items():
+            torch.testing.assert_close(gradients[name][index], value.grad)
+
+
+def test_the_dense_parameter_has_its_name(model):
+    weight = model[2].weight
+    Sparsifier(model, PATTERN, ms.solve, None)
+    assert model.get_parameter("2.weight") is weight
+    assert model[2].get_parameter("weight") is weight
+    assert ms.verify(model[2].weight != 0, PATTERN)
+
+
+def test_a_masked_model_of_transformers_is_tied_again():
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    sizes = {"vocab_size": 32, "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1}
+    model = LlamaForCausalLM(LlamaConfig(**sizes, num_attention_heads=1, tie_word_embeddings=True))
+    sparsifier = Sparsifier(model, PATTERN, ms.solve, WAITING, layers="lm_head")
+    weight = model.lm_head._parameters["weight"]
+    model.tie_weights()
+    sparsifier.step()
+    assert model.lm_head._parameters["weight"] is weight is model.model.embed_tokens._parameters["weight"]
 
 
 def test_a_fault_of_a_method_does_not_give_the_dense_weight(model):
@@ -177,3 +215,29 @@ def test_scores_that_are_none_are_refused(model, scores):
         Sparsifier(model, PATTERN, ms.solve, None, scores=scores)
     assert list(model.state_dict()) == before
     assert type(model[2]) is torch.nn.Linear
+
+
+@pytest.mark.parametrize("in_place", [True, False])
+def test_pruned_entries_that_are_not_finite_become_zero(model, in_place):
+    sparsifier = Sparsifier(model, PATTERN, ms.solve, None, Fixed(), layers=["2", "4"], in_place=in_place)
+    copied = copy.deepcopy(model)
+    for each in (model, copied):
+        for layer, value in ((each[2], torch.inf), (each[4], torch.nan)):
+            with torch.no_grad():
+                layer._parameters["weight"][~sparsifier.masks[f"{2 if layer is each[2] else 4}.weight"]] = value
+    state = model.state_dict()
+    sparsifier.mask_state_dict(state, model)
+    for weights in (sparsifier.plain_state_dict(), state, sparsifier.bake(copied).state_dict()):
+        assert all(torch.equal(weights[name] != 0, mask) for name, mask in sparsifier.masks.items())
+    sparsifier.bake()
+    assert all(torch.equal(model.state_dict()[name] != 0, mask) for name, mask in sparsifier.masks.items())
+
+
+def test_a_frozen_weight_that_is_trained_later_has_no_gradient_at_pruned_entries(model):
+    model[2].weight.requires_grad_(False)
+    sparsifier = Sparsifier(model, PATTERN, ms.solve, None, Fixed(), layers="2", in_place=True)
+    assert not model[2].weight.requires_grad
+    model[2].weight.requires_grad_(True)
+    loss_of(model).backward()
+    assert model[2].weight.grad.any()
+    assert not model[2].weight.grad[~sparsifier.masks["2.weight"]].any()

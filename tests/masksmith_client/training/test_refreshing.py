@@ -289,3 +289,29 @@ def test_scores_that_fail_once_do_not_stop_later_refreshes():
     sparsifier.refresh_now()
     train(model, optimizer, sparsifier, 8)
     assert len(sparsifier.report().refreshes) > before + 1
+
+
+@pytest.mark.parametrize(("first", "second"), [(torch.bfloat16, torch.float32), (torch.float32, torch.float64)])
+def test_masks_are_solved_on_the_values_of_a_model_whose_dtype_has_changed(model, first, second):
+    sparsifier = Sparsifier(model.to(first), "2:4", ms.solve, WAITING, method=Fixed())
+    weight = model.to(second)[2].parametrizations.weight.original
+    # In the first dtype all of these values are 1.
+    with torch.no_grad():
+        weight.copy_(1 + torch.finfo(first).eps / 8 * torch.rand(weight.shape, dtype=torch.float64))
+    sparsifier.refresh_now()
+    values = weight.detach().double()
+    largest_sum = pytest.approx(values.reshape(-1, 4).topk(2).values.sum().item(), rel=1e-12)
+    assert (values * sparsifier.masks["2.weight"]).sum().item() == largest_sum
+    assert sparsifier.report().layers[0].objective == largest_sum
+
+
+def test_a_refresh_in_which_layers_fail_is_an_error_and_not_optimal(model):
+    sparsifier = Sparsifier(model, "2:4", ms.solve, WAITING)
+    for index in (2, 4):
+        model[index].parametrizations.weight.original.data[0, 0] = torch.nan
+    with pytest.raises(ClientError, match=r"2 layer\(s\) keep their last mask; '2.weight' .*NaN at \[0, 0\]"):
+        sparsifier.refresh_now()
+    report = sparsifier.report()
+    assert (report.refreshes[-1].failed, report.refreshes[-1].optimal) == (2, False)
+    assert list(report.failing) == ["2.weight", "4.weight"]
+    assert "4.weight keeps its last mask: scores: NaN at [0, 0]" in str(report)

@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 from support.training_loop import perceptron, train
+from torch.nn.utils import parametrize, prune
 
 import masksmith as ms
 from masksmith_client import InputError
@@ -137,6 +138,19 @@ def test_other_parametrizations_do_not_matter_where_they_are_not_masked(model):
     sparsifier = Sparsifier(model, PATTERN, ms.solve, None)
     assert list(sparsifier.masks) == ["2.weight"]
     assert "parametrized already" in sparsifier.report().skipped["4.weight"]
+
+
+def test_pruning_and_parametrizations_of_torch_are_refused_by_name(model):
+    parametrize.register_parametrization(model[2], "bias", torch.nn.Identity())
+    sparsifier = Sparsifier(model, PATTERN, ms.solve, None)
+    with pytest.raises(InputError, match=r"torch\.nn\.utils\.prune cannot prune a masked weight: bake"):
+        prune.l1_unstructured(model[4], "weight", 0.5)
+    with pytest.raises(InputError, match="a parametrization that is older than the mask"):
+        parametrize.remove_parametrizations(model[2], "bias")
+    sparsifier.step()
+    sparsifier.bake()
+    parametrize.remove_parametrizations(model[2], "bias")
+    assert ms.verify(model[2].weight != 0, PATTERN)
 
 
 @pytest.mark.parametrize("options", [{"method": "adam"}, {"pattern": 3}, {"optimizer": "sgd"}, {"schedule": 1}])

@@ -132,7 +132,7 @@ def test_a_state_that_cannot_be_written_leaves_the_previous_one(tmp_path, monkey
     sparsifier.save(tmp_path / "state")
     before = (tmp_path / "state").read_bytes()
     monkeypatch.setattr("masksmith_client.training.state.save_file", fill_disk)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(InputError, match=r"cannot be written to .*state: No space left"):
         sparsifier.save(tmp_path / "state")
     assert [path.name for path in tmp_path.iterdir()] == ["state"]
     assert (tmp_path / "state").read_bytes() == before
@@ -192,6 +192,43 @@ def paths_of(state, path=()):
         yield (*path, key)
         if isinstance(value, dict):
             yield from paths_of(value, (*path, key))
+
+
+@pytest.mark.parametrize("path", ["missing/state", "."], ids=["missing", "folder"])
+def test_a_path_that_cannot_be_written_is_named(tmp_path, path):
+    _, _, sparsifier = begin()
+    with pytest.raises(InputError, match="the sparsifier's state cannot be written to "):
+        sparsifier.save(tmp_path / path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_plain_state_dict_that_overwrites_restored_values_is_refused_at_the_next_step():
+    model, _, saved = begin()
+    dense = model[2].parametrizations.weight.original.detach().clone()
+    plain, state = saved.plain_state_dict(), saved.state_dict(pruned=True)
+    again, optimizer, sparsifier = begin(seed=1)
+    sparsifier.load_state_dict(state)
+    again.load_state_dict(plain)
+    with pytest.raises(InputError, match=r"of '2\.weight' were overwritten .* load the model's state dict first"):
+        sparsifier.step()
+    sparsifier.load_state_dict(state)
+    assert torch.equal(again[2].parametrizations.weight.original, dense)
+    train(again, optimizer, sparsifier, 1)
+    again.load_state_dict(plain)
+    sparsifier.step()
+
+
+def test_a_state_is_compared_with_the_weights_that_it_was_saved_with(tmp_path):
+    model, _, saved = begin()
+    saved.save(tmp_path / "state", pruned=True)
+    plain, dense = saved.plain_state_dict(), copy.deepcopy(model.state_dict())
+    for weights in (plain, dense):
+        model, _, sparsifier = begin(seed=1)
+        with pytest.raises(InputError, match=r"state is not of the checkpoint whose weights were loaded: '2\.weight'"):
+            sparsifier.load(tmp_path / "state", check_weights=True)
+        model.load_state_dict(weights)
+        sparsifier.load(tmp_path / "state", check_weights=True)
+        assert torch.equal(model[2].parametrizations.weight.original, dense["2.weight"])
 
 
 @pytest.mark.parametrize("wrong", [None, "text", [None], {"a": 1}, torch.zeros(2), float("nan")], ids=type)

@@ -97,6 +97,8 @@ class TrainableThresholds(Method):
 class ThresholdedWeight(torch.autograd.Function):
     """`m * [|W| > t] * W` with the gradients of `TrainableThresholds` for `W` and `t`, the penalty's included."""
 
+    generate_vmap_rule = True
+
     @staticmethod
     def forward(weight: Tensor, threshold: Tensor, mask: Tensor, key: str, strength: float) -> Tensor:
         """Return `m * [|W| > t] * W`, with the mask as `Masking.mask_and_key` returns it."""
