@@ -16,6 +16,7 @@ from masksmith_service.uploads.inspector import SMALL_HEADER_BYTES
 from masksmith_state.roots.root import FileState
 from masksmith_wire.errors import Code
 from masksmith_wire.headers import Header
+from masksmith_wire.json_text import DuplicateMemberError, parse_json
 from masksmith_wire.model_files import (
     WEIGHTS_INDEX_SUFFIX,
     WEIGHTS_SUFFIX,
@@ -192,9 +193,11 @@ class ModelReader:
         if depth(data) > self._settings.max_document_depth:
             raise _invalid(file, f"it is nested deeper than max_document_depth = {self._settings.max_document_depth}")
         try:
-            document = json.loads(data)
+            document = parse_json(data)
             # Unpaired surrogates are JSON, but no response can contain them.
             json.dumps(document, ensure_ascii=False).encode()
+        except DuplicateMemberError as error:
+            raise _invalid(file, str(error)) from None
         except ValueError:
             raise _invalid(file, f"it is {not_json_reason(data)}") from None
         return document

@@ -60,6 +60,22 @@ def test_a_model_or_output_that_cannot_be_is_named_at_once(app, records, root, m
     assert root.list("out") == {}
 
 
+@pytest.mark.parametrize(
+    ("file", "content", "name"),
+    [
+        ("config.json", b'{"model_type": "llama", "model_type": "bert"}', "model_type"),
+        ("model.safetensors.index.json", b'{"weight_map": {"a": "m-1.safetensors", "a": "m-2.safetensors"}}', "a"),
+    ],
+)
+def test_a_member_that_is_given_twice_is_named(app, root, model, url, file, content, name):
+    root.write(f"model/{file}", [content])
+    with TestClient(app) as client:
+        problem = client.post("/v1/outputs", params={"model": model, "output": f"{url}/out", "pattern": "2:4"}).json()
+    assert (problem["status"], problem["code"]) == (422, "invalid_reference")
+    assert file in problem["detail"]
+    assert f"{name!r} is given twice" in problem["detail"]
+
+
 def test_masks_are_compared_with_those_of_an_earlier_output(app, runner, root, model, url, tmp_path):
     """`previous` names an output or its masks file; the record counts the entries that changed."""
     with TestClient(app) as client:
