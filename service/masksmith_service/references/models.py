@@ -62,6 +62,16 @@ class Model:
         }
         return {file: tensors for file, tensors in repeated.items() if tensors}
 
+    @property
+    def unlisted(self) -> dict[str, str]:
+        """Names of the files of the tensors that the index does not list, by the tensor's name; they are copied."""
+        return {
+            name: file
+            for file, (_, header) in self.files.items()
+            for name in header.tensors
+            if name not in self.weight_map
+        }
+
     def listing(self, location: str) -> ModelListing:
         """Build the document that lists its tensors; `location` is what the client asked for."""
         tensors = []

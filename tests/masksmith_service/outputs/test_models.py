@@ -25,6 +25,25 @@ def test_the_service_selects_the_tensors_of_a_model(app, runner, root, model, ur
     assert [each["name"] for each in view["skipped"]] == ["norm.weight"]
 
 
+def test_a_tensor_that_the_index_forgets_is_named_and_counted(app, runner, root, model, url):
+    q_proj, k_proj = MASKED[:2]
+    root.write("model/model.safetensors.index.json", [b'{"weight_map": {"%s": "m-1.safetensors"}}' % q_proj.encode()])
+    named = document(model, f"{url}/named")
+    named["tensors"] = named["tensors"][:1]
+    with TestClient(app) as client:
+        for response in (
+            client.post("/v1/outputs", params={"model": model, "output": f"{url}/out", "pattern": "2:4"}),
+            client.post("/v1/jobs", json=named),
+        ):
+            job = response.json()["id"]
+            assert response.json()["skipped"] == [
+                {"name": k_proj, "reason": "it is in m-1.safetensors, and the index does not list it"}
+            ]
+        work(runner, job)
+        totals = client.get(f"/v1/jobs/{job}/output").json()["totals"]
+    assert (totals["tensors"], totals["zeros"]) == (2, 0.25)
+
+
 def test_layers_patterns_and_config_of_a_model_count(app, records, root, model, url):
     q_proj, k_proj = MASKED[:2]
     query = {"model": model, "output": f"{url}/out", "pattern": ["2:4", f"{k_proj}=1:4"], "layers": "*.0.*"}
