@@ -56,6 +56,8 @@ def _as_request_error(request: Request, error: Exception) -> RequestError:
         case HTTPException():
             code = _HTTP_CODES.get(error.status_code, Code.INVALID_DOCUMENT)
             detail = f"{request.method} {request.url.path}: {error.detail}"
+            if isinstance(error.__cause__, ValueError):  # Of the parser of documents.
+                detail += f": {error.__cause__}"
             return RequestError(code, detail, status=error.status_code)
     return translate(error)
 
@@ -74,7 +76,9 @@ def _render(request: Request, problem: ProblemDocument, headers: dict[str, str])
 
 def _invalid(error: RequestValidationError) -> RequestError:
     errors = error.errors()[:_MAX_LISTED]
-    entries = [{"at": _location(entry), "message": reason_of(entry) + _value(entry)} for entry in errors]
+    entries = [{"at": _location(entry), "message": _message(entry)} for entry in errors]
+    if entries[0]["at"] == "body" and isinstance(error.body, bytes) and error.body:
+        entries[0]["message"] = "the document was not read; send it with the header 'Content-Type: application/json'"
     detail = f"{entries[0]['at']}: {entries[0]['message']}"
     status, code = None, Code.INVALID_DOCUMENT
     if errors[0]["type"] == "json_invalid":
@@ -82,6 +86,12 @@ def _invalid(error: RequestValidationError) -> RequestError:
     elif errors[0]["type"] == "literal_error" and errors[0]["loc"][-1] == "solver":
         code = Code.UNKNOWN_SOLVER
     return RequestError(code, detail, status=status, errors=entries)
+
+
+def _message(error: dict[str, Any]) -> str:
+    if error["type"] == "json_invalid":
+        return f"{reason_of(error)}: {error['ctx']['error']}"
+    return reason_of(error) + _value(error)
 
 
 def _location(error: dict[str, Any]) -> str:

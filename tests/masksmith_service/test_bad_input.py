@@ -157,8 +157,12 @@ def test_documents_about_uploads_that_do_not_fit_them(client, put, save, check_p
     ("content", "status", "words"),
     [
         (b"", 422, ["body"]),
-        (b"{oops", 400, ["body", "JSON"]),
-        (b"\xff\xfe", 400, []),
+        (b"{oops", 400, ["body.1", "JSON", "Expecting property name"]),
+        (b'{"pattern": "2:4", "pattern": "1:4", "tensors": []}', 400, ["'pattern' is given twice"]),
+        (b'{"pattern": "2:4", "tensors": [{"key": "w", "key": "w"}]}', 400, ["'key' is given twice"]),
+        (b'{"pattern": "2:4", "time_limit_s": true, "tensors": []}', 422, ["body.time_limit_s", "number"]),
+        (b'{"pattern": "2:4", "time_limit_s": "5", "tensors": []}', 422, ["body.time_limit_s", "'5'"]),
+        (b"\xff\xfe", 400, ["utf-8", "position 0"]),
         (b"[" * 32, 400, []),
         (b'{"pattern": ' + b"9" * 5000 + b"}", 400, []),
         (b"[1, 2]", 422, ["body"]),
@@ -174,11 +178,22 @@ def test_documents_about_uploads_that_do_not_fit_them(client, put, save, check_p
         (b'{"pattern": "2:4", "tensors": [{"name": "\\ud800", "digest": "' + b"0" * 64 + b'", "key": "w"}]}', 422, []),
         (b'{"time_limit_s": NaN, "pattern": "2:4", "tensors": []}', 422, ["body.time_limit_s"]),
     ],
-    ids=range(17),
+    ids=range(21),
 )
 def test_malformed_documents(client, check_problem, content, status, words):
     response = client.post("/v1/jobs", content=content, headers={"Content-Type": "application/json"})
     check_problem(response, status, "invalid_document", *words)
+
+
+@pytest.mark.parametrize("headers", [{}, {"Content-Type": "text/plain"}])
+def test_a_document_without_its_content_type_is_told_so(client, check_problem, headers):
+    response = client.post("/v1/jobs", content=b'{"pattern": "2:4"}', headers=headers)
+    check_problem(response, 422, "invalid_document", "Content-Type: application/json")
+
+
+def test_an_idempotency_key_is_not_empty(client, good, check_problem):
+    response = client.post("/v1/masks?pattern=2:4", content=good, headers={"Idempotency-Key": ""})
+    check_problem(response, 422, "invalid_document", "Idempotency-Key")
 
 
 @pytest.mark.parametrize("chunked", [True, False])

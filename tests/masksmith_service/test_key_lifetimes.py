@@ -145,6 +145,7 @@ def test_keys_with_scopes_and_an_end_are_made_over_http(client, keys):
         {"scopes": ["administer"]},
         {"scopes": ["fly"]},
         {"role": "admin", "scopes": ["read"]},
+        {"weight": "2"},
         {"expires_at": "soon"},
         {"expires_at": "2020-01-01T00:00:00Z"},
         {"expires_at": "2099-01-01T00:00:00"},

@@ -7,6 +7,7 @@ from support.leases import run_shard
 import masksmith as ms
 from masksmith import measures
 from masksmith_service.jobs.documents import job_view
+from masksmith_state.blobs.names import result_name, upload_name
 from masksmith_state.jobs.shards import MaskPart
 from masksmith_wire.masks import pack
 
@@ -74,8 +75,16 @@ def test_changes_against_a_mask_whose_parts_lie_otherwise(runner, submit, weight
     assert run(runner, again)[0].change is None
 
 
-def test_a_previous_mask_that_is_gone_is_an_error_of_its_tensor(runner, submit):
-    job = submit({"w": WEIGHT}, "2:4", previous={"w": [MaskPart(blob="gone", start=0, first=0, last=70)]})
+@pytest.mark.parametrize(
+    ("blob", "code", "words"),
+    [
+        (upload_name("0" * 64), "upload_not_found", "with the masks file that previous names"),
+        (result_name("0" * 64), "result_not_found", "with the job that previous names"),
+    ],
+)
+def test_a_previous_mask_that_is_gone_is_an_error_of_its_tensor(runner, submit, blob, code, words):
+    job = submit({"w": WEIGHT}, "2:4", previous={"w": [MaskPart(blob=blob, start=0, first=0, last=70)]})
     [found] = run(runner, job)
-    assert found.error.code == "upload_not_found"
-    assert "previous mask no longer exists" in found.error.message
+    assert found.error.code == code
+    assert "its previous mask was deleted or damaged meanwhile" in found.error.message
+    assert words in found.error.message

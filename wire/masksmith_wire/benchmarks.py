@@ -9,9 +9,9 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, FailFast, Field, mod
 from .documents import TensorName
 from .errors import TensorError
 from .names import JobDescription
-from .payload_limits import StrictModel
+from .payload_limits import JSON_NUMBER, StrictModel
 
-Side = Annotated[int, Field(ge=1, le=2**20)]
+Side = Annotated[int, Field(ge=1, le=2**20), JSON_NUMBER]
 Dtype = Literal["float32", "float16", "bfloat16", "float64"]
 Name = Annotated[str, Field(min_length=1, max_length=100)]
 PatternText = Name
@@ -31,7 +31,7 @@ class LayerInput(StrictModel):
     name: TensorName
     rows: Side
     cols: Side
-    count: Annotated[int, Field(ge=1, le=100_000)] = 1
+    count: Annotated[int, Field(ge=1, le=100_000), JSON_NUMBER] = 1
 
 
 class BenchmarkOptions(StrictModel):
@@ -50,9 +50,9 @@ class BenchmarkOptions(StrictModel):
     kernels: Annotated[list[Name], Field(min_length=1, max_length=100), DropDuplicates] | None = None
     device: Literal["cpu", "cuda"] = "cpu"
     curves: bool = True
-    rounds: Annotated[int, Field(ge=1, le=1000)] = 15
-    threads: Annotated[int, Field(ge=1, le=1024)] = 1
-    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    rounds: Annotated[int, Field(ge=1, le=1000), JSON_NUMBER] = 15
+    threads: Annotated[int, Field(ge=1, le=1024), JSON_NUMBER] = 1
+    seed: Annotated[int, Field(ge=0, lt=2**32), JSON_NUMBER] = 0
 
 
 class BenchmarkRequest(JobDescription, BenchmarkOptions):

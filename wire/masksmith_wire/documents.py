@@ -16,7 +16,7 @@ from .job_states import JobState as JobState
 from .locations import BUCKET_PREFIX
 from .measures import ChangeReport, DiversityReport, SpectrumReport, UpdateReport
 from .names import JobDescription
-from .payload_limits import StrictModel
+from .payload_limits import JSON_NUMBER, StrictModel
 from .priorities import Priority
 from .scores import ScoreMethod
 from .solver_names import SolverName as SolverName
@@ -63,7 +63,7 @@ class LayoutInput(StrictModel):
     """
 
     axes: Annotated[str, Field(max_length=60, examples=["out in", "in out", "stack out in"])]
-    out_parts: Annotated[list[Annotated[int, Field(gt=0)]], Field(max_length=4096), FailFast()] = []
+    out_parts: Annotated[list[Annotated[int, Field(gt=0), JSON_NUMBER]], Field(max_length=4096), FailFast()] = []
     rule: Literal["user", "model", "architecture", "name", "shape"] = "user"
 
     @classmethod
@@ -160,6 +160,7 @@ class MasksRequest(JobDescription, MasksOptions):
     """Request for masks of tensors, which are in uploads or in files of roots."""
 
     kind: Literal["masks"] = "masks"
+    time_limit_s: Annotated[float, Field(gt=0, le=86_400), JSON_NUMBER] | None = None
     tensors: Annotated[list[TensorInput], Field(min_length=1), FailFast()]
     output: OutputInput | None = None
     """Where a pruned copy of the model is written."""

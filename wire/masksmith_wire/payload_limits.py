@@ -1,12 +1,22 @@
-"""Payload limits of documents: the number of members, so that invalid documents stay cheap to reject."""
+"""Limits of documents: the number of members, so that invalid documents stay cheap to reject; numbers are numbers."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, model_validator
 
 MAX_MEMBERS = 100
+
+
+def _check_number(value: Any) -> Any:
+    if isinstance(value, (bool, str)):
+        raise ValueError("input should be a number, not a text, true or false")
+    return value
+
+
+JSON_NUMBER = BeforeValidator(_check_number)
+"""Annotation of a number of a document; otherwise `true` would count as 1, and `"5"` as 5 as in a query."""
 
 
 def _check_member_count(document: Any) -> Any:

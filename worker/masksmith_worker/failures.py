@@ -45,6 +45,10 @@ def _no_root(error: NoRootError, shard: Shard) -> Failure:
     return Code.ROOT_NOT_FOUND, f"{error} of this worker; give it the same roots as the service", None
 
 
+def _previous_missing(error: PreviousMissingError, shard: Shard) -> Failure:
+    return Code.UPLOAD_NOT_FOUND if error.is_upload else Code.RESULT_NOT_FOUND, str(error), None
+
+
 _HANDLERS: Mapping[type[Exception], Callable[[Any, Shard], Failure]] = {
     SpecificationError: lambda error, shard: (error.code, str(error), None),
     BudgetError: lambda error, shard: (Code.INVALID_BUDGET, f"the budget cannot be met: {error}", None),
@@ -60,7 +64,7 @@ _HANDLERS: Mapping[type[Exception], Callable[[Any, Shard], Failure]] = {
     ChangedSourceError: _with_code(Code.REFERENCE_CHANGED),
     NoRootError: _no_root,
     InvalidLocationError: _with_code(Code.INVALID_REFERENCE),
-    PreviousMissingError: _with_code(Code.UPLOAD_NOT_FOUND, "its previous mask no longer exists; omit previous"),
+    PreviousMissingError: _previous_missing,
     DamagedUploadError: _with_code(
         Code.UPLOAD_DAMAGED, "its upload was damaged in the store and was set aside; send it again"
     ),

@@ -9,6 +9,7 @@ from fastapi import APIRouter, Depends
 from pydantic import AfterValidator, AwareDatetime, Field
 
 from masksmith_service.errors import RequestError
+from masksmith_service.json_route import JsonRoute
 from masksmith_service.resources import StateDep
 from masksmith_state.keys import (
     DEFAULT_OVERLAP_S,
@@ -21,12 +22,12 @@ from masksmith_state.keys import (
     Sharing,
 )
 from masksmith_wire.errors import Code
-from masksmith_wire.key_bounds import MAX_REQUESTS_S, MIN_REQUESTS_S
-from masksmith_wire.payload_limits import StrictModel
+from masksmith_wire.key_bounds import MAX_REQUESTS_S, MAX_WEIGHT, MIN_REQUESTS_S, MIN_WEIGHT
+from masksmith_wire.payload_limits import JSON_NUMBER, StrictModel
 
 from .principal import AdminDep
 
-router = APIRouter(prefix="/v1/keys", tags=["keys"])
+router = APIRouter(prefix="/v1/keys", tags=["keys"], route_class=JsonRoute)
 
 
 def _check_future(moment: datetime) -> datetime:
@@ -38,7 +39,10 @@ def _check_future(moment: datetime) -> datetime:
 class KeyRequest(StrictModel, Quotas, Sharing):
     """Name, role, scopes, expiry, quotas, weight and highest priority of a new key."""
 
-    requests_s: Annotated[float, Field(ge=MIN_REQUESTS_S, le=MAX_REQUESTS_S)] | None = None
+    stored_bytes: Annotated[int, Field(ge=0), JSON_NUMBER] | None = None
+    live_jobs: Annotated[int, Field(ge=0), JSON_NUMBER] | None = None
+    weight: Annotated[float, Field(ge=MIN_WEIGHT, le=MAX_WEIGHT), JSON_NUMBER] = 1.0
+    requests_s: Annotated[float, Field(ge=MIN_REQUESTS_S, le=MAX_REQUESTS_S), JSON_NUMBER] | None = None
     name: Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[\w .@+-]+$")]
     role: Role = Role.USER
     scopes: list[Scope] | None = None
@@ -48,7 +52,7 @@ class KeyRequest(StrictModel, Quotas, Sharing):
 class RotateRequest(StrictModel):
     """Seconds for which the old token of a key stays valid after its rotation."""
 
-    overlap_s: Annotated[float, Field(ge=0, le=MAX_OVERLAP_S)] = DEFAULT_OVERLAP_S
+    overlap_s: Annotated[float, Field(ge=0, le=MAX_OVERLAP_S), JSON_NUMBER] = DEFAULT_OVERLAP_S
 
 
 class NewKey(KeyInfo):

@@ -206,8 +206,8 @@ async def _read_valid_key(client: Redis, key_id: str, token_hash: str) -> KeyInf
 
 
 def _bearer_token(header: str | None) -> str | None:
-    scheme, _, token = (header or "").partition(" ")
-    return token.strip() if scheme.lower() == "bearer" else None
+    words = (header or "").split(maxsplit=1)
+    return "".join(words[1:]).strip() if words and words[0].lower() == "bearer" else None
 
 
 def principal_of(key: KeyInfo, settings: Settings, token_hash: str = "") -> Principal:

@@ -17,6 +17,7 @@ from pydantic import Discriminator, Tag
 from masksmith_service.auth.principal import Principal, PrincipalDep, is_valid
 from masksmith_service.bounds.middleware import Reservation
 from masksmith_service.errors import RequestError
+from masksmith_service.json_route import JsonRoute
 from masksmith_service.references.outputs import read_record
 from masksmith_service.resources import State, StateDep
 from masksmith_service.uploads.receive import receive
@@ -33,9 +34,9 @@ from .pruned_weights import pruned_file
 from .results import ResultsFile, masks_file, weights_file
 from .submission import JobSubmitter
 
-router = APIRouter(prefix="/v1", tags=["jobs"])
+router = APIRouter(prefix="/v1", tags=["jobs"], route_class=JsonRoute)
 
-IdempotencyKey = Annotated[str | None, Header(alias="Idempotency-Key", max_length=200)]
+IdempotencyKey = Annotated[str | None, Header(alias="Idempotency-Key", min_length=1, max_length=200)]
 RECORD = {"content": {"application/json": {"schema": {"type": "object"}}}}
 """Description of the response of `get_output`, for the OpenAPI document."""
 Prefer = Annotated[str | None, Header(max_length=200)]

@@ -92,7 +92,7 @@ class JobSubmitter:
             return self._submit_masks(specification, tensors, [], document)
         model = self._read_model(document.output.model, reader)
         output = OutputPlanner(self.state, self.principal).plan(document.output, model, specification, tensors)
-        return self._submit_masks(specification, tensors, [], document, output)
+        return self._submit_masks(specification, tensors, _unlisted(model), document, output)
 
     def submit_file(
         self,
@@ -144,7 +144,7 @@ class JobSubmitter:
         )
         tensors = add_previous(tensors, options.previous, headers, sources, self._read_finished)
         reasons = selection.skipped | {skip.name: skip.reason for skip in uncalibrated}
-        skipped = [Skipped(name=name, reason=reason) for name, reason in reasons.items()]
+        skipped = [Skipped(name=name, reason=reason) for name, reason in reasons.items()] + _unlisted(model)
         output_input = OutputInput(location=options.output, model=options.model)
         output = OutputPlanner(self.state, self.principal).plan(output_input, model, specification, tensors)
         return self._submit_masks(specification, tensors, skipped, description, output)
@@ -261,6 +261,14 @@ class JobSubmitter:
     def _read_finished(self, job: str) -> FinishedTensors:
         """Read the finished tensors of a job that the principal may see."""
         return finished_tensors(read_job(self.state, visible_job(job, self.state, self.principal)), self.state.records)
+
+
+def _unlisted(model: Model) -> list[Skipped]:
+    """Return the tensors of a model's files that its index does not list, so that they stay dense in its copy."""
+    return [
+        Skipped(name=name, reason=f"it is in {file}, and the index does not list it")
+        for name, file in model.unlisted.items()
+    ]
 
 
 def no_worker(queue: str) -> RequestError:

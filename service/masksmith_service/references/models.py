@@ -16,6 +16,7 @@ from masksmith_service.uploads.inspector import SMALL_HEADER_BYTES
 from masksmith_state.roots.root import FileState
 from masksmith_wire.errors import Code
 from masksmith_wire.headers import Header
+from masksmith_wire.json_text import DuplicateMemberError, parse_json
 from masksmith_wire.model_files import (
     WEIGHTS_INDEX_SUFFIX,
     WEIGHTS_SUFFIX,
@@ -61,6 +62,16 @@ class Model:
             for file, (_, header) in self.files.items()
         }
         return {file: tensors for file, tensors in repeated.items() if tensors}
+
+    @property
+    def unlisted(self) -> dict[str, str]:
+        """Names of the files of the tensors that the index does not list, by the tensor's name; they are copied."""
+        return {
+            name: file
+            for file, (_, header) in self.files.items()
+            for name in header.tensors
+            if name not in self.weight_map
+        }
 
     def listing(self, location: str) -> ModelListing:
         """Build the document that lists its tensors; `location` is what the client asked for."""
@@ -193,9 +204,11 @@ class ModelReader:
         if depth(data) > self._settings.max_document_depth:
             raise _invalid(file, f"it is nested deeper than max_document_depth = {self._settings.max_document_depth}")
         try:
-            document = json.loads(data)
+            document = parse_json(data)
             # Unpaired surrogates are JSON, but no response can contain them.
             json.dumps(document, ensure_ascii=False).encode()
+        except DuplicateMemberError as error:
+            raise _invalid(file, str(error)) from None
         except ValueError:
             raise _invalid(file, f"it is {not_json_reason(data)}") from None
         return document

@@ -184,6 +184,21 @@ def test_tied_copies_in_the_file_get_the_same_mask(tmp_path: Path) -> None:
     prune(tmp_path / "model.safetensors", tmp_path / "out2", *command, code=2)
 
 
+def test_a_tensor_that_the_index_forgets_is_counted(tmp_path: Path) -> None:
+    model, output = tmp_path / "model", tmp_path / "out"
+    model.mkdir()
+    weight = np.arange(1, 65, dtype=np.float32).reshape(8, 8)
+    listed, forgotten = (f"model.layers.0.self_attn.{part}_proj.weight" for part in "qk")
+    save_file({listed: weight, forgotten: weight}, model / "a.safetensors")
+    (model / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {listed: "a.safetensors"}}))
+    prune(model, output)
+    record = json.loads((output / "masksmith.json").read_text())
+    assert [(each["name"], each["reason"]) for each in record["tensors"]] == [
+        (listed, None), (forgotten, "the index does not list it")
+    ]  # fmt: skip
+    assert (record["totals"]["tensors"], record["totals"]["zeros"]) == (2, 0.25)
+
+
 def test_a_repeated_tensor_becomes_the_one_that_the_index_names(tmp_path: Path) -> None:
     source = tmp_path / "model"
     source.mkdir()

@@ -25,6 +25,25 @@ def test_the_service_selects_the_tensors_of_a_model(app, runner, root, model, ur
     assert [each["name"] for each in view["skipped"]] == ["norm.weight"]
 
 
+def test_a_tensor_that_the_index_forgets_is_named_and_counted(app, runner, root, model, url):
+    q_proj, k_proj = MASKED[:2]
+    root.write("model/model.safetensors.index.json", [b'{"weight_map": {"%s": "m-1.safetensors"}}' % q_proj.encode()])
+    named = document(model, f"{url}/named")
+    named["tensors"] = named["tensors"][:1]
+    with TestClient(app) as client:
+        for response in (
+            client.post("/v1/outputs", params={"model": model, "output": f"{url}/out", "pattern": "2:4"}),
+            client.post("/v1/jobs", json=named),
+        ):
+            job = response.json()["id"]
+            assert response.json()["skipped"] == [
+                {"name": k_proj, "reason": "it is in m-1.safetensors, and the index does not list it"}
+            ]
+        work(runner, job)
+        totals = client.get(f"/v1/jobs/{job}/output").json()["totals"]
+    assert (totals["tensors"], totals["zeros"]) == (2, 0.25)
+
+
 def test_layers_patterns_and_config_of_a_model_count(app, records, root, model, url):
     q_proj, k_proj = MASKED[:2]
     query = {"model": model, "output": f"{url}/out", "pattern": ["2:4", f"{k_proj}=1:4"], "layers": "*.0.*"}
@@ -58,6 +77,22 @@ def test_a_model_or_output_that_cannot_be_is_named_at_once(app, records, root, m
     assert problem["code"] == code, problem
     assert reason in problem["detail"]
     assert root.list("out") == {}
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "name"),
+    [
+        ("config.json", b'{"model_type": "llama", "model_type": "bert"}', "model_type"),
+        ("model.safetensors.index.json", b'{"weight_map": {"a": "m-1.safetensors", "a": "m-2.safetensors"}}', "a"),
+    ],
+)
+def test_a_member_that_is_given_twice_is_named(app, root, model, url, file, content, name):
+    root.write(f"model/{file}", [content])
+    with TestClient(app) as client:
+        problem = client.post("/v1/outputs", params={"model": model, "output": f"{url}/out", "pattern": "2:4"}).json()
+    assert (problem["status"], problem["code"]) == (422, "invalid_reference")
+    assert file in problem["detail"]
+    assert f"{name!r} is given twice" in problem["detail"]
 
 
 def test_masks_are_compared_with_those_of_an_earlier_output(app, runner, root, model, url, tmp_path):

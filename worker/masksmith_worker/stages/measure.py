@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 import masksmith as ms
 from masksmith import measures
-from masksmith_state.blobs.names import result_name
+from masksmith_state.blobs.names import digest_of_upload, result_name
 from masksmith_state.errors import DamagedBlobError
 from masksmith_state.jobs.reports import ShardReport
 from masksmith_state.jobs.shards import BLOCK_ROWS, MaskPart, Shard
@@ -24,7 +24,16 @@ from .work import ShardWork
 
 
 class PreviousMissingError(Exception):
-    """The previous mask is no longer in the store, or was damaged there."""
+    """The previous mask is no longer in the store, or was damaged there.
+
+    Attributes:
+        is_upload: Whether it is in an uploaded file; otherwise it is the result of an earlier job.
+    """
+
+    def __init__(self, parts: list[MaskPart]) -> None:
+        self.is_upload = any(digest_of_upload(part.blob) is not None for part in parts)
+        origin = "the masks file that previous names" if self.is_upload else "the job that previous names"
+        super().__init__(f"its previous mask was deleted or damaged meanwhile, with {origin}; omit previous")
 
 
 def measure_shard(work: ShardWork, solution: ms.Solution, updated: UpdatedShard | None, key: str) -> ShardReport:
@@ -74,7 +83,7 @@ def compare_shard(work: ShardWork, report: ShardReport) -> ShardReport:
     try:
         previous = np.concatenate([*_packed_rows(work.inputs, tensor.previous, shard, shape)])
     except (FileNotFoundError, DamagedBlobError):
-        raise PreviousMissingError from None
+        raise PreviousMissingError(tensor.previous) from None
     differences = current & ~previous, previous & ~current
     added, dropped = (int(np.bitwise_count(bits).sum(dtype=np.int64)) for bits in differences)
     return report.model_copy(update={"added": added, "dropped": dropped})

@@ -1,0 +1,39 @@
+"""JSON texts whose objects may not repeat a member, of which a parser would silently use the last."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+
+class DuplicateMemberError(ValueError):
+    """An object of a JSON text has a member twice.
+
+    Attributes:
+        name: The member.
+    """
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"the member {name[:200]!r} is given twice in one object; give it once")
+        self.name = name
+
+
+def parse_json(text: bytes) -> Any:
+    """Parse a JSON text in UTF-8.
+
+    Raises:
+        DuplicateMemberError: If an object has a member twice.
+        ValueError: If it is not JSON or not UTF-8.
+    """
+    return json.loads(text.decode("utf-8-sig"), object_pairs_hook=_unique_members)
+
+
+def _unique_members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    members = dict(pairs)
+    if len(members) < len(pairs):
+        seen: set[str] = set()
+        for name, _ in pairs:
+            if name in seen:
+                raise DuplicateMemberError(name)
+            seen.add(name)
+    return members
