@@ -13,7 +13,7 @@ TRANSPOSED_AXES: tuple[AxisRole, ...] = ("in", "out", "kernel", "kernel", "kerne
 MAX_KERNEL = 15
 """Longest side of a kernel that is recognised by the shape alone."""
 
-_WEIGHT = r"(?:\.weight(?:_v)?|\.parametrizations\.weight\.original[01]?)"
+_WEIGHT = r"(?:\.weight(?:_v)?)"
 _LAYER_WEIGHT = re.compile(rf"{_WEIGHT}$")
 _CONVOLUTION_NAME = re.compile(r"conv|downsample", re.IGNORECASE)
 _TRANSPOSED_NAME = re.compile(r"conv\d*_?transp|conv_?trans(?:\d|[._]|$)|transp\w*_?conv|deconv", re.IGNORECASE)

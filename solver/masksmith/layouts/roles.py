@@ -6,8 +6,10 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from .reparametrized import reparametrized_reason, without_parametrization
+
 # Matches a name if its last component, without a suffix such as `.weight`, is one of the alternatives put in for `{}`.
-_LAST_COMPONENT = r"(?:^|\.)(?:{})(?:\.weight|\.parametrizations\.weight\.original)?$"
+_LAST_COMPONENT = r"(?:^|\.)(?:{})(?:\.weight)?$"
 
 OUTSIDE_BLOCKS = "outside the model's blocks"
 PACKED = "packed by a quantiser, not a weight; dequantise the model first"
@@ -74,6 +76,7 @@ class Roles:
 
     def __init__(self, names: Sequence[str]) -> None:
         self.has_blocks = any(in_block(name) for name in names if not _ADAPTER.search(name))
+        self._names = frozenset(names)
         self._packed_parents = {head for name in names for head, _, last in [name.rpartition(".")] if last == "W_q"}
         self._expert_parents = {head for name in names for head, mark, _ in [name.partition(".experts.")] if mark}
 
@@ -81,6 +84,9 @@ class Roles:
         """Return the role of a tensor, or None if it has none that keeps it from being masked by default."""
         if _PACKED.search(name):
             return Role(PACKED, cannot_be_masked=True)
+        reparametrized = reparametrized_reason(name, self._names)
+        if reparametrized is not None:
+            return Role(reparametrized, cannot_be_masked=True)
         if _FUSED_EXPERTS.search(name) and len(shape) == 2:
             return Role(FUSED_EXPERTS, cannot_be_masked=True)
         if name.endswith(".zero") and name.removesuffix(".zero") in self._packed_parents:
@@ -120,9 +126,9 @@ def in_block(name: str) -> bool:
     """Whether a name has the number of a block.
 
     That is a number that is followed by two or more components, as in `layers.3.mlp.weight`, or by one component other
-    than `weight` and `bias`, as in `layers.3.qkv`.
+    than `weight` and `bias`, as in `layers.3.qkv`. Numbers of parametrizations are none of blocks.
     """
-    return _BLOCK.search(name) is not None
+    return _BLOCK.search(without_parametrization(name)) is not None
 
 
 def _name_inside_block(name: str) -> str:
