@@ -256,3 +256,46 @@ def test_masks_of_tied_weights_that_differ_are_refused(tmp_path: Path, tied: tup
     masks = write_masks(tmp_path / "masks", {"model.embed_tokens.weight": mask, "lm_head.weight": ~mask})
     with pytest.raises(InputError, match=r"differ.*tied"):
         apply_masks(masks, tied[0], tmp_path / "out")
+
+
+@pytest.fixture
+def stored_twice(tmp_path: Path) -> dict[str, torch.Tensor]:
+    """The tensors of a model in `tmp_path` that stores both of two tied weights."""
+    embedding = torch.from_numpy(RNG.standard_normal((32, 16))).float()
+    stored = {"model.embed_tokens.weight": embedding, "lm_head.weight": embedding.clone()}
+    save_torch(stored, tmp_path / "model.safetensors")
+    return stored
+
+
+@pytest.mark.parametrize("name", ["lm_head.weight", "model.embed_tokens.weight"])
+@pytest.mark.parametrize("output", ["out.safetensors", "out"])
+def test_a_mask_of_a_tied_weight_applies_to_its_stored_copies(
+    tmp_path: Path, stored_twice: dict[str, torch.Tensor], name: str, output: str
+) -> None:
+    mask = RNG.random((32, 16)) < 0.5
+    model = tmp_path if output == "out" else tmp_path / "model.safetensors"
+    applied = apply_masks(write_masks(tmp_path / ".masks", {name: mask}), model, tmp_path / output)
+    assert [tensor.kept for tensor in applied] == [int(mask.sum())] * 2
+    path = tmp_path / output
+    after = load_torch(path / "model.safetensors" if output == "out" else path)
+    assert set(after) == set(stored_twice)
+    for stored, value in stored_twice.items():
+        assert torch.equal(after[stored], torch.where(torch.from_numpy(mask), value, 0.0))
+
+
+@pytest.mark.parametrize(
+    ("stored", "message"),
+    [
+        ({"q.weight_scale": torch.ones(8, 1), "q.weight_zero_point": torch.full((8, 1), 7)}, "has a zero point"),
+        ({"q.weight.absmax": torch.ones(8), "q.weight.quant_map": torch.ones(16)}, "is quantised"),
+    ],
+)
+def test_weights_whose_zeros_are_not_stored_as_zeros_are_refused(
+    tmp_path: Path, stored: dict[str, torch.Tensor], message: str
+) -> None:
+    dtype = torch.int8 if "zero" in message else torch.uint8
+    save_torch({"q.weight": torch.ones(8, 8, dtype=dtype), **stored}, tmp_path / "model")
+    masks = write_masks(tmp_path / "masks", {"q.weight": np.eye(8, dtype=bool)})
+    with pytest.raises(InputError, match=message):
+        apply_masks(masks, tmp_path / "model", tmp_path / "out")
+    assert not (tmp_path / "out").exists()

@@ -1,9 +1,12 @@
 import json
+import shlex
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from safetensors.numpy import load, save_file
+from safetensors.torch import load_file as load_torch
 
 from masksmith_client import InputError
 from masksmith_client.submission.files import list_tensors
@@ -58,6 +61,44 @@ def test_pickles_are_refused_with_the_way_out(tmp_path: Path, name: str) -> None
     for path in (tmp_path / name, tmp_path):
         with pytest.raises(InputError, match=r"pickle.*safetensors\.torch"):
             list_tensors(path)
+
+
+def test_the_command_for_a_pickle_converts_tied_and_transposed_tensors(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weight = torch.randn(8, 4)
+    state = {"wte.weight": weight, "lm_head.weight": weight, "h.0.w.weight": torch.randn(4, 8).t()}
+    torch.save(state, tmp_path / "model.bin")
+    with pytest.raises(InputError) as caught:
+        list_tensors(tmp_path)
+    _, _, command = shlex.split(str(caught.value).partition("Convert it once: ")[2])
+    monkeypatch.chdir(tmp_path)
+    exec(command, {})
+    converted = load_torch(tmp_path / "model.safetensors")
+    assert all(torch.equal(converted[name], tensor) for name, tensor in state.items())
+    assert list_tensors(tmp_path / "model.safetensors")
+
+
+@pytest.mark.parametrize("name", ["pytorch_model-00001-of-00002.bin", "pytorch_model.bin.index.json"])
+def test_a_pickle_in_several_parts_is_converted_by_its_model(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(b"\x80\x04")
+    with pytest.raises(InputError, match=r"from_pretrained\(.*\)\.save_pretrained"):
+        list_tensors(tmp_path / name)
+
+
+def test_a_distributed_checkpoint_is_refused_with_the_way_out(tmp_path: Path) -> None:
+    for name in (".metadata", "__0_0.distcp"):
+        (tmp_path / name).write_bytes(b"x")
+    with pytest.raises(InputError, match=r"dcp_to_torch.*save_file"):
+        list_tensors(tmp_path)
+
+
+@pytest.mark.parametrize("below", ["unet", "snapshots/abc", "models--org--name/snapshots/abc"])
+def test_a_directory_of_models_names_them(tmp_path: Path, below: str) -> None:
+    (tmp_path / below).mkdir(parents=True)
+    save_file(ARRAYS, tmp_path / below / "model.safetensors")
+    with pytest.raises(InputError, match=f"name one of them: .*{below}$"):
+        list_tensors(tmp_path)
 
 
 @pytest.mark.parametrize(

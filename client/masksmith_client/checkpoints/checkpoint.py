@@ -114,14 +114,14 @@ class Checkpoint:
             scale.read(self.tensors[name].shape[-1])  # refuses a scale that is not finite
 
     def check_zeros_can_be_counted(self) -> None:
-        """Refuse a quantised checkpoint in whose stored numbers zeros cannot be counted.
+        """Refuse a quantised checkpoint in whose stored numbers zeros cannot be set or counted.
 
         Raises:
             InputError: Saying how it is quantised and what to do.
         """
         reason = uncounted_zeros_message(self.config, self._dtypes)
         if reason is not None:
-            raise InputError(f"{self.path} is quantised, and zeros cannot be counted in it: {reason}")
+            raise InputError(f"{self.path} is quantised, and zeros cannot be set or counted in it: {reason}")
 
     @cached_property
     def scales(self) -> Mapping[str, Scale]:

@@ -5,7 +5,7 @@ An interrupted run continues after the last file that it finished.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from masksmith_client._errors import InputError
@@ -14,9 +14,16 @@ from masksmith_wire.headers import TensorEntry
 from masksmith_wire.output_names import INDEX_SUFFIX, RECORD_NAME
 
 from .checkpoint import Checkpoint
-from .journal import open_journal
+from .journal import Journal, open_journal
 from .other_files import other_files
-from .output_folder import check_output_folder, check_space, created_folder, finish_folder, state_of_files
+from .output_folder import (
+    changed_files,
+    check_output_folder,
+    check_space,
+    created_folder,
+    finish_folder,
+    state_of_files,
+)
 from .partial_file import PartialFile
 from .shard_output import OnBytes, ShardOutput
 
@@ -50,7 +57,7 @@ def write_copy(checkpoint: Checkpoint, output: Path, values: Values, digest: str
 
     Raises:
         InputError: If the output contains a pruned checkpoint or other files, is the unfinished output of another run,
-            or is refused by `check_output_folder` for another reason.
+            or is refused by `check_output_folder` for another reason; or if the input has changed since it was begun.
         OSError: If the disk has too little space, or a file cannot be written; the same call later continues after the
             last finished file.
     """
@@ -59,19 +66,37 @@ def write_copy(checkpoint: Checkpoint, output: Path, values: Values, digest: str
         raise InputError(f"{output} contains a pruned checkpoint; name a new or empty directory")
     identity = {"version": __version__, "weights": state_of_files(checkpoint), "values": digest}
     with created_folder(output), open_journal(output, identity) as journal:
-        finished = {line["file"] for line in journal.lines}
+        finished = _finished_files(checkpoint, output, journal)
         remaining = [file for file in checkpoint.headers if file.name not in finished]
         total = sum(header.file_bytes for header in checkpoint.headers.values())
         remaining_bytes = sum(checkpoint.headers[file].file_bytes for file in remaining)
         on_bytes(total - remaining_bytes)
         check_space(output, remaining_bytes)
         for file in remaining:
-            _write_file(checkpoint, file, output, values, on_bytes)
-            journal.write({"file": file.name}, durable=True)
+            digests = _write_file(checkpoint, file, output, values, on_bytes)
+            journal.write({"file": file.name, **digests}, durable=True)
         finish_folder(checkpoint, output, other_files(checkpoint, output))
 
 
-def _write_file(checkpoint: Checkpoint, file: Path, output: Path, values: Values, on_bytes: OnBytes) -> None:
+def _finished_files(checkpoint: Checkpoint, output: Path, journal: Journal) -> set[str]:
+    """Return the names of the files that an earlier run finished and that are as it wrote them.
+
+    Raises:
+        InputError: If the input of one of them has changed since.
+    """
+    lines = {line["file"]: line for line in journal.lines if "output" in line}
+    changed_inputs = changed_files(checkpoint.folder, {name: line["input"] for name, line in lines.items()})
+    if changed_inputs:
+        raise InputError(
+            f"{changed_inputs[0]} has changed since {output} was begun; remove that directory and repeat the command"
+        )
+    return {name for name, line in lines.items() if not changed_files(output, {name: line["output"]})}
+
+
+def _write_file(
+    checkpoint: Checkpoint, file: Path, output: Path, values: Values, on_bytes: OnBytes
+) -> Mapping[str, str]:
+    """Write an output file; returns the digests of the input file and of the output file."""
     header = checkpoint.headers[file]
     with PartialFile(output / file.name) as part, file.open("rb", buffering=0) as source:
         part.restart()
@@ -82,6 +107,7 @@ def _write_file(checkpoint: Checkpoint, file: Path, output: Path, values: Values
                 shard.write_values(entry, pieces)
         shard.copy_to(header.file_bytes)
         part.finish()
+        return {"input": shard.input_digest, "output": part.digest}
 
 
 def _pieces(checkpoint: Checkpoint, file: Path, entry: TensorEntry, values: Values) -> Pieces | None:

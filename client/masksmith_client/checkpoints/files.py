@@ -13,6 +13,8 @@ from masksmith_wire.headers import Header, HeaderError, read_header
 from masksmith_wire.model_files import SINGLE_FILE, ModelFilesError, check_index, weights_name
 from masksmith_wire.output_names import INDEX_SUFFIX, PICKLE_SUFFIXES
 
+from .conversion_advice import no_weights_message, pickle_message
+
 
 def find_weights(path: Path) -> Path:
     """Return the `.safetensors` file or the index of a checkpoint: the path itself, or the one in a directory.
@@ -69,15 +71,6 @@ def read_json(path: Path) -> Any:
         raise InputError(f"{path} is {not_json_reason(content)}") from None
 
 
-def pickle_message(path: Path) -> str:
-    """Say why a pickle is not read, and how to convert it."""
-    return (
-        f"{path} is a pickle, which can run code when it is loaded, so masksmith reads only safetensors. Convert it "
-        f"once: python -c \"import torch, safetensors.torch as s; s.save_file(torch.load('{path.name}', "
-        f"weights_only=True), 'model.safetensors')\""
-    )
-
-
 def _broken_link_text(path: Path) -> str:
     """Name the target of a link whose target was moved or deleted; return an empty text for any other path."""
     return f"; it is a link to {path.readlink()}" if os.path.islink(path) and not os.path.exists(path) else ""
@@ -94,7 +87,7 @@ def _find_in(folder: Path) -> Path:
     except ModelFilesError as error:
         raise InputError(f"{folder} {error}") from None
     if name is None:
-        raise _no_weights_error(folder)
+        raise InputError(no_weights_message(folder))
     return folder / name
 
 
@@ -103,18 +96,3 @@ def _read_text(path: Path) -> str:
         return path.read_text(errors="replace")
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}{_broken_link_text(path)}") from None
-
-
-def _no_weights_error(folder: Path) -> InputError:
-    """Return the error for a directory without safetensors files; it names a GGUF file or a pickle if there is one."""
-    paths = sorted(folder.iterdir())
-    gguf = next((path for path in paths if path.suffix == ".gguf"), None)
-    if gguf is not None:
-        return InputError(
-            f"{gguf} is a GGUF file, whose weights are quantised; convert it to safetensors first, such as by "
-            f"transformers with GgufConfig(dequantize=True)"
-        )
-    pickles = [path for path in paths if path.suffix in PICKLE_SUFFIXES]
-    if pickles:
-        return InputError(pickle_message(pickles[0]))
-    return InputError(f"{folder} contains no .safetensors file")

@@ -10,7 +10,8 @@ from masksmith_client._errors import InputError
 from masksmith_wire.headers import Header
 from masksmith_wire.output_names import PICKLE_SUFFIXES
 
-from .files import pickle_message, read_file_header, read_json
+from .conversion_advice import pickle_message
+from .files import read_file_header, read_json
 from .tensors import Tensor
 
 

@@ -21,11 +21,13 @@ class OtherFiles:
     Attributes:
         copied: Files to copy.
         not_copied: Files and folders that are not copied: they hold weights that are not pruned, are made by masksmith,
-            or are links to folders.
+            are links to folders, or are no files, such as pipes.
+        broken_links: Links to nothing in place of files to copy.
     """
 
     copied: list[Path] = field(default_factory=list)
     not_copied: list[Path] = field(default_factory=list)
+    broken_links: list[Path] = field(default_factory=list)
 
 
 def other_files(checkpoint: Checkpoint, output: Path | None) -> OtherFiles:
@@ -77,6 +79,10 @@ class _Classifier:
                 self._files.not_copied.append(path)
             elif entry.is_file():
                 self._files.copied.append(path)
+            elif entry.is_symlink():
+                self._files.broken_links.append(path)
+            else:
+                self._files.not_copied.append(path)
 
     def _add_subfolder(self, path: Path) -> None:
         if (self._root / path).resolve() == self._output:

@@ -23,7 +23,7 @@ from masksmith_wire.quantities import size_text
 
 from .checkpoint import Checkpoint
 from .choice import Choice
-from .other_files import OtherFiles
+from .other_files import OtherFiles, other_files
 from .partial_file import named_errors, sync_folder
 from .prune_method import PruneMethod
 from .tensors import read_range
@@ -102,7 +102,7 @@ def check_output_folder(output: Path, checkpoint: Checkpoint) -> None:
     Raises:
         InputError: If it is standard output, a file, a device, a pipe, a dangling link, the model itself, a directory
             that cannot be written, or one with files but without a journal or a record of masksmith; or if a file of
-            the model has a name that masksmith uses in outputs.
+            the model has a name that masksmith uses in outputs, or is a link to nothing.
     """
     reserved = next((file for file in checkpoint.headers if file.name in OWN_FILES or file.name.startswith(".")), None)
     if reserved is not None:
@@ -122,6 +122,11 @@ def check_output_folder(output: Path, checkpoint: Checkpoint) -> None:
     names = sorted(path.name for path in output.iterdir()) if output.exists() else []
     if names and not {JOURNAL_NAME, RECORD_NAME} & set(names):
         raise InputError(f"{output} contains other files, such as {names[0]!r}; name a new or empty directory")
+    for path in other_files(checkpoint, output).broken_links:
+        link = checkpoint.folder / path
+        raise InputError(
+            f"{link} is a link to {link.readlink()}, which does not exist; download the file, or remove it"
+        )
 
 
 def finished_record(output: Path, checkpoint: Checkpoint, expected: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -144,7 +144,7 @@ def _show_summary(record: dict[str, Any], output: str) -> None:
     for text in record["notes"]:
         print_note(f"masksmith: {text}")
     if record["not_copied"]:
-        print_line(f"not copied, as their weights are not pruned: {', '.join(record['not_copied'])}")
+        print_line(f"not copied (weights that are not pruned, and what is no file): {', '.join(record['not_copied'])}")
     if (page := Path(output) / BLOCK_PAGE_NAME).exists():
         for text in blocks_not_tuned(Path(output)):
             print_note(f"masksmith: {text}")

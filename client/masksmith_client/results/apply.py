@@ -13,6 +13,7 @@ import numpy as np
 from masksmith_client._errors import InputError
 from masksmith_client.checkpoints.checkpoint import Checkpoint
 from masksmith_client.checkpoints.copy import is_folder_output, write_copy
+from masksmith_client.checkpoints.quantised import check_zero_point
 from masksmith_client.submission.files import list_tensors, streamed_tensors
 from masksmith_client.submission.streamed_tensor import StreamedTensor, flat_shape
 from masksmith_wire.headers import DTYPE_BITS, build_header
@@ -58,10 +59,12 @@ def apply_masks(
         All tensors of the output.
 
     Raises:
-        InputError: If a mask has no tensor or another shape, entries of the dtype cannot be set to zero one by one,
-            masks of tied weights differ, or `write_copy` refuses the directory.
+        InputError: If a mask has no tensor or another shape, entries of the dtype cannot be set to zero one by one, the
+            model is quantised so that zeros are not stored as zeros, masks of tied weights differ, or `write_copy`
+            refuses the directory.
     """
     checkpoint = Checkpoint.open(model)
+    checkpoint.check_zeros_can_be_counted()
     tensors, mask_names = streamed_tensors(checkpoint.tensors_as_stored), _mask_names(masks, checkpoint)
     if is_folder_output(output, model):
         return _write_folder(checkpoint, tensors, masks, mask_names, output, on_bytes)
@@ -99,7 +102,10 @@ def model_bytes(model: Path) -> int:
 
 
 def _mask_names(masks: Masks, checkpoint: Checkpoint) -> dict[str, str]:
-    """Return the name of each masked tensor's mask; the masks of tied weights, which are one tensor, must be equal."""
+    """Return the name of each masked tensor's mask.
+
+    The masks of tied weights must be equal; a stored copy of a masked weight that has no mask of its own gets that one.
+    """
     mask_of_tensor: dict[str, str] = {}
     for name in masks:
         tensor = checkpoint.find(name)
@@ -112,10 +118,12 @@ def _mask_names(masks: Masks, checkpoint: Checkpoint) -> dict[str, str]:
             raise InputError(f"mask {name!r} has shape {list(masks.shape(name))}, the tensor has {list(tensor.shape)}")
         if DTYPE_BITS[tensor.dtype] % 8 or tensor.dtype == "F8_E8M0":
             raise InputError(f"{name!r} has dtype {tensor.dtype}, whose entries cannot be set to zero one by one")
-        other = mask_of_tensor.setdefault(tensor.name, name)
-        if other != name and not _are_equal(masks, other, name):
-            raise InputError(f"masks {other!r} and {name!r} differ, and both are of {tensor.name!r}: they are tied")
-    return mask_of_tensor
+        check_zero_point(tensor.name, checkpoint.tensors)
+        for stored_name in (tensor.name, *checkpoint.tied_to(tensor.name)):
+            other = mask_of_tensor.setdefault(stored_name, name)
+            if other != name and not _are_equal(masks, other, name):
+                raise InputError(f"masks {other!r} and {name!r} differ, and both are of {stored_name!r}: they are tied")
+    return {name: mask_name for name, mask_name in mask_of_tensor.items() if name in checkpoint.tensors}
 
 
 def _kept(masks: Masks, name: str) -> int:

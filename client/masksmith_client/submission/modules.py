@@ -11,10 +11,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from masksmith.layouts import Layout, plain_path
+from masksmith.layouts.convolutions import GROUPED_TRANSPOSED
 
 from .streamed_tensor import StreamedTensor
 
-GROUPED_TRANSPOSED = "a transposed convolution of several groups"
 _LAYER_WEIGHT = re.compile(r"(?:(?P<path>.*?)\.)?(?:weight|weight_v|parametrizations\.weight\.original1?)$", re.DOTALL)
 """Names of a layer's weight. Under weight normalization, the weight has two parameters: its direction, which is named
 `weight_v` or `original1`, and its norm."""

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from .convolutions import (
+    GROUPED_TRANSPOSED,
     TRANSPOSED_AXES,
     bias_name,
-    is_transposed_by_bias,
     is_transposed_by_name,
+    kinds_by_bias,
     may_be_kernel,
     may_be_transposed,
 )
@@ -49,6 +50,8 @@ FUSED_AND_DOWN = (("gate_up", "down"), ("input_linear", "output_linear"))
 
 _CONV1D = re.compile(r"(?:^|\.)(?:c_attn|c_fc|c_proj|q_attn)\.weight$")
 _EXPERTS = re.compile(r"(?:^|[._])experts?(?:[._]|$)|(?:^|\.)(?:input|output)_linear\.weight$")
+_MIXTURE = re.compile(r"(?:^|[._])moe(?:[._]|$)")
+"""Modules of experts, in which a tensor of three dimensions or more is no convolution, as far as its name shows."""
 _LOW_RANK_FACTOR = re.compile(r"(?:^|\.)(?:att\.[wavg][12]|time_\w+_w[12])$")
 """Parameters of RWKV that belong to no layer, and are used as `x @ w`."""
 
@@ -108,20 +111,19 @@ class Architecture:
         return len(shape) == 2 and "." in name and self._has_layer_weights and not is_layer
 
     def _convolution(self, name: str, shape: Sequence[int]) -> Layout | Unclear:
-        if _EXPERTS.search(name) or not may_be_kernel(name, shape):
+        if _EXPERTS.search(name) or _MIXTURE.search(name) or not may_be_kernel(name, shape):
             return Unclear(_ambiguous_shape_reason(shape))
-        is_transposed = is_transposed_by_bias(shape, self._shapes.get(bias_name(name), ()))
-        if is_transposed is not None:
-            return Layout(TRANSPOSED_AXES[: len(shape)] if is_transposed else default_axes(shape), rule="shape")
-        if is_transposed_by_name(name):
-            return Layout(TRANSPOSED_AXES[: len(shape)], rule="name")
-        if may_be_transposed(name):
-            axes, transposed = " ".join(default_axes(shape)), " ".join(TRANSPOSED_AXES[: len(shape)])
-            return Unclear(
-                f"the name may mean a convolution or a transposed one; say which with a layout: {axes!r} or "
-                f"{transposed!r}"
-            )
-        return Layout(default_axes(shape), rule="shape")
+        kinds = kinds_by_bias(shape, self._shapes.get(bias_name(name), ()))
+        if kinds == {"grouped transposed"}:
+            return Unclear(GROUPED_TRANSPOSED)
+        if kinds == {"transposed"}:
+            return Layout(TRANSPOSED_AXES[: len(shape)], rule="shape")
+        may_be_grouped = "grouped transposed" in kinds and may_be_transposed(name)
+        if "transposed" not in kinds and (may_be_grouped or is_transposed_by_name(name)):
+            return Unclear(_grouped_or_plain_reason(shape))
+        if "transposed" not in kinds:
+            return Layout(default_axes(shape), rule="shape")
+        return _convolution_by_name(name, shape)
 
     def _experts(self, name: str, shape: Sequence[int]) -> Layout | Unclear:
         rule: Rule = "name"
@@ -189,6 +191,25 @@ class Architecture:
         if not isinstance(size, int) or not isinstance(groups, int):
             return ()
         return heads * size, groups * size, groups * size
+
+
+def _convolution_by_name(name: str, shape: Sequence[int]) -> Layout | Unclear:
+    """Return the layout of a convolution whose bias does not show whether it is plain or transposed."""
+    if is_transposed_by_name(name):
+        return Layout(TRANSPOSED_AXES[: len(shape)], rule="name")
+    if may_be_transposed(name):
+        axes, transposed = " ".join(default_axes(shape)), " ".join(TRANSPOSED_AXES[: len(shape)])
+        return Unclear(
+            f"the name may mean a convolution or a transposed one; say which with a layout: {axes!r} or {transposed!r}"
+        )
+    return Layout(default_axes(shape), rule="shape")
+
+
+def _grouped_or_plain_reason(shape: Sequence[int]) -> str:
+    return (
+        f"the name may mean a transposed convolution, and the length of the bias fits a plain one, or a transposed one "
+        f"of several groups, which cannot be masked; if it is plain, give its layout: {' '.join(default_axes(shape))!r}"
+    )
 
 
 def _ambiguous_shape_reason(shape: Sequence[int]) -> str:

@@ -4,16 +4,24 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import Literal, get_args
 
 from .layout import AxisRole
 
 TRANSPOSED_AXES: tuple[AxisRole, ...] = ("in", "out", "kernel", "kernel", "kernel")
 """Axes of a transposed convolution over three dimensions; over fewer, it has fewer axes `kernel`."""
 
+GROUPED_TRANSPOSED = "a transposed convolution of several groups"
+"""Why the weight of such a convolution is not masked: no layout describes `[in, out / groups, *kernel]`."""
+
+Kind = Literal["plain", "transposed", "grouped transposed"]
+"""Kinds of convolutions by their axes: `[out, in / groups, *kernel]`, `[in, out, *kernel]`, and the one above."""
+KINDS: tuple[Kind, ...] = get_args(Kind)
+
 MAX_KERNEL = 15
 """Longest side of a kernel that is recognised by the shape alone."""
 
-_WEIGHT = r"(?:\.weight(?:_v)?|\.parametrizations\.weight\.original[01]?)"
+_WEIGHT = r"(?:\.weight(?:_v)?)"
 _LAYER_WEIGHT = re.compile(rf"{_WEIGHT}$")
 _CONVOLUTION_NAME = re.compile(r"conv|downsample", re.IGNORECASE)
 _TRANSPOSED_NAME = re.compile(r"conv\d*_?transp|conv_?trans(?:\d|[._]|$)|transp\w*_?conv|deconv", re.IGNORECASE)
@@ -54,11 +62,17 @@ def bias_name(name: str) -> str:
     return _LAYER_WEIGHT.sub(".bias", name)
 
 
-def is_transposed_by_bias(shape: Sequence[int], bias: Sequence[int]) -> bool | None:
-    """Whether the bias, which has one entry per output, shows that a convolution is transposed.
+def kinds_by_bias(shape: Sequence[int], bias: Sequence[int]) -> frozenset[Kind]:
+    """Return the kinds of convolutions that a weight may be of, by its shape and its bias, with one entry per output.
 
-    None if it shows nothing: it is not a vector, its length is that of neither axis, or both axes have that length.
+    All kinds if the bias shows nothing: it is not a vector, or its length fits none.
     """
-    if len(bias) != 1 or shape[0] == shape[1] or bias[0] not in shape[:2]:
-        return None
-    return bias[0] == shape[1]
+    first, second = shape[:2]
+    outputs = bias[0] if len(bias) == 1 else 0
+    groups = outputs // second
+    fits = {
+        "plain": outputs == first,
+        "transposed": outputs == second,
+        "grouped transposed": groups > 1 and outputs == groups * second and first % groups == 0,
+    }
+    return frozenset(kind for kind in KINDS if fits[kind]) or frozenset(KINDS)

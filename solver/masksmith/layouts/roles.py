@@ -6,8 +6,11 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from .low_rank_adapters import is_adapter
+from .reparametrized import reparametrized_reason, without_parametrization
+
 # Matches a name if its last component, without a suffix such as `.weight`, is one of the alternatives put in for `{}`.
-_LAST_COMPONENT = r"(?:^|\.)(?:{})(?:\.weight|\.parametrizations\.weight\.original)?$"
+_LAST_COMPONENT = r"(?:^|\.)(?:{})(?:\.weight)?$"
 
 OUTSIDE_BLOCKS = "outside the model's blocks"
 PACKED = "packed by a quantiser, not a weight; dequantise the model first"
@@ -26,8 +29,9 @@ _SCALE = re.compile(
     )
 )
 _BIAS = re.compile(r"(?:^|[._])bias(?:es)?(?:_\w+)?$|(?:^|\.)(?:\w*_bias\w*|sinks|b_[qkvo])$")
-_ADAPTER = re.compile(r"(?:^|\.)lora_(?:embedding_)?[ABab](?:\.|$)")
 _NORM = re.compile(r"(?:^|[._])(?:\w*norm\d*|layernorm_\w+|ln|ln_\w+|bn\d*)(?:\.weight)?$", re.IGNORECASE)
+_FUSED_NORM = "layer_norm_weight"
+"""The norm's weight in modules of TransformerEngine that are a norm and a linear layer; theirs is `[out, in]`."""
 _EMBEDDING = re.compile(
     r"(?:^|\.)(?:\w*embed\w*|\w*embd\w*|wte|wpe|shared|relative_attention_bias|codebook\w*|\w+_table"
     r"|rel_pos_[hwtd])(?:\.|$)|(?:^|\.)\w*_tokens?$",
@@ -73,14 +77,19 @@ class Roles:
     """
 
     def __init__(self, names: Sequence[str]) -> None:
-        self.has_blocks = any(in_block(name) for name in names if not _ADAPTER.search(name))
+        self.has_blocks = any(in_block(name) for name in names if not is_adapter(name))
+        self._names = frozenset(names)
         self._packed_parents = {head for name in names for head, _, last in [name.rpartition(".")] if last == "W_q"}
+        self._norm_parents = {head for name in names for head, _, last in [name.rpartition(".")] if last == _FUSED_NORM}
         self._expert_parents = {head for name in names for head, mark, _ in [name.partition(".experts.")] if mark}
 
     def role(self, name: str, shape: Sequence[int]) -> Role | None:
         """Return the role of a tensor, or None if it has none that keeps it from being masked by default."""
         if _PACKED.search(name):
             return Role(PACKED, cannot_be_masked=True)
+        reparametrized = reparametrized_reason(name, self._names)
+        if reparametrized is not None:
+            return Role(reparametrized, cannot_be_masked=True)
         if _FUSED_EXPERTS.search(name) and len(shape) == 2:
             return Role(FUSED_EXPERTS, cannot_be_masked=True)
         if name.endswith(".zero") and name.removesuffix(".zero") in self._packed_parents:
@@ -88,14 +97,14 @@ class Roles:
         if _SCALE.search(name):
             # The full name selects a vector or a `gamma`, which need not be the scale of a quantiser.
             return Role("a scale", cannot_be_masked=len(shape) != 1 and not name.endswith("gamma"))
-        if _ADAPTER.search(name):
+        if is_adapter(name):
             return Role("a low-rank adapter")
         is_in_block = in_block(name)
         # In a checkpoint without blocks, a matrix's name that has no dot, such as `head`, was chosen by the caller.
         is_caller_name = not self.has_blocks and "." not in name and len(shape) == 2
-        for pattern, reason in () if is_caller_name else _DENSE:
-            if pattern.search(_name_inside_block(name)):
-                return Role(reason)
+        reason = None if is_caller_name else self._dense_reason(name, shape)
+        if reason is not None:
+            return Role(reason)
         if _is_router(name, self._expert_parents):
             return Role("a router, which chooses experts")
         if _HEAD.search(name) and not is_in_block and not is_caller_name:
@@ -104,6 +113,14 @@ class Roles:
             return Role("a depthwise convolution, whose sums run over its kernel alone")
         if self.has_blocks and not is_in_block:
             return Role(OUTSIDE_BLOCKS, selectable_by_glob=True)
+        return None
+
+    def _dense_reason(self, name: str, shape: Sequence[int]) -> str | None:
+        """Return the reason why a tensor is dense by default by its own name, or None."""
+        is_beside_norm = len(shape) == 2 and name.rpartition(".")[0] in self._norm_parents
+        for pattern, reason in _DENSE:
+            if pattern.search(_name_inside_block(name)) and not (is_beside_norm and pattern is _NORM):
+                return reason
         return None
 
 
@@ -120,9 +137,9 @@ def in_block(name: str) -> bool:
     """Whether a name has the number of a block.
 
     That is a number that is followed by two or more components, as in `layers.3.mlp.weight`, or by one component other
-    than `weight` and `bias`, as in `layers.3.qkv`.
+    than `weight` and `bias`, as in `layers.3.qkv`. Numbers of parametrizations are none of blocks.
     """
-    return _BLOCK.search(name) is not None
+    return _BLOCK.search(without_parametrization(name)) is not None
 
 
 def _name_inside_block(name: str) -> str:

@@ -58,6 +58,45 @@ def test_what_is_no_matrix_of_a_block_stays_dense(name):
     assert select(candidates, PATTERN, layers=name).chosen == [name]
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "q_proj.hada_w1_a",
+        "q_proj.lokr_w1",
+        "q_proj.lokr_w2_b",
+        "q_proj.miss_block",
+        "q_proj.oft_R.weight",
+        "q_proj.boft_s",
+        "q_proj.ia3_l",
+        "q_proj.randlora_B",
+        "q_proj.lora_down.weight",
+        "attn1.processor.to_q_lora.down.weight",
+        "attn1.to_q.lora.up.weight",
+        "q_proj.lora_linear_layer.down.weight",
+        "output.adapters.task.adapter_down.0.weight",
+        "output.adapters.task.adapter_up.weight",
+        "feed_forward.gate_up_proj_adapter_list.0.0.weight",
+    ],
+)
+def test_adapters_of_all_libraries_stay_dense(name):
+    shapes = {f"base_model.model.layers.0.{name}": (8, 32), "base_model.model.layers.0.q_proj.weight": (32, 32)}
+    selection = select(list(assign(shapes).values()), PATTERN)
+    assert selection.skipped == {f"base_model.model.layers.0.{name}": "a low-rank adapter"}
+
+
+def test_a_norm_and_a_linear_layer_in_one_module():
+    shapes = {
+        "layers.0.self_attention.layernorm_qkv.weight": (96, 32),
+        "layers.0.self_attention.layernorm_qkv.layer_norm_weight": (32,),
+        "layers.0.self_attention.layernorm_q.weight": (32, 32),
+    }
+    candidates = assign(shapes)
+    selection = select(list(candidates.values()), PATTERN)
+    assert selection.chosen == ["layers.0.self_attention.layernorm_qkv.weight"]
+    assert str(candidates[selection.chosen[0]].layout) == "out in"
+    assert selection.skipped["layers.0.self_attention.layernorm_q.weight"] == "a norm"
+
+
 @pytest.mark.parametrize("name", MASKED)
 def test_matrices_of_blocks_are_masked_whatever_their_names_resemble(name):
     shapes = {name: (32, 32), "model.layers.0.self_attn.q_proj.weight": (32, 32)}

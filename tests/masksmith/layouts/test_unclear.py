@@ -1,8 +1,10 @@
 """Tensors whose axes neither name nor shape shows stay dense until the caller says which they are."""
 
 import pytest
+import torch
 
 from masksmith.layouts import Candidate, Layout, SelectionError, select, with_layouts
+from masksmith.layouts.convolutions import GROUPED_TRANSPOSED
 from masksmith.patterns import parse
 
 PATTERN = parse("2:4")
@@ -23,6 +25,11 @@ def check_unclear(name, shape, message, axes, **options):
         select([candidate], PATTERN, layers=name)
     chosen = assign({name: shape}, {name: Layout.parse(axes)}, **options)[name]
     assert (str(chosen.layout), chosen.unsupported_reason) == (axes, None)
+
+
+@pytest.mark.parametrize("name", ["moe.weight", "moe.w_in.weight", "block_sparse_moe.w1.weight"])
+def test_small_stacks_of_experts_are_no_convolutions(name):
+    check_unclear(f"layers.0.{name}", (4, 12, 8), "may be a convolution or stacked matrices", "stack out in")
 
 
 @pytest.mark.parametrize("name", ["ffn.experts.mlp.w1", "ffn.experts.mlp.v1", "ffn.experts.mlp.w2", "moe.experts.w3"])
@@ -65,8 +72,15 @@ def test_outside_the_blocks_the_reason_says_both():
     assert reason.startswith("outside the model's blocks; the name may mean a convolution or a transposed one")
 
 
-@pytest.mark.parametrize("name", ["upsample.conv.weight", "deconv.weight", "conv1.weight"])
-@pytest.mark.parametrize(("outputs", "axes"), [(64, "out in kernel"), (32, "in out kernel")])
+@pytest.mark.parametrize(
+    ("name", "outputs", "axes"),
+    [
+        ("upsample.conv.weight", 32, "in out kernel"),
+        ("deconv.weight", 32, "in out kernel"),
+        ("conv1.weight", 32, "in out kernel"),
+        ("conv1.weight", 64, "out in kernel"),
+    ],
+)
 def test_the_bias_beside_a_convolution_shows_its_outputs(name, outputs, axes):
     name = f"decoder.0.{name}"
     shapes = {name: (64, 32, 4), name.replace("weight", "bias"): (outputs,)}
@@ -179,12 +193,30 @@ def test_names_that_the_caller_gives_are_matrices(name):
     assert str(assign({name: (16, 16), "encoder.layers.0.q": (16, 16)})[name].layout) == "out in"
 
 
-@pytest.mark.parametrize(
-    "name", ["in_proj_weight", "weight_ih_l0", "weight_v", "parametrizations.weight.original", "gate_up_proj"]
-)
+@pytest.mark.parametrize("name", ["in_proj_weight", "weight_ih_l0", "weight_v", "gate_up_proj"])
 def test_weights_of_layers_are_known_by_the_end_of_their_names(name):
     name = f"encoder.layers.0.mixer.{name}"
     assert str(assign({name: (16, 16), "encoder.layers.0.q.weight": (16, 16)})[name].layout) == "out in"
+
+
+@pytest.mark.parametrize("name", ["deconv", "conv_transpose", "ups.0", "decoder.0.upsample.conv"])
+def test_a_bias_may_be_of_a_transposed_convolution_of_several_groups(name):
+    layer = torch.nn.ConvTranspose2d(16, 16, 4, groups=4)
+    shapes = {f"{name}.{part}": tuple(value.shape) for part, value in layer.named_parameters()}
+    assert "a plain one, or a transposed one of several groups" in assign(shapes)[f"{name}.weight"].unsupported_reason
+
+
+@pytest.mark.parametrize("name", ["deconv", "layer", "conv"])
+def test_a_bias_shows_several_groups(name):
+    layer = torch.nn.ConvTranspose2d(8, 4, 4, groups=2)
+    shapes = {f"{name}.{part}": tuple(value.shape) for part, value in layer.named_parameters()}
+    assert assign(shapes)[f"{name}.weight"].unsupported_reason == GROUPED_TRANSPOSED
+
+
+def test_a_bias_of_a_plain_convolution_of_several_groups():
+    layer = torch.nn.Conv2d(16, 16, 4, groups=4)
+    shapes = {f"conv1.{part}": tuple(value.shape) for part, value in layer.named_parameters()}
+    assert str(assign(shapes)["conv1.weight"].layout) == "out in kernel kernel"
 
 
 DENSE = {

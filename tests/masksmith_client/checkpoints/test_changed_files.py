@@ -11,8 +11,10 @@ import pytest
 from safetensors.numpy import save_file
 from safetensors.torch import load_file, save_file as save_torch
 
+from masksmith_client import InputError
 from masksmith_client.checkpoints.checkpoint import Checkpoint
-from masksmith_client.checkpoints.other_files import model_files
+from masksmith_client.checkpoints.other_files import model_files, other_files
+from masksmith_client.checkpoints.output_folder import check_output_folder
 from masksmith_client.cli import local_prune
 from masksmith_client.cli.app import run
 
@@ -179,6 +181,20 @@ def test_modules_of_sentence_transformers_are_copied_and_outputs_and_links_are_n
     }  # fmt: skip
     record = json.loads((output / "masksmith.json").read_text())
     assert set(record["not_copied"]) == {"earlier", "link", "sub/model.safetensors"}
+
+
+def test_links_to_nothing_are_refused_and_pipes_are_listed(tmp_path: Path) -> None:
+    model, output = tmp_path / "model", tmp_path / "out"
+    model.mkdir()
+    save_file({"encoder.layer.0.w.weight": np.ones((8, 8), np.float32)}, model / "model.safetensors")
+    os.mkfifo(model / "pipe")
+    (model / "pytorch_model.bin").symlink_to("nothing")
+    checkpoint = Checkpoint.open(model)
+    check_output_folder(output, checkpoint)
+    assert {path.name for path in other_files(checkpoint, output).not_copied} == {"pipe", "pytorch_model.bin"}
+    (model / "tokenizer.json").symlink_to("../blobs/gone")
+    with pytest.raises(InputError, match=r"tokenizer.json is a link to \.\./blobs/gone, which does not exist"):
+        check_output_folder(output, checkpoint)
 
 
 def test_a_pattern_for_tensors_that_stay_dense_is_refused(saved: Saved, tmp_path: Path, capsys: Capture) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -101,6 +103,47 @@ class StoppedError(Exception):
     pass
 
 
+@pytest.fixture
+def interrupted(saved: Saved, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path, str]:
+    """A model, the output of a copy of it that ended after the first file, and the name of that file."""
+    model, output = tmp_path / "model", tmp_path / "output"
+    shutil.copytree(saved("llama"), model)
+    real, written = copy._write_file, []
+
+    def stops_at_second(checkpoint, file, *rest):
+        if written:
+            raise StoppedError
+        written.append(file.name)
+        return real(checkpoint, file, *rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(copy, "_write_file", stops_at_second)
+        with pytest.raises(StoppedError):
+            write_copy(Checkpoint.open(model), output, lambda name: None, "same", lambda count: None)
+    return model, output, written[0]
+
+
+@pytest.mark.parametrize("damage", ["removed", "shortened", "changed"])
+def test_a_finished_file_that_is_damaged_is_written_again(interrupted: tuple[Path, Path, str], damage: str) -> None:
+    model, output, name = interrupted
+    content = (output / name).read_bytes()
+    (output / name).unlink()
+    if damage != "removed":
+        (output / name).write_bytes(content[:-8] + (b"" if damage == "shortened" else bytes(8)))
+    write_copy(Checkpoint.open(model), output, lambda name: None, "same", lambda count: None)
+    for path in model.iterdir():
+        assert (output / path.name).read_bytes() == path.read_bytes()
+
+
+def test_an_input_that_was_replaced_is_refused_by_its_bytes(interrupted: tuple[Path, Path, str]) -> None:
+    model, output, name = interrupted
+    state, content = (model / name).stat(), (model / name).read_bytes()
+    (model / name).write_bytes(content[:-8] + bytes(8))
+    os.utime(model / name, ns=(state.st_atime_ns, state.st_mtime_ns))
+    with pytest.raises(InputError, match=f"{name} has changed since .* was begun"):
+        write_copy(Checkpoint.open(model), output, lambda name: None, "same", lambda count: None)
+
+
 def test_a_run_that_ended_goes_on_after_the_last_finished_file(
     saved: Saved, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -111,7 +154,7 @@ def test_a_run_that_ended_goes_on_after_the_last_finished_file(
         if len(written) == 1:
             raise StoppedError
         written.append(file.name)
-        real(checkpoint, file, *rest)
+        return real(checkpoint, file, *rest)
 
     monkeypatch.setattr(copy, "_write_file", stops_at_second)
     with pytest.raises(StoppedError):
@@ -121,7 +164,7 @@ def test_a_run_that_ended_goes_on_after_the_last_finished_file(
     with pytest.raises(InputError, match="unfinished output"):
         write_copy(checkpoint, output, lambda name: None, "another", lambda count: None)
     written.clear()
-    monkeypatch.setattr(copy, "_write_file", lambda *given: (written.append(given[1].name), real(*given)))
+    monkeypatch.setattr(copy, "_write_file", lambda *given: written.append(given[1].name) or real(*given))
     write_copy(checkpoint, output, lambda name: None, "same", lambda count: None)
     assert set(written) == {file.name for file in checkpoint.headers} - finished
     for path in saved("llama").iterdir():

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from masksmith_client.submission.modules import GROUPED_TRANSPOSED, class_names, dense_reason, layer_of, layout_of
+from masksmith.layouts.convolutions import GROUPED_TRANSPOSED
+from masksmith_client.submission.modules import class_names, dense_reason, layer_of, layout_of
 
 from .observed import Observed
 from .watcher import DEPTHWISE

@@ -1,0 +1,72 @@
+"""What the user can do about a model whose weights are not safetensors, or lie in a directory below."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+from masksmith_wire.output_names import INDEX_SUFFIX, PICKLE_SUFFIXES
+
+_PART = re.compile(rf"-\d+-of-\d+\.\w+$|{re.escape(INDEX_SUFFIX)}$")
+"""The end of the name of a part of a model, or of its index."""
+
+_SHOWN = 4
+
+
+def pickle_message(path: Path) -> str:
+    """Say why a pickle is not read, and how to convert it."""
+    reason = f"{path} is a pickle, which can run code when it is loaded, so masksmith reads only safetensors"
+    if _PART.search(path.name):
+        return (
+            f"{reason}. Convert the model once, with its class in transformers: AutoModelForCausalLM.from_pretrained("
+            f"{str(path.parent)!r}).save_pretrained('converted')"
+        )
+    return f"{reason}. Convert it once: {_conversion(path.name)}"
+
+
+def no_weights_message(folder: Path) -> str:
+    """Say that a directory has no safetensors file, and what it has instead: another format, or directories of models.
+
+    Raises:
+        OSError: If it cannot be read.
+    """
+    paths = sorted(folder.iterdir())
+    gguf = next((path for path in paths if path.suffix == ".gguf"), None)
+    if gguf is not None:
+        return (
+            f"{gguf} is a GGUF file, whose weights are quantised; convert it to safetensors first, such as by "
+            f"transformers with GgufConfig(dequantize=True)"
+        )
+    pickle = next((path for path in paths if path.suffix in PICKLE_SUFFIXES), None)
+    if pickle is not None:
+        return pickle_message(pickle)
+    if any(path.suffix == ".distcp" for path in paths):
+        return (
+            f"{folder} is a distributed checkpoint of torch (DCP). Convert it once: python -m "
+            f"torch.distributed.checkpoint.format_utils dcp_to_torch {shlex.quote(str(folder))} model.pt; then, for "
+            f"the state dict of the model: {_conversion('model.pt')}"
+        )
+    return f"{folder} contains no .safetensors file{_models_text(_models_below(folder))}"
+
+
+def _conversion(name: str) -> str:
+    """Return a command that converts the pickle of a state dict; tied and transposed tensors are stored as copies."""
+    return (
+        f'python -c "import torch, safetensors.torch as s; s.save_file({{name: tensor.contiguous().clone() for name, '
+        f"tensor in torch.load({name!r}, weights_only=True).items()}}, 'model.safetensors')\""
+    )
+
+
+def _models_below(folder: Path) -> list[Path]:
+    """Return directories below that have safetensors files: components of diffusers, or snapshots of a download."""
+    below = [path for pattern in ("*", "snapshots/*", "models--*/snapshots/*") for path in sorted(folder.glob(pattern))]
+    return [path for path in below if path.is_dir() and next(path.glob("*.safetensors"), None) is not None]
+
+
+def _models_text(models: Sequence[Path]) -> str:
+    if not models:
+        return ""
+    more = ", ..." if len(models) > _SHOWN else ""
+    return f", and these directories do; name one of them: {', '.join(map(str, models[:_SHOWN]))}{more}"
