@@ -143,8 +143,10 @@ class Problem:
             return None
         reader = MatrixReader(mask, self.axis, label, self.options.view)
         if reader.shape != self.source.shape:
-            shapes = f"{list(mask.shape)} differs from the scores' {list(self.source.tensor_shape)}"
+            shapes = f"{list(reader.tensor_shape)} differs from the scores' {list(self.source.tensor_shape)}"
             raise ScoresError(f"shape {shapes}", name=label)
+        if reader.holds_nan():
+            raise ScoresError("a mask holds NaN; expected True and False", name=label)
         return reader
 
 

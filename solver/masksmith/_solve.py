@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from ._arrays import read_array
 from ._cores import available_cores
 from ._engine import PanelStore, run
 from ._errors import ScoresError, SolverError
@@ -16,7 +17,7 @@ from ._problem import Options, Problem, check_weight
 from ._solution import Solution
 from ._solution.matrices import Matrices
 from ._solution.pruned import with_pruned_and_packed
-from ._tensors import View, are_equal, equality_key, is_row_source
+from ._tensors import View, are_equal, equality_key, is_row_source, read_tensor
 from .cuda.placement import solve_on_device, with_fallback_reason
 from .layouts import Layout, LayoutError
 from .patterns import NM, Block, Hybrid, Pattern, PatternError, parse
@@ -91,6 +92,8 @@ def solve(
         VerificationError: If the solver's mask violates the pattern, or a forced entry.
     """
     _check_hysteresis(hysteresis, has_start=warm_start is not None)
+    if weight is not None:
+        weight = read_array(weight, lambda reason: ScoresError(f"weight: {reason}", name=name), "real")
     options = Options(must_keep, must_drop, warm_start, hysteresis, keep_duals, weight, view)
     call = _Call.of(solver, time_limit_s, threads, on_progress)
     tensor = _Tensor.of(call, scores, _pattern(pattern), options, Layout.of(layout), name)
@@ -136,6 +139,7 @@ def solve_many(
         MasksmithError: As `solve`, for the first invalid tensor, which the message names; or if `pattern`, `warm_start`
             or `layout` has a name without scores, or `pattern` lacks one with scores.
     """
+    scores = {name: read_tensor(tensor, name) for name, tensor in scores.items()}
     starts, patterns = warm_start or {}, _patterns(scores, pattern)
     _refuse_unknown(scores, starts, SolverError, "a warm_start is")
     _refuse_unknown(scores, layout or {}, LayoutError, "a layout is")
@@ -166,6 +170,7 @@ class _Tensor:
         cls, call: _Call, scores: Any, pattern: Pattern, options: Options, layout: Layout | None, name: str | None
     ) -> _Tensor:
         """Make the problems of a tensor: each matrix with its part of the forced entries and of the warm start."""
+        scores = read_tensor(scores, name)
         if layout is None or layout.is_plain(pattern, scores.shape):
             return cls([call.problem(scores, pattern, options, name)], None, name)
         if is_row_source(scores):
@@ -198,7 +203,7 @@ def _split_option(matrices: Matrices, key: str, value: Any) -> list[Any] | None:
     """Split a mask or an earlier solution into one part for each matrix of its tensor; None stays None."""
     if value is None:
         return None
-    mask = value.mask if isinstance(value, Solution) else value
+    mask = value.mask if isinstance(value, Solution) else read_tensor(value, key)
     if tuple(mask.shape) != matrices.shape:
         raise ScoresError(f"shape {list(mask.shape)} differs from the scores' {list(matrices.shape)}", name=key)
     return list(matrices.split_solution(value) if isinstance(value, Solution) else matrices.split(mask))

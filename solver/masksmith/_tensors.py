@@ -7,6 +7,7 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 
+from ._arrays import read_array
 from ._errors import ScoresError, SolverError
 from ._panels import Bools, Matrix
 from .patterns import Axis
@@ -43,6 +44,21 @@ def is_row_source(tensor: object) -> bool:
     if isinstance(tensor, np.ndarray) or is_torch(tensor):
         return False
     return callable(getattr(tensor, "rows", None)) and hasattr(tensor, "shape") and hasattr(tensor, "dtype")
+
+
+def read_tensor(tensor: Any, name: str | None) -> Any:
+    """Return a `RowSource` as it is, and anything else as `read_array` does.
+
+    Args:
+        tensor: Scores, weight or mask.
+        name: Its name in error messages.
+
+    Raises:
+        ScoresError: If it is no array of a supported dtype.
+    """
+    if is_row_source(tensor):
+        return tensor
+    return read_array(tensor, lambda reason: ScoresError(reason, name=name))
 
 
 def equality_key(tensor: Any) -> object:
@@ -87,7 +103,7 @@ class MatrixReader:
         shape: Shape that patterns apply to: the tensor's, or `[out, in * prod(kernel)]` with the flat view.
 
     Raises:
-        ScoresError: If the tensor is empty, its dtype is not supported, or a `RowSource` does not have two dimensions
+        ScoresError: If `read_tensor` refuses the tensor, it is empty, or a `RowSource` does not have two dimensions
             or is to be read with `axis="out"`.
         SolverError: If the view is unknown.
     """
@@ -96,9 +112,9 @@ class MatrixReader:
         if view not in ("channels-last", "flat"):
             raise SolverError(f"view={view!r} is not one of: channels-last, flat")
         self.name = name
-        self.is_torch = is_torch(tensor)
-        self._has_rows = is_row_source(tensor)
-        self._tensor: Any = tensor.detach() if self.is_torch else tensor if self._has_rows else np.asarray(tensor)
+        self._tensor: Any = read_tensor(tensor, name)
+        self.is_torch = is_torch(self._tensor)
+        self._has_rows = is_row_source(self._tensor)
         self.tensor_shape = tuple(int(length) for length in self._tensor.shape)
         _check_dtype_and_size(self._tensor, name)
         if self._has_rows and (axis == "out" or len(self.tensor_shape) != 2):
@@ -131,6 +147,12 @@ class MatrixReader:
         if self._has_rows:
             return self._read_rows(0, self.shape[0])
         return self._tensor if self._axis == "out" else self._flatten(self._tensor)
+
+    def holds_nan(self) -> bool:
+        """Return whether an entry is NaN; those of bool and integers are not read, nor are `RowSource`s."""
+        if self._has_rows or "float" not in str(self._tensor.dtype):
+            return False
+        return bool((self._tensor != self._tensor).any())
 
     def _read_rows(self, first: int, last: int) -> Matrix:
         rows: Matrix = np.ascontiguousarray(self._tensor.rows(first, last))
@@ -216,10 +238,6 @@ def _check_dtype_and_size(tensor: Any, name: str | None) -> None:
     dtype = str(tensor.dtype).removeprefix("torch.")
     if is_row_source(tensor) and dtype not in {"float64", "float32"}:
         raise ScoresError(f"scores that are read by rows are float32 or float64, not {dtype}", name=name)
-    if dtype not in {"float64", "float32", "float16", "bfloat16", "int8", "uint8", "bool"}:
-        raise ScoresError(
-            f"dtype {dtype} is not supported; use float16, bfloat16, float32, float64, int8, uint8 or bool", name=name
-        )
     if 0 in tensor.shape:
         raise ScoresError(f"shape {list(tensor.shape)} is empty", name=name)
 

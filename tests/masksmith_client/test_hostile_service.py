@@ -156,3 +156,11 @@ def test_an_id_that_no_address_can_have_is_an_input_error():
     transport = httpx2.MockTransport(lambda request: httpx2.Response(404))
     with Client("http://service", transport=transport) as client, pytest.raises(InputError, match="malformed"):
         client.jobs.get("x" * 70_000)
+
+
+def test_a_document_that_arrives_too_slowly_is_refused(monkeypatch):
+    monkeypatch.setattr(limits, "DOCUMENT_S", -1.0)  # as if this much time had passed
+    document = limits.LimitedDocument(httpx2.Response(200, request=httpx2.Request("GET", "http://service/v1/jobs/j")))
+    document.add(bytes(10 * limits.DOCUMENT_BYTES_PER_S))
+    with pytest.raises(WireError, match=r"/healthz arrives too slowly: 1 bytes in 0 s"):
+        solve({"/healthz": httpx2.Response(200, content=b" ")})

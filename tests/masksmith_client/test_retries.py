@@ -115,6 +115,13 @@ def test_an_error_page_of_a_proxy_is_still_an_error_of_ours(service: FakeService
         client.jobs.get("x")
 
 
+def test_a_redirect_is_an_error_that_names_where_to(service: FakeService, client: Client) -> None:
+    response = httpx2.Response(307, headers={"location": "https://b.example/v1/jobs/x"}, text="<html>moved</html>")
+    service.fail("GET", "/v1/jobs/x", lambda _: response)
+    with pytest.raises(BadRequest, match=r"307 .* to https://b\.example/v1/jobs/x; redirects are not followed: .* URL"):
+        client.jobs.get("x")
+
+
 def test_a_refused_key_is_named_where_the_response_has_no_body(service: FakeService, client: Client) -> None:
     service.fail("HEAD", "/v1/tensors", lambda _: httpx2.Response(401))
     with pytest.raises(Unauthorized, match="401 Unauthorized: the token is missing or not valid") as caught:

@@ -106,6 +106,7 @@ def test_a_layer_that_is_not_there(client, save, check_problem):
     problem = check_problem(masks(client, save({"w": EYE}), layers="v"), 422, "unknown_tensor", "'v'")
     assert problem["tensor"] == "v"
     check_problem(masks(client, save({"w": EYE}), exclude="*"), 422, "no_tensor_fits")
+    check_problem(masks(client, save({})), 422, "no_tensor_fits", "there are no tensors")
 
 
 @pytest.mark.parametrize("option", ["layers", "exclude"])

@@ -92,11 +92,18 @@ def status_error(response: httpx2.Response) -> StatusError:
         problem = ProblemDocument.model_validate_json(response.content)
     except ValidationError:
         detail = f"{response.request.method} {response.request.url} returned {status} {response.reason_phrase}"
-        foreign = ", which is not a response of a masksmith service; check the URL" if response.content else ""
-        code, advice = _WITHOUT_DOCUMENT.get(status, (Code.INTERNAL, foreign))
+        code, advice = _WITHOUT_DOCUMENT.get(status, (Code.INTERNAL, _foreign_advice(response)))
         problem = ProblemDocument(title=response.reason_phrase, status=status, code=code, detail=detail + advice)
     error_class = _BY_STATUS.get(status, ServerError if status >= 500 else BadRequest)
     return error_class(problem, response.headers.get("x-request-id"), _seconds(response.headers.get("retry-after")))
+
+
+def _foreign_advice(response: httpx2.Response) -> str:
+    """Return how an error message goes on about a response that is probably not the service's; empty if it may be."""
+    location = response.headers.get("location")
+    if response.is_redirect and location:
+        return f" to {location}; redirects are not followed: if the service is there, set its URL to that address"
+    return ", which is not a response of a masksmith service; check the URL" if response.content else ""
 
 
 def _seconds(text: str | None) -> float | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import BinaryIO
 
 import httpx2
@@ -11,6 +12,8 @@ from masksmith_wire.headers import LARGEST_HEADER_BYTES
 
 MAX_DOCUMENT_BYTES = 2**28
 """Largest JSON document; that of a job with the most shards has less than half of it."""
+DOCUMENT_S, DOCUMENT_BYTES_PER_S = 60.0, 10_000
+"""Longest time for the body of a document: these seconds, and one more for each of these bytes that have arrived."""
 MAX_LINE_BYTES = 2**20
 """Longest line, and longest event, of an event stream."""
 CODINGS = frozenset({"", "identity", "gzip", "deflate"})
@@ -30,24 +33,26 @@ def check_coding(response: httpx2.Response) -> httpx2.Response:
 
 
 class LimitedDocument:
-    """Collects the body of a response in memory.
+    """Collects the body of a response in memory; its time begins when this is made.
 
     Args:
         response: The response, whose body is read by the caller.
     """
 
     def __init__(self, response: httpx2.Response) -> None:
-        self._response, self._body = response, bytearray()
+        self._response, self._body, self._started = response, bytearray(), time.monotonic()
 
     def add(self, piece: bytes) -> None:
         """Add the next piece of the decoded body.
 
         Raises:
-            WireError: If the body is larger than `MAX_DOCUMENT_BYTES`.
+            WireError: If the body is larger than `MAX_DOCUMENT_BYTES`, or takes longer than `DOCUMENT_S` allows.
         """
         self._body += piece
+        url, seconds = self._response.request.url, time.monotonic() - self._started
+        if seconds > DOCUMENT_S + len(self._body) / DOCUMENT_BYTES_PER_S:
+            raise WireError(f"the response of {url} arrives too slowly: {len(self._body)} bytes in {seconds:.0f} s")
         if len(self._body) > MAX_DOCUMENT_BYTES:
-            url = self._response.request.url
             raise WireError(f"the response of {url} is larger than {MAX_DOCUMENT_BYTES} bytes: not a document")
 
     @property

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from masksmith._tensors import MatrixReader, View
+from masksmith._tensors import MatrixReader, View, read_tensor
 from masksmith.layouts import Layout
 from masksmith.patterns import Grid, Pattern, TilePattern, parse
 
@@ -75,7 +75,7 @@ def verify(
         ScoresError: If the mask's dtype is not supported.
     """
     pattern = parse(pattern) if isinstance(pattern, str) else pattern
-    layout = Layout.of(layout)
+    layout, mask = Layout.of(layout), read_tensor(mask, "mask")
     if layout is None or layout.is_plain(pattern, mask.shape):
         return _verify_matrix(mask, pattern, view, at_most)
     return _verify_matrices(mask, pattern, view, layout, at_most)

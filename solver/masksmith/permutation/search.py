@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from masksmith._solution import Solution
 from masksmith._solve import solve
-from masksmith._tensors import is_torch
+from masksmith._tensors import is_torch, read_tensor
 from masksmith.patterns import NM, Axis, Pattern, PatternError, parse
 
 from . import column_swapping, dual_guided_swaps
@@ -71,6 +71,7 @@ def permute(
     before = solve(scores, parsed, name=name)
     _compile_kernels(parsed)
     limit = TimeLimit(time_limit_s)
+    scores = read_tensor(scores, name)
     array = _as_array(scores)
     _check_convolution(array.shape, parsed)
     orders, is_better = _best_orders(array, parsed, axes, _Settings(effort, seed), before.objective, limit)
@@ -201,7 +202,7 @@ def _take(array: Doubles, orders: dict[str, Ints]) -> Doubles:
 
 
 def _as_array(scores: Any) -> Doubles:
-    array: Doubles = scores.detach().cpu().double().numpy() if is_torch(scores) else np.asarray(scores, np.float64)
+    array: Doubles = scores.cpu().double().numpy() if is_torch(scores) else scores.astype(np.float64)
     return array
 
 

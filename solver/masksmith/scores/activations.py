@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,9 @@ import numpy as np
 from masksmith._errors import ScoresError
 
 from .operands import as_floats, check_weight, convert_like, is_torch, per_input
+
+LARGEST_POWER = 10.0
+"""Largest power of `ria`: beyond it, powers of norms in float32 become 0 or infinite."""
 
 
 def wanda(weight: Any, norms: Any, *, name: str | None = None) -> Any:
@@ -27,7 +31,7 @@ def wanda(weight: Any, norms: Any, *, name: str | None = None) -> Any:
     Raises:
         ScoresError: If a shape is wrong, or a norm is negative or not finite.
     """
-    weight = as_floats(weight)
+    weight = as_floats(weight, name)
     return abs(weight) * per_input(norms, weight, "norms", name)
 
 
@@ -40,7 +44,7 @@ def ria(weight: Any, norms: Any = None, power: float = 0.5, *, column_sums: Any 
     Args:
         weight: `[out, in, *kernel]`; the whole weight, unless `column_sums` is passed.
         norms: Norms of the inputs as in `wanda`; by default all are 1.
-        power: Exponent of the norms, at least 0; 0.5 in the paper.
+        power: Exponent of the norms, from 0 to 10; 0.5 in the paper.
         column_sums: Sums of `|w|` over all outputs, for a weight that is scored a few rows at a time; by default
             those of `weight`.
         name: Name of the weight in error messages.
@@ -49,11 +53,11 @@ def ria(weight: Any, norms: Any = None, power: float = 0.5, *, column_sums: Any 
         Scores of the weight's shape, library and device, in [0, inf).
 
     Raises:
-        ScoresError: If a shape is wrong, or a norm, a sum or the power is negative or not finite.
+        ScoresError: If a shape is wrong, a norm or a sum is negative or not finite, or the power is out of its range.
     """
-    if not 0 <= power < float("inf"):
-        raise ScoresError(f"power={power} must be a number of at least 0", name=name)
-    magnitudes = abs(as_floats(weight))
+    if not (isinstance(power, Real) and 0 <= power <= LARGEST_POWER):
+        raise ScoresError(f"power={power!r} is not a number from 0 to {LARGEST_POWER:g}", name=name)
+    magnitudes = abs(as_floats(weight, name))
     shape = check_weight(magnitudes, name)
     row_sums = magnitudes.reshape(shape[0], -1).sum(1).reshape(-1, *(1 for _ in shape[1:]))
     col_sums = per_input(_sums(magnitudes) if column_sums is None else column_sums, magnitudes, "column_sums", name)

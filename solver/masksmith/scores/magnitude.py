@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from numbers import Real
 from typing import Any
 
 from masksmith._errors import ScoresError
 
-from .operands import as_floats, is_torch
+from .operands import as_floats, check_range, is_torch, read_weight
+
+POWERS = (0.1, 10.0)
+"""Least and largest power: beyond them, scores of float32 become equal, 0 or infinite."""
 
 
 def magnitude(weight: Any, power: float = 1.0) -> Any:
@@ -14,7 +18,8 @@ def magnitude(weight: Any, power: float = 1.0) -> Any:
 
     Args:
         weight: numpy array or torch tensor.
-        power: Exponent; with 1 the best mask keeps the largest sum of magnitudes, with 2 the largest sum of squares.
+        power: Exponent, from 0.1 to 10; with 1 the best mask keeps the largest sum of magnitudes, with 2 the
+            largest sum of squares.
 
     Returns:
         Scores of the same shape, library and device, in [0, inf). With power 1, those of a float dtype have this dtype.
@@ -22,13 +27,14 @@ def magnitude(weight: Any, power: float = 1.0) -> Any:
         integers, so that -128 does not overflow in 8 bits.
 
     Raises:
-        ScoresError: If the power is not positive and finite.
+        ScoresError: If the power is out of its range, the weight is no dense array of real numbers, or all
+            scores underflow to 0.
     """
-    if not 0 < power < float("inf"):
-        raise ScoresError(f"power={power} does not rank weights by magnitude; expected a positive number")
-    if is_torch(weight):
-        magnitudes = (weight.detach() if weight.is_floating_point() else weight.detach().float()).abs()
+    if not (isinstance(power, Real) and POWERS[0] <= power <= POWERS[1]):
+        raise ScoresError(f"power={power!r} is not a number from {POWERS[0]:g} to {POWERS[1]:g}")
+    array = read_weight(weight)
+    if is_torch(array):
+        magnitudes = (array if array.is_floating_point() else array.float()).abs()
     else:
-        is_float = getattr(getattr(weight, "dtype", None), "kind", "") == "f"
-        magnitudes = abs(weight if is_float else as_floats(weight))
-    return magnitudes if power == 1.0 else as_floats(magnitudes) ** power
+        magnitudes = abs(array if array.dtype.kind == "f" else as_floats(array))
+    return magnitudes if power == 1 else check_range(as_floats(magnitudes) ** float(power), magnitudes, name=None)

@@ -7,27 +7,67 @@ from typing import Any
 
 import numpy as np
 
+from masksmith._arrays import read_array
 from masksmith._errors import ScoresError
 from masksmith._tensors import is_torch as is_torch
 
 
-def as_floats(tensor: Any) -> Any:
-    """Return a numpy or torch tensor in float64 if it is float64, else in float32, detached from gradients."""
-    if is_torch(tensor):
-        detached = tensor.detach()
-        return detached if str(detached.dtype) in ("torch.float32", "torch.float64") else detached.float()
-    array = np.asarray(tensor)
+def read_weight(weight: Any, name: str | None = None) -> Any:
+    """Return a weight as a numpy array or a torch tensor, detached from gradients.
+
+    Raises:
+        ScoresError: If it is no dense array of real numbers.
+    """
+    return read_array(weight, lambda reason: ScoresError(reason, name=name), "real")
+
+
+def as_floats(weight: Any, name: str | None = None) -> Any:
+    """Return a weight in float64 if it is float64, else in float32; raises like `read_weight`."""
+    array = read_weight(weight, name)
+    if is_torch(array):
+        return array if str(array.dtype) in ("torch.float32", "torch.float64") else array.float()
     return array if array.dtype in (np.float32, np.float64) else array.astype(np.float32)
 
 
+def read_statistic(values: Any, label: str, name: str | None) -> Any:
+    """Return a statistic of real numbers as a numpy array or a torch tensor, detached from gradients.
+
+    Args:
+        values: The statistic.
+        label: Its name in error messages.
+        name: Name of the weight in error messages.
+
+    Raises:
+        ScoresError: If it is no dense array of real numbers.
+    """
+    return read_array(values, lambda reason: ScoresError(f"{label}: {reason}", name=name), "real")
+
+
 def convert_like(values: Any, weight: Any) -> Any:
-    """Convert values to the library, device and dtype of a weight that `as_floats` returned."""
+    """Convert an array to the library, device and dtype of a weight that `as_floats` returned."""
     if is_torch(weight):
         import torch
 
-        return torch.as_tensor(values).detach().to(device=weight.device, dtype=weight.dtype)
-    array = values.detach().cpu().numpy() if is_torch(values) else np.asarray(values)
+        return torch.as_tensor(values).to(device=weight.device, dtype=weight.dtype)
+    array = values.cpu().numpy() if is_torch(values) else values
     return array.astype(weight.dtype, copy=False)
+
+
+def check_range(scores: Any, *factors: Any, name: str | None) -> Any:
+    """Return scores that are computed from the product of some factors, after checking that not all underflowed.
+
+    Raises:
+        ScoresError: If all scores are 0, but all factors of one of them are not.
+    """
+    if bool(scores.any()):
+        return scores
+    non_zero = factors[0] != 0
+    for factor in factors[1:]:
+        non_zero = non_zero & (factor != 0)
+    if bool(non_zero.any()):
+        dtype = str(scores.dtype).removeprefix("torch.")
+        raise ScoresError(f"all scores underflow to 0 in {dtype}; scale the weight up", name=name)
+    return scores
 
 
 def shape_of(tensor: Any) -> tuple[int, ...]:
@@ -55,6 +95,7 @@ def convert_same_shape(other: Any, weight: Any, label: str, name: str | None) ->
     Raises:
         ScoresError: If the shapes differ.
     """
+    other = read_statistic(other, label, name)
     if shape_of(other) != shape_of(weight):
         raise ScoresError(
             f"{label} has shape {list(shape_of(other))}, the weight has {list(shape_of(weight))}", name=name
@@ -75,6 +116,7 @@ def per_input(values: Any, weight: Any, label: str, name: str | None) -> Any:
         ScoresError: If there is not one value per input, or a value is negative or not finite.
     """
     inputs = check_weight(weight, name)[1:]
+    values = read_statistic(values, label, name)
     shape = shape_of(values)
     if shape == (inputs[0],):
         inputs = (inputs[0], *(1 for _ in inputs[1:]))
@@ -93,7 +135,7 @@ def flatten_inputs(weight: Any, name: str | None) -> Any:
 
 
 def _check_values(values: Any, label: str, name: str | None) -> None:
-    array = values.detach().cpu().double().numpy() if is_torch(values) else np.asarray(values)
+    array = values.cpu().double().numpy() if is_torch(values) else values
     invalid = ~((array >= 0) & np.isfinite(array))
     if invalid.any():
         index = tuple(int(position) for position in np.argwhere(invalid)[0])

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from masksmith._errors import ScoresError
 from masksmith._torch_modes import without_autocast
 
-from .operands import as_floats, convert_like, flatten_inputs, is_torch, shape_of
+from .operands import as_floats, convert_like, flatten_inputs, is_torch, read_statistic, shape_of
 
 Doubles = npt.NDArray[np.float64]
 
@@ -44,7 +44,7 @@ def sipp(weight: Any, activations: Any, *, reduce: Literal["mean", "max"] = "mea
     """
     if reduce not in ("mean", "max"):
         raise ScoresError(f"reduce={reduce!r} is neither 'mean' nor 'max'", name=name)
-    weight = as_floats(weight)
+    weight = as_floats(weight, name)
     flat = flatten_inputs(weight, name)
     samples = _convert_activations(activations, flat, name)
     scores = flat * 0
@@ -136,6 +136,7 @@ def sampling_bound(sensitivities: Any, points: int, *, delta: float = 1e-3, c: f
 
 def _convert_activations(activations: Any, flat: Any, name: str | None) -> Any:
     """Check activations, and convert them to the library, device and dtype of a flat weight."""
+    activations = read_statistic(activations, "activations", name)
     shape, inputs = shape_of(activations), shape_of(flat)[1]
     if len(shape) != 2 or shape[1] != inputs or shape[0] == 0:
         raise ScoresError(f"activations have shape {list(shape)}, expected [samples, {inputs}]", name=name)

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from masksmith._errors import ScoresError
 
-from .operands import as_floats, flatten_inputs, is_torch, per_input, shape_of
+from .operands import as_floats, check_range, flatten_inputs, is_torch, per_input, read_statistic, shape_of
 
 Doubles = npt.NDArray[np.float64]
 
@@ -44,17 +44,18 @@ def sparsegpt(
         Scores of the weight's shape, library and device, in [0, inf).
 
     Raises:
-        ScoresError: If not exactly one of `gram` and `inverse_diagonal` is passed; `form` is unknown, or `sequential`
-            without `gram`; shapes do not match; `gram` is passed, and it or `damping` is not finite, `damping` is
-            negative, or the damped matrix is not positive definite; or `inverse_diagonal` holds a value that is not
-            positive and finite.
+        ScoresError: If all scores underflow to 0; not exactly one of `gram` and `inverse_diagonal` is passed; `form` is
+            unknown, or `sequential` without `gram`; shapes do not match; `gram` is passed, and it or `damping` is not
+            finite, `damping` is negative, or the damped matrix is not positive definite; or `inverse_diagonal` holds a
+            value that is not positive and finite.
     """
     if (gram is None) == (inverse_diagonal is None):
         raise ScoresError("sparsegpt needs exactly one of gram= and inverse_diagonal=", name=name)
     if form not in ("diagonal", "sequential"):
         raise ScoresError(f"form={form!r} is neither 'diagonal' nor 'sequential'", name=name)
-    weight = as_floats(weight)
+    weight = as_floats(weight, name)
     if gram is not None:
+        gram = read_statistic(gram, "gram", name)
         _check_inputs(gram, weight, name)
         inverse_diagonal = _divisor(gram, damping, form, name)
     elif form == "sequential":
@@ -62,7 +63,7 @@ def sparsegpt(
     divisor = per_input(inverse_diagonal, weight, "inverse_diagonal", name)
     if bool((divisor == 0).any()):
         raise ScoresError("inverse_diagonal holds 0; that of a damped Gram matrix holds no 0", name=name)
-    return weight**2 / divisor
+    return check_range(weight**2 / divisor, weight, name=name)
 
 
 def inverse_diagonal(
@@ -82,7 +83,7 @@ def inverse_diagonal(
         ScoresError: If `gram` or `damping` is not finite, `damping` is negative, or the damped Gram matrix is not
             positive definite.
     """
-    return _divisor(gram, damping, form, name)
+    return _divisor(read_statistic(gram, "gram", name), damping, form, name)
 
 
 def _check_inputs(gram: Any, weight: Any, name: str | None) -> None:
@@ -95,7 +96,7 @@ def _check_inputs(gram: Any, weight: Any, name: str | None) -> None:
 
 
 def _divisor(gram: Any, damping: float, form: str, name: str | None) -> Doubles:
-    matrix: Doubles = np.array(gram.detach().cpu().double().numpy() if is_torch(gram) else gram, np.float64)
+    matrix: Doubles = np.array(gram.cpu().double().numpy() if is_torch(gram) else gram, np.float64)
     if not (np.isfinite(matrix).all() and 0 <= damping < float("inf")):
         raise ScoresError(f"gram holds NaN or infinity, or damping={damping} is negative or not finite", name=name)
     matrix.flat[:: len(matrix) + 1] += damping * matrix.diagonal().mean()

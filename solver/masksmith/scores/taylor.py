@@ -8,7 +8,7 @@ import numpy as np
 
 from masksmith._errors import ScoresError
 
-from .operands import as_floats, check_weight, convert_same_shape, is_torch
+from .operands import as_floats, check_range, check_weight, convert_same_shape, is_torch
 
 Group = Literal["out", "in"] | tuple[int, int]
 
@@ -36,15 +36,18 @@ def taylor(
         Scores of the weight's shape, library and device, in [0, inf); every member of a group has the group's score.
 
     Raises:
-        ScoresError: If the shapes differ or are not those of a weight, or the group is invalid.
+        ScoresError: If the shapes differ or are not those of a weight, the group is invalid, or all scores
+            underflow to 0.
     """
-    weight = as_floats(weight)
+    weight = as_floats(weight, name)
     check_weight(weight, name)
-    change = weight * convert_same_shape(gradient, weight, "gradient", name)
+    gradient = convert_same_shape(gradient, weight, "gradient", name)
+    change = check_range(weight * gradient, weight, gradient, name=name)
+    squares = change if joint and group is not None else check_range(change**2, change, name=name)
     if group is None:
-        return change**2
-    summed = _sum_groups(change if joint else change**2, group, name)
-    return summed**2 if joint else summed
+        return squares
+    summed = _sum_groups(squares, group, name)
+    return check_range(summed**2, summed, name=name) if joint else summed
 
 
 def _sum_groups(values: Any, group: Group, name: str | None) -> Any:

@@ -97,6 +97,8 @@ def admm(
     """
     if not (0 < penalty < float("inf") and max_rounds >= 1):
         raise UpdateError(f"penalty={penalty} and max_rounds={max_rounds} must be positive and finite", name)
+    if start is not None and not isinstance(start, Solution):
+        raise UpdateError(f"start is a {type(start).__name__}, not a Solution as solve returns it", name)
     started = time.perf_counter()
     operands = read(weight, gram, damping, name, rounded_to)
     with torch_threads(threads):

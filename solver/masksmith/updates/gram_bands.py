@@ -15,6 +15,9 @@ BAND_BYTES = 2**26
 BLOCK = 2048
 """Side of the square blocks that are compared with their transposes, one at a time."""
 
+RANGE = (1e-60, 1e60)
+"""Range of the largest absolute entry of weights and Gram matrices; beyond it, errors over- or underflow in float64."""
+
 
 class GramRows(Protocol):
     """A Gram matrix whose rows are read when needed, for example from a file; can be passed instead of an array.
@@ -99,3 +102,14 @@ def check_finite(values: torch.Tensor, label: str, name: str | None, first: int 
         index = [int(position) for position in invalid.nonzero()[0]]
         full_index = [index[0] + first, *index[1:]]
         raise UpdateError(f"{label} holds {float(values[tuple(index)]):g} at {full_index}", name)
+
+
+def check_range(largest: float, label: str, name: str | None) -> None:
+    """Check the largest absolute entry of a weight or Gram matrix; other ones than 0 must not over- or underflow.
+
+    Raises:
+        UpdateError: If it is out of `RANGE`, and not 0.
+    """
+    if largest != 0 and not RANGE[0] <= largest <= RANGE[1]:
+        reason = f"the largest entry of {label} is {largest:.3g}, not from {RANGE[0]:g} to {RANGE[1]:g}; scale it"
+        raise UpdateError(reason, name)

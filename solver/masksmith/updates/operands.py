@@ -9,10 +9,11 @@ from typing import Any
 
 import torch
 
+from masksmith._arrays import read_array
 from masksmith._errors import UpdateError
 from masksmith._tensors import is_torch
 
-from .gram_bands import BAND_BYTES, as_tensor, check_finite, read_in_bands, symmetrise
+from .gram_bands import BAND_BYTES, as_tensor, check_finite, check_range, read_in_bands, symmetrise
 
 FLOATS = ("float64", "float32", "float16", "bfloat16")
 ASYMMETRY = 1e-5
@@ -29,7 +30,7 @@ class Operands:
         damping: Value to add to the diagonal of `gram`: the caller's share times the mean of the diagonal; 1 if all
             of `gram` is 0.
         stored_dtype: The dtype that updated weights are rounded to.
-        original: The weight as passed by the caller.
+        original: The weight, in its own shape and library.
         name: Name of the weight in error messages.
     """
 
@@ -66,6 +67,7 @@ def read(weight: Any, gram: Any, damping: float, name: str | None, rounded_to: s
     Raises:
         UpdateError: If a shape, dtype or value is not supported, or the Gram matrix is not symmetric.
     """
+    weight = read_array(weight, lambda reason: UpdateError(reason, name), "real")
     shape, dtype = tuple(int(length) for length in weight.shape), str(weight.dtype).removeprefix("torch.")
     if len(shape) < 2 or 0 in shape:
         raise UpdateError(
@@ -79,6 +81,8 @@ def read(weight: Any, gram: Any, damping: float, name: str | None, rounded_to: s
         raise UpdateError(f"rounded_to={rounded_to!r} is none of {', '.join(FLOATS)}", name)
     matrix = as_tensor(weight).reshape(shape[0], -1)
     check_finite(matrix, "weight", name)
+    least, largest = (abs(float(value)) for value in torch.aminmax(matrix))
+    check_range(max(least, largest), "weight", name)
     products = _gram(gram, matrix, name)
     # If all inputs were 0, any positive value on the diagonal gives the right result: no change.
     added = damping * float(products.diagonal().mean()) if bool(products.any()) else 1.0
@@ -90,8 +94,9 @@ def read_mask(mask: Any, operands: Operands) -> torch.Tensor:
     """Return a mask as a bool matrix on the weight's device.
 
     Raises:
-        UpdateError: If its shape is not the weight's, or an entry is neither 0 nor 1.
+        UpdateError: If it is no dense array, its shape is not the weight's, or an entry is neither 0 nor 1.
     """
+    mask = read_array(mask, lambda reason: UpdateError(f"mask: {reason}", operands.name), "real")
     shape, expected = list(mask.shape), list(operands.original.shape)
     if shape != expected:
         raise UpdateError(f"mask has shape {shape}, the weight has {expected}", operands.name)
@@ -105,11 +110,14 @@ def read_mask(mask: Any, operands: Operands) -> torch.Tensor:
 
 def _gram(gram: Any, matrix: torch.Tensor, name: str | None) -> torch.Tensor:
     """Read, check and symmetrise the Gram matrix of a weight `[out, inputs]`."""
+    if not hasattr(gram, "rows"):
+        gram = read_array(gram, lambda reason: UpdateError(f"gram: {reason}", name), "real")
     shape, inputs = list(gram.shape), matrix.shape[1]
     if shape != [inputs, inputs]:
         expected = [inputs, inputs]
         raise UpdateError(f"gram has shape {shape}, a weight of {list(matrix.shape)} needs {expected}", name)
     products, largest = read_in_bands(gram, matrix.device, name)
+    check_range(largest, "gram", name)
     if bool((products.diagonal() < 0).any()):
         i = int(products.diagonal().argmin())
         message = f"gram holds {float(products[i, i]):g} at {[i, i]}; expected sums of squares on the diagonal"

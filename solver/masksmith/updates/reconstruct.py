@@ -82,8 +82,10 @@ def reconstruct(
     if not 0 <= tolerance < 1:
         raise UpdateError(f"tolerance={tolerance} must be at least 0 and below 1", name)
     operands = read(weight, gram, damping, name, rounded_to)
+    kept = read_mask(mask, operands)
+    returned_mask = mask if hasattr(mask, "shape") else operands.like_weight(kept)
     with torch_threads(threads):
-        return refit(operands, read_mask(mask, operands), mask, tolerance=tolerance, on_progress=on_progress)
+        return refit(operands, kept, returned_mask, tolerance=tolerance, on_progress=on_progress)
 
 
 def refit(

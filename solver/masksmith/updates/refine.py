@@ -121,12 +121,12 @@ def refine(
     if not isinstance(parsed, NM) or parsed.axis != "in":
         raise UpdateError(f"{parsed} cannot be refined; only plain N:M along 'in' and transposable N:M can", name)
     operands = read(weight, gram, 0.0, name)
-    start = read_mask(mask, operands)
+    start, shape = read_mask(mask, operands), tuple(operands.original.shape)
     verdict = verify(operands.like_weight(start), parsed)
     if not verdict:
         raise UpdateError(f"the mask does not match {parsed}: {verdict}", name)
-    bands, exchanges = _refine_bands(operands, start, tuple(weight.shape), parsed, threads, on_progress)
-    order = _group_order(tuple(weight.shape))
+    bands, exchanges = _refine_bands(operands, start, shape, parsed, threads, on_progress)
+    order = _group_order(shape)
     refined = torch.from_numpy(np.ascontiguousarray(bands.mask[:, np.argsort(order)])).to(start.device)
     bound = _lower_bound(operands.like_weight(operands.weight.double()), operands.gram, parsed)
     stats = {"method": "refine", "exchanges": exchanges, "refine_s": time.perf_counter() - started}

@@ -1,3 +1,5 @@
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -50,10 +52,26 @@ def test_powers_of_small_floats_are_computed_in_float32(dtype):
         np.testing.assert_array_equal(ms.magnitude(weight.numpy(), 2), expected)
 
 
-@pytest.mark.parametrize("power", [0, -1, float("nan"), float("inf")])
+@pytest.mark.parametrize("power", [0, -1, float("nan"), float("inf"), 1e-320, 1e308, "a"])
 def test_magnitude_refuses_powers_that_do_not_rank(power):
-    with pytest.raises(ms.ScoresError, match=f"power={power}"):
+    with pytest.raises(ms.ScoresError, match=re.escape(f"power={power!r} is not a number from 0.1 to 10")):
         ms.magnitude(WEIGHT, power)
+
+
+def test_scores_that_all_underflow_are_refused():
+    tiny = WEIGHT.astype(np.float64) * 1e-300
+    for score in (
+        lambda weight: ms.magnitude(weight, 2),
+        lambda weight: ms.sparsegpt(weight, gram=GRAM),
+        lambda weight: ms.taylor(weight, np.ones_like(weight)),
+        lambda weight: ms.taylor(weight, weight),
+        lambda weight: ms.taylor(weight, weight, "in"),
+        lambda weight: ms.taylor(weight, np.ones_like(weight), "out", joint=True),
+    ):
+        for weight in (tiny, torch.from_numpy(tiny)):
+            with pytest.raises(ms.ScoresError, match="all scores underflow to 0 in float64"):
+                score(weight)
+        assert not score(tiny * 0).any()
 
 
 def test_wanda_is_the_norm_of_what_a_weight_adds_to_its_output():

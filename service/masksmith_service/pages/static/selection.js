@@ -12,7 +12,11 @@ export function matcher(text) {
   const forms = globs.map((glob) => {
     const body = glob.replace(/\[(!?)([^\]]+)\]|[.*+?^${}()|[\]\\]/g, (sign, not, set) =>
       set ? `[${not ? "^" : ""}${set.replace(/\\/g, "\\\\")}]` : sign === "*" ? ".*" : sign === "?" ? "." : `\\${sign}`);
-    return new RegExp(`^${body}$`, "s");
+    try {
+      return new RegExp(`^${body}$`, "s");
+    } catch {
+      return /(?!)/; // such as [z-a]: it matches no name, and Start reports it
+    }
   });
   return { globs, matches: (name) => forms.some((form) => form.test(name)) };
 }
@@ -28,14 +32,14 @@ export function weightFiles(files) {
   return chosen.length || files.length !== 1 ? chosen.sort((a, b) => (a.name < b.name ? -1 : 1)) : [...files];
 }
 
-/** Read the headers of files; throws an Error with a message for the user. */
+/** Read the headers of files into a Map of tensors by name; throws an Error with a message for the user. */
 export async function readTensors(files) {
-  const tensors = {};
+  const tensors = new Map();
   for (const file of files) {
     const header = await readHeader(file).catch((error) => { throw new Error(`${file.name}: ${error.message}`); });
     for (const [name, entry] of Object.entries(header)) {
-      if (name in tensors) throw new Error(`${file.name}: a tensor named ${name} is in another of the files, too.`);
-      tensors[name] = entry;
+      if (tensors.has(name)) throw new Error(`${file.name}: a tensor named ${name} is in another of the files, too.`);
+      tensors.set(name, entry);
     }
   }
   return tensors;
@@ -45,7 +49,7 @@ export async function readTensors(files) {
 export function listTensors(tensors) {
   const layers = matcher(byId("layers").value);
   const exclude = matcher(byId("exclude").value);
-  const rows = Object.entries(tensors).map(([name, { dtype, shape }]) => {
+  const rows = [...tensors].map(([name, { dtype, shape }]) => {
     const fits = shape.length >= 2 && shape.length <= 4 && !shape.includes(0);
     const selected = layers.globs.length ? layers.matches(name) : FLOATS.includes(dtype);
     return { name, dtype, shape, masked: fits && selected && !exclude.matches(name) };

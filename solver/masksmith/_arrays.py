@@ -1,0 +1,96 @@
+"""Reads the arrays that callers pass: as dense arrays of numpy or tensors of torch, or with an error that says why not.
+
+Scores, masks, statistics, weights and Gram matrices are all read here, so that each is accepted or refused alike.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any, Literal
+
+import numpy as np
+
+DTYPES = ("float16", "bfloat16", "float32", "float64", "int8", "uint8", "bool")
+"""Dtypes of weights, scores and masks."""
+REAL = ("float8", "int", "uint")
+"""First letters of the other dtypes of real numbers that are accepted; floats longer than 64 bits are not."""
+Accepted = Literal["weights", "real"]
+"""Accepted dtypes: those of `DTYPES`, or also other integers and float8."""
+
+
+def read_array(values: Any, error: Callable[[str], Exception], accepted: Accepted = "weights") -> Any:
+    """Return values as a numpy array or a torch tensor, which is detached; memory is shared where possible.
+
+    Args:
+        values: An array, a tensor, or nested lists.
+        error: Makes the error to raise from its reason.
+        accepted: Which dtypes are accepted.
+
+    Raises:
+        Exception: That of `error`, if values are no array, hide entries or hold none, are not dense, are stored in
+            another byte order, or have another dtype.
+    """
+    is_tensor = _is_tensor(values)
+    array: Any = values if is_tensor else _read_numpy(values, error)
+    reason = _dtype_reason(array.dtype, accepted) or (_torch_reason(array) if is_tensor else None)
+    if reason is not None:
+        raise error(reason)
+    if not is_tensor:
+        return array
+    return array.detach().resolve_neg() if array.is_neg() else array.detach()
+
+
+def _is_tensor(values: object) -> bool:
+    """Return whether values are a torch tensor, without importing torch."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(values, torch.Tensor)
+
+
+def _torch_reason(tensor: Any) -> str | None:
+    """Return why the entries of a torch tensor cannot be read, or None."""
+    import torch
+
+    if torch.nn.parameter.is_lazy(tensor):
+        return "the parameter is not initialised; call its module first"
+    if tensor.is_nested:
+        return "a nested tensor is not one array; pass its tensors one by one"
+    if tensor.layout is not torch.strided:
+        return f"layout {tensor.layout} is not dense; convert it with .to_dense()"
+    if tensor.is_meta:
+        return "a tensor on the device meta has no values; load them first"
+    try:
+        # Copies no entry; fails for subclasses without memory of their own, such as FakeTensor and MaskedTensor.
+        tensor.detach()[None][:0].resolve_neg().float().cpu().numpy()
+    except (RuntimeError, TypeError, ValueError) as refusal:
+        return f"the entries of a {type(tensor).__name__} cannot be read: {_first_line(refusal)}"
+    return None
+
+
+def _read_numpy(values: Any, error: Callable[[str], Exception]) -> np.ndarray:
+    if isinstance(values, np.ma.MaskedArray) and np.ma.is_masked(values):
+        raise error("a masked array hides entries; replace them first, such as by .filled(0)")
+    try:
+        array = np.asarray(values)
+    except (RuntimeError, TypeError, ValueError) as refusal:
+        raise error(f"a {type(values).__name__} is not an array: {_first_line(refusal)}") from None
+    if array.dtype.kind == "O" and not isinstance(values, np.ndarray):
+        hint = "; pass its mask" if hasattr(values, "mask") else ""
+        raise error(f"a {type(values).__name__} is not an array of numbers{hint}")
+    return array
+
+
+def _dtype_reason(dtype: Any, accepted: Accepted) -> str | None:
+    """Return why a dtype of numpy or torch is not accepted, or None."""
+    if isinstance(dtype, np.dtype) and not dtype.isnative:
+        return f"dtype {dtype.str} has another byte order than this machine; use array.astype({dtype.name!r})"
+    name = str(dtype).removeprefix("torch.")
+    if name in DTYPES:
+        return None
+    if accepted == "weights":
+        return f"dtype {name} is not supported; use {', '.join(DTYPES[:-1])} or {DTYPES[-1]}"
+    return None if name.startswith(REAL) else f"dtype {name} is not one of real numbers"
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0]
