@@ -50,6 +50,12 @@ def test_a_key_expires(client, keys, records):
     assert not keys.get(info.id).is_valid
 
 
+def test_blanks_and_tabs_part_the_scheme_from_the_token(client, keys):
+    _, token = keys.create("ann")
+    for header in (f"Bearer\t{token}", f"bearer  {token} "):
+        assert client.get("/v1/session", headers={"Authorization": header}).json()["name"] == "ann"
+
+
 def test_the_expiry_of_the_last_key_does_not_disable_authentication(client, keys):
     _, token = keys.create("ann", expires_at=PAST)
     assert status(client, token) == 401
