@@ -76,8 +76,9 @@ def reconstruct(
         The updated weights, and the error of the output before and after the update.
 
     Raises:
-        UpdateError: If shapes or dtypes do not fit, a value is not finite, the Gram matrix is not symmetric, or it is
-            singular on a row's support and not damped.
+        UpdateError: If an operand is no dense array, shapes or dtypes do not fit, a value is not finite, all are too
+            small or one is too large for errors in float64, or the Gram matrix is not symmetric, or singular on a
+            row's support and not damped.
     """
     if not 0 <= tolerance < 1:
         raise UpdateError(f"tolerance={tolerance} must be at least 0 and below 1", name)
