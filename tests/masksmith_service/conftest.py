@@ -43,9 +43,13 @@ class Store:
     def __init__(self, path: Path) -> None:
         self.path = path
 
+    def names(self):
+        """Every file, also lists of digests whose blob a running service has just deleted."""
+        return sorted(path.relative_to(self.path).as_posix() for path in self.path.rglob("*") if path.is_file())
+
     def files(self):
         """Every file but the lists of digests, each of which belongs to one of these."""
-        names = sorted(path.relative_to(self.path).as_posix() for path in self.path.rglob("*") if path.is_file())
+        names = self.names()
         lists = [name for name in names if name.startswith("pieces/")]
         assert {name.removeprefix("pieces/") for name in lists} <= set(names), names
         return [name for name in names if name not in lists and name != "installation.json"]
