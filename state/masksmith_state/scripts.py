@@ -13,9 +13,9 @@ from typing import Any
 import redis
 
 GROWING = frozenset({"create", "link", "add_event", "begin_session"})
-"""Scripts that Redis refuses while its memory is full.
+"""Scripts that fail while the memory of Redis is full, at their first command that needs memory; they have no flags.
 
-All other scripts run even then: they read, free memory, or write only a little.
+All others may run even then: they read, free memory, or write only a little.
 """
 
 

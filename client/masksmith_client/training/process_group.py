@@ -76,15 +76,16 @@ class ProcessGroup:
     def share_mask(
         self, shares: Sequence[Share], mask: torch.Tensor | None, shape: tuple[int, ...], *, packed: bool
     ) -> torch.Tensor:
-        """Return a layer's whole mask, if there are several ranks: the masks of its shares, one below the other.
+        """Return a layer's whole mask: the masks of its shares, one below the other.
 
-        All ranks must call this for the same layers in the same order.
+        Only for several ranks (`is_distributed`), which all must call this for the same layers in the same order.
 
         Args:
             shares: The layer's shares.
             mask: The mask of this rank's share; None if this rank has no share.
             shape: The layer's shape.
-            packed: Whether masks are sent as bits from the host; otherwise from the device, a byte an entry.
+            packed: Whether masks are sent as bits; then they are in host memory, and so is the result. Otherwise a mask
+                is sent as a byte an entry, and the result is on the device that communicates.
         """
         broadcast = self._broadcast_bits if packed else self._broadcast_bytes
         return torch.cat(
@@ -92,7 +93,7 @@ class ProcessGroup:
         )
 
     def _broadcast_bits(self, source: int, mask: torch.Tensor | None, shape: tuple[int, ...]) -> torch.Tensor:
-        """Return the mask of rank `source`; this rank passes it as `mask`, and the others pass None."""
+        """Return the mask of rank `source`, which passes it as `mask`; the other ranks pass None."""
         packed_shape = (*shape[:-1], packed_width(shape))
         bits = torch.empty(math.prod(packed_shape), dtype=torch.uint8)
         if mask is not None:

@@ -83,7 +83,7 @@ def _check_masks(state: Mapping[str, Any], masks: Mapping[str, Any]) -> None:
 
 
 def _bools_like(mask: Any, tensor: Any) -> Any:
-    """Return a mask as bools: a numpy array or a torch tensor as its tensor is, on the device of that."""
+    """Return a mask as bools, in the library (numpy or torch) and on the device of a tensor."""
     if not is_torch(tensor):
         return np.asarray(mask.detach().cpu() if is_torch(mask) else mask) != 0
     import torch

@@ -1,4 +1,4 @@
-"""Finishes an output whose files of weights are complete: writes masks, other files and record; deletes the marker."""
+"""Finishes an output whose files of weights are complete: writes masks, other files and record."""
 
 from __future__ import annotations
 
@@ -25,11 +25,13 @@ MAX_NOTE_BYTES = 2**12
 
 
 def finish(work: OutputWork) -> None:
-    """Write the files of an output that are not weights, then delete its notes, temporary files and, last, its marker.
+    """Write the files of an output that are not weights, then delete the files that only an unfinished output has.
 
     The files are the masks, copies of `output.beside` and the record. The index, if there is one, is the last of
-    `beside`, so index and record are written after the files that they name. The marker is the file `JOURNAL_NAME`. Two
-    workers may do this at the same time: the files that they write are the same.
+    `beside`, so index and record are written after the files that they name. An
+    unfinished output has a note on each complete file of weights (`FileNote`), temporary files, and a marker
+    (`output.marker_location`), which is deleted last. Two workers may do this at the same time: the files that they
+    write are the same.
 
     Raises:
         FileNotFoundError: If another worker has finished the output meanwhile and deleted its notes.
