@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from masksmith.layouts import is_conv1d
+from masksmith.layouts import is_transformers_conv1d
 from masksmith_client._errors import InputError
 
 from .masked_layer import MaskedLayer
@@ -133,7 +133,9 @@ def _change(layer: MaskedLayer, adapters: Iterable[Adapter]) -> Tensor:
     """
     products = [adapter.product() for adapter in adapters]
     change = torch.stack(products).sum(0)
-    change = change.t() if is_conv1d(layer.module) else change  # A Conv1D of transformers stores `[in, out]`.
+    change = (
+        change.t() if is_transformers_conv1d(layer.module) else change
+    )  # A Conv1D of transformers stores `[in, out]`.
     if tuple(change.shape) != layer.shape:
         raise InputError(
             f"the adapter of {layer.name!r} has shape {list(change.shape)}, the weight {list(layer.shape)}"

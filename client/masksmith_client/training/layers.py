@@ -16,7 +16,7 @@ from masksmith.layouts import (
     Layout,
     Roles,
     SelectionError,
-    is_conv1d,
+    is_transformers_conv1d,
     plain_path,
     select,
     with_layouts,
@@ -173,7 +173,7 @@ def _matrix_names(module: torch.nn.Module) -> list[str]:
 
 
 def _is_layer(module: torch.nn.Module) -> bool:
-    return isinstance(module, LAYER_CLASSES) or is_conv1d(module)
+    return isinstance(module, LAYER_CLASSES) or is_transformers_conv1d(module)
 
 
 def _dense_by_default(weights: Mapping[str, ModelWeight]) -> dict[str, str]:

@@ -51,8 +51,8 @@ def select_tensors(
     Args:
         candidates: The tensors to select from.
         specification: The job's specification.
-        specification_by_tensor: The job's specification with the tensor's own pattern, for each tensor that has a
-            pattern, by name.
+        specification_by_tensor: The specification of each tensor, by name: the job's, with the pattern that applies to
+            the tensor. A tensor without an entry has no pattern and stays dense.
         user_layouts: Layouts that the request gives, by tensor name.
         layers: Names or globs of the tensors to select; if empty, all that fit, except embeddings, heads and other
             tensors that stay dense by default (see `masksmith.layouts.with_layouts`).

@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from masksmith._errors import ScoresError
 from masksmith._torch_modes import without_autocast
-from masksmith.layouts import is_conv1d
+from masksmith.layouts import is_transformers_conv1d
 
 from .statistics import LayerStatistics
 
@@ -106,13 +106,13 @@ class LayerAccumulator:
 
 
 def _first_parameter(module: Any) -> str:
-    """Return the name of the first parameter of a layer's `forward`: `input`, unless a subclass names it otherwise."""
+    """Return the name of the first parameter of a layer's `forward`: `input` in torch's layers, `x` in `Conv1D`."""
     return next(iter(inspect.signature(module.forward).parameters), "")
 
 
 def _fits(module: Any, inputs: Tensor) -> bool:
     """Whether a tensor has as many features or channels as a layer multiplies."""
-    if is_conv1d(module):
+    if is_transformers_conv1d(module):
         return inputs.ndim > 0 and inputs.shape[-1] == module.weight.shape[0]
     if isinstance(module, torch.nn.Linear):
         return inputs.ndim > 0 and inputs.shape[-1] == module.weight.shape[1]
@@ -122,7 +122,7 @@ def _fits(module: Any, inputs: Tensor) -> bool:
 
 def _rows(module: Any, inputs: Tensor) -> Tensor:
     """Return a layer's input as rows, one per token or patch, with columns in the order of the flattened weight."""
-    if isinstance(module, torch.nn.Linear) or is_conv1d(module):
+    if isinstance(module, torch.nn.Linear) or is_transformers_conv1d(module):
         return inputs.reshape(-1, inputs.shape[-1])
     mode = "constant" if module.padding_mode == "zeros" else module.padding_mode
     padded = functional.pad(inputs, module._reversed_padding_repeated_twice, mode=mode)

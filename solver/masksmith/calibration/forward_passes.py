@@ -14,7 +14,15 @@ from tqdm import tqdm
 
 from masksmith._errors import ScoresError
 from masksmith._torch_modes import without_inference_mode
-from masksmith.layouts import BY_CHOICE, Candidate, SelectionError, is_conv1d, plain_path, select, with_layouts
+from masksmith.layouts import (
+    BY_CHOICE,
+    Candidate,
+    SelectionError,
+    is_transformers_conv1d,
+    plain_path,
+    select,
+    with_layouts,
+)
 from masksmith.patterns.matching import Globs
 
 from .accumulator import LayerAccumulator
@@ -129,7 +137,9 @@ def _layers(model: torch.nn.Module) -> list[tuple[list[str], torch.nn.Module]]:
     kinds = (torch.nn.Linear, torch.nn.modules.conv._ConvNd)
     paths_of: dict[torch.nn.Module, list[str]] = {}
     for path, module in model.named_modules(remove_duplicate=False):
-        if (isinstance(module, kinds) or is_conv1d(module)) and getattr(module, "weight", None) is not None:
+        if (isinstance(module, kinds) or is_transformers_conv1d(module)) and getattr(
+            module, "weight", None
+        ) is not None:
             paths_of.setdefault(module, []).append(path)
     return [(paths, module) for module, paths in paths_of.items()]
 
@@ -167,7 +177,7 @@ def _unsupported_reason(module: torch.nn.Module) -> str | None:
     weight = cast("torch.Tensor", module.weight)
     if weight.is_complex():
         return f"dtype {weight.dtype} is not calibrated"
-    if isinstance(module, torch.nn.Linear) or is_conv1d(module):
+    if isinstance(module, torch.nn.Linear) or is_transformers_conv1d(module):
         return None
     if not isinstance(module, (torch.nn.Conv1d, torch.nn.Conv2d)):
         return f"{type(module).__name__} is not calibrated"

@@ -4,7 +4,7 @@ from .architectures import Architecture as Architecture
 from .assign import with_layouts as with_layouts
 from .candidates import Candidate as Candidate
 from .dtypes import FLOAT_DTYPES as FLOAT_DTYPES, ITEM_BYTES as ITEM_BYTES
-from .layers import is_conv1d as is_conv1d
+from .layers import is_transformers_conv1d as is_transformers_conv1d
 from .layout import Layout as Layout, LayoutError as LayoutError, Rule as Rule, default_axes as default_axes
 from .roles import Role as Role, Roles as Roles, in_block as in_block
 from .selection import (
@@ -38,7 +38,7 @@ __all__ = [
     "check_rules_apply",
     "default_axes",
     "in_block",
-    "is_conv1d",
+    "is_transformers_conv1d",
     "oversize_reason",
     "plain_path",
     "select",

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from masksmith._errors import PruningError
-from masksmith.layouts import BY_CHOICE, Candidate, Layout, SelectionError, is_conv1d, select, with_layouts
+from masksmith.layouts import BY_CHOICE, Candidate, Layout, SelectionError, is_transformers_conv1d, select, with_layouts
 from masksmith.layouts.roles import OUTSIDE_BLOCKS
 from masksmith.patterns import Pattern, TensorPatterns
 from masksmith.patterns.matching import Globs
@@ -268,7 +268,7 @@ def _other_spellings(name: str, names: list[str]) -> tuple[str, ...]:
 
 def _layout_of_conv1d(location: _Location) -> Layout | None:
     """Return the layout of a matrix of `transformers.Conv1D`; None for other weights."""
-    is_matrix = is_conv1d(location.module) and len(location.shape) == 2
+    is_matrix = is_transformers_conv1d(location.module) and len(location.shape) == 2
     return Layout(("in", "out"), rule="model") if is_matrix else None
 
 

@@ -38,7 +38,7 @@ class Objects:
             directory is an error, so that a worker does not create an empty one while the disk is unmounted.
 
     Raises:
-        InstallationError: If the environment variables for a bucket (`AWS_...`) cannot be read.
+        InstallationError: If the URL of a bucket, or one of its environment variables (`AWS_...`), is invalid.
     """
 
     def __init__(self, url: str, *, create: bool = False) -> None:
@@ -87,9 +87,9 @@ class Objects:
 
         Raises:
             FileNotFoundError: If it does not exist.
-            NotAFileError: If it is no regular file.
+            NotAFileError: If it is a pipe, a device or a socket.
         """
-        self._check_regular(name)
+        self._check_not_special(name)
         return self._read_checked(lambda: bytes(obstore.get(self._store, name).bytes()))
 
     def get_range(self, name: str, start: int, stop: int) -> bytes:
@@ -97,11 +97,11 @@ class Objects:
 
         Raises:
             FileNotFoundError: If it does not exist; an empty range is not looked up.
-            NotAFileError: If it is no regular file.
+            NotAFileError: If it is a pipe, a device or a socket.
         """
         if start >= stop:
             return b""
-        self._check_regular(name)
+        self._check_not_special(name)
         return self._read_checked(lambda: bytes(obstore.get_range(self._store, name, start=start, end=stop)))
 
     def get_ranges(self, name: str, starts: Sequence[int], stops: Sequence[int]) -> list[bytes]:
@@ -109,32 +109,32 @@ class Objects:
 
         Raises:
             FileNotFoundError: If the object does not exist.
-            NotAFileError: If it is no regular file.
+            NotAFileError: If it is a pipe, a device or a socket.
         """
-        self._check_regular(name)
+        self._check_not_special(name)
         parts = self._read_checked(lambda: obstore.get_ranges(self._store, name, starts=starts, ends=stops))
         return [bytes(part) for part in parts]
 
     def size(self, name: str) -> int | None:
-        """Size of an object in bytes, 0 if it is no regular file; None if it does not exist."""
-        if not self._is_regular(name):
+        """Size of an object in bytes: 0 for a pipe, a device or a socket, None for a directory or a missing object."""
+        if self._is_special_file(name):
             return 0
         with contextlib.suppress(FileNotFoundError):
             return int(self._read_checked(lambda: obstore.head(self._store, name))["size"])
         return None
 
-    def _is_regular(self, name: str) -> bool:
-        """Whether an object may be opened; also if it does not exist, and for a directory, which the store refuses."""
+    def _is_special_file(self, name: str) -> bool:
+        """Whether a pipe, a device or a socket is in place of an object: to read it might never end."""
         if self.is_bucket:
-            return True
+            return False
         try:
             mode = os.stat(os.path.join(self.url, name)).st_mode
         except OSError:
-            return True
-        return stat.S_ISREG(mode) or stat.S_ISDIR(mode)
+            return False
+        return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
 
-    def _check_regular(self, name: str) -> None:
-        if not self._is_regular(name):
+    def _check_not_special(self, name: str) -> None:
+        if self._is_special_file(name):
             raise NotAFileError(f"{name} in the store {self.url} is no regular file")
 
     def _read_checked(self, read: Callable[[], T]) -> T:
@@ -240,9 +240,9 @@ class Objects:
 
         Raises:
             FileNotFoundError: If it does not exist.
-            NotAFileError: If it is no regular file.
+            NotAFileError: If it is a pipe, a device or a socket.
         """
-        await asyncio.to_thread(self._check_regular, name)
+        await asyncio.to_thread(self._check_not_special, name)
         with panics_as(GenericError):
             result = await obstore.get_async(self._store, name)
             async for chunk in result.stream(min_chunk_size=2**20):
