@@ -59,12 +59,14 @@ def test_a_text_with_the_form_of_an_id_is_looked_up(named):
 
 @pytest.mark.parametrize("job", WRONG)
 def test_other_texts_are_not_looked_up(named, job):
+    # A path with a control character is no path at all.
+    refused = (400,) if "%0" in job else (404, 405)
     for method, path in [("GET", path) for path in JOB_PATHS] + [("POST", "/cancel"), ("DELETE", "")]:
         answer, commands = named(method, f"/v1/jobs/{job}{path}")
-        assert answer.status_code in (404, 405), (method, path)
+        assert answer.status_code in refused, (method, path)
         assert not [command for command in commands if "masksmith:job:" in str(command)]
     answer, commands = named("DELETE", f"/v1/keys/{job}")
-    assert answer.status_code in (404, 405)
+    assert answer.status_code in refused
     assert not [command for command in commands if "masksmith:key:" in str(command)]
     answer, commands = named("DELETE", f"/v1/tensors/{job}")
     assert answer.status_code in (400, 404, 405)

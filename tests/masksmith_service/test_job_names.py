@@ -180,7 +180,7 @@ def test_shortened_ids(client, start, records):
     assert client.post(f"/v1/jobs/{short}/cancel").json()["id"] == job
     assert client.get(f"/v1/jobs/{short}/masks").json()["code"] == "result_not_found"
     assert client.get(f"/v1/jobs/{job[:4]}").json()["id"] == job
-    for wrong in (job[:3], short[:-1] + "x", "f" * 20, job + "0", "*", job[:19] + "%00"):
+    for wrong in (job[:3], short[:-1] + "x", "f" * 20, job + "0", "*", job[:19] + "%20"):
         assert client.get(f"/v1/jobs/{wrong}").json()["code"] == "job_not_found"
     assert client.delete(f"/v1/jobs/{short}").status_code == 204
     assert records.read(job) is None
