@@ -1,6 +1,6 @@
-"""Parameters of low-rank and other small adapters, recognised by the names that the libraries of adapters give these.
+"""Parameters of low-rank and other small adapters, recognised by the names that libraries of adapters give these.
 
-The names come from the sources of peft, diffusers, kohya's scripts, adapters and transformers.
+The libraries are peft, diffusers, kohya's scripts, adapters and transformers.
 """
 
 from __future__ import annotations
