@@ -126,8 +126,8 @@ def _damaged_broker(error: DamagedBrokerError) -> RequestError:
     # The error names a key of the broker, whose name may contain the id of another API key.
     log.error("%s", error)
     detail = (
-        "a key of the broker (Redis) that many jobs share is damaged, and the service's log names it: whoever runs the "
-        "service must delete it, or restore it from a backup"
+        "a key of the broker (Redis) that many jobs share is damaged, and the service's log names it: the operator "
+        "must delete it, or restore it from a backup"
     )
     return RequestError(Code.BROKER_UNAVAILABLE, detail, retry_after_s=30)
 

@@ -16,6 +16,8 @@ from typing import Any, BinaryIO
 
 from masksmith.layouts.foreign_files import BEGINNING_BYTES, foreign_format
 
+from .json_text import DuplicateMemberError, unique_members
+
 PREFIX_BYTES = 8
 MAX_HEADER_BYTES = 16 * 2**20
 """Default limit of the header of an upload."""
@@ -205,19 +207,18 @@ def _load(text: bytes) -> dict[str, Any]:
         document = json.loads(text.decode("utf-8"), object_pairs_hook=_checked_members, parse_constant=_reject_constant)
     except HeaderError:
         raise
+    except DuplicateMemberError as error:
+        raise HeaderError(f"the header names {error.name[:200]!r} twice") from None
     except (ValueError, RecursionError) as error:
         raise HeaderError(f"not a safetensors file: the header is not JSON ({type(error).__name__})") from None
     return dict(document)
 
 
 def _checked_members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    members: dict[str, Any] = {}
+    members = unique_members(pairs)
     for name, value in pairs:
-        if name in members:
-            raise HeaderError(f"the header names {name[:200]!r} twice")
         if not (_is_text(name) and (not isinstance(value, str) or _is_text(value))):
             raise HeaderError(f"the header has an unpaired surrogate in or below {name[:200]!a}")
-        members[name] = value
     return members
 
 

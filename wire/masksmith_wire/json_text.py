@@ -25,10 +25,15 @@ def parse_json(text: bytes) -> Any:
         DuplicateMemberError: If an object has a member twice.
         ValueError: If it is not JSON or not UTF-8.
     """
-    return json.loads(text.decode("utf-8-sig"), object_pairs_hook=_unique_members)
+    return json.loads(text.decode("utf-8-sig"), object_pairs_hook=unique_members)
 
 
-def _unique_members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def unique_members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return the members of an object, for `json.loads(object_pairs_hook=...)`.
+
+    Raises:
+        DuplicateMemberError: If one is there twice.
+    """
     members = dict(pairs)
     if len(members) < len(pairs):
         seen: set[str] = set()

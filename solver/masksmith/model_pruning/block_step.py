@@ -91,7 +91,10 @@ class BlockStep:
             if batch < self._measured_batches:
                 errors = self.token_errors(batch, outputs, target.read(batch))
                 total, tokens = total + float(errors.sum()), tokens + len(errors)
-            if not total < float("inf") or not bool(self._of_tokens(batch, outputs).isfinite().all()):
+                is_finite = total < float("inf")
+            else:
+                is_finite = bool(self._of_tokens(batch, outputs).isfinite().all())
+            if not is_finite:
                 raise PruningError(f"its output contains NaN or infinity in batch {batch}", self.name)
         return total / tokens if tokens else 0.0
 

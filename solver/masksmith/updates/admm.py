@@ -167,7 +167,7 @@ class _AdmmRounds:
         """Run the rounds from a first mask; return their history and the solution of the last one."""
         solution, mask = first, read_mask(first.mask, self._operands)
         kept, checked, norm = int(mask.sum()), mask, float(self.target.norm()) or 1.0
-        fewer = min(kept, mask.numel() - kept)
+        fewer = min(kept, mask.numel() - kept)  # of the kept and the dropped entries
         self._copy, duals = self.target * mask, torch.zeros_like(self.target)
         history: list[AdmmRound] = []
         for number in range(1, max_rounds + 1):
