@@ -41,7 +41,7 @@ from .solved import SolvedTensor, TensorToSolve
 
 GROUP_BYTES = 2**30
 """Maximum size of a job's weights, statistics and Gram matrices, unless those of a single tensor are larger. It limits
-what a run that continues an interrupted one downloads again: the results of the jobs that were unfinished."""
+what is downloaded again after an interruption: the results of the jobs that were not completely downloaded before."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ class RemoteSolver:
         """
         description = describe(name, labels, priority)
         tensors = [TensorToSolve(tensor, checkpoint.weight(tensor.name)) for tensor in choice.masked]
-        _check_sizes(statistics)
+        _check_activations(statistics)
         prepare(_weights(tensors), _patterns(tensors), **_options(tensors, method, statistics))
         subject = subject_of_weights(checkpoint.path) or ""
         job_name = default_name(subject, ", ".join(dict.fromkeys(map(str, _patterns(tensors).values()))))
@@ -137,8 +137,8 @@ class RemoteSolver:
         """Upload a group and submit its job.
 
         Returns:
-            The job; or None if `can_wait`, and the key or the service has as many live jobs as it may have: then an
-            earlier job of this run must end first.
+            The job. None if the key or the service has as many live jobs as allowed, and `can_wait` is True: then an
+            earlier job of this run must end first. Without an earlier job, the refusal is raised.
         """
         options = _options(group, self.method, _statistics(group))
         options |= {"name": self.name, "labels": self.labels, "priority": self.priority.value}
@@ -152,7 +152,7 @@ class RemoteSolver:
         return job
 
     def _finish(self, running_jobs: deque[tuple[Job, list[TensorToSolve]]]) -> Iterator[SolvedTensor]:
-        """Wait for the oldest job, remove it from `running_jobs`, and yield its tensors, with one mask in memory."""
+        """Wait for the oldest job, remove it from `running_jobs`, and yield its tensors; one mask is in memory."""
         job, group = running_jobs[0]
         job.wait(progress=self.progress)
         reports = job.report
@@ -240,8 +240,8 @@ def _options(tensors: Iterable[TensorToSolve], method: PruneMethod, statistics: 
     }
 
 
-def _check_sizes(statistics: AuxiliaryTensors) -> None:
-    """Raise `InputError` for activations that the service refuses, because a worker needs them as a whole."""
+def _check_activations(statistics: AuxiliaryTensors) -> None:
+    """Raise `InputError` for activations of more than `WHOLE_BYTES`: a worker needs them as a whole."""
     for tensor in statistics.tensors:
         if tensor.name.endswith("/activations") and tensor.data_bytes > WHOLE_BYTES:
             raise InputError(

@@ -1,4 +1,4 @@
-"""Updated weights as a mapping from names to arrays: stored in a file, read at each look-up."""
+"""Updated weights in a file, as a mapping from names to torch tensors or numpy arrays; read at each look-up."""
 
 from __future__ import annotations
 
@@ -32,10 +32,11 @@ class UpdatedWeights(TensorFile):
     def check(self, expected: Mapping[str, ExpectedTensor]) -> None:
         """Check that the file holds the weights of these tensors, and that their bytes match the file's digests.
 
-        A weight for which the file has no digests is not compared.
+        The bytes of a weight without digests are not checked.
 
         Raises:
-            WireError: If it does not.
+            WireError: If the file has other names than `expected`; if a weight has another number of entries or rows;
+                or if the digests cannot be read, or do not match the bytes.
         """
         check_names(self._header, expected, "updated weights")
         try:

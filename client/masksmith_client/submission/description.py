@@ -1,4 +1,4 @@
-"""Validates names, labels and priorities that callers give to jobs, and finds the subject of a job without a name."""
+"""Validates names, labels and priorities that callers give to jobs; gets a job's default subject from its weights."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ def describe(
 def subject_of_weights(weights: object) -> str | None:
     """Return the name of the weights' file or directory, or of a module's class; None for other weights.
 
-    For an index, it is the name of the directory that has the index.
+    For the index of a checkpoint, return the name of the directory that has the index.
     """
     if isinstance(weights, (str, os.PathLike)):
-        # Symbolic links are kept, since those of a download cache lead to files that are named by a digest.
+        # Symbolic links are not resolved: in a download cache they lead to files that are named by a digest.
         path = Path(os.path.abspath(weights))
         return path.parent.name if path.name.endswith(".index.json") else path.name
     is_module = callable(getattr(weights, "state_dict", None)) and not isinstance(weights, Mapping)

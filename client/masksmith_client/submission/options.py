@@ -1,4 +1,4 @@
-"""Options of a masks job, and the parsing and validation of options and patterns by the service's own rules."""
+"""Options of a masks job; parses and validates patterns and options by the service's own rules."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ class SubmitOptions(TypedDict, total=False):
     Attributes:
         solver: `auto`, `exact`, `min-cost-flow`, `greedy`, `sinkhorn`, `enumerate` or `top-k`.
         scores: `magnitude` of the weights; `wanda`, `ria`, `sparsegpt`, `taylor`, `sipp` or `pfp`, which need a
-            calibration; or `given`: the tensors are non-negative scores. Options follow the name: `"ria power=0.7"`.
+            calibration; or `given`: the calibration has non-negative scores, or without one, the tensors are such
+            scores. A method can have options: `"ria power=0.7"`.
         calibration: The result of `masksmith.calibrate`, the path of a saved calibration, or a mapping of names to the
             statistics that the scores are computed from; with `given` scores, the scores.
         budget: Density of all weights together, such as `"50%"`, or a `Budget` with floors. It is allocated to the
@@ -37,13 +38,14 @@ class SubmitOptions(TypedDict, total=False):
         ragged: Treatment of edges that no whole tile covers: `pad`, `dense` or `error`.
         view: How convolutions are viewed as matrices: `channels-last`, or `flat`, which sends them as
             `[out, in * kh * kw]`; the masks file then has that shape, too.
-        layout: How weights are made of matrices, by name, where modules, names and shapes do not show it: a word for
-            each dimension, such as `"in out"` for a transposed weight or `"stack out in"` for stacked experts.
+        layout: How a weight is made of matrices, by the weight's name; only needed if its module, name and shape do not
+            show it. A layout has a word for each dimension, such as `"in out"` for a transposed weight or
+            `"stack out in"` for stacked experts.
         layers: Names or globs of the weights to mask; default every matrix of the model's blocks.
         exclude: Names or globs of weights to leave out.
         trust_remote_code: Whether code that a checkpoint brings may run, to watch the model's forward pass.
-        time_limit_s: Seconds from the job's start, for all of it; after that, tiles get any allowed mask, and the gap
-            bounds the loss.
+        time_limit_s: Time limit of the whole job, in seconds from its start; after that, tiles get any allowed mask,
+            and the gap bounds the loss.
         name: Name of the job, shown in lists; default the weights' file, directory or module class, and the pattern;
             for other weights the service chooses the name.
         labels: Labels that the job can be found by in lists, such as `{"team": "vision"}`.
@@ -106,9 +108,10 @@ def parse_pattern(
 
 
 def options_of_patterns(pattern: PatternsByTensor) -> dict[str, Any]:
-    """Return `axis` and `ragged` of pattern objects; empty for texts, for which these are options of the job already.
+    """Return `axis` and `ragged` of pattern objects; empty if all patterns are texts.
 
-    Of several objects, the first value that is not the default is returned. The axis of `Channels` is part of its text.
+    For texts, `axis` and `ragged` are options of the job already. Of several objects, the first value that is not the
+    default is returned. The axis of `Channels` is part of its text.
     """
     values = pattern.values() if isinstance(pattern, Mapping) else [pattern]
     patterns = [value for value in values if isinstance(value, Pattern)]

@@ -26,16 +26,16 @@ except ModuleNotFoundError as error:
 
 
 CURRENT_MODEL, PRUNED_AVERAGE = "current_model_state", "masksmith_pruned_average"
-"""Members of a checkpoint whose `state_dict` is an average: the model that is trained, as Lightning's callbacks write
-it, and what masks have removed from the average."""
+"""Members of a checkpoint whose `state_dict` is an average of weights. The first is the state of the model that is
+trained, and is written by Lightning's callbacks; the second is what masks have removed from the average."""
 
 
 class SparsifierCallback(Callback):  # type: ignore[misc] # lightning is untyped
     """Calls the sparsifier's `step` after each batch with an optimizer step, and saves its state in checkpoints.
 
     Create the sparsifier on the LightningModule before `fit`. In a checkpoint, `state_dict` holds the masked weights
-    under their usual names; the state of this callback holds the values of pruned entries, for resumed training, and
-    those of an average are in the checkpoint, too.
+    under their usual names. The values of pruned entries, needed to resume, are in the state of this callback. Those
+    of an average are in a member of their own, `PRUNED_AVERAGE`.
 
     Args:
         sparsifier: A sparsifier of the LightningModule.
@@ -48,10 +48,10 @@ class SparsifierCallback(Callback):  # type: ignore[misc] # lightning is untyped
         self._steps = 0
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Have weights masked in all checkpoints: those of weights alone, and those of averages.
+        """Have weights masked in all checkpoints, also in those of weights alone (`save_weights_only`) and of averages.
 
-        Callbacks have no part in a checkpoint of weights alone (`save_weights_only`), so the strategy's state dict is
-        masked. Averages are masked by this callback, which moves after the callbacks that average weights.
+        Lightning calls no callback for a checkpoint of weights alone, so the strategy's state dict is masked. Averages
+        are masked by `on_save_checkpoint` of this callback, which moves after the callbacks that average weights.
         """
         read_state = partial(_masked_state, self.sparsifier, trainer.strategy)
         trainer.strategy.lightning_module_state_dict = read_state
@@ -88,7 +88,7 @@ class SparsifierCallback(Callback):  # type: ignore[misc] # lightning is untyped
             self.sparsifier.bake()
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Mask averages of weights, which other callbacks have put into the checkpoint, unless weights are baked.
+        """Mask the checkpoint's weights, since other callbacks may have replaced them by an average; not after baking.
 
         What masks remove from an average is saved, too.
         """
@@ -106,7 +106,7 @@ class SparsifierCallback(Callback):  # type: ignore[misc] # lightning is untyped
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Have averages loaded again with what masks removed from them; load the weights again into a baked model.
 
-        Callbacks that average weights may have loaded dense weights into it.
+        Callbacks that average weights may have loaded dense weights into a baked model.
         """
         if self.sparsifier.is_baked:
             pl_module.load_state_dict(checkpoint["state_dict"])
@@ -116,7 +116,7 @@ class SparsifierCallback(Callback):  # type: ignore[misc] # lightning is untyped
                 callback.on_load_checkpoint(trainer, pl_module, {**checkpoint, "state_dict": state})
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the sparsifier's state, until it is baked with the values of pruned entries, for the checkpoint."""
+        """Return the sparsifier's state for a checkpoint; it has the values of pruned entries until masks are baked."""
         return self.sparsifier.state_dict(pruned=not self.sparsifier.is_baked)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

@@ -1,8 +1,9 @@
 """`compute="sparse"`: products of linear layers by torch's kernels for 2:4 weights, forward and backward.
 
-With a transposable 2:4 mask both `W` and its transpose have at most 2 of every 4 entries, so the layer's output
-`x W^T` and the gradient of its input `g W` are products with a 2:4 matrix. The gradient of the weight, `g^T x`, is
-dense. Values change at every optimizer step, so a weight is packed in each forward and each backward pass.
+With a transposable 2:4 mask, the masked weight `W` and its transpose both keep at most 2 of every 4 entries. So the
+output `x W^T` of a layer, and the gradient `g W` of its input `x` (`g` is the gradient of the output), are products
+with a 2:4 matrix. The gradient of the weight, `g^T x`, is a dense product. Values change at every optimizer step, so a
+weight is packed in each forward and each backward pass.
 """
 
 from __future__ import annotations
@@ -30,8 +31,8 @@ MULTIPLE = 64
 MIN_CAPABILITY = (8, 0)
 """The lowest compute capability of a GPU with 2:4 kernels."""
 TOLERANCE = 0.02
-"""Largest norm of the difference between a kernel's product and the dense product, relative to the dense product's."""
-DENSE = "use compute='dense'"
+"""Largest norm of the difference between a kernel's product and the dense one, relative to the norm of the latter."""
+USE_DENSE = "use compute='dense'"
 """Advice at the end of error messages."""
 
 
@@ -91,7 +92,8 @@ class SparseProduct:
         """Return the layer's output; in dense phases by a dense product.
 
         Raises:
-            InputError: If weight or dtype do not suit the kernel, or its first products differ from the dense ones.
+            InputError: If the weight or a dtype does not suit the kernel; or if a product is compared, as in the first
+                calls, and differs from the dense one.
         """
         masked = masking(weight)
         if masking.dense:
@@ -117,7 +119,7 @@ class SparseProduct:
         return self._kernel.linear(inputs.contiguous(), self._kernel.pack(matrix)).contiguous()
 
     def _check(self, inputs: Tensor, matrix: Tensor) -> None:
-        """Check device and dtype; until a comparison succeeds, compare the kernel's products with dense ones."""
+        """Check device and dtype; compare the kernel's products with dense ones until both have been finite once."""
         reason = self._kernel.unsupported_reason(matrix) or _unsupported_dtype_reason(inputs, matrix)
         if reason is not None:
             raise InputError(f"compute='sparse': {self._name!r} cannot be computed by 2:4 kernels: {reason}")
@@ -140,14 +142,14 @@ class SparseProduct:
         if math.isfinite(norm) and not difference <= TOLERANCE * norm:
             raise InputError(
                 f"compute='sparse': the {product} of {self._name!r} by the 2:4 kernel differs from the dense one: "
-                f"the norm of the difference is {difference:.3g}, that of the dense one {norm:.3g}: {DENSE}"
+                f"the norm of the difference is {difference:.3g}, that of the dense one {norm:.3g}: {USE_DENSE}"
             )
         return expected
 
 
 _numbers = itertools.count()
 _products: weakref.WeakValueDictionary[str, SparseProduct] = weakref.WeakValueDictionary()
-"""The products of all layers of this process; graphs of `torch.compile` find them by their keys."""
+"""Each `SparseProduct` of this process, by its key; graphs of `torch.compile` contain the key."""
 
 
 @torch.library.custom_op("masksmith::multiply", mutates_args=())
@@ -192,11 +194,11 @@ def use_sparse(layers: Iterable[MaskedLayer]) -> None:
 
 
 def check_compute(compute: object, pattern: Pattern, schedule: Schedule, in_place: bool) -> bool:
-    """Return whether products are sparse, after checking that the masks suit the kernels at every step.
+    """Return whether products are sparse; if they are, check that the masks suit the kernels at every step.
 
     Raises:
-        InputError: If the masks do not suit the kernels, the schedule changes the pattern, masks are in place, or
-            `compute` is neither `"dense"` nor `"sparse"`.
+        InputError: If `compute` is neither `"dense"` nor `"sparse"`; or if it is `"sparse"`, and the pattern does not
+            suit the kernels, the schedule changes the pattern, or masks are in place.
     """
     if compute == "dense":
         return False
@@ -204,19 +206,21 @@ def check_compute(compute: object, pattern: Pattern, schedule: Schedule, in_plac
         raise InputError(f"compute={compute!r} is neither 'dense' nor 'sparse'")
     requirement = f"compute='sparse' needs the pattern 'transposable 2:4', or one with fewer entries, not {pattern}"
     if not isinstance(pattern, NM) or not pattern.transposable or (pattern.m, pattern.m_out) != (4, 4):
-        raise InputError(f"{requirement}: {DENSE}")
+        raise InputError(f"{requirement}: {USE_DENSE}")
     if pattern.n > 2 or (pattern.n_out or pattern.n) > 2:
-        raise InputError(f"{requirement}: {DENSE}")
+        raise InputError(f"{requirement}: {USE_DENSE}")
     between = schedule.between if isinstance(schedule, DensePhases) else schedule
     if type(between) is not Schedule:
-        raise InputError(f"compute='sparse' needs {pattern} at every step, which {between} changes: {DENSE}")
+        raise InputError(f"compute='sparse' needs {pattern} at every step, which {between} changes: {USE_DENSE}")
     if in_place:
-        raise InputError(f"compute='sparse' packs the masked copy of a weight, and in_place=True makes none: {DENSE}")
+        raise InputError(
+            f"compute='sparse' packs the masked copy of a weight, and in_place=True makes none: {USE_DENSE}"
+        )
     return True
 
 
 def sparse_product(layer: MaskedLayer) -> SparseProduct:
-    """Return the products of a layer.
+    """Create the `SparseProduct` of a layer.
 
     Raises:
         InputError: If the layer is not linear, or its weight or device does not suit the kernels.
@@ -226,7 +230,7 @@ def sparse_product(layer: MaskedLayer) -> SparseProduct:
     if reason is not None:
         raise InputError(
             f"compute='sparse': {layer.name!r} cannot be computed by 2:4 kernels: {reason}. Leave it out with "
-            f"exclude=, or {DENSE}"
+            f"exclude=, or {USE_DENSE}"
         )
     return SparseProduct(layer.name, kernel)
 

@@ -26,11 +26,11 @@ def add_previous(
     sources: Mapping[str, Source],
     read_finished: ReadFinished,
 ) -> list[PlannedTensor]:
-    """Add to each tensor the location of its mask in an earlier job, an uploaded file, or a file in a root, if any.
+    """To each tensor with a previous mask, add the mask's location: in a job, an uploaded file, or a file in a root.
 
     Args:
         tensors: The tensors of the job.
-        previous: Id of the job, or digest or reference of the file; None if the request names none.
+        previous: Id of the job, or digest or reference of the masks file; None if the request names no previous masks.
         headers: Headers of all files that the job reads, by digest or reference.
         sources: The files in roots, by reference.
         read_finished: Reads the finished tensors of a job.
@@ -42,7 +42,7 @@ def add_previous(
     if previous is None:
         return tensors
     is_file = is_digest(previous) or previous in sources
-    masks = _of_file(previous, headers[previous], sources) if is_file else _of_job(read_finished(previous))
+    masks = _masks_of_file(previous, headers[previous], sources) if is_file else _masks_of_job(read_finished(previous))
     if not any(tensor.name in masks for tensor in tensors):
         names = ", ".join([*list(masks)[:4], *(["..."] if len(masks) > 4 else [])]) or "none"
         detail = f"previous={previous}: it contains no mask for any tensor of this job; its masks: {names}"
@@ -58,7 +58,7 @@ def add_previous(
     ]
 
 
-def _of_job(tensors: FinishedTensors) -> dict[str, tuple[Shape, list[MaskPart]]]:
+def _masks_of_job(tensors: FinishedTensors) -> dict[str, tuple[Shape, list[MaskPart]]]:
     return {
         tensor.name: (
             tuple(tensor.shape),
@@ -71,7 +71,7 @@ def _of_job(tensors: FinishedTensors) -> dict[str, tuple[Shape, list[MaskPart]]]
     }
 
 
-def _of_file(file: str, header: Header, sources: Mapping[str, Source]) -> dict[str, tuple[Shape, list[MaskPart]]]:
+def _masks_of_file(file: str, header: Header, sources: Mapping[str, Source]) -> dict[str, tuple[Shape, list[MaskPart]]]:
     try:
         infos = read_infos(header.metadata) if header.metadata else {}
     except ValueError:

@@ -24,17 +24,17 @@ from masksmith_wire.headers import build_header
 from masksmith_wire.masks import MaskInfo
 
 VERIFIED_BYTES = 2**28
-"""Parts of up to this size together are checked before the first byte is sent; larger files while they are sent."""
+"""Blobs of up to this size together are checked before the first byte is sent; larger ones while they are sent."""
 UNPACKED_BYTES = 2**20
 """Largest number of bytes of bools that are sent at once."""
-Part = tuple[str, int, str | None]
+Blob = tuple[str, int, str | None]
 """Name, size and digest of a blob; the digest is None if the blob was stored without one."""
 FinishedTensors = list[tuple[PlannedTensor, list[tuple[Shard, ShardReport]]]]
 """Tensors of which all shards have succeeded, with each shard and its report."""
 
 
 def finished_tensors(record: JobRecord, records: JobRecords) -> FinishedTensors:
-    """Read the finished tensors of a masks job, which need not have ended.
+    """Read the finished tensors of a masks job; the job need not have ended.
 
     Raises:
         NoMasksError: If it is a job of another kind.
@@ -55,52 +55,52 @@ def finished_tensors(record: JobRecord, records: JobRecords) -> FinishedTensors:
 
 @dataclass(frozen=True)
 class ResultsFile:
-    """A safetensors file: a header and the content of blobs, one after the other, with masks unpacked if asked for.
+    """A safetensors file: a header and the bytes of blobs, one after the other; with `shapes`, masks are unpacked.
 
     Attributes:
         job: The job.
         content: `masks` or `weights`.
         header: The first bytes of the file: the header's length and the header.
-        parts: Name, size and digest of each blob.
+        blobs: Name, size and digest of each blob.
         shapes: Shape of the part of a mask in each blob, if masks are to be unpacked to bool; else None.
     """
 
     job: JobRecord
     content: str
     header: bytes
-    parts: Sequence[Part]
+    blobs: Sequence[Blob]
     shapes: Sequence[tuple[int, ...]] | None = None
 
     @property
     def size(self) -> int:
         """Size of the file in bytes."""
-        sizes = [size for _, size, _ in self.parts] if self.shapes is None else map(math.prod, self.shapes)
+        sizes = [size for _, size, _ in self.blobs] if self.shapes is None else map(math.prod, self.shapes)
         return len(self.header) + sum(sizes)
 
     def check(self, store: BlobStore) -> None:
-        """Check that all parts exist, and are not damaged, before the first byte is sent.
+        """Check that all blobs exist and are not damaged, before the first byte is sent.
 
-        If the parts have more than `VERIFIED_BYTES` together, only their sizes are checked now. Their content is
-        checked while it is sent; the connection is closed at a damaged piece.
+        If the blobs have more than `VERIFIED_BYTES` together, only their sizes are checked here. Their bytes are
+        checked while they are sent; the connection is closed at a damaged piece.
 
         Raises:
-            RequestError: If there are no parts, or one has expired.
-            DamagedBlobError: If a part is damaged.
+            RequestError: If there are no blobs, or one has expired.
+            DamagedBlobError: If a blob is damaged.
         """
-        if not self.parts:
+        if not self.blobs:
             detail = f"no tensor of job {self.job.id} has {self.content}; its state is {self.job.state}"
             raise RequestError(Code.RESULT_NOT_FOUND, detail)
-        if any(store.size(name) is None for name, _, _ in self.parts):
+        if any(store.size(name) is None for name, _, _ in self.blobs):
             raise RequestError(Code.RESULT_NOT_FOUND, f"the {self.content} of this job have expired; submit it again")
-        is_small = sum(size for _, size, _ in self.parts) <= VERIFIED_BYTES
-        for name, size, digest in self.parts:
+        is_small = sum(size for _, size, _ in self.blobs) <= VERIFIED_BYTES
+        for name, size, digest in self.blobs:
             if is_small or store.size(name) != size:
                 store.verify(name, digest)
 
     async def stream(self, store: BlobStore) -> AsyncIterator[bytes]:
         """Yield the file in pieces."""
         yield self.header
-        for number, (name, _, digest) in enumerate(self.parts):
+        for number, (name, _, digest) in enumerate(self.blobs):
             if self.shapes is None:
                 async for piece in store.stream(name, digest):
                     yield piece
@@ -119,7 +119,7 @@ async def unpacked(packed: AsyncIterator[bytes], shape: tuple[int, ...]) -> Asyn
             while rows := min(UNPACKED_BYTES // cols, len(pending) // packed_row_bytes):
                 yield masks.unpack(_take(pending, rows * packed_row_bytes), (rows, cols)).tobytes()
             continue
-        # A row of more than `UNPACKED_BYTES` is sent in parts; its last byte may have unused bits.
+        # A row of more than `UNPACKED_BYTES` is sent in pieces; the last byte of a packed row may have unused bits.
         while pending:
             count = min(len(pending), UNPACKED_BYTES // 8, -(-rest_of_row // 8))
             entries = min(rest_of_row, 8 * count)

@@ -21,7 +21,7 @@ UPLOADS = ("/v1/tensors", "/v1/masks")
 ADVICE = {LOGIN: "send nothing but the token", "/v1/jobs": "name fewer tensors in a job"}
 """What to do about a document that is too large, for paths with advice of their own."""
 CHUNK_BYTES = 2**20
-"""Quotes and brackets that are processed at once."""
+"""Largest number of quotes and brackets that are processed at once."""
 _NOT_STRUCTURAL = bytes(set(range(256)) - set(b'"[]{}'))
 """All bytes but quotes and brackets."""
 _DEPTH_CHANGE = np.zeros(256, np.int8)
@@ -31,7 +31,7 @@ _DEPTH_CHANGE[list(b"]}")] = -1
 
 
 class JsonBodyMiddleware:
-    """ASGI middleware that reads JSON documents, and rejects those that exceed a limit of size, depth or time."""
+    """ASGI middleware that reads JSON documents, and rejects those that exceed a limit or have a zero byte."""
 
     def __init__(self, app: ASGIApp, settings: Settings) -> None:
         self._app, self._settings = app, settings
@@ -39,7 +39,7 @@ class JsonBodyMiddleware:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, after its document has been read if it may have one.
 
-        A request whose document exceeds a limit gets an error response; one whose client has disconnected gets none.
+        If the document is rejected, the request gets an error response; if the client has disconnected, it gets none.
         """
         if scope["type"] != "http" or scope["method"] in SAFE_METHODS or scope["path"].startswith(UPLOADS):
             await self._app(scope, receive, send)
@@ -56,7 +56,7 @@ class JsonBodyMiddleware:
         """Read a document and check it; None if the client has disconnected.
 
         Raises:
-            RequestError: If it is too large or too deep, or does not arrive in time.
+            RequestError: If the document is too large or too deep, has a zero byte, or does not arrive in time.
         """
         length = dict(scope["headers"]).get(b"content-length", b"0")
         limit = body_limit(scope["path"], self._settings)
@@ -77,7 +77,7 @@ class JsonBodyMiddleware:
             )
             raise RequestError(Code.BODY_STALLED, detail, limit=self._settings.upload_stall_s) from None
         if 0 in body:
-            # JSON in UTF-8 has no zero byte. The depth of other encodings, which JSON does not allow, is not computed.
+            # JSON in UTF-8 has no zero byte. Text in UTF-16 or UTF-32 has, and `depth` cannot count its brackets.
             raise RequestError(Code.INVALID_DOCUMENT, "the document is not JSON in UTF-8", status=400)
         self._check_depth(bytes(body))
         return bytes(body)

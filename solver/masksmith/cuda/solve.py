@@ -56,7 +56,7 @@ class DeviceSolve:
         return self._to_device(mask.matrix()) != 0
 
     def _crop_or_pad(self, matrix: torch.Tensor) -> torch.Tensor:
-        """Crop (`dense`) or pad with zeros to the size of all tiles."""
+        """Crop (`ragged="dense"`) or pad with zeros to the size of all tiles together."""
         height, width = self.problem.height, self.problem.width
         out = torch.zeros(height, width, dtype=matrix.dtype, device=matrix.device)
         part = matrix[:height, :width]
@@ -72,7 +72,7 @@ class DeviceSolve:
         return self._to_device(weight).detach()
 
     def _scores_with_bonus(self) -> torch.Tensor:
-        """Return the scores, with the hysteresis bonus where the warm start keeps."""
+        """Return the scores; with a warm start, the hysteresis bonus is added to the entries that it keeps."""
         if not self.problem.bonus or self.problem.start is None:
             return self.matrix
         scores = self.matrix.double()
@@ -104,7 +104,8 @@ class DeviceSolve:
     def _start_duals(self, first: int, last: int) -> tuple[torch.Tensor, torch.Tensor] | None:
         """Return initial duals of tile rows `first` to `last`, `[tiles, rows]` and `[tiles, cols]`.
 
-        Invalid ones are replaced. None if there are none, or they save no time.
+        NaN and infinity are replaced by 0; with at-most budgets, negative duals, too. None if the problem has no duals
+        for its grid, or its tiles are so small that initial duals save no time.
         """
         duals = self.problem.start_duals(first, last)
         if duals is None or max(self.tile.rows, self.tile.cols) <= MAX_COLD_SIDE:
@@ -233,7 +234,7 @@ class DeviceSolve:
         return rows, cols
 
     def _like_weight(self, parts: list[torch.Tensor]) -> Any:
-        """Concatenate outputs of the bands, in the library (torch or numpy) and on the device of the weight.
+        """Concatenate outputs of the bands, as a torch tensor on the device of the weight, or as a numpy array like it.
 
         None without a weight that kernels can prune.
         """
@@ -243,7 +244,7 @@ class DeviceSolve:
         return output.to(weight.device) if isinstance(weight, torch.Tensor) else output.cpu().numpy()
 
     def _like_scores(self, matrix: torch.Tensor) -> Any:
-        """Return the mask in the shape and library of the scores, and on their device."""
+        """Return the mask in the shape of the scores, as a torch tensor on their device or a numpy array like them."""
         shape, scores = self.problem.source.shape, self.problem.scores
         mask = matrix.reshape(shape[0], *shape[2:], shape[1]).movedim(-1, 1).reshape(self.problem.source.tensor_shape)
         return mask.to(scores.device) if isinstance(scores, torch.Tensor) else mask.cpu().numpy()

@@ -25,13 +25,13 @@ def tune(
 ) -> Tuning | None:
     """Lower the mean of `BlockStep.token_errors`, the errors of outputs from a target, by Adam; the masks are fixed.
 
-    Each step takes one batch, in turn. The rate is relative to the root mean square of each parameter's kept entries,
-    and falls to 0 as a cosine. Matrices without data stay as they are. If the error is higher after the steps, the
-    weights are restored. If the block cannot be differentiated, or a value is not finite, they are restored, too, and
-    the reason is reported.
+    Each step takes one batch, in turn. The learning rate of a parameter is proportional to the root mean square of its
+    kept entries, and falls to 0 along a cosine. Matrices without data stay as they are. The weights are restored if the
+    error is higher after the steps; if the block cannot be differentiated; or if a gradient or an output is not finite.
+    In the last two cases, the result has the reason.
 
     Returns:
-        The result; None if there are no steps or the block has no weights.
+        The result; None if `options.tuning_steps` is 0 or `weights` is empty.
 
     Raises:
         PruningError: If an output is not finite before the tuning.
@@ -53,7 +53,7 @@ def tune(
 def _tune_and_measure(
     step: BlockStep, tuned: Sequence[TunedParameter], inputs: Activations, target: Activations, options: Options
 ) -> tuple[float, str | None]:
-    """Tune, and return the error and None; or infinity and the reason why the tuning stopped."""
+    """Tune, and return the error after it and None; or infinity and the reason why the tuning stopped."""
     try:
         descend(step, tuned, inputs, target, options)
         return step.run(inputs, target=target), None

@@ -69,8 +69,8 @@ class JobRecord(BaseModel):
     Attributes:
         owner: Id of the key that created the job; empty if no key was required.
         kind: `masks` or `benchmark`.
-        masks: The plan of a masks job.
-        benchmark: The plan of a benchmark.
+        masks: The plan of a masks job; None for a benchmark.
+        benchmark: The plan of a benchmark; None for a masks job.
         done: Number of finished shards or cases.
         total: Number of all shards or cases.
     """
@@ -102,7 +102,7 @@ class JobRecord(BaseModel):
         return self.masks
 
 
-Part = TypeVar("Part", Shard, ShardReport, PlannedCase, CaseReport)
+PartOrReport = TypeVar("PartOrReport", Shard, ShardReport, PlannedCase, CaseReport)
 
 
 def parse_record(job: str, fields: Mapping[str, Any]) -> JobRecord:
@@ -117,7 +117,7 @@ def read_labels(text: str | None) -> dict[str, str]:
     return cast("dict[str, str]", json.loads(text)) if text else {}
 
 
-def parse_by_index(texts: Mapping[str, str], kind: type[Part]) -> dict[int, Part]:
+def parse_by_index(texts: Mapping[str, str], model: type[PartOrReport]) -> dict[int, PartOrReport]:
     """Parse the shards or cases of a job, or their reports, ordered by index."""
     ordered = sorted((int(index), text) for index, text in texts.items())
-    return {index: kind.model_validate_json(text) for index, text in ordered}
+    return {index: model.model_validate_json(text) for index, text in ordered}

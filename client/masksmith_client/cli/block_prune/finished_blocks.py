@@ -1,6 +1,7 @@
 """Files of finished blocks, one for each block.
 
-A file has the block's packed masks, its report, and its weights in the checkpoint's dtypes if they were updated.
+A file has the packed masks of the block's pruned weights and the block's report; with an update, also the values of
+these weights, in the dtypes of the checkpoint.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ class FinishedBlocks:
         parts: Tensors that the model has as parts of parameters, by name.
 
     Attributes:
-        reports: The finished blocks' reports as JSON documents, in the same order.
+        reports: The finished blocks' reports as JSON documents, in the order of the blocks.
     """
 
     def __init__(self, folder: Path, choice: Choice, method: PruneMethod, parts: Mapping[str, Part]) -> None:
@@ -76,7 +77,7 @@ class FinishedBlocks:
         return part.view(model.get_parameter(part.parameter).detach())
 
     def read(self, chosen: ChosenTensor) -> SolvedTensor:
-        """Read the mask and proof of a tensor of a finished block, and its weights if they were updated."""
+        """Read the mask and proof of a tensor of a finished block; with an update, also the tensor's values."""
         from masksmith.model_pruning import read_tensors
 
         position, report = self._position_and_report[chosen.name]
@@ -97,8 +98,8 @@ class FinishedBlocks:
         }
 
     def _certificate(self, mask: Any, report: dict[str, Any]) -> dict[str, Any]:
-        counts = {"density": float(mask.mean()), "kept": int(np.count_nonzero(mask))}
-        certificate: dict[str, Any] = {**report["proof"], **counts}
+        density, kept = float(mask.mean()), int(np.count_nonzero(mask))
+        certificate: dict[str, Any] = {**report["proof"], "density": density, "kept": kept}
         if self._method.update is not None:
             errors = {key: report[key] for key in ("error", "masked_error", "energy", "update_s")}
             certificate["update"] = {"method": str(self._method.update), **errors}

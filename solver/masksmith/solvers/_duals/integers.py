@@ -1,4 +1,4 @@
-"""Scales scores to integers by one power of two per tile, without rounding if the significant bits of the tile fit."""
+"""Scales scores to integers by one power of two per tile, without rounding if a given number of bits is enough."""
 
 from __future__ import annotations
 
@@ -10,19 +10,20 @@ import numpy.typing as npt
 Integers = npt.NDArray[np.int64]
 Exponents = npt.NDArray[np.int32]
 _NO_BIT = 1 << 20
-"""Stands for the exponent of the lowest bit of a zero score, and negated of its highest bit; beyond any exponent."""
+"""Stands for the exponent of the lowest bit of a zero score, and `-_NO_BIT` for that of its highest bit; exceeds the
+exponent of every bit."""
 
 
 def choose_shifts(tiles: npt.NDArray[Any], bits: int) -> tuple[Exponents, Exponents]:
-    """Choose an exponent `k` for each tile: `w * 2^k` of its scores `w` is below `2^bits`, and an integer if possible.
+    """Choose a shift `k` for each tile: for its scores `w`, `w * 2^k` is below `2^bits`, and an integer if possible.
 
     Args:
         tiles: `[T, R, C]`, finite and non-negative.
         bits: Maximum number of bits of the integers; an integer that is rounded up may equal `2^bits`.
 
     Returns:
-        `[T]` exponents, and `[T]` the number of bits that the integers of each tile need to be exact; where that
-        exceeds `bits`, the scores must be rounded.
+        The shifts `[T]`, and the number of bits `[T]` that the integers of each tile need to be exact. If a tile needs
+        more than `bits`, `to_integers` rounds its scores.
     """
     flat = tiles.reshape(len(tiles), -1).astype(np.float64, copy=False)
     fraction, exponent = np.frexp(flat)
@@ -38,5 +39,5 @@ def choose_shifts(tiles: npt.NDArray[Any], bits: int) -> tuple[Exponents, Expone
 
 
 def to_integers(tiles: npt.NDArray[Any], shifts: Exponents) -> Integers:
-    """Return `round(w * 2^k)` for scores `[T, R, C]` and exponents `[T]`."""
+    """Return `round(w * 2^k)` for scores `w`, `[T, R, C]`, and shifts `k`, `[T]`."""
     return np.rint(np.ldexp(tiles.astype(np.float64, copy=False), shifts[:, None, None])).astype(np.int64)

@@ -7,8 +7,9 @@ The residual graph of a mask S has a node for every row and column. Labels p (ro
 
 define the duals `u = p`, `v = -q`: the inequalities are complementary slackness. The Bellman-Ford algorithm finds such
 labels, from any start, unless there is a negative cycle; swapping kept and dropped entries along such a cycle improves
-the mask, so it was not optimal. At-most budgets add one node z with `z <= p_i`, `q_j <= z`, and equality where a budget
-is not full; `u = p - z` and `v = z - q` are then non-negative, and zero on lines that are not full.
+the mask, which therefore was not optimal. At-most budgets add one node z with `z <= p_i` and `q_j <= z`, and with
+equality for rows and columns that are not full. The duals `u = p - z` and `v = z - q` are then non-negative, and zero
+for rows and columns that are not full.
 """
 
 from __future__ import annotations
@@ -36,19 +37,16 @@ class _Graph:
     Attributes:
         add: `[R, C, T]`, length of the arc that adds a dropped entry; infinite for kept and forced entries.
         remove: `[R, C, T]`, length of the arc that removes a kept entry; infinite for dropped and forced entries.
-        row_slack: `[R, T]`, whether a row is not full; None for exact budgets.
-        col_slack: `[C, T]`, likewise for columns.
+        slack: `[R, T]`, whether a row is not full, and `[C, T]`, whether a column is not full; None for exact budgets.
     """
 
     add: Numbers
     remove: Numbers
-    row_slack: Bools | None
-    col_slack: Bools | None
+    slack: tuple[Bools, Bools] | None
 
     def subset(self, tiles: Bools) -> _Graph:
-        row_slack = None if self.row_slack is None else self.row_slack[:, tiles]
-        col_slack = None if self.col_slack is None else self.col_slack[:, tiles]
-        return _Graph(self.add[:, :, tiles], self.remove[:, :, tiles], row_slack, col_slack)
+        slack = None if self.slack is None else (self.slack[0][:, tiles], self.slack[1][:, tiles])
+        return _Graph(self.add[:, :, tiles], self.remove[:, :, tiles], slack)
 
 
 def residual_duals(scores: Numbers, mask: Bools, tile: TileSpec, free: Bools | None = None) -> tuple[Numbers, Numbers]:
@@ -64,8 +62,8 @@ def residual_duals(scores: Numbers, mask: Bools, tile: TileSpec, free: Bools | N
         free: `[T, R, C]`, False where an entry is forced; None if all are free.
 
     Returns:
-        Row duals `[T, R]` and column duals `[T, C]` in the type of `scores`. They prove nothing of a mask that is not
-        optimal, or in which rounding errors made a cycle negative.
+        Row duals `[T, R]` and column duals `[T, C]` in the type of `scores`. They prove nothing if the mask is not
+        optimal, or if rounding errors made a cycle negative.
     """
     count, rows, cols = scores.shape
     u, v = np.empty((count, rows), scores.dtype), np.empty((count, cols), scores.dtype)
@@ -86,8 +84,8 @@ def _graph(scores: Numbers, mask: Bools, tile: TileSpec, free: Bools | None) -> 
         forced = ~free.transpose(1, 2, 0)
         add[forced] = remove[forced] = infinity
     if not tile.at_most:
-        return _Graph(add, remove, None, None)
-    return _Graph(add, remove, kept.sum(1) < tile.row_keep, kept.sum(0) < tile.col_keep)
+        return _Graph(add, remove, None)
+    return _Graph(add, remove, (kept.sum(1) < tile.row_keep, kept.sum(0) < tile.col_keep))
 
 
 def _bellman_ford(graph: _Graph, rounds: int) -> tuple[Numbers, Numbers, Numbers]:
@@ -116,11 +114,12 @@ def _relax(graph: _Graph, p: Numbers, q: Numbers, z: Numbers) -> tuple[Numbers, 
     Labels start at 0 and never increase, so the 0 that stands for an absent arc changes no minimum.
     """
     q = np.minimum(q, (p[:, None] + graph.add).min(0))
-    if graph.col_slack is not None and graph.row_slack is not None:
+    if graph.slack is not None:
+        row_slack, col_slack = graph.slack
         q = np.minimum(q, z)
-        z = np.minimum(z, np.where(graph.col_slack, q, 0).min(0))
-        p = np.where(graph.row_slack, np.minimum(p, z), p)
+        z = np.minimum(z, np.where(col_slack, q, 0).min(0))
+        p = np.where(row_slack, np.minimum(p, z), p)
     p = np.minimum(p, (q[None] + graph.remove).min(1))
-    if graph.row_slack is not None:
+    if graph.slack is not None:
         z = np.minimum(z, p.min(0))
     return p, q, z
