@@ -1,7 +1,7 @@
 """The identity of an installation: a broker and a store that belong together.
 
-It is written to both on first use. A broker or a store of another installation, an emptied broker, and a directory that
-holds other things are refused, before anything is written or deleted.
+The identity is written to both on first use. A broker or a store of another installation, an emptied broker or store,
+and a directory with other files are refused, before anything is written or deleted.
 """
 
 from __future__ import annotations
@@ -24,11 +24,13 @@ from .errors import InstallationError
 log = logging.getLogger(__name__)
 
 IDENTITY_KEY = "masksmith:installation"
+"""Redis key of the identity in the broker."""
 IDENTITY_NAME = "installation.json"
-NEW = "new:"
-"""Prefix of the broker's identity until the store has it, too."""
-IGNORED = frozenset({"lost+found"})
-"""Names of files that a new file system has, so that its directory counts as empty."""
+"""Name of the file with the identity in the store."""
+NEW_PREFIX = "new:"
+"""Prefix of the identity in the broker until the store has the identity, too."""
+IGNORED_NAMES = frozenset({"lost+found"})
+"""Names of what a new file system contains; a store with nothing else counts as empty."""
 
 
 def protect_files() -> None:
@@ -57,14 +59,15 @@ class Installation:
         """Check that broker and store belong together; if both are new, give them an identity. Returns the identity.
 
         Raises:
-            InstallationError: If they do not belong together, or the store is a directory with other files.
+            InstallationError: If they do not belong together; if the store has no identity, but other files; or if its
+                identity is damaged or of another data format.
             RedisError: If the broker is unavailable.
             BaseError: If the store is unavailable.
         """
         of_broker, of_store = self._read_both()
-        if of_store is None and (of_broker is None or of_broker.startswith(NEW)):
+        if of_store is None and (of_broker is None or of_broker.startswith(NEW_PREFIX)):
             of_broker, of_store = self._first_use()
-        if of_broker == NEW + str(of_store):
+        if of_broker == NEW_PREFIX + str(of_store):
             self._redis.set(IDENTITY_KEY, str(of_store))
             of_broker = of_store
         if of_broker != of_store:
@@ -73,7 +76,13 @@ class Installation:
         return str(of_broker)
 
     def is_still_claimed(self) -> bool:
-        """Whether broker and store still have the claimed identity; if not, the caller must delete nothing."""
+        """Whether broker and store still have the identity that `claim` returned; False before `claim` has succeeded.
+
+        If False, the caller must delete nothing.
+
+        Raises:
+            InstallationError: If the identity in the store is damaged, or of another data format.
+        """
         if self.identity is None:
             return False
         if self._read_broker() == self._read_store() == self.identity:
@@ -82,15 +91,15 @@ class Installation:
         return False
 
     def _read_both(self) -> tuple[str | None, str | None]:
-        """Read the store's identity between two equal reads of the broker's, so that the two belong to one moment.
+        """Read the store's identity between two equal reads of the broker's, so that both identities are of one moment.
 
         Other processes may be writing them, in this order: the broker's, the store's, the broker's without prefix.
         """
         of_broker = self._read_broker()
         while True:
-            of_store, before = self._read_store(), of_broker
+            of_store, previous_of_broker = self._read_store(), of_broker
             of_broker = self._read_broker()
-            if of_broker == before:
+            if of_broker == previous_of_broker:
                 return of_broker, of_store
 
     def _read_broker(self) -> str | None:
@@ -113,16 +122,17 @@ class Installation:
 
     def _first_use(self) -> tuple[str | None, str | None]:
         """Write an identity to the broker, then to the empty store, unless other processes have; return both."""
+        # The names of the identity, and of temporary files of processes that are writing it, begin like this.
         names = {name for name in self._store.objects.top_level() if not name.startswith(IDENTITY_NAME)}
         # Another process may have written the identity, and then blobs, since it was read.
-        if names - IGNORED and self._read_store() is None:
+        if names - IGNORED_NAMES and self._read_store() is None:
             raise InstallationError(
                 f"{self._shown_url} is neither empty nor a store of masksmith: nothing in it is touched; "
                 "choose another directory or prefix (MASKSMITH_STORE_URL)"
             )
-        self._redis.set(IDENTITY_KEY, NEW + secrets.token_hex(16), nx=True)
+        self._redis.set(IDENTITY_KEY, NEW_PREFIX + secrets.token_hex(16), nx=True)
         of_broker = self._read_broker()
-        document = {"installation": str(of_broker).removeprefix(NEW), "data_format": DATA_FORMAT}
+        document = {"installation": str(of_broker).removeprefix(NEW_PREFIX), "data_format": DATA_FORMAT}
         try:
             self._store.objects.create(IDENTITY_NAME, json.dumps(document).encode())
         except AlreadyExistsError:

@@ -69,7 +69,7 @@ def test_waiting_ends_at_its_time_limit_and_when_the_service_closes(records, val
 
 def test_a_lost_notification_is_replaced_by_polling(records, valkey, monkeypatch):
     monkeypatch.setattr("masksmith_service.jobs.completion_notifier.POLL_S", 0.2)
-    monkeypatch.setattr("masksmith_service.jobs.completion_notifier.ENDED", "another channel")
+    monkeypatch.setattr("masksmith_service.jobs.completion_notifier.ENDED_CHANNEL", "another channel")
     job = new_job(records)
 
     async def scenario(completions):

@@ -73,9 +73,9 @@ def created_folder(folder: Path) -> Iterator[None]:
 
 
 def finish_folder(checkpoint: Checkpoint, output: Path, others: OtherFiles) -> None:
-    """Copy the model's other files, then the index, if it has one; delete the journal and the folder of blocks.
+    """Copy the model's other files, and then the index of a sharded model; delete the folder of blocks and the journal.
 
-    The index comes last, so that only complete weights are loaded.
+    The index is copied last: without it, a sharded model is not loaded.
     """
     for path in others.copied:
         (output / path).parent.mkdir(parents=True, exist_ok=True)
@@ -100,13 +100,16 @@ def check_output_folder(output: Path, checkpoint: Checkpoint) -> None:
     """Refuse a directory that this command must not write to, before any work is done.
 
     Raises:
-        InputError: If it is standard output, a file, a device, a pipe, a dangling link, the model itself, a directory
-            that cannot be written, or one with files but without a journal or a record of masksmith; or if a file of
-            the model has a name that masksmith uses in outputs, or is a link to nothing.
+        InputError: If `output` is standard output, a file, a device, a pipe or a broken link; if it is the model's
+            directory; if it cannot be written; if it has files, but neither a journal nor a record of masksmith; if a
+            file of weights has a name that masksmith uses in outputs, or a hidden one; or if a file to copy is a broken
+            link.
     """
-    reserved = next((file for file in checkpoint.headers if file.name in OWN_FILES or file.name.startswith(".")), None)
-    if reserved is not None:
-        raise InputError(f"{reserved} has a name that masksmith uses in outputs; rename it")
+    reserved_file = next(
+        (file for file in checkpoint.headers if file.name in OWN_FILES or file.name.startswith(".")), None
+    )
+    if reserved_file is not None:
+        raise InputError(f"{reserved_file} has a name that masksmith uses in outputs; rename it")
     if str(output) == "-":
         raise InputError("a checkpoint is a directory and cannot go to standard output; name a directory")
     if output.is_symlink() and not output.exists():
@@ -133,8 +136,8 @@ def finished_record(output: Path, checkpoint: Checkpoint, expected: Mapping[str,
     """Return the record of an output that an earlier run of the same command finished; None if there is none.
 
     Raises:
-        InputError: If another command wrote the output, or a file of the output or of the input is missing or has
-            changed since.
+        InputError: If another command wrote the output; if a file that the run wrote, or one that it read, is missing
+            or has changed since; or if a copied file is missing.
     """
     path = output / RECORD_NAME
     if (output / JOURNAL_NAME).exists() or not path.exists():
@@ -156,7 +159,12 @@ def finished_record(output: Path, checkpoint: Checkpoint, expected: Mapping[str,
 
 
 def changed_files(folder: Path, digests: Mapping[str, str]) -> list[str]:
-    """Return the files that are missing or whose BLAKE3 digest is not the expected one; `digests` are by name."""
+    """Return the paths of the files that are missing or have changed.
+
+    Args:
+        folder: The directory of the files.
+        digests: The expected BLAKE3 digest of each file, by the file's name.
+    """
     return [str(folder / name) for name, digest in digests.items() if not _has_digest(folder / name, digest)]
 
 
@@ -174,25 +182,26 @@ class RecordedMasks:
     """The masks of a pruned checkpoint's directory, according to its record.
 
     Attributes:
-        masks: Path of the masks file.
+        masks_file: Path of the masks file.
         names: Names of the masks.
-        changed: Paths of output files that are missing, or were changed since they were written.
+        changed_files: Paths of output files that are missing, or were changed since they were written.
     """
 
-    masks: Path
+    masks_file: Path
     names: list[str]
-    changed: list[str]
+    changed_files: list[str]
 
 
 def recorded_masks(folder: Path) -> RecordedMasks | None:
     """Return what the record of a pruned checkpoint's directory says about its masks; None if there is no record.
 
     Raises:
-        InputError: If the directory is unfinished, its record cannot be read, or it has no masks file.
+        InputError: If prune has not finished the directory; or if there is a record that cannot be read, or one without
+            a masks file.
     """
     if (folder / JOURNAL_NAME).exists():
         raise InputError(f"{folder} is the unfinished output of prune; repeat that command")
-    path, masks = folder / RECORD_NAME, folder / MASKS_NAME
+    path, masks_file = folder / RECORD_NAME, folder / MASKS_NAME
     if not path.exists():
         return None
     try:
@@ -203,9 +212,9 @@ def recorded_masks(folder: Path) -> RecordedMasks | None:
         raise InputError(
             f"{path} is not the record of a pruned checkpoint; prune it again, or pass --pattern"
         ) from None
-    if not masks.is_file():
-        raise InputError(f"{masks} is missing, but {RECORD_NAME} exists; prune it again, or pass --pattern")
-    return RecordedMasks(masks, names, changed_files(folder, digests))
+    if not masks_file.is_file():
+        raise InputError(f"{masks_file} is missing, but {RECORD_NAME} exists; prune it again, or pass --pattern")
+    return RecordedMasks(masks_file, names, changed_files(folder, digests))
 
 
 def prefix_digest(file: Path, stop: int) -> str:
@@ -217,19 +226,19 @@ def prefix_digest(file: Path, stop: int) -> str:
     return str(hasher.hexdigest())
 
 
-def check_space(output: Path, needed: int, purpose: str = "") -> None:
-    """Refuse to start if the output does not fit on the disk.
+def check_space(folder: Path, needed_bytes: int, purpose: str = "") -> None:
+    """Check that the bytes that are to be written fit on the disk of a directory.
 
     Args:
-        output: The directory that is written to.
-        needed: Number of bytes that are to be written.
+        folder: The directory; it must exist.
+        needed_bytes: Number of bytes that are to be written.
         purpose: What the bytes are for; it ends the message.
 
     Raises:
-        OSError: If it does not fit; the error names the directory.
+        OSError: If they do not fit; the error names the directory.
     """
-    with named_errors(output):
-        free = shutil.disk_usage(output).free
-        if free < needed:
-            message = f"no space: {size_text(needed)} are to be written, and {size_text(free)} are free"
+    with named_errors(folder):
+        free_bytes = shutil.disk_usage(folder).free
+        if free_bytes < needed_bytes:
+            message = f"no space: {size_text(needed_bytes)} are to be written, and {size_text(free_bytes)} are free"
             raise OSError(errno.ENOSPC, f"{message}: {purpose}" if purpose else message)

@@ -7,6 +7,7 @@ import os
 import sys
 
 EXTRA_MODULES = frozenset({"typer", "rich", "click"})
+"""Top-level modules that the extra `cli` installs."""
 
 
 def main() -> None:
@@ -25,9 +26,9 @@ def main() -> None:
 
 
 def _prepare_streams() -> None:
-    """Replace closed standard streams by the null device, and write characters that cannot be encoded as escapes.
+    """Open the null device in place of closed standard streams; make output escape characters that it cannot encode.
 
-    A file that is opened while standard output is closed would get its descriptor, and with it what is printed.
+    If standard output stayed closed, the next file that is opened would get descriptor 1, and all that is printed.
     """
     for number in range(3):
         try:

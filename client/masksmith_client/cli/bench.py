@@ -58,7 +58,7 @@ def bench(
 ) -> None:
     """Measure the speed-up of masks: sparse kernels against dense ones, for layers of a model or job or for shapes."""
     # Imported here, so that the help of the command does not import the client.
-    from .bench_report import show_benchmark
+    from .bench_report import save_and_show
     from .bench_run import BenchOptions, measure
 
     options: BenchOptions = {
@@ -82,4 +82,4 @@ def bench(
         "priority": priority,
     }
     report = measure(options, output or [], local=local, url=url, timeout_s=timeout_s)
-    show_benchmark(report, output or [], as_json=as_json)
+    save_and_show(report, output or [], as_json=as_json)

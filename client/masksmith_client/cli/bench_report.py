@@ -19,7 +19,7 @@ PLOT_SUFFIXES = (".png", ".svg", ".pdf")
 SUFFIXES = (".json", ".csv", ".md", *PLOT_SUFFIXES)
 
 
-def show_benchmark(report: Report, outputs: Sequence[Path], *, as_json: bool) -> None:
+def save_and_show(report: Report, outputs: Sequence[Path], *, as_json: bool) -> None:
     """Write a report to files, and print it; exit code 1 if a measurement failed."""
     for path in outputs:
         save(report, path)
@@ -30,7 +30,7 @@ def show_benchmark(report: Report, outputs: Sequence[Path], *, as_json: bool) ->
 
 
 def show(report: Report) -> None:
-    """Print a report's tables and its conclusions."""
+    """Print a report's tables and conclusions on stdout, and what was skipped or has failed on stderr."""
     for table in report.tables():
         for line in ("", table.title, *table.note.splitlines(), ""):
             print_line(line)

@@ -1,4 +1,4 @@
-"""Options that commands about checkpoints share, and functions that parse their texts.
+"""Options that commands about checkpoints share, and functions that parse these options.
 
 The client is imported where it is used, so that the help of a command does not import it.
 """
@@ -21,7 +21,7 @@ ScoresOption = Annotated[
 ]
 CalibrationOption = Annotated[
     Path | None,
-    typer.Option(metavar="FILE", help="A calibration saved by masksmith.calibrate; with --scores given: the scores."),
+    typer.Option(metavar="FILE", help="A calibration saved by masksmith.calibrate; with '--scores given', the scores."),
 ]
 UpdateOption = Annotated[
     str | None, typer.Option(metavar="METHOD", help="Update the kept weights: reconstruct, 'admm penalty=0.1'.")

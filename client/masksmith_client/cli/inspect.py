@@ -30,7 +30,7 @@ def inspect(
     trust_remote_code: TrustOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Show the layout of a checkpoint's tensors, and which of them are masked."""
+    """Show the layout of a checkpoint's tensors, and which of them would be masked."""
     # Imported here, so that the help of the command does not import the client.
     from masksmith_client.checkpoints.checkpoint import Checkpoint
     from masksmith_client.checkpoints.choice import choose
@@ -74,7 +74,7 @@ def _row(tensor: ChosenTensor) -> tuple[str, ...]:
 
 
 def _masked_text(tensor: ChosenTensor) -> str:
-    """Return why a tensor is not masked, or `yes` with its pattern and the scale of its stored numbers, if known."""
+    """Return why a tensor is not masked; for a masked one, `yes`, with its pattern and its scale if it has them."""
     if tensor.reason is not None:
         return tensor.reason
     pattern = "" if tensor.pattern is None else f": {tensor.pattern}"

@@ -81,14 +81,14 @@ def report(
     as_json: JsonOption = False,
 ) -> None:
     """Print the report of a job that has ended, as `solve` or `bench` prints it; --output also writes it to files."""
-    from .bench_report import check_report_outputs, show_benchmark
+    from .bench_report import check_report_outputs, save_and_show
     from .service import interactive_client
 
     check_report_outputs(output or [])
     with interactive_client(url) as client:
         handle = client.jobs.get(job)
         if handle.document.kind == "benchmark":
-            show_benchmark(handle.benchmark(), output or [], as_json=as_json)
+            save_and_show(handle.benchmark(), output or [], as_json=as_json)
         else:
             _report_masks(handle, output or [], as_json=as_json)
 

@@ -1,4 +1,4 @@
-"""What commands that use a service share: the client, a note about waiting jobs, and the message after Ctrl-C."""
+"""What commands that use a service share: two kinds of clients, a note on waiting jobs, a message after Ctrl-C."""
 
 from __future__ import annotations
 
@@ -13,24 +13,28 @@ from .console import end_line, print_note
 
 
 def interactive_client(url: str | None) -> Client:
-    """Create a client with only one retry, for commands whose user waits for the output."""
+    """Create a client with `retries=1`, for commands that print at once what the service answers."""
     return Client(url, retry=RetryPolicy(retries=1))
 
 
 def patient_client(url: str | None) -> Client:
-    """Create a client that retries for minutes, for commands that wait for a job."""
+    """Create a client with the default retries, for commands that wait for a job."""
     return Client(url)
 
 
 def note_waiting(job: Job) -> None:
-    """Print why a job waits, if no living worker can take it."""
+    """Print which workers a job waits for, if no living worker can take its shards."""
     if job.document.waiting_for is not None:
         print_note(f"masksmith: job {job.id} waits: {job.document.waiting_for}")
 
 
 @contextmanager
 def interrupt_hint(job: Job) -> Iterator[None]:
-    """After Ctrl-C, print that the job continues, and how to watch or cancel it."""
+    """After Ctrl-C in the block, print that the job continues, and how to watch or cancel it.
+
+    Raises:
+        KeyboardInterrupt: After the message.
+    """
     try:
         yield
     except KeyboardInterrupt:

@@ -81,7 +81,7 @@ COMMANDS = {
     "inspect": Entry(
         "masksmith_client.cli.inspect:inspect",
         "cli",
-        "Show the layout of a checkpoint's tensors, and which of them are masked.",
+        "Show the layout of a checkpoint's tensors, and which of them would be masked.",
     ),
     "prune": Entry(
         "masksmith_client.cli.prune:prune",

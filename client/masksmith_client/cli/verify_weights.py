@@ -137,14 +137,14 @@ def _against_masks(checkpoint: Checkpoint, options: WeightOptions, violation: Ma
 
     checked = {tensor.name for tensor in tensors.values()}
     not_checked = {name: "no mask" for name in checkpoint.tensors if name not in checked}
-    changed_files = record.changed if record else ()
+    changed_files = record.changed_files if record else ()
     notes = [*checkpoint.notes, *(f"{file} is not as prune wrote it" for file in changed_files)]
     return _Checks(verify_masks(masks, tensors, mask_violation), tensors, not_checked, notes)
 
 
 def _open_masks(checkpoint: Checkpoint, path: Path | None, record: RecordedMasks | None) -> Masks:
     """Open the masks file `path` that the user passed, or else the recorded one; at most one of them is given."""
-    source = path if record is None else record.masks
+    source = path if record is None else record.masks_file
     if source is None:
         raise InputError(f"{checkpoint.path} has no record of its masks; pass --pattern, or --masks with a masks file")
     masks = Masks.open(source)

@@ -20,10 +20,10 @@ from masksmith_client._errors import InputError
 from .masked_layer import MaskedLayer
 from .sharding import as_sharded, gathered
 
-NAMES = (("lora_A", "lora_B"), ("lora_a", "lora_b"))
-"""Attributes that hold A `[rank, in]` and B `[out, rank]`: in peft and loralib, and in torchtune."""
-SMALLEST = 1e-45
-"""The smallest positive float32, against a division by zero."""
+FACTOR_ATTRIBUTES = (("lora_A", "lora_B"), ("lora_a", "lora_b"))
+"""Attributes that hold A `[rank, in]` and B `[out, rank]`: in peft and loralib (first pair), in torchtune (second)."""
+MIN_SQUARED_NORM = 1e-45
+"""Lower limit of a squared norm that is divided by, against a division by zero."""
 
 
 @dataclass(frozen=True)
@@ -47,16 +47,17 @@ class Adapter:
 
 @torch.no_grad()
 def merge(model: torch.nn.Module, layers: Iterable[MaskedLayer]) -> dict[str, float]:
-    """Add the active adapters to the weights, whose masks stay, and set their B to zero.
+    """Add the active adapters to the weights, and set B of these adapters to zero; the masks do not change.
 
-    With masks in place, pruned entries of the weights are then not zero; the caller sets them to zero again.
+    If masks are applied in place, pruned entries of the weights are no longer zero then; the caller must set them to
+    zero.
 
     Returns:
-        For each weight that has active adapters, the share of the squared norm of their sum that is in pruned entries,
-        so that the masked weight lacks it.
+        By the name of each weight with active adapters: the share of the squared norm of the adapters' sum that is in
+        pruned entries. The masked weight does not contain this share.
 
     Raises:
-        InputError: If no masked layer has an active adapter, or one cannot be merged; the model is unchanged then.
+        InputError: If no masked layer has an active adapter, or an adapter cannot be merged. The model is unchanged.
     """
     holders = _holders(model)
     merges = []
@@ -73,7 +74,7 @@ def merge(model: torch.nn.Module, layers: Iterable[MaskedLayer]) -> dict[str, fl
         weight = layer.weight.detach()
         kept = layer.whole_kept().to(change.device)
         squares = change.double().square()
-        lost_shares[layer.name] = float((squares * ~kept).sum() / squares.sum().clamp_min(SMALLEST))
+        lost_shares[layer.name] = float((squares * ~kept).sum() / squares.sum().clamp_min(MIN_SQUARED_NORM))
         weight.add_(as_sharded(change.to(weight.dtype), weight))
         for adapter in adapters:
             adapter.up.detach().zero_()
@@ -88,15 +89,15 @@ def adapters_of(holder: torch.nn.Module, name: str) -> Iterator[Adapter]:
         name: Name of the masked weight, for messages.
 
     Raises:
-        InputError: If an adapter is more than a scaled product of two matrices, has no known scaling, or is merged
-            already.
+        InputError: If an adapter is not a scaled product of two matrices whose shapes match; if it has no known
+            scaling; or if it is merged already.
     """
-    names = next(((a, b) for a, b in NAMES if hasattr(holder, a) and hasattr(holder, b)), None)
-    if names is None:
+    attributes = next(((a, b) for a, b in FACTOR_ATTRIBUTES if hasattr(holder, a) and hasattr(holder, b)), None)
+    if attributes is None:
         return
     if (reason := _unsupported_reason(holder)) is not None:
         raise InputError(f"the adapter of {name!r} cannot be merged: {reason}")
-    factors = [getattr(holder, attribute) for attribute in names]
+    factors = [getattr(holder, attribute) for attribute in attributes]
     for key in _active_keys(holder, factors[0]):
         down, up = (_matrix(_item(factor, key)) for factor in factors)
         if down is None or up is None:
@@ -133,9 +134,8 @@ def _change(layer: MaskedLayer, adapters: Iterable[Adapter]) -> Tensor:
     """
     products = [adapter.product() for adapter in adapters]
     change = torch.stack(products).sum(0)
-    change = (
-        change.t() if is_transformers_conv1d(layer.module) else change
-    )  # A Conv1D of transformers stores `[in, out]`.
+    if is_transformers_conv1d(layer.module):  # Its weight is `[in, out]`.
+        change = change.t()
     if tuple(change.shape) != layer.shape:
         raise InputError(
             f"the adapter of {layer.name!r} has shape {list(change.shape)}, the weight {list(layer.shape)}"
@@ -146,7 +146,7 @@ def _change(layer: MaskedLayer, adapters: Iterable[Adapter]) -> Tensor:
 
 
 def _unsupported_reason(holder: Any) -> str | None:
-    """Return a reason, other than the form of A and B, why a module's adapters cannot be merged; None without one."""
+    """Return a reason, other than the form of A and B, why a module's adapters cannot be merged, or None."""
     if getattr(holder, "merged", False) is True:
         return "it is merged already, and the weight is dense: unmerge it first"
     for member, text in (
@@ -160,18 +160,22 @@ def _unsupported_reason(holder: Any) -> str | None:
     return None
 
 
-def _active_keys(holder: Any, down: object) -> list[str | None]:
+def _active_keys(holder: Any, factor: object) -> list[str | None]:
     """Return the names of the module's active adapters, or of all if it does not say which are active.
 
-    The name is None for the single adapter of a module that has no names of adapters.
+    A module without names of adapters has a single adapter, with the name None.
+
+    Args:
+        holder: The module.
+        factor: The attribute with the A of all adapters by name, or with the A of the single adapter.
     """
-    if not isinstance(down, Mapping | torch.nn.ModuleDict | torch.nn.ParameterDict):
+    if not isinstance(factor, Mapping | torch.nn.ModuleDict | torch.nn.ParameterDict):
         return [None]
     active = getattr(holder, "active_adapters", None)
     if active is None:
-        return list(down.keys())
+        return list(factor.keys())
     names = [active] if isinstance(active, str) else active
-    return [name for name in names if name in down]
+    return [name for name in names if name in factor]
 
 
 def _item(value: Any, key: str | None) -> Any:
@@ -179,7 +183,7 @@ def _item(value: Any, key: str | None) -> Any:
 
 
 def _matrix(value: Any) -> Tensor | None:
-    """Return the matrix that a parameter is, or that a module without bias has as its weight; None for others."""
+    """Return a value that is a matrix, or the weight of a module without bias if that is a matrix; else None."""
     if isinstance(value, torch.nn.Module):
         if getattr(value, "bias", None) is not None:
             return None

@@ -7,7 +7,7 @@ from masksmith_service.settings import Settings
 from .table import cost, limit
 
 SPARE_FILES = 128
-"""Open files that no bound counts: files of libraries, logs, and the store's directory."""
+"""Allowance for open files that no bound counts: files of libraries, logs, and the store's directory."""
 
 
 def max_memory_bytes(settings: Settings) -> int:
@@ -26,6 +26,7 @@ def max_open_files(settings: Settings) -> int:
     """Open files of one process if every bound is reached."""
     # Requests on the event loop, requests on threads, and event streams have connections to the broker.
     broker_connections = limit("broker_connections") + limit("threads") + settings.max_streams
-    # Each thread, and each upload or download, has two files open: a blob, and the list of its pieces' digests.
+    # Each thread has two files open, and so has each upload or download: a blob, and the list of its pieces' digests.
+    # Uploads and downloads together are taken to be as many as the downloads that the memory bound allows.
     store_files = 2 * (limit("threads") + settings.request_memory_bytes // cost("download"))
     return settings.max_connections + SPARE_FILES + broker_connections + store_files

@@ -13,7 +13,7 @@ from typing import Any
 import redis
 from redis.asyncio import Redis
 
-from masksmith_state.jobs.redis_keys import ENDED
+from masksmith_state.jobs.redis_keys import ENDED_CHANNEL
 
 from .events import has_ended
 
@@ -62,7 +62,7 @@ class CompletionNotifier:
         """Receive the ids of ended jobs, until no request waits or the service is stopping."""
         try:
             async with self._client.pubsub() as channel:
-                await channel.subscribe(ENDED)
+                await channel.subscribe(ENDED_CHANNEL)
                 while self._waiter_counts and not self._closing.is_set():
                     message = await channel.get_message(timeout=POLL_S)
                     if message is not None:

@@ -1,4 +1,4 @@
-"""HTTP routes of layer windows and profiles, as small safetensors files."""
+"""HTTP routes of layer windows and profiles, which respond with safetensors files."""
 
 from __future__ import annotations
 
@@ -29,7 +29,11 @@ Side = Annotated[int, Query(ge=1, le=MAX_SIDE)]
 def layer_of(
     job: JobIdWithParts, tensor: Annotated[str, Query(max_length=512)], state: StateDep, principal: PrincipalDep
 ) -> MaskedLayer:
-    """Find the layer of a request; a weight in a root is read only if the principal may read that root."""
+    """Find the layer of a request.
+
+    Raises:
+        RequestError: If there is no such layer, or its weight is in a root that the principal may not read.
+    """
     layer = find_layer(read_masks_job(state, job), state.records, tensor)
     source = layer.tensor.source
     return layer if source is None else replace(layer, file=find_readable(state.roots, principal, source.location))
@@ -59,7 +63,7 @@ def get_window(
         detail = f"a window must begin inside the {height}x{width} layer and have at most {MAX_CELLS} cells"
         raise RequestError(Code.INVALID_DOCUMENT, f"{detail}; got {rows}x{cols} at row {row}, column {col}")
     window = Window(row, col, rows, cols, step).clipped(layer.shape)
-    return _respond(read_window(layer, state.store, window), sampled=window.sampled_rows, step=step)
+    return _respond(read_window(layer, state.store, window), sampled=window.sampled_rows_per_cell, step=step)
 
 
 @router.get("/profile", response_class=Response)

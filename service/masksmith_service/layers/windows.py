@@ -1,4 +1,4 @@
-"""Computes windows and profiles of a layer in bounded memory, for layers of any size."""
+"""Computes windows and profiles of a layer; only a part of the layer is in memory at a time."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MAX_SIDE = 1024
 MAX_CELLS = 2**18
 """Maximum number of cells of a window."""
 BAND_BYTES = 8 * 2**20
-"""Bytes of scores, or of a mask, that are in memory at a time, unless one row of entries or of cells has more."""
+"""Maximum bytes of scores, or of a mask, that are read at once, except for a single row of entries or of cells."""
 SAMPLED_ENTRIES = 2**24
 """Maximum number of entries that are read for a window; at least one row of each cell is read."""
 SAMPLED_ROWS = 64
@@ -42,19 +42,19 @@ class Window:
     step: int = 1
 
     def clipped(self, shape: tuple[int, int]) -> Window:
-        """Return the part of the window that is inside a matrix of this shape."""
-        max_rows, max_cols = (
-            max(0, -(-(length - first) // self.step))
+        """Return the part of the window that is inside a matrix of this shape; the window must start inside."""
+        max_cell_rows, max_cell_cols = (
+            -(-(length - first) // self.step)
             for length, first in zip(shape, (self.first_row, self.first_col), strict=True)
         )
-        cell_rows, cell_cols = min(self.cell_rows, max_rows), min(self.cell_cols, max_cols)
+        cell_rows, cell_cols = min(self.cell_rows, max_cell_rows), min(self.cell_cols, max_cell_cols)
         return Window(self.first_row, self.first_col, cell_rows, cell_cols, self.step)
 
     @property
-    def sampled_rows(self) -> int:
+    def sampled_rows_per_cell(self) -> int:
         """Number of rows read of each whole cell: all rows in a small window, evenly spaced rows in a large one."""
-        entries = max(1, self.cell_rows * self.cell_cols * self.step)  # if one row of each cell is read
-        return min(self.step, max(1, SAMPLED_ENTRIES // entries))
+        single_row_entries = self.cell_rows * self.cell_cols * self.step  # Of one row of each cell.
+        return min(self.step, max(1, SAMPLED_ENTRIES // single_row_entries))
 
 
 def read_window(layer: MaskedLayer, store: BlobStore, window: Window) -> dict[str, Floats]:
@@ -69,29 +69,29 @@ def read_window(layer: MaskedLayer, store: BlobStore, window: Window) -> dict[st
     cell_starts = np.arange(0, stop - start, window.step)
     cell_widths = np.diff(np.append(cell_starts, stop - start)).astype(np.float32)
     shape = (window.cell_rows, window.cell_cols)
-    planes = {name: np.zeros(shape, np.float32) for name in ("kept", "scores", "kept_scores")}
-    for cell_rows, rows in _bands(window, height, stop - start):
+    results = {name: np.zeros(shape, np.float32) for name in ("kept", "scores", "kept_scores")}
+    for band, rows in _bands(window, height, stop - start):
         mask = layer.kept(store, rows, start, stop)
         scores = layer.scores(store, rows, start, stop)
         # The mean masked score counts dropped entries as 0; divided by the share kept it is the mean of those kept.
         kept_share, mean_score, mean_masked_score = (
-            np.add.reduceat(_average_rows(plane, cell_rows, rows, window), cell_starts, axis=1) / cell_widths
-            for plane in (mask.astype(np.float32), scores, np.where(mask, scores, np.float32(0)))
+            np.add.reduceat(_average_rows(values, band, rows, window), cell_starts, axis=1) / cell_widths
+            for values in (mask.astype(np.float32), scores, np.where(mask, scores, np.float32(0)))
         )
-        planes["kept"][cell_rows], planes["scores"][cell_rows] = kept_share, mean_score
-        planes["kept_scores"][cell_rows] = np.divide(
+        results["kept"][band], results["scores"][band] = kept_share, mean_score
+        results["kept_scores"][band] = np.divide(
             mean_masked_score, kept_share, out=np.zeros_like(kept_share), where=kept_share > 0
         )
-    return planes
+    return results
 
 
 def read_profile(layer: MaskedLayer, store: BlobStore) -> dict[str, npt.NDArray[np.generic]]:
     """Count the kept entries of each row and each column, and compute quantiles and histograms of sampled scores.
 
     Returns:
-        `row_kept` and `col_kept`: entries kept of each row and column; of up to 64 evenly spaced rows, `quantiles`: 101
-        quantiles of the scores, for colour scales, and `kept_counts` and `dropped_counts`: numbers of kept and dropped
-        entries whose scores are between two neighbours of the 61 `edges`.
+        `row_kept` and `col_kept`: number of kept entries in each row and in each column. Of the sample, which is up to
+        64 evenly spaced rows: `quantiles`: 101 quantiles of the scores, for colour scales; `edges`: 61 limits of the
+        bins of the histograms; `kept_counts` and `dropped_counts`: number of kept and of dropped entries in each bin.
     """
     height, width = layer.shape
     row_kept, col_kept = np.zeros(height, np.int32), np.zeros(width, np.int32)
@@ -118,33 +118,37 @@ def _distributions(layer: MaskedLayer, store: BlobStore) -> dict[str, npt.NDArra
     }
 
 
-def _bands(window: Window, height: int, width: int) -> Iterator[tuple[slice, list[int]]]:
-    """Yield ranges of cell rows with the matrix rows that are read for them, whose scores have about `BAND_BYTES`."""
-    band_height = max(1, BAND_BYTES // (4 * width * window.sampled_rows))
+def _bands(window: Window, matrix_height: int, window_width: int) -> Iterator[tuple[slice, list[int]]]:
+    """Yield the bands of a window: a range of its rows of cells, and the matrix rows that are read for these cells.
+
+    The scores of a band have at most `BAND_BYTES`, unless it is a single row of cells. Both lengths are in entries.
+    """
+    band_height = max(1, BAND_BYTES // (4 * window_width * window.sampled_rows_per_cell))
     for start in range(0, window.cell_rows, band_height):
         stop = min(window.cell_rows, start + band_height)
-        yield slice(start, stop), [row for cell_row in range(start, stop) for row in _rows(window, cell_row, height)]
+        rows = [row for cell_row in range(start, stop) for row in _rows(window, cell_row, matrix_height)]
+        yield slice(start, stop), rows
 
 
-def _rows(window: Window, cell_row: int, height: int) -> list[int]:
+def _rows(window: Window, cell_row: int, matrix_height: int) -> list[int]:
     """Return the matrix rows that are read for a row of cells."""
     first = window.first_row + cell_row * window.step
-    length = min(window.step, height - first)
-    count = min(window.sampled_rows, length)
+    length = min(window.step, matrix_height - first)
+    count = min(window.sampled_rows_per_cell, length)
     return [first + number * length // count for number in range(count)]
 
 
-def _average_rows(plane: Floats, cell_rows: slice, rows: Sequence[int], window: Window) -> Floats:
+def _average_rows(values: Floats, band: slice, rows: Sequence[int], window: Window) -> Floats:
     """Average, in each column, the sampled rows of each row of cells.
 
     Args:
-        plane: One value for each entry of the sampled rows.
-        cell_rows: Range of the rows of cells.
+        values: One value for each entry of the sampled rows.
+        band: Range of the rows of cells.
         rows: The sampled rows, as rows of the matrix.
         window: The window.
     """
-    cell_row_of_row = (np.asarray(rows) - window.first_row) // window.step - cell_rows.start
-    starts = np.searchsorted(cell_row_of_row, np.arange(cell_rows.stop - cell_rows.start))
-    sums = np.add.reduceat(plane, starts, axis=0)
+    cell_row_of_row = (np.asarray(rows) - window.first_row) // window.step - band.start
+    starts = np.searchsorted(cell_row_of_row, np.arange(band.stop - band.start))
+    sums = np.add.reduceat(values, starts, axis=0)
     counts = np.bincount(cell_row_of_row).astype(np.float32)[:, None]
     return np.asarray(sums / counts, np.float32)

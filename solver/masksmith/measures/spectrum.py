@@ -16,7 +16,7 @@ from masksmith.patterns import matrix_shape
 
 @dataclass(frozen=True, slots=True)
 class Spectrum:
-    """Smallest, mean and largest singular value of `mask * weight`, as matrices `[out, prod(kernel) * in]`."""
+    """Smallest, mean and largest singular value of a masked layer, over all its matrices."""
 
     least: float
     mean: float
@@ -26,12 +26,13 @@ class Spectrum:
 def spectrum(weight: Any, mask: Any = None, layout: Layout | None = None) -> Spectrum:
     """Return the smallest, mean and largest singular value of a masked layer; of several matrices, over all of them.
 
-    Takes `O(rows * cols * min(rows, cols))` operations in float64 for each matrix, and holds a copy of one in memory.
+    Takes `O(rows * cols * min(rows, cols))` operations in float64 for each matrix, and holds float64 copies of one
+    matrix in memory.
 
     Args:
-        weight: Array or tensor `[out, in, *kernel]`.
-        mask: Bool array or tensor of its shape; by default all entries are kept.
-        layout: How the tensor is made of matrices, if it is not one `[out, in]` or a convolution.
+        weight: Array or tensor; `[out, in, *kernel]` if there is no layout.
+        mask: Bool array or tensor of the weight's shape; by default all entries are kept.
+        layout: How the tensor is made of matrices; by default it is one matrix `[out, prod(kernel) * in]`.
 
     Raises:
         ScoresError: If mask and weight differ in shape.

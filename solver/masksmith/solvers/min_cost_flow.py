@@ -53,7 +53,7 @@ class MinCostFlow(LimitedBySize):
         for index in range(len(tiles)):
             forced_here = None if forced is None else forced[index]
             status = network.solve(costs[index], flat[index], forced_here)
-            while status == _COSTS_TOO_LARGE and costs[index].any():
+            while status == _COSTS_TOO_LARGE:
                 scaled.halve(index)
                 costs[index] = network.costs(scaled.integers[index : index + 1])
                 status = network.solve(costs[index], flat[index], forced_here)
@@ -71,6 +71,7 @@ class _Network:
 
     def __init__(self, tile: TileSpec) -> None:
         rows, cols = np.arange(tile.rows, dtype=np.int32), np.arange(tile.cols, dtype=np.int32) + tile.rows
+        # The slack node, once for each of its arcs; empty for exact fill.
         slack = np.full(tile.rows + tile.cols if tile.at_most else 0, tile.rows + tile.cols, np.int32)
         self.entry_count = tile.rows * tile.cols
         self.at_most = tile.at_most
@@ -100,7 +101,7 @@ class _Network:
         return status
 
     def _solve_forced(self, costs: Integers, mask: Bools, forced: Forced) -> int:
-        """As `solve`, with forced keeps subtracted from the supplies, and without the arcs of forced entries."""
+        """As `solve`, with forced keeps subtracted from supplies and demands, and without arcs of forced entries."""
         kept = forced == KEEP
         supplies = self.supplies.copy()
         supplies[: forced.shape[0]] -= kept.sum(1)
@@ -126,7 +127,7 @@ class _Network:
 
 
 def _error(status: int, position: tuple[int, int]) -> Exception:
-    """Return the error of the tile at a position in the panel."""
+    """Return the error for a status other than `_OPTIMAL` of the tile at a position in the panel."""
     if status == _INFEASIBLE:
         return InfeasibleError("forced entries leave no allowed mask", position)
     return SolverError(f"tile {position}: OR-Tools' min-cost flow ended with {SimpleMinCostFlow.Status(status)}")

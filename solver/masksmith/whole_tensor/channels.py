@@ -1,4 +1,4 @@
-"""Channel patterns: keeps the output or input channels with the largest sums of scores."""
+"""Solves channel patterns: keeps the output or input channels with the largest sums of scores."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ def solve_channels(problem: Problem, pattern: Channels, options: WholeTensorOpti
     if not np.isfinite(sums).all():
         raise overflow_error(problem.name)
     selection = best_of_all(sums, pattern.kept(shape))
-    _write(passes, pattern, selection.mask[0])
+    _write_mask(passes, pattern, selection.mask[0])
     objective = exact_sum(sums[selection.mask])
     violation = float(unit_violations(sums, selection.mask, selection.u, selection.v).sum())
-    kept = int(selection.mask.sum()) * (math.prod(shape) // channels)
-    certificate = Certificate(pattern, np.array([[objective]]), np.array([[violation]]), passes.total, kept)
+    kept_entries = int(selection.mask.sum()) * (math.prod(shape) // channels)
+    certificate = Certificate(pattern, np.array([[objective]]), np.array([[violation]]), passes.total, kept_entries)
     return verified_solution(passes, certificate, selection.solver)
 
 
@@ -46,14 +46,15 @@ def _sums(passes: TensorPasses, pattern: Channels, channels: int) -> Duals:
         if pattern.axis == "out":
             sums[0, first : first + len(rows)] = rows.sum(1, dtype=np.float64)
         else:
+            # A row has a value of each input channel for the first entry of the kernel, then for the second, and so on.
             sums[0] += rows.reshape(-1, channels).sum(0, dtype=np.float64)
     return sums
 
 
-def _write(passes: TensorPasses, pattern: Channels, kept: Bools) -> None:
+def _write_mask(passes: TensorPasses, pattern: Channels, kept_channels: Bools) -> None:
     for first, rows in passes.later_pass():
         if pattern.axis == "out":
-            mask = np.repeat(kept[first : first + len(rows), None], rows.shape[1], axis=1)
+            mask = np.repeat(kept_channels[first : first + len(rows), None], rows.shape[1], axis=1)
         else:
-            mask = np.tile(kept, (len(rows), rows.shape[1] // len(kept)))
+            mask = np.tile(kept_channels, (len(rows), rows.shape[1] // len(kept_channels)))
         passes.writer.write(first, mask)

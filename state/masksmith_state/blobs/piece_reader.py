@@ -8,11 +8,11 @@ from .objects import Objects
 from .pieces import PIECE_BYTES, PieceList
 
 BATCH_PIECES = 8
-"""Most pieces that are in memory at a time, unless a single range touches more of them."""
+"""Maximum number of pieces that are in memory at a time, unless a single range touches more pieces."""
 
 
 class MismatchError(Exception):
-    """The bytes of a blob do not have the digests in its list."""
+    """The size of a blob, or the digest of one of its pieces, differs from that in the blob's list."""
 
 
 def read_ranges(objects: Objects, name: str, pieces: PieceList, starts: Sequence[int], length: int) -> list[bytes]:
@@ -29,18 +29,18 @@ def read_ranges(objects: Objects, name: str, pieces: PieceList, starts: Sequence
         The bytes of each range.
 
     Raises:
-        FileNotFoundError: If the blob does not exist; empty ranges are not looked up.
+        FileNotFoundError: If the blob does not exist, and a range is not empty.
         MismatchError: If a piece does not have its digest.
     """
     ranges = [(min(start, pieces.size), min(start + length, pieces.size)) for start in starts]
-    checked: dict[int, bytes] = {}
+    data_by_number: dict[int, bytes] = {}
     contents = []
     for batch in _batches(ranges):
         numbers = {number for start, stop in batch for number in _piece_numbers(start, stop)}
-        # Pieces that the previous batch has read are kept.
-        checked = {number: checked[number] for number in numbers if number in checked}
-        checked |= _read_pieces(objects, name, pieces, sorted(numbers - set(checked)))
-        contents += [_cut(checked, start, stop) for start, stop in batch]
+        # Pieces that the previous batch touches, too, are not read again.
+        data_by_number = {number: data_by_number[number] for number in numbers if number in data_by_number}
+        data_by_number |= _read_pieces(objects, name, pieces, sorted(numbers - set(data_by_number)))
+        contents += [_cut(data_by_number, start, stop) for start, stop in batch]
     return contents
 
 
@@ -62,16 +62,16 @@ def verify_pieces(objects: Objects, name: str, pieces: PieceList) -> None:
 
 
 def _read_pieces(objects: Objects, name: str, pieces: PieceList, numbers: Sequence[int]) -> dict[int, bytes]:
-    """Read and check pieces, by number."""
+    """Read pieces and check each; return their bytes by number."""
     if not numbers:
         return {}
     starts = [number * PIECE_BYTES for number in numbers]
     stops = [start + pieces.piece_bytes(number) for start, number in zip(starts, numbers, strict=True)]
-    by_number = dict(zip(numbers, objects.get_ranges(name, starts, stops), strict=True))
-    for number, data in by_number.items():
+    data_by_number = dict(zip(numbers, objects.get_ranges(name, starts, stops), strict=True))
+    for number, data in data_by_number.items():
         if not pieces.is_intact(number, data):
             raise MismatchError
-    return by_number
+    return data_by_number
 
 
 def _piece_numbers(start: int, stop: int) -> range:
@@ -80,7 +80,10 @@ def _piece_numbers(start: int, stop: int) -> range:
 
 
 def _batches(ranges: Sequence[tuple[int, int]]) -> Iterator[list[tuple[int, int]]]:
-    """Divide ranges so that each batch touches at most `BATCH_PIECES` pieces; a larger range is a batch of its own."""
+    """Divide ranges into batches that touch at most `BATCH_PIECES` pieces.
+
+    A single range that touches more is a batch of its own.
+    """
     batch: list[tuple[int, int]] = []
     numbers: set[int] = set()
     for start, stop in ranges:
@@ -94,12 +97,9 @@ def _batches(ranges: Sequence[tuple[int, int]]) -> Iterator[list[tuple[int, int]
         yield batch
 
 
-def _cut(by_number: dict[int, bytes], start: int, stop: int) -> bytes:
+def _cut(data_by_number: dict[int, bytes], start: int, stop: int) -> bytes:
     """Bytes `start` to `stop` (exclusive) of the blob, from its pieces by number."""
     numbers = _piece_numbers(start, stop)
     offset = start // PIECE_BYTES * PIECE_BYTES
-    if len(numbers) == 1:
-        # A piece need not be copied before the range is cut from it.
-        return by_number[numbers[0]][start - offset : stop - offset]
-    joined = b"".join(by_number[number] for number in numbers)
+    joined = b"".join(data_by_number[number] for number in numbers)
     return joined[start - offset : stop - offset]

@@ -36,7 +36,9 @@ JOB_BYTES, PART_BYTES = 4096, 2048
 
 
 class JobRecords(JobReader, JobIndex):
-    """Reads and changes job records. Every method that changes one, but `delete` and `set_aside`, is one atomic script.
+    """Reads and changes job records.
+
+    Each method that changes a record runs one atomic script, except `delete` and `set_aside`.
 
     Args:
         url: URL of the Redis server, `redis://` or `unix://`.
@@ -111,7 +113,7 @@ class JobRecords(JobReader, JobIndex):
             )
         )
         if outcome in limits:
-            raise FullError(outcome, limits[outcome] or 0)
+            raise FullError(outcome, cast("int", limits[outcome]))
         if outcome.startswith("missing:"):
             raise MissingUploadError(outcome.removeprefix("missing:"))
         return None if outcome == "conflict" else (outcome, outcome == job)
@@ -142,8 +144,8 @@ class JobRecords(JobReader, JobIndex):
             took_s: Seconds spent on the shard, for the metrics.
         """
         fence, failed = (lease.shard, lease.token), int(report.error is not None)
-        counts = json.dumps(_increments(report, took_s))
-        return bool(self._run("complete", lease.job, *fence, report.model_dump_json(), failed, counts))
+        increments = json.dumps(_increments(report, took_s))
+        return bool(self._run("complete", lease.job, *fence, report.model_dump_json(), failed, increments))
 
     def cancel(self, job: str) -> bool:
         """Cancel a job; canceling a finished job changes nothing.
@@ -156,7 +158,7 @@ class JobRecords(JobReader, JobIndex):
     def delete(self, job: str) -> bool:
         """Delete a job's record, after canceling the job if it is live. Returns whether the record existed.
 
-        A record that cannot be read, or is lost although the job is listed, is set aside.
+        A record that cannot be read, or is lost although the job is listed, is set aside; this counts as existing.
         """
         try:
             self.cancel(job)
@@ -187,7 +189,7 @@ class JobRecords(JobReader, JobIndex):
         return bool(self._scripts.run("claim_sweep", int(period_s * 1000), f":{what}" if what else ""))
 
     def now(self) -> float:
-        """Time of the Redis server, which all timestamps in records are based on."""
+        """Time by the clock of the Redis server; all timestamps in records are by this clock."""
         seconds, microseconds = self.redis.time()
         return seconds + microseconds / 1e6
 
@@ -197,7 +199,10 @@ class JobRecords(JobReader, JobIndex):
 
 
 def _limits(admission: Admission) -> dict[str, int | None]:
-    """Return the limits of a new job, each by the reply of the script `create` if it is reached."""
+    """Return the limits of a new job, in the order in which the script `create` takes them.
+
+    The keys are the replies of the script when a limit is reached.
+    """
     return {
         "full": admission.max_live_jobs,
         "quota": admission.max_live_jobs_of_owner,
@@ -213,7 +218,7 @@ def record_bytes(fields: Mapping[str, str], texts: Sequence[str]) -> int:
 
 
 def _digest_of_key(idempotency_key: str) -> str:
-    """Digest of an idempotency key, which a client may choose freely; empty if there is none."""
+    """Digest of an idempotency key, which a client may choose freely; empty for an empty key."""
     return digest_bytes(idempotency_key.encode()) if idempotency_key else ""
 
 

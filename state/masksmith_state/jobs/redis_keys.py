@@ -1,4 +1,4 @@
-"""Redis keys of jobs, which `lua/_prelude.lua` and `lua/_scheduling.lua` describe; and the ids of jobs."""
+"""Redis keys of jobs, and the ids of jobs; `lua/_prelude.lua` and `lua/_scheduling.lua` describe what the keys hold."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from datetime import UTC, datetime
 from masksmith_wire.digests import digest_bytes
 
 JOBS, IDS, LIVE, FINISHED = "masksmith:jobs", "masksmith:ids", "masksmith:live", "masksmith:finished"
-"""Sorted sets of all jobs by creation and by id, set of live (queued or running) jobs, sorted set of ended jobs."""
-ENDED = "masksmith:ended"
+"""In this order: sorted set of jobs by creation, sorted set of jobs by id, set of live (queued or running) jobs, and
+sorted set of ended jobs by their end."""
+ENDED_CHANNEL = "masksmith:ended"
 """Channel to which the id of a job is published when the job ends, or its record is set aside as unreadable."""
 
 TIMESTAMP_DIGITS = 11
@@ -25,7 +26,7 @@ def new_job_id() -> str:
 
 
 def is_job_id(text: str) -> bool:
-    """Whether a text has the form of a job's id; no other text of a request is put into a Redis key as an id."""
+    """Whether a text has the form of a job's id; check this before a text of a request is put into a Redis key."""
     return _JOB_ID.fullmatch(text) is not None
 
 
@@ -35,7 +36,7 @@ def job_key(job: str) -> str:
 
 
 def output_lock_key(location: str) -> str:
-    """Key of the lock of an output, which is held while a job that writes it is being created."""
+    """Key of the lock on an output's location; a service holds the lock while it creates a job that writes there."""
     return f"masksmith:output:{digest_bytes(location.encode())}"
 
 
@@ -50,7 +51,7 @@ def reports_key(job: str) -> str:
 
 
 def taken_key(job: str) -> str:
-    """Key of the hash of the shards or cases that workers have now: by index, seconds charged and time of taking."""
+    """Key of the hash of the shards or cases that workers have now: index -> seconds charged, time of taking."""
     return job_key(job) + ":taken"
 
 

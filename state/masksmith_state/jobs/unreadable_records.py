@@ -11,7 +11,7 @@ import redis
 from masksmith_state import unreadable
 from masksmith_state.errors import UnreadableRecordError
 
-from .redis_keys import ENDED, FINISHED, IDS, JOBS, LIVE, events_key, job_key, parts_key, reports_key
+from .redis_keys import ENDED_CHANNEL, FINISHED, IDS, JOBS, LIVE, events_key, job_key, parts_key, reports_key
 from .shared_keys import check_shared_keys
 
 _WRONG_CONTENT = re.compile(r"(Command # .* caused error: )?(WRONGTYPE |user_script:|(hash )?value is not )", re.DOTALL)
@@ -62,7 +62,7 @@ def set_aside_job(client: redis.Redis, job: str, reason: str) -> None:
     _remove_references(client, job)
     other_keys = [job_key(job) + suffix for suffix in _OTHER_SUFFIXES]
     client.delete(job_key(job), parts_key(job), reports_key(job), events_key(job), *other_keys)
-    client.publish(ENDED, job)
+    client.publish(ENDED_CHANNEL, job)
     unreadable.set_aside(client, "job", job, reason, f"copies: masksmith:aside:{job_key(job)}*")
 
 

@@ -18,7 +18,7 @@ from support.processes import children_of, environment, is_alive, poll, run
 from masksmith_client import Client
 from masksmith_service import server
 from masksmith_service.server import GRACE_S
-from masksmith_state.jobs.redis_keys import ENDED
+from masksmith_state.jobs.redis_keys import ENDED_CHANNEL
 
 WEIGHT = {"w": np.ones((512, 512), np.float32)}
 
@@ -189,7 +189,7 @@ def test_a_stop_ends_streams_at_once_and_uploads_in_order(service):
     url = f"{service.url}/v1/jobs/{job.id}"
     streams = [on_thread(lambda: httpx2.get(f"{url}/events", timeout=300).status_code) for _ in range(6)]
     waiting = on_thread(lambda: submit_and_wait(service).json()["state"])
-    poll(lambda: followers(service) == len(streams) and service.redis.pubsub_numsub(ENDED)[0][1] == 1)
+    poll(lambda: followers(service) == len(streams) and service.redis.pubsub_numsub(ENDED_CHANNEL)[0][1] == 1)
     answer = upload(service, "in order")
     assert service.stop()
     assert "timeout graceful shutdown exceeded" not in service.log.read_text()[before:]
