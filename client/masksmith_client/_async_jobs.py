@@ -131,7 +131,7 @@ class AsyncJobs:
         return AsyncJob(self._session, await self._session.send(calls.get_job(job)))
 
     def list(self, limit: int | None = None, **filters: Unpack[JobFilters]) -> AsyncIterator[JobSummary]:
-        """Iterate over the jobs that pass all filters, newest first; pages are fetched as needed.
+        """Iterate over summaries of the jobs that pass all filters, newest first; pages are fetched as needed.
 
         Args:
             limit: Maximum number of jobs.

@@ -6,7 +6,7 @@ ClientError
 │   ├── ConnectError    no connection to the URL
 │   ├── TimeoutError    too slow, or `timeout_s` exceeded (also the builtin TimeoutError)
 │   └── WireError       not a masksmith service's response, another wire version, or not what was requested
-├── StatusError         the service refused; carries its problem document
+├── StatusError         the service answered with an error status; carries its problem document
 │   ├── BadRequest      400, 413, 415, 422 and other 4xx: the request is invalid
 │   ├── Unauthorized    401, 403: the token is missing or wrong, or its key may not do this
 │   ├── NotFound        404, 410: no such job, tensor or result, or none that can be read
@@ -40,7 +40,7 @@ class ClientError(Exception):
 
 
 class InputError(ClientError, ValueError):
-    """An argument is invalid, or an input file cannot be read; the message names it."""
+    """An argument or an input file is invalid, or a file cannot be read; the message names it."""
 
     exit_code = 2
 
@@ -67,11 +67,11 @@ class TimeoutError(TransportError, builtins.TimeoutError):
 
 
 class WireError(TransportError):
-    """The response is not from a masksmith service, of another wire version, or not what was requested."""
+    """The response is not from a masksmith service, is of another wire version, or is not what was requested."""
 
 
 class StatusError(ClientError):
-    """The service refused.
+    """The service answered with an error status.
 
     Attributes:
         problem: The problem document: `detail` is the message, extra members are the values that it refers to.

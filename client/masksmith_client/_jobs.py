@@ -191,7 +191,7 @@ class Jobs:
         return Job(self._session, self._session.run(self._session.send(calls.get_job(job))))
 
     def list(self, limit: int | None = None, **filters: Unpack[JobFilters]) -> Iterator[JobSummary]:
-        """Iterate over the jobs that pass all filters, newest first; pages are fetched as needed.
+        """Iterate over summaries of the jobs that pass all filters, newest first; pages are fetched as needed.
 
         Args:
             limit: Maximum number of jobs.

@@ -1,4 +1,4 @@
-"""The library's errors; `benchmark`, `layouts` and `adapters` define a few more of their own.
+"""The library's errors; `patterns`, `layouts`, `adapters` and `benchmark` define a few more of their own.
 
 MasksmithError
 ├── PatternError(ValueError)      the pattern is malformed or does not fit the shape
@@ -23,7 +23,7 @@ class ScoresError(MasksmithError, ValueError):
     Attributes:
         reason: Description of the error, such as `NaN`.
         index: Index of the invalid entry in its tensor; None if no single entry is invalid.
-        name: Name of the tensor or layer, or of the input that does not match it, such as `mask`; None if not known.
+        name: Name of the tensor or layer, or of another invalid input, such as `mask`; None if not known.
     """
 
     def __init__(

@@ -88,10 +88,10 @@ def magnitudes(tensor: Tensor, buffer: ReusedBuffer | None = None) -> Floats:
     stored_dtype = np.dtype(NUMPY_DTYPES[tensor.dtype])
     value_dtype = np.dtype(np.float32) if tensor.dtype == "BF16" else stored_dtype
     values: Floats = (buffer or ReusedBuffer()).array(math.prod(tensor.shape), value_dtype)
-    first = 0
+    position = 0
     for entries in _entries(tensor, stored_dtype):
-        write_magnitudes(entries, values[first : first + len(entries)])
-        first += len(entries)
+        write_magnitudes(entries, values[position : position + len(entries)])
+        position += len(entries)
     return values.reshape(tensor.shape)
 
 

@@ -24,14 +24,14 @@ class ShardOutput:
     """Writes an output file from its input file, from the first byte to the last; both have the same size.
 
     Args:
-        source: The input file, open.
-        file: Path of the input file.
+        input_file: The input file, open.
+        path: Path of the input file.
         output: The output file; writing continues after the bytes that it has already.
         on_bytes: Called with the number of bytes of the input that have been processed since the last call.
     """
 
-    def __init__(self, source: BinaryIO, file: Path, output: PartialFile, on_bytes: OnBytes) -> None:
-        self._source, self._file, self._output, self._on_bytes = source, file, output, on_bytes
+    def __init__(self, input_file: BinaryIO, path: Path, output: PartialFile, on_bytes: OnBytes) -> None:
+        self._input_file, self._path, self._output, self._on_bytes = input_file, path, output, on_bytes
         self._hasher = blake3()
         self._position = 0
         self._skip_to(output.size)
@@ -50,14 +50,15 @@ class ShardOutput:
         """Copy the input unchanged up to an offset."""
         for piece in self._read(self._position, stop):
             self._output.write(piece)
-            self._count(piece)
+            self._record_input(piece)
 
     def write_masked(self, step: Step, packed: npt.NDArray[np.uint8]) -> None:
         """Write a tensor with zeros in the entries that its mask drops."""
         self.copy_to(step.entry.start)
-        is_in_this_file = (step.source.file, step.source.start) == (self._file, self._position)
-        # The pieces of a tensor in this file are counted as they are read; else `_skip_to` reads and counts its bytes.
-        for masked in masked_pieces(step.source, packed, self._count if is_in_this_file else lambda data: None):
+        is_in_this_file = (step.source.file, step.source.start) == (self._path, self._position)
+        # A tensor in this file is recorded as it is read. If it is in another file, of which this one has a duplicate,
+        # `_skip_to` reads and records the duplicate.
+        for masked in masked_pieces(step.source, packed, self._record_input if is_in_this_file else lambda data: None):
             self._output.write(masked)
         self._skip_to(step.entry.stop)
 
@@ -69,15 +70,15 @@ class ShardOutput:
         self._skip_to(entry.stop)
 
     def write_from_indexed_file(self, step: Step) -> None:
-        """Write a tensor, of which this file has a duplicate, as it is in the file that the index names."""
+        """Write, instead of this file's duplicate of a tensor, its bytes in the file that the index names."""
         self.write_values(step.entry, step.source.pieces())
 
     def _skip_to(self, stop: int) -> None:
         """Read the input up to an offset, for its digest, without writing it."""
         for piece in self._read(self._position, stop):
-            self._count(piece)
+            self._record_input(piece)
 
-    def _count(self, piece: bytes | memoryview) -> None:
+    def _record_input(self, piece: bytes | memoryview) -> None:
         """Add bytes of the input to its digest and to the position, and report their number."""
         self._hasher.update(piece)
         self._on_bytes(len(piece))
@@ -85,4 +86,4 @@ class ShardOutput:
 
     def _read(self, start: int, stop: int) -> Iterator[bytes]:
         if start < stop:
-            yield from read_range(self._source, start, stop, f"{self._file} ended early")
+            yield from read_range(self._input_file, start, stop, f"{self._path} ended early")

@@ -30,14 +30,14 @@ QCONFIG, FAKE_QUANTISED = "qconfig", "weight_fake_quant"
 """Attribute that torch.ao.quantization sets on each module before it replaces modules, and deletes after it has
 converted them; and the submodule of modules that were prepared for training with it."""
 PARAMETER_READER = ("torch.nn.modules.module", "get_parameter")
-"""Module and name of torch's function that returns a parameter by its name, as it is promised by `named_parameters`."""
+"""Module and name of torch's function that returns a parameter by its name: the dense one, as in `named_parameters`."""
 PRUNING_READER = "torch.nn.utils.prune"
 """Module of torch that replaces a weight by a parameter and a mask of its own."""
 PARAMETRIZATION_REMOVER = ("torch.nn.utils.parametrize", "remove_parametrizations")
-"""Module and name of torch's function that removes the outermost class of a module."""
+"""Module and name of torch's function that removes a parametrization and the most derived class of the module."""
 PEFT_MERGES = ("merge", "unmerge")
 """Methods of peft's layers that write to a weight."""
-_masked_in_place: weakref.WeakKeyDictionary[torch.nn.Module, set[str]] = weakref.WeakKeyDictionary()
+_names_masked_in_place: weakref.WeakKeyDictionary[torch.nn.Module, set[str]] = weakref.WeakKeyDictionary()
 """By module, the names of its parameters whose own values are masked, without `attach`."""
 
 
@@ -53,10 +53,10 @@ def attach(module: torch.nn.Module, name: str, masking: Masking) -> None:
 def _subclass(base: type[torch.nn.Module], name: str, *, with_forward: bool) -> type[torch.nn.Module]:
     """Create a subclass whose attribute `name` returns masked values.
 
-    `with_forward`: its `forward` calls the masking's `product`.
+    If `with_forward`, its `forward` calls the masking's `product`.
     """
-    members: dict[str, Any] = {MARK: name, name: _reader(name), "__module__": base.__module__}
-    members |= {"__reduce_ex__": _reduce, "parametrizations": property(_parametrizations), QCONFIG: _qconfig()}
+    members: dict[str, Any] = {MARK: name, name: _masked_property(name), "__module__": base.__module__}
+    members |= {"__reduce_ex__": _reduce, "parametrizations": property(_parametrizations), QCONFIG: _qconfig_property()}
     if with_forward:
         members["forward"] = _forward_of(name, base)
     members |= {reset: _reset(name, getattr(base, reset)) for reset in RESETS if hasattr(base, reset)}
@@ -79,7 +79,7 @@ def masking_of(module: torch.nn.Module, name: str) -> Masking | None:
 
 def mark_in_place(module: torch.nn.Module, name: str, *, is_masked: bool) -> None:
     """Record whether a module's parameter is masked in place."""
-    names = _masked_in_place.setdefault(module, set())
+    names = _names_masked_in_place.setdefault(module, set())
     if is_masked:
         names.add(name)
     else:
@@ -88,14 +88,14 @@ def mark_in_place(module: torch.nn.Module, name: str, *, is_masked: bool) -> Non
 
 def is_masked(module: torch.nn.Module, name: str) -> bool:
     """Whether a module's parameter is masked, in place or by `attach`."""
-    return masking_of(module, name) is not None or name in _masked_in_place.get(module, ())
+    return masking_of(module, name) is not None or name in _names_masked_in_place.get(module, ())
 
 
 def _key(name: str) -> str:
     return f"{name}_masking"
 
 
-def _reader(name: str) -> property:
+def _masked_property(name: str) -> property:
     key = _key(name)
 
     def read(module: torch.nn.Module) -> Tensor:
@@ -121,10 +121,11 @@ def _reader(name: str) -> property:
     return property(read, write)
 
 
-def _qconfig() -> property:
-    """Return the property that refuses what torch.ao.quantization leaves out: it replaces modules by their exact class.
+def _qconfig_property() -> property:
+    """Return the property `qconfig` of a masked module; it is None if the module is not to be quantised.
 
-    Its `qconfig` is None where a module is not to be quantised.
+    torch.ao.quantization chooses the replacement of a module by its exact class, so it leaves a masked module as it is.
+    Setting the property raises an InputError if this would happen; deleting it does so if this has happened.
     """
 
     def read(module: torch.nn.Module) -> Any:
@@ -184,16 +185,16 @@ def _reset(name: str, reset: Callable[..., None]) -> Callable[..., None]:
 def _reduce(module: torch.nn.Module, protocol: int) -> Any:
     """Pickle a module as its class without masks, its masked parameters (see `_restore`) and its state."""
     _function, _arguments, state = tuple(object.__reduce_ex__(module, protocol))[:3]
-    base, masked = type(module), []
+    base, masked_parameters = type(module), []
     while MARK in vars(base):
-        masked.append((vars(base)[MARK], "forward" in vars(base)))
+        masked_parameters.append((vars(base)[MARK], "forward" in vars(base)))
         base = base.__mro__[1]
-    return _restore, (base, tuple(reversed(masked))), state
+    return _restore, (base, tuple(reversed(masked_parameters))), state
 
 
-def _restore(base: type[torch.nn.Module], masked: tuple[tuple[str, bool], ...]) -> torch.nn.Module:
-    """Return a module without state; `masked` has each masked parameter's name and whether `forward` is replaced."""
-    for name, with_forward in masked:
+def _restore(base: type[torch.nn.Module], masked_parameters: tuple[tuple[str, bool], ...]) -> torch.nn.Module:
+    """Return a module without state; `masked_parameters` are names, each with whether `forward` is replaced."""
+    for name, with_forward in masked_parameters:
         base = _subclass(base, name, with_forward=with_forward)
     return base.__new__(base)
 
@@ -209,12 +210,12 @@ def _is_parameter_read(parameter: Tensor) -> bool:
         # Compiled code neither shards nor merges, and frames cannot be inspected while it is traced.
         return False
     frame = sys._getframe(2)  # 0 is this function, 1 the property, 2 the code that reads the attribute.
-    reader, of_module = frame.f_code.co_name, str(frame.f_globals.get("__name__"))
-    if (of_module, reader) == PARAMETER_READER:
+    reader, reader_module = frame.f_code.co_name, str(frame.f_globals.get("__name__"))
+    if (reader_module, reader) == PARAMETER_READER:
         return True
-    if reader in PEFT_MERGES and of_module.startswith("peft."):
+    if reader in PEFT_MERGES and reader_module.startswith("peft."):
         raise InputError("peft merges into masked values, which are lost: use merge_adapters() of the Sparsifier")
-    if of_module == PRUNING_READER:
+    if reader_module == PRUNING_READER:
         raise InputError("torch.nn.utils.prune cannot prune a masked weight: bake the masks first")
     if reader == TENSOR_PARALLEL_READER:
         raise InputError(

@@ -1,8 +1,8 @@
 """Mask of a weight, as a module that converts the dense weight to the masked one; the method defines the backward pass.
 
 A deep copy of a model has copies of its maskings, each with a reference to the original masking. While the copy's
-weights do not change, the copy is a snapshot and keeps its mask. Once they change, the copy counts as an average of
-later weights, and takes the current mask of the original.
+weights do not change, the copy is a snapshot and keeps its mask. Once they change, the copy is regarded as an
+average of later weights, and takes the current mask of the original.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from torch import Tensor
 
 from .sharding import Sharding, as_sharded, is_dtensor, key_of, local, sharding_of
 
-SAMPLE = 1024
-"""Least number of entries of a large weight that are compared to see whether the weight has changed."""
+MIN_SAMPLE = 1024
+"""Minimum number of entries that are compared to see whether a weight has changed; of a smaller weight, all are."""
 
 
 class Product(Protocol):
@@ -30,10 +30,10 @@ class Product(Protocol):
 
 
 class MaskingMethod(Protocol):
-    """The part of a training method that maskings and masked layers call."""
+    """The methods of a training method that maskings and masked layers call."""
 
     def extend(self, masking: Masking, weight: Tensor) -> None:
-        """Register additional parameters of the method."""
+        """Register on the masking the parameters that the method adds to the model."""
 
     def masked(self, weight: Tensor, masking: Masking) -> Tensor:
         """Return the masked weight."""
@@ -47,7 +47,10 @@ class MaskingMethod(Protocol):
 
 @dataclass
 class _Origin:
-    """The masking that a copy was made from, and a sample of the copy's weight when the copy last took the mask."""
+    """The masking that a copy was made from, and a sample of the copy's weight when the copy last took the mask.
+
+    The sample is None if the weight had no values, or was unknown.
+    """
 
     masking: Masking
     sample: Tensor | None
@@ -56,17 +59,17 @@ class _Origin:
 class Masking(torch.nn.Module):
     """Converts a dense weight to the masked weight, unless masks are applied in place.
 
-    Both products are sparse: the layer's output and the gradient of the layer's input use the masked weight. The
-    method defines the gradient of the dense weight.
+    The layer's output and the gradient of the layer's input are computed from the masked weight. The method defines the
+    gradient of the dense weight.
 
-    The mask moves with the module, but is not a buffer: code that averages a model's buffers would average masks. Where
+    The mask moves with the module, but is not a buffer: code that averages a model's buffers would average masks. If
     the weight is sharded, each rank holds the mask of its own shard. FSDP2 computes with whole weights: there the mask
     is gathered when a layer's weight is masked, and again for its gradient.
 
     Attributes:
         mask: True = kept; this rank's part. Not in the model's state dict, since the sparsifier's state contains it.
         shape: The shape of the weight.
-        output_axes: The dimensions of the weight that count outputs, and matrices if it is a stack.
+        output_axes: The dimensions of the weight along its outputs, and along its matrices if it is a stack.
         sharding: How the mask is divided among ranks; None if the weight is not a DTensor.
         dense: Whether the mask is ignored, as in a dense phase or before the first masks.
         records_gradient: Whether the gradient of the masked weight is stored in `gradient`.
@@ -79,7 +82,7 @@ class Masking(torch.nn.Module):
     """
 
     mask: Tensor
-    # Models that were pickled before masks could be sharded lack these attributes, and have these defaults.
+    # Models that an older version pickled lack these attributes, and have these defaults.
     sharding: Sharding | None = None
     output_axes: tuple[int, ...] = (0,)
     has_restored_values: bool = False
@@ -104,7 +107,7 @@ class Masking(torch.nn.Module):
         method.extend(self, weight)
 
     def set_owner(self, module: torch.nn.Module, parameter: str) -> None:
-        """Set the module whose parameter is masked."""
+        """Set the module and the name of its parameter that is masked."""
         self._owner, self._parameter = weakref.ref(module), parameter
 
     def forward(self, weight: Tensor) -> Tensor:
@@ -117,7 +120,7 @@ class Masking(torch.nn.Module):
     def with_zeros(self, weight: Tensor) -> Tensor:
         """Return the weight that the layer computes with, with zeros also where pruned entries are NaN or infinite.
 
-        `forward` multiplies by the mask, which costs half of the time, and makes such entries NaN.
+        `forward` multiplies by the mask, which takes half of the time, but makes such entries NaN.
         """
         masked: Tensor = self(weight)
         return masked if self.dense else masked.masked_fill(~self.mask_of(weight), 0)
@@ -145,8 +148,8 @@ class Masking(torch.nn.Module):
     def mask_and_key(self, weight: Tensor) -> tuple[Tensor, str]:
         """Return what `masked_weight.mask_for` needs to make the mask of the entries of `weight`.
 
-        This is that mask and an empty key. For a whole weight whose mask is sharded, it is this rank's part of the mask
-        and the key with which the parts of all ranks are gathered.
+        If the weight is whole and the mask is divided among ranks: this rank's part of the mask, and the key with which
+        the parts of all ranks are gathered. Otherwise: the mask of the entries of `weight`, and an empty key.
         """
         if not self._key or is_dtensor(weight):
             return self.mask_of(weight), ""
@@ -175,7 +178,7 @@ class Masking(torch.nn.Module):
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]
     def follow_origin(self) -> None:
-        """Take the mask of the original masking, if this is a copy whose weight has changed since it last took it."""
+        """If this is a copy whose weight has changed since the copy last took the original's mask, take that mask."""
         origin = self._origin
         if origin is None or self._is_unchanged(origin):
             return
@@ -279,7 +282,7 @@ class Masking(torch.nn.Module):
         if weight is None or weight.is_meta:
             return None
         entries = local(weight.detach()).reshape(-1)
-        return entries[:: max(1, len(entries) // SAMPLE)].clone()
+        return entries[:: max(1, len(entries) // MIN_SAMPLE)].clone()
 
 
 def _no_owner() -> None:

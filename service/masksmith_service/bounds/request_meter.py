@@ -9,7 +9,7 @@ from .table import limit
 
 MAX_FIELDS = limit("fields")
 FRAMING_BYTES = 16
-"""Bytes of framing that are allowed for every piece of a body, in addition to twice its length."""
+"""Bytes of framing that are allowed for each piece of a body, in addition to twice the length of the piece."""
 
 
 class RequestMeter:
@@ -45,8 +45,9 @@ class RequestMeter:
             raise self.set_error(self.too_large_error())
 
     def count_body(self, size: int) -> None:
-        """Subtract a piece of a body and its framing from `pending`, so that even pieces of one byte are allowed."""
-        self.pending = max(0, self.pending - 3 * size - FRAMING_BYTES)
+        """Subtract a piece of a body and its allowed framing from `pending`; even pieces of one byte are allowed."""
+        allowed_framing = 2 * size + FRAMING_BYTES
+        self.pending = max(0, self.pending - size - allowed_framing)
 
     def set_error(self, error: RequestError) -> RequestError:
         """Set and return the error with which the request is answered."""

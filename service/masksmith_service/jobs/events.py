@@ -39,8 +39,9 @@ async def follow(
 ) -> AsyncIterator[JobEvent]:
     """Yield a job's events after the event with the id `after`, until the job's last one.
 
-    Also ends if the job was deleted or cannot be read, or has ended and has no more events; and, before each read,
-    which takes up to `BLOCK_MS`, if `closing` is set or `is_authorized` returns False.
+    Ends earlier if the job or its events cannot be read; if the job has ended or was deleted, and there are no more
+    events; if `closing` is set; or if `is_authorized` returns False. The last two are checked before each read of the
+    stream, which takes up to `BLOCK_MS`.
     """
     try:
         async for event in _follow(client, job, closing, is_authorized, after):
@@ -54,12 +55,12 @@ async def _follow(
     client: Redis, job: str, closing: threading.Event, is_authorized: Callable[[], Awaitable[bool]], after: str
 ) -> AsyncIterator[JobEvent]:
     """Yield a job's events as `follow` does; raises UnreadableRecordError if they, or the job, cannot be read."""
-    has_more = True  # Whether the stream may have events that were not read.
-    while has_more and not closing.is_set() and await is_authorized():
+    may_have_more = True  # Whether the stream may have events that were not read.
+    while may_have_more and not closing.is_set() and await is_authorized():
         # An ended job gets no more events, but its last ones may have come after the previous read.
-        has_more = not await has_ended(client, job)
-        for identifier, fields in await _read(client, job, after, BLOCK_MS if has_more else None):
-            after, has_more = identifier, True
+        may_have_more = not await has_ended(client, job)
+        for identifier, fields in await _read(client, job, after, BLOCK_MS if may_have_more else None):
+            after, may_have_more = identifier, True
             event = _parse(identifier, fields)
             if event is None:
                 continue
@@ -85,10 +86,10 @@ async def _read(client: Redis, job: str, after: str, block_ms: int | None) -> li
 
 
 def _parse(identifier: str, fields: dict[str, str]) -> JobEvent | None:
-    """Parse an event; None, as if it did not exist, if it cannot be read."""
+    """Parse an event; None if it cannot be read."""
     try:
         event = JobEvent(identifier, fields["event"], json.loads(fields["data"]))
-        _ = event.is_last
+        _ = event.is_last  # Raises an error if the event lacks a valid state.
     except (KeyError, TypeError, ValueError):
         log.warning("event %s cannot be read", identifier)
         return None

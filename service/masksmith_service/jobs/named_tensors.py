@@ -25,14 +25,14 @@ def locate_named(
     """Locate the tensors that a job document names; each of them must fit its pattern and its layout.
 
     Args:
-        tensors: The tensors.
+        tensors: The tensors, as the document names them.
         specification: The job's specification.
         headers: Headers of all files that the tensors are in, by digest or reference.
         sources: The files in roots, by reference.
 
     Raises:
-        RequestError: If a tensor is missing or named twice, its pattern or layout is invalid, it does not fit them, or
-            its layout does not go with the job's budget.
+        RequestError: If a tensor is not in its file; two have the same name; a pattern or a layout is invalid; a tensor
+            does not fit its pattern or its layout; or a layout does not go with the job's budget.
     """
     entries = [_entry(tensor, headers) for tensor in tensors]
     with_pattern = cache(specification.with_own_pattern)

@@ -28,7 +28,7 @@ class FileHeader(NamedTuple):
 
 @dataclass(frozen=True)
 class LocatedPath:
-    """The path of a file or directory in a root, relative to the root; neither need exist."""
+    """The path of a file or directory in a root, relative to the root; nothing need exist there."""
 
     root: Root
     path: str
@@ -47,7 +47,7 @@ class LocatedPath:
 
         Raises:
             RequestError: If there is no such file.
-            InvalidLocationError: If it is not a file, or a link leads outside the root.
+            InvalidLocationError: If it is not a file, is in an inner root, or a link leads outside the root.
         """
         try:
             return self.root.stat(self.path)
@@ -59,7 +59,7 @@ class LocatedPath:
 
         Raises:
             ChangedSourceError: If it is of another version, or no longer exists.
-            InvalidLocationError: If it is not a file, or a link leads outside the root.
+            InvalidLocationError: If it is not a file, is in an inner root, or a link leads outside the root.
         """
         try:
             current = self.root.stat(self.path).version
@@ -73,7 +73,7 @@ class LocatedPath:
 
         Raises:
             RequestError: If there is no such file, it is not a safetensors file, or its header is beyond a bound.
-            InvalidLocationError: If it is not a file, or a link leads outside the root.
+            InvalidLocationError: If it is not a file, is in an inner root, or a link leads outside the root.
             ChangedSourceError: If the file changes while it is read.
         """
         state = self.stat()
@@ -119,5 +119,5 @@ def _has_right(principal: Principal, keys: list[str]) -> bool:
 
 
 def reference_not_found(location: str) -> RequestError:
-    """Return the error for a file or directory in a root that does not exist."""
+    """Return the error for a location where there is no file or directory."""
     return RequestError(Code.REFERENCE_NOT_FOUND, f"there is no {location!r}", location=location)

@@ -67,7 +67,7 @@ def tensors_of(tree: Any) -> Tensors:
 
 
 def map_leaves(tree: Any, change: Callable[[Any], Any]) -> Any:
-    """Return nested tuples, lists and dicts with `change(leaf)` for each leaf; other containers count as leaves."""
+    """Return nested tuples, lists and dicts with `change(leaf)` for each leaf; other containers are leaves."""
     if type(tree) is dict:
         return {key: map_leaves(value, change) for key, value in tree.items()}
     if type(tree) in (tuple, list):

@@ -52,8 +52,8 @@ def prune(
     First the calls of the blocks are recorded: the first batch runs through the dense model, up to the last block; the
     other batches run through the first block only, if that gives the same calls for the first batch, else as the first
     one. Then each block runs while statistics of its weights' inputs are gathered; its weights are masked and, by
-    default, updated and tuned; and it runs again to compute the inputs of the next block. Every matrix product with a
-    weight counts, so each expert of a stacked weight has its own statistics.
+    default, updated and tuned; and it runs again to compute the inputs of the next block. Statistics include
+    every matrix product with a weight, and each expert of a stacked weight has its own.
 
     Besides the model, these are in memory: the recorded calls, the activations of all batches before and after one
     block, the Gram matrices of one block in float64, and a copy of the weights to prune. On an error or an
@@ -62,7 +62,7 @@ def prune(
     Args:
         model: A model with a list of blocks, such as the language models of transformers.
         batches: Each batch is a tensor, or a tuple or list of arguments, or a mapping of keyword arguments. Tokens
-            where an `attention_mask` is 0 enter no statistic and no error.
+            whose `attention_mask` is 0 enter no statistic and no error.
         pattern: One pattern, or several by weight, as for jobs.
         scores: Scores of the masks: `wanda`, `ria`, `sparsegpt` or `magnitude`.
         update: Update of the kept weights: `admm` (which starts from the mask of the scores), `reconstruct`, or None.
@@ -75,14 +75,14 @@ def prune(
         order: `together`: a block's statistics are gathered before any of its weights is pruned. `sequential`:
             weights of the same inputs are one group (query, key and value; output; gate and up; down), and each
             group's statistics come from a pass in which the groups before it are pruned.
-        tune_steps: Steps of Adam on the kept weights of a pruned block, for the error of its output; the masks stay.
-            Each step takes one batch, so with small batches the same time is enough for more steps. By default 128
-            with an update, and none without one.
+        tune_steps: Steps of Adam on the kept weights of a pruned block, to reduce the error of its output; the masks
+            stay. Each step takes one batch, so with small batches the same time is enough for more steps. By default
+            128 with an update, and none without one.
         tune_rate: Rate of these steps, relative to the root mean square of each weight; it falls to 0 as a cosine.
         blocks: Name of the list of blocks, such as `model.layers`; by default the one with the most weights.
         layers: Names or globs of the weights to prune; by default all matrices in the blocks except routers.
         exclude: Names or globs of weights that stay dense.
-        layouts: Axes of weights by name, such as `stack in out`, where names and modules do not show them.
+        layouts: Axes, such as `stack in out`, by name of weight; needed if a weight's name and module do not show them.
         threads: Threads of the solvers and of updates; by default their own settings.
         progress: Whether to show a progress bar; by default in terminals and notebooks.
 

@@ -67,7 +67,7 @@ def measure_shard(work: ShardWork, solution: ms.Solution, updated: UpdatedShard 
 
 
 def compare_shard(work: ShardWork, report: ShardReport) -> ShardReport:
-    """Add to a shard's report how many entries differ from the tensor's previous mask, if it has one.
+    """Return a shard's report; with the numbers of entries added and dropped, if the tensor has a previous mask.
 
     Raises:
         PreviousMissingError: If the previous mask no longer exists, or is damaged.
@@ -106,7 +106,7 @@ def _packed_rows(
 
 
 def _read(inputs: Inputs, part: MaskPart, start: int, stop: int) -> bytes:
-    """Read the bytes from `start` to `stop` (exclusive) of the file that contains a part of a mask."""
+    """Read the bytes from `start` to `stop` (exclusive) of the file or blob that contains a part of a mask."""
     if part.source is not None:
         return inputs.source_bytes(part.source, start, stop)
     return inputs.store.get_range(part.blob, start, stop)
@@ -122,7 +122,7 @@ def _diversity(pattern: ms.Pattern) -> DiversityReport | None:
 
 
 def _spectrum(work: ShardWork, solution: ms.Solution, updated: UpdatedShard | None) -> SpectrumReport:
-    """Singular values of the masked weight; with this option, the shard is the whole tensor."""
+    """Summarise the singular values of the masked weight; with the option `spectrum`, a shard is a whole tensor."""
     tensor = work.tensor
     weight = work.inputs.rows(tensor) if updated is None else to_numpy(updated.data, tensor.dtype, tuple(tensor.shape))
     values = measures.spectrum(weight, solution.mask, tensor.layout)

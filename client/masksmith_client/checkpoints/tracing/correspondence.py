@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from .sources import CopyFollower, Source, Sources, storage_of
+from .sources import CopyFollower, Source, Sources, storage_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +100,7 @@ def _saved_tensors(model: Any) -> dict[str, _SavedTensor]:
 
 
 def _location(tensor: torch.Tensor) -> tuple[Any, ...]:
-    return storage_of(tensor), tensor.storage_offset(), tuple(tensor.shape), tensor.stride()
+    return storage_id(tensor), tensor.storage_offset(), tuple(tensor.shape), tensor.stride()
 
 
 def _name_conversion(model: Any, saved: Mapping[str, Any], shapes: Mapping[str, Any]) -> Callable[[str], str]:

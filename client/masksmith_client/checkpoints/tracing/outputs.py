@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from .sources import storage_of
+from .sources import storage_id
 
 
 @dataclass(slots=True)
@@ -51,11 +51,11 @@ class Outputs:
         """
         if result.ndim and result.is_contiguous() and result.shape[-1] == length:
             output_spans = self._spans.setdefault(parameter, OutputSpans(length))
-            self._results[storage_of(result)] = result, output_spans
+            self._results[storage_id(result)] = result, output_spans
 
     def add_use(self, tensor: torch.Tensor) -> None:
         """Record that an operation other than a view uses a tensor, if this is a registered result or a view of one."""
-        _, output_spans = self._results.get(storage_of(tensor), (None, None))
+        _, output_spans = self._results.get(storage_id(tensor), (None, None))
         if output_spans is None:
             return
         first = int(tensor.storage_offset()) % output_spans.length

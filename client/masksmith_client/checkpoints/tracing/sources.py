@@ -23,7 +23,7 @@ class Source:
     Attributes:
         parameter: The parameter's name.
         dims: For each dimension of the tensor, the dimensions of the parameter that it corresponds to; an empty set for
-            a dimension of length 1, and for one that the parameter does not have.
+            one that the parameter does not have; possibly empty for one of length 1.
     """
 
     parameter: str
@@ -43,11 +43,11 @@ class Sources:
 
     def add(self, tensor: torch.Tensor, sources: Sequence[Source]) -> None:
         """Register a tensor with a storage of its own; it is kept alive, so that its storage is not reused."""
-        self._bases[storage_of(tensor)] = tensor, tuple(sources)
+        self._bases[storage_id(tensor)] = tensor, tuple(sources)
 
     def of(self, tensor: torch.Tensor) -> tuple[Source, ...]:
         """Return the sources of a registered tensor or of a view of one; an empty tuple for any other tensor."""
-        base = self._bases.get(storage_of(tensor))
+        base = self._bases.get(storage_id(tensor))
         if base is None:
             return ()
         base_tensor, base_sources = base
@@ -56,7 +56,7 @@ class Sources:
 
 
 class CopyFollower(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """While it is active, registers the results of operations that copy, scale, index or join tensors with sources."""
+    """While it is active, registers results that hold entries of parameters in a storage of their own."""
 
     def __init__(self, sources: Sources) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -71,7 +71,7 @@ class CopyFollower(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return result
 
     def follow(self, func: Any, args: tuple[Any, ...], result: Any) -> bool:
-        """Register the result of an operation if it holds entries of parameters, unless it is a view, which needs none.
+        """Register the result of an operation if it holds entries of parameters and is no view of a registered tensor.
 
         Returns:
             Whether the result is one tensor that holds entries of parameters.
@@ -88,13 +88,14 @@ class CopyFollower(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def _sources_of_result(self, func: Any, args: tuple[Any, ...], result: torch.Tensor) -> list[Source]:
         """Return the sources of a result with a storage of its own; an empty list if it holds no parameter's entries.
 
-        Entries that an operation changes one by one, such as by a scale, count as the parameter's.
+        The result of an elementwise operation, such as a multiplication by a scale, has the sources of the first
+        argument that has sources and the shape of the result.
         """
         name = operation_name(func)
         if name in COPIES:
             return list(self.sources.of(args[0]))
-        if name in _REARRANGED:
-            return _REARRANGED[name](self.sources, args)
+        if name in _SOURCES_OF_REARRANGED:
+            return _SOURCES_OF_REARRANGED[name](self.sources, args)
         tensors = list(tensors_in(args))
         if torch.Tag.pointwise in func.tags and (name in SCALINGS or len(tensors) == 1):
             of_same_shape = [self.sources.of(tensor) for tensor in tensors if tensor.shape == result.shape]
@@ -102,7 +103,7 @@ class CopyFollower(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return []
 
 
-def storage_of(tensor: torch.Tensor) -> int:
+def storage_id(tensor: torch.Tensor) -> int:
     """Return the identity of a tensor's storage, which views share, on the meta device as well."""
     return int(tensor.untyped_storage()._cdata)
 
@@ -131,7 +132,7 @@ def _view_dims(view: torch.Tensor, base: torch.Tensor) -> list[frozenset[int]]:
     if view.shape == base.shape and view.stride() == base.stride():
         return [frozenset({dim}) for dim in range(base.ndim)]
     # Along a dimension of the view, positions in the storage go in steps of `step` up to `count * step`; along one of
-    # the base, in steps of `stride` up to `stride * length`. The two correspond where these ranges overlap.
+    # the base, in steps of `stride` up to `stride * length`. The two correspond if these ranges overlap.
     lengths_and_strides = list(zip(base.shape, base.stride(), strict=True))
     return [
         frozenset(
@@ -143,7 +144,7 @@ def _view_dims(view: torch.Tensor, base: torch.Tensor) -> list[frozenset[int]]:
     ]
 
 
-def _indexed(sources: Sources, args: tuple[Any, ...]) -> list[Source]:
+def _sources_of_indexed(sources: Sources, args: tuple[Any, ...]) -> list[Source]:
     """Return the sources of `tensor[:, index]`: the dimensions of the index replace the dimension that is indexed.
 
     An empty list if several dimensions are indexed, or if the index is a mask.
@@ -161,28 +162,28 @@ def _indexed(sources: Sources, args: tuple[Any, ...]) -> list[Source]:
     ]
 
 
-def _concatenated(sources: Sources, args: tuple[Any, ...]) -> list[Source]:
-    """Return the sources of all tensors that are concatenated, in order; an empty list if one of them has none."""
+def _sources_of_concatenated(sources: Sources, args: tuple[Any, ...]) -> list[Source]:
+    """Return the sources of all tensors that are concatenated, in order; an empty list if a tensor has none."""
     sources_by_tensor = [sources.of(tensor) for tensor in args[0]]
     if not all(sources_by_tensor):
         return []
     return [source for tensor_sources in sources_by_tensor for source in tensor_sources]
 
 
-def _stacked(sources: Sources, args: tuple[Any, ...]) -> list[Source]:
-    """Return the sources of all tensors that are stacked, each with the new dimension, as `_concatenated` does."""
+def _sources_of_stacked(sources: Sources, args: tuple[Any, ...]) -> list[Source]:
+    """Return the sources of all tensors that are stacked, each with the new dimension; empty if a tensor has none."""
     tensors = args[0]
     dim = args[1] if len(args) > 1 else 0
     dim %= tensors[0].ndim + 1
     return [
         Source(source.parameter, (*source.dims[:dim], frozenset[int](), *source.dims[dim:]))
-        for source in _concatenated(sources, args)
+        for source in _sources_of_concatenated(sources, args)
     ]
 
 
-_REARRANGED: dict[str, Callable[[Sources, tuple[Any, ...]], list[Source]]] = {
-    "index": _indexed,
-    "cat": _concatenated,
-    "stack": _stacked,
+_SOURCES_OF_REARRANGED: dict[str, Callable[[Sources, tuple[Any, ...]], list[Source]]] = {
+    "index": _sources_of_indexed,
+    "cat": _sources_of_concatenated,
+    "stack": _sources_of_stacked,
 }
 """By the name of an operation that rearranges entries: the function that returns the sources of its result."""

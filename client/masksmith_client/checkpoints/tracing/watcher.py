@@ -13,7 +13,7 @@ from masksmith.layouts.layout import AxisRole
 
 from .axis_roles import axes_from
 from .outputs import Outputs
-from .sources import CopyFollower, Source, Sources, operation_name, storage_of, tensors_in
+from .sources import CopyFollower, Source, Sources, operation_name, storage_id, tensors_in
 
 LEFT: tuple[AxisRole, ...] = ("out", "in")
 RIGHT: tuple[AxisRole, ...] = ("in", "out")
@@ -93,7 +93,7 @@ class Watcher(CopyFollower):  # type: ignore[no-untyped-call]
         """Run an operation, and record its use of parameters and of outputs of products."""
         name = operation_name(func)
         if name == "_local_scalar_dense" and args[0].is_meta and args[0].dtype == torch.bool:
-            return storage_of(args[0]) not in self._any_results
+            return storage_id(args[0]) not in self._any_results
         result = func(*args, **(kwargs or {}))
         self._read_outputs(args, kwargs or {}, result)
         if name in PRODUCTS:
@@ -103,7 +103,7 @@ class Watcher(CopyFollower):  # type: ignore[no-untyped-call]
         elif name == "embedding":
             self._note(args[0], LOOKED_UP)
         elif name == "any":
-            self._any_results[storage_of(result)] = result
+            self._any_results[storage_id(result)] = result
         elif not self.follow(func, args, result) and torch.Tag.pointwise in func.tags:
             for tensor in tensors_in(args):
                 self._note(tensor, ENTRY_BY_ENTRY)
@@ -111,9 +111,9 @@ class Watcher(CopyFollower):  # type: ignore[no-untyped-call]
 
     def _read_outputs(self, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
         """Record which outputs of products an operation uses, unless it returns a view of its argument."""
-        results = {storage_of(tensor) for tensor in tensors_in((result,))}
+        results = {storage_id(tensor) for tensor in tensors_in((result,))}
         for tensor in tensors_in((args, kwargs)):
-            if storage_of(tensor) not in results:
+            if storage_id(tensor) not in results:
                 self.outputs.add_use(tensor)
 
     def _note(self, tensor: torch.Tensor, reason: str) -> None:

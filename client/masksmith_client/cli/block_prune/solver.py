@@ -17,6 +17,7 @@ from masksmith_client.cli.local import library
 from masksmith_wire.output_names import BLOCKS_NAME, RECORD_NAME
 
 PACKAGES = ("torch", "transformers", "accelerate")
+"""Packages that pruning block by block needs."""
 
 
 def block_solver(
@@ -28,7 +29,7 @@ def block_solver(
     threads: int | None,
     trust_remote_code: bool,
 ) -> Solve:
-    """Return a function that first prunes all blocks, and then yields mask and weight of each tensor.
+    """Return a function that prunes all blocks, then yields each tensor's mask, and its weight if that is updated.
 
     Raises:
         InputError: If a package is missing, the model has no list of blocks, a dtype cannot be updated, the text is too
@@ -84,7 +85,7 @@ def block_solver(
 
 
 def _check_dtypes(choice: Choice, method: PruneMethod) -> None:
-    """Refuse, if weights are to be updated, a dtype whose values cannot be."""
+    """Raise an InputError if weights are updated, and one has a dtype whose values cannot be updated."""
     from .skeleton import TORCH_DTYPES
 
     for tensor in choice.masked:
