@@ -1,4 +1,4 @@
-"""Validates the messages of a queue, which any client of the broker may have written."""
+"""Validates the messages of a queue; any client of the broker may have written them."""
 
 from __future__ import annotations
 
@@ -43,7 +43,8 @@ class _Properties(_StrictModel):
 class _Headers(_StrictModel):
     """Members that Celery reads, except stamps, which are removed. Dates, groups, time limits and retries are refused.
 
-    `parent_id` is the id of the task that sent the message: a task that takes a shard sends a message for the next one.
+    `parent_id` is None, or the id of the task that sent the message: a task that takes a shard sends a message for the
+    next one.
     """
 
     lang: Literal["py"]
@@ -72,7 +73,7 @@ class _Message(_StrictModel):
 
 
 def validated(item: bytes, queue: str) -> bytes:
-    """Check a message, and return it without the members that neither Kombu, Celery nor masksmith reads.
+    """Check a message, and return it without the members that are not declared in this module.
 
     Raises:
         UnreadableMessageError: If it is not a message of this queue.

@@ -32,7 +32,7 @@ class Checkpoint:
     Attributes:
         path: The path that was opened.
         weights: The `.safetensors` file or the index that was found at this path.
-        tensors: Tensors by name, sorted by `natural_key`, each in the file that the index names for it.
+        tensors: Tensors by name, sorted by `natural_key`; with an index, each in the file that the index names for it.
         headers: Headers by file.
         config: The model's `config.json`; None if it has none.
         unlisted: Tensors by name that are in a file and not in the index.
@@ -52,7 +52,7 @@ class Checkpoint:
         """Read headers, index and config.
 
         Raises:
-            InputError: If something is missing, unreadable or contradictory; the message names it.
+            InputError: If weights are missing, or something is unreadable or contradictory; the message names it.
         """
         weights = find_weights(path)
         is_index = weights.name.endswith(INDEX_SUFFIX)
@@ -101,7 +101,8 @@ class Checkpoint:
         """Refuse a quantised checkpoint, unless its weights can be read by multiplying stored numbers by scales.
 
         Raises:
-            InputError: Saying how it is quantised and what to do, that only its config says so, or naming a bad scale.
+            InputError: If it is quantised in a way that is not read (the message says what to do); if only its config
+                says that it is quantised; if a scale is missing or invalid (the message names it).
         """
         if self.quantisation is not None:
             raise InputError(f"{self.path} is quantised, so its numbers are not its weights: {self.quantisation}")
@@ -125,10 +126,10 @@ class Checkpoint:
 
     @cached_property
     def scales(self) -> Mapping[str, Scale]:
-        """Scales of the weights that are read through one, by the weights' names.
+        """Scales by the names of the weights that they multiply; empty if no weights are read through scales.
 
         Raises:
-            InputError: If one is missing, or has another shape than the config says.
+            InputError: As in `read_scales`.
         """
         if self.quantisation is not None or not quantisation_settings(self.config):
             return {}
@@ -176,12 +177,12 @@ class Checkpoint:
     def notes(self) -> list[str]:
         """Notes for the user: what is unusual about it, without being an error."""
         texts = [
-            f"{', '.join(path.name for path in paths)} repeat(s) {name!r}; the index names "
-            f"{self.tensors[name].file.name}, which counts"
+            f"{', '.join(path.name for path in paths)} repeat(s) {name!r}; this tensor is read from "
+            f"{self.tensors[name].file.name}, as the index says"
             for name, paths in self.duplicates.items()
         ]
         return texts + [
-            f"{tensor.file.name} contains {name!r}, which the index does not list; it stays as it is"
+            f"{tensor.file.name} contains {name!r}, which the index does not list; this tensor stays as it is"
             for name, tensor in self.unlisted.items()
         ]
 

@@ -19,7 +19,7 @@ from .service import interrupt_hint, note_waiting, patient_client
 
 
 class BenchOptions(TypedDict):
-    """What to measure, as the command's options."""
+    """The options of the command that say what to measure, and those that describe the job of a service."""
 
     model: str | None
     shapes: str | None
@@ -44,10 +44,11 @@ class BenchOptions(TypedDict):
 def measure(
     options: BenchOptions, outputs: Sequence[Path], *, local: bool, url: str | None, timeout_s: float | None
 ) -> Report:
-    """Measure the benchmark of the options and return its report.
+    """Measure what the options name, in this process if `local`, else by a service; return the report.
 
     Raises:
         InputError: If the options are invalid, or an output cannot be written.
+        JobFailedError, StatusError, TransportError: As in `Client.benchmark`, if a service measures.
     """
     check_report_outputs(outputs)
     if local:
@@ -55,7 +56,8 @@ def measure(
     if options["model"] is not None:
         for path in outputs:
             check_not_an_input(path, model=Path(options["model"]))
-    # A job names the kind of device only; another number than that of the worker's device is refused.
+    # A request names only the kind of device, `cpu` or `cuda`. Its number, as in `cuda:1`, is for `bench_locally`;
+    # without `--local`, a request with a number is refused.
     device = options["device"].partition(":")[0] if local else options["device"]
     request = _request(options, device)
     if local:

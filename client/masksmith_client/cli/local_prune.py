@@ -27,7 +27,10 @@ from .local import array_of, library
 from .local_update import WeightToUpdate, update_weight
 
 PARALLEL_TENSORS = 2
-"""Most tensors that are solved at the same time, each on its share of the cores; one is solved while one is read."""
+"""Maximum number of tensors that are solved at the same time, each on its share of the cores.
+
+This way, one tensor is solved while another is read.
+"""
 AHEAD_TENSORS = 4
 """Number of tensors that are submitted in addition to these, so that solving goes on while the caller writes a tensor
 or syncs a file to the disk."""
@@ -71,7 +74,8 @@ def _solve_ahead(
     Args:
         solve_one: Solves a tensor on a number of threads.
         cores: The number of threads of all tensors together.
-        parallel: Most tensors that are solved at the same time; one of more than `LARGE_BYTES` is solved alone.
+        parallel: Maximum number of tensors that are solved at the same time; one of more than `LARGE_BYTES` is solved
+            alone.
         tensors: The tensors.
     """
     executor = ThreadPoolExecutor(parallel)
@@ -131,7 +135,7 @@ def _update(tensor: TensorToSolve, method: UpdateMethod, solution: Any) -> tuple
 
 
 def _scores(tensor: TensorToSolve, method: ScoreMethod, buffers: ThreadBuffers) -> Any:
-    """Score a tensor: plain magnitudes from the file as it is read, all other scores for each matrix alone."""
+    """Score a tensor: magnitudes without options are computed from the file, other scores for each matrix alone."""
     from masksmith.scores import by_layout
 
     chosen = tensor.chosen

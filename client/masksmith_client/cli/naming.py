@@ -1,6 +1,6 @@
-"""Options for the name, labels and priority of a job, and functions that read labels, label filters and times.
+"""Options for a job's name, labels, priority and timeout, and functions that read labels, label filters and times.
 
-The functions import other modules of the client when they are called, so that the help of a command does not.
+The functions import other modules of the client when they are called, so that the help of a command loads none of them.
 """
 
 from __future__ import annotations

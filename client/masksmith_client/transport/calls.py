@@ -43,7 +43,7 @@ _WITHOUT_DOCUMENT = {
     ),
     403: (Code.FORBIDDEN, ": the key may not do this"),
 }
-"""Code and advice of refusals without a problem document, as responses to HEAD are: they have no body."""
+"""Code and advice by status, for refusals without a problem document: a response to HEAD has no body."""
 
 REUPLOAD_CODES = frozenset({Code.UPLOAD_NOT_FOUND, Code.UPLOAD_DAMAGED})
 """Error codes of a job request that is refused because its tensors have to be uploaded again."""
@@ -99,7 +99,7 @@ def status_error(response: httpx2.Response) -> StatusError:
 
 
 def _foreign_advice(response: httpx2.Response) -> str:
-    """Return how an error message goes on about a response that is probably not the service's; empty if it may be."""
+    """Return advice on a response that the service probably did not send; empty if the service may have sent it."""
     location = response.headers.get("location")
     if response.is_redirect and location:
         return f" to {location}; redirects are not followed: if the service is there, set its URL to that address"
@@ -163,7 +163,10 @@ def get_job(job: str) -> Call[Job]:
 
 
 def list_jobs(after: str | None, limit: int, filters: Mapping[str, str | Sequence[str]]) -> Call[JobPage]:
-    """Get a page of jobs, newest first: the one after job `after`, or the first if None. `filters` are parameters."""
+    """Get a page of jobs, newest first: the one after job `after`, or the first if None.
+
+    `filters` are query parameters.
+    """
     params = {"limit": str(limit), **filters} | ({} if after is None else {"after": after})
     return Call("GET", "/v1/jobs", _document(JobPage), params=params)
 
@@ -189,23 +192,23 @@ def list_reference(location: str) -> Call[ModelListing]:
 
 
 def get_masks(job: str) -> Call[None]:
-    """Download a job's masks."""
+    """Download a job's masks: a call for `ServiceSession.download`, which stores the body."""
     return Call("GET", f"/v1/jobs/{_segment(job)}/masks", _nothing)
 
 
 def get_weights(job: str) -> Call[None]:
-    """Download a job's updated weights."""
+    """Download a job's updated weights: a call for `ServiceSession.download`, which stores the body."""
     return Call("GET", f"/v1/jobs/{_segment(job)}/weights", _nothing)
 
 
 def get_events(job: str, last_id: str | None) -> Call[None]:
-    """Stream a job's events after the event `last_id`; from the first if it is None."""
+    """Stream a job's events after event `last_id`, or from the first if None: a call for `ServiceSession.events`."""
     headers = {"accept": "text/event-stream"} | ({} if last_id is None else {"last-event-id": last_id})
     return Call("GET", f"/v1/jobs/{_segment(job)}/events", _nothing, headers=headers)
 
 
 def check_wire() -> Call[None]:
-    """Check that a masksmith service with this wire version answers, before anything is sent to it."""
+    """Check that a masksmith service with this wire version answers, before weights or jobs are sent to it."""
 
     def parse(response: httpx2.Response) -> None:
         document = response.json()

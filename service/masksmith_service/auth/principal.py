@@ -58,8 +58,8 @@ class Principal:
         scopes: What the principal may do.
         token_hash: Hash of the key's token, to check it again during a long response; empty if there is no key.
         max_priority: Highest priority of the principal's jobs.
-        expires_at: When the token of an issuer expires, in seconds since 1970; None for a key, whose record has the
-            time of its expiry, and without a key.
+        expires_at: When the token of an issuer expires, in seconds since 1970; None for a key (its record has the time
+            of its expiry); None for `LOCAL_PRINCIPAL`.
     """
 
     key: str
@@ -106,7 +106,7 @@ class Principal:
 
 
 LOCAL_PRINCIPAL = Principal("", "local", Role.ADMIN, Quotas())
-"""Principal of a request without a key that needs none: with `auth=none` until a key is created, or with `insecure`."""
+"""Principal of requests that need no key and have none: with `auth=none` until a key is created, or with `insecure`."""
 
 
 async def authenticate(
@@ -117,7 +117,7 @@ async def authenticate(
     keys_seen: Event,
     issuer: TokenIssuer | None,
 ) -> Principal:
-    """Authenticate a request by its bearer token or session cookie.
+    """Authenticate a request by its bearer token or session cookie, or as `LOCAL_PRINCIPAL` if it needs no key.
 
     Args:
         client: Client of the broker.
@@ -128,8 +128,8 @@ async def authenticate(
         issuer: Identity provider whose tokens are accepted, too; None if there is none.
 
     Raises:
-        RequestError: 401, if a key is required and the request has no valid one; 503, if the issuer's keys cannot be
-            fetched.
+        RequestError: 401, if the request has no valid key or token of the issuer, unless it needs none; 503, if the
+            issuer's keys cannot be fetched.
     """
     token = _bearer_token(headers.get("authorization"))
     if token is not None and issuer is not None and key_id_of(token) is None:
@@ -156,7 +156,8 @@ async def _read_request_key(client: Redis, token: str | None, cookie: str | None
     """Read the key of a bearer token or, without one, of a session cookie.
 
     Returns:
-        The key, or None if there is no valid one, and the hash of its token.
+        The key, or None if there is no valid one; and the hash of the token that was sent or is in the session, or an
+        empty text without either.
     """
     if token is not None:
         return await find_key(client, token), hash_token(token)
@@ -183,9 +184,10 @@ async def find_key(client: Redis, token: str) -> KeyInfo | None:
 
 
 async def is_valid(client: Redis, principal: Principal) -> bool:
-    """Whether a principal may still be served: its key can be revoked, rotated or expire during a long response.
+    """Whether a principal may still be served, checked during a long response.
 
-    True for a principal without a key.
+    A key may have been revoked, rotated or expired, and the token of an issuer may have expired. Always true for
+    `LOCAL_PRINCIPAL`.
     """
     if principal.expires_at is not None:
         return time.time() < principal.expires_at

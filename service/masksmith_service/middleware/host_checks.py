@@ -1,4 +1,4 @@
-"""Checks of a request's headers: host (against DNS rebinding), origin (against CSRF), and whether it is local."""
+"""Checks of a request's headers: host (against DNS rebinding), origin (against CSRF), and where it seems to be from."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ FORWARDED_PREFIXES = (
 def is_from_this_machine(headers: Mapping[str, str], settings: Settings) -> bool:
     """Whether a request to a loopback address seems to be sent on this machine, judged by its headers.
 
-    It has no header of a proxy, and its host is a name or loopback address of this machine, or one of `allowed_hosts`.
+    True if it has no header of a proxy, and its host is a name or loopback address of this machine, or one of
+    `allowed_hosts`.
     """
     if any(name in FORWARDED or name.startswith(FORWARDED_PREFIXES) for name in map(str.lower, headers)):
         return False
@@ -45,7 +46,7 @@ def check_host(headers: Headers, settings: Settings) -> None:
     An IP address as host is accepted, because no name was resolved. `*` in `allowed_hosts` accepts every name.
 
     Raises:
-        RequestError: 421, for an unknown name; 400, for no host or several.
+        RequestError: 421, for an unknown name or a host that cannot be read; 400, for no host or several.
     """
     hosts = headers.getlist("host")
     if len(hosts) != 1:
@@ -60,6 +61,8 @@ def check_host(headers: Headers, settings: Settings) -> None:
 
 def check_origin(method: str, headers: Mapping[str, str], settings: Settings) -> None:
     """Reject writes that pages of other origins send, unless the origin's host is one of `allowed_hosts`.
+
+    Only host and port of an origin are compared with the request's host, not the scheme.
 
     Raises:
         RequestError: 403, for such a write.

@@ -1,4 +1,4 @@
-"""Reads versions and headers of the files that a request names by reference, and lists those of a model."""
+"""Reads the versions and headers of files that a request names by reference; collects those of a model's files."""
 
 from __future__ import annotations
 
@@ -19,13 +19,18 @@ from .models import Model, ModelReader
 def read_references(
     state: State, principal: Principal, options: MasksOptions, reader: ModelReader
 ) -> tuple[dict[str, Source], dict[str, Header]]:
-    """Read the version and header of every file in a root that a request names; both results are by reference.
+    """Read the version and header of every file in a root that a request names, except the files of its model.
+
+    These are files of tensors, statistics and Gram matrices, the calibration file, and the previous masks.
 
     Args:
         state: Resources of the application.
         principal: Who sent the request.
         options: The request.
         reader: Reads headers within the bounds of the request.
+
+    Returns:
+        The sources and the headers of the files, both by reference.
 
     Raises:
         RequestError: If a reference is in no root, the principal has no right to it, there is no such file, or it is
@@ -54,7 +59,7 @@ def _masks_file(target: LocatedPath) -> LocatedPath:
 
 
 def model_files(model: Model) -> tuple[dict[str, Header], ModelFiles]:
-    """Return the headers of a model's files by reference, and where its tensors are."""
+    """Return the headers of the files of a model's weights by reference, and its `ModelFiles`."""
     locations = {name: model.folder.child(name).location for name in model.files}
     headers = {locations[name]: header for name, (_, header) in model.files.items()}
     sources = {

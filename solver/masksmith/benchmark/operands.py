@@ -1,4 +1,4 @@
-"""Operands of a case: a random weight, its mask, random activations, and their product in float64."""
+"""Operands of a case: a random weight, its mask or the user's, random activations; and their product in float64."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ class Reference:
 
     Attributes:
         product: The product of the operands as rounded to their dtype.
-        allowance: Bound on the rounding error: `|X| |A|^T` times the relative error of a sum of this length and of the
-            roundings to the output's dtype.
+        allowance: Bound on the rounding error: `|X| |A|^T` times a relative error, which is that of a sum of as many
+            products as a row of A has non-zero entries at most, plus that of `OUTPUT_ROUNDINGS` roundings.
     """
 
     product: torch.Tensor
@@ -100,7 +100,7 @@ def make_operand(
 def reference(matrix: torch.Tensor, x: torch.Tensor, dtype: str) -> Reference:
     """Return the product `X A^T` of activations `x` and a matrix A in float64, with the allowance for rounding errors.
 
-    `dtype` is that in which kernels compute the product.
+    `dtype` is that of the operands and of the product that a kernel returns.
     """
     wide_x, wide_matrix = x.to(torch.float64), matrix.to(torch.float64)
     terms = int((matrix != 0).sum(dim=1).max())

@@ -19,7 +19,7 @@ from .weights import BlockWeight
 Tensor = torch.Tensor
 
 LOSS_SCALE = 1024.0
-"""Factor of the loss if a tuned parameter has 16 bits: small gradients would be 0 in float16."""
+"""Factor of the loss if a tuned parameter has 16 bits: without it, small gradients would be 0 in float16."""
 
 
 class StoppedError(Exception):
@@ -32,13 +32,13 @@ class TunedParameter:
 
     Attributes:
         parameter: The parameter.
-        kept: Mask of the entries that are tuned.
+        tuned_entries: Mask of the entries that are tuned.
         values: The parameter's own memory; for a dtype of 16 bits, a copy in float32, which is rounded into the
             parameter after each step: in float16, Adam's averages of squared gradients would be 0.
     """
 
     parameter: torch.nn.Parameter
-    kept: Tensor
+    tuned_entries: Tensor
     values: Tensor
 
     @property
@@ -48,29 +48,34 @@ class TunedParameter:
 
 
 def tuned_parameters(weights: Sequence[BlockWeight], reports: Sequence[WeightReport]) -> list[TunedParameter]:
-    """Return the parameters of pruned weights; entries in no weight, and matrices without data, stay fixed."""
-    kept_entries: dict[int, tuple[torch.nn.Parameter, Tensor]] = {}
+    """Return the parameters of pruned weights, with masks of the entries to tune: the kept ones.
+
+    Matrices without data stay fixed, and so do entries of a parameter that are in none of the weights.
+    """
+    by_parameter: dict[int, tuple[torch.nn.Parameter, Tensor]] = {}
     for weight, report in zip(weights, reports, strict=True):
         parameter = weight.parameter
-        kept = torch.as_tensor(report.mask, device=parameter.device).clone()
-        for number, matrix in enumerate(weight.layout.matrices(kept)):
+        entries = torch.as_tensor(report.mask, device=parameter.device).clone()
+        for number, matrix in enumerate(weight.layout.matrices(entries)):
             if weight.matrix_name(number) in report.without_data:
                 matrix.zero_()
         if weight.part is None:
-            kept_entries[id(parameter)] = parameter, kept
+            by_parameter[id(parameter)] = parameter, entries
             continue
         no_entry = torch.zeros_like(parameter, dtype=torch.bool)
-        weight.part.view(kept_entries.setdefault(id(parameter), (parameter, no_entry))[1]).copy_(kept)
+        weight.part.view(by_parameter.setdefault(id(parameter), (parameter, no_entry))[1]).copy_(entries)
     return [
-        TunedParameter(parameter, kept, parameter.detach().float() if parameter.itemsize < 4 else parameter.detach())
-        for parameter, kept in kept_entries.values()
+        TunedParameter(parameter, entries, parameter.detach().float() if parameter.itemsize < 4 else parameter.detach())
+        for parameter, entries in by_parameter.values()
     ]
 
 
 def descend(
-    step: BlockStep, tuned: Sequence[TunedParameter], inputs: Activations, target: Activations, options: Options
+    block_step: BlockStep, tuned: Sequence[TunedParameter], inputs: Activations, target: Activations, options: Options
 ) -> None:
-    """Run `options.tuning_steps` steps of Adam on the mean of `BlockStep.token_errors`; each takes one batch, in turn.
+    """Run `options.tuning_steps` steps of Adam on the mean of `BlockStep.token_errors`.
+
+    Each step of Adam takes one batch, in turn.
 
     Raises:
         StoppedError: If the block cannot be differentiated, or a gradient is not finite.
@@ -83,12 +88,12 @@ def descend(
     scale = LOSS_SCALE if any(each.is_copy for each in tuned) else 1.0
     with _requiring_gradients([each.parameter for each in tuned]):
         for number in range(options.tuning_steps):
-            batch = number % step.batch_count
-            gradients = _gradients(step, batch, [each.parameter for each in tuned], inputs, target, scale)
+            batch = number % block_step.batch_count
+            gradients = _gradients(block_step, batch, [each.parameter for each in tuned], inputs, target, scale)
             for each, gradient in zip(tuned, gradients, strict=True):
                 if not bool(torch.isfinite(gradient).all()):
                     raise StoppedError(f"a gradient contains NaN or infinity in step {number + 1}, batch {batch}")
-                each.values.grad = gradient.to(each.values.dtype).mul_(each.kept).div_(scale)
+                each.values.grad = gradient.to(each.values.dtype).mul_(each.tuned_entries).div_(scale)
             optimiser.step()
             schedule.step()
             for each in tuned:
@@ -97,17 +102,19 @@ def descend(
 
 
 def _gradients(
-    step: BlockStep,
+    block_step: BlockStep,
     batch: int,
     parameters: Sequence[Tensor],
     inputs: Activations,
     target: Activations,
     scale: float,
 ) -> Sequence[Tensor]:
-    """Return the gradients of `scale` times the mean error of a batch; 0 for a parameter that the pass does not use."""
+    """Return the gradients of `scale` times the mean error of a batch; 0 for a parameter that has no effect."""
     try:
-        outputs = step.call(batch).run(_with_copied_buffers(step.block), inputs.read(batch), step.name)
-        errors = step.token_errors(batch, outputs, target.read(batch))
+        outputs = block_step.call(batch).run(
+            _with_copied_buffers(block_step.block), inputs.read(batch), block_step.name
+        )
+        errors = block_step.token_errors(batch, outputs, target.read(batch))
         if not errors.requires_grad:
             raise StoppedError("its output has no gradient")
         mean = errors.sum() / max(len(errors), 1)
@@ -126,8 +133,11 @@ def _with_copied_buffers(block: torch.nn.Module) -> Callable[..., Any]:
 
 
 def _rate(tuned: TunedParameter, options: Options) -> float:
-    """Return `tune_rate` times the root mean square of the kept values that are not 0; `tune_rate` if all are 0."""
-    values = tuned.values[tuned.kept & (tuned.values != 0)]
+    """Return the learning rate: `tune_rate` times the root mean square of the tuned values that are not 0.
+
+    It is `tune_rate` if all are 0.
+    """
+    values = tuned.values[tuned.tuned_entries & (tuned.values != 0)]
     return options.tune_rate * float(values.square().mean().sqrt()) if len(values) else options.tune_rate
 
 

@@ -16,7 +16,7 @@ def choose_n(zero_rate: float, m: int, quantile: float = 0.95) -> int:
     unstructured sparsity into N:M, per layer.
 
     Args:
-        zero_rate: Share of zeros, in [0, 1]; `zero_rate(weight)` measures it.
+        zero_rate: Share of zeros, in [0, 1]; `masksmith.zero_rate(weight)` measures it.
         m: Group length, 1 to 64.
         quantile: Share of groups, in [0, 1); a larger share gives a larger n.
 

@@ -46,7 +46,7 @@ class Auto:
         return self._select_for(pattern.tile)
 
     def refusal(self, tile: TileSpec, *, forced: bool) -> str | None:
-        """Return why the solver chosen for such tiles does not support them, or None if it does."""
+        """Return why the solver chosen for such tiles does not support them; None if it supports them."""
         return self._select_for(tile).solver.refusal(tile, forced=forced)
 
     def __call__(self, panel: Panel) -> PanelAnswer:

@@ -38,7 +38,7 @@ class Method:
         """Check that the method supports the pattern.
 
         Raises:
-            InputError: If it does not.
+            InputError: If the method does not support it.
         """
 
     def extend(self, masking: Masking, weight: Tensor) -> None:
@@ -56,7 +56,7 @@ class Method:
     def before_step(self, layer: MaskedLayer) -> None:
         """Modify a layer's accumulated gradient before the step of a watched optimizer.
 
-        The gradient is scaled by `layer.gradient_scale`.
+        A term that is added to the gradient must be multiplied by `layer.gradient_scale`.
         """
 
     def scores(self, layer: MaskedLayer, step: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""Handle refresh requests: skip unchanged layers, add hysteresis, solve the others, count changed mask entries."""
+"""Handles refresh requests: skips unchanged layers; solves the others with hysteresis, and counts changed entries."""
 
 from __future__ import annotations
 
@@ -32,9 +32,12 @@ class RefreshHandler:
         self._solved: dict[str, str] = {}
 
     def handle(self, request: RefreshRequest) -> RefreshResponse:
-        """Solve the masks of a request and write them to the shared memory; failures are part of the response."""
-        keys = {name: self._key(name, request) for name in request.layers}
-        changed = [name for name in request.layers if not self._is_solved(name, keys[name])]
+        """Solve the changed layers of a request, and write their masks to the shared memory.
+
+        Failures are part of the response.
+        """
+        digests = {name: self._digest(name, request) for name in request.layers}
+        changed = [name for name in request.layers if not self._is_solved(name, digests[name])]
         layers = {name: LayerResult(unchanged=True) for name in request.layers if name not in changed}
         try:
             if changed:
@@ -44,7 +47,7 @@ class RefreshHandler:
         except Exception as error:
             log.exception("masks could not be computed")
             return RefreshResponse(step=request.step, failure=f"{type(error).__name__}: {error}")
-        self._solved |= {name: keys[name] for name in changed if layers[name].error is None}
+        self._solved |= {name: digests[name] for name in changed if layers[name].error is None}
         return RefreshResponse(step=request.step, layers=layers)
 
     def _solve(self, changed: list[str], request: RefreshRequest) -> dict[str, LayerResult]:
@@ -71,14 +74,14 @@ class RefreshHandler:
         bonus = self._memory.previous(name).astype(dtype) * dtype.type(request.hysteresis)
         return values.with_scores(scores.astype(dtype) + bonus)
 
-    def _key(self, name: str, request: RefreshRequest) -> str:
+    def _digest(self, name: str, request: RefreshRequest) -> str:
         options = request.model_copy(update={"step": 0, "layers": []}).model_dump_json()
         return blake3(options.encode()).update(self._memory.values(name).data).hexdigest()
 
-    def _is_solved(self, name: str, key: str) -> bool:
-        # The training loop may have loaded another mask from a checkpoint since.
-        is_same_request = self._solved.get(name) == key
-        return is_same_request and np.array_equal(self._memory.mask(name), self._memory.previous(name))
+    def _is_solved(self, name: str, digest: str) -> bool:
+        # The masks are compared, too: the training loop may have loaded another mask from a checkpoint.
+        has_same_digest = self._solved.get(name) == digest
+        return has_same_digest and np.array_equal(self._memory.mask(name), self._memory.previous(name))
 
 
 def _with_flips(name: str, results: Mapping[str, LayerResult], flips: Mapping[str, tuple[int, int]]) -> LayerResult:

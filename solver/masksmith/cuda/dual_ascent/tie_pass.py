@@ -1,7 +1,7 @@
 """Tie pass of dual coordinate ascent in one launch; the arithmetic is that of `kernels.dual_ascent.tie_pass`.
 
 Residual scores `w - u - v` are expressed in a finer unit; noise breaks ties; sweeps solve the perturbed tile; then the
-noise is removed and duals are lowered until none changes (Bellman-Ford), at most a number of rounds.
+noise is removed and duals are lowered until none changes (Bellman-Ford), or for the maximum number of rounds.
 
 In shared memory, an entry's word holds its perturbed residual score during sweeps. Afterwards it holds the entry's
 bound on duals, which is even, with the lowest bit set if the entry is kept.
@@ -43,7 +43,7 @@ def _fine_unit(exponent: int) -> float:
 
 @device
 def _round_to_even(dual: float, unit: float) -> float:
-    """Round to even multiples of the unit, so that every dual can reach exactly 0 in even steps."""
+    """Round to even multiples of the unit, so that every dual can reach exactly 0 in even steps; 0 if the unit is 0."""
     return 2.0 * unit * nearest(0.5 * dual / unit) if unit > 0.0 else 0.0
 
 
@@ -57,7 +57,7 @@ def _floor_of(dual: float, unit: float, non_negative: bool) -> int:
 
 @device
 def _residual_score(w: float, u: float, v: float, factor: float) -> int:
-    """Return `2 x` for `x = (w - v - u) * factor` if x is an integer, else the odd integer `2 floor(x) + 1`."""
+    """Return `2 x` if x is an integer, else the odd integer `2 floor(x) + 1`; x is `(w - v - u) * factor`, clipped."""
     rest = min(max(((w - v) - u) * factor, -CLIP), CLIP)
     whole = np.int32(rest)
     below, odd = np.int32(rest < whole), np.int32(rest != whole)
@@ -265,8 +265,8 @@ def compile_tie_pass(shape: Shape) -> Any:
             col_used[here] = used_or_full(v[here], col_floor[here], used, col_keep)
         cuda.syncthreads()
 
-        # A block iterates until all of its tiles have converged, at most `lowerings` times; duals of converged tiles do
-        # not change any more.
+        # Lowering continues until all tiles of the thread block have converged; it does not change the duals of
+        # converged tiles.
         if lower_duals(x, u, v, outer, row_floor, col_floor, row_used, col_used, lowerings, non_negative, lane, line):
             proved[lane] = 0
         if line < rows:
