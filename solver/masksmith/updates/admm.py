@@ -20,8 +20,9 @@ from masksmith.patterns import Pattern, TilePattern, parse
 from masksmith.solvers.base import Solver
 
 from .operands import Operands, read, read_mask
-from .reconstruct import TOLERANCE, refit
+from .reconstruct import refit
 from .ridge import Ridge
+from .rough_error import rough_errors
 from .strips import ScaledSystem
 from .threads import torch_threads
 from .update import AdmmRound, AdmmUpdate, Update
@@ -34,9 +35,9 @@ ROUNDS_PER_CHECK = 3
 GROWTH = ((0.4, 1.4), (0.1, 1.2), (0.03, 1.1), (0.0, 2.0))
 """Pairs (share, factor): the penalty grows by the first factor for which at least this share of entries changed since
 the last check. Shares are of the kept or the dropped entries, whichever are fewer."""
-START_TOLERANCE = 0.05
-"""Tolerance of the reconstruction on the first mask, which serves to compare errors; if that mask is the better one,
-its weights are reconstructed again, to `TOLERANCE`."""
+START_TOLERANCE = 0.2
+"""Tolerance of the error of reconstruction on the first mask. Unless the last mask's error is less by more than this,
+the weights of the first mask are reconstructed, too, and the smaller error decides."""
 SETTLED_BELOW = 0.01
 """The rounds end when at most this share of entries, as in `GROWTH`, changed since the last check."""
 
@@ -70,8 +71,8 @@ def admm(
     few rounds, by a factor that depends on how much the mask changed; rounds end when the mask hardly changes, or after
     `max_rounds`. The last mask's weights are then reconstructed, starting from `D`. The problem is not convex: the last
     mask is optimal for its scores, not for the problem. If the first mask (`start`, or the best for the scores
-    `W^2 diag(H)`) has a smaller error, that one is returned, so `error <= start_error`; otherwise `start_error` is
-    computed to a tolerance of 5 %.
+    `W^2 diag(H)`) has a smaller error, that one is returned, so `error <= start_error`. The first mask's weights
+    are reconstructed only if its error, computed within 20 %, does not tell which error is smaller.
 
     Args:
         weight: `[out, in, *kernel]`, numpy or torch, float64 to bfloat16.
@@ -105,13 +106,13 @@ def admm(
         rounds = _AdmmRounds(operands, parse(pattern) if isinstance(pattern, str) else pattern, solver, threads)
         first = rounds.solve(rounds.target**2, None) if start is None else start
         history, last = rounds.run(first, penalty, max_rounds, on_progress)
-        last_update = rounds.refit(last, rounds.masked_weights(), TOLERANCE)
-        first_update = rounds.refit(first, None, START_TOLERANCE)
-        improved = last_update.error < first_update.error
-        if not improved:
-            precise = rounds.refit(first, None, TOLERANCE)
-            first_update = min(first_update, precise, key=lambda update: update.error)
-    best = last_update if improved else first_update
+        best = last_update = rounds.refit(last, rounds.masked_weights())
+        start_error, start_masked_error = rounds.rough_errors(first)
+        if last_update.error * (1 + START_TOLERANCE) >= start_error:
+            first_update = rounds.refit(first, None)
+            start_error, start_masked_error = first_update.error, first_update.masked_error
+            best = min(first_update, last_update, key=lambda update: update.error)
+    improved = best is last_update
     stats = dict(best.stats) | rounds.stats() | {
         "method": "admm",
         "solver": last.stats["solver"],
@@ -121,8 +122,8 @@ def admm(
     }  # fmt: skip
     return AdmmUpdate(
         best.weight, best.mask, best.error, best.masked_error, best.energy, stats,
-        solution=last if improved else first, history=tuple(history), start_error=first_update.error,
-        start_masked_error=first_update.masked_error,
+        solution=last if improved else first, history=tuple(history), start_error=start_error,
+        start_masked_error=start_masked_error,
     )  # fmt: skip
 
 
@@ -197,10 +198,18 @@ class _AdmmRounds:
         """Return the last masked copy, `[out, inputs]`, in the weight's units."""
         return self._copy.double() * self._rms / self._scale
 
-    def refit(self, solution: Solution, start: Tensor | None, tolerance: float) -> Update:
+    def refit(self, solution: Solution, start: Tensor | None) -> Update:
         """Reconstruct a solution's weights from the weights `start`, or from the masked ones."""
         mask = read_mask(solution.mask, self._operands)
-        return refit(self._operands, mask, solution.mask, tolerance=tolerance, scaled=self._scaled, start=start)
+        return refit(self._operands, mask, solution.mask, scaled=self._scaled, start=start)
+
+    def rough_errors(self, solution: Solution) -> tuple[float, float]:
+        """Return `rough_errors` of a solution's mask, within `START_TOLERANCE`; without damping, 0 and 0."""
+        if not self._operands.damping:
+            return 0.0, 0.0
+        mask = read_mask(solution.mask, self._operands)
+        errors = rough_errors(self._operands, self._scaled, self.target, mask, START_TOLERANCE)
+        return errors[0] * self._rms**2, errors[1] * self._rms**2
 
     def solve(self, scores: Tensor, previous: Solution | None) -> Solution:
         """Solve for the best mask for scores `[out, inputs]`."""

@@ -127,7 +127,7 @@ class _Rows:
         self.index = torch.arange(len(residual), device=residual.device)
         self.supports, self.solution, self.residual, self.objective = supports, solution, residual, objective
         self.direction = residual.clone()
-        self.squared = _dots(residual, residual)
+        self.squared = dots(residual, residual)
         self.radau = torch.full_like(self.squared, 1 / system.smallest)
 
     def bound(self) -> Tensor:
@@ -138,12 +138,12 @@ class _Rows:
         """Do one iteration; the solution of a row whose residual is 0 does not change."""
         product = self.direction @ system.matrix
         product *= self.supports
-        length = _quotient(self.squared, _dots(self.direction, product))
+        length = _quotient(self.squared, dots(self.direction, product))
         factor = length.to(product.dtype)[:, None]
         self.solution.addcmul_(self.direction, factor)
         self.residual.addcmul_(product, factor, value=-1)
         self.objective = self.objective - length * self.squared
-        squared = _dots(self.residual, self.residual)
+        squared = dots(self.residual, self.residual)
         ratio = _quotient(squared, self.squared)
         torch.addcmul(self.residual, self.direction, ratio.to(product.dtype)[:, None], out=self.direction)
         difference = (self.radau - length).clamp(min=0)
@@ -203,7 +203,7 @@ def _start(system: System, supports: Tensor, right_side: Tensor, objective: Tens
         return _Rows(system, supports, torch.zeros_like(right_side), right_side.clone(), objective)
     solution, residual = start.clone(), right_side - (start @ system.matrix) * supports
     # At x, with the residual r = b - A x, `x A x - 2 b x` is `-x (b + r)`.
-    return _Rows(system, supports, solution, residual, objective - _dots(solution, right_side + residual))
+    return _Rows(system, supports, solution, residual, objective - dots(solution, right_side + residual))
 
 
 def _store(result: Iterates, rows: _Rows, bound: Tensor) -> None:
@@ -226,7 +226,7 @@ def _factorise(matrix: Tensor, shift: float) -> bool:
     return int(failed_column) == 0
 
 
-def _dots(left: Tensor, right: Tensor) -> Tensor:
+def dots(left: Tensor, right: Tensor) -> Tensor:
     """Return the scalar product of each row, summed in the operands' dtype, as float64."""
     sums: Tensor = torch.linalg.vecdot(left, right)
     return sums.double()

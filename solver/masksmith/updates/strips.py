@@ -11,7 +11,7 @@ from .operands import Operands
 
 Tensor = torch.Tensor
 
-LIMIT = 300
+ITERATION_LIMIT = 300
 """Maximum number of iterations; a row that has not converged then is factorised."""
 ITERATED = 0.75
 """Share of the tolerance that the iterations may use; the rest is for rounding errors."""
@@ -103,7 +103,7 @@ def converge(
     if start is not None:
         initial = ((start[strip.rows].double() - masked) * scale).to(dtype) * supports
     before = (strip.dropped * strip.correlation).sum(1)
-    iterates = solve(system, supports, right_side, before, ITERATED * tolerance, LIMIT, initial)
+    iterates = solve(system, supports, right_side, before, ITERATED * tolerance, ITERATION_LIMIT, initial)
     updated = masked + iterates.solution.double() / scale
     if operands.weight.dtype is not torch.float64:
         updated = updated.float().double()  # the values of a float32 weight, so that they are what is checked below

@@ -79,9 +79,10 @@ class AdmmUpdate(Update):
     Attributes:
         solution: The returned mask with its certificate, for the scores that it was solved for.
         history: All rounds; for a tensor of several matrices, those of the matrix that took the most rounds.
-        start_error: Squared error with the first mask, never less than `error`: equal to `error` if the first mask is
-            returned; otherwise that of weights reconstructed to a tolerance of 5 %.
-        start_masked_error: Squared error with the original weights masked by the first mask.
+        start_error: Squared error of weights reconstructed on the first mask, not rounded to another dtype. It is equal
+            to `error` if these are returned; otherwise it is larger, and within a tolerance of 20 %.
+        start_masked_error: Squared error with the original weights masked by the first mask, but for rounding of
+            float32.
     """
 
     solution: Solution = field(kw_only=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -152,7 +154,9 @@ def test_wide_and_tall_layers_take_the_same_rounds(monkeypatch):
     assert by_inverse.error == pytest.approx(by_vectors.error, rel=5e-3)
 
 
-def test_a_better_start_is_returned_with_its_weights_reconstructed():
+@pytest.mark.parametrize("rough", [0.05, 0.2, 100])
+def test_a_better_start_is_returned_with_its_weights_reconstructed(monkeypatch, rough):
+    monkeypatch.setattr(sys.modules["masksmith.updates.admm"], "START_TOLERANCE", rough)
     weight, gram = layer(rows=8, inputs=96)
     good = ms.admm(weight, gram, "2:4").solution
     update = ms.admm(weight, gram, "2:4", start=good, penalty=1e-6, max_rounds=1)

@@ -91,7 +91,7 @@ def test_zero_tolerance_and_zero_damping_factorise():
 def test_rows_that_do_not_converge_are_factorised(monkeypatch):
     weight, gram = layer()
     mask = np.random.default_rng(0).random(weight.shape) < 0.5
-    monkeypatch.setattr("masksmith.updates.strips.LIMIT", 2)
+    monkeypatch.setattr("masksmith.updates.strips.ITERATION_LIMIT", 2)
     done = []
     update = ms.reconstruct(weight, mask, gram, on_progress=lambda rows, total: done.append((rows, total)))
     assert update.stats["factorisations"] == ROWS

@@ -1,0 +1,50 @@
+"""The error that reconstruction reaches on a mask, without the reconstructed weights and their check in float64."""
+
+from __future__ import annotations
+
+import torch
+
+from .conjugate_gradients import dots, solve
+from .operands import Operands
+from .strips import ITERATION_LIMIT, ScaledSystem, rows_at_once
+
+Tensor = torch.Tensor
+
+
+def rough_errors(
+    operands: Operands, scaled: ScaledSystem, target: Tensor, mask: Tensor, tolerance: float
+) -> tuple[float, float]:
+    """Return the squared error of the output after reconstruction, and with the masked weights.
+
+    All rows are iterated by conjugate gradients as in `reconstruct`, but computed in the dtype of the system alone, so
+    that both errors are exact but for its rounding; the first is that of weights within the tolerance.
+
+    Args:
+        operands: Weight, Gram matrix G and damping, which must be positive.
+        scaled: `ScaledSystem.of(operands)`: its matrix is `(G + damping I)`, scaled on both sides.
+        target: The weight times `scaled.scale`, `[out, inputs]`, in the system's dtype; of a multiple of that, the
+            errors are those of the multiple.
+        mask: Bool `[out, inputs]`.
+        tolerance: Largest share by which a row's objective may exceed its minimum; that of a row that has not
+            converged after `ITERATION_LIMIT` iterations may exceed it by more.
+    """
+    system, inverse_scale = scaled.system, (1 / scaled.scale).to(target.dtype)
+    error = masked_error = 0.0
+    for first in range(0, len(mask), rows_at_once(mask)):
+        rows, kept = (whole[first : first + rows_at_once(mask)] for whole in (target, mask))
+        supports = kept.to(target.dtype)
+        dropped = rows.masked_fill(kept, 0)
+        product = dropped @ system.matrix
+        # The damping in the scaled matrix adds `damping ||d||^2` for the dropped weights d.
+        before = dots(dropped, product) - operands.damping * _squared_norms(dropped * inverse_scale)
+        right_side = product.mul_(supports)
+        iterates = solve(system, supports, right_side, before, tolerance, ITERATION_LIMIT)
+        objective = before - dots(iterates.solution, right_side + iterates.residual)
+        after = objective - operands.damping * _squared_norms(iterates.solution * inverse_scale)
+        error, masked_error = error + float(after.clamp(min=0).sum()), masked_error + float(before.clamp(min=0).sum())
+    return error, masked_error
+
+
+def _squared_norms(rows: Tensor) -> Tensor:
+    """Return the squared norm of each row, as float64."""
+    return dots(rows, rows)
