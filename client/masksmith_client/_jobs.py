@@ -1,4 +1,4 @@
-"""Blocking jobs; `_async_jobs` has those for asyncio. Both run the same coroutines."""
+"""Jobs with blocking methods; `_async_jobs` has those for asyncio. Both run the same coroutines."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class Job(JobView):
         """Wait until the job has ended.
 
         Args:
-            timeout_s: Timeout in seconds; None waits forever. The job continues after it.
+            timeout_s: Timeout in seconds; None waits forever. The job continues after a timeout.
             progress: Show a progress bar; None shows it on terminals and in notebooks, and
                 `"lines"` also prints lines elsewhere.
             on_event: Called with every event.
@@ -81,7 +81,7 @@ class Job(JobView):
         """Download the masks of the tensors that were solved.
 
         Raises:
-            Conflict: If the job still runs.
+            Conflict: If the job has not ended.
             NotFound: If no tensor has a mask.
         """
         return self._session.run(operations.download_masks(self._session, self))
@@ -90,7 +90,7 @@ class Job(JobView):
         """Download the weights that a job with `update=` has updated.
 
         Raises:
-            Conflict: If the job still runs.
+            Conflict: If the job has not ended.
             NotFound: If the job has no update, or no weight could be updated.
         """
         return self._session.run(operations.download_weights(self._session, self))
@@ -116,7 +116,7 @@ class Job(JobView):
         """Download the report of a benchmark that has ended.
 
         Raises:
-            Conflict: If the job still runs.
+            Conflict: If the job has not ended.
             NotFound: If the job is not a benchmark.
         """
         return self._session.run(self._session.send(calls.get_benchmark(self.id)))

@@ -23,7 +23,7 @@ def result(pattern, density, batch=1, purpose="asked", rows=64, **gains):
 
 def test_a_curve_rises_with_its_gains():
     report = Report([result("50%", 0.5, fast=0.5), result("25%", 0.25, fast=1.0), result("10%", 0.1, fast=4.0)])
-    curve, bars = charts.draw(report)
+    curve, bars = charts.compute_charts(report)
     [series] = curve.series
     assert series.name == "fast"
     by_place = sorted(series.marks, key=lambda mark: mark.x)
@@ -43,7 +43,7 @@ def test_a_curve_has_the_band_of_its_times():
     spread = result("50%", 0.5, fast=2.0), result("25%", 0.25, fast=4.0)
     wide = [replace(each, measurements=[replace(one, eager=replace(one.eager, p20_s=one.eager.median_s / 2))
             for one in each.measurements]) for each in spread]  # fmt: skip
-    curve = charts.draw(Report(wide))[0]
+    curve = charts.compute_charts(Report(wide))[0]
     places = [float(y) for y in re.findall(r"[ML][\d.]+ ([\d.]+)", curve.series[0].band)]
     line = [mark.y for mark in curve.series[0].marks]
     # Twice as fast at best, and half as fast at worst, is as far from the line.
@@ -56,7 +56,7 @@ def test_bars_begin_at_the_dense_baseline():
     report = Report(
         [result("2:4", 0.5, fast=2.0), result("1:4", 0.25, fast=0.5), result("2:4", 0.5, rows=32, fast=8.0)]
     )
-    [chart] = charts.draw(report)
+    [chart] = charts.compute_charts(report)
     above, below = chart.series[0].marks[0], chart.series[1].marks[0]
     assert above.y + above.height == pytest.approx(chart.baseline)
     assert below.y == pytest.approx(chart.baseline)
@@ -70,7 +70,7 @@ def test_bars_begin_at_the_dense_baseline():
 
 @pytest.mark.parametrize("gain", [1e-6, 0.011, 0.99, 1.0, 1.01, 1e6])
 def test_marks_of_any_gain_are_inside_the_chart(gain):
-    [chart] = charts.draw(Report([result("2:4", 0.5, fast=gain)]))
+    [chart] = charts.compute_charts(Report([result("2:4", 0.5, fast=gain)]))
     [mark] = chart.series[0].marks
     assert charts.TOP - 1e-6 <= mark.y <= chart.bottom + 1e-6
     assert 2 <= len(chart.y_labels) <= 8
@@ -78,9 +78,9 @@ def test_marks_of_any_gain_are_inside_the_chart(gain):
 
 
 def test_nothing_measured_draws_nothing():
-    assert charts.draw(Report([])) == []
+    assert charts.compute_charts(Report([])) == []
     failed = CaseResult(result("2:4", 0.5).case, 0.5, [], error="nothing was measured")
-    assert charts.draw(Report([failed])) == []
+    assert charts.compute_charts(Report([failed])) == []
 
 
 def test_the_page_draws_what_workers_measured(client, records):

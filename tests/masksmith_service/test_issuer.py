@@ -209,7 +209,7 @@ def test_a_slow_issuer_holds_a_request_for_seconds_only(monkeypatch):
     monkeypatch.setattr(issuer_keys, "FETCH_TIMEOUT_S", 0.01)
     keys = issuer_keys.IssuerKeys("https://login.example.org")
     assert not asyncio.run(keys.update())
-    assert keys.is_unavailable
+    assert keys.has_fetch_failed
 
 
 def test_a_long_response_ends_with_its_token(client, issuer):

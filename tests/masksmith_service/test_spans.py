@@ -66,11 +66,11 @@ def test_requests_have_spans(settings, collector):
 def test_shards_of_a_job_make_one_trace(collector):
     for process in range(2):
         told = Spans(collector.url + "/")
-        with told.shard("job-a", process) as found:
+        with told.record_shard("job-a", process) as found:
             found["outcome"] = "completed"
         told.stop()
     told = Spans(collector.url)
-    with pytest.raises(ZeroDivisionError), told.shard("job-b", 0):
+    with pytest.raises(ZeroDivisionError), told.record_shard("job-b", 0):
         raise ZeroDivisionError
     told.stop()
     assert [(service, name) for service, name, *_ in collector.taken] == [("masksmith-worker", "shard")] * 3
@@ -84,7 +84,7 @@ def test_shards_of_a_job_make_one_trace(collector):
 def test_without_a_collector_no_span_is_sent_and_nothing_imported():
     code = (
         "import sys; from masksmith_worker.tracing import Spans\n"
-        "with Spans('').shard('j', 0) as found: found['outcome'] = 'completed'\n"
+        "with Spans('').record_shard('j', 0) as found: found['outcome'] = 'completed'\n"
         "import masksmith_service.app\n"
         "heavy = ('opentelemetry.sdk.trace', 'opentelemetry.exporter')\n"
         "print(*[name for name in sys.modules if name.startswith(heavy)])"

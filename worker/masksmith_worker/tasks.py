@@ -74,7 +74,7 @@ def solve_shard() -> None:
             return
         with (
             logs.context(job=lease.job, shard=lease.shard),
-            spans().shard(lease.job, lease.shard) as attributes,
+            spans().record_shard(lease.job, lease.shard) as attributes,
         ):
             attributes["outcome"] = runner().run(lease)
             log.info("%s", attributes["outcome"])

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class Spans:
-    """Sends a span of each shard of a masks job to a collector; the spans of all shards of a job are one trace.
+    """Sends a span of each shard of a masks job to a collector; the spans of a job's shards belong to one trace.
 
     Args:
         otlp_url: URL of the collector; if empty, no spans are sent.
@@ -25,8 +25,8 @@ class Spans:
         )
 
     @contextmanager
-    def shard(self, job: str, index: int) -> Iterator[dict[str, str]]:
-        """Record the span of a shard; members of the yielded dict become attributes `masksmith.NAME`."""
+    def record_shard(self, job: str, index: int) -> Iterator[dict[str, str]]:
+        """Record the block as the span of a shard; members of the yielded dict become attributes `masksmith.NAME`."""
         attributes: dict[str, str] = {}
         if self._provider is None:
             yield attributes

@@ -18,10 +18,13 @@ def is_standard_output(path: Path | None) -> bool:
 
 
 def check_standard_output(*, as_json: bool) -> None:
-    """Refuse to write a file to a terminal, or into the JSON report.
+    """Check that a file can be written to standard output.
+
+    Args:
+        as_json: Whether the report is JSON, which is printed on standard output.
 
     Raises:
-        InputError: If standard output is a terminal, or if the JSON report is printed on it.
+        InputError: If the report is JSON, or standard output is a terminal.
     """
     if as_json:
         raise InputError("--json and -o - both write to standard output: name a file")

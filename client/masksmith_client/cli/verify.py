@@ -1,4 +1,4 @@
-"""`masksmith verify`: check masks or weights against a pattern, by code that is independent of the solvers."""
+"""`masksmith verify`: check masks or weights against patterns, or weights against masks."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ def verify(
             "--pattern",
             "-p",
             metavar="[GLOB=]PATTERN",
-            help="A pattern such as '2:4', or '1:4' for some tensors: 'mlp=1:4'; repeatable. Weights may have at most "
-            "as many non-zeros in each group as the pattern keeps. Default: the pattern in the masks file, or the "
-            "masks in a directory that 'masksmith prune' wrote.",
+            help="A pattern such as '2:4', or 'mlp=1:4' for some tensors only; repeatable. Weights may have at most as "
+            "many non-zeros as the pattern keeps, in each group if it has groups. Default: the pattern in the masks "
+            "file, or the masks in a directory that 'masksmith prune' wrote.",
         ),
     ] = None,
     masks: Annotated[

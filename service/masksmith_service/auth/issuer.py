@@ -64,7 +64,7 @@ class Issuer:
         claims = self._verified_claims(token)
         if claims is None and not is_due and await self._keys.update():
             claims = self._verified_claims(token)
-        if claims is None and self._keys.is_unavailable:
+        if claims is None and self._keys.has_fetch_failed:
             detail = "the keys of the token's issuer cannot be fetched; try again shortly, or use a key"
             raise RequestError(Code.ISSUER_UNAVAILABLE, detail, retry_after_s=math.ceil(FETCH_PAUSE_S))
         return None if claims is None else self._principal(claims)

@@ -1,4 +1,4 @@
-"""The keys of an OpenID Connect issuer, found by OpenID Connect Discovery 1.0, and when they are fetched."""
+"""Fetches the keys of an OpenID Connect issuer, by OpenID Connect Discovery 1.0, and keeps them for a time."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ FETCH_TIMEOUT_S = 5.0
 MAX_DOCUMENT_BYTES = 2**20
 _FETCH_ERRORS = (
     *(httpx2.HTTPError, httpx2.InvalidURL, TimeoutError),
-    # The documents have another form.
+    # Errors of a document that has another form.
     *(ValueError, KeyError, TypeError, AttributeError, RecursionError),
 )
 
@@ -38,14 +38,14 @@ class IssuerKeys:
         issuer: URL of the issuer.
 
     Attributes:
-        is_unavailable: Whether the last fetch failed.
+        has_fetch_failed: Whether the last fetch failed, or was canceled.
     """
 
     def __init__(self, issuer: str) -> None:
         self._issuer, self._keys = issuer, KeySet([])
         self._fetched_at = self._tried_at = -math.inf
         self._fetching = asyncio.Lock()
-        self.is_unavailable = False
+        self.has_fetch_failed = False
 
     @property
     def known(self) -> KeySet:
@@ -54,7 +54,11 @@ class IssuerKeys:
 
     @property
     def is_due(self) -> bool:
-        """Whether the keys are to be fetched before they are used again, and no other call is fetching them."""
+        """Whether the keys are to be fetched before they are used again.
+
+        True if they were never fetched, or at least `KEYS_AGE_S` ago; but False while another call fetches them, and
+        for `FETCH_PAUSE_S` after a fetch.
+        """
         is_old = time.monotonic() - self._fetched_at >= KEYS_AGE_S
         return is_old and self._may_fetch() and not self._fetching.locked()
 
@@ -62,24 +66,24 @@ class IssuerKeys:
         """Fetch the keys, unless this was tried less than `FETCH_PAUSE_S` ago.
 
         Returns:
-            Whether there are new keys, fetched by this call, or by another one while this call waited for it.
+            Whether the keys were fetched: by this call; or by another call, while this one waited.
         """
         tried_before = self._tried_at
         async with self._fetching:
             if self._tried_at != tried_before:
-                return not self.is_unavailable
+                return not self.has_fetch_failed
             if not self._may_fetch():
                 return False
-            self.is_unavailable = True
+            self.has_fetch_failed = True  # Until the fetch succeeds; it stays True if this call is canceled.
             try:
                 async with asyncio.timeout(FETCH_TIMEOUT_S):
                     self._keys = await _fetch_key_set(self._issuer)
-                self._fetched_at, self.is_unavailable = time.monotonic(), False
+                self._fetched_at, self.has_fetch_failed = time.monotonic(), False
             except _FETCH_ERRORS as error:
                 log.warning("the keys of issuer %s cannot be fetched: %s", self._issuer, error or "timed out")
             finally:
                 self._tried_at = time.monotonic()
-            return not self.is_unavailable
+            return not self.has_fetch_failed
 
     def _may_fetch(self) -> bool:
         return time.monotonic() - self._tried_at >= FETCH_PAUSE_S
@@ -100,6 +104,7 @@ async def _fetch_key_set(issuer: str) -> KeySet:
             keys.append(import_key(document))
         except (JoseError, ValueError, TypeError) as error:
             log.info("a key of issuer %s is not used: %s", issuer, error)
+    # A symmetric key that is published is not secret: anybody could sign tokens with it.
     return KeySet([key for key in keys if key.key_type != "oct"])
 
 

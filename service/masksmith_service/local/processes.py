@@ -1,4 +1,4 @@
-"""Starts child processes, which on Linux cannot outlive this one, and stops them."""
+"""Starts and stops child processes; on Linux they get a signal when this process ends, and orphans are adopted."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pathlib import Path
 from .logs import rotate_open
 
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
-"""Options of Linux's prctl: signal at the death of the parent, and parent of orphaned descendants."""
+"""Options of Linux's prctl: get a signal when the parent ends, and become the parent of orphaned descendants."""
 ROTATION_PAUSE_S = 60.0
 """Seconds from a failed attempt to rotate a log to the next attempt."""
 TAIL_BYTES, TAIL_LINES = 4096, 15
@@ -57,8 +57,8 @@ class Child:
 
     def __init__(self, spec: ProcessSpec) -> None:
         self.spec = spec
-        self.started, self._rotate_at = time.monotonic(), 0.0
-        self._listened, self._seen = False, self.started
+        self.started_at, self._rotate_at = time.monotonic(), 0.0
+        self._has_listened, self._socket_seen_at = False, self.started_at
         if spec.before_start is not None:
             spec.before_start()
         with spec.log.open("ab") as log:
@@ -86,15 +86,15 @@ class Child:
         return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"exited with code {code}"
 
     def failure(self) -> str | None:
-        """Description of how it ended, or of why nothing can connect to it; None while it starts or serves."""
+        """Description of how it ended, or, if it has a socket, of why nothing can connect to it; otherwise None."""
         if (reason := self.exit_reason()) is not None or self.spec.socket is None:
             return reason
         now = time.monotonic()
         if self.spec.socket.exists():
-            self._listened, self._seen = True, now
-        if now - self._seen < (SOCKET_MISSING_S if self._listened else SOCKET_START_S):
+            self._has_listened, self._socket_seen_at = True, now
+        if now - self._socket_seen_at < (SOCKET_MISSING_S if self._has_listened else SOCKET_START_S):
             return None
-        return f"cannot be reached, {self.spec.socket} {'was deleted' if self._listened else 'does not exist'}"
+        return f"cannot be reached, {self.spec.socket} {'was deleted' if self._has_listened else 'does not exist'}"
 
     def terminate(self) -> None:
         """Send SIGTERM, if it is running."""
@@ -121,7 +121,7 @@ class Child:
             self._rotate_at = time.monotonic() + ROTATION_PAUSE_S
 
     def log_tail(self) -> str:
-        """The last lines that it logged in this run."""
+        """The last lines that it logged in this run, at most `TAIL_LINES`."""
         with self.spec.log.open("rb") as log:
             end = log.seek(0, os.SEEK_END)
             log.seek(max(self._log_start, end - TAIL_BYTES))
@@ -156,7 +156,7 @@ def kill_all(pids: set[int]) -> None:
 
 
 def _preparation(death_signal: signal.Signals) -> Callable[[], None]:
-    """Return what a child runs before its command: it blocks SIGINT, and on Linux binds its life to this process."""
+    """Return what a child runs before its command: it blocks SIGINT, and on Linux requests `death_signal`."""
     parent = os.getpid()
     prctl = ctypes.CDLL(None).prctl if sys.platform == "linux" else None
 

@@ -159,7 +159,7 @@ class Supervisor:
                 )
 
     def _stop_and_schedule_restart(self, supervised: _Supervised, child: Child, reason: str, now: float) -> None:
-        if now - child.started > HEALTHY_AFTER_S:
+        if now - child.started_at > HEALTHY_AFTER_S:
             supervised.failures = 0
         delay_s = min(MIN_RESTART_DELAY_S * 2.0 ** min(supervised.failures, MAX_DOUBLINGS), MAX_RESTART_DELAY_S)
         self._report(

@@ -10,12 +10,20 @@ from masksmith.benchmark import Report, bars, curve_bands, curves
 
 WIDTH, HEIGHT = 480, 240
 LEFT, RIGHT, TOP, BOTTOM = 60, 22, 12, 36
+"""Margins between the edges of the chart and its axes."""
 COLOURS = 6
+"""Number of colours in the style sheet: its classes `c0` to `c5`."""
 
 
 @dataclass(frozen=True)
 class Mark:
-    """A labelled point of a chart, or a bar from the speed-up to the baseline of 1x."""
+    """A labelled point of a chart, or a bar from the speed-up to the baseline of 1x.
+
+    Attributes:
+        x, y: Coordinates of the point, or of the bar's upper left corner.
+        label: Text of the mark.
+        width, height: Size of the bar; 0 for a point.
+    """
 
     x: float
     y: float
@@ -26,17 +34,23 @@ class Mark:
 
 @dataclass(frozen=True)
 class Series:
-    """Marks of one colour."""
+    """Marks of one colour.
+
+    Attributes:
+        name: Name in the legend.
+        colour: Number of the colour, less than `COLOURS`.
+        marks: The marks, from left to right.
+        band: The area between the lower and the upper limits of the speed-ups, as an SVG path; empty for bars.
+    """
 
     name: str
     colour: int
     marks: Sequence[Mark]
     band: str = ""
-    """The range of the marks, as an SVG path."""
 
     @property
     def path(self) -> str:
-        """The marks joined, as an SVG path."""
+        """The line through points, as an SVG path; not used for bars."""
         return "M" + "L".join(f"{mark.x:.1f} {mark.y:.1f}" for mark in self.marks)
 
 
@@ -51,7 +65,10 @@ class Chart:
         y_labels: Labels of the vertical axis, with their y coordinates.
         x_labels: Labels of the horizontal axis, with their x coordinates.
         baseline: y coordinate of the speed-up 1x.
-        is_bars: Whether bars are drawn instead of lines.
+        is_bars: Whether the marks are bars; otherwise they are points joined by a line.
+        width, height: Size of the chart.
+        left, right: x coordinates of the ends of the horizontal axis.
+        bottom: y coordinate of the horizontal axis.
     """
 
     title: str
@@ -73,8 +90,11 @@ class Chart:
         return "; ".join(mark.label for series in self.series for mark in series.marks)
 
 
-def draw(report: Report) -> list[Chart]:
-    """Compute a report's charts: for every batch size, curves of the kernels with more than one density, and bars."""
+def compute_charts(report: Report) -> list[Chart]:
+    """Compute a report's charts: for every batch size, curves and bars, each left out if it would be empty.
+
+    A curve is drawn for each kernel that was measured at more than one density.
+    """
     charts = []
     for batch in sorted({result.case.batch for result in report.results}):
         lines = {kernel: points for kernel, points in curves(report, batch).items() if len(points) > 1}
@@ -90,7 +110,14 @@ def _lines(
     kernels: Mapping[str, Sequence[tuple[float, float]]],
     bands: Mapping[str, Sequence[tuple[float, float, float]]],
 ) -> Chart:
-    axis = _Axis(gain for kernel in kernels for point in bands[kernel] for gain in point[1:])
+    """Compute the chart of curves.
+
+    Args:
+        batch: Batch size.
+        kernels: For each kernel (density, speed-up).
+        bands: For each kernel (density, low, high), the limits of the speed-ups.
+    """
+    axis = _Axis(gain for kernel in kernels for _, *limits in bands[kernel] for gain in limits)
     series = [
         Series(
             kernel, number % COLOURS,
@@ -113,12 +140,14 @@ def _band(points: Sequence[tuple[float, float, float]], axis: _Axis) -> str:
 
 
 def _bars(batch: int, layers: Mapping[str, Mapping[str, float]]) -> Chart:
+    """Compute the chart of bars; `layers` has the speed-up of each layer's fastest kernel by pattern."""
     axis = _Axis(gain for gains in layers.values() for gain in gains.values())
     patterns = list(dict.fromkeys(pattern for gains in layers.values() for pattern in gains))
     group_width = (WIDTH - LEFT - RIGHT) / len(layers)
     bar_width = 0.8 * group_width / len(patterns)
 
     def bar(index: int, layer: str, number: int) -> Mark:
+        """Compute the bar of the layer with this index under the pattern with this number."""
         x = LEFT + (index + 0.1) * group_width + number * bar_width
         return axis.bar(x, bar_width, layers[layer][patterns[number]], f"{layer}, {patterns[number]}")
 
@@ -150,6 +179,7 @@ class _Axis:
 
     @property
     def labels(self) -> list[tuple[str, float]]:
+        """Powers of two at equal distances, at most seven, each with its y coordinate."""
         step = -(-(self._max_power - self._min_power) // 6)
         powers = [power for power in range(self._min_power, self._max_power + 1) if power % step == 0]
         return [(_gain_label(2.0**power), self.y(2.0**power)) for power in powers]
@@ -158,9 +188,9 @@ class _Axis:
         share = (math.log2(gain) - self._min_power) / (self._max_power - self._min_power)
         return HEIGHT - BOTTOM - share * (HEIGHT - BOTTOM - TOP)
 
-    def bar(self, x: float, width: float, gain: float, what: str) -> Mark:
+    def bar(self, x: float, width: float, gain: float, name: str) -> Mark:
         top, bottom = sorted((self.y(gain), self.y(1.0)))
-        return Mark(x, top, f"{what}: {gain:.2f}x", width, max(1.0, bottom - top))
+        return Mark(x, top, f"{name}: {gain:.2f}x", width, max(1.0, bottom - top))
 
 
 def _x(sparsity: float) -> float:
@@ -168,6 +198,6 @@ def _x(sparsity: float) -> float:
 
 
 def _gain_label(gain: float) -> str:
-    """Return a speed-up as text that fits between the edge and the axis."""
+    """Return a speed-up as text that fits into the left margin."""
     digits = 7 if gain >= 1.0 else 3 if gain >= 0.001 else 2
     return f"{gain:.{digits}g}x"

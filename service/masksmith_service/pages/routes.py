@@ -173,7 +173,12 @@ def show_job(
         report = read_report(read_job(state, job), state.records)
         machines = [machine_line(machine, report) for machine in report.machines]
         return render(
-            request, "benchmark.html", job=document, report=report, machines=machines, charts=charts.draw(report)
+            request,
+            "benchmark.html",
+            job=document,
+            report=report,
+            machines=machines,
+            charts=charts.compute_charts(report),
         )
     layers = list_layers(document, q, sort, page, descending=desc)
     return render(

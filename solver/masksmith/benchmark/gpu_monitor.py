@@ -18,12 +18,12 @@ clocks set by a user are left out."""
 
 
 class GpuMonitor:
-    """Reads a GPU's state; a CPU has none.
+    """Reads a GPU's state; other devices have none.
 
     Args:
         device: `cpu`, or a CUDA device.
-        uuid: UUID of the GPU for NVML, without the prefix `GPU-`, since CUDA may number devices differently.
-        nvml: NVML's Python binding; tests replace it.
+        uuid: UUID of the GPU, without the prefix `GPU-`. NVML finds the GPU by it: CUDA may number GPUs otherwise.
+        nvml: NVML's Python binding; None imports it.
     """
 
     def __init__(self, device: str, uuid: str = "", nvml: Any = None) -> None:
@@ -57,8 +57,8 @@ class GpuMonitor:
         }
 
 
-def conditions(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
-    """Merge the states before and after a case; throttling in either state counts."""
+def merge_states(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
+    """Return the state after a case, with the SM clock before it, and the throttling of both states; {} for a CPU."""
     if not after:
         return {}
     throttled = sorted({*before.get("throttled", ()), *after.get("throttled", ())})

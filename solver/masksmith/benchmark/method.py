@@ -24,7 +24,7 @@ import torch
 from .cases import BASELINES, Case
 from .cuda_clock import CudaClock
 from .fastest import Product, fastest
-from .gpu_monitor import GpuMonitor, conditions
+from .gpu_monitor import GpuMonitor, merge_states
 from .host_clock import HostClock, Runs, Seconds
 from .kernel import Kernel, Operand
 from .machine import describe
@@ -85,7 +85,7 @@ class Bench:
         products, measurements = self._prepare(case, operand, x)
         density = float(mask.mean())
         timed = self._time(case, density, {name: partial(run, x) for name, run in products.items()}, measurements)
-        gpu_conditions = conditions(gpu_before, self._monitor.read())
+        gpu_conditions = merge_states(gpu_before, self._monitor.read())
         in_order = [timed[name] for name in case.kernels]
         return CaseResult(case, density, in_order, gpu_conditions, self.machine(case.dtype))
 

@@ -33,15 +33,15 @@ class BandCertificate:
         objective: `[down, across]`, score kept by each tile.
         violation: `[down, across]`; objective + violation is an upper bound on the score of any mask of the tile.
         total: `[down, across]`, sum of all scores of each tile.
-        legal: `[down, across]`, whether the mask of each tile keeps its budgets.
-        invalid: Flat index of the first invalid score (NaN, infinite or negative), or None.
+        legal: `[down, across]`, whether the mask of each tile satisfies its budgets.
+        first_invalid: Flat index of the first invalid score (NaN, infinite or negative), or None.
     """
 
     objective: npt.NDArray[np.float64]
     violation: npt.NDArray[np.float64]
     total: npt.NDArray[np.float64]
     legal: npt.NDArray[np.bool_]
-    invalid: int | None
+    first_invalid: int | None
 
 
 @dataclass
@@ -135,7 +135,10 @@ class Band:
             raise InfeasibleError(infeasible_message(self.tile), divmod(infeasible, self.across))
 
     def _certify(self) -> tuple[torch.Tensor, ...]:
-        """Queue the certificate kernel for the current mask and duals."""
+        """Queue the certificate kernel, which also writes `pruned` and `packed`.
+
+        Returns objective, violation, total and legality of each tile.
+        """
         launcher, tiles, tile = self.launcher, self.down * self.across, self.tile
         objective, violation, total = (launcher.empty(tiles, dtype=torch.float64) for _ in range(3))
         legal = launcher.empty(tiles, dtype=torch.uint8)
@@ -156,14 +159,15 @@ class Band:
         """Return an empty matrix, which kernels take for an absent argument."""
         return self.launcher.zeros(0, 0, dtype=torch.uint8)
 
-    def _certificate(self, parts: tuple[torch.Tensor, ...], invalid: int) -> BandCertificate:
+    def _certificate(self, parts: tuple[torch.Tensor, ...], first_invalid: int) -> BandCertificate:
         shape = (self.down, self.across)
         objective, violation, total, legal = (part.cpu().numpy().reshape(shape) for part in parts)
-        # The sum of a tile's scores bounds any mask, too; the factor covers the rounding errors of the sum.
+        # The sum of a tile's scores is an upper bound, too; the factor covers the rounding errors of the sum.
         overflowed = ~np.isfinite(violation)
         with np.errstate(over="ignore", invalid="ignore"):
             violation[overflowed] = (total * (1 + 2.0**-40) - objective)[overflowed]
-        return BandCertificate(objective, violation, total, legal != 0, None if invalid == NO_INDEX else invalid)
+        invalid_index = None if first_invalid == NO_INDEX else first_invalid
+        return BandCertificate(objective, violation, total, legal != 0, invalid_index)
 
 
 def _raw(weight: torch.Tensor) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""Which GPUs exist, and the name and free memory of one."""
+"""Why torch cannot use a device, and the name and free memory of a CUDA device."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ def reason_missing(device: str) -> str | None:
 
 
 def reason_unavailable(device: str) -> str | None:
-    """Return why torch cannot use a device such as `cuda:1` or `mps`, or None."""
+    """Return why a name is not one of torch's devices, or is a CUDA device that torch cannot use; otherwise None.
+
+    Whether this machine has a device of another kind, such as `mps`, is not checked.
+    """
     import torch
 
     try:
@@ -26,6 +29,7 @@ def reason_unavailable(device: str) -> str | None:
 
 def device_facts(device: str) -> tuple[str | None, int | None]:
     """Return a GPU's model name and its free memory in bytes; (None, None) if `device` is no available CUDA device."""
+    # For a CPU torch is not imported.
     if not device.startswith("cuda") or reason_missing(device) is not None:
         return None, None
     import torch

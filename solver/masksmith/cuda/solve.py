@@ -152,8 +152,8 @@ class DeviceSolve:
         """Solve the band that begins at tile row `first`; errors have indices in the whole tensor."""
         with self.problem.locating_errors(first):
             certificate = band.solve()
-        if certificate.invalid is not None:
-            row, col = divmod(certificate.invalid, band.scores.shape[1])
+        if certificate.first_invalid is not None:
+            row, col = divmod(certificate.first_invalid, band.scores.shape[1])
             row += first * self.tile.rows
             value = float(self.matrix[row, col])
             raise self.problem.source.invalid_score_error(row * self.problem.grid.cols + col, value)

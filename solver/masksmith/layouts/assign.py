@@ -8,7 +8,7 @@ from typing import Any
 
 from .architectures import Architecture, Unclear
 from .candidates import Candidate
-from .file_formats import format_reason, kernel_reason
+from .file_formats import format_reason, name_reason
 from .layout import Layout, LayoutError
 from .roles import Roles
 
@@ -83,7 +83,7 @@ def _by_rules(candidate: Candidate, architecture: Architecture) -> Layout | Uncl
         return Unclear(reason)
     if candidate.layout is not None:
         return candidate.layout
-    reason = kernel_reason(name, shape)
+    reason = name_reason(name, shape)
     if reason is not None:
         return Unclear(reason)
     if not candidate.only_by_name and architecture.is_outside_layers(name, shape):

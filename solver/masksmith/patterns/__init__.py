@@ -1,4 +1,4 @@
-"""Patterns (sets of allowed masks), and what follows from them without scores: grids, budgets, bytes, fitting solvers.
+"""Patterns (sets of allowed masks): their notation, grids, budgets, capacity, storage, and the solvers for them.
 
 Standard library only, so that every process can import this package.
 """

@@ -15,7 +15,10 @@ Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
 
 CHUNK_WORK = 1e9
-"""Limit of `rows * columns**2` in one search; a wider layer is searched in chunks of columns, one after the other."""
+"""Limit of `rows * columns**2`: a larger layer is searched in chunks of columns, one after the other.
+
+A chunk has as many groups as the limit allows, but at least two; only the last chunk may have fewer.
+"""
 
 SWAPS_PER_CHECK = 64
 """Swaps between two checks of the time limit."""
@@ -26,7 +29,7 @@ class _Chunk:
 
     Args:
         x: `[rows, columns]`, scores.
-        order: `[groups * m]`, the column at each place, -1 for none; changed in place.
+        order: `[groups * m]`, the column at each place, -1 for none; has each column once; changed in place.
         m: Group length.
         keep: n, the entries kept of every m.
     """
@@ -34,7 +37,7 @@ class _Chunk:
     def __init__(self, x: Floats, order: Ints, m: int, keep: int) -> None:
         columns = x.shape[1]
         self.x, self.order, self.m, self.keep = x, order, m, keep
-        self.places = np.full(columns, -1, np.int64)
+        self.places = np.empty(columns, np.int64)  # The inverse of `order`.
         self.places[order[order >= 0]] = np.flatnonzero(order >= 0)
         self._scores = np.empty(len(order) // m)
         self._tables = (
@@ -42,6 +45,7 @@ class _Chunk:
             np.empty((columns, columns)),
         )  # fmt: skip
         self.refresh(range(len(order) // m))
+        # More than rounding errors, by which a swap and its reverse could both have positive gains.
         self.min_gain = 1e-9 * max(1e-30, float(self._scores.sum()))
 
     @property
@@ -55,14 +59,14 @@ class _Chunk:
             refresh(self.x, self.order, int(group), self.keep, *self._tables)
 
     def climb(self, limit: TimeLimit) -> None:
-        """Swap columns up to a local optimum, or until the limit."""
+        """Swap columns until no swap gains more than `min_gain`, or the time limit has passed."""
         operands = (self.x, self.order, self.places, self.keep, *self._tables, self.min_gain)
         while not limit.passed():
             if climb(*operands, SWAPS_PER_CHECK) < SWAPS_PER_CHECK:
                 return
 
     def perturb(self, generator: np.random.Generator) -> None:
-        """Swap a few random columns of different groups."""
+        """Swap two to four random pairs of columns; a pair within one group is left out: it would change no score."""
         filled = np.flatnonzero(self.order >= 0)
         for _ in range(int(generator.integers(2, 5))):
             p, q = (int(place) for place in generator.choice(filled, 2, replace=False))
@@ -71,7 +75,7 @@ class _Chunk:
                 self.refresh(np.array([p // self.m, q // self.m]))
 
     def restore(self, order: Ints) -> None:
-        """Restore an earlier order."""
+        """Restore an earlier order, and the tables for it."""
         changed = np.unique(np.flatnonzero(self.order != order) // self.m)
         self.order[:] = order
         self.places[order[order >= 0]] = np.flatnonzero(order >= 0)
@@ -99,6 +103,7 @@ def search(x: Floats, m: int, keep: int, escapes: int, seed: int, limit: TimeLim
     order = np.full(-(-columns // m) * m, -1, np.int64)
     order[:columns] = np.arange(columns)
     generator = np.random.default_rng(seed)
+    # A swap needs two groups.
     groups_per_chunk = max(2, int(math.sqrt(CHUNK_WORK / len(x))) // m)
     if len(order) // m <= groups_per_chunk:
         return _search_with_escapes(_Chunk(x, order, m, keep), escapes, generator, limit)[:columns]

@@ -2,8 +2,9 @@
 
 One script reads the records of the broker, so that they are consistent. Blobs are copied after that. While a backup
 runs (`masksmith:backup` exists) no blob is deleted, so that all blobs that the records refer to exist; deletions are
-deferred, by a set in `masksmith:deferred`. Leases, heartbeats, messages and sessions are not part of a backup: shards
-that workers had taken are queued again.
+deferred, by a set in `masksmith:deferred`. Leases, messages, and keys with one of `EXCLUDED_PREFIXES`, such as
+heartbeats and sessions, are not part of a backup. In a restored installation, shards that workers had taken are queued
+again.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ from masksmith_wire.text import without_credentials
 log = logging.getLogger(__name__)
 
 RECORDS, MANIFEST, STORE = "records.jsonl", "manifest.json", "store"
+"""Names in the directory of a backup: two files, and the folder of the blobs."""
 LOCK_S = 60
 """Seconds after which the lock of a backup expires, unless it is renewed."""
 RANGE_BYTES = 8 * 2**20
@@ -97,7 +99,7 @@ def back_up(client: redis.Redis, store: BlobStore, folder: Path) -> Manifest:
 
 
 def restore(client: redis.Redis, store: BlobStore, folder: Path) -> Manifest:
-    """Restore a backup into an empty broker and an empty store, after checking it; damaged blobs are only logged.
+    """Check a backup, and restore it into an empty broker and an empty store; damaged blobs are logged, and copied.
 
     Raises:
         InstallationError: If the backup is incomplete or of another data format, its records are damaged, broker or
@@ -141,7 +143,8 @@ def _deferring_deletions(client: redis.Redis) -> Iterator[None]:
 
     def renew() -> None:
         while not ended.wait(LOCK_S / 4):
-            # A lock that is lost is not taken from another backup.
+            # If the broker cannot be reached, the next round tries again. A lock that has expired is not acquired
+            # again: the end of the block reports that it was lost.
             with suppress(redis.RedisError):
                 lock.reacquire()
 
@@ -170,6 +173,7 @@ def _save_records(client: redis.Redis, path: Path) -> tuple[int, str]:
     for key, ttl_ms, value in zip(reply[::3], reply[1::3], reply[2::3], strict=True):
         name = key.decode()
         if not name.startswith(EXCLUDED_PREFIXES) and ":lease:" not in name:
+            # PTTL returns -1 for a key that does not expire; RESTORE takes 0 for it.
             lines.append(json.dumps({"key": name, "ttl_ms": max(0, ttl_ms), "value": b64encode(value).decode()}))
     data = "".join(line + "\n" for line in sorted(lines)).encode()
     _write(path, data)
@@ -197,8 +201,8 @@ def _copy_store(source: BlobStore, target: BlobStore) -> tuple[int, int]:
 def _copy_blob(source: BlobStore, target: BlobStore, name: str) -> bool:
     """Copy a blob, and its digest list if there is one; return False if the blob does not exist any more.
 
-    A lost list does not make a blob useless: the store computes it again from an upload, or for a result whose digest
-    is in a report.
+    A blob without its list can still be read if its digest is known, from the name of an upload or the report of a
+    result: the store checks the blob, and computes the list again.
     """
     try:
         if not is_sealed_name(name):
@@ -220,7 +224,7 @@ def _copy_blob(source: BlobStore, target: BlobStore, name: str) -> bool:
 
 
 def _read_backup(folder: Path) -> tuple[Manifest, list[dict[str, Any]]]:
-    """Read the manifest and the records of a backup, and check these and all blobs; damaged blobs are only logged."""
+    """Read manifest and records of a backup; check both, and all blobs. Damaged blobs are only logged."""
     try:
         manifest = Manifest(**json.loads((folder / MANIFEST).read_bytes()))
         data = (folder / RECORDS).read_bytes()

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 import torch
 
 from masksmith.benchmark.cuda_clock import CudaClock
-from masksmith.benchmark.gpu_monitor import GpuMonitor, conditions
+from masksmith.benchmark.gpu_monitor import GpuMonitor, merge_states
 from masksmith.benchmark.host_clock import HostClock
 
 
@@ -167,7 +167,7 @@ def test_gauges_tell_clocks_and_what_slows_them_down():
         "throttled": [],
     }  # fmt: skip
     assert capped["throttled"] == ["power cap"]
-    assert conditions(capped, idle)["throttled"] == ["power cap"]
+    assert merge_states(capped, idle)["throttled"] == ["power cap"]
 
 
 def test_a_gpu_that_does_not_tell_is_measured_without_gauges_and_said_to_be():
@@ -177,7 +177,7 @@ def test_a_gpu_that_does_not_tell_is_measured_without_gauges_and_said_to_be():
 
 def test_a_cpu_has_no_gauges():
     assert GpuMonitor("cpu").read() == {}
-    assert conditions({}, {}) == {}
+    assert merge_states({}, {}) == {}
 
 
 def test_the_recorder_was_asked_for_nothing_real():

@@ -22,12 +22,14 @@ class PruneAndGrow(Method):
     """At each refresh drop the smallest kept weights and grow where the gradient is largest (RigL, Evci et al., 2020).
 
     The share dropped is `fraction / 2 * (1 + cos(pi * step / until))` up to step `until`, and then 0. Entries of a
-    pattern cannot be grown independently, so growth is one exact optimization: each candidate's score is the magnitude
-    of its gradient, relative to the layer's largest, and each survivor (a kept entry that is not dropped) has a score
-    above the sum of all candidates of its tile, or, without tiles, above each candidate's. The best mask therefore
-    keeps all survivors, unless the schedule has reduced the number of kept entries below theirs, and among those masks
-    has the largest sum of gradients. Grown entries start at zero. With transposable patterns an entry can be grown only
-    together with others, so fewer entries are replaced than are dropped: some of the dropped ones are kept again.
+    pattern cannot be grown independently, so growth is one exact optimization. A survivor is a kept entry that is not
+    dropped; all other entries, the dropped ones too, are candidates. A candidate's score is the magnitude of its
+    gradient, relative to the layer's largest. A survivor's score exceeds the sum of the candidates' scores in its tile;
+    without tiles, it exceeds each candidate's score. Therefore the best mask keeps all survivors, and those candidates
+    that add the largest sum of scores. Only if the schedule has changed the pattern, and no mask of the new pattern
+    keeps all survivors, some of them are pruned. Grown entries start at zero. With transposable patterns an entry can
+    be grown only together with others, so fewer entries are replaced than are dropped: some of the dropped ones are
+    kept again.
 
     Attributes:
         fraction: Share of the kept entries that is dropped at the beginning, in (0, 1].

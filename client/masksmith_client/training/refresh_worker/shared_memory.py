@@ -72,7 +72,7 @@ class SharedMemory:
 
     Attributes:
         slots: The layers, by name.
-        fd: File descriptor of the memory, which is closed with this object.
+        fd: File descriptor of the memory; closed when this object is deleted.
         bytes: View of the whole memory.
     """
 
