@@ -15,7 +15,7 @@ from masksmith_state.roots.setting import RootSetting
 from masksmith_wire.errors import Code
 from masksmith_wire.headers import read_header
 from masksmith_worker.output import work
-from masksmith_worker.stages.load import Inputs
+from masksmith_worker.stages.load import InputReader
 
 WEIGHTS = {
     name: np.random.default_rng(seed).standard_normal((32, 48)).astype(np.float32) for seed, name in enumerate("ab")
@@ -152,9 +152,9 @@ def test_a_gram_matrix_is_read_in_bands(referring, records, root, monkeypatch):
     gram = planned(root / "grams.safetensors", "a/gram").model_copy(update={"name": "gram"})
     monkeypatch.setattr("masksmith.updates.gram_bands.BAND_BYTES", 48 * 8 * 5)
     sizes = []
-    read = Inputs.source_bytes
+    read = InputReader.source_bytes
     monkeypatch.setattr(
-        Inputs, "source_bytes", lambda self, source, start, stop: (
+        InputReader, "source_bytes", lambda self, source, start, stop: (
             sizes.append(stop - start) if "grams" in source.location else None, read(self, source, start, stop)
         )[1],
     )  # fmt: skip
@@ -174,7 +174,7 @@ def test_a_gram_matrix_is_read_in_bands(referring, records, root, monkeypatch):
 def test_only_a_small_object_says_whose_an_output_is(root, monkeypatch, text, identity):
     monkeypatch.setattr(work, "MAX_DOCUMENT_BYTES", 30)
     (root / "file").write_text(text)
-    inputs = Inputs(store=None, roots=Roots([RootSetting(url=str(root))]))
+    inputs = InputReader(store=None, roots=Roots([RootSetting(url=str(root))]))
     output = work.OutputWork(plan=None, output=None, inputs=inputs, shards={}, results=None, check=lambda: None)
     assert output.identity_in(str(root / "file")) == identity
     assert output.identity_in(str(root / "none")) is None

@@ -12,7 +12,7 @@ from masksmith_state.jobs.shards import PlannedTensor
 from masksmith_wire.headers import header_length, parse_header
 from masksmith_wire.scores import ScoreMethod
 from masksmith_worker.stages import memory, score
-from masksmith_worker.stages.load import Inputs
+from masksmith_worker.stages.load import InputReader
 from masksmith_worker.stages.score import Scoring
 
 RNG = np.random.default_rng(5)
@@ -44,7 +44,7 @@ def plan(store):
 def by_shards(store, tensor, text, step):
     rows = range(0, tensor.shape[0], step)
     parts = [
-        Scoring(Inputs(store), tensor, ScoreMethod.parse(text), lambda: None).rows(
+        Scoring(InputReader(store), tensor, ScoreMethod.parse(text), lambda: None).rows(
             first, min(first + step, tensor.shape[0])
         )
         for first in rows
@@ -121,18 +121,18 @@ class Counting(BlobStore):
 def test_a_shard_reads_no_more_than_it_needs(store, plan, text, kind, statistic, most):
     counting = Counting(store.url)
     tensor = plan(WEIGHT, kind, statistic)
-    Scoring(Inputs(counting), tensor, ScoreMethod.parse(text), lambda: None).rows(8, 12)
+    Scoring(InputReader(counting), tensor, ScoreMethod.parse(text), lambda: None).rows(8, 12)
     assert counting.read == most
 
 
 def test_what_all_shards_share_is_worked_out_once(store, plan):
     tensor, counting = plan(WEIGHT, "gram", GRAM), Counting(store.url)
-    first = Scoring(Inputs(counting), tensor, ScoreMethod.parse("sparsegpt"), lambda: None).rows(0, 12)
+    first = Scoring(InputReader(counting), tensor, ScoreMethod.parse("sparsegpt"), lambda: None).rows(0, 12)
     before = counting.read
-    again = Scoring(Inputs(counting), tensor, ScoreMethod.parse("sparsegpt"), lambda: None).rows(0, 12)
+    again = Scoring(InputReader(counting), tensor, ScoreMethod.parse("sparsegpt"), lambda: None).rows(0, 12)
     assert (again == first).all()
     assert counting.read - before == 12 * 12 * 4
-    other = Scoring(Inputs(counting), tensor, ScoreMethod.parse("sparsegpt damping=0.5"), lambda: None).rows(0, 12)
+    other = Scoring(InputReader(counting), tensor, ScoreMethod.parse("sparsegpt damping=0.5"), lambda: None).rows(0, 12)
     assert not np.allclose(other, first)
 
 
@@ -140,7 +140,9 @@ def test_a_bad_statistic_is_named(runner, plan):
     bad = NORMS.copy()
     bad[3] = np.nan
     with pytest.raises(ms.ScoresError, match="norms holds nan"):
-        Scoring(Inputs(runner.store), plan(WEIGHT, "norms", bad), ScoreMethod.parse("wanda"), lambda: None).rows(0, 4)
+        Scoring(InputReader(runner.store), plan(WEIGHT, "norms", bad), ScoreMethod.parse("wanda"), lambda: None).rows(
+            0, 4
+        )
 
 
 def test_a_gram_matrix_that_does_not_fit_is_refused_before_it_is_read(store, plan, monkeypatch):
@@ -149,5 +151,5 @@ def test_a_gram_matrix_that_does_not_fit_is_refused_before_it_is_read(store, pla
     monkeypatch.setattr(memory, "WHOLE_BYTES", 8 * GRAM.size - 1)
     monkeypatch.setattr(memory, "available_bytes", lambda: needed - 1)
     with pytest.raises(memory.InsufficientMemoryError, match=f"needs {needed} bytes .* can take {needed - 1};"):
-        Scoring(Inputs(counting), tensor, ScoreMethod.parse("sparsegpt"), lambda: None).rows(0, 12)
+        Scoring(InputReader(counting), tensor, ScoreMethod.parse("sparsegpt"), lambda: None).rows(0, 12)
     assert counting.read == 0

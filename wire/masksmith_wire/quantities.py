@@ -1,6 +1,7 @@
-"""Counts, sizes and durations as a person reads them: one way for command line, web pages and messages.
+"""Writes counts, sizes and durations for people, in the same way in command line, web pages and messages.
 
-JSON documents have plain numbers instead. `pages/static/quantities.js` of the service writes the same counts and sizes.
+JSON documents have plain numbers instead. `pages/static/quantities.js` of the service writes counts and sizes as this
+module does.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ def size_text(size_bytes: float) -> str:
 
 
 def duration_text(duration_s: float) -> str:
-    """Write a number of seconds: `< 1 ms`, `250 ms`, `4.6 s`, `12 s`, `1 min 40 s`, `3 h 5 min`."""
+    """Write a number of seconds: `0 s`, `< 1 ms`, `250 ms`, `4.6 s`, `12 s`, `1 min 40 s`, `3 h 5 min`."""
     if duration_s < 0.001:
         return "< 1 ms" if duration_s else "0 s"
     if duration_s < 0.9995:

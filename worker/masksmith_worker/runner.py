@@ -26,7 +26,7 @@ from .output.results import ShardResults
 from .output.work import OutputWork, ShardFailedError
 from .part_runner import PartRunner
 from .stages.allocate import BudgetAllocator
-from .stages.load import DamagedUploadError, Inputs
+from .stages.load import DamagedUploadError, InputReader
 from .stages.measure import compare_shard, measure_shard
 from .stages.score import score_shard
 from .stages.solve import solve_shard
@@ -103,7 +103,7 @@ class ShardRunner(PartRunner):
             return self._wait_or_solve(plan, job, index, shards[index], check)
 
         results = ShardResults(self.store, lambda: self.records.reports(job), report_of)
-        work = OutputWork(plan, plan.output, Inputs(self.store, self.roots), shards, results, check)
+        work = OutputWork(plan, plan.output, InputReader(self.store, self.roots), shards, results, check)
         try:
             write_output_file(work, number)
         except (*FAILURES, *OUTPUT_FAILURES) as error:

@@ -25,7 +25,7 @@ class BenchmarkOptions(TypedDict, total=False):
     """Options of a benchmark, besides its layers and patterns.
 
     Attributes:
-        batches: Rows of activations; default 1, 32 and 256.
+        batches: Numbers of rows of the activations; default 1, 32 and 256.
         dtypes: `float32` (the default), `float16`, `bfloat16`, `float64`.
         directions: `forward` (`X W^T`, the default), `backward` (`dY W`).
         kernels: Names of kernels; default all that support the device and pattern.
@@ -69,26 +69,26 @@ def prepare_benchmark(
 
     Args:
         model: A well-known model's name, shapes such as `"1536x384*6"`, a path, a mapping of names to tensors, or a
-            torch module. Of the last three the two-dimensional float weights are used, and only their shapes are sent.
+            torch module. Of the last three, the two-dimensional float weights are used, and only their shapes are sent.
         patterns: One pattern or several.
         masks_of: The id of a masks job, instead of model and patterns.
-        layers: Names or globs: only these weights. Refused without weights, as of a well-known model, and so is
-            `exclude`.
-        exclude: Names or globs: these weights are left out.
+        layers: Names or globs of the weights to measure. Refused for a well-known model, for shapes, and for
+            `masks_of`.
+        exclude: Names or globs of weights to leave out. Refused in the same cases.
         name: See `BenchmarkOptions`.
         labels: See `BenchmarkOptions`.
         priority: See `BenchmarkOptions`.
         options: See `BenchmarkOptions`.
 
     Raises:
-        InputError: If an argument is invalid, which the message names, or a checkpoint cannot be read.
+        InputError: If an argument is invalid (the message names it), or a checkpoint cannot be read.
     """
     pattern_texts = [patterns] if isinstance(patterns, str) else [str(pattern) for pattern in patterns]
     description = describe(_default_name(model, pattern_texts) if name is None else name, labels, priority)
-    only_masks = masks_of is not None and model is None
-    if only_masks:
+    measures_job = masks_of is not None and model is None
+    if measures_job:
         _check_no_selection("the masks of a job", layers, exclude)
-    model_or_layers = {} if only_masks else _model_or_layers(model, layers, exclude)
+    model_or_layers = {} if measures_job else _model_or_layers(model, layers, exclude)
     try:
         members = {"patterns": pattern_texts, "masks_of": masks_of, **model_or_layers, **options}
         return BenchmarkRequest.model_validate(members | description.model_dump(exclude_defaults=True))
@@ -97,11 +97,7 @@ def prepare_benchmark(
 
 
 def _default_name(model: object, patterns: Sequence[str]) -> str | None:
-    """Return the name of a benchmark of a checkpoint or module.
-
-    Returns:
-        None for a well-known model, shapes, a mapping or a masks job: the service chooses the name of these.
-    """
+    """Return the name of a benchmark of a checkpoint or module; None for others, whose names the service chooses."""
     if isinstance(model, str) and not os.path.exists(model):
         return None
     subject = subject_of_weights(model)
@@ -116,7 +112,7 @@ def request_layers(request: BenchmarkRequest) -> list[Layer]:
 
 
 def _model_or_layers(model: object, layers: Sequence[str] | None, exclude: Sequence[str] | None) -> dict[str, Any]:
-    """Return the member `model` or `layers` of a request."""
+    """Return the member `model` or `layers` of a request, as a dictionary with one item."""
     if model is None:
         raise InputError("nothing to measure: pass a model, shapes, or masks_of with a job's id")
     if isinstance(model, str) and model in MODELS:
@@ -131,10 +127,10 @@ def _model_or_layers(model: object, layers: Sequence[str] | None, exclude: Seque
 
 
 def _read_layers(model: object, layers: Sequence[str] | None, exclude: Sequence[str] | None) -> list[Layer]:
-    shape_texts = [model] if isinstance(model, str) else model
-    if isinstance(shape_texts, Sequence) and all(isinstance(text, str) for text in shape_texts):
+    texts = [model] if isinstance(model, str) else model
+    if isinstance(texts, Sequence) and all(isinstance(text, str) for text in texts):
         try:
-            shapes = read_shapes(shape_texts)
+            shapes = read_shapes(texts)
         except ValueError as error:
             # A text that is not a shape may be the path of a checkpoint, which is read below.
             if not isinstance(model, str) or not os.path.exists(model):
@@ -156,10 +152,10 @@ def _read_layers(model: object, layers: Sequence[str] | None, exclude: Sequence[
 
 
 def _check_no_selection(subject: str, layers: Sequence[str] | None, exclude: Sequence[str] | None) -> None:
-    """Check that no weights are to be selected from what has none.
+    """Check that `layers` and `exclude` are empty, for a benchmark of `subject`, which has no weights to select.
 
     Raises:
-        InputError: If some are.
+        InputError: If one of them is not empty.
     """
     for option, names in (("layers", layers), ("exclude", exclude)):
         if names:

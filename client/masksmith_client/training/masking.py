@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from .sharding import Sharding, as_sharded, is_dtensor, key_of, local, sharding_of
+from .sharding import Sharding, as_sharded, is_dtensor, local, register_sharding, sharding_of
 
 MIN_SAMPLE = 1024
 """Minimum number of entries that are compared to see whether a weight has changed; of a smaller weight, all are."""
@@ -174,7 +174,7 @@ class Masking(torch.nn.Module):
 
     def _set_sharding(self, sharding: Sharding | None) -> None:
         self.sharding = sharding
-        self._key = key_of(sharding) if sharding is not None and sharding.is_divided else ""
+        self._key = register_sharding(sharding) if sharding is not None and sharding.is_divided else ""
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]
     def follow_origin(self) -> None:

@@ -1,8 +1,8 @@
-"""Refreshes on the weights' devices: weights and masks stay on the GPU, where `stays_on_device` allows it.
+"""Refreshes on the weights' devices: weights and masks stay on the GPU. Used if `can_solve_on_device` is true.
 
-Snapshots are copies on the device. A thread solves them there, or with `Refresh.wait` the calling thread. Only proofs
-and the numbers of added and dropped entries are copied to the host. A layer is solved at every refresh, whether its
-weights have changed or not.
+Snapshots are copies on the device. The masks are solved there, by a thread or, with `Refresh.wait`, by the calling
+thread. Only proofs and the numbers of added and dropped entries are copied to the host. A layer is solved at every
+refresh, whether its weights have changed or not.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from .refresh_worker.thread import InlineWorker, RefreshWorker, ThreadWorker
 log = logging.getLogger("masksmith_client.training")
 
 
-def stays_on_device(layers: Iterable[MaskedLayer], masks: object) -> bool:
-    """Whether masks are solved on the weights' devices.
+def can_solve_on_device(layers: Iterable[MaskedLayer], masks: object) -> bool:
+    """Whether masks can be solved on the weights' devices.
 
     This needs weights that are all on CUDA devices, `masks=masksmith.solve`, and kernels that can run. If only the last
     is missing, the reason is logged as a warning.
@@ -48,7 +48,7 @@ def stays_on_device(layers: Iterable[MaskedLayer], masks: object) -> bool:
 
 
 class DeviceMemory:
-    """Values, previous masks and new masks of all layers, each on its weight's device; see `SharedMemory`.
+    """Values, previous masks and new masks of all layers, each on its weight's device; used instead of `SharedMemory`.
 
     Args:
         slots: The layers.
@@ -73,7 +73,7 @@ class DeviceMemory:
         return self._previous[name]
 
     def mask(self, name: str) -> Tensor:
-        """Return a layer's new mask, which the handler overwrites; all False before the first one."""
+        """Return a layer's new mask, all False before the first solve; each solve overwrites it."""
         return self._masks[name]
 
     def take(self, name: str, values: Tensor, mask: Tensor) -> None:
@@ -82,7 +82,7 @@ class DeviceMemory:
 
 
 class DeviceSnapshots:
-    """Copies on the device, which are complete before any kernel that is launched after them; see `Snapshots`."""
+    """Copies on the device, complete before any kernel that is launched after them; used instead of `Snapshots`."""
 
     def __init__(self, memory: DeviceMemory) -> None:
         self._memory = memory
@@ -95,7 +95,7 @@ class DeviceSnapshots:
         """Do nothing: kernels run in the order of their launch."""
 
     def when_done(self, callback: Callable[[], None]) -> None:
-        """Call `callback` now; `Snapshots` calls it when the copies are complete."""
+        """Call `callback` now."""
         callback()
 
     def are_done(self) -> bool:

@@ -17,7 +17,7 @@ from masksmith_client.submission.tensors import SAFETENSORS_DTYPES
 
 from .masked_layer import MaskedLayer
 from .methods.method import Method
-from .on_device import DeviceMemory, DeviceSnapshots, create_device_worker, stays_on_device
+from .on_device import DeviceMemory, DeviceSnapshots, can_solve_on_device, create_device_worker
 from .process_group import ProcessGroup
 from .refresh import Refresh
 from .refresh_worker.create import create_worker
@@ -114,7 +114,7 @@ class Refresher:
             name: share for name, layer_shares in shares.items() for share in layer_shares if share.rank == rank
         }
         layers = [layer for layer in self._layers if layer.name in self._own_shares]
-        self._is_on_device = stays_on_device(self._layers, self._masks)
+        self._is_on_device = can_solve_on_device(self._layers, self._masks)
         if not layers:
             return
         slots = [self._slot(layer) for layer in layers]

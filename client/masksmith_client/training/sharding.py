@@ -1,4 +1,4 @@
-"""Sharded weights (DTensor, of FSDP2 and tensor parallelism): gather a tensor, and shard a mask as its weight is."""
+"""Gathers and shards tensors that FSDP2 or tensor parallelism divides among ranks (DTensors)."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ def is_dtensor(tensor: Tensor) -> bool:
 
 
 def gathered(tensor: Tensor) -> Tensor:
-    """Return the whole tensor; all ranks must call this together for a DTensor."""
+    """Return the whole tensor; all ranks must call this together for a DTensor. A plain tensor is returned as it is."""
     sharded: Any = tensor
     return sharded.full_tensor() if is_dtensor(tensor) else tensor
 
 
 def gathered_mask(mask: Tensor) -> Tensor:
-    """Return the whole mask; the parts of a DTensor are sent as bits, and all ranks must call this together."""
+    """Return the whole mask, as `gathered` does, but with fewer bytes sent (`Sharding.gather`)."""
     sharding = sharding_of(mask)
     return mask if sharding is None else sharding.gather(local(mask))
 
 
 def local(tensor: Tensor) -> Tensor:
-    """Return the part of a tensor that this rank holds."""
+    """Return this rank's part of a DTensor; a plain tensor is returned as it is."""
     sharded: Any = tensor
     return sharded.to_local() if is_dtensor(tensor) else tensor
 
 
 def as_sharded(whole: Tensor, like: Tensor) -> Tensor:
-    """Return a tensor on the device of `like`, sharded as `like` is.
+    """Return a tensor on the device of `like`, sharded as `like` is; whole if `like` is a plain tensor.
 
     Every rank must have all of `whole`; each takes its own part, and ranks exchange no data.
     """
@@ -70,12 +70,14 @@ class Sharding:
     @property
     def is_divided(self) -> bool:
         """Whether ranks hold less than the whole tensor."""
+        # Only the placement `Shard` has `dim`, the axis of the tensor that it divides.
         return any(
-            hasattr(placement, "dim") and self.mesh.size(dim) > 1 for dim, placement in enumerate(self.placements)
+            hasattr(placement, "dim") and self.mesh.size(mesh_axis) > 1
+            for mesh_axis, placement in enumerate(self.placements)
         )
 
     def part_of(self, whole: Tensor) -> Tensor:
-        """Return a copy of the part of a whole tensor that this rank holds."""
+        """Return a copy of this rank's part of a whole tensor."""
         from torch.distributed.tensor import distribute_tensor
 
         sharded: Any = distribute_tensor(whole, self.mesh, self.placements, src_data_rank=None)
@@ -120,11 +122,11 @@ def sharding_of(tensor: Tensor) -> Sharding | None:
 
 
 _shardings: dict[str, Sharding] = {}
-"""The shardings of this process, which graphs of `torch.compile` find by their keys."""
+"""Shardings by key: an argument of a custom operation can be a text, but no `Sharding`."""
 
 
-def key_of(sharding: Sharding) -> str:
-    """Return the key of a sharding for `gather_mask`."""
+def register_sharding(sharding: Sharding) -> str:
+    """Store a sharding, unless an equal one is stored, and return its key for `gather_mask`."""
     key = next((key for key, stored in _shardings.items() if stored == sharding), str(len(_shardings)))
     _shardings[key] = sharding
     return key
@@ -132,7 +134,7 @@ def key_of(sharding: Sharding) -> str:
 
 @torch.library.custom_op("masksmith::gather_mask", mutates_args=())
 def gather_mask(part: Tensor, key: str) -> Tensor:
-    """Return the whole mask from the parts of all ranks: one operation to `torch.compile`."""
+    """Return the whole mask from the parts of all ranks; to `torch.compile`, this is a single operation."""
     return _shardings[key].gather(part)
 
 

@@ -1,4 +1,4 @@
-"""A job's events: parser of the event stream, state to resume it after a lost connection, and deadline of a wait."""
+"""A job's events: parser of the event stream, state to resume the stream, and deadline of a wait."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ STREAM_READ_TIMEOUT_S = 45.0
 """Read timeout of an event stream: three times the interval of the service's pings."""
 
 _ID = re.compile(r"[0-9A-Za-z._-]{1,64}")
-"""Form of an event's id, which is sent back in a header."""
+"""Ids of events that are accepted: to resume a stream, an id is sent back in a header."""
 POLL_BELOW_S = 20.0
-"""Time before the deadline from which a wait polls, since a stream may block until the service's next ping."""
+"""A wait polls if less time than this remains, since a stream may block until the service's next ping."""
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """An event of a job: its state or its progress.
+    """An event of a job, such as its state or its progress.
 
     Attributes:
         kind: `state`, `progress`, or another kind, which this version does not know.
@@ -105,7 +105,7 @@ def _split(line: str) -> tuple[str, str]:
 
 
 class ResumeState:
-    """State of following one job by one event stream after another.
+    """What is known about the streams that follow a job, one after the other, to resume after the last event.
 
     Attributes:
         last_id: Id of the last event that had one; None if none had.
@@ -136,13 +136,14 @@ class ResumeState:
             self.last_id = event.id or self.last_id
 
     def record_end(self, error: ClientError | None = None) -> float:
-        """Record that a stream, or a poll after it, ended before the job did; return the pause before the next stream.
+        """Record that a stream ended before the job did; return the pause before the next stream, in seconds.
 
         Args:
-            error: The error that ended it; None if there was none.
+            error: The error of the stream, or of the poll after it if there was one; None without an error.
 
         Raises:
-            ClientError: The error, if it is not transient, or streams have failed for longer than `policy.outage_s`.
+            ClientError: The error, if it is not transient, or the service is unreachable for longer than
+                `policy.outage_s`.
         """
         if error is None:
             return self._policy.pause_s(0)

@@ -1,4 +1,4 @@
-"""Options and errors of creating httpx2 clients, and construction of requests, for both sessions."""
+"""Options and errors of creating httpx2 clients, blocking or asynchronous, and construction of their requests."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def client_options(settings: ConnectionSettings, timeout_s: float | None) -> dic
     headers = {
         "user-agent": f"masksmith/{__version__} (wire {WIRE_VERSION}; Python {platform.python_version()})",
         "accept": "application/json",
-        # A body that is sent as it is cannot expand without bound while it is decoded.
+        # No compression: a small compressed body may need any amount of memory when it is decoded.
         "accept-encoding": "identity",
     }
     if settings.token:
@@ -67,7 +67,7 @@ def build_request(
     """Build the request of a call; `read_timeout_s`, if it is not None, replaces the client's read timeout.
 
     Raises:
-        InputError: If its address is malformed, such as one with a job's id that is too long.
+        InputError: If the address of the request is malformed, such as one with a job's id that is too long.
     """
     params, headers = dict(call.params), dict(call.headers)
     try:

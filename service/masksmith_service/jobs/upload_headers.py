@@ -36,7 +36,7 @@ def read_headers(
             are too large.
     """
     headers, total, limit = dict[str, Header](), 0, state.settings.max_header_bytes
-    for digest in dict.fromkeys(_uploads_of(request)):
+    for digest in dict.fromkeys(_digests_in(request)):
         text = _read(state, principal, digest)
         total += len(text)
         if total > limit:
@@ -48,7 +48,7 @@ def read_headers(
     return headers
 
 
-def _uploads_of(request: MasksOptions) -> Iterator[str]:
+def _digests_in(request: MasksOptions) -> Iterator[str]:
     if isinstance(request, MasksRequest):
         for tensor in request.tensors:
             inputs = (tensor, tensor.statistic, tensor.gram)
@@ -84,13 +84,13 @@ def _parse(state: State, digest: str, text: bytes) -> Header:
 
 
 def _set_aside(state: State, digest: str) -> RequestError:
-    """Set aside an upload that was valid when it was received and is not now; returns the error to raise."""
+    """Set aside an upload that was damaged after it was received; returns the error to raise."""
     state.store.set_aside(upload_name(digest))
     state.references.forget_damaged_upload(digest)
     return upload_damaged(digest)
 
 
 def upload_missing(digest: str) -> RequestError:
-    """Error of an upload that does not exist, or belongs to another key."""
+    """Return the error for an upload that does not exist, or belongs to another key."""
     detail = f"upload {digest} does not exist; PUT /v1/tensors/{digest} first"
     return RequestError(Code.UPLOAD_NOT_FOUND, detail, digest=digest)

@@ -1,4 +1,4 @@
-"""Readiness probe: writes to Redis and the blob store, as requests with a key and uploads do, at most once a second."""
+"""Readiness probe: checks the broker, and writes to Redis and to the blob store as an upload does."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ PROBE_KEY = "masksmith:probe"
 REUSE_S = 1.0
 """Seconds for which the outcome of a probe is reused."""
 EXPIRY_S = 60
-"""Seconds after which Redis deletes the key that a probe wrote."""
+"""Seconds after which Redis deletes `PROBE_KEY`, unless another probe writes it again."""
 
 Error = redis.RedisError | StoreError | InstallationError | BrokerUnsafeError
 
 
 class ReadinessProbe:
-    """Writes a few bytes to Redis and to the blob store, and checks the state of the broker.
+    """Writes a few bytes to Redis and to the blob store, and checks the state of the broker, at most once a second.
 
     Args:
-        client: The asynchronous Redis client, which also looks up the keys of requests.
+        client: The asynchronous Redis client, which requests also use to look up their API keys.
         store: The blob store.
         housekeeping: Checks that Redis and the blob store belong together, before anything is written to the store.
     """
@@ -42,7 +42,7 @@ class ReadinessProbe:
         self._error: Error | None = None
 
     async def check(self) -> None:
-        """Probe, unless the last probe is younger than `REUSE_S`, and raise the error of the last probe, if any.
+        """Probe, unless the previous probe ended less than `REUSE_S` ago; raise the error of the latest probe, if any.
 
         Raises:
             redis.RedisError, StoreError, InstallationError, BrokerUnsafeError: If requests that need Redis or the blob

@@ -18,8 +18,8 @@ from .watching import BlockWatcher
 from .weights import BlockWeight
 
 MEASURED_TOKENS = 4096
-"""Least number of tokens on which the errors of a block are measured, where the outputs of the dense model serve for
-nothing else."""
+"""The errors of a block are measured on the first batches that have at least this many tokens together, or on all
+batches if these have fewer, or if all outputs of the dense model are computed anyway (`_count_measured`)."""
 NewActivations = Callable[[int, str], Activations]
 """Returns storage for the activations of a block, by its position in the order and `dense` or `pruned`."""
 
@@ -29,7 +29,7 @@ class BlockRun:
 
     Args:
         blocks: The blocks.
-        captured: The recorded arguments of their calls.
+        captured: The recorded calls of the blocks.
         options: How weights are pruned.
         new_activations: Returns storage for the activations of a block.
         on_weight: Called after each weight is pruned, with its number of entries.
@@ -48,7 +48,7 @@ class BlockRun:
     ) -> None:
         self._blocks, self._captured, self._options = blocks, captured, options
         self._new_activations, self._on_weight, self._position = new_activations, on_weight, finished
-        self._measured_batches, self._measured_tokens = _measured(captured, options)
+        self._measured_batches, self._measured_tokens = _count_measured(captured, options)
         self._dense = self._pruned = captured.inputs
         if finished:
             self._dense, self._pruned = (new_activations(finished - 1, kind) for kind in ("dense", "pruned"))
@@ -69,15 +69,15 @@ class BlockRun:
         dense, pruned = (self._new_activations(self._position, kind) for kind in ("dense", "pruned"))
         groups = self._groups(step, weights)
         watcher = step.watcher(groups[0])
-        gather_dense = self._options.inputs_from == "dense" or self._dense is self._pruned
-        if gather_dense:
+        watches_dense = self._options.inputs_from == "dense" or self._dense is self._pruned
+        if watches_dense:
             step.run(self._dense, into=dense, watcher=watcher)
         else:
             step.run(self._dense, into=dense, only_measured=True)
         error_before = 0.0
         if self._dense is not self._pruned:
-            error_before = step.run(self._pruned, target=dense, watcher=None if gather_dense else watcher)
-        by_name = self._prune_groups(step, groups, watcher, self._dense if gather_dense else self._pruned)
+            error_before = step.run(self._pruned, target=dense, watcher=None if watches_dense else watcher)
+        by_name = self._prune_groups(step, groups, watcher, self._dense if watches_dense else self._pruned)
         reports = [by_name[weight.name] for weight in weights]
         tuned = tune(step, weights, reports, self._pruned, dense, self._options)
         error_after = step.run(self._pruned, into=pruned, target=dense)
@@ -95,7 +95,7 @@ class BlockRun:
     def _prune_groups(
         self, step: BlockStep, groups: Sequence[Sequence[BlockWeight]], watcher: BlockWatcher, inputs: Activations
     ) -> dict[str, WeightReport]:
-        """Prune the groups one after the other; `watcher` has gathered the statistics of the first from `inputs`."""
+        """Prune the groups one after the other; `watcher` has the first group's statistics already, from `inputs`."""
         reports: dict[str, WeightReport] = {}
         for position, group in enumerate(groups):
             if position:
@@ -111,10 +111,11 @@ class BlockRun:
         return reports
 
 
-def _measured(captured: Captured, options: Options) -> tuple[int, int]:
+def _count_measured(captured: Captured, options: Options) -> tuple[int, int]:
     """Return on how many batches, from the first one, and on how many tokens the errors of blocks are measured.
 
-    These are all batches if tuning, or statistics from dense blocks, need the dense model's outputs of all of them.
+    All batches are measured if the dense model's outputs of all of them are needed anyway: for tuning, or for
+    statistics of the weights' inputs in the dense model.
     """
     needs_all = options.tuning_steps > 0 or options.inputs_from == "dense"
     batches = tokens = 0

@@ -19,7 +19,7 @@ from .capture import CapturedBatch
 from .tensor_files import read_tensors, write_tensors
 
 TOKEN_MASK = "kept"
-"""Name of the token mask in the file of a batch; if there is one, the file's metadata has this key, too."""
+"""Name of the token mask in the file of a batch; if the batch has a token mask, the metadata has this key, too."""
 
 
 class Captured(Protocol):
@@ -39,7 +39,7 @@ class Captured(Protocol):
         """Return the call of a block in a batch."""
 
     def forget(self, block: int) -> None:
-        """Free the memory of the calls of a block that is finished."""
+        """Free the memory that the calls of a finished block take, if they are in memory."""
 
 
 def check_order(order: list[int], expected: list[int], batch: int) -> None:
@@ -56,17 +56,17 @@ class CapturedInMemory:
     """Calls, token masks and inputs in memory.
 
     Args:
-        batches: The recorded batches; all are read at once.
+        batches: The recorded batches.
 
     Raises:
-        PruningError: If there is no batch, or one runs the blocks in another order than the first one.
+        PruningError: If there is no batch, or a batch runs the blocks in another order than the first one.
     """
 
     def __init__(self, batches: Iterable[CapturedBatch]) -> None:
         self.order: list[int] = []
         self.token_masks: list[torch.Tensor | None] = []
         self.inputs: Activations = ActivationsInMemory()
-        self._calls: list[list[Call]] = []
+        self._calls: list[list[Call]] = []  # by block, then by batch
         for number, batch in enumerate(batches):
             self.order = self.order or batch.order
             check_order(batch.order, self.order, number)
@@ -91,7 +91,7 @@ class CapturedOnDisk:
     """Calls and token masks in a folder, one file for each batch; inputs in a folder inside it.
 
     Args:
-        folder: The folder; batches that an earlier run recorded there count as recorded.
+        folder: The folder; batches that an earlier run recorded there need not be added again.
         blocks: The blocks; their names are for error messages.
     """
 

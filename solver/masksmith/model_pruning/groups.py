@@ -19,12 +19,12 @@ Groups = list[list[BlockWeight]]
 def groups_of(step: BlockStep, inputs: Activations, weights: Sequence[BlockWeight]) -> Groups:
     """Run the first batch, and group the weights, such as: query, key and value; output; gate and up; down.
 
-    The weights of the same name in all experts are one group, since experts run in parallel. A weight that the batch
-    does not use is in the group of its name in other experts, else in a group of its own at the end.
+    The weights of the same name in all experts are in one group, since experts run in parallel. Groups of which the
+    batch uses no weight are at the end.
 
     Args:
         step: The block, and its recorded calls.
-        inputs: Activations that the previous block returned; of the first block, those that it is called with.
+        inputs: Activations that the previous block returned; for the first block, those that the model passes to it.
         weights: The weights to group.
     """
     products: list[tuple[BlockWeight, torch.Tensor]] = []
@@ -47,7 +47,7 @@ class _Group:
 
 
 def _add(groups: list[_Group], weight: BlockWeight, keys: set[object]) -> None:
-    """Add a weight, unless a group has it already, to the first group that shares a key, else to a new group."""
+    """Add a weight to the first group that shares a key, else to a new group; do nothing if a group has the weight."""
     if any(weight in group.weights for group in groups):
         return
     group = next((group for group in groups if group.keys & keys), None)
@@ -59,10 +59,10 @@ def _add(groups: list[_Group], weight: BlockWeight, keys: set[object]) -> None:
 
 
 def _memory_key(rows: torch.Tensor) -> tuple[object, ...]:
-    """Identify inputs by their memory; `groups_of` holds all inputs of the pass, so that no memory is reused."""
+    """Identify inputs by their memory; `groups_of` keeps all inputs of the pass, so that no memory is reused."""
     return rows.untyped_storage().data_ptr(), rows.storage_offset(), rows.shape
 
 
 def _name_key(weight: BlockWeight) -> object:
-    """Return the name; of an expert's weight, with `#` in the place of numbers, so that all experts share the key."""
+    """Return the name; for an expert's weight, with `#` in place of numbers, so that all experts share the key."""
     return re.sub(r"(?<=\.)\d+(?=\.)", "#", weight.name) if weight.is_expert else weight.name

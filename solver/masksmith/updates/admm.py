@@ -33,12 +33,12 @@ Tensor = torch.Tensor
 ROUNDS_PER_CHECK = 3
 """Rounds between two checks, at which the penalty grows or the rounds end."""
 GROWTH = ((0.4, 1.4), (0.1, 1.2), (0.03, 1.1), (0.0, 2.0))
-"""Pairs (share, factor): the penalty grows by the first factor for which at least this share of entries changed since
-the last check. Shares are of the kept or the dropped entries, whichever are fewer."""
+"""Pairs (share, factor): the penalty grows by the factor of the first pair whose share is at most the share of entries
+that changed since the last check. Shares are of the kept or the dropped entries, whichever are fewer."""
 START_TOLERANCE = 0.2
-"""Tolerance of the error of reconstruction on the first mask. Unless the last mask's error is less by more than this,
-the weights of the first mask are reconstructed, too, and the smaller error decides."""
-SETTLED_BELOW = 0.01
+"""Tolerance of the first mask's error, as long as it serves for the comparison with the last mask's only. If the last
+mask's error is not less by more than this, the first mask's weights are reconstructed, too."""
+SETTLED_SHARE = 0.01
 """The rounds end when at most this share of entries, as in `GROWTH`, changed since the last check."""
 
 
@@ -67,18 +67,19 @@ def admm(
         U = (H + penalty I)^-1 (H W + penalty D - P),   D = mask * (U + P / penalty),   P = P + penalty (U - D)
 
     where the mask maximises the kept sum of the scores `(U + P / penalty)^2`, so that `D` is the nearest allowed
-    matrix; `ms.solve` computes it, with a warm start from the previous round where duals help. The penalty grows every
-    few rounds, by a factor that depends on how much the mask changed; rounds end when the mask hardly changes, or after
-    `max_rounds`. The last mask's weights are then reconstructed, starting from `D`. The problem is not convex: the last
-    mask is optimal for its scores, not for the problem. If the first mask (`start`, or the best for the scores
-    `W^2 diag(H)`) has a smaller error, that one is returned, so `error <= start_error`. The first mask's weights
-    are reconstructed only if its error, computed within 20 %, does not tell which error is smaller.
+    matrix; `ms.solve` computes the mask, with a warm start from the previous round if the pattern's solver uses duals.
+    The penalty grows every few rounds, by a factor that depends on how much the mask changed; rounds end when the mask
+    hardly changes, or after `max_rounds`. The last mask's weights are then reconstructed, starting from `D`. The
+    problem is not convex: the last mask is optimal for its scores, not for the problem. The last mask is returned if
+    its error is smaller than that of the first mask (`start`, or the best for the scores `W^2 diag(H)`), else the
+    first mask. So `error <= start_error`. The first mask's weights are reconstructed only if its error, computed to a
+    tolerance of 20 %, does not tell which mask has the smaller one.
 
     Args:
         weight: `[out, in, *kernel]`, numpy or torch, float64 to bfloat16.
         gram: `X^T X` of the layer's inputs, as for `reconstruct`.
         pattern: Pattern of allowed masks; any pattern.
-        damping: Share of the mean diagonal, at least 0.
+        damping: Share of the mean of `diag(X^T X)`, at least 0.
         penalty: Penalty of the first rounds, positive; a smaller one takes more rounds.
         max_rounds: Maximum number of rounds.
         rounded_to: As for `reconstruct`.
@@ -130,7 +131,7 @@ def admm(
 def uses_duals(pattern: Pattern) -> bool:
     """Whether duals of an earlier mask speed up the rounds: if rows and columns of a tile have budgets.
 
-    Entries of other patterns are ranked, by row or in the whole tensor.
+    Masks of other patterns are solved for without duals of an earlier mask.
     """
     return isinstance(pattern, TilePattern) and not pattern.tile.separable
 
@@ -139,7 +140,8 @@ class _AdmmRounds:
     """The ADMM rounds, with inputs scaled to `diag(H) = 1`.
 
     Attributes:
-        target: `W` times the inputs' scale, divided by its root mean square; its squares are the first scores.
+        target: `W` times the inputs' scale, divided by the root mean square of this product. The squares of `target`
+            are the first scores.
         solves: Number of masks that were solved for.
         mask_s: Seconds of these solves.
         settled: Whether the rounds ended because the mask hardly changed.
@@ -149,9 +151,9 @@ class _AdmmRounds:
         self._operands, self._pattern, self._solver, self._threads = operands, pattern, solver, threads
         self.solves, self.mask_s, self.settled = 0, 0.0, False
         self._uses_duals = uses_duals(pattern)
-        zero = (operands.gram.diagonal() + operands.damping == 0).int()
-        if bool(zero.any()):
-            index = int(zero.argmax())
+        is_zero = (operands.gram.diagonal() + operands.damping == 0).int()
+        if bool(is_zero.any()):
+            index = int(is_zero.argmax())
             raise UpdateError(f"gram holds 0 at {[index, index]}: that input was always 0; use damping", operands.name)
         self._scaled = ScaledSystem.of(operands)
         system, self._scale = self._scaled.system.matrix, self._scaled.scale
@@ -167,8 +169,8 @@ class _AdmmRounds:
     ) -> tuple[list[AdmmRound], Solution]:
         """Run the rounds from a first mask; return their history and the solution of the last one."""
         solution, mask = first, read_mask(first.mask, self._operands)
-        kept, checked, norm = int(mask.sum()), mask, float(self.target.norm()) or 1.0
-        fewer = min(kept, mask.numel() - kept)  # of the kept and the dropped entries
+        kept_count, checked_mask, norm = int(mask.sum()), mask, float(self.target.norm()) or 1.0
+        fewer = min(kept_count, mask.numel() - kept_count)  # number of kept or of dropped entries
         self._copy, duals = self.target * mask, torch.zeros_like(self.target)
         history: list[AdmmRound] = []
         for number in range(1, max_rounds + 1):
@@ -183,15 +185,15 @@ class _AdmmRounds:
             if on_progress is not None:
                 on_progress(number, max_rounds)
             if number % ROUNDS_PER_CHECK == 0:
-                changed, checked = int((mask != checked).sum()), mask
-                if changed <= SETTLED_BELOW * fewer:
+                changed_count, checked_mask = int((mask != checked_mask).sum()), mask
+                if changed_count <= SETTLED_SHARE * fewer:
                     self.settled = True
                     break
-                penalty *= next(factor for share, factor in GROWTH if changed >= share * fewer)
+                penalty *= next(factor for share, factor in GROWTH if changed_count >= share * fewer)
         return history, solution
 
     def stats(self) -> dict[str, Any]:
-        """Return the part of the update's stats that concerns the masks."""
+        """Return the members of the update's stats that are about solving for masks."""
         return {"solves": self.solves, "settled": self.settled, "mask_s": self.mask_s}
 
     def masked_weights(self) -> Tensor:
@@ -199,7 +201,7 @@ class _AdmmRounds:
         return self._copy.double() * self._rms / self._scale
 
     def refit(self, solution: Solution, start: Tensor | None) -> Update:
-        """Reconstruct a solution's weights from the weights `start`, or from the masked ones."""
+        """Reconstruct the weights of a solution's mask, starting from `start`, or from the masked original weights."""
         mask = read_mask(solution.mask, self._operands)
         return refit(self._operands, mask, solution.mask, scaled=self._scaled, start=start)
 

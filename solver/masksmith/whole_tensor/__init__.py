@@ -1,6 +1,6 @@
 """Solvers of patterns without tiles: a module for each pattern, and what these share.
 
-The budgets of these patterns belong to the whole tensor, or (V:N:M) to panels of rows.
+A budget of these patterns belongs to the whole tensor, to a row or column of blocks, or (V:N:M) to a panel of rows.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ def whole_tensor_solver(pattern: Pattern, solver: Solver) -> WholeTensorSolver:
 
     Args:
         pattern: Pattern of allowed masks.
-        solver: Only its name counts: `auto`, or that of the solver that the function is equivalent to
-            (`patterns.solver_support`).
+        solver: Only its name is read: it must be `auto`, or the name that `patterns.solver_support` has for the
+            pattern (`equivalent_solver`).
 
     Raises:
         SolverError: If no function solves the pattern, or the solver does not support it.

@@ -1,4 +1,4 @@
-"""Chooses the queue of a masks job: the GPU queue if a GPU worker is alive and supports the job, else the CPU queue."""
+"""Chooses the queue of a masks job: the GPU queue or the CPU queue."""
 
 from __future__ import annotations
 
@@ -17,20 +17,22 @@ def queue_for_masks_job(
 ) -> str:
     """Choose the queue of a masks job.
 
-    GPU workers solve patterns that constrain both rows and columns of a tile, by the solvers that run on a GPU. If
-    only GPU workers are alive, they get every job, and solve on their CPU what their GPU does not support.
+    A GPU supports patterns that constrain both rows and columns of a tile, with the solvers of `GPU_SOLVERS`. If a GPU
+    worker is alive, jobs that a GPU supports are for the GPU queue; all others are for the CPU queue. If only GPU
+    workers are alive, every job is for the GPU queue, and these workers solve on their CPU what their GPU does not
+    support.
 
     Args:
         specification: The job's specification.
         workers: The live workers.
-        patterns: The patterns of the tensors, if some tensors have their own; GPU workers get the job if their GPU
-            supports one of the patterns. By default the pattern of the job.
+        patterns: The patterns of the tensors, if some tensors have their own; a GPU supports the job if it supports
+            one of them. By default the pattern of the job.
     """
     queues = queues_with_workers(workers)
     patterns = list(patterns) or [specification.pattern]
-    is_coupled = any(isinstance(pattern, TilePattern) and not pattern.tile.separable for pattern in patterns)
-    runs_on_gpu = is_coupled and specification.options.solver in GPU_SOLVERS
-    if GPU_QUEUE in queues and (runs_on_gpu or CPU_QUEUE not in queues):
+    has_coupled_pattern = any(isinstance(pattern, TilePattern) and not pattern.tile.separable for pattern in patterns)
+    gpu_supports_job = has_coupled_pattern and specification.options.solver in GPU_SOLVERS
+    if GPU_QUEUE in queues and (gpu_supports_job or CPU_QUEUE not in queues):
         return GPU_QUEUE
     return CPU_QUEUE
 

@@ -9,7 +9,7 @@ from torch.overrides import TorchFunctionMode
 
 import masksmith as ms
 from masksmith_client.training import Refresh, Sparsifier, refresher
-from masksmith_client.training.on_device import stays_on_device
+from masksmith_client.training.on_device import can_solve_on_device
 
 PATTERN = "2:4"
 WAITING = Refresh(every=4, wait=True)
@@ -41,7 +41,7 @@ def solve_in_torch(scores, pattern):
 
 @pytest.fixture
 def on_device(monkeypatch):
-    monkeypatch.setattr(refresher, "stays_on_device", lambda layers, masks: True)
+    monkeypatch.setattr(refresher, "can_solve_on_device", lambda layers, masks: True)
 
 
 def trained(masks, **options):
@@ -101,8 +101,8 @@ def test_a_layer_with_nan_keeps_its_mask(on_device):
 
 def test_weights_on_the_cpu_and_other_functions_do_not_stay():
     layer = SimpleNamespace(weight=torch.zeros(1))
-    assert not stays_on_device([layer], ms.solve)
-    assert not stays_on_device([SimpleNamespace(weight=SimpleNamespace(is_cuda=True))], solve_in_torch)
+    assert not can_solve_on_device([layer], ms.solve)
+    assert not can_solve_on_device([SimpleNamespace(weight=SimpleNamespace(is_cuda=True))], solve_in_torch)
 
 
 @pytest.mark.gpu

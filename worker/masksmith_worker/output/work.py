@@ -14,7 +14,7 @@ from masksmith_state.jobs.shards import Shard, Source, shards_by_tensor as group
 from masksmith_state.roots.root import Root
 from masksmith_wire.errors import TensorError
 from masksmith_wire.headers import Header, parse_header, read_header_text
-from masksmith_worker.stages.load import Inputs
+from masksmith_worker.stages.load import InputReader
 
 from .results import ShardResults
 
@@ -55,7 +55,7 @@ class OutputWork:
 
     plan: MasksPlan
     output: PlannedOutput
-    inputs: Inputs
+    inputs: InputReader
     shards: Mapping[int, Shard]
     results: ShardResults
     check: Callable[[], None]

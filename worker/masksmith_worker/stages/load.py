@@ -30,7 +30,7 @@ class DamagedUploadError(Exception):
 
 
 @dataclass(frozen=True)
-class Inputs:
+class InputReader:
     """Reads the tensors of jobs.
 
     Attributes:
@@ -42,7 +42,7 @@ class Inputs:
     roots: Roots = field(default_factory=Roots)
 
     def rows(self, tensor: PlannedTensor, first: int = 0, last: int | None = None) -> Array:
-        """Read rows `first` to `last` (exclusive) of a tensor, by default all rows.
+        """Read rows `first` to `last` (exclusive) of a tensor; by default from the first row, to the last one.
 
         Raises:
             UploadMissingError: If its upload no longer exists.

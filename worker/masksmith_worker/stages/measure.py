@@ -18,7 +18,7 @@ from masksmith_wire import masks
 from masksmith_wire.dtypes import to_numpy
 from masksmith_wire.measures import DiversityReport, SpectrumReport
 
-from .load import Inputs
+from .load import InputReader
 from .update import UpdatedShard
 from .work import ShardWork
 
@@ -90,7 +90,7 @@ def compare_shard(work: ShardWork, report: ShardReport) -> ShardReport:
 
 
 def _packed_rows(
-    inputs: Inputs, parts: list[MaskPart], shard: Shard, shape: tuple[int, ...]
+    inputs: InputReader, parts: list[MaskPart], shard: Shard, shape: tuple[int, ...]
 ) -> Iterator[npt.NDArray[np.uint8]]:
     """Yield the shard's rows of a stored mask, part by part, as packed bits; `shape` is the shape of the shard."""
     for part in parts:
@@ -105,7 +105,7 @@ def _packed_rows(
         yield packed.reshape(last - first, -1)
 
 
-def _read(inputs: Inputs, part: MaskPart, start: int, stop: int) -> bytes:
+def _read(inputs: InputReader, part: MaskPart, start: int, stop: int) -> bytes:
     """Read the bytes from `start` to `stop` (exclusive) of the file or blob that contains a part of a mask."""
     if part.source is not None:
         return inputs.source_bytes(part.source, start, stop)

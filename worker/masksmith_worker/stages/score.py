@@ -19,7 +19,7 @@ from masksmith_state.jobs.shards import PlannedTensor
 from masksmith_wire.digests import digest_document
 from masksmith_wire.scores import ScoreMethod
 
-from .load import Array, Inputs
+from .load import Array, InputReader
 from .magnitudes import MagnitudeRows
 from .memory import reserved_memory
 from .work import ShardWork
@@ -82,7 +82,9 @@ class Scoring:
         check: Called regularly; raises an error to stop the work.
     """
 
-    def __init__(self, inputs: Inputs, tensor: PlannedTensor, method: ScoreMethod, check: Callable[[], None]) -> None:
+    def __init__(
+        self, inputs: InputReader, tensor: PlannedTensor, method: ScoreMethod, check: Callable[[], None]
+    ) -> None:
         self._inputs, self._store, self._tensor, self._check = inputs, inputs.store, tensor, check
         self._method, self._options = method, dict(method.options)
 

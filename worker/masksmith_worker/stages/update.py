@@ -51,7 +51,7 @@ def update_shard(work: ShardWork, method: UpdateMethod, solution: ms.Solution) -
 
     Raises:
         UpdateError: If weights or Gram matrix are invalid.
-        UploadMissingError: If an upload no longer exists; other errors of reading as `Inputs.rows` raises them.
+        UploadMissingError: If an upload no longer exists; other errors of reading as `InputReader.rows` raises them.
         InsufficientMemoryError: If its Gram matrix does not fit into memory.
     """
     solution, update = _update(work, method, solution)
@@ -90,6 +90,6 @@ class GramOfJob:
         self._work, self._tensor, self.shape = work, tensor, tuple(tensor.shape)
 
     def rows(self, first: int, last: int) -> Array:
-        """Read rows `first` to `last` (exclusive); raises as `Inputs.rows` does."""
+        """Read rows `first` to `last` (exclusive); raises as `InputReader.rows` does."""
         self._work.check()
         return self._work.inputs.rows(self._tensor, first, last)

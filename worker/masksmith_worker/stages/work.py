@@ -11,7 +11,7 @@ from masksmith_state.jobs.shards import PlannedTensor, Shard
 from masksmith_state.roots.roots import Roots
 from masksmith_wire.specification import JobSpecification
 
-from .load import Inputs
+from .load import InputReader
 
 
 @dataclass(frozen=True)
@@ -22,11 +22,12 @@ class ShardWork:
         job: Id of the job.
         tensor: The tensor that contains the shard.
         shard: Rows of the tensor.
-        specification: The job's specification with the tensor's own pattern; with a budget, the pattern is that of the
-            job until the budget is divided.
+        specification: The job's specification, with the tensor's own pattern if it has one. If the job has a budget:
+            first with the pattern of the job; once the budget is divided, with the pattern that the tensor got.
         store: The blob store, with uploads and results.
         check: Called regularly; raises an error to stop the work.
-        deadline: Monotonic time at which the time limit of the job, which its shards share, ends; None without a limit.
+        deadline: Value of `time.monotonic` at which the job's time limit ends, the same limit for all its shards; None
+            without a limit.
         roots: Roots, with the files of tensors by reference.
     """
 
@@ -40,9 +41,9 @@ class ShardWork:
     roots: Roots = field(default_factory=Roots)
 
     @property
-    def inputs(self) -> Inputs:
-        """Reads the tensor, its statistics and its previous mask."""
-        return Inputs(self.store, self.roots)
+    def inputs(self) -> InputReader:
+        """Reader of the tensor, its statistics and its previous mask."""
+        return InputReader(self.store, self.roots)
 
     @property
     def remaining_s(self) -> float | None:
@@ -50,5 +51,5 @@ class ShardWork:
         return None if self.deadline is None else max(self.deadline - time.monotonic(), 1e-9)
 
     def on_progress(self, done: int, total: int) -> None:
-        """Progress callback for the library, which calls `check`."""
+        """Call `check`, whenever the library reports progress."""
         self.check()

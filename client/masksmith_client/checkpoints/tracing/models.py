@@ -1,4 +1,4 @@
-"""Build the model of a checkpoint without its weights: from its config, and trusted remote code, in local files."""
+"""Build the model of a checkpoint without its weights, from local files: its config, and remote code if trusted."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def read_config(directory: Path) -> dict[str, Any]:
     """Read a checkpoint's config.
 
     Raises:
-        UntracedError: If there is no config, or it is not a JSON object.
+        UntracedError: If there is no config, it cannot be read, or it is not a JSON object.
     """
     try:
         config = json.loads((directory / CONFIG_NAME).read_text(encoding="utf-8"))
@@ -70,9 +70,9 @@ def build(config: Any, *, trust_remote_code: bool = False, device: str = "meta")
     On the meta device its parameters take no memory.
 
     Raises:
-        UntracedError: If its class is not known or cannot be built.
+        UntracedError: If the model's class is not known, or the model cannot be built.
     """
-    config = _simplified(copy.deepcopy(config))
+    config = _simplify(copy.deepcopy(config))
     with _as_untraced_errors("the model"), torch.device(device), torch.no_grad():
         model_class = _model_class(config)
         if model_class is not None:
@@ -84,7 +84,10 @@ def build(config: Any, *, trust_remote_code: bool = False, device: str = "meta")
 
 @contextlib.contextmanager
 def tracing_settings() -> Iterator[None]:
-    """Forbid downloads, silence `transformers` but its errors, and make attention use products that can be watched."""
+    """Within the context: forbid downloads, let `transformers` log errors only, and turn off fused attention of torch.
+
+    The products inside fused attention cannot be watched.
+    """
     from huggingface_hub import constants
     from transformers.utils import logging
 
@@ -102,8 +105,8 @@ def tracing_settings() -> Iterator[None]:
         torch.backends.mha.set_fastpath_enabled(had_fastpath)
 
 
-def _simplified(config: Any) -> Any:
-    """Change a config, and return it: plain attention, no caches, pretrained backbones or data-dependent routing."""
+def _simplify(config: Any) -> Any:
+    """Change a config to plain attention, no caches, no pretrained backbones, no data-dependent routing; return it."""
     nested_configs = [value for value in vars(config).values() if hasattr(value, "to_dict")]
     for section in (config, *nested_configs):
         section.use_cache = False
