@@ -1,4 +1,4 @@
-"""Leaves modes of torch that the caller has switched on, and in which a computation would fail or lose precision."""
+"""Leaves modes of torch that the caller has entered, and in which a computation would fail or lose precision."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 DEVICE_TYPES = ("cpu", "cuda", "xpu", "mps")
+"""Types of devices for which autocast is switched off."""
 
 
 @contextmanager
 def without_autocast() -> Iterator[None]:
-    """Switch `torch.autocast` off within the context: it computes products of matrices in 16 bits, whatever they are.
+    """Switch `torch.autocast` off within the context: it would multiply matrices of float32 in 16 bits.
 
     Also a decorator, `@without_autocast()`. Does nothing if torch is not loaded.
     """
@@ -26,7 +27,7 @@ def without_autocast() -> Iterator[None]:
 
 @contextmanager
 def without_inference_mode() -> Iterator[None]:
-    """Leave `torch.inference_mode` within the context: its tensors have neither gradients nor versions.
+    """Leave `torch.inference_mode` within the context: tensors created in it have neither gradients nor versions.
 
     Whether gradients are enabled stays as it is.
     """

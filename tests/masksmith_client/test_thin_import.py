@@ -59,4 +59,4 @@ def test_a_solver_that_cannot_be_imported_is_named(monkeypatch, error, message):
 
     monkeypatch.setitem(sys.modules, "masksmith", Broken())
     with pytest.raises(InputError, match=message):
-        local.library()
+        local.import_library()

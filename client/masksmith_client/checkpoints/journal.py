@@ -1,4 +1,4 @@
-"""The journal in an output directory: the input and options of its run, and which tensors or files are finished."""
+"""The journal in an output directory: the input and the options of a run, and its finished tensors and files."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from .partial_file import PART_SUFFIX, named_errors
 
 
 class Journal:
-    """An open journal. Each line is written at once, so it is kept if the process is killed.
+    """An open journal. Each line is flushed when it is written, so it is kept if the process is killed.
 
     Attributes:
         lines: Lines of earlier runs, without the first line, which identifies the input and the options; empty after
             `restart`.
-        has_progress: Whether the journal has a finished tensor or file, so that a later run can continue.
+        has_progress: Whether the journal has a line after the first, that is, a finished tensor or file.
     """
 
     def __init__(self, file: BinaryIO, lines: list[Mapping[str, Any]]) -> None:
@@ -55,11 +55,12 @@ class Journal:
 def open_journal(folder: Path, identity: Mapping[str, Any]) -> Iterator[Journal]:
     """Open or create the journal of an output directory and lock it against other processes.
 
-    What an earlier run has left is discarded if it is no progress. If an error ends the work before there is progress,
-    the journal and partial files are removed again. The folder of finished blocks counts as progress, too.
+    There is progress if the journal has a finished tensor or file, or if it has a first line and the folder of finished
+    blocks exists. Without progress, what an earlier run has left is discarded at the start. If an error ends the work
+    before there is progress, the journal and the partial files are removed.
 
     Raises:
-        InputError: If there is progress of another input or of other options, or another process holds the lock.
+        InputError: If there is progress with another input or other options, or another process holds the lock.
     """
     path = folder / JOURNAL_NAME
     with path.open("a+b") as file:
@@ -92,7 +93,7 @@ def _remove_partial_files(folder: Path) -> None:
 def _read_and_cut(file: BinaryIO) -> list[Mapping[str, Any]]:
     """Read the lines before the first that is incomplete or not JSON, and cut the file there.
 
-    A process that was killed may have left such a line at the end.
+    A process that was killed may have left an incomplete line at the end.
     """
     file.seek(0)
     lines: list[Mapping[str, Any]] = []

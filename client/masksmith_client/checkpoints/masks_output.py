@@ -1,4 +1,4 @@
-"""Writes the masks file of a pruned checkpoint, a mask at a time."""
+"""Writes the masks file of a pruned checkpoint, a mask at a time, and reads masks that it has."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ from .partial_file import PartialFile
 
 
 class MasksOutput:
-    """Writes a masks file; the names of its masks, and their order, are fixed at the start."""
+    """A masks file that is being written; the names of its masks, and their order, are fixed at the start."""
 
     def __init__(self, target: Path, names: list[str], choice: Choice) -> None:
         tensors = {name: choice.tensors[name] for name in names}
         self._header = file_header({name: _info(tensor) for name, tensor in tensors.items()})
         self._shapes: Mapping[str, tuple[int, ...]] = {name: tensor.shape for name, tensor in tensors.items()}
         sizes = [packed_bytes(shape) for shape in self._shapes.values()]
+        # The last of the sums is no start, but the end of the file.
         self._starts = dict(zip(names, accumulate(sizes, initial=len(self._header)), strict=False))
         self.total_bytes = len(self._header) + sum(sizes)
         self.file = PartialFile(target)
@@ -37,11 +38,11 @@ class MasksOutput:
         self.file.write(np.ascontiguousarray(packed).data.cast("B"))
 
     def has(self, name: str) -> bool:
-        """Whether a mask has been written."""
+        """Whether a mask has been written, by this run or an earlier one."""
         return self._starts[name] < self.file.size
 
     def read(self, name: str) -> npt.NDArray[np.uint8]:
-        """Read a packed mask that was written."""
+        """Read a packed mask that has been written, `[*shape[:-1], packed width]`."""
         shape, start = self._shapes[name], self._starts[name]
         data = self.file.read(start, start + packed_bytes(shape))
         return np.frombuffer(data, np.uint8).reshape(*shape[:-1], packed_width(shape))

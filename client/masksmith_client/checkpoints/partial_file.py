@@ -1,4 +1,4 @@
-"""An output file that several runs may write: it has a temporary name until it is complete."""
+"""An output file that one run begins and a later run may continue; it has a temporary name until it is complete."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from typing import Any, Self
 
 from blake3 import blake3
 
-CHUNK = 2**20
+PIECE_BYTES = 2**20
+"""Maximum size of a read of bytes that an earlier run has written."""
 PART_SUFFIX = ".part"
 
 
@@ -29,10 +30,13 @@ class PartialFile:
             self._file = self.path.open("r+b" if self.path.exists() else "w+b")
 
     def resume(self, size: int, digest: str) -> bool:
-        """Continue after the first `size` bytes; if they do not have this digest, discard all and return False."""
+        """Continue after the first `size` bytes, which must have this digest.
+
+        If there are fewer bytes, or they have another digest, all are discarded, and False is returned.
+        """
         self._hasher, self.size = blake3(), 0
         self._file.seek(0)
-        while self.size < size and (piece := self._file.read(min(CHUNK, size - self.size))):
+        while self.size < size and (piece := self._file.read(min(PIECE_BYTES, size - self.size))):
             self._hasher.update(piece)
             self.size += len(piece)
         if self.size != size or self.digest != digest:
@@ -47,7 +51,7 @@ class PartialFile:
         self._cut()
 
     def reopen_finished(self) -> None:
-        """Give the finished file its temporary name again, and open it, for `resume`."""
+        """Give the finished file its temporary name again, and open it; `resume` or `restart` comes next."""
         with named_errors(self.target):
             self._file.close()
             os.replace(self.target, self.path)

@@ -1,4 +1,4 @@
-"""`masksmith.json`: what was done with each tensor of a pruned checkpoint, and what proves it."""
+"""`masksmith.json`: what was done with each tensor of a pruned checkpoint, and the certificates of its masks."""
 
 from __future__ import annotations
 
@@ -31,21 +31,21 @@ def make_record(
     Args:
         checkpoint: The checkpoint that was pruned.
         choice: What was done with each of its tensors.
-        method: Scores and update, and the calibration text if there is one.
-        certificates: Certificates by the name of the tensor that was solved.
-        files: Size of each file of weights, and its digests before and after the pruning, by its name.
+        method: Scores and update; with a calibration text, also the text and the options of the blocks.
+        certificates: Certificates of the solved tensors, by name; of tied tensors, one is solved.
+        files: By name of each file of weights, its size, and its digests before and after pruning.
         others: The other files of the model: those that were copied, and those that were not.
         masks_digest: Digest of the masks file.
     """
     by_first_name = {checkpoint.ties.get(name, name): certificate for name, certificate in certificates.items()}
     tensors = []
     for name, tensor in choice.tensors.items():
-        # Tied tensors are solved once, and share the certificate.
+        # Tied tensors share the certificate of the one that was solved.
         certificate = by_first_name.get(checkpoint.ties.get(name, name), {}) if tensor.reason is None else {}
         tensors.append(tensor.document() | dict(certificate))
-    for name, copied in checkpoint.unlisted.items():
+    for name, unlisted in checkpoint.unlisted.items():
         reason = "the index does not list it"
-        tensors.append(ChosenTensor(name, copied.shape, copied.dtype, None, None, reason).document())
+        tensors.append(ChosenTensor(name, unlisted.shape, unlisted.dtype, None, None, reason).document())
     return {
         "format": 1,
         "model_type": (checkpoint.config or {}).get("model_type"),
@@ -56,8 +56,8 @@ def make_record(
         "versions": versions(),
         "totals": totals(tensors),
         "tensors": tensors,
-        "inputs": {name: {"bytes": line["bytes"], "blake3": line["input"]} for name, line in files.items()},
-        "outputs": {name: {"bytes": line["bytes"], "blake3": line["output"]} for name, line in files.items()}
+        "inputs": {name: {"bytes": file["bytes"], "blake3": file["input"]} for name, file in files.items()},
+        "outputs": {name: {"bytes": file["bytes"], "blake3": file["output"]} for name, file in files.items()}
         | {MASKS_NAME: {"blake3": masks_digest}},
         "copied": [str(path) for path in others.copied],
         "not_copied": [str(path) for path in others.not_copied],

@@ -1,4 +1,4 @@
-"""`masksmith solve --local`: solve in this process. `library` imports the solver for all commands that need it."""
+"""`masksmith solve --local`: solve in this process; and `import_library`, for all commands that need the solver."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ from .local_update import WeightToUpdate, update_weight
 from .report import SolveReport
 
 SHORTEST_LIMIT_S = 1e-6
-"""Time limit of a batch after the time limit of the whole search."""
+"""Least time limit of a batch, in seconds; a batch has it if the time limit of all weights has passed."""
 BATCH_BYTES = 2**30
 """Upper bound of the bytes of weights that are solved together; a larger weight is solved alone."""
 
 
-def library() -> Any:
+def import_library() -> Any:
     """Import the library.
 
     Raises:
@@ -92,21 +92,24 @@ def solve_locally(
 
 
 PROOF_FIELDS = ("objective", "upper_bound", "gap", "retained", "density")
+"""Fields of a `TensorReport` that are attributes of the solution."""
 STATS_FIELDS = ("solve_s", "solver", "device")
+"""Fields of a `TensorReport` that are in the solution's `stats`."""
 MEASURE_FIELDS = ("fill", "storage_bytes", "diversity", "change", "spectrum")
-"""Fields of a `TensorReport` that come from the solution, its `stats`, and `masksmith.report`."""
+"""Fields of a `TensorReport` that `masksmith.report` computes."""
 
 
 class _LocalSearch:
     """Solves the weights of a job and collects masks, updated weights and reports by name."""
 
     def __init__(self, prepared: PreparedJob) -> None:
-        self._library = library()
+        self._library = import_library()
         self._options, self._budget = prepared.specification.options, prepared.specification.budget
         self._auxiliary = prepared.auxiliary
         self._patterns = prepared.patterns
         self._pattern = prepared.specification.pattern
-        self._has_several_patterns = self._budget is not None or prepared.pattern_text != str(self._pattern)
+        # Reports have patterns unless all tensors have the default pattern of the specification.
+        self._reports_patterns = self._budget is not None or prepared.pattern_text != str(self._pattern)
         self.weights = prepared.weights
         self._previous: Mapping[str, Any] = {} if prepared.previous is None else Masks.open(prepared.previous)
         if self._options.previous is not None:
@@ -144,11 +147,15 @@ class _LocalSearch:
         self._patterns, self.budget_gap = allocation.patterns, allocation.gap
 
     def solve(self, batch: list[StreamedTensor]) -> None:
-        """Solve and update weights; a failure is reported for the weight at fault, and the others are solved."""
+        """Solve and update weights; if one cannot be solved or updated, record its failure, and solve the others.
+
+        Raises:
+            InputError: If a previous mask does not have the shape of its weight.
+        """
         try:
             solutions = self._solutions(batch)
         except self._library.MasksmithError as error:
-            # The weights of a batch are solved together: one by one, only the invalid one fails.
+            # One invalid weight makes the whole batch fail; if each is solved alone, only the invalid one fails.
             if len(batch) > 1:
                 for weight in batch:
                     self.solve([weight])
@@ -180,12 +187,19 @@ class _LocalSearch:
         from masksmith.scores import by_layout
 
         statistic, method = self._auxiliary.statistics.get(weight.name), self._options.scores
-        values, kind = (None, None) if statistic is None else (array_of(statistic.tensor), statistic.kind)
+        statistic_array, kind = (None, None) if statistic is None else (array_of(statistic.tensor), statistic.kind)
         layout = weight.layout or Layout(default_axes(weight.shape))
-        return by_layout(layout, method.name, array_of(weight), values, kind, name=weight.name, **method.options)
+        return by_layout(
+            layout, method.name, array_of(weight), statistic_array, kind, name=weight.name, **method.options
+        )
 
     def _update(self, weight: StreamedTensor, solution: Any) -> tuple[Any, UpdateReport | None]:
-        """Update a weight if the options have an update; returns the solution with the updated weight's mask."""
+        """Update a weight if the options have an update.
+
+        Returns:
+            Without an update, the given solution and None. With one, the solution with the updated weight's mask, and
+            the report of the update.
+        """
         if self._options.update is None:
             return solution, None
         layout, gram = weight.layout or Layout(default_axes(weight.shape)), array_of(self._auxiliary.grams[weight.name])
@@ -205,15 +219,15 @@ class _LocalSearch:
             state=JobState.SUCCEEDED,
             shape=list(weight.shape),
             layout=None if weight.layout is None else LayoutInput.of(weight.layout),
-            pattern=str(solution.pattern) if self._has_several_patterns else None,
+            pattern=str(solution.pattern) if self._reports_patterns else None,
             status=str(getattr(solution.status, "value", solution.status)),  # type: ignore[arg-type]
             **self._report_fields(weight, solution),
             update=update,
         )
 
     def _report_fields(self, weight: StreamedTensor, solution: Any) -> dict[str, Any]:
-        """Return the proof, the statistics of the solver, and the measures of a solution."""
-        values = None  # Only the spectrum is measured from values.
+        """Return the fields of a report in `PROOF_FIELDS`, `STATS_FIELDS` and `MEASURE_FIELDS`."""
+        values = None  # Values of the weight; of the measures, only the spectrum needs them.
         if self._options.spectrum:
             updated = self.updated.get(weight.name)
             values = array_of(weight) if updated is None else to_numpy(updated, weight.dtype, weight.shape)

@@ -23,7 +23,7 @@ from masksmith_wire.pruned_record import update_record
 from masksmith_wire.scores import ScoreMethod
 from masksmith_wire.updates import UpdateMethod
 
-from .local import array_of, library
+from .local import array_of, import_library
 from .local_update import WeightToUpdate, update_weight
 
 PARALLEL_TENSORS = 2
@@ -44,7 +44,7 @@ def local_solver(method: PruneMethod, threads: int | None) -> Solve:
     Raises:
         InputError: If the library, or a package that the update needs, is not installed.
     """
-    masksmith = library()
+    masksmith = import_library()
     if method.update is not None:
         with as_input_errors(masksmith.MissingExtraError):
             getattr(masksmith, method.update.name)  # Raises now, not after the first solve, if torch is missing.

@@ -16,7 +16,7 @@ from masksmith_wire.quantities import count_text
 
 from .checkpoint_options import parse_patterns
 from .console import percent, print_json, print_line, show_table
-from .local import library
+from .local import import_library
 from .verify_weights import WeightOptions, verify_weights
 
 
@@ -36,7 +36,7 @@ def verify_path(path: Path, options: WeightOptions, *, as_json: bool) -> bool:
 def mask_violation(mask: Any, pattern: Pattern, info: MaskInfo | None) -> str | None:
     """Return how a mask violates a pattern; None if it does not."""
     try:
-        verdict = library().verify(mask, pattern, layout=None if info is None else info.layout)
+        verdict = import_library().verify(mask, pattern, layout=None if info is None else info.layout)
     except PatternError as error:
         return str(error)
     return None if verdict.ok else str(verdict.message)

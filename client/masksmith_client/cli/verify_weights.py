@@ -30,7 +30,7 @@ from masksmith_wire.quantities import count_text
 
 from .checkpoint_options import choice_options, parse_patterns
 from .console import percent, print_json, print_line, print_note, show_table
-from .local import library
+from .local import import_library
 
 MaskViolation = Callable[[Any, Pattern, MaskInfo | None], str | None]
 """Returns how a mask violates a pattern; None if it does not violate it. `MaskInfo` is from the masks file."""
@@ -110,7 +110,7 @@ def _against_patterns(checkpoint: Checkpoint, options: WeightOptions) -> _Checks
     checkpoint.check_zeros_can_be_counted()
     choice = choose(checkpoint, selection)
     check_weights(checkpoint, choice)
-    masksmith = library()
+    masksmith = import_library()
 
     def verify(entries: Any, pattern: Pattern, layout: Layout | None) -> Any:
         with as_input_errors(masksmith.MasksmithError):

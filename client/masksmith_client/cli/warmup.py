@@ -22,10 +22,10 @@ def warmup(
     # Imported here, so that the help of the command does not import the client.
     from masksmith_client.submission.options import parse_pattern
 
-    from .local import library
+    from .local import import_library
 
     canonical_patterns = tuple(str(parse_pattern(pattern)) for pattern in patterns or ())
-    masksmith = library()
+    masksmith = import_library()
     seconds: dict[str, float] = {}
 
     def on_step(pattern: str, duration_s: float) -> None:

@@ -24,9 +24,9 @@ class MaskUpdates:
         layers: The masked layers.
         refresher: Requests and receives the masks.
         refresh: When masks are requested, and whether each request is waited for.
-        pattern: The final pattern, which the schedule modifies.
-        schedule: The pattern at each step.
-        method: The training method; its `settle` is called for each layer that has got a new mask.
+        pattern: The final pattern.
+        schedule: Returns the pattern at each step, from the final pattern.
+        method: The training method; its `settle` is called for each layer that gets a new mask.
 
     Attributes:
         step: Number of optimizer steps so far.
@@ -56,7 +56,8 @@ class MaskUpdates:
     def advance(self) -> None:
         """Count an optimizer step: apply masks that have arrived; then request masks if they are due.
 
-        If the schedule makes layers dense at this step, they become dense instead. Raises as `request` does.
+        If the schedule makes layers dense at this step, they become dense instead, and masks that have arrived are
+        ignored. Raises as `request` does.
         """
         self.step += 1
         response = self._refresher.poll()
@@ -70,7 +71,7 @@ class MaskUpdates:
     def request(self, pattern: Pattern, *, wait: bool = False) -> None:
         """Request masks for the current weights; with `wait` or `Refresh.wait`, also wait for them and apply them.
 
-        While a request is pending, nothing is requested: this only records that masks are due, so that they are
+        If an earlier request is pending, nothing is requested: this only records that masks are due, so that they are
         requested later.
 
         Raises:
@@ -116,9 +117,9 @@ class MaskUpdates:
         return pattern is not None and self._pacing.is_due(step, any_dense=any_dense)
 
     def _apply(self, response: RefreshResponse) -> None:
-        """Take the pending request, and apply and record its masks.
+        """Take the pending request, and apply and record the masks of the response.
 
-        They are ignored if the request was dropped or failed, or if the schedule makes layers dense at this step.
+        The masks are ignored if the request was dropped or failed, or if the schedule makes layers dense at this step.
         """
         pending = self._refresher.take_pending()
         if pending.dropped or response.failure is not None or self.pattern is None:

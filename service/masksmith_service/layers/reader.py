@@ -1,4 +1,4 @@
-"""Reads rows of a tensor, from the store or a root, and of its mask, without loading the whole tensor."""
+"""Reads rows of a tensor (in the store or a root) and of its mask, without loading the whole tensor."""
 
 from __future__ import annotations
 
@@ -37,23 +37,23 @@ Entry = TypeVar("Entry", bound=np.generic)
 
 @dataclass(frozen=True)
 class MaskedLayer:
-    """A tensor with a complete mask, as the matrix that is stored: `[out, kernel * in]`, unless its layout differs.
+    """A tensor with a complete mask, as one matrix; without a layout, `[out, kernel * in]`.
 
-    Stacked matrices are one below another, and a transposed matrix stays transposed.
+    With a layout, stacked matrices are one below another, and a transposed matrix stays transposed, as stored.
 
     Attributes:
         tensor: Location of the weight.
-        options: Options of the job, with the tensor's own pattern.
+        options: Options of the job; if the tensor has a pattern of its own, with that pattern.
         first_rows: First row of each part of the mask, ascending.
-        parts: Name of each part in the store.
-        file: The file of a weight in a root, for `scores`; `find_layer` does not set it, since not every principal may
-            read the root.
+        part_names: Name of each part in the store.
+        file: The file that the weight is in, if it is in a root; only `read_scores` needs it. `find_layer` leaves it
+            None, since not every principal may read the root.
     """
 
     tensor: PlannedTensor
     options: MasksOptions
     first_rows: Sequence[int]
-    parts: Sequence[str]
+    part_names: Sequence[str]
     file: LocatedPath | None = None
 
     @property
@@ -72,8 +72,8 @@ class MaskedLayer:
         shape, stack_count = self.tensor.shape, count_leading_stacks(self.tensor.layout)
         return (math.prod(shape[: stack_count + 1]), *shape[stack_count + 1 :])
 
-    def kept(self, store: BlobStore, rows: Sequence[int], first: int, last: int) -> Bools:
-        """Read the mask of some rows (ascending) and the columns `first` to `last` (exclusive).
+    def read_mask(self, store: BlobStore, rows: Sequence[int], first: int, last: int) -> Bools:
+        """Read the mask, True = kept, of some rows (ascending) and the columns `first` to `last` (exclusive).
 
         Raises:
             RequestError: If a part is no longer in the store.
@@ -81,20 +81,20 @@ class MaskedLayer:
         row_bytes = masks.packed_bytes(self._merged_shape[1:])
         start, stop = (first // 8, -(-last // 8)) if self._is_flat else (0, row_bytes)
         pieces = []
-        for part, part_rows in self._by_part(rows):
-            starts = [(row - self.first_rows[part]) * row_bytes + start for row in part_rows]
-            pieces += _read_ranges(store, self.parts[part], starts, stop - start)
+        for part_number, part_rows in self._by_part(rows):
+            starts = [(row - self.first_rows[part_number]) * row_bytes + start for row in part_rows]
+            pieces += _read_ranges(store, self.part_names[part_number], starts, stop - start)
         packed = np.frombuffer(b"".join(pieces), np.uint8)
         if self._is_flat:
             bits = np.unpackbits(packed.reshape(len(rows), stop - start), axis=1, bitorder="little")
             return bits[:, first - 8 * start : last - 8 * start].view(np.bool_)
         return _flatten(masks.unpack(packed, (len(rows), *self._merged_shape[1:])))[:, first:last]
 
-    def scores(self, store: BlobStore, rows: Sequence[int], first: int, last: int) -> Floats:
+    def read_scores(self, store: BlobStore, rows: Sequence[int], first: int, last: int) -> Floats:
         """Read magnitudes (or given scores) of some rows (ascending) and the columns `first` to `last` (exclusive).
 
         Raises:
-            RequestError: If the upload is no longer in the store.
+            RequestError: If the weight was uploaded, and the upload is no longer in the store.
             ChangedSourceError: If the file in a root has changed since the job was submitted.
         """
         item_bytes, row_shape = ITEM_BYTES[self.tensor.dtype], self._merged_shape[1:]
@@ -110,9 +110,11 @@ class MaskedLayer:
         return np.abs(values.astype(np.float32))
 
     def _read_weight(self, store: BlobStore, starts: list[int], length: int) -> list[bytes]:
-        if self.file is None or self.tensor.source is None:
+        source = self.tensor.source
+        if source is None:
             return _read_ranges(store, upload_name(self.tensor.digest), starts, length)
-        root, path, version = self.file.root, self.file.path, self.tensor.source.version
+        assert self.file is not None
+        root, path, version = self.file.root, self.file.path, source.version
         first, last = starts[0], starts[-1] + length
         if last - first > SPAN_BYTES:
             return [root.read(path, start, start + length, version) for start in starts]
@@ -128,15 +130,15 @@ class MaskedLayer:
         """Group rows (ascending) by the number of the part of the mask that they are in."""
         groups: list[tuple[int, list[int]]] = []
         for row in rows:
-            part = bisect_right(self.first_rows, row) - 1
-            if not groups or groups[-1][0] != part:
-                groups.append((part, []))
+            part_number = bisect_right(self.first_rows, row) - 1
+            if not groups or groups[-1][0] != part_number:
+                groups.append((part_number, []))
             groups[-1][1].append(row)
         return groups
 
 
 def find_layer(record: JobRecord, records: JobRecords, name: str) -> MaskedLayer:
-    """Find a tensor of a job, and its mask, which must be complete.
+    """Find a tensor of a job, and the parts of its mask; the mask must be complete.
 
     Raises:
         RequestError: If the job has no such tensor, or no complete mask of it.
@@ -149,10 +151,10 @@ def find_layer(record: JobRecord, records: JobRecords, name: str) -> MaskedLayer
     if tensor is None:
         detail = f"tensor {name!r} of job {record.id} has no mask; the job is {record.state}"
         raise RequestError(Code.RESULT_NOT_FOUND, detail, tensor=name)
-    # A tensor may have a pattern of its own.
+    # The pattern in a shard's report is the tensor's own; it is None if the tensor has the job's pattern.
     options = record.plan.options.model_copy(update={"pattern": parts[0][1].pattern or record.plan.options.pattern})
     names = [result_name(str(report.result)) for _, report in parts]
-    # A shard counts along the first dimension, which in a stack holds several rows of the matrix.
+    # `shard.first` is an index in the tensor's first dimension; in a stack, each index has several rows of the matrix.
     rows_per_index = math.prod(tensor.shape[1 : count_leading_stacks(tensor.layout) + 1])
     return MaskedLayer(tensor, options, [shard.first * rows_per_index for shard, _ in parts], names)
 

@@ -71,8 +71,8 @@ def read_window(layer: MaskedLayer, store: BlobStore, window: Window) -> dict[st
     shape = (window.cell_rows, window.cell_cols)
     results = {name: np.zeros(shape, np.float32) for name in ("kept", "scores", "kept_scores")}
     for band, rows in _bands(window, height, stop - start):
-        mask = layer.kept(store, rows, start, stop)
-        scores = layer.scores(store, rows, start, stop)
+        mask = layer.read_mask(store, rows, start, stop)
+        scores = layer.read_scores(store, rows, start, stop)
         # The mean masked score counts dropped entries as 0; divided by the share kept it is the mean of those kept.
         kept_share, mean_score, mean_masked_score = (
             np.add.reduceat(_average_rows(values, band, rows, window), cell_starts, axis=1) / cell_widths
@@ -97,7 +97,7 @@ def read_profile(layer: MaskedLayer, store: BlobStore) -> dict[str, npt.NDArray[
     row_kept, col_kept = np.zeros(height, np.int32), np.zeros(width, np.int32)
     step = max(1, BAND_BYTES // width)
     for start in range(0, height, step):
-        mask = layer.kept(store, range(start, min(height, start + step)), 0, width)
+        mask = layer.read_mask(store, range(start, min(height, start + step)), 0, width)
         row_kept[start : start + step] = np.count_nonzero(mask, axis=1)
         col_kept += np.count_nonzero(mask, axis=0).astype(np.int32)
     return {"row_kept": row_kept, "col_kept": col_kept, **_distributions(layer, store)}
@@ -107,7 +107,7 @@ def _distributions(layer: MaskedLayer, store: BlobStore) -> dict[str, npt.NDArra
     height, width = layer.shape
     count = max(1, min(height, SAMPLED_ROWS, BAND_BYTES // (4 * width)))
     rows = [number * height // count for number in range(count)]
-    scores, kept = layer.scores(store, rows, 0, width), layer.kept(store, rows, 0, width)
+    scores, kept = layer.read_scores(store, rows, 0, width), layer.read_mask(store, rows, 0, width)
     edges = np.linspace(0, float(scores.max()) or 1.0, HISTOGRAM_BINS + 1).astype(np.float32)
     counts = [np.histogram(scores[selected], edges)[0].astype(np.int32) for selected in (kept, ~kept)]
     return {

@@ -69,7 +69,7 @@ def up(
     try:
         has_bench = components.has_torch() if bench is None else bench
         plan = InstallationPlan(
-            host, _free_port(host, port), directory, workers or available_cores(), gpus, has_bench, variables
+            host, _checked_port(host, port), directory, workers or available_cores(), gpus, has_bench, variables
         )
         directory.write_holder(f"{plan.url}, process {os.getpid()}")
         _run(plan, needs_keys=not (insecure or settings.is_insecure()), as_json=as_json)
@@ -119,7 +119,7 @@ def _show_ready(plan: InstallationPlan, *, as_json: bool) -> None:
     note(f"  workers  {devices}")
     note(f"  data     {plan.data.path}")
     if not components.has_torch():
-        note("  kernels  not measured, which needs torch: pip install 'masksmith[bench]'")
+        note("  kernels  not measured, since torch is missing: pip install 'masksmith[bench]'")
     for url in root_urls(plan.variables.get("MASKSMITH_ROOTS") or settings.roots_json()):
         note(f"  root     {url}")
     if settings.store_url():
@@ -130,8 +130,8 @@ def _show_ready(plan: InstallationPlan, *, as_json: bool) -> None:
     note("Ctrl-C stops everything; nothing is lost.")
 
 
-def _free_port(host: str, port: int) -> int:
-    """Check that the address can be listened on, before any process starts; return the port, for port 0 a free one."""
+def _checked_port(host: str, port: int) -> int:
+    """Check that host and port can be listened on, before any process starts; return the port, or for 0 a free one."""
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         with socket.socket(family, socket.SOCK_STREAM) as probe:

@@ -109,7 +109,7 @@ def compare_masks(a: MaskedLayer, b: MaskedLayer, store: BlobStore) -> MaskOverl
     both = only_a = only_b = 0
     for first in range(0, height, step):
         rows = range(first, min(height, first + step))
-        kept_a, kept_b = (layer.kept(store, rows, 0, width) for layer in (a, b))
+        kept_a, kept_b = (layer.read_mask(store, rows, 0, width) for layer in (a, b))
         both += int(np.count_nonzero(kept_a & kept_b))
         only_a += int(np.count_nonzero(kept_a & ~kept_b))
         only_b += int(np.count_nonzero(kept_b & ~kept_a))

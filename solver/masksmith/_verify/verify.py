@@ -16,7 +16,7 @@ from .tiles import broken_tiles
 from .whole_tensor import find_violation
 
 BAND_ENTRIES = 2**18
-"""Approximate number of entries that are checked at once; a band has at least one tile row."""
+"""Target of the number of entries that are checked at once; at least one tile row is checked, however long."""
 
 
 @dataclass(frozen=True)
@@ -29,9 +29,9 @@ class Verdict:
         tile: First tile that violates the pattern, `(tile row, tile column)`; None if the mask is allowed.
         broken: Number of tiles that violate the pattern.
         tiles: Number of tiles. For patterns without tiles, `tile`, `broken` and `tiles` are about blocks, channels,
-            panels or budgets instead.
-        matrix: Index of the matrix that has `tile`, if several matrices or fused parts were checked one by one;
-            otherwise None, and if the mask is allowed.
+            panels or budgets instead; `tile` is `(0, 0)` if a violation has no position.
+        matrix: Index of the matrix or fused part that has `tile`. None if the mask is allowed; also None if it was
+            checked without a layout, or with one for which `Layout.is_plain` is true.
     """
 
     ok: bool
@@ -55,10 +55,10 @@ def verify(
 ) -> Verdict:
     """Check that a mask is allowed by a pattern.
 
-    Tiles are checked by the counts of their rows and columns. At ragged edges under `pad`, a mask is allowed if and
-    only if some mask of the padding completes it to an allowed tile, which three counts decide (rows, columns, and the
-    corner of the padding); under `dense` the edge must be kept entirely. For other patterns, blocks, channels or
-    entries are counted (`_verify.whole_tensor`).
+    Tiles are checked by the counts of their rows and columns. A tile at a ragged edge under `pad` is allowed if and
+    only if some mask of its padding completes it to an allowed tile; three counts decide this: of the rows, of the
+    columns, and of the corner of the padding. Under `dense`, the edge must be kept entirely. For patterns without
+    tiles, blocks, channels, panels or entries are counted (`_verify.whole_tensor`).
 
     Args:
         mask: Bool (or 0/1) array or tensor in the weight's shape.

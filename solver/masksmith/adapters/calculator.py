@@ -15,8 +15,8 @@ from masksmith.solvers.base import Solver
 class MaskCalculator:
     """A callable for `ASP.init_model_for_pruning(model, mask_calculator=...)` of apex.
 
-    For a parameter, it returns a contiguous bool mask (True = kept) of the parameter's shape and device, which apex
-    copies to a buffer. Groups run along the input channels of linear layers and convolutions, as in apex. Any pattern
+    For a parameter, it returns a contiguous bool mask (True = kept) of the parameter's shape and device; apex copies
+    the mask to a buffer. Groups run along the input channels of linear layers and convolutions, as in apex. Any pattern
     is supported, while the calculators of apex, such as `m4n2_2d_best`, have one pattern each.
 
     Attributes:
@@ -30,7 +30,7 @@ class MaskCalculator:
     solver: Solver | str | None = None
 
     def __post_init__(self) -> None:
-        # A malformed pattern raises its error here, and not first when a mask is computed.
+        # Parsed only to raise the error of a malformed pattern now, before the first mask is computed.
         if isinstance(self.pattern, str):
             parse(self.pattern)
 

@@ -1,8 +1,8 @@
 """Timing on a GPU by CUDA events around single calls, with a cache flush before each, for eager calls and CUDA graphs.
 
 An eager call starts on an idle GPU, so its time includes the overhead of Python and the launch. A graph's replay is
-queued behind the flush, which hides the launch, so its time is that of the kernel. Kernels alternate, with pauses
-between rounds, because a GPU under constant load lowers its clocks.
+queued while the flush runs; this hides the launch, so the time of the replay is that of the kernel. Kernels alternate,
+with pauses between rounds, because a GPU under constant load lowers its clocks.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ class CudaClock:
 
     Attributes:
         device: CUDA device.
-        repeats: Calls of a kernel per round, and replays of its graph; the round's times are the medians of both.
+        repeats: Calls of a kernel per round, and also replays of its graph per round; the times of a round are the
+            median of the calls, and the median of the replays.
         pause_s: Pause after a round, in seconds.
         cuda: torch's CUDA module; tests replace it by a recorder.
     """
@@ -44,8 +45,8 @@ class CudaClock:
         """Time each run in every round.
 
         Returns:
-            Seconds of a call, by name and round; and seconds of a graph's replay, which lack the runs that cannot be
-            captured.
+            Seconds of a call, by name and round; and seconds of a graph's replay, by name and round, without the names
+            of the runs that cannot be captured.
         """
         # Events and graphs belong to the current device, whatever the device of the tensors.
         with self.cuda.device(self.device):

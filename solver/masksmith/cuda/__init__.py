@@ -1,9 +1,9 @@
 """The exact solver on CUDA devices; masks equal those of the CPU bit for bit, and tensors stay on the device.
 
-Dual coordinate ascent runs in shared memory, with many tiles per thread block. Unsolved tiles continue in further
-passes, and finally in the CPU's shortest-path code, compiled for the device. For each band of tile rows the host waits
-for the kernels once, or three times if tiles need the shortest-path stage. Names are loaded when first used: a process
-that solves on the CPU loads neither torch nor numba's CUDA target.
+Passes of dual coordinate ascent run in shared memory, with many tiles per thread block. Tiles that no pass solves, and
+tiles with forced entries, are solved by the CPU's shortest-path code, compiled for the device. For each band of tile
+rows the host waits for the kernels once, or three times if tiles need the shortest-path stage. Names are loaded when
+first used: a process that solves on the CPU loads neither torch nor numba's CUDA target.
 """
 
 from __future__ import annotations

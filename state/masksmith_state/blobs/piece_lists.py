@@ -1,4 +1,4 @@
-"""Stored piece lists, which have the digests of the pieces of each blob, with a cache in memory."""
+"""Stored piece lists, with a cache in memory; the piece list of a blob has the digests of the blob's pieces."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from .pieces import PIECE_BYTES, DamagedListError, PieceHasher, PieceList
 log = logging.getLogger(__name__)
 
 CACHED_LISTS = 64
+"""Maximum number of lists in the cache."""
 
 
 class PieceLists:
@@ -29,16 +30,17 @@ class PieceLists:
         self._cache: OrderedDict[str, PieceList] = OrderedDict()
 
     def get(self, name: str, *, use_cache: bool, digest: str | None = None) -> PieceList:
-        """Read the list of a blob; if it is missing or damaged, recompute it from the blob, and store it again.
+        """Read the list of a blob; if it is missing or damaged, recompute it, and store it again unless read-only.
 
         Args:
             name: Name of the blob.
             use_cache: Return the list from the cache if it is there; otherwise it is read from the store.
-            digest: Digest by which the blob is checked before its list is recomputed.
+            digest: Digest that the blob must have if its list is recomputed; if it is None, no list is recomputed.
 
         Raises:
             FileNotFoundError: If the list is missing or damaged, and the blob does not exist.
-            MismatchError: If the list is missing or damaged, and `digest` is None, or not the digest of the blob.
+            MismatchError: If the list is missing or damaged, the blob exists, and `digest` is None or not the digest of
+                the blob.
         """
         cached = self._cache.get(name) if use_cache else None
         if cached is not None:
@@ -51,17 +53,17 @@ class PieceLists:
         return pieces
 
     def put(self, name: str, pieces: PieceList) -> None:
-        """Store the list of a blob."""
+        """Store the list of a blob, and add it to the cache."""
         self._objects.put(piece_list_name(name), pieces.encode(name))
         self._remember(name, pieces)
 
     def delete(self, name: str) -> None:
-        """Delete the list of a blob."""
+        """Delete the list of a blob from the store and the cache."""
         self.forget(name)
         self._objects.delete(piece_list_name(name))
 
     def forget(self, name: str) -> None:
-        """Remove the list of a blob from the cache."""
+        """Remove the list of a blob from the cache only."""
         self._cache.pop(name, None)
 
     def _recompute(self, name: str, digest: str | None) -> PieceList:
@@ -88,5 +90,5 @@ class PieceLists:
     def _remember(self, name: str, pieces: PieceList) -> None:
         self._cache[name] = pieces
         while len(self._cache) > CACHED_LISTS:
-            with contextlib.suppress(KeyError):  # Another thread may have removed the last one.
+            with contextlib.suppress(KeyError):  # Another thread may have emptied the cache.
                 self._cache.popitem(last=False)

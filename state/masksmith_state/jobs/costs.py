@@ -1,8 +1,9 @@
-"""Estimates the seconds of shards by a fixed model, which decides how tensors are cut and which shards are long.
+"""Estimates the seconds of shards by a fixed model.
 
-The model depends on the job alone, so that equal jobs are cut equally and their results can be reused. Its constants
-are those of one core of a server (`docs/benchmarks/updates.md`, `patterns.md`). When keys share workers, the estimates
-are corrected by the seconds that a job's finished shards took (`lua/_scheduling.lua`).
+The estimates decide how tensors are cut, and which shards are long. The model depends on the job alone, so that equal
+jobs are cut equally and their results can be reused. Its constants are those of one core of a server
+(`docs/benchmarks/updates.md`, `patterns.md`). When keys share workers, the estimates are corrected by the seconds that
+the finished shards of a job took (`lua/_scheduling.lua`).
 """
 
 from __future__ import annotations
@@ -14,20 +15,21 @@ from masksmith.layouts import Layout
 from masksmith_wire.specification import JobSpecification
 
 TARGET_S = 5.0
-"""Target of the seconds of a shard, without `OVERHEAD_S`; a shard that is expected to take longer has `is_long`.
+"""Target of the seconds of a shard, without `OVERHEAD_S`. A shard that is expected to take longer `is_long`.
 
-Such a shard cannot be cut further, or each of its parts would have to read a large Gram matrix.
+A shard is long if it cannot be cut further, or if it needs a large Gram matrix: each of its parts would have to read
+the matrix.
 """
 OVERHEAD_S = 0.02
-"""Per shard."""
+"""Seconds per shard, besides those below."""
 SEARCH_S = 5e-8
-"""Per entry: read, score, search and store."""
+"""Seconds per entry: read, score, search and store."""
 UPDATE_S = {"reconstruct": 2e-9, "admm": 6e-9}
-"""Per row and square of the number of columns."""
+"""By update, seconds per row of a matrix and square of the number of its columns."""
 GRAM_S = 1.8e-8
-"""Per byte of a large Gram matrix: read and scale it, and bound its eigenvalues, once for each shard."""
+"""Seconds per byte of a large Gram matrix: read and scale it, and bound its eigenvalues, once for each shard."""
 SPECTRUM_S = 2e-9
-"""Per entry and length of the shorter side."""
+"""Seconds per entry and length of the shorter side of a matrix, for its singular values."""
 
 
 def estimated_seconds(

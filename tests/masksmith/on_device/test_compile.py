@@ -11,7 +11,7 @@ from numba.cuda import dispatcher
 import masksmith as ms
 from masksmith.cuda.certificate.tiles import compile_certificate
 from masksmith.cuda.dual_ascent.integer_pass import compile_integer_pass
-from masksmith.cuda.dual_ascent.shape import TIE_BYTES, shape_of
+from masksmith.cuda.dual_ascent.shape import TIE_PASS_BYTES, shape_of
 from masksmith.cuda.dual_ascent.tie_pass import compile_tie_pass
 from masksmith.cuda.shortest_paths.panel import compile_path_kernel
 
@@ -60,7 +60,7 @@ def test_sweeps_stay_in_registers_and_shared_memory(assemble, pattern, element):
 
 @pytest.mark.parametrize("pattern", ["transposable <=8:16", pytest.param("transposable 4:8", marks=pytest.mark.slow)])
 def test_waves_for_ties_stay_there_too(assemble, pattern):
-    shape = shape_of(ms.parse(pattern).tile, "float32", TIE_BYTES)
+    shape = shape_of(ms.parse(pattern).tile, "float32", TIE_PASS_BYTES)
     code = assemble(
         compile_tie_pass(shape), ELEMENTS["float32"], NUMBER, NUMBER, NUMBER, NUMBER, types.int32[::1], FLAG,
         *[NUMBERS] * 4, MASK, DUALS, DUALS, CODES, NUMBERS, NUMBERS, NUMBERS,
@@ -72,7 +72,7 @@ def test_waves_for_ties_stay_there_too(assemble, pattern):
 def test_a_block_fits_the_shared_memory_that_every_device_has(pattern):
     tile = ms.parse(pattern).tile
     for space, words, doubles in (("sweeps", 2, 1), ("ties", 6, 2)):
-        shape = shape_of(tile, "float64", *([TIE_BYTES] if space == "ties" else []))
+        shape = shape_of(tile, "float64", *([TIE_PASS_BYTES] if space == "ties" else []))
         threads = shape.lanes * shape.lines
         used = 4 * shape.places * shape.lanes + 4 * words * threads + 8 * doubles * threads + 16 * shape.lanes
         assert used <= SHARED_BYTES

@@ -13,7 +13,7 @@ from masksmith_client.checkpoints.checkpoint import Checkpoint
 from masksmith_client.checkpoints.choice import Choice
 from masksmith_client.checkpoints.prune_method import PruneMethod
 from masksmith_client.checkpoints.solved import Solve, SolvedTensor, TensorToSolve
-from masksmith_client.cli.local import library
+from masksmith_client.cli.local import import_library
 from masksmith_wire.output_names import BLOCKS_NAME, RECORD_NAME
 
 PACKAGES = ("torch", "transformers", "accelerate")
@@ -36,7 +36,7 @@ def block_solver(
             short, or a tensor is not found in the model.
         OSError: If the free space of the disk is too small.
     """
-    masksmith = library()
+    masksmith = import_library()
     missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
         raise InputError(f"--calibration-text needs {' and '.join(missing)}: pip install 'masksmith[huggingface]'")

@@ -1,4 +1,4 @@
-"""Requests and responses that the training loop and the refresh worker exchange; with a process, as JSON."""
+"""Requests to the refresh worker, and its responses; they are sent to other processes as JSON."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class RefreshRequest(BaseModel):
         layers: Names of the layers.
         are_scores: Whether the values are scores; otherwise they are weights, scored by magnitude.
         hysteresis: Added to the scores of entries that the previous masks keep, in units of the scores.
-        timeout_s: Timeout for the masks of a service, in seconds; a function has no timeout.
+        timeout_s: Timeout in seconds if a service computes the masks; a function that computes them has no timeout.
     """
 
     step: int
@@ -36,10 +36,12 @@ class LayerResult(BaseModel):
 
     Attributes:
         unchanged: Whether the layer was not solved, since its values and options are unchanged; it keeps its mask.
-        error: Why the layer was to be solved and has no new mask; it keeps its last one, if any. None without an error.
-        status, objective, upper_bound, gap, retained: As in the solver's solution; None without a new mask, and where
-            the solver returns only a mask.
-        added, dropped: Number of entries that only the new mask keeps, and that only the previous mask keeps.
+        error: Why solving the layer failed; it keeps its last mask, if it has one. None if solving succeeded, or if the
+            layer is `unchanged`.
+        status, objective, upper_bound, gap, retained: As in the solver's solution; None without a new mask, and if the
+            solver returns only a mask.
+        added: Number of entries that the new mask keeps and the previous one drops; 0 without a new mask.
+        dropped: Number of entries that the new mask drops and the previous one keeps; 0 without a new mask.
     """
 
     unchanged: bool = False
@@ -63,8 +65,8 @@ class RefreshResponse(BaseModel):
 
     Attributes:
         step: The step of the request.
-        layers: The results by layer; empty if the whole request failed.
-        failure: Why the whole request failed; None if it did not.
+        layers: The results by layer; empty if the whole request failed, or if the rank solves no layer.
+        failure: Why the whole request failed; None if it did not fail.
     """
 
     step: int

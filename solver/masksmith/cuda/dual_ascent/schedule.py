@@ -14,7 +14,7 @@ from masksmith.solvers._duals.ascent_schedule import FORCED_SWEEPS, integer_roun
 from masksmith.solvers.exact import kernel_budget
 
 from .integer_pass import compile_integer_pass
-from .shape import TIE_BYTES, Shape, shape_of
+from .shape import TIE_PASS_BYTES, Shape, shape_of
 from .tie_pass import compile_tie_pass
 
 NO_INDEX = 2**62
@@ -105,7 +105,7 @@ class DualAscent:
             for sweeps in integer_rounds(size, at_most=tile.at_most, warm=warm):
                 self._run_pass(shape, sweeps, warm, non_negative)
                 warm, non_negative = True, tile.at_most
-            self._run_tie_passes(shape_of(tile, self.element, TIE_BYTES), size, unequal_totals)
+            self._run_tie_passes(shape_of(tile, self.element, TIE_PASS_BYTES), size, unequal_totals)
         return self._order, torch.stack([self._counts[self._step], self.ready_count[0]])
 
     def _initialise_duals(self, shape: Shape, forced: torch.Tensor, warm: bool, non_negative: bool) -> None:

@@ -1,4 +1,4 @@
-"""Compile-time parameters of the kernels: size and budgets of a tile, sorting networks, tiles per thread block."""
+"""Compile-time parameters of the dual-ascent kernels: a tile, its sorting networks, tiles per thread block."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from masksmith.cuda.jit import SIMULATED
 from masksmith.kernels.dual_ascent.integer_pass import network_size
 from masksmith.patterns import TileSpec
 
-SWEEP_BYTES, TIE_BYTES = 34 * 1024, 18 * 1024
-"""Bytes of shared memory for the entries of a thread block's tiles, in the integer pass and in the tie pass; the other
-bytes of the 48 KiB hold duals and work arrays."""
+INTEGER_PASS_BYTES, TIE_PASS_BYTES = 34 * 1024, 18 * 1024
+"""Bytes of shared memory for the entries of a thread block's tiles, in the integer pass and in the tie pass.
+
+The other bytes of the 48 KiB hold duals and work arrays.
+"""
 MAX_LANES = 64
 """Largest number of tiles per thread block."""
 WARP = 32
@@ -19,7 +21,7 @@ WARP = 32
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """Compile-time parameters of the kernels.
+    """Compile-time parameters of the dual-ascent kernels.
 
     Attributes:
         rows, cols: Size of a tile.
@@ -56,17 +58,19 @@ class Shape:
         return self.col_size * self.pitch
 
 
-def shape_of(tile: TileSpec, element: str, space: int = SWEEP_BYTES) -> Shape:
-    """Return the parameters for a tile, with as many lanes as fit into `space` bytes of shared memory.
+def shape_of(tile: TileSpec, element: str, shared_bytes: int = INTEGER_PASS_BYTES) -> Shape:
+    """Return the parameters for a tile, with as many lanes as fit into `shared_bytes` bytes of shared memory.
 
-    If the length of the rows or of the columns is not the size of a network, one larger network sorts both, to limit
-    compilations. There are at most two lanes in the simulator, which runs each thread of the device as a Python thread.
+    If the length of the rows or of the columns is not the size of a network, networks of one size, at least 8, sort
+    both, to limit compilations. There are at most two lanes in the simulator, because it runs each thread of the device
+    as a Python thread.
     """
-    across, down = network_size(tile.cols), network_size(tile.rows)
-    if (across, down) != (tile.cols, tile.rows):
-        across = down = max(8, across, down)
+    row_size, col_size = network_size(tile.cols), network_size(tile.rows)
+    if (row_size, col_size) != (tile.cols, tile.rows):
+        row_size = col_size = max(8, row_size, col_size)
     size_and_budgets = tile.rows, tile.cols, tile.row_keep, tile.col_keep, tile.at_most
-    count = 2 if SIMULATED else MAX_LANES
-    while 4 * count * down * (across + 1) > space and count > 1:
-        count //= 2
-    return Shape(*size_and_budgets, across, down, count, element)
+    lanes = 2 if SIMULATED else MAX_LANES
+    # An entry has 4 bytes; the pitch of a row is at most `row_size + 1` entries.
+    while 4 * lanes * col_size * (row_size + 1) > shared_bytes and lanes > 1:
+        lanes //= 2
+    return Shape(*size_and_budgets, row_size, col_size, lanes, element)
