@@ -148,7 +148,7 @@ class _AdmmRounds:
         self._operands, self._pattern, self._solver, self._threads = operands, pattern, solver, threads
         self.solves, self.mask_s, self.settled = 0, 0.0, False
         self._uses_duals = uses_duals(pattern)
-        zero = (operands.gram.diagonal() + operands.damping == 0).int()
+        zero = (operands.gram.diagonal() + operands.diagonal_damping == 0).int()
         if bool(zero.any()):
             index = int(zero.argmax())
             raise UpdateError(f"gram holds 0 at {[index, index]}: that input was always 0; use damping", operands.name)
