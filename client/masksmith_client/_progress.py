@@ -14,8 +14,10 @@ from masksmith_wire.quantities import count_text, duration_text, size_text
 from .transport.events import Event
 
 ShowProgress = bool | Literal["lines"] | None
-"""Whether to show bars: always, never, or (None) on terminals and in notebooks; "lines" also prints lines elsewhere."""
+"""True shows a bar; False shows nothing; None shows a bar on terminals and in notebooks, and nothing elsewhere; "lines"
+shows a bar there, too, and prints lines elsewhere."""
 LINE_PERIOD_S = 5.0
+"""Seconds between two lines."""
 
 
 class Bar:
@@ -23,10 +25,10 @@ class Bar:
 
     Args:
         label: Text before the bar.
-        total: The count at which it is full; 0 while it is not known.
-        show: Whether to show it; see `ShowProgress`.
-        in_bytes: Whether it counts bytes.
-        unit: Name of the unit, unless it counts bytes.
+        total: The count at which the bar is full; 0 while this count is not known.
+        show: Whether to show a bar or print lines; see `ShowProgress`.
+        in_bytes: Whether the count is a number of bytes.
+        unit: Singular name of what is counted; not used with `in_bytes`.
         start: The count at the start, such as what an earlier run has done.
         note: A text that is shown instead of the count and the time left; see `note`.
     """
@@ -46,9 +48,9 @@ class Bar:
         self._label, self._unit, self._note = label, None if in_bytes else unit, note
         self._start, self._count, self._total = start, start, total
         self._began = time.monotonic()
-        self._lines: threading.Thread | None = None
+        self._line_thread: threading.Thread | None = None
         if show == "lines" and not _shows_bar(show):
-            self._lines = threading.Thread(target=self._print_lines, name="progress", daemon=True)
+            self._line_thread = threading.Thread(target=self._print_lines, name="progress", daemon=True)
         self._bar = _TqdmBar(self, total=total, desc=label, initial=start, disable=not _shows_bar(show), leave=False)
 
     def advance(self, count: int) -> None:
@@ -60,7 +62,7 @@ class Bar:
     @property
     def is_shown(self) -> bool:
         """Whether a bar is shown or lines are printed."""
-        return self._lines is not None or not self._bar.disable
+        return self._line_thread is not None or not self._bar.disable
 
     def note(self, text: str) -> None:
         """Set a text that is shown instead of the count and the time left; if it is empty, these are shown again."""
@@ -74,7 +76,7 @@ class Bar:
         self._bar.set_description(label)
 
     def on_event(self, event: Event) -> None:
-        """Show the progress of a job's event, if it has one."""
+        """Show the progress that an event of a job contains; an event without progress changes nothing."""
         if event.progress is not None:
             self.move_to(event.progress.done, event.progress.total)
 
@@ -91,14 +93,14 @@ class Bar:
 
     def __enter__(self) -> Self:
         self._began = time.monotonic()
-        if self._lines is not None:
-            self._lines.start()
+        if self._line_thread is not None:
+            self._line_thread.start()
         return self
 
     def __exit__(self, *exception: object) -> None:
         self._closed.set()
-        if self._lines is not None:
-            self._lines.join()
+        if self._line_thread is not None:
+            self._line_thread.join()
         self._bar.close()
 
     def _print_lines(self) -> None:
@@ -107,7 +109,7 @@ class Bar:
             sys.stderr.flush()
 
     def _time_left(self, elapsed_s: float) -> str:
-        """Return how long the rest takes at the rate so far, as text; empty if nothing is counted yet or left."""
+        """Return the time left at the rate so far, as text; empty if nothing is counted yet, or nothing is left."""
         done, left = self._count - self._start, self._total - self._count
         return f", about {duration_text(max(1, round(elapsed_s * left / done)))} left" if done > 0 and left > 0 else ""
 

@@ -29,12 +29,12 @@ class SpecificationError(ValueError):
 
 @dataclass(frozen=True)
 class JobSpecification:
-    """The options of a masks job, parsed.
+    """The parsed options of a masks job; a copy with another pattern has the options of one tensor.
 
     Attributes:
         options: The options of the request, with the pattern in canonical form.
-        pattern: The pattern of every tensor without its own pattern; with a budget, the family of patterns from which
-            each tensor gets one.
+        pattern: Of a job without a budget, the pattern of every tensor without its own pattern; of a job with a budget,
+            the family of patterns from which each tensor gets one; of a copy for one tensor, the tensor's pattern.
         budget: The share of entries that all tensors together may keep, and minimum shares of single tensors; or None.
     """
 
@@ -44,10 +44,11 @@ class JobSpecification:
 
     @classmethod
     def parse(cls, options: MasksOptions) -> Self:
-        """Parse options.
+        """Parse options; of a whole request, only the members of `MasksOptions` are kept.
 
         Raises:
-            SpecificationError: If pattern or budget is invalid, or the solver does not support the pattern.
+            SpecificationError: If the pattern, the budget or a floor is invalid; if there are floors without a budget;
+                or if the solver does not support the pattern.
         """
         pattern = _parse_pattern(options)
         _check_solver(pattern, options)
@@ -55,7 +56,13 @@ class JobSpecification:
         return cls(MasksOptions.model_construct(**members), pattern, _parse_budget(options))
 
     def with_pattern(self, text: str) -> Self:
-        """Copy with another pattern, such as the one that a budget assigns to a tensor; the solver is not checked."""
+        """Copy with another pattern, such as the one that a budget assigns to a tensor.
+
+        It is not checked whether the solver supports the pattern.
+
+        Raises:
+            SpecificationError: If the pattern is invalid.
+        """
         options = self.options.model_copy(update={"pattern": text})
         pattern = _parse_pattern(options)
         options = options.model_copy(update={"pattern": str(pattern)})
@@ -90,8 +97,8 @@ class JobSpecification:
     def fitting_pattern(self) -> Pattern:
         """The pattern against which shapes are checked.
 
-        With a budget, a density is replaced by 1: the job's density may round to no entry of a small tensor, and the
-        budget leaves every tensor at least one.
+        With a budget, a density is replaced by 1: of a small tensor, the job's density may round to no entry or block,
+        but the budget keeps at least one of every tensor. A pattern n:m stays as it is.
         """
         return self.pattern if self.budget is None else with_full_density(self.pattern)
 

@@ -11,36 +11,39 @@ import numpy.typing as npt
 
 from masksmith_wire.dtypes import NUMPY_DTYPES, to_numpy
 
-_DTYPES_WITH_NEGATIVE_ZERO: Mapping[str, str] = {
+_UINT_BY_DTYPE_WITH_MINUS_ZERO: Mapping[str, str] = {
     "F64": "<u8", "F32": "<u4", "F16": "<u2", "BF16": "<u2", "F8_E4M3": "u1", "F8_E5M2": "u1",
 }  # fmt: skip
-"""Dtypes in which minus zero exists. This table and the next have the unsigned integer of the same size, by dtype."""
+"""For each dtype with a minus zero, the unsigned integer of numpy that has the same size."""
 
-_OTHER_DTYPES: Mapping[str, str] = {
+_UINT_BY_OTHER_DTYPE: Mapping[str, str] = {
     "I8": "u1", "U8": "u1", "I16": "<u2", "U16": "<u2", "I32": "<u4", "U32": "<u4", "I64": "<u8", "U64": "<u8",
     "BOOL": "u1", "F8_E4M3FNUZ": "u1", "F8_E5M2FNUZ": "u1",
 }  # fmt: skip
-"""Dtypes in which a number is zero only if all of its bits are 0; in FNUZ floats, the bits of minus zero mean NaN."""
+"""The same for the other dtypes, in which a number is zero only if all of its bits are 0.
 
-ENTRY_DTYPES = frozenset({**_DTYPES_WITH_NEGATIVE_ZERO, **_OTHER_DTYPES})
-"""Dtypes whose non-zeros are recognised by their bits."""
+FNUZ floats belong to these: the bits that are minus zero in other floats are NaN in them.
+"""
+
+ENTRY_DTYPES = frozenset({**_UINT_BY_DTYPE_WITH_MINUS_ZERO, **_UINT_BY_OTHER_DTYPE})
+"""Dtypes that `nonzero` reads."""
 
 FLOAT8_DTYPES = frozenset({"F8_E4M3", "F8_E5M2", "F8_E4M3FNUZ", "F8_E5M2FNUZ"})
 
 _EXPONENT_BITS: Mapping[str, int] = {"F8_E4M3": 4, "F8_E5M2": 5}
 
 READABLE_FLOAT8 = frozenset(_EXPONENT_BITS)
-"""8-bit floats whose values `float8_values` can read."""
+"""Dtypes of 8-bit floats that `float8_values` reads."""
 
 SCALE_DTYPES = frozenset({"F64", "F32", "F16", "BF16", "F8_E8M0"})
 """Dtypes that a scale may have."""
 
 
 def nonzero(data: bytes | bytearray, dtype: str) -> npt.NDArray[np.bool_]:
-    """Return which entries are not zero, from their little-endian bytes; minus zero counts as zero, NaN does not."""
-    if dtype not in _DTYPES_WITH_NEGATIVE_ZERO:
-        return np.asarray(np.frombuffer(data, _OTHER_DTYPES[dtype]) != 0)
-    bits: npt.NDArray[Any] = np.frombuffer(data, _DTYPES_WITH_NEGATIVE_ZERO[dtype])
+    """Return which entries are not zero, from their little-endian bytes: False for minus zero, True for NaN."""
+    if dtype not in _UINT_BY_DTYPE_WITH_MINUS_ZERO:
+        return np.asarray(np.frombuffer(data, _UINT_BY_OTHER_DTYPE[dtype]) != 0)
+    bits: npt.NDArray[Any] = np.frombuffer(data, _UINT_BY_DTYPE_WITH_MINUS_ZERO[dtype])
     without_sign = bits.dtype.type(2 ** (8 * bits.itemsize - 1) - 1)
     return np.asarray((bits & without_sign) != 0)
 
@@ -55,7 +58,7 @@ def float8_values(dtype: str) -> npt.NDArray[np.float32]:
     mantissa_bits, bias = 7 - exponent_bits, 2 ** (exponent_bits - 1) - 1
     codes = np.arange(256)
     exponent, mantissa = (codes >> mantissa_bits) % 2**exponent_bits, codes % 2**mantissa_bits
-    # With an exponent of 0, a number is subnormal: it has no implicit one, and its exponent counts as 1.
+    # With an exponent of 0, a number is subnormal: it has no implicit one, and its exponent is that of a stored 1.
     fraction = mantissa / 2**mantissa_bits + (exponent > 0)
     values = np.ldexp(fraction, np.maximum(exponent, 1) - bias)
     if dtype == "F8_E4M3":

@@ -1,4 +1,4 @@
-"""Layouts of a torch module's weights, and why some are not masked, from the classes of its layers.
+"""Finds, by the classes of a torch module's layers, the layout of each weight, or why it is dense or not supported.
 
 Torch itself is not imported.
 """
@@ -16,19 +16,20 @@ from masksmith.layouts.convolutions import GROUPED_TRANSPOSED
 from .streamed_tensor import StreamedTensor
 
 _LAYER_WEIGHT = re.compile(r"(?:(?P<path>.*?)\.)?(?:weight|weight_v|parametrizations\.weight\.original1?)$", re.DOTALL)
-"""Names of a layer's weight. Under weight normalization, the weight has two parameters: its direction, which is named
-`weight_v` or `original1`, and its norm."""
+"""Names of a layer's weight. Under a parametrization, it is named `original`. Under weight normalization, it has two
+parameters: a norm, and a direction, which is named `weight_v` or `original1`; the direction is matched."""
 
 
 def with_module_layouts(module: Any, weights: list[StreamedTensor]) -> list[StreamedTensor]:
     """Return the weights of a module's `state_dict`, with what the classes of their layers show.
 
-    That is a weight's layout, or why it is dense by default or not supported, and whether it may be a convolution.
+    This is the layout of a weight, why it is dense by default, or why it is not supported; and whether it may be the
+    weight of a convolution. Nothing is added if the module has no `named_modules`.
 
     Args:
         module: A `torch.nn.Module`, or anything with a `state_dict`.
-        weights: Its weights, by the names of the plain model, without the segments that `torch.compile` and other
-            wrappers add.
+        weights: Its weights, named as in the plain model: without the segments that `torch.compile` and other wrappers
+            add to names.
     """
     # A layer that is registered twice has a weight under both paths in the `state_dict`.
     has_modules = callable(getattr(module, "named_modules", None))
@@ -41,8 +42,8 @@ def layer_of(name: str, layers: Mapping[str, Any]) -> Any | None:
     """Return the layer that has a parameter as its weight, or as the direction of its weight; None if there is none.
 
     Args:
-        name: The parameter's name in the model's `state_dict`.
-        layers: The model's modules by path.
+        name: Name of the parameter.
+        layers: The model's modules by path, with paths as in `name`.
     """
     match = _LAYER_WEIGHT.match(name)
     return None if match is None else layers.get(match["path"] or "")
@@ -72,13 +73,13 @@ def class_names(layer: Any) -> list[str]:
 
 
 def dense_reason(layer: Any) -> str | None:
-    """Return why the weight of a layer stays dense, if its class shows it."""
+    """Return why the weight of a layer is dense by default; None unless the layer is an embedding."""
     is_embedding = not {"Embedding", "EmbeddingBag"}.isdisjoint(class_names(layer))
     return "an embedding, which is looked up, not multiplied" if is_embedding else None
 
 
 def layout_of(layer: Any, dimensions: int) -> Layout | None:
-    """Return the layout of a layer's weight; None if its class does not show it."""
+    """Return the layout of a weight with this number of dimensions; None if its layer's class does not show it."""
     axes = _axes(class_names(layer), dimensions)
     return None if axes is None else Layout.parse(axes, rule="model")
 

@@ -1,4 +1,4 @@
-"""Limits the time in which the line and headers of a request must arrive."""
+"""Limits the time in which the head of a request (request line and headers) must arrive."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class HeadTimer:
 
     Args:
         head_s: Seconds within which the head must arrive.
-        on_timeout: Called if it does not.
+        on_timeout: Called if the timer has not been stopped by then.
     """
 
     def __init__(self, head_s: float, on_timeout: Callable[[], None]) -> None:
@@ -21,11 +21,11 @@ class HeadTimer:
 
     @property
     def is_running(self) -> bool:
-        """Whether the timer was started, and neither stopped nor run out."""
+        """Whether the timer has been started, and since then has neither been stopped nor run out."""
         return self._handle is not None
 
     def start(self) -> None:
-        """Start the timer again from the beginning."""
+        """Start the timer; if it is running, start it again from the beginning."""
         self.stop()
         self._handle = asyncio.get_running_loop().call_later(self.head_s, self._run_out)
 

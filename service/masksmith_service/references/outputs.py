@@ -33,15 +33,15 @@ from .access import LocatedPath, find_readable, find_writable, reference_not_fou
 from .models import Model
 
 MAX_MARKER_BYTES = 2**16
-"""Largest marker of an unfinished output that is read; the marker is the file `JOURNAL_NAME`."""
+"""Maximum size of a marker that is read; the marker of an unfinished output is its file `JOURNAL_NAME`."""
 MAX_RECORD_BYTES = 2**27
-"""Largest record that is read; the record is the file `RECORD_NAME` of a finished output."""
+"""Maximum size of a record that is read; the record of a finished output is its file `RECORD_NAME`."""
 RECORD_COPIES = 2
 """Copies of a record that are in memory while it is read or sent."""
 _IDENTITY = re.compile(rb'"identity":\s*"([0-9a-f]{64})"')
-"""The member of a record with the identity of the output."""
+"""The member `identity` of a record: the identity of the output."""
 MAX_BESIDE = 1000
-"""Maximum number of files beside a model's weights that are copied."""
+"""Maximum number of copied files; these are files of the model's directory that are not weights."""
 LOCK_TIMEOUT_S, LOCK_WAIT_S = 120, 5
 """Seconds after which the lock of an output expires, and for which a request waits for the lock."""
 
@@ -69,8 +69,9 @@ class OutputPlanner:
             tensors: The job's tensors.
 
         Raises:
-            RequestError: If the principal may not write there, the directory or model does not allow it, a tensor is
-                not the model's, or the job has a time limit, whose masks differ from run to run.
+            RequestError: If the principal may not write there; if the directory or the model is not suitable for an
+                output; if a tensor does not belong to the model; or if the job has a time limit, because its masks
+                then differ from run to run.
         """
         directory = find_writable(self._roots, self._principal, output.location)
         self._check_directory(directory, model)
@@ -81,7 +82,7 @@ class OutputPlanner:
             OutputFile(name=name, source=_source(model.folder.child(name), state.version), bytes=state.size)
             for name, (state, _) in model.files.items()
         ]
-        beside, left = self._beside(model, directory)
+        beside, left_out = self._beside(model, directory)
         for file in (*files, *beside):
             self._check_root(directory, file.name)
         config = model.config or {}
@@ -90,7 +91,7 @@ class OutputPlanner:
             identity="",
             files=files,
             beside=beside,
-            left=left,
+            left=left_out,
             model_type=str(config["model_type"]) if isinstance(config.get("model_type"), str) else None,
             duplicates=model.duplicates,
         )
@@ -99,9 +100,10 @@ class OutputPlanner:
     def _check_directory(self, directory: LocatedPath, model: Model) -> None:
         if not directory.path:
             raise _invalid("it is a root itself; name a directory inside it", directory)
-        # Of a model that is a single file, no other file of its directory is read: the output may be below that.
-        is_in_model = bool(model.sizes) and is_inside(directory.location, model.folder.location)
-        if is_in_model or is_inside(model.folder.location, directory.location):
+        # If the model is a single file (`sizes` is empty), no other file of its directory is read, and the output may
+        # be below this directory.
+        would_be_in_model = bool(model.sizes) and is_inside(directory.location, model.folder.location)
+        if would_be_in_model or is_inside(model.folder.location, directory.location):
             raise _invalid(f"it and {model.folder.location}, the model, contain each other; name another", directory)
         large = next((name for name, (state, _) in model.files.items() if state.size > MAX_OBJECT_BYTES), None)
         if large is not None and is_in_bucket(directory.location):
@@ -115,20 +117,23 @@ class OutputPlanner:
             raise _invalid(f"{detail}; use `masksmith prune --local`", directory)
 
     def _check_root(self, directory: LocatedPath, name: str) -> None:
-        """Refuse a file of the output whose location is in a root inside the output, which may be for other keys."""
+        """Refuse a file of the output if its location is in another root, which is inside the output's directory.
+
+        Other keys may have access to that root.
+        """
         root = self._roots.find(f"{directory.location}/{name}")[1]
         if root.url != directory.root.url:
             raise _invalid(f"its file {name!r} would be in {root.url}, which is another root", directory)
 
     def _beside(self, model: Model, directory: LocatedPath) -> tuple[list[OutputFile], list[str]]:
-        """Return the files beside the weights that are copied, the index last, and the names of those left out.
+        """Return, of the files beside the weights, those to copy, the index last, and the names of those to leave out.
 
-        Hidden files are not copied either, and not named.
+        Hidden files, and files with irregular paths, belong to neither.
         """
         names = [name for name in model.sizes if name not in model.files and not _is_hidden_or_irregular(name)]
-        left = [name for name in names if name != model.index and (name in OWN_FILES or holds_weights(name))]
+        left_out = [name for name in names if name != model.index and (name in OWN_FILES or holds_weights(name))]
         # The index is last because a loader takes a directory with an index for a complete model.
-        copied = sorted((name for name in names if name not in left), key=lambda name: name == model.index)
+        copied = sorted((name for name in names if name not in left_out), key=lambda name: name == model.index)
         if len(copied) > MAX_BESIDE:
             raise _invalid(
                 f"{len(copied)} files are beside the model's weights, at most {MAX_BESIDE} are copied", directory
@@ -138,7 +143,7 @@ class OutputPlanner:
             source = model.folder.child(name)
             state = source.stat()
             files.append(OutputFile(name=name, source=_source(source, state.version), bytes=state.size))
-        return files, left
+        return files, left_out
 
 
 @contextmanager
@@ -152,8 +157,8 @@ def claim_output(
     on the marker. The lock of the output is held within the context.
 
     Raises:
-        RequestError: If the directory has other content, such as another job's output; or if other requests hold the
-            lock for too long.
+        RequestError: If the principal may not write to the directory; if the directory has other content, such as
+            another job's output; or if other requests hold the lock for too long.
     """
     if output is None:
         yield
@@ -176,7 +181,7 @@ def claim_output(
 
 @contextmanager
 def _locked(state: State, directory: LocatedPath) -> Iterator[Lock]:
-    """Hold the lock of an output, which all services share."""
+    """Hold the lock of an output: requests of all services for this output use the same lock."""
     name = output_lock_key(directory.location)
     lock = state.records.redis.lock(name, timeout=LOCK_TIMEOUT_S, blocking_timeout=LOCK_WAIT_S, sleep=0.05)
     if not lock.acquire():
@@ -202,17 +207,17 @@ def read_record(
         reserve_memory: Reserves a number of bytes of memory for the request.
 
     Raises:
-        RequestError: If it is unfinished, its record is not a JSON object or is that of another output, which has
-            replaced it, or the principal may not read it.
+        RequestError: If the principal may not read the output; if the output is unfinished; if its record is not a JSON
+            object; or if another output has replaced it, so that the record is that of the other output.
         InvalidLocationError: If the record has more than `MAX_RECORD_BYTES`.
     """
     location = output.location
     directory = find_readable(state.roots, principal, location)
-    names = directory.root.list(directory.path)
-    if JOURNAL_NAME in names or RECORD_NAME not in names:
+    size_by_name = directory.root.list(directory.path)
+    if JOURNAL_NAME in size_by_name or RECORD_NAME not in size_by_name:
         detail = f"{location!r} is unfinished; submit the same job again to go on"
         raise RequestError(Code.RESULT_NOT_FOUND, detail, location=location)
-    reserve_memory(RECORD_COPIES * names[RECORD_NAME])
+    reserve_memory(RECORD_COPIES * size_by_name[RECORD_NAME])
     record = directory.child(RECORD_NAME)
     data = record.root.get(record.path, MAX_RECORD_BYTES)
     if not data.lstrip().startswith(b"{"):
@@ -224,13 +229,14 @@ def read_record(
 
 
 def _claim(directory: LocatedPath, output: PlannedOutput, reserve_memory: Callable[[int], None]) -> bool:
-    """Write the marker, unless the directory holds this output already; return whether it was written.
+    """Write the marker, unless the directory holds this output already; return whether the marker was written.
 
     Raises:
         RequestError: If the directory has other content.
     """
-    names = directory.root.list(directory.path)
-    if names and _identity_of(directory, names, reserve_memory) != output.identity:
+    size_by_name = directory.root.list(directory.path)
+    if size_by_name and _identity_of(directory, size_by_name, reserve_memory) != output.identity:
+        names = list(size_by_name)
         first = next((name for name in names if name not in OWN_FILES and not name.startswith(NOTE_PREFIX)), min(names))
         if JOURNAL_NAME in names or RECORD_NAME in names:
             content = "the output of another command, of another version, or of another state of the model"
@@ -238,25 +244,25 @@ def _claim(directory: LocatedPath, output: PlannedOutput, reserve_memory: Callab
             content = f"other files, such as {first!r}"
         detail = f"{directory.location!r} contains {content}; name a new or empty directory"
         raise RequestError(Code.OUTPUT_NOT_EMPTY, detail, location=directory.location)
-    if names:
+    if size_by_name:
         return False
     lines = [{"identity": output.identity}, {"by": "service"}]
     data = b"".join(json.dumps(line).encode() + b"\n" for line in lines)
     return directory.root.create(directory.child(JOURNAL_NAME).path, data)
 
 
-def _identity_of(directory: LocatedPath, names: dict[str, int], reserve_memory: Callable[[int], None]) -> Any:
+def _identity_of(directory: LocatedPath, size_by_name: dict[str, int], reserve_memory: Callable[[int], None]) -> Any:
     """Return the identity of the output in a directory, unfinished or finished; None if there is no output of a job.
 
-    The files of a job's output are not larger than the limits: a larger one is that of another command. A record is
-    searched for the member and not parsed, because it may be large.
+    A marker or record above its maximum size was not written by a job: it belongs to the output of a command. A record
+    is searched for its identity and not parsed, because it may be large.
     """
-    if JOURNAL_NAME in names:
-        if names[JOURNAL_NAME] > MAX_MARKER_BYTES:
+    if JOURNAL_NAME in size_by_name:
+        if size_by_name[JOURNAL_NAME] > MAX_MARKER_BYTES:
             return None
         return _document(directory.child(JOURNAL_NAME), MAX_MARKER_BYTES).get("identity")
-    if RECORD_NAME in names and names[RECORD_NAME] <= MAX_RECORD_BYTES:
-        reserve_memory(RECORD_COPIES * names[RECORD_NAME])
+    if RECORD_NAME in size_by_name and size_by_name[RECORD_NAME] <= MAX_RECORD_BYTES:
+        reserve_memory(RECORD_COPIES * size_by_name[RECORD_NAME])
         return _record_identity(directory.root.get(directory.child(RECORD_NAME).path, MAX_RECORD_BYTES))
     return None
 
@@ -298,7 +304,7 @@ def _source(file: LocatedPath, state_version: str) -> Source:
 
 def _identity(output: PlannedOutput, specification: JobSpecification, tensors: Sequence[PlannedTensor]) -> str:
     """Return a digest of everything that determines the output's content."""
-    # An empty `duplicates` or `previous` is left out of the digest.
+    # `duplicates` and `previous` are left out of the digest if they are empty.
     previous = {part.source.version for tensor in tensors for part in tensor.previous or () if part.source is not None}
     excluded = {"location", "identity"} if output.duplicates else {"location", "identity", "duplicates"}
     return digest_document(

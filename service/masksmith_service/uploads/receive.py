@@ -25,50 +25,59 @@ async def receive(request: Request, state: State, principal: Principal, digest: 
     The whole body is read and checked even if the upload exists already: only a client that can send its bytes gets
     access to it.
 
+    Args:
+        request: The upload.
+        state: Resources of the application.
+        principal: Who sends the upload.
+        digest: Expected digest of the body, or None.
+
     Returns:
         The inspector with header and digest, and whether the upload is new to the key.
 
     Raises:
-        RequestError: If the body is not a valid safetensors file, is too large, too slow or incomplete, does not match
-            the digest, or exceeds the key's quota.
+        RequestError: If the body is not a valid safetensors file, is too large, too slow or incomplete, or has another
+            digest than expected; if a quota of the key would be exceeded; if the disk is too full; or if the upload
+            was deleted meanwhile, because an earlier copy of it had expired.
+        BrokerFullError: If Redis has no room for the record of the upload.
     """
     if not state.housekeeping.is_store_claimed:
         await anyio.to_thread.run_sync(state.housekeeping.ensure_store_claimed)
-    if 0 < content_length(request) <= BLOCK_BYTES:
+    length = content_length(request)  # 0 if it is not known
+    if 0 < length <= BLOCK_BYTES:
         return await _receive_small(request, state, principal, digest)
     quota = UploadQuota(state, principal, digest)
-    length = content_length(request)
     await anyio.to_thread.run_sync(quota.check, length)
     try:
         quota.count_total(length)
         inspector = await _store_stream(request, state, digest, quota)
-        new = await anyio.to_thread.run_sync(_add_reference, state, principal, inspector)
+        is_new = await anyio.to_thread.run_sync(_add_reference, state, principal, inspector)
     finally:
         quota.end()
-    return inspector, new
+    return inspector, is_new
 
 
 async def _receive_small(
     request: Request, state: State, principal: Principal, digest: str | None
 ) -> tuple[Inspector, bool]:
-    """Store an upload of at most one block: check it first, then write it in one step on a thread."""
+    """Receive an upload of at most one block: check it first, then write it and add a reference on a thread."""
     inspector = Inspector(request, state.settings, digest, state.store)
     data = b"".join([block async for block in inspector.chunks()])
 
-    def store() -> bool:
+    def write_and_reference() -> bool:
         UploadQuota(state, principal, inspector.digest).check(len(data))
         name = upload_name(inspector.digest)
         if not state.store.is_intact(name):
             state.store.put(name, data)
         return _add_reference(state, principal, inspector)
 
-    return inspector, await anyio.to_thread.run_sync(store, limiter=state.creation_threads)
+    return inspector, await anyio.to_thread.run_sync(write_and_reference, limiter=state.creation_threads)
 
 
 async def _store_stream(request: Request, state: State, digest: str | None, quota: UploadQuota) -> Inspector:
     store = state.store
     if digest is not None and await anyio.to_thread.run_sync(store.is_intact, upload_name(digest)):
-        # An upload that only other keys have sent is checked as one that is stored, so that no answer tells of it.
+        # The body is checked, and not written again. If only other keys have sent it, disk space and quota are checked
+        # nevertheless, so that this key cannot learn from an error, or from its absence, that the store has the upload.
         checks = (None, None) if quota.is_sent_before else (store, quota)
         inspector = Inspector(request, state.settings, digest, *checks)
         async for _ in inspector.chunks():
@@ -79,6 +88,7 @@ async def _store_stream(request: Request, state: State, digest: str | None, quot
     try:
         await store.put_stream(name, inspector.chunks(), inspector.hasher)
     except Exception:
+        # The store may have replaced the error of the inspector by its own.
         if inspector.error is not None:
             raise inspector.error from None
         raise
@@ -88,6 +98,7 @@ async def _store_stream(request: Request, state: State, digest: str | None, quot
 
 
 def _add_reference(state: State, principal: Principal, inspector: Inspector) -> bool:
+    """Add a reference of the key to a stored upload; return whether the key had none."""
     limits = (principal.quotas.stored_bytes, state.settings.key_broker_bytes if principal.key else None)
     outcome = state.references.link(principal.key, inspector.digest, inspector.bytes, *limits)
     if outcome is LinkOutcome.FULL:
@@ -101,7 +112,7 @@ def _add_reference(state: State, principal: Principal, inspector: Inspector) -> 
 
 
 def _rename_to_digest(store: BlobStore, name: str, final: str) -> None:
-    """Rename a received upload to its digest."""
+    """Rename a received upload to `final`, its name by digest; delete it if that fails."""
     try:
         store.rename(name, final)
     except BaseException:

@@ -1,4 +1,4 @@
-"""Recognizes what a file is by its first bytes where it is not what it should be, so that messages say what to do."""
+"""Names the format of a file that is not safetensors or JSON as expected, by its first bytes, and says what to do."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import codecs
 import re
 
 BEGINNING_BYTES = 64
-"""Bytes that are enough to recognize each format; for most formats the first eight are enough."""
+"""Number of first bytes of a file that are enough to recognise every format; for most formats, eight are enough."""
 
 _PICKLE = "a pickle, which can run code when it is loaded; convert it to safetensors"
 _HTML = "an HTML page instead of the file, such as a login or an error page: download it again"
@@ -28,37 +28,41 @@ _FORMATS = (
     (re.compile(rb"\s*\{"), "JSON text, not weights"),
     (re.compile(rb"\x00{8}"), "empty at its beginning (zeros only), as an unfinished download is: download it again"),
 )
+"""For each format, how a file begins, and a text that continues a sentence that begins with `it is`."""
 
 
 def foreign_format(beginning: bytes) -> str | None:
-    """Name the format of a file that is not safetensors, and say what to do about it; None if the format is unknown.
+    """Name the format of a file that is not of the expected format, and say what to do; None if it is unknown.
 
     The text continues a sentence that begins with `it is`.
 
     Args:
-        beginning: First bytes of a file whose safetensors header has an invalid length.
+        beginning: The first bytes of the file; with fewer than `BEGINNING_BYTES`, fewer formats are recognised.
     """
     if not beginning:
         return "empty; download it again"
     beginning = beginning.removeprefix(codecs.BOM_UTF8)
-    return next((text for form, text in _FORMATS if form.match(beginning)), None) or _plain_text(beginning)
+    return next((text for regex, text in _FORMATS if regex.match(beginning)), None) or _plain_text(beginning)
 
 
 def not_json_reason(content: bytes) -> str:
-    """Say why a file that should be JSON is not: what it is instead, if that shows, and what to do.
+    """Say that a file that should be JSON is not, what to do, and, if its first bytes show it, what it is instead.
+
+    The text continues a sentence that begins with `it is`.
 
     Args:
         content: The file, or at least its first bytes.
     """
     beginning = content[:BEGINNING_BYTES].removeprefix(codecs.BOM_UTF8)
-    is_damaged = beginning.lstrip()[:1] in (b"{", b"[")
-    text = None if is_damaged else foreign_format(beginning)
+    begins_as_json = beginning.lstrip()[:1] in (b"{", b"[")
+    text = None if begins_as_json else foreign_format(beginning)
     return "not JSON; download it again" if text is None else f"not JSON: it is {text}"
 
 
 def _plain_text(beginning: bytes) -> str | None:
     """Quote the first line of a file that seems to be text, such as the message of a server; None for other bytes."""
-    text = beginning.decode(errors="ignore")  # The last character may be cut.
+    # The last character may be cut off after up to 3 of its bytes, which are then ignored.
+    text = beginning.decode(errors="ignore")
     if len(text.encode()) < len(beginning) - 3 or not all(each.isprintable() or each.isspace() for each in text):
         return None
     first_line = text.strip().partition("\n")[0]

@@ -22,18 +22,19 @@ EFFICIENCY = "accuracy divided by millions of kept weights of this tensor"
 
 @dataclass(frozen=True)
 class Report:
-    """Measures of one mask; those that were not requested, or do not apply, are None.
+    """Measures of one mask; a measure that was not requested, or does not apply, is None.
 
     Attributes:
         pattern, status: As in the solution.
         shape: Of the weight.
         objective, upper_bound, gap, retained, density: As in the solution.
         kept: Entries kept.
-        fill: Kept entries relative to the most that the pattern allows, in [0, 1].
-        change: Difference from the previous mask.
+        fill: Kept entries divided by the `capacity` of the pattern. At most 1 for N:M and hybrid patterns; for other
+            patterns it may exceed 1, because their capacity is not rounded to whole units.
+        change: Difference from the mask `previous`.
         diversity: Number of allowed masks of a tile, for N:M patterns.
-        storage_bytes: Bytes by format, see `storage`.
-        spectrum: Smallest, mean and largest singular value of the masked layer.
+        storage_bytes: Bytes of the masked weight by storage format, see `storage`.
+        spectrum: Smallest, mean and largest singular value of the masked weight.
         accuracy: The argument `accuracy`.
         accuracy_per_million_kept: See `EFFICIENCY`.
     """
@@ -56,7 +57,10 @@ class Report:
     accuracy_per_million_kept: float | None
 
     def as_dict(self) -> dict[str, Any]:
-        """Return a dict for JSON; the exact count of masks is a string, since it has many digits."""
+        """Return a dict for JSON, with the definition `EFFICIENCY` if there is an accuracy.
+
+        The exact number of masks of a tile is a string, since it may have many digits.
+        """
         document = asdict(self) | {"shape": list(self.shape), "storage_bytes": dict(self.storage_bytes)}
         if self.diversity is not None:
             exact = self.diversity.count
@@ -82,14 +86,15 @@ def report(
     Args:
         solution: Result of `solve`.
         previous: An earlier mask or `Solution` of the same shape, for `change`.
-        weight: The weight, for the singular values of the masked layer (costs a singular value decomposition).
-        accuracy: Accuracy of the model with this mask, in any unit.
+        weight: The weight, for `spectrum`, which takes a singular value decomposition; None leaves `spectrum` out.
+        accuracy: Accuracy of the model with this mask, in any unit, for `accuracy_per_million_kept`.
         item_bytes: Size of a stored value, in bytes.
         block: Block size of the BSR storage.
         layout: How the tensor is made of matrices, as passed to `solve`.
 
     Raises:
-        ScoresError: If a shape differs from the mask's, or `accuracy` is passed for a mask that keeps nothing.
+        ScoresError: If the shape of `previous` or `weight` is not that of the mask; or if there is an `accuracy`, and
+            the mask keeps nothing.
     """
     layout = Layout.of(layout)
     counts = count(solution.mask, block, layout, solution.pattern)
@@ -118,6 +123,6 @@ def report(
 
 
 def _capacity(pattern: Pattern, shape: tuple[int, ...], layout: Layout | None) -> float:
-    """Return the `capacity` of a tensor, summed over the parts of which its layout makes it."""
+    """Return the `capacity` of a tensor: with a layout, the sum over the parts that are solved on their own."""
     shapes = [shape] if layout is None else layout.part_shapes(pattern, shape)
     return sum(capacity(pattern, each) for each in shapes)

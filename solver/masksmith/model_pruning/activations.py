@@ -1,4 +1,4 @@
-"""Activations: the tensors that one block passes to the next for each batch, in memory or in files."""
+"""Activations: for each batch, the tensors that a block returns or that the first block gets, in memory or in files."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from .tensor_files import read_tensors, write_tensors
 
 
 class Activations(Protocol):
-    """The tensors that one block returned, or that the first block gets, by batch."""
+    """The tensors that one block returned, or those that the first block gets, by batch."""
 
     def read(self, batch: int) -> Tensors:
-        """Return the tensors of a batch."""
+        """Return the tensors of a batch, in the order in which they were written."""
 
     def write(self, batch: int, tensors: Tensors) -> None:
         """Store the tensors of a batch; called for batch 0, 1, 2 and so on."""

@@ -20,12 +20,12 @@ def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Map
     """Write tensors and metadata to a file, which replaces an existing one; create its directory if that is missing.
 
     Raises:
-        OSError: If the file cannot be written; the error names it.
+        OSError: If the file cannot be written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + PARTIAL_SUFFIX)
     try:
-        # Copies, since `save_file` refuses tensors that share memory.
+        # Tensors are copied because `save_file` refuses tensors that share memory.
         copies = {
             name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()
         }
@@ -40,10 +40,10 @@ def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Map
 
 
 def read_tensors(path: Path, names: Iterable[str] | None = None) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
-    """Read tensors of a file, by default all, and its metadata.
+    """Read the metadata of a file and some of its tensors, by default all.
 
     Raises:
-        PruningError: If the file is damaged or has no tensor of a name.
+        PruningError: If the file is damaged, or lacks one of the tensors `names`.
         OSError: If the file cannot be opened.
     """
     try:

@@ -1,4 +1,4 @@
-"""The protocol of solvers, which compute a mask and duals for every tile of a panel, and a base class of some."""
+"""The protocol of solvers, which compute a mask and duals for every tile of a panel; the base class `LimitedBySize`."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Solver(Protocol):
         ...
 
     def refusal(self, tile: TileSpec, *, forced: bool) -> str | None:
-        """Return why the solver does not support such tiles, with forced entries if `forced`; None if it does."""
+        """Return why the solver refuses such tiles, with forced entries if `forced`; None if it supports them."""
         ...
 
     def __call__(self, panel: Panel) -> PanelAnswer:
@@ -44,10 +44,13 @@ class Solver(Protocol):
 
 
 class LimitedBySize:
-    """Base of solvers whose support depends on the size and budgets of tiles alone: see `patterns.solver_support`."""
+    """Base of solvers, with a `refusal` by the size and budgets of tiles alone; see `patterns.solver_support`.
+
+    Subclasses that have more reasons to refuse tiles, such as forced entries, override it.
+    """
 
     name: ClassVar[str]
 
     def refusal(self, tile: TileSpec, *, forced: bool) -> str | None:
-        """Return why the solver does not support such tiles, or None if it does."""
+        """Return why the solver does not support tiles of this size and these budgets; None if it supports them."""
         return tile_refusal(tile, self.name)

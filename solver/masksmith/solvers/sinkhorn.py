@@ -20,9 +20,9 @@ from .greedy import keep_descending
 TEMPERATURES = (80.0, 200.0, 40.0)
 """Values of `temperature` that are tried by default, in this order."""
 TOLERANCE = 1e-12
-"""Duality gap, relative to the tile's largest score, up to which a mask counts as optimal and stays as it is."""
+"""Duality gap, relative to the tile's largest score, up to which a mask is taken as optimal and is not improved."""
 PLAN_SWEEPS = 4
-"""Number of sweeps that begin at the duals of a plan; fewer than begin at zero, since these duals are close."""
+"""Number of sweeps from the duals of a plan; from zero there are more, because zero is farther from the optimum."""
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,8 @@ class Sinkhorn(TorchSolver):
 
     Attributes:
         temperature: Inverse temperature `tau`, in units of 1 / largest score of the tile; a larger value gives a
-            sharper plan. None tries several values.
-        iterations: Number of cycles of projections.
+            sharper plan. None tries the values `TEMPERATURES`.
+        iterations: Number of projection cycles for each value of `temperature`.
         local_search: Maximum number of exchanges per tile, for each value of `temperature`.
         device: Torch device, the CPU by default.
     """
@@ -80,15 +80,15 @@ class Sinkhorn(TorchSolver):
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Return masks `[R, C, T]` at one temperature, and per tile the better duals: `u` and `v`, or the plan's."""
         peak = scores.amax((0, 1)).clamp_(min=torch.finfo(scores.dtype).tiny)
-        ranks, c = entropic_plan(scores / peak, tile, temperature, self.iterations)
+        unclamped_plan, c = entropic_plan(scores / peak, tile, temperature, self.iterations)
         tiles = scores.permute(2, 0, 1).contiguous()
-        mask = fill_up(tiles, keep_descending(ranks.permute(2, 0, 1), tile), tile)
+        mask = fill_up(tiles, keep_descending(unclamped_plan.permute(2, 0, 1), tile), tile)
         mask_tiles_last = mask.permute(1, 2, 0)  # a view with tiles along the last axis
         unproved = (duality_gap(scores, mask_tiles_last, tile, u, v) > TOLERANCE * peak).nonzero()[:, 0]
         mask[unproved] = exchange(tiles[unproved], mask[unproved], self.local_search)
         plan_u, plan_v = sweep_duals(scores, tile, PLAN_SWEEPS, -c.log() * (peak / temperature))
-        better = dual_value(scores, tile, plan_u, plan_v) < dual_value(scores, tile, u, v)
-        return mask_tiles_last, torch.where(better, plan_u, u), torch.where(better, plan_v, v)
+        plan_is_better = dual_value(scores, tile, plan_u, plan_v) < dual_value(scores, tile, u, v)
+        return mask_tiles_last, torch.where(plan_is_better, plan_u, u), torch.where(plan_is_better, plan_v, v)
 
 
 def _keep_better(
@@ -98,14 +98,22 @@ def _keep_better(
     candidates: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
     best: tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor],
 ) -> None:
-    """Write the candidates' duals of tiles `active` to `best`; their masks where these keep more, or are the first.
+    """Write new masks and duals of the tiles `active` to `best`, which holds masks, row duals, column duals, and gaps.
 
-    `best` holds masks, row duals, column duals and duality gaps. The gaps are updated for both.
+    Row and column duals are always replaced. The mask of a tile is replaced if the new one keeps more, or is the first.
+    The duality gap is computed anew, from the duals and the mask that `best` then holds.
+
+    Args:
+        scores: `[R, C, T]` of all tiles.
+        tile: Budgets.
+        active: Indices of the tiles that `candidates` belong to.
+        candidates: New masks, row duals and column duals.
+        best: Changed in place.
     """
     (mask, u, v, gaps), (new_mask, new_u, new_v) = best, candidates
     u[:, active], v[:, active] = new_u, new_v
     new_gaps = duality_gap(scores[..., active], new_mask, tile, new_u, new_v)
     old_gaps = duality_gap(scores[..., active], mask[..., active], tile, new_u, new_v)
-    better = (new_gaps < old_gaps) | (gaps[active] == torch.inf)
-    mask[..., active[better]] = new_mask[..., better]
-    gaps[active] = torch.where(better, new_gaps, old_gaps)
+    is_replaced = (new_gaps < old_gaps) | (gaps[active] == torch.inf)
+    mask[..., active[is_replaced]] = new_mask[..., is_replaced]
+    gaps[active] = torch.where(is_replaced, new_gaps, old_gaps)

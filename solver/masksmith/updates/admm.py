@@ -151,7 +151,7 @@ class _AdmmRounds:
         self._operands, self._pattern, self._solver, self._threads = operands, pattern, solver, threads
         self.solves, self.mask_s, self.settled = 0, 0.0, False
         self._uses_duals = uses_duals(pattern)
-        is_zero = (operands.gram.diagonal() + operands.damping == 0).int()
+        is_zero = (operands.gram.diagonal() + operands.diagonal_damping == 0).int()
         if bool(is_zero.any()):
             index = int(is_zero.argmax())
             raise UpdateError(f"gram holds 0 at {[index, index]}: that input was always 0; use damping", operands.name)
@@ -207,7 +207,7 @@ class _AdmmRounds:
 
     def rough_errors(self, solution: Solution) -> tuple[float, float]:
         """Return `rough_errors` of a solution's mask, within `START_TOLERANCE`; without damping, 0 and 0."""
-        if not self._operands.damping:
+        if not self._operands.diagonal_damping:
             return 0.0, 0.0
         mask = read_mask(solution.mask, self._operands)
         errors = rough_errors(self._operands, self._scaled, self.target, mask, START_TOLERANCE)

@@ -1,4 +1,4 @@
-"""Updates of tensors by their layout: each matrix of a tensor, which may be transposed, is updated on its own."""
+"""Updates tensors by their layout: each matrix on its own; by ADMM, each fused part on its own if tiles require it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def by_layout(
     solver: str = "auto",
     **options: Any,
 ) -> tuple[Solution, Update]:
-    """Update a tensor by the method of this name.
+    """Update a tensor by `reconstruct` or by `admm`.
 
     Args:
         layout: How the tensor is made of matrices.
@@ -39,16 +39,16 @@ def by_layout(
         weight: The tensor.
         gram: Gram matrices of the inputs of the tensor's matrices, `[*stack, in, in]`.
         start: A solution of the tensor, solved with the same layout.
-        pattern: Pattern of allowed masks of each matrix.
-        solver: Solver of the masks of `admm`.
-        options: Options of the method.
+        pattern: Pattern of allowed masks of each matrix; used by `admm` only.
+        solver: Solver of the masks; used by `admm` only.
+        options: Other options of the method.
 
     Returns:
         The solution whose mask the updated weight has, and the update.
 
     Raises:
-        UpdateError: If the method is unknown, or as `reconstruct_by_layout` or `admm_by_layout` raises it.
-        PatternError: As `reconstruct_by_layout` or `admm_by_layout` raises it.
+        UpdateError, PatternError, SolverError: As `reconstruct_by_layout` and `admm_by_layout` raise them; and an
+            `UpdateError` if the method is unknown.
     """
     if method == "reconstruct":
         return start, reconstruct_by_layout(layout, weight, start.mask, gram, **options)
@@ -59,7 +59,7 @@ def by_layout(
 
 
 def reconstruct_by_layout(layout: Layout, weight: Any, mask: Any, gram: Any, **options: Any) -> Update:
-    """Reconstruct each matrix of a tensor, as `reconstruct` does with one.
+    """Reconstruct the weights of each matrix of a tensor by `reconstruct`.
 
     Args:
         layout: How the tensor is made of matrices.
@@ -69,7 +69,7 @@ def reconstruct_by_layout(layout: Layout, weight: Any, mask: Any, gram: Any, **o
         options: Options of `reconstruct`.
 
     Raises:
-        UpdateError: As `reconstruct`, or if the Gram matrices are not stacked as the weight is.
+        UpdateError: As `reconstruct` raises it; or if the Gram matrices are not stacked as the weight is.
         LayoutError: If the weight's shape does not match the layout.
     """
     matrices, masks = layout.matrices(weight), layout.matrices(mask)
@@ -84,24 +84,28 @@ def reconstruct_by_layout(layout: Layout, weight: Any, mask: Any, gram: Any, **o
 def admm_by_layout(
     layout: Layout, weight: Any, gram: Any, pattern: Pattern, *, start: Solution | None = None, **options: Any
 ) -> AdmmUpdate:
-    """Find weights and mask of each matrix of a tensor, as `admm` does.
+    """Find weights and mask of each matrix of a tensor by `admm`.
 
-    Fused parts are solved separately where a tile would contain rows of two of them.
+    If a tile of a matrix would contain rows of two fused parts, each fused part is solved on its own.
 
     Args:
         layout: How the tensor is made of matrices.
         weight: The tensor.
         gram: Gram matrices of the inputs of the tensor's matrices, `[*stack, in, in]`.
         pattern: Pattern of allowed masks of each matrix.
-        start: A solution of the tensor to start from; None to start as `admm` does without one.
+        start: A solution of the tensor to start from; by default, each matrix or part starts from its best mask for the
+            first scores of `admm`.
         options: Options of `admm`.
 
     Returns:
         The update of the tensor; its history is that of the matrix or fused part that took the most rounds.
 
     Raises:
-        UpdateError: As `admm`, if the Gram matrices are not stacked as the weight is, or `start` has another layout.
-        PatternError: If the weight's shape does not match the layout, or the pattern does not fit a matrix or part.
+        UpdateError: As `admm` raises it; if the Gram matrices are not stacked as the weight is; or if `start` was
+            solved with another layout.
+        PatternError: If the weight's shape does not match the layout (`LayoutError`); or if the pattern does not fit a
+            matrix or part.
+        SolverError: As `admm` raises it.
     """
     matrices = Matrices(layout, pattern, tuple(int(length) for length in weight.shape))
     parts = matrices.split(weight)
@@ -130,7 +134,7 @@ def _starts(matrices: Matrices, start: Solution, options: dict[str, Any]) -> Seq
 
 
 def _grams(layout: Layout, weight: Any, gram: Any, options: dict[str, Any]) -> list[Any]:
-    """Check and return the Gram matrix of each of the layout's matrices."""
+    """Check the shape of the Gram matrices, and return one for each matrix of the weight."""
     stack = layout.stack_shape(tuple(weight.shape))
     if tuple(gram.shape[: len(stack)]) != stack or len(gram.shape) != len(stack) + 2:
         expected = ", ".join([*map(str, stack), "in, in"])
@@ -142,7 +146,7 @@ def _grams(layout: Layout, weight: Any, gram: Any, options: dict[str, Any]) -> l
 
 
 def _merge(split: Callable[[Any], list[Any]], weight: Any, parts: Sequence[Any]) -> Any:
-    """Return a copy of the weight with these parts; `split` returns the parts of a tensor as views."""
+    """Return a copy of the weight in which each part is replaced; `split` returns the parts of a tensor as views."""
     updated = weight.detach().clone() if is_torch(weight) else np.array(weight)
     for target, part in zip(split(updated), parts, strict=True):
         target[...] = part
@@ -158,7 +162,7 @@ def _errors(updates: Sequence[Update]) -> tuple[float, float, float]:
 
 
 def _stats(updates: Sequence[Update]) -> dict[str, Any]:
-    """Sum times and counts, except `iterations`, of which take the maximum; take the rest from the first matrix."""
+    """Return the sum of each time and count, the maximum of `iterations`, and the other stats of the first update."""
     stats = dict(updates[0].stats)
     for key in ("factorisations", "rows_as_they_were", "solves", "update_s", "mask_s"):
         if key in stats:

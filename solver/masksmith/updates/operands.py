@@ -16,19 +16,24 @@ from masksmith._tensors import is_torch
 from .gram_bands import BAND_BYTES, as_tensor, check_finite, check_range, read_in_bands, symmetrise
 
 FLOATS = ("float64", "float32", "float16", "bfloat16")
+"""Dtypes that updated weights can have."""
 ASYMMETRY = 1e-5
-"""Largest accepted asymmetry of a Gram matrix, relative to its largest entry; rounding of float32 sums can reach it."""
+"""Largest accepted difference between an entry of a Gram matrix and its mirror image, relative to the largest entry.
+
+The rounding of float32 sums can reach it.
+"""
 
 
 @dataclass(frozen=True)
 class Operands:
-    """A layer's weight and Gram matrix in torch, on the weight's device.
+    """A layer's weight and Gram matrix in torch, on the weight's device; `inputs` is the product of `[in, *kernel]`.
 
     Attributes:
-        weight: `[out, inputs]`, in the dtype of `original`; a view of its memory where torch can use that.
+        weight: `[out, inputs]`, in the dtype of `original`; it shares the memory of `original` if torch can use this
+            memory.
         gram: `[inputs, inputs]`, float64, symmetric, not damped.
-        damping: Value to add to the diagonal of `gram`: the caller's share times the mean of the diagonal; 1 if all
-            of `gram` is 0.
+        diagonal_damping: Value to add to the diagonal of `gram`: the argument `damping` of `read` times the mean of the
+            diagonal; 1 if all of `gram` is 0.
         stored_dtype: The dtype that updated weights are rounded to.
         original: The weight, in its own shape and library.
         name: Name of the weight in error messages.
@@ -36,7 +41,7 @@ class Operands:
 
     weight: torch.Tensor
     gram: torch.Tensor
-    damping: float
+    diagonal_damping: float
     stored_dtype: torch.dtype
     original: Any
     name: str | None
@@ -65,7 +70,8 @@ def read(weight: Any, gram: Any, damping: float, name: str | None, rounded_to: s
         rounded_to: Name of the dtype that updated weights are rounded to; by default the weight's dtype.
 
     Raises:
-        UpdateError: If a shape, dtype or value is not supported, or the Gram matrix is not symmetric.
+        UpdateError: If weight or Gram matrix is no dense array; if a shape, dtype or value is not supported; or if the
+            Gram matrix is not symmetric.
     """
     weight = read_array(weight, lambda reason: UpdateError(reason, name), "real")
     shape, dtype = tuple(int(length) for length in weight.shape), str(weight.dtype).removeprefix("torch.")
@@ -81,13 +87,13 @@ def read(weight: Any, gram: Any, damping: float, name: str | None, rounded_to: s
         raise UpdateError(f"rounded_to={rounded_to!r} is none of {', '.join(FLOATS)}", name)
     matrix = as_tensor(weight).reshape(shape[0], -1)
     check_finite(matrix, "weight", name)
-    least, largest = (abs(float(value)) for value in torch.aminmax(matrix))
-    check_range(max(least, largest), "weight", name)
+    largest = max(abs(float(value)) for value in torch.aminmax(matrix))
+    check_range(largest, "weight", name)
     products = _gram(gram, matrix, name)
     # If all inputs were 0, any positive value on the diagonal gives the right result: no change.
-    added = damping * float(products.diagonal().mean()) if bool(products.any()) else 1.0
+    diagonal_damping = damping * float(products.diagonal().mean()) if bool(products.any()) else 1.0
     stored_dtype = matrix.dtype if rounded_to is None else getattr(torch, rounded_to)
-    return Operands(matrix, products, added, stored_dtype, weight, name)
+    return Operands(matrix, products, diagonal_damping, stored_dtype, weight, name)
 
 
 def read_mask(mask: Any, operands: Operands) -> torch.Tensor:
@@ -109,7 +115,7 @@ def read_mask(mask: Any, operands: Operands) -> torch.Tensor:
 
 
 def _gram(gram: Any, matrix: torch.Tensor, name: str | None) -> torch.Tensor:
-    """Read, check and symmetrise the Gram matrix of a weight `[out, inputs]`."""
+    """Read, check and symmetrise the Gram matrix of the weight `matrix`, `[out, inputs]`."""
     if not hasattr(gram, "rows"):
         gram = read_array(gram, lambda reason: UpdateError(f"gram: {reason}", name), "real")
     shape, inputs = list(gram.shape), matrix.shape[1]

@@ -113,7 +113,7 @@ def refit(
     started = time.perf_counter()
     reconstruction = _Reconstruction(operands, mask, on_progress)
     to_factorise = np.ones(len(mask), bool)  # [rows], whether the row's support is factorised
-    if tolerance > 0 and operands.damping > 0:
+    if tolerance > 0 and operands.diagonal_damping > 0:
         to_factorise = is_factorised(mask.cpu().numpy())
     if not to_factorise.all():
         iterated_rows = torch.from_numpy(np.flatnonzero(~to_factorise)).to(mask.device)
@@ -123,7 +123,7 @@ def refit(
     reconstruction.factorise(np.flatnonzero(to_factorise))
     stats = {
         "method": "reconstruct",
-        "damping": operands.damping,
+        "damping": operands.diagonal_damping,
         "tolerance": tolerance,
         "factorisations": reconstruction.factorisations,
         "iterations": reconstruction.iterations,

@@ -36,11 +36,11 @@ def rough_errors(
         dropped = rows.masked_fill(kept, 0)
         product = dropped @ system.matrix
         # The damping in the scaled matrix adds `damping ||d||^2` for the dropped weights d.
-        before = dots(dropped, product) - operands.damping * _squared_norms(dropped * inverse_scale)
+        before = dots(dropped, product) - operands.diagonal_damping * _squared_norms(dropped * inverse_scale)
         right_side = product.mul_(supports)
         iterates = solve(system, supports, right_side, before, tolerance, ITERATION_LIMIT)
         objective = before - dots(iterates.solution, right_side + iterates.residual)
-        after = objective - operands.damping * _squared_norms(iterates.solution * inverse_scale)
+        after = objective - operands.diagonal_damping * _squared_norms(iterates.solution * inverse_scale)
         error, masked_error = error + float(after.clamp(min=0).sum()), masked_error + float(before.clamp(min=0).sum())
     return error, masked_error
 

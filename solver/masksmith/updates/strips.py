@@ -36,7 +36,7 @@ class ScaledSystem:
     def of(cls, operands: Operands) -> ScaledSystem:
         """Scale the damped Gram matrix of operands; the damping must be positive."""
         dtype = torch.float64 if operands.weight.dtype is torch.float64 else torch.float32
-        return cls(*System.damped(operands.gram, operands.damping, dtype))
+        return cls(*System.damped(operands.gram, operands.diagonal_damping, dtype))
 
 
 @dataclass(frozen=True)
@@ -109,8 +109,8 @@ def converge(
         updated = updated.float().double()  # the values of a float32 weight, so that they are what is checked below
     change, shift = strip.dense - updated, updated - masked
     product = change @ operands.gram
-    objective = (change * product).sum(1) + operands.damping * shift.square().sum(1)
-    residual = (product - operands.damping * shift) / scale * strip.kept
+    objective = (change * product).sum(1) + operands.diagonal_damping * shift.square().sum(1)
+    residual = (product - operands.diagonal_damping * shift) / scale * strip.kept
     rounding = torch.linalg.vector_norm(residual - iterates.residual, dim=1) / system.smallest**0.5
     distance = (iterates.bound.sqrt() + rounding).square()
     return updated, product, distance <= tolerance * (objective - distance), iterates.iterations

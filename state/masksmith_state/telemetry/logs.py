@@ -21,7 +21,7 @@ _context_fields: ContextVar[dict[str, Any] | None] = ContextVar("context_fields"
 
 @contextmanager
 def context(**fields: Any) -> Iterator[dict[str, Any]]:
-    """Add fields to every line that is logged in the block; yields all fields, those of outer blocks included.
+    """Add fields to every line that is logged in the block; yield all fields, those of outer contexts included.
 
     Fields that are None are left out of lines. All fields belong to the running thread or task (`contextvars`): a
     `threading.Thread` that the block starts has no fields.
@@ -47,7 +47,7 @@ def get_field(name: str) -> Any:
 
 
 def configure(level: str, log_format: LogFormat) -> None:
-    """Configure the root logger to write to standard error; does nothing if it has a handler already."""
+    """Make the root logger write to standard error; does nothing if this logger has a handler already."""
     handler = logging.StreamHandler()
     handler.addFilter(_add_context)
     handler.setFormatter(_json_formatter() if log_format == "json" else _TextFormatter(TEXT_FORMAT))
@@ -61,7 +61,9 @@ def _add_context(record: logging.LogRecord) -> bool:
 
 
 class _TextFormatter(logging.Formatter):
-    """Appends fields to the message, as `name=value`: those of the context, and `extra={"fields": ...}` of the call.
+    """Appends fields to the message, as `name=value`: those of the context, then those of the call's `extra["fields"]`.
+
+    A field of the call replaces a field of the context that has the same name.
 
     Message, fields and traceback are made safe to show, as `safe_line` does.
     """
@@ -90,7 +92,7 @@ def _safe_lines(text: str) -> str:
 
 
 def _with_message(record: logging.LogRecord, message: str) -> logging.LogRecord:
-    """Return a copy of a record with another message, whose traceback is formatted again."""
+    """Return a copy of a record with another message; the traceback of the copy is formatted anew."""
     changed = logging.makeLogRecord(record.__dict__)
     # Another handler may have stored the text of the traceback in the record, without making it safe.
     changed.msg, changed.args, changed.exc_text = message, (), None
@@ -98,12 +100,12 @@ def _with_message(record: logging.LogRecord, message: str) -> logging.LogRecord:
 
 
 def _json_formatter() -> logging.Formatter:
-    """Return a formatter that writes JSON; its library is imported only if it is used."""
+    """Return a formatter that writes JSON; pythonjsonlogger is imported only here, because text logs do not need it."""
     from pythonjsonlogger.core import RESERVED_ATTRS
     from pythonjsonlogger.json import JsonFormatter
 
     class Formatter(JsonFormatter):
-        """Adds the fields that `_TextFormatter` appends, as members; removes credentials from all texts."""
+        """Adds the fields that `_TextFormatter` appends, as members; removes credentials from all string members."""
 
         def add_fields(self, log_data: dict[str, Any], record: logging.LogRecord, message_dict: dict[str, Any]) -> None:
             super().add_fields(log_data, record, message_dict)
@@ -114,7 +116,7 @@ def _json_formatter() -> logging.Formatter:
                     log_data[name] = without_credentials(value)
 
     names = {"levelname": "level", "name": "logger"}
-    # uvicorn adds a copy of its messages with terminal colours.
+    # uvicorn adds a copy of its messages with terminal colours, which is left out.
     reserved = [*RESERVED_ATTRS, "color_message"]
     return Formatter(
         "%(levelname)s %(name)s %(message)s", rename_fields=names, timestamp="time", reserved_attrs=reserved

@@ -38,7 +38,7 @@ def test_they_are_those_of_weights_within_the_tolerance(dtype, damping):
     rough, _ = errors(weight, mask, operands, 0.3)
     assert rough <= masked_error
     shift = exact.weight.astype(float) - weight * mask
-    objective = exact.error + operands.damping * np.sum(shift**2)
+    objective = exact.error + operands.diagonal_damping * np.sum(shift**2)
     assert rough <= 1.3 * objective
 
 

@@ -13,13 +13,14 @@ from masksmith_state.jobs.reports import ShardReport
 class ShardResults:
     """Results of a job's shards.
 
-    All stored reports are read at once, when this object is made. Masks and weights are checked when they are read; if
-    those of a shard are missing or damaged, the shard is solved again.
+    All stored reports are read when this object is made. Masks and weights are read on request and checked; a shard
+    whose mask or weights are missing or damaged is solved again.
 
     Args:
         store: Contains masks and weights.
         read_reports: Reads all stored reports, by the shard's index.
-        ensure_solved: Waits for a shard's result, or solves it, so that the store has it; returns the shard's report.
+        ensure_solved: Waits while another worker solves a shard; then solves it here, unless the store has its result.
+            Returns the report of the shard.
     """
 
     def __init__(
@@ -33,12 +34,15 @@ class ShardResults:
         self.refresh()
 
     def refresh(self) -> None:
-        """Read all stored reports again; a report without a result, of a failed shard or of a file, is not kept."""
-        known = {index: report for index, report in self._read_reports().items() if report.result is not None}
-        self._reports |= known
+        """Read all stored reports again; keep those with a result.
+
+        A failed shard has no result; nor has a shard that writes a file of the output.
+        """
+        with_result = {index: report for index, report in self._read_reports().items() if report.result is not None}
+        self._reports |= with_result
 
     def report(self, index: int) -> ShardReport:
-        """Return the report of a shard; one without a stored result is solved first.
+        """Return the report of a shard; if no report with a result was read, the shard is solved first.
 
         Raises:
             ShardFailedError: If another worker has reported an error of the shard.

@@ -12,19 +12,19 @@ WIDTH, HEIGHT = 800, 260
 LEFT, RIGHT, TOP, BOTTOM = 60, 16, 28, 30
 """Margins around the plotted area."""
 LINE_CLASSES = ("first", "second")
-"""CSS classes of the lines, in their order; a chart has at most this number of lines."""
+"""CSS classes of the lines, in their order; a chart has no more lines than there are classes."""
 LEGEND_WIDTH = 220
-"""Distance between the legends of two lines."""
+"""Horizontal distance between the beginnings of two legends; each line has a legend."""
 MAX_LABELS = 12
-"""Most labels on the axis of the blocks."""
+"""Maximum number of labels on the axis of the blocks."""
 
 
 def line_chart(names: Sequence[str], lines: Mapping[str, Sequence[float]]) -> str:
-    """Return a chart of errors of the blocks, as lines; the axis of values is in percent and starts at 0.
+    """Return a chart of errors of the blocks, as lines; the vertical axis is in percent and starts at 0.
 
     Args:
         names: Names of the blocks.
-        lines: The values of each line, by its name: a share (1.0 is 100 %) for each block. Two lines at most.
+        lines: For each line, by its name: a share for each block (1.0 is 100 %). Two lines at most.
     """
     top = _nice_top(max((value for line in lines.values() for value in line), default=0.0))
     parts = [_axes(names, top, lambda value: f"{value:.3g} %", 100.0)]
@@ -42,7 +42,7 @@ def line_chart(names: Sequence[str], lines: Mapping[str, Sequence[float]]) -> st
 
 
 def bar_chart(names: Sequence[str], values: Sequence[float]) -> str:
-    """Return a chart of the seconds of the blocks, with one bar for each block."""
+    """Return a chart of the time that each block took, in seconds, with one bar for each block."""
     top = _nice_top(max(values, default=0.0))
     parts = [_axes(names, top, lambda value: f"{value:.3g} s", 1.0)]
     width = 0.7 * (WIDTH - LEFT - RIGHT) / max(1, len(names))
@@ -61,7 +61,7 @@ def _svg(label: str, parts: Sequence[str]) -> str:
 
 
 def _axes(names: Sequence[str], top: float, value_text: Callable[[float], str], scale: float) -> str:
-    """Return grid lines with the texts of `scale * value`, up to the value `top`, and labels of the blocks."""
+    """Return grid lines for the values 0 to `top`, each with the text of `scale * value`, and labels of the blocks."""
     parts = []
     for step in range(5):
         value = top * step / 4
@@ -70,7 +70,7 @@ def _axes(names: Sequence[str], top: float, value_text: Callable[[float], str], 
         parts.append(f'<text x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{value_text(scale * value)}</text>')
     label_step = math.ceil(len(names) / MAX_LABELS) or 1
     for index in range(0, len(names), label_step):
-        number = escape(names[index].rpartition(".")[2])
+        number = escape(names[index].rpartition(".")[2])  # 3 of model.layers.3
         parts.append(f'<text x="{_x(index, len(names)):.1f}" y="{HEIGHT - 10}" text-anchor="middle">{number}</text>')
     return "".join(parts)
 
@@ -84,7 +84,7 @@ def _y(value: float, top: float) -> float:
 
 
 def _nice_top(value: float) -> float:
-    """Return the smallest of 1, 2, 4 and 8 times a power of ten that is not below a value; 1 for 0 and infinity."""
+    """Return the least of 1, 2, 4, 8 times any power of ten that is at least `value`; 1 for 0 and infinity."""
     if not 0 < value < math.inf:
         return 1.0
     power = 10.0 ** math.floor(math.log10(value))
