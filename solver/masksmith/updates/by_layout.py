@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -162,13 +162,28 @@ def _errors(updates: Sequence[Update]) -> tuple[float, float, float]:
 
 
 def _stats(updates: Sequence[Update]) -> dict[str, Any]:
-    """Return the sum of each time and count, the maximum of `iterations`, and the other stats of the first update."""
+    """Return the stats of several updates.
+
+    They are sums of times and counts, but the maximum of `iterations` and `rounds`; `settled` if all are; `returned` is
+    `mixed` where some updates return their first mask and some their last one. Other stats are those of the first.
+    """
     stats = dict(updates[0].stats)
-    for key in ("factorisations", "rows_as_they_were", "solves", "update_s", "mask_s"):
-        if key in stats:
-            stats[key] = sum(update.stats[key] for update in updates)
-    stats["iterations"] = max(update.stats["iterations"] for update in updates)
+    for key in COMBINED.keys() & stats.keys():
+        stats[key] = COMBINED[key]([update.stats[key] for update in updates])
     return stats
+
+
+def _one_or_mixed(values: Sequence[str]) -> str:
+    return values[0] if len(set(values)) == 1 else "mixed"
+
+
+COMBINED: Mapping[str, Callable[[Sequence[Any]], Any]] = {
+    **dict.fromkeys(("factorisations", "rows_as_they_were", "solves", "update_s", "mask_s"), sum),
+    **dict.fromkeys(("iterations", "rounds"), max),
+    "settled": all,
+    "returned": _one_or_mixed,
+}
+"""How the values of a statistic of several updates are combined, by its name."""
 
 
 def _contiguous(part: Any) -> Any:

@@ -77,3 +77,16 @@ def test_an_unknown_method_is_refused_by_name() -> None:
     start = ms.solve(weight**2, "2:4")
     with pytest.raises(ms.UpdateError, match="update 'obs' is not one of: reconstruct, admm"):
         by_layout(layout, "obs", weight, gram, start, pattern=ms.parse("2:4"))
+
+
+def test_statistics_are_those_of_all_matrices() -> None:
+    layout, weight, gram = problem("stack out in")
+    gram[0] = 1e-6 * np.eye(16) + np.ones((16, 16))  # inputs that are alike: more rounds, another mask
+    update = admm_by_layout(layout, weight, gram, ms.parse("2:4"))
+    alone = [ms.admm(matrix, matrix_gram, "2:4") for matrix, matrix_gram in zip(weight, gram, strict=True)]
+    assert len({len(one.history) for one in alone}) > 1
+    assert update.stats["rounds"] == len(update.history) == max(len(one.history) for one in alone)
+    assert update.stats["solves"] == sum(one.solves for one in alone)
+    assert update.stats["settled"] == all(one.stats["settled"] for one in alone)
+    returned = {one.stats["returned"] for one in alone}
+    assert update.stats["returned"] == (returned.pop() if len(returned) == 1 else "mixed")
