@@ -53,7 +53,7 @@ async def _receive_small(
 ) -> tuple[Inspector, bool]:
     """Store an upload of at most one block: check it first, then write it in one step on a thread."""
     inspector = Inspector(request, state.settings, digest, state.store)
-    data = b"".join([block async for block in inspector.chunks()])
+    data = b"".join([block async for block in inspector.blocks()])
 
     def store() -> bool:
         UploadQuota(state, principal, inspector.digest).check(len(data))
@@ -71,13 +71,13 @@ async def _store_stream(request: Request, state: State, digest: str | None, quot
         # An upload that only other keys have sent is checked as one that is stored, so that no answer tells of it.
         checks = (None, None) if quota.is_sent_before else (store, quota)
         inspector = Inspector(request, state.settings, digest, *checks)
-        async for _ in inspector.chunks():
+        async for _ in inspector.blocks():
             pass
         return inspector
     inspector = Inspector(request, state.settings, digest, store, quota)
     name = upload_name(digest) if digest is not None else incoming_name(uuid.uuid4().hex)
     try:
-        await store.put_stream(name, inspector.chunks(), inspector.hasher)
+        await store.put_stream(name, inspector.blocks(), inspector.hasher)
     except Exception:
         if inspector.error is not None:
             raise inspector.error from None
