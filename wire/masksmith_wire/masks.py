@@ -1,11 +1,11 @@
-"""Masks files: packed masks with one bit per entry, little-endian, along the weight's last axis.
+"""Masks files: packed masks, eight entries of the weight's last axis per byte, the first in the lowest bit.
 
 A masks file is a safetensors file with one U8 tensor per weight, of shape `[*shape[:-1], ceil(shape[-1] / 8)]`, whose
 unused bits are 0. An unpacked masks file has BOOL tensors of the weights' shapes instead. The metadata member
 `masksmith` is JSON: name -> {shape, pattern, ragged, axis, axes, out_parts, digests}. `axes` and `out_parts` are
 omitted for a tensor that is one matrix `[out, in]` or a convolution. A mask is divided along its first dimension into
 runs of rows, one for each shard or one for all; `digests` has [number of rows, BLAKE3 of their packed bits] of each
-run, in order. In an unpacked file, too, the digests are of the packed bits.
+run, in order; it is omitted if there are none. In an unpacked file, too, the digests are of the packed bits.
 """
 
 from __future__ import annotations
@@ -59,9 +59,9 @@ class MaskInfo(BaseModel):
         return self.model_copy(update={"digests": digests})
 
     def digest_violation(self, name: str, packed: npt.NDArray[np.uint8]) -> str | None:
-        """Describe the first run of rows whose bits do not match its digest, or how digests and rows do not agree.
+        """Describe why the digests do not prove the packed bits; None if all match, or there are no digests.
 
-        None if all match, or there are no digests.
+        The reason is a wrong number of bytes, digests that do not cover the rows, or the first run that does not match.
         """
         if not self.digests:
             return None
@@ -122,10 +122,12 @@ def packed_bytes(shape: tuple[int, ...]) -> int:
 
 
 def file_header(infos: Mapping[str, MaskInfo], *, as_bool: bool = False) -> bytes:
-    """Build the beginning of a masks file: the length of its header, and the header. The masks follow in its order.
+    """Build the beginning of a masks file: the length of the header, and the header.
+
+    The masks follow in the order of `infos`.
 
     Args:
-        infos: Properties of each mask, in the order of the data.
+        infos: Properties of each mask.
         as_bool: Store one byte per entry (dtype BOOL, the weight's own shape) instead of one bit.
     """
     shapes = {
@@ -140,7 +142,7 @@ def read_infos(metadata: Mapping[str, str]) -> dict[str, MaskInfo]:
     """Read the properties of each mask from a file's metadata.
 
     Raises:
-        ValueError: If the metadata is not a masks file's.
+        ValueError: If the metadata is not that of a masks file, or is malformed.
     """
     if METADATA_KEY not in metadata:
         raise ValueError("not a masks file: its metadata lacks the member 'masksmith'")

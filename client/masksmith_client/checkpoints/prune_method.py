@@ -21,7 +21,7 @@ from .choice import Choice, ChosenTensor
 from .tensors import Tensor
 
 BLOCK_SCORES = ("wanda", "ria", "sparsegpt", "magnitude")
-"""Scores that `masksmith.prune` has, which prunes block by block."""
+"""Scores that go with a calibration text: those of `masksmith.prune`, the function that prunes block by block."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +32,8 @@ class PruneMethod:
         scores: Scores of the weights; masks keep the largest sum of them.
         update: How the kept weights are updated; None leaves them as they are.
         calibration: Statistics for scores and update; see `SubmitOptions`.
-        text: Text that a language model is calibrated with instead, block by block.
-        blocks: How blocks are pruned with `text`; `parse` makes `tune_steps` a number if there is a text.
+        text: Text that a language model is calibrated with, block by block; excludes `calibration`.
+        blocks: How blocks are pruned with `text`; with a text, `parse` replaces a `tune_steps` of None by its default.
     """
 
     scores: ScoreMethod
@@ -83,27 +83,30 @@ class PruneMethod:
     def statistics(self, checkpoint: Checkpoint, choice: Choice) -> AuxiliaryTensors:
         """Look up the statistics of all masked tensors, under their own names or those that they are tied to.
 
-        With a calibration text there are none: the text makes them, block by block.
+        With a calibration text the result is empty: the statistics are gathered block by block. It is also empty if
+        neither the scores nor the update need statistics.
 
         Raises:
-            InputError: If a tensor has no statistics, or some that do not fit it or are not finite, or cannot be
-                updated, or if tied tensors have different statistics; the message names the tensor.
+            InputError: If a calibration is needed and missing, is passed and not needed, or cannot be read; or if a
+                tensor lacks statistics, has some that do not fit it or are not finite, or cannot be updated; or if
+                tied tensors have different statistics.
         """
         if self.text is not None:
             return AuxiliaryTensors()
-        tied = {tensor.name: tensor.tied for tensor in choice.tensors.values()}
+        tied_names = {tensor.name: tensor.tied for tensor in choice.tensors.values()}
         names = {
             *checkpoint.tensors,
             *checkpoint.unlisted,
             *checkpoint.absent,
-            *chain.from_iterable(tied.values()),
+            *chain.from_iterable(tied_names.values()),
         }
-        reader = CalibrationReader(self.calibration, self.scores, names, self.update, tied)
+        reader = CalibrationReader(self.calibration, self.scores, names, self.update, tied_names)
         weights = [weight_of(tensor, checkpoint.tensors[tensor.name]) for tensor in choice.masked]
-        statistics, missing = reader.find(weights)
-        if missing:
-            name, reason = next(iter(missing.items()))
-            others = f", and {len(missing) - 1} other tensor(s) are not calibrated" if len(missing) > 1 else ""
+        statistics, missing_reasons = reader.find(weights)
+        if missing_reasons:
+            name, reason = next(iter(missing_reasons.items()))
+            count = len(missing_reasons) - 1
+            others = f", and {count} other tensor(s) are not calibrated" if count else ""
             raise InputError(f"{name!r} is {reason}{others}; calibrate what is masked, or leave it out with --exclude")
         _check_ties(checkpoint, statistics)
         _check_values(statistics)
@@ -111,7 +114,7 @@ class PruneMethod:
 
 
 def weight_of(chosen: ChosenTensor, source: Tensor) -> StreamedTensor:
-    """Return a tensor of a checkpoint as one to upload."""
+    """Return a tensor of a checkpoint with its chosen layout, in the form in which weights are submitted."""
     return StreamedTensor(chosen.name, source.dtype, source.shape, source.pieces, layout=chosen.layout)
 
 

@@ -58,8 +58,9 @@ class Sparsifier:
         method: How pruned weights are trained, as an object or by name (`"sr-ste decay=1e-4"`); default `SRSTE()`.
         schedule: The pattern at each step, as an object or by name (`"dense-phases warm_up=100"`); default `pattern`
             from the first step on.
-        layers: Names or globs of the layers to mask; default all matrices of the model's blocks, and without blocks
-            all linear layers and convolutions but the first and the last.
+        layers: Names or globs of the layers to mask. Default in a model with blocks: the layers of the blocks; in a
+            model without blocks: all linear layers and convolutions but the first and the last. Defaults leave out
+            layers that are dense by their role, such as routers.
         exclude: Names or globs of layers to leave dense.
         in_place: Write zeros into the weights instead of parametrizing them; for methods without dense weights.
         hysteresis: A bonus in units of the scores, added to the scores of entries that the mask keeps already, so that
@@ -115,8 +116,8 @@ class Sparsifier:
         """Count an optimizer step: apply masks that have arrived, request new masks when they are due.
 
         Raises:
-            InputError: If a masked layer was replaced or cannot be masked any more, the method needs the optimizer and
-                none is watched, `scores` returns something else than the scores of a layer, the masks are baked, or
+            InputError: If a masked layer was replaced or cannot be masked any more; the method needs the optimizer and
+                none is watched; `scores` returns something else than the scores of a layer; the masks are baked; or
                 a state dict of the model has overwritten what `load_state_dict` has restored.
             ClientError: If masks cannot be computed, and `Refresh.wait` is set.
         """
@@ -140,7 +141,7 @@ class Sparsifier:
         Raises:
             InputError: If layers are dense at this step by the schedule, a masked layer was replaced or cannot be
                 masked any more, `scores` returns something else than the scores of a layer, or the masks are baked.
-            ClientError: If the masks cannot be computed, or that of a layer cannot; the message names the layer.
+            ClientError: If the request fails; or if a layer gets no mask: the message names the first such layer.
         """
         self._check_not_baked()
         pattern = self._updates.pattern
@@ -171,7 +172,7 @@ class Sparsifier:
         self._updates.history.log_to(logger)
 
     def watch(self, *optimizers: torch.optim.Optimizer | Sequence[torch.optim.Optimizer]) -> None:
-        """Register the optimizers that train masked weights, whose steps some methods modify; it may be called again.
+        """Register the optimizers that train masked weights; some methods modify their steps. May be called again.
 
         Raises:
             InputError: If an argument is not an optimizer, no optimizer owns a masked weight, one has `maximize=True`
@@ -209,11 +210,12 @@ class Sparsifier:
         """Replace the weights by the masked weights, remove the sparsifier from the model, and return the model.
 
         Args:
-            model: A copy of the model, such as an average of its weights. Then the copy's weights are masked, with the
-                masks of the copy if it has any, and the sparsifier goes on.
+            model: A copy of the model, such as an average of its weights, which is baked and returned instead, with its
+                own masks if it has any; the sparsifier stays on the model.
 
         Raises:
-            InputError: If the masks are baked, a masked layer was replaced, or the copy lacks a masked layer.
+            InputError: Without a copy, if the masks are baked or a masked layer was replaced; with one, if it lacks a
+                masked layer.
         """
         if model is not None and model is not self._model:
             return bake_copy(self._model, model, self._layers)
@@ -232,7 +234,7 @@ class Sparsifier:
     def plain_state_dict(self) -> dict[str, Tensor]:
         """Return the model's state dict as `bake` would leave it: masked weights under the plain model's names.
 
-        The model can be trained on. Sharded weights are gathered, so all ranks must call it.
+        The model does not change. Sharded weights are gathered, so all ranks must call it.
 
         Raises:
             InputError: If a masked layer was replaced or cannot be masked any more.
@@ -252,7 +254,7 @@ class Sparsifier:
         mask_state_dict(state, model, self._check_and_adopt_layers())
 
     def removed_by_masks(self, state: Mapping[str, Tensor], model: torch.nn.Module) -> dict[str, dict[str, Tensor]]:
-        """Return what `mask_state_dict` removes from a state dict, so that an average can be restored; see there."""
+        """Return, by weight, what `mask_state_dict` removes with the same arguments, so that it can be restored."""
         return removed_by_masks(state, model, self._check_and_adopt_layers())
 
     def check_model(self, model: torch.nn.Module) -> None:
@@ -287,13 +289,13 @@ class Sparsifier:
         self._refresher.close()
 
     def state_dict(self, *, pruned: bool = False) -> dict[str, Any]:
-        """Return masks, step and records, to be saved in a checkpoint with the model's state dict.
+        """Return pattern, method, masks, step and records, to be saved in a checkpoint with the model's state dict.
 
         Masks of sharded weights are gathered, so all ranks must call it; each gets the whole state.
 
         Args:
-            pruned: Whether to include the dense values of pruned entries, which `plain_state_dict` lacks; with masks
-                in place there are none.
+            pruned: Whether to include the dense values of pruned entries, which `plain_state_dict` lacks; with
+                `in_place` there are none.
         """
         settings = {"pattern": str(self.pattern), "method": type(self.method).__name__, "step": self._updates.step}
         layers = layers_state(self._layers, pruned=pruned and not self._in_place)
@@ -302,12 +304,12 @@ class Sparsifier:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore the state from a checkpoint; the response to a pending request is ignored.
 
-        Load the model's state dict before: pruned entries are zero in a plain one, which would overwrite the values
-        that this restores.
+        Load the model's state dict before this: in a plain state dict, pruned entries are zero, and these zeros would
+        overwrite the values that this restores.
 
         Raises:
-            InputError: If the pattern, the method or the layers of the state differ, a member is missing or has
-                another type, or the masks are baked; nothing is changed then.
+            InputError: If the pattern, the method or the layers of the state differ; a member is missing or has another
+                type; or the masks are baked. Nothing is changed then.
         """
         self._check_not_baked()
         check_state(state, str(self.pattern), type(self.method).__name__, self._layers)
@@ -329,7 +331,7 @@ class Sparsifier:
         Args:
             path: The file.
             check_weights: Whether to refuse the file unless it was saved with the weights that the model has now; a
-                file without values of pruned entries cannot be compared.
+                file without values of pruned entries is not compared, and is accepted.
         """
         state = read_state(Path(path))
         if check_weights:
@@ -339,7 +341,7 @@ class Sparsifier:
         self.load_state_dict(state)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        # A copy of a model that holds this sparsifier holds the same one: the copy's masks follow those of the model.
+        # If a model has its sparsifier as an attribute, copies of the model have the same one, not one of their own.
         return self
 
     def __enter__(self) -> Self:
@@ -352,7 +354,10 @@ class Sparsifier:
         return f"<Sparsifier {self.pattern}, {len(self._layers)} layer(s), step {self._updates.step}>"
 
     def _attach(self, optimizer: torch.optim.Optimizer | Sequence[torch.optim.Optimizer] | None) -> None:
-        """Attach the layers, watch the optimizer, and wait for the first masks; an error leaves the model unchanged."""
+        """Attach the layers, watch the optimizer, and wait for the first masks, unless the schedule begins dense.
+
+        An error leaves the model unchanged.
+        """
         try:
             for layer in self._layers:
                 layer.attach(in_place=self._in_place)

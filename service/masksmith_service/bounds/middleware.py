@@ -16,11 +16,11 @@ from masksmith_service.settings import Settings
 from .capacity import Capacity
 from .table import MIB, cost, limit
 
-STREAMS = re.compile(r"/v1/jobs/[^/]*/events")
-DOWNLOADS = re.compile(r"/v1/jobs/[^/]*/(masks|weights|pruned|benchmark)")
-PICTURES = re.compile(r"/v1/jobs/[^/]*/(window|profile)|/compare")
-UPLOADS = re.compile(r"/v1/(tensors(/.*)?|masks)")
-LOGIN = "/v1/session"
+STREAM_PATHS = re.compile(r"/v1/jobs/[^/]*/events")
+DOWNLOAD_PATHS = re.compile(r"/v1/jobs/[^/]*/(masks|weights|pruned|benchmark)")
+PICTURE_PATHS = re.compile(r"/v1/jobs/[^/]*/(window|profile)|/compare")
+UPLOAD_PATHS = re.compile(r"/v1/(tensors(/.*)?|masks)")
+LOGIN_PATH = "/v1/session"
 
 
 class Reservation:
@@ -40,16 +40,16 @@ class Reservation:
         self._acquired.append((capacity, amount))
 
     def release(self) -> None:
-        """Release all amounts."""
+        """Release all amounts that were acquired and not released yet."""
         while self._acquired:
             capacity, amount = self._acquired.pop()
             capacity.release(self._key, amount)
 
 
 class CapacityMiddleware:
-    """ASGI middleware that passes a request on once its capacities are acquired.
+    """ASGI middleware that acquires what a request needs, passes the request on, and releases all that it has acquired.
 
-    Requests without a principal need no capacity: a login, whose body is small, and pages without data.
+    Requests without a principal are for public paths; they need no capacity, since bodies and responses are small.
     """
 
     def __init__(self, app: ASGIApp, settings: Settings) -> None:
@@ -77,7 +77,7 @@ class CapacityMiddleware:
         capacities = scope["app"].state.masksmith.capacities
         memory = memory_of(scope["method"], scope["path"], _length(scope), self._settings)
         needs = [(capacities.memory, memory)] if memory else []
-        if STREAMS.fullmatch(scope["path"]) and scope["method"] == "GET":
+        if STREAM_PATHS.fullmatch(scope["path"]) and scope["method"] == "GET":
             needs.append((capacities.streams, 1))
         return needs
 
@@ -92,22 +92,22 @@ def memory_of(method: str, path: str, length: int | None, settings: Settings) ->
         settings: `max_document_bytes` limits the memory of a JSON document.
     """
     if method in SAFE_METHODS:
-        if DOWNLOADS.fullmatch(path):
+        if DOWNLOAD_PATHS.fullmatch(path):
             return cost("download")
-        return cost("picture") if PICTURES.fullmatch(path) else 0
-    if UPLOADS.fullmatch(path) and method != "DELETE":
+        return cost("picture") if PICTURE_PATHS.fullmatch(path) else 0
+    if UPLOAD_PATHS.fullmatch(path) and method != "DELETE":
         return cost("upload") if length is None else min(cost("upload"), MIB + 4 * length)
     limit_bytes = body_limit(path, settings)
     return cost("document") * (limit_bytes if length is None else min(length, limit_bytes))
 
 
 def body_limit(path: str, settings: Settings) -> int:
-    """Limit of the JSON document of a request to a path, in bytes."""
-    return limit("login_bytes") if path == LOGIN else settings.max_document_bytes
+    """Limit of the size of a JSON document, or of the form of a login, that is sent to a path; in bytes."""
+    return limit("login_bytes") if path == LOGIN_PATH else settings.max_document_bytes
 
 
 def _length(scope: Scope) -> int | None:
-    """Content-Length of a request, 0 if it has no valid one; None if the body is sent in chunks."""
+    """Content-Length of a request; 0 if it is missing or invalid; None if the body is sent in chunks."""
     headers = Headers(scope=scope)
     if "transfer-encoding" in headers:
         return None

@@ -1,4 +1,4 @@
-"""What several commands share: options, the `~` in paths, messages, and settings for the processes that they start."""
+"""What several commands share: options, expansion of `~`, messages, and settings for the processes that they start."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .errors import UsageError
 
 
 def expand_home(path: Path) -> Path:
-    """Replace the `~` at the beginning of an option's path, which shells leave in `--data=~/x`, by the home directory.
+    """Replace a `~` or `~user` at the beginning of a path by the home directory; shells do not do so in `--data=~/x`.
 
     Raises:
         UsageError: If the path begins with `~` and the name of an unknown user.

@@ -9,7 +9,7 @@ from fastapi import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from masksmith_service import problems
-from masksmith_service.bounds.middleware import LOGIN, body_limit
+from masksmith_service.bounds.middleware import LOGIN_PATH, body_limit
 from masksmith_service.errors import RequestError
 from masksmith_service.settings import Settings
 from masksmith_wire.errors import Code
@@ -18,7 +18,7 @@ from .host_checks import SAFE_METHODS
 
 UPLOADS = ("/v1/tensors", "/v1/masks")
 """Beginnings of the paths that files are sent to; their routes read the body as it arrives."""
-ADVICE = {LOGIN: "send nothing but the token", "/v1/jobs": "name fewer tensors in a job"}
+ADVICE = {LOGIN_PATH: "send nothing but the token", "/v1/jobs": "name fewer tensors in a job"}
 """What to do about a document that is too large, for paths with advice of their own."""
 CHUNK_BYTES = 2**20
 """Largest number of quotes and brackets that are processed at once."""
@@ -91,7 +91,7 @@ class JsonBodyMiddleware:
 
 def _check_size(size: int, limit: int, path: str) -> None:
     if size > limit:
-        name = "login_bytes" if path == LOGIN else "max_document_bytes"
+        name = "login_bytes" if path == LOGIN_PATH else "max_document_bytes"
         advice = ADVICE.get(path, "send a smaller one")
         raise RequestError(Code.BODY_TOO_LARGE, f"the document is larger than {name} = {limit}; {advice}", limit=limit)
 

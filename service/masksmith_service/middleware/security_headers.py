@@ -8,22 +8,23 @@ from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 ALWAYS: Mapping[str, str] = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
+"""Headers that replace those that a route has set."""
 UNLESS_SET: Mapping[str, str] = {
     "Content-Security-Policy": "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
     "Cross-Origin-Resource-Policy": "same-origin",
     "Referrer-Policy": "same-origin",
 }
-"""Pages set another Content-Security-Policy, which allows their scripts and styles."""
+"""Headers for responses whose route has not set them; pages set a Content-Security-Policy that allows their scripts."""
 
 
 class SecurityHeadersMiddleware:
-    """ASGI middleware that adds the headers; it is the outermost, so that responses of other middleware have them."""
+    """ASGI middleware that adds these headers; it is the outermost, so that responses of other middleware have them."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on."""
+        """Pass a request on, and add the headers to its response."""
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":

@@ -1,4 +1,4 @@
-"""Lists of layers for the pages: search, sorting and pagination."""
+"""Lists of layers for the web pages: search, sorting and pagination."""
 
 from __future__ import annotations
 
@@ -27,7 +27,16 @@ _SORT_KEYS: Mapping[str, Callable[[TensorReport], float | None]] = {
 
 @dataclass(frozen=True)
 class LayerPage:
-    """A page of a list of layers; `total` is the number of layers on all pages, and `pages` the number of pages."""
+    """A page of a list of layers.
+
+    Attributes:
+        rows: The layers on this page.
+        total: Number of layers on all pages.
+        page: Number of this page, from 1.
+        pages: Number of pages, at least 1.
+        sort: Name of the column by which the list is sorted; any other text if it is in the job's order.
+        descending: Whether the largest value comes first.
+    """
 
     rows: Sequence[TensorReport]
     total: int
@@ -44,7 +53,7 @@ def list_layers(job: Job, text: str, sort: str, page: int, *, descending: bool) 
         job: The job.
         text: Text that the names of the listed layers contain; case and surrounding spaces do not matter.
         sort: Name of a column; any other text leaves the layers in the job's order. Layers without a value come last.
-        page: Number of the page, from 1; the last page if there are fewer pages.
+        page: Number of the page, from 1; a number beyond the last page stands for the last page.
         descending: Whether the largest value comes first.
     """
     rows = [layer for layer in job.tensors if text.strip().lower() in layer.name.lower()]

@@ -32,19 +32,19 @@ DISK_CHECK_BYTES = 2**26
 
 
 class Inspector:
-    """Yields an upload's chunks, while it parses the header, checks limits and hashes.
+    """Yields an upload's body in blocks; parses the header, checks limits, and hashes meanwhile.
 
     Args:
         request: The upload.
         settings: Limits.
-        digest: Expected digest of the body, or None.
-        store: Store whose free disk space is checked; None for an upload that takes none.
-        quota: Counts the body toward the quota of its key; None if it is not counted.
+        digest: Expected digest of the body; None if any is accepted.
+        store: Store whose free disk space is checked; None for an upload that is not written to it.
+        quota: Counts the body toward the quota of the request's key; None if it is not counted.
 
     Attributes:
         hasher: Hashes the body as it is received.
         header: The header; None until all of it has been received and parsed.
-        error: The error that ended `chunks`, or None.
+        error: The error that ended `blocks`, or None.
         bytes: Number of bytes received so far.
     """
 
@@ -63,14 +63,15 @@ class Inspector:
         self.header: Header | None = None
         self.error: RequestError | None = None
         self.bytes = 0
+        # Seconds until the body has stalled, and the number of bytes received that restarts this time.
         self._remaining_s, self._next_progress = settings.upload_stall_s, PROGRESS_BYTES
 
     @property
     def digest(self) -> str:
-        """BLAKE3 of the chunks received so far."""
+        """BLAKE3 of the blocks received so far."""
         return self.hasher.digest
 
-    async def chunks(self) -> AsyncIterator[bytes]:
+    async def blocks(self) -> AsyncIterator[bytes]:
         """Yield the body.
 
         Raises:
@@ -80,9 +81,9 @@ class Inspector:
             length = content_length(self._request)
             self._check_length(length)
             self._check_disk(length)
-            async for chunk in self._received_blocks():
-                await self._inspect(chunk)
-                yield chunk
+            async for block in self._received_blocks():
+                await self._inspect(block)
+                yield block
             await self._finish()
         except RequestError as error:
             self.error = error
@@ -92,7 +93,10 @@ class Inspector:
             raise self.error from None
 
     async def _received_blocks(self) -> AsyncIterator[bytes]:
-        """Yield the body as it is received up to the end of the header, then in blocks of at least `BLOCK_BYTES`."""
+        """Yield the body in blocks: as it arrives up to the end of the header, then gathered to at least `BLOCK_BYTES`.
+
+        The last block may be smaller.
+        """
         pieces = aiter(self._request.stream())
         while block := await self._receive_block(pieces):
             yield block
@@ -121,25 +125,25 @@ class Inspector:
         self._remaining_s = deadline - clock()
         return b"".join(pieces_of_block)
 
-    async def _inspect(self, chunk: bytes) -> None:
-        self.bytes += len(chunk)
+    async def _inspect(self, block: bytes) -> None:
+        self.bytes += len(block)
         self._check_length(self.bytes)
-        if self.bytes % DISK_CHECK_BYTES < len(chunk):  # This chunk reaches or crosses a multiple.
+        if self.bytes % DISK_CHECK_BYTES < len(block):  # This block reaches or crosses a multiple.
             self._check_disk(0)
         if self._quota is not None:
             self._quota.count_total(self.bytes)
-        self.hasher.update(chunk)
+        self.hasher.update(block)
         if self.header is None:
-            self._head += chunk
+            self._head += block
             await self._read_header(at_end=False)
         if self.header is not None and self.bytes > self.header.file_bytes:
             reason = f"bytes that belong to no tensor: the header implies {self.header.file_bytes}"
             raise header_error(HeaderError(f"file is followed by {reason}"))
 
     async def _read_header(self, *, at_end: bool) -> None:
-        """Parse the header once all of it has arrived; `at_end` of the body, it is an error if a part is missing.
+        """Parse the header once all of it has arrived; with `at_end`, it is an error if a part is missing.
 
-        Its length is checked as soon as nine bytes have arrived: the ninth improves the error messages.
+        The header's length is checked as soon as nine bytes have arrived: the ninth improves the error messages.
         """
         try:
             if len(self._head) <= PREFIX_BYTES and not at_end:
@@ -188,7 +192,7 @@ class Inspector:
         floor = self._settings.min_free_bytes
         free = None if self._store is None or floor == 0 else self._store.free_bytes()
         if free is not None and free - expected_bytes < floor:
-            detail = f"{free} bytes are free on the store's disk, of which min_free_bytes = {floor} stay free"
+            detail = f"{free} bytes are free on the store's disk; min_free_bytes = {floor} must stay free"
             raise RequestError(Code.DISK_FULL, detail + "; make room, or try again", retry_after_s=30, limit=floor)
 
 

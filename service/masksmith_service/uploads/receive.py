@@ -61,7 +61,7 @@ async def _receive_small(
 ) -> tuple[Inspector, bool]:
     """Receive an upload of at most one block: check it first, then write it and add a reference on a thread."""
     inspector = Inspector(request, state.settings, digest, state.store)
-    data = b"".join([block async for block in inspector.chunks()])
+    data = b"".join([block async for block in inspector.blocks()])
 
     def write_and_reference() -> bool:
         UploadQuota(state, principal, inspector.digest).check(len(data))
@@ -80,13 +80,13 @@ async def _store_stream(request: Request, state: State, digest: str | None, quot
         # nevertheless, so that this key cannot learn from an error, or from its absence, that the store has the upload.
         checks = (None, None) if quota.is_sent_before else (store, quota)
         inspector = Inspector(request, state.settings, digest, *checks)
-        async for _ in inspector.chunks():
+        async for _ in inspector.blocks():
             pass
         return inspector
     inspector = Inspector(request, state.settings, digest, store, quota)
     name = upload_name(digest) if digest is not None else incoming_name(uuid.uuid4().hex)
     try:
-        await store.put_stream(name, inspector.chunks(), inspector.hasher)
+        await store.put_stream(name, inspector.blocks(), inspector.hasher)
     except Exception:
         # The store may have replaced the error of the inspector by its own.
         if inspector.error is not None:

@@ -23,15 +23,15 @@ def table(rows: Mapping[str, str], picture_html: str) -> str:
 def picture(mask: Any, tile: tuple[int, int] | None) -> str:
     """Draw the upper left corner of a mask as SVG: kept entries are filled.
 
-    Lines separate the tiles, of `tile` rows and columns; without `tile`, there is a frame around the corner. All
-    dimensions after the first are flattened into columns.
+    Lines separate the tiles, which have `tile` = (rows, columns); without `tile`, there is a frame around the corner.
+    All dimensions of the mask after the first are flattened into columns.
     """
     corner, cell = _corner(mask), CELL_PIXELS
     height, width = corner.shape
-    kept = "".join(f"M{j * cell} {i * cell}h{cell}v{cell}h-{cell}z" for i, j in np.argwhere(corner))
+    squares = "".join(f"M{j * cell} {i * cell}h{cell}v{cell}h-{cell}z" for i, j in np.argwhere(corner))
     return (
         f"<svg role='img' aria-label='upper left corner of the mask' width='{width * cell + 1}' "
-        f"height='{height * cell + 1}'><path d='{kept}' fill='currentColor' opacity='.75'/>"
+        f"height='{height * cell + 1}'><path d='{squares}' fill='currentColor' opacity='.75'/>"
         f"<path d='{_lines(tile, height, width)}' stroke='currentColor' opacity='.35'/></svg>"
     )
 

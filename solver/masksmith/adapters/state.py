@@ -22,7 +22,7 @@ def dense_state(state: Mapping[str, Any], masks: Mapping[str, Any]) -> dict[str,
         masks: Bool masks by the names of their weights, True = kept.
 
     Raises:
-        ScoresError: If a mask has no tensor, or another shape.
+        ScoresError: If a mask has no tensor, or another shape than its tensor.
     """
     _check_masks(state, masks)
     return {name: _masked(tensor, masks[name]) if name in masks else tensor for name, tensor in state.items()}
@@ -46,7 +46,7 @@ def pruned_state(state: Mapping[str, Any], masks: Mapping[str, Any]) -> dict[str
 
 
 def split_pruned_state(state: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the state with plain names, and the bool masks: the inverse of `pruned_state`.
+    """Return the state with plain names, and the bool masks by these names: the inverse of `pruned_state`.
 
     Raises:
         ScoresError: If a `NAME_orig` has no `NAME_mask`, or stands beside a `NAME`.
@@ -83,7 +83,7 @@ def _check_masks(state: Mapping[str, Any], masks: Mapping[str, Any]) -> None:
 
 
 def _bools_like(mask: Any, tensor: Any) -> Any:
-    """Return a mask as bools, in the library (numpy or torch) and on the device of a tensor."""
+    """Return a mask as bools, in the library (numpy or torch) and on the device of its tensor."""
     if not is_torch(tensor):
         return np.asarray(mask.detach().cpu() if is_torch(mask) else mask) != 0
     import torch

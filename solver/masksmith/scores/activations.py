@@ -1,4 +1,4 @@
-"""Scores from the norms of a layer's inputs: Wanda and RIA."""
+"""Scores that multiply the importance of a weight by the norm of its input: Wanda and RIA."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from masksmith._errors import ScoresError
 from .operands import as_floats, check_weight, convert_like, is_torch, per_input
 
 LARGEST_POWER = 10.0
-"""Largest power of `ria`: beyond it, powers of norms in float32 become 0 or infinite."""
+"""Largest `power` of `ria`: the larger it is, the more norms have a power that is 0 or infinite in float32."""
 
 
 def wanda(weight: Any, norms: Any, *, name: str | None = None) -> Any:

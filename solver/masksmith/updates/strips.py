@@ -1,4 +1,4 @@
-"""Strips of rows, each solved at once by conjugate gradients, and the check of the solutions in float64."""
+"""Strips of rows: conjugate gradients for all rows of a strip together, and a check of the solutions in float64."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from .operands import Operands
 Tensor = torch.Tensor
 
 ITERATION_LIMIT = 300
-"""Maximum number of iterations; a row that has not converged then is factorised."""
-ITERATED = 0.75
+"""Maximum number of iterations; `reconstruct` factorises the rows that have not converged by then."""
+ITERATION_SHARE = 0.75
 """Share of the tolerance that the iterations may use; the rest is for rounding errors."""
-ENTRIES, ENTRIES_ON_DEVICE = 2**20, 2**26
-"""Entries of a strip, on the CPU and on other devices: enough rows for fast products, few enough for memory, which has
-eight arrays of this size."""
+STRIP_ENTRIES, STRIP_ENTRIES_ON_DEVICE = 2**20, 2**26
+"""Maximum number of entries of a strip, on the CPU and on other devices: large enough for fast products, small enough
+for memory, where eight arrays of this size are kept."""
 
 
 @dataclass(frozen=True)
@@ -71,19 +71,19 @@ class Strip:
 
 
 def rows_at_once(mask: Tensor) -> int:
-    """Return the number of rows of a strip, for a mask `[out, inputs]`."""
-    entries = ENTRIES if mask.device.type == "cpu" else ENTRIES_ON_DEVICE
+    """Return the maximum number of rows of a strip, at least 1, for a mask `[out, inputs]`."""
+    entries = STRIP_ENTRIES if mask.device.type == "cpu" else STRIP_ENTRIES_ON_DEVICE
     return max(1, entries // mask.shape[1])
 
 
 def converge(
     strip: Strip, operands: Operands, scaled: ScaledSystem, tolerance: float, start: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor, int]:
-    """Reconstruct rows by conjugate gradients.
+    """Reconstruct rows by conjugate gradients, and check in float64 which of them are within the tolerance.
 
-    The iterations may use most of the tolerance, the rest is for rounding errors: if the residual of the recurrence and
-    the residual computed in float64 differ by `e`, the error in the energy norm grows by at most `||e|| /
-    sqrt(smallest eigenvalue)`.
+    The iterations may use `ITERATION_SHARE` of the tolerance; the rest is for rounding errors. If the residual of the
+    recurrence and the residual computed in float64 differ by a vector `e`, the error in the energy norm exceeds the
+    bound of the iterations by at most `||e|| / sqrt(smallest eigenvalue)`.
 
     Args:
         strip: The rows.
@@ -102,11 +102,13 @@ def converge(
     masked, initial = strip.masked, None
     if start is not None:
         initial = ((start[strip.rows].double() - masked) * scale).to(dtype) * supports
-    before = (strip.dropped * strip.correlation).sum(1)
-    iterates = solve(system, supports, right_side, before, ITERATED * tolerance, ITERATION_LIMIT, initial)
+    masked_objective = (strip.dropped * strip.correlation).sum(1)
+    iterates = solve(
+        system, supports, right_side, masked_objective, ITERATION_SHARE * tolerance, ITERATION_LIMIT, initial
+    )
     updated = masked + iterates.solution.double() / scale
     if operands.weight.dtype is not torch.float64:
-        updated = updated.float().double()  # the values of a float32 weight, so that they are what is checked below
+        updated = updated.float().double()  # rounded to float32: the check below is of the values that are returned
     change, shift = strip.dense - updated, updated - masked
     product = change @ operands.gram
     objective = (change * product).sum(1) + operands.diagonal_damping * shift.square().sum(1)

@@ -1,4 +1,7 @@
-"""Keys of the broker that many jobs share: a damaged one says nothing about a job whose script fails because of it."""
+"""Check the keys of the broker that many jobs share.
+
+If a script fails because such a key is damaged, the record of the script's job may be intact.
+"""
 
 from __future__ import annotations
 
@@ -17,13 +20,13 @@ _TYPES = {
     "masksmith:unreferenced_results": "zset",
 }
 _TYPES_BELOW_OWNER = {"jobs": "zset", "ids": "zset", "live": "set", "bytes": "string", "record_bytes": "string"}
-"""Types of the keys `masksmith:owner:K:NAME`, by name."""
-_HASHES_OF_QUEUE = (":clocks", ":aged")
+"""Types of the keys `masksmith:owner:K:NAME`, by NAME; other names are not checked."""
+_HASH_SUFFIXES = (":clocks", ":aged")
 """Ends of the keys `masksmith:fair:...` that are hashes; the others are sorted sets."""
 
 
 class DamagedBrokerError(redis.ResponseError):
-    """A key of the broker that many jobs share has a value of another type or form.
+    """A key of the broker that many jobs share has a value of the wrong type, or text that is no whole number.
 
     Args:
         key: The key.
@@ -39,15 +42,17 @@ class DamagedBrokerError(redis.ResponseError):
 
 
 def check_shared_keys(client: redis.Redis) -> None:
-    """Check the keys that many jobs share.
+    """Check the keys that many jobs share and cannot do without.
+
+    Not checked are counters that scripts start anew if they are damaged, such as `masksmith:fence`.
 
     Raises:
         DamagedBrokerError: If one of them is damaged; the message names it and says what to do.
     """
     for key, expected in _expected_types(client):
         found = str(client.type(key))
-        is_wrong_text = found == expected == "string" and not str(client.get(key)).lstrip("-").isdecimal()
-        if found not in (expected, "none") or is_wrong_text:
+        is_no_number = found == expected == "string" and not str(client.get(key)).lstrip("-").isdecimal()
+        if found not in (expected, "none") or is_no_number:
             raise DamagedBrokerError(key, found, expected)
 
 
@@ -57,7 +62,7 @@ def _expected_types(client: redis.Redis) -> Iterator[tuple[str, str]]:
         if (name := key.rpartition(":")[2]) in _TYPES_BELOW_OWNER:
             yield key, _TYPES_BELOW_OWNER[name]
     for key in client.scan_iter(match="masksmith:fair:*", count=1000):
-        yield key, "hash" if key.endswith(_HASHES_OF_QUEUE) else "zset"
+        yield key, "hash" if key.endswith(_HASH_SUFFIXES) else "zset"
 
 
 def _name(redis_type: str) -> str:

@@ -29,7 +29,7 @@ def _row_loader(shape: Shape) -> Any:
     lanes, pitch = shape.lanes, shape.pitch
 
     def load(scores: Any, top: int, left: int, exponent: int, x: Any, lane: int, line: int) -> None:
-        # In two steps: the power of two itself may be out of range even if the product is not.
+        # Scaled in two steps, since `2^exponent` may be out of range even if the product is not.
         half, i = exponent // 2, top + line
         scale, rescale = real(math.ldexp(1.0, int(half))), real(math.ldexp(1.0, int(exponent - half)))
         for j in range(row_size if line < col_size else 0):
@@ -47,8 +47,8 @@ def _row_loader(shape: Shape) -> Any:
 def compile_integer_pass(shape: Shape) -> Any:
     """Compile the pass; launch it with one block of `(lanes, lines)` threads for every `lanes` tiles.
 
-    Arguments of the kernel (arrays are on the device; a count is an array of one number, which the next pass reads
-    there):
+    Arguments of the kernel (arrays are on the device; `count` and `unsolved_count` are arrays of one number, so that
+    the next pass reads it on the device):
 
         scores: `[height, width]`; entries of tiles beyond it count as zeros.
         across: Tiles per tile row.
@@ -81,6 +81,7 @@ def compile_integer_pass(shape: Shape) -> Any:
         peaks = cuda.shared.array(threads, float64)
         exponents = cuda.shared.array(lanes, int32)
         solved = cuda.shared.array(lanes, int32)
+        # In the last block, threads without a tile of their own repeat the last tile, and write nothing.
         t, here = order[min(first + lane, count[0] - 1)], line * lanes + lane
         top, left = (t // across) * rows, (t % across) * cols
 

@@ -32,8 +32,9 @@ def is_balanced(
 ) -> bool:  # fmt: skip
     """Return whether a line keeps `keep` entries, or fewer if its dual `own` equals `floor`.
 
-    An entry is kept if `x - dual >= own`, where `duals` are those of the crossing lines. Returns False if the magnitude
-    of `own` is `MAX_DUAL` or more.
+    Entry p of the line is `x[first + p * step]`; the dual of the line that crosses it there is
+    `duals[p * lanes + lane]`. The entry is kept if the first minus the second is at least `own`. Returns False if the
+    magnitude of `own` is `MAX_DUAL` or more.
     """
     total = 0
     for p in range(size):
@@ -58,10 +59,10 @@ def unit_of(exponent: int) -> float:
 
 @device
 def equalise_minima(u: Any, v: Any, lane: int, lanes: int, rows: int, cols: int) -> bool:
-    """Shift duals, in place, until the minima of rows and columns differ by 1 at most; return whether both are >= 0.
+    """Shift duals, in place, until the minima of `u` and of `v` differ by 1 at most; return whether both are >= 0.
 
-    Adding a constant to all rows and subtracting it from all columns changes no sum u + v. A mask that fills every
-    budget and has non-negative duals is optimal under at-most budgets, too.
+    Adding a constant to all row duals u and subtracting it from all column duals v changes no sum u + v. A mask that
+    fills every budget and has non-negative duals is optimal under at-most budgets, too.
     """
     low_u, low_v = u[lane], v[lane]
     for i in range(1, rows):

@@ -1,4 +1,4 @@
-"""Local search on masks by 2 x 2 exchanges: each increases the score, and keeps the counts of all rows and columns."""
+"""Local search on masks by 2 x 2 exchanges: each increases the score, and keeps the sums of rows and columns."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from .repair import first_true
 def exchange(scores: torch.Tensor, mask: torch.Tensor, steps: int) -> torch.Tensor:
     """Improve masks by 2 x 2 exchanges, the best one of each tile per step, ties to the lowest index.
 
-    Rows i, k and columns a, b with `mask_ia = mask_kb = 1`, `mask_ib = mask_ka = 0` are inverted; row and column sums
-    do not change. The gain is `max_b (score_ib - score_kb) + max_a (score_ka - score_ia)`, so finding the best pair
-    of rows takes `O(R^2 C)`.
+    An exchange inverts the four entries of rows i, k and columns a, b with `mask_ia = mask_kb = 1` and
+    `mask_ib = mask_ka = 0`; row and column sums do not change. The largest gain for rows i, k is `max_b (score_ib -
+    score_kb) + max_a (score_ka - score_ia)`, so finding the best pair of rows takes `O(R^2 C)`.
 
     Args:
         scores: `[T, R, C]` float64.
-        mask: `[T, R, C]`; changed in place and returned.
+        mask: `[T, R, C]` bool; changed in place and returned.
         steps: Maximum number of exchanges per tile.
 
     Returns:
@@ -31,7 +31,13 @@ def exchange(scores: torch.Tensor, mask: torch.Tensor, steps: int) -> torch.Tens
 
 
 def _exchange_once(scores: torch.Tensor, mask: torch.Tensor, active: torch.Tensor) -> torch.Tensor:
-    """Do the best exchange of every tile `active[k]` if it has a positive gain; return `[K]` whether it was done."""
+    """Do the best exchange of each tile in `active` if its gain is positive; return bool `[A]`, whether it was done.
+
+    Args:
+        scores: As for `exchange`.
+        mask: As for `exchange`.
+        active: `[A]`, indices of tiles.
+    """
     w, kept = scores[active], mask[active]
     moves = torch.stack([_best_moves(w, kept, row) for row in range(w.shape[1])], 1)
     gain = (moves + moves.transpose(1, 2)).flatten(1)
@@ -51,6 +57,6 @@ def _exchange_once(scores: torch.Tensor, mask: torch.Tensor, active: torch.Tenso
 
 
 def _best_moves(w: torch.Tensor, kept: torch.Tensor, row: int) -> torch.Tensor:
-    """Return `[K, R]`, the largest gain of `row` from taking over a column of each other row, or -infinity."""
+    """Return `[A, R]`: the largest gain if `row` takes a kept column from each row; -infinity if it can take none."""
     allowed = kept & ~kept[:, row, None]
     return torch.where(allowed, w[:, row, None] - w, -torch.inf).amax(2)
