@@ -103,7 +103,7 @@ def test_strips_do_not_change_the_result(monkeypatch):
     weight, gram = layer(dtype=np.float64)
     mask = np.random.default_rng(0).random(weight.shape) < 0.5
     whole = ms.reconstruct(weight, mask, gram, tolerance=1e-13)
-    monkeypatch.setattr("masksmith.updates.strips.ENTRIES", 5 * INPUTS)
+    monkeypatch.setattr("masksmith.updates.strips.STRIP_ENTRIES", 5 * INPUTS)
     parts = ms.reconstruct(weight, mask, gram, tolerance=1e-13)
     assert parts.stats["factorisations"] == whole.stats["factorisations"] == 0
     np.testing.assert_allclose(parts.weight, whole.weight, rtol=1e-4, atol=1e-5)

@@ -45,7 +45,7 @@ def test_they_are_those_of_weights_within_the_tolerance(dtype, damping):
 def test_strips_of_rows_add_up(monkeypatch):
     weight, _, mask, operands = problem(np.float64, 0.01)
     whole = errors(weight, mask, operands, 1e-9)
-    monkeypatch.setattr("masksmith.updates.strips.ENTRIES", 5 * 96)
+    monkeypatch.setattr("masksmith.updates.strips.STRIP_ENTRIES", 5 * 96)
     np.testing.assert_allclose(errors(weight, mask, operands, 1e-9), whole, rtol=1e-6)
 
 
