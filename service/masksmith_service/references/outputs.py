@@ -40,6 +40,8 @@ RECORD_COPIES = 2
 """Copies of a record that are in memory while it is read or sent."""
 _IDENTITY = re.compile(rb'"identity":\s*"([0-9a-f]{64})"')
 """The member of a record with the identity of the output."""
+MAX_NAME_BYTES = 255
+"""Longest name of a file or a directory that file systems allow."""
 MAX_BESIDE = 1000
 """Maximum number of files beside a model's weights that are copied."""
 LOCK_TIMEOUT_S, LOCK_WAIT_S = 120, 5
@@ -83,7 +85,7 @@ class OutputPlanner:
         ]
         beside, left = self._beside(model, directory)
         for file in (*files, *beside):
-            self._check_root(directory, file.name)
+            self._check_name(directory, file.name)
         config = model.config or {}
         planned = PlannedOutput(
             location=directory.location,
@@ -114,8 +116,14 @@ class OutputPlanner:
             detail = "the model's config has a quantization_config, and quantised weights are not read by reference"
             raise _invalid(f"{detail}; use `masksmith prune --local`", directory)
 
-    def _check_root(self, directory: LocatedPath, name: str) -> None:
-        """Refuse a file of the output whose location is in a root inside the output, which may be for other keys."""
+    def _check_name(self, directory: LocatedPath, name: str) -> None:
+        """Refuse a file of the output whose name is too long, or is in a root inside the output (for other keys)."""
+        longest = max(len(part.encode()) for part in name.split("/"))
+        if longest > MAX_NAME_BYTES and not is_in_bucket(directory.location):
+            detail = f"its file {name[:80]!r}... would have a name of {longest} bytes, and a directory allows"
+            raise _invalid(
+                f"{detail} {MAX_NAME_BYTES}; rename it in the model, or name an output in a bucket", directory
+            )
         root = self._roots.find(f"{directory.location}/{name}")[1]
         if root.url != directory.root.url:
             raise _invalid(f"its file {name!r} would be in {root.url}, which is another root", directory)
