@@ -39,35 +39,43 @@ export async function readTensors(files) {
   return { headers, tensors };
 }
 
-let pending = null;
+let latest = null;
+let running = Promise.resolve();
 /**
  * List the tensors of the chosen files, and say which of them a job masks, and why not the others.
  *
- * The service is asked once the form has not been changed for a moment; `job` then returns the job's options as query
- * parameters, and its calibration file, if it has one.
+ * The service is asked once the form has not been changed for a moment, by one request at a time, since it computes
+ * each answer to its end. `job` then returns the job's options as query parameters, and its calibration file, if any.
  */
-export async function listTensors({ headers, tensors }, job) {
-  pending?.abort();
-  const { signal } = (pending = new AbortController());
+export async function listTensors(contents, job) {
+  const own = (latest = Symbol());
   await new Promise((done) => { setTimeout(done, PAUSE_MS); });
-  if (signal.aborted) return;
+  await running;
+  if (own === latest) running = showSelection(contents, job(), () => own === latest);
+}
+
+async function showSelection({ headers, tensors }, job, isLatest) {
+  let text, maskedText;
   try {
-    const { masked, entries, skipped } = await select(headers, job(), signal);
+    const { masked, entries, skipped } = await select(headers, job);
     const reasons = new Map(skipped.map(({ name, reason }) => [name, reason]));
-    byId("chosen").textContent = `${countText(masked.length)} of ${countText(tensors.size)} tensors will be masked: ${countText(entries)} weights`;
-    fillTable(tensors, (name) => (reasons.has(name) ? `no: ${reasons.get(name)}` : "yes"));
+    text = `${countText(masked.length)} of ${countText(tensors.size)} tensors will be masked: ${countText(entries)} weights`;
+    maskedText = (name) => (reasons.has(name) ? `no: ${reasons.get(name)}` : "yes");
   } catch (error) {
-    if (signal.aborted) return;
-    byId("chosen").textContent = error.message;
-    fillTable(tensors, () => "");
+    text = error.message;
+    maskedText = () => "";
   }
+  if (!isLatest()) return;
+  byId("chosen").textContent = text;
+  fillTable(tensors, maskedText);
 }
 
 /** Return which tensors of these headers the service would mask; throws an Error with a message for the user. */
-async function select(headers, { query, calibration }, signal) {
+async function select(headers, { query, calibration }) {
   const calibrationHeader = calibration && (await readNamed(calibration)).text;
   const body = JSON.stringify({ headers, calibration: calibrationHeader });
-  const response = await fetch(`${ROOT}v1/selection?${query}`, { method: "POST", headers: JSON_BODY, body, signal });
+  const response = await fetch(`${ROOT}v1/selection?${query}`, { method: "POST", headers: JSON_BODY, body })
+    .catch(() => { throw new Error(problemMessage("", 0)); });
   if (!response.ok) throw new Error(problemMessage(await response.text(), response.status));
   return response.json();
 }
