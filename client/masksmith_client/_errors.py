@@ -66,6 +66,10 @@ class TimeoutError(TransportError, builtins.TimeoutError):
     """A response took too long, or a job took longer than `timeout_s`; the job itself continues."""
 
 
+class SlowResponseError(TimeoutError):
+    """The body of a response arrives more slowly than a service sends it; a retry would take as long."""
+
+
 class WireError(TransportError):
     """The response is not from a masksmith service, is of another wire version, or is not what was requested."""
 

@@ -79,10 +79,13 @@ def test_the_command_for_a_pickle_converts_tied_and_transposed_tensors(
     assert list_tensors(tmp_path / "model.safetensors")
 
 
-@pytest.mark.parametrize("name", ["pytorch_model-00001-of-00002.bin", "pytorch_model.bin.index.json"])
-def test_a_pickle_in_several_parts_is_converted_by_its_model(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("pytorch_model-00001-of-00002.bin", "a pickle"), ("pytorch_model.bin.index.json", "the index of pickles")],
+)
+def test_a_pickle_in_several_parts_is_converted_by_its_model(tmp_path: Path, name: str, kind: str) -> None:
     (tmp_path / name).write_bytes(b"\x80\x04")
-    with pytest.raises(InputError, match=r"from_pretrained\(.*\)\.save_pretrained"):
+    with pytest.raises(InputError, match=rf"{name} is {kind}, which can .*from_pretrained\(.*\)\.save_pretrained"):
         list_tensors(tmp_path / name)
 
 

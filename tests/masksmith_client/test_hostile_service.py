@@ -158,9 +158,36 @@ def test_an_id_that_no_address_can_have_is_an_input_error():
         client.jobs.get("x" * 70_000)
 
 
-def test_a_document_that_arrives_too_slowly_is_refused(monkeypatch):
-    monkeypatch.setattr(limits, "DOCUMENT_S", -1.0)  # as if this much time had passed
-    document = limits.LimitedDocument(httpx2.Response(200, request=httpx2.Request("GET", "http://service/v1/jobs/j")))
-    document.add(bytes(10 * limits.DOCUMENT_BYTES_PER_S))
-    with pytest.raises(WireError, match=r"/healthz arrives too slowly: 1 bytes in 0 s"):
-        solve({"/healthz": httpx2.Response(200, content=b" ")})
+@pytest.mark.parametrize(
+    ("read", "bytes_per_s"),
+    [
+        (lambda client: client.jobs.get("j"), limits.DOCUMENT_BYTES_PER_S),
+        (lambda client: client.jobs.get("j").masks(), limits.DOWNLOAD_BYTES_PER_S),
+    ],
+    ids=["document", "download"],
+)
+@pytest.mark.parametrize("timeout_s", [3.0, None])
+def test_a_body_that_arrives_drop_by_drop_has_the_clients_timeout(monkeypatch, read, bytes_per_s, timeout_s):
+    """Each piece comes a second after the one before, sooner than any timeout of a read."""
+    clock, sent = [0.0], []
+    monkeypatch.setattr(limits, "monotonic", lambda: clock[0])
+
+    def drops():
+        for _ in range(50):
+            clock[0] += 1
+            sent.append(bytes(bytes_per_s // 2))
+            yield sent[-1]
+
+    def answer(request):
+        is_dripping = request.url.path.endswith("/masks" if bytes_per_s == limits.DOWNLOAD_BYTES_PER_S else "/j")
+        return httpx2.Response(200, content=drops()) if is_dripping else httpx2.Response(200, json=JOB)
+
+    options = {"transport": httpx2.MockTransport(answer), "retry": RetryPolicy(retries=bool(timeout_s))}
+    with Client("http://service", timeout_s=timeout_s, **options) as client, pytest.raises(ClientError) as error:
+        read(client)
+    # Half a second is added for each second that passes.
+    assert len(sent) == (7 if timeout_s else 50)
+    assert isinstance(error.value, TimeoutError) is (timeout_s is not None)
+    if timeout_s:
+        assert "arrives too slowly" in str(error.value)
+        assert f"{7 * (bytes_per_s // 2)} bytes in 7 s, with a timeout of 3 s" in str(error.value)

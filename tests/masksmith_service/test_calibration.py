@@ -102,3 +102,11 @@ def test_a_statistic_of_another_kind_or_of_no_file(client, put, save, weights, c
     check_problem(job(client, put(weights), tensor={"statistic": absent}), 422, "invalid_calibration", "'y'")
     gone = {"kind": "norms", "digest": "0" * 64, "key": "x"}
     check_problem(job(client, put(weights), tensor={"statistic": gone}), 409, "upload_not_found", "0" * 64)
+
+
+def test_a_number_that_the_library_refuses_is_refused_at_once(client, put, weights, check_problem):
+    words = ["'magnitude power=20'", "power=20 is not a number from 0.1 to 10"]
+    check_problem(job(client, put(weights), "magnitude power=20"), 422, "invalid_document", *words)
+    check_problem(masks(client, weights, scores="magnitude power=20"), 422, "invalid_document", *words)
+    admm = job(client, put(weights), "wanda", update="admm penalty=1e9")
+    check_problem(admm, 422, "invalid_document", "penalty=1000000000 is not a number from 1e-06 to 1e+06")

@@ -183,6 +183,7 @@ REQUESTS = {
     ("GET", "/compare"): {Scope.READ},
     ("POST", "/v1/masks"): {Scope.SUBMIT},
     ("POST", "/v1/outputs"): {Scope.SUBMIT},
+    ("POST", "/v1/selection"): {Scope.SUBMIT},
     ("POST", "/v1/jobs"): {Scope.SUBMIT, Scope.BENCHMARK},
     ("POST", "/v1/jobs/{job}/cancel"): {Scope.SUBMIT, Scope.BENCHMARK},
     ("POST", "/jobs/{job}/cancel"): {Scope.SUBMIT, Scope.BENCHMARK},

@@ -260,8 +260,12 @@ def test_an_index_that_contradicts_its_files_is_refused(client, model, index, re
 def test_a_directory_without_one_model_is_refused(client, root, model):
     (root / "texts").mkdir()
     (root / "texts" / "a.txt").touch()
+    (root / "pickles").mkdir()
+    (root / "pickles" / "pytorch_model.bin").touch()
     for folder, code, reason in (
-        ("texts", "invalid_reference", "contains no .safetensors file"),
+        ("texts", "invalid_reference", "contains no .safetensors file of weights; it contains a.txt: name"),
+        ("pickles", "invalid_reference", "but pytorch_model.bin: pickles, which can run code when they are loaded"),
+        ("pickles/pytorch_model.bin", "invalid_reference", "it is neither a .safetensors file nor"),
         ("none", "reference_not_found", "there is no"),
     ):
         problem = client.get("/v1/references", params={"location": f"{root}/{folder}"}).json()

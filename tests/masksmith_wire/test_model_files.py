@@ -2,7 +2,7 @@
 
 import pytest
 
-from masksmith_wire.model_files import ModelFilesError, check_index, weights_name
+from masksmith_wire.model_files import ModelFilesError, check_index, no_weights_reason, weights_name
 
 INDEX = "model.safetensors.index.json"
 
@@ -44,3 +44,17 @@ def test_a_file_that_is_read_before_the_index_contradicts_it():
     check_index(INDEX, ["a.safetensors"], names[:2])
     with pytest.raises(ModelFilesError, match="which does not list it"):
         check_index(INDEX, ["a.safetensors"], names)
+
+
+@pytest.mark.parametrize(
+    ("paths", "shown"),
+    [
+        (["pytorch_model.bin", "config.json"], "but pytorch_model.bin: pickles, which can run code"),
+        ([f"pytorch_model-{k}.bin" for k in range(6)], "pytorch_model-3.bin, ...: pickles"),
+        (["model.gguf", "README.md"], "but model.gguf, which has another format; convert"),
+        (["unet/model.safetensors", "vae/model.safetensors", "a.json"], "name one of them: unet, vae"),
+        (["README.md", ".gitattributes", "masks.safetensors"], "it contains README.md, masks.safetensors: name"),
+    ],
+)
+def test_a_directory_without_weights_is_described(paths, shown):
+    assert shown in no_weights_reason(paths)

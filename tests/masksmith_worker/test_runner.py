@@ -175,3 +175,13 @@ def test_a_time_limit_is_the_jobs(runner, submit, solves, monkeypatch):
     statuses = [report.status for _, report in sorted(runner.records.reports(job).items())]
     assert statuses[:3] == ["optimal"] * 3
     assert set(statuses[3:]) == {"time_limit"}
+
+
+def test_scores_that_underflow_are_no_fault_of_a_calibration(runner, submit):
+    job = submit({"w": np.full((4, 4), 1e-30, np.float32)}, scores="magnitude power=2")
+    assert run_all(runner, job) == ["completed"]
+    error = runner.records.reports(job)[0].error
+    assert (error.code, error.message) == (
+        "invalid_scores",
+        "tensor 'w': all scores underflow to 0 in float32; scale the weight up",
+    )

@@ -139,7 +139,7 @@ def test_what_all_shards_share_is_worked_out_once(store, plan):
 def test_a_bad_statistic_is_named(runner, plan):
     bad = NORMS.copy()
     bad[3] = np.nan
-    with pytest.raises(ms.ScoresError, match="norms holds nan"):
+    with pytest.raises(ms.scores.StatisticError, match="norms holds nan"):
         Scoring(InputReader(runner.store), plan(WEIGHT, "norms", bad), ScoreMethod.parse("wanda"), lambda: None).rows(
             0, 4
         )

@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable
 from itertools import product
+from pathlib import PurePosixPath
 
-from .output_names import MASKS_NAME
+from .output_names import MASKS_NAME, PICKLE_SUFFIXES, holds_weights
 
 SINGLE_FILE = "model.safetensors"
 """Name of the file that `from_pretrained` reads even if the directory has an index."""
@@ -16,6 +17,8 @@ NEVER_WEIGHTS = (MASKS_NAME, ".")
 """Prefixes of the names of files that contain no weights: masks, and hidden files."""
 OTHER_FORMAT = "consolidated"
 """Prefix of the names of files with the same model in another format; they count only if there are no other weights."""
+SHOWN = 4
+"""Names of files that a message lists at most."""
 
 _PART = re.compile(r"-\d+-of-0*(?P<count>\d+)\.safetensors$")
 """The end of the name of a part of a model, such as `-00001-of-00003.safetensors`; `count` is how many parts it has."""
@@ -45,8 +48,7 @@ def weights_name(names: Iterable[str]) -> str | None:
     for group, suffix in product((preferred, allowed), (WEIGHTS_INDEX_SUFFIX, WEIGHTS_SUFFIX)):
         candidates = [name for name in group if name.endswith(suffix)]
         if len(candidates) > 1:
-            shown = ", ".join(candidates[:4]) + (", ..." if len(candidates) > 4 else "")
-            raise ModelFilesError(f"contains {len(candidates)} candidates ({shown}); name one of them")
+            raise ModelFilesError(f"contains {len(candidates)} candidates ({_shown(candidates)}); name one of them")
         if candidates:
             return _complete(candidates[0])
     return None
@@ -61,6 +63,34 @@ def _complete(name: str) -> str:
             f"this file"
         )
     return name
+
+
+def no_weights_reason(paths: Iterable[str]) -> str:
+    """Say that a directory has no safetensors file, what it has instead, and what to do.
+
+    The text continues a sentence that begins with the name of the directory.
+
+    Args:
+        paths: Paths of the files below the directory, relative to it.
+    """
+    paths = sorted(path for path in paths if not path.startswith("."))
+    names = [path for path in paths if "/" not in path]
+    folders = dict.fromkeys(path.rpartition("/")[0] for path in paths if "/" in path and path.endswith(WEIGHTS_SUFFIX))
+    pickles = [name for name in names if PurePosixPath(name).suffix in PICKLE_SUFFIXES]
+    others = [name for name in names if name != MASKS_NAME and (holds_weights(name) or name.endswith(".distcp"))]
+    reason = "contains no .safetensors file of weights"
+    if pickles:
+        advice = "convert the model to safetensors once, such as by save_pretrained of transformers"
+        return f"{reason}, but {_shown(pickles)}: pickles, which can run code when they are loaded; {advice}"
+    if others:
+        return f"{reason}, but {_shown(others)}, which has another format; convert the model to safetensors first"
+    if folders:
+        return f"{reason}, and these directories below it do; name one of them: {_shown(folders)}"
+    return f"{reason}; it contains {_shown(names or paths)}: name the directory of a model, or a .safetensors file"
+
+
+def _shown(names: Collection[str]) -> str:
+    return ", ".join(list(names)[:SHOWN]) + (", ..." if len(names) > SHOWN else "")
 
 
 def check_index(index: str, listed: Collection[str], names: Collection[str]) -> None:

@@ -20,10 +20,17 @@ parsed is unknown, repeated or invalid, which raises an error."""
 
 @dataclass(frozen=True)
 class OptionType:
-    """Type of an option: `allowed` describes its values for messages, `parse` returns None for an invalid value."""
+    """Type of an option.
+
+    Attributes:
+        allowed: Describes its values for messages.
+        parse: Returns None for an invalid value.
+        range: Least and largest number that the library takes; None if it takes all that `parse` returns.
+    """
 
     allowed: str
     parse: Callable[[str], OptionValue | None]
+    range: tuple[float, float] | None = None
 
 
 OptionTypes = Mapping[str, OptionType]
@@ -69,6 +76,18 @@ class Method:
                 raise ValueError(f"{text[:80]!r}: {error}") from None
         return cls(name, options)
 
+    @property
+    def out_of_range(self) -> str | None:
+        """Why the library refuses the value of an option, which is out of its range; None if all are within theirs.
+
+        Such a value is parsed, so that the records of earlier jobs can be read; new jobs are refused.
+        """
+        for key, value in self.options.items():
+            limits = self.methods[self.name][key].range
+            if limits is not None and not limits[0] <= value <= limits[1]:
+                return f"{key}={_format_option(value)} is not a number from {limits[0]:g} to {limits[1]:g}"
+        return None
+
     def __str__(self) -> str:
         return " ".join(
             [self.name, *(f"{name}={_format_option(value)}" for name, value in sorted(self.options.items()))]
@@ -96,6 +115,12 @@ def parse_number(text: str) -> float | None:
 NUMBER = OptionType("a number of at least 0", parse_number)
 POSITIVE = OptionType("a positive number", lambda text: parse_number(text) or None)
 FLAG = OptionType("true or false", lambda text: {"true": True, "false": False}.get(text.lower()))
+
+
+def number_from(least: float, largest: float) -> OptionType:
+    """Return the type of an option whose value is a number of at least 0 in a range."""
+    any_number = POSITIVE if least > 0 else NUMBER
+    return OptionType(any_number.allowed, any_number.parse, (least, largest))
 
 
 def choice(*allowed: str) -> OptionType:

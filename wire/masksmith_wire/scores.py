@@ -8,9 +8,11 @@ from typing import Self
 
 from masksmith.layouts import Layout
 
-from .options_grammar import FLAG, NUMBER, POSITIVE, Method, OptionType, OptionTypes, choice
+from .options_grammar import FLAG, Method, OptionType, OptionTypes, choice, number_from
 
 Shape = tuple[int, ...]
+MAX_DAMPING = 1e9
+"""Largest damping of scores and updates, as a multiple of the mean of a Gram matrix's diagonal."""
 
 
 def _parse_group(text: str) -> str | tuple[int, int] | None:
@@ -25,11 +27,11 @@ def _parse_group(text: str) -> str | tuple[int, int] | None:
 
 
 _METHODS: Mapping[str, OptionTypes] = {
-    "magnitude": {"power": POSITIVE},
+    "magnitude": {"power": number_from(0.1, 10)},
     "given": {},
     "wanda": {},
-    "ria": {"power": NUMBER},
-    "sparsegpt": {"damping": NUMBER, "form": choice("diagonal", "sequential")},
+    "ria": {"power": number_from(0, 10)},
+    "sparsegpt": {"damping": number_from(0, MAX_DAMPING), "form": choice("diagonal", "sequential")},
     "taylor": {"group": OptionType("in, out or ROWSxCOLS", _parse_group), "joint": FLAG},
     "sipp": {"reduce": choice("mean", "max")},
     "pfp": {},

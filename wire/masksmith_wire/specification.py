@@ -48,8 +48,9 @@ class JobSpecification:
 
         Raises:
             SpecificationError: If the pattern, the budget or a floor is invalid; if there are floors without a budget;
-                or if the solver does not support the pattern.
+                if the solver does not support the pattern; or if an option of scores or update is out of its range.
         """
+        _check_ranges(options)
         pattern = _parse_pattern(options)
         _check_solver(pattern, options)
         members = {name: getattr(options, name) for name in MasksOptions.model_fields} | {"pattern": str(pattern)}
@@ -112,6 +113,14 @@ def _parse_pattern(options: MasksOptions) -> Pattern:
         return parse(options.pattern, axis=options.axis, ragged=options.ragged)
     except PatternError as error:
         raise SpecificationError(Code.INVALID_PATTERN, str(error), pattern=options.pattern) from None
+
+
+def _check_ranges(options: MasksOptions) -> None:
+    for name, method in (("scores", options.scores), ("update", options.update)):
+        reason = None if method is None else method.out_of_range
+        if reason is not None:
+            detail = f"{name} {str(method)!r}: {reason}"
+            raise SpecificationError(Code.INVALID_DOCUMENT, detail, **{name: str(method)})
 
 
 def _check_solver(pattern: Pattern, options: MasksOptions) -> None:

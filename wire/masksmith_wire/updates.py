@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from .options_grammar import NUMBER, POSITIVE, Method, OptionType, OptionTypes
+from .options_grammar import Method, OptionType, OptionTypes, number_from
+from .scores import MAX_DAMPING
 
 UPDATES_VERSION = 2
 """Increased whenever an update may give different weights for the same input."""
@@ -17,10 +18,10 @@ def _parse_count(text: str) -> int | None:
 
 
 _METHODS: Mapping[str, OptionTypes] = {
-    "reconstruct": {"damping": NUMBER},
+    "reconstruct": {"damping": number_from(0, MAX_DAMPING)},
     "admm": {
-        "damping": NUMBER,
-        "penalty": POSITIVE,
+        "damping": number_from(0, MAX_DAMPING),
+        "penalty": number_from(1e-6, 1e6),
         "max_rounds": OptionType(f"a whole number from 1 to {MAX_ROUNDS}", _parse_count),
     },
 }

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import masksmith as ms
+from masksmith.scores import StatisticError
 from masksmith_state.errors import ChangedSourceError, DamagedBlobError, InvalidLocationError, NoRootError
 from masksmith_state.jobs.reports import ShardReport
 from masksmith_state.jobs.shards import PlannedTensor, Shard
@@ -18,7 +19,6 @@ from .stages.allocate import BudgetError
 from .stages.load import DamagedUploadError, UploadMissingError
 from .stages.measure import PreviousMissingError
 from .stages.memory import InsufficientMemoryError
-from .stages.score import CalibrationError
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +52,7 @@ def _previous_missing(error: PreviousMissingError, shard: Shard) -> Failure:
 _HANDLERS: Mapping[type[Exception], Callable[[Any, Shard], Failure]] = {
     SpecificationError: lambda error, shard: (error.code, str(error), None),
     BudgetError: lambda error, shard: (Code.INVALID_BUDGET, f"the budget cannot be met: {error}", None),
-    CalibrationError: lambda error, shard: (Code.INVALID_CALIBRATION, error.reason, error.index),
+    StatisticError: lambda error, shard: (Code.INVALID_CALIBRATION, error.reason, error.index),
     ms.ScoresError: _invalid_score,
     ms.PatternError: _with_code(Code.SOLVER_REFUSED),
     ms.SolverError: _with_code(Code.SOLVER_REFUSED),

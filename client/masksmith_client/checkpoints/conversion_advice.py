@@ -16,8 +16,11 @@ _SHOWN = 4
 
 
 def pickle_message(path: Path) -> str:
-    """Say why a pickle is not read, and how to convert it."""
-    reason = f"{path} is a pickle, which can run code when it is loaded, so masksmith reads only safetensors"
+    """Say why a pickle, or the index of pickles, is not read, and how to convert it."""
+    kind = "a pickle, which can run code when it is loaded"
+    if path.name.endswith(INDEX_SUFFIX):
+        kind = "the index of pickles, which can run code when they are loaded"
+    reason = f"{path} is {kind}, so masksmith reads only safetensors"
     if _PART.search(path.name):
         return (
             f"{reason}. Convert the model once, with its class in transformers: AutoModelForCausalLM.from_pretrained("

@@ -54,7 +54,7 @@ class PruneMethod:
         """Parse scores and update, and check that the arguments go together.
 
         Raises:
-            InputError: If scores or update are malformed, or two arguments exclude each other.
+            InputError: If scores or update are malformed or out of their ranges, or two arguments exclude each other.
         """
         try:
             method = cls(
@@ -66,6 +66,9 @@ class PruneMethod:
             )
         except ValueError as error:
             raise InputError(str(error)) from None
+        for option in (method.scores, method.update):
+            if option is not None and option.out_of_range is not None:
+                raise InputError(f"{str(option)!r}: {option.out_of_range}")
         if method.scores.name == "given" and calibration is None:
             raise InputError("given scores need a calibration: a file with the scores, under the tensors' names")
         if text is not None and method.scores.name not in BLOCK_SCORES:

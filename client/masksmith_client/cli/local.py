@@ -247,7 +247,7 @@ class _LocalSearch:
 
     def _record_failure(self, weight: StreamedTensor, error: Exception) -> None:
         code = Code.INVALID_SCORES if isinstance(error, self._library.ScoresError) else Code.SOLVER_REFUSED
-        if isinstance(error, self._library.UpdateError):
+        if isinstance(error, (self._library.UpdateError, self._library.scores.StatisticError)):
             code = Code.INVALID_CALIBRATION
         index = getattr(error, "index", None)
         tensor_error = TensorError(code=code, message=str(error), index=None if index is None else list(index))

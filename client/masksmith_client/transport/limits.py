@@ -1,19 +1,20 @@
-"""Limits of what a service may send: sizes of documents, downloads and lines of event streams. No I/O."""
+"""Limits of what a service may send: sizes and times of documents and downloads, lines of event streams. No I/O."""
 
 from __future__ import annotations
 
-import time
+from time import monotonic
 from typing import BinaryIO
 
 import httpx2
 
-from masksmith_client._errors import WireError
+from masksmith_client._errors import SlowResponseError, WireError
 from masksmith_wire.headers import LARGEST_HEADER_BYTES
 
 MAX_DOCUMENT_BYTES = 2**28
 """Largest JSON document; that of a job with the most shards has less than half of it."""
-DOCUMENT_S, DOCUMENT_BYTES_PER_S = 60.0, 10_000
-"""Longest time for the body of a document: these seconds, and one more for each of these bytes that have arrived."""
+DOCUMENT_BYTES_PER_S, DOWNLOAD_BYTES_PER_S = 10_000, 1_000
+"""Bytes of a body that extend its time, which is the client's timeout at first, by a second. The service itself closes
+the connection of a download that is read more slowly."""
 MAX_LINE_BYTES = 2**20
 """Longest line, and longest event, of an event stream."""
 CODINGS = frozenset({"", "identity", "gzip", "deflate"})
@@ -32,6 +33,32 @@ def check_coding(response: httpx2.Response) -> httpx2.Response:
     return response
 
 
+class _TimeOfBody:
+    """The time that the body of a response takes, which begins when this is made.
+
+    Args:
+        response: The response; the time at first is the read timeout of its request, and has no limit if that is None.
+        bytes_per_s: The number of bytes for which the body gets one more second.
+    """
+
+    def __init__(self, response: httpx2.Response, bytes_per_s: int) -> None:
+        self._url, self._bytes_per_s, self._started = response.request.url, bytes_per_s, monotonic()
+        self._timeout_s = response.request.extensions.get("timeout", {}).get("read")
+
+    def check(self, size: int) -> None:
+        """Check the time after `size` bytes of the body.
+
+        Raises:
+            SlowResponseError: If the body takes longer than it may.
+        """
+        seconds = monotonic() - self._started
+        if self._timeout_s is not None and seconds > self._timeout_s + size / self._bytes_per_s:
+            raise SlowResponseError(
+                f"the response of {self._url} arrives too slowly: {size} bytes in {seconds:.0f} s, with a timeout of "
+                f"{self._timeout_s:g} s"
+            )
+
+
 class LimitedDocument:
     """Collects the body of a response in memory; its time begins when this is made.
 
@@ -40,19 +67,20 @@ class LimitedDocument:
     """
 
     def __init__(self, response: httpx2.Response) -> None:
-        self._response, self._body, self._started = response, bytearray(), time.monotonic()
+        self._response, self._body = response, bytearray()
+        self._time = _TimeOfBody(response, DOCUMENT_BYTES_PER_S)
 
     def add(self, piece: bytes) -> None:
         """Add the next piece of the decoded body.
 
         Raises:
-            WireError: If the body is larger than `MAX_DOCUMENT_BYTES`, or takes longer than `DOCUMENT_S` allows.
+            WireError: If the body is larger than `MAX_DOCUMENT_BYTES`.
+            SlowResponseError: If it takes longer than it may.
         """
         self._body += piece
-        url, seconds = self._response.request.url, time.monotonic() - self._started
-        if seconds > DOCUMENT_S + len(self._body) / DOCUMENT_BYTES_PER_S:
-            raise WireError(f"the response of {url} arrives too slowly: {len(self._body)} bytes in {seconds:.0f} s")
+        self._time.check(len(self._body))
         if len(self._body) > MAX_DOCUMENT_BYTES:
+            url = self._response.request.url
             raise WireError(f"the response of {url} is larger than {MAX_DOCUMENT_BYTES} bytes: not a document")
 
     @property
@@ -73,23 +101,27 @@ _OF_BODY = frozenset({b"content-encoding", b"content-length", b"transfer-encodin
 
 
 class LimitedFile:
-    """Writes a download to a file.
+    """Writes a download to a file; its time begins when this is made.
 
     Args:
         file: The file.
         data_bytes: The most bytes that the tensors in the download can have.
+        response: The response, whose body is read by the caller.
     """
 
-    def __init__(self, file: BinaryIO, data_bytes: int) -> None:
+    def __init__(self, file: BinaryIO, data_bytes: int, response: httpx2.Response) -> None:
         self.file, self._limit, self._size = file, data_bytes + LARGEST_HEADER_BYTES, 0
+        self._time = _TimeOfBody(response, DOWNLOAD_BYTES_PER_S)
 
     def write(self, piece: bytes) -> None:
         """Write the next piece.
 
         Raises:
             WireError: If the download is larger than its tensors can be.
+            SlowResponseError: If it takes longer than it may.
         """
         self._size += len(piece)
+        self._time.check(self._size)
         if self._size > self._limit:
             raise WireError(f"the download is larger than its tensors: more than {self._limit} bytes")
         self.file.write(piece)

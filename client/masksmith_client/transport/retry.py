@@ -9,7 +9,15 @@ from dataclasses import dataclass
 
 import httpx2
 
-from masksmith_client._errors import ClientError, ConnectError, StatusError, TimeoutError, TransportError, WireError
+from masksmith_client._errors import (
+    ClientError,
+    ConnectError,
+    SlowResponseError,
+    StatusError,
+    TimeoutError,
+    TransportError,
+    WireError,
+)
 from masksmith_wire.headers import HeaderError
 from masksmith_wire.text import printable, without_credentials
 
@@ -103,7 +111,7 @@ def is_transient(error: ClientError) -> bool:
     """Whether a retry of the same request may succeed."""
     if isinstance(error, StatusError):
         return error.status in RETRIED_STATUSES or error.code in RETRIED_CODES
-    return isinstance(error, TransportError) and not isinstance(error, WireError)
+    return isinstance(error, TransportError) and not isinstance(error, (WireError, SlowResponseError))
 
 
 def as_client_error(error: Exception, url: str) -> ClientError:

@@ -69,7 +69,7 @@ class ServiceSession(ABC):
             file.seek(0)
             file.truncate()
             async with self._stream(call) as response:
-                await self._write(_accepted(response), LimitedFile(file, data_bytes))
+                await self._write(_accepted(response), LimitedFile(file, data_bytes, response))
             read_header(file)
 
         try:

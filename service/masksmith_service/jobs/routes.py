@@ -16,6 +16,7 @@ from pydantic import Discriminator, Tag
 
 from masksmith_service.auth.principal import Principal, PrincipalDep, is_valid
 from masksmith_service.bounds.middleware import Reservation
+from masksmith_service.bounds.table import cost
 from masksmith_service.errors import RequestError
 from masksmith_service.json_route import JsonRoute
 from masksmith_service.references.outputs import read_record
@@ -26,9 +27,11 @@ from masksmith_state.keys import Scope
 from masksmith_wire.benchmarks import BenchmarkRequest
 from masksmith_wire.documents import Job, JobPage, MasksRequest
 from masksmith_wire.errors import Code
+from masksmith_wire.selections import SelectedTensors, SelectionRequest
 
 from . import events, options as job_options
 from .access import JobId, JobIdWithParts, check_ended, job_not_found, read_masks_job, view_job
+from .file_tensors import select_from_headers
 from .listing import JobQuery, find_jobs, listed_owner
 from .pruned_weights import pruned_file
 from .results import ResultsFile, masks_file, weights_file
@@ -119,6 +122,25 @@ async def create_output(
     submitter = JobSubmitter(state, principal, idempotency_key, request.state.reservation, options.require_worker)
     job = await _create(state, principal, partial(submitter.submit_model, options, specification, description))
     return await _wait_and_view(state, job, principal, prefer, response, request.state.reservation)
+
+
+@router.post("/selection")
+async def select_tensors(
+    document: SelectionRequest,
+    request: Request,
+    state: StateDep,
+    principal: PrincipalDep,
+    options: Annotated[job_options.FileOptions, Query()],
+) -> SelectedTensors:
+    """Say which tensors `POST /v1/masks` with these options would mask, from the headers of the files alone.
+
+    The errors are those of that request. Nothing is stored, and no job is started.
+    """
+    size = sum(map(len, document.headers)) + len(document.calibration or "")
+    await request.state.reservation.add(state.capacities.memory, cost("header") * size)
+    select = partial(select_from_headers, options, document, state.settings)
+    async with state.capacities.creations.hold(principal.key, 1):
+        return await anyio.to_thread.run_sync(select, limiter=state.creation_threads)
 
 
 @router.get("/jobs")

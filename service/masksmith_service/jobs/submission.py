@@ -42,13 +42,13 @@ from masksmith_wire.specification import JobSpecification
 
 from .access import read_job, visible_job
 from .documents import waiting_for
+from .file_tensors import select_file_tensors
 from .named_tensors import locate_named
 from .options import FileOptions, ModelOptions, check_tensor_count, parse_document_options
 from .planning import make_plan
 from .previous_masks import add_previous
 from .results import FinishedTensors, finished_tensors
-from .selected_tensors import locate_selected
-from .statistics import add_statistics, check_calibrated_names
+from .statistics import add_statistics
 from .upload_headers import read_headers, upload_missing
 
 log = logging.getLogger(__name__)
@@ -109,17 +109,9 @@ class JobSubmitter:
         """
         sources, headers = self._read_headers(options, self._make_reader())
         files = {digest: header} | {also: headers[also] for also in options.also}
-        names = [name for file_header in files.values() for name in file_header.tensors]
-        check_tensor_count(len(names), self.state.settings.max_tensors)
-        if options.calibration is not None:
-            check_calibrated_names(headers[options.calibration], names)
-        located, selection = locate_selected(options, specification, files)
-        tensors, uncalibrated = add_statistics(
-            located, specification, headers, sources, named={}, required=selection.named
-        )
+        check_tensor_count(sum(len(each.tensors) for each in files.values()), self.state.settings.max_tensors)
+        tensors, skipped = select_file_tensors(options, specification, files, headers, sources)
         tensors = add_previous(tensors, options.previous, headers, sources, self._read_finished)
-        reasons = selection.skipped | {skip.name: skip.reason for skip in uncalibrated}
-        skipped = [Skipped(name=name, reason=reasons[name]) for name in names if name in reasons]
         return self._submit_masks(specification, tensors, skipped, description)
 
     def submit_model(self, options: ModelOptions, specification: JobSpecification, description: JobDescription) -> str:
@@ -136,18 +128,11 @@ class JobSubmitter:
         check_tensor_count(len(model.weight_map), self.state.settings.max_tensors)
         files, located_files = model_files(model)
         sources, headers = self._read_headers(options, reader)
-        if options.calibration is not None:
-            check_calibrated_names(headers[options.calibration], model.weight_map)
-        located, selection = locate_selected(options, specification, files, located_files)
-        tensors, uncalibrated = add_statistics(
-            located, specification, headers, sources, named={}, required=selection.named
-        )
+        tensors, skipped = select_file_tensors(options, specification, files, headers, sources, located_files)
         tensors = add_previous(tensors, options.previous, headers, sources, self._read_finished)
-        reasons = selection.skipped | {skip.name: skip.reason for skip in uncalibrated}
-        skipped = [Skipped(name=name, reason=reason) for name, reason in reasons.items()] + _unlisted(model)
         output_input = OutputInput(location=options.output, model=options.model)
         output = OutputPlanner(self.state, self.principal).plan(output_input, model, specification, tensors)
-        return self._submit_masks(specification, tensors, skipped, description, output)
+        return self._submit_masks(specification, tensors, skipped + _unlisted(model), description, output)
 
     def _make_reader(self) -> ModelReader:
         return ModelReader(self.state, self._reserve_memory)

@@ -34,7 +34,27 @@ def open_keys(data: Path | None, redis_url: str | None, *, create: bool = False)
             with client:
                 yield Keys(client)
         except redis.RedisError as error:
-            raise FailedError(f"the Redis server does not respond: {without_credentials(str(error))}") from None
+            raise FailedError(f"the Redis server {_failure(error)}: {without_credentials(str(error))}") from None
+
+
+_DENIED = "refuses the user or password of its URL; correct the URL (--redis-url or MASKSMITH_REDIS_URL)"
+_FAILURES: tuple[tuple[type[redis.RedisError], str], ...] = (
+    (redis.exceptions.AuthenticationError, _DENIED),
+    (redis.exceptions.AuthorizationError, _DENIED),
+    (redis.exceptions.AuthenticationWrongNumberOfArgsError, _DENIED),
+    (redis.exceptions.NoPermissionError, "does not allow its user this command; give the user more rights (ACL)"),
+    (redis.exceptions.OutOfMemoryError, "is full; delete jobs, or increase its maxmemory"),
+    (redis.exceptions.ReadOnlyError, "is a read-only replica; name the primary"),
+    (redis.exceptions.BusyLoadingError, "is loading its data; try again shortly"),
+    (redis.ConnectionError, "does not respond"),
+    (redis.TimeoutError, "does not respond"),
+    (redis.ResponseError, "refuses a command; its database may be that of another program, or a record is damaged"),
+)
+"""What the server does, by the kind of error; the first row that fits counts."""
+
+
+def _failure(error: redis.RedisError) -> str:
+    return next((text for kind, text in _FAILURES if isinstance(error, kind)), "cannot be used")
 
 
 def check_key_exists(host: str, redis_url: str) -> None:

@@ -13,6 +13,7 @@ from masksmith_service.errors import RequestError
 from masksmith_service.middleware.json_bodies import depth
 from masksmith_service.resources import State
 from masksmith_service.uploads.inspector import SMALL_HEADER_BYTES
+from masksmith_state.errors import InvalidLocationError
 from masksmith_state.roots.root import FileState
 from masksmith_wire.errors import Code
 from masksmith_wire.headers import Header
@@ -22,6 +23,7 @@ from masksmith_wire.model_files import (
     WEIGHTS_SUFFIX,
     ModelFilesError,
     check_index,
+    no_weights_reason,
     weights_name,
 )
 from masksmith_wire.references import ListedTensor, ModelListing
@@ -143,12 +145,12 @@ class ModelReader:
 
     def _read_folder(self, folder: LocatedPath, sizes: Mapping[str, int]) -> Model:
         if not sizes:
-            raise reference_not_found(folder.location)
+            raise _no_model(folder)
         top = [name for name in sizes if "/" not in name]
         try:
             name = weights_name(top)
             if name is None:
-                raise ModelFilesError("contains no .safetensors file")
+                raise ModelFilesError(no_weights_reason(sizes))
             if name.endswith(WEIGHTS_INDEX_SUFFIX):
                 weight_map = self._weight_map(folder.child(name))
                 check_index(name, weight_map.values(), top)
@@ -233,6 +235,16 @@ def _check_duplicates(
                 raise _invalid(
                     index, f"{where}, and {listed}, which the index names for it, as {other}; remove one of them"
                 )
+
+
+def _no_model(target: LocatedPath) -> RequestError:
+    """Error of a reference that names a file of another kind, or nothing."""
+    try:
+        target.root.stat(target.path)
+    except (FileNotFoundError, InvalidLocationError):  # The latter for an empty directory.
+        return reference_not_found(target.location)
+    reason = "it is neither a .safetensors file nor a .safetensors.index.json; convert the model to safetensors first"
+    return _invalid(target, reason)
 
 
 def _invalid(target: LocatedPath, reason: str) -> RequestError:

@@ -40,6 +40,8 @@ RECORD_COPIES = 2
 """Copies of a record that are in memory while it is read or sent."""
 _IDENTITY = re.compile(rb'"identity":\s*"([0-9a-f]{64})"')
 """The member `identity` of a record: the identity of the output."""
+MAX_NAME_BYTES = 255
+"""Longest name of a file or a directory that file systems allow."""
 MAX_BESIDE = 1000
 """Maximum number of copied files; these are files of the model's directory that are not weights."""
 LOCK_TIMEOUT_S, LOCK_WAIT_S = 120, 5
@@ -84,7 +86,7 @@ class OutputPlanner:
         ]
         beside, left_out = self._beside(model, directory)
         for file in (*files, *beside):
-            self._check_root(directory, file.name)
+            self._check_name(directory, file.name)
         config = model.config or {}
         planned = PlannedOutput(
             location=directory.location,
@@ -116,11 +118,17 @@ class OutputPlanner:
             detail = "the model's config has a quantization_config, and quantised weights are not read by reference"
             raise _invalid(f"{detail}; use `masksmith prune --local`", directory)
 
-    def _check_root(self, directory: LocatedPath, name: str) -> None:
-        """Refuse a file of the output if its location is in another root, which is inside the output's directory.
+    def _check_name(self, directory: LocatedPath, name: str) -> None:
+        """Refuse a file of the output if its name is too long, or its location is in a root inside the directory.
 
         Other keys may have access to that root.
         """
+        longest = max(len(part.encode()) for part in name.split("/"))
+        if longest > MAX_NAME_BYTES and not is_in_bucket(directory.location):
+            detail = f"its file {name[:80]!r}... would have a name of {longest} bytes, and a directory allows"
+            raise _invalid(
+                f"{detail} {MAX_NAME_BYTES}; rename it in the model, or name an output in a bucket", directory
+            )
         root = self._roots.find(f"{directory.location}/{name}")[1]
         if root.url != directory.root.url:
             raise _invalid(f"its file {name!r} would be in {root.url}, which is another root", directory)

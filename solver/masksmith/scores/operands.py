@@ -11,6 +11,16 @@ from masksmith._arrays import read_array
 from masksmith._errors import ScoresError
 from masksmith._tensors import is_torch as is_torch
 
+MAX_DAMPING = 1e9
+"""Largest damping of a Gram matrix, which then hardly counts; with much larger ones, float32 overflows."""
+
+
+class StatisticError(ScoresError):
+    """A statistic of a layer is of a wrong dtype or shape, or has values from which no score can be computed.
+
+    `index` is that of the invalid entry in the statistic.
+    """
+
 
 def read_weight(weight: Any, name: str | None = None) -> Any:
     """Return a weight as a numpy array or a torch tensor, detached from gradients.
@@ -38,9 +48,9 @@ def read_statistic(values: Any, label: str, name: str | None) -> Any:
         name: Name of the weight in error messages.
 
     Raises:
-        ScoresError: If it is no dense array of real numbers.
+        StatisticError: If it is no dense array of real numbers.
     """
-    return read_array(values, lambda reason: ScoresError(f"{label}: {reason}", name=name), "real")
+    return read_array(values, lambda reason: StatisticError(f"{label}: {reason}", name=name), "real")
 
 
 def convert_like(values: Any, weight: Any) -> Any:
@@ -93,11 +103,11 @@ def convert_same_shape(other: Any, weight: Any, label: str, name: str | None) ->
     """Convert a tensor of the weight's shape to the weight's library, device and dtype.
 
     Raises:
-        ScoresError: If the shapes differ.
+        StatisticError: If the shapes differ.
     """
     other = read_statistic(other, label, name)
     if shape_of(other) != shape_of(weight):
-        raise ScoresError(
+        raise StatisticError(
             f"{label} has shape {list(shape_of(other))}, the weight has {list(shape_of(weight))}", name=name
         )
     return convert_like(other, weight)
@@ -113,7 +123,7 @@ def per_input(values: Any, weight: Any, label: str, name: str | None) -> Any:
         name: Name of the weight in error messages.
 
     Raises:
-        ScoresError: If there is not one value per input, or a value is negative or not finite.
+        StatisticError: If there is not one value per input, or a value is negative or not finite.
     """
     inputs = check_weight(weight, name)[1:]
     values = read_statistic(values, label, name)
@@ -121,7 +131,7 @@ def per_input(values: Any, weight: Any, label: str, name: str | None) -> Any:
     if shape == (inputs[0],):
         inputs = (inputs[0], *(1 for _ in inputs[1:]))
     elif shape not in (inputs, (math.prod(inputs),)):
-        raise ScoresError(
+        raise StatisticError(
             f"{label} has shape {list(shape)}, the weight {list(shape_of(weight))} has inputs {list(inputs)}", name=name
         )
     _check_values(values, label, name)
@@ -139,4 +149,4 @@ def _check_values(values: Any, label: str, name: str | None) -> None:
     invalid = ~((array >= 0) & np.isfinite(array))
     if invalid.any():
         index = tuple(int(position) for position in np.argwhere(invalid)[0])
-        raise ScoresError(f"{label} holds {array[index]:g}", index, name)
+        raise StatisticError(f"{label} holds {array[index]:g}", index, name)

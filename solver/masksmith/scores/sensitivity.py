@@ -13,7 +13,7 @@ import numpy.typing as npt
 from masksmith._errors import ScoresError
 from masksmith._torch_modes import without_autocast
 
-from .operands import as_floats, convert_like, flatten_inputs, is_torch, read_statistic, shape_of
+from .operands import StatisticError, as_floats, convert_like, flatten_inputs, is_torch, read_statistic, shape_of
 
 Doubles = npt.NDArray[np.float64]
 
@@ -139,7 +139,7 @@ def _convert_activations(activations: Any, flat: Any, name: str | None) -> Any:
     activations = read_statistic(activations, "activations", name)
     shape, inputs = shape_of(activations), shape_of(flat)[1]
     if len(shape) != 2 or shape[1] != inputs or shape[0] == 0:
-        raise ScoresError(f"activations have shape {list(shape)}, expected [samples, {inputs}]", name=name)
+        raise StatisticError(f"activations have shape {list(shape)}, expected [samples, {inputs}]", name=name)
     return convert_like(activations, flat)
 
 

@@ -9,7 +9,17 @@ import numpy.typing as npt
 
 from masksmith._errors import ScoresError
 
-from .operands import as_floats, check_range, flatten_inputs, is_torch, per_input, read_statistic, shape_of
+from .operands import (
+    MAX_DAMPING,
+    StatisticError,
+    as_floats,
+    check_range,
+    flatten_inputs,
+    is_torch,
+    per_input,
+    read_statistic,
+    shape_of,
+)
 
 Doubles = npt.NDArray[np.float64]
 
@@ -36,7 +46,7 @@ def sparsegpt(
         gram: `X^T X` of the inputs, `[inputs, inputs]`: `in` of them, or for a convolution `in * prod(kernel)` in the
             order of the flattened weight.
         inverse_diagonal: What `inverse_diagonal` returns, `[inputs]`, positive; instead of `gram`.
-        damping: Multiple of the mean diagonal of `gram` that is added to the diagonal, at least 0.
+        damping: Multiple of the mean diagonal of `gram` that is added to the diagonal, from 0 to 10^9.
         form: `diagonal`, or `sequential` (only with `gram`).
         name: Name of the weight in error messages.
 
@@ -45,8 +55,8 @@ def sparsegpt(
 
     Raises:
         ScoresError: If all scores underflow to 0; not exactly one of `gram` and `inverse_diagonal` is passed; `form` is
-            unknown, or `sequential` without `gram`; shapes do not match; `gram` is passed, and it or `damping` is not
-            finite, `damping` is negative, or the damped matrix is not positive definite; or `inverse_diagonal` holds a
+            unknown, or `sequential` without `gram`; shapes do not match; `gram` is passed, and it is not finite,
+            `damping` is out of its range, or the damped matrix is not positive definite; or `inverse_diagonal` holds a
             value that is not positive and finite.
     """
     if (gram is None) == (inverse_diagonal is None):
@@ -62,7 +72,7 @@ def sparsegpt(
         raise ScoresError("form='sequential' needs gram=, not inverse_diagonal=", name=name)
     divisor = per_input(inverse_diagonal, weight, "inverse_diagonal", name)
     if bool((divisor == 0).any()):
-        raise ScoresError("inverse_diagonal holds 0; that of a damped Gram matrix holds no 0", name=name)
+        raise StatisticError("inverse_diagonal holds 0; that of a damped Gram matrix holds no 0", name=name)
     return check_range(weight**2 / divisor, weight, name=name)
 
 
@@ -80,8 +90,8 @@ def inverse_diagonal(
         name: Name of the weight in error messages.
 
     Raises:
-        ScoresError: If `gram` or `damping` is not finite, `damping` is negative, or the damped Gram matrix is not
-            positive definite.
+        ScoresError: If `gram` is not finite, `damping` is out of its range, or the damped Gram matrix is not positive
+            definite.
     """
     return _divisor(read_statistic(gram, "gram", name), damping, form, name)
 
@@ -89,7 +99,7 @@ def inverse_diagonal(
 def _check_inputs(gram: Any, weight: Any, name: str | None) -> None:
     inputs = shape_of(flatten_inputs(weight, name))[1]
     if shape_of(gram) != (inputs, inputs):
-        raise ScoresError(
+        raise StatisticError(
             f"gram has shape {list(shape_of(gram))}, the weight {list(shape_of(weight))} needs {[inputs, inputs]}",
             name=name,
         )
@@ -97,8 +107,10 @@ def _check_inputs(gram: Any, weight: Any, name: str | None) -> None:
 
 def _divisor(gram: Any, damping: float, form: str, name: str | None) -> Doubles:
     matrix: Doubles = np.array(gram.cpu().double().numpy() if is_torch(gram) else gram, np.float64)
-    if not (np.isfinite(matrix).all() and 0 <= damping < float("inf")):
-        raise ScoresError(f"gram holds NaN or infinity, or damping={damping} is negative or not finite", name=name)
+    if not 0 <= damping <= MAX_DAMPING:
+        raise ScoresError(f"damping={damping!r} is not a number from 0 to {MAX_DAMPING:g}", name=name)
+    if not np.isfinite(matrix).all():
+        raise StatisticError("gram holds NaN or infinity", name=name)
     matrix.flat[:: len(matrix) + 1] += damping * matrix.diagonal().mean()
     try:
         lower = np.linalg.cholesky(matrix)
@@ -107,5 +119,5 @@ def _divisor(gram: Any, damping: float, form: str, name: str | None) -> Doubles:
         if form == "sequential":
             divisor = np.linalg.cholesky(lower_inverse.T @ lower_inverse).diagonal() ** 2
     except np.linalg.LinAlgError:
-        raise ScoresError("gram is not positive definite; give more samples or more damping", name=name) from None
+        raise StatisticError("gram is not positive definite; give more samples or more damping", name=name) from None
     return divisor

@@ -38,6 +38,8 @@ that changed since the last check. Shares are of the kept or the dropped entries
 START_TOLERANCE = 0.2
 """Tolerance of the first mask's error, as long as it serves for the comparison with the last mask's only. If the last
 mask's error is not less by more than this, the first mask's weights are reconstructed, too."""
+PENALTIES = (1e-6, 1e6)
+"""Least and largest penalty of the first rounds: far beyond them, float32 overflows."""
 SETTLED_SHARE = 0.01
 """The rounds end when at most this share of entries, as in `GROWTH`, changed since the last check."""
 
@@ -79,8 +81,8 @@ def admm(
         weight: `[out, in, *kernel]`, numpy or torch, float64 to bfloat16.
         gram: `X^T X` of the layer's inputs, as for `reconstruct`.
         pattern: Pattern of allowed masks; any pattern.
-        damping: Share of the mean of `diag(X^T X)`, at least 0.
-        penalty: Penalty of the first rounds, positive; a smaller one takes more rounds.
+        damping: Share of the mean of `diag(X^T X)`, from 0 to 10^9.
+        penalty: Penalty of the first rounds, from 10^-6 to 10^6; a smaller one takes more rounds.
         max_rounds: Maximum number of rounds.
         rounded_to: As for `reconstruct`.
         solver: As for `solve`.
@@ -97,8 +99,10 @@ def admm(
         PatternError: If the pattern is malformed or does not fit the shape.
         SolverError: If the solver does not support the pattern or an option.
     """
-    if not (0 < penalty < float("inf") and max_rounds >= 1):
-        raise UpdateError(f"penalty={penalty} and max_rounds={max_rounds} must be positive and finite", name)
+    if not PENALTIES[0] <= penalty <= PENALTIES[1]:
+        raise UpdateError(f"penalty={penalty!r} is not a number from {PENALTIES[0]:g} to {PENALTIES[1]:g}", name)
+    if not max_rounds >= 1:
+        raise UpdateError(f"max_rounds={max_rounds!r} is not at least 1", name)
     if start is not None and not isinstance(start, Solution):
         raise UpdateError(f"start is a {type(start).__name__}, not a Solution as solve returns it", name)
     started = time.perf_counter()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -12,6 +11,7 @@ import torch
 from masksmith._arrays import read_array
 from masksmith._errors import UpdateError
 from masksmith._tensors import is_torch
+from masksmith.scores.operands import MAX_DAMPING
 
 from .gram_bands import BAND_BYTES, as_tensor, check_finite, check_range, read_in_bands, symmetrise
 
@@ -65,7 +65,7 @@ def read(weight: Any, gram: Any, damping: float, name: str | None, rounded_to: s
     Args:
         weight: `[out, in, *kernel]`, numpy or torch.
         gram: `[inputs, inputs]`, numpy, torch or `GramRows`.
-        damping: Share of the mean of the Gram matrix's diagonal, at least 0.
+        damping: Share of the mean of the Gram matrix's diagonal, from 0 to `MAX_DAMPING`.
         name: Name of the weight in error messages.
         rounded_to: Name of the dtype that updated weights are rounded to; by default the weight's dtype.
 
@@ -81,8 +81,8 @@ def read(weight: Any, gram: Any, damping: float, name: str | None, rounded_to: s
         )
     if dtype not in FLOATS:
         raise UpdateError(f"dtype {dtype} cannot hold updated weights; use {', '.join(FLOATS)}", name)
-    if not (0 <= damping < math.inf):
-        raise UpdateError(f"damping={damping} must be a finite share of at least 0", name)
+    if not 0 <= damping <= MAX_DAMPING:
+        raise UpdateError(f"damping={damping!r} is not a number from 0 to {MAX_DAMPING:g}", name)
     if rounded_to is not None and rounded_to not in FLOATS:
         raise UpdateError(f"rounded_to={rounded_to!r} is none of {', '.join(FLOATS)}", name)
     matrix = as_tensor(weight).reshape(shape[0], -1)

@@ -63,7 +63,7 @@ def reconstruct(
         mask: Bool, the weight's shape, True = kept; any mask.
         gram: `X^T X` of the layer's inputs, `[inputs, inputs]`, in the order of the flattened weight `[in, *kernel]`,
             as gathered by `calibrate(..., gather=["gram"])`.
-        damping: Share of the mean of the diagonal, at least 0. Larger values give the calibration data less influence.
+        damping: Share of the mean of the diagonal, from 0 to 10^9. Larger values give the data less influence.
         tolerance: Largest share by which a row's objective may exceed its minimum, before rounding; 0 factorises every
             support. Without damping every support is factorised, too.
         rounded_to: Dtype that the weights will be stored in, such as `"bfloat16"`; values are rounded to it before the

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from pydantic import BaseModel
 
+from masksmith_wire.digests import digest_bytes
 from masksmith_wire.output_names import JOURNAL_NAME
 
 from .shards import Source
 
 NOTE_PREFIX = ".masksmith-done."
 """Prefix of the names of notes; in an unfinished output, each complete file of weights has a note."""
+MAX_NOTED_BYTES = 200
+"""Longest name of a file, in bytes, that is a part of its note's name; file systems allow 255 bytes."""
 
 
 class OutputFile(BaseModel):
@@ -53,8 +56,9 @@ class PlannedOutput(BaseModel):
         return self.location_of(JOURNAL_NAME)
 
     def note_location(self, name: str) -> str:
-        """Location of the note on a complete file of weights."""
-        return self.location_of(f"{NOTE_PREFIX}{name}.json")
+        """Location of the note on a complete file of weights; instead of a long name it has the name's digest."""
+        is_long = len(name.encode()) > MAX_NOTED_BYTES
+        return self.location_of(f"{NOTE_PREFIX}{digest_bytes(name.encode()) if is_long else name}.json")
 
 
 class FileNote(BaseModel):

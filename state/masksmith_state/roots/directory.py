@@ -66,7 +66,7 @@ class DirectoryRoot(Root):
     def write(self, path: str, pieces: Iterable[bytes | memoryview]) -> None:
         """See `Root.write`."""
         with self._as_domain_errors(path), self._folder_of(path) as (folder, name):
-            with self._part(folder, name, pieces) as part:
+            with self._part(folder, pieces) as part:
                 os.rename(part, name, src_dir_fd=folder, dst_dir_fd=folder)
             os.fsync(folder)
 
@@ -74,7 +74,7 @@ class DirectoryRoot(Root):
         """See `Root.create`."""
         with self._as_domain_errors(path), self._folder_of(path) as (folder, name):
             try:
-                with self._part(folder, name, [data]) as part:
+                with self._part(folder, [data]) as part:
                     # Unlike a rename, a hard link does not replace an existing file.
                     os.link(part, name, src_dir_fd=folder, dst_dir_fd=folder)
             except FileExistsError:
@@ -169,9 +169,9 @@ class DirectoryRoot(Root):
             os.close(folder)
 
     @contextmanager
-    def _part(self, folder: int, name: str, pieces: Iterable[bytes | memoryview]) -> Iterator[str]:
-        """Write a new file beside `name` and yield its name; it is deleted afterwards, unless it was renamed."""
-        part = f".{name}.{uuid.uuid4().hex}{PART_SUFFIX}"
+    def _part(self, folder: int, pieces: Iterable[bytes | memoryview]) -> Iterator[str]:
+        """Write a new file and yield its name; it is deleted afterwards, unless it was renamed."""
+        part = f".{uuid.uuid4().hex}{PART_SUFFIX}"  # Without the name of the file, which may have any length.
         try:
             self._write_part(folder, part, pieces)
             yield part

@@ -51,6 +51,23 @@ def test_upload_watch_open_download(browser, file, layers, tmp_path):
         assert (mask == ms.solve(ms.magnitude(layers[name]), "transposable 2:4").mask).all()
 
 
+def test_the_list_of_tensors_says_what_the_job_will_mask(browser, tmp_path):
+    names = ["model.embed_tokens.weight", "model.layers.0.mlp.up_proj.weight", "lm_head.weight"]
+    path = tmp_path / "model.safetensors"
+    safetensors.numpy.save_file(dict.fromkeys(names, np.ones((16, 16), np.float32)), path)
+    browser.open("/")
+    browser.find("#file").send_keys(str(path))
+    browser.until(lambda: browser.text("#chosen") == "1 of 3 tensors will be masked: 256 weights")
+    masked = "return [...document.querySelectorAll('#tensors tr')].map(row => row.cells[3].textContent)"
+    assert browser.run(masked) == ["no: an output head", "no: an embedding, which is looked up, not multiplied", "yes"]
+    browser.find("#layers").send_keys("*up_proj* lm_head.weight")
+    browser.until(lambda: browser.text("#chosen").startswith("2 of 3 tensors"))
+    assert browser.run(masked) == ["yes", "no: not selected", "yes"]
+    browser.find("#layers").clear()
+    browser.find("#layers").send_keys("other")
+    browser.until(lambda: "no tensor is called 'other'" in browser.text("#chosen"))
+
+
 def test_a_job_is_watched_live_and_canceled(browser, running):
     browser.open(f"/jobs/{running.id}")
     done = int(browser.text("#counted").split()[0])

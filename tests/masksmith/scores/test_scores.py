@@ -198,6 +198,7 @@ BAD = {
         lambda: ms.sparsegpt(WEIGHT, inverse_diagonal=NORMS, form="sequential"), "needs gram=",
     ),
     "negative damping": (lambda: ms.sparsegpt(WEIGHT, gram=GRAM, damping=-1), "damping=-1"),
+    "too much damping": (lambda: ms.sparsegpt(WEIGHT, gram=GRAM, damping=1e300), r"damping=1e\+300 is not a number"),
     "a gradient of another layer": (
         lambda: ms.taylor(WEIGHT, WEIGHT.T, name="fc"), r"'fc': gradient has shape \[8, 6\], the weight has \[6, 8\]",
     ),

@@ -211,7 +211,8 @@ MASK = np.ones((2, 4), bool)
             {"damping": 0.0},
             r"not positive definite on the support of a row; .* \(row 0\)",
         ),
-        (np.ones((2, 4)), MASK, GRAM, {"damping": -1.0}, "damping=-1.0 must be a finite share"),
+        (np.ones((2, 4)), MASK, GRAM, {"damping": -1.0}, r"damping=-1.0 is not a number from 0 to 1e\+09"),
+        (np.ones((2, 4)), MASK, GRAM, {"damping": 1e300}, r"damping=1e\+300 is not a number from 0"),
         (np.ones((2, 4)), MASK, GRAM, {"tolerance": 1.0}, "tolerance=1.0 must be at least 0 and below 1"),
     ],
 )

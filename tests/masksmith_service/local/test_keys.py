@@ -86,6 +86,23 @@ def test_an_unreachable_server_is_reported(capsys, tmp_path):
     assert "does not respond" in capsys.readouterr().err
 
 
+def test_what_a_server_refuses_is_told_apart(valkey, records, capsys):
+    def error_of(*arguments, url=valkey.url):
+        assert run(["keys", *arguments, "--redis-url", url]) == 1
+        return capsys.readouterr().err
+
+    client = records.redis
+    assert "refuses the user or password" in error_of("list", url=f"{valkey.url}?password=wrong&username=ann")
+    client.set("masksmith:keys", "a text")
+    assert "refuses a command; its database may be that of another program" in error_of("list")
+    client.delete("masksmith:keys")
+    client.config_set("maxmemory", 1)
+    try:
+        assert "is full; delete jobs, or increase its maxmemory" in error_of("create", "ann")
+    finally:
+        client.config_set("maxmemory", 0)
+
+
 def test_an_up_without_keys_does_not_listen_beyond_loopback(tmp_path, capsys, monkeypatch):
     monkeypatch.delenv("MASKSMITH_REDIS_URL", raising=False)
     assert run(["up", "--host", "0.0.0.0", "--port", "0", "--data", str(tmp_path / "data")]) == 2

@@ -32,6 +32,18 @@ def test_an_output_is_the_model_with_zeros(app, runner, root, model, url, tmp_pa
         assert f'Output <span class="mono">{url}/out</span>: 2 of 2 files of weights written</p>' in page
 
 
+def test_a_file_may_have_the_longest_name_of_a_file_system(app, runner, root, url, tmp_path):
+    name = "a" * 243 + ".safetensors"
+    save_file(WEIGHTS, tmp_path / name)
+    root.write(f"long/{name}", [(tmp_path / name).read_bytes()])
+    with TestClient(app) as client:
+        query = {"pattern": "2:4", "model": f"{url}/long", "output": f"{url}/out"}
+        job = client.post("/v1/outputs", params=query).json()["id"]
+        work(runner, job)
+        assert client.get(f"/v1/jobs/{job}").json()["state"] == "succeeded"
+    assert set(root.list("out")) == {name, MASKS_NAME, RECORD_NAME}
+
+
 def test_a_record_of_another_job_is_not_that_of_this_one(app, runner, root, model, url):
     with TestClient(app) as client:
         first = submit(client, model, f"{url}/out")

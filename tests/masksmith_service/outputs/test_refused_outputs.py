@@ -126,6 +126,18 @@ def test_no_file_is_copied_from_or_into_an_inner_root(settings, records, root, m
     assert "secret/bobs.json" not in [*(file.name for file in planned.beside), *planned.left]
 
 
+def test_a_name_that_no_directory_allows_is_refused(app, root, model, url, monkeypatch):
+    monkeypatch.setattr(outputs, "MAX_NAME_BYTES", 14)
+    with TestClient(app) as client:
+        response = client.post("/v1/jobs", json=document(model, f"{url}/out"))
+    if url.startswith("s3://"):
+        assert response.status_code == 202
+        return
+    assert (response.status_code, response.json()["code"]) == (422, "invalid_output")
+    assert "its file 'm-1.safetensors'... would have a name of 15 bytes" in response.json()["detail"]
+    assert root.list("out") == {}
+
+
 def test_a_job_that_is_refused_leaves_no_mark(settings, root, model, url):
     with TestClient(create_app(settings.model_copy(update={"max_live_jobs": 1}))) as client:
         submit(client, model, f"{url}/out")

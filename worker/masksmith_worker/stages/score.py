@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from masksmith import ScoresError, scores
+from masksmith import scores
 from masksmith.layouts import Layout
 from masksmith.layouts.dtypes import FLOAT_DTYPES
 from masksmith.patterns import NM
@@ -28,26 +28,14 @@ SLICE_ENTRIES = 2**21
 """Entries read at a time for sums over all rows; a constant, so that rounding does not depend on the shards."""
 
 
-class CalibrationError(Exception):
-    """Weights or statistics have values from which no score can be computed.
-
-    Attributes:
-        reason: Description of the error.
-        index: Index of the invalid entry in the statistic, or None.
-    """
-
-    def __init__(self, error: ScoresError) -> None:
-        super().__init__(str(error))
-        self.reason, self.index = error.reason, error.index
-
-
 def score_shard(work: ShardWork) -> Array | MagnitudeRows:
     """Compute the scores of a shard's rows.
 
     For magnitudes of a matrix under n:m along `in`, return a source that computes them when the solver reads the rows.
 
     Raises:
-        CalibrationError: If weights or statistics have values from which no score can be computed.
+        ScoresError: If weights have values from which no score can be computed, or an option is out of its range.
+        StatisticError: If a statistic has such values.
         UploadMissingError: If an upload no longer exists.
         InsufficientMemoryError: If a Gram matrix does not fit into memory.
     """
@@ -56,12 +44,9 @@ def score_shard(work: ShardWork) -> Array | MagnitudeRows:
         data = work.inputs.data(tensor, shard.first, shard.last)
         return MagnitudeRows(data, tensor.dtype, (shard.last - shard.first, tensor.shape[1]))
     scoring = Scoring(work.inputs, work.tensor, work.specification.scores, work.check)
-    try:
-        if work.tensor.layout is not None:
-            return scoring.matrices(work.tensor.layout, work.shard.first, work.shard.last)
-        return scoring.rows(work.shard.first, work.shard.last)
-    except ScoresError as error:
-        raise CalibrationError(error) from None
+    if work.tensor.layout is not None:
+        return scoring.matrices(work.tensor.layout, work.shard.first, work.shard.last)
+    return scoring.rows(work.shard.first, work.shard.last)
 
 
 def _can_defer_magnitudes(work: ShardWork) -> bool:

@@ -1,38 +1,43 @@
 // The form that starts a job: lists the tensors of the chosen files, uploads the files, and opens the job's page.
 import { countText, sizeText } from "./quantities.js";
-import { droppedFiles, listTensors, matcher, readTensors, weightFiles } from "./selection.js";
+import { droppedFiles, globs, listTensors, readTensors, weightFiles } from "./selection.js";
 import { Sender } from "./sending.js";
 import { ROOT } from "./wire.js";
 
 const byId = (id) => document.getElementById(id);
 let files = [];
-let tensors = null;
+let contents = null;
 
 function show(id, message) {
   byId(id).textContent = message ?? "";
   byId(id).hidden = !message;
 }
 
-const updateList = () => { if (tensors) listTensors(tensors); };
+/** Show which tensors the job would mask. */
+function updateList() {
+  if (contents) listTensors(contents, () => ({ query: query(), calibration: byId("calibration").files[0] }));
+}
+
 const totalSize = (someFiles) => someFiles.reduce((sum, file) => sum + file.size, 0);
 
 /** Take the checkpoint among files that the user has chosen or dropped, and list its tensors. */
 async function choose(candidates) {
   if (!candidates.length) return;
   files = [];
-  tensors = null;
+  contents = null;
   byId("contents").hidden = true;
   show("file-error");
   const chosen = weightFiles(candidates);
   try {
     if (!chosen.length) throw new Error("None of the files is a .safetensors file.");
-    tensors = await readTensors(chosen);
+    contents = await readTensors(chosen);
     files = chosen;
     byId("file-name").textContent = chosen.length === 1 ? chosen[0].name : `${countText(chosen.length)} files`;
     byId("file-size").textContent = sizeText(totalSize(chosen));
     byId("contents").hidden = false;
     byId("drop").classList.add("full");
     document.querySelector(".drop-title").textContent = "Choose other files";
+    byId("chosen").textContent = `${countText(contents.tensors.size)} tensors`;
     updateList();
   } catch (error) {
     show("file-error", error.message);
@@ -92,7 +97,7 @@ function query(prefix = "", defaultName = nameOfFiles) {
     if (byId(id).value) query.set(id, byId(id).value);
   }
   for (const pattern of lines("patterns")) query.append("pattern", pattern);
-  for (const id of ["layers", "exclude"]) for (const glob of matcher(byId(prefix + id).value).globs) query.append(id, glob);
+  for (const id of ["layers", "exclude"]) for (const glob of globs(byId(prefix + id).value)) query.append(id, glob);
   query.set("name", byId("name").value.trim() || defaultName());
   for (const label of byId("labels").value.split(/\s+/).filter(Boolean)) query.append("label", label);
   return query;
@@ -151,7 +156,7 @@ byId("start").addEventListener("submit", (event) => {
   byId("file").focus();
 });
 for (const id of ["file", "folder"]) byId(id).addEventListener("change", () => choose([...byId(id).files]));
-for (const id of ["layers", "exclude"]) byId(id).addEventListener("input", updateList);
+byId("start").addEventListener("input", updateList);
 for (const radio of document.querySelectorAll("[name=choice]")) radio.addEventListener("change", () => setPattern(radio.value));
 byId("pattern").addEventListener("input", () => { markChoice(); byId("fill").value = byId("pattern").value.includes("<=") ? "most" : "exact"; preview(); });
 byId("fill").addEventListener("change", setFill);

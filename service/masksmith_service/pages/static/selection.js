@@ -1,25 +1,14 @@
-// The chosen files of a checkpoint: their tensors, and which of them a job masks.
+// The chosen files of a checkpoint: their tensors, and which of them a job masks, as the service says from their headers.
 import { countText } from "./quantities.js";
-import { readHeader } from "./wire.js";
+import { problemMessage, readHeader, ROOT } from "./wire.js";
 
 const byId = (id) => document.getElementById(id);
-const FLOATS = ["F64", "F32", "F16", "BF16"];
 const LISTED = 1000;
+const PAUSE_MS = 300;
+const JSON_BODY = { "Content-Type": "application/json" };
 
-/** Match names against globs in the service's syntax: * ? [seq] [!seq], over the whole name. */
-export function matcher(text) {
-  const globs = text.split(/[\s,]+/).filter(Boolean);
-  const forms = globs.map((glob) => {
-    const body = glob.replace(/\[(!?)([^\]]+)\]|[.*+?^${}()|[\]\\]/g, (sign, not, set) =>
-      set ? `[${not ? "^" : ""}${set.replace(/\\/g, "\\\\")}]` : sign === "*" ? ".*" : sign === "?" ? "." : `\\${sign}`);
-    try {
-      return new RegExp(`^${body}$`, "s");
-    } catch {
-      return /(?!)/; // such as [z-a]: it matches no name, and Start reports it
-    }
-  });
-  return { globs, matches: (name) => forms.some((form) => form.test(name)) };
-}
+/** The names and globs of a field. */
+export const globs = (text) => text.split(/[\s,]+/).filter(Boolean);
 
 /** Masks, hidden files, and the same model in another format; as in masksmith_wire.model_files. */
 const NOT_WEIGHTS = /^(masks\.safetensors|\.|consolidated)/;
@@ -32,34 +21,70 @@ export function weightFiles(files) {
   return chosen.length || files.length !== 1 ? chosen.sort((a, b) => (a.name < b.name ? -1 : 1)) : [...files];
 }
 
-/** Read the headers of files into a Map of tensors by name; throws an Error with a message for the user. */
+/** Read a file's header; errors have the file's name. */
+const readNamed = (file) => readHeader(file).catch((error) => { throw new Error(`${file.name}: ${error.message}`); });
+
+/** Read the headers of files: their texts, and a Map of tensors by name; throws an Error with a message for the user. */
 export async function readTensors(files) {
+  const headers = [];
   const tensors = new Map();
   for (const file of files) {
-    const header = await readHeader(file).catch((error) => { throw new Error(`${file.name}: ${error.message}`); });
+    const { text, header } = await readNamed(file);
+    headers.push(text);
     for (const [name, entry] of Object.entries(header)) {
       if (tensors.has(name)) throw new Error(`${file.name}: a tensor named ${name} is in another of the files, too.`);
       tensors.set(name, entry);
     }
   }
-  return tensors;
+  return { headers, tensors };
 }
 
-/** List the tensors, with what fields of the form select. */
-export function listTensors(tensors) {
-  const layers = matcher(byId("layers").value);
-  const exclude = matcher(byId("exclude").value);
-  const rows = [...tensors].map(([name, { dtype, shape }]) => {
-    const fits = shape.length >= 2 && shape.length <= 4 && !shape.includes(0);
-    const selected = layers.globs.length ? layers.matches(name) : FLOATS.includes(dtype);
-    return { name, dtype, shape, masked: fits && selected && !exclude.matches(name) };
-  });
-  const chosen = rows.filter((row) => row.masked);
-  const weights = chosen.reduce((sum, row) => sum + row.shape.reduce((a, b) => a * b, 1), 0);
-  byId("chosen").textContent = `${countText(chosen.length)} of ${countText(rows.length)} tensors will be masked: ${countText(weights)} weights`;
-  byId("tensors").replaceChildren(...rows.slice(0, LISTED).map((row) => {
+let latest = null;
+let running = Promise.resolve();
+/**
+ * List the tensors of the chosen files, and say which of them a job masks, and why not the others.
+ *
+ * The service is asked once the form has not been changed for a moment, by one request at a time, since it computes
+ * each answer to its end. `job` then returns the job's options as query parameters, and its calibration file, if any.
+ */
+export async function listTensors(contents, job) {
+  const own = (latest = Symbol());
+  await new Promise((done) => { setTimeout(done, PAUSE_MS); });
+  await running;
+  if (own === latest) running = showSelection(contents, job(), () => own === latest);
+}
+
+async function showSelection({ headers, tensors }, job, isLatest) {
+  let text, maskedText;
+  try {
+    const { masked, entries, skipped } = await select(headers, job);
+    const reasons = new Map(skipped.map(({ name, reason }) => [name, reason]));
+    text = `${countText(masked.length)} of ${countText(tensors.size)} tensors will be masked: ${countText(entries)} weights`;
+    maskedText = (name) => (reasons.has(name) ? `no: ${reasons.get(name)}` : "yes");
+  } catch (error) {
+    text = error.message;
+    maskedText = () => "";
+  }
+  if (!isLatest()) return;
+  byId("chosen").textContent = text;
+  fillTable(tensors, maskedText);
+}
+
+/** Return which tensors of these headers the service would mask; throws an Error with a message for the user. */
+async function select(headers, { query, calibration }) {
+  const calibrationHeader = calibration && (await readNamed(calibration)).text;
+  const body = JSON.stringify({ headers, calibration: calibrationHeader });
+  const response = await fetch(`${ROOT}v1/selection?${query}`, { method: "POST", headers: JSON_BODY, body })
+    .catch(() => { throw new Error(problemMessage("", 0)); });
+  if (!response.ok) throw new Error(problemMessage(await response.text(), response.status));
+  return response.json();
+}
+
+function fillTable(tensors, maskedText) {
+  byId("tensors").replaceChildren(...[...tensors].slice(0, LISTED).map(([name, { dtype, shape }]) => {
     const line = document.createElement("tr");
-    for (const [text, kind] of [[row.name, "name"], [row.shape.join(" × "), "num"], [row.dtype, ""], [row.masked ? "yes" : "no", row.masked ? "" : "muted"]]) {
+    const masked = maskedText(name);
+    for (const [text, kind] of [[name, "name"], [shape.join(" × "), "num"], [dtype, ""], [masked, masked === "yes" ? "" : "muted"]]) {
       const cell = document.createElement("td");
       cell.textContent = text;
       cell.className = kind;

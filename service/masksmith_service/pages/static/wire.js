@@ -5,20 +5,21 @@ export const ROOT = document.documentElement.dataset.root;
 const TYPES = { F32: Float32Array, I32: Int32Array };
 const MAX_HEADER_BYTES = 16 * 2 ** 20;
 
-/** Read a safetensors file's header from its first bytes; throws an Error with a message for the user. */
+/** Read a safetensors file's header from its first bytes: its text, and its tensors; throws an Error for the user. */
 export async function readHeader(file) {
   if (file.size < 10) throw new Error("This is not a safetensors file: it is too short.");
   const length = Number(new DataView(await file.slice(0, 8).arrayBuffer()).getBigUint64(0, true));
   if (length < 2 || length > MAX_HEADER_BYTES || length + 8 > file.size)
     throw new Error("This is not a safetensors file: it does not begin with the length of a header.");
+  const text = await file.slice(8, 8 + length).text();
   let header;
   try {
-    header = JSON.parse(await file.slice(8, 8 + length).text());
+    header = JSON.parse(text);
   } catch {
     throw new Error("This is not a safetensors file: its header is not JSON.");
   }
   delete header.__metadata__;
-  return header;
+  return { text, header };
 }
 
 /** Fetch one of the service's small safetensors files: its tensors by name, and its metadata. */
