@@ -1,4 +1,4 @@
-"""Errors of requests, and the HTTP status of each code that can answer one; only this module maps codes to statuses."""
+"""Errors of requests, and the default HTTP status of each error code that can answer a request."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ _CODES = {
     507: "disk_full",
 }
 STATUS = {Code(code): status for status, codes in _CODES.items() for code in codes.split()}
-"""HTTP status of every code that can answer a request; the other codes occur only in job documents."""
+"""Default HTTP status of every code that can answer a request; the other codes occur only in job documents."""
 
 
 class RequestError(Exception):
@@ -62,7 +62,7 @@ class RequestError(Exception):
         code: Error code.
         detail: Description of the error.
         status: HTTP status, by default that of the code in `STATUS`.
-        retry_after_s: Value of the header `Retry-After`.
+        retry_after_s: Value of the header `Retry-After`, in seconds; None omits the header.
         extra: Additional members of the document.
     """
 
@@ -123,7 +123,7 @@ def _broker_unavailable(error: redis.RedisError) -> RequestError:
 
 
 def _damaged_broker(error: DamagedBrokerError) -> RequestError:
-    # The error names a key of the broker, whose name may contain the id of another API key.
+    # Not in the answer: the name of the damaged key in Redis, which may contain the id of another user's API key.
     log.error("%s", error)
     detail = (
         "a key of the broker (Redis) that many jobs share is damaged, and the service's log names it: the operator "

@@ -8,11 +8,11 @@ from pydantic import BaseModel
 
 
 class UpdateReport(BaseModel):
-    """Squared errors of a layer's output on the calibration data; see `masksmith.reconstruct`.
+    """Squared errors of a layer's output on the calibration data, with and without an update; see `masksmith.Update`.
 
     `error` is the error after the update; it is at most `masked_error`, the error of the same mask without the update.
-    `energy` is the squared norm of the dense output. `solves` is the number of masks that ADMM computed; null for
-    `reconstruct`.
+    `energy` is the squared norm of the dense output. `update_s` is the duration of the update in seconds. `solves` is
+    the number of masks that ADMM computed; null for `reconstruct`.
     """
 
     error: float
@@ -38,7 +38,8 @@ class DiversityReport(BaseModel):
 
     `count` is a decimal string, or null if counting would take too long. `method` says how `log2_count` was computed:
     `exact`, or without a count, `asymptotic` or `lower bound`; see `masksmith.diversity`. `log2_published` is the
-    logarithm by the formula of Hubara et al. (2021), which overestimates; null where the formula does not apply.
+    logarithm by the formula of Hubara et al. (2021), which is often too large; null if it does not apply.
+    `bits_per_weight` is `log2_count` divided by the number of entries of the tile.
     """
 
     rows: int
@@ -51,7 +52,11 @@ class DiversityReport(BaseModel):
 
 
 class ChangeReport(BaseModel):
-    """Difference to the previous mask: `sad` (sum of absolute differences) is the number of entries that differ."""
+    """Difference to the previous mask: `sad` (sum of absolute differences) is the number of entries that differ.
+
+    `added` is the number of entries that only the new mask keeps, `dropped` the number of entries that only the
+    previous mask keeps. `flip_rate` is `sad` divided by the number of all entries.
+    """
 
     sad: int
     added: int

@@ -20,9 +20,9 @@ class OtherFiles:
 
     Attributes:
         copied: Files to copy.
-        not_copied: Files and folders that are not copied: they hold weights that are not pruned, are made by masksmith,
-            are links to folders, or are no files, such as pipes.
-        broken_links: Links to nothing in place of files to copy.
+        not_copied: Files and folders that are not copied: those with weights that are not pruned; those that masksmith
+            made; links to folders; and what is neither file nor folder, such as a pipe.
+        broken_links: Links that would be copied as files, but lead to no file.
     """
 
     copied: list[Path] = field(default_factory=list)
@@ -34,7 +34,7 @@ def other_files(checkpoint: Checkpoint, output: Path | None) -> OtherFiles:
     """Return the files besides a checkpoint's weights, classified by whether they are copied to `output`.
 
     A checkpoint that is opened by a file, without a config in the file's directory, has no other files. Hidden files
-    and folders, and the folder `output`, if there is one, are neither copied nor listed.
+    and folders, and the folder `output`, are in none of the lists.
     """
     files = OtherFiles()
     if checkpoint.path.is_dir() or (checkpoint.folder / CONFIG_NAME).is_file():
@@ -46,7 +46,10 @@ def other_files(checkpoint: Checkpoint, output: Path | None) -> OtherFiles:
 
 
 def model_files(checkpoint: Checkpoint) -> list[Path]:
-    """Return the files of a checkpoint, and the folders that are not copied, except files that masksmith adds."""
+    """Return the paths of a checkpoint's weights and of its `other_files`.
+
+    Broken links, and files that masksmith adds, are left out.
+    """
     others = other_files(checkpoint, output=None)
     paths = [path for path in [*others.copied, *others.not_copied] if path.name not in OWN_FILES]
     return [*checkpoint.headers, checkpoint.weights, *(checkpoint.folder / path for path in paths)]
@@ -62,7 +65,7 @@ class _Classifier:
     def add_folder(self, relative: Path, weight_names: set[str]) -> None:
         """Add what is in a folder and below it, except the files `weight_names` of the folder itself.
 
-        Weights of further modules are copied, since they are not pruned.
+        Weights in the folders of further modules (see `_module_folders`) are copied, since they are not pruned.
 
         Args:
             relative: Path of the folder, relative to the root.
@@ -94,7 +97,10 @@ class _Classifier:
 
 
 def _module_folders(root: Path) -> frozenset[str]:
-    """Return the folders of further modules, which `modules.json` of sentence-transformers lists; none without it."""
+    """Return the folders of further modules that sentence-transformers lists in `modules.json`.
+
+    There are none if the file is missing or malformed.
+    """
     try:
         modules = json.loads((root / "modules.json").read_bytes())
         return frozenset(str(module["path"]) for module in modules if module["path"])

@@ -59,7 +59,7 @@ def trace(directory: Path, shapes: Mapping[str, tuple[int, ...]], *, trust_remot
 
 def _run(directory: Path, shapes: Mapping[str, tuple[int, ...]], *, trust_remote_code: bool) -> Trace:
     from .tracing.correspondence import correspondence
-    from .tracing.layer_classes import with_layer_classes
+    from .tracing.layer_classes import extended_by_layer_classes
     from .tracing.models import UntracedError, tracing_settings
     from .tracing.observed import Observed
     from .tracing.passes import observe, shapes_of
@@ -73,7 +73,7 @@ def _run(directory: Path, shapes: Mapping[str, tuple[int, ...]], *, trust_remote
             observed = observe(model, trust_remote_code=trust_remote_code)
         except UntracedError as error:
             observed = Observed({}, {}, {}, (f"{error}, so the classes of layers, {FALLBACK}",))
-        observed = with_layer_classes(observed, model)
+        observed = extended_by_layer_classes(observed, model)
         return _make_trace(observed, correspondence(model, shapes), shapes_of(model), shapes)
 
 

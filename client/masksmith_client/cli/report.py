@@ -51,7 +51,7 @@ class SolveReport:
 
     @property
     def failures(self) -> list[TensorReport]:
-        """Reports of the tensors for which no mask could be found."""
+        """Reports of the tensors with an error."""
         return [report for report in self.tensors if report.error is not None]
 
     def document(self) -> dict[str, Any]:
@@ -90,6 +90,7 @@ class SolveReport:
             print_note(f"{report.name}: {report.error.message} ({report.error.code})")
         for text in self.notes:
             print_note(f"masksmith: {text}")
+        # Not the tensors that the user left out by `layers` or `exclude`.
         names = [skipped.name for skipped in self.skipped if skipped.reason not in BY_CHOICE]
         if names:
             first_names = ", ".join([*names[:4], "..."] if len(names) > 4 else names)
@@ -161,7 +162,7 @@ def _measures_row(tensor: TensorReport, formats: Sequence[str], has_changes: boo
 
 
 def _storage_share(tensor: TensorReport, name: str) -> float | None:
-    """Return the bytes of a storage format divided by those of the dense weight; None if they are not known."""
+    """Return the bytes of a storage format divided by those of the dense weight; None if either is unknown."""
     storage = tensor.storage_bytes or {}
     size, dense_size = storage.get(name), storage.get("dense")
     return None if size is None or dense_size is None else size / dense_size

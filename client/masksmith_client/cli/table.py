@@ -125,7 +125,7 @@ COMMANDS = {
     "fsck": Entry(
         "masksmith_service.local.fsck:fsck",
         "service",
-        "Check every blob of a store against its digests, even of a store in use; exit code 1 if any is damaged.",
+        "Check every blob of a store against its digests, also of a store in use; exit code 1 if a blob is damaged.",
     ),
     "backup": Entry(
         "masksmith_service.local.backup:back_up",

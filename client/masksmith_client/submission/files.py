@@ -26,11 +26,12 @@ def list_tensors(path: Path) -> list[StreamedTensor]:
 def list_model_tensors(path: Path, *, trust_remote_code: bool = False) -> tuple[list[StreamedTensor], list[str]]:
     """List the tensors of a checkpoint with their layouts, and return notes for the user.
 
-    Layouts are found from the model's classes and config; a note names what they do not show. Weights of 8-bit floats
-    are multiplied by their scales when the weights are read.
+    Layouts are found from the model's classes and config, and, if these do not show them, from names and shapes; notes
+    say why. Weights of 8-bit floats are multiplied by their scales when the weights are read.
 
     Raises:
-        InputError: As `list_tensors` does, and if the checkpoint is quantised in another way, or a scale is bad.
+        InputError: As `list_tensors` does; if the checkpoint is quantised in a way that is not read; or if a scale is
+            missing or invalid.
     """
     checkpoint = Checkpoint.open(path)
     checkpoint.check_is_readable()
@@ -39,7 +40,8 @@ def list_model_tensors(path: Path, *, trust_remote_code: bool = False) -> tuple[
         replace(
             weight,
             layout=candidate.layout,
-            # Reasons that a glob overrides are found from names: the selection finds them again.
+            # With a reason here, no glob selects the weight. A reason that a glob overrides comes from the weight's
+            # name, and the selection finds it again.
             dense_by_default_reason=candidate.dense_by_default_reason if candidate.only_by_name else None,
             file_format=candidate.file_format,
         )
@@ -47,7 +49,7 @@ def list_model_tensors(path: Path, *, trust_remote_code: bool = False) -> tuple[
             streamed_tensors(map(checkpoint.weight, checkpoint.tensors)), candidates, strict=True
         )
     ]
-    # That a single file has no config needs no note.
+    # Without a config, the only note of `candidates_in` says so; it is left out unless `path` is a directory.
     return weights, [*checkpoint.notes, *(notes if checkpoint.config is not None or path.is_dir() else ())]
 
 

@@ -17,14 +17,14 @@ from .streamed_tensor import StreamedTensor
 def candidates_of(
     weights: Sequence[StreamedTensor], user_layouts: Mapping[str, Layout | str] | None = None
 ) -> list[Candidate]:
-    """Return the candidates of the weights, with layouts; see `masksmith.layouts.with_layouts`.
+    """Return the weights as candidates, with layouts, or reasons why there are none; see `layouts.with_layouts`.
 
     Args:
         weights: All weights of a model.
         user_layouts: Layouts that the caller sets, by name.
 
     Raises:
-        InputError: If a layout is malformed, names no weight or does not go with its shape.
+        InputError: If a layout is malformed, names no weight or does not match the weight's shape.
     """
     candidates = [
         Candidate(

@@ -39,7 +39,9 @@ def plain_state(model: torch.nn.Module, masked: Iterable[tuple[MaskedLayer, Tens
 
 
 def bake_copy(model: torch.nn.Module, copy: torch.nn.Module, layers: Iterable[MaskedLayer]) -> torch.nn.Module:
-    """Write masked weights into a copy of the model, and remove the masks from the copy.
+    """Replace the weights of a copy of the model by masked ones, remove the masks from the copy, and return the copy.
+
+    The copy's weights may differ from the model's, for example because they are an average.
 
     Raises:
         InputError: If the copy is not a module, lacks a masked layer, or has a weight of another shape; the copy
@@ -77,7 +79,7 @@ def mask_state_dict(state: dict[str, Any], model: torch.nn.Module, layers: Itera
         InputError: If the module contains none of the masked layers.
     """
     layers = list(layers)
-    check_holds(model, layers)
+    check_has_masked_layer(model, layers)
     for layer, name in _names_in_state(model, layers):
         if name in state:
             value = state[name].detach()
@@ -90,7 +92,10 @@ def mask_state_dict(state: dict[str, Any], model: torch.nn.Module, layers: Itera
 def removed_by_masks(
     state: Mapping[str, Tensor], model: torch.nn.Module, layers: Iterable[MaskedLayer]
 ) -> dict[str, dict[str, Tensor]]:
-    """Return what `mask_state_dict` removes from a state dict, by weight: as `pruned_values` has it of the model."""
+    """Return what `mask_state_dict` will remove from a state dict, by the weight's name in it.
+
+    For each weight, the keys are those of `pruned_values`; the values are those of the state dict.
+    """
     removed = {}
     for layer, name in _names_in_state(model, layers):
         kept = layer.whole_kept()
@@ -102,7 +107,7 @@ def removed_by_masks(
 
 @torch.no_grad()
 def with_removed(state: Mapping[str, Tensor], removed: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Tensor]:
-    """Return the state dict from before `mask_state_dict`, from the result of `removed_by_masks`."""
+    """Return a state dict as it was before `mask_state_dict`; `removed` is the result of `removed_by_masks`."""
     whole = dict(state)
     for name, parts in removed.items():
         kept = parts["kept"].to(state[name].device)
@@ -112,8 +117,8 @@ def with_removed(state: Mapping[str, Tensor], removed: Mapping[str, Mapping[str,
     return whole
 
 
-def check_holds(model: torch.nn.Module, layers: Sequence[MaskedLayer]) -> None:
-    """Raise `InputError` unless the model contains a masked layer, or no layer is masked."""
+def check_has_masked_layer(model: torch.nn.Module, layers: Sequence[MaskedLayer]) -> None:
+    """Raise `InputError` if there are masked layers and the model contains none of them."""
     modules = {id(module) for module in model.modules()}
     if layers and not any(id(module) in modules for layer in layers for module in layer.modules.values()):
         raise InputError(
@@ -124,7 +129,11 @@ def check_holds(model: torch.nn.Module, layers: Sequence[MaskedLayer]) -> None:
 
 @torch.no_grad()
 def pruned_values(layer: MaskedLayer) -> dict[str, Tensor]:
-    """Return what a plain state dict lacks: dense values of pruned entries, the mask, and the method's parameters."""
+    """Return what a plain state dict lacks of a layer.
+
+    The keys are `values` (the dense values of the pruned entries), `kept` (the mask of the other entries), and the
+    names of the training method's parameters.
+    """
     weight = layer.whole_weight()
     kept = layer.whole_kept()
     parameters = {name: gathered(parameter.detach()).clone() for name, parameter in layer.masking.named_parameters()}
@@ -133,7 +142,7 @@ def pruned_values(layer: MaskedLayer) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def restore_pruned(layer: MaskedLayer, pruned: Mapping[str, Tensor]) -> None:
-    """Restore the dense values of pruned entries, and parameters, from the result of `pruned_values`."""
+    """Restore dense values of pruned entries, and the method's parameters; `pruned` comes from `pruned_values`."""
     weight = layer.weight.detach()
     whole = layer.whole_weight().clone()
     whole[~pruned["kept"].to(whole.device)] = pruned["values"].to(whole)

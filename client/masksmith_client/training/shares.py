@@ -1,8 +1,9 @@
 """Divide the rows of layers among the ranks that solve them, and merge the results of the ranks.
 
-If the shards of a weight are whole tiles (and the weight has no layout, and is scored by magnitude), each rank solves
-the rows that it owns. Other sharded weights are gathered, one at a time, and each is solved by one rank; the ranks take
-turns, so that none holds the whole model. Rank 0 solves the weights that are not sharded.
+Each rank solves the rows that it owns of a weight if that weight is divided by rows among all ranks, the rows of each
+rank are whole tiles, the weight has no layout, and it is scored by magnitude. Other sharded weights are gathered, one
+at a time, and each is solved by one rank; the ranks take turns, so that none holds the whole model. Rank 0 solves the
+weights that are not sharded.
 """
 
 from __future__ import annotations
@@ -21,21 +22,21 @@ from .sharding import is_dtensor
 
 @dataclass(frozen=True)
 class Share:
-    """The rows `first:last` of a layer, for which the rank `rank` requests the mask."""
+    """The rows `first:last` of a layer; the rank `rank` requests their mask."""
 
     rank: int
     first: int
     last: int
 
-    def shape(self, layer: tuple[int, ...]) -> tuple[int, ...]:
+    def shape(self, layer_shape: tuple[int, ...]) -> tuple[int, ...]:
         """Return the shape of these rows of a layer."""
-        return (self.last - self.first, *layer[1:])
+        return (self.last - self.first, *layer_shape[1:])
 
 
 Shares = Mapping[str, Sequence[Share]]
 """The shares of each layer by its name, in the order of their rows."""
 Proofs = MutableMapping[tuple[str, int], LayerResult]
-"""The last result of each share that was solved, by layer and rank."""
+"""For each share, by the layer's name and the rank: the last result that has a new mask."""
 
 
 def divide(layers: Iterable[MaskedLayer], pattern: Pattern | None, world: int) -> Shares:
@@ -57,7 +58,8 @@ def divide(layers: Iterable[MaskedLayer], pattern: Pattern | None, world: int) -
 def _own_rows(layer: MaskedLayer, pattern: Pattern, world: int) -> list[Share]:
     """Return the rows that each rank owns; none if they cannot be solved separately.
 
-    They can if they are whole tiles of a weight without a layout, which is sharded by rows alone and among all ranks.
+    They can if the weight has no layout and is divided by rows alone, among all ranks, and the rows of each rank are
+    whole tiles.
     """
     weight: Any = layer.weight
     if not is_dtensor(weight) or not isinstance(pattern, TilePattern) or layer.layout is not None:
@@ -79,10 +81,15 @@ def _own_rows(layer: MaskedLayer, pattern: Pattern, world: int) -> list[Share]:
 
 
 def merge(responses: Sequence[RefreshResponse], shares: Shares, proofs: Proofs) -> RefreshResponse:
-    """Merge the responses of all ranks, in the order of the ranks.
+    """Merge the responses of all ranks.
 
-    If a whole request failed, the result is the first failure; otherwise the results of the shares that were solved are
-    stored in `proofs`.
+    Args:
+        responses: The responses, in the order of the ranks.
+        shares: The shares of each layer.
+        proofs: Changed in place: results with a new mask are stored here, unless a rank's whole request failed.
+
+    Returns:
+        The result of each layer; or, if whole requests failed, the failure of the first rank among these.
     """
     step = responses[0].step
     for response in responses:

@@ -18,7 +18,7 @@ from masksmith_client._errors import ClientError, InputError
 
 from .adapters import merge
 from .by_name import as_method, as_pattern, as_schedule
-from .copies import bake_copy, check_holds, mask_state_dict, plain_state, removed_by_masks, shared_names
+from .copies import bake_copy, check_has_masked_layer, mask_state_dict, plain_state, removed_by_masks, shared_names
 from .history import SavedHistory
 from .layers import choose
 from .loggers import Logger
@@ -263,7 +263,7 @@ class Sparsifier:
         Raises:
             InputError: If `model` contains no masked layer, or a masked layer was replaced.
         """
-        check_holds(model, self._check_and_adopt_layers())
+        check_has_masked_layer(model, self._check_and_adopt_layers())
 
     def merge_adapters(self) -> dict[str, float]:
         """Merge low-rank adapters (LoRA) of masked layers within the pattern: `m * (W + s B A)`, and B becomes zero.

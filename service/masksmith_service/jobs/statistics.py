@@ -27,7 +27,7 @@ def check_calibrated_names(calibration: Header, weights: Collection[str]) -> Non
         layer = name if kind in KINDS and name else key
         if layer not in weights:
             raise _calibration_error(
-                f"the calibration is for a layer {layer!r}, which the file does not contain", tensor=layer
+                f"the calibration is for a layer {layer!r}, which the model does not have", tensor=layer
             )
 
 
@@ -48,7 +48,8 @@ def add_statistics(
         headers: Headers of all files that the job reads, by digest or reference.
         sources: The files in roots, by reference.
         named: Tensors of the request's document, by name; empty if the request is no document.
-        required: Names of the weights whose statistics must be found; others that a calibration file lacks are skipped.
+        required: Names of the weights whose statistics must be found; other weights are skipped if the calibration file
+            lacks a statistic for them.
 
     Returns:
         The weights with their statistics, and the skipped ones.
@@ -98,7 +99,7 @@ class _StatisticFinder:
         return None
 
     def _kind_in_file(self, name: str) -> str | None:
-        """Return the first kind of statistic for the scores that the calibration file has for a weight."""
+        """Return the first of the score method's kinds that the calibration file has for a weight, or None."""
         assert self._file is not None
         entries = self._headers[self._file].tensors
         return next((kind for kind in self._method.kinds if statistic_key(name, kind) in entries), None)

@@ -19,7 +19,7 @@ def fsck(
     store_url: StoreOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Check every blob of a store against its digests, even of a store in use; exit code 1 if any is damaged."""
+    """Check every blob of a store against its digests, also of a store in use; exit code 1 if a blob is damaged."""
     if data is not None and store_url is not None:
         raise UsageError("--data and --store-url exclude each other; give one")
     url = store_url or (None if data is not None else settings.store_url())

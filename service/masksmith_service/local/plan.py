@@ -12,9 +12,10 @@ from .data_directory import DataDirectory
 from .processes import ProcessSpec
 
 SERVICE_GRACE_S, WORKER_GRACE_S = 8.0, 13.0
-"""Grace periods (`ProcessSpec.grace_s`); with that of the Redis server, they add up to less than 30 s.
+"""Grace periods (`ProcessSpec.grace_s`) of the service and of each worker.
 
-A stop by Ctrl-C must take no longer than that.
+Service, workers and Redis server are stopped one after the other. Their three periods add up to less than 30 s, the
+longest time that a stop by Ctrl-C may take.
 """
 
 
@@ -28,7 +29,7 @@ class InstallationPlan:
         data: Data directory.
         slots: Shards that the CPU worker solves at the same time.
         gpus: Number of GPU workers.
-        bench: Whether there is also a benchmark worker for the device of each worker.
+        has_bench: Whether there is also a benchmark worker for the device of each worker.
         variables: Environment variables of all processes; None leaves a variable unchanged.
     """
 
@@ -37,7 +38,7 @@ class InstallationPlan:
     data: DataDirectory
     slots: int
     gpus: int
-    bench: bool = True
+    has_bench: bool = True
     variables: Mapping[str, str | None] = field(default_factory=dict)
 
     @property
@@ -49,15 +50,15 @@ class InstallationPlan:
 
     @property
     def workers(self) -> dict[str, tuple[str, int]]:
-        """Device and slots of every search worker, by name."""
-        gpus = {f"worker-cuda{number}": (f"cuda:{number}", 1) for number in range(self.gpus)}
-        return {"worker-cpu": ("cpu", self.slots), **gpus}
+        """Device and slots of every worker but the benchmark workers, by name."""
+        gpu_workers = {f"worker-cuda{number}": (f"cuda:{number}", 1) for number in range(self.gpus)}
+        return {"worker-cpu": ("cpu", self.slots), **gpu_workers}
 
     @property
     def bench_workers(self) -> dict[str, str]:
         """Device of every benchmark worker, by name."""
         devices = {name.removeprefix("worker-"): device for name, (device, _) in self.workers.items()}
-        return {f"bench-{name}": device for name, device in devices.items() if self.bench}
+        return {f"bench-{name}": device for name, device in devices.items() if self.has_bench}
 
     def processes(self, redis_url: str, auth: str = "required") -> list[ProcessSpec]:
         """The processes, in the order in which they are started; `auth` is the setting `MASKSMITH_AUTH`."""

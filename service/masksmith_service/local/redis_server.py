@@ -21,7 +21,7 @@ def start_server(supervisor: Supervisor, data: DataDirectory, socket_path: Path)
         UsageError: If no server is installed.
         ProcessFailedError: If the server, or another process of the supervisor, ends before that.
     """
-    supervisor.start(valkey.process(data, socket_path))
+    supervisor.start(valkey.process_spec(data, socket_path))
     while not supervisor.stopping:
         is_ready = valkey.is_ready(socket_path)
         supervisor.check()

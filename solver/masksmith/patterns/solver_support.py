@@ -31,10 +31,10 @@ def tile_refusal(tile: TileSpec, solver: str) -> str | None:
     if solver == "top-k":
         if tile.rows == 1 and tile.separable:
             return None
-        return "top-k solves plain n:m patterns only, where columns are free; exact solves transposable ones"
+        return "top-k solves plain n:m patterns only, which have no column budgets; exact solves transposable ones"
     if solver == "enumerate":
-        is_four_by_four = (tile.rows, tile.cols) == (4, 4) and tile.row_keep == tile.col_keep and not tile.at_most
-        if is_four_by_four:
+        is_enumerable = (tile.rows, tile.cols) == (4, 4) and tile.row_keep == tile.col_keep and not tile.at_most
+        if is_enumerable:
             return None
         return "enumerate supports transposable 1:4, 2:4, 3:4 and 4:4 with exact fill only; exact solves every size"
     if not tile.separable:

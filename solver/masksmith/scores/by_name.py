@@ -13,13 +13,14 @@ from .sensitivity import pfp, sipp
 from .sparsegpt import sparsegpt
 from .taylor import taylor
 
-_WITH_ONE_STATISTIC: Mapping[str, Callable[..., Any]] = {
+_OTHER_METHODS: Mapping[str, Callable[..., Any]] = {
     "wanda": wanda,
     "ria": ria,
     "taylor": taylor,
     "sipp": sipp,
     "pfp": pfp,
 }
+"""The methods that `by_name` does not treat separately; their functions take the statistic as the second argument."""
 
 
 def by_name(
@@ -33,7 +34,7 @@ def by_name(
         statistic: Statistic of the layer; `magnitude` uses none. For the method `given`, the scores (by default the
             weight itself).
         kind: For `sparsegpt`, the kind of the statistic: `gram` (the default) or `inverse_diagonal`.
-        name: Name of the weight in error messages; those of `magnitude` do without.
+        name: Name of the weight in error messages; `magnitude` does not use it.
         options: Options of the method; `given` ignores them.
 
     Raises:
@@ -45,6 +46,6 @@ def by_name(
         return magnitude(weight, **options)
     if method == "sparsegpt":
         return sparsegpt(weight, **{kind or "gram": statistic}, name=name, **options)
-    if method not in _WITH_ONE_STATISTIC:
+    if method not in _OTHER_METHODS:
         raise ScoresError(f"{method!r} is not the name of a score", name=name)
-    return _WITH_ONE_STATISTIC[method](weight, statistic, name=name, **options)
+    return _OTHER_METHODS[method](weight, statistic, name=name, **options)

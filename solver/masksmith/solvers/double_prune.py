@@ -45,15 +45,18 @@ class DoublePrune:
         """Prune a panel in both directions; the duals of `Exact` bound the optimum."""
         tile = panel.tile
         nothing_forced = np.zeros((0, 0), np.int8)
-        row_pruned = _largest(panel.scores, nothing_forced, tile.row_keep, tile.cols)
-        row_drops = np.where(row_pruned.T, 0, DROP).astype(np.int8)
-        both_pruned = _largest(panel.scores.T, row_drops, tile.col_keep, tile.rows)
+        kept_by_rows = _largest(panel.scores, nothing_forced, tile.row_keep, tile.cols)
+        row_drops = np.where(kept_by_rows.T, 0, DROP).astype(np.int8)
+        kept_by_both = _largest(panel.scores.T, row_drops, tile.col_keep, tile.rows)
         best = Exact()(Panel(panel.scores, tile))
-        return PanelAnswer(np.ascontiguousarray(both_pruned.T), best.row_duals, best.col_duals)
+        return PanelAnswer(np.ascontiguousarray(kept_by_both.T), best.row_duals, best.col_duals)
 
 
 def _largest(scores: npt.NDArray[Any], forced: Forced, keep: int, m: int) -> Bools:
-    """Return the mask of the `keep` largest scores of every group of m along the rows, forced drops left out."""
+    """Return the mask of the `keep` largest scores of every group of m along the rows.
+
+    An entry with a forced drop is not kept, so a group may keep fewer.
+    """
     mask, unused_duals = np.empty(scores.shape, np.bool_), np.empty((scores.shape[0], scores.shape[1] // m))
     at_most = True
     top_k(np.ascontiguousarray(scores), np.ascontiguousarray(forced), keep, at_most, mask, unused_duals)

@@ -1,4 +1,4 @@
-"""Unstructured patterns: keeps the largest scores of the whole tensor, by a threshold from a radix selection."""
+"""Solves unstructured patterns: keeps the k largest scores of a tensor; a radix selection finds the k-th largest."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def solve_unstructured(problem: Problem, pattern: Unstructured, options: WholeTe
 
 
 class _Threshold:
-    """The k-th largest score, `value`, and the number of scores equal to it that may still be kept.
+    """The k-th largest score, `value`, found when this is created, and the mask of each panel by this threshold.
 
     Args:
         passes: Passes over the scores.
@@ -53,7 +53,7 @@ class _Threshold:
     """
 
     WORDS: ClassVar[dict[int, Any]] = {4: np.uint32, 8: np.uint64}
-    """Unsigned integers for the bit patterns of scores, by their size in bytes."""
+    """Types of unsigned integers for the bit patterns of scores, by their size in bytes."""
 
     def __init__(self, passes: TensorPasses, keep: int) -> None:
         self._word: Any = self.WORDS[8 if passes.problem.source.is_double else 4]
@@ -89,7 +89,7 @@ class _Threshold:
     def next_mask(self, rows: Matrix) -> Bools:
         """Return the mask of the next panel: scores above the threshold, and those equal to it that may still be kept.
 
-        Panels must follow each other from top to bottom.
+        Must be called once for each panel, from top to bottom; `rows` are the panel's scores.
         """
         if self._keeps_all_ties:
             mask_with_ties: Bools = rows >= self.value

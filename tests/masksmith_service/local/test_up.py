@@ -163,7 +163,7 @@ class TestValkey:
 
     def test_no_server_is_restarted_in_a_directory_that_another_up_has_made_again(self, tmp_path: Path) -> None:
         with held(tmp_path / "data") as old:
-            prepare = valkey.process(old, tmp_path / "data" / valkey.SOCKET).before_start
+            prepare = valkey.process_spec(old, tmp_path / "data" / valkey.SOCKET).before_start
             assert prepare is not None
             prepare()
             shutil.rmtree(old.path)

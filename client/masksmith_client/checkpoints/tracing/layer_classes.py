@@ -1,4 +1,4 @@
-"""Axes of the parameters that no forward pass reached, from the classes of their layers."""
+"""Axes, and reasons to stay dense, of the parameters that no forward pass reached, from the classes of their layers."""
 
 from __future__ import annotations
 
@@ -12,8 +12,12 @@ from .observed import Observed
 from .watcher import DEPTHWISE
 
 
-def with_layer_classes(observed: Observed, model: Any) -> Observed:
-    """Add what is missing: the axes of linear layers and convolutions, and the reasons why other layers are dense."""
+def extended_by_layer_classes(observed: Observed, model: Any) -> Observed:
+    """Add what the class of its layer shows of each parameter that has neither axes nor a reason.
+
+    It shows the axes of linear layers and convolutions, and the reason why the parameter of a layer stays dense. A
+    depthwise convolution gets both; a grouped transposed convolution, which no layout describes, only the reason.
+    """
     layers = dict(model.named_modules())
     axes, reasons = dict(observed.axes), dict(observed.reasons)
     for name, parameter in model.named_parameters():
