@@ -20,9 +20,9 @@ def job_html(job: Job) -> str:
     head = "".join(f"<th>{name}</th>" for name in COLUMNS)
     totals = total(job.tensors)
     rows = [_cells(report) for report in job.tensors]
-    if totals.solved:
+    if totals.solved_count:
         numbers = _number_texts(totals.density, totals.retained, totals.gap, totals.solve_s)
-        rows.append([f"total of {count_text(totals.solved)} mask(s)", "", "", *numbers])
+        rows.append([f"total of {count_text(totals.solved_count)} mask(s)", "", "", *numbers])
     body = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in rows)
     return f"<p>{escape(caption)} {bar}</p><table><tr>{head}</tr>{body}</table>"
 

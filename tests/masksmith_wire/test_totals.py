@@ -27,7 +27,7 @@ QUEUED = TensorReport(name="later", state=JobState.QUEUED, shape=[999, 999])
 
 def test_shares_are_weighted():
     totals = total([solved(2.0, 2.0), solved(4.0, 5.0, score=16.0, shape=(10, 30), density=0.25), FAILED, QUEUED])
-    assert (totals.solved, totals.failed, totals.optimal, totals.entries) == (2, 1, 2, 400)
+    assert (totals.solved_count, totals.failed_count, totals.optimal_count, totals.entries) == (2, 1, 2, 400)
     assert totals.retained == pytest.approx(6 / 20)
     assert totals.gap == pytest.approx(1 / 7)
     assert totals.density == pytest.approx((50 + 75) / 400)
@@ -62,8 +62,8 @@ def test_the_gap_of_all(pairs, gap):
 def test_without_masks_there_are_no_shares(reports):
     totals = total(reports)
     assert (totals.density, totals.retained, totals.gap) == (None, None, None)
-    assert (totals.solved, totals.entries, totals.solve_s) == (0, 0, 0.0)
-    assert totals.failed == reports.count(FAILED)
+    assert (totals.solved_count, totals.entries, totals.solve_s) == (0, 0, 0.0)
+    assert totals.failed_count == reports.count(FAILED)
 
 
 def test_numbers_that_are_missing_count_as_nothing():

@@ -90,7 +90,7 @@ class PlannedMask(BaseModel):
 
 
 class BenchmarkPlan(BaseModel):
-    """The plan of a benchmark job: its options, and the masks of an earlier job that it measures, by layer name.
+    """The plan of a benchmark job: its options, and the masks to measure, by layer name, if `masks_of` names a job.
 
     `uploads` is empty and `result_bytes` is 0; they exist because the plans of all jobs must have these members.
     """
@@ -102,7 +102,7 @@ class BenchmarkPlan(BaseModel):
 
     @property
     def summary_fields(self) -> dict[str, str]:
-        """The fields that job lists show."""
+        """`pattern`, cut to 200 characters, and `solver`, for job lists and for the document of the job."""
         return {"pattern": ", ".join(self.options.patterns)[:200], "solver": ""}
 
 

@@ -14,10 +14,10 @@ class Totals:
     """Totals of the tensors of a job; `density`, `retained` and `gap` are None if no tensor has a mask.
 
     Attributes:
-        solved: Tensors with a mask.
-        failed: Tensors with an error.
-        optimal: Tensors whose mask is proved optimal.
-        entries: Entries of the solved tensors.
+        solved_count: Number of tensors with a mask.
+        failed_count: Number of tensors with an error.
+        optimal_count: Number of tensors whose mask is proved optimal.
+        entries: Number of entries of the tensors with a mask.
         density: Share of the entries that is kept.
         retained: Share of the score that is kept; also None if it is unknown.
         gap: Relative gap of the summed objectives to the summed bounds: exactly 0 if all gaps are 0, 1 if a bound is
@@ -25,9 +25,9 @@ class Totals:
         solve_s: Seconds spent solving the tensors with a mask.
     """
 
-    solved: int
-    failed: int
-    optimal: int
+    solved_count: int
+    failed_count: int
+    optimal_count: int
     entries: int
     density: float | None
     retained: float | None
@@ -42,9 +42,9 @@ def total(reports: Iterable[TensorReport]) -> Totals:
     entries = sum(math.prod(report.shape) for report in solved)
     kept = math.fsum(math.prod(report.shape) * (report.density or 0.0) for report in solved)
     return Totals(
-        solved=len(solved),
-        failed=sum(report.error is not None for report in reports),
-        optimal=sum(report.status == "optimal" for report in solved),
+        solved_count=len(solved),
+        failed_count=sum(report.error is not None for report in reports),
+        optimal_count=sum(report.status == "optimal" for report in solved),
         entries=entries,
         density=kept / entries if entries else None,
         retained=total_retained((report.objective, report.retained) for report in solved),
@@ -61,9 +61,9 @@ def relative_gap(objective: float, upper_bound: float | None) -> float:
 
 
 def total_retained(masks: Iterable[tuple[float | None, float | None]]) -> float | None:
-    """Share of the total score that masks keep, from (objective, retained share) of each mask.
+    """Retained share of the total score of several masks, from (objective, retained share) of each mask.
 
-    Masks for which either is unknown or 0 are left out; None if no mask remains, or a total score is infinite.
+    Masks for which either is unknown or 0 are left out. None if no mask remains, or a total score is infinite.
     """
     # If the objective is the kept score, objective / retained is the total score of the tensor. Otherwise (with
     # hysteresis, the objective contains bonuses) the result is approximate.

@@ -39,11 +39,11 @@ class CaseRunner(PartRunner):
 
     @cached_property
     def kernels(self) -> Mapping[str, Kernel]:
-        """The kernels of this installation."""
+        """The kernels of this installation, by name."""
         return all_kernels()
 
     def hold_device(self) -> AbstractContextManager[object]:
-        """Acquire nothing: `work` acquires the device after the case is taken, so that the job is shown as running."""
+        """Acquire nothing: `work` acquires the device later, when the case is taken and the job is shown as running."""
         return nullcontext()
 
     def error_report(self, error: TensorError) -> CaseReport:
@@ -51,7 +51,7 @@ class CaseRunner(PartRunner):
         return CaseReport(error=error)
 
     def work(self, lease: Lease, taken_at: float, check: Check) -> CaseReport:
-        """Measure a case when the device is free; measure it again if the lock of the device lapses meanwhile."""
+        """Measure a case when the device is free; repeat the measurement if the device's lock was lost meanwhile."""
         record, planned = self.records.read(lease.job), self.records.case(lease.job, lease.shard)
         if record is None or record.benchmark is None or planned is None:
             raise StoppedError
@@ -77,7 +77,7 @@ class CaseRunner(PartRunner):
                 result = bench.measure(case)
                 if is_still_held():
                     return result
-            log.warning("%s: the lease of the device lapsed during the measurement; measuring again", case)
+            log.warning("%s: the lock of the device was lost during the measurement; measuring again", case)
             check()
 
     def _with_event(self, lease: Lease, name: str, report: CaseReport) -> CaseReport:
@@ -90,7 +90,7 @@ class CaseRunner(PartRunner):
         if self._bench is None or self._bench[0] != job:
             options = plan.options
             masks_by_layer = {name: self._mask(mask) for name, mask in plan.masks.items()}
-            # Release the previous bench first: together they may exceed the memory of the device.
+            # Release the previous bench first: both benches together may exceed the memory of the device.
             self._bench = None
             from masksmith.benchmark import Bench
 
@@ -105,21 +105,21 @@ class CaseRunner(PartRunner):
             shape = (part.rows, planned.cols)
             packed = np.frombuffer(self.store.get(result_name(part.result)), np.uint8)
             if packed.size != masks.packed_bytes(shape):
-                # Its bytes are those that were written, so they are of another mask.
+                # `get` has checked that the blob's bytes are those that were written, so they are of another mask.
                 raise DamagedBlobError(result_name(part.result), is_set_aside=False)
             parts.append(masks.unpack(packed, shape))
         return np.concatenate(parts)
 
 
 def _code_of(error: BenchmarkError | FileNotFoundError | DamagedBlobError) -> Code:
-    """Return the code of a case that could not be measured: of its request, or of a mask that it needs."""
+    """Return the error code; an error other than `BenchmarkError` comes from reading a mask of an earlier job."""
     if isinstance(error, BenchmarkError):
         return Code(error.fault)
     return Code.RESULT_DAMAGED if isinstance(error, DamagedBlobError) else Code.RESULT_NOT_FOUND
 
 
 def bench_worker_document(name: str, device: str, kernels: Mapping[str, Kernel]) -> BenchWorker:
-    """The document that announces a benchmark worker: its kernels, and why some of them cannot run here."""
+    """The document that announces a benchmark worker: its kernels, and why some of them cannot run on its device."""
     device_type = device.partition(":")[0]
     announced = []
     for kernel in kernels.values():

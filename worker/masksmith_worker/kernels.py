@@ -1,7 +1,7 @@
 """Compiles kernels in separate processes: those of frequent patterns before the worker is ready, others afterwards.
 
-A process that compiles keeps what it compiled in memory. The separate processes end, so this memory is freed; pool
-processes load these kernels from disk.
+A process needs memory to compile kernels, and keeps it until it ends. The separate processes end, so their memory is
+freed; pool processes load these kernels from disk.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from masksmith._warm_up import BACKGROUND, COMPILING, LATER_PATTERNS, READY_PATT
 log = logging.getLogger(__name__)
 
 WARM_UP = (sys.executable, "-P", "-m", "masksmith._warm_up")
-"""Command that compiles the kernels of the patterns that are appended to it."""
+"""Command that compiles kernels; the patterns are appended to it as arguments."""
 
 
 def prepare_kernels(report: Callable[[str], None]) -> None:
-    """Compile the kernels of frequent patterns, unless they are on disk; report the progress of a compilation.
+    """Compile the kernels of frequent patterns, unless they are on disk; report the progress if a kernel is compiled.
 
     Raises:
         RuntimeError: If the process that compiles fails.
@@ -44,7 +44,7 @@ def prepare_kernels(report: Callable[[str], None]) -> None:
 
 
 def start_compiling_others() -> subprocess.Popen[bytes] | None:
-    """Return a started process of lower priority that compiles other patterns' kernels; None if they are on disk."""
+    """Start and return a process of lower priority that compiles other patterns' kernels; None if all are on disk."""
     if is_warm(LATER_PATTERNS):
         return None
     command = [*WARM_UP, BACKGROUND, *LATER_PATTERNS]

@@ -37,13 +37,13 @@ def prune_model(
         progress: Whether to show a progress bar; see `ShowProgress`.
 
     Returns:
-        The record, as it is written to the directory.
+        The record of the pruning, as it is written to `output`.
 
     Raises:
-        InputError: If an argument is invalid, the checkpoint is quantised in a format that is not read, or the output
-            contains other files.
+        InputError: If an argument is invalid; if the checkpoint is quantised in a format that is not read; or if the
+            output contains other files.
         OSError: If a file cannot be written; the same call later continues where this one stopped.
-        ClientError: What `make_solve` raises, and the function that it returns.
+        ClientError: Any error of `make_solve` or of the function that it returns.
     """
     checkpoint = Checkpoint.open(model)
     checkpoint.check_is_readable()
@@ -52,7 +52,7 @@ def prune_model(
     statistics = method.statistics(checkpoint, choice)
     solve = make_solve(checkpoint, choice, statistics)
     total = sum(header.file_bytes for header in checkpoint.headers.values())
-    # With a text, blocks are pruned first, under a bar of their own; then files are written, which takes seconds.
+    # With a calibration text, blocks are pruned first, under a bar of their own; files are written in seconds.
     shown = progress if method.text is None else False
     with Bar("pruning", total, show=shown, in_bytes=True) as bar:
         return prune(checkpoint, choice, output, solve, method=method, statistics=statistics, on_bytes=bar.advance)

@@ -25,10 +25,10 @@ def diff(
     from masksmith_client.results.changes import compare
     from masksmith_client.results.masks import Masks
 
-    old, new = Masks.open(before), Masks.open(after)
-    changes = compare(old, new)
-    only_before = [name for name in old if name not in new]
-    only_after = [name for name in new if name not in old]
+    masks_before, masks_after = Masks.open(before), Masks.open(after)
+    changes = compare(masks_before, masks_after)
+    only_before = [name for name in masks_before if name not in masks_after]
+    only_after = [name for name in masks_after if name not in masks_before]
     sad, entries = sum(change.sad for change in changes), sum(change.entries for change in changes)
     rate = sad / entries if entries else 0.0
     if as_json:

@@ -63,8 +63,8 @@ class SolveReport:
             "skipped": [skipped.model_dump(mode="json") for skipped in self.skipped],
             "notes": list(self.notes),
             "total": {
-                "tensors": totals.solved,
-                "failed": totals.failed,
+                "tensors": totals.solved_count,
+                "failed": totals.failed_count,
                 "retained": totals.retained,
                 "gap": totals.gap,
                 "density": totals.density,
@@ -101,7 +101,7 @@ class SolveReport:
     def _summary(self) -> str:
         totals = total(self.tensors)
         line = (
-            f"{count_text(totals.solved)} tensor(s), {self.pattern}: {percent(totals.density)} of entries keep "
+            f"{count_text(totals.solved_count)} tensor(s), {self.pattern}: {percent(totals.density)} of entries keep "
             f"{percent(totals.retained)} of the score, gap {gap_text(totals.gap)}, {time_text(self.wall_s)}"
         )
         if self.budget is not None:

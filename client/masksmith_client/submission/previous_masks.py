@@ -26,7 +26,7 @@ class MasksUpload(StreamedTensor):
 
 
 def parse_previous(source: object) -> tuple[str | None, Path | None]:
-    """Return a pair, of which one or both are None: the id of a job or a reference; and the path of a masks file.
+    """Return a pair: a job's id, or a reference; and the path of a masks file. At least one of the two is None.
 
     Args:
         source: A job or its id, masks downloaded from a job or opened from a file, the path of a masks file, the
@@ -34,7 +34,8 @@ def parse_previous(source: object) -> tuple[str | None, Path | None]:
             this machine), or None.
 
     Raises:
-        InputError: If it is none of these, the file is no masks file, or that of opened masks is closed or replaced.
+        InputError: If `source` is none of these; if a file is not a masks file; or if masks that were opened from a
+            file are closed, or their file was replaced.
     """
     if source is None:
         return None, None
@@ -54,11 +55,11 @@ def previous_reference(source: object) -> str | None:
     """Return the id of a previous job, or the reference of masks in a root; None for None.
 
     Args:
-        source: As for `parse_previous`, except that a path is always taken as a reference to a file or an output, which
-            the service reads itself.
+        source: As for `parse_previous`, but every path is taken as a reference, so that the service reads the masks
+            itself. A text of the form of an id is a path if it exists on this machine, else an id.
 
     Raises:
-        InputError: As `parse_previous` does, but a path is not checked.
+        InputError: As `parse_previous` does, but no path is checked.
     """
     if isinstance(source, Masks):
         source = _origin(source)
@@ -73,7 +74,7 @@ def _origin(masks: Masks) -> JobView | Path:
     """Return the job that computed masks, or the path of their file.
 
     Raises:
-        InputError: If they were opened from a file that is closed, or that is not at its path any more.
+        InputError: If the masks were opened from a file, and are closed; or if the file was replaced or removed.
     """
     origin = masks.path if masks.job is None else masks.job
     if origin is None:

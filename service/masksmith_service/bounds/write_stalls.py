@@ -15,7 +15,7 @@ class WriteStallTimer:
 
     Args:
         stall_s: Seconds within which the client must read `PROGRESS_BYTES`, or so much that writing is resumed.
-        on_stall: Called if the client does not.
+        on_stall: Called if the client has read less within `stall_s`.
     """
 
     def __init__(self, stall_s: float, on_stall: Callable[[], None]) -> None:

@@ -1,4 +1,4 @@
-"""Builds the documents of jobs from their records and the reports of their shards or cases."""
+"""Builds the documents of jobs, from records and the reports of shards or cases, and the entries of job lists."""
 
 from __future__ import annotations
 
@@ -70,14 +70,14 @@ def job_view(
     record: JobRecord,
     shards: dict[int, Shard],
     reports: dict[int, ShardReport],
-    taken: frozenset[int] = frozenset(),
+    taken_indices: frozenset[int] = frozenset(),
 ) -> Job:
-    """Build the document of a masks job; `taken` are the shards that workers have taken and not finished."""
+    """Build the document of a masks job; `taken_indices` are the indices of taken, unfinished shards."""
     options, tensors = record.plan.options, record.plan.tensors
     shown = options.model_dump(include=OPTIONS_SHOWN) | {"pattern": record.plan.pattern_text}
     indices = shards_by_tensor(tensors, shards)
     reports_by_tensor = [[reports.get(index) for index in shard_indices] for shard_indices in indices]
-    are_taken = [not taken.isdisjoint(shard_indices) for shard_indices in indices]
+    are_taken = [not taken_indices.isdisjoint(shard_indices) for shard_indices in indices]
     # Cached, because most tensors have the same pattern.
     pattern_of = cache(partial(parse, axis=options.axis, ragged=options.ragged))
     budget_gaps = [report.budget_gap for report in reports.values() if report.budget_gap is not None]
@@ -90,7 +90,7 @@ def job_view(
             for tensor, tensor_reports, is_taken in zip(tensors, reports_by_tensor, are_taken, strict=True)
         ],
         skipped=record.plan.skipped,
-        output=_output(record.plan.output, shards, reports, taken, record.state),
+        output=_output(record.plan.output, shards, reports, taken_indices, record.state),
     )
 
 
@@ -98,12 +98,12 @@ def benchmark_view(
     record: JobRecord,
     cases: dict[int, PlannedCase],
     reports: dict[int, CaseReport],
-    taken: frozenset[int] = frozenset(),
+    taken_indices: frozenset[int] = frozenset(),
 ) -> Job:
-    """Build the document of a benchmark; `taken` are the cases that workers have taken and not finished."""
+    """Build the document of a benchmark; `taken_indices` are the indices of taken, unfinished cases."""
     assert record.benchmark is not None
     views = [
-        _case_view(planned, reports.get(index), record.state, is_taken=index in taken)
+        _case_view(planned, reports.get(index), record.state, is_taken=index in taken_indices)
         for index, planned in cases.items()
     ]
     members = _common_members(record) | record.benchmark.summary_fields
@@ -121,7 +121,7 @@ def _common_members(record: JobRecord) -> dict[str, Any]:
 def _case_view(planned: PlannedCase, report: CaseReport | None, job_state: JobState, *, is_taken: bool) -> CaseView:
     name = str(CaseResult.read_case(planned.case))
     if report is None:
-        return CaseView(name=name, state=_state([None], [], job_state, failed=False, is_taken=is_taken))
+        return CaseView(name=name, state=_state(1, 0, job_state, has_failed=False, is_taken=is_taken))
     best = next(iter(winners([case_result(planned, report)])), None)
     return CaseView(
         name=name,
@@ -149,26 +149,26 @@ def tensor_view(
         tensor: The tensor.
         reports: Report of each of its shards, None for a shard that is not finished.
         job_state: State of the job.
-        pattern: The job's pattern; a report may have the tensor's own pattern.
+        pattern: The job's pattern, which is used if the reports have no pattern of the tensor.
         pattern_of: Parses a pattern of this job.
         is_taken: Whether a worker has taken one of the shards and not finished it.
     """
-    done = [report for report in reports if report is not None]
-    errors = [report.error for report in done if report.error is not None]
-    state = _state(reports, done, job_state, failed=bool(errors), is_taken=is_taken)
+    finished_reports = [report for report in reports if report is not None]
+    errors = [report.error for report in finished_reports if report.error is not None]
+    state = _state(len(reports), len(finished_reports), job_state, has_failed=bool(errors), is_taken=is_taken)
     view = TensorReport(
         name=tensor.name, shape=tensor.shape, layout=_layout(tensor), pattern=tensor.pattern, state=state
     )
     if errors:
         return view.model_copy(update={"error": errors[0]})
-    if len(done) < len(reports):
+    if len(finished_reports) < len(reports):
         return view
     return view.model_copy(
-        update=certificate(done)
+        update=certificate(finished_reports)
         | {
-            "pattern": done[0].pattern,
-            **combined_measures(tensor, done, pattern_of(done[0].pattern or pattern)),
-            "device": ", ".join(sorted({report.device for report in done})),
+            "pattern": finished_reports[0].pattern,
+            **combined_measures(tensor, finished_reports, pattern_of(finished_reports[0].pattern or pattern)),
+            "device": ", ".join(sorted({report.device for report in finished_reports})),
         }
     )
 
@@ -182,7 +182,7 @@ def _output(
     output: PlannedOutput | None,
     shards: dict[int, Shard],
     reports: dict[int, ShardReport],
-    taken: frozenset[int],
+    taken_indices: frozenset[int],
     job_state: JobState,
 ) -> OutputReport | None:
     if output is None:
@@ -190,15 +190,16 @@ def _output(
     files = []
     for index, shard in shards.items():
         if shard.file is not None:
-            done = [reports[index]] if index in reports else []
-            error = done[0].error if done else None
-            state = _state([index], done, job_state, failed=error is not None, is_taken=index in taken)
+            report = reports.get(index)
+            done_count, error = (0, None) if report is None else (1, report.error)
+            is_taken = index in taken_indices
+            state = _state(1, done_count, job_state, has_failed=error is not None, is_taken=is_taken)
             files.append(OutputFileReport(name=output.files[shard.file].name, state=state, error=error))
     return OutputReport(location=output.location, files=files)
 
 
 def summary_view(row: dict[str, object]) -> JobSummary | None:
-    """Build the entry of a job list, and remove members from `row` for it; None if the record cannot be read."""
+    """Build the entry of a job list from `row`, which is changed; None if the record cannot be read."""
     try:
         progress = Progress.model_validate({"done": row.pop("done"), "total": row.pop("total")})
         members = {"key": row.pop("owner") or None, "name": row["name"] or None, "progress": progress}
@@ -208,22 +209,20 @@ def summary_view(row: dict[str, object]) -> JobSummary | None:
         return None
 
 
-def _state(
-    parts: Sequence[object], done: Sequence[object], job_state: JobState, *, failed: bool, is_taken: bool
-) -> JobState:
+def _state(shard_count: int, done_count: int, job_state: JobState, *, has_failed: bool, is_taken: bool) -> JobState:
     """Return the state of a tensor, output file or case.
 
     Args:
-        parts: All of its shards; one element for a case. Only their number counts.
-        done: Those that are finished.
+        shard_count: Number of its shards; 1 for a case.
+        done_count: Number of the finished shards.
         job_state: State of the job.
-        failed: Whether a finished one has failed.
-        is_taken: Whether a worker has taken one and not finished it.
+        has_failed: Whether a finished shard has failed.
+        is_taken: Whether a worker has taken one of the shards and not finished it.
     """
-    if failed:
+    if has_failed:
         return JobState.FAILED
-    if len(done) == len(parts):
+    if done_count == shard_count:
         return JobState.SUCCEEDED
     if job_state is JobState.CANCELED:
         return JobState.CANCELED
-    return JobState.RUNNING if done or is_taken else JobState.QUEUED
+    return JobState.RUNNING if done_count > 0 or is_taken else JobState.QUEUED

@@ -1,4 +1,4 @@
-"""Records the calls of all blocks while only the first block computes, where the calls do not depend on the others."""
+"""Records the calls of all blocks while only the first block computes, if the calls do not depend on other blocks."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from .skipping import skipping
 def capture_by_first_block(
     model: torch.nn.Module, blocks: BlockList, batches: Iterable[Any]
 ) -> Iterator[CapturedBatch]:
-    """Yield the calls of the blocks in each batch, as `capture` does, in much less time.
+    """Yield the calls of the blocks in each batch, as `capture` does; for most models in much less time.
 
-    In most models the arguments of a block, but for what the previous block returns, depend on the batch alone: masks,
-    positions. The first batch runs through all blocks and then, if there is a second one, through the first block only.
-    If both give the same calls, the other batches run through the first block only, else through all blocks; so does a
-    batch whose calls cannot be recorded by the first block only.
+    In most models the arguments of a block, except what the previous block returns, depend on the batch alone: masks,
+    positions. The first batch runs through all blocks; if there is a second batch, the first one then runs through the
+    first block only. If both runs give the same calls, each later batch runs through the first block only, and through
+    all blocks if its calls cannot be recorded so. If the two runs differ, each later batch runs through all blocks.
 
     Args:
         model: The model, in evaluation mode, with the weights of its blocks.
@@ -34,20 +34,20 @@ def capture_by_first_block(
     Raises:
         PruningError: As `capture`.
     """
-    computed, agree = None, None
+    by_all_blocks, first_block_suffices = None, None
     for number, batch in enumerate(batches):
-        if computed is None:
-            computed, first = capture_batch(model, blocks, batch, 0), batch
-            yield computed
+        if by_all_blocks is None:
+            by_all_blocks, first_batch = capture_batch(model, blocks, batch, 0), batch
+            yield by_all_blocks
             continue
-        if agree is None:
-            agree = _are_equal(computed, _by_first_block_only(model, blocks, first, 0))
-        captured = _by_first_block_only(model, blocks, batch, number) if agree else None
+        if first_block_suffices is None:
+            first_block_suffices = _are_equal(by_all_blocks, _by_first_block_only(model, blocks, first_batch, 0))
+        captured = _by_first_block_only(model, blocks, batch, number) if first_block_suffices else None
         yield capture_batch(model, blocks, batch, number) if captured is None else captured
 
 
 def _by_first_block_only(model: torch.nn.Module, blocks: BlockList, batch: Any, number: int) -> CapturedBatch | None:
-    """Return the calls while only the first block computes; None if they cannot be recorded so."""
+    """Record the calls while only the first block computes; None if they cannot be recorded so."""
     try:
         with skipping(blocks, lambda loaded: None):
             return capture_batch(model, blocks, batch, number, are_skipped=True)
@@ -68,7 +68,7 @@ def _are_equal(one: CapturedBatch, other: CapturedBatch | None) -> bool:
 
 
 def _are_equal_leaves(left: Any, right: Any) -> bool:
-    """Whether two arguments are the same object or have the same value, which some classes do not compare."""
+    """Whether two arguments are the same object or equal; without `__eq__`, two objects are always unequal."""
     if isinstance(left, torch.Tensor) and isinstance(right, torch.Tensor):
         return left.dtype == right.dtype and torch.equal(left, right)
     return left is right or (type(left) is type(right) and bool(left == right))

@@ -20,10 +20,10 @@ class NM:
     `m_out` rows by `m` columns: `n` kept in each row, `n_out` in each column. So `W` is n:m and `W^T` is n_out:m_out.
 
     Attributes:
-        n: Kept entries of a group, `1 <= n <= m`.
-        m: Length of a group, at most 64; columns of a tile of a transposable pattern.
-        transposable: Whether columns have budgets, too.
-        fill: Whether budgets are counts (`exact`) or upper limits (`at_most`).
+        n: Kept entries of a group or, if transposable, of a row of a tile; `1 <= n <= m`.
+        m: Length of a group or, if transposable, of a row of a tile; at most 64.
+        transposable: Whether rows and columns both have budgets.
+        fill: Whether budgets are exact numbers (`exact`) or upper limits (`at_most`).
         n_out: Kept entries of a column of a tile, by default `n`. Transposable patterns only.
         m_out: Rows of a tile, at most 64, by default `m`. Transposable patterns only.
         axis: Dimension that plain groups run along: `in` (within a row) or `out` (within a column).

@@ -1,4 +1,4 @@
-"""Sensitivity scores from activations (SiPP, PFP), and the proved error bound of sampling by them."""
+"""Sensitivity scores from activations (SiPP, PFP), and the proved error bound of sampling weights by these scores."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ def sipp(weight: Any, activations: Any, *, reduce: Literal["mean", "max"] = "mea
     their negative parts; the score is the largest of the four shares. The number of multiplications is proportional to
     `samples * out * in`.
 
-    Baykal, Liebenwein et al., SiPPing Neural Networks (arXiv 1910.05422): the mean is their deterministic form, the
-    maximum the one that the sampling bound holds for.
+    Baykal, Liebenwein et al., SiPPing Neural Networks (arXiv 1910.05422). `reduce="mean"` is their deterministic form;
+    the sampling bound holds for `reduce="max"`.
 
     Args:
         weight: `[out, in, *kernel]`.
-        activations: Inputs of the layer, `[samples, prod(in, *kernel)]`, one row per sample (convolutions: patch).
+        activations: Inputs of the layer, `[samples, prod(in, *kernel)]`; each patch is a sample of a convolution.
         reduce: How shares are reduced over the samples, `mean` or `max`.
         name: Name of the weight in error messages.
 
@@ -40,7 +40,8 @@ def sipp(weight: Any, activations: Any, *, reduce: Literal["mean", "max"] = "mea
         Scores of the weight's shape, library and device, in [0, 1].
 
     Raises:
-        ScoresError: If the shapes do not fit, there are no samples, or `reduce` is neither `mean` nor `max`.
+        ScoresError: If weight or activations are no dense array of real numbers; if their shapes do not fit; if there
+            are no samples; or if `reduce` is neither `mean` nor `max`.
     """
     if reduce not in ("mean", "max"):
         raise ScoresError(f"reduce={reduce!r} is neither 'mean' nor 'max'", name=name)
@@ -71,7 +72,8 @@ def pfp(weight: Any, activations: Any, *, name: str | None = None) -> Any:
         Scores of the weight's shape, library and device, in [0, 1]; all entries of a channel have the channel's score.
 
     Raises:
-        ScoresError: If the shapes do not fit, or there are no samples.
+        ScoresError: If weight or activations are no dense array of real numbers; if their shapes do not fit; or if
+            there are no samples.
     """
     sensitivities = sipp(weight, activations, reduce="max", name=name)
     shape = shape_of(sensitivities)
@@ -91,27 +93,27 @@ class SamplingBound:
 
     Attributes:
         sums: `S` of each neuron, `[out]`.
-        weight: The factor `a / S`, equal for all neurons.
+        factor: `a / S`, equal for all neurons.
     """
 
     sums: Doubles
-    weight: float
+    factor: float
 
     def error(self, samples: int) -> Doubles:
         """Return the bound `f(m)` of each neuron, `[out]`, for `samples` draws; a bound above 1 says nothing."""
-        ratio = self.weight * self.sums / (3 * samples)  # a / 3m
+        ratio = self.factor * self.sums / (3 * samples)  # a / 3m
         return np.hypot(ratio, np.sqrt(6 * ratio)) + ratio
 
     def samples(self, error: float) -> npt.NDArray[np.int64]:
         """Return the smallest number of draws `m` of each neuron, `[out]`, whose bound `f(m)` is at most `error`.
 
         Raises:
-            ScoresError: If the error is not positive.
+            ScoresError: If `error` is not positive.
         """
         if not error > 0:
             raise ScoresError(f"error={error} must be positive: sampling is never exact")
         # f(m) <= e is equivalent to a / 3m <= e^2 / (2e + 6).
-        return np.ceil(self.weight * self.sums * (2 * error + 6) / (3 * error**2)).astype(np.int64)
+        return np.ceil(self.factor * self.sums * (2 * error + 6) / (3 * error**2)).astype(np.int64)
 
 
 def sampling_bound(sensitivities: Any, points: int, *, delta: float = 1e-3, c: float = 3.0) -> SamplingBound:

@@ -1,4 +1,4 @@
-"""Greedy solver: keeps entries in descending order while they fit; a fast approximation."""
+"""Greedy solver: takes entries in descending order, and keeps each one that fits; a fast approximation."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from ._rounding.torch_chunks import TorchSolver
 
 @dataclass(frozen=True)
 class Greedy(TorchSolver):
-    """Keep entries in descending order while their row and column are not full; then, with `repair`, fill up by swaps.
+    """Keep entries in descending order, each if its row and column are not full; then, with `repair`, fill up by swaps.
 
-    Without repair, greedy leaves most tiles below their budget (93 % of them at 8:16), which "at most" patterns allow.
-    Ties go to the lowest row-major index. Duals come from `_duals.sweeps` and bound the gap.
+    Without repair, greedy leaves most tiles below their budget (93 % of them at 8:16); only "at most" patterns allow
+    this. Ties go to the lowest row-major index. Duals come from `_duals.sweeps` and bound the gap.
 
     Hubara et al. (2021), Accelerated sparse neural training: a provable and efficient method to find N:M transposable
     masks, NeurIPS.
@@ -53,7 +53,10 @@ class Greedy(TorchSolver):
 
 
 def keep_descending(keys: torch.Tensor, tile: TileSpec) -> torch.Tensor:
-    """Return maximal masks: entries are kept in descending order of `keys` `[T, R, C]` while the budgets allow it."""
+    """Return masks to which no entry can be added, for `keys` `[T, R, C]`.
+
+    Each entry, in descending order of `keys`, is kept if its row and column are not full.
+    """
     count, rows, cols = keys.shape
     order = keys.flatten(1).sort(dim=1, descending=True, stable=True).indices.T.contiguous()
     lanes = torch.arange(count, device=keys.device)

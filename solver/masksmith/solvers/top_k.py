@@ -19,9 +19,10 @@ from .base import LimitedBySize, Parallelism
 class TopK(LimitedBySize):
     """Keep the n largest entries of every group of m; exact for patterns whose columns have no budgets.
 
-    Forced entries are kept or dropped first. Without them, the n-th largest score `u` proves optimality: `max sum_j w_j
-    S_j` over `sum_j S_j = n`, `0 <= S <= 1` has the dual problem `min_u n u + sum_j max(0, w_j - u)`, and every kept
-    entry has `w >= u`, every dropped one `w <= u`.
+    Forced entries are kept or dropped first. If no entry is forced, a dual `u` proves optimality: the n-th largest
+    score, or 0 if n = m. `max sum_j w_j S_j` over `sum_j S_j = n`, `0 <= S <= 1` has the dual problem
+    `min_u n u + sum_j max(0, w_j - u)`, and every kept entry has `w >= u`, every dropped one `w <= u`. Scores are not
+    negative, so `u` is not negative, and proves optimality for `sum_j S_j <= n` (at-most fill), too.
     """
 
     name: ClassVar[str] = "top-k"
@@ -43,9 +44,9 @@ class TopK(LimitedBySize):
         else:
             # `top_k` takes an array without entries for "nothing is forced".
             forced = np.zeros((0, 0), np.int8) if panel.forced is None else np.ascontiguousarray(panel.forced)
-            infeasible = top_k(scores, forced, tile.row_keep, tile.at_most, mask, duals)
-            if infeasible >= 0:
-                raise InfeasibleError(_infeasible_message(tile), divmod(int(infeasible), across))
+            infeasible_group = top_k(scores, forced, tile.row_keep, tile.at_most, mask, duals)
+            if infeasible_group >= 0:
+                raise InfeasibleError(_infeasible_message(tile), divmod(int(infeasible_group), across))
         # Column duals are 0, since columns have no budgets; a broadcast array needs no memory.
         col_duals = np.broadcast_to(np.float64(0), (down, across, tile.cols))
         return PanelAnswer(mask, duals.reshape(down, across, 1), col_duals)

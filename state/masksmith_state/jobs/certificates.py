@@ -15,46 +15,48 @@ from .reports import ShardReport
 _FROM_WORST_TO_BEST: Sequence[SolveStatus] = ("time_limit", "feasible", "optimal")
 
 
-def certificate(parts: Sequence[ShardReport]) -> dict[str, Any]:
-    """Sum the reports of all shards of a tensor.
+def certificate(reports: Sequence[ShardReport]) -> dict[str, Any]:
+    """Sum the reports of all shards of a tensor, none of which has failed.
 
     Returns:
-        `status`, `objective`, `upper_bound`, `gap`, `retained`, `density`, `solve_s`, `solver` and `update`, an
-        `UpdateReport` or None. The status is the worst of the shards', and the solver that of the first shard.
+        `status`, `objective`, `upper_bound`, `gap`, `retained`, `density`, `solve_s`, `solver` and `update`. The status
+        is the worst of the shards', and the solver that of the first shard. `update` is an `UpdateReport`, or None if
+        the weights are not updated.
     """
     objective, bound, total = (
-        math.fsum(getattr(part, name) for part in parts) for name in ("objective", "upper_bound", "total_score")
+        math.fsum(getattr(report, name) for report in reports) for name in ("objective", "upper_bound", "total_score")
     )
-    kept_score = math.fsum(part.objective if part.kept_score is None else part.kept_score for part in parts)
+    kept_score = math.fsum(report.objective if report.kept_score is None else report.kept_score for report in reports)
     return {
         "status": next(
-            (status for status in _FROM_WORST_TO_BEST if any(part.status == status for part in parts)), None
+            (status for status in _FROM_WORST_TO_BEST if any(report.status == status for report in reports)), None
         ),
         "objective": objective,
         "upper_bound": bound,
         "gap": relative_gap(objective, bound),
         "retained": kept_score / total if total > 0 else 1.0,
-        "density": sum(part.kept for part in parts) / sum(part.entries for part in parts),
-        "solve_s": math.fsum(part.solve_s for part in parts),
-        "solver": parts[0].solver,
-        "update": _update(parts),
+        "density": sum(report.kept for report in reports) / sum(report.entries for report in reports),
+        "solve_s": math.fsum(report.solve_s for report in reports),
+        "solver": reports[0].solver,
+        "update": _update(reports),
     }
 
 
-def change(parts: Sequence[ShardReport], entries: int) -> ChangeReport | None:
+def change(reports: Sequence[ShardReport], entries: int) -> ChangeReport | None:
     """Sum the changes of all shards of a tensor of `entries` entries; None if it has no previous mask."""
-    if any(part.added is None or part.dropped is None for part in parts):
+    if any(report.added is None or report.dropped is None for report in reports):
         return None
-    added, dropped = sum(part.added or 0 for part in parts), sum(part.dropped or 0 for part in parts)
+    added, dropped = sum(report.added or 0 for report in reports), sum(report.dropped or 0 for report in reports)
     return ChangeReport(sad=added + dropped, added=added, dropped=dropped, flip_rate=(added + dropped) / entries)
 
 
 def _update(reports: Sequence[ShardReport]) -> UpdateReport | None:
-    parts = [report.update for report in reports if report.update is not None]
-    if not parts:
+    updates = [report.update for report in reports if report.update is not None]
+    if not updates:
         return None
     error, masked, energy, seconds = (
-        math.fsum(getattr(part, name) for part in parts) for name in ("error", "masked_error", "energy", "update_s")
+        math.fsum(getattr(update, name) for update in updates)
+        for name in ("error", "masked_error", "energy", "update_s")
     )
-    # Only ADMM counts solves, and with ADMM a tensor has one shard.
-    return UpdateReport(error=error, masked_error=masked, energy=energy, update_s=seconds, solves=parts[0].solves)
+    # Only ADMM reports a number of solves, and with ADMM a tensor has one shard.
+    return UpdateReport(error=error, masked_error=masked, energy=energy, update_s=seconds, solves=updates[0].solves)

@@ -1,4 +1,4 @@
-"""Counters in Redis: names of their fields, and the increments of finished shards.
+"""Counters in Redis: names of their fields, the increments of finished shards, and values by labels.
 
 All counters are fields of one hash, so they survive restarts and are the same in every service. A field's name is that
 of the counter and its labels, separated by `|`. The scripts that change job records increment the counters of jobs and
@@ -12,11 +12,11 @@ from collections.abc import Mapping
 
 COUNTS = "masksmith:counts"
 """Redis key of the hash."""
-# Upper bounds of the histograms' buckets.
+# Upper bounds, inclusive, of the histograms' buckets; one more bucket is for larger values.
 SECONDS_BOUNDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0)
 GAP_BOUNDS = (0.0, 1e-9, 1e-6, 1e-4, 1e-3, 1e-2, 1e-1)
 UPLOAD_BYTES = "upload_bytes"
-"""Field of the bytes of all uploads that were received."""
+"""Name of the counter of the bytes of all received uploads."""
 
 
 def field_name(name: str, *labels: str) -> str:
@@ -25,7 +25,10 @@ def field_name(name: str, *labels: str) -> str:
 
 
 def histogram_increments(name: str, value: float, bounds: tuple[float, ...], *labels: str) -> dict[str, float]:
-    """Increments of a histogram for one observation: 1 for its bucket, by number, and the value for the sum."""
+    """Increments of a histogram for one value: 1 for the bucket of the value, and the value for the sum.
+
+    In names of fields, the last label is the number of the bucket, or `sum`.
+    """
     bucket = bisect_left(bounds, value)
     return {field_name(name, *labels, str(bucket)): 1, field_name(name, *labels, "sum"): value}
 
@@ -48,9 +51,9 @@ def shard_increments(device: str, outcome: str, took_s: float, gap: float | None
 
 
 def counts_by_labels(counts: Mapping[str, str], name: str) -> dict[tuple[str, ...], float]:
-    """Values of the counters of one name, by their labels, from all fields of the hash that can be read."""
-    parts = ((tuple(key.split("|")), _number(value)) for key, value in counts.items())
-    return {labels[1:]: value for labels, value in parts if labels[0] == name and value is not None}
+    """Values of the counters of one name, by labels; fields of the hash whose values are no numbers are left out."""
+    fields = ((key.split("|"), _number(text)) for key, text in counts.items())
+    return {tuple(labels): value for (counter, *labels), value in fields if counter == name and value is not None}
 
 
 def _number(text: str) -> float | None:

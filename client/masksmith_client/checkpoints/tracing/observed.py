@@ -28,10 +28,12 @@ class Observed:
 
 
 def extended_to_siblings(observed: Observed, shapes: Mapping[str, tuple[int, ...]]) -> Observed:
-    """Copy axes and reasons to parameters that the pass did not reach, from those whose names differ only in numbers.
+    """Copy axes and reasons to parameters that the pass did not reach, from their siblings.
 
-    They are copied if all of those that the pass reached have the same ones, and all parameters with such names have
-    the same number of dimensions. Results of names that are not in `shapes`, and axes that do not fit, are left out.
+    Siblings are parameters whose names differ only in numbers. Nothing is copied between siblings if two that the pass
+    reached differ in axes or reason, or if any two differ in their number of dimensions. Left out are axes and reasons
+    of names that are not in `shapes`, and axes whose number is not the parameter's number of dimensions. Parts and
+    notes stay as they are.
     """
     groups = defaultdict(list)
     for name in shapes:
