@@ -93,8 +93,8 @@ def translate(error: Exception) -> RequestError:
 
 
 def upload_damaged(digest: str) -> RequestError:
-    """Error of an upload that was damaged in the store."""
-    detail = f"upload {digest} was damaged in the store and was set aside; PUT it again"
+    """Error of an upload that is damaged in the store, whether or not it could be set aside."""
+    detail = f"upload {digest} is damaged in the store; PUT it again"
     return RequestError(Code.UPLOAD_DAMAGED, detail, digest=digest)
 
 
@@ -142,7 +142,8 @@ def _damaged_blob(error: DamagedBlobError) -> RequestError:
     digest = digest_of_upload(error.blob)
     if digest is not None:
         return upload_damaged(digest)
-    detail = "a result of this job was damaged in the store and was set aside; submit the job again to compute it anew"
+    fate = "was damaged in the store and was set aside" if error.is_set_aside else "cannot be read from the store"
+    detail = f"a result of this job {fate}; submit the job again to compute it anew"
     return RequestError(Code.RESULT_DAMAGED, detail)
 
 

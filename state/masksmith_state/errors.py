@@ -10,15 +10,13 @@ class DamagedBlobError(Exception):
 
     Attributes:
         blob: Name of the blob.
-
-    Args:
         is_set_aside: Whether the blob was moved out of the way; false if its bytes were replaced or do not fit, and if
             the store is read-only.
     """
 
     def __init__(self, blob: str, *, is_set_aside: bool) -> None:
         super().__init__(f"blob {blob} was damaged in the store{', and was set aside' if is_set_aside else ''}")
-        self.blob = blob
+        self.blob, self.is_set_aside = blob, is_set_aside
 
 
 class InstallationError(Exception):

@@ -127,8 +127,9 @@ def check_output_folder(output: Path, checkpoint: Checkpoint) -> None:
         raise InputError(f"{output} contains other files, such as {names[0]!r}; name a new or empty directory")
     for path in other_files(checkpoint, output).broken_links:
         link = checkpoint.folder / path
+        reason = "is no regular file" if link.exists() else "does not exist"
         raise InputError(
-            f"{link} is a link to {link.readlink()}, which does not exist; download the file, or remove it"
+            f"{link} is a link to {link.readlink()}, which {reason}; download the file, or remove the link"
         )
 
 
