@@ -11,12 +11,12 @@ from masksmith_state.blobs.names import result_name, result_report_name, statist
 from masksmith_state.blobs.references import BlobReferences, LinkOutcome
 from masksmith_state.blobs.retention import Retention, SweepCounts
 from masksmith_state.blobs.store import BlobStore
-from masksmith_state.errors import FullError, MissingUploadError
+from masksmith_state.errors import FullError, MissingResultError, MissingUploadError, UnreadableRecordError
 from masksmith_state.jobs.model import Admission
 from masksmith_state.jobs.plans import MasksPlan
 from masksmith_state.jobs.records import JobRecords
 from masksmith_state.jobs.reports import ShardReport
-from masksmith_state.jobs.shards import PlannedTensor, Shard
+from masksmith_state.jobs.shards import MaskPart, PlannedTensor, Shard
 from masksmith_wire.documents import MasksOptions
 
 UPLOAD_AGE_S, RESULT_AGE_S = 100.0, 1000.0
@@ -246,6 +246,29 @@ def test_a_live_job_references_a_result_before_it_reads_it(upload, store, job, f
     assert references.add_result_reference(other, "f" * 64)
     assert retention.delete_unreferenced_results() == 0
     assert result_name("f" * 64) in names(store)
+
+
+@pytest.mark.parametrize("end", ["cancel", "delete", "set aside"])
+def test_a_result_that_a_live_job_reads_is_kept_until_its_end(upload, store, job, finish, records, retention, end):
+    upload()
+    earlier = job("a")
+    finish(earlier)
+    part = MaskPart(blob=result_name("f" * 64), result="f" * 64, start=0, first=0, last=4)
+    tensor = PlannedTensor(name="a", digest="a" * 64, dtype="F32", shape=[4, 16], start=8, previous=[part])
+    plan = MasksPlan(options=MasksOptions(pattern="2:4"), tensors=[tensor])
+    shards, admission = [Shard(tensor=0, first=0, last=4)], Admission(owner="ann", uploaders="owner")
+    later = records.create(plan, shards, admission=admission)[0]
+    records.delete(earlier)
+    assert retention.delete_unreferenced_results() == 0
+    assert result_name("f" * 64) in names(store)
+    if end == "set aside":
+        records.set_aside(UnreadableRecordError(later, "damaged"))
+    else:
+        getattr(records, end)(later)
+    assert retention.delete_unreferenced_results() == 1
+    assert names(store) == {upload_name("a" * 64)}
+    with pytest.raises(MissingResultError):
+        records.create(plan, shards, admission=admission)
 
 
 def test_an_ended_job_holds_no_references(upload, job, records, references):
