@@ -44,7 +44,7 @@ class Sparsifier(MaskedModel):
         sparsifier.bake()
 
     Unless the schedule begins with dense layers, the constructor waits for the first masks, so that errors show at
-    once. `step` does not wait, unless `Refresh.wait` is set: at a refresh it copies the weights, a worker process or
+    once. `step` does not wait, unless `Refresh.wait` is set: at a refresh it copies the weights, a refresh process or
     thread requests their masks, and a later `step` applies them.
     While the service is slow or unreachable the last masks stay; the beginning and the end of an outage are logged.
     With torch.distributed, all ranks apply the same masks at the same step.
