@@ -123,5 +123,6 @@ def converge(
 def _powers_of_two(values: Tensor) -> Tensor:
     """Return, for each row, the smallest power of two that exceeds its absolute entries; 1 for a row of zeros."""
     largest = values.abs().amax(1)
-    exponents = torch.frexp(largest).exponent
-    return torch.ldexp(torch.ones_like(largest), exponents)
+    mantissa = torch.frexp(largest).mantissa
+    # The quotient is exact, and has the range of float64 in every version of torch.
+    return torch.where(largest == 0, 1.0, largest / mantissa)
