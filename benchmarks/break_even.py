@@ -95,7 +95,8 @@ def reported(path: Path) -> dict[tuple[str, int], str]:
     return {
         (f"{entry['layer']['rows']}x{entry['layer']['cols']}", entry["batch"]): entry["text"]
         for entry in document["break_evens"]
-        if entry["kernel"] == "csr" and entry["dtype"] == "float32" and entry["direction"] == "forward"
+        if (entry["kernel"], entry["family"]) == ("csr", "unstructured")
+        and (entry["dtype"], entry["direction"]) == ("float32", "forward")
     }
 
 

@@ -103,9 +103,10 @@ def _zeros_finding(report: Report) -> str:
 def _gain(result: CaseResult, slow: str, fast: str) -> Gain | None:
     """Return the time of kernel `slow` over the time of `fast`, with its range; None if one was not measured."""
     slow_measurement, fast_measurement = result.of(slow), result.of(fast)
-    slow_timing = None if slow_measurement is None else slow_measurement.timing
-    fast_timing = None if fast_measurement is None else fast_measurement.timing
-    return None if slow_timing is None or fast_timing is None else Gain.of(slow_timing, fast_timing)
+    if slow_measurement is None or fast_measurement is None:
+        return None
+    timings = fast_measurement.compared_with(slow_measurement)
+    return None if timings is None else Gain.of(*timings)
 
 
 def command(report: Report) -> str:

@@ -66,6 +66,10 @@ class MissingUploadError(Exception):
         self.digest = digest
 
 
+class MissingResultError(Exception):
+    """A job reads a result of an earlier job that was deleted."""
+
+
 class NoMasksError(Exception):
     """A masks job is required, and the job is of another kind."""
 

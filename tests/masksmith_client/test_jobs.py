@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from masksmith_client import Client, Conflict, ConnectError, Event, JobFailedError, JobState, NotFound, TimeoutError
+from masksmith_client.transport.events import STREAM_READ_TIMEOUT_S, Deadline
 
 from .conftest import QUICK, FakeService, Pieces, busy, event, refused
 
@@ -164,7 +165,12 @@ def test_deleted_jobs_are_gone(client: Client, job: Any) -> None:
 def test_silence_is_a_dead_connection(service: FakeService, job: Any) -> None:
     list(job.events())
     asked = next(r for r in service.requests if r.url.path.endswith("/events"))
-    assert asked.extensions["timeout"]["read"] == 45.0
+    assert asked.extensions["timeout"]["read"] == STREAM_READ_TIMEOUT_S
+
+
+def test_no_stream_is_read_that_could_be_silent_beyond_the_deadline() -> None:
+    assert Deadline(STREAM_READ_TIMEOUT_S - 0.1).is_near
+    assert not Deadline(STREAM_READ_TIMEOUT_S + 5).is_near
 
 
 def test_interrupting_a_stream_closes_it(service: FakeService, job: Any) -> None:

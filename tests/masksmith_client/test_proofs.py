@@ -26,8 +26,8 @@ def solution():
 def masks_of(tmp_path):
     """Masks as they come from a job that claims this."""
 
-    def masks_of(mask, objective=None, upper_bound=None, status="optimal", scores="magnitude"):
-        info = MaskInfo(shape=[16, 16], pattern=PATTERN).with_digest(pack(mask))
+    def masks_of(mask, objective=None, upper_bound=None, status="optimal", scores="magnitude", pattern=PATTERN):
+        info = MaskInfo(shape=[16, 16], pattern=pattern).with_digest(pack(mask))
         path = tmp_path / "masks"
         path.write_bytes(file_header({"w": info}) + pack(mask).tobytes())
         masks = Masks.open(path)
@@ -80,10 +80,33 @@ def test_a_worse_mask_that_claims_to_be_optimal_is_found_by_a_bound_of_its_own(m
     assert ("claims an optimum" in proof.message) is prove
 
 
+@pytest.mark.parametrize("weight", [WEIGHT, torch.from_numpy(WEIGHT)], ids=["numpy", "torch"])
+@pytest.mark.parametrize(
+    ("norm", "norm_of"), [("l1", np.sum), ("mean", np.mean), ("l2", np.linalg.norm)], ids=["l1", "mean", "l2"]
+)
+def test_norms_of_blocks_are_compared_with_norms(masks_of, weight, norm, norm_of):
+    pattern = f"block 4x4 50% norm {norm}"
+    mask = ms.solve(np.abs(WEIGHT), pattern).mask
+    blocks = [
+        np.abs(WEIGHT).astype(np.float64)[i : i + 4, j : j + 4]
+        for i in range(0, 16, 4)
+        for j in range(0, 16, 4)
+        if mask[i, j]
+    ]
+    kept = sum(float(norm_of(block)) for block in blocks)
+    proof = masks_of(mask, kept, kept, pattern=pattern).verify({"w": weight}, prove=True)["w"]
+    assert proof, proof.message
+    assert proof.objective == pytest.approx(kept)
+    assert not masks_of(mask, 1.001 * kept, 1.001 * kept, pattern=pattern).verify({"w": weight})["w"]
+
+
 def test_scores_of_a_statistic_are_to_be_passed(solution, masks_of):
     masks = masks_of(solution.mask, solution.objective, solution.upper_bound, scores="wanda")
-    with pytest.raises(InputError, match="norms"):
+    with pytest.raises(InputError, match="computed from norms: pass the scores in"):
         masks.verify({"w": WEIGHT})
+    second_order = masks_of(solution.mask, solution.objective, solution.upper_bound, scores="sparsegpt")
+    with pytest.raises(InputError, match="computed from inverse_diagonal or gram"):
+        second_order.verify({"w": WEIGHT})
     assert masks.verify({"w": WEIGHT}, scores={"w": np.abs(WEIGHT)})["w"]
     with pytest.raises(InputError, match="weight of the mask 'w' is missing"):
         masks.verify({})

@@ -193,19 +193,25 @@ def test_the_same_key_gives_the_same_job(client):
     assert other.json()["code"] == "idempotency_conflict"
 
 
-def test_masks_of_a_job_give_layers_and_pattern(ask, client, records, save):
+def test_masks_of_a_job_give_layers_and_pattern(ask, client, records, save, app):
     weight = np.ones((8, 16), np.float32)
     body = save({"a": weight, "b": weight, "c": np.ones((16, 16), np.float32)})
     job = client.post("/v1/masks", params={"pattern": "2:4"}, content=body).json()["id"]
     asked = {"layers": None, "patterns": None, "masks_of": job}
     assert ask(**asked).json()["code"] == "job_not_finished"
+    references = app.state.masksmith.references
     for index in records.shards(job):
+        assert references.add_result_reference(job, "0" * 64)
         lease = take(records, job, index, lease_s=60, attempts=3)
         records.complete(lease, ShardReport(result="0" * 64, status="optimal", kept=64, entries=128))
     made = ask(**asked).json()
     assert made["pattern"] == "2:4"
     assert [case["name"].split(",")[0] for case in made["cases"]] == ["8x16", "8x16", "16x16", "16x16"]
     assert set(records.read(made["id"]).benchmark.masks) == {"a", "c"}
+    assert client.delete(f"/v1/jobs/{job}").status_code == 204
+    assert references.is_referenced("result", "0" * 64)
+    assert client.post(f"/v1/jobs/{made['id']}/cancel").status_code == 200
+    assert not references.is_referenced("result", "0" * 64)
     assert ask(layers=None, patterns=None, masks_of="nope").json()["code"] == "job_not_found"
     assert ask(layers=None, patterns=None, masks_of=made["id"]).json()["code"] == "result_not_found"
 

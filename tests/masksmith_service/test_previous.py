@@ -5,12 +5,15 @@ import json
 import numpy as np
 import pytest
 import safetensors.numpy
-from support.leases import take
+from support.leases import run_shard, take
 
 from masksmith_state.blobs.names import result_name, upload_name
+from masksmith_state.blobs.references import BlobReferences
+from masksmith_state.blobs.retention import Retention
 from masksmith_state.blobs.store import BlobStore
 from masksmith_state.jobs.reports import ShardReport
 from masksmith_wire.masks import MaskInfo, file_header, pack
+from masksmith_worker.runner import ShardRunner
 
 MASK = np.random.default_rng(0).random((8, 8)) < 0.5
 
@@ -20,9 +23,11 @@ def finished(app, client, settings, save, records):
     """A job of two shards that is done; gives its id."""
     app.state.masksmith.settings.shard_bytes = 4 * 8 * 4
     job = client.post("/v1/masks", params={"pattern": "2:4"}, content=save({"w": np.ones((8, 8), np.float32)})).json()
+    store = BlobStore(settings.store_url)
     for shard in (0, 1):
         key = f"{shard:064x}"
-        BlobStore(settings.store_url).put(result_name(key), pack(MASK[4 * shard :][:4]).tobytes())
+        assert BlobReferences(records.redis, store).add_result_reference(job["id"], key)
+        store.put(result_name(key), pack(MASK[4 * shard :][:4]).tobytes())
         lease = take(records, job["id"], shard, lease_s=60, attempts=3)
         assert records.complete(lease, ShardReport(result=key, status="optimal", kept=16, entries=32))
     return job["id"]
@@ -42,6 +47,35 @@ def test_an_earlier_jobs_masks_are_found_part_by_part(app, client, save, finishe
     assert [(part.blob, part.first, part.last) for part in tensor.previous] == [
         (result_name(f"{shard:064x}"), 4 * shard, 4 * shard + 4) for shard in (0, 1)
     ]
+
+
+@pytest.mark.parametrize("route", ["request", "retention"])
+def test_masks_of_a_deleted_job_stay_while_a_job_compares_with_them(client, save, records, settings, route):
+    store = BlobStore(settings.store_url)
+    retention = Retention(records, BlobReferences(records.redis, store), store, result_age_s=-1, upload_age_s=1e9)
+    runner = ShardRunner(records, store, lease_s=30.0)
+    weight = np.random.default_rng(1).random((8, 8), np.float32)
+    earlier = client.post("/v1/masks", params={"pattern": "2:4"}, content=save({"w": weight})).json()["id"]
+    assert run_shard(runner, earlier, 0) == "completed"
+    result = result_name(records.report(earlier, 0).result)
+    later = ask(client, save({"w": 1 - weight}), earlier).json()["id"]
+    if route == "request":
+        assert client.delete(f"/v1/jobs/{earlier}").status_code == 204
+    else:
+        assert retention.sweep(orphans=False).jobs == 1
+    assert client.get(f"/v1/jobs/{earlier}").status_code == 404
+    assert run_shard(runner, later, 0) == "completed"
+    [tensor] = client.get(f"/v1/jobs/{later}").json()["tensors"]
+    assert tensor["change"]["sad"] == 64  # 2:4 of `1 - weight` keeps what 2:4 of `weight` drops.
+    assert retention.delete_unreferenced_results() == 1
+    assert store.size(result) is None
+
+
+def test_masks_that_are_deleted_before_the_job_is_created_are_refused(client, save, finished, records, check_problem):
+    for shard in (0, 1):
+        records.redis.delete(f"masksmith:result:{shard:064x}")
+    answer = ask(client, save({"w": np.zeros((8, 8), np.float32)}), finished)
+    check_problem(answer, 404, "result_not_found", "deleted meanwhile; name another job")
 
 
 @pytest.mark.parametrize("as_bool", [False, True])

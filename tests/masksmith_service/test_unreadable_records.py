@@ -11,7 +11,19 @@ from masksmith_state.jobs.sweeper import sweep
 from masksmith_state.keys import Keys, Quotas, Role, redis_key_of
 from masksmith_state.unreadable import entries
 
-FIELDS = ("kind", "plan", "state", "owner", "uploads", "created_at", "done", "total", "failures", "queue")
+FIELDS = (
+    "kind",
+    "plan",
+    "state",
+    "owner",
+    "uploads",
+    "earlier_results",
+    "created_at",
+    "done",
+    "total",
+    "failures",
+    "queue",
+)
 PATHS = ("", "/masks", "/weights", "/window?tensor=layer.weight", "/profile?tensor=layer.weight")
 WRONG_TYPES = (job_key, parts_key, reports_key, lambda job: f"masksmith:job:{job}:pending")
 

@@ -175,7 +175,7 @@ def test_only_a_small_object_says_whose_an_output_is(root, monkeypatch, text, id
     monkeypatch.setattr(work, "MAX_DOCUMENT_BYTES", 30)
     (root / "file").write_text(text)
     inputs = InputReader(store=None, roots=Roots([RootSetting(url=str(root))]))
-    output = work.OutputWork(plan=None, output=None, inputs=inputs, shards={}, results=None, check=lambda: None)
+    output = work.OutputWork(job="", plan=None, output=None, inputs=inputs, shards={}, results=None, check=lambda: None)
     assert output.identity_in(str(root / "file")) == identity
     assert output.identity_in(str(root / "none")) is None
     assert output.identity_in(str(root)) is None

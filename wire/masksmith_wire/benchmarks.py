@@ -101,6 +101,11 @@ class BenchmarkPlan(BaseModel):
     result_bytes: int = 0
 
     @property
+    def earlier_results(self) -> list[str]:
+        """Keys of the results of the earlier job whose masks are measured."""
+        return sorted({part.result for mask in self.masks.values() for part in mask.parts})
+
+    @property
     def summary_fields(self) -> dict[str, str]:
         """`pattern`, cut to 200 characters, and `solver`, for job lists and for the document of the job."""
         return {"pattern": ", ".join(self.options.patterns)[:200], "solver": ""}

@@ -103,7 +103,7 @@ class ShardRunner(PartRunner):
             return self._wait_or_solve(plan, job, index, shards[index], check)
 
         results = ShardResults(self.store, lambda: self.records.reports(job), report_of)
-        work = OutputWork(plan, plan.output, InputReader(self.store, self.roots), shards, results, check)
+        work = OutputWork(job, plan, plan.output, InputReader(self.store, self.roots), shards, results, check)
         try:
             write_output_file(work, number)
         except (*FAILURES, *OUTPUT_FAILURES) as error:

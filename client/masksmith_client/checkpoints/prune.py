@@ -67,7 +67,7 @@ def prune(
 
     Raises:
         InputError: If the output must not be written to (see `check_output_folder`), is that of another call, or is
-            being written by another process; or if the input, or a finished output, has changed since.
+            being written by another process; or if the input, or a finished file of the output, has changed since.
         OSError: If a file cannot be written, or the output does not fit on the disk; the same call can continue later.
     """
     check_output_folder(output, checkpoint)
@@ -138,7 +138,11 @@ class _Run:
     def _resume(self, masks: MasksOutput, run_identity: Mapping[str, Any]) -> Mapping[str, Any] | None:
         """Restore the results of earlier runs; returns the journal's last line if its file is unfinished, else None.
 
-        If an output file is not as the journal says, for example after a power failure, all files are written again.
+        If a finished file is missing, or an unfinished one is not as the journal says, for example after a power
+        failure, all files are written again.
+
+        Raises:
+            InputError: If a file of the input, or a finished file of the output, has changed.
         """
         lines = self.journal.lines
         if not lines:
@@ -152,7 +156,8 @@ class _Run:
             raise _input_changed(changed[0], self.output)
         if "tensor" in last and prefix_digest(self._unfinished_file(), last["stop"]) != last["input"]:
             raise _input_changed(self._unfinished_file(), self.output)
-        if self._finished_files_are_complete() and self._can_continue_file(last) and self._resume_masks(masks, last):
+        self._check_finished_files(last)
+        if self._finished_files_exist() and self._can_continue_file(last) and self._resume_masks(masks, last):
             return last if "tensor" in last else None
         self.certificates, self.files = {}, {}
         self.journal.restart(run_identity)
@@ -165,10 +170,25 @@ class _Run:
             masks.file.reopen_finished()
         return masks.file.resume(last["masks_stop"], last["masks"])
 
-    def _finished_files_are_complete(self) -> bool:
-        """Whether every finished file exists and has its size."""
-        paths = [(self.output / name, line["bytes"]) for name, line in self.files.items()]
-        return all(path.is_file() and path.stat().st_size == size for path, size in paths)
+    def _check_finished_files(self, last: Mapping[str, Any]) -> None:
+        """Check the digest of each finished file that exists; `last` is the journal's last line.
+
+        The masks file, too, is finished after the last file of weights.
+
+        Raises:
+            InputError: If a file has another digest: its content is not from prune, so it is not overwritten.
+        """
+        digests = {name: line["output"] for name, line in self.files.items()}
+        if len(self.files) == len(self.checkpoint.headers):
+            digests[MASKS_NAME] = last["masks"]
+        existing = {name: digest for name, digest in digests.items() if (self.output / name).exists()}
+        if changed := changed_files(self.output, existing):
+            raise InputError(
+                f"{changed[0]} is not as prune wrote it; restore it, or remove {self.output} and prune again"
+            )
+
+    def _finished_files_exist(self) -> bool:
+        return all((self.output / name).is_file() for name in self.files)
 
     def _can_continue_file(self, last: Mapping[str, Any]) -> bool:
         """Whether the unfinished file, if there is one, has the digest in the journal.

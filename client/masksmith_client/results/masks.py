@@ -20,7 +20,7 @@ from masksmith_wire.masks import METADATA_KEY, MaskInfo, file_header, pack, pack
 
 from .atomic_write import atomic_write
 from .checks import check_mask, check_names, pattern_violation
-from .proofs import CheckedProof, check_proof, scores_of
+from .proofs import CheckedProof, check_assumed, check_proof, kept_objective, scores_of
 from .tensor_file import TensorFile
 
 
@@ -105,9 +105,10 @@ class Masks(TensorFile):
         """Check again what the job claims about its masks: the score that each mask keeps, and the bound.
 
         Digests and patterns are checked, too; a file that another program wrote may lack them.
-        The score that a mask keeps is summed from the weights. The service sends a bound, and not the duals from which
-        it computed the bound: with `prove`, a bound is computed here, which takes as long as solving. Masks of an
-        opened file have no job: their score is summed, by magnitude without `scores`, and compared with no claim.
+        The score that a mask keeps is summed from the weights; of blocks with another norm than l1, the norms are. The
+        service sends a bound, and not the duals from which it computed the bound: with `prove`, a bound is computed
+        here, which takes as long as solving. Masks of an opened file have no job: their score is summed, by magnitude
+        without `scores`, and compared with no claim.
 
         Args:
             weights: The weights by name, as they were submitted; at least one for each mask without `scores`.
@@ -134,13 +135,13 @@ class Masks(TensorFile):
         reports = {} if self.job is None else {report.name: report for report in self.job.document.tensors}
         scores_by_name, proofs = scores or {}, {}
         for name in self:
-            mask, report = self._checked(self._entries[name]), reports.get(name)
-            if name in scores_by_name:
-                mask_scores = scores_by_name[name]
-            else:
-                claimed = None if report is None else report.objective
-                mask_scores = scores_of(method, weights[name], name, mask, claimed)
-            proofs[name] = check_proof(name, mask, mask_scores, self.infos.get(name), report, prove=prove)
+            mask, info, report = self._checked(self._entries[name]), self.infos.get(name), reports.get(name)
+            is_assumed = name not in scores_by_name
+            mask_scores = scores_of(method, weights[name], name) if is_assumed else scores_by_name[name]
+            objective = kept_objective(name, mask, mask_scores, info)
+            if is_assumed:
+                check_assumed(method, name, objective, report)
+            proofs[name] = check_proof(name, objective, mask_scores, info, report, prove=prove)
         return proofs
 
     def save(self, path: str | Path) -> Path:

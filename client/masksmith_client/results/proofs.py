@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from masksmith.patterns import parse
+from masksmith.patterns import Block, Pattern, parse
 from masksmith_client._errors import InputError
 from masksmith_client.submission.streamed_tensor import BoolMask
 from masksmith_wire.documents import TensorReport
@@ -28,7 +28,7 @@ class CheckedProof:
         ok: Whether the mask keeps the score that the job claims, if there is a job; no more than the bound, if there is
             one; and as much as the bound, if the job claims an optimum.
         message: One sentence that describes the result.
-        objective: Score that the mask keeps, summed in this process.
+        objective: Score that the mask keeps, computed in this process, see `kept_objective`.
         claimed_objective: Objective in the job's document; None without a job.
         upper_bound: Upper bound on the score of any allowed mask: computed here if `proved_here`, else the job's; None
             without either, as where the job found no finite bound.
@@ -53,54 +53,67 @@ class CheckedProof:
         return max(0.0, relative_gap(self.objective, self.upper_bound))
 
 
-def scores_of(method: str, weight: Any, name: str, mask: BoolMask, claimed: float | None) -> Any:
+def scores_of(method: str, weight: Any, name: str) -> Any:
     """Score a weight as a job did; the weight alone must determine the scores.
 
-    Scores that were given to a job may be those tensors themselves, or may have been sent beside them, which a job's
-    document does not say. They are the tensors if the mask keeps the claimed sum of the weight.
+    Scores that were given to a job are taken to be the tensors of the job; `check_assumed` finds out if they are not.
 
     Args:
         method: The job's score method.
         weight: The tensor of the job.
         name: Its name.
-        mask: Its mask.
-        claimed: Objective in the job's document; None without a job.
 
     Raises:
-        InputError: If the job used a statistic of the layer, or scores that are not the tensor itself.
+        InputError: If the job used a statistic of the layer.
     """
     from masksmith.scores import by_name
 
     parsed = ScoreMethod.parse(method)
-    if parsed.name == "given" and claimed is not None and not _is_close(kept_score(name, mask, weight), claimed):
+    if parsed.needs_statistic:
+        kinds = " or ".join(parsed.kinds)
+        raise InputError(f"the scores {method!r} of {name!r} were computed from {kinds}: pass the scores in scores=")
+    return by_name(parsed.name, weight, name=name, **parsed.options)
+
+
+def check_assumed(method: str, name: str, objective: float, report: TensorReport | None) -> None:
+    """Check the assumption of `scores_of`: scores given to a job may have been sent beside its tensors.
+
+    A job's document does not say which. They are the tensors if the mask keeps the sum of them that the job claims.
+
+    Args:
+        method: The job's score method.
+        name: Name of the weight.
+        objective: What the mask keeps of the scores that were assumed.
+        report: What the job claims; None without a job.
+
+    Raises:
+        InputError: If the scores were given, and are not the tensor itself.
+    """
+    claimed = None if report is None else report.objective
+    if ScoreMethod.parse(method).name == "given" and claimed is not None and not _is_close(objective, claimed):
         raise InputError(
             f"the scores of {name!r} were given to the job, and the sum of the weight that its mask keeps is not the "
             f"objective that the job claims: pass the scores in scores="
         )
-    if parsed.needs_statistic:
-        kind = parsed.kinds[0]
-        raise InputError(f"the scores {method!r} of {name!r} were computed from {kind}: pass them in scores=")
-    return by_name(parsed.name, weight, name=name, **parsed.options)
 
 
 def check_proof(
-    name: str, mask: BoolMask, scores: Any, info: MaskInfo | None, report: TensorReport | None, *, prove: bool
+    name: str, objective: float, scores: Any, info: MaskInfo | None, report: TensorReport | None, *, prove: bool
 ) -> CheckedProof:
     """Check the score that a mask keeps, and the bound on it. The caller has checked the digests of the mask.
 
     Args:
         name: Name of the weight.
-        mask: The mask.
-        scores: Its scores, in the same shape: numpy array or torch tensor.
+        objective: The mask's objective, see `kept_objective`.
+        scores: The scores: numpy array or torch tensor.
         info: Pattern and layout of the mask; None in a file of another program.
         report: What the job claims; None without a job.
         prove: Whether to compute a bound here, by solving again.
 
     Raises:
-        InputError: If the shapes differ, or `prove` is set and the pattern of the mask is not known.
+        InputError: If `prove` is set and the pattern of the mask is not known.
         MasksmithError: If the new solve fails.
     """
-    objective = kept_score(name, mask, scores)
     claimed = None if report is None else report.objective
     bound = None if report is None else report.upper_bound
     claims_optimum = report is not None and report.status == "optimal"
@@ -111,16 +124,30 @@ def check_proof(
     return CheckedProof(failure is None, message, objective, claimed, bound, prove)
 
 
-def kept_score(name: str, mask: BoolMask, scores: Any) -> float:
-    """Return the sum, in float64, of the scores that a mask keeps.
+def kept_objective(name: str, mask: BoolMask, scores: Any, info: MaskInfo | None) -> float:
+    """Return the objective of a mask that satisfies its pattern, in float64.
+
+    It is the sum of the scores that the mask keeps; under a block pattern with another norm than l1, the sum of the
+    norms of the blocks that it keeps.
 
     Raises:
         InputError: If the shapes differ.
+        MasksmithError: If the pattern does not fit the shape.
     """
     if tuple(mask.shape) != tuple(scores.shape):
         raise InputError(f"the mask of {name!r} has the shape {list(mask.shape)}, and its scores {list(scores.shape)}")
     values = scores if isinstance(scores, np.ndarray) else scores.detach().double().cpu().numpy()
-    return float(values[mask].sum(dtype=np.float64))
+    pattern = None if info is None else _pattern(info)
+    if info is None or not isinstance(pattern, Block) or pattern.norm == "l1":
+        return float(values[mask].sum(dtype=np.float64))
+    import masksmith
+
+    # With all dropped scores at 0, the best blocks are those that the mask keeps.
+    return float(masksmith.solve(np.where(mask, values, 0), pattern, layout=info.layout, name=name).objective)
+
+
+def _pattern(info: MaskInfo) -> Pattern:
+    return parse(info.pattern, axis=info.axis, ragged=info.ragged)  # type: ignore[arg-type]
 
 
 def _computed_bound(name: str, scores: Any, info: MaskInfo | None) -> float:
@@ -129,8 +156,7 @@ def _computed_bound(name: str, scores: Any, info: MaskInfo | None) -> float:
 
     if info is None:
         raise InputError(f"the pattern of the mask of {name!r} is not in its file, so nothing bounds its score")
-    pattern = parse(info.pattern, axis=info.axis, ragged=info.ragged)  # type: ignore[arg-type]
-    return float(masksmith.solve(scores, pattern, layout=info.layout, name=name).upper_bound)
+    return float(masksmith.solve(scores, _pattern(info), layout=info.layout, name=name).upper_bound)
 
 
 def _is_close(objective: float, claimed: float) -> bool:

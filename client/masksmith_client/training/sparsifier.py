@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, Self
 
 import torch
-from torch import Tensor
 
 from masksmith._torch_modes import without_inference_mode
 from masksmith.patterns import Pattern
@@ -16,14 +15,14 @@ from masksmith.patterns.matching import Globs
 from masksmith_client._client import Client
 from masksmith_client._errors import ClientError, InputError
 
-from .adapters import merge
 from .by_name import as_method, as_pattern, as_schedule
-from .copies import bake_copy, check_has_masked_layer, mask_state_dict, plain_state, removed_by_masks, shared_names
+from .copies import bake_copy, shared_names
 from .history import SavedHistory
 from .layers import choose
 from .loggers import Logger
 from .mask_updates import MaskUpdates
 from .masked_layer import MaskedLayer
+from .masked_model import MaskedModel
 from .methods.method import Method, check_options
 from .optimizers import WatchedOptimizers
 from .refresh import Refresh, as_refresh
@@ -34,7 +33,7 @@ from .semi_structured import check_compute, use_sparse
 from .state import check_belongs, check_state, layers_state, load_layers, read_state, write_state
 
 
-class Sparsifier:
+class Sparsifier(MaskedModel):
     """Applies masks to a model's layers during training.
 
         sparsifier = Sparsifier(model, "transposable 8:16", masks=Client(), refresh=100)
@@ -45,7 +44,7 @@ class Sparsifier:
         sparsifier.bake()
 
     Unless the schedule begins with dense layers, the constructor waits for the first masks, so that errors show at
-    once. `step` does not wait, unless `Refresh.wait` is set: at a refresh it copies the weights, a worker process or
+    once. `step` does not wait, unless `Refresh.wait` is set: at a refresh it copies the weights, a refresh process or
     thread requests their masks, and a later `step` applies them.
     While the service is slow or unreachable the last masks stay; the beginning and the end of an outage are logged.
     With torch.distributed, all ranks apply the same masks at the same step.
@@ -101,14 +100,13 @@ class Sparsifier:
         check_options(self.method, self.pattern, in_place, hysteresis, scores)
         self.schedule.check(self.pattern)
         is_sparse = check_compute(compute, self.pattern, self.schedule, in_place)
-        self._model, self._in_place = model, in_place
-        self._layers, self._skipped = choose(model, self.pattern, self.method, layers, exclude)
+        masked_layers, self._skipped = choose(model, self.pattern, self.method, layers, exclude)
+        super().__init__(model, masked_layers, in_place=in_place)
         if is_sparse:
             use_sparse(self._layers)
         source = Client() if masks is None else masks
         self._refresher = Refresher(self._layers, source, settings, self.method, hysteresis, scores)
         self._updates = MaskUpdates(self._layers, self._refresher, settings, self.pattern, self.schedule, self.method)
-        self._baked = False
         self._optimizers = WatchedOptimizers(self._layers, self.method)
         self._attach(optimizer)
 
@@ -180,14 +178,6 @@ class Sparsifier:
         """
         self._optimizers.add(*optimizers)
 
-    @property
-    def masks(self) -> dict[str, Tensor]:
-        """The mask of each layer, by the name of its weight; True = kept.
-
-        Masks of sharded weights are gathered, so all ranks must read it.
-        """
-        return {layer.name: layer.whole_kept().clone() for layer in self._layers}
-
     def report(self) -> TrainingReport:
         """Return the state of all layers and the results of all refreshes."""
         pattern = self._updates.pattern
@@ -229,60 +219,6 @@ class Sparsifier:
         self._baked = True
         self.close()
         return self._model
-
-    @torch.no_grad()
-    def plain_state_dict(self) -> dict[str, Tensor]:
-        """Return the model's state dict as `bake` would leave it: masked weights under the plain model's names.
-
-        The model does not change. Sharded weights are gathered, so all ranks must call it.
-
-        Raises:
-            InputError: If a masked layer was replaced or cannot be masked any more.
-        """
-        return plain_state(self._model, ((layer, layer.masked_weight()) for layer in self._check_and_adopt_layers()))
-
-    def mask_state_dict(self, state: dict[str, Any], model: torch.nn.Module) -> None:
-        """Mask the weights in a state dict, in place, and remove the parameters of the method from it.
-
-        Args:
-            state: The state dict of `model`, or of an average of its weights.
-            model: The model, or a module that contains it.
-
-        Raises:
-            InputError: If `model` contains no masked layer, or a masked layer was replaced.
-        """
-        mask_state_dict(state, model, self._check_and_adopt_layers())
-
-    def removed_by_masks(self, state: Mapping[str, Tensor], model: torch.nn.Module) -> dict[str, dict[str, Tensor]]:
-        """Return, by weight, what `mask_state_dict` removes with the same arguments, so that it can be restored."""
-        return removed_by_masks(state, model, self._check_and_adopt_layers())
-
-    def check_model(self, model: torch.nn.Module) -> None:
-        """Check that a model, such as the one that a trainer trains, contains a masked layer.
-
-        Raises:
-            InputError: If `model` contains no masked layer, or a masked layer was replaced.
-        """
-        check_has_masked_layer(model, self._check_and_adopt_layers())
-
-    def merge_adapters(self) -> dict[str, float]:
-        """Merge low-rank adapters (LoRA) of masked layers within the pattern: `m * (W + s B A)`, and B becomes zero.
-
-        Returns:
-            For each weight with an adapter, the share of the adapter's squared norm in pruned entries, which is lost.
-
-        Raises:
-            InputError: If no masked layer has an adapter, an adapter is of another kind, or the masks are baked.
-        """
-        self._check_not_baked()
-        lost_shares = merge(self._model, self._layers)
-        self._zero_pruned()
-        return lost_shares
-
-    @property
-    def is_baked(self) -> bool:
-        """Whether the masks are baked into the model."""
-        return self._baked
 
     def close(self) -> None:
         """Stop the refresh worker; the masks stay until a later refresh, which starts the worker again."""
@@ -379,22 +315,6 @@ class Sparsifier:
         self._updates.reset_gradients()
         self._zero_pruned()
 
-    def _check_not_baked(self) -> None:
-        if self._baked:
-            raise InputError("the masks are baked into the weights: create a new Sparsifier to continue")
-
     def _layer_report(self, layer: MaskedLayer) -> LayerReport:
         report = self._updates.history.layers[layer.name]
         return replace(report, density=layer.density(self._model))
-
-    def _check_and_adopt_layers(self) -> list[MaskedLayer]:
-        """Check the masked layers, adopt replaced weights, and return the layers: none once the masks are baked."""
-        layers = [] if self._baked else self._layers
-        for layer in layers:
-            layer.check_and_adopt(self._model)
-        return layers
-
-    def _zero_pruned(self) -> None:
-        if self._in_place:
-            for layer in self._layers:
-                layer.zero_pruned()

@@ -119,11 +119,13 @@ def _check_mask(layer: MaskedLayer, mask: Any) -> None:
     if not isinstance(mask["dense"], bool):
         raise InputError(f"{where}: 'dense' is {mask['dense']!r}, not true or false")
     _check_tensors(where, {"bits": mask["bits"]}, torch.uint8)
-    packed_shape = (*layer.shape[:-1], packed_width(layer.shape))
-    if mask["shape"] not in (layer.shape, list(layer.shape)) or tuple(mask["bits"].shape) != packed_shape:
+    if mask["shape"] not in (layer.shape, list(layer.shape)):
         raise InputError(
             f"{layer.name!r} has shape {mask['shape']} in the checkpoint, {list(layer.shape)} in the model"
         )
+    bits_shape, packed_shape = list(mask["bits"].shape), [*layer.shape[:-1], packed_width(layer.shape)]
+    if bits_shape != packed_shape:
+        raise InputError(f"{where}: its bits have shape {bits_shape}, not {packed_shape}")
 
 
 def _check_pruned(layer: MaskedLayer, pruned: Mapping[str, Tensor]) -> None:

@@ -16,13 +16,13 @@ from masksmith_wire.documents import Job, JobState, Progress
 from .limits import MAX_LINE_BYTES
 from .retry import RetryPolicy, is_transient
 
-STREAM_READ_TIMEOUT_S = 45.0
-"""Read timeout of an event stream: three times the interval of the service's pings."""
+STREAM_READ_TIMEOUT_S = 30.0
+"""Read timeout of an event stream: twice the interval of the service's pings."""
 
 _ID = re.compile(r"[0-9A-Za-z._-]{1,64}")
 """Ids of events that are accepted: to resume a stream, an id is sent back in a header."""
-POLL_BELOW_S = 20.0
-"""A wait polls if less time than this remains, since a stream may block until the service's next ping."""
+POLL_BELOW_S = STREAM_READ_TIMEOUT_S
+"""A wait polls if less time than this remains: a silent stream would block it for so long."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -107,7 +107,7 @@ class _LongExchange:
         is_end = message["type"] == "http.request" and not message.get("more_body", False)
         if is_end and self._is_check_due():
             try:
-                still_valid = await is_valid(self._client, self._principal)
+                still_valid = await self._check()
             except redis.RedisError as error:
                 raise translate(error) from None
             if not still_valid:
@@ -126,17 +126,17 @@ class _LongExchange:
         is_part = message["type"] == "http.response.body" and message.get("more_body", False)
         if is_part and self._principal.expires_at is None and self._is_check_due():
             with suppress(redis.RedisError):
-                if not await is_valid(self._client, self._principal):
+                if not await self._check():
                     raise _KeyEndedError
         await self._send(message)
 
     def _is_check_due(self) -> bool:
-        """Whether the last check is long ago; if so, the time until the next one begins."""
-        now = time.monotonic()
-        is_due = now - self._checked_at > CHECK_AFTER_S
-        if is_due:
-            self._checked_at = now
-        return is_due
+        return time.monotonic() - self._checked_at > CHECK_AFTER_S
+
+    async def _check(self) -> bool:
+        """Check the token again, and return whether it is valid; the next check is due `CHECK_AFTER_S` from now."""
+        self._checked_at = time.monotonic()
+        return await is_valid(self._client, self._principal)
 
 
 def make_issuer(settings: Settings) -> TokenIssuer | None:

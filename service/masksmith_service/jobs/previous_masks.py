@@ -63,8 +63,9 @@ def _masks_of_job(tensors: FinishedTensors) -> dict[str, tuple[Shape, list[MaskP
         tensor.name: (
             tuple(tensor.shape),
             [
-                MaskPart(blob=result_name(str(report.result)), start=0, first=shard.first, last=shard.last)
+                MaskPart(blob=result_name(key), result=key, start=0, first=shard.first, last=shard.last)
                 for shard, report in parts
+                if (key := report.result) is not None
             ],
         )
         for tensor, parts in tensors

@@ -116,7 +116,6 @@ async def create_output(
 
     Options are those of `POST /v1/masks`; the tensors are selected as there, and by the model's config.
     """
-    principal.require(Scope.SUBMIT)
     specification = job_options.parse_file_options(options)
     description = job_options.describe_file_job(options)
     submitter = JobSubmitter(state, principal, idempotency_key, request.state.reservation, options.require_worker)

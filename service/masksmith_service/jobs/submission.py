@@ -21,7 +21,7 @@ from masksmith_service.references.outputs import OutputPlanner, claim_output
 from masksmith_service.references.sources import model_files, read_references
 from masksmith_service.resources import State
 from masksmith_service.uploads.quota import too_many_bytes, too_many_record_bytes
-from masksmith_state.errors import FullError, MissingUploadError
+from masksmith_state.errors import FullError, MissingResultError, MissingUploadError
 from masksmith_state.jobs.file_shards import with_file_shards
 from masksmith_state.jobs.model import Admission
 from masksmith_state.jobs.outputs import PlannedOutput
@@ -222,6 +222,9 @@ class JobSubmitter:
             raise _limit_error(error, self.principal) from None
         except MissingUploadError as error:
             raise upload_missing(error.digest) from None
+        except MissingResultError:
+            detail = "masks of the job that previous or masks_of names were deleted meanwhile; name another job"
+            raise RequestError(Code.RESULT_NOT_FOUND, detail) from None
         if created is None:
             detail = f"Idempotency-Key {self.idempotency_key!r} was used with another request; use a new one"
             raise RequestError(Code.IDEMPOTENCY_CONFLICT, detail)

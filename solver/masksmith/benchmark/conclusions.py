@@ -1,12 +1,15 @@
 """Winners, break-even densities and estimates for whole models, from measurements. Standard library only.
 
-Break-even. A kernel's cases of one layer, batch, dtype and direction are points (density, time / dense time). The ratio
-is interpolated linearly between the two neighbouring points where it falls below 1 as the density decreases, at the
-highest such density; if it never does, the result is a bound.
+Break-even. A kernel's cases of one family of patterns, layer, batch, dtype and direction are points (density, time /
+dense time); patterns of one family differ in density only, or are all N:M. Of several patterns of one density the
+slowest counts, so that the kernel is faster below the break-even whichever of them is used. The ratio is interpolated
+linearly between the two neighbouring points where it falls below 1 as the density decreases, at the highest such
+density; if it never does, the result is a bound.
 """
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -15,8 +18,8 @@ from itertools import pairwise
 from .cases import Case, Layer
 from .results import CaseResult, Gain
 
-CurveKey = tuple[str, Layer, int, str, str]
-"""Kernel, layer, batch, dtype and direction."""
+CurveKey = tuple[str, Layer, int, str, str, str]
+"""Kernel, layer, batch, dtype, direction and family of patterns."""
 NOISE = 0.03
 """A speed-up of a whole model that is more than 1 by at most this much is taken for noise."""
 
@@ -50,12 +53,13 @@ class Winner:
 
 @dataclass(frozen=True)
 class BreakEven:
-    """The density at which a kernel becomes faster than dense, for one layer, batch, dtype and direction.
+    """The density at which a kernel becomes faster than dense, for one layer, batch, dtype, direction and family.
 
     Attributes:
         kernel: The kernel.
         layer: The layer.
         batch, dtype, direction: The rest of the case.
+        family: The family of patterns: `unstructured`, `N:M`, or a pattern without its density, such as `block 16x16`.
         density: The highest density at which the kernel and dense take the same time, and just below which the kernel
             is faster; None if there is none within the densities measured.
         lowest, highest: Range of densities measured.
@@ -70,6 +74,7 @@ class BreakEven:
     batch: int
     dtype: str
     direction: str
+    family: str
     density: float | None
     lowest: float
     highest: float
@@ -144,13 +149,25 @@ def _winner(result: CaseResult, dense_s: float) -> Winner:
 
 
 def break_evens(results: Iterable[CaseResult]) -> list[BreakEven]:
-    """Return the break-even of each kernel, layer, batch, dtype and direction measured at two or more densities."""
+    """Return the break-even of each kernel and family of patterns, for each layer, batch, dtype and direction.
+
+    Families that were measured at a single density have none.
+    """
     points: dict[CurveKey, dict[float, Gain]] = defaultdict(dict)
     for result in results:
         case = result.case
         for measurement, gain in result.gains:
-            points[measurement.kernel, case.layer, case.batch, case.dtype, case.direction][result.density] = gain
+            key = (measurement.kernel, case.layer, case.batch, case.dtype, case.direction, family(case.pattern))
+            slowest = min(points[key].get(result.density, gain), gain, key=lambda each: each.value)
+            points[key][result.density] = slowest
     return [_break_even(key, curve) for key, curve in points.items() if len(curve) > 1]
+
+
+def family(pattern: str) -> str:
+    """Return the family of a pattern: its string form without the density, which for N:M patterns is in `n:m`."""
+    if "%" in pattern:
+        return re.sub(r" ?[\d.]+%", "", pattern) or "unstructured"
+    return re.sub(r"\d+:\d+", "N:M", re.sub(r"\d+:\d+:\d+", "V:N:M", pattern))
 
 
 def _break_even(key: CurveKey, gains: dict[float, Gain]) -> BreakEven:

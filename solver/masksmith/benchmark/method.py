@@ -152,7 +152,9 @@ class Bench:
             measurement = replace(measurements[name], eager=summary(eager[name]), eager_speedup=eager_speedup)
             measurement = replace(measurement, speedup=eager_speedup)
             if name in graph:
-                measurement = replace(measurement, graph=summary(graph[name]), speedup=speedup(graph, name))
+                measurement = replace(measurement, graph=summary(graph[name]))
+                if "dense" in graph:
+                    measurement = replace(measurement, speedup=speedup(graph, name))
             assert measurement.timing is not None
             assert measurement.weight_bytes is not None
             # The baselines multiply by the zeros, too.

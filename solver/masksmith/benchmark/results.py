@@ -38,8 +38,7 @@ class Measurement:
         reason: Why the kernel failed or was skipped.
         eager: Time of an eager call.
         graph: Time of a replay from a CUDA graph, without the overhead of Python and the launch; CUDA only.
-        speedup: Median dense time / median time of the kernel: of replays if the kernel has a graph, else of eager
-            calls.
+        speedup: Median dense time / median time of the kernel: of replays if both have a graph, else of eager calls.
         eager_speedup: The same, always of eager calls.
         error: Largest error against float64, relative to the largest possible rounding error; above 1 the result is
             wrong, and the kernel has failed.
@@ -67,8 +66,18 @@ class Measurement:
 
     @property
     def timing(self) -> Timing | None:
-        """The time used for comparisons: that of the graph, else that of eager calls; None if there is neither."""
+        """The time of the graph, else that of eager calls; None if there is neither."""
         return self.graph or self.eager
+
+    def compared_with(self, dense: Measurement) -> tuple[Timing, Timing] | None:
+        """Return the times of dense and of this kernel that were taken in the same way; None if there are none.
+
+        They are those of replays if both have a graph, else those of eager calls.
+        """
+        for dense_timing, timing in ((dense.graph, self.graph), (dense.eager, self.eager)):
+            if dense_timing is not None and timing is not None:
+                return dense_timing, timing
+        return None
 
 
 @dataclass(frozen=True)
@@ -136,12 +145,12 @@ class CaseResult:
         Empty if the dense product was not measured.
         """
         dense = self.of("dense")
-        if dense is None or dense.timing is None:
+        if dense is None:
             return []
         return [
-            (measurement, Gain.of(dense.timing, measurement.timing))
+            (measurement, Gain.of(*timings))
             for measurement in self.measured
-            if measurement.kernel not in BASELINES and measurement.timing is not None
+            if measurement.kernel not in BASELINES and (timings := measurement.compared_with(dense)) is not None
         ]
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -168,18 +169,14 @@ def _layers(report: Answers) -> Table:
         if case.purpose != "asked" or dense is None or dense.timing is None:
             continue
         best, gain = max(result.gains, key=lambda pair: pair[1].value, default=(None, None))
-        row = [
-            f"{case.layer.shape} (x{case.layer.count})",
-            case.pattern,
-            str(case.batch),
-            _spread(dense.timing),
-        ]
-        if best is None or best.timing is None or gain is None:
-            rows.append([*row[:2], "-", *row[2:], "-", "-", "-", "-"])
+        row = [f"{case.layer.shape} (x{case.layer.count})", case.pattern, str(case.batch)]
+        timings = None if best is None else best.compared_with(dense)
+        if best is None or timings is None:
+            rows.append([*row[:2], "-", row[2], _spread(dense.timing), "-", "-", "-", "-"])
             continue
         roofline = "-" if best.roofline is None else f"{best.roofline:.0%}"
         size = f"{(best.weight_bytes or 0) / (dense.weight_bytes or 1):.0%}"
-        rows.append([*row[:2], best.kernel, *row[2:], _spread(best.timing), str(gain), size, roofline])
+        rows.append([*row[:2], best.kernel, row[2], *map(_spread, timings), str(gain), size, roofline])
     note = (
         "The fastest sparse kernel: median, and in parentheses the 20th and 80th percentile. Bytes are those of the "
         "packed weight, relative to dense. The roofline share may exceed 100% where operands stay in a cache."
@@ -195,8 +192,12 @@ def _spread(timing: Timing) -> str:
 
 def _break_evens(report: Answers) -> Table:
     cells: dict[tuple[str, str, int], str] = {}
+    families: dict[str, set[str]] = defaultdict(set)
     for break_even in report.break_evens:
-        kernel = f"{break_even.kernel}{case_suffix(break_even, report)}"
+        families[break_even.kernel].add(break_even.family)
+    for break_even in report.break_evens:
+        family = f" ({break_even.family})" if len(families[break_even.kernel]) > 1 else ""
+        kernel = f"{break_even.kernel}{family}{case_suffix(break_even, report)}"
         cells[kernel, break_even.layer.shape, break_even.batch] = str(break_even)
     note = (
         "The density (share of weights kept) below which a kernel beats dense. In parentheses the range, from the "

@@ -28,7 +28,7 @@ def magnitude(weight: Any, power: float = 1.0) -> Any:
 
     Raises:
         ScoresError: If the power is out of its range, the weight is no dense array of real numbers, or all
-            scores underflow to 0.
+            scores underflow.
     """
     if not (isinstance(power, Real) and POWERS[0] <= power <= POWERS[1]):
         raise ScoresError(f"power={power!r} is not a number from {POWERS[0]:g} to {POWERS[1]:g}")

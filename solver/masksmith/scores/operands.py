@@ -66,18 +66,24 @@ def convert_like(values: Any, weight: Any) -> Any:
 def check_range(scores: Any, *factors: Any, name: str | None) -> Any:
     """Return scores that are computed from the product of some factors, after checking that not all underflowed.
 
+    If the largest score is a normal number, those that underflow are too small for the sum that a mask keeps.
+
     Raises:
-        ScoresError: If all scores are 0, but all factors of one of them are not.
+        ScoresError: If all scores are 0 or subnormal, but all factors of one of them are not 0.
     """
-    if bool(scores.any()):
+    if 0 in shape_of(scores) or not float(scores.max()) < _smallest_normal(scores.dtype):  # NaN is refused elsewhere
         return scores
     non_zero = factors[0] != 0
     for factor in factors[1:]:
         non_zero = non_zero & (factor != 0)
     if bool(non_zero.any()):
         dtype = str(scores.dtype).removeprefix("torch.")
-        raise ScoresError(f"all scores underflow to 0 in {dtype}; scale the weight up", name=name)
+        raise ScoresError(f"all scores underflow in {dtype}; scale the weight up", name=name)
     return scores
+
+
+def _smallest_normal(dtype: Any) -> float:
+    return float(np.finfo(str(dtype).removeprefix("torch.")).tiny)
 
 
 def shape_of(tensor: Any) -> tuple[int, ...]:

@@ -54,7 +54,7 @@ def sparsegpt(
         Scores of the weight's shape, library and device, in [0, inf).
 
     Raises:
-        ScoresError: If all scores underflow to 0; not exactly one of `gram` and `inverse_diagonal` is passed; `form` is
+        ScoresError: If all scores underflow; not exactly one of `gram` and `inverse_diagonal` is passed; `form` is
             unknown, or `sequential` without `gram`; shapes do not match; `gram` is passed, and it is not finite,
             `damping` is out of its range, or the damped matrix is not positive definite; or `inverse_diagonal` holds a
             value that is not positive and finite.

@@ -37,7 +37,7 @@ def taylor(
 
     Raises:
         ScoresError: If the shapes differ or are not those of a weight, the group is invalid, or all scores
-            underflow to 0.
+            underflow.
     """
     weight = as_floats(weight, name)
     check_weight(weight, name)

@@ -85,6 +85,9 @@ def converge(
     recurrence and the residual computed in float64 differ by a vector `e`, the error in the energy norm exceeds the
     bound of the iterations by at most `||e|| / sqrt(smallest eigenvalue)`.
 
+    Each row is iterated in a unit of its own, a power of two near its largest entry on the right side, so that squares
+    neither underflow nor overflow in float32, whatever the magnitude of the weights.
+
     Args:
         strip: The rows.
         operands: Gram matrix and damping.
@@ -98,21 +101,31 @@ def converge(
     """
     system, scale = scaled.system, scaled.scale
     supports, dtype = strip.kept.to(system.matrix.dtype), system.matrix.dtype
-    right_side = (strip.correlation / scale).to(dtype) * supports
+    right_side = strip.correlation / scale * strip.kept
+    unit = _powers_of_two(right_side)[:, None]
     masked, initial = strip.masked, None
     if start is not None:
-        initial = ((start[strip.rows].double() - masked) * scale).to(dtype) * supports
-    masked_objective = (strip.dropped * strip.correlation).sum(1)
+        initial = ((start[strip.rows].double() - masked) * scale / unit).to(dtype) * supports
+    masked_objective = ((strip.dropped / unit) * (strip.correlation / unit)).sum(1)
+    right_side = (right_side / unit).to(dtype)
     iterates = solve(
         system, supports, right_side, masked_objective, ITERATION_SHARE * tolerance, ITERATION_LIMIT, initial
     )
-    updated = masked + iterates.solution.double() / scale
+    updated = masked + iterates.solution.double() * unit / scale
     if operands.weight.dtype is not torch.float64:
         updated = updated.float().double()  # rounded to float32: the check below is of the values that are returned
-    change, shift = strip.dense - updated, updated - masked
+    change, shift = strip.dense - updated, (updated - masked) / unit
     product = change @ operands.gram
-    objective = (change * product).sum(1) + operands.diagonal_damping * shift.square().sum(1)
-    residual = (product - operands.diagonal_damping * shift) / scale * strip.kept
+    objective = (change / unit * (product / unit)).sum(1) + operands.diagonal_damping * shift.square().sum(1)
+    residual = (product / unit - operands.diagonal_damping * shift) / scale * strip.kept
     rounding = torch.linalg.vector_norm(residual - iterates.residual, dim=1) / system.smallest**0.5
     distance = (iterates.bound.sqrt() + rounding).square()
     return updated, product, distance <= tolerance * (objective - distance), iterates.iterations
+
+
+def _powers_of_two(values: Tensor) -> Tensor:
+    """Return, for each row, the smallest power of two that exceeds its absolute entries; 1 for a row of zeros."""
+    largest = values.abs().amax(1)
+    mantissa = torch.frexp(largest).mantissa
+    # The quotient is exact, and has the range of float64 in every version of torch.
+    return torch.where(largest == 0, 1.0, largest / mantissa)

@@ -133,6 +133,14 @@ class Objects:
             return False
         return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
 
+    def remove_special_file(self, name: str) -> bool:
+        """Delete a pipe, a device or a socket that is in place of an object; returns whether there was one."""
+        if not self._is_special_file(name):
+            return False
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(os.path.join(self.url, name))
+        return True
+
     def _check_not_special(self, name: str) -> None:
         if self._is_special_file(name):
             raise NotAFileError(f"{name} in the store {self.url} is no regular file")

@@ -1,10 +1,11 @@
 """Tracks references to blobs, and deletes blobs without references.
 
 An upload D is referenced by the keys K of the API that sent it, and by the live jobs J that read it; a result R by the
-jobs that list it. In Redis:
+jobs that list it, and by the live jobs that read it, as previous masks or to measure it. In Redis:
 
 - `masksmith:upload:D` (hash: `size`), `:owners` and `:jobs` (sets); `masksmith:uploads` orders `K:D` by last use;
-- `masksmith:result:R` and `masksmith:job:J:results` (sets, one for each direction);
+- `masksmith:result:R` and `masksmith:job:J:results` (sets, one for each direction) for the jobs that list a result; the
+  former has `J:reader` for a job that reads it, and the field `earlier_results` of the job the keys of those results;
   `masksmith:unreferenced_results` lists results without a reference;
 - `masksmith:owner:K:record_bytes` is the estimated number of bytes that the records of a key's uploads and jobs take;
 - `masksmith:owner:K:bytes` is the number of bytes that a key keeps: its uploads, and the results of its jobs;

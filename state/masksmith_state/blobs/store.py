@@ -188,10 +188,15 @@ class BlobStore:
             yield await self._check_piece(name, pieces, number, bytes(piece))
 
     def set_aside(self, name: str) -> None:
-        """Move a blob, if it exists, to the folder `damaged`, under its name and the time; delete its list."""
+        """Move a blob, if it exists, to the folder `damaged`, under its name and the time; delete its list.
+
+        A pipe, a device or a socket in its place is deleted: it has no content, and lists of the store do not show it,
+        so that it would never be deleted from `damaged`.
+        """
         self._lists.forget(name)
-        with contextlib.suppress(FileNotFoundError):
-            self.objects.rename(name, f"{DAMAGED}/{name}.{time.time_ns() // 10**6}")
+        if not self.objects.remove_special_file(name):
+            with contextlib.suppress(FileNotFoundError):
+                self.objects.rename(name, f"{DAMAGED}/{name}.{time.time_ns() // 10**6}")
         self._lists.delete(name)
 
     def delete_damaged(self, name: str) -> None:

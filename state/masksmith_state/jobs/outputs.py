@@ -62,7 +62,8 @@ class PlannedOutput(BaseModel):
 
 
 class FileNote(BaseModel):
-    """A note on a complete file of weights: its size and its BLAKE3 digest."""
+    """A note on a complete file of weights: its size, its BLAKE3 digest, and the job that wrote or checked it last."""
 
     bytes: int
     blake3: str
+    job: str = ""

@@ -45,6 +45,12 @@ class MasksPlan(BaseModel):
         return sorted({part.digest for part in inputs if part.digest} | ({previous} if is_digest(previous) else set()))
 
     @property
+    def earlier_results(self) -> list[str]:
+        """Keys of the results of an earlier job that the job reads, as previous masks."""
+        parts = [part for tensor in self.tensors for part in tensor.previous or ()]
+        return sorted({part.result for part in parts if part.result is not None})
+
+    @property
     def result_bytes(self) -> int:
         """Size of the results in bytes: packed masks, and updated weights if the job updates them."""
         masks = sum(packed_bytes(tuple(tensor.shape)) for tensor in self.tensors)

@@ -10,7 +10,7 @@ from typing import Any, cast
 import redis
 
 from masksmith_state.decoding import DECODING
-from masksmith_state.errors import FullError, MissingUploadError, UnreadableRecordError
+from masksmith_state.errors import FullError, MissingResultError, MissingUploadError, UnreadableRecordError
 from masksmith_state.queue import CPU_QUEUE
 from masksmith_state.scripts import Scripts
 from masksmith_state.start_progress import StartProgress
@@ -82,6 +82,8 @@ class JobRecords(JobReader, JobIndex):
         Raises:
             FullError: If a limit of `admission` is reached.
             MissingUploadError: If an upload was not sent by whom `admission.uploaders` requires.
+            MissingResultError: If a result of an earlier job that this job reads was deleted; not checked without
+                `admission.uploaders`.
         """
         admission, description = admission or Admission(), description or JobDescription()
         job, texts = new_job_id(), [shard.model_dump_json() for shard in shards]
@@ -110,12 +112,15 @@ class JobRecords(JobReader, JobIndex):
                 plan.result_bytes,
                 record_bytes(fields, texts),
                 json.dumps([index for index, shard in enumerate(shards) if isinstance(shard, Shard) and shard.is_long]),
+                json.dumps(plan.earlier_results),
             )
         )
         if outcome in limits:
             raise FullError(outcome, cast("int", limits[outcome]))
         if outcome.startswith("missing:"):
             raise MissingUploadError(outcome.removeprefix("missing:"))
+        if outcome == "result_missing":
+            raise MissingResultError
         return None if outcome == "conflict" else (outcome, outcome == job)
 
     def renew(self, lease: Lease, lease_s: float) -> bool:

@@ -39,10 +39,12 @@ class Source(BaseModel):
 class MaskPart(BaseModel):
     """Rows `first` to `last` (exclusive) of a stored mask: bools if `is_bool`, else packed bits.
 
-    The rows begin at byte `start` of the file `source`; without a source, of the blob `blob` of the store.
+    The rows begin at byte `start` of the file `source`; without a source, of the blob `blob` of the store, which is a
+    result of an earlier job if `result` is its key.
     """
 
     blob: str = ""
+    result: str | None = None
     source: Source | None = None
     start: int
     first: int

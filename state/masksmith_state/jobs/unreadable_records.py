@@ -100,7 +100,8 @@ def _remove_references(client: redis.Redis, job: str) -> None:
     for jobs in client.scan_iter(match="masksmith:upload:*:jobs", count=1000):
         _remove(client, jobs, job)
     for result in client.scan_iter(match="masksmith:result:*", count=1000):
-        if _remove(client, result, job) and not client.exists(result):
+        removed = [_remove(client, result, member) for member in (job, f"{job}:reader")]
+        if any(removed) and not client.exists(result):
             client.zadd("masksmith:unreferenced_results", {result.removeprefix("masksmith:result:"): client.time()[0]})
 
 

@@ -79,6 +79,7 @@ class DirectoryRoot(Root):
                     os.link(part, name, src_dir_fd=folder, dst_dir_fd=folder)
             except FileExistsError:
                 return False
+            os.fsync(folder)
             return True
 
     def delete(self, path: str) -> None:
@@ -211,7 +212,8 @@ def _walk(folder: int, names: Iterable[str], *, make: bool) -> int:
     """Open the subdirectory at `names` below `folder`, one name after the other, without following links.
 
     `folder` is closed; without names, it is returned, still open.
-    A directory that is made gets the group and world permissions of its parent directory.
+    A directory that is made gets the group and world permissions of its parent directory; like a file, it is flushed to
+    the disk with its entry there.
     """
     for name in names:
         try:
@@ -219,6 +221,7 @@ def _walk(folder: int, names: Iterable[str], *, make: bool) -> int:
             child = os.open(name, _FOLDER_FLAGS, dir_fd=folder)
             if is_new:
                 os.fchmod(child, 0o700 | os.fstat(folder).st_mode & 0o077)
+                os.fsync(folder)
         finally:
             os.close(folder)
         folder = child

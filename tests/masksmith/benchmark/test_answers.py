@@ -19,7 +19,7 @@ from masksmith.benchmark import (
     curves,
     machine_line,
 )  # fmt: skip
-from masksmith.benchmark.conclusions import crossing
+from masksmith.benchmark.conclusions import crossing, family
 from masksmith.benchmark.tables import duration_text
 
 SMALL, MIDDLE, LARGE = Layer("small", 64, 64, 10), Layer("middle", 128, 64, 1), Layer("large", 256, 64, 1)
@@ -61,6 +61,56 @@ def test_bounds_where_nothing_crosses():
 )
 def test_durations_that_round_up_take_the_next_unit(seconds, text):
     assert duration_text(seconds) == text
+
+
+def test_patterns_of_different_families_are_not_mixed_in_a_curve():
+    points = [
+        result(SMALL, "50%", 0.5, {"dense": 1.0, "csr": 2.0}),
+        result(SMALL, "10%", 0.1, {"dense": 1.0, "csr": 0.5}),
+        result(SMALL, "block 16x16 50%", 0.5, {"dense": 1.0, "csr": 0.4}),
+        result(SMALL, "block 16x16 10%", 0.1, {"dense": 1.0, "csr": 0.2}),
+        result(SMALL, "2:4", 0.5, {"dense": 1.0, "csr": 0.1}),
+    ]
+    report = Report(points)
+    unstructured, blocks = report.break_evens
+    assert (unstructured.family, unstructured.density) == ("unstructured", pytest.approx(0.1 + 0.4 / 3))
+    assert (blocks.family, str(blocks)) == ("block 16x16", "above 50%")
+    assert [row[:2] for row in report.tables()[-1].rows] == [
+        ["csr (block 16x16)", SMALL.shape], ["csr (unstructured)", SMALL.shape]
+    ]  # fmt: skip
+
+
+def test_of_two_patterns_of_one_density_the_slower_one_counts():
+    points = [
+        result(SMALL, pattern, density, {"dense": 1.0, "csr": seconds})
+        for pattern, density, seconds in (("4:8", 0.5, 2.0), ("2:4", 0.5, 0.5), ("1:8", 0.125, 0.5))
+    ]
+    for order in (points, points[::-1]):
+        [found] = Report(order).break_evens
+        assert (found.family, found.density) == ("N:M", pytest.approx(0.125 + 0.375 / 3))
+
+
+@pytest.mark.parametrize(
+    ("pattern", "expected"),
+    [
+        ("2.5%", "unstructured"), ("12:16", "N:M"), ("transposable <=8:16", "transposable <=N:M"),
+        ("64:2:8", "V:N:M"), ("block 32x32 50% balance rows", "block 32x32 balance rows"),
+        ("hybrid 128x128 2:4 75%", "hybrid 128x128 2:4"), ("channels out 50%", "channels out"),
+    ],
+)  # fmt: skip
+def test_a_family_is_a_pattern_without_its_density(pattern, expected):
+    assert family(pattern) == expected
+
+
+def test_replays_of_a_graph_are_compared_with_replays_only():
+    dense = replace(timed("dense", 4.0, 4.0), graph=Timing(1.0, 1.0, 1.0, 5))
+    eager_only = timed("csr", 2.0, 4.0)
+    both = replace(timed("nm-gather", 2.0, 4.0), graph=Timing(0.25, 0.25, 0.25, 5))
+    case = Case(SMALL, 32, "float32", "2:4", "forward", "asked", ("dense", "csr", "nm-gather"))
+    found = CaseResult(case, 0.5, [dense, eager_only, both])
+    assert {measurement.kernel: gain.value for measurement, gain in found.gains} == {"csr": 2.0, "nm-gather": 4.0}
+    without_graph = CaseResult(case, 0.5, [replace(dense, graph=None), both])
+    assert [gain.value for _, gain in without_graph.gains] == [2.0]
 
 
 def test_points_of_a_curve_lead_to_break_evens_and_to_nothing_else():

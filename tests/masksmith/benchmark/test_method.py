@@ -91,6 +91,20 @@ def test_only_the_baselines_do_the_work_of_a_dense_product():
     assert least_s == pytest.approx({"dense": dense_flops, "dense-own": dense_flops / 2, "own": dense_flops / 2})
 
 
+def test_a_replay_has_no_speed_up_over_an_eager_call():
+    class Clock:
+        def time(self, runs, rounds):
+            return {"dense": [4.0], "own": [2.0]}, {"own": [0.5]}
+
+    own = Own("own", lambda operand: lambda x: x @ operand.matrix.t())
+    bench = Bench({"dense": own_kernels()["dense"], "own": own}, rounds=1)
+    bench._peaks["float32"] = Peaks(bytes_per_s=1e30, flops_per_s=1.0)
+    bench.clock = Clock()
+    result = bench.measure(Case(Layer("a", 32, 64), 4, "float32", "2:4", "forward", "asked", tuple(bench.kernels)))
+    assert (result.of("own").speedup, result.of("own").graph.median_s) == (2.0, 0.5)
+    assert [gain.value for _, gain in result.gains] == [2.0]
+
+
 @pytest.fixture
 def allowed_tf32():
     before = torch.backends.cuda.matmul.allow_tf32

@@ -69,9 +69,21 @@ def test_scores_that_all_underflow_are_refused():
         lambda weight: ms.taylor(weight, np.ones_like(weight), "out", joint=True),
     ):
         for weight in (tiny, torch.from_numpy(tiny)):
-            with pytest.raises(ms.ScoresError, match="all scores underflow to 0 in float64"):
+            with pytest.raises(ms.ScoresError, match="all scores underflow in float64"):
                 score(weight)
         assert not score(tiny * 0).any()
+
+
+@pytest.mark.parametrize("exponent", [-70, -62])
+def test_scores_that_are_all_subnormal_are_refused(exponent):
+    """Those of 2^-62 are not: the largest has all digits of float32."""
+    weight = np.ldexp(WEIGHT.astype(np.float32), exponent)
+    for one in (weight, torch.from_numpy(weight)):
+        if exponent == -62:
+            assert float(ms.magnitude(one, 2).max()) > np.finfo(np.float32).tiny
+            continue
+        with pytest.raises(ms.ScoresError, match="all scores underflow in float32; scale the weight up"):
+            ms.magnitude(one, 2)
 
 
 def test_wanda_is_the_norm_of_what_a_weight_adds_to_its_output():

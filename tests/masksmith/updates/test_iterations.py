@@ -69,6 +69,20 @@ def test_every_row_is_within_the_tolerance(seed, dtype, rank, dead, damping, den
     assert update.error <= update.masked_error
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("magnitude", ["tiny", "huge", "mixed"])
+def test_rows_of_every_magnitude_get_the_same_bits(magnitude, dtype):
+    weight, gram = layer(dtype=dtype)
+    mask = np.random.default_rng(0).random(weight.shape) < 0.5
+    most = 100 if dtype == np.float32 else 190
+    mixed = np.random.default_rng(1).integers(-most, most, (ROWS, 1))
+    exponents = {"tiny": -most, "huge": most, "mixed": mixed}[magnitude]
+    expected = ms.reconstruct(weight, mask, gram)
+    update = ms.reconstruct(np.ldexp(weight, exponents), mask, gram)
+    assert update.stats["iterations"] == expected.stats["iterations"] > 0
+    np.testing.assert_array_equal(update.weight, np.ldexp(expected.weight, exponents))
+
+
 def test_rows_are_iterated_or_factorised_by_cost():
     mask = np.random.default_rng(0).random((ROWS, INPUTS)) < 0.5
     assert not is_factorised(mask).any()

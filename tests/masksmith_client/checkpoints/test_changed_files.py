@@ -12,6 +12,7 @@ from safetensors.numpy import save_file
 from safetensors.torch import load_file, save_file as save_torch
 
 from masksmith_client import InputError
+from masksmith_client.checkpoints import prune
 from masksmith_client.checkpoints.checkpoint import Checkpoint
 from masksmith_client.checkpoints.other_files import model_files, other_files
 from masksmith_client.checkpoints.output_folder import check_output_folder
@@ -73,6 +74,40 @@ def test_an_input_that_changed_under_the_same_size_and_time_is_named(
     assert run(command(model, output)) == 2
     error = capsys.readouterr().err
     assert f"{model / name} has changed since" in error.replace("\n", " ")
+
+
+def test_a_finished_file_that_changed_is_named_and_kept(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    output = tmp_path / "out"
+    interrupt(model, output, monkeypatch, 9)
+    file = min(output.glob("model*.safetensors"))
+    flip_last_bit(file)
+    before = {path.name: path.read_bytes() for path in output.iterdir()}
+    capsys.readouterr()
+    assert run(command(model, output)) == 2
+    assert f"{file} is not as prune wrote it; restore it" in capsys.readouterr().err.replace("\n", " ")
+    assert {path.name: path.read_bytes() for path in output.iterdir()} == before
+    flip_last_bit(file)
+    assert run(command(model, output)) == 0
+
+
+def test_a_finished_masks_file_that_changed_is_named_and_kept(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    def fail(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    output = tmp_path / "out"
+    with monkeypatch.context() as context:
+        context.setattr(prune, "write_record", fail)
+        assert run(command(model, output)) == 130
+    masks = output / "masks.safetensors"
+    flip_last_bit(masks)
+    changed = masks.read_bytes()
+    assert run(command(model, output)) == 2
+    assert f"{masks} is not as prune wrote it" in capsys.readouterr().err.replace("\n", " ")
+    assert masks.read_bytes() == changed
 
 
 @pytest.mark.parametrize("change", ["shard", "masks", "gone", "config", "input"])

@@ -156,6 +156,10 @@ def drop(*keys):
     return change
 
 
+def cut_bits(state):
+    state["masks"]["4.weight"]["bits"] = state["masks"]["4.weight"]["bits"][:-1]
+
+
 def cut_values(state):
     state["pruned"]["4.weight"]["values"] = state["pruned"]["4.weight"]["values"][:-1]
 
@@ -169,6 +173,7 @@ def cut_values(state):
         (put(-1, "step"), "the checkpoint's step is -1"),
         (put(torch.ones(32, 32), "masks", "4.weight"), "mask of '4.weight' is a Tensor: pass what state_dict"),
         (drop("masks", "4.weight", "bits"), "mask of '4.weight' has no 'bits'"),
+        (cut_bits, r"mask of '4.weight': its bits have shape \[31, 4\], not \[32, 4\]"),
         (drop("pruned", "4.weight", "kept"), "pruned values of '4.weight' has no 'kept'"),
         (cut_values, "pruned values of '4.weight' do not fit"),
     ],

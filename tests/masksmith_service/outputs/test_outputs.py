@@ -115,6 +115,27 @@ def test_an_output_that_was_left_unfinished_goes_on(app, runner, records, root, 
         assert {name: root.stat(f"out/{name}") for name in root.list("out")} == states
 
 
+def test_a_complete_file_that_was_changed_is_named_and_not_overwritten(
+    app, runner, records, root, model, url, tmp_path
+):
+    with TestClient(app) as client:
+        first = submit(client, model, f"{url}/out")
+        work(runner, first, [index for index, shard in records.shards(first).items() if shard.file is not None][:1])
+        client.post(f"/v1/jobs/{first}/cancel")
+        data = bytearray(root.get("out/m-1.safetensors", 2**20))
+        data[-1] ^= 1
+        root.write("out/m-1.safetensors", [data])
+        second = submit(client, model, f"{url}/out")
+        work(runner, second)
+        error = client.get(f"/v1/jobs/{second}").json()["output"]["files"][0]["error"]
+        assert error["code"] == "output_not_empty"
+        assert f"'{url}/out/m-1.safetensors' is not as masksmith wrote it" in error["message"]
+        assert root.get("out/m-1.safetensors", 2**20) == data
+        root.delete("out/m-1.safetensors")
+        work(runner, submit(client, model, f"{url}/out"))
+        check_output(root, tmp_path)
+
+
 def test_a_single_file_is_copied_alone(app, runner, root, model, url, tmp_path):
     """The output may be beside it, and nothing else is copied."""
     root.write("m-1.safetensors", [(tmp_path / "m-1.safetensors").read_bytes()])

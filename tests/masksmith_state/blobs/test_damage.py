@@ -150,6 +150,13 @@ def test_a_sealed_blob_that_is_damaged_is_set_aside(store):
         assert store.size(name) is None
 
 
+def test_a_pipe_in_place_of_a_blob_is_not_left_behind(store, root):
+    replace_by_pipe(root / NAME)
+    with pytest.raises(DamagedBlobError):
+        store.get(NAME)
+    assert not [path for path in root.rglob("*") if path.is_fifo()]
+
+
 def test_an_intact_upload_whose_list_is_lost_gets_a_new_one(store):
     name = upload_name(blake3(DATA).hexdigest())
     store.put(name, DATA)

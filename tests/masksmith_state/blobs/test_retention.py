@@ -5,7 +5,6 @@ import time
 from pathlib import Path
 
 import pytest
-from support.leases import take
 
 from masksmith_state.blobs.names import result_name, result_report_name, statistic_name, upload_name
 from masksmith_state.blobs.references import BlobReferences, LinkOutcome
@@ -15,82 +14,10 @@ from masksmith_state.errors import FullError, MissingUploadError
 from masksmith_state.jobs.model import Admission
 from masksmith_state.jobs.plans import MasksPlan
 from masksmith_state.jobs.records import JobRecords
-from masksmith_state.jobs.reports import ShardReport
 from masksmith_state.jobs.shards import PlannedTensor, Shard
 from masksmith_wire.documents import MasksOptions
 
-UPLOAD_AGE_S, RESULT_AGE_S = 100.0, 1000.0
-
-
-class Clock:
-    """The server's time and what was added to it."""
-
-    def __init__(self, records):
-        self._records, self.ahead = records, 0.0
-
-    def __call__(self):
-        return self._records.now() + self.ahead
-
-
-@pytest.fixture
-def references(records, store):
-    return BlobReferences(records.redis, store)
-
-
-@pytest.fixture
-def retention(records, references, store):
-    return Retention(records, references, store, RESULT_AGE_S, UPLOAD_AGE_S, Clock(records))
-
-
-@pytest.fixture
-def sweep(retention):
-    """Sweep so many seconds from now."""
-
-    def sweep(ahead_s, *, orphans=False):
-        retention.clock.ahead = ahead_s
-        return retention.sweep(orphans=orphans)
-
-    return sweep
-
-
-@pytest.fixture
-def upload(references, store):
-    def upload(letter="a", owner="ann", size=10, most=None):
-        store.put(upload_name(letter * 64), bytes(size))
-        return references.link(owner, letter * 64, size, most)
-
-    return upload
-
-
-@pytest.fixture
-def job(records):
-    """Make a job of one shard that reads uploads."""
-
-    def job(*letters, owner="ann", uploaders="owner", **limits):
-        tensors = [PlannedTensor(name=x, digest=x * 64, dtype="F32", shape=[4, 16], start=8) for x in letters]
-        plan = MasksPlan(options=MasksOptions(pattern="2:4"), tensors=tensors)
-        admission = Admission(owner=owner, uploaders=uploaders, **limits)
-        return records.create(plan, [Shard(tensor=0, first=0, last=4)], admission=admission)[0]
-
-    return job
-
-
-@pytest.fixture
-def finish(records, references, store):
-    """Do a worker's part."""
-
-    def finish(job, result="f" * 64):
-        lease = take(records, job, 0, lease_s=60, attempts=3)
-        assert references.add_result_reference(job, result)
-        store.put(result_name(result), b"mask")
-        store.put(result_report_name(result), b"{}")
-        assert records.complete(lease, ShardReport(result=result))
-
-    return finish
-
-
-def names(store):
-    return {name for folder in ("tensors", "masks", "statistics") for name, _ in store.list(folder)}
+from .conftest import RESULT_AGE_S, UPLOAD_AGE_S, Clock, names
 
 
 def test_an_upload_is_its_senders(references, upload):
@@ -222,40 +149,6 @@ def test_nothing_expires_at_an_age_that_is_infinite(upload, store, job, finish, 
     clock.ahead = 1e9
     assert Retention(records, references, store, float("inf"), float("inf"), clock).sweep() == SweepCounts()
     assert len(names(store)) == 3
-
-
-def test_a_result_stays_while_another_job_has_it(upload, store, job, finish, records, retention):
-    upload(owner="ann")
-    upload(owner="bob")
-    one, other = job("a"), job("a", owner="bob")
-    finish(one)
-    finish(other)
-    records.delete(one)
-    assert retention.delete_unreferenced_results() == 0
-    assert result_name("f" * 64) in names(store)
-    records.delete(other)
-    assert retention.delete_unreferenced_results() == 1
-    assert names(store) == {upload_name("a" * 64)}
-
-
-def test_a_live_job_references_a_result_before_it_reads_it(upload, store, job, finish, records, retention, references):
-    upload()
-    one, other = job("a"), job("a")
-    finish(one)
-    records.delete(one)
-    assert references.add_result_reference(other, "f" * 64)
-    assert retention.delete_unreferenced_results() == 0
-    assert result_name("f" * 64) in names(store)
-
-
-def test_an_ended_job_holds_no_references(upload, job, records, references):
-    upload()
-    made = job("a")
-    records.cancel(made)
-    assert not references.add_result_reference(made, "e" * 64)
-    records.delete(made)
-    assert not references.add_result_reference(made, "e" * 64)
-    assert records.redis.keys("*" + "e" * 64 + "*") == []
 
 
 def test_orphans_of_a_crash_are_deleted_once_they_are_old(store, sweep, monkeypatch, upload, caplog):

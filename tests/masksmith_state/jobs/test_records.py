@@ -141,7 +141,7 @@ def test_of_many_equal_requests_at_once_one_makes_the_job(records, valkey):
 
 def test_a_creation_sent_twice_because_its_answer_was_lost_changes_nothing(records):
     scripts = Scripts(records.redis, "masksmith_state.jobs")
-    args = ["1" * 27, '{"kind":"masks"}', '["{}","{}"]', "", "", "", -1, -1, -1, -1, "[]", "", 0, 0, "[]"]
+    args = ["1" * 27, '{"kind":"masks"}', '["{}","{}"]', "", "", "", -1, -1, -1, -1, "[]", "", 0, 0, "[]", "[]"]
     assert scripts.run("create", *args) == args[0]
     records.complete(take(records, args[0], 0), GOOD)
     assert scripts.run("create", *args) == args[0]

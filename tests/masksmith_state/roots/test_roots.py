@@ -2,6 +2,7 @@
 
 import errno
 import os
+import stat
 
 import pytest
 from support.buckets import BUCKET, Bucket
@@ -87,6 +88,24 @@ def test_the_first_to_create_a_file_wins(root):
     assert root.create("a", b"first")
     assert not root.create("a", b"second")
     assert root.get("a", 10) == b"first"
+
+
+@pytest.mark.parametrize("call", ["write", "create"])
+def test_a_file_and_its_new_directories_survive_a_loss_of_power(directory, tmp_path, monkeypatch, call):
+    """Each directory is flushed when it has the new entry."""
+    flushed, fsync = {}, os.fsync
+
+    def record(file):
+        name = os.path.relpath(os.readlink(f"/proc/self/fd/{file}"), directory.url)
+        flushed[name] = os.listdir(file) if stat.S_ISDIR(os.fstat(file).st_mode) else None
+        fsync(file)
+
+    monkeypatch.setattr("os.fsync", record)
+    if call == "write":
+        directory.write("a/b/file", [b"x"])
+    else:
+        assert directory.create("a/b/file", b"x")
+    assert (flushed["."], flushed["a"], flushed["a/b"]) == (["a"], ["b"], ["file"])
 
 
 def test_a_full_disk_leaves_no_part(directory, tmp_path, monkeypatch):

@@ -24,7 +24,7 @@ def write_output_file(work: OutputWork, number: int) -> None:
     """Write a file of weights, unless it is complete; with the last file, finish the output.
 
     Raises:
-        OutputLostError: If the directory no longer belongs to this job.
+        OutputLostError: If the directory no longer belongs to this job, or the complete file was changed.
         ShardFailedError: If a tensor of the file has no mask.
     """
     sizes = work.file_sizes()
@@ -38,24 +38,43 @@ def write_output_file(work: OutputWork, number: int) -> None:
             f"{work.output.location!r} is no longer the unfinished output of this job; "
             "submit the job with another output"
         )
-    file = work.output.files[number]
-    if not _is_complete(work, file, sizes):
-        pieces = _HashedPieces(_pieces(work, file))
-        work.write(work.output.location_of(file.name), pieces)
-        note = FileNote(bytes=pieces.size, blake3=pieces.hasher.hexdigest())
-        work.write(work.output.note_location(file.name), [note.model_dump_json().encode()])
-    sizes = work.file_sizes()
-    if all(_is_complete(work, each, sizes) for each in work.output.files):
-        _finish(work)
-
-
-def _finish(work: OutputWork) -> None:
     try:
-        finish(work)
+        _write_or_check(work, work.output.files[number], sizes)
+        sizes = work.file_sizes()
+        if all(_is_complete(work, each, sizes) and _is_checked(work, each) for each in work.output.files):
+            finish(work)
     except FileNotFoundError:
         # Another worker may have finished the same output meanwhile, and deleted its notes.
         if not _is_finished(work, work.file_sizes()):
             raise
+
+
+def _write_or_check(work: OutputWork, file: OutputFile, sizes: dict[str, int]) -> None:
+    """Write a file of weights with a note; of one that an earlier job wrote, check the digest, and note that.
+
+    Raises:
+        OutputLostError: If the file has another digest: its content is not from masksmith, so it is not overwritten.
+    """
+    if not _is_complete(work, file, sizes):
+        pieces = _HashedPieces(_pieces(work, file))
+        work.write(work.output.location_of(file.name), pieces)
+        _write_note(work, file, FileNote(bytes=pieces.size, blake3=pieces.hasher.hexdigest()))
+    elif not _is_checked(work, file):
+        note, hasher = work.note(file.name), blake3()
+        for piece in work.read_output(file.name, file.bytes):
+            hasher.update(piece)
+        if hasher.hexdigest() != note.blake3:
+            location = work.output.location_of(file.name)
+            raise OutputLostError(
+                f"{location!r} is not as masksmith wrote it; restore it, or delete it to have it written again, and "
+                "submit the job again"
+            )
+        _write_note(work, file, note)
+
+
+def _write_note(work: OutputWork, file: OutputFile, note: FileNote) -> None:
+    text = note.model_copy(update={"job": work.job}).model_dump_json()
+    work.write(work.output.note_location(file.name), [text.encode()])
 
 
 class _HashedPieces:
@@ -82,6 +101,11 @@ def _is_complete(work: OutputWork, file: OutputFile, sizes: dict[str, int]) -> b
     """Whether a file of weights is complete: it has its final size, and a note that was written after it."""
     note = work.output.note_location(file.name).removeprefix(work.output.location + "/")
     return note in sizes and sizes.get(file.name) == file.bytes
+
+
+def _is_checked(work: OutputWork, file: OutputFile) -> bool:
+    """Whether a complete file was written or checked by this job, or by a later one: ids are in order of creation."""
+    return work.note(file.name).job >= work.job
 
 
 def _pieces(work: OutputWork, file: OutputFile) -> Iterator[bytes | memoryview]:

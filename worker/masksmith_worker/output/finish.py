@@ -11,7 +11,7 @@ from blake3 import blake3
 
 from masksmith.layouts import Layout, default_axes
 from masksmith_state.jobs.certificates import certificate, change
-from masksmith_state.jobs.outputs import NOTE_PREFIX, FileNote
+from masksmith_state.jobs.outputs import NOTE_PREFIX
 from masksmith_state.jobs.reports import ShardReport
 from masksmith_state.jobs.shards import PlannedTensor
 from masksmith_wire.digests import PartDigest
@@ -20,8 +20,6 @@ from masksmith_wire.output_names import MASKS_NAME, RECORD_NAME
 from masksmith_wire.pruned_record import totals, update_record, versions
 
 from .work import OutputWork
-
-MAX_NOTE_BYTES = 2**12
 
 
 def finish(work: OutputWork) -> None:
@@ -98,7 +96,7 @@ def _record(work: OutputWork, reports: list[list[ShardReport]], masks_digest: st
         "totals": totals(tensors),
         "tensors": tensors,
         "inputs": {file.name: {"bytes": file.bytes, "version": file.source.version} for file in output.files},
-        "outputs": {file.name: _note(work, file.name).model_dump() for file in output.files}
+        "outputs": {file.name: work.note(file.name).model_dump(exclude={"job"}) for file in output.files}
         | {MASKS_NAME: {"blake3": masks_digest}},
         "copied": [file.name for file in output.beside],
         "not_copied": output.left,
@@ -106,12 +104,6 @@ def _record(work: OutputWork, reports: list[list[ShardReport]], masks_digest: st
         "identity": output.identity,
         **previous,
     }
-
-
-def _note(work: OutputWork, name: str) -> FileNote:
-    """Read the note on a file of weights."""
-    _, root, path = work.inputs.roots.find(work.output.note_location(name))
-    return FileNote.model_validate_json(root.get(path, MAX_NOTE_BYTES))
 
 
 def _tensors(work: OutputWork, reports: list[list[ShardReport]]) -> list[dict[str, Any]]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 
 from masksmith_state.errors import ChangedSourceError, InvalidLocationError
-from masksmith_state.jobs.outputs import OutputFile, PlannedOutput
+from masksmith_state.jobs.outputs import FileNote, OutputFile, PlannedOutput
 from masksmith_state.jobs.plans import MasksPlan
 from masksmith_state.jobs.shards import Shard, Source, shards_by_tensor as group_by_tensor
 from masksmith_state.roots.root import Root
@@ -22,6 +22,8 @@ COPY_BYTES = 8 * 2**20
 """Bytes of a file that are in memory while it is copied."""
 MAX_DOCUMENT_BYTES = 2**28
 """Maximum size of a file that `identity_in` reads."""
+MAX_NOTE_BYTES = 2**12
+"""Maximum size of a note on a complete file of weights."""
 
 
 class ShardFailedError(Exception):
@@ -37,7 +39,7 @@ class ShardFailedError(Exception):
 
 
 class OutputLostError(Exception):
-    """The directory of an output no longer belongs to its job."""
+    """The directory of an output no longer belongs to its job, or a complete file in it was changed."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,7 @@ class OutputWork:
     """An output, what it is made of, and access to its files.
 
     Attributes:
+        job: Id of the job.
         plan: The job's plan.
         output: The output of the plan.
         inputs: Reads the model's files.
@@ -53,6 +56,7 @@ class OutputWork:
         check: Called regularly; raises an error to stop the work.
     """
 
+    job: str
     plan: MasksPlan
     output: PlannedOutput
     inputs: InputReader
@@ -79,6 +83,26 @@ class OutputWork:
         for first in range(start, stop, COPY_BYTES):
             self.check()
             yield self.inputs.source_bytes(source, first, min(first + COPY_BYTES, stop))
+
+    def read_output(self, name: str, size: int) -> Iterator[bytes]:
+        """Yield the bytes of a file of the output, in pieces of `COPY_BYTES`.
+
+        Raises:
+            FileNotFoundError: If there is no such file.
+            ChangedSourceError: If it changes while it is read.
+        """
+        location = self.output.location_of(name)
+        _, root, path = self.inputs.roots.find(location)
+        yield from self.read_pieces(Source(location=location, version=root.stat(path).version), 0, size)
+
+    def note(self, name: str) -> FileNote:
+        """Read the note on a file of weights.
+
+        Raises:
+            FileNotFoundError: If there is none.
+        """
+        _, root, path = self.inputs.roots.find(self.output.note_location(name))
+        return FileNote.model_validate_json(root.get(path, MAX_NOTE_BYTES))
 
     def write(self, location: str, pieces: Iterable[bytes | memoryview]) -> None:
         """Write a file of the output."""

@@ -1,4 +1,4 @@
-"""Main program of the worker process: reads configuration and requests from stdin, and writes responses to stdout."""
+"""Main program of the refresh process: reads configuration and requests from stdin, and writes responses to stdout."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .shared_memory import SharedMemory
 from .sources import WorkerConfiguration
 
 NICENESS = 10
-"""Added to the niceness of a worker process that solves without a service, so that training has priority."""
+"""Added to the niceness of a refresh process that solves without a service, so that training has priority."""
 
 
 def main() -> None:

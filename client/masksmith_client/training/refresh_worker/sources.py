@@ -1,4 +1,4 @@
-"""Sources of masks (a service, a function), and the configuration from which a worker process creates its source."""
+"""Sources of masks (a service, a function), and the configuration from which a refresh process creates its source."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from .shared_memory import Bools, Bytes, LayerSlot
 PIECE_BYTES = 512 * 1024
 """Size of the pieces in which values are uploaded."""
 OUTAGE_S = 10.0
-"""Most seconds for which a worker process retries an unreachable service; then, newer weights are more useful."""
+"""Most seconds for which a refresh process retries an unreachable service; then, newer weights are more useful."""
 
 Array = npt.NDArray[np.generic]
 
@@ -189,10 +189,10 @@ def solve_matrices(
 
 
 class WorkerConfiguration(BaseModel):
-    """The configuration of the worker process; the first line of its input.
+    """The configuration of the refresh process; the first line of its input.
 
     Attributes:
-        client: The configuration of the service's client; None if the worker process solves with the library.
+        client: The configuration of the service's client; None if the refresh process solves with the library.
         slots: The layers in the shared memory.
         fd: File descriptor of the shared memory; the process inherits it.
         cores: Processors that the process may use; None for those of its parent.

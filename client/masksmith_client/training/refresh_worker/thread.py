@@ -80,7 +80,7 @@ class ThreadWorker:
         if self._requests is None:
             self._requests = queue.SimpleQueue()
             arguments = (self._handler, self._requests, self._responses)
-            threading.Thread(target=_handle_all, args=arguments, name="masksmith-training", daemon=True).start()
+            threading.Thread(target=_handle_all, args=arguments, name="masksmith-refresh", daemon=True).start()
         self._requests.put(request)
 
     def poll(self) -> RefreshResponse | None:

@@ -79,11 +79,22 @@ local function set_state(job, state)
   count_job(job, 1)
 end
 
--- Remove a job's references to uploads, whose expiry is counted from now on.
-local function release_uploads(job, id)
+-- Record that a result lost a reference: one without any is added to the results that retention deletes.
+local function note_released_result(key)
+  if redis.call('EXISTS', 'masksmith:result:' .. key) == 0 then
+    redis.call('ZADD', 'masksmith:unreferenced_results', timestamp(), key)
+  end
+end
+
+-- Remove a job's references to what it reads: results of earlier jobs, and uploads, whose expiry is counted from now on.
+local function release_inputs(job, id)
   local owner, digests = unpack(redis.call('HMGET', job, 'owner', 'uploads'))
   for _, digest in ipairs(cjson.decode(digests or '[]')) do
     redis.call('SREM', 'masksmith:upload:' .. digest .. ':jobs', id)
     redis.call('ZADD', 'masksmith:uploads', 'XX', timestamp(), (owner or '') .. ':' .. digest)
+  end
+  for _, key in ipairs(cjson.decode(redis.call('HGET', job, 'earlier_results') or '[]')) do
+    redis.call('SREM', 'masksmith:result:' .. key, id .. ':reader')
+    note_released_result(key)
   end
 end

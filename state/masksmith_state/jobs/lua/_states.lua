@@ -10,7 +10,7 @@ local function end_job(job, id, state)
   redis.call('SREM', 'masksmith:live', id)
   redis.call('SREM', owner_key(job, 'live'), id)
   redis.call('ZADD', 'masksmith:finished', timestamp(), id)
-  release_uploads(job, id)
+  release_inputs(job, id)
   add_event(job, 'state', cjson.encode({state = state}))
   redis.call('PUBLISH', 'masksmith:ended', id)
 end

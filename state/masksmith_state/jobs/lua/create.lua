@@ -3,13 +3,14 @@
 -- ARGV: id, fields as JSON, shards as JSON list of strings, idempotency key or '', fingerprint of the request, owner;
 -- limits of live jobs of all owners, live jobs of the owner, stored bytes of the owner, and bytes of the owner's
 -- records, each -1 for no limit; uploads as JSON list of digests, who must have sent them (`owner`, `anybody`, or ''
--- for no check), bytes of the results, bytes of the job's records, indices of the long shards as JSON list.
+-- for no check), bytes of the results, bytes of the job's records, indices of the long shards as JSON list, keys of the
+-- results of earlier jobs that the job reads as JSON list; without the check of uploads these are not checked either.
 -- Returns the id of the job: the new one, or an earlier one with the same idempotency key. If none was created, the
--- reason: `conflict` of idempotency keys; `full`, `quota`, `bytes` or `records` for the limits; or `missing:` with a
--- digest. A call that is repeated because its reply was lost changes nothing.
+-- reason: `conflict` of idempotency keys; `full`, `quota`, `bytes` or `records` for the limits; `missing:` with
+-- the digest of an upload; or `result_missing`. A call that is repeated because its reply was lost changes nothing.
 
 local id, fields, shards, idempotency_key, fingerprint, owner, max_live, max_live_of_owner, max_bytes, max_record_bytes,
-  uploads, uploaders, result_bytes, record_bytes, long_shards = unpack(ARGV)
+  uploads, uploaders, result_bytes, record_bytes, long_shards, earlier_results = unpack(ARGV)
 local job, owner_keys = 'masksmith:job:' .. id, 'masksmith:owner:' .. owner
 local idempotent = 'masksmith:idempotency:' .. owner .. ':' .. idempotency_key
 if idempotency_key ~= '' then
@@ -37,15 +38,21 @@ for _, digest in ipairs(digests) do
     return 'missing:' .. digest
   end
 end
+local result_keys = cjson.decode(earlier_results)
+for _, key in ipairs(result_keys) do
+  -- A result without a reference is deleted, or will be.
+  if uploaders ~= '' and redis.call('EXISTS', 'masksmith:result:' .. key) == 0 then return 'result_missing' end
+end
 for _, digest in ipairs(digests) do redis.call('SADD', 'masksmith:upload:' .. digest .. ':jobs', id) end
+for _, key in ipairs(result_keys) do redis.call('SADD', 'masksmith:result:' .. key, id .. ':reader') end
 redis.call('INCRBY', owner_keys .. ':bytes', result_bytes)
 redis.call('INCRBY', owner_keys .. ':record_bytes', record_bytes)
 if idempotency_key ~= '' then
   redis.call('HSET', idempotent, 'id', id, 'fingerprint', fingerprint)
   redis.call('EXPIRE', idempotent, 86400)
 end
-redis.call('HSET', job, 'owner', owner, 'uploads', uploads, 'result_bytes', result_bytes,
-  'record_bytes', record_bytes, 'idempotent', idempotency_key ~= '' and idempotent or '')
+redis.call('HSET', job, 'owner', owner, 'uploads', uploads, 'earlier_results', earlier_results, 'result_bytes',
+  result_bytes, 'record_bytes', record_bytes, 'idempotent', idempotency_key ~= '' and idempotent or '')
 for name, value in pairs(cjson.decode(fields)) do redis.call('HSET', job, name, value) end
 local shard_list, at = cjson.decode(shards), timestamp()
 redis.call('HSET', job, 'state', 'queued', 'created_at', at, 'done', 0, 'total', #shard_list, 'failures', 0)

@@ -15,12 +15,10 @@ redis.call('ZREM', owner_key(job, 'jobs'), id)
 redis.call('ZREM', 'masksmith:ids', id)
 redis.call('ZREM', owner_key(job, 'ids'), id)
 redis.call('ZREM', 'masksmith:finished', id)
-release_uploads(job, id)
+release_inputs(job, id)
 for _, key in ipairs(redis.call('SMEMBERS', job .. ':results')) do
   redis.call('SREM', 'masksmith:result:' .. key, id)
-  if redis.call('EXISTS', 'masksmith:result:' .. key) == 0 then
-    redis.call('ZADD', 'masksmith:unreferenced_results', timestamp(), key)
-  end
+  note_released_result(key)
 end
 redis.call('DECRBY', owner_key(job, 'bytes'), redis.call('HGET', job, 'result_bytes') or 0)
 redis.call('DECRBY', owner_key(job, 'record_bytes'), redis.call('HGET', job, 'record_bytes') or 0)

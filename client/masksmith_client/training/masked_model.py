@@ -1,0 +1,107 @@
+"""A model with masked layers: its masks, and its weights, state dicts and copies as the masks leave them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from masksmith_client._errors import InputError
+
+from .adapters import merge
+from .copies import check_has_masked_layer, mask_state_dict, plain_state, removed_by_masks
+from .masked_layer import MaskedLayer
+
+
+class MaskedModel:
+    """The masked layers of a model, until they are baked: the part of `Sparsifier` that does not depend on refreshes.
+
+    Args:
+        model: The model.
+        layers: Its masked layers.
+        in_place: Whether zeros are written into the weights.
+    """
+
+    def __init__(self, model: torch.nn.Module, layers: list[MaskedLayer], *, in_place: bool) -> None:
+        self._model, self._layers, self._in_place = model, layers, in_place
+        self._baked = False
+
+    @property
+    def masks(self) -> dict[str, Tensor]:
+        """The mask of each layer, by the name of its weight; True = kept.
+
+        Masks of sharded weights are gathered, so all ranks must read it.
+        """
+        return {layer.name: layer.whole_kept().clone() for layer in self._layers}
+
+    @torch.no_grad()
+    def plain_state_dict(self) -> dict[str, Tensor]:
+        """Return the model's state dict as `bake` would leave it: masked weights under the plain model's names.
+
+        The model does not change. Sharded weights are gathered, so all ranks must call it.
+
+        Raises:
+            InputError: If a masked layer was replaced or cannot be masked any more.
+        """
+        return plain_state(self._model, ((layer, layer.masked_weight()) for layer in self._check_and_adopt_layers()))
+
+    def mask_state_dict(self, state: dict[str, Any], model: torch.nn.Module) -> None:
+        """Mask the weights in a state dict, in place, and remove the parameters of the method from it.
+
+        Args:
+            state: The state dict of `model`, or of an average of its weights.
+            model: The model, or a module that contains it.
+
+        Raises:
+            InputError: If `model` contains no masked layer, or a masked layer was replaced.
+        """
+        mask_state_dict(state, model, self._check_and_adopt_layers())
+
+    def removed_by_masks(self, state: Mapping[str, Tensor], model: torch.nn.Module) -> dict[str, dict[str, Tensor]]:
+        """Return, by weight, what `mask_state_dict` removes with the same arguments, so that it can be restored."""
+        return removed_by_masks(state, model, self._check_and_adopt_layers())
+
+    def check_model(self, model: torch.nn.Module) -> None:
+        """Check that a model, such as the one that a trainer trains, contains a masked layer.
+
+        Raises:
+            InputError: If `model` contains no masked layer, or a masked layer was replaced.
+        """
+        check_has_masked_layer(model, self._check_and_adopt_layers())
+
+    def merge_adapters(self) -> dict[str, float]:
+        """Merge low-rank adapters (LoRA) of masked layers within the pattern: `m * (W + s B A)`, and B becomes zero.
+
+        Returns:
+            For each weight with an adapter, the share of the adapter's squared norm in pruned entries, which is lost.
+
+        Raises:
+            InputError: If no masked layer has an adapter, an adapter is of another kind, or the masks are baked.
+        """
+        self._check_not_baked()
+        lost_shares = merge(self._model, self._layers)
+        self._zero_pruned()
+        return lost_shares
+
+    @property
+    def is_baked(self) -> bool:
+        """Whether the masks are baked into the model."""
+        return self._baked
+
+    def _check_not_baked(self) -> None:
+        if self._baked:
+            raise InputError("the masks are baked into the weights: create a new Sparsifier to continue")
+
+    def _check_and_adopt_layers(self) -> list[MaskedLayer]:
+        """Check the masked layers, adopt replaced weights, and return the layers: none once the masks are baked."""
+        layers = [] if self._baked else self._layers
+        for layer in layers:
+            layer.check_and_adopt(self._model)
+        return layers
+
+    def _zero_pruned(self) -> None:
+        if self._in_place:
+            for layer in self._layers:
+                layer.zero_pruned()
