@@ -44,7 +44,7 @@ def refusal(call):
             "updates no weights; 'masksmith solve --update reconstruct' or",
         ),
         (upload_missing("0" * 64), "does not exist; the same command sends it again"),
-        (upload_damaged("0" * 64), "was set aside; the same command sends it again"),
+        (upload_damaged("0" * 64), "is damaged in the store; the same command sends it again"),
     ],
 )
 def test_requests_become_commands(error, words):
