@@ -1,4 +1,4 @@
-"""Checks, when a process starts and before every sweep of blobs, that its broker and store belong together."""
+"""Checks, at the start of a process and before each sweep of blobs, that broker and store belong together; sweeps."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class Housekeeping:
 
     Args:
         installation: Broker and store.
-        on_claimed: Called when they are known to belong together, one time.
-        sweep: The sweep of blobs, which runs only while they belong together.
+        on_claimed: Called once, when they are known to belong together.
+        sweep: The sweep of blobs; called only while they belong together.
     """
 
     def __init__(
@@ -34,7 +34,7 @@ class Housekeeping:
         sweep: Callable[[], object] | None = None,
     ) -> None:
         self._installation, self._on_claimed, self._sweep = installation, on_claimed, sweep
-        self._claiming, self._is_broker_checked = Lock(), False
+        self._lock, self._is_broker_checked = Lock(), False
 
     @property
     def broker(self) -> BrokerMonitor:
@@ -47,7 +47,7 @@ class Housekeeping:
         return self._installation.identity is not None
 
     def check(self) -> None:
-        """Check when the process starts; if the broker or the store is unavailable then, `run` checks again.
+        """Check broker and store when the process starts; if one is unavailable then, `run` checks again.
 
         Raises:
             InstallationError: If they do not belong together, or cannot be used.
@@ -58,10 +58,14 @@ class Housekeeping:
             log.warning("broker and store cannot be checked yet: %s", error)
 
     def run(self) -> None:
-        """Check broker and store unless that is done, log new problems of the broker, and sweep.
+        """Check broker and store unless a check has succeeded; log new problems of the broker; run the sweep, if any.
 
         If the check fails with an `InstallationError`, the process is stopped by SIGTERM. If broker and store belonged
         together at the check and no longer do, the sweep is left out, and the process goes on.
+
+        Raises:
+            InstallationError: If the identity in the store is damaged or of another data format since the check.
+            redis.RedisError, StoreError: If broker or store is unavailable.
         """
         if not self.is_store_claimed:
             try:
@@ -75,15 +79,15 @@ class Housekeeping:
             self._sweep()
 
     def ensure_store_claimed(self) -> None:
-        """Check that broker and store belong together, and write an identity to both if both are new; done once.
+        """Check that broker and store belong together, and write an identity to both if both are new.
 
-        Nothing else may be written to the store before.
+        Must be called before anything else is written to the store; after it has succeeded, it does nothing.
 
         Raises:
             InstallationError: If they do not belong together, or cannot be used.
             redis.RedisError, StoreError: If one of them is unavailable.
         """
-        with self._claiming:
+        with self._lock:
             if self.is_store_claimed:
                 return
             if not self._is_broker_checked:

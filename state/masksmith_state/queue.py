@@ -15,7 +15,7 @@ SHARD_TASK = "masksmith.solve_shard"
 CASE_TASK = "masksmith.measure_case"
 
 VISIBILITY_TIMEOUT_S = 4 * 3600
-"""Seconds after which the Redis transport delivers a message again that was not acknowledged.
+"""Seconds after which the Redis transport delivers an unacknowledged message again.
 
 A task cannot extend this time, so the time must exceed every time limit of tasks. The shards of a dead worker
 need not wait for it: their leases expire, and within seconds they are queued again.
@@ -48,6 +48,7 @@ def celery_settings(redis_url: str) -> dict[str, Any]:
         "broker_url": broker_url(redis_url),
         "broker_transport_options": {
             "visibility_timeout": VISIBILITY_TIMEOUT_S,
+            # Every 10 s, look for messages to deliver again; by default, only every tenth time.
             "unacked_restore_interval": 10,
             "unacked_restore_throttle": 1,
             "socket_connect_timeout": 3,
@@ -64,11 +65,11 @@ def celery_settings(redis_url: str) -> dict[str, Any]:
 def broker_url(redis_url: str) -> str:
     """Convert a Redis URL to Celery's form.
 
-    It differs for unix sockets: `redis+socket://` instead of `unix://`, and `virtual_host` instead of `db`.
+    Only URLs of unix sockets are changed: `redis+socket://` instead of `unix://`, and `virtual_host` instead of `db`.
     """
     if not redis_url.startswith("unix://"):
         return redis_url
     address, mark, query = redis_url.removeprefix("unix://").partition("?")
-    # Celery ignores `db`: with it, two installations that use two databases of one server would share their queues.
+    # Celery ignores `db`. If it stayed, two installations with two databases of one server would share their queues.
     options = [("virtual_host" if name == "db" else name, value) for name, value in parse_qsl(query)]
     return f"redis+socket://{address}{mark}{urlencode(options)}"

@@ -39,14 +39,14 @@ STOP_GRACE_S = 7.0
 
 
 def main() -> None:
-    """Run the worker, with threads for heartbeats and sweeps, until SIGTERM or SIGINT and the end of its pool."""
+    """Run the worker until SIGTERM or SIGINT has come and its pool has ended; exit with 2 if it refuses to start."""
     settings = read_settings(Settings)
-    from .tasks import app  # It is made of the settings.
+    from .tasks import app  # This import reads the settings, too, so they are checked first.
 
     settings.configure_logging()
     protect_files()
     check_requirements(settings)
-    # Pool processes inherit this, so that this signal does not kill a process that is still starting.
+    # Pool processes inherit that the signal is ignored, so it does not kill a process that is still starting.
     signal.signal(RELEASE_SIGNAL, signal.SIG_IGN)
     records = JobRecords(settings.redis_url)
     try:
@@ -66,15 +66,15 @@ class WorkerProcess:
         app: The Celery application.
         settings: Settings of the worker.
         records: Job records.
-        housekeeping: Checks broker and store; run after each sweep of shards. In workers, it sweeps no blobs.
+        housekeeping: Checks broker and store; the sweeper runs it once per period. In workers, it sweeps no blobs.
     """
 
     def __init__(self, app: Any, settings: Settings, records: JobRecords, housekeeping: Housekeeping) -> None:
         self._app, self._settings, self._start_progress = app, settings, records.start_progress
         self._queue = consumed_queue(settings)
-        self._searches = settings.worker_role == "search"
+        self._is_search_worker = settings.worker_role == "search"
         name, device = settings.worker_name, settings.worker_device
-        bench = None if self._searches else bench_worker_document(name, device, all_kernels())
+        bench = None if self._is_search_worker else bench_worker_document(name, device, all_kernels())
         self._heartbeat = Heartbeat(records, name, device, settings.slots, [self._queue], bench)
         self._sweeper = Sweeper(records, partial(send_messages, app), settings.sweep_s, housekeeping.run)
         self._pool: Any = None
@@ -83,7 +83,7 @@ class WorkerProcess:
     def run(self) -> None:
         """Run until SIGTERM or SIGINT."""
         # Compile the kernels before the pool starts, so that its processes load them instead of each compiling them.
-        if self._searches:
+        if self._is_search_worker:
             self._report_progress("the worker is starting")
             began = time.monotonic()
             prepare_kernels(self._report_progress)
@@ -92,7 +92,7 @@ class WorkerProcess:
             run(self._app, self._settings, self._on_ready, self._on_stop)
         finally:
             self._stop_compilation()
-            if self._sweeper.is_alive():
+            if self._sweeper.is_alive():  # If not, `_on_ready` was not called.
                 self._sweeper.stop()
                 self._heartbeat.stop()
 
@@ -107,7 +107,7 @@ class WorkerProcess:
         self._heartbeat.start()
         self._sweeper.start()
         log.info("worker %s ready: %d slot(s) on %s", self._settings.worker_name, self._settings.slots, self._queue)
-        if self._searches and self._settings.worker_compile_later:
+        if self._is_search_worker and self._settings.worker_compile_later:
             self._compilation = start_compiling_others()
 
     def _on_stop(self) -> None:
@@ -117,12 +117,12 @@ class WorkerProcess:
         """
         self._heartbeat.request_stop()
         self._signal_pool(RELEASE_SIGNAL)
-        deadline = threading.Timer(STOP_GRACE_S, self._exit_now)
+        deadline = threading.Timer(STOP_GRACE_S, self._kill_pool_and_exit)
         deadline.daemon = True
         deadline.start()
 
-    def _exit_now(self) -> None:
-        # A pool process that was still starting has ignored the signal; if it has a shard, the shard's lease lapses.
+    def _kill_pool_and_exit(self) -> None:
+        # A pool process that was still starting has ignored the signal; if it has a shard, the shard's lease expires.
         log.warning("the pool has not ended within %.0f s: exiting", STOP_GRACE_S)
         self._signal_pool(signal.SIGKILL)
         self._stop_compilation()

@@ -1,6 +1,7 @@
 """Renews the lease of a part (a shard or a benchmark case) in a side thread while the part is processed.
 
-When the lease is lost, the work is told to stop.
+After a loss of the lease, the work must stop: `LeaseRenewer.check` raises an error. If the work goes on for too long,
+the process can be aborted.
 """
 
 from __future__ import annotations
@@ -25,9 +26,9 @@ class StoppedError(Exception):
 
 
 class LeaseRenewer:
-    """Context manager that renews a lease in a side thread, and notices its loss; `check` then stops the work.
+    """Context manager that renews a lease in a side thread, and notices its loss; after that, `check` raises an error.
 
-    The lease of a job that is canceled or deleted is lost, too.
+    A lease is also lost when its job is canceled or deleted.
 
     Args:
         records: Job records.
@@ -50,7 +51,7 @@ class LeaseRenewer:
         self._records, self._lease, self._lease_s = records, lease, lease_s
         self._worker_stopping, self._grace_s, self._abort = stopping, grace_s, abort
         self._lost, self._exited = threading.Event(), threading.Event()
-        self._thread = threading.Thread(target=self._renew_until_exit, name="lease", daemon=True)
+        self._thread = threading.Thread(target=self._renew_or_abort, name="lease", daemon=True)
 
     def check(self) -> None:
         """Raise an error if the work must stop.
@@ -71,8 +72,8 @@ class LeaseRenewer:
         self._exited.set()
         self._thread.join()
 
-    def _renew_until_exit(self) -> None:
-        """Renew the lease until the context is left or the lease is lost; after a loss, wait for the end or abort."""
+    def _renew_or_abort(self) -> None:
+        """Renew the lease until the context is left; if the lease is lost, abort unless the context is left in time."""
         while self._renew():
             # Several times in `lease_s`; at least once a second, so that a cancellation is noticed soon.
             if self._exited.wait(min(self._lease_s / 5, 1.0)):
@@ -87,7 +88,10 @@ class LeaseRenewer:
             self._abort()
 
     def _renew(self) -> bool:
-        """Renew the lease once; return False if it is lost, and True also if the broker is unavailable."""
+        """Renew the lease once; return False if it is lost or the job's record is unreadable.
+
+        True if it is renewed, and also if the broker is unavailable.
+        """
         try:
             return self._records.renew(self._lease, self._lease_s)
         except UnreadableRecordError:

@@ -1,9 +1,8 @@
 """Traces on disk, so that the next command on the same model need not import `torch` and `transformers`.
 
-A trace depends on the config, on the names and shapes of the tensors, on the versions of Python and of the libraries
-that build and run the model, and on masksmith's code that watches the model and makes layouts of what it sees: the name
-of the trace's file is a digest of all of these. The file begins with a digest of its other bytes, so a damaged file is
-not used.
+A trace depends on the config, on the names and shapes of the tensors, on the versions of Python, `torch` and
+`transformers`, and on the modules of masksmith that make, write and read traces. The name of the trace's file is a
+digest of all of these. The file begins with a digest of its other bytes, so a damaged file is not used.
 """
 
 from __future__ import annotations
@@ -27,6 +26,7 @@ from .trace import Trace
 MAX_FILES = 64
 """Number of traces that are kept: those written last."""
 LIBRARIES = ("torch", "transformers")
+"""Packages whose versions are part of the key."""
 
 
 def cache_folder() -> Path:
@@ -35,7 +35,7 @@ def cache_folder() -> Path:
 
 
 def trace_key(config: bytes, shapes: Mapping[str, tuple[int, ...]]) -> str:
-    """Return a digest of everything that a trace depends on.
+    """Return a digest of everything that a trace depends on; `LIBRARIES` must be installed.
 
     Args:
         config: The bytes of `config.json`.
@@ -44,12 +44,12 @@ def trace_key(config: bytes, shapes: Mapping[str, tuple[int, ...]]) -> str:
     versions = [importlib.metadata.version(name) for name in LIBRARIES]
     hasher = blake3(json.dumps([versions, platform.python_version(), sorted(shapes.items())]).encode())
     hasher.update(blake3(config).digest())
-    for path in _sources():
+    for path in _source_files():
         hasher.update(blake3(path.read_bytes()).digest())
     return hasher.hexdigest()
 
 
-def _sources() -> list[Path]:
+def _source_files() -> list[Path]:
     """Return the files of the modules that make a trace, and write and read it."""
     folder = Path(__file__).parent
     modules = [Path(__file__), folder / "trace.py", folder / "traced.py", folder.parent / "submission/modules.py"]
@@ -72,20 +72,20 @@ def load_trace(key: str) -> Trace | None:
 
 
 def save_trace(key: str, trace: Trace) -> None:
-    """Write a trace, if the cache can be written; otherwise do nothing."""
-    fields = {name: [layout.axes, layout.out_parts, layout.rule] for name, layout in trace.layouts.items()}
-    content = json.dumps(asdict(trace) | {"layouts": fields}).encode()
+    """Write a trace, and delete the oldest beyond `MAX_FILES`; an error of the file system is ignored."""
+    layout_fields = {name: [layout.axes, layout.out_parts, layout.rule] for name, layout in trace.layouts.items()}
+    content = json.dumps(asdict(trace) | {"layouts": layout_fields}).encode()
     folder = cache_folder()
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         with atomic_write(folder / f"{key}.json") as file:
             file.write(_digest(content) + b"\n" + content)
-        _delete_oldest(folder)
+        _delete_beyond_max(folder)
     except OSError:
         return
 
 
-def _delete_oldest(folder: Path) -> None:
+def _delete_beyond_max(folder: Path) -> None:
     files = sorted(folder.glob("*.json"), key=lambda path: path.stat().st_mtime, reverse=True)
     for path in files[MAX_FILES:]:
         path.unlink(missing_ok=True)

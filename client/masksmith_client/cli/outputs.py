@@ -22,11 +22,11 @@ def check_output(output: Path, *, as_json: bool | None = None) -> None:
     """Check, before any work, that a file can be written.
 
     Args:
-        output: The file to write.
+        output: The file to write; `-` is standard output, unless `as_json` is None.
         as_json: Whether the report is JSON on standard output; None if `-` does not mean standard output.
 
     Raises:
-        InputError: If the file cannot be written.
+        InputError: If the file, or standard output, cannot be written.
     """
     if as_json is not None and is_standard_output(output):
         return check_standard_output(as_json=as_json)
@@ -48,11 +48,12 @@ def check_not_an_input(output: Path, inputs: Iterable[object] = (), *, model: Pa
 
     Args:
         output: The file to write.
-        inputs: Arguments of the command; those that are paths of files count as files that are read.
-        model: A model, all files of which count as read, except those that masksmith adds to an output.
+        inputs: Arguments of the command; only those that are paths of existing files are compared with the output.
+        model: A model that the command reads; its files are compared with the output, too, except those that masksmith
+            adds to an output.
 
     Raises:
-        InputError: If the output is a file that is read, under any name.
+        InputError: If the output is one of these files, under the same path or another one, such as a link.
     """
     if is_standard_output(output) or not output.is_file():
         return
@@ -65,7 +66,7 @@ def check_not_an_input(output: Path, inputs: Iterable[object] = (), *, model: Pa
 
 
 def check_weights_output(output: Path, model: Path, *, as_json: bool) -> None:
-    """Check, before any work, that weights can be written to a file or to a model's directory.
+    """Check, before any work, that updated weights can be written to a file, to `-`, or to a model's directory.
 
     Raises:
         InputError: If the weights cannot be written.
@@ -79,11 +80,11 @@ def check_weights_output(output: Path, model: Path, *, as_json: bool) -> None:
 def weights_written_to(output: Path, model: Path) -> Iterator[Path]:
     """Yield the path of the file to write updated weights to.
 
-    For `-` and for a directory this file is temporary: if it was written and no error is raised, it is copied to
-    standard output, or a copy of the model with these weights is written to the directory.
+    For `-` and for a directory this file is temporary. If it was written and no error is raised, then for `-` it is
+    copied to standard output; for a directory, a copy of the model with these weights is written there.
 
     Raises:
-        InputError: For a directory, if the model has weights with scales.
+        InputError: For a directory, if the model has weights with scales, or as `write_copy` raises it.
     """
     if not is_folder_output(output, model):
         with written_to(output) as file:
@@ -105,5 +106,5 @@ def weights_written_to(output: Path, model: Path) -> Iterator[Path]:
                     output,
                     lambda name: [weights.data(name)] if name in weights else None,
                     weights.digest(),
-                    lambda count: None,
+                    on_bytes=lambda count: None,
                 )

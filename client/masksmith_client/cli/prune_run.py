@@ -27,16 +27,16 @@ STOPPED_AT_SERVICE = "stopped, and the service's jobs are canceled"
 def prune_locally(
     model: Path, output: Path, options: ChoiceOptions, method: PruneMethod, threads: int | None
 ) -> dict[str, Any]:
-    """Prune a model whose masks this process solves; returns the record."""
-    solver = _local_solver(method, options, output, threads)
+    """Prune a model, and solve its masks in this process; returns the record of the output."""
+    make_solve = _local_make_solve(method, options, output, threads)
     with _resume_hint("stopped"):
-        return prune_model(model, output, options, method, solver, progress="lines")
+        return prune_model(model, output, options, method, make_solve, progress="lines")
 
 
-def _local_solver(
+def _local_make_solve(
     method: PruneMethod, options: ChoiceOptions, output: Path, threads: int | None
 ) -> Callable[[Checkpoint, Choice, AuxiliaryTensors], Solve]:
-    """Return what makes the solver: block by block with a calibration text, else tensor by tensor."""
+    """Return `make_solve` for `prune_model`: block by block if the method has a text, else tensor by tensor."""
     from .block_prune import block_solver
     from .local_prune import local_solver
 
@@ -58,7 +58,7 @@ def prune_by_reference(
     previous: str | None,
     job_options: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Have the workers of a service prune a model that they read themselves; returns the record."""
+    """Have the workers of a service prune a model that they read themselves; returns the record of the output."""
     # Imported here, and in `prune_remotely`, since --local sends no requests.
     from masksmith_client._client import Client
     from masksmith_client.checkpoints.by_reference import ReferencePruner
@@ -78,7 +78,7 @@ def prune_remotely(
     method: PruneMethod,
     job_options: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Prune a model whose masks a service solves; returns the record."""
+    """Prune a model, and have its masks solved by a service; returns the record of the output."""
     from masksmith_client._client import Client
     from masksmith_client.checkpoints.remote import RemoteSolver
 
@@ -86,7 +86,7 @@ def prune_remotely(
 
     with Client(url) as client, _resume_hint(STOPPED_AT_SERVICE):
 
-        def solver(checkpoint: Checkpoint, choice: Choice, statistics: AuxiliaryTensors) -> Solve:
+        def make_solve(checkpoint: Checkpoint, choice: Choice, statistics: AuxiliaryTensors) -> Solve:
             reason = client.info().trouble
             if reason is not None:
                 print_note(f"masksmith: {client.url} is not ready, jobs wait: {reason}")
@@ -94,7 +94,7 @@ def prune_remotely(
                 client.jobs, method, checkpoint, choice, statistics, on_submit=note_waiting, **job_options
             )
 
-        return prune_model(model, output, options, method, solver, progress="lines")
+        return prune_model(model, output, options, method, make_solve, progress="lines")
 
 
 @contextmanager
@@ -109,7 +109,7 @@ def _resume_hint(outcome: str) -> Iterator[None]:
 
 
 def show(record: dict[str, Any], output: str) -> None:
-    """Print the masked tensors of a record as a table, then its notes and totals."""
+    """Print the masked tensors of a record as a table; then its notes, the files not copied, and the totals."""
     masked = [tensor for tensor in record["tensors"] if tensor["masked"]]
     has_updates = record["update"] is not None
     has_changes = any("change" in tensor for tensor in masked)

@@ -35,34 +35,34 @@ SCHEDULES: Mapping[str, type[Schedule]] = {
 
 
 def as_pattern(pattern: Pattern | str) -> Pattern:
-    """Return the pattern of a text, or the pattern itself.
+    """Convert a text to a pattern; a pattern is returned unchanged.
 
     Raises:
-        InputError: If the text is not a pattern, or the argument is neither.
+        InputError: If the text cannot be parsed, or the argument is neither a text nor a pattern.
     """
     if isinstance(pattern, str):
         return parse_pattern(pattern)
-    if not hasattr(pattern, "grid"):
+    if not hasattr(pattern, "grid"):  # which every pattern has
         raise InputError(f"pattern={pattern!r} is neither a pattern nor a text such as 'transposable 8:16'")
     return pattern
 
 
 def as_method(method: Method | str | None) -> Method:
-    """Return the method of a text with its name and options, or the method itself; `SRSTE()` for None.
+    """Create a method from a text of name and options, or `SRSTE()` for None; a method is returned unchanged.
 
     Raises:
         InputError: If the name or an option is unknown, an option is missing, set twice or has an invalid value, or the
-            argument is not a method.
+            argument is neither a text nor a method.
     """
     return SRSTE() if method is None else _as_object("method", method, Method, METHODS)
 
 
 def as_schedule(schedule: Schedule | str | None) -> Schedule:
-    """Return the schedule of a text with its name and options, or the schedule itself; `Schedule()` for None.
+    """Create a schedule from a text of name and options, or `Schedule()` for None; a schedule is returned unchanged.
 
     Raises:
         InputError: If the name or an option is unknown, an option is missing, set twice or has an invalid value, or the
-            argument is not a schedule.
+            argument is neither a text nor a schedule.
     """
     return Schedule() if schedule is None else _as_object("schedule", schedule, Schedule, SCHEDULES)
 
@@ -80,19 +80,19 @@ def _create(kind: str, text: str, classes: Mapping[str, type[Base]]) -> Base:
     name, *assignments = text.split() or [""]
     if name not in classes:
         raise InputError(f"{kind}={text!r} is not one of: {', '.join(classes)}")
-    # `between` is a schedule, which a text cannot express.
-    names = [option for option in inspect.signature(classes[name]).parameters if option != "between"]
+    # The value of the option `between` is a schedule; in a text, values are numbers.
+    option_names = [option for option in inspect.signature(classes[name]).parameters if option != "between"]
     options: dict[str, int | float] = {}
     for assignment in assignments:
         key, _, value = assignment.partition("=")
-        if key not in names or key in options:
-            known = ", ".join(names) or "none"
+        if key not in option_names or key in options:
+            known = ", ".join(option_names) or "none"
             raise InputError(f"{kind}={text!r}: {key!r} is not an option of {name}, or is set twice; it has: {known}")
         options[key] = _number(f"{kind}={text!r}: {key}", value)
     try:
         return classes[name](**options)
     except TypeError:  # An option without a default is missing.
-        raise InputError(f"{kind}={text!r} needs options, such as {name!r} with {names[0]}=1000") from None
+        raise InputError(f"{kind}={text!r} needs options, such as {name!r} with {option_names[0]}=1000") from None
 
 
 def _number(where: str, text: str) -> int | float:

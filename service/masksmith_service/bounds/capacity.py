@@ -1,4 +1,4 @@
-"""Capacities: limited amounts, such as memory, that requests acquire and release; a key can hold its share."""
+"""Capacities: limited amounts, such as memory, that requests acquire and release; a key can hold only a share."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from masksmith_service.errors import RequestError
 from masksmith_wire.errors import Code
 
 RETRY_AFTER_S = 2
+"""Seconds after which a client that was refused may try again."""
 
 
 class Capacity:
@@ -29,7 +30,7 @@ class Capacity:
         self._changed: asyncio.Event = asyncio.Event()
 
     async def acquire(self, key: str, amount: int) -> None:
-        """Acquire an amount for a key, which is empty if none is required; waits at most `wait_s`.
+        """Acquire an amount for a key (empty if no key is required); waits at most `wait_s`.
 
         Raises:
             RequestError: 429, if the key would hold more than its share; 503, if all keys together would hold too much.
@@ -60,18 +61,19 @@ class Capacity:
             self.release(key, amount)
 
     def share_of(self, key: str) -> int:
-        """Return how much a key can hold."""
+        """Return how much a key can hold; the empty key, all."""
         return max(1, self.total // 2) if key else self.total
 
     def _has_room(self, key: str, amount: int) -> bool:
         return self.held[key] + amount <= self.share_of(key) and self.held.total() + amount <= self.total
 
     def _refusal(self, key: str, amount: int) -> RequestError:
-        is_own = bool(key) and self.held[key] + amount > self.share_of(key)
-        limit, held = (self.share_of(key), self.held[key]) if is_own else (self.total, self.held.total())
+        exceeds_share = bool(key) and self.held[key] + amount > self.share_of(key)
+        limit, held = (self.share_of(key), self.held[key]) if exceeds_share else (self.total, self.held.total())
+        requests = "requests of this key" if exceeds_share else "requests"
         detail = (
-            f"the request needs {amount} of {self.bound}, and {'requests of this key' if is_own else 'requests'} that "
-            f"are being answered leave {limit - held} of {limit}; try again shortly"
+            f"the request needs {amount} of {self.bound}, and {requests} that are being answered leave "
+            f"{limit - held} of {limit}; try again shortly"
         )
-        status = 429 if is_own else 503
+        status = 429 if exceeds_share else 503
         return RequestError(Code.OVERLOADED, detail, status=status, retry_after_s=RETRY_AFTER_S, bound=self.bound)

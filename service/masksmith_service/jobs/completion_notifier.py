@@ -20,7 +20,7 @@ from .events import has_ended
 log = logging.getLogger(__name__)
 
 POLL_S = 2.0
-"""Seconds after which a waiting request reads the job's state even without a message, which may be lost."""
+"""Seconds after which a waiting request reads the job's state again if no message has come: messages may be lost."""
 
 
 class CompletionNotifier:
@@ -34,37 +34,40 @@ class CompletionNotifier:
     def __init__(self, client: Redis, closing: threading.Event) -> None:
         self._client, self._closing = client, closing
         self._waiter_counts: Counter[str] = Counter()
-        self._ended_events: dict[str, asyncio.Event] = {}
+        self._wake_events: dict[str, asyncio.Event] = {}
         self._subscription: asyncio.Task[None] | None = None
 
     async def wait(self, job: str, timeout_s: float) -> bool:
-        """Wait until a job has ended or was deleted; False if the timeout or the stop of the service comes first."""
+        """Wait until a job has ended or does not exist; False if the timeout or the stop of the service comes first."""
         if self._subscription is None or self._subscription.done():
-            self._subscription = asyncio.create_task(self._subscribe())
+            self._subscription = asyncio.create_task(self._receive_messages())
         self._waiter_counts[job] += 1
-        ended, deadline = self._ended_events.setdefault(job, asyncio.Event()), time.monotonic() + timeout_s
+        wake, deadline = self._wake_events.setdefault(job, asyncio.Event()), time.monotonic() + timeout_s
         try:
             while not await has_ended(self._client, job):
                 remaining_s = deadline - time.monotonic()
                 if remaining_s <= 0 or self._closing.is_set():
                     return False
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(ended.wait(), min(remaining_s, POLL_S))
+                    await asyncio.wait_for(wake.wait(), min(remaining_s, POLL_S))
                 # Clear the event before the state is read, so that a message after the read is not lost.
-                ended.clear()
+                wake.clear()
             return True
         finally:
             self._waiter_counts[job] -= 1
             if not self._waiter_counts[job]:
-                del self._waiter_counts[job], self._ended_events[job]
+                del self._waiter_counts[job], self._wake_events[job]
 
-    async def _subscribe(self) -> None:
-        """Receive the ids of ended jobs, until no request waits or the service is stopping."""
+    async def _receive_messages(self) -> None:
+        """Subscribe to the ids of ended jobs, and wake the requests that wait for them.
+
+        Ends when no request waits, when the service is stopping, or at an error of Redis, which is logged.
+        """
         try:
-            async with self._client.pubsub() as channel:
-                await channel.subscribe(ENDED_CHANNEL)
+            async with self._client.pubsub() as pubsub:
+                await pubsub.subscribe(ENDED_CHANNEL)
                 while self._waiter_counts and not self._closing.is_set():
-                    message = await channel.get_message(timeout=POLL_S)
+                    message = await pubsub.get_message(timeout=POLL_S)
                     if message is not None:
                         self._notify(message)
         except redis.RedisError as error:
@@ -73,7 +76,7 @@ class CompletionNotifier:
     def _notify(self, message: dict[str, Any]) -> None:
         """Wake the requests that wait for the job in a message; at the start of the subscription, all requests."""
         if message["type"] == "subscribe":
-            for ended in self._ended_events.values():
-                ended.set()
-        elif message["data"] in self._ended_events:
-            self._ended_events[message["data"]].set()
+            for wake in self._wake_events.values():
+                wake.set()
+        elif message["data"] in self._wake_events:
+            self._wake_events[message["data"]].set()

@@ -23,11 +23,11 @@ class UploadQuota:
         digest: Expected digest of the upload, or None.
 
     Attributes:
-        is_sent_before: Whether `check` has found that this key has the upload already.
+        key_has_upload: Whether `check` has found that the key has the upload already.
     """
 
     def __init__(self, state: State, principal: Principal, digest: str | None) -> None:
-        self.is_sent_before = False
+        self.key_has_upload = False
         self._state, self._principal, self._digest = state, principal, digest
         self._incoming_bytes = state.capacities.incoming_bytes
         self._counted = 0
@@ -47,7 +47,7 @@ class UploadQuota:
         """
         state, key, limit = self._state, self._principal.key, self._principal.quotas.stored_bytes
         if self._digest is not None and touch_upload(state, self._principal, self._digest, any_owner=False) is not None:
-            self.is_sent_before = True
+            self.key_has_upload = True
             return
         state.housekeeping.broker.require_room(UPLOAD_RECORD_BYTES)
         if limit is not None:
@@ -56,10 +56,14 @@ class UploadQuota:
             raise too_many_bytes(self._principal)
 
     def count_total(self, total_bytes: int) -> None:
-        """Count the upload's bytes: all that have arrived so far, or all that the client has announced.
+        """Count the upload's bytes.
+
+        Args:
+            total_bytes: All bytes that have arrived so far, or all that the client has announced.
 
         Raises:
-            RequestError: If the uploads that are being received from the key exceed what `check` found to be free.
+            RequestError: 429, if all uploads that are being received from the key are together larger than the bytes
+                that were free at `check`.
         """
         if total_bytes > self._counted:
             self._incoming_bytes[self._principal.key] += total_bytes - self._counted
@@ -74,13 +78,15 @@ class UploadQuota:
 
 
 def touch_upload(state: State, principal: Principal, digest: str, *, any_owner: bool) -> int | None:
-    """Record the use of an upload, and return its size; None if the key cannot use it, or it is missing or damaged.
+    """Return the size of an upload; None if the key cannot use it, or it is missing or damaged.
+
+    If the key has a reference to the upload, it is recorded that the key uses it now.
 
     Args:
         state: Resources of the application.
         principal: Who sent the request.
         digest: Digest of the upload.
-        any_owner: Accept an upload that only other keys refer to; its use is not recorded.
+        any_owner: Accept an upload to which only other keys have references.
     """
     try:
         return state.references.touch(principal.key, digest, any_owner=any_owner)

@@ -78,7 +78,7 @@ async def _store_stream(request: Request, state: State, digest: str | None, quot
     if digest is not None and await anyio.to_thread.run_sync(store.is_intact, upload_name(digest)):
         # The body is checked, and not written again. If only other keys have sent it, disk space and quota are checked
         # nevertheless, so that this key cannot learn from an error, or from its absence, that the store has the upload.
-        checks = (None, None) if quota.is_sent_before else (store, quota)
+        checks = (None, None) if quota.key_has_upload else (store, quota)
         inspector = Inspector(request, state.settings, digest, *checks)
         async for _ in inspector.blocks():
             pass

@@ -1,4 +1,4 @@
-"""Plots of a report: speed-up over sparsity for each kernel and batch, and bars for each layer."""
+"""Plots of a report, for each batch: curves of the kernels' speed-ups over sparsity, and bars for each layer shape."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .results import Gain
 from .tables import case_suffix
 
 Curves = dict[str, list[tuple[float, float]]]
-"""Points (density, speed-up), by kernel; where a report has several dtypes or directions, by kernel with these."""
+"""Points (density, speed-up) by kernel; in reports of several dtypes or directions, by kernel, dtype and direction."""
 
 
 class _LayerTimes(NamedTuple):
@@ -20,7 +20,7 @@ class _LayerTimes(NamedTuple):
     Attributes:
         shape: Rows and columns of the layers.
         density: Share of entries that the mask keeps.
-        dense_s: Seconds of the dense products.
+        dense_s: Seconds of the dense products of all these layers.
         gain: Speed-up of the kernel, with its range.
     """
 
@@ -59,7 +59,7 @@ def draw(report: Report, target: Path | BinaryIO, kind: str | None = None) -> No
 def curves(report: Report, batch: int) -> Curves:
     """Return for each kernel (density, speed-up) over all layers, a point per pattern, densest first.
 
-    A pattern under which the kernel was measured for fewer shapes than other kernels or patterns were is left out.
+    A point is left out if its kernel and pattern were measured for fewer shapes than another kernel or pattern.
     """
     return {kernel: [(density, gain.value) for density, gain in points] for kernel, points in _points(report, batch)}
 
@@ -108,9 +108,10 @@ def _shape_count(layers: list[_LayerTimes]) -> int:
 
 
 def bars(report: Report, batch: int) -> dict[str, dict[str, float]]:
-    """Return for each shape of layers the speed-up of its fastest kernel, by pattern.
+    """Return for each shape of layers the speed-up of the fastest sparse kernel, by pattern.
 
-    Where a report has several dtypes or directions, by pattern with these; patterns without a sparse kernel are absent.
+    If the report has several dtypes or directions, by pattern, dtype and direction. Patterns for which no sparse kernel
+    was measured are absent.
     """
     speedups: dict[str, dict[str, float]] = defaultdict(dict)
     for winner in report.winners:
@@ -122,11 +123,11 @@ def bars(report: Report, batch: int) -> dict[str, dict[str, float]]:
 
 def _draw_curves(axis: Any, kernels: Curves, bands: dict[str, list[tuple[float, float, float]]], batch: int) -> None:
     for kernel, points in kernels.items():
-        dropped = [100 * (1 - density) for density, _ in points]
-        (line,) = axis.plot(dropped, [gain for _, gain in points], "o-", ms=4, label=kernel)
+        sparsities = [100 * (1 - density) for density, _ in points]
+        (line,) = axis.plot(sparsities, [gain for _, gain in points], "o-", ms=4, label=kernel)
         lows, highs = [low for _, low, _ in bands[kernel]], [high for _, _, high in bands[kernel]]
-        axis.fill_between(dropped, lows, highs, color=line.get_color(), alpha=0.15, linewidth=0)
-    _mark_dense(axis, f"batch {batch}")
+        axis.fill_between(sparsities, lows, highs, color=line.get_color(), alpha=0.15, linewidth=0)
+    _finish_axis(axis, f"batch {batch}")
     axis.set_xlabel("sparsity, % of weights dropped")
 
 
@@ -134,13 +135,13 @@ def _draw_bars(axis: Any, layers: dict[str, dict[str, float]], batch: int) -> No
     patterns = list(dict.fromkeys(pattern for gains in layers.values() for pattern in gains))
     width = 0.8 / max(1, len(patterns))
     for k, pattern in enumerate(patterns):
-        places = [place + (k + 0.5) * width - 0.4 for place in range(len(layers))]
-        axis.bar(places, [gains.get(pattern, 0.0) for gains in layers.values()], width, label=pattern)
+        centers = [position + (k + 0.5) * width - 0.4 for position in range(len(layers))]
+        axis.bar(centers, [gains.get(pattern, 0.0) for gains in layers.values()], width, label=pattern)
     axis.set_xticks(range(len(layers)), list(layers))
-    _mark_dense(axis, f"batch {batch}")
+    _finish_axis(axis, f"batch {batch}")
 
 
-def _mark_dense(axis: Any, title: str) -> None:
+def _finish_axis(axis: Any, title: str) -> None:
     axis.axhline(1.0, color="black", lw=0.8)
     axis.set_yscale("log", base=2)
     axis.yaxis.set_major_formatter("{x:g}x")

@@ -43,6 +43,7 @@ class LayerStatistics:
 
 
 TENSORS = tuple(field.name for field in fields(LayerStatistics) if field.name != "samples")
+"""Names of the statistics; each is stored as a tensor."""
 
 NEEDS: Mapping[str, str] = {
     "wanda": "norms",
@@ -58,12 +59,15 @@ GATHERED_AS: Mapping[str, str] = {"gradient": "gradients", "gradient_rms": "grad
 
 
 class Calibration(Mapping[str, LayerStatistics]):
-    """Statistics by the names of the weights; also by the other names of a weight that the model has several times.
+    """Statistics by the names of the weights.
+
+    If the model has a weight under several names, each of them can be looked up; iteration and `len` include only one.
 
     Attributes:
-        skipped: Layers without statistics, by the names of their weights, with reasons; without those that `layers`
-            does not select.
-        shared_names: For a weight of several names, the one that has the statistics, by each other one.
+        skipped: Layers without statistics, by the names of their weights, with reasons; those that the option
+            `layers` of `calibrate` does not select are left out.
+        shared_names: For a weight that the model has under several names: maps each other name to the name that has the
+            statistics.
     """
 
     def __init__(
@@ -105,8 +109,8 @@ class Calibration(Mapping[str, LayerStatistics]):
             raise ScoresError(f"unknown score {kind!r}; the known ones are {', '.join(NEEDS)}", name=name)
         if name not in self:
             examples = ", ".join(list(self)[:4]) or "none"
-            first = self.shared_names.get(name, name)
-            reason = self.skipped.get(first, f"the calibration has {len(self)} layer(s), among them {examples}")
+            used_name = self.shared_names.get(name, name)
+            reason = self.skipped.get(used_name, f"the calibration has {len(self)} layer(s), among them {examples}")
             raise ScoresError(f"not calibrated: {reason}", name=name)
         needed = NEEDS[kind]
         statistic = getattr(self[name], needed)
@@ -118,7 +122,7 @@ class Calibration(Mapping[str, LayerStatistics]):
         return scores.by_name(kind, weight, statistic, needed, name=name, **options)
 
     def save(self, path: str | Path) -> Path:
-        """Write a safetensors file with tensors `NAME/norms` and so on."""
+        """Write a safetensors file with tensors `NAME/norms`, `NAME/gram` and so on; returns its path."""
         from safetensors.numpy import save_file
 
         tensors = {
@@ -128,8 +132,8 @@ class Calibration(Mapping[str, LayerStatistics]):
             if getattr(layer, statistic) is not None
         }
         samples = {name: layer.samples for name, layer in self._layers.items()}
-        fields = {"samples": samples, "skipped": self.skipped, "shared_names": self.shared_names}
-        save_file(tensors, path, {METADATA_KEY: json.dumps(fields)})
+        metadata = {"samples": samples, "skipped": self.skipped, "shared_names": self.shared_names}
+        save_file(tensors, path, {METADATA_KEY: json.dumps(metadata)})
         return Path(path)
 
     @classmethod
@@ -144,19 +148,21 @@ class Calibration(Mapping[str, LayerStatistics]):
         try:
             with safe_open(path, "np") as file:
                 metadata = json.loads((file.metadata() or {})[METADATA_KEY])
-                parts_of: dict[str, dict[str, Any]] = {name: {} for name in metadata["samples"]}
+                statistics_of: dict[str, dict[str, Any]] = {name: {} for name in metadata["samples"]}
                 for key in file.keys():  # noqa: SIM118 - it is not a mapping
                     name, _, statistic = key.rpartition("/")
-                    parts_of[name][statistic] = file.get_tensor(key)
-            layers = {name: LayerStatistics(metadata["samples"][name], **parts) for name, parts in parts_of.items()}
+                    statistics_of[name][statistic] = file.get_tensor(key)
+            samples = metadata["samples"]
+            layers = {name: LayerStatistics(samples[name], **values) for name, values in statistics_of.items()}
             return cls(layers, metadata["skipped"], metadata.get("shared_names"))
         except (SafetensorError, KeyError, TypeError, ValueError) as error:
             raise ScoresError(f"{path} is not a calibration file: {_other_format(path) or error}") from None
 
 
 def _other_format(path: str | Path) -> str | None:
-    """Return what a file is that does not begin as a safetensors file, such as a Git LFS pointer; None if not known."""
+    """Return the kind of a file, such as a Git LFS pointer; None if it may be safetensors, or the kind is not known."""
     with open(path, "rb") as file:
         beginning = file.read(BEGINNING_BYTES)
+    # In a safetensors file, 8 bytes with the size of the header precede the header, which is JSON.
     other_format = None if beginning[8:9] == b"{" else foreign_format(beginning)
     return None if other_format is None else f"it is {other_format}"

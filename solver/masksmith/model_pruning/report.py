@@ -18,7 +18,7 @@ class WeightReport:
         name: Its name in the model.
         pattern: Its pattern.
         mask: Bool, of the weight's shape, True = kept.
-        tokens: Numbers of tokens that its matrices got, one for each.
+        tokens: Number of tokens that each of its matrices got.
         masked_error: Squared error of its outputs on the calibration data with the original weights masked by the
             first mask.
         error: Squared error with the mask and the weights of the update, before the block is tuned; without an update,
@@ -58,10 +58,10 @@ class Tuning:
     Attributes:
         steps: Steps of Adam that were requested; fewer may have run if `stopped` is not None.
         error_before: Error of the block's output before tuning.
-        error_after: Error after tuning; never higher, since otherwise the weights are restored.
+        error_after: Error after tuning; at most `error_before`, since otherwise the weights are restored.
         seconds: Seconds of tuning.
-        stopped: Why the block could not be tuned, or the tuning stopped; then the weights are restored. None if all
-            steps were run.
+        stopped: Why the block could not be tuned, or why the tuning stopped before its last step or measurement; then
+            the weights are restored. None otherwise.
     """
 
     steps: int
@@ -86,11 +86,12 @@ class BlockReport:
         name: Its name in the model.
         weights: Its weights.
         error_before: Error while this block was dense and those before it pruned; 0 for the first block.
-        error_after: Error after this block was pruned, and tuned if `tuning` is not None.
+        error_after: Error after this block was pruned, and after its tuning, if any.
         seconds: Seconds that the block took.
-        tuning: Result of tuning; None if the block was not tuned.
-        measured_tokens: Number of tokens of the first batches, at least `MEASURED_TOKENS` if there are as many; of all
-            batches if the block was tuned or its statistics come from dense blocks.
+        tuning: Result of tuning, also if it stopped; None if no tuning was requested, or the block has no weights.
+        measured_tokens: Number of tokens on which errors are measured: those of the first batches that have at least
+            `MEASURED_TOKENS` together. Those of all batches, if these have fewer, if tuning is requested, or if the
+            statistics come from the dense model.
     """
 
     name: str
@@ -113,7 +114,7 @@ class PrunedModel:
 
     Attributes:
         block_list: The blocks that were pruned, and the share of the model's weights in them.
-        blocks: Their reports, in the order in which they run.
+        blocks: Reports of these blocks, in the order in which the blocks run.
         skipped: Matrices that stay dense, by name, with reasons; those that the caller did not select are left out.
         shared_names: For a weight that the model has under several names: maps each other name to the name used here.
     """
@@ -147,11 +148,11 @@ class PrunedModel:
     def __str__(self) -> str:
         lines = [str(self.block_list)]
         for block in self.blocks:
-            masked = math.fsum(weight.masked_error for weight in block.weights)
-            updated = math.fsum(weight.error for weight in block.weights)
-            gain = f"{masked / updated:.2f}" if updated else "-"
-            shares = f"output error {block.error_before:.3%} -> {block.error_after:.3%}"
-            lines.append(f"{block.name}: {len(block.weights)} weight(s), {shares}, gain of updates {gain}")
+            masked_error = math.fsum(weight.masked_error for weight in block.weights)
+            error = math.fsum(weight.error for weight in block.weights)
+            gain = f"{masked_error / error:.2f}" if error else "-"
+            output_error = f"output error {block.error_before:.3%} -> {block.error_after:.3%}"
+            lines.append(f"{block.name}: {len(block.weights)} weight(s), {output_error}, gain of updates {gain}")
         lines += [f"without data: {name}: {reason}" for name, reason in self.without_data.items()]
         lines += [f"not tuned: {block.name}: {block.tuning.stopped}" for block in self.blocks
                   if block.tuning is not None and block.tuning.stopped is not None]  # fmt: skip

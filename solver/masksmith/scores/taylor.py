@@ -1,4 +1,4 @@
-"""First-order Taylor scores: the change of the loss when weights are set to zero."""
+"""First-order Taylor scores: the squared change of the loss, to first order, when weights are set to zero."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ Group = Literal["out", "in"] | tuple[int, int]
 def taylor(
     weight: Any, gradient: Any, group: Group | None = None, *, joint: bool = False, name: str | None = None
 ) -> Any:
-    """Score each weight by the squared first-order change of the loss without it, and a group by the sum of these.
+    """Score each weight by the squared first-order change of the loss when it is set to zero, or sum these by group.
 
     The score of a weight is `(g_ij * w_ij) ** 2`, that of a group `sum_(s in group) (g_s * w_s) ** 2`; with `joint`,
-    `(sum_s g_s * w_s) ** 2`, the squared first-order change without the whole group. Molchanov et al.,
+    `(sum_s g_s * w_s) ** 2`, the squared first-order change when the whole group is set to zero. Molchanov et al.,
     Importance Estimation for Neural Network Pruning (CVPR 2019). For several batches, pass the root mean square of
     their gradients: without `joint`, this gives the mean of the scores.
 
@@ -29,25 +29,25 @@ def taylor(
         group: None scores weights one by one; `"out"` and `"in"` sum over the weights of an output or input channel;
             `(rows, cols)` sums over blocks of the matrix `[out, prod(kernel) * in]`, channel last; blocks at the edges
             are cropped.
-        joint: Whether the changes are summed before they are squared.
+        joint: Whether the changes in a group are summed before they are squared; no effect without `group`.
         name: Name of the weight in error messages.
 
     Returns:
         Scores of the weight's shape, library and device, in [0, inf); every member of a group has the group's score.
 
     Raises:
-        ScoresError: If the shapes differ or are not those of a weight, the group is invalid, or all scores
-            underflow.
+        ScoresError: If weight or gradient is no dense array of real numbers, the shapes differ or are not those of a
+            weight, the group is invalid, or all scores underflow.
     """
     weight = as_floats(weight, name)
     check_weight(weight, name)
     gradient = convert_same_shape(gradient, weight, "gradient", name)
     change = check_range(weight * gradient, weight, gradient, name=name)
-    squares = change if joint and group is not None else check_range(change**2, change, name=name)
-    if group is None:
-        return squares
-    summed = _sum_groups(squares, group, name)
-    return check_range(summed**2, summed, name=name) if joint else summed
+    if joint and group is not None:
+        sums = _sum_groups(change, group, name)
+        return check_range(sums**2, sums, name=name)
+    squares = check_range(change**2, change, name=name)
+    return squares if group is None else _sum_groups(squares, group, name)
 
 
 def _sum_groups(values: Any, group: Group, name: str | None) -> Any:
@@ -67,11 +67,11 @@ def _sum_groups(values: Any, group: Group, name: str | None) -> Any:
 def _sum_blocks(matrix: Any, rows: int, cols: int) -> Any:
     """Sum blocks of a matrix `[out, in]`, and return a matrix with each sum in all entries of its block."""
     for size, axis in ((rows, 0), (cols, 1)):
-        length = int(matrix.shape[axis])
-        starts = range(0, length, size)
-        pieces = [_take(matrix, start, size, axis).sum(axis, keepdims=True) for start in starts]
-        widths = [min(size, length - start) for start in starts]
-        matrix = _join([_repeat(piece, width, axis) for piece, width in zip(pieces, widths, strict=True)], axis)
+        axis_length = int(matrix.shape[axis])
+        starts = range(0, axis_length, size)
+        sums = [_take(matrix, start, size, axis).sum(axis, keepdims=True) for start in starts]
+        lengths = [min(size, axis_length - start) for start in starts]
+        matrix = _join([_repeat(total, length, axis) for total, length in zip(sums, lengths, strict=True)], axis)
     return matrix
 
 
@@ -79,9 +79,9 @@ def _take(matrix: Any, start: int, size: int, axis: int) -> Any:
     return matrix[start : start + size] if axis == 0 else matrix[:, start : start + size]
 
 
-def _repeat(piece: Any, width: int, axis: int) -> Any:
-    shape = (width, piece.shape[1]) if axis == 0 else (piece.shape[0], width)
-    return _broadcast(piece, shape)
+def _repeat(values: Any, length: int, axis: int) -> Any:
+    shape = (length, values.shape[1]) if axis == 0 else (values.shape[0], length)
+    return _broadcast(values, shape)
 
 
 def _broadcast(values: Any, shape: tuple[int, ...]) -> Any:

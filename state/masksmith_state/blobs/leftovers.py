@@ -12,13 +12,13 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from .names import BLOB_FOLDERS, INCOMING, PIECES, STATISTICS, is_blob_name
+from .names import BLOB_FOLDERS, INCOMING, PIECE_LISTS, STATISTICS, is_blob_name
 from .store import BlobStore
 
 log = logging.getLogger(__name__)
 
 LEFTOVER_AFTER_S = 3600.0
-_INCOMING = re.compile(rf"({PIECES}/)?{INCOMING}/[0-9a-f]{{32}}")
+_INCOMING = re.compile(rf"({PIECE_LISTS}/)?{INCOMING}/[0-9a-f]{{32}}")
 
 
 def clear_leftovers(store: BlobStore, age_s: float = LEFTOVER_AFTER_S) -> int:
@@ -42,7 +42,7 @@ def clear_leftovers(store: BlobStore, age_s: float = LEFTOVER_AFTER_S) -> int:
 
 
 def _candidates(root: Path) -> Iterator[tuple[str, Path]]:
-    for folder in (*BLOB_FOLDERS, INCOMING, PIECES):
+    for folder in (*BLOB_FOLDERS, INCOMING, PIECE_LISTS):
         for path in (root / folder).rglob("*"):
             name = path.relative_to(root).as_posix()
             if not path.is_symlink() and path.is_file() and _may_be_leftover(name):
@@ -59,7 +59,7 @@ def _may_be_leftover(name: str) -> bool:
     if _INCOMING.fullmatch(target):
         return number.isdigit() or not number
     if mark:
-        return number.isdigit() and is_blob_name(target.removeprefix(f"{PIECES}/"))
+        return number.isdigit() and is_blob_name(target.removeprefix(f"{PIECE_LISTS}/"))
     return is_blob_name(name) and name.startswith(f"{STATISTICS}/")
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 
 UPLOADS, RESULTS, WEIGHTS, STATISTICS, INCOMING = "tensors", "masks", "weights", "statistics", "incoming"
-"""Folders: uploaded files, packed masks with their reports, updated weights, cached statistics, uploads in progress."""
+"""Folders: uploaded files; packed masks with their reports; updated weights; cached statistics; uploads that are being
+received and whose digest is not known in advance."""
 BLOB_FOLDERS = (UPLOADS, RESULTS, WEIGHTS, STATISTICS)
 """Folders of the blobs that are complete."""
-PIECES = "pieces"
+PIECE_LISTS = "pieces"
 """Folder of the lists of digests, each under the name of its blob."""
 DAMAGED = "damaged"
 """Folder of the blobs that were set aside, each under its name with the time in milliseconds."""
@@ -41,7 +42,7 @@ def weights_name(key: str) -> str:
 
 
 def statistic_name(key: str) -> str:
-    """Name of a cached statistic that all shards of a tensor use."""
+    """Name of a cached value: a statistic of a tensor, a measurement of a shard, or the patterns of a job's tensors."""
     return _keyed(STATISTICS, key)
 
 
@@ -51,7 +52,7 @@ def _keyed(folder: str, key: str) -> str:
 
 def piece_list_name(name: str) -> str:
     """Name of the list of digests of a blob."""
-    return f"{PIECES}/{name}"
+    return f"{PIECE_LISTS}/{name}"
 
 
 def is_blob_name(name: str) -> bool:
@@ -60,10 +61,10 @@ def is_blob_name(name: str) -> bool:
 
 
 def is_sealed_name(name: str) -> bool:
-    """Whether a blob of this name carries its own digest, and has no list."""
+    """Whether a blob of this name ends with its digest, instead of having a list of digests."""
     return name.startswith(f"{STATISTICS}/") or name.endswith(".json")
 
 
 def digest_of_upload(name: str) -> str | None:
-    """Digest of an upload, by its name; None if this is no upload."""
+    """Digest in the name of an upload; None if the name is not that of an upload."""
     return name.rpartition("/")[2] if name.startswith(f"{UPLOADS}/") and is_blob_name(name) else None

@@ -11,7 +11,17 @@ from typing import cast
 from masksmith_state.jobs.records import JobRecords
 from masksmith_state.jobs.redis_keys import FINISHED
 
-from .names import DAMAGED, PIECES, RESULTS, STATISTICS, UPLOADS, WEIGHTS, is_blob_name, is_sealed_name, piece_list_name
+from .names import (
+    DAMAGED,
+    PIECE_LISTS,
+    RESULTS,
+    STATISTICS,
+    UPLOADS,
+    WEIGHTS,
+    is_blob_name,
+    is_sealed_name,
+    piece_list_name,
+)
 from .references import BlobReferences
 from .store import BlobStore
 
@@ -163,8 +173,8 @@ class Retention:
         store, count = self.store, 0
         names = [name for name, written in store.list(STATISTICS) if written < before and is_blob_name(name)]
         names += [f"{DAMAGED}/{name}" for name, written in store.damaged() if written < before]
-        for name, written in store.list(PIECES):
-            blob = name.removeprefix(f"{PIECES}/")
+        for name, written in store.list(PIECE_LISTS):
+            blob = name.removeprefix(f"{PIECE_LISTS}/")
             if is_blob_name(blob) and written < lists_before and store.size(blob) is None:
                 names.append(name)
         for name in names:

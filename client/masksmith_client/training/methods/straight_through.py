@@ -16,7 +16,7 @@ from .numbers import check_not_negative
 
 @dataclass(frozen=True)
 class StraightThrough(Method):
-    """All entries are trained: `dW = g`, the gradient of the masked weight (Bengio, Leonard and Courville, 2013)."""
+    """All entries are trained: `dW = g`, the gradient with respect to the masked weight (Bengio et al., 2013)."""
 
     keeps_dense: ClassVar[bool] = True
 
@@ -29,10 +29,13 @@ class StraightThrough(Method):
 class SRSTE(Method):
     """Sparse-refined straight-through estimator: `dW = g + decay * (1 - m) * W` (Zhou et al., ICLR 2021).
 
-    The decay stabilizes the masks: pruned entries shrink, and are kept again only if their gradients persist. As in
-    the paper it is added in every backward pass, hence once per accumulated micro-batch, it is divided by the scale
-    of a mixed-precision gradient scaler, and an optimizer with `maximize=True` would ascend it, so that pruned entries
-    grow: a watched one is refused. `MaskedDecay` avoids these.
+    `g` is the gradient with respect to the masked weight, `m` the mask (1 = kept). The decay stabilizes the masks:
+    pruned entries shrink, and are kept again only if their gradients persist.
+
+    As in the paper, the decay is added in every backward pass. Therefore it is added once per micro-batch if gradients
+    are accumulated; it is divided by the scale of a mixed-precision gradient scaler; and with `maximize=True` it would
+    make pruned entries grow, so a sparsifier refuses to watch an optimizer with this option. `MaskedDecay` has none of
+    these effects.
 
     Attributes:
         decay: Strength, at least 0; default 0.0002 as in the paper.
@@ -54,7 +57,7 @@ class SRSTE(Method):
         """Return `g + decay * (1 - m) * W`."""
         # torch.compile treats a str as a constant. A float attribute that differs between two models becomes a symbol
         # of the graph, which fails in the backward rule of an autograd function.
-        # With `alpha=` of torch.add, inductor of torch 2.13 computes another gradient on CPUs.
+        # With `alpha=` of torch.add, inductor of torch 2.13 computes a different gradient on CPUs.
         return gradient + weight * ~mask * float(self._decay_text)
 
 
@@ -62,10 +65,11 @@ class SRSTE(Method):
 class MaskedDecay(StraightThrough):
     """Straight-through estimator with `W.grad += decay * (1 - m) * W` before optimizer steps (Hu et al., ICML 2024).
 
-    It is added once per step, after accumulation and clipping, so that Adam's normalization applies to it; where a
-    gradient scaler's factor is still in the gradient (fused optimizers), the decay gets it, too. The flip rate in the
-    report helps to set `decay`: the paper selects it in a short warm-up so that the rate starts near that of dense
-    training and decreases.
+    `m` is the mask (1 = kept). The decay is added once per step, after accumulation and clipping, so that Adam's
+    normalization applies to it. If the gradient is still multiplied by the scale of a gradient scaler (with fused
+    optimizers), the decay is multiplied by this scale, too. The flip rate in the sparsifier's report helps to set
+    `decay`: the paper selects a value, in a short warm-up, with which the flip rate starts near that of dense training
+    and decreases.
 
     Attributes:
         decay: Strength, at least 0.
@@ -82,7 +86,7 @@ class MaskedDecay(StraightThrough):
 
     @torch.no_grad()
     def before_step(self, layer: MaskedLayer) -> None:
-        """Add the decay to the layer's gradient."""
+        """Add the decay to the layer's gradient, if it has one and is not dense."""
         weight = layer.weight
         if weight.grad is not None and not layer.masking.dense:
             pruned = weight.detach() * ~layer.mask
