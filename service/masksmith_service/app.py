@@ -45,7 +45,8 @@ def create_app(settings: Settings | None = None, closing: Event | None = None) -
 
     Args:
         settings: By default read from the environment.
-        closing: Set when the process is stopping, so that event streams and waiting requests end.
+        closing: Event that the lifespan sets at a stop signal, so that event streams and waiting requests end; by
+            default a new one.
     """
     settings = settings or Settings()
     tracer_provider = (
@@ -80,7 +81,8 @@ def _add_middleware(app: FastAPI, settings: Settings) -> None:
     app.add_middleware(AuthenticationMiddleware, settings=settings)
     if settings.trusted_proxies:
         app.add_middleware(ProxyHeadersMiddleware, trusted_hosts=settings.trusted_proxies)
-    # Before everything that compares paths: keys, bounds and documents.
+    # A request passes it before the middleware above, which compares paths: a path with control characters would not
+    # be recognised there.
     app.add_middleware(PathCharactersMiddleware)
     # Added after the middleware above, so that the responses of that middleware have a request id, too.
     app.add_middleware(AccessLogMiddleware)
@@ -100,6 +102,7 @@ def _lifespan(
         app.state.masksmith = state
         try:
             with _closing_on_signals(closing):
+                await anyio.to_thread.run_sync(state.housekeeping.check)
                 async with _sweeper_running(state):
                     yield
         finally:
@@ -116,6 +119,7 @@ def _lifespan(
 def _closing_on_signals(closing: Event) -> Iterator[None]:
     """Set the event as soon as a stop signal arrives, before the server waits for all streams to end."""
     if current_thread() is not main_thread():
+        # Python sets signal handlers in the main thread only.
         yield
         return
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -126,20 +130,18 @@ def _closing_on_signals(closing: Event) -> Iterator[None]:
         assert callable(handler)
         handler(number, frame)
 
-    handled = [number for number, handler in handlers.items() if callable(handler)]
-    for number in handled:
+    replaced_signals = [number for number, handler in handlers.items() if callable(handler)]
+    for number in replaced_signals:
         signal.signal(number, on_signal)
     try:
         yield
     finally:
-        for number in handled:
+        for number in replaced_signals:
             signal.signal(number, handlers[number])
 
 
 @asynccontextmanager
 async def _sweeper_running(state: State) -> AsyncIterator[None]:
-    """Check that broker and store belong together, which also clears leftovers from the store, and run the sweeper."""
-    await anyio.to_thread.run_sync(state.housekeeping.check)
     sweeper = Sweeper(state.records, state.producer.send_messages, state.settings.sweep_s, state.housekeeping.run)
     sweeper.start()
     try:

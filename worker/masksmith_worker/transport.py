@@ -23,9 +23,9 @@ class QoS(kombu_redis.QoS):
             super().restore_by_tag(tag, client, leftmost)  # type: ignore[no-untyped-call]
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             with self.channel.conn_or_acquire(client) as connection:
-                text = connection.hget(self.unacked_key, tag)
-                # The message is removed last: after a crash before that, it is set aside twice, and not lost.
-                set_aside(connection, "delivery", _text(tag), f"{type(error).__name__}: {error}", _text(text))
+                message = connection.hget(self.unacked_key, tag)
+                # The message is removed last: after a crash before the removal, it is set aside again, and not lost.
+                set_aside(connection, "delivery", _text(tag), f"{type(error).__name__}: {error}", _text(message))
                 self._remove_from_indices(tag).execute()  # type: ignore[no-untyped-call]
 
 

@@ -25,9 +25,9 @@ from .streamed_tensor import StreamedTensor, flattened
 from .ties import others_by_name, select_ties
 
 MAX_TENSOR_NAME_LENGTH = 512
-"""Characters of a tensor's name that the service allows."""
+"""Largest number of characters of a tensor's name that the service accepts."""
 INTERACTIVE_BYTES = 64 * 2**20
-"""Size of a job's weights up to which its default priority is `interactive`: somebody may wait for it."""
+"""Size of a job's weights up to which the job's default priority is `interactive`: it is short, so a user may wait."""
 
 
 def prepare(
@@ -47,7 +47,7 @@ def prepare(
     local: bool = False,
     **options: Any,
 ) -> PreparedJob:
-    """Read and select the weights, parse the pattern and validate all options.
+    """Read and select the weights, assign patterns to them, and validate all options.
 
     The arguments are those of `Client.solve` and `SubmitOptions`. With `local`, the job is solved in this process,
     where the service's size limits do not apply.
@@ -63,7 +63,7 @@ def prepare(
     model = read_weights(weights, trust_remote_code=trust_remote_code)
     tensors = _apply_view(model.tensors, view, specification)
     names = {weight.name for weight in tensors}
-    calibrated = CalibrationReader(
+    calibration_reader = CalibrationReader(
         calibration, specification.scores, names, specification.update, others_by_name(model.ties)
     )
     candidates = candidates_of(tensors, layout)
@@ -71,12 +71,12 @@ def prepare(
     selection = _select(candidates, rules, patterns, specification, layers, exclude, local=local)
     candidates, selection, patterns = select_ties(model.ties, candidates, selection, patterns)
     masked = _selected_weights(tensors, candidates, selection)
-    auxiliary, uncalibrated = calibrated.match(masked, selection.named)
-    solvable = [weight for weight in masked if weight.name not in uncalibrated]
+    auxiliary, uncalibrated_reasons = calibration_reader.match(masked, selection.named)
+    solvable = [weight for weight in masked if weight.name not in uncalibrated_reasons]
     _check_options(solvable, specification, auxiliary)
     prepared = PreparedJob(
         solvable,
-        _skipped(tensors, selection.skipped | uncalibrated),
+        _skipped(tensors, selection.skipped | uncalibrated_reasons),
         specification,
         patterns,
         auxiliary,
@@ -109,12 +109,14 @@ def _assign(rules: TensorPatterns, names: Sequence[str], specification: JobSpeci
     """Return the pattern of each weight.
 
     Raises:
-        InputError: If a pattern is for no weight, the options do not allow it, or it has another `axis` or `ragged`
-            than the others: a job document has these once, for all its patterns.
+        InputError: If a rule selects no weight; the options do not allow a pattern; or the patterns do not all have the
+            same `axis` and `ragged`, which a job document has once, for all its patterns.
     """
     with as_input_errors(PatternError, SpecificationError):
-        own = [(pattern, specification.with_own_pattern(str(pattern)).pattern) for pattern in rules.rules.values()]
-        for pattern, pattern_of_document in [(rules.first, specification.pattern), *own]:
+        pattern_pairs = [
+            (pattern, specification.with_own_pattern(str(pattern)).pattern) for pattern in rules.rules.values()
+        ]
+        for pattern, pattern_of_document in [(rules.first, specification.pattern), *pattern_pairs]:
             if pattern_of_document != pattern:
                 raise InputError(f"{str(pattern)!r}: all patterns of a job must have the same axis and ragged")
         return rules.assign(names)

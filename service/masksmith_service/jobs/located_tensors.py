@@ -1,4 +1,4 @@
-"""Selects the tensors of a request that a job masks, and locates them in their files.
+"""Selects, among the tensors of a request, those that the job masks, and locates them in their files.
 
 `named_tensors` and `selected_tensors` call these functions.
 """
@@ -17,8 +17,8 @@ from masksmith_wire.headers import Header, TensorEntry
 from masksmith_wire.specification import JobSpecification
 
 
-def origin(file: str, sources: Mapping[str, Source]) -> dict[str, Any]:
-    """Members of a `PlannedTensor` that name its file: `source` if it is in a root, else `digest`.
+def file_members(file: str, sources: Mapping[str, Source]) -> dict[str, Any]:
+    """Return the member of a `PlannedTensor` that names its file: `source` if the file is in a root, else `digest`.
 
     Args:
         file: Reference of the file, or digest of the upload.
@@ -56,8 +56,8 @@ def select_tensors(
         user_layouts: Layouts that the request gives, by tensor name.
         layers: Names or globs of the tensors to select; if empty, all that fit, except embeddings, heads and other
             tensors that stay dense by default (see `masksmith.layouts.with_layouts`).
-        exclude: Globs of the tensors to leave out.
-        config: The `config.json` of their model; None if there is none.
+        exclude: Names or globs of the tensors to leave out.
+        config: The `config.json` of the candidates' model; None if there is none.
 
     Returns:
         The selection, and the layouts by tensor name; each selected tensor has one.
@@ -88,7 +88,7 @@ def select_tensors(
 
 def locate(
     name: str,
-    file: Mapping[str, Any],
+    members: Mapping[str, Any],
     entry: TensorEntry,
     layout: Layout,
     specification: JobSpecification,
@@ -96,18 +96,19 @@ def locate(
     """Return the location of a selected tensor in its file, and its layout, as the job's plan records them.
 
     Args:
-        name: Its name in the results.
-        file: Members that name its file; see `origin`.
-        entry: Its entry in the file's header.
-        layout: Its layout.
+        name: The tensor's name in the results.
+        members: The member that names the tensor's file; see `file_members`.
+        entry: The tensor's entry in the file's header.
+        layout: The tensor's layout.
         specification: The job's specification, with the tensor's own pattern.
 
     Raises:
         RequestError: If the job has a budget, and the layout is not plain (see `Layout.is_plain`).
     """
-    tensor = PlannedTensor(name=name, **file, dtype=entry.dtype, shape=list(entry.shape), start=entry.start)
+    tensor = PlannedTensor(name=name, **members, dtype=entry.dtype, shape=list(entry.shape), start=entry.start)
     if layout.is_plain(specification.fitting_pattern, entry.shape):
         return tensor.model_copy(update={"rule": layout.rule})
+    # Fused parts are recorded only if they are solved separately.
     parts = list(layout.out_parts) if len(layout.row_ranges(specification.fitting_pattern, entry.shape)) > 1 else []
     if specification.budget is not None:
         detail = (

@@ -13,7 +13,7 @@ from masksmith_wire.errors import Code
 from masksmith_wire.headers import Header, TensorEntry
 from masksmith_wire.specification import JobSpecification, SpecificationError
 
-from .located_tensors import candidate_of, describe_file, locate, origin, select_tensors, with_own_patterns
+from .located_tensors import candidate_of, describe_file, file_members, locate, select_tensors, with_own_patterns
 
 
 def locate_named(
@@ -46,7 +46,11 @@ def locate_named(
     )
     located = [
         locate(
-            tensor.name, origin(tensor.file, sources), entry, layouts[tensor.name], specification_by_tensor[tensor.name]
+            tensor.name,
+            file_members(tensor.file, sources),
+            entry,
+            layouts[tensor.name],
+            specification_by_tensor[tensor.name],
         )
         for tensor, entry in zip(tensors, entries, strict=True)
     ]

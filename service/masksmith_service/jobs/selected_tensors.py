@@ -16,7 +16,7 @@ from masksmith_wire.errors import Code
 from masksmith_wire.headers import Header
 from masksmith_wire.specification import JobSpecification
 
-from .located_tensors import candidate_of, locate, origin, select_tensors, with_own_patterns
+from .located_tensors import candidate_of, file_members, locate, select_tensors, with_own_patterns
 from .options import FileOptions, parse_patterns
 
 MAX_GLOB_STEPS = limit("glob_steps")
@@ -79,7 +79,7 @@ def locate_selected(
     for name in selection.chosen:
         file = file_of[name]
         entry, own_specification = files[file].tensors[name], specification_by_tensor[name]
-        located.append(locate(name, origin(file, model.sources), entry, layouts[name], own_specification))
+        located.append(locate(name, file_members(file, model.sources), entry, layouts[name], own_specification))
     return with_own_patterns(located, specification_by_tensor, specification), selection
 
 

@@ -13,7 +13,7 @@ from masksmith_wire.headers import Header
 from masksmith_wire.scores import KINDS, missing_reason, statistic_key, statistic_mismatch
 from masksmith_wire.specification import JobSpecification
 
-from .located_tensors import origin
+from .located_tensors import file_members
 
 
 def check_calibrated_names(calibration: Header, weights: Collection[str]) -> None:
@@ -159,7 +159,11 @@ class _StatisticFinder:
         if reason is not None:
             raise _calibration_error(f"tensor {name!r}: {reason}", tensor=name)
         return PlannedTensor(
-            name=kind, **origin(file, self._sources), dtype=entry.dtype, shape=list(entry.shape), start=entry.start
+            name=kind,
+            **file_members(file, self._sources),
+            dtype=entry.dtype,
+            shape=list(entry.shape),
+            start=entry.start,
         )
 
 

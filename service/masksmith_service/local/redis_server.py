@@ -19,7 +19,8 @@ def start_server(supervisor: Supervisor, data: DataDirectory, socket_path: Path)
 
     Raises:
         UsageError: If no server is installed.
-        ProcessFailedError: If the server, or another process of the supervisor, ends before that.
+        ProcessFailedError: If the server, or another process of the supervisor, ends before the server accepts
+            commands.
     """
     supervisor.start(valkey.process_spec(data, socket_path))
     while not supervisor.stopping:
@@ -34,9 +35,9 @@ def start_server(supervisor: Supervisor, data: DataDirectory, socket_path: Path)
 def installation_redis(data: Path | None, redis_url: str | None, *, create: bool = False) -> Iterator[str]:
     """Yield the URL of an installation's Redis server.
 
-    A URL that is given is yielded as it is. For a data directory whose server does not run, the server is started, and
-    stopped at the end of the block. If neither argument is given, the server is that of `MASKSMITH_REDIS_URL`, else
-    that of the default data directory.
+    `redis_url` is yielded as it is. If the server of a data directory does not run, it is started, and stopped at the
+    end of the block. If neither `data` nor `redis_url` is given, the server is that of `MASKSMITH_REDIS_URL`; if this
+    is not set either, that of the default data directory.
 
     Args:
         data: Data directory of `masksmith up`.
@@ -44,10 +45,10 @@ def installation_redis(data: Path | None, redis_url: str | None, *, create: bool
         create: Whether to create a data directory that does not exist.
 
     Raises:
-        UsageError: If both are given, the directory cannot be used or does not exist, its `masksmith up` uses an
-            external server, or no server is installed.
+        UsageError: If both `data` and `redis_url` are given; the directory cannot be used; it does not exist, and
+            `create` is False; `masksmith up` runs in it with an external server; or no server is installed.
         FailedError: If the server ends before it accepts commands.
-        KeyboardInterrupt: If a stop signal arrives before that.
+        KeyboardInterrupt: If a stop signal arrives before the started server accepts commands.
     """
     if data is not None and redis_url is not None:
         raise UsageError("--data and --redis-url exclude each other; give one")

@@ -29,8 +29,8 @@ def start_processes(plan: InstallationPlan, supervisor: Supervisor, socket_path:
     """Start the processes; return when all are ready, or when the supervisor is stopping.
 
     Raises:
-        UsageError: If keys are needed and there is none.
-        ProcessFailedError: If a process fails before all are ready.
+        UsageError: If no Redis-protocol server is installed; or if keys are needed, and there is none.
+        FailedError: If the Redis server does not respond, or a process fails before all are ready.
     """
     note(f"starting masksmith {version('masksmith')} ...")
     redis_url = settings.redis_url()
@@ -41,13 +41,18 @@ def start_processes(plan: InstallationPlan, supervisor: Supervisor, socket_path:
         return
     if needs_keys:
         check_key_exists(plan.host, redis_url)
-    for process in plan.processes(redis_url, _auth(plan, redis_url)):
+    for process in plan.processes(redis_url, _auth_setting(plan, redis_url)):
         supervisor.start(process)
     _wait_until_ready(plan, supervisor)
 
 
-def _auth(plan: InstallationPlan, redis_url: str) -> str:
-    """Value of `MASKSMITH_AUTH`: `required` once a key was created, even if the broker has lost all keys."""
+def _auth_setting(plan: InstallationPlan, redis_url: str) -> str:
+    """Return the value of `MASKSMITH_AUTH` for the processes.
+
+    It is `none` if the service listens on a loopback address, no key was ever created, and the setting of this process
+    is not `required`; else it is `required`. If a key exists, the data directory records that keys are required, so
+    that this holds even after the broker has lost all keys.
+    """
     if not plan.data.requires_keys and any_key_exists(redis_url):
         plan.data.require_keys()
     is_open = is_loopback(plan.host) and not plan.data.requires_keys and settings.auth() != "required"
@@ -55,28 +60,28 @@ def _auth(plan: InstallationPlan, redis_url: str) -> str:
 
 
 def _wait_until_ready(plan: InstallationPlan, supervisor: Supervisor) -> None:
-    shown, show_at = "", time.monotonic() + SLOW_START_MESSAGE_S
+    last_message, next_message_at = "", time.monotonic() + SLOW_START_MESSAGE_S
     with httpx2.Client(base_url=plan.url, timeout=2.0, trust_env=False) as client:
         while not supervisor.stopping:
             supervisor.check()
             progress = _progress(client, len(plan.workers))
             if progress is None:
                 return
-            if progress != shown and time.monotonic() > show_at:
+            if progress != last_message and time.monotonic() > next_message_at:
                 note(progress)
-                shown, show_at = progress, time.monotonic() + BETWEEN_MESSAGES_S
+                last_message, next_message_at = progress, time.monotonic() + BETWEEN_MESSAGES_S
             supervisor.wait()
 
 
-def _progress(client: httpx2.Client, workers: int) -> str | None:
-    """Return what the start is waiting for, or None if the service and all `workers` are ready."""
+def _progress(client: httpx2.Client, worker_count: int) -> str | None:
+    """Return what the start is waiting for, or None if the service and `worker_count` workers are ready."""
     try:
         response = client.get("/readyz")
     except httpx2.RequestError:
-        return f"workers 0 of {workers}: the service is starting"
+        return f"workers 0 of {worker_count}: the service is starting"
     if response.is_success:
         alive = int(response.json()["workers"])
-        return None if alive >= workers else f"workers {alive} of {workers}: others are starting"
+        return None if alive >= worker_count else f"workers {alive} of {worker_count}: others are starting"
     try:
         problem = ProblemDocument.model_validate_json(response.content)
     except ValidationError:
@@ -85,4 +90,4 @@ def _progress(client: httpx2.Client, workers: int) -> str | None:
         return problem.detail
     # Without a worker that has reported progress, `/readyz` advises to start one; `up` has already done that.
     step = "starting" if "start one" in problem.detail else problem.detail
-    return f"workers 0 of {workers}: {step}"
+    return f"workers 0 of {worker_count}: {step}"

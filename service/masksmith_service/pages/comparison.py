@@ -22,7 +22,8 @@ class Side:
 
     Attributes:
         report: What the job's document says about the layer.
-        stored_bytes: Size of its kept values, plus one bit per entry, each row in whole bytes; None without a mask.
+        stored_bytes: Size of the layer's kept values and of its mask, which has one bit per entry, and whole bytes per
+            row; None if the job has no complete mask of the layer.
     """
 
     report: TensorReport
@@ -54,7 +55,8 @@ class Pair:
 
     @property
     def is_comparable(self) -> bool:
-        """Whether both jobs have a complete mask of the layer, of the same shape."""
+        """Whether both jobs have a complete mask of the layer, and the masks have the same shape."""
+        # A report has a status only if all shards of the layer have succeeded.
         return (
             self.a is not None
             and self.b is not None
@@ -65,7 +67,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class MaskOverlap:
-    """Overlap of two masks of a layer, as shares of its entries.
+    """Overlap of two masks of a layer, as shares of the layer's entries.
 
     Attributes:
         both: Kept by both masks.
@@ -83,7 +85,7 @@ def pair_layers(a: Job, a_record: JobRecord, b: Job, b_record: JobRecord) -> lis
     sides = [_sides(a, a_record), _sides(b, b_record)]
     dense_bytes = {
         tensor.name: tensor.shape[0] * tensor.row_bytes
-        for record in (b_record, a_record)  # A last, so that its size counts if both have the layer.
+        for record in (b_record, a_record)  # A last: if both have the layer, A's size is stored.
         for tensor in record.plan.tensors
     }
     names = dict.fromkeys([*sides[0], *sides[1]])

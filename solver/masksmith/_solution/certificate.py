@@ -30,8 +30,8 @@ class Certificate:
         total_score: Sum of all scores.
         kept: Number of kept entries.
         edge_score: Sum of the scores of a dense edge, which is part of the objective but of no piece.
-        kept_score: Score kept of the original scores, without the hysteresis bonus or block norms; None if that is the
-            objective.
+        kept_score: Sum of the original scores of the kept entries, without the hysteresis bonus or block norms; None if
+            it equals the objective.
         parts: Certificates of the matrices that this one was joined from; empty if it was not joined.
     """
 
@@ -46,7 +46,7 @@ class Certificate:
 
     @classmethod
     def joined(cls, parts: Sequence[Certificate]) -> Certificate:
-        """Make the certificate of a tensor from those of its matrices, whose pieces follow each other downwards."""
+        """Make the certificate of a tensor from those of its matrices, in order; pieces are joined along `down`."""
         scores = [part.kept_score for part in parts]
         return cls(
             parts[0].pattern,
@@ -77,19 +77,22 @@ class Certificate:
 
     @cached_property
     def upper_bound(self) -> float:
-        """Upper bound on the objective of any allowed mask: the mask's own if it is proved optimal, else rounded up."""
+        """Upper bound on the objective of any allowed mask.
+
+        It is `objective` if the mask is proved optimal, else the sum of `objective` and `violations`, rounded up.
+        """
         if self.proved:
             return self.objective
         return float(np.nextafter(self.objective + self._sum(self.violations), math.inf))
 
     @property
     def unshifted_objective(self) -> float:
-        """Score kept of the original scores, without the hysteresis bonus or block norms."""
+        """Sum of the original scores of the kept entries, without the hysteresis bonus or block norms."""
         return self.objective if self.kept_score is None else self.kept_score
 
     @cached_property
     def bounds(self) -> Doubles:
-        """`[down, across]`, upper bound on the objective of any allowed mask of each piece."""
+        """`[down, across]`, for each piece an upper bound on the score that any allowed mask keeps there."""
         if self.proved:
             return self.objectives
         with np.errstate(over="ignore"):
@@ -98,8 +101,11 @@ class Certificate:
     def check(self, name: str | None) -> None:
         """Check that no sum overflows.
 
+        Args:
+            name: Name of the tensor in the error message.
+
         Raises:
-            ScoresError: If a sum overflows float64; the message names the tensor.
+            ScoresError: If a sum overflows float64.
         """
         if not all(map(math.isfinite, (self.upper_bound, self.total_score, self.unshifted_objective))):
             raise overflow_error(name)

@@ -17,9 +17,9 @@ def broken_tiles(rows: Bools, pattern: TilePattern, *, at_most: bool = False) ->
     """Return, for each tile, whether it violates the pattern.
 
     Args:
-        rows: One or more whole tile rows, or the last one, which may be shorter.
+        rows: Rows of a mask: one or more tile rows of full height, or the last tile row alone, which may be cropped.
         pattern: The pattern.
-        at_most: Whether a tile may keep fewer entries than the pattern does.
+        at_most: Whether tiles may keep fewer entries than the pattern requires; a dense edge may then be dropped, too.
 
     Returns:
         An array `[tile rows, tile columns]`.
@@ -28,6 +28,7 @@ def broken_tiles(rows: Bools, pattern: TilePattern, *, at_most: bool = False) ->
     height, cols = min(len(rows), tile.rows), rows.shape[1]
     bands = rows.reshape(-1, height, cols)
     if pattern.ragged == "dense" and height < tile.rows:
+        # All tiles are cropped, so each must be kept entirely.
         dropped = np.add.reduceat(~rows, np.arange(0, cols, tile.cols), axis=1)
         return np.asarray(dropped.any(axis=0) & (not at_most))[None]
     broken = np.zeros((len(bands), -(-cols // tile.cols)), np.bool_)
@@ -51,23 +52,23 @@ def _allowed(crops: Bools, tile: TileSpec) -> Bools:
     """
     _, height, width = crops.shape
     padding_rows, padding_cols = tile.rows - height, tile.cols - width
-    in_rows, in_cols = crops.sum(axis=2), crops.sum(axis=1)
-    fits = _within(in_rows, tile.row_keep, padding_cols, tile.at_most)
+    row_counts, col_counts = crops.sum(axis=2), crops.sum(axis=1)
+    fits = _within(row_counts, tile.row_keep, padding_cols, tile.at_most)
     if tile.separable:
         return fits
-    fits &= _within(in_cols, tile.col_keep, padding_rows, tile.at_most)
+    fits &= _within(col_counts, tile.col_keep, padding_rows, tile.at_most)
     if not tile.at_most:
-        # Number of entries that must be kept in the corner of padding rows and padding columns: all entries of the
-        # padding rows, without those that the columns of the crop need there.
+        # Number of entries that must be kept in the corner of padding rows and padding columns: all that the padding
+        # rows must keep, less those that complete the columns of the crop.
         in_corner = padding_rows * tile.row_keep - width * tile.col_keep + crops.sum(axis=(1, 2))
         fits &= (in_corner >= 0) & (in_corner <= padding_rows * padding_cols)
     return fits
 
 
 def _within(counts: Counts, keep: int, padding: int, at_most: bool) -> Bools:
-    """Return for each crop whether no count exceeds `keep`, and `padding` entries can complete each count to it.
+    """Return for each crop whether each count is at most `keep`, and `padding` more entries can raise it to `keep`.
 
-    With `at_most`, no count has to be completed.
+    With `at_most`, a count need not reach `keep`.
     """
     minimum = 0 if at_most else keep - padding
     return np.asarray(((counts <= keep) & (counts >= minimum)).all(axis=1))

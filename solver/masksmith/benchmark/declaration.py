@@ -33,8 +33,8 @@ class Support:
         dtypes: For each dtype, two numbers: the rows of `Case.matrix` must be a multiple of the first, its columns of
             the second.
         least_block: Smallest side of a block; block kernels only.
-        square: Whether blocks must be square.
-        power_of_two: Whether the sides of blocks must be powers of two.
+        square: Whether blocks must be square; block kernels only.
+        power_of_two: Whether the sides of blocks must be powers of two; block kernels only.
     """
 
     dtypes: Mapping[str, tuple[int, int]]
@@ -94,7 +94,7 @@ class Declaration:
         if budget is None:
             return Refusal("pattern", f"{case.pattern} does not imply n:m along the rows of {matrix_name}")
         if self.family == "2:4" and not _implies_two_of_four(*budget):
-            return Refusal("pattern", f"{case.pattern} does not obey 2:4 along the rows of {matrix_name}")
+            return Refusal("pattern", f"{case.pattern} does not imply 2:4 along the rows of {matrix_name}")
         cols = case.matrix[1]
         if cols % budget[1]:
             return Refusal(
@@ -122,7 +122,10 @@ _MATRIX_NAMES = {"forward": "W", "backward": "W^T"}
 
 
 def row_budget(pattern: Pattern, direction: Direction) -> tuple[int, int] | None:
-    """Return (n, m) if the pattern implies at most n of every m along the rows of W (forward) or W^T, else None."""
+    """Return (n, m) if the pattern implies at most n of every m along the rows of A, else None.
+
+    A is W forward, and W^T backward.
+    """
     if isinstance(pattern, NM) and pattern.transposable:
         assert pattern.n_out is not None
         assert pattern.m_out is not None
@@ -140,7 +143,7 @@ def row_budget(pattern: Pattern, direction: Direction) -> tuple[int, int] | None
 
 
 def block_size(pattern: Pattern, direction: Direction) -> tuple[int, int] | None:
-    """Return height and width of the blocks of W (forward) or W^T, or None if the pattern has no blocks."""
+    """Return height and width of the blocks of W (forward) or W^T (backward); None if the pattern has no blocks."""
     if not isinstance(pattern, Block):
         return None
     return (pattern.rows, pattern.cols) if direction == "forward" else (pattern.cols, pattern.rows)

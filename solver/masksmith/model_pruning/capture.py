@@ -1,4 +1,4 @@
-"""Records the arguments with which a model calls its blocks, and prepares a model for such passes."""
+"""Records the arguments with which a model calls its blocks in a forward pass, and prepares a model for such passes."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from .blocks import BlockList
 from .calls import Call, OutputPlaceholder, Tensors, map_leaves, tensors_of
 
 Tensor = torch.Tensor
-PADDING = "attention_mask"
+PADDING_KEY = "attention_mask"
 """Key of a batch with a tensor `[sequences, tokens]` that is 0 at padding."""
-CACHES = ("past_key_value", "past_key_values", "layer_past", "cache_params")
+CACHE_KEYWORDS = ("past_key_value", "past_key_values", "layer_past", "cache_params")
 """Keywords with which models pass a cache, of keys and values or of states, to their blocks."""
 
 
@@ -46,7 +46,12 @@ class _LastBlockError(Exception):
 
 
 def capture(
-    model: torch.nn.Module, blocks: BlockList, batches: Iterable[Any], *, start: int = 0, are_skipped: bool = False
+    model: torch.nn.Module,
+    blocks: BlockList,
+    batches: Iterable[Any],
+    *,
+    start: int = 0,
+    blocks_are_skipped: bool = False,
 ) -> Iterator[CapturedBatch]:
     """Run batches through the model up to its last block, and yield the calls of the blocks.
 
@@ -55,22 +60,22 @@ def capture(
         blocks: The model's blocks.
         batches: As for `calibrate`; the zeros of an `attention_mask` are padding.
         start: Number of batches at the beginning to leave out.
-        are_skipped: Whether the blocks return NaN (see `skipping`). An argument that contains NaN is then refused,
-            unless the previous block returned it: it is computed from the output of a block.
+        blocks_are_skipped: Whether the blocks return NaN (see `skipping`). An argument that contains NaN, and is not
+            itself an output of the previous block, is then refused, because it is computed from a block's output.
 
     Raises:
-        PruningError: If a batch does not fit the model, the model does not run each block once and one after the other
-            on the previous block's output, or an argument or output of a block is refused.
+        PruningError: If a batch does not fit the model; the model does not run each block exactly once; a block after
+            the first does not run on the previous block's output; or an argument or output of a block is refused.
     """
     for number, batch in islice(enumerate(batches), start, None):
-        yield capture_batch(model, blocks, batch, number, are_skipped)
+        yield capture_batch(model, blocks, batch, number, blocks_are_skipped)
 
 
 def capture_batch(
-    model: torch.nn.Module, blocks: BlockList, batch: Any, number: int, are_skipped: bool = False
+    model: torch.nn.Module, blocks: BlockList, batch: Any, number: int, blocks_are_skipped: bool = False
 ) -> CapturedBatch:
     """Run batch `number` as `capture` does, and return the calls of the blocks."""
-    recorder = _Recorder(blocks, are_skipped)
+    recorder = _Recorder(blocks, blocks_are_skipped)
     hooks = [hook for index, block in enumerate(blocks.modules) for hook in recorder.register(index, block)]
     try:
         _run(model, batch, number)
@@ -122,8 +127,8 @@ class _Recorder:
     increases a tensor's counter at each change in place.
     """
 
-    def __init__(self, blocks: BlockList, are_skipped: bool) -> None:
-        self._blocks, self._are_skipped = blocks, are_skipped
+    def __init__(self, blocks: BlockList, blocks_are_skipped: bool) -> None:
+        self._blocks, self._blocks_are_skipped = blocks, blocks_are_skipped
         self._order: list[int] = []
         self._calls: list[Call] = []
         self._input: Tensors = []
@@ -150,11 +155,15 @@ class _Recorder:
         return CapturedBatch(self._order, calls, self._input, _token_mask(batch, self._input[0], number))
 
     def _record_call(self, number: int, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
-        """Check that block `number` is called once and on the previous block's output, and record its arguments."""
+        """Record the arguments of a call of block `number`.
+
+        Raises:
+            PruningError: If it is not the block's first call, has a cache, or is not on the previous block's output.
+        """
         name = self._blocks.name(number)
         if number in self._order:
             raise PruningError("it runs several times in one pass", name)
-        if any(keywords.get(cache) is not None for cache in CACHES):
+        if any(keywords.get(cache) is not None for cache in CACHE_KEYWORDS):
             raise PruningError("it is called with a cache of keys and values; switch the cache off", name)
         if not self._order:
             self._returned = [_first_activations(arguments, keywords, name)]
@@ -167,7 +176,12 @@ class _Recorder:
         self._order.append(number)
 
     def _record_output(self, output: Any) -> None:
-        """Store what a block returned for comparison with the next block's arguments; end after the last block."""
+        """Store a block's output, so that the next block's arguments can be compared with it.
+
+        Raises:
+            PruningError: If the block returned tensors of `torch.inference_mode`.
+            _LastBlockError: After the last block.
+        """
         self._returned = tensors_of(output)
         if any(tensor.is_inference() for tensor in self._returned):
             reason = "it returns tensors of torch.inference_mode(); let its forward use torch.no_grad() instead"
@@ -195,7 +209,7 @@ class _Recorder:
         positions = [position for position, returned in enumerate(self._returned) if leaf is returned]
         if positions:
             return OutputPlaceholder(positions[0])
-        if self._are_skipped and isinstance(leaf, Tensor) and bool(torch.isnan(leaf).any()):
+        if self._blocks_are_skipped and isinstance(leaf, Tensor) and bool(torch.isnan(leaf).any()):
             reason = "one of its arguments is computed from what the blocks before it return"
             raise PruningError(f"{reason}; load the whole model and prune it in memory", self._blocks.name(number))
         # A tensor of `torch.inference_mode` cannot be used where gradients are computed, as for tuning.
@@ -215,13 +229,13 @@ def _first_activations(arguments: tuple[Any, ...], keywords: Mapping[str, Any], 
 
 
 def _token_mask(batch: Any, inputs: Tensor, number: int) -> Tensor | None:
-    """Return `[sequences, tokens]`, False at padding, of a batch; None if it has no `attention_mask` with a 0."""
-    mask = batch.get(PADDING) if isinstance(batch, Mapping) else None
+    """Return a batch's token mask (see `CapturedBatch`); None if the batch has no `attention_mask` with a 0."""
+    mask = batch.get(PADDING_KEY) if isinstance(batch, Mapping) else None
     if not isinstance(mask, Tensor) or bool((mask != 0).all()):
         return None
     if mask.ndim != 2 or mask.shape != inputs.shape[:2]:
         shapes = f"{list(mask.shape)}, and its blocks get {list(inputs.shape)}"
-        raise PruningError(f"{PADDING} of batch {number} has shape {shapes}: which tokens are padding is not known")
+        raise PruningError(f"{PADDING_KEY} of batch {number} has shape {shapes}: which tokens are padding is not known")
     if not bool((mask != 0).any()):
         raise PruningError(f"batch {number} holds nothing but padding")
     return (mask != 0).to(inputs.device)
@@ -231,8 +245,9 @@ def _token_mask(batch: Any, inputs: Tensor, number: int) -> Tensor | None:
 def prepared(model: torch.nn.Module) -> Iterator[None]:
     """Within the context: evaluation mode, no gradients, no cache of keys and values, no fused kernels of experts.
 
-    `torch.inference_mode` and `torch.autocast` of the caller are switched off: blocks are tuned by gradients, and a
-    copy of a weight in another dtype is not recognised in products. After the context, all of these are as before.
+    The caller's `torch.inference_mode` is switched off, because its tensors have no gradients, which tuning needs. The
+    caller's `torch.autocast` is switched off, because it multiplies with copies of weights in another dtype, and
+    `ProductWatcher` recognises a weight by its memory. After the context, all of these are as before.
     """
     training = [(module, module.training) for module in model.modules()]
     settings = {"use_cache": False, "_experts_implementation": "eager"}

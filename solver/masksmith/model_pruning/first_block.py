@@ -50,7 +50,7 @@ def _by_first_block_only(model: torch.nn.Module, blocks: BlockList, batch: Any, 
     """Record the calls while only the first block computes; None if they cannot be recorded so."""
     try:
         with skipping(blocks, lambda loaded: None):
-            return capture_batch(model, blocks, batch, number, are_skipped=True)
+            return capture_batch(model, blocks, batch, number, blocks_are_skipped=True)
     except PruningError:
         return None
 

@@ -145,7 +145,7 @@ def _record_calls(
     source.load_outside()
     on_progress(Progress(None, captured.count, len(batches)))
     with skipping(blocks, load):
-        for batch in capture(model, blocks, batches, start=captured.count, are_skipped=True):
+        for batch in capture(model, blocks, batches, start=captured.count, blocks_are_skipped=True):
             captured.add(batch)
             on_progress(Progress(None, captured.count, len(batches)))
     source.release_outside()

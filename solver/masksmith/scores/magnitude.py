@@ -9,8 +9,8 @@ from masksmith._errors import ScoresError
 
 from .operands import as_floats, check_range, is_torch, read_weight
 
-POWERS = (0.1, 10.0)
-"""Least and largest power: beyond them, scores of float32 become equal, 0 or infinite."""
+POWER_RANGE = (0.1, 10.0)
+"""Least and largest power: beyond them, most scores of float32 become equal, 0 or infinite."""
 
 
 def magnitude(weight: Any, power: float = 1.0) -> Any:
@@ -22,16 +22,16 @@ def magnitude(weight: Any, power: float = 1.0) -> Any:
             largest sum of squares.
 
     Returns:
-        Scores of the same shape, library and device, in [0, inf). With power 1, those of a float dtype have this dtype.
-        Other powers of float16 and bfloat16 are float32, in which they neither overflow nor become 0; so are scores of
-        integers, so that -128 does not overflow in 8 bits.
+        Non-negative scores of the same shape, library and device. With power 1, weights of a float dtype have scores of
+        this dtype. With another power, weights of float16 and bfloat16 have scores of float32, in which fewer scores
+        overflow or become 0. Integers have scores of float32, so that -128 does not overflow in 8 bits.
 
     Raises:
         ScoresError: If the power is out of its range, the weight is no dense array of real numbers, or all
             scores underflow.
     """
-    if not (isinstance(power, Real) and POWERS[0] <= power <= POWERS[1]):
-        raise ScoresError(f"power={power!r} is not a number from {POWERS[0]:g} to {POWERS[1]:g}")
+    if not (isinstance(power, Real) and POWER_RANGE[0] <= power <= POWER_RANGE[1]):
+        raise ScoresError(f"power={power!r} is not a number from {POWER_RANGE[0]:g} to {POWER_RANGE[1]:g}")
     array = read_weight(weight)
     if is_torch(array):
         magnitudes = (array if array.is_floating_point() else array.float()).abs()

@@ -1,4 +1,4 @@
-"""Queues again the shards whose lease has lapsed, and sends the messages that a queue lacks.
+"""Queues again the shards whose lease has lapsed, moves jobs that no GPU worker can take, and sends missing messages.
 
 Runs in every service and worker; in each period, the first one that claims the sweep in Redis does it.
 """
@@ -29,7 +29,7 @@ def sweep(records: JobRecords, send_messages: SendMessages, period_s: float) -> 
     Jobs in the queue of GPU workers are moved to the CPU workers if no GPU worker is alive.
 
     Returns:
-        The number of shards queued again.
+        The number of shards queued again; 0 if another process has claimed the sweep.
     """
     if not records.claim_sweep(period_s):
         return 0
@@ -37,25 +37,25 @@ def sweep(records: JobRecords, send_messages: SendMessages, period_s: float) -> 
         # CPU workers compute the same masks, so these jobs need not wait for a GPU worker.
         for job in records.schedule.move_jobs(GPU_QUEUE, CPU_QUEUE):
             log.warning("no GPU worker is alive: job %s is moved to the CPU workers", job)
-    count = sum(1 for _ in records.schedule.queue_lapsed())
+    shard_count = sum(1 for _ in records.schedule.queue_lapsed())
     for queue in QUEUES:
-        wanted = records.schedule.messages_wanted(queue)
-        if wanted:
-            send_messages(queue, wanted)
-    if count:
-        log.warning("queued %d shard(s) again whose lease had lapsed", count)
-    return count
+        missing_messages = records.schedule.messages_wanted(queue)
+        if missing_messages:
+            send_messages(queue, missing_messages)
+    if shard_count:
+        log.warning("queued %d shard(s) again whose lease had lapsed", shard_count)
+    return shard_count
 
 
 class Sweeper(threading.Thread):
-    """Thread that sweeps once per period until it is stopped; errors of Redis or the store are logged.
+    """Thread that sweeps once per period until it is stopped; errors are logged, and do not end it.
 
     Args:
         records: Job records.
         send_messages: Sends messages to a queue.
         period_s: Seconds between two sweeps.
-        housekeeping: Called once per period. In services it sweeps blobs, less often, if it claims a sweep with a
-            longer period; in workers it only checks broker and store.
+        housekeeping: Called after each sweep. It checks broker and store; in services it also sweeps blobs, once in a
+            longer period.
     """
 
     def __init__(
@@ -74,6 +74,7 @@ class Sweeper(threading.Thread):
         """Sweep once a period."""
         while not self._stop_event.wait(self._period_s):
             try:
+                # A claim lapses a little earlier than the next call, so this process can claim the next sweep, too.
                 sweep(self._records, self._send_messages, self._period_s * 0.9)
                 if self._housekeeping is not None:
                     self._housekeeping()
@@ -84,6 +85,6 @@ class Sweeper(threading.Thread):
                 log.exception("the sweep failed")
 
     def stop(self) -> None:
-        """End the thread."""
+        """Wait for a sweep that is running, and end the thread."""
         self._stop_event.set()
         self.join()

@@ -48,7 +48,7 @@ def test_an_unknown_kernel_is_refused_with_the_names_there_are():
         (
             "semi-structured-cusparselt",
             {"device": "cuda:1", "dtypes": ["float16"], "patterns": ["8:16"]},
-            "8:16 does not obey 2:4 along the rows of W",
+            "8:16 does not imply 2:4 along the rows of W",
         ),
         (
             "bsr",

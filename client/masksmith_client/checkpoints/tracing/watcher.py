@@ -1,4 +1,4 @@
-"""Watch the operations of a forward pass: products with each parameter, their outputs, and its other uses."""
+"""Watch the operations of a forward pass: products with parameters, other uses of parameters, and uses of outputs."""
 
 from __future__ import annotations
 
@@ -45,8 +45,9 @@ class Use:
     """What a forward pass does with a parameter.
 
     Attributes:
-        axes: Its axes in each product or convolution that it enters; None for one where they are not certain.
-        reasons: Its uses other than as a matrix that multiplies.
+        axes: The parameter's axes in the products and convolutions that it enters; None among them: its axes in one of
+            these are not certain.
+        reasons: The parameter's uses other than as a matrix that multiplies, which may be reasons to leave it dense.
     """
 
     axes: set[tuple[AxisRole, ...] | None] = field(default_factory=set)
@@ -54,12 +55,15 @@ class Use:
 
     @property
     def certain_axes(self) -> tuple[AxisRole, ...] | None:
-        """Its axes, if they are certain and the same wherever it multiplies; else None."""
+        """The parameter's axes, if they are certain and the same wherever it multiplies; else None."""
         return next(iter(self.axes)) if len(self.axes) == 1 else None
 
     @property
     def dense_reason(self) -> str | None:
-        """Why it stays dense; None if it is a matrix that multiplies, or if no use of it was recorded."""
+        """Why the parameter stays dense; None if it always multiplies along the same axis, or no use was recorded.
+
+        An embedding and a depthwise convolution stay dense even if they multiply elsewhere.
+        """
         for reason in (LOOKED_UP, DEPTHWISE):
             if reason in self.reasons:
                 return reason
@@ -71,7 +75,7 @@ class Use:
 
 
 class Watcher(CopyFollower):  # type: ignore[no-untyped-call]
-    """Records the uses of all parameters of two dimensions or more, and which parts of their outputs are used.
+    """Records the uses of parameters of two dimensions or more, and which outputs of their products are used together.
 
     On the meta device a bool tensor has no value: the result of `any()` is read as False, all others as True.
     """
@@ -80,7 +84,7 @@ class Watcher(CopyFollower):  # type: ignore[no-untyped-call]
         super().__init__(Sources())
         self.uses: defaultdict[str, Use] = defaultdict(Use)
         self.outputs = Outputs()
-        # By the identity of their storage; they are kept alive, so that their storages are not reused.
+        # Results of `any()` by the identity of their storage; results are kept alive, so that no storage is reused.
         self._any_results: dict[int, torch.Tensor] = {}
         self._shapes = {name: tuple(tensor.shape) for name, tensor in parameters.items()}
         for name, tensor in parameters.items():
@@ -95,7 +99,7 @@ class Watcher(CopyFollower):  # type: ignore[no-untyped-call]
         if name == "_local_scalar_dense" and args[0].is_meta and args[0].dtype == torch.bool:
             return storage_id(args[0]) not in self._any_results
         result = func(*args, **(kwargs or {}))
-        self._read_outputs(args, kwargs or {}, result)
+        self._note_output_uses(args, kwargs or {}, result)
         if name in PRODUCTS:
             self._note_product(PRODUCTS[name], args, result)
         elif name == "convolution":
@@ -109,8 +113,8 @@ class Watcher(CopyFollower):  # type: ignore[no-untyped-call]
                 self._note(tensor, ENTRY_BY_ENTRY)
         return result
 
-    def _read_outputs(self, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
-        """Record which outputs of products an operation uses, unless it returns a view of its argument."""
+    def _note_output_uses(self, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
+        """Record which outputs of products an operation uses, except those of which it returns a view."""
         results = {storage_id(tensor) for tensor in tensors_in((result,))}
         for tensor in tensors_in((args, kwargs)):
             if storage_id(tensor) not in results:
@@ -146,6 +150,7 @@ class Watcher(CopyFollower):  # type: ignore[no-untyped-call]
             self._note(weight, DEPTHWISE)
         for source in self.sources.of(weight):
             if groups > 1 and is_transposed:
+                # The first dimension counts both the groups and the inputs of each group.
                 self.uses[source.parameter].axes.add(None)
                 continue
             self._note_axes(source, ("in", "out", *kernel) if is_transposed else ("out", "in", *kernel))

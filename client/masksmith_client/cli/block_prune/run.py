@@ -27,7 +27,7 @@ class BlockPruning:
         blocks: The blocks of the model.
         choice: What is done with each tensor.
         method: Scores, update, and options of pruning block by block.
-        parts: Stored tensors that become parts of parameters, by name.
+        parts: For each stored tensor that becomes part of a parameter: which part, by the tensor's name.
         folder: Folder in the output, for finished blocks and activations.
         threads: Threads of solvers and updates.
 
@@ -68,6 +68,7 @@ class BlockPruning:
 
         Raises:
             PruningError: As `prune_streamed` does.
+            InputError: As `load_outside` and `load` do.
             OSError: If a file cannot be written.
         """
         activations = self._folder / "activations"
@@ -96,11 +97,15 @@ class BlockPruning:
             )
 
     def load_outside(self) -> None:
-        """Load the parameters outside the blocks."""
+        """Load the parameters and stored buffers outside the blocks, except those of the output head.
+
+        Raises:
+            InputError: As `Skeleton.load_outside` does.
+        """
         self._skeleton.load_outside(self._blocks.path)
 
     def release_outside(self) -> None:
-        """Free the parameters outside the blocks."""
+        """Free the parameters that `load_outside` loads."""
         self._skeleton.release_outside(self._blocks.path)
 
     def load(self, block: str) -> None:
@@ -119,7 +124,12 @@ class BlockPruning:
         self._skeleton.release(block)
 
     def finish(self, place: int, report: Any) -> None:
-        """Save the pruned block at position `place` of the order, and write the report of all finished blocks."""
+        """Save a pruned block, and write the report of all finished blocks.
+
+        Args:
+            place: Position of the block in the order in which the model runs the blocks.
+            report: Report of the block.
+        """
         self.finished.write(place, report, self._skeleton.model)
         write_report(
             self._folder.parent, str(self._blocks), len(self._blocks.modules), self._method, self.finished.reports
@@ -144,7 +154,7 @@ class BlockPruning:
 
 
 class _ProgressBar:
-    """Shows a bar of the batches whose calls are captured (steps), and then a bar of the entries of pruned weights."""
+    """Shows a bar that counts the batches whose calls are captured, then one that counts entries of pruned weights."""
 
     def __init__(self) -> None:
         self._bar: Bar | None = None

@@ -1,4 +1,4 @@
-"""Centre the duals of an optimal mask within their feasible intervals, where rounding errors do no harm."""
+"""Centre the duals of an optimal mask within their feasible intervals, so that they stay feasible when rounded."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from masksmith._panels import Bools, Duals
 from masksmith.patterns import TileSpec
 
 CHUNK_ENTRIES = 1 << 15
+"""Number of entries of the tiles that are centred together."""
 
 
 class _Bounds(NamedTuple):
@@ -35,9 +36,9 @@ def centre(
 ) -> tuple[Duals, Duals]:
     """Move each dual to the midpoint of its feasible interval, for a row dual `[max dropped w - v, min kept w - v]`.
 
-    Rows and columns alternate. Duals in their intervals prove the mask; midpoints tolerate rounding to float64. Without
-    one of the bounds, the dual only keeps a distance from the other. Under at-most budgets duals stay non-negative, and
-    0 on lines that are not full.
+    Updates of rows and of columns alternate. Duals in their intervals prove the mask; midpoints tolerate rounding to
+    float64. A dual whose interval has one bound only is kept at a distance from this bound. Under at-most budgets,
+    duals are at least 0, and they are 0 on rows and columns that are not full.
 
     Args:
         scores: `[T, R, C]` float64.
@@ -49,7 +50,7 @@ def centre(
         rounds: Number of updates of rows and of columns.
 
     Returns:
-        The centred duals, or the original ones in tiles where those violate complementary slackness less.
+        For each tile the centred duals, or the original duals if these violate complementary slackness of entries less.
     """
     new_u, new_v = np.empty_like(u), np.empty_like(v)
     step = max(1, CHUNK_ENTRIES // (tile.rows * tile.cols))
@@ -87,7 +88,7 @@ def _centre(bounds: _Bounds, tile: TileSpec, u: Duals, v: Duals, rounds: int) ->
 
 
 def _midpoint(low: Duals, high: Duals, dual: Duals, margin: Duals) -> Duals:
-    """Return the midpoints of two-sided intervals; elsewhere the duals, moved to at least `margin` from the bound."""
+    """Return the midpoints of intervals with two bounds; for others the dual, at least `margin` away from the bound."""
     two_sided = np.isfinite(low) & np.isfinite(high)
     middle = np.where(two_sided, low, 0.0) / 2 + np.where(two_sided, high, 0.0) / 2
     away = np.minimum(np.maximum(dual, low + margin), high - margin)
@@ -95,11 +96,11 @@ def _midpoint(low: Duals, high: Duals, dual: Duals, margin: Duals) -> Duals:
 
 
 def _violation(bounds: _Bounds, u: Duals, v: Duals) -> Duals:
-    """Return the sum of violations of complementary slackness: `[T]`."""
+    """Return the sum of the violations of complementary slackness of entries, not of budgets: `[T]`."""
     dropped, kept = bounds.low - u[:, None] - v, bounds.high - u[:, None] - v
     return cast("Duals", (np.maximum(dropped, 0.0) + np.maximum(-kept, 0.0)).sum((0, 1)))
 
 
 def _clamp(dual: Duals, unfilled: Bools, tile: TileSpec) -> Duals:
-    """Under at-most budgets, clamp duals to at least 0, and to 0 on lines that are not full."""
+    """Under at-most budgets, return duals clamped to at least 0, and set to 0 on rows or columns that are not full."""
     return np.where(unfilled, 0.0, np.maximum(dual, 0.0)) if tile.at_most else dual

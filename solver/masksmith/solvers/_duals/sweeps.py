@@ -3,7 +3,7 @@
 The dual function of a tile with scores `w_ij` is
 `D(u, v) = row_keep sum_i u_i + col_keep sum_j v_j + sum_ij max(0, w_ij - u_i - v_j)`. Under at-most budgets, no `u_i`
 and no `v_j` may be negative. For fixed `v`, every `u_i` between the k-th and the (k+1)-th largest of `w_ij - v_j`
-minimises it, where k is `row_keep`; likewise for columns. Midpoints, with over-relaxation of the columns, move `u` and
+minimises `D`, with k = `row_keep`; likewise for columns. Midpoints, with over-relaxation of the columns, move `u` and
 `v` into the interior of the optimal face, so that few sweeps give a tight bound.
 
 Tensors have tiles along the last axis: `[R, C, T]`, with `u` `[R, T]` and `v` `[C, T]`.
@@ -33,8 +33,8 @@ def sweep_duals(
         scores: `[R, C, T]` float64.
         tile: Budgets; at-most budgets keep the duals non-negative.
         sweeps: Number of sweeps, each of which updates the row duals and then the column duals.
-        v: `[C, T]` initial column duals. None begins at zero; but at-most budgets that exact fill can meet begin at the
-            duals of exact fill, which take `sweeps` sweeps, and continue for half as many.
+        v: `[C, T]` initial column duals. If None, they are zero; under at-most budgets that exact fill can meet, they
+            are instead the duals of exact fill, computed by `sweeps` sweeps, after which only half as many are run.
 
     Returns:
         Row duals `[R, T]` and column duals `[C, T]`.
@@ -42,8 +42,9 @@ def sweep_duals(
     if not tile.at_most:
         return _run_sweeps(scores, tile, sweeps, v)
     if v is None and tile.rows * tile.row_keep == tile.cols * tile.col_keep:
-        # Rows and columns keep the same number of entries, so exact fill is possible. Projected descent converges
-        # slowly; the duals of exact fill, shifted so that the minima of u and v are equal, are a good start.
+        # Rows and columns keep the same number of entries, so exact fill is possible. Sweeps that clamp duals to at
+        # least 0 converge slowly from zero; the duals of exact fill, shifted so that the minima of u and v are equal,
+        # are a good start.
         u, v = _run_sweeps(scores, replace(tile, at_most=False), sweeps, None)
         v = (v + (u.amin(0) - v.amin(0)) / 2).clamp_(min=0.0)
         sweeps = sweeps // 2
@@ -70,7 +71,7 @@ def _run_sweeps(
 def dual_value(scores: torch.Tensor, tile: TileSpec, u: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
     """Return `D(u, v)`, shape `[T]`: an upper bound on the score of any allowed mask.
 
-    For at-most budgets, it is one only if no dual is negative.
+    Under at-most budgets, it is an upper bound only if no dual is negative.
     """
     excess = (scores - u[:, None] - v).clamp_(min=0.0).sum((0, 1))
     return tile.row_keep * u.sum(0) + tile.col_keep * v.sum(0) + excess
@@ -115,12 +116,12 @@ def selection_network(m: int, keep: int) -> tuple[tuple[int, int], ...]:
 
     This is Batcher's odd-even merge sort, without the comparators that neither of the two outputs depends on.
     """
-    needed, chosen = {keep - 1, keep}, []
+    needed_indices, comparators = {keep - 1, keep}, []
     for low, high in reversed(_odd_even_merge_sort(m)):
-        if low in needed or high in needed:
-            needed |= {low, high}
-            chosen.append((low, high))
-    return tuple(reversed(chosen))
+        if low in needed_indices or high in needed_indices:
+            needed_indices |= {low, high}
+            comparators.append((low, high))
+    return tuple(reversed(comparators))
 
 
 def _odd_even_merge_sort(m: int) -> list[tuple[int, int]]:
