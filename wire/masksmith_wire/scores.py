@@ -16,7 +16,7 @@ MAX_DAMPING = 1e9
 
 
 def _parse_group(text: str) -> str | tuple[int, int] | None:
-    """Parse `in`, `out` or `ROWSxCOLS`; None if the text has none of these forms."""
+    """Parse `in`, `out` or `ROWSxCOLS`, with 1 to 999999 rows and columns; None for any other text."""
     if text in ("in", "out"):
         return text
     sides = text.split("x")
@@ -36,7 +36,7 @@ _METHODS: Mapping[str, OptionTypes] = {
     "sipp": {"reduce": choice("mean", "max")},
     "pfp": {},
 }
-_KINDS = {
+_KINDS_BY_METHOD = {
     "magnitude": (),
     "given": ("scores",),
     "wanda": ("norms",),
@@ -46,8 +46,8 @@ _KINDS = {
     "sipp": ("activations",),
     "pfp": ("activations",),
 }
-"""Kinds of statistic from which each method can compute scores, the preferred kind first."""
-KINDS = tuple(sorted({kind for kinds in _KINDS.values() for kind in kinds}))
+"""Kinds of statistic from which each method can compute scores, the preferred kind first; empty if it needs none."""
+KINDS = tuple(sorted({kind for kinds in _KINDS_BY_METHOD.values() for kind in kinds}))
 """All kinds of statistic."""
 
 
@@ -59,7 +59,11 @@ class ScoreMethod(Method):
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Parse a score method; see `Method.parse`."""
+        """Parse a score method, as `Method.parse` does.
+
+        Raises:
+            ValueError: Also for `taylor group=in joint=true`, which jobs do not support.
+        """
         method = super().parse(text)
         if method.options.get("group") == "in" and method.options.get("joint"):
             raise ValueError(f"{text[:80]!r}: joint sums over input channels need all rows at once; use the library")
@@ -69,19 +73,23 @@ class ScoreMethod(Method):
     def kinds(self) -> tuple[str, ...]:
         """Kinds of statistic from which scores can be computed, the preferred kind first; empty if none is needed."""
         if self.name == "sparsegpt" and self.options:
+            # The options change how the inverse diagonal is computed, so a stored one is not used.
             return ("gram",)
         if self.name == "ria" and self.options.get("power") == 0:
             return ()
-        return _KINDS[self.name]
+        return _KINDS_BY_METHOD[self.name]
 
     @property
     def needs_statistic(self) -> bool:
-        """Whether a statistic is needed; not for `given`, where the tensors of the job themselves may be the scores."""
+        """Whether a statistic is needed; False for `given`: the job's tensors themselves may be the scores."""
         return self.name != "given" and bool(self.kinds)
 
     @property
-    def block(self) -> tuple[int, int] | None:
-        """Shape of the blocks over which scores are summed, or None; the rows of a block must be scored together."""
+    def block_shape(self) -> tuple[int, int] | None:
+        """Shape of the blocks over which scores are summed; None if they are not summed over blocks.
+
+        The rows of a block must be scored together.
+        """
         group = self.options.get("group")
         return group if isinstance(group, tuple) else None
 
@@ -99,7 +107,8 @@ def missing_reason(name: str, kind: str) -> str:
 def statistic_mismatch(kind: str, shape: Shape, weight: Shape, layout: Layout | None = None) -> str | None:
     """Reason why a statistic of this shape cannot belong to a weight of shape `weight`, or None if it can.
 
-    If matrices are stacked in the weight, their statistics must be stacked in the same way.
+    If matrices are stacked in the weight, their statistics must be stacked in the same way. Without a layout, the
+    weight is one matrix `[out, in, *kernel]`.
     """
     if layout is not None and kind in ("norms", "inverse_diagonal", "gram", "activations"):
         stack = layout.stack_shape(weight)

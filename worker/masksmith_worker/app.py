@@ -23,7 +23,7 @@ RELEASE_SIGNAL = signal.SIGUSR2
 
 
 def create_app(settings: Settings) -> Celery:
-    """Make the application: late acknowledgement, no prefetching, spawned processes, and `transport`."""
+    """Install `transport`, and make the application: late acknowledgement, no prefetching, spawned processes."""
     transport.install()
     app = Celery("masksmith")
     app.conf.update(
@@ -62,7 +62,7 @@ def consumed_queue(settings: Settings) -> str:
 
 
 def send_messages(app: Celery, queue: str, count: int) -> None:
-    """Send messages to a queue, each of which makes a worker take one shard.
+    """Send `count` messages to a queue; each message makes a worker take one shard.
 
     Raises:
         redis.ConnectionError: If the broker is unavailable.
@@ -77,7 +77,7 @@ def send_messages(app: Celery, queue: str, count: int) -> None:
 
 
 def run(app: Celery, settings: Settings, on_ready: Callable[[Any], None], on_stop: Callable[[], None]) -> None:
-    """Run the worker until a stop signal.
+    """Run the worker until a stop signal has ended it.
 
     Args:
         app: The application.

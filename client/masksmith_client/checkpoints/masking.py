@@ -1,4 +1,4 @@
-"""Reads a stored tensor and sets the entries that its packed mask drops to zero, a chunk of rows at a time."""
+"""Reads a stored tensor a chunk of rows at a time, and sets to zero each entry that its packed mask drops."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ CHUNK_ENTRIES = 2**20
 def masked_pieces(
     tensor: Tensor, packed: npt.NDArray[np.uint8], on_stored: Callable[[memoryview], None] = lambda data: None
 ) -> Iterator[memoryview]:
-    """Yield a tensor's bytes with zeros in the dropped entries; each piece is overwritten by the next one.
+    """Yield a tensor's bytes with zeros in the dropped entries, in chunks; each chunk is overwritten by the next one.
 
     Args:
         tensor: A tensor of at least one dimension, whose entries are whole bytes.
         packed: Its mask, packed along its last axis.
-        on_stored: Called with each piece as it is stored, before entries are set to zero.
+        on_stored: Called with each chunk as it is stored, before entries are set to zero.
 
     Raises:
         InputError: If the file became shorter.

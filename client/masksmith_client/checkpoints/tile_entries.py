@@ -1,4 +1,4 @@
-"""Finds the first non-zero of a tile of a tensor's pattern."""
+"""Finds the index, in a tensor, of the first non-zero in a tile."""
 
 from __future__ import annotations
 
@@ -13,32 +13,37 @@ from masksmith_client.submission.streamed_tensor import BoolMask
 Index = tuple[int, ...]
 
 
-def first_entry(entries: BoolMask, pattern: TilePattern, layout: Layout | None, part: int, tile: Index) -> Index:
+def first_nonzero(
+    entries: BoolMask, pattern: TilePattern, layout: Layout | None, range_number: int, tile: Index
+) -> Index:
     """Return the index, in the tensor, of the first non-zero in a tile; the tile must have one.
 
     Args:
         entries: Array of the tensor's shape, true where the tensor is not zero.
         pattern: The pattern that is checked, which cuts each matrix into tiles.
         layout: How the tensor is made of matrices; None for one matrix `[out, in, *kernel]`.
-        part: Number of the range of rows that is checked on its own, counted over all matrices: first those of the
-            first matrix. A matrix that is checked as a whole is one range.
+        range_number: Number of the range of rows that the tile is in. Each range is checked on its own; a matrix that
+            is checked as a whole is one range. Ranges are numbered over all matrices, from the first matrix on.
         tile: Tile row and tile column, in this range.
     """
     layout = layout or Layout(default_axes(entries.shape))
-    return next(index for index in _tile(entries.shape, pattern, layout, part, tile) if entries[index])
+    return next(index for index in _tile_indices(entries.shape, pattern, layout, range_number, tile) if entries[index])
 
 
-def _tile(shape: tuple[int, ...], pattern: TilePattern, layout: Layout, part: int, tile: Index) -> Iterator[Index]:
+def _tile_indices(
+    shape: tuple[int, ...], pattern: TilePattern, layout: Layout, range_number: int, tile: Index
+) -> Iterator[Index]:
     """Yield the indices of the entries of a tile, row by row.
 
     If the pattern runs along `out`, the rows of a tile lie along the columns of the matrix.
     """
     ranges = layout.row_ranges(pattern, shape)
-    stack_number, range_number = divmod(part, len(ranges))
-    first, last = ranges[range_number]
+    matrix_number, number_in_matrix = divmod(range_number, len(ranges))
+    first, last = ranges[number_in_matrix]
     _, channels, *kernel = layout.matrix_shape(shape)
-    # The additional dimension of length 1 is for a tensor without stack dimensions, whose stack shape is empty.
-    stack = [int(place) for place in np.unravel_index(stack_number, (1, *layout.stack_shape(shape)))][1:]
+    # A tensor without stack dimensions has an empty stack shape, which `unravel_index` does not take. So a dimension of
+    # length 1 is put in front, and its index is left out.
+    stack = [int(index) for index in np.unravel_index(matrix_number, (1, *layout.stack_shape(shape)))][1:]
     cols = int(np.prod(kernel, initial=channels))
     height, width = (last - first, cols) if pattern.axis == "in" else (cols, last - first)
     (tile_row, tile_col), tile_height, tile_width = tile, pattern.tile.rows, pattern.tile.cols

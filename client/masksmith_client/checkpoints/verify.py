@@ -25,7 +25,7 @@ from .nonzeros import check_countable, nonzero_bands, nonzeros
 from .order import natural_key
 from .quantised import check_zero_point
 from .tensors import Tensor
-from .tile_entries import first_entry
+from .tile_entries import first_nonzero
 
 Verify = Callable[[BoolMask, Pattern, Layout | None], Any]
 """`masksmith.verify` with `at_most`: returns a verdict with `ok`, `message`, `tile` and `matrix`."""
@@ -87,7 +87,7 @@ def verify_patterns(checkpoint: Checkpoint, choice: Choice, verify: Verify) -> I
         verdict = verify(entries, chosen.pattern, chosen.layout)
         message, index = None if verdict.ok else str(verdict.message), None
         if message is not None and isinstance(chosen.pattern, TilePattern):
-            index = first_entry(entries, chosen.pattern, chosen.layout, verdict.matrix or 0, verdict.tile)
+            index = first_nonzero(entries, chosen.pattern, chosen.layout, verdict.matrix or 0, verdict.tile)
             message += f", at the entry {list(index)}"
         count = int(np.count_nonzero(entries))
         yield CheckedTensor(chosen.name, chosen.shape, str(chosen.pattern), count, message, index)

@@ -1,6 +1,6 @@
 """`masksmith jobs masks|weights|report`: download the masks or weights of a job that has ended, or print its report.
 
-The client is imported where it is used, so that the help of a command does not import it.
+The functions import the client themselves, so that the help of a command does not import it.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def weights(
 
 
 def _save(kind: str, job: Job, downloaded: Masks | UpdatedWeights, output: Path, *, as_json: bool) -> None:
-    """Write what was downloaded to a file, and print the result; `kind` is `masks` or `weights`."""
+    """Write the downloaded masks or weights to the output, and print a summary; `kind` is `masks` or `weights`."""
     downloaded.save(output)
     document = {"id": job.id, "output": str(output), kind: list(downloaded)}
     print_result(document, f"{len(downloaded)} {kind.removesuffix('s')}(s) -> {output}", as_json=as_json)
@@ -98,7 +98,7 @@ def _report_masks(job: Job, outputs: Sequence[Path], *, as_json: bool) -> None:
 
     Raises:
         ClientError: If the job has not ended.
-        InputError: If a file is not a `.json` file.
+        InputError: If the name of a file does not end in `.json`.
     """
     from masksmith_client._errors import ClientError, InputError
     from masksmith_client.results.atomic_write import atomic_write

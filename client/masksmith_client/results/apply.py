@@ -1,4 +1,4 @@
-"""Apply masks to a model: write its tensors with zeros in the pruned entries, in bounded memory."""
+"""Apply masks to a model: write its tensors with zeros in the pruned entries, a piece at a time."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from .atomic_write import atomic_write
 from .masks import Masks
 
 PIECE_ENTRIES = 512 * 1024
-"""Entries of a mask that are read at a time to count or compare them; one row may have more."""
+"""Largest number of entries of a mask that are counted or compared at a time, unless a single row is longer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,23 +45,25 @@ def apply_masks(
 ) -> list[AppliedTensor]:
     """Write a model with zeros in the pruned entries to one safetensors file, or to a directory.
 
-    Dtypes are unchanged. Memory use is a few MiB for models of any size. A file is written atomically; a directory gets
-    the model's own files, and calling again resumes a copy that was interrupted.
+    Dtypes are unchanged. Tensors are read in pieces; a mask is in memory as a whole only while it is checked, one mask
+    at a time. A file is written atomically. A directory gets the same files as the model's directory; after an
+    interruption, the same call continues.
 
     Args:
         masks: Masks by the names of the tensors; tensors without a mask are copied.
         model: A safetensors file, a sharded checkpoint's index, or the directory of either.
         output: The `.safetensors` file to write, which may be the model itself, or a directory: a new or
             empty one, or that of an interrupted copy.
-        on_bytes: Called after each piece with the number of bytes processed since the last call.
+        on_bytes: Called with the number of bytes processed since the last call.
 
     Returns:
-        All tensors of the output.
+        The model's tensors; a tensor that its index does not list is left out.
 
     Raises:
-        InputError: If a mask has no tensor or another shape, entries of the dtype cannot be set to zero one by one, the
-            model is quantised so that zeros are not stored as zeros, masks of tied weights differ, or `write_copy`
-            refuses the directory.
+        InputError: If the model has no tensor for a mask; a mask and its tensor differ in shape; entries of the
+            tensor's dtype cannot be set to zero one by one; the model is quantised so that zeros are not stored as
+            zeros; masks of tied weights differ; or `write_copy` refuses the directory.
+        WireError: If a mask does not have its digests, or violates its pattern.
     """
     checkpoint = Checkpoint.open(model)
     checkpoint.check_zeros_can_be_counted()
@@ -87,11 +89,13 @@ def _write_folder(
     def masked_values(name: str) -> Iterator[bytes | memoryview] | None:
         if name not in mask_names:
             return None
-        return (piece for piece, _ in _masked(by_name[name], masks, mask_names[name]))
+        return (piece for piece, _ in _masked_pieces(by_name[name], masks, mask_names[name]))
 
     write_copy(checkpoint, output, masked_values, masks.digest(), on_bytes)
     return [
-        AppliedTensor(name, tensor.dtype, tensor.shape, _kept(masks, mask_names[name]) if name in mask_names else None)
+        AppliedTensor(
+            name, tensor.dtype, tensor.shape, _count_kept(masks, mask_names[name]) if name in mask_names else None
+        )
         for name, tensor in by_name.items()
     ]
 
@@ -102,9 +106,9 @@ def model_bytes(model: Path) -> int:
 
 
 def _mask_names(masks: Masks, checkpoint: Checkpoint) -> dict[str, str]:
-    """Return the name of each masked tensor's mask.
+    """Return the name of the mask of each stored tensor that is masked, by the tensor's name.
 
-    The masks of tied weights must be equal; a stored copy of a masked weight that has no mask of its own gets that one.
+    Masks of tied weights must be equal. A tensor without a mask of its own gets that of a weight that it is tied to.
     """
     mask_of_tensor: dict[str, str] = {}
     for name in masks:
@@ -126,7 +130,7 @@ def _mask_names(masks: Masks, checkpoint: Checkpoint) -> dict[str, str]:
     return {name: mask_name for name, mask_name in mask_of_tensor.items() if name in checkpoint.tensors}
 
 
-def _kept(masks: Masks, name: str) -> int:
+def _count_kept(masks: Masks, name: str) -> int:
     return sum(int(np.count_nonzero(masks.rows(name, *rows))) for rows in _row_ranges(masks.shape(name)))
 
 
@@ -152,19 +156,19 @@ def _write(
 ) -> AppliedTensor:
     kept = 0
     unmasked = ((piece, 0) for piece in tensor.read())
-    for piece, count in unmasked if mask_name is None else _masked(tensor, masks, mask_name):
+    for piece, count in unmasked if mask_name is None else _masked_pieces(tensor, masks, mask_name):
         file.write(piece)
         kept += count
         on_bytes(len(piece))
     return AppliedTensor(tensor.name, tensor.dtype, tensor.shape, None if mask_name is None else kept)
 
 
-def _masked(tensor: StreamedTensor, masks: Masks, mask_name: str) -> Iterator[tuple[bytes | memoryview, int]]:
-    """Yield a tensor's bytes in pieces with pruned entries set to zero, and the number of entries kept in each."""
+def _masked_pieces(tensor: StreamedTensor, masks: Masks, mask_name: str) -> Iterator[tuple[bytes | memoryview, int]]:
+    """Yield each piece of a tensor's bytes, with pruned entries set to zero, and the number of its kept entries."""
     item_bytes = DTYPE_BITS[tensor.dtype] // 8
     cols = (masks.shape(mask_name) or (1,))[-1]
     start = 0
-    for piece in _whole_items(tensor.read(), item_bytes):
+    for piece in _pieces_of_whole_entries(tensor.read(), item_bytes):
         entries = np.frombuffer(piece, np.uint8).reshape(-1, item_bytes).copy()
         stop = start + len(entries)
         row = start // cols
@@ -174,8 +178,7 @@ def _masked(tensor: StreamedTensor, masks: Masks, mask_name: str) -> Iterator[tu
         start = stop
 
 
-def _whole_items(pieces: Iterator[bytes | memoryview], item_bytes: int) -> Iterator[bytes]:
-    """Yield the bytes of `pieces`, divided into pieces of whole entries."""
+def _pieces_of_whole_entries(pieces: Iterator[bytes | memoryview], item_bytes: int) -> Iterator[bytes]:
     remainder = b""
     for piece in pieces:
         joined = remainder + bytes(piece)

@@ -33,9 +33,11 @@ class AsyncSession(ServiceSession):
 
     async def _exchange(self, call: Call[Any]) -> httpx2.Response:
         async with self._stream(call) as response:
+            # `_stream` has read an error response already.
             return await self._read(response) if response.is_success else response
 
     async def _read(self, response: httpx2.Response) -> httpx2.Response:
+        """Read the body of a response, and return a response that contains it."""
         document = LimitedDocument(response)
         async for piece in response.aiter_bytes():
             document.add(piece)
@@ -71,7 +73,10 @@ class AsyncSession(ServiceSession):
     async def gather(
         self, operation: Callable[[ServiceSession, A], Coroutine[Any, Any, T]], arguments: Sequence[A], parallel: int
     ) -> list[T]:
-        """Run an operation for all arguments in tasks, `parallel` at a time; an error cancels the others."""
+        """Run an operation for each argument, at most `parallel` at a time; return the results in the same order.
+
+        Each runs in a task. After an error the other tasks are cancelled; when they have ended, the error is raised.
+        """
         limit = asyncio.Semaphore(parallel)
 
         async def run_within_limit(argument: A) -> T:
@@ -86,7 +91,7 @@ class AsyncSession(ServiceSession):
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _request(self, call: Call[Any], read_timeout_s: float | None = None) -> httpx2.Request:
+    def _request(self, call: Call[Any], read_timeout_s: float | None) -> httpx2.Request:
         content = None if call.body is None else _pieces(call.body())
         return build_request(self._http, call, content, read_timeout_s)
 

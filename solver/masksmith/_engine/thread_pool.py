@@ -1,4 +1,4 @@
-"""A thread pool in which the calling thread processes items, too, which is cheaper than waiting for each result."""
+"""A thread pool in which the calling thread processes items, too: waiting for the other threads would cost more."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ Item = TypeVar("Item")
 
 
 class CallerRunsPool(Generic[Item]):
-    """Calls a function once for every item, in order, until a call fails.
+    """Calls a function once for every item, on one or more threads, until a call fails.
 
     Args:
         function: Called with each item.
-        items: The items, in order.
+        items: The items, in the order in which they are started.
     """
 
     def __init__(self, function: Callable[[Item], None], items: Sequence[Item]) -> None:
@@ -30,10 +30,11 @@ class CallerRunsPool(Generic[Item]):
     def run(self, threads: int) -> Iterator[Item]:
         """Process items on `threads` threads, the calling one included; yields each item after it is done.
 
-        If the caller stops iterating, no further item is started.
+        If the caller closes the iterator early, no further item is started.
 
         Raises:
-            BaseException: The exception of the first failed item in order; no item is started after a failure.
+            BaseException: The exception of the failed item, after the started items are done; no item is started after
+                a failure. If several items fail, the first of them in the order of the items.
         """
         # An executor cannot have 0 threads; without calls, it starts none.
         with ThreadPoolExecutor(max(1, threads - 1), thread_name_prefix="masksmith") as pool:
@@ -41,10 +42,10 @@ class CallerRunsPool(Generic[Item]):
                 pool.submit(self._work)
             try:
                 while self._step():
-                    yield from self._finished()
+                    yield from self._take_done()
             finally:
                 self._stopped = True
-        yield from self._finished()
+        yield from self._take_done()
         if self._failures:
             raise self._failures[min(self._failures)]
 
@@ -53,7 +54,7 @@ class CallerRunsPool(Generic[Item]):
             pass
 
     def _step(self) -> bool:
-        """Process the next item; return False if none is to be started, or if it failed."""
+        """Process the next item; return False if there is none, the pool has stopped, or the item fails."""
         with self._lock:
             number, item = next(self._queue, (-1, None)) if not self._stopped else (-1, None)
         if item is None:
@@ -66,6 +67,6 @@ class CallerRunsPool(Generic[Item]):
         self._done.append(item)
         return True
 
-    def _finished(self) -> Iterator[Item]:
+    def _take_done(self) -> Iterator[Item]:
         while self._done:
             yield self._done.popleft()

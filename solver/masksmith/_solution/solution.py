@@ -21,7 +21,7 @@ class Status(StrEnum):
     """What is proved about the mask."""
 
     OPTIMAL = "optimal"
-    """The certified gap is 0.0: no allowed mask keeps more."""
+    """The certified gap is 0.0: no allowed mask has a greater objective."""
     FEASIBLE = "feasible"
     """The mask is allowed; the gap bounds its distance from the optimum."""
     TIME_LIMIT = "time_limit"
@@ -35,17 +35,18 @@ class Solution:
     Attributes:
         mask: Bool, True = kept; shape, library and device of the scores.
         pattern: Pattern of allowed masks.
-        objective: Score kept, summed in float64. With `hysteresis`, objective and bound include the bonus; for blocks
-            with another norm than l1, the objective is the sum of the norms of the kept blocks.
+        objective: Score kept, summed in float64. With `hysteresis`, it includes the bonus; for blocks with another norm
+            than l1, it is the sum of the norms of the kept blocks.
         upper_bound: Upper bound on the objective of any allowed mask.
         status: Optimal if and only if `gap` is 0.0.
         tile_objectives: `[down, across]`, score kept by each tile; where budgets belong to the whole tensor, one number
             for each budget (`[1, 1]`, or one number per block row or block column).
-        tile_bounds: As `tile_objectives`, upper bound on the score of any allowed mask of each tile.
+        tile_bounds: Shaped as `tile_objectives`: upper bound on the objective of any allowed mask of each tile.
         total_score: Sum of all scores.
         kept: Number of kept entries.
         unshifted_objective: Score kept of the original scores, without the hysteresis bonus or block norms.
-        stats: Solver, device, threads, seconds, number of tiles and of those proved optimal.
+        stats: Solver, device, threads, seconds, number of tiles and of those proved optimal, and further facts about
+            the solve.
         duals: Duals of the rows `[down, across, rows]` and columns `[down, across, cols]` of each tile; None without
             `keep_duals`.
         pruned: The weight with 0 at the dropped entries; None unless `solve` had a weight.
@@ -68,7 +69,7 @@ class Solution:
     pruned: Any = None
     packed: Any = None
     _certificate: Certificate | None = field(default=None, repr=False)
-    _is_joined: bool = field(default=False, repr=False)  # Whether a layout made the tensor of matrices.
+    _is_joined: bool = field(default=False, repr=False)  # Whether `Matrices` joined it.
 
     @classmethod
     def from_certificate(
@@ -82,10 +83,10 @@ class Solution:
         pruned: Any = None,
         packed: Any = None,
     ) -> Solution:
-        """Build the solution of a certified mask; only here are objective, bound, status and stats derived.
+        """Build the solution of a certified mask; no other code derives objective, bound, status and stats.
 
         Raises:
-            ScoresError: If the sum of the scores overflows float64; the message names the tensor.
+            ScoresError: If a sum of scores overflows float64; the message names the tensor.
         """
         certificate.check(name)
         status_if_unproved = Status.TIME_LIMIT if run.cut_short else Status.FEASIBLE
@@ -109,7 +110,7 @@ class Solution:
 
     @property
     def gap(self) -> float:
-        """Relative optimality gap, `(upper_bound - objective) / upper_bound`; 0 if both are 0."""
+        """Relative optimality gap, `(upper_bound - objective) / upper_bound`; 0 if `upper_bound` is 0."""
         return 0.0 if self.upper_bound == 0.0 else (self.upper_bound - self.objective) / self.upper_bound
 
     @property

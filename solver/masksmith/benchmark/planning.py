@@ -29,9 +29,10 @@ class Request:
         batches: Numbers of rows of the activations.
         dtypes: `float32`, `float16`, `bfloat16` or `float64`.
         directions: `forward`, `backward`.
-        kernels: Names of kernels, to which `dense` is added; None selects all that support the cases.
+        kernels: Names of kernels, to which `dense` is added; None selects all. Each case is measured with those of
+            the selected kernels that support it.
         device: `cpu`, or a CUDA device.
-        curves: Whether to measure every kernel over a range of densities, too, for its break-even.
+        curves: Whether to measure the selected kernels over a range of densities, too, for their break-even.
     """
 
     layers: Sequence[Layer]
@@ -45,15 +46,16 @@ class Request:
 
 
 def plan(request: Request, declarations: Mapping[str, Declaration]) -> list[Case]:
-    """Return the cases of a request, and those of the kernels' curves if it asks for them.
+    """Return the cases of a request; with `curves`, also the cases of the kernels' curves.
 
     Raises:
-        BenchmarkError: If the request is invalid, or if a kernel that it names supports none of the patterns, or does
-            not support the device, or the dtype, direction or shape of some case. The message has the reason.
+        BenchmarkError: If the request is invalid or has too many cases; if a kernel that it names supports none of the
+            patterns; or if such a kernel does not support the device, or the dtype, direction or shape of some case.
+            The message has the reason.
     """
     _check_values(request)
     selected = _select_kernels(request, declarations)
-    # Before the cases are built, since a request may have far too many.
+    # Counted before the cases are built, since a request may have far too many.
     _check_case_count(math.prod(len(getattr(request, name)) for name in AXES))
     requested = [
         Case(layer, batch, dtype, pattern, direction)
@@ -65,7 +67,7 @@ def plan(request: Request, declarations: Mapping[str, Declaration]) -> list[Case
         _check_fit(case)
     if request.kernels is not None:
         _check_requested_kernels(requested, selected, request.device)
-    cases = [replace(case, kernels=_supporting(case, selected, request.device)) for case in requested]
+    cases = [replace(case, kernels=_supporting_kernels(case, selected, request.device)) for case in requested]
     if request.curves:
         # Cases with the same weight and mask are adjacent, so that both are computed once.
         points = _curve_cases(cases, selected, request.device)
@@ -95,7 +97,7 @@ def _check_values(request: Request) -> None:
 
 
 def _check_fit(case: Case) -> None:
-    """Raise an error for an invalid pattern, or one that does not fit the shape."""
+    """Raise `BenchmarkError` if the case's pattern is invalid, or does not fit the shape of the case's layer."""
     try:
         parse(case.pattern, ragged="error").grid((case.layer.rows, case.layer.cols))
     except PatternError as error:
@@ -105,7 +107,7 @@ def _check_fit(case: Case) -> None:
 
 
 def _select_kernels(request: Request, declarations: Mapping[str, Declaration]) -> list[Declaration]:
-    """Return all kernels if the request names none, else `dense` and those that it names."""
+    """Return all kernels if `request.kernels` is None, else `dense` and those that it names."""
     if request.kernels is None:
         return list(declarations.values())
     for name in request.kernels:
@@ -127,20 +129,24 @@ def _check_requested_kernels(cases: Sequence[Case], selected: Sequence[Declarati
             raise BenchmarkError("kernel_refused", f"kernel {kernel.name!r} cannot do {case}: {refusal.reason}")
 
 
-def _supporting(case: Case, selected: Sequence[Declaration], device: str) -> tuple[str, ...]:
+def _supporting_kernels(case: Case, selected: Sequence[Declaration], device: str) -> tuple[str, ...]:
     """Return the names of the kernels that support a case, baselines first."""
     names = [kernel.name for kernel in selected if kernel.refusal(case, device) is None]
     return tuple(sorted(names, key=lambda name: (name not in BASELINES, name)))
 
 
 def _curve_cases(requested: Sequence[Case], selected: Sequence[Declaration], device: str) -> Iterator[Case]:
-    """Yield the cases of each kernel's curve over density, without those that are requested or cannot be measured."""
-    measured = {(replace(case, kernels=()), name) for case in requested for name in case.kernels}
+    """Yield the cases of each kernel's curve over density.
+
+    A case is left out if it is requested with this kernel, if its pattern does not fit, or if the kernel does not
+    support it.
+    """
+    requested_pairs = {(replace(case, kernels=()), name) for case in requested for name in case.kernels}
     without_pattern = dict.fromkeys(replace(case, kernels=(), pattern="") for case in requested)
     for case, kernel in product(without_pattern, selected):
         for pattern in kernel.curve:
             point = replace(case, pattern=pattern)
-            if (point, kernel.name) in measured or not _fits(point) or kernel.refusal(point, device) is not None:
+            if (point, kernel.name) in requested_pairs or not _fits(point) or kernel.refusal(point, device) is not None:
                 continue
             yield replace(point, purpose="curve", kernels=("dense", kernel.name))
 

@@ -1,4 +1,4 @@
-"""Accumulates sums over the inputs and gradients of one layer, and a sample of its inputs, on its device."""
+"""Accumulates sums over the inputs and gradients of one layer, and a random sample of its inputs."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ class LayerAccumulator:
         name: The name of the layer's weight, for messages.
         module: The layer.
         gather: Kinds of statistics: some of `norms`, `gram`, `activations` and `gradients`.
-        max_samples: Number of input rows that are kept as activations.
+        max_samples: Largest number of input rows that are kept as activations.
 
     Attributes:
-        modules: The layer, and those that share its weight, which the caller appends.
-        samples: Number of input rows so far.
+        modules: The layer; the caller appends the layers that share its weight.
+        samples: Number of all input rows so far, not only of those that are kept.
         batches: Number of batches so far whose gradient was added.
-        ignores_inputs: Whether inputs are not added, as while a backward pass runs layers again.
+        ignores_inputs: Whether `add_inputs` does nothing, for example while a backward pass runs layers again.
     """
 
     def __init__(self, name: str, module: Any, gather: Sequence[str], max_samples: int) -> None:
@@ -46,10 +46,10 @@ class LayerAccumulator:
 
     @without_autocast()
     def add_inputs(self, module: Any, arguments: tuple[Any, ...], keywords: Mapping[str, Any]) -> None:
-        """Add the inputs of a layer's call; a forward pre-hook that gets positional and keyword arguments.
+        """Add the inputs of a layer's call; can be registered as a forward pre-hook with keyword arguments.
 
         Raises:
-            ScoresError: If the first argument is not a tensor of the layer's inputs.
+            ScoresError: If the first argument is not a tensor, or does not fit the layer's weight.
         """
         if self.ignores_inputs:
             return
@@ -76,10 +76,10 @@ class LayerAccumulator:
             self._add("squares", gradient.detach().float().square())
 
     def finish(self) -> LayerStatistics:
-        """Return the statistics, as numpy arrays; at least one batch must have been added.
+        """Return the statistics, as numpy arrays; to gather gradients, `add_gradient` must have been called.
 
         Raises:
-            ScoresError: If one of them, or a sum that it is computed from, has NaN or infinity.
+            ScoresError: If a sum or a sampled row has NaN or infinity.
         """
         results = dict(self._sums) if self._sampled_rows is None else self._sums | {"activations": self._sampled_rows}
         for kind, total in results.items():
@@ -111,7 +111,7 @@ def _first_parameter(module: Any) -> str:
 
 
 def _fits(module: Any, inputs: Tensor) -> bool:
-    """Whether a tensor has as many features or channels as a layer multiplies."""
+    """Whether a tensor has as many features, or for a convolution as many channels, as a layer takes."""
     if is_transformers_conv1d(module):
         return inputs.ndim > 0 and inputs.shape[-1] == module.weight.shape[0]
     if isinstance(module, torch.nn.Linear):
@@ -121,13 +121,16 @@ def _fits(module: Any, inputs: Tensor) -> bool:
 
 
 def _rows(module: Any, inputs: Tensor) -> Tensor:
-    """Return a layer's input as rows, one per token or patch, with columns in the order of the flattened weight."""
+    """Return a layer's input as rows, one per token, or per patch of a convolution.
+
+    Columns are the layer's input features; for a convolution, `in * kernel` in the order of its flattened weight.
+    """
     if isinstance(module, torch.nn.Linear) or is_transformers_conv1d(module):
         return inputs.reshape(-1, inputs.shape[-1])
     mode = "constant" if module.padding_mode == "zeros" else module.padding_mode
     padded = functional.pad(inputs, module._reversed_padding_repeated_twice, mode=mode)
     kernel, dilation, stride = module.kernel_size, module.dilation, module.stride
-    if len(kernel) == 1:
+    if len(kernel) == 1:  # `unfold` takes only inputs with two spatial dimensions.
         padded = padded.unsqueeze(-2)
         kernel, dilation, stride = (1, *kernel), (1, *dilation), (1, *stride)
     patches = functional.unfold(padded, kernel, dilation=dilation, stride=stride)

@@ -1,4 +1,4 @@
-"""Solves on the device that the exact solver names, or that has the scores; logs fallbacks to the CPU."""
+"""Solves on the CUDA device that the exact solver names, or that the scores are on; logs fallbacks to the CPU."""
 
 from __future__ import annotations
 
@@ -24,15 +24,18 @@ def solve_on_device(problem: Problem, solver: Solver) -> Solution | str | None:
         The solution; None if the problem is to be solved on the CPU; or the reason for falling back to the CPU.
 
     Raises:
-        SolverError: If the solver names a device that cannot be used in this process.
+        SolverError: If the solver, `Exact` or another, names a device that cannot be used in this process.
     """
-    device = _device_of(problem.scores, solver)
+    if not isinstance(solver, Exact):
+        _check_device_of_torch_solver(solver)
+        return None
+    device = _device_for(problem.scores, solver)
     if device is None:
         return None
     from . import device_error_types, reason_missing, reason_unusable, solve_on
     from .jit import SIMULATED
 
-    is_named = isinstance(solver, Exact) and solver.device is not None
+    is_named = solver.device is not None
     reason = reason_unusable()
     if reason is None and is_named and not SIMULATED:  # The simulator needs no device.
         reason = reason_missing(device)
@@ -50,23 +53,14 @@ def solve_on_device(problem: Problem, solver: Solver) -> Solution | str | None:
 
 
 def with_fallback_reason(solution: Solution, reason: str | None) -> Solution:
-    """Add the reason for a CPU fallback, if any, to a solution's stats."""
+    """Add the reason for a CPU fallback, and the CPU as the device, to a solution's stats; nothing without a reason."""
     if reason is None:
         return solution
     return replace(solution, stats={**solution.stats, "fallback": reason, "device": "cpu"})
 
 
-def _device_of(scores: Any, solver: Solver) -> str | None:
-    """Return the CUDA device to solve on; None for the CPU, and for other solvers than `Exact`.
-
-    Some of these move tiles to a device themselves.
-
-    Raises:
-        SolverError: If one of these names a device that torch cannot use.
-    """
-    if not isinstance(solver, Exact):
-        _check_device_of_torch_solver(solver)
-        return None
+def _device_for(scores: Any, solver: Exact) -> str | None:
+    """Return the CUDA device to solve on; None for the CPU."""
     if solver.device == "cpu":
         return None
     if solver.device is not None:
@@ -75,7 +69,10 @@ def _device_of(scores: Any, solver: Solver) -> str | None:
 
 
 def _check_device_of_torch_solver(solver: Solver) -> None:
-    """Raise `SolverError` if the solver computes with torch, and names a device that torch cannot use."""
+    """Raise `SolverError` if the solver computes with torch, and names a device that torch cannot use.
+
+    Such a solver moves tiles to its device itself.
+    """
     device = getattr(solver, "device", None)
     if device in (None, "cpu"):
         return

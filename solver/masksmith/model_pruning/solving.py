@@ -66,7 +66,7 @@ def prune_weight(statistics: WeightStatistics, options: Options) -> WeightReport
     report = WeightReport(
         weight.name, str(weight.pattern), mask, tuple(statistics.tokens),
         *_errors(statistics, dense, masked, values, measured_update), _proof(solution),
-        {weight.matrix_name(matrix): reason for matrix, reason in reasons.items()}, statistics.silent_inputs(),
+        {weight.matrix_name(matrix): reason for matrix, reason in reasons.items()}, statistics.count_silent_inputs(),
         0.0 if update is None else update.stats["update_s"],
     )  # fmt: skip
     weight.tensor.copy_(values)

@@ -1,4 +1,4 @@
-"""Statistics of one block's weights: for each matrix, the Gram matrix of its inputs and its number of tokens."""
+"""Statistics of a weight: for each of its matrices, the Gram matrix of the inputs and the number of tokens."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class WeightStatistics:
         weight: The weight.
 
     Attributes:
-        gram: `[matrices, in, in]`, `X^T X` of each matrix, float64.
-        tokens: Number of tokens, which are the rows of X, by matrix.
+        gram: `[matrices, in, in]`, `X^T X` of the inputs `X [tokens, in]` of each matrix, float64.
+        tokens: Number of tokens of each matrix.
     """
 
     def __init__(self, weight: BlockWeight) -> None:
@@ -40,7 +40,7 @@ class WeightStatistics:
             matrix: Number of the matrix.
             inputs: `[tokens, in]`.
             product: `product_of(inputs)`.
-            batch: Number of the batch, for the error.
+            batch: Number of the batch, for the message.
 
         Raises:
             PruningError: If an input, or a sum of products, is not finite.
@@ -52,21 +52,25 @@ class WeightStatistics:
         self.gram[matrix] += product
         self.tokens[matrix] += len(inputs)
 
-    def silent_inputs(self) -> int:
-        """Count the inputs that were 0 in every token, over all matrices that got tokens."""
+    def count_silent_inputs(self) -> int:
+        """Return the number of inputs that were 0 in every token, summed over the matrices that got tokens."""
         is_silent = self.gram.diagonal(dim1=1, dim2=2) == 0  # [matrices, in]
-        return sum(int(of_matrix.sum()) for of_matrix, tokens in zip(is_silent, self.tokens, strict=True) if tokens)
+        return sum(int(row.sum()) for row, tokens in zip(is_silent, self.tokens, strict=True) if tokens)
 
     def unused_reasons(self, min_tokens: int) -> dict[int, str]:
-        """Return why the statistics of some matrices are not used, by matrix: too few tokens, or only zero inputs."""
+        """Return, by matrix number, why the statistics of a matrix are not used: too few tokens, or all inputs 0.
+
+        Matrices whose statistics are used are left out.
+        """
         reasons = {}
         for matrix, tokens in enumerate(self.tokens):
             if tokens < min_tokens:
-                has_hint = not tokens and not self.weight.is_expert
-                hint = (
-                    " (its block does not use it, or uses a copy of it, such as torch.autocast inside the block makes)"
-                )
-                reasons[matrix] = f"it got {tokens} token(s), fewer than min_tokens={min_tokens}{hint * has_hint}"
+                reasons[matrix] = f"it got {tokens} token(s), fewer than min_tokens={min_tokens}"
+                if not tokens and not self.weight.is_expert:  # A router may send no token to an expert.
+                    reasons[matrix] += (
+                        " (its block does not use it, or uses a copy of it, such as torch.autocast inside the block "
+                        "makes)"
+                    )
             elif not bool(self.gram[matrix].diagonal().any()):
                 reasons[matrix] = f"all inputs of its {tokens} token(s) are 0"
         return reasons
@@ -85,13 +89,13 @@ class WeightStatistics:
         """Return the sum of `||X V^T||^2` over the matrices, in float64; `values` holds one `V [out, in]` for each."""
         total = 0.0
         for gram, value in zip(self.gram, values, strict=True):
-            rows = value.detach().double()
-            total += float(((rows @ gram) * rows).sum().clamp(min=0))
+            v = value.detach().double()
+            total += float(((v @ gram) * v).sum().clamp(min=0))  # Rounding can make it negative.
         return total
 
 
 def product_of(inputs: Tensor) -> Tensor:
-    """Return `X^T X` of inputs `X [tokens, in]`, in float64 for float64 and in float32 for other dtypes."""
+    """Return `X^T X` of inputs `X [tokens, in]`: in float64 if they are float64, else in float32."""
     inputs = inputs.detach()
     if inputs.dtype != torch.float64:
         inputs = inputs.float()

@@ -1,4 +1,4 @@
-"""V:N:M patterns: columns shared by V rows, then n of them in each row."""
+"""V:N:M patterns: V rows share 4 of M columns, and each of these rows keeps N of the 4."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ class VNM:
         v: Rows of a panel, 1 to 4096.
         n: Entries **kept** in each row of a panel, 1 to 4.
         m: Columns of a panel, 4 to 64.
-        ragged: Panels that extend beyond the matrix: `pad` allows the crops of allowed masks of the zero-padded panel,
-            `dense` keeps them entirely, `error` raises an error.
+        ragged: Panels that extend beyond the matrix: `pad` pads them with zeros, and cuts the allowed masks of padded
+            panels to the matrix; `dense` keeps them entirely; `error` raises an error.
 
     Raises:
         PatternError: If a value is not allowed.
@@ -38,7 +38,7 @@ class VNM:
 
     axis: ClassVar[Axis] = "in"
     columns: ClassVar[int] = 4
-    """Columns that the rows of a panel share, of its `m`."""
+    """Number of columns that the rows of a panel share."""
 
     def __post_init__(self) -> None:
         check_choice("ragged", self.ragged, ("pad", "dense", "error"))
@@ -51,12 +51,12 @@ class VNM:
 
     @property
     def density(self) -> float:
-        """Share of entries kept."""
+        """Share of the entries kept in a panel that lies inside the matrix."""
         return self.n / self.m
 
     @property
     def shard_rows(self) -> int:
-        """Rows of a panel: slices of whole rows of panels can be solved separately."""
+        """Number of rows of a panel; slices of a multiple of this number of rows can be solved separately."""
         return self.v
 
     def grid(self, shape: tuple[int, ...]) -> Grid:

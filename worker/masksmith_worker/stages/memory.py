@@ -1,4 +1,4 @@
-"""Reserves memory for a large Gram matrix before it is read, and refuses the matrix if there is too little."""
+"""Reserves memory for large Gram matrices before they are read, and refuses them if there is too little."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from masksmith_state.jobs.shards import PlannedTensor
 from .reservations import Reservations
 
 PEAK_MATRICES = {"reconstruct": 2.1, "admm": 6.0, "sparsegpt": 7.0}
-"""Peak memory of each use of a Gram matrix, in multiples of the matrix in float64 (`docs/by_reference.md`)."""
+"""Peak memory of each use of a Gram matrix, as a multiple of its size in float64 (`docs/by_reference.md`)."""
 WAIT_S = 0.5
 """Seconds between two looks at the memory that other processes have reserved."""
 MEMORY_INFO = Path("/proc/meminfo")
@@ -29,31 +29,32 @@ CGROUP_FILES = (
 )
 """Limit, use and statistics of this process's control group: the files of version 2, and those of version 1."""
 FILE_CACHE = ("total_inactive_file", "inactive_file")
-"""Members of the statistics: bytes of cached files that were not used recently. The first one present is taken.
+"""Members of the statistics with the bytes of cached files that were not used recently; the first one present is read.
 
-These bytes count as used, and are freed when memory is needed.
+A control group counts these bytes as used, but frees them when memory is needed.
 """
 
 
 class InsufficientMemoryError(Exception):
-    """A Gram matrix needs more memory than this process may take."""
+    """The Gram matrices that are read at once need more memory than this process may take."""
 
 
 @contextmanager
 def reserved_memory(gram: PlannedTensor, use: str, check: Callable[[], None], matrices: int = 1) -> Iterator[None]:
-    """Reserve memory for the Gram matrices that are read at once, if they have more than `WHOLE_BYTES` together.
+    """Reserve memory for the Gram matrices that are read at once, until the end of the block.
 
-    Waits while other processes have reserved the memory.
+    Nothing is reserved if the matrices have at most `WHOLE_BYTES` together. Waits while there is too little memory
+    because of the reservations of other processes.
 
     Args:
-        gram: `[*stack, in, in]`.
+        gram: The stored matrices, `[*stack, in, in]`.
         use: A key of `PEAK_MATRICES`.
         check: Called while this waits; raises an error to stop the work.
         matrices: Number of matrices of the stack that are read at once.
 
     Raises:
-        InsufficientMemoryError: If it does not fit although no other process has a reservation; the message gives
-            needed and available bytes.
+        InsufficientMemoryError: If there is too little memory although no other process has a reservation; the message
+            gives needed and available bytes.
     """
     matrix_bytes = 8 * gram.shape[-1] ** 2
     if matrix_bytes * matrices <= WHOLE_BYTES:

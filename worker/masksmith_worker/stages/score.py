@@ -80,8 +80,8 @@ class Scoring:
             ScoresError: If weights or statistics have values from which no score can be computed.
             UploadMissingError: If an upload no longer exists.
         """
-        if self._method.block is not None:
-            return self._whole_blocks(first, last, self._method.block[0])
+        if self._method.block_shape is not None:
+            return self._whole_blocks(first, last, self._method.block_shape[0])
         if self._method.name == "pfp" or self._options.get("group") == "in":
             shape = self._tensor.shape
             # One score per input channel: `[1, in]` for a matrix, `[1, in, 1, 1]` for a 2-d convolution.

@@ -1,7 +1,8 @@
-"""Certificate on the device: objective, violation, score and legality of every tile, from its mask and duals.
+"""Certificate on the device: objective, violation, total score and legality of every tile, from its mask and duals.
 
-It shares no code with the solver, except for reading scores. Objective + violation is an upper bound. Since the kernel
-reads every entry, it also writes the pruned weight and the packed mask, if there is a weight.
+It shares no code with the solver, except for reading scores. Objective + violation is an upper bound on the objective
+of any allowed mask of the tile. Since the kernel reads every entry, it also writes the pruned weight and the packed
+mask, if there is a weight.
 
 One thread handles one column of a tile row, so that reads are coalesced. The sum u + v is error-free (Knuth's TwoSum),
 every sign is exact, and violations are rounded up: see `kernels.certificate.tiles`.
@@ -39,18 +40,21 @@ def _entry_violation(w: float, u: float, v: float, keep: bool) -> float:
 
 
 @device
-def _row_used(mask: Any, i: int, j: int, count: int) -> int:
-    """Return the number of kept entries among the `count` entries of row i from column j on."""
-    used = 0
-    for step in range(count):
-        used += mask[i, j + step] != 0
-    return used
+def _kept_in_row(mask: Any, i: int, j: int, cols: int) -> int:
+    """Return the number of kept entries among the `cols` entries of row i from column j on."""
+    kept = 0
+    for step in range(cols):
+        kept += mask[i, j + step] != 0
+    return kept
 
 
 @device
-def _unfilled_violation(dual: float, used: int, keep: int) -> float:
-    """Return the violation of an at-most budget of `keep` entries: a line that keeps fewer needs a dual of 0."""
-    return max(0.0, dual) * (keep - used) if used < keep else 0.0
+def _unfilled_violation(dual: float, kept: int, budget: int) -> float:
+    """Return how much the dual of a row or column with an at-most budget violates complementary slackness.
+
+    A row or column that keeps fewer entries than its budget must have a dual of 0; negative duals are taken as 0.
+    """
+    return max(0.0, dual) * (budget - kept) if kept < budget else 0.0
 
 
 @device
@@ -68,9 +72,9 @@ def _write_outputs(weight: Any, mask: Any, i: int, j: int, pruned: Any, packed: 
 
 @cache
 def compile_certificate(element: str) -> Any:
-    """Compile the kernel; the grid has one row of blocks per tile row, of `THREADS // cols * cols` threads each.
+    """Compile the kernel: one row of blocks per tile row, and `THREADS // cols * cols` threads per block.
 
-    Arguments: `scores` [height, width]; `mask`, `forced` [down * rows, across * cols], `forced` empty if no entry is;
+    Arguments: `scores` [height, width]; `mask` [down * rows, across * cols]; `forced` as `mask`, or empty;
     `row_duals`, `col_duals` [down * across, rows or cols]; `weight` as `scores`, or empty; written: `objective`,
     `violation`, `total` (sum of scores), `legal` [down * across], and `pruned`, `packed` (see `Band`), unless empty.
     """
@@ -90,7 +94,7 @@ def compile_certificate(element: str) -> Any:
         column = cuda.blockIdx.x * cuda.blockDim.x + thread
         inside, tile_col, c = column < across * cols, column // cols, column % cols
         t = cuda.blockIdx.y * across + tile_col
-        kept_score, violation_sum, total_score, count, is_legal = 0.0, 0.0, 0.0, 0, 1
+        kept_score, violation_sum, total_score, kept_in_col, is_legal = 0.0, 0.0, 0.0, 0, 1
         if inside:
             v = max(0.0, col_duals[t, c]) if at_most else col_duals[t, c]
             for r in range(rows):
@@ -104,16 +108,16 @@ def compile_certificate(element: str) -> Any:
                     _write_outputs(weight, mask, top + r, column, pruned, packed)
                 kept_score += w if keep else 0.0
                 total_score += w
-                count += keep
-            is_legal = count == col_keep or (at_most and count < col_keep)
+                kept_in_col += keep
+            is_legal = kept_in_col == col_keep or (at_most and kept_in_col < col_keep)
             if at_most:
-                violation_sum += _unfilled_violation(v, count, col_keep)
-            # The threads of a tile share its rows: this one counts rows c, c + cols, ...
+                violation_sum += _unfilled_violation(v, kept_in_col, col_keep)
+            # The threads of a tile divide its rows among them: this one checks rows c, c + cols, ...
             for r in range(c, rows, cols):
-                used = _row_used(mask, top + r, tile_col * cols, cols)
-                is_legal = is_legal and (used == row_keep or (at_most and used < row_keep))
+                kept = _kept_in_row(mask, top + r, tile_col * cols, cols)
+                is_legal = is_legal and (kept == row_keep or (at_most and kept < row_keep))
                 if at_most:
-                    violation_sum += _unfilled_violation(row_duals[t, r], used, row_keep)
+                    violation_sum += _unfilled_violation(row_duals[t, r], kept, row_keep)
         kept_sums[thread], violations[thread], total_sums[thread], legal_flags[thread] = (
             kept_score,
             violation_sum,
