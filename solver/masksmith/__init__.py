@@ -3,8 +3,8 @@
     import masksmith as ms
     solution = ms.solve(ms.magnitude(weight), "transposable 8:16")
 
-Names of other modules than `patterns` are loaded at first use, so that importing `masksmith.patterns` imports only
-the standard library.
+Names that are not from `masksmith.patterns` are loaded at first use, so that importing `masksmith.patterns` imports
+only the standard library.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from .patterns import Axis, Pattern, TileSpec
 
 @dataclass(frozen=True)
 class Options:
-    """Options of `solve`, with its defaults; masks and weight have the scores' shape."""
+    """Options of `solve`, with the same defaults; masks and weight have the shape of the scores."""
 
     must_keep: Any = None
     must_drop: Any = None
@@ -41,13 +41,15 @@ class Problem:
     Attributes:
         source: Reader of the scores as rows of a matrix.
         grid: The grid of pieces (tiles, blocks, ...) that covers the matrix.
-        down, across: Numbers of pieces that are solved; under `dense`, edge pieces are not.
+        down, across: Numbers of pieces that are solved, down and across the matrix; under `ragged="dense"`, pieces at
+            the edge that are not whole are not solved.
         height, width: Numbers of matrix rows and columns that these pieces cover, padding included.
-        must_keep, must_drop, start: Readers of these masks (`start`: of the warm start's), or None.
+        must_keep, must_drop: Readers of these masks, or None.
+        start: Reader of the mask of the warm start, or None.
 
     Raises:
-        ScoresError: If the tensor is empty, its dtype or that of a mask is not supported, or the shape of a mask or of
-            the weight differs.
+        ScoresError: If the tensor is empty; its dtype, or that of a mask, is not supported; a mask contains NaN; or a
+            mask or the weight has another shape than the scores.
         PatternError: If the pattern does not fit the shape.
         SolverError: If the view is unknown, or the pattern does not support an option.
     """
@@ -82,8 +84,8 @@ class Problem:
         return self._tile
 
     @property
-    def has_forced(self) -> bool:
-        """Whether there is a mask of forced entries; it may force none."""
+    def may_force_entries(self) -> bool:
+        """Whether `must_keep` or `must_drop` is given; these masks may be False everywhere."""
         return self.must_keep is not None or self.must_drop is not None
 
     @property
@@ -96,7 +98,10 @@ class Problem:
         return checked_rows(self.source, first, last)
 
     def start_duals(self, first: int, last: int) -> tuple[Duals, Duals] | None:
-        """Return the warm start's duals of tile rows `first` to `last`; None if there are none for this grid."""
+        """Return the warm start's duals of tile rows `first` to `last` (exclusive).
+
+        None if there is no warm start, or it has no duals for this grid.
+        """
         start = self.options.warm_start
         if not isinstance(start, Solution) or start.duals is None:
             return None
@@ -112,7 +117,7 @@ class Problem:
         return InfeasibleError("an entry is in must_keep and in must_drop", tile, self.name)
 
     def violation_error(self, tile_row: int, tile_col: int) -> VerificationError:
-        """Return the error for a tile in which a solver's mask violates the pattern, or a forced entry."""
+        """Return the error for a tile in which a solver's mask violates the pattern, or differs from a forced entry."""
         return VerificationError(
             f"{self.name or 'scores'}: the solver's mask violates {self.pattern} or a forced entry in tile "
             f"[{tile_row}, {tile_col}]; please report this"
@@ -120,7 +125,7 @@ class Problem:
 
     @contextmanager
     def locating_errors(self, first: int) -> Iterator[None]:
-        """Add the tensor's name to an `InfeasibleError` raised inside, and `first` to the row of its tile."""
+        """Add the tensor's name to an `InfeasibleError` of the block, and `first` to the tile row in the error."""
         try:
             yield
         except InfeasibleError as error:
@@ -169,7 +174,7 @@ def check_weight(weight: Any, shape: tuple[int, ...], name: str | None) -> None:
     """Check that a weight, if there is one, has the shape of its scores.
 
     Raises:
-        ScoresError: If it has another one.
+        ScoresError: If the weight has another shape.
     """
     if weight is not None and tuple(weight.shape) != shape:
         reason = f"the weight's shape {list(weight.shape)} differs from the scores' {list(shape)}"

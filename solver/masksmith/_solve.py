@@ -235,7 +235,7 @@ class _Call:
             whole_tensor_solver(pattern, self.solver)
         problem = Problem(scores, pattern, options, name)
         if problem.has_tiles:
-            refusal = self._solver_of(problem).refusal(problem.tile, forced=problem.has_forced)
+            refusal = self._solver_of(problem).refusal(problem.tile, forced=problem.may_force_entries)
             if refusal is not None:
                 raise SolverError(refusal)
         return problem

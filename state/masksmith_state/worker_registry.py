@@ -1,6 +1,6 @@
-"""Worker registry in Redis: workers announce themselves by heartbeats, and are dropped 15 s after the last heartbeat.
+"""Worker registry in Redis: workers announce themselves by heartbeats; their documents expire 15 s after the last one.
 
-Expired workers are removed when the registry is read, so the cost of reading does not grow with time.
+The names of expired workers are removed when the registry is read, so that the cost of reading does not grow with time.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ HEARTBEAT_TIMEOUT_S = 15
 
 
 def served_key(queue: str) -> str:
-    """Redis key that exists while a living worker consumes a queue, and up to `HEARTBEAT_TIMEOUT_S` afterwards."""
+    """Redis key that exists while a live worker consumes a queue, and up to `HEARTBEAT_TIMEOUT_S` afterwards."""
     return f"masksmith:served:{queue}"
 
 
@@ -49,14 +49,17 @@ class WorkerRegistry(Generic[Entry]):
             pipe.execute()
 
     def remove(self, name: str) -> None:
-        """Remove a worker's name and document; its keys of `served_key` expire."""
+        """Remove a worker's name and document; the keys `served_key` of its queues expire later."""
         with self._redis.pipeline(transaction=False) as pipe:
             pipe.delete(self._key_of(name))
             pipe.srem(self._key, name)
             pipe.execute()
 
     def live(self) -> list[Entry]:
-        """Return the documents of the live workers, sorted by name; the names of expired workers are removed."""
+        """Return the documents of the live workers, sorted by name; remove the names of expired workers.
+
+        A document that cannot be read is left out, and set aside.
+        """
         names = sorted(cast("set[str]", self._redis.smembers(self._key)))
         texts = cast("list[str | None]", self._redis.mget(map(self._key_of, names))) if names else []
         expired = [name for name, text in zip(names, texts, strict=True) if text is None]
@@ -66,8 +69,8 @@ class WorkerRegistry(Generic[Entry]):
         return [entry for entry in map(self._parse, names, texts) if entry is not None]
 
     def _parse(self, name: str, text: str | None) -> Entry | None:
-        """Parse a worker's document; one that cannot be read is set aside."""
-        if not text:
+        """Parse a worker's document; return None if it has expired, or cannot be read and is set aside."""
+        if text is None:
             return None
         try:
             return self._kind.model_validate_json(text)

@@ -173,9 +173,9 @@ def test_copies_that_were_set_aside_go_with_an_upload_that_is_deleted_during_a_b
     site.records.redis.set("masksmith:backup", "token", ex=60)
     assert site.references.forget_upload("ann", digest)
     site.records.redis.delete("masksmith:backup")
-    assert [*site.store.damaged()]
+    assert [*site.store.list_damaged()]
     site.references.finish_deletions()
-    assert not [*site.store.damaged()]
+    assert not [*site.store.list_damaged()]
 
 
 def test_blobs_without_their_list_of_digests_are_in_a_backup(site, empty, tmp_path):

@@ -68,7 +68,7 @@ def test_a_damaged_statistic_is_computed_again(runner, submit, store, solves):
     flip(store, "masks")
     run_all(runner, again := submit({"w": WEIGHT}, PATTERN, scores="ria"))
     assert reports_of(runner, again)[0].objective == reports_of(runner, first)[0].objective
-    assert sum("statistics" in name for name, _ in store.damaged()) == 1
+    assert sum("statistics" in name for name, _ in store.list_damaged()) == 1
 
 
 def test_a_panic_of_a_native_library_fails_the_attempt(runner_with, submit, monkeypatch):

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from masksmith_wire.dtypes import NUMPY_DTYPES, score_dtype, write_magnitudes
 
-from .tensors import Tensor, opened, read_into
+from .tensors import Tensor, open_tensor_file, read_into
 
 Floats = npt.NDArray[np.floating[Any]]
 
@@ -65,7 +65,7 @@ class MagnitudeRows:
         """
         cols, tensor = self.shape[1], self._tensor
         stored = self._buffers.stored.array((last - first) * cols, self._stored_dtype)
-        with opened(tensor) as file:
+        with open_tensor_file(tensor) as file:
             read_into(stored.data.cast("B"), file, tensor.start + first * cols * stored.itemsize, tensor.early_end_text)
         values: Floats = self._buffers.values.array(len(stored), self.dtype)
         write_magnitudes(stored, values)

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from masksmith_client._errors import InputError
 
 from .stored_values import float8_values, scale_values
-from .tensors import Tensor, opened, read_range
+from .tensors import Tensor, open_tensor_file, read_range
 
 BAND_ENTRIES = 2**17
 """Most entries of a band, which has at least one row."""
@@ -89,7 +89,7 @@ class ScaledTensor(Tensor):
         block_rows = -(-rows // block_height)
         band_rows = max(1, BAND_ENTRIES // cols)
         total_rows = math.prod(stack) * rows
-        with opened(self) as file:
+        with open_tensor_file(self) as file:
             for first in range(0, total_rows, band_rows):
                 last = min(first + band_rows, total_rows)
                 start, stop = self.start + first * cols, self.start + last * cols

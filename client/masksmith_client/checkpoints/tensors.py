@@ -13,7 +13,7 @@ from masksmith_client._errors import InputError
 from masksmith_wire.headers import TensorEntry
 
 PIECE_BYTES = 512 * 1024
-"""Most bytes of a piece."""
+"""Maximum size of a piece that is read at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,12 +39,12 @@ class Tensor:
 
     @property
     def is_stored(self) -> bool:
-        """Whether its bytes are those of the file, and not computed from them, as those of `ScaledTensor`."""
+        """Whether its bytes are those of the file; not so for a `ScaledTensor`, whose bytes are computed."""
         return True
 
     @property
     def early_end_text(self) -> str:
-        """Beginning of the message for the case that its file ends too early."""
+        """Beginning of the error message if the file ends before `stop`."""
         return f"{self.file} ended inside {self.name!r}"
 
     def pieces(self) -> Iterator[bytes]:
@@ -53,7 +53,7 @@ class Tensor:
         Raises:
             InputError: If the file cannot be read, or became shorter.
         """
-        with opened(self) as file:
+        with open_tensor_file(self) as file:
             yield from read_range(file, self.start, self.stop, self.early_end_text)
 
     def read(self) -> bytearray:
@@ -70,11 +70,11 @@ class Tensor:
 
 
 @contextmanager
-def opened(tensor: Tensor) -> Iterator[FileIO]:
-    """Open the file of a tensor.
+def open_tensor_file(tensor: Tensor) -> Iterator[FileIO]:
+    """Open the file of a tensor, and raise an `OSError` of the block as an `InputError`.
 
     Raises:
-        InputError: If it cannot be opened, or an `OSError` is raised inside the block.
+        InputError: If the file cannot be opened, or an `OSError` is raised inside the block.
     """
     try:
         with tensor.file.open("rb", buffering=0) as file:

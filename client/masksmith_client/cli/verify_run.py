@@ -34,7 +34,7 @@ def verify_path(path: Path, options: WeightOptions, *, as_json: bool) -> bool:
 
 
 def mask_violation(mask: Any, pattern: Pattern, info: MaskInfo | None) -> str | None:
-    """Return how a mask violates a pattern; None if it does not."""
+    """Return how a mask violates a pattern, or why the pattern does not fit it; None if the mask is valid."""
     try:
         verdict = import_library().verify(mask, pattern, layout=None if info is None else info.layout)
     except PatternError as error:
@@ -47,12 +47,12 @@ def _is_masks_file(path: Path) -> bool:
     return is_file and Masks.is_masks_header(read_file_header(path))
 
 
-def _verify_masks(path: Path, texts: list[str] | None, axis: Any, ragged: Any, *, as_json: bool) -> bool:
+def _verify_masks(path: Path, pattern_texts: list[str] | None, axis: Any, ragged: Any, *, as_json: bool) -> bool:
     masks = Masks.open(path)
     if not masks:
         raise InputError(f"{path} contains no mask: there is nothing to verify")
     with as_input_errors(PatternError):
-        requested = parse_patterns(texts).assign(list(masks)) if texts else {}
+        requested = parse_patterns(pattern_texts).assign(list(masks)) if pattern_texts else {}
     patterns = {
         name: _expected_pattern(name, masks.infos.get(name), requested.get(name), axis, ragged) for name in masks
     }
@@ -75,6 +75,7 @@ def _verify_masks(path: Path, texts: list[str] | None, axis: Any, ragged: Any, *
 
 
 def _expected_pattern(name: str, info: MaskInfo | None, requested: Pattern | None, axis: Any, ragged: Any) -> Pattern:
+    # The text of a pattern has neither `axis` nor `ragged`; those of the options have priority over those of the file.
     if requested is not None:
         text = str(requested)
     elif info is not None:

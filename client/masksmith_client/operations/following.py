@@ -24,9 +24,9 @@ async def refresh(session: ServiceSession, job: JobView) -> None:
 async def wait_for_start(
     session: ServiceSession, job: JobView, deadline: Deadline, note: Callable[[str], None]
 ) -> None:
-    """Poll a job while it has a position in the queue; show the position, or that no worker takes the job, by `note`.
+    """Poll a job while it has a position in the queue; pass the position, or that no worker takes the job, to `note`.
 
-    The note is emptied at the end. Returns early if the deadline is near, and at once if the service does not know
+    At the end, an empty text is passed. Returns early if the deadline is near, and at once if the service does not know
     positions.
     """
     polls = 0
@@ -79,12 +79,13 @@ async def stream_events(session: ServiceSession, job: JobView, deadline: Deadlin
 
 
 async def events_until_end(session: ServiceSession, job: JobView, deadline: Deadline) -> AsyncGenerator[Event, None]:
-    """Yield a job's events until it has ended; near the deadline the job is polled.
+    """Yield a job's events until it has ended.
 
-    After that, `job` has the document of the ended job; if the end was found by polling, no event tells it.
+    Near the deadline, the job is polled instead, and each poll that finds it not ended yields its progress and state;
+    if such a poll finds the end, no event reports it. When the iteration ends, `job` has the document of the ended job.
 
     Raises:
-        TimeoutError: If the deadline has passed.
+        TimeoutError: If the deadline passes before the job has ended.
         ClientError: As in `stream_events`, or if a poll fails.
     """
     async with aclosing(stream_events(session, job, deadline)) as events:
@@ -102,7 +103,7 @@ async def events_until_end(session: ServiceSession, job: JobView, deadline: Dead
 
 
 async def _try_refresh(session: ServiceSession, job: JobView) -> ClientError | None:
-    """Update a job's document from the service; returns the error instead of raising it, None without one."""
+    """Update a job's document from the service; return the `ClientError` if that fails, else None."""
     try:
         await refresh(session, job)
     except ClientError as error:

@@ -18,7 +18,7 @@ TieGroup = Sequence[str]
 
 
 def ties_in_memory(weights: Mapping[str, Any]) -> list[TieGroup]:
-    """Return the names of torch tensors that are the same memory, with the same shape, strides and dtype.
+    """Return groups of names of torch tensors that are the same memory, with the same shape, strides and dtype.
 
     Arrays of numpy are never tied: only torch loads a state dict into parameters that several names share.
     """
@@ -31,25 +31,26 @@ def ties_in_memory(weights: Mapping[str, Any]) -> list[TieGroup]:
 
 
 def others_by_name(groups: Iterable[TieGroup]) -> dict[str, list[str]]:
-    """Return the other names of each tied weight."""
+    """Return, for each name of a tied weight, its other names."""
     return {name: [other for other in group if other != name] for group in groups for name in group}
 
 
 def mask_together(
     groups: Iterable[TieGroup], reasons: dict[str, str], patterns: Mapping[str, Pattern | None]
 ) -> dict[str, str]:
-    """Mask all names of a parameter if one of them is masked: remove the reasons of these names.
+    """Mask all names of a parameter if one of them is masked: remove the other names from `reasons`.
 
     Args:
         groups: The tied weights.
-        reasons: Why weights are not masked, by name; changed in place.
-        patterns: The patterns of the masked weights, by name.
+        reasons: Why weights are not masked, by name; changed in place. A weight without a reason is masked.
+        patterns: The patterns of the masked weights, by name; those of other weights are not read.
 
     Returns:
         For each name whose reason was removed, the tied name that was masked before.
 
     Raises:
-        InputError: If one of the names is excluded, or they have different patterns.
+        InputError: If one name of a parameter is masked and another is excluded, or two masked ones have different
+            patterns.
     """
     added = {}
     for group in groups:
@@ -69,10 +70,10 @@ def mask_together(
 def select_ties(
     groups: Iterable[TieGroup], candidates: Sequence[Candidate], selection: Selection, patterns: Mapping[str, Pattern]
 ) -> tuple[list[Candidate], Selection, dict[str, Pattern]]:
-    """Select all names of a parameter if one of them is selected, with its layout and its pattern.
+    """Select all names of a parameter if one of them is selected; the others get its layout and its pattern.
 
     Returns:
-        Candidates, selection and patterns with the added names.
+        The candidates with these layouts; the selection and the patterns with the added names.
 
     Raises:
         InputError: As `mask_together`.

@@ -1,4 +1,8 @@
-"""Limits of what a service may send: sizes and times of documents and downloads, lines of event streams. No I/O."""
+"""Limits of what a service may send, without network I/O.
+
+These are: the codings of bodies, the sizes and times of documents and downloads, and the lengths of lines in event
+streams.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +15,10 @@ from masksmith_client._errors import SlowResponseError, WireError
 from masksmith_wire.headers import LARGEST_HEADER_BYTES
 
 MAX_DOCUMENT_BYTES = 2**28
-"""Largest JSON document; that of a job with the most shards has less than half of it."""
+"""Maximum size of a JSON document; the document of a job with the most shards has less than half this size."""
 DOCUMENT_BYTES_PER_S, DOWNLOAD_BYTES_PER_S = 10_000, 1_000
-"""Bytes of a body that extend its time, which is the client's timeout at first, by a second. The service itself closes
-the connection of a download that is read more slowly."""
+"""For each of these numbers of bytes received, the time limit of the body is one second longer; at first it is the
+client's timeout. A service with the default settings closes the connection of a download that is read more slowly."""
 MAX_LINE_BYTES = 2**20
 """Longest line, and longest event, of an event stream."""
 CODINGS = frozenset({"", "identity", "gzip", "deflate"})
@@ -22,10 +26,10 @@ CODINGS = frozenset({"", "identity", "gzip", "deflate"})
 
 
 def check_coding(response: httpx2.Response) -> httpx2.Response:
-    """Check the content coding of a response before its body is read.
+    """Check the content coding of a response before its body is read; return the response.
 
     Raises:
-        WireError: If it is not one of `CODINGS`.
+        WireError: If the coding is not one of `CODINGS`.
     """
     coding = response.headers.get("content-encoding", "").strip().lower()
     if coding not in CODINGS:
@@ -33,12 +37,12 @@ def check_coding(response: httpx2.Response) -> httpx2.Response:
     return response
 
 
-class _TimeOfBody:
-    """The time that the body of a response takes, which begins when this is made.
+class _BodyTimer:
+    """Limits the time that the body of a response takes; the time begins when this object is made.
 
     Args:
-        response: The response; the time at first is the read timeout of its request, and has no limit if that is None.
-        bytes_per_s: The number of bytes for which the body gets one more second.
+        response: The response. The read timeout of its request is the limit at first; if it is None, there is no limit.
+        bytes_per_s: The number of bytes after which the limit is one second more.
     """
 
     def __init__(self, response: httpx2.Response, bytes_per_s: int) -> None:
@@ -60,7 +64,7 @@ class _TimeOfBody:
 
 
 class LimitedDocument:
-    """Collects the body of a response in memory; its time begins when this is made.
+    """Collects the body of a response in memory; the time of the body begins when this object is made.
 
     Args:
         response: The response, whose body is read by the caller.
@@ -68,14 +72,14 @@ class LimitedDocument:
 
     def __init__(self, response: httpx2.Response) -> None:
         self._response, self._body = response, bytearray()
-        self._time = _TimeOfBody(response, DOCUMENT_BYTES_PER_S)
+        self._time = _BodyTimer(response, DOCUMENT_BYTES_PER_S)
 
     def add(self, piece: bytes) -> None:
         """Add the next piece of the decoded body.
 
         Raises:
             WireError: If the body is larger than `MAX_DOCUMENT_BYTES`.
-            SlowResponseError: If it takes longer than it may.
+            SlowResponseError: If the body takes longer than it may.
         """
         self._body += piece
         self._time.check(len(self._body))
@@ -85,8 +89,8 @@ class LimitedDocument:
 
     @property
     def response(self) -> httpx2.Response:
-        """The response with its body."""
-        headers = [(name, value) for name, value in self._response.headers.raw if name.lower() not in _OF_BODY]
+        """The response with its decoded body, and without the headers `_BODY_HEADERS`."""
+        headers = [(name, value) for name, value in self._response.headers.raw if name.lower() not in _BODY_HEADERS]
         return httpx2.Response(
             self._response.status_code,
             headers=headers,
@@ -96,12 +100,12 @@ class LimitedDocument:
         )
 
 
-_OF_BODY = frozenset({b"content-encoding", b"content-length", b"transfer-encoding"})
+_BODY_HEADERS = frozenset({b"content-encoding", b"content-length", b"transfer-encoding"})
 """Headers that describe the body as it was sent."""
 
 
 class LimitedFile:
-    """Writes a download to a file; its time begins when this is made.
+    """Writes a download to a file; the time of the download begins when this object is made.
 
     Args:
         file: The file.
@@ -111,14 +115,14 @@ class LimitedFile:
 
     def __init__(self, file: BinaryIO, data_bytes: int, response: httpx2.Response) -> None:
         self.file, self._limit, self._size = file, data_bytes + LARGEST_HEADER_BYTES, 0
-        self._time = _TimeOfBody(response, DOWNLOAD_BYTES_PER_S)
+        self._time = _BodyTimer(response, DOWNLOAD_BYTES_PER_S)
 
     def write(self, piece: bytes) -> None:
         """Write the next piece.
 
         Raises:
-            WireError: If the download is larger than its tensors can be.
-            SlowResponseError: If it takes longer than it may.
+            WireError: If the download is larger than its tensors and a header can be.
+            SlowResponseError: If the download takes longer than it may.
         """
         self._size += len(piece)
         self._time.check(self._size)
@@ -134,16 +138,16 @@ class LineSplitter:
         self._pending = b""
 
     def feed(self, piece: bytes) -> list[str]:
-        """Add the next piece of the body; returns the lines that it completes, without their ends.
+        """Add the next piece of the body; returns the lines that it completes, without line breaks.
 
         Raises:
             WireError: If a line is longer than `MAX_LINE_BYTES`.
         """
         text = self._pending + piece
-        # A CR at the end may be the first half of CR LF.
-        held = text.endswith(b"\r")
-        *lines, rest = (text[:-1] if held else text).replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")
-        self._pending = rest + b"\r" * held
+        # A CR at the end may be the first half of CR LF: it is kept until the next piece.
+        ends_with_cr = text.endswith(b"\r")
+        *lines, rest = (text[:-1] if ends_with_cr else text).replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")
+        self._pending = rest + b"\r" * ends_with_cr
         if max(map(len, [*lines, rest])) > MAX_LINE_BYTES:
             raise WireError(f"a line of the event stream is longer than {MAX_LINE_BYTES} bytes")
         return [line.decode(errors="replace") for line in lines]

@@ -1,4 +1,7 @@
-"""The commands `masksmith service` and `masksmith worker`, and how their processes are run by all local commands."""
+"""The commands `masksmith service` and `masksmith worker`.
+
+Also what all local commands need to start these two: checks of what is installed, and command lines.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from .errors import UsageError
 from .options import InsecureOption, LogFormatOption, RedisOption, StoreOption, shared_settings
 from .settings import child_environment
 
-# Modules of the packages that each component needs, by which a missing installation is recognised.
+# Modules of the packages that each component needs; if one is missing, the component's extra is not installed.
 MODULES = {
     "service": ("uvicorn", "fastapi", "celery", "redis", "obstore"),
     "worker": ("celery", "redis", "obstore", "ortools", "numba"),
@@ -86,13 +89,17 @@ def has_torch() -> bool:
 
 
 def command(component: str) -> list[str]:
-    """Command line that runs the service or the worker."""
+    """Return the command line that runs the service or the worker."""
     # -P: do not import a file such as celery.py from the current directory.
     return [sys.executable, "-P", "-m", f"masksmith_{component}"]
 
 
 def _replace_process(component: str, **variables: str | None) -> None:
-    """Replace this process by the service or the worker, with these environment variables; None leaves one as it is."""
+    """Replace this process by the service or the worker, with these environment variables, except those that are None.
+
+    Raises:
+        UsageError: As `check_installed` does.
+    """
     check_installed(component)
     arguments = command(component)
     sys.stdout.flush()

@@ -44,7 +44,7 @@ class MetricsCollector:
         yield _with_values(unreadable, counts_by_labels(counts, "unreadable"))
         yield from self._queues_and_workers()
         yield from self._broker_state()
-        damaged: Counter[tuple[str, ...]] = Counter((name.partition("/")[0],) for name, _ in self._store.damaged())
+        damaged: Counter[tuple[str, ...]] = Counter((name.partition("/")[0],) for name, _ in self._store.list_damaged())
         yield _gauge("masksmith_damaged_blobs", "Blobs that were damaged and set aside.", ["kind"], damaged)
 
     def _broker_state(self) -> Iterator[Metric]:

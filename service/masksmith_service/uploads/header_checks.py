@@ -1,4 +1,4 @@
-"""Parses headers of safetensors files that clients send or name, checks their bounds, and converts their errors."""
+"""Parses headers of safetensors files that clients send or name, checks them against bounds, and converts errors."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from masksmith_wire.headers import (
 
 
 def parse_untrusted(text: bytes, settings: Settings, file_bytes: int | None = None) -> Header:
-    """Parse a JSON header, and check it against the bounds of members and tensors.
+    """Parse a JSON header, and check it against the bounds.
 
     Args:
         text: The JSON header.
@@ -27,7 +27,7 @@ def parse_untrusted(text: bytes, settings: Settings, file_bytes: int | None = No
         file_bytes: Size of the whole file, if known; checked against the size that the header implies.
 
     Raises:
-        HeaderError: If it is invalid, or has too many members; `header_error` converts it.
+        HeaderError: If the header is invalid, or has too many members; `header_error` converts it.
         RequestError: As `check_header`.
     """
     check_members(text, settings.max_tensors)
@@ -37,7 +37,7 @@ def parse_untrusted(text: bytes, settings: Settings, file_bytes: int | None = No
 
 
 def header_error(error: HeaderError, location: str | None = None) -> RequestError:
-    """Return the request's error for a header's error; `location` is that of the file, if it is in a root."""
+    """Return the request's error for a header's error; `location`: where the file is, None if it is in no root."""
     detail = str(error) if location is None else f"{location!r}: {error}"
     if isinstance(error, HeaderTooLargeError):
         return RequestError(Code.HEADER_TOO_LARGE, f"{detail}; put fewer tensors into a file", location=location)
@@ -46,10 +46,10 @@ def header_error(error: HeaderError, location: str | None = None) -> RequestErro
 
 
 def check_header(header: Header, settings: Settings) -> None:
-    """Check the number of tensors, their names and their sizes.
+    """Check the number of tensors, the lengths of their names, and their numbers of entries.
 
     Raises:
-        RequestError: If there are too many, or one has too long a name or too many entries.
+        RequestError: If there are too many tensors, or one has too long a name or too many entries.
     """
     if len(header.tensors) > settings.max_tensors:
         detail = f"the file holds {len(header.tensors)} tensors, max_tensors is {settings.max_tensors}"

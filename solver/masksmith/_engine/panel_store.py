@@ -215,7 +215,7 @@ class PanelStore:
 
     def _forced(self, span: Span, tile_row_count: int) -> Forced | None:
         problem = self.problem
-        if not problem.has_forced:
+        if not problem.may_force_entries:
             return None
         shape = (tile_row_count * problem.grid.tile_rows, problem.width)
         keep, drop = (

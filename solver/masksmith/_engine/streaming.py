@@ -93,7 +93,7 @@ def _solver_or_rotation(store: PanelStore, solver: Solver, deadline: float) -> S
 
     With forced entries, which `Rotation` does not support, the solver is returned after the deadline, too.
     """
-    if time.monotonic() < deadline or store.problem.has_forced:
+    if time.monotonic() < deadline or store.problem.may_force_entries:
         return solver
     store.cut_short = True
     return Rotation()

@@ -1,4 +1,4 @@
-"""Distribution of a budget over entries or blocks: one threshold for the whole model, subject to the layers' floors."""
+"""Distribution of a budget over layers: one threshold for the entries or blocks of all layers, above their floors."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class _ThresholdState:
     """The state of the radix selection of the threshold, from the highest bits of the scores to the lowest.
 
     Attributes:
-        shift: Position of the next 16 bits to select.
+        shift: Position of the lowest of the next 16 bits to select.
         prefix_mask: Has a 1 at each bit that is selected already.
         prefix: The selected bits of the threshold.
         above: Number of scores of each layer that are above the threshold whatever the next bits are.
@@ -43,9 +43,9 @@ class _ThresholdState:
 class EntryThreshold:
     """Keeps each layer's floor and the largest scores of all layers; the threshold is selected 16 bits at a time.
 
-    A layer keeps its floor, or all its scores above the threshold t if those are more. Any other distribution of the
-    same number of entries replaces scores of at least t by scores of at most t, or violates a floor, so this one is
-    optimal. Scores are compared in float64 if `double`, else in float32.
+    A layer keeps its floor, or all its scores above the threshold t if those are more; scores equal to t fill the rest
+    of the budget. Any other distribution of the same number of entries replaces scores of at least t by scores of at
+    most t, or violates a floor, so this one is optimal. Scores are compared in float64 if `double`, else in float32.
     """
 
     row_multiple = 1
@@ -91,8 +91,9 @@ class EntryThreshold:
             name: selection.above[name] + np.cumsum(measurements[name].astype(np.int64)[::-1])[::-1]
             for name in self._shapes
         }
-        kept = sum(np.maximum(at_least[name], floor) for name, floor in self._floors.items())
-        bits = int(np.flatnonzero(np.asarray(kept) >= self._budget_units).max(initial=0))
+        kept_by_bits = sum(np.maximum(at_least[name], floor) for name, floor in self._floors.items())
+        # The largest threshold at which layers keep at least the budget.
+        bits = int(np.flatnonzero(np.asarray(kept_by_bits) >= self._budget_units).max(initial=0))
         above = {name: int(counts[bits + 1]) if bits + 1 < BINS else selection.above[name]
                  for name, counts in at_least.items()}  # fmt: skip
         if selection.shift == 0:
@@ -129,7 +130,7 @@ class BlockThreshold:
         """Return the value of every block of these rows, in row-major order."""
         pattern = self._pattern
         nested = None if pattern.nested is None else solve(scores, pattern.nested, threads=1, name=name)
-        # The pattern's own density could round to no block of a few rows.
+        # A problem needs a density that keeps a block; that of the pattern could round to none in a slice of few rows.
         full_pattern = with_full_density(pattern)
         assert isinstance(full_pattern, Block)
         return block_values(Problem(scores, full_pattern, name=name), full_pattern, nested).reshape(-1)

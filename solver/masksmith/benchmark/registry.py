@@ -57,7 +57,11 @@ def own_kernels() -> dict[str, Kernel]:
 
 
 def all_kernels() -> dict[str, Kernel]:
-    """Return the kernels of this installation by name, of equal names the first; imports the packages with kernels."""
+    """Return the kernels of this installation by name; imports the packages that provide kernels.
+
+    Of kernels with equal names, only the first is returned: masksmith's own come first, then those of the entry points,
+    sorted by the names of these.
+    """
     kernels = own_kernels()
     for point in sorted(entry_points(group=GROUP), key=lambda point: point.name):
         kernel = _load(point)
@@ -77,10 +81,10 @@ def declarations(kernels: Mapping[str, Kernel]) -> dict[str, Declaration]:
 
 
 def check_runnable(names: list[str] | None, kernels: Mapping[str, Kernel], device: str) -> None:
-    """Check that the named kernels, all of which are among `kernels`, can run here; without names, check none.
+    """Check that the named kernels, all of which must be keys of `kernels`, can run here; without names, check none.
 
     Raises:
-        BenchmarkError: If one cannot, with the reason.
+        BenchmarkError: If one cannot run, with the reason.
     """
     for name in names or []:
         reason = kernels[name].obstacle(device)

@@ -85,7 +85,7 @@ class DeviceSolve:
     def _forced(self) -> torch.Tensor | None:
         """Return codes of forced entries, `[height, width]` uint8: 1 keep, 255 drop, 0 free; None without masks."""
         problem = self.problem
-        if not problem.has_forced:
+        if not problem.may_force_entries:
             return None
         shape = (problem.height, problem.width)
         keep, drop = (

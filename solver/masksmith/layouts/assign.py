@@ -1,4 +1,4 @@
-"""Assign layouts to the tensors of a checkpoint, or reasons why they stay dense."""
+"""Give the tensors of a checkpoint or module layouts, or the reasons why they stay dense."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def with_layouts(
 
     Args:
         candidates: All tensors of the checkpoint or module. A candidate that has a layout, such as one of a traced
-            model, keeps it, unless the caller gives another, or the axes of its `file_format` differ from those of
-            torch.
+            model, keeps it, with two exceptions: a layout of the caller replaces it; and it is removed, with a reason,
+            if the axes of the candidate's `file_format` differ from those of torch.
         user_layouts: Layouts that the caller gives, by name or alias of the tensor.
         config: The model's `config.json`, if there is one.
 
@@ -43,13 +43,16 @@ def with_layouts(
     roles = Roles([candidate.name for candidate in candidates])
     architecture = Architecture({candidate.name: candidate.shape for candidate in candidates}, config)
     return [
-        _with_layout(_with_role(candidate, roles), _user_layout(candidate, user_layouts), architecture)
+        _with_layout(_with_dense_reason(candidate, roles), _user_layout(candidate, user_layouts), architecture)
         for candidate in candidates
     ]
 
 
 def _with_layout(candidate: Candidate, user_layout: Layout | None, architecture: Architecture) -> Candidate:
-    """Return a candidate with the caller's layout, else with one by the rules, or with the reason why it is unclear."""
+    """Return a candidate with the caller's layout, else with one by the rules, or the reason why its layout is unclear.
+
+    Without a layout of the caller, an unsupported candidate, or one of fewer than two dimensions, stays as it is.
+    """
     if user_layout is not None:
         _check(user_layout, candidate)
         return replace(candidate, layout=user_layout)
@@ -62,9 +65,10 @@ def _with_layout(candidate: Candidate, user_layout: Layout | None, architecture:
 
 
 def _unclear_reason(candidate: Candidate, unclear: Unclear) -> str:
-    """Return why a tensor without a layout stays dense: its role, if it has one, and what is unclear.
+    """Return why a tensor without a layout stays dense: why it is dense by default, and why its layout is unclear.
 
-    If only the tensor's full name would select it, the role alone is the reason.
+    If the tensor is not dense by default, only the second reason is returned; if only its full name would select it,
+    only the first one is returned.
     """
     if candidate.dense_by_default_reason is None:
         return unclear.reason
@@ -76,7 +80,7 @@ def _unclear_reason(candidate: Candidate, unclear: Unclear) -> str:
 
 
 def _by_rules(candidate: Candidate, architecture: Architecture) -> Layout | Unclear:
-    """Return the layout of a candidate for which the caller gives none, or why it is unclear."""
+    """Return the layout of a candidate for which the caller gives none, or why its layout is unclear."""
     name, shape = candidate.name, candidate.shape
     reason = format_reason(candidate.file_format, shape)
     if reason is not None:
@@ -86,15 +90,17 @@ def _by_rules(candidate: Candidate, architecture: Architecture) -> Layout | Uncl
     reason = name_reason(name, shape)
     if reason is not None:
         return Unclear(reason)
+    # A tensor that only its full name selects, such as an embedding, is not refused because it belongs to no layer.
     if not candidate.only_by_name and architecture.is_outside_layers(name, shape):
         return Unclear(OUTSIDE_LAYERS)
     return architecture.layout(name, shape, may_be_convolution=candidate.may_be_convolution)
 
 
-def _with_role(candidate: Candidate, roles: Roles) -> Candidate:
-    """Return a candidate with the reason, if there is one, why it is empty, or of a role that stays dense.
+def _with_dense_reason(candidate: Candidate, roles: Roles) -> Candidate:
+    """Return a candidate with the reason why it stays dense, if it is empty or has a role.
 
-    A reason that the candidate has already stays if it is as strict.
+    An `unsupported_reason` that the candidate has already stays; a `dense_by_default_reason` is replaced by that of a
+    role that only the full name selects, and else stays.
     """
     if 0 in candidate.shape and candidate.unsupported_reason is None:
         return replace(candidate, unsupported_reason=EMPTY)

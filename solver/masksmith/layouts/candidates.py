@@ -1,4 +1,4 @@
-"""Candidates: tensors among which those to mask are selected, described without their entries."""
+"""Candidates: descriptions, without entries, of the tensors from which `select` chooses those to mask."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from .layout import Layout
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A tensor that is masked if its properties, and what the caller selects, allow it.
+    """Description of a tensor that is masked if it is supported, and selected by the caller or by default.
 
     Attributes:
         name: Name of the tensor, unique among the candidates.
-        shape: Its shape; empty, too, where the caller does not know it or needs no check of it.
+        shape: Its shape; also empty if the shape is unknown, or need not be checked.
         dtype: Its dtype, as safetensors names it, or as torch does if safetensors has no name for it; or empty.
         aliases: Other names that the caller may use for the tensor, such as the name of its module.
         layout: How the tensor is made of matrices; None if unknown: then a weight `[out, in, *kernel]` is assumed.
@@ -22,7 +22,8 @@ class Candidate:
         file_format: The format in `__metadata__` of the tensor's file, such as `pt` or `flax`; empty if there is none.
         may_be_convolution: Whether the tensor may be a convolution if its shape fits one; False if its module is known
             to be none.
-        unsupported_reason: Reason, other than shape and dtype, why the tensor cannot be masked; None if there is none.
+        unsupported_reason: Why the tensor cannot be masked, whatever the pattern; None if no reason is known. `select`
+            checks the dtype, and whether a pattern fits the shape, itself.
     """
 
     name: str

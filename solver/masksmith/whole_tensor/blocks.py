@@ -1,4 +1,4 @@
-"""Block patterns: computes the value of every block, selects blocks within the budgets, and writes the mask."""
+"""Solves block patterns: computes the value of every block, selects blocks within the budgets, and writes the mask."""
 
 from __future__ import annotations
 
@@ -19,11 +19,12 @@ from .violations import unit_violations
 
 
 def solve_blocks(problem: Problem, pattern: Block, options: WholeTensorOptions) -> Solution:
-    """Keep the blocks with the largest values.
+    """Keep, within the budgets, the blocks with the largest sum of values.
 
     The first pass computes the values of blocks, the second writes the mask; memory is bounded by a row of blocks, the
     values and the mask. The objective is the sum of the kept blocks' values in float64. `tile_objectives` has one
-    number per block row or block column if only these have budgets, else one for the tensor.
+    number per block row if only block rows have budgets; one per block column if only block columns have; else one for
+    the tensor.
     """
     passes, inner = TensorPasses(problem, options, pattern.rows), InnerMask(options.nested, problem.options.view)
     values = _all_values(passes, pattern, inner)
@@ -31,16 +32,18 @@ def solve_blocks(problem: Problem, pattern: Block, options: WholeTensorOptions) 
     written = write_mask(passes, pattern, selection.mask, inner)
     objectives = _sum_by_budget(np.where(selection.mask, values, 0.0), pattern)
     violations = _sum_by_budget(unit_violations(values, selection.mask, selection.u, selection.v), pattern)
+    # The inner mask has one violation for the whole tensor: it is added to one piece, so that the sum contains it once.
     violations[0, 0] += inner.violation
-    sums_entries = pattern.norm == "l1"
+    # With another norm, a dense edge has no part in the objective, and the score kept is not the objective.
+    is_l1 = pattern.norm == "l1"
     certificate = Certificate(
         pattern,
         objectives,
         violations,
         total_score=passes.total,
         kept=written.kept,
-        edge_score=written.edge if sums_entries else 0.0,
-        kept_score=None if sums_entries else written.score,
+        edge_score=written.edge if is_l1 else 0.0,
+        kept_score=None if is_l1 else written.score,
     )
     return verified_solution(passes, certificate, selection.solver, inner.cut_short)
 
@@ -104,7 +107,11 @@ def _best_blocks(values: Duals, pattern: Block, grid: Grid) -> KeptUnits:
 
 
 def _sum_by_budget(values: Duals, pattern: Block) -> Duals:
-    """Sum the values of blocks: by block row or block column if only these have budgets, else of all (`[1, 1]`)."""
+    """Sum the values of the blocks that share a budget.
+
+    These are those of each block row if only block rows have budgets; those of each block column if only block columns
+    have; else all blocks (`[1, 1]`).
+    """
     axis = {"rows": 1, "cols": 0}.get(pattern.balance)
     with np.errstate(over="ignore"):
         return np.asarray(values.sum(axis=axis, keepdims=True))

@@ -172,7 +172,7 @@ class Retention:
         """
         store, count = self.store, 0
         names = [name for name, written in store.list(STATISTICS) if written < before and is_blob_name(name)]
-        names += [f"{DAMAGED}/{name}" for name, written in store.damaged() if written < before]
+        names += [f"{DAMAGED}/{name}" for name, written in store.list_damaged() if written < before]
         for name, written in store.list(PIECE_LISTS):
             blob = name.removeprefix(f"{PIECE_LISTS}/")
             if is_blob_name(blob) and written < lists_before and store.size(blob) is None:

@@ -1,9 +1,9 @@
 """The blob store: blobs by name, each checked whenever it is read, as a whole or in ranges.
 
 The list of a blob's digests is written before the blob itself, so that a blob that exists can be checked. Small blobs
-that are always read as a whole (reports and statistics) end with a digest instead. A blob whose bytes do not have
-their digest, or that is no regular file, is set aside, unless the store is read-only: it is moved to the folder
-`damaged`, so that it is computed or sent again.
+that are always read as a whole (reports and statistics) end with a digest instead. A blob is damaged if its bytes do
+not have their digest, or if it is no regular file. Unless the store is read-only, a damaged blob is set aside: moved
+to the folder `damaged`, so that it is computed or sent again.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class BlobStore:
         read_only: Leave damaged blobs where they are, and do not write lost lists of digests.
 
     Attributes:
-        objects: The unchecked bytes.
+        objects: The stored objects, which are read without checks.
     """
 
     def __init__(self, url: str, *, create: bool = False, read_only: bool = False) -> None:
@@ -47,7 +47,7 @@ class BlobStore:
         self._lists = PieceLists(self.objects, read_only=read_only)
 
     def put(self, name: str, data: bytes) -> str:
-        """Write a blob; returns its BLAKE3 digest."""
+        """Write a blob; return its BLAKE3 digest."""
         pieces = PieceList.of(data)
         self._lists.put(name, pieces)
         try:
@@ -84,7 +84,8 @@ class BlobStore:
         Raises:
             FileNotFoundError: If it does not exist.
             DamagedBlobError: If it is damaged, has another digest, or cannot be checked, since its list is lost and no
-                digest is known by which the list can be computed again. Then it is set aside.
+                digest is known by which the list can be computed again. The blob is then set aside, unless the store is
+                read-only.
         """
 
         def read(pieces: PieceList) -> bytes:
@@ -98,7 +99,7 @@ class BlobStore:
     def get_range(self, name: str, start: int, stop: int) -> bytes:
         """Read the bytes from `start` to `stop` (exclusive), or to the end of the blob; checks the pieces they touch.
 
-        An empty range is not read.
+        For an empty range nothing is read, even if the blob does not exist.
 
         Raises:
             FileNotFoundError: If it does not exist.
@@ -107,7 +108,9 @@ class BlobStore:
         return self.get_ranges(name, [start], stop - start)[0] if start < stop else b""
 
     def get_ranges(self, name: str, starts: Sequence[int], length: int) -> list[bytes]:
-        """Read ranges of `length` bytes, in ascending order, cut at the end of the blob; checks the pieces they touch.
+        """Read the ranges of `length` bytes from `starts` (ascending); checks the pieces that the ranges touch.
+
+        A range is cut at the end of the blob.
 
         Raises:
             FileNotFoundError: If the blob does not exist.
@@ -120,7 +123,7 @@ class BlobStore:
         self._read(name, lambda pieces: verify_pieces(self.objects, name, pieces), digest)
 
     def is_intact(self, name: str, digest: str | None = None) -> bool:
-        """Whether a blob exists and is not damaged; a damaged one is set aside."""
+        """Whether a blob exists and is not damaged; a damaged one is set aside, unless the store is read-only."""
         try:
             self.verify(name, digest)
         except (FileNotFoundError, DamagedBlobError):
@@ -146,14 +149,14 @@ class BlobStore:
         return self.objects.list(folder)
 
     def rename(self, old: str, new: str) -> None:
-        """Rename a blob and its list, replacing any blob with the new name; the blob is not checked."""
+        """Rename a blob and its list, without checking the blob; a blob that has the new name is replaced."""
         pieces = self._read(old, lambda pieces: pieces)
         self._lists.put(new, pieces)
         self.objects.rename(old, new)
         self.delete(old)
 
     async def put_stream(self, name: str, chunks: AsyncIterable[bytes], hasher: PieceHasher | None = None) -> None:
-        """Write a blob from a stream of chunks; if `chunks` raises or the caller is canceled, no part of it is kept.
+        """Write a blob from a stream of chunks; if this fails or is canceled, no part of the blob is kept.
 
         Args:
             name: Name of the blob.
@@ -183,7 +186,7 @@ class BlobStore:
                     yield await self._check_piece(name, pieces, number, bytes(piece[:PIECE_BYTES]))
                     number += 1
                     del piece[:PIECE_BYTES]
-        # The last piece is shorter; or bytes are missing, so that the next piece is wrong.
+        # The last piece may be shorter than the others. If bytes are missing, the check of the next piece fails.
         if piece or number * PIECE_BYTES < pieces.size:
             yield await self._check_piece(name, pieces, number, bytes(piece))
 
@@ -206,7 +209,7 @@ class BlobStore:
             if moved.rpartition(".")[0] == original:
                 self.objects.delete(moved)
 
-    def damaged(self) -> Iterator[tuple[str, float]]:
+    def list_damaged(self) -> Iterator[tuple[str, float]]:
         """List the blobs that were set aside, as pairs of name below `damaged` and time of last change."""
         for name, changed in self.objects.list(DAMAGED):
             moved = name.removeprefix(f"{DAMAGED}/")
@@ -231,11 +234,13 @@ class BlobStore:
         raise self._handle_damage(name)
 
     def _read_once(self, name: str, pieces: PieceList, read: Callable[[PieceList], T]) -> T:
-        """Call `read`; find the reason if the store raises an error.
+        """Call `read`; if the store raises an error, find its reason.
 
         Raises:
             FileNotFoundError: If the blob does not exist.
-            MismatchError: If the blob does not have the size in its list, or `read` finds a mismatch.
+            MismatchError: If `read` finds a mismatch, or if the store raises an error and the blob does not have the
+                size in its list.
+            StoreError: If the store raises an error for another reason.
         """
         try:
             return read(pieces)

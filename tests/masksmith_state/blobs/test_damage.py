@@ -88,7 +88,7 @@ def test_damage_is_noticed_and_the_blob_is_set_aside(store, root, damage, read, 
         read(fresh)
     assert NAME in caplog.text
     assert fresh.size(NAME) is None
-    assert [name.rpartition(".")[0] for name, _ in fresh.damaged()] == [NAME]
+    assert [name.rpartition(".")[0] for name, _ in fresh.list_damaged()] == [NAME]
     with pytest.raises(FileNotFoundError):
         fresh.get(NAME)
     fresh.put(NAME, DATA)

@@ -23,7 +23,10 @@ class OutputSpans:
 
     @property
     def parts(self) -> tuple[int, ...]:
-        """Lengths of the parts that no operation uses together, in order; empty if there is only one, or a gap."""
+        """Lengths of the parts, in order; empty if there is only one, or if some outputs are in no span.
+
+        Spans that overlap are in the same part, so no operation uses outputs of two parts.
+        """
         merged: list[tuple[int, int]] = []
         for first, last in sorted(self.spans):
             if merged and first < merged[-1][1]:
@@ -37,7 +40,7 @@ class OutputSpans:
 
 
 class Outputs:
-    """Results of products, and which parts of their outputs later operations use."""
+    """Results of products, and which of their outputs later operations use together."""
 
     def __init__(self) -> None:
         # By the identity of a result's storage: the result, which must stay alive, and the spans of its parameter.
@@ -60,10 +63,10 @@ class Outputs:
             return
         first = int(tensor.storage_offset()) % output_spans.length
         # Dimensions with smaller strides than the number of outputs run along the outputs.
-        sizes = zip(tensor.shape, tensor.stride(), strict=True)
-        distance = sum((length - 1) * stride for length, stride in sizes if stride < output_spans.length)
+        dimensions = zip(tensor.shape, tensor.stride(), strict=True)
+        distance = sum((size - 1) * stride for size, stride in dimensions if stride < output_spans.length)
         output_spans.spans.add((first, min(first + distance + 1, output_spans.length)))
 
     def parts(self) -> dict[str, tuple[int, ...]]:
-        """Return the parts of each parameter whose outputs are split."""
+        """Return the lengths of the parts, for each parameter whose outputs are split."""
         return {name: output_spans.parts for name, output_spans in self._spans.items() if output_spans.parts}

@@ -4,8 +4,8 @@
 rows and n_out of columns, is solved by Dykstra's algorithm with Kullback-Leibler projections: scale the rows to sum n,
 scale the columns to sum n_out, clamp at 1 and store the correction. The product of plan and correction is always
 `Z = r_i exp(tau w_ij) c_j`, so the correction need not be stored: the plan is `min(Z, 1)`, and the whole state is the
-two vectors r and c. At-most budgets keep `r` and `c` at most 1, that is, `u, v >= 0` for the duals
-`u = -log(r) / tau`, `v = -log(c) / tau`.
+two vectors r and c. For at-most budgets (`<=` in place of `=`), `r` and `c` stay at most 1, that is, `u, v >= 0` for
+the duals `u = -log(r) / tau`, `v = -log(c) / tau`.
 
 Only additions, multiplications and divisions in a fixed order are used, so the plan is bitwise equal on every device
 and in every batch. Tensors have tiles along the last axis: `[R, C, T]`.
@@ -22,7 +22,7 @@ from masksmith.patterns import TileSpec
 SQUARINGS = 20
 """Number of squarings of `_exponential`."""
 SMALLEST, LARGEST = 1e-140, 1e140
-"""Limits of the scalings r and c: these diverge for tiles without a feasible plan, and products must stay finite."""
+"""Limits of the scalings r and c, which diverge for tiles without a feasible plan; their products must stay finite."""
 
 
 def entropic_plan(
