@@ -1,4 +1,4 @@
-"""The HTML of a job in a notebook: its state, a row for each tensor, and totals."""
+"""The HTML of a job in a notebook: its state and progress, a row for each tensor, and totals."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ COLUMNS = ("tensor", "status", "shape", "kept", "retained", "gap", "time")
 
 
 def job_html(job: Job) -> str:
-    """Return state, progress and reports as HTML without scripts, styles or URLs."""
+    """Return a job as HTML without scripts, styles or URLs; there are totals only if a tensor has a mask."""
     progress = job.progress
     done_text, total_text = count_text(progress.done), count_text(progress.total)
     caption = f"{job.name or 'job'} ({job.id}): {job.state.value}, {done_text} of {total_text} shards"
+    # HTML requires that `max` is positive.
     bar = f"<progress value='{progress.done}' max='{max(1, progress.total)}'></progress>"
     head = "".join(f"<th>{name}</th>" for name in COLUMNS)
     totals = total(job.tensors)

@@ -1,4 +1,4 @@
-"""Monitors the broker: whether it persists its data, and how much memory is free."""
+"""Monitors the broker: whether it may lose data or refuse work, and how much of its memory is free."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from .errors import BrokerFullError, InstallationError
 log = logging.getLogger(__name__)
 
 MAX_USED_SHARE = 0.85
-"""Share of `maxmemory` above which no jobs and uploads are added; the rest is for completing and deleting them."""
+"""Share of `maxmemory` above which no jobs or uploads are added; the rest is for completing and deleting them."""
 FRESH_S = 1.0
 """Seconds for which a reading is reused."""
 _COMPARED_CHARACTERS = 16
-"""Beginning of the texts by which two readings' problems are compared; figures, which always change, come after it."""
+"""Number of first characters of a problem's text that show its kind; details that change often come after them."""
 
 
 @dataclass(frozen=True)
@@ -31,15 +31,16 @@ class BrokerStatus:
         max_bytes: `maxmemory`; 0 if there is no limit.
         policy: `maxmemory-policy`; empty if it cannot be read.
         is_durable: Whether changes are written to disk; True if the settings cannot be read.
-        failed_write: The fields of `INFO` that report a failed write to disk, of a kind that is switched on, separated
-            by commas; empty if none, or if the settings cannot be read.
+        failed_writes: Names of the fields of `INFO` that report that the last write of the append-only file or of a
+            snapshot has failed, separated by commas. A kind of write that is switched off, or whose setting cannot be
+            read, is left out; empty if no name remains.
     """
 
     used_bytes: int
     max_bytes: int
     policy: str
     is_durable: bool
-    failed_write: str
+    failed_writes: str
 
     @property
     def evicts(self) -> bool:
@@ -48,20 +49,20 @@ class BrokerStatus:
 
     @property
     def room_bytes(self) -> float:
-        """Bytes that jobs and uploads may add."""
+        """Bytes that jobs and uploads may add; 0 or negative if they may add none, infinite if there is no limit."""
         return MAX_USED_SHARE * self.max_bytes - self.used_bytes if self.max_bytes else float("inf")
 
     @property
-    def losses(self) -> list[str]:
+    def problems(self) -> list[str]:
         """Reasons why work may be lost or refused."""
-        losses = []
+        problems = []
         if self.evicts:
-            losses.append(f"it evicts keys when its memory is full (maxmemory-policy {self.policy})")
-        if self.failed_write:
-            losses.append(f"its last write to disk has failed ({self.failed_write})")
+            problems.append(f"it evicts keys when its memory is full (maxmemory-policy {self.policy})")
+        if self.failed_writes:
+            problems.append(f"its last write to disk has failed ({self.failed_writes})")
         if self.room_bytes <= 0:
-            losses.append(f"it takes no jobs: {self.used_bytes} of {self.max_bytes} bytes are in use (maxmemory)")
-        return losses
+            problems.append(f"it takes no jobs: {self.used_bytes} of {self.max_bytes} bytes are in use (maxmemory)")
+        return problems
 
 
 class BrokerMonitor:
@@ -74,7 +75,7 @@ class BrokerMonitor:
     def __init__(self, client: redis.Redis) -> None:
         self._redis, self._lock = client, Lock()
         self._read_at, self._status = float("-inf"), BrokerStatus(0, 0, "", True, "")
-        self._logged: list[str] = []
+        self._last_problems: list[str] = []
 
     def check(self) -> None:
         """Check at the start that the broker evicts no keys, and warn if it persists nothing or has no memory limit.
@@ -94,7 +95,9 @@ class BrokerMonitor:
             log.warning("the broker's memory has no limit (maxmemory 0): set one")
 
     def status(self) -> BrokerStatus:
-        """Read the state, at most once in `FRESH_S`; log problems when the list of them changes, and when none is left.
+        """Return the state, read at most once in `FRESH_S` seconds.
+
+        Problems are logged if their kinds are not those of the reading before; it is also logged when none is left.
 
         Raises:
             redis.RedisError: If the broker does not answer.
@@ -103,14 +106,14 @@ class BrokerMonitor:
             if time.monotonic() - self._read_at >= FRESH_S:
                 self._status = self._read()
                 self._read_at = time.monotonic()
-                self._log(self._status.losses)
+                self._log(self._status.problems)
             return self._status
 
     def require_room(self, wanted_bytes: int) -> None:
         """Check that the broker has room for a record of this size.
 
         Raises:
-            BrokerFullError: If it has not.
+            BrokerFullError: If it does not have the room.
         """
         status = self.status()
         if status.room_bytes < wanted_bytes:
@@ -137,14 +140,14 @@ class BrokerMonitor:
             log.debug("the broker's %s cannot be read: %s", name, error)
             return ""
 
-    def _log(self, losses: list[str]) -> None:
-        is_known = _beginnings(losses) == _beginnings(self._logged)
-        if losses and not is_known:
-            log.error("the broker may lose or refuse work: %s", "; ".join(losses))
-        elif self._logged and not losses:
+    def _log(self, problems: list[str]) -> None:
+        kinds_have_changed = _kinds(problems) != _kinds(self._last_problems)
+        if problems and kinds_have_changed:
+            log.error("the broker may lose or refuse work: %s", "; ".join(problems))
+        elif self._last_problems and not problems:
             log.warning("the broker has recovered")
-        self._logged = losses
+        self._last_problems = problems
 
 
-def _beginnings(losses: list[str]) -> list[str]:
-    return [loss[:_COMPARED_CHARACTERS] for loss in losses]
+def _kinds(problems: list[str]) -> list[str]:
+    return [problem[:_COMPARED_CHARACTERS] for problem in problems]

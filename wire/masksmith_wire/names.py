@@ -44,7 +44,7 @@ Labels = Annotated[
 class JobDescription(StrictModel):
     """Name, labels and priority of a job, which have no effect on its results.
 
-    Jobs can be searched by labels. The priority orders the jobs of one API key, which may have a highest one.
+    Jobs can be searched by labels. The priority orders the jobs of one API key; the key may limit the priority.
     """
 
     name: JobName | None = None
@@ -60,7 +60,11 @@ def replace_unprintable(text: str) -> str:
 
 
 def default_name(subject: str, pattern: str) -> str:
-    """Default name of a job, from its subject, such as a file, and its pattern; both are shortened."""
+    """Default name of a job, from its subject, such as a file, and its pattern.
+
+    Each is shortened if it is long, and left out if it is empty; `unnamed` if both are empty.
+    """
+    # Both texts and the comma between them fit into a name.
     parts = [
         _shorten(text, MAX_NAME_LENGTH // 2 - 2)
         for text in (replace_unprintable(subject), replace_unprintable(pattern))
@@ -69,16 +73,16 @@ def default_name(subject: str, pattern: str) -> str:
 
 
 def subject_of(names: Iterable[str]) -> str:
-    """Subject of a job for its default name, from the names of its tensors."""
-    listed = list(names)
-    return listed[0] if len(listed) == 1 else f"{len(listed)} tensors"
+    """Subject of a job for its default name: the name of its only tensor, or the number of its tensors."""
+    tensor_names = list(names)
+    return tensor_names[0] if len(tensor_names) == 1 else f"{len(tensor_names)} tensors"
 
 
 def parse_labels(texts: Iterable[str]) -> dict[str, str]:
     """Parse labels such as `team=vision`; their bounds are checked by `JobDescription`.
 
     Raises:
-        ValueError: If one is not `KEY=VALUE`, or a key has two values.
+        ValueError: If one is not `KEY=VALUE`, or a key occurs twice.
     """
     labels: dict[str, str] = {}
     for text in texts:

@@ -1,4 +1,7 @@
-"""Maps exceptions of a shard, which solves rows of a tensor or writes a file, to the code and message of its report."""
+"""Maps the exception that fails a shard to the error code and message of the shard's report.
+
+A shard solves rows of a tensor, or writes a file of an output.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +30,7 @@ Failure = tuple[Code, str, Sequence[int] | None]
 
 
 def _with_code(code: Code, reason: str = "") -> Callable[[Exception, Shard], Failure]:
-    """Handler that reports a fixed code, with a fixed reason or else the exception's text."""
+    """Return a handler that reports this code, with this reason or, if it is empty, the exception's text."""
     return lambda error, shard: (code, reason or str(error), None)
 
 
@@ -70,15 +73,13 @@ _HANDLERS: Mapping[type[Exception], Callable[[Any, Shard], Failure]] = {
     ),
 }
 FAILURES: tuple[type[Exception], ...] = tuple(_HANDLERS)
-"""Exceptions that fail a shard without another attempt; after other errors it is attempted again."""
-
-
+"""Exceptions that fail any shard without another attempt."""
 OUTPUT_FAILURES: tuple[type[Exception], ...] = (ShardFailedError, OutputLostError, FileNotFoundError, DamagedBlobError)
-"""Exceptions that, besides `FAILURES`, fail a shard of an output's file without another attempt."""
+"""Further exceptions that fail a shard without another attempt, if it writes a file of an output."""
 
 
 def failure_report(error: Exception, tensor: PlannedTensor, shard: Shard) -> ShardReport:
-    """Report of a shard of a tensor that one of `FAILURES` ended."""
+    """Make the report of a shard that was to solve rows of a tensor, from one of `FAILURES`."""
     code, reason, index = _failure(error, shard)
     where = "" if index is None else f" at {list(index)}"
     log.info("tensor %r has no mask: %s%s", tensor.name, reason, where)
@@ -87,7 +88,7 @@ def failure_report(error: Exception, tensor: PlannedTensor, shard: Shard) -> Sha
 
 
 def output_failure_report(error: Exception, name: str) -> ShardReport:
-    """Report of a shard whose file of an output was not written, for one of `FAILURES` or `OUTPUT_FAILURES`."""
+    """Make the report of a shard that was to write the file `name`, from one of `FAILURES` or `OUTPUT_FAILURES`."""
     if isinstance(error, ShardFailedError):
         code, reason = error.error.code, error.error.message
     elif isinstance(error, OutputLostError):

@@ -31,7 +31,7 @@ from .tracing import Spans
 
 log = logging.getLogger(__name__)
 WARM_PATTERNS = ("2:4", "transposable 8:16")
-"""Patterns whose kernels a pool process loads before its first shard."""
+"""Patterns whose kernels are loaded by a pool process that solves shards, before its first shard."""
 app = create_app(read_settings(Settings))
 
 
@@ -68,7 +68,7 @@ def spans() -> Spans:
 
 @app.task(name=SHARD_TASK)  # type: ignore[untyped-decorator]
 def solve_shard() -> None:
-    """Process the shard that is due: its result goes to the store or an output file, its report to the job's record."""
+    """Process the shard that is due, if any: write its result, or its file of an output, and its report."""
     with runner().next_lease() as lease:
         if lease is None:
             return
@@ -82,7 +82,7 @@ def solve_shard() -> None:
 
 @app.task(name=CASE_TASK)  # type: ignore[untyped-decorator]
 def measure_case() -> None:
-    """Measure the benchmark case that is due; the result is written to its job's record."""
+    """Measure the benchmark case that is due, if any, and write its report to the job's record."""
     with runner().next_lease() as lease:
         if lease is not None:
             with logs.context(job=lease.job, shard=lease.shard):
@@ -90,7 +90,10 @@ def measure_case() -> None:
 
 
 def _initialize_process(**_: object) -> None:
-    """Set up a pool process: logging, file permissions, niceness, release signal, runner, and compiled kernels."""
+    """Set up a pool process: logging, file permissions, niceness, release signal, runner and span recorder.
+
+    A process that solves shards also loads the kernels of `WARM_PATTERNS`, and keeps freed memory for later use.
+    """
     settings = Settings()
     settings.configure_logging()
     protect_files()

@@ -23,11 +23,13 @@ SAFETENSORS_DTYPES: Mapping[str, str] = {
 
 
 def read_mapping(weights: Mapping[str, Any]) -> list[StreamedTensor]:
-    """Read a dict of tensors, such as a state dict; values may also be `StreamedTensor`s, which are kept as they are.
+    """Return the tensors of a dict, such as a state dict; their bytes are read later.
+
+    A value may be a torch tensor, a numpy array, an object with `__array__`, or a `StreamedTensor`, which is returned
+    unchanged.
 
     Raises:
-        InputError: If a name is not a non-empty string, or a value is no tensor, and nothing that numpy converts to an
-            array by `__array__`.
+        InputError: If a name is empty or not a string, or a value has another type than these.
     """
     return [_weight(name, value) for name, value in weights.items()]
 
@@ -70,7 +72,7 @@ def _torch_weight(name: str, tensor: Any) -> StreamedTensor:
 
 
 def has_memory(tensor: Any) -> bool:
-    """Whether a torch tensor has entries, in one piece of memory of its own device."""
+    """Whether a torch tensor is dense and has entries, all of them in the memory of one device."""
     return _unsupported_reason(tensor) is None and tensor.numel() > 0
 
 

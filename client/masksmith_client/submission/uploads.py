@@ -13,8 +13,8 @@ from masksmith_client.transport.session import ServiceSession
 from .prepared_job import PreparedJob
 from .streamed_tensor import StreamedTensor
 
-PARALLEL = 4
-"""Number of tensors that are hashed or sent at a time."""
+PARALLEL_UPLOADS = 4
+"""Maximum number of tensors that are hashed or sent at a time."""
 
 
 class UploadTracker:
@@ -23,39 +23,39 @@ class UploadTracker:
     def __init__(self, bar: Bar) -> None:
         self._bar = bar
         self._claimed: set[str] = set()
-        self._sent: dict[str, int] = {}
+        self._sent_bytes: dict[str, int] = {}
         self._lock = threading.Lock()
 
     def claim(self, digest: str) -> bool:
-        """Return True for the first caller with this digest, who uploads it if needed; equal tensors share a digest."""
+        """Whether this is the first call with this digest: of equal tensors, which share a digest, only one is sent."""
         with self._lock:
             is_first = digest not in self._claimed
             self._claimed.add(digest)
         return is_first
 
-    def skip(self, weight: StreamedTensor) -> None:
-        """Advance the bar by the size of a weight that need not be sent."""
-        self._bar.advance(weight.file_bytes)
+    def skip(self, tensor: StreamedTensor) -> None:
+        """Advance the bar by the size of a tensor that need not be sent."""
+        self._bar.advance(tensor.file_bytes)
 
-    def body(self, weight: StreamedTensor) -> Iterator[bytes]:
-        """Yield the bytes of a weight's file and advance the bar; a retry first moves the bar back."""
-        self._bar.advance(-self._sent.pop(weight.name, 0))
-        for piece in weight.pieces():
+    def body(self, tensor: StreamedTensor) -> Iterator[bytes]:
+        """Yield the bytes of a tensor's file and advance the bar; a retry first moves the bar back."""
+        self._bar.advance(-self._sent_bytes.pop(tensor.name, 0))
+        for piece in tensor.pieces():
             self._bar.advance(len(piece))
-            self._sent[weight.name] = self._sent.get(weight.name, 0) + len(piece)
+            self._sent_bytes[tensor.name] = self._sent_bytes.get(tensor.name, 0) + len(piece)
             yield bytes(piece)
 
 
 async def upload(session: ServiceSession, prepared: PreparedJob, *, progress: ShowProgress) -> list[str]:
     """Upload the tensors that the service lacks; return the digests of all, in the order of `prepared.uploads`."""
     with Bar("uploading", prepared.total_bytes, show=progress, in_bytes=True) as bar:
-        return await session.gather(partial(_upload, UploadTracker(bar)), prepared.uploads, PARALLEL)
+        return await session.gather(partial(_upload, UploadTracker(bar)), prepared.uploads, PARALLEL_UPLOADS)
 
 
-async def _upload(tracker: UploadTracker, session: ServiceSession, weight: StreamedTensor) -> str:
-    digest = await session.run_blocking(weight.digest)
+async def _upload(tracker: UploadTracker, session: ServiceSession, tensor: StreamedTensor) -> str:
+    digest = await session.run_blocking(tensor.digest)
     if not tracker.claim(digest) or await session.send(calls.has_tensor(digest)):
-        tracker.skip(weight)
+        tracker.skip(tensor)
     else:
-        await session.send(calls.put_tensor(digest, lambda: tracker.body(weight), weight.file_bytes))
+        await session.send(calls.put_tensor(digest, lambda: tracker.body(tensor), tensor.file_bytes))
     return digest

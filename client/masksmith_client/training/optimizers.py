@@ -1,4 +1,4 @@
-"""Calls a function before the steps of optimizers; handles wrapped and several optimizers, and scaled gradients."""
+"""Watches optimizers: calls the training method before their steps, and checks that they train the masked weights."""
 
 from __future__ import annotations
 
@@ -14,42 +14,49 @@ from .methods.method import Method
 
 
 def must_be_watched(method: Method, *optimizers: Any) -> bool:
-    """Whether the method needs these optimizers, or would refuse one that ascends gradients."""
+    """Whether these optimizers must be passed to `WatchedOptimizers.add`.
+
+    True if the method needs an optimizer; also true if the method does not support ascent and one of the optimizers
+    ascends gradients, so that `add` raises the error.
+    """
     ascend = (group.get("maximize") for optimizer in optimizers for group in getattr(optimizer, "param_groups", ()))
     return method.needs_optimizer or (not method.supports_ascent and any(ascend))
 
 
 class WatchedOptimizers:
-    """Watches optimizers: before each step of one, calls the method for each masked layer whose weight it owns.
+    """Watches optimizers that train masked weights; true as a bool if it watches any.
 
     Args:
         layers: The masked layers.
-        method: Its `before_step` is called with each layer whose weight the stepping optimizer owns.
+        method: Before each step of an optimizer, its `before_step` is called with each masked layer whose weight the
+            optimizer owns.
     """
 
     def __init__(self, layers: Sequence[MaskedLayer], method: Method) -> None:
         self._layers, self._method = layers, method
         self._optimizers: list[torch.optim.Optimizer] = []
         self._hooks: list[torch.utils.hooks.RemovableHandle] = []
-        self._stepped: set[str] = set()
+        # Names of the layers whose weight a watched optimizer has stepped since the last check.
+        self._stepped_layers: set[str] = set()
+        # By name of the layer: the version of its weight at the last check, and the number of checks that found the
+        # weight changed since a watched optimizer last stepped it.
         self._versions: dict[str, int] = {}
-        # By layer: how often its weight has changed since the last step of a watched optimizer.
         self._other_changes: dict[str, int] = {}
 
     def add(self, *optimizers: object) -> None:
-        """Watch those of some optimizers that own masked weights; they may be inside wrappers and lists.
+        """Watch those of the optimizers that own masked weights; optimizers may be inside wrappers and lists.
 
         Raises:
-            InputError: If an argument is not an optimizer, no optimizer owns a masked weight, one ascends gradients
-                and the training method does not support that, or a parameter that the method added belongs to no
-                optimizer.
+            InputError: If an argument is not an optimizer; if no optimizer owns a masked weight; if a masked weight is
+                trained with `maximize=True`, and the training method does not support that; or if a parameter that the
+                method added belongs to no optimizer.
         """
         unwrapped = [_unwrapped(optimizer) for optimizer in _flat(optimizers)]
         if unwrapped:
             self._check_method_parameters(unwrapped)
         owning = [optimizer for optimizer in unwrapped if self._owns_masked_weight(optimizer)]
         if not owning:
-            names = ", ".join(type(optimizer).__name__ for optimizer in unwrapped) or "no optimizer"
+            names = ", ".join(type(optimizer).__name__ for optimizer in unwrapped) or "the empty list of optimizers"
             raise InputError(f"{names} contains no masked weight: pass the optimizer that trains the masked weights")
         self._check_ascent(owning)
         for optimizer in owning:
@@ -58,17 +65,17 @@ class WatchedOptimizers:
                 self._hooks.append(optimizer.register_step_pre_hook(self._before_optimizer_step))
 
     def check(self) -> None:
-        """Check that masked weights are trained by watched optimizers only; called after each step.
+        """Check that masked weights are trained by watched optimizers only; must be called after each step.
 
         Raises:
-            InputError: If a trainable masked weight belongs to no watched optimizer, or two checks since the last step
-                of one have found a masked weight changed.
+            InputError: If a masked weight that requires gradients belongs to no watched optimizer; or if two checks
+                have found a masked weight changed since a watched optimizer last stepped it.
         """
         for layer in self._layers:
             self._check_changes(layer)
-        owned = set[int]().union(*(_parameters(optimizer) for optimizer in self._optimizers))
+        owned_ids = set[int]().union(*(_parameter_ids(optimizer) for optimizer in self._optimizers))
         for layer in self._layers:
-            if layer.weight.requires_grad and id(layer.weight) not in owned:
+            if layer.weight.requires_grad and id(layer.weight) not in owned_ids:
                 raise InputError(f"no watched optimizer holds {layer.name!r}: call watch() with the one that does")
 
     def __bool__(self) -> bool:
@@ -83,12 +90,12 @@ class WatchedOptimizers:
     def _check_changes(self, layer: MaskedLayer) -> None:
         # One change may be a checkpoint that was loaded while a gradient scaler skipped the step.
         version, other_changes = layer.weight._version, self._other_changes.get(layer.name, 0)
-        if layer.name in self._stepped:
+        if layer.name in self._stepped_layers:
             other_changes = 0
         elif version != self._versions.get(layer.name, version):
             other_changes += 1
         self._versions[layer.name], self._other_changes[layer.name] = version, other_changes
-        self._stepped.discard(layer.name)
+        self._stepped_layers.discard(layer.name)
         if other_changes > 1:
             raise InputError(
                 f"{layer.name!r} was changed by something else than the watched optimizer: call watch() with the "
@@ -96,17 +103,17 @@ class WatchedOptimizers:
             )
 
     def _owns_masked_weight(self, optimizer: torch.optim.Optimizer) -> bool:
-        owned = _parameters(optimizer)
-        return any(id(layer.weight) in owned for layer in self._layers)
+        owned_ids = _parameter_ids(optimizer)
+        return any(id(layer.weight) in owned_ids for layer in self._layers)
 
     def _check_ascent(self, optimizers: Sequence[torch.optim.Optimizer]) -> None:
         """Check that no masked weight is trained with `maximize=True`, unless the training method supports it."""
         if self._method.supports_ascent:
             return
         groups = [group for optimizer in optimizers for group in optimizer.param_groups if group.get("maximize")]
-        ascending = {id(parameter) for group in groups for parameter in group["params"]}
+        ascending_ids = {id(parameter) for group in groups for parameter in group["params"]}
         for layer in self._layers:
-            if id(layer.weight) in ascending:
+            if id(layer.weight) in ascending_ids:
                 raise InputError(
                     f"{type(self._method).__name__} would make the pruned entries of {layer.name!r} grow, since its "
                     "optimizer has maximize=True: use MaskedDecay"
@@ -114,10 +121,10 @@ class WatchedOptimizers:
 
     def _check_method_parameters(self, optimizers: Sequence[torch.optim.Optimizer]) -> None:
         """Check that these and the watched optimizers have all parameters that the training method added."""
-        owned = set[int]().union(*(_parameters(optimizer) for optimizer in (*optimizers, *self._optimizers)))
+        owned_ids = set[int]().union(*(_parameter_ids(optimizer) for optimizer in (*optimizers, *self._optimizers)))
         for layer in self._layers:
             for name, parameter in layer.masking.named_parameters():
-                if id(parameter) not in owned:
+                if id(parameter) not in owned_ids:
                     raise InputError(
                         f"the optimizer lacks the {name} of {layer.name!r}: create it after the Sparsifier"
                     )
@@ -151,7 +158,7 @@ class WatchedOptimizers:
             if group is not None:
                 sign = -1.0 if group.get("maximize") else 1.0
                 layer.gradient_scale = sign if scale is None else sign * scale.to(layer.weight.device)
-                self._stepped.add(layer.name)
+                self._stepped_layers.add(layer.name)
                 self._method.before_step(layer)
 
 
@@ -164,7 +171,7 @@ def _flat(optimizers: Sequence[object]) -> Iterator[object]:
 
 
 def _unwrapped(optimizer: object) -> torch.optim.Optimizer:
-    """Return the optimizer inside accelerate's, Lightning's and similar wrappers."""
+    """Return an optimizer without accelerate's, Lightning's and similar wrappers; `InputError` if there is none."""
     for name in ("optimizer", "_optimizer"):
         inner = getattr(optimizer, name, None)
         if inner is not None and inner is not optimizer:
@@ -174,6 +181,5 @@ def _unwrapped(optimizer: object) -> torch.optim.Optimizer:
     return optimizer
 
 
-def _parameters(optimizer: torch.optim.Optimizer) -> set[int]:
-    """Return the ids of an optimizer's parameters."""
+def _parameter_ids(optimizer: torch.optim.Optimizer) -> set[int]:
     return {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}

@@ -1,4 +1,7 @@
-"""HTTP routes of browser sessions, which authenticate by cookie: an `EventSource` cannot send a bearer token."""
+"""HTTP routes of browser sessions.
+
+A session authenticates requests by a cookie, because an `EventSource` cannot send a bearer token.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +32,7 @@ class Login(BaseModel):
 
 
 class Session(BaseModel):
-    """The principal of a request; `key` is the id of its key, or null if no key is required."""
+    """The principal of a request; `key` is its id, or null for a request that has no key and needs none."""
 
     key: str | None
     name: str
@@ -50,16 +53,16 @@ _TOKEN_BODY = {"schema": {"type": "object", "required": ["token"], "properties":
     },
 )
 async def log_in(request: Request, response: Response, state: StateDep) -> Session:
-    """Exchange a token for a session cookie; a form is redirected to the home page."""
+    """Exchange a token for a session cookie; the response to a form redirects to the home page."""
     is_form = request.headers.get("content-type", "").startswith("application/x-www-form-urlencoded")
-    token = _token(await request.body(), is_form=is_form)
+    token = _parse_token(await request.body(), is_form=is_form)
     key = await find_key(state.async_redis, token)
     if key is None:
         raise RequestError(Code.UNAUTHORIZED, "the key is unknown, was revoked or has expired")
     logs.add_fields(key=key.id)
     await check_rate(state.async_redis, principal_of(key, state.settings))
     session_token, seconds = secrets.token_urlsafe(32), int(state.settings.session_s)
-    # The session is bound to the token, and also ends when that becomes invalid: by rotation, revocation or expiry.
+    # The session is bound to the token, and also ends when the token becomes invalid by rotation, revocation or expiry.
     value = f"{key.id} {hash_token(token)}"
     arguments = (redis_key_of_session(session_token), redis_key_of_sessions(key.id), value, seconds, MAX_SESSIONS)
     await state.async_redis.eval(scripts.load(__package__)["begin_session"], 0, *arguments)
@@ -95,7 +98,7 @@ async def log_out(
     response.delete_cookie(COOKIE_NAME, httponly=True, samesite="strict")
 
 
-def _token(body: bytes, *, is_form: bool) -> str:
+def _parse_token(body: bytes, *, is_form: bool) -> str:
     try:
         if is_form:
             fields = parse_qs(body.decode(), max_num_fields=20)

@@ -16,6 +16,7 @@ def read_report(record: JobRecord, records: JobRecords) -> Report:
 
     Raises:
         RequestError: If the job is not a benchmark, or was deleted after its record was read.
+        UnreadableRecordError: If a case or its report cannot be parsed.
     """
     if record.benchmark is None:
         raise RequestError(Code.RESULT_NOT_FOUND, f"job {record.id} is not a benchmark; its masks: .../masks")
@@ -30,7 +31,7 @@ def read_report(record: JobRecord, records: JobRecords) -> Report:
 
 
 def case_result(planned: PlannedCase, report: CaseReport) -> CaseResult:
-    """Parse a case's result; a case that failed as a whole has only an error."""
+    """Parse the result in a case's report; without one, return a result with an error and no measurements."""
     if report.result is not None:
         return CaseResult.read(report.result)
     case = CaseResult.read_case(planned.case)

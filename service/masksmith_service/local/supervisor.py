@@ -1,7 +1,7 @@
 """Supervises the processes of an installation: restarts them when they fail, and stops them in order.
 
-All functions must be called in one thread: a child asks the kernel for a signal at its parent's death
-(PR_SET_PDEATHSIG), which is sent when the thread that started the child ends, even if the process goes on.
+All methods of a `Supervisor` must be called in one thread. A child asks the kernel for a signal at its parent's death
+(PR_SET_PDEATHSIG); the kernel sends it when the thread that started the child ends, even if the parent process goes on.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ POLL_S = 0.2
 MIN_RESTART_DELAY_S = 0.5
 MAX_RESTART_DELAY_S = 30.0
 MAX_DOUBLINGS = 10
-"""Limit of the exponent of the restart delay, which would overflow for a process that keeps failing."""
+"""Limit of the doublings of the restart delay; without it, the power of 2 would overflow after many failures."""
 HEALTHY_AFTER_S = 60.0
-"""Seconds after which a process counts as healthy: if it ends later, the restart delay begins at its minimum again."""
+"""Seconds after which a process counts as healthy: if it fails later, the restart delay begins at its minimum again."""
 SHORT_GRACE_S = 1.0
 """Seconds to which a further stop signal shortens the rest of a grace period."""
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -39,7 +39,7 @@ class _Supervised:
     Attributes:
         spec: How to start and stop the process.
         child: The process, which may have ended; None from when `restart_failed` finds it failed until its restart.
-        failures: Number of failures, from which the next restart delay is computed.
+        failures: Number of failures since the last healthy run; the restart delay is computed from it.
         restart_at: Time of `time.monotonic` from which on the process may be restarted.
     """
 
@@ -51,7 +51,7 @@ class _Supervised:
 
 
 class Supervisor:
-    """Runs processes. The constructor makes this process the parent of their orphaned descendants; Linux only.
+    """Runs processes. On Linux, the constructor makes this process the parent of their orphaned descendants.
 
     Within the context of `handling_signals`, stop signals set `stopping` instead of ending this process.
 
@@ -101,9 +101,9 @@ class Supervisor:
                 )
 
     def restart_failed(self) -> None:
-        """Stop processes that cannot be reached, and restart these and ended ones when their delays are over.
+        """Stop processes that cannot be reached; restart these, and processes that have ended, after their delays.
 
-        The delays grow exponentially, so this must be called again and again. After a stop signal, it does nothing.
+        A call does not wait for the delays: calls must be repeated. After a stop signal, a call does nothing.
         """
         if self.stopping:
             return
@@ -121,14 +121,14 @@ class Supervisor:
                 supervised.child.rotate_log()
 
     def wait(self) -> None:
-        """Sleep until the next call of `check` or `restart_failed`."""
+        """Sleep for `POLL_S`, the time between two calls of `check` or `restart_failed`."""
         time.sleep(POLL_S)
 
     def stop(self) -> None:
         """Stop all processes, and kill their orphaned descendants.
 
-        Those with the same grace period are stopped together, beginning with those that have the grace period of the
-        process started last.
+        Processes with the same grace period are stopped together, as a group. The groups are stopped in the reverse of
+        the order in which their last processes were started.
         """
         for group in self._groups():
             self._stop_group(group)
@@ -136,7 +136,7 @@ class Supervisor:
         kill_all(self._orphans())
 
     def _groups(self) -> list[list[Child]]:
-        """Processes that do not wait for a restart, by grace period, in the order in which the groups are stopped."""
+        """Processes that do not wait for a restart, in groups of equal grace periods, in the order of stopping."""
         groups: dict[float, list[Child]] = {}
         for supervised in reversed(self._supervised):
             if supervised.child is not None:

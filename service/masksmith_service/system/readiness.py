@@ -69,7 +69,7 @@ class ReadinessProbe:
 def _check_and_write(store: BlobStore, housekeeping: Housekeeping) -> None:
     """Check the installation and the broker, then write an object to the store and delete it."""
     housekeeping.ensure_store_claimed()
-    problems = housekeeping.broker.status().losses
+    problems = housekeeping.broker.status().problems
     if problems:
         raise BrokerUnsafeError("; ".join(problems))
     # All processes write and delete the same object, which nothing reads.

@@ -27,7 +27,8 @@ class MaskPruning(prune.BasePruningMethod):
         solver: Solver; by default the best one for the pattern.
     """
 
-    # torch passes "unstructured" methods a flat list of the remaining entries; patterns need the whole tensor.
+    # Patterns need the whole tensor. After an earlier pruning, torch passes the whole tensor only to "global" methods;
+    # "unstructured" ones get a flat list of the remaining entries, "structured" ones the remaining channels.
     PRUNING_TYPE = "global"
 
     def __init__(self, pattern: Pattern | str, solver: Solver | str | None = None) -> None:
@@ -36,7 +37,10 @@ class MaskPruning(prune.BasePruningMethod):
         self.solver = solver
 
     def compute_mask(self, t: torch.Tensor, default_mask: torch.Tensor) -> torch.Tensor:
-        """Return the mask for a tensor of weights or scores, 1 = kept, in the dtype of `default_mask`."""
+        """Return the mask for a tensor of weights or scores, 1 = kept, in the dtype of `default_mask`.
+
+        `default_mask` is the mask of earlier prunings; without them, all its entries are 1.
+        """
         remaining = default_mask != 0
         mask = keep_mask(t.detach().abs() * remaining, self.pattern, self.solver)
         new_mask: torch.Tensor = (mask & remaining).to(default_mask.dtype)
@@ -44,7 +48,7 @@ class MaskPruning(prune.BasePruningMethod):
 
 
 def custom_from_mask(module: torch.nn.Module, mask: Any, name: str = "weight") -> torch.nn.Module:
-    """Prune a module's parameter by an existing mask, a numpy array or a tensor on any device.
+    """Prune a module's parameter by an existing mask, a numpy array or a tensor on any device; return the module.
 
     Args:
         module: Module that has the parameter.
@@ -55,8 +59,10 @@ def custom_from_mask(module: torch.nn.Module, mask: Any, name: str = "weight") -
         ScoresError: If the shapes differ.
     """
     parameter = getattr(module, name)
-    on_device = torch.as_tensor(mask).to(parameter.device)
-    if on_device.shape != parameter.shape:
-        raise ScoresError(f"mask has shape {list(on_device.shape)}, the parameter {list(parameter.shape)}", name=name)
-    pruned: torch.nn.Module = prune.custom_from_mask(module, name, on_device.to(parameter.dtype))  # type: ignore[no-untyped-call]
+    mask_on_device = torch.as_tensor(mask).to(parameter.device)
+    if mask_on_device.shape != parameter.shape:
+        raise ScoresError(
+            f"mask has shape {list(mask_on_device.shape)}, the parameter {list(parameter.shape)}", name=name
+        )
+    pruned: torch.nn.Module = prune.custom_from_mask(module, name, mask_on_device.to(parameter.dtype))  # type: ignore[no-untyped-call]
     return pruned

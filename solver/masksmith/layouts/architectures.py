@@ -14,10 +14,10 @@ from .convolutions import (
     GROUPED_TRANSPOSED,
     TRANSPOSED_AXES,
     bias_name,
+    is_plain_or_transposed_by_name,
     is_transposed_by_name,
     kinds_by_bias,
-    may_be_kernel,
-    may_be_transposed,
+    may_be_convolution_weight,
 )
 from .layout import AxisRole, Layout, Rule, default_axes
 
@@ -111,14 +111,14 @@ class Architecture:
         return len(shape) == 2 and "." in name and self._has_layer_weights and not is_layer
 
     def _convolution(self, name: str, shape: Sequence[int]) -> Layout | Unclear:
-        if _EXPERTS.search(name) or _MIXTURE.search(name) or not may_be_kernel(name, shape):
+        if _EXPERTS.search(name) or _MIXTURE.search(name) or not may_be_convolution_weight(name, shape):
             return Unclear(_ambiguous_shape_reason(shape))
         kinds = kinds_by_bias(shape, self._shapes.get(bias_name(name), ()))
         if kinds == {"grouped transposed"}:
             return Unclear(GROUPED_TRANSPOSED)
         if kinds == {"transposed"}:
             return Layout(TRANSPOSED_AXES[: len(shape)], rule="shape")
-        may_be_grouped = "grouped transposed" in kinds and may_be_transposed(name)
+        may_be_grouped = "grouped transposed" in kinds and is_plain_or_transposed_by_name(name)
         if "transposed" not in kinds and (may_be_grouped or is_transposed_by_name(name)):
             return Unclear(_grouped_or_plain_reason(shape))
         if "transposed" not in kinds:
@@ -197,7 +197,7 @@ def _convolution_by_name(name: str, shape: Sequence[int]) -> Layout | Unclear:
     """Return the layout of a convolution whose bias does not show whether it is plain or transposed."""
     if is_transposed_by_name(name):
         return Layout(TRANSPOSED_AXES[: len(shape)], rule="name")
-    if may_be_transposed(name):
+    if is_plain_or_transposed_by_name(name):
         axes, transposed = " ".join(default_axes(shape)), " ".join(TRANSPOSED_AXES[: len(shape)])
         return Unclear(
             f"the name may mean a convolution or a transposed one; say which with a layout: {axes!r} or {transposed!r}"

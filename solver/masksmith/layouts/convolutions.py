@@ -1,4 +1,4 @@
-"""Convolutions by name and shape: which tensors may be kernels, and which of these are transposed."""
+"""Recognise the weights of convolutions, and whether these are transposed, by names, shapes and biases."""
 
 from __future__ import annotations
 
@@ -15,12 +15,14 @@ GROUPED_TRANSPOSED = "a transposed convolution of several groups"
 """Why the weight of such a convolution is not masked: no layout describes `[in, out / groups, *kernel]`."""
 
 Kind = Literal["plain", "transposed", "grouped transposed"]
-"""Kinds of convolutions by their axes: `[out, in / groups, *kernel]`, `[in, out, *kernel]`, and the one above."""
+"""Kinds of convolutions. The axes of their weights are, in this order: `[out, in / groups, *kernel]`;
+`[in, out, *kernel]`; and, with several groups, `[in, out / groups, *kernel]`."""
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 MAX_KERNEL = 15
-"""Longest side of a kernel that is recognised by the shape alone."""
+"""Longest side of the kernel of a weight whose name does not contain `conv` or `downsample`."""
 
+# Under weight normalisation, `weight_v` has the shape of the weight.
 _WEIGHT = r"(?:\.weight(?:_v)?)"
 _LAYER_WEIGHT = re.compile(rf"{_WEIGHT}$")
 _CONVOLUTION_NAME = re.compile(r"conv|downsample", re.IGNORECASE)
@@ -32,19 +34,19 @@ _PLAIN_OR_TRANSPOSED_NAME = re.compile(
 )
 
 
-def may_be_kernel(name: str, shape: Sequence[int]) -> bool:
+def may_be_convolution_weight(name: str, shape: Sequence[int]) -> bool:
     """Whether a tensor of three dimensions or more may be the weight of a convolution, by its name and shape.
 
-    A tensor of more than five dimensions may not. Without a name such as `conv`, a tensor may be one only if the sides
-    of its kernel are short and its name ends as that of a layer's weight (`_LAYER_WEIGHT`); names without dots were
-    chosen by the caller and may end in anything.
+    False for more than five dimensions. Otherwise true if the name contains `conv` or `downsample`, or if no side of
+    the kernel exceeds `MAX_KERNEL` and the name ends as that of a layer's weight (`_LAYER_WEIGHT`); a name without dots
+    was chosen by the caller and may end in anything.
     """
     if len(shape) > len(TRANSPOSED_AXES):
         return False
     if _CONVOLUTION_NAME.search(name):
         return True
-    is_layer = "." not in name or _LAYER_WEIGHT.search(name) is not None
-    return is_layer and max(shape[2:]) <= MAX_KERNEL
+    may_be_layer_weight = "." not in name or _LAYER_WEIGHT.search(name) is not None
+    return may_be_layer_weight and max(shape[2:]) <= MAX_KERNEL
 
 
 def is_transposed_by_name(name: str) -> bool:
@@ -52,23 +54,24 @@ def is_transposed_by_name(name: str) -> bool:
     return _TRANSPOSED_NAME.search(name) is not None
 
 
-def may_be_transposed(name: str) -> bool:
-    """Whether a name is used for plain and for transposed convolutions, as `upsample.conv` is."""
+def is_plain_or_transposed_by_name(name: str) -> bool:
+    """Whether a name is used for plain convolutions and also for transposed ones, such as `upsample.conv`."""
     return _PLAIN_OR_TRANSPOSED_NAME.search(name) is not None
 
 
 def bias_name(name: str) -> str:
-    """Return the name of the bias of a layer, from the name of its weight."""
+    """Return the name of a layer's bias from that of its weight; a name without the end of a weight stays."""
     return _LAYER_WEIGHT.sub(".bias", name)
 
 
-def kinds_by_bias(shape: Sequence[int], bias: Sequence[int]) -> frozenset[Kind]:
-    """Return the kinds of convolutions that a weight may be of, by its shape and its bias, with one entry per output.
+def kinds_by_bias(shape: Sequence[int], bias_shape: Sequence[int]) -> frozenset[Kind]:
+    """Return the kinds of convolutions to which a weight may belong, by its shape and that of its bias.
 
-    All kinds if the bias shows nothing: it is not a vector, or its length fits none.
+    A bias has one entry for each output. All kinds are returned if `bias_shape` shows nothing: it is `()` if there is
+    no bias, it is not that of a vector, or its length fits no kind.
     """
     first, second = shape[:2]
-    outputs = bias[0] if len(bias) == 1 else 0
+    outputs = bias_shape[0] if len(bias_shape) == 1 else 0
     groups = outputs // second
     fits = {
         "plain": outputs == first,

@@ -1,4 +1,4 @@
-"""Counts kept entries of a mask and blocks with some, a few rows at a time."""
+"""Counts the kept entries of a mask, and the blocks that contain kept entries, a few rows at a time."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from masksmith.layouts import Layout
 from masksmith.patterns import Hybrid, HybridCounts, MaskCounts, Pattern, matrix_shape
 
 STRIP_ENTRIES = 2**20
+"""Maximum number of entries of a strip, unless the fewest rows that `strips` may take have more."""
 _BYTES = np.arange(256, dtype=np.uint8)
 _IS_TWO_FOUR = (np.bitwise_count(_BYTES & 15) <= 2) & (np.bitwise_count(_BYTES >> 4) <= 2)
 """Lookup table: whether each half of a byte of mask bits has at most 2 set bits."""
@@ -23,19 +24,19 @@ _IS_TWO_FOUR = (np.bitwise_count(_BYTES & 15) <= 2) & (np.bitwise_count(_BYTES >
 def count(
     mask: Any, block: tuple[int, int] = (16, 16), layout: Layout | None = None, pattern: Pattern | None = None
 ) -> MaskCounts:
-    """Count the kept entries of a mask and the blocks with some, and find out whether it is 2:4.
+    """Count the kept entries of a mask and the blocks that contain kept entries; find out whether the mask is 2:4.
 
-    With a layout, over all matrices of the tensor.
+    With a layout, the counts are those of all matrices of the tensor together.
 
     Args:
         mask: Bool array or tensor in the weight's shape, True = kept.
         block: Rows and columns of the blocks to count.
         layout: How the tensor is made of matrices, if it is not one `[out, in]` or a convolution.
-        pattern: Pattern of the mask; for a hybrid one, `hybrid` is counted, too.
+        pattern: Pattern of the mask; for a hybrid pattern, the result includes those of `count_hybrid`.
 
     Raises:
         ScoresError: If the mask's dtype is not supported.
-        PatternError: If its shape is not that of a weight.
+        PatternError: If the mask's shape is not that of a weight, or a hybrid pattern does not fit it.
         ValueError: If a side of the block is not positive.
     """
     if min(block) < 1:
@@ -65,7 +66,8 @@ def count_hybrid(mask: Any, pattern: Hybrid, layout: Layout | None = None) -> Hy
 
     Args:
         mask: Bool array or tensor in the weight's shape, allowed by the pattern.
-        pattern: The pattern; its grid of blocks restarts at each matrix, and at each part that is solved separately.
+        pattern: The pattern; its grid of blocks restarts at each matrix, and at each range of rows that is solved
+            separately.
         layout: How the tensor is made of matrices, if it is not one `[out, in]` or a convolution.
 
     Raises:
@@ -89,13 +91,14 @@ def _count_matrix(mask: Any, pattern: Hybrid) -> HybridCounts:
     lefts = np.arange(0, grid.cols, pattern.cols)
     widths = np.diff(lefts, append=grid.cols)
     compressed_widths = -(-widths // inner.m) * inner.n
-    values = compressed = 0
+    dense_values = compressed_values = 0
     for first in range(0, grid.rows, pattern.rows):
         rows = source.rows(first, min(first + pattern.rows, grid.rows)) != 0
-        dense = np.logical_and.reduceat(rows.all(axis=0), lefts)
-        values += len(rows) * int(widths[dense].sum())
-        compressed += len(rows) * int(compressed_widths[~dense].sum())
-    return HybridCounts(grid.tiles, values + compressed, compressed * (inner.m - 1).bit_length())
+        is_dense = np.logical_and.reduceat(rows.all(axis=0), lefts)
+        dense_values += len(rows) * int(widths[is_dense].sum())
+        compressed_values += len(rows) * int(compressed_widths[~is_dense].sum())
+    index_bits = compressed_values * (inner.m - 1).bit_length()
+    return HybridCounts(grid.tiles, dense_values + compressed_values, index_bits)
 
 
 def strips(source: MatrixReader, multiple: int = 1) -> Iterator[Bools]:

@@ -25,29 +25,35 @@ def capacity(pattern: Pattern, shape: tuple[int, ...]) -> float:
         nested = pattern.nested if isinstance(pattern, Block) else None
         nested_density = 1.0 if nested is None else nested.density
         return pattern.density * nested_density * grid.rows * grid.cols
-    return float(sum(tiles * _crop_capacity(pattern, grid, height, width) for height, width, tiles in _pieces(grid)))
+    return float(
+        sum(tiles * _crop_capacity(pattern, grid, height, width) for height, width, tiles in _tile_sizes(grid))
+    )
 
 
-def _pieces(grid: Grid) -> list[tuple[int, int, int]]:
-    """Return height, width and number of pieces: whole, cropped below, cropped at the right, and in the corner."""
+def _tile_sizes(grid: Grid) -> list[tuple[int, int, int]]:
+    """Return height, width and number of the tiles of each kind.
+
+    The kinds are: whole, cropped below, cropped at the right, and cropped in the corner. If no tile is cropped below,
+    the height of the tiles cropped below is 0; likewise for the width.
+    """
     down, below = divmod(grid.rows, grid.tile_rows)
     across, right = divmod(grid.cols, grid.tile_cols)
-    pieces = [(grid.tile_rows, grid.tile_cols, down * across), (below, grid.tile_cols, across)]
-    return [*pieces, (grid.tile_rows, right, down), (below, right, 1)]
+    sizes = [(grid.tile_rows, grid.tile_cols, down * across), (below, grid.tile_cols, across)]
+    return [*sizes, (grid.tile_rows, right, down), (below, right, 1)]
 
 
 def _hybrid(pattern: Hybrid, grid: Grid) -> float:
-    """Return the capacity of the inner pattern in all blocks, plus the largest gains of the dense blocks."""
+    """Return what all blocks keep under the inner pattern, plus the gains of the blocks that gain most if dense."""
     remaining, kept = pattern.dense_blocks(grid), 0.0
     gains: list[tuple[float, int]] = []
-    for height, width, number in _pieces(grid):
+    for height, width, number in _tile_sizes(grid):
         if height * width * number == 0:
             continue
         is_edge = (height, width) != (grid.tile_rows, grid.tile_cols)
         entries = float(height * width)
-        inner = entries if is_edge and pattern.ragged == "dense" else capacity(pattern.inner, (height, width))
-        kept += number * inner
-        gains.append((entries - inner, number))
+        inner_kept = entries if is_edge and pattern.ragged == "dense" else capacity(pattern.inner, (height, width))
+        kept += number * inner_kept
+        gains.append((entries - inner_kept, number))
     for gain, number in sorted(gains, reverse=True):
         dense = min(remaining, number)
         kept, remaining = kept + dense * gain, remaining - dense
@@ -55,7 +61,7 @@ def _hybrid(pattern: Hybrid, grid: Grid) -> float:
 
 
 def _crop_capacity(pattern: NM, grid: Grid, height: int, width: int) -> int:
-    """Return the largest number of entries that a crop of an allowed tile keeps."""
+    """Return the largest number of entries that a tile keeps inside its first `height` rows and `width` columns."""
     if pattern.ragged == "dense" and (height, width) != (grid.tile_rows, grid.tile_cols):
         return height * width
     tile = pattern.tile

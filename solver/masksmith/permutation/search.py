@@ -24,10 +24,10 @@ Doubles = npt.NDArray[np.float64]
 Axes = Literal["in", "out", "both"]
 
 MIN_GAIN = 1e-4
-"""Relative gain of a round over both axes below which no other round follows."""
+"""A search over both axes ends with the first round that gains at most this, relative to the score kept before it."""
 
 STEPS = 10
-"""Steps along one axis before switching to the other."""
+"""Limit of the steps in each search along one axis, if a round searches both axes."""
 
 
 def permute(
@@ -112,10 +112,7 @@ def _best_orders(
 
 
 def _efficacy(array: Doubles, before: Solution, after: Solution) -> float:
-    """Return the share of the pattern's extra loss, compared with `_kept_unstructured`, that the orders recover.
-
-    It is 0 if the pattern has no extra loss.
-    """
+    """Return the `efficacy` of `Permutation`."""
     lost_unstructured = before.total_score - _kept_unstructured(array, before.pattern)
     lost, gained = before.total_score - before.objective, after.objective - before.objective
     return gained / (lost - lost_unstructured) if lost > lost_unstructured else 0.0
@@ -148,13 +145,16 @@ def _axes(pattern: NM, axis: Axes) -> tuple[Axis, ...]:
 
 
 def _check_convolution(shape: tuple[int, ...], pattern: NM) -> None:
-    """Check that channels divide into whole groups, so that permuting them does not mix positions of the kernel."""
+    """Check that the channels of a convolution divide into whole groups.
+
+    Otherwise, a group of input channels could begin at one position of the kernel and end at the next one.
+    """
     if len(shape) == 2:
         return
     sides = {"in": (shape[1], pattern.m), "out": (shape[0], pattern.m_out or pattern.m)}
-    for each, (channels, m) in sides.items():
-        if channels % m and (pattern.transposable or each == pattern.axis):
-            noun = "input" if each == "in" else "output"
+    for axis, (channels, m) in sides.items():
+        if channels % m and (pattern.transposable or axis == pattern.axis):
+            noun = "input" if axis == "in" else "output"
             raise PatternError(f"{pattern}: {channels} {noun} channels of a convolution are not a multiple of {m}")
 
 
@@ -168,10 +168,10 @@ def _search(array: Doubles, pattern: NM, axis: Axis, settings: _Settings, steps:
         transposed = pattern if axis == "in" else _transposed(pattern)
         return dual_guided_swaps.search(view, transposed, 1 + effort // 10, steps, seed, limit)
     order = np.arange(view.shape[1])
-    # Under `dense`, the channels after the last whole group are kept in any case, and stay in their place.
+    # Under `ragged="dense"`, the channels after the last whole group are kept in any case, and stay in their place.
     whole = view.shape[1] // pattern.m * pattern.m if pattern.ragged == "dense" else view.shape[1]
     if whole:
-        # Divide by the maximum so that float32, in which swaps are compared, does not overflow.
+        # Divide by the maximum so that float32, in which swaps are compared, does not overflow. The maximum may be 0.
         scaled = np.ascontiguousarray(view[:, :whole] / max(float(view.max()), 1e-300), np.float32)
         order[:whole] = column_swapping.search(scaled, pattern.m, pattern.n, effort, seed, limit)
     return order
@@ -191,8 +191,9 @@ def _transposed(pattern: NM) -> NM:
 
 
 def _kept_unstructured(array: Doubles, pattern: Pattern) -> float:
-    """Return the score kept if every row keeps its largest entries at the pattern's density, without groups."""
+    """Return the score kept if every row of `_columns` keeps its largest entries, at the pattern's density."""
     view = _columns(array, pattern.axis)
+    # Rounded first, so that a rounding error above a whole number does not add an entry.
     keep = math.ceil(round(view.shape[1] * pattern.density, 6))
     return float(np.partition(view, -keep, axis=1)[:, -keep:].sum())
 

@@ -55,7 +55,7 @@ class Skeleton:
 
         With converters, which may make parameters of other names, this is checked only when a module is loaded.
         """
-        if self.stored.converted:
+        if self.stored.source_patterns:
             return
         not_stored = {name for name, _ in self.model.named_parameters()} - {*self.stored.targets.values()}
         for name in sorted(not_stored):
@@ -129,7 +129,9 @@ class Skeleton:
             if converter is None:
                 self._set(target, value)
             else:
-                converters.setdefault(target, converter).add_tensor(target, name, self.stored.converted[name], value)
+                converters.setdefault(target, converter).add_tensor(
+                    target, name, self.stored.source_patterns[name], value
+                )
         for target, converter in converters.items():
             with self.converting_load_errors(f"parameter {target}"):
                 values = converter.convert(target, model=self.model, config=self.model.config)
@@ -201,12 +203,12 @@ class StoredTensors:
 
     Attributes:
         targets: Names of parameters or buffers by the names of stored tensors.
-        converted: The source pattern of transformers' converter by the names of the stored tensors that it converts.
+        source_patterns: Source patterns of transformers' converters, by the names of the stored tensors to convert.
     """
 
     def __init__(self, model: Any, checkpoint: Checkpoint) -> None:
         self.targets: dict[str, str] = {}
-        self.converted: dict[str, str] = {}
+        self.source_patterns: dict[str, str] = {}
         self._converters: dict[str, Any] = {}
         in_model = model.state_dict()
         rename = self._renaming(model, in_model)
@@ -215,11 +217,11 @@ class StoredTensors:
             if target in in_model:
                 self.targets[name] = target
             if target in in_model and pattern is not None:
-                self.converted[name] = pattern
+                self.source_patterns[name] = pattern
 
     def converter(self, name: str) -> Any:
         """Return a new converter of a stored tensor; None if it is loaded unchanged."""
-        return copy.deepcopy(self._converters[self.converted[name]]) if name in self.converted else None
+        return copy.deepcopy(self._converters[self.source_patterns[name]]) if name in self.source_patterns else None
 
     def _renaming(self, model: Any, in_model: dict[str, Any]) -> Any:
         """Set the converters, and return a function of a stored name.

@@ -22,34 +22,35 @@ ADVICE = "exclude it, or load the model and prune it with masksmith.prune in Pyt
 
 
 def stored_parts(skeleton: Skeleton, tensors: Iterable[ChosenTensor]) -> dict[str, Part]:
-    """Return, for each stored tensor, the part of a parameter that it becomes when it is loaded; by its name.
+    """Return the part of a parameter that each stored tensor becomes when it is loaded, by the name of the tensor.
 
     A tensor that becomes a whole parameter of the same name and shape is left out.
 
     Raises:
-        InputError: If a tensor becomes no parameter or has another shape than it, if its place in the parameter is not
-            known, or if a conversion fails; the message names the tensor or the parameter.
+        InputError: If a tensor becomes no parameter; if it becomes a whole parameter, but has another shape; if its
+            place in the parameter is not known; or if a conversion fails, or gives another shape than that of the
+            parameter. The message names the tensor or the parameter.
     """
     shapes = {name: tuple(parameter.shape) for name, parameter in skeleton.model.named_parameters()}
     parts: dict[str, Part] = {}
-    fused: dict[str, dict[str, Part]] = {}
+    parts_by_parameter: dict[str, dict[str, Part]] = {}
     for tensor in tensors:
         if shapes.get(tensor.name) == tensor.shape:
             continue
         target = skeleton.stored.targets.get(tensor.name)
         if target is None or target not in shapes:
             raise InputError(f"{tensor.name!r} is not a parameter of the loaded model; {ADVICE}")
-        if tensor.name not in skeleton.stored.converted:
+        if tensor.name not in skeleton.stored.source_patterns:
             parts[tensor.name] = _whole_parameter(tensor, target, shapes[target])
             continue
-        if target not in fused:
-            fused[target] = _fused_parts(skeleton, target, shapes[target])
-        parts[tensor.name] = _checked_part(tensor, target, fused[target])
+        if target not in parts_by_parameter:
+            parts_by_parameter[target] = _fused_parts(skeleton, target, shapes[target])
+        parts[tensor.name] = _checked_part(tensor, target, parts_by_parameter[target])
     return parts
 
 
 def _whole_parameter(tensor: ChosenTensor, target: str, shape: Sequence[int]) -> Part:
-    """Return the part that is the whole of a parameter `target`; raise `InputError` if its shape is another one."""
+    """Return the part that is the whole parameter `target`; raise `InputError` if the tensor has another shape."""
     from masksmith.model_pruning import Part
 
     if tensor.shape != shape:
@@ -59,7 +60,7 @@ def _whole_parameter(tensor: ChosenTensor, target: str, shape: Sequence[int]) ->
 
 
 def _checked_part(tensor: ChosenTensor, target: str, parts: Mapping[str, Part]) -> Part:
-    """Return the part of a tensor from the known parts of a parameter; raise `InputError` if it is not among them."""
+    """Return a tensor's part from the known parts of a parameter; raise `InputError` if none of them fits."""
     part = parts.get(tensor.name)
     if part is None or part.shape != tensor.shape:
         reason = f"is converted to {target!r} when the model is loaded, in a way that cannot be inverted exactly"
@@ -68,7 +69,10 @@ def _checked_part(tensor: ChosenTensor, target: str, parts: Mapping[str, Part]) 
 
 
 def _fused_parts(skeleton: Skeleton, target: str, shape: Sequence[int]) -> dict[str, Part]:
-    """Return the parts of one parameter that are known, by the names of the stored tensors.
+    """Return the known parts of a parameter that is converted from stored tensors, by the names of the tensors.
+
+    No part is known if the conversion makes no such parameter, moves entries in an unknown way, or copies a tensor to
+    several places. Tensors without entries are left out.
 
     Raises:
         InputError: If the conversion fails, or gives another shape than that of the parameter.
@@ -80,8 +84,8 @@ def _fused_parts(skeleton: Skeleton, target: str, shape: Sequence[int]) -> dict[
     with torch.no_grad(), follower:
         converter = skeleton.stored.converter(names[0])
         for name in names:
-            stored = follower.add(name, skeleton.shape(name))
-            converter.add_tensor(target, name, skeleton.stored.converted[name], stored)
+            tensor = follower.add(name, skeleton.shape(name))
+            converter.add_tensor(target, name, skeleton.stored.source_patterns[name], tensor)
         with skeleton.converting_load_errors(f"parameter {target}"):
             loaded = converter.convert(target, model=skeleton.model, config=skeleton.model.config).get(target)
     loaded = loaded[0] if isinstance(loaded, list) else loaded
