@@ -104,7 +104,7 @@ class PruneMethod:
         if missing:
             name, reason = next(iter(missing.items()))
             others = f", and {len(missing) - 1} other tensor(s) are not calibrated" if len(missing) > 1 else ""
-            raise InputError(f"{name!r} is {reason}{others}; calibrate what is masked, or leave it out with --exclude")
+            raise InputError(f"{name!r} is {reason}{others}; calibrate what is masked, or leave it out with exclude=")
         _check_ties(checkpoint, statistics)
         _check_values(statistics)
         return statistics
