@@ -39,6 +39,16 @@ def test_a_socks_proxy_says_which_package_it_needs(monkeypatch: pytest.MonkeyPat
     assert "secret" not in str(refused.value)
 
 
+def test_only_what_names_a_proxy_is_blamed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_PROXY", "other.example")
+    monkeypatch.setattr("httpx2._utils.getproxies", lambda: {"http": "ftp://127.0.0.1:21"})  # As macOS's settings.
+    with pytest.raises(InputError, match=r"the proxy in the system's settings cannot be used: .*; or set NO_PROXY=\*$"):
+        Client(URL)
+    monkeypatch.setenv("HTTP_PROXY", "ftp://127.0.0.1:21")
+    with pytest.raises(InputError, match=r"the proxy that HTTP_PROXY names cannot be used: .*; or unset the variable$"):
+        Client(URL)
+
+
 @pytest.mark.parametrize("proxy", PROXIES)
 def test_the_command_line_prints_one_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], proxy: str

@@ -46,11 +46,14 @@ def environment_errors_as_input_errors() -> Iterator[None]:
     try:
         yield
     except (ImportError, ValueError, httpx2.InvalidURL) as error:
-        names = " or ".join(proxy_variables()) or "the environment"
+        names = " or ".join(proxy_variables())
+        # On macOS and Windows, proxies without a variable come from the system's settings.
+        where = f"that {names} names" if names else "in the system's settings"
+        remedy = "unset the variable" if names else "set NO_PROXY=*"
         reason = "its URL must look like http://host:port, https://host:port or socks5://host:port"
         if isinstance(error, ImportError):
             reason = "SOCKS needs the package socksio: pip install socksio"
-        raise InputError(f"the proxy that {names} names cannot be used: {reason}; or unset the variable") from None
+        raise InputError(f"the proxy {where} cannot be used: {reason}; or {remedy}") from None
     except OSError as error:
         variables = " and ".join(certificate_variables())
         where = f" of {variables}" if variables else ""

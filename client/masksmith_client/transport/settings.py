@@ -12,7 +12,7 @@ from masksmith_client._errors import InputError
 from masksmith_wire.text import without_credentials
 
 DEFAULT_URL = "http://127.0.0.1:8000"
-PROXY_VARIABLES = frozenset({"all_proxy", "http_proxy", "https_proxy", "no_proxy"})
+PROXY_VARIABLES = frozenset({"all_proxy", "http_proxy", "https_proxy"})
 MAX_PORT, MAX_LABEL = 65535, 63
 CERTIFICATE_VARIABLES = ("SSL_CERT_FILE", "SSL_CERT_DIR")
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
@@ -118,7 +118,7 @@ def _without_secrets(url: str) -> str:
 
 
 def proxy_variables() -> list[str]:
-    """Return the names of the variables about proxies that are set, without their values, which may have a password."""
+    """Return the variables that are set and may name a proxy, without their values, which may have a password."""
     return [name for name in os.environ if name.lower() in PROXY_VARIABLES]
 
 
