@@ -106,3 +106,14 @@ def test_addresses_that_no_host_can_have_are_refused(url: str, message: str) -> 
 def test_a_service_on_this_machine_needs_no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ALL_PROXY", "socks://127.0.0.1:1080")
     Client("http://127.0.0.1:8000").close()
+
+
+@pytest.mark.parametrize(
+    "command", [["jobs", "show", "\udcff"], ["jobs", "list", "--name", "\udcff"], ["info", "--url", f"{URL}/\udcff"]]
+)
+def test_arguments_that_are_not_unicode_are_refused(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    # Python reads bytes of an argument that are not UTF-8 as such characters.
+    assert run(command) == 2
+    printed = capsys.readouterr().err
+    assert "\\udcff" in printed
+    assert "not Unicode text" in printed

@@ -63,6 +63,8 @@ def read_settings(url: str | None = None, token: str | None = None) -> Connectio
         # The error may quote a part of the password: unencoded, its characters can begin a port, a path or a query.
         reason = "encode the special characters of the password (%23 for #)" if "@" in url else str(error)
         raise InputError(f"the service's URL {shown!r} is malformed: {reason}") from None
+    except UnicodeEncodeError:
+        raise InputError(f"the service's URL {shown!a} is malformed: it is not Unicode text (UTF-8)") from None
     if parsed.query or parsed.fragment:
         raise InputError(f"the service's URL {shown!r} has a query or a fragment, which it cannot have")
     if parsed.scheme not in ("http", "https") or not parsed.host:
