@@ -63,6 +63,7 @@ def test_help_shows_examples_that_are_valid_and_no_type_of_flags(path: str, caps
     assert run([*path.split(), "--help"]) == 0
     text = " ".join(capsys.readouterr().out.split())
     assert "<bool>" not in text
+    assert "<list" not in text
     command = build_command(path, load(path, COMMANDS[path]))
     for example in EXAMPLES.get(path, ()):
         assert " ".join(example.split()) in text.replace("\\ ", "")
