@@ -5,9 +5,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from masksmith_client import Client, TimeoutError
+from masksmith_client import Client, InputError, TimeoutError
+from masksmith_client.checkpoints import remote
 from masksmith_client.cli.advice import advise_commands
 from masksmith_client.cli.app import explain, run
+from masksmith_client.submission.statistics import AuxiliaryTensors, Statistic
+from masksmith_client.submission.streamed_tensor import StreamedTensor
 from masksmith_client.transport.events import Deadline
 from masksmith_service.auth.keys import revoke_key
 from masksmith_service.benchmarks.reports import read_report
@@ -61,6 +64,16 @@ def test_python_becomes_a_command(client: Client):
     assert message is not None
     assert f"'masksmith jobs watch {job.id}' waits for it" in message
     assert "client." not in message
+
+
+def test_activations_that_are_too_large_are_refused_in_python_and_at_the_command_line(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(remote, "WHOLE_BYTES", 100)
+    tensor = StreamedTensor("w/activations", "F32", (8, 8), lambda: iter(()))
+    statistics = AuxiliaryTensors({"w": Statistic("activations", tensor)})
+    with pytest.raises(InputError) as caught:
+        remote._check_activations(statistics)
+    assert str(caught.value).endswith("use 'masksmith prune --local', or leave the tensor out with exclude=")
+    assert str(explain(caught.value)[0]).endswith("leave the tensor out with --exclude")
 
 
 @pytest.mark.usefixtures("connected")

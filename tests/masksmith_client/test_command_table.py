@@ -63,6 +63,7 @@ def test_help_shows_examples_that_are_valid_and_no_type_of_flags(path: str, caps
     assert run([*path.split(), "--help"]) == 0
     text = " ".join(capsys.readouterr().out.split())
     assert "<bool>" not in text
+    assert "<list" not in text
     command = build_command(path, load(path, COMMANDS[path]))
     for example in EXAMPLES.get(path, ()):
         assert " ".join(example.split()) in text.replace("\\ ", "")
@@ -70,6 +71,26 @@ def test_help_shows_examples_that_are_valid_and_no_type_of_flags(path: str, caps
         assert words[: 1 + len(path.split())] == ["masksmith", *path.split()]
         parsed = command.make_context(path, words[1 + len(path.split()) :], resilient_parsing=False)
         assert parsed is not None
+
+
+@pytest.mark.parametrize("path", COMMANDS)
+def test_a_narrow_terminal_shortens_no_option(path: str, capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    assert run([*path.split(), "--help"]) == 0
+    text = capsys.readouterr().out
+    assert "…" not in text
+    for option in build_command(path, load(path, COMMANDS[path])).params:
+        assert all(name in text for name in option.opts if name.startswith("--"))
+    # A list of choices has no place where it can be wrapped.
+    assert all(len(line.rstrip()) <= 40 or "|" in line for line in text.splitlines())
+
+
+def test_a_narrow_list_of_commands_has_their_whole_lines(capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    assert run([]) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert all(entry.help in text for path, entry in COMMANDS.items() if " " not in path)
+    assert all(line in text for line in GROUPS.values())
 
 
 def test_commands_are_grouped(capsys: Any) -> None:

@@ -39,6 +39,16 @@ def test_a_socks_proxy_says_which_package_it_needs(monkeypatch: pytest.MonkeyPat
     assert "secret" not in str(refused.value)
 
 
+def test_only_what_names_a_proxy_is_blamed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_PROXY", "other.example")
+    monkeypatch.setattr("httpx2._utils.getproxies", lambda: {"http": "ftp://127.0.0.1:21"})  # As macOS's settings.
+    with pytest.raises(InputError, match=r"the proxy in the system's settings cannot be used: .*; or set NO_PROXY=\*$"):
+        Client(URL)
+    monkeypatch.setenv("HTTP_PROXY", "ftp://127.0.0.1:21")
+    with pytest.raises(InputError, match=r"the proxy that HTTP_PROXY names cannot be used: .*; or unset the variable$"):
+        Client(URL)
+
+
 @pytest.mark.parametrize("proxy", PROXIES)
 def test_the_command_line_prints_one_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], proxy: str
@@ -96,3 +106,14 @@ def test_addresses_that_no_host_can_have_are_refused(url: str, message: str) -> 
 def test_a_service_on_this_machine_needs_no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ALL_PROXY", "socks://127.0.0.1:1080")
     Client("http://127.0.0.1:8000").close()
+
+
+@pytest.mark.parametrize(
+    "command", [["jobs", "show", "\udcff"], ["jobs", "list", "--name", "\udcff"], ["info", "--url", f"{URL}/\udcff"]]
+)
+def test_arguments_that_are_not_unicode_are_refused(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    # Python reads bytes of an argument that are not UTF-8 as such characters.
+    assert run(command) == 2
+    printed = capsys.readouterr().err
+    assert "\\udcff" in printed
+    assert "not Unicode text" in printed

@@ -201,7 +201,7 @@ def test_old_keys_serve_for_a_day_while_the_issuer_is_down(client, issuer, keys,
     assert get(client, token).status_code == 200
 
 
-def test_a_slow_issuer_holds_a_request_for_seconds_only(monkeypatch):
+def test_a_slow_issuer_holds_a_request_for_seconds_only(monkeypatch, caplog):
     async def never_ends(issuer):
         await asyncio.sleep(600)
 
@@ -210,6 +210,7 @@ def test_a_slow_issuer_holds_a_request_for_seconds_only(monkeypatch):
     keys = issuer_keys.IssuerKeys("https://login.example.org")
     assert not asyncio.run(keys.update())
     assert keys.has_fetch_failed
+    assert caplog.messages == ["the keys of issuer https://login.example.org cannot be fetched: TimeoutError"]
 
 
 def test_a_long_response_ends_with_its_token(client, issuer):

@@ -151,8 +151,9 @@ def test_a_large_view_samples_rows_and_says_so(client, solve, window, monkeypatc
     assert b'"sampled":"2"' in text
 
 
-def test_bounds_do_not_grow_with_the_layer(solve, window, monkeypatch):
-    job = solve({"w": FLAT}, pattern="2:4")
+@pytest.mark.parametrize(("weight", "cols"), [(FLAT, 101), (CONVOLUTION, 3)])
+def test_bounds_do_not_grow_with_the_layer(solve, window, monkeypatch, weight, cols):
+    job = solve({"w": weight}, pattern="2:4")
     read = []
     ranges = BlobStore.get_ranges
 
@@ -162,9 +163,14 @@ def test_bounds_do_not_grow_with_the_layer(solve, window, monkeypatch):
 
     monkeypatch.setattr(BlobStore, "get_ranges", counted)
     monkeypatch.setattr(windows, "BAND_BYTES", 1000)
-    whole = window(job, rows=75, cols=101)
+    found = window(job, rows=75, cols=cols)
     assert max(read) <= 1000
-    assert (whole["kept"] == ms.solve(np.abs(FLAT), "2:4").mask).all()
+    assert (found["kept"] == as_matrix(ms.solve(np.abs(weight), "2:4").mask)[:, :cols]).all()
+    monkeypatch.setattr(windows, "SAMPLED_ENTRIES", 2 * as_matrix(weight).shape[1])
+    read.clear()
+    window(job, rows=1, cols=1, step=cols)
+    # Two rows of scores are read at most, where stored rows are read whole; likewise of the mask.
+    assert sum(read) <= 2 * as_matrix(weight).shape[1] * (4 + 1)
 
 
 def test_the_profile_counts_rows_and_columns(client, solve):

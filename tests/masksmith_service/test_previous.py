@@ -108,6 +108,8 @@ def test_metadata_that_lies_is_no_masks_file(client, save, put, check_problem):
     digest = put(safetensors.numpy.save({"w": np.zeros((8, 1), np.uint8)}, metadata))
     good = save({"w": np.zeros((8, 8), np.float32)})
     check_problem(ask(client, good, digest), 422, "invalid_previous", "neither bool nor a packed mask")
+    scalar = put(save({"w": MASK, "flag": np.array(True)}))
+    check_problem(ask(client, good, scalar), 422, "invalid_previous", "not a masks file", "'flag' is a scalar")
 
 
 def test_tied_tensors_are_solved_once_and_both_have_results(client, put, save, records, settings):

@@ -266,5 +266,5 @@ def _statistic(name: str, kinds: tuple[str, ...], files: Mapping[str, str]) -> S
             return StatisticInput.model_validate({"kind": kind, "reference": files[key], "key": key})
     raise InputError(
         f"{name!r} is not calibrated: the calibration has no {statistic_key(name, kinds[-1])!r}; leave it out with "
-        f"--exclude"
+        f"exclude="
     )

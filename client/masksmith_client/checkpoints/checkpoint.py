@@ -148,9 +148,9 @@ class Checkpoint:
     def ties(self) -> Mapping[str, str]:
         """Maps the name of each stored tensor that repeats an earlier one to the name of the earlier one.
 
-        Equal tensors of 8-bit floats are not tied, since their scales may differ.
+        Equal tensors that are quantised entry by entry are not tied, since their scales may differ.
         """
-        return stored_ties([tensor for tensor in self.tensors.values() if tensor.dtype not in FLOAT8_DTYPES])
+        return stored_ties([tensor for name, tensor in self.tensors.items() if not self.is_quantised_by_entry(name)])
 
     @cached_property
     def absent(self) -> Mapping[str, str]:

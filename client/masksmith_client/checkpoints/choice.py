@@ -193,7 +193,7 @@ def user_layouts(texts: Mapping[str, str], names: Sequence[str]) -> dict[str, La
     for selector, axes in texts.items():
         matcher = NameMatcher(selector, names)
         if matcher.unmatched:
-            raise InputError(f"--layout {selector!r}=...: no tensor has this name or matches it")
+            raise InputError(f"the layout of {selector!r}: no tensor has this name or matches it")
         layout = Layout.parse(axes)
         parsed |= {name: layout for name in names if matcher.match(name)}
     return parsed

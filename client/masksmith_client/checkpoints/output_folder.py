@@ -105,11 +105,11 @@ def check_output_folder(output: Path, checkpoint: Checkpoint) -> None:
             file of weights has a name that masksmith uses in outputs, or a hidden one; or if a file to copy is a broken
             link.
     """
-    reserved_file = next(
-        (file for file in checkpoint.headers if file.name in OWN_FILES or file.name.startswith(".")), None
-    )
-    if reserved_file is not None:
-        raise InputError(f"{reserved_file} has a name that masksmith uses in outputs; rename it")
+    for file in checkpoint.headers:
+        if file.name in OWN_FILES:
+            raise InputError(f"{file} has a name that masksmith uses in outputs; rename it")
+        if file.name.startswith("."):
+            raise InputError(f"{file} is hidden, and in outputs only unfinished files are; rename it")
     if str(output) == "-":
         raise InputError("a checkpoint is a directory and cannot go to standard output; name a directory")
     if output.is_symlink() and not output.exists():

@@ -110,7 +110,7 @@ class PruneMethod:
             name, reason = next(iter(missing_reasons.items()))
             count = len(missing_reasons) - 1
             others = f", and {count} other tensor(s) are not calibrated" if count else ""
-            raise InputError(f"{name!r} is {reason}{others}; calibrate what is masked, or leave it out with --exclude")
+            raise InputError(f"{name!r} is {reason}{others}; calibrate what is masked, or leave it out with exclude=")
         _check_ties(checkpoint, statistics)
         _check_values(statistics)
         return statistics

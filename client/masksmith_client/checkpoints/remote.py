@@ -246,7 +246,7 @@ def _check_activations(statistics: AuxiliaryTensors) -> None:
         if tensor.name.endswith("/activations") and tensor.data_bytes > WHOLE_BYTES:
             raise InputError(
                 f"{tensor.name!r} has {size_text(tensor.data_bytes)}, more than the {size_text(WHOLE_BYTES)} that go "
-                "to one worker: use --local, or leave the tensor out with --exclude"
+                "to one worker: use 'masksmith prune --local', or leave the tensor out with exclude="
             )
 
 

@@ -21,6 +21,7 @@ _REPLACEMENTS = (
         "start one with 'masksmith up', or pass --local to commands that have it",
     ),
     (r"pass a model, shapes, or masks_of with a job's id", "pass --model, --shapes, or --masks-of with a job's id"),
+    (r"leave (it|the tensor) out with exclude=", r"leave \1 out with --exclude"),
     (r"^time_limit_s=", "--time-limit="),
     (r"^batches(\.\d+)?(?=[=:])", "--batch"),
     (r"^(dtypes|directions|device|patterns|previous)(\.\d+)?(?=[=:])", r"--\1"),

@@ -110,5 +110,5 @@ def explain(error: Exception) -> tuple[str | None, int]:
     if isinstance(code, int):
         return advise_commands(str(error)), code
     if isinstance(error, OSError):
-        return f"{error.filename or 'input/output'}: {error.strerror or error}", 1
+        return f"{error.filename or 'input/output'}: {error.strerror or str(error) or type(error).__name__}", 1
     return None, 1

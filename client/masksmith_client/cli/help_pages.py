@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from typing import Any
 
 from .table import EXAMPLES, PANELS, PATTERNS
@@ -18,6 +19,9 @@ OPTION_PANELS = {
 _PANEL_BY_OPTION = {name: panel for panel, names in OPTION_PANELS.items() for name in names.split()}
 MIN_GROUPED = 12
 """A command with fewer options than this shows them in one list."""
+MIN_TABLE_COLUMNS = 60
+"""In a terminal with fewer columns, help has no tables, whose cells would shorten the names of options."""
+NARROW_INDENT = 4
 
 
 def panel_of(name: str) -> str:
@@ -27,6 +31,8 @@ def panel_of(name: str) -> str:
 
 def add_details(path: str, command: Any) -> None:
     """Change the help page of a command: group its options, hide the types of its flags, add patterns and examples.
+
+    In a narrow terminal, the page is plain text instead, with each description below its option.
 
     Args:
         path: The command as in `EXAMPLES`, such as `jobs list`; empty for a group, which has no examples.
@@ -53,3 +59,20 @@ def add_details(path: str, command: Any) -> None:
         return option
 
     command.get_help_option = help_option
+    columns = shutil.get_terminal_size().columns
+    if columns < MIN_TABLE_COLUMNS:
+        _use_plain_text(command, columns)
+
+
+def _use_plain_text(command: Any, columns: int) -> None:
+    """Have click, instead of rich, write the help page of a command, with at most this many columns."""
+
+    class NarrowFormatter(command.context_class.formatter_class):  # type: ignore[misc]
+        def write_dl(self, rows: Any, col_max: int = NARROW_INDENT, col_spacing: int = 2) -> None:
+            super().write_dl(rows, min(col_max, NARROW_INDENT), col_spacing)
+
+    class NarrowContext(command.context_class):  # type: ignore[misc]
+        formatter_class = NarrowFormatter
+
+    command.context_class, command.rich_markup_mode = NarrowContext, None
+    command.context_settings["terminal_width"] = columns

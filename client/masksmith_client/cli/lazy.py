@@ -20,7 +20,9 @@ class LazyCommand(TyperCommand):
 
     def __init__(self, path: str, entry: Entry) -> None:
         name = path.rpartition(" ")[2]
-        super().__init__(name, help=entry.help, rich_help_panel=None if " " in path else panel_of(path))
+        panel = None if " " in path else panel_of(path)
+        # The short help is the whole one: in plain text, click would shorten it.
+        super().__init__(name, help=entry.help, short_help=entry.help, rich_help_panel=panel)
         self._path, self._entry = path, entry
 
     def make_context(self, info_name: str | None, args: list[str], *options: Any, **more_options: Any) -> Any:
@@ -45,7 +47,10 @@ class LazyCommand(TyperCommand):
 
 def add_commands(root: TyperGroup) -> None:
     """Add the table's commands to the root or to their groups, in the order of the panels; then add the groups."""
-    groups = {name: TyperGroup(name=name, help=line, rich_help_panel=panel_of(name)) for name, line in GROUPS.items()}
+    groups = {
+        name: TyperGroup(name=name, help=line, short_help=line, rich_help_panel=panel_of(name))
+        for name, line in GROUPS.items()
+    }
     for group in groups.values():
         add_details("", group)
     for path in sorted(COMMANDS, key=_panel_number):

@@ -14,7 +14,12 @@ from .console import print_json_line, print_note
 def warmup(
     patterns: Annotated[
         list[str] | None,
-        typer.Option("--pattern", "-p", help="A pattern to compile for; repeatable; default common patterns."),
+        typer.Option(
+            "--pattern",
+            "-p",
+            metavar="PATTERN",
+            help="A pattern to compile for; repeatable; default common patterns.",
+        ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one line of JSON on stdout.")] = False,
 ) -> None:

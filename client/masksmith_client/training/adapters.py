@@ -130,16 +130,17 @@ def _change(layer: MaskedLayer, adapters: Iterable[Adapter]) -> Tensor:
     """Return the sum of the products of a layer's adapters, in the shape of the weight; all ranks call this together.
 
     Raises:
-        InputError: If the sum has another shape, or an entry that is not finite.
+        InputError: If a product has another shape than the weight, or the sum has an entry that is not finite.
     """
     products = [adapter.product() for adapter in adapters]
-    change = torch.stack(products).sum(0)
     if is_transformers_conv1d(layer.module):  # Its weight is `[in, out]`.
-        change = change.t()
-    if tuple(change.shape) != layer.shape:
-        raise InputError(
-            f"the adapter of {layer.name!r} has shape {list(change.shape)}, the weight {list(layer.shape)}"
-        )
+        products = [product.t() for product in products]
+    for product in products:
+        if tuple(product.shape) != layer.shape:
+            raise InputError(
+                f"the adapter of {layer.name!r} has shape {list(product.shape)}, the weight {list(layer.shape)}"
+            )
+    change = torch.stack(products).sum(0)
     if not bool(change.isfinite().all()):
         raise InputError(f"the adapter of {layer.name!r} has NaN or infinite entries")
     return change

@@ -251,4 +251,12 @@ def _segment(text: str) -> str:
     # Quoted, since an id with a slash would change the path. Quoting does not help with an empty id or one of dots.
     if not text.strip("."):
         raise InputError(f"{text!r} is not the id of a job; GET /v1/jobs lists them")
-    return quote(text, safe="")
+    try:
+        return quote(text, safe="")
+    except UnicodeEncodeError as error:
+        raise not_unicode_error(error) from None
+
+
+def not_unicode_error(error: UnicodeEncodeError) -> InputError:
+    """Return the error for a text that no request can hold, such as the name of a file whose bytes are not UTF-8."""
+    return InputError(f"{error.object[:200]!a} cannot be sent to a service: it is not Unicode text (UTF-8)")

@@ -13,7 +13,7 @@ from masksmith_client._errors import InputError
 from masksmith_client._version import __version__
 from masksmith_wire import WIRE_VERSION
 
-from .calls import Call
+from .calls import Call, not_unicode_error
 from .settings import ConnectionSettings, certificate_variables, proxy_variables
 
 DEFAULT_TIMEOUT_S = 60.0
@@ -46,11 +46,14 @@ def environment_errors_as_input_errors() -> Iterator[None]:
     try:
         yield
     except (ImportError, ValueError, httpx2.InvalidURL) as error:
-        names = " or ".join(proxy_variables()) or "the environment"
+        names = " or ".join(proxy_variables())
+        # On macOS and Windows, proxies without a variable come from the system's settings.
+        where = f"that {names} names" if names else "in the system's settings"
+        remedy = "unset the variable" if names else "set NO_PROXY=*"
         reason = "its URL must look like http://host:port, https://host:port or socks5://host:port"
         if isinstance(error, ImportError):
             reason = "SOCKS needs the package socksio: pip install socksio"
-        raise InputError(f"the proxy that {names} names cannot be used: {reason}; or unset the variable") from None
+        raise InputError(f"the proxy {where} cannot be used: {reason}; or {remedy}") from None
     except OSError as error:
         variables = " and ".join(certificate_variables())
         where = f" of {variables}" if variables else ""
@@ -67,13 +70,16 @@ def build_request(
     """Build the request of a call; `read_timeout_s`, if it is not None, replaces the client's read timeout.
 
     Raises:
-        InputError: If the address of the request is malformed, such as one with a job's id that is too long.
+        InputError: If the address of the request is malformed, such as one with a job's id that is too long, or if a
+            parameter is not Unicode text.
     """
     params, headers = dict(call.params), dict(call.headers)
     try:
         request = http.build_request(call.method, call.path, params=params, headers=headers, content=content)
     except httpx2.InvalidURL as error:
         raise InputError(f"the address {call.path[:80]!r} of the request is malformed: {error}") from None
+    except UnicodeEncodeError as error:
+        raise not_unicode_error(error) from None
     if read_timeout_s is not None:
         request.extensions["timeout"] = {**request.extensions["timeout"], "read": read_timeout_s}
     return request

@@ -12,7 +12,7 @@ from masksmith_client._errors import InputError
 from masksmith_wire.text import without_credentials
 
 DEFAULT_URL = "http://127.0.0.1:8000"
-PROXY_VARIABLES = frozenset({"all_proxy", "http_proxy", "https_proxy", "no_proxy"})
+PROXY_VARIABLES = frozenset({"all_proxy", "http_proxy", "https_proxy"})
 MAX_PORT, MAX_LABEL = 65535, 63
 CERTIFICATE_VARIABLES = ("SSL_CERT_FILE", "SSL_CERT_DIR")
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
@@ -63,6 +63,8 @@ def read_settings(url: str | None = None, token: str | None = None) -> Connectio
         # The error may quote a part of the password: unencoded, its characters can begin a port, a path or a query.
         reason = "encode the special characters of the password (%23 for #)" if "@" in url else str(error)
         raise InputError(f"the service's URL {shown!r} is malformed: {reason}") from None
+    except UnicodeEncodeError:
+        raise InputError(f"the service's URL {shown!a} is malformed: it is not Unicode text (UTF-8)") from None
     if parsed.query or parsed.fragment:
         raise InputError(f"the service's URL {shown!r} has a query or a fragment, which it cannot have")
     if parsed.scheme not in ("http", "https") or not parsed.host:
@@ -118,7 +120,7 @@ def _without_secrets(url: str) -> str:
 
 
 def proxy_variables() -> list[str]:
-    """Return the names of the variables about proxies that are set, without their values, which may have a password."""
+    """Return the variables that are set and may name a proxy, without their values, which may have a password."""
     return [name for name in os.environ if name.lower() in PROXY_VARIABLES]
 
 

@@ -80,7 +80,8 @@ class IssuerKeys:
                     self._keys = await _fetch_key_set(self._issuer)
                 self._fetched_at, self.has_fetch_failed = time.monotonic(), False
             except _FETCH_ERRORS as error:
-                log.warning("the keys of issuer %s cannot be fetched: %s", self._issuer, error or "timed out")
+                reason = str(error) or type(error).__name__  # Timeouts have no text.
+                log.warning("the keys of issuer %s cannot be fetched: %s", self._issuer, reason)
             finally:
                 self._tried_at = time.monotonic()
             return not self.has_fetch_failed

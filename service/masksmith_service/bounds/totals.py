@@ -27,6 +27,6 @@ def max_open_files(settings: Settings) -> int:
     # Requests on the event loop, requests on threads, and event streams have connections to the broker.
     broker_connections = limit("broker_connections") + limit("threads") + settings.max_streams
     # Each thread has two files open, and so has each upload or download: a blob, and the list of its pieces' digests.
-    # Uploads and downloads together are taken to be as many as the downloads that the memory bound allows.
-    store_files = 2 * (limit("threads") + settings.request_memory_bytes // cost("download"))
+    # A connection has one request at a time. The memory bound is no limit: it allows hundreds of small uploads.
+    store_files = 2 * (limit("threads") + settings.max_connections)
     return settings.max_connections + SPARE_FILES + broker_connections + store_files

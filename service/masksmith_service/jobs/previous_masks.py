@@ -87,7 +87,8 @@ def _masks_of_file(file: str, header: Header, sources: Mapping[str, Source]) -> 
             bool(shape) and has_info and entry.dtype == "U8" and entry.shape == (*shape[:-1], packed_width(shape))
         )
         if not shape or not (is_bool or is_packed):
-            detail = f"{file_text} is not a masks file: {name!r} is neither bool nor a packed mask"
+            reason = "neither bool nor a packed mask" if shape else "a scalar, not a mask"
+            detail = f"{file_text} is not a masks file: {name!r} is {reason}"
             raise RequestError(Code.INVALID_PREVIOUS, detail, previous=file)
         part = MaskPart(**location, start=entry.start, first=0, last=shape[0], is_bool=is_bool)
         masks[name] = shape, [part]

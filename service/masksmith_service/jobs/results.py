@@ -12,6 +12,7 @@ import numpy.typing as npt
 from masksmith_service.errors import RequestError
 from masksmith_state.blobs.names import result_name, weights_name
 from masksmith_state.blobs.store import BlobStore
+from masksmith_state.errors import DamagedBlobError
 from masksmith_state.jobs.model import JobRecord
 from masksmith_state.jobs.records import JobRecords
 from masksmith_state.jobs.reports import ShardReport
@@ -85,17 +86,20 @@ class ResultsFile:
 
         Raises:
             RequestError: If there are no blobs, or one has expired.
-            DamagedBlobError: If a blob is damaged.
+            DamagedBlobError: If a blob is damaged, or has another size.
         """
         if not self.blobs:
             detail = f"no tensor of job {self.job.id} has {self.content}; its state is {self.job.state}"
             raise RequestError(Code.RESULT_NOT_FOUND, detail)
-        if any(store.size(name) is None for name, _, _ in self.blobs):
+        stored_sizes = [store.size(name) for name, _, _ in self.blobs]
+        if None in stored_sizes:
             raise RequestError(Code.RESULT_NOT_FOUND, f"the {self.content} of this job have expired; submit it again")
         is_small = sum(size for _, size, _ in self.blobs) <= VERIFIED_BYTES
-        for name, size, digest in self.blobs:
-            if is_small or store.size(name) != size:
+        for (name, size, digest), stored_size in zip(self.blobs, stored_sizes, strict=True):
+            if is_small or stored_size != size:
                 store.verify(name, digest)
+            if stored_size != size:  # An intact blob of another size: the file would not have its announced length.
+                raise DamagedBlobError(name, is_set_aside=False)
 
     async def stream(self, store: BlobStore) -> AsyncIterator[bytes]:
         """Yield the file in pieces."""

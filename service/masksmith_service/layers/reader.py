@@ -72,6 +72,10 @@ class MaskedLayer:
         shape, stack_count = self.tensor.shape, count_leading_stacks(self.tensor.layout)
         return (math.prod(shape[: stack_count + 1]), *shape[stack_count + 1 :])
 
+    def read_width(self, width: int) -> int:
+        """Return how many entries of a row are read for `width` of its columns: all, if stored rows are not flat."""
+        return width if self._is_flat else self.shape[1]
+
     def read_mask(self, store: BlobStore, rows: Sequence[int], first: int, last: int) -> Bools:
         """Read the mask, True = kept, of some rows (ascending) and the columns `first` to `last` (exclusive).
 

@@ -19,7 +19,7 @@ from masksmith_service.resources import StateDep
 from masksmith_wire.errors import Code
 
 from .reader import MaskedLayer, find_layer
-from .windows import MAX_CELLS, MAX_SIDE, Window, read_profile, read_window
+from .windows import MAX_CELLS, MAX_SIDE, Window, read_profile, read_window, sampled_rows_per_cell
 
 router = APIRouter(prefix="/v1/jobs/{job}", tags=["pictures"])
 Offset = Annotated[int, Query(ge=0, lt=2**40)]
@@ -63,7 +63,7 @@ def get_window(
         detail = f"a window must begin inside the {height}x{width} layer and have at most {MAX_CELLS} cells"
         raise RequestError(Code.INVALID_DOCUMENT, f"{detail}; got {rows}x{cols} at row {row}, column {col}")
     window = Window(row, col, rows, cols, step).clipped(layer.shape)
-    return _respond(read_window(layer, state.store, window), sampled=window.sampled_rows_per_cell, step=step)
+    return _respond(read_window(layer, state.store, window), sampled=sampled_rows_per_cell(layer, window), step=step)
 
 
 @router.get("/profile", response_class=Response)

@@ -50,11 +50,11 @@ class Window:
         cell_rows, cell_cols = min(self.cell_rows, max_cell_rows), min(self.cell_cols, max_cell_cols)
         return Window(self.first_row, self.first_col, cell_rows, cell_cols, self.step)
 
-    @property
-    def sampled_rows_per_cell(self) -> int:
-        """Number of rows read of each whole cell: all rows in a small window, evenly spaced rows in a large one."""
-        single_row_entries = self.cell_rows * self.cell_cols * self.step  # Of one row of each cell.
-        return min(self.step, max(1, SAMPLED_ENTRIES // single_row_entries))
+
+def sampled_rows_per_cell(layer: MaskedLayer, window: Window) -> int:
+    """Return the number of rows read of each whole cell: all in a small window, evenly spaced ones in a large one."""
+    single_row_entries = window.cell_rows * layer.read_width(window.cell_cols * window.step)  # Of one row of each cell.
+    return min(window.step, max(1, SAMPLED_ENTRIES // single_row_entries))
 
 
 def read_window(layer: MaskedLayer, store: BlobStore, window: Window) -> dict[str, Floats]:
@@ -70,7 +70,8 @@ def read_window(layer: MaskedLayer, store: BlobStore, window: Window) -> dict[st
     cell_widths = np.diff(np.append(cell_starts, stop - start)).astype(np.float32)
     shape = (window.cell_rows, window.cell_cols)
     results = {name: np.zeros(shape, np.float32) for name in ("kept", "scores", "kept_scores")}
-    for band, rows in _bands(window, height, stop - start):
+    read_width = layer.read_width(stop - start)
+    for band, rows in _bands(window, height, read_width, sampled_rows_per_cell(layer, window)):
         mask = layer.read_mask(store, rows, start, stop)
         scores = layer.read_scores(store, rows, start, stop)
         # The mean masked score counts dropped entries as 0; divided by the share kept it is the mean of those kept.
@@ -118,23 +119,29 @@ def _distributions(layer: MaskedLayer, store: BlobStore) -> dict[str, npt.NDArra
     }
 
 
-def _bands(window: Window, matrix_height: int, window_width: int) -> Iterator[tuple[slice, list[int]]]:
+def _bands(window: Window, matrix_height: int, read_width: int, sampled_rows: int) -> Iterator[tuple[slice, list[int]]]:
     """Yield the bands of a window: a range of its rows of cells, and the matrix rows that are read for these cells.
 
-    The scores of a band have at most `BAND_BYTES`, unless it is a single row of cells. Both lengths are in entries.
+    The scores that are read for a band have at most `BAND_BYTES`, unless it is a single row of cells.
+
+    Args:
+        window: The window.
+        matrix_height: Number of rows of the matrix.
+        read_width: Number of entries that are read of each row.
+        sampled_rows: Number of rows that are read of each whole cell.
     """
-    band_height = max(1, BAND_BYTES // (4 * window_width * window.sampled_rows_per_cell))
+    band_height = max(1, BAND_BYTES // (4 * read_width * sampled_rows))
     for start in range(0, window.cell_rows, band_height):
         stop = min(window.cell_rows, start + band_height)
-        rows = [row for cell_row in range(start, stop) for row in _rows(window, cell_row, matrix_height)]
+        rows = [row for cell_row in range(start, stop) for row in _rows(window, cell_row, matrix_height, sampled_rows)]
         yield slice(start, stop), rows
 
 
-def _rows(window: Window, cell_row: int, matrix_height: int) -> list[int]:
+def _rows(window: Window, cell_row: int, matrix_height: int, sampled_rows: int) -> list[int]:
     """Return the matrix rows that are read for a row of cells."""
     first = window.first_row + cell_row * window.step
     length = min(window.step, matrix_height - first)
-    count = min(window.sampled_rows_per_cell, length)
+    count = min(sampled_rows, length)
     return [first + number * length // count for number in range(count)]
 
 

@@ -48,7 +48,7 @@ class DataDirectory:
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
             self.lock = os.open(self.path / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
-            raise UsageError(f"the data directory {self.path} cannot be used: {error.strerror}") from None
+            raise self._unusable(error) from None
         try:
             self._acquire_lock()
             self._check_or_write_format()
@@ -56,10 +56,13 @@ class DataDirectory:
                 folder.mkdir(mode=0o700, exist_ok=True)
         except OSError as error:
             os.close(self.lock)
-            raise UsageError(f"the data directory {self.path} cannot be used: {error.strerror}") from None
+            raise self._unusable(error) from None
         except BaseException:
             os.close(self.lock)
             raise
+
+    def _unusable(self, error: OSError) -> UsageError:
+        return UsageError(f"the data directory {self.path} cannot be used: {error.strerror}; name another with --data")
 
     def prepare_log(self, name: str) -> Path:
         """Rotate the log file of a process if earlier runs made it large; return its path."""

@@ -52,5 +52,5 @@ def oversize_reason(shape: Sequence[int], dtype: str, needed_by: str | None) -> 
         return None
     return (
         f"{needed_by} needs the whole tensor in one worker, and its {size} bytes exceed the limit of {WHOLE_BYTES}; "
-        f"use --local or the library"
+        f"use the library, or a command with --local"
     )

@@ -47,7 +47,11 @@ class _Group:
 
 
 def _add(groups: list[_Group], weight: BlockWeight, keys: set[object]) -> None:
-    """Add a weight to the first group that shares a key, else to a new group; do nothing if a group has the weight."""
+    """Add a weight to the first group that shares a key, else to a new group; do nothing if a group has the weight.
+
+    The keys of a weight's later products are left out: what shares only those inputs runs later, and comes in a later
+    group, after the weights in between are pruned.
+    """
     if any(weight in group.weights for group in groups):
         return
     group = next((group for group in groups if group.keys & keys), None)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -230,6 +231,15 @@ def test_links_to_nothing_are_refused_and_pipes_are_listed(tmp_path: Path) -> No
     (model / "tokenizer.json").symlink_to("../blobs/gone")
     with pytest.raises(InputError, match=r"tokenizer.json is a link to \.\./blobs/gone, which does not exist"):
         check_output_folder(output, checkpoint)
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"), [(".model.safetensors", "is hidden"), ("masks.safetensors", "name that masksmith uses")]
+)
+def test_names_that_files_of_weights_must_not_have_are_refused(tmp_path: Path, name: str, reason: str) -> None:
+    save_file({"encoder.layer.0.w.weight": np.ones((8, 8), np.float32)}, tmp_path / name)
+    with pytest.raises(InputError, match=rf"/{re.escape(name)} .*{reason}.*; rename it$"):
+        check_output_folder(tmp_path / "out", Checkpoint.open(tmp_path / name))
 
 
 def test_a_pattern_for_tensors_that_stay_dense_is_refused(saved: Saved, tmp_path: Path, capsys: Capture) -> None:

@@ -261,6 +261,15 @@ def test_repeated_matrices_are_ties_and_equal_initial_values_are_not(tmp_path: P
     assert Checkpoint.open(tmp_path).ties == {"lm_head.weight": "embed.weight"}
 
 
+def test_equal_matrices_of_int8_with_scales_are_no_ties(tmp_path: Path) -> None:
+    matrix = np.arange(64, dtype=np.int8).reshape(8, 8)
+    save_file({"embed.weight": matrix, "lm_head.weight": matrix}, tmp_path / "model.safetensors")
+    assert Checkpoint.open(tmp_path).ties == {"lm_head.weight": "embed.weight"}
+    scales = {"embed.SCB": np.ones(8, np.float32), "lm_head.SCB": np.full(8, 2, np.float32)}
+    save_file({"embed.weight": matrix, "lm_head.weight": matrix, **scales}, tmp_path / "model.safetensors")
+    assert Checkpoint.open(tmp_path).ties == {}
+
+
 def test_equal_matrices_of_two_blocks_are_no_ties(tmp_path: Path) -> None:
     matrix = np.arange(256, dtype=np.float32).reshape(16, 16)
     experts = [f"model.layers.0.experts.{expert}.up.weight" for expert in range(3)]

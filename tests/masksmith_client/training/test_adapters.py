@@ -138,12 +138,18 @@ def with_value(attribute, value):
     return lambda layer: setattr(layer, attribute, value)
 
 
+def with_two_shapes(layer):
+    layer.active_adapters = ["one", "two"]
+    layer.lora_B.update({"two": torch.nn.Linear(4, 8, bias=False)})
+
+
 REFUSED = {
     "merged": (with_value("merged", True), "merged already"),
     "dora": (with_value("lora_magnitude_vector", torch.nn.ModuleDict({"one": torch.nn.Linear(1, 1)})), "DoRA"),
     "variant": (with_value("lora_variant", {"one": object()}), "variant of LoRA"),
     "scaling": (with_value("scaling", {}), "neither a scaling nor an alpha"),
     "shape": (lambda layer: layer.lora_B.update({"one": torch.nn.Linear(4, 8, bias=False)}), r"has shape \[8, 16\]"),
+    "shape of the second": (with_two_shapes, r"has shape \[8, 16\]"),
     "transposed": (
         lambda layer: layer.lora_A.update({"one": torch.nn.Linear(4, 16, bias=False)}),
         r"A has shape \[16, 4",

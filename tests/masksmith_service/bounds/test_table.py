@@ -9,6 +9,7 @@ import yaml
 from pydantic import ValidationError
 from support.pages import tables
 
+from masksmith_service.bounds.middleware import memory_of
 from masksmith_service.bounds.table import BOUNDS, COSTS, GIB, KIB, MIB, cost, limit
 from masksmith_service.bounds.totals import max_memory_bytes, max_open_files
 from masksmith_service.errors import STATUS
@@ -79,6 +80,14 @@ def test_the_worst_total_fits_the_container():
     assert max_memory_bytes(settings) <= memory
     assert max_memory_bytes(settings.model_copy(update={"processes": 2})) > memory, "the bounds are not used"
     assert max_open_files(settings) <= 4096
+
+
+def test_files_are_counted_for_as_many_small_uploads_as_there_are_connections():
+    settings = Settings()
+    small_uploads = settings.request_memory_bytes // memory_of("PUT", f"/v1/tensors/{'0' * 64}", 1, settings)
+    assert small_uploads >= settings.max_connections, "memory is the smaller limit"
+    # Each has a connection, its blob and the blob's list.
+    assert max_open_files(settings) >= 3 * settings.max_connections + settings.max_streams
 
 
 def test_the_broker_refuses_before_its_container_is_full():

@@ -81,7 +81,9 @@ class TestDataDirectory:
 
         with monkeypatch.context() as context:
             context.setattr(Path, "write_text", write_text)
-            with pytest.raises(UsageError, match=r"data cannot be used: No space left on device"):
+            with pytest.raises(
+                UsageError, match=r"data cannot be used: No space left on device; name another with --data"
+            ):
                 DataDirectory(tmp_path / "data")
         with held(tmp_path / "data"):
             pass
