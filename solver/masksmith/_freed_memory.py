@@ -1,4 +1,4 @@
-"""Keeps freed memory in a process that solves many weights, since each weight needs arrays of the same sizes."""
+"""Keeps freed memory in a process that solves many weights, since the next weight needs arrays of similar sizes."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 """Parameters of `mallopt` in glibc."""
 KEPT_BYTES = 2**29
 """Largest amount of freed memory that the process keeps."""
-LARGEST_KEPT_BYTES = 2**28
-"""Largest array whose memory is kept; larger ones, such as Gram matrices, are returned to the system at once."""
+LARGEST_KEPT_ARRAY_BYTES = 2**28
+"""Size of the largest array whose memory is kept; that of larger ones, such as Gram matrices, is returned at once."""
 
 
 def keep_freed_memory() -> bool:
@@ -21,9 +21,9 @@ def keep_freed_memory() -> bool:
     library itself does not change the settings of the process that imports it.
 
     Returns:
-        Whether the setting applies; False where the C library is not glibc.
+        Whether the setting applies; False where the C library is not glibc, or refuses the sizes.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is None:
         return False
-    return bool(mallopt(M_MMAP_THRESHOLD, LARGEST_KEPT_BYTES) and mallopt(M_TRIM_THRESHOLD, KEPT_BYTES))
+    return bool(mallopt(M_MMAP_THRESHOLD, LARGEST_KEPT_ARRAY_BYTES) and mallopt(M_TRIM_THRESHOLD, KEPT_BYTES))

@@ -310,7 +310,7 @@ def test_what_does_not_fit_is_refused_by_name() -> None:
     with pytest.raises(ms.PatternError, match="axis"):
         ms.parse("hybrid 4x4 2:4 50%", axis="out")
     for inner in (ms.NM(2, 4, axis="out"), ms.NM(2, 4, ragged="dense"), ms.NM(2, 4, fill="at_most")):
-        with pytest.raises(ms.PatternError, match="the inner pattern is n:m of exact fill along 'in'"):
+        with pytest.raises(ms.PatternError, match="the inner pattern must be n:m of exact fill along 'in'"):
             ms.Hybrid(4, 4, inner, 0.5)
     with pytest.raises(ms.PatternError, match=r"inner=64:2:8: the blocks that are not dense obey an n:m pattern"):
         ms.Hybrid(64, 8, ms.VNM(64, 2, 8), 0.5)  # type: ignore[arg-type]

@@ -66,13 +66,14 @@ class ReferencePruner:
 
         Raises:
             InputError: If an argument is invalid.
-            StatusError: If the service refuses.
-            JobFailedError: If a tensor has no mask or a file was not written; the output is marked as unfinished.
+            StatusError: If the service refuses the model or the job.
+            JobFailedError: If a tensor has no mask, a file was not written or the job was canceled; the output stays
+                marked as unfinished.
         """
         model, output = location_of(model), location_of(output)
         listing = self.jobs.list_reference(model)
-        chosen = chosen_tensors(listing, options)
-        request = self._request(model, output, options, listing, chosen)
+        layouts_and_patterns = chosen_tensors(listing, options)
+        request = self._request(model, output, options, listing, layouts_and_patterns)
         job = self.jobs.submit_request(request)
         self.on_submit(job)
         try:
@@ -88,7 +89,7 @@ class ReferencePruner:
         output: str,
         options: ChoiceOptions,
         listing: ModelListing,
-        chosen: Mapping[str, tuple[LayoutInput | None, Pattern]],
+        layouts_and_patterns: Mapping[str, tuple[LayoutInput | None, Pattern]],
     ) -> MasksRequest:
         assert options.patterns is not None
         first_pattern = options.patterns.first
@@ -101,8 +102,8 @@ class ReferencePruner:
             update=update,
             previous=previous_reference(self.previous),
         )
-        _check_patterns({name: pattern for name, (_, pattern) in chosen.items()}, specification)
-        statistics, grams = self._statistics(list(chosen))
+        _check_patterns({name: pattern for name, (_, pattern) in layouts_and_patterns.items()}, specification)
+        statistics, grams = self._statistics(list(layouts_and_patterns))
         files = {tensor.name: tensor.file for tensor in listing.tensors}
         tensors = [
             TensorInput(
@@ -114,7 +115,7 @@ class ReferencePruner:
                 statistic=statistics.get(name),
                 gram=grams.get(name),
             )
-            for name, (layout, pattern) in chosen.items()
+            for name, (layout, pattern) in layouts_and_patterns.items()
         ]
         job_name = self.name or default_name(listing.location.rpartition("/")[2], str(options.patterns))
         description = describe(job_name, self.labels, self.priority)
@@ -140,7 +141,7 @@ class ReferencePruner:
         """
         kinds, needs_gram = self.method.scores.kinds, self.method.update is not None
         if self.method.calibration is None:
-            if self.method.scores.needs_statistic or self.method.update is not None:
+            if self.method.scores.needs_statistic or needs_gram:
                 needing = self.method.scores if self.method.scores.needs_statistic else self.method.update
                 raise InputError(f"{needing} needs a calibration: the reference of a file in a root")
             return {}, {}
@@ -185,7 +186,7 @@ def location_of(path: str) -> str:
 
 
 def chosen_tensors(listing: ModelListing, options: ChoiceOptions) -> dict[str, tuple[LayoutInput | None, Pattern]]:
-    """Choose the tensors to mask, from the model's files if this process can read them, else from the listing.
+    """Choose the tensors to mask, from the model's files if this process has them, else from the listing.
 
     Returns:
         The layout and the pattern of each tensor, by name; the layout is None where the service decides it.
@@ -208,7 +209,7 @@ def _layout_input(layout: Layout | None) -> LayoutInput | None:
 
 
 def _local_choice(path: Path, listing: ModelListing, options: ChoiceOptions) -> list[ChosenTensor] | None:
-    """Choose tensors as `prune_model` does; None if the path does not exist here, or has another model than listed."""
+    """Choose tensors as `prune_model` does; None if the path does not exist here, or has other tensors than listed."""
     if not path.exists():
         return None
     checkpoint = Checkpoint.open(path)

@@ -1,4 +1,4 @@
-"""The headers of a checkpoint's files, and from which file each tensor is read: its index says that if it has one."""
+"""Reads the headers of a checkpoint's files, and finds the file of each tensor; an index, if there is one, names it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Shards:
 
     Attributes:
         headers: Headers by file, in the order in which the index first names the files.
-        tensors: Tensors by name, each in the file that the index names.
+        tensors: Tensors by name, each in the file that the index names; without an index, in the only file.
         unlisted: Tensors by name that are in a file but not in the index.
         duplicates: Maps a tensor's name to the files that contain the tensor, besides the one that the index names.
     """
@@ -33,15 +33,15 @@ class Shards:
 
 
 def read_shards(path: Path, *, is_index: bool) -> Shards:
-    """Read all headers of a checkpoint.
+    """Read the headers of a checkpoint's files.
 
     Args:
         path: The index, or the only `.safetensors` file.
         is_index: Whether `path` is an index.
 
     Raises:
-        InputError: If a file is missing or unreadable, the index names a file that is not read, or it contradicts its
-            files; in the last case the message names the tensor.
+        InputError: If a file is missing or unreadable; if the index names a file outside its directory or of another
+            format; or if index and files contradict each other, and the message names the tensor.
     """
     if is_index:
         return _read_sharded(path)
@@ -105,7 +105,7 @@ def _add_unlisted(unlisted: dict[str, Tensor], tensor: Tensor, index: Path) -> N
     first = unlisted.setdefault(tensor.name, tensor)
     if first is not tensor:
         raise InputError(
-            f"{tensor.name!r} is in {first.file.name} and in {tensor.file.name}, and {index} does not say which counts"
+            f"{tensor.name!r} is in {first.file.name} and in {tensor.file.name}, and {index} lists it in neither"
         )
 
 

@@ -50,24 +50,26 @@ def prune(
     statistics: AuxiliaryTensors,
     on_bytes: OnBytes = lambda count: None,
 ) -> dict[str, Any]:
-    """Write a pruned copy of a checkpoint; `from_pretrained` loads the copy.
+    """Write a pruned copy of a checkpoint, in the format that `from_pretrained` loads.
 
     Args:
         checkpoint: The checkpoint to prune; the caller has called its `check_is_readable`.
         choice: What is done with each of its tensors.
-        output: A new or empty directory, or that of an earlier run of the same call: an interrupted one is continued,
-            of a finished one the record is returned.
+        output: A new or empty directory, or that of an earlier run of the same call: an interrupted run is
+            continued; of a finished run, the record is returned.
         solve: Solves the masks.
         method: Scores and update.
         statistics: What the method needs of each tensor.
-        on_bytes: Called with the number of bytes of the input that were processed since the last call.
+        on_bytes: Called with the number of bytes of the input that were processed since the last call; the bytes that
+            earlier runs processed are included.
 
     Returns:
         The record, as it is written to the directory.
 
     Raises:
         InputError: If the output must not be written to (see `check_output_folder`), is that of another call, or is
-            being written by another process; or if the input, or a finished file of the output, has changed since.
+            being written by another process; if the input has changed since an earlier run read it; or if a finished
+            file of the output has changed since an earlier run wrote it.
         OSError: If a file cannot be written, or the output does not fit on the disk; the same call can continue later.
     """
     check_output_folder(output, checkpoint)
@@ -79,12 +81,12 @@ def prune(
         steps, updates_weights = make_steps(checkpoint, choice), method.update is not None
         run = _Run(checkpoint, choice, output.resolve(), journal, steps, statistics, updates_weights, on_bytes)
         masks_digest = run.write_weights(solve, run_identity)
-        record = make_record(checkpoint, choice, method, run.certificates, run.files, run.others, masks_digest)
+        record = make_record(checkpoint, choice, method, run.certificates, run.finished_files, run.others, masks_digest)
         run.finish(record | {"identity": run_identity})
     return record | {"identity": run_identity}
 
 
-def _input_changed(file: object, output: Path) -> InputError:
+def _changed_input_error(file: object, output: Path) -> InputError:
     return InputError(f"{file} has changed since {output} was begun; remove that directory and prune again")
 
 
@@ -95,7 +97,7 @@ class _Run:
     Attributes:
         updates_weights: Whether the kept weights get new values, too.
         certificates: Certificates by the name of the tensor that was solved.
-        files: Lines of the journal by the name of the finished file.
+        finished_files: Lines of the journal by the name of the finished file.
     """
 
     checkpoint: Checkpoint
@@ -107,7 +109,7 @@ class _Run:
     updates_weights: bool
     on_bytes: OnBytes
     certificates: dict[str, Mapping[str, Any]] = field(default_factory=dict)
-    files: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    finished_files: dict[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @property
     def others(self) -> OtherFiles:
@@ -119,18 +121,18 @@ class _Run:
         headers = self.checkpoint.headers
         masks = MasksOutput(self.output / MASKS_NAME, self.steps.mask_names, self.choice)
         with masks.file:
-            unfinished = self._resume(masks, run_identity)
+            unfinished_line = self._resume(masks, run_identity)
             masks.begin()
-            finished_bytes = sum(headers[file].file_bytes for file in headers if file.name in self.files)
+            finished_bytes = sum(headers[file].file_bytes for file in headers if file.name in self.finished_files)
             self.on_bytes(finished_bytes)
-            written_bytes = masks.file.size + (0 if unfinished is None else int(unfinished["stop"]))
+            written_bytes = masks.file.size + (0 if unfinished_line is None else int(unfinished_line["stop"]))
             total = sum(header.file_bytes for header in headers.values()) + masks.total_bytes
             check_space(self.output, total - finished_bytes - written_bytes)
             with closing(solve(self._unsolved())) as solved:
                 for file in headers:
-                    if file.name not in self.files:
-                        self._write_file(file, masks, solved, unfinished)
-                        unfinished = None
+                    if file.name not in self.finished_files:
+                        self._write_file(file, masks, solved, unfinished_line)
+                        unfinished_line = None
             digest = masks.file.digest
             masks.file.finish()
         return digest
@@ -138,48 +140,48 @@ class _Run:
     def _resume(self, masks: MasksOutput, run_identity: Mapping[str, Any]) -> Mapping[str, Any] | None:
         """Restore the results of earlier runs; returns the journal's last line if its file is unfinished, else None.
 
-        If a finished file is missing, or an unfinished one is not as the journal says, for example after a power
-        failure, all files are written again.
+        All files are written again if a finished file is missing, or if the masks file or, with an update, the
+        unfinished file of weights is not as the journal says, for example after a power failure.
 
         Raises:
-            InputError: If a file of the input, or a finished file of the output, has changed.
+            InputError: If the input that earlier runs read, or a finished file of the output, has changed.
         """
         lines = self.journal.lines
         if not lines:
             masks.file.restart()
             return None
         self.certificates = {line["tensor"]: line["certificate"] for line in lines if "tensor" in line}
-        self.files = {line["file"]: line for line in lines if "tensor" not in line}
+        self.finished_files = {line["file"]: line for line in lines if "tensor" not in line}
         last = lines[-1]
-        inputs = {name: line["input"] for name, line in self.files.items()}
+        inputs = {name: line["input"] for name, line in self.finished_files.items()}
         if changed := changed_files(self.checkpoint.folder, inputs):
-            raise _input_changed(changed[0], self.output)
-        if "tensor" in last and prefix_digest(self._unfinished_file(), last["stop"]) != last["input"]:
-            raise _input_changed(self._unfinished_file(), self.output)
+            raise _changed_input_error(changed[0], self.output)
+        if "tensor" in last and prefix_digest(self._input_of_unfinished_file(), last["stop"]) != last["input"]:
+            raise _changed_input_error(self._input_of_unfinished_file(), self.output)
         self._check_finished_files(last)
         if self._finished_files_exist() and self._can_continue_file(last) and self._resume_masks(masks, last):
             return last if "tensor" in last else None
-        self.certificates, self.files = {}, {}
+        self.certificates, self.finished_files = {}, {}
         self.journal.restart(run_identity)
         masks.file.restart()
         return None
 
     def _resume_masks(self, masks: MasksOutput, last: Mapping[str, Any]) -> bool:
         """Continue the masks file; returns False, and discards it, if it does not have the digest in the journal."""
-        if (self.output / MASKS_NAME).exists() and len(self.files) == len(self.checkpoint.headers):
+        if (self.output / MASKS_NAME).exists() and len(self.finished_files) == len(self.checkpoint.headers):
             masks.file.reopen_finished()
         return masks.file.resume(last["masks_stop"], last["masks"])
 
     def _check_finished_files(self, last: Mapping[str, Any]) -> None:
         """Check the digest of each finished file that exists; `last` is the journal's last line.
 
-        The masks file, too, is finished after the last file of weights.
+        After the last file of weights, the masks file is finished, too.
 
         Raises:
             InputError: If a file has another digest: its content is not from prune, so it is not overwritten.
         """
-        digests = {name: line["output"] for name, line in self.files.items()}
-        if len(self.files) == len(self.checkpoint.headers):
+        digests = {name: line["output"] for name, line in self.finished_files.items()}
+        if len(self.finished_files) == len(self.checkpoint.headers):
             digests[MASKS_NAME] = last["masks"]
         existing = {name: digest for name, digest in digests.items() if (self.output / name).exists()}
         if changed := changed_files(self.output, existing):
@@ -188,22 +190,21 @@ class _Run:
             )
 
     def _finished_files_exist(self) -> bool:
-        return all((self.output / name).is_file() for name in self.files)
+        return all((self.output / name).is_file() for name in self.finished_files)
 
     def _can_continue_file(self, last: Mapping[str, Any]) -> bool:
-        """Whether the unfinished file, if there is one, has the digest in the journal.
+        """Whether the run can continue after the last line of the journal, as far as the file of weights is concerned.
 
-        If it has not, it is discarded. True without an update, whatever its digest: masks and input suffice to write
-        the file again.
+        True if no file is unfinished; true without an update, because masks and input suffice to write the unfinished
+        file again; else whether this file has the digest in the journal. A file with another digest is discarded.
         """
         if not self.updates_weights or "tensor" not in last:
             return True
-        with PartialFile(self.output / self._unfinished_file().name) as part:
+        with PartialFile(self.output / self._input_of_unfinished_file().name) as part:
             return part.resume(last["stop"], last["output"])
 
-    def _unfinished_file(self) -> Path:
-        """Return the input file of the unfinished output file."""
-        return next(file for file in self.checkpoint.headers if file.name not in self.files)
+    def _input_of_unfinished_file(self) -> Path:
+        return next(file for file in self.checkpoint.headers if file.name not in self.finished_files)
 
     def _unsolved(self) -> Iterator[TensorToSolve]:
         """Yield the tensors whose masks this run solves, in the order in which they are written."""
@@ -220,14 +221,15 @@ class _Run:
                     )
 
     def _write_file(
-        self, file: Path, masks: MasksOutput, solved: Iterator[SolvedTensor], unfinished: Mapping[str, Any] | None
+        self, file: Path, masks: MasksOutput, solved: Iterator[SolvedTensor], unfinished_line: Mapping[str, Any] | None
     ) -> None:
         header = self.checkpoint.headers[file]
         with PartialFile(self.output / file.name) as part, file.open("rb", buffering=0) as source:
-            if unfinished is None or not part.resume(unfinished["stop"], unfinished["output"]):
+            if unfinished_line is None or not part.resume(unfinished_line["stop"], unfinished_line["output"]):
                 part.restart()
             shard = ShardOutput(source, file, part, self.on_bytes)
             for step in self.steps.by_file[file]:
+                # Tensors before the position were written by an earlier run.
                 if step.entry.start >= shard.position:
                     self._write_tensor(step, shard, part, masks, solved)
             shard.copy_to(header.file_bytes)
@@ -236,7 +238,7 @@ class _Run:
             part.finish()
         line = {"file": file.name, **state, "masks_stop": masks.file.size, "masks": masks.file.digest}
         self.journal.write(line, durable=True)
-        self.files[file.name] = line
+        self.finished_files[file.name] = line
 
     def _write_tensor(
         self, step: Step, shard: ShardOutput, part: PartialFile, masks: MasksOutput, solved: Iterator[SolvedTensor]
@@ -251,7 +253,7 @@ class _Run:
             masks.write(packed)
         if not self.updates_weights:
             return shard.write_masked(step, packed)
-        # The updated values are in the output file of the first tensor, which may be the one that is being written.
+        # The updated values are in the output file of the first tensor. It may be the file that is being written.
         part.flush()
         file_of_first = self.output / step.first_written.file.name
         if file_of_first == part.target:
@@ -284,6 +286,6 @@ class _Run:
         self.certificates[name] = certificate
 
     def finish(self, record: dict[str, Any]) -> None:
-        """Write the record, copy the other files of the model and its index, and remove the journal."""
+        """Write the record, copy the model's other files and its index, and remove the journal."""
         write_record(self.output, record)
         finish_folder(self.checkpoint, self.output, self.others)

@@ -67,7 +67,7 @@ async def submit_document(
 async def list_jobs(
     session: ServiceSession, limit: int | None, filters: JobFilters
 ) -> AsyncGenerator[JobSummary, None]:
-    """Yield the summaries of jobs that pass the filters, newest first: of at most `limit` jobs, or of all if None.
+    """Yield the summaries of jobs that pass the filters, newest first: of at most `limit` jobs, or of all jobs if None.
 
     Raises:
         WireError: If a page continues where the page before it did.
@@ -96,7 +96,7 @@ async def wait(
 
     Raises:
         JobFailedError: If the job failed or was canceled.
-        TimeoutError: If the job takes longer than `timeout_s`.
+        TimeoutError: If the job has not ended `timeout_s` seconds after this call.
     """
     unit = "shard" if job.document.kind == "masks" else "case"
     with Bar(*job._bar_label_and_total, show=progress, unit=unit) as bar:
@@ -170,13 +170,13 @@ async def wait_for_report(
 
     Raises:
         JobFailedError: If no case succeeded, or the job was canceled.
-        TimeoutError: If the job takes longer than `timeout_s`.
+        TimeoutError: If the job has not ended `timeout_s` seconds after this call.
     """
     try:
         await wait(session, job, timeout_s, progress)
     except JobFailedError:
-        canceled = job.state is JobState.CANCELED
-        if canceled or not any(case.state is JobState.SUCCEEDED for case in job.document.cases):
+        is_canceled = job.state is JobState.CANCELED
+        if is_canceled or not any(case.state is JobState.SUCCEEDED for case in job.document.cases):
             raise
     return await session.send(calls.get_benchmark(job.id))
 

@@ -72,7 +72,7 @@ class Masks(TensorFile):
 
     @property
     def path(self) -> Path | None:
-        """The path of an opened file; None for a download, after `close`, and if the file is not there any more."""
+        """The path of an opened file; None for a download, after `close`, or if the file is no longer at this path."""
         try:
             is_there = self._path is not None and os.path.samestat(os.fstat(self._file.fileno()), self._path.stat())
         except (OSError, ValueError):  # a closed file has no number
@@ -105,14 +105,15 @@ class Masks(TensorFile):
         """Check again what the job claims about its masks: the score that each mask keeps, and the bound.
 
         Digests and patterns are checked, too; a file that another program wrote may lack them.
-        The score that a mask keeps is summed from the weights; of blocks with another norm than l1, the norms are. The
+        The score that a mask keeps is the sum of the scores of its kept entries; for blocks with another norm than l1,
+        the sum of the norms of its kept blocks. Scores that are not in `scores` are computed from the weights. The
         service sends a bound, and not the duals from which it computed the bound: with `prove`, a bound is computed
-        here, which takes as long as solving. Masks of an opened file have no job: their score is summed, by magnitude
-        without `scores`, and compared with no claim.
+        here, which takes as long as solving. Masks of an opened file have no job: scores that are not in `scores` are
+        magnitudes, and the score that a mask keeps is not compared with a claim.
 
         Args:
-            weights: The weights by name, as they were submitted; at least one for each mask without `scores`.
-            scores: By name, the scores of masks whose scores the job computed from a statistic, or was given beside the
+            weights: The weights by name, as they were submitted; at least those of the masks that `scores` lacks.
+            scores: Scores by name; needed where the job computed the scores from a statistic, or got them beside the
                 weights.
             prove: Whether to compute a bound here.
 
@@ -120,9 +121,8 @@ class Masks(TensorFile):
             The result for each mask, by name; a claim that does not hold is no error: see `CheckedProof.ok`.
 
         Raises:
-            InputError: If a weight is missing, or scores that the job computed from a statistic or was given beside the
-                weights; if `scores` has a name without a mask; if shapes differ; or if `prove` is set and a mask's
-                pattern is not known.
+            InputError: If a weight or needed scores are missing; if `scores` has a name without a mask; if shapes
+                differ; or if `prove` is set and a mask's pattern is not known.
             WireError: If a mask does not have its digests, or violates its pattern.
         """
         missing = sorted(set(self) - set(weights) - set(scores or {}))
@@ -149,6 +149,9 @@ class Masks(TensorFile):
 
         In the file that a service sends, a mask has one digest for each part that was solved; in the saved file of a
         job it has one digest, as if it had been solved in this process. An opened file is copied as it is.
+
+        Raises:
+            WireError: If a mask that was not read before violates its pattern.
         """
         for name in list(self._unchecked_patterns):
             self._checked(self._entries[name])

@@ -24,13 +24,13 @@ class ProcessGroup:
 
     Attributes:
         is_distributed: Whether there are several ranks.
-        world: The number of ranks.
+        world_size: The number of ranks.
         rank: The number of this rank.
     """
 
     def __init__(self, device: torch.device) -> None:
         self.is_distributed = dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
-        self.world, self.rank = (dist.get_world_size(), dist.get_rank()) if self.is_distributed else (1, 0)
+        self.world_size, self.rank = (dist.get_world_size(), dist.get_rank()) if self.is_distributed else (1, 0)
         self._response: RefreshResponse | None = None
         self._device = device if self.is_distributed and dist.get_backend() != "gloo" else torch.device("cpu")
 
@@ -59,18 +59,18 @@ class ProcessGroup:
         recorded none keeps None if the sum is 0.
         """
         masking = layer.masking
-        recorded = None if masking.gradient is None else gathered(masking.gradient)
-        masking.gradient = recorded
+        own_gradient = None if masking.gradient is None else gathered(masking.gradient)
+        masking.gradient = own_gradient
         if not self.is_distributed:
             return
         dtype = torch.float64 if layer.weight.dtype == torch.float64 else torch.float32
-        if recorded is None:
+        if own_gradient is None:
             addend = torch.zeros(layer.shape, dtype=dtype, device=masking.mask.device)
         else:
-            addend = recorded.to(dtype)
+            addend = own_gradient.to(dtype)
         total = addend.to(self._device, copy=True)
         dist.all_reduce(total)
-        if recorded is not None or bool(total.any()):
+        if own_gradient is not None or bool(total.any()):
             masking.gradient = total.to(addend.device)
 
     def share_mask(
@@ -127,6 +127,6 @@ class ProcessGroup:
 
     def _all_gather(self, tensor: torch.Tensor) -> list[torch.Tensor]:
         on_device = tensor.to(self._device)
-        tensors = [torch.empty_like(on_device) for _ in range(self.world)]
+        tensors = [torch.empty_like(on_device) for _ in range(self.world_size)]
         dist.all_gather(tensors, on_device)
         return [received.cpu() for received in tensors]

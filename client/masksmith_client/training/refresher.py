@@ -96,7 +96,7 @@ class Refresher:
 
     def _divide(self, pattern: Pattern | None) -> Shares:
         """Divide the layers among the ranks; without a pattern, and for scores, each layer as a whole."""
-        return divide(self._layers, None if self._are_scores else pattern, self._process_group.world)
+        return divide(self._layers, None if self._are_scores else pattern, self._process_group.world_size)
 
     def _current_storage(self) -> list[tuple[torch.dtype, torch.device]]:
         """Return dtype and device of every layer's weight; of all layers, so that all ranks restart together."""

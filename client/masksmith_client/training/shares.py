@@ -39,23 +39,23 @@ Proofs = MutableMapping[tuple[str, int], LayerResult]
 """For each share, by the layer's name and the rank: the last result that has a new mask."""
 
 
-def divide(layers: Iterable[MaskedLayer], pattern: Pattern | None, world: int) -> Shares:
+def divide(layers: Iterable[MaskedLayer], pattern: Pattern | None, world_size: int) -> Shares:
     """Divide the layers among the ranks.
 
     Args:
         layers: The masked layers.
         pattern: The pattern; None if whole layers are needed, as for scores that the training loop computes.
-        world: The number of ranks.
+        world_size: The number of ranks.
     """
     shares: dict[str, Sequence[Share]] = {}
     for number, layer in enumerate(layers):
-        owner = number % world if is_dtensor(layer.weight) else 0
-        rows = [] if pattern is None else _own_rows(layer, pattern, world)
+        owner = number % world_size if is_dtensor(layer.weight) else 0
+        rows = [] if pattern is None else _own_rows(layer, pattern, world_size)
         shares[layer.name] = rows or [Share(owner, 0, layer.shape[0])]
     return shares
 
 
-def _own_rows(layer: MaskedLayer, pattern: Pattern, world: int) -> list[Share]:
+def _own_rows(layer: MaskedLayer, pattern: Pattern, world_size: int) -> list[Share]:
     """Return the rows that each rank owns; none if they cannot be solved separately.
 
     They can if the weight has no layout and is divided by rows alone, among all ranks, and the rows of each rank are
@@ -65,10 +65,10 @@ def _own_rows(layer: MaskedLayer, pattern: Pattern, world: int) -> list[Share]:
     if not is_dtensor(weight) or not isinstance(pattern, TilePattern) or layer.layout is not None:
         return []
     mesh, placements = weight.device_mesh, weight.placements
-    if mesh.ndim != 1 or mesh.size() != world or type(placements[0]).__name__ != "Shard" or placements[0].dim != 0:
+    if mesh.ndim != 1 or mesh.size() != world_size or type(placements[0]).__name__ != "Shard" or placements[0].dim != 0:
         return []
     rows, tile = layer.shape[0], pattern.tile
-    shard_rows = -(-rows // world)
+    shard_rows = -(-rows // world_size)
     # The tiles of a pattern along `out` are those of the transposed weight.
     if shard_rows % (tile.cols if pattern.axis == "out" else tile.rows):
         return []

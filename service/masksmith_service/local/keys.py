@@ -1,6 +1,6 @@
 """The commands `masksmith keys`, which create, list, rotate and revoke keys.
 
-What accesses keys is imported where it is used, so that the help of a command does not import a client of Redis.
+Modules that access keys are imported in functions, so that the help of a command does not import a client of Redis.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     from masksmith_state.keys import KeyInfo, Scope
 
 UNITS = {"": 0, "k": 10, "m": 20, "g": 30, "t": 40}
-"""Powers of two of the units of bytes."""
+"""Exponent of two of each unit of bytes."""
 SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400}
-"""Seconds of the units of time."""
+"""Number of seconds of each unit of time."""
 MAX_EXPIRY_DAYS = 36_500
 ExpiresOption = Annotated[
     str | None,
@@ -115,10 +115,10 @@ def rotate(
     if overlap_s > MAX_OVERLAP_S:
         raise UsageError(f"--overlap {overlap!r}: at most {MAX_OVERLAP_S / SECONDS['d']:g}d")
     with open_keys(data, redis_url) as keys:
-        rotated = keys.rotate(key, overlap_s, expires_at)
-    if rotated is None:
+        info_and_token = keys.rotate(key, overlap_s, expires_at)
+    if info_and_token is None:
         raise UsageError(f"there is no valid key {key!r}; 'masksmith keys list' lists them")
-    _print_token(*rotated, f"the old token is valid for another {overlap}", as_json=as_json)
+    _print_token(*info_and_token, f"the old token is valid for another {overlap}", as_json=as_json)
 
 
 def list_keys(data: DataOption = None, redis_url: RedisOption = None, as_json: JsonOption = False) -> None:
@@ -126,11 +126,11 @@ def list_keys(data: DataOption = None, redis_url: RedisOption = None, as_json: J
     from .key_access import open_keys
 
     with open_keys(data, redis_url) as keys:
-        listed = keys.all()
+        infos = keys.all()
     if as_json:
-        return _print_json([key.model_dump(mode="json") for key in listed])
+        return _print_json([key.model_dump(mode="json") for key in infos])
     headings = ("key", "name", "role", "scopes", "weight", "priority", "state", "created", "expires", "last used")
-    rows = [headings, *map(_row, listed)]
+    rows = [headings, *map(_row, infos)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         typer.echo(printable("  ".join(map(str.ljust, row, widths)).rstrip()))

@@ -1,4 +1,4 @@
-"""Access log: sets the id of every request, and logs those with unsafe methods and downloads of results."""
+"""Access log: sets the id of every request, and logs requests with unsafe methods and downloads of results."""
 
 from __future__ import annotations
 
@@ -60,12 +60,12 @@ class _LoggedResponse:
     """A response, with the id of its request in a header; counts what is sent, for the log."""
 
     def __init__(self, scope: Scope, send: Send) -> None:
-        client_id = Headers(scope=scope).get(HEADER, "")
-        self.request_id = client_id if _ID.fullmatch(client_id) else uuid.uuid4().hex
+        id_in_header = Headers(scope=scope).get(HEADER, "")
+        self.request_id = id_in_header if _ID.fullmatch(id_in_header) else uuid.uuid4().hex
         self.status = 0
         self._scope, self._send = scope, send
-        self._started, self._sent_bytes = time.monotonic(), 0
-        # The address of the connection; inner middleware replaces the scope's by the one that a trusted proxy sends.
+        self._started_at, self._sent_bytes = time.monotonic(), 0
+        # The address of the connection: in the scope, inner middleware replaces it by the one from a trusted proxy.
         self._peer = (scope.get("client") or (None,))[0]
 
     async def send(self, message: Message) -> None:
@@ -82,13 +82,13 @@ class _LoggedResponse:
             _write(self._scope, self._fields(is_download=is_download))
 
     def _fields(self, *, is_download: bool) -> dict[str, Any]:
-        took_s = round(time.monotonic() - self._started, 3)
+        took_s = round(time.monotonic() - self._started_at, 3)
         fields: dict[str, Any] = {"status": self.status, "took_s": took_s, "client": self._peer}
         if is_download:
             fields["bytes"] = self._sent_bytes
-        client = (self._scope.get("client") or (None,))[0]
-        if client != self._peer:
-            fields["forwarded_for"] = client if client is not None and is_address(client) else "invalid"
+        address = (self._scope.get("client") or (None,))[0]
+        if address != self._peer:
+            fields["forwarded_for"] = address if address is not None and is_address(address) else "invalid"
         return fields
 
 

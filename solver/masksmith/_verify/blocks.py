@@ -15,9 +15,11 @@ from .tiles import broken_tiles
 
 
 def check_block(mask: MatrixReader, pattern: Block, at_most: bool) -> Finding:
-    """Check that blocks are kept or dropped as a whole, or that kept ones obey the nested pattern; check the budgets.
+    """Check the blocks of a mask, and the numbers of blocks that it keeps.
 
-    With `at_most`, blocks may be partly kept, and fewer blocks may be kept than the budgets say.
+    Without a nested pattern, each block must be kept or dropped as a whole; with one, each kept block must obey it.
+    With `ragged="dense"`, the blocks of the edge must be dense. With `at_most`, a block may keep fewer entries, and
+    fewer blocks may be kept than the budgets say.
     """
     grid = pattern.grid(mask.shape)
     down, across = pattern.blocks(grid)
@@ -28,12 +30,12 @@ def check_block(mask: MatrixReader, pattern: Block, at_most: bool) -> Finding:
         kept[block_row], broken[block_row] = _block_flags(rows, pattern, across if block_row < down else 0, at_most)
     if not broken.any():
         return _check_budgets(kept[:down, :across], pattern, mask, at_most)
-    number = int(broken.sum())
+    broken_count = int(broken.sum())
     violation = "are only partly kept" if pattern.nested is None else "violate the pattern"
     if pattern.ragged == "dense" and not at_most:
         violation += ", or are in the dense edge and not dense"
-    message = f"{number} of {grid.tiles} blocks {violation}, the first is block {list(_first_true(broken))}"
-    return Finding(message, _first_true(broken), number, grid.tiles)
+    message = f"{broken_count} of {grid.tiles} blocks {violation}, the first is block {list(_first_true(broken))}"
+    return Finding(message, _first_true(broken), broken_count, grid.tiles)
 
 
 def _block_flags(rows: Bools, pattern: Block, across: int, at_most: bool) -> tuple[Bools, Bools]:
@@ -41,10 +43,10 @@ def _block_flags(rows: Bools, pattern: Block, across: int, at_most: bool) -> tup
 
     Args:
         rows: The block row.
-        pattern: The pattern. A kept block violates it if it is only partly kept, unless `at_most`; with a nested
-            pattern, if its entries violate the nested one.
+        pattern: The pattern. Without a nested pattern, a block that is only partly kept violates it, unless `at_most`;
+            with one, a kept block violates it if its entries violate the nested pattern.
         across: Number of blocks that may be dropped; with `ragged="dense"` the blocks to the right of them are the
-            edge, which must be kept.
+            edge, and must be dense.
         at_most: Whether fewer entries are allowed; then the edge may be dropped, too.
     """
     lefts = np.arange(0, rows.shape[1], pattern.cols)
@@ -67,7 +69,8 @@ def _first_true(flags: Bools) -> tuple[int, int]:
 def check_hybrid(mask: MatrixReader, pattern: Hybrid, at_most: bool) -> Finding:
     """Check that every block is dense or n:m, and the number of dense blocks.
 
-    A block may be both: one that the edge of the matrix leaves at most n columns is n:m even if it is dense.
+    A block may be both: under n:m along `in`, for example, a dense block that the edge of the matrix cuts to at most
+    n columns.
     With `at_most`, each block may keep fewer entries, so only the number of blocks that keep more than n:m is checked.
     """
     grid = pattern.grid(mask.shape)
@@ -115,7 +118,7 @@ def _check_each_block(dense: Bools, fits: Bools, pattern: Hybrid, free: tuple[in
 
 
 def _check_dense_count(dense: Bools, fits: Bools, pattern: Hybrid, at_most: bool, expected: int) -> Finding:
-    """Compare the number of dense blocks with the expected one; a dense block that is also n:m may count as either.
+    """Check the number of dense blocks; a dense block that is also n:m may be taken as dense or as n:m.
 
     `dense` and `fits` are without the dense edge. With `at_most`, fewer blocks may be dense.
     """

@@ -39,14 +39,14 @@ def allocate(
     """Distribute one density for a whole model over its layers, so that the most score is kept.
 
     Entries and blocks: one threshold for all layers, exact. N:M: every layer gets its own n, by dynamic programming,
-    also exact; for large problems greedily by the gain per entry, where `gap` bounds the loss.
+    also exact; if the problem is large, greedily by the gain per entry, and `gap` bounds the loss.
 
     Args:
         scores: Tensors by name; each is looked up again in every pass, so a lazy mapping need hold only one at a time.
-        pattern: An n:m pattern, whose n is chosen per layer; or an unstructured pattern, such as `"50%"`, or blocks
-            without balance, with the same density as the budget.
+        pattern: An n:m pattern, whose n is chosen per layer; or a pattern that has the same density as the budget:
+            unstructured, such as `"50%"`, or blocks without balance.
         budget: Density of all layers together; with minimum densities by glob, `ms.Budget("50%", {"*.query*": "25%"})`.
-        on_progress: Called with (layers measured, layers to measure in this pass); an exception in it stops the call.
+        on_progress: Called with (layers measured so far in this pass, all layers); an exception in it stops the call.
 
     Raises:
         PatternError: If the budget contradicts itself or the pattern, or rounds to zero kept entries.
@@ -55,8 +55,8 @@ def allocate(
     parsed = parse(pattern) if isinstance(pattern, str) else pattern
     shapes, is_double = {}, False
     for name, tensor in scores.items():
-        source = MatrixReader(tensor, "in", name)
-        shapes[name], is_double = source.shape, is_double or source.is_double
+        reader = MatrixReader(tensor, "in", name)
+        shapes[name], is_double = reader.shape, is_double or reader.is_double
     allocator = allocator_for(parsed, _parse_budget(budget), shapes, double=is_double)
     state: Any = None
     while not isinstance(state, Decision):

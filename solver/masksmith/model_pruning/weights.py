@@ -19,12 +19,14 @@ from .parts import Part
 Module = torch.nn.Module
 DTYPES = {torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
 """Names of the dtypes in safetensors files."""
-PARAMETRIZED = "its layer is parametrized, so each pass computes its values anew; remove the parametrization first"
+PARAMETRIZED_REASON = (
+    "its layer is parametrized, so each pass computes its values anew; remove the parametrization first"
+)
 
 
 @dataclass(frozen=True, eq=False)
 class BlockWeight:
-    """A parameter of a block, or a part of one, that is pruned.
+    """A weight of a block that is pruned: a parameter, or a part of a parameter.
 
     Attributes:
         name: Name of the weight: the parameter's name, unless the weight is a part.
@@ -81,7 +83,7 @@ class BlockWeight:
         return f"{self.name}[{matrix}]" if self.stack_shape else self.name
 
     def check_product(self, shape: tuple[int, ...], stride: int, tensor: torch.Tensor) -> None:
-        """Check that a product with a view `[in, out]` sums over the axis `in` of the layout, over whole matrices.
+        """Check that a product with a view `[in, out]` sums over all of the layout's axis `in`, and has all outputs.
 
         Args:
             shape: Shape of the view.
@@ -147,30 +149,30 @@ def weights_of(
 
     Raises:
         PruningError: If a name or glob matches nothing, a weight named exactly cannot be pruned, no weight is selected,
-            a layer is parametrized, the patterns of two names of a weight differ, two blocks share a parameter, or a
-            part is not within a parameter.
+            a selected layer is parametrized, the patterns of two names of a weight differ, two blocks share a
+            parameter, or a part is not within a parameter.
     """
     parts = parts or {}
     locations = _locations(model, parts)
     shared_names = _shared_names(model, locations)
     candidates = _candidates(model, blocks, locations, layouts or {}, shared_names)
-    assigned = _assigned(patterns, list(locations), shared_names)
+    pattern_of = _assign_patterns(patterns, list(locations), shared_names)
     try:
-        selection = select(candidates, assigned, layers, exclude, noun="weight")
+        selection = select(candidates, pattern_of, layers, exclude, noun="weight")
     except SelectionError as error:
         raise PruningError(str(error)) from None
     by_name = {candidate.name: candidate for candidate in candidates}
     reasons = {name: reason for name, reason in selection.skipped.items() if reason not in BY_CHOICE}
-    parametrized = [name for name, reason in reasons.items() if reason == PARAMETRIZED]
+    parametrized = [name for name, reason in reasons.items() if reason == PARAMETRIZED_REASON]
     if parametrized:
-        raise PruningError(f"{PARAMETRIZED}, or exclude it", parametrized[0])
+        raise PruningError(f"{PARAMETRIZED_REASON}, or exclude it", parametrized[0])
     by_block: list[list[BlockWeight]] = [[] for _ in blocks.modules]
     block_of = _block_numbers(blocks)
     for name in selection.chosen:
         layout = by_name[name].layout
         assert layout is not None
         parameter = locations[name].parameter
-        weight = BlockWeight(name, parameter, layout, assigned[name], parts.get(name))
+        weight = BlockWeight(name, parameter, layout, pattern_of[name], parts.get(name))
         by_block[block_of[id(parameter)]].append(weight)
     skipped = {name: reason for name, reason in reasons.items() if len(locations[name].shape) >= 2}
     return BlockWeights(by_block, skipped, shared_names)
@@ -178,22 +180,22 @@ def weights_of(
 
 def _shared_names(model: Module, locations: Mapping[str, _Location]) -> dict[str, str]:
     """Return the first name of each weight that the model has under several names, by each other name."""
-    first_names = {id(parameter): name for name, parameter in model.named_parameters()}
-    all_names = {name: first_names[id(each)] for name, each in model.named_parameters(remove_duplicate=False)}
-    return {name: first for name, first in all_names.items() if name != first and first in locations}
+    name_of_parameter = {id(parameter): name for name, parameter in model.named_parameters()}
+    first_name_of = {name: name_of_parameter[id(each)] for name, each in model.named_parameters(remove_duplicate=False)}
+    return {name: first for name, first in first_name_of.items() if name != first and first in locations}
 
 
-def _assigned(patterns: TensorPatterns, names: list[str], shared_names: Mapping[str, str]) -> dict[str, Pattern]:
+def _assign_patterns(patterns: TensorPatterns, names: list[str], shared_names: Mapping[str, str]) -> dict[str, Pattern]:
     """Return the pattern of each weight that has one under any of its names, by the weight's first name.
 
     Raises:
         PruningError: If two names of a weight have different patterns.
     """
-    assigned = patterns.assign([*names, *shared_names])
+    pattern_of = patterns.assign([*names, *shared_names])
     for name, first in shared_names.items():
-        if name in assigned and assigned.setdefault(first, assigned[name]) != assigned.pop(name):
+        if name in pattern_of and pattern_of.setdefault(first, pattern_of[name]) != pattern_of.pop(name):
             raise PruningError(f"{name!r} is another name of this weight, and the patterns of the two differ", first)
-    return assigned
+    return pattern_of
 
 
 @dataclass(frozen=True)
@@ -212,11 +214,11 @@ def _locations(model: Module, parts: Mapping[str, Part]) -> dict[str, _Location]
         PruningError: If a part is not within a parameter of the model.
     """
     parameters = dict(model.named_parameters())
-    divided = {part.parameter for part in parts.values()}
+    divided_parameters = {part.parameter for part in parts.values()}
     locations = {
         name: _Location(parameter, model.get_submodule(_module_name(name)), tuple(parameter.shape))
         for name, parameter in parameters.items()
-        if name not in divided
+        if name not in divided_parameters
     }
     for name, part in parts.items():
         if part.parameter not in parameters or not part.fits(parameters[part.parameter].numel()):
@@ -234,15 +236,15 @@ def _candidates(
     shared_names: Mapping[str, str],
 ) -> list[Candidate]:
     block_of = _block_numbers(blocks)
-    names: dict[str, list[str]] = {name: [name] for name in locations}
+    all_names: dict[str, list[str]] = {name: [name] for name in locations}
     for other, first in shared_names.items():
-        names[first].append(other)
+        all_names[first].append(other)
     candidates = [
         Candidate(
             name,
             location.shape,
             DTYPES.get(location.parameter.dtype, str(location.parameter.dtype)),
-            aliases=_other_spellings(name, names[name]),
+            aliases=_other_spellings(name, all_names[name]),
             layout=_layout_of_conv1d(location),
             may_be_convolution=False,
             unsupported_reason=_unsupported_reason(location, blocks, block_of),
@@ -285,7 +287,7 @@ def _unsupported_reason(location: _Location, blocks: BlockList, block_of: Mappin
         return "fewer than two dimensions"
     class_name = type(location.module).__name__
     if class_name == "ParametrizationList" or class_name.startswith("Parametrized"):
-        return PARAMETRIZED
+        return PARAMETRIZED_REASON
     if isinstance(location.module, torch.nn.modules.conv._ConvNd):
         return "a convolution, which is not pruned block by block"
     return None

@@ -26,7 +26,7 @@ class Hybrid:
         cols: Width of a block, 1 to 4096; a multiple of the width of these tiles.
         inner: The n:m pattern of the blocks that are not dense: exact fill along `in`, or transposable.
         dense_share: Share of the blocks that stay dense, rounded to a whole number of blocks, halves up; under
-            `ragged="dense"`, of the whole blocks.
+            `ragged="dense"`, share of the blocks that lie inside the matrix.
         ragged: Blocks that extend beyond the matrix: `pad` treats their part inside the matrix as a block, in which the
             inner pattern pads its tiles; `dense` keeps this part entirely; `error` raises an error.
 
@@ -50,7 +50,7 @@ class Hybrid:
         check_choice("ragged", self.ragged, ("pad", "dense", "error"))
         check_sides(self)
         if not can_be_inside(self.inner):
-            raise PatternError(f"{self}: the inner pattern is n:m of exact fill along 'in', with ragged='pad'")
+            raise PatternError(f"{self}: the inner pattern must be n:m of exact fill along 'in', with ragged='pad'")
         check_tiles_fill_blocks(self, self.inner)
 
     @property
@@ -62,8 +62,8 @@ class Hybrid:
         """Return the grid of blocks of a weight, edge blocks included.
 
         Raises:
-            PatternError: If the shape is not that of a weight, ragged under `error`, too small for a whole block under
-                `dense`, or the share rounds to no dense block.
+            PatternError: If the shape is not that of a weight, has edge blocks under `error`, or has no whole block
+                under `dense`; or if the share rounds to no dense block.
         """
         grid = grid_of_blocks(self, shape)
         self.dense_blocks(grid)

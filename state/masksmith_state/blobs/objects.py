@@ -43,12 +43,14 @@ class Objects:
 
     def __init__(self, url: str, *, create: bool = False) -> None:
         self.url = url
-        self._opened: Any = None
+        self._opened_store: Any = None
         self._directory_stat: os.stat_result | None = None
         if self.is_bucket:
             timeout = timedelta(seconds=BUCKET_RETRY_TIMEOUT_S)
             try:
-                self._opened = from_url(url, retry_config={"max_retries": BUCKET_RETRIES, "retry_timeout": timeout})
+                self._opened_store = from_url(
+                    url, retry_config={"max_retries": BUCKET_RETRIES, "retry_timeout": timeout}
+                )
             except (GenericError, ValueError) as error:
                 reason = str(error).partition("\n")[0]
                 raise InstallationError(
@@ -64,19 +66,19 @@ class Objects:
 
     @property
     def _store(self) -> Any:
-        if self._opened is None:
+        if self._opened_store is None:
             self._directory_stat = self._stat_directory()
-            self._opened = LocalStore(self.url)
-        return self._opened
+            self._opened_store = LocalStore(self.url)
+        return self._opened_store
 
     def put(self, name: str, data: bytes) -> None:
-        """Write an object."""
+        """Write an object, replacing any object with this name."""
         self._check_directory()
         with panics_as(GenericError):
             obstore.put(self._store, name, data)
 
     def put_pieces(self, name: str, pieces: Iterable[bytes]) -> None:
-        """Write an object from its pieces, one after the other."""
+        """Write an object as `put` does, from its pieces, one after the other."""
         self._check_directory()
         with panics_as(GenericError), obstore.open_writer(self._store, name, buffer_size=CHUNK_BYTES) as writer:
             for piece in pieces:
@@ -96,7 +98,8 @@ class Objects:
         """Read the bytes from `start` to `stop` (exclusive), or to the end of the object if that comes first.
 
         Raises:
-            FileNotFoundError: If it does not exist; an empty range is not looked up.
+            FileNotFoundError: If the object does not exist, unless the range is empty.
+            GenericError: If `start` is not before the end of the object, unless the range is empty.
             NotAFileError: If it is a pipe, a device or a socket.
         """
         if start >= stop:
@@ -124,7 +127,7 @@ class Objects:
         return None
 
     def _is_special_file(self, name: str) -> bool:
-        """Whether a pipe, a device or a socket is in place of an object: to read it might never end."""
+        """Whether a pipe, a device or a socket is in place of an object: a read of it might never end."""
         if self.is_bucket:
             return False
         try:
@@ -210,7 +213,7 @@ class Objects:
         return self._read_checked(lambda: shutil.disk_usage(self.url).free)
 
     def list(self, folder: str) -> Iterator[tuple[str, float]]:
-        """List the objects below a folder as (name, time of last change)."""
+        """List the objects below a folder as (name, time of the last change in seconds since 1970)."""
         for page in obstore.list(self._store, folder + "/", chunk_size=1000):
             for entry in page:
                 yield str(entry["path"]), entry["last_modified"].timestamp()

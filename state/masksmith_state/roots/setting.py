@@ -13,7 +13,7 @@ from .location import normalise
 EVERY_KEY = "*"
 
 
-def _check_url(url: str) -> str:
+def _normalised_url(url: str) -> str:
     try:
         return normalise(url)
     except InvalidLocationError as error:
@@ -26,13 +26,13 @@ class RootSetting(BaseModel):
     Keys of the role `admin` may read and write every root, and so may requests without a key if no key is required.
 
     Attributes:
-        url: An absolute directory, or `s3://bucket/prefix`, whose credentials come from the environment.
+        url: Absolute path of a directory, or `s3://bucket/prefix`; credentials of buckets come from the environment.
         read: Ids or names of the keys that may read the root; `*` stands for every key.
         write: Ids or names of the keys that may write to the root; `*` stands for every key.
     """
 
     model_config = ConfigDict(extra="forbid")
 
-    url: Annotated[str, AfterValidator(_check_url)]
+    url: Annotated[str, AfterValidator(_normalised_url)]
     read: list[Annotated[str, Field(min_length=1)]] = []
     write: list[Annotated[str, Field(min_length=1)]] = []

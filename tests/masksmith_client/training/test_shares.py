@@ -19,8 +19,8 @@ def layer(rows, placements=ROWS, ranks=(0, 1, 2), layout=None):
     return SimpleNamespace(name="a", weight=weight, shape=(rows, 8), layout=layout)
 
 
-def bounds(*layers, pattern="transposable 2:4", world=3, **options):
-    shares = divide(layers, None if pattern is None else ms.parse(pattern, **options), world)
+def bounds(*layers, pattern="transposable 2:4", world_size=3, **options):
+    shares = divide(layers, None if pattern is None else ms.parse(pattern, **options), world_size)
     return [(one.rank, one.first, one.last) for one in shares["a"]]
 
 
@@ -47,7 +47,7 @@ def test_other_placements_patterns_and_scores_need_the_whole_layer():
     assert bounds(layer(24, layout="[out, in] of several matrices")) == whole
     assert bounds(layer(24), pattern=None) == whole
     assert bounds(layer(24), pattern="50%") == whole
-    assert bounds(layer(24, ranks=(0, 1)), world=4) == whole
+    assert bounds(layer(24, ranks=(0, 1)), world_size=4) == whole
 
 
 def test_rows_follow_tiles_and_ranks_the_mesh():

@@ -80,9 +80,9 @@ def _solve_tile(tile: Tile, budget: Budget, search: Search, has_forced: bool, co
 
 @device
 def _prepare(tile: Tile, budget: Budget) -> float:
-    """Fill the transposed copies, mark all entries free, and scale the scores so that sums cannot overflow.
+    """Fill the transposed copies, mark all entries free, and scale large scores so that sums cannot overflow.
 
-    Returns the scale, a power of two.
+    Returns the scale, a power of two: 1 if the scores are not scaled.
     """
     largest = 0.0
     for i in range(budget.rows):
@@ -114,7 +114,7 @@ def compile_path_kernel(element: str) -> Any:
 
     Arguments of the kernel that `dual_ascent.integer_pass.compile_integer_pass` does not describe:
 
-        forced: As mask, non-zero where an entry is forced; `[0, 0]` if none is.
+        forced: As mask, non-zero where an entry is forced; an empty array, `[0, 0]`, if none is.
         ready: `[down * across]`; 1 if augmenting paths can start from the tile's mask: see
             `dual_ascent.schedule.DeviceResults`.
         doubles, numbers, flags: Work arrays, `[threads, n]` with n of `scratch_sizes`.
