@@ -18,7 +18,7 @@ from .index import Shards, read_shards
 from .order import natural_key
 from .quantised import is_scaled_int8, quantisation_message, quantisation_settings, uncounted_zeros_message
 from .scaled_tensor import Scale, ScaledTensor
-from .scales import read_scales
+from .scales import find_scales
 from .stored_values import FLOAT8_DTYPES
 from .tensors import Tensor
 from .ties import absent_ties, declared_ties, stored_ties, tied_by_config
@@ -129,11 +129,11 @@ class Checkpoint:
         """Scales by the names of the weights that they multiply; empty if no weights are read through scales.
 
         Raises:
-            InputError: As in `read_scales`.
+            InputError: As `find_scales` raises it.
         """
         if self.quantisation is not None or not quantisation_settings(self.config):
             return {}
-        return read_scales(self.config, self.tensors)
+        return find_scales(self.config, self.tensors)
 
     def is_quantised_by_entry(self, name: str) -> bool:
         """Whether a tensor stores one quantised number for each entry of a weight."""

@@ -15,7 +15,7 @@ from masksmith_client._errors import InputError, as_input_errors
 from masksmith_client.submission.ties import mask_together
 
 from .checkpoint import Checkpoint
-from .scales import scale_of, scaled_by
+from .scales import scale_of, weight_of_scale
 from .stored_values import FLOAT8_DTYPES
 from .tensors import Tensor
 from .traced import trace, traced_candidates
@@ -164,7 +164,7 @@ def _candidate(tensor: Tensor, checkpoint: Checkpoint, *, is_read_as_float: bool
 
     The candidate of a quantised weight that is treated as floats has the dtype F32.
     """
-    scaled_weight = scaled_by(tensor.name, checkpoint.tensors)
+    scaled_weight = weight_of_scale(tensor.name, checkpoint.tensors)
     reason = None if scaled_weight is None else f"the scale of {scaled_weight!r}"
     dtype = "F32" if is_read_as_float else tensor.dtype
     file_format = checkpoint.file_format(tensor.name)

@@ -19,20 +19,20 @@ class PruneOptions(TypedDict, total=False):
     Attributes:
         scores: See `SubmitOptions`; with `given`, the calibration has the scores.
         calibration: See `SubmitOptions`; every masked tensor needs statistics.
-        update: See `SubmitOptions`; the files of weights then have the updated weights.
+        update: See `SubmitOptions`; with an update, the output has the updated weights.
         layers: Names or globs of the tensors to mask; default every matrix of the model's blocks.
         exclude: Names or globs of tensors to leave out.
         axis: See `SubmitOptions`; for patterns that are given as text. Pattern objects have an axis of their own.
         ragged: See `SubmitOptions`; for patterns that are given as text, as `axis` is.
-        layout: Axes, such as `"stack in out"`, by the name or glob of tensors of which the model does not show them.
+        layout: Axes, such as `"stack in out"`, by the name or a glob of tensors, if the model does not show these axes.
         trust_remote_code: Whether code that the checkpoint brings may run, to watch the model's forward pass.
         name: Name of the jobs of this call, shown in lists; default the file or directory, and the pattern.
         labels: See `SubmitOptions`.
         priority: See `SubmitOptions`; default `batch`.
-        by_reference: Whether model, output and calibration are in roots of the service, which reads and writes them
-            itself; always true if model or output is `s3://...`.
-        previous: Masks to compare with, only by reference: a previous job, or the reference of a masks file or of an
-            output in a root; the record counts the entries that changed.
+        by_reference: Whether model, output and calibration are in roots of the service, so that the service itself
+            reads and writes them; if model or output is `s3://...`, they are, whatever this option says.
+        previous: Masks to compare with: a previous job, or the reference of a masks file or of an output in a root;
+            only if model and output are in roots. The record of the output counts the entries that changed.
     """
 
     scores: str
@@ -52,7 +52,7 @@ class PruneOptions(TypedDict, total=False):
 
 
 def choice_options_of(pattern: PatternsByTensor, options: PruneOptions) -> ChoiceOptions:
-    """Return the options that say which tensors are masked, and by which patterns and layouts.
+    """Return those of the options that choose the tensors, their patterns and their layouts.
 
     Raises:
         InputError: If a pattern is malformed.

@@ -48,7 +48,7 @@ class Scale:
 
 @dataclass(frozen=True, slots=True)
 class ScaledTensor(Tensor):
-    """A weight that a file stores as 8-bit floats with a scale; `dtype`, size and pieces are those of float32 values.
+    """A weight that a file stores as 8-bit floats with a scale; `dtype` and bytes are those of its float32 values.
 
     `start` and `stop` are those of the stored bytes.
 

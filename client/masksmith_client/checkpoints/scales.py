@@ -1,7 +1,7 @@
-"""Finds the scales of a checkpoint of 8-bit floats: the tensor of each weight's scales, and the blocks that share one.
+"""Finds the scales of a checkpoint of 8-bit floats: the tensor of each weight's scales, and which entries share one.
 
 Source: `weight_scale_inv` and `weight_block_size` as in DeepSeek-V3, `weight_scale` and `config_groups` as in
-compressed-tensors. Both multiply the stored numbers, whatever their names say.
+compressed-tensors. The stored numbers are multiplied by `weight_scale_inv`, too, although it is named an inverse.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from .stored_values import FLOAT8_DTYPES, READABLE_FLOAT8, SCALE_DTYPES
 from .tensors import Tensor
 
 SUFFIXES = ("_scale_inv", "_scale")
-"""Suffixes that the name of a weight gets in the name of its scale."""
+"""The name of a scale is the name of its weight with one of these suffixes."""
 
 TENSOR, CHANNEL = "one for the tensor", "one for each row"
 """Names of the strategies without blocks, as messages state them."""
@@ -38,10 +38,10 @@ class _Strategy:
     block: tuple[int, int] | None = None
 
     def block_of(self, rows: int, cols: int) -> tuple[int, int]:
-        """Return the rows and columns of a block, whose entries share one scale, in a matrix of this size."""
+        """Return the rows and columns of a block in a matrix of this size; the entries of a block share one scale."""
         if self.block is not None:
             return self.block
-        # A block of an empty matrix has a size, too, by which its rows and columns can be divided.
+        # At least 1, also for an empty matrix, since rows and columns are divided by it.
         return (max(1, rows), max(1, cols)) if self.name == TENSOR else (1, max(1, cols))
 
     def shapes(self, shape: Sequence[int]) -> list[tuple[int, ...]]:
@@ -61,17 +61,17 @@ class _Strategy:
         return shapes
 
 
-def read_scales(config: Mapping[str, Any] | None, tensors: Mapping[str, Tensor]) -> dict[str, Scale]:
+def find_scales(config: Mapping[str, Any] | None, tensors: Mapping[str, Tensor]) -> dict[str, Scale]:
     """Return the scale of each weight of 8-bit floats and two or more dimensions, by the weight's name.
 
     Args:
-        config: The model's `config.json`, which names a quantisation whose weights are read through their scales.
-        tensors: All tensors.
+        config: The model's `config.json`. The quantisation that it names must be one that is read through scales.
+        tensors: All tensors of the checkpoint, by name.
 
     Raises:
-        InputError: If the config describes no scales that are read; or if a scale is missing, has another shape than
-            the config says or a dtype that is not read, a weight with a scale has such a dtype or is not of 8-bit
-            floats, or a zero point is not zero: then the message names the tensor.
+        InputError: If the config describes no scales, or scales that are not read; if a weight has no scale, or has a
+            dtype that is not read; if a scale has another shape than the config says, or a dtype that is not read; if
+            there is a scale for a weight that is not of 8-bit floats; or if a zero point is not zero.
     """
     strategies = _strategies(quantisation_settings(config))
     for name, tensor in tensors.items():
@@ -93,8 +93,8 @@ def scale_of(name: str, tensors: Mapping[str, Tensor]) -> Tensor | None:
     return next((tensors[name + suffix] for suffix in SUFFIXES if name + suffix in tensors), None)
 
 
-def scaled_by(name: str, tensors: Mapping[str, Tensor]) -> str | None:
-    """Return the name of the tensor that `name` is the scale of, according to the names; None if it is not a scale."""
+def weight_of_scale(name: str, tensors: Mapping[str, Tensor]) -> str | None:
+    """Return the name of the tensor whose scale is the tensor `name`, by their names; None if `name` is no scale."""
     weight_names = (name.removesuffix(suffix) for suffix in SUFFIXES if name.endswith(suffix))
     return next((weight_name for weight_name in weight_names if weight_name in tensors), None)
 

@@ -1,4 +1,4 @@
-"""Build and run the command line; errors that the user can fix are printed as messages, with an exit code."""
+"""Build and run the command line; for an error that the user can fix, print a message and return an exit code."""
 
 from __future__ import annotations
 
@@ -103,8 +103,8 @@ def _usage_message(error: Any) -> str:
 def explain(error: Exception) -> tuple[str | None, int]:
     """Return message and exit code for an error that the user can fix; the message is None for internal errors.
 
-    Errors that the user can fix are each `OSError`, and each exception with an integer attribute `exit_code`, which
-    exceptions of any package may have.
+    Errors that the user can fix are each `OSError`, and each exception, of whatever package, that has an integer
+    attribute `exit_code`.
     """
     code = getattr(error, "exit_code", None)
     if isinstance(code, int):

@@ -17,8 +17,8 @@ from masksmith_client.checkpoints.partial_file import named_errors
 def atomic_write(target: Path) -> Iterator[BinaryIO]:
     """Open a temporary file beside the target; it replaces the target if the block ends without an error.
 
-    After an error it is deleted, and the target stays as it was. If the target is a symbolic link, the file that the
-    link points to is replaced. The bytes are on the disk before the file gets its name.
+    After an error the temporary file is deleted, and the target stays as it was. If the target is a symbolic link, the
+    file that the link points to is replaced. The bytes are on the disk before the target is replaced.
 
     Raises:
         OSError: If the file cannot be written, for example on a full disk; the error names the target.

@@ -12,6 +12,7 @@ from masksmith_client._errors import InputError
 from .masks import Masks
 
 STRIP_ENTRIES = 2**20
+"""Most entries of a mask that are compared at once, unless one row has more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,10 +49,10 @@ class MaskChange:
 
 
 def compare(before: Masks, after: Masks) -> list[MaskChange]:
-    """Compare the masks of the tensors that are in both files, in strips of rows.
+    """Compare the masks of the tensors that are in both files, a strip of rows at a time.
 
     Raises:
-        InputError: If a tensor's shapes differ, or no tensor is in both files.
+        InputError: If a tensor has different shapes in the two files, or no tensor is in both files.
     """
     shared = [name for name in before if name in after]
     if not shared:

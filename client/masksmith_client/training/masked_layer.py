@@ -23,14 +23,14 @@ class MaskedLayer:
 
     Attributes:
         name: The weight's name in the model, such as `encoder.0.weight`.
-        modules: The modules that use the weight, by path; several if it is shared.
+        modules: The modules that use the weight, by path; several if they share it.
         masking: The module that holds the mask and applies it.
         parameter: The weight's name in its modules.
         survivor_score: A score that exceeds the sum of all other scores of a tile, if each is at most 1; for patterns
             without tiles, one that exceeds each other score.
         layout: How the weight is made of matrices; None if it is one matrix `[out, in]` or a convolution.
-        gradient_scale: The factor of gradients at an optimizer's step, see `torch.amp.GradScaler`; negative if the
-            optimizer ascends them (`maximize=True`).
+        gradient_scale: The factor by which gradients are multiplied when the optimizer's step begins, see
+            `torch.amp.GradScaler`; negative if the optimizer maximises (`maximize=True`).
     """
 
     name: str
@@ -72,7 +72,7 @@ class MaskedLayer:
         return self.masking.shape
 
     def whole_mask(self) -> Tensor:
-        """Return the whole mask, gathered if it is sharded, after the mask was divided among ranks as the weight is."""
+        """Divide the mask among ranks as the weight is divided now, and return the whole mask, gathered if sharded."""
         self.masking.follow_sharding(self.weight)
         return self.masking.whole_mask()
 
@@ -100,7 +100,7 @@ class MaskedLayer:
         return float(gathered((weight != 0).sum()).item()) / max(1, weight.numel())
 
     def _current_module(self, model: torch.nn.Module) -> torch.nn.Module:
-        """Return the first of the modules, or, if the model has another module at its path instead, that one."""
+        """Return the first module if the model contains it; else the one that is now at its path, if there is one."""
         path, module = next(iter(self.modules.items()))
         return module if _contains(model, path, module) else dict(model.named_modules()).get(path, module)
 
@@ -140,7 +140,8 @@ class MaskedLayer:
         for module in modules:
             weight = module._parameters[self.parameter]
             assert weight is not None
-            # A weight that the copies share is masked once: to `follow_origin`, a baked weight would look trained.
+            # A weight that several copies share is masked once: after that its values have changed, so `follow_origin`
+            # would replace the mask of the copy.
             if not any(weight is each for each in baked):
                 masking = masking_of(module, self.parameter) or self.masking
                 masking.follow_origin()
@@ -153,9 +154,9 @@ class MaskedLayer:
         """Check that the layer is in the model and masked; adopt a weight that was replaced or sharded.
 
         Raises:
-            InputError: If a module was replaced; if the weight is missing, is not the same in all modules, or has no
-                mask, no values, another shape, or a dtype other than floating point; or if it was sharded after it was
-                masked in place.
+            InputError: If a module was replaced, or does not use the same weight as the others; if the mask was removed
+                from a module; if the weight is missing, has no values, has another shape, or has a dtype other than
+                floating point; or if it was sharded after it was masked in place.
         """
         weight = self.weight
         reason = storage_reason(weight)
@@ -177,10 +178,10 @@ class MaskedLayer:
             self._hook_gradient()
 
     def check_restored_values(self) -> None:
-        """Check that values of pruned entries that a state has restored are still there, at the step after it.
+        """Check that pruned entries still have the values that a state of the sparsifier gave them before this step.
 
         Raises:
-            InputError: If a state dict of the model, in which pruned entries are zero, was loaded after the state.
+            InputError: If a state dict of the model, in which pruned entries are zero, was loaded after that state.
         """
         if self.masking.lacks_restored_values:
             raise InputError(

@@ -36,7 +36,7 @@ ScoresOf = Callable[[str, Tensor], Tensor]
 
 @dataclass
 class PendingRequest:
-    """A request whose masks have not been applied; every rank stores it, also a rank that submits no request.
+    """A request for masks; every rank stores it, also a rank that submits nothing to a worker.
 
     Attributes:
         step: Number of optimizer steps after which the weights were copied.
@@ -63,10 +63,10 @@ class Refresher:
         scores: Computes scores; by default the method does, or weights are scored by magnitude.
 
     Attributes:
-        pending: The request whose response was not taken with `take_pending`; None if there is none.
+        pending: The last request, until `take_pending` returns it; None if there is none.
         late: Number of refreshes that became due while an earlier one was pending.
         outages: Number of outages: sequences of failed requests; one that has not ended counts, too.
-        failure: Why the last request as a whole failed; None if it succeeded, or no response has arrived.
+        failure: Why the request of the last response failed as a whole; None if it did not, or if there is no response.
         failing: Layers that were to be solved and got no mask in the last response, with the reason; empty if the
             request as a whole failed.
     """
@@ -99,7 +99,7 @@ class Refresher:
         return divide(self._layers, None if self._are_scores else pattern, self._process_group.world_size)
 
     def _current_storage(self) -> list[tuple[torch.dtype, torch.device]]:
-        """Return dtype and device of every layer's weight; of all layers, so that all ranks restart together."""
+        """Return dtype and device of all weights, whichever rank solves them, so that all ranks restart together."""
         return [(layer.weight.dtype, layer.weight.device) for layer in self._layers]
 
     def _start(self, shares: Shares) -> None:
@@ -155,12 +155,12 @@ class Refresher:
         All ranks must call this at the same step, while no request is pending.
 
         Raises:
-            InputError: If the caller's `scores` returns something else than the scores of a layer.
+            InputError: If the function `scores` does not return a tensor of real numbers in the layer's shape.
         """
         shares = self._divide(pattern)
         if shares != self._shares or self._current_storage() != self._storage:
-            # This is the first request, the pattern has other tiles, or weights were sharded, or have another dtype or
-            # device, since the last one. The memory would round values to the dtype that it was created for.
+            # The memory is only for these shares, dtypes and devices. Shares change with the tiles of the pattern, and
+            # when weights are sharded. Values of another dtype would be rounded to the dtype of the memory.
             self._start(shares)
         pending = PendingRequest(step, pattern, time.monotonic())
         for layer in self._layers:
@@ -168,7 +168,8 @@ class Refresher:
             if self._method.needs_gradient and not layer.masking.dense:
                 self._process_group.sum_gradient(layer)
             self._take_snapshot(layer, step)
-            # `sum_gradient` replaced it by a sum of the size of the whole layer: only one is in memory at a time.
+            # `sum_gradient` replaced the gradient by a sum that is as large as the whole layer. It is dropped here, so
+            # that only one such sum is in memory at a time.
             layer.masking.gradient = recorded
         self.pending = pending  # Not before: if scores fail, no request is pending.
         if self._worker is None:
@@ -187,7 +188,7 @@ class Refresher:
         self._snapshots.when_done(partial(self._worker.submit, request))
 
     def _take_snapshot(self, layer: MaskedLayer, step: int) -> None:
-        """Copy the values and the mask of this rank's share of a layer; without one, only help to gather it."""
+        """Copy the values and mask of this rank's share of a layer, if it has one; take part in gathering the layer."""
         name = layer.name
         has_share = name in self._own_shares
         if len(self._shares[name]) > 1:
@@ -201,9 +202,9 @@ class Refresher:
                 self._snapshots.take(name, values, mask)
 
     def poll(self) -> RefreshResponse | None:
-        """Return the response if it has arrived on all ranks, which must call this at the same step; else None.
+        """Return the response if it has arrived on all ranks; else, or if no request is pending, return None.
 
-        It does not wait for the masks.
+        All ranks must call this at the same step. It does not wait for the masks.
         """
         return None if self.pending is None else self._receive(self._poll)
 
@@ -219,13 +220,13 @@ class Refresher:
             self.pending.dropped = True
 
     def take_pending(self) -> PendingRequest:
-        """Return the pending request, whose response has arrived, and set `pending` to None."""
+        """Return the pending request, and set `pending` to None; called when the response has arrived."""
         assert self.pending is not None
         pending, self.pending = self.pending, None
         return pending
 
     def count_late(self) -> None:
-        """Count a refresh that became due while a request is pending; only the first one is logged."""
+        """Count a refresh that became due while a request is pending; log only the first one of the training run."""
         assert self.pending is not None
         if self.late == 0:
             log.warning(
@@ -256,9 +257,13 @@ class Refresher:
         assert self.pending is not None
         return RefreshResponse(step=self.pending.step)
 
-    def _receive(self, poll: Callable[[], RefreshResponse | None]) -> RefreshResponse | None:
-        """Collect and merge the responses of all ranks, and record failures; None until all ranks have a response."""
-        responses = self._process_group.collect(poll)
+    def _receive(self, get_own_response: Callable[[], RefreshResponse | None]) -> RefreshResponse | None:
+        """Collect and merge the responses of all ranks, and record failures; None until all ranks have a response.
+
+        Args:
+            get_own_response: Returns this rank's response, or None if it has not arrived.
+        """
+        responses = self._process_group.collect(get_own_response)
         if responses is None:
             return None
         response = merge(responses, self._shares, self._proofs)
@@ -278,7 +283,7 @@ class Refresher:
         self.failure = failure
 
     def _record_failing_layers(self, response: RefreshResponse) -> None:
-        """Store which layers have failed; log those that have a mask and had not failed before."""
+        """Store which layers failed; log those that have a mask and did not fail in the response before."""
         failing = {name: result.error for name, result in response.layers.items() if result.error is not None}
         dense = {layer.name: layer.masking.dense for layer in self._layers}
         for name, error in failing.items():
@@ -291,7 +296,7 @@ class Refresher:
         """Return a layer's scores, or its whole weight if it is scored by magnitude.
 
         Raises:
-            InputError: If the caller's `scores` returns something else than the scores of the layer.
+            InputError: If the function `scores` does not return a tensor of real numbers in the layer's shape.
         """
         if self._method.gives_scores:
             return self._method.scores(layer, step)

@@ -1,6 +1,6 @@
-"""Authorizes access to jobs (`visible_job`, `view_job`), and reads jobs whose ids were authorized (`read_*`).
+"""Authorizes access to jobs (`visible_job_id`, `view_job`), and reads jobs whose ids were authorized (`read_*`).
 
-A job of another key is answered like an unknown one.
+The response is the same for a job that the principal may not see as for a job that does not exist.
 """
 
 from __future__ import annotations
@@ -27,21 +27,22 @@ from masksmith_wire.errors import Code
 from .documents import snapshot_view
 
 MIN_PREFIX_LENGTH = 4
-"""Hex digits to which a job's id may be shortened, if no other job's id begins with them."""
+"""Fewest hex digits to which a job's id may be shortened, if no other job's id begins with them."""
 MAX_CANDIDATES = 5
+"""Most ids that the error for an ambiguous prefix lists."""
 _PREFIX = re.compile(rf"[0-9a-f]{{{MIN_PREFIX_LENGTH},{ID_LENGTH - 1}}}")
 MAX_CACHED_COUNTS = 10_000
-"""Number of jobs whose number of parts (shards or cases) is cached, so that a job is read in one round trip."""
+"""Most jobs whose number of parts (shards or cases) is cached, so that a job is read in one round trip."""
 MAX_PARTS_ON_LOOP = 16
-"""Documents of jobs with up to this many parts are built on the event loop; larger ones, and those of queued jobs, on a
-thread."""
+"""The document of a job with up to this many parts is built on the event loop, unless the job is queued; all other
+documents are built on a thread."""
 
 
-def visible_job(job: str, state: StateDep, principal: PrincipalDep) -> str:
+def visible_job_id(job: str, state: StateDep, principal: PrincipalDep) -> str:
     """Return the id of a job that the principal is authorized to see; `job` may be a unique prefix of it.
 
     Raises:
-        RequestError: If there is no such job, it belongs to another key, or there are several.
+        RequestError: If the principal may see no such job, or several.
     """
     owner = state.records.owner(job) if is_job_id(job) else None
     if owner is None:
@@ -51,7 +52,7 @@ def visible_job(job: str, state: StateDep, principal: PrincipalDep) -> str:
     return job
 
 
-JobId = Annotated[str, Depends(visible_job)]
+JobId = Annotated[str, Depends(visible_job_id)]
 
 
 async def reserve_parts(state: State, job: str, reservation: Reservation) -> None:
@@ -88,7 +89,7 @@ async def view_job(state: State, job: str, principal: Principal, reservation: Re
     """Read a job's document without blocking the event loop; `job` may be a unique prefix of its id.
 
     Raises:
-        RequestError: If there is no such job, it belongs to another key, or there are several.
+        RequestError: If the principal may see no such job, or several.
     """
     snapshot = None
     if is_job_id(job):
@@ -107,7 +108,7 @@ async def view_job(state: State, job: str, principal: Principal, reservation: Re
 
 
 def read_document(state: State, job: str) -> Job:
-    """Read a job's document, on a thread.
+    """Read a job's document; this blocks, so it is called on a thread.
 
     Raises:
         RequestError: If there is no such job.
@@ -150,10 +151,10 @@ def read_job(state: State, job: str) -> JobRecord:
 
 
 def check_ended(record: JobRecord) -> None:
-    """Raise an error if a job has not ended.
+    """Check that a job has ended.
 
     Raises:
-        RequestError: If the job is live.
+        RequestError: If it has not ended.
     """
     if not record.state.is_terminal:
         detail = f"job {record.id} is {record.state}; wait for it, or follow /v1/jobs/{record.id}/events"
@@ -187,5 +188,5 @@ def _check_access(job: str, owner: str | None, principal: Principal) -> None:
 
 
 def job_not_found(job: str, reason: str = "") -> RequestError:
-    """Error of a job that does not exist, or belongs to another key."""
+    """Return the error for a job that does not exist, or that the principal may not see."""
     return RequestError(Code.JOB_NOT_FOUND, f"there is no job {job[:80]!r}{reason}; GET /v1/jobs lists them")

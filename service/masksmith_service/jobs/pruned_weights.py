@@ -53,9 +53,10 @@ class PrunedFile:
         return len(self.header) + sum(tensor.shape[0] * tensor.row_bytes for tensor, _ in self.tensors)
 
     def check(self, store: BlobStore) -> None:
-        """Check that the masks and weights of `tensors` exist, and are not damaged, before the first byte is sent.
+        """Check, before the first byte is sent, that the masks and weights of `tensors` exist and are not damaged.
 
-        More than `VERIFIED_BYTES` of them are checked while they are read; the connection is closed at a damaged piece.
+        Of a file in a root, only the version is checked. If masks and uploads have more than `VERIFIED_BYTES` together,
+        damage is found only while they are read; the connection is then closed at the damaged piece.
 
         Raises:
             RequestError: If no tensor has a mask, or a mask or an upload has expired.
@@ -103,7 +104,7 @@ class PrunedFile:
             yield (entries * kept).tobytes()
 
     def _read_weight(self, tensor: PlannedTensor, start: int, stop: int, store: BlobStore) -> bytes:
-        """Read bytes of the upload or file of a tensor."""
+        """Read the bytes from `start` to `stop` (exclusive) of the upload, or of the file, that has the tensor."""
         if tensor.source is None:
             return store.get_range(upload_name(tensor.digest), start, stop)
         file = self.files[tensor.source.location]
@@ -111,10 +112,10 @@ class PrunedFile:
 
 
 def pruned_file(record: JobRecord, records: JobRecords, roots: Roots, principal: Principal) -> PrunedFile:
-    """The file of a job's masked weights; weights without a complete mask are left out.
+    """Return the file of a job's masked weights; weights without a complete mask are left out.
 
     Raises:
-        RequestError: If the job was deleted, or a weight is in a root that the principal may not read or that is not
+        RequestError: If the job was deleted; if the principal may not read the root of a weight; or if that root is not
             in the settings any more.
         NoMasksError: If it is a job of another kind.
     """

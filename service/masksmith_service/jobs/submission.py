@@ -40,7 +40,7 @@ from masksmith_wire.names import JobDescription, default_name, subject_of
 from masksmith_wire.priorities import Priority
 from masksmith_wire.specification import JobSpecification
 
-from .access import read_job, visible_job
+from .access import read_job, visible_job_id
 from .documents import waiting_for
 from .file_tensors import select_file_tensors
 from .named_tensors import locate_named
@@ -169,7 +169,7 @@ class JobSubmitter:
     def _submit_benchmark(self, document: BenchmarkRequest) -> str:
         """Plan the cases of a benchmark, and start it; the principal must be authorized to see the job of its masks."""
         if document.masks_of is not None:
-            masks_of = visible_job(document.masks_of, self.state, self.principal)
+            masks_of = visible_job_id(document.masks_of, self.state, self.principal)
             document = document.model_copy(update={"masks_of": masks_of})
         planned = plan_benchmark(document, self.state.records)
         name = default_name(benchmark_subject(document), ", ".join(planned.plan.options.patterns))
@@ -248,7 +248,9 @@ class JobSubmitter:
 
     def _read_finished(self, job: str) -> FinishedTensors:
         """Read the finished tensors of a job that the principal may see."""
-        return finished_tensors(read_job(self.state, visible_job(job, self.state, self.principal)), self.state.records)
+        return finished_tensors(
+            read_job(self.state, visible_job_id(job, self.state, self.principal)), self.state.records
+        )
 
 
 def _unlisted(model: Model) -> list[Skipped]:

@@ -23,7 +23,7 @@ from masksmith_service.jobs.access import (
     read_job,
     read_masks_job,
     reserve_parts,
-    visible_job,
+    visible_job_id,
 )
 from masksmith_service.jobs.listing import JobFilter, find_jobs, listed_owner
 from masksmith_service.layers.reader import find_layer
@@ -66,10 +66,10 @@ def show_comparison(
     b: Annotated[str, Query(max_length=64)] = "",
     tensor: Text = "",
 ) -> HTMLResponse:
-    """Show two jobs side by side, and two masks of one layer; without two jobs, the form that chooses them."""
-    ended = JobFilter(kind="masks", states=[job_state for job_state in JobState if job_state.is_terminal])
-    jobs = find_jobs(state.records, principal.visible_owner, ended, None, JOBS_PER_PAGE).jobs
-    ids = [visible_job(prefix, state, principal) if prefix else None for prefix in (a, b)]
+    """Show the form that chooses two jobs; with two jobs, their layers, and with a tensor, also its two masks."""
+    only_ended = JobFilter(kind="masks", states=[job_state for job_state in JobState if job_state.is_terminal])
+    jobs = find_jobs(state.records, principal.visible_owner, only_ended, None, JOBS_PER_PAGE).jobs
+    ids = [visible_job_id(prefix, state, principal) if prefix else None for prefix in (a, b)]
     for job in ids:
         if job is not None:
             anyio.from_thread.run(reserve_parts, state, job, request.state.reservation)
@@ -151,7 +151,7 @@ def show_jobs(
 
 
 def _owners(state: State, jobs: Sequence[JobSummary]) -> dict[str, str]:
-    """Names of the keys that jobs belong to, by id."""
+    """Names of the keys that jobs belong to, by the key's id; the name of a key that is not found is its id."""
     keys = Keys(state.records.redis)
     owners = {job.key: keys.get(job.key) for job in jobs if job.key is not None}
     return {key: key if info is None else info.name for key, info in owners.items()}
@@ -193,7 +193,10 @@ def show_job(
 
 
 def _queries(q: str, sort: str, *, desc: bool) -> dict[str, str]:
-    """Queries that sort by each column: ascending, but descending for the column that is sorted ascending now."""
+    """Queries that sort by a column, by the column's name.
+
+    They sort ascending; that of the column by which the list is sorted ascending now sorts descending.
+    """
     queries = {}
     for column in ("name", "shape", "retained", "gap", "kept", "status", "time"):
         query = {"q": q, "sort": column}
@@ -212,7 +215,7 @@ def cancel_from_page(job: JobId, state: StateDep) -> Response:
 
 @router.get("/jobs/{job}/layer")
 def show_layer(request: Request, job: JobIdWithParts, state: StateDep, tensor: Text) -> HTMLResponse:
-    """Show a layer's mask."""
+    """Show a layer's mask, with links to the layers before and after it that have masks."""
     layer = find_layer(read_masks_job(state, job), state.records, tensor)
     document = read_document(state, job)
     names = [report.name for report in document.tensors if report.status is not None]

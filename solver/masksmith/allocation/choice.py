@@ -13,10 +13,17 @@ from .thresholds import BlockThreshold, EntryThreshold
 
 
 def measure_from(allocator: Allocator, scores: Any, state: Any, name: str, first: int) -> Doubles:
-    """Measure a slice of the layer `name`; `first` is the row of the layer at which the slice begins.
+    """Measure a slice of the layer `name`, as `Allocator.measure` does.
+
+    Args:
+        allocator: The allocator.
+        scores: Scores of the slice.
+        state: As for `Allocator.measure`.
+        name: Name of the layer.
+        first: First row of the slice, as a row of the layer.
 
     Raises:
-        ScoresError: As `Allocator.measure` does; the index of the invalid score counts from the first row of the layer.
+        ScoresError: As `Allocator.measure`; but the index of the invalid score is that in the layer, not in the slice.
     """
     try:
         return allocator.measure(scores, state, name)

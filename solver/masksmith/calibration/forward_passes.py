@@ -26,7 +26,7 @@ from masksmith.layouts import (
 from masksmith.patterns.matching import Globs
 
 from .accumulator import LayerAccumulator
-from .own_forward import OwnForwards, has_own_forward
+from .own_forward import OwnForwardInputs, has_own_forward
 from .statistics import Calibration
 
 KINDS = ("norms", "gram", "activations", "gradients")
@@ -205,13 +205,13 @@ def _gathering_inputs(model: torch.nn.Module, accumulators: Iterable[LayerAccumu
         for module, each in accumulator_of.items()
         if module not in of_own_forward
     ]
-    own_forwards = OwnForwards(of_own_forward)
-    hooks += own_forwards.register()
+    own_forward_inputs = OwnForwardInputs(of_own_forward)
+    hooks += own_forward_inputs.register()
     model.eval()
     try:
         # If torch tried to compile a layer that has hooks, the layer's code would run uncompiled from then on, in the
         # whole process.
-        with torch.compiler.set_stance("force_eager"), own_forwards if of_own_forward else nullcontext():
+        with torch.compiler.set_stance("force_eager"), own_forward_inputs if of_own_forward else nullcontext():
             yield
     finally:
         for hook in hooks:

@@ -1,4 +1,7 @@
-"""The inputs of linear layers whose class has a `forward` of its own, which may multiply with something else."""
+"""Gathers what linear layers multiply by their weights, if their class replaces `forward`.
+
+Such a `forward` may multiply the weight by something else than the input of the layer.
+"""
 
 from __future__ import annotations
 
@@ -14,13 +17,19 @@ from .accumulator import LayerAccumulator
 
 
 def has_own_forward(module: torch.nn.Module) -> bool:
-    """Whether a linear layer is of a subclass that replaces `forward`."""
+    """Whether a module is a linear layer of a subclass that replaces `forward`."""
     return isinstance(module, torch.nn.Linear) and type(module).forward is not torch.nn.Linear.forward
 
 
 @dataclass
 class _Call:
-    """A call of a layer that has not ended yet, and whether its weight has been multiplied with something."""
+    """A running call of a layer.
+
+    Attributes:
+        module: The layer.
+        arguments, keywords: The arguments of the call.
+        has_product: Whether the call has passed the layer's weight to `functional.linear`.
+    """
 
     module: torch.nn.Module
     arguments: Sequence[Any]
@@ -28,8 +37,8 @@ class _Call:
     has_product: bool = False
 
 
-class OwnForwards(TorchFunctionMode):
-    """Adds what `functional.linear` multiplies with the weights of layers that have a `forward` of their own.
+class OwnForwardInputs(TorchFunctionMode):
+    """Adds to accumulators what `functional.linear` multiplies by the weights of layers that replace `forward`.
 
     A call that does not pass the layer's weight to `functional.linear` adds the input of the layer instead.
 
@@ -43,7 +52,7 @@ class OwnForwards(TorchFunctionMode):
         self._calls: list[_Call] = []
 
     def register(self) -> Iterable[torch.utils.hooks.RemovableHandle]:
-        """Register hooks for the calls of the layers, and return them."""
+        """Register hooks for the calls of the layers, one when each handle is read; yield the handles."""
         for module in self._accumulators:
             yield module.register_forward_pre_hook(self._begin, with_kwargs=True)
             yield module.register_forward_hook(self._end)
@@ -59,7 +68,7 @@ class OwnForwards(TorchFunctionMode):
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        """Run a function of torch; if it is `linear` with the weight of a layer that is called, add the inputs."""
+        """Run a function of torch; before `linear` with the weight of a layer that is running, add its input."""
         if func is functional.linear and self._calls:
             operands = dict(zip(("input", "weight"), args, strict=False)) | dict(kwargs or {})
             for call in self._calls:

@@ -1,4 +1,4 @@
-"""Scores of tensors by their layout: each matrix of a tensor, which may be transposed, is scored on its own."""
+"""Scores of tensors by their layout: each matrix of a tensor, stored transposed or not, is scored on its own."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def by_layout(
     layout: Layout, method: str, weight: Any, statistic: Any = None, kind: str | None = None, *,
     name: str | None = None, **options: Any,
 ) -> Any:  # fmt: skip
-    """Score each matrix of a tensor by a method; for the method `given`, return what was given, without checks.
+    """Score each matrix of a tensor by a method; for the method `given`, return the given scores, without checks.
 
     Args:
         layout: How the tensor is made of matrices.
@@ -37,7 +37,7 @@ def by_layout(
 
     Raises:
         LayoutError: If the weight's shape does not match the layout.
-        ScoresError: As `by_name`.
+        ScoresError: As `by_name` raises it.
     """
     if method == "given":
         return weight if statistic is None else statistic

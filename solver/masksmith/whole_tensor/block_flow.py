@@ -8,7 +8,7 @@ import numpy as np
 from ortools.graph.python.min_cost_flow import SimpleMinCostFlow
 
 from masksmith._errors import SolverError
-from masksmith._panels import Bools, Duals
+from masksmith._panels import Bools, Doubles
 from masksmith.patterns import TileSpec
 from masksmith.solvers._duals.exact_duals import ScaledTiles, exact_duals
 from masksmith.solvers._duals.integers import Integers
@@ -21,13 +21,18 @@ MAX_BLOCKS = 1 << 22
 _OPTIMAL, _OVERFLOW = int(SimpleMinCostFlow.OPTIMAL), int(SimpleMinCostFlow.BAD_COST_RANGE)
 
 
-def best_of_rows_and_cols(values: Duals, by_row: Sequence[int], by_col: Sequence[int]) -> KeptUnits:
+def best_of_rows_and_cols(values: Doubles, by_row: Sequence[int], by_col: Sequence[int]) -> KeptUnits:
     """Keep the best blocks under budgets of block rows and block columns, with duals that prove optimality.
 
     Every block row is a source that supplies its budget, every block column a sink that demands its budget, and every
     block an arc of capacity 1 and cost `-value`. OR-Tools needs integer costs: values are multiplied by a power of two,
     and rounded only if no power makes all of them integers in range, or if OR-Tools refuses costs so large. OR-Tools
     returns no duals; they are computed from the residual graph (`solvers._duals.residual`), as for tiles.
+
+    Args:
+        values: `[block rows, block columns]`, the values of the blocks.
+        by_row: The budget of each block row.
+        by_col: The budget of each block column.
 
     Raises:
         SolverError: If the grid is too large for one flow, or OR-Tools fails.
@@ -37,8 +42,8 @@ def best_of_rows_and_cols(values: Duals, by_row: Sequence[int], by_col: Sequence
             f"balance both is one flow over all blocks, and {values.size} blocks are more than {MAX_BLOCKS}; use "
             f"larger blocks or balance rows"
         )
-    # All blocks as one tile. Its budgets, 1 and 1, are not used: with exact budgets the residual graph depends on the
-    # mask only.
+    # The grid of blocks as one tile. The tile's budgets, 1 and 1, are not used: for exact budgets, the residual graph
+    # is made from the mask and the values alone.
     tile = TileSpec(values.shape[0], values.shape[1], 1, 1)
     scaled = ScaledTiles.of(values[None], tile)
     status, mask = _flow(scaled.integers[0], by_row, by_col)

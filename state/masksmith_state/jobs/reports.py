@@ -1,4 +1,4 @@
-"""Reports of finished shards, which are stored with a job's record."""
+"""Reports of shards that succeeded or failed; they are stored with the record of the job."""
 
 from __future__ import annotations
 
@@ -11,25 +11,29 @@ from masksmith_wire.totals import relative_gap
 
 
 class ShardReport(BaseModel):
-    """A worker's report of a finished shard.
+    """The report of a shard that succeeded or failed.
+
+    The report of a shard that wrote a file of an output has the defaults in all fields.
 
     Attributes:
-        result: Key of the result in the store.
+        result: Key of the result in the store; None if the shard has no result.
         mask_digest: BLAKE3 of the packed mask in the store.
         weights_digest: BLAKE3 of the updated weights in the store; None without an update.
         pattern: The pattern that the request gave to the tensor, or that a budget assigned to it.
         budget_gap: Relative optimality gap of the division of the budget between tensors; None without a budget.
+        status: Status of the solution; None if the shard has no result.
         objective, upper_bound, total_score: Those of the shard, in float64; `total_score` is the sum of all scores.
         kept_score: Sum of the kept scores. It differs from `objective` if the pattern maximises something else (blocks
             by another norm than l1). None in results of older workers, for which the two are equal.
+        kept, entries: Number of kept entries, and of all entries.
         blocks: Number of 16x16 blocks with a kept entry; None if the shard does not consist of whole blocks.
-        two_four: Whether the mask, under any pattern, keeps at most 2 of every 4 entries of a row.
+        two_four: Whether the mask keeps at most 2 of each 4 entries of a row; this may be true under any pattern.
         hybrid: What a kernel stores of the mask, if the pattern is hybrid; then the shard is the whole tensor.
         diversity: Number of masks that an n:m pattern allows in a tile; only in the report of a tensor's first shard.
         spectrum: Singular values of the masked weight, if the job computes them; then the shard is the whole tensor.
         added: Number of entries that the mask keeps and the previous mask drops; None without a previous mask.
         dropped: Number of entries that the mask drops and the previous mask keeps; None without a previous mask.
-        error: Why the shard failed; then no other field is set but `pattern`.
+        error: Why the shard failed; then no other field is set, except that `pattern` may be. None if it succeeded.
         remembered: Whether the result was in the store already.
     """
 

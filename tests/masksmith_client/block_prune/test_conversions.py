@@ -37,7 +37,7 @@ def test_every_tensor_is_found_in_what_it_is_fused_into(seed):
     pieces = {piece.name: piece for piece in follower.pieces(followed)}
     assert pieces.keys() == {str(number) for number in range(COUNT)}
     for number, values in enumerate(entries):
-        strides, offset = pieces[str(number)].place(whole.shape)
+        strides, offset = pieces[str(number)].strides_and_offset(whole.shape)
         assert torch.equal(whole.as_strided(SHAPE, strides, offset), values)
 
 

@@ -53,7 +53,7 @@ class Piece:
         dims = tuple(axis if axis < dim else axis + 1 for axis in self.dims)
         return Piece(self.name, self.shape, start, dims)
 
-    def place(self, shape: Sequence[int]) -> tuple[tuple[int, ...], int]:
+    def strides_and_offset(self, shape: Sequence[int]) -> tuple[tuple[int, ...], int]:
         """Return strides and offset of the stored tensor, in entries, in a contiguous container of this shape."""
         strides = torch.empty(tuple(shape), device="meta").stride()
         offset = sum(index * stride for index, stride in zip(self.start, strides, strict=True))
@@ -75,7 +75,7 @@ class PieceFollower(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return tensor
 
     def pieces(self, tensor: torch.Tensor) -> list[Piece]:
-        """Return the pieces of a tensor; none if their places are unknown."""
+        """Return the pieces of a tensor; an empty list if the places of its pieces are unknown."""
         return self._pieces.get(id(tensor), [])
 
     def __torch_dispatch__(
@@ -115,7 +115,7 @@ def _permute(pieces_of: PiecesOf, tensor: torch.Tensor, dims: Sequence[int]) -> 
 
 
 def _transpose(pieces_of: PiecesOf, tensor: torch.Tensor, first: int = 0, second: int = 1) -> list[Piece]:
-    if tensor.ndim < 2:  # torch.t leaves a vector as it is, and torch.transpose a number.
+    if tensor.ndim < 2:  # A transpose leaves vectors and scalars as they are.
         return pieces_of(tensor)
     dims = list(range(tensor.ndim))
     dims[first], dims[second] = dims[second], dims[first]
@@ -130,4 +130,4 @@ _MOVES: Mapping[str, Callable[..., list[Piece]]] = {
     "stack": _stack, "cat": _cat, "permute": _permute, "transpose": _transpose, "t": _transpose, "clone": _copy,
     "detach": _copy, "alias": _copy,
 }  # fmt: skip
-"""Functions from the arguments of an operation to the pieces of its result, by the name of the operation."""
+"""For each operation, by its name: the function that returns the pieces of the result from the arguments."""

@@ -100,5 +100,7 @@ def _fused_parts(skeleton: Skeleton, target: str, shape: Sequence[int]) -> dict[
     if len({piece.name for piece in pieces}) != len(pieces):  # A stored tensor is in several places.
         return {}
     return {
-        piece.name: Part(target, piece.shape, *piece.place(shape)) for piece in pieces if math.prod(piece.shape) > 0
+        piece.name: Part(target, piece.shape, *piece.strides_and_offset(shape))
+        for piece in pieces
+        if math.prod(piece.shape) > 0
     }

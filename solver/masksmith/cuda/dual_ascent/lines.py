@@ -20,12 +20,12 @@ I32, I64 = ir.IntType(32), ir.IntType(64)
 def _residuals(context: Any, builder: Any, signature: Any, args: Any, size: int) -> list[Any]:
     """Load the values of a line minus the duals of the crossing lines; arguments as for `pair`."""
     x, duals = (context.make_array(signature.args[k])(context, builder, args[k]).data for k in (0, 3))
-    at, other = args[1], args[4]
+    index, dual_index = args[1], args[4]
     values = []
     for _ in range(size):
-        entry, dual = builder.load(builder.gep(x, [at])), builder.load(builder.gep(duals, [other]))
+        entry, dual = builder.load(builder.gep(x, [index])), builder.load(builder.gep(duals, [dual_index]))
         values.append(builder.sub(entry, dual))
-        at, other = builder.add(at, args[2]), builder.add(other, args[5])
+        index, dual_index = builder.add(index, args[2]), builder.add(dual_index, args[5])
     return values
 
 
@@ -61,4 +61,5 @@ pair: Any = _pair_plain if SIMULATED or not COMPILED else _pair_in_registers
 """`pair(x, first, step, duals, begin, lanes, size, keep)` returns the keep-th and the (keep + 1)-th largest of
 `x[first + p * step] - duals[begin + p * lanes]` for p from 0 to `size - 1`.
 
-Differences wrap around to 32 bits. `size` and `keep` are compile-time constants, with 1 <= keep < size."""
+The differences are 32-bit integers, and wrap around. `size` and `keep` are compile-time constants, with
+1 <= keep < size."""
