@@ -21,8 +21,8 @@ log = logging.getLogger(__name__)
 
 _HTTP_CODES = {404: Code.NOT_FOUND, 405: Code.METHOD_NOT_ALLOWED, 413: Code.BODY_TOO_LARGE}
 """Error code by the status of an `HTTPException`; other statuses have `Code.INVALID_DOCUMENT`."""
-_MAX_LISTED = 20
-"""Most violations that a problem document lists."""
+_MAX_ERRORS = 20
+"""Maximum number of errors of one request that a problem document lists."""
 
 
 def install(app: FastAPI) -> None:
@@ -52,11 +52,11 @@ def _as_request_error(request: Request, error: Exception) -> RequestError:
         case RequestError():
             return error
         case RequestValidationError():
-            return _invalid(error)
+            return _from_validation_error(error)
         case HTTPException():
             code = _HTTP_CODES.get(error.status_code, Code.INVALID_DOCUMENT)
             detail = f"{request.method} {request.url.path}: {error.detail}"
-            if isinstance(error.__cause__, ValueError):  # Of the parser of documents.
+            if isinstance(error.__cause__, ValueError):  # Raised by the parser of documents; FastAPI hides its message.
                 detail += f": {error.__cause__}"
             return RequestError(code, detail, status=error.status_code)
     return translate(error)
@@ -74,9 +74,10 @@ def _render(request: Request, problem: ProblemDocument, headers: dict[str, str])
     return JSONResponse(content, problem.status, headers, media_type=PROBLEM_MEDIA_TYPE)
 
 
-def _invalid(error: RequestValidationError) -> RequestError:
-    errors = error.errors()[:_MAX_LISTED]
+def _from_validation_error(error: RequestValidationError) -> RequestError:
+    errors = error.errors()[:_MAX_ERRORS]
     entries = [{"at": _location(entry), "message": _message(entry)} for entry in errors]
+    # FastAPI passes the body on as bytes if its content type is not JSON.
     if entries[0]["at"] == "body" and isinstance(error.body, bytes) and error.body:
         entries[0]["message"] = "the document was not read; send it with the header 'Content-Type: application/json'"
     detail = f"{entries[0]['at']}: {entries[0]['message']}"
@@ -91,7 +92,7 @@ def _invalid(error: RequestValidationError) -> RequestError:
 def _message(error: dict[str, Any]) -> str:
     if error["type"] == "json_invalid":
         return f"{reason_of(error)}: {error['ctx']['error']}"
-    return reason_of(error) + _value(error)
+    return reason_of(error) + _value_text(error)
 
 
 def _location(error: dict[str, Any]) -> str:
@@ -101,7 +102,7 @@ def _location(error: dict[str, Any]) -> str:
     return ".".join(str(part)[:100] for part in parts).encode(errors="backslashreplace").decode()
 
 
-def _value(error: dict[str, Any]) -> str:
+def _value_text(error: dict[str, Any]) -> str:
     """Text that states the invalid value, if it is a text, a number or a bool; else an empty text."""
     value = error.get("input")
     return f", got {value!r:.80}" if isinstance(value, (str, int, float)) else ""

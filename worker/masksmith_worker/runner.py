@@ -37,7 +37,7 @@ from .stages.work import ShardWork
 RESULT_POLL_S = 0.05
 """Seconds between two reads of the report of a shard that another worker has taken."""
 MAX_CACHED_PLANS = 4
-"""Plans of jobs that are cached; the plan of a large model takes about ten megabytes."""
+"""Maximum number of jobs whose plans are cached; the plan of a large model takes about ten megabytes."""
 
 
 class ShardRunner(PartRunner):
@@ -63,19 +63,20 @@ class ShardRunner(PartRunner):
         if plan is None or shard is None:
             raise StoppedError
         if shard.file is not None:
-            return self._write(plan, lease.job, shard.file, check)
+            return self._write_file(plan, lease.job, shard.file, check)
         limit_s = plan.options.time_limit_s
         deadline = None if limit_s is None else taken_at - lease.elapsed_s + limit_s
         try:
-            return self._solve_or_load(plan, lease.job, lease.shard, shard, check, deadline)
+            return self._process_shard(plan, lease.job, lease.shard, shard, check, deadline)
         except FAILURES as error:
             if isinstance(error, DamagedUploadError):
                 self.references.forget_damaged_upload(error.digest)
             tensor = plan.tensors[shard.tensor]
-            pattern_member = {} if plan.options.budget is not None else {"pattern": tensor.pattern}
-            return failure_report(error, tensor, shard).model_copy(update=pattern_member)
+            # With a budget, the tensor may have no pattern yet.
+            pattern_members = {} if plan.options.budget is not None else {"pattern": tensor.pattern}
+            return failure_report(error, tensor, shard).model_copy(update=pattern_members)
 
-    def _solve_or_load(
+    def _process_shard(
         self,
         plan: MasksPlan,
         job: str,
@@ -84,7 +85,11 @@ class ShardRunner(PartRunner):
         check: Callable[[], None],
         deadline: float | None = None,
     ) -> ShardReport:
-        """Solve a shard of a tensor, or load its result from the store; raises `FAILURES`."""
+        """Divide the job's budget, if it has one; then load the shard's result from the store, or solve the shard.
+
+        Raises:
+            FAILURES: If the shard cannot be solved.
+        """
         tensor = plan.tensors[shard.tensor]
         pattern_members: dict[str, Any] = {"pattern": tensor.pattern}
         specification = JobSpecification.parse(plan.options).with_own_pattern(tensor.pattern)
@@ -92,10 +97,10 @@ class ShardRunner(PartRunner):
         if specification.budget is not None:
             pattern_members = self._allocate(work, plan, index)
             work = replace(work, specification=specification.with_pattern(pattern_members["pattern"]))
-        return compare_shard(work, self._solve(work)).model_copy(update=pattern_members)
+        return compare_shard(work, self._load_or_solve(work)).model_copy(update=pattern_members)
 
-    def _write(self, plan: MasksPlan, job: str, number: int, check: Callable[[], None]) -> ShardReport:
-        """Write a file of the job's output."""
+    def _write_file(self, plan: MasksPlan, job: str, number: int, check: Callable[[], None]) -> ShardReport:
+        """Write a file of the job's output; the report has the error if that fails."""
         assert plan.output is not None
         shards = self.records.shards(job)
 
@@ -113,7 +118,9 @@ class ShardRunner(PartRunner):
     def _wait_or_solve(
         self, plan: MasksPlan, job: str, index: int, shard: Shard, check: Callable[[], None]
     ) -> ShardReport:
-        """Wait while another worker solves a shard; then load its result from the store, or solve the shard here.
+        """Wait while another worker solves a shard; then load the result from the store, or solve the shard here.
+
+        There is no deadline, since a job that writes an output has no time limit.
 
         Raises:
             ShardFailedError: If the other worker has reported an error.
@@ -123,12 +130,14 @@ class ShardRunner(PartRunner):
             check()
         if report is not None and report.error is not None:
             raise ShardFailedError(report.error)
-        return self._solve_or_load(plan, job, index, shard, check)
+        return self._process_shard(plan, job, index, shard, check)
 
     def _plan_of(self, job: str) -> MasksPlan | None:
-        """Read the plan of a job, from the cache if possible: the plan of a large model takes long to parse.
+        """Return the plan of a job; None if it is not cached and the job no longer exists.
 
-        More than one plan is cached, because the shards of several API keys alternate.
+        Plans are cached, because the plan of a large model takes long to parse.
+
+        More than one is cached, because the shards of several API keys alternate.
         """
         plan = self._plans.pop(job, None)
         if plan is None:
@@ -150,7 +159,7 @@ class ShardRunner(PartRunner):
         """All shards of a job except those that write files."""
         return {index: shard for index, shard in self.records.shards(job).items() if shard.file is None}
 
-    def _solve(self, work: ShardWork) -> ShardReport:
+    def _load_or_solve(self, work: ShardWork) -> ShardReport:
         solver = by_name(work.specification.options.solver)
         key = result_key(work.tensor, work.shard, work.specification, solver.name, solver.version)
         self._add_reference(work.job, key)
@@ -171,6 +180,6 @@ class ShardRunner(PartRunner):
         return store_result(self.store, key, solution.mask, updated, report)
 
     def _add_reference(self, job: str, key: str) -> None:
-        # The reference is added before the result is looked up, so that the result cannot be deleted in between.
+        # The reference is added before the result is loaded or stored, so that the result cannot be deleted meanwhile.
         if not self.references.add_result_reference(job, key):
             raise StoppedError

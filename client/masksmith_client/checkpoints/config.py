@@ -18,11 +18,11 @@ _EMBEDDING = re.compile(r"(?:^|\.)(?:embed_tokens|wte|word_embeddings|embed_in|s
 """Names of input embeddings."""
 
 _BLOCK = re.compile(r"^(\D*?)(\d+)\.")
-"""A name with the number of a block; its groups are the text before the number, and the number."""
+"""Name of a tensor in a numbered block; the two groups are the text before the number, and the number."""
 
 _HIDDEN = ("hidden_size", "n_embd", "d_model")
 _LAYERS = ("num_hidden_layers", "n_layer")
-"""Settings, by different models: the length of an embedding vector, and the number of layers."""
+"""Names that models have for two settings: the length of an embedding vector, and the number of layers."""
 
 _COUNTED_OTHERWISE = frozenset({"num_hidden_groups", "num_block_repeats", "depths"})
 """Settings of models whose number of layers differs from the number of blocks; other models lack these settings."""
@@ -47,7 +47,7 @@ def read_config(folder: Path) -> dict[str, Any] | None:
 
 
 def find_contradiction(config: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]], path: Path) -> str | None:
-    """Return a contradiction: config and tensors belong to different models, or blocks are missing in the checkpoint.
+    """Find out whether config and tensors belong to different models, or blocks are missing in the checkpoint.
 
     Args:
         config: The config.
@@ -55,13 +55,13 @@ def find_contradiction(config: Mapping[str, Any], shapes: Mapping[str, tuple[int
         path: Path of the config, for the message.
 
     Returns:
-        A message: a length of an embedding is nowhere in the config, or blocks are missing or too many. None if no
-        contradiction is found.
+        A message, if a dimension of an embedding is nowhere in the config, if a block is missing, or if there are more
+        blocks than the config says; else None.
     """
     text_config = config.get("text_config")
     sections = [config, text_config] if isinstance(text_config, Mapping) else [config]
-    reasons = (_embedding_contradiction(section, config, shapes, path) for section in sections)
-    return next(filter(None, reasons), None) or _block_contradiction(config, shapes, path)
+    contradictions = (_embedding_contradiction(section, config, shapes, path) for section in sections)
+    return next(filter(None, contradictions), None) or _block_contradiction(config, shapes, path)
 
 
 def _embedding_contradiction(
@@ -69,8 +69,8 @@ def _embedding_contradiction(
 ) -> str | None:
     """Compare the embeddings with the sizes in a section of the config, if the section has these sizes.
 
-    A length is a contradiction only if no number in the whole config (without lists) equals it, since models name sizes
-    differently.
+    A dimension is a contradiction only if no integer in the whole config (without lists) equals it, since models name
+    sizes differently.
     """
     sizes = frozenset(_integers(config))
     extra_rows = _EXTRA_ROWS.get(str(section.get("model_type")), 0)
@@ -97,20 +97,24 @@ def _integers(value: Any) -> Iterator[int]:
 
 
 def _block_contradiction(config: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]], path: Path) -> str | None:
-    """Compare the number of blocks, if the model has one list of blocks and no layer is shared or repeated."""
+    """Compare the blocks with the number of layers in the config.
+
+    Returns None if the config has no number of layers, if the model has not exactly one list of blocks, or if the
+    config has a setting of `_COUNTED_OTHERWISE`.
+    """
     block_count = next((config[key] for key in _LAYERS if isinstance(config.get(key), int)), None)
     matches = [match for match in map(_BLOCK.match, shapes) if match]
     if block_count is None or _COUNTED_OTHERWISE & config.keys() or len({match[1] for match in matches}) != 1:
         return None
     numbers = sorted({int(match[2]) for match in matches})
-    missing = next((number for number in range(block_count) if number not in set(numbers)), None)
+    missing_number = next((number for number in range(block_count) if number not in set(numbers)), None)
     prefix = matches[0][1]
-    if missing is not None:
+    if missing_number is not None:
         return (
-            f"{path} says that there are {block_count} blocks, and there is no tensor of {prefix}{missing}: download "
-            f"the checkpoint completely, or correct the config"
+            f"{path} says that there are {block_count} blocks, and there is no tensor of {prefix}{missing_number}: "
+            f"download the checkpoint completely, or correct the config"
         )
-    # Layers that predict further tokens are stored as blocks after the others.
+    # Layers for the prediction of further tokens are stored as blocks after the others.
     prediction_layers = config.get("num_nextn_predict_layers")
     if numbers[-1] >= block_count + (prediction_layers if isinstance(prediction_layers, int) else 0):
         return f"{path} says that there are {block_count} blocks, and there are tensors of {prefix}{numbers[-1]}"

@@ -1,4 +1,4 @@
-"""Reads which entries of a stored tensor are not zero, a band of rows at a time."""
+"""Reads which entries of a stored tensor are not zero, a band (some consecutive rows) at a time."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def check_countable(tensor: Tensor) -> None:
     if tensor.dtype not in ENTRY_DTYPES or not tensor.shape:
         raise InputError(
             f"{tensor.name!r} is {tensor.dtype} of shape {list(tensor.shape)}, whose zeros are not counted; expected "
-            f"at least one dimension and one of {', '.join(sorted(ENTRY_DTYPES))}"
+            f"at least one dimension and one of the dtypes {', '.join(sorted(ENTRY_DTYPES))}"
         )
 
 
@@ -45,10 +45,10 @@ def nonzero_bands(tensor: Tensor) -> Iterator[tuple[int, BoolMask]]:
     try:
         with tensor.file.open("rb", buffering=0) as file:
             for first in range(0, rows, step):
-                last = min(first + step, rows)
-                start, stop = (tensor.start + row * cols * item_bytes for row in (first, last))
+                end = min(first + step, rows)
+                start, stop = (tensor.start + row * cols * item_bytes for row in (first, end))
                 data = b"".join(read_range(file, start, stop, f"{tensor.file} ended inside {tensor.name!r}"))
-                yield first, nonzero(data, tensor.dtype).reshape(last - first, cols)
+                yield first, nonzero(data, tensor.dtype).reshape(end - first, cols)
     except OSError as error:
         raise InputError(f"{tensor.file} cannot be read: {error.strerror}") from None
 

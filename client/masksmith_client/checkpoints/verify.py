@@ -41,9 +41,9 @@ class CheckedTensor:
         pattern: The pattern that it is checked against, or that its mask states; None if its mask states none.
         nonzeros: Number of its entries that are not zero.
         message: Describes what is violated; None if nothing is.
-        index: An entry of the violation: the first non-zero of the first tile with too many, or the first non-zero
-            outside the mask. None without a violation, and where no entry shows it: for a pattern without tiles, or a
-            mask that violates its own pattern.
+        index: Index of an entry that is not zero. Against a pattern with tiles: of the first such entry in the first
+            tile that violates it; against a mask: of the first such entry outside the mask. None in all other cases: if
+            nothing is violated; if a pattern without tiles is violated; if only the mask violates its own pattern.
     """
 
     name: str
@@ -67,7 +67,7 @@ class CheckedTensor:
 
 
 def check_weights(checkpoint: Checkpoint, choice: Choice) -> None:
-    """Refuse tensors whose zeros cannot be counted in their files, before any weight is read.
+    """Refuse tensors to be checked whose zeros cannot be counted in their files, before any of them is read.
 
     Raises:
         InputError: If weights are packed, have a zero point that is not zero, or have a dtype whose zeros are not
@@ -80,7 +80,7 @@ def check_weights(checkpoint: Checkpoint, choice: Choice) -> None:
 
 
 def verify_patterns(checkpoint: Checkpoint, choice: Choice, verify: Verify) -> Iterator[CheckedTensor]:
-    """Check, for each masked tensor, that it has no more non-zeros than its pattern keeps; yield the results."""
+    """Check, for each tensor with a pattern, that its non-zeros exceed no budget of the pattern; yield the results."""
     for chosen in choice.masked:
         assert chosen.pattern is not None
         entries = nonzeros(checkpoint.tensors[chosen.name])
@@ -94,10 +94,11 @@ def verify_patterns(checkpoint: Checkpoint, choice: Choice, verify: Verify) -> I
 
 
 def masked_tensors(checkpoint: Checkpoint, masks: Masks) -> dict[str, Tensor]:
-    """Return the tensor that each mask is for, by the mask's name, in the model's order.
+    """Return the tensor of each mask, by the mask's name; the names are in the order of `natural_key`.
 
     Raises:
-        InputError: If a mask has no tensor, or one of another shape, or one whose zeros cannot be counted.
+        InputError: If there is no tensor for a mask; if the tensor has another shape than the mask; or if the zeros of
+            the tensor cannot be counted.
     """
     tensors: dict[str, Tensor] = {}
     for name in sorted(masks, key=natural_key):
@@ -118,25 +119,26 @@ def masked_tensors(checkpoint: Checkpoint, masks: Masks) -> dict[str, Tensor]:
 def verify_masks(
     masks: Masks, tensors: Mapping[str, Tensor], violation_of: Callable[[str], str | None]
 ) -> Iterator[CheckedTensor]:
-    """Check that the non-zeros of each tensor lie within its mask, and yield the results.
+    """Check each mask against its own pattern, and each tensor for non-zeros outside its mask; yield the results.
 
     Args:
         masks: The masks.
         tensors: Tensors by the names of their masks.
-        violation_of: Says, by the name of a mask, how it violates the pattern that it states; None if it does not.
+        violation_of: Takes the name of a mask, and returns how the mask violates the pattern that it states; None if it
+            satisfies the pattern or states none.
     """
     for name, tensor in tensors.items():
         info = masks.infos.get(name)
-        count, outside, first_row, first_col = 0, 0, 0, 0
+        nonzero_count, outside_count, first_row, first_col = 0, 0, 0, 0
         for band_start, band in nonzero_bands(tensor):
             is_outside = band & ~masks.rows(name, band_start, band_start + len(band))
-            count += int(np.count_nonzero(band))
-            if not outside and is_outside.any():
+            nonzero_count += int(np.count_nonzero(band))
+            if not outside_count and is_outside.any():
                 row, col = np.unravel_index(int(np.argmax(is_outside)), is_outside.shape)
                 first_row, first_col = band_start + int(row), int(col)
-            outside += int(np.count_nonzero(is_outside))
+            outside_count += int(np.count_nonzero(is_outside))
         message, index = violation_of(name), None
-        if outside:
-            index = (*(int(place) for place in np.unravel_index(first_row, tensor.shape[:-1])), first_col)
-            message = f"{count_text(outside)} non-zero(s) outside its mask, the first at the entry {list(index)}"
-        yield CheckedTensor(name, tensor.shape, info.pattern if info else None, count, message, index)
+        if outside_count:
+            index = (*(int(position) for position in np.unravel_index(first_row, tensor.shape[:-1])), first_col)
+            message = f"{count_text(outside_count)} non-zero(s) outside its mask, the first at the entry {list(index)}"
+        yield CheckedTensor(name, tensor.shape, info.pattern if info else None, nonzero_count, message, index)

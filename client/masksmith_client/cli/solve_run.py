@@ -30,8 +30,8 @@ def check_files(
     """Check, before any work, that `output` and `weights_out` can be written and are not read.
 
     Raises:
-        InputError: If one of them cannot be written, or is an input; if both are the same file; or if `update` and
-            `weights_out` are not used together.
+        InputError: If one of them cannot be written, or is an input; if both are the same file; or if only one of
+            `update` and `weights_out` is given.
     """
     inputs = tuple(inputs)
     check_output(output, as_json=as_json)
@@ -71,7 +71,7 @@ def run(
                     job.weights().save(weights_file)
                     report = replace(report, weights=str(weights_file))
     if report.output is not None:
-        # The files that were written may be temporary; the report names what the user named.
+        # For `-` and for a directory, the file that was written is temporary; the report has the user's paths.
         report = replace(report, output=str(output), weights=None if weights_out is None else str(weights_out))
     return report
 
@@ -94,12 +94,15 @@ def show(report: SolveReport, output: Path, weights_out: Path | None, *, with_me
 
 
 def _wait_and_save(job: Job, output: Path, started: float, timeout_s: float | None) -> SolveReport:
-    """Wait for a job, save its masks, and return the report; a job that failed only for tensors raises no error."""
+    """Wait for a job, save its masks, and return the report.
+
+    If the job failed because tensors failed, no error is raised: the report has their errors.
+    """
     try:
         with interrupt_hint(job):
             job.wait(timeout_s, progress="lines")
     except JobFailedError:
-        if not any(report.error for report in job.document.tensors):
+        if not any(tensor.error for tensor in job.document.tensors):
             raise
     is_saved = _save_masks(job, output)
     return remote_report(job, str(output) if is_saved else None, time.monotonic() - started)
@@ -111,7 +114,7 @@ def remote_report(job: JobView, output: str | None, wall_s: float) -> SolveRepor
     Args:
         job: The job.
         output: The masks file; None if none was written.
-        wall_s: Duration in seconds.
+        wall_s: Seconds that the report gives as the duration.
     """
     document = job.document
     return SolveReport(

@@ -15,23 +15,25 @@ from masksmith_wire.masks import MaskInfo, packed_width
 
 
 def expected_tensors(document: JobDocument, requested: Mapping[str, ExpectedTensor]) -> dict[str, ExpectedTensor]:
-    """Return the tensors that a job's file of results must hold: those that were solved, as they were requested.
+    """Return the tensors that a job's file of results must hold: those that were solved, by name.
 
     Args:
         document: The job, which has ended.
-        requested: The tensors that this client has requested; empty for a job of another process.
+        requested: The tensors that this client has requested; empty for a job of another process; then
+            nothing is compared with a request.
 
     Raises:
-        WireError: If the job's tensors, or their shapes, are not those that were requested; or if it has succeeded
-            without a tensor, and not all were skipped.
+        WireError: If the job has a tensor that was not requested, or was requested with another shape; if a requested
+            tensor is neither in the job nor skipped; or if the job has succeeded although none of its tensors was
+            solved, unless all requested tensors were skipped.
     """
     expected = {}
     for report in document.tensors:
-        request = requested.get(report.name)
-        if requested and (request is None or request.shape != tuple(report.shape)):
+        requested_tensor = requested.get(report.name)
+        if requested and (requested_tensor is None or requested_tensor.shape != tuple(report.shape)):
             raise WireError(f"job {document.id} has a tensor {report.name!r} of shape {report.shape}: not as requested")
         if report.state is JobState.SUCCEEDED:
-            expected[report.name] = request or ExpectedTensor(tuple(report.shape), report.pattern)
+            expected[report.name] = requested_tensor or ExpectedTensor(tuple(report.shape), report.pattern)
     skipped = {tensor.name for tensor in document.skipped}
     missing = sorted(set(requested) - {report.name for report in document.tensors} - skipped)
     if missing:
@@ -84,10 +86,10 @@ def pattern_violation(mask: Any, info: MaskInfo) -> str | None:
 
 
 def check_weight(entry: TensorEntry, expected: ExpectedTensor) -> None:
-    """Check the numbers of entries and of rows of an updated weight.
+    """Check the number of entries of an updated weight, and its first dimension.
 
     Raises:
-        WireError: If it has another number of entries, or of rows, than the weight.
+        WireError: If they are not those of the weight that was to be updated.
     """
     if math.prod(entry.shape) != math.prod(expected.shape) or entry.shape[:1] != expected.shape[:1]:
         raise WireError(

@@ -1,7 +1,7 @@
 """A session with one service: requests with retries, downloads, event streams.
 
-Its methods are coroutines. `BlockingSession` and `AsyncSession` implement the abstract methods, which do the I/O.
-Those of `BlockingSession` block instead of awaiting, so its coroutines never suspend and need no event loop.
+Its methods are asynchronous. `BlockingSession` and `AsyncSession` implement the abstract methods, which do the I/O. The
+implementations in `BlockingSession` block instead of awaiting, so its coroutines never suspend and need no event loop.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ class ServiceSession(ABC):
         """Send a request, with retries, and parse its response.
 
         Raises:
-            StatusError: If the service refuses.
-            TransportError: If there is no valid response after all retries.
+            StatusError: If the status of the last response is an error that the call does not expect.
+            TransportError: If there is no response to the last attempt, or no valid one.
         """
 
         async def attempt() -> T:
@@ -53,15 +53,15 @@ class ServiceSession(ABC):
 
         return await self._retry(attempt)
 
-    async def download(self, call: Call[None], data_bytes: int) -> BinaryIO:
+    async def download(self, call: Call[None], max_data_bytes: int) -> BinaryIO:
         """Download a safetensors file to a temporary file; a retry starts from the beginning.
 
         Args:
             call: The call.
-            data_bytes: The most bytes that the file's tensors can have.
+            max_data_bytes: The most bytes that the file's tensors can have.
 
         Raises:
-            ClientError: As `send` does; also if the file is larger.
+            StatusError, TransportError: As `send` does; `TransportError` also if the file is larger.
         """
         file = tempfile.TemporaryFile()  # noqa: SIM115 - closed by the caller
 
@@ -69,7 +69,7 @@ class ServiceSession(ABC):
             file.seek(0)
             file.truncate()
             async with self._stream(call) as response:
-                await self._write(_accepted(response), LimitedFile(file, data_bytes, response))
+                await self._write(_checked(response), LimitedFile(file, max_data_bytes, response))
             read_header(file)
 
         try:
@@ -82,7 +82,7 @@ class ServiceSession(ABC):
     async def events(self, call: Call[None]) -> AsyncGenerator[Event | None, None]:
         """Yield None when the stream has opened; then, for each line, the event that it completes, or None.
 
-        Also yields None for each piece that completes no line, so that the caller can check its deadline.
+        Also yields None for each piece of the stream that completes no line, so that the caller can check its deadline.
 
         Raises:
             ClientError: If the stream cannot be opened or is interrupted; there are no retries.
@@ -91,7 +91,7 @@ class ServiceSession(ABC):
         try:
             async with (
                 self._stream(call, STREAM_READ_TIMEOUT_S) as response,
-                aclosing(self._lines(_accepted(response))) as lines,
+                aclosing(self._lines(_checked(response))) as lines,
             ):
                 yield None
                 async for line in lines:
@@ -110,13 +110,16 @@ class ServiceSession(ABC):
 
     @abstractmethod
     async def _exchange(self, call: Call[Any]) -> httpx2.Response:
-        """Send a request once and read the response, up to the limit of documents."""
+        """Send a request once and read the response; raises `TransportError` beyond the limits of documents."""
 
     @abstractmethod
     def _stream(
         self, call: Call[Any], read_timeout_s: float | None = None
     ) -> AbstractAsyncContextManager[httpx2.Response]:
-        """Send a request once; only bodies of error responses are read. `read_timeout_s` replaces the read timeout."""
+        """Send a request once; the body of the response is read only if its status is an error.
+
+        `read_timeout_s`, if it is not None, replaces the read timeout.
+        """
 
     @abstractmethod
     def _lines(self, response: httpx2.Response) -> AsyncGenerator[str | None, None]:
@@ -141,7 +144,8 @@ class ServiceSession(ABC):
         """Run an operation for all arguments, `parallel` at a time; the first error stops the others."""
 
 
-def _accepted(response: httpx2.Response) -> httpx2.Response:
+def _checked(response: httpx2.Response) -> httpx2.Response:
+    """Return a response; raises `StatusError` if its status is not 2xx."""
     if not response.is_success:
         raise status_error(response)
     return response

@@ -1,4 +1,4 @@
-"""URL and token of the service: from arguments, the environment, or the default."""
+"""URL and token of the service, from arguments or the environment; and variables that messages about failures name."""
 
 from __future__ import annotations
 
@@ -13,9 +13,11 @@ from masksmith_wire.text import without_credentials
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 PROXY_VARIABLES = frozenset({"all_proxy", "http_proxy", "https_proxy"})
-MAX_PORT, MAX_LABEL = 65535, 63
+MAX_PORT = 65535
+MAX_LABEL = 63
+"""Maximum length of a part of a host's name, between two dots."""
 CERTIFICATE_VARIABLES = ("SSL_CERT_FILE", "SSL_CERT_DIR")
-LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
+LOOPBACK_HOSTS = frozenset({"127.0.0.1", "localhost", "::1"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,9 +25,9 @@ class ConnectionSettings:
     """The service's URL and token.
 
     Attributes:
-        url: The URL without user name and password, which messages may show.
+        url: The URL, without user name and password; messages may show it.
         token: Token of an API key; None if there is none.
-        credentials: User name and password of the URL, for a proxy in front of the service; None if it has none.
+        credentials: User name and password of the URL, for a proxy in front of the service; None if it has neither.
     """
 
     url: str
@@ -42,12 +44,12 @@ class ConnectionSettings:
 
     @property
     def is_loopback(self) -> bool:
-        """Whether the URL's host is this machine, so that no proxy is used."""
-        return httpx2.URL(self.url).host in LOOPBACK
+        """Whether the URL's host is one of `LOOPBACK_HOSTS`; then no proxy is used."""
+        return httpx2.URL(self.url).host in LOOPBACK_HOSTS
 
 
 def read_settings(url: str | None = None, token: str | None = None) -> ConnectionSettings:
-    """Return the settings; missing arguments are read from `MASKSMITH_URL` and `MASKSMITH_TOKEN`.
+    """Return the settings; an argument that is None or empty is read from `MASKSMITH_URL` or `MASKSMITH_TOKEN`.
 
     Raises:
         InputError: If the URL is malformed, not http(s), or has a query or fragment; if the token is only whitespace or
@@ -56,37 +58,37 @@ def read_settings(url: str | None = None, token: str | None = None) -> Connectio
     """
     url = url or os.environ.get("MASKSMITH_URL") or DEFAULT_URL
     token = _checked_token(token or os.environ.get("MASKSMITH_TOKEN") or None)
-    shown = _without_secrets(url)
+    shown_url = _without_secrets(url)
     try:
         parsed = httpx2.URL(url)
     except httpx2.InvalidURL as error:
-        # The error may quote a part of the password: unencoded, its characters can begin a port, a path or a query.
+        # The error may quote a part of the password: an unencoded character of it can begin a port, a path or a query.
         reason = "encode the special characters of the password (%23 for #)" if "@" in url else str(error)
-        raise InputError(f"the service's URL {shown!r} is malformed: {reason}") from None
+        raise InputError(f"the service's URL {shown_url!r} is malformed: {reason}") from None
     except UnicodeEncodeError:
-        raise InputError(f"the service's URL {shown!a} is malformed: it is not Unicode text (UTF-8)") from None
+        raise InputError(f"the service's URL {shown_url!a} is malformed: it is not Unicode text (UTF-8)") from None
     if parsed.query or parsed.fragment:
-        raise InputError(f"the service's URL {shown!r} has a query or a fragment, which it cannot have")
+        raise InputError(f"the service's URL {shown_url!r} has a query or a fragment, which it cannot have")
     if parsed.scheme not in ("http", "https") or not parsed.host:
-        raise InputError(f"the service's URL {shown!r} must look like {DEFAULT_URL} or https://host/prefix")
-    _check_authority(parsed, shown)
+        raise InputError(f"the service's URL {shown_url!r} must look like {DEFAULT_URL} or https://host/prefix")
+    _check_authority(parsed, shown_url)
     if not parsed.userinfo:
         return ConnectionSettings(url.rstrip("/"), token)
     if token:
         raise InputError(
-            f"the service's URL {shown!r} has a user name or password, and there is a token: only one can be sent"
+            f"the service's URL {shown_url!r} has a user name or password, and there is a token: only one can be sent"
         )
     plain = str(parsed.copy_with(username=None, password=None))
     return ConnectionSettings(plain.rstrip("/"), None, (parsed.username, parsed.password))
 
 
-def _check_authority(url: httpx2.URL, shown: str) -> None:
+def _check_authority(url: httpx2.URL, shown_url: str) -> None:
     if not 0 <= (url.port or 0) <= MAX_PORT:
-        raise InputError(f"the service's URL {shown!r} has the port {url.port}, which is above {MAX_PORT}")
+        raise InputError(f"the service's URL {shown_url!r} has the port {url.port}, which is not from 0 to {MAX_PORT}")
     labels = url.raw_host.removesuffix(b".").split(b".")
     if not all(0 < len(label) <= MAX_LABEL for label in labels):
         raise InputError(
-            f"the service's URL {shown!r} has a host with an empty part, or a part of over {MAX_LABEL} letters"
+            f"the service's URL {shown_url!r} has a host with an empty part, or a part of over {MAX_LABEL} letters"
         )
 
 
@@ -111,19 +113,22 @@ def _checked_token(token: str | None) -> str | None:
 
 
 def _without_secrets(url: str) -> str:
-    """Return what an error may show of a URL, malformed or not: the scheme, what follows the last @, and no query."""
-    before, at, host = url.rpartition("@")
-    shown = f"***@{host}" if at else url
-    if before and "://" in before:
-        shown = f"{before.partition('://')[0]}://{shown}"
-    return without_credentials(re.split("[?#]", shown, maxsplit=1)[0])
+    """Return a URL, malformed or not, as an error may show it.
+
+    What is between the scheme and the last @ is replaced by `***`; query and fragment are left out.
+    """
+    before, at, after = url.rpartition("@")
+    shown_url = f"***@{after}" if at else url
+    if "://" in before:
+        shown_url = f"{before.partition('://')[0]}://{shown_url}"
+    return without_credentials(re.split("[?#]", shown_url, maxsplit=1)[0])
 
 
 def proxy_variables() -> list[str]:
-    """Return the variables that are set and may name a proxy, without their values, which may have a password."""
+    """Return the names of set variables that may name a proxy; not their values, since a value may have a password."""
     return [name for name in os.environ if name.lower() in PROXY_VARIABLES]
 
 
 def certificate_variables() -> list[str]:
-    """Return `NAME='VALUE'` of the environment variables that say where the certificates of authorities are."""
+    """Return `NAME='VALUE'` of each variable that is set and says where the certificates of authorities are."""
     return [f"{name}={os.environ[name]!r}" for name in CERTIFICATE_VARIABLES if name in os.environ]

@@ -1,4 +1,4 @@
-"""Finds the users that tokens of an OpenID Connect issuer name; the service accepts them besides its own keys.
+"""Finds the user that a token of an OpenID Connect issuer names; the service accepts such tokens besides its own keys.
 
 A token is a JSON Web Token (RFC 7519) with an asymmetric signature by one of the issuer's keys; it must have this
 issuer, this service as its audience, a subject and an expiry.
@@ -35,7 +35,7 @@ class Issuer:
     """An issuer, and the users that its tokens name.
 
     Args:
-        settings: `oidc_issuer`, `oidc_audience` and `oidc_admin`, and the default quotas.
+        settings: Used are `oidc_issuer`, which is not empty, `oidc_audience`, `oidc_admin` and the default quotas.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -50,22 +50,24 @@ class Issuer:
         self._keys = IssuerKeys(settings.oidc_issuer)
 
     async def principal_of(self, token: str) -> Principal | None:
-        """Return the sender of a request; None if the token is not valid.
+        """Return the user that a token names; None if the token is not valid.
 
         Raises:
             RequestError: 503, if the token is not valid by the keys that are known, and the last fetch of the issuer's
                 keys failed.
         """
+        # A signed JSON Web Token has three parts.
         if token.count(".") != 2:
             return None
         is_due = self._keys.is_due
         if is_due:
             await self._keys.update()
         claims = self._verified_claims(token)
+        # The issuer may have signed the token with a key that it has added since the last fetch.
         if claims is None and not is_due and await self._keys.update():
             claims = self._verified_claims(token)
         if claims is None and self._keys.has_fetch_failed:
-            detail = "the keys of the token's issuer cannot be fetched; try again shortly, or use a key"
+            detail = "the keys of the token's issuer cannot be fetched; try again shortly, or use a masksmith key"
             raise RequestError(Code.ISSUER_UNAVAILABLE, detail, retry_after_s=math.ceil(FETCH_PAUSE_S))
         return None if claims is None else self._principal(claims)
 
@@ -101,7 +103,7 @@ def _has_claim(claims: Mapping[str, Any], required: str) -> bool:
     if not required:
         return False
     name, _, value = required.partition("=")
-    value_of_token = claims.get(name)
-    if isinstance(value_of_token, list):
-        return value in value_of_token
-    return bool(value_of_token == value)
+    claim = claims.get(name)
+    if isinstance(claim, list):
+        return value in claim
+    return bool(claim == value)

@@ -1,4 +1,4 @@
-"""Middleware that checks host and origin of every request, and the key, its rate and its scopes where one is needed."""
+"""Middleware that checks every request: its host and origin; unless it is public, also its sender, rate and scopes."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ PUBLIC_PATHS = frozenset({"/healthz", "/readyz", "/openapi.json", "/login", "/fa
 PUBLIC_PREFIX = "/static/"
 """Beginning of further paths that need no key."""
 CHECK_AFTER_S = 1.0
-"""Seconds after a check of a token from which it is checked again, at the end of a request and during a response."""
+"""Seconds after a check of a token until the next is due: at the end of a request, or during a response."""
 
 
 class AuthenticationMiddleware:
     """ASGI middleware that checks and authenticates requests; `request.state.principal` is who sent the request.
 
-    A request for a public path is not authenticated, and has no principal.
+    A public request is not authenticated, and has no principal.
     """
 
     def __init__(self, app: ASGIApp, settings: Settings) -> None:
@@ -64,7 +64,7 @@ class AuthenticationMiddleware:
             log.warning("the response ends early: its key was revoked or has expired")
 
     async def _check(self, request: Request) -> Principal | None:
-        """Check a request, and return its sender; None if it needs no key."""
+        """Check a request, and return its sender; None if the request is public."""
         host_checks.check_host(request.headers, self._settings)
         host_checks.check_origin(request.method, request.headers, self._settings)
         if _is_public(request.method, request.url.path):
@@ -100,31 +100,31 @@ class _LongExchange:
         """Receive the next message.
 
         Raises:
-            RequestError: At the end of a body that took long, 401 if the token is no longer valid, or the error for a
-                broker that fails, such as 503.
+            RequestError: At the end of a body that took long: 401, if the token is no longer valid; the error of
+                `translate`, such as 503, if the broker fails.
         """
         message = await self._receive()
         is_end = message["type"] == "http.request" and not message.get("more_body", False)
         if is_end and self._is_check_due():
             try:
-                still_valid = await self._check()
+                is_still_valid = await self._check()
             except redis.RedisError as error:
                 raise translate(error) from None
-            if not still_valid:
+            if not is_still_valid:
                 detail = "the key was revoked or has expired while the request was received; nothing was done"
                 raise RequestError(Code.UNAUTHORIZED, detail)
         return message
 
     async def send(self, message: Message) -> None:
-        """Send a message, unless it is a part of a response whose key has ended.
+        """Send a message; if it is a part of a body, but not the last, and a check is due, check the key first.
 
         The expiry of an issuer's token does not end a response. While the broker is unavailable, responses go on.
 
         Raises:
-            _KeyEndedError: If the key was revoked or has expired.
+            _KeyEndedError: If the key was revoked or has expired; the message is not sent.
         """
-        is_part = message["type"] == "http.response.body" and message.get("more_body", False)
-        if is_part and self._principal.expires_at is None and self._is_check_due():
+        is_part_before_last = message["type"] == "http.response.body" and message.get("more_body", False)
+        if is_part_before_last and self._principal.expires_at is None and self._is_check_due():
             with suppress(redis.RedisError):
                 if not await self._check():
                     raise _KeyEndedError
@@ -134,7 +134,7 @@ class _LongExchange:
         return time.monotonic() - self._checked_at > CHECK_AFTER_S
 
     async def _check(self) -> bool:
-        """Check the token again, and return whether it is valid; the next check is due `CHECK_AFTER_S` from now."""
+        """Check the token again, and return whether it is valid; the next check is due after `CHECK_AFTER_S`."""
         self._checked_at = time.monotonic()
         return await is_valid(self._client, self._principal)
 
@@ -149,5 +149,8 @@ def make_issuer(settings: Settings) -> TokenIssuer | None:
 
 
 def _is_public(method: str, path: str) -> bool:
-    """Whether a request needs no key; login and logout at `/v1/session` check the token or cookie themselves."""
+    """Whether a request is passed on without authentication.
+
+    Login and logout at `/v1/session` check the token or cookie themselves.
+    """
     return path in PUBLIC_PATHS or path.startswith(PUBLIC_PREFIX) or (path == "/v1/session" and method != "GET")

@@ -92,7 +92,7 @@ class JobSubmitter:
             return self._submit_masks(specification, tensors, [], document)
         model = self._read_model(document.output.model, reader)
         output = OutputPlanner(self.state, self.principal).plan(document.output, model, specification, tensors)
-        return self._submit_masks(specification, tensors, _unlisted(model), document, output)
+        return self._submit_masks(specification, tensors, _skip_unlisted(model), document, output)
 
     def submit_file(
         self,
@@ -121,7 +121,7 @@ class JobSubmitter:
             RequestError: If the request is invalid, or the job is refused, for example because a limit is reached.
         """
         if options.also:
-            detail = "also goes with an uploaded file; the reference of a model names all of its files"
+            detail = "the option 'also' is for an uploaded file; the reference of a model names all of its files"
             raise RequestError(Code.INVALID_DOCUMENT, detail)
         reader = self._make_reader()
         model = self._read_model(options.model, reader)
@@ -132,7 +132,7 @@ class JobSubmitter:
         tensors = add_previous(tensors, options.previous, headers, sources, self._read_finished)
         output_input = OutputInput(location=options.output, model=options.model)
         output = OutputPlanner(self.state, self.principal).plan(output_input, model, specification, tensors)
-        return self._submit_masks(specification, tensors, skipped + _unlisted(model), description, output)
+        return self._submit_masks(specification, tensors, skipped + _skip_unlisted(model), description, output)
 
     def _make_reader(self) -> ModelReader:
         return ModelReader(self.state, self._reserve_memory)
@@ -141,9 +141,12 @@ class JobSubmitter:
         return reader.read(find_readable(self.state.roots, self.principal, reference))
 
     def _read_headers(self, options: MasksOptions, reader: ModelReader) -> tuple[dict[str, Source], dict[str, Header]]:
-        """Return the sources of the files in roots that a request names, and the headers of them and of its uploads."""
-        sources, in_roots = read_references(self.state, self.principal, options, reader)
-        return sources, read_headers(self.state, self.principal, options, self._reserve_memory) | in_roots
+        """Return the sources of the request's files in roots, and the headers of these files and of uploads.
+
+        The files of a model are not among them.
+        """
+        sources, headers_in_roots = read_references(self.state, self.principal, options, reader)
+        return sources, read_headers(self.state, self.principal, options, self._reserve_memory) | headers_in_roots
 
     def _submit_masks(
         self,
@@ -154,20 +157,23 @@ class JobSubmitter:
         output: PlannedOutput | None = None,
     ) -> str:
         """Plan a masks job on located tensors, split it into shards, and start it."""
-        limits = self.state.settings
+        settings = self.state.settings
         plan = make_plan(specification, tensors, skipped).model_copy(update={"output": output})
-        shards = cut(plan.tensors, specification, limits.shard_bytes, limits.max_shards)
+        shards = cut(plan.tensors, specification, settings.shard_bytes, settings.max_shards)
         shards = with_file_shards(shards, plan.tensors, output)
         self._reserve_memory(cost("part") * len(shards))
-        texts = {tensor.pattern for tensor in plan.tensors}
-        patterns = [specification.with_own_pattern(text).pattern for text in texts]
+        pattern_texts = {tensor.pattern for tensor in plan.tensors}
+        patterns = [specification.with_own_pattern(text).pattern for text in pattern_texts]
         queue = queue_for_masks_job(specification, self.state.records.workers.live(), patterns)
         subject = subject_of(tensor.name for tensor in plan.tensors)
         with claim_output(self.state, self.principal, output, self._reserve_memory):
             return self._start(plan, shards, queue, description, default_name(subject, plan.pattern_text))
 
     def _submit_benchmark(self, document: BenchmarkRequest) -> str:
-        """Plan the cases of a benchmark, and start it; the principal must be authorized to see the job of its masks."""
+        """Plan the cases of a benchmark, and start it.
+
+        If the benchmark uses the masks of a job, the principal must be authorized to see that job.
+        """
         if document.masks_of is not None:
             masks_of = visible_job_id(document.masks_of, self.state, self.principal)
             document = document.model_copy(update={"masks_of": masks_of})
@@ -181,17 +187,17 @@ class JobSubmitter:
         parts: Sequence[Shard] | Sequence[PlannedCase],
         queue: str,
         description: JobDescription,
-        name: str,
+        fallback_name: str,
     ) -> str:
         """Create the record; if the job is new, notify the workers.
 
         After a crash in between, the sweeper notifies them.
 
-        `name` is the job's name if the request has none.
+        `fallback_name` is the job's name if the request has none.
         """
         if self.require_worker and not self.state.records.is_served(queue):
             raise no_worker(queue)
-        job, is_new = self._create_record(plan, parts, queue, description, name)
+        job, is_new = self._create_record(plan, parts, queue, description, fallback_name)
         logs.add_fields(job=job)
         if is_new:
             try:
@@ -206,13 +212,17 @@ class JobSubmitter:
         parts: Sequence[Shard] | Sequence[PlannedCase],
         queue: str,
         description: JobDescription,
-        name: str,
+        fallback_name: str,
     ) -> tuple[str, bool]:
-        """Create the record, unless the job of this `Idempotency-Key` exists; returns its id, and whether it is new."""
+        """Create the record, unless the job of this `Idempotency-Key` exists.
+
+        Returns:
+            The job's id, and whether the job is new.
+        """
         fingerprint = digest_document(_fingerprint_content(plan, parts, description)) if self.idempotency_key else ""
         admission = self._admission(description.priority)
-        # The record has the priority from the admission, and the default name if the request has none.
-        description = JobDescription(name=description.name or name, labels=description.labels)
+        # The record has the priority from the admission.
+        description = JobDescription(name=description.name or fallback_name, labels=description.labels)
         self.state.housekeeping.broker.require_room(JOB_BYTES + len(parts) * PART_BYTES)
         try:
             created = self.state.records.create(
@@ -253,8 +263,8 @@ class JobSubmitter:
         )
 
 
-def _unlisted(model: Model) -> list[Skipped]:
-    """Return the tensors of a model's files that its index does not list, so that they stay dense in its copy."""
+def _skip_unlisted(model: Model) -> list[Skipped]:
+    """Skip the tensors that are in a model's files but not in its index; they stay dense in the copy of the model."""
     return [
         Skipped(name=name, reason=f"it is in {file}, and the index does not list it")
         for name, file in model.unlisted.items()

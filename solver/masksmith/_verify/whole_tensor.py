@@ -1,4 +1,7 @@
-"""Verifies masks of patterns whose budgets belong to the whole tensor, by counting, independently of every solver."""
+"""Verifies masks of patterns without tiles, by counting, independently of every solver.
+
+The budgets of these patterns belong to the whole tensor; those of V:N:M, to its panels.
+"""
 
 from __future__ import annotations
 
@@ -49,19 +52,22 @@ def _check_unstructured(mask: MatrixReader, pattern: Unstructured, at_most: bool
 
 
 def _check_channels(mask: MatrixReader, pattern: Channels, at_most: bool) -> Finding:
-    expected, size = pattern.kept(mask.shape), int(np.prod(mask.shape))
+    expected = pattern.kept(mask.shape)
     channels = mask.shape[0 if pattern.axis == "out" else 1]
+    channel_size = int(np.prod(mask.shape)) // channels
     counts = np.zeros(channels, np.int64)
     for first_row, rows in strips(mask, ROWS_AT_ONCE):
         if pattern.axis == "out":
             counts[first_row : first_row + len(rows)] = rows.sum(1)
         else:
+            # In a row of the matrix, the input channel is the last index, after those of the kernel.
             counts += rows.reshape(-1, channels).sum(0)
-    partly_kept = np.flatnonzero((counts > 0) & (counts < size // channels))
+    partly_kept = np.flatnonzero((counts > 0) & (counts < channel_size))
     if partly_kept.size and not at_most:
         channel = int(partly_kept[0])
         position = (channel, 0) if pattern.axis == "out" else (0, channel)
-        return Finding(f"{pattern.axis}put channel {channel} is only partly kept", position, len(partly_kept), channels)
+        kind = "output" if pattern.axis == "out" else "input"
+        return Finding(f"{kind} channel {channel} is only partly kept", position, len(partly_kept), channels)
     actual = int((counts > 0).sum())
     if actual > expected or (actual < expected and not at_most):
         return Finding(f"{actual} channels are kept instead of {expected}", (0, 0), 1, channels)
@@ -70,14 +76,15 @@ def _check_channels(mask: MatrixReader, pattern: Channels, at_most: bool) -> Fin
 
 def _check_vnm(mask: MatrixReader, pattern: VNM, at_most: bool) -> Finding:
     grid = pattern.grid(mask.shape)
-    broken = []
-    for number, (_, rows) in enumerate(strips(mask, pattern.v)):
+    violating_panels = []
+    for panel_row, (_, rows) in enumerate(strips(mask, pattern.v)):
         fits = [_fits_vnm(panels, pattern, at_most) for panels in _split_panels(rows, pattern.m)]
-        broken += [(number, int(panel)) for panel in np.flatnonzero(~np.concatenate(fits))]
-    if not broken:
+        violating_panels += [(panel_row, int(panel_col)) for panel_col in np.flatnonzero(~np.concatenate(fits))]
+    if not violating_panels:
         return Finding(tiles=grid.tiles)
-    message = f"{len(broken)} of {grid.tiles} panels violate the pattern, the first is panel {list(broken[0])}"
-    return Finding(message, broken[0], len(broken), grid.tiles)
+    first, count = violating_panels[0], len(violating_panels)
+    message = f"{count} of {grid.tiles} panels violate the pattern, the first is panel {list(first)}"
+    return Finding(message, first, count, grid.tiles)
 
 
 def _split_panels(rows: Bools, m: int) -> Iterator[Bools]:
@@ -92,15 +99,16 @@ def _split_panels(rows: Bools, m: int) -> Iterator[Bools]:
 def _fits_vnm(panels: Bools, pattern: VNM, at_most: bool) -> Bools:
     """Return, for each panel, whether it can be extended into its padding to a mask of the pattern.
 
-    With `ragged="dense"`, a cropped panel must be kept entirely; with `at_most`, it may keep anything. Columns of the
-    padding count among the `pattern.columns` columns that a panel's rows share.
+    With `ragged="dense"`, a cropped panel has no padding: it must be kept entirely; if `at_most`, it may keep anything.
+    Columns of the padding count among the `pattern.columns` columns that a panel's rows share.
     """
     counts = panels.sum(2)
     if pattern.ragged == "dense" and (panels.shape[0], panels.shape[2]) != (pattern.v, pattern.m):
         return np.asarray(panels.all(axis=(0, 2)) | at_most)
     if at_most:
         return np.asarray((counts.max(0) <= pattern.n) & (panels.any(axis=0).sum(1) <= pattern.columns))
-    in_padding = pattern.n - counts.min(0)  # entries that the padding must keep in the emptiest row
-    shared = panels.any(axis=0).sum(1) + in_padding
-    fits = (counts.max(0) <= pattern.n) & (in_padding <= pattern.m - panels.shape[2]) & (shared <= pattern.columns)
-    return np.asarray(fits)
+    # The row that keeps least needs most entries in the padding; the other rows can use the same columns.
+    padding_columns = pattern.n - counts.min(0)
+    shared_columns = panels.any(axis=0).sum(1) + padding_columns
+    padding_suffices = padding_columns <= pattern.m - panels.shape[2]
+    return np.asarray((counts.max(0) <= pattern.n) & padding_suffices & (shared_columns <= pattern.columns))

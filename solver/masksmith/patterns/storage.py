@@ -13,7 +13,7 @@ class HybridCounts:
     Attributes:
         blocks: Number of blocks, edge blocks included.
         values: Number of values: all values of dense blocks, and `n` of every `m` in each row of the other blocks.
-        index_bits: Bits of the positions of those `n` within their `m`: `ceil(log2(m))` bits for each value.
+        index_bits: Bits of the positions of those `n` values within their `m`: `ceil(log2(m))` bits for each of them.
     """
 
     blocks: int
@@ -23,14 +23,14 @@ class HybridCounts:
 
 @dataclass(frozen=True, slots=True)
 class MaskCounts:
-    """Counts of a mask as the matrix `[out, prod(kernel) * in]`.
+    """Counts of a mask that is viewed as the matrix `[out, prod(kernel) * in]`.
 
     Attributes:
         rows, cols: Size of the matrix.
         kept: Entries kept.
-        block: Rows and columns of the blocks counted in `blocks`.
+        block: Height and width of the blocks that `blocks` counts.
         blocks: Number of blocks with any kept entry, edge blocks included; None if they were not counted.
-        is_two_four: Whether at most 2 entries are kept of each group of 4 into which the rows are divided.
+        is_two_four: Whether at most 2 entries are kept in each group; a row is cut into groups of 4 entries.
         hybrid: Counts of a mask of a hybrid pattern, else None.
     """
 
@@ -55,8 +55,8 @@ def storage(counts: MaskCounts, item_bytes: int = 2, index_bytes: int = 4) -> Ma
     - `bitmask`: kept values, and one bit for each entry, with rows padded to whole bytes.
     - `csr`: kept values, a column index for each, and `rows + 1` row pointers.
     - `coo`: kept values, and two indices for each.
-    - `bsr`: whole blocks of `counts.block` with any kept entry, a column index for each, and one pointer more than
-      there are block rows; None if blocks were not counted.
+    - `bsr`: all values of each block with any kept entry, a column index for each of these blocks, and one pointer more
+      than there are rows of blocks; None if blocks were not counted.
     - `two_four`: two values of every four, and 2 bits of metadata for each value; None if the mask is not 2:4.
     - `hybrid`, for hybrid patterns only: all values of dense blocks; n values of every m of the other blocks, and their
       positions; for each block an index (where its values begin) and a bit (whether it is dense).

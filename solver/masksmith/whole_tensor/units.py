@@ -16,9 +16,9 @@ class KeptUnits:
 
     Attributes:
         mask: `[down, across]`, True = kept.
-        u: Duals of rows, broadcasting to the mask.
-        v: Duals of columns, likewise.
-        solver: Name of the solver.
+        u: Duals of rows; the shape broadcasts to that of the mask.
+        v: Duals of columns; the shape broadcasts to that of the mask.
+        solver: Name of the solver that found them.
     """
 
     mask: Bools
@@ -44,7 +44,10 @@ def best_of_rows(values: Doubles, budgets: Sequence[int]) -> KeptUnits:
 
 
 def _largest(values: Doubles, keep: int) -> tuple[Bools, float]:
-    """Return the mask of the `keep` largest values, and the smallest of these as dual (if `keep` is 0, the largest)."""
+    """Return the mask of the `keep` largest values, and its dual.
+
+    The dual is the smallest value that is kept; if `keep` is 0, the largest of all values.
+    """
     if keep == 0:
         return np.zeros(len(values), np.bool_), float(values.max())
     threshold = float(np.partition(values, len(values) - keep)[len(values) - keep])

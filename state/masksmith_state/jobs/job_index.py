@@ -1,4 +1,4 @@
-"""Lists jobs by time of creation, finds them by the beginning of their id, and counts the live ones."""
+"""Lists jobs by time of creation, finds jobs by the beginning of their ids, and counts live jobs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .redis_keys import IDS, JOBS, LIVE, TIMESTAMP_DIGITS, job_key
 
 _TIMESTAMP = re.compile(rf"[0-9a-f]{{{TIMESTAMP_DIGITS}}}")
 _CLOCK_TOLERANCE_S = 0.1
-"""A job's id contains the service's time, and the index the Redis server's time, which may be slightly later."""
+"""Seconds by which a job's time in the index, from Redis, may be later than the time in its id, from the service."""
 
 
 class JobIndex:
@@ -32,7 +32,10 @@ class JobIndex:
         return bool(self.redis.exists(f"masksmith:owner:{owner}:jobs"))
 
     def find_ids(self, prefix: str, owner: str | None, limit: int) -> list[str]:
-        """Find up to `limit` ids that begin with a prefix, in order, of the jobs of an owner; None: of all owners."""
+        """Find the first `limit` ids, in alphabetical order, that begin with `prefix`.
+
+        Only ids of the owner's jobs are found; if `owner` is None, ids of all jobs.
+        """
         index = IDS if owner is None else f"masksmith:owner:{owner}:ids"
         # `g` comes after all hex digits.
         return cast("list[str]", self.redis.zrangebylex(index, f"[{prefix}", f"[{prefix}g", start=0, num=limit))
@@ -55,10 +58,11 @@ class JobIndex:
         return cast("list[str]", self.redis.zrevrange(index, start, start + limit - 1))
 
     def summaries(self, ids: Sequence[str]) -> list[dict[str, Any]]:
-        """Read the fields of jobs that lists show; jobs whose record is missing or cannot be read are left out."""
+        """Read the fields that lists of jobs show; jobs whose record is missing or cannot be read are left out."""
         names = ["owner", "name", "labels", "kind", "state", "pattern", "solver", "created_at", "finished_at"]
         names += ["done", "total"]
         entries = [dict(zip(names, row, strict=True), id=job) for job, row in self._rows(ids, names)]
+        # All fields of a missing record are None; a record always has a kind.
         return [entry | {"labels": read_labels(entry["labels"])} for entry in entries if entry["kind"] is not None]
 
     def _rows(self, ids: Sequence[str], names: Sequence[str]) -> list[tuple[str, list[str | None]]]:
@@ -77,10 +81,10 @@ class JobIndex:
         rank = cast("int | None", self.redis.zrevrank(index, after))
         if rank is not None:
             return rank + 1
-        timestamp, created = after[:TIMESTAMP_DIGITS], 0.0
+        timestamp, latest_creation = after[:TIMESTAMP_DIGITS], 0.0
         if _TIMESTAMP.fullmatch(timestamp):
-            created = int(timestamp, 16) / 1000 + _CLOCK_TOLERANCE_S
-        return int(self.redis.zcount(index, created, "+inf"))
+            latest_creation = int(timestamp, 16) / 1000 + _CLOCK_TOLERANCE_S
+        return int(self.redis.zcount(index, latest_creation, "+inf"))
 
     def live_count(self) -> int:
         """Number of live jobs of all owners: queued or running."""

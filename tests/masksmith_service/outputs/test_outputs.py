@@ -76,7 +76,7 @@ def test_what_is_solved_is_not_looked_up_again_unless_it_is_gone(
     app, runner, records, root, model, url, tmp_path, monkeypatch
 ):
     """The time between the last solve and the end of a job does not grow with the cost of a shard's stages."""
-    again, stages = [], type(runner)._solve_or_load
+    again, stages = [], type(runner)._process_shard
 
     def counted(self, plan, job, index, *arguments):
         again.append(index)
@@ -87,7 +87,7 @@ def test_what_is_solved_is_not_looked_up_again_unless_it_is_gone(
     shards = records.shards(job)
     solving = [index for index, shard in shards.items() if shard.file is None]
     work(runner, job, solving)
-    monkeypatch.setattr(type(runner), "_solve_or_load", counted)
+    monkeypatch.setattr(type(runner), "_process_shard", counted)
     gone = solving[1]
     runner.store.delete(result_name(records.report(job, gone).result))
     work(runner, job, [index for index in shards if index not in solving])

@@ -1,8 +1,9 @@
 """Allocate stage: divides a budget between the tensors of a job, before the first shard is solved.
 
-Before a shard is solved, unless the budget is divided already, all shards that are not measured yet are measured,
-beginning with this one, and the measurements are stored. So workers share the passes over the model without waiting for
-each other, and if a worker is killed, another worker makes the measurements that are missing.
+A division takes one or more passes; each pass measures all shards of the job's tensors. A worker that is about to solve
+a shard does all passes, unless the divided budget is stored already: it begins each pass with its own shard, loads the
+measurements that are stored, and makes and stores the others. So workers share the passes without waiting for each
+other, and if a worker is killed, another worker makes the measurements that are missing.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ _MEASUREMENTS_VERSION = 1
 
 
 class BudgetError(Exception):
-    """A budget cannot be met, or not be divided because a score is invalid or an upload no longer exists."""
+    """A budget cannot be met; or it cannot be divided, because a score is invalid or an upload no longer exists."""
 
 
 class Allocation(BaseModel):
@@ -82,17 +83,19 @@ class BudgetAllocator:
         double = any(_is_double(tensor) for tensor in self._tensors)
         allocator = allocator_for(specification.pattern, specification.budget, shapes, double=double)
         while not isinstance(state, Decision):
-            for number in _rotated(index, shards):
-                self._measure(allocator, shards[number], state)
+            # The measurements are stored in this order; `_merged` loads them in the order of the shards.
+            for shard_index in _rotated(index, shards):
+                self._measure(allocator, shards[shard_index], state)
             state = allocator.decide(self._merged(allocator, shards, state), state)
         return Allocation(patterns={name: str(pattern) for name, pattern in state.patterns.items()}, gap=state.gap)
 
     def _merged(self, allocator: Allocator, shards: Mapping[int, Shard], state: Any) -> dict[str, Any]:
         """The measurement of each tensor, merged from those of its shards."""
         by_tensor: dict[int, list[Any]] = {}
-        for index in sorted(shards):
-            by_tensor.setdefault(shards[index].tensor, []).append(self._measure(allocator, shards[index], state))
-        return {tensor.name: allocator.merge(by_tensor[number]) for number, tensor in enumerate(self._tensors)}
+        for shard_index in sorted(shards):
+            shard = shards[shard_index]
+            by_tensor.setdefault(shard.tensor, []).append(self._measure(allocator, shard, state))
+        return {tensor.name: allocator.merge(by_tensor[index]) for index, tensor in enumerate(self._tensors)}
 
     def _measure(self, allocator: Allocator, shard: Shard, state: Any) -> Any:
         """Load the measurement of a shard, or compute and store it."""
@@ -114,6 +117,7 @@ class BudgetAllocator:
         options = self._specification.options.model_dump(
             include={"pattern", "axis", "ragged", "scores", "budget", "floors"}
         )
+        # The version of `auto` changes with the version of any solver that `auto` may choose.
         version = [_MEASUREMENTS_VERSION, by_name("auto").version]
         return digest_document({"budget": step, "inputs": inputs, "options": options, "version": version})
 
@@ -125,7 +129,7 @@ def _rotated(first: int, shards: Mapping[int, Shard]) -> list[int]:
 
 
 def _is_double(tensor: PlannedTensor) -> bool:
-    """Whether the scores that the request gives for a tensor, or else the tensor itself, are float64."""
+    """Whether the request's scores for a tensor are float64; if there are none, whether the tensor is float64."""
     if tensor.statistic is not None and tensor.statistic.name == "scores":
         return tensor.statistic.dtype == "F64"
     return tensor.dtype == "F64"

@@ -18,7 +18,7 @@ from .thread_arithmetic import is_balanced, threshold_update
 def compile_row_peak(element: str) -> Any:
     """Compile a function that returns the largest score of one row of a tile; 0 for a row outside of the scores.
 
-    The function skips NaN, infinite and negative scores, and lowers `invalid[0]` to the smallest flat index of one.
+    The function skips NaN, infinite and negative scores, and lowers `invalid[0]` to the smallest of their flat indices.
     """
     read = reader(element)
 
@@ -46,10 +46,10 @@ def tile_peak(peaks: Any, lane: int, lanes: int, rows: int) -> float:
 
 @cache
 def compile_sweeps(shape: Shape) -> Any:
-    """Compile a function that runs the sweeps: they update rows and columns in turn, rows last.
+    """Compile a function that runs the sweeps: they update the duals of rows `u` and of columns `v` in turn.
 
-    Each thread updates one row and one column of one tile, where the tile has them. The updates of columns are
-    over-relaxed, but for the first and the last.
+    Row duals are updated `sweeps + 1` times, first and last; column duals `sweeps` times, over-relaxed except the first
+    and the last time. Each thread updates one row and one column of one tile, if the tile has them.
     """
     lanes, pitch, rows, cols = shape.lanes, shape.pitch, shape.rows, shape.cols
     row_size, col_size, row_keep, col_keep = shape.row_size, shape.col_size, shape.row_keep, shape.col_keep
@@ -73,7 +73,7 @@ def compile_sweeps(shape: Shape) -> Any:
 
 @cache
 def compile_row_check(shape: Shape) -> Any:
-    """Compile a function that returns whether the budget of a thread's row holds; True for a thread without a row."""
+    """Compile a function that returns `is_balanced` for a thread's row; True for a thread without a row."""
     lanes, pitch, rows, size, keep = shape.lanes, shape.pitch, shape.rows, shape.row_size, shape.row_keep
 
     def check(x: Any, u: Any, v: Any, floor: int, lane: int, line: int) -> bool:
@@ -85,7 +85,7 @@ def compile_row_check(shape: Shape) -> Any:
 
 @cache
 def compile_col_check(shape: Shape) -> Any:
-    """Compile a function that returns whether the budget of a thread's column holds; True for a thread without one."""
+    """Compile a function that returns `is_balanced` for a thread's column; True for a thread without a column."""
     lanes, step, cols, size, keep = shape.lanes, shape.pitch * shape.lanes, shape.cols, shape.col_size, shape.col_keep
 
     def check(x: Any, u: Any, v: Any, floor: int, lane: int, line: int) -> bool:
