@@ -214,9 +214,9 @@ def test_a_slow_issuer_holds_a_request_for_seconds_only(monkeypatch, caplog):
 
 
 def test_a_long_response_ends_with_its_token(client, issuer):
-    sender = Principal("oidc-0", "ann", Role.USER, Quotas(), expires_at=time.time() + 60)
+    sender = Principal("oidc-0", "ann", Role.USER, Quotas(), token_expires_at=time.time() + 60)
     assert asyncio.run(is_valid(None, sender))
-    assert not asyncio.run(is_valid(None, replace(sender, expires_at=time.time() - 1)))
+    assert not asyncio.run(is_valid(None, replace(sender, token_expires_at=time.time() - 1)))
 
 
 def test_an_issuers_token_begins_no_session(client, issuer, keys):

@@ -10,7 +10,7 @@ from starlette.testclient import TestClient
 from masksmith_service.app import create_app
 from masksmith_service.auth import middleware
 from masksmith_service.auth.principal import is_valid
-from masksmith_service.auth.scopes import needed_scopes
+from masksmith_service.auth.scopes import accepted_scopes
 from masksmith_service.jobs import routes
 from masksmith_state.keys import Keys, Role, Scope, redis_key_of
 
@@ -232,8 +232,8 @@ def test_scopes_are_independent(client, keys, good):
 
 
 def test_a_new_path_requires_a_scope():
-    assert needed_scopes("GET", "/v1/new") == (Scope.READ,)
-    assert needed_scopes("POST", "/v1/new") == (Scope.SUBMIT,)
+    assert accepted_scopes("GET", "/v1/new") == (Scope.READ,)
+    assert accepted_scopes("POST", "/v1/new") == (Scope.SUBMIT,)
 
 
 def test_a_key_of_an_earlier_version_has_the_scopes_of_its_role(client, keys, records):

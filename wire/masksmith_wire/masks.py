@@ -2,10 +2,12 @@
 
 A masks file is a safetensors file with one U8 tensor per weight, of shape `[*shape[:-1], ceil(shape[-1] / 8)]`, whose
 unused bits are 0. An unpacked masks file has BOOL tensors of the weights' shapes instead. The metadata member
-`masksmith` is JSON: name -> {shape, pattern, ragged, axis, axes, out_parts, digests}. `axes` and `out_parts` are
-omitted for a tensor that is one matrix `[out, in]` or a convolution. A mask is divided along its first dimension into
-runs of rows, one for each shard or one for all; `digests` has [number of rows, BLAKE3 of their packed bits] of each
-run, in order; it is omitted if there are none. In an unpacked file, too, the digests are of the packed bits.
+`masksmith` is JSON: name -> {shape, pattern, ragged, axis, axes, out_parts, digests}. `pattern`, `ragged` and `axis`
+are the attributes of the pattern; `axes` and `out_parts` are those of the layout: the role of each dimension of the
+tensor, and the numbers of rows of its fused parts. They are omitted for one matrix `[out, in]`, or a convolution, that
+is solved as a whole. A mask is divided along its first dimension into runs of rows, one for each shard or one for all;
+`digests` has [number of rows, BLAKE3 of their packed bits] of each run, in order; it is omitted if there are none. In
+an unpacked file, too, the digests are of the packed bits.
 """
 
 from __future__ import annotations
@@ -42,7 +44,7 @@ class MaskInfo(BaseModel):
 
     @classmethod
     def of(cls, shape: Sequence[int], pattern: Pattern, layout: Layout | None) -> MaskInfo:
-        """Describe a mask; the layout is omitted if the weight is one matrix `[out, in]` or a convolution."""
+        """Describe a mask; the layout is omitted for one matrix `[out, in]`, or a convolution, solved as a whole."""
         members: dict[str, Any] = {}
         if layout is not None and not layout.is_plain(pattern, shape):
             members = {"axes": str(layout), "out_parts": list(layout.out_parts)}
@@ -61,21 +63,22 @@ class MaskInfo(BaseModel):
     def digest_violation(self, name: str, packed: npt.NDArray[np.uint8]) -> str | None:
         """Describe why the digests do not prove the packed bits; None if all match, or there are no digests.
 
-        The reason is a wrong number of bytes, digests that do not cover the rows, or the first run that does not match.
+        The reason is a shape without rows, a wrong number of bytes, digests that do not cover the rows, or the first
+        run that does not match.
         """
         if not self.digests:
             return None
-        if len(self.shape) < 2 or packed.size == 0:
+        wanted = packed_bytes(tuple(self.shape))
+        if len(self.shape) < 2 or wanted == 0:
             return f"{name!r} has digests of rows, and its shape {self.shape} has no rows"
-        if packed.size != packed_bytes(tuple(self.shape)):
-            wanted = packed_bytes(tuple(self.shape))
+        if packed.size != wanted:
             return f"the packed mask of {name!r} has {packed.size} bytes, and its shape {self.shape} needs {wanted}"
         rows = packed.reshape(self.shape[0], -1)
         return digest_violation(name, len(rows), self.digests, lambda first, last: rows[first:last].tobytes())
 
     @property
     def layout(self) -> Layout | None:
-        """How the tensor is made of matrices; None if it is one matrix `[out, in]` or a convolution.
+        """How the tensor is made of matrices; None for one matrix `[out, in]`, or a convolution, solved as a whole.
 
         Raises:
             LayoutError: If the axes do not describe a stack of matrices.

@@ -91,7 +91,7 @@ class Issuer:
             role=role,
             quotas=default_quotas(settings),
             scopes=frozenset(SCOPES_OF_ROLE[role]),
-            expires_at=float(claims["exp"]) + LEEWAY_S,
+            token_expires_at=float(claims["exp"]) + LEEWAY_S,
         )
 
 

@@ -20,7 +20,7 @@ from masksmith_wire.errors import Code
 
 from .principal import COOKIE_NAME, Principal, TokenIssuer, authenticate, is_valid
 from .rates import check_rate
-from .scopes import needed_scopes
+from .scopes import accepted_scopes
 
 log = logging.getLogger(__name__)
 
@@ -76,7 +76,7 @@ class AuthenticationMiddleware:
         )
         logs.add_fields(key=principal.key or None)
         await check_rate(client, principal)
-        principal.require(*needed_scopes(request.method, request.url.path))
+        principal.require_one_of(accepted_scopes(request.method, request.url.path))
         request.state.principal = principal
         return principal
 
@@ -118,13 +118,14 @@ class _LongExchange:
     async def send(self, message: Message) -> None:
         """Send a message; if it is a part of a body, but not the last, and a check is due, check the key first.
 
-        The expiry of an issuer's token does not end a response. While the broker is unavailable, responses go on.
+        A response to a user of an issuer is not checked, since the token of an issuer expires after minutes, and is
+        not revoked. While the broker is unavailable, responses go on.
 
         Raises:
             _KeyEndedError: If the key was revoked or has expired; the message is not sent.
         """
         is_part_before_last = message["type"] == "http.response.body" and message.get("more_body", False)
-        if is_part_before_last and self._principal.expires_at is None and self._is_check_due():
+        if is_part_before_last and not self._principal.is_user_of_issuer and self._is_check_due():
             with suppress(redis.RedisError):
                 if not await self._check():
                     raise _KeyEndedError

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from threading import Event
 from typing import Annotated, Any, Protocol
@@ -58,8 +58,8 @@ class Principal:
         scopes: What the principal may do.
         token_hash: Hash of the key's token, to check it again during a long response; empty if there is no key.
         max_priority: Highest priority of the principal's jobs.
-        expires_at: When the token of an issuer expires, in seconds since 1970; None for a key (its record has the time
-            of its expiry); None for `LOCAL_PRINCIPAL`.
+        token_expires_at: When the token of a user of an issuer expires, in seconds since 1970; None for a key, whose
+            record has the time of its expiry, and for `LOCAL_PRINCIPAL`.
     """
 
     key: str
@@ -69,7 +69,7 @@ class Principal:
     scopes: frozenset[Scope] = frozenset(Scope)
     token_hash: str = field(default="", repr=False)
     max_priority: Priority = Priority.INTERACTIVE
-    expires_at: float | None = None
+    token_expires_at: float | None = None
 
     @property
     def is_admin(self) -> bool:
@@ -82,14 +82,19 @@ class Principal:
 
         Users of an issuer may choose their names themselves.
         """
-        return frozenset({self.key} if self.expires_at is not None else {self.key, self.name})
+        return frozenset({self.key} if self.is_user_of_issuer else {self.key, self.name})
 
     @property
     def visible_owner(self) -> str | None:
         """The owner whose data is visible; None if the data of all owners is visible."""
         return None if self.is_admin else self.key
 
-    def require(self, *scopes: Scope) -> None:
+    @property
+    def is_user_of_issuer(self) -> bool:
+        """Whether the principal is a user of an issuer, and not a key."""
+        return self.token_expires_at is not None
+
+    def require_one_of(self, scopes: Collection[Scope]) -> None:
         """Check that the principal has one of these scopes.
 
         Raises:
@@ -189,8 +194,8 @@ async def is_valid(client: Redis, principal: Principal) -> bool:
     A key may have been revoked, rotated or expired, and the token of an issuer may have expired. Always true for
     `LOCAL_PRINCIPAL`.
     """
-    if principal.expires_at is not None:
-        return time.time() < principal.expires_at
+    if principal.token_expires_at is not None:
+        return time.time() < principal.token_expires_at
     return not principal.key or await _read_valid_key(client, principal.key, principal.token_hash) is not None
 
 

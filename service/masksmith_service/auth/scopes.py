@@ -23,7 +23,7 @@ _RULES: tuple[tuple[str, tuple[Scope, ...]], ...] = (
 _COMPILED = tuple((re.compile(pattern), scopes) for pattern, scopes in _RULES)
 
 
-def needed_scopes(method: str, path: str) -> tuple[Scope, ...]:
+def accepted_scopes(method: str, path: str) -> tuple[Scope, ...]:
     """Return the scopes of which the key needs one; without a rule, `read` for safe methods, else `submit`."""
     for pattern, scopes in _COMPILED:
         if pattern.fullmatch(f"{method} {path}"):

@@ -68,7 +68,7 @@ async def create_job(
     require_worker: Annotated[bool, Query(description="Refuse the job if no living worker takes it.")] = False,
 ) -> Job:
     """Start a job from a document, whose uploads must exist already; the same `Idempotency-Key` gives the same job."""
-    principal.require(Scope.BENCHMARK if isinstance(document, BenchmarkRequest) else Scope.SUBMIT)
+    principal.require_one_of([Scope.BENCHMARK if isinstance(document, BenchmarkRequest) else Scope.SUBMIT])
     submitter = JobSubmitter(state, principal, idempotency_key, request.state.reservation, require_worker)
     job = await _create(state, principal, partial(submitter.submit_document, document))
     return await _wait_and_view(state, job, principal, prefer, response, request.state.reservation)

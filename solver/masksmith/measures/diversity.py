@@ -48,7 +48,10 @@ class Diversity:
         return self.log2_count / (self.rows * self.cols)
 
     def log2_masks(self, entries: int) -> float:
-        """Return the binary logarithm of the number of masks of a layer, with cropped tiles by their entries."""
+        """Return the binary logarithm of the number of masks of a layer of so many entries.
+
+        A tile that the layer's edge crops counts by the share of its entries that are in the layer.
+        """
         return self.bits_per_weight * entries
 
 

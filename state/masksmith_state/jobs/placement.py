@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from masksmith.patterns import Pattern, TilePattern
+from masksmith.patterns import DoublePruned, Pattern, TilePattern
 from masksmith_state.queue import CPU_QUEUE, GPU_QUEUE
 from masksmith_wire.documents import WorkerInfo
 from masksmith_wire.specification import JobSpecification
@@ -17,10 +17,10 @@ def queue_for_masks_job(
 ) -> str:
     """Choose the queue of a masks job.
 
-    A GPU supports patterns that constrain both rows and columns of a tile, with the solvers of `GPU_SOLVERS`. If a GPU
-    worker is alive, jobs that a GPU supports are for the GPU queue; all others are for the CPU queue. If only GPU
-    workers are alive, every job is for the GPU queue, and these workers solve on their CPU what their GPU does not
-    support.
+    A GPU supports patterns that constrain both rows and columns of a tile, except double pruning, with the solvers of
+    `GPU_SOLVERS`. If a GPU worker is alive, jobs that a GPU supports are for the GPU queue; all others are for the CPU
+    queue. If only GPU workers are alive, every job is for the GPU queue, and these workers solve on their CPU what
+    their GPU does not support.
 
     Args:
         specification: The job's specification.
@@ -30,8 +30,11 @@ def queue_for_masks_job(
     """
     queues = queues_with_workers(workers)
     patterns = list(patterns) or [specification.pattern]
-    has_coupled_pattern = any(isinstance(pattern, TilePattern) and not pattern.tile.separable for pattern in patterns)
-    gpu_supports_job = has_coupled_pattern and specification.options.solver in GPU_SOLVERS
+    gpu_supports_pattern = any(
+        isinstance(pattern, TilePattern) and not pattern.tile.separable and not isinstance(pattern, DoublePruned)
+        for pattern in patterns
+    )
+    gpu_supports_job = gpu_supports_pattern and specification.options.solver in GPU_SOLVERS
     if GPU_QUEUE in queues and (gpu_supports_job or CPU_QUEUE not in queues):
         return GPU_QUEUE
     return CPU_QUEUE

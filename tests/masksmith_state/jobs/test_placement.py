@@ -29,6 +29,7 @@ CPU, GPU = worker(CPU_QUEUE), worker(GPU_QUEUE)
         ("transposable 8:16", "min-cost-flow", [CPU, GPU], CPU_QUEUE),
         ("2:4", "auto", [CPU, GPU], CPU_QUEUE),
         ("block 4x4 50%", "auto", [CPU, GPU], CPU_QUEUE),
+        ("double 2:4", "auto", [CPU, GPU], CPU_QUEUE),
         ("2:4", "auto", [GPU], GPU_QUEUE),
     ],
 )
