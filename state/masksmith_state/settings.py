@@ -25,9 +25,9 @@ from .telemetry import logs
 
 MAX_SECONDS = 1e9
 """Largest value of a setting in seconds, 31 years: timers and the broker overflow at much larger ones."""
-MAX_ADDRESS = 1000
-"""Most characters of an address."""
-ENDPOINTS = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT")
+MAX_ADDRESS_LENGTH = 1000
+"""Maximum number of characters of an address."""
+ENDPOINT_VARIABLES = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT")
 """Environment variables with the address of an S3-compatible store."""
 S = TypeVar("S", bound="StateSettings")
 
@@ -55,7 +55,7 @@ class StateSettings(BaseSettings):
     @field_validator("redis_url")
     @classmethod
     def _check_redis_url(cls, url: str) -> str:
-        redis.Redis.from_url(url).close()  # It does not connect.
+        redis.Redis.from_url(url).close()  # Checks the address, without connecting.
         return url
 
     @field_validator("store_url")
@@ -88,7 +88,7 @@ class StateSettings(BaseSettings):
     @model_validator(mode="after")
     def _check_bucket_endpoint(self) -> Self:
         if any(map(is_in_bucket, (self.store_url, *(root.url for root in self.roots)))):
-            for name in ENDPOINTS:
+            for name in ENDPOINT_VARIABLES:
                 _check_endpoint(name, os.environ.get(name))
         return self
 
@@ -103,21 +103,24 @@ class StateSettings(BaseSettings):
 
 
 def is_http_address(text: str) -> bool:
-    """Whether a text is the address of an HTTP server: scheme and host, with any port and path, and without a query."""
+    """Whether a text is the address of an HTTP server: scheme and host, perhaps port and path, no query, no fragment.
+
+    A text of more than `MAX_ADDRESS_LENGTH` characters, or with whitespace, is refused, too.
+    """
     try:
         url = urlsplit(text)
-        is_complete = bool(url.hostname) and url.port != 0  # A port that is no number raises ValueError.
+        has_server = bool(url.hostname) and url.port != 0  # A port that is no number raises ValueError.
     except ValueError:
         return False
-    has_other = len(text) > MAX_ADDRESS or re.search(r"[\s?#]", text) is not None
-    return url.scheme in ("http", "https") and is_complete and not has_other
+    is_refused = len(text) > MAX_ADDRESS_LENGTH or re.search(r"[\s?#]", text) is not None
+    return url.scheme in ("http", "https") and has_server and not is_refused
 
 
 def _check_endpoint(name: str, value: str | None) -> None:
     """Check an environment variable with the address of the S3-compatible store; None: it is not set.
 
     Raises:
-        ValueError: If requests to this address would fail.
+        ValueError: If the value is not the address of an HTTP server, or has no TLS and AWS_ALLOW_HTTP is not set.
     """
     if value is None:
         return
@@ -127,10 +130,10 @@ def _check_endpoint(name: str, value: str | None) -> None:
         raise ValueError(f"{name}={value[:200]!r}: an address without TLS needs AWS_ALLOW_HTTP=true")
 
 
-def read_settings(settings: type[S]) -> S:
+def read_settings(settings_class: type[S]) -> S:
     """Read settings from the environment; if any are invalid, print names, values and reasons, and exit with 2."""
     try:
-        return settings()
+        return settings_class()
     except ValidationError as error:
         messages = [_message(details) for details in error.errors()]
     except SettingsError as error:

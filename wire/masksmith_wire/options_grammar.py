@@ -1,4 +1,4 @@
-"""Parser for a method and its options, such as `"ria power=0.7"`; shared by scores and updates."""
+"""A method with its options, such as `"ria power=0.7"`: parsing, ranges, formatting; shared by scores and updates."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ OptionValue = float | bool | str | tuple[int, int]
 MAX_CHARACTERS = 100
 """Longest text that is accepted as a field of a document."""
 MAX_WORDS = 20
-"""Words that are parsed. No method has so many options that a longer text could be valid: one of the words that are
-parsed is unknown, repeated or invalid, which raises an error."""
+"""Maximum number of words that are parsed. No method has so many options that a longer text could be valid: one of the
+words that are parsed is unknown, repeated or invalid, which raises an error."""
 
 
 @dataclass(frozen=True)
@@ -23,9 +23,10 @@ class OptionType:
     """Type of an option.
 
     Attributes:
-        allowed: Describes its values for messages.
-        parse: Returns None for an invalid value.
-        range: Least and largest number that the library takes; None if it takes all that `parse` returns.
+        allowed: Describes the values that `parse` accepts, for messages.
+        parse: Parses the text of a value; returns None if it is invalid.
+        range: Least and largest number that the library accepts; `parse` does not check them. None if the library
+            accepts all values that `parse` returns.
     """
 
     allowed: str
@@ -38,15 +39,15 @@ OptionTypes = Mapping[str, OptionType]
 
 @dataclass(frozen=True)
 class Method:
-    """A method and the options that were set, which are keyword arguments of the library function of that name.
+    """A method and the options that were set; these are keyword arguments of the library function of the method.
 
-    As a field of a document it is serialized as text, and parsed when the document is validated.
+    As a field of a document, a method is serialized as text, and parsed when the document is validated.
 
     Attributes:
         name: Name of the method.
         options: Values of the options that were set, by name.
         plural: Noun for methods of this kind, in messages.
-        methods: The options of each method, by its name.
+        methods: The types of each method's options, by the method's name.
     """
 
     name: str
@@ -77,10 +78,10 @@ class Method:
         return cls(name, options)
 
     @property
-    def out_of_range(self) -> str | None:
-        """Why the library refuses the value of an option, which is out of its range; None if all are within theirs.
+    def out_of_range_reason(self) -> str | None:
+        """Why the library refuses an option: its value is out of range; None if the values of all options are in range.
 
-        Such a value is parsed, so that the records of earlier jobs can be read; new jobs are refused.
+        Values out of range are parsed, so that the records of earlier jobs can be read; new jobs are refused.
         """
         for key, value in self.options.items():
             limits = self.methods[self.name][key].range
@@ -118,9 +119,9 @@ FLAG = OptionType("true or false", lambda text: {"true": True, "false": False}.g
 
 
 def number_from(least: float, largest: float) -> OptionType:
-    """Return the type of an option whose value is a number of at least 0 in a range."""
-    any_number = POSITIVE if least > 0 else NUMBER
-    return OptionType(any_number.allowed, any_number.parse, (least, largest))
+    """Return the type of an option whose value is a number with this `range`; `least` is at least 0."""
+    unbounded = POSITIVE if least > 0 else NUMBER
+    return OptionType(unbounded.allowed, unbounded.parse, (least, largest))
 
 
 def choice(*allowed: str) -> OptionType:

@@ -25,21 +25,25 @@ def versions() -> dict[str, str]:
 
 
 def totals(tensors: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Sum the figures of all tensors of a record; `tensors` has the record's document of each tensor."""
-    masked = [tensor for tensor in tensors if tensor["masked"]]
-    entries = sum(math.prod(tensor["shape"]) for tensor in masked)
-    objective, bound = (math.fsum(tensor[key] for tensor in masked) for key in ("objective", "upper_bound"))
-    kept = sum(tensor["kept"] for tensor in masked)
+    """Sum the figures of a record's tensors, those of masks over the masked tensors only.
+
+    Args:
+        tensors: The record's document of each tensor.
+    """
+    masked_tensors = [tensor for tensor in tensors if tensor["masked"]]
+    masked_parameters = sum(math.prod(tensor["shape"]) for tensor in masked_tensors)
+    objective, bound = (math.fsum(tensor[key] for tensor in masked_tensors) for key in ("objective", "upper_bound"))
+    kept = sum(tensor["kept"] for tensor in masked_tensors)
     parameters = sum(math.prod(tensor["shape"]) for tensor in tensors)
     return {
         "tensors": len(tensors),
-        "masked": len(masked),
-        "optimal": sum(tensor["status"] == "optimal" for tensor in masked),
+        "masked": len(masked_tensors),
+        "optimal": sum(tensor["status"] == "optimal" for tensor in masked_tensors),
         "parameters": parameters,
-        "masked_parameters": entries,
+        "masked_parameters": masked_parameters,
         "kept": kept,
-        "density": kept / entries if entries else None,
-        "zeros": (entries - kept) / parameters if parameters else None,
+        "density": kept / masked_parameters if masked_parameters else None,
+        "zeros": (masked_parameters - kept) / parameters if parameters else None,
         "objective": objective,
         "upper_bound": bound,
         "gap": (bound - objective) / bound if bound else 0.0,

@@ -117,7 +117,7 @@ def _parse_pattern(options: MasksOptions) -> Pattern:
 
 def _check_ranges(options: MasksOptions) -> None:
     for name, method in (("scores", options.scores), ("update", options.update)):
-        reason = None if method is None else method.out_of_range
+        reason = None if method is None else method.out_of_range_reason
         if reason is not None:
             detail = f"{name} {str(method)!r}: {reason}"
             raise SpecificationError(Code.INVALID_DOCUMENT, detail, **{name: str(method)})

@@ -67,8 +67,8 @@ class PruneMethod:
         except ValueError as error:
             raise InputError(str(error)) from None
         for option in (method.scores, method.update):
-            if option is not None and option.out_of_range is not None:
-                raise InputError(f"{str(option)!r}: {option.out_of_range}")
+            if option is not None and option.out_of_range_reason is not None:
+                raise InputError(f"{str(option)!r}: {option.out_of_range_reason}")
         if method.scores.name == "given" and calibration is None:
             raise InputError("given scores need a calibration: a file with the scores, under the tensors' names")
         if text is not None and method.scores.name not in BLOCK_SCORES:

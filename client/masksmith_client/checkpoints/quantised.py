@@ -1,4 +1,4 @@
-"""Recognises quantised checkpoints, whose stored numbers are not the weights, and zero points."""
+"""Recognises quantised checkpoints, in which the stored numbers are not the weights; refuses zero points."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _ADVICE = {
 """What the user can do, by the method of the quantisation; `_GENERAL_ADVICE` is for all other methods."""
 _GENERAL_ADVICE = "prune the checkpoint that it was made from, or dequantise it and save it as bfloat16"
 
-_PACKED = (
+_PACKED_NAMES = (
     (re.compile(r"(?:^|\.)q(?:weight|zeros)$"), "gptq or awq"),
     (re.compile(r"(?:^|\.)weight_(?:packed|bitmask)$"), "compressed-tensors"),
     (re.compile(r"\.weight\.(?:absmax|quant_map|quant_state\S*)$"), "bitsandbytes"),
@@ -30,22 +30,22 @@ _PACKED = (
     (re.compile(r"(?:^|\.)_?\w+_qdata$"), "torchao"),
     (re.compile(r"(?:^|\.)codebooks$"), "aqlm"),
 )
-"""Names of tensors that show packed weights, and the methods that use these names.
+"""Patterns of names of tensors that show packed weights, each with the method that uses such names.
 
 Entries of packed weights share a byte, a word or a code, or zeros are left out. With quanto and torchao the entries may
-also be stored one by one; they count as packed, since the names do not tell.
+also be stored one by one; they count as packed, since the names are the same in both cases.
 """
 
-_SCALED = ((re.compile(r"(?:^|\.)SCB$"), "bitsandbytes"), (re.compile(r"_scale_inv$"), "fp8"))
-"""Names of tensors that show scales of weights, and the methods that use these names."""
+_SCALE_NAMES = ((re.compile(r"(?:^|\.)SCB$"), "bitsandbytes"), (re.compile(r"_scale_inv$"), "fp8"))
+"""Patterns of names of tensors that are scales of weights, each with the method that uses such names."""
 
 _SCALE_SUFFIXES = ("_scale", ".scale")
-"""Suffixes that the name of a weight gets in the name of its scale, besides those of `_SCALED`."""
+"""The name of a scale that `_SCALE_NAMES` does not match is the name of its weight with one of these suffixes."""
 
 _FORMATS_READ_THROUGH_SCALES = frozenset({"float-quantized", "naive-quantized"})
 """Formats of compressed-tensors in which weights of 8-bit floats are read through their scales."""
 
-_METHODS_BY_ENTRY = frozenset({"fp8", "fbgemm_fp8", "compressed-tensors", "bitsandbytes"})
+_ENTRYWISE_METHODS = frozenset({"fp8", "fbgemm_fp8", "compressed-tensors", "bitsandbytes"})
 """Methods that store one number for each entry of a weight, unless names show packed weights.
 
 Zero is stored as zero, unless there is a zero point.
@@ -64,7 +64,7 @@ def quantisation_message(config: Mapping[str, Any] | None, dtypes: Mapping[str, 
     Of the methods and formats that are read through scales, `Checkpoint.check_is_readable` checks weights and scales.
 
     Args:
-        config: Its `config.json`.
+        config: The checkpoint's `config.json`; None if it has none.
         dtypes: Dtypes of all tensors by name.
     """
     settings = quantisation_settings(config)
@@ -88,7 +88,7 @@ def uncounted_zeros_message(config: Mapping[str, Any] | None, dtypes: Mapping[st
     if packed is not None or not settings:
         return packed
     method, format_name = _method(settings), _format_name(settings)
-    is_by_entry = method in _METHODS_BY_ENTRY and _sparse_format(settings) is None
+    is_by_entry = method in _ENTRYWISE_METHODS and _sparse_format(settings) is None
     return None if is_by_entry else _config_message(method, format_name)
 
 
@@ -102,8 +102,8 @@ def check_zero_point(name: str, tensors: Mapping[str, Tensor]) -> None:
     """Refuse a weight with a zero point that is not zero everywhere: the weight's zeros are not stored as zeros.
 
     Raises:
-        InputError: If there is such a zero point, or one of a dtype whose zeros are not recognised (the message names
-            it), or one that cannot be read.
+        InputError: If there is such a zero point; if a zero point has a dtype that `nonzero` does not read; or if one
+            cannot be read.
     """
     stem = name.removesuffix("weight")
     names = (f"{name}_zero_point", f"{name}_zero_points", f"{stem}zero_point", f"{stem}zero_points", f"{stem}qzeros")
@@ -134,7 +134,7 @@ def _config_message(method: str, format_name: str | None) -> str:
 
 
 def _sparse_format(settings: Mapping[str, Any]) -> str | None:
-    """Return the sparse format that the settings of compressed-tensors name; None if zeros are stored, too."""
+    """Return the format, named by the settings of compressed-tensors, that leaves out zeros; None if there is none."""
     sparsity = settings.get("sparsity_config")
     format_name = sparsity.get("format") if isinstance(sparsity, Mapping) else None
     return None if format_name in (None, "dense") else str(format_name)
@@ -142,7 +142,7 @@ def _sparse_format(settings: Mapping[str, Any]) -> str | None:
 
 def _packed_message(dtypes: Mapping[str, str]) -> str | None:
     """Return a message that names a tensor of packed weights; None if there is none."""
-    message = _first_name_message(_PACKED, dtypes)
+    message = _first_name_message(_PACKED_NAMES, dtypes)
     mlx_messages = (_name_message(name, "mlx") for name in dtypes if _is_packed_mlx_weight(name, dtypes))
     return message or next(mlx_messages, None)
 
@@ -155,7 +155,7 @@ def _is_packed_mlx_weight(name: str, dtypes: Mapping[str, str]) -> bool:
 
 def _scaled_message(dtypes: Mapping[str, str]) -> str | None:
     """Return a message that names a tensor with a scale, or a scale; None if there is none."""
-    message = _first_name_message(_SCALED, dtypes)
+    message = _first_name_message(_SCALE_NAMES, dtypes)
     if message is not None:
         return message
     for name, dtype in dtypes.items():
@@ -166,11 +166,11 @@ def _scaled_message(dtypes: Mapping[str, str]) -> str | None:
 
 
 def _first_name_message(
-    methods_by_name: Sequence[tuple[re.Pattern[str], str]], dtypes: Mapping[str, str]
+    names_and_methods: Sequence[tuple[re.Pattern[str], str]], dtypes: Mapping[str, str]
 ) -> str | None:
     """Return the message for the first tensor whose name shows a method; None if no name does."""
     for name in dtypes:
-        for pattern, method in methods_by_name:
+        for pattern, method in names_and_methods:
             if pattern.search(name):
                 return _name_message(name, method)
     return None

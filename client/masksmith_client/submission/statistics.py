@@ -1,4 +1,4 @@
-"""Read the statistics that scores and updates need, from files or memory; given scores are a kind of statistic."""
+"""Read the statistics that scores and updates need, from files or memory; scores of the caller count as a statistic."""
 
 from __future__ import annotations
 
@@ -55,10 +55,10 @@ class CalibrationReader:
     Args:
         source: The path of a calibration file; or a mapping of names to the layers' statistics as
             `masksmith.calibrate` returns them, or to arrays; or the `AuxiliaryTensors` of another reader; or None.
-        method: The scores that are computed from the statistics.
+        method: The method by which scores are computed from the statistics.
         names: Names of all weights of the model.
-        update: The update that needs Gram matrices, if there is one.
-        tied: Other names of the same parameter, by name; a weight without statistics takes those of another name.
+        update: The update method, which needs Gram matrices; None without an update.
+        tied: The other names of a parameter, by name; a statistic that is missing under one name is taken from another.
 
     Raises:
         InputError: If a calibration is needed and missing, is passed and not needed, cannot be read, or has a layer
@@ -85,7 +85,7 @@ class CalibrationReader:
                 )
         elif not method.kinds and update is None:
             raise InputError(f"scores {str(method)!r} use the weights alone: leave the calibration out")
-        self._is_calibrated = source is not None
+        self._has_calibration = source is not None
         self._tensors = {} if source is None else {tensor.name: tensor for tensor in _read_source(source, method)}
         for key in self._tensors:
             name, _, kind = key.rpartition("/")
@@ -98,33 +98,34 @@ class CalibrationReader:
 
         Args:
             weights: The weights to mask.
-            named: The names that the caller spelled out in full; these weights must not be skipped.
+            named: Names of weights that the caller selected by their full names; these must not be skipped.
 
         Returns:
             The statistics; and the reason for each weight without statistics, by name.
 
         Raises:
-            InputError: As `find`; also if a named weight, or every weight, lacks statistics.
+            InputError: As `find` does; also if a weight in `named`, or every weight, lacks statistics.
         """
-        auxiliary, skipped = self.find(weights)
-        for name, reason in skipped.items():
+        auxiliary, reasons = self.find(weights)
+        for name, reason in reasons.items():
             if name in named or len(weights) == 1:
                 raise InputError(f"{name!r} is {reason}")
-        if weights and len(skipped) == len(weights):
-            name, reason = next(iter(skipped.items()))
+        if weights and len(reasons) == len(weights):
+            name, reason = next(iter(reasons.items()))
             raise InputError(f"none of {len(weights)} weight(s) is calibrated; {name!r}: {reason}")
-        return auxiliary, skipped
+        return auxiliary, reasons
 
     def find(self, weights: list[StreamedTensor]) -> tuple[AuxiliaryTensors, dict[str, str]]:
-        """Look up the statistics of each weight; returns them, and the reason for each weight that lacks some.
+        """Look up the statistics of each weight.
 
-        Without a calibration both are empty.
+        Returns:
+            The statistics; and the reason for each weight that lacks one, by name. Without calibration both are empty.
 
         Raises:
             InputError: If a statistic does not fit its weight, or the weight's dtype cannot hold updated values.
         """
         auxiliary = AuxiliaryTensors()
-        reasons = {weight.name: self._add(weight, auxiliary) for weight in weights if self._is_calibrated}
+        reasons = {weight.name: self._add(weight, auxiliary) for weight in weights if self._has_calibration}
         return auxiliary, {name: reason for name, reason in reasons.items() if reason is not None}
 
     def _add(self, weight: StreamedTensor, auxiliary: AuxiliaryTensors) -> str | None:

@@ -1,4 +1,4 @@
-"""Decide at which steps masks are requested: at intervals, sooner for layers without a mask, after a late response."""
+"""Decide at which steps masks are requested: when a refresh is due, after a late response, if a layer has no mask."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ class Pacing:
 
     def __init__(self, refresh: Refresh) -> None:
         self._refresh = refresh
-        self._requested_at: int | None = None
+        # Step of the last request, or of the last one that became due while another was pending.
+        self._last_due: int | None = None
         self._is_overdue = False
 
     def is_due(self, step: int, *, any_dense: bool) -> bool:
@@ -26,21 +27,21 @@ class Pacing:
 
         Args:
             step: Number of optimizer steps.
-            any_dense: Whether a layer has no mask: then masks are also requested as soon as the last request is an
-                interval ago, or if there was none; at any step, before `begin` and after `until`, too.
+            any_dense: Whether a layer has no mask. Then masks are also requested if there was no request, or if the
+                last one became due at least an interval ago; at any step, also before `begin` and after `until`.
         """
-        may_retry = self._requested_at is None or step - self._requested_at >= self._refresh.every
+        may_retry = self._last_due is None or step - self._last_due >= self._refresh.every
         has_ended = self._refresh.until is not None and step >= self._refresh.until
         return self._refresh.is_due(step) or (any_dense and may_retry) or (self._is_overdue and not has_ended)
 
     def on_request(self, step: int) -> None:
         """Record a request for the weights of this step."""
-        self._requested_at, self._is_overdue = step, False
+        self._last_due, self._is_overdue = step, False
 
     def on_late(self, step: int) -> bool:
         """Record that a request is due while another is pending; return whether one became due at this very step."""
         is_new = self._refresh.is_due(step) or not self._is_overdue
-        self._requested_at, self._is_overdue = step, True
+        self._last_due, self._is_overdue = step, True
         return is_new
 
     def reset(self, step: int) -> None:

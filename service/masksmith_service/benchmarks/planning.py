@@ -43,7 +43,7 @@ def plan_benchmark(request: BenchmarkRequest, records: JobRecords) -> PlannedBen
     workers = records.bench_workers.live()
     masks: dict[str, PlannedMask] = {}
     if request.masks_of is not None:
-        layers, pattern, masks = _masks_of(request.masks_of, records)
+        layers, pattern, masks = _layers_pattern_masks(request.masks_of, records)
         request = request.model_copy(update={"patterns": [pattern]})
     else:
         layers = _layers(request)
@@ -79,10 +79,13 @@ def _layers(request: BenchmarkRequest) -> list[Layer]:
     return MODELS[request.model]
 
 
-def _masks_of(job: str, records: JobRecords) -> tuple[list[Layer], str, dict[str, PlannedMask]]:
-    """Return layers and pattern of an ended job, and the masks to measure: the first of each shape.
+def _layers_pattern_masks(job: str, records: JobRecords) -> tuple[list[Layer], str, dict[str, PlannedMask]]:
+    """Return the layers and the pattern of an ended job, and the masks to measure: the first of each shape, by layer.
 
     Only masks of two-dimensional weights without a layout of their own are taken.
+
+    Raises:
+        RequestError: If there is no such job, it has not ended, it has no such mask, or its masks cannot be measured.
     """
     record = records.read(job)
     if record is None:

@@ -24,12 +24,12 @@ MAX_GLOB_STEPS = limit("glob_steps")
 
 @dataclass(frozen=True)
 class ModelFiles:
-    """The files of a model by reference.
+    """The files of a model: files in a root, which have references, or uploads.
 
     Attributes:
-        file_of: Reference of the file of each tensor, by the tensor's name.
-        sources: The files, by reference.
-        config: The model's `config.json`; None if it has none.
+        file_of: Which file each tensor is in, by the tensor's name: the file's reference, or the digest of the upload.
+        sources: The files in a root, by reference; empty for uploads.
+        config: The model's `config.json`; None if it has none, and for uploads.
     """
 
     file_of: Mapping[str, str]
@@ -43,13 +43,13 @@ def locate_selected(
     files: Mapping[str, Header],
     model: ModelFiles | None = None,
 ) -> tuple[list[PlannedTensor], Selection]:
-    """Select tensors of files by `layers` and `exclude`; by default as `select_tensors` does.
+    """Select tensors of files by the options `layers` and `exclude`, as `select_tensors` does, and locate them.
 
     Args:
         options: The options of the request.
         specification: The job's specification.
-        files: Headers by digest, or by reference for a model.
-        model: The files of a model by reference; None for uploads.
+        files: Headers of the files, by reference if `model` is set, else by the digest of the upload.
+        model: The files of a model in a root; None for uploads.
 
     Returns:
         The selected tensors, located; and the selection, which has a reason for each tensor that is not selected.
@@ -57,7 +57,7 @@ def locate_selected(
     Raises:
         RequestError: If a pattern or layout is invalid, a name, glob or selector matches nothing, globs and names are
             too long to match, a tensor given by its full name does not fit, no tensor is selected, two files have a
-            tensor of the same name, or the job has a budget, which does not go with the layout of a tensor.
+            tensor of the same name, or the job has a budget and a selected tensor has a layout that is not plain.
     """
     if model is None:
         model = ModelFiles(_digest_by_tensor(files), {}, None)

@@ -8,18 +8,19 @@ from pathlib import Path
 from typing import BinaryIO
 
 MAX_LOG_BYTES = 16 * 2**20
-"""Size from which a log file is rotated; one earlier file is kept."""
+"""A log file of more bytes is rotated; one earlier file is kept."""
 COPY_BYTES = 2**20
+"""Size of the pieces in which a log file is copied."""
 
 
 def rotate_closed(path: Path) -> None:
-    """Rename the log file of an earlier run, if it is large."""
+    """Rename the log file of an earlier run, if there is one and it is larger than `MAX_LOG_BYTES`."""
     if path.exists() and path.stat().st_size > MAX_LOG_BYTES:
         path.replace(_earlier(path))
 
 
 def rotate_open(path: Path) -> bool:
-    """Copy a log file to which processes append, and empty it, if it is large; returns whether it was.
+    """If a log file to which processes append is larger than `MAX_LOG_BYTES`, copy and empty it; return whether it was.
 
     The processes go on at the beginning of the emptied file. What one of them writes after the last piece was copied,
     and before the file is emptied, is lost: at most what it writes within microseconds.
@@ -27,9 +28,9 @@ def rotate_open(path: Path) -> bool:
     if path.stat().st_size <= MAX_LOG_BYTES:
         return False
     part = path.with_suffix(".log.part")
-    with path.open("rb") as source, _opened(part) as copy:
+    with path.open("rb") as source, _create_private(part) as copy:
         shutil.copyfileobj(source, copy, COPY_BYTES)
-        copy.flush()
+        copy.flush()  # before the last pieces, so that little time passes between them and the truncation
         while piece := source.read(COPY_BYTES):
             copy.write(piece)
         os.truncate(path, 0)
@@ -41,5 +42,5 @@ def _earlier(path: Path) -> Path:
     return path.with_suffix(".log.1")
 
 
-def _opened(path: Path) -> BinaryIO:
+def _create_private(path: Path) -> BinaryIO:
     return open(path, "wb", opener=lambda name, flags: os.open(name, flags, 0o600))

@@ -1,4 +1,4 @@
-"""Completes the OpenAPI document: problem documents for errors, and raw request and response bodies."""
+"""Completes the OpenAPI document: problem documents for errors, bodies of bytes, and a second success status."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ _PROBLEM = {
     "content": {PROBLEM_MEDIA_TYPE: {"schema": ProblemDocument.model_json_schema()}},
 }
 _BYTES = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
-_UPLOADS = {("/v1/tensors", "post"), ("/v1/tensors/{digest}", "put"), ("/v1/masks", "post")}
+_BYTES_REQUESTS = {("/v1/tensors", "post"), ("/v1/tensors/{digest}", "put"), ("/v1/masks", "post")}
+"""Routes whose request body is bytes."""
 _USUAL_STATUS = {
     ("/v1/tensors", "post"): "201",
     ("/v1/tensors/{digest}", "put"): "201",
@@ -23,7 +24,8 @@ _USUAL_STATUS = {
 }
 """Usual status of routes that also answer 200 with the same document: if the upload existed already, or the job ended
 while the request waited for it (`Prefer: wait`)."""
-_DOWNLOADS = {(f"/v1/jobs/{{job}}/{file}", "get") for file in ("masks", "weights", "pruned", "window", "profile")}
+_BYTES_RESPONSES = {(f"/v1/jobs/{{job}}/{file}", "get") for file in ("masks", "weights", "pruned", "window", "profile")}
+"""Routes whose response body is bytes."""
 
 
 def complete_openapi(app: FastAPI) -> None:
@@ -45,9 +47,9 @@ def _complete(path: str, method: str, operation: dict[str, Any]) -> None:
     responses = operation["responses"]
     responses.pop("422", None)
     responses["default"] = _PROBLEM
-    if (path, method) in _UPLOADS:
+    if (path, method) in _BYTES_REQUESTS:
         operation["requestBody"] = {"required": True, "content": _BYTES}
     if (path, method) in _USUAL_STATUS:
         responses["200"] = responses[_USUAL_STATUS[path, method]]
-    if (path, method) in _DOWNLOADS:
+    if (path, method) in _BYTES_RESPONSES:
         responses["200"]["content"] = _BYTES

@@ -31,8 +31,8 @@ class Span:
 
 
 @dataclass(frozen=True, slots=True)
-class Loaded:
-    """A panel that has been read and checked.
+class LoadedPanel:
+    """The matrix rows of a panel, read and checked, and the panel for the solver.
 
     Attributes:
         rows: Original scores of the matrix rows.
@@ -65,13 +65,13 @@ class _PanelSums:
 
 
 class PanelStore:
-    """Divides a problem into panels, reads them for solvers, certifies the answers, and makes the solution of them.
+    """Divides a problem into panels, reads them for solvers, certifies the answers, and builds the solution from them.
 
     Attributes:
         problem: The problem.
         writer: Collects the mask.
-        objectives, violations: `[down, across]`, see `Certificate`; 0 until a panel is written.
-        duals: Row and column duals of all tiles, with `keep_duals`; else None. 0 until a panel is written.
+        objectives, violations: `[down, across]`, see `Certificate`; 0 for a tile until its panel is written.
+        duals: Row and column duals of all tiles, 0 for a tile until its panel is written; None without `keep_duals`.
         cut_short: Whether the time limit replaced the solver by `Rotation` for some panel.
     """
 
@@ -89,8 +89,9 @@ class PanelStore:
     def spans(self) -> Iterator[Span]:
         """Divide the problem into panels of about `PANEL_ENTRIES` entries or fewer, at least one tile row each.
 
-        All have the same number of tile rows, but for the last, which may have fewer. A small problem is one panel; of
-        others the number is even where the tile rows allow it, so that two threads finish at the same time.
+        All have the same number of tile rows, but for the last, which may have fewer. A problem of at most half of
+        `PANEL_ENTRIES` is one panel. A larger problem usually has an even number of panels, so that two threads finish
+        at the same time.
         """
         grid = self.problem.grid
         pairs = -(-grid.rows * grid.cols // (2 * PANEL_ENTRIES))
@@ -103,7 +104,7 @@ class PanelStore:
         """Return the number of tiles of a panel that are solved."""
         return max(0, min(span.last, self.problem.down) - span.first) * self.problem.across
 
-    def read(self, span: Span) -> Loaded:
+    def read(self, span: Span) -> LoadedPanel:
         """Read and check a panel's scores, and make the solver's panel: with bonus, forced entries, padding and duals.
 
         Raises:
@@ -115,7 +116,7 @@ class PanelStore:
         rows, total = problem.rows(*self._row_range(span))
         tile_row_count = min(span.last, problem.down) - span.first
         if tile_row_count <= 0 or problem.across == 0:
-            return Loaded(rows, total, None)
+            return LoadedPanel(rows, total, None)
         scores = self._crop_or_pad(rows, tile_row_count)
         if problem.start is not None and problem.bonus:
             kept_before = self._crop_or_pad(self._mask_rows(problem.start, span), tile_row_count)
@@ -124,9 +125,9 @@ class PanelStore:
             scores = scores.astype(np.float64) + problem.bonus * kept_before
         output = self.writer.output(self._row_range(span)[0], *scores.shape) if scores.shape == rows.shape else None
         duals = problem.start_duals(span.first, span.last)
-        return Loaded(rows, total, Panel(scores, problem.tile, self._forced(span, tile_row_count), duals, output))
+        return LoadedPanel(rows, total, Panel(scores, problem.tile, self._forced(span, tile_row_count), duals, output))
 
-    def write(self, span: Span, loaded: Loaded, answer: PanelAnswer | None, seconds: float) -> None:
+    def write(self, span: Span, loaded: LoadedPanel, answer: PanelAnswer | None, seconds: float) -> None:
         """Certify a solver's answer and store its mask, certificate and sums.
 
         The answer is None for rows that contain only a dense edge; they are kept entirely.
@@ -136,7 +137,7 @@ class PanelStore:
         """
         rows, panel = loaded.rows, loaded.panel
         mask = np.ones(rows.shape, np.bool_) if answer is None else answer.mask
-        height, width = 0, 0  # what the tiles cover of the rows
+        height, width = 0, 0  # of the part of the rows that tiles cover
         if panel is not None and answer is not None:
             self._certify(span, panel, answer)
             height, width = min(len(rows), panel.scores.shape[0]), min(rows.shape[1], panel.scores.shape[1])
@@ -177,15 +178,15 @@ class PanelStore:
     def _certify(self, span: Span, panel: Panel, answer: PanelAnswer) -> None:
         certificate = certify_panel(panel, answer)
         self._check(span, panel, answer, certificate)
-        rows = slice(span.first, span.first + panel.down)
-        self.objectives[rows], self.violations[rows] = certificate.objective, certificate.violation
+        tile_rows = slice(span.first, span.first + panel.down)
+        self.objectives[tile_rows], self.violations[tile_rows] = certificate.objective, certificate.violation
         if self.duals is not None:
-            self.duals[0][rows], self.duals[1][rows] = answer.row_duals, answer.col_duals
+            self.duals[0][tile_rows], self.duals[1][tile_rows] = answer.row_duals, answer.col_duals
 
     def _check(self, span: Span, panel: Panel, answer: PanelAnswer, certificate: PanelCertificate) -> None:
         """Raise an error for the first tile that violates the pattern; if none does, the first with a wrong entry.
 
-        An entry is wrong if it is forced otherwise.
+        An entry is wrong if it must be kept and is dropped, or must be dropped and is kept.
         """
         illegal, tile = ~certificate.legal, panel.tile
         if panel.forced is not None and not illegal.any():
@@ -201,7 +202,10 @@ class PanelStore:
         return span.first * height, min(span.last * height, self.problem.grid.rows)
 
     def _crop_or_pad(self, rows: Any, tile_row_count: int) -> Any:
-        """Crop (`dense`) or pad with zeros to `tile_row_count` rows of whole tiles; a view if neither is needed."""
+        """Crop (under `ragged="dense"`) or pad with zeros to `tile_row_count` rows of whole tiles.
+
+        A view is returned if neither is needed.
+        """
         height, width = tile_row_count * self.problem.grid.tile_rows, self.problem.width
         part = rows[:height, :width]
         if part.shape == (height, width):

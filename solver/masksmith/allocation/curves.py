@@ -16,7 +16,7 @@ from masksmith._solution.certificate import exact_sum
 from masksmith._solve import solve
 from masksmith._tensors import MatrixReader
 from masksmith.patterns import NM, Budget, capacity
-from masksmith.patterns.budget import steps
+from masksmith.patterns.budget import patterns_by_n
 
 from .allocator import Decision, Doubles, Shapes
 from .knapsack import choose
@@ -40,21 +40,23 @@ class Curves:
 
     @property
     def row_multiple(self) -> int:
-        """Number of rows of a tile; every slice but the last has a multiple of it."""
+        """Rows of the weight per tile; the number of rows of every slice but the last is a multiple of it."""
         return self._pattern.shard_rows
 
     @cached_property
-    def _steps(self) -> list[NM]:
-        return steps(self._pattern)
+    def _patterns(self) -> list[NM]:
+        return patterns_by_n(self._pattern)
 
     def measure(self, scores: Any, state: Any, name: str) -> Doubles:
         """Return, for every n that the pattern may have, the score that the best mask keeps, or an upper bound of it.
+
+        A ragged edge that stays dense keeps the same score for every n; it is included for transposable patterns only.
 
         Raises:
             ScoresError: At the first invalid score.
         """
         if self._pattern.transposable:
-            return np.array([solve(scores, step, threads=1, name=name).upper_bound for step in self._steps])
+            return np.array([solve(scores, pattern, threads=1, name=name).upper_bound for pattern in self._patterns])
         return _kept_by_plain_groups(scores, self._pattern, name)
 
     def merge(self, measurements: Sequence[Doubles]) -> Doubles:
@@ -77,8 +79,8 @@ class Curves:
 
     def _choices(self, name: str, values: Doubles) -> _LayerChoices:
         """Return the choices of a layer that its floor allows: the densest ones, whose values are the last ones."""
-        allowed = steps(self._pattern, self._budget.floor_of(name))
-        costs = [int(capacity(step, self._shapes[name])) for step in allowed]
+        allowed = patterns_by_n(self._pattern, self._budget.floor_of(name))
+        costs = [int(capacity(pattern, self._shapes[name])) for pattern in allowed]
         return _LayerChoices(allowed, costs, values[len(values) - len(allowed) :].tolist())
 
 
@@ -143,14 +145,16 @@ def _greedy_steps(choices: Mapping[str, _LayerChoices], chosen: dict[str, int], 
 def _kept_by_plain_groups(scores: Any, pattern: NM, name: str) -> Doubles:
     """Return, for every n, the sum over all groups of the n largest scores, without ragged edges that stay dense."""
     source = MatrixReader(scores, pattern.axis, name)
-    rows, cols = source.shape[0], math.prod(source.shape[1:])
-    height, width = (cols, rows) if pattern.axis == "out" else (rows, cols)
+    outputs, inputs = source.shape[0], math.prod(source.shape[1:])
+    # With axis "out", `checked_rows` returns rows of the transposed matrix, so that each group is in one row.
+    height, width = (inputs, outputs) if pattern.axis == "out" else (outputs, inputs)
     sums_by_rank = np.zeros(pattern.m)
-    groups = width // pattern.m if pattern.ragged == "dense" else -(-width // pattern.m)
+    groups_per_row = width // pattern.m if pattern.ragged == "dense" else -(-width // pattern.m)
+    grouped_width = groups_per_row * pattern.m
     rows_at_once = max(1, SLICE_ENTRIES // width)
     for first in range(0, height, rows_at_once):
-        rows_of_groups = checked_rows(source, first, min(first + rows_at_once, height))[0][:, : groups * pattern.m]
-        padded = np.pad(rows_of_groups, ((0, 0), (0, groups * pattern.m - rows_of_groups.shape[1])))
+        grouped_rows = checked_rows(source, first, min(first + rows_at_once, height))[0][:, :grouped_width]
+        padded = np.pad(grouped_rows, ((0, 0), (0, grouped_width - grouped_rows.shape[1])))
         descending = np.sort(padded.reshape(-1, pattern.m), axis=1)[:, ::-1]
         sums_by_rank += descending.sum(axis=0, dtype=np.float64)
     return np.cumsum(sums_by_rank)

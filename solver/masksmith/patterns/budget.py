@@ -27,8 +27,8 @@ class Budget:
 
     Attributes:
         density: Share kept of all layers together, in [1e-9, 1], or as text: `"50%"`.
-        floors: Minimum share of the layers whose names match a glob; a layer's largest floor applies. Every layer
-            keeps at least one entry, one block, or one entry of each group.
+        floors: By glob, the minimum share that each layer keeps whose name matches; if several globs match, the largest
+            share applies. Every layer keeps at least one entry, one block, or one entry of each group.
 
     Raises:
         PatternError: If a share is not in [1e-9, 1].
@@ -144,13 +144,16 @@ def count_units(pattern: Pattern, shape: tuple[int, ...]) -> int:
 
 
 def floor_units(pattern: Pattern, shape: tuple[int, ...], floor: float) -> int:
-    """Return the minimum number of units that a layer keeps: at least one; for n:m, what the smallest n keeps."""
+    """Return the minimum number of units that a layer keeps: at least one block or entry.
+
+    For n:m, it is the number of entries that the sparsest pattern of `patterns_by_n` keeps.
+    """
     if isinstance(pattern, NM):
-        return int(capacity(steps(pattern, floor)[0], shape))
+        return int(capacity(patterns_by_n(pattern, floor)[0], shape))
     return max(1, math.ceil(Fraction(repr(floor)) * count_units(pattern, shape)))
 
 
-def steps(pattern: NM, floor: float = 0.0) -> list[NM]:
+def patterns_by_n(pattern: NM, floor: float = 0.0) -> list[NM]:
     """Return the patterns that differ from an n:m pattern only in n, sparsest first, with at least density `floor`.
 
     Those of a transposable pattern have the `n_out` of the same share; an n without such an `n_out` is left out.
@@ -164,7 +167,7 @@ def steps(pattern: NM, floor: float = 0.0) -> list[NM]:
         if n * pattern.m_out % pattern.m == 0:
             n_out = n * pattern.m_out // pattern.m
             patterns.append(NM(n, pattern.m, True, pattern.fill, n_out, pattern.m_out, ragged=pattern.ragged))
-    return [step for step in patterns if step.density >= floor]
+    return [candidate for candidate in patterns if candidate.density >= floor]
 
 
 def with_kept_units(pattern: Pattern, kept: int, units: int) -> Pattern:
@@ -176,7 +179,10 @@ def with_kept_units(pattern: Pattern, kept: int, units: int) -> Pattern:
 
 
 def with_full_density(pattern: Pattern) -> Pattern:
-    """Return the pattern with density 1, which fits every shape that a smaller density fits; n:m is unchanged."""
+    """Return blocks or unstructured with density 1, which fits every shape that a smaller density fits.
+
+    Other patterns are returned unchanged.
+    """
     return with_kept_units(pattern, 1, 1) if isinstance(pattern, (Block, Unstructured)) else pattern
 
 

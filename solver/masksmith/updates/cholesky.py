@@ -31,8 +31,8 @@ def factorised_shift(operands: Operands, kept: Tensor, correlation: Tensor, batc
     """
     count, group_size = batch.rows.shape  # number of supports, and of rows that share each support
     support = kept.view(count, group_size, -1)[:, 0]
-    # Numbers of the kept inputs, `[count, batch.kept]`; smaller supports are filled up with dropped inputs.
-    inputs = support.int().argsort(dim=1, descending=True, stable=True)[:, : batch.kept]
+    # Numbers of the kept inputs, `[count, batch.max_kept]`; smaller supports are filled up with dropped inputs.
+    inputs = support.int().argsort(dim=1, descending=True, stable=True)[:, : batch.max_kept]
     is_kept = support.gather(1, inputs)
     system = operands.gram[inputs[:, :, None], inputs[:, None, :]]
     if not bool(is_kept.all()):
@@ -43,7 +43,7 @@ def factorised_shift(operands: Operands, kept: Tensor, correlation: Tensor, batc
         row = int(batch.rows[int(failed.argmax()), 0])
         advice = "calibrate with more samples, or increase damping"
         raise UpdateError(f"gram is not positive definite on the support of a row; {advice}", operands.name, row)
-    index = inputs[:, None, :].expand(-1, group_size, -1)  # [count, group_size, batch.kept]
+    index = inputs[:, None, :].expand(-1, group_size, -1)  # [count, group_size, batch.max_kept]
     right_side = correlation.view(count, group_size, -1).gather(2, index) * is_kept[:, None, :]
     solution = torch.cholesky_solve(right_side.mT, factor).mT * is_kept[:, None, :]
     return torch.zeros_like(correlation).view(count, group_size, -1).scatter_(2, index, solution).view_as(correlation)

@@ -1,4 +1,7 @@
-"""Divides the rows of a mask into batches of bounded memory; rows with the same support share a Cholesky factor."""
+"""Selects the rows of a mask whose supports are factorised, and divides rows into batches of bounded memory.
+
+The support of a row is the set of its kept entries. Rows with the same support share a Cholesky factor.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 BATCH_BYTES = 2**26
-"""Limit of the bytes of a batch that `_bytes` counts: restricted Gram matrices and right sides."""
+"""Maximum size of the restricted Gram matrices and right sides of a batch, in bytes; see `_byte_count`."""
 
 Rows = npt.NDArray[np.int64]
 
@@ -20,11 +23,11 @@ class Batch:
 
     Attributes:
         rows: `[supports, rows that share each support]`, indices of rows of the mask.
-        kept: Number of kept entries of the largest support.
+        max_kept: Number of kept entries of the largest support.
     """
 
     rows: Rows
-    kept: int
+    max_kept: int
 
 
 FACTORISED_BELOW = 6.0
@@ -32,7 +35,7 @@ FACTORISED_BELOW = 6.0
 
 
 def is_factorised(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
-    """Return, for each row of a mask, whether a factorisation of its support costs less than conjugate gradients."""
+    """Estimate, for each row of a mask, whether factorising its support costs less than conjugate gradients."""
     factorised = np.empty(len(mask), bool)
     for rows in _groups(mask, len(mask)):
         kept = int(np.count_nonzero(mask[rows[0]]))
@@ -47,17 +50,17 @@ def batches(mask: npt.NDArray[np.bool_], budget_bytes: int = BATCH_BYTES) -> Ite
     unless one support needs more. With the factors and temporary arrays, a batch takes up to about 4 times as much.
     """
     groups = _groups(mask, max(1, budget_bytes // (8 * mask.shape[1])))
-    kept = mask.sum(1)
-    groups.sort(key=lambda rows: (len(rows), kept[rows[0]]))
+    kept_counts = mask.sum(1)
+    groups.sort(key=lambda rows: (len(rows), kept_counts[rows[0]]))
     pending: list[Rows] = []
     for rows in groups:
         # Groups are sorted, so this support is the largest one of the batch.
-        batch_bytes = (len(pending) + 1) * _bytes(int(kept[rows[0]]), len(rows), mask)
+        batch_bytes = (len(pending) + 1) * _byte_count(int(kept_counts[rows[0]]), len(rows), mask)
         if pending and (len(rows) != len(pending[0]) or batch_bytes > budget_bytes):
-            yield _batch(pending, kept)
+            yield _batch(pending, kept_counts)
             pending = []
         pending.append(rows)
-    yield _batch(pending, kept)
+    yield _batch(pending, kept_counts)
 
 
 def _groups(mask: npt.NDArray[np.bool_], max_length: int) -> list[Rows]:
@@ -69,10 +72,10 @@ def _groups(mask: npt.NDArray[np.bool_], max_length: int) -> list[Rows]:
     return [rows[start : start + max_length] for rows in groups for start in range(0, len(rows), max_length)]
 
 
-def _bytes(kept: int, group_size: int, mask: npt.NDArray[np.bool_]) -> int:
-    """Return the bytes of a support's restricted Gram matrix and of its rows' right sides, in float64."""
+def _byte_count(kept: int, group_size: int, mask: npt.NDArray[np.bool_]) -> int:
+    """Return the size in bytes of a support's restricted Gram matrix and of its rows' right sides, in float64."""
     return 8 * (kept * kept + group_size * int(mask.shape[1]))
 
 
-def _batch(groups: list[Rows], kept: npt.NDArray[np.int64]) -> Batch:
-    return Batch(np.stack(groups), int(max(kept[rows[0]] for rows in groups)))
+def _batch(groups: list[Rows], kept_counts: npt.NDArray[np.int64]) -> Batch:
+    return Batch(np.stack(groups), int(max(kept_counts[rows[0]] for rows in groups)))

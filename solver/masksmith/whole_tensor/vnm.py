@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from masksmith._engine.streaming import map_windowed
-from masksmith._panels import Duals
+from masksmith._panels import Doubles
 from masksmith._problem import Problem
 from masksmith._solution import Certificate, Solution
 from masksmith._solution.certificate import exact_sum
@@ -20,15 +20,22 @@ from .passes import TensorPasses, WholeTensorOptions
 from .verified_solution import verified_solution
 
 MAX_SCORED = 1_000_000
-"""Maximum number of column sets evaluated per panel; a panel of 64 columns does not have as many."""
+"""Maximum number of column sets evaluated per panel after a local search; a panel of 64 columns has fewer sets."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Strip:
-    """Results of a row of panels: objective and violation per panel, edge score, entries kept, time limit reached."""
+class _StripResult:
+    """The result of a row of panels, a strip.
 
-    objectives: Duals
-    violations: Duals
+    Attributes:
+        objectives, violations: `[across]`, see `Certificate`.
+        edge_score: Sum of the scores of the dense edge.
+        kept: Number of kept entries.
+        cut_short: Whether the strip has panels and began after the deadline.
+    """
+
+    objectives: Doubles
+    violations: Doubles
     edge_score: float
     kept: int
     cut_short: bool
@@ -37,15 +44,19 @@ class _Strip:
 def solve_vnm(problem: Problem, pattern: VNM, options: WholeTensorOptions) -> Solution:
     """Keep the best columns of every panel, and the n largest of their entries in every row.
 
-    Every set of columns is evaluated or excluded by a bound, unless more than `MAX_SCORED` would be evaluated, or the
-    deadline is over, when only an initial set is evaluated: then the bounds give the gap. If sums are not exact in
-    float64, a panel is proved only if no other set is within the rounding error of the best.
+    Every set of columns is evaluated or excluded by a bound, with two exceptions. In a panel with more than
+    `MAX_SCORED` sets to evaluate, the remaining sets are not evaluated. In a strip that begins after the deadline, each
+    panel keeps the set that a local search finds. In both cases the gap is computed from the bounds of the sets that
+    were not evaluated.
+
+    If sums are not exact in float64, a panel is proved optimal only if no other set is within the rounding error of the
+    best.
     """
     passes = TensorPasses(problem, options, pattern.v, count=1)
-    rows, down, across = problem.grid.rows, problem.down, problem.across
-    spans = [(first, min(first + pattern.v, rows)) for first in range(0, rows, pattern.v)]
+    row_count, down, across = problem.grid.rows, problem.down, problem.across
+    spans = [(first, min(first + pattern.v, row_count)) for first in range(0, row_count, pattern.v)]
 
-    def solve_span(span: tuple[int, int]) -> _Strip:
+    def solve_span(span: tuple[int, int]) -> _StripResult:
         return _solve_strip(passes, pattern, span, across, options.deadline)
 
     with ThreadPoolExecutor(max(1, min(options.threads, len(spans))), thread_name_prefix="masksmith") as pool:
@@ -54,7 +65,7 @@ def solve_vnm(problem: Problem, pattern: VNM, options: WholeTensorOptions) -> So
             strips.append(strip)
             if options.on_progress is not None:
                 options.on_progress(len(strips), len(spans))
-    # Under `dense`, the last strip may be the edge, which has no panels.
+    # Under `ragged="dense"`, the last strip may be the edge, which has no panels.
     certificate = Certificate(
         pattern,
         np.array([strip.objectives for strip in strips[:down]]).reshape(down, across),
@@ -66,7 +77,9 @@ def solve_vnm(problem: Problem, pattern: VNM, options: WholeTensorOptions) -> So
     return verified_solution(passes, certificate, "branch-and-bound", any(strip.cut_short for strip in strips))
 
 
-def _solve_strip(passes: TensorPasses, pattern: VNM, span: tuple[int, int], across: int, deadline: float) -> _Strip:
+def _solve_strip(
+    passes: TensorPasses, pattern: VNM, span: tuple[int, int], across: int, deadline: float
+) -> _StripResult:
     first, last = span
     rows = passes.checked_rows(first, last)
     mask = np.ones(rows.shape, np.bool_)
@@ -83,4 +96,4 @@ def _solve_strip(passes: TensorPasses, pattern: VNM, span: tuple[int, int], acro
         objectives = (padded * kept).sum(0).reshape(across, pattern.m).sum(1)
     passes.writer.write(first, mask)
     edge = float(rows[:, width:].sum(dtype=np.float64))
-    return _Strip(objectives, violations, edge, int(np.count_nonzero(mask)), time_is_up and bool(width))
+    return _StripResult(objectives, violations, edge, int(np.count_nonzero(mask)), time_is_up and bool(width))

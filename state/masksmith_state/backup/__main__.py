@@ -21,7 +21,7 @@ from .copies import back_up, restore
 
 
 def main() -> int:
-    """Run a command, with broker and store from the environment; returns the exit code: 1 if it failed."""
+    """Run a command, with broker and store from the environment; return the exit code: 0, or 1 if it failed."""
     parser = argparse.ArgumentParser(prog="masksmith_state.backup")
     parser.add_argument("command", choices=["save", "restore"])
     parser.add_argument("folder", type=Path)
@@ -35,7 +35,7 @@ def main() -> int:
         store = BlobStore(settings.store_location, create=options.command == "restore")
         manifest = run(client, store, options.folder.absolute())
     except (redis.RedisError, InstallationError, OSError) as error:
-        sys.stderr.write(printable(without_credentials(f"masksmith: {_text(error, options.folder)}")) + "\n")
+        sys.stderr.write(printable(without_credentials(f"masksmith: {_error_text(error, options.folder)}")) + "\n")
         return 1
     finally:
         client.close()
@@ -46,10 +46,10 @@ def main() -> int:
     return 0
 
 
-def _text(error: Exception, folder: Path) -> str:
-    """Text of an error for the user; the directory of the backup stands for the file if the error names none.
+def _error_text(error: Exception, folder: Path) -> str:
+    """Return the text of an error for the user; if an `OSError` names no file, the text names the backup's directory.
 
-    An error of a full disk names no file.
+    The error of a full disk names no file.
     """
     if isinstance(error, OSError) and error.strerror is not None:
         return f"{error.filename or folder}: {error.strerror}"

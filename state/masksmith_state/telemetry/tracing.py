@@ -1,4 +1,4 @@
-"""Tracer providers and parent contexts of OpenTelemetry spans; OpenTelemetry is imported only when one is made."""
+"""Tracer providers and parent contexts of OpenTelemetry spans; OpenTelemetry is imported when they are made."""
 
 from __future__ import annotations
 

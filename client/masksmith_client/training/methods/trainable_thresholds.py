@@ -65,7 +65,7 @@ class TrainableThresholds(Method):
 
     def masked(self, weight: Tensor, masking: Masking) -> Tensor:
         """Return the weight with zeros where mask or thresholds prune."""
-        # torch.compile takes a text for a constant, but a float for a symbol once it sees a second value, and an
+        # torch.compile treats a text as a constant, but a float as a symbol as soon as it sees a second value, and an
         # autograd function cannot have symbols.
         arguments = (weight, _threshold(masking), *masking.mask_and_key(weight), float(self._strength))
         masked: Tensor = ThresholdedWeight.apply(*arguments)  # type: ignore[no-untyped-call]
@@ -78,7 +78,7 @@ class TrainableThresholds(Method):
 
     @torch.no_grad()
     def settle(self, layer: MaskedLayer, previous: Tensor | None) -> None:
-        """Reset the thresholds of a layer that is nearly empty."""
+        """Reset the thresholds of a layer to 0 if its density is less than `MIN_DENSITY`."""
         if gathered_mask(self.kept(layer)).float().mean() < MIN_DENSITY:
             _threshold(layer.masking).zero_()
 
@@ -116,10 +116,10 @@ class ThresholdedWeight(torch.autograd.Function):
         weight, threshold, mask = ctx.saved_tensors
         excess = weight.abs() - threshold
         masked_gradient = gradient * mask_for(weight, mask, ctx.key)
-        step_gradient = masked_gradient * weight * _step_derivative(excess)
+        excess_gradient = masked_gradient * weight * _step_derivative(excess)
         dims = tuple(axis for axis in range(weight.ndim) if threshold.shape[axis] == 1)
-        weight_gradient = masked_gradient * (excess > 0) + step_gradient * weight.sign()
-        threshold_gradient = -step_gradient.sum(dims, keepdim=True) - ctx.strength * torch.exp(-threshold)
+        weight_gradient = masked_gradient * (excess > 0) + excess_gradient * weight.sign()
+        threshold_gradient = -excess_gradient.sum(dims, keepdim=True) - ctx.strength * torch.exp(-threshold)
         return weight_gradient, threshold_gradient, None, None, None
 
 

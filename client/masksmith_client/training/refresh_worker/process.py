@@ -66,11 +66,14 @@ class ProcessWorker:
             self._send(request.model_dump_json())
 
     def poll(self) -> RefreshResponse | None:
-        """Return the response if it has arrived or the process does not run, else None; never waits for a response."""
+        """Return the response, or one with the failure if the process does not run; None if neither is there yet.
+
+        Never waits for a response.
+        """
         return self._receive(0.0)
 
     def wait(self) -> RefreshResponse:
-        """Block until the response has arrived or the process has ended, and return the response."""
+        """Block until the response has arrived, and return it, or one with the failure if the process does not run."""
         while (response := self._receive(None)) is None:
             pass
         return response
@@ -85,7 +88,7 @@ class ProcessWorker:
         self.close()
         self._buffer = b""
         try:
-            # In a session of its own, Ctrl-C does not signal the process: it ends when its stdin is closed.
+            # The process has a session of its own, so that Ctrl-C does not signal it; it ends when its stdin is closed.
             self._process = subprocess.Popen(
                 [sys.executable, "-P", "-m", "masksmith_client.training.refresh_worker"],
                 stdin=subprocess.PIPE,

@@ -1,4 +1,4 @@
-"""Duals of optimal masks, computed exactly: in float64 where that is exact, else in 64-bit integers."""
+"""Duals of masks that are optimal for scores scaled to integers: in float64 if sums are exact in it, else in int64."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ class ScaledTiles:
         tiles: `[T, R, C]` original scores.
         integers: `[T, R, C]`, `round(score * 2^shift)`.
         shifts: `[T]` exponents.
-        exact: `[T]`, whether no score was rounded and the sum over any path, or any mask of a 4x4 tile, is exact in
-            float64.
+        exact: `[T]`, whether no score was rounded and every sum of up to `R + C + 1` scores is exact in float64; then
+            the sum of any mask of a 4x4 tile is exact, too.
     """
 
     tiles: npt.NDArray[Any]
@@ -41,14 +41,14 @@ class ScaledTiles:
         return cls(tiles, to_integers(tiles, shifts), shifts, needed_bits <= 53 - node_bits)
 
     def halve(self, index: int) -> None:
-        """Halve the integers of one tile, rounding up."""
+        """Halve the integers of one tile, rounding up; the tile is no longer `exact`."""
         self.integers[index] = (self.integers[index] + 1) >> 1
         self.shifts[index] -= 1
         self.exact[index] = False
 
 
 def exact_duals(scaled: ScaledTiles, mask: Bools, tile: TileSpec, free: Bools | None) -> tuple[Duals, Duals]:
-    """Compute duals that prove masks, in exact arithmetic; centre those of tiles that are not `exact`.
+    """Compute duals that prove that masks are optimal for the integers; for tiles that are not `exact`, centre them.
 
     Args:
         scaled: The tiles.
@@ -65,7 +65,7 @@ def exact_duals(scaled: ScaledTiles, mask: Bools, tile: TileSpec, free: Bools | 
             free_here, exponents = None if free is None else free[group], -scaled.shifts[group, None]
             p, q = residual_duals(scaled.integers[group].astype(dtype), mask[group], tile, free_here)
             if dtype is np.int64 and not tile.at_most:
-                p, q = _centre_columns(p, q)
+                p, q = _with_middle_at_zero(p, q)
             u[group], v[group] = np.ldexp(p, exponents), np.ldexp(q, exponents)
     if not scaled.exact.all():
         inexact = ~scaled.exact
@@ -74,10 +74,10 @@ def exact_duals(scaled: ScaledTiles, mask: Bools, tile: TileSpec, free: Bools | 
     return u, v
 
 
-def _centre_columns(p: Integers, q: Integers) -> tuple[Integers, Integers]:
-    """Shift duals so that column duals are centred around 0; smaller numbers lose fewer bits as float64.
+def _with_middle_at_zero(p: Integers, q: Integers) -> tuple[Integers, Integers]:
+    """Subtract the middle of the range of each tile's column duals `q` from them, and add it to its row duals `p`.
 
-    Only duals of exact budgets may be shifted: those of at-most budgets are non-negative.
+    Smaller numbers lose fewer bits as float64. Only for exact budgets: duals of at-most budgets are non-negative.
     """
     middle = (q.min(1, keepdims=True) + q.max(1, keepdims=True)) // 2
     return p + middle, q - middle
