@@ -68,8 +68,8 @@ class MaskInfo(BaseModel):
         """
         if not self.digests:
             return None
-        wanted = packed_bytes(tuple(self.shape))
-        if len(self.shape) < 2 or wanted == 0:
+        wanted = packed_bytes(tuple(self.shape)) if len(self.shape) > 1 else 0
+        if wanted == 0:
             return f"{name!r} has digests of rows, and its shape {self.shape} has no rows"
         if packed.size != wanted:
             return f"the packed mask of {name!r} has {packed.size} bytes, and its shape {self.shape} needs {wanted}"
