@@ -31,7 +31,7 @@ from .settings import Settings
 log = logging.getLogger(__name__)
 
 STARTUP_FAILURE = 3
-"""Exit code if the application cannot start; uvicorn starts a process that ends with another one again."""
+"""Exit code if the application cannot start; a process that ends with any other code is replaced by uvicorn."""
 GRACE_S = 20
 """Seconds after a stop signal within which requests must end."""
 GC_THRESHOLDS = (10_000, 20, 100)
@@ -68,7 +68,7 @@ def serve(settings: Settings) -> None:
         ws="none",
         log_config=None,
         access_log=False,
-        # Forwarded headers count only from the proxies that the settings name; see `app`.
+        # Not here: `app` adds the middleware that reads forwarded headers, for the proxies that the settings name.
         proxy_headers=False,
         timeout_graceful_shutdown=GRACE_S,
         timeout_worker_healthcheck=HANG_S,
@@ -124,10 +124,10 @@ def _raise_file_limit(files: int) -> None:
     """Allow this process to open `files` files, or as many as the system's hard limit allows."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != resource.RLIM_INFINITY and soft < files:
-        wanted = files if hard == resource.RLIM_INFINITY else min(files, hard)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-        if wanted < files:
-            log.warning("the limit of open files is %d; max_connections and max_streams may need %d", wanted, files)
+        new_limit = files if hard == resource.RLIM_INFINITY else min(files, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (new_limit, hard))
+        if new_limit < files:
+            log.warning("the limit of open files is %d; max_connections and max_streams may need %d", new_limit, files)
 
 
 def _stop_with_parent() -> None:

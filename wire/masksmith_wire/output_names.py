@@ -1,4 +1,4 @@
-"""Names of files in a model's directory: the names of weights, and the names of files that masksmith adds."""
+"""Names of files in a model's directory: those of weights, and those of files that masksmith adds."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from pathlib import PurePosixPath
 MASKS_NAME = "masks.safetensors"
 RECORD_NAME = "masksmith.json"
 JOURNAL_NAME = ".masksmith-journal.jsonl"
+"""File of an unfinished output: the journal of the command line, or the marker of a job's output."""
 BLOCK_REPORT_NAME = "masksmith-blocks.json"
 BLOCK_PAGE_NAME = "masksmith-blocks.html"
 BLOCKS_NAME = ".masksmith-blocks"
-"""Folder of the finished blocks while a model is pruned block by block."""
+"""Folder of finished blocks and activations while a model is pruned block by block."""
 OWN_FILES = frozenset({MASKS_NAME, RECORD_NAME, JOURNAL_NAME, BLOCK_REPORT_NAME, BLOCK_PAGE_NAME})
-"""Files that masksmith adds."""
+"""Names of the files that masksmith adds."""
 INDEX_SUFFIX = ".index.json"
 PICKLE_SUFFIXES = frozenset({".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle"})
 WEIGHT_SUFFIXES = PICKLE_SUFFIXES | {
@@ -24,12 +25,12 @@ WEIGHT_FOLDERS = frozenset({"original", "consolidated", "onnx", "openvino", "cor
 
 def names_weights(name: str) -> bool:
     """Whether a file contains weights in any format, or is an index of such files, by its name."""
-    stem = name.removesuffix(INDEX_SUFFIX) if name.endswith(INDEX_SUFFIX) else name
-    return PurePosixPath(stem).suffix.lower() in WEIGHT_SUFFIXES or ".onnx" in name
+    without_index_suffix = name.removesuffix(INDEX_SUFFIX)
+    return PurePosixPath(without_index_suffix).suffix.lower() in WEIGHT_SUFFIXES or ".onnx" in name
 
 
 def holds_weights(path: str) -> bool:
-    """Whether a file contains weights: by its name, or because it is in one of the `WEIGHT_FOLDERS`.
+    """Whether a file is named as weights, or is in one of the `WEIGHT_FOLDERS`, with any name.
 
     Args:
         path: Path relative to the model's directory.

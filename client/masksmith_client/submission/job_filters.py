@@ -8,14 +8,14 @@ from typing import Literal, TypedDict
 
 
 class JobFilters(TypedDict, total=False):
-    """Filters of a list of jobs; a listed job passes all that are given.
+    """Filters of a list of jobs; a job is listed if it passes all filters that are given.
 
     Attributes:
-        name: Part of the job's name; upper and lower case are equal.
+        name: Text that the job's name contains; upper and lower case are equal.
         key: Id or name of the API key that owns the jobs; only an admin's key may list the jobs of another key.
         kind: `masks` or `benchmark`.
-        state: One state or several, of which a job has one.
-        labels: Labels that a job has; a value of None stands for any value.
+        state: A state, or several of which the job has one.
+        labels: Labels, all of which the job has; a value of None stands for any value.
         since: Earliest time of creation; local time if it has no time zone.
         until: Latest time of creation; local time if it has no time zone.
     """

@@ -1,4 +1,4 @@
-"""Copy weights and masks into the shared memory; copies from a GPU are asynchronous."""
+"""Copy the values (weights or scores) and masks of layers to the shared memory; copies from a GPU are asynchronous."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF1
 
 
 class Snapshots:
-    """Copies weights and masks, and calls a function when the copies are complete."""
+    """Copies values and masks of layers, and calls a function when the copies are complete."""
 
     def __init__(self, memory: SharedMemory) -> None:
         self._values = {
@@ -42,10 +42,13 @@ class Snapshots:
     def when_done(self, callback: Callable[[], None]) -> None:
         """Call `callback` once the copies are complete: now, or in a later call of `are_done` or `wait`."""
         self._callback = callback
-        self.are_done()
+        self.are_done()  # calls it if the copies are complete
 
     def are_done(self) -> bool:
-        """Whether the copies are complete; calls the callback of `when_done` then, and never blocks."""
+        """Whether the copies are complete; does not wait for them.
+
+        The first call that returns True, or `wait`, calls the callback of `when_done`.
+        """
         if self._end_of_copies is not None and not self._end_of_copies.query():  # type: ignore[no-untyped-call]
             return False
         self._end_of_copies, callback, self._callback = None, self._callback, None
@@ -54,10 +57,10 @@ class Snapshots:
         return True
 
     def wait(self) -> None:
-        """Block until the copies are complete; then call the callback of `when_done`."""
+        """Block until the copies are complete; then call the callback of `when_done`, unless it was called already."""
         if self._end_of_copies is not None:
             self._end_of_copies.synchronize()
-        self.are_done()
+        self.are_done()  # calls the callback
 
     def _pin(self) -> None:
         # Copies from a GPU are asynchronous only if the memory is pinned.

@@ -1,7 +1,8 @@
 """The table of bounds on what clients may use, and the table of the memory that work costs.
 
-Settings, enforcement and tests read them from here; a test compares the tables in the documentation with them. Limits
-that other packages enforce are imported from there. `totals` adds up the memory and open files that the bounds allow.
+Settings, enforcement and tests read both from here; a test compares the tables in the documentation with them. Limits
+that other packages enforce are imported from those packages. `totals` adds up the memory and open files that the bounds
+allow.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ class Bound:
         name: Its name; if it is a setting, the name of the setting.
         limit: Its value; if it is a setting, the default.
         meaning: What is limited, and in which unit.
-        per: What the limit is for: each request, each connection and so on may use as much.
+        per: Who may use as much as the limit: each request, each connection, each key and so on.
         beyond: Error codes of requests that exceed it, or what happens instead.
         is_setting: Whether an operator may change it.
     """

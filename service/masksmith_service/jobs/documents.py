@@ -51,11 +51,11 @@ def snapshot_view(snapshot: Snapshot) -> Job:
                 record,
                 parse_by_index(snapshot.parts, PlannedCase),
                 parse_by_index(snapshot.reports, CaseReport),
-                snapshot.taken,
+                snapshot.taken_indices,
             )
         else:
             shards, reports = parse_by_index(snapshot.parts, Shard), parse_by_index(snapshot.reports, ShardReport)
-            document = job_view(record, shards, reports, snapshot.taken)
+            document = job_view(record, shards, reports, snapshot.taken_indices)
         queue = snapshot.unserved_queue
     return document if queue is None else document.model_copy(update={"waiting_for": waiting_for(queue)})
 

@@ -1,4 +1,4 @@
-"""The option `--root` of `masksmith up`, which adds roots to those of `MASKSMITH_ROOTS`."""
+"""The roots of `masksmith up`: those of `MASKSMITH_ROOTS`, and those that its option `--root` adds."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from .options import expand_home
 
 
 def roots_variable(options: Sequence[str]) -> str | None:
-    """Value of `MASKSMITH_ROOTS` with the roots of the options `--root` added; None without options.
+    """Return the value of `MASKSMITH_ROOTS` with the roots of the options `--root` added; None without options.
 
-    All keys may read and write the roots of the options.
+    All API keys may read and write the roots of the options.
 
     Raises:
         UsageError: If an option is neither a directory nor an `s3://` prefix, or `MASKSMITH_ROOTS` is not a JSON list.
@@ -29,7 +29,7 @@ def roots_variable(options: Sequence[str]) -> str | None:
 
 
 def root_urls(text: str | None) -> list[str]:
-    """The URLs in a value of `MASKSMITH_ROOTS`; entries without one are left out.
+    """Return the URLs in a value of `MASKSMITH_ROOTS`; entries without a URL are left out, and None has no entries.
 
     Raises:
         UsageError: If the value is not a JSON list.

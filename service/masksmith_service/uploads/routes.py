@@ -1,4 +1,4 @@
-"""HTTP routes of uploads by digest."""
+"""HTTP routes that store, find and delete uploads."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Layouts of tensors by their names and shapes, and by the architecture of the model where these do not show them.
+"""Layouts of tensors, by their names, their shapes and the architecture of the model.
 
 The rules come from the sources of `transformers` and of the models.
 """
@@ -22,7 +22,7 @@ from .convolutions import (
 from .layout import AxisRole, Layout, Rule, default_axes
 
 CONV1D_MODELS = frozenset({"gpt2", "openai-gpt", "imagegpt", "decision_transformer", "clvp"})
-"""Models whose matrices are `transformers.Conv1D`: `[in, out]`."""
+"""Models with layers of `transformers.Conv1D`: weights with the names of `_CONV1D` are `[in, out]`."""
 
 EXPERTS_IN_OUT = frozenset(
     {
@@ -46,35 +46,39 @@ GATE_AND_UP_IN_HALVES = EXPERTS_IN_OUT - {"gpt_oss"}
 """Of these, the models whose fused gate and up are two halves of the outputs; in gpt_oss, the two alternate."""
 
 FUSED_AND_DOWN = (("gate_up", "down"), ("input_linear", "output_linear"))
-"""Parts of the names of experts' matrices, in pairs: of the matrix with gate and up fused, and of down."""
+"""Pairs of strings in the names of experts' matrices: one for fused gate and up, and one for down."""
 
 _CONV1D = re.compile(r"(?:^|\.)(?:c_attn|c_fc|c_proj|q_attn)\.weight$")
 _EXPERTS = re.compile(r"(?:^|[._])experts?(?:[._]|$)|(?:^|\.)(?:input|output)_linear\.weight$")
 _MIXTURE = re.compile(r"(?:^|[._])moe(?:[._]|$)")
-"""Modules of experts, in which a tensor of three dimensions or more is no convolution, as far as its name shows."""
+"""Names in a mixture of experts; a tensor of three or more dimensions with such a name may be no convolution."""
 _LOW_RANK_FACTOR = re.compile(r"(?:^|\.)(?:att\.[wavg][12]|time_\w+_w[12])$")
 """Parameters of RWKV that belong to no layer, and are used as `x @ w`."""
 
 _LAYER_WEIGHT = re.compile(r"(?:^|[._])(?:weight(?:_\w+)?|parametrizations\.weight\.original[01]?)$")
 """Weights of layers, by the last part of the name: also `in_proj_weight` of attention, `weight_ih_l0` of an LSTM."""
 
-_FUSED_LAYER = re.compile(r"(?:^|\.)(?:gate_up_proj|gate_and_up_proj|down_proj|up_proj|gate_proj|qkv_proj)$")
-"""Names of layers, for tensors that have the name of their layer without `.weight`."""
+_LAYER_NAME = re.compile(r"(?:^|\.)(?:gate_up_proj|gate_and_up_proj|down_proj|up_proj|gate_proj|qkv_proj)$")
+"""Ends of the names of weights that are named as their layer, without `.weight`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Unclear:
-    """The result where no rule determines the layout; the reason says what the caller can do."""
+    """The result for a tensor that gets no layout.
+
+    Attributes:
+        reason: Why; if a layout by the caller can help, it says so.
+    """
 
     reason: str
 
 
 class Architecture:
-    """Finds layouts by names, shapes and, where there is one, the model's config.
+    """Finds layouts by names, shapes and, if there is one, the model's config.
 
     Args:
-        shapes: All tensors of the checkpoint by name.
-        config: Its `config.json`; None where only names and shapes are known.
+        shapes: Shapes of all tensors of the checkpoint, by name.
+        config: Its `config.json`; None if there is none.
     """
 
     def __init__(self, shapes: Mapping[str, Sequence[int]], config: Mapping[str, Any] | None = None) -> None:
@@ -85,29 +89,29 @@ class Architecture:
         self._has_layer_weights = any(_LAYER_WEIGHT.search(name) for name in self._shapes)
 
     def layout(self, name: str, shape: Sequence[int], *, may_be_convolution: bool = True) -> Layout | Unclear:
-        """Return the layout of a tensor of two or more dimensions.
+        """Return the layout of a tensor of two or more dimensions, or why it is unclear.
 
         Args:
             name: Name of the tensor.
             shape: Its shape.
-            may_be_convolution: Whether it may belong to a convolution; False if its module is known to be none.
+            may_be_convolution: Whether it may belong to a convolution; False if its module is known not to be one.
         """
         if _LOW_RANK_FACTOR.search(name):
             return Unclear("a low-rank factor, which may be used as 'x @ w'; give its layout, 'out in' or 'in out'")
         if len(shape) == 2:
-            conv1d = self._rule_for_conv1d if _CONV1D.search(name) else None
-            layout = Layout(("in", "out"), rule=conv1d) if conv1d else Layout(default_axes(shape), rule="shape")
+            rule = self._rule_for_conv1d if _CONV1D.search(name) else None
+            layout = Layout(("in", "out"), rule=rule) if rule else Layout(default_axes(shape), rule="shape")
             return self._with_parts(name, shape, layout)
         if len(shape) == 3 and _EXPERTS.search(name):
             return self._experts(name, shape)
         return self._convolution(name, shape) if may_be_convolution else Unclear(_stacked_shape_reason(shape))
 
     def is_outside_layers(self, name: str, shape: Sequence[int]) -> bool:
-        """Whether a matrix belongs to no layer: others of the checkpoint have names of layers' weights, and it has not.
+        """Whether a matrix belongs to no layer: other tensors have names of layers' weights, it has another name.
 
-        Names without dots were chosen by the caller and are not considered.
+        False for a name without dots, which the caller has chosen, and for a tensor that is no matrix.
         """
-        is_layer = _LAYER_WEIGHT.search(name) or _FUSED_LAYER.search(name)
+        is_layer = _LAYER_WEIGHT.search(name) or _LAYER_NAME.search(name)
         return len(shape) == 2 and "." in name and self._has_layer_weights and not is_layer
 
     def _convolution(self, name: str, shape: Sequence[int]) -> Layout | Unclear:
@@ -136,11 +140,16 @@ class Architecture:
                 f"with its config.json, or a layout, 'stack out in' or 'stack in out'"
             )
         layout = Layout(axes, rule=rule)
-        has_halves = axes[1] == "out" or self.model_types & GATE_AND_UP_IN_HALVES
-        return self._with_parts(name, shape, layout) if has_halves else layout
+        # In all models with `[stack, out, in]`, fused gate and up are taken for two halves.
+        are_halves = axes[1] == "out" or self.model_types & GATE_AND_UP_IN_HALVES
+        return self._with_parts(name, shape, layout) if are_halves else layout
 
     def _axes_by_sibling(self, name: str, shape: Sequence[int]) -> tuple[AxisRole, ...] | None:
-        """Compare fused gate and up `[.., 2 * f, h]` with down `[.., h, f]`: only one orientation fits both."""
+        """Find the axes by the shapes of fused gate and up and of down.
+
+        As `[stack, out, in]`, the shapes are `[.., 2 * f, h]` and `[.., h, f]`; as `[stack, in, out]`, both are
+        transposed. None if one of the two tensors is missing, or if their shapes fit neither.
+        """
         pairs = [pair for one, other in FUSED_AND_DOWN for pair in ((one, other), (other, one)) if pair[0] in name]
         sibling = self._shapes.get(name.replace(*pairs[0]), ()) if pairs else ()
         if len(sibling) != 3:
@@ -154,14 +163,14 @@ class Architecture:
         return None
 
     def _find_rule_for_conv1d(self) -> Rule | None:
-        """Return the rule by which matrices are `Conv1D`; None if they are not.
+        """Return the rule by which weights with names of `_CONV1D` are `[in, out]`; None if they are `[out, in]`.
 
-        Without a config, the shapes of `c_attn` and `c_fc` show it: they have more outputs than inputs.
+        Without a config, the shapes of `c_attn` and `c_fc` decide: these layers have more outputs than inputs.
         """
         if self.model_types:
             return "architecture" if self.model_types & CONV1D_MODELS else None
-        is_in_out = [shape[1] > shape[0] for name, shape in self._shapes.items() if _has_more_outputs(name, shape)]
-        return "name" if is_in_out and all(is_in_out) else None
+        shapes = [shape for name, shape in self._shapes.items() if _shows_orientation(name, shape)]
+        return "name" if shapes and all(first < second for first, second in shapes) else None
 
     def _with_parts(self, name: str, shape: Sequence[int], layout: Layout) -> Layout:
         rows = shape[layout.axes.index("out")]
@@ -169,7 +178,7 @@ class Architecture:
         return Layout(layout.axes, parts, layout.rule) if sum(parts) == rows and parts else layout
 
     def _parts(self, module: str, rows: int) -> tuple[int, ...]:
-        """Return the rows of each fused part of a layer of this name; empty if its parts are not known."""
+        """Return the number of rows of each fused part of a layer of this name; empty if no parts are known."""
         if module in ("gate_up_proj", "gate_and_up_proj", "input_linear") and rows % 2 == 0:
             return (rows // 2,) * 2
         if module == "c_attn" and self._rule_for_conv1d and rows % 3 == 0:
@@ -181,16 +190,16 @@ class Architecture:
         return ()
 
     def _attention_parts(self) -> tuple[int, ...]:
-        """Return the rows of query, key and value, which follow each other in `qkv_proj`, from the config."""
+        """Return the numbers of rows of query, key and value in `qkv_proj`; empty if the config does not have them."""
         heads = self._config.get("num_attention_heads")
         hidden = self._config.get("hidden_size")
         if not isinstance(heads, int) or not isinstance(hidden, int) or heads < 1:
             return ()
-        size = self._config.get("head_dim") or hidden // heads
-        groups = self._config.get("num_key_value_heads") or heads
-        if not isinstance(size, int) or not isinstance(groups, int):
+        head_size = self._config.get("head_dim") or hidden // heads
+        kv_heads = self._config.get("num_key_value_heads") or heads
+        if not isinstance(head_size, int) or not isinstance(kv_heads, int):
             return ()
-        return heads * size, groups * size, groups * size
+        return heads * head_size, kv_heads * head_size, kv_heads * head_size
 
 
 def _convolution_by_name(name: str, shape: Sequence[int]) -> Layout | Unclear:
@@ -198,9 +207,10 @@ def _convolution_by_name(name: str, shape: Sequence[int]) -> Layout | Unclear:
     if is_transposed_by_name(name):
         return Layout(TRANSPOSED_AXES[: len(shape)], rule="name")
     if is_plain_or_transposed_by_name(name):
-        axes, transposed = " ".join(default_axes(shape)), " ".join(TRANSPOSED_AXES[: len(shape)])
+        plain_axes, transposed_axes = " ".join(default_axes(shape)), " ".join(TRANSPOSED_AXES[: len(shape)])
         return Unclear(
-            f"the name may mean a convolution or a transposed one; say which with a layout: {axes!r} or {transposed!r}"
+            f"the name may mean a convolution or a transposed one; say which with a layout: {plain_axes!r} or "
+            f"{transposed_axes!r}"
         )
     return Layout(default_axes(shape), rule="shape")
 
@@ -213,11 +223,12 @@ def _grouped_or_plain_reason(shape: Sequence[int]) -> str:
 
 
 def _ambiguous_shape_reason(shape: Sequence[int]) -> str:
-    dims = len(shape) - 2
-    stacked, kernels = " ".join((*["stack"] * dims, "out", "in")), " ".join(("out", "in", *["kernel"] * dims))
+    extra_dimensions = len(shape) - 2
+    stack_axes = " ".join((*["stack"] * extra_dimensions, "out", "in"))
+    convolution_axes = " ".join(("out", "in", *["kernel"] * extra_dimensions))
     return (
         f"the shape {list(shape)} may be a convolution or stacked matrices; say which with a layout, such as "
-        f"{stacked!r} or {kernels!r}"
+        f"{stack_axes!r} or {convolution_axes!r}"
     )
 
 
@@ -230,8 +241,8 @@ def _stacked_shape_reason(shape: Sequence[int]) -> str:
     )
 
 
-def _has_more_outputs(name: str, shape: Sequence[int]) -> bool:
-    """Whether a tensor is a matrix, not square, whose name is that of a layer with more outputs than inputs."""
+def _shows_orientation(name: str, shape: Sequence[int]) -> bool:
+    """Whether a shape shows which axis is `in`: a non-square one of a layer with more outputs than inputs does."""
     return len(shape) == 2 and re.search(r"(?:^|\.)(?:c_attn|c_fc)\.weight$", name) is not None and shape[0] != shape[1]
 
 

@@ -15,11 +15,11 @@ WHOLE_BYTES = 2**28
 
 
 class UpdateNeeds(Protocol):
-    """A weight update, as far as this module uses it: whether one worker needs whole tensors, and its text by `str`."""
+    """What this module uses of a weight update: the property below, and the text that `str` returns."""
 
     @property
     def needs_whole_tensors(self) -> bool:
-        """Whether all rows of a tensor affect each other's weights."""
+        """Whether the update of a row depends on all rows of the tensor."""
 
 
 def whole_tensor_needed_by(

@@ -1,4 +1,4 @@
-"""Pruning of a model block by block; by default each block is calibrated on the outputs of the pruned previous one."""
+"""Prune a model block by block; by default, each block is calibrated on inputs from the blocks pruned before it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Parts of parameters, such as weights of experts that a model has fused into one, and where matrices are in memory."""
+"""Places of weights in fused parameters, such as experts stacked in one parameter, and of matrices in memory."""
 
 from __future__ import annotations
 
@@ -29,13 +29,16 @@ class Part:
     offset: int
 
     def fits(self, entries: int) -> bool:
-        """Whether strides and offset are valid, and the weight lies within a parameter of `entries` entries."""
+        """Whether the weight lies within a parameter of `entries` entries.
+
+        False if the number of strides is not that of the dimensions, or if a stride or the offset is negative.
+        """
         if len(self.shape) != len(self.strides) or self.offset < 0 or min(self.strides, default=0) < 0:
             return False
         return self.offset + _distance_to_last_entry(self.shape, self.strides) < entries
 
     def view(self, parameter: Tensor) -> Tensor:
-        """Return the weight as a view of the parameter, or, of another tensor of the same shape, the same entries.
+        """Return a view of the weight's entries in the parameter, or in another tensor of the parameter's shape.
 
         Raises:
             ValueError: If the tensor is not contiguous.
@@ -47,7 +50,7 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class MatrixView:
-    """Where a matrix `[in, out]` is in memory; a place is the index of an entry in the storage of its tensor.
+    """Where a matrix `[in, out]` is in memory; a place is the index of an entry in a storage of torch.
 
     Attributes:
         start: Place of the first entry.
@@ -69,26 +72,28 @@ class MatrixView:
         return self.start < other.stop and other.start < self.stop
 
     def contains(self, other: MatrixView) -> bool:
-        """Whether the other matrix consists of outputs of this one, in equal distances, each with all of its inputs.
+        """Whether the other matrix consists of outputs of this one at equal distances, and has all inputs of each.
 
         False if all outputs of this one are the same entries (stride 0).
         """
-        (inputs, outputs), (in_step, out_step) = self.shape, self.strides
-        if (other.shape[0], other.strides[0]) != (inputs, in_step) or out_step == 0:
+        (inputs, outputs), (in_stride, out_stride) = self.shape, self.strides
+        if (other.shape[0], other.strides[0]) != (inputs, in_stride) or out_stride == 0:
             return False
-        first_output, start_remainder = divmod(other.start - self.start, out_step)
-        output_step, stride_remainder = divmod(other.strides[1], out_step)
+        first_output, start_remainder = divmod(other.start - self.start, out_stride)
+        output_step, stride_remainder = divmod(other.strides[1], out_stride)
         last_output = first_output + (other.shape[1] - 1) * output_step
         return start_remainder == stride_remainder == 0 and 0 <= first_output <= last_output < outputs
 
 
 def _distance_to_last_entry(shape: Sequence[int], strides: Sequence[int]) -> int:
-    """Return the distance of the last entry from the first one."""
     return sum((length - 1) * stride for length, stride in zip(shape, strides, strict=True))
 
 
 def matrices_in_memory(layout: Layout, tensor: Tensor) -> Iterator[MatrixView]:
-    """Return where the matrices of a weight are in memory, in the order of `Layout.matrices`."""
+    """Return where the matrices of a weight are in memory, in the order of `Layout.matrices`.
+
+    Of a convolution, only the entries at the first position of the kernel are included.
+    """
     in_axis, out_axis = layout.axes.index("in"), layout.axes.index("out")
     shape = (tensor.shape[in_axis], tensor.shape[out_axis])
     strides = (int(tensor.stride(in_axis)), int(tensor.stride(out_axis)))

@@ -45,8 +45,12 @@ class Channels:
         return kept_units(self.density, channels, f"{self.axis}put channels", self)
 
     def grid(self, shape: tuple[int, ...]) -> Grid:
-        """Return the grid of channels of a weight; raises like `kept`."""
-        self.kept(shape)
+        """Return the grid of a weight; each tile is a channel.
+
+        Raises:
+            PatternError: As `kept` does.
+        """
+        self.kept(shape)  # only for its errors
         rows, cols = matrix_shape(shape)
         return Grid(rows, cols, 1, cols) if self.axis == "out" else Grid(rows, cols, rows, cols // shape[1])
 

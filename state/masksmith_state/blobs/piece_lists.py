@@ -77,7 +77,7 @@ class PieceLists:
         for start in range(0, size, BATCH_PIECES * PIECE_BYTES):
             hasher.update(self._objects.get_range(name, start, min(size, start + BATCH_PIECES * PIECE_BYTES)))
         pieces = hasher.finish()
-        if pieces.whole != digest:
+        if pieces.digest != digest:
             raise MismatchError
         if not self._read_only:
             log.warning(

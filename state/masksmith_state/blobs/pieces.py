@@ -1,7 +1,9 @@
-"""Lists of the BLAKE3 digests of a blob's pieces, by which any piece of the blob can be checked without the rest.
+"""Digests that detect damaged blobs: lists of the BLAKE3 digests of a blob's pieces, and seals of small blobs.
 
-A stored list ends with a digest of its content and of the blob's name. This detects a damaged list, and the list of
-another blob, even if that blob was stored under this name together with its list.
+With its list, any piece of a blob can be checked without the rest of the blob. A stored list ends with a seal: a digest
+of its content and of the blob's name. The seal detects a damaged list, and the list of another blob, even if that blob
+was stored under this name together with its list. Small blobs, which are always read as a whole, have a seal and no
+list.
 """
 
 from __future__ import annotations
@@ -27,13 +29,13 @@ class PieceList:
 
     Attributes:
         size: Size of the blob in bytes.
-        whole: BLAKE3 of the blob, in hex.
-        pieces: BLAKE3 of each piece, `DIGEST_BYTES` each, one after the other.
+        digest: BLAKE3 of the blob, in hex.
+        piece_digests: BLAKE3 of each piece, `DIGEST_BYTES` each, one after the other.
     """
 
     size: int
-    whole: str
-    pieces: bytes
+    digest: str
+    piece_digests: bytes
 
     @classmethod
     def of(cls, data: bytes) -> PieceList:
@@ -43,10 +45,10 @@ class PieceList:
         return hasher.finish()
 
     def is_intact(self, number: int, piece: bytes | memoryview) -> bool:
-        """Whether `piece` has the digest of piece `number` of the blob."""
+        """Whether `piece` has the size and the digest of piece `number` of the blob."""
         start = number * DIGEST_BYTES
-        digest = self.pieces[start : start + DIGEST_BYTES]
-        return len(piece) == self.piece_bytes(number) and blake3(piece).digest() == digest
+        piece_digest = self.piece_digests[start : start + DIGEST_BYTES]
+        return len(piece) == self.piece_bytes(number) and blake3(piece).digest() == piece_digest
 
     def piece_bytes(self, number: int) -> int:
         """Size of a piece in bytes; 0 if the blob has no piece of this number."""
@@ -54,7 +56,7 @@ class PieceList:
 
     def encode(self, name: str) -> bytes:
         """Encode the list for the blob of this name: magic, size, digest of the blob, digests of pieces, and seal."""
-        content = MAGIC + self.size.to_bytes(SIZE_BYTES, "little") + bytes.fromhex(self.whole) + self.pieces
+        content = MAGIC + self.size.to_bytes(SIZE_BYTES, "little") + bytes.fromhex(self.digest) + self.piece_digests
         return content + _seal_of(name, content)
 
     @classmethod
@@ -62,7 +64,7 @@ class PieceList:
         """Decode the list of the blob of this name.
 
         Raises:
-            DamagedListError: If it is damaged, or belongs to another blob.
+            DamagedListError: If the list is damaged, or belongs to another blob.
         """
         content, stored_seal = data[:-DIGEST_BYTES], data[-DIGEST_BYTES:]
         if not content.startswith(MAGIC) or stored_seal != _seal_of(name, content):
@@ -77,7 +79,7 @@ class PieceHasher:
 
     def __init__(self) -> None:
         self._whole, self._piece = blake3(), blake3()
-        self._size, self._pieces = 0, bytearray()
+        self._size, self._piece_digests = 0, bytearray()
 
     def update(self, chunk: bytes | memoryview) -> None:
         """Add the next chunk."""
@@ -100,15 +102,15 @@ class PieceHasher:
         """Return the list, after the last chunk."""
         if self._size % PIECE_BYTES:
             self._end_piece()
-        return PieceList(self._size, self.digest, bytes(self._pieces))
+        return PieceList(self._size, self.digest, bytes(self._piece_digests))
 
     def _end_piece(self) -> None:
-        self._pieces += self._piece.digest()
+        self._piece_digests += self._piece.digest()
         self._piece = blake3()
 
 
 def seal(name: str, data: bytes) -> bytes:
-    """Append a digest of name and data to a small blob, which is always read as a whole."""
+    """Return the sealed form of a small blob: its data, followed by a digest of name and data."""
     return data + _seal_of(name, data)
 
 

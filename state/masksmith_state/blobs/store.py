@@ -55,7 +55,7 @@ class BlobStore:
         except BaseException:
             self._delete_list_without_blob(name)
             raise
-        return pieces.whole
+        return pieces.digest
 
     def put_sealed(self, name: str, data: bytes) -> None:
         """Write a small blob with its digest, in one step."""
@@ -90,7 +90,7 @@ class BlobStore:
 
         def read(pieces: PieceList) -> bytes:
             data = self.objects.get(name)
-            if len(data) != pieces.size or blake3(data).hexdigest() != pieces.whole:
+            if len(data) != pieces.size or blake3(data).hexdigest() != pieces.digest:
                 raise MismatchError
             return data
 
@@ -226,7 +226,7 @@ class BlobStore:
         for use_cache in (True, False):
             try:
                 pieces = self._lists.get(name, use_cache=use_cache, digest=digest)
-                if digest not in (None, pieces.whole):
+                if digest not in (None, pieces.digest):
                     raise MismatchError
                 return self._read_once(name, pieces, read)
             except MismatchError:

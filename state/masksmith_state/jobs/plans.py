@@ -1,4 +1,4 @@
-"""The plan of a masks job, a part of the job's record."""
+"""The plan of a masks job; it is stored in the job's record."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .shards import PlannedTensor
 
 
 class MasksPlan(BaseModel):
-    """The plan of a masks job: options, located tensors, skipped tensors, and the output that workers write."""
+    """The plan of a masks job: options, located tensors, skipped tensors, and the output if workers write one."""
 
     options: MasksOptions
     tensors: list[PlannedTensor]
@@ -22,12 +22,15 @@ class MasksPlan(BaseModel):
 
     @property
     def summary_fields(self) -> dict[str, str]:
-        """The fields that job lists show."""
+        """Fields for lists of jobs: the patterns, cut to 200 characters, and the solver."""
         return {"pattern": self.pattern_text[:200], "solver": self.options.solver}
 
     @property
     def patterns(self) -> list[str]:
-        """The distinct patterns of the tensors; of a tensor without one (yet), as under a budget, the job's pattern."""
+        """The distinct patterns of the tensors; a tensor whose `pattern` is None has the job's pattern.
+
+        Under a budget, the patterns that are allocated to the tensors later are not among them.
+        """
         return list(dict.fromkeys(tensor.pattern or self.options.pattern for tensor in self.tensors))
 
     @property
@@ -38,21 +41,24 @@ class MasksPlan(BaseModel):
     @property
     def uploads(self) -> list[str]:
         """Digests of all uploads that the job reads."""
-        inputs = [
-            part for tensor in self.tensors for part in (tensor, tensor.statistic, tensor.gram) if part is not None
-        ]
+        digests = {
+            stored.digest
+            for tensor in self.tensors
+            for stored in (tensor, tensor.statistic, tensor.gram)
+            if stored is not None and stored.digest
+        }
         previous = self.options.previous or ""
-        return sorted({part.digest for part in inputs if part.digest} | ({previous} if is_digest(previous) else set()))
+        return sorted(digests | ({previous} if is_digest(previous) else set()))
 
     @property
     def earlier_results(self) -> list[str]:
-        """Keys of the results of an earlier job that the job reads, as previous masks."""
+        """Keys of the results that the job reads as previous masks; empty if these are not those of an earlier job."""
         parts = [part for tensor in self.tensors for part in tensor.previous or ()]
         return sorted({part.result for part in parts if part.result is not None})
 
     @property
     def result_bytes(self) -> int:
         """Size of the results in bytes: packed masks, and updated weights if the job updates them."""
-        masks = sum(packed_bytes(tuple(tensor.shape)) for tensor in self.tensors)
-        weights = sum(tensor.shape[0] * tensor.row_bytes for tensor in self.tensors)
-        return masks if self.options.update is None else masks + weights
+        mask_bytes = sum(packed_bytes(tuple(tensor.shape)) for tensor in self.tensors)
+        weight_bytes = sum(tensor.shape[0] * tensor.row_bytes for tensor in self.tensors)
+        return mask_bytes if self.options.update is None else mask_bytes + weight_bytes

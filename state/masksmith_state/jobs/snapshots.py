@@ -23,8 +23,8 @@ class Snapshot(NamedTuple):
         fields: Fields of the job's hash.
         parts: Its shards or cases, by index.
         reports: Reports of the finished shards or cases, by index.
-        taken_fields: Indices of the shards or cases that workers have taken and not finished, as text.
-        served: The queues that a living worker consumes.
+        taken_fields: Fields of the hash of taken shards or cases: their indices, as text.
+        served_queues: The queues that at least one living worker consumes.
     """
 
     job: str
@@ -32,10 +32,10 @@ class Snapshot(NamedTuple):
     parts: dict[str, str]
     reports: dict[str, str]
     taken_fields: frozenset[str] = frozenset()
-    served: frozenset[str] = frozenset(QUEUES)
+    served_queues: frozenset[str] = frozenset(QUEUES)
 
     @property
-    def taken(self) -> frozenset[int]:
+    def taken_indices(self) -> frozenset[int]:
         """Indices of the shards or cases that workers have taken and not finished; empty unless the job is running."""
         if self.fields["state"] != JobState.RUNNING:
             return frozenset()
@@ -50,7 +50,7 @@ class Snapshot(NamedTuple):
     def unserved_queue(self) -> str | None:
         """The job's queue, if the job is live and no living worker consumes the queue; else None."""
         queue = self.fields.get("queue", CPU_QUEUE)
-        is_waiting = not JobState(self.fields["state"]).is_terminal and queue not in self.served
+        is_waiting = not JobState(self.fields["state"]).is_terminal and queue not in self.served_queues
         return queue if is_waiting else None
 
     @property
@@ -62,17 +62,17 @@ class Snapshot(NamedTuple):
 def read_snapshot(client: redis.Redis, job: str) -> Snapshot | None:
     """Read a job; None if there is no such job."""
     with as_unreadable_record_errors(job), client.pipeline() as pipe:
-        return _snapshot(job, _read_all(pipe, job).execute())
+        return _snapshot(job, _add_commands(pipe, job).execute())
 
 
 async def read_snapshot_async(client: Redis, job: str) -> Snapshot | None:
     """Read a job on the event loop; None if there is no such job."""
     with as_unreadable_record_errors(job):
         async with client.pipeline() as pipe:
-            return _snapshot(job, await _read_all(pipe, job).execute())
+            return _snapshot(job, await _add_commands(pipe, job).execute())
 
 
-def _read_all(pipe: Any, job: str) -> Any:
+def _add_commands(pipe: Any, job: str) -> Any:
     """Add the commands whose replies `_snapshot` parses, in the same order."""
     for key in (job_key(job), parts_key(job), reports_key(job)):
         pipe.hgetall(key)
@@ -82,8 +82,8 @@ def _read_all(pipe: Any, job: str) -> Any:
 
 
 def _snapshot(job: str, replies: list[Any]) -> Snapshot | None:
-    fields, parts, reports, taken, served = replies
+    fields, parts, reports, taken_fields, worker_names = replies
     if not fields:
         return None
-    served_queues = frozenset(queue for queue, worker in zip(QUEUES, served, strict=True) if worker is not None)
-    return Snapshot(job, fields, parts, reports, frozenset(taken), served_queues)
+    served_queues = frozenset(queue for queue, worker in zip(QUEUES, worker_names, strict=True) if worker is not None)
+    return Snapshot(job, fields, parts, reports, frozenset(taken_fields), served_queues)

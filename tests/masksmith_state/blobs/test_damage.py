@@ -184,5 +184,5 @@ def test_digests_are_those_of_the_pieces(size):
         hasher.update(data[start : start + 300_000])
     pieces = hasher.finish()
     assert pieces == PieceList.of(data)
-    assert (pieces.size, pieces.whole) == (size, blake3(data).hexdigest())
-    assert pieces.pieces == b"".join(blake3(data[at : at + MIB]).digest() for at in range(0, size, MIB))
+    assert (pieces.size, pieces.digest) == (size, blake3(data).hexdigest())
+    assert pieces.piece_digests == b"".join(blake3(data[at : at + MIB]).digest() for at in range(0, size, MIB))

@@ -1,4 +1,4 @@
-"""Estimates the size of the files that pruning block by block writes; refuses to start if the disk is too small."""
+"""Estimates the size of the files that pruning block by block writes, and checks that they fit on the disk."""
 
 from __future__ import annotations
 
@@ -19,13 +19,14 @@ from masksmith_wire.quantities import size_text
 from .skeleton import TORCH_DTYPES
 
 FLOAT_BYTES = 4
+"""Bytes of a float32, the dtype of activations, position embeddings and masks of eager attention."""
 REPORT_BYTES = 4096
 """Upper bound of the bytes that one tensor adds to reports, records and headers."""
-FILE_BYTES = 4096
+FILE_OVERHEAD_BYTES = 4096
 """Upper bound of the bytes of a file's header and of the unused rest of its last page, together."""
-ACTIVATION_SETS = 5
-"""Tensors of one batch that are in files at the same time: the inputs of the first block, and the activations of the
-dense and of the pruned model before and after a block."""
+ACTIVATION_TENSORS = 5
+"""Number of tensors of activations of one batch that are in files at the same time: the inputs of the first block, and
+the activations of the dense and of the pruned model before and after a block."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +49,7 @@ class Space:
         return self.blocks + max(self.activations, self.output)
 
     def check(self, output: Path) -> None:
-        """Refuse to start if the files do not fit on the disk; bytes that are in the output already are not counted.
+        """Check that the files fit on the disk; the bytes that are in the output directory already need no space.
 
         Args:
             output: The directory of the output, which need not exist.
@@ -56,13 +57,13 @@ class Space:
         Raises:
             OSError: If they do not fit; the message names the directory, the bytes that are needed, and their purpose.
         """
-        written = sum(file.stat().st_size for file in output.rglob("*") if file.is_file())
-        existing = next(folder for folder in (output, *output.parents) if folder.exists())
+        written_bytes = sum(file.stat().st_size for file in output.rglob("*") if file.is_file())
+        existing_folder = next(folder for folder in (output, *output.parents) if folder.exists())
         purpose = (
             f"for activations {size_text(self.activations)}, which fewer --calibration-windows reduce, for finished "
             f"blocks {size_text(self.blocks)}, and then for the output {size_text(self.output)}"
         )
-        check_space(existing, self.peak - written, purpose)
+        check_space(existing_folder, self.peak - written_bytes, purpose)
 
 
 def space_of(
@@ -77,15 +78,19 @@ def space_of(
         batches: Batches `{"input_ids": ids}` with token ids `[windows, tokens]`.
         is_updated: Whether the weights are updated.
     """
-    masks = sum(packed_bytes(tensor.shape) for tensor in choice.masked)
+    mask_bytes = sum(packed_bytes(tensor.shape) for tensor in choice.masked)
     updated_tensors = choice.masked if is_updated else []
-    updated_weights = sum(
+    updated_bytes = sum(
         math.prod(tensor.shape) * int(getattr(torch, TORCH_DTYPES[tensor.dtype]).itemsize) for tensor in updated_tensors
     )
-    weight_files = sum(header.file_bytes for header in checkpoint.headers.values())
-    activations = sum(_batch_bytes(model.config, *batch["input_ids"].shape) for batch in batches)
-    reports = REPORT_BYTES * len(choice.masked)
-    return Space(activations, masks + updated_weights + reports, weight_files + masks + reports)
+    weight_file_bytes = sum(header.file_bytes for header in checkpoint.headers.values())
+    activation_bytes = sum(_batch_bytes(model.config, *batch["input_ids"].shape) for batch in batches)
+    report_bytes = REPORT_BYTES * len(choice.masked)
+    return Space(
+        activations=activation_bytes,
+        blocks=mask_bytes + updated_bytes + report_bytes,
+        output=weight_file_bytes + mask_bytes + report_bytes,
+    )
 
 
 def _batch_bytes(config: Any, windows: int, tokens: int) -> int:
@@ -94,14 +99,15 @@ def _batch_bytes(config: Any, windows: int, tokens: int) -> int:
     # Each type of layer, such as full and sliding attention, has its own attention mask and position embeddings.
     layer_types = len(set(getattr(text_config, "layer_types", None) or ())) or 1
     head_size = getattr(text_config, "head_dim", None) or text_config.hidden_size // text_config.num_attention_heads
-    activations = ACTIVATION_SETS * FLOAT_BYTES * windows * tokens * int(text_config.hidden_size)
-    cosines_and_sines = 2 * FLOAT_BYTES * layer_types * tokens * int(head_size)
-    attention_masks = layer_types * windows * tokens * tokens * _attention_mask_bytes(text_config)
+    activation_bytes = ACTIVATION_TENSORS * FLOAT_BYTES * windows * tokens * int(text_config.hidden_size)
+    # Position embeddings are a tensor of cosines and one of sines.
+    position_bytes = 2 * FLOAT_BYTES * layer_types * tokens * int(head_size)
+    mask_bytes = layer_types * windows * tokens * tokens * _attention_mask_entry_bytes(text_config)
     # One file for each tensor of activations, and one for the arguments of the blocks.
-    return activations + FILE_BYTES * (ACTIVATION_SETS + 1) + cosines_and_sines + attention_masks
+    return activation_bytes + FILE_OVERHEAD_BYTES * (ACTIVATION_TENSORS + 1) + position_bytes + mask_bytes
 
 
-def _attention_mask_bytes(config: Any) -> int:
+def _attention_mask_entry_bytes(config: Any) -> int:
     """Return the bytes of an entry of an attention mask `[windows, 1, tokens, tokens]`; 0 if blocks get no mask.
 
     Eager attention gets masks of floats; other attention gets masks of bools, and these only with sliding windows.
