@@ -15,13 +15,14 @@ Tensor = torch.Tensor
 def factorised_shift(operands: Operands, kept: Tensor, correlation: Tensor, batch: Batch) -> Tensor:
     """Solve `(G_SS + c I) d = (G w_P)_S` for d, the shift of the kept weights, for all rows of a batch.
 
-    Smaller supports are padded with the identity.
+    A support smaller than the largest one of the batch is padded with rows and columns of the identity.
 
     Args:
         operands: Weight, Gram matrix G and damping c.
         kept: Bool `[rows, inputs]`, the supports S, in the order of `batch.rows`.
-        correlation: `[rows, inputs]`, float64, `G w_P`, where `w_P` are the dropped weights, 0 elsewhere.
-        batch: The supports; the rows are grouped by them.
+        correlation: `[rows, inputs]`, float64, `G w_P`. In `w_P`, the dropped entries are those of the weight, and the
+            kept ones are 0.
+        batch: The indices of the rows, grouped by support.
 
     Returns:
         d, `[rows, inputs]`, 0 outside the supports.
@@ -31,8 +32,8 @@ def factorised_shift(operands: Operands, kept: Tensor, correlation: Tensor, batc
     """
     count, group_size = batch.rows.shape  # number of supports, and of rows that share each support
     support = kept.view(count, group_size, -1)[:, 0]
-    # Numbers of the kept inputs, `[count, batch.kept]`; smaller supports are filled up with dropped inputs.
-    inputs = support.int().argsort(dim=1, descending=True, stable=True)[:, : batch.kept]
+    # Indices of the kept inputs, `[count, batch.max_kept]`; smaller supports are filled up with dropped inputs.
+    inputs = support.int().argsort(dim=1, descending=True, stable=True)[:, : batch.max_kept]
     is_kept = support.gather(1, inputs)
     system = operands.gram[inputs[:, :, None], inputs[:, None, :]]
     if not bool(is_kept.all()):
@@ -43,7 +44,7 @@ def factorised_shift(operands: Operands, kept: Tensor, correlation: Tensor, batc
         row = int(batch.rows[int(failed.argmax()), 0])
         advice = "calibrate with more samples, or increase damping"
         raise UpdateError(f"gram is not positive definite on the support of a row; {advice}", operands.name, row)
-    index = inputs[:, None, :].expand(-1, group_size, -1)  # [count, group_size, batch.kept]
+    index = inputs[:, None, :].expand(-1, group_size, -1)  # [count, group_size, batch.max_kept]
     right_side = correlation.view(count, group_size, -1).gather(2, index) * is_kept[:, None, :]
     solution = torch.cholesky_solve(right_side.mT, factor).mT * is_kept[:, None, :]
     return torch.zeros_like(correlation).view(count, group_size, -1).scatter_(2, index, solution).view_as(correlation)

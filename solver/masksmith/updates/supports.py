@@ -20,11 +20,11 @@ class Batch:
 
     Attributes:
         rows: `[supports, rows that share each support]`, indices of rows of the mask.
-        kept: Number of kept entries of the largest support.
+        max_kept: Number of kept entries of the largest support.
     """
 
     rows: Rows
-    kept: int
+    max_kept: int
 
 
 FACTORISED_BELOW = 6.0

@@ -125,8 +125,8 @@ def test_batches_hold_every_row_once_and_stay_small():
     for batch in result:
         supports, each = batch.rows.shape
         assert (mask[batch.rows] == mask[batch.rows[:, :1]]).all()
-        assert batch.kept == mask[batch.rows].sum(-1).max()
-        assert supports == 1 or supports * 8 * (batch.kept**2 + each * 30) <= budget
+        assert batch.max_kept == mask[batch.rows].sum(-1).max()
+        assert supports == 1 or supports * 8 * (batch.max_kept**2 + each * 30) <= budget
     assert len(result) > 3
 
 

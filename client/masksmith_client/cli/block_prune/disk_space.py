@@ -77,14 +77,14 @@ def space_of(
         batches: Batches `{"input_ids": ids}` with token ids `[windows, tokens]`.
         is_updated: Whether the weights are updated.
     """
-    masks = sum(packed_bytes(tensor.shape) for tensor in choice.masked)
-    updated_tensors = choice.masked if is_updated else []
+    masks = sum(packed_bytes(tensor.shape) for tensor in choice.masked_tensors)
+    updated_tensors = choice.masked_tensors if is_updated else []
     updated_weights = sum(
         math.prod(tensor.shape) * int(getattr(torch, TORCH_DTYPES[tensor.dtype]).itemsize) for tensor in updated_tensors
     )
     weight_files = sum(header.file_bytes for header in checkpoint.headers.values())
     activations = sum(_batch_bytes(model.config, *batch["input_ids"].shape) for batch in batches)
-    reports = REPORT_BYTES * len(choice.masked)
+    reports = REPORT_BYTES * len(choice.masked_tensors)
     return Space(activations, masks + updated_weights + reports, weight_files + masks + reports)
 
 
