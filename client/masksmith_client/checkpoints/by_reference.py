@@ -217,7 +217,7 @@ def _local_choice(path: Path, listing: ModelListing, options: ChoiceOptions) -> 
     local_tensors = {name: (tensor.dtype, list(tensor.shape)) for name, tensor in checkpoint.tensors.items()}
     if local_tensors != {tensor.name: (tensor.dtype, tensor.shape) for tensor in listing.tensors}:
         return None
-    return choose(checkpoint, options).masked
+    return choose(checkpoint, options).masked_tensors
 
 
 def _choice_by_listing(listing: ModelListing, options: ChoiceOptions) -> dict[str, tuple[LayoutInput | None, Pattern]]:

@@ -31,7 +31,9 @@ class CalibrationText:
 
     @classmethod
     def from_options(cls, path: Path | None, windows: int | None, tokens: int | None) -> CalibrationText | None:
-        """Return the text of the command line's options, with defaults for numbers that are None; None without a path.
+        """Return the text that the command line's options describe; None if `path` is None.
+
+        A number that is None gets its default.
 
         Raises:
             InputError: If a number is given without a path.
@@ -70,7 +72,7 @@ class CalibrationText:
             raise InputError(f"{self.path} cannot be read: {error.strerror}") from None
 
     def _texts(self, content: str) -> Iterator[str]:
-        """Yield the text of each JSON line of a file's content."""
+        # Not `splitlines`: JSON strings may contain other line separators, such as U+2028.
         for number, line in enumerate(content.split("\n"), start=1):
             if not line.strip():
                 continue

@@ -31,9 +31,9 @@ class ChoiceOptions:
         exclude: Names or globs of the tensors to leave out.
         layouts: Axes, such as `stack in out`, by name or glob.
         trust_remote_code: Whether code that the checkpoint brings may run, to watch the model's forward pass.
-        by_value: Whether weights that are quantised entry by entry (int8 with a scale, 8-bit floats) are treated as
-            floats, because their stored zeros are the zeros of the weights; else only those that `Checkpoint.scales`
-            has.
+        quantised_as_floats: Whether all weights that are quantised entry by entry (int8 with a scale, 8-bit floats) are
+            treated as floats; a weight is then 0 where its stored value is 0. If False, only those in
+            `Checkpoint.scales` are treated as floats.
     """
 
     patterns: TensorPatterns | None = None
@@ -41,7 +41,7 @@ class ChoiceOptions:
     exclude: Sequence[str] = ()
     layouts: Mapping[str, str] = field(default_factory=dict)
     trust_remote_code: bool = False
-    by_value: bool = False
+    quantised_as_floats: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,10 +53,10 @@ class ChosenTensor:
         shape: Its shape.
         dtype: Its dtype.
         layout: How it is made of matrices; None if it has no layout.
-        pattern: The pattern that it is masked by; None for a tensor that stays dense, and without patterns.
+        pattern: The pattern that it is masked by; None if it stays dense, or if the options have no patterns.
         reason: Why it stays dense; None if it is masked.
         tied: Other names of the same parameter, stored or not.
-        scale: Name of the scale that its stored 8-bit floats are multiplied by; None for other dtypes, and without one.
+        scale: Name of the scale that its stored 8-bit floats are multiplied by; None if it has none or another dtype.
     """
 
     name: str
@@ -107,7 +107,7 @@ class Choice:
     notes: Sequence[str]
 
     @property
-    def masked(self) -> list[ChosenTensor]:
+    def masked_tensors(self) -> list[ChosenTensor]:
         """Tensors that are masked."""
         return [tensor for tensor in self.tensors.values() if tensor.reason is None]
 
@@ -116,9 +116,9 @@ def choose(checkpoint: Checkpoint, options: ChoiceOptions) -> Choice:
     """Decide what is done with each tensor.
 
     Raises:
-        InputError: If a name, glob, selector or layout is for no tensor, a layout is malformed, a tensor that is named
-            in full cannot be masked, a pattern's tensors all stay dense, no tensor is selected although there are
-            patterns, or tied tensors would be treated differently.
+        InputError: If a name, glob, selector or layout matches no tensor; a layout is malformed; a tensor that is named
+            in full cannot be masked; a pattern's tensors all stay dense; there are patterns, but no tensor is selected;
+            or tied tensors would be treated differently.
     """
     notes = list(checkpoint.notes)
     candidates, trace_notes = candidates_in(checkpoint, options)
@@ -140,12 +140,12 @@ def choose(checkpoint: Checkpoint, options: ChoiceOptions) -> Choice:
 
 
 def candidates_in(checkpoint: Checkpoint, options: ChoiceOptions) -> tuple[list[Candidate], list[str]]:
-    """Return the tensors of a checkpoint with their layouts, and notes about why the model does not show some of these.
+    """Return the tensors of a checkpoint with their layouts; and notes: which layouts the model does not show, and why.
 
     Raises:
-        InputError: If a layout of the options is malformed, or for no tensor.
+        InputError: If a layout of the options is malformed, or matches no tensor.
     """
-    if options.by_value:
+    if options.quantised_as_floats:
         names_read_as_float = {name for name in checkpoint.tensors if checkpoint.is_quantised_by_entry(name)}
     else:
         names_read_as_float = set(checkpoint.scales)
@@ -153,14 +153,14 @@ def candidates_in(checkpoint: Checkpoint, options: ChoiceOptions) -> tuple[list[
         _candidate(tensor, checkpoint, is_read_as_float=name in names_read_as_float)
         for name, tensor in checkpoint.tensors.items()
     ]
-    traced, notes = _traced(untraced, checkpoint, trust_remote_code=options.trust_remote_code)
+    traced, notes = _with_traced_layouts(untraced, checkpoint, trust_remote_code=options.trust_remote_code)
     with as_input_errors(LayoutError):
         layouts_by_name = user_layouts(options.layouts, list(checkpoint.tensors))
         return layouts.with_layouts(traced, layouts_by_name, checkpoint.config), notes
 
 
 def _candidate(tensor: Tensor, checkpoint: Checkpoint, *, is_read_as_float: bool) -> Candidate:
-    """Return the candidate of a tensor; that of a weight's scale has the reason why it is never masked.
+    """Return the candidate of a tensor; if the tensor is a weight's scale, with the reason why it is never masked.
 
     The candidate of a quantised weight that is treated as floats has the dtype F32.
     """
@@ -171,15 +171,15 @@ def _candidate(tensor: Tensor, checkpoint: Checkpoint, *, is_read_as_float: bool
     return Candidate(tensor.name, tensor.shape, dtype, file_format=file_format, unsupported_reason=reason)
 
 
-def _traced(
+def _with_traced_layouts(
     candidates: list[Candidate], checkpoint: Checkpoint, *, trust_remote_code: bool
 ) -> tuple[list[Candidate], list[str]]:
-    """Return candidates with the layouts that a forward pass of the model shows, if it can be run, and notes."""
+    """Return the candidates with the layouts and reasons that the model shows (see `trace`), and notes."""
     if checkpoint.config is None:
         return candidates, ["there is no config.json: names and shapes decide the layout"]
     shapes = {candidate.name: candidate.shape for candidate in candidates if candidate.unsupported_reason is None}
-    traced = trace(checkpoint.folder, shapes, trust_remote_code=trust_remote_code)
-    return traced_candidates(candidates, traced), traced.notes
+    result = trace(checkpoint.folder, shapes, trust_remote_code=trust_remote_code)
+    return traced_candidates(candidates, result), result.notes
 
 
 def user_layouts(texts: Mapping[str, str], names: Sequence[str]) -> dict[str, Layout]:
@@ -187,7 +187,7 @@ def user_layouts(texts: Mapping[str, str], names: Sequence[str]) -> dict[str, La
 
     Raises:
         InputError: If a name or glob matches no tensor.
-        LayoutError: If one is malformed.
+        LayoutError: If a layout is malformed.
     """
     parsed: dict[str, Layout] = {}
     for selector, axes in texts.items():
@@ -202,7 +202,7 @@ def user_layouts(texts: Mapping[str, str], names: Sequence[str]) -> dict[str, La
 def _select(
     candidates: Sequence[Candidate], patterns: Mapping[str, Pattern] | None, options: ChoiceOptions
 ) -> Selection:
-    """Select the tensors to mask; without patterns, the selection may be empty."""
+    """Select the tensors to mask; an empty selection is an error only if there are patterns."""
     try:
         return layouts.select(candidates, patterns, list(options.layers), list(options.exclude))
     except SelectionError as error:
@@ -212,7 +212,7 @@ def _select(
 
 
 def _dtype_and_shape_reasons(candidates: Sequence[Candidate], selection: Selection) -> dict[str, str]:
-    """Return why tensors of the selection cannot be masked, by name; without patterns, `select` does not check this."""
+    """Return why selected tensors cannot be masked, by name; `select` checks dtypes and shapes only with patterns."""
     chosen_names = set(selection.chosen)
     reasons: dict[str, str] = {}
     for candidate in candidates:
@@ -238,8 +238,8 @@ def _with_ties(
         InputError: If one of the names is excluded, or they have different patterns.
     """
     patterns_by_name: dict[str, Pattern | None] = {name: patterns.get(name) for name in checkpoint.tensors}
-    added = mask_together(_tie_groups(checkpoint), reasons, patterns_by_name)
-    return patterns_by_name | {name: patterns_by_name[first] for name, first in added.items()}
+    masked_names = mask_together(_tie_groups(checkpoint), reasons, patterns_by_name)
+    return patterns_by_name | {name: patterns_by_name[masked] for name, masked in masked_names.items()}
 
 
 def _tie_groups(checkpoint: Checkpoint) -> list[list[str]]:

@@ -104,7 +104,7 @@ class PruneMethod:
             *chain.from_iterable(tied_names.values()),
         }
         reader = CalibrationReader(self.calibration, self.scores, names, self.update, tied_names)
-        weights = [weight_of(tensor, checkpoint.tensors[tensor.name]) for tensor in choice.masked]
+        weights = [weight_of(tensor, checkpoint.tensors[tensor.name]) for tensor in choice.masked_tensors]
         statistics, missing_reasons = reader.find(weights)
         if missing_reasons:
             name, reason = next(iter(missing_reasons.items()))

@@ -94,7 +94,7 @@ class RemoteSolver:
             InputError: If an argument is invalid, or a tensor or its statistic is too large for a worker.
         """
         description = describe(name, labels, priority)
-        tensors = [TensorToSolve(tensor, checkpoint.weight(tensor.name)) for tensor in choice.masked]
+        tensors = [TensorToSolve(tensor, checkpoint.weight(tensor.name)) for tensor in choice.masked_tensors]
         _check_activations(statistics)
         prepare(_weights(tensors), _patterns(tensors), **_options(tensors, method, statistics))
         subject = subject_of_weights(checkpoint.path) or ""

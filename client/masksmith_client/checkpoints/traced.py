@@ -25,7 +25,7 @@ BUFFER = "a buffer, not a parameter"
 
 
 def trace(directory: Path, shapes: Mapping[str, tuple[int, ...]], *, trust_remote_code: bool = False) -> Trace:
-    """Build the model that a checkpoint's config names, trace one forward pass, and return its tensors' layouts.
+    """Build the model that a checkpoint's config names, trace a forward pass, and return what it shows of the tensors.
 
     Nothing is downloaded, no weights are read, and on the meta device none are allocated. A trace that has layouts is
     cached on disk, unless remote code is trusted.
@@ -46,7 +46,7 @@ def trace(directory: Path, shapes: Mapping[str, tuple[int, ...]], *, trust_remot
         return _run(directory, shapes, trust_remote_code=True)
     try:
         key = trace_key((directory / CONFIG_NAME).read_bytes(), shapes)
-    except OSError:
+    except OSError:  # `_run` returns a note with the reason
         return _run(directory, shapes, trust_remote_code=False)
     cached = load_trace(key)
     if cached is not None:
@@ -85,7 +85,7 @@ def has_tensors_of_its_class(directory: Path, shapes: Mapping[str, tuple[int, ..
         shapes: Shapes of all of its tensors, by name.
 
     Returns:
-        Also False if the model cannot be built, such as without the libraries.
+        False if the model cannot be built, also because a library is missing.
     """
     if _missing_libraries():
         return False
@@ -94,11 +94,11 @@ def has_tensors_of_its_class(directory: Path, shapes: Mapping[str, tuple[int, ..
 
     with tracing_settings():
         try:
-            matched = correspondence(_build(directory), shapes)
+            result = correspondence(_build(directory), shapes)
         except UntracedError:
             return False
     matrices = {name for name, shape in shapes.items() if len(shape) >= 2}
-    return not matched.shape_mismatches and not matched.missing and matrices <= matched.sources.keys() | matched.buffers
+    return not result.shape_mismatches and not result.missing and matrices <= result.sources.keys() | result.buffers
 
 
 def _build(directory: Path, *, trust_remote_code: bool = False) -> Any:
@@ -113,9 +113,9 @@ def _missing_libraries() -> list[str]:
 
 
 def traced_candidates(candidates: Sequence[Candidate], trace: Trace) -> list[Candidate]:
-    """Return candidates with the layouts and reasons of a trace, for `with_layouts`.
+    """Return candidates with the layouts and reasons of a trace, as an argument of `with_layouts`.
 
-    A candidate that the trace has no layout and no reason for is unchanged.
+    A candidate that has a layout or a reason already keeps it.
     """
     return [_traced_candidate(candidate, trace) for candidate in candidates]
 
@@ -131,7 +131,7 @@ def _traced_candidate(candidate: Candidate, trace: Trace) -> Candidate:
 
 def _make_trace(
     observed: Observed,
-    matched: Correspondence,
+    correspondence: Correspondence,
     parameter_shapes: Mapping[str, tuple[int, ...]],
     shapes: Mapping[str, tuple[int, ...]],
 ) -> Trace:
@@ -139,12 +139,12 @@ def _make_trace(
 
     Args:
         observed: Axes, reasons and parts of the model's parameters.
-        matched: The parameters that each tensor holds.
+        correspondence: The parameters that each tensor holds.
         parameter_shapes: Shapes of the parameters, by name.
         shapes: Shapes of the checkpoint's tensors, by name.
     """
-    layouts, dense = {}, dict.fromkeys(matched.buffers, BUFFER)
-    for name, sources in matched.sources.items():
+    layouts, dense = {}, dict.fromkeys(correspondence.buffers, BUFFER)
+    for name, sources in correspondence.sources.items():
         layout = _layout(sources, observed, parameter_shapes, shapes[name])
         reasons = [observed.reasons.get(source.parameter) for source in sources]
         reason = next((reason for reason in reasons if reason is not None), None)
@@ -152,8 +152,8 @@ def _make_trace(
             layouts[name] = layout
         if reason is not None:
             dense[name] = reason
-    notes = _notes(matched, shapes, traced_names=layouts.keys() | dense.keys())
-    return Trace(layouts, dense, matched.tied, [*observed.notes, *notes])
+    notes = _notes(correspondence, shapes, traced_names=layouts.keys() | dense.keys())
+    return Trace(layouts, dense, correspondence.tied, [*observed.notes, *notes])
 
 
 def _layout(
@@ -162,9 +162,9 @@ def _layout(
     parameter_shapes: Mapping[str, tuple[int, ...]],
     shape: Sequence[int],
 ) -> Layout | None:
-    """Return the layout of a tensor if all of its sources imply the same axes, which are certain; else None."""
-    different_axes = {_axes(source, observed, shape) for source in sources}
-    axes = next(iter(different_axes)) if len(different_axes) == 1 else None
+    """Return the layout of a tensor; None if a source's axes are not certain, or two sources imply different axes."""
+    distinct_axes = {_axes(source, observed, shape) for source in sources}
+    axes = next(iter(distinct_axes)) if len(distinct_axes) == 1 else None
     if axes is None:
         return None
     rows = shape[axes.index("out")]
@@ -186,15 +186,15 @@ def _axes(source: Source, observed: Observed, shape: Sequence[int]) -> tuple[Axi
     return axes_from([frozenset(parameter_axes[dim] for dim in dims) for dims in source.dims], shape)
 
 
-def _notes(matched: Correspondence, shapes: Mapping[str, tuple[int, ...]], traced_names: set[str]) -> list[str]:
+def _notes(correspondence: Correspondence, shapes: Mapping[str, tuple[int, ...]], traced_names: set[str]) -> list[str]:
     notes = [
         f"{name!r} has the shape {list(shapes[name])}, but config.json says {list(shape)}, so {FALLBACK}"
-        for name, shape in matched.shape_mismatches.items()
+        for name, shape in correspondence.shape_mismatches.items()
     ]
     unknown = [
         name
         for name, shape in shapes.items()
-        if len(shape) >= 2 and name not in traced_names | matched.shape_mismatches.keys()
+        if len(shape) >= 2 and name not in traced_names | correspondence.shape_mismatches.keys()
     ]
     if unknown:
         notes.append(

@@ -74,14 +74,14 @@ def check_weights(checkpoint: Checkpoint, choice: Choice) -> None:
             recognised.
     """
     checkpoint.check_zeros_can_be_counted()
-    for chosen in choice.masked:
+    for chosen in choice.masked_tensors:
         check_countable(checkpoint.tensors[chosen.name])
         check_zero_point(chosen.name, checkpoint.tensors)
 
 
 def verify_patterns(checkpoint: Checkpoint, choice: Choice, verify: Verify) -> Iterator[CheckedTensor]:
     """Check, for each tensor with a pattern, that its non-zeros exceed no budget of the pattern; yield the results."""
-    for chosen in choice.masked:
+    for chosen in choice.masked_tensors:
         assert chosen.pattern is not None
         entries = nonzeros(checkpoint.tensors[chosen.name])
         verdict = verify(entries, chosen.pattern, chosen.layout)

@@ -1,4 +1,4 @@
-"""Replace HTTP requests and Python calls, which error messages advise, by commands of the command line."""
+"""Replaces HTTP requests, Python calls and names of arguments in error messages by commands and options."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ _REPLACEMENTS = (
     (r"; load the whole model and prune it in memory$", "; prune the loaded model with masksmith.prune in Python"),
     (r"PUT /v1/tensors/\w+ first|PUT it again", "the same command sends it again"),
 )
-"""Regular expressions of advice in messages, and the text that replaces each."""
+"""Regular expressions of texts in error messages; and for each, the text that replaces it."""
 
 
 def advise_commands(message: str) -> str:
-    """Replace the requests and calls that a message advises by the commands that do the same."""
-    for advice, replacement in _REPLACEMENTS:
-        message = re.sub(advice, replacement, message)
+    """Apply all replacements to an error message: it then advises commands and options that do the same."""
+    for expression, replacement in _REPLACEMENTS:
+        message = re.sub(expression, replacement, message)
     return message

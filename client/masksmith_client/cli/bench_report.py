@@ -34,7 +34,7 @@ def show(report: Report) -> None:
     for table in report.tables():
         for line in ("", table.title, *table.note.splitlines(), ""):
             print_line(line)
-        show_table(table.head, table.rows, left_aligned=table.left)
+        show_table(table.head, table.rows, left_aligned=table.text_columns)
     print_line()
     for line in report.conclusions():
         print_line(line)

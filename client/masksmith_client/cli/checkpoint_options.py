@@ -80,7 +80,7 @@ def choice_options(
     layout: Sequence[str] | None,
     trust_remote_code: bool,
     *,
-    by_value: bool = False,
+    quantised_as_floats: bool = False,
 ) -> ChoiceOptions:
     """Return the options that select tensors and set their patterns and layouts; see `ChoiceOptions`.
 
@@ -89,4 +89,6 @@ def choice_options(
     """
     from masksmith_client.checkpoints.choice import ChoiceOptions
 
-    return ChoiceOptions(patterns, layers or (), exclude or (), parse_layouts(layout), trust_remote_code, by_value)
+    return ChoiceOptions(
+        patterns, layers or (), exclude or (), parse_layouts(layout), trust_remote_code, quantised_as_floats
+    )

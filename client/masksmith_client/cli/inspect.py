@@ -89,9 +89,9 @@ def _totals(choice: Choice) -> dict[str, Any]:
         "parameters": sum(math.prod(tensor.shape) for tensor in tensors),
         "bytes": sum(data_bytes(tensor.dtype, tensor.shape) for tensor in tensors),
         "masked": {
-            "tensors": len(choice.masked),
-            "matrices": sum(tensor.matrix_count for tensor in choice.masked),
-            "parameters": sum(math.prod(tensor.shape) for tensor in choice.masked),
+            "tensors": len(choice.masked_tensors),
+            "matrices": sum(tensor.matrix_count for tensor in choice.masked_tensors),
+            "parameters": sum(math.prod(tensor.shape) for tensor in choice.masked_tensors),
         },
     }
 

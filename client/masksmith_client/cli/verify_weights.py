@@ -105,7 +105,7 @@ def verify_weights(path: Path, options: WeightOptions, violation: MaskViolation,
 def _against_patterns(checkpoint: Checkpoint, options: WeightOptions) -> _Checks:
     patterns = parse_patterns(options.pattern or (), options.axis or "in", options.ragged or "pad")
     selection = choice_options(
-        patterns, options.layers, options.exclude, options.layout, options.trust_remote_code, by_value=True
+        patterns, options.layers, options.exclude, options.layout, options.trust_remote_code, quantised_as_floats=True
     )
     checkpoint.check_zeros_can_be_counted()
     choice = choose(checkpoint, selection)
@@ -116,7 +116,7 @@ def _against_patterns(checkpoint: Checkpoint, options: WeightOptions) -> _Checks
         with as_input_errors(masksmith.MasksmithError):
             return masksmith.verify(entries, pattern, layout=layout, at_most=True)
 
-    tensors = {chosen.name: checkpoint.tensors[chosen.name] for chosen in choice.masked}
+    tensors = {chosen.name: checkpoint.tensors[chosen.name] for chosen in choice.masked_tensors}
     not_checked = {name: chosen.reason for name, chosen in choice.tensors.items() if chosen.reason is not None}
     return _Checks(verify_patterns(checkpoint, choice, verify), tensors, not_checked, list(choice.notes))
 

@@ -23,7 +23,7 @@ from .documents import summary_view
 SCAN_LIMIT = 2000
 """Number of jobs after which the search for one page ends, even if the page is not full."""
 BATCH = 200
-"""Number of jobs that are read in one round trip, if most of them may not match; else the page's limit is read."""
+"""Number of jobs that are read in one round trip if `JobFilter.is_selective`; else this is the page's limit."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class JobFilter:
         name: Text that the job's name contains; case, and spaces around the text, do not matter.
         text: Text that the job's id, name, labels, kind, pattern, solver and state contain when they are joined by
             spaces; case, and spaces around the text, do not matter.
-        kind: `masks` or `benchmark`.
+        kind: The job is of this kind, `masks` or `benchmark`.
         states: The job has one of these states.
         labels: The job has all of these labels; the value None stands for any value.
         since, until: The job was created at or between these times.
@@ -115,7 +115,8 @@ def listed_owner(records: JobRecords, principal: Principal, key: str | None) -> 
         key: Id or name of a key; None for all jobs that the principal may see.
 
     Raises:
-        RequestError: 403 for another key's jobs without an admin's key; 404 if no key, or several, have the name.
+        RequestError: 403 if `key` is not the principal's own, and the principal is no admin; 404 if `key` is neither
+            the id of a key, nor the owner of a job, nor the name of exactly one key.
     """
     if key is None:
         return principal.visible_owner
@@ -125,6 +126,7 @@ def listed_owner(records: JobRecords, principal: Principal, key: str | None) -> 
         detail = f"key {principal.name!r} may list its own jobs only; to list those of another key, use an admin's key"
         raise RequestError(Code.FORBIDDEN, detail)
     keys = Keys(records.redis)
+    # The owner of a job may be a key that was deleted, or a user of an identity provider.
     if keys.get(key) is not None or (key and records.has_jobs(key)):
         return key
     ids = [info.id for info in keys.all() if info.name == key]
@@ -137,8 +139,8 @@ def listed_owner(records: JobRecords, principal: Principal, key: str | None) -> 
 def find_jobs(records: JobRecords, owner: str | None, conditions: JobFilter, after: str | None, limit: int) -> JobPage:
     """Find up to `limit` jobs older than job `after`, newest first; None for `after` or `owner` is no condition.
 
-    The search ends when the page is full, no job is left, or `SCAN_LIMIT` jobs are read; `next` of the page continues
-    it, even if the page has no job. Without `next`, no job is left.
+    The search ends when the page is full, no job is left, or `SCAN_LIMIT` jobs are read. If the page has `next`, a
+    search with it as `after` continues this one, even if the page has no jobs; if `next` is None, no job is left.
     """
     jobs: list[JobSummary] = []
     batch = BATCH if conditions.is_selective else limit

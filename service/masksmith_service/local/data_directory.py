@@ -28,7 +28,10 @@ class InUseError(UsageError):
 
 
 class DataDirectory:
-    """A data directory, locked until `release` is called or this process exits; for child processes see `release`.
+    """A data directory with a lock.
+
+    The lock is held until `release` is called or this process exits, and as long as a child process that inherited
+    its file descriptor runs.
 
     Attributes:
         path: The directory, as an absolute path.
@@ -80,7 +83,7 @@ class DataDirectory:
         """Check that the directory at this path is still the one that is locked.
 
         Raises:
-            FailedError: If it was deleted, and perhaps made again by another 'masksmith up', which has its own lock.
+            FailedError: If the directory was deleted, or replaced by one with another lock.
         """
         with suppress(OSError):
             if os.path.samestat(os.stat(self.path / LOCK), os.fstat(self.lock)):
@@ -88,13 +91,13 @@ class DataDirectory:
         raise FailedError(f"{self.path} was deleted or replaced while it was in use: start 'masksmith up' again")
 
     def release(self) -> None:
-        """Release the lock; child processes that inherited it still hold it."""
+        """Erase the holder's description, and release the lock, which child processes that inherited it still hold."""
         self.write_holder("")
         os.close(self.lock)
 
     @property
     def requires_keys(self) -> bool:
-        """Whether a key was ever created here; a file says so, because the broker may lose its data."""
+        """Whether `require_keys` was ever called; a file records it, because Valkey may lose all keys."""
         return requires_keys(self.path)
 
     def require_keys(self) -> None:
@@ -111,7 +114,7 @@ class DataDirectory:
     def _check_or_write_format(self) -> None:
         format_file = self.path / FORMAT
         if format_file.exists():
-            self._check_version(format_file.read_text().strip())
+            self._check_format(format_file.read_text().strip())
         elif set(os.listdir(self.path)) - {LOCK}:
             raise UsageError(
                 f"{self.path} holds other files and is not a data directory of masksmith; choose an empty one"
@@ -123,10 +126,11 @@ class DataDirectory:
         try:
             format_file.write_text(f"{DATA_FORMAT}\n")
         except OSError:
-            format_file.unlink(missing_ok=True)  # On a full disk the file would be empty: of another format.
+            # On a full disk the file may be empty, which would be read as another format.
+            format_file.unlink(missing_ok=True)
             raise
 
-    def _check_version(self, version: str) -> None:
+    def _check_format(self, version: str) -> None:
         if version == str(DATA_FORMAT):
             return
         is_newer = version.isdigit() and int(version) > DATA_FORMAT
@@ -138,7 +142,7 @@ class DataDirectory:
 
 
 def requires_keys(path: Path) -> bool:
-    """Whether a key was ever created for the installation in a data directory."""
+    """Whether `require_keys` was ever called for a data directory."""
     return (path / AUTH).exists()
 
 

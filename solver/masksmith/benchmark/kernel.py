@@ -66,7 +66,7 @@ class Kernel(Protocol):
         ...
 
     def obstacle(self, device: str) -> str | None:
-        """Return why the kernel can run no case on this device here (such as a missing library); None if it can."""
+        """Return why the kernel cannot run on this device at all, such as a missing library; None if it can run."""
         ...
 
     def pack(self, operand: Operand) -> Packed:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 PACKAGES = ("numpy", "numba", "scipy", "triton")
-"""Packages whose versions are described, where they are installed."""
+"""Packages other than torch; the description has the versions of those that are installed."""
 
 
 def describe(device: str, threads: int) -> dict[str, Any]:
@@ -17,7 +17,7 @@ def describe(device: str, threads: int) -> dict[str, Any]:
 
     Args:
         device: `cpu`, or a CUDA device.
-        threads: Number of threads of CPU kernels; left out for a CUDA device.
+        threads: Number of threads of CPU kernels; for a CUDA device, it is not in the description.
     """
     import torch
 
@@ -38,9 +38,9 @@ def describe(device: str, threads: int) -> dict[str, Any]:
 
 
 def device_identity(device: str) -> str:
-    """Return a name of a device that is the same in every process that can use it, also in containers.
+    """Return an identifier of a device; all processes that can use the device get the same one, also in containers.
 
-    Without `/proc`, the name of the CPU is that of the host, which a container may have of its own.
+    Without `/proc`, the host's name identifies the CPU; a container may then get another identifier than the host.
     """
     if device.partition(":")[0] == "cuda":
         import torch
@@ -53,7 +53,7 @@ def device_identity(device: str) -> str:
 
 
 def _processor_name() -> str:
-    """Return the processor's model name; if the system does not tell it, the architecture."""
+    """Return the processor's model name; if it is not known, a shorter name or the architecture."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

@@ -13,6 +13,7 @@ from .host_clock import HostClock
 
 Clock = HostClock | CudaClock
 ROUNDS = 5
+"""Number of rounds; the fastest one gives the rate."""
 SIZES = {"cpu": (2**26, 512), "cuda": (2**30, 8192)}
 """Bytes to copy, and side of the square matrices, by kind of device."""
 
@@ -22,8 +23,8 @@ class Peaks:
     """Measured rates.
 
     Attributes:
-        bytes_per_s: The sum of bytes read and bytes written, while a large array is copied.
-        flops_per_s: Floating-point operations of a large dense product in one dtype.
+        bytes_per_s: Bytes read plus bytes written, per second, while a large array is copied.
+        flops_per_s: Floating-point operations per second, in a large dense product of one dtype.
     """
 
     bytes_per_s: float
@@ -34,18 +35,18 @@ class Peaks:
 
         Args:
             case: The case.
-            work_share: Share of the operations of the dense product that are needed.
+            work_share: Operations that the kernel needs, divided by those of the dense product.
             weight_bytes: Bytes of the packed weight.
         """
         rows, cols = case.matrix
-        item = int(getattr(torch, case.dtype).itemsize)
+        item_bytes = int(getattr(torch, case.dtype).itemsize)
         flops = 2 * case.batch * rows * cols * work_share
-        moved = weight_bytes + case.batch * (rows + cols) * item
-        return max(flops / self.flops_per_s, moved / self.bytes_per_s)
+        moved_bytes = weight_bytes + case.batch * (rows + cols) * item_bytes
+        return max(flops / self.flops_per_s, moved_bytes / self.bytes_per_s)
 
 
 def measure(device: str, dtype: str, clock: Clock) -> Peaks:
-    """Measure the rates of a device; the rate of products is that for `dtype`."""
+    """Measure the rates of a device; `flops_per_s` is measured in `dtype`, `bytes_per_s` does not depend on it."""
     size, side = SIZES[device.partition(":")[0]]
     source = torch.ones(size, dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
@@ -57,6 +58,6 @@ def measure(device: str, dtype: str, clock: Clock) -> Peaks:
 
 
 def _fastest_s(run: Callable[[], object], clock: Clock) -> float:
-    """Return the smallest seconds per call over all rounds, of graph replays where there are any."""
+    """Return the shortest time of all rounds: of a replay of the CUDA graph if there is one, else of a call."""
     eager, graph = clock.time({"run": run}, ROUNDS)
     return min((graph or eager)["run"])

@@ -14,16 +14,18 @@ from .results import CaseResult, Measurement, Timing
 from .tables import Table, one_line, page, tables
 
 FORMAT = 1
+"""Version of the format of `Report.document`."""
 COLUMNS = (
     "layer", "rows", "cols", "count", "batch", "dtype", "direction", "pattern", "density", "purpose", "kernel",
     "outcome", "reason", "speedup", "eager_speedup", "median_s", "p20_s", "p80_s", "graph_median_s", "graph_p20_s",
     "graph_p80_s", "rounds", "pack_s", "tune_s", "weight_bytes", "roofline", "error", "throttled", "notes",
 )  # fmt: skip
+"""Columns of `Report.to_csv`."""
 
 
 @dataclass(frozen=True)
 class Report(Answers):
-    """The results of a benchmark with conclusions, as documents.
+    """The results of a benchmark, with methods that write them, and conclusions from them, as JSON, CSV and Markdown.
 
     Attributes:
         results: One per case.
@@ -50,7 +52,7 @@ class Report(Answers):
         return json.dumps(self.document(), indent=1) + "\n"
 
     def to_csv(self) -> str:
-        """Return CSV text with a line for every kernel of every case, and one for a case that failed as a whole."""
+        """Return CSV text with one line for every kernel of every case, and for every case that failed as a whole."""
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(COLUMNS)
@@ -59,7 +61,7 @@ class Report(Answers):
         return text.getvalue()
 
     def tables(self) -> list[Table]:
-        """Return those of these tables that have rows: whole model, kernels, layers, break-even densities."""
+        """Return tables of the whole model, kernels, layers, break-even densities; a table without rows is left out."""
         return tables(self)
 
     def to_markdown(self, title: str = "What a mask buys") -> str:
@@ -89,13 +91,13 @@ def _rows(result: CaseResult) -> list[list[Any]]:
     ]  # fmt: skip
     throttled = " ".join(result.conditions.get("throttled", ()))
     if result.measurements:
-        return [[*head, *_columns(measurement, throttled)] for measurement in result.measurements]
+        return [[*head, *_measured_values(measurement, throttled)] for measurement in result.measurements]
     failure = ["", "failed", result.error]  # kernel, outcome and reason of a case that failed as a whole
     return [[*head, *failure, *[None] * (len(COLUMNS) - len(head) - len(failure))]]
 
 
-def _columns(measurement: Measurement, throttled: str) -> list[Any]:
-    """Return the columns from `kernel` on."""
+def _measured_values(measurement: Measurement, throttled: str) -> list[Any]:
+    """Return the values in the columns from `kernel` on."""
     rounds = None if measurement.timing is None else measurement.timing.rounds
     notes = "; ".join(f"{key}: {value}" for key, value in measurement.notes.items())
     return [
@@ -106,7 +108,7 @@ def _columns(measurement: Measurement, throttled: str) -> list[Any]:
 
 
 def _cell(value: Any) -> Any:
-    """Make a text safe for spreadsheets and terminals: no formula, no control character."""
+    """Return a value for a cell; in a text, formulas and characters that are not printable are escaped."""
     if not isinstance(value, str):
         return value
     text = one_line(value)

@@ -25,65 +25,67 @@ class Table:
         note: Explanation of the columns.
         head: Names of the columns.
         rows: Cells.
-        left: Number of leading columns that hold text and are aligned left; the other columns are aligned right.
+        text_columns: Number of leading columns that hold text and are aligned left; the others are aligned right.
     """
 
     title: str
     note: str
     head: Sequence[str]
     rows: Sequence[Sequence[str]]
-    left: int = 1
+    text_columns: int = 1
 
     def markdown(self) -> str:
         """Return the table as Markdown, with aligned columns."""
-        widths = [max(len(_markdown(row[k])) for row in [self.head, *self.rows]) for k in range(len(self.head))]
-        rule = (
-            "|" + "|".join("-" * (width + 1) + ("-" if k < self.left else ":") for k, width in enumerate(widths)) + "|"
-        )
-        lines = [self._line(self.head, widths), rule, *(self._line(row, widths) for row in self.rows)]
+        widths = [max(len(_escaped(row[k])) for row in [self.head, *self.rows]) for k in range(len(self.head))]
+        ends = ["-" if k < self.text_columns else ":" for k in range(len(widths))]
+        separator = "|" + "|".join("-" * (width + 1) + end for width, end in zip(widths, ends, strict=True)) + "|"
+        lines = [self._line(self.head, widths), separator, *(self._line(row, widths) for row in self.rows)]
         return f"## {self.title}\n\n{self.note}\n\n" + "\n".join(lines) + "\n"
 
     def _line(self, cells: Sequence[str], widths: Sequence[int]) -> str:
         padded = [
-            _markdown(cell).ljust(width) if k < self.left else _markdown(cell).rjust(width)
+            _escaped(cell).ljust(width) if k < self.text_columns else _escaped(cell).rjust(width)
             for k, (cell, width) in enumerate(zip(cells, widths, strict=True))
         ]
         return "| " + " | ".join(padded) + " |"
 
 
 def one_line(text: str) -> str:
-    """Escape line ends and control characters, since names of layers and messages are untrusted input."""
+    """Escape line ends and other unprintable characters, since names of layers and messages are untrusted input."""
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
-def _markdown(text: str) -> str:
-    """Escape a text for a cell of a Markdown table."""
+def _escaped(text: str) -> str:
+    """Escape a text for a table or a list in Markdown."""
     return _SPECIAL.sub(r"\\\g<0>", one_line(text))
 
 
 def tables(report: Answers) -> list[Table]:
-    """Return those of these tables that have rows: whole model, kernels, layers, break-even densities."""
-    candidates = [_model(report), _kernels(report), _layers(report), _break_evens(report)]
+    """Return tables of the whole model, kernels, layers and break-even densities; a table without rows is left out."""
+    candidates = [_model_table(report), _kernel_table(report), _layer_table(report), _break_even_table(report)]
     return [table for table in candidates if table.rows]
 
 
 def page(report: Answers, title: str) -> str:
     """Return the report as a Markdown page."""
     parts = [f"# {title}\n", *(f"{machine_line(machine, report)}\n" for machine in report.machines)]
-    parts.append("## In words\n\n" + "\n".join(f"- {_markdown(line)}" for line in report.conclusions()) + "\n")
+    parts.append("## In words\n\n" + "\n".join(f"- {_escaped(line)}" for line in report.conclusions()) + "\n")
     parts += [table.markdown() for table in tables(report)]
     if report.skipped:
         lines = "\n".join(
-            f"- `{one_line(name)}`: {_markdown(reason)}" for name, reason in sorted(report.skipped.items())
+            f"- `{one_line(name)}`: {_escaped(reason)}" for name, reason in sorted(report.skipped.items())
         )
         parts.append(f"## What cannot run here\n\n{lines}\n")
     if report.failures:
-        parts.append("## What failed\n\n" + "\n".join(f"- {_markdown(line)}" for line in report.failures) + "\n")
+        parts.append("## What failed\n\n" + "\n".join(f"- {_escaped(line)}" for line in report.failures) + "\n")
     return "\n".join(parts)
 
 
 def machine_line(machine: dict[str, object], report: Answers) -> str:
-    """Describe the machine: its copy and matrix rates, if they were measured, and versions of software."""
+    """Return a sentence with the machine's name, threads and measured rates, and one with versions of software.
+
+    Threads are left out for a GPU; rates, if none were measured.
+    """
     name = machine.get("gpu") or f"{machine.get('processor')}, {machine.get('capability')}"
     order = ("torch", "cuda", "triton", "cusparselt", "numba", "numpy", "scipy", "python", "system")
     versions = ", ".join(f"{key} {machine[key]}" for key in order if machine.get(key) is not None)
@@ -94,7 +96,7 @@ def machine_line(machine: dict[str, object], report: Answers) -> str:
 def duration_text(seconds: float) -> str:
     """Format a duration with three significant digits and its unit."""
     for unit, scale in (("s", 1.0), ("ms", 1e-3)):
-        if seconds >= 0.9995 * scale:  # Less is not rounded up to 1.
+        if seconds >= 0.9995 * scale:  # A shorter duration, rounded, is less than 1 of this unit.
             return f"{seconds / scale:.3g} {unit}"
     return f"{seconds / 1e-6:.3g} us"
 
@@ -109,17 +111,17 @@ def _rates_text(results: Sequence[CaseResult]) -> str:
     if not rates:
         return ""
     parts = [f"{flops / 1e9:.4g} GFLOP/s in {dtype}" for dtype, (_, flops) in rates.items()]
-    copied = max(rate for rate, _ in rates.values())
-    return f"; copies {copied / 1e9:.3g} GB/s, multiplies at " + ", ".join(parts)
+    copy_rate = max(rate for rate, _ in rates.values())
+    return f"; copies {copy_rate / 1e9:.3g} GB/s, multiplies at " + ", ".join(parts)
 
 
 def case_suffix(case: Case | Estimate | BreakEven, report: Answers) -> str:
-    """Return dtype and direction as a suffix, if the report has several; else an empty text."""
+    """Return dtype and direction as a suffix, if they differ between the report's cases; else an empty text."""
     has_several = len({(result.case.dtype, result.case.direction) for result in report.results}) > 1
     return f", {case.dtype}, {case.direction}" if has_several else ""
 
 
-def _model(report: Answers) -> Table:
+def _model_table(report: Answers) -> Table:
     rows = [
         [
             f"{estimate.pattern}{case_suffix(estimate, report)}",
@@ -136,7 +138,8 @@ def _model(report: Answers) -> Table:
     note = (
         "All layers, each as often as the model has it. For every shape the fastest kernel is taken, and dense where "
         "nothing beats it: so 1.00x means that no kernel pays anywhere. The range is from the 20th and 80th "
-        "percentiles of all times; where it includes 1x, or the speed-up is at most 1.03x, it is within the noise."
+        "percentiles of all times. A speed-up above 1x is within noise if it is at most 1.03x, or if its range "
+        "includes 1x."
     )
     head = ("pattern", "worth it?", "with", "batch", "dense", "best", "speed-up", "range")
     return Table("What each pattern buys, over the whole model", note, head, rows, 3)
@@ -148,7 +151,7 @@ def _verdict(estimate: Estimate) -> str:
     return "yes" if estimate.speedup > 1.0 else "no"
 
 
-def _kernels(report: Answers) -> Table:
+def _kernel_table(report: Answers) -> Table:
     """Return a table of speed-ups over dense for the whole model, with a row per pattern and kernel."""
     note = (
         "Speed-up over dense of one kernel used for all layers that it supports, and dense elsewhere. Below 1 it is "
@@ -162,7 +165,7 @@ def _kernels(report: Answers) -> Table:
     return _by_batch("Each kernel, over the whole model", note, ("pattern", "kernel"), cells)
 
 
-def _layers(report: Answers) -> Table:
+def _layer_table(report: Answers) -> Table:
     rows = []
     for result in report.results:
         case, dense = result.case, result.of("dense")
@@ -190,7 +193,7 @@ def _spread(timing: Timing) -> str:
     return f"{duration_text(timing.median_s)} ({duration_text(timing.p20_s)} - {duration_text(timing.p80_s)})"
 
 
-def _break_evens(report: Answers) -> Table:
+def _break_even_table(report: Answers) -> Table:
     cells: dict[tuple[str, str, int], str] = {}
     families: dict[str, set[str]] = defaultdict(set)
     for break_even in report.break_evens:
@@ -201,8 +204,8 @@ def _break_evens(report: Answers) -> Table:
         cells[kernel, break_even.layer.shape, break_even.batch] = str(break_even)
     note = (
         "The density (share of weights kept) below which a kernel beats dense. In parentheses the range, from the "
-        '20th and 80th percentiles of all times. "above 50%": it did at every density measured, up to that; '
-        '"below 2%": it did not at the lowest density measured, which is that.'
+        '20th and 80th percentiles of all times. "above 50%": the kernel beats dense at every density measured, of '
+        'which 50% is the highest; "below 2%": it does not beat dense at 2%, the lowest density measured.'
     )
     return _by_batch("Break-even density", note, ("kernel", "layer"), dict(sorted(cells.items())))
 

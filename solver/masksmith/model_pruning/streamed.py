@@ -33,17 +33,17 @@ from .weights import BlockWeight, weights_of
 CALLS = "calls"
 """Folder of the recorded calls."""
 AFTER = "after-"
-"""Prefix of the folder of a block's outputs; the position of the block in the order follows."""
+"""Prefix of the folder of a block's outputs; after it comes the position at which the model runs the block."""
 
 
 class BlockSource(Protocol):
-    """Loads the weights of blocks, and stores the pruned ones."""
+    """Loads the weights of a model, block by block, and stores the pruned ones."""
 
     def load_outside(self) -> None:
-        """Load the weights of the modules outside the blocks."""
+        """Load the weights outside the blocks; those of the output head may be left out."""
 
     def release_outside(self) -> None:
-        """Free the weights of the modules outside the blocks."""
+        """Free the weights outside the blocks."""
 
     def load(self, block: str) -> None:
         """Load the parameters of a block; this may replace the parameter objects."""
@@ -51,8 +51,8 @@ class BlockSource(Protocol):
     def release(self, block: str) -> None:
         """Free the parameters of a block."""
 
-    def finish(self, place: int, report: BlockReport) -> None:
-        """Store the weights and masks of a pruned block, durably; `place` is the block's position in the order."""
+    def finish(self, position: int, report: BlockReport) -> None:
+        """Store the weights and masks of a pruned block, durably; `position` is its index in the order of execution."""
 
 
 @dataclass(frozen=True)
@@ -86,9 +86,9 @@ def prune_streamed(
     parts: Mapping[str, Part] | None = None,
     on_progress: Callable[[Progress], None] = lambda progress: None,
 ) -> None:
-    """Prune a model whose weights are on the meta device, one block at a time.
+    """Prune a model one block at a time; its weights are on the meta device, except while they are loaded.
 
-    While calls are recorded, the weights outside the blocks and those of the first block are in memory; later one
+    While calls are recorded, the weights outside the blocks and those of the first block are in memory; afterwards, one
     block, the statistics of its weights, and the activations of one batch. The files in the folder have the recorded
     calls, and the activations of the dense and the pruned model before and after one block.
 
@@ -106,10 +106,12 @@ def prune_streamed(
         layouts: As for `prune`.
         parts: Weights that are parts of parameters, by name. Each part is pruned under its name, with separate
             statistics; the entries of these parameters that are in no part stay dense.
-        on_progress: Called after each batch and each weight, and at the start of the recording and of each block.
+        on_progress: Called at the start of the recording and of each block, after each recorded batch, and after each
+            pruned weight.
 
     Raises:
-        PruningError: As for `prune`; or if an argument of a block cannot be stored in a file.
+        PruningError: As for `prune`; or if an argument of a block cannot be stored in a file, or is computed from
+            what other blocks return; or if the first block returns something that is not supported (see `skipping`).
         OSError: If a file cannot be written.
     """
     block_list = find_blocks(model, blocks)
@@ -169,13 +171,14 @@ class _StreamedRun:
     ) -> None:
         self._model, self._blocks, self._weights, self._captured = model, blocks, weights, captured
         self._source, self._folder, self._options, self._on_progress = source, folder, options, on_progress
-        self._entries = [sum(weight.tensor.numel() for weight in block_weights) for block_weights in weights]
+        self._entries_by_block = [sum(weight.tensor.numel() for weight in block_weights) for block_weights in weights]
         self._done, self._current = 0, ""
 
     def prune_blocks(self, finished: int) -> None:
         """Prune all blocks after the first `finished` ones."""
         order = self._captured.order
-        self._done = sum(self._entries[number] for number in order[:finished])
+        self._done = sum(self._entries_by_block[number] for number in order[:finished])
+        # Later folders are of a block that was not finished; earlier ones are not needed any more.
         for folder in self._folder.glob(f"{AFTER}*"):
             if folder != self._outputs_folder(finished - 1):
                 shutil.rmtree(folder)
@@ -189,7 +192,7 @@ class _StreamedRun:
             report = run.prune_block(number, self._loaded_weights(number))
             self._source.finish(position, report)
             self._source.release(name)
-            # Errors are ignored since the first block has no folder of outputs before it.
+            # Errors are ignored, because no folder of outputs precedes that of the first block.
             shutil.rmtree(self._outputs_folder(position - 1), ignore_errors=True)
             gc.collect()
 
@@ -204,10 +207,10 @@ class _StreamedRun:
         return ActivationsOnDisk(self._outputs_folder(position) / kind)
 
     def _outputs_folder(self, position: int) -> Path:
-        """Return the folder of the outputs of the block at a position in the order."""
+        """Return the folder of the outputs of the block that the model runs at this position."""
         return self._folder / f"{AFTER}{position:05}"
 
     def _advance(self, entries: int) -> None:
         """Report progress after `entries` more entries of pruned weights."""
         self._done += entries
-        self._on_progress(Progress(self._current, self._done, sum(self._entries)))
+        self._on_progress(Progress(self._current, self._done, sum(self._entries_by_block)))

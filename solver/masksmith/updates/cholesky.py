@@ -15,13 +15,14 @@ Tensor = torch.Tensor
 def factorised_shift(operands: Operands, kept: Tensor, correlation: Tensor, batch: Batch) -> Tensor:
     """Solve `(G_SS + c I) d = (G w_P)_S` for d, the shift of the kept weights, for all rows of a batch.
 
-    Smaller supports are padded with the identity.
+    A support smaller than the largest one of the batch is padded with rows and columns of the identity.
 
     Args:
         operands: Weight, Gram matrix G and damping c.
         kept: Bool `[rows, inputs]`, the supports S, in the order of `batch.rows`.
-        correlation: `[rows, inputs]`, float64, `G w_P`, where `w_P` are the dropped weights, 0 elsewhere.
-        batch: The supports; the rows are grouped by them.
+        correlation: `[rows, inputs]`, float64, `G w_P`. In `w_P`, the dropped entries are those of the weight, and the
+            kept ones are 0.
+        batch: The indices of the rows, grouped by support.
 
     Returns:
         d, `[rows, inputs]`, 0 outside the supports.
@@ -31,7 +32,7 @@ def factorised_shift(operands: Operands, kept: Tensor, correlation: Tensor, batc
     """
     count, group_size = batch.rows.shape  # number of supports, and of rows that share each support
     support = kept.view(count, group_size, -1)[:, 0]
-    # Numbers of the kept inputs, `[count, batch.max_kept]`; smaller supports are filled up with dropped inputs.
+    # Indices of the kept inputs, `[count, batch.max_kept]`; smaller supports are filled up with dropped inputs.
     inputs = support.int().argsort(dim=1, descending=True, stable=True)[:, : batch.max_kept]
     is_kept = support.gather(1, inputs)
     system = operands.gram[inputs[:, :, None], inputs[:, None, :]]

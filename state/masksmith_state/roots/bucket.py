@@ -12,7 +12,7 @@ from typing import Any
 import obstore
 from obstore.exceptions import (
     AlreadyExistsError,
-    BaseError as StoreError,
+    BaseError as ObstoreError,
     GenericError,
     NotModifiedError,
     PreconditionError,
@@ -36,22 +36,22 @@ class BucketRoot(Root):
 
     def stat(self, path: str) -> FileState:
         """See `Root.stat`."""
-        self._check_not_inner(path)
-        with self._errors(path):
+        self._check_not_in_inner_root(path)
+        with self._converting_errors(path):
             return _state(obstore.head(self._store, path))
 
     def read(self, path: str, start: int, stop: int, version: str) -> bytes:
         """See `Root.read`."""
-        # Only an ETag, which ends in a quotation mark, can be a condition of the request. The version of a store
-        # without ETags (see `_state`) is compared with that of the response.
-        self._check_not_inner(path)
+        # Only an ETag ends in a quotation mark, and only an ETag can be a condition of the request. In a store without
+        # ETags (see `_state`), the version is only compared with that in the response.
+        self._check_not_in_inner_root(path)
         options: Any = {"range": (start, stop)} | ({"if_match": version} if version.endswith('"') else {})
         try:
-            with self._errors(path):
+            with self._converting_errors(path):
                 if start < stop:
                     result = obstore.get(self._store, path, options=options)
                     meta, data = result.meta, bytes(result.bytes())
-                else:  # No request has an empty range.
+                else:  # A request cannot have an empty range.
                     meta, data = obstore.head(self._store, path), b""
                 is_same = _state(meta).version == version
         except FileNotFoundError:
@@ -66,19 +66,19 @@ class BucketRoot(Root):
         """See `Root.list`."""
         sizes: dict[str, int] = {}
         prefix = f"{path}/" if path else ""
-        self._check_not_inner(path)
-        with self._errors(path):
+        self._check_not_in_inner_root(path)
+        with self._converting_errors(path):
             for page in obstore.list(self._store, prefix, chunk_size=1000):
                 for entry in page:
-                    if not self._is_in_inner(str(entry["path"])):
+                    if not self._is_in_inner_root(str(entry["path"])):
                         sizes[str(entry["path"]).removeprefix(prefix)] = int(entry["size"])
                 self.check_file_count(path, len(sizes))
         return dict(sorted(sizes.items()))
 
     def write(self, path: str, pieces: Iterable[bytes | memoryview]) -> None:
         """See `Root.write`; the object appears when the writer is closed, and not at all if `pieces` raises."""
-        self._check_not_inner(path)
-        with self._errors(path):
+        self._check_not_in_inner_root(path)
+        with self._converting_errors(path):
             # `obstore.put` iterates in a context in which `pieces` could not call obstore itself.
             writer = obstore.open_writer(self._store, path, buffer_size=CHUNK_BYTES, max_concurrency=CONCURRENT_CHUNKS)
             for piece in pieces:
@@ -87,16 +87,16 @@ class BucketRoot(Root):
 
     def create(self, path: str, data: bytes) -> bool:
         """See `Root.create`."""
-        self._check_not_inner(path)
-        with suppress(AlreadyExistsError), self._errors(path):
+        self._check_not_in_inner_root(path)
+        with suppress(AlreadyExistsError), self._converting_errors(path):
             obstore.put(self._store, path, data, mode="create", use_multipart=False)
             return True
         return False
 
     def delete(self, path: str) -> None:
         """See `Root.delete`."""
-        self._check_not_inner(path)
-        with self._errors(path), suppress(FileNotFoundError):
+        self._check_not_in_inner_root(path)
+        with self._converting_errors(path), suppress(FileNotFoundError):
             obstore.delete(self._store, path)
 
     @cached_property
@@ -104,11 +104,11 @@ class BucketRoot(Root):
         """Locations of the other roots that are inside this one."""
         return tuple(url for url in self.others if is_inside(url, self.url))
 
-    def _is_in_inner(self, path: str) -> bool:
+    def _is_in_inner_root(self, path: str) -> bool:
         return any(is_inside(self.location(path), url) for url in self._inner_roots)
 
-    def _check_not_inner(self, path: str) -> None:
-        if self._is_in_inner(path):
+    def _check_not_in_inner_root(self, path: str) -> None:
+        if self._is_in_inner_root(path):
             raise self.inner_root_error(path)
 
     @cached_property
@@ -117,8 +117,12 @@ class BucketRoot(Root):
         return from_url(self.url, retry_config={"max_retries": BUCKET_RETRIES, "retry_timeout": timeout})
 
     @contextmanager
-    def _errors(self, path: str) -> Iterator[None]:
-        """Name the location in errors of the store, and distinguish a missing object from a missing bucket."""
+    def _converting_errors(self, path: str) -> Iterator[None]:
+        """Convert errors of the store; the new ones name the location.
+
+        If the object does not exist, the new error is a `FileNotFoundError`; in other cases, such as a missing bucket,
+        a `RootUnavailableError`. Errors that report an existing object, or one of another version, are not converted.
+        """
         try:
             with panics_as(GenericError):
                 yield
@@ -126,8 +130,8 @@ class BucketRoot(Root):
             self._check_bucket()
             raise FileNotFoundError(self.location(path)) from None
         except (AlreadyExistsError, PreconditionError, NotModifiedError, RootUnavailableError):
-            raise
-        except StoreError as error:
+            raise  # `RootUnavailableError`, which the pieces of `write` may raise, is an error of obstore, too.
+        except ObstoreError as error:
             raise RootUnavailableError(self.location(path), _reason(error)) from None
 
     def _check_bucket(self) -> None:
@@ -135,7 +139,7 @@ class BucketRoot(Root):
         try:
             with panics_as(GenericError):
                 next(iter(obstore.list(self._store, chunk_size=1)), None)
-        except (StoreError, FileNotFoundError) as error:
+        except (ObstoreError, FileNotFoundError) as error:
             raise RootUnavailableError(self.url, _reason(error)) from None
 
 
@@ -145,6 +149,6 @@ def _state(meta: Mapping[str, Any]) -> FileState:
 
 
 def _reason(error: Exception) -> str:
-    """First line of an error, without the URL of the request."""
+    """Return up to 300 characters of an error's first line, without the URL of the request before ` - `."""
     text = str(error).partition("\n")[0]
     return text.rpartition(" - ")[2][:300] if " - " in text else text[:300]

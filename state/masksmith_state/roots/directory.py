@@ -121,7 +121,7 @@ class DirectoryRoot(Root):
             raise
         if not is_inside(str(target), str(base)):
             raise InvalidLocationError(self.location(path), _OUTSIDE)
-        self._check_not_inner(path, target)
+        self._check_not_in_inner_root(path, target)
         return target
 
     def _inner_roots(self) -> set[Path]:
@@ -129,7 +129,7 @@ class DirectoryRoot(Root):
         base = Path(self.url).resolve()
         return {other for url in self.others if base in (other := Path(url).resolve()).parents}
 
-    def _check_not_inner(self, path: str, target: Path) -> None:
+    def _check_not_in_inner_root(self, path: str, target: Path) -> None:
         """Raise `InvalidLocationError` if a target without links is in an inner root; `path` is for the message."""
         if not self._inner_roots().isdisjoint((target, *target.parents)):
             raise self.inner_root_error(path)
@@ -161,7 +161,7 @@ class DirectoryRoot(Root):
         If `make`, directories that do not exist are made.
         """
         base = self._resolved("")
-        self._check_not_inner(path, base / path)
+        self._check_not_in_inner_root(path, base / path)
         *folders, name = path.split("/")
         folder = _walk(os.open(base, _FOLDER_FLAGS), folders, make=make)
         try:

@@ -33,7 +33,7 @@ class CopiedBlocks:
         self.loaded.remove(block)
         self._release(lambda name: name.startswith(f"{block}."))
 
-    def finish(self, place, report):
+    def finish(self, position, report):
         self.reports.append(report)
         for weight in report.weights:
             self.pruned[weight.name] = self.model.get_parameter(weight.name).detach().clone()

@@ -31,7 +31,7 @@ def path(tmp_path: Path, file_format: str, shape: tuple[int, ...]) -> Path:
 def test_their_kernels_are_masked_only_with_a_layout(path: Path, file_format: str, axes: str) -> None:
     (tensor,) = choose(Checkpoint.open(path), ChoiceOptions()).tensors.values()
     assert f"the format {file_format!r}" in str(tensor.reason)
-    (tensor,) = choose(Checkpoint.open(path), ChoiceOptions(layouts={NAME: axes})).masked
+    (tensor,) = choose(Checkpoint.open(path), ChoiceOptions(layouts={NAME: axes})).masked_tensors
     assert str(tensor.layout) == axes
 
 

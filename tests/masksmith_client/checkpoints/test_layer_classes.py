@@ -92,7 +92,7 @@ def test_fused_experts_stay_dense(tmp_path: Path, has_config: bool) -> None:
     reasons = {name: str(each.reason) for name, each in choice.tensors.items() if ".experts." in name}
     assert len(reasons) == 6
     assert all("several experts fused" in reason for reason in reasons.values())
-    assert {each.name.rpartition(".attn.")[2] for each in choice.masked} == {"Wqkv.weight", "out_proj.weight"}
+    assert {each.name.rpartition(".attn.")[2] for each in choice.masked_tensors} == {"Wqkv.weight", "out_proj.weight"}
 
 
 def test_a_config_is_read_as_transformers_reads_it(tmp_path: Path) -> None:

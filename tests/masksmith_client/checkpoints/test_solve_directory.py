@@ -23,7 +23,7 @@ def test_a_job_has_the_tensors_and_layouts_that_prune_chooses(saved: Saved, name
     choice = choose(Checkpoint.open(saved(name)), ChoiceOptions(TensorPatterns.of("2:4")))
     job = prepare(saved(name), "2:4")
     assert {weight.name: weight.layout for weight in job.weights} == {
-        tensor.name: tensor.layout for tensor in choice.masked
+        tensor.name: tensor.layout for tensor in choice.masked_tensors
     }
     assert "model" in {weight.layout.rule for weight in job.weights if weight.layout is not None}
     sent = job.request(["0" * 64] * len(job.weights)).tensors

@@ -46,7 +46,7 @@ def statistics(model: str, folder: Path) -> Statistics:
     """Norms and Gram matrices of correlated inputs for all tensors that are masked."""
     rng = np.random.default_rng(0)
     made: Statistics = {}
-    for tensor in choose(Checkpoint.open(folder), ChoiceOptions(TensorPatterns.of("2:4"))).masked:
+    for tensor in choose(Checkpoint.open(folder), ChoiceOptions(TensorPatterns.of("2:4"))).masked_tensors:
         stack, inputs = tensor.shape[:-2], tensor.shape[-2 if is_in_out(model, tensor.name) else -1]
         x = rng.standard_normal((*stack, 99, inputs)) @ (rng.standard_normal((inputs, inputs)) / 4 + np.eye(inputs))
         made[f"{tensor.name}/gram"] = x.swapaxes(-1, -2) @ x

@@ -30,7 +30,7 @@ def solve_shard(work: ShardWork, scores: Array | MagnitudeRows, device: str) -> 
         SolverError: If the solver does not support the pattern.
     """
     pattern = work.specification.pattern
-    # One thread, because shards run in parallel, each in a pool process, which cannot have child processes.
+    # One thread: shards run in parallel, each in a process of a pool, and such a process cannot have child processes.
     return ms.solve(
         scores,
         pattern,
@@ -45,8 +45,9 @@ def solve_shard(work: ShardWork, scores: Array | MagnitudeRows, device: str) -> 
 def solver_on(name: str, pattern: ms.Pattern, device: str) -> ms.Solver:
     """Make the solver of this name for a device such as `cpu` or `cuda:0`.
 
-    For `auto` on a GPU, the solver that it selects for the pattern is made. Only patterns that constrain rows and
-    columns of a tile are solved on a GPU. Where the GPU cannot be used, the solver is one for the CPU.
+    Only patterns that constrain both rows and columns of a tile are solved on a GPU; for them, `auto` is replaced by
+    the solver that it selects. The solver runs on the CPU if the pattern is another one, if the solver does not support
+    GPUs, or if the GPU cannot be used.
     """
     solver = by_name(name)
     if device == "cpu" or not isinstance(pattern, TilePattern) or pattern.tile.separable:
@@ -63,7 +64,12 @@ def solver_on(name: str, pattern: ms.Pattern, device: str) -> ms.Solver:
 
 @cache
 def _unusable_reason(device: str, *, needs_kernels: bool) -> str | None:
-    """Return why a CUDA device cannot be used, or None; `needs_kernels` for a solver with kernels of numba-cuda."""
+    """Return why a CUDA device cannot be used, or None.
+
+    Args:
+        device: The device.
+        needs_kernels: Whether the solver runs kernels of numba-cuda there.
+    """
     from masksmith.cuda import reason_missing, reason_unusable
 
     return reason_missing(device) or (reason_unusable() if needs_kernels else None)

@@ -51,8 +51,9 @@ def update_shard(work: ShardWork, method: UpdateMethod, solution: ms.Solution) -
 
     Raises:
         UpdateError: If weights or Gram matrix are invalid.
-        UploadMissingError: If an upload no longer exists; other errors of reading as `InputReader.rows` raises them.
-        InsufficientMemoryError: If its Gram matrix does not fit into memory.
+        UploadMissingError: If an upload no longer exists; if a tensor cannot be read for another reason,
+            `InputReader.rows` says which error is raised.
+        InsufficientMemoryError: If the tensor's Gram matrix does not fit into memory.
     """
     solution, update = _update(work, method, solution)
     return UpdatedShard(solution, to_bytes(update.weight, work.tensor.dtype), UpdateReport.of(update))
@@ -75,8 +76,8 @@ def _update(work: ShardWork, method: UpdateMethod, start: ms.Solution) -> tuple[
         "on_progress": work.on_progress,
         **method.options,
     }
-    matrices = shard.last - shard.first if layout.is_stack else 1
-    with reserved_memory(tensor.gram, method.name, work.check, matrices):
+    matrix_count = shard.last - shard.first if layout.is_stack else 1
+    with reserved_memory(tensor.gram, method.name, work.check, matrix_count):
         gram = (
             work.inputs.rows(tensor.gram, shard.first, shard.last) if layout.is_stack else GramOfJob(work, tensor.gram)
         )

@@ -13,8 +13,8 @@ from masksmith_wire.quantities import count_text
 from .skeleton import converting_load_errors
 
 BATCH_WINDOWS = 2
-"""Maximum number of windows of a batch. A step of tuning takes one batch; with eight windows a step takes four times as
-long, and the perplexity is no better."""
+"""Maximum number of windows of a batch. A step of tuning takes one batch; with eight windows, a step takes four times
+as long, and the pruned model's perplexity is no better."""
 
 
 def calibration_batches(
@@ -23,8 +23,8 @@ def calibration_batches(
     """Return the beginning of the method's text as batches `{"input_ids": ids}` with token ids `[windows, tokens]`.
 
     Raises:
-        InputError: If the tokenizer or the text cannot be read, the text is too short, or its windows are too long or
-            its tokens unknown for the model.
+        InputError: If the tokenizer or the text cannot be read; the text is too short; the windows are longer than the
+            model allows; or the model has no embedding for a token of the text.
     """
     import transformers
 

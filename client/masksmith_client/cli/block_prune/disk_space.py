@@ -78,14 +78,14 @@ def space_of(
         batches: Batches `{"input_ids": ids}` with token ids `[windows, tokens]`.
         is_updated: Whether the weights are updated.
     """
-    mask_bytes = sum(packed_bytes(tensor.shape) for tensor in choice.masked)
-    updated_tensors = choice.masked if is_updated else []
+    mask_bytes = sum(packed_bytes(tensor.shape) for tensor in choice.masked_tensors)
+    updated_tensors = choice.masked_tensors if is_updated else []
     updated_bytes = sum(
         math.prod(tensor.shape) * int(getattr(torch, TORCH_DTYPES[tensor.dtype]).itemsize) for tensor in updated_tensors
     )
     weight_file_bytes = sum(header.file_bytes for header in checkpoint.headers.values())
     activation_bytes = sum(_batch_bytes(model.config, *batch["input_ids"].shape) for batch in batches)
-    report_bytes = REPORT_BYTES * len(choice.masked)
+    report_bytes = REPORT_BYTES * len(choice.masked_tensors)
     return Space(
         activations=activation_bytes,
         blocks=mask_bytes + updated_bytes + report_bytes,

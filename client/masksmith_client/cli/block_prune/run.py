@@ -79,8 +79,8 @@ class BlockPruning:
     def _prune(self, batches: list[dict[str, Any]], activations: Path) -> None:
         from masksmith.model_pruning import prune_streamed
 
-        layouts = {tensor.name: str(tensor.layout) for tensor in self._choice.masked}
-        patterns = {tensor.name: tensor.pattern for tensor in self._choice.masked if tensor.pattern is not None}
+        layouts = {tensor.name: str(tensor.layout) for tensor in self._choice.masked_tensors}
+        patterns = {tensor.name: tensor.pattern for tensor in self._choice.masked_tensors if tensor.pattern is not None}
         with self._progress:
             prune_streamed(
                 self._skeleton.model,
@@ -123,14 +123,14 @@ class BlockPruning:
         """Free a block."""
         self._skeleton.release(block)
 
-    def finish(self, place: int, report: Any) -> None:
+    def finish(self, position: int, report: Any) -> None:
         """Save a pruned block, and write the report of all finished blocks.
 
         Args:
-            place: Position of the block in the order in which the model runs the blocks.
+            position: Position of the block in the order in which the model runs the blocks.
             report: Report of the block.
         """
-        self.finished.write(place, report, self._skeleton.model)
+        self.finished.write(position, report, self._skeleton.model)
         write_report(
             self._folder.parent, str(self._blocks), len(self._blocks.modules), self._method, self.finished.reports
         )

@@ -1,9 +1,9 @@
-"""A checkpoint's model without weights; the weights of its modules are loaded from the files, and freed again."""
+"""A checkpoint's model, built without weights; weights are loaded from the files module by module, and freed again."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -16,20 +16,26 @@ if TYPE_CHECKING:
     from masksmith.model_pruning import Part
 
 TORCH_DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+"""Names of dtypes in torch, by their names in safetensors files."""
 
 
 @contextmanager
-def converting_load_errors(part: str, checkpoint: Checkpoint) -> Iterator[None]:
-    """Convert exceptions of transformers, while it loads a part of a checkpoint, to `InputError` with one line."""
+def converting_load_errors(component: str, checkpoint: Checkpoint) -> Iterator[None]:
+    """Convert exceptions that transformers raises while it loads a component of a checkpoint to `InputError`.
+
+    Args:
+        component: For the message, such as `tokenizer`.
+        checkpoint: The checkpoint.
+    """
     try:
         yield
     except (OSError, ValueError, KeyError, ImportError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-        raise InputError(f"the {part} of {checkpoint.folder} cannot be loaded: {reason}") from None
+        raise InputError(f"the {component} of {checkpoint.folder} cannot be loaded: {reason}") from None
 
 
 class Skeleton:
-    """A causal language model in float32, with its buffers; its parameters are on the meta device until loaded.
+    """A causal language model in float32, with its buffers; its parameters are on the meta device unless loaded.
 
     Args:
         checkpoint: The files that hold its weights.
@@ -37,43 +43,46 @@ class Skeleton:
 
     Attributes:
         model: The transformers model.
-        stored: Which parameter or buffer each stored tensor becomes.
+        stored_tensors: Which parameter or buffer each stored tensor becomes.
 
     Raises:
-        InputError: If the model cannot be built, or the checkpoint lacks a parameter outside the output head.
+        InputError: If the model cannot be built; or if the checkpoint lacks a parameter outside the output head, and no
+            stored tensor needs a converter (else `load` raises the error).
     """
 
     def __init__(self, checkpoint: Checkpoint, *, trust_remote_code: bool) -> None:
         self._checkpoint = checkpoint
         with converting_load_errors("language model", checkpoint):
             self.model = _build(checkpoint, trust_remote_code=trust_remote_code)
-        self.stored = StoredTensors(self.model, checkpoint)
+        self.stored_tensors = StoredTensors(self.model, checkpoint)
         self._check_stored()
 
     def _check_stored(self) -> None:
         """Refuse, before anything is loaded, a checkpoint that lacks a parameter outside the model's output head.
 
-        With converters, which may make parameters of other names, this is checked only when a module is loaded.
+        If a stored tensor needs a converter, `load` checks this instead, because the converter may make parameters of
+        other names.
         """
-        if self.stored.source_patterns:
+        if self.stored_tensors.source_patterns:
             return
-        not_stored = {name for name, _ in self.model.named_parameters()} - {*self.stored.targets.values()}
-        for name in sorted(not_stored):
+        names = {name for name, _ in self.model.named_parameters()} - {*self.stored_tensors.targets.values()}
+        for name in sorted(names):
+            # `find` also finds a stored tensor that the parameter is tied to.
             if self._checkpoint.find(name) is None and name.rpartition(".")[0] != self._output_head:
                 raise self._missing(name)
 
     @property
     def _output_head(self) -> str | None:
-        """Name of the module that is the output head, which no block needs; None if the model has none."""
+        """Name of the output head's module; None if the model has none. The blocks do not need this module."""
         head = self.model.get_output_embeddings()
-        return next((name for name, each in self.model.named_modules() if head is not None and each is head), None)
+        return next((name for name, module in self.model.named_modules() if module is head), None)
 
     def _missing(self, name: str) -> InputError:
         return InputError(f"{self._checkpoint.folder} has no tensor for the model's parameter {name!r}")
 
-    def converting_load_errors(self, part: str) -> AbstractContextManager[None]:
-        """Convert exceptions of transformers, while it loads a part of this model, to `InputError`."""
-        return converting_load_errors(part, self._checkpoint)
+    def converting_load_errors(self, component: str) -> AbstractContextManager[None]:
+        """See the function of this name."""
+        return converting_load_errors(component, self._checkpoint)
 
     def shape(self, name: str) -> tuple[int, ...]:
         """Return the shape of a stored tensor."""
@@ -91,26 +100,28 @@ class Skeleton:
                 raise InputError(f"{name!r} cannot be pruned: {reason}; exclude it")
 
     def load(self, prefix: str) -> None:
-        """Load the parameters and stored buffers of a module.
+        """Load the parameters and stored buffers of the module named `prefix`.
 
         Raises:
             InputError: If one is missing, unreadable, or of another shape.
         """
-        self._load(name for name in self.stored.targets if self.stored.targets[name].startswith(f"{prefix}."))
+        self._load(
+            name for name in self.stored_tensors.targets if self.stored_tensors.targets[name].startswith(f"{prefix}.")
+        )
         self._load_tied(name for name, _ in self.model.named_parameters() if name.startswith(f"{prefix}."))
 
     def release(self, prefix: str) -> None:
-        """Free the parameters of a module."""
+        """Free the parameters of the module named `prefix`."""
         self._release(name for name, _ in self.model.named_parameters() if name.startswith(f"{prefix}."))
 
     def load_outside(self, prefix: str) -> None:
-        """Load the parameters and stored buffers outside a module, except those of the output head.
+        """Load the parameters and stored buffers outside the module named `prefix`, except those of the output head.
 
         Raises:
             InputError: As `load` does.
         """
         outside = self._names_outside(prefix)
-        self._load(name for name, target in self.stored.targets.items() if target in outside)
+        self._load(name for name, target in self.stored_tensors.targets.items() if target in outside)
         self._load_tied(name for name in outside if name in dict(self.model.named_parameters()))
 
     def release_outside(self, prefix: str) -> None:
@@ -118,24 +129,25 @@ class Skeleton:
         self._release(self._names_outside(prefix))
 
     def _names_outside(self, prefix: str) -> set[str]:
+        """Return the names of parameters and buffers outside a module, except those of the output head."""
         names, head = {*self.model.state_dict()}, self._output_head
         return {name for name in names if not name.startswith(f"{prefix}.") and name.rpartition(".")[0] != head}
 
-    def _load(self, stored: Iterable[str]) -> None:
+    def _load(self, stored_names: Iterable[str]) -> None:
         converters: dict[str, Any] = {}
-        for name in stored:
-            value, target = self._read(name), self.stored.targets[name]
-            converter = self.stored.converter(name)
+        for name in stored_names:
+            value, target = self._read(name), self.stored_tensors.targets[name]
+            converter = self.stored_tensors.converter(name)
             if converter is None:
                 self._set(target, value)
             else:
                 converters.setdefault(target, converter).add_tensor(
-                    target, name, self.stored.source_patterns[name], value
+                    target, name, self.stored_tensors.source_patterns[name], value
                 )
         for target, converter in converters.items():
             with self.converting_load_errors(f"parameter {target}"):
                 values = converter.convert(target, model=self.model, config=self.model.config)
-            # The values may be lists of one tensor.
+            # Each value is a tensor, or a list of one tensor.
             for name, value in values.items():
                 self._set(name, value[0] if isinstance(value, list) else value)
 
@@ -169,10 +181,10 @@ class Skeleton:
                 owner._parameters[attribute] = torch.nn.Parameter(empty, requires_grad=False)
 
     def _load_tied(self, names: Iterable[str]) -> None:
-        """Load those of the parameters that are not loaded yet from the stored tensors that they are tied to.
+        """Load each of these parameters that is not loaded yet, from the stored tensor that it is tied to.
 
         Raises:
-            InputError: If there is no such tensor, or as `load` does.
+            InputError: If there is no such tensor, or it is unreadable or of another shape.
         """
         for name in names:
             if not self.model.get_parameter(name).is_meta:
@@ -209,32 +221,39 @@ class StoredTensors:
     def __init__(self, model: Any, checkpoint: Checkpoint) -> None:
         self.targets: dict[str, str] = {}
         self.source_patterns: dict[str, str] = {}
-        self._converters: dict[str, Any] = {}
-        in_model = model.state_dict()
-        rename = self._renaming(model, in_model)
+        model_state = model.state_dict()
+        self._converters, rename = _converters_and_renaming(model, model_state)
         for name in checkpoint.tensors:
-            target, pattern = (name, None) if name in in_model else rename(name)
-            if target in in_model:
-                self.targets[name] = target
-            if target in in_model and pattern is not None:
+            target, pattern = (name, None) if name in model_state else rename(name)
+            if target not in model_state:
+                continue
+            self.targets[name] = target
+            if pattern is not None:
                 self.source_patterns[name] = pattern
 
     def converter(self, name: str) -> Any:
-        """Return a new converter of a stored tensor; None if it is loaded unchanged."""
+        """Return a new converter for a stored tensor; None for a tensor that is loaded unchanged."""
         return copy.deepcopy(self._converters[self.source_patterns[name]]) if name in self.source_patterns else None
 
-    def _renaming(self, model: Any, in_model: dict[str, Any]) -> Any:
-        """Set the converters, and return a function of a stored name.
 
-        The function returns the name in the model, and the source pattern of the converter or None.
-        """
-        try:
-            from transformers.conversion_mapping import get_model_conversion_mapping
-            from transformers.core_model_loading import WeightConverter, rename_source_key
-        except ImportError:  # before version 5, transformers converted nothing
-            return lambda name: (f"{model.base_model_prefix}.{name}", None)
-        mapping = get_model_conversion_mapping(model)
-        converters = [each for each in mapping if isinstance(each, WeightConverter)]
-        renamings = [each for each in mapping if not isinstance(each, WeightConverter)]
-        self._converters = {pattern: each for each in converters for pattern in each.source_patterns}
-        return lambda name: rename_source_key(name, renamings, converters, model.base_model_prefix, in_model)
+def _converters_and_renaming(
+    model: Any, model_state: Mapping[str, Any]
+) -> tuple[dict[str, Any], Callable[[str], tuple[str, str | None]]]:
+    """Return how transformers converts stored tensors to those of the model.
+
+    Returns:
+        The converters by source pattern. And a function that maps the name of a stored tensor to its name in the model,
+        and to the source pattern that it matches; None if no converter has such a pattern.
+    """
+    try:
+        from transformers.conversion_mapping import get_model_conversion_mapping
+        from transformers.core_model_loading import WeightConverter, rename_source_key
+    except ImportError:  # before version 5, transformers converted nothing
+        return {}, lambda name: (f"{model.base_model_prefix}.{name}", None)
+    mapping = get_model_conversion_mapping(model)
+    converters = [each for each in mapping if isinstance(each, WeightConverter)]
+    renamings = [each for each in mapping if not isinstance(each, WeightConverter)]
+    converters_by_pattern = {pattern: each for each in converters for pattern in each.source_patterns}
+    return converters_by_pattern, lambda name: rename_source_key(
+        name, renamings, converters, model.base_model_prefix, model_state
+    )

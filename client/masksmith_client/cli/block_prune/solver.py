@@ -52,7 +52,7 @@ def block_solver(
     with as_input_errors(masksmith.MasksmithError):
         blocks = find_blocks(skeleton.model)
     _check_dtypes(choice, method)
-    parts = stored_parts(skeleton, choice.masked)
+    parts = stored_parts(skeleton, choice.masked_tensors)
     batches = calibration_batches(checkpoint, method, skeleton.model, trust_remote_code=trust_remote_code)
     folder = output.resolve() / BLOCKS_NAME
     is_updated = method.update is not None
@@ -88,6 +88,6 @@ def _check_dtypes(choice: Choice, method: PruneMethod) -> None:
     """Raise an InputError if weights are updated, and one has a dtype whose values cannot be updated."""
     from .skeleton import TORCH_DTYPES
 
-    for tensor in choice.masked:
+    for tensor in choice.masked_tensors:
         if method.update is not None and tensor.dtype not in TORCH_DTYPES:
             raise InputError(f"{tensor.name!r} has dtype {tensor.dtype}, whose values cannot be updated; omit --update")

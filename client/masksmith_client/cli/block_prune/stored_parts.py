@@ -37,10 +37,10 @@ def stored_parts(skeleton: Skeleton, tensors: Iterable[ChosenTensor]) -> dict[st
     for tensor in tensors:
         if shapes.get(tensor.name) == tensor.shape:
             continue
-        target = skeleton.stored.targets.get(tensor.name)
+        target = skeleton.stored_tensors.targets.get(tensor.name)
         if target is None or target not in shapes:
             raise InputError(f"{tensor.name!r} is not a parameter of the loaded model; {ADVICE}")
-        if tensor.name not in skeleton.stored.source_patterns:
+        if tensor.name not in skeleton.stored_tensors.source_patterns:
             parts[tensor.name] = _whole_parameter(tensor, target, shapes[target])
             continue
         if target not in parts_by_parameter:
@@ -79,13 +79,13 @@ def _fused_parts(skeleton: Skeleton, target: str, shape: Sequence[int]) -> dict[
     """
     from masksmith.model_pruning import Part
 
-    names = [name for name, parameter in skeleton.stored.targets.items() if parameter == target]
+    names = [name for name, parameter in skeleton.stored_tensors.targets.items() if parameter == target]
     follower = PieceFollower()
     with torch.no_grad(), follower:
-        converter = skeleton.stored.converter(names[0])
+        converter = skeleton.stored_tensors.converter(names[0])
         for name in names:
             tensor = follower.add(name, skeleton.shape(name))
-            converter.add_tensor(target, name, skeleton.stored.source_patterns[name], tensor)
+            converter.add_tensor(target, name, skeleton.stored_tensors.source_patterns[name], tensor)
         with skeleton.converting_load_errors(f"parameter {target}"):
             loaded = converter.convert(target, model=skeleton.model, config=skeleton.model.config).get(target)
     loaded = loaded[0] if isinstance(loaded, list) else loaded
