@@ -6,6 +6,8 @@ module does.
 
 from __future__ import annotations
 
+from decimal import ROUND_HALF_UP, Decimal
+
 _SIZE_UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 
 
@@ -38,5 +40,6 @@ def duration_text(duration_s: float) -> str:
 
 
 def _decimal(value: float) -> str:
-    """Write a number with one decimal place; none if it is whole, or from 99.95 on."""
-    return f"{value:,.0f}" if value == int(value) or value >= 99.95 else f"{value:.1f}"
+    """Write a number with one decimal place, halves rounded up; without one if it is whole, or from 99.95 on."""
+    places = "1" if value == int(value) or value >= 99.95 else "0.1"
+    return f"{Decimal(value).quantize(Decimal(places), ROUND_HALF_UP):,}"

@@ -54,7 +54,8 @@ class Principal:
             needs none. The other attributes are those of the key, of the user, or of `LOCAL_PRINCIPAL`.
         name: Name.
         role: Role.
-        quotas: Quotas, with the service's defaults for those that a key does not set.
+        quotas: Quotas, with the service's defaults for those that a key does not set; of `LOCAL_PRINCIPAL`, all None,
+            which means no limit.
         scopes: What the principal may do.
         token_hash: Hash of the key's token, to check it again during a long response; empty if there is no key.
         max_priority: Highest priority of the principal's jobs.
@@ -78,9 +79,10 @@ class Principal:
 
     @property
     def names(self) -> frozenset[str]:
-        """Names of the principal in settings: the key's id and name, but only the id for a user of an issuer.
+        """Texts that may stand for the principal in the rights to roots, and in the filter of jobs by key.
 
-        Users of an issuer may choose their names themselves.
+        They are the id and the name of a key, but only the id of a user of an issuer: such users may choose their names
+        themselves, and could choose the name of another one.
         """
         return frozenset({self.key} if self.is_user_of_issuer else {self.key, self.name})
 
@@ -111,7 +113,8 @@ class Principal:
 
 
 LOCAL_PRINCIPAL = Principal("", "local", Role.ADMIN, Quotas())
-"""Principal of requests that need no key and have none: with `auth=none` until a key is created, or with `insecure`."""
+"""Principal of requests that are served without a valid key: with `auth=none`, those from this machine until a key is
+created, whatever token they have; with `insecure`, those without a bearer token."""
 
 
 async def authenticate(
@@ -122,7 +125,7 @@ async def authenticate(
     keys_seen: Event,
     issuer: TokenIssuer | None,
 ) -> Principal:
-    """Authenticate a request by its bearer token or session cookie, or as `LOCAL_PRINCIPAL` if it needs no key.
+    """Authenticate a request by its bearer token or session cookie, or as `LOCAL_PRINCIPAL` (see there).
 
     Args:
         client: Client of the broker.
@@ -133,8 +136,8 @@ async def authenticate(
         issuer: Identity provider whose tokens are accepted, too; None if there is none.
 
     Raises:
-        RequestError: 401, if the request has no valid key or token of the issuer, unless it needs none; 503, if the
-            issuer's keys cannot be fetched.
+        RequestError: 401, if the request has no valid key or token of the issuer, and is not one of `LOCAL_PRINCIPAL`;
+            503, if the issuer's keys cannot be fetched.
     """
     token = _bearer_token(headers.get("authorization"))
     if token is not None and issuer is not None and key_id_of(token) is None:
@@ -225,7 +228,7 @@ def principal_of(key: KeyInfo, settings: Settings, token_hash: str = "") -> Prin
 
 
 def default_quotas(settings: Settings) -> Quotas:
-    """The service's quotas, for principals that have none of their own."""
+    """The service's quotas: those of users of an issuer, and of keys that do not set their own."""
     return Quotas(
         stored_bytes=settings.key_stored_bytes, live_jobs=settings.key_live_jobs, requests_s=settings.key_requests_s
     )

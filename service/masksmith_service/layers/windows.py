@@ -17,7 +17,7 @@ MAX_SIDE = 1024
 MAX_CELLS = 2**18
 """Maximum number of cells of a window."""
 BAND_BYTES = 8 * 2**20
-"""Maximum bytes of scores, or of a mask, that are read at once, except for a single row of entries or of cells."""
+"""Maximum bytes of scores, or of a mask, that are read at once; a single row, of entries or of cells, may be larger."""
 SAMPLED_ENTRIES = 2**24
 """Maximum number of entries that are read for a window; at least one row of each cell is read."""
 SAMPLED_ROWS = 64
@@ -61,8 +61,8 @@ def read_window(layer: MaskedLayer, store: BlobStore, window: Window) -> dict[st
     """Read a window's cells.
 
     Returns:
-        `kept`: share of each cell's entries that the mask keeps, in [0, 1]; `scores`: their mean score; `kept_scores`:
-        the mean score of those kept, 0 where none is. Entries are those of the sampled rows.
+        `kept`: share of each cell's entries that the mask keeps, in [0, 1]; `scores`: mean score of all entries of the
+        cell; `kept_scores`: mean score of its kept entries, 0 where none is kept. Entries are those of sampled rows.
     """
     height, width = layer.shape
     start, stop = window.first_col, min(width, window.first_col + window.cell_cols * window.step)

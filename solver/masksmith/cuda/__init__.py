@@ -2,7 +2,7 @@
 
 Passes of dual coordinate ascent run in shared memory, with many tiles per thread block. Tiles that no pass solves, and
 tiles with forced entries, are solved by the CPU's shortest-path code, compiled for the device. For each band of tile
-rows the host waits for the kernels once, or three times if tiles need the shortest-path stage. Names are loaded when
+rows the host reads results once, or three times if tiles need the shortest-path stage. Names are loaded when
 first used: a process that solves on the CPU loads neither torch nor numba's CUDA target.
 """
 

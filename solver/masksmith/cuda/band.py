@@ -58,7 +58,7 @@ class Band:
 
     Attributes:
         launcher: Launcher of the device.
-        element: Dtype that kernels read the scores as.
+        element: How kernels read a score: as `float64`, as `float32`, or from the bits of a `bfloat16`.
         results: Masks and duals on the device, written by `solve`.
         pruned: The weight times the mask; empty if there is no weight.
         packed: The mask as bits along its rows, lowest bit first; empty if there is no weight.
@@ -87,8 +87,8 @@ class Band:
     def solve(self) -> BandCertificate:
         """Solve and certify the band; mask and duals stay on the device, in `results`.
 
-        The host waits for the kernels once; if tiles need the shortest-path stage, also for this stage and for a second
-        certificate.
+        The host reads results of the kernels once; if tiles need the shortest-path stage, also those of this stage and
+        of a second certificate.
 
         Raises:
             InfeasibleError: If forced entries leave a tile without an allowed mask.
@@ -97,9 +97,10 @@ class Band:
         ascent = DualAscent(self.launcher, self.scores, self.element, self.tile, self.across, self.results)
         order, counts = ascent.run(free, forced, self.start is not None)
         parts = self._certify()
-        first_invalid, _, unsolved, ready = torch.cat([self.results.first_failures, counts]).tolist()
-        if first_invalid == NO_INDEX and (unsolved or ready or len(forced)):
-            self._run_shortest_paths(torch.cat([order[:unsolved], ascent.ready_tiles[:ready], forced]))
+        first_invalid, _, unsolved_count, ready_count = torch.cat([self.results.first_failures, counts]).tolist()
+        if first_invalid == NO_INDEX and (unsolved_count or ready_count or len(forced)):
+            # Ready tiles are not solved either: their masks are those from which augmenting paths can start.
+            self._run_shortest_paths(torch.cat([order[:unsolved_count], ascent.ready_tiles[:ready_count], forced]))
             parts = self._certify()
         return self._certificate(parts, first_invalid)
 

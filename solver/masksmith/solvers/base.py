@@ -1,4 +1,4 @@
-"""The protocol of solvers, which compute a mask and duals for every tile of a panel; the base class `LimitedBySize`."""
+"""The protocol of solvers, which compute a mask and duals for every tile of a panel; the base class `RefusesByTile`."""
 
 from __future__ import annotations
 
@@ -43,10 +43,10 @@ class Solver(Protocol):
         ...
 
 
-class LimitedBySize:
-    """Base of solvers, with a `refusal` by the size and budgets of tiles alone; see `patterns.solver_support`.
+class RefusesByTile:
+    """Base of solvers: its `refusal` depends on size and budgets of a tile, and not on forced entries.
 
-    Subclasses that have more reasons to refuse tiles, such as forced entries, override it.
+    The reasons are in `patterns.solver_support`. Subclasses with more reasons, such as forced entries, override it.
     """
 
     name: ClassVar[str]

@@ -14,14 +14,14 @@ from masksmith._errors import InfeasibleError
 from masksmith._panels import DROP, KEEP, Bools, Forced, Panel, PanelAnswer
 
 from ._duals.exact_duals import ScaledTiles, exact_duals
-from .base import LimitedBySize, Parallelism
+from .base import Parallelism, RefusesByTile
 
 CHUNK_TILES = 128
 """Tiles per matrix product: few enough for the cache, and for BLAS to use one thread."""
 
 
 @dataclass(frozen=True)
-class Enumerate(LimitedBySize):
+class Enumerate(RefusesByTile):
     """Compute the scores of all allowed masks by a matrix product, and take the first best mask of each 4x4 tile.
 
     There are 24 masks at 1:4, 90 at 2:4, 24 at 3:4 and 1 at 4:4. The scores are scaled to integers (exactly, unless

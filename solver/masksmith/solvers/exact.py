@@ -20,11 +20,11 @@ from masksmith.kernels.tile import Budget, Bytes, Order
 from masksmith.patterns import TileSpec
 
 from ._duals.ascent_schedule import DOUBLE_SWEEPS, FORCED_SWEEPS, MAX_COLD_SIDE, TiePass, integer_rounds, tie_passes
-from .base import LimitedBySize, Parallelism
+from .base import Parallelism, RefusesByTile
 
 
 @dataclass(frozen=True)
-class Exact(LimitedBySize):
+class Exact(RefusesByTile):
     """Proved-optimal masks for tiles with budgets on rows and columns.
 
     Dual coordinate ascent by half-way thresholds solves most tiles. Shortest augmenting paths solve the rest. If

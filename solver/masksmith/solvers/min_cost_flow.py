@@ -14,7 +14,7 @@ from masksmith.patterns import TileSpec
 
 from ._duals.exact_duals import ScaledTiles, exact_duals
 from ._duals.integers import Integers
-from .base import LimitedBySize, Parallelism
+from .base import Parallelism, RefusesByTile
 
 _OPTIMAL, _INFEASIBLE, _COSTS_TOO_LARGE = (
     int(status)
@@ -23,7 +23,7 @@ _OPTIMAL, _INFEASIBLE, _COSTS_TOO_LARGE = (
 
 
 @dataclass(frozen=True)
-class MinCostFlow(LimitedBySize):
+class MinCostFlow(RefusesByTile):
     """Cost-scaling push-relabel on a graph `rows -> columns` with one arc of capacity 1 and cost `-w` per entry.
 
     Exact fill: rows supply their budget and columns demand theirs. At-most fill: one more node, the slack node, passes

@@ -12,11 +12,11 @@ from masksmith._panels import Panel, PanelAnswer
 from masksmith.kernels.selection.top_k import top_k, top_k_of_four
 from masksmith.patterns import TileSpec
 
-from .base import LimitedBySize, Parallelism
+from .base import Parallelism, RefusesByTile
 
 
 @dataclass(frozen=True)
-class TopK(LimitedBySize):
+class TopK(RefusesByTile):
     """Keep the n largest entries of every group of m; exact for patterns whose columns have no budgets.
 
     Forced entries are kept or dropped first. If no entry is forced, a dual `u` proves optimality: the n-th largest

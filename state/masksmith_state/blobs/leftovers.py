@@ -1,4 +1,4 @@
-"""Deletes partial files of killed writers, and old statistics, in a directory that is a store.
+"""Deletes partial files of killed writers, and old files of the folder `statistics`, in a directory that is a store.
 
 Files whose names masksmith does not give are kept.
 """
@@ -22,13 +22,16 @@ _INCOMING = re.compile(rf"({PIECE_LISTS}/)?{INCOMING}/[0-9a-f]{{32}}")
 
 
 def clear_leftovers(store: BlobStore, age_s: float = LEFTOVER_AFTER_S) -> int:
-    """Delete partial files of killed writers, and old statistics, which are computed again when needed.
+    """Delete partial files of killed writers, and old files of the folder `statistics`.
+
+    That folder is a cache of the workers, which compute its files again when they need them.
 
     A bucket is left as it is: its lifecycle rules delete partial uploads.
 
     Args:
         store: The store.
-        age_s: Seconds without a change after which a partial file is assumed to have no writer, and a statistic is old.
+        age_s: Seconds without a change after which a partial file is assumed to have no writer, and a file of the cache
+            is old.
 
     Returns:
         The number of files deleted, whose names are logged.
@@ -52,7 +55,7 @@ def _candidates(root: Path) -> Iterator[tuple[str, Path]]:
 def _may_be_leftover(name: str) -> bool:
     """Whether a file of this name is a leftover once it is old.
 
-    It is an upload that is not complete, or its list of digests; a part file of obstore; or a statistic.
+    It is an upload that is not complete, or its list of digests; a part file of obstore; or a file of the cache.
     """
     # While obstore writes `name`, its part files are called `name#1` and so on.
     target, mark, number = name.partition("#")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,7 +61,7 @@ class DualAscent:
     Attributes:
         launcher: Launcher of the device.
         scores: `[height, width]` matrix.
-        element: Dtype that kernels read the scores as.
+        element: How kernels read a score: as `float64`, as `float32`, or from the bits of a `bfloat16`.
         tile: Size and budgets of a tile.
         across: Tiles per tile row.
         results: Results, written; with `warm`, the column duals are read first.
@@ -98,6 +99,9 @@ class DualAscent:
         self._counts[0] = len(order)
         self.ready_tiles, self.ready_count = torch.empty_like(order), self._counts[31:]
         if tile.row_keep < tile.cols and tile.col_keep < tile.rows:
+            tie_shape = shape_of(tile, self.element, TIE_PASS_BYTES)
+            # Copied before the first pass is queued: the host waits for all that is queued before such a copy.
+            noises = self._copy_noises(tie_shape, size)
             if len(forced):
                 self._initialise_duals(shape, forced, warm, unequal_totals)
             # The first round fills at-most budgets exactly if their totals are equal; later rounds do not.
@@ -105,7 +109,7 @@ class DualAscent:
             for sweeps in integer_rounds(size, at_most=tile.at_most, warm=warm):
                 self._run_pass(shape, sweeps, warm, non_negative)
                 warm, non_negative = True, tile.at_most
-            self._run_tie_passes(shape_of(tile, self.element, TIE_PASS_BYTES), size, unequal_totals)
+            self._run_tie_passes(tie_shape, size, unequal_totals, noises)
         return self._order, torch.stack([self._counts[self._step], self.ready_count[0]])
 
     def _initialise_duals(self, shape: Shape, forced: torch.Tensor, warm: bool, non_negative: bool) -> None:
@@ -129,11 +133,17 @@ class DualAscent:
             *lists_and_counts, results.mask, results.row_duals, results.col_duals, results.first_failures,
         )  # fmt: skip
 
-    def _run_tie_passes(self, shape: Shape, size: int, unequal_totals: bool) -> None:
-        budget, results = kernel_budget(self.tile), self.results
+    def _copy_noises(self, shape: Shape, size: int) -> list[torch.Tensor]:
+        """Copy the noise of each tie pass to the device."""
+        budget, passes = kernel_budget(self.tile), tie_passes(size, at_most=self.tile.at_most)
+        noises = [torch.from_numpy(tie_noise(budget, shape.row_size, noise_bits)) for _, _, _, noise_bits, _ in passes]
+        return [noise.to(self.launcher.device) for noise in noises]
+
+    def _run_tie_passes(self, shape: Shape, size: int, unequal_totals: bool, noises: Sequence[torch.Tensor]) -> None:
+        results = self.results
         blocks, threads = -(-len(self._order) // shape.lanes), (shape.lanes, shape.lines)
-        for sweeps, lowerings, zoom, noise_bits, non_negative in tie_passes(size, at_most=self.tile.at_most):
-            noise = torch.from_numpy(tie_noise(budget, shape.row_size, noise_bits)).to(self.launcher.device)
+        passes = tie_passes(size, at_most=self.tile.at_most)
+        for (sweeps, lowerings, zoom, _, non_negative), noise in zip(passes, noises, strict=True):
             count, unsolved_count = self._next_counts()
             self.launcher.launch(
                 compile_tie_pass(shape), blocks, threads, self.scores, self.across, sweeps, lowerings, zoom, noise,

@@ -12,7 +12,7 @@ import torch
 
 from masksmith._panels import Panel, PanelAnswer, to_tiles
 from masksmith.patterns import TileSpec
-from masksmith.solvers.base import LimitedBySize, Parallelism
+from masksmith.solvers.base import Parallelism, RefusesByTile
 
 CPU_ENTRIES, DEVICE_ENTRIES = 1 << 18, 1 << 25
 """Entries per chunk, on the CPU and on other devices.
@@ -23,7 +23,7 @@ They are enough to amortise the overhead of torch calls, and few enough for the 
 Tensor = torch.Tensor
 
 
-class TorchSolver(LimitedBySize, ABC):
+class TorchSolver(RefusesByTile, ABC):
     """Base class of approximate solvers in torch; they do not support forced entries.
 
     Attributes:
