@@ -14,8 +14,8 @@ OptionValue = float | bool | str | tuple[int, int]
 MAX_CHARACTERS = 100
 """Longest text that is accepted as a field of a document."""
 MAX_WORDS = 20
-"""Maximum number of words that are parsed. No method has so many options that a longer text could be valid: one of the
-words that are parsed is unknown, repeated or invalid, which raises an error."""
+"""Maximum number of words that are parsed. A longer text is refused all the same: no method has so many options, so at
+least one of its first words is unknown, repeated or invalid."""
 
 
 @dataclass(frozen=True)

@@ -248,7 +248,7 @@ def get_capabilities(what: str) -> Call[Any]:
 
 
 def _segment(text: str) -> str:
-    # Quoted, since an id with a slash would change the path. Quoting does not help with an empty id or one of dots.
+    # Quoted, since an id with a slash would change the path. Quoting does not help if an id is empty or has dots only.
     if not text.strip("."):
         raise InputError(f"{text!r} is not the id of a job; GET /v1/jobs lists them")
     try:

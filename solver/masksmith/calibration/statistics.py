@@ -31,7 +31,7 @@ class LayerStatistics:
         activations: `[rows, inputs]`, a random sample of the input rows.
         gradient: Mean of the batches' gradients of the loss, in the weight's shape.
         gradient_rms: Root mean square of the batches' gradients. The Taylor score computed from it is the mean of the
-            scores of single batches (except with `joint`).
+            scores of single batches (except with `joint=True` of `scores.taylor`).
     """
 
     samples: int

@@ -28,7 +28,7 @@ def check_has_data(statistics: WeightStatistics, options: Options) -> None:
     Raises:
         PruningError: If there is such a matrix; the message names the first one.
     """
-    reasons = statistics.unused_reasons(options.min_tokens)
+    reasons = statistics.reasons_not_to_use(options.min_tokens)
     if reasons and options.few_tokens == "refuse":
         matrix, reason = next(iter(reasons.items()))
         others = f" (and {len(reasons) - 1} more of this weight)" if len(reasons) > 1 else ""
@@ -44,9 +44,9 @@ def prune_weight(statistics: WeightStatistics, options: Options) -> WeightReport
     Raises:
         MasksmithError: As scores, solver and update do.
     """
-    weight, reasons = statistics.weight, statistics.unused_reasons(options.min_tokens)
+    weight, reasons = statistics.weight, statistics.reasons_not_to_use(options.min_tokens)
     dense = weight.tensor
-    gram = statistics.gram_or_identity(reasons)
+    gram = statistics.gram_or_identity(reasons.keys())
     solution = solve(
         _scores(weight, dense, gram, options), weight.pattern,
         layout=weight.layout, threads=options.threads, name=weight.name,

@@ -57,7 +57,7 @@ class WeightStatistics:
         is_silent = self.gram.diagonal(dim1=1, dim2=2) == 0  # [matrices, in]
         return sum(int(row.sum()) for row, tokens in zip(is_silent, self.tokens, strict=True) if tokens)
 
-    def unused_reasons(self, min_tokens: int) -> dict[int, str]:
+    def reasons_not_to_use(self, min_tokens: int) -> dict[int, str]:
         """Return, by matrix number, why the statistics of a matrix are not used: too few tokens, or all inputs 0.
 
         Matrices whose statistics are used are left out.

@@ -67,11 +67,12 @@ def reserved_memory(gram: PlannedTensor, use: str, check: Callable[[], None], ma
         check()
         time.sleep(WAIT_S)
 
-    with Reservations.of_user().try_to_reserve(needed, available_bytes, wait) as insufficient_bytes:
-        if insufficient_bytes is not None:
+    # None if the memory is reserved, else the bytes that are available.
+    with Reservations.of_user().try_to_reserve(needed, available_bytes, wait) as available_if_refused:
+        if available_if_refused is not None:
             raise InsufficientMemoryError(
                 f"{use} needs {needed} bytes of memory for its Gram matrix {gram.shape}, and a slot of this worker can "
-                f"take {insufficient_bytes}; use a worker with more memory or fewer slots"
+                f"take {available_if_refused}; use a worker with more memory or fewer slots"
             )
         yield
 

@@ -23,7 +23,8 @@ class ShardWork:
         tensor: The tensor that contains the shard.
         shard: Rows of the tensor.
         specification: The job's specification, with the tensor's own pattern if it has one. If the job has a budget:
-            first with the pattern of the job; once the budget is divided, with the pattern that the tensor got.
+            while the budget is divided, the pattern is that of the job; later stages get a copy with the pattern that
+            the tensor got.
         store: The blob store, with uploads and results.
         check: Called regularly; raises an error to stop the work.
         deadline: Value of `time.monotonic` at which the job's time limit ends, the same limit for all its shards; None
