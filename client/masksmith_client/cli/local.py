@@ -28,7 +28,7 @@ from .local_update import WeightToUpdate, update_weight
 from .report import SolveReport
 
 SHORTEST_LIMIT_S = 1e-6
-"""Least time limit of a batch, in seconds; a batch has it if the time limit of all weights has passed."""
+"""Time limit of a batch, in seconds, if no time is left of the limit that all batches share."""
 BATCH_BYTES = 2**30
 """Upper bound of the bytes of weights that are solved together; a larger weight is solved alone."""
 
@@ -112,6 +112,7 @@ class _LocalSearch:
         self._reports_patterns = self._budget is not None or prepared.pattern_text != str(self._pattern)
         self.weights = prepared.weights
         self._previous: Mapping[str, Any] = {} if prepared.previous is None else Masks.open(prepared.previous)
+        # A masks file is in `prepared.previous`; the option has the id of a job, or a reference, for a service only.
         if self._options.previous is not None:
             raise InputError(f"--previous {self._options.previous} is not a file; with --local pass a masks file")
         if prepared.previous is not None and not any(weight.name in self._previous for weight in self.weights):

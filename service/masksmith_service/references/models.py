@@ -67,7 +67,7 @@ class Model:
 
     @property
     def unlisted(self) -> dict[str, str]:
-        """Names of the files of the tensors that the index does not list, by the tensor's name; they are copied."""
+        """The file of each tensor that the index does not list: jobs do not mask it, and copy it into their output."""
         return {
             name: file
             for file, (_, header) in self.files.items()
