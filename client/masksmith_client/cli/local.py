@@ -91,7 +91,7 @@ def solve_locally(
     )
 
 
-PROOF_FIELDS = ("objective", "upper_bound", "gap", "retained", "density")
+PROOF_FIELDS = ("objective", "upper_bound", "gap", "retained", "total_score", "density")
 """Fields of a `TensorReport` that are attributes of the solution."""
 STATS_FIELDS = ("solve_s", "solver", "device")
 """Fields of a `TensorReport` that are in the solution's `stats`."""
