@@ -183,5 +183,5 @@ def test_scores_that_underflow_are_no_fault_of_a_calibration(runner, submit):
     error = runner.records.reports(job)[0].error
     assert (error.code, error.message) == (
         "invalid_scores",
-        "tensor 'w': all scores underflow to 0 in float32; scale the weight up",
+        "tensor 'w': all scores underflow in float32; scale the weight up",
     )
