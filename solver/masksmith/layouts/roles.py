@@ -13,6 +13,7 @@ from .reparametrized import reparametrized_reason, without_parametrization
 _LAST_COMPONENT = r"(?:^|\.)(?:{})(?:\.weight)?$"
 
 OUTSIDE_BLOCKS = "outside the model's blocks"
+ONE_INPUT = "a convolution with one input channel, or one per group: its sums run over its kernel alone"
 PACKED = "packed by a quantiser, not a weight; dequantise the model first"
 _PACKED = re.compile(
     _LAST_COMPONENT.format(
@@ -34,7 +35,7 @@ _FUSED_NORM = "layer_norm_weight"
 """The norm's weight in modules of TransformerEngine that are a norm and a linear layer; theirs is `[out, in]`."""
 _EMBEDDING = re.compile(
     r"(?:^|\.)(?:\w*embed\w*|\w*embd\w*|wte|wpe|shared|relative_attention_bias|codebook\w*|\w+_table"
-    r"|rel_pos_[hwtd])(?:\.|$)|(?:^|\.)\w*_tokens?$",
+    r"|rel_pos_[hwtd])(?:\.|$)|(?:^|\.)(?:\w*_tokens?|\w*mask_emb)$",
     re.IGNORECASE,
 )
 _HEAD = re.compile(
@@ -110,7 +111,7 @@ class Roles:
         if _HEAD.search(name) and not is_in_block and not is_caller_name:
             return Role("an output head")
         if len(shape) >= 3 and shape[1] == 1:
-            return Role("a depthwise convolution, whose sums run over its kernel alone")
+            return Role(ONE_INPUT)
         if self.has_blocks and not is_in_block:
             return Role(OUTSIDE_BLOCKS, selectable_by_glob=True)
         return None
