@@ -14,6 +14,9 @@ _LAST_COMPONENT = r"(?:^|\.)(?:{})(?:\.weight)?$"
 
 OUTSIDE_BLOCKS = "outside the model's blocks"
 ONE_INPUT = "a convolution with one input channel, or one per group: its sums run over its kernel alone"
+PATCH_EMBEDDING = "an embedding of patches, outside the model's blocks"
+PATCH_DIMENSIONS = 4
+"""Dimensions that at least the kernel of a convolution over patches has; tables that are looked up have fewer."""
 PACKED = "packed by a quantiser, not a weight; dequantise the model first"
 _PACKED = re.compile(
     _LAST_COMPONENT.format(
@@ -121,7 +124,7 @@ class Roles:
         is_beside_norm = len(shape) == 2 and name.rpartition(".")[0] in self._norm_parents
         for pattern, reason in _DENSE:
             if pattern.search(_name_inside_block(name)) and not (is_beside_norm and pattern is _NORM):
-                return reason
+                return PATCH_EMBEDDING if pattern is _EMBEDDING and len(shape) >= PATCH_DIMENSIONS else reason
         return None
 
 
