@@ -35,6 +35,7 @@ if TYPE_CHECKING:
         SolverError as SolverError,
         UpdateError as UpdateError,
         VerificationError as VerificationError,
+        WeightError as WeightError,
     )
     from ._panels import Panel as Panel, PanelAnswer as PanelAnswer
     from ._solution import Solution as Solution, Status as Status
@@ -96,7 +97,7 @@ __all__, __getattr__, __dir__ = attach(
         "patterns.errors": ("MasksmithError",),
         "_errors": (
             *("InfeasibleError", "MissingExtraError", "PruningError", "ScoresError", "SolverError"),
-            *("UpdateError", "VerificationError"),
+            *("UpdateError", "VerificationError", "WeightError"),
         ),
         "scores": ("magnitude", "pfp", "ria", "sampling_bound", "sipp", "sparsegpt", "taylor", "wanda"),
         "patterns.conversion": ("choose_n",),

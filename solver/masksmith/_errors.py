@@ -6,6 +6,7 @@ MasksmithError
 ├── InfeasibleError(ValueError)   forced entries leave no allowed mask
 ├── SolverError(ValueError)       the solver does not support the pattern, or an option is invalid or not supported
 ├── UpdateError(ValueError)       weight, mask, Gram matrix or options do not match, or determine no update
+│   └── WeightError               the weight itself cannot be updated, with any Gram matrix
 ├── PruningError(ValueError)      a model cannot be pruned block by block, or not with these batches or options
 ├── MissingExtraError(ModuleNotFoundError)   a package is missing that one of the distribution's extras installs
 └── VerificationError             a solver's mask violates the pattern or a forced entry: a bug, never a usage error
@@ -73,6 +74,10 @@ class UpdateError(MasksmithError, ValueError):
         self.reason = reason
         self.name = name
         self.row = row
+
+
+class WeightError(UpdateError):
+    """The weight itself cannot be updated, with any Gram matrix: its shape, dtype or values are at fault."""
 
 
 class PruningError(MasksmithError, ValueError):

@@ -24,8 +24,8 @@ LIBRARY = {
     "NM", "Panel", "PanelAnswer", "Pattern",
     "PatternError", "Permutation", "PrunedModel", "PruningError", "Refinement",
     "ScoresError", "Sinkhorn", "Solution", "Solver", "SolverError", "Status",
-    "TopK", "Unstructured", "Update", "UpdateError", "VNM", "Verdict", "VerificationError", "admm", "allocate",
-    "calibrate",
+    "TopK", "Unstructured", "Update", "UpdateError", "VNM", "Verdict", "VerificationError", "WeightError",
+    "admm", "allocate", "calibrate",
     "choose_n", "diversity", "magnitude", "parse", "permute", "pfp", "prune", "reconstruct", "refine", "report", "ria",
     "sampling_bound", "sipp", "solve", "solve_many", "sparsegpt", "taylor", "verify", "wanda", "warm_up", "zero_rate",
 }  # fmt: skip

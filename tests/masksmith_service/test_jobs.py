@@ -114,8 +114,8 @@ def test_progress_and_reports(client, two, work):
     }  # fmt: skip
     assert told == {
         "name": "a", "state": "succeeded", "shape": [8, 8], "pattern": None, "status": "optimal", "objective": 3.0,
-        "upper_bound": 3.0,
-        "gap": 0.0, "retained": 0.75, "density": 0.5, "solve_s": 0.5, "solver": "top-k", "device": "cpu",
+        "upper_bound": 3.0, "gap": 0.0, "retained": 0.75, "total_score": 4.0, "density": 0.5, "solve_s": 0.5,
+        "solver": "top-k", "device": "cpu",
         "layout": {"axes": "out in", "out_parts": [], "rule": "shape"},
         "update": None, "fill": 1.0, "diversity": None, "change": None, "spectrum": None, "error": None,
     }  # fmt: skip

@@ -75,7 +75,17 @@ def test_numbers_that_are_missing_count_as_nothing():
 
 @pytest.mark.parametrize(
     ("masks", "retained"),
-    [([], None), ([(0.0, 1.0)], None), ([(1.0, 0.5), (0.0, 0.0), (None, None)], 0.5), ([(1e308, 0.9)] * 9, 0.9)],
+    [
+        ([], None),
+        ([(0.0, 1.0, None)], None),
+        ([(1.0, 0.5, None), (0.0, 0.0, None), (None, None, None)], 0.5),
+        ([(1e308, 0.9, None)] * 9, 0.9),
+        ([(1e308, 0.9, 1.2e308)] * 9, 0.9),
+        ([(0.0, 1.0, 0.0)], None),
+        ([(0.0, 0.0, 3.0), (1.0, 1.0, 1.0)], 0.25),
+        # Objectives with a bonus of hysteresis, or of norms of blocks, are no kept scores.
+        ([(70.0, 0.25, 8.0), (0.1, 0.75, 24.0)], 20 / 32),
+    ],
 )
 def test_the_score_that_all_keep(masks, retained):
     assert total_retained(masks) == (None if retained is None else pytest.approx(retained))

@@ -8,9 +8,10 @@ from blake3 import blake3
 import masksmith as ms
 from masksmith_state.blobs.names import upload_name
 from masksmith_state.blobs.store import BlobStore
-from masksmith_state.jobs.shards import PlannedTensor
+from masksmith_state.jobs.shards import PlannedTensor, Shard
 from masksmith_wire.headers import header_length, parse_header
 from masksmith_wire.scores import ScoreMethod
+from masksmith_worker.failures import failure_report
 from masksmith_worker.stages import memory, score
 from masksmith_worker.stages.load import InputReader
 from masksmith_worker.stages.score import Scoring
@@ -143,6 +144,17 @@ def test_a_bad_statistic_is_named(runner, plan):
         Scoring(InputReader(runner.store), plan(WEIGHT, "norms", bad), ScoreMethod.parse("wanda"), lambda: None).rows(
             0, 4
         )
+
+
+@pytest.mark.parametrize(("norm", "message"), [(1e-6, "all scores underflow"), (1e5, "the score overflows")])
+def test_scores_out_of_range_are_reported_by_name(store, plan, norm, message):
+    tensor = plan(WEIGHT, "norms", np.full(12, norm))
+    with pytest.raises(ms.ScoresError) as raised:
+        Scoring(InputReader(store), tensor, ScoreMethod.parse("ria power=10"), lambda: None).rows(4, 8)
+    error = failure_report(raised.value, tensor, Shard(tensor=0, first=4, last=8)).error
+    assert error.code == "invalid_scores"
+    assert error.message.startswith(f"tensor 'w': {message} in float32")
+    assert error.index == (None if norm < 1 else [4, 0])
 
 
 def test_a_gram_matrix_that_does_not_fit_is_refused_before_it_is_read(store, plan, monkeypatch):

@@ -112,6 +112,13 @@ def test_a_gram_matrix_that_cannot_be_used_is_named(update, gram, message):
     assert data == b""
 
 
+@pytest.mark.parametrize(("factor", "largest"), [(1e70, r"e\+70"), (1e-70, "e-70")])
+def test_a_weight_that_cannot_be_updated_is_named_and_not_its_calibration(update, factor, largest):
+    _, [report], _ = update(WEIGHT.double() * factor, GRAM, "2:4", "reconstruct")
+    assert report.error.code == "invalid_scores"
+    assert re.search(rf"tensor 'a': the largest entry of weight is .*{largest}", report.error.message)
+
+
 @pytest.mark.parametrize("text", ["reconstruct", "admm"])
 def test_a_gram_matrix_that_does_not_fit_is_refused_with_both_numbers(update, monkeypatch, text):
     """Above a size, which is that of `WHOLE_BYTES`; before it is read."""

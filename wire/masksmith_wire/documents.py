@@ -195,6 +195,8 @@ class TensorReport(BaseModel):
     upper_bound: float | None = None
     gap: float | None = None
     retained: float | None = None
+    total_score: float | None = None
+    """Sum of the scores of all entries; also null in documents of version 0.1."""
     density: float | None = None
     fill: float | None = None
     """Kept entries, as a share of the maximum that the pattern allows."""

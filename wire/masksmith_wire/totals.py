@@ -47,7 +47,7 @@ def total(reports: Iterable[TensorReport]) -> Totals:
         optimal_count=sum(report.status == "optimal" for report in solved),
         entries=entries,
         density=kept / entries if entries else None,
-        retained=total_retained((report.objective, report.retained) for report in solved),
+        retained=total_retained((report.objective, report.retained, report.total_score) for report in solved),
         gap=total_gap((report.objective or 0.0, report.upper_bound) for report in solved),
         solve_s=math.fsum(report.solve_s or 0.0 for report in solved),
     )
@@ -60,15 +60,19 @@ def relative_gap(objective: float, upper_bound: float | None) -> float:
     return (upper_bound - objective) / upper_bound if upper_bound > 0 else 0.0
 
 
-def total_retained(masks: Iterable[tuple[float | None, float | None]]) -> float | None:
-    """Retained share of the total score of several masks, from (objective, retained share) of each mask.
+def total_retained(masks: Iterable[tuple[float | None, float | None, float | None]]) -> float | None:
+    """Retained share of the total score of several masks, from (objective, retained share, total score) of each mask.
 
-    Masks for which either is unknown or 0 are left out. None if no mask remains, or a total score is infinite.
+    A mask of version 0.1 has no total score. That is objective / retained share, or if it has a hysteresis or a norm of
+    blocks, near it; if either is unknown or 0, the mask is left out. None if no mask remains, or a total score is
+    infinite.
     """
-    # If the objective is the kept score, objective / retained is the total score of the tensor. Otherwise (with
-    # hysteresis, the objective contains bonuses) the result is approximate.
-    pairs = [(objective, objective / retained) for objective, retained in masks if objective and retained]
-    return _ratio([objective for objective, _ in pairs], [total_score for _, total_score in pairs])
+    pairs = [
+        (retained, objective / retained if total_score is None and objective and retained else total_score)
+        for objective, retained, total_score in masks
+    ]
+    known = [(share, score) for share, score in pairs if share is not None and score is not None]
+    return _ratio([share * score for share, score in known], [score for _, score in known])
 
 
 def total_gap(masks: Iterable[tuple[float, float | None]]) -> float | None:

@@ -60,6 +60,7 @@ _HANDLERS: Mapping[type[Exception], Callable[[Any, Shard], Failure]] = {
     ms.PatternError: _with_code(Code.SOLVER_REFUSED),
     ms.SolverError: _with_code(Code.SOLVER_REFUSED),
     ms.InfeasibleError: _with_code(Code.SOLVER_REFUSED),
+    ms.WeightError: lambda error, shard: (Code.INVALID_SCORES, error.reason, None),
     ms.UpdateError: _invalid_update,
     InsufficientMemoryError: _with_code(Code.INSUFFICIENT_MEMORY),
     ms.MissingExtraError: _with_code(Code.EXTRA_MISSING),

@@ -13,6 +13,8 @@ from blake3 import blake3
 PIECE_BYTES = 2**20
 """Maximum size of a read of bytes that an earlier run has written."""
 PART_SUFFIX = ".part"
+NAME_BYTES = 255
+"""Maximum length of a file's name."""
 
 
 class PartialFile:
@@ -23,7 +25,7 @@ class PartialFile:
 
     def __init__(self, target: Path) -> None:
         self.target = target
-        self.path = target.with_name(f".{target.name}{PART_SUFFIX}")
+        self.path = target.with_name(temporary_name(target.name, PART_SUFFIX))
         self._hasher = blake3()
         self.size = 0
         with named_errors(self.target):
@@ -100,6 +102,14 @@ class PartialFile:
     def __exit__(self, *exception: object) -> None:
         with named_errors(self.target):
             self._file.close()
+
+
+def temporary_name(name: str, suffix: str) -> str:
+    """Return the name that a file has until it is complete; always the same for a name, hidden, and never too long."""
+    hidden = f".{name}{suffix}"
+    if len(os.fsencode(hidden)) <= NAME_BYTES:
+        return hidden
+    return f".{blake3(os.fsencode(name)).hexdigest()}{suffix}"
 
 
 @contextmanager

@@ -91,7 +91,7 @@ def solve_locally(
     )
 
 
-PROOF_FIELDS = ("objective", "upper_bound", "gap", "retained", "density")
+PROOF_FIELDS = ("objective", "upper_bound", "gap", "retained", "total_score", "density")
 """Fields of a `TensorReport` that are attributes of the solution."""
 STATS_FIELDS = ("solve_s", "solver", "device")
 """Fields of a `TensorReport` that are in the solution's `stats`."""
@@ -247,9 +247,13 @@ class _LocalSearch:
         return proof | stats | {name: measures[name] for name in MEASURE_FIELDS}
 
     def _record_failure(self, weight: StreamedTensor, error: Exception) -> None:
-        code = Code.INVALID_SCORES if isinstance(error, self._library.ScoresError) else Code.SOLVER_REFUSED
-        if isinstance(error, (self._library.UpdateError, self._library.scores.StatisticError)):
-            code = Code.INVALID_CALIBRATION
+        codes = {
+            self._library.ScoresError: Code.INVALID_SCORES,
+            self._library.scores.StatisticError: Code.INVALID_CALIBRATION,
+            self._library.UpdateError: Code.INVALID_CALIBRATION,
+            self._library.WeightError: Code.INVALID_SCORES,
+        }
+        code = next((codes[kind] for kind in type(error).__mro__ if kind in codes), Code.SOLVER_REFUSED)
         index = getattr(error, "index", None)
         tensor_error = TensorError(code=code, message=str(error), index=None if index is None else list(index))
         self.reports[weight.name] = TensorReport(

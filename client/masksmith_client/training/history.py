@@ -105,7 +105,7 @@ class History:
                 failed=sum(result.error is not None for result in results),
                 sad=all_changed_entries,  # the sum of absolute differences of the masks
                 flip_rate=all_changed_entries / sum(self._entries.values()),
-                retained=total_retained((result.objective, result.retained) for result in new),
+                retained=total_retained((result.objective, result.retained, result.total_score) for result in new),
                 optimal=all(_is_optimal(result) for result in results if not result.unchanged),
                 gap=_gap(new),
                 late=late,

@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from masksmith_client._errors import InputError
+from masksmith_client.checkpoints.partial_file import temporary_name
 from masksmith_wire.headers import HeaderError, read_header
 from masksmith_wire.masks import pack, packed_width, unpack
 
@@ -173,7 +174,7 @@ def write_state(state: Mapping[str, Any], path: Path) -> None:
         tensors |= {f"{name}{PRUNED}{key}": tensor.contiguous() for key, tensor in pruned.items()}
     mask_fields = {name: {"shape": mask["shape"], "dense": mask["dense"]} for name, mask in masks.items()}
     fields = {name: value for name, value in state.items() if name != "pruned"}
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.part")
+    unfinished = path.with_name(temporary_name(path.name, f".{os.getpid()}.part"))
     try:
         save_file(tensors, unfinished, {KEY: json.dumps({**fields, "masks": mask_fields})})
         unfinished.replace(path)

@@ -6,12 +6,17 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
+from .conclusions import family
 from .report import Report
 from .results import Gain
 from .tables import case_suffix
 
 Curves = dict[str, list[tuple[float, float]]]
-"""Points (density, speed-up) by kernel; in reports of several dtypes or directions, by kernel, dtype and direction."""
+"""Points (density, speed-up), by the label of the curve.
+
+The label is the kernel; where a kernel has patterns of several families, with the family, since points of different
+families are not comparable; where a report has several dtypes or directions, with these.
+"""
 
 
 class _LayerTimes(NamedTuple):
@@ -57,40 +62,51 @@ def draw(report: Report, target: Path | BinaryIO, kind: str | None = None) -> No
 
 
 def curves(report: Report, batch: int) -> Curves:
-    """Return for each kernel (density, speed-up) over all layers, a point per pattern, densest first.
+    """Return for each curve (density, speed-up) over all layers, a point per pattern, densest first.
 
     A point is left out if its kernel and pattern were measured for fewer shapes than another kernel or pattern.
     """
-    return {kernel: [(density, gain.value) for density, gain in points] for kernel, points in _points(report, batch)}
+    return {label: [(density, gain.value) for density, gain in points] for label, points in _points(report, batch)}
 
 
 def curve_bands(report: Report, batch: int) -> dict[str, list[tuple[float, float, float]]]:
-    """Return for each kernel (density, low, high): the ranges of the speed-ups of `curves`, in the same order."""
+    """Return for each curve (density, low, high): the ranges of the speed-ups of `curves`, in the same order."""
     return {
-        kernel: [(density, gain.low, gain.high) for density, gain in points]
-        for kernel, points in _points(report, batch)
+        label: [(density, gain.low, gain.high) for density, gain in points] for label, points in _points(report, batch)
     }
 
 
 def _points(report: Report, batch: int) -> list[tuple[str, list[tuple[float, Gain]]]]:
-    """Return kernels in the order of their names, each with (density, speed-up over all layers) as in `curves`."""
-    by_kernel_and_pattern: dict[tuple[str, str], list[_LayerTimes]] = defaultdict(list)
+    """Return labels of curves in alphabetical order, each with (density, speed-up over all layers) as in `curves`."""
+    families = _families(report)
+    by_label_and_pattern: dict[tuple[str, str], list[_LayerTimes]] = defaultdict(list)
     for result in report.results:
         case = result.case
         if case.batch != batch or result.dense_s is None:
             continue
         shape, dense_s = (case.layer.rows, case.layer.cols), case.layer.count * result.dense_s
         for measurement, gain in result.gains:
-            kernel = f"{measurement.kernel}{case_suffix(case, report)}"
-            by_kernel_and_pattern[kernel, case.pattern].append(_LayerTimes(shape, result.density, dense_s, gain))
-    shape_count = max((_shape_count(layers) for layers in by_kernel_and_pattern.values()), default=0)
+            kernel = measurement.kernel
+            family_text = f" ({family(case.pattern)})" if len(families[kernel]) > 1 else ""
+            label = f"{kernel}{family_text}{case_suffix(case, report)}"
+            by_label_and_pattern[label, case.pattern].append(_LayerTimes(shape, result.density, dense_s, gain))
+    shape_count = max((_shape_count(layers) for layers in by_label_and_pattern.values()), default=0)
     points: dict[str, list[tuple[float, Gain]]] = defaultdict(list)
-    for (kernel, _), layers in by_kernel_and_pattern.items():
+    for (label, _), layers in by_label_and_pattern.items():
         if _shape_count(layers) == shape_count:
-            points[kernel].append((sum(layer.density for layer in layers) / len(layers), _total_gain(layers)))
+            points[label].append((sum(layer.density for layer in layers) / len(layers), _total_gain(layers)))
     for curve in points.values():
         curve.sort(key=lambda point: (point[0], point[1].value), reverse=True)
     return sorted(points.items())
+
+
+def _families(report: Report) -> dict[str, set[str]]:
+    """Return the families of the patterns under which each kernel was measured."""
+    families: dict[str, set[str]] = defaultdict(set)
+    for result in report.results:
+        for measurement, _ in result.gains:
+            families[measurement.kernel].add(family(result.case.pattern))
+    return families
 
 
 def _total_gain(layers: list[_LayerTimes]) -> Gain:
@@ -121,11 +137,11 @@ def bars(report: Report, batch: int) -> dict[str, dict[str, float]]:
     return speedups
 
 
-def _draw_curves(axis: Any, kernels: Curves, bands: dict[str, list[tuple[float, float, float]]], batch: int) -> None:
-    for kernel, points in kernels.items():
+def _draw_curves(axis: Any, lines: Curves, bands: dict[str, list[tuple[float, float, float]]], batch: int) -> None:
+    for label, points in lines.items():
         sparsities = [100 * (1 - density) for density, _ in points]
-        (line,) = axis.plot(sparsities, [gain for _, gain in points], "o-", ms=4, label=kernel)
-        lows, highs = [low for _, low, _ in bands[kernel]], [high for _, _, high in bands[kernel]]
+        (line,) = axis.plot(sparsities, [gain for _, gain in points], "o-", ms=4, label=label)
+        lows, highs = [low for _, low, _ in bands[label]], [high for _, _, high in bands[label]]
         axis.fill_between(sparsities, lows, highs, color=line.get_color(), alpha=0.15, linewidth=0)
     _finish_axis(axis, f"batch {batch}")
     axis.set_xlabel("sparsity, % of weights dropped")

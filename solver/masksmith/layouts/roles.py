@@ -13,6 +13,10 @@ from .reparametrized import reparametrized_reason, without_parametrization
 _LAST_COMPONENT = r"(?:^|\.)(?:{})(?:\.weight)?$"
 
 OUTSIDE_BLOCKS = "outside the model's blocks"
+ONE_INPUT = "a convolution with one input channel, or one per group: its sums run over its kernel alone"
+PATCH_EMBEDDING = "an embedding of patches, outside the model's blocks"
+PATCH_DIMENSIONS = 4
+"""Dimensions that at least the kernel of a convolution over patches has; tables that are looked up have fewer."""
 PACKED = "packed by a quantiser, not a weight; dequantise the model first"
 _PACKED = re.compile(
     _LAST_COMPONENT.format(
@@ -34,7 +38,7 @@ _FUSED_NORM = "layer_norm_weight"
 """The norm's weight in modules of TransformerEngine that are a norm and a linear layer; theirs is `[out, in]`."""
 _EMBEDDING = re.compile(
     r"(?:^|\.)(?:\w*embed\w*|\w*embd\w*|wte|wpe|shared|relative_attention_bias|codebook\w*|\w+_table"
-    r"|rel_pos_[hwtd])(?:\.|$)|(?:^|\.)\w*_tokens?$",
+    r"|rel_pos_[hwtd])(?:\.|$)|(?:^|\.)(?:\w*_tokens?|\w*mask_emb)$",
     re.IGNORECASE,
 )
 _HEAD = re.compile(
@@ -110,7 +114,7 @@ class Roles:
         if _HEAD.search(name) and not is_in_block and not is_caller_name:
             return Role("an output head")
         if len(shape) >= 3 and shape[1] == 1:
-            return Role("a depthwise convolution, whose sums run over its kernel alone")
+            return Role(ONE_INPUT)
         if self.has_blocks and not is_in_block:
             return Role(OUTSIDE_BLOCKS, selectable_by_glob=True)
         return None
@@ -120,7 +124,7 @@ class Roles:
         is_beside_norm = len(shape) == 2 and name.rpartition(".")[0] in self._norm_parents
         for pattern, reason in _DENSE:
             if pattern.search(_name_inside_block(name)) and not (is_beside_norm and pattern is _NORM):
-                return reason
+                return PATCH_EMBEDDING if pattern is _EMBEDDING and len(shape) >= PATCH_DIMENSIONS else reason
         return None
 
 

@@ -17,6 +17,8 @@ from .whole_tensors import oversize_reason
 EXCLUDED = "excluded"
 NOT_SELECTED = "not selected"
 NO_PATTERN = "no pattern is given for it"
+SHOWN_REASONS = 5
+"""Number of different reasons in the message that nothing can be masked."""
 WholeTensorNeededBy = Callable[[Pattern], str | None]
 """Returns what needs the whole tensor in one worker, for the tensor's pattern; None if rows can be divided."""
 BY_CHOICE = frozenset({EXCLUDED, NOT_SELECTED})
@@ -223,6 +225,14 @@ def _refuse_unmatched(unmatched: Sequence[str], candidates: Sequence[Candidate],
 
 
 def _nothing_selected_message(skipped: Mapping[str, str], noun: str) -> str:
-    selected = {name: reason for name, reason in skipped.items() if reason != NOT_SELECTED}
-    reasons = "; ".join(f"{name!r}: {reason}" for name, reason in list(selected.items())[:3])
-    return f"none of {len(selected)} {noun}(s) can be masked: {reasons}"
+    """Describe why nothing is masked, by one tensor of each of the first `SHOWN_REASONS` reasons."""
+    names_by_reason: dict[str, list[str]] = {}
+    for name, reason in skipped.items():
+        if reason != NOT_SELECTED:
+            names_by_reason.setdefault(reason, []).append(name)
+    count = sum(map(len, names_by_reason.values()))
+    examples = [
+        f"{first!r}{f' and {len(others)} other(s)' if others else ''}: {reason}"
+        for reason, (first, *others) in list(names_by_reason.items())[:SHOWN_REASONS]
+    ]
+    return f"none of {count} {noun}(s) can be masked: {'; '.join(examples)}"

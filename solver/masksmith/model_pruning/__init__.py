@@ -17,7 +17,11 @@ if TYPE_CHECKING:
         WeightReport as WeightReport,
     )
     from .streamed import BlockSource as BlockSource, Progress as Progress, prune_streamed as prune_streamed
-    from .tensor_files import read_tensors as read_tensors, write_tensors as write_tensors
+    from .tensor_files import (
+        check_tensors as check_tensors,
+        read_tensors as read_tensors,
+        write_tensors as write_tensors,
+    )
     from .whole_model import prune as prune
 
 __all__, __getattr__, __dir__ = attach(
@@ -28,7 +32,7 @@ __all__, __getattr__, __dir__ = attach(
         "parts": ("Part",),
         "report": ("BlockReport", "PrunedModel", "Tuning", "WeightReport"),
         "streamed": ("BlockSource", "Progress", "prune_streamed"),
-        "tensor_files": ("read_tensors", "write_tensors"),
+        "tensor_files": ("check_tensors", "read_tensors", "write_tensors"),
         "whole_model": ("prune",),
     },
     extras=EXTRAS,

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from itertools import zip_longest
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -11,7 +10,6 @@ import torch
 from masksmith._errors import PruningError
 
 from .blocks import BlockList
-from .calls import leaves_of
 from .capture import CapturedBatch, capture_batch
 from .skipping import skipping
 
@@ -59,16 +57,32 @@ def _are_equal(one: CapturedBatch, other: CapturedBatch | None) -> bool:
     if other is None or one.order != other.order:
         return False
     return all(
-        _are_equal_leaves(left, right)
+        _are_equal_trees((call.arguments, call.keywords), (other_call.arguments, other_call.keywords))
         for call, other_call in zip(one.calls, other.calls, strict=True)
-        for left, right in zip_longest(
-            leaves_of((call.arguments, call.keywords)), leaves_of((other_call.arguments, other_call.keywords))
-        )
     )
 
 
+def _are_equal_trees(left: Any, right: Any) -> bool:
+    """Whether two nested arguments have the same structure, the same keys, and equal leaves."""
+    if isinstance(left, Mapping) and isinstance(right, Mapping):
+        return list(left) == list(right) and _are_equal_trees(list(left.values()), list(right.values()))
+    if isinstance(left, (tuple, list)) and isinstance(right, (tuple, list)):
+        return len(left) == len(right) and all(map(_are_equal_trees, left, right))
+    return _are_equal_leaves(left, right)
+
+
 def _are_equal_leaves(left: Any, right: Any) -> bool:
-    """Whether two arguments are the same object or equal; without `__eq__`, two objects are always unequal."""
-    if isinstance(left, torch.Tensor) and isinstance(right, torch.Tensor):
+    """Whether two arguments are the same object or known to be equal.
+
+    Objects without `__eq__`, and those whose `__eq__` raises or returns no bool, are unequal.
+    """
+    if left is right:
+        return True
+    if type(left) is not type(right):
+        return False
+    if isinstance(left, torch.Tensor):
         return left.dtype == right.dtype and torch.equal(left, right)
-    return left is right or (type(left) is type(right) and bool(left == right))
+    try:
+        return (left == right) is True
+    except Exception:  # noqa: BLE001  `__eq__` is the model's code, which may raise anything.
+        return False

@@ -1,12 +1,20 @@
-"""Writes and reads tensor files, which get their final name only when they are complete."""
+"""Writes and reads tensor files, which get their final name only when they are complete.
+
+A file has a digest of each tensor and one of its metadata, so that a file that was changed, with the same size too, is
+refused when it is read.
+"""
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
+from blake3 import blake3
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
@@ -14,6 +22,10 @@ from masksmith._errors import PruningError
 
 PARTIAL_SUFFIX = ".part"
 """Suffix of a file while it is written."""
+DIGESTS_KEY = "masksmith_digests"
+"""Metadata member: JSON, name of each tensor -> BLAKE3 digest of its dtype, shape and bytes."""
+METADATA_DIGEST_KEY = "masksmith_metadata_digest"
+"""Metadata member: BLAKE3 digest of the other members, as JSON sorted by name."""
 
 
 def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str] | None = None) -> None:
@@ -29,7 +41,7 @@ def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Map
         copies = {
             name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()
         }
-        save_file(copies, partial, None if metadata is None else dict(metadata))
+        save_file(copies, partial, _with_digests(copies, metadata or {}))
         with partial.open("rb") as file:
             os.fsync(file.fileno())
         os.replace(partial, path)
@@ -40,15 +52,74 @@ def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Map
 
 
 def read_tensors(path: Path, names: Iterable[str] | None = None) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
-    """Read the metadata of a file and some of its tensors, by default all.
+    """Read the metadata of a file and some of its tensors, by default all, and check their digests.
 
     Raises:
-        PruningError: If the file is damaged, or lacks one of the tensors `names`.
+        PruningError: If the file is damaged, lacks one of the tensors `names`, or has other contents than
+            `write_tensors` wrote.
         OSError: If the file cannot be opened.
     """
+    with _opened(path) as file:
+        metadata = file.metadata() or {}
+        digests = _checked_digests(path, metadata)
+        selected = file.keys() if names is None else names
+        tensors = {name: file.get_tensor(name) for name in selected}
+    for name, tensor in tensors.items():
+        if _tensor_digest(tensor) != digests.get(name):
+            raise _changed(path, f"{name!r} does not have its digest")
+    return tensors, metadata
+
+
+def check_tensors(path: Path) -> None:
+    """Check the digests of all tensors of a file; one tensor at a time is in memory.
+
+    Raises:
+        PruningError: As `read_tensors`.
+        OSError: If the file cannot be opened.
+    """
+    with _opened(path) as file:
+        names = list(file.keys())
+    for name in names:
+        read_tensors(path, (name,))
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """Open a file for reading; a PruningError names a damaged one."""
     try:
         with safe_open(path, "pt") as file:
-            selected = file.keys() if names is None else names
-            return {name: file.get_tensor(name) for name in selected}, file.metadata() or {}
+            yield file
     except SafetensorError as error:
         raise PruningError(f"{path} is damaged ({error}); remove its folder, and prune from the beginning") from None
+
+
+def _with_digests(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> dict[str, str]:
+    """Return the metadata of a file, with the digests of its tensors and of the metadata."""
+    digests = {name: _tensor_digest(tensor) for name, tensor in tensors.items()}
+    members = {**metadata, DIGESTS_KEY: json.dumps(digests)}
+    return {**members, METADATA_DIGEST_KEY: _metadata_digest(members)}
+
+
+def _checked_digests(path: Path, metadata: dict[str, str]) -> dict[str, str]:
+    """Remove the digests from the metadata; return those of the tensors, by name, after a check of the metadata's."""
+    expected = metadata.pop(METADATA_DIGEST_KEY, None)
+    if _metadata_digest(metadata) != expected:
+        raise _changed(path, "its metadata does not have its digest")
+    digests: dict[str, str] = json.loads(metadata.pop(DIGESTS_KEY))
+    return digests
+
+
+def _metadata_digest(members: Mapping[str, str]) -> str:
+    return str(blake3(json.dumps(members, sort_keys=True).encode()).hexdigest())
+
+
+def _tensor_digest(tensor: torch.Tensor) -> str:
+    """Return the digest of the dtype, the shape and the bytes of a tensor on the CPU whose entries are in order."""
+    digest = blake3(json.dumps([str(tensor.dtype), list(tensor.shape)]).encode(), max_threads=blake3.AUTO)
+    return str(digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data).hexdigest())
+
+
+def _changed(path: Path, reason: str) -> PruningError:
+    return PruningError(
+        f"{path} is not as prune wrote it ({reason}); restore it, or remove its folder, and prune from the beginning"
+    )

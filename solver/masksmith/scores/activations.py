@@ -9,12 +9,13 @@ import numpy as np
 
 from masksmith._errors import ScoresError
 
-from .operands import as_floats, check_weight, convert_like, is_torch, per_input
+from .operands import as_floats, check_range, check_weight, convert_like, is_torch, per_input, read_statistic
 
 LARGEST_POWER = 10.0
 """Largest `power` of `ria`: the larger it is, the more norms have a power that is 0 or infinite in float32."""
 
 
+@np.errstate(over="ignore")  # An overflow is refused by name.
 def wanda(weight: Any, norms: Any, *, name: str | None = None) -> Any:
     """Score each weight by its magnitude times the norm of its input, `|w_ij| * ||x_j||_2`.
 
@@ -29,12 +30,14 @@ def wanda(weight: Any, norms: Any, *, name: str | None = None) -> Any:
         Scores of the weight's shape, library and device, in [0, inf).
 
     Raises:
-        ScoresError: If a shape is wrong, or a norm is negative or not finite.
+        ScoresError: If a shape is wrong, a norm is negative or not finite, a score overflows, or all scores underflow.
     """
     weight = as_floats(weight, name)
-    return abs(weight) * per_input(norms, weight, "norms", name)
+    factors = per_input(norms, weight, "norms", name)
+    return check_range(abs(weight) * factors, weight, factors, name=name)
 
 
+@np.errstate(over="ignore")  # An overflow is refused by name.
 def ria(weight: Any, norms: Any = None, power: float = 0.5, *, column_sums: Any = None, name: str | None = None) -> Any:
     """Score each weight by its share of its row and of its column, times its input's norm to a power.
 
@@ -53,16 +56,22 @@ def ria(weight: Any, norms: Any = None, power: float = 0.5, *, column_sums: Any 
         Scores of the weight's shape, library and device, in [0, inf).
 
     Raises:
-        ScoresError: If a shape is wrong, a norm or a sum is negative or not finite, or the power is out of its range.
+        ScoresError: If a shape is wrong, a norm or a sum is negative or not finite, the power is out of its range, a
+            score overflows, or all scores underflow.
     """
     if not (isinstance(power, Real) and 0 <= power <= LARGEST_POWER):
         raise ScoresError(f"power={power!r} is not a number from 0 to {LARGEST_POWER:g}", name=name)
     magnitudes = abs(as_floats(weight, name))
     shape = check_weight(magnitudes, name)
     row_sums = magnitudes.reshape(shape[0], -1).sum(1).reshape(-1, *(1 for _ in shape[1:]))
-    col_sums = per_input(_sums(magnitudes) if column_sums is None else column_sums, magnitudes, "column_sums", name)
-    shares = _share(magnitudes, row_sums) + _share(magnitudes, col_sums)
-    return shares if norms is None else shares * per_input(norms, magnitudes, "norms", name) ** power
+    _check_sums(row_sums, magnitudes, "row", name)
+    sums = _sums(magnitudes) if column_sums is None else read_statistic(column_sums, "column_sums", name)
+    _check_sums(sums, magnitudes, "column", name)
+    shares = _share(magnitudes, row_sums) + _share(magnitudes, per_input(sums, magnitudes, "column_sums", name))
+    if norms is None:
+        return shares
+    factors = per_input(norms, magnitudes, "norms", name)
+    return check_range(shares * factors**power, shares, factors, name=name)
 
 
 def column_sums(weight: Any) -> Any:
@@ -72,6 +81,18 @@ def column_sums(weight: Any) -> Any:
 
 def _sums(magnitudes: Any) -> Any:
     return magnitudes.double().sum(0) if is_torch(magnitudes) else magnitudes.sum(0, dtype=np.float64)
+
+
+def _check_sums(sums: Any, magnitudes: Any, label: str, name: str | None) -> None:
+    """Check that sums of magnitudes are finite in the dtype of the magnitudes.
+
+    Raises:
+        ScoresError: If one is not: a weight is NaN or infinite, or the sum overflows.
+    """
+    largest = float(np.finfo(str(magnitudes.dtype).removeprefix("torch.")).max)
+    if not bool((sums <= largest).all()):
+        reason = f"the sum of the magnitudes of a {label} is not finite; correct the weight, or scale it down"
+        raise ScoresError(reason, name=name)
 
 
 def _share(magnitudes: Any, total: Any) -> Any:

@@ -34,7 +34,7 @@ def by_name(
         statistic: Statistic of the layer; `magnitude` uses none. For the method `given`, the scores (by default the
             weight itself).
         kind: For `sparsegpt`, the kind of the statistic: `gram` (the default) or `inverse_diagonal`.
-        name: Name of the weight in error messages; `magnitude` does not use it.
+        name: Name of the weight in error messages.
         options: Options of the method; `given` ignores them.
 
     Raises:
@@ -43,7 +43,7 @@ def by_name(
     if method == "given":
         return weight if statistic is None else statistic
     if method == "magnitude":
-        return magnitude(weight, **options)
+        return magnitude(weight, name=name, **options)
     if method == "sparsegpt":
         return sparsegpt(weight, **{kind or "gram": statistic}, name=name, **options)
     if method not in _OTHER_METHODS:

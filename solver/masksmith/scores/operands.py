@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import math
+import operator
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -63,27 +66,69 @@ def convert_like(values: Any, weight: Any) -> Any:
     return array.astype(weight.dtype, copy=False)
 
 
+def convert_statistic(values: Any, weight: Any, label: str, name: str | None) -> Any:
+    """Convert a statistic as `convert_like` does, and check that it fits into the range of the weight's dtype.
+
+    Raises:
+        StatisticError: If a finite value becomes infinite, or all values become 0.
+    """
+    with np.errstate(over="ignore"):
+        converted = convert_like(values, weight)
+    if int(_is_finite(converted).sum()) < int(_is_finite(values).sum()):
+        raise StatisticError(f"{label}: values overflow in {_dtype_name(weight)}; scale the statistic", name=name)
+    if bool(_is_non_zero(values).any()) and not bool(_is_non_zero(converted).any()):
+        raise StatisticError(f"{label}: all values underflow in {_dtype_name(weight)}; scale the statistic", name=name)
+    return converted
+
+
 def check_range(scores: Any, *factors: Any, name: str | None) -> Any:
-    """Return scores that are computed from the product of some factors, after checking that not all underflowed.
+    """Return scores that are computed from the product of some factors; refuse overflow, and underflow of all scores.
 
     If the largest score is a normal number, those that underflow are too small for the sum that a mask keeps.
 
     Raises:
-        ScoresError: If all scores are 0 or subnormal, but all factors of one of them are not 0.
+        ScoresError: If a score is infinite, but its factors are finite; or if all scores are 0 or subnormal, but all
+            factors of one of them are not 0.
     """
-    if 0 in shape_of(scores) or not float(scores.max()) < _smallest_normal(scores.dtype):  # NaN is refused elsewhere
+    if 0 in shape_of(scores):
         return scores
-    non_zero = factors[0] != 0
-    for factor in factors[1:]:
-        non_zero = non_zero & (factor != 0)
-    if bool(non_zero.any()):
-        dtype = str(scores.dtype).removeprefix("torch.")
-        raise ScoresError(f"all scores underflow in {dtype}; scale the weight up", name=name)
+    dtype, largest = _dtype_name(scores), float(scores.max())
+    scaled = "the weight" if len(factors) == 1 else "the weight or its statistic"
+    if largest == math.inf:
+        overflows = (scores == math.inf) & _all_factors(_is_finite, factors)
+        if bool(overflows.any()):
+            raise ScoresError(f"the score overflows in {dtype}", _first_index(overflows), name, f"scale {scaled} down")
+    # NaN, and infinity from an infinite factor, are refused elsewhere.
+    if largest < float(np.finfo(dtype).tiny) and bool(_all_factors(_is_non_zero, factors).any()):
+        raise ScoresError(f"all scores underflow in {dtype}; scale {scaled} up", name=name)
     return scores
 
 
-def _smallest_normal(dtype: Any) -> float:
-    return float(np.finfo(str(dtype).removeprefix("torch.")).tiny)
+def _all_factors(test: Callable[[Any], Any], factors: Sequence[Any]) -> Any:
+    """Return for each score whether all its factors pass a test."""
+    return functools.reduce(operator.and_, map(test, factors))
+
+
+def _is_non_zero(values: Any) -> Any:
+    return values != 0
+
+
+def _is_finite(values: Any) -> Any:
+    if not is_torch(values):
+        return np.isfinite(values)
+    import torch
+
+    return torch.isfinite(values)
+
+
+def _first_index(values: Any) -> tuple[int, ...]:
+    """Return the index of the first entry that is not 0."""
+    array = values.cpu().numpy() if is_torch(values) else values
+    return tuple(int(position) for position in np.argwhere(array)[0])
+
+
+def _dtype_name(values: Any) -> str:
+    return str(values.dtype).removeprefix("torch.")
 
 
 def shape_of(tensor: Any) -> tuple[int, ...]:
@@ -109,14 +154,14 @@ def convert_same_shape(other: Any, weight: Any, label: str, name: str | None) ->
     """Convert a tensor of the weight's shape to the weight's library, device and dtype.
 
     Raises:
-        StatisticError: If the shapes differ.
+        StatisticError: If the shapes differ, or the values do not fit into the range of the dtype.
     """
     other = read_statistic(other, label, name)
     if shape_of(other) != shape_of(weight):
         raise StatisticError(
             f"{label} has shape {list(shape_of(other))}, the weight has {list(shape_of(weight))}", name=name
         )
-    return convert_like(other, weight)
+    return convert_statistic(other, weight, label, name)
 
 
 def per_input(values: Any, weight: Any, label: str, name: str | None) -> Any:
@@ -129,7 +174,8 @@ def per_input(values: Any, weight: Any, label: str, name: str | None) -> Any:
         name: Name of the weight in error messages.
 
     Raises:
-        StatisticError: If there is not one value per input, or a value is negative or not finite.
+        StatisticError: If there is not one value per input, a value is negative or not finite, or the values do not
+            fit into the range of the dtype.
     """
     inputs = check_weight(weight, name)[1:]
     values = read_statistic(values, label, name)
@@ -141,7 +187,7 @@ def per_input(values: Any, weight: Any, label: str, name: str | None) -> Any:
             f"{label} has shape {list(shape)}, the weight {list(shape_of(weight))} has inputs {list(inputs)}", name=name
         )
     _check_values(values, label, name)
-    return convert_like(values, weight).reshape(1, *inputs)
+    return convert_statistic(values, weight, label, name).reshape(1, *inputs)
 
 
 def flatten_inputs(weight: Any, name: str | None) -> Any:

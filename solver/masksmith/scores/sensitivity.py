@@ -13,9 +13,11 @@ import numpy.typing as npt
 from masksmith._errors import ScoresError
 from masksmith._torch_modes import without_autocast
 
-from .operands import StatisticError, as_floats, convert_like, flatten_inputs, is_torch, read_statistic, shape_of
+from .operands import StatisticError, as_floats, convert_statistic, flatten_inputs, is_torch, read_statistic, shape_of
 
 Doubles = npt.NDArray[np.float64]
+MAX_DRAWS = 2.0**63
+"""The numbers of draws, which are int64, are smaller."""
 
 
 @without_autocast()
@@ -47,7 +49,9 @@ def sipp(weight: Any, activations: Any, *, reduce: Literal["mean", "max"] = "mea
         raise ScoresError(f"reduce={reduce!r} is neither 'mean' nor 'max'", name=name)
     weight = as_floats(weight, name)
     flat = flatten_inputs(weight, name)
-    samples = _convert_activations(activations, flat, name)
+    # Shares do not depend on the units of rows and samples; sums of products of scaled ones do not over- or underflow.
+    samples = _scaled_rows(_convert_activations(activations, flat, name))
+    flat = _scaled_rows(flat)
     scores = flat * 0
     reduce_ratios = _mean_ratios if reduce == "mean" else _max_ratios
     for weight_part in _sign_parts(flat):
@@ -100,7 +104,17 @@ class SamplingBound:
     factor: float
 
     def error(self, samples: int) -> Doubles:
-        """Return the bound `f(m)` of each neuron, `[out]`, for `samples` draws; a bound above 1 says nothing."""
+        """Return the bound `f(m)` of each neuron, `[out]`, for `samples` draws; a bound above 1 says nothing.
+
+        A neuron whose sensitivities are all 0 has the bound 0, without draws, too; other neurons then have infinity.
+
+        Raises:
+            ScoresError: If `samples` is negative or NaN.
+        """
+        if not samples >= 0:
+            raise ScoresError(f"samples={samples} must not be negative")
+        if samples == 0:
+            return np.where(self.sums == 0, 0.0, np.inf)
         ratio = self.factor * self.sums / (3 * samples)  # a / 3m
         return np.hypot(ratio, np.sqrt(6 * ratio)) + ratio
 
@@ -108,12 +122,16 @@ class SamplingBound:
         """Return the smallest number of draws `m` of each neuron, `[out]`, whose bound `f(m)` is at most `error`.
 
         Raises:
-            ScoresError: If `error` is not positive.
+            ScoresError: If `error` is not positive and finite, or so small that a neuron needs 2^63 draws or more.
         """
-        if not error > 0:
-            raise ScoresError(f"error={error} must be positive: sampling is never exact")
+        if not 0 < error < math.inf:
+            raise ScoresError(f"error={error} must be positive, since sampling is never exact, and finite")
         # f(m) <= e is equivalent to a / 3m <= e^2 / (2e + 6).
-        return np.ceil(self.factor * self.sums * (2 * error + 6) / (3 * error**2)).astype(np.int64)
+        with np.errstate(over="ignore", invalid="ignore"):
+            draws = np.where(self.sums == 0, 0.0, np.ceil(self.factor * self.sums * ((2 + 6 / error) / 3 / error)))
+        if not (draws < MAX_DRAWS).all():
+            raise ScoresError(f"error={error} is too small: a neuron needs 2^63 draws or more")
+        return draws.astype(np.int64)
 
 
 def sampling_bound(sensitivities: Any, points: int, *, delta: float = 1e-3, c: float = 3.0) -> SamplingBound:
@@ -142,7 +160,13 @@ def _convert_activations(activations: Any, flat: Any, name: str | None) -> Any:
     shape, inputs = shape_of(activations), shape_of(flat)[1]
     if len(shape) != 2 or shape[1] != inputs or shape[0] == 0:
         raise StatisticError(f"activations have shape {list(shape)}, expected [samples, {inputs}]", name=name)
-    return convert_like(activations, flat)
+    return convert_statistic(activations, flat, "activations", name)
+
+
+def _scaled_rows(matrix: Any) -> Any:
+    """Divide each row by its largest magnitude, unless that is 0."""
+    largest = abs(matrix).amax(1) if is_torch(matrix) else abs(matrix).max(1)
+    return matrix / (largest + (largest == 0))[:, None]
 
 
 def _sign_parts(values: Any) -> Iterator[Any]:

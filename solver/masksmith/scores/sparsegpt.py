@@ -24,6 +24,7 @@ from .operands import (
 Doubles = npt.NDArray[np.float64]
 
 
+@np.errstate(over="ignore")  # An overflow is refused by name.
 def sparsegpt(
     weight: Any,
     *,
@@ -54,10 +55,10 @@ def sparsegpt(
         Scores of the weight's shape, library and device, in [0, inf).
 
     Raises:
-        ScoresError: If all scores underflow; not exactly one of `gram` and `inverse_diagonal` is passed; `form` is
-            unknown, or `sequential` without `gram`; shapes do not match; `gram` is passed, and it is not finite,
-            `damping` is out of its range, or the damped matrix is not positive definite; or `inverse_diagonal` holds a
-            value that is not positive and finite.
+        ScoresError: If a score overflows, or all scores underflow; not exactly one of `gram` and `inverse_diagonal` is
+            passed; `form` is unknown, or `sequential` without `gram`; shapes do not match; `gram` is passed, and it is
+            not finite, `damping` is out of its range, or the damped matrix is not positive definite; or
+            `inverse_diagonal` holds a value that is not positive and finite.
     """
     if (gram is None) == (inverse_diagonal is None):
         raise ScoresError("sparsegpt needs exactly one of gram= and inverse_diagonal=", name=name)

@@ -85,7 +85,9 @@ def as_tensor(values: Any) -> torch.Tensor:
     return torch.from_numpy(array if array.flags.writeable else array.copy())
 
 
-def check_finite(values: torch.Tensor, label: str, name: str | None, first: int = 0) -> None:
+def check_finite(
+    values: torch.Tensor, label: str, name: str | None, first: int = 0, error: type[UpdateError] = UpdateError
+) -> None:
     """Check that all entries of some rows are finite.
 
     Args:
@@ -93,6 +95,7 @@ def check_finite(values: torch.Tensor, label: str, name: str | None, first: int 
         label: Name of the values in error messages.
         name: Name of the weight in error messages.
         first: Number of the first row, for the index in error messages.
+        error: Class of the error.
 
     Raises:
         UpdateError: If an entry is not finite; the message has the first such entry and its index.
@@ -101,10 +104,10 @@ def check_finite(values: torch.Tensor, label: str, name: str | None, first: int 
     if bool(invalid.any()):
         index = [int(position) for position in invalid.nonzero()[0]]
         full_index = [index[0] + first, *index[1:]]
-        raise UpdateError(f"{label} holds {float(values[tuple(index)]):g} at {full_index}", name)
+        raise error(f"{label} holds {float(values[tuple(index)]):g} at {full_index}", name)
 
 
-def check_range(largest: float, label: str, name: str | None) -> None:
+def check_range(largest: float, label: str, name: str | None, error: type[UpdateError] = UpdateError) -> None:
     """Check the largest absolute entry of a weight or Gram matrix; other ones than 0 must not over- or underflow.
 
     Raises:
@@ -112,4 +115,4 @@ def check_range(largest: float, label: str, name: str | None) -> None:
     """
     if largest != 0 and not RANGE[0] <= largest <= RANGE[1]:
         reason = f"the largest entry of {label} is {largest:.3g}, not from {RANGE[0]:g} to {RANGE[1]:g}; scale it"
-        raise UpdateError(reason, name)
+        raise error(reason, name)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from masksmith._arrays import read_array
-from masksmith._errors import UpdateError
+from masksmith._errors import UpdateError, WeightError
 from masksmith._tensors import is_torch
 from masksmith.scores.operands import MAX_DAMPING
 
@@ -70,25 +70,26 @@ def read(weight: Any, gram: Any, damping: float, name: str | None, rounded_to: s
         rounded_to: Name of the dtype that updated weights are rounded to; by default the weight's dtype.
 
     Raises:
-        UpdateError: If weight or Gram matrix is no dense array; if a shape, dtype or value is not supported; or if the
-            Gram matrix is not symmetric.
+        WeightError: If the weight is no dense array, or its shape, dtype or a value is not supported.
+        UpdateError: If the Gram matrix is no dense array, its shape or a value is not supported, or it is not
+            symmetric; or if an option is invalid.
     """
-    weight = read_array(weight, lambda reason: UpdateError(reason, name), "real")
+    weight = read_array(weight, lambda reason: WeightError(reason, name), "real")
     shape, dtype = tuple(int(length) for length in weight.shape), str(weight.dtype).removeprefix("torch.")
     if len(shape) < 2 or 0 in shape:
-        raise UpdateError(
+        raise WeightError(
             f"shape {list(shape)} is not that of a weight; expected [out, in] or [out, in, *kernel]", name
         )
     if dtype not in FLOATS:
-        raise UpdateError(f"dtype {dtype} cannot hold updated weights; use {', '.join(FLOATS)}", name)
+        raise WeightError(f"dtype {dtype} cannot hold updated weights; use {', '.join(FLOATS)}", name)
     if not 0 <= damping <= MAX_DAMPING:
         raise UpdateError(f"damping={damping!r} is not a number from 0 to {MAX_DAMPING:g}", name)
     if rounded_to is not None and rounded_to not in FLOATS:
         raise UpdateError(f"rounded_to={rounded_to!r} is none of {', '.join(FLOATS)}", name)
     matrix = as_tensor(weight).reshape(shape[0], -1)
-    check_finite(matrix, "weight", name)
+    check_finite(matrix, "weight", name, error=WeightError)
     largest = max(abs(float(value)) for value in torch.aminmax(matrix))
-    check_range(largest, "weight", name)
+    check_range(largest, "weight", name, error=WeightError)
     products = _gram(gram, matrix, name)
     # If all inputs were 0, any positive value on the diagonal gives the right result: no change.
     diagonal_damping = damping * float(products.diagonal().mean()) if bool(products.any()) else 1.0

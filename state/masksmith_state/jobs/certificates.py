@@ -19,9 +19,9 @@ def certificate(reports: Sequence[ShardReport]) -> dict[str, Any]:
     """Sum the reports of all shards of a tensor, none of which has failed.
 
     Returns:
-        `status`, `objective`, `upper_bound`, `gap`, `retained`, `density`, `solve_s`, `solver` and `update`. The status
-        is the worst of the shards', and the solver that of the first shard. `update` is an `UpdateReport`, or None if
-        the weights are not updated.
+        `status`, `objective`, `upper_bound`, `gap`, `retained`, `total_score`, `density`, `solve_s`, `solver` and
+        `update`. The status is the worst of the shards', and the solver that of the first shard. `update` is an
+        `UpdateReport`, or None if the weights are not updated.
     """
     objective, bound, total = (
         math.fsum(getattr(report, name) for report in reports) for name in ("objective", "upper_bound", "total_score")
@@ -35,6 +35,7 @@ def certificate(reports: Sequence[ShardReport]) -> dict[str, Any]:
         "upper_bound": bound,
         "gap": relative_gap(objective, bound),
         "retained": kept_score / total if total > 0 else 1.0,
+        "total_score": total,
         "density": sum(report.kept for report in reports) / sum(report.entries for report in reports),
         "solve_s": math.fsum(report.solve_s for report in reports),
         "solver": reports[0].solver,

@@ -251,6 +251,23 @@ def test_bands_have_the_range_of_each_point_where_patterns_share_a_density():
     assert curve_bands(report, 32) == {"csr": [(0.5, 1.0, 8.0), (0.5, 2.0, 2.0)]}
 
 
+def test_plots_draw_a_curve_for_each_family_of_patterns():
+    measured = {"50%": (0.5, 2.0), "25%": (0.25, 1.0), "block 8x8 50%": (0.5, 0.5), "block 8x8 25%": (0.25, 0.25)}
+    report = Report(
+        [
+            result(SMALL, pattern, density, {"dense": 1.0, "csr": csr_s})
+            for pattern, (density, csr_s) in measured.items()
+        ]
+        + [result(SMALL, "2:4", 0.5, {"dense": 1.0, "nm-gather": 0.5})]
+    )
+    assert curves(report, 32) == {
+        "csr (block 8x8)": [(0.5, 2.0), (0.25, 4.0)],
+        "csr (unstructured)": [(0.5, 0.5), (0.25, 1.0)],
+        "nm-gather": [(0.5, 2.0)],
+    }
+    assert curve_bands(report, 32).keys() == curves(report, 32).keys()
+
+
 def test_a_machine_without_measured_rates_has_none_in_its_line():
     machine = {"processor": "EPYC", "capability": "avx512", "numpy": "2.4"}
     plain = replace(result(SMALL, "10%", 0.1, {"dense": 1.0, "csr": 0.5}), machine=machine)

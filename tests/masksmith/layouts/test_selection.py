@@ -160,7 +160,9 @@ def test_what_is_wrong_with_the_whole_is_said():
     with pytest.raises(SelectionError, match="tensor 'a' is named twice") as caught:
         select(candidates(["a", "b", "a"]), PATTERN)
     assert (caught.value.kind, caught.value.name) == ("duplicate", "a")
-    with pytest.raises(SelectionError, match=r"none of 2 layer\(s\) can be masked: 'a': shape \[8\]") as caught:
+    with pytest.raises(
+        SelectionError, match=r"none of 2 layer\(s\) can be masked: 'a' and 1 other\(s\): shape \[8\]"
+    ) as caught:
         select(candidates(["a", "b", "x"], (8,)), PATTERN, ["a*", "b*"], noun="layer")
     assert caught.value.kind == "nothing_left"
     assert caught.value.skipped["x"] == "not selected"

@@ -219,6 +219,27 @@ def test_a_bias_of_a_plain_convolution_of_several_groups():
     assert str(assign(shapes)["conv1.weight"].layout) == "out in kernel kernel"
 
 
+def test_why_convolutions_and_embeddings_of_some_shapes_are_dense():
+    shapes = {
+        "encoder.layers.0.conv.weight": (32, 1, 10),
+        "encoder.mask_emb": (1, 1, 32),
+        "embeddings.patch_embedding.weight": (32, 3, 8, 8),
+    }
+    convolution, embedding, patches = (candidate.dense_by_default_reason for candidate in assign(shapes).values())
+    assert convolution == "a convolution with one input channel, or one per group: its sums run over its kernel alone"
+    assert embedding == "an embedding, which is looked up, not multiplied"
+    assert patches == "an embedding of patches, outside the model's blocks"
+
+
+def test_that_nothing_can_be_masked_is_explained_with_each_reason():
+    shapes = {f"blocks.{number}.norm.weight": (8,) for number in range(9)} | {"blocks.0.conv.weight": (4, 1, 3)}
+    message = (
+        r"none of 10 tensor\(s\) .*'blocks.0.norm.weight' and 8 other\(s\): .*'blocks.0.conv.weight': a convolution"
+    )
+    with pytest.raises(SelectionError, match=message):
+        select(list(assign(shapes).values()), PATTERN)
+
+
 DENSE = {
     "blocks.0.attn.rel_pos_h": "an embedding",
     "blocks.0.attn.rel_pos_w": "an embedding",

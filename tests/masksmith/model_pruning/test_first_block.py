@@ -1,5 +1,6 @@
 """Calls of all blocks are recorded while only the first block computes, unless a call depends on what blocks return."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -48,6 +49,36 @@ class DependentModel(Model):
         return outputs.sum(1) > 0
 
 
+class Odd:
+    """An argument whose comparison raises."""
+
+    def __eq__(self, other):
+        raise ValueError("not comparable")
+
+    __hash__ = None
+
+
+class ArgumentsOfOneRun(Model):
+    """Each run calls the blocks with arguments that `arguments` returns for its number."""
+
+    def __init__(self, arguments):
+        super().__init__(BlockWithOptions)
+        self.arguments, self.runs = arguments, 0
+
+    def forward(self, inputs):
+        arguments, self.runs = self.arguments(self.runs), self.runs + 1
+        for block in self.blocks:
+            inputs = block(inputs, *arguments)
+        return inputs
+
+
+class BlockWithOptions(Block):
+    """Has an optional argument that changes what it computes."""
+
+    def forward(self, inputs, *options, **more):
+        return super().forward(inputs, 1.0 + len(options))
+
+
 def batches():
     generator = torch.Generator().manual_seed(1)
     return [torch.randn(96, 16, generator=generator) for _ in range(BATCHES)]
@@ -68,6 +99,23 @@ def test_only_the_first_batch_runs_through_all_blocks():
 def test_a_call_that_depends_on_outputs_is_recorded_from_the_whole_model():
     _, calls = calls_of(DependentModel())
     assert calls[1:] == [3 * BATCHES + BATCHES] * (BLOCKS - 1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "are_all_blocks_run"),
+    [
+        (lambda run: (np.arange(3),), True),
+        (lambda run: (Odd(),), True),
+        (lambda run: (None,) * (run % 2), True),
+        (lambda run: ({"left" if run % 2 else "right": 1},), True),
+        (lambda run: ([1, (2.5, "text")], {"key": None}), False),
+    ],
+    ids=["numpy", "raises", "none-more", "other-key", "equal"],
+)
+def test_arguments_that_are_not_known_to_be_equal_are_recorded_from_the_whole_model(arguments, are_all_blocks_run):
+    _, calls = calls_of(ArgumentsOfOneRun(arguments))
+    recorded = BATCHES if are_all_blocks_run else 1
+    assert calls[1:] == [3 * BATCHES + recorded] * (BLOCKS - 1)
 
 
 @pytest.mark.parametrize("kind", [Model, DependentModel])

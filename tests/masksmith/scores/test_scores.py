@@ -67,11 +67,60 @@ def test_scores_that_all_underflow_are_refused():
         lambda weight: ms.taylor(weight, weight),
         lambda weight: ms.taylor(weight, weight, "in"),
         lambda weight: ms.taylor(weight, np.ones_like(weight), "out", joint=True),
+        lambda weight: ms.wanda(weight, NORMS * 1e-20),
+        lambda weight: ms.ria(weight, np.where(NORMS > 0, 1e-40, 0), 10.0),
     ):
         for weight in (tiny, torch.from_numpy(tiny)):
             with pytest.raises(ms.ScoresError, match="all scores underflow in float64"):
                 score(weight)
         assert not score(tiny * 0).any()
+
+
+@pytest.mark.parametrize(
+    "score",
+    [
+        lambda weight: ms.magnitude(weight * 1e20, 2, name="fc"),
+        lambda weight: ms.wanda(weight * 1e20, NORMS * 1e20, name="fc"),
+        lambda weight: ms.ria(weight, NORMS * 1e6, 10.0, name="fc"),
+        lambda weight: ms.sparsegpt(weight * 1e20, gram=GRAM, name="fc"),
+        lambda weight: ms.taylor(weight * 1e20, weight * 1e20, name="fc"),
+    ],
+    ids=["magnitude", "wanda", "ria", "sparsegpt", "taylor"],
+)
+def test_a_score_that_overflows_is_refused_with_its_index(score):
+    weight = WEIGHT.astype(np.float32)
+    for one in (weight, torch.from_numpy(weight)):
+        with pytest.raises(
+            ms.ScoresError, match=r"'fc': the score overflows in float32 at \[\d, \d\]; scale the weight"
+        ):
+            score(one)
+
+
+@pytest.mark.parametrize(("factor", "message"), [(1e300, "values overflow"), (1e-300, "all values underflow")])
+def test_a_statistic_that_does_not_fit_the_dtype_is_refused_by_name(factor, message):
+    weight = WEIGHT.astype(np.float32)
+    for call, label in (
+        (lambda: ms.wanda(weight, NORMS * factor, name="fc"), "norms"),
+        (lambda: ms.sipp(weight, INPUTS.astype(np.float64) * factor, name="fc"), "activations"),
+        (lambda: ms.taylor(weight, WEIGHT.astype(np.float64) * factor, name="fc"), "gradient"),
+    ):
+        with pytest.raises(scores.StatisticError, match=f"'fc': {label}: {message} in float32"):
+            call()
+
+
+@pytest.mark.parametrize("reduce", ["mean", "max"])
+def test_shares_of_sums_that_would_over_or_underflow_are_the_same(reduce):
+    weight, inputs = WEIGHT.astype(np.float32), INPUTS.astype(np.float32)
+    expected = ms.sipp(weight, inputs, reduce=reduce)
+    for factor in (1e30, 1e-30):
+        scaled = ms.sipp(weight * np.float32(factor), inputs * np.float32(factor), reduce=reduce)
+        np.testing.assert_allclose(scaled, expected, rtol=1e-5, atol=1e-7)
+
+
+def test_ria_refuses_sums_of_magnitudes_that_overflow():
+    weight = np.full((4, 8), 1e38, np.float32)
+    with pytest.raises(ms.ScoresError, match="'fc': the sum of the magnitudes of a row is not finite"):
+        ms.ria(weight, name="fc")
 
 
 @pytest.mark.parametrize("exponent", [-70, -62])
@@ -220,6 +269,9 @@ BAD = {
     "an unknown reduction": (lambda: ms.sipp(WEIGHT, INPUTS, reduce="min"), "reduce='min'"),
     "no points": (lambda: scores.sampling_bound(WEIGHT, 0), "points=0"),
     "no error": (lambda: scores.sampling_bound(abs(WEIGHT), 5).samples(0), "error=0"),
+    "an infinite error": (lambda: scores.sampling_bound(abs(WEIGHT), 5).samples(np.inf), "error=inf"),
+    "an error that is too small": (lambda: scores.sampling_bound(abs(WEIGHT), 5).samples(1e-300), "2.63 draws"),
+    "negative draws": (lambda: scores.sampling_bound(abs(WEIGHT), 5).error(-1), "samples=-1"),
 }  # fmt: skip
 
 

@@ -61,6 +61,14 @@ def test_the_least_samples_keep_the_error_and_one_less_does_not(error):
         assert bound.error(int(m) - 1)[row] > error
 
 
+def test_a_neuron_without_sensitivities_needs_no_draws():
+    bound = scores.sampling_bound(np.array([[0.0, 0.0], [0.5, 0.5]]), 30)
+    assert bound.samples(0.5)[0] == 0 < bound.samples(0.5)[1]
+    np.testing.assert_array_equal(bound.error(0), [0.0, np.inf])
+    assert bound.error(10)[0] == 0
+    np.testing.assert_array_equal(scores.sampling_bound(np.zeros((3, 2)), 30).samples(1e-300), [0, 0, 0])
+
+
 def test_sampling_really_errs_less_than_the_bound():
     weight, inputs = np.abs(WEIGHT), np.abs(INPUTS)
     sensitivities = shares(weight, inputs, "max")

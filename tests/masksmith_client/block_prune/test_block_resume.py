@@ -102,6 +102,28 @@ def test_a_killed_run_gives_the_same_bits(model, text, tmp_path, monkeypatch, ca
     assert not (output / JOURNAL_NAME).exists()
 
 
+def test_the_file_of_a_finished_block_that_was_changed_is_named_and_kept(model, text, tmp_path, capsys, monkeypatch):
+    output, prune_block = tmp_path / "out", block_run.BlockRun.prune_block
+
+    def interrupt(self, number, weights):
+        if number == 1:
+            raise KeyboardInterrupt
+        return prune_block(self, number, weights)
+
+    monkeypatch.setattr(block_run.BlockRun, "prune_block", interrupt)
+    assert run(command(model, output, text)) == 130
+    file = output / BLOCKS_NAME / "block-00000.safetensors"
+    changed = bytearray(file.read_bytes())
+    changed[-1] ^= 1
+    file.write_bytes(changed)
+    before = {path: path.read_bytes() for path in output.rglob("*") if path.is_file()}
+    capsys.readouterr()
+    assert run(command(model, output, text)) == 2
+    message = "".join(capsys.readouterr().err.split())
+    assert f"{file} is not as prune wrote it".replace(" ", "") in message
+    assert {path: path.read_bytes() for path in output.rglob("*") if path.is_file()} == before
+
+
 def test_an_interruption_keeps_the_captured_batches(model, text, tmp_path, capsys, monkeypatch):
     output, calls = tmp_path / "out", tmp_path / "out" / BLOCKS_NAME / "activations" / "calls"
 

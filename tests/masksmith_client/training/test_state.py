@@ -58,6 +58,12 @@ def test_masks_are_kept_as_bits_in_safetensors(tmp_path):
     assert sum(mask["bits"].numel() for mask in sparsifier.state_dict()["masks"].values()) == 2 * 32 * 32 // 8
 
 
+def test_a_state_may_have_a_name_of_any_length_that_a_file_may_have(tmp_path):
+    _, _, sparsifier = begin()
+    sparsifier.save(tmp_path / ("m" * 255))
+    assert [path.name for path in tmp_path.iterdir()] == ["m" * 255]
+
+
 def test_an_answer_under_way_is_dropped():
     def begin_in_a_thread(seed):
         model = perceptron(seed=seed)

@@ -132,6 +132,7 @@ def _masked(work: OutputWork, tensor: PlannedTensor, reports: list[ShardReport])
     options = work.plan.options
     layout = tensor.layout or Layout(default_axes(tensor.shape))
     members = certificate(reports)
+    del members["total_score"]  # The record of a local prune has none.
     update, change_report = members.pop("update"), change(reports, math.prod(tensor.shape))
     return {
         "axes": str(layout),

@@ -50,6 +50,17 @@ class FinishedBlocks:
         while self._path(len(self.reports)).exists():
             self.reports.append(json.loads(read_tensors(self._path(len(self.reports)), ())[1][REPORT_KEY]))
 
+    def check(self) -> None:
+        """Check the digests of all files.
+
+        Raises:
+            PruningError: If a file has other contents than `write` gave it.
+        """
+        from masksmith.model_pruning import check_tensors
+
+        for position in range(len(self.reports)):
+            check_tensors(self._path(position))
+
     def write(self, position: int, report: Any, model: Any) -> None:
         """Write the file of the next block, which is the one at this position, and add its report to `reports`.
 

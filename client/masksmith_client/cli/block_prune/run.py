@@ -67,11 +67,12 @@ class BlockPruning:
             batches: The calibration batches, each of which is the model's arguments by name.
 
         Raises:
-            PruningError: As `prune_streamed` does.
+            PruningError: As `prune_streamed` does, or if the file of a finished block was changed.
             InputError: As `load_outside` and `load` do.
             OSError: If a file cannot be written.
         """
         activations = self._folder / "activations"
+        self.finished.check()
         if not self.is_finished:
             self._prune(batches, activations)
         shutil.rmtree(activations, ignore_errors=True)

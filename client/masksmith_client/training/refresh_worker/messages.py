@@ -29,6 +29,8 @@ class RefreshRequest(BaseModel):
 
 SOLUTION_FIELDS = ("status", "gap", "retained", "objective", "upper_bound")
 """Fields of a solution that are copied to the result and to the report of a layer."""
+RESULT_FIELDS = (*SOLUTION_FIELDS, "total_score")
+"""Fields of a solution that are copied to the result of a layer."""
 
 
 class LayerResult(BaseModel):
@@ -38,8 +40,8 @@ class LayerResult(BaseModel):
         unchanged: Whether the layer was not solved, since its values and options are unchanged; it keeps its mask.
         error: Why solving the layer failed; it keeps its last mask, if it has one. None if solving succeeded, or if the
             layer is `unchanged`.
-        status, objective, upper_bound, gap, retained: As in the solver's solution; None without a new mask, and if the
-            solver returns only a mask.
+        status, objective, upper_bound, gap, retained, total_score: As in the solver's solution; None without a new
+            mask, and if the solver returns only a mask.
         added: Number of entries that the new mask keeps and the previous one drops; 0 without a new mask.
         dropped: Number of entries that the new mask drops and the previous one keeps; 0 without a new mask.
     """
@@ -51,6 +53,7 @@ class LayerResult(BaseModel):
     upper_bound: float | None = None
     gap: float | None = None
     retained: float | None = None
+    total_score: float | None = None
     added: int = 0
     dropped: int = 0
 

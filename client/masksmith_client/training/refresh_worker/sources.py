@@ -20,7 +20,7 @@ from masksmith_client.submission.streamed_tensor import StreamedTensor
 from masksmith_wire.dtypes import to_numpy
 from masksmith_wire.totals import total_retained
 
-from .messages import SOLUTION_FIELDS, LayerResult
+from .messages import RESULT_FIELDS, LayerResult
 from .shared_memory import Bools, Bytes, LayerSlot
 
 PIECE_BYTES = 512 * 1024
@@ -227,23 +227,25 @@ def _as_mask(solution: Any, slot: LayerSlot, shape: tuple[int, ...]) -> Bools:
 def sum_of_parts(parts: list[LayerResult]) -> LayerResult:
     """Sum the results of a layer's matrices or fused parts, none of which has an error.
 
-    An objective, bound or retained share that is None for one part is None for the layer, and so is the gap without
-    objective or bound. The status is that of all parts, or `feasible` if theirs differ.
+    An objective, bound, retained share or total score that is None for one part is None for the layer, and so is the
+    gap without objective or bound. The status is that of all parts, or `feasible` if theirs differ.
     """
     objectives, bounds = [part.objective for part in parts], [part.upper_bound for part in parts]
     statuses = {part.status for part in parts}
     objective = None if None in objectives else sum(value for value in objectives if value is not None)
     bound = None if None in bounds else sum(value for value in bounds if value is not None)
+    scores = [part.total_score for part in parts]
     gap = None if objective is None or bound is None else max(0.0, bound - objective) / (bound or 1.0)
     if all(part.gap == 0.0 for part in parts):
         gap = 0.0  # The two sums may differ by rounding.
-    shares = [(part.objective, part.retained) for part in parts]
+    shares = [(part.objective, part.retained, part.total_score) for part in parts]
     return LayerResult(
         status=statuses.pop() if len(statuses) == 1 else "feasible",
         objective=objective,
         upper_bound=bound,
         gap=gap,
-        retained=None if any(None in share for share in shares) else total_retained(shares),
+        retained=None if any(None in share[:2] for share in shares) else total_retained(shares),
+        total_score=None if None in scores else sum(score for score in scores if score is not None),
     )
 
 
@@ -252,4 +254,4 @@ def _result(report: Any) -> LayerResult:
     error = getattr(report, "error", None)
     if error is not None:
         return LayerResult(error=error.message)
-    return LayerResult.model_validate({name: getattr(report, name, None) for name in SOLUTION_FIELDS})
+    return LayerResult.model_validate({name: getattr(report, name, None) for name in RESULT_FIELDS})
