@@ -155,7 +155,7 @@ def shared_names(model: torch.nn.Module, layers: Iterable[MaskedLayer]) -> dict[
     """Return, for weights that the model has under several names, the layer's name by each of the other names."""
     paths = paths_by_module(model)
     names = {_weight_name(model, path, layer): layer.name for layer in layers for path in _paths_of(layer, paths)}
-    return {name: of_layer for name, of_layer in names.items() if name != of_layer}
+    return {name: layer_name for name, layer_name in names.items() if name != layer_name}
 
 
 def _paths_of(layer: MaskedLayer, paths: Mapping[int, list[str]]) -> list[str]:

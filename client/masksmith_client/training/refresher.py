@@ -82,11 +82,11 @@ class Refresher:
     ) -> None:
         self._layers, self._method = layers, method
         self._refresh, self._hysteresis, self._scores = refresh, hysteresis, scores
-        self._are_scores = method.gives_scores or scores is not None
+        self._values_are_scores = method.gives_scores or scores is not None
         self._process_group = ProcessGroup(layers[0].weight.device)
         self._masks = masks
         self._worker: RefreshWorker | None = None
-        # Each request divides the layers by its own pattern.
+        # Before the first request there is no pattern, so layers stay whole; each request divides them by its pattern.
         self._start(self._divide(None))
         self.pending: PendingRequest | None = None
         self.late = 0
@@ -96,10 +96,13 @@ class Refresher:
 
     def _divide(self, pattern: Pattern | None) -> Shares:
         """Divide the layers among the ranks; without a pattern, and for scores, each layer as a whole."""
-        return divide(self._layers, None if self._are_scores else pattern, self._process_group.world_size)
+        return divide(self._layers, None if self._values_are_scores else pattern, self._process_group.world_size)
 
     def _current_storage(self) -> list[tuple[torch.dtype, torch.device]]:
-        """Return dtype and device of all weights, whichever rank solves them, so that all ranks restart together."""
+        """Return dtype and device of all weights.
+
+        Weights that other ranks solve are included, so that after a change all ranks call `_start` at the same request.
+        """
         return [(layer.weight.dtype, layer.weight.device) for layer in self._layers]
 
     def _start(self, shares: Shares) -> None:
@@ -181,7 +184,7 @@ class Refresher:
             axis=pattern.axis,
             ragged=pattern.ragged,
             layers=list(self._own_shares),
-            are_scores=self._are_scores,
+            are_scores=self._values_are_scores,
             hysteresis=self._hysteresis,
             timeout_s=self._refresh.timeout_s,
         )
@@ -314,7 +317,7 @@ class Refresher:
     def _slot(self, layer: MaskedLayer) -> LayerSlot:
         """Return the slot in memory of this rank's share of a layer."""
         dtype = SAFETENSORS_DTYPES[str(layer.weight.dtype).removeprefix("torch.")]
-        if self._are_scores:
+        if self._values_are_scores:
             dtype = "F64" if dtype == "F64" else "F32"
         layout = layer.layout
         return LayerSlot(

@@ -17,8 +17,9 @@ class RequestMeter:
 
     Attributes:
         limit_bytes: Limit in bytes of a request's line and headers, and of its trailers and chunk framing.
-        pending: Bytes that the connection has read after the read in which the last head or body ended, less an
-            allowance for each piece of a body; see `count_body`. The connection adds them, and checks the limit.
+        pending: Bytes that the connection has received since the last head or body ended (those that arrived together
+            with its end are not counted), less what `count_body` subtracts for each piece of a body. The connection
+            adds the bytes, and checks the limit.
         in_body: Whether a head is complete, and its body is not.
         error: The error with which the request is to be rejected, set by `set_error`; None if there is none.
     """

@@ -101,7 +101,7 @@ class Supervisor:
                 )
 
     def restart_failed(self) -> None:
-        """Stop processes that cannot be reached; restart these, and processes that have ended, after their delays.
+        """Stop processes that cannot be reached; restart these, and ended ones, each after its own restart delay.
 
         A call does not wait for the delays: calls must be repeated. After a stop signal, a call does nothing.
         """

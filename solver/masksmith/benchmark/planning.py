@@ -121,9 +121,9 @@ def _check_requested_kernels(cases: Sequence[Case], selected: Sequence[Declarati
     for kernel in selected:
         refusals = [(case, kernel.refusal(case, device)) for case in cases]
         unsupported = [(case, refusal) for case, refusal in refusals if refusal is not None]
-        not_by_pattern = [(case, refusal) for case, refusal in unsupported if refusal.what != "pattern"]
+        not_due_to_pattern = [(case, refusal) for case, refusal in unsupported if refusal.what != "pattern"]
         # A kernel need not support every pattern of a request, but at least one of them.
-        refused = not_by_pattern or (unsupported if len(unsupported) == len(cases) else [])
+        refused = not_due_to_pattern or (unsupported if len(unsupported) == len(cases) else [])
         if refused:
             case, refusal = refused[0]
             raise BenchmarkError("kernel_refused", f"kernel {kernel.name!r} cannot do {case}: {refusal.reason}")

@@ -122,7 +122,7 @@ def select(
 
 
 def check_rules_apply(patterns: TensorPatterns, candidates: Sequence[Candidate], skipped: Mapping[str, str]) -> None:
-    """Check that each rule applies to one of the tensors that it selects, unless the caller left one of them out.
+    """Check that each rule applies to at least one tensor that it selects, unless the caller left one of them out.
 
     Args:
         patterns: The rules, by selector.
@@ -158,7 +158,7 @@ def _not_selected_reason(
 ) -> str | None:
     """Return why the caller's names and globs, or the default, do not select a tensor; None if they do.
 
-    Without `layers`, also None for an unsupported tensor, whose reason is more specific.
+    Without `layers`, also None for an unsupported tensor: `_unsupported_reason` returns a more specific reason.
     """
     if excluded.match(*candidate.spellings):
         return EXCLUDED

@@ -61,7 +61,7 @@ class ProductWatcher(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        """Run an operation; before, if it multiplies with a weight, call `on_input` for each matrix of the product."""
+        """Call `on_input` for each matrix of a weight that an operation multiplies with; then run the operation."""
         name = str(func._schema.name).rpartition("::")[2]
         if name in PRODUCTS:
             left, right = (args[position] for position in PRODUCTS[name])

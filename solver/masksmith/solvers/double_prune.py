@@ -21,7 +21,7 @@ class DoublePrune:
     """Keep the n largest scores of every row group, and then, of the kept scores, the n largest of every column group.
 
     Ties go to the lowest index. The duals are those of the best mask with at most n per row and column, by `Exact`, so
-    that the gap shows how much less than that mask double pruning keeps.
+    the gap shows how much score double pruning loses against that mask.
 
     Mozaffari et al. (2024), SLoPe: Double-pruned sparse plus lazy low-rank adapter pretraining of LLMs.
     """

@@ -52,7 +52,7 @@ class MasksPlan(BaseModel):
 
     @property
     def earlier_results(self) -> list[str]:
-        """Keys of the results that the job reads as previous masks; empty if these are not those of an earlier job."""
+        """Keys of the results that the job reads as previous masks; empty unless `previous` names an earlier job."""
         parts = [part for tensor in self.tensors for part in tensor.previous or ()]
         return sorted({part.result for part in parts if part.result is not None})
 

@@ -17,7 +17,7 @@ from .shared_keys import check_shared_keys
 _WRONG_CONTENT = re.compile(r"(Command # .* caused error: )?(WRONGTYPE |user_script:|(hash )?value is not )", re.DOTALL)
 """Beginnings of the error replies to a command or script that reads a value of a wrong type or form.
 
-To the replies in a pipeline, redis-py adds the number and the text of the command before them.
+In a pipeline, redis-py puts the number and the text of the command before the reply.
 """
 _OTHER_SUFFIXES = (":pending", ":queued", ":queued:long", ":taken", ":attempts", ":results")
 """Suffixes of the keys of a job that are deleted besides its hashes and its events; its leases expire."""

@@ -52,7 +52,7 @@ class BlockPruning:
 
     @property
     def has_progress(self) -> bool:
-        """Whether a block is finished, so that a later run can continue."""
+        """Whether at least one block is finished, so that a later run can continue after it."""
         return bool(self.finished.reports)
 
     @property
