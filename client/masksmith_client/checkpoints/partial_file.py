@@ -18,7 +18,7 @@ PART_SUFFIX = ".part"
 class PartialFile:
     """An output file with a temporary name, and the digest of the bytes so far.
 
-    An earlier run may have left bytes in the file, so `resume` or `restart` comes before the first `write`.
+    An earlier run may have left bytes in the file, so `resume` or `restart` must be called before the first `write`.
     """
 
     def __init__(self, target: Path) -> None:
@@ -51,7 +51,7 @@ class PartialFile:
         self._cut()
 
     def reopen_finished(self) -> None:
-        """Give the finished file its temporary name again, and open it; `resume` or `restart` comes next."""
+        """Give the finished file its temporary name again, and open it; `resume` or `restart` must be called next."""
         with named_errors(self.target):
             self._file.close()
             os.replace(self.target, self.path)
