@@ -87,7 +87,7 @@ def _add_middleware(app: FastAPI, settings: Settings) -> None:
     # Added after the middleware above, so that the responses of that middleware have a request id, too.
     app.add_middleware(AccessLogMiddleware)
     app.add_middleware(UnreadBodyMiddleware)
-    app.add_middleware(PathPrefixMiddleware, prefix=settings.root_path, trusted=settings.trusted_proxies)
+    app.add_middleware(PathPrefixMiddleware, prefix=settings.root_path, trusted_proxies=settings.trusted_proxies)
     app.add_middleware(SecurityHeadersMiddleware)
 
 

@@ -39,7 +39,7 @@ GC_THRESHOLDS = (10_000, 20, 100)
 SWITCH_INTERVAL_S = 0.0005
 """Switch interval of the interpreter: how long the event loop can delay a thread; the default is ten times as long."""
 HANG_S = 60
-"""Seconds without an answer to the parent after which one of several processes is replaced.
+"""One of several processes is replaced if it does not answer its parent for this many seconds.
 
 Must exceed the start-up time.
 """
@@ -68,7 +68,7 @@ def serve(settings: Settings) -> None:
         ws="none",
         log_config=None,
         access_log=False,
-        # Not here: `app` adds the middleware that reads forwarded headers, for the proxies that the settings name.
+        # uvicorn need not read forwarded headers: the middleware in `app` does, for the proxies that the settings name.
         proxy_headers=False,
         timeout_graceful_shutdown=GRACE_S,
         timeout_worker_healthcheck=HANG_S,

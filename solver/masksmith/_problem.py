@@ -62,9 +62,9 @@ class Problem:
         self.axis: Axis = pattern.axis if self.has_tiles else "in"
         self.source = MatrixReader(scores, self.axis, name, options.view)
         self.grid = grid = pattern.grid(self.source.shape)
-        dense = pattern.ragged == "dense"
-        self.down = grid.rows // grid.tile_rows if dense else grid.down
-        self.across = grid.cols // grid.tile_cols if dense else grid.across
+        edge_is_dense = pattern.ragged == "dense"
+        self.down = grid.rows // grid.tile_rows if edge_is_dense else grid.down
+        self.across = grid.cols // grid.tile_cols if edge_is_dense else grid.across
         self.height, self.width = self.down * grid.tile_rows, self.across * grid.tile_cols
         self._check_weight()
         start = options.warm_start

@@ -13,7 +13,7 @@ from masksmith_state.queue import CASE_TASK, CPU_QUEUE, QUEUES, SHARD_TASK, cele
 from masksmith_state.unreadable import MAX_ENTRIES, UNREADABLE, entries, set_aside
 from masksmith_worker import transport
 from masksmith_worker.app import create_app, send_messages
-from masksmith_worker.messages import UnreadableMessageError, validated
+from masksmith_worker.messages import UnreadableMessageError, validate_message
 from masksmith_worker.settings import Settings
 
 JOB = "0" * 27
@@ -38,7 +38,7 @@ def test_messages_that_a_worker_enqueues_are_readable(records, valkey, queue):
     send_messages(app, queue, 1)  # as its sweeper does
     tasks[0].apply(throw=True)  # as a task does that takes a shard
     for is_from_task in (False, True):
-        headers = json.loads(validated(records.redis.rpop(queue).encode(), queue))["headers"]
+        headers = json.loads(validate_message(records.redis.rpop(queue).encode(), queue))["headers"]
         assert headers["timelimit"] == [None, None]
         assert (headers["parent_id"] is not None) == is_from_task
 
@@ -93,21 +93,21 @@ RAW = [b"", b"junk", b"[]", b"null", b"7", b'"text"', b"\xff\xfe", b"{", b"[" * 
 @pytest.mark.parametrize(("path", "value"), POISON.values(), ids=POISON)
 def test_a_message_with_a_wrong_member_is_refused(good, path, value):
     with pytest.raises(UnreadableMessageError) as caught:
-        validated(changed(good, path, value), CPU_QUEUE)
+        validate_message(changed(good, path, value), CPU_QUEUE)
     assert path.partition(".")[0] in str(caught.value)
 
 
 @pytest.mark.parametrize("item", RAW)
 def test_junk_is_refused(item):
     with pytest.raises(UnreadableMessageError):
-        validated(item, CPU_QUEUE)
+        validate_message(item, CPU_QUEUE)
 
 
 def test_a_good_message_is_read_and_unknown_members_are_dropped(good):
-    assert json.loads(validated(changed(good, "headers.stamps", {"x": object.__name__}), CPU_QUEUE))["body"] == body(
-        [[], {}, {"callbacks": None, "errbacks": None, "chain": None, "chord": None}]
-    )
-    assert b"stamps" not in validated(changed(good, "headers.stamps", {"x": 1}), CPU_QUEUE)
+    message = validate_message(changed(good, "headers.stamps", {"x": object.__name__}), CPU_QUEUE)
+    expected_body = body([[], {}, {"callbacks": None, "errbacks": None, "chain": None, "chord": None}])
+    assert json.loads(message)["body"] == expected_body
+    assert b"stamps" not in validate_message(changed(good, "headers.stamps", {"x": 1}), CPU_QUEUE)
 
 
 @pytest.fixture

@@ -72,7 +72,7 @@ class _Message(_StrictModel):
     properties: _Properties
 
 
-def validated(item: bytes, queue: str) -> bytes:
+def validate_message(item: bytes, queue: str) -> bytes:
     """Check a message, and return it without the members that are not declared in this module.
 
     Raises:
@@ -97,6 +97,6 @@ def _check_body(body: str) -> None:
     except (binascii.Error, ValueError, RecursionError):
         raise UnreadableMessageError("body: not JSON in base64") from None
     match content:
-        case [[], dict(named), dict(embedded)] if not named and not any(embedded.values()):
+        case [[], dict(named_arguments), dict(later_tasks)] if not named_arguments and not any(later_tasks.values()):
             return
     raise UnreadableMessageError("body: expected no arguments, and no tasks to call afterwards")

@@ -11,7 +11,7 @@ from kombu.transport import redis as kombu_redis
 
 from masksmith_state.unreadable import set_aside
 
-from .messages import UnreadableMessageError, validated
+from .messages import UnreadableMessageError, validate_message
 
 
 class QoS(kombu_redis.QoS):
@@ -54,7 +54,7 @@ class Channel(kombu_redis.Channel):
         key, item = reply
         queue = _text(key).rsplit(self.sep, 1)[0]
         try:
-            return key, validated(item, queue)
+            return key, validate_message(item, queue)
         except UnreadableMessageError as error:
             with self.conn_or_acquire() as client:
                 set_aside(client, "message", queue, str(error), _text(item))

@@ -142,8 +142,8 @@ class ReferencePruner:
         kinds, needs_gram = self.method.scores.kinds, self.method.update is not None
         if self.method.calibration is None:
             if self.method.scores.needs_statistic or needs_gram:
-                needing = self.method.scores if self.method.scores.needs_statistic else self.method.update
-                raise InputError(f"{needing} needs a calibration: the reference of a file in a root")
+                option = self.method.scores if self.method.scores.needs_statistic else self.method.update
+                raise InputError(f"{option} needs a calibration: the reference of a file in a root")
             return {}, {}
         if not isinstance(self.method.calibration, str | Path):
             raise InputError("by reference, a calibration is the reference of a file in a root")
@@ -224,15 +224,15 @@ def _choice_by_listing(listing: ModelListing, options: ChoiceOptions) -> dict[st
     assert options.patterns is not None
     names = [tensor.name for tensor in listing.tensors]
     with as_input_errors(LayoutError, PatternError, SelectionError):
-        layouts_by_name = user_layouts(options.layouts, names)
+        layouts_of_user = user_layouts(options.layouts, names)
         candidates = layouts.with_layouts(
-            [_candidate(tensor) for tensor in listing.tensors], layouts_by_name, listing.config
+            [_candidate(tensor) for tensor in listing.tensors], layouts_of_user, listing.config
         )
         patterns = options.patterns.assign(names)
         selection = layouts.select(candidates, patterns, list(options.layers), list(options.exclude), in_parts=True)
         layouts.check_rules_apply(options.patterns, candidates, selection.skipped)
-    tensor_layouts = {candidate.name: candidate.layout for candidate in candidates}
-    return {name: (_layout_input(tensor_layouts[name]), patterns[name]) for name in selection.chosen}
+    layouts_by_name = {candidate.name: candidate.layout for candidate in candidates}
+    return {name: (_layout_input(layouts_by_name[name]), patterns[name]) for name in selection.chosen}
 
 
 def _candidate(tensor: ListedTensor) -> Candidate:

@@ -133,7 +133,9 @@ def check_output_folder(output: Path, checkpoint: Checkpoint) -> None:
         )
 
 
-def finished_record(output: Path, checkpoint: Checkpoint, expected: Mapping[str, Any]) -> dict[str, Any] | None:
+def finished_record(
+    output: Path, checkpoint: Checkpoint, expected_identity: Mapping[str, Any]
+) -> dict[str, Any] | None:
     """Return the record of an output that an earlier run of the same command finished; None if there is none.
 
     Raises:
@@ -147,15 +149,15 @@ def finished_record(output: Path, checkpoint: Checkpoint, expected: Mapping[str,
         record = json.loads(path.read_bytes())
     except ValueError:
         record = None
-    if not isinstance(record, dict) or record.get("identity") != expected:
+    if not isinstance(record, dict) or record.get("identity") != expected_identity:
         raise InputError(f"{output} contains the result of another command; name a new or empty directory")
-    changed = changed_files(output, _digests(record["outputs"])) + [
+    changed_paths = changed_files(output, _digests(record["outputs"])) + [
         str(output / name) for name in record["copied"] if not (output / name).is_file()
     ]
-    if changed:
-        raise InputError(f"{changed[0]} is missing, or not as prune wrote it; remove {output} and prune again")
-    if changed := changed_files(checkpoint.folder, _digests(record["inputs"])):
-        raise InputError(f"{changed[0]} has changed since {output} was made of it; name a new or empty directory")
+    if changed_paths:
+        raise InputError(f"{changed_paths[0]} is missing, or not as prune wrote it; remove {output} and prune again")
+    if changed_paths := changed_files(checkpoint.folder, _digests(record["inputs"])):
+        raise InputError(f"{changed_paths[0]} has changed since {output} was made of it; name a new or empty directory")
     return record
 
 

@@ -20,7 +20,7 @@ NAME_BYTES = 255
 class PartialFile:
     """An output file with a temporary name, and the digest of the bytes so far.
 
-    An earlier run may have left bytes in the file, so `resume` or `restart` comes before the first `write`.
+    An earlier run may have left bytes in the file, so `resume` or `restart` must be called before the first `write`.
     """
 
     def __init__(self, target: Path) -> None:
@@ -53,7 +53,7 @@ class PartialFile:
         self._cut()
 
     def reopen_finished(self) -> None:
-        """Give the finished file its temporary name again, and open it; `resume` or `restart` comes next."""
+        """Give the finished file its temporary name again, and open it; `resume` or `restart` must be called next."""
         with named_errors(self.target):
             self._file.close()
             os.replace(self.target, self.path)

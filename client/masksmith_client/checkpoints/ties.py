@@ -19,7 +19,7 @@ _SAMPLE_BYTES = 64
 
 
 def absent_ties(tensors: Mapping[str, Tensor], config: Mapping[str, Any] | None) -> dict[str, str]:
-    """Map names that the model may have and the checkpoint does not store to the name of the embedding.
+    """Map each name that the model may have, but the checkpoint does not store, to the name of the embedding.
 
     `save_pretrained` leaves out an output head, and further embeddings, if they are tied to the stored embedding. The
     result is empty if the config says that nothing is tied, or if the checkpoint does not store exactly one embedding.
@@ -38,18 +38,18 @@ def absent_ties(tensors: Mapping[str, Tensor], config: Mapping[str, Any] | None)
 
 
 def declared_ties(tensors: Mapping[str, Tensor], metadata: Sequence[Mapping[str, str]]) -> dict[str, str]:
-    """Map names that are not stored to the names of stored tensors that the files' `__metadata__` gives for them.
+    """Map each name that is not stored to the name of the stored tensor that a file's `__metadata__` gives for it.
 
-    `safetensors.torch.save_model` stores one name of a shared parameter, and the others in this way.
+    `safetensors.torch.save_model` stores a shared parameter under one name, and its other names in `__metadata__`.
     """
     pairs = [pair for members in metadata for pair in members.items()]
     return {name: target for name, target in pairs if name not in tensors and target in tensors}
 
 
 def tied_by_config(
-    absent: Mapping[str, str], tensors: Mapping[str, Tensor], config: Mapping[str, Any] | None
+    ties: Mapping[str, str], tensors: Mapping[str, Tensor], config: Mapping[str, Any] | None
 ) -> dict[str, str]:
-    """Return those of the ties `absent` that the config declares: of one output head, and of further embeddings."""
+    """Return those of `ties` that the config declares: that of one output head, and those of further embeddings."""
     if not (config or {}).get("tie_word_embeddings"):
         return {}
     if any(name.startswith("cls.") for name in tensors):
@@ -58,7 +58,7 @@ def tied_by_config(
         head = _GPT_NEOX_HEAD
     else:
         head = _HEAD
-    return {name: target for name, target in absent.items() if name == head or name not in _HEADS}
+    return {name: target for name, target in ties.items() if name == head or name not in _HEADS}
 
 
 def stored_ties(tensors: Sequence[Tensor]) -> dict[str, str]:

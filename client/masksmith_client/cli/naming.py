@@ -43,9 +43,9 @@ def check_no_job_options(
     from masksmith_client._errors import InputError
 
     options = {"--name": name, "--label": labels or None, "--priority": priority, "--timeout": timeout_s}
-    unused = [option for option, value in options.items() if value is not None]
-    if unused:
-        raise InputError(f"{unused[0]} is for the job of a service, and --local starts none: omit one of the two")
+    job_options = [option for option, value in options.items() if value is not None]
+    if job_options:
+        raise InputError(f"{job_options[0]} is for the job of a service, and --local starts none: omit one of the two")
 
 
 def read_labels(texts: Sequence[str] | None) -> dict[str, str]:

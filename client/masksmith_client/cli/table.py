@@ -1,4 +1,4 @@
-"""Table of all commands: function, extra that installs the dependencies, line of help; their groups and examples.
+"""Table of all commands: function, extra that installs the dependencies, line of help; groups of commands; examples.
 
 `masksmith --help` and the completion of command names use this table only; a command's module is imported when the
 command is called, also for its own help.

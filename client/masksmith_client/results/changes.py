@@ -12,7 +12,7 @@ from masksmith_client._errors import InputError
 from .masks import Masks
 
 STRIP_ENTRIES = 2**20
-"""Most entries of a mask that are compared at once, unless one row has more."""
+"""Maximum number of entries of a mask that are compared at once, unless one row has more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,15 +54,15 @@ def compare(before: Masks, after: Masks) -> list[MaskChange]:
     Raises:
         InputError: If a tensor has different shapes in the two files, or no tensor is in both files.
     """
-    shared = [name for name in before if name in after]
-    if not shared:
+    shared_names = [name for name in before if name in after]
+    if not shared_names:
         raise InputError("the files have no tensor name in common")
-    for name in shared:
+    for name in shared_names:
         if before.shape(name) != after.shape(name):
             raise InputError(
                 f"{name!r} has shape {list(before.shape(name))} in one file, {list(after.shape(name))} in the other"
             )
-    return [_compare(name, before, after) for name in shared]
+    return [_compare(name, before, after) for name in shared_names]
 
 
 def _compare(name: str, before: Masks, after: Masks) -> MaskChange:

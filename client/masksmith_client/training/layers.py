@@ -94,13 +94,14 @@ def choose(
 
     Raises:
         InputError: If a name or glob matches nothing, a layer named in full cannot be masked, or no layer remains;
-            or if the model has a wrapper that supports no masks, or no methods with parameters and `method` has some.
+            or if the model has a wrapper that does not support masks, or, if `method` has parameters, one that does not
+            support such methods.
     """
     refuse_fsdp1(model)
     if isinstance(layers, (list, tuple)) and not layers:
         raise InputError(f"layers={layers!r} names no layer: leave it out for the default rule")
     weights = find_weights(model)
-    dense_reasons = _dense_by_default(weights)
+    dense_reasons = _dense_by_default_reasons(weights)
     candidates = [_candidate(name, weight, dense_reasons.get(name)) for name, weight in weights.items()]
     candidates = with_layouts(candidates, config=_config(model))
     try:
@@ -176,21 +177,21 @@ def _is_layer(module: torch.nn.Module) -> bool:
     return isinstance(module, LAYER_CLASSES) or is_transformers_conv1d(module)
 
 
-def _dense_by_default(weights: Mapping[str, ModelWeight]) -> dict[str, str]:
-    """Return the reasons of weights that stay dense unless they are named, by name.
+def _dense_by_default_reasons(weights: Mapping[str, ModelWeight]) -> dict[str, str]:
+    """Return the reason of each weight that stays dense unless the caller names it, by the weight's name.
 
-    These weights are the first and the last layer of a model without blocks, and matrices that are neither a layer's
-    nor experts.
+    These weights are the first and the last layer of a model without blocks, and matrices that are neither the weight
+    of a layer nor experts.
     """
-    names = [name for name, weight in weights.items() if weight.is_layer]
+    layer_names = [name for name, weight in weights.items() if weight.is_layer]
     reasons = {
         name: f"a parameter of {type(weight.module).__name__}, which is no linear or convolution layer"
         for name, weight in weights.items()
         if not weight.is_layer and not weight.is_expert
     }
-    if names and not Roles(list(weights)).has_blocks:
-        reasons[names[-1]] = "the last layer stays dense unless it is named"
-        reasons[names[0]] = "the first layer stays dense unless it is named"
+    if layer_names and not Roles(list(weights)).has_blocks:
+        reasons[layer_names[-1]] = "the last layer stays dense unless it is named"
+        reasons[layer_names[0]] = "the first layer stays dense unless it is named"
     return reasons
 
 

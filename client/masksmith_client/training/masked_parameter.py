@@ -28,7 +28,7 @@ FSDP2_READER, TENSOR_PARALLEL_READER = "reset_sharded_param", "_partition_linear
 """Functions of torch that read a module's weight to shard it."""
 QCONFIG, FAKE_QUANTISED = "qconfig", "weight_fake_quant"
 """Attribute that torch.ao.quantization sets on each module before it replaces modules, and deletes after it has
-converted them; and the submodule of modules that were prepared for training with it."""
+converted the modules; and the submodule of each module that `prepare_qat` has put in place of another."""
 PARAMETER_READER = ("torch.nn.modules.module", "get_parameter")
 """Module and name of torch's function that returns a parameter by its name: the dense one, as in `named_parameters`."""
 PRUNING_READER = "torch.nn.utils.prune"

@@ -1,4 +1,4 @@
-"""URL and token of the service, from arguments or the environment; and variables that messages about failures name."""
+"""URL and token of the service, from arguments or the environment; and variables whose names are in error messages."""
 
 from __future__ import annotations
 

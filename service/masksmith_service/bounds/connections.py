@@ -35,16 +35,17 @@ class Connections:
     def add(self, connection: Closable) -> bool:
         """Add a connection.
 
-        Beyond the limit, the oldest idle connection is closed. If none is idle and the reserve is full, the new one is.
+        Beyond the limit, the oldest idle connection is closed. If none is idle, and the reserve is full, the new
+        connection is closed.
 
         Returns:
             Whether all of its requests are served; if not, it is closed, or only `/healthz` is served.
         """
         self._open[connection] = None
         if len(self._open) > self.limit:
-            idle = next((each for each in self._open if each.is_idle and each is not connection), None)
+            oldest_idle = next((each for each in self._open if each.is_idle and each is not connection), None)
             is_full = len(self._open) > self.limit + RESERVE
-            to_close = connection if idle is None and is_full else idle
+            to_close = connection if oldest_idle is None and is_full else oldest_idle
             if to_close is not None:
                 self.discard(to_close)
                 to_close.abort()

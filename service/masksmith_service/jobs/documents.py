@@ -39,7 +39,7 @@ from .measures import combined_measures
 
 log = logging.getLogger(__name__)
 
-OPTIONS_SHOWN = {"pattern", "axis", "ragged", "scores", "budget", "floors", "update", "solver"}
+SHOWN_OPTIONS = {"pattern", "axis", "ragged", "scores", "budget", "floors", "update", "solver"}
 
 
 def snapshot_view(snapshot: Snapshot) -> Job:
@@ -74,7 +74,7 @@ def job_view(
 ) -> Job:
     """Build the document of a masks job; `taken_indices` are the indices of taken, unfinished shards."""
     options, tensors = record.plan.options, record.plan.tensors
-    shown = options.model_dump(include=OPTIONS_SHOWN) | {"pattern": record.plan.pattern_text}
+    shown_options = options.model_dump(include=SHOWN_OPTIONS) | {"pattern": record.plan.pattern_text}
     indices = shards_by_tensor(tensors, shards)
     reports_by_tensor = [[reports.get(index) for index in shard_indices] for shard_indices in indices]
     are_taken = [not taken_indices.isdisjoint(shard_indices) for shard_indices in indices]
@@ -83,7 +83,7 @@ def job_view(
     budget_gaps = [report.budget_gap for report in reports.values() if report.budget_gap is not None]
     return Job(
         **_common_members(record),
-        **shown,
+        **shown_options,
         budget_gap=max(budget_gaps, default=None),
         tensors=[
             tensor_view(tensor, tensor_reports, record.state, options.pattern, pattern_of, is_taken=is_taken)

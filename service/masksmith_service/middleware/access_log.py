@@ -65,7 +65,8 @@ class _LoggedResponse:
         self.status = 0
         self._scope, self._send = scope, send
         self._started_at, self._sent_bytes = time.monotonic(), 0
-        # The address of the connection: in the scope, inner middleware replaces it by the one from a trusted proxy.
+        # The address of the connection. Inner middleware may replace it, in the scope, by the one that a trusted proxy
+        # forwards.
         self._peer = (scope.get("client") or (None,))[0]
 
     async def send(self, message: Message) -> None:

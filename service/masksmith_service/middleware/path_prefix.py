@@ -19,13 +19,12 @@ class PathPrefixMiddleware:
     Args:
         app: The application.
         prefix: Such as `/tools/masks`. If it is empty, `X-Forwarded-Prefix` of a trusted proxy is used.
-        trusted: Addresses or networks of trusted proxies, separated by commas; `*` for all. Anything else is
-            ignored.
+        trusted_proxies: Addresses or networks, separated by commas; `*` for all. Other texts are ignored.
     """
 
-    def __init__(self, app: ASGIApp, prefix: str, trusted: str = "") -> None:
+    def __init__(self, app: ASGIApp, prefix: str, trusted_proxies: str = "") -> None:
         self._app, self._prefix = app, prefix.encode()
-        texts = [text.strip() for text in trusted.split(",") if text.strip()]
+        texts = [text.strip() for text in trusted_proxies.split(",") if text.strip()]
         self._trusts_all = "*" in texts
         self._networks = [network for text in texts if (network := _parse_network(text)) is not None]
 
@@ -49,8 +48,9 @@ class PathPrefixMiddleware:
     def _prefix_of(self, scope: Scope) -> bytes:
         if self._prefix:
             return self._prefix
-        forwarded = dict(scope["headers"]).get(b"x-forwarded-prefix", b"").rstrip(b"/")
-        return forwarded if self._trusts(scope) and PREFIX_FORM.fullmatch(forwarded) else b""
+        forwarded_prefix = dict(scope["headers"]).get(b"x-forwarded-prefix", b"").rstrip(b"/")
+        is_used = self._trusts(scope) and PREFIX_FORM.fullmatch(forwarded_prefix)
+        return forwarded_prefix if is_used else b""
 
     def _trusts(self, scope: Scope) -> bool:
         if self._trusts_all:
@@ -73,9 +73,10 @@ def _parse_network(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network |
 def _without_prefix(scope: Scope, prefix: bytes) -> Scope:
     if not scope["path"].startswith(prefix.decode() + "/"):
         return scope
-    raw = scope.get("raw_path")
-    path = {"path": scope["path"].removeprefix(prefix.decode())}
-    return {**scope, **path} | ({} if raw is None else {"raw_path": raw.removeprefix(prefix)})
+    new_scope = {**scope, "path": scope["path"].removeprefix(prefix.decode())}
+    if (raw_path := scope.get("raw_path")) is not None:
+        new_scope["raw_path"] = raw_path.removeprefix(prefix)
+    return new_scope
 
 
 def _with_prefix(name: bytes, value: bytes, prefix: bytes) -> tuple[bytes, bytes]:

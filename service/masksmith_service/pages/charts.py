@@ -107,36 +107,36 @@ def compute_charts(report: Report) -> list[Chart]:
 
 def _lines(
     batch: int,
-    kernels: Mapping[str, Sequence[tuple[float, float]]],
+    lines: Mapping[str, Sequence[tuple[float, float]]],
     bands: Mapping[str, Sequence[tuple[float, float, float]]],
 ) -> Chart:
     """Compute the chart of curves.
 
     Args:
         batch: Batch size.
-        kernels: For each kernel (density, speed-up).
-        bands: For each kernel (density, low, high), the limits of the speed-ups.
+        lines: By name of the kernel, points (density, speed-up).
+        bands: By name of the kernel, points (density, low, high); `low` and `high` are the limits of the speed-up.
     """
-    axis = _Axis(gain for kernel in kernels for _, *limits in bands[kernel] for gain in limits)
+    axis = _Axis(gain for kernel in lines for _, *limits in bands[kernel] for gain in limits)
     series = [
         Series(
             kernel, number % COLOURS,
             [
-                Mark(_x(1 - kept), axis.y(gain), f"{kernel}: {gain:.2f}x, {100 * (1 - kept):.1f} % dropped")
-                for kept, gain in points
+                Mark(_x(1 - density), axis.y(gain), f"{kernel}: {gain:.2f}x, {100 * (1 - density):.1f} % dropped")
+                for density, gain in points
             ],
             _band(bands[kernel], axis),
         )
-        for number, (kernel, points) in enumerate(kernels.items())
+        for number, (kernel, points) in enumerate(lines.items())
     ]  # fmt: skip
     x_labels = [(f"{percent} %", _x(percent / 100)) for percent in (0, 25, 50, 75, 100)]
     return Chart(f"Batch {batch}: all layers", "weights dropped", series, axis.labels, x_labels, axis.y(1.0))
 
 
 def _band(points: Sequence[tuple[float, float, float]], axis: _Axis) -> str:
-    above = [(_x(1 - kept), axis.y(high)) for kept, _, high in points]
-    below = [(_x(1 - kept), axis.y(low)) for kept, low, _ in reversed(points)]
-    return "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in above + below) + "Z"
+    upper_line = [(_x(1 - density), axis.y(high)) for density, _, high in points]
+    lower_line = [(_x(1 - density), axis.y(low)) for density, low, _ in reversed(points)]
+    return "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in upper_line + lower_line) + "Z"
 
 
 def _bars(batch: int, layers: Mapping[str, Mapping[str, float]]) -> Chart:

@@ -77,8 +77,8 @@ def draw(pattern: Pattern) -> Drawing | None:
 def _tiles(tile: TileSpec, *, transposed: bool, rng: random.Random) -> Drawing:
     """Draw a grid of tiles, about `SIDE` entries high and wide, or half of that if a tile fits in it."""
     side = SIDE // 2 if max(tile.rows, tile.cols) <= SIDE // 2 else SIDE
-    tile_rows, tile_cols = max(1, side // tile.rows), max(1, side // tile.cols)
-    mask = _tiled(tile, tile_rows * tile.rows, tile_cols * tile.cols, rng)
+    tiles_down, tiles_across = max(1, side // tile.rows), max(1, side // tile.cols)
+    mask = _tiled(tile, tiles_down * tile.rows, tiles_across * tile.cols, rng)
     # There are no horizontal lines between tiles that are only one row high.
     line_height = tile.rows if tile.rows > 1 else len(mask)
     if transposed:
@@ -165,7 +165,7 @@ def _hybrid(pattern: Hybrid, rng: random.Random) -> Drawing:
     height, width, number = _block_shape(tile)
     rows: Rows = []
     for block_row in _scatter(number, number, pattern.dense_share, rng):
-        rows += _side_by_side([_block(height, width, None if dense else tile, rng) for dense in block_row])
+        rows += _side_by_side([_block(height, width, None if is_dense else tile, rng) for is_dense in block_row])
     return Drawing(rows, (height, width))
 
 
@@ -220,11 +220,11 @@ def _kept_blocks(number: int, pattern: Block, rng: random.Random) -> Rows:
 
 
 def _channels(pattern: Channels, rng: random.Random) -> Drawing:
-    keep = max(1, round(pattern.density * SIDE))
-    kept = _row(SIDE, rng.sample(range(SIDE), keep))
+    keep_count = max(1, round(pattern.density * SIDE))
+    channels = _row(SIDE, rng.sample(range(SIDE), keep_count))
     if pattern.axis == "out":
-        return Drawing([[entry] * SIDE for entry in kept], (SIDE, SIDE))
-    return Drawing([kept for _ in range(SIDE)], (SIDE, SIDE))
+        return Drawing([[is_kept] * SIDE for is_kept in channels], (SIDE, SIDE))
+    return Drawing([channels for _ in range(SIDE)], (SIDE, SIDE))
 
 
 def _scatter(height: int, width: int, density: float, rng: random.Random) -> Rows:

@@ -57,7 +57,7 @@ class Curves:
         """
         if self._pattern.transposable:
             return np.array([solve(scores, pattern, threads=1, name=name).upper_bound for pattern in self._patterns])
-        return _kept_by_plain_groups(scores, self._pattern, name)
+        return _scores_kept_by_plain_groups(scores, self._pattern, name)
 
     def merge(self, measurements: Sequence[Doubles]) -> Doubles:
         """Sum the vectors of a layer's slices."""
@@ -71,11 +71,13 @@ class Curves:
         budget = self._budget.kept_units(total, self._pattern)
         choices = {name: self._choices(name, values) for name, values in measurements.items()}
         layers = list(choices.values())
-        optimum = choose([layer.costs for layer in layers], [layer.values for layer in layers], budget)
-        if optimum is None:
+        optimal_indices = choose([layer.costs for layer in layers], [layer.values for layer in layers], budget)
+        if optimal_indices is None:
             return _allocate_greedily(choices, budget)
-        chosen = zip(choices.items(), optimum, strict=True)
-        return Decision({name: layer.patterns[index] for (name, layer), index in chosen}, 0.0)
+        patterns = {
+            name: layer.patterns[index] for (name, layer), index in zip(choices.items(), optimal_indices, strict=True)
+        }
+        return Decision(patterns, 0.0)
 
     def _choices(self, name: str, values: Doubles) -> _LayerChoices:
         """Return the choices of a layer that its floor allows: the densest ones, whose values are the last ones."""
@@ -106,20 +108,22 @@ def _allocate_greedily(choices: Mapping[str, _LayerChoices], budget: int) -> Dec
 
     The multiplier is the gain per entry of the first step that did not fit.
     """
-    chosen = dict.fromkeys(choices, 0)
-    unused, multiplier = _greedy_steps(choices, chosen, budget - sum(layer.costs[0] for layer in choices.values()))
-    kept = math.fsum(layer.values[chosen[name]] for name, layer in choices.items())
-    regret = math.fsum(layer.regret(chosen[name], multiplier) for name, layer in choices.items()) + multiplier * unused
-    patterns = {name: layer.patterns[chosen[name]] for name, layer in choices.items()}
-    return Decision(patterns, regret / (kept + regret) if regret > 0 else 0.0)
+    indices = dict.fromkeys(choices, 0)
+    remaining_budget = budget - sum(layer.costs[0] for layer in choices.values())
+    unused_budget, multiplier = _greedy_steps(choices, indices, remaining_budget)
+    kept_score = math.fsum(layer.values[indices[name]] for name, layer in choices.items())
+    regret = math.fsum(layer.regret(indices[name], multiplier) for name, layer in choices.items())
+    regret += multiplier * unused_budget
+    patterns = {name: layer.patterns[indices[name]] for name, layer in choices.items()}
+    return Decision(patterns, regret / (kept_score + regret) if regret > 0 else 0.0)
 
 
-def _greedy_steps(choices: Mapping[str, _LayerChoices], chosen: dict[str, int], budget: int) -> tuple[int, float]:
+def _greedy_steps(choices: Mapping[str, _LayerChoices], indices: dict[str, int], budget: int) -> tuple[int, float]:
     """Take steps in descending order of gain per entry; a layer stops at its first step that does not fit the budget.
 
     Args:
         choices: Choices of each layer.
-        chosen: Index of each layer's current choice; changed in place.
+        indices: Index of each layer's current choice; changed in place.
         budget: Entries that may be kept in addition to those of the current choices.
 
     Returns:
@@ -130,19 +134,19 @@ def _greedy_steps(choices: Mapping[str, _LayerChoices], chosen: dict[str, int], 
     multiplier = 0.0
     while queue:
         negative_gain, name = heapq.heappop(queue)
-        layer, index = choices[name], chosen[name]
+        layer, index = choices[name], indices[name]
         cost = layer.costs[index + 1] - layer.costs[index]
         if cost > budget:
             multiplier = multiplier or max(0.0, -negative_gain)
             continue
         budget -= cost
-        chosen[name] = index + 1
+        indices[name] = index + 1
         if index + 2 < len(layer.costs):
             heapq.heappush(queue, (-layer.gain(index + 1), name))
     return budget, multiplier
 
 
-def _kept_by_plain_groups(scores: Any, pattern: NM, name: str) -> Doubles:
+def _scores_kept_by_plain_groups(scores: Any, pattern: NM, name: str) -> Doubles:
     """Return, for every n, the sum over all groups of the n largest scores, without ragged edges that stay dense."""
     source = MatrixReader(scores, pattern.axis, name)
     outputs, inputs = source.shape[0], math.prod(source.shape[1:])

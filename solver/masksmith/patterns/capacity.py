@@ -26,38 +26,43 @@ def capacity(pattern: Pattern, shape: tuple[int, ...]) -> float:
         nested_density = 1.0 if nested is None else nested.density
         return pattern.density * nested_density * grid.rows * grid.cols
     return float(
-        sum(tiles * _crop_capacity(pattern, grid, height, width) for height, width, tiles in _tile_sizes(grid))
+        sum(count * _crop_capacity(pattern, grid, height, width) for height, width, count in _tile_sizes(grid))
     )
 
 
 def _tile_sizes(grid: Grid) -> list[tuple[int, int, int]]:
-    """Return height, width and number of the tiles of each kind.
+    """Return height, width and count of the tiles of each kind.
 
     The kinds are: whole, cropped below, cropped at the right, and cropped in the corner. If no tile is cropped below,
     the height of the tiles cropped below is 0; likewise for the width.
     """
-    down, below = divmod(grid.rows, grid.tile_rows)
-    across, right = divmod(grid.cols, grid.tile_cols)
-    sizes = [(grid.tile_rows, grid.tile_cols, down * across), (below, grid.tile_cols, across)]
-    return [*sizes, (grid.tile_rows, right, down), (below, right, 1)]
+    whole_down, cropped_height = divmod(grid.rows, grid.tile_rows)
+    whole_across, cropped_width = divmod(grid.cols, grid.tile_cols)
+    return [
+        (grid.tile_rows, grid.tile_cols, whole_down * whole_across),
+        (cropped_height, grid.tile_cols, whole_across),
+        (grid.tile_rows, cropped_width, whole_down),
+        (cropped_height, cropped_width, 1),
+    ]
 
 
 def _hybrid(pattern: Hybrid, grid: Grid) -> float:
     """Return what all blocks keep under the inner pattern, plus the gains of the blocks that gain most if dense."""
-    remaining, kept = pattern.dense_blocks(grid), 0.0
+    remaining_dense, kept_entries = pattern.dense_blocks(grid), 0.0
     gains: list[tuple[float, int]] = []
-    for height, width, number in _tile_sizes(grid):
-        if height * width * number == 0:
+    for height, width, count in _tile_sizes(grid):
+        if height * width * count == 0:
             continue
         is_edge = (height, width) != (grid.tile_rows, grid.tile_cols)
         entries = float(height * width)
         inner_kept = entries if is_edge and pattern.ragged == "dense" else capacity(pattern.inner, (height, width))
-        kept += number * inner_kept
-        gains.append((entries - inner_kept, number))
-    for gain, number in sorted(gains, reverse=True):
-        dense = min(remaining, number)
-        kept, remaining = kept + dense * gain, remaining - dense
-    return kept
+        kept_entries += count * inner_kept
+        gains.append((entries - inner_kept, count))
+    for gain, count in sorted(gains, reverse=True):
+        dense_count = min(remaining_dense, count)
+        kept_entries += dense_count * gain
+        remaining_dense -= dense_count
+    return kept_entries
 
 
 def _crop_capacity(pattern: NM, grid: Grid, height: int, width: int) -> int:

@@ -193,8 +193,8 @@ class BlobStore:
     def set_aside(self, name: str) -> None:
         """Move a blob, if it exists, to the folder `damaged`, under its name and the time; delete its list.
 
-        A pipe, a device or a socket in its place is deleted: it has no content, and lists of the store do not show it,
-        so that it would never be deleted from `damaged`.
+        A pipe, a device or a socket in its place is deleted: it has no content, and the method `list` does not yield
+        it, so that it would never be deleted from `damaged`.
         """
         self._lists.forget(name)
         if not self.objects.remove_special_file(name):
@@ -204,17 +204,17 @@ class BlobStore:
 
     def delete_damaged(self, name: str) -> None:
         """Delete the blobs of this name that were set aside."""
-        original = f"{DAMAGED}/{name}"
-        for moved, _ in self.objects.list(original.rpartition("/")[0]):
-            if moved.rpartition(".")[0] == original:
-                self.objects.delete(moved)
+        name_without_time = f"{DAMAGED}/{name}"
+        for damaged_name, _ in self.objects.list(name_without_time.rpartition("/")[0]):
+            if damaged_name.rpartition(".")[0] == name_without_time:
+                self.objects.delete(damaged_name)
 
     def list_damaged(self) -> Iterator[tuple[str, float]]:
         """List the blobs that were set aside, as pairs of name below `damaged` and time of last change."""
-        for name, changed in self.objects.list(DAMAGED):
-            moved = name.removeprefix(f"{DAMAGED}/")
-            if is_blob_name(moved.rpartition(".")[0]):
-                yield moved, changed
+        for name, changed_at in self.objects.list(DAMAGED):
+            name_below = name.removeprefix(f"{DAMAGED}/")
+            if is_blob_name(name_below.rpartition(".")[0]):
+                yield name_below, changed_at
 
     def _read(self, name: str, read: Callable[[PieceList], T], digest: str | None = None) -> T:
         """Read and check a blob; after a mismatch, read its list without the cache, and read and check once more.

@@ -84,7 +84,7 @@ def _y(value: float, top: float) -> float:
 
 
 def _nice_top(value: float) -> float:
-    """Return the least of 1, 2, 4, 8 times any power of ten that is at least `value`; 1 for 0 and infinity."""
+    """Return the least number `c * 10^k`, with c in {1, 2, 4, 8}, that is not below `value`; 1 for 0 and infinity."""
     if not 0 < value < math.inf:
         return 1.0
     power = 10.0 ** math.floor(math.log10(value))
