@@ -65,8 +65,8 @@ def solve(
         hysteresis: Bonus, in score units, for entries kept in `warm_start`; the proof is for scores with the bonus.
         time_limit_s: Seconds after which the tiles of panels that are not started get an arbitrary allowed mask (for
             block and hybrid patterns: the tiles of the n:m pattern inside blocks), and V:N:M patterns are not searched
-            further. The limit does not apply to the rest of patterns without tiles, to tensors with forced entries, nor
-            to a solve on a CUDA device.
+            further. The limit applies neither to the other work for patterns without tiles, nor to tensors with forced
+            entries, nor to a solve on a CUDA device.
         threads: Number of threads or processes; by default all cores.
         keep_duals: Whether the solution has duals, for warm starts or an independent check of the proof.
         on_progress: Called with (tiles done, total tiles) after each panel, or after each matrix on a CUDA device; for
@@ -272,14 +272,14 @@ class _Call:
 
     def _solve_whole(self, problem: Problem) -> Solution:
         """Solve a tensor whose budget belongs to the whole tensor; the progress of each such tensor starts at 0."""
-        pattern, nested = problem.pattern, None
+        pattern, nested_solution = problem.pattern, None
         nested_pattern = _nested_pattern(pattern)
         if nested_pattern is not None:
             inner = Problem(problem.scores, nested_pattern, Options(view=problem.options.view), problem.name)
-            (nested,) = replace(self, solver=Auto(), on_progress=None).solve([inner])
+            (nested_solution,) = replace(self, solver=Auto(), on_progress=None).solve([inner])
         solve_whole_tensor = whole_tensor_solver(pattern, self.solver)
         return solve_whole_tensor(
-            problem, pattern, WholeTensorOptions(self.deadline, self.threads, nested, self.on_progress)
+            problem, pattern, WholeTensorOptions(self.deadline, self.threads, nested_solution, self.on_progress)
         )
 
     def _report(self, done: int, total: int) -> None:
@@ -287,7 +287,7 @@ class _Call:
             self.on_progress(done, total)
 
     def _solver_of(self, problem: Problem) -> Solver:
-        """Return the solver for the tiles of a problem, which must have some: `Auto` chooses by the pattern."""
+        """Return the solver for a problem with tiles; `Auto` chooses it by the pattern."""
         if isinstance(self.solver, Auto) and has_tiles(problem.pattern):
             return self.solver.select(problem.pattern).solver
         return self.solver
@@ -311,12 +311,12 @@ def _patterns(scores: Mapping[str, Any], pattern: Pattern | str | Mapping[str, P
 
 
 def _refuse_unknown(
-    scores: Mapping[str, Any], names: Iterable[str], error_type: Callable[[str], Exception], given: str
+    scores: Mapping[str, Any], names: Iterable[str], error_type: Callable[[str], Exception], subject: str
 ) -> None:
-    """Raise an error of this type if a name has no scores; `given` begins its message, such as "a layout is"."""
+    """Raise `error_type` if a name has no scores; its message begins with `subject`, such as "a layout is"."""
     unknown = describe_unknown_names(names, scores.keys())
     if unknown is not None:
-        raise error_type(f"{given} given for tensors without scores: {unknown}")
+        raise error_type(f"{subject} given for tensors without scores: {unknown}")
 
 
 def _first_names(

@@ -112,7 +112,7 @@ def test_a_tensor_runs_while_a_worker_has_a_shard_of_it(client, save, records):
 def test_a_tensor_waits_again_when_its_shard_is_queued_again(client, submit, records):
     job = submit()["id"]
     records.release(take(records, job, 0, lease_s=60, attempts=3))
-    assert list(records.schedule.queue_lapsed()) == [(job, 0)]
+    assert list(records.schedule.requeue_lapsed_shards()) == [(job, 0)]
     assert states(client, job, "tensors") == ["queued"]
 
 

@@ -134,7 +134,7 @@ def test_a_worker_that_stops_releases_its_shard_without_an_attempt(
         assert slow.entered.wait(300)
         stopping.stopping.set()
         assert word() == "stopped"
-    assert list(runner.records.schedule.queue_lapsed()) == [(job, 0)]
+    assert list(runner.records.schedule.requeue_lapsed_shards()) == [(job, 0)]
     slow.leave.set()
     assert run_shard(runner, job, 0) == "completed"
 
@@ -158,7 +158,7 @@ def test_a_crash_is_tried_again_and_counted(runner, submit, monkeypatch):
         for _ in range(2):
             with pytest.raises(ZeroDivisionError):
                 run_shard(runner, job, 0)
-            assert list(runner.records.schedule.queue_lapsed()) == [(job, 0)]
+            assert list(runner.records.schedule.requeue_lapsed_shards()) == [(job, 0)]
     assert run_shard(runner, job, 0) == "completed"
     assert run_shard(runner, job, 1) == "completed"
     assert runner.records.state(job) is JobState.SUCCEEDED

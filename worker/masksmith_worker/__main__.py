@@ -66,7 +66,7 @@ class WorkerProcess:
         app: The Celery application.
         settings: Settings of the worker.
         records: Job records.
-        housekeeping: Checks broker and store; the sweeper runs it once per period. In workers, it sweeps no blobs.
+        housekeeping: Checks broker and store, and has no sweep of blobs; the sweeper runs it once per period.
     """
 
     def __init__(self, app: Any, settings: Settings, records: JobRecords, housekeeping: Housekeeping) -> None:
@@ -82,7 +82,8 @@ class WorkerProcess:
 
     def run(self) -> None:
         """Run until SIGTERM or SIGINT."""
-        # Compile the kernels before the pool starts, so that its processes load them instead of each compiling them.
+        # Compile the solver's kernels before the pool starts, so that its processes load them, and do not each compile
+        # them.
         if self._is_search_worker:
             self._report_progress("the worker is starting")
             began = time.monotonic()
@@ -117,9 +118,9 @@ class WorkerProcess:
         """
         self._heartbeat.request_stop()
         self._signal_pool(RELEASE_SIGNAL)
-        deadline = threading.Timer(STOP_GRACE_S, self._kill_pool_and_exit)
-        deadline.daemon = True
-        deadline.start()
+        timer = threading.Timer(STOP_GRACE_S, self._kill_pool_and_exit)
+        timer.daemon = True
+        timer.start()
 
     def _kill_pool_and_exit(self) -> None:
         # A pool process that was still starting has ignored the signal; if it has a shard, the shard's lease expires.

@@ -75,7 +75,7 @@ class Masks(TensorFile):
         """The path of an opened file; None for a download, after `close`, or if the file is no longer at this path."""
         try:
             is_there = self._path is not None and os.path.samestat(os.fstat(self._file.fileno()), self._path.stat())
-        except (OSError, ValueError):  # a closed file has no number
+        except (OSError, ValueError):  # a closed file has no descriptor
             return None
         return self._path if is_there else None
 
@@ -135,11 +135,11 @@ class Masks(TensorFile):
         reports = {} if self.job is None else {report.name: report for report in self.job.document.tensors}
         scores_by_name, proofs = scores or {}, {}
         for name in self:
-            mask, info, report = self._checked(self._entries[name]), self.infos.get(name), reports.get(name)
-            is_assumed = name not in scores_by_name
-            mask_scores = scores_of(method, weights[name], name) if is_assumed else scores_by_name[name]
+            mask, info, report = self._unpack_and_check(self._entries[name]), self.infos.get(name), reports.get(name)
+            uses_assumed_scores = name not in scores_by_name
+            mask_scores = scores_of(method, weights[name], name) if uses_assumed_scores else scores_by_name[name]
             objective = kept_objective(name, mask, mask_scores, info)
-            if is_assumed:
+            if uses_assumed_scores:
                 check_assumed(method, name, objective, report)
             proofs[name] = check_proof(name, objective, mask_scores, info, report, prove=prove)
         return proofs
@@ -154,7 +154,7 @@ class Masks(TensorFile):
             WireError: If a mask that was not read before violates its pattern.
         """
         for name in list(self._unchecked_patterns):
-            self._checked(self._entries[name])
+            self._unpack_and_check(self._entries[name])
         if self.job is None:
             return super().save(path)
         target, entries = Path(path), sorted(self._entries.values(), key=lambda entry: entry.start)
@@ -179,7 +179,7 @@ class Masks(TensorFile):
         entry, cols = self._entries[name], (self.shape(name) or (1,))[-1]
         self._check_digest(name)
         if name in self._unchecked_patterns:
-            self._checked(entry)
+            self._unpack_and_check(entry)
         width = cols if entry.dtype == "BOOL" else packed_width((cols,))
         part = np.frombuffer(self._read(entry.start + first * width, entry.start + last * width), np.uint8)
         part = part.reshape(last - first, width)
@@ -195,18 +195,18 @@ class Masks(TensorFile):
         Raises:
             WireError: If the mask does not have its digests, or violates its pattern.
         """
-        return self._checked(entry) if entry.name in self._unchecked_patterns else self._unpacked(entry)
+        return self._unpack_and_check(entry) if entry.name in self._unchecked_patterns else self._unpack(entry)
 
-    def _checked(self, entry: TensorEntry) -> BoolMask:
+    def _unpack_and_check(self, entry: TensorEntry) -> BoolMask:
         """Return a mask as a bool array, after checking its digests and its pattern, as far as the file has them."""
-        mask, info = self._unpacked(entry), self.infos.get(entry.name)
+        mask, info = self._unpack(entry), self.infos.get(entry.name)
         violation = None if info is None else pattern_violation(mask, info)
         if info is not None and violation is not None:
             raise WireError(f"the mask of {entry.name!r} violates its pattern {info.pattern!r}: {violation}")
         self._unchecked_patterns.discard(entry.name)
         return mask
 
-    def _unpacked(self, entry: TensorEntry) -> BoolMask:
+    def _unpack(self, entry: TensorEntry) -> BoolMask:
         self._check_digest(entry.name)
         array = self._stored(entry)
         return array.view(np.bool_).copy() if entry.dtype == "BOOL" else unpack(array, self.infos[entry.name].shape)

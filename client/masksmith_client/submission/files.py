@@ -40,8 +40,8 @@ def list_model_tensors(path: Path, *, trust_remote_code: bool = False) -> tuple[
         replace(
             weight,
             layout=candidate.layout,
-            # With a reason here, no glob selects the weight. A reason that a glob overrides comes from the weight's
-            # name, and the selection finds it again.
+            # A weight with a reason here is selected only by its full name. A reason that a glob overrides is left
+            # out: it comes from the weight's name, from which the selection finds it again.
             dense_by_default_reason=candidate.dense_by_default_reason if candidate.only_by_name else None,
             file_format=candidate.file_format,
         )

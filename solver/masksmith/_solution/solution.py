@@ -47,8 +47,8 @@ class Solution:
         unshifted_objective: Score kept of the original scores, without the hysteresis bonus or block norms.
         stats: Solver, device, threads, seconds, number of tiles and of those proved optimal, and further facts about
             the solve.
-        duals: Duals of the rows `[down, across, rows]` and columns `[down, across, cols]` of each tile; None without
-            `keep_duals`.
+        duals: Duals of the rows `[down, across, rows]` and columns `[down, across, cols]` of each tile; None unless
+            `solve` had `keep_duals`.
         pruned: The weight with 0 at the dropped entries; None unless `solve` had a weight.
         packed: The mask as bits, `[.., ceil(last / 8)]` uint8 along the last axis, lowest bit first; None if `pruned`
             is None.

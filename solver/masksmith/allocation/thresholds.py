@@ -109,11 +109,11 @@ class EntryThreshold:
             at_least: By layer, the number of scores that are at least the threshold.
         """
         kept = {name: max(floor, above[name]) for name, floor in self._floors.items()}
-        remaining = self._budget_units - sum(kept.values())
+        remaining_budget = self._budget_units - sum(kept.values())
         for name, minimum in kept.items():
-            ties = min(remaining, max(minimum, at_least[name]) - minimum)
+            ties = min(remaining_budget, max(minimum, at_least[name]) - minimum)
             kept[name] += ties
-            remaining -= ties
+            remaining_budget -= ties
         return Decision(_patterns(self._pattern, self._shapes, kept), 0.0)
 
 
@@ -129,11 +129,11 @@ class BlockThreshold:
     def measure(self, scores: Any, state: Any, name: str) -> Doubles:
         """Return the value of every block of these rows, in row-major order."""
         pattern = self._pattern
-        nested = None if pattern.nested is None else solve(scores, pattern.nested, threads=1, name=name)
-        # A problem needs a density that keeps a block; that of the pattern could round to none in a slice of few rows.
+        nested_solution = None if pattern.nested is None else solve(scores, pattern.nested, threads=1, name=name)
+        # A problem needs a density that keeps a block; the pattern's could round to no block in a few rows.
         full_pattern = with_full_density(pattern)
         assert isinstance(full_pattern, Block)
-        return block_values(Problem(scores, full_pattern, name=name), full_pattern, nested).reshape(-1)
+        return block_values(Problem(scores, full_pattern, name=name), full_pattern, nested_solution).reshape(-1)
 
     def merge(self, measurements: Sequence[Doubles]) -> Doubles:
         """Concatenate the values of a layer's slices."""
@@ -145,11 +145,11 @@ class BlockThreshold:
         kept = {name: floor_units(self._pattern, self._shapes[name], self._budget.floor_of(name)) for name in names}
         remaining_values = [np.sort(measurements[name])[::-1][kept[name] :] for name in names]
         total = sum(count_units(self._pattern, self._shapes[name]) for name in names)
-        remaining = self._budget.kept_units(total, self._pattern) - sum(kept.values())
+        remaining_budget = self._budget.kept_units(total, self._pattern) - sum(kept.values())
         layer_of = np.repeat(np.arange(len(names)), [len(values) for values in remaining_values])
-        largest = np.argsort(-np.concatenate(remaining_values), kind="stable")[:remaining]
-        added = np.bincount(layer_of[largest], minlength=len(names))
-        kept = {name: kept[name] + int(number) for name, number in zip(names, added, strict=True)}
+        largest = np.argsort(-np.concatenate(remaining_values), kind="stable")[:remaining_budget]
+        added_blocks = np.bincount(layer_of[largest], minlength=len(names))
+        kept = {name: kept[name] + int(number) for name, number in zip(names, added_blocks, strict=True)}
         return Decision(_patterns(self._pattern, self._shapes, kept), 0.0)
 
 

@@ -48,7 +48,8 @@ class Bench:
         rounds: Rounds per case.
         threads: Number of threads of CPU kernels.
         seed: Seed of all random numbers.
-        masks: Masks by layer name; the cases that the user requested (`asked`) use them instead of the best masks.
+        masks: Masks by layer name; cases of purpose `asked`, which the user requested, use them instead of
+            the best masks.
         clock: Clock of the device.
     """
 
@@ -84,9 +85,10 @@ class Bench:
         gpu_before = self._monitor.read()
         products, measurements = self._prepare(case, operand, x)
         density = float(mask.mean())
-        timed = self._time(case, density, {name: partial(run, x) for name, run in products.items()}, measurements)
+        runs = {name: partial(run, x) for name, run in products.items()}
+        timed_measurements = self._time(case, density, runs, measurements)
         gpu_conditions = merge_states(gpu_before, self._monitor.read())
-        in_order = [timed[name] for name in case.kernels]
+        in_order = [timed_measurements[name] for name in case.kernels]
         return CaseResult(case, density, in_order, gpu_conditions, self.machine(case.dtype))
 
     def machine(self, dtype: str) -> dict[str, Any]:
@@ -114,7 +116,8 @@ class Bench:
         """
         products: Products = {}
         measurements: dict[str, Measurement] = {}
-        masked, unmasked = reference(operand.matrix, x, case.dtype), reference(operand.unmasked, x, case.dtype)
+        masked_reference = reference(operand.matrix, x, case.dtype)
+        unmasked_reference = reference(operand.unmasked, x, case.dtype)
         for name in case.kernels:
             reason = self._obstacles[name]
             if reason is not None:
@@ -122,7 +125,8 @@ class Bench:
                 continue
             try:
                 product, measurement = prepare(self.kernels[name], operand)
-                error = (unmasked if name == "dense" else masked).error(product(x))
+                expected = unmasked_reference if name == "dense" else masked_reference
+                error = expected.error(product(x))
             except Exception as exception:  # noqa: BLE001 - the other kernels are still measured
                 log.warning("kernel %s failed at %s: %s", name, case, exception)
                 measurements[name] = Measurement(name, "failed", f"{type(exception).__name__}: {exception}"[:500])
@@ -146,7 +150,7 @@ class Bench:
             return dict(measurements)
         peaks = self._peaks_of(case.dtype)
         eager, graph = self.clock.time(runs, self.rounds)
-        timed = dict(measurements)
+        timed_measurements = dict(measurements)
         for name in runs:
             eager_speedup = speedup(eager, name)
             measurement = replace(measurements[name], eager=summary(eager[name]), eager_speedup=eager_speedup)
@@ -160,8 +164,8 @@ class Bench:
             # The baselines multiply by the zeros, too.
             work_share = 1.0 if name in BASELINES else density
             least_s = peaks.least_s(case, work_share, measurement.weight_bytes)
-            timed[name] = replace(measurement, roofline=least_s / measurement.timing.median_s)
-        return timed
+            timed_measurements[name] = replace(measurement, roofline=least_s / measurement.timing.median_s)
+        return timed_measurements
 
     def _peaks_of(self, dtype: str) -> Peaks:
         if dtype not in self._peaks:

@@ -91,9 +91,9 @@ def calibrate(
                     _forward(model, batch)
     if count == 0:
         raise ScoresError("there is no batch to calibrate with")
-    idle = {name: _idle_reason(each.modules[0]) for name, each in accumulators.items() if each.samples == 0}
-    statistics = {name: accumulator.finish() for name, accumulator in accumulators.items() if name not in idle}
-    return Calibration(statistics, skipped | idle, shared_names)
+    idle_reasons = {name: _idle_reason(each.modules[0]) for name, each in accumulators.items() if each.samples == 0}
+    statistics = {name: accumulator.finish() for name, accumulator in accumulators.items() if name not in idle_reasons}
+    return Calibration(statistics, skipped | idle_reasons, shared_names)
 
 
 def _accumulators(
@@ -199,19 +199,22 @@ def _gathering_inputs(model: torch.nn.Module, accumulators: Iterable[LayerAccumu
     """
     training = {module: module.training for module in model.modules()}
     accumulator_of = {module: each for each in accumulators for module in each.modules}
-    of_own_forward = {module: each for module, each in accumulator_of.items() if has_own_forward(module)}
+    own_forward_accumulators = {module: each for module, each in accumulator_of.items() if has_own_forward(module)}
     hooks = [
         module.register_forward_pre_hook(each.add_inputs, with_kwargs=True)
         for module, each in accumulator_of.items()
-        if module not in of_own_forward
+        if module not in own_forward_accumulators
     ]
-    own_forward_inputs = OwnForwardInputs(of_own_forward)
+    own_forward_inputs = OwnForwardInputs(own_forward_accumulators)
     hooks += own_forward_inputs.register()
     model.eval()
     try:
         # If torch tried to compile a layer that has hooks, the layer's code would run uncompiled from then on, in the
         # whole process.
-        with torch.compiler.set_stance("force_eager"), own_forward_inputs if of_own_forward else nullcontext():
+        with (
+            torch.compiler.set_stance("force_eager"),
+            own_forward_inputs if own_forward_accumulators else nullcontext(),
+        ):
             yield
     finally:
         for hook in hooks:
@@ -230,7 +233,7 @@ def _backward(
     model: torch.nn.Module, batch: Any, accumulators: Mapping[str, LayerAccumulator], loss: Loss | None
 ) -> None:
     """Run a batch forward and backward, and add its gradients to the accumulators; no parameter's `.grad` changes."""
-    with torch.enable_grad(), parametrize.cached(), _weights_in_use(accumulators.values()) as in_use:
+    with torch.enable_grad(), parametrize.cached(), _weights_in_use(accumulators.values()) as weights_in_use:
         try:
             value: Any = getattr(_forward(model, batch), "loss", None) if loss is None else loss(model, batch)
         except RuntimeError as error:
@@ -239,7 +242,7 @@ def _backward(
             raise ScoresError(_inference_reason(model)) from error
         if loss is None and value is None:
             raise ScoresError("gradients need loss=, since the model's output has no .loss")
-        weights = [weight for each in in_use.values() for weight in each]
+        weights = [weight for each in weights_in_use.values() for weight in each]
         if weights and not value.requires_grad:
             raise ScoresError(
                 "the loss has no gradient: model or loss= computes it under torch.no_grad() or torch.inference_mode()"
@@ -247,7 +250,7 @@ def _backward(
         _refuse_reentrant_checkpoints(value)
         with _ignoring_inputs(accumulators.values()):  # Activation checkpointing runs layers again.
             gradients = iter(torch.autograd.grad(value, weights, allow_unused=True) if weights else ())
-    for accumulator, layer_weights in in_use.items():
+    for accumulator, layer_weights in weights_in_use.items():
         # `gradients` is one iterator for all accumulators, in their order: each takes as many as it has weights.
         parts = [gradient for _, gradient in zip(layer_weights, gradients, strict=False) if gradient is not None]
         accumulator.add_gradient(sum(parts[1:], parts[0]) if parts else None)
@@ -295,7 +298,7 @@ def _weights_in_use(accumulators: Iterable[LayerAccumulator]) -> Iterator[dict[L
     For a parametrized layer that is the computed tensor, not a parameter. Frozen weights that are collected require
     gradients until the context ends.
     """
-    in_use: dict[LayerAccumulator, list[torch.Tensor]] = {accumulator: [] for accumulator in accumulators}
+    weights_in_use: dict[LayerAccumulator, list[torch.Tensor]] = {accumulator: [] for accumulator in accumulators}
     frozen: list[torch.Tensor] = []
 
     def store_weight(accumulator: LayerAccumulator, module: torch.nn.Module, arguments: Any) -> None:
@@ -310,16 +313,16 @@ def _weights_in_use(accumulators: Iterable[LayerAccumulator]) -> Iterator[dict[L
             )
         if not weight.requires_grad:
             frozen.append(weight.requires_grad_(True))
-        if all(weight is not other for other in in_use[accumulator]):
-            in_use[accumulator].append(weight)
+        if all(weight is not other for other in weights_in_use[accumulator]):
+            weights_in_use[accumulator].append(weight)
 
     hooks = [
         module.register_forward_pre_hook(partial(store_weight, accumulator))
-        for accumulator in in_use
+        for accumulator in weights_in_use
         for module in accumulator.modules
     ]
     try:
-        yield in_use
+        yield weights_in_use
     finally:
         for hook in hooks:
             hook.remove()

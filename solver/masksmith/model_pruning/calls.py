@@ -31,12 +31,12 @@ class Call:
     arguments: tuple[Any, ...]
     keywords: Mapping[str, Any]
 
-    def run(self, block: Callable[..., Any], returned: Sequence[torch.Tensor], name: str) -> Tensors:
-        """Call a block with the recorded arguments, and copies of the `returned` tensors in place of the placeholders.
+    def run(self, block: Callable[..., Any], inputs: Sequence[torch.Tensor], name: str) -> Tensors:
+        """Call a block with the recorded arguments, and copies of the `inputs` in place of the placeholders.
 
         Args:
             block: The block.
-            returned: The tensors that the previous block returned.
+            inputs: The tensors that the previous block returned; for the first block, what the model passes to it.
             name: Name of the block in error messages.
 
         Returns:
@@ -49,13 +49,13 @@ class Call:
         def replace_placeholder(leaf: Any) -> Any:
             if not isinstance(leaf, OutputPlaceholder):
                 return leaf
-            if leaf.number >= len(returned):
+            if leaf.number >= len(inputs):
                 raise PruningError(
-                    f"it is called with output {leaf.number} of the previous block, which returned {len(returned)} "
+                    f"it is called with output {leaf.number} of the previous block, which returned {len(inputs)} "
                     f"tensor(s) only; load the whole model and prune it in memory",
                     name,
                 )
-            return returned[leaf.number].clone()
+            return inputs[leaf.number].clone()
 
         arguments, keywords = map_leaves((self.arguments, dict(self.keywords)), replace_placeholder)
         return tensors_of(block(*arguments, **keywords))

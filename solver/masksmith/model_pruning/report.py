@@ -89,9 +89,9 @@ class BlockReport:
         error_after: Error after this block was pruned, and after its tuning, if any.
         seconds: Seconds that the block took.
         tuning: Result of tuning, also if it stopped; None if no tuning was requested, or the block has no weights.
-        measured_tokens: Number of tokens on which errors are measured: those of the first batches that have at least
-            `MEASURED_TOKENS` together. Those of all batches, if these have fewer, if tuning is requested, or if the
-            statistics come from the dense model.
+        measured_tokens: Number of tokens on which errors are measured: those of all batches if tuning is requested, or
+            if the statistics come from the dense model; else those of as many first batches as are needed for
+            `MEASURED_TOKENS` tokens, or of all.
     """
 
     name: str

@@ -133,7 +133,7 @@ class BlockWatcher:
 
 
 class _LastProduct:
-    """The last `X^T X`, which is used again while the inputs X stay the same: query, key and value share theirs."""
+    """The last `X^T X`, which is used again while the inputs X stay the same, as for query, key and value."""
 
     def __init__(self) -> None:
         self._inputs: Tensor | None = None

@@ -98,24 +98,24 @@ def _best_orders(
     Returns the orders, and whether they keep more score than the original order, which keeps `objective`.
     """
     orders = {"out": np.arange(array.shape[0]), "in": np.arange(array.shape[1])}
-    kept, steps = objective, None if len(axes) == 1 else STEPS
+    kept_score, steps = objective, None if len(axes) == 1 else STEPS
     while True:
-        kept_before_round = kept
+        score_before_round = kept_score
         for axis in axes:
             order = _search(_take(array, orders), pattern, axis, settings, steps, limit)
             candidate = orders | {axis: orders[axis][order]}
-            candidate_kept = solve(_take(array, candidate), pattern).objective
-            if candidate_kept > kept:
-                orders, kept = candidate, candidate_kept
-        if len(axes) == 1 or kept <= kept_before_round * (1 + MIN_GAIN) or limit.passed():
-            return orders, kept > objective
+            candidate_score = solve(_take(array, candidate), pattern).objective
+            if candidate_score > kept_score:
+                orders, kept_score = candidate, candidate_score
+        if len(axes) == 1 or kept_score <= score_before_round * (1 + MIN_GAIN) or limit.passed():
+            return orders, kept_score > objective
 
 
 def _efficacy(array: Doubles, before: Solution, after: Solution) -> float:
     """Return the `efficacy` of `Permutation`."""
-    lost_unstructured = before.total_score - _kept_unstructured(array, before.pattern)
-    lost, gained = before.total_score - before.objective, after.objective - before.objective
-    return gained / (lost - lost_unstructured) if lost > lost_unstructured else 0.0
+    unstructured_loss = before.total_score - _kept_unstructured(array, before.pattern)
+    loss, gain = before.total_score - before.objective, after.objective - before.objective
+    return gain / (loss - unstructured_loss) if loss > unstructured_loss else 0.0
 
 
 def _compile_kernels(pattern: NM) -> None:
@@ -169,11 +169,11 @@ def _search(array: Doubles, pattern: NM, axis: Axis, settings: _Settings, steps:
         return dual_guided_swaps.search(view, transposed, 1 + effort // 10, steps, seed, limit)
     order = np.arange(view.shape[1])
     # Under `ragged="dense"`, the channels after the last whole group are kept in any case, and stay in their place.
-    whole = view.shape[1] // pattern.m * pattern.m if pattern.ragged == "dense" else view.shape[1]
-    if whole:
+    channels = view.shape[1] // pattern.m * pattern.m if pattern.ragged == "dense" else view.shape[1]
+    if channels:
         # Divide by the maximum so that float32, in which swaps are compared, does not overflow. The maximum may be 0.
-        scaled = np.ascontiguousarray(view[:, :whole] / max(float(view.max()), 1e-300), np.float32)
-        order[:whole] = column_swapping.search(scaled, pattern.m, pattern.n, effort, seed, limit)
+        scaled = np.ascontiguousarray(view[:, :channels] / max(float(view.max()), 1e-300), np.float32)
+        order[:channels] = column_swapping.search(scaled, pattern.m, pattern.n, effort, seed, limit)
     return order
 
 
@@ -193,7 +193,8 @@ def _transposed(pattern: NM) -> NM:
 def _kept_unstructured(array: Doubles, pattern: Pattern) -> float:
     """Return the score kept if every row of `_columns` keeps its largest entries, at the pattern's density."""
     view = _columns(array, pattern.axis)
-    # Rounded first, so that a rounding error above a whole number does not add an entry.
+    # The product is rounded first, so that `ceil` does not add an entry if the product exceeds an integer by a
+    # rounding error.
     keep = math.ceil(round(view.shape[1] * pattern.density, 6))
     return float(np.partition(view, -keep, axis=1)[:, -keep:].sum())
 

@@ -17,7 +17,7 @@ Tensor = torch.Tensor
 
 COMPACTED_BELOW = 0.8
 """Converged rows are removed from the products when the share of rows that have not converged is below this."""
-SMALLEST_OF_FLOAT32 = 1e-4
+FLOAT32_MIN_EIGENVALUE = 1e-4
 """If a matrix with a unit diagonal has a smaller eigenvalue, float32 has too few digits for it."""
 MARGIN = 0.9
 """Factor below 1 for a bound that a factorisation confirms, because of the factorisation's rounding errors."""
@@ -31,11 +31,11 @@ class System:
 
     Attributes:
         matrix: `[inputs, inputs]`, symmetric.
-        smallest: A positive number that is at most the smallest eigenvalue.
+        eigenvalue_bound: A positive number that is at most the smallest eigenvalue.
     """
 
     matrix: Tensor
-    smallest: float
+    eigenvalue_bound: float
 
     @classmethod
     def damped(cls, gram: Tensor, damping: float, dtype: torch.dtype) -> tuple[System, Tensor]:
@@ -48,19 +48,18 @@ class System:
         Args:
             gram: `[inputs, inputs]`, float64, positive semidefinite.
             damping: Positive.
-            dtype: Dtype of the system; float64 is used instead once a candidate is below
-                `SMALLEST_OF_FLOAT32`.
+            dtype: Dtype of the system; float64 is used instead once a candidate is below `FLOAT32_MIN_EIGENVALUE`.
         """
         scale = (gram.diagonal() + damping).sqrt()
-        guaranteed = damping / float(scale.max()) ** 2
+        guaranteed_bound = damping / float(scale.max()) ** 2
         candidate = damping / float(scale.square().mean())
         matrix = torch.empty_like(gram, dtype=dtype)
         while True:
-            if candidate < SMALLEST_OF_FLOAT32 and matrix.dtype != torch.float64:
+            if candidate < FLOAT32_MIN_EIGENVALUE and matrix.dtype != torch.float64:
                 matrix = torch.empty_like(gram, dtype=torch.float64)
             _write_scaled(matrix, gram, damping, scale)
-            if candidate <= guaranteed:
-                return cls(matrix, guaranteed), scale
+            if candidate <= guaranteed_bound:
+                return cls(matrix, guaranteed_bound), scale
             # The factor overwrites the matrix, which saves memory; the matrix is then written again.
             if _factorise(matrix, candidate):
                 _write_scaled(matrix, gram, damping, scale)
@@ -74,9 +73,9 @@ class System:
             eigenvalue: The smallest eigenvalue, as computed in the matrix's dtype.
         """
         candidate = MARGIN * eigenvalue  # Less, since rounding errors may make the computed eigenvalue too large.
-        if MARGIN * candidate <= self.smallest or not _factorise(self.matrix.clone(), candidate):
+        if MARGIN * candidate <= self.eigenvalue_bound or not _factorise(self.matrix.clone(), candidate):
             return self
-        return replace(self, smallest=MARGIN * candidate)
+        return replace(self, eigenvalue_bound=MARGIN * candidate)
 
 
 def _write_scaled(matrix: Tensor, gram: Tensor, damping: float, scale: Tensor) -> None:
@@ -119,7 +118,7 @@ class _Rows:
         residual: `[rows, inputs]`, r.
         direction: `[rows, inputs]`, in which the next step goes.
         objective: Value of the objective at the solution.
-        squared: Squared norm of the residual.
+        squared_norm: Squared norm of the residual.
         radau: Factor g of the bound (see the module).
     """
 
@@ -127,28 +126,28 @@ class _Rows:
         self.index = torch.arange(len(residual), device=residual.device)
         self.supports, self.solution, self.residual, self.objective = supports, solution, residual, objective
         self.direction = residual.clone()
-        self.squared = dots(residual, residual)
-        self.radau = torch.full_like(self.squared, 1 / system.smallest)
+        self.squared_norm = dots(residual, residual)
+        self.radau = torch.full_like(self.squared_norm, 1 / system.eigenvalue_bound)
 
     def bound(self) -> Tensor:
         """Return upper bounds of the squared errors in the energy norm."""
-        return self.radau * self.squared
+        return self.radau * self.squared_norm
 
     def step(self, system: System) -> None:
         """Do one iteration; the solution of a row whose residual is 0 does not change."""
         product = self.direction @ system.matrix
         product *= self.supports
-        length = _quotient(self.squared, dots(self.direction, product))
+        length = _quotient(self.squared_norm, dots(self.direction, product))
         factor = length.to(product.dtype)[:, None]
         self.solution.addcmul_(self.direction, factor)
         self.residual.addcmul_(product, factor, value=-1)
-        self.objective = self.objective - length * self.squared
-        squared = dots(self.residual, self.residual)
-        ratio = _quotient(squared, self.squared)
+        self.objective = self.objective - length * self.squared_norm
+        squared_norm = dots(self.residual, self.residual)
+        ratio = _quotient(squared_norm, self.squared_norm)
         torch.addcmul(self.residual, self.direction, ratio.to(product.dtype)[:, None], out=self.direction)
         difference = (self.radau - length).clamp(min=0)
-        self.radau = _quotient(difference, system.smallest * difference + ratio)
-        self.squared = squared
+        self.radau = _quotient(difference, system.eigenvalue_bound * difference + ratio)
+        self.squared_norm = squared_norm
 
     def keep(self, is_chosen: Tensor) -> None:
         """Keep the state of the chosen rows only; `is_chosen` is bool `[rows]`."""
@@ -186,9 +185,9 @@ def solve(
     while True:
         bound = rows.bound()
         is_active = bound > tolerance * (rows.objective - bound)
-        active = int(is_active.sum())
-        is_last = active == 0 or iteration == limit
-        if is_last or active < COMPACTED_BELOW * len(is_active):
+        active_rows = int(is_active.sum())
+        is_last = active_rows == 0 or iteration == limit
+        if is_last or active_rows < COMPACTED_BELOW * len(is_active):
             _store(result, rows, bound)
             rows.keep(is_active)
         if is_last:

@@ -108,10 +108,10 @@ def check_finite(
 
 
 def check_range(largest: float, label: str, name: str | None, error: type[UpdateError] = UpdateError) -> None:
-    """Check the largest absolute entry of a weight or Gram matrix; other ones than 0 must not over- or underflow.
+    """Check that the largest absolute entry of a weight or Gram matrix is in `RANGE`, or 0.
 
     Raises:
-        UpdateError: If it is out of `RANGE`, and not 0.
+        UpdateError: If it is neither.
     """
     if largest != 0 and not RANGE[0] <= largest <= RANGE[1]:
         reason = f"the largest entry of {label} is {largest:.3g}, not from {RANGE[0]:g} to {RANGE[1]:g}; scale it"

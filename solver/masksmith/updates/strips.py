@@ -118,7 +118,7 @@ def converge(
     product = change @ operands.gram
     objective = (change / unit * (product / unit)).sum(1) + operands.diagonal_damping * shift.square().sum(1)
     residual = (product / unit - operands.diagonal_damping * shift) / scale * strip.kept
-    rounding = torch.linalg.vector_norm(residual - iterates.residual, dim=1) / system.smallest**0.5
+    rounding = torch.linalg.vector_norm(residual - iterates.residual, dim=1) / system.eigenvalue_bound**0.5
     distance = (iterates.bound.sqrt() + rounding).square()
     return updated, product, distance <= tolerance * (objective - distance), iterates.iterations
 

@@ -26,15 +26,16 @@ def solve_blocks(problem: Problem, pattern: Block, options: WholeTensorOptions) 
     number per block row if only block rows have budgets; one per block column if only block columns have; else one for
     the tensor.
     """
-    passes, inner = TensorPasses(problem, options, pattern.rows), InnerMask(options.nested, problem.options.view)
+    passes = TensorPasses(problem, options, pattern.rows)
+    inner = InnerMask(options.nested_solution, problem.options.view)
     values = _all_values(passes, pattern, inner)
     selection = _best_blocks(values, pattern, problem.grid)
     written = write_mask(passes, pattern, selection.mask, inner)
     objectives = _sum_by_budget(np.where(selection.mask, values, 0.0), pattern)
     violations = _sum_by_budget(unit_violations(values, selection.mask, selection.u, selection.v), pattern)
-    # The inner mask has one violation for the whole tensor: it is added to one piece, so that the sum contains it once.
+    # The inner mask has one violation for the whole tensor: it is added to one entry, so that the sum contains it once.
     violations[0, 0] += inner.violation
-    # With another norm, a dense edge has no part in the objective, and the score kept is not the objective.
+    # With another norm than l1, a dense edge has no part in the objective, and the score kept is not the objective.
     is_l1 = pattern.norm == "l1"
     certificate = Certificate(
         pattern,
@@ -48,18 +49,18 @@ def solve_blocks(problem: Problem, pattern: Block, options: WholeTensorOptions) 
     return verified_solution(passes, certificate, selection.solver, inner.cut_short)
 
 
-def block_values(problem: Problem, pattern: Block, nested: Solution | None) -> Duals:
+def block_values(problem: Problem, pattern: Block, nested_solution: Solution | None) -> Duals:
     """Return the value of every block, `[block rows, block columns]`; `solve_blocks` keeps those of the largest sum.
 
     Args:
         problem: The tensor, or whole block rows of it.
         pattern: The pattern.
-        nested: The solution of the nested pattern, or None.
+        nested_solution: The solution of the nested pattern; None without one.
 
     Raises:
         ScoresError: If a score is invalid, or a norm overflows.
     """
-    return _all_values(TensorPasses(problem, WholeTensorOptions(), pattern.rows), pattern, InnerMask(nested))
+    return _all_values(TensorPasses(problem, WholeTensorOptions(), pattern.rows), pattern, InnerMask(nested_solution))
 
 
 def _all_values(passes: TensorPasses, pattern: Block, inner: InnerMask) -> Duals:

@@ -28,7 +28,8 @@ def solve_hybrid(problem: Problem, pattern: Hybrid, options: WholeTensorOptions)
     The first pass computes the gains, the second writes the mask; memory is bounded by a row of blocks, the mask and
     the inner solution.
     """
-    passes, inner = TensorPasses(problem, options, pattern.rows), InnerMask(options.nested, problem.options.view)
+    passes = TensorPasses(problem, options, pattern.rows)
+    inner = InnerMask(options.nested_solution, problem.options.view)
     gains = _gains(passes, pattern, inner)
     dense = best_of_all(gains, pattern.dense_blocks(problem.grid))
     violation = _violation(gains, dense, inner.violations(pattern, problem.grid))

@@ -27,14 +27,14 @@ class WholeTensorOptions:
         deadline: Value of `time.monotonic` after which V:N:M searches no further masks; the result is then a feasible
             mask with a bound. Other patterns ignore it.
         threads: Number of strips that V:N:M searches in parallel; panels of other patterns are read one by one.
-        nested: The solution of the n:m pattern inside blocks, computed for the whole matrix; None without one.
+        nested_solution: The solution of the n:m pattern inside blocks, computed for the whole matrix; None without one.
         on_progress: Called with (panels read, panels to read), both counted over all passes; for V:N:M, with (strips
             searched, strips to search). An exception in it stops the solve.
     """
 
     deadline: float = math.inf
     threads: int = 1
-    nested: Solution | None = None
+    nested_solution: Solution | None = None
     on_progress: OnProgress | None = None
 
 

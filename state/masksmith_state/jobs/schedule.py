@@ -68,7 +68,7 @@ class Schedule:
                 return None
             set_aside_job(self._redis, values[1], values[2])
 
-    def queue_lapsed(self) -> Iterator[tuple[str, int]]:
+    def requeue_lapsed_shards(self) -> Iterator[tuple[str, int]]:
         """Queue again the shards whose lease has lapsed, and yield the job and the index of each."""
         for job in self._live():
             for shard in self._run("requeue", job) or ():

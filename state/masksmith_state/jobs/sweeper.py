@@ -37,7 +37,7 @@ def sweep(records: JobRecords, send_messages: SendMessages, period_s: float) -> 
         # CPU workers compute the same masks, so these jobs need not wait for a GPU worker.
         for job in records.schedule.move_jobs(GPU_QUEUE, CPU_QUEUE):
             log.warning("no GPU worker is alive: job %s is moved to the CPU workers", job)
-    shard_count = sum(1 for _ in records.schedule.queue_lapsed())
+    shard_count = sum(1 for _ in records.schedule.requeue_lapsed_shards())
     for queue in QUEUES:
         missing_messages = records.schedule.messages_wanted(queue)
         if missing_messages:

@@ -173,7 +173,7 @@ def test_the_smallest_eigenvalue_is_bounded_from_below(damping):
     absolute = damping * float(np.diag(gram).mean())
     system, scale = System.damped(torch.from_numpy(gram), absolute, torch.float32)
     damped = (gram + absolute * np.eye(INPUTS)) / np.outer(scale, scale)
-    assert system.smallest <= np.linalg.eigvalsh(damped)[0] * (1 + 1e-6) + 1e-13
+    assert system.eigenvalue_bound <= np.linalg.eigvalsh(damped)[0] * (1 + 1e-6) + 1e-13
     assert system.matrix.dtype is (torch.float64 if damping == 1e-9 else torch.float32)
     # A factorisation overwrote the matrix; it was written again.
     np.testing.assert_allclose(system.matrix.numpy(), damped, atol=1e-6)
@@ -188,8 +188,8 @@ def test_an_eigenvalue_raises_the_bound_only_if_a_factorisation_confirms_it(dtyp
     smallest = float(torch.linalg.eigvalsh(system.matrix.double())[0])
     before = system.matrix.clone()
     raised = system.with_eigenvalue(factor * smallest)
-    assert (raised.smallest > system.smallest) == larger
-    assert raised.smallest <= smallest
+    assert (raised.eigenvalue_bound > system.eigenvalue_bound) == larger
+    assert raised.eigenvalue_bound <= smallest
     assert torch.equal(raised.matrix, before)
 
 

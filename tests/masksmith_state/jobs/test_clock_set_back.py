@@ -44,6 +44,6 @@ def test_the_lease_of_a_dead_worker_lapses_as_it_should(records, job):
     lease = take(records, job, 0, lease_s=20, attempts=3)
     key = f"masksmith:job:{job}:lease:0"
     records.redis.pexpire(key, JUMP_S * 1000)
-    assert list(records.schedule.queue_lapsed()) == []
+    assert list(records.schedule.requeue_lapsed_shards()) == []
     assert records.redis.pttl(key) <= 20_000
     assert records.renew(lease, 20)

@@ -48,7 +48,7 @@ def expire(records, lease):
 
 
 def lapsed(records):
-    return sorted(shard for _, shard in records.schedule.queue_lapsed())
+    return sorted(shard for _, shard in records.schedule.requeue_lapsed_shards())
 
 
 def test_a_job_is_written_whole(records):
@@ -303,7 +303,7 @@ def test_shards_of_every_job_are_queued_again(records):
     for job in jobs:
         for shard in records.shards(job):
             expire(records, take(records, job, shard))
-    assert sorted(records.schedule.queue_lapsed()) == sorted(
+    assert sorted(records.schedule.requeue_lapsed_shards()) == sorted(
         (job, shard) for job in jobs for shard in records.shards(job)
     )
 

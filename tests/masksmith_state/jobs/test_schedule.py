@@ -121,7 +121,7 @@ def test_a_shard_without_an_attempt_left_charges_nothing(records):
     charged, at = records.redis.hget(taken, "0").split()
     records.redis.hset(taken, "0", f"{charged} {float(at) - 60.0}")
     records.release(lease)
-    assert list(records.schedule.queue_lapsed()) == [(job, 0)]
+    assert list(records.schedule.requeue_lapsed_shards()) == [(job, 0)]
     before = records.redis.zscore("masksmith:fair:masksmith.cpu:owners", "ann")
     assert take(records, attempts=1).shard == 1
     assert records.reports(job)[0].error.code == "attempts_exhausted"
@@ -202,10 +202,10 @@ def test_an_ended_job_has_no_queued_shards(records, end):
 def test_a_shard_whose_worker_died_is_queued_again(records):
     job = create(records, shards=3, long=[0])
     lease = take(records)
-    assert list(records.schedule.queue_lapsed()) == []
+    assert list(records.schedule.requeue_lapsed_shards()) == []
     records.redis.delete(f"masksmith:job:{job}:lease:{lease.shard}")
-    assert list(records.schedule.queue_lapsed()) == [(job, lease.shard)]
-    assert list(records.schedule.queue_lapsed()) == []
+    assert list(records.schedule.requeue_lapsed_shards()) == [(job, lease.shard)]
+    assert list(records.schedule.requeue_lapsed_shards()) == []
     again = take(records)
     assert (again.shard, again.attempt, again.is_long) == (lease.shard, 2, True)
     assert not records.complete(lease, DONE)
