@@ -24,7 +24,7 @@ class Settings(StateSettings):
     port: int = Field(default=8000, ge=0, le=65535)
     """Port to listen on; 0 takes a free one."""
     root_path: str = Field(default="", pattern=r"^(/[A-Za-z0-9_.~-]+)*$")
-    """Prefix of paths, such as `/masks`, below which a proxy that does not remove it serves the installation."""
+    """Prefix of the service's paths, such as `/masks`, behind a proxy that does not remove the prefix."""
     processes: int = Field(default=1, ge=1, le=1024)
     """Processes that share the port; each takes a core when it is busy, and about 100 MiB."""
     max_body_bytes: int = Field(default=limit("max_body_bytes"), gt=0)

@@ -121,18 +121,18 @@ class _Run:
         headers = self.checkpoint.headers
         masks = MasksOutput(self.output / MASKS_NAME, self.steps.mask_names, self.choice)
         with masks.file:
-            unfinished_line = self._resume(masks, run_identity)
+            partial_file_line = self._resume(masks, run_identity)
             masks.begin()
             finished_bytes = sum(headers[file].file_bytes for file in headers if file.name in self.finished_files)
             self.on_bytes(finished_bytes)
-            written_bytes = masks.file.size + (0 if unfinished_line is None else int(unfinished_line["stop"]))
+            written_bytes = masks.file.size + (0 if partial_file_line is None else int(partial_file_line["stop"]))
             total = sum(header.file_bytes for header in headers.values()) + masks.total_bytes
             check_space(self.output, total - finished_bytes - written_bytes)
             with closing(solve(self._unsolved())) as solved:
                 for file in headers:
                     if file.name not in self.finished_files:
-                        self._write_file(file, masks, solved, unfinished_line)
-                        unfinished_line = None
+                        self._write_file(file, masks, solved, partial_file_line)
+                        partial_file_line = None
             digest = masks.file.digest
             masks.file.finish()
         return digest
@@ -153,8 +153,8 @@ class _Run:
         self.certificates = {line["tensor"]: line["certificate"] for line in lines if "tensor" in line}
         self.finished_files = {line["file"]: line for line in lines if "tensor" not in line}
         last = lines[-1]
-        inputs = {name: line["input"] for name, line in self.finished_files.items()}
-        if changed := changed_files(self.checkpoint.folder, inputs):
+        input_digests = {name: line["input"] for name, line in self.finished_files.items()}
+        if changed := changed_files(self.checkpoint.folder, input_digests):
             raise _changed_input_error(changed[0], self.output)
         if "tensor" in last and prefix_digest(self._input_of_unfinished_file(), last["stop"]) != last["input"]:
             raise _changed_input_error(self._input_of_unfinished_file(), self.output)
@@ -221,11 +221,15 @@ class _Run:
                     )
 
     def _write_file(
-        self, file: Path, masks: MasksOutput, solved: Iterator[SolvedTensor], unfinished_line: Mapping[str, Any] | None
+        self,
+        file: Path,
+        masks: MasksOutput,
+        solved: Iterator[SolvedTensor],
+        partial_file_line: Mapping[str, Any] | None,
     ) -> None:
         header = self.checkpoint.headers[file]
         with PartialFile(self.output / file.name) as part, file.open("rb", buffering=0) as source:
-            if unfinished_line is None or not part.resume(unfinished_line["stop"], unfinished_line["output"]):
+            if partial_file_line is None or not part.resume(partial_file_line["stop"], partial_file_line["output"]):
                 part.restart()
             shard = ShardOutput(source, file, part, self.on_bytes)
             for step in self.steps.by_file[file]:

@@ -17,7 +17,7 @@ from .trace_cache import load_trace, save_trace, trace_key
 
 if TYPE_CHECKING:
     from .tracing.correspondence import Correspondence
-    from .tracing.observed import Observed
+    from .tracing.observations import Observations
     from .tracing.sources import Source
 
 FALLBACK = "names and shapes decide"
@@ -61,7 +61,7 @@ def _run(directory: Path, shapes: Mapping[str, tuple[int, ...]], *, trust_remote
     from .tracing.correspondence import correspondence
     from .tracing.layer_classes import extended_by_layer_classes
     from .tracing.models import UntracedError, tracing_settings
-    from .tracing.observed import Observed
+    from .tracing.observations import Observations
     from .tracing.passes import observe, shapes_of
 
     with tracing_settings():
@@ -70,11 +70,11 @@ def _run(directory: Path, shapes: Mapping[str, tuple[int, ...]], *, trust_remote
         except UntracedError as error:
             return Trace(notes=[f"{error}, so {FALLBACK}"])
         try:
-            observed = observe(model, trust_remote_code=trust_remote_code)
+            observations = observe(model, trust_remote_code=trust_remote_code)
         except UntracedError as error:
-            observed = Observed({}, {}, {}, (f"{error}, so the classes of layers, {FALLBACK}",))
-        observed = extended_by_layer_classes(observed, model)
-        return _make_trace(observed, correspondence(model, shapes), shapes_of(model), shapes)
+            observations = Observations({}, {}, {}, (f"{error}, so the classes of layers, {FALLBACK}",))
+        observations = extended_by_layer_classes(observations, model)
+        return _make_trace(observations, correspondence(model, shapes), shapes_of(model), shapes)
 
 
 def has_tensors_of_its_class(directory: Path, shapes: Mapping[str, tuple[int, ...]]) -> bool:
@@ -130,7 +130,7 @@ def _traced_candidate(candidate: Candidate, trace: Trace) -> Candidate:
 
 
 def _make_trace(
-    observed: Observed,
+    observations: Observations,
     correspondence: Correspondence,
     parameter_shapes: Mapping[str, tuple[int, ...]],
     shapes: Mapping[str, tuple[int, ...]],
@@ -138,49 +138,49 @@ def _make_trace(
     """Transfer the results for the model's parameters to the checkpoint's tensors.
 
     Args:
-        observed: Axes, reasons and parts of the model's parameters.
+        observations: Axes, reasons and parts of the model's parameters.
         correspondence: The parameters that each tensor holds.
         parameter_shapes: Shapes of the parameters, by name.
         shapes: Shapes of the checkpoint's tensors, by name.
     """
     layouts, dense = {}, dict.fromkeys(correspondence.buffers, BUFFER)
     for name, sources in correspondence.sources.items():
-        layout = _layout(sources, observed, parameter_shapes, shapes[name])
-        reasons = [observed.reasons.get(source.parameter) for source in sources]
+        layout = _layout(sources, observations, parameter_shapes, shapes[name])
+        reasons = [observations.reasons.get(source.parameter) for source in sources]
         reason = next((reason for reason in reasons if reason is not None), None)
         if layout is not None:
             layouts[name] = layout
         if reason is not None:
             dense[name] = reason
     notes = _notes(correspondence, shapes, traced_names=layouts.keys() | dense.keys())
-    return Trace(layouts, dense, correspondence.tied, [*observed.notes, *notes])
+    return Trace(layouts, dense, correspondence.tied, [*observations.notes, *notes])
 
 
 def _layout(
     sources: Sequence[Source],
-    observed: Observed,
+    observations: Observations,
     parameter_shapes: Mapping[str, tuple[int, ...]],
     shape: Sequence[int],
 ) -> Layout | None:
     """Return the layout of a tensor; None if a source's axes are not certain, or two sources imply different axes."""
-    distinct_axes = {_axes(source, observed, shape) for source in sources}
+    distinct_axes = {_axes(source, observations, shape) for source in sources}
     axes = next(iter(distinct_axes)) if len(distinct_axes) == 1 else None
     if axes is None:
         return None
     rows = shape[axes.index("out")]
     if len(sources) == 1:
-        parts = observed.parts.get(sources[0].parameter, ())
+        parts = observations.parts.get(sources[0].parameter, ())
     else:
         names = [source.parameter for source in sources]
-        parts = tuple(parameter_shapes[name][observed.axes[name].index("out")] for name in names)
+        parts = tuple(parameter_shapes[name][observations.axes[name].index("out")] for name in names)
     return Layout(axes, parts if sum(parts) == rows else (), rule="model")
 
 
-def _axes(source: Source, observed: Observed, shape: Sequence[int]) -> tuple[AxisRole, ...] | None:
+def _axes(source: Source, observations: Observations, shape: Sequence[int]) -> tuple[AxisRole, ...] | None:
     """Return the axes that a source implies for a tensor of this shape; None if they are not certain."""
     from .tracing.axis_roles import axes_from
 
-    parameter_axes = observed.axes.get(source.parameter)
+    parameter_axes = observations.axes.get(source.parameter)
     if parameter_axes is None:
         return None
     return axes_from([frozenset(parameter_axes[dim] for dim in dims) for dims in source.dims], shape)

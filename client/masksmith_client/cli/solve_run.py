@@ -27,7 +27,7 @@ from .standard_output import is_standard_output, redirect_report, written_to
 def check_files(
     path: Path, output: Path, weights_out: Path | None, inputs: Iterable[object], *, update: str | None, as_json: bool
 ) -> None:
-    """Check, before any work, that `output` and `weights_out` can be written and are not read.
+    """Check, before any work, that `output` and `weights_out` can be written and are not inputs.
 
     Raises:
         InputError: If one of them cannot be written, or is an input; if both are the same file; or if only one of
@@ -142,8 +142,8 @@ def _save_masks(job: Job, output: Path) -> bool:
     return bool(masks)
 
 
-def _check_combination(update: str | None, weights: Path | None, output: Path) -> None:
-    if (update is None) != (weights is None):
+def _check_combination(update: str | None, weights_out: Path | None, output: Path) -> None:
+    if (update is None) != (weights_out is None):
         raise InputError("--update and --weights-out must be used together: the method, and the file to write")
-    if weights is not None and weights.absolute() == output.absolute():
+    if weights_out is not None and weights_out.absolute() == output.absolute():
         raise InputError(f"{output} is given for both masks and weights; name two files")

@@ -71,12 +71,12 @@ def prepare(
     selection = _select(candidates, rules, patterns, specification, layers, exclude, local=local)
     candidates, selection, patterns = select_ties(model.ties, candidates, selection, patterns)
     masked = _selected_weights(tensors, candidates, selection)
-    auxiliary, uncalibrated_reasons = calibration_reader.match(masked, selection.named)
-    solvable = [weight for weight in masked if weight.name not in uncalibrated_reasons]
+    auxiliary, reasons_of_missing_statistics = calibration_reader.match(masked, selection.named)
+    solvable = [weight for weight in masked if weight.name not in reasons_of_missing_statistics]
     _check_options(solvable, specification, auxiliary)
     prepared = PreparedJob(
         solvable,
-        _skipped(tensors, selection.skipped | uncalibrated_reasons),
+        _skipped(tensors, selection.skipped | reasons_of_missing_statistics),
         specification,
         patterns,
         auxiliary,

@@ -99,8 +99,8 @@ class Sharding:
         """
         if not self.is_divided:
             return part
-        divided = {placement.dim % len(self.shape) for placement in self.placements if hasattr(placement, "dim")}
-        axis = next((axis for axis in reversed(range(len(self.shape))) if axis not in divided), None)
+        divided_axes = {placement.dim % len(self.shape) for placement in self.placements if hasattr(placement, "dim")}
+        axis = next((axis for axis in reversed(range(len(self.shape))) if axis not in divided_axes), None)
         if axis is None:
             return gathered(self.as_dtensor(part.to(torch.uint8))).bool()
         shape = list(self.shape)
@@ -122,7 +122,7 @@ def sharding_of(tensor: Tensor) -> Sharding | None:
 
 
 _shardings: dict[str, Sharding] = {}
-"""Shardings by key: an argument of a custom operation can be a text, but no `Sharding`."""
+"""Shardings by key: an argument of a custom operation can be a string, but not a `Sharding`."""
 
 
 def register_sharding(sharding: Sharding) -> str:

@@ -30,7 +30,7 @@ from .refresher import Refresher, ScoresOf
 from .report import LayerReport, TrainingReport
 from .schedules import Schedule
 from .semi_structured import check_compute, use_sparse
-from .state import check_belongs, check_state, layers_state, load_layers, read_state, write_state
+from .state import check_saved_with_weights, check_state, layers_state, load_layers, read_state, write_state
 
 
 class Sparsifier(MaskedModel):
@@ -273,7 +273,7 @@ class Sparsifier(MaskedModel):
         if check_weights:
             self._check_not_baked()
             check_state(state, str(self.pattern), type(self.method).__name__, self._layers)
-            check_belongs(self._layers, state, path)
+            check_saved_with_weights(self._layers, state, path)
         self.load_state_dict(state)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:

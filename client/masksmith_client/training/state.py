@@ -47,14 +47,14 @@ def load_layers(layers: Iterable[MaskedLayer], state: Mapping[str, Any]) -> None
 
 
 @torch.no_grad()
-def check_belongs(layers: Iterable[MaskedLayer], state: Mapping[str, Any], where: object) -> None:
+def check_saved_with_weights(layers: Iterable[MaskedLayer], state: Mapping[str, Any], where: object) -> None:
     """Check that a state with values of pruned entries was saved with the weights that the layers have now.
 
-    Their pruned entries are zero if the weights were saved masked, or have the state's values if saved dense.
+    Pruned entries of the weights are zero if the weights were saved masked; otherwise they have the state's values.
 
     Args:
         layers: The layers.
-        state: A state that fits them, see `check_state`; one without these values cannot be compared.
+        state: A state that fits the layers, see `check_state`; one without values of pruned entries is not compared.
         where: What the state was read from, for the message.
 
     Raises:
@@ -174,14 +174,14 @@ def write_state(state: Mapping[str, Any], path: Path) -> None:
         tensors |= {f"{name}{PRUNED}{key}": tensor.contiguous() for key, tensor in pruned.items()}
     mask_fields = {name: {"shape": mask["shape"], "dense": mask["dense"]} for name, mask in masks.items()}
     fields = {name: value for name, value in state.items() if name != "pruned"}
-    unfinished = path.with_name(temporary_name(path.name, f".{os.getpid()}.part"))
+    temporary_path = path.with_name(temporary_name(path.name, f".{os.getpid()}.part"))
     try:
-        save_file(tensors, unfinished, {KEY: json.dumps({**fields, "masks": mask_fields})})
-        unfinished.replace(path)
+        save_file(tensors, temporary_path, {KEY: json.dumps({**fields, "masks": mask_fields})})
+        temporary_path.replace(path)
     except (OSError, SafetensorError) as error:
         raise InputError(f"the sparsifier's state cannot be written to {path}: {error}") from error
     finally:
-        unfinished.unlink(missing_ok=True)
+        temporary_path.unlink(missing_ok=True)
 
 
 def read_state(path: Path) -> dict[str, Any]:

@@ -22,7 +22,7 @@ ROTATION_PAUSE_S = 60.0
 TAIL_BYTES, TAIL_LINES = 4096, 15
 """Limits of the end of a log that `Child.log_tail` returns."""
 SOCKET_START_S, SOCKET_MISSING_S = 30.0, 1.0
-"""Seconds without its socket's file after which a server counts as unreachable: before it first listens, and later."""
+"""Seconds after which a server without its socket's file counts as unreachable: before it first listens, and later."""
 
 
 @dataclass(frozen=True, slots=True)

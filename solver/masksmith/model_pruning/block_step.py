@@ -101,8 +101,8 @@ class BlockStep:
     def token_errors(self, batch: int, outputs: Tensors, target: Tensors) -> torch.Tensor:
         """Return the error `||y - t||^2 / ||t||^2` of each token's output `y` from its target `t`, in float64.
 
-        The first tensor that the block returns is its output. Tokens of padding are left out. All others have the
-        same weight, since the next block normalises its inputs: in many language models, the norm of a few tokens is
+        The first tensor that the block returns is its output. Tokens of padding are left out. All others count
+        equally, since the next block normalises its inputs: in many language models, the norm of a few tokens is
         hundreds of times that of all others, and a sum of squared differences would depend on these few alone.
         `||t||^2` is replaced by `_smallest_energy` if it is less, so that no error is divided by 0.
         """

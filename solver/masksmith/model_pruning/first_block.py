@@ -32,14 +32,16 @@ def capture_by_first_block(
     Raises:
         PruningError: As `capture`.
     """
-    by_all_blocks, first_block_suffices = None, None
+    captured_by_all_blocks, first_block_suffices = None, None
     for number, batch in enumerate(batches):
-        if by_all_blocks is None:
-            by_all_blocks, first_batch = capture_batch(model, blocks, batch, 0), batch
-            yield by_all_blocks
+        if captured_by_all_blocks is None:
+            captured_by_all_blocks, first_batch = capture_batch(model, blocks, batch, 0), batch
+            yield captured_by_all_blocks
             continue
         if first_block_suffices is None:
-            first_block_suffices = _are_equal(by_all_blocks, _by_first_block_only(model, blocks, first_batch, 0))
+            first_block_suffices = _are_equal(
+                captured_by_all_blocks, _by_first_block_only(model, blocks, first_batch, 0)
+            )
         captured = _by_first_block_only(model, blocks, batch, number) if first_block_suffices else None
         yield capture_batch(model, blocks, batch, number) if captured is None else captured
 

@@ -28,14 +28,14 @@ class Part:
     strides: tuple[int, ...]
     offset: int
 
-    def fits(self, entries: int) -> bool:
-        """Whether the weight lies within a parameter of `entries` entries.
+    def fits(self, entry_count: int) -> bool:
+        """Whether the weight lies within a parameter of `entry_count` entries.
 
         False if the number of strides is not that of the dimensions, or if a stride or the offset is negative.
         """
         if len(self.shape) != len(self.strides) or self.offset < 0 or min(self.strides, default=0) < 0:
             return False
-        return self.offset + _distance_to_last_entry(self.shape, self.strides) < entries
+        return self.offset + _distance_to_last_entry(self.shape, self.strides) < entry_count
 
     def view(self, parameter: Tensor) -> Tensor:
         """Return a view of the weight's entries in the parameter, or in another tensor of the parameter's shape.

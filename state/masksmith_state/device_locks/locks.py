@@ -73,7 +73,7 @@ class DeviceLock:
             with self._renewed_then_released(token) as is_held:
                 yield is_held
         finally:
-            # Also if `check` raised: a benchmark that waits already keeps masks jobs off the device.
+            # Also if `check` raised, since a benchmark keeps masks jobs off the device even while it only waits.
             self._run("release", token)
 
     @contextmanager

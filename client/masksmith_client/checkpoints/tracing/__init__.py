@@ -9,7 +9,7 @@ shape suggest.
 - `watcher` sees every operation; `sources` follows views and copies back to parameters; `axis_roles` combines the
   products of a parameter.
 - `outputs` finds fused matrices (query, key and value) by the parts into which their outputs are split.
-- `observed` holds the results, and extends them to parameters with similar names; `layer_classes` adds those that the
-  classes of layers show.
+- `observations` holds the results, and extends them to parameters with similar names; `layer_classes` adds those that
+  the classes of layers show.
 - `correspondence` maps parameters to the tensors of the file, which may be renamed, stacked or transposed.
 """

@@ -8,21 +8,21 @@ from typing import Any
 from masksmith.layouts.convolutions import GROUPED_TRANSPOSED
 from masksmith_client.submission.modules import class_names, dense_reason, layer_of, layout_of
 
-from .observed import Observed
+from .observations import Observations
 from .watcher import DEPTHWISE
 
 
-def extended_by_layer_classes(observed: Observed, model: Any) -> Observed:
-    """Add what the class of its layer shows of each parameter that has neither axes nor a reason.
+def extended_by_layer_classes(observations: Observations, model: Any) -> Observations:
+    """Add, for each parameter that has neither axes nor a reason, what the class of its layer shows.
 
-    It shows the axes of linear layers and convolutions, and the reason why the parameter of a layer stays dense. A
-    depthwise convolution gets both; a grouped transposed convolution, which no layout describes, only the reason.
+    The class shows the axes of linear layers and convolutions, and the reason why the parameter of a layer stays dense.
+    A depthwise convolution gets both; a grouped transposed convolution, which no layout describes, only the reason.
     """
     layers = dict(model.named_modules())
-    axes, reasons = dict(observed.axes), dict(observed.reasons)
+    axes, reasons = dict(observations.axes), dict(observations.reasons)
     for name, parameter in model.named_parameters():
         layer = layer_of(name, layers)
-        if layer is None or parameter.ndim < 2 or name in observed.axes or name in observed.reasons:
+        if layer is None or parameter.ndim < 2 or name in observations.axes or name in observations.reasons:
             continue
         reason = _reason(layer, tuple(parameter.shape))
         layout = layout_of(layer, parameter.ndim)
@@ -30,7 +30,7 @@ def extended_by_layer_classes(observed: Observed, model: Any) -> Observed:
             reasons[name] = reason
         if layout is not None and reason != GROUPED_TRANSPOSED:
             axes[name] = layout.axes
-    return replace(observed, axes=axes, reasons=reasons)
+    return replace(observations, axes=axes, reasons=reasons)
 
 
 def _reason(layer: Any, shape: tuple[int, ...]) -> str | None:

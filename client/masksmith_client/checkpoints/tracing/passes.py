@@ -11,14 +11,14 @@ import torch
 
 from . import inputs
 from .models import UntracedError, build
-from .observed import Observed, extended_to_siblings
+from .observations import Observations, extended_to_siblings
 from .smaller import MAX_ENTRIES, smaller
 from .watcher import Watcher
 
 OUTPUT_HEAD = "an output head"
 
 
-def observe(model: Any, *, trust_remote_code: bool = False) -> Observed:
+def observe(model: Any, *, trust_remote_code: bool = False) -> Observations:
     """Run a model, which is on the meta device, and return what the pass shows about its parameters.
 
     If the pass fails, a smaller model is run on the CPU, with initialised parameters.
@@ -35,10 +35,10 @@ def observe(model: Any, *, trust_remote_code: bool = False) -> Observed:
         if sum(parameter.numel() for parameter in small_model.parameters()) > MAX_ENTRIES:
             raise
         small_model = build(smaller(model.config), trust_remote_code=trust_remote_code, device="cpu")
-        observed = _observe(small_model)
-        parts = _full_parts(observed.parts, observed.axes, model)
-        observed = replace(observed, parts=parts, notes=(f"a smaller model was run: {error}",))
-        return extended_to_siblings(observed, shapes_of(model))
+        observations = _observe(small_model)
+        parts = _full_parts(observations.parts, observations.axes, model)
+        observations = replace(observations, parts=parts, notes=(f"a smaller model was run: {error}",))
+        return extended_to_siblings(observations, shapes_of(model))
 
 
 def shapes_of(model: Any) -> dict[str, tuple[int, ...]]:
@@ -46,7 +46,7 @@ def shapes_of(model: Any) -> dict[str, tuple[int, ...]]:
     return {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
 
 
-def _observe(model: Any) -> Observed:
+def _observe(model: Any) -> Observations:
     watcher = Watcher(dict(model.named_parameters()))
     with torch.no_grad(), torch.device(model.device), watcher:
         error = _run(model)
@@ -85,12 +85,12 @@ def _is_unseen_model(prefix: str, module: Any, watcher: Watcher) -> bool:
     return bool(names) and not any(watcher.uses[name].axes for name in names if name in watcher.uses)
 
 
-def _summary(model: Any, watcher: Watcher) -> Observed:
+def _summary(model: Any, watcher: Watcher) -> Observations:
     axes = {name: use.certain_axes for name, use in watcher.uses.items()}
     reasons = {name: use.dense_reason for name, use in watcher.uses.items()}
     for name in _output_head_names(model):
         reasons[name] = reasons.get(name) or OUTPUT_HEAD
-    return Observed(
+    return Observations(
         {name: roles for name, roles in axes.items() if roles is not None},
         {name: reason for name, reason in reasons.items() if reason is not None},
         watcher.outputs.parts(),

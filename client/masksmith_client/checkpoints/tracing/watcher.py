@@ -45,8 +45,8 @@ class Use:
     """What a forward pass does with a parameter.
 
     Attributes:
-        axes: The parameter's axes in the products and convolutions that it enters; None among them: its axes in one of
-            these are not certain.
+        axes: The parameter's axes in the products and convolutions that it enters, or None for one of these in which
+            they are not certain.
         reasons: The parameter's uses other than as a matrix that multiplies, which may be reasons to leave it dense.
     """
 

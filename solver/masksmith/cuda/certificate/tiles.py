@@ -134,7 +134,7 @@ def compile_certificate(element: str) -> Any:
                 )
                 is_legal = is_legal and legal_flags[other]
             objective[t], total[t], legal[t] = kept_score, total_score, is_legal
-            # More than the relative rounding error of the terms and of their sum; no term is negative.
+            # The added share exceeds the relative rounding error of the terms and of their sum. No term is negative.
             violation[t] = violation_sum * (1.0 + EPSILON * (2 * rows * cols + 16))
 
     return kernel(run)

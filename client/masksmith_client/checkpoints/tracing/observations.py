@@ -11,7 +11,7 @@ from masksmith.layouts.layout import AxisRole
 
 
 @dataclass(frozen=True, slots=True)
-class Observed:
+class Observations:
     """Results of a traced forward pass.
 
     Attributes:
@@ -27,7 +27,7 @@ class Observed:
     notes: tuple[str, ...] = ()
 
 
-def extended_to_siblings(observed: Observed, shapes: Mapping[str, tuple[int, ...]]) -> Observed:
+def extended_to_siblings(observations: Observations, shapes: Mapping[str, tuple[int, ...]]) -> Observations:
     """Copy axes and reasons to parameters that the pass did not reach, from their siblings.
 
     Siblings are parameters whose names differ only in numbers. Nothing is copied between siblings if two that the pass
@@ -38,8 +38,8 @@ def extended_to_siblings(observed: Observed, shapes: Mapping[str, tuple[int, ...
     groups = defaultdict(list)
     for name in shapes:
         groups[re.sub(r"\d+", "#", name)].append(name)
-    axes = {name: dims for name, dims in observed.axes.items() if len(shapes.get(name, ())) == len(dims)}
-    reasons = {name: reason for name, reason in observed.reasons.items() if name in shapes}
+    axes = {name: dims for name, dims in observations.axes.items() if len(shapes.get(name, ())) == len(dims)}
+    reasons = {name: reason for name, reason in observations.reasons.items() if name in shapes}
     for names in groups.values():
         results = {(axes.get(name), reasons.get(name)) for name in names if name in axes or name in reasons}
         dimension_counts = {len(shapes[name]) for name in names}
@@ -51,4 +51,4 @@ def extended_to_siblings(observed: Observed, shapes: Mapping[str, tuple[int, ...
                 axes[name] = shared_axes
             if shared_reason is not None:
                 reasons[name] = shared_reason
-    return replace(observed, axes=axes, reasons=reasons)
+    return replace(observations, axes=axes, reasons=reasons)
