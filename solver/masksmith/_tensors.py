@@ -149,7 +149,7 @@ class MatrixReader:
         return self._tensor if self._axis == "out" else self._flatten(self._tensor)
 
     def holds_nan(self) -> bool:
-        """Return whether an entry is NaN; those of bool and integers are not read, nor are `RowSource`s."""
+        """Return whether an entry is NaN; False, without reading them, for bool, integers and `RowSource`s."""
         if self._has_rows or "float" not in str(self._tensor.dtype):
             return False
         return bool((self._tensor != self._tensor).any())

@@ -23,11 +23,11 @@ class Journal:
     Attributes:
         lines: Lines of earlier runs, without the first line, which identifies the input and the options; empty after
             `restart`.
-        has_progress: Whether the journal has a line after the first, that is, a finished tensor or file.
+        has_finished_work: Whether the journal has a line after the first, that is, a finished tensor or file.
     """
 
     def __init__(self, file: BinaryIO, lines: list[Mapping[str, Any]]) -> None:
-        self._file, self.lines, self.has_progress = file, lines, bool(lines)
+        self._file, self.lines, self.has_finished_work = file, lines, bool(lines)
 
     def write(self, line: Mapping[str, Any], *, durable: bool = False) -> None:
         """Append a line; a `durable` line is also kept if the machine loses power."""
@@ -41,14 +41,14 @@ class Journal:
             with suppress(OSError):  # `close` tries again to write the rest of the line, and may fail again.
                 self._file.close()
             raise
-        self.has_progress = True
+        self.has_finished_work = True
 
     def restart(self, identity: Mapping[str, Any]) -> None:
         """Discard all lines, and write the first line of a new run."""
         self.lines = []
         self._file.truncate(0)
         self.write({"identity": identity}, durable=True)
-        self.has_progress = False
+        self.has_finished_work = False
 
 
 @contextmanager
@@ -71,7 +71,7 @@ def open_journal(folder: Path, identity: Mapping[str, Any]) -> Iterator[Journal]
         lines = _read_and_cut(file)
         journal = Journal(file, lines[1:])
         try:
-            if lines and (journal.has_progress or (folder / BLOCKS_NAME).exists()):
+            if lines and (journal.has_finished_work or (folder / BLOCKS_NAME).exists()):
                 _check_identity(lines[0].get("identity"), identity, folder)
             else:
                 _remove_partial_files(folder)
@@ -79,7 +79,7 @@ def open_journal(folder: Path, identity: Mapping[str, Any]) -> Iterator[Journal]
                 journal.restart(identity)
             yield journal
         except BaseException:
-            if not journal.has_progress and not (folder / BLOCKS_NAME).exists():
+            if not journal.has_finished_work and not (folder / BLOCKS_NAME).exists():
                 _remove_partial_files(folder)
                 path.unlink()
             raise

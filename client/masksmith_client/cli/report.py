@@ -90,7 +90,7 @@ class SolveReport:
             print_note(f"{report.name}: {report.error.message} ({report.error.code})")
         for text in self.notes:
             print_note(f"masksmith: {text}")
-        # Not the tensors that the user left out by `layers` or `exclude`.
+        # Tensors that the user left out by `layers` or `exclude` are not listed.
         names = [skipped.name for skipped in self.skipped if skipped.reason not in BY_CHOICE]
         if names:
             first_names = ", ".join([*names[:4], "..."] if len(names) > 4 else names)

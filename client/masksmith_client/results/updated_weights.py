@@ -74,6 +74,6 @@ class UpdatedWeights(TensorFile):
 
 
 def _as_torch(data: bytearray, entry: TensorEntry, restore: Restore) -> Any:
-    # Moved to the weight's device as bytes, since numpy has no bfloat16.
+    # `restore` moves the bytes to the weight's device; they get their dtype there, since numpy has no bfloat16.
     dtype = getattr(sys.modules["torch"], _TORCH_DTYPES[entry.dtype])
     return restore(np.frombuffer(data, np.uint8)).view(dtype).reshape(entry.shape)

@@ -92,7 +92,7 @@ def select_ties(
 
 
 def _memory_key(value: Any) -> object | None:
-    """Identify a torch tensor by its memory; None for other values, and without memory."""
+    """Identify a torch tensor by its memory; None for other values, and for tensors without memory."""
     if not is_torch(value) or not has_memory(value):
         return None
     return value.data_ptr(), tuple(value.shape), value.stride(), value.dtype

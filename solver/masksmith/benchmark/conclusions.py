@@ -216,9 +216,9 @@ def estimates(results: Iterable[CaseResult]) -> list[Estimate]:
 
 def _estimate(key: tuple[str, int, str, str], results: Sequence[CaseResult]) -> Estimate:
     dense_s = best_s = slowest_s = fastest_s = 0.0
-    chosen: dict[str, str] = {}
-    names = {measurement.kernel for result in results for measurement, _ in result.sparse}
-    by_kernel, least, most = (dict.fromkeys(sorted(names), 0.0) for _ in range(3))
+    kernels: dict[str, str] = {}
+    names = {measurement.kernel for result in results for measurement, _ in result.speedups}
+    by_kernel, least_by_kernel, most_by_kernel = (dict.fromkeys(sorted(names), 0.0) for _ in range(3))
     for result in results:
         assert result.dense_s is not None
         layers_s = result.case.layer.count * result.dense_s
@@ -232,10 +232,11 @@ def _estimate(key: tuple[str, int, str, str], results: Sequence[CaseResult]) -> 
         best_s += layers_s / gain.value
         slowest_s += layers_s / gain.low
         fastest_s += layers_s / gain.high
-        chosen[result.case.layer.shape] = best
+        kernels[result.case.layer.shape] = best
         for name in by_kernel:
             gain = gains.get(name, Gain(1.0, 1.0, 1.0))
             by_kernel[name] += layers_s / gain.value
-            least[name] += layers_s / gain.high
-            most[name] += layers_s / gain.low
-    return Estimate(*key, dense_s, best_s, chosen, by_kernel, dense_s / slowest_s, dense_s / fastest_s, least, most)
+            least_by_kernel[name] += layers_s / gain.high
+            most_by_kernel[name] += layers_s / gain.low
+    low, high = dense_s / slowest_s, dense_s / fastest_s
+    return Estimate(*key, dense_s, best_s, kernels, by_kernel, low, high, least_by_kernel, most_by_kernel)

@@ -70,9 +70,9 @@ class Measurement:
         return self.graph or self.eager
 
     def compared_with(self, dense: Measurement) -> tuple[Timing, Timing] | None:
-        """Return the times of dense and of this kernel that were taken in the same way; None if there are none.
+        """Return the times of dense and of this kernel, both of graph replays, or else both of eager calls.
 
-        They are those of replays if both have a graph, else those of eager calls.
+        None if there are neither.
         """
         for dense_timing, timing in ((dense.graph, self.graph), (dense.eager, self.eager)):
             if dense_timing is not None and timing is not None:
@@ -154,14 +154,14 @@ class CaseResult:
         ]
 
     @property
-    def sparse(self) -> list[tuple[Measurement, float]]:
-        """As `gains`, with the speed-ups as numbers."""
+    def speedups(self) -> list[tuple[Measurement, float]]:
+        """As `gains`, with the speed-ups as numbers, without ranges."""
         return [(measurement, gain.value) for measurement, gain in self.gains]
 
     @property
     def best(self) -> tuple[Measurement, float] | None:
-        """The fastest of `sparse`; None if that is empty."""
-        return max(self.sparse, key=lambda pair: pair[1], default=None)
+        """The fastest kernel of `speedups`; None if there is none."""
+        return max(self.speedups, key=lambda pair: pair[1], default=None)
 
     @property
     def dense_s(self) -> float | None:

@@ -32,7 +32,7 @@ def count(
         mask: Bool array or tensor in the weight's shape, True = kept.
         block: Rows and columns of the blocks to count.
         layout: How the tensor is made of matrices, if it is not one `[out, in]` or a convolution.
-        pattern: Pattern of the mask; for a hybrid pattern, the result includes those of `count_hybrid`.
+        pattern: Pattern of the mask; for a hybrid pattern, the result includes the counts of `count_hybrid`.
 
     Raises:
         ScoresError: If the mask's dtype is not supported.

@@ -33,7 +33,7 @@ class BlockRun:
         options: How weights are pruned.
         new_activations: Returns storage for the activations of a block.
         on_weight: Called after each weight is pruned, with its number of entries.
-        finished: Number of blocks that earlier runs finished; for the last of them, `new_activations` returns the
+        finished_count: Number of blocks that earlier runs finished; for the last of them, `new_activations` returns the
             stored activations.
     """
 
@@ -44,14 +44,14 @@ class BlockRun:
         options: Options,
         new_activations: NewActivations,
         on_weight: Callable[[int], None] = lambda entries: None,
-        finished: int = 0,
+        finished_count: int = 0,
     ) -> None:
         self._blocks, self._captured, self._options = blocks, captured, options
-        self._new_activations, self._on_weight, self._position = new_activations, on_weight, finished
+        self._new_activations, self._on_weight, self._position = new_activations, on_weight, finished_count
         self._measured_batches, self._measured_tokens = _count_measured(captured, options)
         self._dense = self._pruned = captured.inputs
-        if finished:
-            self._dense, self._pruned = (new_activations(finished - 1, kind) for kind in ("dense", "pruned"))
+        if finished_count:
+            self._dense, self._pruned = (new_activations(finished_count - 1, kind) for kind in ("dense", "pruned"))
 
     def prune_block(self, number: int, weights: Sequence[BlockWeight]) -> BlockReport:
         """Prune the next block; its activations are the inputs of the following one.
@@ -69,6 +69,7 @@ class BlockRun:
         dense, pruned = (self._new_activations(self._position, kind) for kind in ("dense", "pruned"))
         groups = self._groups(step, weights)
         watcher = step.watcher(groups[0])
+        # Both models pass the same inputs to the first block.
         watches_dense = self._options.inputs_from == "dense" or self._dense is self._pruned
         if watches_dense:
             step.run(self._dense, into=dense, watcher=watcher)

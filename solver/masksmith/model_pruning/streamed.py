@@ -174,16 +174,16 @@ class _StreamedRun:
         self._entries_by_block = [sum(weight.tensor.numel() for weight in block_weights) for block_weights in weights]
         self._done, self._current = 0, ""
 
-    def prune_blocks(self, finished: int) -> None:
-        """Prune all blocks after the first `finished` ones."""
+    def prune_blocks(self, finished_count: int) -> None:
+        """Prune all blocks after the first `finished_count` ones."""
         order = self._captured.order
-        self._done = sum(self._entries_by_block[number] for number in order[:finished])
+        self._done = sum(self._entries_by_block[number] for number in order[:finished_count])
         # Later folders are of a block that was not finished; earlier ones are not needed any more.
         for folder in self._folder.glob(f"{AFTER}*"):
-            if folder != self._outputs_folder(finished - 1):
+            if folder != self._outputs_folder(finished_count - 1):
                 shutil.rmtree(folder)
-        run = BlockRun(self._blocks, self._captured, self._options, self._activations, self._advance, finished)
-        for position in range(finished, len(order)):
+        run = BlockRun(self._blocks, self._captured, self._options, self._activations, self._advance, finished_count)
+        for position in range(finished_count, len(order)):
             number = order[position]
             name = self._blocks.name(number)
             self._current = name

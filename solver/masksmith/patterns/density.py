@@ -7,7 +7,7 @@ from fractions import Fraction
 
 from .errors import PatternError
 
-SMALLEST = 1e-9
+MIN_DENSITY = 1e-9
 """Smallest density that is accepted."""
 
 
@@ -17,8 +17,8 @@ def check_density(density: float) -> float:
     Raises:
         PatternError: If it is not a number between 1e-9 and 1.
     """
-    if isinstance(density, bool) or not isinstance(density, int | float) or not SMALLEST <= density <= 1:
-        raise PatternError(f"density={density!r} is not in [{SMALLEST:g}, 1]; '10%' keeps a tenth of the entries")
+    if isinstance(density, bool) or not isinstance(density, int | float) or not MIN_DENSITY <= density <= 1:
+        raise PatternError(f"density={density!r} is not in [{MIN_DENSITY:g}, 1]; '10%' keeps a tenth of the entries")
     return float(density)
 
 
@@ -48,5 +48,5 @@ def kept_units(density: float, units: int, unit_name: str, pattern: object) -> i
 
 def split_evenly(total: int, parts: int) -> list[int]:
     """Split a total into integer parts that differ by 1 at most, the larger ones first."""
-    least, rest = divmod(total, parts)
-    return [least + (part < rest) for part in range(parts)]
+    quotient, remainder = divmod(total, parts)
+    return [quotient + (part < remainder) for part in range(parts)]

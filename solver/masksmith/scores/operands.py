@@ -15,7 +15,7 @@ from masksmith._errors import ScoresError
 from masksmith._tensors import is_torch as is_torch
 
 MAX_DAMPING = 1e9
-"""Largest damping of a Gram matrix, which then hardly counts; with much larger ones, float32 overflows."""
+"""Largest damping, with which the Gram matrix hardly has an effect; with a much larger one, float32 overflows."""
 
 
 class StatisticError(ScoresError):
@@ -84,7 +84,7 @@ def convert_statistic(values: Any, weight: Any, label: str, name: str | None) ->
 def check_range(scores: Any, *factors: Any, name: str | None) -> Any:
     """Return scores that are computed from the product of some factors; refuse overflow, and underflow of all scores.
 
-    If the largest score is a normal number, those that underflow are too small for the sum that a mask keeps.
+    If the largest score is a normal number, those that underflow hardly change the sum that a mask keeps.
 
     Raises:
         ScoresError: If a score is infinite, but its factors are finite; or if all scores are 0 or subnormal, but all

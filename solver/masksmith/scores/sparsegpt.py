@@ -117,7 +117,7 @@ def _divisor(gram: Any, damping: float, form: str, name: str | None) -> Doubles:
         lower = np.linalg.cholesky(matrix)
         lower_inverse = np.linalg.inv(lower)
         divisor: Doubles = (lower_inverse**2).sum(0)
-        if form == "sequential":
+        if form == "sequential":  # the inverse of the matrix is `lower_inverse.T @ lower_inverse`
             divisor = np.linalg.cholesky(lower_inverse.T @ lower_inverse).diagonal() ** 2
     except np.linalg.LinAlgError:
         raise StatisticError("gram is not positive definite; give more samples or more damping", name=name) from None

@@ -31,8 +31,8 @@ SWEEPS = 100
 """Maximum number of sweeps over the groups or tiles of a band."""
 ROUNDING_OF_FLOAT32 = 2e-7
 """Bound on the relative rounding error of scores in float32."""
-LEAST, ROUNDING = 1e-9, 1e-13
-"""An exchange is made only if it lowers the error by more than `LEAST * e + ROUNDING * s`.
+MIN_SHARE, ROUNDING = 1e-9, 1e-13
+"""An exchange is made only if it lowers the error by more than `MIN_SHARE * e + ROUNDING * s`.
 
 `e` is the band's error before the refinement. `s = (sum_j |w_j| sqrt(G_jj))^2`, summed over the band's rows, is an
 upper bound on its error with any mask: a decrease by less than `ROUNDING * s` may be a rounding error.
@@ -51,8 +51,8 @@ class Refinement:
         lower_bound: No mask of the pattern has a smaller error. The bound is cheap and loose: on layers of MiniLM
             `error` is 30 to a million times larger. It is 0 if the Gram matrix, without the inputs that are always 0,
             is singular or nearly so.
-        stats: Method; number of exchanges, or of pairs of them under transposable patterns, restored ones included;
-            seconds.
+        stats: Method; number of exchanges, or of pairs of them under transposable patterns, including those of rows
+            whose first mask was restored; seconds.
     """
 
     mask: Any
@@ -169,7 +169,7 @@ class _Bands:
         self.before = np.add.reduceat(self._errors(self._products, mask), self._firsts)
         self.after = self.before.copy()
         magnitude = (np.abs(dense) @ np.sqrt(gram.diagonal())) ** 2
-        self._min_decreases = LEAST * self.before + ROUNDING * np.add.reduceat(magnitude, self._firsts)
+        self._min_decreases = MIN_SHARE * self.before + ROUNDING * np.add.reduceat(magnitude, self._firsts)
         self._min_decreases += np.finfo(np.float64).tiny  # positive even if the first error is 0
 
     def energy(self) -> float:
@@ -177,7 +177,7 @@ class _Bands:
         return float(np.sum((self._dense @ self.gram) * self._dense))
 
     def run(self, threads: int, on_progress: OnProgress | None) -> int:
-        """Refine all bands; return the number of exchanges (in tiles, of pairs of them), restored ones included."""
+        """Refine all bands; return the number of exchanges (in tiles, of pairs), with those of restored bands."""
         strips = np.array_split(np.arange(len(self._firsts)), min(len(self._firsts), 4 * threads))
         exchanges = bands_done = 0
         with ThreadPoolExecutor(threads) as pool:

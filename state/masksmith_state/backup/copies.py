@@ -181,7 +181,7 @@ def _save_records(client: redis.Redis, path: Path) -> tuple[int, str]:
 
 
 def _binary_pool(client: redis.Redis) -> redis.ConnectionPool:
-    """Connections to the client's server. They do not decode replies, because dumps are binary, and wait longer."""
+    """Connections to the client's server that wait longer, and do not decode replies, because dumps are binary."""
     pool = client.connection_pool
     options = {**pool.connection_kwargs, "decode_responses": False, "socket_timeout": 300}
     return redis.ConnectionPool(connection_class=pool.connection_class, **options)
