@@ -27,7 +27,7 @@ def without_autocast() -> Iterator[None]:
 
 @contextmanager
 def without_inference_mode() -> Iterator[None]:
-    """Leave `torch.inference_mode` within the context: tensors created in it have neither gradients nor versions.
+    """Leave `torch.inference_mode` within the context: tensors created in it have no gradients and no version counters.
 
     Whether gradients are enabled stays as it is.
     """

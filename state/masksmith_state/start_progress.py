@@ -32,7 +32,7 @@ class StartProgress:
         """Remove the line of a worker that is ready."""
         self._redis.hdel(KEY, worker)
 
-    def first(self) -> str | None:
+    def first_line(self) -> str | None:
         """Return the line of the first worker by name, or None if no worker is starting."""
         lines = cast("dict[str, str]", self._redis.hgetall(KEY))
         return lines[min(lines)] if lines else None

@@ -22,7 +22,7 @@ from .scales import find_scales
 from .stored_values import FLOAT8_DTYPES
 from .tensors import Tensor
 from .ties import absent_ties, declared_ties, stored_ties, tied_by_config
-from .traced import has_tensors_of_its_class
+from .traced import has_matrices_of_config_model
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class Checkpoint:
 
     @property
     def is_sharded(self) -> bool:
-        """Whether an index says where its tensors are."""
+        """Whether it has an index, which says in which file each tensor is."""
         return self.weights.name.endswith(INDEX_SUFFIX)
 
     @property
@@ -153,7 +153,7 @@ class Checkpoint:
         return stored_ties([tensor for name, tensor in self.tensors.items() if not self.is_quantised_by_entry(name)])
 
     @cached_property
-    def absent(self) -> Mapping[str, str]:
+    def absent_ties(self) -> Mapping[str, str]:
         """Maps each name that is not stored, but tied to a stored tensor, to the name of this tensor."""
         return absent_ties(self.tensors, self.config) | self._declared_ties
 
@@ -165,13 +165,13 @@ class Checkpoint:
         """Return the other names, stored or not, of the parameter that a stored tensor holds."""
         first_name = self.ties.get(name, name)
         stored_names = [first_name, *(tie for tie, target in self.ties.items() if target == first_name)]
-        absent = tied_by_config(self.absent, self.tensors, self.config) | self._declared_ties
-        absent_names = [absent_name for absent_name, target in absent.items() if target in stored_names]
+        declared = tied_by_config(self.absent_ties, self.tensors, self.config) | self._declared_ties
+        absent_names = [absent_name for absent_name, target in declared.items() if target in stored_names]
         return tuple(other for other in [*stored_names, *absent_names] if other != name)
 
     def find(self, name: str) -> Tensor | None:
         """Return the tensor of this name, or the stored tensor that the name is tied to; None if there is neither."""
-        return self.tensors.get(name) or self.tensors.get(self.absent.get(name, ""))
+        return self.tensors.get(name) or self.tensors.get(self.absent_ties.get(name, ""))
 
     @property
     def notes(self) -> list[str]:
@@ -188,9 +188,9 @@ class Checkpoint:
 
 
 def _check_config(config: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]], folder: Path) -> None:
-    """Refuse a config of another model, unless the model's own class has exactly these tensors."""
+    """Refuse a config of another model, unless the model that it names has exactly these matrices."""
     contradiction = find_contradiction(config, shapes, folder / CONFIG_NAME)
-    if contradiction is not None and not has_tensors_of_its_class(folder, shapes):
+    if contradiction is not None and not has_matrices_of_config_model(folder, shapes):
         raise InputError(contradiction)
 
 

@@ -100,7 +100,7 @@ class PruneMethod:
         names = {
             *checkpoint.tensors,
             *checkpoint.unlisted,
-            *checkpoint.absent,
+            *checkpoint.absent_ties,
             *chain.from_iterable(tied_names.values()),
         }
         reader = CalibrationReader(self.calibration, self.scores, names, self.update, tied_names)

@@ -126,8 +126,9 @@ class RemoteSolver:
             while running_jobs:
                 yield from self._finish(running_jobs)
         except TransportError as error:
+            # A `WireError` is about a response that arrived; after any other error the service cannot be reached.
             if not isinstance(error, WireError):
-                running_jobs.clear()  # A service that cannot be reached cannot cancel them.
+                running_jobs.clear()
             raise
         finally:
             for job, _ in running_jobs:

@@ -48,10 +48,10 @@ class _Strategy:
         """Return the shapes that the scales of a weight of this shape may have."""
         *stack, rows, cols = shape
         if self.block is None:
-            block_rows, block_cols = 1 if self.name == TENSOR else rows, 1
+            blocks_down, blocks_across = 1 if self.name == TENSOR else rows, 1
         else:
-            block_rows, block_cols = -(-rows // self.block[0]), -(-cols // self.block[1])
-        shapes = [(*stack, block_rows, block_cols)]
+            blocks_down, blocks_across = -(-rows // self.block[0]), -(-cols // self.block[1])
+        shapes = [(*stack, blocks_down, blocks_across)]
         if self.name == CHANNEL:
             shapes.append((*stack, rows))
         if self.name == TENSOR:

@@ -13,12 +13,12 @@ class Trace:
 
     Attributes:
         layouts: Layouts with the rule `model`, by name; a tensor whose layout is not certain has none.
-        dense: Why a tensor is not a matrix of a block, by name.
+        dense_reasons: Why a tensor is not a matrix of a block, by name.
         tied: Maps the name of each tied tensor, stored or not, to the name of the tensor whose memory it shares.
         notes: Notes for the user: the tensors whose layout is not known, and why.
     """
 
     layouts: dict[str, Layout] = field(default_factory=dict)
-    dense: dict[str, str] = field(default_factory=dict)
+    dense_reasons: dict[str, str] = field(default_factory=dict)
     tied: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)

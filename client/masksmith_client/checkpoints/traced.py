@@ -77,7 +77,7 @@ def _run(directory: Path, shapes: Mapping[str, tuple[int, ...]], *, trust_remote
         return _make_trace(observations, correspondence(model, shapes), shapes_of(model), shapes)
 
 
-def has_tensors_of_its_class(directory: Path, shapes: Mapping[str, tuple[int, ...]]) -> bool:
+def has_matrices_of_config_model(directory: Path, shapes: Mapping[str, tuple[int, ...]]) -> bool:
     """Whether a checkpoint has exactly the matrices of the model that its config names, as `transformers` builds it.
 
     Args:
@@ -121,7 +121,7 @@ def traced_candidates(candidates: Sequence[Candidate], trace: Trace) -> list[Can
 
 
 def _traced_candidate(candidate: Candidate, trace: Trace) -> Candidate:
-    layout, reason = trace.layouts.get(candidate.name), trace.dense.get(candidate.name)
+    layout, reason = trace.layouts.get(candidate.name), trace.dense_reasons.get(candidate.name)
     if layout is not None and candidate.layout is None:
         candidate = replace(candidate, layout=layout)
     if reason is None or candidate.dense_by_default_reason is not None:
@@ -143,7 +143,7 @@ def _make_trace(
         parameter_shapes: Shapes of the parameters, by name.
         shapes: Shapes of the checkpoint's tensors, by name.
     """
-    layouts, dense = {}, dict.fromkeys(correspondence.buffers, BUFFER)
+    layouts, dense_reasons = {}, dict.fromkeys(correspondence.buffers, BUFFER)
     for name, sources in correspondence.sources.items():
         layout = _layout(sources, observations, parameter_shapes, shapes[name])
         reasons = [observations.reasons.get(source.parameter) for source in sources]
@@ -151,9 +151,9 @@ def _make_trace(
         if layout is not None:
             layouts[name] = layout
         if reason is not None:
-            dense[name] = reason
-    notes = _notes(correspondence, shapes, traced_names=layouts.keys() | dense.keys())
-    return Trace(layouts, dense, correspondence.tied, [*observations.notes, *notes])
+            dense_reasons[name] = reason
+    notes = _notes(correspondence, shapes, traced_names=layouts.keys() | dense_reasons.keys())
+    return Trace(layouts, dense_reasons, correspondence.tied, [*observations.notes, *notes])
 
 
 def _layout(

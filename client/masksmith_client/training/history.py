@@ -36,7 +36,7 @@ class SavedHistory:
         """Read the reports and records of a state that has both members of `History.state`.
 
         Raises:
-            InputError: If one of their fields is missing or has another type; the message names it.
+            InputError: If a field of a report or a record is missing or has another type; the message names it.
         """
         try:
             return _SAVED_HISTORY.validate_python({name: state[name] for name in ("layers", "refreshes")})

@@ -124,11 +124,11 @@ class MaskUpdates:
         pending = self._refresher.take_pending()
         if pending.dropped or response.failure is not None or self.pattern is None:
             return
-        dense = {layer.name for layer in self._layers if layer.masking.dense}
+        dense_layers = {layer.name for layer in self._layers if layer.masking.dense}
         for layer in self._layers:
             if response.layers[layer.name].has_new_mask:
                 self._set_mask(layer)
-        self.history.add(response, pending, self.step, dense, self._refresher.late)
+        self.history.add(response, pending, self.step, dense_layers, self._refresher.late)
 
     @torch.no_grad()
     def _set_mask(self, layer: MaskedLayer) -> None:

@@ -73,7 +73,7 @@ class ProcessGroup:
         if own_gradient is not None or bool(total.any()):
             masking.gradient = total.to(addend.device)
 
-    def share_mask(
+    def gather_mask(
         self, shares: Sequence[Share], mask: torch.Tensor | None, shape: tuple[int, ...], *, packed: bool
     ) -> torch.Tensor:
         """Return a layer's whole mask: the masks of its shares, one below the other.

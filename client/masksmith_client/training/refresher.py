@@ -143,7 +143,7 @@ class Refresher:
             return masking.mask if mask is None else mask
         if self._process_group.is_distributed:
             shares, packed = self._shares[name], not self._is_on_device
-            mask = self._process_group.share_mask(shares, mask, layer.shape, packed=packed)
+            mask = self._process_group.gather_mask(shares, mask, layer.shape, packed=packed)
         assert mask is not None
         return masking.part_of(mask)
 

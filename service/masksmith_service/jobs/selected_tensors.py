@@ -57,7 +57,8 @@ def locate_selected(
     Raises:
         RequestError: If a pattern or layout is invalid, a name, glob or selector matches nothing, globs and names are
             too long to match, a tensor given by its full name does not fit, no tensor is selected, two files have a
-            tensor of the same name, or the job has a budget and a selected tensor has a layout that is not plain.
+            tensor of the same name, or the job has a budget and a selected tensor has a layout that is not plain
+            (see `Layout.is_plain`).
     """
     if model is None:
         model = ModelFiles(_digest_by_tensor(files), {}, None)

@@ -30,7 +30,7 @@ def expand_optional_home(path: Path | None) -> Path | None:
 
 
 def _expand_store_home(location: str | None) -> str | None:
-    """Do as `expand_home` for a directory; an `s3://` prefix, or None, stays as it is."""
+    """Do as `expand_home` for a directory; a URL `s3://...`, or None, is returned as it is."""
     return str(expand_home(Path(location))) if location is not None and location.startswith("~") else location
 
 

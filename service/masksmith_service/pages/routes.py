@@ -195,7 +195,7 @@ def show_job(
 def _queries(q: str, sort: str, *, desc: bool) -> dict[str, str]:
     """Queries that sort by a column, by the column's name.
 
-    They sort ascending; that of the column by which the list is sorted ascending now sorts descending.
+    Each sorts ascending, but if the list is already sorted ascending by the column, its query sorts descending.
     """
     queries = {}
     for column in ("name", "shape", "retained", "gap", "kept", "status", "time"):

@@ -26,7 +26,7 @@ def read_references(
     Args:
         state: Resources of the application.
         principal: Who sent the request.
-        options: The request.
+        options: The request; it lists tensors, each with its file, only if it is a `MasksRequest`.
         reader: Reads headers within the bounds of the request.
 
     Returns:

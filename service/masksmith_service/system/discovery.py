@@ -131,7 +131,7 @@ def _readiness(state: State) -> Readiness:
     count = len(solving_workers)
     if count == 0:
         detail = (
-            state.records.start_progress.first()
+            state.records.start_progress.first_line()
             or "no worker that finds masks is alive; start one with `masksmith worker`"
         )
         raise RequestError(Code.NO_WORKER, detail, retry_after_s=2)

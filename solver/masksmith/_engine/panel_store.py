@@ -51,7 +51,7 @@ class _PanelSums:
 
     Attributes:
         total: All scores.
-        kept_score: Kept scores without the bonus; 0 without hysteresis.
+        kept_score: Kept scores, without the bonus of hysteresis; without hysteresis not computed, and 0.
         edge_score: Scores of the dense edge.
         kept: Number of kept entries.
         seconds: Seconds of solving.
@@ -71,7 +71,8 @@ class PanelStore:
         problem: The problem.
         writer: Collects the mask.
         objectives, violations: `[down, across]`, see `Certificate`; 0 for a tile until its panel is written.
-        duals: Row and column duals of all tiles, 0 for a tile until its panel is written; None without `keep_duals`.
+        duals: Row and column duals of all tiles, 0 for a tile until its panel is written; None if the
+            option `keep_duals` is False.
         cut_short: Whether the time limit replaced the solver by `Rotation` for some panel.
     """
 
@@ -184,7 +185,7 @@ class PanelStore:
             self.duals[0][tile_rows], self.duals[1][tile_rows] = answer.row_duals, answer.col_duals
 
     def _check(self, span: Span, panel: Panel, answer: PanelAnswer, certificate: PanelCertificate) -> None:
-        """Raise an error for the first tile that violates the pattern; if none does, the first with a wrong entry.
+        """Raise an error for the first tile that violates the pattern; if none does, for the first with a wrong entry.
 
         An entry is wrong if it must be kept and is dropped, or must be dropped and is kept.
         """

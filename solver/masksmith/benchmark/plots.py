@@ -147,13 +147,13 @@ def _draw_curves(axis: Any, lines: Curves, bands: dict[str, list[tuple[float, fl
     axis.set_xlabel("sparsity, % of weights dropped")
 
 
-def _draw_bars(axis: Any, layers: dict[str, dict[str, float]], batch: int) -> None:
-    patterns = list(dict.fromkeys(pattern for gains in layers.values() for pattern in gains))
+def _draw_bars(axis: Any, speedups: dict[str, dict[str, float]], batch: int) -> None:
+    patterns = list(dict.fromkeys(pattern for by_pattern in speedups.values() for pattern in by_pattern))
     width = 0.8 / max(1, len(patterns))
     for k, pattern in enumerate(patterns):
-        centers = [position + (k + 0.5) * width - 0.4 for position in range(len(layers))]
-        axis.bar(centers, [gains.get(pattern, 0.0) for gains in layers.values()], width, label=pattern)
-    axis.set_xticks(range(len(layers)), list(layers))
+        centers = [position + (k + 0.5) * width - 0.4 for position in range(len(speedups))]
+        axis.bar(centers, [by_pattern.get(pattern, 0.0) for by_pattern in speedups.values()], width, label=pattern)
+    axis.set_xticks(range(len(speedups)), list(speedups))
     _finish_axis(axis, f"batch {batch}")
 
 

@@ -15,7 +15,7 @@ from masksmith._lazy import EXTRAS, attach
 if TYPE_CHECKING:
     from .facts import (
         device_facts as device_facts,
-        reason_missing as reason_missing,
+        reason_device_missing as reason_device_missing,
         reason_unavailable as reason_unavailable,
     )
     from .jit import device_error_types as device_error_types, reason_unusable as reason_unusable
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 __all__, __getattr__, __dir__ = attach(
     __name__,
     {
-        "facts": ("device_facts", "reason_missing", "reason_unavailable"),
+        "facts": ("device_facts", "reason_device_missing", "reason_unavailable"),
         "jit": ("device_error_types", "reason_unusable"),
         "solve": ("solve_on",),
     },

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 
-def reason_missing(device: str) -> str | None:
+def reason_device_missing(device: str) -> str | None:
     """Return why torch cannot use a CUDA device such as `cuda:1`, or None; numba-cuda is not considered."""
     import torch
 
@@ -24,13 +24,13 @@ def reason_unavailable(device: str) -> str | None:
         device_type = torch.device(device).type
     except RuntimeError as error:
         return str(error).partition("\n")[0]
-    return reason_missing(device) if device_type == "cuda" else None
+    return reason_device_missing(device) if device_type == "cuda" else None
 
 
 def device_facts(device: str) -> tuple[str | None, int | None]:
     """Return a GPU's model name and its free memory in bytes; (None, None) if `device` is no available CUDA device."""
     # For a CPU torch is not imported.
-    if not device.startswith("cuda") or reason_missing(device) is not None:
+    if not device.startswith("cuda") or reason_device_missing(device) is not None:
         return None, None
     import torch
 

@@ -32,13 +32,13 @@ def solve_on_device(problem: Problem, solver: Solver) -> Solution | str | None:
     device = _device_for(problem.scores, solver)
     if device is None:
         return None
-    from . import device_error_types, reason_missing, reason_unusable, solve_on
+    from . import device_error_types, reason_device_missing, reason_unusable, solve_on
     from .jit import SIMULATED
 
     is_named = solver.device is not None
     reason = reason_unusable()
     if reason is None and is_named and not SIMULATED:  # The simulator needs no device.
-        reason = reason_missing(device)
+        reason = reason_device_missing(device)
     if reason is not None:
         if is_named:
             raise SolverError(f"device={device!r} cannot be used: {reason}")

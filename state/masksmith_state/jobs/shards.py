@@ -180,7 +180,7 @@ def _target_s(tensor: PlannedTensor) -> float:
 
 
 def shards_by_tensor(tensors: Sequence[PlannedTensor], shards: Mapping[int, Shard]) -> list[list[int]]:
-    """Indices of each tensor's shards, in order; for a tensor without any, those of the first with its data."""
+    """Indices of each tensor's shards, in order; for one without shards, those of the first tensor with equal data."""
     by_tensor: list[list[int]] = [[] for _ in tensors]
     for index in sorted(shards):
         if shards[index].file is None:
@@ -199,7 +199,7 @@ def _unit_rows(tensor: PlannedTensor, pattern: Pattern, shard_bytes: int) -> int
 
 
 def _first_with_equal_data(tensors: Sequence[PlannedTensor]) -> list[int]:
-    """For each tensor, the number of the first tensor that differs from it in name and rule at most."""
+    """For each tensor, the number of the first tensor that differs from it at most in name and rule."""
     numbers: dict[str, int] = {}
     return [
         numbers.setdefault(tensor.model_dump_json(exclude={"name", "rule"}), number)

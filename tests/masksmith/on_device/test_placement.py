@@ -20,7 +20,7 @@ def broken_device(monkeypatch):
         raise torch.cuda.OutOfMemoryError("no room")
 
     monkeypatch.setattr(cuda, "reason_unusable", lambda: None)
-    monkeypatch.setattr(cuda, "reason_missing", lambda device: None)
+    monkeypatch.setattr(cuda, "reason_device_missing", lambda device: None)
     monkeypatch.setattr(cuda, "solve_on", fail)
 
 

@@ -9,7 +9,7 @@ from support.tiny_models import TinyModel, shapes_in
 from masksmith_client.checkpoints import config as config_module
 from masksmith_client.checkpoints.checkpoint import Checkpoint
 from masksmith_client.checkpoints.choice import ChoiceOptions, choose
-from masksmith_client.checkpoints.traced import has_tensors_of_its_class, trace
+from masksmith_client.checkpoints.traced import has_matrices_of_config_model, trace
 
 DAC = {"encoder_hidden_size": 8, "downsampling_ratios": [2, 4], "decoder_hidden_size": 32, "upsampling_ratios": [4, 2]}
 CONVOLUTIONS = [
@@ -117,7 +117,7 @@ def test_a_config_that_its_class_agrees_with_is_no_contradiction(
     checkpoint = Checkpoint.open(tmp_path / "model")
     assert checkpoint.config is not None
     shapes = shapes_in(tmp_path / "model")
-    assert has_tensors_of_its_class(tmp_path / "model", shapes) == (is_known == "by its class")
+    assert has_matrices_of_config_model(tmp_path / "model", shapes) == (is_known == "by its class")
 
 
 def test_a_class_has_all_its_matrices_and_no_others(tmp_path: Path) -> None:
@@ -127,7 +127,7 @@ def test_a_class_has_all_its_matrices_and_no_others(tmp_path: Path) -> None:
     transformers.LlamaForCausalLM(config).save_pretrained(tmp_path)
     shapes = shapes_in(tmp_path)
     up, other = "model.layers.1.mlp.up_proj.weight", "model.layers.2.mlp.up_proj.weight"
-    assert has_tensors_of_its_class(tmp_path, shapes)
-    assert not has_tensors_of_its_class(tmp_path, {name: shape for name, shape in shapes.items() if name != up})
-    assert not has_tensors_of_its_class(tmp_path, shapes | {up: (40, 32)})
-    assert not has_tensors_of_its_class(tmp_path, shapes | {other: (48, 32)})
+    assert has_matrices_of_config_model(tmp_path, shapes)
+    assert not has_matrices_of_config_model(tmp_path, {name: shape for name, shape in shapes.items() if name != up})
+    assert not has_matrices_of_config_model(tmp_path, shapes | {up: (40, 32)})
+    assert not has_matrices_of_config_model(tmp_path, shapes | {other: (48, 32)})

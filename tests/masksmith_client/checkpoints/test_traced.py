@@ -72,8 +72,8 @@ def test_what_is_looked_up_or_enters_no_product_is_dense(saved, traced):
     matrices = saved.seen.products.keys() - saved.seen.looked_up
     for name, shape in saved.shapes.items():
         if len(shape) >= 2 and name not in matrices and not name.endswith("cls_token"):
-            assert traced.dense[name], name
-    assert not [name for name in traced.dense if saved.model.is_masked(name)]
+            assert traced.dense_reasons[name], name
+    assert not [name for name in traced.dense_reasons if saved.model.is_masked(name)]
 
 
 def test_tied_tensors_are_the_stored_ones(saved, traced):

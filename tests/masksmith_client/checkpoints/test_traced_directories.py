@@ -219,7 +219,7 @@ def test_buffers_are_no_parameters(tmp_path):
     shapes = shapes_in(tmp_path / "model")
     traced = trace(tmp_path / "model", shapes)
     buffers = {name for name in shapes if name.endswith(("slope_rate", "_decay"))}
-    assert {name for name, reason in traced.dense.items() if reason == BUFFER} == buffers != set()
+    assert {name for name, reason in traced.dense_reasons.items() if reason == BUFFER} == buffers != set()
     assert not traced.notes
 
 
@@ -279,7 +279,7 @@ before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 traced = trace(pathlib.Path({str(tmp_path)!r}), {{{down!r}: (8192, 28672), {embedding!r}: (32000, 8192)}})
 assert not traced.notes, traced.notes
 assert str(traced.layouts[{down!r}]) == "out in"
-assert {embedding!r} in traced.dense
+assert {embedding!r} in traced.dense_reasons
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 """
     grown = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
