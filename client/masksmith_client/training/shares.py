@@ -50,13 +50,13 @@ def divide(layers: Iterable[MaskedLayer], pattern: Pattern | None, world_size: i
     shares: dict[str, Sequence[Share]] = {}
     for number, layer in enumerate(layers):
         owner = number % world_size if is_dtensor(layer.weight) else 0
-        rows = [] if pattern is None else _own_rows(layer, pattern, world_size)
-        shares[layer.name] = rows or [Share(owner, 0, layer.shape[0])]
+        row_shares = [] if pattern is None else _row_shares(layer, pattern, world_size)
+        shares[layer.name] = row_shares or [Share(owner, 0, layer.shape[0])]
     return shares
 
 
-def _own_rows(layer: MaskedLayer, pattern: Pattern, world_size: int) -> list[Share]:
-    """Return the rows that each rank owns; none if they cannot be solved separately.
+def _row_shares(layer: MaskedLayer, pattern: Pattern, world_size: int) -> list[Share]:
+    """Return a share for each rank that owns rows; none if the rows of a rank cannot be solved separately.
 
     They can if the weight has no layout and is divided by rows alone, among all ranks, and the rows of each rank are
     whole tiles.

@@ -71,9 +71,9 @@ class OutputPlanner:
             tensors: The job's tensors.
 
         Raises:
-            RequestError: If the principal may not write there; if the directory or the model is not suitable for an
-                output; if a tensor does not belong to the model; or if the job has a time limit, because its masks
-                then differ from run to run.
+            RequestError: If the principal may not write to the directory; if the directory or the model is not suitable
+                for an output; if a tensor does not belong to the model; or if the job has a time limit, because its
+                masks then differ from run to run.
         """
         directory = find_writable(self._roots, self._principal, output.location)
         self._check_directory(directory, model)
@@ -81,8 +81,8 @@ class OutputPlanner:
             raise _invalid("a job with time_limit_s has no output: its masks are not the same each time", directory)
         _check_tensors(tensors, model, directory)
         files = [
-            OutputFile(name=name, source=_source(model.folder.child(name), state.version), bytes=state.size)
-            for name, (state, _) in model.files.items()
+            OutputFile(name=name, source=_source(model.folder.child(name), file_state.version), bytes=file_state.size)
+            for name, (file_state, _) in model.files.items()
         ]
         beside, left_out = self._beside(model, directory)
         for file in (*files, *beside):
@@ -107,7 +107,9 @@ class OutputPlanner:
         would_be_in_model = bool(model.sizes) and is_inside(directory.location, model.folder.location)
         if would_be_in_model or is_inside(model.folder.location, directory.location):
             raise _invalid(f"it and {model.folder.location}, the model, contain each other; name another", directory)
-        large = next((name for name, (state, _) in model.files.items() if state.size > MAX_OBJECT_BYTES), None)
+        large = next(
+            (name for name, (file_state, _) in model.files.items() if file_state.size > MAX_OBJECT_BYTES), None
+        )
         if large is not None and is_in_bucket(directory.location):
             detail = f"{large!r} has more than the {MAX_OBJECT_BYTES} bytes of an object; split the model"
             raise _invalid(detail, directory)
@@ -134,9 +136,9 @@ class OutputPlanner:
             raise _invalid(f"its file {name!r} would be in {root.url}, which is another root", directory)
 
     def _beside(self, model: Model, directory: LocatedPath) -> tuple[list[OutputFile], list[str]]:
-        """Return, of the files beside the weights, those to copy, the index last, and the names of those to leave out.
+        """Return the copied files beside the weights, the index last, and the names of those that are left out.
 
-        Hidden files, and files with irregular paths, belong to neither.
+        Hidden files, and files with irregular paths, are in neither list.
         """
         names = [name for name in model.sizes if name not in model.files and not _is_hidden_or_irregular(name)]
         left_out = [name for name in names if name != model.index and (name in OWN_FILES or holds_weights(name))]
@@ -149,8 +151,8 @@ class OutputPlanner:
         files = []
         for name in copied:
             source = model.folder.child(name)
-            state = source.stat()
-            files.append(OutputFile(name=name, source=_source(source, state.version), bytes=state.size))
+            file_state = source.stat()
+            files.append(OutputFile(name=name, source=_source(source, file_state.version), bytes=file_state.size))
         return files, left_out
 
 
@@ -306,8 +308,8 @@ def _check_tensors(tensors: Sequence[PlannedTensor], model: Model, directory: Lo
             raise _invalid(detail, directory)
 
 
-def _source(file: LocatedPath, state_version: str) -> Source:
-    return Source(location=file.location, version=state_version)
+def _source(file: LocatedPath, file_version: str) -> Source:
+    return Source(location=file.location, version=file_version)
 
 
 def _identity(output: PlannedOutput, specification: JobSpecification, tensors: Sequence[PlannedTensor]) -> str:

@@ -60,7 +60,7 @@ def is_plain_or_transposed_by_name(name: str) -> bool:
 
 
 def bias_name(name: str) -> str:
-    """Return the name of a layer's bias from that of its weight; a name without the end of a weight stays."""
+    """Return the name of a layer's bias from that of its weight; a name that `_LAYER_WEIGHT` does not match stays."""
     return _LAYER_WEIGHT.sub(".bias", name)
 
 

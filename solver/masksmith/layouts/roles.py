@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from .low_rank_adapters import is_adapter
 from .reparametrized import reparametrized_reason, without_parametrization
 
-# Matches a name if its last component, without a suffix such as `.weight`, is one of the alternatives put in for `{}`.
+# Matches a name if its last component, a final `.weight` aside, is one of the alternatives put in for `{}`.
 _LAST_COMPONENT = r"(?:^|\.)(?:{})(?:\.weight)?$"
 
 OUTSIDE_BLOCKS = "outside the model's blocks"
 ONE_INPUT = "a convolution with one input channel, or one per group: its sums run over its kernel alone"
 PATCH_EMBEDDING = "an embedding of patches, outside the model's blocks"
 PATCH_DIMENSIONS = 4
-"""Dimensions that at least the kernel of a convolution over patches has; tables that are looked up have fewer."""
+"""Least number of dimensions of the weight of a convolution over patches; tables that are looked up have fewer."""
 PACKED = "packed by a quantiser, not a weight; dequantise the model first"
 _PACKED = re.compile(
     _LAST_COMPONENT.format(
@@ -35,7 +35,8 @@ _SCALE = re.compile(
 _BIAS = re.compile(r"(?:^|[._])bias(?:es)?(?:_\w+)?$|(?:^|\.)(?:\w*_bias\w*|sinks|b_[qkvo])$")
 _NORM = re.compile(r"(?:^|[._])(?:\w*norm\d*|layernorm_\w+|ln|ln_\w+|bn\d*)(?:\.weight)?$", re.IGNORECASE)
 _FUSED_NORM = "layer_norm_weight"
-"""The norm's weight in modules of TransformerEngine that are a norm and a linear layer; theirs is `[out, in]`."""
+"""The norm's weight in modules of TransformerEngine that are a norm and a linear layer, such as `layernorm_qkv`; a
+matrix beside it is a weight of the linear layer."""
 _EMBEDDING = re.compile(
     r"(?:^|\.)(?:\w*embed\w*|\w*embd\w*|wte|wpe|shared|relative_attention_bias|codebook\w*|\w+_table"
     r"|rel_pos_[hwtd])(?:\.|$)|(?:^|\.)(?:\w*_tokens?|\w*mask_emb)$",
@@ -141,7 +142,7 @@ def in_block(name: str) -> bool:
     """Whether a name has the number of a block.
 
     That is a number that is followed by two or more components, as in `layers.3.mlp.weight`, or by one component other
-    than `weight` and `bias`, as in `layers.3.qkv`. Numbers of parametrizations are none of blocks.
+    than `weight` and `bias`, as in `layers.3.qkv`. The number of a parametrization does not count.
     """
     return _BLOCK.search(without_parametrization(name)) is not None
 

@@ -17,8 +17,7 @@ from masksmith_wire.specification import JobSpecification
 TARGET_S = 5.0
 """Target of the seconds of a shard, without `OVERHEAD_S`. A shard that is expected to take longer `is_long`.
 
-A shard is long if it cannot be cut further, or if it needs a large Gram matrix: each of its parts would have to read
-the matrix.
+Such a shard cannot be cut further, or is not, because it needs a large Gram matrix, which each part would have to read.
 """
 OVERHEAD_S = 0.02
 """Seconds per shard, besides those below."""

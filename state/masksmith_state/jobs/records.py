@@ -81,7 +81,7 @@ class JobRecords(JobReader, JobIndex):
 
         Raises:
             FullError: If a limit of `admission` is reached.
-            MissingUploadError: If an upload was not sent by whom `admission.uploaders` requires.
+            MissingUploadError: If an upload was not sent by the owner, or by anybody, as `admission.uploaders` says.
             MissingResultError: If a result of an earlier job that this job reads was deleted; not checked without
                 `admission.uploaders`.
         """

@@ -19,7 +19,7 @@ class ShardReport(BaseModel):
         result: Key of the result in the store; None if the shard has no result.
         mask_digest: BLAKE3 of the packed mask in the store.
         weights_digest: BLAKE3 of the updated weights in the store; None without an update.
-        pattern: The pattern that the request gave to the tensor, or that a budget assigned to it.
+        pattern: The pattern that the request gave to this tensor, or that a budget assigned to it; None for the job's.
         budget_gap: Relative optimality gap of the division of the budget between tensors; None without a budget.
         status: Status of the solution; None if the shard has no result.
         objective, upper_bound, total_score: Those of the shard, in float64; `total_score` is the sum of all scores.

@@ -1,4 +1,4 @@
-"""Queues again the shards whose lease has lapsed, moves jobs that no GPU worker can take, and sends missing messages.
+"""Queues again the shards whose lease has lapsed, moves jobs if no GPU worker is alive, and sends missing messages.
 
 Runs in every service and worker; in each period, the first one that claims the sweep in Redis does it.
 """

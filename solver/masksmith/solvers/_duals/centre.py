@@ -50,7 +50,8 @@ def centre(
         rounds: Number of updates of rows and of columns.
 
     Returns:
-        For each tile the centred duals, or the original duals if these violate complementary slackness of entries less.
+        For each tile the centred duals, or the original duals if with these the violations of complementary slackness
+        of entries have a smaller sum.
     """
     new_u, new_v = np.empty_like(u), np.empty_like(v)
     step = max(1, CHUNK_ENTRIES // (tile.rows * tile.cols))
