@@ -86,12 +86,15 @@ def merge(responses: Sequence[RefreshResponse], shares: Shares, proofs: Proofs) 
     Args:
         responses: The responses, in the order of the ranks.
         shares: The shares of each layer.
-        proofs: Changed in place: results with a new mask are stored here, unless a rank's whole request failed.
+        proofs: Changed in place: results with a new mask are stored here, also if the request of another rank failed.
 
     Returns:
         The result of each layer; or, if whole requests failed, the failure of the first rank among these.
     """
     step = responses[0].step
+    for rank, response in enumerate(responses):
+        # A rank that has solved its share says `unchanged` of it later, whatever happened on the other ranks.
+        proofs.update({(name, rank): result for name, result in response.layers.items() if result.has_new_mask})
     for response in responses:
         if response.failure is not None:
             return RefreshResponse(step=step, failure=response.failure)
@@ -101,7 +104,6 @@ def merge(responses: Sequence[RefreshResponse], shares: Shares, proofs: Proofs) 
 
 def _merge(name: str, responses: Sequence[RefreshResponse], shares: Sequence[Share], proofs: Proofs) -> LayerResult:
     results = {share.rank: responses[share.rank].layers[name] for share in shares}
-    proofs.update({(name, rank): result for rank, result in results.items() if result.has_new_mask})
     parts = list(results.values())
     if len(parts) == 1:
         return parts[0]

@@ -109,3 +109,12 @@ def test_a_layer_without_one_of_its_parts_keeps_its_mask():
     assert not result.has_new_mask
     failed = [*responses(solved(1.0, 1.0)), RefreshResponse(step=3, failure="the service is gone")]
     assert merge(failed, SHARES, proofs).failure == "the service is gone"
+
+
+def test_a_part_that_was_solved_while_another_rank_failed_keeps_its_proof():
+    """Its rank says `unchanged` of it in the next request, if the mask is the one that the layer has."""
+    proofs = {}
+    failed = [*responses(solved(6.0, 6.0)), RefreshResponse(step=3, failure="the service is gone")]
+    assert merge(failed, SHARES, proofs).failure == "the service is gone"
+    result = merge(responses(LayerResult(unchanged=True), solved(3.0, 4.0)), SHARES, proofs).layers["a"]
+    assert (result.objective, result.upper_bound) == (9.0, 10.0)
