@@ -23,6 +23,8 @@ from masksmith_wire.errors import Code
 from masksmith_wire.headers import build_header
 from masksmith_wire.masks import MaskInfo
 
+from .missing_blobs import check_exist
+
 VERIFIED_BYTES = 2**28
 """Blobs of up to this size together are checked before the first byte is sent; larger ones while they are sent."""
 UNPACKED_BYTES = 2**20
@@ -84,14 +86,13 @@ class ResultsFile:
         checked while they are sent; the connection is closed at a damaged piece.
 
         Raises:
-            RequestError: If there are no blobs, or one has expired.
+            RequestError: If there are no blobs, or one is missing.
             DamagedBlobError: If a blob is damaged.
         """
         if not self.blobs:
             detail = f"no tensor of job {self.job.id} has {self.content}; its state is {self.job.state}"
             raise RequestError(Code.RESULT_NOT_FOUND, detail)
-        if any(store.size(name) is None for name, _, _ in self.blobs):
-            raise RequestError(Code.RESULT_NOT_FOUND, f"the {self.content} of this job have expired; submit it again")
+        check_exist(store, (name for name, _, _ in self.blobs))
         is_small = sum(size for _, size, _ in self.blobs) <= VERIFIED_BYTES
         for name, size, digest in self.blobs:
             if is_small or store.size(name) != size:

@@ -209,6 +209,12 @@ class BlobStore:
             if moved.rpartition(".")[0] == original:
                 self.objects.delete(moved)
 
+    def is_set_aside(self, name: str) -> bool:
+        """Whether a blob of this name was set aside, and was not deleted since."""
+        original = f"{DAMAGED}/{name}"
+        moved = self.objects.list(original.rpartition("/")[0])
+        return any(other.rpartition(".")[0] == original for other, _ in moved)
+
     def list_damaged(self) -> Iterator[tuple[str, float]]:
         """List the blobs that were set aside, as pairs of name below `damaged` and time of last change."""
         for name, changed in self.objects.list(DAMAGED):
