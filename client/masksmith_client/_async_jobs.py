@@ -66,9 +66,9 @@ class AsyncJob(JobView):
         """Download the masks; see `Job.masks`."""
         return await operations.download_masks(self._session, self)
 
-    async def weights(self) -> UpdatedWeights:
+    async def weights(self, masks: Masks | None = None) -> UpdatedWeights:
         """Download the updated weights; see `Job.weights`."""
-        return await operations.download_weights(self._session, self)
+        return await operations.download_weights(self._session, self, masks)
 
     async def wait_for_report(self, timeout_s: float | None = None, *, progress: ShowProgress = False) -> Report:
         """Wait until a benchmark has ended and download its report; see `Job.wait_for_report`."""

@@ -86,14 +86,20 @@ class Job(JobView):
         """
         return self._session.run(operations.download_masks(self._session, self))
 
-    def weights(self) -> UpdatedWeights:
-        """Download the weights that a job with `update=` has updated.
+    def weights(self, masks: Masks | None = None) -> UpdatedWeights:
+        """Download the weights that a job with `update=` has updated, and check them against the job's masks.
+
+        Args:
+            masks: What `masks()` returned; None downloads the masks for the check.
 
         Raises:
             Conflict: If the job has not ended.
             NotFound: If the job has no update, or no weight could be updated.
+            InputError: If `masks` are those of another job.
+            WireError: If a weight is not what the job must have: its dtype, its shape, finite entries, and zeros where
+                its mask drops them.
         """
-        return self._session.run(operations.download_weights(self._session, self))
+        return self._session.run(operations.download_weights(self._session, self, masks))
 
     def wait_for_report(self, timeout_s: float | None = None, *, progress: ShowProgress = False) -> Report:
         """Wait until a benchmark has ended and download its report, also if some of its cases failed.

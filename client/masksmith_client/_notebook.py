@@ -15,7 +15,8 @@ def job_html(job: Job) -> str:
     """Return a job as HTML without scripts, styles or URLs; there are totals only if a tensor has a mask."""
     progress = job.progress
     done_text, total_text = count_text(progress.done), count_text(progress.total)
-    caption = f"{job.name or 'job'} ({job.id}): {job.state.value}, {done_text} of {total_text} shards"
+    units = "shards" if job.kind == "masks" else "cases"
+    caption = f"{job.name or 'job'} ({job.id}): {job.state.value}, {done_text} of {total_text} {units}"
     # HTML requires that `max` is positive.
     bar = f"<progress value='{progress.done}' max='{max(1, progress.total)}'></progress>"
     head = "".join(f"<th>{name}</th>" for name in COLUMNS)

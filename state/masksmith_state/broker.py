@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import time
 from dataclasses import dataclass
 from threading import Lock
@@ -18,8 +19,6 @@ MAX_USED_SHARE = 0.85
 """Share of `maxmemory` above which no jobs or uploads are added; the rest is for completing and deleting them."""
 FRESH_S = 1.0
 """Seconds for which a reading is reused."""
-_COMPARED_CHARACTERS = 16
-"""Number of first characters of a problem's text that show its kind; details that change often come after them."""
 
 
 @dataclass(frozen=True)
@@ -150,4 +149,5 @@ class BrokerMonitor:
 
 
 def _kinds(problems: list[str]) -> list[str]:
-    return [problem[:_COMPARED_CHARACTERS] for problem in problems]
+    """Return the texts up to their first digit: numbers may change at every reading, and their problem be the same."""
+    return [re.split("[0-9]", problem, maxsplit=1)[0] for problem in problems]

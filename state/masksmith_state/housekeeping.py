@@ -61,10 +61,10 @@ class Housekeeping:
         """Check broker and store unless a check has succeeded; log new problems of the broker; run the sweep, if any.
 
         If the check fails with an `InstallationError`, the process is stopped by SIGTERM. If broker and store belonged
-        together at the check and no longer do, the sweep is left out, and the process goes on.
+        together at the check and no longer do, or their identity is damaged since, the sweep is left out, and the
+        process goes on.
 
         Raises:
-            InstallationError: If the identity in the store is damaged or of another data format since the check.
             redis.RedisError, StoreError: If broker or store is unavailable.
         """
         if not self.is_store_claimed:

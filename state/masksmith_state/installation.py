@@ -78,15 +78,17 @@ class Installation:
     def is_still_claimed(self) -> bool:
         """Whether broker and store still have the identity that `claim` returned; False before `claim` has succeeded.
 
+        Also False if the identity in the store is damaged since then, or of another data format; the reason is logged.
         If False, the caller must delete nothing.
-
-        Raises:
-            InstallationError: If the identity in the store is damaged, or of another data format.
         """
         if self.identity is None:
             return False
-        if self._read_broker() == self._read_store() == self.identity:
-            return True
+        try:
+            if self._read_broker() == self._read_store() == self.identity:
+                return True
+        except InstallationError as error:
+            log.error("nothing is deleted: %s", error)
+            return False
         log.error("nothing is deleted: broker and store are no longer those of installation %s", self.identity)
         return False
 

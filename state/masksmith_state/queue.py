@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from typing import Any, Literal
-from urllib.parse import parse_qsl, urlencode
+from urllib.parse import parse_qsl, quote, urlencode
 
 CPU_QUEUE = "masksmith.cpu"
 GPU_QUEUE = "masksmith.gpu"
@@ -66,10 +66,17 @@ def broker_url(redis_url: str) -> str:
     """Convert a Redis URL to Celery's form.
 
     Only URLs of unix sockets are changed: `redis+socket://` instead of `unix://`, and `virtual_host` instead of `db`.
+    Celery ignores `username` and `password` among the options, so they are written before the path.
     """
     if not redis_url.startswith("unix://"):
         return redis_url
     address, mark, query = redis_url.removeprefix("unix://").partition("?")
     # Celery ignores `db`. If it stayed, two installations with two databases of one server would share their queues.
-    options = [("virtual_host" if name == "db" else name, value) for name, value in parse_qsl(query)]
-    return f"redis+socket://{address}{mark}{urlencode(options)}"
+    options = dict(parse_qsl(query))
+    user, password = options.pop("username", ""), options.pop("password", "")
+    if user or password:
+        userinfo, _, path = address.rpartition("@")
+        given_user, _, given_password = userinfo.partition(":")
+        address = f"{given_user or quote(user, safe='')}:{given_password or quote(password, safe='')}@{path}"
+    renamed = {"virtual_host" if name == "db" else name: value for name, value in options.items()}
+    return f"redis+socket://{address}{mark if renamed else ''}{urlencode(renamed)}"

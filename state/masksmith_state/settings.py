@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, Self, TypeVar
 from urllib.parse import urlsplit
 
-import redis
 from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
@@ -19,6 +18,7 @@ from masksmith_wire.text import printable, without_credentials
 from masksmith_wire.validation import named_reason
 
 from .errors import InvalidLocationError
+from .redis_url import check_redis_url
 from .roots.location import normalise
 from .roots.setting import RootSetting
 from .telemetry import logs
@@ -38,7 +38,7 @@ class StateSettings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="MASKSMITH_", extra="ignore", hide_input_in_errors=True)
 
     redis_url: str = "redis://127.0.0.1:6379/0"
-    """Broker and job records; `redis://` or `unix://`."""
+    """Broker and job records: `redis://host:port/database`, `rediss://` with TLS, or `unix:///path?db=database`."""
     store_url: str = "masksmith-data/store"
     """Blob store: a directory, or `s3://bucket/prefix`."""
     roots: list[RootSetting] = []
@@ -55,7 +55,7 @@ class StateSettings(BaseSettings):
     @field_validator("redis_url")
     @classmethod
     def _check_redis_url(cls, url: str) -> str:
-        redis.Redis.from_url(url).close()  # Checks the address, without connecting.
+        check_redis_url(url)
         return url
 
     @field_validator("store_url")

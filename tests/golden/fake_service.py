@@ -71,9 +71,14 @@ SHAPES = {"a": (8, 8), "b": (4, 12)}
 """The weights of jobs whose request was not seen."""
 
 
+def some_mask(shape: Any) -> Any:
+    """Return a mask that keeps every other entry."""
+    return np.arange(math.prod(shape)).reshape(shape) % 2 == 0
+
+
 def masks_file(shapes: dict[str, tuple[int, ...]], patterns: dict[str, str] | None = None) -> bytes:
     """Return a masks file in which every other entry is kept."""
-    masks = {name: np.arange(math.prod(shape)).reshape(shape) % 2 == 0 for name, shape in shapes.items()}
+    masks = {name: some_mask(shape) for name, shape in shapes.items()}
     infos = {name: {"shape": list(s), "ragged": "pad", "axis": "in"} for name, s in shapes.items()}
     for name, info in infos.items():
         info["pattern"] = (patterns or {}).get(name, "2:4")
@@ -142,8 +147,8 @@ class FakeService:
                 return httpx2.Response(200, stream=Pieces(masks_file(shapes, patterns)))
             case "GET", [job, "weights"]:
                 shapes = {each["name"]: each["shape"] for each in self._document(job, {})["tensors"]}
-                ones = {name: np.ones(shape, np.float32) for name, shape in shapes.items()}
-                return httpx2.Response(200, stream=Pieces(safetensors(ones)))
+                masked = {name: some_mask(shape).astype(np.float32) for name, shape in shapes.items()}
+                return httpx2.Response(200, stream=Pieces(safetensors(masked)))
             case "GET", [_, "benchmark"]:
                 return httpx2.Response(200, json={"format": 1, "settings": {}, "results": []})
             case "POST", [job, "cancel"]:

@@ -7,7 +7,7 @@ import pytest
 from blake3 import blake3
 from golden.fake_service import safetensors
 
-from masksmith_client import ClientError, WireError
+from masksmith_client import ClientError, InputError, WireError
 from masksmith_wire.masks import MaskInfo, pack
 
 WEIGHT = np.ones((8, 16), np.float32)
@@ -94,3 +94,47 @@ def test_digests_travel_with_a_mask():
     assert info.digest_violation("w", pack(GOOD)) is None
     assert "rows 0 to 8 of 'w'" in str(info.digest_violation("w", pack(~GOOD)))
     assert "digests" not in MaskInfo(shape=[8], pattern="2:4").members()
+
+
+UPDATED = (WEIGHT * 1.5 * GOOD).astype(np.float32)
+BAD_UPDATES = {
+    "dense": {"w": WEIGHT},
+    "of another mask": {"w": WEIGHT * ~GOOD},
+    "one entry too many": {"w": np.where(np.arange(128).reshape(8, 16) == 127, 1, UPDATED).astype(np.float32)},
+    "NaN": {"w": np.where(GOOD, np.nan, 0).astype(np.float32)},
+    "infinite where it is dropped": {"w": np.where(GOOD, 1, np.inf).astype(np.float32)},
+    "another dtype": {"w": UPDATED.astype(np.float64)},
+    "another shape": {"w": UPDATED.reshape(8, 4, 4)},
+    "another name": {"v": UPDATED},
+}
+
+
+@pytest.fixture
+def updated_job(service, client, monkeypatch):
+    """A job of this client that has ended; its masks keep what `GOOD` does."""
+    monkeypatch.setattr(service, "masks_file", lambda job: file_of())
+    gram = {"w": np.eye(16)}
+    return client.jobs.submit({"w": WEIGHT}, "2:4", update="reconstruct", calibration=gram, progress=False).wait()
+
+
+def test_updated_weights_of_the_jobs_masks_are_returned(service, client, updated_job):
+    service.results["weights"] = safetensors({"w": UPDATED})
+    for job in (updated_job, client.jobs.get(updated_job.id)):
+        np.testing.assert_array_equal(job.weights()["w"], UPDATED)
+    downloads = service.count("GET", f"/v1/jobs/{updated_job.id}/masks")
+    np.testing.assert_array_equal(updated_job.weights(updated_job.masks())["w"], UPDATED)
+    assert service.count("GET", f"/v1/jobs/{updated_job.id}/masks") == downloads + 1
+
+
+@pytest.mark.parametrize("tensors", BAD_UPDATES.values(), ids=BAD_UPDATES)
+def test_updated_weights_that_the_job_cannot_have_are_refused(service, updated_job, tensors):
+    service.results["weights"] = safetensors(tensors)
+    with pytest.raises(WireError, match="updated weight"):
+        updated_job.weights()
+
+
+def test_updated_weights_are_not_compared_with_masks_of_another_job(service, client, updated_job):
+    service.results["weights"] = safetensors({"w": UPDATED})
+    other = client.solve({"w": WEIGHT}, "2:4", progress=False)
+    with pytest.raises(InputError, match=r"^masks= are not those of job"):
+        updated_job.weights(other)

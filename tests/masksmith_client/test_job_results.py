@@ -14,7 +14,7 @@ from masksmith_client.cli.app import run
 from masksmith_wire.digests import digest_bytes, digests_metadata
 from masksmith_wire.documents import JobState
 
-from .conftest import FakeService
+from .conftest import FakeService, some_mask
 
 pytestmark = pytest.mark.usefixtures("connected")
 WEIGHT = np.arange(64, dtype=np.float32).reshape(8, 8)
@@ -29,12 +29,13 @@ def job(client: Client, service: FakeService) -> str:
 
 
 def test_weights(service: FakeService, job: str, tmp_path: Path, capsys: Any) -> None:
-    metadata = digests_metadata({"a": [(8, digest_bytes(WEIGHT.tobytes()))]})
-    service.results["weights"] = safetensors.numpy.save({"a": WEIGHT}, metadata)
+    updated = WEIGHT * some_mask([8, 8])
+    metadata = digests_metadata({"a": [(8, digest_bytes(updated.tobytes()))]})
+    service.results["weights"] = safetensors.numpy.save({"a": updated}, metadata)
     path = tmp_path / "weights.safetensors"
     assert run(["jobs", "weights", job, "-o", str(path)]) == 0
     assert f"1 weight(s) -> {path}" in capsys.readouterr().out
-    np.testing.assert_array_equal(safetensors.numpy.load_file(path)["a"], WEIGHT)
+    np.testing.assert_array_equal(safetensors.numpy.load_file(path)["a"], updated)
     assert run(["jobs", "weights", job, "-o", str(path), "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == {"id": job, "output": str(path), "weights": ["a"]}
     assert run(["jobs", "weights", job, "-o", str(tmp_path)]) == 2

@@ -25,3 +25,11 @@ def test_a_job_shows_a_row_for_each_tensor_whatever_its_name():
     assert cells[7:9] == ["other", "invalid_scores: NaN at [0, 1]"]
     assert cells[14:] == ["total of 1 mask(s)", "", "", "50.00%", "75.00%", "0", "250 ms"]
     assert "2 of 2 shards" in (page.find("p").text or "")
+
+
+def test_a_benchmark_has_cases():
+    document = Job(
+        id="abc", kind="benchmark", state=JobState.RUNNING, pattern="2:4", solver="", created_at=datetime.now(UTC),
+        progress=Progress(done=1, total=3),
+    )  # fmt: skip
+    assert "1 of 3 cases" in JobView(document)._repr_html_()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from masksmith_client import AsyncClient, Client, InputError
+from masksmith_client import AsyncClient, Client, ConnectError, InputError, RetryPolicy
 from masksmith_client.cli.app import run
 
 URL = "http://service.example:8000"
@@ -59,6 +59,31 @@ def test_the_command_line_prints_one_line(
     assert printed.startswith("masksmith: ")
     assert len(printed.splitlines()) == 1
     assert "secret" not in printed
+
+
+@pytest.mark.parametrize(
+    ("variables", "url", "named"),
+    [
+        ({"HTTP_PROXY": "http://u:secret@127.0.0.1:1"}, URL, "HTTP_PROXY"),
+        ({"http_proxy": "127.0.0.1:1", "HTTP_PROXY": "http://127.0.0.1:2"}, URL, "http_proxy"),
+        ({"HTTP_PROXY": "http://u:secret@[bad"}, URL, "HTTP_PROXY"),
+        ({"ALL_PROXY": "http://127.0.0.1:1"}, "https://service.example", "ALL_PROXY"),
+        ({"HTTP_PROXY": "http://127.0.0.1:1"}, "http://127.0.0.1:1", None),
+        ({"HTTP_PROXY": "http://127.0.0.1:1", "NO_PROXY": "service.invalid"}, "http://service.invalid", None),
+    ],
+)
+def test_a_proxy_that_does_not_answer_is_named(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], url: str, named: str | None
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    with Client(url, retry=RetryPolicy(retries=0)) as client, pytest.raises(ConnectError) as failed:
+        client.jobs.get("j")
+    message = str(failed.value)
+    assert message.startswith(f"no masksmith service answers at {url}")
+    assert (f"through the proxy that {named} names" in message) == (named is not None)
+    assert ("proxy" in message) == (named is not None)
+    assert "secret" not in message
 
 
 @pytest.mark.parametrize("client", [Client, AsyncClient])

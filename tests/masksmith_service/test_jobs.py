@@ -189,13 +189,13 @@ def test_a_job_without_any_mask(client, two, work, check_problem):
     check_problem(client.get(f"/v1/jobs/{two}/masks"), 404, "result_not_found", two, "failed")
 
 
-def test_masks_that_have_expired(client, two, work, check_problem, settings):
+def test_masks_that_are_missing(client, two, work, check_problem, settings):
     work(two, 0)
     work(two, 1)
     BlobStore(settings.store_url).delete(result_name(f"{1:064x}"))
     response = client.get(f"/v1/jobs/{two}/masks")
     BlobStore(settings.store_url).delete(result_name(f"{0:064x}"))
-    check_problem(response, 404, "result_not_found", "expired")
+    check_problem(response, 409, "result_damaged", "missing", "submit the job again")
 
 
 def test_cancel_is_idempotent_and_keeps_finished_masks(client, two, work):
@@ -370,8 +370,8 @@ def test_damaged_masks_are_not_served(client, two, work, check_problem, settings
     data = bytearray(path.read_bytes())
     data[3] ^= 0x55
     path.write_bytes(data)
-    response = client.get(f"/v1/jobs/{two}/masks", params={"format": format})
-    check_problem(response, 409, "result_damaged", "submit the job again")
+    for path in (f"masks?format={format}", "masks", "window?tensor=b"):
+        check_problem(client.get(f"/v1/jobs/{two}/{path}"), 409, "result_damaged", "submit the job again")
     assert 'masksmith_damaged_blobs{kind="masks"} 1.0' in client.get("/metrics").text
 
 

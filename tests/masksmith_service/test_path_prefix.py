@@ -4,6 +4,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from masksmith_service.app import create_app
+from masksmith_state.keys import Keys
 
 PROXY = ("10.1.2.3", 4000)
 
@@ -41,3 +42,22 @@ def test_a_proxy_may_leave_the_prefix_in_the_path(given, good):
     kept = given.model_copy(update={"root_path": "/tools/masks"})
     assert location(kept, good, path="/tools/masks/v1/masks") == "/tools/masks/v1/jobs/"
     assert location(kept, good, **{"X-Forwarded-Prefix": "/other"}) == "/tools/masks/v1/jobs/"
+
+
+@pytest.mark.parametrize(("root_path", "path"), [("/tools/masks", "/tools/masks"), ("", "/")])
+def test_the_session_cookie_is_for_the_prefix_only(settings, records, root_path, path):
+    keys = Keys(records.redis)
+    token, other = keys.create("ann")[1], keys.create("ben")[1]
+    served = settings.model_copy(update={"root_path": root_path})
+    with TestClient(create_app(served), base_url="http://localhost") as client:
+        answer = client.post(f"{root_path}/v1/session", json={"token": token})
+        assert f"; Path={path};" in answer.headers["set-cookie"]
+        assert client.get(f"{root_path}/v1/session").json()["name"] == "ann"
+        # A browser sends the cookie of an installation at the root, too, behind that of the longer path.
+        cookies = [client.cookies["masksmith_session"], client.post("/v1/session", json={"token": other}).cookies]
+        both = f"a=b; masksmith_session={cookies[0]}; masksmith_session={cookies[1]['masksmith_session']}"
+        client.cookies.clear()
+        assert client.get(f"{root_path}/v1/session", headers={"Cookie": both}).json()["name"] == "ann"
+        ended = client.delete(f"{root_path}/v1/session", headers={"Cookie": both})
+        assert f"; Path={path};" in ended.headers["set-cookie"]
+        assert client.get(f"{root_path}/v1/session", headers={"Cookie": both}).status_code == 401

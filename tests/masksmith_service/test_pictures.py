@@ -262,8 +262,7 @@ def test_damage_is_found_before_the_first_byte_of_pruned_weights(client, solve, 
     data = bytearray(path.read_bytes())
     data[-1] ^= 1
     path.write_bytes(data)
-    response = client.get(f"/v1/jobs/{job}/pruned")
-    assert (response.status_code, response.json()["code"]) == (
-        409,
-        "upload_damaged" if folder == "tensors" else "result_damaged",
-    )
+    for _ in range(2):
+        response = client.get(f"/v1/jobs/{job}/pruned")
+        code = "upload_damaged" if folder == "tensors" else "result_damaged"
+        assert (response.status_code, response.json()["code"]) == (409, code)

@@ -24,6 +24,21 @@ class Broker:
         return {name: {"maxmemory-policy": "noeviction", "appendonly": "yes", "save": ""}[name]}
 
 
+class FailingBroker:
+    """A Redis client that reports these fields as failed writes, one reading after the other."""
+
+    def __init__(self, *fields):
+        self._fields = iter(fields)
+
+    def info(self, section):
+        if section == "memory":
+            return {"used_memory": 1, "maxmemory": LIMIT, "maxmemory_policy": "noeviction"}
+        return dict.fromkeys(next(self._fields), "err")
+
+    def config_get(self, name):
+        return {name: {"maxmemory-policy": "noeviction", "appendonly": "yes", "save": "60 1"}[name]}
+
+
 @pytest.fixture(autouse=True)
 def every_reading(monkeypatch):
     monkeypatch.setattr("masksmith_state.broker.FRESH_S", 0.0)
@@ -37,3 +52,17 @@ def test_a_full_broker_is_logged_once_however_full_it_is(caplog):
     full, recovered = caplog.messages
     assert "it takes no jobs: 900001 of 1000000 bytes are in use" in full
     assert recovered == "the broker has recovered"
+
+
+def test_another_kind_of_failed_write_is_logged(caplog):
+    aof, rdb = "aof_last_write_status", "rdb_last_bgsave_status"
+    readings = [[aof], [aof], [aof, rdb], [rdb]]
+    monitor = BrokerMonitor(FailingBroker(*readings))
+    with caplog.at_level(logging.WARNING):
+        for _ in readings:
+            monitor.status()
+    assert [message.partition("failed ")[2] for message in caplog.messages] == [
+        f"({aof})",
+        f"({aof}, {rdb})",
+        f"({rdb})",
+    ]

@@ -11,6 +11,7 @@ from masksmith_state import broker
 from masksmith_state.blobs.names import upload_name
 from masksmith_state.blobs.store import BlobStore
 from masksmith_state.errors import InstallationError
+from masksmith_state.housekeeping import Housekeeping
 from masksmith_state.installation import IDENTITY_KEY, IDENTITY_NAME, Installation
 
 
@@ -117,6 +118,18 @@ def test_a_damaged_identity_is_refused(installation, store, text):
     (Path(store.url) / IDENTITY_NAME).write_text(text)
     with pytest.raises(InstallationError):
         installation.claim()
+
+
+@pytest.mark.parametrize("text", ["", '{"installation": "x", "data_format": 99}'])
+def test_nothing_is_deleted_when_the_identity_was_damaged_later(installation, store, caplog, text):
+    deleted = []
+    housekeeping = Housekeeping(installation, sweep=lambda: deleted.append("a blob"))
+    housekeeping.run()
+    assert deleted == ["a blob"]
+    (Path(store.url) / IDENTITY_NAME).write_text(text)
+    housekeeping.run()
+    assert deleted == ["a blob"]
+    assert f"nothing is deleted: {'the store' if text else IDENTITY_NAME}" in caplog.text
 
 
 @pytest.mark.parametrize("policy", ["allkeys-lru", "volatile-lru", "allkeys-random", "volatile-ttl"])

@@ -89,8 +89,51 @@ def test_settings_of_a_bucket_that_cannot_be_read_are_one_error(monkeypatch: pyt
 
 def test_a_password_is_not_printed(refused: Refused) -> None:
     error = refused(StateSettings, REDIS_URL="redis://ann:SECRET@host:port/0")
-    assert "MASKSMITH_REDIS_URL='redis://***@host:port/0': port could not be cast" in error
+    assert "MASKSMITH_REDIS_URL='redis://***@host:port/0': has a port that is no number" in error
     assert "SECRET" not in error
+
+
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        ("redis://h/prod", "has the database 'prod', which is no number"),
+        ("redis://h/1x", "has the database '1x', which is no number"),
+        ("redis://h/1/2", "has the database '1/2', which is no number"),
+        ("redis://h/-1", "has the database '-1', which is no number"),
+        ("rediss://h/prod", "has the database 'prod', which is no number"),
+        ("unix:///a.sock?db=x", "invalid value for 'db'"),
+        ("unix:///a.sock?db=-1", "has the database '-1', which is no number"),
+        ("unix:///a.sock?db=1&db=2", "has the option 'db' twice"),
+        ("redis://h/0?db=3", "has the option 'db', which is not supported"),
+        ("redis://h/0?socket_timeout=3", "has the option 'socket_timeout', which is not supported"),
+        ("unix:///a.sock?socket_timeout=3", "has the option 'socket_timeout', which is not supported"),
+        ("redis://SECRET@h/0", "has a user without a password"),
+        ("redis://h/0#1", "has a fragment"),
+        ("redis://:a#SECRET@h/0", "has a fragment"),
+        ("redis://a:1/SECRET@h/0", "has an @ after the host"),
+        ("redis://:a?SECRET@h/0", "has a port that is no number from 1"),
+        ("redis://a:1?SECRET@h/0", "has an @ after the host"),
+        ("redis://h:0/0", "has a port that is no number from 1"),
+        ("redis://:SECRET/x@h:1/0", "has a port that is no number from 1"),
+        ("unix://run/a.sock", "must have the absolute path of a socket"),
+        ("unix://", "must have the absolute path of a socket"),
+    ],
+)
+def test_no_part_of_the_brokers_url_is_ignored(refused: Refused, url: str, reason: str) -> None:
+    error = refused(StateSettings, REDIS_URL=url)
+    assert error.startswith("masksmith: MASKSMITH_REDIS_URL=")
+    assert f": {reason}" in error
+    assert "SECRET" not in error
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["redis://h", "redis://h/", "redis://:p%23@h:1/15", "redis://u:@h", "rediss://u:p@[::1]:1/0?ssl_cert_reqs=none",
+     "unix:///a.sock", "unix://u:p@/a.sock?db=3", "unix:///a.sock?username=u&password=p", "unix://u@/a.sock?password=p"],
+)  # fmt: skip
+def test_urls_of_the_broker_that_redis_and_celery_read_alike(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    monkeypatch.setenv("MASKSMITH_REDIS_URL", url)
+    assert read_settings(StateSettings).redis_url == url
 
 
 def test_levels_may_be_written_small(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 import kombu
 import pytest
+import redis
 from kombu.transport import redis as kombu_redis
 from pydantic import ValidationError
 
@@ -42,6 +43,19 @@ def test_terminal_states():
 def test_broker_urls():
     assert broker_url("unix:///a/b.sock") == "redis+socket:///a/b.sock"
     assert broker_url("redis://host:1/0") == "redis://host:1/0"
+
+
+@pytest.mark.parametrize("url", ["unix:///a.sock?username=u&password=p%2F%40&db=2", "unix://u@/a.sock?password=p%2F%40&db=2",
+                                 "unix://u:p%2F%40@/a.sock?db=2"])  # fmt: skip
+def test_celery_uses_the_password_of_a_socket_url(url):
+    with kombu.Connection(broker_url(url)) as connection:
+        channel = object.__new__(kombu_redis.Channel)
+        channel.connection = connection.transport
+        channel.__dict__["global_keyprefix"] = ""
+        parameters = kombu_redis.Channel._connparams(channel)
+    expected = redis.Redis.from_url(url).connection_pool.connection_kwargs
+    names = ("path", "username", "password", "db")
+    assert [parameters[name] for name in names] == [expected[name] for name in names] == ["/a.sock", "u", "p/@", 2]
 
 
 @pytest.mark.parametrize(("query", "database"), [("", 0), ("?db=3", 3), ("?db=0", 0)])

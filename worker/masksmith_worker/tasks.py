@@ -11,6 +11,7 @@ from celery.signals import worker_process_init
 
 import masksmith as ms
 from masksmith._freed_memory import keep_freed_memory
+from masksmith._warm_up import READY_PATTERNS
 from masksmith.benchmark import device_identity
 from masksmith_state.blobs.store import BlobStore
 from masksmith_state.device_locks.locks import DeviceLock
@@ -30,7 +31,6 @@ from .settings import Settings
 from .tracing import Spans
 
 log = logging.getLogger(__name__)
-WARM_PATTERNS = ("2:4", "transposable 8:16")
 """Patterns whose kernels are loaded by a pool process that solves shards, before its first shard."""
 app = create_app(read_settings(Settings))
 
@@ -92,7 +92,7 @@ def measure_case() -> None:
 def _initialize_process(**_: object) -> None:
     """Set up a pool process: logging, file permissions, niceness, release signal, runner and span recorder.
 
-    A process that solves shards also loads the kernels of `WARM_PATTERNS`, and keeps freed memory for later use.
+    A process that solves shards also loads the kernels of `READY_PATTERNS`, and keeps freed memory for later use.
     """
     settings = Settings()
     settings.configure_logging()
@@ -105,7 +105,7 @@ def _initialize_process(**_: object) -> None:
     spans()
     if isinstance(runner(), ShardRunner):
         keep_freed_memory()
-        ms.warm_up(WARM_PATTERNS)
+        ms.warm_up(READY_PATTERNS)
 
 
 worker_process_init.connect(_initialize_process)

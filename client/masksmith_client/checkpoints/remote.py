@@ -18,6 +18,7 @@ from masksmith.patterns import PatternsByTensor
 from masksmith_client._errors import ClientError, InputError, StatusError, TransportError, WireError
 from masksmith_client._jobs import Job, Jobs
 from masksmith_client._progress import ShowProgress
+from masksmith_client.results.masks import Masks
 from masksmith_client.results.updated_weights import UpdatedWeights
 from masksmith_client.submission.description import describe, subject_of_weights
 from masksmith_client.submission.options import SubmitOptions
@@ -157,7 +158,7 @@ class RemoteSolver:
         job, group = running_jobs[0]
         job.wait(progress=self.progress)
         reports = job.report
-        with closing(job.masks()) as masks, self._opened_updates(job) as weights:
+        with closing(job.masks()) as masks, self._opened_updates(job, masks) as weights:
             running_jobs.popleft()
             for tensor in group:
                 name = tensor.chosen.name
@@ -167,12 +168,12 @@ class RemoteSolver:
                 del mask
 
     @contextmanager
-    def _opened_updates(self, job: Job) -> Iterator[UpdatedWeights | None]:
+    def _opened_updates(self, job: Job, masks: Masks) -> Iterator[UpdatedWeights | None]:
         """Download the updated weights, and close them in the end; None without an update."""
         if self.method.update is None:
             yield None
             return
-        with closing(job.weights()) as weights:
+        with closing(job.weights(masks)) as weights:
             yield weights
 
 

@@ -30,7 +30,7 @@ def show_list(summaries: Sequence[JobSummary]) -> None:
         )
         for summary in summaries
     ]
-    head = ("job", "name", *(["key"] if shows_keys else []), "kind", "state", "pattern", "shards", "created")
+    head = ("job", "name", *(["key"] if shows_keys else []), "kind", "state", "pattern", "progress", "created")
     show_table(head, rows, left_aligned=len(head) - 2)
 
 

@@ -10,7 +10,7 @@ from uuid import uuid4
 
 from masksmith.benchmark import Report
 from masksmith.patterns import PatternsByTensor
-from masksmith_client._errors import JobFailedError, StatusError, WireError
+from masksmith_client._errors import InputError, JobFailedError, StatusError, WireError
 from masksmith_client._info import Info
 from masksmith_client._job_view import JobView
 from masksmith_client._progress import Bar, ShowProgress
@@ -129,17 +129,31 @@ async def download_masks(session: ServiceSession, job: JobView) -> Masks:
     return masks
 
 
-async def download_weights(session: ServiceSession, job: JobView) -> UpdatedWeights:
-    """Download a job's updated weights, and check that they are those of its tensors.
+async def download_weights(session: ServiceSession, job: JobView, masks: Masks | None = None) -> UpdatedWeights:
+    """Download a job's updated weights, and check that they are those of its tensors and have its masks.
+
+    Args:
+        session: The session.
+        job: The job.
+        masks: The job's masks, if they were downloaded before; None downloads them for the check.
 
     Raises:
-        WireError: If names, shapes or digests are not those of the job.
+        InputError: If `masks` are those of another job.
+        WireError: If names, shapes, dtypes or digests are not those of the job, or entries are not finite, or not zero
+            where the masks drop them.
     """
+    if masks is not None and (masks.job is None or masks.job.id != job.id):
+        raise InputError(f"masks= are not those of job {job.id}: pass what its masks() returned")
     file = await session.download(calls.get_weights(job.id), MAX_ITEM_BYTES * _entry_count(job))
     try:
         expected = await _expected(session, job)
         weights = UpdatedWeights(file, job._restore)
-        await session.run_blocking(lambda: weights.check(expected))
+        checked_masks = masks or await download_masks(session, job)
+        try:
+            await session.run_blocking(lambda: weights.check(expected, checked_masks))
+        finally:
+            if masks is None:
+                checked_masks.close()
     except BaseException:
         file.close()
         raise

@@ -20,9 +20,7 @@ from masksmith_wire.headers import DTYPE_BITS, build_header
 
 from .atomic_write import atomic_write
 from .masks import Masks
-
-PIECE_ENTRIES = 512 * 1024
-"""Largest number of entries of a mask that are counted or compared at a time, unless a single row is longer."""
+from .tensor_file import row_ranges
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,24 +129,14 @@ def _mask_names(masks: Masks, checkpoint: Checkpoint) -> dict[str, str]:
 
 
 def _count_kept(masks: Masks, name: str) -> int:
-    return sum(int(np.count_nonzero(masks.rows(name, *rows))) for rows in _row_ranges(masks.shape(name)))
+    return sum(int(np.count_nonzero(masks.rows(name, *rows))) for rows in row_ranges(masks.shape(name)))
 
 
 def _are_equal(masks: Masks, first: str, second: str) -> bool:
     shape = masks.shape(first)
     return masks.shape(second) == shape and all(
-        np.array_equal(masks.rows(first, *rows), masks.rows(second, *rows)) for rows in _row_ranges(shape)
+        np.array_equal(masks.rows(first, *rows), masks.rows(second, *rows)) for rows in row_ranges(shape)
     )
-
-
-def _row_ranges(shape: tuple[int, ...]) -> Iterator[tuple[int, int]]:
-    """Divide a mask, viewed as a matrix with its last dimension as columns, into ranges of rows.
-
-    A range has at most `PIECE_ENTRIES` entries, or one row.
-    """
-    rows, step = math.prod(shape[:-1]), max(1, PIECE_ENTRIES // max(1, (shape or (1,))[-1]))
-    for start in range(0, rows, step):
-        yield start, min(start + step, rows)
 
 
 def _write(

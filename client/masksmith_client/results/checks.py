@@ -1,11 +1,11 @@
-"""Checks of a downloaded file of results against the job: names, shapes, and the pattern of each mask."""
+"""Checks of a downloaded file of results against the job: names, shapes, dtypes, and the pattern of each mask."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from masksmith.layouts import FLOAT_DTYPES
 from masksmith.patterns import PatternError, parse
 from masksmith_client._errors import WireError
 from masksmith_client.submission.expected_tensor import ExpectedTensor
@@ -86,12 +86,18 @@ def pattern_violation(mask: Any, info: MaskInfo) -> str | None:
 
 
 def check_weight(entry: TensorEntry, expected: ExpectedTensor) -> None:
-    """Check the number of entries of an updated weight, and its first dimension.
+    """Check shape and dtype of an updated weight, as the header of its file states them.
 
     Raises:
-        WireError: If they are not those of the weight that was to be updated.
+        WireError: If it has another shape or dtype than the weight, if the shape is not that of a weight, or if its
+            dtype cannot hold updated weights.
     """
-    if math.prod(entry.shape) != math.prod(expected.shape) or entry.shape[:1] != expected.shape[:1]:
+    if entry.shape != expected.shape or not expected.shape or 0 in expected.shape:
         raise WireError(
             f"the updated weight of {entry.name!r} has the shape {list(entry.shape)}, expected {list(expected.shape)}"
+        )
+    dtypes = sorted(FLOAT_DTYPES) if expected.dtype is None else [expected.dtype]
+    if entry.dtype not in dtypes:
+        raise WireError(
+            f"the updated weight of {entry.name!r} has the dtype {entry.dtype}, expected {' or '.join(dtypes)}"
         )

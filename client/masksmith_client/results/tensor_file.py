@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import weakref
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -13,6 +14,19 @@ from masksmith_client.submission.streamed_tensor import Restore
 from masksmith_wire.headers import read_header
 
 from .atomic_write import save_copy
+
+PIECE_ENTRIES = 512 * 1024
+"""Largest number of entries of a tensor that are checked or counted at a time, unless a single row is longer."""
+
+
+def row_ranges(shape: tuple[int, ...]) -> Iterator[tuple[int, int]]:
+    """Divide a tensor, viewed as the matrix `[prod(shape[:-1]), shape[-1]]`, into ranges of rows.
+
+    A range has at most `PIECE_ENTRIES` entries, or one row.
+    """
+    rows, step = math.prod(shape[:-1]), max(1, PIECE_ENTRIES // max(1, (shape or (1,))[-1]))
+    for start in range(0, rows, step):
+        yield start, min(start + step, rows)
 
 
 class TensorFile(Mapping[str, Any]):

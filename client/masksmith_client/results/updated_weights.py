@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from masksmith.layouts import ITEM_BYTES
 from masksmith_client._errors import WireError
 from masksmith_client.submission.expected_tensor import ExpectedTensor
 from masksmith_client.submission.streamed_tensor import Restore, as_numpy
@@ -17,7 +18,8 @@ from masksmith_wire.dtypes import to_numpy
 from masksmith_wire.headers import TensorEntry
 
 from .checks import check_names, check_weight
-from .tensor_file import TensorFile
+from .masks import Masks
+from .tensor_file import TensorFile, row_ranges
 
 _TORCH_DTYPES = {stored: torch_name for torch_name, stored in SAFETENSORS_DTYPES.items()}
 
@@ -29,14 +31,17 @@ class UpdatedWeights(TensorFile):
     bfloat16, which numpy lacks). `model.load_state_dict({**model.state_dict(), **weights})` loads them into a model.
     """
 
-    def check(self, expected: Mapping[str, ExpectedTensor]) -> None:
-        """Check that the file holds the weights of these tensors, and that their bytes match the file's digests.
+    def check(self, expected: Mapping[str, ExpectedTensor], masks: Masks) -> None:
+        """Check that the file holds weights of these tensors which are finite, and zero where the masks drop entries.
 
-        The bytes of a weight without digests are not checked.
+        Args:
+            expected: Shapes and dtypes by name.
+            masks: The checked masks of the same tensors.
 
         Raises:
-            WireError: If the file has other names than `expected`; if a weight has another number of entries or rows;
-                or if the digests cannot be read, or do not match the bytes.
+            WireError: If the file has other names than `expected`; if a weight has another shape or dtype, an entry
+                that is not finite, or one that is not zero although its mask drops it; if the digests cannot be read,
+                or do not match the bytes; or if a mask violates its pattern.
         """
         check_names(self._header, expected, "updated weights")
         try:
@@ -48,6 +53,23 @@ class UpdatedWeights(TensorFile):
             violation = digest_violation(name, entry.shape[0], digests.get(name, []), self._row_reader(entry))
             if violation is not None:
                 raise WireError(violation)
+            self._check_entries(entry, masks)
+
+    def _check_entries(self, entry: TensorEntry, masks: Masks) -> None:
+        """Check the entries of a weight, a few rows at a time; raises as `check` does."""
+        cols = entry.shape[-1]
+        row_bytes = cols * ITEM_BYTES[entry.dtype]
+        for first, last in row_ranges(entry.shape):
+            self._file.seek(entry.start + first * row_bytes)
+            values = to_numpy(self._file.read((last - first) * row_bytes), entry.dtype, (last - first, cols))
+            wrong = ~np.isfinite(values) | ((values != 0) & ~masks.rows(entry.name, first, last))
+            if wrong.any():
+                row, col = (int(index) for index in np.argwhere(wrong)[0])
+                index = [int(i) for i in np.unravel_index((first + row) * cols + col, entry.shape)]
+                raise WireError(
+                    f"the updated weight of {entry.name!r} holds {values[row, col]:g} at {index}: expected finite "
+                    "values, and 0 where its mask drops an entry"
+                )
 
     def _row_reader(self, entry: TensorEntry) -> Callable[[int, int], bytes]:
         """Return a function that reads the bytes of rows `first` to `last` of a weight, `last` excluded."""

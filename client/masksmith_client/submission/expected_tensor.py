@@ -1,4 +1,4 @@
-"""Shape and pattern that the result of a submitted tensor must have."""
+"""Shape, pattern and dtype that the results of a submitted tensor must have."""
 
 from __future__ import annotations
 
@@ -7,7 +7,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class ExpectedTensor:
-    """Shape and pattern of a result; the pattern is None if the service assigns it, because the job has a budget."""
+    """What the results of a tensor must have.
+
+    Attributes:
+        shape: Shape of mask and updated weight.
+        pattern: Pattern of the mask; None if the service assigns it, because the job has a budget.
+        dtype: Dtype of the updated weight, by its safetensors name; None for a job of another process.
+    """
 
     shape: tuple[int, ...]
     pattern: str | None
+    dtype: str | None = None

@@ -65,10 +65,12 @@ class PreparedJob:
 
     @property
     def expected_tensors(self) -> dict[str, ExpectedTensor]:
-        """Shape and pattern of each weight, against which results are checked; no pattern if a budget assigns it."""
+        """Shape, pattern and dtype of each weight, against which results are checked; no pattern with a budget."""
         has_budget = self.specification.budget is not None
         return {
-            weight.name: ExpectedTensor(weight.shape, None if has_budget else str(self.patterns[weight.name]))
+            weight.name: ExpectedTensor(
+                weight.shape, None if has_budget else str(self.patterns[weight.name]), weight.dtype
+            )
             for weight in self.weights
         }
 

@@ -66,7 +66,7 @@ class Attempts:
 
     Args:
         policy: The retry policy.
-        url: The service's URL, for messages.
+        url: The service's URL for messages, and the proxy to it.
         has_answered: Whether the service has answered before this call; then connection errors are retried for
             `policy.outage_s`.
     """

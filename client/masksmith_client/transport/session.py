@@ -97,10 +97,10 @@ class ServiceSession(ABC):
                 async for line in lines:
                     yield None if line is None else parser.feed(line)
         except httpx2.RequestError as error:
-            raise as_client_error(error, self.settings.url) from error
+            raise as_client_error(error, self.settings.route) from error
 
     async def _retry(self, attempt: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        attempts = Attempts(self.policy, self.settings.url, has_answered=self._has_answered)
+        attempts = Attempts(self.policy, self.settings.route, has_answered=self._has_answered)
         while True:
             try:
                 return await attempt()

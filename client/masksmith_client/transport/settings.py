@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import urllib.request
 from dataclasses import dataclass, field
 
 import httpx2
@@ -41,6 +42,12 @@ class ConnectionSettings:
             return self.url
         username, password = self.credentials
         return str(httpx2.URL(self.url).copy_with(username=username, password=password))
+
+    @property
+    def route(self) -> str:
+        """The URL for messages about the connection; it names the variable of the proxy that requests go through."""
+        variable = None if self.is_loopback else _proxy_variable(httpx2.URL(self.url))
+        return self.url if variable is None else f"{self.url} through the proxy that {variable} names"
 
     @property
     def is_loopback(self) -> bool:
@@ -127,6 +134,16 @@ def _without_secrets(url: str) -> str:
 def proxy_variables() -> list[str]:
     """Return the names of set variables that may name a proxy; not their values, since a value may have a password."""
     return [name for name in os.environ if name.lower() in PROXY_VARIABLES]
+
+
+def _proxy_variable(url: httpx2.URL) -> str | None:
+    """Return the name of the variable whose proxy httpx2 uses for a URL; None if it uses none."""
+    proxies = urllib.request.getproxies()
+    if urllib.request.proxy_bypass(url.host):
+        return None
+    kind = next((kind for kind in (url.scheme, "all") if proxies.get(kind)), None)
+    names = sorted((name for name in os.environ if name.lower() == f"{kind}_proxy"), key=str.isupper)
+    return names[0] if names else None
 
 
 def certificate_variables() -> list[str]:

@@ -18,7 +18,7 @@ from masksmith_service.settings import Settings
 from masksmith_state.telemetry import logs
 from masksmith_wire.errors import Code
 
-from .principal import COOKIE_NAME, Principal, TokenIssuer, authenticate, is_valid
+from .principal import Principal, TokenIssuer, authenticate, is_valid, session_cookie
 from .rates import check_rate
 from .scopes import accepted_scopes
 
@@ -72,7 +72,7 @@ class AuthenticationMiddleware:
         state = request.app.state.masksmith
         client: Redis = state.async_redis
         principal = await authenticate(
-            client, self._settings, request.headers, request.cookies.get(COOKIE_NAME), state.keys_seen, self._issuer
+            client, self._settings, request.headers, session_cookie(request), state.keys_seen, self._issuer
         )
         logs.add_fields(key=principal.key or None)
         await check_rate(client, principal)

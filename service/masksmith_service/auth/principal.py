@@ -38,6 +38,20 @@ log = logging.getLogger(__name__)
 COOKIE_NAME = "masksmith_session"
 
 
+def session_cookie(request: Request) -> str | None:
+    """Return the session token in a request's cookie; None without one.
+
+    Browsers send the cookie of the longest path first, so of several the first one is this installation's: the others
+    belong to an installation at the root of the same host. `Request.cookies` has the last one.
+    """
+    for header in request.headers.getlist("cookie"):
+        for part in header.split(";"):
+            name, _, value = part.strip().partition("=")
+            if name == COOKIE_NAME:
+                return value
+    return None
+
+
 class TokenIssuer(Protocol):
     """An identity provider whose tokens are accepted."""
 

@@ -9,7 +9,7 @@ import secrets
 from typing import Annotated
 from urllib.parse import parse_qs
 
-from fastapi import APIRouter, Cookie, Request, Response
+from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, Field
 
 from masksmith_service.errors import RequestError
@@ -19,7 +19,7 @@ from masksmith_state.keys import MAX_SESSIONS, Role, hash_token, redis_key_of_se
 from masksmith_state.telemetry import logs
 from masksmith_wire.errors import Code
 
-from .principal import COOKIE_NAME, PrincipalDep, find_key, principal_of
+from .principal import COOKIE_NAME, PrincipalDep, find_key, principal_of, session_cookie
 from .rates import check_rate
 
 router = APIRouter(prefix="/v1/session", tags=["keys"])
@@ -87,12 +87,9 @@ async def who_am_i(principal: PrincipalDep) -> Session:
 
 
 @router.delete("", status_code=204)
-async def log_out(
-    response: Response,
-    state: StateDep,
-    session_token: Annotated[str | None, Cookie(alias=COOKIE_NAME, max_length=200)] = None,
-) -> None:
+async def log_out(request: Request, response: Response, state: StateDep) -> None:
     """End the browser's session, if there is one."""
+    session_token = session_cookie(request)
     if session_token:
         await state.async_redis.delete(redis_key_of_session(session_token))
     response.delete_cookie(COOKIE_NAME, httponly=True, samesite="strict")

@@ -22,6 +22,7 @@ from masksmith_wire import masks
 from masksmith_wire.errors import Code
 from masksmith_wire.headers import build_header
 
+from .missing_blobs import check_exist
 from .results import VERIFIED_BYTES, FinishedTensors, finished_tensors
 
 BAND_BYTES = 2**20
@@ -59,7 +60,7 @@ class PrunedFile:
         damage is found only while they are read; the connection is then closed at the damaged piece.
 
         Raises:
-            RequestError: If no tensor has a mask, or a mask or an upload has expired.
+            RequestError: If no tensor has a mask, or a mask or an upload is missing.
             DamagedBlobError: If a mask or an upload is damaged.
             ChangedSourceError: If a file in a root has changed since the job was submitted.
         """
@@ -71,10 +72,8 @@ class PrunedFile:
             self.files[location].check_version(source.version)
         names = {upload_name(tensor.digest) for tensor, _ in self.tensors if tensor.source is None}
         names |= {result_name(str(report.result)) for _, parts in self.tensors for _, report in parts}
-        sizes = [store.size(name) for name in names]
-        if None in sizes:
-            raise RequestError(Code.RESULT_NOT_FOUND, "masks or weights of this job have expired; submit it again")
-        if sum(size for size in sizes if size is not None) <= VERIFIED_BYTES:
+        check_exist(store, names)
+        if sum(store.size(name) or 0 for name in names) <= VERIFIED_BYTES:
             for name in names:
                 store.verify(name)
 

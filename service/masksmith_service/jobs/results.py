@@ -24,6 +24,8 @@ from masksmith_wire.errors import Code
 from masksmith_wire.headers import build_header
 from masksmith_wire.masks import MaskInfo
 
+from .missing_blobs import check_exist
+
 VERIFIED_BYTES = 2**28
 """Blobs of up to this size together are checked before the first byte is sent; larger ones while they are sent."""
 UNPACKED_BYTES = 2**20
@@ -85,15 +87,14 @@ class ResultsFile:
         checked while they are sent; the connection is closed at a damaged piece.
 
         Raises:
-            RequestError: If there are no blobs, or one has expired.
+            RequestError: If there are no blobs, or one is missing.
             DamagedBlobError: If a blob is damaged, or has another size.
         """
         if not self.blobs:
             detail = f"no tensor of job {self.job.id} has {self.content}; its state is {self.job.state}"
             raise RequestError(Code.RESULT_NOT_FOUND, detail)
+        check_exist(store, (name for name, _, _ in self.blobs))
         stored_sizes = [store.size(name) for name, _, _ in self.blobs]
-        if None in stored_sizes:
-            raise RequestError(Code.RESULT_NOT_FOUND, f"the {self.content} of this job have expired; submit it again")
         is_small = sum(size for _, size, _ in self.blobs) <= VERIFIED_BYTES
         for (name, size, digest), stored_size in zip(self.blobs, stored_sizes, strict=True):
             if is_small or stored_size != size:

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from masksmith.layouts import ITEM_BYTES
 from masksmith.patterns import matrix_shape, parse
 from masksmith_service.errors import RequestError
+from masksmith_service.jobs.missing_blobs import missing_blob_error
 from masksmith_service.jobs.results import finished_tensors
 from masksmith_service.references.access import LocatedPath
 from masksmith_state.blobs.names import result_name, upload_name
@@ -172,5 +173,4 @@ def _read_ranges(store: BlobStore, name: str, starts: list[int], length: int) ->
     try:
         return store.get_ranges(name, starts, length)
     except FileNotFoundError:
-        detail = "the masks or weights of this job have expired; submit it again"
-        raise RequestError(Code.RESULT_NOT_FOUND, detail) from None
+        raise missing_blob_error(store, name) from None

@@ -11,6 +11,7 @@ import redis
 from masksmith_service.middleware.addresses import is_loopback
 from masksmith_state.decoding import DECODING
 from masksmith_state.keys import Keys
+from masksmith_state.redis_url import check_redis_url
 from masksmith_wire.text import without_credentials
 
 from .errors import FailedError, UsageError
@@ -27,9 +28,10 @@ def open_keys(data: Path | None, redis_url: str | None, *, create: bool = False)
     """
     with installation_redis(data, redis_url, create=create) as url:
         try:
-            client = redis.Redis.from_url(url, **DECODING, socket_connect_timeout=3)
+            check_redis_url(url)
         except ValueError as error:
-            raise UsageError(f"--redis-url: {without_credentials(str(error))}") from None
+            raise UsageError(f"--redis-url (MASKSMITH_REDIS_URL): {without_credentials(str(error))}") from None
+        client = redis.Redis.from_url(url, **DECODING, socket_connect_timeout=3)
         try:
             with client:
                 yield Keys(client)

@@ -1,4 +1,4 @@
-"""Serves the installation below a path prefix: removes it from request paths, and adds it to `Location` headers."""
+"""Serves the installation below a path prefix: removes it from request paths, and adds it to `Location` and cookies."""
 
 from __future__ import annotations
 
@@ -10,11 +10,14 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 PREFIX_FORM = re.compile(rb"(/[A-Za-z0-9_.~-]+)+")
 """Form of a prefix; anything else in `X-Forwarded-Prefix` is ignored."""
 
+_COOKIE_PATH = re.compile(rb"(; *path=)/(?=;|$)", re.IGNORECASE)
+
 
 class PathPrefixMiddleware:
     """Serves `<prefix>/x` as `/x`; a path without the prefix is served unchanged.
 
-    Links in pages are relative, so only `Location` headers with an absolute path (`/x`) need the prefix.
+    Links in pages are relative, so only `Location` headers with an absolute path (`/x`) need the prefix, and cookies,
+    which otherwise would be sent to all applications of the host, and replaced by another installation's.
 
     Args:
         app: The application.
@@ -80,5 +83,7 @@ def _without_prefix(scope: Scope, prefix: bytes) -> Scope:
 
 
 def _with_prefix(name: bytes, value: bytes, prefix: bytes) -> tuple[bytes, bytes]:
+    if name.lower() == b"set-cookie":
+        return name, _COOKIE_PATH.sub(rb"\1" + prefix, value)
     is_absolute_path = name.lower() == b"location" and value.startswith(b"/") and not value.startswith(b"//")
     return name, (prefix + value if is_absolute_path else value)

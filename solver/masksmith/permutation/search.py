@@ -73,7 +73,7 @@ def permute(
     limit = TimeLimit(time_limit_s)
     scores = read_tensor(scores, name)
     array = _as_array(scores)
-    _check_convolution(array.shape, parsed)
+    _check_convolution(array.shape, parsed, axes)
     orders, is_better = _best_orders(array, parsed, axes, _Settings(effort, seed), before.objective, limit)
     after = solve(_like(_take(array, orders), scores), parsed, name=name) if is_better else before
     return Permutation(
@@ -144,17 +144,22 @@ def _axes(pattern: NM, axis: Axes) -> tuple[Axis, ...]:
     return ("in", "out") if axis == "both" else (axis,)
 
 
-def _check_convolution(shape: tuple[int, ...], pattern: NM) -> None:
-    """Check that the channels of a convolution divide into whole groups.
+def _check_convolution(shape: tuple[int, ...], pattern: NM, axes: tuple[Axis, ...]) -> None:
+    """Check that the channels of a convolution divide into whole groups, where that is necessary.
 
-    Otherwise, a group of input channels could begin at one position of the kernel and end at the next one.
+    A group of input channels could otherwise begin at one position of the kernel and end at the next one. Groups of
+    output channels lie within one position; but a search along the inputs for a transposable pattern has the output
+    channels of all positions below each other.
     """
     if len(shape) == 2:
         return
-    sides = {"in": (shape[1], pattern.m), "out": (shape[0], pattern.m_out or pattern.m)}
-    for axis, (channels, m) in sides.items():
-        if channels % m and (pattern.transposable or axis == pattern.axis):
-            noun = "input" if axis == "in" else "output"
+    sides = []
+    if pattern.transposable or pattern.axis == "in":
+        sides.append((shape[1], "input", pattern.m))
+    if pattern.transposable and "in" in axes:
+        sides.append((shape[0], "output", pattern.m_out or pattern.m))
+    for channels, noun, m in sides:
+        if channels % m:
             raise PatternError(f"{pattern}: {channels} {noun} channels of a convolution are not a multiple of {m}")
 
 

@@ -136,6 +136,10 @@ class Objects:
             return False
         return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
 
+    def is_directory(self, name: str) -> bool:
+        """Whether a directory is in place of an object, so that the object cannot be written; never in a bucket."""
+        return not self.is_bucket and os.path.isdir(os.path.join(self.url, name))
+
     def remove_special_file(self, name: str) -> bool:
         """Delete a pipe, a device or a socket that is in place of an object; returns whether there was one."""
         if not self._is_special_file(name):

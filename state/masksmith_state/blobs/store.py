@@ -49,6 +49,7 @@ class BlobStore:
     def put(self, name: str, data: bytes) -> str:
         """Write a blob; return its BLAKE3 digest."""
         pieces = PieceList.of(data)
+        self._set_directory_aside(name)
         self._lists.put(name, pieces)
         try:
             self.objects.put(name, data)
@@ -59,6 +60,7 @@ class BlobStore:
 
     def put_sealed(self, name: str, data: bytes) -> None:
         """Write a small blob with its digest, in one step."""
+        self._set_directory_aside(name)
         self.objects.put(name, seal(name, data))
 
     def get_sealed(self, name: str) -> bytes:
@@ -137,6 +139,7 @@ class BlobStore:
     def delete(self, name: str) -> None:
         """Delete a blob, if it exists, and its list of digests."""
         self._lists.forget(name)
+        self._set_directory_aside(name)
         self.objects.delete(name)
         self._lists.delete(name)
 
@@ -163,6 +166,7 @@ class BlobStore:
             chunks: Its bytes.
             hasher: A hasher that the iterator `chunks` updates; by default this method hashes the chunks.
         """
+        await asyncio.to_thread(self._set_directory_aside, name)
         source = self._yield_then_write_list(name, chunks, hasher or PieceHasher(), update_hasher=hasher is None)
         try:
             await self.objects.put_stream(name, source)
@@ -208,6 +212,12 @@ class BlobStore:
         for damaged_name, _ in self.objects.list(name_without_time.rpartition("/")[0]):
             if damaged_name.rpartition(".")[0] == name_without_time:
                 self.objects.delete(damaged_name)
+
+    def is_set_aside(self, name: str) -> bool:
+        """Whether a blob of this name was set aside, and was not deleted since."""
+        original = f"{DAMAGED}/{name}"
+        moved = self.objects.list(original.rpartition("/")[0])
+        return any(other.rpartition(".")[0] == original for other, _ in moved)
 
     def list_damaged(self) -> Iterator[tuple[str, float]]:
         """List the blobs that were set aside, as pairs of name below `damaged` and time of last change."""
@@ -259,6 +269,11 @@ class BlobStore:
             self.set_aside(name)
             log.error("blob %s is damaged: set aside in %s/", name, DAMAGED)
         return DamagedBlobError(name, is_set_aside=not self.read_only)
+
+    def _set_directory_aside(self, name: str) -> None:
+        """Set a directory aside that is in place of a blob: the blob could neither be written nor deleted."""
+        if self.objects.is_directory(name):
+            self._handle_damage(name)
 
     def _delete_list_without_blob(self, name: str) -> None:
         """Delete the list of a blob that could not be written, unless an older blob has that name."""

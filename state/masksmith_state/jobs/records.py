@@ -228,8 +228,8 @@ def _digest_of_key(idempotency_key: str) -> str:
 
 
 def _increments(report: ShardReport | CaseReport, took_s: float) -> dict[str, float]:
-    """Counter increments of a finished shard; benchmark cases and written files are not counted."""
-    if isinstance(report, CaseReport) or (report.result is None and report.error is None):
+    """Counter increments of a finished shard; benchmark cases are not counted, and `complete.lua` counts no files."""
+    if isinstance(report, CaseReport):
         return {}
     outcome = "failed" if report.error is not None else "remembered" if report.remembered else "solved"
     gap = report.gap if math.isfinite(report.objective) and math.isfinite(report.upper_bound) else None

@@ -38,7 +38,7 @@ def normalise(text: str) -> str:
             BUCKET_PREFIX + "...", "it has credentials, which belong in the environment of service and workers"
         )
     if prefix == BUCKET_PREFIX and ("?" in rest or "#" in rest):
-        raise InvalidLocationError(rest.partition("?")[0], "it has a query or a fragment")
+        raise InvalidLocationError(BUCKET_PREFIX + re.split("[?#]", rest)[0], "it has a query or a fragment")
     parts = rest.rstrip("/").split("/")
     _check_parts(text, parts)
     if prefix == BUCKET_PREFIX and not BUCKET.fullmatch(parts[0]):

@@ -132,6 +132,19 @@ def test_convolutions_move_whole_channels(pattern):
     assert pattern != "2:4" or list(plain.in_order) == list(result.in_order)
 
 
+@pytest.mark.parametrize("ragged", ["pad", "dense"])
+@pytest.mark.parametrize("transposable", [False, True])
+def test_output_channels_of_a_convolution_need_not_divide_into_groups(transposable, ragged):
+    pattern = ms.NM(2, 4, transposable=transposable, axis="in" if transposable else "out", ragged=ragged)
+    scores = RNG.gamma(0.5, size=(10, 8, 3, 3))
+    result = permute(scores, pattern, "out", time_limit_s=None, effort=20)
+    assert result.kept_after == ms.solve(scores[result.out_order], pattern).objective
+    assert sorted(result.out_order) == list(range(10))
+    assert result.gain > 0
+    flat = permute(scores.transpose(0, 2, 3, 1).reshape(10, -1), pattern, "out", time_limit_s=None, effort=20)
+    assert list(flat.out_order) == list(result.out_order)
+
+
 @pytest.mark.parametrize("pattern", ["2:4", "transposable 2:4"])
 def test_the_same_arguments_give_the_same_order(pattern):
     scores = RNG.random((16, 32))
@@ -187,6 +200,10 @@ BAD = {
     "an axis that cannot help": (lambda: permute(np.ones((8, 8)), "2:4", "out"), "the order of the 'out' channels"),
     "no axis": (lambda: permute(np.ones((8, 8)), "transposable 2:4", "rows"), "axis='rows'"),
     "channels that do not divide": (lambda: permute(np.ones((8, 6, 3, 3)), "2:4"), "6 input channels of a convolution"),
+    "outputs that do not divide": (
+        lambda: permute(np.ones((6, 8, 3, 3)), "transposable 2:4", "both"),
+        "6 output channels of a convolution",
+    ),
 }
 
 

@@ -186,3 +186,24 @@ def test_digests_are_those_of_the_pieces(size):
     assert pieces == PieceList.of(data)
     assert (pieces.size, pieces.digest) == (size, blake3(data).hexdigest())
     assert pieces.piece_digests == b"".join(blake3(data[at : at + MIB]).digest() for at in range(0, size, MIB))
+
+
+def test_a_directory_in_place_of_a_blob_is_set_aside_before_it_is_written(store, root):
+    async def chunks():
+        yield DATA
+
+    def replace():
+        store.delete(NAME)
+        (root / NAME / "folder").mkdir(parents=True)
+        (root / NAME / "folder" / "file").write_text("kept")
+
+    for write in (
+        lambda: store.put(NAME, DATA),
+        lambda: store.put_sealed(NAME, DATA),
+        lambda: asyncio.run(store.put_stream(NAME, chunks())),
+        lambda: store.delete(NAME),
+    ):
+        replace()
+        write()
+        assert not (root / NAME).is_dir()
+    assert len([path for path in (root / "damaged").rglob("file") if path.read_text() == "kept"]) == 4

@@ -146,6 +146,13 @@ def test_malformed_locations_are_refused(location, reason):
     assert "secret" not in str(raised.value)
 
 
+@pytest.mark.parametrize("end", ["?secret", "#secret", "#secret?x", "?x#secret"])
+def test_a_url_is_named_without_query_and_fragment(end):
+    with pytest.raises(InvalidLocationError, match="it has a query or a fragment") as raised:
+        normalise(f"s3://bucket/a{end}")
+    assert raised.value.location == "s3://bucket/a"
+
+
 def test_a_location_belongs_to_the_innermost_root(tmp_path):
     roots = Roots([RootSetting(url=str(tmp_path)), RootSetting(url=str(tmp_path / "inner"))])
     assert roots.find(f"{tmp_path}/inner/a/b/")[0].url == str(tmp_path / "inner")
