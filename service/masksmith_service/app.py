@@ -81,8 +81,8 @@ def _add_middleware(app: FastAPI, settings: Settings) -> None:
     app.add_middleware(AuthenticationMiddleware, settings=settings)
     if settings.trusted_proxies:
         app.add_middleware(ProxyHeadersMiddleware, trusted_hosts=settings.trusted_proxies)
-    # A request passes it before the middleware above, which compares paths: a path with control characters would not
-    # be recognised there.
+    # Added after the middleware above, so that paths with control characters are refused first: the middleware above
+    # compares paths, and would not recognise them.
     app.add_middleware(PathCharactersMiddleware)
     # Added after the middleware above, so that the responses of that middleware have a request id, too.
     app.add_middleware(AccessLogMiddleware)

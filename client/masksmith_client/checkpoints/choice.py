@@ -149,14 +149,14 @@ def candidates_in(checkpoint: Checkpoint, options: ChoiceOptions) -> tuple[list[
         names_read_as_float = {name for name in checkpoint.tensors if checkpoint.is_quantised_by_entry(name)}
     else:
         names_read_as_float = set(checkpoint.scales)
-    untraced = [
+    candidates = [
         _candidate(tensor, checkpoint, is_read_as_float=name in names_read_as_float)
         for name, tensor in checkpoint.tensors.items()
     ]
-    traced, notes = _with_traced_layouts(untraced, checkpoint, trust_remote_code=options.trust_remote_code)
+    candidates, notes = _with_traced_layouts(candidates, checkpoint, trust_remote_code=options.trust_remote_code)
     with as_input_errors(LayoutError):
         layouts_by_name = user_layouts(options.layouts, list(checkpoint.tensors))
-        return layouts.with_layouts(traced, layouts_by_name, checkpoint.config), notes
+        return layouts.with_layouts(candidates, layouts_by_name, checkpoint.config), notes
 
 
 def _candidate(tensor: Tensor, checkpoint: Checkpoint, *, is_read_as_float: bool) -> Candidate:
@@ -189,14 +189,14 @@ def user_layouts(texts: Mapping[str, str], names: Sequence[str]) -> dict[str, La
         InputError: If a name or glob matches no tensor.
         LayoutError: If a layout is malformed.
     """
-    parsed: dict[str, Layout] = {}
+    layouts_by_name: dict[str, Layout] = {}
     for selector, axes in texts.items():
         matcher = NameMatcher(selector, names)
         if matcher.unmatched:
             raise InputError(f"the layout of {selector!r}: no tensor has this name or matches it")
         layout = Layout.parse(axes)
-        parsed |= {name: layout for name in names if matcher.match(name)}
-    return parsed
+        layouts_by_name |= {name: layout for name in names if matcher.match(name)}
+    return layouts_by_name
 
 
 def _select(
@@ -238,8 +238,8 @@ def _with_ties(
         InputError: If one of the names is excluded, or they have different patterns.
     """
     patterns_by_name: dict[str, Pattern | None] = {name: patterns.get(name) for name in checkpoint.tensors}
-    masked_names = mask_together(_tie_groups(checkpoint), reasons, patterns_by_name)
-    return patterns_by_name | {name: patterns_by_name[masked] for name, masked in masked_names.items()}
+    tied_masked_names = mask_together(_tie_groups(checkpoint), reasons, patterns_by_name)
+    return patterns_by_name | {name: patterns_by_name[masked] for name, masked in tied_masked_names.items()}
 
 
 def _tie_groups(checkpoint: Checkpoint) -> list[list[str]]:

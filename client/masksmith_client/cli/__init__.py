@@ -28,7 +28,8 @@ def main() -> None:
 def _prepare_streams() -> None:
     """Open the null device in place of closed standard streams; make output escape characters that it cannot encode.
 
-    If standard output stayed closed, the next file that is opened would get descriptor 1, and all that is printed.
+    If standard output stayed closed, the next file that is opened would get descriptor 1, and what is printed would be
+    written to it.
     """
     for number in range(3):
         try:

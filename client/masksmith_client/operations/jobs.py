@@ -70,7 +70,7 @@ async def list_jobs(
     """Yield the summaries of jobs that pass the filters, newest first: of at most `limit` jobs, or of all jobs if None.
 
     Raises:
-        WireError: If a page continues where the page before it did.
+        WireError: If two pages in a row name the same job to continue after.
     """
     parameters = filter_parameters(filters)
     remaining = sys.maxsize if limit is None else limit
@@ -171,7 +171,7 @@ async def _expected(session: ServiceSession, job: JobView) -> dict[str, Expected
 def _entry_count(job: JobView) -> int:
     """Return the number of entries of a job's tensors, as requested or else as its document says.
 
-    This is the most bytes that their masks can have.
+    This is also the largest size of the masks, in bytes.
     """
     shapes: list[Sequence[int]] = [tensor.shape for tensor in job._requested.values()]
     return sum(math.prod(shape) for shape in shapes or [report.shape for report in job.document.tensors])

@@ -12,8 +12,8 @@ from typing import BinaryIO
 
 from masksmith_client.checkpoints.partial_file import named_errors
 
-NAME_START = 40
-"""Characters of the target's name in the temporary name, which is longer by 10; all of a long name would not fit."""
+MAX_NAME_CHARACTERS = 40
+"""How many characters of the target's name the temporary name repeats; with 10 more, a long name would not fit."""
 
 
 @contextmanager
@@ -29,7 +29,9 @@ def atomic_write(target: Path) -> Iterator[BinaryIO]:
     target = Path(os.path.realpath(target))
     with (
         named_errors(target),
-        tempfile.NamedTemporaryFile(dir=target.parent, prefix=f".{target.name[:NAME_START]}.", delete=False) as file,
+        tempfile.NamedTemporaryFile(
+            dir=target.parent, prefix=f".{target.name[:MAX_NAME_CHARACTERS]}.", delete=False
+        ) as file,
     ):
         try:
             yield file  # type: ignore[misc]

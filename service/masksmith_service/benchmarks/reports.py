@@ -31,7 +31,7 @@ def read_report(record: JobRecord, records: JobRecords) -> Report:
 
 
 def case_result(planned: PlannedCase, report: CaseReport) -> CaseResult:
-    """Parse the result in a case's report; without one, return a result with an error and no measurements."""
+    """Parse the result in a case's report; if it has none, return a result with an error and no measurements."""
     if report.result is not None:
         return CaseResult.read(report.result)
     case = CaseResult.read_case(planned.case)

@@ -27,6 +27,7 @@ def max_open_files(settings: Settings) -> int:
     # Requests on the event loop, requests on threads, and event streams have connections to the broker.
     broker_connections = limit("broker_connections") + limit("threads") + settings.max_streams
     # Each thread has two files open, and so has each upload or download: a blob, and the list of its pieces' digests.
-    # A connection has one request at a time. The memory bound is no limit: it allows hundreds of small uploads.
+    # A connection has one request at a time. The bound on memory does not lower this number: it allows hundreds of
+    # small uploads.
     store_files = 2 * (limit("threads") + settings.max_connections)
     return settings.max_connections + SPARE_FILES + broker_connections + store_files

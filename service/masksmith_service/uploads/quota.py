@@ -30,7 +30,7 @@ class UploadQuota:
         self.key_has_upload = False
         self._state, self._principal, self._digest = state, principal, digest
         self._incoming_bytes = state.capacities.incoming_bytes
-        self._counted = 0
+        self._counted_bytes = 0
         self._free_bytes: float = float("inf")
 
     def check(self, length: int) -> None:
@@ -65,16 +65,16 @@ class UploadQuota:
             RequestError: 429, if all uploads that are being received from the key are together larger than the bytes
                 that were free at `check`.
         """
-        if total_bytes > self._counted:
-            self._incoming_bytes[self._principal.key] += total_bytes - self._counted
-            self._counted = total_bytes
+        if total_bytes > self._counted_bytes:
+            self._incoming_bytes[self._principal.key] += total_bytes - self._counted_bytes
+            self._counted_bytes = total_bytes
         if self._incoming_bytes[self._principal.key] > self._free_bytes:
             raise too_many_bytes(self._principal)
 
     def end(self) -> None:
         """Stop counting the upload: it is stored, or will not be."""
-        self._incoming_bytes[self._principal.key] -= self._counted
-        self._counted = 0
+        self._incoming_bytes[self._principal.key] -= self._counted_bytes
+        self._counted_bytes = 0
 
 
 def touch_upload(state: State, principal: Principal, digest: str, *, any_owner: bool) -> int | None:

@@ -52,7 +52,7 @@ class OwnForwardInputs(TorchFunctionMode):
         self._calls: list[_Call] = []
 
     def register(self) -> Iterable[torch.utils.hooks.RemovableHandle]:
-        """Register hooks for the calls of the layers, one when each handle is read; yield the handles."""
+        """Register hooks for the calls of the layers; yield each hook's handle before the next hook is registered."""
         for module in self._accumulators:
             yield module.register_forward_pre_hook(self._begin, with_kwargs=True)
             yield module.register_forward_hook(self._end)

@@ -43,7 +43,7 @@ shapes do not decide.
 """
 
 GATE_AND_UP_IN_HALVES = EXPERTS_IN_OUT - {"gpt_oss"}
-"""Of these, the models whose fused gate and up are two halves of the outputs; in gpt_oss, the two alternate."""
+"""Models of `EXPERTS_IN_OUT` whose fused gate and up are two halves of the outputs; in gpt_oss, the two alternate."""
 
 FUSED_AND_DOWN = (("gate_up", "down"), ("input_linear", "output_linear"))
 """Pairs of strings in the names of experts' matrices: one for fused gate and up, and one for down."""
@@ -51,7 +51,7 @@ FUSED_AND_DOWN = (("gate_up", "down"), ("input_linear", "output_linear"))
 _CONV1D = re.compile(r"(?:^|\.)(?:c_attn|c_fc|c_proj|q_attn)\.weight$")
 _EXPERTS = re.compile(r"(?:^|[._])experts?(?:[._]|$)|(?:^|\.)(?:input|output)_linear\.weight$")
 _MIXTURE = re.compile(r"(?:^|[._])moe(?:[._]|$)")
-"""Names in a mixture of experts; a tensor of three or more dimensions with such a name may be no convolution."""
+"""Names in a mixture of experts; a tensor of three or more dimensions with such a name is not always a convolution."""
 _LOW_RANK_FACTOR = re.compile(r"(?:^|\.)(?:att\.[wavg][12]|time_\w+_w[12])$")
 """Parameters of RWKV that belong to no layer, and are used as `x @ w`."""
 
@@ -107,7 +107,7 @@ class Architecture:
         return self._convolution(name, shape) if may_be_convolution else Unclear(_stacked_shape_reason(shape))
 
     def is_outside_layers(self, name: str, shape: Sequence[int]) -> bool:
-        """Whether a matrix belongs to no layer: other tensors have names of layers' weights, it has another name.
+        """Whether a matrix belongs to no layer: other tensors have names of layers' weights, but it does not.
 
         False for a name without dots, which the caller has chosen, and for a tensor that is no matrix.
         """

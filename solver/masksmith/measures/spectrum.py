@@ -56,6 +56,6 @@ def spectrum(weight: Any, mask: Any = None, layout: Layout | None = None) -> Spe
     return Spectrum(float(values.min()), float(values.mean()), float(values.max()))
 
 
-def _check_shape(of_mask: Sequence[int], of_weight: Sequence[int]) -> None:
-    if tuple(of_mask) != tuple(of_weight):
-        raise ScoresError(f"shape {list(of_mask)} differs from the weight's {list(of_weight)}", name="mask")
+def _check_shape(mask_shape: Sequence[int], weight_shape: Sequence[int]) -> None:
+    if tuple(mask_shape) != tuple(weight_shape):
+        raise ScoresError(f"shape {list(mask_shape)} differs from the weight's {list(weight_shape)}", name="mask")

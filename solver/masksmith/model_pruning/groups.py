@@ -49,8 +49,8 @@ class _Group:
 def _add(groups: list[_Group], weight: BlockWeight, keys: set[object]) -> None:
     """Add a weight to the first group that shares a key, else to a new group; do nothing if a group has the weight.
 
-    The keys of a weight's later products are left out: what shares only those inputs runs later, and comes in a later
-    group, after the weights in between are pruned.
+    If a weight is used several times, only the keys of its first use are added: a weight that shares only the inputs of
+    a later use runs later, so it comes in a later group, which is pruned after the weights in between.
     """
     if any(weight in group.weights for group in groups):
         return

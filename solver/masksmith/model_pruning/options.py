@@ -38,7 +38,7 @@ class Options:
     Values in `score_options` and `update_options` are checked only when weights are scored and updated.
 
     Raises:
-        PruningError: If a name in these is unknown, or another option has an invalid value.
+        PruningError: If `score_options` or `update_options` has an unknown name, or another option an invalid value.
     """
 
     scores: str = "wanda"

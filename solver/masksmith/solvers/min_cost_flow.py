@@ -49,14 +49,14 @@ class MinCostFlow(RefusesByTile):
         """
         tile, (tiles, forced) = panel.tile, panel.tiles()
         scaled, mask, network = ScaledTiles.of(tiles, tile), np.empty(tiles.shape, np.bool_), _Network(tile)
-        costs, flat = network.costs(scaled.integers), mask.reshape(len(tiles), -1)
+        costs, flat_masks = network.costs(scaled.integers), mask.reshape(len(tiles), -1)
         for index in range(len(tiles)):
-            forced_here = None if forced is None else forced[index]
-            status = network.solve(costs[index], flat[index], forced_here)
+            tile_forced = None if forced is None else forced[index]
+            status = network.solve(costs[index], flat_masks[index], tile_forced)
             while status == _COSTS_TOO_LARGE:
                 scaled.halve(index)
                 costs[index] = network.costs(scaled.integers[index : index + 1])
-                status = network.solve(costs[index], flat[index], forced_here)
+                status = network.solve(costs[index], flat_masks[index], tile_forced)
             if status != _OPTIMAL:
                 raise _error(status, divmod(index, panel.across))
         u, v = exact_duals(scaled, mask, tile, None if forced is None else forced == 0)
@@ -71,7 +71,7 @@ class _Network:
 
     def __init__(self, tile: TileSpec) -> None:
         rows, cols = np.arange(tile.rows, dtype=np.int32), np.arange(tile.cols, dtype=np.int32) + tile.rows
-        # The slack node, once for each of its arcs; empty for exact fill.
+        # The slack node, once for each of its arcs; empty for exact fill, for which the slices below are empty, too.
         slack = np.full(tile.rows + tile.cols if tile.at_most else 0, tile.rows + tile.cols, np.int32)
         self.entry_count = tile.rows * tile.cols
         self.at_most = tile.at_most
@@ -110,13 +110,13 @@ class _Network:
             return _INFEASIBLE
         if self.at_most:
             supplies[-1] = -supplies[:-1].sum()
-        free = np.flatnonzero(forced.reshape(-1) == 0).astype(np.int32)
-        arcs = np.concatenate([free, np.arange(self.entry_count, len(self.tails), dtype=np.int32)])
+        free_entries = np.flatnonzero(forced.reshape(-1) == 0).astype(np.int32)
+        arcs = np.concatenate([free_entries, np.arange(self.entry_count, len(self.tails), dtype=np.int32)])
         free_arcs = (self.tails[arcs], self.heads[arcs], self.capacities[arcs], costs[arcs])
         status, flow = self._run(*free_arcs, supplies)
         if status == _OPTIMAL:
             mask[:] = kept.reshape(-1)
-            mask[free] = flow.flows(self.entry_arcs[: len(free)])
+            mask[free_entries] = flow.flows(self.entry_arcs[: len(free_entries)])
         return status
 
     def _run(self, tails: Any, heads: Any, capacities: Any, costs: Any, supplies: Any) -> tuple[int, Any]:

@@ -77,8 +77,8 @@ def reconstruct_by_layout(layout: Layout, weight: Any, mask: Any, gram: Any, **o
         reconstruct(_contiguous(matrix), _contiguous(matrix_mask), matrix_gram, **options)
         for matrix, matrix_mask, matrix_gram in zip(matrices, masks, _grams(layout, weight, gram, options), strict=True)
     ]
-    updated = _merge(layout.matrices, weight, [update.weight for update in updates])
-    return Update(updated, mask, *_errors(updates), _stats(updates))
+    updated_weight = _merge(layout.matrices, weight, [update.weight for update in updates])
+    return Update(updated_weight, mask, *_errors(updates), _stats(updates))
 
 
 def admm_by_layout(
@@ -118,9 +118,9 @@ def admm_by_layout(
     ]
     solution = matrices.join([update.solution for update in updates], options.get("name"))
     longest = max(updates, key=lambda update: len(update.history))
-    updated = _merge(matrices.split, weight, [update.weight for update in updates])
+    updated_weight = _merge(matrices.split, weight, [update.weight for update in updates])
     return AdmmUpdate(
-        updated, solution.mask, *_errors(updates), _stats(updates), solution=solution, history=longest.history,
+        updated_weight, solution.mask, *_errors(updates), _stats(updates), solution=solution, history=longest.history,
         start_error=math.fsum(update.start_error for update in updates),
         start_masked_error=math.fsum(update.start_masked_error for update in updates),
     )  # fmt: skip
@@ -128,6 +128,7 @@ def admm_by_layout(
 
 def _starts(matrices: Matrices, start: Solution, options: dict[str, Any]) -> Sequence[Solution]:
     starts = matrices.split_solution(start)
+    # `split_solution` cannot split the certificate of a solution of other matrices; the parts then have none.
     if any(part._certificate is None for part in starts):
         raise UpdateError(f"start was not solved with layout={str(matrices.layout)!r}", options.get("name"))
     return starts
@@ -147,10 +148,10 @@ def _grams(layout: Layout, weight: Any, gram: Any, options: dict[str, Any]) -> l
 
 def _merge(split: Callable[[Any], list[Any]], weight: Any, parts: Sequence[Any]) -> Any:
     """Return a copy of the weight in which each part is replaced; `split` returns the parts of a tensor as views."""
-    updated = weight.detach().clone() if is_torch(weight) else np.array(weight)
-    for target, part in zip(split(updated), parts, strict=True):
+    updated_weight = weight.detach().clone() if is_torch(weight) else np.array(weight)
+    for target, part in zip(split(updated_weight), parts, strict=True):
         target[...] = part
-    return updated
+    return updated_weight
 
 
 def _errors(updates: Sequence[Update]) -> tuple[float, float, float]:
@@ -164,12 +165,12 @@ def _errors(updates: Sequence[Update]) -> tuple[float, float, float]:
 def _stats(updates: Sequence[Update]) -> dict[str, Any]:
     """Return the stats of several updates.
 
-    They are sums of times and counts, but the maximum of `iterations` and `rounds`; `settled` if all are; `returned` is
-    `mixed` where some updates return their first mask and some their last one. Other stats are those of the first.
+    Times and counts are summed; of `iterations` and `rounds`, the largest is returned; `settled` is True if it is True
+    for all updates; `returned` is `mixed` if it differs between updates. Other stats are those of the first update.
     """
     stats = dict(updates[0].stats)
-    for key in COMBINED.keys() & stats.keys():
-        stats[key] = COMBINED[key]([update.stats[key] for update in updates])
+    for key in STAT_COMBINERS.keys() & stats.keys():
+        stats[key] = STAT_COMBINERS[key]([update.stats[key] for update in updates])
     return stats
 
 
@@ -177,13 +178,13 @@ def _one_or_mixed(values: Sequence[str]) -> str:
     return values[0] if len(set(values)) == 1 else "mixed"
 
 
-COMBINED: Mapping[str, Callable[[Sequence[Any]], Any]] = {
+STAT_COMBINERS: Mapping[str, Callable[[Sequence[Any]], Any]] = {
     **dict.fromkeys(("factorisations", "rows_as_they_were", "solves", "update_s", "mask_s"), sum),
     **dict.fromkeys(("iterations", "rounds"), max),
     "settled": all,
     "returned": _one_or_mixed,
 }
-"""How the values of a statistic of several updates are combined, by its name."""
+"""By name of a statistic, the function that combines its values of several updates; see `_stats`."""
 
 
 def _contiguous(part: Any) -> Any:

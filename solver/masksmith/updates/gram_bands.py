@@ -44,18 +44,18 @@ def read_in_bands(gram: Any, device: torch.device, name: str | None) -> tuple[to
         UpdateError: If an entry is not finite.
     """
     length, largest = int(gram.shape[0]), 0.0
-    products = torch.empty((length, length), dtype=torch.float64, device=device)
+    gram_matrix = torch.empty((length, length), dtype=torch.float64, device=device)
     step = max(1, BAND_BYTES // (8 * max(1, length)))
     for first in range(0, length, step):
         last = min(first + step, length)
         band = gram.rows(first, last) if hasattr(gram, "rows") else gram[first:last]
-        products[first:last] = as_tensor(band).to(device)
-        check_finite(products[first:last], "gram", name, first)
-        largest = max(largest, float(products[first:last].abs().max()))
-    return products, largest
+        gram_matrix[first:last] = as_tensor(band).to(device)
+        check_finite(gram_matrix[first:last], "gram", name, first)
+        largest = max(largest, float(gram_matrix[first:last].abs().max()))
+    return gram_matrix, largest
 
 
-def symmetrise(products: torch.Tensor) -> tuple[float, list[int]]:
+def symmetrise(matrix: torch.Tensor) -> tuple[float, list[int]]:
     """Replace a matrix by its mean with its transpose, block by block.
 
     Returns:
@@ -63,9 +63,9 @@ def symmetrise(products: torch.Tensor) -> tuple[float, list[int]]:
         index of such an entry; 0 and `[0, 0]` for a symmetric matrix.
     """
     largest, index = 0.0, [0, 0]
-    for i in range(0, len(products), BLOCK):
-        for j in range(i, len(products), BLOCK):
-            upper, lower = products[i : i + BLOCK, j : j + BLOCK], products[j : j + BLOCK, i : i + BLOCK]
+    for i in range(0, len(matrix), BLOCK):
+        for j in range(i, len(matrix), BLOCK):
+            upper, lower = matrix[i : i + BLOCK, j : j + BLOCK], matrix[j : j + BLOCK, i : i + BLOCK]
             skew = (upper - lower.T).abs()
             if float(skew.max()) > largest:
                 largest = float(skew.max())

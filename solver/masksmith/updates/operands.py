@@ -17,7 +17,7 @@ from .gram_bands import BAND_BYTES, as_tensor, check_finite, check_range, read_i
 
 FLOATS = ("float64", "float32", "float16", "bfloat16")
 """Dtypes that updated weights can have."""
-ASYMMETRY = 1e-5
+MAX_ASYMMETRY = 1e-5
 """Largest accepted difference between an entry of a Gram matrix and its mirror image, relative to the largest entry.
 
 The rounding of float32 sums can reach it.
@@ -88,13 +88,13 @@ def read(weight: Any, gram: Any, damping: float, name: str | None, rounded_to: s
         raise UpdateError(f"rounded_to={rounded_to!r} is none of {', '.join(FLOATS)}", name)
     matrix = as_tensor(weight).reshape(shape[0], -1)
     check_finite(matrix, "weight", name, error=WeightError)
-    largest = max(abs(float(value)) for value in torch.aminmax(matrix))
-    check_range(largest, "weight", name, error=WeightError)
-    products = _gram(gram, matrix, name)
+    largest_entry = max(abs(float(value)) for value in torch.aminmax(matrix))
+    check_range(largest_entry, "weight", name, error=WeightError)
+    gram_matrix = _gram(gram, matrix, name)
     # If all inputs were 0, any positive value on the diagonal gives the right result: no change.
-    diagonal_damping = damping * float(products.diagonal().mean()) if bool(products.any()) else 1.0
+    diagonal_damping = damping * float(gram_matrix.diagonal().mean()) if bool(gram_matrix.any()) else 1.0
     stored_dtype = matrix.dtype if rounded_to is None else getattr(torch, rounded_to)
-    return Operands(matrix, products, diagonal_damping, stored_dtype, weight, name)
+    return Operands(matrix, gram_matrix, diagonal_damping, stored_dtype, weight, name)
 
 
 def read_mask(mask: Any, operands: Operands) -> torch.Tensor:
@@ -123,13 +123,13 @@ def _gram(gram: Any, matrix: torch.Tensor, name: str | None) -> torch.Tensor:
     if shape != [inputs, inputs]:
         expected = [inputs, inputs]
         raise UpdateError(f"gram has shape {shape}, a weight of {list(matrix.shape)} needs {expected}", name)
-    products, largest = read_in_bands(gram, matrix.device, name)
-    check_range(largest, "gram", name)
-    if bool((products.diagonal() < 0).any()):
-        i = int(products.diagonal().argmin())
-        message = f"gram holds {float(products[i, i]):g} at {[i, i]}; expected sums of squares on the diagonal"
+    gram_matrix, largest_entry = read_in_bands(gram, matrix.device, name)
+    check_range(largest_entry, "gram", name)
+    if bool((gram_matrix.diagonal() < 0).any()):
+        i = int(gram_matrix.diagonal().argmin())
+        message = f"gram holds {float(gram_matrix[i, i]):g} at {[i, i]}; expected sums of squares on the diagonal"
         raise UpdateError(message, name)
-    skew, index = symmetrise(products)
-    if skew > ASYMMETRY * largest:
+    skew, index = symmetrise(gram_matrix)
+    if skew > MAX_ASYMMETRY * largest_entry:
         raise UpdateError(f"gram is not symmetric at {index}; expected X^T X of the layer's inputs", name)
-    return products
+    return gram_matrix

@@ -91,7 +91,7 @@ class Objects:
             FileNotFoundError: If it does not exist.
             NotAFileError: If it is a pipe, a device or a socket.
         """
-        self._check_not_special(name)
+        self._check_not_special_file(name)
         return self._read_checked(lambda: bytes(obstore.get(self._store, name).bytes()))
 
     def get_range(self, name: str, start: int, stop: int) -> bytes:
@@ -104,7 +104,7 @@ class Objects:
         """
         if start >= stop:
             return b""
-        self._check_not_special(name)
+        self._check_not_special_file(name)
         return self._read_checked(lambda: bytes(obstore.get_range(self._store, name, start=start, end=stop)))
 
     def get_ranges(self, name: str, starts: Sequence[int], stops: Sequence[int]) -> list[bytes]:
@@ -114,7 +114,7 @@ class Objects:
             FileNotFoundError: If the object does not exist.
             NotAFileError: If it is a pipe, a device or a socket.
         """
-        self._check_not_special(name)
+        self._check_not_special_file(name)
         parts = self._read_checked(lambda: obstore.get_ranges(self._store, name, starts=starts, ends=stops))
         return [bytes(part) for part in parts]
 
@@ -148,7 +148,7 @@ class Objects:
             os.unlink(os.path.join(self.url, name))
         return True
 
-    def _check_not_special(self, name: str) -> None:
+    def _check_not_special_file(self, name: str) -> None:
         if self._is_special_file(name):
             raise NotAFileError(f"{name} in the store {self.url} is no regular file")
 
@@ -171,12 +171,12 @@ class Objects:
         """Raise an error if the directory is missing, or is another one because its disk was unmounted."""
         if self.is_bucket:
             return
-        current, first = self._stat_directory(), self._directory_stat
-        if first is None:
+        current_stat, first_stat = self._stat_directory(), self._directory_stat
+        if first_stat is None:  # The store has not been opened.
             return
         # A remounted disk may get another device number, and a recreated directory another inode: only both together
         # mean another directory.
-        if current.st_dev != first.st_dev and current.st_ino != first.st_ino:
+        if current_stat.st_dev != first_stat.st_dev and current_stat.st_ino != first_stat.st_ino:
             raise GenericError(f"the file system at {self.url} is not the one at the start: is its disk mounted?")
 
     def _stat_directory(self) -> os.stat_result:
@@ -257,7 +257,7 @@ class Objects:
             FileNotFoundError: If it does not exist.
             NotAFileError: If it is a pipe, a device or a socket.
         """
-        await asyncio.to_thread(self._check_not_special, name)
+        await asyncio.to_thread(self._check_not_special_file, name)
         with panics_as(GenericError):
             result = await obstore.get_async(self._store, name)
             async for chunk in result.stream(min_chunk_size=2**20):

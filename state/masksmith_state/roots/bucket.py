@@ -130,7 +130,7 @@ class BucketRoot(Root):
             self._check_bucket()
             raise FileNotFoundError(self.location(path)) from None
         except (AlreadyExistsError, PreconditionError, NotModifiedError, RootUnavailableError):
-            raise  # `RootUnavailableError`, which the pieces of `write` may raise, is an error of obstore, too.
+            raise  # `RootUnavailableError`, which the pieces of `write` may raise, is a subclass of `ObstoreError`.
         except ObstoreError as error:
             raise RootUnavailableError(self.location(path), _reason(error)) from None
 

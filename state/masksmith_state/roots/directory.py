@@ -94,9 +94,9 @@ class DirectoryRoot(Root):
     def _sizes(self, path: str, base: Path) -> dict[str, int]:
         """Sizes of the files below a directory, by path relative to it."""
         sizes: dict[str, int] = {}
-        inner = self._inner_roots()
+        inner_roots = self._inner_roots()
         for folder, folders, names in os.walk(base):
-            folders[:] = sorted(name for name in folders if Path(folder, name) not in inner)
+            folders[:] = sorted(name for name in folders if Path(folder, name) not in inner_roots)
             for name in sorted(names):
                 target = Path(folder, name)
                 with suppress(FileNotFoundError):
@@ -130,7 +130,7 @@ class DirectoryRoot(Root):
         return {other for url in self.others if base in (other := Path(url).resolve()).parents}
 
     def _check_not_in_inner_root(self, path: str, target: Path) -> None:
-        """Raise `InvalidLocationError` if a target without links is in an inner root; `path` is for the message."""
+        """Raise `InvalidLocationError` if `target`, without links, is in an inner root; `path` is for the message."""
         if not self._inner_roots().isdisjoint((target, *target.parents)):
             raise self.inner_root_error(path)
 
@@ -212,8 +212,8 @@ def _walk(folder: int, names: Iterable[str], *, make: bool) -> int:
     """Open the subdirectory at `names` below `folder`, one name after the other, without following links.
 
     `folder` is closed; without names, it is returned, still open.
-    A directory that is made gets the group and world permissions of its parent directory; like a file, it is flushed to
-    the disk with its entry there.
+    A directory that is made gets the group and world permissions of its parent directory; then the parent directory is
+    flushed to the disk, as `write` does for a file.
     """
     for name in names:
         try:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from masksmith_state.errors import ChangedSourceError, InvalidLocationError
 
-MAX_LISTED = 10_000
+MAX_LISTED_FILES = 10_000
 """Maximum number of files below a directory that is listed."""
 
 
@@ -70,8 +70,8 @@ class Root(ABC):
         Empty if there is no such directory. Below it, links to directories are not followed.
 
         Raises:
-            InvalidLocationError: If there are more files than `MAX_LISTED`, `path` is in an inner root, or a link in it
-                leads outside the root.
+            InvalidLocationError: If there are more files than `MAX_LISTED_FILES`, `path` is in an inner root, or a link
+                in `path` leads outside the root.
         """
 
     @abstractmethod
@@ -114,7 +114,7 @@ class Root(ABC):
         return self.read(path, 0, state.size, state.version)
 
     def inner_root_error(self, path: str) -> InvalidLocationError:
-        """Return the error of a path that is, or whose links lead, into a root inside this one."""
+        """Return the error of a path that is in a root inside this one, or whose links lead there."""
         return InvalidLocationError(self.location(path), "it is in another root, which is inside this one")
 
     def missing_file_error(self, path: str) -> ChangedSourceError:
@@ -122,6 +122,6 @@ class Root(ABC):
         return ChangedSourceError(self.location(path), "it no longer exists")
 
     def check_file_count(self, path: str, count: int) -> None:
-        """Raise `InvalidLocationError` if a directory has more than `MAX_LISTED` files."""
-        if count > MAX_LISTED:
-            raise InvalidLocationError(self.location(path), f"more than {MAX_LISTED} files are below it")
+        """Raise `InvalidLocationError` if a directory has more than `MAX_LISTED_FILES` files."""
+        if count > MAX_LISTED_FILES:
+            raise InvalidLocationError(self.location(path), f"more than {MAX_LISTED_FILES} files are below it")

@@ -38,8 +38,8 @@ class ShardResults:
 
         A failed shard has no result; nor has a shard that writes a file of the output.
         """
-        with_result = {index: report for index, report in self._read_reports().items() if report.result is not None}
-        self._reports |= with_result
+        reports = self._read_reports()
+        self._reports |= {index: report for index, report in reports.items() if report.result is not None}
 
     def report(self, index: int) -> ShardReport:
         """Return the report of a shard; if no report with a result was read, the shard is solved first.

@@ -15,7 +15,7 @@ class OutputSpans:
 
     Attributes:
         length: Number of outputs, `out`.
-        spans: Ranges of outputs that one operation uses: the first, and the last plus one.
+        spans: Ranges of outputs that one operation uses, each from its start to its stop (exclusive).
     """
 
     length: int
@@ -28,15 +28,15 @@ class OutputSpans:
         Spans that overlap are in the same part, so no operation uses outputs of two parts.
         """
         merged: list[tuple[int, int]] = []
-        for first, last in sorted(self.spans):
-            if merged and first < merged[-1][1]:
-                merged[-1] = merged[-1][0], max(merged[-1][1], last)
+        for start, stop in sorted(self.spans):
+            if merged and start < merged[-1][1]:
+                merged[-1] = merged[-1][0], max(merged[-1][1], stop)
             else:
-                merged.append((first, last))
-        begins, ends = [first for first, _ in merged], [last for _, last in merged]
-        if len(merged) < 2 or [0, *ends] != [*begins, self.length]:
+                merged.append((start, stop))
+        starts, stops = [start for start, _ in merged], [stop for _, stop in merged]
+        if len(merged) < 2 or [0, *stops] != [*starts, self.length]:
             return ()
-        return tuple(last - first for first, last in merged)
+        return tuple(stop - start for start, stop in merged)
 
 
 class Outputs:

@@ -30,12 +30,13 @@ def choose_shifts(tiles: npt.NDArray[Any], bits: int) -> tuple[Exponents, Expone
     digits = np.ldexp(fraction, 53).astype(np.int64)
     # Exponent of the lowest bit that is set in each score, and then in any score of a tile. A score is
     # `digits * 2^(exponent - 53)`, and `frexp` of `2^j` returns the exponent `j + 1`.
-    lowest = np.frexp((digits & -digits).astype(np.float64))[1] + exponent - 54
-    lowest = np.where(digits == 0, _NO_BIT, lowest).min(1)
-    top = np.where(digits == 0, -_NO_BIT, exponent).max(1)
-    needed = np.maximum(top - lowest, 0)
-    shifts = np.where(needed <= bits, -lowest, bits - top)
-    return np.where(lowest == _NO_BIT, 0, shifts).astype(np.int32), needed.astype(np.int32)
+    lowest_bit = np.frexp((digits & -digits).astype(np.float64))[1] + exponent - 54
+    lowest_bit = np.where(digits == 0, _NO_BIT, lowest_bit).min(1)
+    # Exponent of the highest bit plus 1.
+    past_highest_bit = np.where(digits == 0, -_NO_BIT, exponent).max(1)
+    needed_bits = np.maximum(past_highest_bit - lowest_bit, 0)
+    shifts = np.where(needed_bits <= bits, -lowest_bit, bits - past_highest_bit)
+    return np.where(lowest_bit == _NO_BIT, 0, shifts).astype(np.int32), needed_bits.astype(np.int32)
 
 
 def to_integers(tiles: npt.NDArray[Any], shifts: Exponents) -> Integers:
