@@ -116,8 +116,8 @@ class Connection(HttpToolsProtocol):
         self._head_timer.stop()
         if not self._serves_all_paths and self.url != HEALTH:
             raise self._meter.set_error(_too_many_connections_error(self._connections.limit))
-        queued_fields = [len([*cycle.scope["headers"]]) for cycle, _ in self.pipeline]
-        _check_pipeline(queued_fields, len(self.headers))
+        queued_field_counts = [len([*cycle.scope["headers"]]) for cycle, _ in self.pipeline]
+        _check_pipeline(queued_field_counts, len(self.headers))
         super().on_headers_complete()
         self._meter.restart(in_body=True)
 
@@ -180,17 +180,17 @@ def _can_respond(running: RequestResponseCycle | None, received: RequestResponse
     return running is received and not running.response_started
 
 
-def _check_pipeline(queued_fields: list[int], fields: int) -> None:
+def _check_pipeline(queued_field_counts: list[int], field_count: int) -> None:
     """Check that a request may be queued behind the requests that already wait.
 
     Args:
-        queued_fields: Number of fields of each request that waits.
-        fields: Number of fields of the request.
+        queued_field_counts: Number of fields of each request that waits.
+        field_count: Number of fields of the request.
 
     Raises:
         OverflowError: If too many requests or fields would wait; the parser then calls `send_400_response`.
     """
-    if len(queued_fields) >= MAX_PIPELINED or sum(queued_fields) + fields > MAX_PIPELINED_FIELDS:
+    if len(queued_field_counts) >= MAX_PIPELINED or sum(queued_field_counts) + field_count > MAX_PIPELINED_FIELDS:
         raise OverflowError(f"more than {MAX_PIPELINED} requests, or {MAX_PIPELINED_FIELDS} fields, wait")
 
 

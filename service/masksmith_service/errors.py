@@ -123,7 +123,7 @@ def _broker_unavailable(error: redis.RedisError) -> RequestError:
 
 
 def _damaged_broker(error: DamagedBrokerError) -> RequestError:
-    # Not in the answer: the name of the damaged key in Redis, which may contain the id of another user's API key.
+    # The answer does not name the damaged key of Redis, because that name may contain the id of another user's API key.
     log.error("%s", error)
     detail = (
         "a key of the broker (Redis) that many jobs share is damaged, and the service's log names it: the operator "
@@ -142,8 +142,8 @@ def _damaged_blob(error: DamagedBlobError) -> RequestError:
     digest = digest_of_upload(error.blob)
     if digest is not None:
         return upload_damaged(digest)
-    fate = "was damaged in the store and was set aside" if error.is_set_aside else "cannot be read from the store"
-    detail = f"a result of this job {fate}; submit the job again to compute it anew"
+    problem = "was damaged in the store and was set aside" if error.is_set_aside else "cannot be read from the store"
+    detail = f"a result of this job {problem}; submit the job again to compute it anew"
     return RequestError(Code.RESULT_DAMAGED, detail)
 
 

@@ -64,16 +64,16 @@ class Installation:
             RedisError: If the broker is unavailable.
             BaseError: If the store is unavailable.
         """
-        of_broker, of_store = self._read_both()
-        if of_store is None and (of_broker is None or of_broker.startswith(NEW_PREFIX)):
-            of_broker, of_store = self._first_use()
-        if of_broker == NEW_PREFIX + str(of_store):
-            self._redis.set(IDENTITY_KEY, str(of_store))
-            of_broker = of_store
-        if of_broker != of_store:
-            raise InstallationError(self._mismatch(of_broker, of_store))
-        self.identity = of_broker
-        return str(of_broker)
+        broker_identity, store_identity = self._read_both()
+        if store_identity is None and (broker_identity is None or broker_identity.startswith(NEW_PREFIX)):
+            broker_identity, store_identity = self._first_use()
+        if broker_identity == NEW_PREFIX + str(store_identity):
+            self._redis.set(IDENTITY_KEY, str(store_identity))
+            broker_identity = store_identity
+        if broker_identity != store_identity:
+            raise InstallationError(self._mismatch(broker_identity, store_identity))
+        self.identity = broker_identity
+        return str(broker_identity)
 
     def is_still_claimed(self) -> bool:
         """Whether broker and store still have the identity that `claim` returned; False before `claim` has succeeded.
@@ -97,12 +97,12 @@ class Installation:
 
         Other processes may be writing them, in this order: the broker's, the store's, the broker's without prefix.
         """
-        of_broker = self._read_broker()
+        broker_identity = self._read_broker()
         while True:
-            of_store, previous_of_broker = self._read_store(), of_broker
-            of_broker = self._read_broker()
-            if of_broker == previous_of_broker:
-                return of_broker, of_store
+            store_identity, previous_broker_identity = self._read_store(), broker_identity
+            broker_identity = self._read_broker()
+            if broker_identity == previous_broker_identity:
+                return broker_identity, store_identity
 
     def _read_broker(self) -> str | None:
         identity = self._redis.get(IDENTITY_KEY)
@@ -124,7 +124,8 @@ class Installation:
 
     def _first_use(self) -> tuple[str | None, str | None]:
         """Write an identity to the broker, then to the empty store, unless other processes have; return both."""
-        # The names of the identity, and of temporary files of processes that are writing it, begin like this.
+        # Names that begin with `IDENTITY_NAME` are left out: those of the identity, and of temporary files of processes
+        # that are writing it.
         names = {name for name in self._store.objects.top_level() if not name.startswith(IDENTITY_NAME)}
         # Another process may have written the identity, and then blobs, since it was read.
         if names - IGNORED_NAMES and self._read_store() is None:
@@ -133,29 +134,32 @@ class Installation:
                 "choose another directory or prefix (MASKSMITH_STORE_URL)"
             )
         self._redis.set(IDENTITY_KEY, NEW_PREFIX + secrets.token_hex(16), nx=True)
-        of_broker = self._read_broker()
-        document = {"installation": str(of_broker).removeprefix(NEW_PREFIX), "data_format": DATA_FORMAT}
+        broker_identity = self._read_broker()
+        document = {"installation": str(broker_identity).removeprefix(NEW_PREFIX), "data_format": DATA_FORMAT}
         try:
             self._store.objects.create(IDENTITY_NAME, json.dumps(document).encode())
         except AlreadyExistsError:
             log.debug("another process has written %s", IDENTITY_NAME)
-        return of_broker, self._read_store()
+        return broker_identity, self._read_store()
 
     @property
     def _shown_url(self) -> str:
         return without_credentials(self._store.url)
 
-    def _mismatch(self, of_broker: str | None, of_store: str | None) -> str:
+    def _mismatch(self, broker_identity: str | None, store_identity: str | None) -> str:
         url = self._shown_url
-        if of_broker is None:
+        if broker_identity is None:
             return (
-                f"the store {url} belongs to installation {of_store}, and the broker to none: does its URL name "
+                f"the store {url} belongs to installation {store_identity}, and the broker to none: does its URL name "
                 f"another database than before, or was it emptied? To use both together, set the broker's key "
-                f"{IDENTITY_KEY} to {of_store}"
+                f"{IDENTITY_KEY} to {store_identity}"
             )
-        if of_store is None:
+        if store_identity is None:
             return (
-                f"the broker belongs to installation {of_broker}, and the store {url} to none: is its disk mounted? "
-                f"To begin with an empty store, delete the broker's key {IDENTITY_KEY}"
+                f"the broker belongs to installation {broker_identity}, and the store {url} to none: is its disk "
+                f"mounted? To begin with an empty store, delete the broker's key {IDENTITY_KEY}"
             )
-        return f"the broker belongs to installation {of_broker}, and the store {url} to installation {of_store}"
+        return (
+            f"the broker belongs to installation {broker_identity}, and the store {url} to installation "
+            f"{store_identity}"
+        )

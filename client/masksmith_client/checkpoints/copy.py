@@ -57,7 +57,8 @@ def write_copy(checkpoint: Checkpoint, output: Path, values: Values, digest: str
 
     Raises:
         InputError: If the output contains a pruned checkpoint or other files, is the unfinished output of another run,
-            or is refused by `check_output_folder` for another reason; or if the input has changed since it was begun.
+            or is refused by `check_output_folder` for another reason; or if the input has changed since the output was
+            begun.
         OSError: If the disk has too little space, or a file cannot be written; the same call later continues after the
             last finished file.
     """
@@ -66,19 +67,19 @@ def write_copy(checkpoint: Checkpoint, output: Path, values: Values, digest: str
         raise InputError(f"{output} contains a pruned checkpoint; name a new or empty directory")
     identity = {"version": __version__, "weights": state_of_files(checkpoint), "values": digest}
     with created_folder(output), open_journal(output, identity) as journal:
-        finished = _finished_files(checkpoint, output, journal)
-        remaining = [file for file in checkpoint.headers if file.name not in finished]
-        total = sum(header.file_bytes for header in checkpoint.headers.values())
-        remaining_bytes = sum(checkpoint.headers[file].file_bytes for file in remaining)
-        on_bytes(total - remaining_bytes)
+        finished_names = _finished_names(checkpoint, output, journal)
+        remaining_files = [file for file in checkpoint.headers if file.name not in finished_names]
+        total_bytes = sum(header.file_bytes for header in checkpoint.headers.values())
+        remaining_bytes = sum(checkpoint.headers[file].file_bytes for file in remaining_files)
+        on_bytes(total_bytes - remaining_bytes)
         check_space(output, remaining_bytes)
-        for file in remaining:
+        for file in remaining_files:
             digests = _write_file(checkpoint, file, output, values, on_bytes)
             journal.write({"file": file.name, **digests}, durable=True)
         finish_folder(checkpoint, output, other_files(checkpoint, output))
 
 
-def _finished_files(checkpoint: Checkpoint, output: Path, journal: Journal) -> set[str]:
+def _finished_names(checkpoint: Checkpoint, output: Path, journal: Journal) -> set[str]:
     """Return the names of the files that an earlier run finished and that are as it wrote them.
 
     Raises:

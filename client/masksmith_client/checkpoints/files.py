@@ -77,6 +77,7 @@ def _broken_link_text(path: Path) -> str:
 
 
 def _find_in(folder: Path) -> Path:
+    # A broken link counts as a file, so that the error of the read names its target.
     names = [path.name for path in folder.iterdir() if path.is_file() or _broken_link_text(path)]
     try:
         name = weights_name(names)

@@ -32,7 +32,7 @@ class PruneMethod:
         scores: Scores of the weights; masks keep the largest sum of them.
         update: How the kept weights are updated; None leaves them as they are.
         calibration: Statistics for scores and update; see `SubmitOptions`.
-        text: Text that a language model is calibrated with, block by block; excludes `calibration`.
+        text: Text that a language model is calibrated with, block by block; not allowed with `calibration`.
         blocks: How blocks are pruned with `text`; with a text, `parse` replaces a `tune_steps` of None by its default.
     """
 
@@ -84,7 +84,7 @@ class PruneMethod:
         return replace(method, blocks=method.blocks.with_steps(is_updated=update is not None)) if text else method
 
     def statistics(self, checkpoint: Checkpoint, choice: Choice) -> AuxiliaryTensors:
-        """Look up the statistics of all masked tensors, under their own names or those that they are tied to.
+        """Look up the statistics of each masked tensor, under its own name or that of a tensor that is tied to it.
 
         With a calibration text the result is empty: the statistics are gathered block by block. It is also empty if
         neither the scores nor the update need statistics.
@@ -105,10 +105,10 @@ class PruneMethod:
         }
         reader = CalibrationReader(self.calibration, self.scores, names, self.update, tied_names)
         weights = [weight_of(tensor, checkpoint.tensors[tensor.name]) for tensor in choice.masked_tensors]
-        statistics, missing_reasons = reader.find(weights)
-        if missing_reasons:
-            name, reason = next(iter(missing_reasons.items()))
-            count = len(missing_reasons) - 1
+        statistics, reasons_by_name = reader.find(weights)
+        if reasons_by_name:
+            name, reason = next(iter(reasons_by_name.items()))
+            count = len(reasons_by_name) - 1
             others = f", and {count} other tensor(s) are not calibrated" if count else ""
             raise InputError(f"{name!r} is {reason}{others}; calibrate what is masked, or leave it out with exclude=")
         _check_ties(checkpoint, statistics)

@@ -49,10 +49,11 @@ def check_names(header: Header, expected: Iterable[str], what: str) -> None:
     Raises:
         WireError: If it does not.
     """
-    names = set(expected)
-    if set(header.tensors) != names:
-        wrong = sorted(names ^ set(header.tensors))[0]
-        raise WireError(f"the {what} are not those of the job: {wrong!r} is {'missing' if wrong in names else 'extra'}")
+    expected_names = set(expected)
+    if set(header.tensors) != expected_names:
+        name = sorted(expected_names ^ set(header.tensors))[0]
+        problem = "missing" if name in expected_names else "extra"
+        raise WireError(f"the {what} are not those of the job: {name!r} is {problem}")
 
 
 def check_mask(entry: TensorEntry, info: MaskInfo | None, expected: ExpectedTensor) -> None:

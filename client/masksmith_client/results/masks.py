@@ -20,7 +20,7 @@ from masksmith_wire.masks import METADATA_KEY, MaskInfo, file_header, pack, pack
 
 from .atomic_write import atomic_write
 from .checks import check_mask, check_names, pattern_violation
-from .proofs import CheckedProof, check_assumed, check_proof, kept_objective, scores_of
+from .proofs import CheckedProof, check_assumed_scores, check_proof, kept_objective, scores_of
 from .tensor_file import TensorFile
 
 
@@ -140,7 +140,7 @@ class Masks(TensorFile):
             mask_scores = scores_of(method, weights[name], name) if uses_assumed_scores else scores_by_name[name]
             objective = kept_objective(name, mask, mask_scores, info)
             if uses_assumed_scores:
-                check_assumed(method, name, objective, report)
+                check_assumed_scores(method, name, objective, report)
             proofs[name] = check_proof(name, objective, mask_scores, info, report, prove=prove)
         return proofs
 

@@ -31,7 +31,7 @@ class CheckedProof:
         objective: Score that the mask keeps, computed in this process, see `kept_objective`.
         claimed_objective: Objective in the job's document; None without a job.
         upper_bound: Upper bound on the score of any allowed mask: computed here if `proved_here`, else the job's; None
-            without either, as where the job found no finite bound.
+            if there is neither, such as when the job found no finite bound.
         proved_here: Whether the bound was computed in this process, from duals of a new solve.
     """
 
@@ -56,7 +56,7 @@ class CheckedProof:
 def scores_of(method: str, weight: Any, name: str) -> Any:
     """Score a weight as a job did; the weight alone must determine the scores.
 
-    Scores that were given to a job are taken to be the tensors of the job; `check_assumed` finds out if they are not.
+    For the method `given`, the job's tensors are assumed to be the scores; `check_assumed_scores` checks this.
 
     Args:
         method: The job's score method.
@@ -75,10 +75,10 @@ def scores_of(method: str, weight: Any, name: str) -> Any:
     return by_name(parsed.name, weight, name=name, **parsed.options)
 
 
-def check_assumed(method: str, name: str, objective: float, report: TensorReport | None) -> None:
-    """Check the assumption of `scores_of`: scores given to a job may have been sent beside its tensors.
+def check_assumed_scores(method: str, name: str, objective: float, report: TensorReport | None) -> None:
+    """Check the assumption of `scores_of` that scores given to a job are its tensors, not sent beside them.
 
-    A job's document does not say which. They are the tensors if the mask keeps the sum of them that the job claims.
+    The job's document does not say this. It holds if the mask's objective is the one that the job claims.
 
     Args:
         method: The job's score method.

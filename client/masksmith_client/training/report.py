@@ -89,15 +89,15 @@ class TrainingReport:
         asking: Where requests are handled: `in this process`, `a thread`, `a process`, or, on ranks that request no
             masks, `another process of the group`; `, on the device of the weights` is added if masks are solved there.
         layers: Reports of the masked layers.
-        skipped: The reasons of layers that stay dense, by name.
+        skipped: Why layers stay dense, by name.
         refreshes: All refreshes whose responses were applied, including the first masks.
         late: Number of refreshes that became due while an earlier one was pending; they are requested after it.
         outages: Number of outages: sequences of failed requests without a successful one in between; an outage
             that has not ended counts, too.
         trouble: Why the last request failed as a whole; None if it succeeded, or no response has arrived.
-        shared_names: For a weight that the model has under several names, the name of its layer, by each other name.
-        failing: Why layers that were to be solved got no mask in the last response, by name; their report is that of
-            the last mask, which they keep. Empty if the request as a whole failed.
+        shared_names: For each weight that the model has under several names, maps the others to the name of its layer.
+        failing: Why layers that were to be solved got no mask in the last response, by name; they keep their last
+            mask, and `layers` has its results. Empty if the request as a whole failed.
     """
 
     pattern: str | None

@@ -1,6 +1,6 @@
 """Environment variables of the local commands, the number of GPUs, and the environment of child processes.
 
-An empty variable is treated as if it were not set; only an empty `CUDA_VISIBLE_DEVICES` is not: it hides all GPUs.
+An empty variable is treated as if it were not set, except an empty `CUDA_VISIBLE_DEVICES`, which hides all GPUs.
 
 Other modules of this package must not access `os.environ`.
 """
@@ -28,7 +28,7 @@ def roots_json() -> str | None:
 
 
 def auth() -> str | None:
-    """Text of `MASKSMITH_AUTH`, if set: `required`; or `none`: requests need no key until the first key is made."""
+    """Text of `MASKSMITH_AUTH`, if set: `required`, or `none` (no key is needed until the first one is made)."""
     return os.environ.get("MASKSMITH_AUTH") or None
 
 

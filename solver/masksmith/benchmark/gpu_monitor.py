@@ -13,7 +13,7 @@ SLOWDOWNS = {
     "HwThermalSlowdown": "hardware thermal slowdown",
     "HwPowerBrakeSlowdown": "power brake",
 }
-"""NVML's throttle reasons that make timings unreliable, with their names in reports. The reasons of idle GPUs and of
+"""NVML's throttle reasons that make timings unreliable, each with its name in reports. The reasons of idle GPUs and of
 clocks set by a user are left out."""
 
 

@@ -19,7 +19,7 @@ from .kernel import Operand
 UNIT_ROUNDOFFS = {"float64": 2.0**-53, "float32": 2.0**-24, "float16": 2.0**-11, "bfloat16": 2.0**-8}
 """Largest relative error of rounding to each dtype."""
 SUM_ROUNDOFFS = {"float64": 2.0**-53, "float32": 2.0**-24, "float16": 2.0**-24, "bfloat16": 2.0**-24}
-"""The same for the dtype in which products of each dtype are summed: float32 for half precision."""
+"""Largest relative error of rounding to the dtype in which products of each dtype are summed: at least float32."""
 OUTPUT_ROUNDINGS = 8
 """Number of roundings to the output's dtype that a kernel may make, since some kernels add partial sums in it."""
 
@@ -30,8 +30,8 @@ class Reference:
 
     Attributes:
         product: The product of the operands as rounded to their dtype.
-        allowance: Bound on the rounding error: `|X| |A|^T` times a relative error, which is that of a sum of as many
-            products as a row of A has non-zero entries at most, plus that of `OUTPUT_ROUNDINGS` roundings.
+        allowance: Bound on the rounding error: `|X| |A|^T` times a relative error: that of the longest sum, which has a
+            product for each non-zero entry of a row of A, plus that of `OUTPUT_ROUNDINGS` roundings.
     """
 
     product: torch.Tensor

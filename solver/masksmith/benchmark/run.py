@@ -66,7 +66,8 @@ def benchmark(
     Raises:
         BenchmarkError: If an argument is invalid, or a named kernel cannot run; raised before anything runs.
     """
-    available_kernels, masks = all_kernels() if registry is None else registry, masks or {}
+    available_kernels = all_kernels() if registry is None else registry
+    masks = masks or {}
     names = [str(pattern) for pattern in ([patterns] if isinstance(patterns, (str, Pattern)) else patterns)]
     request = Request(_layers(layers), names, batches, dtypes, directions, kernels, device, curves)
     cases = plan(request, declarations(available_kernels))
@@ -128,11 +129,12 @@ def _layers(layers: str | Iterable[Layer | str]) -> list[Layer]:
 
 
 def _check_masks(masks: Mapping[str, Any], cases: Sequence[Case]) -> None:
-    layers = dict.fromkeys(case.layer.name for case in cases)
-    unknown = describe_unknown_names(masks, layers)
+    layer_names = dict.fromkeys(case.layer.name for case in cases)
+    unknown = describe_unknown_names(masks, layer_names)
     if unknown is not None:
         raise BenchmarkError("invalid_mask", f"masks are given for layers that are not measured: {unknown}")
-    # The batch does not matter for a mask, so cases that differ in it alone are checked once.
+    # Only the cases that the user requested use these masks. The batch does not matter for a mask, so cases that differ
+    # in it alone are checked once.
     for case in {replace(case, batch=1) for case in cases if case.purpose == "asked"}:
         if case.layer.name in masks:
             check_mask(masks[case.layer.name], case)

@@ -33,7 +33,7 @@ from .weights import BlockWeight, weights_of
 CALLS = "calls"
 """Folder of the recorded calls."""
 AFTER = "after-"
-"""Prefix of the folder of a block's outputs; after it comes the position at which the model runs the block."""
+"""Prefix of the name of a block's folder of outputs; the rest is the position at which the model runs the block."""
 
 
 class BlockSource(Protocol):
@@ -172,13 +172,13 @@ class _StreamedRun:
         self._model, self._blocks, self._weights, self._captured = model, blocks, weights, captured
         self._source, self._folder, self._options, self._on_progress = source, folder, options, on_progress
         self._entries_by_block = [sum(weight.tensor.numel() for weight in block_weights) for block_weights in weights]
-        self._done, self._current = 0, ""
+        self._entries_done, self._current_block = 0, ""
 
     def prune_blocks(self, finished_count: int) -> None:
         """Prune all blocks after the first `finished_count` ones."""
         order = self._captured.order
-        self._done = sum(self._entries_by_block[number] for number in order[:finished_count])
-        # Later folders are of a block that was not finished; earlier ones are not needed any more.
+        self._entries_done = sum(self._entries_by_block[number] for number in order[:finished_count])
+        # Only the outputs of the last finished block are needed. A later block was not finished.
         for folder in self._folder.glob(f"{AFTER}*"):
             if folder != self._outputs_folder(finished_count - 1):
                 shutil.rmtree(folder)
@@ -186,7 +186,7 @@ class _StreamedRun:
         for position in range(finished_count, len(order)):
             number = order[position]
             name = self._blocks.name(number)
-            self._current = name
+            self._current_block = name
             self._advance(0)
             self._source.load(name)
             report = run.prune_block(number, self._loaded_weights(number))
@@ -212,5 +212,5 @@ class _StreamedRun:
 
     def _advance(self, entries: int) -> None:
         """Report progress after `entries` more entries of pruned weights."""
-        self._done += entries
-        self._on_progress(Progress(self._current, self._done, sum(self._entries_by_block)))
+        self._entries_done += entries
+        self._on_progress(Progress(self._current_block, self._entries_done, sum(self._entries_by_block)))

@@ -1,7 +1,7 @@
 """Writes and reads tensor files, which get their final name only when they are complete.
 
-A file has a digest of each tensor and one of its metadata, so that a file that was changed, with the same size too, is
-refused when it is read.
+A file has a digest of each tensor and one of its metadata, so that a file that was changed is refused when it is read,
+even if its size is the same.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def check_tensors(path: Path) -> None:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
-    """Open a file for reading; a PruningError names a damaged one."""
+    """Open a file for reading; if it is damaged, raise a PruningError that names it."""
     try:
         with safe_open(path, "pt") as file:
             yield file
@@ -101,7 +101,7 @@ def _with_digests(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, st
 
 
 def _checked_digests(path: Path, metadata: dict[str, str]) -> dict[str, str]:
-    """Remove the digests from the metadata; return those of the tensors, by name, after a check of the metadata's."""
+    """Remove the digests from the metadata, check that of the metadata, and return those of the tensors, by name."""
     expected = metadata.pop(METADATA_DIGEST_KEY, None)
     if _metadata_digest(metadata) != expected:
         raise _changed(path, "its metadata does not have its digest")
@@ -114,7 +114,7 @@ def _metadata_digest(members: Mapping[str, str]) -> str:
 
 
 def _tensor_digest(tensor: torch.Tensor) -> str:
-    """Return the digest of the dtype, the shape and the bytes of a tensor on the CPU whose entries are in order."""
+    """Return the digest of the dtype, the shape and the bytes of a contiguous tensor on the CPU."""
     digest = blake3(json.dumps([str(tensor.dtype), list(tensor.shape)]).encode(), max_threads=blake3.AUTO)
     return str(digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data).hexdigest())
 

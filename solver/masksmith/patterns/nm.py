@@ -27,8 +27,8 @@ class NM:
         n_out: Kept entries of a column of a tile, by default `n`. Transposable patterns only.
         m_out: Rows of a tile, at most 64, by default `m`. Transposable patterns only.
         axis: Dimension that plain groups run along: `in` (within a row) or `out` (within a column).
-        ragged: Edges that no whole tile covers: `pad` allows the crops of allowed masks of the zero-padded tile,
-            `dense` keeps the edge entirely, `error` raises an error.
+        ragged: Edges that no whole tile covers: `pad` allows a mask of the edge if it can be extended to an
+            allowed mask of the zero-padded tile, `dense` keeps the edge entirely, `error` raises an error.
 
     Raises:
         PatternError: If a value is not allowed, or the values contradict each other.

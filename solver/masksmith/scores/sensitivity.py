@@ -17,7 +17,7 @@ from .operands import StatisticError, as_floats, convert_statistic, flatten_inpu
 
 Doubles = npt.NDArray[np.float64]
 MAX_DRAWS = 2.0**63
-"""The numbers of draws, which are int64, are smaller."""
+"""Numbers of draws must be smaller than this, so that they fit into int64."""
 
 
 @without_autocast()
@@ -34,7 +34,7 @@ def sipp(weight: Any, activations: Any, *, reduce: Literal["mean", "max"] = "mea
 
     Args:
         weight: `[out, in, *kernel]`.
-        activations: Inputs of the layer, `[samples, prod(in, *kernel)]`; each patch is a sample of a convolution.
+        activations: Inputs of the layer, `[samples, prod(in, *kernel)]`; for a convolution, each patch is a sample.
         reduce: How shares are reduced over the samples, `mean` or `max`.
         name: Name of the weight in error messages.
 
@@ -106,7 +106,7 @@ class SamplingBound:
     def error(self, samples: int) -> Doubles:
         """Return the bound `f(m)` of each neuron, `[out]`, for `samples` draws; a bound above 1 says nothing.
 
-        A neuron whose sensitivities are all 0 has the bound 0, without draws, too; other neurons then have infinity.
+        A neuron whose sensitivities are all 0 has the bound 0; with 0 draws, all others have infinity.
 
         Raises:
             ScoresError: If `samples` is negative or NaN.

@@ -170,9 +170,9 @@ class _Reconstruction:
         """Reconstruct rows by Cholesky factorisations."""
         if len(rows) == 0:
             return
-        for batch_of_selected in batches(self._mask.cpu().numpy()[rows]):
-            # From positions in `rows` to numbers of rows of the mask.
-            batch = replace(batch_of_selected, rows=rows[batch_of_selected.rows])
+        for batch_of_positions in batches(self._mask.cpu().numpy()[rows]):
+            # `batches` returns positions in `rows`; they are replaced by row numbers of the mask.
+            batch = replace(batch_of_positions, rows=rows[batch_of_positions.rows])
             strip = Strip.of(self._operands, self._mask, torch.from_numpy(batch.rows.ravel()).to(self._mask.device))
             shift = factorised_shift(self._operands, strip.kept, strip.correlation, batch)
             self.factorisations += len(batch.rows)

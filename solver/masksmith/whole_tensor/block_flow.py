@@ -21,7 +21,7 @@ MAX_BLOCKS = 1 << 22
 _OPTIMAL, _OVERFLOW = int(SimpleMinCostFlow.OPTIMAL), int(SimpleMinCostFlow.BAD_COST_RANGE)
 
 
-def best_of_rows_and_cols(values: Doubles, by_row: Sequence[int], by_col: Sequence[int]) -> KeptUnits:
+def best_of_rows_and_cols(values: Doubles, row_budgets: Sequence[int], col_budgets: Sequence[int]) -> KeptUnits:
     """Keep the best blocks under budgets of block rows and block columns, with duals that prove optimality.
 
     Every block row is a source that supplies its budget, every block column a sink that demands its budget, and every
@@ -31,8 +31,8 @@ def best_of_rows_and_cols(values: Doubles, by_row: Sequence[int], by_col: Sequen
 
     Args:
         values: `[block rows, block columns]`, the values of the blocks.
-        by_row: The budget of each block row.
-        by_col: The budget of each block column.
+        row_budgets: The budget of each block row.
+        col_budgets: The budget of each block column.
 
     Raises:
         SolverError: If the grid is too large for one flow, or OR-Tools fails.
@@ -46,17 +46,17 @@ def best_of_rows_and_cols(values: Doubles, by_row: Sequence[int], by_col: Sequen
     # is made from the mask and the values alone.
     tile = TileSpec(values.shape[0], values.shape[1], 1, 1)
     scaled = ScaledTiles.of(values[None], tile)
-    status, mask = _flow(scaled.integers[0], by_row, by_col)
+    status, mask = _flow(scaled.integers[0], row_budgets, col_budgets)
     while status == _OVERFLOW and scaled.integers.any():
         scaled.halve(0)
-        status, mask = _flow(scaled.integers[0], by_row, by_col)
+        status, mask = _flow(scaled.integers[0], row_budgets, col_budgets)
     if status != _OPTIMAL:
         raise SolverError(f"OR-Tools' min-cost flow ended with {SimpleMinCostFlow.Status(status)}")
     u, v = exact_duals(scaled, mask[None], tile, None)
     return KeptUnits(mask, u.T, v, "min-cost-flow")
 
 
-def _flow(values: Integers, by_row: Sequence[int], by_col: Sequence[int]) -> tuple[int, Bools]:
+def _flow(values: Integers, row_budgets: Sequence[int], col_budgets: Sequence[int]) -> tuple[int, Bools]:
     """Solve the flow; return OR-Tools' status and the mask of kept blocks, all False unless optimal."""
     down, across = values.shape
     tails = np.repeat(np.arange(down, dtype=np.int32), across)
@@ -64,7 +64,7 @@ def _flow(values: Integers, by_row: Sequence[int], by_col: Sequence[int]) -> tup
     flow = SimpleMinCostFlow()
     arcs = flow.add_arcs_with_capacity_and_unit_cost(tails, heads, np.ones(values.size, np.int64), -values.reshape(-1))
     nodes = np.arange(down + across, dtype=np.int32)
-    flow.set_nodes_supplies(nodes, np.concatenate([by_row, np.negative(by_col)]).astype(np.int64))
+    flow.set_nodes_supplies(nodes, np.concatenate([row_budgets, np.negative(col_budgets)]).astype(np.int64))
     status = int(flow.solve())
     mask = flow.flows(arcs).astype(np.bool_) if status == _OPTIMAL else np.zeros(values.size, np.bool_)
     return status, mask.reshape(values.shape)

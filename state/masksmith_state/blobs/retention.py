@@ -121,8 +121,8 @@ class Retention:
     def _delete_orphans(self, now: float) -> int:
         """Delete blobs that were orphans in two sweeps at least `ORPHAN_AFTER_S` apart, and old files.
 
-        Only blobs that this program has written can be orphans: their names have its form, and they are sealed or have
-        a list of digests.
+        Only blobs that this program has written can be orphans: those that have the name of a blob, and that are sealed
+        or have a list of digests.
         """
         count = 0
         # The clock of the store may differ from the clock of the Redis server, and the reference to a blob that was
@@ -138,7 +138,7 @@ class Retention:
             elif first_seen[orphan] <= now - ORPHAN_AFTER_S and self._delete_orphan(orphan):
                 count += 1
                 log.info("deleted %s, to which nothing referred", orphan)
-        # Those that are not orphans any more, and those whose deletion was tried.
+        # Remove the entries of blobs that are not orphans any more, and of those whose deletion was tried.
         entries_to_remove = [
             orphan for orphan in first_seen if orphan not in orphans or first_seen[orphan] <= now - ORPHAN_AFTER_S
         ]

@@ -47,8 +47,8 @@ class Admission(BaseModel):
     Attributes:
         owner: Id of the key that the job belongs to; empty if no key is required.
         priority: The job's priority among the jobs of the owner.
-        uploaders: Who must have sent the job's uploads: the owner, or any key. None skips the check, and that of the
-            results of earlier jobs.
+        uploaders: Who must have sent the job's uploads: the owner, or any key. None skips this check, and the check
+            that the results of earlier jobs exist.
         max_live_jobs: Limit of live jobs of all owners.
         max_live_jobs_of_owner: Limit of live jobs of the owner.
         max_bytes_of_owner: Limit of the bytes of uploads and results that the owner keeps.

@@ -30,14 +30,14 @@ class DamagedBrokerError(redis.ResponseError):
 
     Args:
         key: The key.
-        found: Redis type of its value.
-        expected: Redis type that it should have; `string` for a whole number.
+        actual_type: Redis type of its value.
+        expected_type: Redis type that it should have; `string` for a whole number.
     """
 
-    def __init__(self, key: str, found: str, expected: str) -> None:
+    def __init__(self, key: str, actual_type: str, expected_type: str) -> None:
         super().__init__(
-            f"the broker's key {key!r} is damaged: a {found}, expected {_name(expected)}; jobs wait until it "
-            "is deleted, or restored from a backup"
+            f"the broker's key {key!r} is damaged: a {actual_type}, expected {_name(expected_type)}; jobs wait until "
+            "it is deleted, or restored from a backup"
         )
 
 
@@ -49,11 +49,11 @@ def check_shared_keys(client: redis.Redis) -> None:
     Raises:
         DamagedBrokerError: If one of them is damaged; the message names it and says what to do.
     """
-    for key, expected in _expected_types(client):
-        found = str(client.type(key))
-        is_no_number = found == expected == "string" and not str(client.get(key)).lstrip("-").isdecimal()
-        if found not in (expected, "none") or is_no_number:
-            raise DamagedBrokerError(key, found, expected)
+    for key, expected_type in _expected_types(client):
+        actual_type = str(client.type(key))
+        is_no_number = actual_type == expected_type == "string" and not str(client.get(key)).lstrip("-").isdecimal()
+        if actual_type not in (expected_type, "none") or is_no_number:
+            raise DamagedBrokerError(key, actual_type, expected_type)
 
 
 def _expected_types(client: redis.Redis) -> Iterator[tuple[str, str]]:

@@ -117,7 +117,7 @@ class OutputWork:
     def _path(self, location: str) -> tuple[Root, str]:
         """Return the root of the output, and the path of one of the output's files in it.
 
-        A root inside the output, which may be for other keys, is not used, and the output's refuses its paths.
+        A root inside the output may be for other keys: it is not used, and the output's root refuses paths in it.
         """
         _, root, _ = self.inputs.roots.find(self.output.location)
         return root, location.removeprefix(f"{root.url}/")

@@ -45,6 +45,7 @@ def measure_shard(work: ShardWork, solution: ms.Solution, updated: UpdatedShard 
     has_whole_blocks = layout is not None or (
         shard.first % BLOCK_ROWS == 0 and (shard.last % BLOCK_ROWS == 0 or shard.last == rows)
     )
+    # The diversity is that of the pattern, so the report of a tensor's first shard has it for all shards.
     return ShardReport(
         result=key,
         status=solution.status.value,
@@ -99,9 +100,8 @@ def _packed_rows(
             continue
         width = math.prod(shape[1:]) if part.is_bool else masks.packed_bytes(shape[1:])
         start, stop = (part.start + (row - part.first) * width for row in (first, last))
-        packed = np.frombuffer(_read(inputs, part, start, stop), np.uint8)
-        if part.is_bool:
-            packed = masks.pack(packed.reshape(last - first, *shape[1:]) != 0)
+        stored = np.frombuffer(_read(inputs, part, start, stop), np.uint8)
+        packed = masks.pack(stored.reshape(last - first, *shape[1:]) != 0) if part.is_bool else stored
         yield packed.reshape(last - first, -1)
 
 

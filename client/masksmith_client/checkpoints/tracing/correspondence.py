@@ -19,8 +19,8 @@ class Correspondence:
     Attributes:
         sources: For each tensor whose parameters are certain, the parameters whose entries it holds, in order.
         tied: Of tensors that share memory, stored or not, maps the names of all but one to the name of that one.
-        shape_mismatches: Maps the name of each tensor whose shape differs from the one that the config implies to the
-            config's shape; without tensors that loading converts to the parameter's shape.
+        shape_mismatches: For each tensor whose shape differs from the one that the config implies, the config's shape,
+            by name; without tensors that loading converts to the parameter's shape.
         buffers: Tensors of the checkpoint that are buffers of the model, not parameters.
         missing: Parameters of two dimensions or more whose entries no tensor of `sources` holds, such as those whose
             tensor has another shape.
@@ -67,17 +67,19 @@ def correspondence(model: Any, shapes: Mapping[str, tuple[int, ...]]) -> Corresp
             sources[name] = tensor.sources
         else:
             mismatches[name] = tensor.shape
-    loaded = _loaded_sources(model, {name: shape for name, shape in shapes.items() if name not in sources})
-    mismatches = {name: shape for name, shape in mismatches.items() if name not in loaded}
-    sources |= loaded
+    loaded_sources = _loaded_sources(model, {name: shape for name, shape in shapes.items() if name not in sources})
+    mismatches = {name: shape for name, shape in mismatches.items() if name not in loaded_sources}
+    sources |= loaded_sources
     tied = _tied(saved, to_checkpoint_name, shapes)
     return Correspondence(sources, tied, mismatches, buffers & shapes.keys(), _missing(model, sources))
 
 
 def _missing(model: Any, sources: Mapping[str, tuple[Source, ...]]) -> frozenset[str]:
     """Return the parameters of two dimensions or more whose entries no tensor of `sources` holds."""
-    stored = {source.parameter for tensor_sources in sources.values() for source in tensor_sources}
-    return frozenset(name for name, parameter in model.named_parameters() if parameter.ndim >= 2 and name not in stored)
+    held_names = {source.parameter for tensor_sources in sources.values() for source in tensor_sources}
+    return frozenset(
+        name for name, parameter in model.named_parameters() if parameter.ndim >= 2 and name not in held_names
+    )
 
 
 def _saved_tensors(model: Any) -> dict[str, _SavedTensor]:
@@ -191,7 +193,7 @@ def _dims_when_loaded(
 def _tied(
     saved: Mapping[str, _SavedTensor], to_checkpoint_name: Callable[[str], str], shapes: Mapping[str, Any]
 ) -> dict[str, str]:
-    """Of tensors that share memory, map the names of all but one to the name of that one, a stored one if any is."""
+    """Of tensors that share memory, map the names of all but one to the name of that one (in `shapes` if possible)."""
     locations = {to_checkpoint_name(name): tensor.location for name, tensor in saved.items() if tensor.sources}
     name_by_location: dict[Any, str] = {}
     tied = {}

@@ -98,8 +98,8 @@ class CopyFollower(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return _SOURCES_OF_REARRANGED[name](self.sources, args)
         tensors = list(tensors_in(args))
         if torch.Tag.pointwise in func.tags and (name in SCALINGS or len(tensors) == 1):
-            of_same_shape = [self.sources.of(tensor) for tensor in tensors if tensor.shape == result.shape]
-            return list(next(filter(None, of_same_shape), ()))
+            sources_of_same_shape = [self.sources.of(tensor) for tensor in tensors if tensor.shape == result.shape]
+            return list(next(filter(None, sources_of_same_shape), ()))
         return []
 
 

@@ -75,7 +75,7 @@ def exact_duals(scaled: ScaledTiles, mask: Bools, tile: TileSpec, free: Bools | 
 
 
 def _with_middle_at_zero(p: Integers, q: Integers) -> tuple[Integers, Integers]:
-    """Subtract the middle of the range of each tile's column duals `q` from them, and add it to its row duals `p`.
+    """For each tile, subtract the middle of the range of its column duals from `q`, and add it to its row duals `p`.
 
     Smaller numbers lose fewer bits as float64. Only for exact budgets: duals of at-most budgets are non-negative.
     """

@@ -22,37 +22,37 @@ def exchange(scores: torch.Tensor, mask: torch.Tensor, steps: int) -> torch.Tens
     Returns:
         `mask`.
     """
-    active = torch.arange(len(mask), device=mask.device)
+    active_tiles = torch.arange(len(mask), device=mask.device)
     for _ in range(steps):
-        if not len(active):
+        if not len(active_tiles):
             break
-        active = active[_exchange_once(scores, mask, active)]
+        active_tiles = active_tiles[_exchange_once(scores, mask, active_tiles)]
     return mask
 
 
-def _exchange_once(scores: torch.Tensor, mask: torch.Tensor, active: torch.Tensor) -> torch.Tensor:
-    """Do the best exchange of each tile in `active` if its gain is positive; return bool `[A]`, whether it was done.
+def _exchange_once(scores: torch.Tensor, mask: torch.Tensor, active_tiles: torch.Tensor) -> torch.Tensor:
+    """Do the best exchange of each active tile if its gain is positive; return bool `[A]`, whether it was done.
 
     Args:
         scores: As for `exchange`.
         mask: As for `exchange`.
-        active: `[A]`, indices of tiles.
+        active_tiles: `[A]`, indices of tiles.
     """
-    w, kept = scores[active], mask[active]
+    w, kept = scores[active_tiles], mask[active_tiles]
     moves = torch.stack([_best_moves(w, kept, row) for row in range(w.shape[1])], 1)
     gain = (moves + moves.transpose(1, 2)).flatten(1)
     peak = gain.amax(1)
     improved = peak > 0
     pair = first_true(gain == peak[:, None])[improved]
-    w, kept, active = w[improved], kept[improved], active[improved]
+    w, kept, active_tiles = w[improved], kept[improved], active_tiles[improved]
     i, k = pair // mask.shape[1], pair % mask.shape[1]
-    index = torch.arange(len(active), device=active.device)
+    index = torch.arange(len(active_tiles), device=active_tiles.device)
     for receiver, donor in ((i, k), (k, i)):
         transferable = kept[index, donor] & ~kept[index, receiver]
         gains = torch.where(transferable, w[index, receiver] - w[index, donor], -torch.inf)
         column = first_true(gains == gains.amax(1, keepdim=True))
-        mask[active, receiver, column] = True
-        mask[active, donor, column] = False
+        mask[active_tiles, receiver, column] = True
+        mask[active_tiles, donor, column] = False
     return improved
 
 
