@@ -68,7 +68,7 @@ def test_at_most_survives_what_exact_fill_cannot():
 
 def test_refuses_tiles_that_bind_columns():
     assert TopK().refusal(parse("2:4").tile, forced=True) is None
-    assert "columns" in (TopK().refusal(parse("transposable 2:4").tile, forced=False) or "")
+    assert "column budgets" in (TopK().refusal(parse("transposable 2:4").tile, forced=False) or "")
 
 
 def test_accepts_strided_and_read_only_scores():
