@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from masksmith.layouts.convolutions import GROUPED_TRANSPOSED
+from masksmith.layouts.convolutions import GROUPED_TRANSPOSED, is_depthwise
 from masksmith_client.submission.modules import class_names, dense_reason, layer_of, layout_of
 
 from .observed import Observed
@@ -16,7 +16,8 @@ def extended_by_layer_classes(observed: Observed, model: Any) -> Observed:
     """Add what the class of its layer shows of each parameter that has neither axes nor a reason.
 
     It shows the axes of linear layers and convolutions, and the reason why the parameter of a layer stays dense. A
-    depthwise convolution gets both; a grouped transposed convolution, which no layout describes, only the reason.
+    depthwise convolution gets both; a transposed convolution of several groups, which no layout describes, only the
+    reason.
     """
     layers = dict(model.named_modules())
     axes, reasons = dict(observed.axes), dict(observed.reasons)
@@ -28,14 +29,17 @@ def extended_by_layer_classes(observed: Observed, model: Any) -> Observed:
         layout = layout_of(layer, parameter.ndim)
         if reason is not None:
             reasons[name] = reason
-        if layout is not None and reason != GROUPED_TRANSPOSED:
+        if layout is not None and not _is_grouped_transposed(layer):
             axes[name] = layout.axes
     return replace(observed, axes=axes, reasons=reasons)
 
 
 def _reason(layer: Any, shape: tuple[int, ...]) -> str | None:
-    if getattr(layer, "groups", 1) > 1 and shape[1] == 1:
+    is_transposed = "_ConvTransposeNd" in class_names(layer)
+    if is_depthwise(shape, getattr(layer, "groups", 1), is_transposed=is_transposed):
         return DEPTHWISE
-    if "_ConvTransposeNd" in class_names(layer) and layer.groups > 1:
-        return GROUPED_TRANSPOSED
-    return dense_reason(layer)
+    return GROUPED_TRANSPOSED if _is_grouped_transposed(layer) else dense_reason(layer)
+
+
+def _is_grouped_transposed(layer: Any) -> bool:
+    return "_ConvTransposeNd" in class_names(layer) and layer.groups > 1
