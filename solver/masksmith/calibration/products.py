@@ -32,7 +32,7 @@ OTHER_PRODUCT = "a part of its weight is multiplied alone, or its products do no
 
 @dataclass
 class _Call:
-    """A call that has not ended yet of a layer.
+    """A running call of a layer.
 
     Attributes:
         module: The layer.
@@ -81,10 +81,10 @@ class ProductRecorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     @contextmanager
     def batch(self) -> Iterator[None]:
-        """Watch a batch's operations, unless they need not be watched, which takes time at each one.
+        """Watch the operations of a batch, which slows each one down, if one of these holds.
 
-        They must be for layers with a `forward` of their own, for weights that no call has used so far, and if a batch
-        so far multiplied with a weight without calling its layer. So at least those of the first batch are watched.
+        A layer has a `forward` of its own; a weight has not been used so far, so always in the first batch; or an
+        earlier batch multiplied a weight without calling its layer.
         """
         accumulators = self._accumulators.values()
         if self._must_watch or any(each.samples == 0 for each in accumulators):
@@ -101,7 +101,7 @@ class ProductRecorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self._add_weight(module, accumulator, module._parameters.get("weight"))
 
     def register(self) -> Iterator[torch.utils.hooks.RemovableHandle]:
-        """Register hooks for the calls of the layers, and return them."""
+        """Register hooks for the calls of the layers, one when each handle is read; yield the handles."""
         for module in self._accumulators:
             yield module.register_forward_pre_hook(self._begin, with_kwargs=True)
             yield module.register_forward_hook(self._end, with_kwargs=True, always_call=True)
