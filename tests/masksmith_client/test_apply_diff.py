@@ -15,7 +15,7 @@ from masksmith_client.checkpoints import tensors
 from masksmith_client.checkpoints.checkpoint import Checkpoint
 from masksmith_client.cli.app import run
 from masksmith_client.results import changes
-from masksmith_client.results.apply import apply_masks
+from masksmith_client.results.apply import apply_masks, model_bytes
 from masksmith_client.results.changes import compare
 from masksmith_wire.masks import MaskInfo, file_header, pack
 
@@ -41,6 +41,14 @@ def model(tmp_path: Path) -> Path:
     tensors |= {"bias": torch.ones(7), "steps": torch.tensor(3), "nothing": torch.ones(0, 4)}
     save_torch(tensors, tmp_path / "model.safetensors", {"format": "pt"})
     return tmp_path / "model.safetensors"
+
+
+@pytest.mark.parametrize("output", ["out.safetensors", "out"])
+def test_progress_ends_at_the_total(tmp_path: Path, model: Path, some: dict[str, np.ndarray], output: str) -> None:
+    (tmp_path / "out").mkdir()
+    reported: list[int] = []
+    apply_masks(write_masks(tmp_path / "masks", some), model, tmp_path / output, reported.append)
+    assert sum(reported) == model_bytes(model, tmp_path / output)
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32", "float16", "bfloat16", "int8", "float8_e4m3fn", "int64"])

@@ -80,6 +80,13 @@ def test_a_config_that_no_response_can_contain_is_refused(client, model, text):
     assert "config.json" in response.json()["detail"]
 
 
+def test_the_error_of_a_server_is_no_config(client, model):
+    (model / "config.json").write_text('{"error": "Entry not found"}')
+    problem = client.get("/v1/references", params={"location": str(model)}).json()
+    assert (problem["status"], problem["code"]) == (422, "invalid_reference")
+    assert "it is a server's error instead of the file: 'Entry not found'" in problem["detail"]
+
+
 def test_memory_for_a_config_is_reserved(client, app, model):
     capacity, reserved = app.state.masksmith.capacities.memory, []
     plain = capacity.acquire

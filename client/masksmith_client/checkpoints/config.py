@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from masksmith.layouts.foreign_files import server_error
 from masksmith_client._errors import InputError
 
 from .files import read_json
@@ -35,7 +36,7 @@ def read_config(folder: Path) -> dict[str, Any] | None:
     """Read the config beside a checkpoint's files; None if there is none.
 
     Raises:
-        InputError: If it cannot be read, or is not a JSON object.
+        InputError: If it cannot be read, or is not a JSON object, or is an error that a server sent.
     """
     path = folder / CONFIG_NAME
     if not os.path.lexists(path):
@@ -43,6 +44,8 @@ def read_config(folder: Path) -> dict[str, Any] | None:
     config = read_json(path)
     if not isinstance(config, dict):
         raise InputError(f"{path} is not a JSON object")
+    if (error := server_error(config)) is not None:
+        raise InputError(f"{path} is {error}")
     return config
 
 

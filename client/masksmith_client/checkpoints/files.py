@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from masksmith.layouts.foreign_files import not_json_reason
 from masksmith_client._errors import InputError
 from masksmith_wire.headers import Header, HeaderError, read_header
+from masksmith_wire.json_text import DuplicateMemberError, parse_json
 from masksmith_wire.model_files import SINGLE_FILE, ModelFilesError, check_index, weights_name
 from masksmith_wire.output_names import INDEX_SUFFIX, PICKLE_SUFFIXES
 
@@ -46,6 +46,7 @@ def read_file_header(path: Path) -> Header:
     Raises:
         InputError: If it cannot be read; the message names the file and the reason.
     """
+    _check_kind(path)
     try:
         with path.open("rb") as file:
             return read_header(file)
@@ -59,16 +60,30 @@ def read_json(path: Path) -> Any:
     """Read a JSON file of a checkpoint.
 
     Raises:
-        InputError: If it cannot be read, or is something else, such as a Git LFS pointer; the message says what.
+        InputError: If it cannot be read, is something else, such as a Git LFS pointer, or has a member twice in one
+            object; the message says what.
     """
+    _check_kind(path)
     content = b""
     try:
         content = path.read_bytes()
-        return json.loads(content)
+        return parse_json(content)
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}{_broken_link_text(path)}") from None
+    except DuplicateMemberError as error:
+        raise InputError(f"{path}: {error}") from None
     except (ValueError, RecursionError):
         raise InputError(f"{path} is {not_json_reason(content)}") from None
+
+
+def _check_kind(path: Path) -> None:
+    """Refuse a path to a pipe or a device, which would be waited for when it is opened.
+
+    Raises:
+        InputError: If it is one.
+    """
+    if os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path)):
+        raise InputError(f"{path} is not a regular file but a pipe, a socket or a device")
 
 
 def _broken_link_text(path: Path) -> str:

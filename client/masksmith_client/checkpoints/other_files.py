@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from masksmith_client._errors import InputError
 from masksmith_wire.output_names import JOURNAL_NAME, OWN_FILES, RECORD_NAME, WEIGHT_FOLDERS, names_weights
 
 from .checkpoint import Checkpoint
 from .config import CONFIG_NAME
+from .files import read_json
 
 
 @dataclass
@@ -102,9 +103,9 @@ def _module_folders(root: Path) -> frozenset[str]:
     There are none if the file is missing or malformed.
     """
     try:
-        modules = json.loads((root / "modules.json").read_bytes())
+        modules = read_json(root / "modules.json")
         return frozenset(str(module["path"]) for module in modules if module["path"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (InputError, KeyError, TypeError):
         return frozenset()
 
 

@@ -41,7 +41,7 @@ def apply(
     check_weights_output(output, model, as_json=as_json)
     check_not_an_input(output, (path,))  # The model itself may be replaced.
     masks = Masks.open(path)
-    with written_to(output) as file, Bar("applying", model_bytes(model), show="lines", in_bytes=True) as bar:
+    with written_to(output) as file, Bar("applying", model_bytes(model, output), show="lines", in_bytes=True) as bar:
         tensors = apply_masks(masks, model, file, bar.advance)
     with redirect_report(output):
         _show(tensors, output, as_json=as_json)

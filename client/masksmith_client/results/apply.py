@@ -98,8 +98,10 @@ def _write_folder(
     ]
 
 
-def model_bytes(model: Path) -> int:
-    """Return the size of a model's data in bytes."""
+def model_bytes(model: Path, output: Path) -> int:
+    """Return the number of bytes that `apply_masks` reports to `on_bytes`: whole files if it writes a directory."""
+    if is_folder_output(output, model):
+        return sum(header.file_bytes for header in Checkpoint.open(model).headers.values())
     return sum(tensor.data_bytes for tensor in list_tensors(model))
 
 

@@ -89,10 +89,14 @@ def _create(kind: str, text: str, classes: Mapping[str, type[Base]]) -> Base:
             known = ", ".join(option_names) or "none"
             raise InputError(f"{kind}={text!r}: {key!r} is not an option of {name}, or is set twice; it has: {known}")
         options[key] = _number(f"{kind}={text!r}: {key}", value)
-    try:
-        return classes[name](**options)
-    except TypeError:  # An option without a default is missing.
-        raise InputError(f"{kind}={text!r} needs options, such as {name!r} with {option_names[0]}=1000") from None
+    parameters = inspect.signature(classes[name]).parameters
+    missing = [
+        each for each in option_names if parameters[each].default is inspect.Parameter.empty and each not in options
+    ]
+    if missing:
+        complete = " ".join([text, *(f"{option}=1000" for option in missing)])
+        raise InputError(f"{kind}={text!r} needs options: {', '.join(missing)}, such as {complete!r}")
+    return classes[name](**options)
 
 
 def _number(where: str, text: str) -> int | float:

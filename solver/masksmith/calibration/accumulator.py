@@ -30,13 +30,16 @@ class LayerAccumulator:
     Attributes:
         modules: The layer; the caller appends the layers that share its weight.
         samples: Number of all input rows so far, not only of those that are kept.
+        calls: Number of calls of the layers so far.
         batches: Number of batches so far whose gradient was added.
         ignores_inputs: Whether `add_inputs` does nothing, for example while a backward pass runs layers again.
+        unsupported_reason: Why the weight is multiplied with other inputs, too; None if it is not.
     """
 
     def __init__(self, name: str, module: Any, gather: Sequence[str], max_samples: int) -> None:
         self.name, self.modules = name, [module]
-        self.samples = self.batches = 0
+        self.samples = self.calls = self.batches = 0
+        self.unsupported_reason: str | None = None
         self.ignores_inputs = False
         self._gather, self._max_samples = gather, max_samples
         self._sums: dict[str, Tensor] = {}
@@ -59,7 +62,14 @@ class LayerAccumulator:
         if not _fits(module, first):
             shape, weight = list(first.shape), list(module.weight.shape)
             raise ScoresError(f"the layer was called with shape {shape}, its weight has {weight}", name=self.name)
-        inputs = _rows(module, first.detach().float())
+        self.add_rows(_rows(module, first.detach().float()))
+
+    @without_autocast()
+    def add_rows(self, rows: Tensor) -> None:
+        """Add inputs `[rows, in]`, or patches of a convolution `[rows, in * kernel]`."""
+        if self.ignores_inputs:
+            return
+        inputs = rows.detach().float()
         self.samples += len(inputs)
         if "norms" in self._gather:
             self._add("norms", inputs.double().square().sum(0))
@@ -129,9 +139,13 @@ def _rows(module: Any, inputs: Tensor) -> Tensor:
         return inputs.reshape(-1, inputs.shape[-1])
     mode = "constant" if module.padding_mode == "zeros" else module.padding_mode
     padded = functional.pad(inputs, module._reversed_padding_repeated_twice, mode=mode)
-    kernel, dilation, stride = module.kernel_size, module.dilation, module.stride
+    return patches(padded, module.kernel_size, module.dilation, module.stride)
+
+
+def patches(padded: Tensor, kernel: Sequence[int], dilation: Sequence[int], stride: Sequence[int]) -> Tensor:
+    """Return the patches `[positions, in * kernel]` of a padded input that a convolution multiplies."""
     if len(kernel) == 1:  # `unfold` takes only inputs with two spatial dimensions.
         padded = padded.unsqueeze(-2)
         kernel, dilation, stride = (1, *kernel), (1, *dilation), (1, *stride)
-    patches = functional.unfold(padded, kernel, dilation=dilation, stride=stride)
-    return patches.transpose(-1, -2).reshape(-1, patches.shape[-2])
+    columns = functional.unfold(padded, tuple(kernel), dilation=tuple(dilation), stride=tuple(stride))
+    return columns.transpose(-1, -2).reshape(-1, columns.shape[-2])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, cast
 
@@ -26,7 +26,7 @@ from masksmith.layouts import (
 from masksmith.patterns.matching import Globs
 
 from .accumulator import LayerAccumulator
-from .own_forward import OwnForwardInputs, has_own_forward
+from .products import ProductRecorder
 from .statistics import Calibration
 
 KINDS = ("norms", "gram", "activations", "gradients")
@@ -55,8 +55,9 @@ def calibrate(
 
     Names are those of the plain model, without the segments that `torch.compile` and other wrappers add.
     Temporary hooks record the inputs of linear layers and convolutions (one group, one or two dimensions); the model
-    is in evaluation mode meanwhile. If a subclass of `Linear` passes other inputs to `functional.linear` than it gets,
-    those that it passes are recorded. Statistics of a weight that several layers share are summed over these layers.
+    is in evaluation mode meanwhile. Of a subclass with a `forward` of its own, and of a weight that is used without
+    calling its layer, the inputs of the matrix products are recorded. If such a layer multiplies in a way that cannot
+    be followed, it is skipped. Statistics of a weight that several layers share are summed over these layers.
 
     Args:
         model: Any torch module.
@@ -81,19 +82,21 @@ def calibrate(
         raise ScoresError(f"gather={list(gather)}: expected some of {', '.join(KINDS)}")
     accumulators, skipped, shared_names = _accumulators(model, layers, gather, max_samples)
     count = 0
-    with without_inference_mode(), _gathering_inputs(model, accumulators.values()):
+    with without_inference_mode(), _gathering_inputs(model, accumulators.values()) as recorder:
         for batch in tqdm(batches, "calibrating", disable=not _shows_progress(progress), leave=False):
             count += 1
-            if "gradients" in gather:
-                _backward(model, batch, accumulators, loss)
-            else:
-                with torch.no_grad():
-                    _forward(model, batch)
+            with recorder.batch(), parametrize.cached():
+                if "gradients" in gather:
+                    _backward(model, batch, accumulators, loss)
+                else:
+                    with torch.no_grad():
+                        _forward(model, batch)
     if count == 0:
         raise ScoresError("there is no batch to calibrate with")
-    idle_reasons = {name: _idle_reason(each.modules[0]) for name, each in accumulators.items() if each.samples == 0}
-    statistics = {name: accumulator.finish() for name, accumulator in accumulators.items() if name not in idle_reasons}
-    return Calibration(statistics, skipped | idle_reasons, shared_names)
+    reasons = {name: _reason_without_statistics(each, gather) for name, each in accumulators.items()}
+    statistics = {name: each.finish() for name, each in accumulators.items() if reasons[name] is None}
+    skipped |= {name: reason for name, reason in reasons.items() if reason is not None}
+    return Calibration(statistics, skipped, shared_names)
 
 
 def _accumulators(
@@ -184,6 +187,19 @@ def _unsupported_reason(module: torch.nn.Module) -> str | None:
     return None if module.groups == 1 else "its inputs differ from group to group"
 
 
+def _reason_without_statistics(accumulator: LayerAccumulator, gather: Sequence[str]) -> str | None:
+    """Return why a layer that was watched has no statistics; None if it has."""
+    if set(gather) == {"gradients"}:
+        return None if accumulator.calls else _idle_reason(accumulator.modules[0])
+    if accumulator.unsupported_reason is not None:
+        return accumulator.unsupported_reason
+    if accumulator.samples == 0:
+        return _idle_reason(accumulator.modules[0])
+    if "gradients" in gather and accumulator.calls == 0:
+        return "its weight is used without calling the layer, so that its gradients are not gathered"
+    return None
+
+
 def _idle_reason(module: torch.nn.Module) -> str:
     """Return why a layer got no inputs."""
     # torch's class of `MultiheadAttention.out_proj`, whose weight is passed to a function without calling the layer.
@@ -192,30 +208,20 @@ def _idle_reason(module: torch.nn.Module) -> str:
 
 
 @contextmanager
-def _gathering_inputs(model: torch.nn.Module, accumulators: Iterable[LayerAccumulator]) -> Iterator[None]:
+def _gathering_inputs(model: torch.nn.Module, accumulators: Iterable[LayerAccumulator]) -> Iterator[ProductRecorder]:
     """Within the context, the accumulators get the inputs of their layers.
 
     Meanwhile the model is in evaluation mode, and compiled layers run uncompiled.
     """
     training = {module: module.training for module in model.modules()}
-    accumulator_of = {module: each for each in accumulators for module in each.modules}
-    own_forward_accumulators = {module: each for module, each in accumulator_of.items() if has_own_forward(module)}
-    hooks = [
-        module.register_forward_pre_hook(each.add_inputs, with_kwargs=True)
-        for module, each in accumulator_of.items()
-        if module not in own_forward_accumulators
-    ]
-    own_forward_inputs = OwnForwardInputs(own_forward_accumulators)
-    hooks += own_forward_inputs.register()
+    recorder = ProductRecorder(accumulators)
+    hooks = list(recorder.register())
     model.eval()
     try:
         # If torch tried to compile a layer that has hooks, the layer's code would run uncompiled from then on, in the
         # whole process.
-        with (
-            torch.compiler.set_stance("force_eager"),
-            own_forward_inputs if own_forward_accumulators else nullcontext(),
-        ):
-            yield
+        with torch.compiler.set_stance("force_eager"):
+            yield recorder
     finally:
         for hook in hooks:
             hook.remove()
@@ -233,7 +239,7 @@ def _backward(
     model: torch.nn.Module, batch: Any, accumulators: Mapping[str, LayerAccumulator], loss: Loss | None
 ) -> None:
     """Run a batch forward and backward, and add its gradients to the accumulators; no parameter's `.grad` changes."""
-    with torch.enable_grad(), parametrize.cached(), _weights_in_use(accumulators.values()) as weights_in_use:
+    with torch.enable_grad(), _weights_in_use(accumulators.values()) as in_use:
         try:
             value: Any = getattr(_forward(model, batch), "loss", None) if loss is None else loss(model, batch)
         except RuntimeError as error:
@@ -242,7 +248,7 @@ def _backward(
             raise ScoresError(_inference_reason(model)) from error
         if loss is None and value is None:
             raise ScoresError("gradients need loss=, since the model's output has no .loss")
-        weights = [weight for each in weights_in_use.values() for weight in each]
+        weights = [weight for each in in_use.values() for weight in each]
         if weights and not value.requires_grad:
             raise ScoresError(
                 "the loss has no gradient: model or loss= computes it under torch.no_grad() or torch.inference_mode()"
@@ -250,7 +256,7 @@ def _backward(
         _refuse_reentrant_checkpoints(value)
         with _ignoring_inputs(accumulators.values()):  # Activation checkpointing runs layers again.
             gradients = iter(torch.autograd.grad(value, weights, allow_unused=True) if weights else ())
-    for accumulator, layer_weights in weights_in_use.items():
+    for accumulator, layer_weights in in_use.items():
         # `gradients` is one iterator for all accumulators, in their order: each takes as many as it has weights.
         parts = [gradient for _, gradient in zip(layer_weights, gradients, strict=False) if gradient is not None]
         accumulator.add_gradient(sum(parts[1:], parts[0]) if parts else None)
@@ -298,7 +304,7 @@ def _weights_in_use(accumulators: Iterable[LayerAccumulator]) -> Iterator[dict[L
     For a parametrized layer that is the computed tensor, not a parameter. Frozen weights that are collected require
     gradients until the context ends.
     """
-    weights_in_use: dict[LayerAccumulator, list[torch.Tensor]] = {accumulator: [] for accumulator in accumulators}
+    in_use: dict[LayerAccumulator, list[torch.Tensor]] = {accumulator: [] for accumulator in accumulators}
     frozen: list[torch.Tensor] = []
 
     def store_weight(accumulator: LayerAccumulator, module: torch.nn.Module, arguments: Any) -> None:
@@ -313,16 +319,16 @@ def _weights_in_use(accumulators: Iterable[LayerAccumulator]) -> Iterator[dict[L
             )
         if not weight.requires_grad:
             frozen.append(weight.requires_grad_(True))
-        if all(weight is not other for other in weights_in_use[accumulator]):
-            weights_in_use[accumulator].append(weight)
+        if all(weight is not other for other in in_use[accumulator]):
+            in_use[accumulator].append(weight)
 
     hooks = [
         module.register_forward_pre_hook(partial(store_weight, accumulator))
-        for accumulator in weights_in_use
+        for accumulator in in_use
         for module in accumulator.modules
     ]
     try:
-        yield weights_in_use
+        yield in_use
     finally:
         for hook in hooks:
             hook.remove()

@@ -49,6 +49,17 @@ def may_be_convolution_weight(name: str, shape: Sequence[int]) -> bool:
     return may_be_layer_weight and max(shape[2:]) <= MAX_KERNEL
 
 
+def is_depthwise(shape: Sequence[int], groups: int, *, is_transposed: bool) -> bool:
+    """Whether a convolution has several groups, each of one input, so that its sums run over its kernel alone.
+
+    Args:
+        shape: Of the weight: `[out, in / groups, *kernel]`, or `[in, out / groups, *kernel]` if it is transposed.
+        groups: Number of groups.
+        is_transposed: Whether the convolution is transposed.
+    """
+    return groups > 1 and (shape[0] == groups if is_transposed else shape[1] == 1)
+
+
 def is_transposed_by_name(name: str) -> bool:
     """Whether a name is used only for transposed convolutions."""
     return _TRANSPOSED_NAME.search(name) is not None

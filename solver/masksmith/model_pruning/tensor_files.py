@@ -20,6 +20,8 @@ from safetensors.torch import save_file
 
 from masksmith._errors import PruningError
 
+from .file_errors import names_file
+
 PARTIAL_SUFFIX = ".part"
 """Suffix of a file while it is written."""
 DIGESTS_KEY = "masksmith_digests"
@@ -28,6 +30,7 @@ METADATA_DIGEST_KEY = "masksmith_metadata_digest"
 """Metadata member: BLAKE3 digest of the other members, as JSON sorted by name."""
 
 
+@names_file
 def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str] | None = None) -> None:
     """Write tensors and metadata to a file, which replaces an existing one; create its directory if that is missing.
 
@@ -51,6 +54,7 @@ def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Map
         partial.unlink(missing_ok=True)
 
 
+@names_file
 def read_tensors(path: Path, names: Iterable[str] | None = None) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
     """Read the metadata of a file and some of its tensors, by default all, and check their digests.
 

@@ -6,6 +6,7 @@ import torch
 from torch.utils.checkpoint import checkpoint
 
 import masksmith as ms
+from masksmith.calibration.products import ProductRecorder
 
 KINDS = ("norms", "gram", "activations", "gradients")
 
@@ -73,3 +74,149 @@ def test_inputs_of_a_subclass_are_what_its_weight_is_multiplied_with(batches, ki
     rows = torch.cat(batches).reshape(-1, 8)
     assert gathered.samples == len(rows)
     np.testing.assert_allclose(gathered.norms, factor * np.linalg.norm(rows.double().numpy(), axis=0), rtol=1e-5)
+
+
+class Ternary(torch.nn.Linear):
+    """Multiplies a changed input with a tensor that is computed from its weight."""
+
+    def forward(self, inputs):
+        ternary = self.weight.sign() * self.weight.abs().mean()
+        return torch.nn.functional.linear(10 * inputs, self.weight + (ternary - self.weight).detach())
+
+
+class ByEinsum(torch.nn.Linear):
+    """Sums ten times its input over a transposed copy of its weight."""
+
+    def forward(self, inputs):
+        return torch.einsum("...i,io->...o", 10 * inputs, self.weight.T.contiguous().double().float())
+
+
+class ByGroups(torch.nn.Linear):
+    """Scales its weight in groups of four."""
+
+    def forward(self, inputs):
+        groups = self.weight.reshape(-1, 4)
+        scaled = groups / groups.abs().amax(-1, keepdim=True)
+        return torch.addmm(self.bias, 10 * inputs.reshape(-1, 8), scaled.reshape(8, 8).t())
+
+
+@pytest.mark.parametrize("kind", [Ternary, ByEinsum, ByGroups])
+def test_inputs_of_a_product_with_a_computed_weight_are_recorded(batches, kind):
+    gathered = ms.calibrate(torch.nn.Sequential(kind(8, 8)), batches)["0.weight"]
+    rows = 10 * torch.cat([batch.reshape(-1, 8) for batch in batches]).double().numpy()
+    assert gathered.samples == len(rows)
+    np.testing.assert_allclose(gathered.norms, np.linalg.norm(rows, axis=0), rtol=1e-5)
+
+
+class Reordered(torch.nn.Linear):
+    """Multiplies with the inputs in another order."""
+
+    def forward(self, inputs):
+        return torch.nn.functional.linear(inputs.flip(-1), self.weight.flip(-1))
+
+
+class InParts(torch.nn.Linear):
+    """Multiplies each half of its weight alone."""
+
+    def forward(self, inputs):
+        return inputs[..., :4] @ self.weight[:, :4].T + inputs[..., 4:] @ self.weight[:, 4:].T
+
+
+class AlongOutputs(torch.nn.Linear):
+    """Sums over the outputs of its weight."""
+
+    def forward(self, inputs):
+        return inputs @ self.weight
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [(Reordered, "no product with its weight was seen"), (InParts, "multiplied alone"), (AlongOutputs, "do not sum")],
+)
+def test_a_layer_whose_products_cannot_be_followed_is_skipped_with_the_reason(batches, kind, reason):
+    model = torch.nn.Sequential(torch.nn.Linear(8, 8), kind(8, 8))
+    gathered = ms.calibrate(model, batches, gather=("norms", "gradients"), loss=loss)
+    assert list(gathered) == ["0.weight"]
+    assert reason in gathered.skipped["1.weight"]
+    assert "1.weight" in ms.calibrate(model, batches, gather=("gradients",), loss=loss)
+
+
+class Causal(torch.nn.Conv1d):
+    """Pads its input at the beginning."""
+
+    def forward(self, inputs):
+        return super().forward(torch.nn.functional.pad(inputs, (self.kernel_size[0] - 1, 0)))
+
+
+class Same(torch.nn.Conv2d):
+    """Pads at the end, and has its convolution elsewhere than in `forward`."""
+
+    def _conv_forward(self, inputs, weight, bias):
+        padded = torch.nn.functional.pad(inputs, (0, 2, 0, 2))
+        return torch.nn.functional.conv2d(padded, weight, None, self.stride, (0, 0), self.dilation, self.groups)
+
+
+class Pointwise(torch.nn.Conv2d):
+    """Multiplies its weight as a matrix."""
+
+    def forward(self, inputs):
+        return torch.nn.functional.linear(inputs.permute(0, 2, 3, 1), self.weight.flatten(1)).permute(0, 3, 1, 2)
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize(("kind", "kernel"), [(Causal, 3), (Same, 3), (Pointwise, 1)])
+def test_patches_of_a_subclass_multiply_to_its_outputs(kind, kernel, memory_format):
+    torch.manual_seed(0)
+    layer = kind(3, 5, kernel, bias=False)
+    inputs = torch.randn(2, 3, *([7] if kind is Causal else [7, 6]))
+    if kind is not Causal:
+        layer, inputs = layer.to(memory_format=memory_format), inputs.to(memory_format=memory_format)
+    gathered = ms.calibrate(torch.nn.Sequential(layer), [inputs], gather=("norms", "activations"))["0.weight"]
+    expected = layer(inputs).detach().transpose(0, 1).reshape(5, -1).numpy()
+    products = layer.weight.detach().reshape(5, -1).numpy() @ gathered.activations.T
+    np.testing.assert_allclose(np.sort(products, axis=1), np.sort(expected, axis=1), rtol=1e-3, atol=1e-5)
+
+
+class Beside(torch.nn.Module):
+    """Uses the weight of a layer without calling it; may call it as well."""
+
+    def __init__(self, calls):
+        super().__init__()
+        self.layer, self.calls = torch.nn.Linear(8, 8), calls
+
+    def forward(self, inputs):
+        output = torch.nn.functional.linear(10 * inputs, self.layer.weight.type_as(inputs))
+        return output + self.layer(inputs) if self.calls else output
+
+
+@pytest.mark.parametrize("calls", [True, False])
+def test_a_weight_that_is_used_without_its_layer_counts_all_its_inputs(batches, calls):
+    model = Beside(calls)
+    gathered = ms.calibrate(model, batches)["layer.weight"]
+    rows = torch.cat([batch.reshape(-1, 8) for batch in batches]).double().numpy()
+    assert gathered.samples == (2 if calls else 1) * len(rows)
+    factor = np.sqrt(101 if calls else 100)
+    np.testing.assert_allclose(gathered.norms, factor * np.linalg.norm(rows, axis=0), rtol=1e-5)
+    with_gradients = ms.calibrate(model, batches, gather=("norms", "gradients"), loss=loss)
+    if calls:
+        assert with_gradients["layer.weight"].gradient.any()
+    else:
+        assert "its gradients are not gathered" in with_gradients.skipped["layer.weight"]
+
+
+def test_operations_are_watched_only_while_a_product_may_be_missed(batches, monkeypatch):
+    seen = []
+    monkeypatch.setattr(ProductRecorder, "_add_product", lambda self, name, args: seen.append(name))
+    ms.calibrate(torch.nn.Sequential(torch.nn.Linear(8, 8), Bilinear()), batches)
+    assert seen == ["mm"]
+    seen.clear()
+    ms.calibrate(torch.nn.Sequential(Ternary(8, 8)), batches)
+    assert len(seen) == len(batches)
+
+
+class Bilinear(torch.nn.Module):
+    """Multiplies without a weight."""
+
+    def forward(self, inputs):
+        rows = inputs.reshape(-1, 8)
+        return rows @ rows.T

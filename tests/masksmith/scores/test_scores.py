@@ -52,6 +52,19 @@ def test_powers_of_small_floats_are_computed_in_float32(dtype):
         np.testing.assert_array_equal(ms.magnitude(weight.numpy(), 2), expected)
 
 
+@pytest.mark.parametrize(
+    "score",
+    [lambda weight: ms.magnitude(weight, 10), lambda weight: ms.taylor(weight, weight * 1e-16)],
+    ids=["magnitude", "taylor"],
+)
+def test_small_scores_beside_large_ones_keep_their_order_in_float64(score):
+    weight = WEIGHT * 1e-5
+    weight[0, 0] = 1.0
+    size = np.abs(weight).reshape(-1, 4)
+    expected = (size >= np.sort(size, axis=1)[:, 2:3]).reshape(weight.shape)
+    np.testing.assert_array_equal(ms.solve(score(weight.astype(np.float64)), "2:4").mask, expected)
+
+
 @pytest.mark.parametrize("power", [0, -1, float("nan"), float("inf"), 1e-320, 1e308, "a"])
 def test_magnitude_refuses_powers_that_do_not_rank(power):
     with pytest.raises(ms.ScoresError, match=re.escape(f"power={power!r} is not a number from 0.1 to 10")):

@@ -3,9 +3,12 @@
 import pytest
 import torch
 
+from masksmith.layouts.convolutions import GROUPED_TRANSPOSED
 from masksmith_client.checkpoints.tracing.axis_roles import axes_from
+from masksmith_client.checkpoints.tracing.layer_classes import extended_by_layer_classes
+from masksmith_client.checkpoints.tracing.observed import Observed
 from masksmith_client.checkpoints.tracing.outputs import OutputSpans
-from masksmith_client.checkpoints.tracing.watcher import Watcher
+from masksmith_client.checkpoints.tracing.watcher import BOTH_WAYS, DEPTHWISE, Use, Watcher
 
 
 @pytest.mark.parametrize(
@@ -76,3 +79,29 @@ def test_a_split_of_the_batch_is_none_of_outputs_where_the_weight_is_on_the_left
         halves(torch.bmm(weight, batch) if stacked else torch.addmm(torch.ones(8, 8), weight[0], batch[0]))
     assert watcher.uses["w"].certain_axes == ("stack", "out", "in")
     assert watcher.outputs.parts() == {}
+
+
+@pytest.mark.parametrize(
+    ("layer", "reason", "reason_of_class"),
+    [
+        (torch.nn.ConvTranspose2d(8, 2, 3, groups=2), None, GROUPED_TRANSPOSED),
+        (torch.nn.ConvTranspose2d(8, 16, 3, groups=8), DEPTHWISE, DEPTHWISE),
+        (torch.nn.Conv2d(8, 16, 3, groups=8), DEPTHWISE, DEPTHWISE),
+        (torch.nn.Conv2d(8, 2, 3, groups=2), None, None),
+    ],
+)
+def test_a_convolution_is_depthwise_if_each_group_has_one_input(layer, reason, reason_of_class):
+    weight = layer.weight.detach()
+    with Watcher({"weight": weight}) as watcher:
+        torch.func.functional_call(layer, {"weight": weight}, torch.ones(1, 8, 6, 6))
+    assert watcher.uses["weight"].dense_reason == reason
+    by_class = extended_by_layer_classes(Observed({}, {}, {}), torch.nn.Sequential(layer))
+    assert by_class.reasons == ({} if reason_of_class is None else {"0.weight": reason_of_class})
+    # No layout describes a transposed convolution of several groups.
+    assert ("0.weight" in by_class.axes) is isinstance(layer, torch.nn.Conv2d)
+    assert (watcher.uses["weight"].certain_axes is not None) is isinstance(layer, torch.nn.Conv2d)
+
+
+def test_axes_that_are_not_certain_are_not_said_to_be_both():
+    assert Use({("out", "in"), None}).dense_reason is None
+    assert Use({("out", "in"), ("in", "out"), None}).dense_reason == BOTH_WAYS

@@ -1,6 +1,7 @@
 """Checkpoints on disk: what is read, in which order, and what is refused by name."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +91,13 @@ def test_a_missing_file_is_named(doubled: Path) -> None:
         (b"\x93NUMPY\x01\x00v\x00{'descr': '<f4'", "numpy"),
         (b"\x08\x07\x12\x07pytorch" + bytes(64), "an ONNX model"),
         (b"\xfd7zXZ\x00\x00\x04" + bytes(64), "decompress"),
+        (b"PK\x03\x04" + bytes(26) + b"weight.npy\x93NUMPY" + bytes(60), r"an archive of numpy \(\.npz\)"),
+        (b"\x89PNG\r\n\x1a\n" + bytes(60), "a picture"),
+        (b"lmgg" + bytes(60), "GGML"),
+        (b"\x1c\x00\x00\x00TFL3" + bytes(60), "TensorFlow Lite"),
+        (b"\x7fELF\x02\x01\x01" + bytes(60), "ELF"),
+        (b"<<<<<<< HEAD\n" + bytes(60), "git wrote both versions"),
+        (b" " * 64, "blank"),
         (b"\x01\x02\x03\x04\x05\x06\x07\x08" + bytes(64), "its header claims"),
     ],
 )
@@ -174,12 +182,38 @@ def test_a_broken_config_is_refused(tmp_path: Path, text: str) -> None:
         (b"", "not JSON: it is empty"),
         (b'{"weight_map": {', "not JSON; download it again"),
         (b"[" * 100_000, "not JSON; download it again"),
+        (b"\xef\xbb\xbf \n", "not JSON: it is blank"),
+        (b"\xef\xbb\xbf", "not JSON: it is empty"),
+        (b'{\n<<<<<<< HEAD\n"a": 1\n=======\n"a": 2\n>>>>>>> b\n}', "not JSON: it is in conflict: git wrote both"),
     ],
 )
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors.index.json"])
 def test_what_a_json_file_really_is_is_said(doubled: Path, name: str, content: bytes, message: str) -> None:
     (doubled / name).write_bytes(content)
     with pytest.raises(InputError, match=f"{name} is {message}"):
+        Checkpoint.open(doubled)
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors.index.json"])
+def test_a_member_that_is_given_twice_is_refused(doubled: Path, name: str) -> None:
+    (doubled / name).write_text('{"weight_map": {"a": "x.safetensors", "a": "y.safetensors"}}')
+    with pytest.raises(InputError, match=f"{name}: the member 'a' is given twice"):
+        Checkpoint.open(doubled)
+
+
+def test_the_error_of_a_server_is_no_config(tmp_path: Path) -> None:
+    (llama(tmp_path) / "config.json").write_text('{"error": "Repository not found"}')
+    with pytest.raises(
+        InputError, match=r"config\.json is a server's error instead of the file: 'Repository not found'"
+    ):
+        Checkpoint.open(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["config.json", SECOND])
+def test_a_pipe_in_a_checkpoint_is_refused_before_it_is_opened(doubled: Path, name: str) -> None:
+    (doubled / name).unlink(missing_ok=True)
+    os.mkfifo(doubled / name)
+    with pytest.raises(InputError, match=f"{name} is not a regular file but a pipe"):
         Checkpoint.open(doubled)
 
 

@@ -227,7 +227,7 @@ def test_buffers_are_no_parameters(tmp_path):
     ("text", "expected"),
     [
         (None, "there is no config.json"),
-        ("{", "config.json cannot be read"),
+        ("{", "config.json is not JSON"),
         ("[]", "config.json is not a JSON object"),
         ("{}", "transformers has no model type None"),
         ('{"model_type": "unheard-of"}', "transformers has no model type 'unheard-of'"),

@@ -66,7 +66,11 @@ def test_a_sparsifier_by_names(model):
         ({"method": "sr-ste rate=1"}, "'rate' is not an option of sr-ste, or is set twice; it has: decay"),
         ({"method": "sr-ste decay=x"}, "decay='x' is not a number"),
         ({"method": "sr-ste decay=-1"}, "decay=-1 must be a finite number"),
-        ({"method": "prune-and-grow"}, "needs options"),
+        ({"method": "prune-and-grow"}, "needs options: until, such as 'prune-and-grow until=1000'"),
+        (
+            {"schedule": "falling-n begin=5"},
+            "schedule='falling-n begin=5' needs options: end, such as 'falling-n begin=5 end=1000'",
+        ),
         ({"method": SRSTE}, "is neither a Method nor one of"),
         ({"schedule": "nope"}, "schedule='nope' is not one of"),
         ({"schedule": 5}, "schedule=5 is neither a Schedule"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from masksmith.layouts.convolutions import GROUPED_TRANSPOSED
+from masksmith.layouts.convolutions import GROUPED_TRANSPOSED, is_depthwise
 from masksmith_client.submission.modules import class_names, dense_reason, layer_of, layout_of
 
 from .observations import Observations
@@ -15,8 +15,9 @@ from .watcher import DEPTHWISE
 def extended_by_layer_classes(observations: Observations, model: Any) -> Observations:
     """Add, for each parameter that has neither axes nor a reason, what the class of its layer shows.
 
-    The class shows the axes of linear layers and convolutions, and the reason why the parameter of a layer stays dense.
-    A depthwise convolution gets both; a grouped transposed convolution, which no layout describes, only the reason.
+    It shows the axes of linear layers and convolutions, and the reason why the parameter of a layer stays dense. A
+    depthwise convolution gets both; a transposed convolution of several groups, which no layout describes, only the
+    reason.
     """
     layers = dict(model.named_modules())
     axes, reasons = dict(observations.axes), dict(observations.reasons)
@@ -28,14 +29,17 @@ def extended_by_layer_classes(observations: Observations, model: Any) -> Observa
         layout = layout_of(layer, parameter.ndim)
         if reason is not None:
             reasons[name] = reason
-        if layout is not None and reason != GROUPED_TRANSPOSED:
+        if layout is not None and not _is_grouped_transposed(layer):
             axes[name] = layout.axes
     return replace(observations, axes=axes, reasons=reasons)
 
 
 def _reason(layer: Any, shape: tuple[int, ...]) -> str | None:
-    if getattr(layer, "groups", 1) > 1 and shape[1] == 1:
+    is_transposed = "_ConvTransposeNd" in class_names(layer)
+    if is_depthwise(shape, getattr(layer, "groups", 1), is_transposed=is_transposed):
         return DEPTHWISE
-    if "_ConvTransposeNd" in class_names(layer) and layer.groups > 1:
-        return GROUPED_TRANSPOSED
-    return dense_reason(layer)
+    return GROUPED_TRANSPOSED if _is_grouped_transposed(layer) else dense_reason(layer)
+
+
+def _is_grouped_transposed(layer: Any) -> bool:
+    return "_ConvTransposeNd" in class_names(layer) and layer.groups > 1

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from masksmith_client._errors import InputError
+from masksmith_client.checkpoints.config import read_config as read_checkpoint_config
 
 CONFIG_NAME = "config.json"
 REMOTE_CODE_IS_NOT_RUN = "the code that the checkpoint brings (auto_map) is not run unless remote code is trusted"
@@ -26,13 +28,11 @@ def read_config(directory: Path) -> dict[str, Any]:
         UntracedError: If there is no config, it cannot be read, or it is not a JSON object.
     """
     try:
-        config = json.loads((directory / CONFIG_NAME).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UntracedError(f"there is no {CONFIG_NAME}") from None
-    except (OSError, ValueError) as error:
-        raise UntracedError(f"{CONFIG_NAME} cannot be read: {error}") from None
-    if not isinstance(config, dict):
-        raise UntracedError(f"{CONFIG_NAME} is not a JSON object")
+        config = read_checkpoint_config(directory)
+    except InputError as error:
+        raise UntracedError(str(error)) from None
+    if config is None:
+        raise UntracedError(f"there is no {CONFIG_NAME}")
     return config
 
 

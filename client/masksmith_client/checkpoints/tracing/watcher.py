@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from masksmith.layouts.convolutions import is_depthwise
 from masksmith.layouts.layout import AxisRole
 
 from .axis_roles import axes_from
@@ -60,14 +61,14 @@ class Use:
 
     @property
     def dense_reason(self) -> str | None:
-        """Why the parameter stays dense; None if it always multiplies along the same axis, or no use was recorded.
+        """Why the parameter stays dense; None if no reason is certain, or no use was recorded.
 
         An embedding and a depthwise convolution stay dense even if they multiply elsewhere.
         """
         for reason in (LOOKED_UP, DEPTHWISE):
             if reason in self.reasons:
                 return reason
-        if len(self.axes) > 1:
+        if len(self.axes - {None}) > 1:
             return BOTH_WAYS
         if self.axes:
             return None
@@ -146,7 +147,7 @@ class Watcher(CopyFollower):  # type: ignore[no-untyped-call]
     def _note_convolution(self, args: tuple[Any, ...]) -> None:
         _input, weight, _bias, _stride, _padding, _dilation, is_transposed, _output_padding, groups = args
         kernel: tuple[AxisRole, ...] = ("kernel",) * (weight.ndim - 2)
-        if groups > 1 and weight.shape[1] == 1:
+        if is_depthwise(weight.shape, groups, is_transposed=is_transposed):
             self._note(weight, DEPTHWISE)
         for source in self.sources.of(weight):
             if groups > 1 and is_transposed:

@@ -1,0 +1,229 @@
+"""The inputs with which a forward pass multiplies the weights of layers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache, partial
+from typing import Any
+
+import torch
+from torch.nn import functional
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from masksmith.layouts import is_transformers_conv1d
+
+from .accumulator import LayerAccumulator, patches
+from .matrices import Matrices, Matrix, tensors_in
+
+Tensor = torch.Tensor
+
+PRODUCTS: Mapping[str, tuple[int, int]] = {
+    "mm": (0, 1), "addmm": (1, 2), "bmm": (0, 1), "baddbmm": (1, 2), "mv": (0, 1), "addmv": (1, 2), "linear": (0, 1),
+}  # fmt: skip
+"""Positions of the left and the right operand among the arguments, by the name of the operation."""
+COPIES = ("clone", "_to_copy", "_weight_norm_interface", "copy_")
+"""Operations that compute each entry from the same entry of an argument and do not have torch's tag for it."""
+
+NO_PRODUCT = "its class has a forward of its own, in which no product with its weight was seen"
+OTHER_PRODUCT = "a part of its weight is multiplied alone, or its products do not sum over its inputs"
+
+
+@dataclass
+class _Call:
+    """A running call of a layer.
+
+    Attributes:
+        module: The layer.
+        is_recorded: Whether the products of the call need not be watched.
+        has_product: Whether the layer's weight has been multiplied.
+    """
+
+    module: torch.nn.Module
+    is_recorded: bool
+    has_product: bool = False
+
+
+@dataclass(frozen=True)
+class _Operand:
+    """An operand of a product that may be a weight.
+
+    Attributes:
+        tensor: The operand.
+        weight: The operand as `[out, in, *kernel]`; None if it is not one such tensor.
+        rows: Computes the inputs that it is multiplied with, `[tokens, in * kernel]`.
+    """
+
+    tensor: Tensor
+    weight: Tensor | None
+    rows: Callable[[], Tensor]
+
+
+class ProductRecorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Adds what the weights of layers are multiplied with to the layers' accumulators.
+
+    A call of a layer of torch's own class multiplies with the input of the call. In any other call, and outside of the
+    layers, products are recognised by the memory of their operands: a weight, or a tensor computed from one.
+
+    Args:
+        accumulators: The accumulators.
+    """
+
+    supports_higher_order_operators = True  # Those such as `flex_attention` run; operations inside are not watched.
+
+    def __init__(self, accumulators: Iterable[LayerAccumulator]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._accumulators = {module: each for each in accumulators for module in each.modules}
+        self._must_watch = any(map(has_own_forward, self._accumulators))
+        self._matrices = Matrices()
+        self._calls: list[_Call] = []
+
+    @contextmanager
+    def batch(self) -> Iterator[None]:
+        """Watch the operations of a batch, which slows each one down, if one of these holds.
+
+        A layer has a `forward` of its own; a weight has not been used so far, so always in the first batch; or an
+        earlier batch multiplied a weight without calling its layer.
+        """
+        accumulators = self._accumulators.values()
+        if self._must_watch or any(each.samples == 0 for each in accumulators):
+            self._find_weights()
+            with self:
+                yield
+        else:
+            yield
+
+    def _find_weights(self) -> None:
+        """Start with the weights as they are; tensors that were computed from them in another batch are forgotten."""
+        self._matrices = Matrices()
+        for module, accumulator in self._accumulators.items():
+            self._add_weight(module, accumulator, module._parameters.get("weight"))
+
+    def register(self) -> Iterator[torch.utils.hooks.RemovableHandle]:
+        """Register hooks for the calls of the layers, one when each handle is read; yield the handles."""
+        for module in self._accumulators:
+            yield module.register_forward_pre_hook(self._begin, with_kwargs=True)
+            yield module.register_forward_hook(self._end, with_kwargs=True, always_call=True)
+
+    def _begin(self, module: torch.nn.Module, arguments: tuple[Any, ...], keywords: Mapping[str, Any]) -> None:
+        accumulator = self._accumulators[module]
+        self._calls.append(_Call(module, is_recorded=not has_own_forward(module)))
+        accumulator.calls += 1
+        if self._calls[-1].is_recorded:
+            accumulator.add_inputs(module, arguments, keywords)
+        else:
+            self._add_weight(module, accumulator, module.weight)
+
+    def _end(
+        self, module: torch.nn.Module, arguments: tuple[Any, ...], keywords: Mapping[str, Any], output: Any
+    ) -> None:
+        if not self._calls or self._calls[-1].module is not module:
+            return  # A hook of someone else raised an error before the call began.
+        call, accumulator = self._calls.pop(), self._accumulators[module]
+        is_empty = all(tensor.numel() == 0 for tensor in tensors_in([*arguments, *keywords.values()]))
+        if not (call.is_recorded or call.has_product or is_empty or accumulator.ignores_inputs):
+            accumulator.unsupported_reason = NO_PRODUCT
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        """Run an operation; before, add the inputs of a product with a weight."""
+        if self._calls and self._calls[-1].is_recorded:
+            return func(*args, **(kwargs or {}))
+        name, is_copy = _kind(func)
+        if name in PRODUCTS or name == "convolution":
+            self._add_product(name, args)
+        result = func(*args, **(kwargs or {}))
+        if is_copy:
+            sources = args[1:2] if name == "copy_" else args
+            self._matrices.follow(list(tensors_in(sources)), list(tensors_in((result,))))
+        return result
+
+    def _add_product(self, name: str, args: Sequence[Any]) -> None:
+        """Add the inputs of a product whose one operand is a weight; in a product of two, neither is an input."""
+        self._add_weights_of_calls()
+        operands = [
+            (operand, matrices) for operand in _operands(name, args) if (matrices := self._matrices.of(operand.tensor))
+        ]
+        for operand, matrices in operands if len(operands) == 1 else ():
+            for matrix in matrices:
+                self._add(matrix, operand)
+
+    def _add(self, matrix: Matrix, operand: _Operand) -> None:
+        accumulator = matrix.accumulator
+        if accumulator.ignores_inputs:
+            return
+        self._must_watch = True
+        for call in self._calls:
+            call.has_product |= self._accumulators[call.module] is accumulator
+        if operand.weight is None or not matrix.is_whole(operand.weight):
+            accumulator.unsupported_reason = OTHER_PRODUCT
+        else:
+            accumulator.add_rows(operand.rows())
+
+    def _add_weights_of_calls(self) -> None:
+        """Add the weights of the layers that are called: a wrapper of `forward` may have loaded other ones."""
+        for call in self._calls:
+            self._add_weight(call.module, self._accumulators[call.module], call.module._parameters.get("weight"))
+
+    def _add_weight(self, module: torch.nn.Module, accumulator: LayerAccumulator, weight: Any) -> None:
+        if weight is not None:
+            self._matrices.add(accumulator, weight.detach().mT if is_transformers_conv1d(module) else weight.detach())
+
+
+def has_own_forward(module: torch.nn.Module) -> bool:
+    """Whether a layer computes anything else than its base class, by a subclass or by a `forward` set on the layer."""
+    bases = (torch.nn.Linear, torch.nn.Conv1d, torch.nn.Conv2d)
+    base = next((each for each in type(module).__mro__ if each in bases or each.__name__ == "Conv1D"), None)
+    replaced = [name for name in ("forward", "_conv_forward") if hasattr(base, name)]
+    return any(name in vars(module) or getattr(type(module), name) is not getattr(base, name) for name in replaced)
+
+
+@cache
+def _kind(func: Any) -> tuple[str, bool]:
+    """Return an operation's name, and whether it computes each entry from the same entry of its arguments."""
+    name = str(func._schema.name).rpartition("::")[2] if hasattr(func, "_schema") else ""
+    tags = getattr(func, "tags", ())
+    return name, name in COPIES or name.startswith("fake_quantize") or torch.Tag.pointwise in tags
+
+
+def _operands(name: str, args: Sequence[Any]) -> list[_Operand]:
+    """Return those operands of a product that may be weights."""
+    if name == "convolution":
+        return [_of_convolution(*args)]
+    left, right = (args[position] for position in PRODUCTS[name])
+    transposed = right.mT if name != "linear" and right.ndim > 1 else right
+    operands = [_Operand(right, _one_matrix(transposed), partial(_rows, left))] if right.ndim > 1 else []
+    return [*operands, _Operand(left, _one_matrix(left), partial(_rows, transposed))]
+
+
+def _of_convolution(
+    inputs: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    is_transposed: bool,
+    output_padding: Sequence[int],
+    groups: int,
+) -> _Operand:
+    padding_twice = [length for length in reversed(padding) for _ in range(2)]
+
+    def rows() -> Tensor:
+        return patches(functional.pad(inputs.float(), padding_twice), weight.shape[2:], dilation, stride)
+
+    is_known = not is_transposed and groups == 1 and weight.ndim <= 4
+    return _Operand(weight, weight if is_known else None, rows)
+
+
+def _one_matrix(operand: Tensor) -> Tensor | None:
+    """Return an operand as one matrix; None if it is a batch of different ones."""
+    if operand.ndim == 3 and (len(operand) == 1 or operand.stride(0) == 0):
+        return operand[0]
+    return operand if operand.ndim == 2 else None
+
+
+def _rows(inputs: Tensor) -> Tensor:
+    return inputs.reshape(-1, inputs.shape[-1])
