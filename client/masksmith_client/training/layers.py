@@ -101,7 +101,7 @@ def choose(
         raise InputError(f"layers={layers!r} names no layer: leave it out for the default rule")
     weights = find_weights(model)
     dense_reasons = _dense_by_default(weights)
-    candidates = [_candidate(name, weight, dense_reasons.get(name)) for name, weight in weights.items()]
+    candidates = [_candidate(model, name, weight, dense_reasons.get(name)) for name, weight in weights.items()]
     candidates = with_layouts(candidates, config=_config(model))
     try:
         selection = select(candidates, pattern, layers, exclude, noun="linear or convolution layer")
@@ -194,9 +194,11 @@ def _dense_by_default(weights: Mapping[str, ModelWeight]) -> dict[str, str]:
     return reasons
 
 
-def _candidate(name: str, weight: ModelWeight, dense_by_default_reason: str | None) -> Candidate:
+def _candidate(
+    model: torch.nn.Module, name: str, weight: ModelWeight, dense_by_default_reason: str | None
+) -> Candidate:
     value, reason = weight.value, unsupported_reason(weight.module, weight.parameter)
-    aliases = [spelling for path in weight.paths for spelling in _spellings(path, weight)]
+    aliases = [spelling for path in weight.paths for spelling in _spellings(model, path, weight)]
     if value is None or is_lazy(value):
         return Candidate(
             name, aliases=tuple(aliases), dense_by_default_reason=dense_by_default_reason, unsupported_reason=reason
@@ -217,12 +219,13 @@ def _candidate(name: str, weight: ModelWeight, dense_by_default_reason: str | No
     )
 
 
-def _spellings(path: str, weight: ModelWeight) -> list[str]:
+def _spellings(model: torch.nn.Module, path: str, weight: ModelWeight) -> list[str]:
     """Return the names by which a user may select a weight: its module's and its own, with and without wrappers."""
     if not path:
         return []
-    plain = plain_path(None, path)
-    return list(dict.fromkeys([path, f"{path}.{weight.parameter}", plain, f"{plain}.{weight.parameter}"]))
+    plain = plain_path(model, path)
+    names = [name for each in (path, plain) if each for name in (each, f"{each}.{weight.parameter}")]
+    return list(dict.fromkeys(names))
 
 
 def _masked_layer(
