@@ -107,8 +107,7 @@ class Architecture:
 
         Names without dots were chosen by the caller and are not considered.
         """
-        is_layer = _LAYER_WEIGHT.search(name) or _FUSED_LAYER.search(name)
-        return len(shape) == 2 and "." in name and self._has_layer_weights and not is_layer
+        return len(shape) == 2 and "." in name and self._has_layer_weights and not is_named_as_layer(name)
 
     def _convolution(self, name: str, shape: Sequence[int]) -> Layout | Unclear:
         if _EXPERTS.search(name) or _MIXTURE.search(name) or not may_be_convolution_weight(name, shape):
@@ -191,6 +190,11 @@ class Architecture:
         if not isinstance(size, int) or not isinstance(groups, int):
             return ()
         return heads * size, groups * size, groups * size
+
+
+def is_named_as_layer(name: str) -> bool:
+    """Whether a matrix has the name of a layer's weight, which is `[out, in]` unless another rule says otherwise."""
+    return _LAYER_WEIGHT.search(name) is not None or _FUSED_LAYER.search(name) is not None
 
 
 def _convolution_by_name(name: str, shape: Sequence[int]) -> Layout | Unclear:
