@@ -6,7 +6,15 @@ import io
 import pytest
 import torch
 from support.training_loop import WAITING, loss_of, perceptron, train
-from torch.ao.quantization import convert, get_default_qat_qconfig, prepare_qat
+from torch.ao.quantization import (
+    QConfigMapping,
+    convert,
+    default_dynamic_qconfig,
+    get_default_qat_qconfig,
+    prepare_qat,
+    quantize_dynamic,
+)
+from torch.ao.quantization.quantize_fx import convert_fx, prepare_fx
 
 import masksmith as ms
 from masksmith_client import InputError
@@ -140,6 +148,32 @@ def test_quantisation_that_would_leave_masked_layers_out_is_refused(model):
     with pytest.raises(InputError, match="masked Linear as it is: create the Sparsifier after prepare_qat, or bake"):
         prepare_qat(model)
     prepare_qat(sparsifier.bake())
+
+
+def dynamic_by_class(model):
+    return quantize_dynamic(model, {torch.nn.Linear})
+
+
+def graph_by_class(model):
+    mapping = QConfigMapping().set_object_type(torch.nn.Linear, default_dynamic_qconfig)
+    return convert_fx(prepare_fx(model, mapping, torch.randn(2, 8)))
+
+
+@DEPRECATED
+@pytest.mark.parametrize("quantise", [dynamic_by_class, quantize_dynamic, graph_by_class])
+def test_quantisation_of_a_class_refuses_its_masked_layers(model, quantise):
+    sparsifier = Sparsifier(model.eval(), "2:4", ms.solve, None)
+    with pytest.raises(InputError, match="would leave a masked Linear as it is"):
+        quantise(copy.deepcopy(model))
+    quantised = quantise(sparsifier.bake())
+    assert ms.verify(quantised.get_submodule("2").weight().dequantize() != 0, ms.NM(2, 4, fill="at_most"))
+
+
+@DEPRECATED
+def test_masked_layers_that_are_not_to_be_quantised_stay_as_they_are(model):
+    Sparsifier(model.eval(), "2:4", ms.solve, None)
+    for selected in ({torch.nn.LSTM}, {torch.nn.Linear: default_dynamic_qconfig, "2": None, "4": None}):
+        assert isinstance(quantize_dynamic(model, selected)[2], torch.nn.Linear)
 
 
 @DEPRECATED
