@@ -188,6 +188,20 @@ def test_training_with_fake_quantisation_keeps_masks_when_it_is_converted(model)
     assert ms.verify(converted[2].weight().dequantize() != 0, ms.NM(2, 4, fill="at_most"))
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+def test_torchscript_and_masks_refuse_each_other(model):
+    scripted = torch.jit.script(perceptron())
+    with pytest.raises(InputError, match=r"TorchScript has compiled its module, .*: mask the model before torch.jit"):
+        Sparsifier(scripted, PATTERN, ms.solve, None)
+    sparsifier = Sparsifier(model, PATTERN, ms.solve, None)
+    with pytest.raises(InputError, match=r"torch.jit.script cannot compile the masked weight: bake the masks first"):
+        torch.jit.script(model)
+    with pytest.raises(InputError, match=r"the copy's '2.weight' was compiled by TorchScript: bake the masks before"):
+        sparsifier.bake(scripted)
+    inputs = torch.randn(4, 8)
+    assert torch.equal(torch.jit.script(sparsifier.bake())(inputs), model(inputs))
+
+
 def test_a_copy_that_cannot_be_baked_is_left_as_it_was(model):
     sparsifier = Sparsifier(model, PATTERN, ms.solve, None)
     other = perceptron(seed=1)
