@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -82,11 +82,13 @@ def mask_state_dict(state: dict[str, Any], model: torch.nn.Module, layers: Itera
     """
     layers = list(layers)
     check_has_masked_layer(model, layers)
-    for layer, name in _named_layers(state, model, layers):
-        value = state[name].detach()
-        state[name] = value.masked_fill(~as_sharded(layer.whole_kept(), value), 0)
-        for parameter, _ in layer.masking.named_parameters():
-            state.pop(f"{name}_masking.{parameter}", None)
+    for layer, names in _named_layers(state, model, layers):
+        kept = layer.whole_kept()  # Gathered from all ranks, also from those whose state dict is empty.
+        for name in names:
+            value = state[name].detach()
+            state[name] = value.masked_fill(~as_sharded(kept, value), 0)
+            for parameter, _ in layer.masking.named_parameters():
+                state.pop(f"{name}_masking.{parameter}", None)
 
 
 @torch.no_grad()
@@ -99,11 +101,12 @@ def removed_by_masks(
     if the state dict lacks the weight of a layer.
     """
     removed = {}
-    for layer, name in _named_layers(state, model, layers):
+    for layer, names in _named_layers(state, model, layers):
         kept = layer.whole_kept()
-        names = [parameter for parameter, _ in layer.masking.named_parameters()]
-        parameters = {each: gathered(state[f"{name}_masking.{each}"].detach()).clone() for each in names}
-        removed[name] = {"values": gathered(state[name].detach())[~kept], "kept": kept.clone(), **parameters}
+        of_method = [parameter for parameter, _ in layer.masking.named_parameters()]
+        for name in names:
+            parameters = {each: gathered(state[f"{name}_masking.{each}"].detach()).clone() for each in of_method}
+            removed[name] = {"values": gathered(state[name].detach())[~kept], "kept": kept.clone(), **parameters}
     return removed
 
 
@@ -172,20 +175,21 @@ class _NamesInState:
         self._paths = paths_by_module(model)
         self._state_names = state_names_by_parameter(model)
 
-    def layer(self, layer: MaskedLayer, state: Container[str]) -> list[str]:
+    def layer(self, layer: MaskedLayer, state: Collection[str]) -> list[str]:
         """Return all names of a layer's weight in a state; none if the model does not contain the layer.
 
-        A weight may be named by its path, by its path in the plain model, or as the model's own state dict names it.
+        An empty state, such as ranks other than the first have of a sharded model, has none, too. A weight may be named
+        by its path, by its path in the plain model, or as the model's own state dict names it.
 
         Raises:
-            InputError: If the model contains the layer, and the state lacks its weight.
+            InputError: If the model contains the layer, and a state that is not empty lacks its weight.
         """
         paths = _paths_of(layer, self._paths)
         of_path = [".".join(filter(None, (path, layer.parameter))) for path in paths]
         names = dict.fromkeys([*of_path, *self._state_names.get(id(layer.weight), ())])
         names |= dict.fromkeys(plain_path(self._model, name) for name in names)
         in_state = [name for name in names if name in state]
-        if paths and not in_state:
+        if paths and state and not in_state:
             raise InputError(
                 f"the state dict lacks the weight of the masked layer {layer.name!r}, which may be dense under another "
                 f"name: it must have {' or '.join(map(repr, names))}"
@@ -194,11 +198,11 @@ class _NamesInState:
 
 
 def _named_layers(
-    state: Container[str], model: torch.nn.Module, layers: Iterable[MaskedLayer]
-) -> list[tuple[MaskedLayer, str]]:
-    """Return each layer with each name of its weight in a state; raises as `_NamesInState.layer` does."""
+    state: Collection[str], model: torch.nn.Module, layers: Iterable[MaskedLayer]
+) -> list[tuple[MaskedLayer, list[str]]]:
+    """Return each layer with all names of its weight in a state; raises as `_NamesInState.layer` does."""
     names_of = _NamesInState(model)
-    return [(layer, name) for layer in layers for name in names_of.layer(layer, state)]
+    return [(layer, names_of.layer(layer, state)) for layer in layers]
 
 
 def _state_names_of_maskings(model: torch.nn.Module) -> set[str]:

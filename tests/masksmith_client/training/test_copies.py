@@ -205,6 +205,9 @@ def test_a_state_dict_without_a_masked_weight_is_refused():
     assert all(state[name] is value for name, value in before.items())
     with pytest.raises(InputError, match=message):
         sparsifier.plain_state_dict()
+    empty = {}  # What ranks other than the first have of a sharded model.
+    sparsifier.mask_state_dict(empty, model)
+    assert empty == {}
 
 
 class Shared(torch.nn.Module):
