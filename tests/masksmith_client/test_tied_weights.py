@@ -5,7 +5,9 @@ import torch
 
 import masksmith as ms
 from masksmith_client import InputError
+from masksmith_client.submission.overlaps import overlapping_pairs
 from masksmith_client.submission.prepare import prepare
+from masksmith_client.submission.ties import ties_in_memory
 
 
 class Tied(torch.nn.Module):
@@ -67,3 +69,41 @@ def test_tensors_are_tied_by_their_memory():
     tensor = torch.randn(8, 16, generator=torch.Generator().manual_seed(0))
     weights = {"a": tensor, "view": tensor[:], "half": tensor[:4], "copy": tensor.clone(), "array": tensor.numpy()}
     assert names_of(weights, layers="a") == ["a", "view"]
+
+
+SQUARE = torch.arange(256.0).reshape(16, 16)
+OTHER_FORMS = {"transpose": SQUARE.T, "slice": SQUARE[3:7, 4:], "other shape": SQUARE.reshape(8, 32)}
+
+
+@pytest.mark.parametrize("form", OTHER_FORMS)
+def test_weights_that_share_memory_in_different_forms_are_not_both_masked(form):
+    weights = {"first.weight": SQUARE, "second.weight": OTHER_FORMS[form]}
+    message = "'first.weight' and 'second.weight' share memory in different forms"
+    with pytest.raises(InputError, match=message):
+        prepare(weights, "2:4")
+    assert names_of(weights, exclude="second.weight") == ["first.weight"]
+    assert names_of({**weights, "second.weight": OTHER_FORMS[form].clone()}) == list(weights)
+
+
+def test_parts_of_one_tensor_without_common_entries_are_masked():
+    upper, lower = SQUARE.chunk(2)
+    left, right = lower.chunk(2, dim=1)
+    weights = {"upper.weight": upper, "left.weight": left, "right.weight": right}
+    assert names_of(weights) == list(weights)
+
+
+class Quantised(torch.Tensor):
+    """A tensor that keeps its values in another one, as torchao's; it has no address of its own."""
+
+    @staticmethod
+    def __new__(cls, values):
+        return torch.Tensor._make_wrapper_subclass(cls, values.shape, dtype=values.dtype)
+
+    @classmethod
+    def __torch_dispatch__(cls, function, types, arguments=(), keywords=None):
+        raise NotImplementedError(function)
+
+
+def test_tensors_without_an_address_are_not_tied():
+    weights = {"first.weight": Quantised(torch.ones(8, 8)), "second.weight": Quantised(torch.zeros(8, 8))}
+    assert ties_in_memory(weights) == overlapping_pairs(weights) == []

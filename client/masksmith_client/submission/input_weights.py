@@ -6,12 +6,14 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from masksmith.layouts import plain_path
 from masksmith_client._errors import InputError
 
 from .files import list_model_tensors
 from .modules import with_module_layouts
+from .overlaps import Pair, overlapping_pairs
 from .streamed_tensor import StreamedTensor
 from .tensors import read_mapping
 from .ties import TieGroup, ties_in_memory
@@ -26,11 +28,13 @@ class InputWeights:
         notes: Notes on the checkpoint, for example that a forward pass of the model could not be traced; none for
             weights in memory.
         ties: Groups of names whose weights are the same memory; none for files.
+        overlaps: Names of weights that share a part of their memory; none for files.
     """
 
     tensors: list[StreamedTensor]
     notes: Sequence[str] = ()
     ties: Sequence[TieGroup] = ()
+    overlaps: Sequence[Pair] = ()
 
 
 def read_weights(weights: object, *, trust_remote_code: bool = False) -> InputWeights:
@@ -49,7 +53,11 @@ def read_weights(weights: object, *, trust_remote_code: bool = False) -> InputWe
     if not isinstance(weights, Mapping) and callable(getattr(weights, "state_dict", None)):
         state = weights.state_dict()  # type: ignore[attr-defined]
         plain_state = {plain_path(weights, name): value for name, value in state.items()}
-        return InputWeights(with_module_layouts(weights, read_mapping(plain_state)), ties=ties_in_memory(plain_state))
+        return _in_memory(plain_state, with_module_layouts(weights, read_mapping(plain_state)))
     if not isinstance(weights, Mapping):
         raise InputError(f"weights must be a dict of tensors, a torch module or a path, not a {type(weights).__name__}")
-    return InputWeights(read_mapping(weights), ties=ties_in_memory(weights))
+    return _in_memory(weights, read_mapping(weights))
+
+
+def _in_memory(values: Mapping[str, Any], tensors: list[StreamedTensor]) -> InputWeights:
+    return InputWeights(tensors, ties=ties_in_memory(values), overlaps=overlapping_pairs(values))

@@ -17,6 +17,7 @@ from masksmith_wire.specification import JobSpecification, SpecificationError
 from .description import describe, subject_of_weights
 from .input_weights import read_weights
 from .options import options_of_patterns, specify
+from .overlaps import check_masked_once
 from .prepared_job import PreparedJob
 from .previous_masks import parse_previous
 from .selection import candidates_of, select
@@ -63,13 +64,13 @@ def prepare(
     model = read_weights(weights, trust_remote_code=trust_remote_code)
     tensors = _apply_view(model.tensors, view, specification)
     names = {weight.name for weight in tensors}
-    calibration_reader = CalibrationReader(
-        calibration, specification.scores, names, specification.update, others_by_name(model.ties)
-    )
+    ties = others_by_name(model.ties)
+    calibration_reader = CalibrationReader(calibration, specification.scores, names, specification.update, ties)
     candidates = candidates_of(tensors, layout)
     patterns = _assign(rules, [candidate.name for candidate in candidates], specification)
     selection = _select(candidates, rules, patterns, specification, layers, exclude, local=local)
     candidates, selection, patterns = select_ties(model.ties, candidates, selection, patterns)
+    check_masked_once(model.overlaps, selection.chosen, ties)
     masked = _selected_weights(tensors, candidates, selection)
     auxiliary, reasons_of_missing_statistics = calibration_reader.match(masked, selection.named)
     solvable = [weight for weight in masked if weight.name not in reasons_of_missing_statistics]

@@ -73,7 +73,8 @@ def _torch_weight(name: str, tensor: Any) -> StreamedTensor:
 
 def has_memory(tensor: Any) -> bool:
     """Whether a torch tensor is dense and has entries, all of them in the memory of one device."""
-    return _unsupported_reason(tensor) is None and tensor.numel() > 0
+    # The address is 0 for classes that keep their values in other tensors, as quantised weights of torchao do.
+    return _unsupported_reason(tensor) is None and tensor.numel() > 0 and tensor.data_ptr() != 0
 
 
 def _unsupported_reason(tensor: Any) -> str | None:

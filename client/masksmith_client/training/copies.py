@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -13,7 +13,7 @@ from masksmith_client._errors import InputError
 
 from .masked_layer import MaskedLayer
 from .masking import Masking
-from .names import paths_by_module
+from .names import paths_by_module, state_names_by_parameter
 from .sharding import as_sharded, gathered
 
 
@@ -23,18 +23,19 @@ def plain_state(model: torch.nn.Module, masked: Iterable[tuple[MaskedLayer, Tens
     Args:
         model: The model.
         masked: The masked layers, each with its masked weight; an iterator may compute one weight at a time.
+
+    Raises:
+        InputError: If the model's state dict lacks the weight of a layer.
     """
-    modules = model.named_modules(remove_duplicate=False)
-    masking_prefixes = tuple(f"{path}." for path, module in modules if isinstance(module, Masking))
+    names_of_maskings = _state_names_of_maskings(model)
     state = {
         plain_path(model, name): gathered(value.detach()) if isinstance(value, Tensor) else value
         for name, value in model.state_dict().items()
-        if not name.startswith(masking_prefixes)
+        if name not in names_of_maskings
     }
-    paths = paths_by_module(model)
+    names_of = _NamesInState(model)
     for layer, weight in masked:
-        for path in _paths_of(layer, paths):
-            state[_weight_name(model, path, layer)] = weight
+        state.update(dict.fromkeys(names_of.layer(layer, state), weight))
     return state
 
 
@@ -76,16 +77,18 @@ def mask_state_dict(state: dict[str, Any], model: torch.nn.Module, layers: Itera
         layers: The masked layers.
 
     Raises:
-        InputError: If the module contains none of the masked layers.
+        InputError: If the module contains none of the masked layers, or the state dict lacks the weight of one that it
+            contains; the state dict is then unchanged.
     """
     layers = list(layers)
     check_has_masked_layer(model, layers)
-    for layer, name in _names_in_state(model, layers):
-        if name in state:
+    for layer, names in _named_layers(state, model, layers):
+        kept = layer.whole_kept()  # Gathered from all ranks, also from those whose state dict is empty.
+        for name in names:
             value = state[name].detach()
-            state[name] = value.masked_fill(~as_sharded(layer.whole_kept(), value), 0)
-        for parameter, _ in layer.masking.named_parameters():
-            state.pop(f"{name}_masking.{parameter}", None)
+            state[name] = value.masked_fill(~as_sharded(kept, value), 0)
+            for parameter, _ in layer.masking.named_parameters():
+                state.pop(f"{name}_masking.{parameter}", None)
 
 
 @torch.no_grad()
@@ -94,14 +97,16 @@ def removed_by_masks(
 ) -> dict[str, dict[str, Tensor]]:
     """Return what `mask_state_dict` will remove from a state dict, by the weight's name in it.
 
-    For each weight, the keys are those of `pruned_values`; the values are those of the state dict.
+    For each weight, the keys are those of `pruned_values`; the values are those of the state dict. Raises `InputError`
+    if the state dict lacks the weight of a layer.
     """
     removed = {}
-    for layer, name in _names_in_state(model, layers):
+    for layer, names in _named_layers(state, model, layers):
         kept = layer.whole_kept()
-        names = [parameter for parameter, _ in layer.masking.named_parameters()]
-        parameters = {each: gathered(state[f"{name}_masking.{each}"].detach()).clone() for each in names}
-        removed[name] = {"values": gathered(state[name].detach())[~kept], "kept": kept.clone(), **parameters}
+        of_method = [parameter for parameter, _ in layer.masking.named_parameters()]
+        for name in names:
+            parameters = {each: gathered(state[f"{name}_masking.{each}"].detach()).clone() for each in of_method}
+            removed[name] = {"values": gathered(state[name].detach())[~kept], "kept": kept.clone(), **parameters}
     return removed
 
 
@@ -162,12 +167,55 @@ def _paths_of(layer: MaskedLayer, paths: Mapping[int, list[str]]) -> list[str]:
     return [path for module in layer.modules.values() for path in paths.get(id(module), ())]
 
 
-def _names_in_state(model: torch.nn.Module, layers: Iterable[MaskedLayer]) -> Iterator[tuple[MaskedLayer, str]]:
-    """Yield each layer with each name that its weight has in the state dict of the model."""
+class _NamesInState:
+    """Finds the names that weights have in a state dict of a model, or of an average of its weights."""
+
+    def __init__(self, model: torch.nn.Module) -> None:
+        self._model = model
+        self._paths = paths_by_module(model)
+        self._state_names = state_names_by_parameter(model)
+
+    def layer(self, layer: MaskedLayer, state: Collection[str]) -> list[str]:
+        """Return all names of a layer's weight in a state; none if the model does not contain the layer.
+
+        An empty state, such as ranks other than the first have of a sharded model, has none, too. A weight may be named
+        by its path, by its path in the plain model, or as the model's own state dict names it.
+
+        Raises:
+            InputError: If the model contains the layer, and a state that is not empty lacks its weight.
+        """
+        paths = _paths_of(layer, self._paths)
+        of_path = [".".join(filter(None, (path, layer.parameter))) for path in paths]
+        names = dict.fromkeys([*of_path, *self._state_names.get(id(layer.weight), ())])
+        names |= dict.fromkeys(plain_path(self._model, name) for name in names)
+        in_state = [name for name in names if name in state]
+        if paths and state and not in_state:
+            raise InputError(
+                f"the state dict lacks the weight of the masked layer {layer.name!r}, which may be dense under another "
+                f"name: it must have {' or '.join(map(repr, names))}"
+            )
+        return in_state
+
+
+def _named_layers(
+    state: Collection[str], model: torch.nn.Module, layers: Iterable[MaskedLayer]
+) -> list[tuple[MaskedLayer, list[str]]]:
+    """Return each layer with all names of its weight in a state; raises as `_NamesInState.layer` does."""
+    names_of = _NamesInState(model)
+    return [(layer, names_of.layer(layer, state)) for layer in layers]
+
+
+def _state_names_of_maskings(model: torch.nn.Module) -> set[str]:
+    """Return the names, in the model's state dict, of the parameters that training methods have added."""
+    state_names = state_names_by_parameter(model)
     paths = paths_by_module(model)
-    for layer in layers:
-        for path in _paths_of(layer, paths):
-            yield layer, f"{path}.{layer.parameter}" if path else layer.parameter
+    maskings = [module for module in model.modules() if isinstance(module, Masking)]
+    return {
+        name
+        for masking in maskings
+        for parameter, value in masking.named_parameters()
+        for name in [*(f"{path}.{parameter}" for path in paths[id(masking)]), *state_names.get(id(value), ())]
+    }
 
 
 def _weight_name(model: torch.nn.Module, path: str, layer: MaskedLayer) -> str:

@@ -14,8 +14,10 @@ from masksmith.layouts import (
     FLOAT_DTYPES,
     Candidate,
     Layout,
+    LayoutError,
     Roles,
     SelectionError,
+    is_named_as_layer,
     is_transformers_conv1d,
     plain_path,
     select,
@@ -23,7 +25,7 @@ from masksmith.layouts import (
 )
 from masksmith.patterns import Pattern, TilePattern
 from masksmith.patterns.matching import Globs
-from masksmith_client._errors import InputError
+from masksmith_client._errors import InputError, as_input_errors
 from masksmith_client.submission.modules import layout_of
 from masksmith_client.submission.tensors import SAFETENSORS_DTYPES
 
@@ -31,7 +33,7 @@ from .masked_layer import MaskedLayer
 from .masking import Masking
 from .methods.method import Method
 from .names import paths_by_module
-from .unsupported import refuse_ddp, refuse_fsdp1, unsupported_reason
+from .unsupported import refuse_ddp, refuse_fsdp1, refuse_overlaps, unsupported_reason
 
 LAYER_CLASSES = (torch.nn.Linear, torch.nn.modules.conv._ConvNd)
 ATTENTION_WEIGHTS = ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight")
@@ -74,9 +76,19 @@ class ModelWeight:
         paths = [f"{path}.{self.parameter}".lower() for path in self.modules]
         return self.value is not None and self.value.ndim == 3 and any("expert" in path for path in paths)
 
+    def is_outside_layers(self, name: str) -> bool:
+        """Whether it is a matrix whose class and name do not show which axis is the input, as in `x @ w`."""
+        is_matrix = self.value is not None and self.value.ndim == 2
+        return is_matrix and not self.is_layer and not is_named_as_layer(name)
+
 
 def choose(
-    model: torch.nn.Module, pattern: Pattern, method: Method, layers: Globs, exclude: Globs
+    model: torch.nn.Module,
+    pattern: Pattern,
+    method: Method,
+    layers: Globs,
+    exclude: Globs,
+    layouts: Mapping[str, str] | None = None,
 ) -> tuple[list[MaskedLayer], dict[str, str]]:
     """Select the layers to mask.
 
@@ -88,22 +100,26 @@ def choose(
             blocks; default in a model without blocks: experts, and all layers but the first and the last. Defaults
             leave out weights that are dense by their role (`Roles`), such as routers.
         exclude: Names or globs of layers or weights to leave dense.
+        layouts: Axes by name of weight; a matrix that is no layer's weight needs them.
 
     Returns:
         The layers, not yet attached; and the reasons of the weights that stay dense, by name.
 
     Raises:
-        InputError: If a name or glob matches nothing, a layer named in full cannot be masked, or no layer remains;
-            or if the model has a wrapper that does not support masks, or, if `method` has parameters, one that does not
-            support such methods.
+        InputError: If a name or glob matches nothing, a layer named in full cannot be masked, or no layer remains; if a
+            layout is malformed, names no weight or does not match the weight's shape; if a selected weight shares
+            memory with another parameter; or if the model has a wrapper that does not support masks, or, if `method`
+            has parameters, one that does not support such methods.
     """
     refuse_fsdp1(model)
     if isinstance(layers, (list, tuple)) and not layers:
         raise InputError(f"layers={layers!r} names no layer: leave it out for the default rule")
     weights = find_weights(model)
     dense_reasons = _dense_by_default_reasons(weights)
-    candidates = [_candidate(name, weight, dense_reasons.get(name)) for name, weight in weights.items()]
-    candidates = with_layouts(candidates, config=_config(model))
+    candidates = [_candidate(model, name, weight, dense_reasons.get(name)) for name, weight in weights.items()]
+    with as_input_errors(LayoutError):
+        user_layouts = {name: Layout.parse(axes) for name, axes in (layouts or {}).items()}
+        candidates = with_layouts(candidates, user_layouts, _config(model))
     try:
         selection = select(candidates, pattern, layers, exclude, noun="linear or convolution layer")
     except SelectionError as error:
@@ -114,8 +130,11 @@ def choose(
         raise InputError(
             f"layers={layers!r} and exclude={exclude!r} must be names or lists of names: {error}"
         ) from None
-    layouts = {candidate.name: candidate.layout for candidate in candidates}
-    layers_to_mask = [_masked_layer(name, weights[name], pattern, method, layouts[name]) for name in selection.chosen]
+    layout_of_weight = {candidate.name: candidate.layout for candidate in candidates}
+    layers_to_mask = [
+        _masked_layer(name, weights[name], pattern, method, layout_of_weight[name]) for name in selection.chosen
+    ]
+    refuse_overlaps(model, [layer.weight for layer in layers_to_mask])
     if any(list(layer.masking.parameters()) for layer in layers_to_mask):
         refuse_ddp(model)
     return layers_to_mask, selection.skipped
@@ -195,9 +214,11 @@ def _dense_by_default_reasons(weights: Mapping[str, ModelWeight]) -> dict[str, s
     return reasons
 
 
-def _candidate(name: str, weight: ModelWeight, dense_by_default_reason: str | None) -> Candidate:
+def _candidate(
+    model: torch.nn.Module, name: str, weight: ModelWeight, dense_by_default_reason: str | None
+) -> Candidate:
     value, reason = weight.value, unsupported_reason(weight.module, weight.parameter)
-    aliases = [spelling for path in weight.paths for spelling in _spellings(path, weight)]
+    aliases = [spelling for path in weight.paths for spelling in _spellings(model, path, weight)]
     if value is None or is_lazy(value):
         return Candidate(
             name, aliases=tuple(aliases), dense_by_default_reason=dense_by_default_reason, unsupported_reason=reason
@@ -214,16 +235,18 @@ def _candidate(name: str, weight: ModelWeight, dense_by_default_reason: str | No
         only_by_name=not (weight.is_layer or weight.is_expert),
         layout=layout_of(weight.module, value.dim()) if weight.parameter == "weight" else None,
         may_be_convolution=isinstance(weight.module, torch.nn.modules.conv._ConvNd),
+        is_outside_layers=weight.is_outside_layers(name),
         unsupported_reason=reason,
     )
 
 
-def _spellings(path: str, weight: ModelWeight) -> list[str]:
+def _spellings(model: torch.nn.Module, path: str, weight: ModelWeight) -> list[str]:
     """Return the names by which a user may select a weight: its module's and its own, with and without wrappers."""
     if not path:
         return []
-    plain = plain_path(None, path)
-    return list(dict.fromkeys([path, f"{path}.{weight.parameter}", plain, f"{plain}.{weight.parameter}"]))
+    plain = plain_path(model, path)
+    names = [name for each in (path, plain) if each for name in (each, f"{each}.{weight.parameter}")]
+    return list(dict.fromkeys(names))
 
 
 def _masked_layer(

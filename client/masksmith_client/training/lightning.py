@@ -18,6 +18,7 @@ from .sparsifier import Sparsifier
 
 try:
     from lightning.pytorch import Callback, LightningModule, Trainer
+    from lightning.pytorch.callbacks import Checkpoint
     from lightning.pytorch.strategies import Strategy
 except ModuleNotFoundError as error:
     raise ModuleNotFoundError(
@@ -51,12 +52,12 @@ class SparsifierCallback(Callback):  # type: ignore[misc] # lightning is untyped
         """Have weights masked in all checkpoints, also in those of weights alone (`save_weights_only`) and of averages.
 
         Lightning calls no callback for a checkpoint of weights alone, so the strategy's state dict is masked. Averages
-        are masked by `on_save_checkpoint` of this callback, which moves after the callbacks that average weights.
+        are masked by `on_save_checkpoint` of this callback, which moves after all callbacks that may write them.
         """
         read_state = partial(_masked_state, self.sparsifier, trainer.strategy)
         trainer.strategy.lightning_module_state_dict = read_state
         others = [callback for callback in trainer.callbacks if callback is not self]
-        position = max((index for index, callback in enumerate(others) if _averages_weights(callback)), default=-1) + 1
+        position = max((index for index, callback in enumerate(others) if _may_write_weights(callback)), default=-1) + 1
         if trainer.callbacks.index(self) < position:
             trainer.callbacks = [*others[:position], self, *others[position:]]
 
@@ -131,6 +132,13 @@ def _masked_state(sparsifier: Sparsifier, strategy: Strategy) -> dict[str, Any]:
     if not sparsifier.is_baked:
         sparsifier.mask_state_dict(state, strategy.lightning_module)
     return state
+
+
+def _may_write_weights(callback: Callback) -> bool:
+    """Whether a callback may write weights into the model or a checkpoint, such as an average of a user's own."""
+    # The callbacks that save checkpoints must run after this one, so that they save the masks of their step.
+    has_hook = type(callback).on_save_checkpoint is not Callback.on_save_checkpoint
+    return _averages_weights(callback) or (has_hook and not isinstance(callback, Checkpoint))
 
 
 def _averages_weights(callback: Callback) -> bool:

@@ -128,7 +128,9 @@ class MaskedLayer:
         self._mark_in_place(is_masked=False)
 
     def check_copy(self, module: torch.nn.Module) -> None:
-        """Raise `InputError` unless a copy of the layer's module has a weight of the same shape."""
+        """Raise `InputError` unless a copy of the layer's module has a weight of the same shape, and is in Python."""
+        if isinstance(module, torch.jit.ScriptModule):
+            raise InputError(f"the copy's {self.name!r} was compiled by TorchScript: bake the masks before torch.jit")
         weight = module._parameters.get(self.parameter)
         if weight is None or tuple(weight.shape) != self.shape:
             raise InputError(f"the copy's {self.name!r} does not have shape {list(self.shape)}")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import sys
 import weakref
 from collections.abc import Callable
+from types import FrameType
 from typing import Any
 
 import torch
@@ -29,6 +30,8 @@ FSDP2_READER, TENSOR_PARALLEL_READER = "reset_sharded_param", "_partition_linear
 QCONFIG, FAKE_QUANTISED = "qconfig", "weight_fake_quant"
 """Attribute that torch.ao.quantization sets on each module before it replaces modules, and deletes after it has
 converted the modules; and the submodule of each module that `prepare_qat` has put in place of another."""
+QCONFIG_SETTER = ("torch.ao.quantization.quantize", "_propagate_qconfig_helper")
+"""Module and name of torch's function that sets the qconfig of a module, by its name or by its exact class."""
 PARAMETER_READER = ("torch.nn.modules.module", "get_parameter")
 """Module and name of torch's function that returns a parameter by its name: the dense one, as in `named_parameters`."""
 PRUNING_READER = "torch.nn.utils.prune"
@@ -135,7 +138,8 @@ def _qconfig_property() -> property:
             raise AttributeError(QCONFIG) from None
 
     def write(module: torch.nn.Module, value: Any) -> None:
-        if value is not None and FAKE_QUANTISED not in module._modules:
+        is_to_be_quantised = value is not None or _is_selected_by_class(module)
+        if is_to_be_quantised and FAKE_QUANTISED not in module._modules:
             raise InputError(
                 f"torch.ao.quantization would leave a masked {type(module).__name__} as it is: create the Sparsifier "
                 "after prepare_qat, or bake the masks first"
@@ -149,6 +153,25 @@ def _qconfig_property() -> property:
             )
 
     return property(read, write, delete)
+
+
+def _is_selected_by_class(module: torch.nn.Module) -> bool:
+    """Whether torch.ao.quantization sets the qconfig of a masked module to None only because its class is a subclass.
+
+    Its configuration then has the class without masks, and neither the module's name nor a qconfig of the module
+    says otherwise.
+    """
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and (frame.f_globals.get("__name__"), frame.f_code.co_name) != QCONFIG_SETTER:
+        frame = frame.f_back
+    if frame is None or QCONFIG in module.__dict__:
+        return False
+    configuration, name = frame.f_locals.get("qconfig_dict", {}), frame.f_locals.get("prefix")
+    return configuration.get(_class_without_masks(module)) is not None and name not in configuration
+
+
+def _class_without_masks(module: torch.nn.Module) -> type[torch.nn.Module]:
+    return next(base for base in type(module).__mro__ if MARK not in vars(base))
 
 
 def _forward_of(name: str, base: type[torch.nn.Module]) -> Callable[[Any, Tensor], Tensor]:

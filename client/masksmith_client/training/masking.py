@@ -11,10 +11,12 @@ import copy
 import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 import torch
 from torch import Tensor
+
+from masksmith_client._errors import InputError
 
 from .sharding import Sharding, as_sharded, is_dtensor, local, register_sharding, sharding_of
 
@@ -255,6 +257,13 @@ class Masking(torch.nn.Module):
         # The parameters of the module that is masked have been loaded before this call.
         self.lacks_restored_values = self.has_restored_values and not self._has_pruned_values()
         self.follow_origin()
+
+    def __prepare_scriptable__(self) -> NoReturn:
+        # torch.jit.script calls this of all modules before it compiles any.
+        raise InputError(
+            f"torch.jit.script cannot compile the masked {self._parameter or 'weight'}: bake the masks first, or use "
+            "torch.jit.trace"
+        )
 
     def note_restored_values(self) -> None:
         """Note that a state has restored the values of pruned entries, unless all of these are zero."""

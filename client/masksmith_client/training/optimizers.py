@@ -132,7 +132,12 @@ class WatchedOptimizers:
     def _before_optimizer_step(
         self, optimizer: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
-        """Call `before_step` before the step; with a closure, each time the closure has computed gradients."""
+        """Call `before_step` before the step; with a closure, each time the closure has computed gradients.
+
+        Raises:
+            InputError: If `maximize` was set since the optimizer is watched; see `add`.
+        """
+        self._check_ascent([optimizer])
         # Some versions of torch pass the optimizer again as the first argument.
         first = 1 if args and args[0] is optimizer else 0
         closure = kwargs.get("closure", args[first] if len(args) > first else None)

@@ -66,6 +66,8 @@ class Sparsifier(MaskedModel):
             a mask changes only for a larger gain; proofs are for the scores with this bonus.
         scores: A function `scores(name, weight)` that returns non-negative scores; default magnitudes.
         optimizer: The optimizer, or a list of several, if they exist already; see `watch`.
+        layouts: Axes, such as `"in out"`, by name of weight; needed for a parameter that is no layer's weight, since it
+            may be used as `x @ w` or as `x @ w.T`.
         compute: `"dense"`, or `"sparse"` for products by the 2:4 kernels of a GPU, with transposable 2:4 masks.
 
     Raises:
@@ -89,6 +91,7 @@ class Sparsifier(MaskedModel):
         hysteresis: float = 0.0,
         scores: ScoresOf | None = None,
         optimizer: torch.optim.Optimizer | Sequence[torch.optim.Optimizer] | None = None,
+        layouts: Mapping[str, str] | None = None,
         compute: str = "dense",
     ) -> None:
         self.pattern = as_pattern(pattern)
@@ -100,7 +103,7 @@ class Sparsifier(MaskedModel):
         check_options(self.method, self.pattern, in_place, hysteresis, scores)
         self.schedule.check(self.pattern)
         is_sparse = check_compute(compute, self.pattern, self.schedule, in_place)
-        masked_layers, self._skipped = choose(model, self.pattern, self.method, layers, exclude)
+        masked_layers, self._skipped = choose(model, self.pattern, self.method, layers, exclude, layouts)
         super().__init__(model, masked_layers, in_place=in_place)
         if is_sparse:
             use_sparse(self._layers)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import gc
+from collections.abc import Iterable
 
 import torch
 import torch.distributed as dist
 from torch.nn.parameter import is_lazy
 from torch.nn.utils import parametrize
 
+from masksmith.layouts import plain_path
 from masksmith_client._errors import InputError
+from masksmith_client.submission.overlaps import overlapping_pairs
 
 from .masked_parameter import is_masked
 
@@ -44,6 +47,24 @@ def refuse_ddp(model: torch.nn.Module) -> None:
             "the method adds parameters, whose gradients DistributedDataParallel would not reduce: create the "
             "Sparsifier before DistributedDataParallel"
         )
+
+
+def refuse_overlaps(model: torch.nn.Module, masked: Iterable[torch.nn.Parameter]) -> None:
+    """Raise `InputError` if a masked parameter shares memory with another parameter of the model.
+
+    Masks of one would change the values of the other. One parameter that several modules have is no such case.
+    """
+    masked_ids = {id(parameter) for parameter in masked}
+    parameters = {name: parameter for name, parameter in model.named_parameters() if not is_lazy(parameter)}
+    for pair in overlapping_pairs(parameters):
+        masked_name = next((name for name in pair if id(parameters[name]) in masked_ids), None)
+        if masked_name is not None:
+            other = pair[1] if masked_name == pair[0] else pair[0]
+            raise InputError(
+                f"{plain_path(model, masked_name)!r} cannot be masked: it shares memory with "
+                f"{plain_path(model, other)!r}, which is another parameter: let both layers have one parameter, or "
+                "clone one of the two"
+            )
 
 
 def unsupported_reason(module: torch.nn.Module, name: str) -> str | None:
@@ -87,6 +108,8 @@ def storage_reason(parameter: torch.nn.Parameter) -> str | None:
         return ZERO3_REASON
     if parameter.is_inference():
         return "it was made under torch.inference_mode(), and cannot be trained: load the model outside of it"
+    if any(stride == 0 and size > 1 for stride, size in zip(parameter.stride(), parameter.shape, strict=True)):
+        return "several of its entries are one place in memory, as expand() leaves them: clone it"
     if parameter.is_meta:
         return "it is on the meta device, without values: load the weights first"
     return None

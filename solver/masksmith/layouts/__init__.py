@@ -1,6 +1,6 @@
 """Layouts: which tensors are masked, how each is made of matrices, and why others stay dense. Standard library only."""
 
-from .architectures import Architecture as Architecture
+from .architectures import Architecture as Architecture, is_named_as_layer as is_named_as_layer
 from .assign import with_layouts as with_layouts
 from .candidates import Candidate as Candidate
 from .dtypes import FLOAT_DTYPES as FLOAT_DTYPES, ITEM_BYTES as ITEM_BYTES
@@ -38,6 +38,7 @@ __all__ = [
     "check_rules_apply",
     "default_axes",
     "in_block",
+    "is_named_as_layer",
     "is_transformers_conv1d",
     "oversize_reason",
     "plain_path",

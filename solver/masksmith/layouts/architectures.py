@@ -111,8 +111,7 @@ class Architecture:
 
         False for a name without dots, which the caller has chosen, and for a tensor that is no matrix.
         """
-        is_layer = _LAYER_WEIGHT.search(name) or _LAYER_NAME.search(name)
-        return len(shape) == 2 and "." in name and self._has_layer_weights and not is_layer
+        return len(shape) == 2 and "." in name and self._has_layer_weights and not is_named_as_layer(name)
 
     def _convolution(self, name: str, shape: Sequence[int]) -> Layout | Unclear:
         if _EXPERTS.search(name) or _MIXTURE.search(name) or not may_be_convolution_weight(name, shape):
@@ -200,6 +199,11 @@ class Architecture:
         if not isinstance(head_size, int) or not isinstance(kv_heads, int):
             return ()
         return heads * head_size, kv_heads * head_size, kv_heads * head_size
+
+
+def is_named_as_layer(name: str) -> bool:
+    """Whether a matrix has the name of a layer's weight, which is `[out, in]` unless another rule says otherwise."""
+    return _LAYER_WEIGHT.search(name) is not None or _LAYER_NAME.search(name) is not None
 
 
 def _convolution_by_name(name: str, shape: Sequence[int]) -> Layout | Unclear:

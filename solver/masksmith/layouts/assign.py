@@ -67,10 +67,10 @@ def _with_layout(candidate: Candidate, user_layout: Layout | None, architecture:
 def _unclear_reason(candidate: Candidate, unclear: Unclear) -> str:
     """Return why a tensor without a layout stays dense: why it is dense by default, and why its layout is unclear.
 
-    If the tensor is not dense by default, only the second reason is returned; if only its full name would select it,
-    only the first one is returned.
+    If the tensor is not dense by default, or is known to be outside of layers, only the second reason is returned; else
+    if only its full name would select it, only the first one is returned.
     """
-    if candidate.dense_by_default_reason is None:
+    if candidate.dense_by_default_reason is None or candidate.is_outside_layers:
         return unclear.reason
     return (
         candidate.dense_by_default_reason
@@ -90,8 +90,9 @@ def _by_rules(candidate: Candidate, architecture: Architecture) -> Layout | Uncl
     reason = name_reason(name, shape)
     if reason is not None:
         return Unclear(reason)
-    # A tensor that only its full name selects, such as an embedding, is not refused because it belongs to no layer.
-    if not candidate.only_by_name and architecture.is_outside_layers(name, shape):
+    # A tensor that only its full name selects, such as an embedding, is not refused because of its name.
+    outside_by_name = not candidate.only_by_name and architecture.is_outside_layers(name, shape)
+    if candidate.is_outside_layers or outside_by_name:
         return Unclear(OUTSIDE_LAYERS)
     return architecture.layout(name, shape, may_be_convolution=candidate.may_be_convolution)
 

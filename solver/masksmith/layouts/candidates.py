@@ -22,6 +22,8 @@ class Candidate:
         file_format: The format in `__metadata__` of the tensor's file, such as `pt` or `flax`; empty if there is none.
         may_be_convolution: Whether the tensor may be a convolution if its shape fits one; False if its module is known
             to be none.
+        is_outside_layers: Whether the tensor is known to be no layer's weight, so that its layout must be given; if
+            False, its name decides.
         unsupported_reason: Why the tensor cannot be masked, whatever the pattern; None if no reason is known. `select`
             checks the dtype, and whether a pattern fits the shape, itself.
     """
@@ -35,6 +37,7 @@ class Candidate:
     only_by_name: bool = False
     file_format: str = ""
     may_be_convolution: bool = True
+    is_outside_layers: bool = False
     unsupported_reason: str | None = None
 
     @property

@@ -6,15 +6,20 @@ from typing import Any
 
 WRAPPERS = ("_orig_mod", "_checkpoint_wrapped_module", "_fsdp_wrapped_module")
 """Segments that `torch.compile`, activation checkpointing and FSDP add."""
-CONTAINERS = ("DistributedDataParallel", "DataParallel", "AveragedModel")
-"""Classes that hold the model they wrap as `module`."""
+CONTAINERS = {
+    "DistributedDataParallel": ("module",),
+    "DataParallel": ("module",),
+    "AveragedModel": ("module",),
+    "_FabricModule": ("_forward_module", "_original_module"),
+}
+"""Classes that hold the model they wrap, and its names there; `setup` of Lightning Fabric returns a `_FabricModule`."""
 
 
 def plain_path(model: Any, path: str) -> str:
-    """Return a path without the segments of wrappers; `module` is such a segment if its parent is in `CONTAINERS`.
+    """Return a path without the segments of wrappers; some are such segments only in their parents of `CONTAINERS`.
 
     Args:
-        model: The torch module in which the path begins; None if it is not known, and `module` then stays.
+        model: The torch module in which the path begins; None if it is not known, and segments such as `module` stay.
         path: Path of a module or of a parameter.
     """
     plain_segments, parent = [], model
@@ -27,14 +32,19 @@ def plain_path(model: Any, path: str) -> str:
 
 def without_wrappers(model: Any) -> Any:
     """Return the torch module inside the wrappers that `plain_path` leaves out; without wrappers, the module itself."""
-    inner = [_child(model, segment) for segment in (*WRAPPERS, "module") if _is_wrapper(segment, model)]
+    inner = [_child(model, segment) for segment in (*WRAPPERS, *_wrapped_in(model))]
     wrapped = next((child for child in inner if child is not None), None)
     return model if wrapped is None else without_wrappers(wrapped)
 
 
 def _is_wrapper(segment: str, parent: Any) -> bool:
-    return segment in WRAPPERS or (segment == "module" and type(parent).__name__ in CONTAINERS)
+    return segment in WRAPPERS or segment in _wrapped_in(parent)
+
+
+def _wrapped_in(module: Any) -> tuple[str, ...]:
+    return CONTAINERS.get(type(module).__name__, ())
 
 
 def _child(parent: Any, segment: str) -> Any:
-    return getattr(parent, "_modules", {}).get(segment)
+    children = getattr(parent, "_modules", {})
+    return children[segment] if segment in children else None  # noqa: SIM401 # TorchScript's container has no `get`.

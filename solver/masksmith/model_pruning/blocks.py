@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 
 from masksmith._errors import PruningError
+from masksmith.layouts import plain_path, without_wrappers
 
 Module = torch.nn.Module
 
@@ -18,7 +19,7 @@ class BlockList:
     """Blocks that a model runs one after the other.
 
     Attributes:
-        path: Name of the list in the model.
+        path: Name of the list in the model, without the segments of wrappers.
         modules: The blocks.
         class_name: Name of the class whose blocks hold the most parameters (of two or more dimensions).
         share: Share of the model's parameters of two or more dimensions that the blocks hold, counted by entries.
@@ -48,11 +49,12 @@ def find_blocks(model: Module, path: str | None = None) -> BlockList:
         PruningError: If the model has no such list, `path` is not the name of a non-empty list of modules, or the list
             holds one module several times.
     """
-    lists = {name: module for name, module in model.named_modules() if _is_list(module)}
+    lists = {plain_path(model, name): module for name, module in model.named_modules() if _is_list(module)}
     if path is not None:
-        if path not in lists:
+        plain = plain_path(model, path)
+        if plain not in lists:
             raise PruningError(f"blocks={path!r} is not a list of modules; there are {_names_text(lists)}")
-        return _block_list(path, lists[path], _size(model))
+        return _block_list(plain, lists[plain], _size(model))
     sizes = {name: _size_of_largest_class(module) for name, module in lists.items()}
     # Of a list inside a block and the list of blocks itself, the outer one is larger.
     best = max(sizes, key=lambda name: sizes[name], default=None)
@@ -101,7 +103,7 @@ def _largest_class(modules: Sequence[Module]) -> tuple[type[Module], int]:
     """Return the class whose modules have the largest total size, and that size."""
     sizes: Counter[type[Module]] = Counter()
     for module in modules:
-        sizes[type(module)] += _size(module)
+        sizes[type(without_wrappers(module))] += _size(module)
     return sizes.most_common(1)[0]
 
 
@@ -109,7 +111,7 @@ def _size_of_largest_class(module: Module) -> int:
     """Return the size of all members of the largest class; 0 if it has only one, or cannot be the class of blocks."""
     modules = list(module.children())
     largest, size = _largest_class(modules)
-    return size if sum(type(each) is largest for each in modules) >= 2 and _is_block(largest) else 0
+    return size if sum(type(without_wrappers(each)) is largest for each in modules) >= 2 and _is_block(largest) else 0
 
 
 def _is_block(kind: type[Module]) -> bool:

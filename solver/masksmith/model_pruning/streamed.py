@@ -16,6 +16,7 @@ from typing import Any, Protocol
 import torch
 
 from masksmith._errors import PruningError
+from masksmith.layouts import plain_path
 from masksmith.patterns.by_tensor import PatternsByTensor, TensorPatterns
 from masksmith.patterns.matching import Globs
 
@@ -198,10 +199,9 @@ class _StreamedRun:
 
     def _loaded_weights(self, number: int) -> list[BlockWeight]:
         """Return the weights of a block with the parameters that the model has now, after `BlockSource.load`."""
-        return [
-            replace(weight, parameter=self._model.get_parameter(weight.parameter_name))
-            for weight in self._weights[number]
-        ]
+        named = self._model.named_parameters(remove_duplicate=False)
+        parameters = {plain_path(self._model, name): parameter for name, parameter in named}
+        return [replace(weight, parameter=parameters[weight.parameter_name]) for weight in self._weights[number]]
 
     def _activations(self, position: int, kind: str) -> Activations:
         return ActivationsOnDisk(self._outputs_folder(position) / kind)

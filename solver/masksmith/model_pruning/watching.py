@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from masksmith._errors import PruningError
+from masksmith.layouts import without_wrappers
 
 from .calls import tensors_of
 from .products import ProductWatcher
@@ -47,7 +48,8 @@ class BlockWatcher:
         self._child_of_expert = {
             weight.name: _child(weight.parameter_name, prefix) for weight in weights if weight.is_expert
         }
-        self._children = {child: block.get_submodule(child) for child in self._child_of_expert.values()}
+        plain_block = without_wrappers(block)
+        self._children = {child: plain_block.get_submodule(child) for child in self._child_of_expert.values()}
         self._prefix = prefix
         self._last_product = _LastProduct()
 

@@ -8,7 +8,16 @@ from dataclasses import dataclass, replace
 import torch
 
 from masksmith._errors import PruningError
-from masksmith.layouts import BY_CHOICE, Candidate, Layout, SelectionError, is_transformers_conv1d, select, with_layouts
+from masksmith.layouts import (
+    BY_CHOICE,
+    Candidate,
+    Layout,
+    SelectionError,
+    is_transformers_conv1d,
+    plain_path,
+    select,
+    with_layouts,
+)
 from masksmith.layouts.roles import OUTSIDE_BLOCKS
 from masksmith.patterns import Pattern, TensorPatterns
 from masksmith.patterns.matching import Globs
@@ -29,7 +38,7 @@ class BlockWeight:
     """A weight of a block that is pruned: a parameter, or a part of a parameter.
 
     Attributes:
-        name: Name of the weight: the parameter's name, unless the weight is a part.
+        name: Name of the weight: that of the parameter in the plain model, unless the weight is a part.
         parameter: The parameter.
         layout: How the weight is made of matrices.
         pattern: Pattern of each matrix.
@@ -50,7 +59,7 @@ class BlockWeight:
 
     @property
     def parameter_name(self) -> str:
-        """Name of the parameter in the model."""
+        """Name of the parameter in the model, without the segments of wrappers."""
         return self.name if self.part is None else self.part.parameter
 
     @property
@@ -155,7 +164,7 @@ def weights_of(
     parts = parts or {}
     locations = _locations(model, parts)
     shared_names = _shared_names(model, locations)
-    candidates = _candidates(model, blocks, locations, layouts or {}, shared_names)
+    candidates = _candidates(model, blocks, locations, layouts or {}, shared_names, parts)
     pattern_of = _assign_patterns(patterns, list(locations), shared_names)
     try:
         selection = select(candidates, pattern_of, layers, exclude, noun="weight")
@@ -180,8 +189,11 @@ def weights_of(
 
 def _shared_names(model: Module, locations: Mapping[str, _Location]) -> dict[str, str]:
     """Return the first name of each weight that the model has under several names, by each other name."""
-    name_of_parameter = {id(parameter): name for name, parameter in model.named_parameters()}
-    first_name_of = {name: name_of_parameter[id(each)] for name, each in model.named_parameters(remove_duplicate=False)}
+    name_of_parameter = {id(parameter): plain_path(model, path) for path, parameter in model.named_parameters()}
+    first_name_of = {
+        plain_path(model, path): name_of_parameter[id(each)]
+        for path, each in model.named_parameters(remove_duplicate=False)
+    }
     return {name: first for name, first in first_name_of.items() if name != first and first in locations}
 
 
@@ -200,31 +212,33 @@ def _assign_patterns(patterns: TensorPatterns, names: list[str], shared_names: M
 
 @dataclass(frozen=True)
 class _Location:
-    """Where a weight is: its parameter, the module of the parameter, and the weight's shape."""
+    """Where a weight is: its parameter, the parameter's path and module, and the weight's shape."""
 
     parameter: torch.nn.Parameter
+    path: str
     module: Module
     shape: tuple[int, ...]
 
 
 def _locations(model: Module, parts: Mapping[str, Part]) -> dict[str, _Location]:
-    """Return the locations of all parameters by name; a parameter that has parts is replaced by its parts.
+    """Return the locations of all parameters by plain name; a parameter that has parts is replaced by its parts.
 
     Raises:
         PruningError: If a part is not within a parameter of the model.
     """
-    parameters = dict(model.named_parameters())
-    divided_parameters = {part.parameter for part in parts.values()}
-    locations = {
-        name: _Location(parameter, model.get_submodule(_module_name(name)), tuple(parameter.shape))
-        for name, parameter in parameters.items()
-        if name not in divided_parameters
+    parameters = {
+        plain_path(model, path): _Location(
+            parameter, path, model.get_submodule(path.rpartition(".")[0]), tuple(parameter.shape)
+        )
+        for path, parameter in model.named_parameters()
     }
+    divided_parameters = {part.parameter for part in parts.values()}
+    locations = {name: location for name, location in parameters.items() if name not in divided_parameters}
     for name, part in parts.items():
-        if part.parameter not in parameters or not part.fits(parameters[part.parameter].numel()):
+        whole = parameters.get(part.parameter)
+        if whole is None or not part.fits(whole.parameter.numel()):
             raise PruningError(f"it is not within a parameter {part.parameter!r} of the model; correct its part", name)
-        module = model.get_submodule(_module_name(part.parameter))
-        locations[name] = _Location(parameters[part.parameter], module, part.shape)
+        locations[name] = replace(whole, shape=part.shape)
     return locations
 
 
@@ -234,9 +248,12 @@ def _candidates(
     locations: Mapping[str, _Location],
     layouts: Mapping[str, str],
     shared_names: Mapping[str, str],
+    parts: Mapping[str, Part],
 ) -> list[Candidate]:
     block_of = _block_numbers(blocks)
-    all_names: dict[str, list[str]] = {name: [name] for name in locations}
+    all_names: dict[str, list[str]] = {
+        name: [name] if name in parts else [name, location.path] for name, location in locations.items()
+    }
     for other, first in shared_names.items():
         all_names[first].append(other)
     candidates = [
@@ -306,8 +323,3 @@ def _block_numbers(blocks: BlockList) -> dict[int, int]:
             if first != number:
                 raise PruningError(f"it shares the parameter {name!r} with {blocks.name(first)}", blocks.name(number))
     return numbers
-
-
-def _module_name(name: str) -> str:
-    """Return the name of the module that a parameter belongs to."""
-    return name.rpartition(".")[0]

@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 from support.causal_models import causal_model, token_batches
+from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
 
 import masksmith as ms
 from masksmith.model_pruning import find_blocks
@@ -35,13 +36,37 @@ def prune_with_hooks(model, blocks, batches, on_dense=False):
 
 
 def test_a_compiled_model_is_pruned_as_the_plain_one():
-    compiled = torch.compile(causal_model("llama"), backend="eager")
+    model = torch.compile(causal_model("llama"), backend="eager")
     batches = token_batches()
     plain = ms.prune(causal_model("llama"), batches, "2:4", update=None)
-    pruned = ms.prune(compiled, batches, "2:4", update=None, blocks="model.layers")
+    pruned = ms.prune(model, batches, "2:4", update=None, blocks="model.layers")
     assert list(pruned.masks) == list(plain.masks)
     assert all(torch.equal(pruned.masks[name], mask) for name, mask in plain.masks.items())
-    assert ms.verify(compiled.model.layers[1].mlp.up_proj.weight != 0, "2:4")
+    assert ms.verify(model.model.layers[1].mlp.up_proj.weight != 0, "2:4")
+
+
+def compiled(block):
+    return torch.compile(block, backend="eager")
+
+
+@pytest.mark.parametrize(
+    ("kind", "wrappers"),
+    [("llama", [compiled, checkpoint_wrapper]), ("mixtral", [checkpoint_wrapper, checkpoint_wrapper])],
+)
+def test_wrapped_blocks_are_pruned_under_the_names_of_the_plain_model(kind, wrappers):
+    batches, options = token_batches(padded=True), {"update": None, "few_tokens": "without data", "min_tokens": 1}
+    plain = ms.prune(causal_model(kind), batches, "2:4", **options)
+    model = causal_model(kind)
+    for number, wrap in enumerate(wrappers):
+        model.model.layers[number] = wrap(model.model.layers[number])
+    pruned = ms.prune(model, batches, "2:4", **options)
+    assert list(pruned.masks) == list(plain.masks)
+    assert all(torch.equal(pruned.masks[name], mask) for name, mask in plain.masks.items())
+    assert [weight.tokens for weight in pruned.blocks[1].weights] == [each.tokens for each in plain.blocks[1].weights]
+    assert pruned.skipped == plain.skipped
+    assert str(pruned.block_list) == str(plain.block_list)
+    name = list(plain.masks)[-1]
+    assert list(ms.prune(model, batches, "1:4", layers=name, **options).masks) == [name]
 
 
 def grams_of(model, block, batches):

@@ -142,11 +142,22 @@ def test_a_trainer_of_another_model_is_refused(lightning, tmp_path):
         hugging_face_run(str(tmp_path), steps=2, save_strategy="no", on=perceptron())
 
 
-@pytest.mark.parametrize("names", ["sparsifier, EMA", "EMA, sparsifier", "sparsifier, SWA"])
+@pytest.mark.parametrize("names", ["sparsifier, EMA", "EMA, sparsifier", "sparsifier, SWA", "sparsifier, own"])
 def test_lightnings_averages_end_sparse_whatever_the_order_of_callbacks(lightning, tmp_path, names):
     from lightning.pytorch.callbacks import EMAWeightAveraging, StochasticWeightAveraging
 
     from masksmith_client.training.lightning import SparsifierCallback
+
+    class OwnAverage(lightning.Callback):
+        def on_fit_start(self, trainer, module):
+            self.average = {name: parameter.detach().clone() for name, parameter in module.named_parameters()}
+
+        def on_train_batch_end(self, trainer, module, *arguments):
+            for name, parameter in module.named_parameters():
+                self.average[name].lerp_(parameter.detach(), 0.1)
+
+        def on_save_checkpoint(self, trainer, module, checkpoint):
+            checkpoint["state_dict"].update(self.average)
 
     class Module(lightning.LightningModule):
         def __init__(self):
@@ -167,7 +178,7 @@ def test_lightnings_averages_end_sparse_whatever_the_order_of_callbacks(lightnin
     module = Module()
     sparsifier = Sparsifier(module, PATTERN, ms.solve, WAITING)
     average = EMAWeightAveraging(decay=0.9) if "EMA" in names else StochasticWeightAveraging(1e-2, swa_epoch_start=1)
-    callbacks = {"sparsifier": SparsifierCallback(sparsifier), "EMA": average, "SWA": average}
+    callbacks = {"sparsifier": SparsifierCallback(sparsifier), "EMA": average, "SWA": average, "own": OwnAverage()}
     best = lightning.callbacks.ModelCheckpoint(tmp_path, monitor="loss")
     data = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(*batch(count=56)), batch_size=8)
     trainer = lightning.Trainer(

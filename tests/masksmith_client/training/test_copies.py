@@ -5,11 +5,13 @@ import copy
 import pytest
 import torch
 from support.training_loop import loss_of, perceptron, train
+from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
 from torch.optim.swa_utils import AveragedModel, get_ema_avg_fn, get_ema_multi_avg_fn
 
 import masksmith as ms
 from masksmith_client import InputError
 from masksmith_client.training import DensePhases, Fixed, Refresh, Sparsifier, StraightThrough, TrainableThresholds
+from masksmith_client.training.copies import with_removed
 
 EVERY_TWO = Refresh(every=2, wait=True)
 
@@ -136,6 +138,76 @@ def test_the_plain_state_dict_is_that_of_the_baked_model(method):
     sparsifier.bake()
     assert all(torch.equal(value, model.state_dict()[name]) for name, value in state.items())
     assert list(sparsifier.plain_state_dict()) == list(perceptron().state_dict())
+
+
+class Delegating(torch.nn.Module):
+    """Its state dict is that of its inner model."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.inner = model
+
+    def state_dict(self, *arguments, **keywords):
+        return self.inner.state_dict(*arguments, **keywords)
+
+
+def checkpointed(model):
+    for index in (2, 4):
+        model[index] = checkpoint_wrapper(model[index])
+    return model
+
+
+def with_hook(model, rename):
+    def hook(module, state, prefix, metadata):
+        for name in list(state):
+            rename(state, name)
+
+    model.register_state_dict_post_hook(hook)
+    return model
+
+
+def renamed(model):
+    return with_hook(model, lambda state, name: state.update({f"net/{name}": state.pop(name)}))
+
+
+def fabric(model):
+    from lightning import Fabric
+
+    return Fabric(accelerator="cpu", devices=1).setup(model)
+
+
+@pytest.mark.parametrize("method", [StraightThrough(), TrainableThresholds(strength=0.5)])
+@pytest.mark.parametrize("wrap", [checkpointed, Delegating, fabric, renamed])
+def test_weights_are_masked_under_the_names_that_the_models_state_dict_gives_them(wrap, method):
+    model = wrap(perceptron())
+    names = list(model.state_dict())
+    sparsifier = Sparsifier(model, "2:4", ms.solve, EVERY_TWO, method, layers=["*2", "*4"])
+    state = dict(model.state_dict())
+    removed = sparsifier.removed_by_masks(state, model)
+    dense = {name: state[name] for name in removed}
+    sparsifier.mask_state_dict(state, model)
+    for each in (state, sparsifier.plain_state_dict()):
+        assert list(each) == names
+        assert sum(ms.verify(each[name] != 0, "2:4").ok for name in names if name.endswith("weight")) == len(dense) == 2
+    restored = with_removed(state, removed)
+    assert all(torch.equal(restored[name], value) for name, value in dense.items())
+
+
+def test_a_state_dict_without_a_masked_weight_is_refused():
+    model = with_hook(perceptron(), lambda state, name: state.update({f"net.{name}": state.pop(name).clone()}))
+    sparsifier = Sparsifier(model, "2:4", ms.solve, EVERY_TWO)
+    state = model.state_dict()
+    before = dict(state)
+    message = "lacks the weight of the masked layer '2.weight', which may be dense .* it must have '2.weight'"
+    for use in (sparsifier.mask_state_dict, sparsifier.removed_by_masks):
+        with pytest.raises(InputError, match=message):
+            use(state, model)
+    assert all(state[name] is value for name, value in before.items())
+    with pytest.raises(InputError, match=message):
+        sparsifier.plain_state_dict()
+    empty = {}  # What ranks other than the first have of a sharded model.
+    sparsifier.mask_state_dict(empty, model)
+    assert empty == {}
 
 
 class Shared(torch.nn.Module):

@@ -89,6 +89,25 @@ def test_weights_of_integers_are_refused_by_name():
         Sparsifier(model, PATTERN, ms.solve, None, layers="2")
 
 
+@pytest.mark.parametrize("layers", ["2", "4"])
+@pytest.mark.parametrize("form", ["transpose", "slice", "same"])
+def test_a_weight_that_shares_memory_with_another_parameter_is_refused(form, layers):
+    model = perceptron()
+    weight = model[2].weight.data
+    model[4].weight = torch.nn.Parameter({"transpose": weight.T, "slice": weight[:16], "same": weight}[form])
+    message = rf"'{layers}.weight' cannot be masked: it shares memory with '[24].weight', which is another parameter"
+    with pytest.raises(InputError, match=message):
+        Sparsifier(model, PATTERN, ms.solve, None, layers=layers)
+    assert names(Sparsifier(model, PATTERN, ms.solve, None, layers="0")) == ["0.weight"]
+
+
+def test_a_weight_whose_entries_share_memory_is_refused():
+    model = perceptron()
+    model[2].weight = torch.nn.Parameter(torch.randn(1, 32).expand(32, 32))
+    with pytest.raises(InputError, match=r"'2.weight' cannot be masked: several of its entries are one place in mem"):
+        Sparsifier(model, PATTERN, ms.solve, None, layers="2")
+
+
 def test_masks_that_sit_on_layers_already_are_not_covered(model):
     Sparsifier(model, PATTERN, ms.solve, refresh=None)
     with pytest.raises(InputError, match=r"'2.weight': it has the mask of another Sparsifier"):

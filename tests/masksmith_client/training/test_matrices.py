@@ -70,11 +70,39 @@ def test_matrices_of_other_modules_stay_dense_and_are_listed():
     sparsifier = Sparsifier(model, "2:4", masks=ms.solve, refresh=None)
     skipped = sparsifier.report().skipped
     assert list(sparsifier.masks) == ["second.weight"]
-    assert skipped["scaled.table"] == "a parameter of Scaled, which is no linear or convolution layer"
+    assert "may be used as 'x @ w'; give its layout, 'out in' or 'in out'" in skipped["scaled.table"]
     assert "a kernel, which a mask does not reach" in skipped["recurrent.weight_ih_l0"]
     sparsifier.bake()
-    assert list(Sparsifier(model, "2:4", ms.solve, None, layers="scaled.table").masks) == ["scaled.table"]
     with pytest.raises(
         InputError, match=r"'recurrent.weight_hh_l0' cannot be masked: LSTM passes its weights to a kernel"
     ):
         Sparsifier(model, "2:4", ms.solve, None, layers="recurrent.weight_hh_l0")
+
+
+class Rotation(torch.nn.Module):
+    """Parameters that are used as `x @ w`: one of the module's own, and one in a list."""
+
+    def __init__(self):
+        super().__init__()
+        self.turn = torch.nn.Parameter(torch.randn(8, 16))
+        self.parts = torch.nn.ParameterList([torch.randn(16, 8)])
+
+
+@pytest.mark.parametrize("name", ["turn", "parts.0"])
+def test_a_matrix_that_is_no_layers_weight_is_masked_along_the_axis_that_is_given(name):
+    model = Rotation()
+    weight = model.get_parameter(name).detach().clone()
+    with pytest.raises(InputError, match=f"'{name}' cannot be masked: not the weight of a layer, .* 'x @ w'; give its"):
+        Sparsifier(model, "2:4", ms.solve, None, layers=name)
+    sparsifier = Sparsifier(model, "2:4", ms.solve, None, layers=name, layouts={name: "in out"})
+    assert list(sparsifier.masks) == [name]
+    assert torch.equal(sparsifier.masks[name].T, ms.solve(weight.abs().T.contiguous(), "2:4").mask)
+    with pytest.raises(InputError, match="a layout is given for 'no', but no tensor has this name"):
+        Sparsifier(Rotation(), "2:4", ms.solve, None, layers=name, layouts={"no": "in out"})
+
+
+def test_matrices_that_are_named_as_those_of_layers_are_masked_along_their_last_axis():
+    model = torch.nn.ModuleDict({"cell": torch.nn.GRUCell(8, 8), "last": torch.nn.Linear(8, 8)})
+    weight = model["cell"].weight_ih.detach().clone()
+    sparsifier = Sparsifier(model, "2:4", ms.solve, None, layers="cell.weight_ih")
+    assert torch.equal(sparsifier.masks["cell.weight_ih"], ms.solve(weight.abs(), "2:4").mask)

@@ -6,7 +6,15 @@ import io
 import pytest
 import torch
 from support.training_loop import WAITING, loss_of, perceptron, train
-from torch.ao.quantization import convert, get_default_qat_qconfig, prepare_qat
+from torch.ao.quantization import (
+    QConfigMapping,
+    convert,
+    default_dynamic_qconfig,
+    get_default_qat_qconfig,
+    prepare_qat,
+    quantize_dynamic,
+)
+from torch.ao.quantization.quantize_fx import convert_fx, prepare_fx
 
 import masksmith as ms
 from masksmith_client import InputError
@@ -142,6 +150,32 @@ def test_quantisation_that_would_leave_masked_layers_out_is_refused(model):
     prepare_qat(sparsifier.bake())
 
 
+def dynamic_by_class(model):
+    return quantize_dynamic(model, {torch.nn.Linear})
+
+
+def graph_by_class(model):
+    mapping = QConfigMapping().set_object_type(torch.nn.Linear, default_dynamic_qconfig)
+    return convert_fx(prepare_fx(model, mapping, torch.randn(2, 8)))
+
+
+@DEPRECATED
+@pytest.mark.parametrize("quantise", [dynamic_by_class, quantize_dynamic, graph_by_class])
+def test_quantisation_of_a_class_refuses_its_masked_layers(model, quantise):
+    sparsifier = Sparsifier(model.eval(), "2:4", ms.solve, None)
+    with pytest.raises(InputError, match="would leave a masked Linear as it is"):
+        quantise(copy.deepcopy(model))
+    quantised = quantise(sparsifier.bake())
+    assert ms.verify(quantised.get_submodule("2").weight().dequantize() != 0, ms.NM(2, 4, fill="at_most"))
+
+
+@DEPRECATED
+def test_masked_layers_that_are_not_to_be_quantised_stay_as_they_are(model):
+    Sparsifier(model.eval(), "2:4", ms.solve, None)
+    for selected in ({torch.nn.LSTM}, {torch.nn.Linear: default_dynamic_qconfig, "2": None, "4": None}):
+        assert isinstance(quantize_dynamic(model, selected)[2], torch.nn.Linear)
+
+
 @DEPRECATED
 def test_training_with_fake_quantisation_keeps_masks_when_it_is_converted(model):
     model.qconfig = get_default_qat_qconfig("fbgemm")
@@ -152,6 +186,20 @@ def test_training_with_fake_quantisation_keeps_masks_when_it_is_converted(model)
         convert(prepared)
     converted = convert(sparsifier.bake())
     assert ms.verify(converted[2].weight().dequantize() != 0, ms.NM(2, 4, fill="at_most"))
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+def test_torchscript_and_masks_refuse_each_other(model):
+    scripted = torch.jit.script(perceptron())
+    with pytest.raises(InputError, match=r"TorchScript has compiled its module, .*: mask the model before torch.jit"):
+        Sparsifier(scripted, PATTERN, ms.solve, None)
+    sparsifier = Sparsifier(model, PATTERN, ms.solve, None)
+    with pytest.raises(InputError, match=r"torch.jit.script cannot compile the masked weight: bake the masks first"):
+        torch.jit.script(model)
+    with pytest.raises(InputError, match=r"the copy's '2.weight' was compiled by TorchScript: bake the masks before"):
+        sparsifier.bake(scripted)
+    inputs = torch.randn(4, 8)
+    assert torch.equal(torch.jit.script(sparsifier.bake())(inputs), model(inputs))
 
 
 def test_a_copy_that_cannot_be_baked_is_left_as_it_was(model):

@@ -69,6 +69,34 @@ def test_an_optimizer_that_ascends_gradients_is_refused_by_the_decay_of_backward
         sparsifier.watch(optimizer)
 
 
+def test_ascent_that_is_set_after_watching_is_refused_at_the_next_step():
+    model = perceptron()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    Sparsifier(model, "2:4", ms.solve, None, SRSTE(), optimizer=optimizer)
+    no_gradient(model).backward()
+    optimizer.step()
+    optimizer.param_groups[0]["maximize"] = True
+    before = [weight.detach().clone() for weight in weights(model)]
+    with pytest.raises(InputError, match=r"SRSTE would make the pruned entries of '2.weight' grow.*use MaskedDecay"):
+        optimizer.step()
+    assert all(torch.equal(weight, old) for weight, old in zip(weights(model), before, strict=True))
+
+
+@pytest.mark.parametrize(("method", "decays"), [(SRSTE(1.0), 2), (MaskedDecay(1.0), 1)])
+def test_a_layer_that_is_called_twice_has_two_decays_of_sr_ste_and_one_masked_decay(method, decays):
+    torch.manual_seed(0)
+    layer = torch.nn.Linear(8, 8)
+    model = torch.nn.Sequential(layer, torch.nn.Tanh(), layer)
+    sparsifier = Sparsifier(model, "2:4", ms.solve, None, method, layers="0")
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    sparsifier.watch(optimizer)
+    weight = layer.parametrizations.weight.original
+    before, pruned = weight.detach().clone(), ~sparsifier.masks["0.weight"]
+    no_gradient(model).backward()
+    optimizer.step()
+    torch.testing.assert_close(weight.detach()[pruned], (1 - 0.1 * decays) * before[pruned])
+
+
 def test_every_watched_optimizer_decays_the_weights_that_it_holds():
     model, sparsifier = masked()
     first, second = (

@@ -32,10 +32,11 @@ class SRSTE(Method):
     `g` is the gradient with respect to the masked weight, `m` the mask (1 = kept). The decay stabilizes the masks:
     pruned entries shrink, and are kept again only if their gradients persist.
 
-    As in the paper, the decay is added in every backward pass. Therefore it is added once per micro-batch if gradients
-    are accumulated; it is divided by the scale of a mixed-precision gradient scaler; and with `maximize=True` it would
-    make pruned entries grow, so a sparsifier refuses to watch an optimizer with this option. `MaskedDecay` has none of
-    these effects.
+    As in the code of the paper, the decay is added in the backward pass of each use of the weight; the paper's formula
+    has it once per step. The two differ if gradients are accumulated, by a decay per micro-batch; if a layer is called
+    several times, or layers share a weight, by a decay per call; and the decay is divided by the scale of a
+    mixed-precision gradient scaler. With `maximize=True` it would make pruned entries grow, so a sparsifier refuses to
+    watch an optimizer with this option, and such an optimizer's steps. `MaskedDecay` has none of these effects.
 
     Attributes:
         decay: Strength, at least 0; default 0.0002 as in the paper.

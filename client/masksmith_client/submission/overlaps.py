@@ -1,0 +1,77 @@
+"""Tensors that share a part of their memory, such as a weight and a slice or the transpose of it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from masksmith_client._errors import InputError
+
+from .tensors import has_memory, is_torch
+
+Pair = tuple[str, str]
+"""The names of two tensors that share memory."""
+
+
+class _Placeholder:
+    """Describes the memory of a torch tensor to numpy, which does not read it; the memory may be on any device."""
+
+    def __init__(self, tensor: Any) -> None:
+        size = tensor.element_size()
+        self.__array_interface__ = {
+            "version": 3,
+            "data": (tensor.data_ptr(), True),
+            "shape": tuple(tensor.shape),
+            "strides": tuple(stride * size for stride in tensor.stride()),
+            "typestr": f"|V{size}",
+        }
+
+
+def overlapping_pairs(tensors: Mapping[str, Any]) -> list[Pair]:
+    """Return the pairs of torch tensors that have at least one byte of memory in common.
+
+    Two tensors that are the same memory in the same form are such a pair, too. Other values, and tensors without
+    memory, are not considered.
+    """
+    by_device: dict[str, list[tuple[int, int, str, npt.NDArray[Any]]]] = {}
+    for name, tensor in tensors.items():
+        if is_torch(tensor) and has_memory(tensor):
+            array = np.asarray(_Placeholder(tensor))
+            first, end = np.lib.array_utils.byte_bounds(array)
+            by_device.setdefault(str(tensor.device), []).append((first, end, name, array))
+    return [pair for places in by_device.values() for pair in _overlapping(sorted(places, key=lambda each: each[:2]))]
+
+
+def check_masked_once(pairs: Iterable[Pair], masked: Collection[str], ties: Mapping[str, Collection[str]]) -> None:
+    """Check that no memory is masked twice.
+
+    Args:
+        pairs: Tensors that share memory.
+        masked: The names of the masked tensors.
+        ties: Tensors that are the same memory in the same form, and have one mask, by the name of each.
+
+    Raises:
+        InputError: If both tensors of a pair are masked, and they are not tied.
+    """
+    for one, other in pairs:
+        if one in masked and other in masked and other not in ties.get(one, ()):
+            raise InputError(
+                f"{one!r} and {other!r} share memory in different forms, such as a transpose or a slice, and would "
+                "have two masks: exclude one of them, or clone it"
+            )
+
+
+def _overlapping(places: list[tuple[int, int, str, npt.NDArray[Any]]]) -> list[Pair]:
+    """Return the pairs that share memory, of tensors on one device in the order of their addresses."""
+    pairs = []
+    for index, (_, end, name, array) in enumerate(places):
+        for first, _, other, other_array in places[index + 1 :]:
+            if first >= end:
+                break
+            # Also exact for views whose entries lie between each other's, such as the two halves of all rows.
+            if np.shares_memory(array, other_array):
+                pairs.append((name, other))
+    return pairs
