@@ -1,4 +1,4 @@
-"""Jobs for asyncio; `_jobs` has the blocking ones. Both run the same coroutines."""
+"""Jobs for asyncio; `_jobs` has jobs with blocking methods. Both run the same coroutines."""
 
 from __future__ import annotations
 

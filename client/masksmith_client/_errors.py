@@ -88,7 +88,7 @@ class StatusError(ClientError):
     def __init__(
         self, problem: ProblemDocument, request_id: str | None = None, retry_after_s: float | None = None
     ) -> None:
-        # Without control characters, which a terminal would obey when a traceback is printed.
+        # The message has no control characters: a terminal would obey them when a traceback is printed.
         super().__init__("\n".join(map(printable, f"{problem.detail} ({problem.code})".splitlines())))
         self.problem = problem
         self.code = problem.code
@@ -149,13 +149,16 @@ def _failure_message(job: JobView) -> str:
     if output is not None and all(report.error is None for report in reports):
         return _output_message(job, output)
     errors = [(report.name, report.error) for report in reports if report.error is not None]
-    shown = "; ".join(f"{name}: {error.message} ({error.code})" for name, error in errors[:3])
+    first_errors = "; ".join(f"{name}: {error.message} ({error.code})" for name, error in errors[:3])
     noun = "tensor" if job.document.kind == "masks" else "case"
     more = f"; and {len(errors) - 3} more" if len(errors) > 3 else ""
-    return f"job {job.id} failed for {len(errors)} of {len(reports)} {noun}(s): {shown}{more}"
+    return f"job {job.id} failed for {len(errors)} of {len(reports)} {noun}(s): {first_errors}{more}"
 
 
 def _output_message(job: JobView, output: OutputReport) -> str:
     errors = [file.error for file in output.files if file.error is not None]
-    shown = "; ".join(f"{error.message} ({error.code})" for error in errors[:3])
-    return f"job {job.id} has not written {len(errors)} of {len(output.files)} file(s) of {output.location}: {shown}"
+    first_errors = "; ".join(f"{error.message} ({error.code})" for error in errors[:3])
+    return (
+        f"job {job.id} has not written {len(errors)} of {len(output.files)} file(s) of {output.location}: "
+        f"{first_errors}"
+    )

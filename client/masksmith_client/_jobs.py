@@ -1,4 +1,4 @@
-"""Jobs with blocking methods; `_async_jobs` has those for asyncio. Both run the same coroutines."""
+"""Jobs with blocking methods; `_async_jobs` has jobs for asyncio. Both run the same coroutines."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ class Job(JobView):
         return self._session.run(operations.wait_for_report(self._session, self, timeout_s, progress))
 
     def output(self) -> dict[str, Any]:
-        """Read the record of the job's output, `masksmith.json`, once it is complete.
+        """Read the record of the job's output, `masksmith.json`; the output must be complete.
 
         Raises:
             NotFound: If the job has no output, or the output is unfinished.

@@ -89,7 +89,7 @@ def main(arguments: Sequence[str]) -> None:
         shortest_paths_alone(_panel("transposable 2:4"))
         return
     if BACKGROUND in arguments:
-        os.nice(5)  # not more: a job waits while its kernel is compiled here
+        os.nice(5)  # not a higher value: a job may wait for a kernel that is compiled here
     on_first_compilation(lambda: _print_line(COMPILING))
     # Processes that start at the same time would compile the same kernels: one compiles, the others wait, then load.
     name = "warm_up_later.lock" if BACKGROUND in arguments else "warm_up.lock"

@@ -31,8 +31,8 @@ log = logging.getLogger(__name__)
 class CaseRunner(PartRunner):
     """Measures benchmark cases; takes the same arguments as `PartRunner`.
 
-    The `Bench` of the latest job is kept, so that the peak speeds of the device and the data that its cases share are
-    prepared once.
+    The `Bench` of the latest job is kept, so that the peak speeds of the device, and the data that the job's cases
+    share, are prepared once.
     """
 
     _bench: tuple[str, Bench] | None = None

@@ -41,7 +41,7 @@ def read_shards(path: Path, *, is_index: bool) -> Shards:
 
     Raises:
         InputError: If a file is missing or unreadable; if the index names a file outside its directory or of another
-            format; or if index and files contradict each other, and the message names the tensor.
+            format; or if index and files contradict each other; the message then names the tensor.
     """
     if is_index:
         return _read_sharded(path)
@@ -86,7 +86,7 @@ def _shard_header(index: Path, file: str) -> Header:
         raise InputError(pickle_message(path))
     if path.suffix != ".safetensors":
         raise InputError(f"{index} names {file!r}, which is not a .safetensors file")
-    # Of a link to nothing, `read_file_header` says where it points.
+    # If the path is a link to a missing file, the message of `read_file_header` says where it points.
     if not path.exists() and not path.is_symlink():
         raise InputError(f"{path} is missing, a file that {index.name} lists; download the checkpoint completely")
     return read_file_header(path)

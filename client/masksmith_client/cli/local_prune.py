@@ -32,8 +32,8 @@ PARALLEL_TENSORS = 2
 This way, one tensor is solved while another is read.
 """
 AHEAD_TENSORS = 4
-"""Number of tensors that are submitted in addition to these, so that solving goes on while the caller writes a tensor
-or syncs a file to the disk."""
+"""Number of tensors that are submitted beyond those that can be solved at once, so that solving goes on while the
+caller writes a tensor or syncs a file to the disk."""
 LARGE_BYTES = 2**27
 """A tensor whose values and statistics together are larger is solved alone, so that memory stays bounded."""
 
@@ -59,14 +59,14 @@ def local_solver(method: PruneMethod, threads: int | None) -> Solve:
         except masksmith.MasksmithError as error:
             raise InputError(f"{tensor.chosen.name!r}: {error}") from None
 
-    parallel = 1 if method.update is not None else min(PARALLEL_TENSORS, cores)
-    return partial(_solve_ahead, solve_one, cores, parallel)
+    parallel_tensors = 1 if method.update is not None else min(PARALLEL_TENSORS, cores)
+    return partial(_solve_ahead, solve_one, cores, parallel_tensors)
 
 
 def _solve_ahead(
     solve_one: Callable[[TensorToSolve, int], SolvedTensor],
     cores: int,
-    parallel: int,
+    parallel_tensors: int,
     tensors: Iterator[TensorToSolve],
 ) -> Generator[SolvedTensor]:
     """Solve tensors and yield them in order, while the caller writes the masks of earlier ones.
@@ -74,11 +74,11 @@ def _solve_ahead(
     Args:
         solve_one: Solves a tensor on a number of threads.
         cores: The number of threads of all tensors together.
-        parallel: Maximum number of tensors that are solved at the same time; one of more than `LARGE_BYTES` is solved
-            alone.
+        parallel_tensors: Maximum number of tensors that are solved at the same time; one of more than `LARGE_BYTES` is
+            solved alone.
         tensors: The tensors.
     """
-    executor = ThreadPoolExecutor(parallel)
+    executor = ThreadPoolExecutor(parallel_tensors)
     pending = deque[Future[SolvedTensor]]()
     was_large = False
     try:
@@ -87,8 +87,8 @@ def _solve_ahead(
             if is_large or was_large:
                 wait(pending)  # So that no other tensor is solved beside a large one.
             was_large = is_large
-            pending.append(executor.submit(solve_one, tensor, cores if is_large else cores // parallel))
-            while len(pending) > (1 if is_large else parallel + AHEAD_TENSORS):
+            pending.append(executor.submit(solve_one, tensor, cores if is_large else cores // parallel_tensors))
+            while len(pending) > (1 if is_large else parallel_tensors + AHEAD_TENSORS):
                 yield pending.popleft().result()
         while pending:
             yield pending.popleft().result()

@@ -36,7 +36,7 @@ def prune_locally(
 def _local_make_solve(
     method: PruneMethod, options: ChoiceOptions, output: Path, threads: int | None
 ) -> Callable[[Checkpoint, Choice, AuxiliaryTensors], Solve]:
-    """Return `make_solve` for `prune_model`: block by block if the method has a text, else tensor by tensor."""
+    """Return `make_solve` for `prune_model`: by block if the method has a calibration text, else by tensor."""
     from .block_prune import block_solver
     from .local_prune import local_solver
 

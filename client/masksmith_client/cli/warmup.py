@@ -31,10 +31,10 @@ def warmup(
 
     canonical_patterns = tuple(str(parse_pattern(pattern)) for pattern in patterns or ())
     masksmith = import_library()
-    seconds: dict[str, float] = {}
+    seconds_by_pattern: dict[str, float] = {}
 
     def on_step(pattern: str, duration_s: float) -> None:
-        seconds[pattern] = duration_s
+        seconds_by_pattern[pattern] = duration_s
         print_note(f"{pattern:<24}{duration_text(duration_s):>10}")
 
     total_s = (
@@ -42,4 +42,4 @@ def warmup(
     )
     print_note(f"{'ready':<24}{duration_text(total_s):>10}")
     if as_json:
-        print_json_line({"seconds": total_s, "patterns": seconds})
+        print_json_line({"seconds": total_s, "patterns": seconds_by_pattern})

@@ -145,8 +145,8 @@ def _write(
     file: BinaryIO, tensor: StreamedTensor, masks: Masks, mask_name: str | None, on_bytes: Callable[[int], None]
 ) -> AppliedTensor:
     kept = 0
-    unmasked = ((piece, 0) for piece in tensor.read())
-    for piece, count in unmasked if mask_name is None else _masked_pieces(tensor, masks, mask_name):
+    unmasked_pieces = ((piece, 0) for piece in tensor.read())
+    for piece, count in unmasked_pieces if mask_name is None else _masked_pieces(tensor, masks, mask_name):
         file.write(piece)
         kept += count
         on_bytes(len(piece))

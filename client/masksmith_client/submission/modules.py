@@ -31,8 +31,8 @@ def with_module_layouts(module: Any, weights: list[StreamedTensor]) -> list[Stre
         weights: Its weights, named as in the plain model: without the segments that `torch.compile` and other wrappers
             add to names.
     """
-    # A layer that is registered twice has a weight under both paths in the `state_dict`.
     has_modules = callable(getattr(module, "named_modules", None))
+    # A layer that is registered twice has a weight under both paths in the `state_dict`.
     modules = module.named_modules(remove_duplicate=False) if has_modules else ()
     layers = {plain_path(module, path): layer for path, layer in modules}
     return [_with_layout(weight, layers) for weight in weights]

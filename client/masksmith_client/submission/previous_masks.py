@@ -26,7 +26,7 @@ class MasksUpload(StreamedTensor):
 
 
 def parse_previous(source: object) -> tuple[str | None, Path | None]:
-    """Return a pair: a job's id, or a reference; and the path of a masks file. At least one of the two is None.
+    """Return two values: a job's id or a reference, else None; and the path of a masks file, else None.
 
     Args:
         source: A job or its id, masks downloaded from a job or opened from a file, the path of a masks file, the

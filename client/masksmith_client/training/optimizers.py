@@ -54,12 +54,12 @@ class WatchedOptimizers:
         unwrapped = [_unwrapped(optimizer) for optimizer in _flat(optimizers)]
         if unwrapped:
             self._check_method_parameters(unwrapped)
-        owning = [optimizer for optimizer in unwrapped if self._owns_masked_weight(optimizer)]
-        if not owning:
+        to_watch = [optimizer for optimizer in unwrapped if self._owns_masked_weight(optimizer)]
+        if not to_watch:
             names = ", ".join(type(optimizer).__name__ for optimizer in unwrapped) or "the empty list of optimizers"
             raise InputError(f"{names} contains no masked weight: pass the optimizer that trains the masked weights")
-        self._check_ascent(owning)
-        for optimizer in owning:
+        self._check_ascent(to_watch)
+        for optimizer in to_watch:
             if not any(optimizer is watched for watched in self._optimizers):
                 self._optimizers.append(optimizer)
                 self._hooks.append(optimizer.register_step_pre_hook(self._before_optimizer_step))
@@ -88,7 +88,6 @@ class WatchedOptimizers:
         self._hooks, self._optimizers = [], []
 
     def _check_changes(self, layer: MaskedLayer) -> None:
-        # One change may be a checkpoint that was loaded while a gradient scaler skipped the step.
         version, other_changes = layer.weight._version, self._other_changes.get(layer.name, 0)
         if layer.name in self._stepped_layers:
             other_changes = 0
@@ -96,6 +95,7 @@ class WatchedOptimizers:
             other_changes += 1
         self._versions[layer.name], self._other_changes[layer.name] = version, other_changes
         self._stepped_layers.discard(layer.name)
+        # A single change is accepted: a checkpoint may have been loaded while a gradient scaler skipped the step.
         if other_changes > 1:
             raise InputError(
                 f"{layer.name!r} was changed by something else than the watched optimizer: call watch() with the "

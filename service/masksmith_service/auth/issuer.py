@@ -73,7 +73,7 @@ class Issuer:
 
     def _verified_claims(self, token: str) -> Mapping[str, Any] | None:
         try:
-            claims = jwt.decode(token, self._keys.known, algorithms=ALGORITHMS).claims
+            claims = jwt.decode(token, self._keys.known_keys, algorithms=ALGORITHMS).claims
             self._claims.validate(claims)
         except (JoseError, ValueError, TypeError) as error:
             log.debug("a token is not valid: %s", type(error).__name__)

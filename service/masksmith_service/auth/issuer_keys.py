@@ -48,7 +48,7 @@ class IssuerKeys:
         self.has_fetch_failed = False
 
     @property
-    def known(self) -> KeySet:
+    def known_keys(self) -> KeySet:
         """The keys that were fetched last; none once they are older than `MAX_KEYS_AGE_S`."""
         return self._keys if time.monotonic() - self._fetched_at < MAX_KEYS_AGE_S else KeySet([])
 

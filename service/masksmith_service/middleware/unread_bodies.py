@@ -8,7 +8,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 DRAIN_BYTES, DRAIN_S = 2**20, 2.0
-"""Limits of reading the rest of a body: bytes after the start of the response, and seconds before its end is sent.
+"""Limits of reading the rest of a body: bytes after the response starts, and seconds before the response's end is sent.
 
 Closing a connection with unread data sends a TCP reset, at which the client may lose the response.
 """

@@ -95,17 +95,17 @@ def _dense_and_fitting(mask: MatrixReader, pattern: Hybrid, grid: Grid, at_most:
     return dense, fits
 
 
-def _check_each_block(dense: Bools, fits: Bools, pattern: Hybrid, free: tuple[int, int]) -> Finding:
+def _check_each_block(dense: Bools, fits: Bools, pattern: Hybrid, shape_without_edge: tuple[int, int]) -> Finding:
     """Check that every block is dense or n:m, and that the blocks of a dense edge are dense.
 
     Args:
         dense: Whether each block is dense.
         fits: Whether each block obeys the inner pattern.
         pattern: The pattern.
-        free: Numbers of block rows and block columns without the dense edge.
+        shape_without_edge: Numbers of block rows and block columns without the dense edge.
     """
     is_edge = np.ones_like(dense)
-    is_edge[: free[0], : free[1]] = False
+    is_edge[: shape_without_edge[0], : shape_without_edge[1]] = False
     for broken, what in (
         (is_edge & ~dense, "of the edge are not dense"),
         (~is_edge & ~dense & ~fits, f"are neither dense nor {pattern.inner}"),

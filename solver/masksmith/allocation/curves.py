@@ -16,7 +16,7 @@ from masksmith._solution.certificate import exact_sum
 from masksmith._solve import solve
 from masksmith._tensors import MatrixReader
 from masksmith.patterns import NM, Budget, capacity
-from masksmith.patterns.budget import patterns_by_n
+from masksmith.patterns.budget import patterns_of_each_n
 
 from .allocator import Decision, Doubles, Shapes
 from .knapsack import choose
@@ -45,7 +45,7 @@ class Curves:
 
     @cached_property
     def _patterns(self) -> list[NM]:
-        return patterns_by_n(self._pattern)
+        return patterns_of_each_n(self._pattern)
 
     def measure(self, scores: Any, state: Any, name: str) -> Doubles:
         """Return, for every n that the pattern may have, the score that the best mask keeps, or an upper bound of it.
@@ -81,7 +81,7 @@ class Curves:
 
     def _choices(self, name: str, values: Doubles) -> _LayerChoices:
         """Return the choices of a layer that its floor allows: the densest ones, whose values are the last ones."""
-        allowed = patterns_by_n(self._pattern, self._budget.floor_of(name))
+        allowed = patterns_of_each_n(self._pattern, self._budget.floor_of(name))
         costs = [int(capacity(pattern, self._shapes[name])) for pattern in allowed]
         return _LayerChoices(allowed, costs, values[len(values) - len(allowed) :].tolist())
 

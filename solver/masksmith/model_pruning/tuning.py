@@ -23,7 +23,7 @@ def tune(
     target: Activations,
     options: Options,
 ) -> Tuning | None:
-    """Lower the mean of `BlockStep.token_errors`, the errors of outputs from a target, by Adam; the masks are fixed.
+    """Lower the mean of `BlockStep.token_errors` between outputs and a target, by Adam; the masks are fixed.
 
     Each step takes one batch, in turn. The learning rate of a parameter is proportional to the root mean square of its
     kept entries, and falls to 0 along a cosine. Matrices without data stay as they are. The weights are restored if the
@@ -42,12 +42,12 @@ def tune(
     before = step.run(inputs, target=target)
     tuned = tuned_parameters(weights, reports)
     copies = [each.parameter.detach().clone() for each in tuned]
-    after, stopped = _tune_and_measure(step, tuned, inputs, target, options)
+    after, stop_reason = _tune_and_measure(step, tuned, inputs, target, options)
     if after > before:
         after = before
         for each, copy in zip(tuned, copies, strict=True):
             each.parameter.data.copy_(copy)
-    return Tuning(options.tuning_steps, before, after, time.perf_counter() - started, stopped)
+    return Tuning(options.tuning_steps, before, after, time.perf_counter() - started, stop_reason)
 
 
 def _tune_and_measure(

@@ -49,11 +49,11 @@ def prune(
 ) -> PrunedModel:
     """Prune the blocks of a model in place, one after the other, each on the outputs of the blocks before it.
 
-    First the calls of the blocks are recorded: the first batch runs through the dense model, up to the last block; the
-    other batches run through the first block only, if that gives the same calls for the first batch, else as the first
-    one. Then each block runs while statistics of its weights' inputs are gathered; its weights are masked and, by
-    default, updated and tuned; and it runs again to compute the inputs of the next block. Statistics include
-    every matrix product with a weight, and each expert of a stacked weight has its own.
+    First the calls of the blocks are recorded: the first batch runs through the dense model, up to the last block. If
+    this batch gives the same calls when it runs through the first block only, the other batches run through the first
+    block only, else through all blocks. Then each block runs while statistics of its weights' inputs are gathered; its
+    weights are masked and, by default, updated and tuned; and it runs again to compute the inputs of the next block.
+    Statistics include every matrix product with a weight, and each expert of a stacked weight has its own.
 
     Besides the model, these are in memory: the recorded calls, the activations of all batches before and after one
     block, the Gram matrices of one block in float64, and a copy of the weights to prune. On an error or an

@@ -27,8 +27,8 @@ class Budget:
 
     Attributes:
         density: Share kept of all layers together, in [1e-9, 1], or as text: `"50%"`.
-        floors: By glob, the minimum share that each layer keeps whose name matches; if several globs match, the largest
-            share applies. Every layer keeps at least one entry, one block, or one entry of each group.
+        floors: By glob, the minimum share that each layer with a matching name keeps; if several globs match, the
+            largest share applies. Every layer keeps at least one entry, one block, or one entry of each group.
 
     Raises:
         PatternError: If a share is not in [1e-9, 1].
@@ -146,17 +146,17 @@ def count_units(pattern: Pattern, shape: tuple[int, ...]) -> int:
 def floor_units(pattern: Pattern, shape: tuple[int, ...], floor: float) -> int:
     """Return the minimum number of units that a layer keeps: at least one block or entry.
 
-    For n:m, it is the number of entries that the sparsest pattern of `patterns_by_n` keeps.
+    For n:m, it is the number of entries that the sparsest pattern of `patterns_of_each_n` keeps.
     """
     if isinstance(pattern, NM):
-        return int(capacity(patterns_by_n(pattern, floor)[0], shape))
+        return int(capacity(patterns_of_each_n(pattern, floor)[0], shape))
     return max(1, math.ceil(Fraction(repr(floor)) * count_units(pattern, shape)))
 
 
-def patterns_by_n(pattern: NM, floor: float = 0.0) -> list[NM]:
+def patterns_of_each_n(pattern: NM, floor: float = 0.0) -> list[NM]:
     """Return the patterns that differ from an n:m pattern only in n, sparsest first, with at least density `floor`.
 
-    Those of a transposable pattern have the `n_out` of the same share; an n without such an `n_out` is left out.
+    If the pattern is transposable, each has the `n_out` of the same share; an n without such an `n_out` is left out.
     """
     patterns = []
     for n in range(1, pattern.m + 1):

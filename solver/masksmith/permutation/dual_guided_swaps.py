@@ -67,9 +67,9 @@ def search(x: Doubles, pattern: NM, rounds: int, steps: int | None, seed: int, l
     return order
 
 
-def _positions(tiles: Ints, m: int, columns: int) -> Ints:
+def _positions(tile_columns: Ints, m: int, columns: int) -> Ints:
     """Return the positions of the columns in some tile columns, without the padding of the last one."""
-    positions = (tiles[:, None] * m + np.arange(m)).ravel()
+    positions = (tile_columns[:, None] * m + np.arange(m)).ravel()
     return positions[positions < columns]
 
 
@@ -133,39 +133,42 @@ class _State:
         return pairs
 
     def attempt(self, pairs: list[tuple[int, int]]) -> bool:
-        """Solve the tile columns of all swaps; accept swaps with a gain, exclude others; return whether any has one."""
+        """Solve the tile columns of all swaps; accept swaps with a gain, exclude the others.
+
+        Returns whether any swap was accepted.
+        """
         new_order = self.order.copy()
         for a, b in pairs:
             new_order[[a, b]] = new_order[[b, a]]
-        tiles = np.unique(self._tile_column[np.array(pairs)])
-        columns = new_order[_positions(tiles, self._pattern.m, len(new_order))]
+        tile_columns = np.unique(self._tile_column[np.array(pairs)])
+        columns = new_order[_positions(tile_columns, self._pattern.m, len(new_order))]
         solution = solve(self._x[:, columns], self._pattern, keep_duals=True)
-        kept_scores = self._kept_scores.copy()
-        kept_scores[tiles] = solution.tile_objectives.sum(axis=0)
-        accepted: list[int] = []
+        new_scores = self._kept_scores.copy()
+        new_scores[tile_columns] = solution.tile_objectives.sum(axis=0)
+        accepted_tile_columns: list[int] = []
         for a, b in pairs:
-            tile_columns = [int(self._tile_column[a]), int(self._tile_column[b])]
-            if (kept_scores[tile_columns] - self._kept_scores[tile_columns]).sum() > self._min_gain:
-                accepted += tile_columns
+            both = [int(self._tile_column[a]), int(self._tile_column[b])]
+            if (new_scores[both] - self._kept_scores[both]).sum() > self._min_gain:
+                accepted_tile_columns += both
                 self._swap(a, b)
             else:
                 first, second = self.order[a], self.order[b]
                 self._excluded[first, second] = self._excluded[second, first] = True
-        if accepted:
-            changed_tiles = np.unique(accepted)
-            self._kept_scores[changed_tiles] = kept_scores[changed_tiles]
-            self._update_values(changed_tiles, solution, np.searchsorted(tiles, changed_tiles))
-        return bool(accepted)
+        if accepted_tile_columns:
+            changed_tile_columns = np.unique(accepted_tile_columns)
+            self._kept_scores[changed_tile_columns] = new_scores[changed_tile_columns]
+            self._update_values(changed_tile_columns, solution, np.searchsorted(tile_columns, changed_tile_columns))
+        return bool(accepted_tile_columns)
 
     def _swap(self, a: int, b: int) -> None:
         """Exchange the columns at positions a and b; swaps of columns in these tile columns are no longer excluded."""
-        changed = self.order[np.isin(self._tile_column, [self._tile_column[a], self._tile_column[b]])]
+        columns = self.order[np.isin(self._tile_column, [self._tile_column[a], self._tile_column[b]])]
         # Excluded swaps of these columns may have a gain in their new tile columns.
-        self._excluded[changed], self._excluded[:, changed] = False, False
+        self._excluded[columns], self._excluded[:, columns] = False, False
         self.order[[a, b]] = self.order[[b, a]]
 
-    def _update_values(self, tiles: Ints, solution: Solution, positions: Ints) -> None:
-        """Update the values of all columns in the tile columns `tiles`, from the row duals of a solution of these.
+    def _update_values(self, tile_columns: Ints, solution: Solution, positions: Ints) -> None:
+        """Update the values of all columns in some tile columns, from the row duals of a solution of these.
 
         `positions` are the indices of these tile columns in the solution.
         """
@@ -175,7 +178,7 @@ class _State:
         rows = duals.shape[0] * duals.shape[2]
         padded = np.zeros((rows, self._x.shape[1]))
         padded[: min(rows, len(self._x))] = self._x[:rows]
-        values = np.empty((self._x.shape[1], len(tiles)))
+        values = np.empty((self._x.shape[1], len(tile_columns)))
         keep, at_most = self._pattern.n_out, self._pattern.fill == "at_most"
         column_values(padded, duals, keep, at_most, values, np.empty(keep))
-        self._values[:, tiles] = values
+        self._values[:, tile_columns] = values

@@ -36,8 +36,8 @@ GROWTH = ((0.4, 1.4), (0.1, 1.2), (0.03, 1.1), (0.0, 2.0))
 """Pairs (share, factor): the penalty grows by the factor of the first pair whose share is at most the share of entries
 that changed since the last check. Shares are of the kept or the dropped entries, whichever are fewer."""
 START_TOLERANCE = 0.2
-"""Tolerance of the first mask's error, as long as it serves for the comparison with the last mask's only. If the last
-mask's error is not less by more than this, the first mask's weights are reconstructed, too."""
+"""Relative tolerance of the first mask's error, as long as it is only compared with the last mask's error. If the last
+mask's error is not smaller by more than this, the first mask's weights are reconstructed, too."""
 PENALTIES = (1e-6, 1e6)
 """Least and largest penalty of the first rounds: far beyond them, float32 overflows."""
 SETTLED_SHARE = 0.01
@@ -174,7 +174,7 @@ class _AdmmRounds:
         """Run the rounds from a first mask; return their history and the solution of the last one."""
         solution, mask = first, read_mask(first.mask, self._operands)
         kept_count, checked_mask, norm = int(mask.sum()), mask, float(self.target.norm()) or 1.0
-        fewer = min(kept_count, mask.numel() - kept_count)  # number of kept or of dropped entries
+        smaller_count = min(kept_count, mask.numel() - kept_count)  # number of the kept or of the dropped entries
         self._copy, duals = self.target * mask, torch.zeros_like(self.target)
         history: list[AdmmRound] = []
         for number in range(1, max_rounds + 1):
@@ -190,10 +190,10 @@ class _AdmmRounds:
                 on_progress(number, max_rounds)
             if number % ROUNDS_PER_CHECK == 0:
                 changed_count, checked_mask = int((mask != checked_mask).sum()), mask
-                if changed_count <= SETTLED_SHARE * fewer:
+                if changed_count <= SETTLED_SHARE * smaller_count:
                     self.settled = True
                     break
-                penalty *= next(factor for share, factor in GROWTH if changed_count >= share * fewer)
+                penalty *= next(factor for share, factor in GROWTH if changed_count >= share * smaller_count)
         return history, solution
 
     def stats(self) -> dict[str, Any]:
@@ -210,7 +210,10 @@ class _AdmmRounds:
         return refit(self._operands, mask, solution.mask, scaled=self._scaled, start=start)
 
     def rough_errors(self, solution: Solution) -> tuple[float, float]:
-        """Return `rough_errors` of a solution's mask, within `START_TOLERANCE`; without damping, 0 and 0."""
+        """Return `rough_errors` of a solution's mask, within `START_TOLERANCE`.
+
+        Without damping, they are not computed: 0 and 0 are returned, so that `admm` reconstructs the mask's weights.
+        """
         if not self._operands.diagonal_damping:
             return 0.0, 0.0
         mask = read_mask(solution.mask, self._operands)

@@ -20,7 +20,7 @@ from .violations import unit_violations
 
 
 def solve_channels(problem: Problem, pattern: Channels, options: WholeTensorOptions) -> Solution:
-    """Keep the channels with the largest sums, ties to the first.
+    """Keep the channels with the largest sums; of equal ones, the first.
 
     The first pass over the scores computes the sums, the second writes the mask.
     """

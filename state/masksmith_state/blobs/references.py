@@ -1,12 +1,13 @@
 """Tracks references to blobs, and deletes blobs without references.
 
-An upload D is referenced by the keys K of the API that sent it, and by the live jobs J that read it; a result R by the
-jobs that list it, and by the live jobs that read it, as previous masks or to measure it. In Redis:
+An upload D is referenced by the API keys K that sent it, and by the live jobs J that read it; a result R by the jobs
+that list it, and by the live jobs that read it, as previous masks or to measure it. In Redis:
 
 - `masksmith:upload:D` (hash: `size`), `:owners` and `:jobs` (sets); `masksmith:uploads` orders `K:D` by last use;
-- `masksmith:result:R` and `masksmith:job:J:results` (sets, one for each direction) for the jobs that list a result; the
-  former has `J:reader` for a job that reads it, and the field `earlier_results` of the job the keys of those results;
-  `masksmith:unreferenced_results` lists results without a reference;
+- `masksmith:result:R` is the set of the jobs that refer to a result: `J` lists it, `J:reader` reads it;
+- `masksmith:job:J:results` is the set of the results that a job lists; the job's field `earlier_results` has the keys
+  of the results that it reads;
+- `masksmith:unreferenced_results` lists results without a reference;
 - `masksmith:owner:K:record_bytes` is the estimated number of bytes that the records of a key's uploads and jobs take;
 - `masksmith:owner:K:bytes` is the number of bytes that a key keeps: its uploads, and the results of its jobs;
 - `masksmith:tombstones` (hash: blob -> token) lists blobs that are being deleted, to which no reference can be added.
@@ -56,7 +57,7 @@ class LinkOutcome(StrEnum):
 class BlobReferences:
     """Adds and removes references to blobs, and deletes blobs without references.
 
-    Arguments `owner` are keys of the API; arguments `key` identify a result, or in `is_referenced` an upload.
+    Arguments `owner` are API keys; arguments `key` identify a result, in `is_referenced` an upload or a result.
 
     Args:
         client: Redis client of the job records, with `decode_responses`.
@@ -111,7 +112,7 @@ class BlobReferences:
     def touch(self, owner: str, digest: str, *, any_owner: bool) -> int | None:
         """Record that a key uses an upload, and return the size of the upload; None if the key cannot use it.
 
-        It cannot if the upload does not exist; nor, without `any_owner`, if the key has no reference to it.
+        A key cannot use an upload that does not exist; nor, without `any_owner`, one that it has no reference to.
 
         Args:
             owner: The key.
@@ -153,7 +154,7 @@ class BlobReferences:
         """
         deadline = time.monotonic() + TOMBSTONE_TIMEOUT_S
         while (reply := int(self._scripts.run("add_result_reference", job, key))) == 0:
-            # The result is being deleted; after this time, the process that deletes it has stopped.
+            # The result is being deleted. At the deadline, the process that deletes it is taken to have stopped.
             if time.monotonic() > deadline:
                 self._clear_tombstone("result", key)
             time.sleep(POLL_S)

@@ -11,7 +11,7 @@ from hypothesis import given, settings, strategies as st
 import masksmith as ms
 from masksmith.allocation import allocation, knapsack
 from masksmith.patterns import capacity
-from masksmith.patterns.budget import patterns_by_n
+from masksmith.patterns.budget import patterns_of_each_n
 
 RNG = np.random.default_rng(11)
 LAYERS = {
@@ -106,7 +106,7 @@ def test_n_is_chosen_as_well_as_can_be(pattern, share, floors, monkeypatch):
     solutions = ms.solve_many(layers, allocation.patterns)
     room = int(share * sum(layer.size for layer in layers.values()))
     objectives = []
-    for choice in itertools.product(*(patterns_by_n(ms.parse(pattern), budget.floor_of(name)) for name in layers)):
+    for choice in itertools.product(*(patterns_of_each_n(ms.parse(pattern), budget.floor_of(name)) for name in layers)):
         patterns = dict(zip(layers, choice, strict=True))
         if sum(capacity(patterns[name], layer.shape) for name, layer in layers.items()) <= room:
             objectives.append(objective(ms.solve_many(layers, patterns)))

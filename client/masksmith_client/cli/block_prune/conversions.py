@@ -42,9 +42,9 @@ class Piece:
         start = tuple(self.start[dim] for dim in dims)
         return Piece(self.name, self.shape, start, tuple(dims.index(dim) for dim in self.dims))
 
-    def moved(self, dim: int, steps: int) -> Piece:
-        """Return the piece after `steps` entries were put before the container along a dimension."""
-        start = (*self.start[:dim], self.start[dim] + steps, *self.start[dim + 1 :])
+    def moved(self, dim: int, distance: int) -> Piece:
+        """Return the piece after the container was put into a larger one, `distance` from its start along `dim`."""
+        start = (*self.start[:dim], self.start[dim] + distance, *self.start[dim + 1 :])
         return Piece(self.name, self.shape, start, self.dims)
 
     def stacked(self, dim: int, number: int) -> Piece:
@@ -103,10 +103,10 @@ def _stack(pieces_of: PiecesOf, tensors: Sequence[torch.Tensor], dim: int = 0) -
 
 
 def _cat(pieces_of: PiecesOf, tensors: Sequence[torch.Tensor], dim: int = 0) -> list[Piece]:
-    pieces, steps = list[Piece](), 0
+    pieces, distance = list[Piece](), 0
     for tensor in tensors:
-        pieces += [piece.moved(dim % tensor.ndim, steps) for piece in pieces_of(tensor)]
-        steps += tensor.shape[dim]
+        pieces += [piece.moved(dim % tensor.ndim, distance) for piece in pieces_of(tensor)]
+        distance += tensor.shape[dim]
     return pieces
 
 
