@@ -61,19 +61,19 @@ def quantisation_settings(config: Mapping[str, Any] | None) -> Mapping[str, Any]
 def quantisation_message(config: Mapping[str, Any] | None, dtypes: Mapping[str, str]) -> str | None:
     """Say how a checkpoint is quantised and what to do about it; None if it is not, or if it is read through scales.
 
-    Of the methods and formats that are read through scales, `Checkpoint.check_is_readable` checks weights and scales.
+    If the checkpoint is read through scales, `Checkpoint.check_is_readable` checks its weights and scales.
 
     Args:
         config: The checkpoint's `config.json`; None if it has none.
         dtypes: Dtypes of all tensors by name.
     """
     settings = quantisation_settings(config)
-    packed = _packed_message(dtypes)
+    packed_message = _packed_message(dtypes)
     if not settings:
-        return packed or _scaled_message(dtypes)
+        return packed_message or _scaled_message(dtypes)
     method, format_name = _method(settings), _format_name(settings)
     is_readable_format = method == "compressed-tensors" and format_name in _FORMATS_READ_THROUGH_SCALES
-    if packed is None and (method == "fp8" or is_readable_format):
+    if packed_message is None and (method == "fp8" or is_readable_format):
         return None
     return _config_message(method, format_name)
 
@@ -83,10 +83,10 @@ def uncounted_zeros_message(config: Mapping[str, Any] | None, dtypes: Mapping[st
 
     They can be counted in weights that are quantised entry by entry, for example as int8 or 8-bit floats with a scale.
     """
-    packed = _packed_message(dtypes)
+    packed_message = _packed_message(dtypes)
     settings = quantisation_settings(config)
-    if packed is not None or not settings:
-        return packed
+    if packed_message is not None or not settings:
+        return packed_message
     method, format_name = _method(settings), _format_name(settings)
     is_by_entry = method in _ENTRYWISE_METHODS and _sparse_format(settings) is None
     return None if is_by_entry else _config_message(method, format_name)

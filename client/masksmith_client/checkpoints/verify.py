@@ -67,7 +67,7 @@ class CheckedTensor:
 
 
 def check_weights(checkpoint: Checkpoint, choice: Choice) -> None:
-    """Refuse tensors to be checked whose zeros cannot be counted in their files, before any of them is read.
+    """Refuse a checkpoint if zeros of the tensors to check cannot be counted in its files; these tensors are not read.
 
     Raises:
         InputError: If weights are packed, have a zero point that is not zero, or have a dtype whose zeros are not
@@ -93,7 +93,7 @@ def verify_patterns(checkpoint: Checkpoint, choice: Choice, verify: Verify) -> I
         yield CheckedTensor(chosen.name, chosen.shape, str(chosen.pattern), count, message, index)
 
 
-def masked_tensors(checkpoint: Checkpoint, masks: Masks) -> dict[str, Tensor]:
+def tensors_of_masks(checkpoint: Checkpoint, masks: Masks) -> dict[str, Tensor]:
     """Return the tensor of each mask, by the mask's name; the names are in the order of `natural_key`.
 
     Raises:

@@ -1,6 +1,6 @@
 """Options that commands about checkpoints share, and functions that parse these options.
 
-The client is imported where it is used, so that the help of a command does not import it.
+Other modules of the client are imported inside functions, so that the help of a command does not import them.
 """
 
 from __future__ import annotations

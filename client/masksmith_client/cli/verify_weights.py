@@ -19,7 +19,7 @@ from masksmith_client.checkpoints.tensors import Tensor
 from masksmith_client.checkpoints.verify import (
     CheckedTensor,
     check_weights,
-    masked_tensors,
+    tensors_of_masks,
     verify_masks,
     verify_patterns,
 )
@@ -125,7 +125,7 @@ def _against_masks(checkpoint: Checkpoint, options: WeightOptions, violation: Ma
     uses_own_masks = options.masks is None and checkpoint.path.is_dir()
     record = recorded_masks(checkpoint.folder) if uses_own_masks else None
     masks = _open_masks(checkpoint, options.masks, record)
-    tensors = masked_tensors(checkpoint, masks)
+    tensors = tensors_of_masks(checkpoint, masks)
 
     def mask_violation(name: str) -> str | None:
         info = masks.infos.get(name)

@@ -93,22 +93,25 @@ class CalibrationReader:
             if layer not in names:
                 raise InputError(f"the calibration is for a layer {layer!r}, which the model does not have")
 
-    def match(self, weights: list[StreamedTensor], named: Collection[str]) -> tuple[AuxiliaryTensors, dict[str, str]]:
-        """Look up the statistics of each weight as `find` does, and refuse weights that must not be skipped.
+    def match(
+        self, weights: list[StreamedTensor], required_names: Collection[str]
+    ) -> tuple[AuxiliaryTensors, dict[str, str]]:
+        """Look up the statistics of each weight as `find` does; refuse a weight without any if it must not be skipped.
 
         Args:
             weights: The weights to mask.
-            named: Names of weights that the caller selected by their full names; these must not be skipped.
+            required_names: Names of weights that must not be skipped: the caller selected them by their full names.
 
         Returns:
             The statistics; and the reason for each weight without statistics, by name.
 
         Raises:
-            InputError: As `find` does; also if a weight in `named`, or every weight, lacks statistics.
+            InputError: As `find` does; also if a weight in `required_names`, the only weight, or every weight lacks
+                statistics.
         """
         auxiliary, reasons = self.find(weights)
         for name, reason in reasons.items():
-            if name in named or len(weights) == 1:
+            if name in required_names or len(weights) == 1:
                 raise InputError(f"{name!r} is {reason}")
         if weights and len(reasons) == len(weights):
             name, reason = next(iter(reasons.items()))

@@ -35,8 +35,9 @@ class SparsifierCallback(Callback):  # type: ignore[misc] # lightning is untyped
     """Calls the sparsifier's `step` after each batch with an optimizer step, and saves its state in checkpoints.
 
     Create the sparsifier on the LightningModule before `fit`. In a checkpoint, `state_dict` holds the masked weights
-    under their usual names. The values of pruned entries, needed to resume, are in the state of this callback. Those
-    of an average are in a member of their own, `PRUNED_AVERAGE`.
+    under their usual names. The values of pruned entries, needed to resume, are in the state of this callback. If
+    `state_dict` is an average of weights, the values of the average's pruned entries are in the member
+    `PRUNED_AVERAGE`.
 
     Args:
         sparsifier: A sparsifier of the LightningModule.
@@ -84,7 +85,10 @@ class SparsifierCallback(Callback):  # type: ignore[misc] # lightning is untyped
             self.sparsifier.step()
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Bake the masks into the weights, unless `bake` is False; averages are in the model by then."""
+        """Bake the masks into the weights, unless `bake` is False.
+
+        If another callback averages weights, the model has the average by then.
+        """
         if self._bake and not self.sparsifier.is_baked:
             self.sparsifier.bake()
 
@@ -142,6 +146,6 @@ def _may_write_weights(callback: Callback) -> bool:
 
 
 def _averages_weights(callback: Callback) -> bool:
-    # By name, since Lightning versions without `WeightAveraging` work, too.
+    # Classes are recognised by name, since some versions of Lightning have no `WeightAveraging`.
     names = [base.__name__ for base in type(callback).__mro__]
     return "WeightAveraging" in names or "StochasticWeightAveraging" in names

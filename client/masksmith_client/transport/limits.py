@@ -18,7 +18,8 @@ MAX_DOCUMENT_BYTES = 2**28
 """Maximum size of a JSON document; the document of a job with the most shards has less than half this size."""
 DOCUMENT_BYTES_PER_S, DOWNLOAD_BYTES_PER_S = 10_000, 1_000
 """For each of these numbers of bytes received, the time limit of the body is one second longer; at first it is the
-client's timeout. A service with the default settings closes the connection of a download that is read more slowly."""
+client's timeout. A service with the default settings closes the connection of a download that the client reads more
+slowly than about `DOWNLOAD_BYTES_PER_S`."""
 MAX_LINE_BYTES = 2**20
 """Longest line, and longest event, of an event stream."""
 CODINGS = frozenset({"", "identity", "gzip", "deflate"})
@@ -72,7 +73,7 @@ class LimitedDocument:
 
     def __init__(self, response: httpx2.Response) -> None:
         self._response, self._body = response, bytearray()
-        self._time = _BodyTimer(response, DOCUMENT_BYTES_PER_S)
+        self._timer = _BodyTimer(response, DOCUMENT_BYTES_PER_S)
 
     def add(self, piece: bytes) -> None:
         """Add the next piece of the decoded body.
@@ -82,7 +83,7 @@ class LimitedDocument:
             SlowResponseError: If the body takes longer than it may.
         """
         self._body += piece
-        self._time.check(len(self._body))
+        self._timer.check(len(self._body))
         if len(self._body) > MAX_DOCUMENT_BYTES:
             url = self._response.request.url
             raise WireError(f"the response of {url} is larger than {MAX_DOCUMENT_BYTES} bytes: not a document")
@@ -115,7 +116,7 @@ class LimitedFile:
 
     def __init__(self, file: BinaryIO, data_bytes: int, response: httpx2.Response) -> None:
         self.file, self._limit, self._size = file, data_bytes + LARGEST_HEADER_BYTES, 0
-        self._time = _BodyTimer(response, DOWNLOAD_BYTES_PER_S)
+        self._timer = _BodyTimer(response, DOWNLOAD_BYTES_PER_S)
 
     def write(self, piece: bytes) -> None:
         """Write the next piece.
@@ -125,7 +126,7 @@ class LimitedFile:
             SlowResponseError: If the download takes longer than it may.
         """
         self._size += len(piece)
-        self._time.check(self._size)
+        self._timer.check(self._size)
         if self._size > self._limit:
             raise WireError(f"the download is larger than its tensors: more than {self._limit} bytes")
         self.file.write(piece)

@@ -54,7 +54,9 @@ def select_file_tensors(
     if options.calibration is not None:
         check_calibrated_names(headers[options.calibration], names)
     located, selection = locate_selected(options, specification, files, model)
-    tensors, uncalibrated = add_statistics(located, specification, headers, sources, named={}, required=selection.named)
+    tensors, uncalibrated = add_statistics(
+        located, specification, headers, sources, document_tensors={}, required_names=selection.named
+    )
     reasons = selection.skipped | {skip.name: skip.reason for skip in uncalibrated}
     return tensors, [Skipped(name=name, reason=reasons[name]) for name in names if name in reasons]
 

@@ -37,19 +37,19 @@ def add_statistics(
     headers: Mapping[str, Header],
     sources: Mapping[str, Source],
     *,
-    named: Mapping[str, TensorInput],
-    required: Collection[str],
+    document_tensors: Mapping[str, TensorInput],
+    required_names: Collection[str],
 ) -> tuple[list[PlannedTensor], list[Skipped]]:
-    """Locate the statistic for the scores of each weight, and the Gram matrix for its update, where they are needed.
+    """Locate the statistic for each weight's scores if they need one, and the Gram matrix for its update if it has one.
 
     Args:
         tensors: The weights.
         specification: The job's specification.
         headers: Headers of all files that the job reads, by digest or reference.
         sources: The files in roots, by reference.
-        named: Tensors of the request's document, by name; empty if the request is no document.
-        required: Names of the weights whose statistics must be found; other weights are skipped if the calibration file
-            lacks a statistic for them.
+        document_tensors: Tensors of the request's document, by name; empty if the request is no document.
+        required_names: Names of the weights whose statistics must be found; other weights are skipped if the
+            calibration file lacks a statistic for them.
 
     Returns:
         The weights with their statistics, and the skipped ones.
@@ -61,13 +61,13 @@ def add_statistics(
     finder = _StatisticFinder(specification, headers, sources)
     complete, skipped = [], []
     for tensor in tensors:
-        reason = None if tensor.name in required else finder.uncalibrated_reason(tensor.name)
+        reason = None if tensor.name in required_names else finder.uncalibrated_reason(tensor.name)
         if reason is not None:
             skipped.append(Skipped(name=tensor.name, reason=reason))
             continue
-        requested = named.get(tensor.name)
-        statistic = finder.find(tensor, None if requested is None else requested.statistic)
-        gram = finder.find_gram(tensor, None if requested is None else requested.gram)
+        tensor_input = document_tensors.get(tensor.name)
+        statistic = finder.find(tensor, None if tensor_input is None else tensor_input.statistic)
+        gram = finder.find_gram(tensor, None if tensor_input is None else tensor_input.gram)
         if specification.update is not None and specification.scores.name == "given" and statistic is None:
             detail = "it holds scores, and an update needs weights; send the scores as the calibration"
             raise _calibration_error(f"tensor {tensor.name!r}: {detail}", tensor=tensor.name)
@@ -104,15 +104,15 @@ class _StatisticFinder:
         entries = self._headers[self._file].tensors
         return next((kind for kind in self._method.kinds if statistic_key(name, kind) in entries), None)
 
-    def find(self, weight: PlannedTensor, requested: StatisticInput | None) -> PlannedTensor | None:
+    def find(self, weight: PlannedTensor, statistic_input: StatisticInput | None) -> PlannedTensor | None:
         """Locate the statistic for a weight's scores, by default in the calibration file; None if none is needed."""
         name, kinds = weight.name, self._method.kinds
-        if requested is not None and requested.kind not in kinds:
+        if statistic_input is not None and statistic_input.kind not in kinds:
             origins = " or ".join(kinds) if kinds else "the weights alone"
-            detail = f"{self._method} scores are computed from {origins}, not from {requested.kind}"
+            detail = f"{self._method} scores are computed from {origins}, not from {statistic_input.kind}"
             raise _calibration_error(f"tensor {name!r}: {detail}", tensor=name)
-        if requested is not None:
-            return self._locate(weight, requested.kind, requested.file, requested.key)
+        if statistic_input is not None:
+            return self._locate(weight, statistic_input.kind, statistic_input.file, statistic_input.key)
         if self._file is not None and kinds:
             kind = self._kind_in_file(name)
             if kind is None:
@@ -124,11 +124,11 @@ class _StatisticFinder:
             )
         return None
 
-    def find_gram(self, weight: PlannedTensor, requested: StatisticInput | None) -> PlannedTensor | None:
+    def find_gram(self, weight: PlannedTensor, gram_input: StatisticInput | None) -> PlannedTensor | None:
         """Locate the Gram matrix for a weight's update, by default in the calibration file; None without an update."""
         name = weight.name
         if self._update is None:
-            if requested is not None:
+            if gram_input is not None:
                 raise _calibration_error(
                     f"tensor {name!r}: gram goes with update=reconstruct or update=admm", tensor=name
                 )
@@ -136,10 +136,10 @@ class _StatisticFinder:
         if weight.dtype not in FLOAT_DTYPES:
             detail = f"tensor {name!r}: dtype {weight.dtype} cannot hold updated weights"
             raise RequestError(Code.TENSOR_DOES_NOT_FIT, detail, tensor=name)
-        if requested is not None and requested.kind != "gram":
-            raise _calibration_error(f"tensor {name!r}: an update needs its gram, not {requested.kind}", tensor=name)
-        if requested is not None:
-            return self._locate(weight, "gram", requested.file, requested.key)
+        if gram_input is not None and gram_input.kind != "gram":
+            raise _calibration_error(f"tensor {name!r}: an update needs its gram, not {gram_input.kind}", tensor=name)
+        if gram_input is not None:
+            return self._locate(weight, "gram", gram_input.file, gram_input.key)
         if self._file is None:
             raise _calibration_error(f"tensor {name!r}: {self._update.name} needs a calibration: gram", tensor=name)
         return self._locate(weight, "gram", self._file, statistic_key(name, "gram"))

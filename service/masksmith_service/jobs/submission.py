@@ -86,7 +86,9 @@ class JobSubmitter:
         located = locate_named(document.tensors, specification, headers, sources)
         by_name = {tensor.name: tensor for tensor in document.tensors}
         # No tensor is skipped, because the statistics of all of them are required.
-        tensors, _ = add_statistics(located, specification, headers, sources, named=by_name, required=by_name)
+        tensors, _ = add_statistics(
+            located, specification, headers, sources, document_tensors=by_name, required_names=by_name
+        )
         tensors = add_previous(tensors, document.previous, headers, sources, self._read_finished)
         if document.output is None:
             return self._submit_masks(specification, tensors, [], document)

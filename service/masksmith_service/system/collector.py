@@ -91,9 +91,9 @@ def _shards(counts: Mapping[str, str]) -> Iterator[Metric]:
     )  # fmt: skip
     by_labels = counts_by_labels(counts, "shard_seconds")
     for device in sorted({labels[0] for labels in by_labels}):
-        # By the number of the bucket; the sum of all seconds is under `sum`.
-        of_device = {labels[1]: value for labels, value in by_labels.items() if labels[0] == device}
-        seconds.add_metric([device], _cumulative_buckets(of_device, SECONDS_BOUNDS), of_device.get("sum", 0.0))
+        # The keys are numbers of buckets, and `sum` for the sum of all seconds.
+        device_values = {labels[1]: value for labels, value in by_labels.items() if labels[0] == device}
+        seconds.add_metric([device], _cumulative_buckets(device_values, SECONDS_BOUNDS), device_values.get("sum", 0.0))
     yield seconds
     gaps = {labels[0]: value for labels, value in counts_by_labels(counts, "gap").items()}
     gap = HistogramMetricFamily("masksmith_shard_gap", "Gap of a solved shard to its bound; 0 is a proof.")

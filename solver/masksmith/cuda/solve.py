@@ -31,7 +31,7 @@ class DeviceSolve:
 
     def __init__(self, problem: Problem, device: str | torch.device) -> None:
         self.problem, self.device, self.tile = problem, torch.device(device), problem.tile
-        self.matrix = self._to_device(problem.source.matrix())
+        self.scores = self._to_device(problem.source.matrix())
         self.weight = self._weight()
 
     def solve(self) -> Solution:
@@ -74,8 +74,8 @@ class DeviceSolve:
     def _scores_with_bonus(self) -> torch.Tensor:
         """Return the scores; with a warm start, the hysteresis bonus is added to the entries that it keeps."""
         if not self.problem.bonus or self.problem.start is None:
-            return self.matrix
-        scores = self.matrix.double()
+            return self.scores
+        scores = self.scores.double()
         with_bonus = scores + self.problem.bonus * self._bool_matrix(self.problem.start).double()
         # Infinite scores are refused later, with their index.
         if bool(torch.isinf(with_bonus.sum()) & torch.isfinite(scores).all()):
@@ -155,7 +155,7 @@ class DeviceSolve:
         if certificate.first_invalid is not None:
             row, col = divmod(certificate.first_invalid, band.scores.shape[1])
             row += first * self.tile.rows
-            value = float(self.matrix[row, col])
+            value = float(self.scores[row, col])
             raise self.problem.source.invalid_score_error(row * self.problem.grid.cols + col, value)
         if not certificate.legal.all():
             i, j = (int(k[0]) for k in np.nonzero(~certificate.legal))
@@ -178,7 +178,7 @@ class DeviceSolve:
         edge_score = self._edge_score()
         # With a bonus, the totals of the tiles contain it.
         with np.errstate(over="ignore"):
-            total = float(self.matrix.double().sum()) if problem.bonus else float(totals.sum()) + edge_score
+            total = float(self.scores.double().sum()) if problem.bonus else float(totals.sum()) + edge_score
         certificate = Certificate(
             problem.pattern,
             objectives,
@@ -186,7 +186,7 @@ class DeviceSolve:
             total_score=total,
             kept=int(mask.sum()),
             edge_score=edge_score,
-            kept_score=float((self.matrix.double() * mask).sum()) if problem.bonus else None,
+            kept_score=float((self.scores.double() * mask).sum()) if problem.bonus else None,
         )
         launcher = Launcher(self.device)
         notes = (("device_name", launcher.name),)
@@ -211,7 +211,7 @@ class DeviceSolve:
             return 0.0
         height, width = self.problem.height, self.problem.width
         total = 0.0
-        for first_row, first_col, part in ((0, width, self.matrix[:height, width:]), (height, 0, self.matrix[height:])):
+        for first_row, first_col, part in ((0, width, self.scores[:height, width:]), (height, 0, self.scores[height:])):
             invalid = (~((part >= 0) & torch.isfinite(part))).nonzero()
             if len(invalid):
                 row, col = (int(place) for place in invalid[0])
@@ -243,10 +243,10 @@ class DeviceSolve:
         output, weight = torch.cat(parts), self.problem.options.weight
         return output.to(weight.device) if isinstance(weight, torch.Tensor) else output.cpu().numpy()
 
-    def _like_scores(self, matrix: torch.Tensor) -> Any:
-        """Return the mask in the shape of the scores, as a torch tensor on their device or a numpy array like them."""
+    def _like_scores(self, mask: torch.Tensor) -> Any:
+        """Return the mask in the tensor's shape, as a torch tensor on the device of the scores, or as a numpy array."""
         shape, scores = self.problem.source.shape, self.problem.scores
-        mask = matrix.reshape(shape[0], *shape[2:], shape[1]).movedim(-1, 1).reshape(self.problem.source.tensor_shape)
+        mask = mask.reshape(shape[0], *shape[2:], shape[1]).movedim(-1, 1).reshape(self.problem.source.tensor_shape)
         return mask.to(scores.device) if isinstance(scores, torch.Tensor) else mask.cpu().numpy()
 
 

@@ -100,8 +100,8 @@ def _by_rules(candidate: Candidate, architecture: Architecture) -> Layout | Uncl
 def _with_dense_reason(candidate: Candidate, roles: Roles) -> Candidate:
     """Return a candidate with the reason why it stays dense, if it is empty or has a role.
 
-    An `unsupported_reason` that the candidate has already stays; a `dense_by_default_reason` is replaced by that of a
-    role that only the full name selects, and else stays.
+    An `unsupported_reason` that the candidate has already stays. A `dense_by_default_reason` stays, too, unless only
+    their full names select tensors of the role; then the role's reason replaces it.
     """
     if 0 in candidate.shape and candidate.unsupported_reason is None:
         return replace(candidate, unsupported_reason=EMPTY)

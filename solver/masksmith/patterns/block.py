@@ -1,4 +1,4 @@
-"""Block patterns: rectangles of entries that are dropped, or kept: as a whole, or under a nested n:m pattern."""
+"""Block patterns: each rectangle of entries is dropped, kept as a whole, or kept under a nested n:m pattern."""
 
 from __future__ import annotations
 
@@ -67,8 +67,8 @@ class Block:
         """Return the grid of blocks of a weight, edge blocks included.
 
         Raises:
-            PatternError: If the shape is not that of a weight; is ragged under `error`; is ragged under `pad` with a
-                nested pattern; or is too small for a whole block under `dense`; or if the density rounds to no block.
+            PatternError: If the shape is not that of a weight, is ragged under `error`, is ragged under `pad` with a
+                nested pattern, or is too small for a whole block under `dense`; or if the density rounds to no block.
         """
         grid = grid_of_blocks(self, shape)
         if self.nested is not None and self.ragged == "pad" and grid.is_ragged:

@@ -26,7 +26,7 @@ from .shared_memory import Bools, Bytes, LayerSlot
 PIECE_BYTES = 512 * 1024
 """Size of the pieces in which values are uploaded."""
 OUTAGE_S = 10.0
-"""Most seconds for which a refresh process retries an unreachable service; then, newer weights are more useful."""
+"""Maximum seconds for which a refresh process retries an unreachable service; later, newer weights are more useful."""
 
 Array = npt.NDArray[np.generic]
 
@@ -227,8 +227,9 @@ def _as_mask(solution: Any, slot: LayerSlot, shape: tuple[int, ...]) -> Bools:
 def sum_of_parts(parts: list[LayerResult]) -> LayerResult:
     """Sum the results of a layer's matrices or fused parts, none of which has an error.
 
-    An objective, bound, retained share or total score that is None for one part is None for the layer, and so is the
-    gap without objective or bound. The status is that of all parts, or `feasible` if theirs differ.
+    An objective, bound, retained share or total score that is None for one part is None for the layer. The retained
+    share is also None if an objective is, and the gap is None if the layer's objective or bound is, unless the gaps of
+    all parts are 0. The status is that of all parts, or `feasible` if the parts have different ones.
     """
     objectives, bounds = [part.objective for part in parts], [part.upper_bound for part in parts]
     statuses = {part.status for part in parts}
@@ -238,13 +239,13 @@ def sum_of_parts(parts: list[LayerResult]) -> LayerResult:
     gap = None if objective is None or bound is None else max(0.0, bound - objective) / (bound or 1.0)
     if all(part.gap == 0.0 for part in parts):
         gap = 0.0  # The two sums may differ by rounding.
-    shares = [(part.objective, part.retained, part.total_score) for part in parts]
+    retained_inputs = [(part.objective, part.retained, part.total_score) for part in parts]
     return LayerResult(
         status=statuses.pop() if len(statuses) == 1 else "feasible",
         objective=objective,
         upper_bound=bound,
         gap=gap,
-        retained=None if any(None in share[:2] for share in shares) else total_retained(shares),
+        retained=None if any(None in values[:2] for values in retained_inputs) else total_retained(retained_inputs),
         total_score=None if None in scores else sum(score for score in scores if score is not None),
     )
 
