@@ -1,4 +1,4 @@
-"""Checks, at the start of a process and before each sweep of blobs, that broker and store belong together; sweeps."""
+"""Checks, at the start of a process and before each sweep of blobs, that broker and store belong together."""
 
 from __future__ import annotations
 

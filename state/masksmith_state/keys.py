@@ -142,19 +142,19 @@ class Keys:
         key = secrets.token_hex(5)
         token = _new_token(key)
         limits = (quotas or Quotas()).model_dump(exclude_none=True) | (sharing or Sharing()).model_dump()
-        granted = sorted(set(SCOPES_OF_ROLE[role] if scopes is None else scopes))
-        check_scopes(role, granted)
+        granted_scopes = sorted(set(SCOPES_OF_ROLE[role] if scopes is None else scopes))
+        check_scopes(role, granted_scopes)
         info = KeyInfo(
             id=key,
             name=name,
             role=role,
             created_at=datetime.now(UTC),
             expires_at=expires_at,
-            scopes=granted,
+            scopes=granted_scopes,
             **limits,
         )
         fields = info.model_dump(mode="json", exclude={"id", "scopes"}, exclude_none=True)
-        fields |= {"hash": hash_token(token), "scopes": " ".join(granted)}
+        fields |= {"hash": hash_token(token), "scopes": " ".join(granted_scopes)}
         pipe = self._redis.pipeline(transaction=True)
         pipe.hset(redis_key_of(key), mapping=cast("dict[Any, Any]", fields))
         pipe.zadd(KEYS, {key: info.created_at.timestamp()})
@@ -195,9 +195,9 @@ class Keys:
         if info is None or info.revoked_at is not None or not (info.is_valid or expires_at):
             return None
         token = _new_token(key)
-        present = str(self._redis.hget(redis_key_of(key), "hash") or "")
+        present_hash = str(self._redis.hget(redis_key_of(key), "hash") or "")
         until = datetime.now(UTC) + timedelta(seconds=overlap_s)
-        fields = {"hash": hash_token(token), "old_hash": present, "old_until": until.isoformat()}
+        fields = {"hash": hash_token(token), "old_hash": present_hash, "old_until": until.isoformat()}
         if expires_at is not None:
             fields["expires_at"] = expires_at.isoformat()
         self._redis.hset(redis_key_of(key), mapping=cast("dict[Any, Any]", fields))

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable
 from itertools import product
 from pathlib import PurePosixPath
 
-from .output_names import MASKS_NAME, PICKLE_SUFFIXES, holds_weights
+from .output_names import MASKS_NAME, PICKLE_SUFFIXES, is_weights_path
 
 SINGLE_FILE = "model.safetensors"
 """Name of the file that `from_pretrained` reads even if the directory has an index."""
@@ -77,7 +77,7 @@ def no_weights_reason(paths: Iterable[str]) -> str:
     names = [path for path in paths if "/" not in path]
     folders = dict.fromkeys(path.rpartition("/")[0] for path in paths if "/" in path and path.endswith(WEIGHTS_SUFFIX))
     pickles = [name for name in names if PurePosixPath(name).suffix in PICKLE_SUFFIXES]
-    others = [name for name in names if name != MASKS_NAME and (holds_weights(name) or name.endswith(".distcp"))]
+    others = [name for name in names if name != MASKS_NAME and (is_weights_path(name) or name.endswith(".distcp"))]
     reason = "contains no .safetensors file of weights"
     if pickles:
         advice = "convert the model to safetensors once, such as by save_pretrained of transformers"

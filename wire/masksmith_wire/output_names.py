@@ -23,17 +23,17 @@ WEIGHT_FOLDERS = frozenset({"original", "consolidated", "onnx", "openvino", "cor
 """Folders with the same model in another format."""
 
 
-def names_weights(name: str) -> bool:
-    """Whether a file contains weights in any format, or is an index of such files, by its name."""
+def is_weights_name(name: str) -> bool:
+    """Whether a name is that of a file of weights, in any format, or of an index of such files."""
     without_index_suffix = name.removesuffix(INDEX_SUFFIX)
     return PurePosixPath(without_index_suffix).suffix.lower() in WEIGHT_SUFFIXES or ".onnx" in name
 
 
-def holds_weights(path: str) -> bool:
-    """Whether a file is named as weights, or is in one of the `WEIGHT_FOLDERS`, with any name.
+def is_weights_path(path: str) -> bool:
+    """Whether a path has the name of a file of weights, or is in one of the `WEIGHT_FOLDERS`, whatever its name.
 
     Args:
         path: Path relative to the model's directory.
     """
     *folders, name = path.split("/")
-    return names_weights(name) or any(folder.lower() in WEIGHT_FOLDERS for folder in folders)
+    return is_weights_name(name) or any(folder.lower() in WEIGHT_FOLDERS for folder in folders)

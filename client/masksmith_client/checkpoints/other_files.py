@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from masksmith_client._errors import InputError
-from masksmith_wire.output_names import JOURNAL_NAME, OWN_FILES, RECORD_NAME, WEIGHT_FOLDERS, names_weights
+from masksmith_wire.output_names import JOURNAL_NAME, OWN_FILES, RECORD_NAME, WEIGHT_FOLDERS, is_weights_name
 
 from .checkpoint import Checkpoint
 from .config import CONFIG_NAME
@@ -79,7 +79,7 @@ class _Classifier:
                 self._add_subfolder(path)
             elif entry.name in weight_names:
                 continue
-            elif entry.name in OWN_FILES or (names_weights(entry.name) and not is_module):
+            elif entry.name in OWN_FILES or (is_weights_name(entry.name) and not is_module):
                 self._files.not_copied.append(path)
             elif entry.is_file():
                 self._files.copied.append(path)

@@ -15,7 +15,7 @@ from .stored_values import float8_values, scale_values
 from .tensors import Tensor, open_tensor_file, read_range
 
 BAND_ENTRIES = 2**17
-"""Most entries of a band, which has at least one row."""
+"""Maximum number of entries of a band; but a band has at least one row, even if the row has more entries."""
 
 Floats = npt.NDArray[np.float32]
 
@@ -33,10 +33,10 @@ class Scale:
     block: tuple[int, int]
 
     def read(self, cols: int) -> Floats:
-        """Read the scales of matrices of `cols` columns, as one matrix `[matrices * block rows, block columns]`.
+        """Read the factors of matrices of `cols` columns, as one matrix `[matrices * block rows, block columns]`.
 
         Raises:
-            InputError: If a scale is not finite, or the file cannot be read.
+            InputError: If a factor is not finite, or the file cannot be read.
         """
         values = scale_values(self.tensor.read(), self.tensor.dtype)
         bad = np.flatnonzero(~np.isfinite(values))
@@ -48,9 +48,9 @@ class Scale:
 
 @dataclass(frozen=True, slots=True)
 class ScaledTensor(Tensor):
-    """A weight that a file stores as 8-bit floats with a scale; `dtype` and bytes are those of its float32 values.
+    """A weight that a file stores as 8-bit floats with a scale.
 
-    `start` and `stop` are those of the stored bytes.
+    `dtype` and `data_bytes` are those of its float32 values; `start` and `stop` are the offsets of the stored bytes.
 
     Attributes:
         stored_dtype: Dtype in the file.
@@ -79,12 +79,12 @@ class ScaledTensor(Tensor):
         """Yield its values as little-endian float32, in bands of rows.
 
         Raises:
-            InputError: If a file cannot be read or became shorter, or a scale is not finite.
+            InputError: If a file cannot be read or became shorter, or a factor is not finite.
         """
         if not self.data_bytes:
             return
         *stack, rows, cols = self.shape
-        table, scales = float8_values(self.stored_dtype), self.scale.read(cols)
+        table, factors = float8_values(self.stored_dtype), self.scale.read(cols)
         block_height, block_width = self.scale.block
         block_rows = -(-rows // block_height)
         band_rows = max(1, BAND_ENTRIES // cols)
@@ -96,8 +96,8 @@ class ScaledTensor(Tensor):
                 data = b"".join(read_range(file, start, stop, self.early_end_text))
                 stored = np.frombuffer(data, np.uint8).reshape(last - first, cols)
                 matrix, row = np.divmod(np.arange(first, last), rows)
-                factors = scales[matrix * block_rows + row // block_height]
+                row_factors = factors[matrix * block_rows + row // block_height]
                 # Values that are not finite raise no warning here: the solver refuses them, and names their index.
                 with np.errstate(over="ignore", invalid="ignore"):
-                    values = table[stored] * np.repeat(factors, block_width, axis=1)[:, :cols]
+                    values = table[stored] * np.repeat(row_factors, block_width, axis=1)[:, :cols]
                 yield values.astype("<f4", copy=False).tobytes()

@@ -56,8 +56,8 @@ class ShardOutput:
         """Write a tensor with zeros in the entries that its mask drops."""
         self.copy_to(step.entry.start)
         is_in_this_file = (step.source.file, step.source.start) == (self._path, self._position)
-        # A tensor in this file is recorded as it is read. If it is in another file, of which this one has a duplicate,
-        # `_skip_to` reads and records the duplicate.
+        # A tensor in this file is recorded as it is read. If the tensor is read from another file, this file has a
+        # duplicate of it, which `_skip_to` reads and records.
         for masked in masked_pieces(step.source, packed, self._record_input if is_in_this_file else lambda data: None):
             self._output.write(masked)
         self._skip_to(step.entry.stop)

@@ -50,7 +50,7 @@ def check_not_an_input(output: Path, inputs: Iterable[object] = (), *, model: Pa
         output: The file to write.
         inputs: Arguments of the command; only those that are paths of existing files are compared with the output.
         model: A model that the command reads; its files are compared with the output, too, except those that masksmith
-            adds to an output.
+            adds to a model's directory.
 
     Raises:
         InputError: If the output is one of these files, under the same path or another one, such as a link.

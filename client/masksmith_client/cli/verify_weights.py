@@ -62,13 +62,13 @@ class _Checks:
     Attributes:
         results: Checks one tensor at each step of the iteration, and yields the result.
         tensors: The tensors to check, by the names of their results.
-        not_checked: The reasons of tensors that are not checked, by name.
+        why_not_checked: The reasons why tensors are not checked, by the names of the tensors.
         notes: Notes for the user.
     """
 
     results: Iterator[CheckedTensor]
     tensors: Mapping[str, Tensor]
-    not_checked: Mapping[str, str]
+    why_not_checked: Mapping[str, str]
     notes: list[str]
 
 
@@ -117,8 +117,8 @@ def _against_patterns(checkpoint: Checkpoint, options: WeightOptions) -> _Checks
             return masksmith.verify(entries, pattern, layout=layout, at_most=True)
 
     tensors = {chosen.name: checkpoint.tensors[chosen.name] for chosen in choice.masked_tensors}
-    not_checked = {name: chosen.reason for name, chosen in choice.tensors.items() if chosen.reason is not None}
-    return _Checks(verify_patterns(checkpoint, choice, verify), tensors, not_checked, list(choice.notes))
+    why_not_checked = {name: chosen.reason for name, chosen in choice.tensors.items() if chosen.reason is not None}
+    return _Checks(verify_patterns(checkpoint, choice, verify), tensors, why_not_checked, list(choice.notes))
 
 
 def _against_masks(checkpoint: Checkpoint, options: WeightOptions, violation: MaskViolation) -> _Checks:
@@ -135,11 +135,11 @@ def _against_masks(checkpoint: Checkpoint, options: WeightOptions, violation: Ma
         message = violation(masks[name], expected, info)
         return None if message is None else f"its mask violates its pattern: {message}"
 
-    checked = {tensor.name for tensor in tensors.values()}
-    not_checked = {name: "no mask" for name in checkpoint.tensors if name not in checked}
+    checked_names = {tensor.name for tensor in tensors.values()}
+    why_not_checked = {name: "no mask" for name in checkpoint.tensors if name not in checked_names}
     changed_files = record.changed_files if record else ()
     notes = [*checkpoint.notes, *(f"{file} is not as prune wrote it" for file in changed_files)]
-    return _Checks(verify_masks(masks, tensors, mask_violation), tensors, not_checked, notes)
+    return _Checks(verify_masks(masks, tensors, mask_violation), tensors, why_not_checked, notes)
 
 
 def _open_masks(checkpoint: Checkpoint, path: Path | None, record: RecordedMasks | None) -> Masks:
@@ -160,11 +160,11 @@ def _show(results: list[CheckedTensor], checks: _Checks, *, as_json: bool) -> No
     documents = [result.document() for result in results]
     totals = _totals(results, checks)
     if as_json:
-        not_checked = [{"name": name, "reason": reason} for name, reason in checks.not_checked.items()]
+        not_checked = [{"name": name, "reason": reason} for name, reason in checks.why_not_checked.items()]
         document = {"ok": totals["broken"] == 0, "tensors": documents, "not_checked": not_checked, "totals": totals}
         return print_json(document | {"notes": checks.notes})
     rows = [_row(document) for document in documents]
-    rows += [(name, f"not checked: {reason}", "-", "-", "-") for name, reason in checks.not_checked.items()]
+    rows += [(name, f"not checked: {reason}", "-", "-", "-") for name, reason in checks.why_not_checked.items()]
     show_table(("tensor", "verdict", "pattern", "shape", "density"), rows, left_aligned=3)
     for text in checks.notes:
         print_note(f"masksmith: {text}")
@@ -190,7 +190,7 @@ def _totals(results: list[CheckedTensor], checks: _Checks) -> dict[str, Any]:
     entries = sum(math.prod(result.shape) for result in results)
     nonzeros = sum(result.nonzeros for result in results)
     return {
-        "tensors": len(results) + len(checks.not_checked),
+        "tensors": len(results) + len(checks.why_not_checked),
         "checked": len(results),
         "broken": sum(result.message is not None for result in results),
         "entries": entries,

@@ -65,7 +65,7 @@ class PreparedJob:
 
     @property
     def expected_tensors(self) -> dict[str, ExpectedTensor]:
-        """Shape, pattern and dtype of each weight, against which results are checked; no pattern with a budget."""
+        """Shape, pattern and dtype of each weight, to check results; the pattern is None if the job has a budget."""
         has_budget = self.specification.budget is not None
         return {
             weight.name: ExpectedTensor(
@@ -79,7 +79,7 @@ class PreparedJob:
         statistics, grams = self.auxiliary.statistics, self.auxiliary.grams
         first_statistic = len(self.weights)
         first_gram = first_statistic + len(statistics)
-        # `digests` continues after those of one kind, so each `zip` ends with the names or weights of its kind.
+        # Each slice of `digests` also has the digests of the kinds that follow; `zip` stops before those.
         statistic_digests = dict(zip(statistics, digests[first_statistic:], strict=False))
         gram_digests = dict(zip(grams, digests[first_gram:], strict=False))
         kinds = {name: statistic.kind for name, statistic in statistics.items()}

@@ -41,8 +41,8 @@ class StreamedTensor:
         read: Yields its little-endian bytes in pieces; may be called several times, from any thread.
         restore: See `Restore`.
         layout: How it is made of matrices, if that is known; None lets names and shapes decide.
-        dense_by_default_reason: Why it is not a matrix, if its module shows that, else None; with a reason, only its
-            full name selects it.
+        dense_by_default_reason: Why it is not a matrix, if its module shows that, else None. If there is a reason, the
+            tensor is masked only if the option `layers` has its full name.
         file_format: The format that its file names in `__metadata__`; empty if none.
         may_be_convolution: False if its module shows that it is not a convolution's weight, whatever its shape.
         unsupported_reason: Why its bytes cannot be read; None if they can.
@@ -74,7 +74,7 @@ class StreamedTensor:
         return build_header({KEY: (self.dtype, self.shape)})
 
     def pieces(self) -> Iterator[bytes | memoryview]:
-        """Yield its file in pieces: the header, then those of `read`."""
+        """Yield its file in pieces: the header, then the pieces that `read` yields."""
         yield self.header()
         yield from self.read()
 

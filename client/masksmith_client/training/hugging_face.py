@@ -42,7 +42,7 @@ class SparsifierCallback(TrainerCallback):  # type: ignore[misc] # transformers 
         sparsifier: The sparsifier.
         bake: Whether to bake the masks into the weights at the end of training; see `Sparsifier.bake`.
         resume_from: The folder of the checkpoint that training resumes from, if it is not in the Trainer's
-            `output_dir`. The Trainer does not tell it to callbacks; a folder whose state does not fit the weights that
+            `output_dir`. The Trainer does not pass it to callbacks; a folder whose state does not fit the weights that
             the Trainer has loaded is refused, unless the model is sharded.
     """
 
@@ -105,18 +105,18 @@ class SparsifierCallback(TrainerCallback):  # type: ignore[misc] # transformers 
 
     def _save_masked(self, model: Any, folder: Path) -> None:
         """Write the masked weights in place of the dense ones that the Trainer has saved, if it has saved the model."""
-        is_pretrained, weights = (folder / "config.json").exists(), folder / SAFE_WEIGHTS_NAME
-        if not is_pretrained and not weights.exists():
+        is_pretrained, weights_path = (folder / "config.json").exists(), folder / SAFE_WEIGHTS_NAME
+        if not is_pretrained and not weights_path.exists():
             return
-        plain = dict(model.state_dict())
-        self.sparsifier.mask_state_dict(plain, model)
+        masked_state = dict(model.state_dict())
+        self.sparsifier.mask_state_dict(masked_state, model)
         if is_pretrained:  # Only transformers models have a config.json.
-            model.save_pretrained(folder, state_dict=plain)
+            model.save_pretrained(folder, state_dict=masked_state)
             return
         # A module of the user's own: the Trainer writes its state dict to this file.
-        unfinished = weights.with_suffix(".part")
-        save_file({name: tensor.contiguous() for name, tensor in plain.items()}, unfinished, {"format": "pt"})
-        unfinished.replace(weights)
+        unfinished = weights_path.with_suffix(".part")
+        save_file({name: tensor.contiguous() for name, tensor in masked_state.items()}, unfinished, {"format": "pt"})
+        unfinished.replace(weights_path)
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

@@ -32,7 +32,7 @@ class Product(Protocol):
 
 
 class MaskingMethod(Protocol):
-    """The methods of a training method that maskings and masked layers call."""
+    """The functions of a training method that maskings and masked layers call."""
 
     def extend(self, masking: Masking, weight: Tensor) -> None:
         """Register on the masking the parameters that the method adds to the model."""
@@ -79,8 +79,9 @@ class Masking(torch.nn.Module):
         product: Computes the layer's output; None for the module's own `forward`.
         is_bypassed: Whether reading the module's parameter returns the dense values, as while these are
             initialized again.
-        has_restored_values: Whether a state has restored values of pruned entries since the last optimizer step.
-        lacks_restored_values: Whether a state dict of the model has then overwritten them by zeros.
+        has_restored_values: Whether a state of the sparsifier has restored values of pruned entries since the last
+            optimizer step.
+        lacks_restored_values: Whether a state dict of the model, loaded later, has overwritten these values by zeros.
     """
 
     mask: Tensor

@@ -20,17 +20,17 @@ def rotate_closed(path: Path) -> None:
 
 
 def rotate_open(path: Path) -> bool:
-    """If a log file to which processes append is larger than `MAX_LOG_BYTES`, copy and empty it; return whether it was.
+    """Copy and empty an open log file if it is larger than `MAX_LOG_BYTES`; return whether it was emptied.
 
-    The processes go on at the beginning of the emptied file. What one of them writes after the last piece was copied,
-    and before the file is emptied, is lost: at most what it writes within microseconds.
+    The processes that append to it go on at the beginning of the emptied file. What one of them writes after the last
+    piece was copied, and before the file is emptied, is lost: at most what it writes within microseconds.
     """
     if path.stat().st_size <= MAX_LOG_BYTES:
         return False
     part = path.with_suffix(".log.part")
     with path.open("rb") as source, _create_private(part) as copy:
         shutil.copyfileobj(source, copy, COPY_BYTES)
-        copy.flush()  # before the last pieces, so that little time passes between them and the truncation
+        copy.flush()  # here, so that little time passes between reading the last pieces and the truncation
         while piece := source.read(COPY_BYTES):
             copy.write(piece)
         os.truncate(path, 0)

@@ -29,7 +29,7 @@ def roots_variable(options: Sequence[str]) -> str | None:
 
 
 def root_urls(text: str | None) -> list[str]:
-    """Return the URLs in a value of `MASKSMITH_ROOTS`; entries without a URL are left out, and None has no entries.
+    """Return the URLs in a value of `MASKSMITH_ROOTS`; entries without a URL are left out; for None, the list is empty.
 
     Raises:
         UsageError: If the value is not a JSON list.

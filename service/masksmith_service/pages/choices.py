@@ -45,7 +45,7 @@ def offered_patterns() -> list[PatternChoice]:
 
 
 def describe_pattern(text: str, axis: Axis = "in", ragged: Ragged = "pad") -> PatternChoice:
-    """Return any pattern with its drawing, without a description.
+    """Return what the pages show of any pattern; its `meaning` is empty.
 
     Raises:
         PatternError: If it is invalid or has more than 100 characters.

@@ -26,7 +26,7 @@ from masksmith_wire.digests import digest_document
 from masksmith_wire.documents import OutputInput
 from masksmith_wire.errors import Code
 from masksmith_wire.locations import is_in_bucket
-from masksmith_wire.output_names import JOURNAL_NAME, OWN_FILES, RECORD_NAME, holds_weights
+from masksmith_wire.output_names import JOURNAL_NAME, OWN_FILES, RECORD_NAME, is_weights_path
 from masksmith_wire.specification import JobSpecification
 
 from .access import LocatedPath, find_readable, find_writable, reference_not_found
@@ -141,7 +141,7 @@ class OutputPlanner:
         Hidden files, and files with irregular paths, are in neither list.
         """
         names = [name for name in model.sizes if name not in model.files and not _is_hidden_or_irregular(name)]
-        left_out = [name for name in names if name != model.index and (name in OWN_FILES or holds_weights(name))]
+        left_out = [name for name in names if name != model.index and (name in OWN_FILES or is_weights_path(name))]
         # The index is last because a loader takes a directory with an index for a complete model.
         copied = sorted((name for name in names if name not in left_out), key=lambda name: name == model.index)
         if len(copied) > MAX_BESIDE:

@@ -60,7 +60,7 @@ def all_kernels() -> dict[str, Kernel]:
     """Return the kernels of this installation by name; imports the packages that provide kernels.
 
     Of kernels with equal names, only the first is returned: masksmith's own come first, then those of the entry points,
-    sorted by the names of these.
+    in the order of the names of the entry points.
     """
     kernels = own_kernels()
     for point in sorted(entry_points(group=GROUP), key=lambda point: point.name):

@@ -32,13 +32,13 @@ def skipping(blocks: BlockList, load: Callable[[int], None]) -> Iterator[None]:
     """
     replacements = _ReplacementForwards(blocks, load)
     # Only a forward pass that is set on the module itself has to be restored; the others are those of the class.
-    replaced = {module: vars(module).get("forward") for module in blocks.modules}
+    own_forwards = {module: vars(module).get("forward") for module in blocks.modules}
     try:
         for number, module in enumerate(blocks.modules):
             module.forward = replacements.forward_of(number, module.forward)
         yield
     finally:
-        for module, forward in replaced.items():
+        for module, forward in own_forwards.items():
             del module.forward
             if forward is not None:
                 module.forward = forward
@@ -50,7 +50,7 @@ class _ReplacementForwards:
     def __init__(self, blocks: BlockList, load: Callable[[int], None]) -> None:
         self._blocks, self._load = blocks, load
         self._first: int | None = None
-        self._returned: Any = None
+        self._filled_output: Any = None
 
     def forward_of(self, number: int, forward: Callable[..., Any]) -> Callable[..., Any]:
         """Return the replacement of `forward`, the forward pass of block `number`."""
@@ -60,8 +60,8 @@ class _ReplacementForwards:
                 self._first = number
                 self._load(number)
             if number == self._first:
-                self._returned = self._filled_with_nan(forward(*arguments, **keywords))
-            return map_leaves(self._returned, _copy)
+                self._filled_output = self._filled_with_nan(forward(*arguments, **keywords))
+            return map_leaves(self._filled_output, _copy)
 
         return replacement
 

@@ -28,7 +28,8 @@ class Exact(RefusesByTile):
     """Proved-optimal masks for tiles with budgets on rows and columns.
 
     Dual coordinate ascent by half-way thresholds solves most tiles. Shortest augmenting paths solve the rest. If
-    rounding errors keep the duals of a tile from proving its mask, these are centred, and negative cycles cancelled.
+    rounding errors keep the duals of a tile from proving its mask, the duals are centred, and negative cycles are
+    cancelled.
 
     Attributes:
         device: Torch device; by default the device of the scores if it is a CUDA device, else the CPU. Masks are the
@@ -69,24 +70,24 @@ def _dual_ascent(panel: Panel, answer: PanelAnswer, ready: Bytes) -> Order:
     """Run the passes of dual coordinate ascent; return the indices of unsolved tiles.
 
     Writes masks and duals to `answer`; the duals of unsolved tiles are initial values for the shortest-path stage.
-    Sets `ready` for the tiles whose masks are initial values, too.
+    Sets `ready` to 1 for the unsolved tiles whose masks are initial values, too.
     """
-    order, forced = _split_by_forced(panel)
+    order, forced_tiles = _split_by_forced(panel)
     if not _has_dual_ascent(panel.tile):
-        return np.concatenate([order, forced])
+        return np.concatenate([order, forced_tiles])
     passes = _Passes.of(panel, answer, ready)
-    if forced.size:
+    if forced_tiles.size:
         # The pass ignores forced entries, but its duals are good initial values for the shortest-path stage. The copy
         # is needed because the pass reorders the indices.
-        passes.integer([FORCED_SWEEPS], forced.copy(), forced.size)
+        passes.integer([FORCED_SWEEPS], forced_tiles.copy(), forced_tiles.size)
     rounds = integer_rounds(passes.size, at_most=panel.tile.at_most, warm=passes.warm)
     count = passes.integer(rounds, order, order.size)
     if not count:
-        return forced
+        return forced_tiles
     count = passes.double(order, count)
     for tie_pass in tie_passes(passes.size, at_most=panel.tile.at_most):
         count = passes.tie(tie_pass, order, count) if count else 0
-    return np.concatenate([order[:count], np.flatnonzero(ready), forced])
+    return np.concatenate([order[:count], np.flatnonzero(ready), forced_tiles])
 
 
 def _shortest_paths(panel: Panel, answer: PanelAnswer, unsolved: Order, ready: Bytes) -> None:
@@ -120,8 +121,8 @@ def _split_by_forced(panel: Panel) -> tuple[Order, Order]:
     tiles, tile = np.arange(panel.down * panel.across), panel.tile
     if panel.forced is None:
         return tiles, tiles[:0]
-    cut = panel.forced.reshape(panel.down, tile.rows, panel.across, tile.cols)
-    has_forced = cut.any(axis=(1, 3)).reshape(-1)
+    forced_by_tile = panel.forced.reshape(panel.down, tile.rows, panel.across, tile.cols)
+    has_forced = forced_by_tile.any(axis=(1, 3)).reshape(-1)
     return tiles[~has_forced], tiles[has_forced]
 
 
@@ -138,9 +139,10 @@ class _Shape:
 
 
 def _shape_of(tile: TileSpec) -> _Shape:
-    """Return the parameters for a tile; if a side has no network of its size, both use one of size 8 or more.
+    """Return the parameters for a tile.
 
-    So fewer variants of the passes are compiled.
+    If a side has no network of its size, both sides use the same network, of size 8 or more, so that fewer variants of
+    the passes are compiled.
     """
     across, down = network_size(tile.cols), network_size(tile.rows)
     if (across, down) != (tile.cols, tile.rows):
@@ -228,7 +230,7 @@ def kernel_budget(tile: TileSpec) -> Budget:
 
 
 def _initial_answer(panel: Panel) -> PanelAnswer:
-    """Return the memory for mask and duals, the panel's own for the mask if it has one.
+    """Return arrays for the mask and the duals; the mask is the panel's output buffer if the panel has one.
 
     Duals are 0; but if dual ascent starts from the panel's initial duals, those of the columns are copied.
     """

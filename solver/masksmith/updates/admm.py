@@ -165,7 +165,9 @@ class _AdmmRounds:
         self._rms = float(target.square().mean().sqrt()) or 1.0  # so that squares stay in float32's range
         self.target = (target / self._rms).to(system.dtype)
         self._ridge = Ridge(system, self.target)
-        self._scaled = replace(self._scaled, system=self._scaled.system.with_eigenvalue(self._ridge.smallest))
+        self._scaled = replace(
+            self._scaled, system=self._scaled.system.with_eigenvalue(self._ridge.smallest_eigenvalue)
+        )
         self._copy = self.target
 
     def run(

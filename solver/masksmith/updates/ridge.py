@@ -6,16 +6,17 @@ import torch
 
 Tensor = torch.Tensor
 
-INVERTED_BELOW = 3
-"""With fewer inputs than this times the outputs, the inverse is formed once per penalty. A round of ADMM then takes one
-matrix product instead of two, but the inverse takes `2 in^3` operations at each new penalty, every third round."""
+INPUTS_PER_OUTPUT_LIMIT = 3
+"""With fewer inputs than this times the outputs, `Ridge` forms the inverse, once per penalty. A round of ADMM then
+takes one matrix product instead of two, but the inverse takes `2 inputs^3` operations at each new penalty, every third
+round."""
 
 
 class Ridge:
     """Computes `(T H + offset) (H + penalty I)^-1` from one eigendecomposition of H.
 
     Attributes:
-        smallest: The smallest eigenvalue of H, as computed in its dtype; 0 if that is negative.
+        smallest_eigenvalue: The smallest eigenvalue of H, as computed in its dtype; 0 if that is negative.
     """
 
     def __init__(self, matrix: Tensor, target: Tensor) -> None:
@@ -27,9 +28,9 @@ class Ridge:
         """
         values, self._vectors = torch.linalg.eigh(matrix)
         self._values = values.clamp(min=0)
-        self.smallest = float(self._values[0])
-        self._forms_inverse = matrix.shape[0] < INVERTED_BELOW * target.shape[0]
-        # `T H`; in the basis of the eigenvectors if `solve` divides by the eigenvalues.
+        self.smallest_eigenvalue = float(self._values[0])
+        self._forms_inverse = matrix.shape[0] < INPUTS_PER_OUTPUT_LIMIT * target.shape[0]
+        # `T H`; in the basis of the eigenvectors unless the inverse is formed.
         self._product = target @ matrix
         if not self._forms_inverse:
             self._product = self._product @ self._vectors

@@ -142,7 +142,7 @@ def test_wide_and_tall_layers_take_the_same_rounds(monkeypatch):
     """One regression multiplies by the eigenvectors, the other by the inverse."""
     weight, gram = layer(rows=8, inputs=96, dtype=np.float64)
     by_vectors = ms.admm(weight, gram, "2:4")
-    monkeypatch.setattr("masksmith.updates.ridge.INVERTED_BELOW", 1000)
+    monkeypatch.setattr("masksmith.updates.ridge.INPUTS_PER_OUTPUT_LIMIT", 1000)
     by_inverse = ms.admm(weight, gram, "2:4")
     np.testing.assert_array_equal(by_inverse.mask, by_vectors.mask)
     assert [(one.penalty, one.flips) for one in by_inverse.history] == [

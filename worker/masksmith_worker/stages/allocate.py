@@ -53,7 +53,7 @@ class BudgetAllocator:
 
     def __init__(self, work: ShardWork, plan: MasksPlan, read_shards: Callable[[], Mapping[int, Shard]]) -> None:
         self._store, self._specification, self._check = work.store, work.specification, work.check
-        self._inputs = work.inputs
+        self._input_reader = work.inputs
         self._tensors, self._read_shards = plan.tensors, read_shards
 
     def allocate(self, index: int) -> Allocation:
@@ -105,7 +105,7 @@ class BudgetAllocator:
         try:
             return np.frombuffer(self._store.get_sealed(name), "<f8")
         except (FileNotFoundError, DamagedBlobError):
-            scores = Scoring(self._inputs, tensor, self._specification.scores, self._check).rows(
+            scores = Scoring(self._input_reader, tensor, self._specification.scores, self._check).rows(
                 shard.first, shard.last
             )
             measurement = measure_from(allocator, scores, state, tensor.name, shard.first)

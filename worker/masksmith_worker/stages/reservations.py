@@ -45,13 +45,13 @@ class Reservations:
 
     @contextmanager
     def try_to_reserve(
-        self, needed: int, available: Callable[[], int], wait: Callable[[], None]
+        self, needed_bytes: int, available: Callable[[], int], wait: Callable[[], None]
     ) -> Iterator[int | None]:
         """Reserve memory until the end of the block, after waiting while other processes have reserved too much.
 
         Args:
-            needed: Number of bytes.
-            available: Returns the bytes that are free now.
+            needed_bytes: Number of bytes to reserve.
+            available: Returns the number of bytes that are free now.
             wait: Called before each new attempt, while other processes have reserved too much; raises an error to give
                 up.
 
@@ -61,14 +61,14 @@ class Reservations:
         """
         while True:
             with self._locked_folder():
-                reserved = self._reserved_by_others()
-                free = available() - (reserved or 0)
-                reservation = self._reserve(needed) if needed <= free else None
-            if reservation is not None or reserved is None:
+                others_bytes = self._reserved_by_others()
+                free_bytes = available() - (others_bytes or 0)
+                reservation = self._reserve(needed_bytes) if needed_bytes <= free_bytes else None
+            if reservation is not None or others_bytes is None:
                 break
             wait()
         try:
-            yield None if reservation is not None else free
+            yield None if reservation is not None else free_bytes
         finally:
             if reservation is not None:
                 self._own_path().unlink(missing_ok=True)
@@ -80,7 +80,7 @@ class Reservations:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
 
-    def _reserve(self, needed: int) -> IO[str]:
+    def _reserve(self, needed_bytes: int) -> IO[str]:
         """Lock and write this process's reservation: the needed bytes, and those that the process has in memory now.
 
         Returns:
@@ -88,7 +88,7 @@ class Reservations:
         """
         file = self._own_path().open("w")
         fcntl.flock(file, fcntl.LOCK_EX)
-        file.write(f"{needed} {resident_bytes(os.getpid())}")
+        file.write(f"{needed_bytes} {resident_bytes(os.getpid())}")
         file.flush()
         return file
 
@@ -100,11 +100,11 @@ class Reservations:
 
         Called while this process has none, so all files are those of others.
         """
-        amounts = [self._unallocated(path) for path in self.folder.glob("*.reservation")]
-        counted = [amount for amount in amounts if amount is not None]
-        return sum(counted) if counted else None
+        amounts_or_none = [self._unallocated_bytes(path) for path in self.folder.glob("*.reservation")]
+        amounts = [amount for amount in amounts_or_none if amount is not None]
+        return sum(amounts) if amounts else None
 
-    def _unallocated(self, path: Path) -> int | None:
+    def _unallocated_bytes(self, path: Path) -> int | None:
         """Return the bytes of a reservation that its process has not allocated yet.
 
         None if the process has ended, or the file is gone or malformed. A file that is not locked is deleted.
@@ -114,9 +114,9 @@ class Reservations:
                 fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
             except BlockingIOError:
                 # The process is alive: it holds the lock.
-                needed, resident_before = (int(number) for number in file.read().split())
+                reserved_bytes, resident_before = (int(number) for number in file.read().split())
                 allocated = max(0, resident_bytes(int(path.stem)) - resident_before)
-                return max(0, needed - allocated)
+                return max(0, reserved_bytes - allocated)
             path.unlink(missing_ok=True)
         return None
 
