@@ -118,7 +118,7 @@ def test_a_token_that_no_header_can_hold_is_refused_and_not_shown(
     [
         (f"http://{'a' * 64}.example", "over 63 letters"),
         ("http://service..example", "empty part"),
-        ("http://service:65536", "port 65536, which is above 65535"),
+        ("http://service:65536", "port 65536, which is not from 0 to 65535"),
     ],
 )
 def test_addresses_that_no_host_can_have_are_refused(url: str, message: str) -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from masksmith_client.checkpoints.tracing.observed import Observed
+from masksmith_client.checkpoints.tracing.observations import Observations
 
 from masksmith.layouts.convolutions import GROUPED_TRANSPOSED
 from masksmith_client.checkpoints.tracing.axis_roles import axes_from
@@ -95,7 +95,7 @@ def test_a_convolution_is_depthwise_if_each_group_has_one_input(layer, reason, r
     with Watcher({"weight": weight}) as watcher:
         torch.func.functional_call(layer, {"weight": weight}, torch.ones(1, 8, 6, 6))
     assert watcher.uses["weight"].dense_reason == reason
-    by_class = extended_by_layer_classes(Observed({}, {}, {}), torch.nn.Sequential(layer))
+    by_class = extended_by_layer_classes(Observations({}, {}, {}), torch.nn.Sequential(layer))
     assert by_class.reasons == ({} if reason_of_class is None else {"0.weight": reason_of_class})
     # No layout describes a transposed convolution of several groups.
     assert ("0.weight" in by_class.axes) is isinstance(layer, torch.nn.Conv2d)

@@ -110,7 +110,7 @@ def test_a_weight_whose_entries_share_memory_is_refused():
 
 def test_masks_that_sit_on_layers_already_are_not_covered(model):
     Sparsifier(model, PATTERN, ms.solve, refresh=None)
-    with pytest.raises(InputError, match=r"'2.weight': it has the mask of another Sparsifier"):
+    with pytest.raises(InputError, match=r"'2.weight' and 1 other\(s\): it has the mask of another Sparsifier"):
         Sparsifier(model, PATTERN, ms.solve, refresh=None)
 
 
