@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from masksmith_client.checkpoints.tracing.observations import Observations
 
 from masksmith.layouts.convolutions import GROUPED_TRANSPOSED
 from masksmith_client.checkpoints.tracing.axis_roles import axes_from
 from masksmith_client.checkpoints.tracing.layer_classes import extended_by_layer_classes
+from masksmith_client.checkpoints.tracing.observations import Observations
 from masksmith_client.checkpoints.tracing.outputs import OutputSpans
 from masksmith_client.checkpoints.tracing.watcher import BOTH_WAYS, DEPTHWISE, Use, Watcher
 
