@@ -169,7 +169,7 @@ def _invalid_location(error: InvalidLocationError) -> RequestError:
 
 
 def _no_root(error: NoRootError) -> RequestError:
-    detail = f"{error}; name a location inside a root of the service, or have it added there"
+    detail = f"{error}; name a location inside a root of the service, or ask its operator to add a root"
     return RequestError(Code.ROOT_NOT_FOUND, detail, location=error.location)
 
 

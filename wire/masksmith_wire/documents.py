@@ -293,7 +293,7 @@ class Job(BaseModel):
     name: str | None = None
     labels: dict[str, str] = {}
     priority: Priority = Priority.NORMAL
-    """Priority among the jobs of the same key: the requested priority, or the key's highest one if that is lower."""
+    """Priority among the jobs of the same API key: the requested one, or the highest that the key allows."""
     kind: Literal["masks", "benchmark"] = "masks"
     state: JobState
     pattern: str

@@ -25,8 +25,8 @@ LARGEST_HEADER_BYTES = 100_000_000
 """Limit of the header in the safetensors format."""
 MAX_DIMENSIONS = 16
 MAX_METADATA = 10_000
-"""Number of members of `__metadata__` that the header of an upload may have besides the largest number of tensors; with
-fewer tensors, it may have more."""
+"""Number of members of `__metadata__` that an upload's header may have even if it has `max_tensors` tensors. Both are
+limited together (see `check_members`), so with fewer tensors it may have more members."""
 MAX_NAME_LENGTH = 512
 """Limit of the number of characters of a tensor's name in an upload."""
 

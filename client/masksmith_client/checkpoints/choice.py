@@ -140,7 +140,7 @@ def choose(checkpoint: Checkpoint, options: ChoiceOptions) -> Choice:
 
 
 def candidates_in(checkpoint: Checkpoint, options: ChoiceOptions) -> tuple[list[Candidate], list[str]]:
-    """Return the tensors of a checkpoint with their layouts; and notes: which layouts the model does not show, and why.
+    """Return the tensors of a checkpoint with their layouts; and notes: for which tensors a trace shows none, and why.
 
     Raises:
         InputError: If a layout of the options is malformed, or matches no tensor.
@@ -238,8 +238,8 @@ def _with_ties(
         InputError: If one of the names is excluded, or they have different patterns.
     """
     patterns_by_name: dict[str, Pattern | None] = {name: patterns.get(name) for name in checkpoint.tensors}
-    tied_masked_names = mask_together(_tie_groups(checkpoint), reasons, patterns_by_name)
-    return patterns_by_name | {name: patterns_by_name[masked] for name, masked in tied_masked_names.items()}
+    masked_name_by_added_name = mask_together(_tie_groups(checkpoint), reasons, patterns_by_name)
+    return patterns_by_name | {added: patterns_by_name[masked] for added, masked in masked_name_by_added_name.items()}
 
 
 def _tie_groups(checkpoint: Checkpoint) -> list[list[str]]:

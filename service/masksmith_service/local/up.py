@@ -51,7 +51,7 @@ def up(
         bool | None,
         typer.Option(
             "--bench/--no-bench",
-            help="Run also, for each worker, one that measures kernels on its device; default if torch is installed.",
+            help="Run a benchmark worker, too, on the device of each worker; default if torch is installed.",
         ),
     ] = None,
     insecure: InsecureOption = False,

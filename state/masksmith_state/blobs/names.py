@@ -10,7 +10,7 @@ received and whose digest is not known in advance."""
 BLOB_FOLDERS = (UPLOADS, RESULTS, WEIGHTS, STATISTICS)
 """Folders of the blobs that are complete."""
 PIECE_LISTS = "pieces"
-"""Folder of the lists of digests, each under the name of its blob."""
+"""Folder of the piece lists: for each blob, under its name, the digests of its pieces."""
 DAMAGED = "damaged"
 """Folder of the blobs that were set aside, each under its name with the time in milliseconds."""
 _BLOB_NAME = re.compile(r"(tensors|masks|weights|statistics)/([0-9a-f]{2})/\2[0-9a-f]{62}(\.json)?")
@@ -51,7 +51,7 @@ def _keyed(folder: str, key: str) -> str:
 
 
 def piece_list_name(name: str) -> str:
-    """Name of the list of digests of a blob."""
+    """Name of the list of the digests of a blob's pieces."""
     return f"{PIECE_LISTS}/{name}"
 
 
@@ -61,7 +61,7 @@ def is_blob_name(name: str) -> bool:
 
 
 def is_sealed_name(name: str) -> bool:
-    """Whether a blob of this name ends with its digest, instead of having a list of digests."""
+    """Whether the data of a blob of this name end with a digest; such a blob has no list of digests of its pieces."""
     return name.startswith(f"{STATISTICS}/") or name.endswith(".json")
 
 

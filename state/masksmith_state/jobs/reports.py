@@ -28,7 +28,8 @@ class ShardReport(BaseModel):
         kept, entries: Number of kept entries, and of all entries.
         blocks: Number of 16x16 blocks with a kept entry; None if the shard does not consist of whole blocks.
         two_four: Whether the mask keeps at most 2 of each 4 entries of a row; this may be true under any pattern.
-        hybrid: What a kernel stores of the mask, if the pattern is hybrid; then the shard is the whole tensor.
+        hybrid: Numbers of blocks, values and index bits of a weight with this mask, in the format of a kernel, if the
+            pattern is hybrid; then the shard is the whole tensor.
         diversity: Number of masks that an n:m pattern allows in a tile; only in the report of a tensor's first shard.
         spectrum: Singular values of the masked weight, if the job computes them; then the shard is the whole tensor.
         added: Number of entries that the mask keeps and the previous mask drops; None without a previous mask.
