@@ -80,7 +80,7 @@ class Settings(StateSettings):
     insecure: bool = False
     """Serve requests without keys, on any address."""
     allowed_hosts: str = ""
-    """Comma-separated names that the service answers to besides IP addresses and this machine's; `*` allows all."""
+    """Host names, with commas, that the service answers to, besides IP addresses and this machine's names; `*`: all."""
     session_s: float = Field(default=43_200.0, ge=60, le=MAX_SECONDS)
     """Seconds that a browser stays logged in."""
     key_stored_bytes: int = Field(default=limit("key_stored_bytes"), ge=0)
@@ -90,7 +90,7 @@ class Settings(StateSettings):
     key_live_jobs: int = Field(default=limit("key_live_jobs"), ge=0)
     """Jobs of a key that may be queued or running at a time, unless it has a quota of its own."""
     key_requests_s: float = Field(default=float(limit("key_requests_s")), ge=MIN_REQUESTS_S, le=MAX_REQUESTS_S)
-    """Requests a second that a key may send, unless it has a quota of its own; ten times as many at once."""
+    """Requests a second that a key may send, with bursts of ten times as many, unless it has a quota of its own."""
 
     @model_validator(mode="after")
     def _check_memory(self) -> Settings:

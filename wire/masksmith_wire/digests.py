@@ -50,7 +50,7 @@ def digest_violation(
     first = 0
     for count, digest in digests:
         if digest_bytes(read(first, first + count)) != digest:
-            return f"rows {first} to {first + count} of {name!r} do not have their digest"
+            return f"rows {first} to {first + count} of {name!r} do not match their digest"
         first += count
     return None
 

@@ -17,7 +17,7 @@ from masksmith_state.jobs.shards import PlannedTensor, Shard
 from masksmith_wire.errors import Code, TensorError
 from masksmith_wire.specification import SpecificationError
 
-from .output.work import OutputLostError, ShardFailedError
+from .output.work import ForeignOutputError, ShardFailedError
 from .stages.allocate import BudgetError
 from .stages.load import DamagedUploadError, UploadMissingError
 from .stages.measure import PreviousMissingError
@@ -75,7 +75,12 @@ _HANDLERS: Mapping[type[Exception], Callable[[Any, Shard], Failure]] = {
 }
 FAILURES: tuple[type[Exception], ...] = tuple(_HANDLERS)
 """Exceptions that fail any shard without another attempt."""
-OUTPUT_FAILURES: tuple[type[Exception], ...] = (ShardFailedError, OutputLostError, FileNotFoundError, DamagedBlobError)
+OUTPUT_FAILURES: tuple[type[Exception], ...] = (
+    ShardFailedError,
+    ForeignOutputError,
+    FileNotFoundError,
+    DamagedBlobError,
+)
 """Further exceptions that fail a shard without another attempt, if it writes a file of an output."""
 
 
@@ -92,7 +97,7 @@ def output_failure_report(error: Exception, name: str) -> ShardReport:
     """Make the report of a shard that was to write the file `name`, from one of `FAILURES` or `OUTPUT_FAILURES`."""
     if isinstance(error, ShardFailedError):
         code, reason = error.error.code, error.error.message
-    elif isinstance(error, OutputLostError):
+    elif isinstance(error, ForeignOutputError):
         code, reason = Code.OUTPUT_NOT_EMPTY, str(error)
     elif isinstance(error, FileNotFoundError | DamagedBlobError):
         code, reason = (

@@ -95,7 +95,7 @@ BOUNDS = (
     _fixed("pieces", BATCH_PIECES, "pieces of 1 MiB of a blob that are in memory while it is checked", "request",
            "the next ones are read later"),
     Bound("max_wait_s", 60, "seconds that a request with `Prefer: wait` waits", "request", "it is answered"),
-    Bound("key_requests_s", 100, "requests a second, ten times as many at once", "key", (Code.RATE_LIMITED,)),
+    Bound("key_requests_s", 100, "requests a second, with bursts of ten times as many", "key", (Code.RATE_LIMITED,)),
     Bound("key_live_jobs", 200, "jobs that are queued or running", "key", (Code.TOO_MANY_JOBS,)),
     Bound("key_stored_bytes", 256 * GIB, "bytes of uploads, including those being received, and of results", "key",
           (Code.TOO_MANY_BYTES,)),

@@ -81,7 +81,7 @@ async def _job_with_reserved_parts(job: JobId, state: StateDep, request: Request
     return job
 
 
-JobIdWithParts = Annotated[str, Depends(_job_with_reserved_parts)]
+JobIdReservingParts = Annotated[str, Depends(_job_with_reserved_parts)]
 """Id of a job of which the request reads all parts; memory for them is reserved."""
 
 

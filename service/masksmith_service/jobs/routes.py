@@ -30,7 +30,7 @@ from masksmith_wire.errors import Code
 from masksmith_wire.selections import SelectedTensors, SelectionRequest
 
 from . import events, options as job_options
-from .access import JobId, JobIdWithParts, check_ended, job_not_found, read_masks_job, view_job
+from .access import JobId, JobIdReservingParts, check_ended, job_not_found, read_masks_job, view_job
 from .file_tensors import select_from_headers
 from .listing import JobQuery, find_jobs, listed_owner
 from .pruned_weights import pruned_file
@@ -177,14 +177,14 @@ async def follow_job(
 
 @router.get("/jobs/{job}/masks")
 def get_masks(
-    job: JobIdWithParts, state: StateDep, format: Annotated[str, Query(pattern="^(bits|bool)$")] = "bits"
+    job: JobIdReservingParts, state: StateDep, format: Annotated[str, Query(pattern="^(bits|bool)$")] = "bits"
 ) -> Response:
     """Download the masks as one safetensors file: of every tensor that has one, once the job has ended."""
     return _download(masks_file(_ended_job(job, state), state.records, as_bool=format == "bool"), state)
 
 
 @router.get("/jobs/{job}/weights")
-def get_weights(job: JobIdWithParts, state: StateDep) -> Response:
+def get_weights(job: JobIdReservingParts, state: StateDep) -> Response:
     """Download the updated weights as one safetensors file: of every tensor that has them, once the job has ended."""
     return _download(weights_file(_ended_job(job, state), state.records), state)
 
@@ -204,7 +204,7 @@ def get_output(job: JobId, request: Request, state: StateDep, principal: Princip
 
 
 @router.get("/jobs/{job}/pruned")
-def get_pruned(job: JobIdWithParts, state: StateDep, principal: PrincipalDep) -> Response:
+def get_pruned(job: JobIdReservingParts, state: StateDep, principal: PrincipalDep) -> Response:
     """Download the weights that have masks as one safetensors file, once the job has ended; dropped entries are zero.
 
     For a job with an update the file has the updated weights. Weights by reference are read from their root, if the key

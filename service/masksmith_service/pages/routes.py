@@ -18,7 +18,7 @@ from masksmith_service.auth.principal import PrincipalDep
 from masksmith_service.benchmarks.reports import read_report
 from masksmith_service.jobs.access import (
     JobId,
-    JobIdWithParts,
+    JobIdReservingParts,
     read_document,
     read_job,
     read_masks_job,
@@ -160,7 +160,7 @@ def _owners(state: State, jobs: Sequence[JobSummary]) -> dict[str, str]:
 @router.get("/jobs/{job}")
 def show_job(
     request: Request,
-    job: JobIdWithParts,
+    job: JobIdReservingParts,
     state: StateDep,
     q: Text = "",
     sort: Annotated[str, Query(max_length=20)] = "",
@@ -214,7 +214,7 @@ def cancel_from_page(job: JobId, state: StateDep) -> Response:
 
 
 @router.get("/jobs/{job}/layer")
-def show_layer(request: Request, job: JobIdWithParts, state: StateDep, tensor: Text) -> HTMLResponse:
+def show_layer(request: Request, job: JobIdReservingParts, state: StateDep, tensor: Text) -> HTMLResponse:
     """Show a layer's mask, with links to the layers before and after it that have masks."""
     layer = find_layer(read_masks_job(state, job), state.records, tensor)
     document = read_document(state, job)

@@ -55,7 +55,7 @@ class MatrixView:
     Attributes:
         start: Place of the first entry.
         shape: Numbers of inputs and of outputs.
-        strides: Distance in places of neighbouring inputs, and of neighbouring outputs.
+        strides: Distance between neighbouring inputs, and between neighbouring outputs, in places.
     """
 
     start: int

@@ -15,7 +15,7 @@ from masksmith.layouts import Layout
 from masksmith_wire.specification import JobSpecification
 
 TARGET_S = 5.0
-"""Target of the seconds of a shard, without `OVERHEAD_S`. A shard that is expected to take longer `is_long`.
+"""Target of the seconds of a shard, without `OVERHEAD_S`. A shard that is expected to take longer has `is_long` set.
 
 Such a shard cannot be cut further, or is not, because it needs a large Gram matrix, which each part would have to read.
 """
@@ -24,11 +24,11 @@ OVERHEAD_S = 0.02
 SEARCH_S = 5e-8
 """Seconds per entry: read, score, search and store."""
 UPDATE_S = {"reconstruct": 2e-9, "admm": 6e-9}
-"""By update, seconds per row of a matrix and square of the number of its columns."""
+"""For each update, seconds per unit of rows x columns^2 of a matrix."""
 GRAM_S = 1.8e-8
 """Seconds per byte of a large Gram matrix: read and scale it, and bound its eigenvalues, once for each shard."""
 SPECTRUM_S = 2e-9
-"""Seconds per entry and length of the shorter side of a matrix, for its singular values."""
+"""Seconds per unit of entries x shorter side of a matrix, to compute its singular values."""
 
 
 def estimated_seconds(

@@ -14,7 +14,7 @@ from masksmith_wire.masks import masked_bytes, packed_bytes
 from masksmith_wire.output_names import JOURNAL_NAME, RECORD_NAME
 
 from .finish import finish
-from .work import OutputLostError, OutputWork
+from .work import ForeignOutputError, OutputWork
 
 BAND_BYTES = 8 * 2**20
 """Bytes of the rows of a weight that are masked at once, unless one row has more."""
@@ -24,7 +24,7 @@ def write_output_file(work: OutputWork, number: int) -> None:
     """Write a file of weights, unless it is complete; with the last file, finish the output.
 
     Raises:
-        OutputLostError: If the directory no longer belongs to this job, or the complete file was changed.
+        ForeignOutputError: If the directory no longer belongs to this job, or the complete file was changed.
         ShardFailedError: If a tensor of the file has no mask.
     """
     sizes = work.file_sizes()
@@ -34,7 +34,7 @@ def write_output_file(work: OutputWork, number: int) -> None:
         # Another worker may have finished the output since its files were listed.
         if _is_finished(work, work.file_sizes()):
             return
-        raise OutputLostError(
+        raise ForeignOutputError(
             f"{work.output.location!r} is no longer the unfinished output of this job; "
             "submit the job with another output"
         )
@@ -50,10 +50,12 @@ def write_output_file(work: OutputWork, number: int) -> None:
 
 
 def _write_or_check(work: OutputWork, file: OutputFile, sizes: dict[str, int]) -> None:
-    """Write a file of weights with a note; of one that an earlier job wrote, check the digest, and note that.
+    """Write a file of weights, then its note.
+
+    If an earlier job wrote the file already, check its digest instead, and write into the note that this job did.
 
     Raises:
-        OutputLostError: If the file has another digest: its content is not from masksmith, so it is not overwritten.
+        ForeignOutputError: If the file has another digest: its content is not from masksmith, so it is not overwritten.
     """
     if not _is_complete(work, file, sizes):
         pieces = _HashedPieces(_pieces(work, file))
@@ -65,7 +67,7 @@ def _write_or_check(work: OutputWork, file: OutputFile, sizes: dict[str, int]) -
             hasher.update(piece)
         if hasher.hexdigest() != note.blake3:
             location = work.output.location_of(file.name)
-            raise OutputLostError(
+            raise ForeignOutputError(
                 f"{location!r} is not as masksmith wrote it; restore it, or delete it to have it written again, and "
                 "submit the job again"
             )

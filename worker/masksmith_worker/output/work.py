@@ -38,7 +38,7 @@ class ShardFailedError(Exception):
         self.error = error
 
 
-class OutputLostError(Exception):
+class ForeignOutputError(Exception):
     """The directory of an output no longer belongs to its job, or a complete file in it was changed."""
 
 

@@ -49,7 +49,7 @@ class Space:
         return self.blocks + max(self.activations, self.output)
 
     def check(self, output: Path) -> None:
-        """Check that the files fit on the disk; the bytes that are in the output directory already need no space.
+        """Check that the files fit on the disk; bytes that are already in the output directory are not counted again.
 
         Args:
             output: The directory of the output, which need not exist.
@@ -60,7 +60,7 @@ class Space:
         written_bytes = sum(file.stat().st_size for file in output.rglob("*") if file.is_file())
         existing_folder = next(folder for folder in (output, *output.parents) if folder.exists())
         purpose = (
-            f"for activations {size_text(self.activations)}, which fewer --calibration-windows reduce, for finished "
+            f"for activations {size_text(self.activations)} (less with fewer --calibration-windows), for finished "
             f"blocks {size_text(self.blocks)}, and then for the output {size_text(self.output)}"
         )
         check_space(existing_folder, self.peak - written_bytes, purpose)
