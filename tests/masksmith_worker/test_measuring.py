@@ -78,8 +78,8 @@ def test_changes_against_a_mask_whose_parts_lie_otherwise(runner, submit, weight
 @pytest.mark.parametrize(
     ("blob", "code", "words"),
     [
-        (upload_name("0" * 64), "upload_not_found", "with the masks file that previous names"),
-        (result_name("0" * 64), "result_not_found", "with the job that previous names"),
+        (upload_name("0" * 64), "upload_not_found", "the mask of the masks file given as `previous`"),
+        (result_name("0" * 64), "result_not_found", "the mask of the job given as `previous`"),
     ],
 )
 def test_a_previous_mask_that_is_gone_is_an_error_of_its_tensor(runner, submit, blob, code, words):

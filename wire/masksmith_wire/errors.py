@@ -16,7 +16,7 @@ class Code(StrEnum):
     INVALID_PATTERN = "invalid_pattern"
     INVALID_LAYOUT = "invalid_layout"
     INVALID_BUDGET = "invalid_budget"
-    INVALID_PREVIOUS = "invalid_previous"  # of the previous masks that a job names
+    INVALID_PREVIOUS = "invalid_previous"  # the previous masks that a job names
     INVALID_SAFETENSORS = "invalid_safetensors"
     INVALID_SCORES = "invalid_scores"
     INVALID_CALIBRATION = "invalid_calibration"

@@ -50,12 +50,12 @@ def weights_name(names: Iterable[str]) -> str | None:
         if len(candidates) > 1:
             raise ModelFilesError(f"contains {len(candidates)} candidates ({_shown(candidates)}); name one of them")
         if candidates:
-            return _complete(candidates[0])
+            return _check_not_one_of_parts(candidates[0])
     return None
 
 
-def _complete(name: str) -> str:
-    """Return the name of an index, or of a file that is no part of a model; raise `ModelFilesError` otherwise."""
+def _check_not_one_of_parts(name: str) -> str:
+    """Return the name; raise `ModelFilesError` if it says that the file is one of several parts of a model."""
     part = _PART.search(name)
     if part is not None and part["count"] != "1":
         raise ModelFilesError(

@@ -46,7 +46,7 @@ class Intake:
             self._send(1)
         return lease
 
-    def send_messages_if_long(self, schedule: Schedule, lease: Lease) -> None:
+    def send_messages_after_long_shard(self, schedule: Schedule, lease: Lease) -> None:
         """After a long shard, send the messages that the queue lacks; after any other shard, send none.
 
         A worker with several slots never has long shards in all of them, so others may have waited for this one to end.

@@ -87,7 +87,7 @@ class PartRunner(ABC):
             schedule = self.records.schedule
             lease = self._intake.take(schedule, self._lease_s, self._attempts)
             if lease is not None:
-                stack.callback(self._intake.send_messages_if_long, schedule, lease)
+                stack.callback(self._intake.send_messages_after_long_shard, schedule, lease)
             yield lease
 
     def run(self, lease: Lease) -> str:
@@ -148,6 +148,7 @@ class PartRunner(ABC):
                 raise
             raise RuntimeError(f"a native library panicked: {error}") from None
         finally:
+            # This does nothing if the part was completed, or the lease was lost: its token is then no longer valid.
             self.records.release(lease, forget_attempt=self.stopping.is_set())
 
     def _work_with_retries(self, lease: Lease, taken_at: float, check: Check) -> ShardReport | CaseReport:

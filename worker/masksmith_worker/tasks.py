@@ -31,7 +31,6 @@ from .settings import Settings
 from .tracing import Spans
 
 log = logging.getLogger(__name__)
-"""Patterns whose kernels are loaded by a pool process that solves shards, before its first shard."""
 app = create_app(read_settings(Settings))
 
 

@@ -30,7 +30,8 @@ def rotate_open(path: Path) -> bool:
     part = path.with_suffix(".log.part")
     with path.open("rb") as source, _create_private(part) as copy:
         shutil.copyfileobj(source, copy, COPY_BYTES)
-        copy.flush()  # here, so that little time passes between reading the last pieces and the truncation
+        copy.flush()
+        # Processes append during this copy. What they added is little: it is read just before the file is emptied.
         while piece := source.read(COPY_BYTES):
             copy.write(piece)
         os.truncate(path, 0)

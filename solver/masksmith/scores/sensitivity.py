@@ -49,7 +49,8 @@ def sipp(weight: Any, activations: Any, *, reduce: Literal["mean", "max"] = "mea
         raise ScoresError(f"reduce={reduce!r} is neither 'mean' nor 'max'", name=name)
     weight = as_floats(weight, name)
     flat = flatten_inputs(weight, name)
-    # Shares do not depend on the units of rows and samples; sums of products of scaled ones do not over- or underflow.
+    # Multiplying a row of the weight, or a sample, by a positive number changes no share. Both are scaled, so that sums
+    # of their products do not over- or underflow.
     samples = _scaled_rows(_convert_activations(activations, flat, name))
     flat = _scaled_rows(flat)
     scores = flat * 0

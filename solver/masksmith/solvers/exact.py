@@ -70,15 +70,15 @@ def _dual_ascent(panel: Panel, answer: PanelAnswer, ready: Bytes) -> Order:
     """Run the passes of dual coordinate ascent; return the indices of unsolved tiles.
 
     Writes masks and duals to `answer`; the duals of unsolved tiles are initial values for the shortest-path stage.
-    Sets `ready` to 1 for the unsolved tiles whose masks are initial values, too.
+    Sets `ready` to 1 for those of them whose masks are initial values, too; the passes no longer list these in `order`.
     """
     order, forced_tiles = _split_by_forced(panel)
     if not _has_dual_ascent(panel.tile):
         return np.concatenate([order, forced_tiles])
     passes = _Passes.of(panel, answer, ready)
     if forced_tiles.size:
-        # The pass ignores forced entries, but its duals are good initial values for the shortest-path stage. The copy
-        # is needed because the pass reorders the indices.
+        # The pass ignores forced entries, but its duals are good initial values for the shortest-path stage, to which
+        # all these tiles go: a copy, since the pass overwrites the indices of those that it solves.
         passes.integer([FORCED_SWEEPS], forced_tiles.copy(), forced_tiles.size)
     rounds = integer_rounds(passes.size, at_most=panel.tile.at_most, warm=passes.warm)
     count = passes.integer(rounds, order, order.size)
@@ -156,8 +156,8 @@ def _shape_of(tile: TileSpec) -> _Shape:
 class _Passes:
     """The passes of dual coordinate ascent over the tiles of a panel.
 
-    Each pass tries to solve the first `count` tiles of `order`, moves the indices of those that stay unsolved to the
-    front of `order`, and returns their number.
+    Each pass tries to solve the first `count` tiles of `order`, writes the indices of those that stay unsolved to the
+    front of `order`, over other ones, and returns their number.
 
     Attributes:
         panel: The panel.

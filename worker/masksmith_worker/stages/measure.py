@@ -32,8 +32,8 @@ class PreviousMissingError(Exception):
 
     def __init__(self, parts: list[MaskPart]) -> None:
         self.is_upload = any(digest_of_upload(part.blob) is not None for part in parts)
-        origin = "the masks file that previous names" if self.is_upload else "the job that previous names"
-        super().__init__(f"its previous mask was deleted or damaged meanwhile, with {origin}; omit previous")
+        origin = "of the masks file" if self.is_upload else "of the job"
+        super().__init__(f"the mask {origin} given as `previous` was deleted or damaged meanwhile; omit `previous`")
 
 
 def measure_shard(work: ShardWork, solution: ms.Solution, updated: UpdatedShard | None, key: str) -> ShardReport:
