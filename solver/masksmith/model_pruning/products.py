@@ -11,6 +11,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from masksmith._errors import PruningError
+from masksmith.calibration.products import PRODUCTS as CALIBRATED_PRODUCTS
 
 from .parts import MatrixView, matrices_in_memory
 from .weights import BlockWeight
@@ -18,10 +19,7 @@ from .weights import BlockWeight
 Tensor = torch.Tensor
 OnInput = Callable[[BlockWeight, int, Tensor], None]
 
-PRODUCTS: Mapping[str, tuple[int, int]] = {
-    "mm": (0, 1), "addmm": (1, 2), "bmm": (0, 1), "baddbmm": (1, 2), "mv": (0, 1), "addmv": (1, 2),
-    "_grouped_mm": (0, 1), "linear": (0, 1),
-}  # fmt: skip
+PRODUCTS: Mapping[str, tuple[int, int]] = {**CALIBRATED_PRODUCTS, "_grouped_mm": (0, 1)}
 """Positions of the left and the right operand among the arguments, by the name of the operation."""
 
 NOT_WHOLE = "its products do not sum over the axis 'in' of its layout, or contain only some of its inputs; exclude it"
