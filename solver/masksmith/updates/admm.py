@@ -23,7 +23,7 @@ from .operands import Operands, read, read_mask
 from .reconstruct import refit
 from .ridge import Ridge
 from .rough_error import rough_errors
-from .strips import ScaledSystem
+from .system import ScaledSystem
 from .threads import torch_threads
 from .update import AdmmRound, AdmmUpdate, Update
 

@@ -1,10 +1,10 @@
-"""Conjugate gradients for many rows at once, each row restricted to its support, with a bound on the error.
+"""Preconditioned conjugate gradients for many rows at once, each row restricted to its support, with an error bound.
 
 An iteration is one matrix product for all rows. The bound is the Gauss-Radau upper bound of the error in the energy
 norm, after Meurant and Tichy, "Approximating the extreme Ritz values and upper bounds for the A-norm of the error in
-CG" (Numerical Algorithms, 2019): `||x - x_k||_A^2 <= g_k ||r_k||^2`, with `g_0 = 1 / mu` for any `mu` not above the
-smallest eigenvalue, and `g_k+1 = (g_k - a_k) / (mu (g_k - a_k) + b_k+1)`, where `a_k` are the step lengths of the
-method and `b_k+1 = ||r_k+1||^2 / ||r_k||^2`.
+CG" (Numerical Algorithms, 2019): `||x - x_k||_A^2 <= g_k r_k M^-1 r_k`, with `g_0 = 1 / mu` for any `mu` not above the
+smallest eigenvalue of `M^-1 A`, and `g_k+1 = (g_k - a_k) / (mu (g_k - a_k) + b_k+1)`, where `a_k` are the step lengths
+of the method and `b_k+1 = (r_k+1 M^-1 r_k+1) / (r_k M^-1 r_k)`. M is the preconditioner of the system.
 """
 
 from __future__ import annotations
@@ -13,80 +13,13 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from .preconditioner import precondition, small_inverses
+from .system import System
+
 Tensor = torch.Tensor
 
 COMPACTED_BELOW = 0.8
 """Converged rows are removed from the products when the share of rows that have not converged is below this."""
-FLOAT32_MIN_EIGENVALUE = 1e-4
-"""If a matrix with a unit diagonal has a smaller eigenvalue, float32 has too few digits for it."""
-MARGIN = 0.9
-"""Factor below 1 for a bound that a factorisation confirms, because of the factorisation's rounding errors."""
-BAND_ENTRIES = 2**22
-"""Number of entries of the Gram matrix that are scaled at a time."""
-
-
-@dataclass(frozen=True)
-class System:
-    """A positive definite matrix with a unit diagonal, and a lower bound on its eigenvalues.
-
-    Attributes:
-        matrix: `[inputs, inputs]`, symmetric.
-        eigenvalue_bound: A positive number that is at most the smallest eigenvalue.
-    """
-
-    matrix: Tensor
-    eigenvalue_bound: float
-
-    @classmethod
-    def damped(cls, gram: Tensor, damping: float, dtype: torch.dtype) -> tuple[System, Tensor]:
-        """Scale `gram + damping I` to a unit diagonal; return the system, and the scale of the inputs, float64.
-
-        The scale of an input is the square root of its diagonal entry. The bound on the eigenvalues is the first of a
-        few descending candidates that a Cholesky factorisation confirms, times `MARGIN`; without one, it is
-        `damping / max(scale)^2`, which holds for every Gram matrix.
-
-        Args:
-            gram: `[inputs, inputs]`, float64, positive semidefinite.
-            damping: Positive.
-            dtype: Dtype of the system; float64 is used instead once a candidate is below `FLOAT32_MIN_EIGENVALUE`.
-        """
-        scale = (gram.diagonal() + damping).sqrt()
-        guaranteed_bound = damping / float(scale.max()) ** 2
-        candidate = damping / float(scale.square().mean())
-        matrix = torch.empty_like(gram, dtype=dtype)
-        while True:
-            if candidate < FLOAT32_MIN_EIGENVALUE and matrix.dtype != torch.float64:
-                matrix = torch.empty_like(gram, dtype=torch.float64)
-            _write_scaled(matrix, gram, damping, scale)
-            if candidate <= guaranteed_bound:
-                return cls(matrix, guaranteed_bound), scale
-            # The factor overwrites the matrix, which saves memory; the matrix is then written again.
-            if _factorise(matrix, candidate):
-                _write_scaled(matrix, gram, damping, scale)
-                return cls(matrix, MARGIN * candidate), scale
-            candidate /= 4
-
-    def with_eigenvalue(self, eigenvalue: float) -> System:
-        """Return the system with a larger lower bound, if a factorisation confirms it.
-
-        Args:
-            eigenvalue: The smallest eigenvalue, as computed in the matrix's dtype.
-        """
-        candidate = MARGIN * eigenvalue  # Less, since rounding errors may make the computed eigenvalue too large.
-        if MARGIN * candidate <= self.eigenvalue_bound or not _factorise(self.matrix.clone(), candidate):
-            return self
-        return replace(self, eigenvalue_bound=MARGIN * candidate)
-
-
-def _write_scaled(matrix: Tensor, gram: Tensor, damping: float, scale: Tensor) -> None:
-    """Write `gram + damping I`, scaled, to `matrix`, in bands of rows, so that no float64 copy of the whole is made."""
-    step = max(1, BAND_ENTRIES // len(gram))
-    for first in range(0, len(gram), step):
-        band = gram[first : first + step].clone()
-        band.diagonal(first).add_(damping)
-        band /= scale[first : first + step, None]
-        band /= scale[None, :]
-        matrix[first : first + step] = band
 
 
 @dataclass(frozen=True)
@@ -114,19 +47,24 @@ class _Rows:
     Attributes:
         index: Number of the row in the problem.
         supports: `[rows, inputs]`, 1 or 0.
+        inverses: Small matrices of the preconditioner (see `small_inverses`).
         solution: `[rows, inputs]`, x.
         residual: `[rows, inputs]`, r.
         direction: `[rows, inputs]`, in which the next step goes.
+        product: `[rows, inputs]`, the last direction times A, restricted to the supports.
+        buffer: `[rows, inputs]`, memory for temporary values.
         objective: Value of the objective at the solution.
-        squared_norm: Squared norm of the residual.
+        squared_norm: `r M^-1 r`, the squared norm of the preconditioned residual.
         radau: Factor g of the bound (see the module).
     """
 
     def __init__(self, system: System, supports: Tensor, solution: Tensor, residual: Tensor, objective: Tensor) -> None:
         self.index = torch.arange(len(residual), device=residual.device)
         self.supports, self.solution, self.residual, self.objective = supports, solution, residual, objective
-        self.direction = residual.clone()
-        self.squared_norm = dots(residual, residual)
+        self.inverses = small_inverses(system.factor, supports)
+        self.direction, self.product, self.buffer = (torch.zeros_like(residual) for _ in range(3))
+        coefficients, self.squared_norm = precondition(residual, system.factor, self.inverses)
+        self._set_direction(system, coefficients, torch.zeros_like(self.squared_norm))
         self.radau = torch.full_like(self.squared_norm, 1 / system.eigenvalue_bound)
 
     def bound(self) -> Tensor:
@@ -135,24 +73,31 @@ class _Rows:
 
     def step(self, system: System) -> None:
         """Do one iteration; the solution of a row whose residual is 0 does not change."""
-        product = self.direction @ system.matrix
-        product *= self.supports
-        length = _quotient(self.squared_norm, dots(self.direction, product))
-        factor = length.to(product.dtype)[:, None]
+        torch.mm(self.direction, system.matrix, out=self.product).mul_(self.supports)
+        length = _quotient(self.squared_norm, dots(self.direction, self.product, self.buffer))
+        factor = length.to(self.product.dtype)[:, None]
         self.solution.addcmul_(self.direction, factor)
-        self.residual.addcmul_(product, factor, value=-1)
+        self.residual.addcmul_(self.product, factor, value=-1)
         self.objective = self.objective - length * self.squared_norm
-        squared_norm = dots(self.residual, self.residual)
+        coefficients, squared_norm = precondition(self.residual, system.factor, self.inverses)
         ratio = _quotient(squared_norm, self.squared_norm)
-        torch.addcmul(self.residual, self.direction, ratio.to(product.dtype)[:, None], out=self.direction)
+        self._set_direction(system, coefficients, ratio)
         difference = (self.radau - length).clamp(min=0)
         self.radau = _quotient(difference, system.eigenvalue_bound * difference + ratio)
         self.squared_norm = squared_norm
 
+    def _set_direction(self, system: System, coefficients: Tensor, ratio: Tensor) -> None:
+        """Replace the direction by the preconditioned residual plus `ratio` times the direction."""
+        self.direction.mul_(ratio.to(self.direction.dtype)[:, None]).add_(self.residual)
+        low_rank_part = torch.mm(coefficients, system.factor.T, out=self.buffer)
+        self.direction.addcmul_(low_rank_part, self.supports, value=-1)
+
     def keep(self, is_chosen: Tensor) -> None:
         """Keep the state of the chosen rows only; `is_chosen` is bool `[rows]`."""
+        count = int(is_chosen.sum())
         for name, values in vars(self).items():
-            setattr(self, name, values[is_chosen])
+            is_temporary = name in ("product", "buffer")
+            setattr(self, name, values[:count] if is_temporary else values[is_chosen])
 
 
 def solve(
@@ -167,7 +112,7 @@ def solve(
     """Minimise `objective - 2 b x + x A x` for each row, over all x that are 0 outside the row's support.
 
     Args:
-        system: The matrix A.
+        system: The matrix A, and its preconditioner.
         supports: `[rows, inputs]`, 1 or 0 in the matrix's dtype.
         right_side: b, `[rows, inputs]`, 0 outside the supports.
         objective: `[rows]`, float64, the objective at x = 0.
@@ -213,22 +158,15 @@ def _store(result: Iterates, rows: _Rows, bound: Tensor) -> None:
         result.residual[rows.index] = rows.residual
 
 
-def _factorise(matrix: Tensor, shift: float) -> bool:
-    """Replace a symmetric matrix by the Cholesky factor of `matrix - shift I`; return whether the factor exists.
+def dots(left: Tensor, right: Tensor, buffer: Tensor | None = None) -> Tensor:
+    """Return the scalar product of each row, summed in the operands' dtype, as float64.
 
-    It exists if and only if all eigenvalues exceed `shift`, but for rounding.
+    Args:
+        left: `[rows, inputs]`.
+        right: The same shape and dtype.
+        buffer: Memory of that shape for the products of entries; by default allocated.
     """
-    matrix.diagonal().sub_(shift)
-    failed_column = torch.empty((), dtype=torch.int32, device=matrix.device)
-    # LAPACK works on columns: the transpose of a row-major matrix is factorised in place.
-    torch.linalg.cholesky_ex(matrix.mT, out=(matrix.mT, failed_column))
-    return int(failed_column) == 0
-
-
-def dots(left: Tensor, right: Tensor) -> Tensor:
-    """Return the scalar product of each row, summed in the operands' dtype, as float64."""
-    sums: Tensor = torch.linalg.vecdot(left, right)
-    return sums.double()
+    return torch.mul(left, right, out=buffer).sum(1).double()
 
 
 def _quotient(numerator: Tensor, denominator: Tensor) -> Tensor:

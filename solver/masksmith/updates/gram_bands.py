@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Protocol
 
 import numpy as np
@@ -51,7 +52,7 @@ def read_in_bands(gram: Any, device: torch.device, name: str | None) -> tuple[to
         band = gram.rows(first, last) if hasattr(gram, "rows") else gram[first:last]
         gram_matrix[first:last] = as_tensor(band).to(device)
         check_finite(gram_matrix[first:last], "gram", name, first)
-        largest = max(largest, float(gram_matrix[first:last].abs().max()))
+        largest = max(largest, largest_absolute(gram_matrix[first:last]))
     return gram_matrix, largest
 
 
@@ -66,15 +67,24 @@ def symmetrise(matrix: torch.Tensor) -> tuple[float, list[int]]:
     for i in range(0, len(matrix), BLOCK):
         for j in range(i, len(matrix), BLOCK):
             upper, lower = matrix[i : i + BLOCK, j : j + BLOCK], matrix[j : j + BLOCK, i : i + BLOCK]
-            skew = (upper - lower.T).abs()
-            if float(skew.max()) > largest:
-                largest = float(skew.max())
-                row, column = np.unravel_index(int(skew.argmax()), skew.shape)
+            skew = upper - lower.T
+            largest_here = largest_absolute(skew)
+            if largest_here == 0:
+                continue
+            if largest_here > largest:
+                largest = largest_here
+                row, column = np.unravel_index(int(skew.abs().argmax()), skew.shape)
                 index = [i + int(row), j + int(column)]
             mean = (upper + lower.T) / 2
             upper.copy_(mean)
             lower.copy_(mean.T)
     return largest, index
+
+
+def largest_absolute(values: torch.Tensor) -> float:
+    """Return the largest absolute entry; NaN if an entry is NaN."""
+    least, greatest = (float(bound) for bound in torch.aminmax(values))
+    return max(abs(least), abs(greatest))
 
 
 def as_tensor(values: Any) -> torch.Tensor:
@@ -100,8 +110,8 @@ def check_finite(
     Raises:
         UpdateError: If an entry is not finite; the message has the first such entry and its index.
     """
-    invalid = ~torch.isfinite(values)
-    if bool(invalid.any()):
+    if not math.isfinite(largest_absolute(values)):
+        invalid = ~torch.isfinite(values)
         index = [int(position) for position in invalid.nonzero()[0]]
         full_index = [index[0] + first, *index[1:]]
         raise error(f"{label} holds {float(values[tuple(index)]):g} at {full_index}", name)

@@ -15,9 +15,11 @@ from masksmith._errors import UpdateError
 from masksmith._torch_modes import without_autocast
 
 from .cholesky import factorised_shift
+from .conjugate_gradients import dots
 from .operands import Operands, read, read_mask
-from .strips import ScaledSystem, Strip, converge, rows_at_once
+from .strips import Strip, converge, rows_at_once
 from .supports import batches, is_factorised
+from .system import ScaledSystem
 from .threads import torch_threads
 from .update import Update
 
@@ -53,10 +55,11 @@ def reconstruct(
     not decrease `E`, in float64, keeps its masked weights.
 
     On the support S, with P the dropped entries and `c = damping * mean(diag(G))`,
-    `v_S = w_S + (G_SS + c I)^-1 G_SP w_P`. Many rows are solved at once by conjugate gradients (each iteration is one
-    matrix product) until an upper bound proves for each row that its objective exceeds the minimum by a share of at
-    most `tolerance`; the bound is checked with residuals in float64. Supports of rows that do not converge are
-    factorised, and so are supports for which a factorisation costs less: small ones, and those that many rows share.
+    `v_S = w_S + (G_SS + c I)^-1 G_SP w_P`. Many rows are solved at once by preconditioned conjugate gradients (each
+    iteration is one matrix product) until an upper bound proves for each row that its objective exceeds the minimum by
+    a share of at most `tolerance`; the bound is checked with residuals in float64. Supports of rows that do not
+    converge are factorised, and so are supports for which a factorisation costs less: small ones, and those that many
+    rows share.
 
     Args:
         weight: `[out, in, *kernel]`, numpy or torch, float64 to bfloat16.
@@ -160,10 +163,10 @@ class _Reconstruction:
         size = rows_at_once(self._mask)
         for strip_rows in torch.tensor_split(rows, list(range(size, len(rows), size))):
             strip = Strip.of(self._operands, self._mask, strip_rows)
-            candidate, product, converged, iterations = converge(strip, self._operands, scaled, tolerance, start)
-            self.iterations = max(self.iterations, iterations)
-            not_converged += strip_rows[~converged].tolist()
-            self._round_and_store(strip, candidate, product, converged)
+            candidates = converge(strip, self._operands, scaled, tolerance, start)
+            self.iterations = max(self.iterations, candidates.iterations)
+            not_converged += strip_rows[~candidates.converged].tolist()
+            self._round_and_store(strip, candidates.updated, candidates.error, candidates.converged)
         return not_converged
 
     def factorise(self, rows: npt.NDArray[np.int64]) -> None:
@@ -176,27 +179,26 @@ class _Reconstruction:
             strip = Strip.of(self._operands, self._mask, torch.from_numpy(batch.rows.ravel()).to(self._mask.device))
             shift = factorised_shift(self._operands, strip.kept, strip.correlation, batch)
             self.factorisations += len(batch.rows)
-            self._round_and_store(strip, strip.masked + shift, None, torch.ones_like(strip.kept[:, 0]))
+            self._round_and_store(strip, shift.add_(strip.masked), None, torch.ones_like(strip.kept[:, 0]))
 
-    def _round_and_store(self, strip: Strip, candidate: Tensor, product: Tensor | None, chosen: Tensor) -> None:
+    def _round_and_store(self, strip: Strip, candidate: Tensor, error: Tensor | None, chosen: Tensor) -> None:
         """Round candidates, and store the chosen rows: updated if that decreases the row's error, else masked.
 
         Args:
             strip: The rows.
             candidate: Updated weights, not rounded.
-            product: `(dense - candidate) G`; None if it is not computed yet.
+            error: Squared error of the output with the candidates, `[rows]`; None if it is not computed yet.
             chosen: Bool `[rows of the strip]`, whether the row is stored.
         """
         operands = self._operands
         updated = candidate.to(operands.stored_dtype).to(operands.weight.dtype)
-        change = strip.dense - updated.double()
-        if product is None or not torch.equal(updated.double(), candidate):
-            product = change @ operands.gram
-        after = (change * product).sum(1)
-        before = (strip.dropped * strip.correlation).sum(1)
-        better = after < before  # False for NaN, too
+        if error is None or not torch.equal(updated.double(), candidate):
+            change = strip.dense - updated.double()
+            error = dots(change, change @ operands.gram)
+        before = strip.masked_error
+        better = error < before  # False for NaN, too
         self.before += float(before[chosen].sum())
-        self.after += float(torch.where(better, after, before)[chosen].sum())
+        self.after += float(torch.where(better, error, before)[chosen].sum())
         self.energy += float(operands.energy[strip.rows[chosen]].sum())
         self.rows_as_they_were += int((chosen & ~better).sum())
         final = torch.where(better[:, None], updated, strip.masked.to(updated.dtype))

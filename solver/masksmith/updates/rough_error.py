@@ -6,7 +6,8 @@ import torch
 
 from .conjugate_gradients import dots, solve
 from .operands import Operands
-from .strips import ITERATION_LIMIT, ScaledSystem, rows_at_once
+from .strips import ITERATION_LIMIT, rows_at_once
+from .system import ScaledSystem
 
 Tensor = torch.Tensor
 

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 import torch
 
-from .conjugate_gradients import System, solve
+from .conjugate_gradients import dots, solve
 from .operands import Operands
+from .system import ScaledSystem
 
 Tensor = torch.Tensor
 
@@ -21,53 +22,49 @@ for memory, where eight arrays of this size are kept."""
 
 
 @dataclass(frozen=True)
-class ScaledSystem:
-    """The damped Gram matrix, scaled to a unit diagonal.
-
-    Attributes:
-        system: The scaled matrix, in the dtype of the iterations.
-        scale: Square roots of the damped Gram matrix's diagonal, `[inputs]`, float64.
-    """
-
-    system: System
-    scale: Tensor
-
-    @classmethod
-    def of(cls, operands: Operands) -> ScaledSystem:
-        """Scale the damped Gram matrix of operands; the damping must be positive."""
-        dtype = torch.float64 if operands.weight.dtype is torch.float64 else torch.float32
-        return cls(*System.damped(operands.gram, operands.diagonal_damping, dtype))
-
-
-@dataclass(frozen=True)
 class Strip:
-    """Some rows of a layer; all attributes but `rows` are `[rows, inputs]`.
+    """Some rows of a layer; matrices are `[rows, inputs]`.
 
     Attributes:
         rows: Numbers of the rows in the layer.
         kept: The mask, bool.
         dense: Original weights, float64.
-        dropped: Weights that the mask drops, 0 elsewhere, float64.
-        correlation: `dropped @ gram`, float64.
+        masked: The weights that the mask keeps, 0 elsewhere, float64.
+        correlation: `(dense - masked) G`, float64, with the Gram matrix G.
+        masked_error: Squared error of the output with the masked weights, `[rows]`, float64.
     """
 
     rows: Tensor
     kept: Tensor
     dense: Tensor
-    dropped: Tensor
+    masked: Tensor
     correlation: Tensor
+    masked_error: Tensor
 
     @classmethod
     def of(cls, operands: Operands, mask: Tensor, rows: Tensor) -> Strip:
         """Select rows of a layer."""
         dense, kept = operands.weight[rows].double(), mask[rows]
-        dropped = dense.masked_fill(kept, 0)
-        return cls(rows, kept, dense, dropped, dropped @ operands.gram)
+        dropped = kept.logical_not().double().mul_(dense)
+        correlation = dropped @ operands.gram
+        return cls(rows, kept, dense, dense - dropped, correlation, dots(dropped, correlation))
 
-    @property
-    def masked(self) -> Tensor:
-        """The weights that the mask keeps, 0 elsewhere."""
-        return self.dense - self.dropped
+
+@dataclass(frozen=True)
+class Candidates:
+    """Updated weights of the rows of a strip, not rounded to the dtype that they are stored in.
+
+    Attributes:
+        updated: `[rows, inputs]`, float64.
+        error: Squared error of the output, `[rows]`, float64.
+        converged: Bool `[rows]`, whether the row's objective is proved to be within the tolerance.
+        iterations: Number of iterations of the slowest row.
+    """
+
+    updated: Tensor
+    error: Tensor
+    converged: Tensor
+    iterations: int
 
 
 def rows_at_once(mask: Tensor) -> int:
@@ -78,7 +75,7 @@ def rows_at_once(mask: Tensor) -> int:
 
 def converge(
     strip: Strip, operands: Operands, scaled: ScaledSystem, tolerance: float, start: Tensor | None
-) -> tuple[Tensor, Tensor, Tensor, int]:
+) -> Candidates:
     """Reconstruct rows by conjugate gradients, and check in float64 which of them are within the tolerance.
 
     The iterations may use `ITERATION_SHARE` of the tolerance; the rest is for rounding errors. If the residual of the
@@ -94,38 +91,35 @@ def converge(
         scaled: The system to solve.
         tolerance: Largest share by which a row's objective may exceed its minimum.
         start: Weights `[out, inputs]` to start from, or None for the masked ones.
-
-    Returns:
-        Updated weights, float64; `(dense - updated) G`; bool `[rows]`, whether the row's objective is proved to be
-        within the tolerance; number of iterations.
     """
-    system, scale = scaled.system, scaled.scale
+    system, scale, damping = scaled.system, scaled.scale, operands.diagonal_damping
     supports, dtype = strip.kept.to(system.matrix.dtype), system.matrix.dtype
-    right_side = strip.correlation / scale * strip.kept
-    unit = _powers_of_two(right_side)[:, None]
-    masked, initial = strip.masked, None
+    right_side = (strip.correlation / scale).mul_(supports)
+    unit = _powers_of_two(right_side)
+    right_side, initial = right_side.div_(unit[:, None]).to(dtype), None
     if start is not None:
-        initial = ((start[strip.rows].double() - masked) * scale / unit).to(dtype) * supports
-    masked_objective = ((strip.dropped / unit) * (strip.correlation / unit)).sum(1)
-    right_side = (right_side / unit).to(dtype)
+        shift = start[strip.rows].double().sub_(strip.masked)
+        initial = shift.mul_(scale).div_(unit[:, None]).to(dtype).mul_(supports)
+    masked_objective = strip.masked_error / unit / unit
     iterates = solve(
         system, supports, right_side, masked_objective, ITERATION_SHARE * tolerance, ITERATION_LIMIT, initial
     )
-    updated = masked + iterates.solution.double() * unit / scale
+    updated = iterates.solution.double().mul_(unit[:, None]).div_(scale).add_(strip.masked)
     if operands.weight.dtype is not torch.float64:
         updated = updated.float().double()  # rounded to float32: the check below is of the values that are returned
-    change, shift = strip.dense - updated, (updated - masked) / unit
+    change, shift = strip.dense - updated, updated - strip.masked
     product = change @ operands.gram
-    objective = (change / unit * (product / unit)).sum(1) + operands.diagonal_damping * shift.square().sum(1)
-    residual = (product / unit - operands.diagonal_damping * shift) / scale * strip.kept
-    rounding = torch.linalg.vector_norm(residual - iterates.residual, dim=1) / system.eigenvalue_bound**0.5
+    error = dots(change, product)
+    objective = (error + damping * dots(shift, shift)) / unit / unit
+    residual = product.sub_(shift, alpha=damping).div_(scale).mul_(supports).div_(unit[:, None])
+    rounding = torch.linalg.vector_norm(residual.sub_(iterates.residual), dim=1) / system.eigenvalue_bound**0.5
     distance = (iterates.bound.sqrt() + rounding).square()
-    return updated, product, distance <= tolerance * (objective - distance), iterates.iterations
+    return Candidates(updated, error, distance <= tolerance * (objective - distance), iterates.iterations)
 
 
 def _powers_of_two(values: Tensor) -> Tensor:
     """Return, for each row, the smallest power of two that exceeds its absolute entries; 1 for a row of zeros."""
-    largest = values.abs().amax(1)
+    largest = torch.linalg.vector_norm(values, torch.inf, dim=1)
     mantissa = torch.frexp(largest).mantissa
     # The quotient is exact, and has the range of float64 in every version of torch.
     return torch.where(largest == 0, 1.0, largest / mantissa)

@@ -36,11 +36,10 @@ FACTORISED_BELOW = 6.0
 
 def is_factorised(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
     """Estimate, for each row of a mask, whether factorising its support costs less than conjugate gradients."""
-    factorised = np.empty(len(mask), bool)
-    for rows in _groups(mask, len(mask)):
-        kept = int(np.count_nonzero(mask[rows[0]]))
-        factorised[rows] = kept**3 <= FACTORISED_BELOW * len(rows) * mask.shape[1] ** 2
-    return factorised
+    support_of, sharing_rows = _number_supports(mask)
+    kept_cubed = mask.sum(1, dtype=np.int64).astype(float) ** 3
+    is_cheap: npt.NDArray[np.bool_] = kept_cubed <= FACTORISED_BELOW * sharing_rows[support_of] * mask.shape[1] ** 2
+    return is_cheap
 
 
 def batches(mask: npt.NDArray[np.bool_], budget_bytes: int = BATCH_BYTES) -> Iterator[Batch]:
@@ -65,11 +64,19 @@ def batches(mask: npt.NDArray[np.bool_], budget_bytes: int = BATCH_BYTES) -> Ite
 
 def _groups(mask: npt.NDArray[np.bool_], max_length: int) -> list[Rows]:
     """Return the rows of each distinct support, split into groups of at most `max_length`."""
-    packed = np.ascontiguousarray(np.packbits(mask, axis=1))
-    _, support_of = np.unique(packed.view(f"V{packed.shape[1]}").ravel(), return_inverse=True)
+    support_of, _ = _number_supports(mask)
     order = np.argsort(support_of, kind="stable")
     groups = np.split(order, np.flatnonzero(np.diff(support_of[order])) + 1)
     return [rows[start : start + max_length] for rows in groups for start in range(0, len(rows), max_length)]
+
+
+def _number_supports(mask: npt.NDArray[np.bool_]) -> tuple[Rows, Rows]:
+    """Number the distinct supports; return the number of each row's support, and the count of rows of each support."""
+    packed = np.ascontiguousarray(np.packbits(mask, axis=1))
+    _, support_of, counts = np.unique(
+        packed.view(f"V{packed.shape[1]}").ravel(), return_inverse=True, return_counts=True
+    )
+    return support_of, counts
 
 
 def _byte_count(kept: int, group_size: int, mask: npt.NDArray[np.bool_]) -> int:

@@ -9,8 +9,9 @@ from hypothesis import given, settings, strategies as st
 from scipy.linalg import solve
 
 import masksmith as ms
-from masksmith.updates.conjugate_gradients import System, solve as iterate
+from masksmith.updates.conjugate_gradients import solve as iterate
 from masksmith.updates.supports import is_factorised
+from masksmith.updates.system import System
 
 ROWS, INPUTS = 24, 96
 """Large enough that supports of half of the inputs are not factorised."""
@@ -147,8 +148,9 @@ def test_the_bound_is_above_the_distance_and_closes(smallest):
     right = torch.from_numpy(rng.standard_normal((3, 40)))
     exact = torch.linalg.solve(matrix, right.T).T
     least = torch.full((3,), 1000.0, dtype=torch.float64)
+    system = System(matrix, right.new_zeros(40, 0), smallest)
     for limit in (0, 1, 5, 15, 60):
-        iterates = iterate(System(matrix, smallest), torch.ones_like(right), right, least, 1e-12, limit)
+        iterates = iterate(system, torch.ones_like(right), right, least, 1e-12, limit)
         distance = ((iterates.solution - exact) @ matrix * (iterates.solution - exact)).sum(1)
         assert (distance <= iterates.bound * (1 + 1e-9) + 1e-18).all()
     assert float(iterates.bound.max()) <= 1e-9

@@ -9,7 +9,7 @@ import torch
 import masksmith as ms
 from masksmith.updates.operands import read
 from masksmith.updates.rough_error import rough_errors
-from masksmith.updates.strips import ScaledSystem
+from masksmith.updates.system import ScaledSystem
 
 
 def problem(dtype, damping, rows=24, inputs=96):
