@@ -88,7 +88,7 @@ class _Rows:
 
     def _set_direction(self, system: System, coefficients: Tensor, ratio: Tensor) -> None:
         """Replace the direction by the preconditioned residual plus `ratio` times the direction."""
-        self.direction.mul_(ratio.to(self.direction.dtype)[:, None]).add_(self.residual)
+        torch.addcmul(self.residual, self.direction, ratio.to(self.direction.dtype)[:, None], out=self.direction)
         low_rank_part = torch.mm(coefficients, system.factor.T, out=self.buffer)
         self.direction.addcmul_(low_rank_part, self.supports, value=-1)
 

@@ -46,8 +46,8 @@ class Strip:
         """Select rows of a layer."""
         dense, kept = operands.weight[rows].double(), mask[rows]
         dropped = kept.logical_not().double().mul_(dense)
-        correlation = dropped @ operands.gram
-        return cls(rows, kept, dense, dense - dropped, correlation, dots(dropped, correlation))
+        correlation, masked = dropped @ operands.gram, dense - dropped
+        return cls(rows, kept, dense, masked, correlation, dots(dropped, correlation, buffer=dropped))
 
 
 @dataclass(frozen=True)
@@ -106,11 +106,11 @@ def converge(
     )
     updated = iterates.solution.double().mul_(unit[:, None]).div_(scale).add_(strip.masked)
     if operands.weight.dtype is not torch.float64:
-        updated = updated.float().double()  # rounded to float32: the check below is of the values that are returned
+        updated.copy_(updated.float())  # rounded to float32: the check below is of the values that are returned
     change, shift = strip.dense - updated, updated - strip.masked
     product = change @ operands.gram
-    error = dots(change, product)
-    objective = (error + damping * dots(shift, shift)) / unit / unit
+    error = dots(change, product, buffer=change)
+    objective = (error + damping * dots(shift, shift, buffer=change)) / unit / unit
     residual = product.sub_(shift, alpha=damping).div_(scale).mul_(supports).div_(unit[:, None])
     rounding = torch.linalg.vector_norm(residual.sub_(iterates.residual), dim=1) / system.eigenvalue_bound**0.5
     distance = (iterates.bound.sqrt() + rounding).square()
