@@ -15,7 +15,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from masksmith_wire.locations import is_in_bucket
 from masksmith_wire.text import printable, without_credentials
-from masksmith_wire.validation import named_reason
+from masksmith_wire.validation import located_reason
 
 from .errors import InvalidLocationError
 from .redis_url import check_redis_url
@@ -148,4 +148,4 @@ def read_settings(settings_class: type[S]) -> S:
 def _message(details: Any) -> str:
     """Message of an error of pydantic; an error without a location is about several settings, which its text names."""
     name, *members = map(str, details["loc"] or [""])
-    return named_reason({**details, "loc": ("MASKSMITH_" + name.upper(), *members)} if name else details)
+    return located_reason({**details, "loc": ("MASKSMITH_" + name.upper(), *members)} if name else details)

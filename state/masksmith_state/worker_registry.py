@@ -1,5 +1,6 @@
-"""Worker registry in Redis: workers announce themselves by heartbeats; their documents expire 15 s after the last one.
+"""Worker registry in Redis: workers announce themselves by heartbeats.
 
+A worker's document expires 15 s after its last heartbeat.
 The names of expired workers are removed when the registry is read, so that the cost of reading does not grow with time.
 """
 
@@ -23,42 +24,42 @@ def served_key(queue: str) -> str:
     return f"masksmith:served:{queue}"
 
 
-Entry = TypeVar("Entry", WorkerInfo, BenchWorker)
+Document = TypeVar("Document", WorkerInfo, BenchWorker)
 
 
-class WorkerRegistry(Generic[Entry]):
+class WorkerRegistry(Generic[Document]):
     """Documents of live workers, by worker name.
 
     Args:
         client: Redis client.
         key: Redis key of the set of names; each worker's document has the key `KEY:NAME`.
-        kind: Type of the documents.
+        model: Pydantic model of the documents, `WorkerInfo` or `BenchWorker`.
     """
 
-    def __init__(self, client: redis.Redis, key: str, kind: type[Entry]) -> None:
+    def __init__(self, client: redis.Redis, key: str, model: type[Document]) -> None:
         self._redis, self._key = client, key
-        self._kind: type[Entry] = kind
+        self._model: type[Document] = model
 
-    def announce(self, entry: Entry) -> None:
+    def announce(self, document: Document) -> None:
         """Store a worker's document; each call is a heartbeat."""
         with self._redis.pipeline(transaction=False) as pipe:
-            pipe.set(self._key_of(entry.name), entry.model_dump_json(), ex=HEARTBEAT_TIMEOUT_S)
-            pipe.sadd(self._key, entry.name)
-            for queue in entry.queues if isinstance(entry, WorkerInfo) else ():
-                pipe.set(served_key(queue), entry.name, ex=HEARTBEAT_TIMEOUT_S)
+            pipe.set(self._key_of(document.name), document.model_dump_json(), ex=HEARTBEAT_TIMEOUT_S)
+            pipe.sadd(self._key, document.name)
+            for queue in document.queues if isinstance(document, WorkerInfo) else ():
+                pipe.set(served_key(queue), document.name, ex=HEARTBEAT_TIMEOUT_S)
             pipe.execute()
 
     def remove(self, name: str) -> None:
-        """Remove a worker's name and document; the keys `served_key` of its queues expire later."""
+        """Remove a worker's name and document; the keys of its queues (see `served_key`) expire by themselves."""
         with self._redis.pipeline(transaction=False) as pipe:
             pipe.delete(self._key_of(name))
             pipe.srem(self._key, name)
             pipe.execute()
 
-    def live(self) -> list[Entry]:
+    def live(self) -> list[Document]:
         """Return the documents of the live workers, sorted by name; remove the names of expired workers.
 
-        A document that cannot be read is left out, and set aside.
+        A worker whose document is invalid is left out and removed; the text is stored by `set_aside`.
         """
         names = sorted(cast("set[str]", self._redis.smembers(self._key)))
         texts = cast("list[str | None]", self._redis.mget(map(self._key_of, names))) if names else []
@@ -66,17 +67,17 @@ class WorkerRegistry(Generic[Entry]):
         if expired:
             # A worker that is alive after all is added again by its next heartbeat.
             self._redis.srem(self._key, *expired)
-        return [entry for entry in map(self._parse, names, texts) if entry is not None]
+        return [document for document in map(self._parse, names, texts) if document is not None]
 
-    def _parse(self, name: str, text: str | None) -> Entry | None:
-        """Parse a worker's document; return None if it has expired, or cannot be read and is set aside."""
+    def _parse(self, name: str, text: str | None) -> Document | None:
+        """Parse a worker's document; return None if it has expired, or, after removing the worker, if it is invalid."""
         if text is None:
             return None
         try:
-            return self._kind.model_validate_json(text)
+            return self._model.model_validate_json(text)
         except ValidationError as error:
             self.remove(name)
-            set_aside(self._redis, "worker", name, f"{error.error_count()} invalid member(s)", text)
+            set_aside(self._redis, "worker", name, f"{error.error_count()} invalid field(s)", text)
             return None
 
     def _key_of(self, name: str) -> str:

@@ -1,4 +1,4 @@
-"""Messages of pydantic's errors, for users."""
+"""Turns pydantic's validation errors into messages for users."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import Any
 
 
 def reason(error: Mapping[str, Any]) -> str:
-    """Message of one error of a `ValidationError`, without the prefix that pydantic adds to messages of validators."""
+    """Message of one error of a `ValidationError`, without pydantic's prefix for a `ValueError` of a validator."""
     return str(error["msg"]).removeprefix("Value error, ")
 
 
-def named_reason(error: Mapping[str, Any]) -> str:
-    """Message of one error, with the member and its value: `batches.0=0: input should be greater than 0`."""
+def located_reason(error: Mapping[str, Any]) -> str:
+    """Message of one error after the field's path and value: `batches.1=-4: input should be greater than 0`."""
     text = reason(error)
     if not error["loc"]:
         return text

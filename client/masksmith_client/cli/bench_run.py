@@ -19,7 +19,10 @@ from .service import interrupt_hint, note_waiting, patient_client
 
 
 class BenchOptions(TypedDict):
-    """The options of the command that say what to measure, and those that describe the job of a service."""
+    """What to measure, and name, labels and priority of the job if a service measures.
+
+    Names are those of the command's options; `patterns`, `batch` and the like are lists separated by commas.
+    """
 
     model: str | None
     shapes: str | None
@@ -56,8 +59,8 @@ def measure(
     if options["model"] is not None:
         for path in outputs:
             check_not_an_input(path, model=Path(options["model"]))
-    # A request names only the kind of device, `cpu` or `cuda`. Its number, as in `cuda:1`, is for `bench_locally`;
-    # without `--local`, a request with a number is refused.
+    # A request accepts only `cpu` or `cuda`. With `--local`, the number of a device such as `cuda:1` is removed here;
+    # `bench_locally` gets it. Without `--local` it stays, and `prepare_benchmark` refuses it.
     device = options["device"].partition(":")[0] if local else options["device"]
     request = _request(options, device)
     if local:
@@ -102,5 +105,5 @@ def _split(text: str) -> list[str]:
 
 def _parse_batch(text: str) -> int:
     if not text.isdecimal():
-        raise InputError(f"--batch {text!r} is not a number; use numbers such as 1,32,256")
+        raise InputError(f"--batch: {text!r} is not a whole number; use numbers such as 1,32,256")
     return int(text)

@@ -14,7 +14,7 @@ from masksmith_client._errors import InputError
 from masksmith_wire.benchmarks import BenchmarkRequest, LayerInput
 from masksmith_wire.names import default_name
 from masksmith_wire.priorities import PriorityName
-from masksmith_wire.validation import named_reason
+from masksmith_wire.validation import located_reason
 
 from .description import describe, subject_of_weights
 from .input_weights import read_weights
@@ -93,7 +93,7 @@ def prepare_benchmark(
         members = {"patterns": pattern_texts, "masks_of": masks_of, **model_or_layers, **options}
         return BenchmarkRequest.model_validate(members | description.model_dump(exclude_defaults=True))
     except ValidationError as error:
-        raise InputError(named_reason(error.errors()[0])) from None
+        raise InputError(located_reason(error.errors()[0])) from None
 
 
 def _default_name(model: object, patterns: Sequence[str]) -> str | None:

@@ -205,7 +205,7 @@ def summary_view(row: dict[str, object]) -> JobSummary | None:
         members = {"key": row.pop("owner") or None, "name": row["name"] or None, "progress": progress}
         return JobSummary.model_validate(row | members)
     except ValidationError as error:
-        log.error("job %s is not listed: its record has %d invalid member(s)", row["id"], error.error_count())
+        log.error("job %s is not listed: its record has %d invalid field(s)", row["id"], error.error_count())
         return None
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from masksmith.patterns import Axis, Pattern, PatternError, Ragged, parse
 
-from .tiles import Drawing, draw
+from .mask_drawings import Drawing, draw
 
 
 @dataclass(frozen=True)

@@ -15,12 +15,12 @@ from .calculator import keep_mask
 
 
 class MaskPruning(prune.BasePruningMethod):
-    """A pruning method that keeps the most score that a pattern allows.
+    """A pruning method that keeps the entries with the largest sum of scores among the masks that a pattern allows.
 
     `MaskPruning.apply(module, "weight", "transposable 2:4")` adds `weight_orig`, `weight_mask` and a hook that
     multiplies them, like all methods of torch; `prune.remove(module, "weight")` makes the pruning permanent. Scores are
-    the magnitudes of the weights, or of `importance_scores=` if they are given. Entries that an earlier pruning dropped
-    have score 0 and stay dropped.
+    the absolute values of the weights, or of `importance_scores=` if they are given. Entries that an earlier
+    pruning dropped have score 0 and stay dropped.
 
     Args:
         pattern: Pattern of allowed masks.

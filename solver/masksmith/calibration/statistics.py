@@ -30,8 +30,8 @@ class LayerStatistics:
         gram: `[inputs, inputs]`, `X^T X`.
         activations: `[rows, inputs]`, a random sample of the input rows.
         gradient: Mean of the batches' gradients of the loss, in the weight's shape.
-        gradient_rms: Root mean square of the batches' gradients. The Taylor score computed from it is the mean of the
-            scores of single batches (except with `joint=True` of `scores.taylor`).
+        gradient_rms: Root mean square of the batches' gradients. The Taylor score computed from it equals the mean
+            of the batches' scores (but not `scores.taylor` with `joint=True`).
     """
 
     samples: int
@@ -42,7 +42,7 @@ class LayerStatistics:
     gradient_rms: npt.NDArray[np.float32] | None = None
 
 
-TENSORS = tuple(field.name for field in fields(LayerStatistics) if field.name != "samples")
+STATISTIC_NAMES = tuple(field.name for field in fields(LayerStatistics) if field.name != "samples")
 """Names of the statistics; each is stored as a tensor."""
 
 NEEDS: Mapping[str, str] = {
@@ -55,7 +55,7 @@ NEEDS: Mapping[str, str] = {
 }
 """Statistic that each score needs, by the score's name."""
 GATHERED_AS: Mapping[str, str] = {"gradient": "gradients", "gradient_rms": "gradients"}
-"""The value of `gather=` by which `calibrate` gathers a statistic, if its attribute has another name."""
+"""For each statistic whose name is not its value of `gather=` in `calibrate`: that value."""
 
 
 class Calibration(Mapping[str, LayerStatistics]):
@@ -64,8 +64,8 @@ class Calibration(Mapping[str, LayerStatistics]):
     If the model has a weight under several names, each of them can be looked up; iteration and `len` include only one.
 
     Attributes:
-        skipped: Layers without statistics, by the names of their weights, with reasons; those that the option
-            `layers` of `calibrate` does not select are left out.
+        skipped: For each layer without statistics: the name of its weight, and the reason. Layers that were not
+            selected by the option `layers` of `calibrate` are not listed.
         shared_names: For a weight that the model has under several names: maps each other name to the name that has the
             statistics.
     """
@@ -108,9 +108,8 @@ class Calibration(Mapping[str, LayerStatistics]):
         if kind not in NEEDS:
             raise ScoresError(f"unknown score {kind!r}; the known ones are {', '.join(NEEDS)}", name=name)
         if name not in self:
-            examples = ", ".join(list(self)[:4]) or "none"
-            used_name = self.shared_names.get(name, name)
-            reason = self.skipped.get(used_name, f"the calibration has {len(self)} layer(s), among them {examples}")
+            layers = f"{len(self)} layer(s), such as {', '.join(list(self)[:4])}" if self else "no layers"
+            reason = self.skipped.get(self.shared_names.get(name, name), f"the calibration has {layers}")
             raise ScoresError(f"not calibrated: {reason}", name=name)
         needed = NEEDS[kind]
         statistic = getattr(self[name], needed)
@@ -128,7 +127,7 @@ class Calibration(Mapping[str, LayerStatistics]):
         tensors = {
             f"{name}/{statistic}": np.ascontiguousarray(getattr(layer, statistic))
             for name, layer in self._layers.items()
-            for statistic in TENSORS
+            for statistic in STATISTIC_NAMES
             if getattr(layer, statistic) is not None
         }
         samples = {name: layer.samples for name, layer in self._layers.items()}
@@ -160,7 +159,7 @@ class Calibration(Mapping[str, LayerStatistics]):
 
 
 def _other_format(path: str | Path) -> str | None:
-    """Return the kind of a file, such as a Git LFS pointer; None if it may be safetensors, or the kind is not known."""
+    """Return what a file is, as in "it is a Git LFS pointer"; None if it may be safetensors, or is not recognized."""
     with open(path, "rb") as file:
         beginning = file.read(BEGINNING_BYTES)
     # In a safetensors file, 8 bytes with the size of the header precede the header, which is JSON.

@@ -19,8 +19,8 @@ class ShardResults:
     Args:
         store: Contains masks and weights.
         read_reports: Reads all stored reports, by the shard's index.
-        ensure_solved: Waits while another worker solves a shard; then solves it here, unless the store has its result.
-            Returns the report of the shard.
+        ensure_solved: If another worker is solving a shard, waits for it. If the store then has no intact result,
+            solves the shard in this process. Returns the report of the shard.
     """
 
     def __init__(
@@ -34,9 +34,9 @@ class ShardResults:
         self.refresh()
 
     def refresh(self) -> None:
-        """Read all stored reports again; keep those with a result.
+        """Read all stored reports again; add those with a result to the reports that are known.
 
-        A failed shard has no result; nor has a shard that writes a file of the output.
+        Two kinds of shards have no result: failed ones, and those that write a file of the output instead of solving.
         """
         reports = self._read_reports()
         self._reports |= {index: report for index, report in reports.items() if report.result is not None}
@@ -45,8 +45,8 @@ class ShardResults:
         """Return the report of a shard; if no report with a result was read, the shard is solved first.
 
         Raises:
-            ShardFailedError: If another worker has reported an error of the shard.
-            Exception: If the shard fails here.
+            ShardFailedError: If the shard failed in another worker.
+            Exception: Any error of solving the shard in this process.
         """
         if index not in self._reports:
             self._reports[index] = self._ensure_solved(index)
@@ -57,7 +57,7 @@ class ShardResults:
 
         Raises:
             ShardFailedError, Exception: As `report` does.
-            FileNotFoundError, DamagedBlobError: If the mask is missing or damaged again after the shard was solved.
+            FileNotFoundError, DamagedBlobError: If the mask is still missing or damaged after solving the shard again.
         """
         return self._read(index, lambda report: self._store.get(result_name(str(report.result)), report.mask_digest))
 

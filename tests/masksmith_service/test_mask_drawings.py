@@ -5,14 +5,14 @@ import pytest
 
 import masksmith as ms
 from masksmith.patterns import Block
-from masksmith_service.pages.tiles import draw
+from masksmith_service.pages.mask_drawings import draw
 
 
 def mask_of(pattern):
     drawing = draw(pattern)
     mask = np.array(drawing.mask)
     assert mask.shape == (drawing.height, drawing.width)
-    return mask, drawing.tile
+    return mask, drawing.piece_shape
 
 
 PLAIN = ("2:4", "1:3", "<=3:8")

@@ -11,7 +11,8 @@ from masksmith.patterns import VNM, Block, Channels, Hybrid, Pattern, TilePatter
 SEED = 4
 """Seed of every drawing, so that a pattern always looks the same."""
 SIDE = 16
-"""Rows and columns of most drawings; whole tiles or blocks can make a drawing smaller or larger."""
+"""Usual number of rows, and of columns, of a drawing. Some drawings are half as high and wide, V:N:M ones twice as
+wide; whole tiles or blocks also make a drawing smaller or larger."""
 Rows = list[list[bool]]
 """A rectangle of entries, row by row; True = kept."""
 
@@ -22,11 +23,11 @@ class Drawing:
 
     Attributes:
         mask: Rows of entries, True = kept.
-        tile: Rows and columns of the pieces (tiles, blocks, ...) between which lines are drawn.
+        piece_shape: Height and width of one piece (tile, block, ...), in entries; lines are drawn between pieces.
     """
 
     mask: Rows
-    tile: tuple[int, int]
+    piece_shape: tuple[int, int]
 
     @property
     def height(self) -> int:
@@ -51,8 +52,8 @@ class Drawing:
     @property
     def lines_path(self) -> str:
         """The lines between the pieces as an SVG path."""
-        horizontal = [f"M0 {row}H{self.width}" for row in range(self.tile[0], self.height, self.tile[0])]
-        vertical = [f"M{col} 0V{self.height}" for col in range(self.tile[1], self.width, self.tile[1])]
+        horizontal = [f"M0 {row}H{self.width}" for row in range(self.piece_shape[0], self.height, self.piece_shape[0])]
+        vertical = [f"M{col} 0V{self.height}" for col in range(self.piece_shape[1], self.width, self.piece_shape[1])]
         return "".join(horizontal + vertical)
 
 
@@ -60,38 +61,38 @@ def draw(pattern: Pattern) -> Drawing | None:
     """Draw an allowed mask, always the same one; None for a type of pattern that cannot be drawn."""
     rng = random.Random(SEED)
     if isinstance(pattern, TilePattern):
-        return _tiles(pattern.tile, transposed=pattern.axis == "out", rng=rng)
+        return _draw_tiles(pattern.tile, transposed=pattern.axis == "out", rng=rng)
     if isinstance(pattern, VNM):
-        return _vnm(pattern, rng)
+        return _draw_vnm(pattern, rng)
     if isinstance(pattern, Block):
-        return _blocks(pattern, rng)
+        return _draw_blocks(pattern, rng)
     if isinstance(pattern, Hybrid):
-        return _hybrid(pattern, rng)
+        return _draw_hybrid(pattern, rng)
     if isinstance(pattern, Channels):
-        return _channels(pattern, rng)
+        return _draw_channels(pattern, rng)
     if isinstance(pattern, Unstructured):
         return Drawing(_scatter(SIDE, SIDE, pattern.density, rng), (SIDE, SIDE))
     return None
 
 
-def _tiles(tile: TileSpec, *, transposed: bool, rng: random.Random) -> Drawing:
-    """Draw a grid of tiles, about `SIDE` entries high and wide, or half of that if a tile fits in it."""
+def _draw_tiles(tile: TileSpec, *, transposed: bool, rng: random.Random) -> Drawing:
+    """Draw a grid of tiles, about half of `SIDE` high and wide if a tile fits into that, else about `SIDE`."""
     side = SIDE // 2 if max(tile.rows, tile.cols) <= SIDE // 2 else SIDE
     tiles_down, tiles_across = max(1, side // tile.rows), max(1, side // tile.cols)
-    mask = _tiled(tile, tiles_down * tile.rows, tiles_across * tile.cols, rng)
-    # There are no horizontal lines between tiles that are only one row high.
+    mask = _fill_with_tiles(tile, tiles_down * tile.rows, tiles_across * tile.cols, rng)
+    # Lines between tiles that are only one row high would hide the mask.
     line_height = tile.rows if tile.rows > 1 else len(mask)
     if transposed:
         return Drawing([list(col) for col in zip(*mask, strict=True)], (tile.cols, line_height))
     return Drawing(mask, (line_height, tile.cols))
 
 
-def _tile(tile: TileSpec, rng: random.Random) -> Rows:
+def _random_tile(tile: TileSpec, rng: random.Random) -> Rows:
     """Draw one tile.
 
-    Without budgets of columns, the kept columns of each row are a random sample. With budgets of columns, each row
-    takes the next columns in cyclic order, without those that are full, so that both budgets are met; then entries are
-    swapped at random.
+    Without column budgets (the tile is separable), the kept columns of each row are a random sample. With column
+    budgets, each row visits the next `row_keep` columns in cyclic order and skips those whose budget is used up; then
+    entries are swapped at random.
     """
     if tile.separable:
         counts = [_keep_count(tile.row_keep, tile, rng) for _ in range(tile.rows)]
@@ -110,7 +111,7 @@ def _tile(tile: TileSpec, rng: random.Random) -> Rows:
 
 
 def _swap_randomly(rows: Rows, rng: random.Random) -> None:
-    """Swap the corners of random rectangles, if that does not change the counts of rows and columns."""
+    """Swap the corners of random rectangles where every row and column keeps as many entries as before."""
     height, width = len(rows), len(rows[0])
     if min(height, width) < 2:
         return
@@ -123,7 +124,7 @@ def _swap_randomly(rows: Rows, rng: random.Random) -> None:
 
 
 def _keep_count(count: int, tile: TileSpec, rng: random.Random) -> int:
-    """Return how many of `count` entries a row keeps: all, or at random one fewer if the budget is an upper limit."""
+    """Return how many entries a row keeps: `count`, or, if the budget is an upper limit, at random one fewer."""
     return max(0, count - rng.choice((0, 0, 1))) if tile.at_most else count
 
 
@@ -131,57 +132,58 @@ def _row(width: int, kept_cols: list[int]) -> list[bool]:
     return [col in kept_cols for col in range(width)]
 
 
-def _vnm(pattern: VNM, rng: random.Random) -> Drawing:
-    """Draw panels of V x M entries, cropped to `SIDE` rows: each chooses 4 columns; each of its rows keeps n of these.
+def _draw_vnm(pattern: VNM, rng: random.Random) -> Drawing:
+    """Draw panels of V x M entries, cropped to `SIDE` rows.
 
-    The drawing is twice as wide as others, since a panel has few kept entries.
+    A panel chooses `pattern.columns` of its M columns at random; each of its rows keeps N of those. The
+    drawing is twice as wide as others, since a panel has few kept entries.
     """
     height = min(pattern.v, SIDE)
     rows: Rows = []
     for _ in range(max(1, SIDE // pattern.v)):
-        columns = [rng.sample(range(pattern.m), pattern.columns) for _ in range(max(1, 2 * SIDE // pattern.m))]
-        rows += [_vnm_row(pattern, columns, rng) for _ in range(height)]
+        chosen_columns = [rng.sample(range(pattern.m), pattern.columns) for _ in range(max(1, 2 * SIDE // pattern.m))]
+        rows += [_vnm_row(pattern, chosen_columns, rng) for _ in range(height)]
     return Drawing(rows, (height, pattern.m))
 
 
-def _vnm_row(pattern: VNM, columns: Sequence[Sequence[int]], rng: random.Random) -> list[bool]:
-    return [entry for cols in columns for entry in _row(pattern.m, rng.sample(cols, pattern.n))]
+def _vnm_row(pattern: VNM, chosen_columns: Sequence[Sequence[int]], rng: random.Random) -> list[bool]:
+    return [entry for columns in chosen_columns for entry in _row(pattern.m, rng.sample(columns, pattern.n))]
 
 
-def _blocks(pattern: Block, rng: random.Random) -> Drawing:
+def _draw_blocks(pattern: Block, rng: random.Random) -> Drawing:
     """Draw blocks: dropped ones empty, kept ones full or filled with tiles of the nested pattern."""
     tile = None if pattern.nested is None else pattern.nested.tile
-    height, width, number = _block_shape(tile)
+    height, width, blocks_per_side = _block_shape(tile)
     rows: Rows = []
-    for block_row in _kept_blocks(number, pattern, rng):
-        blocks = [_block(height, width, tile, rng) if is_kept else _empty(height, width) for is_kept in block_row]
+    for block_row in _kept_blocks(blocks_per_side, pattern, rng):
+        blocks = [_fill_block(height, width, tile, rng) if is_kept else _empty(height, width) for is_kept in block_row]
         rows += _side_by_side(blocks)
     return Drawing(rows, (height, width))
 
 
-def _hybrid(pattern: Hybrid, rng: random.Random) -> Drawing:
+def _draw_hybrid(pattern: Hybrid, rng: random.Random) -> Drawing:
     """Draw blocks: dense ones full, the others filled with tiles of the inner pattern."""
     tile = pattern.inner.tile
-    height, width, number = _block_shape(tile)
+    height, width, blocks_per_side = _block_shape(tile)
     rows: Rows = []
-    for block_row in _scatter(number, number, pattern.dense_share, rng):
-        rows += _side_by_side([_block(height, width, None if is_dense else tile, rng) for is_dense in block_row])
+    for block_row in _scatter(blocks_per_side, blocks_per_side, pattern.dense_share, rng):
+        rows += _side_by_side([_fill_block(height, width, None if is_dense else tile, rng) for is_dense in block_row])
     return Drawing(rows, (height, width))
 
 
 def _block_shape(tile: TileSpec | None) -> tuple[int, int, int]:
     """Return height and width of a drawn block, and how many blocks are drawn along each axis.
 
-    A drawn block has the fewest whole tiles with which both sides have at least 4 entries; the size of the pattern's
-    blocks does not matter.
+    A drawn block is the smallest one of whole tiles that is at least 4 entries high and wide; the size of the pattern's
+    own blocks does not matter.
     """
     height, width = (4, 4) if tile is None else (-(-4 // length) * length for length in (tile.rows, tile.cols))
     return height, width, 4 if max(height, width) <= SIDE // 2 else 2
 
 
-def _block(height: int, width: int, tile: TileSpec | None, rng: random.Random) -> Rows:
-    """Return a block of whole tiles, or a full one if there is no tile."""
-    return _full(height, width) if tile is None else _tiled(tile, height, width, rng)
+def _fill_block(height: int, width: int, tile: TileSpec | None, rng: random.Random) -> Rows:
+    """Return a block that is filled with random tiles, or with kept entries if `tile` is None."""
+    return _full(height, width) if tile is None else _fill_with_tiles(tile, height, width, rng)
 
 
 def _side_by_side(rectangles: Sequence[Rows]) -> Rows:
@@ -198,28 +200,30 @@ def _full(height: int, width: int) -> Rows:
     return [[True] * width for _ in range(height)]
 
 
-def _tiled(tile: TileSpec, height: int, width: int, rng: random.Random) -> Rows:
+def _fill_with_tiles(tile: TileSpec, height: int, width: int, rng: random.Random) -> Rows:
     """Return a rectangle of whole tiles."""
     rows: Rows = []
     for _ in range(0, height, tile.rows):
-        rows += _side_by_side([_tile(tile, rng) for _ in range(0, width, tile.cols)])
+        rows += _side_by_side([_random_tile(tile, rng) for _ in range(0, width, tile.cols)])
     return rows
 
 
-def _kept_blocks(number: int, pattern: Block, rng: random.Random) -> Rows:
-    """Return which of `number` x `number` blocks are kept."""
+def _kept_blocks(blocks_per_side: int, pattern: Block, rng: random.Random) -> Rows:
+    """Return which of `blocks_per_side` x `blocks_per_side` blocks are kept."""
     if pattern.balance == "none":
-        return _scatter(number, number, pattern.density, rng)
-    # A balanced choice of blocks is a tile of `number` x `number` blocks; for `cols` it is transposed.
-    keep = max(1, round(pattern.density * number))
+        return _scatter(blocks_per_side, blocks_per_side, pattern.density, rng)
+    # Blocks are chosen like the entries of one tile, which is transposed for `cols`; `col_keep` 0 is no column budget.
+    keep = max(1, round(pattern.density * blocks_per_side))
     col_keep = keep if pattern.balance == "both" else 0
-    kept_blocks = _tile(TileSpec(rows=number, cols=number, row_keep=keep, col_keep=col_keep), rng)
+    kept_blocks = _random_tile(
+        TileSpec(rows=blocks_per_side, cols=blocks_per_side, row_keep=keep, col_keep=col_keep), rng
+    )
     if pattern.balance == "cols":
         return [list(col) for col in zip(*kept_blocks, strict=True)]
     return kept_blocks
 
 
-def _channels(pattern: Channels, rng: random.Random) -> Drawing:
+def _draw_channels(pattern: Channels, rng: random.Random) -> Drawing:
     keep_count = max(1, round(pattern.density * SIDE))
     channels = _row(SIDE, rng.sample(range(SIDE), keep_count))
     if pattern.axis == "out":
