@@ -23,7 +23,7 @@ MAX_ENTRIES = 100
 MAX_TEXT = 2**16
 """Number of characters of a message or record that are kept."""
 COPIES_KEPT_S = 30 * 86_400
-"""Seconds for which `jobs/unreadable_records` keeps its copies of the hashes of a job."""
+"""Seconds for which `jobs/unreadable_records` keeps its copies of a job's Redis hashes."""
 
 
 def set_aside(client: redis.Redis, kind: str, name: str, reason: str, text: str = "") -> None:
@@ -34,7 +34,7 @@ def set_aside(client: redis.Redis, kind: str, name: str, reason: str, text: str 
         kind: `message`, `job`, `worker` or `delivery`.
         name: Queue of the message, id of the job, name of the worker, or tag of the delivery; it is cut if it is long.
         reason: Why it cannot be read; it is cut if it is long.
-        text: Content of the message or record, or the keys of its copies; the first `MAX_TEXT` characters are kept.
+        text: Content of the message or record, or the Redis keys of its copies; `MAX_TEXT` characters are kept.
     """
     entry = {
         "kind": kind,

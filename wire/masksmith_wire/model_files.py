@@ -85,7 +85,7 @@ def no_weights_reason(paths: Iterable[str]) -> str:
     if others:
         return f"{reason}, but {_shown(others)}, which has another format; convert the model to safetensors first"
     if folders:
-        return f"{reason}, and these directories below it do; name one of them: {_shown(folders)}"
+        return f"{reason}, but directories below it contain some; name one of these: {_shown(folders)}"
     return f"{reason}; it contains {_shown(names or paths)}: name the directory of a model, or a .safetensors file"
 
 

@@ -72,4 +72,4 @@ def _models_text(models: Sequence[Path]) -> str:
     if not models:
         return ""
     more = ", ..." if len(models) > _SHOWN else ""
-    return f", and these directories do; name one of them: {', '.join(map(str, models[:_SHOWN]))}{more}"
+    return f", but these directories contain some; name one of them: {', '.join(map(str, models[:_SHOWN]))}{more}"

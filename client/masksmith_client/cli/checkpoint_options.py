@@ -21,7 +21,7 @@ ScoresOption = Annotated[
 ]
 CalibrationOption = Annotated[
     Path | None,
-    typer.Option(metavar="FILE", help="A calibration saved by masksmith.calibrate; with '--scores given', the scores."),
+    typer.Option(metavar="FILE", help="A calibration saved by masksmith.calibrate; for '--scores given', the scores."),
 ]
 UpdateOption = Annotated[
     str | None, typer.Option(metavar="METHOD", help="Update the kept weights: reconstruct, 'admm penalty=0.1'.")

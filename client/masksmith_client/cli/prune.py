@@ -43,7 +43,8 @@ def prune(
     calibration: Annotated[
         str | None,
         typer.Option(
-            metavar="FILE", help="A calibration saved by masksmith.calibrate; with '--scores given', the scores."
+            metavar="FILE",
+            help="A calibration saved by masksmith.calibrate; for '--scores given', the scores.",
         ),
     ] = None,
     calibration_text: Annotated[

@@ -1,4 +1,7 @@
-"""Capacities: limited amounts, such as memory, that requests acquire and release; a key can hold only a share."""
+"""Capacities: limited amounts, such as memory, that requests acquire and release.
+
+The requests of one API key can hold only a share.
+"""
 
 from __future__ import annotations
 

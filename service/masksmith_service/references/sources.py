@@ -1,4 +1,4 @@
-"""Reads the versions and headers of files that a request names by reference; collects those of a model's files."""
+"""Reads the versions and headers of files that a request names by reference; returns those of a model that was read."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from .models import Model, ModelReader
 def read_references(
     state: State, principal: Principal, options: MasksOptions, reader: ModelReader
 ) -> tuple[dict[str, Source], dict[str, Header]]:
-    """Read the version and header of every file in a root that a request names, except the files of its model.
+    """Read the version and header of every file that a request names by reference, except the files of its model.
 
-    These are files of tensors, statistics and Gram matrices, the calibration file, and the previous masks.
+    The files that are read are those of tensors, statistics and Gram matrices, the calibration, and the previous masks.
 
     Args:
         state: Resources of the application.

@@ -12,10 +12,11 @@ from masksmith._errors import ScoresError
 from .operands import as_floats, check_range, check_weight, convert_like, is_torch, per_input, read_statistic
 
 LARGEST_POWER = 10.0
-"""Largest `power` of `ria`: the larger it is, the more norms have a power that is 0 or infinite in float32."""
+"""Largest exponent `power` of `ria`. With larger ones, more of the values `norm**power` would be 0 or infinite in
+float32."""
 
 
-@np.errstate(over="ignore")  # An overflow is refused by name.
+@np.errstate(over="ignore")  # `check_range` refuses overflows.
 def wanda(weight: Any, norms: Any, *, name: str | None = None) -> Any:
     """Score each weight by its magnitude times the norm of its input, `|w_ij| * ||x_j||_2`.
 
@@ -37,7 +38,7 @@ def wanda(weight: Any, norms: Any, *, name: str | None = None) -> Any:
     return check_range(abs(weight) * factors, weight, factors, name=name)
 
 
-@np.errstate(over="ignore")  # An overflow is refused by name.
+@np.errstate(over="ignore")  # `check_range` refuses overflows.
 def ria(weight: Any, norms: Any = None, power: float = 0.5, *, column_sums: Any = None, name: str | None = None) -> Any:
     """Score each weight by its share of its row and of its column, times its input's norm to a power.
 
@@ -65,9 +66,9 @@ def ria(weight: Any, norms: Any = None, power: float = 0.5, *, column_sums: Any 
     shape = check_weight(magnitudes, name)
     row_sums = magnitudes.reshape(shape[0], -1).sum(1).reshape(-1, *(1 for _ in shape[1:]))
     _check_sums(row_sums, magnitudes, "row", name)
-    sums = _sums(magnitudes) if column_sums is None else read_statistic(column_sums, "column_sums", name)
-    _check_sums(sums, magnitudes, "column", name)
-    shares = _share(magnitudes, row_sums) + _share(magnitudes, per_input(sums, magnitudes, "column_sums", name))
+    totals = _sum_columns(magnitudes) if column_sums is None else read_statistic(column_sums, "column_sums", name)
+    _check_sums(totals, magnitudes, "column", name)
+    shares = _share(magnitudes, row_sums) + _share(magnitudes, per_input(totals, magnitudes, "column_sums", name))
     if norms is None:
         return shares
     factors = per_input(norms, magnitudes, "norms", name)
@@ -76,10 +77,10 @@ def ria(weight: Any, norms: Any = None, power: float = 0.5, *, column_sums: Any 
 
 def column_sums(weight: Any) -> Any:
     """Sum `|w|` over all outputs, in float64: `[in, *kernel]`; sums over slices of rows can be added."""
-    return _sums(abs(as_floats(weight)))
+    return _sum_columns(abs(as_floats(weight)))
 
 
-def _sums(magnitudes: Any) -> Any:
+def _sum_columns(magnitudes: Any) -> Any:
     return magnitudes.double().sum(0) if is_torch(magnitudes) else magnitudes.sum(0, dtype=np.float64)
 
 

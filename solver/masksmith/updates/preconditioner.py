@@ -1,7 +1,8 @@
 """A preconditioner for the restrictions of one matrix to many supports: the identity plus a matrix of low rank.
 
-A Gram matrix of activations has a few eigenvalues far above the others. The preconditioner `M = I + V V^T` has
-approximately the same ones, up to a common factor, so that those of `M^-1 A` lie close together. It is the randomized
+A Gram matrix A of activations has a few eigenvalues far above the others. The preconditioner `M = I + V V^T` has
+approximately these few eigenvalues and their eigenvectors, up to a common factor, so that all eigenvalues of `M^-1 A`
+lie closer together. It is the randomized
 Nystrom preconditioner of Frangella, Tropp and Udell (SIAM Journal on Matrix Analysis and Applications, 2023), with
 Ritz vectors for the Nystrom approximation. Restricted to a support S it is `I + V_S V_S^T`, and its inverse is
 `I - V_S (I + V_S^T V_S)^-1 V_S^T`, so each support takes one small inverse.
@@ -28,9 +29,9 @@ POWER_ITERATIONS = 2
 def low_rank_factor(matrix: Tensor) -> Tensor:
     """Return V, `[inputs, columns]`, for a symmetric positive definite matrix with a unit diagonal.
 
-    With the largest eigenvalues `e_i` of the matrix, approximate eigenvectors `u_i`, and `s` the least of these
-    eigenvalues, but at least the largest one over `MAX_RATIO`, column i is `sqrt(e_i / s - 1) u_i`. The same matrix has
-    the same V: the random vectors are seeded.
+    Let `e_i` be the largest eigenvalues of the matrix, `u_i` approximate eigenvectors, and
+    `s = max(min_i e_i, max_i e_i / MAX_RATIO)`. Column i is `sqrt(e_i / s - 1) u_i`, or 0 where `e_i < s`. The same
+    matrix has the same V: the random vectors are seeded.
     """
     inputs = len(matrix)
     columns = min(MAX_COLUMNS, inputs // INPUTS_PER_COLUMN)

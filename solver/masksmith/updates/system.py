@@ -14,9 +14,10 @@ Tensor = torch.Tensor
 FLOAT32_MIN_EIGENVALUE = 1e-4
 """If a matrix with a unit diagonal has a smaller eigenvalue, float32 has too few digits for it."""
 MARGIN = 0.9
-"""Factor below 1 for a bound that a factorisation confirms, because of the factorisation's rounding errors."""
+"""Factor below 1 for candidates that may be eigenvalues themselves, and for confirmed bounds: because of the rounding
+errors of a factorisation."""
 LEAST_CANDIDATE = 0.05
-"""Smallest share of the guaranteed bound that is tried together with the preconditioner."""
+"""Candidates are tried only above this share of the guaranteed bound (see `System.damped`)."""
 BAND_ENTRIES = 2**22
 """Number of entries of the Gram matrix that are scaled at a time."""
 
@@ -29,7 +30,7 @@ class System:
         matrix: A, `[inputs, inputs]`, symmetric.
         factor: V, `[inputs, columns]`, in the matrix's dtype; with 0 columns, M is the identity.
         eigenvalue_bound: A positive number b for which `A - b M` is positive semidefinite; so b is at most the smallest
-            eigenvalue of A, and of `M^-1 A`, both on all inputs and restricted to any support.
+            eigenvalue of A and of `M^-1 A`, also if A and M are restricted to a subset of the inputs (a support).
     """
 
     matrix: Tensor
@@ -41,9 +42,9 @@ class System:
         """Scale `gram + damping I` to a unit diagonal; return the system, and the scale of the inputs, float64.
 
         The scale of an input is the square root of its diagonal entry. The bound on the eigenvalues is the first of a
-        few descending candidates that a Cholesky factorisation confirms, times `MARGIN`. Without the preconditioner,
-        `damping / max(scale)^2` is a bound for every Gram matrix; if all candidates down to a share of it,
-        `LEAST_CANDIDATE`, fail, it is used, and the preconditioner is the identity.
+        few descending candidates that a Cholesky factorisation confirms, times `MARGIN`. The guaranteed bound,
+        `damping / max(scale)^2`, holds for every Gram matrix if the preconditioner is the identity. If no candidate
+        above `LEAST_CANDIDATE` times the guaranteed bound is confirmed, the system has that bound and the identity.
 
         Args:
             gram: `[inputs, inputs]`, float64, positive semidefinite.

@@ -1,9 +1,10 @@
 """Allocate stage: divides a budget between the tensors of a job, before the first shard is solved.
 
-A division takes one or more passes; each pass measures all shards of the job's tensors. A worker that is about to solve
-a shard does all passes, unless the divided budget is stored already: it begins each pass with its own shard, loads the
-measurements that are stored, and makes and stores the others. So workers share the passes without waiting for each
-other, and if a worker is killed, another worker makes the measurements that are missing.
+A division takes one or more passes; each pass measures all shards of the job's tensors. Each worker that is about to
+solve a shard goes through all passes, unless the divided budget is stored already. In each pass it begins with its own
+shard, loads the measurements that other workers have stored, and makes and stores only those that are missing. So the
+workers divide the measurements among them without waiting for each other, and if one is killed, another makes those
+that it did not store.
 """
 
 from __future__ import annotations

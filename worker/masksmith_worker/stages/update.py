@@ -51,8 +51,7 @@ def update_shard(work: ShardWork, method: UpdateMethod, solution: ms.Solution) -
 
     Raises:
         UpdateError: If weights or Gram matrix are invalid.
-        UploadMissingError: If an upload no longer exists; if a tensor cannot be read for another reason,
-            `InputReader.rows` says which error is raised.
+        UploadMissingError: If an upload no longer exists. Other errors of reading: as `InputReader.rows`.
         InsufficientMemoryError: If the tensor's Gram matrix does not fit into memory.
     """
     solution, update = _update(work, method, solution)

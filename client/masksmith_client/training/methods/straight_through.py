@@ -33,10 +33,11 @@ class SRSTE(Method):
     pruned entries shrink, and are kept again only if their gradients persist.
 
     As in the code of the paper, the decay is added in the backward pass of each use of the weight; the paper's formula
-    has it once per step. The two differ if gradients are accumulated, by a decay per micro-batch; if a layer is called
-    several times, or layers share a weight, by a decay per call; and the decay is divided by the scale of a
-    mixed-precision gradient scaler. With `maximize=True` it would make pruned entries grow, so a sparsifier refuses to
-    watch an optimizer with this option, and such an optimizer's steps. `MaskedDecay` has none of these effects.
+    has it once per step. So the decay is added more than once per step if gradients are accumulated (once per
+    micro-batch), if a layer is called several times, or if layers share a weight (once per call). With a
+    mixed-precision gradient scaler the decay is too small: it is divided by the scale with the gradient. With an
+    optimizer that has `maximize=True`, pruned entries would grow, so a sparsifier refuses to watch such an optimizer,
+    and raises an error if one does a step. `MaskedDecay` has none of these effects.
 
     Attributes:
         decay: Strength, at least 0; default 0.0002 as in the paper.
@@ -67,10 +68,10 @@ class MaskedDecay(StraightThrough):
     """Straight-through estimator with `W.grad += decay * (1 - m) * W` before optimizer steps (Hu et al., ICML 2024).
 
     `m` is the mask (1 = kept). The decay is added once per step, after accumulation and clipping, so that Adam's
-    normalization applies to it. If the gradient is still multiplied by the scale of a gradient scaler (with fused
-    optimizers), the decay is multiplied by this scale, too. The flip rate in the sparsifier's report helps to set
-    `decay`: the paper selects a value, in a short warm-up, with which the flip rate starts near that of dense training
-    and decreases.
+    normalization applies to it. If a gradient scaler has not divided the gradient by its scale yet (with fused
+    optimizers), the decay is multiplied by the scale, so that it is right after the division. The flip rate in the
+    sparsifier's report helps to set `decay`: the paper selects a value, in a short warm-up, with which the flip rate
+    starts near that of dense training and decreases.
 
     Attributes:
         decay: Strength, at least 0.
