@@ -18,7 +18,7 @@ ITERATION_SHARE = 0.75
 """Share of the tolerance that the iterations may use; the rest is for rounding errors."""
 STRIP_ENTRIES, STRIP_ENTRIES_ON_DEVICE = 2**20, 2**26
 """Maximum number of entries of a strip, on the CPU and on other devices: large enough for fast products, small enough
-for memory, where eight arrays of this size are kept."""
+for memory, where about ten arrays of this size are kept."""
 
 
 @dataclass(frozen=True)
