@@ -182,9 +182,11 @@ class Keys:
     def rotate(self, key: str, overlap_s: float, expires_at: datetime | None = None) -> tuple[KeyInfo, str] | None:
         """Give a key a new token; the present token stays valid for a time; any earlier token becomes invalid.
 
+        If the key has expired, the present token stays invalid, whatever the overlap.
+
         Args:
             key: Id of the key; the key keeps its id, jobs, uploads and quotas.
-            overlap_s: Seconds for which the present token stays valid.
+            overlap_s: Seconds for which the present token of a valid key stays valid.
             expires_at: New time at which the key expires; by default that time does not change.
 
         Returns:
@@ -196,7 +198,7 @@ class Keys:
             return None
         token = _new_token(key)
         present_hash = str(self._redis.hget(redis_key_of(key), "hash") or "")
-        until = datetime.now(UTC) + timedelta(seconds=overlap_s)
+        until = datetime.now(UTC) + timedelta(seconds=overlap_s if info.is_valid else 0.0)
         fields = {"hash": hash_token(token), "old_hash": present_hash, "old_until": until.isoformat()}
         if expires_at is not None:
             fields["expires_at"] = expires_at.isoformat()

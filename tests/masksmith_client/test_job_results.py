@@ -41,6 +41,22 @@ def test_weights(service: FakeService, job: str, tmp_path: Path, capsys: Any) ->
     assert run(["jobs", "weights", job, "-o", str(tmp_path)]) == 2
 
 
+def test_masks_are_downloaded_once_for_both_outputs(service: FakeService, tmp_path: Path) -> None:
+    """The weights are checked against the masks that were written."""
+    model, statistics = tmp_path / "model.safetensors", tmp_path / "statistics.safetensors"
+    masks, weights = tmp_path / "masks.safetensors", tmp_path / "weights.safetensors"
+    updated = WEIGHT * some_mask([8, 8])
+    safetensors.numpy.save_file({"a": WEIGHT}, model)
+    safetensors.numpy.save_file({"a/gram": np.eye(8)}, statistics)
+    metadata = digests_metadata({"a": [(8, digest_bytes(updated.tobytes()))]})
+    service.results["weights"] = safetensors.numpy.save({"a": updated}, metadata)
+    options = ["--update", "reconstruct", "--calibration", str(statistics), "--weights-out", str(weights)]
+    assert run(["solve", str(model), "-p", "2:4", "-o", str(masks), *options]) == 0
+    np.testing.assert_array_equal(safetensors.numpy.load_file(weights)["a"], updated)
+    paths = [request.url.path.rpartition("/")[2] for request in service.requests]
+    assert (paths.count("masks"), paths.count("weights")) == (1, 1)
+
+
 def test_the_report_of_masks_is_that_of_solve(job: str, tmp_path: Path, capsys: Any) -> None:
     path = tmp_path / "report.json"
     assert run(["jobs", "report", job, "-o", str(path)]) == 0

@@ -2,6 +2,7 @@
 
 import json
 import re
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from starlette.testclient import TestClient
 from support.leases import run_shard, take
 
+from masksmith import WeightError
 from masksmith_service.app import create_app
 from masksmith_state.blobs.store import BlobStore
 from masksmith_state.jobs.reports import ShardReport
@@ -129,6 +131,19 @@ def test_failures_count_as_such(records, read, submit):
     assert sum(value for key, value in found.items() if key[0] == "masksmith_shards_total") == 2
     assert found[state("masks", "failed")] == 2
     assert found["masksmith_shard_gap_count",] == 0
+
+
+@pytest.mark.parametrize("error", [WeightError("NaN"), RuntimeError("unexpected")])
+def test_failures_have_the_device_of_their_worker(records, settings, read, submit, monkeypatch, error):
+    def fail(_work):
+        raise error
+
+    monkeypatch.setattr("masksmith_worker.runner.score_shard", fail)
+    runner = ShardRunner(records, BlobStore(settings.store_location), device="cuda:0", attempts=1)
+    with nullcontext() if isinstance(error, WeightError) else pytest.raises(RuntimeError):
+        run_shard(runner, submit()["id"], 0)
+    shards = {key[1:]: value for key, value in read().items() if key[0] == "masksmith_shards_total"}
+    assert shards == {(("device", "cuda:0"), ("outcome", "failed")): 1}
 
 
 def test_bytes_and_workers(client, records, read, put, good):

@@ -83,6 +83,14 @@ def test_an_expired_key_gets_no_token_without_a_new_end(client, keys):
     assert status(client, keys.rotate(info.id, 0, datetime.now(UTC) + timedelta(days=1))[1]) == 200
 
 
+def test_the_token_of_an_expired_key_stays_invalid_when_the_key_gets_a_new_one(client, keys, records):
+    info, first = keys.create("ann")
+    _, second = keys.rotate(info.id, 600)
+    records.redis.hset(redis_key_of(info.id), "expires_at", PAST.isoformat())
+    _, third = keys.rotate(info.id, 600, datetime.now(UTC) + timedelta(days=1))
+    assert [status(client, token) for token in (first, second, third)] == [401, 401, 200]
+
+
 def test_only_the_latest_two_tokens_can_be_valid(client, keys):
     info, first = keys.create("ann")
     _, second = keys.rotate(info.id, 600)

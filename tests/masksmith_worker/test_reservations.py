@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import threading
 
 import pytest
 
@@ -61,6 +62,30 @@ def test_what_it_has_allocated_already_is_not_counted_twice(reservations, holder
     # 600 MiB of its reservation are not allocated; what is available has become less by the rest.
     with reservations.try_to_reserve(500 * MIB, lambda: 1200 * MIB, give_up) as available:
         assert available is None
+
+
+def test_processes_with_the_same_id_keep_their_own_reservations(reservations, holder, monkeypatch):
+    """Two containers that share the folder: in each, the worker may be process 1."""
+    monkeypatch.setattr(os, "getpid", lambda: holder.pid)
+    # Ends a wait for the lock of the holder's file.
+    watchdog = threading.Timer(60, holder.kill)
+    watchdog.start()
+    with reservations.try_to_reserve(500 * MIB, lambda: 1600 * MIB, give_up) as available:
+        assert available is None
+        assert len(list(reservations.folder.glob("*.reservation"))) == 2
+    watchdog.cancel()
+    assert len(list(reservations.folder.glob("*.reservation"))) == 1
+    with pytest.raises(NotYetError), reservations.try_to_reserve(500 * MIB, lambda: 1400 * MIB, give_up):
+        pass
+
+
+def test_of_a_reservation_in_another_container_all_bytes_are_counted(reservations, holder, monkeypatch):
+    holder.stdin.write(f"{400 * MIB}\n")
+    holder.stdin.flush()
+    assert holder.stdout.readline() == "allocated\n"
+    monkeypatch.setattr("masksmith_worker.stages.reservations.pid_namespace", lambda: 1)
+    with pytest.raises(NotYetError), reservations.try_to_reserve(500 * MIB, lambda: 1400 * MIB, give_up):
+        pass
 
 
 @pytest.mark.parametrize("end", ["kill", "finish"])

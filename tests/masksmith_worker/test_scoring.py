@@ -6,6 +6,7 @@ import safetensors.numpy
 from blake3 import blake3
 
 import masksmith as ms
+from masksmith.layouts import Layout
 from masksmith_state.blobs.names import upload_name
 from masksmith_state.blobs.store import BlobStore
 from masksmith_state.jobs.shards import PlannedTensor, Shard
@@ -155,6 +156,19 @@ def test_scores_out_of_range_are_reported_by_name(store, plan, norm, message):
     assert error.code == "invalid_scores"
     assert error.message.startswith(f"tensor 'w': {message} in float32")
     assert error.index == (None if norm < 1 else [4, 0])
+
+
+def test_all_gram_matrices_of_a_stack_with_two_axes_are_counted(store, plan, monkeypatch):
+    weight, gram = (np.broadcast_to(matrix, (2, 3, *matrix.shape)).copy() for matrix in (WEIGHT, GRAM))
+    tensor, layout = plan(weight, "gram", gram), Layout.parse("stack stack out in")
+    scoring = Scoring(InputReader(store), tensor, ScoreMethod.parse("sparsegpt"), lambda: None)
+    needed = int((memory.PEAK_MATRICES["sparsegpt"] + 5) * 8 * GRAM.size)
+    monkeypatch.setattr(memory, "WHOLE_BYTES", 6 * 8 * GRAM.size - 1)
+    monkeypatch.setattr(memory, "available_bytes", lambda: needed - 1)
+    with pytest.raises(memory.InsufficientMemoryError, match=f"needs {needed} bytes"):
+        scoring.matrices(layout, 0, 2)
+    monkeypatch.setattr(memory, "available_bytes", lambda: needed)
+    assert scoring.matrices(layout, 0, 2).shape == weight.shape
 
 
 def test_a_gram_matrix_that_does_not_fit_is_refused_before_it_is_read(store, plan, monkeypatch):

@@ -30,7 +30,7 @@ GRAM = torch.from_numpy(SEEN.T @ SEEN)
 def update(records, store, runner):
     """Store a weight and its Gram matrix, run a job on them; gives record, reports and the job's weights."""
 
-    def update(weight, gram, pattern, text, shard_bytes=2**20):
+    def update(weight, gram, pattern, text, shard_bytes=2**20, axes=None):
         data = safetensors.torch.save({"a": weight, "a/gram": gram})
         digest = blake3(data).hexdigest()
         store.put(upload_name(digest), data)
@@ -39,7 +39,7 @@ def update(records, store, runner):
             PlannedTensor(name=name, digest=digest, dtype=one.dtype, shape=list(one.shape), start=one.start)
             for name, one in ((name, found[name]) for name in ("a", "a/gram"))
         )
-        planned = [whole.model_copy(update={"gram": products})]
+        planned = [whole.model_copy(update={"gram": products, "axes": axes})]
         specification = specified(pattern, update=text)
         shards = cut(planned, specification, shard_bytes)
         job, _ = records.create(MasksPlan(options=specification.options, tensors=planned), shards)
@@ -135,6 +135,20 @@ def test_a_gram_matrix_that_does_not_fit_is_refused_with_both_numbers(update, mo
     monkeypatch.setattr(memory, "WHOLE_BYTES", 16 * 16 * 8)
     monkeypatch.setattr(memory, "available_bytes", lambda: 0)
     _, [report], _ = update(WEIGHT, GRAM, "2:4", text)
+    assert report.error is None
+
+
+@pytest.mark.parametrize(("axes", "stack"), [("stack out in", (6,)), ("stack stack out in", (2, 3))])
+def test_all_gram_matrices_of_a_stack_are_counted(update, monkeypatch, axes, stack):
+    weight, gram = (matrix.expand(*stack, *matrix.shape).clone() for matrix in (WEIGHT, GRAM))
+    needed = int((memory.PEAK_MATRICES["reconstruct"] + 5) * 16 * 16 * 8)
+    monkeypatch.setattr(memory, "WHOLE_BYTES", 6 * 16 * 16 * 8 - 1)
+    monkeypatch.setattr(memory, "available_bytes", lambda: needed - 1)
+    _, [report], _ = update(weight, gram, "2:4", "reconstruct", axes=axes)
+    assert report.error.code == "insufficient_memory"
+    assert f"needs {needed} bytes" in report.error.message
+    monkeypatch.setattr(memory, "available_bytes", lambda: needed)
+    _, [report], _ = update(weight, gram, "2:4", "reconstruct", axes=axes)
     assert report.error is None
 
 

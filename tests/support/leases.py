@@ -4,6 +4,7 @@ from functools import cache
 from importlib.resources import files
 
 from masksmith_state.jobs import schedule
+from masksmith_state.queue import CPU_QUEUE
 
 _TAKE = """
 local outcome = take_shard(unpack(ARGV))
@@ -21,7 +22,7 @@ def _script():
 
 def take(records, job, shard, *, lease_s=60.0, attempts=3):
     """Take the lease of one shard, or give the reason why it was not granted: `closed`, `done`, `held`, `exhausted`."""
-    report = schedule.exhausted_report(attempts)
+    report = schedule.exhausted_report(attempts, CPU_QUEUE)
     token, *values = records.redis.eval(_script(), 0, job, shard, int(lease_s * 1000), attempts, report)
     return schedule._lease(token, values) if token else values[0]
 

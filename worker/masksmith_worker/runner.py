@@ -55,7 +55,7 @@ class ShardRunner(PartRunner):
 
     def error_report(self, error: TensorError) -> ShardReport:
         """Report of a failed shard."""
-        return ShardReport(error=error)
+        return ShardReport(error=error, device=self.device)
 
     def work(self, lease: Lease, taken_at: float, check: Callable[[], None]) -> ShardReport:
         """Solve a shard of a tensor, or write a file of the job's output."""
@@ -74,7 +74,7 @@ class ShardRunner(PartRunner):
             tensor = plan.tensors[shard.tensor]
             # With a budget, the tensor may have no pattern yet.
             pattern_members = {} if plan.options.budget is not None else {"pattern": tensor.pattern}
-            return failure_report(error, tensor, shard).model_copy(update=pattern_members)
+            return failure_report(error, tensor, shard).model_copy(update={"device": self.device} | pattern_members)
 
     def _process_shard(
         self,

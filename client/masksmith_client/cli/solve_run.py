@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Sequence
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -66,10 +66,8 @@ def run(
             with patient_client(url) as client:
                 job = client.jobs.submit(path, patterns, progress="lines", **options)
                 note_waiting(job)
-                report = _wait_and_save(job, masks_file, started, timeout_s)
-                if weights_file is not None and report.output is not None:
-                    job.weights().save(weights_file)
-                    report = replace(report, weights=str(weights_file))
+                _wait(job, timeout_s)
+                report = _save_results(job, masks_file, weights_file, started)
     if report.output is not None:
         # For `-` and for a directory, the file that was written is temporary; the report has the user's paths.
         report = replace(report, output=str(output), weights=None if weights_out is None else str(weights_out))
@@ -93,19 +91,36 @@ def show(report: SolveReport, output: Path, weights_out: Path | None, *, with_me
         raise typer.Exit(1)
 
 
-def _wait_and_save(job: Job, output: Path, started: float, timeout_s: float | None) -> SolveReport:
-    """Wait for a job, save its masks, and return the report.
-
-    If the job failed because tensors failed, no error is raised: the report has their errors.
-    """
+def _wait(job: Job, timeout_s: float | None) -> None:
+    """Wait for a job; if it failed because tensors failed, no error is raised: the report has their errors."""
     try:
         with interrupt_hint(job):
             job.wait(timeout_s, progress="lines")
     except JobFailedError:
         if not any(tensor.error for tensor in job.document.tensors):
             raise
-    is_saved = _save_masks(job, output)
-    return remote_report(job, str(output) if is_saved else None, time.monotonic() - started)
+
+
+def _save_results(job: Job, output: Path, weights_out: Path | None, started: float) -> SolveReport:
+    """Write the masks of a job, and its updated weights if `weights_out` is not None, and return the report.
+
+    If the job has no masks, nothing is written.
+    """
+    try:
+        masks = job.masks()
+    except NotFound:
+        return remote_report(job, None, time.monotonic() - started)
+    with closing(masks):
+        if not masks:
+            return remote_report(job, None, time.monotonic() - started)
+        masks.save(output)
+        report = remote_report(job, str(output), time.monotonic() - started)
+        if weights_out is None:
+            return report
+        # The weights are checked against these masks, which are not downloaded again for that.
+        with closing(job.weights(masks)) as weights:
+            weights.save(weights_out)
+    return replace(report, weights=str(weights_out))
 
 
 def remote_report(job: JobView, output: str | None, wall_s: float) -> SolveReport:
@@ -129,17 +144,6 @@ def remote_report(job: JobView, output: str | None, wall_s: float) -> SolveRepor
         document.budget_gap,
         notes=job.notes,
     )
-
-
-def _save_masks(job: Job, output: Path) -> bool:
-    """Write the masks of a job, if it has any; returns whether it has."""
-    try:
-        masks = job.masks()
-    except NotFound:
-        return False
-    if masks:
-        masks.save(output)
-    return bool(masks)
 
 
 def _check_combination(update: str | None, weights_out: Path | None, output: Path) -> None:

@@ -105,7 +105,8 @@ def rotate(
 ) -> None:
     """Replace a key's token and print the new one; the present one stays valid for a time. Jobs and quotas stay.
 
-    A token from before an earlier rotation ends at once, even within the overlap of that rotation.
+    The token of a key that has expired stays invalid. A token from before an earlier rotation ends at once, even within
+    the overlap of that rotation.
     """
     from masksmith_state.keys import MAX_OVERLAP_S
 
@@ -115,10 +116,16 @@ def rotate(
     if overlap_s > MAX_OVERLAP_S:
         raise UsageError(f"--overlap {overlap!r}: at most {MAX_OVERLAP_S / SECONDS['d']:g}d")
     with open_keys(data, redis_url) as keys:
+        info = keys.get(key)
         info_and_token = keys.rotate(key, overlap_s, expires_at)
-    if info_and_token is None:
+    if info is None or info_and_token is None:
         raise UsageError(f"there is no valid key {key!r}; 'masksmith keys list' lists them")
-    _print_token(*info_and_token, f"the old token is valid for another {overlap}", as_json=as_json)
+    remark = (
+        f"the old token is valid for another {overlap}"
+        if info.is_valid
+        else "the key had expired: its old token stays invalid"
+    )
+    _print_token(*info_and_token, remark, as_json=as_json)
 
 
 def list_keys(data: DataOption = None, redis_url: RedisOption = None, as_json: JsonOption = False) -> None:

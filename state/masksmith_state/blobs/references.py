@@ -12,10 +12,10 @@ that list it, and by the live jobs that read it, as previous masks or to measure
 - `masksmith:owner:K:bytes` is the number of bytes that a key keeps: its uploads, and the results of its jobs;
 - `masksmith:tombstones` (hash: blob -> token) lists blobs that are being deleted, to which no reference can be added.
 
-A blob is deleted in three steps: set its tombstone if it has no reference (one atomic script), delete it, clear the
-tombstone. A reader of a result adds a reference before it checks that the result exists. A writer of an upload adds a
-reference after writing, and then checks that the upload still exists: if it was deleted in between, the client must
-send it again.
+A blob is deleted in three steps: set its tombstone if it has no reference and no other process is deleting it (one
+atomic script), delete it, clear the tombstone if its token is still the one that was set. A reader of a result adds a
+reference before it checks that the result exists. A writer of an upload adds a reference after writing, and then checks
+that the upload still exists: if it was deleted in between, the client must send it again.
 """
 
 from __future__ import annotations
@@ -152,11 +152,14 @@ class BlobReferences:
         Returns:
             True if the reference exists now, False if the job is not live.
         """
-        deadline = time.monotonic() + TOMBSTONE_TIMEOUT_S
+        token, deadline = None, 0.0
         while (reply := int(self._scripts.run("add_result_reference", job, key))) == 0:
-            # The result is being deleted. At the deadline, the process that deletes it is taken to have stopped.
-            if time.monotonic() > deadline:
-                self._clear_tombstone("result", key)
+            # At the deadline, the process that set this tombstone is taken to have stopped.
+            present = self._redis.hget("masksmith:tombstones", f"result:{key}")
+            if present != token:
+                token, deadline = present, time.monotonic() + TOMBSTONE_TIMEOUT_S
+            elif token is not None and time.monotonic() > deadline:
+                self._clear_tombstone("result", key, str(token))
             time.sleep(POLL_S)
         return reply > 0
 
@@ -195,14 +198,14 @@ class BlobReferences:
                 kind, _, name = str(blob).partition(":")
                 (self.delete_unreferenced_upload if kind == "upload" else self.delete_unreferenced_result)(name)
                 self._redis.srem(DEFERRED, blob)
-        for blob, token in dict(self._redis.hgetall("masksmith:tombstones")).items():
+        for blob in list(self._redis.hkeys("masksmith:tombstones")):
             kind, _, name = str(blob).partition(":")
-            if _time_of(str(token)) < time.time() - TOMBSTONE_TIMEOUT_S:
-                (self.delete_unreferenced_upload if kind == "upload" else self.delete_unreferenced_result)(name)
+            (self.delete_unreferenced_upload if kind == "upload" else self.delete_unreferenced_result)(name)
 
     def _delete_unreferenced(self, kind: str, name: str, blobs: Iterable[str]) -> bool:
-        token = f"{time.time():.3f}:{secrets.token_hex(8)}"
-        if not self._scripts.run(f"tombstone_{kind}", name, token):
+        now = time.time()
+        token = f"{now:.3f}:{secrets.token_hex(8)}"
+        if not self._scripts.run(f"tombstone_{kind}", name, token, f"{now - TOMBSTONE_TIMEOUT_S:.3f}"):
             return False
         for blob in blobs:
             # If this process was paused, another one may have finished the deletion, and the blob may be in use again.
@@ -210,16 +213,9 @@ class BlobReferences:
                 self._store.delete(blob)
                 if kind == "upload":
                     self._store.delete_damaged(blob)
-        self._clear_tombstone(kind, name)
+        self._clear_tombstone(kind, name, token)
         return True
 
-    def _clear_tombstone(self, kind: str, name: str) -> None:
-        self._redis.hdel("masksmith:tombstones", f"{kind}:{name}")
-
-
-def _time_of(token: str) -> float:
-    """Return when the tombstone with this token was set; 0 if the token is malformed, so that deletion is finished."""
-    try:
-        return float(token.partition(":")[0])
-    except ValueError:
-        return 0.0
+    def _clear_tombstone(self, kind: str, name: str, token: str) -> None:
+        """Clear a tombstone, unless another process has set it again with a token of its own."""
+        self._scripts.run("clear_tombstone", f"{kind}:{name}", token)

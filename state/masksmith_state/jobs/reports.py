@@ -34,7 +34,9 @@ class ShardReport(BaseModel):
         spectrum: Singular values of the masked weight, if the job computes them; then the shard is the whole tensor.
         added: Number of entries that the mask keeps and the previous mask drops; None without a previous mask.
         dropped: Number of entries that the mask drops and the previous mask keeps; None without a previous mask.
-        error: Why the shard failed; then no other field is set, except that `pattern` may be. None if it succeeded.
+        device: Device on which the shard was solved; of a failed one, the device of the worker that reports the error.
+        error: Why the shard failed; then no other field is set, except `device` and, it may be, `pattern`. None if it
+            succeeded.
         remembered: Whether the result was in the store already.
     """
 

@@ -13,6 +13,7 @@ from typing import Any, cast
 import redis
 
 from masksmith_state.errors import UnreadableRecordError
+from masksmith_state.queue import role_and_device
 from masksmith_state.scripts import Scripts
 from masksmith_wire.documents import QueuePosition
 from masksmith_wire.errors import Code, TensorError
@@ -58,7 +59,7 @@ class Schedule:
         Returns:
             The lease of the shard; None if no shard is due for this worker.
         """
-        report = exhausted_report(attempts)
+        report = exhausted_report(attempts, queue)
         args: list[str | float] = [queue, worker, slots, int(lease_s * 1000), attempts, report, age_s]
         while True:
             token, *values = self._scripts.run("take_next", *args)
@@ -116,10 +117,14 @@ class Schedule:
             return None
 
 
-def exhausted_report(attempts: int) -> str:
-    """Report of a shard with no attempt left, as JSON."""
+def exhausted_report(attempts: int, queue: str) -> str:
+    """Report of a shard of a queue with no attempt left, as JSON.
+
+    Its device is `cpu` or `cuda`, the device of the queue's workers: one that died did not say which it had used.
+    """
     message = f"its worker died or ran out of memory or time {attempts} times; try smaller shards or another solver"
-    return ShardReport(error=TensorError(code=Code.ATTEMPTS_EXHAUSTED, message=message)).model_dump_json()
+    error = TensorError(code=Code.ATTEMPTS_EXHAUSTED, message=message)
+    return ShardReport(error=error, device=role_and_device(queue)[1]).model_dump_json()
 
 
 def _lease(token: str, values: list[Any]) -> Lease:

@@ -186,6 +186,14 @@ def test_a_key_with_scopes_and_an_end_is_made_and_rotated(named, capsys):
     assert run(["keys", "rotate", made["id"]]) == 2
 
 
+def test_the_old_token_of_an_expired_key_is_not_called_valid(named, capsys):
+    info, _ = named.create("ann", expires_at=datetime(2020, 1, 1, tzinfo=UTC))
+    assert run(["keys", "rotate", info.id, "--expires", "90d"]) == 0
+    assert "the key had expired: its old token stays invalid" in capsys.readouterr().err
+    assert run(["keys", "rotate", info.id]) == 0
+    assert "the old token is valid for another 24h" in capsys.readouterr().err
+
+
 def test_an_end_beyond_local_time_is_listed(named, capsys, monkeypatch):
     named.create("ann", expires_at=datetime(9999, 12, 31, 23, 30, tzinfo=UTC))
     monkeypatch.setenv("TZ", "Asia/Tokyo")

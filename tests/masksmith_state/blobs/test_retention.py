@@ -231,6 +231,65 @@ def test_a_paused_process_whose_deletion_another_finished_deletes_nothing(
     assert names(store) == {upload_name("a" * 64)}
 
 
+TOMBSTONE = f"upload:{'a' * 64}"
+
+
+def test_a_paused_process_leaves_the_tombstone_of_the_one_that_took_over(
+    records, store, references, upload, monkeypatch
+):
+    """Otherwise the upload could be sent again and get a reference while the other one still deletes it."""
+    upload()
+    delete = BlobStore.delete
+
+    def slow_delete(self, name):
+        delete(self, name)
+        records.redis.hset("masksmith:tombstones", TOMBSTONE, "another")
+
+    monkeypatch.setattr(BlobStore, "delete", slow_delete)
+    assert references.expire_upload("ann", "a" * 64, time.time() + 60)
+    assert records.redis.hget("masksmith:tombstones", TOMBSTONE) == "another"
+
+
+def test_a_deletion_at_work_is_not_taken_over(records, store, references, monkeypatch):
+    """A second process deletes nothing, and a reader of the result waits until the first one has ended."""
+    report, mask = result_report_name("f" * 64), result_name("f" * 64)
+    store.put(report, b"{}")
+    store.put(mask, b"mask")
+    deleted, taken_over = [], []
+
+    def delete(self, name):
+        deleted.append(name)
+        taken_over.append(references.delete_unreferenced_result("f" * 64))
+        references.finish_deletions()
+
+    monkeypatch.setattr(BlobStore, "delete", delete)
+    assert references.delete_unreferenced_result("f" * 64)
+    assert taken_over == [False] * len(deleted)
+    assert deleted[:2] == [report, mask]
+    assert len(deleted) == len(set(deleted))
+    assert not records.redis.exists("masksmith:tombstones")
+
+
+def test_a_reader_gives_up_only_on_the_tombstone_that_it_has_waited_for(records, references, upload, job, monkeypatch):
+    upload()
+    made, blob = job("a"), f"result:{'f' * 64}"
+    records.redis.hset("masksmith:tombstones", blob, "first")
+    monkeypatch.setattr("masksmith_state.blobs.references.TOMBSTONE_TIMEOUT_S", 10.0)
+    clock, sleeps = [0.0], []
+
+    def sleep(_seconds):
+        # The first deletion ends, and another one begins, before the time in which the first may be waited for.
+        clock[0] += 6.0
+        sleeps.append(records.redis.hget("masksmith:tombstones", blob))
+        if len(sleeps) == 1:
+            records.redis.hset("masksmith:tombstones", blob, "second")
+
+    monkeypatch.setattr("masksmith_state.blobs.references.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("masksmith_state.blobs.references.time.sleep", sleep)
+    assert references.add_result_reference(made, "f" * 64)
+    assert sleeps == ["first", "second", "second", None]
+
+
 def test_uploads_jobs_and_sweeps_at_once_never_lose_what_a_live_job_reads(valkey, records, store):
     """Keys send and use the same few uploads while sweeps delete whatever they may."""
     stop, faults = threading.Event(), []

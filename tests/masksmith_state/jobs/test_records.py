@@ -12,7 +12,6 @@ from masksmith_state.jobs.redis_keys import events_key
 from masksmith_state.jobs.reports import ShardReport
 from masksmith_state.jobs.shards import PlannedTensor, Shard
 from masksmith_state.scripts import Scripts
-from masksmith_state.telemetry.counters import COUNTS, counts_by_labels
 from masksmith_wire.documents import JobState, MasksOptions
 from masksmith_wire.errors import TensorError
 from masksmith_wire.names import JobDescription
@@ -265,16 +264,6 @@ def test_canceling_a_finished_job_changes_nothing(records):
     before = records.read(job), events(records, job)
     assert records.cancel(job)
     assert (records.read(job), events(records, job)) == before
-
-
-def test_shards_of_tensors_are_counted_and_written_files_are_not(records):
-    cut = [Shard(tensor=0, first=0, last=2), Shard(tensor=0, first=0, last=2),
-           *(Shard(tensor=0, first=0, last=0, file=number) for number in range(2))]  # fmt: skip
-    job, _ = records.create(plan(), cut, "", "")
-    for shard, report in enumerate((GOOD, BAD, ShardReport(), BAD)):
-        assert records.complete(take(records, job, shard), report, 0.5)
-    counts = counts_by_labels(records.redis.hgetall(COUNTS), "shards")
-    assert counts == {("", "solved"): 1, ("", "failed"): 1}
 
 
 @pytest.mark.parametrize("live", [True, False])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import resource
 import time
 from collections.abc import Callable, Iterator
@@ -40,7 +41,9 @@ class InsufficientMemoryError(Exception):
 
 
 @contextmanager
-def reserved_memory(gram: PlannedTensor, use: str, check: Callable[[], None], matrices: int = 1) -> Iterator[None]:
+def reserved_memory(
+    gram: PlannedTensor, use: str, check: Callable[[], None], stack_rows: int | None = None
+) -> Iterator[None]:
     """Reserve memory for the Gram matrices that are read at once, until the end of the block.
 
     Nothing is reserved if the matrices have at most `WHOLE_BYTES` together. Waits while there is too little memory
@@ -50,12 +53,14 @@ def reserved_memory(gram: PlannedTensor, use: str, check: Callable[[], None], ma
         gram: The stored matrices, `[*stack, in, in]`.
         use: A key of `PEAK_MATRICES`.
         check: Called while this waits; raises an error to stop the work.
-        matrices: Number of matrices of the stack that are read at once.
+        stack_rows: Number of rows of the first axis that are read at once, each with all matrices of the further axes
+            of the stack; None if there is a single matrix.
 
     Raises:
         InsufficientMemoryError: If there is too little memory although no other process has a reservation; the message
             gives needed and available bytes.
     """
+    matrices = 1 if stack_rows is None else stack_rows * math.prod(gram.shape[1:-2])
     matrix_bytes = 8 * gram.shape[-1] ** 2
     if matrix_bytes * matrices <= WHOLE_BYTES:
         yield

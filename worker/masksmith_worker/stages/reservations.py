@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import resource
+import secrets
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -13,14 +14,17 @@ from pathlib import Path
 from typing import IO
 
 FOLDER_MODE = 0o700
+PID_NAMESPACE = Path("/proc/self/ns/pid")
+"""File whose inode number identifies the namespace of this process's id: in each container, another process is 1."""
 
 
 @dataclass(frozen=True)
 class Reservations:
     """Reservations of the processes that share a folder; a process has at most one at a time.
 
-    A reservation is a file that its process has locked; a file without a lock is of a dead process, and is deleted. Of
-    each reservation, only the bytes that its process has not allocated yet are counted.
+    A reservation is a file with a random name that its process has locked; a file without a lock is of a dead process,
+    and is deleted. Of each reservation, only the bytes that its process has not allocated yet are counted; of one in
+    another container, which shares the folder but not the process ids, all bytes.
 
     Attributes:
         folder: A folder to which only this user has access.
@@ -71,7 +75,7 @@ class Reservations:
             yield None if reservation is not None else free_bytes
         finally:
             if reservation is not None:
-                self._own_path().unlink(missing_ok=True)
+                Path(reservation.name).unlink(missing_ok=True)
                 reservation.close()
 
     @contextmanager
@@ -81,19 +85,19 @@ class Reservations:
             yield
 
     def _reserve(self, needed_bytes: int) -> IO[str]:
-        """Lock and write this process's reservation: the needed bytes, and those that the process has in memory now.
+        """Lock and write this process's reservation.
+
+        It has the needed bytes, those that the process has in memory now, the process's id, and the id's namespace.
 
         Returns:
             The file, which stays locked until it is closed.
         """
-        file = self._own_path().open("w")
+        file = (self.folder / f"{secrets.token_hex(8)}.reservation").open("x")
         fcntl.flock(file, fcntl.LOCK_EX)
-        file.write(f"{needed_bytes} {resident_bytes(os.getpid())}")
+        process = os.getpid()
+        file.write(f"{needed_bytes} {resident_bytes(process)} {process} {pid_namespace()}")
         file.flush()
         return file
-
-    def _own_path(self) -> Path:
-        return self.folder / f"{os.getpid()}.reservation"
 
     def _reserved_by_others(self) -> int | None:
         """Sum the bytes that others have reserved and not allocated yet; None if no other has a reservation.
@@ -114,11 +118,18 @@ class Reservations:
                 fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
             except BlockingIOError:
                 # The process is alive: it holds the lock.
-                reserved_bytes, resident_before = (int(number) for number in file.read().split())
-                allocated = max(0, resident_bytes(int(path.stem)) - resident_before)
+                reserved_bytes, resident_before, process, namespace = (int(number) for number in file.read().split())
+                if namespace != pid_namespace():
+                    return reserved_bytes
+                allocated = max(0, resident_bytes(process) - resident_before)
                 return max(0, reserved_bytes - allocated)
             path.unlink(missing_ok=True)
         return None
+
+
+def pid_namespace() -> int:
+    """Number of the namespace in which this process has its id; processes of one container have the same."""
+    return PID_NAMESPACE.stat().st_ino
 
 
 def resident_bytes(process: int) -> int:

@@ -104,8 +104,8 @@ class Scoring:
             return self._by_layout(layout, weight, None, None)
         kind = statistic.name
         span = (first, last) if layout.is_stack or kind in PER_ENTRY else (0, statistic.shape[0])
-        matrices = span[1] - span[0] if layout.is_stack else 1
-        memory = reserved_memory(statistic, "sparsegpt", self._check, matrices) if kind == "gram" else nullcontext()
+        stack_rows = span[1] - span[0] if layout.is_stack else None
+        memory = reserved_memory(statistic, "sparsegpt", self._check, stack_rows) if kind == "gram" else nullcontext()
         with memory:
             return self._by_layout(layout, weight, self._inputs.rows(statistic, *span), kind)
 

@@ -75,8 +75,8 @@ def _update(work: ShardWork, method: UpdateMethod, start: ms.Solution) -> tuple[
         "on_progress": work.on_progress,
         **method.options,
     }
-    matrix_count = shard.last - shard.first if layout.is_stack else 1
-    with reserved_memory(tensor.gram, method.name, work.check, matrix_count):
+    stack_rows = shard.last - shard.first if layout.is_stack else None
+    with reserved_memory(tensor.gram, method.name, work.check, stack_rows):
         gram = (
             work.inputs.rows(tensor.gram, shard.first, shard.last) if layout.is_stack else GramOfJob(work, tensor.gram)
         )

@@ -11,6 +11,16 @@ local function defer_deletion(blob)
   return true
 end
 
+-- Set the tombstone of a blob, unless another process that set it is still deleting the blob.
+--
+-- A token is TIME:RANDOM. Of a token whose time is before `stopped_before`, the process is taken to have stopped.
+local function set_tombstone(blob, token, stopped_before)
+  local present = redis.call('HGET', 'masksmith:tombstones', blob)
+  if present and (tonumber(string.match(present, '^[^:]*')) or 0) >= tonumber(stopped_before) then return 0 end
+  redis.call('HSET', 'masksmith:tombstones', blob, token)
+  return 1
+end
+
 -- Remove an owner's reference to an upload, and subtract its bytes from what is counted for the owner.
 local function unlink(owner, digest)
   local upload = 'masksmith:upload:' .. digest

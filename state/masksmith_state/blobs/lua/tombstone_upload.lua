@@ -1,12 +1,11 @@
 -- Set the tombstone of an upload, unless it is referenced; from then on no reference can be added. During a backup, the
 -- deletion is deferred instead.
 --
--- ARGV: digest, token.
--- Returns 1 if the tombstone was set, 0 if there is a reference, or a backup is running.
+-- ARGV: digest, token, time before which the process that set a tombstone is taken to have stopped.
+-- Returns 1 if the tombstone was set, 0 if there is a reference, a backup is running, or another process deletes it.
 
 local upload = 'masksmith:upload:' .. ARGV[1]
 if redis.call('EXISTS', upload .. ':owners') == 1 or redis.call('EXISTS', upload .. ':jobs') == 1 then return 0 end
 if defer_deletion('upload:' .. ARGV[1]) then return 0 end
 redis.call('DEL', upload)
-redis.call('HSET', 'masksmith:tombstones', 'upload:' .. ARGV[1], ARGV[2])
-return 1
+return set_tombstone('upload:' .. ARGV[1], ARGV[2], ARGV[3])

@@ -51,6 +51,9 @@ end
 
 local function shard_document(job, shard) return cjson.decode(redis.call('HGET', job .. ':shards', shard) or '{}') end
 
+-- Whether a shard writes a file of the job's output, instead of solving rows of a tensor.
+local function writes_file(job, shard) return type(shard_document(job, shard).file) == 'number' end
+
 local function queue_shard(job, shard)
   local pool = shard_document(job, shard).is_long and ':long' or ''
   redis.call('ZADD', job .. ':queued' .. pool, shard, shard)

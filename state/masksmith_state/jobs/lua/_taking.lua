@@ -1,12 +1,15 @@
 -- Take a shard: count the attempt, then set its lease, or fail it if no attempt is left.
 
--- Finish a shard that has no attempt left, with a report of its failure.
+-- Finish a shard that has no attempt left, with a report of its failure. Shards of tensors are counted under the device
+-- in the report; files of an output and cases of a benchmark are not counted, as in `complete`.
 local function finish_exhausted(job, id, shard, exhausted_report)
   settle_shard(job, id, shard)
   redis.call('HSET', job .. ':reports', shard, exhausted_report)
   redis.call('HINCRBY', job, 'failures', 1)
   redis.call('SREM', job .. ':pending', shard)
-  add_count('shards||failed', 1)
+  if redis.call('HGET', job, 'kind') == 'masks' and not writes_file(job, shard) then
+    add_count('shards|' .. cjson.decode(exhausted_report).device .. '|failed', 1)
+  end
   finish_shard(job, id)
 end
 

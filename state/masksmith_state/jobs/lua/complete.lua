@@ -8,14 +8,14 @@ local id, shard, token, report, failures, counts = unpack(ARGV)
 local job = 'masksmith:job:' .. id
 local lease = job .. ':lease:' .. shard
 if redis.call('GET', lease) ~= token then return 0 end
-local writes_file = type(shard_document(job, shard).file) == 'number'
+local is_file = writes_file(job, shard)
 redis.call('DEL', lease)
 settle_shard(job, id, shard)
 if not is_live(job) then return 0 end
 if redis.call('SREM', job .. ':pending', shard) == 0 then return 0 end
 redis.call('HSET', job .. ':reports', shard, report)
 redis.call('HINCRBY', job, 'failures', failures)
-if not writes_file then
+if not is_file then
   for name, by in pairs(cjson.decode(counts)) do add_count(name, by) end
 end
 finish_shard(job, id)
