@@ -13,7 +13,7 @@ from masksmith_wire.headers import Header
 from masksmith_wire.output_names import INDEX_SUFFIX
 
 from .config import CONFIG_NAME, find_contradiction, read_config
-from .files import find_weights
+from .files import find_weights, is_listed
 from .index import Shards, read_shards
 from .order import natural_key
 from .quantised import is_scaled_int8, quantisation_message, quantisation_settings, uncounted_zeros_message
@@ -58,7 +58,7 @@ class Checkpoint:
         is_index = weights.name.endswith(INDEX_SUFFIX)
         shards = read_shards(weights, is_index=is_index)
         config = read_config(weights.parent)
-        if config is not None and (is_index or not _is_shard(weights)):
+        if config is not None and (is_index or not is_listed(weights)):
             shapes = {tensor.name: tensor.shape for tensor in shards.tensors.values()}
             _check_config(config, shapes, weights.parent)
         return cls(path, weights, _ordered(shards), shards.headers, config, shards.unlisted, shards.duplicates)
@@ -196,9 +196,3 @@ def _check_config(config: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...
 
 def _ordered(shards: Shards) -> dict[str, Tensor]:
     return {name: shards.tensors[name] for name in sorted(shards.tensors, key=natural_key)}
-
-
-def _is_shard(file: Path) -> bool:
-    """Whether an index in the file's directory names it, so that it has only a part of the model's tensors."""
-    indexes = (index for index in file.parent.glob("*" + INDEX_SUFFIX) if index.is_file())
-    return any(file.name in index.read_text(errors="replace") for index in indexes)

@@ -25,8 +25,8 @@ def find_weights(path: Path) -> Path:
     Raises:
         InputError: If the path does not exist, or is neither a file nor a directory; if a directory has no weights
             file, or several and their names do not say which one to read; if a part of the weights lacks its index; if
-            an index cannot be read, or does not list a `model.safetensors` beside it; or if the weights have another
-            format. For a pickle the message says how to convert it.
+            an index beside a `model.safetensors` cannot be read, or does not list this file; or if the weights have
+            another format. For a pickle the message says how to convert it.
     """
     # The functions of `os.path` return False for a name that is too long; those of `pathlib` raise an error.
     if os.path.isdir(path):
@@ -76,6 +76,35 @@ def read_json(path: Path) -> Any:
         raise InputError(f"{path} is {not_json_reason(content)}") from None
 
 
+def read_weight_map(index: Path) -> dict[str, str]:
+    """Return the name of each tensor's file, by the tensor's name, as an index lists them.
+
+    Raises:
+        InputError: If the index cannot be read, is not a checkpoint's index, or lists no tensor.
+    """
+    document = read_json(index)
+    weight_map = document.get("weight_map") if isinstance(document, dict) else None
+    if not isinstance(weight_map, dict):
+        raise InputError(f"{index} is not a checkpoint index: it has no 'weight_map' of names to files")
+    if not weight_map:
+        raise InputError(f"{index} lists no tensor: download it again")
+    return {name: str(file) for name, file in weight_map.items()}
+
+
+def is_listed(file: Path) -> bool:
+    """Whether an index in the file's directory lists the file; also if an index there cannot be read, as it may."""
+    return any(_may_list(index, file.name) for index in file.parent.glob("*" + INDEX_SUFFIX) if index.is_file())
+
+
+def _may_list(index: Path, name: str) -> bool:
+    try:
+        document = read_json(index)
+    except InputError:
+        return True
+    weight_map = document.get("weight_map") if isinstance(document, dict) else None
+    return isinstance(weight_map, dict) and name in weight_map.values()
+
+
 def _check_kind(path: Path) -> None:
     """Refuse a path to a pipe or a device, which would be waited for when it is opened.
 
@@ -96,19 +125,10 @@ def _find_in(folder: Path) -> Path:
     names = [path.name for path in folder.iterdir() if path.is_file() or _broken_link_text(path)]
     try:
         name = weights_name(names)
-        if name is not None and name.endswith(INDEX_SUFFIX):
-            # Only whether the index lists `SINGLE_FILE` matters, so its text is searched instead of parsed.
-            text = _read_text(folder / name)
-            check_index(name, {SINGLE_FILE} if SINGLE_FILE in text else (), names)
+        if name is not None and name.endswith(INDEX_SUFFIX) and SINGLE_FILE in names:
+            check_index(name, read_weight_map(folder / name).values(), names)
     except ModelFilesError as error:
         raise InputError(f"{folder} {error}") from None
     if name is None:
         raise InputError(no_weights_message(folder))
     return folder / name
-
-
-def _read_text(path: Path) -> str:
-    try:
-        return path.read_text(errors="replace")
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}{_broken_link_text(path)}") from None

@@ -11,7 +11,7 @@ from masksmith_wire.headers import Header
 from masksmith_wire.output_names import PICKLE_SUFFIXES
 
 from .conversion_advice import pickle_message
-from .files import read_file_header, read_json
+from .files import read_file_header, read_weight_map
 from .tensors import Tensor
 
 
@@ -50,7 +50,7 @@ def read_shards(path: Path, *, is_index: bool) -> Shards:
 
 
 def _read_sharded(index: Path) -> Shards:
-    weight_map = _weight_map(index)
+    weight_map = read_weight_map(index)
     headers = {file: _shard_header(index, file) for file in dict.fromkeys(weight_map.values())}
     _check_listed(index, weight_map, headers)
     tensors = {name: Tensor.of(index.parent / file, headers[file].tensors[name]) for name, file in weight_map.items()}
@@ -64,17 +64,6 @@ def _read_sharded(index: Path) -> Shards:
                 _check_duplicate(tensors[entry.name], Tensor.of(index.parent / file, entry), index)
                 duplicates.setdefault(entry.name, []).append(index.parent / file)
     return Shards({index.parent / file: header for file, header in headers.items()}, tensors, unlisted, duplicates)
-
-
-def _weight_map(index: Path) -> dict[str, str]:
-    """Return the name of each tensor's file, by the tensor's name."""
-    document = read_json(index)
-    weight_map = document.get("weight_map") if isinstance(document, dict) else None
-    if not isinstance(weight_map, dict):
-        raise InputError(f"{index} is not a checkpoint index: it has no 'weight_map' of names to files")
-    if not weight_map:
-        raise InputError(f"{index} lists no tensor: download it again")
-    return {name: str(file) for name, file in weight_map.items()}
 
 
 def _shard_header(index: Path, file: str) -> Header:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import posixpath
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -72,7 +73,7 @@ class _Classifier:
             relative: Path of the folder, relative to the root.
             weight_names: Names of the checkpoint's weights in the folder.
         """
-        is_module = str(relative) in self._module_folders
+        is_module = relative.as_posix() in self._module_folders
         for entry in _visible_entries(self._root / relative):
             path = relative / entry.name
             if entry.is_dir():
@@ -100,13 +101,15 @@ class _Classifier:
 def _module_folders(root: Path) -> frozenset[str]:
     """Return the folders of further modules that sentence-transformers lists in `modules.json`.
 
-    There are none if the file is missing or malformed.
+    The paths are relative to the root, without `.`, `..` and repeated slashes; the root is not among them. There are
+    none if the file is missing or malformed.
     """
     try:
         modules = read_json(root / "modules.json")
-        return frozenset(str(module["path"]) for module in modules if module["path"])
+        paths = {posixpath.normpath(module["path"]) for module in modules if module["path"]}
     except (InputError, KeyError, TypeError):
         return frozenset()
+    return frozenset(paths - {"."})
 
 
 def _is_excluded(folder: Path) -> bool:

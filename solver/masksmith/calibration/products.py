@@ -75,30 +75,20 @@ class ProductRecorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __init__(self, accumulators: Iterable[LayerAccumulator]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._accumulators = {module: each for each in accumulators for module in each.modules}
-        self._must_watch = any(map(has_own_forward, self._accumulators))
         self._matrices = Matrices()
         self._calls: list[_Call] = []
 
     @contextmanager
     def batch(self) -> Iterator[None]:
-        """Watch the operations of a batch, which slows each one down, if one of these holds.
+        """Watch the operations of a batch.
 
-        A layer has a `forward` of its own; a weight has not been used so far, so always in the first batch; or an
-        earlier batch multiplied a weight without calling its layer.
+        It starts with the weights as they are; tensors that were computed from them in another batch are forgotten.
         """
-        accumulators = self._accumulators.values()
-        if self._must_watch or any(each.samples == 0 for each in accumulators):
-            self._find_weights()
-            with self:
-                yield
-        else:
-            yield
-
-    def _find_weights(self) -> None:
-        """Start with the weights as they are; tensors that were computed from them in another batch are forgotten."""
         self._matrices = Matrices()
         for module, accumulator in self._accumulators.items():
             self._add_weight(module, accumulator, module._parameters.get("weight"))
+        with self:
+            yield
 
     def register(self) -> Iterator[torch.utils.hooks.RemovableHandle]:
         """Register hooks for the calls of the layers, one when each handle is read; yield the handles."""
@@ -154,7 +144,6 @@ class ProductRecorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         accumulator = matrix.accumulator
         if accumulator.ignores_inputs:
             return
-        self._must_watch = True
         for call in self._calls:
             call.has_product |= self._accumulators[call.module] is accumulator
         if operand.weight is None or not matrix.is_whole(operand.weight):

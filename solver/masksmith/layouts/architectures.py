@@ -121,12 +121,12 @@ class Architecture:
             return Unclear(GROUPED_TRANSPOSED)
         if kinds == {"transposed"}:
             return Layout(TRANSPOSED_AXES[: len(shape)], rule="shape")
-        may_be_grouped = "grouped transposed" in kinds and is_plain_or_transposed_by_name(name)
-        if "transposed" not in kinds and (may_be_grouped or is_transposed_by_name(name)):
+        if "transposed" in kinds:
+            return _convolution_by_name(name, shape)
+        may_be_transposed = is_transposed_by_name(name) or is_plain_or_transposed_by_name(name)
+        if may_be_transposed and "grouped transposed" in kinds:
             return Unclear(_grouped_or_plain_reason(shape))
-        if "transposed" not in kinds:
-            return Layout(default_axes(shape), rule="shape")
-        return _convolution_by_name(name, shape)
+        return Layout(default_axes(shape), rule="shape")
 
     def _experts(self, name: str, shape: Sequence[int]) -> Layout | Unclear:
         rule: Rule = "name"

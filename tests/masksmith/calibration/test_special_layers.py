@@ -6,7 +6,6 @@ import torch
 from torch.utils.checkpoint import checkpoint
 
 import masksmith as ms
-from masksmith.calibration.products import ProductRecorder
 
 KINDS = ("norms", "gram", "activations", "gradients")
 
@@ -204,14 +203,21 @@ def test_a_weight_that_is_used_without_its_layer_counts_all_its_inputs(batches, 
         assert "its gradients are not gathered" in with_gradients.skipped["layer.weight"]
 
 
-def test_operations_are_watched_only_while_a_product_may_be_missed(batches, monkeypatch):
-    seen = []
-    monkeypatch.setattr(ProductRecorder, "_add_product", lambda self, name, args: seen.append(name))
-    ms.calibrate(torch.nn.Sequential(torch.nn.Linear(8, 8), Bilinear()), batches)
-    assert seen == ["mm"]
-    seen.clear()
-    ms.calibrate(torch.nn.Sequential(Ternary(8, 8)), batches)
-    assert len(seen) == len(batches)
+class BesideLater(Beside):
+    """Calls its layer; after the first batch, uses the layer's weight without calling it, too."""
+
+    def forward(self, inputs):
+        output = super().forward(inputs) if self.calls else self.layer(inputs)
+        self.calls = True
+        return output
+
+
+def test_a_weight_that_is_used_without_its_layer_in_a_later_batch_counts_all_its_inputs(batches):
+    gathered = ms.calibrate(BesideLater(calls=False), batches)["layer.weight"]
+    first, *others = [batch.reshape(-1, 8) for batch in batches]
+    rows = torch.cat([first, *others, *(10 * batch for batch in others)]).double().numpy()
+    assert gathered.samples == len(rows)
+    np.testing.assert_allclose(gathered.norms, np.linalg.norm(rows, axis=0), rtol=1e-5)
 
 
 class Bilinear(torch.nn.Module):
@@ -220,3 +226,8 @@ class Bilinear(torch.nn.Module):
     def forward(self, inputs):
         rows = inputs.reshape(-1, 8)
         return rows @ rows.T
+
+
+def test_products_without_a_weight_are_not_counted(batches):
+    gathered = ms.calibrate(torch.nn.Sequential(torch.nn.Linear(8, 8), Bilinear()), batches)
+    assert {name: each.samples for name, each in gathered.items()} == {"0.weight": 60}

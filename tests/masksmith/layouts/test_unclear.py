@@ -213,6 +213,15 @@ def test_a_bias_shows_several_groups(name):
     assert assign(shapes)[f"{name}.weight"].unsupported_reason == GROUPED_TRANSPOSED
 
 
+@pytest.mark.parametrize("name", ["deconv", "conv_transpose", "ups.0", "conv"])
+@pytest.mark.parametrize("channels", [(16, 8), (24, 16)])
+def test_a_bias_shows_a_plain_convolution_whatever_the_name(name, channels):
+    layer = torch.nn.Conv2d(channels[0], channels[1], 3)
+    shapes = {f"{name}.{part}": tuple(value.shape) for part, value in layer.named_parameters()}
+    layout = assign(shapes)[f"{name}.weight"].layout
+    assert (str(layout), layout.rule) == ("out in kernel kernel", "shape")
+
+
 def test_a_bias_of_a_plain_convolution_of_several_groups():
     layer = torch.nn.Conv2d(16, 16, 4, groups=4)
     shapes = {f"conv1.{part}": tuple(value.shape) for part, value in layer.named_parameters()}

@@ -219,6 +219,48 @@ def test_modules_of_sentence_transformers_are_copied_and_outputs_and_links_are_n
     assert set(record["not_copied"]) == {"earlier", "link", "sub/model.safetensors"}
 
 
+@pytest.mark.parametrize(
+    ("listed", "is_copied"),
+    [
+        ("./2_Dense", True),
+        ("2_Dense/", True),
+        ("2_Dense//", True),
+        ("sub/../2_Dense", True),
+        ("2_Dense/sub", False),
+        ("../2_Dense", False),
+        ("/2_Dense", False),
+        ("2_dense", False),
+    ],
+)
+def test_paths_of_modules_are_compared_as_paths(tmp_path: Path, listed: str, is_copied: bool) -> None:
+    (tmp_path / "2_Dense").mkdir()
+    weights = {"linear.weight": np.ones((8, 8), np.float32)}
+    for file in ("model.safetensors", "2_Dense/model.safetensors"):
+        save_file(weights, tmp_path / file)
+    (tmp_path / "modules.json").write_text(json.dumps([{"path": ""}, {"path": listed}]))
+    files = other_files(Checkpoint.open(tmp_path), None)
+    module = [Path("2_Dense/model.safetensors")]
+    assert (module == files.not_copied) is not is_copied
+    assert (module[0] in files.copied) is is_copied
+
+
+@pytest.mark.parametrize("listed", ["", ".", "./", "sub/.."])
+def test_the_root_of_a_model_is_no_further_module(tmp_path: Path, listed: str) -> None:
+    for file in ("model.safetensors", "model-old.gguf"):
+        save_file({"linear.weight": np.ones((8, 8), np.float32)}, tmp_path / file)
+    (tmp_path / "modules.json").write_text(json.dumps([{"path": listed}]))
+    assert other_files(Checkpoint.open(tmp_path), None).not_copied == [Path("model-old.gguf")]
+
+
+@pytest.mark.parametrize("modules", [{"a": 1}, 3, [3], [{"path": 3}], [{"name": "0"}], ["2_Dense"]])
+def test_malformed_modules_are_none(tmp_path: Path, modules: object) -> None:
+    (tmp_path / "2_Dense").mkdir()
+    for file in ("model.safetensors", "2_Dense/model.safetensors"):
+        save_file({"linear.weight": np.ones((8, 8), np.float32)}, tmp_path / file)
+    (tmp_path / "modules.json").write_text(json.dumps(modules))
+    assert other_files(Checkpoint.open(tmp_path), None).not_copied == [Path("2_Dense/model.safetensors")]
+
+
 def test_links_to_nothing_are_refused_and_pipes_are_listed(tmp_path: Path) -> None:
     model, output = tmp_path / "model", tmp_path / "out"
     model.mkdir()

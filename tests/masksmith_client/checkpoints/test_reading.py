@@ -247,6 +247,33 @@ def test_a_single_file_and_an_index_that_ignores_it_are_ambiguous(doubled: Path)
         Checkpoint.open(doubled)
 
 
+@pytest.mark.parametrize("listed", ["model.safetensors.old", "my-model.safetensors"])
+def test_an_index_of_a_longer_name_does_not_list_a_single_file(tmp_path: Path, listed: str) -> None:
+    save_file({"a.weight": ONE}, tmp_path / "model.safetensors")
+    write_index(tmp_path, {"a.weight": listed})
+    with pytest.raises(InputError, match="which does not list it; name one of them"):
+        Checkpoint.open(tmp_path)
+
+
+@pytest.mark.parametrize("listed", ["model.safetensors.bak", "my-model.safetensors"])
+def test_an_index_of_a_longer_name_makes_no_part_of_a_file(tmp_path: Path, listed: str) -> None:
+    file = llama(tmp_path, num_hidden_layers=3) / "model.safetensors"
+    index = write_index(tmp_path, {"a.weight": listed})
+    with pytest.raises(InputError, match="3 blocks"):
+        Checkpoint.open(file)
+    index.write_text("{}")
+    with pytest.raises(InputError, match="3 blocks"):
+        Checkpoint.open(file)
+
+
+def test_a_file_that_an_index_lists_is_only_a_part_of_the_config(tmp_path: Path) -> None:
+    file = llama(tmp_path, num_hidden_layers=3) / "model.safetensors"
+    index = write_index(tmp_path, {"model.embed_tokens.weight": file.name})
+    assert len(Checkpoint.open(file).tensors) == 3
+    index.write_text("broken")
+    assert len(Checkpoint.open(file).tensors) == 3
+
+
 def test_a_consolidated_copy_is_no_candidate(tmp_path: Path) -> None:
     save_file({"a.weight": ONE}, tmp_path / "model.safetensors")
     save_file({"a.weight": SEVEN}, tmp_path / "consolidated.safetensors")
