@@ -30,7 +30,7 @@ from masksmith_client.cli.app import run
 sys.exit(run(sys.argv[3:]))
 """
 WINDOWS = 8
-UPDATE = ("--update", "admm max_rounds=2", "--threads", "1")
+UPDATE = ("--update", "admm max_rounds=2", "--tune-steps", "6", "--threads", "1")
 
 
 @pytest.fixture(scope="module")
@@ -155,7 +155,7 @@ def test_a_killed_run_on_experts_with_all_options_gives_the_same_bits(kind, text
     model, whole, output = tmp_path / "model", tmp_path / "whole", tmp_path / "out"
     causal_model(kind).save_pretrained(model, max_shard_size="40KB")
     save_tokenizer(model)
-    options = (*UPDATE, "--order", "sequential", "--tune-steps", "6")
+    options = (*UPDATE, "--order", "sequential")
     assert run(prune_command(model, whole, text, *options, windows=WINDOWS)) == 0
     killed(prune_command(model, output, text, *options, windows=WINDOWS), 2, "/block-0")
     assert run(prune_command(model, output, text, *options, windows=WINDOWS)) == 0

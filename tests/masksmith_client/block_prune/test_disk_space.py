@@ -13,6 +13,7 @@ from masksmith_client.cli.block_prune import disk_space
 from masksmith_client.cli.block_prune.run import BlockPruning
 
 WINDOWS = 40
+UPDATE = ("--update", "reconstruct", "--tune-steps", "2")
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +58,7 @@ def save(kind, folder):
     return folder
 
 
-@pytest.mark.parametrize(("kind", "update"), [("llama", ("--update", "reconstruct")), ("llama", ()), ("gpt_oss", ())])
+@pytest.mark.parametrize(("kind", "update"), [("llama", UPDATE), ("llama", ()), ("gpt_oss", ())])
 def test_the_estimate_covers_what_is_written(kind, update, text, tmp_path, estimates, largest, monkeypatch):
     output = largest["folder"] = tmp_path / "out"
     arguments = prune_command(save(kind, tmp_path / "model"), output, text, *update, windows=WINDOWS)

@@ -1,5 +1,6 @@
 """Bodies that are not read: the response is sent, then the connection is closed, whatever the client sends."""
 
+import contextlib
 import json
 import socket
 
@@ -8,6 +9,8 @@ import pytest
 from support.processes import poll
 
 from masksmith_service.middleware.unread_bodies import DRAIN_BYTES
+
+from .conftest import speaking
 
 LENGTH = b"Content-Length: %d" % 2**40
 CHUNKED = b"Transfer-Encoding: chunked"
@@ -18,27 +21,49 @@ def head(method, path, *fields):
     return b"\r\n".join([method + b" " + path + b" HTTP/1.1", b"Host: localhost", *fields, b"", b""])
 
 
-REFUSED = [
-    pytest.param(b"PUT", WRONG, LENGTH, 400, id="an upload without a digest"),
-    pytest.param(b"PUT", b"/v1/tensors/" + b"0" * 64, LENGTH, 413, id="an upload that is too large"),
-    pytest.param(b"POST", b"/v1/jobs", LENGTH, 413, id="a document that is too large"),
-    pytest.param(b"POST", b"/v1/masks?pattern=none", CHUNKED, 422, id="an upload for a bad pattern"),
-    pytest.param(b"POST", b"/nowhere", LENGTH, 413, id="no such address"),
-    pytest.param(b"PUT", b"/v1/tensors/nowhere/else", CHUNKED, 404, id="no such upload"),
-    pytest.param(b"GET", b"/v1/jobs/nobody", LENGTH, 404, id="a GET"),
-    pytest.param(b"GET", b"/healthz", CHUNKED, 200, id="a GET that is answered"),
-    pytest.param(b"PUT", b"/v1/tensors/" + b"0" * 64, b"Origin: http://evil.example\r\n" + LENGTH, 403, id="an origin"),
-]
+REFUSED = {
+    "an upload without a digest": (b"PUT", WRONG, LENGTH, 400),
+    "an upload that is too large": (b"PUT", b"/v1/tensors/" + b"0" * 64, LENGTH, 413),
+    "a document that is too large": (b"POST", b"/v1/jobs", LENGTH, 413),
+    "an upload for a bad pattern": (b"POST", b"/v1/masks?pattern=none", CHUNKED, 422),
+    "no such address": (b"POST", b"/nowhere", LENGTH, 413),
+    "no such upload": (b"PUT", b"/v1/tensors/nowhere/else", CHUNKED, 404),
+    "a GET": (b"GET", b"/v1/jobs/nobody", LENGTH, 404),
+    "a GET that is answered": (b"GET", b"/healthz", CHUNKED, 200),
+    "an origin": (b"PUT", b"/v1/tensors/" + b"0" * 64, b"Origin: http://evil.example\r\n" + LENGTH, 403),
+}
 
 
-@pytest.mark.parametrize(("method", "path", "body", "status"), REFUSED)
-def test_a_refused_connection_does_not_stay(speaker, method, path, body, status):
-    one = speaker()
-    one.say(head(method, path, body))
-    received, headers, _ = one.hear()
-    assert (received, headers["connection"]) == (status, "close")
-    # A byte now and then keeps no connection.
-    poll(lambda: one.flood(b"1\r\nx\r\n" if body == CHUNKED else b"x", 1) == 0)
+@pytest.fixture(scope="module")
+def refused(fleet_of):
+    """Send all requests of `REFUSED`, read the responses, then send single bytes until the connections are closed.
+
+    Return each case's response and whether its connection was closed. The service waits for all rests together.
+    """
+    with speaking(fleet_of(1)) as speaker:
+        speakers = {case: speaker() for case in REFUSED}
+        for case, (method, path, body, _) in REFUSED.items():
+            speakers[case].say(head(method, path, body))
+        answers = {case: speakers[case].hear() for case in REFUSED}
+        still_open = set(REFUSED)
+
+        def all_closed():
+            for case in [*still_open]:
+                # A byte now and then keeps no connection.
+                if speakers[case].flood(b"1\r\nx\r\n" if REFUSED[case][2] == CHUNKED else b"x", 1) == 0:
+                    still_open.remove(case)
+            return not still_open
+
+        with contextlib.suppress(AssertionError):
+            poll(all_closed)
+        return {case: (answers[case], case not in still_open) for case in REFUSED}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_a_refused_connection_does_not_stay(refused, case):
+    (status, headers, _), is_closed = refused[case]
+    assert (status, headers["connection"]) == (REFUSED[case][-1], "close")
+    assert is_closed
 
 
 def test_an_endless_body_is_cut_off(speaker):
