@@ -22,6 +22,7 @@ import masksmith_worker.settings
 from masksmith_client.cli.table import COMMANDS
 from masksmith_service.app import create_app
 from masksmith_wire.errors import Code
+from masksmith_wire.quantities import duration_text
 
 START = ROOT / "docs" / "start.md"
 HTTP = ROOT / "docs" / "http.md"
@@ -106,6 +107,15 @@ def test_commands_print_what_the_page_says(page, place, reader):
         assert agrees(output, command.output), f"$ {command.text}\n{output}"
         assert code == "0", f"$ {command.text}\nexit code {code}"
     assert len(answers) == 2 * len(given) + 1
+
+
+@pytest.mark.parametrize("elapsed_s", [5, 60, 100, 119.4, 3600, 9000])
+@pytest.mark.parametrize("left", ["", ", about 12 s left", ", about 3 min 10 s left", ", about 2 h 5 min left"])
+def test_progress_of_a_slow_machine_is_not_held_against_a_page(elapsed_s, left):
+    progress = f"solving: 1 of 2 shards, {duration_text(elapsed_s)}{left}\n"
+    assert agrees(f"solving: queued: starts soon, 5 s\n{progress}all solved, 0.1 s", "all solved, ...")
+    assert agrees(f"{progress}solving failed", "solving failed")
+    assert not agrees(f"solving: failed\n{progress}", "")
 
 
 @pytest.mark.parametrize("page", GUIDE, ids=title)

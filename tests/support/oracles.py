@@ -52,13 +52,17 @@ def best_scores(panel: Panel) -> list[float | None]:
     return [_linear_program(w, f, panel.tile) for w, f in zip(tiles, forced, strict=True)]
 
 
+TIGHT = {"primal_feasibility_tolerance": 1e-10, "dual_feasibility_tolerance": 1e-10}
+"""Tolerances of HiGHS, which are absolute: beside one large score, the default hides differences between the others."""
+
+
 def _linear_program(w, forced, tile):
-    scale = w.max() or 1.0
+    scale = w[forced == 0].max(initial=0.0) or 1.0
     sums = np.vstack([np.kron(np.eye(tile.rows), np.ones(tile.cols)), np.tile(np.eye(tile.cols), tile.rows)])
     budgets = np.r_[np.full(tile.rows, tile.row_keep), np.full(tile.cols, tile.col_keep)]
     sides = {"A_ub": sums, "b_ub": budgets} if tile.at_most else {"A_eq": sums, "b_eq": budgets}
     bounds = np.stack([forced.ravel() > 0, forced.ravel() >= 0], axis=1).astype(float)
-    found = linprog(-(w / scale).ravel(), bounds=bounds, method="highs", **sides)
+    found = linprog(-(w / scale).ravel(), bounds=bounds, method="highs", options=TIGHT, **sides)
     return None if found.status == 2 else float(np.sum(w.ravel()[found.x > 0.5]))
 
 

@@ -11,7 +11,10 @@ ROOT = Path(__file__).parents[2]
 GUIDE = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "ARCHITECTURE.md", *sorted((ROOT / "docs").rglob("*.md"))]
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 COMPILING = re.compile(r"^compiling kernels for this machine.*\n", re.MULTILINE)
-PROGRESS = re.compile(r"^(?:uploading|solving|measuring|pruning|applying|verifying): .*, \d+ s\n", re.MULTILINE)
+DURATION = r"\d[\d.,]* (?:s|min|h)(?: \d+ (?:s|min))?"
+PROGRESS = re.compile(
+    rf"^(?:uploading|solving|measuring|pruning|applying|verifying): .*, (?:about )?{DURATION}(?: left)?\n", re.MULTILINE
+)
 PRINTED = re.compile(r"^\s*print\(.*\)  # (.*)$", re.MULTILINE)
 
 
