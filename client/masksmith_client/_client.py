@@ -47,10 +47,10 @@ class Client:
     Args:
         url: The service's URL; default `MASKSMITH_URL` or http://127.0.0.1:8000.
         token: The token of an API key; default `MASKSMITH_TOKEN`.
-        timeout_s: Seconds that each read and each write of a connection may take. The body of a response may take as
-            many, and one more for each 10,000 bytes of a document or each 1,000 bytes of a download. None waits
-            forever. A whole upload has no limit, nor has a service that goes on sending the beginning of a response or
-            interim responses (1xx); event streams end after 45 s of silence.
+        timeout_s: Seconds that each read and each write of a connection may take. After its first bytes, the head of a
+            response may take as many, with all interim responses (1xx) before it. So may the body, and one more for
+            each 10,000 bytes of a document or each 1,000 bytes of a download. None waits forever. A whole upload has no
+            limit; event streams end after 45 s of silence.
         retry: How often, and after which pauses, failed requests are retried.
         transport: A custom httpx2 transport, for tests.
 

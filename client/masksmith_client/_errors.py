@@ -67,7 +67,7 @@ class TimeoutError(TransportError, builtins.TimeoutError):
 
 
 class SlowResponseError(TimeoutError):
-    """The body of a response arrives more slowly than the client accepts; a retry, which is not made, would, too."""
+    """Head or body of a response arrive more slowly than the client accepts; a retry, which is not made, would, too."""
 
 
 class WireError(TransportError):

@@ -1,6 +1,7 @@
 import io
 import json
 import struct
+import tarfile
 
 import pytest
 import safetensors.numpy
@@ -8,6 +9,7 @@ from hypothesis import example, given, strategies as st
 from hypothesis.extra import numpy as npst
 from safetensors import SafetensorError
 
+from masksmith.layouts.foreign_files import BEGINNING_BYTES
 from masksmith_wire.headers import (
     DTYPE_BITS,
     MAX_HEADER_BYTES,
@@ -113,6 +115,15 @@ def test_malformed_files_are_refused_and_the_message_says_why(data, message):
     assert message in str(caught.value)
     assert len(str(caught.value)) < 500
     str(caught.value).encode()  # it can be sent
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "./", "a.p"])
+def test_a_tar_archive_is_named_although_its_first_name_may_be_a_length(name):
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w") as archive:
+        archive.addfile(tarfile.TarInfo(name))
+    with pytest.raises(HeaderError, match="it is a tar archive; extract it with 'tar -xf'"):
+        read_header(file)
 
 
 @pytest.mark.parametrize("dtype", ["F8", "FP8", "f32", "INT4", "", "object"])
@@ -260,6 +271,7 @@ def test_headers_of_open_files_may_be_larger_than_an_upload_may_send():
 
 def test_a_header_is_read_by_ranges_of_which_none_is_longer_than_the_limit():
     data = build_header({"a": ("F32", (4, 4))}) + bytes(64)
+    assert len(data) < BEGINNING_BYTES
     ranges = []
 
     def read(start, stop):
@@ -268,11 +280,11 @@ def test_a_header_is_read_by_ranges_of_which_none_is_longer_than_the_limit():
 
     text = read_header_text(read, len(data))
     assert parse_header(text, len(data)).tensors["a"].shape == (4, 4)
-    assert ranges == [(0, 64), (8, 8 + len(text))]
+    assert ranges == [(0, len(data)), (8, 8 + len(text))]
     ranges.clear()
     with pytest.raises(HeaderTooLargeError, match=f"claims {len(text)} bytes, max_header_bytes is {len(text) - 1}"):
         read_header_text(read, len(data), len(text) - 1)
-    assert ranges == [(0, 64)]
+    assert ranges == [(0, len(data))]
 
 
 def test_another_format_is_named_even_if_its_first_bytes_are_a_length():

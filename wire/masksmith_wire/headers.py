@@ -101,6 +101,9 @@ def header_length(beginning: bytes, limit: int = MAX_HEADER_BYTES) -> int:
         raise HeaderError(f"not a safetensors file: {len(beginning)} byte(s), the header's length alone takes 8")
     (length,) = struct.unpack("<Q", beginning[:PREFIX_BYTES])
     if 2 <= length <= limit:
+        # The name of a tar archive's first member, such as `./`, reads as a small length, but no JSON follows.
+        if beginning[PREFIX_BYTES : PREFIX_BYTES + 1] not in (b"", b"{"):
+            _reject_other_formats(beginning)
         return int(length)
     _reject_other_formats(beginning)
     if limit < length <= LARGEST_HEADER_BYTES:

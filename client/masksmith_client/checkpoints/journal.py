@@ -46,7 +46,8 @@ class Journal:
     def restart(self, identity: Mapping[str, Any]) -> None:
         """Discard all lines, and write the first line of a new run."""
         self.lines = []
-        self._file.truncate(0)
+        with named_errors(Path(self._file.name)):
+            self._file.truncate(0)
         self.write({"identity": identity}, durable=True)
         self.has_finished_work = False
 
@@ -68,7 +69,8 @@ def open_journal(folder: Path, identity: Mapping[str, Any]) -> Iterator[Journal]
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise InputError(f"another process is writing {folder}") from None
-        lines = _read_and_cut(file)
+        with named_errors(path):
+            lines = _read_and_cut(file)
         journal = Journal(file, lines[1:])
         try:
             if lines and (journal.has_finished_work or (folder / BLOCKS_NAME).exists()):

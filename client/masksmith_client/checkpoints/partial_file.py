@@ -10,6 +10,8 @@ from typing import Any, Self
 
 from blake3 import blake3
 
+from masksmith_client._errors import InputError
+
 PIECE_BYTES = 2**20
 """Maximum size of a read of bytes that an earlier run has written."""
 PART_SUFFIX = ".part"
@@ -21,6 +23,11 @@ class PartialFile:
     """An output file with a temporary name, and the digest of the bytes so far.
 
     An earlier run may have left bytes in the file, so `resume` or `restart` must be called before the first `write`.
+
+    An `OSError` of any method names the file.
+
+    Raises:
+        InputError: If a directory has the temporary name.
     """
 
     def __init__(self, target: Path) -> None:
@@ -28,6 +35,8 @@ class PartialFile:
         self.path = target.with_name(temporary_name(target.name, PART_SUFFIX))
         self._hasher = blake3()
         self.size = 0
+        if self.path.is_dir():
+            raise InputError(f"{self.target} is written to {self.path} first, which is a directory; remove it")
         with named_errors(self.target):
             self._file = self.path.open("r+b" if self.path.exists() else "w+b")
 
@@ -37,10 +46,11 @@ class PartialFile:
         If there are fewer bytes, or they have another digest, all are discarded, and False is returned.
         """
         self._hasher, self.size = blake3(), 0
-        self._file.seek(0)
-        while self.size < size and (piece := self._file.read(min(PIECE_BYTES, size - self.size))):
-            self._hasher.update(piece)
-            self.size += len(piece)
+        with named_errors(self.target):
+            self._file.seek(0)
+            while self.size < size and (piece := self._file.read(min(PIECE_BYTES, size - self.size))):
+                self._hasher.update(piece)
+                self.size += len(piece)
         if self.size != size or self.digest != digest:
             self.restart()
             return False
@@ -85,7 +95,8 @@ class PartialFile:
     def read(self, start: int, stop: int) -> bytes:
         """Read a range of the bytes so far."""
         self.flush()
-        return os.pread(self._file.fileno(), stop - start, start)
+        with named_errors(self.target):
+            return os.pread(self._file.fileno(), stop - start, start)
 
     def finish(self) -> None:
         """Flush the file to the disk, and rename it to its target."""

@@ -14,6 +14,7 @@ from masksmith_client._version import __version__
 from masksmith_wire import WIRE_VERSION
 
 from .calls import Call, not_unicode_error
+from .response_heads import limit_head
 from .settings import ConnectionSettings, certificate_variables, proxy_variables
 
 DEFAULT_TIMEOUT_S = 60.0
@@ -82,6 +83,7 @@ def build_request(
         raise not_unicode_error(error) from None
     if read_timeout_s is not None:
         request.extensions["timeout"] = {**request.extensions["timeout"], "read": read_timeout_s}
+    limit_head(request, is_async=isinstance(http, httpx2.AsyncClient))
     return request
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import codecs
 import re
 
-BEGINNING_BYTES = 64
+BEGINNING_BYTES = 264
 """Number of first bytes of a file that are enough to recognise every format; for most formats, eight are enough."""
+TEXT_BYTES = 64
+"""Number of first bytes by which a text is recognised, and of which the first line is quoted."""
 
 _PICKLE = "a pickle, which can run code when it is loaded; convert it to safetensors"
 _HTML = "an HTML page instead of the file, such as a login or an error page: download it again"
@@ -18,6 +20,10 @@ CONFLICT = re.compile(rb"^<<<<<<< ", re.MULTILINE)
 """A line with which git begins a conflict."""
 
 _FORMATS = (
+    (
+        re.compile(rb".{257}ustar", re.DOTALL),
+        "a tar archive; extract it with 'tar -xf' and name a file or folder of it",
+    ),
     (re.compile(rb"\s*version"), "a Git LFS pointer instead of the file itself: run 'git lfs pull'"),
     (re.compile(rb"\s*<(?:!doc|html|head|body)", re.IGNORECASE), _HTML),
     (re.compile(rb"\s*<\?xml"), "an XML document instead of the file, such as a store's error: download it again"),
@@ -65,7 +71,9 @@ def foreign_format(beginning: bytes) -> str | None:
         return "empty; download it again"
     if beginning.isspace():
         return "blank, at least at its beginning; download it again"
-    return next((text for regex, text in _FORMATS if regex.match(beginning)), None) or _plain_text(beginning)
+    return next((text for regex, text in _FORMATS if regex.match(beginning)), None) or _plain_text(
+        beginning[:TEXT_BYTES]
+    )
 
 
 def not_json_reason(content: bytes) -> str:

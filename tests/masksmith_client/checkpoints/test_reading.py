@@ -93,6 +93,7 @@ def test_a_missing_file_is_named(doubled: Path) -> None:
         (b"\xfd7zXZ\x00\x00\x04" + bytes(64), "decompress"),
         (b"PK\x03\x04" + bytes(26) + b"weight.npy\x93NUMPY" + bytes(60), r"an archive of numpy \(\.npz\)"),
         (b"\x89PNG\r\n\x1a\n" + bytes(60), "a picture"),
+        (b"model.safetensors".ljust(257, b"\0") + b"ustar\x0000", "a tar archive; extract it with 'tar -xf'"),
         (b"lmgg" + bytes(60), "GGML"),
         (b"\x1c\x00\x00\x00TFL3" + bytes(60), "TensorFlow Lite"),
         (b"\x7fELF\x02\x01\x01" + bytes(60), "ELF"),

@@ -1,0 +1,74 @@
+"""Errors of the file system while a file is written name the file, whichever operation fails."""
+
+import errno
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from masksmith_client._errors import InputError
+from masksmith_client.checkpoints import journal
+from masksmith_client.checkpoints.partial_file import PartialFile
+from masksmith_client.cli.app import explain
+from masksmith_wire.output_names import JOURNAL_NAME
+
+
+def fail(*_: Any) -> Any:
+    """An error of the operating system on a descriptor, which has no name."""
+    raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+
+class Failing:
+    """A file of which each operation that is used fails, except those in `works`."""
+
+    name, closed = "", False
+
+    def __init__(self, *works: str) -> None:
+        self._works = works
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        return (lambda *_: None) if name in ("close", *self._works) else fail
+
+
+@pytest.mark.parametrize(
+    ("works", "use"),
+    [
+        ((), lambda part: part.resume(4, "")),
+        (("seek",), lambda part: part.resume(4, "")),
+        ((), lambda part: part.restart()),
+        ((), lambda part: part.write(b"more")),
+        ((), lambda part: part.read(0, 4)),
+        (("flush",), lambda part: part.read(0, 4)),
+        ((), lambda part: part.finish()),
+        (("flush",), lambda part: part.finish()),
+    ],
+    ids=["seek", "resume", "truncate", "write", "flush", "read", "finish", "fsync"],
+)
+def test_every_operation_names_its_file(
+    tmp_path: Path, works: tuple[str, ...], use: Callable[[PartialFile], object]
+) -> None:
+    target = tmp_path / "model.safetensors"
+    with PartialFile(target) as part:
+        part.write(b"data")
+        part._file.close()
+        part._file = Failing(*works)  # type: ignore[assignment]
+        with pytest.raises(OSError, match="Input/output error") as caught:
+            use(part)
+    assert explain(caught.value) == (f"{target}: Input/output error", 1)
+
+
+def test_a_directory_in_place_of_the_temporary_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / ".model.safetensors.part").mkdir()
+    with pytest.raises(
+        InputError, match=r"model\.safetensors is written to .*\.part first, which is a directory; remove"
+    ):
+        PartialFile(tmp_path / "model.safetensors")
+
+
+def test_a_journal_that_cannot_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(journal, "_read_and_cut", fail)
+    with pytest.raises(OSError, match="Input/output error") as caught, journal.open_journal(tmp_path, {}):
+        pass
+    assert caught.value.filename == str(tmp_path / JOURNAL_NAME)
