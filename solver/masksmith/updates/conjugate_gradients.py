@@ -42,10 +42,12 @@ class Iterates:
 class _Rows:
     """State of the rows that are iterated; all attributes have one entry per row.
 
-    Rows that have converged are among them until they are removed (see `COMPACTED_BELOW`).
+    Rows that have converged are among them until they are removed (see `COMPACTED_BELOW`), but their results are stored
+    when they converge: the result of a row does not depend on the rows that are iterated with it.
 
     Attributes:
         index: Number of the row in the problem.
+        is_stored: Bool, whether the row's result is stored.
         supports: `[rows, inputs]`, 1 or 0.
         inverses: Small matrices of the preconditioner (see `small_inverses`).
         solution: `[rows, inputs]`, x.
@@ -60,6 +62,7 @@ class _Rows:
 
     def __init__(self, system: System, supports: Tensor, solution: Tensor, residual: Tensor, objective: Tensor) -> None:
         self.index = torch.arange(len(residual), device=residual.device)
+        self.is_stored = torch.zeros_like(self.index, dtype=torch.bool)
         self.supports, self.solution, self.residual, self.objective = supports, solution, residual, objective
         self.inverses = small_inverses(system.factor, supports)
         self.direction, self.product, self.buffer = (torch.zeros_like(residual) for _ in range(3))
@@ -125,18 +128,17 @@ def solve(
         The solutions of all rows, converged or not, with bounds on their errors.
     """
     rows = _start(system, supports, right_side, objective, start)
-    result = Iterates(rows.solution, rows.residual, torch.full_like(objective, torch.inf), 0)
+    result = Iterates(torch.empty_like(right_side), torch.empty_like(right_side), torch.empty_like(objective), 0)
     iteration = 0
     while True:
         bound = rows.bound()
-        is_active = bound > tolerance * (rows.objective - bound)
-        active_rows = int(is_active.sum())
-        is_last = active_rows == 0 or iteration == limit
-        if is_last or active_rows < COMPACTED_BELOW * len(is_active):
-            _store(result, rows, bound)
-            rows.keep(is_active)
-        if is_last:
+        is_active = ~rows.is_stored & (bound > tolerance * (rows.objective - bound))
+        active_rows = int(is_active.sum()) if iteration < limit else 0
+        _store(result, rows, bound, ~rows.is_stored if active_rows == 0 else ~(rows.is_stored | is_active))
+        if active_rows == 0:
             return replace(result, iterations=iteration)
+        if active_rows < COMPACTED_BELOW * len(is_active):
+            rows.keep(is_active)
         rows.step(system)
         iteration += 1
 
@@ -150,12 +152,13 @@ def _start(system: System, supports: Tensor, right_side: Tensor, objective: Tens
     return _Rows(system, supports, solution, residual, objective - dots(solution, right_side + residual))
 
 
-def _store(result: Iterates, rows: _Rows, bound: Tensor) -> None:
-    """Copy the rows' solutions, residuals and bounds to their places in the result."""
-    result.bound[rows.index] = bound
-    if rows.solution is not result.solution:  # until rows are removed, both are the same tensor
-        result.solution[rows.index] = rows.solution
-        result.residual[rows.index] = rows.residual
+def _store(result: Iterates, rows: _Rows, bound: Tensor, is_chosen: Tensor) -> None:
+    """Copy solutions, residuals and bounds of the chosen rows to their places in the result."""
+    index = rows.index[is_chosen]
+    result.bound[index] = bound[is_chosen]
+    result.solution[index] = rows.solution[is_chosen]
+    result.residual[index] = rows.residual[is_chosen]
+    rows.is_stored |= is_chosen
 
 
 def dots(left: Tensor, right: Tensor, buffer: Tensor | None = None) -> Tensor:

@@ -126,6 +126,18 @@ def test_strips_do_not_change_the_result(monkeypatch):
     assert parts.energy == pytest.approx(whole.energy)
 
 
+def test_a_row_does_not_depend_on_the_rows_that_are_iterated_with_it():
+    weight, gram = layer(dtype=np.float64)
+    mask = np.random.default_rng(0).random(weight.shape) < 0.5
+    # With this damping few iterations are needed: rounding errors do not grow to what is compared.
+    together = ms.reconstruct(weight, mask, gram, damping=0.3)
+    alone = [ms.reconstruct(weight[[row]], mask[[row]], gram, damping=0.3) for row in range(ROWS)]
+    assert len({update.stats["iterations"] for update in alone}) > 1
+    np.testing.assert_allclose(
+        together.weight, np.concatenate([update.weight for update in alone]), rtol=1e-9, atol=1e-9
+    )
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_is_rounded_after_the_iterations(dtype):
     weight, gram = layer()
