@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -23,6 +23,7 @@ PRODUCTS: Mapping[str, tuple[int, int]] = {**CALIBRATED_PRODUCTS, "_grouped_mm":
 """Positions of the left and the right operand among the arguments, by the name of the operation."""
 
 NOT_WHOLE = "its products do not sum over the axis 'in' of its layout, or contain only some of its inputs; exclude it"
+IN_PARTS = "it is multiplied in parts, which may have different inputs; exclude it"
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,20 @@ class _WatchedWeight:
     def matrices(self) -> list[MatrixView]:
         """Where the weight's matrices are in memory."""
         return list(matrices_in_memory(self.weight.layout, self.tensor))
+
+    def matrices_in(self, operand: MatrixView) -> list[int]:
+        """Return the numbers of the matrices that an operand inside the weight consists of: one, or several of a stack.
+
+        Raises:
+            PruningError: If the operand has only some of the outputs of a matrix.
+        """
+        first = self.weight.matrix_at(operand.start - int(self.tensor.storage_offset()), self.tensor)
+        output_count = self.matrices[first].shape[1]
+        candidates = [first] if operand.shape[1] == output_count else range(len(self.matrices))
+        numbers = [number for number in candidates if operand.contains(self.matrices[number])]
+        if len(numbers) * output_count != operand.shape[1]:
+            raise PruningError(IN_PARTS, self.weight.name)
+        return numbers
 
 
 class ProductWatcher(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -120,21 +135,25 @@ def _matrices_with_inputs(
     if weight.part is not None:
         yield from _part_matrices_with_inputs(watched, view, inputs, group_ends)
         return
-    weight.check_product(tuple(view.shape[-2:]), int(view.stride(-2)), watched.tensor)
-    first = int(view.storage_offset()) - int(watched.tensor.storage_offset())
-    for place, rows in _inputs_by_place(view, inputs, group_ends):
-        yield weight, weight.matrix_at(first + place, watched.tensor), rows
+    weight.check_inputs(view.shape[-2], int(view.stride(-2)), watched.tensor)
+    for operand, rows in _operands_with_inputs(view, inputs, group_ends):
+        for number in watched.matrices_in(operand):
+            yield weight, number, rows
 
 
-def _inputs_by_place(view: Tensor, inputs: Tensor, group_ends: Tensor | None) -> Iterator[tuple[int, Tensor]]:
-    """Yield the place of each matrix of a view, in entries from the view's first one, and the matrix's inputs."""
+def _operands_with_inputs(
+    view: Tensor, inputs: Tensor, group_ends: Tensor | None
+) -> Iterator[tuple[MatrixView, Tensor]]:
+    """Yield each matrix `[in, out]` of a view of three dimensions, or the view if it has two, with its inputs."""
+    (in_length, out_length), (in_step, out_step) = view.shape[-2:], view.stride()[-2:]
+    first = MatrixView(int(view.storage_offset()), (in_length, out_length), (in_step, out_step))
     if view.ndim == 2:
-        yield 0, inputs.reshape(-1, inputs.shape[-1])
+        yield first, inputs.reshape(-1, inputs.shape[-1])
         return
     bounds = None if group_ends is None else [0, *group_ends.tolist()]
     for number in range(len(view)):
         rows = inputs[number] if bounds is None else inputs[bounds[number] : bounds[number + 1]]
-        yield number * int(view.stride(0)), rows
+        yield replace(first, start=first.start + number * int(view.stride(0))), rows
 
 
 def _part_matrices_with_inputs(
@@ -145,9 +164,7 @@ def _part_matrices_with_inputs(
     Raises:
         PruningError: If only some inputs or outputs of a matrix are in the view, or the product sums over another axis.
     """
-    (in_length, out_length), (in_step, out_step) = view.shape[-2:], view.stride()[-2:]
-    for place, rows in _inputs_by_place(view, inputs, group_ends):
-        operand = MatrixView(int(view.storage_offset()) + place, (in_length, out_length), (in_step, out_step))
+    for operand, rows in _operands_with_inputs(view, inputs, group_ends):
         for number, matrix in enumerate(watched.matrices):
             if not operand.overlaps(matrix):
                 continue

@@ -84,32 +84,33 @@ class BlockWeight:
 
     @property
     def is_expert(self) -> bool:
-        """Whether the weight belongs to experts, which may get only some of the tokens; by its layout or its name."""
-        return bool(self.stack_shape) or "expert" in self.name
+        """Whether the weight belongs to experts, which may get only some of the tokens.
+
+        Its first axis then counts matrices, or its name says so. A stack along another axis, as of heads, is multiplied
+        with all tokens.
+        """
+        return self.layout.axes[0] == "stack" or "expert" in self.name
 
     def matrix_name(self, matrix: int) -> str:
         """Return the name of one of the weight's matrices."""
         return f"{self.name}[{matrix}]" if self.stack_shape else self.name
 
-    def check_product(self, shape: tuple[int, ...], stride: int, tensor: torch.Tensor) -> None:
-        """Check that a product with a view `[in, out]` sums over all of the layout's axis `in`, and has all outputs.
+    def check_inputs(self, length: int, stride: int, tensor: torch.Tensor) -> None:
+        """Check that a product with a view `[in, out]` sums over all of the layout's axis `in`.
 
         Args:
-            shape: Shape of the view.
+            length: Length of the view's first axis.
             stride: Stride of the view's first axis.
             tensor: The weight's `tensor`.
 
         Raises:
-            PruningError: If the product sums over another axis or only some of the inputs, or has only some of the
-                outputs.
+            PruningError: If the product sums over another axis or only some of the inputs.
         """
-        in_axis, out_axis = self.layout.axes.index("in"), self.layout.axes.index("out")
-        if (shape[0], stride) != (tensor.shape[in_axis], tensor.stride(in_axis)):
+        in_axis = self.layout.axes.index("in")
+        if (length, stride) != (tensor.shape[in_axis], tensor.stride(in_axis)):
             raise PruningError(
                 f"its products do not sum over the axis 'in' of the layout {str(self.layout)!r}", self.name
             )
-        if shape[1] != tensor.shape[out_axis]:
-            raise PruningError("it is multiplied in parts, which may have different inputs; exclude it", self.name)
 
     def matrix_at(self, offset: int, tensor: torch.Tensor) -> int:
         """Return the number of the matrix that has the entry at an offset, in memory, from the weight's first entry."""
