@@ -53,7 +53,36 @@ class _WatchedWeight:
         return numbers
 
 
-class ProductWatcher(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class ProductMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Calls `on_product` before each matrix product, with the operands as `[.., tokens, in]` and `[.., in, out]`."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+
+    def on_product(self, left: Tensor, right: Tensor, group_ends: Tensor | None) -> None:
+        """Look at a product.
+
+        Args:
+            left: The left operand.
+            right: The right operand.
+            group_ends: For each matrix of a grouped product, the end of its rows; None for other products.
+        """
+        raise NotImplementedError
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Call `on_product` if an operation is a product; then run the operation."""
+        name = str(func._schema.name).rpartition("::")[2]
+        if name in PRODUCTS:
+            left, right = (args[position] for position in PRODUCTS[name])
+            # The third argument of `_grouped_mm`, or its keyword `offs`, has the ends of the groups of rows.
+            group_ends = args[2] if name == "_grouped_mm" and len(args) > 2 else (kwargs or {}).get("offs")
+            self.on_product(left, right.t() if name == "linear" else right, group_ends)
+        return func(*args, **(kwargs or {}))
+
+
+class ProductWatcher(ProductMode):  # type: ignore[no-untyped-call]
     """Calls a function with the inputs `[tokens, in]` of each product with a matrix of a weight.
 
     A weight is recognised by its memory, so products with its views, slices and transposes are watched, too.
@@ -64,26 +93,17 @@ class ProductWatcher(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """
 
     def __init__(self, weights: Sequence[BlockWeight], on_input: OnInput) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self._on_input = on_input
         self._watched_by_storage: dict[int, list[_WatchedWeight]] = {}
         for weight in weights:
             watched = _WatchedWeight(weight, weight.tensor)
-            self._watched_by_storage.setdefault(_storage_address(weight.parameter), []).append(watched)
+            self._watched_by_storage.setdefault(storage_address(weight.parameter), []).append(watched)
 
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        """Call `on_input` for each matrix of a weight that an operation multiplies with; then run the operation."""
-        name = str(func._schema.name).rpartition("::")[2]
-        if name in PRODUCTS:
-            left, right = (args[position] for position in PRODUCTS[name])
-            # The third argument of `_grouped_mm`, or its keyword `offs`, has the ends of the groups of rows.
-            group_ends = args[2] if name == "_grouped_mm" and len(args) > 2 else (kwargs or {}).get("offs")
-            right = right.t() if name == "linear" else right
-            for weight, matrix, inputs in self._inputs(left, right, group_ends):
-                self._on_input(weight, matrix, inputs)
-        return func(*args, **(kwargs or {}))
+    def on_product(self, left: Tensor, right: Tensor, group_ends: Tensor | None) -> None:
+        """Call `on_input` for each matrix of a weight that is multiplied."""
+        for weight, matrix, inputs in self._inputs(left, right, group_ends):
+            self._on_input(weight, matrix, inputs)
 
     def _inputs(
         self, left: Tensor, right: Tensor, group_ends: Tensor | None
@@ -105,7 +125,7 @@ class ProductWatcher(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
         The list is empty if the operand is neither in a watched weight nor in a parameter with watched parts.
         """
-        in_storage = self._watched_by_storage.get(_storage_address(operand), ())
+        in_storage = self._watched_by_storage.get(storage_address(operand), ())
         candidates = [watched for watched in in_storage if watched.tensor.dtype == operand.dtype]
         for watched in candidates:
             offset = operand.storage_offset() - watched.tensor.storage_offset()
@@ -136,12 +156,12 @@ def _matrices_with_inputs(
         yield from _part_matrices_with_inputs(watched, view, inputs, group_ends)
         return
     weight.check_inputs(view.shape[-2], int(view.stride(-2)), watched.tensor)
-    for operand, rows in _operands_with_inputs(view, inputs, group_ends):
+    for operand, rows in operands_with_inputs(view, inputs, group_ends):
         for number in watched.matrices_in(operand):
             yield weight, number, rows
 
 
-def _operands_with_inputs(
+def operands_with_inputs(
     view: Tensor, inputs: Tensor, group_ends: Tensor | None
 ) -> Iterator[tuple[MatrixView, Tensor]]:
     """Yield each matrix `[in, out]` of a view of three dimensions, or the view if it has two, with its inputs."""
@@ -164,7 +184,7 @@ def _part_matrices_with_inputs(
     Raises:
         PruningError: If only some inputs or outputs of a matrix are in the view, or the product sums over another axis.
     """
-    for operand, rows in _operands_with_inputs(view, inputs, group_ends):
+    for operand, rows in operands_with_inputs(view, inputs, group_ends):
         for number, matrix in enumerate(watched.matrices):
             if not operand.overlaps(matrix):
                 continue
@@ -173,6 +193,9 @@ def _part_matrices_with_inputs(
             yield watched.weight, number, rows
 
 
-def _storage_address(tensor: Tensor) -> int:
-    """Return the address of a tensor's storage."""
-    return tensor.untyped_storage().data_ptr()
+def storage_address(tensor: Tensor) -> int:
+    """Return the address of a tensor's storage; 0 if it has none, as a sparse tensor and those of some subclasses."""
+    try:
+        return tensor.untyped_storage().data_ptr()
+    except RuntimeError:
+        return 0

@@ -188,6 +188,22 @@ def weights_of(
     return BlockWeights(by_block, skipped, shared_names)
 
 
+def parameters_without_layout(
+    model: Module, blocks: BlockList, layouts: Mapping[str, str]
+) -> dict[str, torch.nn.Parameter]:
+    """Return the parameters in the blocks whose axes neither names nor modules nor `layouts` show, by plain name.
+
+    Those that are not pruned block by block for another reason, such as convolutions, are left out.
+    """
+    locations = _locations(model, {})
+    block_of = _block_numbers(blocks)
+    return {
+        candidate.name: locations[candidate.name].parameter
+        for candidate in _candidates(model, blocks, locations, layouts, _shared_names(model, locations), {})
+        if candidate.layout is None and _unsupported_reason(locations[candidate.name], blocks, block_of) is None
+    }
+
+
 def _shared_names(model: Module, locations: Mapping[str, _Location]) -> dict[str, str]:
     """Return the first name of each weight that the model has under several names, by each other name."""
     name_of_parameter = {id(parameter): plain_path(model, path) for path, parameter in model.named_parameters()}
