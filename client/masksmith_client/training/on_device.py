@@ -39,9 +39,9 @@ def can_solve_on_device(layers: Iterable[MaskedLayer], masks: object) -> bool:
         return False
     if not all(layer.weight.is_cuda for layer in layers):
         return False
-    from masksmith.cuda import reason_unusable
+    from masksmith.cuda import reason_kernels_cannot_run
 
-    reason = reason_unusable()
+    reason = reason_kernels_cannot_run()
     if reason is not None:
         log.warning("masks of weights on CUDA devices are solved on the CPU: %s", reason)
     return reason is None

@@ -15,17 +15,17 @@ from masksmith._lazy import EXTRAS, attach
 if TYPE_CHECKING:
     from .facts import (
         device_facts as device_facts,
-        reason_device_missing as reason_device_missing,
-        reason_unavailable as reason_unavailable,
+        reason_not_cuda_device as reason_not_cuda_device,
+        reason_not_torch_device as reason_not_torch_device,
     )
-    from .jit import device_error_types as device_error_types, reason_unusable as reason_unusable
+    from .jit import device_error_types as device_error_types, reason_kernels_cannot_run as reason_kernels_cannot_run
     from .solve import solve_on as solve_on
 
 __all__, __getattr__, __dir__ = attach(
     __name__,
     {
-        "facts": ("device_facts", "reason_device_missing", "reason_unavailable"),
-        "jit": ("device_error_types", "reason_unusable"),
+        "facts": ("device_facts", "reason_not_cuda_device", "reason_not_torch_device"),
+        "jit": ("device_error_types", "reason_kernels_cannot_run"),
         "solve": ("solve_on",),
     },
     extras=EXTRAS,

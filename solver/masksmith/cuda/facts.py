@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 
-def reason_device_missing(device: str) -> str | None:
-    """Return why torch cannot use a CUDA device such as `cuda:1`, or None; numba-cuda is not considered."""
+def reason_not_cuda_device(device: str) -> str | None:
+    """Return why a name is not that of a CUDA device that torch can use, or None; numba-cuda is not considered."""
     import torch
 
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
@@ -13,7 +13,7 @@ def reason_device_missing(device: str) -> str | None:
     return f"it is none of the {count} CUDA device(s) that torch finds"
 
 
-def reason_unavailable(device: str) -> str | None:
+def reason_not_torch_device(device: str) -> str | None:
     """Return why a name is not one of torch's devices, or is a CUDA device that torch cannot use; otherwise None.
 
     Whether this machine has a device of another kind, such as `mps`, is not checked.
@@ -24,13 +24,13 @@ def reason_unavailable(device: str) -> str | None:
         device_type = torch.device(device).type
     except RuntimeError as error:
         return str(error).partition("\n")[0]
-    return reason_device_missing(device) if device_type == "cuda" else None
+    return reason_not_cuda_device(device) if device_type == "cuda" else None
 
 
 def device_facts(device: str) -> tuple[str | None, int | None]:
     """Return a GPU's model name and its free memory in bytes; (None, None) if `device` is no available CUDA device."""
     # For a CPU torch is not imported.
-    if not device.startswith("cuda") or reason_device_missing(device) is not None:
+    if not device.startswith("cuda") or reason_not_cuda_device(device) is not None:
         return None, None
     import torch
 

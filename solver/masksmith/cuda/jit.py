@@ -46,7 +46,7 @@ def simulated(array: Any) -> Any:
     return FakeCUDAArray(array)  # type: ignore[no-untyped-call]
 
 
-def reason_unusable() -> str | None:
+def reason_kernels_cannot_run() -> str | None:
     """Return why kernels cannot run in this process, or None if they can."""
     if SIMULATED:
         return None if not COMPILED else "numba's CUDA simulator runs plain Python: set NUMBA_DISABLE_JIT=1 too"

@@ -32,13 +32,13 @@ def solve_on_device(problem: Problem, solver: Solver) -> Solution | str | None:
     device = _device_for(problem.scores, solver)
     if device is None:
         return None
-    from . import device_error_types, reason_device_missing, reason_unusable, solve_on
+    from . import device_error_types, reason_kernels_cannot_run, reason_not_cuda_device, solve_on
     from .jit import SIMULATED
 
     is_named = solver.device is not None
-    reason = reason_unusable()
+    reason = reason_kernels_cannot_run()
     if reason is None and is_named and not SIMULATED:  # The simulator needs no device.
-        reason = reason_device_missing(device)
+        reason = reason_not_cuda_device(device)
     if reason is not None:
         if is_named:
             raise SolverError(f"device={device!r} cannot be used: {reason}")
@@ -78,9 +78,9 @@ def _check_device_of_torch_solver(solver: Solver) -> None:
         return
     from masksmith.solvers._rounding.torch_chunks import TorchSolver
 
-    from . import reason_unavailable
+    from . import reason_not_torch_device
 
-    reason = reason_unavailable(device) if isinstance(solver, TorchSolver) else None
+    reason = reason_not_torch_device(device) if isinstance(solver, TorchSolver) else None
     if reason is not None:
         raise SolverError(f"device={device!r} cannot be used: {reason}")
 

@@ -77,10 +77,14 @@ class MatrixView:
         False if all outputs of this one are the same entries (stride 0).
         """
         (inputs, outputs), (in_stride, out_stride) = self.shape, self.strides
-        if (other.shape[0], other.strides[0]) != (inputs, in_stride) or out_stride == 0:
+        if (other.shape[0], other.strides[0]) != (inputs, in_stride):
+            return False
+        if self.start == other.start and outputs == other.shape[1] == 1:  # The stride of a single output says nothing.
+            return True
+        if out_stride == 0:
             return False
         first_output, start_remainder = divmod(other.start - self.start, out_stride)
-        output_step, stride_remainder = divmod(other.strides[1], out_stride)
+        output_step, stride_remainder = divmod(other.strides[1] if other.shape[1] > 1 else 0, out_stride)
         last_output = first_output + (other.shape[1] - 1) * output_step
         return start_remainder == stride_remainder == 0 and 0 <= first_output <= last_output < outputs
 

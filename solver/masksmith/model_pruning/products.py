@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -23,6 +23,7 @@ PRODUCTS: Mapping[str, tuple[int, int]] = {**CALIBRATED_PRODUCTS, "_grouped_mm":
 """Positions of the left and the right operand among the arguments, by the name of the operation."""
 
 NOT_WHOLE = "its products do not sum over the axis 'in' of its layout, or contain only some of its inputs; exclude it"
+IN_PARTS = "it is multiplied in parts, which may have different inputs; exclude it"
 
 
 @dataclass(frozen=True)
@@ -37,8 +38,51 @@ class _WatchedWeight:
         """Where the weight's matrices are in memory."""
         return list(matrices_in_memory(self.weight.layout, self.tensor))
 
+    def matrices_in(self, operand: MatrixView) -> list[int]:
+        """Return the numbers of the matrices that an operand inside the weight consists of: one, or several of a stack.
 
-class ProductWatcher(TorchDispatchMode):  # type: ignore[no-untyped-call]
+        Raises:
+            PruningError: If the operand has only some of the outputs of a matrix.
+        """
+        first = self.weight.matrix_at(operand.start - int(self.tensor.storage_offset()), self.tensor)
+        output_count = self.matrices[first].shape[1]
+        candidates = [first] if operand.shape[1] == output_count else range(len(self.matrices))
+        numbers = [number for number in candidates if operand.contains(self.matrices[number])]
+        if len(numbers) * output_count != operand.shape[1]:
+            raise PruningError(IN_PARTS, self.weight.name)
+        return numbers
+
+
+class ProductMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Calls `on_product` before each matrix product, with the operands as `[.., tokens, in]` and `[.., in, out]`."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+
+    def on_product(self, left: Tensor, right: Tensor, group_ends: Tensor | None) -> None:
+        """Look at a product.
+
+        Args:
+            left: The left operand.
+            right: The right operand.
+            group_ends: For each matrix of a grouped product, the end of its rows; None for other products.
+        """
+        raise NotImplementedError
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Call `on_product` if an operation is a product; then run the operation."""
+        name = str(func._schema.name).rpartition("::")[2]
+        if name in PRODUCTS:
+            left, right = (args[position] for position in PRODUCTS[name])
+            # The third argument of `_grouped_mm`, or its keyword `offs`, has the ends of the groups of rows.
+            group_ends = args[2] if name == "_grouped_mm" and len(args) > 2 else (kwargs or {}).get("offs")
+            self.on_product(left, right.t() if name == "linear" else right, group_ends)
+        return func(*args, **(kwargs or {}))
+
+
+class ProductWatcher(ProductMode):  # type: ignore[no-untyped-call]
     """Calls a function with the inputs `[tokens, in]` of each product with a matrix of a weight.
 
     A weight is recognised by its memory, so products with its views, slices and transposes are watched, too.
@@ -49,26 +93,17 @@ class ProductWatcher(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """
 
     def __init__(self, weights: Sequence[BlockWeight], on_input: OnInput) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self._on_input = on_input
         self._watched_by_storage: dict[int, list[_WatchedWeight]] = {}
         for weight in weights:
             watched = _WatchedWeight(weight, weight.tensor)
-            self._watched_by_storage.setdefault(_storage_address(weight.parameter), []).append(watched)
+            self._watched_by_storage.setdefault(storage_address(weight.parameter), []).append(watched)
 
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        """Call `on_input` for each matrix of a weight that an operation multiplies with; then run the operation."""
-        name = str(func._schema.name).rpartition("::")[2]
-        if name in PRODUCTS:
-            left, right = (args[position] for position in PRODUCTS[name])
-            # The third argument of `_grouped_mm`, or its keyword `offs`, has the ends of the groups of rows.
-            group_ends = args[2] if name == "_grouped_mm" and len(args) > 2 else (kwargs or {}).get("offs")
-            right = right.t() if name == "linear" else right
-            for weight, matrix, inputs in self._inputs(left, right, group_ends):
-                self._on_input(weight, matrix, inputs)
-        return func(*args, **(kwargs or {}))
+    def on_product(self, left: Tensor, right: Tensor, group_ends: Tensor | None) -> None:
+        """Call `on_input` for each matrix of a weight that is multiplied."""
+        for weight, matrix, inputs in self._inputs(left, right, group_ends):
+            self._on_input(weight, matrix, inputs)
 
     def _inputs(
         self, left: Tensor, right: Tensor, group_ends: Tensor | None
@@ -90,7 +125,7 @@ class ProductWatcher(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
         The list is empty if the operand is neither in a watched weight nor in a parameter with watched parts.
         """
-        in_storage = self._watched_by_storage.get(_storage_address(operand), ())
+        in_storage = self._watched_by_storage.get(storage_address(operand), ())
         candidates = [watched for watched in in_storage if watched.tensor.dtype == operand.dtype]
         for watched in candidates:
             offset = operand.storage_offset() - watched.tensor.storage_offset()
@@ -120,21 +155,25 @@ def _matrices_with_inputs(
     if weight.part is not None:
         yield from _part_matrices_with_inputs(watched, view, inputs, group_ends)
         return
-    weight.check_product(tuple(view.shape[-2:]), int(view.stride(-2)), watched.tensor)
-    first = int(view.storage_offset()) - int(watched.tensor.storage_offset())
-    for place, rows in _inputs_by_place(view, inputs, group_ends):
-        yield weight, weight.matrix_at(first + place, watched.tensor), rows
+    weight.check_inputs(view.shape[-2], int(view.stride(-2)), watched.tensor)
+    for operand, rows in operands_with_inputs(view, inputs, group_ends):
+        for number in watched.matrices_in(operand):
+            yield weight, number, rows
 
 
-def _inputs_by_place(view: Tensor, inputs: Tensor, group_ends: Tensor | None) -> Iterator[tuple[int, Tensor]]:
-    """Yield the place of each matrix of a view, in entries from the view's first one, and the matrix's inputs."""
+def operands_with_inputs(
+    view: Tensor, inputs: Tensor, group_ends: Tensor | None
+) -> Iterator[tuple[MatrixView, Tensor]]:
+    """Yield each matrix `[in, out]` of a view of three dimensions, or the view if it has two, with its inputs."""
+    (in_length, out_length), (in_step, out_step) = view.shape[-2:], view.stride()[-2:]
+    first = MatrixView(int(view.storage_offset()), (in_length, out_length), (in_step, out_step))
     if view.ndim == 2:
-        yield 0, inputs.reshape(-1, inputs.shape[-1])
+        yield first, inputs.reshape(-1, inputs.shape[-1])
         return
     bounds = None if group_ends is None else [0, *group_ends.tolist()]
     for number in range(len(view)):
         rows = inputs[number] if bounds is None else inputs[bounds[number] : bounds[number + 1]]
-        yield number * int(view.stride(0)), rows
+        yield replace(first, start=first.start + number * int(view.stride(0))), rows
 
 
 def _part_matrices_with_inputs(
@@ -145,9 +184,7 @@ def _part_matrices_with_inputs(
     Raises:
         PruningError: If only some inputs or outputs of a matrix are in the view, or the product sums over another axis.
     """
-    (in_length, out_length), (in_step, out_step) = view.shape[-2:], view.stride()[-2:]
-    for place, rows in _inputs_by_place(view, inputs, group_ends):
-        operand = MatrixView(int(view.storage_offset()) + place, (in_length, out_length), (in_step, out_step))
+    for operand, rows in operands_with_inputs(view, inputs, group_ends):
         for number, matrix in enumerate(watched.matrices):
             if not operand.overlaps(matrix):
                 continue
@@ -156,6 +193,9 @@ def _part_matrices_with_inputs(
             yield watched.weight, number, rows
 
 
-def _storage_address(tensor: Tensor) -> int:
-    """Return the address of a tensor's storage."""
-    return tensor.untyped_storage().data_ptr()
+def storage_address(tensor: Tensor) -> int:
+    """Return the address of a tensor's storage; 0 if it has none, as a sparse tensor and those of some subclasses."""
+    try:
+        return tensor.untyped_storage().data_ptr()
+    except RuntimeError:
+        return 0

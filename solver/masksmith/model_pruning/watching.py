@@ -27,7 +27,8 @@ class BlockWatcher:
     The inputs of a weight have one row per token, so in a padded batch the rows of padding are known by position.
     Experts are an exception: they get only the tokens that the router sends them. In a padded batch, the block's
     child that contains the experts therefore runs a second time, on the tokens that are not padding. Inputs of experts
-    are then gathered in the second run only, and inputs of other weights in the first run only.
+    are then gathered in the second run only, and inputs of other weights in the first run only. Experts that belong to
+    the block itself, and to none of its children, are refused in a padded batch.
 
     Args:
         block: The block.
@@ -49,7 +50,8 @@ class BlockWatcher:
             weight.name: _child(weight.parameter_name, prefix) for weight in weights if weight.is_expert
         }
         plain_block = without_wrappers(block)
-        self._children = {child: plain_block.get_submodule(child) for child in self._child_of_expert.values()}
+        children = dict.fromkeys(child for child in self._child_of_expert.values() if child is not None)
+        self._children = {child: plain_block.get_submodule(child) for child in children}
         self._prefix = prefix
         self._last_product = _LastProduct()
 
@@ -149,6 +151,10 @@ class _LastProduct:
         return self._product
 
 
-def _child(name: str, prefix: str) -> str:
-    """Return the name, inside the block, of the block's direct submodule that contains a parameter."""
-    return name.removeprefix(f"{prefix}.").partition(".")[0]
+def _child(name: str, prefix: str) -> str | None:
+    """Return the name, inside the block, of the block's direct submodule that contains a parameter.
+
+    None for a parameter that belongs to the block itself.
+    """
+    child, _, rest = name.removeprefix(f"{prefix}.").partition(".")
+    return child if rest else None

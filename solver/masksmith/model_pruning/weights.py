@@ -84,32 +84,33 @@ class BlockWeight:
 
     @property
     def is_expert(self) -> bool:
-        """Whether the weight belongs to experts, which may get only some of the tokens; by its layout or its name."""
-        return bool(self.stack_shape) or "expert" in self.name
+        """Whether the weight belongs to experts, which may get only some of the tokens.
+
+        Its first axis then counts matrices, or its name says so. A stack along another axis, as of heads, is multiplied
+        with all tokens.
+        """
+        return self.layout.axes[0] == "stack" or "expert" in self.name
 
     def matrix_name(self, matrix: int) -> str:
         """Return the name of one of the weight's matrices."""
         return f"{self.name}[{matrix}]" if self.stack_shape else self.name
 
-    def check_product(self, shape: tuple[int, ...], stride: int, tensor: torch.Tensor) -> None:
-        """Check that a product with a view `[in, out]` sums over all of the layout's axis `in`, and has all outputs.
+    def check_inputs(self, length: int, stride: int, tensor: torch.Tensor) -> None:
+        """Check that a product with a view `[in, out]` sums over all of the layout's axis `in`.
 
         Args:
-            shape: Shape of the view.
+            length: Length of the view's first axis.
             stride: Stride of the view's first axis.
             tensor: The weight's `tensor`.
 
         Raises:
-            PruningError: If the product sums over another axis or only some of the inputs, or has only some of the
-                outputs.
+            PruningError: If the product sums over another axis or only some of the inputs.
         """
-        in_axis, out_axis = self.layout.axes.index("in"), self.layout.axes.index("out")
-        if (shape[0], stride) != (tensor.shape[in_axis], tensor.stride(in_axis)):
+        in_axis = self.layout.axes.index("in")
+        if (length, stride) != (tensor.shape[in_axis], tensor.stride(in_axis)):
             raise PruningError(
                 f"its products do not sum over the axis 'in' of the layout {str(self.layout)!r}", self.name
             )
-        if shape[1] != tensor.shape[out_axis]:
-            raise PruningError("it is multiplied in parts, which may have different inputs; exclude it", self.name)
 
     def matrix_at(self, offset: int, tensor: torch.Tensor) -> int:
         """Return the number of the matrix that has the entry at an offset, in memory, from the weight's first entry."""
@@ -185,6 +186,22 @@ def weights_of(
         by_block[block_of[id(parameter)]].append(weight)
     skipped = {name: reason for name, reason in reasons.items() if len(locations[name].shape) >= 2}
     return BlockWeights(by_block, skipped, shared_names)
+
+
+def parameters_without_layout(
+    model: Module, blocks: BlockList, layouts: Mapping[str, str]
+) -> dict[str, torch.nn.Parameter]:
+    """Return the parameters in the blocks whose axes neither names nor modules nor `layouts` show, by plain name.
+
+    Those that are not pruned block by block for another reason, such as convolutions, are left out.
+    """
+    locations = _locations(model, {})
+    block_of = _block_numbers(blocks)
+    return {
+        candidate.name: locations[candidate.name].parameter
+        for candidate in _candidates(model, blocks, locations, layouts, _shared_names(model, locations), {})
+        if candidate.layout is None and _unsupported_reason(locations[candidate.name], blocks, block_of) is None
+    }
 
 
 def _shared_names(model: Module, locations: Mapping[str, _Location]) -> dict[str, str]:

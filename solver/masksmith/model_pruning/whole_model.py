@@ -15,6 +15,7 @@ from masksmith.patterns.by_tensor import PatternsByTensor, TensorPatterns
 from masksmith.patterns.matching import Globs
 
 from .activations import ActivationsInMemory
+from .axes import with_observed_layouts
 from .block_run import BlockRun
 from .blocks import check_differentiable, find_blocks
 from .capture import prepared
@@ -82,7 +83,8 @@ def prune(
         blocks: Name of the list of blocks, such as `model.layers`; by default the one with the most weights.
         layers: Names or globs of the weights to prune; by default all matrices in the blocks except routers.
         exclude: Names or globs of weights that stay dense.
-        layouts: Axes, such as `stack in out`, by name of weight; needed if a weight's name and module do not show them.
+        layouts: Axes, such as `stack in out`, by name of weight; needed if neither a weight's name and module nor the
+            products of the first batch show them.
         threads: Threads of the solvers and of updates; by default their own settings.
         progress: Whether to show a progress bar; by default in terminals and notebooks.
 
@@ -103,7 +105,10 @@ def prune(
     block_list = find_blocks(model, blocks)
     if options.tuning_steps:
         check_differentiable(block_list)
-    weights = weights_of(model, block_list, TensorPatterns.of(pattern), layers=layers, exclude=exclude, layouts=layouts)
+    patterns = TensorPatterns.of(pattern)
+    with prepared(model):
+        layouts, batches = with_observed_layouts(model, block_list, batches, layouts)
+    weights = weights_of(model, block_list, patterns, layers=layers, exclude=exclude, layouts=layouts)
     with prepared(model), _restored_on_failure([weight for group in weights.by_block for weight in group]):
         captured = CapturedInMemory(capture_by_first_block(model, block_list, batches))
         run = BlockRun(block_list, captured, options, lambda place, kind: ActivationsInMemory())

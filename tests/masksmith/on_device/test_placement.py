@@ -19,8 +19,8 @@ def broken_device(monkeypatch):
     def fail(*arguments):
         raise torch.cuda.OutOfMemoryError("no room")
 
-    monkeypatch.setattr(cuda, "reason_unusable", lambda: None)
-    monkeypatch.setattr(cuda, "reason_device_missing", lambda device: None)
+    monkeypatch.setattr(cuda, "reason_kernels_cannot_run", lambda: None)
+    monkeypatch.setattr(cuda, "reason_not_cuda_device", lambda device: None)
     monkeypatch.setattr(cuda, "solve_on", fail)
 
 
@@ -30,7 +30,7 @@ def test_a_device_asked_for_by_name_must_be_there():
 
 
 def test_a_device_of_another_number_is_refused_where_kernels_can_run(monkeypatch):
-    monkeypatch.setattr(cuda, "reason_unusable", lambda: None)
+    monkeypatch.setattr(cuda, "reason_kernels_cannot_run", lambda: None)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     for device in ("cuda:7", "gpu"):
@@ -61,3 +61,10 @@ def test_a_device_that_fails_leaves_the_work_to_the_processor_and_says_so(broken
 def test_scores_in_memory_stay_on_the_processor(broken_device):
     assert "fallback" not in ms.solve(SCORES, "transposable 4:8").stats
     assert ms.solve(SCORES, "transposable 4:8", ms.Exact(device="cpu")).stats["device"] == "cpu"
+
+
+def test_a_device_of_torch_is_not_always_a_cuda_device():
+    assert cuda.reason_not_torch_device("mps") is None
+    assert "CUDA device(s) that torch finds" in cuda.reason_not_cuda_device("mps")
+    for reason in (cuda.reason_not_torch_device, cuda.reason_not_cuda_device):
+        assert reason("gpu") is not None

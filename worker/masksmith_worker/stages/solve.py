@@ -70,6 +70,6 @@ def _unusable_reason(device: str, *, needs_kernels: bool) -> str | None:
         device: The device.
         needs_kernels: Whether the solver runs kernels of numba-cuda there.
     """
-    from masksmith.cuda import reason_device_missing, reason_unusable
+    from masksmith.cuda import reason_kernels_cannot_run, reason_not_cuda_device
 
-    return reason_device_missing(device) or (reason_unusable() if needs_kernels else None)
+    return reason_not_cuda_device(device) or (reason_kernels_cannot_run() if needs_kernels else None)
