@@ -1,5 +1,6 @@
 """Request ids, the lines of the access log, and what they must not contain."""
 
+import asyncio
 import io
 import json
 import logging
@@ -7,10 +8,14 @@ import sys
 
 import numpy as np
 import pytest
+from starlette.applications import Starlette
+from starlette.responses import StreamingResponse
+from starlette.routing import Route
 from starlette.testclient import TestClient
 
 from masksmith_service.app import create_app
 from masksmith_service.auth.principal import COOKIE_NAME
+from masksmith_service.middleware.access_log import AccessLogMiddleware
 from masksmith_state.keys import Keys
 from masksmith_state.telemetry import logs
 
@@ -176,3 +181,40 @@ def test_a_download_says_how_many_bytes_were_sent(client, audited, monkeypatch, 
     client.get(f"/v1/jobs/{job}/masks")
     text, fields = audited()[-1]
     assert (text, fields["bytes"]) == (f"GET /v1/jobs/{job}/masks", 5)
+
+
+def streamed(error: Exception, sent: list) -> None:
+    """Send the beginning of a response, through the middleware, and then raise an error that has a handler."""
+
+    async def pieces():
+        yield b"beginning"
+        raise error
+
+    async def send(message):
+        sent.append(message)
+
+    async def receive():
+        await asyncio.sleep(60)
+
+    async def handle(request, error):
+        raise AssertionError
+
+    handlers = {FileNotFoundError: handle, ZeroDivisionError: handle}
+    app = Starlette(routes=[Route("/", lambda request: StreamingResponse(pieces()))], exception_handlers=handlers)
+    scope = {"type": "http", "method": "GET", "path": "/", "headers": [], "query_string": b"", "client": None}
+    asyncio.run(AccessLogMiddleware(app)(scope, receive, send))
+
+
+def test_a_result_that_is_deleted_while_it_is_sent_is_logged_without_a_traceback(caplog):
+    sent = []
+    streamed(FileNotFoundError("results/a"), sent)
+    assert sent[-1] == {"type": "http.response.body", "body": b"beginning", "more_body": True}
+    warnings = [record for record in caplog.records if record.levelno >= logging.WARNING]
+    assert warnings[-1].getMessage().startswith("the response ends early: ")
+    assert {(record.levelname, record.exc_info) for record in warnings} == {("WARNING", None)}
+
+
+def test_a_bug_after_the_response_has_started_is_raised():
+    with pytest.raises(RuntimeError) as raised:
+        streamed(ZeroDivisionError("bug"), [])
+    assert isinstance(raised.value.__cause__, ZeroDivisionError)

@@ -66,7 +66,7 @@ def _run(directory: Path, shapes: Mapping[str, tuple[int, ...]], *, trust_remote
 
     with tracing_settings():
         try:
-            model = _build(directory, trust_remote_code=trust_remote_code)
+            model = _build(directory, shapes, trust_remote_code=trust_remote_code)
         except UntracedError as error:
             return Trace(notes=[f"{error}, so {FALLBACK}"])
         try:
@@ -94,18 +94,24 @@ def has_matrices_of_config_model(directory: Path, shapes: Mapping[str, tuple[int
 
     with tracing_settings():
         try:
-            result = correspondence(_build(directory), shapes)
+            result = correspondence(_build(directory, shapes), shapes)
         except UntracedError:
             return False
     matrices = {name for name, shape in shapes.items() if len(shape) >= 2}
     return not result.shape_mismatches and not result.missing and matrices <= result.sources.keys() | result.buffers
 
 
-def _build(directory: Path, *, trust_remote_code: bool = False) -> Any:
-    from .tracing.models import build, load_config
+def _build(directory: Path, shapes: Mapping[str, tuple[int, ...]], *, trust_remote_code: bool = False) -> Any:
+    from .tracing.models import UntracedError, build, load_config
+    from .tracing.size_limits import excessive_stacks, limited_modules
 
     config = load_config(directory, trust_remote_code=trust_remote_code)
-    return build(config, trust_remote_code=trust_remote_code)
+    with limited_modules(len(shapes)):
+        model = build(config, trust_remote_code=trust_remote_code)
+    message = excessive_stacks(model, shapes)
+    if message is not None:
+        raise UntracedError(message)
+    return model
 
 
 def _missing_libraries() -> list[str]:

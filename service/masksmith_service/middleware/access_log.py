@@ -14,6 +14,7 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from masksmith_service import problems
+from masksmith_service.errors import DOMAIN_ERRORS, RequestError, translate
 from masksmith_state.panics import is_panic
 from masksmith_state.telemetry import logs
 
@@ -21,6 +22,7 @@ from .addresses import is_address
 from .host_checks import SAFE_METHODS
 
 audit = logging.getLogger("masksmith_service.audit")
+log = logging.getLogger(__name__)
 
 HEADER = "X-Request-Id"
 DOWNLOADS = re.compile(r"/v1/jobs/[^/]*/(?:masks|weights|pruned|benchmark|window|profile)")
@@ -39,7 +41,9 @@ class AccessLogMiddleware:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on with an id: the one in its header if valid, else a new one.
 
-        An exception before the response starts is answered as a bug of the service.
+        An exception before the response starts is answered as a bug of the service. An expected error after that, such
+        as that a result was deleted while it is sent, is logged without a traceback; the server closes the
+        connection of a response that is not complete.
         """
         if scope["type"] != "http":
             await self._app(scope, receive, send)
@@ -49,11 +53,26 @@ class AccessLogMiddleware:
             try:
                 await self._app(scope, receive, response.send)
             except BaseException as error:
+                expected = _expected_error(error) if response.status else None
+                if expected is not None:
+                    log.warning("the response ends early: %s", expected.detail)
+                    return
                 if response.status or not (isinstance(error, Exception) or is_panic(error)):
                     raise
                 await problems.respond_to_bug(Request(scope), error)(scope, receive, response.send)
             finally:
                 response.log()
+
+
+def _expected_error(error: BaseException) -> RequestError | None:
+    """Return what the client would have been told, if the response had not started; None if the error is a bug.
+
+    Starlette raises a `RuntimeError` from an error that has a handler, if the response has started.
+    """
+    cause = error.__cause__ if isinstance(error, RuntimeError) else error
+    if isinstance(cause, RequestError):
+        return cause
+    return translate(cause) if isinstance(cause, DOMAIN_ERRORS) else None
 
 
 class _LoggedResponse:

@@ -13,6 +13,8 @@ import torch
 from masksmith_client._errors import InputError
 from masksmith_client.checkpoints.config import read_config as read_checkpoint_config
 
+from .size_limits import excessive_count
+
 CONFIG_NAME = "config.json"
 REMOTE_CODE_IS_NOT_RUN = "the code that the checkpoint brings (auto_map) is not run unless remote code is trusted"
 
@@ -25,7 +27,8 @@ def read_config(directory: Path) -> dict[str, Any]:
     """Read a checkpoint's config.
 
     Raises:
-        UntracedError: If there is no config, it cannot be read, or it is not a JSON object.
+        UntracedError: If there is no config, it cannot be read, it is not a JSON object, or it gives the model too many
+            parts.
     """
     try:
         config = read_checkpoint_config(directory)
@@ -33,6 +36,9 @@ def read_config(directory: Path) -> dict[str, Any]:
         raise UntracedError(str(error)) from None
     if config is None:
         raise UntracedError(f"there is no {CONFIG_NAME}")
+    message = excessive_count(config)
+    if message is not None:
+        raise UntracedError(message)
     return config
 
 

@@ -30,9 +30,9 @@ def observe(model: Any, *, trust_remote_code: bool = False) -> Observations:
     try:
         return extended_to_siblings(_observe(model), shapes_of(model))
     except UntracedError as error:
-        # The smaller model is first built without memory for its parameters, to count them.
+        # The smaller model is first built without memory for its parameters and buffers, to count them.
         small_model = build(smaller(model.config), trust_remote_code=trust_remote_code)
-        if sum(parameter.numel() for parameter in small_model.parameters()) > MAX_ENTRIES:
+        if sum(tensor.numel() for tensor in (*small_model.parameters(), *small_model.buffers())) > MAX_ENTRIES:
             raise
         small_model = build(smaller(model.config), trust_remote_code=trust_remote_code, device="cpu")
         observations = _observe(small_model)

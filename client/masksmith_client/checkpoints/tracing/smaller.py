@@ -10,7 +10,7 @@ import re
 from typing import Any
 
 MAX_ENTRIES = 2 * 10**8
-"""Largest number of entries of all parameters of a model that is run on the CPU."""
+"""Largest number of entries of all parameters and buffers of a model that is run on the CPU."""
 
 MAX_FACTOR = 8
 """Largest factor by which widths are divided; a power of two."""

@@ -199,9 +199,14 @@ def _build(checkpoint: Checkpoint, *, trust_remote_code: bool) -> Any:
     import accelerate
     import transformers
 
+    from masksmith_client.checkpoints.tracing.size_limits import excessive_count, limited_modules
+
+    message = excessive_count(checkpoint.config or {})
+    if message is not None:
+        raise ValueError(message)
     options = {"local_files_only": True, "trust_remote_code": trust_remote_code}
     config = transformers.AutoConfig.from_pretrained(checkpoint.folder, **options)
-    with accelerate.init_empty_weights(include_buffers=False):
+    with accelerate.init_empty_weights(include_buffers=False), limited_modules(len(checkpoint.tensors)):
         model = transformers.AutoModelForCausalLM.from_config(
             config, dtype=torch.float32, trust_remote_code=trust_remote_code
         )
