@@ -12,7 +12,7 @@ from masksmith_client._notebook import job_html
 from masksmith_client.cli.report import SolveReport
 from masksmith_service.app import create_app
 from masksmith_service.jobs import listing as job_listing
-from masksmith_service.pages import choices, listing, rendering, tiles
+from masksmith_service.pages import choices, listing, mask_drawings, rendering
 from masksmith_service.system.discovery import PATTERNS
 from masksmith_state.jobs.reports import ShardReport
 from masksmith_state.keys import Keys, Role
@@ -58,7 +58,7 @@ def test_an_unknown_type_of_pattern_is_not_drawn():
     class Odd:
         axis, ragged, density, shard_rows = "in", "pad", 0.5, None
 
-    assert tiles.draw(Odd()) is None
+    assert mask_drawings.draw(Odd()) is None
 
 
 @pytest.mark.parametrize("path", ["/", "/jobs", "/pattern?pattern=2:4", "/jobs/{job}"])

@@ -52,7 +52,7 @@ def test_a_file_that_is_read_before_the_index_contradicts_it():
         (["pytorch_model.bin", "config.json"], "but pytorch_model.bin: pickles, which can run code"),
         ([f"pytorch_model-{k}.bin" for k in range(6)], "pytorch_model-3.bin, ...: pickles"),
         (["model.gguf", "README.md"], "but model.gguf, which has another format; convert"),
-        (["unet/model.safetensors", "vae/model.safetensors", "a.json"], "name one of them: unet, vae"),
+        (["unet/model.safetensors", "vae/model.safetensors", "a.json"], "name one of these: unet, vae"),
         (["README.md", ".gitattributes", "masks.safetensors"], "it contains README.md, masks.safetensors: name"),
     ],
 )
