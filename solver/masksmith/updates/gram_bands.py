@@ -51,8 +51,7 @@ def read_in_bands(gram: Any, device: torch.device, name: str | None) -> tuple[to
         last = min(first + step, length)
         band = gram.rows(first, last) if hasattr(gram, "rows") else gram[first:last]
         gram_matrix[first:last] = as_tensor(band).to(device)
-        check_finite(gram_matrix[first:last], "gram", name, first)
-        largest = max(largest, largest_absolute(gram_matrix[first:last]))
+        largest = max(largest, finite_largest(gram_matrix[first:last], "gram", name, first))
     return gram_matrix, largest
 
 
@@ -95,10 +94,10 @@ def as_tensor(values: Any) -> torch.Tensor:
     return torch.from_numpy(array if array.flags.writeable else array.copy())
 
 
-def check_finite(
+def finite_largest(
     values: torch.Tensor, label: str, name: str | None, first: int = 0, error: type[UpdateError] = UpdateError
-) -> None:
-    """Check that all entries of some rows are finite.
+) -> float:
+    """Return the largest absolute entry of some rows, after a check that all entries are finite.
 
     Args:
         values: The rows.
@@ -110,11 +109,13 @@ def check_finite(
     Raises:
         UpdateError: If an entry is not finite; the message has the first such entry and its index.
     """
-    if not math.isfinite(largest_absolute(values)):
+    largest = largest_absolute(values)
+    if not math.isfinite(largest):
         invalid = ~torch.isfinite(values)
         index = [int(position) for position in invalid.nonzero()[0]]
         full_index = [index[0] + first, *index[1:]]
         raise error(f"{label} holds {float(values[tuple(index)]):g} at {full_index}", name)
+    return largest
 
 
 def check_range(largest: float, label: str, name: str | None, error: type[UpdateError] = UpdateError) -> None:

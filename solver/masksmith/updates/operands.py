@@ -13,7 +13,7 @@ from masksmith._errors import UpdateError, WeightError
 from masksmith._tensors import is_torch
 from masksmith.scores.operands import MAX_DAMPING
 
-from .gram_bands import BAND_BYTES, as_tensor, check_finite, check_range, largest_absolute, read_in_bands, symmetrise
+from .gram_bands import BAND_BYTES, as_tensor, check_range, finite_largest, read_in_bands, symmetrise
 
 FLOATS = ("float64", "float32", "float16", "bfloat16")
 """Dtypes that updated weights can have."""
@@ -87,8 +87,7 @@ def read(weight: Any, gram: Any, damping: float, name: str | None, rounded_to: s
     if rounded_to is not None and rounded_to not in FLOATS:
         raise UpdateError(f"rounded_to={rounded_to!r} is none of {', '.join(FLOATS)}", name)
     matrix = as_tensor(weight).reshape(shape[0], -1)
-    check_finite(matrix, "weight", name, error=WeightError)
-    check_range(largest_absolute(matrix), "weight", name, error=WeightError)
+    check_range(finite_largest(matrix, "weight", name, error=WeightError), "weight", name, error=WeightError)
     gram_matrix = _gram(gram, matrix, name)
     # If all inputs were 0, any positive value on the diagonal gives the right result: no change.
     diagonal_damping = damping * float(gram_matrix.diagonal().mean()) if bool(gram_matrix.any()) else 1.0
