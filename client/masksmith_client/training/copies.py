@@ -109,7 +109,10 @@ def removed_by_masks(
                 parameter: gathered(state[f"{name}_masking.{parameter}"].detach()).clone()
                 for parameter in method_parameters
             }
-            removed[name] = {"values": gathered(state[name].detach())[~kept], "kept": kept.clone(), **parameters}
+            values = gathered(state[name].detach())
+            # An average may be on another device than the model.
+            pruned = values[~kept.to(values.device)]
+            removed[name] = {"values": pruned, "kept": kept.clone(), **parameters}
     return removed
 
 
