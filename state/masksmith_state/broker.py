@@ -96,7 +96,8 @@ class BrokerMonitor:
     def status(self) -> BrokerStatus:
         """Return the state, read at most once in `FRESH_S` seconds.
 
-        Problems are logged if their kinds are not those of the reading before; it is also logged when none is left.
+        Problems are logged if their kinds differ from those of the previous reading; the end of all problems is logged,
+        too.
 
         Raises:
             redis.RedisError: If the broker does not answer.
@@ -149,5 +150,5 @@ class BrokerMonitor:
 
 
 def _kinds(problems: list[str]) -> list[str]:
-    """Return the texts up to their first digit: numbers may change at every reading, and their problem be the same."""
+    """Return the texts up to their first digit, since the numbers in the text of a lasting problem may change."""
     return [re.split("[0-9]", problem, maxsplit=1)[0] for problem in problems]

@@ -2,7 +2,8 @@
 
 A token contains 256 random bits, so a fast hash is enough: BLAKE3 in its key-derivation mode, whose context string
 makes its outputs differ from all other hashes of masksmith. (Slow password hashes protect passwords that can be
-guessed.) Hashes are compared in constant time. Of the token itself, only the key's id is ever stored or logged.
+guessed.) Hashes are compared in constant time. A token contains the key's id; no other part of the token is ever stored
+or logged.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ HASH_CONTEXT = "masksmith 2026-11-21 hash of a bearer token"
 
 
 class Role(StrEnum):
-    """Whose jobs and uploads a key has access to: `user` to its own, `admin` to all, and also to workers and keys."""
+    """What a key may access: as `user`, its own jobs and uploads; as `admin`, those of all keys, workers, and keys."""
 
     USER = "user"
     ADMIN = "admin"
@@ -60,7 +61,7 @@ class Scope(StrEnum):
 
 
 SCOPES_OF_ROLE = {Role.USER: (Scope.SUBMIT, Scope.READ, Scope.BENCHMARK), Role.ADMIN: tuple(Scope)}
-"""Scopes of a key that is created, or whose record was stored, without a list of scopes."""
+"""Scopes of a key that is created without a list of scopes, and of a stored key whose record has no list."""
 
 
 def check_scopes(role: Role, scopes: Sequence[Scope]) -> None:

@@ -13,8 +13,8 @@ _DATABASE = re.compile("[0-9]{1,9}")
 def check_redis_url(url: str) -> None:
     """Check a Redis URL: `redis://`, `rediss://` or `unix://`, with a database that is a number, or none.
 
-    redis-py takes a database that is no number for database 0, and of an option that is given twice the first one,
-    Celery the last one; Celery fails for most options.
+    redis-py and Celery read other URLs in different ways. If the database is no number, redis-py uses database 0. If an
+    option is given twice, redis-py uses the first value, and Celery the last one. Celery fails for most options.
 
     Raises:
         ValueError: If a part of the URL is malformed, or would be ignored; the message does not contain the URL.
@@ -40,7 +40,10 @@ def check_redis_url(url: str) -> None:
 
 
 def _check_port(parts: SplitResult) -> None:
-    """Check the port without naming it: behind an unescaped `/` of a password, it is the password's beginning."""
+    """Check the port; the message does not contain it, since it may be the beginning of a password.
+
+    In `redis://:pass/word@host`, where `/` is not escaped, the text before `/` is read as host and port.
+    """
     try:
         is_valid = parts.port != 0
     except ValueError:

@@ -13,9 +13,9 @@ from typing import Any
 import redis
 
 GROWING = frozenset({"create", "link", "add_event", "begin_session"})
-"""Scripts that fail while the memory of Redis is full, at their first command that needs memory; they have no flags.
+"""Scripts without the flag `allow-oom`: while the memory of Redis is full, they fail at a command that needs memory.
 
-All others may run even then: they read, free memory, or write only a little.
+All other scripts have the flag, and run even then: they read, free memory, or write only a little.
 """
 
 

@@ -1,8 +1,9 @@
 """Find the low-rank adapters (LoRA) of masked layers, and merge them into the weights within the pattern.
 
-A layer with an adapter computes `(m * W) x + s B A x`. The adapter's own library merges it to `m * W + s B A`, which is
-dense. Here the layer's weight becomes `m * (W + s B A)`, which has the pattern, and `B` becomes zero, so that the
-adapter is neutral and can be removed.
+A layer with an adapter computes `(m * W) x + s B A x` for inputs `x`, with the mask `m`, the dense weight `W`, and the
+adapter's scaling `s` and factors `B` and `A`. The adapter's own library merges weight and adapter to `m * W + s B A`,
+which is dense. Here the layer's weight becomes `m * (W + s B A)`, which has the pattern, and `B` becomes zero, so that
+the adapter adds nothing and can be removed.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from .sharding import as_sharded, gathered
 FACTOR_ATTRIBUTES = (("lora_A", "lora_B"), ("lora_a", "lora_b"))
 """Attributes that hold A `[rank, in]` and B `[out, rank]`: in peft and loralib (first pair), in torchtune (second)."""
 MIN_SQUARED_NORM = 1e-45
-"""Lower limit of a squared norm that is divided by, against a division by zero."""
+"""Smallest divisor where a squared norm is the divisor, since the norm may be 0."""
 
 
 @dataclass(frozen=True)
@@ -152,7 +153,7 @@ def _unsupported_reason(holder: Any) -> str | None:
         return "it is merged already, and the weight is dense: unmerge it first"
     for member, text in (
         ("lora_magnitude_vector", "DoRA scales the whole weight"),
-        ("lora_variant", "it is a variant of LoRA that is more than B A"),
+        ("lora_variant", "it is a variant of LoRA that adds something else than the product B A"),
     ):
         value = getattr(holder, member, None)
         # Layers of peft have these as mappings by the name of the adapter, empty for plain LoRA.

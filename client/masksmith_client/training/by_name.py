@@ -94,8 +94,8 @@ def _create(kind: str, text: str, classes: Mapping[str, type[Base]]) -> Base:
         each for each in option_names if parameters[each].default is inspect.Parameter.empty and each not in options
     ]
     if missing:
-        complete = " ".join([text, *(f"{option}=1000" for option in missing)])
-        raise InputError(f"{kind}={text!r} needs options: {', '.join(missing)}, such as {complete!r}")
+        example = " ".join([text, *(f"{option}=1000" for option in missing)])
+        raise InputError(f"{kind}={text!r} needs options: {', '.join(missing)}, such as {example!r}")
     return classes[name](**options)
 
 

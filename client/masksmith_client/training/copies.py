@@ -33,9 +33,9 @@ def plain_state(model: torch.nn.Module, masked: Iterable[tuple[MaskedLayer, Tens
         for name, value in model.state_dict().items()
         if name not in names_of_maskings
     }
-    names_of = _NamesInState(model)
+    names_in_state = _NamesInState(model)
     for layer, weight in masked:
-        state.update(dict.fromkeys(names_of.layer(layer, state), weight))
+        state.update(dict.fromkeys(names_in_state.find(layer, state), weight))
     return state
 
 
@@ -95,7 +95,7 @@ def mask_state_dict(state: dict[str, Any], model: torch.nn.Module, layers: Itera
 def removed_by_masks(
     state: Mapping[str, Tensor], model: torch.nn.Module, layers: Iterable[MaskedLayer]
 ) -> dict[str, dict[str, Tensor]]:
-    """Return what `mask_state_dict` will remove from a state dict, by the weight's name in it.
+    """Return the values that `mask_state_dict` would remove from a state dict, by the weight's name in the state dict.
 
     For each weight, the keys are those of `pruned_values`; the values are those of the state dict. Raises `InputError`
     if the state dict lacks the weight of a layer.
@@ -103,10 +103,16 @@ def removed_by_masks(
     removed = {}
     for layer, names in _named_layers(state, model, layers):
         kept = layer.whole_kept()
-        of_method = [parameter for parameter, _ in layer.masking.named_parameters()]
+        method_parameters = [parameter for parameter, _ in layer.masking.named_parameters()]
         for name in names:
-            parameters = {each: gathered(state[f"{name}_masking.{each}"].detach()).clone() for each in of_method}
-            removed[name] = {"values": gathered(state[name].detach())[~kept], "kept": kept.clone(), **parameters}
+            parameters = {
+                parameter: gathered(state[f"{name}_masking.{parameter}"].detach()).clone()
+                for parameter in method_parameters
+            }
+            values = gathered(state[name].detach())
+            # An average may be on another device than the model.
+            pruned = values[~kept.to(values.device)]
+            removed[name] = {"values": pruned, "kept": kept.clone(), **parameters}
     return removed
 
 
@@ -134,7 +140,7 @@ def check_has_masked_layer(model: torch.nn.Module, layers: Sequence[MaskedLayer]
 
 @torch.no_grad()
 def pruned_values(layer: MaskedLayer) -> dict[str, Tensor]:
-    """Return what a plain state dict lacks of a layer.
+    """Return the values of a layer that a plain state dict does not have.
 
     The keys are `values` (the dense values of the pruned entries), `kept` (the mask of the other entries), and the
     names of the training method's parameters.
@@ -175,18 +181,18 @@ class _NamesInState:
         self._paths = paths_by_module(model)
         self._state_names = state_names_by_parameter(model)
 
-    def layer(self, layer: MaskedLayer, state: Collection[str]) -> list[str]:
-        """Return all names of a layer's weight in a state; none if the model does not contain the layer.
+    def find(self, layer: MaskedLayer, state: Collection[str]) -> list[str]:
+        """Return all names of a layer's weight in a state; an empty list if the model does not contain the layer.
 
-        An empty state, such as ranks other than the first have of a sharded model, has none, too. A weight may be named
-        by its path, by its path in the plain model, or as the model's own state dict names it.
+        The list is empty for an empty state, too: of a sharded model, ranks other than the first may have one. A weight
+        may be named by its path, by its path in the plain model, or as the model's own state dict names it.
 
         Raises:
             InputError: If the model contains the layer, and a state that is not empty lacks its weight.
         """
         paths = _paths_of(layer, self._paths)
-        of_path = [".".join(filter(None, (path, layer.parameter))) for path in paths]
-        names = dict.fromkeys([*of_path, *self._state_names.get(id(layer.weight), ())])
+        names_by_path = [".".join(filter(None, (path, layer.parameter))) for path in paths]
+        names = dict.fromkeys([*names_by_path, *self._state_names.get(id(layer.weight), ())])
         names |= dict.fromkeys(plain_path(self._model, name) for name in names)
         in_state = [name for name in names if name in state]
         if paths and state and not in_state:
@@ -200,9 +206,9 @@ class _NamesInState:
 def _named_layers(
     state: Collection[str], model: torch.nn.Module, layers: Iterable[MaskedLayer]
 ) -> list[tuple[MaskedLayer, list[str]]]:
-    """Return each layer with all names of its weight in a state; raises as `_NamesInState.layer` does."""
-    names_of = _NamesInState(model)
-    return [(layer, names_of.layer(layer, state)) for layer in layers]
+    """Return each layer with all names of its weight in a state; raises as `_NamesInState.find` does."""
+    names_in_state = _NamesInState(model)
+    return [(layer, names_in_state.find(layer, state)) for layer in layers]
 
 
 def _state_names_of_maskings(model: torch.nn.Module) -> set[str]:

@@ -1,4 +1,4 @@
-"""Collect the results of refreshes: a report for each layer, a record for each refresh, and what loggers get."""
+"""Collect the results of refreshes: a report for each layer, and a record for each refresh, which loggers get."""
 
 from __future__ import annotations
 

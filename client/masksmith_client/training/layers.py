@@ -77,7 +77,10 @@ class ModelWeight:
         return self.value is not None and self.value.ndim == 3 and any("expert" in path for path in paths)
 
     def is_outside_layers(self, name: str) -> bool:
-        """Whether it is a matrix whose class and name do not show which axis is the input, as in `x @ w`."""
+        """Whether it is a matrix that is no layer's weight: it may be used as `x @ w` or as `x @ w.T`.
+
+        Neither the class of its module nor its name shows which of its axes is the input.
+        """
         is_matrix = self.value is not None and self.value.ndim == 2
         return is_matrix and not self.is_layer and not is_named_as_layer(name)
 
@@ -173,7 +176,7 @@ def _own_modules(model: torch.nn.Module) -> Iterator[tuple[str, torch.nn.Module]
 
 
 def _own_parameters(module: torch.nn.Module) -> dict[str, torch.nn.Parameter | None]:
-    """Return a module's own parameters by name, as a dict: `_parameters` of a TorchScript module is not one."""
+    """Return a module's own parameters by name. `_parameters` is converted, because TorchScript's is not a dict."""
     return dict(module._parameters.items())
 
 

@@ -50,10 +50,11 @@ class SparsifierCallback(Callback):  # type: ignore[misc] # lightning is untyped
         self._steps = 0
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Have weights masked in all checkpoints, also in those of weights alone (`save_weights_only`) and of averages.
+        """Make all checkpoints hold masked weights, also those of weights alone (`save_weights_only`) and of averages.
 
         Lightning calls no callback for a checkpoint of weights alone, so the strategy's state dict is masked. Averages
-        are masked by `on_save_checkpoint` of this callback, which moves after all callbacks that may write them.
+        are masked by `on_save_checkpoint` of this callback. For that, this callback is moved behind all callbacks that
+        may write weights.
         """
         read_state = partial(_masked_state, self.sparsifier, trainer.strategy)
         trainer.strategy.lightning_module_state_dict = read_state
@@ -109,9 +110,11 @@ class SparsifierCallback(Callback):  # type: ignore[misc] # lightning is untyped
         self.sparsifier.close()
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Have averages loaded again with what masks removed from them; load the weights again into a baked model.
+        """Restore the pruned values of averages, or the sparse weights of a baked model.
 
-        Callbacks that average weights may have loaded dense weights into a baked model.
+        The average in the checkpoint is masked; callbacks that average weights load it again with the values that masks
+        had removed. If the masks are baked, such a callback may have loaded dense weights into the model, so the
+        checkpoint's weights are loaded again.
         """
         if self.sparsifier.is_baked:
             pl_module.load_state_dict(checkpoint["state_dict"])
@@ -140,7 +143,8 @@ def _masked_state(sparsifier: Sparsifier, strategy: Strategy) -> dict[str, Any]:
 
 def _may_write_weights(callback: Callback) -> bool:
     """Whether a callback may write weights into the model or a checkpoint, such as an average of a user's own."""
-    # The callbacks that save checkpoints must run after this one, so that they save the masks of their step.
+    # Lightning's callbacks that save checkpoints (`Checkpoint`) are excluded: they must run after this callback's step,
+    # so that they save the masks of that step.
     has_hook = type(callback).on_save_checkpoint is not Callback.on_save_checkpoint
     return _averages_weights(callback) or (has_hook and not isinstance(callback, Checkpoint))
 

@@ -1,8 +1,8 @@
 """The metrics that `Sparsifier.log_to` passes to loggers, and loggers for TensorBoard and for runs of wandb and others.
 
 A logger is a function of metrics and step, called once for each refresh whose response was applied; the step is the
-number of optimizer steps until it was applied. Many libraries have such a function: pass `accelerator.log`,
-`mlflow.log_metrics` or a Lightning logger's `log_metrics`.
+number of optimizer steps after which the response was applied. Many libraries have such a function: pass
+`accelerator.log`, `mlflow.log_metrics` or a Lightning logger's `log_metrics`.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ class RunLogger:
     """
 
     def __init__(self, run: Any) -> None:
-        self._log = _method(run, "log", "run", "a run, such as wandb.init() returns")
+        self._log = _method(run, "log", "run", "a run, such as the one that wandb.init() returns")
         define_metric = getattr(run, "define_metric", None)
         if callable(define_metric):
             define_metric(STEP)

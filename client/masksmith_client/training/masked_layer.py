@@ -26,8 +26,8 @@ class MaskedLayer:
         modules: The modules that use the weight, by path; several if they share it.
         masking: The module that holds the mask and applies it.
         parameter: The weight's name in its modules.
-        survivor_score: A score that exceeds the sum of all other scores of a tile, if each is at most 1; for patterns
-            without tiles, one that exceeds each other score.
+        survivor_score: A score for entries that the next mask must keep, if all other scores are at most 1. It exceeds
+            the sum of all other scores of a tile; for patterns without tiles, it exceeds the largest other score.
         layout: How the weight is made of matrices; None if it is one matrix `[out, in]` or a convolution.
         gradient_scale: The factor by which gradients are multiplied when the optimizer's step begins, see
             `torch.amp.GradScaler`; negative if the optimizer maximises (`maximize=True`).
@@ -180,7 +180,9 @@ class MaskedLayer:
             self._hook_gradient()
 
     def check_restored_values(self) -> None:
-        """Check that pruned entries still have the values that a state of the sparsifier gave them before this step.
+        """Check that values of pruned entries that a state of the sparsifier has restored are still in the weight.
+
+        Called at each step; after the first step they are not checked again, since training changes them.
 
         Raises:
             InputError: If a state dict of the model, in which pruned entries are zero, was loaded after that state.

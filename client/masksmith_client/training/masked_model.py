@@ -1,4 +1,4 @@
-"""A model with masked layers: its masks, and its weights, state dicts and copies as the masks leave them."""
+"""A model with masked layers: reads its masks, and masks its weights and state dicts."""
 
 from __future__ import annotations
 
@@ -60,7 +60,10 @@ class MaskedModel:
         mask_state_dict(state, model, self._check_and_adopt_layers())
 
     def removed_by_masks(self, state: Mapping[str, Tensor], model: torch.nn.Module) -> dict[str, dict[str, Tensor]]:
-        """Return, by weight, what `mask_state_dict` removes with the same arguments, so that it can be restored."""
+        """Return the values that `mask_state_dict` removes with the same arguments, so that they can be restored.
+
+        The keys are the names of the weights in the state dict; see `copies.removed_by_masks` for the values of each.
+        """
         return removed_by_masks(state, model, self._check_and_adopt_layers())
 
     def check_model(self, model: torch.nn.Module) -> None:
@@ -72,7 +75,10 @@ class MaskedModel:
         check_has_masked_layer(model, self._check_and_adopt_layers())
 
     def merge_adapters(self) -> dict[str, float]:
-        """Merge low-rank adapters (LoRA) of masked layers within the pattern: `m * (W + s B A)`, and B becomes zero.
+        """Merge low-rank adapters (LoRA) of masked layers into the weights, within the pattern.
+
+        The masked weight becomes `m * (W + s B A)`, with the mask `m`, the dense weight `W`, and the adapter's scaling
+        `s` and factors `B` and `A`. Then `B` is set to zero, so that the adapter adds nothing.
 
         Returns:
             For each weight with an adapter, the share of the adapter's squared norm in pruned entries, which is lost.

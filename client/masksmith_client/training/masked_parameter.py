@@ -29,7 +29,7 @@ FSDP2_READER, TENSOR_PARALLEL_READER = "reset_sharded_param", "_partition_linear
 """Functions of torch that read a module's weight to shard it."""
 QCONFIG, FAKE_QUANTISED = "qconfig", "weight_fake_quant"
 """Attribute that torch.ao.quantization sets on each module before it replaces modules, and deletes after it has
-converted the modules; and the submodule of each module that `prepare_qat` has put in place of another."""
+converted the modules; and the submodule that a module has if `prepare_qat` has put it in place of another module."""
 QCONFIG_SETTER = ("torch.ao.quantization.quantize", "_propagate_qconfig_helper")
 """Module and name of torch's function that sets the qconfig of a module, by its name or by its exact class."""
 PARAMETER_READER = ("torch.nn.modules.module", "get_parameter")
@@ -158,8 +158,8 @@ def _qconfig_property() -> property:
 def _is_selected_by_class(module: torch.nn.Module) -> bool:
     """Whether torch.ao.quantization sets the qconfig of a masked module to None only because its class is a subclass.
 
-    Its configuration then has the class without masks, and neither the module's name nor a qconfig of the module
-    says otherwise.
+    This is so if torch's configuration selects the class without masks, has no entry of its own for the module's name,
+    and the module has no qconfig yet.
     """
     frame: FrameType | None = sys._getframe(1)
     while frame is not None and (frame.f_globals.get("__name__"), frame.f_code.co_name) != QCONFIG_SETTER:
@@ -251,14 +251,16 @@ def _parametrizations(module: torch.nn.Module) -> torch.nn.Module:
     """Return torch's own parametrizations of the module, if it has any, else a view of its masked parameters.
 
     Raises:
-        InputError: If the code that reads the attribute is torch's removal of a parametrization that is older than the
-            mask: it would remove the class of the masked parameter.
+        InputError: If the code that reads the attribute is torch's function that removes a parametrization, and the
+            parametrization is older than the mask: the function would remove the class of the masked parameter instead.
     """
     of_torch = module._modules.get("parametrizations")
     if of_torch is not None and MARK in vars(type(module)) and not torch.compiler.is_compiling():
         frame = sys._getframe(1)  # The code that reads the attribute.
         if (frame.f_globals.get("__name__"), frame.f_code.co_name) == PARAMETRIZATION_REMOVER:
-            raise InputError("a parametrization that is older than the mask of its module is removed: bake first")
+            raise InputError(
+                "torch cannot remove a parametrization that is older than the mask of its module: bake the masks first"
+            )
     return _Parametrizations(module) if of_torch is None else of_torch
 
 

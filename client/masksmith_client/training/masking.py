@@ -21,7 +21,7 @@ from masksmith_client._errors import InputError
 from .sharding import Sharding, as_sharded, is_dtensor, local, register_sharding, sharding_of
 
 MIN_SAMPLE = 1024
-"""Minimum number of entries that are compared to see whether a weight has changed; of a smaller weight, all are."""
+"""Minimum number of entries that are compared to see whether a weight has changed; of smaller weights, all entries."""
 
 
 class Product(Protocol):
@@ -49,9 +49,10 @@ class MaskingMethod(Protocol):
 
 @dataclass
 class _Origin:
-    """The masking that a copy was made from, and a sample of the copy's weight when the copy last took the mask.
+    """The masking that a copy was made from, and a sample of the entries of the copy's weight.
 
-    The sample is None if the weight had no values, or was unknown.
+    The sample is of the time when the copy last took the original's mask; if the weight differs from it later, the copy
+    takes the mask again. None if the weight had no values, or was unknown.
     """
 
     masking: Masking
@@ -77,8 +78,8 @@ class Masking(torch.nn.Module):
         records_gradient: Whether the gradient of the masked weight is stored in `gradient`.
         gradient: The recorded gradient, dense; summed over micro-batches.
         product: Computes the layer's output; None for the module's own `forward`.
-        is_bypassed: Whether reading the module's parameter returns the dense values, as while these are
-            initialized again.
+        is_bypassed: Whether reading the module's parameter returns the dense values; true while a method such as
+            `reset_parameters` initializes them again.
         has_restored_values: Whether a state of the sparsifier has restored values of pruned entries since the last
             optimizer step.
         lacks_restored_values: Whether a state dict of the model, loaded later, has overwritten these values by zeros.
@@ -123,7 +124,7 @@ class Masking(torch.nn.Module):
     def with_zeros(self, weight: Tensor) -> Tensor:
         """Return the weight that the layer computes with, with zeros also where pruned entries are NaN or infinite.
 
-        `forward` multiplies by the mask, which takes half of the time, but makes such entries NaN.
+        `forward` only multiplies by the mask. It takes half of the time of this method, but makes such entries NaN.
         """
         masked: Tensor = self(weight)
         return masked if self.dense else masked.masked_fill(~self.mask_of(weight), 0)
@@ -149,7 +150,7 @@ class Masking(torch.nn.Module):
         return as_sharded(sharding.gather(part), weight)
 
     def mask_and_key(self, weight: Tensor) -> tuple[Tensor, str]:
-        """Return what `masked_weight.mask_for` needs to make the mask of the entries of `weight`.
+        """Return the arguments from which `masked_weight.mask_for` makes the mask of the entries of `weight`.
 
         If the weight is whole and the mask is divided among ranks: this rank's part of the mask, and the key with which
         the parts of all ranks are gathered. Otherwise: the mask of the entries of `weight`, and an empty key.

@@ -31,8 +31,8 @@ log = logging.getLogger("masksmith_client.training")
 def can_solve_on_device(layers: Iterable[MaskedLayer], masks: object) -> bool:
     """Whether masks can be solved on the weights' devices.
 
-    This needs weights that are all on CUDA devices, `masks=masksmith.solve`, and kernels that can run. If only the last
-    is missing, the reason is logged as a warning.
+    This needs weights that are all on CUDA devices, `masks=masksmith.solve`, and kernels that can run. If only the
+    kernels cannot run, the reason is logged as a warning.
     """
     library = sys.modules.get("masksmith")
     if library is None or masks is not getattr(library, "solve", None):

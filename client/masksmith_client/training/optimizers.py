@@ -24,7 +24,7 @@ def must_be_watched(method: Method, *optimizers: Any) -> bool:
 
 
 class WatchedOptimizers:
-    """Watches optimizers that train masked weights; true as a bool if it watches any.
+    """Watches optimizers that train masked weights; `bool()` of it is True if it watches an optimizer.
 
     Args:
         layers: The masked layers.

@@ -18,7 +18,7 @@ class Pacing:
 
     def __init__(self, refresh: Refresh) -> None:
         self._refresh = refresh
-        # Step of the last request, or of the last one that became due while another was pending.
+        # Step at which masks were last requested, or at which a refresh last became due while a request was pending.
         self._last_due: int | None = None
         self._is_overdue = False
 
@@ -27,8 +27,8 @@ class Pacing:
 
         Args:
             step: Number of optimizer steps.
-            any_dense: Whether a layer has no mask. Then masks are also requested if there was no request, or if the
-                last one became due at least an interval ago; at any step, also before `begin` and after `until`.
+            any_dense: Whether a layer has no mask. Then masks are also requested before `begin` and after `until`: at
+                once if there was no request yet, else one interval after the last step at which masks were due.
         """
         may_retry = self._last_due is None or step - self._last_due >= self._refresh.every
         has_ended = self._refresh.until is not None and step >= self._refresh.until
@@ -39,7 +39,10 @@ class Pacing:
         self._last_due, self._is_overdue = step, False
 
     def on_late(self, step: int) -> bool:
-        """Record that a request is due while another is pending; return whether one became due at this very step."""
+        """Record that a refresh is due while a request is pending; return whether it has become due at this step.
+
+        False for a refresh that became due at an earlier step and still waits for the pending request.
+        """
         is_new = self._refresh.is_due(step) or not self._is_overdue
         self._last_due, self._is_overdue = step, True
         return is_new

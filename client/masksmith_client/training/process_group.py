@@ -55,8 +55,8 @@ class ProcessGroup:
     def sum_gradient(self, layer: MaskedLayer) -> None:
         """Replace the gradient that each rank recorded for a layer by the sum over all ranks.
 
-        A rank records the gradient of its part of the batch. All ranks must call this at the same step. A rank that has
-        recorded none keeps None if the sum is 0.
+        A rank records the gradient of its part of the batch. All ranks must call this at the same step. If the sum
+        is 0, the gradient of a rank that has recorded none stays None, as if no rank had recorded one.
         """
         masking = layer.masking
         own_gradient = None if masking.gradient is None else gathered(masking.gradient)
@@ -78,7 +78,7 @@ class ProcessGroup:
     ) -> torch.Tensor:
         """Return a layer's whole mask: the masks of its shares, one below the other.
 
-        Only for several ranks (`is_distributed`), which all must call this for the same layers in the same order.
+        Only for several ranks (`is_distributed`). All of them must call this for the same layers in the same order.
 
         Args:
             shares: The layer's shares.

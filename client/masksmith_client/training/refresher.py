@@ -110,7 +110,7 @@ class Refresher:
         self.close()
         self._shares, self._storage, self._worker = shares, self._current_storage(), None
         self._proofs: Proofs = {}
-        # For layers of which each rank solves its own rows: how the mask was divided at the last request.
+        # By layer whose rows are divided among several shares: how its mask was divided at the last request.
         self._shardings: dict[str, Sharding | None] = {}
         rank = self._process_group.rank
         self._own_shares = {

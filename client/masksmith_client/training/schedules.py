@@ -112,7 +112,8 @@ class FallingN(Schedule):
 
     Attributes:
         begin: Step at which layers stop being dense: `n` is less than `m` from this step on.
-        end: Step at which the last interval ends; during this interval, masks already have the final `n`.
+        end: Step at which the last of the intervals ends. Each interval has one `n`, and the last one the final `n`, so
+            masks have the final `n` before this step.
 
     Raises:
         InputError: If a step is not a whole number of at least 0, or the steps are not in order.

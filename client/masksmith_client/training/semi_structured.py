@@ -85,7 +85,7 @@ class SparseProduct:
     def __init__(self, name: str, kernel: Kernel) -> None:
         self._name, self._kernel = name, kernel
         self._is_checked = False
-        self._key = f"{name} {next(_numbers)}"
+        self._key = f"{name} {next(_key_numbers)}"
         _products[self._key] = self
 
     def __call__(self, inputs: Tensor, weight: Tensor, bias: Tensor | None, masking: Masking) -> Tensor:
@@ -147,7 +147,7 @@ class SparseProduct:
         return expected
 
 
-_numbers = itertools.count()
+_key_numbers = itertools.count()
 _products: weakref.WeakValueDictionary[str, SparseProduct] = weakref.WeakValueDictionary()
 """Each `SparseProduct` of this process, by its key; graphs of `torch.compile` contain the key."""
 
@@ -175,9 +175,9 @@ def _save(ctx: Any, inputs: tuple[Tensor, Tensor, str], output: Tensor) -> None:
 
 def _gradients(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
     rows, matrix = ctx.saved_tensors
-    of_inputs = multiply(gradient, matrix.t(), ctx.key) if ctx.needs_input_grad[0] else None
-    of_matrix = gradient.t() @ rows if ctx.needs_input_grad[1] else None
-    return of_inputs, of_matrix, None
+    inputs_gradient = multiply(gradient, matrix.t(), ctx.key) if ctx.needs_input_grad[0] else None
+    matrix_gradient = gradient.t() @ rows if ctx.needs_input_grad[1] else None
+    return inputs_gradient, matrix_gradient, None
 
 
 multiply.register_autograd(_gradients, setup_context=_save)

@@ -94,8 +94,9 @@ class Sharding:
         """Return the whole mask from the parts of all ranks, which must call this together.
 
         Args:
-            part: This rank's part, bool. It is sent as bits, packed along the last axis that is not divided; as bytes
-                if all axes are divided.
+            part: This rank's part, bool. Its entries are packed, eight in a byte, along the last axis that is not
+                divided: along a divided axis, the parts of two ranks could share a byte. If all axes are divided, each
+                entry is sent as a byte.
         """
         if not self.is_divided:
             return part

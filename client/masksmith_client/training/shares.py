@@ -1,9 +1,9 @@
 """Divide the rows of layers among the ranks that solve them, and merge the results of the ranks.
 
-Each rank solves the rows that it owns of a weight if that weight is divided by rows among all ranks, the rows of each
-rank are whole tiles, the weight has no layout, and it is scored by magnitude. Other sharded weights are gathered, one
-at a time, and each is solved by one rank; the ranks take turns, so that none holds the whole model. Rank 0 solves the
-weights that are not sharded.
+If a weight is divided by rows among all ranks, each rank solves its own rows. For this, the rows of each rank must be
+whole tiles, the weight must have no layout (it is one matrix or a convolution), and it must be scored by magnitude.
+Other sharded weights are gathered, one at a time, and each is solved by one rank; the ranks take turns, so that none
+holds the whole model. Rank 0 solves the weights that are not sharded.
 """
 
 from __future__ import annotations
@@ -56,10 +56,10 @@ def divide(layers: Iterable[MaskedLayer], pattern: Pattern | None, world_size: i
 
 
 def _row_shares(layer: MaskedLayer, pattern: Pattern, world_size: int) -> list[Share]:
-    """Return a share for each rank that owns rows; none if the rows of a rank cannot be solved separately.
+    """Return a share for each rank that owns rows; no shares if the rows of the ranks cannot be solved separately.
 
-    They can if the weight has no layout and is divided by rows alone, among all ranks, and the rows of each rank are
-    whole tiles.
+    The rows can be solved separately if the weight has no layout and is divided by rows alone, among all ranks, and the
+    rows of each rank are whole tiles.
     """
     weight: Any = layer.weight
     if not is_dtensor(weight) or not isinstance(pattern, TilePattern) or layer.layout is not None:
@@ -93,7 +93,7 @@ def merge(responses: Sequence[RefreshResponse], shares: Shares, proofs: Proofs) 
     """
     step = responses[0].step
     for rank, response in enumerate(responses):
-        # A rank that has solved its share says `unchanged` of it later, whatever happened on the other ranks.
+        # Stored even if another rank failed: this rank's next response may only say `unchanged`, without a proof.
         proofs.update({(name, rank): result for name, result in response.layers.items() if result.has_new_mask})
     for response in responses:
         if response.failure is not None:

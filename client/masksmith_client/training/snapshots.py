@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor
@@ -22,22 +23,28 @@ class Snapshots:
         }
         self._previous = {name: torch.from_numpy(memory.previous(name)) for name in memory.slots}
         self._all_bytes = torch.from_numpy(memory.bytes)
-        self._pinned = False
-        self._end_of_copies: torch.cuda.Event | None = None
+        self._is_pinned = False
+        # GPUs from which copies were started, until `mark_end`; then one event per GPU, at the end of its copies.
+        self._devices: set[torch.device] = set()
+        self._ends_of_copies: list[torch.cuda.Event] = []
         self._callback: Callable[[], None] | None = None
 
     def take(self, name: str, values: Tensor, mask: Tensor) -> None:
         """Start the copy of a layer's values and mask."""
-        if values.is_cuda:
-            self._pin()
+        for tensor in (values, mask):
+            if tensor.is_cuda:
+                self._pin()
+                self._devices.add(tensor.device)
         self._values[name].copy_(values, non_blocking=True)
         self._previous[name].copy_(mask, non_blocking=True)
 
     def mark_end(self) -> None:
         """Note that the copies of all layers have been started."""
-        if self._pinned:
-            self._end_of_copies = torch.cuda.Event()  # type: ignore[no-untyped-call]
-            self._end_of_copies.record()
+        while self._devices:
+            # Each GPU has a stream of its own, on which its copies were started.
+            end = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            end.record(torch.cuda.current_stream(self._devices.pop()))
+            self._ends_of_copies.append(end)
 
     def when_done(self, callback: Callable[[], None]) -> None:
         """Call `callback` once the copies are complete: now, or in a later call of `are_done` or `wait`."""
@@ -49,21 +56,36 @@ class Snapshots:
 
         The first call that returns True, or `wait`, calls the callback of `when_done`.
         """
-        if self._end_of_copies is not None and not self._end_of_copies.query():  # type: ignore[no-untyped-call]
+        if not all(end.query() for end in self._ends_of_copies):  # type: ignore[no-untyped-call]
             return False
-        self._end_of_copies, callback, self._callback = None, self._callback, None
+        self._ends_of_copies.clear()
+        callback, self._callback = self._callback, None
         if callback is not None:
             callback()
         return True
 
     def wait(self) -> None:
         """Block until the copies are complete; then call the callback of `when_done`, unless it was called already."""
-        if self._end_of_copies is not None:
-            self._end_of_copies.synchronize()
+        for end in self._ends_of_copies:
+            end.synchronize()
         self.are_done()  # calls the callback
 
     def _pin(self) -> None:
         # Copies from a GPU are asynchronous only if the memory is pinned.
-        if not self._pinned:
-            torch.cuda.cudart().cudaHostRegister(self._all_bytes.data_ptr(), self._all_bytes.numel(), 0)  # type: ignore[no-untyped-call]
-            self._pinned = True
+        if not self._is_pinned:
+            address = self._all_bytes.data_ptr()
+            torch.cuda.cudart().cudaHostRegister(address, self._all_bytes.numel(), 0)  # type: ignore[no-untyped-call]
+            self._is_pinned = True
+            # Called before the memory is unmapped, since this object refers to the memory until then.
+            unpin = weakref.finalize(self, _unpin, address, self._ends_of_copies)
+            unpin.atexit = False  # At the exit of the process, CUDA may have ended already.
+
+
+def _unpin(address: int, ends_of_copies: Iterable[torch.cuda.Event]) -> None:
+    """Wait for running copies, and unpin the memory.
+
+    Otherwise the driver would take other memory at the same address for the pinned one, and copy to the wrong place.
+    """
+    for end in ends_of_copies:
+        end.synchronize()
+    torch.cuda.cudart().cudaHostUnregister(address)  # type: ignore[no-untyped-call]

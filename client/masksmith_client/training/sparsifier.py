@@ -207,8 +207,8 @@ class Sparsifier(MaskedModel):
                 own masks if it has any; the sparsifier stays on the model.
 
         Raises:
-            InputError: Without a copy, if the masks are baked or a masked layer was replaced; with one, if it lacks a
-                masked layer.
+            InputError: If a copy is passed that lacks a masked layer; or if no copy is passed, and the masks are baked
+                or a masked layer was replaced.
         """
         if model is not None and model is not self._model:
             return bake_copy(self._model, model, self._layers)
@@ -243,8 +243,8 @@ class Sparsifier(MaskedModel):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore the state from a checkpoint; the response to a pending request is ignored.
 
-        Load the model's state dict before this: in a plain state dict, pruned entries are zero, and these zeros would
-        overwrite the values that this restores.
+        Load the model's state dict before the sparsifier's: in a plain state dict, pruned entries are zero, and these
+        zeros would overwrite the values that `load_state_dict` restores.
 
         Raises:
             InputError: If the pattern, the method or the layers of the state differ; a member is missing or has another
@@ -280,7 +280,7 @@ class Sparsifier(MaskedModel):
         self.load_state_dict(state)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        # If a model has its sparsifier as an attribute, copies of the model have the same one, not one of their own.
+        # If a model has its sparsifier as an attribute, copies of the model share this sparsifier.
         return self
 
     def __enter__(self) -> Self:

@@ -1,4 +1,4 @@
-"""A sparsifier's state, such as packed masks, records and the step: made, checked, restored, and kept in a file."""
+"""Makes, checks and restores a sparsifier's state (masks, records, step), writes it to a file, and reads the file."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def layers_state(layers: Iterable[MaskedLayer], *, pruned: bool) -> dict[str, An
 
 
 def load_layers(layers: Iterable[MaskedLayer], state: Mapping[str, Any]) -> None:
-    """Restore masks from the result of `layers_state`, and what it has of `pruned_values`, if anything."""
+    """Restore masks from the result of `layers_state`, and the values of pruned entries if the state contains them."""
     for layer in layers:
         restore_mask(layer, state["masks"][layer.name])
         if "pruned" in state:
@@ -54,7 +54,7 @@ def check_saved_with_weights(layers: Iterable[MaskedLayer], state: Mapping[str, 
 
     Args:
         layers: The layers.
-        state: A state that fits the layers, see `check_state`; one without values of pruned entries is not compared.
+        state: A state that fits the layers, see `check_state`; without values of pruned entries, nothing is checked.
         where: What the state was read from, for the message.
 
     Raises:
@@ -157,9 +157,9 @@ def _check_tensors(where: str, fields: Mapping[str, Any], dtype: torch.dtype | N
     """Check that all values are tensors, and of this dtype if one is passed."""
     for name, value in fields.items():
         if not isinstance(value, Tensor) or dtype not in (None, value.dtype):
-            found = value.dtype if isinstance(value, Tensor) else type(value).__name__
+            actual = value.dtype if isinstance(value, Tensor) else type(value).__name__
             expected = "a tensor" if dtype is None else f"a tensor of {dtype}"
-            raise InputError(f"{where}: {name!r} is {found}, not {expected}: pass what state_dict() returned")
+            raise InputError(f"{where}: {name!r} is {actual}, not {expected}: pass what state_dict() returned")
 
 
 def write_state(state: Mapping[str, Any], path: Path) -> None:

@@ -52,7 +52,7 @@ def refuse_ddp(model: torch.nn.Module) -> None:
 def refuse_overlaps(model: torch.nn.Module, masked: Iterable[torch.nn.Parameter]) -> None:
     """Raise `InputError` if a masked parameter shares memory with another parameter of the model.
 
-    Masks of one would change the values of the other. One parameter that several modules have is no such case.
+    A mask on one of them would change the values of the other. Modules may share one parameter: it has one mask.
     """
     masked_ids = {id(parameter) for parameter in masked}
     parameters = {name: parameter for name, parameter in model.named_parameters() if not is_lazy(parameter)}
@@ -99,7 +99,10 @@ def missing_reason(module: torch.nn.Module, name: str) -> str:
 
 
 def storage_reason(parameter: torch.nn.Parameter) -> str | None:
-    """Return why a parameter has no values, no values of its own, or none that can be trained; else None."""
+    """Return why a parameter's values cannot be masked and trained; None if they can.
+
+    Its values may be missing, may share one place in memory, or may not allow gradients.
+    """
     if is_lazy(parameter):
         return "it is not initialized: run a batch through the model first"
     if getattr(parameter, "_fsdp_flattened", False):

@@ -26,7 +26,7 @@ BUCKET_RETRIES, BUCKET_RETRY_TIMEOUT_S = 5, 15.0
 
 
 class NotAFileError(GenericError):
-    """In place of an object is a pipe, a device or a socket, whose reads might never end."""
+    """A pipe, a device or a socket is in place of an object; a read of it might never end."""
 
 
 class Objects:

@@ -183,7 +183,7 @@ class BlobStore:
         """
         pieces = await asyncio.to_thread(self._read, name, lambda pieces: pieces, digest)
         number, piece = 0, bytearray()
-        with contextlib.suppress(NotAFileError):  # Then all bytes are missing.
+        with contextlib.suppress(NotAFileError):  # A pipe or a device has no bytes, so the check below fails.
             async for chunk in self.objects.stream(name):
                 piece += chunk
                 while len(piece) >= PIECE_BYTES:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import datetime
 from typing import Any, cast
 
@@ -61,9 +62,14 @@ class JobIndex:
         """Read the fields that lists of jobs show; jobs whose record is missing or cannot be read are left out."""
         names = ["owner", "name", "labels", "kind", "state", "pattern", "solver", "created_at", "finished_at"]
         names += ["done", "total"]
-        entries = [dict(zip(names, row, strict=True), id=job) for job, row in self._rows(ids, names)]
-        # All fields of a missing record are None; a record always has a kind.
-        return [entry | {"labels": read_labels(entry["labels"])} for entry in entries if entry["kind"] is not None]
+        summaries: list[dict[str, Any]] = []
+        for job, row in self._rows(ids, names):
+            entry = dict(zip(names, row, strict=True))
+            # All fields of a missing record are None; a record always has a kind. Damaged labels are no JSON.
+            with suppress(ValueError):
+                if entry["kind"] is not None:
+                    summaries.append({**entry, "id": job, "labels": read_labels(entry["labels"])})
+        return summaries
 
     def _rows(self, ids: Sequence[str], names: Sequence[str]) -> list[tuple[str, list[str | None]]]:
         pipe = self.redis.pipeline(transaction=False)

@@ -35,8 +35,8 @@ class ShardReport(BaseModel):
         added: Number of entries that the mask keeps and the previous mask drops; None without a previous mask.
         dropped: Number of entries that the mask drops and the previous mask keeps; None without a previous mask.
         device: Device on which the shard was solved; of a failed one, the device of the worker that reports the error.
-        error: Why the shard failed; then no other field is set, except `device` and, it may be, `pattern`. None if it
-            succeeded.
+        error: Why the shard failed; then no other field is set, except `device` and sometimes `pattern`. None if the
+            shard succeeded.
         remembered: Whether the result was in the store already.
     """
 

@@ -26,10 +26,13 @@ from .unreadable_records import as_unreadable_record_errors, set_aside_job
 log = logging.getLogger(__name__)
 
 AGE_S = 30.0
-"""A job of which no shard was taken for so many seconds goes before its key's other jobs, at most every other time."""
+"""Seconds without a taken shard after which a job goes before the other jobs of its key, at most every other time.
+
+So a job of low priority still makes progress while jobs of higher priority keep coming.
+"""
 
 EXAMINED_JOBS = 100
-"""Limit of the jobs that are examined to find the position of a job; so many take the broker less than 1 ms."""
+"""Limit of the jobs that are examined to find the position of a job; the broker examines them in less than 1 ms."""
 
 
 class Schedule:
@@ -120,7 +123,7 @@ class Schedule:
 def exhausted_report(attempts: int, queue: str) -> str:
     """Report of a shard of a queue with no attempt left, as JSON.
 
-    Its device is `cpu` or `cuda`, the device of the queue's workers: one that died did not say which it had used.
+    Its device is that of the queue's workers, `cpu` or `cuda`: a worker that died has not reported which one it used.
     """
     message = f"its worker died or ran out of memory or time {attempts} times; try smaller shards or another solver"
     error = TensorError(code=Code.ATTEMPTS_EXHAUSTED, message=message)

@@ -1,6 +1,6 @@
 """Queues again the shards whose lease has lapsed, moves jobs if no GPU worker is alive, and sends missing messages.
 
-Runs in every service and worker; in each period, the first one that claims the sweep in Redis does it.
+Runs in every service and worker; in each period, the first process that claims the sweep in Redis sweeps.
 """
 
 from __future__ import annotations

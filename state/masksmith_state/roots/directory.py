@@ -9,6 +9,7 @@ import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from masksmith_state.errors import ChangedSourceError, InvalidLocationError, RootUnavailableError
@@ -18,6 +19,8 @@ from .root import FileState, Root
 
 PART_SUFFIX = ".part"
 """End of the name of a file that is being written."""
+IGNORED_NAMES = frozenset({"lost+found"})
+"""Names of directories that file systems make, that only the superuser may list, and that contain no models."""
 _FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
 _NOT_A_DIRECTORY = "its path contains a link, or a file in place of a directory"
 _TOO_LONG = "a name in its path is longer than the file system allows"
@@ -50,7 +53,7 @@ class DirectoryRoot(Root):
         """See `Root.list`; links that lead nowhere, and what is not a regular file, are left out.
 
         A link to a file outside the root is listed, though `stat` and `read` refuse it, so that a file that belongs to
-        a model is never left out silently.
+        a model is never left out silently. For the same reason a directory that cannot be listed is an error.
         """
         with self._as_domain_errors(path):
             # Raises RootUnavailableError if the root itself does not exist.
@@ -95,8 +98,10 @@ class DirectoryRoot(Root):
         """Sizes of the files below a directory, by path relative to it."""
         sizes: dict[str, int] = {}
         inner_roots = self._inner_roots()
-        for folder, folders, names in os.walk(base):
-            folders[:] = sorted(name for name in folders if Path(folder, name) not in inner_roots)
+        for folder, folders, names in os.walk(base, onerror=partial(self._raise_unless_deleted, path, base)):
+            folders[:] = sorted(
+                name for name in folders if name not in IGNORED_NAMES and Path(folder, name) not in inner_roots
+            )
             for name in sorted(names):
                 target = Path(folder, name)
                 with suppress(FileNotFoundError):
@@ -104,6 +109,12 @@ class DirectoryRoot(Root):
                         sizes[target.relative_to(base).as_posix()] = target.stat().st_size
             self.check_file_count(path, len(sizes))
         return sizes
+
+    def _raise_unless_deleted(self, path: str, base: Path, error: OSError) -> None:
+        """Raise `RootUnavailableError` if a directory below `base` cannot be listed; `path` is the path of `base`."""
+        if not isinstance(error, FileNotFoundError):
+            folder = Path(path, Path(error.filename).relative_to(base)).as_posix()
+            raise RootUnavailableError(self.location("" if folder == "." else folder), str(error.strerror))
 
     def _resolved(self, path: str) -> Path:
         """Follow all links of a path, and check that it ends inside the root."""

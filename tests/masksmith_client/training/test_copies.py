@@ -12,6 +12,7 @@ import masksmith as ms
 from masksmith_client import InputError
 from masksmith_client.training import DensePhases, Fixed, Refresh, Sparsifier, StraightThrough, TrainableThresholds
 from masksmith_client.training.copies import with_removed
+from masksmith_client.training.masked_layer import MaskedLayer
 
 EVERY_TWO = Refresh(every=2, wait=True)
 
@@ -191,6 +192,36 @@ def test_weights_are_masked_under_the_names_that_the_models_state_dict_gives_the
         assert sum(ms.verify(each[name] != 0, "2:4").ok for name in names if name.endswith("weight")) == len(dense) == 2
     restored = with_removed(state, removed)
     assert all(torch.equal(restored[name], value) for name, value in dense.items())
+
+
+class OnGpu(torch.Tensor):
+    """Stands in for a tensor on a GPU until `to` moves it."""
+
+    @classmethod
+    def __torch_function__(cls, func, types, args=(), kwargs=None):
+        if func is torch.Tensor.to:
+            with torch._C.DisableTorchFunctionSubclass():
+                return args[0].as_subclass(torch.Tensor)
+        return super().__torch_function__(func, types, args, kwargs or {})
+
+
+class OnCpu(torch.Tensor):
+    """Cannot be indexed by a tensor on a GPU."""
+
+    @classmethod
+    def __torch_function__(cls, func, types, args=(), kwargs=None):
+        assert func is not torch.Tensor.__getitem__ or not isinstance(args[1], OnGpu)
+        return super().__torch_function__(func, types, args, kwargs or {})
+
+
+def test_an_average_may_be_on_the_cpu_while_the_model_is_on_a_gpu(monkeypatch):
+    model, _, sparsifier = masked()
+    average = {name: value.as_subclass(OnCpu) for name, value in model.state_dict().items()}
+    masks, whole_kept = sparsifier.masks, MaskedLayer.whole_kept
+    monkeypatch.setattr(MaskedLayer, "whole_kept", lambda layer: whole_kept(layer).as_subclass(OnGpu))
+    removed = sparsifier.removed_by_masks(average, model)
+    assert removed.keys() == masks.keys()
+    assert all(torch.equal(removed[name]["values"], average[name][~mask]) for name, mask in masks.items())
 
 
 def test_a_state_dict_without_a_masked_weight_is_refused():

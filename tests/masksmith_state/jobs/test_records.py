@@ -8,7 +8,7 @@ from support.processes import poll
 from masksmith_state.jobs.model import Admission, Lease
 from masksmith_state.jobs.plans import MasksPlan
 from masksmith_state.jobs.records import JobRecords
-from masksmith_state.jobs.redis_keys import events_key
+from masksmith_state.jobs.redis_keys import events_key, job_key
 from masksmith_state.jobs.reports import ShardReport
 from masksmith_state.jobs.shards import PlannedTensor, Shard
 from masksmith_state.scripts import Scripts
@@ -334,6 +334,12 @@ def test_jobs_have_names_and_labels(records):
     job, _ = records.create(plan(2), [Shard(tensor=0, first=0, last=2)], description=description)
     record, row = records.read(job), records.summaries([job])[0]
     assert (record.name, record.labels) == (row["name"], row["labels"]) == ("llama, 2:4", {"team": "vision"})
+
+
+def test_summaries_leave_out_jobs_with_damaged_labels(records):
+    jobs = [new_job(records, 1) for _ in range(3)]
+    records.redis.hset(job_key(jobs[1]), "labels", '{"team":')
+    assert [row["id"] for row in records.summaries(jobs)] == [jobs[0], jobs[2]]
 
 
 def test_summaries_end_at_a_time(records):

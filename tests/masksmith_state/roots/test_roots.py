@@ -126,6 +126,25 @@ def test_lists_are_of_files_below(root):
     assert root.list("nothing") == {}
 
 
+def test_a_directory_that_cannot_be_listed_is_named(tmp_path, monkeypatch):
+    directory, scandir = Roots([RootSetting(url=str(tmp_path))]).find(str(tmp_path))[1], os.scandir
+    for name in ("m/a", "m/parts/b", "lost+found/c"):
+        directory.write(name, [b"12"])
+
+    def scandir_unless_private(folder):
+        if os.path.basename(folder) in ("parts", "lost+found"):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), folder)
+        return scandir(folder)
+
+    monkeypatch.setattr("os.scandir", scandir_unless_private)
+    for path in ("", "m", "m/parts"):
+        with pytest.raises(RootUnavailableError, match=r"'.*/m/parts' cannot be accessed: Permission denied"):
+            directory.list(path)
+    directory.delete("m/parts/b")
+    os.rmdir(tmp_path / "m/parts")
+    assert directory.list("") == {"m/a": 2}
+
+
 @pytest.mark.parametrize(
     ("location", "reason"),
     [

@@ -98,6 +98,8 @@ def check_options(method: Method, pattern: Pattern, in_place: bool, hysteresis: 
 class Fixed(Method):
     """Only kept entries are trained: `dW = m * g`.
 
+    `dW` is the gradient of the dense weight `W`, `m` the mask (1 = kept), and `g` the gradient of the masked weight.
+
     Pruned entries are stored, and their gradient is 0, so a later refresh can keep them again when kept entries have
     become smaller. With masks in place they are zero and stay pruned.
     """

@@ -16,7 +16,10 @@ from .numbers import check_not_negative
 
 @dataclass(frozen=True)
 class StraightThrough(Method):
-    """All entries are trained: `dW = g`, the gradient with respect to the masked weight (Bengio et al., 2013)."""
+    """All entries are trained: `dW = g` (Bengio et al., 2013).
+
+    `dW` is the gradient of the dense weight `W`, and `g` the gradient with respect to the masked weight.
+    """
 
     keeps_dense: ClassVar[bool] = True
 
@@ -29,8 +32,9 @@ class StraightThrough(Method):
 class SRSTE(Method):
     """Sparse-refined straight-through estimator: `dW = g + decay * (1 - m) * W` (Zhou et al., ICLR 2021).
 
-    `g` is the gradient with respect to the masked weight, `m` the mask (1 = kept). The decay stabilizes the masks:
-    pruned entries shrink, and are kept again only if their gradients persist.
+    `dW` is the gradient of the dense weight `W`, `g` the gradient with respect to the masked weight, and `m` the mask
+    (1 = kept). The decay stabilizes the masks: pruned entries shrink, and are kept again only if their gradients
+    persist.
 
     As in the code of the paper, the decay is added in the backward pass of each use of the weight; the paper's formula
     has it once per step. So the decay is added more than once per step if gradients are accumulated (once per
@@ -67,11 +71,11 @@ class SRSTE(Method):
 class MaskedDecay(StraightThrough):
     """Straight-through estimator with `W.grad += decay * (1 - m) * W` before optimizer steps (Hu et al., ICML 2024).
 
-    `m` is the mask (1 = kept). The decay is added once per step, after accumulation and clipping, so that Adam's
-    normalization applies to it. If a gradient scaler has not divided the gradient by its scale yet (with fused
-    optimizers), the decay is multiplied by the scale, so that it is right after the division. The flip rate in the
-    sparsifier's report helps to set `decay`: the paper selects a value, in a short warm-up, with which the flip rate
-    starts near that of dense training and decreases.
+    `W` is the dense weight, `m` the mask (1 = kept). The decay is added once per step, after accumulation and clipping,
+    so that Adam's normalization applies to it. If a gradient scaler has not divided the gradient by its scale yet (with
+    fused optimizers), the decay is multiplied by the scale, so that it is right after the division. The flip rate in
+    the sparsifier's report helps to set `decay`: the paper selects a value, in a short warm-up, with which the flip
+    rate starts near that of dense training and decreases.
 
     Attributes:
         decay: Strength, at least 0.

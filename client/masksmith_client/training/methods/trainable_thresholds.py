@@ -25,11 +25,12 @@ MIN_DENSITY = 0.01
 class TrainableThresholds(Method):
     """Entries are kept where the mask keeps them and `|W| > t`, with one trained `t` per output (Liu et al., 2020).
 
-    With the mask `m`, `q = |W| - t`, `u = [q > 0]`, and the gradient `g` of `W~`: `W~ = m * u * W`,
-    `dW = m * (u + |W| h(q)) * g`, `dt = -sum(m * W * h(q) * g) - strength * exp(-t)`. Here `h(q)` estimates the
-    derivative of `u`: `2 - 4|q|` for `|q| <= 0.4`, `0.4` for `|q| <= 1`, else 0. The last term of `dt` is the gradient
-    of the penalty `strength * sum(exp(-t))`, so the loss needs no change. The mask is refreshed for the scores
-    `max(|W| - t, 0)`. The entries kept are a subset of the pattern's mask: under n:m, at most n of every m.
+    `W` is the dense weight, `m` the mask (1 = kept), `q = |W| - t`, and `u = [q > 0]`. The layer computes with
+    `W~ = m * u * W`. With the gradient `g` of `W~`, the gradients of `W` and `t` are `dW = m * (u + |W| h(q)) * g` and
+    `dt = -sum(m * W * h(q) * g) - strength * exp(-t)`. Here `h(q)` estimates the derivative of `u`: `2 - 4|q|` for
+    `|q| <= 0.4`, `0.4` for `|q| <= 1`, else 0. The last term of `dt` is the gradient of the penalty
+    `strength * sum(exp(-t))`, so the loss needs no change. The mask is refreshed for the scores `max(|W| - t, 0)`. The
+    entries kept are a subset of the pattern's mask: under n:m, at most n of every m.
 
     The thresholds are parameters of the model, so the optimizer must be created after the sparsifier.
 

@@ -29,7 +29,7 @@ Bools = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True, slots=True)
 class LayerSlot:
-    """What is known about a layer in the shared memory.
+    """Describes a layer in the shared memory.
 
     Attributes:
         name: Name of the layer.

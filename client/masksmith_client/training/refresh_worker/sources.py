@@ -26,7 +26,10 @@ from .shared_memory import Bools, Bytes, LayerSlot
 PIECE_BYTES = 512 * 1024
 """Size of the pieces in which values are uploaded."""
 OUTAGE_S = 10.0
-"""Maximum seconds for which a refresh process retries an unreachable service; later, newer weights are more useful."""
+"""Maximum seconds for which a refresh process retries an unreachable service.
+
+After that the request fails, and the next one has newer weights.
+"""
 
 Array = npt.NDArray[np.generic]
 
@@ -86,7 +89,7 @@ class MaskSource(Protocol):
 
 @dataclass(frozen=True)
 class ServiceSource:
-    """Has a masksmith service solve masks."""
+    """Solves masks by jobs of a masksmith service."""
 
     client: Client
 

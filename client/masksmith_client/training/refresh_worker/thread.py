@@ -1,4 +1,4 @@
-"""What every refresh worker offers, and the two inside the training process: one in a thread, one in the caller's."""
+"""The interface of refresh workers, and those inside the training process: `InlineWorker` and `ThreadWorker`."""
 
 from __future__ import annotations
 
@@ -106,6 +106,6 @@ def _handle_all(
     requests: queue.SimpleQueue[RefreshRequest | None],
     responses: queue.SimpleQueue[RefreshResponse],
 ) -> None:
-    """Handle requests until None arrives instead of one."""
+    """Handle requests until None arrives instead of a request."""
     while (request := requests.get()) is not None:
         responses.put(handler.handle(request))
