@@ -40,7 +40,7 @@ def add_statistics(
     document_tensors: Mapping[str, TensorInput],
     required_names: Collection[str],
 ) -> tuple[list[PlannedTensor], list[Skipped]]:
-    """Locate the statistic for each weight's scores if they need one, and the Gram matrix for its update if it has one.
+    """Locate the statistic of each weight if its scores need one, and its Gram matrix if the job updates weights.
 
     Args:
         tensors: The weights.
@@ -89,7 +89,7 @@ class _StatisticFinder:
             raise _calibration_error(f"scores {scores!r} are computed from the weights alone: omit the calibration")
 
     def uncalibrated_reason(self, name: str) -> str | None:
-        """Reason why the calibration file does not calibrate a weight; None if it does, or if there is no such file."""
+        """Return why the calibration file does not calibrate a weight; None if it does, or if there is no file."""
         if self._file is None:
             return None
         if self._method.kinds and self._kind_in_file(name) is None:
