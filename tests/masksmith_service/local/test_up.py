@@ -25,7 +25,7 @@ from masksmith_service.local.processes import PR_SET_CHILD_SUBREAPER, ProcessSpe
 from masksmith_service.local.redis_server import start_server
 from masksmith_service.local.roots import root_urls, roots_variable
 from masksmith_service.local.supervisor import ProcessFailedError, Supervisor
-from masksmith_service.local.up import _checked_port
+from masksmith_service.local.up import _check_port
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="needs prctl and /proc")
 
@@ -306,14 +306,14 @@ def test_help_loads_neither_the_service_nor_the_client() -> None:
 
 class TestPlan:
     def test_port_zero_becomes_a_free_port(self) -> None:
-        assert _checked_port("127.0.0.1", 0) > 0
+        assert _check_port("127.0.0.1", 0) > 0
 
     def test_a_port_in_use_is_reported_before_the_start(self) -> None:
         with socket.socket() as taken:
             taken.bind(("127.0.0.1", 0))
             taken.listen()
             with pytest.raises(UsageError, match="--port 0"):
-                _checked_port("127.0.0.1", taken.getsockname()[1])
+                _check_port("127.0.0.1", taken.getsockname()[1])
 
     @pytest.mark.parametrize(
         ("host", "url"),
