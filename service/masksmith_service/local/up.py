@@ -138,6 +138,8 @@ def _check_port(host: str, port: int) -> int:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(address)
             return int(probe.getsockname()[1])
+    except UnicodeError:  # Raised for a part between dots that is empty or too long.
+        raise UsageError(f"--host {host!r} is neither an IP address nor the name of a host") from None
     except OSError as error:
         hint = "; --port 0 takes a free one" if port else ""
         raise UsageError(f"cannot listen on {host} port {port}: {error.strerror}{hint}") from None

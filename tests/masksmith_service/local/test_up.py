@@ -315,6 +315,11 @@ class TestPlan:
             with pytest.raises(UsageError, match="--port 0"):
                 _check_port("127.0.0.1", taken.getsockname()[1])
 
+    @pytest.mark.parametrize("host", ["127.0.0..1", "a" * 64])
+    def test_an_address_that_is_none_is_reported_before_the_start(self, host: str) -> None:
+        with pytest.raises(UsageError, match=f"--host '{re.escape(host)}' is neither"):
+            _check_port(host, 0)
+
     @pytest.mark.parametrize(
         ("host", "url"),
         [("127.0.0.1", "http://127.0.0.1:1"), ("0.0.0.0", "http://127.0.0.1:1"), ("::1", "http://[::1]:1")],
