@@ -214,6 +214,19 @@ def test_the_oldest_session_of_a_key_ends(site, records, valkey, monkeypatch):
     assert statuses.count(401) == 2
 
 
+def test_a_session_that_was_logged_out_ends_no_other(site, monkeypatch):
+    monkeypatch.setattr(sessions, "MAX_SESSIONS", 2)
+    client, headers, _, _ = site
+    token = headers["bob"]["Authorization"].partition(" ")[2]
+    first = client.post("/v1/session", json={"token": token}).cookies["masksmith_session"]
+    for _ in range(3):
+        client.cookies.clear()
+        assert client.post("/v1/session", json={"token": token}).status_code == 200
+        assert client.delete("/v1/session").status_code == 204
+    client.cookies.clear()
+    assert client.get("/v1/session", headers={"Cookie": f"masksmith_session={first}"}).status_code == 200
+
+
 def test_large_documents_are_counted_before_they_are_read(site):
     client, headers, _, capacities = site
     key = key_of(capacities, client, headers, "ann")
