@@ -24,6 +24,9 @@ TAIL_BYTES, TAIL_LINES = 4096, 15
 SOCKET_START_S, SOCKET_MISSING_S = 30.0, 1.0
 """Seconds without a socket's file after which a server counts as unreachable: after its start, and after a deletion."""
 
+_SIGNAL_NAMES = {number.value: number.name for number in signal.Signals}
+"""Names by number; most real-time signals have none."""
+
 
 @dataclass(frozen=True, slots=True)
 class ProcessSpec:
@@ -84,7 +87,9 @@ class Child:
         code = self._process.poll()
         if code is None:
             return None
-        return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"exited with code {code}"
+        return (
+            f"was killed by {_SIGNAL_NAMES.get(-code, f'signal {-code}')}" if code < 0 else f"exited with code {code}"
+        )
 
     def failure(self) -> str | None:
         """Describe how the process ended, or why nothing can connect to its socket; else None."""

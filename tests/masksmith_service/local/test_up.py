@@ -247,6 +247,15 @@ class TestSupervisor:
         assert "worker exited with code 3; starting it again in 0.5 s" in lines[0]
         assert "in 1 s" in lines[1]
 
+    @linux
+    def test_a_signal_without_a_name_does_not_end_the_supervisor(self, tmp_path: Path) -> None:
+        lines: list[str] = []
+        supervisor = Supervisor(lines.append)
+        supervisor.start(part(tmp_path, "worker", "import os; os.kill(os.getpid(), 40)"))
+        await_true(lambda: supervisor.restart_failed() or lines)
+        supervisor.stop()
+        assert "worker was killed by signal 40" in lines[0]
+
     def test_a_process_that_dies_at_the_start_is_reported_with_its_log(self, tmp_path: Path) -> None:
         supervisor = Supervisor(lambda line: None)
         supervisor.start(part(tmp_path, "service", "print('earlier'); raise SystemExit('no such module')"))
