@@ -87,13 +87,13 @@ class Connection(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Parse data; reject a request whose head, trailers or chunk framing are too large; time a head that begins."""
-        self._meter.pending += len(data)
+        self._meter.pending_bytes += len(data)
         super().data_received(data)
         if self.transport.is_closing():
             return
-        if self._meter.pending > self._meter.limit_bytes:
+        if self._meter.pending_bytes > self._meter.limit_bytes:
             self._reject(self._meter.too_large_error())
-        elif self._meter.pending and not self._meter.in_body and not self._head_timer.is_running:
+        elif self._meter.pending_bytes and not self._meter.in_body and not self._head_timer.is_running:
             self._head_timer.start()
 
     def on_url(self, url: bytes) -> None:
@@ -147,7 +147,7 @@ class Connection(HttpToolsProtocol):
         if self.flow.read_paused:
             # The rest of the head is not read while an earlier request is being answered.
             self._head_timer.start()
-        elif self._meter.pending:
+        elif self._meter.pending_bytes:
             self._reject(_late_head_error(self._head_timer.head_s))
         else:
             self.transport.close()

@@ -92,8 +92,8 @@ def translate(error: Exception) -> RequestError:
     return handler(error)
 
 
-def upload_damaged(digest: str) -> RequestError:
-    """Error of an upload that is damaged in the store, whether or not it could be set aside."""
+def upload_damaged_error(digest: str) -> RequestError:
+    """Return the error for an upload that is damaged in the store, whether it was set aside or stays there."""
     detail = f"upload {digest} is damaged in the store; PUT it again"
     return RequestError(Code.UPLOAD_DAMAGED, detail, digest=digest)
 
@@ -141,7 +141,7 @@ def _refusing_broker(error: redis.ResponseError) -> RequestError:
 def _damaged_blob(error: DamagedBlobError) -> RequestError:
     digest = digest_of_upload(error.blob)
     if digest is not None:
-        return upload_damaged(digest)
+        return upload_damaged_error(digest)
     problem = "was damaged in the store and was set aside" if error.is_set_aside else "cannot be read from the store"
     detail = f"a result of this job {problem}; submit the job again to compute it anew"
     return RequestError(Code.RESULT_DAMAGED, detail)

@@ -25,7 +25,7 @@ class JsonRoute(APIRoute):
     """
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """Return the handler, which gets a request with that parser."""
+        """Return a handler that passes a `_JsonRequest` to the handler of the base class."""
         handle = super().get_route_handler()
 
         async def handle_json(request: Request) -> Response:

@@ -34,27 +34,27 @@ class Settings(StateSettings):
     max_header_bytes: int = Field(default=limit("max_header_bytes"), gt=0)
     """Largest header of a safetensors file, and largest sum of the headers of all files that a job names."""
     max_tensors: int = Field(default=limit("max_tensors"), gt=0)
-    """Most tensors in a file or a job."""
+    """Maximum number of tensors in a file or a job."""
     max_elements: int = Field(default=limit("max_elements"), gt=0)
-    """Most entries of a tensor."""
+    """Maximum number of entries of a tensor."""
     max_shards: int = Field(default=limit("max_shards"), gt=0)
-    """Most shards of a job."""
+    """Maximum number of shards of a job."""
     max_document_depth: int = Field(default=limit("max_document_depth"), gt=0)
     """How deep the lists and objects of a JSON document may be nested."""
     max_live_jobs: int = Field(default=limit("max_live_jobs"), gt=0)
-    """Most jobs of all keys together that may be queued or running at a time."""
+    """Maximum number of jobs of all keys together that may be queued or running at a time."""
     max_wait_s: float = Field(default=float(limit("max_wait_s")), ge=0, le=MAX_SECONDS)
-    """Most seconds that a request with `Prefer: wait` waits."""
+    """Maximum number of seconds that a request with `Prefer: wait` waits."""
     max_request_head_bytes: int = Field(default=limit("max_request_head_bytes"), gt=0)
-    """Most bytes of a request's line and headers together; likewise of its trailers and chunk framing."""
+    """Maximum bytes of a request's line and headers together; the same for its trailers and chunk framing."""
     request_head_s: float = Field(default=float(limit("request_head_s")), gt=0, le=MAX_SECONDS)
     """Seconds within which a request's line and headers must arrive."""
     read_stall_s: float = Field(default=float(limit("read_stall_s")), gt=0, le=MAX_SECONDS)
     """Seconds within which a client must read another 64 KiB of a response."""
     max_connections: int = Field(default=limit("max_connections"), gt=0)
-    """Most connections of a process; further ones may only ask for `/healthz`."""
+    """Maximum number of connections of a process; further ones may only ask for `/healthz`."""
     max_streams: int = Field(default=limit("max_streams"), gt=0)
-    """Most event streams, and requests that wait for a job, of a process; a key may have half of them."""
+    """Maximum number, in a process, of event streams and of requests that wait for a job; a key may have half."""
     request_memory_bytes: int = Field(default=limit("request_memory_bytes"), gt=0)
     """Bytes of memory that the requests of a process may take at a time; requests of one key may take half of them."""
     min_free_bytes: int = Field(default=limit("min_free_bytes"), ge=0)
@@ -80,7 +80,7 @@ class Settings(StateSettings):
     insecure: bool = False
     """Serve requests without keys, on any address."""
     allowed_hosts: str = ""
-    """Host names, with commas, that the service answers to, besides IP addresses and this machine's names; `*`: all."""
+    """Comma-separated host names to answer to, besides IP addresses and this machine's names; `*`: all names."""
     session_s: float = Field(default=43_200.0, ge=60, le=MAX_SECONDS)
     """Seconds that a browser stays logged in."""
     key_stored_bytes: int = Field(default=limit("key_stored_bytes"), ge=0)

@@ -14,10 +14,10 @@ from masksmith_client.submission.streamed_tensor import StreamedTensor
 from masksmith_client.transport.events import Deadline
 from masksmith_service.auth.keys import revoke_key
 from masksmith_service.benchmarks.reports import read_report
-from masksmith_service.errors import RequestError, translate, upload_damaged
-from masksmith_service.jobs.access import check_ended, job_not_found
+from masksmith_service.errors import RequestError, translate, upload_damaged_error
+from masksmith_service.jobs.access import check_ended, job_not_found_error
 from masksmith_service.jobs.results import weights_file
-from masksmith_service.jobs.upload_headers import upload_missing
+from masksmith_service.jobs.upload_headers import upload_missing_error
 from masksmith_state.errors import NoMasksError
 from masksmith_state.jobs.model import JobRecord
 from masksmith_wire.documents import JobState
@@ -37,7 +37,7 @@ def refusal(call):
 @pytest.mark.parametrize(
     ("error", "words"),
     [
-        (job_not_found("nope"), "there is no job 'nope'; 'masksmith jobs list' lists them"),
+        (job_not_found_error("nope"), "there is no job 'nope'; 'masksmith jobs list' lists them"),
         (refusal(lambda: check_ended(RECORD)), f"job {ID} is running; 'masksmith jobs watch {ID}' waits for it"),
         (refusal(lambda: read_report(RECORD, None)), "is not a benchmark; 'masksmith jobs masks' downloads its masks"),
         (translate(NoMasksError(ID, "benchmark")), f"'masksmith jobs report {ID}' shows its results"),
@@ -46,8 +46,8 @@ def refusal(call):
             refusal(lambda: weights_file(WITHOUT_UPDATE, None)),
             "updates no weights; 'masksmith solve --update reconstruct' or",
         ),
-        (upload_missing("0" * 64), "does not exist; the same command sends it again"),
-        (upload_damaged("0" * 64), "is damaged in the store; the same command sends it again"),
+        (upload_missing_error("0" * 64), "does not exist; the same command sends it again"),
+        (upload_damaged_error("0" * 64), "is damaged in the store; the same command sends it again"),
     ],
 )
 def test_requests_become_commands(error, words):

@@ -3,6 +3,10 @@
 import numpy as np
 import pytest
 
+from masksmith_service.errors import RequestError
+from masksmith_service.jobs.statistics import check_calibrated_names
+from masksmith_wire.headers import Header, TensorEntry
+
 WEIGHT = np.ones((8, 16), np.float32)
 NORMS = np.ones(16)
 
@@ -110,3 +114,16 @@ def test_a_number_that_the_library_refuses_is_refused_at_once(client, put, weigh
     check_problem(masks(client, weights, scores="magnitude power=20"), 422, "invalid_document", *words)
     admm = job(client, put(weights), "wanda", update="admm penalty=1e9")
     check_problem(admm, 422, "invalid_document", "penalty=1000000000 is not a number from 1e-06 to 1e+06")
+
+
+def test_names_of_a_calibration_are_not_searched_in_a_list():
+    """With 20,000 names in each file, a search for each of them took seconds."""
+
+    class Unsearchable(list[str]):
+        def __contains__(self, name: object) -> bool:
+            raise AssertionError("a search in a list takes time for each of its names")
+
+    entry = TensorEntry("x", "F32", (16,), 0, 64)
+    check_calibrated_names(Header({"a/norms": entry, "b/gram": entry}), Unsearchable(["a", "b"]))
+    with pytest.raises(RequestError, match="a layer 'b'"):
+        check_calibrated_names(Header({"a/norms": entry, "b/gram": entry}), Unsearchable(["a"]))

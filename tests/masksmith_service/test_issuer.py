@@ -61,6 +61,14 @@ def test_a_sender_is_the_subject_of_the_issuers_token(client, issuer, keys):
     assert session["key"] != get(client, issuer.token(sub="eve")).json()["key"]
 
 
+def test_a_user_of_the_issuer_gets_no_record_of_a_key(client, issuer, keys, records):
+    info, token = keys
+    assert get(client, token).is_success
+    assert get(client, issuer.token()).is_success
+    assert records.redis.keys("masksmith:key:*") == [f"masksmith:key:{info.id}"]
+    assert Keys(records.redis).get(info.id).last_used_at is not None
+
+
 def test_a_sender_sees_only_own_jobs(client, issuer, keys):
     _, key_token = keys
     job = submit(client, issuer.token())

@@ -1,7 +1,7 @@
 """Finds the user that a token of an OpenID Connect issuer names; the service accepts such tokens besides its own keys.
 
-A token is a JSON Web Token (RFC 7519) with an asymmetric signature by one of the issuer's keys; it must have this
-issuer, this service as its audience, a subject and an expiry.
+A token is a JSON Web Token (RFC 7519) with an asymmetric signature by one of the issuer's keys. Its claims must name
+the issuer of the settings, this service as the audience, a subject and an expiry.
 """
 
 from __future__ import annotations
@@ -35,7 +35,8 @@ class Issuer:
     """An issuer, and the users that its tokens name.
 
     Args:
-        settings: Used are `oidc_issuer`, which is not empty, `oidc_audience`, `oidc_admin` and the default quotas.
+        settings: The class uses `oidc_issuer`, which must not be empty, `oidc_audience`, `oidc_admin` and the default
+            quotas.
     """
 
     def __init__(self, settings: Settings) -> None:

@@ -26,7 +26,7 @@ FETCH_TIMEOUT_S = 5.0
 MAX_DOCUMENT_BYTES = 2**20
 _FETCH_ERRORS = (
     *(httpx2.HTTPError, httpx2.InvalidURL, TimeoutError),
-    # Errors of a document that has another form.
+    # Raised for a document that does not have the expected form.
     *(ValueError, KeyError, TypeError, AttributeError, RecursionError),
 )
 
@@ -92,10 +92,10 @@ class IssuerKeys:
 
 async def _fetch_key_set(issuer: str) -> KeySet:
     async with httpx2.AsyncClient(timeout=FETCH_TIMEOUT_S) as client:
-        discovered = await _fetch(client, f"{issuer.rstrip('/')}/.well-known/openid-configuration")
-        if discovered["issuer"] != issuer:
-            raise ValueError(f"its discovery document names the issuer {str(discovered['issuer'])[:200]!r}")
-        address = discovered["jwks_uri"]
+        discovery_document = await _fetch(client, f"{issuer.rstrip('/')}/.well-known/openid-configuration")
+        if discovery_document["issuer"] != issuer:
+            raise ValueError(f"its discovery document names the issuer {str(discovery_document['issuer'])[:200]!r}")
+        address = discovery_document["jwks_uri"]
         if urlsplit(address).scheme != urlsplit(issuer).scheme:
             raise ValueError(f"its jwks_uri {str(address)[:200]!r} has another scheme")
         documents = (await _fetch(client, address))["keys"]

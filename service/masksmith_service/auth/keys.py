@@ -62,7 +62,7 @@ class NewKey(KeyInfo):
 
 
 async def _keys(state: StateDep, principal: AdminDep) -> Keys:
-    """Return the keys; `AdminDep` rejects requests of principals that are no admins."""
+    """Return the keys; `AdminDep` rejects requests whose principal is not an admin."""
     return Keys(state.records.redis)
 
 
@@ -96,10 +96,10 @@ def rotate_key(key: str, document: RotateRequest, keys: KeysDep) -> NewKey:
 
     The key keeps its jobs, uploads and quotas.
     """
-    rotated = keys.rotate(key, document.overlap_s)
-    if rotated is None:
+    info_and_token = keys.rotate(key, document.overlap_s)
+    if info_and_token is None:
         raise RequestError(Code.KEY_NOT_FOUND, f"there is no valid key {key[:80]!r}; GET /v1/keys lists them")
-    info, token = rotated
+    info, token = info_and_token
     return NewKey(**info.model_dump(), token=token)
 
 

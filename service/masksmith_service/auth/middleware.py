@@ -33,7 +33,7 @@ CHECK_AFTER_S = 1.0
 
 
 class AuthenticationMiddleware:
-    """ASGI middleware that checks and authenticates requests; `request.state.principal` is who sent the request.
+    """ASGI middleware that checks and authenticates requests, and stores the sender as `request.state.principal`.
 
     A public request is not authenticated, and has no principal.
     """
@@ -88,8 +88,8 @@ class _KeyEndedError(Exception):
 class _LongExchange:
     """Receives a request and sends its response; if either takes long, the token is checked again.
 
-    Otherwise a client that has sent all but the end of a request could finish it after its key was revoked, and a
-    download would go on to its end.
+    Without the second check, a client could send all but the end of a request, and finish the request after its key was
+    revoked; and a download would not stop when its key is revoked.
     """
 
     def __init__(self, receive: Receive, send: Send, client: Redis, principal: Principal) -> None:

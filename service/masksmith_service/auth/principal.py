@@ -41,8 +41,9 @@ COOKIE_NAME = "masksmith_session"
 def session_cookie(request: Request) -> str | None:
     """Return the session token in a request's cookie; None without one.
 
-    Browsers send the cookie of the longest path first, so of several the first one is this installation's: the others
-    belong to an installation at the root of the same host. `Request.cookies` has the last one.
+    If there are several, the first is returned, because browsers send cookies with longer paths first: the first is
+    that of this installation, and another one belongs to an installation at the root of the same host.
+    `Request.cookies` is not used, because it has the last one.
     """
     for header in request.headers.getlist("cookie"):
         for part in header.split(";"):
@@ -64,14 +65,15 @@ class Principal:
     """The authenticated sender of a request.
 
     Attributes:
-        key: Id of the key; of a user of an issuer, an id that begins with `oidc-`; empty if the request has no key and
-            needs none. The other attributes are those of the key, of the user, or of `LOCAL_PRINCIPAL`.
-        name: Name.
-        role: Role.
-        quotas: Quotas, with the service's defaults for those that a key does not set; of `LOCAL_PRINCIPAL`, all None,
-            which means no limit.
+        key: Id of the sender's key. For a user of an issuer, this is an id that begins with `oidc-`; it is empty for
+            `LOCAL_PRINCIPAL`, which has no key.
+        name: Name of the key or user.
+        role: Whether the sender is a user or an admin.
+        quotas: Quotas, with the service's defaults for those that a key does not set. For `LOCAL_PRINCIPAL`, all are
+            None, which means no limit.
         scopes: What the principal may do.
-        token_hash: Hash of the key's token, to check it again during a long response; empty if there is no key.
+        token_hash: Hash of the key's token, with which the key is checked again during a long response; empty if there
+            is no key.
         max_priority: Highest priority of the principal's jobs.
         token_expires_at: When the token of a user of an issuer expires, in seconds since 1970; None for a key, whose
             record has the time of its expiry, and for `LOCAL_PRINCIPAL`.
@@ -88,7 +90,7 @@ class Principal:
 
     @property
     def is_admin(self) -> bool:
-        """Whether all data is visible."""
+        """Whether the principal is an admin, who may see the data of all owners."""
         return self.role is Role.ADMIN
 
     @property
@@ -96,7 +98,7 @@ class Principal:
         """Texts that may stand for the principal in the rights to roots, and in the filter of jobs by key.
 
         They are the id and the name of a key, but only the id of a user of an issuer: such users may choose their names
-        themselves, and could choose the name of another one.
+        themselves, and could choose another user's name.
         """
         return frozenset({self.key} if self.is_user_of_issuer else {self.key, self.name})
 
@@ -150,7 +152,7 @@ async def authenticate(
         issuer: Identity provider whose tokens are accepted, too; None if there is none.
 
     Raises:
-        RequestError: 401, if the request has no valid key or token of the issuer, and is not one of `LOCAL_PRINCIPAL`;
+        RequestError: 401, if the request has no valid key or token of the issuer, and `LOCAL_PRINCIPAL` is not allowed;
             503, if the issuer's keys cannot be fetched.
     """
     token = _bearer_token(headers.get("authorization"))
@@ -217,7 +219,7 @@ async def is_valid(client: Redis, principal: Principal) -> bool:
 
 
 async def _read_valid_key(client: Redis, key_id: str, token_hash: str) -> KeyInfo | None:
-    """Read a key; None if it is unknown, revoked or expired, or if the hash is not of a valid token of this key."""
+    """Read a key; None if it is unknown, revoked or expired, or if `token_hash` is not the hash of a valid token."""
     try:
         fields = await client.hgetall(redis_key_of(key_id))
     except redis.ResponseError as error:

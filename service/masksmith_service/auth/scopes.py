@@ -1,4 +1,4 @@
-"""The scopes of which a request needs one, by method and path."""
+"""Which scopes allow a request, by method and path; the request's key needs one of them."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from masksmith_service.middleware.host_checks import SAFE_METHODS
 from masksmith_state.keys import Scope
 
 _ANY = tuple(Scope)
-# Each rule: a regular expression of `METHOD PATH`, and the scopes of which the key needs one. The first rule that
-# matches applies.
+# Each rule: a regular expression of `METHOD PATH`, and the scopes that allow the request. The first rule that matches
+# applies.
 _RULES: tuple[tuple[str, tuple[Scope, ...]], ...] = (
     (r"\w+ /(v1/(patterns|solvers|kernels|session)|login|pattern|favicon\.ico|openapi\.json)?", _ANY),
     (r"\w+ /static/.*", _ANY),
@@ -24,7 +24,7 @@ _COMPILED = tuple((re.compile(pattern), scopes) for pattern, scopes in _RULES)
 
 
 def accepted_scopes(method: str, path: str) -> tuple[Scope, ...]:
-    """Return the scopes of which the key needs one; without a rule, `read` for safe methods, else `submit`."""
+    """Return the scopes that allow a request; if no rule matches, `read` for safe methods, else `submit`."""
     for pattern, scopes in _COMPILED:
         if pattern.fullmatch(f"{method} {path}"):
             return scopes

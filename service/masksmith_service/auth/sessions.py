@@ -6,11 +6,12 @@ A session authenticates requests by a cookie, because an `EventSource` cannot se
 from __future__ import annotations
 
 import secrets
-from typing import Annotated
+from typing import Annotated, Any
 from urllib.parse import parse_qs
 
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, Field
+from redis.asyncio import Redis
 
 from masksmith_service.errors import RequestError
 from masksmith_service.resources import StateDep
@@ -91,8 +92,17 @@ async def log_out(request: Request, response: Response, state: StateDep) -> None
     """End the browser's session, if there is one."""
     session_token = session_cookie(request)
     if session_token:
-        await state.async_redis.delete(redis_key_of_session(session_token))
+        await _end_session(state.async_redis, redis_key_of_session(session_token))
     response.delete_cookie(COOKIE_NAME, httponly=True, samesite="strict")
+
+
+async def _end_session(client: Redis, session: str) -> None:
+    """Delete the session at a Redis key, also from the sessions of its API key, so that it no longer counts as one."""
+    value: Any = await client.get(session)
+    await client.delete(session)
+    key_id = (value or "").partition(" ")[0]
+    if key_id:
+        await client.zrem(redis_key_of_sessions(key_id), session)
 
 
 def _parse_token(body: bytes, *, is_form: bool) -> str:

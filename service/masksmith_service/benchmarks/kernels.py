@@ -11,7 +11,7 @@ from masksmith_wire.errors import Code
 
 
 def declarations(workers: Sequence[BenchWorker]) -> dict[str, Declaration]:
-    """Return the declarations of masksmith's kernels and those of live workers, by name; of equal names the first."""
+    """Return the declarations of masksmith's kernels and of live workers' kernels by name, the first of each name."""
     by_name = {name: kernel.declaration for name, kernel in own_kernels().items()}
     for worker in workers:
         for kernel in worker.kernels:

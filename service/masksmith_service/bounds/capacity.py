@@ -25,11 +25,14 @@ class Capacity:
         total: The whole amount. A key can hold half of it, but at least 1, so that other keys are served at the same
             time. Requests without a key, if none is required, can hold all of it.
         wait_s: Seconds that a request waits before it is refused.
+
+    Attributes:
+        held_by_key: The amount that each key holds.
     """
 
     def __init__(self, bound: str, total: int, wait_s: float = 0.0) -> None:
         self.bound, self.total, self._wait_s = bound, total, wait_s
-        self.held: Counter[str] = Counter()
+        self.held_by_key: Counter[str] = Counter()
         self._changed: asyncio.Event = asyncio.Event()
 
     async def acquire(self, key: str, amount: int) -> None:
@@ -45,13 +48,13 @@ class Capacity:
                     await self._changed.wait()
         except TimeoutError:
             raise self._refusal(key, amount) from None
-        self.held[key] += amount
+        self.held_by_key[key] += amount
 
     def release(self, key: str, amount: int) -> None:
         """Release an amount."""
-        self.held[key] -= amount
-        if not self.held[key]:
-            del self.held[key]
+        self.held_by_key[key] -= amount
+        if not self.held_by_key[key]:
+            del self.held_by_key[key]
         self._changed.set()
 
     @asynccontextmanager
@@ -68,15 +71,16 @@ class Capacity:
         return max(1, self.total // 2) if key else self.total
 
     def _has_room(self, key: str, amount: int) -> bool:
-        return self.held[key] + amount <= self.share_of(key) and self.held.total() + amount <= self.total
+        return self.held_by_key[key] + amount <= self.share_of(key) and self.held_by_key.total() + amount <= self.total
 
     def _refusal(self, key: str, amount: int) -> RequestError:
-        exceeds_share = bool(key) and self.held[key] + amount > self.share_of(key)
-        limit, held = (self.share_of(key), self.held[key]) if exceeds_share else (self.total, self.held.total())
+        exceeds_share = bool(key) and self.held_by_key[key] + amount > self.share_of(key)
+        limit = self.share_of(key) if exceeds_share else self.total
+        free = limit - (self.held_by_key[key] if exceeds_share else self.held_by_key.total())
         requests = "requests of this key" if exceeds_share else "requests"
         detail = (
             f"the request needs {amount} of {self.bound}, and {requests} that are being answered leave "
-            f"{limit - held} of {limit}; try again shortly"
+            f"{free} of {limit}; try again shortly"
         )
         status = 429 if exceeds_share else 503
         return RequestError(Code.OVERLOADED, detail, status=status, retry_after_s=RETRY_AFTER_S, bound=self.bound)

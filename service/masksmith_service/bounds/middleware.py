@@ -63,7 +63,7 @@ class CapacityMiddleware:
             return
         reservation = Reservation(principal.key)
         try:
-            for capacity, amount in self._needs(scope):
+            for capacity, amount in self._needed_amounts(scope):
                 await reservation.add(capacity, amount)
             scope["state"]["reservation"] = reservation
             await self._app(scope, receive, send)
@@ -72,23 +72,23 @@ class CapacityMiddleware:
         finally:
             reservation.release()
 
-    def _needs(self, scope: Scope) -> list[tuple[Capacity, int]]:
+    def _needed_amounts(self, scope: Scope) -> list[tuple[Capacity, int]]:
         """Return the amounts that are acquired before a request is passed on; its route may acquire more."""
         capacities = scope["app"].state.masksmith.capacities
         memory = memory_of(scope["method"], scope["path"], _length(scope), self._settings)
-        needs = [(capacities.memory, memory)] if memory else []
+        amounts = [(capacities.memory, memory)] if memory else []
         if STREAM_PATHS.fullmatch(scope["path"]) and scope["method"] == "GET":
-            needs.append((capacities.streams, 1))
-        return needs
+            amounts.append((capacities.streams, 1))
+        return amounts
 
 
 def memory_of(method: str, path: str, length: int | None, settings: Settings) -> int:
     """Estimate the memory of a request, in bytes, before its body is read.
 
     Args:
-        method: Its method.
-        path: Its path.
-        length: Its Content-Length; None if the body is sent in chunks.
+        method: The request's method.
+        path: The request's path.
+        length: The request's Content-Length; None if the body is sent in chunks.
         settings: `max_document_bytes` limits the memory of a JSON document.
     """
     if method in SAFE_METHODS:

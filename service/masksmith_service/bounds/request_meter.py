@@ -17,9 +17,9 @@ class RequestMeter:
 
     Attributes:
         limit_bytes: Limit in bytes of a request's line and headers, and of its trailers and chunk framing.
-        pending: Bytes that the connection has received since the last head or body ended (those that arrived together
-            with its end are not counted), less what `count_body` subtracts for each piece of a body. The connection
-            adds the bytes, and checks the limit.
+        pending_bytes: Bytes that the connection has received since the last head or body ended (those that arrived
+            together with its end are not counted), less what `count_body` subtracts for each piece of a body. The
+            connection adds the bytes, and checks the limit.
         in_body: Whether a head is complete, and its body is not.
         error: The error with which the request is to be rejected, set by `set_error`; None if there is none.
     """
@@ -32,7 +32,7 @@ class RequestMeter:
     def restart(self, *, in_body: bool) -> None:
         """Reset the counters at the beginning of a body, or of the next head."""
         self.in_body = in_body
-        self.pending = self._fields = self._counted_bytes = 0
+        self.pending_bytes = self._fields = self._counted_bytes = 0
 
     def count(self, size: int, fields: int = 0) -> None:
         """Count a piece of the request target, or a field of the head or the trailers.
@@ -46,9 +46,9 @@ class RequestMeter:
             raise self.set_error(self.too_large_error())
 
     def count_body(self, size: int) -> None:
-        """Subtract a piece of a body and its allowed framing from `pending`; even pieces of one byte are allowed."""
+        """Subtract a piece of a body, even of one byte, and the framing allowed for it from `pending_bytes`."""
         allowed_framing = 2 * size + FRAMING_BYTES
-        self.pending = max(0, self.pending - size - allowed_framing)
+        self.pending_bytes = max(0, self.pending_bytes - size - allowed_framing)
 
     def set_error(self, error: RequestError) -> RequestError:
         """Set and return the error with which the request is answered."""

@@ -23,7 +23,7 @@ class WriteStallTimer:
         self._timer: TimerHandle | None = None
 
     def start(self, transport: asyncio.Transport) -> None:
-        """Start the timer, or start it again: for when writing is paused, and for progress while it is still paused."""
+        """Start the timer because writing is paused, or start it again after progress while writing is still paused."""
         self.stop()
         buffered_bytes = transport.get_write_buffer_size()
         self._timer = asyncio.get_running_loop().call_later(

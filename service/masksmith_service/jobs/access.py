@@ -27,12 +27,13 @@ from masksmith_wire.errors import Code
 from .documents import snapshot_view
 
 MIN_PREFIX_LENGTH = 4
-"""Fewest hex digits to which a job's id may be shortened, if no other job's id begins with them."""
+"""Minimum number of hex digits to which a job's id may be shortened, if no other job's id begins with them."""
 MAX_CANDIDATES = 5
-"""Most ids that the error for an ambiguous prefix lists."""
+"""Maximum number of ids that the error for an ambiguous prefix lists."""
 _PREFIX = re.compile(rf"[0-9a-f]{{{MIN_PREFIX_LENGTH},{ID_LENGTH - 1}}}")
 MAX_CACHED_COUNTS = 10_000
-"""Most jobs whose number of parts (shards or cases) is cached, so that a job is read in one round trip."""
+"""Maximum number of cached part counts (shards or cases of a job); with its count cached, a job is read in one round
+trip."""
 MAX_PARTS_ON_LOOP = 16
 """The document of a job with up to this many parts is built on the event loop, unless the job is queued; all other
 documents are built on a thread."""
@@ -100,7 +101,7 @@ async def view_job(state: State, job: str, principal: Principal, reservation: Re
         await reserve_parts(state, job, reservation)
         snapshot = await read_snapshot_async(state.async_redis, job)
     if snapshot is None:
-        raise job_not_found(job)
+        raise job_not_found_error(job)
     _check_access(job, snapshot.owner, principal)
     if len(snapshot.parts) <= MAX_PARTS_ON_LOOP and not snapshot.is_queued:
         return snapshot_view(snapshot)
@@ -115,7 +116,7 @@ def read_document(state: State, job: str) -> Job:
     """
     snapshot = read_snapshot(state.records.redis, job)
     if snapshot is None:
-        raise job_not_found(job)
+        raise job_not_found_error(job)
     return _document(state, snapshot)
 
 
@@ -146,7 +147,7 @@ def read_job(state: State, job: str) -> JobRecord:
     """
     record = state.records.read(job)
     if record is None:
-        raise job_not_found(job)
+        raise job_not_found_error(job)
     return record
 
 
@@ -169,24 +170,24 @@ def _complete_id(prefix: str, state: State, principal: Principal) -> str:
     """
     if not _PREFIX.fullmatch(prefix):
         if re.fullmatch("[0-9a-f]+", prefix) and len(prefix) >= MIN_PREFIX_LENGTH:
-            raise job_not_found(prefix)  # A whole id, or a longer text.
-        raise job_not_found(prefix, f": ids are hexadecimal, and not shortened below {MIN_PREFIX_LENGTH} digits")
+            raise job_not_found_error(prefix)  # A whole id, or a longer text.
+        raise job_not_found_error(prefix, f": ids are hexadecimal, and not shortened below {MIN_PREFIX_LENGTH} digits")
     ids = state.records.find_ids(prefix, principal.visible_owner, MAX_CANDIDATES + 1)
     if not ids:
-        raise job_not_found(prefix)
+        raise job_not_found_error(prefix)
     if len(ids) > 1:
-        listed = ", ".join(ids[:MAX_CANDIDATES]) + ", ..." * (len(ids) > MAX_CANDIDATES)
-        detail = f"the ids of several jobs begin with {prefix!r}: {listed}; give more digits"
+        ids_text = ", ".join(ids[:MAX_CANDIDATES]) + ", ..." * (len(ids) > MAX_CANDIDATES)
+        detail = f"the ids of several jobs begin with {prefix!r}: {ids_text}; give more digits"
         raise RequestError(Code.AMBIGUOUS_JOB, detail, jobs=ids[:MAX_CANDIDATES])
     return ids[0]
 
 
 def _check_access(job: str, owner: str | None, principal: Principal) -> None:
     if owner is None or not principal.can_see(owner):
-        raise job_not_found(job)
+        raise job_not_found_error(job)
     logs.add_fields(job=job)
 
 
-def job_not_found(job: str, reason: str = "") -> RequestError:
+def job_not_found_error(job: str, reason: str = "") -> RequestError:
     """Return the error for a job that does not exist, or that the principal may not see."""
     return RequestError(Code.JOB_NOT_FOUND, f"there is no job {job[:80]!r}{reason}; GET /v1/jobs lists them")

@@ -199,7 +199,7 @@ def _output(
 
 
 def summary_view(row: dict[str, object]) -> JobSummary | None:
-    """Build the entry of a job list from `row`, which is changed; None if the record cannot be read."""
+    """Build the entry of a job list from `row`, and remove members from `row`; None if the record cannot be read."""
     try:
         progress = Progress.model_validate({"done": row.pop("done"), "total": row.pop("total")})
         members = {"key": row.pop("owner") or None, "name": row["name"] or None, "progress": progress}

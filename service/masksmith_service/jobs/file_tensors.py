@@ -1,4 +1,4 @@
-"""Selects the tensors of files that a job masks, with the statistics that it needs; also before the files are sent."""
+"""Selects the tensors of files that a job masks, and their statistics; also from headers, before the files are sent."""
 
 from __future__ import annotations
 
@@ -53,9 +53,9 @@ def select_file_tensors(
     names = model.file_of if model else [name for header in files.values() for name in header.tensors]
     if options.calibration is not None:
         check_calibrated_names(headers[options.calibration], names)
-    located, selection = locate_selected(options, specification, files, model)
+    planned_tensors, selection = locate_selected(options, specification, files, model)
     tensors, uncalibrated = add_statistics(
-        located, specification, headers, sources, document_tensors={}, required_names=selection.named
+        planned_tensors, specification, headers, sources, document_tensors={}, required_names=selection.named
     )
     reasons = selection.skipped | {skip.name: skip.reason for skip in uncalibrated}
     return tensors, [Skipped(name=name, reason=reasons[name]) for name in names if name in reasons]
@@ -72,9 +72,9 @@ def select_from_headers(options: FileOptions, request: SelectionRequest, setting
     Raises:
         RequestError: If a header is invalid or beyond a bound, or the job would be refused for its options or tensors.
     """
-    named = next((name for name in _ONLY_UPLOADED if getattr(options, name)), None)
-    if named is not None:
-        detail = f"{named} does not go with a selection from headers; put the headers of all files into the document"
+    option = next((name for name in _ONLY_UPLOADED if getattr(options, name)), None)
+    if option is not None:
+        detail = f"{option} does not go with a selection from headers; put the headers of all files into the document"
         raise RequestError(Code.INVALID_DOCUMENT, detail)
     files = {f"file {number}": _parse(text, settings) for number, text in enumerate(request.headers, 1)}
     calibration = {} if request.calibration is None else {_CALIBRATION: _parse(request.calibration, settings)}

@@ -139,8 +139,9 @@ def listed_owner(records: JobRecords, principal: Principal, key: str | None) -> 
 def find_jobs(records: JobRecords, owner: str | None, conditions: JobFilter, after: str | None, limit: int) -> JobPage:
     """Find up to `limit` jobs older than job `after`, newest first; None for `after` or `owner` is no condition.
 
-    The search ends when the page is full, no job is left, or `SCAN_LIMIT` jobs are read. If the page has `next`, a
-    search with it as `after` continues this one, even if the page has no jobs; if `next` is None, no job is left.
+    The search ends when the page is full, no job is left, or `SCAN_LIMIT` jobs are read. If the page has `next`, jobs
+    may be left, even if the page has none: a search with `next` as `after` continues this search. If `next` is None, no
+    job is left.
     """
     jobs: list[JobSummary] = []
     batch = BATCH if conditions.is_selective else limit

@@ -68,7 +68,7 @@ def select_tensors(
     """
     try:
         candidates = with_layouts(candidates, user_layouts, config)
-        patterns = {name: own.fitting_pattern for name, own in specification_by_tensor.items()}
+        patterns = {name: each.fitting_pattern for name, each in specification_by_tensor.items()}
         selection = select(
             candidates,
             patterns,
@@ -80,7 +80,7 @@ def select_tensors(
     except LayoutError as error:
         raise RequestError(Code.INVALID_LAYOUT, str(error)) from None
     except SelectionError as error:
-        texts = dict.fromkeys(own.options.pattern for own in specification_by_tensor.values())
+        texts = dict.fromkeys(each.options.pattern for each in specification_by_tensor.values())
         raise _selection_error(error, len(candidates), ", ".join(texts)) from None
     layouts = {candidate.name: candidate.layout for candidate in candidates if candidate.layout is not None}
     return selection, layouts
@@ -123,7 +123,7 @@ def with_own_patterns(
     specification_by_tensor: Mapping[str, JobSpecification],
     specification: JobSpecification,
 ) -> list[PlannedTensor]:
-    """Return the tensors; if any has another pattern than the job, with `pattern` set in all of them."""
+    """Return the tensors; if one of them has another pattern than the job, set `pattern` in all of them."""
     texts = {tensor.name: specification_by_tensor[tensor.name].options.pattern for tensor in tensors}
     if set(texts.values()) <= {specification.options.pattern}:
         return tensors
@@ -133,7 +133,7 @@ def with_own_patterns(
 def _selection_error(error: SelectionError, count: int, pattern: str) -> RequestError:
     if error.kind == "nothing_left":
         skipped = [Skipped(name=name, reason=reason) for name, reason in error.skipped.items()]
-        return no_tensor_fits(count, pattern, skipped)
+        return no_tensor_fits_error(count, pattern, skipped)
     if error.kind == "unsupported":
         detail = f"tensor {error.name!r}: {error.reason}"
         return RequestError(Code.TENSOR_DOES_NOT_FIT, detail, tensor=error.name)
@@ -141,7 +141,7 @@ def _selection_error(error: SelectionError, count: int, pattern: str) -> Request
     return RequestError(code, str(error), tensor=error.name)
 
 
-def no_tensor_fits(count: int, pattern: str, skipped: list[Skipped]) -> RequestError:
-    """Error of a job without a tensor to mask."""
+def no_tensor_fits_error(count: int, pattern: str, skipped: list[Skipped]) -> RequestError:
+    """Return the error for a job without a tensor to mask."""
     detail = f"none of the file's {count} tensor(s) can be masked with {pattern!r}" if count else "there are no tensors"
     return RequestError(Code.NO_TENSOR_FITS, detail, skipped=[skip.model_dump() for skip in skipped[:20]])

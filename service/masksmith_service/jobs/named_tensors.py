@@ -44,7 +44,7 @@ def locate_named(
     _, layouts = select_tensors(
         candidates, specification, specification_by_tensor, user_layouts, [tensor.name for tensor in tensors], []
     )
-    located = [
+    planned_tensors = [
         locate(
             tensor.name,
             file_members(tensor.file, sources),
@@ -54,7 +54,7 @@ def locate_named(
         )
         for tensor, entry in zip(tensors, entries, strict=True)
     ]
-    return with_own_patterns(located, specification_by_tensor, specification)
+    return with_own_patterns(planned_tensors, specification_by_tensor, specification)
 
 
 def _entry(tensor: TensorInput, headers: Mapping[str, Header]) -> TensorEntry:

@@ -28,7 +28,8 @@ class FileOptions(MasksOptions):
     these can be repeated.
     """
 
-    # A selector has at most 512 characters, a pattern 100, axes 60; a label has 63 before and 100 after `=`.
+    # The limits of lengths below allow a selector or name of 512 characters with a pattern of 100 or axes of 60, and a
+    # label of 63 characters before `=` and 100 after it.
 
     pattern: Annotated[  # type: ignore[assignment]  # A list here, one pattern in `MasksOptions`.
         list[Annotated[str, Field(max_length=700, examples=["2:4", "mlp=transposable 8:16"])]],

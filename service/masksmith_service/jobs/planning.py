@@ -10,7 +10,7 @@ from masksmith_wire.documents import Skipped
 from masksmith_wire.errors import Code
 from masksmith_wire.specification import JobSpecification
 
-from .located_tensors import no_tensor_fits
+from .located_tensors import no_tensor_fits_error
 
 
 def make_plan(specification: JobSpecification, tensors: list[PlannedTensor], skipped: list[Skipped]) -> MasksPlan:
@@ -21,7 +21,7 @@ def make_plan(specification: JobSpecification, tensors: list[PlannedTensor], ski
     """
     options = specification.options
     if not tensors:
-        raise no_tensor_fits(len(skipped), options.pattern, skipped)
+        raise no_tensor_fits_error(len(skipped), options.pattern, skipped)
     try:
         if specification.budget is not None:
             shapes = {tensor.name: tuple(tensor.shape) for tensor in tensors}

@@ -26,7 +26,7 @@ def add_previous(
     sources: Mapping[str, Source],
     read_finished: ReadFinished,
 ) -> list[PlannedTensor]:
-    """To each tensor with a previous mask, add the mask's location: in a job, an uploaded file, or a file in a root.
+    """Add to each tensor the location of its previous mask, if it has one: in a job, an upload, or a file in a root.
 
     Args:
         tensors: The tensors of the job.

@@ -26,7 +26,7 @@ from .missing_blobs import check_exist
 from .results import VERIFIED_BYTES, FinishedTensors, finished_tensors
 
 BAND_BYTES = 2**20
-"""Most bytes of a weight that are read and sent at once, unless one row has more."""
+"""Maximum bytes of a weight that are read and sent at once; a single row may have more."""
 
 
 @dataclass(frozen=True)
@@ -82,9 +82,9 @@ class PrunedFile:
         yield self.header
         for tensor, parts in self.tensors:
             for shard, report in parts:
-                yield from self._masked(tensor, shard.first, shard.last, result_name(str(report.result)), store)
+                yield from self._masked_rows(tensor, shard.first, shard.last, result_name(str(report.result)), store)
 
-    def _masked(
+    def _masked_rows(
         self, tensor: PlannedTensor, first: int, last: int, mask_name: str, store: BlobStore
     ) -> Iterator[bytes]:
         """Yield the masked weights of a shard: rows `first` to `last` (exclusive) of a tensor, band by band."""
@@ -98,9 +98,9 @@ class PrunedFile:
             mask_row = row - first
             packed = store.get_range(mask_name, mask_row * packed_row_bytes, (mask_row + rows) * packed_row_bytes)
             # All bytes of a dropped entry are multiplied by 0, whatever the dtype.
-            kept = masks.unpack(np.frombuffer(packed, np.uint8), (rows, *row_shape)).reshape(-1, 1)
+            mask = masks.unpack(np.frombuffer(packed, np.uint8), (rows, *row_shape)).reshape(-1, 1)
             entries = np.frombuffer(weight, np.uint8).reshape(rows * math.prod(row_shape), item_bytes)
-            yield (entries * kept).tobytes()
+            yield (entries * mask).tobytes()
 
     def _read_weight(self, tensor: PlannedTensor, start: int, stop: int, store: BlobStore) -> bytes:
         """Read the bytes from `start` to `stop` (exclusive) of the upload, or of the file, that has the tensor."""

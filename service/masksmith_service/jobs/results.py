@@ -110,14 +110,14 @@ class ResultsFile:
                 async for piece in store.stream(name, digest):
                     yield piece
             else:
-                async for piece in unpacked(store.stream(name, digest), self.shapes[number]):
+                async for piece in unpack_stream(store.stream(name, digest), self.shapes[number]):
                     yield piece
 
 
-async def unpacked(packed: AsyncIterator[bytes], shape: tuple[int, ...]) -> AsyncIterator[bytes]:
+async def unpack_stream(packed: AsyncIterator[bytes], shape: tuple[int, ...]) -> AsyncIterator[bytes]:
     """Unpack the bits of a mask as they are received, at most `UNPACKED_BYTES` at a time; one byte for each entry."""
     packed_row_bytes, cols = masks.packed_bytes((1, shape[-1])), shape[-1]
-    pending, rest_of_row = bytearray(), cols
+    pending, row_entries_left = bytearray(), cols
     async for piece in packed:
         pending += piece
         if cols <= UNPACKED_BYTES:
@@ -126,14 +126,14 @@ async def unpacked(packed: AsyncIterator[bytes], shape: tuple[int, ...]) -> Asyn
             continue
         # A row of more than `UNPACKED_BYTES` is sent in pieces; the last byte of a packed row may have unused bits.
         while pending:
-            count = min(len(pending), UNPACKED_BYTES // 8, -(-rest_of_row // 8))
-            entries = min(rest_of_row, 8 * count)
+            count = min(len(pending), UNPACKED_BYTES // 8, -(-row_entries_left // 8))
+            entries = min(row_entries_left, 8 * count)
             yield masks.unpack(_take(pending, count), (entries,)).tobytes()
-            rest_of_row = rest_of_row - entries or cols
+            row_entries_left = row_entries_left - entries or cols
 
 
 def _take(pending: bytearray, count: int) -> npt.NDArray[np.uint8]:
-    """Remove `count` bytes from the beginning, and return them."""
+    """Remove `count` bytes from the beginning of `pending`, and return them."""
     removed = np.frombuffer(bytes(pending[:count]), np.uint8)
     del pending[:count]
     return removed

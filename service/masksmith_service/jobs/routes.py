@@ -30,7 +30,7 @@ from masksmith_wire.errors import Code
 from masksmith_wire.selections import SelectedTensors, SelectionRequest
 
 from . import events, options as job_options
-from .access import JobId, JobIdReservingParts, check_ended, job_not_found, read_masks_job, view_job
+from .access import JobId, JobIdReservingParts, check_ended, job_not_found_error, read_masks_job, view_job
 from .file_tensors import select_from_headers
 from .listing import JobQuery, find_jobs, listed_owner
 from .pruned_weights import pruned_file
@@ -226,7 +226,7 @@ def get_pruned(job: JobIdReservingParts, state: StateDep, principal: PrincipalDe
 async def cancel_job(job: JobId, request: Request, state: StateDep, principal: PrincipalDep) -> Job:
     """Cancel a job; canceling a finished one changes nothing."""
     if not await anyio.to_thread.run_sync(state.records.cancel, job):
-        raise job_not_found(job)
+        raise job_not_found_error(job)
     return await view_job(state, job, principal, request.state.reservation)
 
 
@@ -234,7 +234,7 @@ async def cancel_job(job: JobId, request: Request, state: StateDep, principal: P
 def delete_job(job: JobId, state: StateDep) -> None:
     """Cancel a job if it is live, and delete it with the results that no other job refers to."""
     if not state.records.delete(job):
-        raise job_not_found(job)
+        raise job_not_found_error(job)
     state.retention.delete_unreferenced_results()
 
 

@@ -76,12 +76,12 @@ def locate_selected(
         options.exclude,
         model.config,
     )
-    located = []
+    planned_tensors = []
     for name in selection.chosen:
         file = file_of[name]
         entry, own_specification = files[file].tensors[name], specification_by_tensor[name]
-        located.append(locate(name, file_members(file, model.sources), entry, layouts[name], own_specification))
-    return with_own_patterns(located, specification_by_tensor, specification), selection
+        planned_tensors.append(locate(name, file_members(file, model.sources), entry, layouts[name], own_specification))
+    return with_own_patterns(planned_tensors, specification_by_tensor, specification), selection
 
 
 def _digest_by_tensor(files: Mapping[str, Header]) -> dict[str, str]:
@@ -102,7 +102,7 @@ def _digest_by_tensor(files: Mapping[str, Header]) -> dict[str, str]:
 def _check_globs(options: FileOptions, names: Collection[str]) -> None:
     """Reject globs and selectors that would take too long to match with all names.
 
-    Each text and each name counts one character more than it has, so that many short ones count, too.
+    Matching takes time even for empty texts and names, so each of them is counted with one more character.
 
     Raises:
         RequestError: If there are too many characters.

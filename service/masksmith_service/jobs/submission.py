@@ -20,7 +20,7 @@ from masksmith_service.references.models import Model, ModelReader
 from masksmith_service.references.outputs import OutputPlanner, claim_output
 from masksmith_service.references.sources import model_files, read_references
 from masksmith_service.resources import State
-from masksmith_service.uploads.quota import too_many_bytes, too_many_record_bytes
+from masksmith_service.uploads.quota import too_many_bytes_error, too_many_record_bytes_error
 from masksmith_state.errors import FullError, MissingResultError, MissingUploadError
 from masksmith_state.jobs.file_shards import with_file_shards
 from masksmith_state.jobs.model import Admission
@@ -49,7 +49,7 @@ from .planning import make_plan
 from .previous_masks import add_previous
 from .results import FinishedTensors, finished_tensors
 from .statistics import add_statistics
-from .upload_headers import read_headers, upload_missing
+from .upload_headers import read_headers, upload_missing_error
 
 log = logging.getLogger(__name__)
 
@@ -83,11 +83,16 @@ class JobSubmitter:
         specification = parse_document_options(document, self.state.settings.max_tensors)
         reader = self._make_reader()
         sources, headers = self._read_headers(document, reader)
-        located = locate_named(document.tensors, specification, headers, sources)
-        by_name = {tensor.name: tensor for tensor in document.tensors}
+        planned_tensors = locate_named(document.tensors, specification, headers, sources)
+        input_by_name = {tensor.name: tensor for tensor in document.tensors}
         # No tensor is skipped, because the statistics of all of them are required.
         tensors, _ = add_statistics(
-            located, specification, headers, sources, document_tensors=by_name, required_names=by_name
+            planned_tensors,
+            specification,
+            headers,
+            sources,
+            document_tensors=input_by_name,
+            required_names=input_by_name,
         )
         tensors = add_previous(tensors, document.previous, headers, sources, self._read_finished)
         if document.output is None:
@@ -179,9 +184,9 @@ class JobSubmitter:
         if document.masks_of is not None:
             masks_of = visible_job_id(document.masks_of, self.state, self.principal)
             document = document.model_copy(update={"masks_of": masks_of})
-        planned = plan_benchmark(document, self.state.records)
-        name = default_name(benchmark_subject(document), ", ".join(planned.plan.options.patterns))
-        return self._start(planned.plan, planned.cases, bench_queue(document.device), document, name)
+        benchmark = plan_benchmark(document, self.state.records)
+        name = default_name(benchmark_subject(document), ", ".join(benchmark.plan.options.patterns))
+        return self._start(benchmark.plan, benchmark.cases, bench_queue(document.device), document, name)
 
     def _start(
         self,
@@ -198,7 +203,7 @@ class JobSubmitter:
         `fallback_name` is the job's name if the request has none.
         """
         if self.require_worker and not self.state.records.is_served(queue):
-            raise no_worker(queue)
+            raise no_worker_error(queue)
         job, is_new = self._create_record(plan, parts, queue, description, fallback_name)
         logs.add_fields(job=job)
         if is_new:
@@ -227,20 +232,20 @@ class JobSubmitter:
         description = JobDescription(name=description.name or fallback_name, labels=description.labels)
         self.state.housekeeping.broker.require_room(JOB_BYTES + len(parts) * PART_BYTES)
         try:
-            created = self.state.records.create(
+            job_and_is_new = self.state.records.create(
                 plan, parts, self.idempotency_key or "", fingerprint, admission, queue, description
             )
         except FullError as error:
             raise _limit_error(error, self.principal) from None
         except MissingUploadError as error:
-            raise upload_missing(error.digest) from None
+            raise upload_missing_error(error.digest) from None
         except MissingResultError:
             detail = "masks of the job that previous or masks_of names were deleted meanwhile; name another job"
             raise RequestError(Code.RESULT_NOT_FOUND, detail) from None
-        if created is None:
+        if job_and_is_new is None:
             detail = f"Idempotency-Key {self.idempotency_key!r} was used with another request; use a new one"
             raise RequestError(Code.IDEMPOTENCY_CONFLICT, detail)
-        return created
+        return job_and_is_new
 
     def _reserve_memory(self, size: int) -> None:
         """Reserve `size` bytes of memory until the response has been sent."""
@@ -269,12 +274,12 @@ def _skip_unlisted(model: Model) -> list[Skipped]:
     """Skip the tensors that are in a model's files but not in its index; they stay dense in the copy of the model."""
     return [
         Skipped(name=name, reason=f"it is in {file}, and the index does not list it")
-        for name, file in model.unlisted.items()
+        for name, file in model.files_of_unlisted_tensors.items()
     ]
 
 
-def no_worker(queue: str) -> RequestError:
-    """Error of a job whose queue no living worker consumes."""
+def no_worker_error(queue: str) -> RequestError:
+    """Return the error for a job whose queue no living worker consumes."""
     workers = waiting_for(queue)
     return RequestError(Code.NO_WORKER, str(workers), retry_after_s=10, waiting_for=workers.model_dump())
 
@@ -282,9 +287,9 @@ def no_worker(queue: str) -> RequestError:
 def _fingerprint_content(
     plan: MasksPlan | BenchmarkPlan, parts: Sequence[Shard] | Sequence[PlannedCase], description: JobDescription
 ) -> dict[str, Any]:
-    """What two requests with one `Idempotency-Key` must have in common.
+    """Return the content that two requests with one `Idempotency-Key` must have in common.
 
-    This is the plan; for a benchmark also the cases; and name, labels and priority, if they are not the defaults.
+    It is the plan; for a benchmark also the cases; and name, labels and priority, if they are not the defaults.
     """
     plan_members = plan.model_dump(mode="json")
     description_members = description.model_dump(include=set(JobDescription.model_fields), exclude_defaults=True)
@@ -295,9 +300,9 @@ def _fingerprint_content(
 
 def _limit_error(error: FullError, principal: Principal) -> RequestError:
     if error.what == "bytes":
-        return too_many_bytes(principal)
+        return too_many_bytes_error(principal)
     if error.what == "records":
-        return too_many_record_bytes(principal, error.limit)
+        return too_many_record_bytes_error(principal, error.limit)
     if error.what == "quota":
         detail = (
             f"key {principal.name!r} has {error.limit} jobs queued or running (live_jobs); wait until some have ended"

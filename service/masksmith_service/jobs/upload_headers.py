@@ -7,7 +7,7 @@ from functools import partial
 
 from masksmith_service.auth.principal import Principal
 from masksmith_service.bounds.table import cost
-from masksmith_service.errors import RequestError, upload_damaged
+from masksmith_service.errors import RequestError, upload_damaged_error
 from masksmith_service.resources import State
 from masksmith_service.uploads.inspector import SMALL_HEADER_BYTES
 from masksmith_state.blobs.names import upload_name
@@ -68,10 +68,10 @@ def _read(state: State, principal: Principal, digest: str) -> bytes:
     try:
         size = state.references.touch(principal.key, digest, any_owner=principal.is_admin)
         if size is None:
-            raise upload_missing(digest)
+            raise upload_missing_error(digest)
         return read_header_text(partial(state.store.get_range, name), size)
     except FileNotFoundError:
-        raise upload_missing(digest) from None
+        raise upload_missing_error(digest) from None
     except (DamagedBlobError, HeaderError):
         raise _set_aside(state, digest) from None
 
@@ -87,10 +87,10 @@ def _set_aside(state: State, digest: str) -> RequestError:
     """Set aside an upload that was damaged after it was received; returns the error to raise."""
     state.store.set_aside(upload_name(digest))
     state.references.forget_damaged_upload(digest)
-    return upload_damaged(digest)
+    return upload_damaged_error(digest)
 
 
-def upload_missing(digest: str) -> RequestError:
+def upload_missing_error(digest: str) -> RequestError:
     """Return the error for an upload that does not exist, or belongs to another key."""
     detail = f"upload {digest} does not exist; PUT /v1/tensors/{digest} first"
     return RequestError(Code.UPLOAD_NOT_FOUND, detail, digest=digest)

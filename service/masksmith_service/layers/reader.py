@@ -73,8 +73,8 @@ class MaskedLayer:
         shape, stack_count = self.tensor.shape, count_leading_stacks(self.tensor.layout)
         return (math.prod(shape[: stack_count + 1]), *shape[stack_count + 1 :])
 
-    def read_width(self, width: int) -> int:
-        """Return how many entries of a row are read for `width` of its columns: all, if stored rows are not flat."""
+    def width_to_read(self, width: int) -> int:
+        """Return how many entries of a row are read to get `width` of its columns: all, if stored rows are not flat."""
         return width if self._is_flat else self.shape[1]
 
     def read_mask(self, store: BlobStore, rows: Sequence[int], first: int, last: int) -> Bools:
@@ -96,7 +96,9 @@ class MaskedLayer:
         return _flatten(masks.unpack(packed, (len(rows), *self._merged_shape[1:])))[:, first:last]
 
     def read_scores(self, store: BlobStore, rows: Sequence[int], first: int, last: int) -> Floats:
-        """Read magnitudes (or given scores) of some rows (ascending) and the columns `first` to `last` (exclusive).
+        """Read the absolute values of the tensor, which has weights or given scores, in some rows and columns.
+
+        The rows are ascending; the columns are `first` to `last` (exclusive).
 
         Raises:
             RequestError: If the weight was uploaded, and the upload is no longer in the store.

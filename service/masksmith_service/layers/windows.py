@@ -53,8 +53,9 @@ class Window:
 
 def sampled_rows_per_cell(layer: MaskedLayer, window: Window) -> int:
     """Return the number of rows read of each whole cell: all in a small window, evenly spaced ones in a large one."""
-    single_row_entries = window.cell_rows * layer.read_width(window.cell_cols * window.step)  # Of one row of each cell.
-    return min(window.step, max(1, SAMPLED_ENTRIES // single_row_entries))
+    # Entries that are read if one row of each cell is read.
+    entries = window.cell_rows * layer.width_to_read(window.cell_cols * window.step)
+    return min(window.step, max(1, SAMPLED_ENTRIES // entries))
 
 
 def read_window(layer: MaskedLayer, store: BlobStore, window: Window) -> dict[str, Floats]:
@@ -70,8 +71,8 @@ def read_window(layer: MaskedLayer, store: BlobStore, window: Window) -> dict[st
     cell_widths = np.diff(np.append(cell_starts, stop - start)).astype(np.float32)
     shape = (window.cell_rows, window.cell_cols)
     results = {name: np.zeros(shape, np.float32) for name in ("kept", "scores", "kept_scores")}
-    read_width = layer.read_width(stop - start)
-    for band, rows in _bands(window, height, read_width, sampled_rows_per_cell(layer, window)):
+    width_to_read = layer.width_to_read(stop - start)
+    for band, rows in _bands(window, height, width_to_read, sampled_rows_per_cell(layer, window)):
         mask = layer.read_mask(store, rows, start, stop)
         scores = layer.read_scores(store, rows, start, stop)
         # The mean masked score counts dropped entries as 0; divided by the share kept it is the mean of those kept.
@@ -108,9 +109,9 @@ def _distributions(layer: MaskedLayer, store: BlobStore) -> dict[str, npt.NDArra
     height, width = layer.shape
     count = max(1, min(height, SAMPLED_ROWS, BAND_BYTES // (4 * width)))
     rows = [number * height // count for number in range(count)]
-    scores, kept = layer.read_scores(store, rows, 0, width), layer.read_mask(store, rows, 0, width)
+    scores, mask = layer.read_scores(store, rows, 0, width), layer.read_mask(store, rows, 0, width)
     edges = np.linspace(0, float(scores.max()) or 1.0, HISTOGRAM_BINS + 1).astype(np.float32)
-    counts = [np.histogram(scores[selected], edges)[0].astype(np.int32) for selected in (kept, ~kept)]
+    counts = [np.histogram(scores[selected], edges)[0].astype(np.int32) for selected in (mask, ~mask)]
     return {
         "quantiles": np.quantile(scores, np.linspace(0, 1, 101)).astype(np.float32),
         "edges": edges,
@@ -119,7 +120,9 @@ def _distributions(layer: MaskedLayer, store: BlobStore) -> dict[str, npt.NDArra
     }
 
 
-def _bands(window: Window, matrix_height: int, read_width: int, sampled_rows: int) -> Iterator[tuple[slice, list[int]]]:
+def _bands(
+    window: Window, matrix_height: int, width_to_read: int, sampled_rows: int
+) -> Iterator[tuple[slice, list[int]]]:
     """Yield the bands of a window: a range of its rows of cells, and the matrix rows that are read for these cells.
 
     The scores that are read for a band have at most `BAND_BYTES`, unless it is a single row of cells.
@@ -127,10 +130,10 @@ def _bands(window: Window, matrix_height: int, read_width: int, sampled_rows: in
     Args:
         window: The window.
         matrix_height: Number of rows of the matrix.
-        read_width: Number of entries that are read of each row.
+        width_to_read: Number of entries that are read of each row.
         sampled_rows: Number of rows that are read of each whole cell.
     """
-    band_height = max(1, BAND_BYTES // (4 * read_width * sampled_rows))
+    band_height = max(1, BAND_BYTES // (4 * width_to_read * sampled_rows))
     for start in range(0, window.cell_rows, band_height):
         stop = min(window.cell_rows, start + band_height)
         rows = [row for cell_row in range(start, stop) for row in _rows(window, cell_row, matrix_height, sampled_rows)]

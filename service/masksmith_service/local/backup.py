@@ -51,5 +51,5 @@ def _run(
     sys.stdout.flush()
     with installation_redis(data, redis_url, create=subcommand == "restore") as url:
         environment = settings.child_environment({"MASKSMITH_REDIS_URL": url, "MASKSMITH_STORE_URL": store})
-        completed = subprocess.run([*arguments, *["--json"] * as_json], env=environment, check=False)
-    raise typer.Exit(completed.returncode)
+        result = subprocess.run([*arguments, *["--json"] * as_json], env=environment, check=False)
+    raise typer.Exit(result.returncode)

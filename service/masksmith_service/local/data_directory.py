@@ -13,7 +13,7 @@ from .errors import FailedError, UsageError
 from .logs import rotate_closed
 
 LOCK, FORMAT, AUTH = "lock", "format", "auth"
-"""Files of a data directory: the lock with its holder, the format version, and the record that keys are required."""
+"""Files of a data directory: the lock with its holder, the format version, and the record that requests need keys."""
 
 
 class InUseError(UsageError):
@@ -51,7 +51,7 @@ class DataDirectory:
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
             self.lock = os.open(self.path / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
-            raise self._unusable(error) from None
+            raise self._unusable_error(error) from None
         try:
             self._acquire_lock()
             self._check_or_write_format()
@@ -59,12 +59,12 @@ class DataDirectory:
                 folder.mkdir(mode=0o700, exist_ok=True)
         except OSError as error:
             os.close(self.lock)
-            raise self._unusable(error) from None
+            raise self._unusable_error(error) from None
         except BaseException:
             os.close(self.lock)
             raise
 
-    def _unusable(self, error: OSError) -> UsageError:
+    def _unusable_error(self, error: OSError) -> UsageError:
         return UsageError(f"the data directory {self.path} cannot be used: {error.strerror}; name another with --data")
 
     def prepare_log(self, name: str) -> Path:
@@ -97,12 +97,12 @@ class DataDirectory:
 
     @property
     def requires_keys(self) -> bool:
-        """Whether `require_keys` was ever called; a file records it, because Valkey may lose all keys."""
+        """Whether `record_key_requirement` was ever called; a file records it, because Valkey may lose all keys."""
         return requires_keys(self.path)
 
-    def require_keys(self) -> None:
+    def record_key_requirement(self) -> None:
         """Record that every request needs a key from now on."""
-        require_keys(self.path)
+        record_key_requirement(self.path)
 
     def _acquire_lock(self) -> None:
         try:
@@ -142,10 +142,10 @@ class DataDirectory:
 
 
 def requires_keys(path: Path) -> bool:
-    """Whether `require_keys` was ever called for a data directory."""
+    """Whether `record_key_requirement` was ever called for a data directory."""
     return (path / AUTH).exists()
 
 
-def require_keys(path: Path) -> None:
+def record_key_requirement(path: Path) -> None:
     """Record in a data directory that every request needs a key."""
     (path / AUTH).write_text("required\n")

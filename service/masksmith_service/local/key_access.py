@@ -52,7 +52,7 @@ _FAILURES: tuple[tuple[type[redis.RedisError], str], ...] = (
     (redis.TimeoutError, "does not respond"),
     (redis.ResponseError, "refuses a command; its database may be that of another program, or a record is damaged"),
 )
-"""What the server does, by the kind of error; the first row that fits counts."""
+"""What the server does, by the kind of error; the first row whose kind matches is used."""
 
 
 def _failure(error: redis.RedisError) -> str:

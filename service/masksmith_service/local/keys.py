@@ -19,7 +19,7 @@ from masksmith_wire.priorities import Priority
 from masksmith_wire.text import printable
 
 from . import settings
-from .data_directory import require_keys
+from .data_directory import record_key_requirement
 from .errors import UsageError
 from .options import DataOption, JsonOption, RedisOption, note
 
@@ -42,11 +42,14 @@ def create(
     role: Annotated[str, typer.Option(help="user: own jobs only; admin: all jobs, workers and keys.")] = "user",
     stored_bytes_text: Annotated[
         str | None,
-        typer.Option("--stored-bytes", metavar="N", help="Most bytes of uploads and results, such as 500G."),
+        typer.Option("--stored-bytes", metavar="N", help="Maximum bytes of uploads and results, such as 500G."),
     ] = None,
-    live_jobs: Annotated[int | None, typer.Option(min=0, metavar="N", help="Most jobs queued or running.")] = None,
+    live_jobs: Annotated[
+        int | None, typer.Option(min=0, metavar="N", help="Maximum number of jobs queued or running.")
+    ] = None,
     requests_s: Annotated[
-        float | None, typer.Option(min=MIN_REQUESTS_S, max=MAX_REQUESTS_S, metavar="N", help="Most requests a second.")
+        float | None,
+        typer.Option(min=MIN_REQUESTS_S, max=MAX_REQUESTS_S, metavar="N", help="Maximum requests a second."),
     ] = None,
     scope: Annotated[
         list[str] | None,
@@ -86,7 +89,7 @@ def create(
         sharing = Sharing(weight=weight, max_priority=Priority(max_priority))
         info, token = keys.create(name, Role(role), quotas, scopes, expires_at, sharing)
     if redis_url is None and (data is not None or settings.redis_url() is None):
-        require_keys(data or settings.data_home())
+        record_key_requirement(data or settings.data_home())
         effect = "from now on every request needs a key"
     else:
         effect = "services of this broker require a key while it has one, and always with MASKSMITH_AUTH=required"

@@ -16,7 +16,7 @@ COPY_BYTES = 2**20
 def rotate_closed(path: Path) -> None:
     """Rename the log file of an earlier run, if there is one and it is larger than `MAX_LOG_BYTES`."""
     if path.exists() and path.stat().st_size > MAX_LOG_BYTES:
-        path.replace(_earlier(path))
+        path.replace(_earlier_path(path))
 
 
 def rotate_open(path: Path) -> bool:
@@ -35,11 +35,11 @@ def rotate_open(path: Path) -> bool:
         while piece := source.read(COPY_BYTES):
             copy.write(piece)
         os.truncate(path, 0)
-    part.replace(_earlier(path))
+    part.replace(_earlier_path(path))
     return True
 
 
-def _earlier(path: Path) -> Path:
+def _earlier_path(path: Path) -> Path:
     return path.with_suffix(".log.1")
 
 

@@ -28,7 +28,7 @@ class InstallationPlan:
         port: Port of the service.
         data: Data directory.
         slots: Shards that the CPU worker solves at the same time.
-        gpus: Number of GPU workers.
+        gpu_count: Number of GPU workers.
         has_bench: Whether there is also a benchmark worker for the device of each worker.
         variables: Environment variables of all processes; None leaves a variable unchanged.
     """
@@ -37,7 +37,7 @@ class InstallationPlan:
     port: int
     data: DataDirectory
     slots: int
-    gpus: int
+    gpu_count: int
     has_bench: bool = True
     variables: Mapping[str, str | None] = field(default_factory=dict)
 
@@ -51,7 +51,7 @@ class InstallationPlan:
     @property
     def workers(self) -> dict[str, tuple[str, int]]:
         """Device and slots of every worker but the benchmark workers, by name."""
-        gpu_workers = {f"worker-cuda{number}": (f"cuda:{number}", 1) for number in range(self.gpus)}
+        gpu_workers = {f"worker-cuda{number}": (f"cuda:{number}", 1) for number in range(self.gpu_count)}
         return {"worker-cpu": ("cpu", self.slots), **gpu_workers}
 
     @property
@@ -60,17 +60,17 @@ class InstallationPlan:
         devices = {name.removeprefix("worker-"): device for name, (device, _) in self.workers.items()}
         return {f"bench-{name}": device for name, device in devices.items() if self.has_bench}
 
-    def processes(self, redis_url: str, auth: str = "required") -> list[ProcessSpec]:
-        """The processes, in the order in which they are started; `auth` is the setting `MASKSMITH_AUTH`."""
+    def process_specs(self, redis_url: str, auth: str = "required") -> list[ProcessSpec]:
+        """Specify the processes, in the order in which they are started; `auth` is the setting `MASKSMITH_AUTH`."""
         workers = [
-            self._worker(name, redis_url, device, MASKSMITH_WORKER_SLOTS=str(slots))
+            self._worker_spec(name, redis_url, device, MASKSMITH_WORKER_SLOTS=str(slots))
             for name, (device, slots) in self.workers.items()
         ]
         bench_workers = [
-            self._worker(name, redis_url, device, MASKSMITH_WORKER_ROLE="bench")
+            self._worker_spec(name, redis_url, device, MASKSMITH_WORKER_ROLE="bench")
             for name, device in self.bench_workers.items()
         ]
-        service = self._process(
+        service = self._process_spec(
             "service",
             "service",
             redis_url,
@@ -80,12 +80,12 @@ class InstallationPlan:
         )
         return [*workers, *bench_workers, service]
 
-    def _worker(self, name: str, redis_url: str, device: str, **variables: str) -> ProcessSpec:
+    def _worker_spec(self, name: str, redis_url: str, device: str, **variables: str) -> ProcessSpec:
         unique_name = f"{name.removeprefix('worker-')}-{socket.gethostname()}-{os.getpid()}"
         identity = {"MASKSMITH_WORKER_NAME": unique_name, "MASKSMITH_WORKER_DEVICE": device}
-        return self._process("worker", name, redis_url, **identity, **variables)
+        return self._process_spec("worker", name, redis_url, **identity, **variables)
 
-    def _process(self, component: str, name: str, redis_url: str, **variables: str) -> ProcessSpec:
+    def _process_spec(self, component: str, name: str, redis_url: str, **variables: str) -> ProcessSpec:
         environment = {
             **self.variables,
             "MASKSMITH_REDIS_URL": redis_url,

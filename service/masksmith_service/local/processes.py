@@ -22,7 +22,10 @@ ROTATION_PAUSE_S = 60.0
 TAIL_BYTES, TAIL_LINES = 4096, 15
 """Limits of the end of a log that `Child.log_tail` returns."""
 SOCKET_START_S, SOCKET_MISSING_S = 30.0, 1.0
-"""Seconds after which a server without its socket's file counts as unreachable: before it first listens, and later."""
+"""Seconds without a socket's file after which a server counts as unreachable: after its start, and after a deletion."""
+
+_SIGNAL_NAMES = {number.value: number.name for number in signal.Signals}
+"""Names by number; most real-time signals have none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,11 +36,12 @@ class ProcessSpec:
         name: Name in messages and logs.
         command: Command line.
         environment: Environment variables.
-        log: File for its output.
-        grace_s: Seconds within which it must stop after SIGTERM.
-        death_signal: Signal that it gets if this process ends without stopping it; Linux only.
-        keep_open: File descriptors that it inherits.
-        socket: Unix socket that it listens on. A server whose socket is deleted runs on, but nothing can connect to it.
+        log: File for the child's output.
+        grace_s: Seconds within which the child must stop after SIGTERM.
+        death_signal: Signal that the child gets if this process ends without stopping it; Linux only.
+        keep_open: File descriptors that the child inherits.
+        socket: Unix socket that the child listens on. If the socket is deleted, the child runs on, but nothing can
+            connect to it.
         before_start: Called before each start.
     """
 
@@ -75,18 +79,20 @@ class Child:
 
     @property
     def pid(self) -> int:
-        """Its process id."""
+        """Process id."""
         return self._process.pid
 
     def exit_reason(self) -> str | None:
-        """Description of how it ended; None while it runs."""
+        """Describe how the process ended; None while it runs."""
         code = self._process.poll()
         if code is None:
             return None
-        return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"exited with code {code}"
+        return (
+            f"was killed by {_SIGNAL_NAMES.get(-code, f'signal {-code}')}" if code < 0 else f"exited with code {code}"
+        )
 
     def failure(self) -> str | None:
-        """Description of how it ended, or, if it has a socket, of why nothing can connect to it; otherwise None."""
+        """Describe how the process ended, or why nothing can connect to its socket; else None."""
         if (reason := self.exit_reason()) is not None or self.spec.socket is None:
             return reason
         now = time.monotonic()
@@ -97,12 +103,12 @@ class Child:
         return f"cannot be reached, {self.spec.socket} {'was deleted' if self._has_listened else 'does not exist'}"
 
     def terminate(self) -> None:
-        """Send SIGTERM, if it is running."""
+        """Send SIGTERM to the process, if it is running."""
         if self._process.poll() is None:
             self._process.terminate()
 
     def wait_or_kill(self, deadline: float) -> bool:
-        """Wait until it stops, and kill it at `deadline` (of `time.monotonic`); returns whether it stopped in time."""
+        """Wait until the process stops; kill it at `deadline` (of `time.monotonic`). Return whether it was in time."""
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(max(0.0, deadline - time.monotonic()))
             return True
@@ -111,7 +117,7 @@ class Child:
         return False
 
     def rotate_log(self) -> None:
-        """Rotate its log file, if that has become large; after a failure, not before `ROTATION_PAUSE_S` have passed."""
+        """Rotate the log file if it has become large; after a failure, wait for `ROTATION_PAUSE_S`."""
         if time.monotonic() < self._rotate_at:
             return
         try:
@@ -121,7 +127,7 @@ class Child:
             self._rotate_at = time.monotonic() + ROTATION_PAUSE_S
 
     def log_tail(self) -> str:
-        """The last lines that it logged in this run, at most `TAIL_LINES`."""
+        """Return the last lines that the process logged in this run, at most `TAIL_LINES`."""
         with self.spec.log.open("rb") as log:
             end = log.seek(0, os.SEEK_END)
             log.seek(max(self._log_start, end - TAIL_BYTES))

@@ -23,9 +23,9 @@ def roots_variable(options: Sequence[str]) -> str | None:
     """
     if not options:
         return None
-    configured = _parse(settings.roots_json())
-    from_options = [{"url": _url(text), "read": ["*"], "write": ["*"]} for text in options]
-    return json.dumps([*configured, *from_options])
+    configured_roots = _parse(settings.roots_json())
+    added_roots = [{"url": _url(text), "read": ["*"], "write": ["*"]} for text in options]
+    return json.dumps([*configured_roots, *added_roots])
 
 
 def root_urls(text: str | None) -> list[str]:
@@ -49,11 +49,11 @@ def _url(text: str) -> str:
 
 def _parse(text: str | None) -> list[object]:
     try:
-        parsed = json.loads(text or "[]")
+        value = json.loads(text or "[]")
     except ValueError:
-        parsed = None
-    if not isinstance(parsed, list):
+        value = None
+    if not isinstance(value, list):
         raise UsageError(
             f'MASKSMITH_ROOTS is not a JSON list of objects such as {{"url": ..., "read": ["*"]}}: {text!r}'
         )
-    return parsed
+    return value

@@ -45,16 +45,16 @@ def data_home() -> Path:
 
 def visible_gpu_count() -> int:
     """Number of NVIDIA GPUs that a worker may use, counted without loading CUDA."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is not None:
-        return len([device for device in visible.split(",") if device.strip() and device.strip() != "-1"])
+    visible_devices = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible_devices is not None:
+        return len([device for device in visible_devices.split(",") if device.strip() and device.strip() != "-1"])
     return len([device for device in Path("/dev").glob("nvidia[0-9]*") if device.name[6:].isdigit()])
 
 
 def child_environment(variables: Mapping[str, str | None]) -> dict[str, str]:
-    """Environment of this process, with variables set and unbuffered output of Python.
+    """Return the environment of this process, with these variables set and unbuffered output of Python.
 
     A variable whose value is None stays as it is.
     """
-    new = {name: value for name, value in variables.items() if value is not None}
-    return {**os.environ, "PYTHONUNBUFFERED": "1", **new}
+    set_variables = {name: value for name, value in variables.items() if value is not None}
+    return {**os.environ, "PYTHONUNBUFFERED": "1", **set_variables}

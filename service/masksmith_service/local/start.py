@@ -41,7 +41,7 @@ def start_processes(plan: InstallationPlan, supervisor: Supervisor, socket_path:
         return
     if needs_keys:
         check_key_exists(plan.host, redis_url)
-    for process in plan.processes(redis_url, _auth_setting(plan, redis_url)):
+    for process in plan.process_specs(redis_url, _auth_setting(plan, redis_url)):
         supervisor.start(process)
     _wait_until_ready(plan, supervisor)
 
@@ -54,7 +54,7 @@ def _auth_setting(plan: InstallationPlan, redis_url: str) -> str:
     that this holds even after the broker has lost all keys.
     """
     if not plan.data.requires_keys and any_key_exists(redis_url):
-        plan.data.require_keys()
+        plan.data.record_key_requirement()
     is_open = is_loopback(plan.host) and not plan.data.requires_keys and settings.auth() != "required"
     return "none" if is_open else "required"
 

@@ -33,20 +33,20 @@ class ProcessFailedError(FailedError):
     """A process ended, or could not be reached, before all processes were ready."""
 
 
-class _Supervised:
-    """A process, which the constructor starts, and when to restart it.
+class _SupervisedProcess:
+    """A process that the constructor starts, and the time when it may be restarted.
 
     Attributes:
         spec: How to start and stop the process.
         child: The process, which may have ended; None from when `restart_failed` finds it failed until its restart.
-        failures: Number of failures since the last healthy run; the restart delay is computed from it.
+        failure_count: Number of failures since the last healthy run; the restart delay is computed from it.
         restart_at: Time of `time.monotonic` from which on the process may be restarted.
     """
 
     def __init__(self, spec: ProcessSpec) -> None:
         self.spec = spec
         self.child: Child | None = Child(spec)
-        self.failures = 0
+        self.failure_count = 0
         self.restart_at = 0.0
 
 
@@ -61,23 +61,23 @@ class Supervisor:
 
     def __init__(self, report: Callable[[str], None]) -> None:
         self._report = report
-        self._supervised: list[_Supervised] = []
-        self._stop_signals = 0
+        self._processes: list[_SupervisedProcess] = []
+        self._stop_signal_count = 0
         adopt_orphans()
         self._earlier_children = children_of(os.getpid())
 
     @property
     def stopping(self) -> bool:
         """Whether a stop signal has arrived within `handling_signals`."""
-        return self._stop_signals > 0
+        return self._stop_signal_count > 0
 
     @contextmanager
     def handling_signals(self) -> Iterator[None]:
         """Handle stop signals in the block: the first one sets `stopping`, a further one shortens one grace period."""
         # SIGHUP stays ignored under nohup. SIGINT is handled even if it is ignored at the start, because shells start
         # background jobs with SIGINT ignored.
-        handled = [number for number in STOP_SIGNALS if not _is_ignored_hangup(number)]
-        previous_handlers = {number: signal.signal(number, self._on_signal) for number in handled}
+        handled_signals = [number for number in STOP_SIGNALS if not _is_ignored_hangup(number)]
+        previous_handlers = {number: signal.signal(number, self._on_signal) for number in handled_signals}
         try:
             yield
         finally:
@@ -86,7 +86,7 @@ class Supervisor:
 
     def start(self, spec: ProcessSpec) -> None:
         """Start a process, which `restart_failed` restarts from now on."""
-        self._supervised.append(_Supervised(spec))
+        self._processes.append(_SupervisedProcess(spec))
 
     def check(self) -> None:
         """Check that no process has failed during the start-up.
@@ -94,10 +94,10 @@ class Supervisor:
         Raises:
             ProcessFailedError: If one has; the message has the end of its log.
         """
-        for supervised in self._supervised:
-            if supervised.child is not None and (reason := supervised.child.failure()) is not None:
+        for process in self._processes:
+            if process.child is not None and (reason := process.child.failure()) is not None:
                 raise ProcessFailedError(
-                    f"{supervised.spec.name} {reason}; {supervised.spec.log} ends with\n{supervised.child.log_tail()}"
+                    f"{process.spec.name} {reason}; {process.spec.log} ends with\n{process.child.log_tail()}"
                 )
 
     def restart_failed(self) -> None:
@@ -108,17 +108,17 @@ class Supervisor:
         if self.stopping:
             return
         now = time.monotonic()
-        for supervised in self._supervised:
-            if supervised.child is not None and (reason := supervised.child.failure()) is not None:
-                self._stop_and_schedule_restart(supervised, supervised.child, reason, now)
-            if supervised.child is None and now >= supervised.restart_at:
-                supervised.child = Child(supervised.spec)
+        for process in self._processes:
+            if process.child is not None and (reason := process.child.failure()) is not None:
+                self._stop_and_schedule_restart(process, process.child, reason, now)
+            if process.child is None and now >= process.restart_at:
+                process.child = Child(process.spec)
 
     def rotate_logs(self) -> None:
         """Rotate the log files that have become large."""
-        for supervised in self._supervised:
-            if supervised.child is not None:
-                supervised.child.rotate_log()
+        for process in self._processes:
+            if process.child is not None:
+                process.child.rotate_log()
 
     def wait(self) -> None:
         """Sleep for `POLL_S`, the time between two calls of `check` or `restart_failed`."""
@@ -132,15 +132,15 @@ class Supervisor:
         """
         for group in self._groups():
             self._stop_group(group)
-        self._supervised.clear()
+        self._processes.clear()
         kill_all(self._orphans())
 
     def _groups(self) -> list[list[Child]]:
         """Processes that do not wait for a restart, in groups of equal grace periods, in the order of stopping."""
         groups: dict[float, list[Child]] = {}
-        for supervised in reversed(self._supervised):
-            if supervised.child is not None:
-                groups.setdefault(supervised.spec.grace_s, []).append(supervised.child)
+        for process in reversed(self._processes):
+            if process.child is not None:
+                groups.setdefault(process.spec.grace_s, []).append(process.child)
         return list(groups.values())
 
     def _stop_group(self, group: list[Child]) -> None:
@@ -148,9 +148,9 @@ class Supervisor:
             child.terminate()
         deadline = time.monotonic() + group[0].spec.grace_s
         while any(child.exit_reason() is None for child in group) and time.monotonic() < deadline:
-            if self._stop_signals > 1:
+            if self._stop_signal_count > 1:
                 deadline = min(deadline, time.monotonic() + SHORT_GRACE_S)
-                self._stop_signals = 1  # This signal does not shorten the grace period of the next group.
+                self._stop_signal_count = 1  # This signal does not shorten the grace period of the next group.
             time.sleep(0.05)
         for child in group:
             if not child.wait_or_kill(deadline):
@@ -158,27 +158,25 @@ class Supervisor:
                     f"{child.spec.name} took too long to stop and was killed; its unfinished work will be redone"
                 )
 
-    def _stop_and_schedule_restart(self, supervised: _Supervised, child: Child, reason: str, now: float) -> None:
+    def _stop_and_schedule_restart(self, process: _SupervisedProcess, child: Child, reason: str, now: float) -> None:
         if now - child.started_at > HEALTHY_AFTER_S:
-            supervised.failures = 0
-        delay_s = min(MIN_RESTART_DELAY_S * 2.0 ** min(supervised.failures, MAX_DOUBLINGS), MAX_RESTART_DELAY_S)
-        self._report(
-            f"{supervised.spec.name} {reason}; starting it again in {delay_s:g} s (log: {supervised.spec.log})"
-        )
+            process.failure_count = 0
+        delay_s = min(MIN_RESTART_DELAY_S * 2.0 ** min(process.failure_count, MAX_DOUBLINGS), MAX_RESTART_DELAY_S)
+        self._report(f"{process.spec.name} {reason}; starting it again in {delay_s:g} s (log: {process.spec.log})")
         child.terminate()
-        child.wait_or_kill(time.monotonic() + supervised.spec.grace_s)
-        supervised.failures += 1
-        supervised.restart_at = now + delay_s
-        supervised.child = None
+        child.wait_or_kill(time.monotonic() + process.spec.grace_s)
+        process.failure_count += 1
+        process.restart_at = now + delay_s
+        process.child = None
         kill_all(self._orphans())
 
     def _orphans(self) -> set[int]:
         """Ids of adopted processes: descendants of processes that have ended."""
-        running = {supervised.child.pid for supervised in self._supervised if supervised.child is not None}
+        running = {process.child.pid for process in self._processes if process.child is not None}
         return children_of(os.getpid()) - running - self._earlier_children
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        self._stop_signals += 1
+        self._stop_signal_count += 1
 
 
 def _is_ignored_hangup(number: signal.Signals) -> bool:

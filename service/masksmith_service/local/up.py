@@ -69,7 +69,7 @@ def up(
     try:
         has_bench = components.has_torch() if bench is None else bench
         plan = InstallationPlan(
-            host, _checked_port(host, port), directory, workers or available_cores(), gpus, has_bench, variables
+            host, _check_port(host, port), directory, workers or available_cores(), gpus, has_bench, variables
         )
         directory.write_holder(f"{plan.url}, process {os.getpid()}")
         _run(plan, needs_keys=not (insecure or settings.is_insecure()), as_json=as_json)
@@ -130,7 +130,7 @@ def _show_ready(plan: InstallationPlan, *, as_json: bool) -> None:
     note("Ctrl-C stops everything; nothing is lost.")
 
 
-def _checked_port(host: str, port: int) -> int:
+def _check_port(host: str, port: int) -> int:
     """Check that host and port can be listened on, before any process starts; return the port, or for 0 a free one."""
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
@@ -138,6 +138,8 @@ def _checked_port(host: str, port: int) -> int:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(address)
             return int(probe.getsockname()[1])
+    except UnicodeError:  # Raised for a part between dots that is empty or too long.
+        raise UsageError(f"--host {host!r} is neither an IP address nor the name of a host") from None
     except OSError as error:
         hint = "; --port 0 takes a free one" if port else ""
         raise UsageError(f"cannot listen on {host} port {port}: {error.strerror}{hint}") from None

@@ -41,9 +41,9 @@ class AccessLogMiddleware:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on with an id: the one in its header if valid, else a new one.
 
-        An exception before the response starts is answered as a bug of the service. An expected error after that, such
-        as that a result was deleted while it is sent, is logged without a traceback; the server closes the
-        connection of a response that is not complete.
+        An exception before the response starts is answered as a bug of the service. If an expected error occurs after
+        that, for example because a result is deleted while it is sent, it is logged without a traceback. The server
+        closes the connection of a response that is not complete.
         """
         if scope["type"] != "http":
             await self._app(scope, receive, send)
@@ -65,9 +65,9 @@ class AccessLogMiddleware:
 
 
 def _expected_error(error: BaseException) -> RequestError | None:
-    """Return what the client would have been told, if the response had not started; None if the error is a bug.
+    """Return the error that the client would have received before the response started; None if the error is a bug.
 
-    Starlette raises a `RuntimeError` from an error that has a handler, if the response has started.
+    If an error has a handler, but the response has started, Starlette raises a `RuntimeError` from the error.
     """
     cause = error.__cause__ if isinstance(error, RuntimeError) else error
     if isinstance(cause, RequestError):

@@ -1,4 +1,4 @@
-"""Checks of a request's headers: host (against DNS rebinding), origin (against CSRF), and where it seems to be from."""
+"""Checks of a request: host (against DNS rebinding), origin (against CSRF), and whether it is from this machine."""
 
 from __future__ import annotations
 

@@ -16,8 +16,9 @@ _COOKIE_PATH = re.compile(rb"(; *path=)/(?=;|$)", re.IGNORECASE)
 class PathPrefixMiddleware:
     """Serves `<prefix>/x` as `/x`; a path without the prefix is served unchanged.
 
-    Links in pages are relative, so only `Location` headers with an absolute path (`/x`) need the prefix, and cookies,
-    which otherwise would be sent to all applications of the host, and replaced by another installation's.
+    Links in pages are relative and need no prefix. It is added to `Location` headers with an absolute path (`/x`), and
+    to the path of cookies. Without the prefix, the browser would send a cookie to all applications of the host, and
+    another installation on the host would replace it by its own.
 
     Args:
         app: The application.
@@ -32,7 +33,7 @@ class PathPrefixMiddleware:
         self._networks = [network for text in texts if (network := _parse_network(text)) is not None]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve a request."""
+        """Pass a request on without the prefix, and add the prefix to the headers of its response."""
         prefix = self._prefix_of(scope) if scope["type"] == "http" else b""
         if not prefix:
             await self._app(scope, receive, send)

@@ -18,7 +18,7 @@ UNLESS_SET: Mapping[str, str] = {
 
 
 class SecurityHeadersMiddleware:
-    """ASGI middleware that adds these headers; it is the outermost, so that responses of other middleware have them."""
+    """ASGI middleware that adds security headers; it is the outermost, so that all responses have them."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

@@ -140,7 +140,7 @@ def _band(points: Sequence[tuple[float, float, float]], axis: _Axis) -> str:
 
 
 def _bars(batch: int, layers: Mapping[str, Mapping[str, float]]) -> Chart:
-    """Compute the chart of bars; `layers` has the speed-up of each layer's fastest kernel by pattern."""
+    """Compute the chart of bars; `layers` has, by layer and pattern, the speed-up (gain) of the fastest kernel."""
     axis = _Axis(gain for gains in layers.values() for gain in gains.values())
     patterns = list(dict.fromkeys(pattern for gains in layers.values() for pattern in gains))
     group_width = (WIDTH - LEFT - RIGHT) / len(layers)
@@ -168,7 +168,10 @@ def _bars(batch: int, layers: Mapping[str, Mapping[str, float]]) -> Chart:
 
 
 class _Axis:
-    """Logarithmic axis whose limits are powers of two and include all gains and 1x."""
+    """Logarithmic axis of gains, which are speed-ups over the dense kernel; the limits are powers of two.
+
+    The limits include all gains and the baseline of 1x.
+    """
 
     def __init__(self, gains: Iterable[float]) -> None:
         powers = [0.0, *(math.log2(gain) for gain in gains)]

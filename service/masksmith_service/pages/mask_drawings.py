@@ -31,12 +31,12 @@ class Drawing:
 
     @property
     def height(self) -> int:
-        """Rows drawn."""
+        """Number of rows."""
         return len(self.mask)
 
     @property
     def width(self) -> int:
-        """Columns drawn."""
+        """Number of columns."""
         return len(self.mask[0])
 
     @property

@@ -22,13 +22,13 @@ POLICY = {
 }
 """The policy of pages; the middleware adds the other security headers, which all responses have."""
 DASH = "\N{EN DASH}"
-"""What filters show for an absent value."""
+"""Text that filters show for a value that is absent."""
 
 
 def render(request: Request, template: str, status: int = 200, **context: Any) -> HTMLResponse:
     """Render a page, with a header that forbids external resources and inline scripts.
 
-    The addresses of its links are relative, so that they work below any path prefix of a proxy.
+    The addresses of the page's links are relative, so that they work below any path prefix of a proxy.
     """
     page = _environment.get_template(template).render(context, root=path_to_root(request))
     return HTMLResponse(page, status, POLICY)
@@ -90,7 +90,7 @@ def exact(text: str) -> Markup:
     return escape(text)
 
 
-def _shown(value: Any) -> Any:
+def _escape_unprintable(value: Any) -> Any:
     """Replace control characters, and marks of direction, which reorder a page, by escapes; `Markup` stays."""
     return printable(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
@@ -98,7 +98,7 @@ def _shown(value: Any) -> Any:
 _environment = Environment(
     loader=PackageLoader(__package__, "templates"),
     autoescape=True,
-    finalize=_shown,
+    finalize=_escape_unprintable,
     undefined=StrictUndefined,
     trim_blocks=True,
     lstrip_blocks=True,

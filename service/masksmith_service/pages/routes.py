@@ -66,22 +66,22 @@ def show_comparison(
     b: Annotated[str, Query(max_length=64)] = "",
     tensor: Text = "",
 ) -> HTMLResponse:
-    """Show the form that chooses two jobs; with two jobs, their layers, and with a tensor, also its two masks."""
-    only_ended = JobFilter(kind="masks", states=[job_state for job_state in JobState if job_state.is_terminal])
-    jobs = find_jobs(state.records, principal.visible_owner, only_ended, None, JOBS_PER_PAGE).jobs
+    """Show the form that chooses two jobs, the layers of the chosen jobs, and the two masks of the chosen tensor."""
+    ended_masks_jobs = JobFilter(kind="masks", states=[job_state for job_state in JobState if job_state.is_terminal])
+    jobs = find_jobs(state.records, principal.visible_owner, ended_masks_jobs, None, JOBS_PER_PAGE).jobs
     ids = [visible_job_id(prefix, state, principal) if prefix else None for prefix in (a, b)]
     for job in ids:
         if job is not None:
             anyio.from_thread.run(reserve_parts, state, job, request.state.reservation)
     job_a, job_b = (read_document(state, job) if job else None for job in ids)
-    context: dict[str, Any] = {"jobs": jobs, "a": job_a, "b": job_b, "pairs": [], "compared": None}
+    context: dict[str, Any] = {"jobs": jobs, "a": job_a, "b": job_b, "pairs": [], "compared_tensor": None}
     if job_a is not None and job_b is not None:
         context |= _comparison_context(state, (job_a, job_b), tensor)
     return render(request, "compare.html", **context)
 
 
 def _comparison_context(state: State, jobs: tuple[Job, Job], tensor: str) -> dict[str, Any]:
-    """Variables of the template for two jobs, and for the two masks of a tensor if they can be compared."""
+    """Return the template's variables for two jobs, and for the two masks of a tensor if the masks can be compared."""
     records = [read_masks_job(state, job.id) for job in jobs]
     pairs = pair_layers(jobs[0], records[0], jobs[1], records[1])
     context: dict[str, Any] = {
@@ -98,9 +98,9 @@ def _comparison_context(state: State, jobs: tuple[Job, Job], tensor: str) -> dic
     layer_a, layer_b = (find_layer(record, state.records, tensor) for record in records)
     if layer_a.shape != layer_b.shape:  # The tensor has different layouts in the two jobs.
         return context
-    viewed = [("A", jobs[0], pair.a.report, layer_a.tiling), ("B", jobs[1], pair.b.report, layer_b.tiling)]
+    views = [("A", jobs[0], pair.a.report, layer_a.tiling), ("B", jobs[1], pair.b.report, layer_b.tiling)]
     overlap = compare_masks(layer_a, layer_b, state.store)
-    return context | {"compared": tensor, "shape": layer_a.shape, "viewed": viewed, "common": overlap}
+    return context | {"compared_tensor": tensor, "shape": layer_a.shape, "views": views, "overlap": overlap}
 
 
 @router.get("/login")
@@ -151,7 +151,7 @@ def show_jobs(
 
 
 def _owners(state: State, jobs: Sequence[JobSummary]) -> dict[str, str]:
-    """Names of the keys that jobs belong to, by the key's id; the name of a key that is not found is its id."""
+    """Return the names of the keys that jobs belong to, by the key's id; if a key is not found, its id is the name."""
     keys = Keys(state.records.redis)
     owners = {job.key: keys.get(job.key) for job in jobs if job.key is not None}
     return {key: key if info is None else info.name for key, info in owners.items()}
@@ -193,9 +193,9 @@ def show_job(
 
 
 def _queries(q: str, sort: str, *, desc: bool) -> dict[str, str]:
-    """Queries that sort by a column, by the column's name.
+    """Return, for each column, the query that sorts the list by this column.
 
-    Each sorts ascending, but if the list is already sorted ascending by the column, its query sorts descending.
+    The query sorts in ascending order; if the list has this order already, the query sorts in descending order.
     """
     queries = {}
     for column in ("name", "shape", "retained", "gap", "kept", "status", "time"):

@@ -52,7 +52,7 @@ class LocatedPath:
         try:
             return self.root.stat(self.path)
         except FileNotFoundError:
-            raise reference_not_found(self.location) from None
+            raise reference_not_found_error(self.location) from None
 
     def check_version(self, version: str) -> None:
         """Check that the file is as it was when its version was recorded.
@@ -62,10 +62,10 @@ class LocatedPath:
             InvalidLocationError: If it is not a file, is in an inner root, or a link leads outside the root.
         """
         try:
-            current = self.root.stat(self.path).version
+            current_version = self.root.stat(self.path).version
         except FileNotFoundError:
             raise self.root.missing_file_error(self.path) from None
-        if current != version:
+        if current_version != version:
             raise ChangedSourceError(self.location, "it is of another version")
 
     def read_header(self, settings: Settings) -> FileHeader:
@@ -105,8 +105,8 @@ def _find(roots: Roots, principal: Principal, location: str, right: str) -> Loca
     except InvalidLocationError as error:
         raise RequestError(Code.INVALID_REFERENCE, str(error), location=error.location) from None
     except NoRootError as error:
-        allowed = [each.url for each in roots.settings if _has_right(principal, getattr(each, right))]
-        detail = f"{error}; the roots that you may {right}: {', '.join(allowed) or 'none'}"
+        allowed_urls = [each.url for each in roots.settings if _has_right(principal, getattr(each, right))]
+        detail = f"{error}; the roots that you may {right}: {', '.join(allowed_urls) or 'none'}"
         raise RequestError(Code.ROOT_NOT_FOUND, detail, location=error.location) from None
     if not _has_right(principal, getattr(setting, right)):
         detail = f"key {principal.name!r} may not {right} the root {root.url} (MASKSMITH_ROOTS)"
@@ -118,6 +118,6 @@ def _has_right(principal: Principal, keys: list[str]) -> bool:
     return principal.is_admin or not ({EVERY_KEY} | principal.names).isdisjoint(keys)
 
 
-def reference_not_found(location: str) -> RequestError:
+def reference_not_found_error(location: str) -> RequestError:
     """Return the error for a location where there is no file or directory."""
     return RequestError(Code.REFERENCE_NOT_FOUND, f"there is no {location!r}", location=location)

@@ -28,7 +28,7 @@ from masksmith_wire.model_files import (
 )
 from masksmith_wire.references import ListedTensor, ModelListing
 
-from .access import LocatedPath, reference_not_found
+from .access import LocatedPath, reference_not_found_error
 
 CONFIG_NAME = "config.json"
 MAX_FILES = 1000
@@ -42,9 +42,9 @@ class Model:
     Attributes:
         folder: Its directory; for a single file, the directory of this file.
         files: Its files of weights by name, each with its state and header.
-        weight_map: Name of the file that holds each tensor, by the tensor's name; if there is an index, as it
-            says.
-        index: Name of its index; None if it has none.
+        weight_map: Name of the file that holds each tensor, by the tensor's name; if the model has an index, this is
+            the map in the index.
+        index: Name of the model's index; None if it has none.
         sizes: Sizes of all files below its directory, by path; empty if the reference names a safetensors file.
         config: Its `config.json`; None if it has none, or the reference names a safetensors file.
     """
@@ -66,7 +66,7 @@ class Model:
         return {file: tensors for file, tensors in repeated.items() if tensors}
 
     @property
-    def unlisted(self) -> dict[str, str]:
+    def files_of_unlisted_tensors(self) -> dict[str, str]:
         """The file of each tensor that the index does not list: jobs do not mask it, and copy it into their output."""
         return {
             name: file
@@ -76,7 +76,7 @@ class Model:
         }
 
     def listing(self, location: str) -> ModelListing:
-        """Build the document that lists its tensors; `location` is what the client asked for."""
+        """Build the document that lists the model's tensors; `location` is the reference in the client's request."""
         tensors = []
         for name, file in self.weight_map.items():
             header = self.files[file][1]
@@ -203,7 +203,7 @@ class ModelReader:
         try:
             data = file.root.get(file.path, self._settings.max_document_bytes)
         except FileNotFoundError:
-            raise reference_not_found(file.location) from None
+            raise reference_not_found_error(file.location) from None
         self._reserve_memory(cost("document") * len(data))
         if depth(data) > self._settings.max_document_depth:
             raise _invalid(file, f"it is nested deeper than max_document_depth = {self._settings.max_document_depth}")
@@ -225,17 +225,17 @@ def _check_duplicates(
     unlisted: dict[str, str] = {}
     for file, (_, header) in files.items():
         for name, entry in header.tensors.items():
-            listed = weight_map.get(name)
-            if listed is None and unlisted.setdefault(name, file) != file:
+            file_in_index = weight_map.get(name)
+            if file_in_index is None and unlisted.setdefault(name, file) != file:
                 where = f"{name[:200]!r} is in {unlisted[name]} and in {file}"
                 raise _invalid(index, f"{where}, and the index does not list it")
             own, other = (
-                f"{each.dtype} {list(each.shape)}" for each in (entry, files[listed or file][1].tensors[name])
+                f"{each.dtype} {list(each.shape)}" for each in (entry, files[file_in_index or file][1].tensors[name])
             )
             if own != other:
                 where = f"{file} contains {name[:200]!r} as {own}"
                 raise _invalid(
-                    index, f"{where}, and {listed}, which the index names for it, as {other}; remove one of them"
+                    index, f"{where}, and {file_in_index}, which the index names for it, as {other}; remove one of them"
                 )
 
 
@@ -244,7 +244,7 @@ def _no_model(target: LocatedPath) -> RequestError:
     try:
         target.root.stat(target.path)
     except (FileNotFoundError, InvalidLocationError):  # The latter for an empty directory.
-        return reference_not_found(target.location)
+        return reference_not_found_error(target.location)
     reason = "it is neither a .safetensors file nor a .safetensors.index.json; convert the model to safetensors first"
     return _invalid(target, reason)
 

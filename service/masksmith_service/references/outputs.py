@@ -29,7 +29,7 @@ from masksmith_wire.locations import is_in_bucket
 from masksmith_wire.output_names import JOURNAL_NAME, OWN_FILES, RECORD_NAME, is_weights_path
 from masksmith_wire.specification import JobSpecification
 
-from .access import LocatedPath, find_readable, find_writable, reference_not_found
+from .access import LocatedPath, find_readable, find_writable, reference_not_found_error
 from .models import Model
 
 MAX_MARKER_BYTES = 2**16
@@ -42,8 +42,8 @@ _IDENTITY = re.compile(rb'"identity":\s*"([0-9a-f]{64})"')
 """The member `identity` of a record: the identity of the output."""
 MAX_NAME_BYTES = 255
 """Longest name of a file or a directory that file systems allow."""
-MAX_BESIDE = 1000
-"""Maximum number of copied files; these are files of the model's directory that are not weights."""
+MAX_COPIED_FILES = 1000
+"""Maximum number of files of the model's directory that are not weights, and are copied into the output."""
 LOCK_TIMEOUT_S, LOCK_WAIT_S = 120, 5
 """Seconds after which the lock of an output expires, and for which a request waits for the lock."""
 
@@ -84,15 +84,15 @@ class OutputPlanner:
             OutputFile(name=name, source=_source(model.folder.child(name), file_state.version), bytes=file_state.size)
             for name, (file_state, _) in model.files.items()
         ]
-        beside, left_out = self._beside(model, directory)
-        for file in (*files, *beside):
+        copied_files, left_out = self._copied_files(model, directory)
+        for file in (*files, *copied_files):
             self._check_name(directory, file.name)
         config = model.config or {}
         planned = PlannedOutput(
             location=directory.location,
             identity="",
             files=files,
-            beside=beside,
+            beside=copied_files,
             left=left_out,
             model_type=str(config["model_type"]) if isinstance(config.get("model_type"), str) else None,
             duplicates=model.duplicates,
@@ -107,15 +107,15 @@ class OutputPlanner:
         would_be_in_model = bool(model.sizes) and is_inside(directory.location, model.folder.location)
         if would_be_in_model or is_inside(model.folder.location, directory.location):
             raise _invalid(f"it and {model.folder.location}, the model, contain each other; name another", directory)
-        large = next(
+        large_file = next(
             (name for name, (file_state, _) in model.files.items() if file_state.size > MAX_OBJECT_BYTES), None
         )
-        if large is not None and is_in_bucket(directory.location):
-            detail = f"{large!r} has more than the {MAX_OBJECT_BYTES} bytes of an object; split the model"
+        if large_file is not None and is_in_bucket(directory.location):
+            detail = f"{large_file!r} has more than the {MAX_OBJECT_BYTES} bytes of an object; split the model"
             raise _invalid(detail, directory)
-        reserved = next((name for name in model.files if name in OWN_FILES), None)
-        if reserved is not None:
-            raise _invalid(f"the model has a file {reserved!r}, whose name the output needs", directory)
+        reserved_name = next((name for name in model.files if name in OWN_FILES), None)
+        if reserved_name is not None:
+            raise _invalid(f"the model has a file {reserved_name!r}, whose name the output needs", directory)
         if "quantization_config" in (model.config or {}):
             detail = "the model's config has a quantization_config, and quantised weights are not read by reference"
             raise _invalid(f"{detail}; use `masksmith prune --local`", directory)
@@ -135,7 +135,7 @@ class OutputPlanner:
         if root.url != directory.root.url:
             raise _invalid(f"its file {name!r} would be in {root.url}, which is another root", directory)
 
-    def _beside(self, model: Model, directory: LocatedPath) -> tuple[list[OutputFile], list[str]]:
+    def _copied_files(self, model: Model, directory: LocatedPath) -> tuple[list[OutputFile], list[str]]:
         """Return the copied files beside the weights, the index last, and the names of those that are left out.
 
         Hidden files, and files with irregular paths, are in neither list.
@@ -144,9 +144,9 @@ class OutputPlanner:
         left_out = [name for name in names if name != model.index and (name in OWN_FILES or is_weights_path(name))]
         # The index is last because a loader takes a directory with an index for a complete model.
         copied = sorted((name for name in names if name not in left_out), key=lambda name: name == model.index)
-        if len(copied) > MAX_BESIDE:
+        if len(copied) > MAX_COPIED_FILES:
             raise _invalid(
-                f"{len(copied)} files are beside the model's weights, at most {MAX_BESIDE} are copied", directory
+                f"{len(copied)} files are beside the model's weights, at most {MAX_COPIED_FILES} are copied", directory
             )
         files = []
         for name in copied:
@@ -179,7 +179,7 @@ def claim_output(
         try:
             yield
         except redis.RedisError:
-            # The job may have been recorded although the broker's response was lost.
+            # The marker stays: the job may have been recorded although the broker's response was lost.
             raise
         except BaseException:
             # After the lock has expired, another request may rely on the marker. If the marker stays, a later
@@ -288,7 +288,7 @@ def _document(file: LocatedPath, limit: int) -> dict[str, Any]:
         text = file.root.get(file.path, limit).decode(errors="replace")
         document = json.JSONDecoder().raw_decode(text)[0]
     except FileNotFoundError:
-        raise reference_not_found(file.location) from None
+        raise reference_not_found_error(file.location) from None
     except ValueError:
         return {}
     return document if isinstance(document, dict) else {}
@@ -303,7 +303,7 @@ def _check_tensors(tensors: Sequence[PlannedTensor], model: Model, directory: Lo
         source_location = None if tensor.source is None else tensor.source.location
         if entry is None or (source_location, tensor.start) != (location, entry.start):
             detail = (
-                f"tensor {tensor.name!r} is not read from {model.folder.location}, the model of which this is a copy"
+                f"tensor {tensor.name!r} is not read from {model.folder.location}, the model that the output copies"
             )
             raise _invalid(detail, directory)
 

@@ -1,4 +1,4 @@
-"""Reads the versions and headers of files that a request names by reference; returns those of a model that was read."""
+"""Finds versions and headers: of the files that a request names by reference, and of the files of a model."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def read_references(
 
 
 def _masks_file(target: LocatedPath) -> LocatedPath:
-    """The masks file that a reference names: the file itself, or the masks file in the directory of an output."""
+    """Return the masks file that a reference names: the file itself, or the masks file in an output's directory."""
     return target if target.path.endswith(WEIGHTS_SUFFIX) else target.child(MASKS_NAME)
 
 

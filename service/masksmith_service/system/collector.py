@@ -44,8 +44,8 @@ class MetricsCollector:
         yield _with_values(unreadable, counts_by_labels(counts, "unreadable"))
         yield from self._queues_and_workers()
         yield from self._broker_state()
-        damaged: Counter[tuple[str, ...]] = Counter((name.partition("/")[0],) for name, _ in self._store.list_damaged())
-        yield _gauge("masksmith_damaged_blobs", "Blobs that were damaged and set aside.", ["kind"], damaged)
+        kinds: Counter[tuple[str, ...]] = Counter((name.partition("/")[0],) for name, _ in self._store.list_damaged())
+        yield _gauge("masksmith_damaged_blobs", "Blobs that were damaged and set aside.", ["kind"], kinds)
 
     def _broker_state(self) -> Iterator[Metric]:
         status = self._broker.status()
@@ -58,22 +58,22 @@ class MetricsCollector:
         )
 
     def _queues_and_workers(self) -> Iterator[Metric]:
-        queued: dict[tuple[str, ...], float] = {
+        depths: dict[tuple[str, ...], float] = {
             (queue,): self._records.schedule.depth(queue) for queue in (CPU_QUEUE, GPU_QUEUE)
         }
-        yield _gauge("masksmith_queue_depth", "Shards that wait in a queue.", ["queue"], queued)
-        alive: Counter[tuple[str, ...]] = Counter()
-        slots: Counter[tuple[str, ...]] = Counter()
+        yield _gauge("masksmith_queue_depth", "Shards that wait in a queue.", ["queue"], depths)
+        worker_counts: Counter[tuple[str, ...]] = Counter()
+        slot_counts: Counter[tuple[str, ...]] = Counter()
         for worker in self._records.workers.live():
-            alive[worker.device,] += 1
-            slots[worker.device,] += worker.slots
-        yield _gauge("masksmith_workers", "Workers that are alive.", ["device"], alive)
-        yield _gauge("masksmith_worker_slots", "Shards that live workers solve at once.", ["device"], slots)
+            worker_counts[worker.device,] += 1
+            slot_counts[worker.device,] += worker.slots
+        yield _gauge("masksmith_workers", "Workers that are alive.", ["device"], worker_counts)
+        yield _gauge("masksmith_worker_slots", "Shards that live workers solve at once.", ["device"], slot_counts)
 
 
 def _jobs(counts: Mapping[str, str]) -> Iterator[Metric]:
-    current = {key: value for key, value in counts_by_labels(counts, "jobs").items() if value > 0}
-    yield _gauge("masksmith_jobs", "Jobs on record.", ["kind", "state"], current)
+    job_counts = {key: value for key, value in counts_by_labels(counts, "jobs").items() if value > 0}
+    yield _gauge("masksmith_jobs", "Jobs on record.", ["kind", "state"], job_counts)
     ended = CounterMetricFamily("masksmith_jobs_ended", "Jobs that have ended.", labels=["kind", "state"])
     yield _with_values(ended, counts_by_labels(counts, "ended"))
 

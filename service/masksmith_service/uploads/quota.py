@@ -1,4 +1,4 @@
-"""Checks a key's quota of stored bytes while the key sends an upload; finds uploads; has the errors of full quotas."""
+"""Checks a key's quota of stored bytes during an upload; finds uploads; makes the errors for full quotas."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class UploadQuota:
         if limit is not None:
             self._free_bytes = limit - state.references.bytes_of(key)
         if self._incoming_bytes[key] + length > self._free_bytes:
-            raise too_many_bytes(self._principal)
+            raise too_many_bytes_error(self._principal)
 
     def count_total(self, total_bytes: int) -> None:
         """Count the upload's bytes.
@@ -69,7 +69,7 @@ class UploadQuota:
             self._incoming_bytes[self._principal.key] += total_bytes - self._counted_bytes
             self._counted_bytes = total_bytes
         if self._incoming_bytes[self._principal.key] > self._free_bytes:
-            raise too_many_bytes(self._principal)
+            raise too_many_bytes_error(self._principal)
 
     def end(self) -> None:
         """Stop counting the upload: it is stored, or will not be."""
@@ -94,7 +94,7 @@ def touch_upload(state: State, principal: Principal, digest: str, *, any_owner: 
         return None
 
 
-def too_many_record_bytes(principal: Principal, limit: int) -> RequestError:
+def too_many_record_bytes_error(principal: Principal, limit: int) -> RequestError:
     """Return the error for a key whose records would take more than `limit` bytes of the broker."""
     detail = (
         f"the records of key {principal.name!r} would take more than {limit} bytes of the broker (key_broker_bytes); "
@@ -103,7 +103,7 @@ def too_many_record_bytes(principal: Principal, limit: int) -> RequestError:
     return RequestError(Code.TOO_MANY_BYTES, detail, retry_after_s=RETRY_AFTER_S, limit=limit)
 
 
-def too_many_bytes(principal: Principal) -> RequestError:
+def too_many_bytes_error(principal: Principal) -> RequestError:
     """Return the error for a key whose quota of stored bytes would be exceeded."""
     limit = principal.quotas.stored_bytes
     detail = f"key {principal.name!r} may keep {limit} bytes (stored_bytes); delete jobs, or wait until uploads expire"

@@ -16,7 +16,7 @@ from masksmith_state.blobs.store import BlobStore
 from masksmith_wire.errors import Code
 
 from .inspector import BLOCK_BYTES, Inspector, content_length
-from .quota import UploadQuota, too_many_bytes, too_many_record_bytes
+from .quota import UploadQuota, too_many_bytes_error, too_many_record_bytes_error
 
 
 async def receive(request: Request, state: State, principal: Principal, digest: str | None) -> tuple[Inspector, bool]:
@@ -102,9 +102,9 @@ def _add_reference(state: State, principal: Principal, inspector: Inspector) -> 
     limits = (principal.quotas.stored_bytes, state.settings.key_broker_bytes if principal.key else None)
     outcome = state.references.link(principal.key, inspector.digest, inspector.bytes, *limits)
     if outcome is LinkOutcome.FULL:
-        raise too_many_bytes(principal)
+        raise too_many_bytes_error(principal)
     if outcome is LinkOutcome.RECORDS_FULL:
-        raise too_many_record_bytes(principal, state.settings.key_broker_bytes)
+        raise too_many_record_bytes_error(principal, state.settings.key_broker_bytes)
     if outcome is LinkOutcome.LOST:
         detail = "the same upload had expired, and was deleted while this one was stored; send it again"
         raise RequestError(Code.STORE_UNAVAILABLE, detail, retry_after_s=1)

@@ -69,7 +69,7 @@ def check(response, bound):
 def test_one_key_cannot_hold_the_capacity_of_others(site, name):
     client, headers, job, capacities = site
     capacity, key = HOLDERS[name](capacities), key_of(capacities, client, headers, "ann")
-    capacity.held[key] = capacity.share_of(key)
+    capacity.held_by_key[key] = capacity.share_of(key)
     refused = {
         operation for operation in OPERATIONS if check(call(client, *operation, job, headers["ann"]), capacity.bound)
     }
@@ -78,24 +78,24 @@ def test_one_key_cannot_hold_the_capacity_of_others(site, name):
     for operation in OPERATIONS:
         assert not check(call(client, *operation, job, headers["bob"]), capacity.bound), operation
         assert client.get("/healthz").status_code == 200
-    del capacity.held[key]
-    assert capacity.held.total() == 0
+    del capacity.held_by_key[key]
+    assert capacity.held_by_key.total() == 0
 
 
 @pytest.mark.parametrize("name", HOLDERS)
 def test_healthz_answers_when_all_capacity_is_held(site, name):
     client, headers, job, capacities = site
     capacity = HOLDERS[name](capacities)
-    capacity.held["others"] = capacity.total
+    capacity.held_by_key["others"] = capacity.total
     refused = {
         operation for operation in OPERATIONS if check(call(client, *operation, job, headers["ann"]), capacity.bound)
     }
     assert refused
     assert not refused & OPEN
     assert client.get("/healthz").status_code == 200
-    del capacity.held["others"]
+    del capacity.held_by_key["others"]
     assert not any(check(call(client, *operation, job, headers["ann"]), capacity.bound) for operation in OPERATIONS)
-    assert capacity.held.total() == 0
+    assert capacity.held_by_key.total() == 0
 
 
 def test_a_document_that_is_too_large_is_refused_everywhere(site):
@@ -214,16 +214,29 @@ def test_the_oldest_session_of_a_key_ends(site, records, valkey, monkeypatch):
     assert statuses.count(401) == 2
 
 
+def test_a_session_that_was_logged_out_ends_no_other(site, monkeypatch):
+    monkeypatch.setattr(sessions, "MAX_SESSIONS", 2)
+    client, headers, _, _ = site
+    token = headers["bob"]["Authorization"].partition(" ")[2]
+    first = client.post("/v1/session", json={"token": token}).cookies["masksmith_session"]
+    for _ in range(3):
+        client.cookies.clear()
+        assert client.post("/v1/session", json={"token": token}).status_code == 200
+        assert client.delete("/v1/session").status_code == 204
+    client.cookies.clear()
+    assert client.get("/v1/session", headers={"Cookie": f"masksmith_session={first}"}).status_code == 200
+
+
 def test_large_documents_are_counted_before_they_are_read(site):
     client, headers, _, capacities = site
     key = key_of(capacities, client, headers, "ann")
     document = json.dumps({"pattern": "2:4", "tensors": [], "name": " " * 1000}).encode()
-    capacities.memory.held[key] = capacities.memory.share_of(key) - cost("document") * len(document) + 1
+    capacities.memory.held_by_key[key] = capacities.memory.share_of(key) - cost("document") * len(document) + 1
     response = client.post("/v1/jobs", content=document, headers=headers["ann"])
     assert (response.status_code, response.json()["bound"]) == (429, "request_memory_bytes")
-    capacities.memory.held[key] -= 1
+    capacities.memory.held_by_key[key] -= 1
     assert client.post("/v1/jobs", content=document, headers=headers["ann"]).status_code == 422
-    del capacities.memory.held[key]
+    del capacities.memory.held_by_key[key]
 
 
 def test_a_path_with_a_control_character_is_refused_before_its_key_and_body(site):

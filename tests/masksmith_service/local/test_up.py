@@ -25,7 +25,7 @@ from masksmith_service.local.processes import PR_SET_CHILD_SUBREAPER, ProcessSpe
 from masksmith_service.local.redis_server import start_server
 from masksmith_service.local.roots import root_urls, roots_variable
 from masksmith_service.local.supervisor import ProcessFailedError, Supervisor
-from masksmith_service.local.up import _checked_port
+from masksmith_service.local.up import _check_port
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="needs prctl and /proc")
 
@@ -247,6 +247,15 @@ class TestSupervisor:
         assert "worker exited with code 3; starting it again in 0.5 s" in lines[0]
         assert "in 1 s" in lines[1]
 
+    @linux
+    def test_a_signal_without_a_name_does_not_end_the_supervisor(self, tmp_path: Path) -> None:
+        lines: list[str] = []
+        supervisor = Supervisor(lines.append)
+        supervisor.start(part(tmp_path, "worker", "import os; os.kill(os.getpid(), 40)"))
+        await_true(lambda: supervisor.restart_failed() or lines)
+        supervisor.stop()
+        assert "worker was killed by signal 40" in lines[0]
+
     def test_a_process_that_dies_at_the_start_is_reported_with_its_log(self, tmp_path: Path) -> None:
         supervisor = Supervisor(lambda line: None)
         supervisor.start(part(tmp_path, "service", "print('earlier'); raise SystemExit('no such module')"))
@@ -306,14 +315,19 @@ def test_help_loads_neither_the_service_nor_the_client() -> None:
 
 class TestPlan:
     def test_port_zero_becomes_a_free_port(self) -> None:
-        assert _checked_port("127.0.0.1", 0) > 0
+        assert _check_port("127.0.0.1", 0) > 0
 
     def test_a_port_in_use_is_reported_before_the_start(self) -> None:
         with socket.socket() as taken:
             taken.bind(("127.0.0.1", 0))
             taken.listen()
             with pytest.raises(UsageError, match="--port 0"):
-                _checked_port("127.0.0.1", taken.getsockname()[1])
+                _check_port("127.0.0.1", taken.getsockname()[1])
+
+    @pytest.mark.parametrize("host", ["127.0.0..1", "a" * 64])
+    def test_an_address_that_is_none_is_reported_before_the_start(self, host: str) -> None:
+        with pytest.raises(UsageError, match=f"--host '{re.escape(host)}' is neither"):
+            _check_port(host, 0)
 
     @pytest.mark.parametrize(
         ("host", "url"),

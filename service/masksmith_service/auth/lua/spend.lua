@@ -18,5 +18,9 @@ local tokens = math.min(size, tonumber(tokens_before or size) + elapsed * rate)
 if tokens < 1 then return tostring((1 - tokens) / rate) end
 redis.call('HSET', bucket, 'left', tokens - 1, 'at', string.format('%.6f', now))
 redis.call('EXPIRE', bucket, math.ceil(size / rate) + 1)
-redis.call('HSET', 'masksmith:key:' .. ARGV[1], 'last_used_at', string.format('%.6f', now))
+-- A user of an issuer has no record; writing a field would create one that never expires.
+local record = 'masksmith:key:' .. ARGV[1]
+if redis.call('EXISTS', record) == 1 then
+  redis.call('HSET', record, 'last_used_at', string.format('%.6f', now))
+end
 return '0'
