@@ -22,7 +22,8 @@ class GpuMonitor:
 
     Args:
         device: `cpu`, or a CUDA device.
-        uuid: UUID of the GPU, without the prefix `GPU-`. NVML finds the GPU by it: CUDA may number GPUs otherwise.
+        uuid: UUID of the GPU, without the prefix `GPU-`. NVML finds the GPU by its UUID, since NVML and CUDA may number
+            GPUs in different orders.
         nvml: NVML's Python binding; None imports it.
     """
 

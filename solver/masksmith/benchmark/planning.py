@@ -121,7 +121,7 @@ def _check_requested_kernels(cases: Sequence[Case], selected: Sequence[Declarati
     for kernel in selected:
         refusals = [(case, kernel.refusal(case, device)) for case in cases]
         unsupported = [(case, refusal) for case, refusal in refusals if refusal is not None]
-        not_due_to_pattern = [(case, refusal) for case, refusal in unsupported if refusal.what != "pattern"]
+        not_due_to_pattern = [(case, refusal) for case, refusal in unsupported if refusal.constraint != "pattern"]
         # A kernel need not support every pattern of a request, but at least one of them.
         refused = not_due_to_pattern or (unsupported if len(unsupported) == len(cases) else [])
         if refused:
