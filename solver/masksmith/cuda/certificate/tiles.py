@@ -23,7 +23,7 @@ THREADS = 256
 
 @device
 def _entry_violation(w: float, u: float, v: float, keep: bool) -> float:
-    """Return by how much complementary slackness is violated: exactly 0.0 if it is not, else rounded away from 0.
+    """Return by how much an entry violates complementary slackness: exactly 0.0 if it does not, else rounded up.
 
     The values are those of `kernels.certificate.tiles`, which subtracts the rounding error of u + v before it tests the
     sign. Here that error decides only where the rounded sum equals w: it is too small to change any other sign.
@@ -134,7 +134,8 @@ def compile_certificate(element: str) -> Any:
                 )
                 is_legal = is_legal and legal_flags[other]
             objective[t], total[t], legal[t] = kept_score, total_score, is_legal
-            # The added share exceeds the relative rounding error of the terms and of their sum. No term is negative.
+            # Rounded up, so that the bound holds: the factor exceeds the relative rounding error of the terms and of
+            # their sum, and no term is negative.
             violation[t] = violation_sum * (1.0 + EPSILON * (2 * rows * cols + 16))
 
     return kernel(run)
