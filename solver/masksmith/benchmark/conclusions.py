@@ -176,9 +176,12 @@ def _break_even(key: CurveKey, gains: dict[float, Gain]) -> BreakEven:
         {density: 1.0 / getattr(gain, name) for density, gain in gains.items()} for name in ("value", "low", "high")
     )
     density = crossing(curve)
-    spread = (None, None) if density is None else (_crossing_or_end(slowest), _crossing_or_end(fastest))
+    low = high = None
+    if density is not None:
+        # If times do not fall with the density, the crossings of the other curves may be at other pairs of points.
+        low, high = min(density, _crossing_or_end(slowest)), max(density, _crossing_or_end(fastest))
     always = all(ratio < 1.0 for ratio in curve.values())
-    return BreakEven(*key, density, min(curve), max(curve), always, *spread)
+    return BreakEven(*key, density, min(curve), max(curve), always, low, high)
 
 
 def _crossing_or_end(curve: dict[float, float]) -> float:
