@@ -72,7 +72,9 @@ def _write_outputs(weight: Any, mask: Any, i: int, j: int, pruned: Any, packed: 
 
 @cache
 def compile_certificate(element: str) -> Any:
-    """Compile the kernel: one row of blocks per tile row, and `THREADS // cols * cols` threads per block.
+    """Compile the kernel: blocks of `THREADS // cols * cols` threads; blocks (i, 0), (i, 1), ... certify tile row i.
+
+    Tile rows are the first dimension of the grid, since the others are limited to 65,535 blocks.
 
     Arguments: `scores` [height, width]; `mask` [down * rows, across * cols]; `forced` as `mask`, or empty;
     `row_duals`, `col_duals` [down * across, rows or cols]; `weight` as `scores`, or empty; written: `objective`,
@@ -90,10 +92,10 @@ def compile_certificate(element: str) -> Any:
         violations = cuda.shared.array(THREADS, float64)
         total_sums = cuda.shared.array(THREADS, float64)
         legal_flags = cuda.shared.array(THREADS, int32)
-        thread, top = cuda.threadIdx.x, cuda.blockIdx.y * rows
-        column = cuda.blockIdx.x * cuda.blockDim.x + thread
+        thread, top = cuda.threadIdx.x, cuda.blockIdx.x * rows
+        column = cuda.blockIdx.y * cuda.blockDim.x + thread
         inside, tile_col, c = column < across * cols, column // cols, column % cols
-        t = cuda.blockIdx.y * across + tile_col
+        t = cuda.blockIdx.x * across + tile_col
         kept_score, violation_sum, total_score, kept_in_col, is_legal = 0.0, 0.0, 0.0, 0, 1
         if inside:
             v = max(0.0, col_duals[t, c]) if at_most else col_duals[t, c]
