@@ -110,7 +110,15 @@ class DualAscent:
                 self._run_pass(shape, sweeps, warm, non_negative)
                 warm, non_negative = True, tile.at_most
             self._run_tie_passes(tie_shape, size, unequal_totals, noises)
+        else:
+            self._find_invalid_score()
         return self._order, torch.stack([self._counts[self._step], self.ready_count[0]])
+
+    def _find_invalid_score(self) -> None:
+        """Record the first NaN, infinite or negative score, as the passes do if they run."""
+        invalid = (~((self.scores >= 0) & torch.isfinite(self.scores))).flatten().nonzero()
+        if len(invalid):
+            self.results.first_failures[0] = invalid[0, 0]
 
     def _initialise_duals(self, shape: Shape, forced: torch.Tensor, warm: bool, non_negative: bool) -> None:
         """Queue a pass that computes duals of the tiles in `forced`; its list of unsolved tiles is not used."""
