@@ -1,6 +1,6 @@
-"""Reads the arrays that callers pass: as dense arrays of numpy or tensors of torch, or with an error that says why not.
+"""Reads the arrays that callers pass: returns dense numpy arrays or torch tensors, or raises an error with the reason.
 
-Scores, masks, statistics, weights and Gram matrices are all read here, so that each is accepted or refused alike.
+Scores, masks, statistics, weights and Gram matrices are all read here, so that the same rules apply to all of them.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ import numpy as np
 DTYPES = ("float16", "bfloat16", "float32", "float64", "int8", "uint8", "bool")
 """Dtypes of weights, scores and masks."""
 REAL = ("float8", "int", "uint")
-"""First letters of the other dtypes of real numbers that are accepted; floats longer than 64 bits are not."""
+"""Prefixes of the names of further accepted dtypes of real numbers; floats longer than 64 bits are not accepted."""
 Accepted = Literal["weights", "real"]
-"""Accepted dtypes: those of `DTYPES`, or also other integers and float8."""
+"""Which dtypes are accepted: `weights` means those of `DTYPES`; `real` adds those of `REAL`."""
 
 
 def read_array(values: Any, error: Callable[[str], Exception], accepted: Accepted = "weights") -> Any:
@@ -24,12 +24,12 @@ def read_array(values: Any, error: Callable[[str], Exception], accepted: Accepte
 
     Args:
         values: An array, a tensor, or nested lists.
-        error: Makes the error to raise from its reason.
+        error: Function that makes the exception to raise, from a text with the reason.
         accepted: Which dtypes are accepted.
 
     Raises:
-        Exception: That of `error`, if values are no array, hide entries or hold none, are not dense, are stored in
-            another byte order, or have another dtype.
+        Exception: The exception of `error`, if the values are not an array, are a masked array with hidden entries,
+            have no data in memory, are not dense, are stored in another byte order, or have another dtype.
     """
     is_tensor = _is_tensor(values)
     array: Any = values if is_tensor else _read_numpy(values, error)
@@ -38,6 +38,7 @@ def read_array(values: Any, error: Callable[[str], Exception], accepted: Accepte
         raise error(reason)
     if not is_tensor:
         return array
+    # Torch may negate a tensor lazily, by a flag; the numbers in its memory then have the opposite signs.
     return array.detach().resolve_neg() if array.is_neg() else array.detach()
 
 

@@ -14,9 +14,9 @@ from .kernels.certificate.tiles_simd import WIDTH, compile_first_pass, slot_widt
 from .kernels.jit import COMPILED
 
 NO_FORCED = np.zeros((0, 0), np.int8)
-"""What kernels take for `forced` if every entry is free."""
+"""The argument `forced` of kernels if every entry is free: an empty matrix."""
 ROUND_UP_FACTOR = 1 + 2.0**-40
-"""A float64 sum of the scores of a tile (at most 4096, none negative), times this, is not below the exact sum."""
+"""A float64 sum of a tile's scores (at most 4096, none negative) times this factor is not below the exact sum."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,11 +63,12 @@ def _certify_rows(panel: Panel, answer: PanelAnswer, certificate: PanelCertifica
 def _certify_tiles(panel: Panel, answer: PanelAnswer, certificate: PanelCertificate) -> None:
     tile, scores, mask = panel.tile, panel.scores, np.ascontiguousarray(answer.mask)
     u, v = np.ascontiguousarray(answer.row_duals), np.ascontiguousarray(answer.col_duals)
-    # Indices of the tiles that the first pass does not prove; of all tiles if it does not run.
+    # Indices of all tiles; the first pass, if it runs, overwrites them with those of the tiles that it does not prove.
     unproved, unproved_count = np.arange(panel.down * panel.across), panel.down * panel.across
     # These are the values for the tiles that the first pass proves; `certify` overwrites those of the others.
     certificate.violation[:], certificate.legal[:] = 0.0, True
     if COMPILED:
+        # A slot is the part of a vector of `WIDTH` columns that one tile occupies.
         slot, least_dual = slot_width(tile.cols), 0.0 if tile.at_most else -np.inf
         fills_all_lanes = slot == tile.cols and tile.cols * panel.across >= WIDTH
         first_pass = compile_first_pass(slot, fills_all_lanes)

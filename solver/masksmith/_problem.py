@@ -94,7 +94,7 @@ class Problem:
         return self.options.hysteresis if self.start is not None else 0.0
 
     def rows(self, first: int, last: int) -> tuple[Matrix, float]:
-        """Read matrix rows of the scores, and their sum; raises like `checked_rows`."""
+        """Read matrix rows of the scores, and return them with their sum; raises like `checked_rows`."""
         return checked_rows(self.source, first, last)
 
     def start_duals(self, first: int, last: int) -> tuple[Duals, Duals] | None:
@@ -125,7 +125,7 @@ class Problem:
 
     @contextmanager
     def locating_errors(self, first: int) -> Iterator[None]:
-        """Add the tensor's name to an `InfeasibleError` of the block, and `first` to the tile row in the error."""
+        """Add the tensor's name, and `first` to the tile row, to an `InfeasibleError` raised in the `with` block."""
         try:
             yield
         except InfeasibleError as error:

@@ -58,15 +58,15 @@ def solve(
             an object with `shape`, `dtype` and `rows(first, last)`, whose rows are read when they are solved.
         pattern: Pattern of allowed masks, such as `"transposable 8:16"`.
         solver: Solver, such as `ms.Exact()` or `"exact"`; by default the best one for the pattern.
-        warm_start: An earlier `Solution`, whose duals are initial values if they fit the tiles; or, for `hysteresis`
-            alone, a mask of the same shape.
+        warm_start: An earlier `Solution`, whose duals are the initial values of the solver if they fit the tiles; or a
+            mask of the same shape, which only `hysteresis` uses.
         must_keep: Bool mask of entries that must be kept.
         must_drop: Bool mask of entries that must be dropped.
         hysteresis: Bonus, in score units, for entries kept in `warm_start`; the proof is for scores with the bonus.
-        time_limit_s: Seconds after which the tiles of panels that are not started get an arbitrary allowed mask (for
-            block and hybrid patterns: the tiles of the n:m pattern inside blocks), and V:N:M patterns are not searched
-            further. The limit applies neither to the other work for patterns without tiles, nor to tensors with forced
-            entries, nor to a solve on a CUDA device.
+        time_limit_s: Time limit in seconds. After it, panels (groups of tiles) that are not started yet get an
+            arbitrary allowed mask, also those of the n:m pattern inside block and hybrid patterns; and the search for
+            V:N:M patterns ends. The limit does not apply to the other work for patterns without tiles, to tensors with
+            forced entries, or to a solve on a CUDA device.
         threads: Number of threads or processes; by default all cores.
         keep_duals: Whether the solution has duals, for warm starts or an independent check of the proof.
         on_progress: Called with (tiles done, total tiles) after each panel, or after each matrix on a CUDA device; for

@@ -13,7 +13,10 @@ from ._panels import Bools, Matrix
 from .patterns import Axis
 
 View = Literal["channels-last", "flat"]
-"""Matrix of a convolution `[out, in, *kernel]`: `[out, prod(kernel) * in]`, or if `flat` `[out, in * prod(kernel)]`."""
+"""How a convolution `[out, in, *kernel]` becomes a matrix.
+
+`channels-last`: `[out, prod(kernel) * in]`; `flat`: `[out, in * prod(kernel)]`.
+"""
 
 NUMPY_FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 """Dtypes of numpy that are read without a conversion."""
@@ -35,7 +38,7 @@ class RowSource(Protocol):
 
 
 def is_torch(tensor: object) -> bool:
-    """Return whether `tensor` is a torch tensor, or has its `detach` as subclasses do, without importing torch."""
+    """Return whether `tensor` is a torch tensor, without importing torch; subclasses are recognised by `detach`."""
     return type(tensor).__module__.split(".", 1)[0] == "torch" or hasattr(tensor, "detach")
 
 
@@ -62,7 +65,7 @@ def read_tensor(tensor: Any, name: str | None) -> Any:
 
 
 def equality_key(tensor: Any) -> object:
-    """Return a key that equal tensors share: type, dtype, shape and a few entries, which are cheap to compare.
+    """Return a key that equal tensors share, and that is cheap to compute: type, dtype, shape and a few entries.
 
     The key of a `RowSource` is its identity.
     """
@@ -85,8 +88,8 @@ def are_equal(one: Any, other: Any) -> bool:
 class MatrixReader:
     """Reads a weight, its scores or a mask as the rows of a matrix of float32 or float64.
 
-    Convolutions `[out, in, *kernel]` are read channel last, `[out, prod(kernel) * in]`, unless `view` is `flat`;
-    `axis="out"` transposes that.
+    Convolutions `[out, in, *kernel]` are read channel last, `[out, prod(kernel) * in]`, unless `view` is `flat`. With
+    `axis="out"`, the rows of the transposed matrix are read.
 
     Args:
         tensor: numpy array or torch tensor of floats, 8-bit integers or bool, any strides, any device; or a
@@ -149,7 +152,7 @@ class MatrixReader:
         return self._tensor if self._axis == "out" else self._flatten(self._tensor)
 
     def holds_nan(self) -> bool:
-        """Return whether an entry is NaN; False, without reading them, for bool, integers and `RowSource`s."""
+        """Return whether an entry is NaN; False for bool, integers and `RowSource`s, whose entries are not read."""
         if self._has_rows or "float" not in str(self._tensor.dtype):
             return False
         return bool((self._tensor != self._tensor).any())

@@ -146,7 +146,7 @@ def is_warm(patterns: Sequence[str]) -> bool:
 
 
 def _stamp(patterns: Sequence[str]) -> Path:
-    """Return the path of the empty file that says that `main` has ended for these patterns."""
+    """Return the path of an empty file, which exists if `main` has ended for these patterns."""
     valid_for = (numba_version, scan.targetctx.codegen().magic_tuple(), sources_digest())  # type: ignore[attr-defined]
     digest = blake2b(repr((tuple(patterns), valid_for)).encode(), digest_size=8).hexdigest()
     return _cache_folder() / f"warm_up.{digest}.done"

@@ -14,7 +14,7 @@ DIRECTIONS: tuple[Direction, ...] = ("forward", "backward")
 DTYPES = ("float32", "float16", "bfloat16", "float64")
 Purpose = Literal["asked", "curve"]
 BASELINES = ("dense", "dense-zeros")
-"""Kernels that gain nothing from the mask: they are measured first, and are not among `CaseResult.gains`."""
+"""Kernels that gain nothing from the mask; they are measured first, and `CaseResult.gains` leaves them out."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Layer:
     """A weight `[rows, cols]`, which a model has `count` times.
 
     Attributes:
-        name: Name of the layer, or of the first one of this shape; for a layer given by its shape only, the shape.
+        name: Name of the layer, or of the first layer of this shape; the shape as text if the layer has no name.
         rows: Outputs.
         cols: Inputs.
         count: How many layers of this shape the model has.

@@ -1,10 +1,10 @@
 """Winners, break-even densities and estimates for whole models, from measurements. Standard library only.
 
-Break-even. A kernel's cases of one family of patterns, layer, batch, dtype and direction are points (density, time /
-dense time); patterns of one family differ in density only, or are all N:M. Of several patterns of one density the
-slowest counts, so that the kernel is faster below the break-even whichever of them is used. The ratio is interpolated
-linearly between the two neighbouring points where it falls below 1 as the density decreases, at the highest such
-density; if it never does, the result is a bound.
+How a break-even is computed: all cases that share a kernel, family of patterns, layer, batch, dtype and direction form
+a curve, with a point (density, kernel time / dense time) for each case. Patterns of one family differ in density only,
+or are all N:M. If several patterns have one density, the point is that of the slowest, so that below the break-even the
+kernel is faster under each of them. The curve is linear between neighbouring points. The break-even is the highest
+density at which the curve falls below 1 as the density decreases; if there is no such density, the result is a bound.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from .results import CaseResult, Gain
 CurveKey = tuple[str, Layer, int, str, str, str]
 """Kernel, layer, batch, dtype, direction and family of patterns."""
 NOISE = 0.03
-"""A speed-up of a whole model that is more than 1 by at most this much is taken for noise."""
+"""A speed-up of a whole model from 1 to 1 plus this number may be due to noise, so it does not count as faster."""
 
 
 @dataclass(frozen=True)
@@ -176,9 +176,12 @@ def _break_even(key: CurveKey, gains: dict[float, Gain]) -> BreakEven:
         {density: 1.0 / getattr(gain, name) for density, gain in gains.items()} for name in ("value", "low", "high")
     )
     density = crossing(curve)
-    spread = (None, None) if density is None else (_crossing_or_end(slowest), _crossing_or_end(fastest))
+    low = high = None
+    if density is not None:
+        # If times do not fall with the density, the crossings of the other curves may be at other pairs of points.
+        low, high = min(density, _crossing_or_end(slowest)), max(density, _crossing_or_end(fastest))
     always = all(ratio < 1.0 for ratio in curve.values())
-    return BreakEven(*key, density, min(curve), max(curve), always, *spread)
+    return BreakEven(*key, density, min(curve), max(curve), always, low, high)
 
 
 def _crossing_or_end(curve: dict[float, float]) -> float:

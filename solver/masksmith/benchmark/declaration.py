@@ -15,13 +15,13 @@ from masksmith.patterns import NM, VNM, Block, DoublePruned, Hybrid, Pattern
 from .cases import DIRECTIONS, Case, Direction
 
 Family = Literal["any", "n:m", "2:4", "block"]
-What = Literal["device", "dtype", "shape", "pattern", "direction"]
+Constraint = Literal["device", "dtype", "shape", "pattern", "direction"]
 
 
 class Refusal(NamedTuple):
-    """Why a kernel does not support a case (`reason`), and the constraint that is violated (`what`)."""
+    """Why a kernel does not support a case (`reason`), and the kind of constraint that the case violates."""
 
-    what: What
+    constraint: Constraint
     reason: str
 
 
@@ -131,8 +131,8 @@ def row_budget(pattern: Pattern, direction: Direction) -> tuple[int, int] | None
         assert pattern.m_out is not None
         return (pattern.n, pattern.m) if direction == "forward" else (pattern.n_out, pattern.m_out)
     if isinstance(pattern, NM):
-        along = "forward" if pattern.axis == "in" else "backward"
-        return (pattern.n, pattern.m) if direction == along else None
+        supported_direction = "forward" if pattern.axis == "in" else "backward"
+        return (pattern.n, pattern.m) if direction == supported_direction else None
     if isinstance(pattern, DoublePruned):
         return pattern.n, pattern.m
     if isinstance(pattern, VNM) and direction == "forward":

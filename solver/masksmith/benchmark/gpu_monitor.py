@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import suppress
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
@@ -22,7 +24,8 @@ class GpuMonitor:
 
     Args:
         device: `cpu`, or a CUDA device.
-        uuid: UUID of the GPU, without the prefix `GPU-`. NVML finds the GPU by it: CUDA may number GPUs otherwise.
+        uuid: UUID of the GPU, without the prefix `GPU-`. NVML finds the GPU by its UUID, since NVML and CUDA may number
+            GPUs in different orders.
         nvml: NVML's Python binding; None imports it.
     """
 
@@ -42,19 +45,33 @@ class GpuMonitor:
             self._unavailable_reason = f"clocks unknown: {error}"
 
     def read(self) -> dict[str, Any]:
-        """Return the current state; `{"missing": reason}` if NVML is unavailable, and an empty dict for a CPU."""
+        """Return the current state; `{"missing": reason}` if NVML is unavailable, and an empty dict for a CPU.
+
+        Values that the GPU does not report, such as the power of some virtual GPUs, are left out.
+        """
         if self._handle is None:
             return {} if self._unavailable_reason is None else {"missing": self._unavailable_reason}
+        state = {}
+        for key, read_value in self._readers().items():
+            with suppress(self._nvml.NVMLError):
+                state[key] = read_value()
+        return state
+
+    def _readers(self) -> dict[str, Callable[[], Any]]:
+        """Return a function for each value of the state."""
         nvml, handle = self._nvml, self._handle
-        reasons = nvml.nvmlDeviceGetCurrentClocksThrottleReasons(handle)
         return {
-            "sm_clock_mhz": nvml.nvmlDeviceGetClockInfo(handle, nvml.NVML_CLOCK_SM),
-            "memory_clock_mhz": nvml.nvmlDeviceGetClockInfo(handle, nvml.NVML_CLOCK_MEM),
-            "temperature_c": nvml.nvmlDeviceGetTemperature(handle, nvml.NVML_TEMPERATURE_GPU),
-            "power_w": nvml.nvmlDeviceGetPowerUsage(handle) / 1000.0,
-            "driver": _text(nvml.nvmlSystemGetDriverVersion()),
-            "throttled": [label for name, label in SLOWDOWNS.items() if reasons & _reason_bit(nvml, name)],
+            "sm_clock_mhz": lambda: nvml.nvmlDeviceGetClockInfo(handle, nvml.NVML_CLOCK_SM),
+            "memory_clock_mhz": lambda: nvml.nvmlDeviceGetClockInfo(handle, nvml.NVML_CLOCK_MEM),
+            "temperature_c": lambda: nvml.nvmlDeviceGetTemperature(handle, nvml.NVML_TEMPERATURE_GPU),
+            "power_w": lambda: nvml.nvmlDeviceGetPowerUsage(handle) / 1000.0,
+            "driver": lambda: _text(nvml.nvmlSystemGetDriverVersion()),
+            "throttled": self._slowdowns,
         }
+
+    def _slowdowns(self) -> list[str]:
+        reasons = self._nvml.nvmlDeviceGetCurrentClocksThrottleReasons(self._handle)
+        return [label for name, label in SLOWDOWNS.items() if reasons & _reason_bit(self._nvml, name)]
 
 
 def merge_states(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:

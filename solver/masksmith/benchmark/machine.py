@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import platform
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
+
+from masksmith._cores import available_cores
 
 PACKAGES = ("numpy", "numba", "scipy", "triton")
 """Packages other than torch; the description has the versions of those that are installed."""
@@ -24,7 +25,7 @@ def describe(device: str, threads: int) -> dict[str, Any]:
     facts: dict[str, Any] = {
         "device": device,
         "processor": _processor_name(),
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": available_cores(),
         "system": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
         "torch": torch.__version__,

@@ -4,7 +4,7 @@
    packing and tuning are timed separately.
 2. Every kernel's product is compared with the float64 product of the masked weight; the product of `dense` is compared
    with that of the weight before it is masked. Kernels that cannot run, fail, or have wrong results are not timed.
-3. In each round, every kernel with a right result runs, so that changes of the machine's speed affect all of them
+3. In each round, every kernel with a correct result runs, so that changes of the machine's speed affect all of them
    equally. Times are medians over rounds, and a speed-up is the ratio of two medians.
 """
 

@@ -1,4 +1,4 @@
-"""Operands of a case: a random weight, its mask or the user's, random activations; and their product in float64."""
+"""Operands of a case: a random weight, its best mask or a user's mask, activations; and their product in float64."""
 
 from __future__ import annotations
 
@@ -30,8 +30,9 @@ class Reference:
 
     Attributes:
         product: The product of the operands as rounded to their dtype.
-        allowance: Bound on the rounding error: `|X| |A|^T` times a relative error: that of the longest sum, which has a
-            product for each non-zero entry of a row of A, plus that of `OUTPUT_ROUNDINGS` roundings.
+        allowance: Bound on the rounding error of each entry: `|X| |A|^T` times a relative error. The relative error is
+            that of a sum of as many terms as the fullest row of A has non-zero entries, plus that of
+            `OUTPUT_ROUNDINGS` roundings to the dtype of the output.
     """
 
     product: torch.Tensor
@@ -104,6 +105,7 @@ def reference(matrix: torch.Tensor, x: torch.Tensor, dtype: str) -> Reference:
     """
     wide_x, wide_matrix = x.to(torch.float64), matrix.to(torch.float64)
     terms = int((matrix != 0).sum(dim=1).max())
+    # Each term is rounded at most `terms` times, as a product and in sums; 2 is a margin.
     relative_error = (terms + 2) * SUM_ROUNDOFFS[dtype] + OUTPUT_ROUNDINGS * UNIT_ROUNDOFFS[dtype]
     allowance = (wide_x.abs() @ wide_matrix.abs().t()) * relative_error
     # Where the allowance is 0, an error of 0 must not be divided by it.

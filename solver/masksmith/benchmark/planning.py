@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import product
+from functools import cache
+from itertools import islice, product
 
 from masksmith.patterns import PatternError, parse
 
@@ -63,16 +64,19 @@ def plan(request: Request, declarations: Mapping[str, Declaration]) -> list[Case
             request.layers, request.patterns, request.dtypes, request.directions, request.batches
         )
     ]
-    for case in requested:
-        _check_fit(case)
+    for layer, pattern in product(request.layers, request.patterns):
+        _check_fit(layer, pattern)
     if request.kernels is not None:
         _check_requested_kernels(requested, selected, request.device)
     cases = [replace(case, kernels=_supporting_kernels(case, selected, request.device)) for case in requested]
     if request.curves:
+        # No more points are built than are needed to see that there are too many.
+        points = list(islice(_curve_cases(cases, selected, request.device), MAX_CASES - len(cases) + 1))
+        if len(cases) + len(points) > MAX_CASES:
+            message = f"cases and points of curves are more than {MAX_CASES}; request fewer cases, or no curves"
+            raise BenchmarkError("invalid_benchmark", message)
         # Cases with the same weight and mask are adjacent, so that both are computed once.
-        points = _curve_cases(cases, selected, request.device)
         cases += sorted(points, key=lambda case: (case.layer.shape, case.pattern))
-    _check_case_count(len(cases))
     return cases
 
 
@@ -96,13 +100,13 @@ def _check_values(request: Request) -> None:
             raise BenchmarkError("invalid_benchmark", f"batch {batch}: must lie between 1 and {MAX_BATCH}")
 
 
-def _check_fit(case: Case) -> None:
-    """Raise `BenchmarkError` if the case's pattern is invalid, or does not fit the shape of the case's layer."""
+def _check_fit(layer: Layer, pattern: str) -> None:
+    """Raise `BenchmarkError` if a pattern is invalid, or does not fit the shape of a layer."""
     try:
-        parse(case.pattern, ragged="error").grid((case.layer.rows, case.layer.cols))
+        parse(pattern, ragged="error").grid((layer.rows, layer.cols))
     except PatternError as error:
         reason = str(error).partition("; choose ragged")[0]
-        message = f"layer {case.layer.name!r} ({case.layer.shape}), pattern {case.pattern!r}: {reason}"
+        message = f"layer {layer.name!r} ({layer.shape}), pattern {pattern!r}: {reason}"
         raise BenchmarkError("invalid_benchmark", message) from None
 
 
@@ -121,7 +125,7 @@ def _check_requested_kernels(cases: Sequence[Case], selected: Sequence[Declarati
     for kernel in selected:
         refusals = [(case, kernel.refusal(case, device)) for case in cases]
         unsupported = [(case, refusal) for case, refusal in refusals if refusal is not None]
-        not_due_to_pattern = [(case, refusal) for case, refusal in unsupported if refusal.what != "pattern"]
+        not_due_to_pattern = [(case, refusal) for case, refusal in unsupported if refusal.constraint != "pattern"]
         # A kernel need not support every pattern of a request, but at least one of them.
         refused = not_due_to_pattern or (unsupported if len(unsupported) == len(cases) else [])
         if refused:
@@ -143,17 +147,20 @@ def _curve_cases(requested: Sequence[Case], selected: Sequence[Declaration], dev
     """
     requested_pairs = {(replace(case, kernels=()), name) for case in requested for name in case.kernels}
     without_pattern = dict.fromkeys(replace(case, kernels=(), pattern="") for case in requested)
+    # Cases that differ in batch, dtype or direction have the same layer and pattern: each pair is checked once.
+    fits = cache(_fits)
     for case, kernel in product(without_pattern, selected):
         for pattern in kernel.curve:
-            point = replace(case, pattern=pattern)
-            if (point, kernel.name) in requested_pairs or not _fits(point) or kernel.refusal(point, device) is not None:
+            if not fits(case.layer, pattern):
                 continue
-            yield replace(point, purpose="curve", kernels=("dense", kernel.name))
+            point = replace(case, pattern=pattern)
+            if (point, kernel.name) not in requested_pairs and kernel.refusal(point, device) is None:
+                yield replace(point, purpose="curve", kernels=("dense", kernel.name))
 
 
-def _fits(case: Case) -> bool:
+def _fits(layer: Layer, pattern: str) -> bool:
     try:
-        _check_fit(case)
+        _check_fit(layer, pattern)
     except BenchmarkError:
         return False
     return True

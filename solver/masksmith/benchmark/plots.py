@@ -14,8 +14,8 @@ from .tables import case_suffix
 Curves = dict[str, list[tuple[float, float]]]
 """Points (density, speed-up), by the label of the curve.
 
-The label is the kernel; where a kernel has patterns of several families, with the family, since points of different
-families are not comparable; where a report has several dtypes or directions, with these.
+The label is the name of the kernel. It also has the family if the kernel has patterns of several families, since points
+of different families are not comparable; and dtype and direction if the report has several.
 """
 
 
@@ -62,7 +62,7 @@ def draw(report: Report, target: Path | BinaryIO, kind: str | None = None) -> No
 
 
 def curves(report: Report, batch: int) -> Curves:
-    """Return for each curve (density, speed-up) over all layers, a point per pattern, densest first.
+    """Return the points of each curve: for each pattern, its density and the speed-up over all layers; densest first.
 
     A point is left out if its kernel and pattern were measured for fewer shapes than another kernel or pattern.
     """
@@ -70,14 +70,14 @@ def curves(report: Report, batch: int) -> Curves:
 
 
 def curve_bands(report: Report, batch: int) -> dict[str, list[tuple[float, float, float]]]:
-    """Return for each curve (density, low, high): the ranges of the speed-ups of `curves`, in the same order."""
+    """Return (density, low, high) for each point of `curves`, in the same order: the range of its speed-up."""
     return {
         label: [(density, gain.low, gain.high) for density, gain in points] for label, points in _points(report, batch)
     }
 
 
 def _points(report: Report, batch: int) -> list[tuple[str, list[tuple[float, Gain]]]]:
-    """Return labels of curves in alphabetical order, each with (density, speed-up over all layers) as in `curves`."""
+    """Return labels in alphabetical order, each with the points of its curve as in `curves`, but with ranges."""
     families = _families(report)
     by_label_and_pattern: dict[tuple[str, str], list[_LayerTimes]] = defaultdict(list)
     for result in report.results:
@@ -124,10 +124,10 @@ def _shape_count(layers: list[_LayerTimes]) -> int:
 
 
 def bars(report: Report, batch: int) -> dict[str, dict[str, float]]:
-    """Return for each shape of layers the speed-up of the fastest sparse kernel, by pattern.
+    """Return the speed-up of the fastest sparse kernel, by shape of the layers and by pattern.
 
-    If the report has several dtypes or directions, by pattern, dtype and direction. Patterns for which no sparse kernel
-    was measured are absent.
+    If the report has several dtypes or directions, the pattern's label includes them. Patterns for which no sparse
+    kernel was measured are absent.
     """
     speedups: dict[str, dict[str, float]] = defaultdict(dict)
     for winner in report.winners:

@@ -96,8 +96,9 @@ def _load(point: EntryPoint) -> Kernel:
     try:
         kernel = point.load()
         kernel = kernel() if isinstance(kernel, type) else kernel
+        # The check reads properties of the kernel, which may raise anything, too.
+        if isinstance(kernel, Kernel) and isinstance(kernel.declaration, Declaration):
+            return kernel
     except Exception as error:  # noqa: BLE001 - other packages may raise anything
         return UnloadableKernel(point.name, f"{point.value} cannot be loaded: {type(error).__name__}: {error}")
-    if not isinstance(kernel, Kernel) or not isinstance(kernel.declaration, Declaration):
-        return UnloadableKernel(point.name, f"{point.value} is not a kernel: it needs declaration, obstacle and pack")
-    return kernel
+    return UnloadableKernel(point.name, f"{point.value} is not a kernel: it needs declaration, obstacle and pack")

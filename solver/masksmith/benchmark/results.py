@@ -140,7 +140,7 @@ class CaseResult:
 
     @property
     def gains(self) -> list[tuple[Measurement, Gain]]:
-        """Measurements of kernels that use the mask, with their speed-ups over dense and the ranges of these.
+        """Measurements of kernels that use the mask, each with its speed-up over dense and the range of the speed-up.
 
         Empty if the dense product was not measured.
         """
@@ -155,7 +155,7 @@ class CaseResult:
 
     @property
     def speedups(self) -> list[tuple[Measurement, float]]:
-        """As `gains`, with the speed-ups as numbers, without ranges."""
+        """The measurements of `gains`, each with its speed-up as a number, without the range."""
         return [(measurement, gain.value) for measurement, gain in self.gains]
 
     @property

@@ -108,10 +108,10 @@ def check_device(device: str) -> None:
     """
     import torch
 
-    parts = DEVICE_NAME.fullmatch(device)
-    if parts is None:
+    match = DEVICE_NAME.fullmatch(device)
+    if match is None:
         raise BenchmarkError("invalid_benchmark", f"device {device!r}: use cpu, cuda or cuda:N")
-    if device != "cpu" and int(parts["number"] or 0) >= torch.cuda.device_count():
+    if device != "cpu" and int(match["number"] or 0) >= torch.cuda.device_count():
         raise BenchmarkError(
             "invalid_benchmark", f"device {device!r}: this torch sees {torch.cuda.device_count()} GPU(s)"
         )

@@ -82,9 +82,9 @@ def page(report: Answers, title: str) -> str:
 
 
 def machine_line(machine: dict[str, object], report: Answers) -> str:
-    """Return a sentence with the machine's name, threads and measured rates, and one with versions of software.
+    """Return a sentence with the machine's name, threads and measured rates, and a sentence with versions of software.
 
-    Threads are left out for a GPU; rates, if none were measured.
+    A GPU has no threads in the sentence, and rates are left out if none were measured.
     """
     name = machine.get("gpu") or f"{machine.get('processor')}, {machine.get('capability')}"
     order = ("torch", "cuda", "triton", "cusparselt", "numba", "numpy", "scipy", "python", "system")
@@ -96,13 +96,13 @@ def machine_line(machine: dict[str, object], report: Answers) -> str:
 def duration_text(seconds: float) -> str:
     """Format a duration with three significant digits and its unit."""
     for unit, scale in (("s", 1.0), ("ms", 1e-3)):
-        if seconds >= 0.9995 * scale:  # A shorter duration, rounded, is less than 1 of this unit.
+        if seconds >= 0.9995 * scale:  # With three digits, 0.9995 of a unit is rounded up to 1 of it.
             return f"{seconds / scale:.3g} {unit}"
     return f"{seconds / 1e-6:.3g} us"
 
 
 def _rates_text(results: Sequence[CaseResult]) -> str:
-    """Return the highest copy rate and the matrix rate of each dtype, after a semicolon; empty without rates."""
+    """Return "; " with the highest copy rate and the matrix rate of each dtype; an empty text if there are no rates."""
     rates = {
         result.case.dtype: (result.machine["copy_bytes_per_s"], result.machine["matrix_flops_per_s"])
         for result in results

@@ -144,7 +144,7 @@ class Band:
         objective, violation, total = (launcher.empty(tiles, dtype=torch.float64) for _ in range(3))
         legal = launcher.empty(tiles, dtype=torch.uint8)
         threads = THREADS // tile.cols * tile.cols
-        blocks = (-(-self.across * tile.cols // threads), self.down)
+        blocks = (self.down, -(-self.across * tile.cols // threads))
         results = self.results
         launcher.launch(
             compile_certificate(self.element), blocks, threads, self.scores, results.mask, self._forced(),
@@ -163,10 +163,11 @@ class Band:
     def _certificate(self, parts: tuple[torch.Tensor, ...], first_invalid: int) -> BandCertificate:
         shape = (self.down, self.across)
         objective, violation, total, legal = (part.cpu().numpy().reshape(shape) for part in parts)
-        # The sum of a tile's scores is an upper bound, too; the factor covers the rounding errors of the sum.
-        overflowed = ~np.isfinite(violation)
+        # Where the duals give no finite bound, the sum of the tile's scores is the bound; the factor covers rounding
+        # errors of this sum.
+        unbounded = ~np.isfinite(violation)
         with np.errstate(over="ignore", invalid="ignore"):
-            violation[overflowed] = (total * (1 + 2.0**-40) - objective)[overflowed]
+            violation[unbounded] = (total * (1 + 2.0**-40) - objective)[unbounded]
         invalid_index = None if first_invalid == NO_INDEX else first_invalid
         return BandCertificate(objective, violation, total, legal != 0, invalid_index)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 def reason_not_cuda_device(device: str) -> str | None:
-    """Return why a name is not that of a CUDA device that torch can use, or None; numba-cuda is not considered."""
+    """Return why torch cannot use `device` as a CUDA device, or None; whether numba-cuda can use it is not checked."""
     import torch
 
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
@@ -14,7 +14,7 @@ def reason_not_cuda_device(device: str) -> str | None:
 
 
 def reason_not_torch_device(device: str) -> str | None:
-    """Return why a name is not one of torch's devices, or is a CUDA device that torch cannot use; otherwise None.
+    """Return why `device` is not the name of a device of torch, or is a CUDA device that torch cannot use, or None.
 
     Whether this machine has a device of another kind, such as `mps`, is not checked.
     """

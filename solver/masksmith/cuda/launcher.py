@@ -29,7 +29,12 @@ class Launcher:
         return torch.empty(shape, dtype=dtype, device=self.device)
 
     def launch(self, kernel: Any, blocks: Any, threads: Any, *arguments: Any) -> None:
-        """Queue a kernel on torch's current stream, or run it in the simulator; tensors are passed without a copy."""
+        """Queue a kernel on torch's current stream, or run it in the simulator; tensors are passed without a copy.
+
+        Does nothing for 0 blocks, which the driver refuses.
+        """
+        if blocks == 0:
+            return
         arrays = [_array(argument) if isinstance(argument, torch.Tensor) else argument for argument in arguments]
         if SIMULATED:
             kernel[blocks, threads](*arrays)

@@ -94,9 +94,9 @@ class DeviceSolve:
             else self._crop_or_pad(self._bool_matrix(mask))
             for mask in (problem.must_keep, problem.must_drop)
         )
-        both = (keep & drop).nonzero()
-        if len(both):
-            raise problem.conflict_error(*(int(place) for place in both[0]))
+        conflicts = (keep & drop).nonzero()
+        if len(conflicts):
+            raise problem.conflict_error(*(int(place) for place in conflicts[0]))
         forced = torch.zeros(shape, dtype=torch.uint8, device=self.device)
         forced[keep], forced[drop] = KEEP, DROP % 256
         return forced
@@ -120,7 +120,7 @@ class DeviceSolve:
     def _solved_bands(
         self, scores: torch.Tensor, forced: torch.Tensor | None, first: int, last: int
     ) -> Iterator[tuple[Band, BandCertificate]]:
-        """Solve tile rows `first` to `last` in bands; one that does not fit into device memory is split in two."""
+        """Solve tile rows `first` to `last` in bands; a band that does not fit into device memory is split in two."""
         solved = self._try_band(scores, forced, first, last)
         if solved is not None:
             yield solved
@@ -176,7 +176,7 @@ class DeviceSolve:
             solved = torch.cat([band.results.mask for band in bands])[: problem.grid.rows, : problem.grid.cols] != 0
             mask[: solved.shape[0], : solved.shape[1]] = solved
         edge_score = self._edge_score()
-        # With a bonus, the totals of the tiles contain it.
+        # With a bonus, the totals of the tiles contain the bonus, so the scores without it are summed again.
         with np.errstate(over="ignore"):
             total = float(self.scores.double().sum()) if problem.bonus else float(totals.sum()) + edge_score
         certificate = Certificate(
@@ -205,7 +205,7 @@ class DeviceSolve:
         """Sum the scores of the dense edge, outside the tiles; 0 without one.
 
         Raises:
-            ScoresError: If one of them is negative, NaN or infinite; kernels check those of the tiles only.
+            ScoresError: If one of these scores is negative, NaN or infinite; kernels check only the scores of tiles.
         """
         if self.problem.pattern.ragged != "dense":
             return 0.0

@@ -24,15 +24,17 @@ class Block:
     Attributes:
         rows: Height of a block, 1 to 4096.
         cols: Width of a block, likewise.
-        density: Share of the blocks kept, rounded to a whole number of blocks, halves up; under `ragged="dense"`, of
-            the whole blocks.
-        balance: Budgets: `none` for the whole tensor; `rows`: the same number of blocks in every block row, `cols`: in
-            every block column, `both`: in both. A remainder gives the first rows or columns one block more each.
+        density: Share of the blocks kept, rounded to a whole number of blocks, halves up. Under `ragged="dense"`, it is
+            the share of those blocks that lie inside the matrix.
+        balance: How kept blocks are spread: `none`: anywhere; `rows`: the same number in every block row; `cols`: the
+            same number in every block column; `both`: `rows` and `cols` together. If the kept blocks cannot be divided
+            evenly, the first rows or columns have one block more each.
         norm: Value of a block: the sum of its scores (`l1`), the root of the sum of their squares (`l2`), their maximum
             (`max`) or their mean.
         ragged: Blocks that extend beyond the matrix: `pad` treats the part inside as a block, `dense` keeps it
             entirely, `error` raises an error.
-        nested: An n:m pattern (exact fill) inside the kept blocks; a block's value is the sum of scores that it keeps.
+        nested: An n:m pattern (exact fill) inside the kept blocks; the value of a block is then the largest sum of
+            scores that this pattern keeps in the block.
 
     Raises:
         PatternError: If a value is out of range or unknown, or `nested` does not fit the blocks or the norm.

@@ -103,7 +103,7 @@ class TensorPatterns:
         return {name: pattern for name, pattern in patterns.items() if pattern is not None}
 
     def selected(self, selector: str, names: Sequence[str]) -> list[str]:
-        """Return the tensors that a selector selects, also those to which another rule applies, which has priority.
+        """Return all tensors that a selector selects, even if another rule with priority decides their pattern.
 
         Raises:
             UnmatchedSelectorError: If there are none.

@@ -12,8 +12,8 @@ from .pattern import Pattern
 def capacity(pattern: Pattern, shape: tuple[int, ...]) -> float:
     """Return the largest number of entries that an allowed mask of this shape keeps.
 
-    Exact for N:M and hybrid patterns, ragged edges included. For other patterns, `density * entries`, times the density
-    of a nested pattern, without rounding to whole blocks.
+    The result is exact for N:M and hybrid patterns, ragged edges included. For other patterns it is
+    `density * entries`, times the density of a nested pattern, without rounding to whole blocks, channels or entries.
 
     Raises:
         PatternError: If the pattern does not fit the shape.

@@ -45,7 +45,9 @@ class Channels:
         return kept_units(self.density, channels, f"{self.axis}put channels", self)
 
     def grid(self, shape: tuple[int, ...]) -> Grid:
-        """Return the grid of a weight; each tile is a channel.
+        """Return the grid of a weight: as many tiles as channels, each as large as a channel.
+
+        The columns of an input channel of a convolution are not adjacent, so they are not those of a tile.
 
         Raises:
             PatternError: As `kept` does.

@@ -15,8 +15,8 @@ class DoublePruned:
     """Rows are pruned to n:m, then the kept entries along columns, as SLoPe and Bi-Mask do for the backward pass.
 
     The allowed masks are those of `transposable <=n:m`: at most `n` kept in every row and every column of each m x m
-    tile. Double pruning computes one such mask, which need not be the best one. The upper bound of a solution
-    is a bound on the score that the best one keeps.
+    tile. Double pruning computes one allowed mask, which need not be the best. The upper bound of a solution is a bound
+    on the score that the best allowed mask keeps.
 
     Attributes:
         n: Maximum number of kept entries of a group.

@@ -25,7 +25,7 @@ WORDS = (
     "transposable", "block", "hybrid", "channels", "double",
     "balance", "norm", "nested", "rows", "cols", "both", "mean",
 )  # fmt: skip
-"""Words of the grammar by which suggestions replace misspelled ones, without `none` and the shortest words."""
+"""Words of the grammar that suggestions put in the place of misspelled words; `none` and the shortest are left out."""
 PERCENT = r"(?P<percent>\d{1,3}(?:\.\d{1,40})?)\s*%"
 
 
@@ -60,7 +60,7 @@ def parse(text: str, *, axis: Axis = "in", ragged: Ragged = "pad") -> Pattern:
 
 
 def _similar(text: str) -> str | None:
-    """Return a text with words and separators corrected; None if that changes nothing, or is still no pattern."""
+    """Return a text with corrected words and separators; None if nothing was corrected, or the result is no pattern."""
     words = [_corrected(word) for word in re.sub(r"(?<=\d)\s*[;,/]\s*(?=\d)", ":", text[:80].lower()).split()]
     corrected = " ".join(words)
     if corrected == text.lower() or not any(form.fullmatch(corrected) for form, _ in _FORMS):

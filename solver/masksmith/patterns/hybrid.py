@@ -70,11 +70,11 @@ class Hybrid:
         return grid
 
     def blocks(self, grid: Grid) -> tuple[int, int]:
-        """Return the numbers of block rows and block columns whose blocks may be dense or n:m."""
+        """Return the numbers of block rows and block columns, without the edge that `ragged="dense"` keeps."""
         return free_block_counts(self, grid)
 
     def dense_blocks(self, grid: Grid) -> int:
-        """Return how many of the blocks that may be dense or n:m stay dense."""
+        """Return the number of blocks that stay dense, out of those that `blocks` counts."""
         down, across = self.blocks(grid)
         return kept_units(self.dense_share, down * across, "blocks", self)
 

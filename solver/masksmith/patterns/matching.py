@@ -1,4 +1,7 @@
-"""Matching of names, exactly, by glob or by likeness. In `masksmith.patterns`, since rules and budgets need it."""
+"""Compares names with names and globs, and finds similar names.
+
+The module is in `masksmith.patterns` because patterns by tensor and budgets use it.
+"""
 
 from __future__ import annotations
 
@@ -19,8 +22,8 @@ def matches(name: str, text: str) -> bool:
 def describe_unknown_names(names: Iterable[str], known: Collection[str]) -> str | None:
     """Return a text about the names that are not known; None if all are known.
 
-    It lists at most three of them, each with the known name that it is like, if there is one; then at most five of the
-    known names.
+    The text lists at most three unknown names, each with the most similar known name if one is similar enough, and then
+    at most five known names.
     """
     unknown = [name for name in names if name not in known]
     if not unknown:
@@ -35,7 +38,7 @@ def describe_unknown_names(names: Iterable[str], known: Collection[str]) -> str 
 
 
 class NameMatcher:
-    """Names and globs, resolved against all known names: a text that is a known name matches only that name.
+    """Names and globs, compared with all known names; a text that is a known name matches only that name.
 
     Args:
         texts: Names and globs, case-sensitive.

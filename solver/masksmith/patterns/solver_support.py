@@ -18,7 +18,10 @@ def solver_refusal(pattern: Pattern, solver: str) -> str | None:
 
 
 def equivalent_solver(pattern: Pattern) -> str:
-    """Return the name of the solver to which `masksmith.whole_tensor` is equivalent for a pattern without tiles."""
+    """Return the one solver name, besides `auto`, that is accepted for a pattern without tiles.
+
+    With both names, `masksmith.whole_tensor` solves the pattern, by the method of the named solver.
+    """
     if isinstance(pattern, VNM):
         return "enumerate"
     return "min-cost-flow" if isinstance(pattern, Block) and pattern.balance == "both" else "top-k"

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class HybridCounts:
-    """What a kernel for dense and n:m blocks stores of a weight with a hybrid mask.
+    """Counts of the data that a kernel for dense and n:m blocks stores for a weight with a hybrid mask.
 
     Attributes:
         blocks: Number of blocks, edge blocks included.
         values: Number of values: all values of dense blocks, and `n` of every `m` in each row of the other blocks.
-        index_bits: Bits of the positions of those `n` values within their `m`: `ceil(log2(m))` bits for each of them.
+        index_bits: Bits of all positions: each of the `n` values has one of `m` positions, in `ceil(log2(m))` bits.
     """
 
     blocks: int
@@ -55,8 +55,8 @@ def storage(counts: MaskCounts, item_bytes: int = 2, index_bytes: int = 4) -> Ma
     - `bitmask`: kept values, and one bit for each entry, with rows padded to whole bytes.
     - `csr`: kept values, a column index for each, and `rows + 1` row pointers.
     - `coo`: kept values, and two indices for each.
-    - `bsr`: all values of each block with any kept entry, a column index for each of these blocks, and one pointer more
-      than there are rows of blocks; None if blocks were not counted.
+    - `bsr`: all values of each block with any kept entry, a column index for each of these blocks, and
+      `block rows + 1` pointers; None if blocks were not counted.
     - `two_four`: two values of every four, and 2 bits of metadata for each value; None if the mask is not 2:4.
     - `hybrid`, for hybrid patterns only: all values of dense blocks; n values of every m of the other blocks, and their
       positions; for each block an index (where its values begin) and a bit (whether it is dense).

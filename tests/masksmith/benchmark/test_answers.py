@@ -185,6 +185,13 @@ def test_break_evens_carry_the_range_of_the_times():
     assert str(Report(few).break_evens[0]) == "40.0% (39.0% - 41.0%)", "no further than what was measured"
 
 
+def test_the_range_of_a_break_even_contains_it_where_times_rise_and_fall():
+    times = ((50, 0.95), (25, 0.7), (10, 1.1), (5, 0.5))
+    [found] = Report([result(SMALL, f"{d}%", d / 100, {"dense": 1.0, "csr": s}) for d, s in times]).break_evens
+    assert 0.05 < found.density < 0.1
+    assert found.low <= found.density <= found.high
+
+
 def test_a_pattern_that_no_kernel_takes_is_said_to_have_none():
     [line] = Report([result(SMALL, "2:4", 0.5, {"dense": 1.0, "dense-zeros": 0.9})]).conclusions()
     assert line.endswith("no sparse kernel was measured for this pattern; use dense.")

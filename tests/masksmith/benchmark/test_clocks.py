@@ -175,6 +175,16 @@ def test_a_gpu_that_does_not_tell_is_measured_without_gauges_and_said_to_be():
     assert state == {"missing": "clocks unknown: driver not loaded"}
 
 
+def test_what_a_gpu_does_not_report_is_left_out():
+    class WithoutPower(Nvml):
+        def nvmlDeviceGetPowerUsage(self, handle):
+            raise self.NVMLError("Not Supported")
+
+    state = GpuMonitor("cuda", "1234", WithoutPower()).read()
+    assert "power_w" not in state
+    assert (state["sm_clock_mhz"], state["throttled"]) == (1980, [])
+
+
 def test_a_cpu_has_no_gauges():
     assert GpuMonitor("cpu").read() == {}
     assert merge_states({}, {}) == {}

@@ -2,7 +2,17 @@
 
 import pytest
 
-from masksmith.benchmark import BenchmarkError, Case, Declaration, Layer, Request, own_kernels, plan, read_shapes
+from masksmith.benchmark import (
+    BenchmarkError,
+    Case,
+    Declaration,
+    Layer,
+    Request,
+    own_kernels,
+    plan,
+    planning,
+    read_shapes,
+)
 from masksmith.benchmark.cases import group
 from masksmith.benchmark.declaration import block_size, row_budget
 from masksmith.patterns import parse
@@ -146,3 +156,21 @@ def test_shapes_are_read_and_grouped():
     with pytest.raises(ValueError, match="is not a shape"):
         read_shapes(["384"])
     assert group([("a", 4, 8), ("b", 4, 8), ("c", 8, 4)]) == [Layer("a", 4, 8, 2), Layer("c", 8, 4, 1)]
+
+
+def test_a_request_with_too_many_points_of_curves_is_refused_without_building_them(monkeypatch):
+    parsed = []
+
+    def counting_parse(text, **options):
+        parsed.append(text)
+        return parse(text, **options)
+
+    monkeypatch.setattr(planning, "parse", counting_parse)
+    monkeypatch.setattr(planning, "MAX_CASES", 2_000)
+    layers = [Layer(str(number), 64, 64 * number) for number in range(1, 21)]
+    error = refusal(layers=layers, patterns=["25%"], batches=list(range(1, 101)))
+    assert error.fault == "invalid_benchmark"
+    assert "cases and points of curves are more than 2000" in str(error)
+    # Once for each layer and pattern, and not again for each batch.
+    curve_patterns = {pattern for declaration in OWN.values() for pattern in declaration.curve}
+    assert len(parsed) <= len(layers) * (1 + len(curve_patterns))

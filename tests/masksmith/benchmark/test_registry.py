@@ -24,12 +24,17 @@ class Twice:
 
 class Impostor(Twice):
     declaration = Declaration("csr", "not the real one", {})
+
+class Late(Twice):
+    @property
+    def declaration(self):
+        raise OSError("no such library")
 """
 
 
 @pytest.fixture
 def package(tmp_path, monkeypatch):
-    """Install a distribution that offers four kernels: a good one, one whose name is taken, and two broken ones."""
+    """Install a distribution that offers five kernels: a good one, one whose name is taken, and three broken ones."""
     (tmp_path / "strange_kernels.py").write_text(SOURCE)
     info = tmp_path / "strange_kernels-1.0.dist-info"
     info.mkdir()
@@ -37,6 +42,7 @@ def package(tmp_path, monkeypatch):
     (info / "entry_points.txt").write_text(
         "[masksmith.kernels]\ntwice = strange_kernels:Twice\ntaken = strange_kernels:Impostor\n"
         "gone = strange_kernels:Gone\nnone = strange_kernels:SOURCE_OF_NOTHING\n"
+        "late = strange_kernels:Late\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))
     yield
@@ -55,6 +61,7 @@ def test_broken_packages_are_kernels_that_say_why_they_cannot_run(caplog):
     kernels = all_kernels()
     assert "cannot be loaded" in kernels["gone"].obstacle("cpu")
     assert "AttributeError" in kernels["none"].obstacle("cpu")
+    assert "cannot be loaded: OSError: no such library" in kernels["late"].obstacle("cpu")
     assert "has a kernel 'csr', but this name is in use" in caplog.text
     assert set(own_kernels()) <= set(kernels)
 

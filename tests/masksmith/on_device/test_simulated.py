@@ -79,6 +79,8 @@ def _special() -> list[Case]:
         Case("uneven", "transposable <=2:6 x 2:3", RNG.integers(0, 4, (3, 12)).astype(np.float32)),
         Case("convolution", "transposable 2:4", np.abs(RNG.standard_normal((4, 4, 2, 1))).astype(np.float32)),
         Case("all kept", "transposable 4:4", gauss[:4, :8]),
+        Case("all kept, negative", "transposable 4:4", -gauss),
+        Case("all kept, not a number", "transposable <=4:4", bad),
         Case("bfloat16", "transposable 4:8", tile, bfloat16=True),
         Case("pruned", "transposable 4:8", tile, arrays={"weight": signed[:8, :8]}),
         Case("pruned, padded", "transposable 2:4", odd, arrays={"weight": signed[:7, :6].astype("f2")}),

@@ -40,7 +40,7 @@ class Bsr:
         return None if has_triton() else "there is no Triton for this GPU"
 
     def pack(self, operand: Operand) -> Packed:
-        """Compress the weight; on a GPU, the kernel needs `tune` of the result to be fast."""
+        """Compress the weight; on a GPU, the product is fast only after `Packed.tune` has been called."""
         import torch
 
         assert operand.block is not None

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import torch
 
 BATCH_MULTIPLE = 8
-"""In each product, torch pads a batch of half precision to a multiple of this; the time of that is measured, too."""
+"""In each product, torch pads a batch of half precision to a multiple of this number; measured times include this."""
 SLOW_VERSION = 800
 """cuSPARSELt 0.8.0, as torch numbers it; it is slow on some GPUs."""
 
@@ -48,7 +48,7 @@ class CuSparseLt:
         from torch.sparse import SparseSemiStructuredTensorCUSPARSELT as Compressed
 
         compressed = torch._cslt_compress(operand.matrix)
-        weights = [Compressed.from_dense(operand.matrix)]  # one weight, in a list because `tune` replaces it
+        weights = [Compressed.from_dense(operand.matrix)]  # A list with one weight, so that `tune` can replace it.
         version = torch.backends.cusparselt.version()
         notes = {"cusparselt": str(version)}
         if version == SLOW_VERSION:

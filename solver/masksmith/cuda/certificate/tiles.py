@@ -23,7 +23,7 @@ THREADS = 256
 
 @device
 def _entry_violation(w: float, u: float, v: float, keep: bool) -> float:
-    """Return by how much complementary slackness is violated: exactly 0.0 if it is not, else rounded away from 0.
+    """Return by how much an entry violates complementary slackness: exactly 0.0 if it does not, else rounded up.
 
     The values are those of `kernels.certificate.tiles`, which subtracts the rounding error of u + v before it tests the
     sign. Here that error decides only where the rounded sum equals w: it is too small to change any other sign.
@@ -72,7 +72,9 @@ def _write_outputs(weight: Any, mask: Any, i: int, j: int, pruned: Any, packed: 
 
 @cache
 def compile_certificate(element: str) -> Any:
-    """Compile the kernel: one row of blocks per tile row, and `THREADS // cols * cols` threads per block.
+    """Compile the kernel: blocks of `THREADS // cols * cols` threads; blocks (i, 0), (i, 1), ... certify tile row i.
+
+    Tile rows are the first dimension of the grid, since the others are limited to 65,535 blocks.
 
     Arguments: `scores` [height, width]; `mask` [down * rows, across * cols]; `forced` as `mask`, or empty;
     `row_duals`, `col_duals` [down * across, rows or cols]; `weight` as `scores`, or empty; written: `objective`,
@@ -90,10 +92,10 @@ def compile_certificate(element: str) -> Any:
         violations = cuda.shared.array(THREADS, float64)
         total_sums = cuda.shared.array(THREADS, float64)
         legal_flags = cuda.shared.array(THREADS, int32)
-        thread, top = cuda.threadIdx.x, cuda.blockIdx.y * rows
-        column = cuda.blockIdx.x * cuda.blockDim.x + thread
+        thread, top = cuda.threadIdx.x, cuda.blockIdx.x * rows
+        column = cuda.blockIdx.y * cuda.blockDim.x + thread
         inside, tile_col, c = column < across * cols, column // cols, column % cols
-        t = cuda.blockIdx.y * across + tile_col
+        t = cuda.blockIdx.x * across + tile_col
         kept_score, violation_sum, total_score, kept_in_col, is_legal = 0.0, 0.0, 0.0, 0, 1
         if inside:
             v = max(0.0, col_duals[t, c]) if at_most else col_duals[t, c]
@@ -134,7 +136,8 @@ def compile_certificate(element: str) -> Any:
                 )
                 is_legal = is_legal and legal_flags[other]
             objective[t], total[t], legal[t] = kept_score, total_score, is_legal
-            # The added share exceeds the relative rounding error of the terms and of their sum. No term is negative.
+            # Rounded up, so that the bound holds: the factor exceeds the relative rounding error of the terms and of
+            # their sum, and no term is negative.
             violation[t] = violation_sum * (1.0 + EPSILON * (2 * rows * cols + 16))
 
     return kernel(run)

@@ -20,9 +20,9 @@ def count_used(x: Any, first: int, step: int, count: int) -> int:
 
 @device
 def used_or_full(y: int, floor: int, used: int, keep: int) -> int:
-    """Return a column's count: `used`, but `keep` if its dual is above its floor, since augmenting paths will fill it.
+    """Return how many entries of a column count as kept: all `keep` if its dual is above its floor, else `used`.
 
-    `y` is the dual, negated.
+    A column with a dual above its floor counts as full because augmenting paths will fill it. `y` is the negated dual.
     """
     return keep if y != -floor else used
 
@@ -32,9 +32,10 @@ def lower_outer_dual(
     u: Any, y: Any, outer: Any, row_floor: Any, col_floor: Any, row_used: Any, col_used: Any, lane: int, lanes: int,
     rows: int, cols: int, row_keep: int, col_keep: int,
 ) -> None:  # fmt: skip
-    """Lower the outer node's dual, then set to its floor each column's dual below it, and each dual of a line not full.
+    """Lower the dual of the outer node, which shifts all floors; then make the duals of one tile obey these floors.
 
-    For one tile, in place; `kernels.dual_ascent.at_most.lower_outer_dual` describes the steps.
+    Duals of rows that are not full are lowered to their floor, and column duals (negated in `y`) are raised to theirs.
+    All changes are in place; `kernels.dual_ascent.at_most.lower_outer_dual` describes the steps.
     """
     low = outer[lane]
     for i in range(rows):

@@ -18,7 +18,10 @@ I32, I64 = ir.IntType(32), ir.IntType(64)
 
 
 def _residuals(context: Any, builder: Any, signature: Any, args: Any, size: int) -> list[Any]:
-    """Load the values of a line minus the duals of the crossing lines; arguments as for `pair`."""
+    """Load the values of a line minus the duals of the crossing lines.
+
+    `args` are those of `pair`, by number: 0 `x`, 1 `first`, 2 `step`, 3 `duals`, 4 `begin`, 5 `lanes`.
+    """
     x, duals = (context.make_array(signature.args[k])(context, builder, args[k]).data for k in (0, 3))
     index, dual_index = args[1], args[4]
     values = []

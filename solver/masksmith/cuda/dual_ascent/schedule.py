@@ -30,7 +30,7 @@ class DeviceResults:
         mask: `[down * rows, across * cols]` uint8, padding included.
         row_duals, col_duals: `[down * across, rows]` and `[down * across, cols]` float64.
         ready: `[down * across]` uint8, 1 if augmenting paths can start from the tile's mask: mask and duals satisfy
-            complementary slackness, and the rows their budgets.
+            complementary slackness, and every row meets its budget.
         first_failures: `[2]`, smallest flat index of an invalid score, and smallest index of a tile without an allowed
             mask; `NO_INDEX` if there is none.
     """
@@ -94,13 +94,13 @@ class DualAscent:
         shape = shape_of(tile, self.element)
         size = max(shape.row_size, shape.col_size)
         unequal_totals = tile.rows * tile.row_keep != tile.cols * tile.col_keep
-        # `_counts[k]` is the number of tiles for pass k; the last entry is that of `ready_tiles`.
+        # `_counts[k]` is the number of tiles for pass k; the last entry is the number of `ready_tiles`.
         self._counts, self._order, self._step = self.launcher.zeros(32), order, 0
         self._counts[0] = len(order)
         self.ready_tiles, self.ready_count = torch.empty_like(order), self._counts[31:]
         if tile.row_keep < tile.cols and tile.col_keep < tile.rows:
             tie_shape = shape_of(tile, self.element, TIE_PASS_BYTES)
-            # Copied before the first pass is queued: the host waits for all that is queued before such a copy.
+            # A copy to the device waits for all kernels in the queue, so the copies precede the first pass.
             noises = self._copy_noises(tie_shape, size)
             if len(forced):
                 self._initialise_duals(shape, forced, warm, unequal_totals)
@@ -110,9 +110,18 @@ class DualAscent:
                 self._run_pass(shape, sweeps, warm, non_negative)
                 warm, non_negative = True, tile.at_most
             self._run_tie_passes(tie_shape, size, unequal_totals, noises)
+        else:
+            self._find_invalid_score()
         return self._order, torch.stack([self._counts[self._step], self.ready_count[0]])
 
+    def _find_invalid_score(self) -> None:
+        """Record the first NaN, infinite or negative score, as the passes do if they run."""
+        invalid = (~((self.scores >= 0) & torch.isfinite(self.scores))).flatten().nonzero()
+        if len(invalid):
+            self.results.first_failures[0] = invalid[0, 0]
+
     def _initialise_duals(self, shape: Shape, forced: torch.Tensor, warm: bool, non_negative: bool) -> None:
+        """Queue a pass that computes duals of the tiles in `forced`; its list of unsolved tiles is not used."""
         count, unsolved_count = self.launcher.filled(1, value=len(forced)), self.launcher.zeros(1)
         unsolved = torch.empty_like(forced)
         self._launch_pass(shape, FORCED_SWEEPS, warm, non_negative, forced, count, unsolved, unsolved_count)
@@ -154,6 +163,7 @@ class DualAscent:
             self._order, self._next_order = self._next_order, self._order
 
     def _next_counts(self) -> tuple[Any, Any]:
+        """Return two arrays of one number: the tiles that the next pass gets, and those that it leaves (0 as yet)."""
         step = self._step
         self._step += 1
         return self._counts[step : step + 1], self._counts[step + 1 : step + 2]

@@ -5,6 +5,9 @@ noise is removed and duals are lowered until none changes (Bellman-Ford), or for
 
 In shared memory, an entry's word holds its perturbed residual score during sweeps. Afterwards it holds the entry's
 bound on duals, which is even, with the lowest bit set if the entry is kept.
+
+With at-most budgets, an outer node absorbs the unused budgets of rows and columns (see `kernels.tile`); `outer` holds
+its dual for each tile.
 """
 
 from __future__ import annotations
@@ -27,29 +30,30 @@ from .shape import Shape
 from .thread_arithmetic import nearest
 
 EVEN = np.int32(-2)
+"""Mask that clears the lowest bit of a word."""
 
 
 @device
 def _exponent(peak: float, zoom: int) -> int:
-    """Return e for the unit 2^-e, `zoom` bits finer than that of the integer pass; `peak` is the largest score."""
+    """Return e for the unit 2^-e, `zoom` bits finer than the unit of the integer pass; `peak` is the largest score."""
     return min(SCORE_BITS - math.frexp(peak)[1] + zoom, 1000) if peak > 0.0 else 0
 
 
 @device
 def _fine_unit(exponent: int) -> float:
-    """Return the unit; 0 if it is 2^900 or more, for scores that are too large for this pass."""
+    """Return the unit `2^-exponent`; 0 if it is 2^900 or more, since such scores are too large for this pass."""
     return math.ldexp(1.0, -int(exponent)) if exponent > -900 else 0.0
 
 
 @device
 def _round_to_even(dual: float, unit: float) -> float:
-    """Round to even multiples of the unit, so that every dual can reach exactly 0 in even steps; 0 if the unit is 0."""
+    """Round a dual to an even multiple of the unit, so that even steps can bring it to exactly 0; 0 if `unit` is 0."""
     return 2.0 * unit * nearest(0.5 * dual / unit) if unit > 0.0 else 0.0
 
 
 @device
 def _floor_of(dual: float, unit: float, non_negative: bool) -> int:
-    """Return the lower bound of the change of a dual, in units: with `non_negative` the change to 0, else none."""
+    """Return the least allowed change of a dual, in units: the change to 0 if `non_negative`, else `NO_FLOOR`."""
     if non_negative and unit > 0.0:
         return np.int32(max(-dual / unit, float(-(1 << 28))))
     return np.int32(NO_FLOOR)
@@ -73,10 +77,10 @@ def _bound_of(score: int, kept: bool) -> int:
 
 
 @device
-def _lowered(
+def _lowered_dual(
     x: Any, first: int, step: int, others: Any, lane: int, lanes: int, count: int, own: int, kept: int
 ) -> int:  # fmt: skip
-    """Return a line's dual `own`, lowered to the bounds of its entries with this value of `kept`."""
+    """Return a line's dual `own`, lowered to the least bound of its entries that are kept (`kept` 1) or dropped (0)."""
     for p in range(count):
         word = x[first + p * step]
         bound = word & EVEN if word & np.int32(1) == kept else np.int32(UNBOUNDED)
@@ -146,10 +150,10 @@ def _compile_lowering(shape: Shape) -> Any:
         for _ in range(lowerings):
             old_u, old_v, old_outer = u[here], v[here], outer[lane]
             if line < cols:
-                v[here] = _lowered(x, here, step, u, lane, lanes, rows, v[here], 0)
+                v[here] = _lowered_dual(x, here, step, u, lane, lanes, rows, v[here], 0)
             cuda.syncthreads()
             if line < rows:
-                u[here] = _lowered(x, row, lanes, v, lane, lanes, cols, u[here], 1)
+                u[here] = _lowered_dual(x, row, lanes, v, lane, lanes, cols, u[here], 1)
             cuda.syncthreads()
             if non_negative:
                 if line == 0:
@@ -249,6 +253,7 @@ def compile_tie_pass(shape: Shape) -> Any:
         cuda.syncthreads()
 
         run_sweeps(x, u, v, row_floor[here], col_floor[here], sweeps, lane, line)
+        # Columns need not be balanced for a proof: such a tile becomes `ready` instead of solved.
         if not col_balanced(x, u, v, col_floor[here], lane, line):
             balanced[lane] = 0
         if not row_balanced(x, u, v, row_floor[here], lane, line):
@@ -257,6 +262,7 @@ def compile_tie_pass(shape: Shape) -> Any:
         write_bounds(x, u, v, noise, lane, line)
         cuda.syncthreads()
         u[here] &= EVEN
+        # From here on, `v` holds negated column duals, so that rows and columns are lowered by the same code.
         v[here] = wrap_int32(-(v[here] & EVEN))
         if non_negative and line < rows:
             row_used[here] = count_used(x, line * pitch * lanes + lane, lanes, cols)

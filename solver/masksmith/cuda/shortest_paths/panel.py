@@ -21,7 +21,11 @@ from masksmith.kernels.tile import Budget, Search, Tile
 
 
 def scratch_sizes(budget: Budget) -> tuple[int, int, int]:
-    """Return the numbers of doubles, integers and bytes in the work arrays of one thread."""
+    """Return the numbers of doubles, integers and bytes in the work arrays of one thread.
+
+    They are the total lengths of the arrays that `_tile_in` and `_search_in` place there; the bytes also hold the codes
+    of forced entries.
+    """
     rows, cols, width = budget.rows, budget.cols, budget.width
     size, padded_rows, padded_width = rows * cols, (rows + 7) // 8 * 8, (width + 7) // 8 * 8
     costs = rows * padded_width + width * padded_rows

@@ -1,0 +1,11 @@
+"""The description of the machine that measured."""
+
+import os
+
+from masksmith.benchmark.machine import describe
+
+
+def test_a_machine_without_affinities_has_cores(monkeypatch):
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    facts = describe("cpu", 3)
+    assert (facts["cores"], facts["threads"]) == (os.cpu_count(), 3)
