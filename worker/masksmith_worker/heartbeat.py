@@ -83,8 +83,8 @@ class Heartbeat(threading.Thread):
             self._records.bench_workers.remove(self._info.name)
 
     @staticmethod
-    def _attempt(what: str, call: Callable[[], None]) -> None:
+    def _attempt(action: str, call: Callable[[], None]) -> None:
         try:
             call()
         except redis.RedisError as error:
-            log.warning("cannot %s this worker: %s", what, error)
+            log.warning("cannot %s this worker: %s", action, error)
