@@ -16,6 +16,7 @@ from masksmith._errors import UpdateError
 from masksmith._solution import Solution
 from masksmith._solve import solve
 from masksmith._torch_modes import without_autocast
+from masksmith._verify.verify import verify
 from masksmith.patterns import Pattern, TilePattern, parse
 from masksmith.solvers.base import Solver
 
@@ -86,7 +87,7 @@ def admm(
         max_rounds: Maximum number of rounds.
         rounded_to: As for `reconstruct`.
         solver: As for `solve`.
-        start: Initial solution; by default the best mask for the first scores.
+        start: Initial solution, whose mask the pattern must allow; by default the best mask for the first scores.
         threads: Threads of the mask solver and of torch; by default their own settings.
         name: Name of the weight in error messages.
         on_progress: Called with (rounds done, `max_rounds`); an exception in it stops the update.
@@ -107,8 +108,11 @@ def admm(
         raise UpdateError(f"start is a {type(start).__name__}, not a Solution as solve returns it", name)
     started = time.perf_counter()
     operands = read(weight, gram, damping, name, rounded_to)
+    parsed = parse(pattern) if isinstance(pattern, str) else pattern
+    if start is not None:
+        _check_start(start, parsed, operands)
     with torch_threads(threads):
-        rounds = _AdmmRounds(operands, parse(pattern) if isinstance(pattern, str) else pattern, solver, threads)
+        rounds = _AdmmRounds(operands, parsed, solver, threads)
         first_solution = rounds.solve(rounds.target**2, None) if start is None else start
         history, last_solution = rounds.run(first_solution, penalty, max_rounds, on_progress)
         best = last_update = rounds.refit(last_solution, rounds.masked_weights())
@@ -130,6 +134,13 @@ def admm(
         solution=last_solution if is_improved else first_solution, history=tuple(history),
         start_error=start_error, start_masked_error=start_masked_error,
     )  # fmt: skip
+
+
+def _check_start(start: Solution, pattern: Pattern, operands: Operands) -> None:
+    """Raise `UpdateError` if the pattern does not allow the mask of `start`, since `admm` may return this mask."""
+    verdict = verify(operands.like_weight(read_mask(start.mask, operands)), pattern)
+    if not verdict:
+        raise UpdateError(f"the mask of start does not match {pattern}: {verdict}", operands.name)
 
 
 def uses_duals(pattern: Pattern) -> bool:
