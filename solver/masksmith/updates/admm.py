@@ -111,7 +111,7 @@ def admm(
     parsed = parse(pattern) if isinstance(pattern, str) else pattern
     if start is not None:
         _check_start(start, parsed, operands)
-    with torch_threads(threads):
+    with torch_threads(threads, name):
         rounds = _AdmmRounds(operands, parsed, solver, threads)
         first_solution = rounds.solve(rounds.target**2, None) if start is None else start
         history, last_solution = rounds.run(first_solution, penalty, max_rounds, on_progress)

@@ -79,16 +79,16 @@ def reconstruct(
         The updated weights, and the error of the output before and after the update.
 
     Raises:
-        UpdateError: If an operand is no dense array, shapes or dtypes do not fit, a value is not finite, all are too
-            small or one is too large for errors in float64, or the Gram matrix is not symmetric, or singular on a
-            row's support and not damped.
+        UpdateError: If an option is out of its range, an operand is no dense array, shapes or dtypes do not fit, a
+            value is not finite, all are too small or one is too large for errors in float64, or the Gram matrix is not
+            symmetric, or singular on a row's support and not damped.
     """
     if not 0 <= tolerance < 1:
         raise UpdateError(f"tolerance={tolerance} must be at least 0 and below 1", name)
     operands = read(weight, gram, damping, name, rounded_to)
     kept = read_mask(mask, operands)
     returned_mask = mask if hasattr(mask, "shape") else operands.like_weight(kept)
-    with torch_threads(threads):
+    with torch_threads(threads, name):
         return refit(operands, kept, returned_mask, tolerance=tolerance, on_progress=on_progress)
 
 

@@ -147,7 +147,7 @@ def _refine_bands(
     order = _group_order(shape)
     dense = operands.weight.double().cpu().numpy()[:, order]
     bands = _Bands(dense, mask.cpu().numpy()[:, order], operands.gram.cpu().numpy()[order][:, order], pattern)
-    with torch_threads(threads):
+    with torch_threads(threads, operands.name):
         return bands, bands.run(torch.get_num_threads(), on_progress)
 
 
