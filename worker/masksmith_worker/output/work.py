@@ -138,6 +138,6 @@ class OutputWork:
         try:
             text = root.get(path, MAX_DOCUMENT_BYTES).decode(errors="replace")
             document = json.JSONDecoder().raw_decode(text)[0]
-        except (FileNotFoundError, InvalidLocationError, ChangedSourceError, ValueError):
+        except (FileNotFoundError, InvalidLocationError, ChangedSourceError, ValueError, RecursionError):
             return None
         return document.get("identity") if isinstance(document, dict) else None
