@@ -179,3 +179,10 @@ def test_only_a_small_object_says_whose_an_output_is(root, monkeypatch, text, id
     assert output.identity_in(str(root / "file")) == identity
     assert output.identity_in(str(root / "none")) is None
     assert output.identity_in(str(root)) is None
+
+
+def test_a_file_that_is_nested_too_deeply_has_no_identity(root):
+    (root / "file").write_text("[" * 100_000)
+    inputs = InputReader(store=None, roots=Roots([RootSetting(url=str(root))]))
+    output = work.OutputWork(job="", plan=None, output=None, inputs=inputs, shards={}, results=None, check=lambda: None)
+    assert output.identity_in(str(root / "file")) is None

@@ -156,20 +156,20 @@ def test_an_upload_that_was_cut_in_the_store_is_named_and_deleted(runner, submit
 
 
 def test_a_time_limit_is_the_jobs(runner, submit, solves, monkeypatch):
-    job = submit({"w": np.tile(WEIGHT, (40, 30))}, TRANSPOSABLE, shard_bytes=2**16, time_limit_s=60.0)
+    job = submit({"w": np.tile(WEIGHT, (40, 30))}, TRANSPOSABLE, shard_bytes=2**16, time_limit_s=60_000.0)
     limits = []
     solve = solve_stage.ms.solve
 
     def late(*args, **options):
         limits.append(options["time_limit_s"])
-        # As if this shard had taken 25 s.
+        # As if this shard had taken 25,000 s, so that the seconds that it takes do not matter.
         started = float(runner.records.redis.hget(f"masksmith:job:{job}", "started_at"))
-        runner.records.redis.hset(f"masksmith:job:{job}", "started_at", started - 25)
+        runner.records.redis.hset(f"masksmith:job:{job}", "started_at", started - 25_000)
         return solve(*args, **options)
 
     monkeypatch.setattr(solve_stage.ms, "solve", late, raising=False)
     assert len(set(run_all(runner, job))) == 1
-    assert [round(limit / 5) * 5 for limit in limits[:3]] == [60, 35, 10]
+    assert [round(limit / 5000) * 5000 for limit in limits[:3]] == [60_000, 35_000, 10_000]
     assert set(limits[3:]) == {1e-9}
     assert limits[3:]
     statuses = [report.status for _, report in sorted(runner.records.reports(job).items())]

@@ -75,7 +75,7 @@ class BenchmarkRequest(JobDescription, BenchmarkOptions):
 
 
 class PlannedMaskPart(BaseModel):
-    """Consecutive rows of a packed mask: `result` is the key of their blob in the store, `rows` their number."""
+    """Consecutive rows of a packed mask: `result` is the key of the blob that contains them, `rows` their number."""
 
     result: str
     rows: int

@@ -354,4 +354,4 @@ class WorkerInfo(BaseModel):
     version: str
     started_at: datetime
     free_bytes: int | None = None
-    """Free memory of the worker's GPU, in bytes; null for a CPU worker."""
+    """Free memory of the worker's GPU, in bytes; null for a CPU worker, or if it cannot be read."""

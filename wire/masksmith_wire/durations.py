@@ -1,4 +1,4 @@
-"""When something is expected to happen, in words."""
+"""Writes for people when something is expected to happen."""
 
 from __future__ import annotations
 

@@ -20,13 +20,15 @@ from .json_text import DuplicateMemberError, unique_members
 
 PREFIX_BYTES = 8
 MAX_HEADER_BYTES = 16 * 2**20
-"""Default limit of the header of an upload."""
+"""Default limit of the length of an upload's header."""
 LARGEST_HEADER_BYTES = 100_000_000
-"""Limit of the header in the safetensors format."""
+"""Limit of the length of a header in the safetensors format."""
 MAX_DIMENSIONS = 16
 MAX_METADATA = 10_000
-"""Number of members of `__metadata__` that an upload's header may have even if it has `max_tensors` tensors. Both are
-limited together (see `check_members`), so with fewer tensors it may have more members."""
+"""Number of members of `__metadata__` that an upload's header may have in addition to `max_tensors` tensors.
+
+`check_members` limits tensors and members together: a header with fewer tensors may have more members.
+"""
 MAX_NAME_LENGTH = 512
 """Limit of the number of characters of a tensor's name in an upload."""
 

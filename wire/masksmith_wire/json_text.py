@@ -1,4 +1,4 @@
-"""JSON texts whose objects may not repeat a member, of which a parser would silently use the last."""
+"""Parses JSON texts, and refuses objects that repeat a member; `json.loads` silently uses the last one."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def unique_members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """Return the members of an object, for `json.loads(object_pairs_hook=...)`.
 
     Raises:
-        DuplicateMemberError: If one is there twice.
+        DuplicateMemberError: If the object has a member twice.
     """
     members = dict(pairs)
     if len(members) < len(pairs):

@@ -5,9 +5,9 @@ unused bits are 0. An unpacked masks file has BOOL tensors of the weights' shape
 `masksmith` is JSON: name -> {shape, pattern, ragged, axis, axes, out_parts, digests}. `pattern`, `ragged` and `axis`
 are the attributes of the pattern; `axes` and `out_parts` are those of the layout: the role of each dimension of the
 tensor, and the numbers of rows of its fused parts. They are omitted for one matrix `[out, in]`, or a convolution, that
-is solved as a whole. A mask is divided along its first dimension into runs of rows, one for each shard or one for all;
-`digests` has [number of rows, BLAKE3 of their packed bits] of each run, in order; it is omitted if there are none. In
-an unpacked file, too, the digests are of the packed bits.
+is solved as a whole. `digests` has, in order, [number of rows, BLAKE3 of their packed bits] for each run of rows along
+the first dimension: each shard is a run, or the whole mask is the only one. It is omitted if there are none. In an
+unpacked file, too, the digests are of the packed bits.
 """
 
 from __future__ import annotations

@@ -13,12 +13,12 @@ SINGLE_FILE = "model.safetensors"
 """Name of the file that `from_pretrained` reads even if the directory has an index."""
 WEIGHTS_SUFFIX = ".safetensors"
 WEIGHTS_INDEX_SUFFIX = ".safetensors.index.json"
-NEVER_WEIGHTS = (MASKS_NAME, ".")
+NON_WEIGHTS_PREFIXES = (MASKS_NAME, ".")
 """Prefixes of the names of files that contain no weights: masks, and hidden files."""
-OTHER_FORMAT = "consolidated"
+OTHER_FORMAT_PREFIX = "consolidated"
 """Prefix of the names of files with the same model in another format; they count only if there are no other weights."""
-SHOWN = 4
-"""Names of files that a message lists at most."""
+MAX_LISTED_NAMES = 4
+"""Maximum number of file names in a message."""
 
 _PART = re.compile(r"-\d+-of-0*(?P<count>\d+)\.safetensors$")
 """The end of the name of a part of a model, such as `-00001-of-00003.safetensors`; `count` is how many parts it has."""
@@ -34,7 +34,7 @@ class ModelFilesError(Exception):
 def weights_name(names: Iterable[str]) -> str | None:
     """Return the name of the index, else of the only safetensors file; None if there is neither.
 
-    Files with the prefix `OTHER_FORMAT` count only if there is no other index and no other safetensors file.
+    Files with the prefix `OTHER_FORMAT_PREFIX` count only if there is no other index and no other safetensors file.
 
     Args:
         names: Names of the files in the directory, without those in its subdirectories.
@@ -43,12 +43,12 @@ def weights_name(names: Iterable[str]) -> str | None:
         ModelFilesError: If several indexes count; if there is no index and several safetensors files count; or if there
             is no index and the name of the only file says that it is one of several parts.
     """
-    allowed = [name for name in sorted(names) if not name.startswith(NEVER_WEIGHTS)]
-    preferred = [name for name in allowed if not name.startswith(OTHER_FORMAT)]
+    allowed = [name for name in sorted(names) if not name.startswith(NON_WEIGHTS_PREFIXES)]
+    preferred = [name for name in allowed if not name.startswith(OTHER_FORMAT_PREFIX)]
     for group, suffix in product((preferred, allowed), (WEIGHTS_INDEX_SUFFIX, WEIGHTS_SUFFIX)):
         candidates = [name for name in group if name.endswith(suffix)]
         if len(candidates) > 1:
-            raise ModelFilesError(f"contains {len(candidates)} candidates ({_shown(candidates)}); name one of them")
+            raise ModelFilesError(f"contains {len(candidates)} candidates ({_listed(candidates)}); name one of them")
         if candidates:
             return _check_not_one_of_parts(candidates[0])
     return None
@@ -81,16 +81,16 @@ def no_weights_reason(paths: Iterable[str]) -> str:
     reason = "contains no .safetensors file of weights"
     if pickles:
         advice = "convert the model to safetensors once, such as by save_pretrained of transformers"
-        return f"{reason}, but {_shown(pickles)}: pickles, which can run code when they are loaded; {advice}"
+        return f"{reason}, but {_listed(pickles)}: pickles, which can run code when they are loaded; {advice}"
     if others:
-        return f"{reason}, but {_shown(others)}, which has another format; convert the model to safetensors first"
+        return f"{reason}, but {_listed(others)}, which has another format; convert the model to safetensors first"
     if folders:
-        return f"{reason}, but directories below it contain some; name one of these: {_shown(folders)}"
-    return f"{reason}; it contains {_shown(names or paths)}: name the directory of a model, or a .safetensors file"
+        return f"{reason}, but directories below it contain some; name one of these: {_listed(folders)}"
+    return f"{reason}; it contains {_listed(names or paths)}: name the directory of a model, or a .safetensors file"
 
 
-def _shown(names: Collection[str]) -> str:
-    return ", ".join(list(names)[:SHOWN]) + (", ..." if len(names) > SHOWN else "")
+def _listed(names: Collection[str]) -> str:
+    return ", ".join(list(names)[:MAX_LISTED_NAMES]) + (", ..." if len(names) > MAX_LISTED_NAMES else "")
 
 
 def check_index(index: str, listed: Collection[str], names: Collection[str]) -> None:

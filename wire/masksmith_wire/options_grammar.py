@@ -12,10 +12,13 @@ from pydantic_core import CoreSchema, core_schema
 
 OptionValue = float | bool | str | tuple[int, int]
 MAX_CHARACTERS = 100
-"""Longest text that is accepted as a field of a document."""
+"""Maximum length of a text that is accepted as a field of a document."""
 MAX_WORDS = 20
-"""Maximum number of words that are parsed. A longer text is refused all the same: no method has so many options, so at
-least one of its first words is unknown, repeated or invalid."""
+"""Maximum number of words that are parsed; no method has so many options.
+
+A text of more words is refused without a check of its own, because one of its first words is unknown, repeated or
+invalid.
+"""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Limits of documents: the number of members, so that invalid documents stay cheap to reject; numbers are numbers."""
+"""Checks of documents: they have few members, so that invalid ones are cheap to reject; numbers must not be texts."""
 
 from __future__ import annotations
 

@@ -98,8 +98,8 @@ class JobSpecification:
     def fitting_pattern(self) -> Pattern:
         """The pattern against which shapes are checked.
 
-        With a budget, a density is replaced by 1: of a small tensor, the job's density may round to no entry or block,
-        but the budget keeps at least one of every tensor. A pattern n:m stays as it is.
+        With a budget, the density of a pattern is replaced by 1: a small tensor may be too small to keep an entry or
+        block at the job's density, but the budget keeps at least one of every tensor. A pattern n:m is not changed.
         """
         return self.pattern if self.budget is None else with_full_density(self.pattern)
 

@@ -63,8 +63,8 @@ def relative_gap(objective: float, upper_bound: float | None) -> float:
 def total_retained(masks: Iterable[tuple[float | None, float | None, float | None]]) -> float | None:
     """Retained share of the total score of several masks, from (objective, retained share, total score) of each mask.
 
-    A mask of version 0.1 has no total score. Then objective / retained share is taken as the total score, which is only
-    near it for a pattern with a norm of blocks, or with hysteresis; if objective or share is unknown or 0, the mask is
+    A mask of version 0.1 has no total score, so objective / retained share is used instead; for a pattern with a norm
+    of blocks, or with hysteresis, this is only an approximation. If objective or share is unknown or 0, the mask is
     left out. None if no mask remains, or a total score is infinite.
     """
     pairs = [

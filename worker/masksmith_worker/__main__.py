@@ -66,7 +66,8 @@ class WorkerProcess:
         app: The Celery application.
         settings: Settings of the worker.
         records: Job records.
-        housekeeping: Checks broker and store, and has no sweep of blobs; the sweeper runs it once per period.
+        housekeeping: Checks broker and store; the sweeper runs it once per period. It does not sweep blobs, which
+            services do.
     """
 
     def __init__(self, app: Any, settings: Settings, records: JobRecords, housekeeping: Housekeeping) -> None:
@@ -86,9 +87,9 @@ class WorkerProcess:
         # them.
         if self._is_search_worker:
             self._report_progress("the worker is starting")
-            began = time.monotonic()
+            started = time.monotonic()
             prepare_kernels(self._report_progress)
-            log.info("kernels ready after %.1f s", time.monotonic() - began)
+            log.info("kernels ready after %.1f s", time.monotonic() - started)
         try:
             run(self._app, self._settings, self._on_ready, self._on_stop)
         finally:

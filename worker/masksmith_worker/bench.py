@@ -105,7 +105,7 @@ class CaseRunner(PartRunner):
             shape = (part.rows, planned.cols)
             packed = np.frombuffer(self.store.get(result_name(part.result)), np.uint8)
             if packed.size != masks.packed_bytes(shape):
-                # `get` has checked that the blob's bytes are those that were written, so they are of another mask.
+                # `get` has checked that the bytes are those that were written, so a mask of another size was written.
                 raise DamagedBlobError(result_name(part.result), is_set_aside=False)
             parts.append(masks.unpack(packed, shape))
         return np.concatenate(parts)

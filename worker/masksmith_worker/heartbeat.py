@@ -72,10 +72,17 @@ class Heartbeat(threading.Thread):
         self.join()
 
     def _announce(self) -> None:
-        _, free_bytes = device_facts(self._info.device)
-        self._records.workers.announce(self._info.model_copy(update={"free_bytes": free_bytes}))
+        self._records.workers.announce(self._info.model_copy(update={"free_bytes": self._free_bytes()}))
         if self._bench is not None:
             self._records.bench_workers.announce(self._bench)
+
+    def _free_bytes(self) -> int | None:
+        """Free memory of the GPU; None for a CPU worker, or if CUDA fails, for example because this memory is full."""
+        try:
+            return device_facts(self._info.device)[1]
+        except RuntimeError as error:
+            log.warning("cannot read the free memory of %s: %s", self._info.device, str(error).partition("\n")[0])
+            return None
 
     def _remove(self) -> None:
         self._records.workers.remove(self._info.name)
@@ -83,8 +90,8 @@ class Heartbeat(threading.Thread):
             self._records.bench_workers.remove(self._info.name)
 
     @staticmethod
-    def _attempt(what: str, call: Callable[[], None]) -> None:
+    def _attempt(action: str, call: Callable[[], None]) -> None:
         try:
             call()
         except redis.RedisError as error:
-            log.warning("cannot %s this worker: %s", what, error)
+            log.warning("cannot %s this worker: %s", action, error)

@@ -49,7 +49,8 @@ class Intake:
     def send_messages_after_long_shard(self, schedule: Schedule, lease: Lease) -> None:
         """After a long shard, send the messages that the queue lacks; after any other shard, send none.
 
-        A worker with several slots never has long shards in all of them, so others may have waited for this one to end.
+        A worker with several slots keeps one slot free of long shards, so other long shards may have waited for the end
+        of this one.
         """
         if lease.is_long:
             self._send(schedule.messages_wanted(self.queue))

@@ -135,9 +135,8 @@ class ShardRunner(PartRunner):
     def _plan_of(self, job: str) -> MasksPlan | None:
         """Return the plan of a job; None if it is not cached and the job no longer exists.
 
-        Plans are cached, because the plan of a large model takes long to parse.
-
-        More than one is cached, because the shards of several API keys alternate.
+        Plans are cached, because the plan of a large model takes long to parse; several of them, because a worker takes
+        shards of several jobs in turn.
         """
         plan = self._plans.pop(job, None)
         if plan is None:

@@ -42,12 +42,12 @@ class Channel(kombu_redis.Channel):
 
             def parse_response(self, connection: Any, command_name: str, **options: Any) -> Any:
                 reply = super().parse_response(connection, command_name, **options)
-                return channel.checked(reply) if command_name == "BRPOP" and reply else reply
+                return channel.check_reply(reply) if command_name == "BRPOP" and reply else reply
 
         return Client
 
-    def checked(self, reply: Any) -> Any:
-        """Return a reply of `BRPOP` with its message checked.
+    def check_reply(self, reply: Any) -> Any:
+        """Check the message in a reply of `BRPOP`; return the reply with the checked message.
 
         A message that cannot be read is set aside; None is returned then, as if the queue were empty.
         """

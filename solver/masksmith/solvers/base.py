@@ -1,4 +1,4 @@
-"""The protocol of solvers, which compute a mask and duals for every tile of a panel; the base class `RefusesByTile`."""
+"""Protocol of solvers, which compute a mask and duals for every tile of a panel, and a base class for solvers."""
 
 from __future__ import annotations
 
@@ -31,7 +31,12 @@ class Solver(Protocol):
         ...
 
     def refusal(self, tile: TileSpec, *, forced: bool) -> str | None:
-        """Return why the solver refuses such tiles, with forced entries if `forced`; None if it supports them."""
+        """Return why the solver does not support tiles of this size and these budgets, or None if it does.
+
+        Args:
+            tile: Size and budgets of the tiles.
+            forced: Whether some entries of the tiles are forced.
+        """
         ...
 
     def __call__(self, panel: Panel) -> PanelAnswer:
@@ -44,9 +49,10 @@ class Solver(Protocol):
 
 
 class RefusesByTile:
-    """Base of solvers: its `refusal` depends on size and budgets of a tile, and not on forced entries.
+    """Base class of solvers: its `refusal` depends on size and budgets of a tile, and not on forced entries.
 
-    The reasons are in `patterns.solver_support`. Subclasses with more reasons, such as forced entries, override it.
+    The reasons are in `patterns.solver_support`. Subclasses with more reasons, such as forced entries, override
+    `refusal`.
     """
 
     name: ClassVar[str]

@@ -25,8 +25,9 @@ class Enumerate(RefusesByTile):
     """Compute the scores of all allowed masks by a matrix product, and take the first best mask of each 4x4 tile.
 
     There are 24 masks at 1:4, 90 at 2:4, 24 at 3:4 and 1 at 4:4. The scores are scaled to integers (exactly, unless
-    the scores of a tile need more than 57 bits), so that sums are exact in any order, and so are ties: they go to the
-    mask whose kept entries come first in row-major order. Duals come from the residual graph of the mask.
+    the scores of a tile need more than 57 bits), so that sums are exact in any order, and equal sums are recognised as
+    ties. Ties go to the mask whose kept entries come first in row-major order. Duals come from the residual graph of
+    the mask.
 
     Hu et al. (2024), Accelerating transformer pre-training with 2:4 sparsity, ICML (the product with all patterns).
     """
@@ -65,8 +66,9 @@ def all_masks(n: int) -> Bools:
 
 def _choose(scaled: ScaledTiles, part: slice, n: int, forced: Forced | None) -> npt.NDArray[np.intp]:
     """Return the index of each tile's first best mask, or -1 if none is allowed."""
-    table = all_masks(n).reshape(-1, 16).T.astype(np.float64)
-    integers = scaled.integers[part].reshape(-1, 16)
+    table = all_masks(n).reshape(-1, 16).T.astype(np.float64)  # [16, masks]
+    integers = scaled.integers[part].reshape(-1, 16)  # [T, 16]
+    # Score that each mask keeps of each tile, [T, masks]; later -1 for a mask that violates the tile's forced entries.
     values: npt.NDArray[Any] = integers.astype(np.float64) @ table
     if not scaled.exact[part].all():
         # Products of the high and low halves are exact in float64, whose matrix product is fast.

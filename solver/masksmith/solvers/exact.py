@@ -69,16 +69,17 @@ def shortest_paths_alone(panel: Panel) -> None:
 def _dual_ascent(panel: Panel, answer: PanelAnswer, ready: Bytes) -> Order:
     """Run the passes of dual coordinate ascent; return the indices of unsolved tiles.
 
-    Writes masks and duals to `answer`; the duals of unsolved tiles are initial values for the shortest-path stage.
-    Sets `ready` to 1 for those of them whose masks are initial values, too; the passes no longer list these in `order`.
+    Writes masks and duals to `answer`; the duals of unsolved tiles are initial values for the shortest-path stage. If
+    the mask of an unsolved tile is an initial value, too, `ready` of the tile is set to 1, and the passes remove the
+    tile from `order`.
     """
     order, forced_tiles = _split_by_forced(panel)
     if not _has_dual_ascent(panel.tile):
         return np.concatenate([order, forced_tiles])
     passes = _Passes.of(panel, answer, ready)
     if forced_tiles.size:
-        # The pass ignores forced entries, but its duals are good initial values for the shortest-path stage, to which
-        # all these tiles go: a copy, since the pass overwrites the indices of those that it solves.
+        # The pass ignores forced entries, but its duals are good initial values for the shortest-path stage, which
+        # solves all these tiles. The pass gets a copy of their indices, because it overwrites the array.
         passes.integer([FORCED_SWEEPS], forced_tiles.copy(), forced_tiles.size)
     rounds = integer_rounds(passes.size, at_most=panel.tile.at_most, warm=passes.warm)
     count = passes.integer(rounds, order, order.size)
@@ -156,14 +157,15 @@ def _shape_of(tile: TileSpec) -> _Shape:
 class _Passes:
     """The passes of dual coordinate ascent over the tiles of a panel.
 
-    Each pass tries to solve the first `count` tiles of `order`, writes the indices of those that stay unsolved to the
-    front of `order`, over other ones, and returns their number.
+    Each pass tries to solve the first `count` tiles of `order`. It overwrites the front of `order` with the indices of
+    the tiles that are still unsolved, and returns their number.
 
     Attributes:
         panel: The panel.
         answer: Masks and duals, written; if `warm`, the column duals are read first.
-        ready: By tile, set to 1 by a tie pass for tiles that it does not count as unsolved, though augmenting paths
-            must still correct their masks: see `compile_tie_pass`.
+        ready: By tile; a tie pass sets it to 1 if the mask is optimal for its own column counts, but these are not the
+            budgets yet (see `compile_tie_pass`). The pass does not return such a tile as unsolved; augmenting paths
+            must correct its mask.
         shape: Compile-time parameters.
         budget: Size and budgets of a tile.
         warm: Whether the first sweeps start from the duals in `answer`.

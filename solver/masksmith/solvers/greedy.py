@@ -59,17 +59,18 @@ def keep_descending(keys: torch.Tensor, tile: TileSpec) -> torch.Tensor:
     """
     count, rows, cols = keys.shape
     order = keys.flatten(1).sort(dim=1, descending=True, stable=True).indices.T.contiguous()
-    lanes = torch.arange(count, device=keys.device)
-    row_at, col_at = order // cols + lanes * rows, order % cols + lanes * cols
+    tiles = torch.arange(count, device=keys.device)
+    # Indices of each entry's row and column, counted through all tiles; and how many more entries each may keep.
+    row_index, col_index = order // cols + tiles * rows, order % cols + tiles * cols
     row_room = torch.full((count * rows,), tile.row_keep, dtype=torch.int8, device=keys.device)
     col_room = torch.full((count * cols,), tile.col_keep, dtype=torch.int8, device=keys.device)
     kept = torch.empty(order.shape, dtype=torch.int8, device=keys.device)
     for rank in range(rows * cols):
-        row, col = row_at[rank], col_at[rank]
-        row_left, col_left = row_room[row], col_room[col]
-        fits = torch.minimum(row_left, col_left).clamp_(max=1)
-        row_room[row] = row_left - fits
-        col_room[col] = col_left - fits
-        kept[rank] = fits
+        row, col = row_index[rank], col_index[rank]
+        room_of_row, room_of_col = row_room[row], col_room[col]
+        is_kept = torch.minimum(room_of_row, room_of_col).clamp_(max=1)
+        row_room[row] = room_of_row - is_kept
+        col_room[col] = room_of_col - is_kept
+        kept[rank] = is_kept
     mask = torch.empty((count, rows * cols), dtype=torch.bool, device=keys.device)
     return mask.scatter_(1, order.T, kept.T.bool()).view(keys.shape)

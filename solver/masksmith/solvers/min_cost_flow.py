@@ -1,4 +1,4 @@
-"""Exact solver by OR-Tools' min-cost flow, one graph per tile; tests compare `Exact`, whose search differs, with it."""
+"""Exact solver by OR-Tools' min-cost flow, one graph per tile; an independent search with which tests check `Exact`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Solver that returns the same allowed mask for all scores; used after the time limit."""
+"""Solver that returns the same allowed mask for all scores; after the time limit, it solves the remaining panels."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .base import Parallelism
 
 @dataclass(frozen=True)
 class Rotation:
-    """Row i keeps the `row_keep` columns that follow those of row i - 1, cyclically.
+    """Return a fixed mask, in which row i keeps the `row_keep` columns that follow those of row i - 1, cyclically.
 
     If `rows * row_keep` is a multiple of `cols`, every column keeps equally many entries. If columns have budgets and
     `rows * row_keep > cols * col_keep`, the last rows keep fewer entries, or none, since all columns are full. Duals

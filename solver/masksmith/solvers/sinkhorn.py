@@ -22,7 +22,7 @@ TEMPERATURES = (80.0, 200.0, 40.0)
 TOLERANCE = 1e-12
 """Duality gap, relative to the tile's largest score, up to which a mask is taken as optimal and is not improved."""
 PLAN_SWEEPS = 4
-"""Number of sweeps from the duals of a plan; from zero there are more, because zero is farther from the optimum."""
+"""Number of sweeps that start from the duals of a plan; fewer than from zero, which is farther from the optimum."""
 
 
 @dataclass(frozen=True)

@@ -20,9 +20,10 @@ class TopK(RefusesByTile):
     """Keep the n largest entries of every group of m; exact for patterns whose columns have no budgets.
 
     Forced entries are kept or dropped first. If no entry is forced, a dual `u` proves optimality: the n-th largest
-    score, or 0 if n = m. `max sum_j w_j S_j` over `sum_j S_j = n`, `0 <= S <= 1` has the dual problem
-    `min_u n u + sum_j max(0, w_j - u)`, and every kept entry has `w >= u`, every dropped one `w <= u`. Scores are not
-    negative, so `u` is not negative, and proves optimality for `sum_j S_j <= n` (at-most fill), too.
+    score, or 0 if n = m. With scores `w_j` and mask `S_j` of a group, the problem is `max sum_j w_j S_j` over
+    `sum_j S_j = n`, `0 <= S_j <= 1`. Its dual problem is `min_u n u + sum_j max(0, w_j - u)`; every kept entry has
+    `w_j >= u`, and every dropped one `w_j <= u`. Scores are not negative, so `u` is not negative, and proves optimality
+    for `sum_j S_j <= n` (at-most fill), too.
     """
 
     name: ClassVar[str] = "top-k"

@@ -16,6 +16,7 @@ from masksmith._errors import UpdateError
 from masksmith._solution import Solution
 from masksmith._solve import solve
 from masksmith._torch_modes import without_autocast
+from masksmith._verify.verify import verify
 from masksmith.patterns import Pattern, TilePattern, parse
 from masksmith.solvers.base import Solver
 
@@ -36,8 +37,8 @@ GROWTH = ((0.4, 1.4), (0.1, 1.2), (0.03, 1.1), (0.0, 2.0))
 """Pairs (share, factor): the penalty grows by the factor of the first pair whose share is at most the share of entries
 that changed since the last check. Shares are of the kept or the dropped entries, whichever are fewer."""
 START_TOLERANCE = 0.2
-"""Relative tolerance of the first mask's error, as long as it is only compared with the last mask's error. If the last
-mask's error is not smaller by more than this, the first mask's weights are reconstructed, too."""
+"""Relative tolerance to which the first mask's error is computed for the comparison with the last mask's error. If the
+last mask's error is not smaller by more than this share, the first mask's weights are reconstructed, too."""
 PENALTIES = (1e-6, 1e6)
 """Least and largest penalty of the first rounds: far beyond them, float32 overflows."""
 SETTLED_SHARE = 0.01
@@ -86,7 +87,7 @@ def admm(
         max_rounds: Maximum number of rounds.
         rounded_to: As for `reconstruct`.
         solver: As for `solve`.
-        start: Initial solution; by default the best mask for the first scores.
+        start: Initial solution, whose mask the pattern must allow; by default the best mask for the first scores.
         threads: Threads of the mask solver and of torch; by default their own settings.
         name: Name of the weight in error messages.
         on_progress: Called with (rounds done, `max_rounds`); an exception in it stops the update.
@@ -107,29 +108,39 @@ def admm(
         raise UpdateError(f"start is a {type(start).__name__}, not a Solution as solve returns it", name)
     started = time.perf_counter()
     operands = read(weight, gram, damping, name, rounded_to)
-    with torch_threads(threads):
-        rounds = _AdmmRounds(operands, parse(pattern) if isinstance(pattern, str) else pattern, solver, threads)
-        first = rounds.solve(rounds.target**2, None) if start is None else start
-        history, last = rounds.run(first, penalty, max_rounds, on_progress)
-        best = last_update = rounds.refit(last, rounds.masked_weights())
-        start_error, start_masked_error = rounds.rough_errors(first)
+    parsed = parse(pattern) if isinstance(pattern, str) else pattern
+    if start is not None:
+        _check_start(start, parsed, operands)
+    with torch_threads(threads, name):
+        rounds = _AdmmRounds(operands, parsed, solver, threads)
+        first_solution = rounds.solve(rounds.target**2, None) if start is None else start
+        history, last_solution = rounds.run(first_solution, penalty, max_rounds, on_progress)
+        best = last_update = rounds.refit(last_solution, rounds.masked_weights())
+        start_error, start_masked_error = rounds.rough_errors(first_solution)
         if last_update.error * (1 + START_TOLERANCE) >= start_error:
-            first_update = rounds.refit(first, None)
+            first_update = rounds.refit(first_solution, None)
             start_error, start_masked_error = first_update.error, first_update.masked_error
             best = min(first_update, last_update, key=lambda update: update.error)
-    improved = best is last_update
+    is_improved = best is last_update
     stats = dict(best.stats) | rounds.stats() | {
         "method": "admm",
-        "solver": last.stats["solver"],
+        "solver": last_solution.stats["solver"],
         "rounds": len(history),
-        "returned": "last" if improved else "start",
+        "returned": "last" if is_improved else "start",
         "update_s": time.perf_counter() - started,
     }  # fmt: skip
     return AdmmUpdate(
         best.weight, best.mask, best.error, best.masked_error, best.energy, stats,
-        solution=last if improved else first, history=tuple(history), start_error=start_error,
-        start_masked_error=start_masked_error,
+        solution=last_solution if is_improved else first_solution, history=tuple(history),
+        start_error=start_error, start_masked_error=start_masked_error,
     )  # fmt: skip
+
+
+def _check_start(start: Solution, pattern: Pattern, operands: Operands) -> None:
+    """Raise `UpdateError` if the pattern does not allow the mask of `start`, since `admm` may return this mask."""
+    verdict = verify(operands.like_weight(read_mask(start.mask, operands)), pattern)
+    if not verdict:
+        raise UpdateError(f"the mask of start does not match {pattern}: {verdict}", operands.name)
 
 
 def uses_duals(pattern: Pattern) -> bool:
@@ -168,7 +179,7 @@ class _AdmmRounds:
         self._scaled = replace(
             self._scaled, system=self._scaled.system.with_eigenvalue(self._ridge.smallest_eigenvalue)
         )
-        self._copy = self.target
+        self._masked_copy = self.target
 
     def run(
         self, first: Solution, penalty: float, max_rounds: int, on_progress: OnProgress | None
@@ -177,16 +188,16 @@ class _AdmmRounds:
         solution, mask = first, read_mask(first.mask, self._operands)
         kept_count, checked_mask, norm = int(mask.sum()), mask, float(self.target.norm()) or 1.0
         smaller_count = min(kept_count, mask.numel() - kept_count)  # number of the kept or of the dropped entries
-        self._copy, duals = self.target * mask, torch.zeros_like(self.target)
+        self._masked_copy, duals = self.target * mask, torch.zeros_like(self.target)
         history: list[AdmmRound] = []
         for number in range(1, max_rounds + 1):
-            free = self._ridge.solve((penalty * self._copy).sub_(duals), penalty)
-            shifted = torch.add(free, duals, alpha=1 / penalty)
+            free_weights = self._ridge.solve((penalty * self._masked_copy).sub_(duals), penalty)
+            shifted = torch.add(free_weights, duals, alpha=1 / penalty)
             solution = self.solve(shifted.square(), solution)
             previous, mask = mask, read_mask(solution.mask, self._operands)
-            self._copy = shifted * mask
-            distance = float(free.sub_(self._copy).norm()) / norm
-            duals = shifted.sub_(self._copy).mul_(penalty)
+            self._masked_copy = shifted * mask
+            distance = float(free_weights.sub_(self._masked_copy).norm()) / norm
+            duals = shifted.sub_(self._masked_copy).mul_(penalty)
             history.append(AdmmRound(penalty, int((mask != previous).sum()), distance, solution.gap))
             if on_progress is not None:
                 on_progress(number, max_rounds)
@@ -204,7 +215,7 @@ class _AdmmRounds:
 
     def masked_weights(self) -> Tensor:
         """Return the last masked copy, `[out, inputs]`, in the weight's units."""
-        return self._copy.double() * self._rms / self._scale
+        return self._masked_copy.double() * self._rms / self._scale
 
     def refit(self, solution: Solution, start: Tensor | None) -> Update:
         """Reconstruct the weights of a solution's mask, starting from `start`, or from the masked original weights."""

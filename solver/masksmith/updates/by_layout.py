@@ -1,4 +1,4 @@
-"""Updates tensors by their layout: each matrix on its own; by ADMM, each fused part on its own if tiles require it."""
+"""Updates tensors by their layout: each matrix on its own, and with ADMM each fused part if a tile would span two."""
 
 from __future__ import annotations
 

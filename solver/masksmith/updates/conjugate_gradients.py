@@ -2,9 +2,10 @@
 
 An iteration is one matrix product for all rows. The bound is the Gauss-Radau upper bound of the error in the energy
 norm, after Meurant and Tichy, "Approximating the extreme Ritz values and upper bounds for the A-norm of the error in
-CG" (Numerical Algorithms, 2019): `||x - x_k||_A^2 <= g_k r_k M^-1 r_k`, with `g_0 = 1 / mu` for any `mu` not above the
-smallest eigenvalue of `M^-1 A`, and `g_k+1 = (g_k - a_k) / (mu (g_k - a_k) + b_k+1)`, where `a_k` are the step lengths
-of the method and `b_k+1 = (r_k+1 M^-1 r_k+1) / (r_k M^-1 r_k)`. M is the preconditioner of the system.
+CG" (Numerical Algorithms, 2019): `||x - x_k||_A^2 <= g_k r_k M^-1 r_k`. Here A is the matrix of the system, M its
+preconditioner, x the solution, `x_k` the iterate and `r_k` the residual after k iterations. `g_0 = 1 / mu` for any `mu`
+not above the smallest eigenvalue of `M^-1 A`, and `g_k+1 = (g_k - a_k) / (mu (g_k - a_k) + b_k+1)`, where `a_k` are the
+step lengths of the method and `b_k+1 = (r_k+1 M^-1 r_k+1) / (r_k M^-1 r_k)`.
 """
 
 from __future__ import annotations

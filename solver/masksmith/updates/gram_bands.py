@@ -56,7 +56,7 @@ def read_in_bands(gram: Any, device: torch.device, name: str | None) -> tuple[to
 
 
 def symmetrise(matrix: torch.Tensor) -> tuple[float, list[int]]:
-    """Replace a matrix by its mean with its transpose, block by block.
+    """Replace a matrix, in place and block by block, by the mean of itself and its transpose.
 
     Returns:
         The largest absolute difference between an entry of the matrix and the same entry of its transpose, and the

@@ -1,11 +1,10 @@
 """A preconditioner for the restrictions of one matrix to many supports: the identity plus a matrix of low rank.
 
 A Gram matrix A of activations has a few eigenvalues far above the others. The preconditioner `M = I + V V^T` has
-approximately these few eigenvalues and their eigenvectors, up to a common factor, so that all eigenvalues of `M^-1 A`
-lie closer together. It is the randomized
-Nystrom preconditioner of Frangella, Tropp and Udell (SIAM Journal on Matrix Analysis and Applications, 2023), with
-Ritz vectors for the Nystrom approximation. Restricted to a support S it is `I + V_S V_S^T`, and its inverse is
-`I - V_S (I + V_S^T V_S)^-1 V_S^T`, so each support takes one small inverse.
+approximately the same large eigenvalues, up to a common factor, with the same eigenvectors, so that all eigenvalues of
+`M^-1 A` lie closer together. It is the randomized Nystrom preconditioner of Frangella, Tropp and Udell (SIAM Journal on
+Matrix Analysis and Applications, 2023), with Ritz vectors for the Nystrom approximation. Restricted to a support S, it
+is `I + V_S V_S^T`, and its inverse is `I - V_S (I + V_S^T V_S)^-1 V_S^T`, so each support takes one small inverse.
 """
 
 from __future__ import annotations

@@ -79,16 +79,16 @@ def reconstruct(
         The updated weights, and the error of the output before and after the update.
 
     Raises:
-        UpdateError: If an operand is no dense array, shapes or dtypes do not fit, a value is not finite, all are too
-            small or one is too large for errors in float64, or the Gram matrix is not symmetric, or singular on a
-            row's support and not damped.
+        UpdateError: If an option is out of its range, an operand is no dense array, shapes or dtypes do not fit, a
+            value is not finite, all are too small or one is too large for errors in float64, or the Gram matrix is not
+            symmetric, or singular on a row's support and not damped.
     """
     if not 0 <= tolerance < 1:
         raise UpdateError(f"tolerance={tolerance} must be at least 0 and below 1", name)
     operands = read(weight, gram, damping, name, rounded_to)
     kept = read_mask(mask, operands)
     returned_mask = mask if hasattr(mask, "shape") else operands.like_weight(kept)
-    with torch_threads(threads):
+    with torch_threads(threads, name):
         return refit(operands, kept, returned_mask, tolerance=tolerance, on_progress=on_progress)
 
 
@@ -181,14 +181,14 @@ class _Reconstruction:
             self.factorisations += len(batch.rows)
             self._round_and_store(strip, shift.add_(strip.masked), None, torch.ones_like(strip.kept[:, 0]))
 
-    def _round_and_store(self, strip: Strip, candidate: Tensor, error: Tensor | None, chosen: Tensor) -> None:
-        """Round candidates, and store the chosen rows: updated if that decreases the row's error, else masked.
+    def _round_and_store(self, strip: Strip, candidate: Tensor, error: Tensor | None, is_chosen: Tensor) -> None:
+        """Round candidates, and store the chosen rows: candidates that decrease the row's error, else masked weights.
 
         Args:
             strip: The rows.
             candidate: Updated weights, not rounded.
             error: Squared error of the output with the candidates, `[rows]`; None if it is not computed yet.
-            chosen: Bool `[rows of the strip]`, whether the row is stored.
+            is_chosen: Bool `[rows of the strip]`, whether the row is stored.
         """
         operands = self._operands
         updated = candidate.to(operands.stored_dtype).to(operands.weight.dtype)
@@ -196,13 +196,13 @@ class _Reconstruction:
             change = strip.dense - updated.double()
             error = dots(change, change @ operands.gram)
         before = strip.masked_error
-        better = error < before  # False for NaN, too
-        self.before += float(before[chosen].sum())
-        self.after += float(torch.where(better, error, before)[chosen].sum())
-        self.energy += float(operands.energy[strip.rows[chosen]].sum())
-        self.rows_as_they_were += int((chosen & ~better).sum())
-        final = torch.where(better[:, None], updated, strip.masked.to(updated.dtype))
-        self.result[strip.rows[chosen]] = final[chosen]
-        self._rows_done += int(chosen.sum())
+        is_better = error < before  # False for NaN, too
+        self.before += float(before[is_chosen].sum())
+        self.after += float(torch.where(is_better, error, before)[is_chosen].sum())
+        self.energy += float(operands.energy[strip.rows[is_chosen]].sum())
+        self.rows_as_they_were += int((is_chosen & ~is_better).sum())
+        final = torch.where(is_better[:, None], updated, strip.masked.to(updated.dtype))
+        self.result[strip.rows[is_chosen]] = final[is_chosen]
+        self._rows_done += int(is_chosen.sum())
         if self._on_progress is not None:
             self._on_progress(self._rows_done, len(self._mask))

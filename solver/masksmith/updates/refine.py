@@ -34,8 +34,9 @@ ROUNDING_OF_FLOAT32 = 2e-7
 MIN_SHARE, ROUNDING = 1e-9, 1e-13
 """An exchange is made only if it lowers the error by more than `MIN_SHARE * e + ROUNDING * s`.
 
-`e` is the band's error before the refinement. `s = (sum_j |w_j| sqrt(G_jj))^2`, summed over the band's rows, is an
-upper bound on its error with any mask: a decrease by less than `ROUNDING * s` may be a rounding error.
+`e` is the error of the band of rows before the refinement. `s = (sum_j |w_j| sqrt(G_jj))^2`, summed over the rows w of
+the band, is an upper bound on the band's error with any mask: a decrease by less than `ROUNDING * s` may be a rounding
+error.
 """
 
 
@@ -94,8 +95,8 @@ def refine(
     is computed exactly, up to rounding. Under plain patterns, the best exchange of a kept and a dropped entry of a
     group is made; under transposable ones, the best pair of opposite exchanges of two columns in two rows of a tile,
     which keeps all counts. Sweeps over the groups or tiles end at a local optimum, where no exchange lowers the error
-    by more than a small margin for rounding, or after 100 sweeps. Rows (bands of tiles) whose error, recomputed in
-    float64, did not decrease keep their mask.
+    by more than a small margin for rounding, or after 100 sweeps. Then the errors are recomputed in float64: a row, or
+    under transposable patterns a band of tiles, keeps its first mask if its error did not decrease.
 
     The lower bound is `l * min over masks of the sum of G_jj w_ij^2 over dropped entries`, solved exactly, with l the
     smallest eigenvalue of G scaled to a unit diagonal: `G - l diag(G)` is positive semidefinite.
@@ -146,7 +147,7 @@ def _refine_bands(
     order = _group_order(shape)
     dense = operands.weight.double().cpu().numpy()[:, order]
     bands = _Bands(dense, mask.cpu().numpy()[:, order], operands.gram.cpu().numpy()[order][:, order], pattern)
-    with torch_threads(threads):
+    with torch_threads(threads, operands.name):
         return bands, bands.run(torch.get_num_threads(), on_progress)
 
 
@@ -163,9 +164,8 @@ class _Bands:
     def __init__(self, dense: Doubles, mask: npt.NDArray[np.bool_], gram: Doubles, pattern: NM) -> None:
         self._dense, self._pattern = np.ascontiguousarray(dense), pattern
         self.mask, self.gram = np.ascontiguousarray(mask), np.ascontiguousarray(gram)
-        rows = pattern.tile.rows
-        self._firsts = np.arange(0, len(dense), rows)
-        self._products = (~mask * dense) @ gram
+        self._firsts = np.arange(0, len(dense), pattern.tile.rows)  # [bands], index of each band's first row
+        self._products = (~mask * dense) @ gram  # `d G` of the dropped weights d of each row
         self.before = np.add.reduceat(self._errors(self._products, mask), self._firsts)
         self.after = self.before.copy()
         magnitude = (np.abs(dense) @ np.sqrt(gram.diagonal())) ** 2
@@ -189,7 +189,11 @@ class _Bands:
         return exchanges
 
     def _refine(self, bands: npt.NDArray[np.int64]) -> int:
-        """Refine neighbouring bands, restore the masks of bands whose error did not decrease, and count exchanges."""
+        """Refine the bands with these neighbouring indices; restore the masks of bands whose error did not decrease.
+
+        Returns:
+            The number of exchanges (in tiles, of pairs), with those of restored bands.
+        """
         tile = self._pattern.tile
         rows = slice(int(self._firsts[bands[0]]), int(self._firsts[bands[-1]]) + tile.rows)
         dense, mask, products = self._dense[rows], self.mask[rows], self._products[rows]

@@ -17,17 +17,17 @@ def rough_errors(
 ) -> tuple[float, float]:
     """Return the squared error of the output after reconstruction, and with the masked weights.
 
-    All rows are iterated by conjugate gradients as in `reconstruct`, but computed in the dtype of the system alone, so
-    that both errors are exact but for its rounding; the first is that of weights within the tolerance.
+    All rows are iterated by conjugate gradients as in `reconstruct`, but nothing is recomputed in float64, so both
+    errors have the rounding errors of the system's dtype. The first error is that of weights within the tolerance.
 
     Args:
         operands: Weight, Gram matrix G and damping, which must be positive.
         scaled: `ScaledSystem.of(operands)`: its matrix is `(G + damping I)`, scaled on both sides.
-        target: The weight times `scaled.scale`, `[out, inputs]`, in the system's dtype; of a multiple of that, the
-            errors are those of the multiple.
+        target: The weight times `scaled.scale`, `[out, inputs]`, in the system's dtype. If it is multiplied by a
+            factor, the errors are multiplied by the square of the factor.
         mask: Bool `[out, inputs]`.
-        tolerance: Largest share by which a row's objective may exceed its minimum; that of a row that has not
-            converged after `ITERATION_LIMIT` iterations may exceed it by more.
+        tolerance: Largest share by which a row's objective may exceed its minimum. Rows that have not converged after
+            `ITERATION_LIMIT` iterations may exceed it by more.
     """
     system, inverse_scale = scaled.system, (1 / scaled.scale).to(target.dtype)
     error = masked_error = 0.0

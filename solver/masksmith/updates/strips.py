@@ -26,7 +26,7 @@ class Strip:
     """Some rows of a layer; matrices are `[rows, inputs]`.
 
     Attributes:
-        rows: Numbers of the rows in the layer.
+        rows: Indices of the rows in the layer.
         kept: The mask, bool.
         dense: Original weights, float64.
         masked: The weights that the mask keeps, 0 elsewhere, float64.

@@ -36,9 +36,9 @@ FACTORISED_BELOW = 6.0
 
 def is_factorised(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
     """Estimate, for each row of a mask, whether factorising its support costs less than conjugate gradients."""
-    support_of, sharing_rows = _number_supports(mask)
+    support_index, row_counts = _index_supports(mask)
     kept_cubed = mask.sum(1, dtype=np.int64).astype(float) ** 3
-    is_cheap: npt.NDArray[np.bool_] = kept_cubed <= FACTORISED_BELOW * sharing_rows[support_of] * mask.shape[1] ** 2
+    is_cheap: npt.NDArray[np.bool_] = kept_cubed <= FACTORISED_BELOW * row_counts[support_index] * mask.shape[1] ** 2
     return is_cheap
 
 
@@ -53,7 +53,7 @@ def batches(mask: npt.NDArray[np.bool_], budget_bytes: int = BATCH_BYTES) -> Ite
     groups.sort(key=lambda rows: (len(rows), kept_counts[rows[0]]))
     pending: list[Rows] = []
     for rows in groups:
-        # Groups are sorted, so this support is the largest one of the batch.
+        # Groups of one length are sorted by their number of kept entries, so this support is the largest of the batch.
         batch_bytes = (len(pending) + 1) * _byte_count(int(kept_counts[rows[0]]), len(rows), mask)
         if pending and (len(rows) != len(pending[0]) or batch_bytes > budget_bytes):
             yield _batch(pending, kept_counts)
@@ -64,19 +64,23 @@ def batches(mask: npt.NDArray[np.bool_], budget_bytes: int = BATCH_BYTES) -> Ite
 
 def _groups(mask: npt.NDArray[np.bool_], max_length: int) -> list[Rows]:
     """Return the rows of each distinct support, split into groups of at most `max_length`."""
-    support_of, _ = _number_supports(mask)
-    order = np.argsort(support_of, kind="stable")
-    groups = np.split(order, np.flatnonzero(np.diff(support_of[order])) + 1)
+    support_index, _ = _index_supports(mask)
+    order = np.argsort(support_index, kind="stable")
+    groups = np.split(order, np.flatnonzero(np.diff(support_index[order])) + 1)
     return [rows[start : start + max_length] for rows in groups for start in range(0, len(rows), max_length)]
 
 
-def _number_supports(mask: npt.NDArray[np.bool_]) -> tuple[Rows, Rows]:
-    """Number the distinct supports; return the number of each row's support, and the count of rows of each support."""
+def _index_supports(mask: npt.NDArray[np.bool_]) -> tuple[Rows, Rows]:
+    """Give each distinct support an index.
+
+    Returns:
+        The index of each row's support, `[rows]`, and the number of rows that have each support, `[supports]`.
+    """
     packed = np.ascontiguousarray(np.packbits(mask, axis=1))
-    _, support_of, counts = np.unique(
+    _, support_index, row_counts = np.unique(
         packed.view(f"V{packed.shape[1]}").ravel(), return_inverse=True, return_counts=True
     )
-    return support_of, counts
+    return support_index, row_counts
 
 
 def _byte_count(kept: int, group_size: int, mask: npt.NDArray[np.bool_]) -> int:

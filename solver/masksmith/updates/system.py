@@ -14,10 +14,10 @@ Tensor = torch.Tensor
 FLOAT32_MIN_EIGENVALUE = 1e-4
 """If a matrix with a unit diagonal has a smaller eigenvalue, float32 has too few digits for it."""
 MARGIN = 0.9
-"""Factor below 1 for candidates that may be eigenvalues themselves, and for confirmed bounds: because of the rounding
-errors of a factorisation."""
+"""Factor that reduces candidates which may be eigenvalues themselves, and confirmed bounds, because a factorisation has
+rounding errors."""
 LEAST_CANDIDATE = 0.05
-"""Candidates are tried only above this share of the guaranteed bound (see `System.damped`)."""
+"""Candidates for the bound are not tried below this share of the guaranteed bound (see `System.damped`)."""
 BAND_ENTRIES = 2**22
 """Number of entries of the Gram matrix that are scaled at a time."""
 
@@ -75,7 +75,7 @@ class System:
         Args:
             eigenvalue: The smallest eigenvalue of A, as computed in the matrix's dtype.
         """
-        candidate = MARGIN * eigenvalue  # Less, since rounding errors may make the computed eigenvalue too large.
+        candidate = MARGIN * eigenvalue  # Rounding errors may make the computed eigenvalue too large.
         if MARGIN * candidate <= self.eigenvalue_bound or not _is_bound(candidate, self.matrix.clone(), self.factor):
             return self
         return replace(self, eigenvalue_bound=MARGIN * candidate)

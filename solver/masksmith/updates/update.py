@@ -79,8 +79,9 @@ class AdmmUpdate(Update):
     Attributes:
         solution: The returned mask with its certificate, for the scores that it was solved for.
         history: All rounds; for a tensor of several matrices, those of the matrix that took the most rounds.
-        start_error: Squared error of weights reconstructed on the first mask, not rounded to another dtype. If these
-            weights are returned, it is equal to `error`; otherwise it is larger, and computed to a tolerance of 20 %.
+        start_error: Squared error of weights reconstructed on the first mask. If these weights are returned, it is
+            equal to `error`. Otherwise it is larger, and may be computed to a tolerance of 20 % and without rounding
+            the weights to their dtype.
         start_masked_error: Squared error with the original weights masked by the first mask; exact except for rounding
             errors of float32.
     """

@@ -84,6 +84,16 @@ def test_a_given_start_is_never_made_worse():
     assert update.solves == 1
 
 
+@pytest.mark.parametrize(
+    ("pattern", "start_pattern"), [("2:4", "12:16"), ("transposable 2:4", "transposable 6:8"), ("25%", "50%")]
+)
+def test_a_start_that_the_pattern_does_not_allow_is_refused(pattern, start_pattern):
+    weight, gram = layer()
+    start = ms.solve(ms.magnitude(weight), start_pattern)
+    with pytest.raises(ms.UpdateError, match=rf"'a': the mask of start does not match {pattern}: "):
+        ms.admm(weight, gram, pattern, start=start, max_rounds=1, name="a")
+
+
 def test_the_same_input_gives_the_same_answer():
     weight, gram = layer()
     first, second = (ms.admm(weight, gram, "transposable 4:8") for _ in range(2))

@@ -219,3 +219,16 @@ MASK = np.ones((2, 4), bool)
 def test_what_cannot_be_used_is_refused_by_name(weight, mask, gram, options, message):
     with pytest.raises(ms.UpdateError, match=f"tensor 'encoder.weight': .*{message}"):
         ms.reconstruct(weight, mask, gram, name="encoder.weight", **options)
+
+
+@pytest.mark.parametrize("threads", [0, -1])
+def test_fewer_than_one_thread_is_refused(threads):
+    weight, mask, gram = np.ones((2, 4), np.float32), np.tile([True, False], (2, 2)), np.eye(4)
+    options = {"threads": threads, "name": "a"}
+    for update in (
+        lambda: ms.reconstruct(weight, mask, gram, **options),
+        lambda: ms.refine(weight, mask, gram, "2:4", **options),
+        lambda: ms.admm(weight, gram, "2:4", **options),
+    ):
+        with pytest.raises(ms.UpdateError, match=rf"'a': threads={threads} is not at least 1"):
+            update()

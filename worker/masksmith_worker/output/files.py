@@ -41,7 +41,7 @@ def write_output_file(work: OutputWork, number: int) -> None:
     try:
         _write_or_check(work, work.output.files[number], sizes)
         sizes = work.file_sizes()
-        if all(_is_complete(work, each, sizes) and _is_checked(work, each) for each in work.output.files):
+        if all(_is_complete(work, file, sizes) and _is_checked(work, file) for file in work.output.files):
             finish(work)
     except FileNotFoundError:
         # Another worker may have finished the same output meanwhile, and deleted its notes.
@@ -52,7 +52,8 @@ def write_output_file(work: OutputWork, number: int) -> None:
 def _write_or_check(work: OutputWork, file: OutputFile, sizes: dict[str, int]) -> None:
     """Write a file of weights, then its note.
 
-    If an earlier job wrote the file already, check its digest instead, and write into the note that this job did.
+    If an earlier job wrote the file already, check its digest instead; the new note then names this job as the one that
+    checked the file.
 
     Raises:
         ForeignOutputError: If the file has another digest: its content is not from masksmith, so it is not overwritten.
@@ -129,9 +130,9 @@ def _pieces(work: OutputWork, file: OutputFile) -> Iterator[bytes | memoryview]:
 
 def _indexed_tensor(work: OutputWork, name: str, file_name: str) -> Iterator[bytes]:
     """Read a tensor from the file that the index names, in place of its duplicate in another file."""
-    file = next(each for each in work.output.files if each.name == file_name)
-    entry = work.header(file).tensors[name]
-    return work.read_pieces(file.source, entry.start, entry.stop)
+    indexed_file = next(file for file in work.output.files if file.name == file_name)
+    entry = work.header(indexed_file).tensors[name]
+    return work.read_pieces(indexed_file.source, entry.start, entry.stop)
 
 
 def _masked_tensor(work: OutputWork, number: int) -> Iterator[bytes | memoryview]:

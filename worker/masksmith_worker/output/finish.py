@@ -28,7 +28,7 @@ def finish(work: OutputWork) -> None:
     The files are the masks, copies of `output.beside` and the record. The index, if there is one, is the last of
     `beside`, so index and record are written after the files that they name. An unfinished output has a note on each
     complete file of weights (`FileNote`), temporary files, and a marker (`output.marker_location`), which is deleted
-    last. Two workers may do this at the same time: the files that they write are the same.
+    last. Two workers may finish an output at the same time: the files that they write are the same.
 
     Raises:
         FileNotFoundError: If another worker has finished the output meanwhile and deleted its notes.
@@ -49,7 +49,7 @@ def finish(work: OutputWork) -> None:
 
 
 def _masks(work: OutputWork, reports: list[list[ShardReport]], hasher: Any) -> Iterator[bytes]:
-    """Yield the masks file in pieces, and update `hasher` with each; `reports[n][k]`: of shard k of tensor n."""
+    """Yield the masks file in pieces, and update `hasher` with each; `reports` has those of each tensor's shards."""
     options = work.plan.options
     infos = {
         tensor.name: MaskInfo(

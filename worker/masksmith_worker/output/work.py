@@ -117,7 +117,8 @@ class OutputWork:
     def _path(self, location: str) -> tuple[Root, str]:
         """Return the root of the output, and the path of one of the output's files in it.
 
-        A root inside the output may be for other keys: it is not used, and the output's root refuses paths in it.
+        A root inside the output may be for other keys, so it is never used: the file is accessed through the root of
+        the output, which refuses paths in inner roots.
         """
         _, root, _ = self.inputs.roots.find(self.output.location)
         return root, location.removeprefix(f"{root.url}/")
@@ -137,6 +138,6 @@ class OutputWork:
         try:
             text = root.get(path, MAX_DOCUMENT_BYTES).decode(errors="replace")
             document = json.JSONDecoder().raw_decode(text)[0]
-        except (FileNotFoundError, InvalidLocationError, ChangedSourceError, ValueError):
+        except (FileNotFoundError, InvalidLocationError, ChangedSourceError, ValueError, RecursionError):
             return None
         return document.get("identity") if isinstance(document, dict) else None

@@ -3,8 +3,8 @@
 A division takes one or more passes; each pass measures all shards of the job's tensors. Each worker that is about to
 solve a shard goes through all passes, unless the divided budget is stored already. In each pass it begins with its own
 shard, loads the measurements that other workers have stored, and makes and stores only those that are missing. So the
-workers divide the measurements among them without waiting for each other, and if one is killed, another makes those
-that it did not store.
+workers divide the measurements among them without waiting for each other, and if a worker is killed, another one makes
+the measurements that the killed worker did not store.
 """
 
 from __future__ import annotations
@@ -81,8 +81,8 @@ class BudgetAllocator:
         # The result of the previous pass over the model: None before the first pass, a Decision after the last.
         state: Any = None
         shapes = {tensor.name: tuple(tensor.shape) for tensor in self._tensors}
-        double = any(_is_double(tensor) for tensor in self._tensors)
-        allocator = allocator_for(specification.pattern, specification.budget, shapes, double=double)
+        has_doubles = any(_is_double(tensor) for tensor in self._tensors)
+        allocator = allocator_for(specification.pattern, specification.budget, shapes, double=has_doubles)
         while not isinstance(state, Decision):
             # The measurements are stored in this order; `_merged` loads them in the order of the shards.
             for shard_index in _rotated(index, shards):

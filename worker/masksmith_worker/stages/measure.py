@@ -41,7 +41,7 @@ def measure_shard(work: ShardWork, solution: ms.Solution, updated: UpdatedShard 
     shard, rows = work.shard, work.tensor.shape[0]
     layout = work.tensor.layout
     counts = measures.count(solution.mask, (BLOCK_ROWS, BLOCK_ROWS), layout, solution.pattern)
-    # With a layout, a shard has whole matrices.
+    # With a layout, a shard consists of whole matrices, so no block is divided between shards.
     has_whole_blocks = layout is not None or (
         shard.first % BLOCK_ROWS == 0 and (shard.last % BLOCK_ROWS == 0 or shard.last == rows)
     )

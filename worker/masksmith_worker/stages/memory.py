@@ -17,7 +17,7 @@ from .reservations import Reservations
 PEAK_MATRICES = {"reconstruct": 2.1, "admm": 6.0, "sparsegpt": 7.0}
 """Peak memory of each use of a Gram matrix, as a multiple of its size in float64 (`docs/by_reference.md`)."""
 WAIT_S = 0.5
-"""Seconds between two looks at the memory that other processes have reserved."""
+"""Seconds between two checks of the memory that other processes have reserved."""
 MEMORY_INFO = Path("/proc/meminfo")
 OWN_STATM = Path("/proc/self/statm")
 CGROUP_FILES = (
@@ -65,7 +65,7 @@ def reserved_memory(
     if matrix_bytes * matrices <= WHOLE_BYTES:
         yield
         return
-    # One matrix at a time is at its peak; of each other one, only the matrix itself is in memory.
+    # The matrices are used one after the other: only the one in use needs its peak memory, each other one its size.
     needed = int(matrix_bytes * (PEAK_MATRICES[use] + matrices - 1))
 
     def wait() -> None:

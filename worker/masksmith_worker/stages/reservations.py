@@ -15,16 +15,16 @@ from typing import IO
 
 FOLDER_MODE = 0o700
 PID_NAMESPACE = Path("/proc/self/ns/pid")
-"""File whose inode number identifies the namespace of this process's id: in each container, another process is 1."""
+"""File whose inode number identifies the namespace of process ids; the same id in two containers is two processes."""
 
 
 @dataclass(frozen=True)
 class Reservations:
     """Reservations of the processes that share a folder; a process has at most one at a time.
 
-    A reservation is a file with a random name that its process has locked; a file without a lock is of a dead process,
-    and is deleted. Of each reservation, only the bytes that its process has not allocated yet are counted; of one in
-    another container, which shares the folder but not the process ids, all bytes.
+    A reservation is a file with a random name that its process has locked. A file that is not locked belongs to a
+    process that has ended, and is deleted. Only those bytes of a reservation count that its process has not allocated
+    yet; but all bytes count if the process is in another container, where its memory cannot be read by its id.
 
     Attributes:
         folder: A folder to which only this user has access.

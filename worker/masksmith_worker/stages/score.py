@@ -1,4 +1,4 @@
-"""Score stage: computes a shard's scores, and caches in the store what is computed from all rows of a tensor."""
+"""Score stage: computes a shard's scores; values computed from all rows of a tensor are cached in the store."""
 
 from __future__ import annotations
 
@@ -171,7 +171,11 @@ class Scoring:
             return scores.inverse_diagonal(gram, name=self._tensor.name, **self._options)
 
     def _cached(self, compute: Callable[[], Array]) -> Array:
-        """Load from the store a value that all shards use, or compute and store it; flat, float64."""
+        """Load an array that all shards use from the store, or compute and store it.
+
+        Returns:
+            The array, flattened, in float64.
+        """
         key = digest_document(
             {"tensor": self._tensor.inputs, "scores": str(self._method), "part": compute.__name__, "version": 1}
         )

@@ -1,6 +1,6 @@
 """Numbers of sweeps of the passes of dual coordinate ascent, and parameters of its tie passes, chosen by measurement.
 
-Both are the same on CPUs and CUDA devices, but for the float64 pass, which only CPUs run.
+These numbers and parameters are the same for CPUs and CUDA devices; only CPUs run the float64 pass.
 
 Tables are indexed by the size of the larger sorting network of a tile (`_shape_of` in `solvers.exact`).
 """
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 MAX_COLD_SIDE = 8
-"""Sweeps of tiles whose longer side is at most this start from zero duals: initial duals save no time there."""
+"""Longest side of tiles whose sweeps always start from zero duals, because initial duals would save no time."""
 DOUBLE_SWEEPS = 12
 """Sweeps of the float64 pass, for tiles with scores of very different magnitude."""
 FORCED_SWEEPS = 8

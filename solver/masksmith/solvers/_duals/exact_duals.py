@@ -1,4 +1,4 @@
-"""Duals of masks that are optimal for scores scaled to integers: in float64 if sums are exact in it, else in int64."""
+"""Duals of masks that are optimal for integer scores: computed in float64 where its sums are exact, else in int64."""
 
 from __future__ import annotations
 

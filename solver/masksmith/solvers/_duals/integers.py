@@ -10,8 +10,10 @@ import numpy.typing as npt
 Integers = npt.NDArray[np.int64]
 Exponents = npt.NDArray[np.int32]
 _NO_BIT = 1 << 20
-"""Stands for the exponent of the lowest bit of a zero score, and `-_NO_BIT` for that of its highest bit; exceeds the
-exponent of every bit."""
+"""Exponent of the lowest bit of a score of 0, which has no bits; the exponent of its highest bit is `-_NO_BIT`.
+
+It exceeds the exponents of all bits, so minima and maxima over a tile ignore scores of 0.
+"""
 
 
 def choose_shifts(tiles: npt.NDArray[Any], bits: int) -> tuple[Exponents, Exponents]:

@@ -35,18 +35,19 @@ class _Graph:
     """Residual graphs, with tiles along the last axis.
 
     Attributes:
-        add: `[R, C, T]`, length of the arc that adds a dropped entry; infinite for kept and forced entries.
-        remove: `[R, C, T]`, length of the arc that removes a kept entry; infinite for dropped and forced entries.
+        add_lengths: `[R, C, T]`, length of the arc that adds a dropped entry; infinite for kept and forced entries.
+        remove_lengths: `[R, C, T]`, length of the arc that removes a kept entry; infinite for dropped and forced
+            entries.
         slack: `[R, T]`, whether a row is not full, and `[C, T]`, whether a column is not full; None for exact budgets.
     """
 
-    add: Numbers
-    remove: Numbers
+    add_lengths: Numbers
+    remove_lengths: Numbers
     slack: tuple[Bools, Bools] | None
 
     def subset(self, tiles: Bools) -> _Graph:
         slack = None if self.slack is None else (self.slack[0][:, tiles], self.slack[1][:, tiles])
-        return _Graph(self.add[:, :, tiles], self.remove[:, :, tiles], slack)
+        return _Graph(self.add_lengths[:, :, tiles], self.remove_lengths[:, :, tiles], slack)
 
 
 def residual_duals(scores: Numbers, mask: Bools, tile: TileSpec, free: Bools | None = None) -> tuple[Numbers, Numbers]:
@@ -79,20 +80,20 @@ def residual_duals(scores: Numbers, mask: Bools, tile: TileSpec, free: Bools | N
 def _graph(scores: Numbers, mask: Bools, tile: TileSpec, free: Bools | None) -> _Graph:
     w, kept = np.ascontiguousarray(scores.transpose(1, 2, 0)), np.ascontiguousarray(mask.transpose(1, 2, 0))
     infinity = np.inf if w.dtype == np.float64 else np.int64(1) << 62
-    add, remove = np.where(kept, infinity, -w), np.where(kept, w, infinity)
+    add_lengths, remove_lengths = np.where(kept, infinity, -w), np.where(kept, w, infinity)
     if free is not None:
         forced = ~free.transpose(1, 2, 0)
-        add[forced] = remove[forced] = infinity
+        add_lengths[forced] = remove_lengths[forced] = infinity
     if not tile.at_most:
-        return _Graph(add, remove, None)
-    return _Graph(add, remove, (kept.sum(1) < tile.row_keep, kept.sum(0) < tile.col_keep))
+        return _Graph(add_lengths, remove_lengths, None)
+    return _Graph(add_lengths, remove_lengths, (kept.sum(1) < tile.row_keep, kept.sum(0) < tile.col_keep))
 
 
 def _bellman_ford(graph: _Graph, rounds: int) -> tuple[Numbers, Numbers, Numbers]:
     """Relax until no label changes, at most `rounds` times; return p, q and z."""
-    rows, cols, count = graph.add.shape
-    p, q = np.zeros((rows, count), graph.add.dtype), np.zeros((cols, count), graph.add.dtype)
-    z, active = np.zeros(count, graph.add.dtype), np.arange(count)
+    rows, cols, count = graph.add_lengths.shape
+    p, q = np.zeros((rows, count), graph.add_lengths.dtype), np.zeros((cols, count), graph.add_lengths.dtype)
+    z, active = np.zeros(count, graph.add_lengths.dtype), np.arange(count)
     labels = (p.copy(), q.copy(), z.copy())
     for _ in range(rounds):
         new = _relax(graph, *labels)
@@ -113,13 +114,13 @@ def _relax(graph: _Graph, p: Numbers, q: Numbers, z: Numbers) -> tuple[Numbers, 
 
     Labels start at 0 and never increase, so the 0 that stands for an absent arc changes no minimum.
     """
-    q = np.minimum(q, (p[:, None] + graph.add).min(0))
+    q = np.minimum(q, (p[:, None] + graph.add_lengths).min(0))
     if graph.slack is not None:
         row_slack, col_slack = graph.slack
         q = np.minimum(q, z)
         z = np.minimum(z, np.where(col_slack, q, 0).min(0))
         p = np.where(row_slack, np.minimum(p, z), p)
-    p = np.minimum(p, (q[None] + graph.remove).min(1))
+    p = np.minimum(p, (q[None] + graph.remove_lengths).min(1))
     if graph.slack is not None:
         z = np.minimum(z, p.min(0))
     return p, q, z

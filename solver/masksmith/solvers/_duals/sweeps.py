@@ -125,15 +125,20 @@ def selection_network(m: int, keep: int) -> tuple[tuple[int, int], ...]:
 
 
 def _odd_even_merge_sort(m: int) -> list[tuple[int, int]]:
-    """Return comparators, as those of `selection_network`, that sort `m` values, the largest first."""
+    """Return comparators, as those of `selection_network`, that sort `m` values, the largest first.
+
+    Runs of sorted values are merged in pairs; comparators of each step compare values at a fixed distance.
+    """
     comparators: list[tuple[int, int]] = []
-    run = 1
-    while run < m:
-        reach = run
-        while reach >= 1:
-            for start in range(reach % run, m - reach, 2 * reach):
-                lows = range(start, min(start + reach, m - reach))
-                comparators += [(a, a + reach) for a in lows if a // (2 * run) == (a + reach) // (2 * run)]
-            reach //= 2
-        run *= 2
+    run_length = 1
+    while run_length < m:
+        distance, merged_length = run_length, 2 * run_length
+        while distance >= 1:
+            for start in range(distance % run_length, m - distance, 2 * distance):
+                lows = range(start, min(start + distance, m - distance))
+                comparators += [
+                    (low, low + distance) for low in lows if low // merged_length == (low + distance) // merged_length
+                ]
+            distance //= 2
+        run_length = merged_length
     return comparators
