@@ -47,7 +47,7 @@ def kernels(device: str, out: Path, *, quick: bool) -> str:
     )
     (out / "kernels.json").write_text(report.to_json())
     (out / "kernels.csv").write_text(report.to_csv())
-    (out / "kernels.md").write_text(report.to_markdown("What a mask buys on this GPU"))
+    (out / "kernels.md").write_text(report.to_markdown("Speed-up of masks on this GPU"))
     draw(report, out / "kernels.png")
     return _summary(report)
 

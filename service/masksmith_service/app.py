@@ -40,12 +40,12 @@ from .system.openapi import complete_openapi
 from .uploads import routes as uploads
 
 
-def create_app(settings: Settings | None = None, closing: Event | None = None) -> FastAPI:
+def create_app(settings: Settings | None = None, stop_event: Event | None = None) -> FastAPI:
     """Make the application.
 
     Args:
         settings: By default read from the environment.
-        closing: Event that the lifespan sets at a stop signal, so that event streams and waiting requests end; by
+        stop_event: Event that the lifespan sets at a stop signal, so that event streams and waiting requests end; by
             default a new one.
     """
     settings = settings or Settings()
@@ -57,7 +57,7 @@ def create_app(settings: Settings | None = None, closing: Event | None = None) -
         title="masksmith",
         summary="Proved-optimal sparsity masks.",
         version="1",
-        lifespan=_lifespan(settings, closing or Event(), stop_telemetry),
+        lifespan=_lifespan(settings, stop_event or Event(), stop_telemetry),
         dependencies=[Depends(require_single_values)],
         # A redirect to the path without a slash at its end would lack the prefix of a proxy.
         redirect_slashes=False,
@@ -92,16 +92,16 @@ def _add_middleware(app: FastAPI, settings: Settings) -> None:
 
 
 def _lifespan(
-    settings: Settings, closing: Event, stop_telemetry: Callable[[], object] | None
+    settings: Settings, stop_event: Event, stop_telemetry: Callable[[], object] | None
 ) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
     """Return the lifespan of the application: its connections, its signal handlers and the sweeper."""
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        state = connect(settings, closing)
+        state = connect(settings, stop_event)
         app.state.masksmith = state
         try:
-            with _closing_on_signals(closing):
+            with _stop_event_on_signals(stop_event):
                 await anyio.to_thread.run_sync(state.housekeeping.check)
                 async with _sweeper_running(state):
                     yield
@@ -116,7 +116,7 @@ def _lifespan(
 
 
 @contextmanager
-def _closing_on_signals(closing: Event) -> Iterator[None]:
+def _stop_event_on_signals(stop_event: Event) -> Iterator[None]:
     """Set the event as soon as a stop signal arrives, before the server waits for all streams to end."""
     if current_thread() is not main_thread():
         # Python sets signal handlers in the main thread only.
@@ -125,7 +125,7 @@ def _closing_on_signals(closing: Event) -> Iterator[None]:
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
     def on_signal(number: int, frame: FrameType | None) -> None:
-        closing.set()
+        stop_event.set()
         handler = handlers[signal.Signals(number)]
         assert callable(handler)
         handler(number, frame)

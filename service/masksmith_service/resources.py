@@ -66,7 +66,7 @@ class State:
     Attributes that their types do not explain:
         async_redis: Connections of requests.
         events_redis: Connections that wait for events: of streams, and of the completion notifier.
-        closing: Set when the service stops; event streams then end, and requests no longer wait for jobs to end.
+        stop_event: Set when the service stops; event streams then end, and requests no longer wait for jobs to end.
         creation_threads: Limits the threads that create jobs or store small uploads.
         keys_seen: Set once this process has seen a key; until then, requests from this machine may need none.
     """
@@ -82,7 +82,7 @@ class State:
     retention: Retention
     housekeeping: Housekeeping
     producer: MessageProducer
-    closing: Event
+    stop_event: Event
     creation_threads: CapacityLimiter
     capacities: Capacities
     keys_seen: Event
@@ -96,7 +96,7 @@ class State:
             log.warning("an upload of %d bytes is not counted: %s", size, error)
 
 
-def connect(settings: Settings, closing: Event) -> State:
+def connect(settings: Settings, stop_event: Event) -> State:
     """Make the state of an application; connections are opened at their first use."""
     async_redis = _client(
         settings, redis.asyncio.BlockingConnectionPool, limit("broker_connections"), timeout=CONNECTION_WAIT_S
@@ -114,14 +114,14 @@ def connect(settings: Settings, closing: Event) -> State:
         records=records,
         async_redis=async_redis,
         events_redis=events_redis,
-        completions=CompletionNotifier(events_redis, closing),
+        completions=CompletionNotifier(events_redis, stop_event),
         store=store,
         roots=Roots(settings.roots),
         references=references,
         retention=retention,
         housekeeping=housekeeping,
         producer=MessageProducer(settings.redis_url),
-        closing=closing,
+        stop_event=stop_event,
         creation_threads=CapacityLimiter(limit("creations")),
         capacities=Capacities(settings),
         keys_seen=Event(),

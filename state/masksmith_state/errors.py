@@ -27,14 +27,14 @@ class FullError(Exception):
     """A job cannot be created because a limit is reached.
 
     Attributes:
-        what: The limit: `full`, live jobs of all owners; `quota`, live jobs of the owner; `bytes`, stored bytes of the
-            owner; `records`, bytes of the owner's records in the broker.
-        limit: Its value.
+        exceeded_limit: The limit that is reached: `full`, live jobs of all owners; `quota`, live jobs of the owner;
+            `bytes`, stored bytes of the owner; `records`, bytes of the owner's records in the broker.
+        limit: The value of that limit.
     """
 
-    def __init__(self, what: str, limit: int) -> None:
-        super().__init__(f"{what}: {limit}")
-        self.what, self.limit = what, limit
+    def __init__(self, exceeded_limit: str, limit: int) -> None:
+        super().__init__(f"{exceeded_limit}: {limit}")
+        self.exceeded_limit, self.limit = exceeded_limit, limit
 
 
 class BrokerFullError(Exception):

@@ -73,7 +73,7 @@ def test_the_command(bench, stack, tmp_path, capsys):
     assert masksmith(["bench", *asked, "--json", "-o", str(tmp_path / "report.md")]) == 0
     document = json.loads(capsys.readouterr().out)
     assert document["settings"]["job"]
-    assert "# What a mask buys" in (tmp_path / "report.md").read_text()
+    assert "# Speed-up of masks" in (tmp_path / "report.md").read_text()
     assert masksmith(["jobs", "show", document["settings"]["job"], "--url", stack.url]) == 0
     assert "32x64, 2:4, batch 4" in capsys.readouterr().out
     with Client(stack.url) as client:

@@ -27,7 +27,7 @@ def test_tables_words_and_files(tmp_path, capsys):
     assert {(one.layer.shape, one.kernel) for one in report.break_evens} >= {("128x64", "csr"), ("64x64", "nm-gather")}
     rows = list(csv.DictReader(files[1].read_text().splitlines()))
     assert len(rows) == sum(len(result.measurements) for result in report.results)
-    assert "# What a mask buys" in files[2].read_text()
+    assert "# Speed-up of masks" in files[2].read_text()
     assert files[3].read_bytes().startswith(b"\x89PNG")
 
 

@@ -18,11 +18,11 @@ def new_job(records):
     )[0]
 
 
-def run(url, scenario, closing=None):
+def run(url, scenario, stop_event=None):
     async def main():
         client = redis.asyncio.Redis.from_url(url, decode_responses=True)
         try:
-            return await scenario(CompletionNotifier(client, closing or threading.Event()))
+            return await scenario(CompletionNotifier(client, stop_event or threading.Event()))
         finally:
             await client.aclose()
 
@@ -57,14 +57,14 @@ def test_a_job_that_has_ended_or_is_unknown_is_not_waited_for(records, valkey):
 
 
 def test_waiting_ends_at_its_time_limit_and_when_the_service_closes(records, valkey):
-    job, closing = new_job(records), threading.Event()
+    job, stop_event = new_job(records), threading.Event()
 
     async def scenario(completions):
         short = await completions.wait(job, 0.1)
-        closing.set()
+        stop_event.set()
         return short, await completions.wait(job, 300.0)
 
-    assert run(valkey.url, scenario, closing) == (False, False)
+    assert run(valkey.url, scenario, stop_event) == (False, False)
 
 
 def test_a_lost_notification_is_replaced_by_polling(records, valkey, monkeypatch):

@@ -251,7 +251,7 @@ def test_a_stream_resumed_after_the_last_event_ends(client, two, work):
 
 
 def test_event_streams_end_when_the_service_stops(app, client, two):
-    app.state.masksmith.closing.set()
+    app.state.masksmith.stop_event.set()
     assert followed(client, two) == []
     response = client.post("/v1/masks?pattern=2:4", content=b"", headers={"Prefer": "wait=50"})
     assert response.status_code == 400

@@ -28,11 +28,11 @@ class CompletionNotifier:
 
     Args:
         client: Redis client.
-        closing: Set when the service is stopping; then `wait` returns within `POLL_S`.
+        stop_event: Set when the service is stopping; then `wait` returns within `POLL_S`.
     """
 
-    def __init__(self, client: Redis, closing: threading.Event) -> None:
-        self._client, self._closing = client, closing
+    def __init__(self, client: Redis, stop_event: threading.Event) -> None:
+        self._client, self._stop_event = client, stop_event
         self._waiter_counts: Counter[str] = Counter()
         self._wake_events: dict[str, asyncio.Event] = {}
         self._subscription: asyncio.Task[None] | None = None
@@ -46,7 +46,7 @@ class CompletionNotifier:
         try:
             while not await has_ended(self._client, job):
                 remaining_s = deadline - time.monotonic()
-                if remaining_s <= 0 or self._closing.is_set():
+                if remaining_s <= 0 or self._stop_event.is_set():
                     return False
                 with suppress(TimeoutError):
                     await asyncio.wait_for(wake.wait(), min(remaining_s, POLL_S))
@@ -66,7 +66,7 @@ class CompletionNotifier:
         try:
             async with self._client.pubsub() as pubsub:
                 await pubsub.subscribe(ENDED_CHANNEL)
-                while self._waiter_counts and not self._closing.is_set():
+                while self._waiter_counts and not self._stop_event.is_set():
                     message = await pubsub.get_message(timeout=POLL_S)
                     if message is not None:
                         self._notify(message)

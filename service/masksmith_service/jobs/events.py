@@ -35,16 +35,20 @@ class JobEvent(NamedTuple):
 
 
 async def follow(
-    client: Redis, job: str, closing: threading.Event, is_authorized: Callable[[], Awaitable[bool]], after: str = "0-0"
+    client: Redis,
+    job: str,
+    stop_event: threading.Event,
+    is_authorized: Callable[[], Awaitable[bool]],
+    after: str = "0-0",
 ) -> AsyncIterator[JobEvent]:
     """Yield a job's events after the event with the id `after`, until the job's last one.
 
     Ends earlier if the job or its events cannot be read; if the job has ended or was deleted, and there are no more
-    events; if `closing` is set; or if `is_authorized` returns False. The last two are checked before each read of the
-    stream, which takes up to `BLOCK_MS`.
+    events; if `stop_event` is set; or if `is_authorized` returns False. The last two are checked before each read of
+    the stream, which takes up to `BLOCK_MS`.
     """
     try:
-        async for event in _follow(client, job, closing, is_authorized, after):
+        async for event in _follow(client, job, stop_event, is_authorized, after):
             yield event
     except UnreadableRecordError as error:
         # The response has begun, so the error cannot be its status.
@@ -52,11 +56,11 @@ async def follow(
 
 
 async def _follow(
-    client: Redis, job: str, closing: threading.Event, is_authorized: Callable[[], Awaitable[bool]], after: str
+    client: Redis, job: str, stop_event: threading.Event, is_authorized: Callable[[], Awaitable[bool]], after: str
 ) -> AsyncIterator[JobEvent]:
     """Yield a job's events as `follow` does; raises UnreadableRecordError if they, or the job, cannot be read."""
     may_have_more = True  # Whether the stream may have events that were not read.
-    while may_have_more and not closing.is_set() and await is_authorized():
+    while may_have_more and not stop_event.is_set() and await is_authorized():
         # An ended job gets no more events, but its last ones may have come after the previous read.
         may_have_more = not await has_ended(client, job)
         for identifier, fields in await _read(client, job, after, BLOCK_MS if may_have_more else None):

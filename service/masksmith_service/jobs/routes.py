@@ -171,7 +171,7 @@ async def follow_job(
 ) -> AsyncIterator[ServerSentEvent]:
     """Follow a job: `state` and `progress` events, ending with a terminal state; resumes after `Last-Event-ID`."""
     is_authorized = partial(is_valid, state.async_redis, principal)
-    async for event in events.follow(state.events_redis, job, state.closing, is_authorized, last_event_id or "0-0"):
+    async for event in events.follow(state.events_redis, job, state.stop_event, is_authorized, last_event_id or "0-0"):
         yield ServerSentEvent(data=event.data, event=event.kind, id=event.id)
 
 

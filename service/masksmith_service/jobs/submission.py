@@ -299,11 +299,11 @@ def _fingerprint_content(
 
 
 def _limit_error(error: FullError, principal: Principal) -> RequestError:
-    if error.what == "bytes":
+    if error.exceeded_limit == "bytes":
         return too_many_bytes_error(principal)
-    if error.what == "records":
+    if error.exceeded_limit == "records":
         return too_many_record_bytes_error(principal, error.limit)
-    if error.what == "quota":
+    if error.exceeded_limit == "quota":
         detail = (
             f"key {principal.name!r} has {error.limit} jobs queued or running (live_jobs); wait until some have ended"
         )

@@ -92,8 +92,8 @@ class OutputPlanner:
             location=directory.location,
             identity="",
             files=files,
-            beside=copied_files,
-            left=left_out,
+            copied_files=copied_files,
+            names_not_copied=left_out,
             model_type=str(config["model_type"]) if isinstance(config.get("model_type"), str) else None,
             duplicates=model.duplicates,
         )

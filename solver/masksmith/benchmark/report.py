@@ -64,7 +64,7 @@ class Report(Answers):
         """Return tables of the whole model, kernels, layers, break-even densities; a table without rows is left out."""
         return tables(self)
 
-    def to_markdown(self, title: str = "What a mask buys") -> str:
+    def to_markdown(self, title: str = "Speed-up of masks") -> str:
         """Return the report as a Markdown page."""
         return page(self, title)
 

@@ -142,7 +142,7 @@ def _model_table(report: Answers) -> Table:
         "includes 1x."
     )
     head = ("pattern", "worth it?", "with", "batch", "dense", "best", "speed-up", "range")
-    return Table("What each pattern buys, over the whole model", note, head, rows, 3)
+    return Table("Speed-up of the whole model, by pattern", note, head, rows, 3)
 
 
 def _verdict(estimate: Estimate) -> str:

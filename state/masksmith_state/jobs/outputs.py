@@ -31,9 +31,11 @@ class PlannedOutput(BaseModel):
         identity: Digest of everything that determines the output: files of the model, tensors, patterns,
             options, previous masks and masksmith's version; not the location.
         files: Files of weights.
-        beside: Other files of the model's directory, which are copied unchanged; the index, if there is one, is last.
-        left: Names of files that are not copied: weights that are not among `files`, such as the same model in another
-            format, and files with names of those that masksmith adds. Hidden files are not copied either, nor named.
+        copied_files: Other files of the model's directory, which are copied unchanged; the index, if there is one, is
+            last.
+        names_not_copied: Names of files that are not copied: weights that are not among `files`, such as the same model
+            in another format, and files with names of those that masksmith adds. Hidden files are neither copied nor
+            named here.
         model_type: `model_type` of the model's config; None if it has none.
         duplicates: By file, the tensors in it that the index assigns to another file, each with that other file's name.
     """
@@ -41,8 +43,8 @@ class PlannedOutput(BaseModel):
     location: str
     identity: str
     files: list[OutputFile]
-    beside: list[OutputFile] = []
-    left: list[str] = []
+    copied_files: list[OutputFile] = []
+    names_not_copied: list[str] = []
     model_type: str | None = None
     duplicates: dict[str, dict[str, str]] = {}
 

@@ -123,7 +123,7 @@ def test_no_file_is_copied_from_or_into_an_inner_root(settings, records, root, m
         assert f"'tokenizer/merges.txt' would be in {url}/out/tokenizer" in problem["detail"]
         assert root.list("out") == {}
         planned = records.read(submit(client, model, f"{url}/other")).plan.output
-    assert "secret/bobs.json" not in [*(file.name for file in planned.beside), *planned.left]
+    assert "secret/bobs.json" not in [*(file.name for file in planned.copied_files), *planned.names_not_copied]
 
 
 def test_a_name_that_no_directory_allows_is_refused(app, root, model, url, monkeypatch):

@@ -123,7 +123,7 @@ def test_results_count_until_their_job_is_gone(references, upload, job, records)
     assert references.bytes_of("ann") == 10 + 4 * 2
     with pytest.raises(FullError) as caught:
         job("a", max_bytes_of_owner=25)
-    assert (caught.value.what, caught.value.limit) == ("bytes", 25)
+    assert (caught.value.exceeded_limit, caught.value.limit) == ("bytes", 25)
     records.delete(made)
     assert references.bytes_of("ann") == 10
 

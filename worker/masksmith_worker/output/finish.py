@@ -25,10 +25,10 @@ from .work import OutputWork
 def finish(work: OutputWork) -> None:
     """Write the files of an output that are not weights, then delete the files that only an unfinished output has.
 
-    The files are the masks, copies of `output.beside` and the record. The index, if there is one, is the last of
-    `beside`, so index and record are written after the files that they name. An unfinished output has a note on each
-    complete file of weights (`FileNote`), temporary files, and a marker (`output.marker_location`), which is deleted
-    last. Two workers may finish an output at the same time: the files that they write are the same.
+    The files are the masks, copies of `output.copied_files` and the record. The index, if there is one, is the last of
+    `copied_files`, so index and record are written after the files that they name. An unfinished output has a note on
+    each complete file of weights (`FileNote`), temporary files, and a marker (`output.marker_location`), which is
+    deleted last. Two workers may finish an output at the same time: the files that they write are the same.
 
     Raises:
         FileNotFoundError: If another worker has finished the output meanwhile and deleted its notes.
@@ -38,7 +38,7 @@ def finish(work: OutputWork) -> None:
     reports = [[work.results.report(index) for index in indices] for indices in work.shards_by_tensor]
     hasher = blake3()
     work.write(output.location_of(MASKS_NAME), _masks(work, reports, hasher))
-    for file in output.beside:
+    for file in output.copied_files:
         work.write(output.location_of(file.name), work.read_pieces(file.source, 0, file.bytes))
     record = _record(work, reports, hasher.hexdigest())
     work.write(output.location_of(RECORD_NAME), [json.dumps(record, indent=2).encode() + b"\n"])
@@ -97,8 +97,8 @@ def _record(work: OutputWork, reports: list[list[ShardReport]], masks_digest: st
         "inputs": {file.name: {"bytes": file.bytes, "version": file.source.version} for file in output.files},
         "outputs": {file.name: work.note(file.name).model_dump(exclude={"job"}) for file in output.files}
         | {MASKS_NAME: {"blake3": masks_digest}},
-        "copied": [file.name for file in output.beside],
-        "not_copied": output.left,
+        "copied": [file.name for file in output.copied_files],
+        "not_copied": output.names_not_copied,
         "notes": [],
         "identity": output.identity,
         **previous,
