@@ -82,13 +82,14 @@ def convert_statistic(values: Any, weight: Any, label: str, name: str | None) ->
 
 
 def check_range(scores: Any, *factors: Any, name: str | None) -> Any:
-    """Return scores that are computed from the product of some factors; refuse overflow, and underflow of all scores.
+    """Return non-negative scores, computed from a product of factors; refuse overflow, and underflow of all scores.
 
-    If the largest score is a normal number, those that underflow hardly change the sum that a mask keeps.
+    Underflow of some scores is no error: if the largest score is a normal number, a score that underflows hardly
+    changes the sum that a mask keeps.
 
     Raises:
-        ScoresError: If a score is infinite, but its factors are finite; or if all scores are 0 or subnormal, but all
-            factors of one of them are not 0.
+        ScoresError: If a score is infinite, but its factors are finite; or if all scores are 0 or subnormal, but at
+            least one score has only factors that are not 0.
     """
     if 0 in shape_of(scores):
         return scores

@@ -24,7 +24,7 @@ from .operands import (
 Doubles = npt.NDArray[np.float64]
 
 
-@np.errstate(over="ignore")  # An overflow is refused by name.
+@np.errstate(over="ignore")  # `check_range` refuses overflows.
 def sparsegpt(
     weight: Any,
     *,

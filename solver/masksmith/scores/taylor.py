@@ -13,7 +13,7 @@ from .operands import as_floats, check_range, check_weight, convert_same_shape, 
 Group = Literal["out", "in"] | tuple[int, int]
 
 
-@np.errstate(over="ignore")  # An overflow is refused by name.
+@np.errstate(over="ignore")  # `check_range` refuses overflows.
 def taylor(
     weight: Any, gradient: Any, group: Group | None = None, *, joint: bool = False, name: str | None = None
 ) -> Any:
