@@ -109,6 +109,23 @@ def test_a_score_that_overflows_is_refused_with_its_index(score):
             score(one)
 
 
+@pytest.mark.parametrize("convert", [np.asarray, torch.from_numpy])
+def test_taylor_accepts_changes_that_are_all_negative(convert):
+    weight = convert(np.full((2, 4), 2.0, np.float32))
+    assert (ms.taylor(weight, -weight) == 16).all()
+    assert (ms.taylor(weight, -weight, (2, 2), joint=True) == 256).all()
+
+
+@pytest.mark.parametrize("convert", [np.asarray, torch.from_numpy])
+def test_taylor_refuses_negative_changes_and_sums_of_groups_that_overflow(convert):
+    ones = convert(np.ones((2, 4), np.float32))
+    with pytest.raises(ms.ScoresError, match=r"'fc': the score overflows in float32 at \[0, 0\]"):
+        ms.taylor(ones * 1e20, ones * -1e20, name="fc")
+    for size, joint in ((1e19, False), (1e38, True)):
+        with pytest.raises(ms.ScoresError, match="'fc': the sum of a group overflows in float32"):
+            ms.taylor(ones * size, ones, (1, 4), joint=joint, name="fc")
+
+
 @pytest.mark.parametrize(("factor", "message"), [(1e300, "values overflow"), (1e-300, "all values underflow")])
 def test_a_statistic_that_does_not_fit_the_dtype_is_refused_by_name(factor, message):
     weight = WEIGHT.astype(np.float32)
