@@ -288,6 +288,9 @@ BAD = {
     "a diagonal in sequence": (
         lambda: ms.sparsegpt(WEIGHT, inverse_diagonal=NORMS, form="sequential"), "needs gram=",
     ),
+    "an unknown form of a diagonal": (lambda: scores.inverse_diagonal(GRAM, form="block"), "form='block'"),
+    "a gram that is not square": (lambda: scores.inverse_diagonal(GRAM[:3]), r"gram has shape \[3, 8\], expected"),
+    "a gram that is a vector": (lambda: scores.inverse_diagonal(NORMS), r"gram has shape \[8\], expected"),
     "negative damping": (lambda: ms.sparsegpt(WEIGHT, gram=GRAM, damping=-1), "damping=-1"),
     "too much damping": (lambda: ms.sparsegpt(WEIGHT, gram=GRAM, damping=1e300), r"damping=1e\+300 is not a number"),
     "a gradient of another layer": (
