@@ -6,6 +6,7 @@ import torch
 
 import masksmith as ms
 from masksmith import scores
+from masksmith.layouts import Layout
 
 RNG = np.random.default_rng(7)
 WEIGHT = RNG.standard_normal((6, 8), dtype=np.float32)
@@ -124,6 +125,17 @@ def test_taylor_refuses_negative_changes_and_sums_of_groups_that_overflow(conver
     for size, joint in ((1e19, False), (1e38, True)):
         with pytest.raises(ms.ScoresError, match="'fc': the sum of a group overflows in float32"):
             ms.taylor(ones * size, ones, (1, 4), joint=joint, name="fc")
+
+
+def test_a_statistic_that_does_not_fit_the_layout_is_refused_by_name():
+    layout, experts = Layout.parse("stack out in"), np.stack([WEIGHT, -WEIGHT])
+    stacked = scores.by_layout(layout, "wanda", experts, np.stack([NORMS, NORMS]), "norms")
+    np.testing.assert_array_equal(stacked, np.stack([ms.wanda(WEIGHT, NORMS)] * 2))
+    for method, statistic, kind in (
+        ("wanda", NORMS, "norms"), ("sparsegpt", np.stack([GRAM] * 3), "gram"), ("taylor", WEIGHT, "gradient_rms"),
+    ):  # fmt: skip
+        with pytest.raises(scores.StatisticError, match=f"'fc': {kind} has shape .*, the weight's layout needs"):
+            scores.by_layout(layout, method, experts, statistic, kind, name="fc")
 
 
 @pytest.mark.parametrize(("factor", "message"), [(1e300, "values overflow"), (1e-300, "all values underflow")])
