@@ -105,10 +105,12 @@ def admm(
         raise UpdateError(f"max_rounds={max_rounds!r} is not at least 1", name)
     if start is not None and not isinstance(start, Solution):
         raise UpdateError(f"start is a {type(start).__name__}, not a Solution as solve returns it", name)
-    started = time.perf_counter()
+    started, pattern = time.perf_counter(), parse(pattern) if isinstance(pattern, str) else pattern
+    if start is not None and start.pattern != pattern:
+        raise UpdateError(f"start is a solution for the pattern {start.pattern}, not for {pattern}", name)
     operands = read(weight, gram, damping, name, rounded_to)
     with torch_threads(threads):
-        rounds = _AdmmRounds(operands, parse(pattern) if isinstance(pattern, str) else pattern, solver, threads)
+        rounds = _AdmmRounds(operands, pattern, solver, threads)
         first = rounds.solve(rounds.target**2, None) if start is None else start
         history, last = rounds.run(first, penalty, max_rounds, on_progress)
         best = last_update = rounds.refit(last, rounds.masked_weights())

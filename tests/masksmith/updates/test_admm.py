@@ -84,6 +84,12 @@ def test_a_given_start_is_never_made_worse():
     assert update.solves == 1
 
 
+def test_a_start_of_another_pattern_is_refused():
+    weight, gram = layer()
+    with pytest.raises(ms.UpdateError, match="'fc': start is a solution for the pattern 3:4, not for 2:4"):
+        ms.admm(weight, gram, "2:4", start=ms.solve(ms.magnitude(weight), "3:4"), max_rounds=1, name="fc")
+
+
 def test_the_same_input_gives_the_same_answer():
     weight, gram = layer()
     first, second = (ms.admm(weight, gram, "transposable 4:8") for _ in range(2))
