@@ -53,11 +53,17 @@ def certify_panel(panel: Panel, answer: PanelAnswer) -> PanelCertificate:
 
 
 def _certify_rows(panel: Panel, answer: PanelAnswer, certificate: PanelCertificate) -> None:
+    duals = answer.row_duals.reshape(panel.down, panel.across)
     certify_rows(
-        panel.scores, np.ascontiguousarray(answer.mask), NO_FORCED if panel.forced is None else panel.forced,
-        answer.row_duals.reshape(panel.down, panel.across), panel.tile.cols, panel.tile.row_keep, panel.tile.at_most,
-        certificate.objective, certificate.violation, certificate.legal,
+        panel.scores, np.ascontiguousarray(answer.mask), NO_FORCED if panel.forced is None else panel.forced, duals,
+        panel.tile.cols, panel.tile.row_keep, panel.tile.at_most, certificate.objective, certificate.violation,
+        certificate.legal,
     )  # fmt: skip
+    # Every comparison with NaN is false, so the kernel finds no violation of a NaN dual. The sum is cheaper than a test
+    # of each dual.
+    with np.errstate(over="ignore", invalid="ignore"):
+        if math.isnan(duals.sum()):
+            certificate.violation[np.isnan(duals)] = np.nan
 
 
 def _certify_tiles(panel: Panel, answer: PanelAnswer, certificate: PanelCertificate) -> None:

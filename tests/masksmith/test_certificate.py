@@ -189,3 +189,17 @@ def test_duals_that_are_not_finite_prove_only_the_total() -> None:
     certificate = certify_panel(panel, PanelAnswer(answer.mask, duals, answer.col_duals))
     total = panel.scores[:4, :4].sum()
     assert certificate.objective[0, 0] + certificate.violation[0, 0] == pytest.approx(total)
+
+
+@pytest.mark.parametrize("cols", [4, 8, 16])
+@pytest.mark.parametrize("at_most", [False, True])
+def test_duals_of_groups_that_are_nan_prove_only_the_total(cols: int, at_most: bool) -> None:
+    scores = np.tile(np.arange(cols, dtype=np.float64), (1, 3))
+    best = scores >= cols // 2
+    best[:, :cols] = ~best[:, :cols]
+    duals = np.array([np.nan, np.nan, cols / 2 - 0.5]).reshape(1, 3, 1)
+    panel = Panel(scores, TileSpec(1, cols, cols // 2, 0, at_most))
+    certificate = certify_panel(panel, PanelAnswer(best, duals, np.zeros((1, 3, 0))))
+    total = scores[:, :cols].sum()
+    np.testing.assert_allclose((certificate.objective + certificate.violation)[0, :2], [total, total])
+    assert certificate.violation[0, 2] == 0.0

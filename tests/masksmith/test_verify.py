@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import tracemalloc
 from itertools import product
 
 import numpy as np
@@ -98,3 +99,15 @@ def test_a_tensor_of_many_short_rows_is_checked_in_few_calls(monkeypatch):
     assert ms.verify(np.zeros((100_003, 1), bool), "2:4", at_most=True)
     assert sum(calls) == 100_003
     assert len(calls) < 5
+
+
+def test_memory_does_not_grow_with_the_number_of_violations() -> None:
+    mask = np.ones((2048, 1024), bool)
+    ms.verify(mask[:4], "2:4")  # Loads what is loaded at first use.
+    tracemalloc.start()
+    verdict = ms.verify(mask, "2:4")
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert verdict.broken == verdict.tiles
+    assert verdict.tile == (0, 0)
+    assert peak < 8 * mask.size

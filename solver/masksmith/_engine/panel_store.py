@@ -19,7 +19,10 @@ from masksmith._tensors import MaskWriter, MatrixReader, like
 from masksmith.solvers.base import Solver
 
 PANEL_ENTRIES = 2**19
-"""Largest number of entries of a panel, but for rounding to tile rows: its scores fit into the processor's cache."""
+"""Largest number of entries of a panel before its height is rounded up to whole tile rows.
+
+The scores of such a panel fit into the processor's cache.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,19 +93,19 @@ class PanelStore:
     def spans(self) -> Iterator[Span]:
         """Divide the problem into panels of about `PANEL_ENTRIES` entries or fewer, at least one tile row each.
 
-        All have the same number of tile rows, but for the last, which may have fewer. A problem of at most half of
-        `PANEL_ENTRIES` is one panel. A larger problem usually has an even number of panels, so that two threads finish
-        at the same time.
+        All panels have the same number of tile rows, except the last one, which may have fewer. A problem of at most
+        half of `PANEL_ENTRIES` is one panel. A larger problem usually has an even number of panels, so that two threads
+        finish at the same time.
         """
         grid = self.problem.grid
-        pairs = -(-grid.rows * grid.cols // (2 * PANEL_ENTRIES))
+        panel_pairs = -(-grid.rows * grid.cols // (2 * PANEL_ENTRIES))
         is_small = 2 * grid.rows * grid.cols <= PANEL_ENTRIES
-        step = -(-grid.down // (1 if is_small else 2 * pairs))
+        step = -(-grid.down // (1 if is_small else 2 * panel_pairs))
         for first in range(0, grid.down, step):
             yield Span(first, min(first + step, grid.down))
 
     def tile_count(self, span: Span) -> int:
-        """Return the number of tiles of a panel that are solved."""
+        """Return the number of tiles of a panel that the solver gets; a dense edge has none."""
         return max(0, min(span.last, self.problem.down) - span.first) * self.problem.across
 
     def read(self, span: Span) -> LoadedPanel:
@@ -128,7 +131,7 @@ class PanelStore:
         duals = problem.start_duals(span.first, span.last)
         return LoadedPanel(rows, total, Panel(scores, problem.tile, self._forced(span, tile_row_count), duals, output))
 
-    def write(self, span: Span, loaded: LoadedPanel, answer: PanelAnswer | None, seconds: float) -> None:
+    def write(self, span: Span, loaded_panel: LoadedPanel, answer: PanelAnswer | None, seconds: float) -> None:
         """Certify a solver's answer and store its mask, certificate and sums.
 
         The answer is None for rows that contain only a dense edge; they are kept entirely.
@@ -136,7 +139,7 @@ class PanelStore:
         Raises:
             VerificationError: If the mask violates the pattern, or a forced entry.
         """
-        rows, panel = loaded.rows, loaded.panel
+        rows, panel = loaded_panel.rows, loaded_panel.panel
         mask = np.ones(rows.shape, np.bool_) if answer is None else answer.mask
         height, width = 0, 0  # of the part of the rows that tiles cover
         if panel is not None and answer is not None:
@@ -149,7 +152,7 @@ class PanelStore:
         if self.problem.pattern.ragged == "dense":
             edge = float(rows[height:].sum(dtype=np.float64) + rows[:height, width:].sum(dtype=np.float64))
         kept_score = float((rows * mask).sum(dtype=np.float64)) if self.problem.bonus else 0.0
-        self._sums[span.first] = _PanelSums(loaded.total, kept_score, edge, int(np.count_nonzero(mask)), seconds)
+        self._sums[span.first] = _PanelSums(loaded_panel.total, kept_score, edge, int(np.count_nonzero(mask)), seconds)
         # A solver may have written the mask in place, into `panel.output`.
         if panel is None or mask is not panel.output:
             self.writer.write(self._row_range(span)[0], mask)

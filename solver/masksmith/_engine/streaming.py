@@ -53,13 +53,13 @@ def run(work: Sequence[WorkItem], solver: Solver, threads: int, deadline: float)
 
 def _solve_here(item: WorkItem, solver: Solver, deadline: float) -> None:
     store, span = item
-    loaded = store.read(span)
+    loaded_panel = store.read(span)
     started = time.perf_counter()
     answer = None
-    if loaded.panel is not None:  # It is None for rows of a dense edge only.
+    if loaded_panel.panel is not None:  # The panel is None if the rows contain only a dense edge.
         with store.problem.locating_errors(span.first):
-            answer = _solver_or_rotation(store, solver, deadline)(loaded.panel)
-    store.write(span, loaded, answer, time.perf_counter() - started)
+            answer = _solver_or_rotation(store, solver, deadline)(loaded_panel.panel)
+    store.write(span, loaded_panel, answer, time.perf_counter() - started)
 
 
 def _run_on_processes(work: Iterable[WorkItem], solver: Solver, processes: int, deadline: float) -> Iterator[WorkItem]:
@@ -68,14 +68,14 @@ def _run_on_processes(work: Iterable[WorkItem], solver: Solver, processes: int, 
 
     def through_pool(item: WorkItem) -> WorkItem:
         store, span = item
-        loaded = store.read(span)
+        loaded_panel = store.read(span)
         answer, seconds = None, 0.0
-        if loaded.panel is not None:
+        if loaded_panel.panel is not None:
             with store.problem.locating_errors(span.first):
                 # Another process cannot write into the memory of the mask.
-                panel = replace(loaded.panel, output=None)
+                panel = replace(loaded_panel.panel, output=None)
                 answer, seconds = pool.submit(_timed, _solver_or_rotation(store, solver, deadline), panel).result()
-        store.write(span, loaded, answer, seconds)
+        store.write(span, loaded_panel, answer, seconds)
         return item
 
     # One thread more than processes, so that a panel is read while the others are solved.
@@ -102,7 +102,7 @@ def _solver_or_rotation(store: PanelStore, solver: Solver, deadline: float) -> S
 def map_windowed(
     pool: Executor, function: Callable[[Item], Result], items: Iterable[Item], window: int
 ) -> Iterator[Result]:
-    """Yield the results in the order of the items, at most `window` of which are submitted at a time.
+    """Yield the results in the order of the items; at most `window` items are submitted at a time.
 
     On an error or early exit, the items that are not started are cancelled.
     """

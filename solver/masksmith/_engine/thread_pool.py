@@ -1,4 +1,7 @@
-"""A thread pool in which the calling thread processes items, too: waiting for the other threads would cost more."""
+"""A thread pool in which the calling thread processes items, too.
+
+If the calling thread only waited, waking it after each panel would take more than a tenth of the time of a solve.
+"""
 
 from __future__ import annotations
 

@@ -22,6 +22,8 @@ Doubles = npt.NDArray[np.float64]
 class Certificate:
     """Certificate of a mask, per piece (a tile, or another part with its own budget) and for the whole tensor.
 
+    Arrays `[down, across]` have one number per piece; `down` and `across` count rows and columns of pieces.
+
     Attributes:
         pattern: Pattern of allowed masks.
         objectives: `[down, across]`, score kept by each piece, with the hysteresis bonus; for blocks with another norm

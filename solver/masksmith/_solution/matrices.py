@@ -48,19 +48,18 @@ class Matrices:
     def split_solution(self, solution: Solution) -> list[Solution]:
         """Split an earlier solution of the tensor into one for each matrix: mask, duals of its tile rows, certificate.
 
-        If the solution was joined from other matrices, such as those of another pattern, its certificate cannot be
-        split. Then the new solutions have none, and serve only as warm starts. The seconds of the solve are divided
-        equally.
+        If the solution is of another layout or pattern, its certificate cannot be split. Then the new solutions have
+        none, and serve only as warm starts. The seconds of the solve are divided equally.
         """
         parts, first = list[Solution](), 0
         masks = self.split(solution.mask)
-        for mask, certificate in zip(masks, _certificates(solution, len(masks)), strict=True):
+        for mask, certificate in zip(masks, self._certificates(solution, len(masks)), strict=True):
             duals = solution.duals
             if duals is not None and has_tiles(self.pattern):
                 last = first + self._tile_rows(tuple(mask.shape))
                 duals, first = (duals[0][first:last], duals[1][first:last]), last
             if certificate is None:
-                parts.append(replace(solution, mask=mask, duals=duals, _certificate=None, _is_joined=False))
+                parts.append(replace(solution, mask=mask, duals=duals, _certificate=None, _layout=None))
             else:
                 run = replace(_joined_run([solution]), solve_s=solution.stats["solve_s"] / len(masks))
                 parts.append(Solution.from_certificate(mask, certificate, run, duals=duals))
@@ -72,13 +71,28 @@ class Matrices:
         Raises:
             ScoresError: If the sum of the scores overflows float64.
         """
-        certificates = [solution._certificate for solution in solutions]
-        certificate = Certificate.joined([each for each in certificates if each is not None])
+        certificates = [solution._certificate for solution in solutions if solution._certificate is not None]
+        assert len(certificates) == len(solutions), "only parts of an earlier solution may lack a certificate"
+        certificate = Certificate.joined(certificates)
         mask = self._new_mask(solutions[0].mask)
         for part, solution in zip(self.split(mask), solutions, strict=True):
             part[...] = solution.mask
         run, duals = _joined_run(solutions), _joined_duals(solutions)
-        return replace(Solution.from_certificate(mask, certificate, run, name=name, duals=duals), _is_joined=True)
+        joined = Solution.from_certificate(mask, certificate, run, name=name, duals=duals)
+        return replace(joined, _layout=self._layout_unless_plain)
+
+    @property
+    def _layout_unless_plain(self) -> Layout | None:
+        """The axes and fused parts of the layout; None if the tensor is one plain matrix."""
+        is_plain = self.layout.is_plain(self.pattern, self.shape)
+        return None if is_plain else Layout(self.layout.axes, self.layout.out_parts)
+
+    def _certificates(self, solution: Solution, count: int) -> Sequence[Certificate | None]:
+        """Return the certificate of each of the `count` matrices of a solution; all None if they are not known."""
+        whole = solution._certificate
+        if whole is None or whole.pattern != self.pattern or solution._layout != self._layout_unless_plain:
+            return [None] * count
+        return whole.parts or (whole,)
 
     def _tile_rows(self, shape: tuple[int, ...]) -> int:
         """Return the number of a matrix's tile rows that have duals; the tile rows of a dense edge have none."""
@@ -92,15 +106,6 @@ class Matrices:
         import torch
 
         return torch.empty(self.shape, dtype=torch.bool, device=mask.device)
-
-
-def _certificates(solution: Solution, count: int) -> Sequence[Certificate | None]:
-    """Return the certificate of each of a solution's `count` matrices; all None if they are not known."""
-    whole = solution._certificate
-    if whole is None:
-        return [None] * count
-    parts = whole.parts or (whole,)
-    return parts if len(parts) == count else [None] * count
 
 
 def _joined_duals(solutions: Sequence[Solution]) -> tuple[Any, Any] | None:

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from masksmith._panels import Duals, has_tiles
+from masksmith.layouts import Layout
 from masksmith.patterns import Pattern
 
 from .certificate import Certificate, Run
@@ -69,7 +70,9 @@ class Solution:
     pruned: Any = None
     packed: Any = None
     _certificate: Certificate | None = field(default=None, repr=False)
-    _is_joined: bool = field(default=False, repr=False)  # Whether `Matrices` joined it.
+    # The layout of the matrices that the solution was joined from, whose tiles are no rectangles of the tensor; None if
+    # the tensor is one plain matrix.
+    _layout: Layout | None = field(default=None, repr=False)
 
     @classmethod
     def from_certificate(
@@ -154,7 +157,7 @@ class Solution:
 
     def _drawn_tile(self) -> tuple[int, int] | None:
         """Return rows and columns of a tile in the mask as it is stored; None if tiles are not rectangles in it."""
-        if not has_tiles(self.pattern) or self._is_joined or len(self.mask.shape) != 2:
+        if not has_tiles(self.pattern) or self._layout is not None or len(self.mask.shape) != 2:
             return None
         tile = self.pattern.tile
         return (tile.cols, tile.rows) if self.pattern.axis == "out" else (tile.rows, tile.cols)

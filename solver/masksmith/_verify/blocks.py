@@ -17,9 +17,9 @@ from .tiles import broken_tiles
 def check_block(mask: MatrixReader, pattern: Block, at_most: bool) -> Finding:
     """Check the blocks of a mask, and the numbers of blocks that it keeps.
 
-    Without a nested pattern, each block must be kept or dropped as a whole; with one, each kept block must obey it.
-    With `ragged="dense"`, the blocks of the edge must be dense. With `at_most`, a block may keep fewer entries, and
-    fewer blocks may be kept than the budgets say.
+    Without a nested pattern, each block must be kept or dropped as a whole; otherwise each kept block must obey the
+    nested pattern. With `ragged="dense"`, the blocks of the edge must be dense. With `at_most`, a block may keep fewer
+    entries, and fewer blocks may be kept than the budgets say.
     """
     grid = pattern.grid(mask.shape)
     down, across = pattern.blocks(grid)
@@ -43,8 +43,8 @@ def _block_flags(rows: Bools, pattern: Block, across: int, at_most: bool) -> tup
 
     Args:
         rows: The block row.
-        pattern: The pattern. Without a nested pattern, a block that is only partly kept violates it, unless `at_most`;
-            with one, a kept block violates it if its entries violate the nested pattern.
+        pattern: The block pattern. If it has a nested pattern, a kept block must obey the nested pattern; otherwise a
+            block must not be kept only partly, unless `at_most`.
         across: Number of blocks that may be dropped; with `ragged="dense"` the blocks to the right of them are the
             edge, and must be dense.
         at_most: Whether fewer entries are allowed; then the edge may be dropped, too.
@@ -106,13 +106,13 @@ def _check_each_block(dense: Bools, fits: Bools, pattern: Hybrid, shape_without_
     """
     is_edge = np.ones_like(dense)
     is_edge[: shape_without_edge[0], : shape_without_edge[1]] = False
-    for broken, what in (
+    for broken, violation in (
         (is_edge & ~dense, "of the edge are not dense"),
         (~is_edge & ~dense & ~fits, f"are neither dense nor {pattern.inner}"),
     ):
         if broken.any():
             first = _first_true(broken)
-            message = f"{int(broken.sum())} of {dense.size} blocks {what}, the first is block {list(first)}"
+            message = f"{int(broken.sum())} of {dense.size} blocks {violation}, the first is block {list(first)}"
             return Finding(message, first, int(broken.sum()))
     return Finding()
 
@@ -122,11 +122,12 @@ def _check_dense_count(dense: Bools, fits: Bools, pattern: Hybrid, at_most: bool
 
     `dense` and `fits` are without the dense edge. With `at_most`, fewer blocks may be dense.
     """
-    not_inner, actual = np.argwhere(~fits), int(dense.sum())
-    if len(not_inner) > expected:
-        position = (int(not_inner[expected][0]), int(not_inner[expected][1]))
-        message = f"{len(not_inner)} blocks keep more than {pattern.inner}, only {expected} may"
-        return Finding(f"{message}: block {list(position)} is one too many", position, len(not_inner) - expected)
+    # Blocks that must count as dense, since they do not obey the inner pattern.
+    must_be_dense, actual = np.argwhere(~fits), int(dense.sum())
+    if len(must_be_dense) > expected:
+        position = (int(must_be_dense[expected][0]), int(must_be_dense[expected][1]))
+        message = f"{len(must_be_dense)} blocks keep more than {pattern.inner}, only {expected} may"
+        return Finding(f"{message}: block {list(position)} is one too many", position, len(must_be_dense) - expected)
     if actual < expected and not at_most:
         return Finding(f"{actual} blocks are dense instead of {expected}", (0, 0), 1)
     return Finding()

@@ -99,15 +99,17 @@ def _verify_matrix(mask: Any, pattern: Pattern, view: View, at_most: bool) -> Ve
         return _verify_whole_tensor(MatrixReader(mask, "in", "mask", view), pattern, at_most)
     reader = MatrixReader(mask, pattern.axis, "mask", view)
     grid = pattern.grid(reader.shape)
-    broken: list[tuple[int, int]] = []
+    count, first_tile = 0, None
     for first, last in _bands(grid):
-        rows = reader.rows(first, last) != 0
-        positions = np.argwhere(broken_tiles(rows, pattern, at_most=at_most))
-        broken += [(first // grid.tile_rows + int(row), int(col)) for row, col in positions]
-    if not broken:
+        broken = broken_tiles(reader.rows(first, last) != 0, pattern, at_most=at_most)
+        if first_tile is None and broken.any():
+            row, col = np.unravel_index(broken.argmax(), broken.shape)
+            first_tile = (first // grid.tile_rows + int(row), int(col))
+        count += int(np.count_nonzero(broken))
+    if first_tile is None:
         return Verdict(True, f"all {grid.tiles} tiles obey {pattern}", None, 0, grid.tiles)
-    message = f"{len(broken)} of {grid.tiles} tiles violate {pattern}, the first is tile {list(broken[0])}"
-    return Verdict(False, message, broken[0], len(broken), grid.tiles)
+    message = f"{count} of {grid.tiles} tiles violate {pattern}, the first is tile {list(first_tile)}"
+    return Verdict(False, message, first_tile, count, grid.tiles)
 
 
 def _bands(grid: Grid) -> Iterator[tuple[int, int]]:

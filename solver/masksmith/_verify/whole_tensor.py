@@ -76,15 +76,16 @@ def _check_channels(mask: MatrixReader, pattern: Channels, at_most: bool) -> Fin
 
 def _check_vnm(mask: MatrixReader, pattern: VNM, at_most: bool) -> Finding:
     grid = pattern.grid(mask.shape)
-    violating_panels = []
+    count, first_panel = 0, None
     for panel_row, (_, rows) in enumerate(strips(mask, pattern.v)):
-        fits = [_fits_vnm(panels, pattern, at_most) for panels in _split_panels(rows, pattern.m)]
-        violating_panels += [(panel_row, int(panel_col)) for panel_col in np.flatnonzero(~np.concatenate(fits))]
-    if not violating_panels:
+        fits = np.concatenate([_fits_vnm(panels, pattern, at_most) for panels in _split_panels(rows, pattern.m)])
+        if first_panel is None and not fits.all():
+            first_panel = (panel_row, int(fits.argmin()))
+        count += int(np.count_nonzero(~fits))
+    if first_panel is None:
         return Finding(tiles=grid.tiles)
-    first, count = violating_panels[0], len(violating_panels)
-    message = f"{count} of {grid.tiles} panels violate the pattern, the first is panel {list(first)}"
-    return Finding(message, first, count, grid.tiles)
+    message = f"{count} of {grid.tiles} panels violate the pattern, the first is panel {list(first_panel)}"
+    return Finding(message, first_panel, count, grid.tiles)
 
 
 def _split_panels(rows: Bools, m: int) -> Iterator[Bools]:

@@ -13,7 +13,7 @@ Tensor = torch.Tensor
 
 
 class DeviceError(MasksmithError, RuntimeError):
-    """The format is not available on this kind of device; the message names the one it needs."""
+    """A sparse format is not available on this kind of device; the message names the kind that the format needs."""
 
 
 def to_semi_structured(weight: Tensor, mask: Tensor) -> Tensor:
@@ -52,7 +52,7 @@ def to_bsr(weight: Tensor, mask: Tensor, block: tuple[int, int]) -> Tensor:
     Args:
         weight: `[out, in]`.
         mask: Bool, True = kept.
-        block: Rows and columns of a block; they divide the weight's.
+        block: Rows and columns of a block; the weight's rows and columns must be multiples of them.
 
     Raises:
         ScoresError: If the shapes differ, the weight is not a matrix, or blocks do not cover it.

@@ -33,9 +33,13 @@ def pruned_state(state: Mapping[str, Any], masks: Mapping[str, Any]) -> dict[str
 
     A mask has the dtype of its weight.
 
-    This is the state dict of a model pruned by `torch.nn.utils.prune`; arguments and errors as in `dense_state`.
+    This is the state dict of a model pruned by `torch.nn.utils.prune`; arguments and errors as in `dense_state`. It is
+    also an error if the state has a `NAME_orig` or `NAME_mask` already.
     """
     _check_masks(state, masks)
+    for name in (weight_name + suffix for weight_name in masks for suffix in (ORIGINAL, MASK)):
+        if name in state:
+            raise ScoresError("the state has a tensor of this name already: rename or remove it", name=name)
     pruned: dict[str, Any] = {}
     for name, tensor in state.items():
         if name in masks:

@@ -38,8 +38,9 @@ def allocate(
 ) -> Allocation:
     """Distribute one density for a whole model over its layers, so that the most score is kept.
 
-    Entries and blocks: one threshold for all layers, exact. N:M: every layer gets its own n, by dynamic programming,
-    also exact; if the problem is large, greedily by the gain per entry, and `gap` bounds the loss.
+    For unstructured and block patterns, one threshold for all layers decides what is kept; the result is optimal. For
+    N:M patterns, dynamic programming chooses each layer's n; the result is optimal, too. If the problem is too large
+    for this, a greedy search by the gain per entry chooses every n, and `gap` bounds the loss.
 
     Args:
         scores: Tensors by name; each is looked up again in every pass, so a lazy mapping need hold only one at a time.

@@ -50,7 +50,8 @@ class Curves:
     def measure(self, scores: Any, state: Any, name: str) -> Doubles:
         """Return, for every n that the pattern may have, the score that the best mask keeps, or an upper bound of it.
 
-        A ragged edge that stays dense keeps the same score for every n; it is included for transposable patterns only.
+        The score of a ragged edge that stays dense is included for transposable patterns only. It is equal for every n,
+        and so does not change which n is best.
 
         Raises:
             ScoresError: At the first invalid score.
@@ -80,7 +81,10 @@ class Curves:
         return Decision(patterns, 0.0)
 
     def _choices(self, name: str, values: Doubles) -> _LayerChoices:
-        """Return the choices of a layer that its floor allows: the densest ones, whose values are the last ones."""
+        """Return the choices of a layer that its minimum density in the budget allows.
+
+        They are the densest choices; the last entries of `values` belong to them.
+        """
         allowed = patterns_of_each_n(self._pattern, self._budget.floor_of(name))
         costs = [int(capacity(pattern, self._shapes[name])) for pattern in allowed]
         return _LayerChoices(allowed, costs, values[len(values) - len(allowed) :].tolist())

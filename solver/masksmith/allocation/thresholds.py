@@ -130,7 +130,8 @@ class BlockThreshold:
         """Return the value of every block of these rows, in row-major order."""
         pattern = self._pattern
         nested_solution = None if pattern.nested is None else solve(scores, pattern.nested, threads=1, name=name)
-        # A problem needs a density that keeps a block; the pattern's could round to no block in a few rows.
+        # `Problem` requires a density that keeps at least one block. In a slice of few rows, the pattern's density
+        # could round to no block, so full density replaces it; the values of blocks do not depend on the density.
         full_pattern = with_full_density(pattern)
         assert isinstance(full_pattern, Block)
         return block_values(Problem(scores, full_pattern, name=name), full_pattern, nested_solution).reshape(-1)

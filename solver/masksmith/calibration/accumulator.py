@@ -33,7 +33,7 @@ class LayerAccumulator:
         calls: Number of calls of the layers so far.
         batches: Number of batches so far whose gradient was added.
         ignores_inputs: Whether `add_inputs` does nothing, for example while a backward pass runs layers again.
-        unsupported_reason: Why the weight is multiplied with other inputs, too; None if it is not.
+        unsupported_reason: Why the inputs that were added are not all inputs of the weight; None if they are.
     """
 
     def __init__(self, name: str, module: Any, gather: Sequence[str], max_samples: int) -> None:

@@ -55,9 +55,10 @@ def calibrate(
 
     Names are those of the plain model, without the segments that `torch.compile` and other wrappers add.
     Temporary hooks record the inputs of linear layers and convolutions (one group, one or two dimensions); the model
-    is in evaluation mode meanwhile. Of a subclass with a `forward` of its own, and of a weight that is used without
-    calling its layer, the inputs of the matrix products are recorded. If such a layer multiplies in a way that cannot
-    be followed, it is skipped. Statistics of a weight that several layers share are summed over these layers.
+    is in evaluation mode meanwhile. If a layer's class has a `forward` of its own, or its weight is used without
+    calling the layer, the inputs of the matrix products with the weight are recorded instead. If such a layer
+    multiplies in a way that cannot be followed, it is skipped. Statistics of a weight that several layers share are
+    summed over these layers.
 
     Args:
         model: Any torch module.
@@ -102,9 +103,10 @@ def calibrate(
 def _accumulators(
     model: torch.nn.Module, layers: Globs, gather: Sequence[str], max_samples: int
 ) -> tuple[dict[str, LayerAccumulator], dict[str, str], dict[str, str]]:
-    """Return the accumulators of the selected weights, why others are skipped, and the first name by each other name.
+    """Return the accumulators of the selected weights, the skipped weights, and the other names of shared weights.
 
-    Weights that the caller did not select are not among the skipped ones.
+    The second value maps the name of a skipped weight to the reason; weights that the caller did not select are not in
+    it. The third maps each other name of a weight to the name that its accumulator has.
     """
     _refuse_meta(model)
     modules = {_weight_name(plain_path(model, paths[0])): (paths, module) for paths, module in _layers(model)}
@@ -117,8 +119,8 @@ def _accumulators(
     except SelectionError as error:
         raise _scores_error(error) from None
     accumulators: dict[str, LayerAccumulator] = {}
-    # By id of the weight, which is stored, too: a parametrized weight is a new tensor at each access, and when it is
-    # freed, another weight may get its id.
+    # The key is the id of a weight. The weight is stored as well, so that it is not freed and no other weight gets its
+    # id: a parametrized weight is a new tensor at each access.
     by_weight: dict[int, tuple[Any, str]] = {}
     shared_names: dict[str, str] = {}
     for name in selection.chosen:
@@ -154,7 +156,7 @@ def _weight_name(path: str) -> str:
 def _other_names(model: torch.nn.Module, paths: Sequence[str]) -> tuple[str, ...]:
     """Return the names of a layer and of its weight, with and without the segments of wrappers.
 
-    The name of the weight at the first path, without these segments, is left out.
+    The name of the weight at the first path, without these segments, is left out, since it is the candidate's own name.
     """
     plain = [plain_path(model, path) for path in paths]
     names = [*plain, *paths, *map(_weight_name, [*plain, *paths])]

@@ -12,7 +12,11 @@ from .accumulator import LayerAccumulator
 
 Tensor = torch.Tensor
 Entries = tuple[int, int, int, tuple[tuple[int, int], ...]]
-"""Offset, outputs and their stride, and sizes and strides of the inputs; dimensions that can be one are merged."""
+"""Where the entries of a matrix are in a storage: offset, number of outputs, their stride, and the input dimensions.
+
+Each input dimension is a pair of size and stride, the last dimension first; neighbouring dimensions that one size and
+one stride can describe are merged.
+"""
 
 
 @dataclass(frozen=True)
@@ -71,9 +75,9 @@ class Matrices:
         key = _storage_id(weight)
         if key not in self._by_storage:
             self._storages.append(StorageWeakRef(weight.untyped_storage()))  # type: ignore[no-untyped-call]
-        known = self._by_storage.setdefault(key, [])
-        if matrix not in known:
-            known.append(matrix)
+        in_storage = self._by_storage.setdefault(key, [])
+        if matrix not in in_storage:
+            in_storage.append(matrix)
 
     def of(self, operand: Tensor) -> list[Matrix]:
         """Return the matrices that a view of their storage overlaps."""
@@ -91,6 +95,7 @@ class Matrices:
         for result in results if matrices else ():
             if not _has_storage(result) or _storage_id(result) in sources:
                 continue
+            # If this storage held other matrices before, the operation has overwritten them.
             self._by_storage.pop(_storage_id(result), None)
             for argument, matrix in matrices:
                 rearranged = matrix.rearranged(argument, result)

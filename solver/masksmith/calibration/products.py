@@ -24,7 +24,7 @@ PRODUCTS: Mapping[str, tuple[int, int]] = {
 }  # fmt: skip
 """Positions of the left and the right operand among the arguments, by the name of the operation."""
 COPIES = ("clone", "_to_copy", "_weight_norm_interface", "copy_")
-"""Operations that compute each entry from the same entry of an argument and do not have torch's tag for it."""
+"""Operations that compute each entry from the same entry of an argument, but do not have torch's tag `pointwise`."""
 
 NO_PRODUCT = "its class has a forward of its own, in which no product with its weight was seen"
 OTHER_PRODUCT = "a part of its weight is multiplied alone, or its products do not sum over its inputs"
@@ -36,7 +36,7 @@ class _Call:
 
     Attributes:
         module: The layer.
-        is_recorded: Whether the products of the call need not be watched.
+        is_recorded: Whether the hook of the call adds the call's input, so that its products need not be watched.
         has_product: Whether the layer's weight has been multiplied.
     """
 
@@ -51,8 +51,8 @@ class _Operand:
 
     Attributes:
         tensor: The operand.
-        weight: The operand as `[out, in, *kernel]`; None if it is not one such tensor.
-        rows: Computes the inputs that it is multiplied with, `[tokens, in * kernel]`.
+        weight: The operand as `[out, in, *kernel]`; None if it cannot be written so, as a batch of different matrices.
+        rows: Computes the inputs that the operand is multiplied with, `[tokens, in * kernel]`.
     """
 
     tensor: Tensor
@@ -61,16 +61,18 @@ class _Operand:
 
 
 class ProductRecorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Adds what the weights of layers are multiplied with to the layers' accumulators.
+    """Adds the inputs that the layers' weights are multiplied with to the layers' accumulators.
 
-    A call of a layer of torch's own class multiplies with the input of the call. In any other call, and outside of the
-    layers, products are recognised by the memory of their operands: a weight, or a tensor computed from one.
+    A layer of one of torch's own classes multiplies its weight with the input of the call, so that input is added. In
+    calls of other layers, and outside of layers, every matrix product is watched: it multiplies a weight if the memory
+    of one operand is that of a weight, or of a tensor computed from a weight.
 
     Args:
         accumulators: The accumulators.
     """
 
-    supports_higher_order_operators = True  # Those such as `flex_attention` run; operations inside are not watched.
+    # Operators such as `flex_attention` run, but the operations inside of them are not watched.
+    supports_higher_order_operators = True
 
     def __init__(self, accumulators: Iterable[LayerAccumulator]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -82,7 +84,7 @@ class ProductRecorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def batch(self) -> Iterator[None]:
         """Watch the operations of a batch.
 
-        It starts with the weights as they are; tensors that were computed from them in another batch are forgotten.
+        Weights are looked up anew for each batch; tensors that an earlier batch computed from weights are forgotten.
         """
         self._matrices = Matrices()
         for module, accumulator in self._accumulators.items():
@@ -91,7 +93,7 @@ class ProductRecorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             yield
 
     def register(self) -> Iterator[torch.utils.hooks.RemovableHandle]:
-        """Register hooks for the calls of the layers, one when each handle is read; yield the handles."""
+        """Register hooks for the calls of the layers, each when its handle is yielded."""
         for module in self._accumulators:
             yield module.register_forward_pre_hook(self._begin, with_kwargs=True)
             yield module.register_forward_hook(self._end, with_kwargs=True, always_call=True)
@@ -118,7 +120,7 @@ class ProductRecorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        """Run an operation; before, add the inputs of a product with a weight."""
+        """Run an operation; if it is a product with a weight, first add its inputs."""
         if self._calls and self._calls[-1].is_recorded:
             return func(*args, **(kwargs or {}))
         name, is_copy = _kind(func)
@@ -131,7 +133,7 @@ class ProductRecorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return result
 
     def _add_product(self, name: str, args: Sequence[Any]) -> None:
-        """Add the inputs of a product whose one operand is a weight; in a product of two, neither is an input."""
+        """Add the inputs of a product with one weight; a product of two weights has no inputs."""
         self._add_weights_of_calls()
         operands = [
             (operand, matrices) for operand in _operands(name, args) if (matrices := self._matrices.of(operand.tensor))
@@ -180,14 +182,14 @@ def _kind(func: Any) -> tuple[str, bool]:
 def _operands(name: str, args: Sequence[Any]) -> list[_Operand]:
     """Return those operands of a product that may be weights."""
     if name == "convolution":
-        return [_of_convolution(*args)]
+        return [_convolution_operand(*args)]
     left, right = (args[position] for position in PRODUCTS[name])
     transposed = right.mT if name != "linear" and right.ndim > 1 else right
     operands = [_Operand(right, _one_matrix(transposed), partial(_rows, left))] if right.ndim > 1 else []
     return [*operands, _Operand(left, _one_matrix(left), partial(_rows, transposed))]
 
 
-def _of_convolution(
+def _convolution_operand(
     inputs: Tensor,
     weight: Tensor,
     bias: Tensor | None,
@@ -208,7 +210,7 @@ def _of_convolution(
 
 
 def _one_matrix(operand: Tensor) -> Tensor | None:
-    """Return an operand as one matrix; None if it is a batch of different ones."""
+    """Return an operand as one matrix; None if it is a batch of different matrices."""
     if operand.ndim == 3 and (len(operand) == 1 or operand.stride(0) == 0):
         return operand[0]
     return operand if operand.ndim == 2 else None

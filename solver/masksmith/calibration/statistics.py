@@ -55,7 +55,7 @@ NEEDS: Mapping[str, str] = {
 }
 """Statistic that each score needs, by the score's name."""
 GATHERED_AS: Mapping[str, str] = {"gradient": "gradients", "gradient_rms": "gradients"}
-"""For each statistic whose name is not its value of `gather=` in `calibrate`: that value."""
+"""The value of `gather=` in `calibrate` that gathers a statistic, for statistics whose name differs from this value."""
 
 
 class Calibration(Mapping[str, LayerStatistics]):

@@ -1,8 +1,8 @@
 """Local search over swaps of columns between N:M groups, with exact gains from tables; values of columns in tiles.
 
-Without column a, every row of its group has a sum of its n largest remaining entries and a threshold, the n-th
-largest of them. Column b then adds `max(0, x_b - threshold)`. So the gain of every swap is a sum of entries of two
-tables, and a swap changes only the table rows of the columns in the two groups.
+Without column a, every row of its group has a sum of its n largest remaining entries, and a threshold: the n-th largest
+remaining entry. If column b takes the place of a, it adds `max(0, x_b - threshold)` to this sum. So the gain of every
+swap is a sum of entries of two tables, and a swap changes only the table rows of the columns in the two groups.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Exchanges of a kept and a dropped entry that lower the error `trace(D H D^T)`.
 
-D holds the dropped weights, and 0 where a weight is kept. The change of the error is computed exactly, up to rounding.
-For a row with dropped weights d and `c = d H`, dropping the kept entry j and keeping the dropped entry k changes the
-error by `2 (w_j c_j - w_k c_k) + w_j^2 H_jj + w_k^2 H_kk - 2 w_j w_k H_jk`. Each function works on a few rows of a
-layer, so that several threads can share the rows.
+D holds the dropped weights, and 0 where a weight is kept; H is the Gram matrix of the inputs. The change of the error
+is computed exactly, up to rounding. For a row with weights w, row d of D, and `c = d H`, dropping the kept entry j and
+keeping the dropped entry k changes the error by `2 (w_j c_j - w_k c_k) + w_j^2 H_jj + w_k^2 H_kk - 2 w_j w_k H_jk`.
+Each function works on a few rows of a layer, so that several threads can share the rows.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def _exchange(weight: Doubles, mask: Bools, products: Doubles, gram: Doubles, ro
 def exchange_in_groups(
     weight: Doubles, mask: Bools, products: Doubles, gram: Doubles, m: int, min_decrease: Doubles, sweeps: int
 ) -> int:
-    """Make the best exchange of every group of every row, repeatedly, while one lowers the error enough.
+    """Make the best exchange of every group of every row, repeatedly, while an exchange lowers the error enough.
 
     Args:
         weight: `[rows, inputs]`.
@@ -122,7 +122,7 @@ def _best_pair(changes: Doubles, width: int, min_decrease: float) -> tuple[int, 
 def exchange_in_tiles(
     weight: Doubles, mask: Bools, products: Doubles, gram: Doubles, m: int, min_decrease: float, sweeps: int
 ) -> int:
-    """Make the best pair of opposite exchanges of every tile of a band, repeatedly, while one lowers the error enough.
+    """Make the best pair of opposite exchanges of every tile of a band, while a pair lowers the error enough.
 
     Two rows exchange the same two columns in opposite directions, so that the counts of rows and columns do not change.
 

@@ -40,6 +40,7 @@ class _Chunk:
         self.places = np.empty(columns, np.int64)  # The inverse of `order`.
         self.places[order[order >= 0]] = np.flatnonzero(order >= 0)
         self._scores = np.empty(len(order) // m)
+        # The arguments `values`, `thresholds`, `without`, `score` and `gains` of the kernels.
         self._tables = (
             np.empty(m, np.float32), np.empty((columns, len(x)), np.float32), np.empty(columns), self._scores,
             np.empty((columns, columns)),

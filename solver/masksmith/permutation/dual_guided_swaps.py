@@ -168,9 +168,9 @@ class _State:
         self.order[[a, b]] = self.order[[b, a]]
 
     def _update_values(self, tile_columns: Ints, solution: Solution, positions: Ints) -> None:
-        """Update the values of all columns in some tile columns, from the row duals of a solution of these.
+        """Update the values of all columns in some tile columns, from the row duals of a solution that contains them.
 
-        `positions` are the indices of these tile columns in the solution.
+        `positions` are the indices of these tile columns in the solution, which may have further ones.
         """
         assert solution.duals is not None
         assert self._pattern.n_out is not None

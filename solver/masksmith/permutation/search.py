@@ -24,7 +24,7 @@ Doubles = npt.NDArray[np.float64]
 Axes = Literal["in", "out", "both"]
 
 MIN_GAIN = 1e-4
-"""A search over both axes ends with the first round that gains at most this, relative to the score kept before it."""
+"""A search over both axes ends after the first round whose gain is at most this share of the score kept before."""
 
 STEPS = 10
 """Limit of the steps in each search along one axis, if a round searches both axes."""
@@ -147,9 +147,9 @@ def _axes(pattern: NM, axis: Axes) -> tuple[Axis, ...]:
 def _check_convolution(shape: tuple[int, ...], pattern: NM, axes: tuple[Axis, ...]) -> None:
     """Check that the channels of a convolution divide into whole groups, where that is necessary.
 
-    A group of input channels could otherwise begin at one position of the kernel and end at the next one. Groups of
-    output channels lie within one position; but a search along the inputs for a transposable pattern has the output
-    channels of all positions below each other.
+    A group of input channels could otherwise begin at one position of the kernel and end at the next one. A group of
+    output channels lies within one position. But a search along the inputs for a transposable pattern works on a matrix
+    whose rows are the output channels of one position after the other, so there a group could contain two positions.
     """
     if len(shape) == 2:
         return

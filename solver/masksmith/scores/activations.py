@@ -88,7 +88,7 @@ def _check_sums(sums: Any, magnitudes: Any, label: str, name: str | None) -> Non
     """Check that sums of magnitudes are finite in the dtype of the magnitudes.
 
     Raises:
-        ScoresError: If one is not: a weight is NaN or infinite, or the sum overflows.
+        ScoresError: If a sum is not finite, because a weight is NaN or infinite, or because the sum overflows.
     """
     largest = float(np.finfo(str(magnitudes.dtype).removeprefix("torch.")).max)
     if not bool((sums <= largest).all()):

@@ -10,6 +10,7 @@ from masksmith._tensors import is_torch
 from masksmith.layouts import Layout
 
 from .by_name import by_name
+from .operands import StatisticError, read_statistic, shape_of
 
 PER_ENTRY = frozenset({"gradient", "gradient_rms", "scores"})
 """Kinds of statistics that have one number per entry of the weight."""
@@ -37,12 +38,12 @@ def by_layout(
 
     Raises:
         LayoutError: If the weight's shape does not match the layout.
-        ScoresError: As `by_name` raises it.
+        ScoresError: As `by_name` raises it; or if the statistic has another shape than the weight and layout need.
     """
     if method == "given":
         return weight if statistic is None else statistic
     matrices = layout.matrices(weight)
-    statistics = _split_statistic(layout, weight, statistic, kind, len(matrices))
+    statistics = _split_statistic(layout, weight, statistic, kind, name)
     scores_of_matrices = [
         by_name(method, _contiguous(matrix), matrix_statistic, kind, name=name, **options)
         for matrix, matrix_statistic in zip(matrices, statistics, strict=True)
@@ -53,14 +54,21 @@ def by_layout(
     return scores
 
 
-def _split_statistic(layout: Layout, weight: Any, statistic: Any, kind: str | None, count: int) -> list[Any]:
-    """Return the statistic of each of the `count` matrices."""
+def _split_statistic(layout: Layout, weight: Any, statistic: Any, kind: str | None, name: str | None) -> list[Any]:
+    """Return the statistic of each matrix of the weight."""
+    shape = shape_of(weight)
+    stack = layout.stack_shape(shape)
     if statistic is None:
-        return [None] * count
+        return [None] * layout.count(shape)
+    statistic = read_statistic(statistic, kind or "statistic", name)
+    expected = shape if kind in PER_ENTRY else stack
+    if shape_of(statistic)[: len(expected)] != expected:
+        needed = f"the shape {list(shape)}" if kind in PER_ENTRY else f"the matrices' dimensions {list(stack)} first"
+        reason = f"{kind or 'statistic'} has shape {list(shape_of(statistic))}, the weight's layout needs {needed}"
+        raise StatisticError(reason, name=name)
     if kind in PER_ENTRY:
         return [_contiguous(matrix) for matrix in layout.matrices(statistic)]
-    stack_dimensions = len(layout.stack_shape(tuple(weight.shape)))
-    return list(statistic.reshape(count, *statistic.shape[stack_dimensions:]))
+    return list(statistic.reshape(layout.count(shape), *statistic.shape[len(stack) :]))
 
 
 def _contiguous(matrix: Any) -> Any:

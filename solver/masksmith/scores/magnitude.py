@@ -15,7 +15,7 @@ POWER_RANGE = (0.1, 10.0)
 """Least and largest power: beyond them, most scores of float32 become equal, 0 or infinite."""
 
 
-@np.errstate(over="ignore")  # An overflow is refused by name.
+@np.errstate(over="ignore")  # `check_range` refuses overflows.
 def magnitude(weight: Any, power: float = 1.0, *, name: str | None = None) -> Any:
     """Score each weight by its magnitude, `|w| ** power`.
 

@@ -74,28 +74,29 @@ def convert_statistic(values: Any, weight: Any, label: str, name: str | None) ->
     """
     with np.errstate(over="ignore"):
         converted = convert_like(values, weight)
-    if int(_is_finite(converted).sum()) < int(_is_finite(values).sum()):
-        raise StatisticError(f"{label}: values overflow in {_dtype_name(weight)}; scale the statistic", name=name)
+    if int(is_finite(converted).sum()) < int(is_finite(values).sum()):
+        raise StatisticError(f"{label}: values overflow in {dtype_name(weight)}; scale the statistic", name=name)
     if bool(_is_non_zero(values).any()) and not bool(_is_non_zero(converted).any()):
-        raise StatisticError(f"{label}: all values underflow in {_dtype_name(weight)}; scale the statistic", name=name)
+        raise StatisticError(f"{label}: all values underflow in {dtype_name(weight)}; scale the statistic", name=name)
     return converted
 
 
 def check_range(scores: Any, *factors: Any, name: str | None) -> Any:
-    """Return scores that are computed from the product of some factors; refuse overflow, and underflow of all scores.
+    """Return non-negative scores, computed from a product of factors; refuse overflow, and underflow of all scores.
 
-    If the largest score is a normal number, those that underflow hardly change the sum that a mask keeps.
+    Underflow of some scores is no error: if the largest score is a normal number, a score that underflows hardly
+    changes the sum that a mask keeps.
 
     Raises:
-        ScoresError: If a score is infinite, but its factors are finite; or if all scores are 0 or subnormal, but all
-            factors of one of them are not 0.
+        ScoresError: If a score is infinite, but its factors are finite; or if all scores are 0 or subnormal, but at
+            least one score has only factors that are not 0.
     """
     if 0 in shape_of(scores):
         return scores
-    dtype, largest = _dtype_name(scores), float(scores.max())
+    dtype, largest = dtype_name(scores), float(scores.max())
     scaled = "the weight" if len(factors) == 1 else "the weight or its statistic"
     if largest == math.inf:
-        overflows = (scores == math.inf) & _all_factors(_is_finite, factors)
+        overflows = (scores == math.inf) & _all_factors(is_finite, factors)
         if bool(overflows.any()):
             raise ScoresError(f"the score overflows in {dtype}", _first_index(overflows), name, f"scale {scaled} down")
     # NaN, and infinity from an infinite factor, are refused elsewhere.
@@ -113,7 +114,8 @@ def _is_non_zero(values: Any) -> Any:
     return values != 0
 
 
-def _is_finite(values: Any) -> Any:
+def is_finite(values: Any) -> Any:
+    """Return for each value whether it is neither NaN nor infinite."""
     if not is_torch(values):
         return np.isfinite(values)
     import torch
@@ -127,7 +129,8 @@ def _first_index(values: Any) -> tuple[int, ...]:
     return tuple(int(position) for position in np.argwhere(array)[0])
 
 
-def _dtype_name(values: Any) -> str:
+def dtype_name(values: Any) -> str:
+    """Return the name of an array's dtype without the library, such as `float32`."""
     return str(values.dtype).removeprefix("torch.")
 
 

@@ -24,7 +24,7 @@ from .operands import (
 Doubles = npt.NDArray[np.float64]
 
 
-@np.errstate(over="ignore")  # An overflow is refused by name.
+@np.errstate(over="ignore")  # `check_range` refuses overflows.
 def sparsegpt(
     weight: Any,
     *,
@@ -62,8 +62,7 @@ def sparsegpt(
     """
     if (gram is None) == (inverse_diagonal is None):
         raise ScoresError("sparsegpt needs exactly one of gram= and inverse_diagonal=", name=name)
-    if form not in ("diagonal", "sequential"):
-        raise ScoresError(f"form={form!r} is neither 'diagonal' nor 'sequential'", name=name)
+    _check_form(form, name)
     weight = as_floats(weight, name)
     if gram is not None:
         gram = read_statistic(gram, "gram", name)
@@ -91,10 +90,20 @@ def inverse_diagonal(
         name: Name of the weight in error messages.
 
     Raises:
-        ScoresError: If `gram` is not finite, `damping` is out of its range, or the damped Gram matrix is not positive
-            definite.
+        ScoresError: If `gram` is not a square matrix or not finite, `damping` is out of its range, `form` is unknown,
+            or the damped Gram matrix is not positive definite.
     """
-    return _divisor(read_statistic(gram, "gram", name), damping, form, name)
+    _check_form(form, name)
+    gram = read_statistic(gram, "gram", name)
+    shape = shape_of(gram)
+    if len(shape) != 2 or shape[0] != shape[1]:
+        raise StatisticError(f"gram has shape {list(shape)}, expected [inputs, inputs]", name=name)
+    return _divisor(gram, damping, form, name)
+
+
+def _check_form(form: str, name: str | None) -> None:
+    if form not in ("diagonal", "sequential"):
+        raise ScoresError(f"form={form!r} is neither 'diagonal' nor 'sequential'", name=name)
 
 
 def _check_inputs(gram: Any, weight: Any, name: str | None) -> None:

@@ -8,12 +8,12 @@ import numpy as np
 
 from masksmith._errors import ScoresError
 
-from .operands import as_floats, check_range, check_weight, convert_same_shape, is_torch
+from .operands import as_floats, check_range, check_weight, convert_same_shape, dtype_name, is_finite, is_torch
 
 Group = Literal["out", "in"] | tuple[int, int]
 
 
-@np.errstate(over="ignore")  # An overflow is refused by name.
+@np.errstate(over="ignore")  # `check_range` refuses overflows.
 def taylor(
     weight: Any, gradient: Any, group: Group | None = None, *, joint: bool = False, name: str | None = None
 ) -> Any:
@@ -38,12 +38,14 @@ def taylor(
 
     Raises:
         ScoresError: If weight or gradient is no dense array of real numbers, the shapes differ or are not those of a
-            weight, the group is invalid, or all scores underflow.
+            weight, the group is invalid, a score overflows, or all scores underflow.
     """
     weight = as_floats(weight, name)
     check_weight(weight, name)
     gradient = convert_same_shape(gradient, weight, "gradient", name)
-    change = check_range(weight * gradient, weight, gradient, name=name)
+    change = weight * gradient
+    # The signs of the changes matter only to `joint`; whether they are in the range of the dtype depends on magnitudes.
+    check_range(abs(change), weight, gradient, name=name)
     if joint and group is not None:
         sums = _sum_groups(change, group, name)
         return check_range(sums**2, sums, name=name)
@@ -52,7 +54,14 @@ def taylor(
 
 
 def _sum_groups(values: Any, group: Group, name: str | None) -> Any:
-    """Return a tensor of the same shape with the sum of its group in each entry."""
+    """Return a tensor of the same shape with the sum of its group in each entry; refuse overflow of finite values."""
+    sums = _add_up(values, group, name)
+    if bool(is_finite(values).all()) and not bool(is_finite(sums).all()):
+        raise ScoresError(f"the sum of a group overflows in {dtype_name(values)}; scale the weight down", name=name)
+    return sums
+
+
+def _add_up(values: Any, group: Group, name: str | None) -> Any:
     shape = tuple(values.shape)
     if group == "out":
         total = values.reshape(shape[0], -1).sum(1).reshape(-1, *(1 for _ in shape[1:]))

@@ -16,7 +16,6 @@ from masksmith._errors import UpdateError
 from masksmith._solution import Solution
 from masksmith._solve import solve
 from masksmith._torch_modes import without_autocast
-from masksmith._verify.verify import verify
 from masksmith.patterns import Pattern, TilePattern, parse
 from masksmith.solvers.base import Solver
 
@@ -87,7 +86,7 @@ def admm(
         max_rounds: Maximum number of rounds.
         rounded_to: As for `reconstruct`.
         solver: As for `solve`.
-        start: Initial solution, whose mask the pattern must allow; by default the best mask for the first scores.
+        start: Initial solution, for the same pattern; by default the best mask for the first scores.
         threads: Threads of the mask solver and of torch; by default their own settings.
         name: Name of the weight in error messages.
         on_progress: Called with (rounds done, `max_rounds`); an exception in it stops the update.
@@ -137,10 +136,9 @@ def admm(
 
 
 def _check_start(start: Solution, pattern: Pattern, operands: Operands) -> None:
-    """Raise `UpdateError` if the pattern does not allow the mask of `start`, since `admm` may return this mask."""
-    verdict = verify(operands.like_weight(read_mask(start.mask, operands)), pattern)
-    if not verdict:
-        raise UpdateError(f"the mask of start does not match {pattern}: {verdict}", operands.name)
+    """Raise `UpdateError` if `start` has another pattern, since `admm` may return its mask and certificate."""
+    if start.pattern != pattern:
+        raise UpdateError(f"start is a solution for the pattern {start.pattern}, not for {pattern}", operands.name)
 
 
 def uses_duals(pattern: Pattern) -> bool:

@@ -102,7 +102,7 @@ def admm_by_layout(
 
     Raises:
         UpdateError: As `admm` raises it; if the Gram matrices are not stacked as the weight is; or if `start` was
-            solved with another layout.
+            solved with another layout or pattern.
         PatternError: If the weight's shape does not match the layout (`LayoutError`); or if the pattern does not fit a
             matrix or part.
         SolverError: As `admm` raises it.
@@ -130,7 +130,8 @@ def _starts(matrices: Matrices, start: Solution, options: dict[str, Any]) -> Seq
     starts = matrices.split_solution(start)
     # `split_solution` cannot split the certificate of a solution of other matrices; the parts then have none.
     if any(part._certificate is None for part in starts):
-        raise UpdateError(f"start was not solved with layout={str(matrices.layout)!r}", options.get("name"))
+        reason = f"start was not solved with layout={str(matrices.layout)!r} and the pattern {matrices.pattern}"
+        raise UpdateError(reason, options.get("name"))
     return starts
 
 

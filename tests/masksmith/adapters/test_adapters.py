@@ -164,6 +164,9 @@ BAD = {
     "an original beside its weight": (
         lambda w: adapters.split_pruned_state({"w": w, "w_orig": w, "w_mask": w}), "'w': it stands beside w_orig",
     ),
+    "a name that the mask would get": (
+        lambda w: adapters.pruned_state({"w": w, "w_mask": w}, {"w": w > 0}), "'w_mask': the state has a tensor of",
+    ),
     "blocks that do not cover": (lambda w: adapters.to_bsr(w, w > 0, (5, 4)), "blocks of 5x4 do not cover"),
     "a vector": (lambda w: adapters.to_bsr(w[0], w[0] > 0, (1, 1)), "both must be matrices of one shape"),
 }  # fmt: skip

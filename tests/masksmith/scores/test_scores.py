@@ -6,6 +6,7 @@ import torch
 
 import masksmith as ms
 from masksmith import scores
+from masksmith.layouts import Layout
 
 RNG = np.random.default_rng(7)
 WEIGHT = RNG.standard_normal((6, 8), dtype=np.float32)
@@ -107,6 +108,34 @@ def test_a_score_that_overflows_is_refused_with_its_index(score):
             ms.ScoresError, match=r"'fc': the score overflows in float32 at \[\d, \d\]; scale the weight"
         ):
             score(one)
+
+
+@pytest.mark.parametrize("convert", [np.asarray, torch.from_numpy])
+def test_taylor_accepts_changes_that_are_all_negative(convert):
+    weight = convert(np.full((2, 4), 2.0, np.float32))
+    assert (ms.taylor(weight, -weight) == 16).all()
+    assert (ms.taylor(weight, -weight, (2, 2), joint=True) == 256).all()
+
+
+@pytest.mark.parametrize("convert", [np.asarray, torch.from_numpy])
+def test_taylor_refuses_negative_changes_and_sums_of_groups_that_overflow(convert):
+    ones = convert(np.ones((2, 4), np.float32))
+    with pytest.raises(ms.ScoresError, match=r"'fc': the score overflows in float32 at \[0, 0\]"):
+        ms.taylor(ones * 1e20, ones * -1e20, name="fc")
+    for size, joint in ((1e19, False), (1e38, True)):
+        with pytest.raises(ms.ScoresError, match="'fc': the sum of a group overflows in float32"):
+            ms.taylor(ones * size, ones, (1, 4), joint=joint, name="fc")
+
+
+def test_a_statistic_that_does_not_fit_the_layout_is_refused_by_name():
+    layout, experts = Layout.parse("stack out in"), np.stack([WEIGHT, -WEIGHT])
+    stacked = scores.by_layout(layout, "wanda", experts, np.stack([NORMS, NORMS]), "norms")
+    np.testing.assert_array_equal(stacked, np.stack([ms.wanda(WEIGHT, NORMS)] * 2))
+    for method, statistic, kind in (
+        ("wanda", NORMS, "norms"), ("sparsegpt", np.stack([GRAM] * 3), "gram"), ("taylor", WEIGHT, "gradient_rms"),
+    ):  # fmt: skip
+        with pytest.raises(scores.StatisticError, match=f"'fc': {kind} has shape .*, the weight's layout needs"):
+            scores.by_layout(layout, method, experts, statistic, kind, name="fc")
 
 
 @pytest.mark.parametrize(("factor", "message"), [(1e300, "values overflow"), (1e-300, "all values underflow")])
@@ -271,6 +300,9 @@ BAD = {
     "a diagonal in sequence": (
         lambda: ms.sparsegpt(WEIGHT, inverse_diagonal=NORMS, form="sequential"), "needs gram=",
     ),
+    "an unknown form of a diagonal": (lambda: scores.inverse_diagonal(GRAM, form="block"), "form='block'"),
+    "a gram that is not square": (lambda: scores.inverse_diagonal(GRAM[:3]), r"gram has shape \[3, 8\], expected"),
+    "a gram that is a vector": (lambda: scores.inverse_diagonal(NORMS), r"gram has shape \[8\], expected"),
     "negative damping": (lambda: ms.sparsegpt(WEIGHT, gram=GRAM, damping=-1), "damping=-1"),
     "too much damping": (lambda: ms.sparsegpt(WEIGHT, gram=GRAM, damping=1e300), r"damping=1e\+300 is not a number"),
     "a gradient of another layer": (

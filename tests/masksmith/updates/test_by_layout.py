@@ -57,6 +57,21 @@ def test_a_start_of_another_layout_is_refused() -> None:
         admm_by_layout(layout, weight, gram, ms.parse("2:4"), start=start)
 
 
+@pytest.mark.parametrize(
+    ("axes", "start_axes", "start_pattern"),
+    [
+        ("in out", None, "transposable 2:4"),  # As many matrices: one.
+        ("stack out in", "stack in out", "transposable 2:4"),
+        ("in out", "in out", "transposable 1:4"),
+    ],
+)
+def test_a_start_of_other_matrices_is_refused(axes: str, start_axes: str | None, start_pattern: str) -> None:
+    layout, weight, gram = problem(axes)
+    start = ms.solve(weight**2, start_pattern, layout=start_axes)
+    with pytest.raises(ms.UpdateError, match=f"start was not solved with layout='{axes}' and the pattern transposable"):
+        admm_by_layout(layout, weight, gram, ms.parse("transposable 2:4"), start=start)
+
+
 @pytest.mark.parametrize("method", ["reconstruct", "admm"])
 def test_a_method_is_called_by_its_name(method: str) -> None:
     layout, weight, gram = problem("stack out in")

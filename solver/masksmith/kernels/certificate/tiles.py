@@ -34,7 +34,11 @@ def _at_least(dual: float, floor: float) -> float:
 
 @inline
 def _entry_violation(w: float, u: float, v: float, keep: bool) -> float:
-    """Return by how much complementary slackness is violated: exactly 0.0 if it is not, else rounded away from 0."""
+    """Return by how much complementary slackness is violated: exactly 0.0 if it holds, else rounded away from 0.
+
+    `error` is the exact rounding error of `total`, the rounded sum of u and v (Knuth's TwoSum). So `side` has the sign
+    of `w - u - v`.
+    """
     total = u + v
     part = total - u
     error = (u - (total - part)) + (v - part)

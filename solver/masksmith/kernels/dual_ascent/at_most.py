@@ -26,7 +26,10 @@ def count_kept(dropped: Lanes, rows: int, cols: int, row_size: int, row_used: La
 
 @jit_without_refcounts
 def mark_full(y: Lanes, floors: Lanes, used: Lanes, length: int, keep: int) -> None:
-    """Set `used` to `keep` on lines with a dual (negated in `y`) above its floor: augmenting paths fill them later."""
+    """Treat lines whose dual is above its floor as full: set `used` to `keep`. Augmenting paths fill these lines later.
+
+    Duals are negated in `y`.
+    """
     for at in range(length * LANES):
         if y[at] != -floors[at]:
             used[at] = keep
@@ -37,11 +40,12 @@ def lower_outer_dual(
     budget: Budget, u: Lanes, y: Lanes, outer: Lanes, row_floor: Lanes, col_floor: Lanes, row_used: Lanes,
     col_used: Lanes,
 ) -> int:  # fmt: skip
-    """Lower the outer node's dual, then set to its floor each column's dual below it, and each dual of a line not full.
+    """Lower the outer node's dual as far as duals and floors require, then move the duals that conflict with it.
 
-    `outer`, the dual of the outer node, shifts all floors; column duals are negated in `y`. First `outer` is lowered to
-    at most `u - row_floor` of every row, and `y + col_floor` of every column that is not full. Then `u` is lowered to
-    at most `outer + row_floor` on rows that are not full, and `y` to at most `outer - col_floor` on all columns.
+    `outer`, the dual of the outer node, shifts all floors. Column duals are negated in `y`, so lowering `y` raises
+    them. First `outer` is lowered to at most `u - row_floor` of every row, and `y + col_floor` of every column that is
+    not full. Then `u` is lowered to at most `outer + row_floor` on rows that are not full, and `y` to at most
+    `outer - col_floor` on all columns.
 
     Changes `u`, `y` and `outer` in place; returns the lanes (one bit each) where nothing changed.
     """

@@ -36,7 +36,7 @@ from .simd.vectors import (
 )
 
 WIDE = 2.0**-20
-"""Ratio of the largest scores of two lines below which the integers of `integer_pass` have too few bits."""
+"""If the largest scores of two lines have a smaller ratio, the integers of `integer_pass` have too few bits."""
 HALF = LANES // 2
 DOUBLE, DOUBLES = ir.DoubleType(), ir.VectorType(ir.DoubleType(), LANES)
 
@@ -167,7 +167,8 @@ def threshold_mask(typing: Any, raw: Any, u: Any, v: Any, dropped: Any, rows: An
 def _allow_fewer(floors: Lanes, duals: Floats, length: int) -> None:
     """Set floors so that lines whose dual is 0 may keep fewer entries than their budget.
 
-    They are for `balanced_lanes`, called with zero duals: it allows fewer entries where dual and floor are equal.
+    The floors are for `balanced_lanes`, which is called with zero duals here, and which allows fewer entries where dual
+    and floor are equal.
     """
     for at in range(length * LANES):
         floors[at] = np.int32(0) if duals[at] == 0.0 else np.int32(NO_FLOOR)

@@ -1,10 +1,11 @@
 """Dual coordinate ascent by half-way thresholds, for 16 tiles at a time, in 32-bit integers.
 
-A sweep sets every row dual `u_i` half-way between the smallest score that row i keeps and the largest that it drops,
-of the scores `w - v`; then every column dual likewise, over-relaxed by one half except in the first and the last
-sweep. The last half-sweep updates rows, so every row keeps exactly its budget, and a tile is solved if every column
-does, too. The proof holds in float64 without rounding: both duals are integers of at most 29 bits times a power of two,
-scores were rounded down, kept entries have `w >= u + v` and dropped ones do not.
+A row keeps its entries with the largest scores less column duals, `w - v`. A sweep sets the row's dual u half-way
+between the smallest of these numbers that the row keeps and the largest that it drops, and then sets every column dual
+in the same way. Column duals are over-relaxed by one half, except in the first and the last sweep. The last half-sweep
+updates rows, so every row keeps exactly its budget, and a tile is solved if every column does, too. The proof holds in
+float64 without rounding: both duals are integers of at most 29 bits times a power of two, scores were rounded down,
+kept entries have `w >= u + v`, and dropped entries do not.
 
 Tiles that are still unsolved continue in a further round, packed with other such tiles. A tile's result depends on its
 own scores only: lanes are independent, and every tile gets all sweeps of each round that it takes part in.

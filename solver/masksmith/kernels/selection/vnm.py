@@ -19,7 +19,7 @@ ROUNDING_ERROR = 2.0**-40
 def _adds_exactly(columns: Duals) -> bool:
     """Return whether every sum of a panel's scores is exact in float64.
 
-    It is if all scores are multiples of one power of two that is large enough for the number of terms.
+    All sums are exact if all scores are multiples of one power of two that is large enough for the number of terms.
     """
     largest = columns.max()
     if largest == 0.0:

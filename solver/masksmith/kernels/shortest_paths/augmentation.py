@@ -68,7 +68,7 @@ def _write_costs(tile: Tile, budget: Budget, search: Search) -> None:
 
 @jit_without_refcounts
 def _expand_cols(tile: Tile, budget: Budget, search: Search, limit: float) -> bool:
-    """Relax the edges out of every column whose distance decreased since it was last expanded; return if any did."""
+    """Relax the edges out of every column that is closer than when it was last expanded; return whether any is."""
     cols, padded_rows, any_expanded = budget.cols, len(search.row_d), False
     for j in range(budget.width):
         distance = search.col_d[j]

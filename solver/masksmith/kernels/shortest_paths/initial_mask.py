@@ -8,7 +8,7 @@ from masksmith.kernels.jit import jit_without_refcounts
 from masksmith.kernels.tile import Budget, Bytes, Floats, Search, Tile
 
 WIDE = 2.0**-24
-"""Ratio of the largest scores of two lines, below which the smaller one has at most 3 bits in the integer pass."""
+"""If the largest scores of two lines have a smaller ratio, the smaller has at most 3 bits in the integer pass."""
 SWEEPS = 3
 """Sweeps of float64 threshold updates that initialise the duals of such tiles."""
 
