@@ -67,7 +67,7 @@ class TimeoutError(TransportError, builtins.TimeoutError):
 
 
 class SlowResponseError(TimeoutError):
-    """Head or body of a response arrive more slowly than the client accepts; a retry, which is not made, would, too."""
+    """The head or the body of a response arrives too slowly. It is not retried: a retry would be as slow."""
 
 
 class WireError(TransportError):
