@@ -16,7 +16,7 @@ from masksmith_wire.priorities import PriorityName
 def describe(
     name: str | None, labels: Mapping[str, str] | None, priority: PriorityName | None = None
 ) -> JobDescription:
-    """Make a job's description of a name, labels and a priority, validated by the service's own rules.
+    """Make a job's description from a name, labels and a priority, validated by the service's own rules.
 
     The default priority is `normal`.
 

@@ -14,8 +14,8 @@ class JobFilters(TypedDict, total=False):
         name: Text that the job's name contains; upper and lower case are equal.
         key: Id or name of the API key that owns the jobs; only an admin's key may list the jobs of another key.
         kind: `masks` or `benchmark`.
-        state: A state, or several of which the job has one.
-        labels: Labels, all of which the job has; a value of None stands for any value.
+        state: The job's state, or several states; the job must have one of them.
+        labels: Labels by key; the job must have all of them. The value None matches any value.
         since: Earliest time of creation; local time if it has no time zone.
         until: Latest time of creation; local time if it has no time zone.
     """

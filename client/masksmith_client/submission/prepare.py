@@ -28,7 +28,8 @@ from .ties import others_by_name, select_ties
 MAX_TENSOR_NAME_LENGTH = 512
 """Largest number of characters of a tensor's name that the service accepts."""
 INTERACTIVE_BYTES = 64 * 2**20
-"""Size of a job's weights up to which the job's default priority is `interactive`: it is short, so a user may wait."""
+"""Size of a job's weights up to which the job's default priority is `interactive`: such a job is short, and a user may
+be waiting for it."""
 
 
 def prepare(
