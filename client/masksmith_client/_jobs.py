@@ -202,6 +202,10 @@ class Jobs:
         Args:
             limit: Maximum number of jobs.
             filters: See `JobFilters`.
+
+        Raises:
+            InputError: If a filter is invalid; like all errors of this method, when the iteration begins.
+            TypeError: If a filter does not exist.
         """
         return self._session.iterate(operations.list_jobs(self._session, limit, filters))
 

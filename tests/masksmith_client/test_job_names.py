@@ -122,6 +122,16 @@ def test_filters_are_sent_with_every_page(
     assert service.requests[0].url.params.get_list("state") == ["queued", "running"]
 
 
+def test_a_filter_that_cannot_be_applied_does_not_list_all_jobs(client: Client, service: FakeService) -> None:
+    client.jobs.submit(WEIGHTS, "2:4")
+    service.requests.clear()
+    with pytest.raises(TypeError, match="unexpected filter 'states'"):
+        list(client.jobs.list(states="failed"))  # type: ignore[call-arg]
+    with pytest.raises(InputError, match=r"since='2026-01-31' is not a datetime"):
+        list(client.jobs.list(since="2026-01-31"))  # type: ignore[arg-type]
+    assert service.requests == []
+
+
 def test_times_of_the_command_line() -> None:
     now = datetime.now(UTC)
     for text, age in (("90s", timedelta(seconds=90)), ("2h", timedelta(hours=2)), ("7d", timedelta(days=7))):
