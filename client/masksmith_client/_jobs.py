@@ -116,7 +116,7 @@ class Job(JobView):
         Raises:
             NotFound: If the job has no output, or the output is unfinished.
         """
-        return dict(self._session.run(self._session.send(calls.get_output(self.id))))
+        return self._session.run(self._session.send(calls.get_output(self.id)))
 
     def benchmark(self) -> Report:
         """Download the report of a benchmark that has ended.

@@ -169,6 +169,21 @@ def test_the_message_of_a_failed_job_controls_no_terminal(members):
     assert "\x1b" not in str(error)
 
 
+@pytest.mark.parametrize(
+    ("end", "request_document"),
+    [("/output", lambda client: client.jobs.get("j").output()), ("/v1/solvers", lambda client: client.info())],
+)
+def test_a_document_of_another_type_is_a_wire_error(end, request_document):
+    def answer(request):
+        path = request.url.path
+        return httpx2.Response(200, json=5 if path.endswith(end) else JOB if "/jobs/" in path else [])
+
+    with (
+        Client("http://service", retry=RetryPolicy(retries=0), transport=httpx2.MockTransport(answer)) as client,
+        pytest.raises(WireError, match="is not from a masksmith service"),
+    ):
+        request_document(client)
+
 
 def test_an_id_that_no_address_can_have_is_an_input_error():
     transport = httpx2.MockTransport(lambda request: httpx2.Response(404))

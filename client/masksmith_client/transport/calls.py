@@ -125,8 +125,16 @@ def _exists(response: httpx2.Response) -> bool:
     return response.status_code != 404
 
 
-def _json(response: httpx2.Response) -> Any:
-    return response.json()
+def _json_of(*types: type) -> Callable[[httpx2.Response], Any]:
+    """Return a parser of JSON documents of these types, such as `dict` for a JSON object."""
+
+    def parse(response: httpx2.Response) -> Any:
+        document = response.json()
+        if not isinstance(document, types):
+            raise ValueError(f"a JSON document of type {type(document).__name__}")
+        return document
+
+    return parse
 
 
 def has_tensor(digest: str) -> Call[bool]:
@@ -183,9 +191,9 @@ def delete_job(job: str) -> Call[None]:
     return Call("DELETE", f"/v1/jobs/{_segment(job)}", _nothing)
 
 
-def get_output(job: str) -> Call[Any]:
+def get_output(job: str) -> Call[dict[str, Any]]:
     """Read the record of a job's output."""
-    return Call("GET", f"/v1/jobs/{_segment(job)}/output", _json)
+    return Call("GET", f"/v1/jobs/{_segment(job)}/output", _json_of(dict))
 
 
 def list_reference(location: str) -> Call[ModelListing]:
@@ -246,7 +254,7 @@ def get_workers() -> Call[list[WorkerInfo]]:
 
 def get_capabilities(kind: str) -> Call[Any]:
     """Get the service's capabilities of one kind: `patterns`, `solvers` or `kernels`."""
-    return Call("GET", f"/v1/{kind}", _json)
+    return Call("GET", f"/v1/{kind}", _json_of(list, dict))
 
 
 def _segment(text: str) -> str:
