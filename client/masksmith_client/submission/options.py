@@ -37,7 +37,7 @@ class SubmitOptions(TypedDict, total=False):
         axis: Dimension along which plain N:M groups run: `in` or `out`.
         ragged: Treatment of edges that no whole tile covers: `pad`, `dense` or `error`.
         view: How convolutions are viewed as matrices: `channels-last`, or `flat`, which sends them as
-            `[out, in * kh * kw]`; the masks file then has that shape, too.
+            `[out, in * kh * kw]`; the masks file then has that shape, too. Transposed convolutions have no flat view.
         layout: How a weight is made of matrices, by the weight's name; only needed if its module, name and shape do not
             show it. A layout has a word for each dimension, such as `"in out"` for a transposed weight or
             `"stack out in"` for stacked experts.
