@@ -66,6 +66,7 @@ def test_a_file_may_have_any_name(tmp_path: Path, file: Path) -> None:
         ({"name": ""}, "name: "), ({"name": "a\x1b[2J"}, "name: control characters"),
         ({"labels": {"a b": "c"}}, "label 'a b': "), ({"labels": {"a": "\n"}}, "label 'a': control characters"),
         ({"labels": {f"k{n}": "" for n in range(17)}}, "labels: 17 labels, a job has at most 16"),
+        ({"labels": ["team"]}, "labels: input should be a valid dictionary"),
     ],
 )  # fmt: skip
 def test_bad_names_and_labels_are_refused_before_anything_is_sent(

@@ -21,11 +21,14 @@ def describe(
     The default priority is `normal`.
 
     Raises:
-        InputError: If the name, a label or the number of labels breaks a rule, or the priority is unknown.
+        InputError: If the name, a label or the number of labels breaks a rule, the labels are no mapping, or the
+            priority is unknown.
     """
+    # The validation refuses labels of another type than a mapping.
+    label_document = dict(labels) if isinstance(labels, Mapping) else labels
     try:
         return JobDescription.model_validate(
-            {"name": name, "labels": dict(labels) if labels else None, "priority": priority or "normal"}
+            {"name": name, "labels": label_document or None, "priority": priority or "normal"}
         )
     except ValidationError as error:
         first = error.errors()[0]
