@@ -76,7 +76,7 @@ class AsyncJob(JobView):
 
     async def output(self) -> dict[str, Any]:
         """Read the record of the job's output; see `Job.output`."""
-        return dict(await self._session.send(calls.get_output(self.id)))
+        return await self._session.send(calls.get_output(self.id))
 
     async def benchmark(self) -> Report:
         """Download the report of a benchmark that has ended; see `Job.benchmark`."""

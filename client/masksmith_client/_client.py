@@ -47,10 +47,10 @@ class Client:
     Args:
         url: The service's URL; default `MASKSMITH_URL` or http://127.0.0.1:8000.
         token: The token of an API key; default `MASKSMITH_TOKEN`.
-        timeout_s: Seconds that each read and each write of a connection may take. After its first bytes, the head of a
-            response may take as many, with all interim responses (1xx) before it. So may the body, and one more for
-            each 10,000 bytes of a document or each 1,000 bytes of a download. None waits forever. A whole upload has no
-            limit; event streams end after 45 s of silence.
+        timeout_s: Seconds that each read and each write of a connection may take. The head of a response, with all
+            interim responses (1xx) before it, may take `timeout_s` from its first bytes. The body of a response may
+            take `timeout_s`, and one second more for each 10,000 bytes of a document or each 1,000 bytes of a download.
+            None waits forever. A whole upload has no limit; an event stream ends after 30 s of silence.
         retry: How often, and after which pauses, failed requests are retried.
         transport: A custom httpx2 transport, for tests.
 
@@ -97,8 +97,9 @@ class Client:
             weights: A mapping of names to torch tensors or numpy arrays, a torch module, or a path: a `.safetensors`
                 file, a sharded checkpoint's `*.index.json`, or the directory of either.
             pattern: A pattern object or a text, such as `"2:4"` or `"transposable 8:16"` (8 **kept** of every 16). Or
-                several, such as `["2:4", "mlp=transposable 8:16"]` or `{"*": "2:4", "mlp": "transposable 8:16"}`: a
-                selector is the full name of a weight, else a glob, else a part of names between dots.
+                several patterns, each with a selector of its weights, such as `["2:4", "mlp=transposable 8:16"]` or
+                `{"*": "2:4", "mlp": "transposable 8:16"}`. A selector is tried as the full name of a weight, then as a
+                glob, then as a part of a name between dots.
             progress: Show progress bars; None shows them on terminals and in notebooks, and
                 `"lines"` also prints lines elsewhere.
             timeout_s: Timeout of the wait for the job, in seconds; None waits as long as the job takes.
@@ -156,7 +157,7 @@ class Client:
         if is_by_reference(model, output, options):
             return prune_by_reference(self.jobs, str(model), str(output), pattern, progress, options)
         if options.get("previous") is not None:
-            raise InputError("previous goes with by_reference or s3://...: the service reads the masks itself")
+            raise InputError("previous needs by_reference or s3://...: the service reads the masks itself")
         return prune_by_service(self.jobs, Path(model), Path(output), pattern, progress, options)
 
     def benchmark(

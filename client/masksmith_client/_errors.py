@@ -67,7 +67,7 @@ class TimeoutError(TransportError, builtins.TimeoutError):
 
 
 class SlowResponseError(TimeoutError):
-    """Head or body of a response arrive more slowly than the client accepts; a retry, which is not made, would, too."""
+    """The head or the body of a response arrives too slowly. It is not retried: a retry would be as slow."""
 
 
 class WireError(TransportError):
@@ -88,8 +88,7 @@ class StatusError(ClientError):
     def __init__(
         self, problem: ProblemDocument, request_id: str | None = None, retry_after_s: float | None = None
     ) -> None:
-        # The message has no control characters: a terminal would obey them when a traceback is printed.
-        super().__init__("\n".join(map(printable, f"{problem.detail} ({problem.code})".splitlines())))
+        super().__init__(_printable_lines(f"{problem.detail} ({problem.code})"))
         self.problem = problem
         self.code = problem.code
         self.status = problem.status
@@ -137,8 +136,13 @@ class JobFailedError(ClientError):
     """
 
     def __init__(self, job: JobView) -> None:
-        super().__init__(_failure_message(job))
+        super().__init__(_printable_lines(_failure_message(job)))
         self.job = job
+
+
+def _printable_lines(message: str) -> str:
+    """Replace control characters other than line breaks: a terminal would obey them when a traceback is printed."""
+    return "\n".join(map(printable, message.splitlines()))
 
 
 def _failure_message(job: JobView) -> str:

@@ -16,7 +16,7 @@ class Info:
         url: The service's URL.
         ready: Whether it can accept and run jobs now.
         trouble: Why it is not ready; None if it is.
-        workers: The running workers; empty if the key may not list them, as only an admin's key may.
+        workers: The running workers; empty unless the key is an admin's, since other keys may not list workers.
         patterns, solvers: The documents of `GET /v1/patterns` and `GET /v1/solvers`.
     """
 

@@ -18,7 +18,8 @@ class JobView:
         document: The service's job document.
         skipped: Tensors that this client has not sent, with the reason.
         restore: Functions that convert results to the weights' framework and device, by name.
-        requested: Shape and pattern of each weight that this client has sent, by name.
+        requested: Shape, pattern and dtype that the results must have, for each weight that this client has sent, by
+            name.
         notes: See the attribute `notes`.
 
     Attributes:

@@ -90,14 +90,14 @@ class Job(JobView):
         """Download the weights that a job with `update=` has updated, and check them against the job's masks.
 
         Args:
-            masks: What `masks()` returned; None downloads the masks for the check.
+            masks: The masks that `masks()` returned; None downloads them for the check.
 
         Raises:
             Conflict: If the job has not ended.
             NotFound: If the job has no update, or no weight could be updated.
             InputError: If `masks` are those of another job.
-            WireError: If a weight is not what the job must have: its dtype, its shape, finite entries, and zeros where
-                its mask drops them.
+            WireError: If a weight has another dtype or shape than the job requires, an entry that is not finite, or a
+                non-zero entry that its mask drops.
         """
         return self._session.run(operations.download_weights(self._session, self, masks))
 
@@ -116,7 +116,7 @@ class Job(JobView):
         Raises:
             NotFound: If the job has no output, or the output is unfinished.
         """
-        return dict(self._session.run(self._session.send(calls.get_output(self.id))))
+        return self._session.run(self._session.send(calls.get_output(self.id)))
 
     def benchmark(self) -> Report:
         """Download the report of a benchmark that has ended.
@@ -202,6 +202,10 @@ class Jobs:
         Args:
             limit: Maximum number of jobs.
             filters: See `JobFilters`.
+
+        Raises:
+            InputError: If a filter is invalid; like all errors of this method, when the iteration begins.
+            TypeError: If a filter does not exist.
         """
         return self._session.iterate(operations.list_jobs(self._session, limit, filters))
 

@@ -14,8 +14,8 @@ from masksmith_wire.quantities import count_text, duration_text, size_text
 from .transport.events import Event
 
 ShowProgress = bool | Literal["lines"] | None
-"""True shows a bar; False shows nothing; None shows a bar on terminals and in notebooks, and nothing elsewhere; "lines"
-shows a bar there, too, and prints lines elsewhere."""
+"""True shows a bar; False shows nothing. None and "lines" show a bar on terminals and in notebooks; elsewhere, such as
+in a log file, None shows nothing, and "lines" prints lines."""
 LINE_PERIOD_S = 5.0
 """Seconds between two lines."""
 
@@ -88,8 +88,8 @@ class Bar:
     def status(self) -> str:
         """Return what is shown behind the label: note and elapsed time, or count, elapsed time and time left."""
         elapsed_s = time.monotonic() - self._began
-        amount, left = (self._note, "") if self._note else (self._amount(), self._time_left(elapsed_s))
-        return f"{amount}, {duration_text(round(elapsed_s))}{left}"
+        amount, time_left = (self._note, "") if self._note else (self._amount(), self._time_left(elapsed_s))
+        return f"{amount}, {duration_text(round(elapsed_s))}{time_left}"
 
     def __enter__(self) -> Self:
         self._began = time.monotonic()
@@ -110,8 +110,10 @@ class Bar:
 
     def _time_left(self, elapsed_s: float) -> str:
         """Return the time left at the rate so far, as text; empty if nothing is counted yet, or nothing is left."""
-        done, left = self._count - self._start, self._total - self._count
-        return f", about {duration_text(max(1, round(elapsed_s * left / done)))} left" if done > 0 and left > 0 else ""
+        done, remaining = self._count - self._start, self._total - self._count
+        if done <= 0 or remaining <= 0:
+            return ""
+        return f", about {duration_text(max(1, round(elapsed_s * remaining / done)))} left"
 
     def _amount(self) -> str:
         if self._unit is None:

@@ -45,6 +45,14 @@ def test_what_is_left_out_by_choice_is_listed_in_json_alone(checkpoint: Path, ca
     assert reasons["bias"] == "a bias"
 
 
+def test_one_file_under_two_paths_is_not_written_twice(checkpoint: Path, capsys: Any) -> None:
+    folder, link = checkpoint.parent, checkpoint.with_name("link")
+    link.symlink_to(folder)
+    files = ["-o", str(folder / "out.safetensors"), "--weights-out", str(link / "out.safetensors")]
+    assert run(["solve", str(checkpoint), "-p", "2:4", "--update", "reconstruct", *files]) == 2
+    assert "is given for both masks and weights" in capsys.readouterr().err
+
+
 def test_json_is_all_of_stdout(checkpoint: Path, capsys: Any) -> None:
     output = checkpoint.with_name("m")
     assert run(["solve", str(checkpoint), "-p", "2:4", "-o", str(output), "--json"]) == 0

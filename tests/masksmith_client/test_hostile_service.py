@@ -9,16 +9,19 @@ import numpy as np
 import pytest
 
 from masksmith_client import Client, ClientError
-from masksmith_client._errors import InputError, StatusError, TimeoutError, WireError
+from masksmith_client._errors import InputError, JobFailedError, StatusError, TimeoutError, WireError
+from masksmith_client._job_view import JobView
 from masksmith_client.transport import events, limits
 from masksmith_client.transport.events import EventParser
 from masksmith_client.transport.limits import LineSplitter
 from masksmith_client.transport.retry import RetryPolicy
+from masksmith_wire.documents import Job
 
 JOB = {
     "id": "j", "state": "succeeded", "pattern": "2:4", "solver": "auto", "created_at": "2026-01-01T00:00:00Z",
     "progress": {"done": 1, "total": 1}, "tensors": [{"name": "w", "state": "succeeded", "shape": [4, 4]}],
 }  # fmt: skip
+ERROR = {"code": "c", "message": "m"}
 END = b'event: state\ndata: {"state": "succeeded"}\nid: 1-1\n\n'
 WEIGHTS = {"w": np.ones((4, 4), np.float32)}
 
@@ -150,6 +153,36 @@ def test_a_message_of_a_service_controls_no_terminal():
     with pytest.raises(StatusError) as caught:
         solve({"/v1/jobs": httpx2.Response(400, json=detail)})
     assert str(caught.value) == "a\\x1b]0;x\\x07\nb (c)"
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        {"tensors": [JOB["tensors"][0] | {"error": {"code": "c", "message": "m\x1b[2J"}}]},
+        {"output": {"location": "/\x1b[2J", "files": [{"name": "f", "state": "failed", "error": ERROR}]}},
+    ],
+    ids=["tensor", "output"],
+)
+def test_the_message_of_a_failed_job_controls_no_terminal(members):
+    error = JobFailedError(JobView(Job.model_validate(JOB | {"state": "failed"} | members)))
+    assert "\\x1b[2J" in str(error)
+    assert "\x1b" not in str(error)
+
+
+@pytest.mark.parametrize(
+    ("end", "request_document"),
+    [("/output", lambda client: client.jobs.get("j").output()), ("/v1/solvers", lambda client: client.info())],
+)
+def test_a_document_of_another_type_is_a_wire_error(end, request_document):
+    def answer(request):
+        path = request.url.path
+        return httpx2.Response(200, json=5 if path.endswith(end) else JOB if "/jobs/" in path else [])
+
+    with (
+        Client("http://service", retry=RetryPolicy(retries=0), transport=httpx2.MockTransport(answer)) as client,
+        pytest.raises(WireError, match="is not from a masksmith service"),
+    ):
+        request_document(client)
 
 
 def test_an_id_that_no_address_can_have_is_an_input_error():

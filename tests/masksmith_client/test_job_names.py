@@ -66,6 +66,7 @@ def test_a_file_may_have_any_name(tmp_path: Path, file: Path) -> None:
         ({"name": ""}, "name: "), ({"name": "a\x1b[2J"}, "name: control characters"),
         ({"labels": {"a b": "c"}}, "label 'a b': "), ({"labels": {"a": "\n"}}, "label 'a': control characters"),
         ({"labels": {f"k{n}": "" for n in range(17)}}, "labels: 17 labels, a job has at most 16"),
+        ({"labels": ["team"]}, "labels: input should be a valid dictionary"),
     ],
 )  # fmt: skip
 def test_bad_names_and_labels_are_refused_before_anything_is_sent(
@@ -120,6 +121,16 @@ def test_filters_are_sent_with_every_page(
     service.requests.clear()
     list(client.jobs.list(state=["queued", "running"]))
     assert service.requests[0].url.params.get_list("state") == ["queued", "running"]
+
+
+def test_a_filter_that_cannot_be_applied_does_not_list_all_jobs(client: Client, service: FakeService) -> None:
+    client.jobs.submit(WEIGHTS, "2:4")
+    service.requests.clear()
+    with pytest.raises(TypeError, match="unexpected filter 'states'"):
+        list(client.jobs.list(states="failed"))  # type: ignore[call-arg]
+    with pytest.raises(InputError, match=r"since='2026-01-31' is not a datetime"):
+        list(client.jobs.list(since="2026-01-31"))  # type: ignore[arg-type]
+    assert service.requests == []
 
 
 def test_times_of_the_command_line() -> None:

@@ -24,6 +24,25 @@ def test_a_flat_weight_travels_as_a_matrix_and_its_mask_comes_back_in_shape() ->
     assert weight.restore(np.ones((16, 72), bool)).shape == KERNEL.shape
 
 
+def test_only_convolutions_are_flattened() -> None:
+    """A stack of matrices `[in, out]` or a transposed convolution would be masked along its outputs."""
+    weights = {"conv.weight": KERNEL, "deconv.weight": KERNEL, "experts": np.ones((3, 8, 16), np.float32)}
+    prepared = prepare(weights, "2:4", view="flat", layout={"experts": "stack in out"})
+    assert {weight.name: (weight.shape, str(weight.layout)) for weight in prepared.weights} == {
+        "conv.weight": ((16, 72), "out in"),
+        "experts": ((3, 8, 16), "stack in out"),
+    }
+    assert [(skip.name, skip.reason) for skip in prepared.skipped] == [
+        ("deconv.weight", "the layout 'in out kernel kernel' has no flat view")
+    ]
+
+
+def test_the_layout_of_a_flattened_convolution_is_that_of_its_own_dimensions() -> None:
+    layout = {"up.weight": "out in kernel kernel"}
+    (weight,) = prepare({"up.weight": KERNEL}, "2:4", view="flat", layout=layout).weights
+    assert (weight.shape, str(weight.layout)) == ((16, 72), "out in")
+
+
 @pytest.mark.parametrize(
     ("options", "said"), [({"view": "odd"}, "view='odd'"), ({"view": "flat", "scores": "wanda"}, "channels-last")]
 )

@@ -38,7 +38,7 @@ _REPLACEMENTS = (
 
 
 def advise_commands(message: str) -> str:
-    """Apply all replacements to an error message: it then advises commands and options that do the same."""
+    """Apply all replacements to an error message, so that its advice names commands and options."""
     for expression, replacement in _REPLACEMENTS:
         message = re.sub(expression, replacement, message)
     return message

@@ -46,7 +46,7 @@ def bench(
     seed: Annotated[int, typer.Option("--seed", min=0, help="Random seed of weights and activations.")] = 0,
     output: Annotated[
         list[Path] | None,
-        typer.Option("--output", "-o", metavar="FILE", help=f"Repeatable; the suffix decides: {SUFFIXES}."),
+        typer.Option("--output", "-o", metavar="FILE", help=f"Repeatable; the suffix selects the format: {SUFFIXES}."),
     ] = None,
     local: Annotated[bool, typer.Option("--local", help="Measure in this process, without a service.")] = False,
     url: UrlOption = None,

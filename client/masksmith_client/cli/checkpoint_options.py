@@ -47,7 +47,7 @@ def parse_patterns(texts: Sequence[str], axis: Axis = "in", ragged: Ragged = "pa
     """Read patterns such as `2:4` and `mlp=transposable 8:16`.
 
     Raises:
-        InputError: If there is none, one is malformed, or two are for the same tensors.
+        InputError: If there is no pattern, a pattern is malformed, or two patterns are for the same tensors.
     """
     from masksmith_client._errors import as_input_errors
 

@@ -16,12 +16,17 @@ from .table import COMMANDS, GROUPS, PANELS, Entry
 
 
 class LazyCommand(TyperCommand):
-    """Placeholder of a command; parsing its arguments imports the real command."""
+    """Placeholder of a command; parsing its arguments imports the real command.
+
+    Args:
+        path: The words of the command after `masksmith`, such as `solve` or `jobs list`.
+        entry: The command's entry in the table.
+    """
 
     def __init__(self, path: str, entry: Entry) -> None:
         name = path.rpartition(" ")[2]
         panel = None if " " in path else panel_of(path)
-        # The short help is the whole one: in plain text, click would shorten it.
+        # Without `short_help`, click would shorten the line of help in the list of commands that is plain text.
         super().__init__(name, help=entry.help, short_help=entry.help, rich_help_panel=panel)
         self._path, self._entry = path, entry
 
@@ -91,7 +96,7 @@ def missing_packages_as_input_errors(path: str, entry: Entry) -> Iterator[None]:
         yield
     except ModuleNotFoundError as error:
         if error.name is None or ("." in error.name and error.name.startswith("masksmith")):
-            raise  # It names no package, or a module of masksmith itself is missing: an internal error.
+            raise  # The error names no package, or a module of masksmith itself is missing: an internal error.
         from masksmith_client._errors import InputError
 
         raise InputError(f"'masksmith {path}' needs {error.name}: pip install 'masksmith[{entry.extra}]'") from error

@@ -69,14 +69,14 @@ def solve_locally(
         for batch in _batches(prepared.weights):
             search.solve(batch)
             bar.advance(sum(weight.data_bytes for weight in batch))
-    if search.packed:
-        infos = {name: info.with_digest(search.packed[name]) for name, info in search.infos.items()}
-        _write(output, file_header(infos), (np.ascontiguousarray(search.packed[name]).data for name in infos))
+    if search.packed_masks:
+        infos = {name: info.with_digest(search.packed_masks[name]) for name, info in search.infos.items()}
+        _write(output, file_header(infos), (np.ascontiguousarray(search.packed_masks[name]).data for name in infos))
         if weights_output is not None:
             types = {weight.name: (weight.dtype, weight.shape) for weight in prepared.weights}
-            header = build_header({name: types[name] for name in search.updated})
-            _write(weights_output, header, search.updated.values())
-    has_masks = bool(search.packed)
+            header = build_header({name: types[name] for name in search.updated_weights})
+            _write(weights_output, header, search.updated_weights.values())
+    has_masks = bool(search.packed_masks)
     return SolveReport(
         prepared.pattern_text,
         options.solver,
@@ -122,8 +122,8 @@ class _LocalSearch:
         self.budget_gap: float | None = None
         self.reports: dict[str, TensorReport] = {}
         self.infos: dict[str, MaskInfo] = {}
-        self.packed: dict[str, npt.NDArray[np.uint8]] = {}
-        self.updated: dict[str, bytes] = {}
+        self.packed_masks: dict[str, npt.NDArray[np.uint8]] = {}
+        self.updated_weights: dict[str, bytes] = {}
         self._check_installed()
 
     def _check_installed(self) -> None:
@@ -208,12 +208,12 @@ class _LocalSearch:
             weight.name, weight.dtype, layout, self._patterns[weight.name], array_of(weight), gram
         )
         solution, updated, report = update_weight(to_update, self._options.update, solution, self._options.solver)
-        self.updated[weight.name] = updated
+        self.updated_weights[weight.name] = updated
         return solution, report
 
     def _store(self, weight: StreamedTensor, solution: Any, update: UpdateReport | None) -> None:
         mask = np.asarray(solution.mask, dtype=np.bool_).reshape(weight.shape)
-        self.packed[weight.name] = pack(mask)
+        self.packed_masks[weight.name] = pack(mask)
         self.infos[weight.name] = MaskInfo.of(weight.shape, solution.pattern, weight.layout)
         self.reports[weight.name] = TensorReport(
             name=weight.name,
@@ -230,7 +230,7 @@ class _LocalSearch:
         """Return the fields of a report in `PROOF_FIELDS`, `STATS_FIELDS` and `MEASURE_FIELDS`."""
         values = None  # Values of the weight; of the measures, only the spectrum needs them.
         if self._options.spectrum:
-            updated = self.updated.get(weight.name)
+            updated = self.updated_weights.get(weight.name)
             values = array_of(weight) if updated is None else to_numpy(updated, weight.dtype, weight.shape)
         try:
             measures = self._library.report(

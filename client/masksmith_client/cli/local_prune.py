@@ -74,8 +74,8 @@ def _solve_ahead(
     Args:
         solve_one: Solves a tensor on a number of threads.
         cores: The number of threads of all tensors together.
-        parallel_tensors: Maximum number of tensors that are solved at the same time; one of more than `LARGE_BYTES` is
-            solved alone.
+        parallel_tensors: Maximum number of tensors that are solved at the same time; a tensor of more than
+            `LARGE_BYTES` is solved alone.
         tensors: The tensors.
     """
     executor = ThreadPoolExecutor(parallel_tensors)
@@ -135,7 +135,11 @@ def _update(tensor: TensorToSolve, method: UpdateMethod, solution: Any) -> tuple
 
 
 def _scores(tensor: TensorToSolve, method: ScoreMethod, buffers: ThreadBuffers) -> Any:
-    """Score a tensor: magnitudes without options are computed from the file, other scores for each matrix alone."""
+    """Return the scores of a tensor.
+
+    Magnitudes of floats, without options, are computed while the weight is read. Other scores need the whole weight in
+    memory, and are computed for each of its matrices separately.
+    """
     from masksmith.scores import by_layout
 
     chosen = tensor.chosen

@@ -62,7 +62,7 @@ def read_labels(texts: Sequence[str] | None) -> dict[str, str]:
 
 
 def read_label_filters(texts: Sequence[str] | None) -> dict[str, str | None]:
-    """Read labels to look for: `team=vision`; or `team`, which has the value None in the result and finds any value."""
+    """Read labels that jobs must have: `team=vision`, or `team` with any value, which becomes None in the result."""
     parts = (text.partition("=") for text in texts or ())
     return {key: value if equals else None for key, equals, value in parts}
 

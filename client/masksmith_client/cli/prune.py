@@ -77,7 +77,9 @@ def prune(
     tune_rate: Annotated[
         float, typer.Option(help="Learning rate of --tune-steps, relative to the root mean square of each weight.")
     ] = 0.02,
-    min_tokens: Annotated[int, typer.Option(min=1, help="With --calibration-text: tokens that an expert needs.")] = 64,
+    min_tokens: Annotated[
+        int, typer.Option(min=1, help="With --calibration-text: minimum number of tokens of an expert.")
+    ] = 64,
     few_tokens: Annotated[
         Literal["refuse", "without data"], typer.Option(help="Treatment of an expert with fewer than --min-tokens.")
     ] = "refuse",

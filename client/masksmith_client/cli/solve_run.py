@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterable, Sequence
 from contextlib import closing, nullcontext
@@ -149,5 +150,5 @@ def remote_report(job: JobView, output: str | None, wall_s: float) -> SolveRepor
 def _check_combination(update: str | None, weights_out: Path | None, output: Path) -> None:
     if (update is None) != (weights_out is None):
         raise InputError("--update and --weights-out must be used together: the method, and the file to write")
-    if weights_out is not None and weights_out.absolute() == output.absolute():
+    if weights_out is not None and os.path.realpath(weights_out) == os.path.realpath(output):
         raise InputError(f"{output} is given for both masks and weights; name two files")

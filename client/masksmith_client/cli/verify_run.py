@@ -75,7 +75,7 @@ def _verify_masks(path: Path, pattern_texts: list[str] | None, axis: Any, ragged
 
 
 def _expected_pattern(name: str, info: MaskInfo | None, requested: Pattern | None, axis: Any, ragged: Any) -> Pattern:
-    # The text of a pattern has neither `axis` nor `ragged`; those of the options have priority over those of the file.
+    # The text of a pattern has neither `axis` nor `ragged`; the command's options have priority over the masks file.
     if requested is not None:
         text = str(requested)
     elif info is not None:

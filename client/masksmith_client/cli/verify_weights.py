@@ -72,26 +72,27 @@ class _Checks:
     notes: list[str]
 
 
-def verify_weights(path: Path, options: WeightOptions, violation: MaskViolation, *, as_json: bool) -> bool:
+def verify_weights(path: Path, options: WeightOptions, mask_violation: MaskViolation, *, as_json: bool) -> bool:
     """Verify weights and print the results; returns whether all tensors that are checked pass.
 
     Args:
         path: The checkpoint.
         options: Options of the command.
-        violation: Checks a mask against its own pattern, if weights are verified against masks.
+        mask_violation: Checks a mask against its own pattern, if weights are verified against masks.
         as_json: Whether the results are printed as JSON.
 
     Raises:
-        InputError: If an option or an input is bad, or there is nothing to verify.
+        InputError: If an option or an input is invalid, or there is nothing to verify.
     """
     if options.pattern and options.masks is not None:
         raise InputError("--pattern and --masks are two ways to verify; pass one of them")
     if not options.pattern and (options.has_choice_options or options.axis or options.ragged):
         raise InputError("--layers, --exclude, --layout, --trust-remote-code, --axis and --ragged need --pattern")
     checkpoint = Checkpoint.open(path)
-    checks = (
-        _against_patterns(checkpoint, options) if options.pattern else _against_masks(checkpoint, options, violation)
-    )
+    if options.pattern:
+        checks = _against_patterns(checkpoint, options)
+    else:
+        checks = _against_masks(checkpoint, options, mask_violation)
     results = []
     total_bytes = sum(tensor.data_bytes for tensor in checks.tensors.values())
     with Bar("verifying", total_bytes, show="lines", in_bytes=True) as bar:
@@ -121,25 +122,25 @@ def _against_patterns(checkpoint: Checkpoint, options: WeightOptions) -> _Checks
     return _Checks(verify_patterns(checkpoint, choice, verify), tensors, why_not_checked, list(choice.notes))
 
 
-def _against_masks(checkpoint: Checkpoint, options: WeightOptions, violation: MaskViolation) -> _Checks:
+def _against_masks(checkpoint: Checkpoint, options: WeightOptions, mask_violation: MaskViolation) -> _Checks:
     uses_own_masks = options.masks is None and checkpoint.path.is_dir()
     record = recorded_masks(checkpoint.folder) if uses_own_masks else None
     masks = _open_masks(checkpoint, options.masks, record)
     tensors = tensors_of_masks(checkpoint, masks)
 
-    def mask_violation(name: str) -> str | None:
+    def own_violation(name: str) -> str | None:
         info = masks.infos.get(name)
         if info is None:
             return None
         expected: Any = parse_pattern(info.pattern, info.axis, info.ragged)  # type: ignore[arg-type]
-        message = violation(masks[name], expected, info)
+        message = mask_violation(masks[name], expected, info)
         return None if message is None else f"its mask violates its pattern: {message}"
 
     checked_names = {tensor.name for tensor in tensors.values()}
     why_not_checked = {name: "no mask" for name in checkpoint.tensors if name not in checked_names}
     changed_files = record.changed_files if record else ()
     notes = [*checkpoint.notes, *(f"{file} is not as prune wrote it" for file in changed_files)]
-    return _Checks(verify_masks(masks, tensors, mask_violation), tensors, why_not_checked, notes)
+    return _Checks(verify_masks(masks, tensors, own_violation), tensors, why_not_checked, notes)
 
 
 def _open_masks(checkpoint: Checkpoint, path: Path | None, record: RecordedMasks | None) -> Masks:

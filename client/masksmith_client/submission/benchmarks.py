@@ -18,6 +18,7 @@ from masksmith_wire.validation import located_reason
 
 from .description import describe, subject_of_weights
 from .input_weights import read_weights
+from .selection import candidates_of
 from .streamed_tensor import StreamedTensor
 
 
@@ -127,28 +128,44 @@ def _model_or_layers(model: object, layers: Sequence[str] | None, exclude: Seque
 
 
 def _read_layers(model: object, layers: Sequence[str] | None, exclude: Sequence[str] | None) -> list[Layer]:
-    texts = [model] if isinstance(model, str) else model
-    if isinstance(texts, Sequence) and all(isinstance(text, str) for text in texts):
-        try:
-            shapes = read_shapes(texts)
-        except ValueError as error:
-            # A text that is not a shape may be the path of a checkpoint, which is read below.
-            if not isinstance(model, str) or not os.path.exists(model):
-                model_names = ", ".join(MODELS)
-                raise InputError(f"{error}; or name a model ({model_names}) or a checkpoint's path") from None
-        else:
-            _check_no_selection("shapes", layers, exclude)
-            return shapes
-    weights = {weight.name: weight for weight in read_weights(model).tensors}
+    shapes = _parse_shapes(model)
+    if shapes is not None:
+        _check_no_selection("shapes", layers, exclude)
+        return shapes
+    weights = read_weights(model).tensors
     try:
-        selection = select([_candidate(weight) for weight in weights.values()], None, layers, exclude)
+        selection = select([_candidate(weight) for weight in weights], None, layers, exclude)
     except SelectionError as error:
         if error.kind == "unsupported":
             raise InputError(f"{error.name!r} cannot be measured: {error.reason}") from None
         prefix = "no weight is left to measure: " if error.kind == "nothing_left" else ""
         raise InputError(f"{prefix}{error}") from None
-    selected = [weights[name] for name in selection.chosen]
-    return group((weight.name, weight.shape[0], weight.shape[1]) for weight in selected)
+    candidates = {candidate.name: candidate for candidate in candidates_of(weights)}
+    return group((name, *_outputs_and_inputs(candidates[name])) for name in selection.chosen)
+
+
+def _parse_shapes(model: object) -> list[Layer] | None:
+    """Return the layers if `model` is one shape or several as texts; None if it is a path or not a text.
+
+    Raises:
+        InputError: If a text is neither a shape nor an existing path.
+    """
+    texts = [model] if isinstance(model, str) else model
+    if not isinstance(texts, Sequence) or not all(isinstance(text, str) for text in texts):
+        return None
+    try:
+        return read_shapes(texts)
+    except ValueError as error:
+        if isinstance(model, str) and os.path.exists(model):
+            return None
+        model_names = ", ".join(MODELS)
+        raise InputError(f"{error}; or name a model ({model_names}) or a checkpoint's path") from None
+
+
+def _outputs_and_inputs(candidate: Candidate) -> tuple[int, int]:
+    """Return the numbers of outputs and inputs of a matrix, which may be stored as `[in, out]`, as GPT-2 stores it."""
+    out, in_ = (0, 1) if candidate.layout is None else candidate.layout.order
+    return candidate.shape[out], candidate.shape[in_]
 
 
 def _check_no_selection(subject: str, layers: Sequence[str] | None, exclude: Sequence[str] | None) -> None:

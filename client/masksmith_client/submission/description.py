@@ -16,16 +16,19 @@ from masksmith_wire.priorities import PriorityName
 def describe(
     name: str | None, labels: Mapping[str, str] | None, priority: PriorityName | None = None
 ) -> JobDescription:
-    """Make a job's description of a name, labels and a priority, validated by the service's own rules.
+    """Make a job's description from a name, labels and a priority, validated by the service's own rules.
 
     The default priority is `normal`.
 
     Raises:
-        InputError: If the name, a label or the number of labels breaks a rule, or the priority is unknown.
+        InputError: If the name, a label or the number of labels breaks a rule, the labels are no mapping, or the
+            priority is unknown.
     """
+    # The validation refuses labels of another type than a mapping.
+    label_document = dict(labels) if isinstance(labels, Mapping) else labels
     try:
         return JobDescription.model_validate(
-            {"name": name, "labels": dict(labels) if labels else None, "priority": priority or "normal"}
+            {"name": name, "labels": label_document or None, "priority": priority or "normal"}
         )
     except ValidationError as error:
         first = error.errors()[0]

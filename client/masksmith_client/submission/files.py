@@ -26,8 +26,9 @@ def list_tensors(path: Path) -> list[StreamedTensor]:
 def list_model_tensors(path: Path, *, trust_remote_code: bool = False) -> tuple[list[StreamedTensor], list[str]]:
     """List the tensors of a checkpoint with their layouts, and return notes for the user.
 
-    Layouts are found from the model's classes and config, and, if these do not show them, from names and shapes; notes
-    say why. Weights of 8-bit floats are multiplied by their scales when the weights are read.
+    Layouts are found from the model's classes and config, or else from names and shapes; the notes say for which
+    tensors classes and config show no layout, and why. Weights of 8-bit floats are multiplied by their scales when the
+    weights are read.
 
     Raises:
         InputError: As `list_tensors` does; if the checkpoint is quantised in a way that is not read; or if a scale is
@@ -40,8 +41,8 @@ def list_model_tensors(path: Path, *, trust_remote_code: bool = False) -> tuple[
         replace(
             weight,
             layout=candidate.layout,
-            # A weight with a reason here is selected only by its full name. A reason that a glob overrides is left
-            # out: it comes from the weight's name, from which the selection finds it again.
+            # `StreamedTensor` has only reasons that the full name of a weight overrides, and no glob. A reason that a
+            # glob overrides, too, comes from the weight's name, so the selection finds it again.
             dense_by_default_reason=candidate.dense_by_default_reason if candidate.only_by_name else None,
             file_format=candidate.file_format,
         )
@@ -49,7 +50,8 @@ def list_model_tensors(path: Path, *, trust_remote_code: bool = False) -> tuple[
             streamed_tensors(map(checkpoint.weight, checkpoint.tensors)), candidates, strict=True
         )
     ]
-    # Without a config, the only note of `candidates_in` says so; it is left out unless `path` is a directory.
+    # Without a config, the only note of `candidates_in` says that there is none. The note is left out for the path of a
+    # file or of an index, beside which there often is none.
     return weights, [*checkpoint.notes, *(notes if checkpoint.config is not None or path.is_dir() else ())]
 
 

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Literal, TypedDict
 
+from masksmith_client._errors import InputError
+
 
 class JobFilters(TypedDict, total=False):
     """Filters of a list of jobs; a job is listed if it passes all filters that are given.
@@ -14,8 +16,8 @@ class JobFilters(TypedDict, total=False):
         name: Text that the job's name contains; upper and lower case are equal.
         key: Id or name of the API key that owns the jobs; only an admin's key may list the jobs of another key.
         kind: `masks` or `benchmark`.
-        state: A state, or several of which the job has one.
-        labels: Labels, all of which the job has; a value of None stands for any value.
+        state: The job's state, or several states; the job must have one of them.
+        labels: Labels by key; the job must have all of them. The value None matches any value.
         since: Earliest time of creation; local time if it has no time zone.
         until: Latest time of creation; local time if it has no time zone.
     """
@@ -30,7 +32,15 @@ class JobFilters(TypedDict, total=False):
 
 
 def filter_parameters(filters: JobFilters) -> dict[str, str | Sequence[str]]:
-    """Return the parameters of the request for a list; filters that are None or empty are left out."""
+    """Return the parameters of the request for a list; filters that are None or empty are left out.
+
+    Raises:
+        TypeError: If there is no filter of a name; ignored, it would make the list longer.
+        InputError: If `since` or `until` is not a `datetime`.
+    """
+    unknown = filters.keys() - JobFilters.__annotations__.keys()
+    if unknown:
+        raise TypeError(f"unexpected filter {min(unknown)!r}")
     parameters: dict[str, str | Sequence[str]] = {}
     for parameter in ("name", "key", "kind"):
         if filters.get(parameter):
@@ -41,6 +51,9 @@ def filter_parameters(filters: JobFilters) -> dict[str, str | Sequence[str]]:
         parameters["label"] = [label if value is None else f"{label}={value}" for label, value in labels.items()]
     for parameter in ("since", "until"):
         moment = filters.get(parameter)
-        if isinstance(moment, datetime):
-            parameters[parameter] = moment.astimezone().isoformat()
+        if moment is None:
+            continue
+        if not isinstance(moment, datetime):
+            raise InputError(f"{parameter}={moment!r} is not a datetime")
+        parameters[parameter] = moment.astimezone().isoformat()
     return parameters

@@ -1,6 +1,6 @@
-"""Finds, by the classes of a torch module's layers, the layout of each weight, or why it is dense or not supported.
+"""Finds the layouts of a torch module's weights by the classes of its layers, without importing torch.
 
-Torch itself is not imported.
+The classes also show which weights are dense by default, such as embeddings, and which are not supported.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ parameters: a norm, and a direction, which is named `weight_v` or `original1`; t
 def with_module_layouts(module: Any, weights: list[StreamedTensor]) -> list[StreamedTensor]:
     """Return the weights of a module's `state_dict`, with what the classes of their layers show.
 
-    This is the layout of a weight, why it is dense by default, or why it is not supported; and whether it may be the
-    weight of a convolution. Nothing is added if the module has no `named_modules`.
+    A class shows the layout of a weight, the reason why it is dense by default, or the reason why it is not supported;
+    and whether it may be the weight of a convolution. Nothing is added if the module has no `named_modules`.
 
     Args:
         module: A `torch.nn.Module`, or anything with a `state_dict`.

@@ -21,8 +21,8 @@ class SubmitOptions(TypedDict, total=False):
     Attributes:
         solver: `auto`, `exact`, `min-cost-flow`, `greedy`, `sinkhorn`, `enumerate` or `top-k`.
         scores: `magnitude` of the weights; `wanda`, `ria`, `sparsegpt`, `taylor`, `sipp` or `pfp`, which need a
-            calibration; or `given`: the calibration has non-negative scores, or without one, the tensors are such
-            scores. A method can have options: `"ria power=0.7"`.
+            calibration; or `given`: the scores, which must not be negative, are in the calibration, or, without a
+            calibration, are passed in place of the weights. A method can have options: `"ria power=0.7"`.
         calibration: The result of `masksmith.calibrate`, the path of a saved calibration, or a mapping of names to the
             statistics that the scores are computed from; with `given` scores, the scores.
         budget: Density of all weights together, such as `"50%"`, or a `Budget` with floors. It is allocated to the
@@ -37,7 +37,7 @@ class SubmitOptions(TypedDict, total=False):
         axis: Dimension along which plain N:M groups run: `in` or `out`.
         ragged: Treatment of edges that no whole tile covers: `pad`, `dense` or `error`.
         view: How convolutions are viewed as matrices: `channels-last`, or `flat`, which sends them as
-            `[out, in * kh * kw]`; the masks file then has that shape, too.
+            `[out, in * kh * kw]`; the masks file then has that shape, too. Transposed convolutions have no flat view.
         layout: How a weight is made of matrices, by the weight's name; only needed if its module, name and shape do not
             show it. A layout has a word for each dimension, such as `"in out"` for a transposed weight or
             `"stack out in"` for stacked experts.
@@ -110,8 +110,8 @@ def parse_pattern(
 def options_of_patterns(pattern: PatternsByTensor) -> dict[str, Any]:
     """Return `axis` and `ragged` of pattern objects; empty if all patterns are texts.
 
-    For texts, `axis` and `ragged` are options of the job already. Of several objects, the first value that is not the
-    default is returned. The axis of `Channels` is part of its text.
+    With texts, the caller passes both as options of the job. Of each option, the first value among the objects that is
+    not the default is returned. The axis of `Channels` is left out, since it is part of the pattern's text.
     """
     values = pattern.values() if isinstance(pattern, Mapping) else [pattern]
     patterns = [value for value in values if isinstance(value, Pattern)]

@@ -51,7 +51,8 @@ def check_masked_once(pairs: Iterable[Pair], masked: Collection[str], ties: Mapp
     Args:
         pairs: Tensors that share memory.
         masked: The names of the masked tensors.
-        ties: Tensors that are the same memory in the same form, and have one mask, by the name of each.
+        ties: For the name of a tensor, the names of the tensors that are the same memory in the same form; all of them
+            have one mask.
 
     Raises:
         InputError: If both tensors of a pair are masked, and they are not tied.
@@ -71,7 +72,7 @@ def _overlapping(places: list[tuple[int, int, str, npt.NDArray[Any]]]) -> list[P
         for first, _, other, other_array in places[index + 1 :]:
             if first >= end:
                 break
-            # Also exact for views whose entries lie between each other's, such as the two halves of all rows.
+            # This is exact also for views with interleaved entries, such as the left and the right half of a matrix.
             if np.shares_memory(array, other_array):
                 pairs.append((name, other))
     return pairs

@@ -28,7 +28,8 @@ from .ties import others_by_name, select_ties
 MAX_TENSOR_NAME_LENGTH = 512
 """Largest number of characters of a tensor's name that the service accepts."""
 INTERACTIVE_BYTES = 64 * 2**20
-"""Size of a job's weights up to which the job's default priority is `interactive`: it is short, so a user may wait."""
+"""Size of a job's weights up to which the job's default priority is `interactive`: such a job is short, and a user may
+be waiting for it."""
 
 
 def prepare(
@@ -62,7 +63,7 @@ def prepare(
     rules = _read_patterns(pattern, options)
     specification = specify(rules.first, previous=previous_job, **(options_of_patterns(pattern) | options))
     model = read_weights(weights, trust_remote_code=trust_remote_code)
-    tensors = _apply_view(model.tensors, view, specification)
+    tensors, layout = _apply_view(model.tensors, layout or {}, view, specification)
     names = {weight.name for weight in tensors}
     ties = others_by_name(model.ties)
     calibration_reader = CalibrationReader(calibration, specification.scores, names, specification.update, ties)
@@ -93,9 +94,25 @@ def _read_patterns(pattern: PatternsByTensor, options: Mapping[str, Any]) -> Ten
         return TensorPatterns.of(pattern, options.get("axis", "in"), options.get("ragged", "pad"))
 
 
-def _apply_view(tensors: list[StreamedTensor], view: str, specification: JobSpecification) -> list[StreamedTensor]:
+def _apply_view(
+    tensors: list[StreamedTensor], layouts: Mapping[str, Layout | str], view: str, specification: JobSpecification
+) -> tuple[list[StreamedTensor], Mapping[str, Layout | str]]:
+    """Flatten convolutions if the view is `flat`.
+
+    Args:
+        tensors: All tensors.
+        layouts: Layouts that the caller sets, by name.
+        view: The option `view`.
+        specification: The job's specification.
+
+    Returns:
+        The tensors, and the layouts of those that are not flattened.
+
+    Raises:
+        InputError: If the view is unknown, the scores or the update do not support it, or a layout is invalid.
+    """
     if view == "channels-last":
-        return tensors
+        return tensors, layouts
     if view != "flat":
         raise InputError(f"view={view!r} is not one of: channels-last, flat")
     if specification.scores.name not in ("magnitude", "given") or specification.update is not None:
@@ -103,7 +120,22 @@ def _apply_view(tensors: list[StreamedTensor], view: str, specification: JobSpec
             "calibrations of convolutions are channels-last: view='flat' supports magnitude or given scores only, "
             "and no update"
         )
-    return [flattened(weight) for weight in tensors]
+    viewed = [
+        _flat_view(weight, candidate.layout)
+        for weight, candidate in zip(tensors, candidates_of(tensors, layouts), strict=True)
+    ]
+    shapes = {weight.name: weight.shape for weight in tensors}
+    flat_names = {weight.name for weight in viewed if weight.shape != shapes[weight.name]}
+    return viewed, {name: layout for name, layout in layouts.items() if name not in flat_names}
+
+
+def _flat_view(weight: StreamedTensor, layout: Layout | None) -> StreamedTensor:
+    """Return a convolution as a flat matrix; a tensor without kernel dimensions, such as a stack, is not changed."""
+    if layout is None or "kernel" not in layout.axes:
+        return weight
+    if layout.is_transposed:
+        return replace(weight, unsupported_reason=f"the layout {str(layout)!r} has no flat view")
+    return flattened(weight)
 
 
 def _assign(rules: TensorPatterns, names: Sequence[str], specification: JobSpecification) -> dict[str, Pattern]:

@@ -27,7 +27,7 @@ class PreparedJob:
         weights: The weights to mask.
         skipped: Weights that are not sent, with the reason.
         specification: Parsed options; their pattern is the default, or that of the first rule if there is no default.
-        patterns: Patterns by name, of all weights; other tensors may be among the names.
+        patterns: The pattern of each weight, by name; other tensors of the model may have patterns here, too.
         auxiliary: Statistics and Gram matrices of the weights.
         previous: Path of a masks file to upload and to compare with, or None; the id or the reference of other previous
             masks is in `specification`.
@@ -79,7 +79,7 @@ class PreparedJob:
         statistics, grams = self.auxiliary.statistics, self.auxiliary.grams
         first_statistic = len(self.weights)
         first_gram = first_statistic + len(statistics)
-        # Each slice of `digests` also has the digests of the kinds that follow; `zip` stops before those.
+        # Each slice of `digests` also has the digests of the uploads that follow; `zip` stops before those.
         statistic_digests = dict(zip(statistics, digests[first_statistic:], strict=False))
         gram_digests = dict(zip(grams, digests[first_gram:], strict=False))
         kinds = {name: statistic.kind for name, statistic in statistics.items()}

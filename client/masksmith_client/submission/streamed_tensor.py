@@ -41,8 +41,8 @@ class StreamedTensor:
         read: Yields its little-endian bytes in pieces; may be called several times, from any thread.
         restore: See `Restore`.
         layout: How it is made of matrices, if that is known; None lets names and shapes decide.
-        dense_by_default_reason: Why it is not a matrix, if its module shows that, else None. If there is a reason, the
-            tensor is masked only if the option `layers` has its full name.
+        dense_by_default_reason: Why it stays dense by default, such as that its module is an embedding, else None. If
+            there is a reason, the tensor is masked only if the option `layers` has its full name.
         file_format: The format that its file names in `__metadata__`; empty if none.
         may_be_convolution: False if its module shows that it is not a convolution's weight, whatever its shape.
         unsupported_reason: Why its bytes cannot be read; None if they can.

@@ -18,7 +18,7 @@ PARALLEL_UPLOADS = 4
 
 
 class UploadTracker:
-    """State shared by the parallel uploads of one job: the progress bar, and the digests that are claimed."""
+    """State shared by the parallel uploads of one job: the progress bar, and the digests that an upload has claimed."""
 
     def __init__(self, bar: Bar) -> None:
         self._bar = bar
@@ -27,7 +27,10 @@ class UploadTracker:
         self._lock = threading.Lock()
 
     def claim(self, digest: str) -> bool:
-        """Whether this is the first call with this digest: of equal tensors, which share a digest, only one is sent."""
+        """Claim a digest for an upload; return False if another upload has claimed it.
+
+        Equal tensors have the same digest, and only the upload that claims it sends its tensor.
+        """
         with self._lock:
             is_first = digest not in self._claimed
             self._claimed.add(digest)

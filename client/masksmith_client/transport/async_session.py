@@ -75,7 +75,8 @@ class AsyncSession(ServiceSession):
     ) -> list[T]:
         """Run an operation for each argument, at most `parallel` at a time; return the results in the same order.
 
-        Each runs in a task. After an error the other tasks are cancelled; when they have ended, the error is raised.
+        Each operation runs in a task. After an error the other tasks are cancelled; when they have ended, the error is
+        raised.
         """
         limit = asyncio.Semaphore(parallel)
 

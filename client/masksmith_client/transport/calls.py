@@ -31,11 +31,12 @@ from masksmith_wire.references import ModelListing
 T = TypeVar("T")
 Body = Callable[[], Iterator[bytes]]
 
-_BY_STATUS: Mapping[int, type[StatusError]] = {
+_ERROR_CLASSES: Mapping[int, type[StatusError]] = {
     401: Unauthorized, 403: Unauthorized, 404: NotFound, 410: NotFound, 409: Conflict, 429: RateLimited,
 }  # fmt: skip
+"""Classes of exceptions by HTTP status; other statuses are of `ServerError` (5xx) or `BadRequest`."""
 
-_WITHOUT_DOCUMENT = {
+_CODES_AND_ADVICE = {
     401: (
         Code.UNAUTHORIZED,
         ": the token is missing or not valid: send it as 'Authorization: Bearer ...'; the client takes it from "
@@ -43,7 +44,8 @@ _WITHOUT_DOCUMENT = {
     ),
     403: (Code.FORBIDDEN, ": the key may not do this"),
 }
-"""Code and advice by status, for refusals without a problem document: a response to HEAD has no body."""
+"""Error code and advice by HTTP status, for an error response without a problem document, such as a response to HEAD,
+which has no body."""
 
 REUPLOAD_CODES = frozenset({Code.UPLOAD_NOT_FOUND, Code.UPLOAD_DAMAGED})
 """Error codes of a job request that is refused because its tensors have to be uploaded again."""
@@ -92,9 +94,9 @@ def status_error(response: httpx2.Response) -> StatusError:
         problem = ProblemDocument.model_validate_json(response.content)
     except ValidationError:
         detail = f"{response.request.method} {response.request.url} returned {status} {response.reason_phrase}"
-        code, advice = _WITHOUT_DOCUMENT.get(status, (Code.INTERNAL, _foreign_advice(response)))
+        code, advice = _CODES_AND_ADVICE.get(status, (Code.INTERNAL, _foreign_advice(response)))
         problem = ProblemDocument(title=response.reason_phrase, status=status, code=code, detail=detail + advice)
-    error_class = _BY_STATUS.get(status, ServerError if status >= 500 else BadRequest)
+    error_class = _ERROR_CLASSES.get(status, ServerError if status >= 500 else BadRequest)
     return error_class(problem, response.headers.get("x-request-id"), _seconds(response.headers.get("retry-after")))
 
 
@@ -123,8 +125,16 @@ def _exists(response: httpx2.Response) -> bool:
     return response.status_code != 404
 
 
-def _json(response: httpx2.Response) -> Any:
-    return response.json()
+def _json_of(*types: type) -> Callable[[httpx2.Response], Any]:
+    """Return a parser of JSON documents of these types, such as `dict` for a JSON object."""
+
+    def parse(response: httpx2.Response) -> Any:
+        document = response.json()
+        if not isinstance(document, types):
+            raise ValueError(f"a JSON document of type {type(document).__name__}")
+        return document
+
+    return parse
 
 
 def has_tensor(digest: str) -> Call[bool]:
@@ -181,9 +191,9 @@ def delete_job(job: str) -> Call[None]:
     return Call("DELETE", f"/v1/jobs/{_segment(job)}", _nothing)
 
 
-def get_output(job: str) -> Call[Any]:
+def get_output(job: str) -> Call[dict[str, Any]]:
     """Read the record of a job's output."""
-    return Call("GET", f"/v1/jobs/{_segment(job)}/output", _json)
+    return Call("GET", f"/v1/jobs/{_segment(job)}/output", _json_of(dict))
 
 
 def list_reference(location: str) -> Call[ModelListing]:
@@ -242,13 +252,20 @@ def get_workers() -> Call[list[WorkerInfo]]:
     return Call("GET", "/v1/workers", parse, expected=frozenset({403}))
 
 
-def get_capabilities(what: str) -> Call[Any]:
-    """Get a list of capabilities; `what` is `patterns`, `solvers` or `kernels`."""
-    return Call("GET", f"/v1/{what}", _json)
+def get_capabilities(kind: str) -> Call[Any]:
+    """Get the service's capabilities of one kind: `patterns`, `solvers` or `kernels`."""
+    return Call("GET", f"/v1/{kind}", _json_of(list, dict))
 
 
 def _segment(text: str) -> str:
-    # Quoted, since an id with a slash would change the path. Quoting does not help if an id is empty or has dots only.
+    """Return a job's id as one segment of a path.
+
+    The id is quoted, since a slash in it would add a segment. An id that is empty or consists of dots is refused: it
+    would change the path even if it were quoted.
+
+    Raises:
+        InputError: If the id is refused, or is not Unicode text.
+    """
     if not text.strip("."):
         raise InputError(f"{text!r} is not the id of a job; GET /v1/jobs lists them")
     try:

@@ -20,9 +20,9 @@ STREAM_READ_TIMEOUT_S = 30.0
 """Read timeout of an event stream: twice the interval of the service's pings."""
 
 _ID = re.compile(r"[0-9A-Za-z._-]{1,64}")
-"""Ids of events that are accepted: to resume a stream, an id is sent back in a header."""
+"""Ids of events that are accepted. Others are ignored, since an id is sent back in a header to resume the stream."""
 POLL_BELOW_S = STREAM_READ_TIMEOUT_S
-"""A wait polls if less time than this remains: a silent stream would block it for so long."""
+"""If a wait has less time left than this, it polls the job: a read of a silent stream can block until its timeout."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +105,7 @@ def _split(line: str) -> tuple[str, str]:
 
 
 class ResumeState:
-    """What is known about the streams that follow a job, one after the other, to resume after the last event.
+    """State of following a job by one event stream after another, each of which resumes after the last event.
 
     Attributes:
         last_id: Id of the last event that had one; None if none had.
@@ -139,7 +139,7 @@ class ResumeState:
         """Record that a stream ended before the job did; return the pause before the next stream, in seconds.
 
         Args:
-            error: The error of the stream, or of the poll after it if there was one; None without an error.
+            error: The error of the stream, or of the poll that followed the stream; None if both had none.
 
         Raises:
             ClientError: The error, if it is not transient, or the service is unreachable for longer than

@@ -17,13 +17,14 @@ from masksmith_wire.headers import LARGEST_HEADER_BYTES
 MAX_DOCUMENT_BYTES = 2**28
 """Maximum size of a JSON document; the document of a job with the most shards has less than half this size."""
 DOCUMENT_BYTES_PER_S, DOWNLOAD_BYTES_PER_S = 10_000, 1_000
-"""For each of these numbers of bytes received, the time limit of the body is one second longer; at first it is the
-client's timeout. A service with the default settings closes the connection of a download that the client reads more
-slowly than about `DOWNLOAD_BYTES_PER_S`."""
+"""The body of a response may take the client's timeout, and one second more each time that this number of bytes has
+arrived. A lower rate for downloads would be of no use: a service with the default settings closes the connection of a
+client that reads more slowly than about `DOWNLOAD_BYTES_PER_S`."""
 MAX_LINE_BYTES = 2**20
 """Longest line, and longest event, of an event stream."""
 CODINGS = frozenset({"", "identity", "gzip", "deflate"})
-"""Content codings that are decoded; the client asks for none. Others, and several at once, may expand without bound."""
+"""Content codings that are decoded, although the client requests none. Other codings, and several codings of one body,
+are refused: a small body in them may need any amount of memory when it is decoded."""
 
 
 def check_coding(response: httpx2.Response) -> httpx2.Response:

@@ -1,7 +1,8 @@
 """Limits the time that the head of a response takes, with all interim responses (1xx) before it.
 
-httpx2 skips interim responses without a limit, and has timeouts of single reads only. The trace of a request, an
-extension of httpx2, tells when the head is awaited, and which streams were opened; the reads of these are timed.
+httpx2 skips interim responses without a limit, and has timeouts of single reads only. httpx2 reports the steps of a
+request to a function, the request's `trace`. By these events, this module knows when the client begins and ends to wait
+for a head, and replaces the `read` of each network stream that is opened by a function that checks the time.
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ import httpx2
 
 from masksmith_client._errors import SlowResponseError
 
-_HEAD = "receive_response_headers."
-_OPENED = frozenset({"connect_tcp.complete", "connect_unix_socket.complete", "start_tls.complete"})
+_HEAD_EVENT = "receive_response_headers."
+"""Beginning of the names of the events of waiting for a head; `started` follows when the wait begins."""
+_OPEN_EVENTS = frozenset({"connect_tcp.complete", "connect_unix_socket.complete", "start_tls.complete"})
 """Events whose result is a network stream."""
 
 
@@ -50,14 +52,15 @@ _current: ContextVar[_HeadTimer | None] = ContextVar("_current", default=None)
 def limit_head(request: httpx2.Request, *, is_async: bool) -> None:
     """Limit the time of the response's head: after its first bytes, it may take as long as the timeout of a read.
 
-    The connections of the request's client must serve only requests with this limit.
+    All requests of the client must have this limit: requests share connections, and a connection that was opened by a
+    request without the limit would not check the time.
     """
 
     def trace(event: str, info: Mapping[str, Any]) -> None:
         action = event.partition(".")[2]
-        if action.startswith(_HEAD):
-            _current.set(_HeadTimer(request) if action == _HEAD + "started" else None)
-        elif action in _OPENED:
+        if action.startswith(_HEAD_EVENT):
+            _current.set(_HeadTimer(request) if action == _HEAD_EVENT + "started" else None)
+        elif action in _OPEN_EVENTS:
             stream = info["return_value"]
             stream.read = (_timed_async if is_async else _timed)(stream.read)
 

@@ -39,8 +39,8 @@ class RetryPolicy:
 
     Attributes:
         retries: Maximum number of retries of one call; those after failed connections are not counted.
-        first_contact_retries: Maximum number of retries, at most `retries`, of failed connections to a service that has
-            never answered: its URL may be wrong.
+        first_contact_retries: Maximum number of retries of failed connections to a service that has never answered,
+            whose URL may be wrong. If `retries` is lower, it is the maximum.
         first_s: Maximum pause before the second attempt, in seconds; it doubles with each attempt.
         longest_s: Maximum pause before any attempt, unless a `Retry-After` header asks for a longer one.
         longest_retry_after_s: Maximum `Retry-After` that is waited for; if it is longer, the error is raised at once.
@@ -66,7 +66,7 @@ class Attempts:
 
     Args:
         policy: The retry policy.
-        url: The service's URL for messages, and the proxy to it.
+        url: The service's URL as messages show it, with the proxy through which requests go, if they do.
         has_answered: Whether the service has answered before this call; then connection errors are retried for
             `policy.outage_s`.
     """

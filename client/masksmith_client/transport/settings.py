@@ -85,8 +85,8 @@ def read_settings(url: str | None = None, token: str | None = None) -> Connectio
         raise InputError(
             f"the service's URL {shown_url!r} has a user name or password, and there is a token: only one can be sent"
         )
-    plain = str(parsed.copy_with(username=None, password=None))
-    return ConnectionSettings(plain.rstrip("/"), None, (parsed.username, parsed.password))
+    url_without_credentials = str(parsed.copy_with(username=None, password=None))
+    return ConnectionSettings(url_without_credentials.rstrip("/"), None, (parsed.username, parsed.password))
 
 
 def _check_authority(url: httpx2.URL, shown_url: str) -> None:

@@ -72,8 +72,8 @@ def space_of(
     """Estimate the bytes of the files of a run that prunes all blocks.
 
     Args:
-        checkpoint: What is pruned.
-        choice: What is done with each of its tensors.
+        checkpoint: The checkpoint to prune.
+        choice: Which of its tensors are pruned, and how.
         model: The model of the checkpoint, without weights.
         batches: Batches `{"input_ids": ids}` with token ids `[windows, tokens]`.
         is_updated: Whether the weights are updated.

@@ -40,8 +40,8 @@ circle.first, rect.first { fill: var(--first); } circle.second, rect.second { fi
 <p>$summary</p>
 $without_data
 <h2>Error of each block's output</h2>
-<p>Mean relative squared error of a token's output, compared with the dense model's: before the block is pruned (the
-blocks before it already are), and after.</p>
+<p>Mean relative squared error of a token's output, compared with the output of the dense model: before the block is
+pruned, with the blocks before it already pruned; and after.</p>
 <div class="scroll">$errors</div>
 <h2>Seconds of each block</h2>
 <div class="scroll">$seconds</div>
@@ -153,15 +153,15 @@ def _without_data(blocks: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _block_row(block: Mapping[str, Any]) -> tuple[str, ...]:
-    masked = math.fsum(weight["masked_error"] for weight in block["weights"])
-    updated = math.fsum(weight["error"] for weight in block["weights"])
+    masked_error = math.fsum(weight["masked_error"] for weight in block["weights"])
+    updated_error = math.fsum(weight["error"] for weight in block["weights"])
     return (
         block["name"],
         str(len(block["weights"])),
         f"{block['error_before']:.3%}",
         f"{block['error_after']:.3%}",
         # Without an update, both errors are equal.
-        f"{masked / updated:.2f}x" if updated and masked != updated else "-",
+        f"{masked_error / updated_error:.2f}x" if updated_error and masked_error != updated_error else "-",
         _tuning_text(block["tuning"]),
         duration_text(block["seconds"]),
     )

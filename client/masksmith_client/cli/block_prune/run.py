@@ -25,14 +25,14 @@ class BlockPruning:
     Args:
         skeleton: The model.
         blocks: The blocks of the model.
-        choice: What is done with each tensor.
+        choice: Which tensors are pruned, and how.
         method: Scores, update, and options of pruning block by block.
         parts: For each stored tensor that becomes part of a parameter: which part, by the tensor's name.
         folder: Folder in the output, for finished blocks and activations.
         threads: Threads of solvers and updates.
 
     Attributes:
-        finished: The finished blocks, those of earlier runs included.
+        finished_blocks: The finished blocks, those of earlier runs included.
     """
 
     def __init__(
@@ -47,18 +47,18 @@ class BlockPruning:
     ) -> None:
         self._skeleton, self._blocks, self._choice, self._method = skeleton, blocks, choice, method
         self._parts, self._folder, self._threads = parts, folder, threads
-        self.finished = FinishedBlocks(folder, choice, method, parts)
+        self.finished_blocks = FinishedBlocks(folder, choice, method, parts)
         self._progress = _ProgressBar()
 
     @property
     def has_progress(self) -> bool:
         """Whether at least one block is finished, so that a later run can continue after it."""
-        return bool(self.finished.reports)
+        return bool(self.finished_blocks.reports)
 
     @property
     def is_finished(self) -> bool:
         """Whether all blocks are finished."""
-        return len(self.finished.reports) == len(self._blocks.modules)
+        return len(self.finished_blocks.reports) == len(self._blocks.modules)
 
     def run(self, batches: list[dict[str, Any]]) -> None:
         """Prune the unfinished blocks, then remove the activations.
@@ -72,7 +72,7 @@ class BlockPruning:
             OSError: If a file cannot be written.
         """
         activations = self._folder / "activations"
-        self.finished.check()
+        self.finished_blocks.check()
         if not self.is_finished:
             self._prune(batches, activations)
         shutil.rmtree(activations, ignore_errors=True)
@@ -90,7 +90,7 @@ class BlockPruning:
                 activations,
                 patterns,
                 options=self._options(),
-                finished=len(self.finished.reports),
+                finished=len(self.finished_blocks.reports),
                 layers=list(layouts),
                 layouts=layouts,
                 parts=self._parts,
@@ -131,9 +131,13 @@ class BlockPruning:
             position: Position of the block in the order in which the model runs the blocks.
             report: Report of the block.
         """
-        self.finished.write(position, report, self._skeleton.model)
+        self.finished_blocks.write(position, report, self._skeleton.model)
         write_report(
-            self._folder.parent, str(self._blocks), len(self._blocks.modules), self._method, self.finished.reports
+            self._folder.parent,
+            str(self._blocks),
+            len(self._blocks.modules),
+            self._method,
+            self.finished_blocks.reports,
         )
 
     def _options(self) -> Any:

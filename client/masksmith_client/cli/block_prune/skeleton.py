@@ -69,7 +69,7 @@ class Skeleton:
         for name in sorted(names):
             # `find` also finds a stored tensor that the parameter is tied to.
             if self._checkpoint.find(name) is None and name.rpartition(".")[0] != self._output_head:
-                raise self._missing(name)
+                raise self._missing_error(name)
 
     @property
     def _output_head(self) -> str | None:
@@ -77,11 +77,11 @@ class Skeleton:
         head = self.model.get_output_embeddings()
         return next((name for name, module in self.model.named_modules() if module is head), None)
 
-    def _missing(self, name: str) -> InputError:
+    def _missing_error(self, name: str) -> InputError:
         return InputError(f"{self._checkpoint.folder} has no tensor for the model's parameter {name!r}")
 
     def converting_load_errors(self, component: str) -> AbstractContextManager[None]:
-        """See the function of this name."""
+        """Convert exceptions while a component of this checkpoint is loaded; see the module's function."""
         return converting_load_errors(component, self._checkpoint)
 
     def shape(self, name: str) -> tuple[int, ...]:
@@ -191,7 +191,7 @@ class Skeleton:
                 continue
             tensor = self._checkpoint.find(name)
             if tensor is None:
-                raise self._missing(name)
+                raise self._missing_error(name)
             self._set(name, self._read(tensor.name))
 
 

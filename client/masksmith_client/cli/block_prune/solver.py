@@ -79,7 +79,7 @@ def block_solver(
                     shutil.rmtree(folder, ignore_errors=True)
                 raise
         for tensor in chain((first,), tensors):
-            yield pruning.finished.read(tensor.chosen)
+            yield pruning.finished_blocks.read(tensor.chosen)
 
     return solve
 
