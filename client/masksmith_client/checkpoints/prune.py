@@ -59,7 +59,7 @@ def prune(
             continued; of a finished run, the record is returned.
         solve: Solves the masks.
         method: Scores and update.
-        statistics: What the method needs of each tensor.
+        statistics: The statistics and Gram matrices that scores and update need, by the tensor's name.
         on_bytes: Called with the number of bytes of the input that were processed since the last call; the bytes that
             earlier runs processed are included.
 
@@ -128,10 +128,10 @@ class _Run:
             written_bytes = masks.file.size + (0 if partial_file_line is None else int(partial_file_line["stop"]))
             total = sum(header.file_bytes for header in headers.values()) + masks.total_bytes
             check_space(self.output, total - finished_bytes - written_bytes)
-            with closing(solve(self._unsolved())) as solved:
+            with closing(solve(self._tensors_to_solve())) as solved_tensors:
                 for file in headers:
                     if file.name not in self.finished_files:
-                        self._write_file(file, masks, solved, partial_file_line)
+                        self._write_file(file, masks, solved_tensors, partial_file_line)
                         partial_file_line = None
             digest = masks.file.digest
             masks.file.finish()
@@ -193,10 +193,10 @@ class _Run:
         return all((self.output / name).is_file() for name in self.finished_files)
 
     def _can_continue_file(self, last: Mapping[str, Any]) -> bool:
-        """Whether the run can continue after the last line of the journal, as far as the file of weights is concerned.
+        """Whether the run can continue the unfinished file of weights, if there is one, after the journal's last line.
 
-        True if no file is unfinished; true without an update, because masks and input suffice to write the unfinished
-        file again; else whether this file has the digest in the journal. A file with another digest is discarded.
+        Without an update it always can: the unfinished file can be written again from the masks and the input. With an
+        update, the file must have the digest in the journal; a file with another digest is discarded.
         """
         if not self.updates_weights or "tensor" not in last:
             return True
@@ -206,7 +206,7 @@ class _Run:
     def _input_of_unfinished_file(self) -> Path:
         return next(file for file in self.checkpoint.headers if file.name not in self.finished_files)
 
-    def _unsolved(self) -> Iterator[TensorToSolve]:
+    def _tensors_to_solve(self) -> Iterator[TensorToSolve]:
         """Yield the tensors whose masks this run solves, in the order in which they are written."""
         for steps in self.steps.by_file.values():
             for step in steps:
@@ -224,7 +224,7 @@ class _Run:
         self,
         file: Path,
         masks: MasksOutput,
-        solved: Iterator[SolvedTensor],
+        solved_tensors: Iterator[SolvedTensor],
         partial_file_line: Mapping[str, Any] | None,
     ) -> None:
         header = self.checkpoint.headers[file]
@@ -235,7 +235,7 @@ class _Run:
             for step in self.steps.by_file[file]:
                 # Tensors before the position were written by an earlier run.
                 if step.entry.start >= shard.position:
-                    self._write_tensor(step, shard, part, masks, solved)
+                    self._write_tensor(step, shard, part, masks, solved_tensors)
             shard.copy_to(header.file_bytes)
             state = {"bytes": part.size, "input": shard.input_digest, "output": part.digest}
             masks.file.flush()
@@ -245,18 +245,23 @@ class _Run:
         self.finished_files[file.name] = line
 
     def _write_tensor(
-        self, step: Step, shard: ShardOutput, part: PartialFile, masks: MasksOutput, solved: Iterator[SolvedTensor]
+        self,
+        step: Step,
+        shard: ShardOutput,
+        part: PartialFile,
+        masks: MasksOutput,
+        solved_tensors: Iterator[SolvedTensor],
     ) -> None:
         if step.chosen is None:
             return shard.write_from_indexed_file(step)
         if step.solves and step.entry.name not in self.certificates:
-            return self._write_solved(step, shard, part, masks, next(solved))
+            return self._write_solved(step, shard, part, masks, next(solved_tensors))
         assert step.first_written is not None
-        packed = masks.read(step.first_written.name)
+        packed_mask = masks.read(step.first_written.name)
         if step.writes_mask and not masks.has(step.entry.name):
-            masks.write(packed)
+            masks.write(packed_mask)
         if not self.updates_weights:
-            return shard.write_masked(step, packed)
+            return shard.write_masked(step, packed_mask)
         # The updated values are in the output file of the first tensor. It may be the file that is being written.
         part.flush()
         file_of_first = self.output / step.first_written.file.name
@@ -270,11 +275,11 @@ class _Run:
         name = step.entry.name
         if result.name != name:
             raise RuntimeError(f"the mask of {name!r} was expected, {result.name!r} was solved")
-        packed = pack(result.mask)
+        packed_mask = pack(result.mask)
         if step.writes_mask and not masks.has(name):
-            masks.write(packed)
+            masks.write(packed_mask)
         if result.updated_bytes is None:
-            shard.write_masked(step, packed)
+            shard.write_masked(step, packed_mask)
         else:
             shard.write_values(step.entry, [result.updated_bytes])
         self._record_solved(name, result.certificate, shard, part, masks)
