@@ -13,7 +13,10 @@ from typing import BinaryIO
 from masksmith_client.checkpoints.partial_file import named_errors
 
 MAX_NAME_CHARACTERS = 40
-"""How many characters of the target's name the temporary name repeats; with 10 more, a long name would not fit."""
+"""How many characters of the target's name the temporary name repeats.
+
+It has 10 more characters than these, so with the whole of a long name it could be too long for a file's name.
+"""
 
 
 @contextmanager
@@ -37,7 +40,7 @@ def atomic_write(target: Path) -> Iterator[BinaryIO]:
             yield file  # type: ignore[misc]
             file.flush()
             os.fsync(file.fileno())
-            # A temporary file is for its owner alone; this gives it the permissions of any new file.
+            # Only the owner may read a temporary file; the target gets the permissions of any new file.
             os.chmod(file.name, 0o666 & ~_umask())
             os.replace(file.name, target)
         except BaseException:
