@@ -15,7 +15,7 @@ from typing import Any
 from masksmith_client._errors import InputError
 from masksmith_client.submission.statistics import AuxiliaryTensors
 from masksmith_wire.masks import pack
-from masksmith_wire.output_names import MASKS_NAME
+from masksmith_wire.output_names import MASKS_NAME, RECORD_NAME
 
 from .checkpoint import Checkpoint
 from .choice import Choice
@@ -161,6 +161,7 @@ class _Run:
         self._check_finished_files(last)
         if self._finished_files_exist() and self._can_continue_file(last) and self._resume_masks(masks, last):
             return last if "tensor" in last else None
+        self._delete_finished_files()
         self.certificates, self.finished_files = {}, {}
         self.journal.restart(run_identity)
         masks.file.restart()
@@ -188,6 +189,18 @@ class _Run:
             raise InputError(
                 f"{changed[0]} is not as prune wrote it; restore it, or remove {self.output} and prune again"
             )
+
+    def _delete_finished_files(self) -> None:
+        """Delete what earlier runs finished, before all of it is written again.
+
+        An error before the first new line of the journal removes the journal. A directory with files and no journal
+        would be refused when the command is repeated.
+        """
+        names = [*self.finished_files, RECORD_NAME]
+        if len(self.finished_files) == len(self.checkpoint.headers):
+            names.append(MASKS_NAME)
+        for name in names:
+            (self.output / name).unlink(missing_ok=True)
 
     def _finished_files_exist(self) -> bool:
         return all((self.output / name).is_file() for name in self.finished_files)
