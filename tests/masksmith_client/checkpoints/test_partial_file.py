@@ -72,3 +72,14 @@ def test_a_journal_that_cannot_be_read_is_named(tmp_path: Path, monkeypatch: pyt
     with pytest.raises(OSError, match="Input/output error") as caught, journal.open_journal(tmp_path, {}):
         pass
     assert caught.value.filename == str(tmp_path / JOURNAL_NAME)
+
+
+def test_a_file_system_without_locks_is_no_other_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_locks(*_: Any) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(journal.fcntl, "flock", no_locks)
+    with pytest.raises(OSError, match="No locks available") as caught, journal.open_journal(tmp_path, {}):
+        pass
+    assert caught.value.filename == str(tmp_path / JOURNAL_NAME)
+    assert not isinstance(caught.value, InputError)
