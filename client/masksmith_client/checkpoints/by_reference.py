@@ -1,4 +1,7 @@
-"""Prunes a model that service and workers reach themselves: they read it in a root, and write the copy to a root."""
+"""Prunes a model by reference: service and workers read it in a root, and write the copy to a root.
+
+A root is a directory or a bucket that the service's configuration lets jobs read or write.
+"""
 
 from __future__ import annotations
 

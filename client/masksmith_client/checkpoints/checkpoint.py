@@ -61,7 +61,7 @@ class Checkpoint:
         if config is not None and (is_index or not is_listed(weights)):
             shapes = {tensor.name: tensor.shape for tensor in shards.tensors.values()}
             _check_config(config, shapes, weights.parent)
-        return cls(path, weights, _ordered(shards), shards.headers, config, shards.unlisted, shards.duplicates)
+        return cls(path, weights, _in_natural_order(shards), shards.headers, config, shards.unlisted, shards.duplicates)
 
     @property
     def is_sharded(self) -> bool:
@@ -88,7 +88,10 @@ class Checkpoint:
 
     @property
     def tensors_as_stored(self) -> list[Tensor]:
-        """Its tensors in the order of their files and bytes; written in this order, they stay aligned."""
+        """Its tensors in the order of their files, and in each file in the order of their bytes.
+
+        If the data of a file begin at multiples of their entry size, they still do in a copy written in this order.
+        """
         numbers = {file: number for number, file in enumerate(self.headers)}
         return sorted(self.tensors.values(), key=lambda tensor: (numbers[tensor.file], tensor.start, tensor.stop))
 
@@ -108,8 +111,8 @@ class Checkpoint:
             raise InputError(f"{self.path} is quantised, so its numbers are not its weights: {self.quantisation}")
         if quantisation_settings(self.config) and not self.scales:
             raise InputError(
-                f"{self.folder / CONFIG_NAME} says that the weights are quantised, and no tensor is of 8-bit floats; "
-                f"if they were dequantised, remove its quantization_config"
+                f"{self.folder / CONFIG_NAME} says that the weights are quantised, but no tensor is of 8-bit "
+                f"floats; if the weights were dequantised, remove the quantization_config from this file"
             )
         for name, scale in self.scales.items():
             scale.read(self.tensors[name].shape[-1])  # refuses a scale that is not finite
@@ -188,11 +191,15 @@ class Checkpoint:
 
 
 def _check_config(config: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]], folder: Path) -> None:
-    """Refuse a config of another model, unless the model that it names has exactly these matrices."""
+    """Refuse a config that contradicts the tensors.
+
+    Names of settings differ between models, so a contradiction may be apparent only: the config is accepted if the
+    model that it names, as `transformers` builds it, has exactly the matrices of the checkpoint.
+    """
     contradiction = find_contradiction(config, shapes, folder / CONFIG_NAME)
     if contradiction is not None and not has_matrices_of_config_model(folder, shapes):
         raise InputError(contradiction)
 
 
-def _ordered(shards: Shards) -> dict[str, Tensor]:
+def _in_natural_order(shards: Shards) -> dict[str, Tensor]:
     return {name: shards.tensors[name] for name in sorted(shards.tensors, key=natural_key)}

@@ -56,7 +56,8 @@ class ChosenTensor:
         pattern: The pattern that it is masked by; None if it stays dense, or if the options have no patterns.
         reason: Why it stays dense; None if it is masked.
         tied: Other names of the same parameter, stored or not.
-        scale: Name of the scale that its stored 8-bit floats are multiplied by; None if it has none or another dtype.
+        scale: Name of the scale that its stored 8-bit floats are multiplied by; None if there is no scale, or if the
+            tensor has another dtype.
     """
 
     name: str
@@ -117,8 +118,8 @@ def choose(checkpoint: Checkpoint, options: ChoiceOptions) -> Choice:
 
     Raises:
         InputError: If a name, glob, selector or layout matches no tensor; a layout is malformed; a tensor that is named
-            in full cannot be masked; a pattern's tensors all stay dense; there are patterns, but no tensor is selected;
-            or tied tensors would be treated differently.
+            in full cannot be masked; all tensors of a pattern stay dense; there are patterns, but no tensor is
+            selected; or tied tensors would be treated differently.
     """
     notes = list(checkpoint.notes)
     candidates, trace_notes = candidates_in(checkpoint, options)
@@ -140,7 +141,9 @@ def choose(checkpoint: Checkpoint, options: ChoiceOptions) -> Choice:
 
 
 def candidates_in(checkpoint: Checkpoint, options: ChoiceOptions) -> tuple[list[Candidate], list[str]]:
-    """Return the tensors of a checkpoint with their layouts; and notes: for which tensors a trace shows none, and why.
+    """Return the tensors of a checkpoint with their layouts, and notes for the user.
+
+    The notes say for which tensors the model's forward pass shows no layout, and why.
 
     Raises:
         InputError: If a layout of the options is malformed, or matches no tensor.

@@ -1,4 +1,4 @@
-"""What the user can do about a model whose weights are not safetensors, or lie in a directory below."""
+"""What the user can do about a model whose weights are not safetensors, or are in a subdirectory."""
 
 from __future__ import annotations
 
@@ -63,9 +63,9 @@ def _conversion(name: str) -> str:
 
 
 def _models_below(folder: Path) -> list[Path]:
-    """Return directories below that have safetensors files: components of diffusers, or snapshots of a download."""
-    below = [path for pattern in ("*", "snapshots/*", "models--*/snapshots/*") for path in sorted(folder.glob(pattern))]
-    return [path for path in below if path.is_dir() and next(path.glob("*.safetensors"), None) is not None]
+    """Return the subdirectories that have safetensors files: components of diffusers, or snapshots of a download."""
+    paths = [path for pattern in ("*", "snapshots/*", "models--*/snapshots/*") for path in sorted(folder.glob(pattern))]
+    return [path for path in paths if path.is_dir() and next(path.glob("*.safetensors"), None) is not None]
 
 
 def _models_text(models: Sequence[Path]) -> str:

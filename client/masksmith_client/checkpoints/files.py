@@ -60,8 +60,8 @@ def read_json(path: Path) -> Any:
     """Read a JSON file of a checkpoint.
 
     Raises:
-        InputError: If it cannot be read, is something else, such as a Git LFS pointer, or has a member twice in one
-            object; the message says what.
+        InputError: If it cannot be read; if it is not JSON (the message says what it is, such as a Git LFS pointer); or
+            if an object in it has two members of the same name.
     """
     _check_kind(path)
     content = b""
@@ -92,7 +92,7 @@ def read_weight_map(index: Path) -> dict[str, str]:
 
 
 def is_listed(file: Path) -> bool:
-    """Whether an index in the file's directory lists the file; also if an index there cannot be read, as it may."""
+    """Whether an index in the file's directory lists the file, or may list it, because the index cannot be read."""
     return any(_may_list(index, file.name) for index in file.parent.glob("*" + INDEX_SUFFIX) if index.is_file())
 
 
@@ -106,10 +106,10 @@ def _may_list(index: Path, name: str) -> bool:
 
 
 def _check_kind(path: Path) -> None:
-    """Refuse a path to a pipe or a device, which would be waited for when it is opened.
+    """Refuse a path to a pipe, a socket or a device: a process that opens or reads it may wait without end.
 
     Raises:
-        InputError: If it is one.
+        InputError: If the path leads to one of these.
     """
     if os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path)):
         raise InputError(f"{path} is not a regular file but a pipe, a socket or a device")

@@ -1,4 +1,4 @@
-"""Reads the headers of a checkpoint's files, and finds the file of each tensor; an index, if there is one, names it."""
+"""Reads the headers of a checkpoint's files, and finds the file of each tensor, by the index if there is one."""
 
 from __future__ import annotations
 

@@ -62,14 +62,15 @@ def open_journal(folder: Path, identity: Mapping[str, Any]) -> Iterator[Journal]
 
     Raises:
         InputError: If there is progress with another input or other options, or another process holds the lock.
+        OSError: If the journal cannot be read or written, or the file system has no locks; the error names the journal.
     """
     path = folder / JOURNAL_NAME
     with path.open("a+b") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise InputError(f"another process is writing {folder}") from None
         with named_errors(path):
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise InputError(f"another process is writing {folder}") from None
             lines = _read_and_cut(file)
         journal = Journal(file, lines[1:])
         try:

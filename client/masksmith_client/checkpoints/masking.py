@@ -18,13 +18,13 @@ CHUNK_ENTRIES = 2**20
 
 
 def masked_pieces(
-    tensor: Tensor, packed: npt.NDArray[np.uint8], on_stored: Callable[[memoryview], None] = lambda data: None
+    tensor: Tensor, packed_mask: npt.NDArray[np.uint8], on_stored: Callable[[memoryview], None] = lambda data: None
 ) -> Iterator[memoryview]:
     """Yield a tensor's bytes with zeros in the dropped entries, in chunks; each chunk is overwritten by the next one.
 
     Args:
         tensor: A tensor of at least one dimension, whose entries are whole bytes.
-        packed: Its mask, packed along its last axis.
+        packed_mask: Its mask, packed along its last axis.
         on_stored: Called with each chunk as it is stored, before entries are set to zero.
 
     Raises:
@@ -33,7 +33,7 @@ def masked_pieces(
     """
     item_bytes, cols = DTYPE_BITS[tensor.dtype] // 8, tensor.shape[-1]
     rows = math.prod(tensor.shape[:-1])
-    packed = packed.reshape(rows, -1)
+    packed_mask = packed_mask.reshape(rows, -1)
     step = max(1, CHUNK_ENTRIES // max(1, cols))
     buffer = memoryview(bytearray(min(step, rows) * cols * item_bytes))
     with tensor.file.open("rb", buffering=0) as file:
@@ -43,4 +43,4 @@ def masked_pieces(
             start = tensor.start + first * cols * item_bytes
             read_into(data, file, start, tensor.early_end_text)
             on_stored(data)
-            yield masked_bytes(data, packed[first:last], item_bytes, cols)
+            yield masked_bytes(data, packed_mask[first:last], item_bytes, cols)

@@ -33,9 +33,9 @@ class MasksOutput:
         if self.file.size == 0:
             self.file.write(self._header)
 
-    def write(self, packed: npt.NDArray[np.uint8]) -> None:
+    def write(self, packed_mask: npt.NDArray[np.uint8]) -> None:
         """Append a packed mask, the next in the order of the names."""
-        self.file.write(np.ascontiguousarray(packed).data.cast("B"))
+        self.file.write(np.ascontiguousarray(packed_mask).data.cast("B"))
 
     def has(self, name: str) -> bool:
         """Whether a mask has been written, by this run or an earlier one."""

@@ -102,14 +102,14 @@ def check_output_folder(output: Path, checkpoint: Checkpoint) -> None:
     Raises:
         InputError: If `output` is standard output, a file, a device, a pipe or a broken link; if it is the model's
             directory; if it cannot be written; if it has files, but neither a journal nor a record of masksmith; if a
-            file of weights has a name that masksmith uses in outputs, or a hidden one; or if a file to copy is a broken
+            file of weights is hidden, or has a name that masksmith uses in outputs; or if a file to copy is a broken
             link.
     """
     for file in checkpoint.headers:
         if file.name in OWN_FILES:
             raise InputError(f"{file} has a name that masksmith uses in outputs; rename it")
         if file.name.startswith("."):
-            raise InputError(f"{file} is hidden, and in outputs only unfinished files are; rename it")
+            raise InputError(f"{file} is hidden, but a hidden file in an output is an unfinished one; rename it")
     if str(output) == "-":
         raise InputError("a checkpoint is a directory and cannot go to standard output; name a directory")
     if output.is_symlink() and not output.exists():

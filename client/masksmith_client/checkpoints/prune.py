@@ -15,7 +15,7 @@ from typing import Any
 from masksmith_client._errors import InputError
 from masksmith_client.submission.statistics import AuxiliaryTensors
 from masksmith_wire.masks import pack
-from masksmith_wire.output_names import MASKS_NAME
+from masksmith_wire.output_names import MASKS_NAME, RECORD_NAME
 
 from .checkpoint import Checkpoint
 from .choice import Choice
@@ -59,7 +59,7 @@ def prune(
             continued; of a finished run, the record is returned.
         solve: Solves the masks.
         method: Scores and update.
-        statistics: What the method needs of each tensor.
+        statistics: The statistics and Gram matrices that scores and update need, by the tensor's name.
         on_bytes: Called with the number of bytes of the input that were processed since the last call; the bytes that
             earlier runs processed are included.
 
@@ -128,10 +128,10 @@ class _Run:
             written_bytes = masks.file.size + (0 if partial_file_line is None else int(partial_file_line["stop"]))
             total = sum(header.file_bytes for header in headers.values()) + masks.total_bytes
             check_space(self.output, total - finished_bytes - written_bytes)
-            with closing(solve(self._unsolved())) as solved:
+            with closing(solve(self._tensors_to_solve())) as solved_tensors:
                 for file in headers:
                     if file.name not in self.finished_files:
-                        self._write_file(file, masks, solved, partial_file_line)
+                        self._write_file(file, masks, solved_tensors, partial_file_line)
                         partial_file_line = None
             digest = masks.file.digest
             masks.file.finish()
@@ -161,6 +161,7 @@ class _Run:
         self._check_finished_files(last)
         if self._finished_files_exist() and self._can_continue_file(last) and self._resume_masks(masks, last):
             return last if "tensor" in last else None
+        self._delete_finished_files()
         self.certificates, self.finished_files = {}, {}
         self.journal.restart(run_identity)
         masks.file.restart()
@@ -189,14 +190,26 @@ class _Run:
                 f"{changed[0]} is not as prune wrote it; restore it, or remove {self.output} and prune again"
             )
 
+    def _delete_finished_files(self) -> None:
+        """Delete what earlier runs finished, before all of it is written again.
+
+        An error before the first new line of the journal removes the journal. A directory with files and no journal
+        would be refused when the command is repeated.
+        """
+        names = [*self.finished_files, RECORD_NAME]
+        if len(self.finished_files) == len(self.checkpoint.headers):
+            names.append(MASKS_NAME)
+        for name in names:
+            (self.output / name).unlink(missing_ok=True)
+
     def _finished_files_exist(self) -> bool:
         return all((self.output / name).is_file() for name in self.finished_files)
 
     def _can_continue_file(self, last: Mapping[str, Any]) -> bool:
-        """Whether the run can continue after the last line of the journal, as far as the file of weights is concerned.
+        """Whether the run can continue the unfinished file of weights, if there is one, after the journal's last line.
 
-        True if no file is unfinished; true without an update, because masks and input suffice to write the unfinished
-        file again; else whether this file has the digest in the journal. A file with another digest is discarded.
+        Without an update it always can: the unfinished file can be written again from the masks and the input. With an
+        update, the file must have the digest in the journal; a file with another digest is discarded.
         """
         if not self.updates_weights or "tensor" not in last:
             return True
@@ -206,7 +219,7 @@ class _Run:
     def _input_of_unfinished_file(self) -> Path:
         return next(file for file in self.checkpoint.headers if file.name not in self.finished_files)
 
-    def _unsolved(self) -> Iterator[TensorToSolve]:
+    def _tensors_to_solve(self) -> Iterator[TensorToSolve]:
         """Yield the tensors whose masks this run solves, in the order in which they are written."""
         for steps in self.steps.by_file.values():
             for step in steps:
@@ -224,7 +237,7 @@ class _Run:
         self,
         file: Path,
         masks: MasksOutput,
-        solved: Iterator[SolvedTensor],
+        solved_tensors: Iterator[SolvedTensor],
         partial_file_line: Mapping[str, Any] | None,
     ) -> None:
         header = self.checkpoint.headers[file]
@@ -235,7 +248,7 @@ class _Run:
             for step in self.steps.by_file[file]:
                 # Tensors before the position were written by an earlier run.
                 if step.entry.start >= shard.position:
-                    self._write_tensor(step, shard, part, masks, solved)
+                    self._write_tensor(step, shard, part, masks, solved_tensors)
             shard.copy_to(header.file_bytes)
             state = {"bytes": part.size, "input": shard.input_digest, "output": part.digest}
             masks.file.flush()
@@ -245,18 +258,23 @@ class _Run:
         self.finished_files[file.name] = line
 
     def _write_tensor(
-        self, step: Step, shard: ShardOutput, part: PartialFile, masks: MasksOutput, solved: Iterator[SolvedTensor]
+        self,
+        step: Step,
+        shard: ShardOutput,
+        part: PartialFile,
+        masks: MasksOutput,
+        solved_tensors: Iterator[SolvedTensor],
     ) -> None:
         if step.chosen is None:
             return shard.write_from_indexed_file(step)
         if step.solves and step.entry.name not in self.certificates:
-            return self._write_solved(step, shard, part, masks, next(solved))
+            return self._write_solved(step, shard, part, masks, next(solved_tensors))
         assert step.first_written is not None
-        packed = masks.read(step.first_written.name)
+        packed_mask = masks.read(step.first_written.name)
         if step.writes_mask and not masks.has(step.entry.name):
-            masks.write(packed)
+            masks.write(packed_mask)
         if not self.updates_weights:
-            return shard.write_masked(step, packed)
+            return shard.write_masked(step, packed_mask)
         # The updated values are in the output file of the first tensor. It may be the file that is being written.
         part.flush()
         file_of_first = self.output / step.first_written.file.name
@@ -270,11 +288,11 @@ class _Run:
         name = step.entry.name
         if result.name != name:
             raise RuntimeError(f"the mask of {name!r} was expected, {result.name!r} was solved")
-        packed = pack(result.mask)
+        packed_mask = pack(result.mask)
         if step.writes_mask and not masks.has(name):
-            masks.write(packed)
+            masks.write(packed_mask)
         if result.updated_bytes is None:
-            shard.write_masked(step, packed)
+            shard.write_masked(step, packed_mask)
         else:
             shard.write_values(step.entry, [result.updated_bytes])
         self._record_solved(name, result.certificate, shard, part, masks)

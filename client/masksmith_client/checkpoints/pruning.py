@@ -53,6 +53,6 @@ def prune_model(
     solve = make_solve(checkpoint, choice, statistics)
     total = sum(header.file_bytes for header in checkpoint.headers.values())
     # With a calibration text, blocks are pruned first, under a bar of their own; files are written in seconds.
-    shown = progress if method.text is None else False
-    with Bar("pruning", total, show=shown, in_bytes=True) as bar:
+    show = progress if method.text is None else False
+    with Bar("pruning", total, show=show, in_bytes=True) as bar:
         return prune(checkpoint, choice, output, solve, method=method, statistics=statistics, on_bytes=bar.advance)

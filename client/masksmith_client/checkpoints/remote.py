@@ -1,4 +1,7 @@
-"""Solves the masks of a checkpoint by a service: a job per group of tensors; the next is submitted while one runs."""
+"""Solves the masks of a checkpoint by a service, with one job for each group of tensors.
+
+The job of the next group is submitted while the job before it runs.
+"""
 
 from __future__ import annotations
 

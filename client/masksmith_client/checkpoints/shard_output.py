@@ -52,14 +52,15 @@ class ShardOutput:
             self._output.write(piece)
             self._record_input(piece)
 
-    def write_masked(self, step: Step, packed: npt.NDArray[np.uint8]) -> None:
+    def write_masked(self, step: Step, packed_mask: npt.NDArray[np.uint8]) -> None:
         """Write a tensor with zeros in the entries that its mask drops."""
         self.copy_to(step.entry.start)
         is_in_this_file = (step.source.file, step.source.start) == (self._path, self._position)
-        # A tensor in this file is recorded as it is read. If the tensor is read from another file, this file has a
-        # duplicate of it, which `_skip_to` reads and records.
-        for masked in masked_pieces(step.source, packed, self._record_input if is_in_this_file else lambda data: None):
-            self._output.write(masked)
+        # The digest is that of this file's bytes. If the tensor is read from this file, they are recorded as they are
+        # read; if it is read from another file, `_skip_to` reads and records the duplicate in this file.
+        on_stored = self._record_input if is_in_this_file else lambda data: None
+        for piece in masked_pieces(step.source, packed_mask, on_stored):
+            self._output.write(piece)
         self._skip_to(step.entry.stop)
 
     def write_values(self, entry: TensorEntry, pieces: Iterable[bytes | bytearray | memoryview]) -> None:
@@ -70,7 +71,7 @@ class ShardOutput:
         self._skip_to(entry.stop)
 
     def write_from_indexed_file(self, step: Step) -> None:
-        """Write, instead of this file's duplicate of a tensor, its bytes in the file that the index names."""
+        """Write a tensor of which this file has a duplicate, with the bytes of the file that the index names for it."""
         self.write_values(step.entry, step.source.pieces())
 
     def _skip_to(self, stop: int) -> None:

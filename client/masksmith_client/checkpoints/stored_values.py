@@ -44,8 +44,8 @@ def nonzero(data: bytes | bytearray, dtype: str) -> npt.NDArray[np.bool_]:
     if dtype not in _UINT_BY_DTYPE_WITH_MINUS_ZERO:
         return np.asarray(np.frombuffer(data, _UINT_BY_OTHER_DTYPE[dtype]) != 0)
     bits: npt.NDArray[Any] = np.frombuffer(data, _UINT_BY_DTYPE_WITH_MINUS_ZERO[dtype])
-    without_sign = bits.dtype.type(2 ** (8 * bits.itemsize - 1) - 1)
-    return np.asarray((bits & without_sign) != 0)
+    bits_without_sign = bits.dtype.type(2 ** (8 * bits.itemsize - 1) - 1)
+    return np.asarray((bits & bits_without_sign) != 0)
 
 
 @cache
@@ -58,7 +58,8 @@ def float8_values(dtype: str) -> npt.NDArray[np.float32]:
     mantissa_bits, bias = 7 - exponent_bits, 2 ** (exponent_bits - 1) - 1
     codes = np.arange(256)
     exponent, mantissa = (codes >> mantissa_bits) % 2**exponent_bits, codes % 2**mantissa_bits
-    # With an exponent of 0, a number is subnormal: it has no implicit one, and its exponent is that of a stored 1.
+    # With a stored exponent of 0, a number is subnormal: the 1 before the binary point is missing, and the number is
+    # scaled as if the stored exponent were 1.
     fraction = mantissa / 2**mantissa_bits + (exponent > 0)
     values = np.ldexp(fraction, np.maximum(exponent, 1) - bias)
     if dtype == "F8_E4M3":

@@ -49,7 +49,15 @@ def declared_ties(tensors: Mapping[str, Tensor], metadata: Sequence[Mapping[str,
 def tied_by_config(
     ties: Mapping[str, str], tensors: Mapping[str, Tensor], config: Mapping[str, Any] | None
 ) -> dict[str, str]:
-    """Return those of `ties` that the config declares: that of one output head, and those of further embeddings."""
+    """Return the part of `ties` that the config declares: further embeddings, and the one output head of this model.
+
+    The result is empty unless the config sets `tie_word_embeddings`.
+
+    Args:
+        ties: The ties that a model may have, see `absent_ties`.
+        tensors: All tensors of the checkpoint, by name.
+        config: The model's `config.json`; None if it has none.
+    """
     if not (config or {}).get("tie_word_embeddings"):
         return {}
     if any(name.startswith("cls.") for name in tensors):
@@ -87,12 +95,12 @@ def _ties_among(tensors: Sequence[Tensor]) -> dict[str, str]:
     ties: dict[str, str] = {}
     by_sample: dict[bytes, list[Tensor]] = {}
     for tensor in tensors:
-        firsts = by_sample.setdefault(_sample(tensor), [])
-        first = next((first for first in firsts if _may_be_tied(first, tensor) and _are_tied(first, tensor)), None)
-        if first is None:
-            firsts.append(tensor)
+        others = by_sample.setdefault(_sample(tensor), [])
+        earlier = next((other for other in others if _may_be_tied(other, tensor) and _are_tied(other, tensor)), None)
+        if earlier is None:
+            others.append(tensor)
         else:
-            ties[tensor.name] = first.name
+            ties[tensor.name] = earlier.name
     return ties
 
 

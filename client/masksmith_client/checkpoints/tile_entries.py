@@ -41,9 +41,7 @@ def _tile_indices(
     matrix_number, number_in_matrix = divmod(range_number, len(ranges))
     first, last = ranges[number_in_matrix]
     _, channels, *kernel = layout.matrix_shape(shape)
-    # A tensor without stack dimensions has an empty stack shape, which `unravel_index` does not take. So a dimension of
-    # length 1 is put in front, and its index is left out.
-    stack = [int(index) for index in np.unravel_index(matrix_number, (1, *layout.stack_shape(shape)))][1:]
+    stack = [int(index) for index in np.unravel_index(matrix_number, layout.stack_shape(shape))]
     cols = int(np.prod(kernel, initial=channels))
     height, width = (last - first, cols) if pattern.axis == "in" else (cols, last - first)
     (tile_row, tile_col), tile_height, tile_width = tile, pattern.tile.rows, pattern.tile.cols

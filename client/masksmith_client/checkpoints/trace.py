@@ -12,8 +12,9 @@ class Trace:
     """Layouts of a checkpoint's tensors, as a forward pass of the model shows them.
 
     Attributes:
-        layouts: Layouts with the rule `model`, by name; a tensor whose layout is not certain has none.
-        dense_reasons: Why a tensor is not a matrix of a block, by name.
+        layouts: Layouts by the tensor's name, with `model` as their `rule`; a tensor without a certain layout is left
+            out.
+        dense_reasons: By the tensor's name, why the tensor stays dense unless the user selects it.
         tied: Maps the name of each tied tensor, stored or not, to the name of the tensor whose memory it shares.
         notes: Notes for the user: the tensors whose layout is not known, and why.
     """

@@ -1,6 +1,7 @@
 """Verifies the non-zeros of a checkpoint: against patterns, or against masks.
 
-The non-zeros of one tensor at a time are in memory; against masks, only those of a band of its rows.
+When patterns are checked, the non-zeros of one tensor at a time are in memory; when masks are checked, only those of
+some rows of one tensor.
 """
 
 from __future__ import annotations
@@ -41,9 +42,10 @@ class CheckedTensor:
         pattern: The pattern that it is checked against, or that its mask states; None if its mask states none.
         nonzeros: Number of its entries that are not zero.
         message: Describes what is violated; None if nothing is.
-        index: Index of an entry that is not zero. Against a pattern with tiles: of the first such entry in the first
-            tile that violates it; against a mask: of the first such entry outside the mask. None in all other cases: if
-            nothing is violated; if a pattern without tiles is violated; if only the mask violates its own pattern.
+        index: Index of an entry that is not zero. If the tensor violates a pattern with tiles, it is the first such
+            entry in the first tile that violates the pattern. If the tensor violates a mask, it is the first such entry
+            outside the mask. None in all other cases: if nothing is violated; if a pattern without tiles is violated;
+            if only the mask violates its own pattern.
     """
 
     name: str

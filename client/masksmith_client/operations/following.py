@@ -81,8 +81,9 @@ async def stream_events(session: ServiceSession, job: JobView, deadline: Deadlin
 async def events_until_end(session: ServiceSession, job: JobView, deadline: Deadline) -> AsyncGenerator[Event, None]:
     """Yield a job's events until it has ended.
 
-    Near the deadline, the job is polled instead, and each poll that finds it not ended yields its progress and state;
-    if such a poll finds the end, no event reports it. When the iteration ends, `job` has the document of the ended job.
+    Near the deadline the job is polled instead. After each poll, the progress and state of a job that has not ended are
+    yielded as events; a poll that finds that the job has ended yields nothing. When the iteration ends, `job` has the
+    document of the ended job.
 
     Raises:
         TimeoutError: If the deadline passes before the job has ended.

@@ -161,7 +161,7 @@ async def download_weights(session: ServiceSession, job: JobView, masks: Masks |
 
 
 async def _expected(session: ServiceSession, job: JobView) -> dict[str, ExpectedTensor]:
-    """Return what a job's results must be, by the request and the final states of its tensors."""
+    """Return the tensors that a job's results must hold, from the request and the final states of its tensors."""
     # The results were downloaded, so the job has ended, but the last known document may be older.
     if not job.state.is_terminal:
         await refresh(session, job)
@@ -169,7 +169,7 @@ async def _expected(session: ServiceSession, job: JobView) -> dict[str, Expected
 
 
 def _entry_count(job: JobView) -> int:
-    """Return the number of entries of a job's tensors, as requested or else as its document says.
+    """Return the number of entries of a job's tensors: of the requested ones, or, if they are not known, of all.
 
     This is also the largest size of the masks, in bytes.
     """

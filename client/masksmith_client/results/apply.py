@@ -115,8 +115,9 @@ def _mask_names(masks: Masks, checkpoint: Checkpoint) -> dict[str, str]:
         tensor = checkpoint.find(name)
         if tensor is None:
             raise InputError(
-                f"mask {name!r} has no tensor in {checkpoint.path}. Some libraries name weights in files otherwise "
-                f"than in modules: masks of the file itself have its names (masksmith solve {checkpoint.path})"
+                f"mask {name!r} has no tensor in {checkpoint.path}. Some libraries give weights other names in "
+                f"files than in modules; masks that are solved from the file have the names in the file: masksmith "
+                f"solve {checkpoint.path}"
             )
         if masks.shape(name) not in (tensor.shape, flat_shape(tensor.shape)):
             raise InputError(f"mask {name!r} has shape {list(masks.shape(name))}, the tensor has {list(tensor.shape)}")
@@ -126,7 +127,9 @@ def _mask_names(masks: Masks, checkpoint: Checkpoint) -> dict[str, str]:
         for stored_name in (tensor.name, *checkpoint.tied_to(tensor.name)):
             other = mask_of_tensor.setdefault(stored_name, name)
             if other != name and not _are_equal(masks, other, name):
-                raise InputError(f"masks {other!r} and {name!r} differ, and both are of {stored_name!r}: they are tied")
+                raise InputError(
+                    f"masks {other!r} and {name!r} differ, but both are for {stored_name!r}, a tied weight"
+                )
     return {name: mask_name for name, mask_name in mask_of_tensor.items() if name in checkpoint.tensors}
 
 

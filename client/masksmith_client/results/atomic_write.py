@@ -13,7 +13,10 @@ from typing import BinaryIO
 from masksmith_client.checkpoints.partial_file import named_errors
 
 MAX_NAME_CHARACTERS = 40
-"""How many characters of the target's name the temporary name repeats; with 10 more, a long name would not fit."""
+"""How many characters of the target's name the temporary name repeats.
+
+It has 10 more characters than these, so with the whole of a long name it could be too long for a file's name.
+"""
 
 
 @contextmanager
@@ -27,22 +30,31 @@ def atomic_write(target: Path) -> Iterator[BinaryIO]:
         OSError: If the file cannot be written, for example on a full disk; the error names the target.
     """
     target = Path(os.path.realpath(target))
-    with (
-        named_errors(target),
-        tempfile.NamedTemporaryFile(
+    with _errors_of(target):
+        temporary = tempfile.NamedTemporaryFile(  # noqa: SIM115 - closed below
             dir=target.parent, prefix=f".{target.name[:MAX_NAME_CHARACTERS]}.", delete=False
-        ) as file,
-    ):
+        )
+    with named_errors(target), temporary as file:
         try:
             yield file  # type: ignore[misc]
             file.flush()
             os.fsync(file.fileno())
-            # A temporary file is for its owner alone; this gives it the permissions of any new file.
-            os.chmod(file.name, 0o666 & ~_umask())
-            os.replace(file.name, target)
+            with _errors_of(target):
+                # Only the owner may read a temporary file; the target gets the permissions of any new file.
+                os.chmod(file.name, 0o666 & ~_umask())
+                os.replace(file.name, target)
         except BaseException:
             os.unlink(file.name)
             raise
+
+
+@contextmanager
+def _errors_of(target: Path) -> Iterator[None]:
+    """Name the target in each `OSError`, instead of the temporary file, which the user does not know."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(target)) from None
 
 
 def save_copy(file: BinaryIO, target: Path) -> Path:

@@ -43,8 +43,8 @@ def expected_tensors(document: JobDocument, requested: Mapping[str, ExpectedTens
     return expected
 
 
-def check_names(header: Header, expected: Iterable[str], what: str) -> None:
-    """Check that a file holds exactly the tensors that are expected; messages call these `what`.
+def check_names(header: Header, expected: Iterable[str], contents: str) -> None:
+    """Check that a file holds exactly the tensors that are expected; `contents` is what messages call these tensors.
 
     Raises:
         WireError: If it does not.
@@ -53,7 +53,7 @@ def check_names(header: Header, expected: Iterable[str], what: str) -> None:
     if set(header.tensors) != expected_names:
         name = sorted(expected_names ^ set(header.tensors))[0]
         problem = "missing" if name in expected_names else "extra"
-        raise WireError(f"the {what} are not those of the job: {name!r} is {problem}")
+        raise WireError(f"the {contents} are not those of the job: {name!r} is {problem}")
 
 
 def check_mask(entry: TensorEntry, info: MaskInfo | None, expected: ExpectedTensor) -> None:

@@ -46,9 +46,8 @@ class Masks(TensorFile):
             self.infos: Mapping[str, MaskInfo] = read_infos(self._header.metadata)
         except ValueError:  # another program wrote the metadata
             self.infos = {}
-        # Names of masks whose patterns must still be checked, and of those whose digests were checked.
-        self._unchecked_patterns: set[str] = set()
-        self._checked_digests: set[str] = set()
+        self._names_with_unchecked_pattern: set[str] = set()
+        self._names_with_checked_digests: set[str] = set()
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> Masks:
@@ -97,7 +96,7 @@ class Masks(TensorFile):
         for name, entry in self._entries.items():
             check_mask(entry, self.infos.get(name), expected[name])
             self._check_digest(name)
-        self._unchecked_patterns = set(self._entries)
+        self._names_with_unchecked_pattern = set(self._entries)
 
     def verify(
         self, weights: Mapping[str, Any], *, scores: Mapping[str, Any] | None = None, prove: bool = False
@@ -113,8 +112,8 @@ class Masks(TensorFile):
 
         Args:
             weights: The weights by name, as they were submitted; at least those of the masks that `scores` lacks.
-            scores: Scores by name; needed where the job computed the scores from a statistic, or got them beside the
-                weights.
+            scores: Scores by name; needed for each weight whose scores the job computed from a statistic, or
+                received separately from the weight.
             prove: Whether to compute a bound here.
 
         Returns:
@@ -153,7 +152,7 @@ class Masks(TensorFile):
         Raises:
             WireError: If a mask that was not read before violates its pattern.
         """
-        for name in list(self._unchecked_patterns):
+        for name in list(self._names_with_unchecked_pattern):
             self._unpack_and_check(self._entries[name])
         if self.job is None:
             return super().save(path)
@@ -178,7 +177,7 @@ class Masks(TensorFile):
         """
         entry, cols = self._entries[name], (self.shape(name) or (1,))[-1]
         self._check_digest(name)
-        if name in self._unchecked_patterns:
+        if name in self._names_with_unchecked_pattern:
             self._unpack_and_check(entry)
         width = cols if entry.dtype == "BOOL" else packed_width((cols,))
         part = np.frombuffer(self._read(entry.start + first * width, entry.start + last * width), np.uint8)
@@ -195,15 +194,16 @@ class Masks(TensorFile):
         Raises:
             WireError: If the mask does not have its digests, or violates its pattern.
         """
-        return self._unpack_and_check(entry) if entry.name in self._unchecked_patterns else self._unpack(entry)
+        is_unchecked = entry.name in self._names_with_unchecked_pattern
+        return self._unpack_and_check(entry) if is_unchecked else self._unpack(entry)
 
     def _unpack_and_check(self, entry: TensorEntry) -> BoolMask:
-        """Return a mask as a bool array, after checking its digests and its pattern, as far as the file has them."""
+        """Return a mask as a bool array, after checking its digests and its pattern; a file may lack either."""
         mask, info = self._unpack(entry), self.infos.get(entry.name)
         violation = None if info is None else pattern_violation(mask, info)
         if info is not None and violation is not None:
             raise WireError(f"the mask of {entry.name!r} violates its pattern {info.pattern!r}: {violation}")
-        self._unchecked_patterns.discard(entry.name)
+        self._names_with_unchecked_pattern.discard(entry.name)
         return mask
 
     def _unpack(self, entry: TensorEntry) -> BoolMask:
@@ -218,14 +218,14 @@ class Masks(TensorFile):
             WireError: If the mask's bytes do not have these digests.
         """
         info, entry = self.infos.get(name), self._entries[name]
-        if info is None or not info.digests or name in self._checked_digests:
+        if info is None or not info.digests or name in self._names_with_checked_digests:
             return
         stored = self._stored(entry)
         packed = pack(stored != 0) if entry.dtype == "BOOL" else stored
         violation = info.digest_violation(name, packed)
         if violation is not None:
             raise WireError(violation)
-        self._checked_digests.add(name)
+        self._names_with_checked_digests.add(name)
 
     def _stored(self, entry: TensorEntry) -> npt.NDArray[np.uint8]:
         """Return the bytes of a mask as they are in the file, in the shape that they have there."""

@@ -17,7 +17,7 @@ from masksmith_wire.scores import ScoreMethod
 from masksmith_wire.totals import relative_gap
 
 TOLERANCE = 1e-9
-"""Largest relative difference between sums of the same scores in different orders of addition."""
+"""Largest relative difference that two sums of the same scores may have, because of the order of addition."""
 
 
 @dataclass(frozen=True)
@@ -76,18 +76,19 @@ def scores_of(method: str, weight: Any, name: str) -> Any:
 
 
 def check_assumed_scores(method: str, name: str, objective: float, report: TensorReport | None) -> None:
-    """Check the assumption of `scores_of` that scores given to a job are its tensors, not sent beside them.
+    """Check the assumption of `scores_of` about the method `given`: that a job's tensors are themselves the scores.
 
-    The job's document does not say this. It holds if the mask's objective is the one that the job claims.
+    The scores may also have been sent beside the tensors, and the job's document does not say which. The assumption
+    holds if the mask's objective, computed from the tensor, is the one that the job claims.
 
     Args:
         method: The job's score method.
         name: Name of the weight.
-        objective: What the mask keeps of the scores that were assumed.
+        objective: The mask's objective, computed with the tensor as scores; see `kept_objective`.
         report: What the job claims; None without a job.
 
     Raises:
-        InputError: If the scores were given, and are not the tensor itself.
+        InputError: If the method is `given`, and the assumption does not hold.
     """
     claimed = None if report is None else report.objective
     if ScoreMethod.parse(method).name == "given" and claimed is not None and not _is_close(objective, claimed):

@@ -32,7 +32,7 @@ def row_ranges(shape: tuple[int, ...]) -> Iterator[tuple[int, int]]:
 class TensorFile(Mapping[str, Any]):
     """A mapping over the tensors of an open safetensors file; subclasses define how a tensor is read.
 
-    The file is closed by `close`, or when the mapping is garbage.
+    The file is closed by `close`, or when the mapping is garbage-collected.
 
     Args:
         file: The file.

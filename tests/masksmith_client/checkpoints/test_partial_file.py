@@ -12,6 +12,7 @@ from masksmith_client._errors import InputError
 from masksmith_client.checkpoints import journal
 from masksmith_client.checkpoints.partial_file import PartialFile
 from masksmith_client.cli.app import explain
+from masksmith_client.results.atomic_write import atomic_write
 from masksmith_wire.output_names import JOURNAL_NAME
 
 
@@ -72,3 +73,25 @@ def test_a_journal_that_cannot_be_read_is_named(tmp_path: Path, monkeypatch: pyt
     with pytest.raises(OSError, match="Input/output error") as caught, journal.open_journal(tmp_path, {}):
         pass
     assert caught.value.filename == str(tmp_path / JOURNAL_NAME)
+
+
+def test_a_file_system_without_locks_is_no_other_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_locks(*_: Any) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(journal.fcntl, "flock", no_locks)
+    with pytest.raises(OSError, match="No locks available") as caught, journal.open_journal(tmp_path, {}):
+        pass
+    assert caught.value.filename == str(tmp_path / JOURNAL_NAME)
+    assert not isinstance(caught.value, InputError)
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"), [("missing/masks.safetensors", "No such file or directory"), ("folder", "Is a directory")]
+)
+def test_an_error_of_a_temporary_file_names_the_target(tmp_path: Path, name: str, reason: str) -> None:
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(OSError, match=reason) as caught, atomic_write(tmp_path / name):
+        pass
+    assert explain(caught.value) == (f"{tmp_path / name}: {reason}", 1)
+    assert [path.name for path in tmp_path.iterdir()] == ["folder"]

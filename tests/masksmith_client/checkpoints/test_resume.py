@@ -179,6 +179,18 @@ def test_what_was_lost_with_the_power_is_written_anew(
     assert contents(output) == whole
 
 
+def test_an_error_at_the_start_of_writing_anew_leaves_a_directory_that_can_be_continued(
+    saved: Saved, tmp_path: Path, whole: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = tmp_path / "out"
+    interrupted(saved("llama"), output, monkeypatch, 8)
+    assert list(output.glob("model*.safetensors"))
+    next(output.glob(".masks*.part")).write_bytes(b"")
+    interrupted(saved("llama"), output, monkeypatch, 0)
+    assert run(command(saved("llama"), output)) == 0
+    assert contents(output) == whole
+
+
 @pytest.mark.parametrize("change", ["input", "options"])
 def test_another_input_or_other_options_are_refused(
     saved: Saved, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, change: str

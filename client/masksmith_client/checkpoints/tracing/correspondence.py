@@ -18,7 +18,8 @@ class Correspondence:
 
     Attributes:
         sources: For each tensor whose parameters are certain, the parameters whose entries it holds, in order.
-        tied: Of tensors that share memory, stored or not, maps the names of all but one to the name of that one.
+        tied: Of each group of tensors that share memory, stored or not, one is the representative; this maps the names
+            of the others to its name.
         shape_mismatches: For each tensor whose shape differs from the one that the config implies, the config's shape,
             by name; without tensors that loading converts to the parameter's shape.
         buffers: Tensors of the checkpoint that are buffers of the model, not parameters.
@@ -70,7 +71,7 @@ def correspondence(model: Any, shapes: Mapping[str, tuple[int, ...]]) -> Corresp
     loaded_sources = _loaded_sources(model, {name: shape for name, shape in shapes.items() if name not in sources})
     mismatches = {name: shape for name, shape in mismatches.items() if name not in loaded_sources}
     sources |= loaded_sources
-    tied = _tied(saved, to_checkpoint_name, shapes)
+    tied = _tied_names(saved, to_checkpoint_name, shapes)
     return Correspondence(sources, tied, mismatches, buffers & shapes.keys(), _missing(model, sources))
 
 
@@ -108,8 +109,8 @@ def _location(tensor: torch.Tensor) -> tuple[Any, ...]:
 def _name_conversion(model: Any, saved: Mapping[str, Any], shapes: Mapping[str, Any]) -> Callable[[str], str]:
     """Return a function that maps names of saved tensors to names in the checkpoint.
 
-    A checkpoint's names may have, or lack, the base model's prefix; of the possible functions, the one that gives
-    the most names in the checkpoint is returned.
+    A checkpoint's names may have, or lack, the base model's prefix; of the possible functions, the one that maps
+    the most saved tensors to names in the checkpoint is returned.
     """
     prefix = f"{getattr(model, 'base_model_prefix', '')}."
     functions: list[Callable[[str], str]] = [lambda name: name]
@@ -139,7 +140,7 @@ def _loaded_sources(model: Any, shapes: Mapping[str, tuple[int, ...]]) -> dict[s
         target, source_pattern = rename_source_key(name, renamings, converters, model.base_model_prefix, parameters)
         if target not in parameters:
             continue
-        converter = next((each for each in converters if source_pattern in each.source_patterns), None)
+        converter = next((step for step in converters if source_pattern in step.source_patterns), None)
         dims = _dims_when_loaded(model, converter, name, target, source_pattern, shape)
         if dims is not None:
             sources[name] = (Source(first_names[id(parameters[target])], dims),)
@@ -183,17 +184,20 @@ def _dims_when_loaded(
         or loaded.numel() != stored.numel()
     ):
         return None
-    # The source has, for each dimension of the parameter, those of the stored tensor; the result is the inverse.
+    # The source maps each dimension of the parameter to dimensions of the stored tensor; the result is the inverse map.
     return tuple(
         frozenset(loaded_dim for loaded_dim, dims in enumerate(loaded_sources[0].dims) if dim in dims)
         for dim in range(len(shape))
     )
 
 
-def _tied(
+def _tied_names(
     saved: Mapping[str, _SavedTensor], to_checkpoint_name: Callable[[str], str], shapes: Mapping[str, Any]
 ) -> dict[str, str]:
-    """Of tensors that share memory, map the names of all but one to the name of that one (in `shapes` if possible)."""
+    """Map the names of tensors that share memory to the name of one of them, which is in `shapes` if possible.
+
+    This one is not mapped to itself.
+    """
     locations = {to_checkpoint_name(name): tensor.location for name, tensor in saved.items() if tensor.sources}
     name_by_location: dict[Any, str] = {}
     tied = {}

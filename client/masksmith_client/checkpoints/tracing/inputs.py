@@ -11,15 +11,26 @@ import torch
 BATCH = 2
 TOKENS = 7
 SAMPLES = 16000
-"""Samples of sound. This and the other lengths are unlikely as widths, so activations rarely have a weight's shape."""
+"""Samples of sound.
+
+These three lengths are unlikely as widths of a model, so an activation rarely has the shape of a weight. The product of
+such an activation and the weight, entry by entry, would be taken for the weight with a scale (see `sources.SCALINGS`).
+"""
 
 
 def arguments_to_try(model: Any) -> Iterator[dict[str, torch.Tensor]]:
     """Yield arguments to try for a model, the most complete ones first.
 
-    These are its main input with token ids and pixels if `forward` takes them, its main input alone (both with the
-    decoder's token ids if `forward` takes them), token ids alone, and its own dummy inputs. Each is left out if it has
-    an input that `forward` does not take or that has no maker. Sound is tried without and with a dimension of channels.
+    In this order:
+
+    1. the main input, with token ids and pixels if `forward` takes these;
+    2. the main input alone;
+    3. token ids alone;
+    4. the model's own dummy inputs.
+
+    The first two include the decoder's token ids if `forward` takes these. A choice is left out if `forward` does not
+    take all of its inputs, or if `_MAKERS` lacks one of the first three's. Sound is tried without and with a dimension
+    of channels.
     """
     main = str(getattr(model, "main_input_name", "input_ids"))
     parameters = inspect.signature(model.forward).parameters
@@ -69,7 +80,10 @@ def _pixels(model: Any) -> torch.Tensor:
 
 
 def _features(model: Any) -> torch.Tensor:
-    """Return spectra of speech, with two frames for each position of the encoder: its first convolutions halve them."""
+    """Return spectra of speech, with two frames for each position of the encoder.
+
+    The first convolutions of the encoder halve the number of frames.
+    """
     length = 2 * _setting(model, "max_source_positions", default=50)
     return _floats(model, BATCH, _setting(model, "num_mel_bins", "n_mels", "feature_size", default=80), length)
 

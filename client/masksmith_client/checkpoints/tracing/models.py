@@ -125,7 +125,7 @@ def _simplify(config: Any) -> Any:
 
 
 def _model_class(config: Any) -> Any:
-    """Return the class of the config's first architecture that `transformers` has for such a config; None if none."""
+    """Return the first class in the config's `architectures` that `transformers` has for this config, or None."""
     import transformers
 
     for name in config.architectures or ():

@@ -17,7 +17,7 @@ class Observations:
     Attributes:
         axes: Axes of the parameters that are matrices.
         reasons: Why other parameters are not matrices.
-        parts: Numbers of outputs of the matrices that are fused in one parameter.
+        parts: For each parameter that fuses several matrices, the number of outputs of each of these matrices.
         notes: Notes for the user about what the pass did not show.
     """
 
@@ -31,9 +31,9 @@ def extended_to_siblings(observations: Observations, shapes: Mapping[str, tuple[
     """Copy axes and reasons to parameters that the pass did not reach, from their siblings.
 
     Siblings are parameters whose names differ only in numbers. Nothing is copied between siblings if two that the pass
-    reached differ in axes or reason, or if any two differ in their number of dimensions. Left out are axes and reasons
-    of names that are not in `shapes`, and axes whose number is not the parameter's number of dimensions. Parts and
-    notes stay as they are.
+    reached differ in axes or reason, or if any two differ in their number of dimensions. The result has no axes and
+    reasons of names that are not in `shapes`, and no axes that do not fit the parameter's number of dimensions. Parts
+    and notes stay as they are.
     """
     groups = defaultdict(list)
     for name in shapes:

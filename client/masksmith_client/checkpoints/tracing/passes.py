@@ -1,4 +1,4 @@
-"""Watches forward passes: of a model, and of models inside it that its pass does not reach, such as towers."""
+"""Watches forward passes: of a model, and of models inside it that its pass does not reach, such as image encoders."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def _run(module: Any) -> str | None:
 
 
 def _is_unseen_model(prefix: str, module: Any, watcher: Watcher) -> bool:
-    """Whether a module is a model of its own, such as a tower for images, and has matrices, none seen in a product."""
+    """Whether a module is a model of its own, such as an image encoder, whose matrices were all seen in no product."""
     from transformers import PreTrainedModel
 
     if not isinstance(module, PreTrainedModel):

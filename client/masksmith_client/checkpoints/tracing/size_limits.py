@@ -14,11 +14,13 @@ from torch import nn
 from torch.nn.modules.module import register_module_module_registration_hook
 
 MAX_COUNT = 10**6
-"""Largest number of layers, experts or other parts of a model that a setting of a config may have."""
+"""Largest number of layers, experts or other parts of a model that a setting of a config may state."""
 
 MIN_MODULES, MODULES_PER_TENSOR = 20_000, 10
-"""A model may have this many modules, and so many more for each tensor of the checkpoint; likewise matrices in stacks
-whose length no tensor of the checkpoint has."""
+"""The largest number of modules of a model is `MIN_MODULES + MODULES_PER_TENSOR * number of the checkpoint's tensors`.
+
+The number of matrices in stacks has the same limit; stacks whose length is a size of a tensor are not counted.
+"""
 
 _COUNT = re.compile(r"(?:^|_)(?:layers?|experts?|blocks?|groups?|stages?|depths?|repeats?)(?:_|$)")
 """Names of settings that are numbers of parts of a model, such as `num_hidden_layers`, unless they end in `_size`."""
@@ -39,9 +41,9 @@ def excessive_count(config: Mapping[str, Any]) -> str | None:
 
 
 @contextmanager
-def limited_modules(tensors: int) -> Iterator[None]:
-    """Within the context, raise a `ValueError` once more modules are registered than a model of so many tensors has."""
-    limit = _limit(tensors)
+def limited_modules(tensor_count: int) -> Iterator[None]:
+    """Within the context, raise a `ValueError` once more modules are registered than `tensor_count` tensors allow."""
+    limit = _limit(tensor_count)
     registered = 0
 
     def count(parent: nn.Module, name: str, module: nn.Module | None) -> None:
@@ -49,7 +51,7 @@ def limited_modules(tensors: int) -> Iterator[None]:
         registered += 1
         if registered > limit:
             raise ValueError(
-                f"the config's model has more than {limit} modules, and the checkpoint has {tensors} tensor(s)"
+                f"the config's model has more than {limit} modules, and the checkpoint has {tensor_count} tensor(s)"
             )
 
     hook = register_module_module_registration_hook(count)
@@ -62,11 +64,13 @@ def limited_modules(tensors: int) -> Iterator[None]:
 def excessive_stacks(model: nn.Module, shapes: Mapping[str, tuple[int, ...]]) -> str | None:
     """Return a message if a model's stacks have far more matrices than the checkpoint has tensors; else None.
 
-    Each matrix of a stack may be a tensor of its own in a checkpoint, and saving splits the stack accordingly.
+    Each matrix of a stack may be a tensor of its own in a checkpoint. Saving the model then splits the stack, which
+    makes an object for each of its matrices.
 
     Args:
         model: The model on the meta device.
-        shapes: Shapes of the checkpoint's tensors, by name. A stack whose length is one of their sizes counts as one.
+        shapes: Shapes of the checkpoint's tensors, by name. A stack whose length is a size in one of these shapes is
+            not counted, since the checkpoint probably stores it as one tensor.
     """
     sizes = {size for shape in shapes.values() for size in shape}
     lengths = {name: parameter.shape[0] for name, parameter in model.named_parameters() if parameter.ndim >= 3}
@@ -80,5 +84,5 @@ def excessive_stacks(model: nn.Module, shapes: Mapping[str, tuple[int, ...]]) ->
     )
 
 
-def _limit(tensors: int) -> int:
-    return MIN_MODULES + MODULES_PER_TENSOR * tensors
+def _limit(tensor_count: int) -> int:
+    return MIN_MODULES + MODULES_PER_TENSOR * tensor_count

@@ -48,8 +48,9 @@ def smaller(config: Any) -> Any:
 def _common_factor(sections: list[Any]) -> int:
     """Return the largest power of two up to `MAX_FACTOR` that divides every width and leaves at least two heads.
 
-    It is 1 if there is no other. With a single head, a split inside the head, such as that of a rotary embedding, could
-    not be told from a split of the whole output into fused matrices. For keys and values, one head is enough.
+    It is 1 if no larger one does. With a single head, a split inside the head, such as that of a rotary embedding,
+    could not be distinguished from a split of the whole output into fused matrices. For keys and values, one head is
+    enough.
     """
     values = [(name, value) for section in sections for name, value in vars(section).items() if _is_width(name, value)]
     factor = MAX_FACTOR

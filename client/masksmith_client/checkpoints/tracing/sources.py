@@ -22,8 +22,8 @@ class Source:
 
     Attributes:
         parameter: The parameter's name.
-        dims: For each dimension of the tensor, the dimensions of the parameter that it corresponds to; an empty set for
-            one that the parameter does not have; possibly empty for one of length 1.
+        dims: For each dimension of the tensor, the dimensions of the parameter that it corresponds to. The set is empty
+            for a dimension that the parameter does not have, and may be empty for a dimension of length 1.
     """
 
     parameter: str

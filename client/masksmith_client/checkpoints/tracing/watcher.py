@@ -46,8 +46,8 @@ class Use:
     """What a forward pass does with a parameter.
 
     Attributes:
-        axes: The parameter's axes in the products and convolutions that it enters, or None for one of these in which
-            they are not certain.
+        axes: The parameter's axes in each product and convolution that it enters; None stands for a product or a
+            convolution in which the axes are not certain.
         reasons: The parameter's uses other than as a matrix that multiplies, which may be reasons to leave it dense.
     """
 
