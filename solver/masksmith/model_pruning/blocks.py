@@ -21,18 +21,20 @@ class BlockList:
     Attributes:
         path: Name of the list in the model, without the segments of wrappers.
         modules: The blocks.
+        keys: Name of each block in the list: its number, or its own name in a `Sequential` made from an `OrderedDict`.
         class_name: Name of the class whose blocks hold the most parameters (of two or more dimensions).
         share: Share of the model's parameters of two or more dimensions that the blocks hold, counted by entries.
     """
 
     path: str
     modules: Sequence[Module]
+    keys: Sequence[str]
     class_name: str
     share: float
 
     def name(self, number: int) -> str:
         """Return the name of a block in the model."""
-        return f"{self.path}.{number}" if self.path else str(number)
+        return f"{self.path}.{self.keys[number]}" if self.path else self.keys[number]
 
     def __str__(self) -> str:
         return f"{len(self.modules)} blocks {self.path or '(the model itself)'} of {self.class_name}, {self.share:.0%}"
@@ -91,12 +93,12 @@ def _names_text(lists: dict[str, Module]) -> str:
 
 
 def _block_list(path: str, module: Module, model_size: int) -> BlockList:
-    modules = list(module.children())
+    keys, modules = [key for key, _ in module.named_children()], list(module.children())
     # `children` leaves repeated modules out.
     if len(modules) < len(module._modules):
         raise PruningError(f"{path!r} holds one module several times; its blocks share their weights")
     share = _size(module) / model_size if model_size else 0.0
-    return BlockList(path, modules, _largest_class(modules)[0].__name__, share)
+    return BlockList(path, modules, keys, _largest_class(modules)[0].__name__, share)
 
 
 def _largest_class(modules: Sequence[Module]) -> tuple[type[Module], int]:
