@@ -53,19 +53,19 @@ def find_blocks(model: Module, path: str | None = None) -> BlockList:
     """
     lists = {plain_path(model, name): module for name, module in model.named_modules() if _is_list(module)}
     if path is not None:
-        plain = plain_path(model, path)
-        if plain not in lists:
+        plain_name = plain_path(model, path)
+        if plain_name not in lists:
             raise PruningError(f"blocks={path!r} is not a list of modules; there are {_names_text(lists)}")
-        return _block_list(plain, lists[plain], _size(model))
+        return _block_list(plain_name, lists[plain_name], _size(model))
     sizes = {name: _size_of_largest_class(module) for name, module in lists.items()}
-    # Of a list inside a block and the list of blocks itself, the outer one is larger.
-    best = max(sizes, key=lambda name: sizes[name], default=None)
-    if best is None or sizes[best] == 0:
+    # A list inside a block is smaller than the list of the blocks, so the list of the blocks is found.
+    largest = max(sizes, key=lambda name: sizes[name], default=None)
+    if largest is None or sizes[largest] == 0:
         raise PruningError(
             "the model has no list of blocks (a ModuleList or Sequential of two or more modules of one class); "
             "ms.calibrate and ms.reconstruct work on any model"
         )
-    return _block_list(best, lists[best], _size(model))
+    return _block_list(largest, lists[largest], _size(model))
 
 
 def check_differentiable(blocks: BlockList) -> None:

@@ -158,7 +158,7 @@ class _Recorder:
         """Record the arguments of a call of block `number`.
 
         Raises:
-            PruningError: If it is not the block's first call, has a cache, or is not on the previous block's output.
+            PruningError: If it is not the block's first call, has a cache, or does not get the previous block's output.
         """
         name = self._blocks.name(number)
         if number in self._order:
