@@ -90,9 +90,9 @@ def report(masks: Masks, seconds: float) -> None:
 
 def main() -> int:
     """Run the demo; the exit code is 0 if every mask is proved optimal and satisfies its pattern."""
-    options = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    options.add_argument("--out", type=Path, default=Path("demo"), help="where masks, picture and data go")
-    out: Path = options.parse_args().out
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--out", type=Path, default=Path("demo"), help="where masks, picture and data go")
+    out: Path = parser.parse_args().out
     out.mkdir(parents=True, exist_ok=True)
     masks_path, picture_path = out / "masks.safetensors", out / "mask.png"
     with installation(out / "data") as url, Client(url) as client:

@@ -16,20 +16,20 @@ from safetensors.numpy import load_file, save_file
 import masksmith as ms
 
 
-def prunable(name: str, ndim: int) -> bool:
+def is_prunable(name: str, ndim: int) -> bool:
     """Whether a tensor is a linear or convolution weight, by its dimensions, and not an embedding, by its name."""
     return 2 <= ndim <= 4 and "embedding" not in name
 
 
 def main() -> None:
     """Read a checkpoint, solve all layers together, multiply by the masks, and write the result."""
-    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("model", type=Path)
-    options.add_argument("output", type=Path)
-    options.add_argument("--pattern", default="transposable 8:16")
-    arguments = options.parse_args()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", type=Path)
+    parser.add_argument("output", type=Path)
+    parser.add_argument("--pattern", default="transposable 8:16")
+    arguments = parser.parse_args()
     weights = load_file(arguments.model)
-    layers = {name: weight for name, weight in weights.items() if prunable(name, weight.ndim)}
+    layers = {name: weight for name, weight in weights.items() if is_prunable(name, weight.ndim)}
     solutions = ms.solve_many({name: ms.magnitude(weight) for name, weight in layers.items()}, arguments.pattern)
     for name, solution in solutions.items():
         weights[name] = weights[name] * solution.mask

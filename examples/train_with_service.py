@@ -156,8 +156,8 @@ class Cost:
     cpu_s: float
 
 
-def window(training: Training, sparsifier: Sparsifier | None) -> Cost:
-    """Train for a window; with a sparsifier it contains two refreshes."""
+def measure_window(training: Training, sparsifier: Sparsifier | None) -> Cost:
+    """Train for one window, and return its cost; with a sparsifier, the window contains two refreshes."""
     started, started_cpu = time.perf_counter(), time.process_time()
     for _ in range(WINDOW_STEPS):
         training.step()
@@ -174,8 +174,8 @@ def measure(training: Training, sparsifier: Sparsifier, pairs: int) -> list[tupl
         training.step()
         sparsifier.step()
     for _ in range(pairs):
-        order = [None, sparsifier] if generator.random() < 0.5 else [sparsifier, None]
-        costs = {refreshing is not None: window(training, refreshing) for refreshing in order}
+        order = [False, True] if generator.random() < 0.5 else [True, False]
+        costs = {refreshes: measure_window(training, sparsifier if refreshes else None) for refreshes in order}
         measurements.append((costs[False], costs[True]))
     return measurements
 
@@ -188,8 +188,11 @@ def median_interval(values: list[float]) -> tuple[float, float, float]:
     return statistics.median(ordered), ordered[max(low, 0)], ordered[min(high, len(ordered) - 1)]
 
 
-def page(pairs: list[tuple[Cost, Cost]], sparsifier: Sparsifier) -> tuple[str, float]:
-    """Return the report, and the upper end of the confidence interval of the overhead in wall-clock time."""
+def report_page(pairs: list[tuple[Cost, Cost]], sparsifier: Sparsifier) -> tuple[str, float]:
+    """Return the report, and the upper end of the confidence interval of the overhead in wall-clock time.
+
+    Each pair has the costs of a window with a fixed mask and of one with refreshes.
+    """
     overhead, low, high = median_interval([refreshed.wall_s / fixed.wall_s - 1 for fixed, refreshed in pairs])
     cpu_overhead, cpu_low, cpu_high = median_interval([refreshed.cpu_s / fixed.cpu_s - 1 for fixed, refreshed in pairs])
     report, step_s = sparsifier.report(), statistics.median(fixed.wall_s for fixed, _ in pairs)
@@ -248,12 +251,12 @@ def main() -> int:
 
     The exit code is 0 if all masks are proved optimal and the 95 % interval of a measured overhead ends at 5 % or less.
     """
-    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("--steps", type=int, default=400)
-    options.add_argument("--seed", type=int, default=0)
-    options.add_argument("--measure", type=int, metavar="PAIRS", help="measure with this many pairs of windows")
-    options.add_argument("--out", type=Path, help="file for the report")
-    arguments = options.parse_args()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--measure", type=int, metavar="PAIRS", help="measure with this many pairs of windows")
+    parser.add_argument("--out", type=Path, help="file for the report")
+    arguments = parser.parse_args()
     training_cores, other_cores = split_cores()
     torch.set_num_threads(1)
     os.sched_setaffinity(0, other_cores)
@@ -262,9 +265,9 @@ def main() -> int:
         training = Training(arguments.seed)
         refresh = Refresh(every=REFRESH_STEPS, cores=other_cores)
         with Sparsifier(training.model, PATTERN, Client(url), refresh, SRSTE(), layers="blocks.*") as sparsifier:
-            high = 0.0
+            largest_overhead = 0.0
             if arguments.measure:
-                text, high = page(measure(training, sparsifier, arguments.measure), sparsifier)
+                text, largest_overhead = report_page(measure(training, sparsifier, arguments.measure), sparsifier)
                 print(text)
                 if arguments.out is not None:
                     arguments.out.write_text(text)
@@ -274,7 +277,7 @@ def main() -> int:
             print(sparsifier.report())
             sparsifier.bake()
     print("every mask proved optimal, by two solvers" if all_proved else "SOME MASK IS NOT PROVED OPTIMAL")
-    return 0 if all_proved and high <= 0.05 else 1
+    return 0 if all_proved and largest_overhead <= 0.05 else 1
 
 
 if __name__ == "__main__":

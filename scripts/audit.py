@@ -36,7 +36,7 @@ def report(output: str, errors: str) -> int:
 
     Args:
         output: The report, as JSON; anything else means that nothing was audited.
-        errors: Error messages of pip-audit, of which the last line is printed in that case.
+        errors: Error messages of pip-audit; if nothing was audited, their last line is printed.
     """
     try:
         dependencies = json.loads(output)["dependencies"]

@@ -58,20 +58,20 @@ class Scale:
     quick: bool
 
 
-def digits(seed: int, trained: int = 1000) -> Digits:
-    """Split the digits: 797 test samples, the first `trained` of the others as training samples."""
+def digits(seed: int, training_samples: int = 1000) -> Digits:
+    """Split the digits, in random order: 797 test samples, then `training_samples` training samples."""
     pixels, classes = load_digits(return_X_y=True)
     order = torch.randperm(len(pixels), generator=torch.Generator().manual_seed(seed))
     inputs, targets = torch.from_numpy(pixels).float()[order] / 16, torch.from_numpy(classes).long()[order]
-    train, test = slice(TEST_SAMPLES, TEST_SAMPLES + trained), slice(TEST_SAMPLES)
+    train, test = slice(TEST_SAMPLES, TEST_SAMPLES + training_samples), slice(TEST_SAMPLES)
     return Digits(inputs[train], targets[train], inputs[test], targets[test])
 
 
-def perceptron(seed: int, width: int = WIDTH, hidden: int = 2) -> nn.Sequential:
-    """Return a network of `hidden` hidden layers, each with ReLU, and an output layer."""
+def perceptron(seed: int, width: int = WIDTH, hidden_layers: int = 2) -> nn.Sequential:
+    """Return a network of `hidden_layers` layers of `width` outputs, each with ReLU, and an output layer."""
     torch.manual_seed(seed)
     layers: list[nn.Module] = []
-    for k in range(hidden):
+    for k in range(hidden_layers):
         layers += [nn.Linear(64 if k == 0 else width, width), nn.ReLU()]
     return nn.Sequential(*layers, nn.Linear(width, CLASSES))
 
@@ -169,7 +169,7 @@ def verdict(claim: str, difference: float, margin: float, form: str = ".2%") -> 
     Args:
         claim: The claim that `difference` is positive.
         difference: Mean difference; see `paired`.
-        margin: Twice the standard error of the difference, which it must exceed.
+        margin: Twice the standard error of the difference; the claim is confirmed if `difference` exceeds it.
         form: Number format.
     """
     if difference > margin:
@@ -195,12 +195,12 @@ def run(name: str, description: str, study: Callable[[Scale], tuple[str, plt.Fig
         description: Docstring of the study: title, a paragraph with the command line, and the text of the page.
         study: Runs the study; returns the results as Markdown, and the plot.
     """
-    options = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("--quick", action="store_true", help="two seeds and few epochs, as a smoke test")
-    options.add_argument("--seeds", type=int, default=5)
-    options.add_argument("--epochs", type=int, default=10)
-    options.add_argument("--out", type=Path, help="folder to write page and plot to, such as docs/studies")
-    arguments = options.parse_args()
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="two seeds and few epochs, as a smoke test")
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--out", type=Path, help="folder to write page and plot to, such as docs/studies")
+    arguments = parser.parse_args()
     torch.set_num_threads(1)
     scale = Scale(2, 2, quick=True) if arguments.quick else Scale(arguments.seeds, arguments.epochs, quick=False)
     text, figure = study(scale)

@@ -107,9 +107,10 @@ class Architecture:
         return self._convolution(name, shape) if may_be_convolution else Unclear(_stacked_shape_reason(shape))
 
     def is_outside_layers(self, name: str, shape: Sequence[int]) -> bool:
-        """Whether a matrix belongs to no layer: other tensors have names of layers' weights, but it does not.
+        """Whether a matrix belongs to no layer, by its name, which is not that of a layer's weight.
 
-        False for a name without dots, which the caller has chosen, and for a tensor that is no matrix.
+        False if no tensor of the checkpoint has such a name, since names then decide nothing; also for a name without
+        dots, which the caller has chosen, and for a tensor that is no matrix.
         """
         return len(shape) == 2 and "." in name and self._has_layer_weights and not is_named_as_layer(name)
 
@@ -139,7 +140,7 @@ class Architecture:
                 f"with its config.json, or a layout, 'stack out in' or 'stack in out'"
             )
         layout = Layout(axes, rule=rule)
-        # In all models with `[stack, out, in]`, fused gate and up are taken for two halves.
+        # All models with `[stack, out, in]` are assumed to have gate and up as two halves, so no table lists them.
         are_halves = axes[1] == "out" or self.model_types & GATE_AND_UP_IN_HALVES
         return self._with_parts(name, shape, layout) if are_halves else layout
 
@@ -149,11 +150,13 @@ class Architecture:
         As `[stack, out, in]`, the shapes are `[.., 2 * f, h]` and `[.., h, f]`; as `[stack, in, out]`, both are
         transposed. None if one of the two tensors is missing, or if their shapes fit neither.
         """
-        pairs = [pair for one, other in FUSED_AND_DOWN for pair in ((one, other), (other, one)) if pair[0] in name]
-        sibling = self._shapes.get(name.replace(*pairs[0]), ()) if pairs else ()
+        both_ways = [pair for fused, down in FUSED_AND_DOWN for pair in ((fused, down), (down, fused))]
+        # The string in this tensor's name, and the string that replaces it in the name of the other tensor.
+        replacement = next((pair for pair in both_ways if pair[0] in name), None)
+        sibling = () if replacement is None else self._shapes.get(name.replace(*replacement), ())
         if len(sibling) != 3:
             return None
-        is_fused = pairs[0] in FUSED_AND_DOWN  # else the pair is reversed, and this tensor is `down`
+        is_fused = replacement in FUSED_AND_DOWN  # else the pair is reversed, and this tensor is `down`
         fused, down = (shape, sibling) if is_fused else (sibling, shape)
         if fused[1] == 2 * down[2] and fused[2] == down[1]:
             return "stack", "out", "in"
@@ -246,7 +249,7 @@ def _stacked_shape_reason(shape: Sequence[int]) -> str:
 
 
 def _shows_orientation(name: str, shape: Sequence[int]) -> bool:
-    """Whether a shape shows which axis is `in`: a non-square one of a layer with more outputs than inputs does."""
+    """Whether a shape shows which axis is `in`: it is not square, and its layer has more outputs than inputs."""
     return len(shape) == 2 and re.search(r"(?:^|\.)(?:c_attn|c_fc)\.weight$", name) is not None and shape[0] != shape[1]
 
 

@@ -1,4 +1,4 @@
-"""Give the tensors of a checkpoint or module layouts, or the reasons why they stay dense."""
+"""Finds, for each tensor of a checkpoint or module, its layout, or the reason why the tensor stays dense."""
 
 from __future__ import annotations
 
@@ -100,8 +100,8 @@ def _by_rules(candidate: Candidate, architecture: Architecture) -> Layout | Uncl
 def _with_dense_reason(candidate: Candidate, roles: Roles) -> Candidate:
     """Return a candidate with the reason why it stays dense, if it is empty or has a role.
 
-    An `unsupported_reason` that the candidate has already stays. A `dense_by_default_reason` stays, too, unless only
-    their full names select tensors of the role; then the role's reason replaces it.
+    An `unsupported_reason` that the candidate has already stays. A `dense_by_default_reason` stays, too, if globs may
+    select tensors of the role; otherwise the role's reason replaces it, and only the tensor's full name selects it.
     """
     if 0 in candidate.shape and candidate.unsupported_reason is None:
         return replace(candidate, unsupported_reason=EMPTY)

@@ -71,15 +71,18 @@ def is_plain_or_transposed_by_name(name: str) -> bool:
 
 
 def bias_name(name: str) -> str:
-    """Return the name of a layer's bias from that of its weight; a name that `_LAYER_WEIGHT` does not match stays."""
+    """Return the name of a layer's bias from that of its weight.
+
+    A name that `_LAYER_WEIGHT` does not match is returned unchanged.
+    """
     return _LAYER_WEIGHT.sub(".bias", name)
 
 
 def kinds_by_bias(shape: Sequence[int], bias_shape: Sequence[int]) -> frozenset[Kind]:
     """Return the kinds of convolutions to which a weight may belong, by its shape and that of its bias.
 
-    A bias has one entry for each output. All kinds are returned if `bias_shape` shows nothing: it is `()` if there is
-    no bias, it is not that of a vector, or its length fits no kind.
+    A bias has one entry for each output. All kinds are returned if `bias_shape` decides nothing: if it is `()`, since
+    there is no bias; if it has several dimensions; or if its length fits no kind.
     """
     first, second = shape[:2]
     outputs = bias_shape[0] if len(bias_shape) == 1 else 0

@@ -8,7 +8,7 @@ import re
 BEGINNING_BYTES = 264
 """Number of first bytes of a file that are enough to recognise every format; for most formats, eight are enough."""
 TEXT_BYTES = 64
-"""Number of first bytes by which a text is recognised, and of which the first line is quoted."""
+"""Number of first bytes by which a text is recognised; the error message quotes the first line of these bytes."""
 
 _PICKLE = "a pickle, which can run code when it is loaded; convert it to safetensors"
 _HTML = "an HTML page instead of the file, such as a login or an error page: download it again"
@@ -77,7 +77,7 @@ def foreign_format(beginning: bytes) -> str | None:
 
 
 def not_json_reason(content: bytes) -> str:
-    """Say that a file that should be JSON is not, what to do, and, if its first bytes show it, what it is instead.
+    """Return a message for a file that should be JSON and is not: its format, if the first bytes show it, and advice.
 
     The text continues a sentence that begins with `it is`.
 

@@ -17,6 +17,7 @@ Rule = Literal["user", "model", "architecture", "name", "shape"]
 tensor's name, or its shape."""
 
 CONVOLUTION: tuple[AxisRole, ...] = ("out", "in", "kernel", "kernel", "kernel")
+"""Axes of the weight of a convolution over three dimensions; over fewer, it has fewer axes `kernel`."""
 
 
 class LayoutError(PatternError):
@@ -59,7 +60,7 @@ class Layout:
 
     @classmethod
     def of(cls, layout: Self | str | None) -> Self | None:
-        """Return a layout from a layout, from its axes as text, or None from None.
+        """Return the layout that the text of its axes describes; a layout, and None, are returned unchanged.
 
         Raises:
             LayoutError: If the axes do not describe a stack of matrices.
@@ -92,7 +93,9 @@ class Layout:
             LayoutError: If the shape does not match; the message has both numbers.
         """
         if len(shape) != len(self.axes):
-            raise LayoutError(f"axes {str(self)!r} are {len(self.axes)}, but the shape {list(shape)} has {len(shape)}")
+            raise LayoutError(
+                f"axes {str(self)!r} are for {len(self.axes)} dimensions, but the shape {list(shape)} has {len(shape)}"
+            )
         rows = shape[self.axes.index("out")]
         if self.out_parts and sum(self.out_parts) != rows:
             raise LayoutError(f"out_parts {list(self.out_parts)} add up to {sum(self.out_parts)}, not to {rows} rows")
@@ -146,7 +149,7 @@ class Layout:
             PatternError: If the pattern does not fit a part.
         """
         rows, *rest = self.matrix_shape(shape)
-        # Without `shard_rows`, as for unstructured patterns, a part may begin at any row.
+        # `shard_rows` is None for patterns whose budget belongs to the whole tensor; their parts may begin at any row.
         height = pattern.rows if isinstance(pattern, (Block, Hybrid)) else pattern.shard_rows or 1
         if all(part % height == 0 for part in self.out_parts):
             return [(0, rows)]

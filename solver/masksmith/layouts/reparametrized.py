@@ -26,7 +26,7 @@ def without_parametrization(name: str) -> str:
 def reparametrized_reason(name: str, names: Collection[str]) -> str | None:
     """Return why a parameter that a layer's weight is computed from is not masked, and what to do; else None.
 
-    Zeros in such a parameter are not the zeros of the weight, or change its other entries.
+    Zeros in such a parameter either do not become zeros of the weight, or also change its other entries.
 
     Args:
         name: Name of the parameter or buffer.
@@ -39,14 +39,14 @@ def reparametrized_reason(name: str, names: Collection[str]) -> str | None:
     if match is None:
         return None
     weight = match["weight"]
-    for parts, remove in _HOOKS:
+    for parts, removing_function in _HOOKS:
         if match["part"] in parts and all(f"{weight}_{part}" in names for part in parts):
-            return _reason(remove, weight.rpartition(".")[2])
+            return _reason(removing_function, weight.rpartition(".")[2])
     return None
 
 
-def _reason(remove: str, weight: str) -> str:
+def _reason(removing_function: str, weight: str) -> str:
     return (
         f"its layer computes {weight!r} from several parameters, of which this is one; call "
-        f"{remove}(layer, {weight!r}) before you save the model"
+        f"{removing_function}(layer, {weight!r}) before you save the model"
     )

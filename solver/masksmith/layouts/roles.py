@@ -84,12 +84,12 @@ class Roles:
     def __init__(self, names: Sequence[str]) -> None:
         self.has_blocks = any(in_block(name) for name in names if not is_adapter(name))
         self._names = frozenset(names)
-        self._packed_parents = {head for name in names for head, _, last in [name.rpartition(".")] if last == "W_q"}
-        self._norm_parents = {head for name in names for head, _, last in [name.rpartition(".")] if last == _FUSED_NORM}
-        self._expert_parents = {head for name in names for head, mark, _ in [name.partition(".experts.")] if mark}
+        self._packed_parents = _parents_of(names, "W_q")
+        self._norm_parents = _parents_of(names, _FUSED_NORM)
+        self._expert_parents = {name.partition(".experts.")[0] for name in names if ".experts." in name}
 
     def role(self, name: str, shape: Sequence[int]) -> Role | None:
-        """Return the role of a tensor, or None if it has none that keeps it from being masked by default."""
+        """Return the role that keeps a tensor from being masked by default; None if it has no such role."""
         if _PACKED.search(name):
             return Role(PACKED, cannot_be_masked=True)
         reparametrized = reparametrized_reason(name, self._names)
@@ -145,6 +145,11 @@ def in_block(name: str) -> bool:
     than `weight` and `bias`, as in `layers.3.qkv`. The number of a parametrization does not count.
     """
     return _BLOCK.search(without_parametrization(name)) is not None
+
+
+def _parents_of(names: Sequence[str], last_component: str) -> set[str]:
+    """Return the names of the modules that have a parameter with this last component of its name."""
+    return {parent for parent, _, last in (name.rpartition(".") for name in names) if last == last_component}
 
 
 def _name_inside_block(name: str) -> str:

@@ -12,14 +12,20 @@ CONTAINERS = {
     "AveragedModel": ("module",),
     "_FabricModule": ("_forward_module", "_original_module"),
 }
-"""Classes that hold the model they wrap, and its names there; `setup` of Lightning Fabric returns a `_FabricModule`."""
+"""Classes of wrappers, each with the names of the submodules that may be the wrapped model.
+
+`setup` of Lightning Fabric returns a `_FabricModule`.
+"""
 
 
 def plain_path(model: Any, path: str) -> str:
-    """Return a path without the segments of wrappers; some are such segments only in their parents of `CONTAINERS`.
+    """Return a path without the segments that wrappers add: those of `WRAPPERS`, and those inside `CONTAINERS`.
+
+    The segments of `CONTAINERS`, such as `module`, are left out only where the parent is a container of that class.
 
     Args:
-        model: The torch module in which the path begins; None if it is not known, and segments such as `module` stay.
+        model: The torch module in which the path begins; None if it is not known: then segments such as
+            `module` stay.
         path: Path of a module or of a parameter.
     """
     plain_segments, parent = [], model

@@ -15,7 +15,7 @@ from masksmith.layouts import Layout
 from masksmith.patterns import Hybrid, HybridCounts, MaskCounts, Pattern, matrix_shape
 
 STRIP_ENTRIES = 2**20
-"""Maximum number of entries of a strip, unless the fewest rows that `strips` may take have more."""
+"""Maximum number of entries of a strip, unless `multiple` rows, the fewest that `strips` yields, have more."""
 _BYTES = np.arange(256, dtype=np.uint8)
 _IS_TWO_FOUR = (np.bitwise_count(_BYTES & 15) <= 2) & (np.bitwise_count(_BYTES >> 4) <= 2)
 """Lookup table: whether each half of a byte of mask bits has at most 2 set bits."""
@@ -62,7 +62,9 @@ def count(
 
 
 def count_hybrid(mask: Any, pattern: Hybrid, layout: Layout | None = None) -> HybridCounts:
-    """Count what a kernel for dense and n:m blocks stores of a mask; blocks that are kept entirely are stored as dense.
+    """Count the values and index bits that a kernel for dense and n:m blocks stores for the entries that a mask keeps.
+
+    Blocks that are kept entirely are stored as dense ones.
 
     Args:
         mask: Bool array or tensor in the weight's shape, allowed by the pattern.

@@ -99,6 +99,10 @@ def _states_after_row(state: ColumnCounts, keep: int, at_most: bool) -> Iterator
     """Yield each state that one more row can lead to, and the number of masks of this row that lead to it."""
 
     def choose(level: int, remaining: int, after: list[int], ways: int) -> Iterator[tuple[ColumnCounts, int]]:
+        """Choose the columns of the row's `remaining` entries, among those that may keep 1 to `level` more entries.
+
+        `after` is the state after the choices at higher levels, of which there are `ways`; it is changed in place.
+        """
         if level == 0:
             if remaining == 0 or at_most:
                 yield tuple(after), ways
@@ -116,7 +120,10 @@ def _states_after_row(state: ColumnCounts, keep: int, at_most: bool) -> Iterator
 
 
 def _cheapest_form(tile: TileSpec) -> TileSpec:
-    """Return the cheapest tile to count: this, the transposed one, or, with exact fill, the complement of either."""
+    """Return the cheapest tile to count among those that have as many masks as this one.
+
+    These are the tile, its transpose and, with exact fill, the complements of both, which keep what the others drop.
+    """
     forms = [tile, TileSpec(tile.cols, tile.rows, tile.col_keep, tile.row_keep, tile.at_most)]
     if not tile.at_most:
         forms += [TileSpec(t.rows, t.cols, t.cols - t.row_keep, t.rows - t.col_keep) for t in forms]
@@ -129,8 +136,12 @@ def _steps(tile: TileSpec) -> int:
 
 
 def _bound(tile: TileSpec) -> int:
-    """Bound the number of transitions: multisets of unfilled budgets, times the ways to divide a row among them."""
-    # With exact fill a state tells how many rows are chosen; with at-most fill it may occur after any number of rows.
+    """Bound the number of transitions of `_count`: the number of states, times that of the next states of each.
+
+    A state is a multiset of the columns' unfilled budgets. A row leads from it to one next state for each way to divide
+    the row's kept entries among the sizes of these budgets.
+    """
+    # With exact fill, a state occurs after one number of rows only; with at-most fill, after any number of rows.
     states = math.comb(tile.cols + tile.col_keep, tile.col_keep) * (tile.rows if tile.at_most else 1)
     return states * math.comb(tile.row_keep + max(0, tile.col_keep - 1) + tile.at_most, tile.row_keep)
 

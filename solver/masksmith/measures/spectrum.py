@@ -35,7 +35,7 @@ def spectrum(weight: Any, mask: Any = None, layout: Layout | None = None) -> Spe
         layout: How the tensor is made of matrices; by default it is one matrix `[out, prod(kernel) * in]`.
 
     Raises:
-        ScoresError: If mask and weight differ in shape.
+        ScoresError: If mask and weight differ in shape, or a kept entry of the weight is NaN or infinite.
         LayoutError: If a shape does not match the layout.
     """
     if layout is not None:
@@ -51,7 +51,9 @@ def spectrum(weight: Any, mask: Any = None, layout: Layout | None = None) -> Spe
     if mask is not None:
         mask_reader = MatrixReader(mask, name="mask")
         _check_shape(mask_reader.shape, weight_reader.shape)
-        matrix = matrix * (mask_reader.rows(0, rows) != 0)
+        matrix = np.where(mask_reader.rows(0, rows) != 0, matrix, 0.0)
+    if not np.isfinite(matrix).all():
+        raise ScoresError("NaN or infinity in a kept entry, so it has no singular values", name="weight")
     values = np.linalg.svd(matrix, compute_uv=False)
     return Spectrum(float(values.min()), float(values.mean()), float(values.max()))
 

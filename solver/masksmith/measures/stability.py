@@ -36,7 +36,7 @@ def change(mask: Any, previous: Any) -> Change:
 
     Args:
         mask: Bool array or tensor, True = kept.
-        previous: The earlier mask, as `mask`.
+        previous: The earlier mask, an array or tensor like `mask`.
 
     Raises:
         ScoresError: If the shapes differ, or a mask is empty or of a dtype that is not supported.

@@ -1,4 +1,4 @@
-"""Finds the axes of weights that names and shapes do not show, by the products of a forward pass with them."""
+"""Finds the axes of weights by the matrix products of a forward pass, if names and shapes do not show them."""
 
 from __future__ import annotations
 
@@ -24,10 +24,11 @@ Tensor = torch.Tensor
 def with_observed_layouts(
     model: torch.nn.Module, blocks: BlockList, batches: Iterable[Any], layouts: Mapping[str, str] | None
 ) -> tuple[dict[str, str], Iterator[Any]]:
-    """Add the layouts that the first batch shows, if the blocks have weights whose layouts nothing else shows.
+    """Add layouts of weights in the blocks that neither names nor modules nor the caller's layouts show.
 
-    A layout is added if each product with the weight is one with whole matrices of it. Of several such layouts, as for
-    heads that are multiplied together (`in out stack` and `in stack out`), the one whose axis `out` is last is added.
+    For these weights, the first batch is run through the model. A layout is added if under it each product with the
+    weight multiplies by whole matrices. Of several such layouts, as for heads that are multiplied together (`in out
+    stack` and `in stack out`), the one whose axis `out` is last is added.
 
     Args:
         model: The model, prepared for forward passes.
@@ -36,7 +37,7 @@ def with_observed_layouts(
         layouts: The caller's layouts, by name of weight.
 
     Returns:
-        The caller's layouts and those that are added; and all batches.
+        The caller's layouts with the added ones; and an iterator over all batches, the first one included.
 
     Raises:
         PruningError: As `capture_batch`, of the first batch.
@@ -79,7 +80,9 @@ class _OperandRecorder(ProductMode):  # type: ignore[no-untyped-call]
         name = self._names.get(address) if address else None
         if name is None or operand.ndim < 2:
             return
-        if group_ends is not None and operand.ndim == 2:  # A part of the inputs or outputs for each group of rows.
+        # Each group of rows is multiplied by other inputs or outputs of the operand, which no layout describes. The
+        # operand without entries that is added contains no matrix, so that `_layout` returns None.
+        if group_ends is not None and operand.ndim == 2:
             self.operands[name].add(MatrixView(-1, (0, 0), (0, 0)))
             return
         self.operands[name].update(view for view, _ in operands_with_inputs(operand, operand, None))

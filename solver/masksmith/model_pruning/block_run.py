@@ -18,8 +18,11 @@ from .watching import BlockWatcher
 from .weights import BlockWeight
 
 MEASURED_TOKENS = 4096
-"""The errors of a block are measured on the first batches that have at least this many tokens together, or on all
-batches if these have fewer, or if all outputs of the dense model are computed anyway (`_count_measured`)."""
+"""The errors of a block are measured on the first batches, as many as are needed for this number of tokens.
+
+They are measured on all batches if all together have fewer tokens, or if all outputs of the dense model are computed
+anyway (see `_count_measured`).
+"""
 NewActivations = Callable[[int, str], Activations]
 """Returns storage for the activations of a block, by its position in the order and `dense` or `pruned`."""
 
@@ -69,23 +72,23 @@ class BlockRun:
         dense, pruned = (self._new_activations(self._position, kind) for kind in ("dense", "pruned"))
         groups = self._groups(step, weights)
         watcher = step.watcher(groups[0])
-        # Both models pass the same inputs to the first block.
-        watches_dense = self._options.inputs_from == "dense" or self._dense is self._pruned
-        if watches_dense:
+        # At the first block, the inputs in both models are the same, so the run in the dense model serves for both.
+        statistics_from_dense = self._options.inputs_from == "dense" or self._dense is self._pruned
+        if statistics_from_dense:
             step.run(self._dense, into=dense, watcher=watcher)
         else:
             step.run(self._dense, into=dense, only_measured=True)
         error_before = 0.0
         if self._dense is not self._pruned:
-            error_before = step.run(self._pruned, target=dense, watcher=None if watches_dense else watcher)
-        by_name = self._prune_groups(step, groups, watcher, self._dense if watches_dense else self._pruned)
+            error_before = step.run(self._pruned, target=dense, watcher=None if statistics_from_dense else watcher)
+        by_name = self._prune_groups(step, groups, watcher, self._dense if statistics_from_dense else self._pruned)
         reports = [by_name[weight.name] for weight in weights]
-        tuned = tune(step, weights, reports, self._pruned, dense, self._options)
+        tuning = tune(step, weights, reports, self._pruned, dense, self._options)
         error_after = step.run(self._pruned, into=pruned, target=dense)
         self._dense, self._pruned, self._position = dense, pruned, self._position + 1
         self._captured.forget(number)
         return BlockReport(
-            step.name, reports, error_before, error_after, time.perf_counter() - started, tuned, self._measured_tokens
+            step.name, reports, error_before, error_after, time.perf_counter() - started, tuning, self._measured_tokens
         )
 
     def _groups(self, step: BlockStep, weights: Sequence[BlockWeight]) -> list[list[BlockWeight]]:

@@ -93,7 +93,7 @@ class BlockStep:
                 total, tokens = total + float(errors.sum()), tokens + len(errors)
                 is_finite = total < float("inf")
             else:
-                is_finite = bool(self._of_tokens(batch, outputs).isfinite().all())
+                is_finite = bool(self._without_padding(batch, outputs).isfinite().all())
             if not is_finite:
                 raise PruningError(f"its output contains NaN or infinity in batch {batch}", self.name)
         return total / tokens if tokens else 0.0
@@ -106,11 +106,11 @@ class BlockStep:
         hundreds of times that of all others, and a sum of squared differences would depend on these few alone.
         `||t||^2` is replaced by `_smallest_energy` if it is less, so that no error is divided by 0.
         """
-        output, expected = self._of_tokens(batch, outputs).double(), self._of_tokens(batch, target).double()
+        output, expected = self._without_padding(batch, outputs).double(), self._without_padding(batch, target).double()
         energies = expected.square().sum(-1).reshape(-1)
         return (output - expected).square().sum(-1).reshape(-1) / energies.clamp(min=_smallest_energy(energies))
 
-    def _of_tokens(self, batch: int, outputs: Tensors) -> torch.Tensor:
+    def _without_padding(self, batch: int, outputs: Tensors) -> torch.Tensor:
         """Return the block's output without the tokens of padding."""
         token_mask = self.token_mask(batch)
         return outputs[0] if token_mask is None else outputs[0][token_mask]

@@ -21,18 +21,20 @@ class BlockList:
     Attributes:
         path: Name of the list in the model, without the segments of wrappers.
         modules: The blocks.
+        keys: Name of each block in the list: its number, or its own name in a `Sequential` made from an `OrderedDict`.
         class_name: Name of the class whose blocks hold the most parameters (of two or more dimensions).
         share: Share of the model's parameters of two or more dimensions that the blocks hold, counted by entries.
     """
 
     path: str
     modules: Sequence[Module]
+    keys: Sequence[str]
     class_name: str
     share: float
 
     def name(self, number: int) -> str:
         """Return the name of a block in the model."""
-        return f"{self.path}.{number}" if self.path else str(number)
+        return f"{self.path}.{self.keys[number]}" if self.path else self.keys[number]
 
     def __str__(self) -> str:
         return f"{len(self.modules)} blocks {self.path or '(the model itself)'} of {self.class_name}, {self.share:.0%}"
@@ -51,19 +53,19 @@ def find_blocks(model: Module, path: str | None = None) -> BlockList:
     """
     lists = {plain_path(model, name): module for name, module in model.named_modules() if _is_list(module)}
     if path is not None:
-        plain = plain_path(model, path)
-        if plain not in lists:
+        plain_name = plain_path(model, path)
+        if plain_name not in lists:
             raise PruningError(f"blocks={path!r} is not a list of modules; there are {_names_text(lists)}")
-        return _block_list(plain, lists[plain], _size(model))
+        return _block_list(plain_name, lists[plain_name], _size(model))
     sizes = {name: _size_of_largest_class(module) for name, module in lists.items()}
-    # Of a list inside a block and the list of blocks itself, the outer one is larger.
-    best = max(sizes, key=lambda name: sizes[name], default=None)
-    if best is None or sizes[best] == 0:
+    # A list inside a block is smaller than the list of the blocks, so the list of the blocks is found.
+    largest = max(sizes, key=lambda name: sizes[name], default=None)
+    if largest is None or sizes[largest] == 0:
         raise PruningError(
             "the model has no list of blocks (a ModuleList or Sequential of two or more modules of one class); "
             "ms.calibrate and ms.reconstruct work on any model"
         )
-    return _block_list(best, lists[best], _size(model))
+    return _block_list(largest, lists[largest], _size(model))
 
 
 def check_differentiable(blocks: BlockList) -> None:
@@ -91,12 +93,12 @@ def _names_text(lists: dict[str, Module]) -> str:
 
 
 def _block_list(path: str, module: Module, model_size: int) -> BlockList:
-    modules = list(module.children())
+    keys, modules = [key for key, _ in module.named_children()], list(module.children())
     # `children` leaves repeated modules out.
     if len(modules) < len(module._modules):
         raise PruningError(f"{path!r} holds one module several times; its blocks share their weights")
     share = _size(module) / model_size if model_size else 0.0
-    return BlockList(path, modules, _largest_class(modules)[0].__name__, share)
+    return BlockList(path, modules, keys, _largest_class(modules)[0].__name__, share)
 
 
 def _largest_class(modules: Sequence[Module]) -> tuple[type[Module], int]:

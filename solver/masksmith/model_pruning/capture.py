@@ -158,7 +158,7 @@ class _Recorder:
         """Record the arguments of a call of block `number`.
 
         Raises:
-            PruningError: If it is not the block's first call, has a cache, or is not on the previous block's output.
+            PruningError: If it is not the block's first call, has a cache, or does not get the previous block's output.
         """
         name = self._blocks.name(number)
         if number in self._order:
@@ -204,11 +204,18 @@ class _Recorder:
         That is a placeholder if the previous block returned the leaf, else the leaf itself, or a copy of it.
 
         Raises:
-            PruningError: If the blocks are skipped, and the leaf is computed from what one of them returned.
+            PruningError: If the leaf is a container, such as a named tuple, that has an output of the previous block,
+                since a placeholder cannot replace it there; or if the blocks are skipped, and the leaf is computed from
+                what one of them returned.
         """
         positions = [position for position, returned in enumerate(self._returned) if leaf is returned]
         if positions:
             return OutputPlaceholder(positions[0])
+        if self._order and any(tensor is returned for tensor in tensors_of(leaf) for returned in self._returned):
+            previous = self._blocks.name(self._order[-1])
+            reason = f"its argument of the class {type(leaf).__name__} contains an output of {previous}"
+            advice = "let the model pass tensors, tuples, lists or dicts"
+            raise PruningError(f"{reason}; {advice}", self._blocks.name(number))
         if self._blocks_are_skipped and isinstance(leaf, Tensor) and bool(torch.isnan(leaf).any()):
             reason = "one of its arguments is computed from what the blocks before it return"
             raise PruningError(f"{reason}; load the whole model and prune it in memory", self._blocks.name(number))

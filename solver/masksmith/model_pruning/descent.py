@@ -71,7 +71,11 @@ def tuned_parameters(weights: Sequence[BlockWeight], reports: Sequence[WeightRep
 
 
 def descend(
-    block_step: BlockStep, tuned: Sequence[TunedParameter], inputs: Activations, target: Activations, options: Options
+    block_step: BlockStep,
+    parameters: Sequence[TunedParameter],
+    inputs: Activations,
+    target: Activations,
+    options: Options,
 ) -> None:
     """Run `options.tuning_steps` steps of Adam on the mean of `BlockStep.token_errors`.
 
@@ -80,23 +84,23 @@ def descend(
     Raises:
         StoppedError: If the block cannot be differentiated, or a gradient is not finite.
     """
-    groups = [{"params": [each.values], "lr": _rate(each, options)} for each in tuned]
+    groups = [{"params": [each.values], "lr": _rate(each, options)} for each in parameters]
     optimiser = torch.optim.Adam(groups, betas=(0.9, 0.95), fused=True)
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimiser, lambda number: 0.5 * (1 + math.cos(math.pi * number / options.tuning_steps))
     )
-    scale = LOSS_SCALE if any(each.is_copy for each in tuned) else 1.0
-    with _requiring_gradients([each.parameter for each in tuned]):
+    scale = LOSS_SCALE if any(each.is_copy for each in parameters) else 1.0
+    with _requiring_gradients([each.parameter for each in parameters]):
         for number in range(options.tuning_steps):
             batch = number % block_step.batch_count
-            gradients = _gradients(block_step, batch, [each.parameter for each in tuned], inputs, target, scale)
-            for each, gradient in zip(tuned, gradients, strict=True):
+            gradients = _gradients(block_step, batch, [each.parameter for each in parameters], inputs, target, scale)
+            for each, gradient in zip(parameters, gradients, strict=True):
                 if not bool(torch.isfinite(gradient).all()):
                     raise StoppedError(f"a gradient contains NaN or infinity in step {number + 1}, batch {batch}")
                 each.values.grad = gradient.to(each.values.dtype).mul_(each.tuned_entries).div_(scale)
             optimiser.step()
             schedule.step()
-            for each in tuned:
+            for each in parameters:
                 if each.is_copy:
                     each.parameter.data.copy_(each.values)
 
@@ -132,12 +136,12 @@ def _with_copied_buffers(block: torch.nn.Module) -> Callable[..., Any]:
     return lambda *arguments, **keywords: torch.func.functional_call(block, copies, arguments, keywords)
 
 
-def _rate(tuned: TunedParameter, options: Options) -> float:
+def _rate(parameter: TunedParameter, options: Options) -> float:
     """Return the learning rate: `tune_rate` times the root mean square of the tuned values that are not 0.
 
-    It is `tune_rate` if all are 0.
+    It is `tune_rate` if all tuned values are 0.
     """
-    values = tuned.values[tuned.tuned_entries & (tuned.values != 0)]
+    values = parameter.values[parameter.tuned_entries & (parameter.values != 0)]
     return options.tune_rate * float(values.square().mean().sqrt()) if len(values) else options.tune_rate
 
 

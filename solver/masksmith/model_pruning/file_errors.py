@@ -13,7 +13,10 @@ FileFunction = Callable[Concatenate[Path, Arguments], Result]
 
 
 def names_file(function: FileFunction[Arguments, Result]) -> FileFunction[Arguments, Result]:
-    """Decorate a function of a file so that its `OSError`s name the file: not a partial file, and not only a folder."""
+    """Decorate a function whose first argument is a path, so that each `OSError` in it names the file of this path.
+
+    Without the decorator, such an error may name a partial file, only a folder, or no file.
+    """
 
     @functools.wraps(function)
     def wrapper(path: Path, /, *args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:

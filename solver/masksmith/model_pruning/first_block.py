@@ -49,7 +49,7 @@ def capture_by_first_block(
 def _by_first_block_only(model: torch.nn.Module, blocks: BlockList, batch: Any, number: int) -> CapturedBatch | None:
     """Record the calls while only the first block computes; None if they cannot be recorded so."""
     try:
-        with skipping(blocks, lambda loaded: None):
+        with skipping(blocks, lambda number: None):
             return capture_batch(model, blocks, batch, number, blocks_are_skipped=True)
     except PruningError:
         return None

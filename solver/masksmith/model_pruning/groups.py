@@ -19,8 +19,8 @@ Groups = list[list[BlockWeight]]
 def groups_of(step: BlockStep, inputs: Activations, weights: Sequence[BlockWeight]) -> Groups:
     """Run the first batch, and group the weights, such as: query, key and value; output; gate and up; down.
 
-    The weights of the same name in all experts are in one group, since experts run in parallel. Groups of which the
-    batch uses no weight are at the end.
+    The weights of the same name in all experts are in one group, since experts run in parallel. If the batch uses none
+    of the weights of a group, the group is at the end.
 
     Args:
         step: The block, and its recorded calls.
@@ -49,8 +49,8 @@ class _Group:
 def _add(groups: list[_Group], weight: BlockWeight, keys: set[object]) -> None:
     """Add a weight to the first group that shares a key, else to a new group; do nothing if a group has the weight.
 
-    If a weight is used several times, only the keys of its first use are added: a weight that shares only the inputs of
-    a later use runs later, so it comes in a later group, which is pruned after the weights in between.
+    If a weight is used several times, only the keys of its first use are added. A weight that shares the inputs of a
+    later use only is then in a later group, so that it is pruned after the weights that run before it.
     """
     if any(weight in group.weights for group in groups):
         return

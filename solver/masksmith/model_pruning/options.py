@@ -38,7 +38,8 @@ class Options:
     Values in `score_options` and `update_options` are checked only when weights are scored and updated.
 
     Raises:
-        PruningError: If `score_options` or `update_options` has an unknown name, or another option an invalid value.
+        PruningError: If `score_options` or `update_options` has an unknown name, or if the value of another option is
+            invalid.
     """
 
     scores: str = "wanda"

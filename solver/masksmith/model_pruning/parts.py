@@ -72,7 +72,7 @@ class MatrixView:
         return self.start < other.stop and other.start < self.stop
 
     def contains(self, other: MatrixView) -> bool:
-        """Whether the other matrix consists of outputs of this one at equal distances, and has all inputs of each.
+        """Whether each output of the other matrix, with all of its inputs, is an output of this one.
 
         False if all outputs of this one are the same entries (stride 0).
         """

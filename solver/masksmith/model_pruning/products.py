@@ -60,7 +60,7 @@ class ProductMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
         super().__init__()  # type: ignore[no-untyped-call]
 
     def on_product(self, left: Tensor, right: Tensor, group_ends: Tensor | None) -> None:
-        """Look at a product.
+        """Process a product; called before it is computed, and implemented by subclasses.
 
         Args:
             left: The left operand.
@@ -164,7 +164,10 @@ def _matrices_with_inputs(
 def operands_with_inputs(
     view: Tensor, inputs: Tensor, group_ends: Tensor | None
 ) -> Iterator[tuple[MatrixView, Tensor]]:
-    """Yield each matrix `[in, out]` of a view of three dimensions, or the view if it has two, with its inputs."""
+    """Yield each matrix `[in, out]` of a view and the inputs `[tokens, in]` of the matrix.
+
+    A view of two dimensions is one matrix; one of three dimensions is a stack of matrices.
+    """
     (in_length, out_length), (in_step, out_step) = view.shape[-2:], view.stride()[-2:]
     first = MatrixView(int(view.storage_offset()), (in_length, out_length), (in_step, out_step))
     if view.ndim == 2:
@@ -194,7 +197,7 @@ def _part_matrices_with_inputs(
 
 
 def storage_address(tensor: Tensor) -> int:
-    """Return the address of a tensor's storage; 0 if it has none, as a sparse tensor and those of some subclasses."""
+    """Return the address of a tensor's storage; 0 for tensors without storage: sparse ones, and some subclasses."""
     try:
         return tensor.untyped_storage().data_ptr()
     except RuntimeError:

@@ -26,8 +26,8 @@ class WeightReport:
         energy: Squared norm of the outputs themselves, with the original weights.
         proof: Proof of the mask, for the scores of its last solve: `status`, `objective`, `upper_bound`, `gap`,
             `retained`, `solver` and `solve_s`.
-        without_data: Matrices of too few tokens, or of inputs that are all 0, by name, with reasons: masked by their
-            weights alone, and not updated.
+        without_data: Reasons, by name, of the matrices that got too few tokens, or only inputs that are 0: these are
+            masked by their weights alone, and not updated.
         silent_inputs: Number of input features that were 0 in every token, summed over the matrices that got tokens.
         update_s: Seconds of the update; 0 without one.
     """
@@ -90,8 +90,8 @@ class BlockReport:
         seconds: Seconds that the block took.
         tuning: Result of tuning, also if it stopped; None if no tuning was requested, or the block has no weights.
         measured_tokens: Number of tokens on which errors are measured: those of all batches if tuning is requested, or
-            if the statistics come from the dense model; else those of as many first batches as are needed for
-            `MEASURED_TOKENS` tokens, or of all.
+            if the statistics come from the dense model; otherwise those of the first batches that together have at
+            least `MEASURED_TOKENS` tokens, or of all batches if all have fewer.
     """
 
     name: str

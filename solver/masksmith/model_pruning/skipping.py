@@ -19,8 +19,8 @@ def skipping(blocks: BlockList, load: Callable[[int], None]) -> Iterator[None]:
     """Replace the blocks' forward passes within the context, and restore them afterwards.
 
     Only the block that runs first computes, since its result shows how many tensors blocks return, and their shapes.
-    All blocks return tensors of these shapes. Those of floats are filled with NaN, so every float that depends on them
-    is NaN, too.
+    All blocks return tensors of these shapes. Tensors of a float dtype are filled with NaN, so every float that depends
+    on them is NaN, too.
 
     Args:
         blocks: The blocks.

@@ -23,7 +23,7 @@ Tensor = torch.Tensor
 
 
 def check_has_data(statistics: WeightStatistics, options: Options) -> None:
-    """Refuse, with `few_tokens="refuse"`, a weight with a matrix of too few tokens, or of inputs that are all 0.
+    """Refuse, with `few_tokens="refuse"`, a weight with a matrix that got too few tokens, or only inputs that are 0.
 
     Raises:
         PruningError: If there is such a matrix; the message names the first one.
@@ -39,7 +39,7 @@ def check_has_data(statistics: WeightStatistics, options: Options) -> None:
 def prune_weight(statistics: WeightStatistics, options: Options) -> WeightReport:
     """Prune a weight of the model in place, and report it.
 
-    Matrices of too few tokens, or of inputs that are all 0, are masked by their weights alone and not updated.
+    Matrices that got too few tokens, or only inputs that are 0, are masked by their weights alone and not updated.
 
     Raises:
         MasksmithError: As scores, solver and update do.
@@ -52,8 +52,8 @@ def prune_weight(statistics: WeightStatistics, options: Options) -> WeightReport
         layout=weight.layout, threads=options.threads, name=weight.name,
         keep_duals=options.update == "admm" and uses_duals(weight.pattern),
     )  # fmt: skip
-    mask, masked = solution.mask, dense * solution.mask
-    values = masked
+    mask, masked_weight = solution.mask, dense * solution.mask
+    values = masked_weight
     update: Update | None = None
     update_options: dict[str, Any] = {"threads": options.threads, "name": weight.name, **options.update_options}
     if options.update is not None:
@@ -65,7 +65,7 @@ def prune_weight(statistics: WeightStatistics, options: Options) -> WeightReport
     measured_update = None if reasons else update
     report = WeightReport(
         weight.name, str(weight.pattern), mask, tuple(statistics.tokens),
-        *_errors(statistics, dense, masked, values, measured_update), _proof(solution),
+        *_errors(statistics, dense, masked_weight, values, measured_update), _proof(solution),
         {weight.matrix_name(matrix): reason for matrix, reason in reasons.items()}, statistics.count_silent_inputs(),
         0.0 if update is None else update.stats["update_s"],
     )  # fmt: skip
@@ -96,18 +96,18 @@ def _scores(weight: BlockWeight, values: Tensor, gram: Tensor, options: Options)
 
 
 def _errors(
-    statistics: WeightStatistics, dense: Tensor, masked: Tensor, values: Tensor, update: Update | None
+    statistics: WeightStatistics, dense: Tensor, masked_weight: Tensor, values: Tensor, update: Update | None
 ) -> tuple[float, float, float]:
     """Return the squared errors of the outputs with masked and with new values, and the outputs' own squared norm.
 
     If an update is passed, all are taken from it; it must have used the Gram matrices of the statistics, unchanged.
     """
     if update is not None:
-        # ADMM changes the mask; `masked` has the mask that it started from.
+        # ADMM changes the mask; `masked_weight` has the mask that ADMM started from.
         masked_error = update.start_masked_error if isinstance(update, AdmmUpdate) else update.masked_error
         return masked_error, update.error, update.energy
     energy = statistics.squared_norm(statistics.weight.layout.matrices(dense))
-    return _error(statistics, dense, masked), _error(statistics, dense, values), energy
+    return _error(statistics, dense, masked_weight), _error(statistics, dense, values), energy
 
 
 def _error(statistics: WeightStatistics, dense: Tensor, values: Tensor) -> float:

@@ -68,8 +68,8 @@ class WeightStatistics:
                 reasons[matrix] = f"it got {tokens} token(s), fewer than min_tokens={min_tokens}"
                 if not tokens and not self.weight.is_expert:  # A router may send no token to an expert.
                     reasons[matrix] += (
-                        " (its block does not use it, or uses a copy of it, such as torch.autocast inside the block "
-                        "makes)"
+                        " (its block does not use it, or uses a copy of it, such as one that torch.autocast makes "
+                        "inside the block)"
                     )
             elif not bool(self.gram[matrix].diagonal().any()):
                 reasons[matrix] = f"all inputs of its {tokens} token(s) are 0"

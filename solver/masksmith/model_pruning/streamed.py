@@ -1,7 +1,7 @@
 """Prunes a model whose blocks are loaded one at a time; activations between blocks are stored in files.
 
-A run after one that was killed continues after the last finished block, or, if not all calls were recorded, after the
-last recorded batch.
+If a run is killed, the next run in the same folder continues after the last finished block, or, if not all calls were
+recorded, after the last recorded batch.
 """
 
 from __future__ import annotations
@@ -117,11 +117,11 @@ def prune_streamed(
     """
     block_list = find_blocks(model, blocks)
     patterns = TensorPatterns.of(pattern)
-    chosen = weights_of(model, block_list, patterns, layers=layers, exclude=exclude, layouts=layouts, parts=parts)
+    weights = weights_of(model, block_list, patterns, layers=layers, exclude=exclude, layouts=layouts, parts=parts)
     with prepared(model):
         captured = CapturedOnDisk(folder / CALLS, block_list)
         _record_calls(model, block_list, batches, source, captured, on_progress)
-        run = _StreamedRun(model, block_list, chosen.by_block, captured, source, folder, options, on_progress)
+        run = _StreamedRun(model, block_list, weights.by_block, captured, source, folder, options, on_progress)
         run.prune_blocks(finished)
 
 
@@ -179,7 +179,7 @@ class _StreamedRun:
         """Prune all blocks after the first `finished_count` ones."""
         order = self._captured.order
         self._entries_done = sum(self._entries_by_block[number] for number in order[:finished_count])
-        # Only the outputs of the last finished block are needed. A later block was not finished.
+        # Only the outputs of the last finished block are needed; those of a later block may be incomplete.
         for folder in self._folder.glob(f"{AFTER}*"):
             if folder != self._outputs_folder(finished_count - 1):
                 shutil.rmtree(folder)

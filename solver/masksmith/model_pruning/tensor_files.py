@@ -70,7 +70,7 @@ def read_tensors(path: Path, names: Iterable[str] | None = None) -> tuple[dict[s
         tensors = {name: file.get_tensor(name) for name in selected}
     for name, tensor in tensors.items():
         if _tensor_digest(tensor) != digests.get(name):
-            raise _changed(path, f"{name!r} does not have its digest")
+            raise _changed_error(path, f"{name!r} does not have its digest")
     return tensors, metadata
 
 
@@ -105,10 +105,10 @@ def _with_digests(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, st
 
 
 def _checked_digests(path: Path, metadata: dict[str, str]) -> dict[str, str]:
-    """Remove the digests from the metadata, check that of the metadata, and return those of the tensors, by name."""
+    """Remove both members with digests from the metadata, check its digest, and return the tensors' digests by name."""
     expected = metadata.pop(METADATA_DIGEST_KEY, None)
     if _metadata_digest(metadata) != expected:
-        raise _changed(path, "its metadata does not have its digest")
+        raise _changed_error(path, "its metadata does not have its digest")
     digests: dict[str, str] = json.loads(metadata.pop(DIGESTS_KEY))
     return digests
 
@@ -123,7 +123,7 @@ def _tensor_digest(tensor: torch.Tensor) -> str:
     return str(digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data).hexdigest())
 
 
-def _changed(path: Path, reason: str) -> PruningError:
+def _changed_error(path: Path, reason: str) -> PruningError:
     return PruningError(
         f"{path} is not as prune wrote it ({reason}); restore it, or remove its folder, and prune from the beginning"
     )

@@ -39,23 +39,23 @@ def tune(
     if not options.tuning_steps or not weights:
         return None
     started = time.perf_counter()
-    before = step.run(inputs, target=target)
-    tuned = tuned_parameters(weights, reports)
-    copies = [each.parameter.detach().clone() for each in tuned]
-    after, stop_reason = _tune_and_measure(step, tuned, inputs, target, options)
-    if after > before:
-        after = before
-        for each, copy in zip(tuned, copies, strict=True):
+    error_before = step.run(inputs, target=target)
+    parameters = tuned_parameters(weights, reports)
+    copies = [each.parameter.detach().clone() for each in parameters]
+    error_after, stop_reason = _tune_and_measure(step, parameters, inputs, target, options)
+    if error_after > error_before:
+        error_after = error_before
+        for each, copy in zip(parameters, copies, strict=True):
             each.parameter.data.copy_(copy)
-    return Tuning(options.tuning_steps, before, after, time.perf_counter() - started, stop_reason)
+    return Tuning(options.tuning_steps, error_before, error_after, time.perf_counter() - started, stop_reason)
 
 
 def _tune_and_measure(
-    step: BlockStep, tuned: Sequence[TunedParameter], inputs: Activations, target: Activations, options: Options
+    step: BlockStep, parameters: Sequence[TunedParameter], inputs: Activations, target: Activations, options: Options
 ) -> tuple[float, str | None]:
     """Tune, and return the error after it and None; or infinity and the reason why the tuning stopped."""
     try:
-        descend(step, tuned, inputs, target, options)
+        descend(step, parameters, inputs, target, options)
         return step.run(inputs, target=target), None
     except StoppedError as error:
         return float("inf"), str(error)

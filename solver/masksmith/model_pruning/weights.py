@@ -128,7 +128,7 @@ class BlockWeights:
     Attributes:
         by_block: The weights, by number of the block.
         skipped: Reasons why other matrices stay dense, by name; those that the caller did not select are left out.
-        shared_names: For a weight that the model has under several names, its first name, by each other name.
+        shared_names: For a weight that the model has under several names: maps each other name to the first one.
     """
 
     by_block: list[list[BlockWeight]]
@@ -205,7 +205,7 @@ def parameters_without_layout(
 
 
 def _shared_names(model: Module, locations: Mapping[str, _Location]) -> dict[str, str]:
-    """Return the first name of each weight that the model has under several names, by each other name."""
+    """Return a dict that maps each other name of a weight that the model has under several names to its first one."""
     name_of_parameter = {id(parameter): plain_path(model, path) for path, parameter in model.named_parameters()}
     first_name_of = {
         plain_path(model, path): name_of_parameter[id(each)]
@@ -222,7 +222,8 @@ def _assign_patterns(patterns: TensorPatterns, names: list[str], shared_names: M
     """
     pattern_of = patterns.assign([*names, *shared_names])
     for name, first in shared_names.items():
-        if name in pattern_of and pattern_of.setdefault(first, pattern_of[name]) != pattern_of.pop(name):
+        pattern = pattern_of.pop(name, None)
+        if pattern is not None and pattern_of.setdefault(first, pattern) != pattern:
             raise PruningError(f"{name!r} is another name of this weight, and the patterns of the two differ", first)
     return pattern_of
 

@@ -111,7 +111,7 @@ def prune(
     weights = weights_of(model, block_list, patterns, layers=layers, exclude=exclude, layouts=layouts)
     with prepared(model), _restored_on_failure([weight for group in weights.by_block for weight in group]):
         captured = CapturedInMemory(capture_by_first_block(model, block_list, batches))
-        run = BlockRun(block_list, captured, options, lambda place, kind: ActivationsInMemory())
+        run = BlockRun(block_list, captured, options, lambda position, kind: ActivationsInMemory())
         numbers = tqdm(captured.order, f"pruning {block_list}", disable=not _shows_progress(progress), leave=False)
         reports = [run.prune_block(number, weights.by_block[number]) for number in numbers]
     return PrunedModel(block_list, reports, weights.skipped, weights.shared_names)

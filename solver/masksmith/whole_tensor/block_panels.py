@@ -1,4 +1,8 @@
-"""Functions of the solvers of block and hybrid patterns: mask inside blocks, sums of blocks, writing of the mask."""
+"""Functions of the solvers of block and hybrid patterns: mask inside blocks, sums of blocks, writing of the mask.
+
+The dense edge, with `ragged="dense"`, is the part of the matrix below and right of the last whole blocks; a mask keeps
+all of it.
+"""
 
 from __future__ import annotations
 
@@ -75,7 +79,7 @@ class WrittenMask:
 
 
 def without_dense_edge(rows: npt.NDArray[Any], pattern: BlockPattern) -> npt.NDArray[Any]:
-    """Return the part of a panel without the dense edge, which is always kept; a panel begins with a block row."""
+    """Return the part of a panel without the dense edge; the panel's first row must be that of a block row."""
     if pattern.ragged != "dense":
         return rows
     height, width = (
@@ -112,11 +116,11 @@ def write_mask(passes: TensorPasses, pattern: BlockPattern, blocks: Bools, inner
     for first, rows in passes.later_pass():
         mask = np.ones(rows.shape, np.bool_)
         last = min(first + len(rows), height)
-        chosen = np.repeat(blocks[first // pattern.rows : -(-last // pattern.rows)], pattern.rows, axis=0)
-        height_inside = max(0, min(len(chosen), len(rows)))  # rows of this panel above the dense edge
-        covered = mask[:height_inside, :width]
-        covered[:] = np.repeat(chosen, pattern.cols, axis=1)[:height_inside, : rows.shape[1]]
-        _apply_inner(covered, pattern, inner, first)
+        chosen_rows = np.repeat(blocks[first // pattern.rows : -(-last // pattern.rows)], pattern.rows, axis=0)
+        height_inside = max(0, min(len(chosen_rows), len(rows)))  # rows of this panel above the dense edge
+        mask_inside = mask[:height_inside, :width]  # a view: the part without the dense edge
+        mask_inside[:] = np.repeat(chosen_rows, pattern.cols, axis=1)[:height_inside, : rows.shape[1]]
+        _apply_inner(mask_inside, pattern, inner, first)
         kept_scores = rows * mask
         scores.append(float(kept_scores.sum(dtype=np.float64)))
         insides.append(float(kept_scores[:height_inside, :width].sum(dtype=np.float64)))
@@ -127,12 +131,12 @@ def write_mask(passes: TensorPasses, pattern: BlockPattern, blocks: Bools, inner
     return WrittenMask(exact_sum(scores), exact_sum(insides), exact_sum(edges), kept)
 
 
-def _apply_inner(covered: Bools, pattern: BlockPattern, inner: InnerMask, first: int) -> None:
-    """Combine a mask of chosen blocks with the inner mask, in place; `first` is its first row in the matrix."""
+def _apply_inner(block_mask: Bools, pattern: BlockPattern, inner: InnerMask, first: int) -> None:
+    """Combine a mask of chosen blocks with the inner mask, in place; it begins at row `first` of the matrix."""
     if not inner.exists:
         return
-    inner_rows = inner.rows(first, first + len(covered))[:, : covered.shape[1]]
+    inner_rows = inner.rows(first, first + len(block_mask))[:, : block_mask.shape[1]]
     if isinstance(pattern, Hybrid):
-        covered |= inner_rows
+        block_mask |= inner_rows
     else:
-        covered &= inner_rows
+        block_mask &= inner_rows

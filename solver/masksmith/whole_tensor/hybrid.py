@@ -55,9 +55,10 @@ def _violation(gains: Duals, dense: KeptUnits, slack: Duals) -> float:
     """Return an upper bound on the score that the chosen mask loses to the optimum; 0.0 if it is proved optimal.
 
     Args:
-        gains: Gain of every block.
+        gains: Gain `g_b` of every block (see `solve_hybrid`).
         dense: The chosen blocks.
-        slack: Upper bound on what an inner mask keeps of each block, minus the inner objective.
+        slack: Upper bound `U_b` on what an inner mask keeps of each block, minus the inner objective. So
+            `gains - slack` is `T_b - U_b`.
     """
     least_gains = gains - slack
     best = best_of_all(least_gains, int(dense.mask.sum()))

@@ -15,7 +15,7 @@ class KeptUnits:
     """The kept units, and duals that prove optimality.
 
     Attributes:
-        mask: `[down, across]`, True = kept.
+        mask: `[rows, columns]` of the grid of units, True = kept.
         u: Duals of rows; the shape broadcasts to that of the mask.
         v: Duals of columns; the shape broadcasts to that of the mask.
         solver: Name of the solver that found them.

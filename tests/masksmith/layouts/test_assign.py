@@ -215,7 +215,8 @@ def test_fused_attention_is_cut_where_the_config_says():
 def test_a_layout_of_the_caller_must_name_a_tensor_and_fit_it():
     with pytest.raises(LayoutError, match="'v', but no tensor has this name"):
         assign({"w": (4, 8)}, {"v": Layout.parse("in out")})
-    with pytest.raises(LayoutError, match=r"tensor 'w': axes 'stack in out' are 3, but the shape \[4, 8\] has 2"):
+    match = r"tensor 'w': axes 'stack in out' are for 3 dimensions, but the shape \[4, 8\] has 2"
+    with pytest.raises(LayoutError, match=match):
         assign({"w": (4, 8)}, {"w": Layout.parse("stack in out")})
 
 

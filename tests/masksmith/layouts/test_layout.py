@@ -62,7 +62,7 @@ def test_axes_that_describe_no_matrices_are_refused(axes, message):
 
 
 def test_a_shape_of_another_length_is_refused():
-    with pytest.raises(LayoutError, match=r"axes 'in out' are 2, but the shape \[2, 3, 4\] has 3"):
+    with pytest.raises(LayoutError, match=r"axes 'in out' are for 2 dimensions, but the shape \[2, 3, 4\] has 3"):
         Layout.parse("in out").matrices(np.zeros((2, 3, 4)))
 
 

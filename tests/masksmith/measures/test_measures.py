@@ -130,6 +130,17 @@ def test_singular_values_are_those_of_the_masked_layer():
         measures.spectrum(np.ones((3, 4, 4)), np.ones((2, 4, 4), bool), Layout.parse("stack out in"))
 
 
+@pytest.mark.parametrize("invalid", [np.nan, np.inf])
+def test_singular_values_need_finite_kept_entries(invalid):
+    weight, mask = RNG.standard_normal((8, 8)), np.ones((8, 8), bool)
+    weight[2, 3] = invalid
+    for kept in (mask, None):
+        with pytest.raises(ms.ScoresError, match="'weight': NaN or infinity"):
+            measures.spectrum(weight, kept)
+    mask[2, 3] = False
+    assert measures.spectrum(weight, mask) == measures.spectrum(np.where(mask, weight, 0.0))
+
+
 @pytest.mark.parametrize("block", [(0, 4), (4, -1)])
 def test_blocks_without_a_size_are_refused(block):
     with pytest.raises(ValueError, match="positive sides"):

@@ -1,6 +1,7 @@
 """Dense language models: the result is that of a loop with plain torch hooks, one block after the other."""
 
 import copy
+from collections import OrderedDict
 
 import pytest
 import torch
@@ -232,3 +233,35 @@ def test_blocks_are_the_list_with_the_most_weights_in_one_class():
     assert (blocks.path, blocks.class_name, len(blocks.modules)) == ("model.layers", "MixtralDecoderLayer", 2)
     assert 0.5 < blocks.share < 1
     assert find_blocks(causal_model("llama"), "model.layers").path == "model.layers"
+
+
+class Mixture(torch.nn.Module):
+    """A residual mixture of one expert."""
+
+    def __init__(self):
+        super().__init__()
+        self.experts = torch.nn.Sequential(torch.nn.Linear(16, 16))
+
+    def forward(self, states):
+        return states + self.experts(states)
+
+
+class NamedMixtures(torch.nn.Module):
+    """Blocks in a `Sequential` with names of its own, as in the vision transformers of torchvision."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.layers = torch.nn.Sequential(OrderedDict(layer_a=Mixture(), layer_b=Mixture()))
+
+    def forward(self, states, attention_mask=None):
+        return self.layers(states)
+
+
+def test_blocks_have_the_names_that_a_sequential_gives_them():
+    states, attention_mask = torch.randn(4, 32, 16), torch.ones(4, 32)
+    attention_mask[1, 20:] = 0
+    report = ms.prune(NamedMixtures(), [{"states": states, "attention_mask": attention_mask}], "2:4", update=None)
+    assert [block.name for block in report.blocks] == ["layers.layer_a", "layers.layer_b"]
+    assert list(report.masks) == ["layers.layer_a.experts.0.weight", "layers.layer_b.experts.0.weight"]
+    assert [weight.tokens for block in report.blocks for weight in block.weights] == [(116,)] * 2

@@ -1,6 +1,8 @@
 """Models and batches that cannot be pruned block by block: named, and the model left as it was."""
 
 import inspect
+from collections import OrderedDict
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -156,6 +158,28 @@ def test_a_block_that_runs_twice_or_never():
     never.forward = lambda each: never.blocks[1](never.blocks[0](each))
     assert assert_refused(twice, inputs(), "it runs several times in one pass").name == "blocks.0"
     assert assert_refused(never, inputs(), "batch 0 does not run it").name == "blocks.2"
+
+
+class Pair(NamedTuple):
+    """A container of tensors that is neither a plain tuple nor a dict."""
+
+    hidden: torch.Tensor
+    other: torch.Tensor
+
+
+@pytest.mark.parametrize("container", [Pair, lambda hidden, other: OrderedDict(hidden=hidden, other=other)])
+def test_an_output_of_the_previous_block_in_a_container_that_cannot_be_filled(container):
+    class TakesContainer(Block):
+        def forward(self, inputs):
+            if not isinstance(inputs, torch.Tensor):
+                inputs = inputs["hidden"] if isinstance(inputs, dict) else inputs.hidden
+            return super().forward(inputs)
+
+    model = Model(TakesContainer)
+    model.between = lambda output: container(output, torch.ones(1))
+    match = "its argument of the class (Pair|OrderedDict) contains an output of blocks.0; let the model pass tensors"
+    error = assert_refused(model, inputs(), match)
+    assert error.name == "blocks.1"
 
 
 def test_blocks_that_share_a_weight():
