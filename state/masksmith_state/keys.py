@@ -20,6 +20,7 @@ from typing import Annotated, Any, cast
 import redis
 from blake3 import blake3
 from pydantic import BaseModel, Field, ValidationError
+from redis.client import Pipeline
 
 from masksmith_wire.key_bounds import MAX_REQUESTS_S, MAX_WEIGHT, MIN_REQUESTS_S, MIN_WEIGHT
 from masksmith_wire.priorities import Priority
@@ -194,17 +195,25 @@ class Keys:
             The key and its new token; None if there is no such key, its record cannot be read, it is revoked, or it has
             expired and gets no new time.
         """
-        info = self.get(key)
-        if info is None or info.revoked_at is not None or not (info.is_valid or expires_at):
-            return None
         token = _new_token(key)
-        present_hash = str(self._redis.hget(redis_key_of(key), "hash") or "")
-        until = datetime.now(UTC) + timedelta(seconds=overlap_s if info.is_valid else 0.0)
-        fields = {"hash": hash_token(token), "old_hash": present_hash, "old_until": until.isoformat()}
-        if expires_at is not None:
-            fields["expires_at"] = expires_at.isoformat()
-        self._redis.hset(redis_key_of(key), mapping=cast("dict[Any, Any]", fields))
-        return self.get(key) or info, token
+
+        def replace_token(pipeline: Pipeline) -> None:
+            info = self.get(key)
+            if info is None or info.revoked_at is not None or not (info.is_valid or expires_at):
+                return
+            present_hash = str(self._redis.hget(redis_key_of(key), "hash") or "")
+            until = datetime.now(UTC) + timedelta(seconds=overlap_s if info.is_valid else 0.0)
+            fields = {"hash": hash_token(token), "old_hash": present_hash, "old_until": until.isoformat()}
+            if expires_at is not None:
+                fields["expires_at"] = expires_at.isoformat()
+            pipeline.multi()
+            pipeline.hset(redis_key_of(key), mapping=cast("dict[Any, Any]", fields))
+
+        # If the key's record changes between reading and writing, `transaction` calls the function again: otherwise the
+        # new token of another rotation at the same time would be overwritten, and would never be valid.
+        is_replaced = bool(self._redis.transaction(replace_token, redis_key_of(key)))
+        info = self.get(key) if is_replaced else None
+        return None if info is None else (info, token)
 
     def revoke(self, key: str) -> bool:
         """Revoke a key permanently. Its jobs, uploads and results are kept, visible to admins only.

@@ -72,7 +72,7 @@ def test_parameters_of_inference_mode_are_refused_where_they_are_tuned():
     ("mode", "match"),
     [
         ("inference_mode", r"0: it returns tensors of torch.inference_mode\(\)"),
-        ("autocast", r"0\.up\.weight: it got 0 token\(s\).*torch.autocast inside the block"),
+        ("autocast", r"0\.up\.weight: it got 0 token\(s\).*torch.autocast makes inside the block"),
     ],
 )
 def test_a_block_that_switches_the_mode_on_is_refused(mode, match):

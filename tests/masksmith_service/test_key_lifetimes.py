@@ -98,6 +98,21 @@ def test_only_the_latest_two_tokens_can_be_valid(client, keys):
     assert [status(client, token) for token in (first, second, third)] == [401, 200, 200]
 
 
+def test_tokens_of_two_rotations_at_the_same_time_are_both_valid(client, keys, monkeypatch):
+    info, first = keys.create("ann")
+    read, tokens = Keys.get, []
+
+    def rotate_again_after_reading(self, key):
+        present = read(self, key)
+        monkeypatch.setattr(Keys, "get", read)
+        tokens.append(self.rotate(key, 600)[1])
+        return present
+
+    monkeypatch.setattr(Keys, "get", rotate_again_after_reading)
+    tokens.append(keys.rotate(info.id, 600)[1])
+    assert [status(client, token) for token in (first, *tokens)] == [401, 200, 200]
+
+
 def test_a_session_ends_with_the_token_it_was_begun_with(client, keys, records):
     info, old = keys.create("ann")
     client.post("/v1/session", json={"token": old})

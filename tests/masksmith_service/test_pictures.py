@@ -185,6 +185,15 @@ def test_the_profile_counts_rows_and_columns(client, solve):
     assert found["quantiles"] == pytest.approx(wanted, rel=1e-5)
 
 
+@pytest.mark.parametrize(("dtype", "scale"), [(np.float32, 2.0**125), (np.float64, 2.0**900)])
+def test_pictures_of_scores_near_and_beyond_the_largest_float32_are_finite(client, solve, window, dtype, scale):
+    job = solve({"w": FLAT.astype(dtype) * dtype(scale)}, pattern="2:4")
+    profile = safetensors.numpy.load(client.get(f"/v1/jobs/{job}/profile?tensor=w").content)
+    assert profile["kept_counts"].sum() + profile["dropped_counts"].sum() == 64 * FLAT.shape[1]
+    for picture in (profile, window(job), window(job, step=16)):
+        assert all(np.isfinite(values).all() for values in picture.values())
+
+
 @pytest.mark.parametrize("name", ["a/b", "..", "läufer", "what?&#", "w w"])
 def test_any_printable_name_is_valid(solve, window, name):
     job = solve({name: FLAT}, pattern="2:4")

@@ -1,4 +1,4 @@
-"""Parses JSON texts, and refuses objects that repeat a member; `json.loads` silently uses the last one."""
+"""Parses JSON texts of others: repeated members, of which `json.loads` uses the last, and deep nesting are refused."""
 
 from __future__ import annotations
 
@@ -18,14 +18,18 @@ class DuplicateMemberError(ValueError):
         self.name = name
 
 
-def parse_json(text: bytes) -> Any:
-    """Parse a JSON text in UTF-8.
+def parse_json(text: bytes | str) -> Any:
+    """Parse a JSON text; bytes are UTF-8.
 
     Raises:
         DuplicateMemberError: If an object has a member twice.
-        ValueError: If it is not JSON or not UTF-8.
+        ValueError: If it is not JSON or not UTF-8, or its arrays and objects are nested too deeply for Python.
     """
-    return json.loads(text.decode("utf-8-sig"), object_pairs_hook=unique_members)
+    decoded = text if isinstance(text, str) else text.decode("utf-8-sig")
+    try:
+        return json.loads(decoded, object_pairs_hook=unique_members)
+    except RecursionError:
+        raise ValueError("its arrays and objects are nested too deeply") from None
 
 
 def unique_members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from masksmith.benchmark import BenchmarkError, CaseResult, Kernel, all_kernels
+from masksmith.benchmark import BenchmarkError, CaseResult, Kernel, all_kernels, obstacle_of
 from masksmith_state.blobs.names import result_name
 from masksmith_state.errors import DamagedBlobError
 from masksmith_state.jobs.model import Lease
@@ -124,6 +124,6 @@ def bench_worker_document(name: str, device: str, kernels: Mapping[str, Kernel])
     announced = []
     for kernel in kernels.values():
         is_unsupported = device_type not in kernel.declaration.support
-        obstacle = f"it does not run on {device_type}" if is_unsupported else kernel.obstacle(device)
+        obstacle = f"it does not run on {device_type}" if is_unsupported else obstacle_of(kernel, device)
         announced.append(AnnouncedKernel(declaration=kernel.declaration.document(), obstacle=obstacle))
     return BenchWorker(name=name, device=device, kernels=announced)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 from blake3 import blake3
 
 from masksmith_client._errors import InputError
+from masksmith_wire.json_text import parse_json
 
 JSON_LINES_SUFFIXES = (".jsonl", ".ndjson")
 
@@ -77,7 +77,7 @@ class CalibrationText:
             if not line.strip():
                 continue
             try:
-                document = json.loads(line)
+                document = parse_json(line)
             except ValueError as error:
                 raise InputError(f"{self.path}:{number} is not JSON: {error}") from None
             text = document.get("text") if isinstance(document, dict) else None

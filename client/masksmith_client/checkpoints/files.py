@@ -72,7 +72,7 @@ def read_json(path: Path) -> Any:
         raise InputError(f"{path} cannot be read: {error.strerror}{_broken_link_text(path)}") from None
     except DuplicateMemberError as error:
         raise InputError(f"{path}: {error}") from None
-    except (ValueError, RecursionError):
+    except ValueError:
         raise InputError(f"{path} is {not_json_reason(content)}") from None
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from masksmith_client._errors import InputError
+from masksmith_wire.json_text import parse_json
 from masksmith_wire.output_names import BLOCKS_NAME, JOURNAL_NAME
 
 from .partial_file import PART_SUFFIX, named_errors
@@ -105,7 +106,7 @@ def _read_and_cut(file: BinaryIO) -> list[Mapping[str, Any]]:
         try:
             if not line.endswith(b"\n"):
                 break
-            lines.append(json.loads(line))
+            lines.append(parse_json(line))
         except ValueError:
             break
         end += len(line)

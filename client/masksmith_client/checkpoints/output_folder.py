@@ -18,6 +18,7 @@ from masksmith_client._errors import InputError
 from masksmith_client._version import __version__
 from masksmith_client.results.atomic_write import atomic_write
 from masksmith_client.submission.statistics import AuxiliaryTensors
+from masksmith_wire.json_text import parse_json
 from masksmith_wire.output_names import BLOCKS_NAME, JOURNAL_NAME, MASKS_NAME, OWN_FILES, RECORD_NAME
 from masksmith_wire.quantities import size_text
 
@@ -146,7 +147,7 @@ def finished_record(
     if (output / JOURNAL_NAME).exists() or not path.exists():
         return None
     try:
-        record = json.loads(path.read_bytes())
+        record = parse_json(path.read_bytes())
     except ValueError:
         record = None
     if not isinstance(record, dict) or record.get("identity") != expected_identity:
@@ -208,7 +209,7 @@ def recorded_masks(folder: Path) -> RecordedMasks | None:
     if not path.exists():
         return None
     try:
-        record = json.loads(path.read_bytes())
+        record = parse_json(path.read_bytes())
         names = [tensor["name"] for tensor in record["tensors"] if tensor["masked"]]
         digests = _digests(record["outputs"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError):

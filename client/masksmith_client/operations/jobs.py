@@ -148,7 +148,7 @@ async def download_weights(session: ServiceSession, job: JobView, masks: Masks |
     try:
         expected = await _expected(session, job)
         weights = UpdatedWeights(file, job._restore)
-        checked_masks = masks or await download_masks(session, job)
+        checked_masks = await download_masks(session, job) if masks is None else masks
         try:
             await session.run_blocking(lambda: weights.check(expected, checked_masks))
         finally:

@@ -17,6 +17,7 @@ from torch import Tensor
 from masksmith_client._errors import InputError
 from masksmith_client.checkpoints.partial_file import temporary_name
 from masksmith_wire.headers import HeaderError, read_header
+from masksmith_wire.json_text import parse_json
 from masksmith_wire.masks import pack, packed_width, unpack
 
 from .copies import pruned_values, restore_pruned
@@ -194,7 +195,7 @@ def read_state(path: Path) -> dict[str, Any]:
         with path.open("rb") as opened:
             read_header(opened)  # Its errors say what the file is instead, such as a Git LFS pointer.
         with safe_open(path, framework="pt") as file:
-            state: dict[str, Any] = json.loads((file.metadata() or {})[KEY])
+            state: dict[str, Any] = parse_json((file.metadata() or {})[KEY])
             _check_fields("its JSON", state, ("masks",))
             _check_fields("its member masks", state["masks"], ())
             for name, mask in state["masks"].items():

@@ -98,7 +98,8 @@ class MaskedLayer:
     def read_scores(self, store: BlobStore, rows: Sequence[int], first: int, last: int) -> Floats:
         """Read the absolute values of the tensor, which has weights or given scores, in some rows and columns.
 
-        The rows are ascending; the columns are `first` to `last` (exclusive).
+        The rows are ascending; the columns are `first` to `last` (exclusive). Values that exceed the largest float32
+        are returned as that value, since pictures and profiles are of float32.
 
         Raises:
             RequestError: If the weight was uploaded, and the upload is no longer in the store.
@@ -114,7 +115,8 @@ class MaskedLayer:
         else:
             whole = to_numpy(data, self.tensor.dtype, (len(rows), *row_shape))
             values = _flatten(whole)[:, first:last]
-        return np.abs(values.astype(np.float32))
+        scores: Floats = np.minimum(np.abs(values), np.finfo(np.float32).max).astype(np.float32)
+        return scores
 
     def _read_weight(self, store: BlobStore, starts: list[int], length: int) -> list[bytes]:
         source = self.tensor.source

@@ -77,7 +77,7 @@ def read_window(layer: MaskedLayer, store: BlobStore, window: Window) -> dict[st
         scores = layer.read_scores(store, rows, start, stop)
         # The mean masked score counts dropped entries as 0; divided by the share kept it is the mean of those kept.
         kept_share, mean_score, mean_masked_score = (
-            np.add.reduceat(_average_rows(values, band, rows, window), cell_starts, axis=1) / cell_widths
+            _average_cols(_average_rows(values, band, rows, window), cell_starts, cell_widths)
             for values in (mask.astype(np.float32), scores, np.where(mask, scores, np.float32(0)))
         )
         results["kept"][band], results["scores"][band] = kept_share, mean_score
@@ -159,6 +159,13 @@ def _average_rows(values: Floats, band: slice, rows: Sequence[int], window: Wind
     """
     cell_row_of_row = (np.asarray(rows) - window.first_row) // window.step - band.start
     starts = np.searchsorted(cell_row_of_row, np.arange(band.stop - band.start))
-    sums = np.add.reduceat(values, starts, axis=0)
-    counts = np.bincount(cell_row_of_row).astype(np.float32)[:, None]
+    # In float64, since a sum of scores may exceed the largest float32.
+    sums = np.add.reduceat(values, starts, axis=0, dtype=np.float64)
+    counts = np.bincount(cell_row_of_row)[:, None]
     return np.asarray(sums / counts, np.float32)
+
+
+def _average_cols(values: Floats, cell_starts: npt.NDArray[np.intp], cell_widths: Floats) -> Floats:
+    """Average, in each row, the columns of each cell; `cell_starts` are the first columns of the cells."""
+    sums = np.add.reduceat(values, cell_starts, axis=1, dtype=np.float64)
+    return np.asarray(sums / cell_widths, np.float32)

@@ -44,9 +44,7 @@ def _run(
 ) -> None:
     if data is not None and store_url is not None:
         raise UsageError("--data and --store-url exclude each other; give one")
-    store = store_url or (settings.store_url() if data is None else None)
-    if not store:
-        store = str((data or settings.data_home()).absolute() / "store")
+    store = settings.store_location(store_url, data)
     arguments = [sys.executable, "-P", "-m", "masksmith_state.backup", subcommand, str(folder.absolute())]
     sys.stdout.flush()
     with installation_redis(data, redis_url, create=subcommand == "restore") as url:

@@ -22,8 +22,7 @@ def fsck(
     """Check every blob of a store against its digests, also of a store in use; exit code 1 if a blob is damaged."""
     if data is not None and store_url is not None:
         raise UsageError("--data and --store-url exclude each other; give one")
-    url = store_url or (None if data is not None else settings.store_url())
-    store = url or str((data or settings.data_home()).absolute() / "store")
+    store = settings.store_location(store_url, data)
     command = [sys.executable, "-P", "-m", "masksmith_state.fsck"]
     command += [option for option, is_set in (("--repair", repair), ("--json", as_json)) if is_set]
     sys.stdout.flush()

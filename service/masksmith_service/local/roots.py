@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from masksmith_wire.json_text import parse_json
 from masksmith_wire.locations import is_in_bucket
 
 from . import settings
@@ -49,7 +50,7 @@ def _url(text: str) -> str:
 
 def _parse(text: str | None) -> list[object]:
     try:
-        value = json.loads(text or "[]")
+        value = parse_json(text or "[]")
     except ValueError:
         value = None
     if not isinstance(value, list):

@@ -9,12 +9,26 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from itertools import takewhile
 from pathlib import Path
 
 
 def redis_url() -> str | None:
     """URL of the user's own Redis server, if set."""
     return os.environ.get("MASKSMITH_REDIS_URL") or None
+
+
+def store_location(store_option: str | None, data_option: Path | None) -> str:
+    """Return the store of an installation, as `masksmith up` chooses it.
+
+    Args:
+        store_option: URL that the user gave.
+        data_option: Data directory that the user gave.
+
+    Returns:
+        The URL that the user gave, else that of `MASKSMITH_STORE_URL`, else the store of the data directory.
+    """
+    return store_option or store_url() or str((data_option or data_home()).absolute() / "store")
 
 
 def store_url() -> str | None:
@@ -47,7 +61,8 @@ def visible_gpu_count() -> int:
     """Number of NVIDIA GPUs that a worker may use, counted without loading CUDA."""
     visible_devices = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible_devices is not None:
-        return len([device for device in visible_devices.split(",") if device.strip() and device.strip() != "-1"])
+        # CUDA ignores all devices after the first one that does not exist, such as -1.
+        return len([*takewhile(lambda device: device.strip() not in ("", "-1"), visible_devices.split(","))])
     return len([device for device in Path("/dev").glob("nvidia[0-9]*") if device.name[6:].isdigit()])
 
 

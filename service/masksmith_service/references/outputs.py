@@ -289,7 +289,7 @@ def _document(file: LocatedPath, limit: int) -> dict[str, Any]:
         document = json.JSONDecoder().raw_decode(text)[0]
     except FileNotFoundError:
         raise reference_not_found_error(file.location) from None
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return document if isinstance(document, dict) else {}
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from .conclusions import BreakEven as BreakEven, Estimate as Estimate, Winner as Winner, winners as winners
     from .declaration import Declaration as Declaration, Support as Support
     from .errors import BenchmarkError as BenchmarkError
-    from .kernel import Kernel as Kernel, Operand as Operand, Packed as Packed
+    from .kernel import Kernel as Kernel, Operand as Operand, Packed as Packed, obstacle_of as obstacle_of
     from .machine import device_identity as device_identity
     from .method import Bench as Bench
     from .models import MODELS as MODELS
@@ -40,7 +40,7 @@ __all__, __getattr__, __dir__ = attach(
         "cases": ("Case", "Layer", "group", "read_shapes"),
         "results": ("CaseResult", "Gain", "Measurement", "Timing"),
         "declaration": ("Declaration", "Support"),
-        "kernel": ("Kernel", "Operand", "Packed"),
+        "kernel": ("Kernel", "Operand", "Packed", "obstacle_of"),
         "models": ("MODELS",),
         "report": ("Report",),
         "planning": ("Request", "plan"),

@@ -74,6 +74,14 @@ class Kernel(Protocol):
         ...
 
 
+def obstacle_of(kernel: Kernel, device: str) -> str | None:
+    """Return the kernel's `obstacle`; if it raises an error, as a kernel of another package may, that error."""
+    try:
+        return kernel.obstacle(device)
+    except Exception as error:  # noqa: BLE001 - other packages may raise anything
+        return f"{type(error).__name__}: {error}"
+
+
 def torch_obstacle() -> str | None:
     """Return the `obstacle` of a kernel that needs torch: a message if torch is not installed, else None."""
     return None if find_spec("torch") else "it needs torch: pip install 'masksmith[bench]'"

@@ -26,7 +26,7 @@ from .cuda_clock import CudaClock
 from .fastest import Product, fastest
 from .gpu_monitor import GpuMonitor, merge_states
 from .host_clock import HostClock, Runs, Seconds
-from .kernel import Kernel, Operand
+from .kernel import Kernel, Operand, obstacle_of
 from .machine import describe
 from .operands import check_mask, make_operand, reference, weight_and_mask
 from .peaks import Clock, Peaks, measure
@@ -63,7 +63,7 @@ class Bench:
     def __post_init__(self) -> None:
         self.clock: Clock = HostClock(self.threads) if self.device == "cpu" else CudaClock(self.device)
         self._monitor = GpuMonitor(self.device, _uuid(self.device))
-        self._obstacles = {name: kernel.obstacle(self.device) for name, kernel in self.kernels.items()}
+        self._obstacles = {name: obstacle_of(kernel, self.device) for name, kernel in self.kernels.items()}
         self._peaks: dict[str, Peaks] = {}
         # Layer and pattern of the last case, and its weight and mask.
         self._last: tuple[object, tuple[np.ndarray, np.ndarray]] | None = None

@@ -14,7 +14,7 @@ from importlib.metadata import EntryPoint, entry_points
 
 from .declaration import Declaration
 from .errors import BenchmarkError
-from .kernel import Kernel, Operand, Packed
+from .kernel import Kernel, Operand, Packed, obstacle_of
 
 log = logging.getLogger("masksmith")
 GROUP = "masksmith.kernels"
@@ -87,7 +87,7 @@ def check_runnable(names: list[str] | None, kernels: Mapping[str, Kernel], devic
         BenchmarkError: If one cannot run, with the reason.
     """
     for name in names or []:
-        reason = kernels[name].obstacle(device)
+        reason = obstacle_of(kernels[name], device)
         if reason is not None:
             raise BenchmarkError("kernel_refused", f"kernel {name!r} cannot run on {device} here: {reason}")
 

@@ -154,7 +154,7 @@ class Calibration(Mapping[str, LayerStatistics]):
             samples = metadata["samples"]
             layers = {name: LayerStatistics(samples[name], **values) for name, values in statistics_of.items()}
             return cls(layers, metadata["skipped"], metadata.get("shared_names"))
-        except (SafetensorError, KeyError, TypeError, ValueError) as error:
+        except (SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
             raise ScoresError(f"{path} is not a calibration file: {_other_format(path) or error}") from None
 
 

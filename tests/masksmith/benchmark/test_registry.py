@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from masksmith.benchmark import BenchmarkError, all_kernels, benchmark, own_kernels
+from masksmith.benchmark import Bench, BenchmarkError, all_kernels, benchmark, own_kernels
 from masksmith.benchmark.registry import check_runnable
 
 SOURCE = """
@@ -25,6 +25,12 @@ class Twice:
 class Impostor(Twice):
     declaration = Declaration("csr", "not the real one", {})
 
+class Angry(Twice):
+    declaration = Declaration("angry", "raises an error", {"cpu": Support({"float32": (1, 1)})})
+
+    def obstacle(self, device):
+        raise OSError("no such driver")
+
 class Late(Twice):
     @property
     def declaration(self):
@@ -34,7 +40,7 @@ class Late(Twice):
 
 @pytest.fixture
 def package(tmp_path, monkeypatch):
-    """Install a distribution that offers five kernels: a good one, one whose name is taken, and three broken ones."""
+    """Install a distribution that offers six kernels: a good one, one whose name is taken, and four broken ones."""
     (tmp_path / "strange_kernels.py").write_text(SOURCE)
     info = tmp_path / "strange_kernels-1.0.dist-info"
     info.mkdir()
@@ -42,7 +48,7 @@ def package(tmp_path, monkeypatch):
     (info / "entry_points.txt").write_text(
         "[masksmith.kernels]\ntwice = strange_kernels:Twice\ntaken = strange_kernels:Impostor\n"
         "gone = strange_kernels:Gone\nnone = strange_kernels:SOURCE_OF_NOTHING\n"
-        "late = strange_kernels:Late\n"
+        "late = strange_kernels:Late\nangry = strange_kernels:Angry\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))
     yield
@@ -64,6 +70,14 @@ def test_broken_packages_are_kernels_that_say_why_they_cannot_run(caplog):
     assert "cannot be loaded: OSError: no such library" in kernels["late"].obstacle("cpu")
     assert "has a kernel 'csr', but this name is in use" in caplog.text
     assert set(own_kernels()) <= set(kernels)
+
+
+@pytest.mark.usefixtures("package")
+def test_a_kernel_whose_obstacle_raises_an_error_is_skipped():
+    kernels = all_kernels()
+    with pytest.raises(BenchmarkError, match="'angry' cannot run on cpu here: OSError: no such driver"):
+        check_runnable(["angry"], kernels, "cpu")
+    assert Bench({"angry": kernels["angry"]})._obstacles == {"angry": "OSError: no such driver"}
 
 
 def test_a_kernel_that_cannot_run_here_is_refused_when_named():

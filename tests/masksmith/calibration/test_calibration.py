@@ -336,6 +336,12 @@ def test_other_files_are_no_calibrations(tmp_path, content, reason):
         Calibration.load(path)
 
 
+def test_metadata_that_is_nested_too_deeply_is_no_calibration(tmp_path):
+    save_file({"w": np.ones(3)}, tmp_path / "file", {"masksmith_calibration": "[" * 100_000})
+    with pytest.raises(ms.ScoresError, match="is not a calibration file"):
+        Calibration.load(tmp_path / "file")
+
+
 def test_progress_is_shown_on_request(model, batches, capsys):
     ms.calibrate(model, batches, progress=True)
     assert "calibrating" in capsys.readouterr().err

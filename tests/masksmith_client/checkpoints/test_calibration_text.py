@@ -71,6 +71,12 @@ def test_json_lines_are_joined(tmp_path):
     [
         ("text.txt", b"a \xff", "is not UTF-8 at byte 2"),
         ("text.jsonl", b'{"text": "a"}\n{', "text.jsonl:2 is not JSON"),
+        pytest.param(
+            "text.jsonl",
+            b"[" * 100_000,
+            "text.jsonl:1 is not JSON: its arrays and objects are nested too deeply",
+            id="deep",
+        ),
         ("text.jsonl", b'{"prompt": "a"}', "text.jsonl:1 has no member 'text'"),
         ("text.txt", b"w1 w2 w3", "has 3 tokens; 10 windows of 64 need 640"),
     ],

@@ -261,7 +261,9 @@ def test_a_member_of_another_type_is_refused_before_anything_changes(wrong):
         assert str(sparsifier.state_dict(pruned=True)) == str(before), path
 
 
-@pytest.mark.parametrize("text", ["[]", '{"masks": 3}', '{"masks": {"a": 3}}', '"x"', "{"])
+@pytest.mark.parametrize(
+    "text", ["[]", '{"masks": 3}', '{"masks": {"a": 3}}', '"x"', "{", pytest.param("[" * 100_000, id="deep")]
+)
 def test_a_file_with_other_json_is_refused(tmp_path, text):
     save_file({"a": torch.zeros(1)}, tmp_path / "state.safetensors", {KEY: text})
     with pytest.raises(InputError, match=r"state\.safetensors is not a sparsifier state: "):

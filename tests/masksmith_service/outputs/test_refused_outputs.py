@@ -42,6 +42,14 @@ def test_files_of_another_command_may_have_any_size(app, root, model, url, monke
     assert "another command" in problem["detail"]
 
 
+def test_a_marker_that_is_nested_too_deeply_is_of_another_command(app, root, model, url):
+    root.write(f"out/{JOURNAL_NAME}", [b"[" * 10_000])
+    with TestClient(app) as client:
+        problem = client.post("/v1/jobs", json=document(model, f"{url}/out")).json()
+    assert (problem["status"], problem["code"]) == (409, "output_not_empty")
+    assert "another command" in problem["detail"]
+
+
 def test_a_directory_with_something_else_is_refused(app, root, model, url, records):
     root.write("out/thesis.tex", [b"1"])
     with TestClient(app) as client:

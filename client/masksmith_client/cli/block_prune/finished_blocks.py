@@ -18,6 +18,7 @@ import torch
 from masksmith_client.checkpoints.choice import Choice, ChosenTensor
 from masksmith_client.checkpoints.prune_method import PruneMethod
 from masksmith_client.checkpoints.solved import SolvedTensor
+from masksmith_wire.json_text import parse_json
 from masksmith_wire.masks import pack, unpack
 
 from .skeleton import TORCH_DTYPES
@@ -48,7 +49,7 @@ class FinishedBlocks:
         self._folder, self._choice, self._method, self._parts = folder, choice, method, parts
         self.reports: list[dict[str, Any]] = []
         while self._path(len(self.reports)).exists():
-            self.reports.append(json.loads(read_tensors(self._path(len(self.reports)), ())[1][REPORT_KEY]))
+            self.reports.append(parse_json(read_tensors(self._path(len(self.reports)), ())[1][REPORT_KEY]))
 
     def check(self) -> None:
         """Check the digests of all files.

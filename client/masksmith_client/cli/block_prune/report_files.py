@@ -12,6 +12,7 @@ from typing import Any
 
 from masksmith_client.checkpoints.prune_method import PruneMethod
 from masksmith_client.results.atomic_write import atomic_write
+from masksmith_wire.json_text import parse_json
 from masksmith_wire.output_names import BLOCK_PAGE_NAME, BLOCK_REPORT_NAME
 from masksmith_wire.quantities import count_text, duration_text
 
@@ -91,7 +92,7 @@ def write_report(
 
 def blocks_not_tuned(folder: Path) -> list[str]:
     """Read the report in an output, and describe the blocks that could not be tuned, with reasons."""
-    blocks = json.loads((folder / BLOCK_REPORT_NAME).read_bytes())["blocks"]
+    blocks = parse_json((folder / BLOCK_REPORT_NAME).read_bytes())["blocks"]
     return [
         f"{block['name']} is not tuned, and keeps the weights from before: {block['tuning']['stopped']}"
         for block in blocks

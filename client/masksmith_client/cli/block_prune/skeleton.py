@@ -157,7 +157,10 @@ class Skeleton:
             raise InputError(
                 f"{name!r} has dtype {tensor.dtype}, with which no model can be calibrated; convert it to floats"
             )
-        values = torch.frombuffer(tensor.read(), dtype=getattr(torch, TORCH_DTYPES[tensor.dtype]))
+        dtype = getattr(torch, TORCH_DTYPES[tensor.dtype])
+        if 0 in tensor.shape:  # `torch.frombuffer` does not take a buffer without bytes.
+            return torch.empty(tensor.shape)
+        values = torch.frombuffer(tensor.read(), dtype=dtype)
         return values.reshape(tensor.shape).to(torch.float32)
 
     def _set(self, name: str, value: torch.Tensor) -> None:
