@@ -222,7 +222,13 @@ class _Call:
     def of(
         cls, solver: Solver | str | None, limit_s: float | None, threads: int | None, on_progress: OnProgress | None
     ) -> _Call:
-        """Resolve defaults; the time limit starts now."""
+        """Resolve defaults; the time limit starts now.
+
+        Raises:
+            SolverError: If the solver is unknown, or the time limit is NaN.
+        """
+        if limit_s is not None and math.isnan(limit_s):
+            raise SolverError("time_limit_s is NaN; give a number of seconds, or None")
         if solver is None or isinstance(solver, str):
             solver = Auto() if solver is None else by_name(solver)
         deadline = math.inf if limit_s is None else time.monotonic() + limit_s

@@ -251,7 +251,7 @@ def redis_key_of_session(session_token: str) -> str:
     return f"masksmith:session:{hash_token(session_token)}"
 
 
-def redis_key_of_sessions(key: str) -> str:
+def redis_key_of_session_list(key: str) -> str:
     """Redis key of the sorted set of an API key's sessions, by the time of their end."""
     return f"masksmith:sessions:{key}"
 

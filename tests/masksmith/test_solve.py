@@ -309,6 +309,11 @@ def test_unknown_and_unfit_solvers_are_refused() -> None:
         ms.solve(np.ones((16, 16)), "2:4", ms.Exact())
 
 
+def test_a_time_limit_that_is_no_number_is_refused() -> None:
+    with pytest.raises(ms.SolverError, match="time_limit_s is NaN"):
+        ms.solve(np.ones((16, 16)), T816, time_limit_s=float("nan"))
+
+
 def test_auto_says_what_it_would_run_and_why() -> None:
     assert isinstance(ms.Auto().select(ms.parse("2:4")).solver, ms.TopK)
     choice = ms.Auto().select(ms.parse(T816))

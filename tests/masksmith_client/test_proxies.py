@@ -142,3 +142,16 @@ def test_arguments_that_are_not_unicode_are_refused(command: list[str], capsys: 
     printed = capsys.readouterr().err
     assert "\\udcff" in printed
     assert "not Unicode text" in printed
+
+
+@pytest.mark.parametrize("client", [Client, AsyncClient])
+def test_only_clients_that_may_use_tls_read_certificates(monkeypatch: pytest.MonkeyPatch, client: type[Client]) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError("certificates are read")
+
+    monkeypatch.setattr("httpcore2.default_ssl_context", refuse)
+    for url in ("http://127.0.0.1:8000", "http://localhost:8000/prefix"):
+        client(url)
+    for url in ("https://127.0.0.1:8000", "HTTPS://localhost", "http://service.example"):
+        with pytest.raises(InputError, match="certificates"):
+            client(url)

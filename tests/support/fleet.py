@@ -62,6 +62,7 @@ class Fleet:
 
     def __init__(self, folder, services=1, workers=1, broker_folder=None, broker_given=None, **given):
         self.folder, self.store = folder, folder / "store"
+        self._http = httpx2.Client(timeout=5)
         # pytest's own folders are too deep for the path of a unix socket.
         self._broker_folder = broker_folder or Path(tempfile.mkdtemp(prefix="ms-"))
         self._broker_folder.mkdir(exist_ok=True)
@@ -105,6 +106,7 @@ class Fleet:
         for seat in [*self.services, *self.workers]:
             if seat.process is not None:
                 seat.process.wait(240)
+        self._http.close()
         self.redis.close()
         self.broker.stop()
         shutil.rmtree(self._broker_folder)
@@ -126,7 +128,7 @@ class Fleet:
         try:
             # Without workers it can only be alive.
             path = "readyz" if self.workers else "healthz"
-            return httpx2.get(f"{service.url}/{path}", timeout=5).status_code == 200
+            return self._http.get(f"{service.url}/{path}").status_code == 200
         except httpx2.TransportError:
             return False
 

@@ -38,7 +38,8 @@ class BenchmarkOptions(StrictModel):
     """Measurement options, which apply to every layer.
 
     With `curves`, further densities are measured, to find the density at which a kernel is as fast as the dense
-    product. `batches` are numbers of rows that are multiplied at once.
+    product. `batches` are batch sizes: numbers of rows of activations
+    that are multiplied by the weight at once.
     """
 
     patterns: Annotated[list[PatternText], Field(max_length=100), FailFast(), DropDuplicates] = []

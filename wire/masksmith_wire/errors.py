@@ -33,11 +33,11 @@ class Code(StrEnum):
     UNKNOWN_TENSOR = "unknown_tensor"
     TENSOR_DOES_NOT_FIT = "tensor_does_not_fit"
     NO_TENSOR_FITS = "no_tensor_fits"
-    SOLVER_REFUSED = "solver_refused"
+    SOLVER_REFUSED = "solver_refused"  # The solver does not support the pattern or an option.
     EXTRA_MISSING = "extra_missing"
     INSUFFICIENT_MEMORY = "insufficient_memory"
     UNKNOWN_KERNEL = "unknown_kernel"
-    KERNEL_REFUSED = "kernel_refused"
+    KERNEL_REFUSED = "kernel_refused"  # The kernel does not support the case, or cannot run on the device.
     INVALID_MASK = "invalid_mask"
     INVALID_BENCHMARK = "invalid_benchmark"
     DIGEST_MISMATCH = "digest_mismatch"

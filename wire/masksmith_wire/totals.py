@@ -63,9 +63,10 @@ def relative_gap(objective: float, upper_bound: float | None) -> float:
 def total_retained(masks: Iterable[tuple[float | None, float | None, float | None]]) -> float | None:
     """Retained share of the total score of several masks, from (objective, retained share, total score) of each mask.
 
-    A mask of version 0.1 has no total score, so objective / retained share is used instead; for a pattern with a norm
-    of blocks, or with hysteresis, this is only an approximation. If objective or share is unknown or 0, the mask is
-    left out. None if no mask remains, or a total score is infinite.
+    If a mask has no total score, as in older files of masks, objective / retained share is used instead; for a
+    pattern with a norm of blocks, or with hysteresis, this is only an approximation. A mask is left out if its share is
+    unknown, or if it has no total score and its objective or its share is unknown or 0. None if no mask remains, or a
+    total score is infinite.
     """
     pairs = [
         (retained, objective / retained if total_score is None and objective and retained else total_score)

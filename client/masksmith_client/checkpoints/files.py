@@ -121,8 +121,11 @@ def _broken_link_text(path: Path) -> str:
 
 
 def _find_in(folder: Path) -> Path:
-    # A broken link counts as a file, so that the error of the read names its target.
-    names = [path.name for path in folder.iterdir() if path.is_file() or _broken_link_text(path)]
+    try:
+        # A broken link counts as a file, so that the error of the read names its target.
+        names = [path.name for path in folder.iterdir() if path.is_file() or _broken_link_text(path)]
+    except OSError as error:
+        raise InputError(f"{folder} cannot be read: {error.strerror}") from None
     try:
         name = weights_name(names)
         if name is not None and name.endswith(INDEX_SUFFIX) and SINGLE_FILE in names:

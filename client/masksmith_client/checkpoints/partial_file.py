@@ -14,6 +14,8 @@ from masksmith_client._errors import InputError
 
 PIECE_BYTES = 2**20
 """Maximum size of a read of bytes that an earlier run has written."""
+MAX_READ_BYTES = 2**30
+"""Maximum size of a single read of a range of the file."""
 PART_SUFFIX = ".part"
 NAME_BYTES = 255
 """Maximum length of a file's name."""
@@ -96,7 +98,15 @@ class PartialFile:
         """Read a range of the bytes so far."""
         self.flush()
         with named_errors(self.target):
-            return os.pread(self._file.fileno(), stop - start, start)
+            pieces = []
+            while start < stop:
+                # One read of Linux returns at most 2 GiB.
+                piece = os.pread(self._file.fileno(), min(stop - start, MAX_READ_BYTES), start)
+                if not piece:
+                    break
+                pieces.append(piece)
+                start += len(piece)
+            return b"".join(pieces)
 
     def finish(self) -> None:
         """Flush the file to the disk, and rename it to its target."""

@@ -23,7 +23,8 @@ def bench(
     ] = None,
     masks_of: Annotated[str | None, typer.Option("--masks-of", metavar="JOB", help="The masks of a job.")] = None,
     patterns: Annotated[
-        str, typer.Option("--patterns", "-p", metavar="A,B,...", help="Such as '2:4,block 16x16 25%,10%' (kept).")
+        str,
+        typer.Option("--patterns", "-p", metavar="A,B,...", help="Such as '2:4,10%,block 8x8 25%' (shares kept)."),
     ] = "",
     batch: Annotated[str, typer.Option("--batch", "-b", metavar="N,M,...", help="Rows of activations.")] = "1,32,256",
     dtypes: Annotated[str, typer.Option("--dtypes", metavar="A,B,...", help="float32, bfloat16, ...")] = "float32",
@@ -56,7 +57,7 @@ def bench(
     priority: PriorityOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Measure the speed-up of masks: sparse kernels against dense ones, for layers of a model or job or for shapes."""
+    """Measure the speed-up of masks: sparse kernels against dense ones, for a model, a job's masks, or shapes."""
     # Imported here, so that the help of the command does not import the client.
     from .bench_report import save_and_show
     from .bench_run import BenchOptions, measure

@@ -20,8 +20,8 @@ def bench_locally(request: BenchmarkRequest, device: str) -> Report:
     """Run a benchmark in this process, on a device such as `cpu` or `cuda:1`.
 
     Raises:
-        InputError: If the request is invalid or needs a service, a kernel cannot run on the device, or a package is not
-            installed.
+        InputError: If the request is invalid or needs a service, if a kernel cannot run on the device, or if a package
+            is not installed.
     """
     if request.masks_of is not None:
         raise InputError("--masks-of needs a service; with --local use --model or --shapes")

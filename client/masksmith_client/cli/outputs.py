@@ -22,8 +22,10 @@ def check_output(output: Path, *, as_json: bool | None = None) -> None:
     """Check, before any work, that a file can be written.
 
     Args:
-        output: The file to write; `-` is standard output, unless `as_json` is None.
-        as_json: Whether the report is JSON on standard output; None if `-` does not mean standard output.
+        output: The file to write. For a command that can write to standard output, `-` is standard output; for another
+            command it is a file's name.
+        as_json: None for a command that cannot write the output to standard output; for other commands, whether the
+            command also prints its report there, as JSON.
 
     Raises:
         InputError: If the file, or standard output, cannot be written.

@@ -96,7 +96,7 @@ COMMANDS = {
     "bench": Entry(
         "masksmith_client.cli.bench:bench",
         "cli",
-        "Measure the speed-up of masks: sparse kernels against dense ones, for layers of a model or job or for shapes.",
+        "Measure the speed-up of masks: sparse kernels against dense ones, for a model, a job's masks, or shapes.",
     ),
     "apply": Entry(
         "masksmith_client.cli.apply:apply",

@@ -67,7 +67,11 @@ def save_copy(file: BinaryIO, target: Path) -> Path:
 
 
 def _umask() -> int:
-    """Return this process's umask, which can only be read by setting it; it is set back at once."""
-    current = os.umask(0)
+    """Return this process's umask, which can only be read by setting it; it is set back at once.
+
+    Until then, files of other threads are created with permissions for the owner only, never with more than they should
+    have.
+    """
+    current = os.umask(0o077)
     os.umask(current)
     return current

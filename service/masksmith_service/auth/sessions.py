@@ -16,7 +16,7 @@ from redis.asyncio import Redis
 from masksmith_service.errors import RequestError
 from masksmith_service.resources import StateDep
 from masksmith_state import scripts
-from masksmith_state.keys import MAX_SESSIONS, Role, hash_token, redis_key_of_session, redis_key_of_sessions
+from masksmith_state.keys import MAX_SESSIONS, Role, hash_token, redis_key_of_session, redis_key_of_session_list
 from masksmith_state.telemetry import logs
 from masksmith_wire.errors import Code
 
@@ -65,7 +65,7 @@ async def log_in(request: Request, response: Response, state: StateDep) -> Sessi
     session_token, seconds = secrets.token_urlsafe(32), int(state.settings.session_s)
     # The session is bound to the token, and also ends when the token becomes invalid by rotation, revocation or expiry.
     value = f"{key.id} {hash_token(token)}"
-    arguments = (redis_key_of_session(session_token), redis_key_of_sessions(key.id), value, seconds, MAX_SESSIONS)
+    arguments = (redis_key_of_session(session_token), redis_key_of_session_list(key.id), value, seconds, MAX_SESSIONS)
     await state.async_redis.eval(scripts.load(__package__)["begin_session"], 0, *arguments)
     if is_form:
         response.status_code = 303
@@ -96,13 +96,16 @@ async def log_out(request: Request, response: Response, state: StateDep) -> None
     response.delete_cookie(COOKIE_NAME, httponly=True, samesite="strict")
 
 
-async def _end_session(client: Redis, session: str) -> None:
-    """Delete the session at a Redis key, also from the sessions of its API key, so that it no longer counts as one."""
-    value: Any = await client.get(session)
-    await client.delete(session)
+async def _end_session(client: Redis, redis_key: str) -> None:
+    """Delete the session at a Redis key, and remove it from the list of sessions of its API key.
+
+    Otherwise it would count towards `MAX_SESSIONS`, and a later login could end another session.
+    """
+    value: Any = await client.get(redis_key)
+    await client.delete(redis_key)
     key_id = (value or "").partition(" ")[0]
     if key_id:
-        await client.zrem(redis_key_of_sessions(key_id), session)
+        await client.zrem(redis_key_of_session_list(key_id), redis_key)
 
 
 def _parse_token(body: bytes, *, is_form: bool) -> str:

@@ -151,9 +151,14 @@ class Architecture:
         transposed. None if one of the two tensors is missing, or if their shapes fit neither.
         """
         both_ways = [pair for fused, down in FUSED_AND_DOWN for pair in ((fused, down), (down, fused))]
-        # The string in this tensor's name, and the string that replaces it in the name of the other tensor.
-        replacement = next((pair for pair in both_ways if pair[0] in name), None)
-        sibling = () if replacement is None else self._shapes.get(name.replace(*replacement), ())
+        # The last such string in this tensor's name, and the string that replaces it in the name of the other tensor.
+        # Parts of the model that contain both, such as `down_blocks`, have the same name in both.
+        pairs = [pair for pair in both_ways if pair[0] in name]
+        replacement = max(pairs, key=lambda pair: name.rfind(pair[0]), default=None)
+        if replacement is None:
+            return None
+        before, _, after = name.rpartition(replacement[0])
+        sibling = self._shapes.get(f"{before}{replacement[1]}{after}", ())
         if len(sibling) != 3:
             return None
         is_fused = replacement in FUSED_AND_DOWN  # else the pair is reversed, and this tensor is `down`

@@ -74,12 +74,14 @@ class MatrixView:
     def contains(self, other: MatrixView) -> bool:
         """Whether each output of the other matrix, with all of its inputs, is an output of this one.
 
-        False if all outputs of this one are the same entries (stride 0).
+        Two matrices that are the same single output contain each other, whatever their strides between outputs are.
+        Apart from that, a matrix with stride 0 between its outputs, which are all the same entries, contains none.
         """
         (inputs, outputs), (in_stride, out_stride) = self.shape, self.strides
         if (other.shape[0], other.strides[0]) != (inputs, in_stride):
             return False
-        if self.start == other.start and outputs == other.shape[1] == 1:  # The stride of a single output says nothing.
+        # A stride between outputs has no meaning for a single output, and may be 0.
+        if self.start == other.start and outputs == other.shape[1] == 1:
             return True
         if out_stride == 0:
             return False

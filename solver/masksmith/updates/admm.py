@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -101,8 +102,8 @@ def admm(
     """
     if not PENALTIES[0] <= penalty <= PENALTIES[1]:
         raise UpdateError(f"penalty={penalty!r} is not a number from {PENALTIES[0]:g} to {PENALTIES[1]:g}", name)
-    if not max_rounds >= 1:
-        raise UpdateError(f"max_rounds={max_rounds!r} is not at least 1", name)
+    if not isinstance(max_rounds, Integral) or max_rounds < 1:
+        raise UpdateError(f"max_rounds={max_rounds!r} is not an integer of at least 1", name)
     if start is not None and not isinstance(start, Solution):
         raise UpdateError(f"start is a {type(start).__name__}, not a Solution as solve returns it", name)
     started = time.perf_counter()

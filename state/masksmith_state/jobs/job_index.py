@@ -87,10 +87,12 @@ class JobIndex:
         rank = cast("int | None", self.redis.zrevrank(index, after))
         if rank is not None:
             return rank + 1
-        timestamp, latest_creation = after[:TIMESTAMP_DIGITS], 0.0
-        if _TIMESTAMP.fullmatch(timestamp):
-            latest_creation = int(timestamp, 16) / 1000 + _CLOCK_TOLERANCE_S
-        return int(self.redis.zcount(index, latest_creation, "+inf"))
+        timestamp = after[:TIMESTAMP_DIGITS]
+        if not _TIMESTAMP.fullmatch(timestamp):
+            return int(self.redis.zcard(index))
+        # The latest time that the deleted job can have had in the index: a page may repeat jobs, but omits none.
+        latest_creation_of_after = int(timestamp, 16) / 1000 + _CLOCK_TOLERANCE_S
+        return int(self.redis.zcount(index, latest_creation_of_after, "+inf"))
 
     def live_count(self) -> int:
         """Number of live jobs of all owners: queued or running."""

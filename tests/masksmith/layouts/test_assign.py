@@ -173,8 +173,10 @@ EXPERTS = "model.layers.0.mlp.experts."
         ((4, 32, 32), (4, 16, 32), "stack in out"),
     ],
 )
-def test_fused_experts_are_read_along_the_axis_that_both_shapes_allow(gate_up, down, axes):
-    shapes = {EXPERTS + "gate_up_proj": gate_up, EXPERTS + "down_proj": down}
+@pytest.mark.parametrize("experts", [EXPERTS, "down_blocks.0.experts.", "gate_up.experts."])
+@pytest.mark.parametrize("names", [("gate_up_proj", "down_proj"), ("input_linear.weight", "output_linear.weight")])
+def test_fused_experts_are_read_along_the_axis_that_both_shapes_allow(gate_up, down, axes, experts, names):
+    shapes = {experts + names[0]: gate_up, experts + names[1]: down}
     assert {str(each.layout) for each in assign(shapes).values()} == {axes}
 
 

@@ -140,8 +140,9 @@ def test_what_cannot_be_used_is_refused_by_name():
     weight, gram = layer()
     with pytest.raises(ms.UpdateError, match=r"'a': penalty=0.0 is not a number from 1e-06 to 1e\+06"):
         ms.admm(weight, gram, "2:4", penalty=0.0, name="a")
-    with pytest.raises(ms.UpdateError, match=r"'a': max_rounds=0 is not at least 1"):
-        ms.admm(weight, gram, "2:4", max_rounds=0, name="a")
+    for rounds in (0, 2.5):
+        with pytest.raises(ms.UpdateError, match=f"'a': max_rounds={rounds} is not an integer of at least 1"):
+            ms.admm(weight, gram, "2:4", max_rounds=rounds, name="a")
     dead = gram.copy()
     dead[3], dead[:, 3] = 0, 0
     with pytest.raises(ms.UpdateError, match=r"'a': gram holds 0 at \[3, 3\]: that input was always 0"):

@@ -8,7 +8,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from masksmith.patterns import TensorPatterns
-from masksmith_client import Client, InputError
+from masksmith_client import Client, ClientError, InputError
 from masksmith_client.checkpoints.by_reference import ReferencePruner, chosen_tensors, is_by_reference, location_of
 from masksmith_client.checkpoints.choice import ChoiceOptions
 from masksmith_client.checkpoints.prune_method import PruneMethod
@@ -93,6 +93,19 @@ def test_the_document_names_files_and_output():
     assert tensor["reference"] == "s3://models/m/2.safetensors"
     assert tensor["pattern"] == "transposable 2:4"
     assert "digest" not in tensor
+
+
+def test_an_interrupt_stays_one_if_the_job_cannot_be_canceled():
+    class Lost(Jobs):
+        def wait(self, progress):
+            raise KeyboardInterrupt
+
+        def cancel(self):
+            raise ClientError("the service does not answer")
+
+    pruner = ReferencePruner(Lost(listing()), PruneMethod.parse("magnitude"))
+    with pytest.raises(KeyboardInterrupt):
+        pruner.prune("s3://models/m", "s3://pruned/m", options("2:4", layers=["*q_proj*"]))
 
 
 def test_statistics_are_references_too():

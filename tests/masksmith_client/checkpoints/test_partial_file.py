@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from masksmith_client._errors import InputError
-from masksmith_client.checkpoints import journal
+from masksmith_client.checkpoints import journal, partial_file
 from masksmith_client.checkpoints.partial_file import PartialFile
 from masksmith_client.cli.app import explain
 from masksmith_client.results.atomic_write import atomic_write
@@ -95,3 +95,23 @@ def test_an_error_of_a_temporary_file_names_the_target(tmp_path: Path, name: str
         pass
     assert explain(caught.value) == (f"{tmp_path / name}: {reason}", 1)
     assert [path.name for path in tmp_path.iterdir()] == ["folder"]
+
+
+def test_a_range_is_read_in_as_many_reads_as_it_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(partial_file, "MAX_READ_BYTES", 3)
+    with PartialFile(tmp_path / "model.safetensors") as part:
+        part.write(b"0123456789")
+        assert part.read(1, 9) == b"12345678"
+        assert part.read(8, 20) == b"89"
+
+
+def test_files_of_other_threads_are_never_created_with_more_permissions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    umask, masks = os.umask, []
+    monkeypatch.setattr(os, "umask", lambda mask: (masks.append(mask), umask(mask))[1])
+    with atomic_write(tmp_path / "masks") as file:
+        file.write(b"1")
+    expected = 0o666 & ~masks[-1]
+    assert (tmp_path / "masks").stat().st_mode & 0o777 == expected
+    assert masks[0] & 0o077 == 0o077

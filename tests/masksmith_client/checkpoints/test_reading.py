@@ -1,5 +1,6 @@
 """Checkpoints on disk: what is read, in which order, and what is refused by name."""
 
+import errno
 import json
 import os
 from pathlib import Path
@@ -215,6 +216,15 @@ def test_a_pipe_in_a_checkpoint_is_refused_before_it_is_opened(doubled: Path, na
     (doubled / name).unlink(missing_ok=True)
     os.mkfifo(doubled / name)
     with pytest.raises(InputError, match=f"{name} is not a regular file but a pipe"):
+        Checkpoint.open(doubled)
+
+
+def test_a_directory_that_cannot_be_listed_is_named(doubled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    with pytest.raises(InputError, match=f"{doubled} cannot be read: Permission denied"):
         Checkpoint.open(doubled)
 
 

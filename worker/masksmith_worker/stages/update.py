@@ -75,8 +75,9 @@ def _update(work: ShardWork, method: UpdateMethod, start: ms.Solution) -> tuple[
         "on_progress": work.on_progress,
         **method.options,
     }
-    stack_rows = shard.last - shard.first if layout.is_stack else None
-    with reserved_memory(tensor.gram, method.name, work.check, stack_rows):
+    # Number of the shard's matrices (or groups of matrices, in a stack with several axes); None without a stack.
+    stacked_count = shard.last - shard.first if layout.is_stack else None
+    with reserved_memory(tensor.gram, method.name, work.check, stacked_count):
         gram = (
             work.inputs.rows(tensor.gram, shard.first, shard.last) if layout.is_stack else GramOfJob(work, tensor.gram)
         )

@@ -22,9 +22,9 @@ class ShardWork:
         job: Id of the job.
         tensor: The tensor that contains the shard.
         shard: Rows of the tensor.
-        specification: The job's specification, with the tensor's own pattern if it has one. If the job has a budget:
-            while the budget is divided, the pattern is that of the job; later stages get a copy with the pattern that
-            the tensor got.
+        specification: The job's specification, with the tensor's own pattern if it has one. In a job with a budget, the
+            specification has the job's pattern until the budget is divided among the tensors; later stages get a
+            `ShardWork` whose specification has the pattern that was chosen for the tensor.
         store: The blob store, with uploads and results.
         check: Called regularly; raises an error to stop the work.
         deadline: Value of `time.monotonic` at which the job's time limit ends, the same limit for all its shards; None

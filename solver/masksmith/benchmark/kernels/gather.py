@@ -33,7 +33,7 @@ class Gather:
     )
 
     def obstacle(self, device: str) -> str | None:
-        """Return why the kernel cannot run, or None: it needs torch, and numba with compilation enabled."""
+        """Return why the kernel cannot run, or None if it can. It needs torch, and numba with compilation enabled."""
         try:
             from masksmith.kernels.jit import COMPILED
         except ImportError:
@@ -71,9 +71,10 @@ class Gather:
 def pack_groups(
     matrix: npt.NDArray[np.floating], n: int, m: int
 ) -> tuple[npt.NDArray[np.floating], npt.NDArray[np.uint8]]:
-    """Return the non-zeros of every group and their positions in it, both `[rows, groups * n]`.
+    """Return the non-zeros of every group and their positions in it, both `[padded rows, groups * n]`.
 
-    Groups with fewer than n non-zeros are filled up with zero entries, and rows up to a multiple of `STRIP_ROWS`.
+    In place of missing non-zeros, a group has zeros. Rows of zeros are appended until the number of rows is a multiple
+    of `STRIP_ROWS`.
     """
     rows, cols = matrix.shape
     groups = matrix.reshape(rows, cols // m, m)
