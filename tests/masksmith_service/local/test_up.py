@@ -276,6 +276,19 @@ class TestSupervisor:
         supervisor.stop()
 
     @linux
+    def test_a_process_whose_name_is_no_text_is_counted_as_others(self) -> None:
+        code = (
+            "from pathlib import Path\n"
+            "Path('/proc/self/comm').write_bytes(b') 1 \\xff'); print(flush=True); input()"
+        )
+        with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+            assert child.stdout is not None
+            child.stdout.readline()
+            assert b"\xff" in Path(f"/proc/{child.pid}/comm").read_bytes()
+            assert child.pid in children_of(os.getpid())
+            child.kill()
+
+    @linux
     def test_child_processes_die_with_their_parent_and_ignore_ctrl_c(self, tmp_path: Path) -> None:
         code = (
             "import os, sys, time\n"
