@@ -26,6 +26,7 @@ from masksmith_service.local.redis_server import start_server
 from masksmith_service.local.roots import root_urls, roots_variable
 from masksmith_service.local.supervisor import ProcessFailedError, Supervisor
 from masksmith_service.local.up import _check_port
+from masksmith_state import DATA_FORMAT
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="needs prctl and /proc")
 
@@ -61,12 +62,21 @@ class TestDataDirectory:
         with pytest.raises(UsageError, match="not a data directory of masksmith"):
             DataDirectory(tmp_path)
 
-    @pytest.mark.parametrize(("stamp", "advice"), [("99", "upgrade masksmith"), ("1", "that wrote it"), ("?", "wrote")])
+    @pytest.mark.parametrize(("stamp", "advice"), [("99", "upgrade masksmith"), ("1", "that wrote it"), ("\xff", "wrote")])
     def test_another_format_says_what_to_do(self, tmp_path: Path, stamp: str, advice: str) -> None:
         with held(tmp_path):
             pass
-        (tmp_path / "format").write_text(stamp)
+        (tmp_path / "format").write_text(stamp, "latin-1")
         with pytest.raises(UsageError, match=advice):
+            DataDirectory(tmp_path)
+
+    def test_a_first_start_that_was_killed_can_be_repeated(self, tmp_path: Path) -> None:
+        (tmp_path / "lock").touch()
+        (tmp_path / "format").touch()
+        with held(tmp_path):
+            assert (tmp_path / "format").read_text().strip() == str(DATA_FORMAT)
+        (tmp_path / "format").write_text("")
+        with pytest.raises(UsageError, match="holds other files"):
             DataDirectory(tmp_path)
 
     def test_a_file_is_no_directory(self, tmp_path: Path) -> None:
