@@ -42,7 +42,7 @@ class ProcessSpec:
         keep_open: File descriptors that the child inherits.
         socket: Unix socket that the child listens on. If the socket is deleted, the child runs on, but nothing can
             connect to it.
-        before_start: Called before each start.
+        before_start: Called before each start; raises `FailedError` if the child must not be started.
     """
 
     name: str

@@ -257,6 +257,25 @@ class TestSupervisor:
         assert "worker exited with code 3; starting it again in 0.5 s" in lines[0]
         assert "in 1 s" in lines[1]
 
+    def test_a_process_that_cannot_be_started_again_is_tried_later(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        lines: list[str] = []
+        supervisor = Supervisor(lines.append)
+        supervisor.start(part(tmp_path, "worker", "raise SystemExit(3)"))
+        await_true(lambda: supervisor.restart_failed() or lines)
+
+        def fail(*arguments: object, **options: object) -> None:
+            raise OSError(errno.ENOMEM, "Cannot allocate memory")
+
+        with monkeypatch.context() as context:
+            context.setattr(subprocess, "Popen", fail)
+            await_true(lambda: supervisor.restart_failed() or len(lines) >= 2)
+        assert "worker cannot be started (Cannot allocate memory); starting it again in 1 s" in lines[1]
+        await_true(lambda: supervisor.restart_failed() or len(lines) >= 3)
+        assert "worker exited with code 3; starting it again in 2 s" in lines[2]
+        supervisor.stop()
+
     @linux
     def test_a_signal_without_a_name_does_not_end_the_supervisor(self, tmp_path: Path) -> None:
         lines: list[str] = []
