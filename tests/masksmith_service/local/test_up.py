@@ -12,17 +12,19 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Event
 
 import pytest
 
 from masksmith_client.cli.app import run
-from masksmith_service.local import processes, valkey
+from masksmith_service.local import processes, redis_server, valkey
 from masksmith_service.local.data_directory import DataDirectory
 from masksmith_service.local.errors import FailedError, UsageError
 from masksmith_service.local.plan import InstallationPlan
 from masksmith_service.local.processes import PR_SET_CHILD_SUBREAPER, ProcessSpec, children_of
-from masksmith_service.local.redis_server import start_server
+from masksmith_service.local.redis_server import installation_redis, start_server
 from masksmith_service.local.roots import root_urls, roots_variable
 from masksmith_service.local.supervisor import ProcessFailedError, Supervisor
 from masksmith_service.local.up import _check_port
@@ -186,6 +188,38 @@ class TestValkey:
                 with pytest.raises(FailedError, match="was deleted or replaced"):
                     prepare()
                 assert (new.path / valkey.SOCKET).exists()
+
+    def test_a_command_waits_for_the_server_of_an_up_that_starts(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        has_waited, is_ready = Event(), valkey.is_ready
+
+        def watched_is_ready(path: Path) -> bool:
+            answer = is_ready(path)
+            if not answer:
+                has_waited.set()
+            return answer
+
+        def ping() -> bool:
+            with installation_redis(tmp_path / "data", None) as url:
+                return is_ready(Path(url.removeprefix("unix://")))
+
+        monkeypatch.setattr(valkey, "is_ready", watched_is_ready)
+        with held(tmp_path / "data") as directory, valkey.short_socket_path(directory.path) as path:
+            monkeypatch.setattr(redis_server, "START_WAIT_S", 0.0)
+            with pytest.raises(UsageError, match=r"does not respond: if it is an external one, .* --redis-url"):
+                ping()
+            monkeypatch.setattr(redis_server, "START_WAIT_S", 600.0)
+            has_waited.clear()
+            supervisor = Supervisor(lambda line: None)
+            with ThreadPoolExecutor(1) as executor:
+                answer = executor.submit(ping)
+                try:
+                    assert has_waited.wait(60)
+                    start_server(supervisor, directory, path)
+                    assert answer.result(60)
+                finally:
+                    supervisor.stop()
 
     def test_a_server_that_never_listens_is_unreachable(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(processes, "SOCKET_START_S", 0.1)
