@@ -112,6 +112,14 @@ def test_an_up_without_keys_does_not_listen_beyond_loopback(tmp_path, capsys, mo
     assert "--insecure" in error
 
 
+def test_an_up_refuses_an_unknown_setting_of_keys(tmp_path, capsys, monkeypatch):
+    monkeypatch.delenv("MASKSMITH_REDIS_URL", raising=False)
+    monkeypatch.setenv("MASKSMITH_AUTH", "Required")
+    # Without the check, the command would end at the address, which needs a key.
+    assert run(["up", "--host", "0.0.0.0", "--port", "0", "--data", str(tmp_path / "data")]) == 2
+    assert "MASKSMITH_AUTH='Required': required or none" in capsys.readouterr().err
+
+
 def test_a_data_directory_may_begin_with_a_tilde(tmp_path, capsys, monkeypatch):
     """Shells pass it on in `--data=~/data`."""
     monkeypatch.setenv("HOME", str(tmp_path))
