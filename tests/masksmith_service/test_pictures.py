@@ -194,6 +194,15 @@ def test_pictures_of_scores_near_and_beyond_the_largest_float32_are_finite(clien
         assert all(np.isfinite(values).all() for values in picture.values())
 
 
+def test_the_score_of_the_lowest_integer_is_its_magnitude(client, solve, window):
+    weight = np.tile(np.array([-128, 1, 2, 127], np.int8), (8, 4))
+    job = solve({"w": weight}, pattern="2:4", layers="w")
+    assert (window(job)["scores"] == np.abs(weight.astype(np.float32))).all()
+    profile = safetensors.numpy.load(client.get(f"/v1/jobs/{job}/profile?tensor=w").content)
+    assert profile["edges"][-1] == profile["quantiles"][-1] == 128
+    assert profile["kept_counts"].sum() == profile["dropped_counts"].sum() == 64
+
+
 @pytest.mark.parametrize("name", ["a/b", "..", "läufer", "what?&#", "w w"])
 def test_any_printable_name_is_valid(solve, window, name):
     job = solve({name: FLAT}, pattern="2:4")

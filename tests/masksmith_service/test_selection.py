@@ -74,6 +74,11 @@ def test_the_job_masks_what_was_selected(client, select, save, put, options, cal
         assert members[0] == members[1]
 
 
+def test_two_layouts_of_one_tensor_are_refused(select, check_problem):
+    response = select({"pattern": "2:4", "layout": [f"{UP}=out in", f"{UP}=in out"]})
+    check_problem(response, 422, "invalid_layout", f"layout '{UP}=in out': there is another layout for the same tensor")
+
+
 def test_headers_are_checked_as_those_of_uploads(client, select, save, check_problem):
     def post(*headers, **members):
         return client.post("/v1/selection?pattern=2:4", json={"headers": headers, **members})

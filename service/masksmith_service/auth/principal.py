@@ -72,8 +72,8 @@ class Principal:
         quotas: Quotas, with the service's defaults for those that a key does not set. For `LOCAL_PRINCIPAL`, all are
             None, which means no limit.
         scopes: What the principal may do.
-        token_hash: Hash of the key's token, with which the key is checked again during a long response; empty if there
-            is no key.
+        token_hash: Hash of the key's token, with which the key is checked again (see `is_valid`); empty if there is no
+            key.
         max_priority: Highest priority of the principal's jobs.
         token_expires_at: When the token of a user of an issuer expires, in seconds since 1970; None for a key, whose
             record has the time of its expiry, and for `LOCAL_PRINCIPAL`.
@@ -208,7 +208,7 @@ async def find_key(client: Redis, token: str) -> KeyInfo | None:
 
 
 async def is_valid(client: Redis, principal: Principal) -> bool:
-    """Whether a principal may still be served, checked during a long response.
+    """Whether a principal may still be served; checked again at the end of a long request and during a long response.
 
     A key may have been revoked, rotated or expired, and the token of an issuer may have expired. Always true for
     `LOCAL_PRINCIPAL`.

@@ -39,7 +39,8 @@ class Connections:
         connection is closed.
 
         Returns:
-            Whether all of its requests are served; if not, it is closed, or only `/healthz` is served.
+            Whether all requests of the new connection are served; if False, the connection was closed, or only its
+            requests for `/healthz` are served.
         """
         self._open[connection] = None
         if len(self._open) > self.limit:

@@ -213,11 +213,11 @@ def _state(shard_count: int, done_count: int, job_state: JobState, *, has_failed
     """Return the state of a tensor, output file or case.
 
     Args:
-        shard_count: Number of its shards; 1 for a case.
+        shard_count: Number of its shards; 1 for an output file or a case.
         done_count: Number of the finished shards.
         job_state: State of the job.
         has_failed: Whether a finished shard has failed.
-        is_taken: Whether a worker has taken one of the shards and not finished it.
+        is_taken: Whether a worker has taken one of the shards, or the case, and not finished it.
     """
     if has_failed:
         return JobState.FAILED

@@ -139,13 +139,16 @@ def _parse_layouts(texts: list[str]) -> dict[str, Layout]:
     """Return the layouts of texts such as `w1=stack in out`, by tensor name.
 
     Raises:
-        RequestError: If a text is malformed.
+        RequestError: If a text is malformed, or two texts are for the same tensor.
     """
     layouts: dict[str, Layout] = {}
     for text in texts:
         name, separator, axes = text.rpartition("=")
         if not separator:
             raise RequestError(Code.INVALID_LAYOUT, f"layout {text!r} is not NAME=AXES, such as 'w1=stack in out'")
+        if name in layouts:
+            detail = f"layout {text!r}: there is another layout for the same tensor"
+            raise RequestError(Code.INVALID_LAYOUT, detail, tensor=name)
         try:
             layouts[name] = Layout.parse(axes)
         except LayoutError as error:

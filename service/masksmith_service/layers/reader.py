@@ -115,6 +115,8 @@ class MaskedLayer:
         else:
             whole = to_numpy(data, self.tensor.dtype, (len(rows), *row_shape))
             values = _flatten(whole)[:, first:last]
+        # As floats, since the magnitude of the lowest integer, such as -128 of I8, is not an integer of the same dtype.
+        values = values.astype(np.promote_types(values.dtype, np.float32), copy=False)
         scores: Floats = np.minimum(np.abs(values), np.finfo(np.float32).max).astype(np.float32)
         return scores
 

@@ -113,9 +113,11 @@ class DataDirectory:
 
     def _check_or_write_format(self) -> None:
         format_file = self.path / FORMAT
-        if format_file.exists():
-            self._check_format(format_file.read_text().strip())
-        elif set(os.listdir(self.path)) - {LOCK}:
+        version = format_file.read_text(errors="replace").strip() if format_file.exists() else ""
+        # An empty file is left of a first start that was killed while it wrote the file.
+        if version:
+            self._check_format(version)
+        elif set(os.listdir(self.path)) - {LOCK, FORMAT}:
             raise UsageError(
                 f"{self.path} holds other files and is not a data directory of masksmith; choose an empty one"
             )

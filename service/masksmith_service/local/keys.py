@@ -88,12 +88,15 @@ def create(
     with open_keys(data, redis_url, create=True) as keys:
         sharing = Sharing(weight=weight, max_priority=Priority(max_priority))
         info, token = keys.create(name, Role(role), quotas, scopes, expires_at, sharing)
-    if redis_url is None and (data is not None or settings.redis_url() is None):
-        record_key_requirement(data or settings.data_home())
+    is_in_data_directory = redis_url is None and (data is not None or settings.redis_url() is None)
+    if is_in_data_directory:
         effect = "from now on every request needs a key"
     else:
-        effect = "services of this broker require a key while it has one, and always with MASKSMITH_AUTH=required"
+        effect = "services of this Redis server require a key once one exists, and always if MASKSMITH_AUTH=required"
+    # The key exists now, and its token is nowhere else: it is printed before anything else can fail.
     _print_token(info, token, f"clients take it from MASKSMITH_TOKEN; {effect}", as_json=as_json)
+    if is_in_data_directory:
+        record_key_requirement(data or settings.data_home())
 
 
 def rotate(

@@ -42,7 +42,7 @@ class ProcessSpec:
         keep_open: File descriptors that the child inherits.
         socket: Unix socket that the child listens on. If the socket is deleted, the child runs on, but nothing can
             connect to it.
-        before_start: Called before each start.
+        before_start: Called before each start; raises `FailedError` if the child must not be started.
     """
 
     name: str
@@ -146,8 +146,8 @@ def children_of(parent: int) -> set[int]:
     children = set()
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):
-            # The name in parentheses may contain any character; the fields after it are state and parent.
-            if int(stat.read_text().rpartition(")")[2].split()[1]) == parent:
+            # The process's name in parentheses may be any bytes; the fields after it are state and parent.
+            if int(stat.read_bytes().rpartition(b")")[2].split()[1]) == parent:
                 children.add(int(stat.parent.name))
     return children
 

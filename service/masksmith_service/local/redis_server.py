@@ -13,6 +13,9 @@ from .errors import UsageError
 from .options import note
 from .supervisor import Supervisor
 
+START_WAIT_S = 5.0
+"""Seconds for which a command waits for the server of a `masksmith up` that has begun to start."""
+
 
 def start_server(supervisor: Supervisor, data: DataDirectory, socket_path: Path) -> None:
     """Start the server of a data directory; return when it accepts commands, or when the supervisor is stopping.
@@ -46,7 +49,8 @@ def installation_redis(data: Path | None, redis_url: str | None, *, create: bool
 
     Raises:
         UsageError: If both `data` and `redis_url` are given; the directory cannot be used; it does not exist, and
-            `create` is False; `masksmith up` runs in it with an external server; or no server is installed.
+            `create` is False; `masksmith up` runs in it, and its server is external or does not respond; or no server
+            is installed.
         FailedError: If the server ends before it accepts commands.
         KeyboardInterrupt: If a stop signal arrives before the started server accepts commands.
     """
@@ -75,11 +79,15 @@ def installation_redis(data: Path | None, redis_url: str | None, *, create: bool
 @contextmanager
 def _running_server(folder: Path) -> Iterator[str]:
     """Yield the URL of the server that `masksmith up` has started in a data directory; see `installation_redis`."""
+    deadline = time.monotonic() + START_WAIT_S
     with valkey.short_socket_path(folder) as path:
-        if not valkey.is_ready(path):
-            raise UsageError(
-                f"'masksmith up' runs in {folder} with an external Redis server; pass its URL with --redis-url"
-            )
+        while not valkey.is_ready(path):
+            if time.monotonic() >= deadline:
+                raise UsageError(
+                    f"the Redis server of the 'masksmith up' in {folder} does not respond: if it is an external one, "
+                    "pass its URL with --redis-url; else try again"
+                )
+            time.sleep(0.05)
         yield valkey.url(path)
 
 

@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from itertools import takewhile
 from pathlib import Path
 
+from .errors import UsageError
+
 
 def redis_url() -> str | None:
     """URL of the user's own Redis server, if set."""
@@ -42,8 +44,15 @@ def roots_json() -> str | None:
 
 
 def auth() -> str | None:
-    """Text of `MASKSMITH_AUTH`, if set: `required`, or `none` (no key is needed until the first one is made)."""
-    return os.environ.get("MASKSMITH_AUTH") or None
+    """Text of `MASKSMITH_AUTH`, if set: `required`, or `none` (no key is needed until the first one is made).
+
+    Raises:
+        UsageError: If it is another text.
+    """
+    text = os.environ.get("MASKSMITH_AUTH") or None
+    if text not in (None, "required", "none"):
+        raise UsageError(f"MASKSMITH_AUTH={text!r}: required or none")
+    return text
 
 
 def is_insecure() -> bool:

@@ -29,9 +29,11 @@ def start_processes(plan: InstallationPlan, supervisor: Supervisor, socket_path:
     """Start the processes; return when all are ready, or when the supervisor is stopping.
 
     Raises:
-        UsageError: If no Redis-protocol server is installed; or if keys are needed, and there is none.
+        UsageError: If no Redis-protocol server is installed; if keys are needed, and there is none; or if
+            `MASKSMITH_AUTH` is invalid.
         FailedError: If the Redis server does not respond, or a process fails before all are ready.
     """
+    auth = settings.auth()  # Checked before any process is started.
     note(f"starting masksmith {version('masksmith')} ...")
     redis_url = settings.redis_url()
     if redis_url is None:
@@ -41,21 +43,21 @@ def start_processes(plan: InstallationPlan, supervisor: Supervisor, socket_path:
         return
     if needs_keys:
         check_key_exists(plan.host, redis_url)
-    for process in plan.process_specs(redis_url, _auth_setting(plan, redis_url)):
+    for process in plan.process_specs(redis_url, _auth_setting(plan, redis_url, auth)):
         supervisor.start(process)
     _wait_until_ready(plan, supervisor)
 
 
-def _auth_setting(plan: InstallationPlan, redis_url: str) -> str:
+def _auth_setting(plan: InstallationPlan, redis_url: str, auth: str | None) -> str:
     """Return the value of `MASKSMITH_AUTH` for the processes.
 
-    It is `none` if the service listens on a loopback address, no key was ever created, and the setting of this process
-    is not `required`; else it is `required`. If a key exists, the data directory records that keys are required, so
-    that this holds even after the broker has lost all keys.
+    It is `none` if the service listens on a loopback address, no key was ever created, and `auth`, the setting of this
+    process, is not `required`; else it is `required`. If a key exists, the data directory records that keys are
+    required, so that this holds even after the broker has lost all keys.
     """
     if not plan.data.requires_keys and any_key_exists(redis_url):
         plan.data.record_key_requirement()
-    is_open = is_loopback(plan.host) and not plan.data.requires_keys and settings.auth() != "required"
+    is_open = is_loopback(plan.host) and not plan.data.requires_keys and auth != "required"
     return "none" if is_open else "required"
 
 

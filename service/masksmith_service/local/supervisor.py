@@ -103,7 +103,11 @@ class Supervisor:
     def restart_failed(self) -> None:
         """Stop processes that cannot be reached; restart these, and ended ones, each after its own restart delay.
 
-        A call does not wait for the delays: calls must be repeated. After a stop signal, a call does nothing.
+        A call does not wait for the delays: calls must be repeated. If a process cannot be started, for example because
+        memory is short, it is tried again after a further delay. After a stop signal, a call does nothing.
+
+        Raises:
+            FailedError: If a process must not be started again; see `ProcessSpec.before_start`.
         """
         if self.stopping:
             return
@@ -112,7 +116,7 @@ class Supervisor:
             if process.child is not None and (reason := process.child.failure()) is not None:
                 self._stop_and_schedule_restart(process, process.child, reason, now)
             if process.child is None and now >= process.restart_at:
-                process.child = Child(process.spec)
+                self._restart(process, now)
 
     def rotate_logs(self) -> None:
         """Rotate the log files that have become large."""
@@ -161,14 +165,24 @@ class Supervisor:
     def _stop_and_schedule_restart(self, process: _SupervisedProcess, child: Child, reason: str, now: float) -> None:
         if now - child.started_at > HEALTHY_AFTER_S:
             process.failure_count = 0
-        delay_s = min(MIN_RESTART_DELAY_S * 2.0 ** min(process.failure_count, MAX_DOUBLINGS), MAX_RESTART_DELAY_S)
-        self._report(f"{process.spec.name} {reason}; starting it again in {delay_s:g} s (log: {process.spec.log})")
+        self._schedule_restart(process, reason, now)
         child.terminate()
         child.wait_or_kill(time.monotonic() + process.spec.grace_s)
-        process.failure_count += 1
-        process.restart_at = now + delay_s
         process.child = None
         kill_all(self._orphans())
+
+    def _restart(self, process: _SupervisedProcess, now: float) -> None:
+        try:
+            process.child = Child(process.spec)
+        except OSError as error:
+            self._schedule_restart(process, f"cannot be started ({error.strerror or error})", now)
+
+    def _schedule_restart(self, process: _SupervisedProcess, reason: str, now: float) -> None:
+        """Report why a process is not running, and set the time of its restart."""
+        delay_s = min(MIN_RESTART_DELAY_S * 2.0 ** min(process.failure_count, MAX_DOUBLINGS), MAX_RESTART_DELAY_S)
+        self._report(f"{process.spec.name} {reason}; starting it again in {delay_s:g} s (log: {process.spec.log})")
+        process.failure_count += 1
+        process.restart_at = now + delay_s
 
     def _orphans(self) -> set[int]:
         """Ids of adopted processes: descendants of processes that have ended."""

@@ -63,7 +63,8 @@ class Inspector:
         self.header: Header | None = None
         self.error: RequestError | None = None
         self.bytes = 0
-        # Seconds until the body has stalled, and the number of bytes received that restarts this time.
+        # Seconds left until the body counts as stalled; as soon as `_next_progress` bytes have been received, the
+        # seconds begin again at `upload_stall_s`.
         self._remaining_s, self._next_progress = settings.upload_stall_s, PROGRESS_BYTES
 
     @property

@@ -15,6 +15,7 @@ import pytest
 from masksmith_client import Client, Unauthorized
 from masksmith_client.cli.app import run
 from masksmith_service.local.data_directory import requires_keys
+from masksmith_state import DATA_FORMAT
 from masksmith_state.keys import Keys, Role
 
 MASKSMITH = str(Path(sys.executable).parent / "masksmith")
@@ -50,7 +51,7 @@ def test_the_token_alone_is_on_stdout(named, capsys):
     assert out.startswith("msk_")
     assert out.count("\n") == 1
     assert out.strip() not in err
-    assert "services of this broker require a key while it has one" in err
+    assert "services of this Redis server require a key once one exists" in err
     assert named.all()[0].role is Role.ADMIN
 
 
@@ -111,6 +112,14 @@ def test_an_up_without_keys_does_not_listen_beyond_loopback(tmp_path, capsys, mo
     assert "--insecure" in error
 
 
+def test_an_up_refuses_an_unknown_setting_of_keys(tmp_path, capsys, monkeypatch):
+    monkeypatch.delenv("MASKSMITH_REDIS_URL", raising=False)
+    monkeypatch.setenv("MASKSMITH_AUTH", "Required")
+    # Without the check, the command would end at the address, which needs a key.
+    assert run(["up", "--host", "0.0.0.0", "--port", "0", "--data", str(tmp_path / "data")]) == 2
+    assert "MASKSMITH_AUTH='Required': required or none" in capsys.readouterr().err
+
+
 def test_a_data_directory_may_begin_with_a_tilde(tmp_path, capsys, monkeypatch):
     """Shells pass it on in `--data=~/data`."""
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -119,6 +128,17 @@ def test_a_data_directory_may_begin_with_a_tilde(tmp_path, capsys, monkeypatch):
     assert requires_keys(tmp_path / "data")
     assert run(["keys", "list", "--data=~nobody-of-this-name/data"]) == 2
     assert "'~nobody-of-this-name/data': there is no such user" in capsys.readouterr().err
+
+
+def test_a_token_is_printed_even_if_the_requirement_cannot_be_recorded(tmp_path, capsys, monkeypatch):
+    monkeypatch.delenv("MASKSMITH_REDIS_URL", raising=False)
+    data = tmp_path / "data"
+    (data / "auth").mkdir(parents=True)
+    (data / "format").write_text(f"{DATA_FORMAT}\n")
+    assert run(["keys", "create", "ann", "--data", str(data)]) == 1
+    out, err = capsys.readouterr()
+    assert out.startswith("msk_")
+    assert "Is a directory" in err
 
 
 class Up:

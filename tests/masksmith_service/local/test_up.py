@@ -1,4 +1,3 @@
-import contextlib
 import ctypes
 import dataclasses
 import errno
@@ -12,17 +11,19 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Event
 
 import pytest
+from support.data_directories import held
 
 from masksmith_client.cli.app import run
-from masksmith_service.local import processes, valkey
-from masksmith_service.local.data_directory import DataDirectory
+from masksmith_service.local import processes, redis_server, valkey
 from masksmith_service.local.errors import FailedError, UsageError
 from masksmith_service.local.plan import InstallationPlan
 from masksmith_service.local.processes import PR_SET_CHILD_SUBREAPER, ProcessSpec, children_of
-from masksmith_service.local.redis_server import start_server
+from masksmith_service.local.redis_server import installation_redis, start_server
 from masksmith_service.local.roots import root_urls, roots_variable
 from masksmith_service.local.supervisor import ProcessFailedError, Supervisor
 from masksmith_service.local.up import _check_port
@@ -35,71 +36,6 @@ def adopting_nobody_afterwards() -> Iterator[None]:
     yield
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
-
-
-@contextlib.contextmanager
-def held(path: Path) -> Iterator[DataDirectory]:
-    directory = DataDirectory(path)
-    try:
-        yield directory
-    finally:
-        directory.release()
-
-
-class TestDataDirectory:
-    def test_the_data_directory_is_private_and_locked(self, tmp_path: Path) -> None:
-        with held(tmp_path / "data") as directory:
-            assert directory.path.stat().st_mode & 0o777 == 0o700
-            directory.write_holder("http://somewhere, process 12")
-            with pytest.raises(UsageError, match=r"in use by another .* \(http://somewhere, process 12\)"):
-                DataDirectory(tmp_path / "data")
-        with held(tmp_path / "data"):
-            pass
-
-    def test_a_foreign_directory_is_left_alone(self, tmp_path: Path) -> None:
-        (tmp_path / "thesis.tex").touch()
-        with pytest.raises(UsageError, match="not a data directory of masksmith"):
-            DataDirectory(tmp_path)
-
-    @pytest.mark.parametrize(("stamp", "advice"), [("99", "upgrade masksmith"), ("1", "that wrote it"), ("?", "wrote")])
-    def test_another_format_says_what_to_do(self, tmp_path: Path, stamp: str, advice: str) -> None:
-        with held(tmp_path):
-            pass
-        (tmp_path / "format").write_text(stamp)
-        with pytest.raises(UsageError, match=advice):
-            DataDirectory(tmp_path)
-
-    def test_a_file_is_no_directory(self, tmp_path: Path) -> None:
-        (tmp_path / "file").touch()
-        with pytest.raises(UsageError, match="cannot be used"):
-            DataDirectory(tmp_path / "file")
-
-    def test_a_full_disk_leaves_no_format(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        def write_text(path: Path, text: str) -> None:
-            path.touch()
-            raise OSError(errno.ENOSPC, "No space left on device")
-
-        with monkeypatch.context() as context:
-            context.setattr(Path, "write_text", write_text)
-            with pytest.raises(
-                UsageError, match=r"data cannot be used: No space left on device; name another with --data"
-            ):
-                DataDirectory(tmp_path / "data")
-        with held(tmp_path / "data"):
-            pass
-
-    def test_large_logs_are_moved_aside(self, tmp_path: Path) -> None:
-        with held(tmp_path) as directory:
-            log = directory.prepare_log("service")
-            with log.open("wb") as file:
-                file.truncate(17 * 2**20)
-            assert not directory.prepare_log("service").exists()
-            assert (directory.logs / "service.log.1").exists()
-
-    def test_a_second_up_is_one_line_and_exit_code_two(self, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-        with held(tmp_path):
-            assert run(["up", "--data", str(tmp_path), "--port", "0"]) == 2
-        assert capsys.readouterr().err.count("\n") == 1
 
 
 def serve(folder: Path, log: Path, socket_path: Path) -> ProcessSpec:
@@ -177,6 +113,38 @@ class TestValkey:
                     prepare()
                 assert (new.path / valkey.SOCKET).exists()
 
+    def test_a_command_waits_for_the_server_of_an_up_that_starts(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        has_waited, is_ready = Event(), valkey.is_ready
+
+        def watched_is_ready(path: Path) -> bool:
+            answer = is_ready(path)
+            if not answer:
+                has_waited.set()
+            return answer
+
+        def ping() -> bool:
+            with installation_redis(tmp_path / "data", None) as url:
+                return is_ready(Path(url.removeprefix("unix://")))
+
+        monkeypatch.setattr(valkey, "is_ready", watched_is_ready)
+        with held(tmp_path / "data") as directory, valkey.short_socket_path(directory.path) as path:
+            monkeypatch.setattr(redis_server, "START_WAIT_S", 0.0)
+            with pytest.raises(UsageError, match=r"does not respond: if it is an external one, .* --redis-url"):
+                ping()
+            monkeypatch.setattr(redis_server, "START_WAIT_S", 600.0)
+            has_waited.clear()
+            supervisor = Supervisor(lambda line: None)
+            with ThreadPoolExecutor(1) as executor:
+                answer = executor.submit(ping)
+                try:
+                    assert has_waited.wait(60)
+                    start_server(supervisor, directory, path)
+                    assert answer.result(60)
+                finally:
+                    supervisor.stop()
+
     def test_a_server_that_never_listens_is_unreachable(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(processes, "SOCKET_START_S", 0.1)
         supervisor = Supervisor(lambda line: None)
@@ -247,6 +215,25 @@ class TestSupervisor:
         assert "worker exited with code 3; starting it again in 0.5 s" in lines[0]
         assert "in 1 s" in lines[1]
 
+    def test_a_process_that_cannot_be_started_again_is_tried_later(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        lines: list[str] = []
+        supervisor = Supervisor(lines.append)
+        supervisor.start(part(tmp_path, "worker", "raise SystemExit(3)"))
+        await_true(lambda: supervisor.restart_failed() or lines)
+
+        def fail(*arguments: object, **options: object) -> None:
+            raise OSError(errno.ENOMEM, "Cannot allocate memory")
+
+        with monkeypatch.context() as context:
+            context.setattr(subprocess, "Popen", fail)
+            await_true(lambda: supervisor.restart_failed() or len(lines) >= 2)
+        assert "worker cannot be started (Cannot allocate memory); starting it again in 1 s" in lines[1]
+        await_true(lambda: supervisor.restart_failed() or len(lines) >= 3)
+        assert "worker exited with code 3; starting it again in 2 s" in lines[2]
+        supervisor.stop()
+
     @linux
     def test_a_signal_without_a_name_does_not_end_the_supervisor(self, tmp_path: Path) -> None:
         lines: list[str] = []
@@ -274,6 +261,16 @@ class TestSupervisor:
         os.kill(child, signal.SIGKILL)
         await_true(lambda: supervisor.restart_failed() or not Path(f"/proc/{grandchild}").exists())
         supervisor.stop()
+
+    @linux
+    def test_a_process_whose_name_is_no_text_is_counted_as_others(self) -> None:
+        code = "from pathlib import Path\nPath('/proc/self/comm').write_bytes(b') 1 \\xff'); print(flush=True); input()"
+        with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+            assert child.stdout is not None
+            child.stdout.readline()
+            assert b"\xff" in Path(f"/proc/{child.pid}/comm").read_bytes()
+            assert child.pid in children_of(os.getpid())
+            child.kill()
 
     @linux
     def test_child_processes_die_with_their_parent_and_ignore_ctrl_c(self, tmp_path: Path) -> None:
