@@ -8,12 +8,12 @@ import numpy as np
 from blake3 import blake3
 
 from masksmith.layouts import ITEM_BYTES
-from masksmith_state.jobs.outputs import FileNote, OutputFile
+from masksmith_state.jobs.outputs import NOTE_PREFIX, FileNote, OutputFile
 from masksmith_state.jobs.shards import PlannedTensor, Shard
 from masksmith_wire.masks import masked_bytes, packed_bytes
 from masksmith_wire.output_names import JOURNAL_NAME, RECORD_NAME
 
-from .finish import finish
+from .finish import delete_notes, finish
 from .work import ForeignOutputError, OutputWork
 
 BAND_BYTES = 8 * 2**20
@@ -29,6 +29,9 @@ def write_output_file(work: OutputWork, number: int) -> None:
     """
     sizes = work.file_sizes()
     if _is_finished(work, sizes):
+        # A worker that was killed at the end of `finish` leaves notes.
+        if any(name.startswith(NOTE_PREFIX) for name in sizes):
+            delete_notes(work)
         return
     if work.identity_in(work.output.marker_location) != work.output.identity:
         # Another worker may have finished the output since its files were listed.
