@@ -231,16 +231,6 @@ class Masks(TensorFile):
         """Return the bytes of a mask as they are in the file, in the shape that they have there."""
         return np.frombuffer(self._read(entry.start, entry.stop), np.uint8).reshape(entry.shape)
 
-    def _read(self, start: int, stop: int) -> bytes:
-        # One call reads at most 2 GiB.
-        pieces = []
-        while start < stop:
-            pieces.append(os.pread(self._file.fileno(), stop - start, start))
-            start += len(pieces[-1])
-            if not pieces[-1]:
-                raise InputError("the masks file became shorter while it was open")
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
-
     def _check_dtypes(self) -> None:
         for entry in self._entries.values():
             if entry.dtype != "BOOL" and not self._is_packed(entry):
