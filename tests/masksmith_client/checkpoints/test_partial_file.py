@@ -95,3 +95,18 @@ def test_an_error_of_a_temporary_file_names_the_target(tmp_path: Path, name: str
         pass
     assert explain(caught.value) == (f"{tmp_path / name}: {reason}", 1)
     assert [path.name for path in tmp_path.iterdir()] == ["folder"]
+
+
+def test_a_new_file_has_usual_permissions_without_a_change_of_the_umask(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All threads share the umask, so a change would be seen by others."""
+    (tmp_path / "usual").write_bytes(b"")
+
+    def refuse(_: int) -> int:
+        raise AssertionError("the umask is changed")
+
+    monkeypatch.setattr(os, "umask", refuse)
+    with atomic_write(tmp_path / "new") as file:
+        file.write(b"new")
+    assert (tmp_path / "new").stat().st_mode == (tmp_path / "usual").stat().st_mode
