@@ -4,6 +4,7 @@ import threading
 import time
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from obstore.exceptions import BaseError as StoreError
@@ -205,6 +206,26 @@ def test_a_store_that_comes_back_in_time_costs_no_attempt(
     blocked.unlink()
     assert word() == "completed"
     assert runner.records.state(job) is JobState.SUCCEEDED
+
+
+def test_a_long_shard_is_retried_from_the_first_failure_of_the_store(runner_with, submit, monkeypatch):
+    """The time before the failure, an hour here, does not count."""
+    monkeypatch.setattr(part_runner, "STORE_RETRY_S", 0.01)
+    runner, clock, works = runner_with(store_patience_s=60.0), SimpleNamespace(time=0.0), []
+    monkeypatch.setattr(part_runner, "time", SimpleNamespace(monotonic=lambda: clock.time))
+    work = runner.work
+
+    def fail_once(*arguments):
+        works.append(arguments)
+        clock.time += 3600.0
+        if len(works) == 1:
+            raise StoreError("away")
+        clock.time -= 3600.0
+        return work(*arguments)
+
+    monkeypatch.setattr(runner, "work", fail_once)
+    assert run_shard(runner, submit({"w": WEIGHT}), 0) == "completed"
+    assert len(works) == 2
 
 
 def test_a_worker_that_dies_each_time_exhausts_the_attempts(runner, submit, records):
