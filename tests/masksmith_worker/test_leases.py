@@ -7,6 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import redis
 from obstore.exceptions import BaseError as StoreError
 from support.leases import run_shard, take
 from support.processes import poll
@@ -15,6 +16,7 @@ from support.shards import WEIGHT, files
 import masksmith as ms
 from masksmith_wire.documents import JobState
 from masksmith_worker import part_runner
+from masksmith_worker.intake import Intake
 from masksmith_worker.stages import solve as solve_stage
 
 
@@ -226,6 +228,15 @@ def test_a_long_shard_is_retried_from_the_first_failure_of_the_store(runner_with
     monkeypatch.setattr(runner, "work", fail_once)
     assert run_shard(runner, submit({"w": WEIGHT}), 0) == "completed"
     assert len(works) == 2
+
+
+def test_a_broker_that_fails_after_a_long_shard_does_not_hide_its_end(caplog):
+    def messages_wanted(queue):
+        raise redis.ConnectionError("away")
+
+    lease = SimpleNamespace(is_long=True)
+    Intake().send_messages_after_long_shard(SimpleNamespace(messages_wanted=messages_wanted), lease)
+    assert "cannot send messages, which the sweeper will do later: away" in caplog.text
 
 
 def test_a_worker_that_dies_each_time_exhausts_the_attempts(runner, submit, records):
