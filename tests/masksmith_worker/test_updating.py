@@ -30,7 +30,7 @@ GRAM = torch.from_numpy(SEEN.T @ SEEN)
 def update(records, store, runner):
     """Store a weight and its Gram matrix, run a job on them; gives record, reports and the job's weights."""
 
-    def update(weight, gram, pattern, text, shard_bytes=2**20, axes=None):
+    def update(weight, gram, pattern, text, shard_bytes=2**20, axes=None, **options):
         data = safetensors.torch.save({"a": weight, "a/gram": gram})
         digest = blake3(data).hexdigest()
         store.put(upload_name(digest), data)
@@ -40,7 +40,7 @@ def update(records, store, runner):
             for name, one in ((name, found[name]) for name in ("a", "a/gram"))
         )
         planned = [whole.model_copy(update={"gram": products, "axes": axes})]
-        specification = specified(pattern, update=text)
+        specification = specified(pattern, update=text, **options)
         shards = cut(planned, specification, shard_bytes)
         job, _ = records.create(MasksPlan(options=specification.options, tensors=planned), shards)
         for index in range(len(shards)):
@@ -94,6 +94,16 @@ def test_a_result_is_remembered_with_its_weights(update, store):
     _, [again], data = update(WEIGHT, GRAM, "2:4", "reconstruct")
     assert again.result == first.result
     assert len(data) == 32 * 16 * 4
+
+
+def test_an_update_that_starts_from_a_mask_ended_by_a_time_limit_is_not_reused(update):
+    weight, gram = WEIGHT.repeat(20, 20), torch.eye(320, dtype=torch.float64)
+    results = set()
+    for _ in range(2):
+        _, reports, _ = update(weight, gram, "transposable 8:16", "admm max_rounds=3", time_limit_s=1e-9)
+        results |= {report.result for report in reports}
+        assert not any(report.remembered for report in reports)
+    assert len(results) == 2
 
 
 @pytest.mark.parametrize(
