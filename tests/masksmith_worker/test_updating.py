@@ -162,24 +162,38 @@ def test_all_gram_matrices_of_a_stack_are_counted(update, monkeypatch, axes, sta
     assert report.error is None
 
 
-def test_what_a_process_may_take_is_the_least_of_machine_group_and_limit(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("group", "names"),
+    [
+        ("0::/", "memory.max memory.current"),
+        ("0::/system.slice/worker.service", "memory.max memory.current"),
+        ("4:cpu,memory:/unit", "memory.limit_in_bytes memory.usage_in_bytes"),
+    ],
+)
+@pytest.mark.parametrize("depth", [0, 1], ids=["its group", "the group around it"])
+def test_what_a_process_may_take_is_the_least_of_machine_group_and_limit(tmp_path, monkeypatch, group, names, depth):
     (tmp_path / "meminfo").write_text("MemTotal:  900 kB\nMemAvailable:  500 kB\n")
     (tmp_path / "statm").write_text("10 5 3 1 0 2 0\n")
-    (tmp_path / "used").write_text("100000\n")
-    (tmp_path / "stat").write_text("anon 60000\nfile 40000\ninactive_file 30000\n")
+    (tmp_path / "own").write_text(f"7:pids:/elsewhere\n{group}\n")
+    root = tmp_path / "groups" / ("" if group.startswith("0") else "memory")
+    own = root / group.rpartition(":/")[2]
+    folder = own if own == root or depth == 0 else own.parent
+    folder.mkdir(parents=True)
+    limit, used = (folder / name for name in names.split())
+    used.write_text("100000\n")
+    (folder / "memory.stat").write_text("anon 60000\nfile 40000\ninactive_file 30000\n")
     monkeypatch.setattr(memory, "MEMORY_INFO", tmp_path / "meminfo")
     monkeypatch.setattr(memory, "OWN_STATM", tmp_path / "statm")
-    monkeypatch.setattr(
-        memory, "CGROUP_FILES", [(tmp_path / "limit", tmp_path / "used", tmp_path / "stat"), (tmp_path / "none",) * 3]
-    )
+    monkeypatch.setattr(memory, "OWN_CGROUPS", tmp_path / "own")
+    monkeypatch.setattr(memory, "CGROUP_ROOT", tmp_path / "groups")
     monkeypatch.setattr(resource, "getrlimit", lambda what: (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-    (tmp_path / "limit").write_text("max\n")
+    limit.write_text("max\n")
     assert memory.available_bytes() == 500 * 1024
-    (tmp_path / "limit").write_text("150000\n")
+    limit.write_text("150000\n")
     assert memory.available_bytes() == 80_000
-    (tmp_path / "stat").write_text("inactive_file 1\ntotal_inactive_file 20000\n")
+    (folder / "memory.stat").write_text("inactive_file 1\ntotal_inactive_file 20000\n")
     assert memory.available_bytes() == 70_000
     monkeypatch.setattr(resource, "getrlimit", lambda what: (10 * resource.getpagesize() + 7, 0))
     assert memory.available_bytes() == 7
-    (tmp_path / "limit").write_text("1\n")
+    limit.write_text("1\n")
     assert memory.available_bytes() == 0
