@@ -136,7 +136,7 @@ class Masks(TensorFile):
         for name in self:
             mask, info, report = self._unpack_and_check(self._entries[name]), self.infos.get(name), reports.get(name)
             uses_assumed_scores = name not in scores_by_name
-            mask_scores = scores_of(method, weights[name], name) if uses_assumed_scores else scores_by_name[name]
+            mask_scores = scores_of(method, weights[name], name, info) if uses_assumed_scores else scores_by_name[name]
             objective = kept_objective(name, mask, mask_scores, info)
             if uses_assumed_scores:
                 check_assumed_scores(method, name, objective, report)
