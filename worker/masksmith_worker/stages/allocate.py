@@ -70,8 +70,10 @@ class BudgetAllocator:
             pass
         try:
             allocation = self._allocate(index)
-        except (ms.MasksmithError, UploadMissingError) as error:
+        except ms.MasksmithError as error:
             raise BudgetError(str(error)) from None
+        except UploadMissingError:
+            raise BudgetError("an upload of the job's tensors no longer exists; send them again") from None
         self._store.put_sealed(name, allocation.model_dump_json().encode())
         return allocation
 
