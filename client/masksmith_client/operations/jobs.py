@@ -77,7 +77,7 @@ async def list_jobs(
     after: str | None = None
     while remaining > 0:
         page = await session.send(calls.list_jobs(after, min(PAGE_SIZE, remaining), parameters))
-        for summary in page.jobs:
+        for summary in page.jobs[:remaining]:
             yield summary
         if page.next is not None and page.next == after:
             raise WireError(f"the list of jobs does not end: two pages in a row continue after {after[:80]!r}")
