@@ -24,7 +24,8 @@ def write_output_file(work: OutputWork, number: int) -> None:
     """Write a file of weights, unless it is complete; with the last file, finish the output.
 
     Raises:
-        ForeignOutputError: If the directory no longer belongs to this job, or the complete file was changed.
+        ForeignOutputError: If the directory no longer belongs to this job, or if the file was changed after it was
+            complete.
         ShardFailedError: If a tensor of the file has no mask.
     """
     sizes = work.file_sizes()

@@ -56,7 +56,13 @@ def delete_notes(work: OutputWork) -> None:
 
 
 def _masks(work: OutputWork, reports: list[list[ShardReport]], hasher: Any) -> Iterator[bytes]:
-    """Yield the masks file in pieces, and update `hasher` with each; `reports` has those of each tensor's shards."""
+    """Yield the masks file in pieces, and update `hasher` with each piece.
+
+    Args:
+        work: The output.
+        reports: For each tensor, the reports of its shards.
+        hasher: A BLAKE3 hasher.
+    """
     options = work.plan.options
     infos = {
         tensor.name: MaskInfo(

@@ -126,7 +126,7 @@ class BudgetAllocator:
 
 
 def _rotated(first: int, shards: Mapping[int, Shard]) -> list[int]:
-    """Indices of all shards in order, beginning with `first`."""
+    """Indices of all shards in ascending order from `first` on, then those before `first`."""
     order = sorted(shards)
     return [index for index in order if index >= first] + [index for index in order if index < first]
 
