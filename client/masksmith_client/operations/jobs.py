@@ -67,7 +67,7 @@ async def submit_document(
 async def list_jobs(
     session: ServiceSession, limit: int | None, filters: JobFilters
 ) -> AsyncGenerator[JobSummary, None]:
-    """Yield the summaries of jobs that pass the filters, newest first: of at most `limit` jobs, or of all jobs if None.
+    """Yield the summaries of jobs that pass the filters, newest first: at most `limit`, or all if `limit` is None.
 
     Raises:
         WireError: If two pages in a row name the same job to continue after.
