@@ -160,3 +160,16 @@ def test_an_operation_that_would_wait_for_an_event_loop_is_an_error_of_the_block
     with pytest.raises(RuntimeError, match="awaited something other than its session"):
         session.run(suspended())
     session.close()
+
+
+def test_no_more_jobs_than_the_limit_are_listed() -> None:
+    job = {
+        "id": "1", "kind": "masks", "state": "queued", "pattern": "2:4", "solver": "auto",
+        "created_at": "2024-01-01T00:00:00Z", "progress": {"done": 0, "total": 1},
+    }  # fmt: skip
+    script = Script(httpx2.Response(200, json={"jobs": [job, job, job], "next": "1"}, request=REQUEST))
+
+    async def listed() -> list[str]:
+        return [summary.id async for summary in list_jobs(script, 2, {})]
+
+    assert script.run(listed()) == ["1", "1"]

@@ -9,6 +9,7 @@ import torch
 from safetensors.numpy import save_file
 
 import masksmith as ms
+from masksmith.layouts import Layout
 from masksmith_client import InputError, Masks, WireError
 from masksmith_wire.documents import TensorReport
 from masksmith_wire.masks import MaskInfo, file_header, pack
@@ -158,3 +159,17 @@ def test_a_mask_of_an_opened_file_that_violates_its_pattern_is_found(tmp_path, i
     assert masks["w"].all()
     with pytest.raises(WireError, match="'w' violates its pattern 'transposable 2:4'"):
         masks.verify({"w": WEIGHT})
+
+
+def test_each_matrix_of_a_stack_is_scored_on_its_own(tmp_path):
+    weight = np.random.default_rng(7).standard_normal((3, 8, 8)).astype(np.float32)
+    layout = Layout.parse("stack out in")
+    solution = ms.solve(ms.scores.by_layout(layout, "ria", weight, power=0.0), "2:4", layout=layout)
+    info = MaskInfo.of((3, 8, 8), solution.pattern, layout)
+    (tmp_path / "masks").write_bytes(file_header({"w": info}) + pack(solution.mask).tobytes())
+    masks = Masks.open(tmp_path / "masks")
+    report = TensorReport(name="w", state="succeeded", shape=[3, 8, 8], status="optimal", objective=solution.objective,
+                          upper_bound=solution.upper_bound)  # fmt: skip
+    masks.job = SimpleNamespace(document=SimpleNamespace(scores="ria power=0", tensors=[report]))
+    proof = masks.verify({"w": weight})["w"]
+    assert proof, proof.message

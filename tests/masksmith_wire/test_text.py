@@ -41,7 +41,7 @@ CREDENTIALS = [
     "redis://u:a/b@SECRET@host", "unix:///run/v.sock?password=SECRET&db=0", "redis://h?db=1&password=SECRET",
     "s3://AKIA:SECRET@bucket/prefix", "https://h/b?X-Amz-Signature=SECRET", "https://h/?aws_secret_access_key=SECRET",
     "cannot connect to 'http://u:SECRET@h:1/': refused", "a http://h/ and http://u:SECRET@i/", "?token=SECRET",
-    "x?api_key=SECRET",
+    "x?api_key=SECRET", "https://h/?oauth2_token=SECRET", "https://h/?key1=SECRET", "https://h/?auth.token=SECRET",
     "redis+socket://:SECRET@/run/v.sock", "http://u:p%40SECRET@host",
 ]  # fmt: skip
 

@@ -8,6 +8,7 @@ from support.shards import mask_of, run_all
 import masksmith as ms
 from masksmith_service.jobs.documents import job_view
 from masksmith_service.jobs.results import masks_file
+from masksmith_state.blobs.names import upload_name
 from masksmith_wire.documents import JobState
 from masksmith_worker.stages import allocate
 
@@ -65,6 +66,15 @@ def test_an_invalid_score_fails_the_allocation_of_the_budget_in_every_tensor(run
     for tensor in view(runner, job).tensors:
         assert tensor.error.code == "invalid_budget"
         assert "tensor 'plain': infinity at [9, 2]" in tensor.error.message
+
+
+def test_a_missing_upload_fails_the_allocation_with_advice(runner, submit):
+    job = submit(LAYERS, "50%", budget="50%")
+    runner.store.delete(upload_name(runner.records.read(job).plan.tensors[0].digest))
+    run_all(runner, job)
+    for tensor in view(runner, job).tensors:
+        assert tensor.error.code == "invalid_budget"
+        assert "an upload of the job's tensors no longer exists; send them again" in tensor.error.message
 
 
 def test_scores_may_come_from_data(runner, submit):

@@ -4,8 +4,10 @@ import threading
 import time
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import redis
 from obstore.exceptions import BaseError as StoreError
 from support.leases import run_shard, take
 from support.processes import poll
@@ -14,6 +16,7 @@ from support.shards import WEIGHT, files
 import masksmith as ms
 from masksmith_wire.documents import JobState
 from masksmith_worker import part_runner
+from masksmith_worker.intake import Intake
 from masksmith_worker.stages import solve as solve_stage
 
 
@@ -205,6 +208,35 @@ def test_a_store_that_comes_back_in_time_costs_no_attempt(
     blocked.unlink()
     assert word() == "completed"
     assert runner.records.state(job) is JobState.SUCCEEDED
+
+
+def test_a_long_shard_is_retried_from_the_first_failure_of_the_store(runner_with, submit, monkeypatch):
+    """The time before the failure, an hour here, does not count."""
+    monkeypatch.setattr(part_runner, "STORE_RETRY_S", 0.01)
+    runner, clock, works = runner_with(store_patience_s=60.0), SimpleNamespace(time=0.0), []
+    monkeypatch.setattr(part_runner, "time", SimpleNamespace(monotonic=lambda: clock.time))
+    work = runner.work
+
+    def fail_once(*arguments):
+        works.append(arguments)
+        clock.time += 3600.0
+        if len(works) == 1:
+            raise StoreError("away")
+        clock.time -= 3600.0
+        return work(*arguments)
+
+    monkeypatch.setattr(runner, "work", fail_once)
+    assert run_shard(runner, submit({"w": WEIGHT}), 0) == "completed"
+    assert len(works) == 2
+
+
+def test_a_broker_that_fails_after_a_long_shard_does_not_hide_its_end(caplog):
+    def messages_wanted(queue):
+        raise redis.ConnectionError("away")
+
+    lease = SimpleNamespace(is_long=True)
+    Intake().send_messages_after_long_shard(SimpleNamespace(messages_wanted=messages_wanted), lease)
+    assert "cannot send messages, which the sweeper will do later: away" in caplog.text
 
 
 def test_a_worker_that_dies_each_time_exhausts_the_attempts(runner, submit, records):

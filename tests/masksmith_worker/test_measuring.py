@@ -75,6 +75,17 @@ def test_changes_against_a_mask_whose_parts_lie_otherwise(runner, submit, weight
     assert run(runner, again)[0].change is None
 
 
+def test_unused_bits_of_an_uploaded_mask_are_not_counted(runner, submit):
+    weight = WEIGHT[:, :36]
+    mask = ms.solve(ms.magnitude(weight), "2:4").mask
+    packed = pack(mask)
+    packed[:, -1] |= 0xF0
+    runner.store.put("old/0", packed.tobytes())
+    parts = [MaskPart(blob="old/0", start=0, first=0, last=len(weight))]
+    [found] = run(runner, submit({"w": weight.copy()}, "2:4", shard_bytes=16 * 36 * 4, previous={"w": parts}))
+    assert (found.change.added, found.change.dropped) == (0, 0)
+
+
 @pytest.mark.parametrize(
     ("blob", "code", "words"),
     [

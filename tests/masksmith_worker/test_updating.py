@@ -30,7 +30,7 @@ GRAM = torch.from_numpy(SEEN.T @ SEEN)
 def update(records, store, runner):
     """Store a weight and its Gram matrix, run a job on them; gives record, reports and the job's weights."""
 
-    def update(weight, gram, pattern, text, shard_bytes=2**20, axes=None):
+    def update(weight, gram, pattern, text, shard_bytes=2**20, axes=None, **options):
         data = safetensors.torch.save({"a": weight, "a/gram": gram})
         digest = blake3(data).hexdigest()
         store.put(upload_name(digest), data)
@@ -40,7 +40,7 @@ def update(records, store, runner):
             for name, one in ((name, found[name]) for name in ("a", "a/gram"))
         )
         planned = [whole.model_copy(update={"gram": products, "axes": axes})]
-        specification = specified(pattern, update=text)
+        specification = specified(pattern, update=text, **options)
         shards = cut(planned, specification, shard_bytes)
         job, _ = records.create(MasksPlan(options=specification.options, tensors=planned), shards)
         for index in range(len(shards)):
@@ -94,6 +94,16 @@ def test_a_result_is_remembered_with_its_weights(update, store):
     _, [again], data = update(WEIGHT, GRAM, "2:4", "reconstruct")
     assert again.result == first.result
     assert len(data) == 32 * 16 * 4
+
+
+def test_an_update_that_starts_from_a_mask_ended_by_a_time_limit_is_not_reused(update):
+    weight, gram = WEIGHT.repeat(20, 20), torch.eye(320, dtype=torch.float64)
+    results = set()
+    for _ in range(2):
+        _, reports, _ = update(weight, gram, "transposable 8:16", "admm max_rounds=3", time_limit_s=1e-9)
+        results |= {report.result for report in reports}
+        assert not any(report.remembered for report in reports)
+    assert len(results) == 2
 
 
 @pytest.mark.parametrize(
@@ -152,24 +162,38 @@ def test_all_gram_matrices_of_a_stack_are_counted(update, monkeypatch, axes, sta
     assert report.error is None
 
 
-def test_what_a_process_may_take_is_the_least_of_machine_group_and_limit(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("group", "names"),
+    [
+        ("0::/", "memory.max memory.current"),
+        ("0::/system.slice/worker.service", "memory.max memory.current"),
+        ("4:cpu,memory:/unit", "memory.limit_in_bytes memory.usage_in_bytes"),
+    ],
+)
+@pytest.mark.parametrize("depth", [0, 1], ids=["its group", "the group around it"])
+def test_what_a_process_may_take_is_the_least_of_machine_group_and_limit(tmp_path, monkeypatch, group, names, depth):
     (tmp_path / "meminfo").write_text("MemTotal:  900 kB\nMemAvailable:  500 kB\n")
     (tmp_path / "statm").write_text("10 5 3 1 0 2 0\n")
-    (tmp_path / "used").write_text("100000\n")
-    (tmp_path / "stat").write_text("anon 60000\nfile 40000\ninactive_file 30000\n")
+    (tmp_path / "own").write_text(f"7:pids:/elsewhere\n{group}\n")
+    root = tmp_path / "groups" / ("" if group.startswith("0") else "memory")
+    own = root / group.rpartition(":/")[2]
+    folder = own if own == root or depth == 0 else own.parent
+    folder.mkdir(parents=True)
+    limit, used = (folder / name for name in names.split())
+    used.write_text("100000\n")
+    (folder / "memory.stat").write_text("anon 60000\nfile 40000\ninactive_file 30000\n")
     monkeypatch.setattr(memory, "MEMORY_INFO", tmp_path / "meminfo")
     monkeypatch.setattr(memory, "OWN_STATM", tmp_path / "statm")
-    monkeypatch.setattr(
-        memory, "CGROUP_FILES", [(tmp_path / "limit", tmp_path / "used", tmp_path / "stat"), (tmp_path / "none",) * 3]
-    )
+    monkeypatch.setattr(memory, "OWN_CGROUPS", tmp_path / "own")
+    monkeypatch.setattr(memory, "CGROUP_ROOT", tmp_path / "groups")
     monkeypatch.setattr(resource, "getrlimit", lambda what: (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-    (tmp_path / "limit").write_text("max\n")
+    limit.write_text("max\n")
     assert memory.available_bytes() == 500 * 1024
-    (tmp_path / "limit").write_text("150000\n")
+    limit.write_text("150000\n")
     assert memory.available_bytes() == 80_000
-    (tmp_path / "stat").write_text("inactive_file 1\ntotal_inactive_file 20000\n")
+    (folder / "memory.stat").write_text("inactive_file 1\ntotal_inactive_file 20000\n")
     assert memory.available_bytes() == 70_000
     monkeypatch.setattr(resource, "getrlimit", lambda what: (10 * resource.getpagesize() + 7, 0))
     assert memory.available_bytes() == 7
-    (tmp_path / "limit").write_text("1\n")
+    limit.write_text("1\n")
     assert memory.available_bytes() == 0

@@ -65,7 +65,7 @@ class TensorEntry:
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """A file's tensors by name, in the order of the header, its free-form metadata, and its size."""
+    """The tensors of a file by name (in the order of the header), its free-form metadata, and its size in bytes."""
 
     tensors: Mapping[str, TensorEntry]
     metadata: Mapping[str, str] = field(default_factory=dict)

@@ -4,10 +4,10 @@ A masks file is a safetensors file with one U8 tensor per weight, of shape `[*sh
 unused bits are 0. An unpacked masks file has BOOL tensors of the weights' shapes instead. The metadata member
 `masksmith` is JSON: name -> {shape, pattern, ragged, axis, axes, out_parts, digests}. `pattern`, `ragged` and `axis`
 are the attributes of the pattern; `axes` and `out_parts` are those of the layout: the role of each dimension of the
-tensor, and the numbers of rows of its fused parts. They are omitted for one matrix `[out, in]`, or a convolution, that
-is solved as a whole. `digests` has, in order, [number of rows, BLAKE3 of their packed bits] for each run of rows along
-the first dimension: each shard is a run, or the whole mask is the only one. It is omitted if there are none. In an
-unpacked file, too, the digests are of the packed bits.
+tensor, and the numbers of rows of its fused parts. `axes` and `out_parts` are omitted for one matrix `[out, in]`, or a
+convolution, that is solved as a whole. `digests` has, in order, [number of rows, BLAKE3 of their packed bits] for each
+run of rows along the first dimension: each shard is a run, or the whole mask is the only run. `digests` is omitted if
+the mask has none. In an unpacked file, too, the digests are of the packed bits.
 """
 
 from __future__ import annotations

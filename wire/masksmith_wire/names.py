@@ -82,7 +82,7 @@ def parse_labels(texts: Iterable[str]) -> dict[str, str]:
     """Parse labels such as `team=vision`; their bounds are checked by `JobDescription`.
 
     Raises:
-        ValueError: If one is not `KEY=VALUE`, or a key occurs twice.
+        ValueError: If a text is not `KEY=VALUE`, or if a key occurs twice.
     """
     labels: dict[str, str] = {}
     for text in texts:

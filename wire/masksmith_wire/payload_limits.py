@@ -16,7 +16,10 @@ def _check_number(value: Any) -> Any:
 
 
 JSON_NUMBER = BeforeValidator(_check_number)
-"""Annotation of a number of a document; otherwise `true` would count as 1, and `"5"` as 5 as in a query."""
+"""Annotation of a number of a JSON document; without it, pydantic would take `true` for 1, and the text `"5"` for 5.
+
+Every value in the query of a URL is a text, so fields that are read from a query do not have this annotation.
+"""
 
 
 def _check_member_count(document: Any) -> Any:

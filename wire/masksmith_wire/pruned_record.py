@@ -25,7 +25,7 @@ def versions() -> dict[str, str]:
 
 
 def totals(tensors: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Sum the figures of a record's tensors, those of masks over the masked tensors only.
+    """Sum the figures of a record's tensors; figures of masks are summed over the masked tensors only.
 
     Args:
         tensors: The record's document of each tensor.

@@ -40,6 +40,6 @@ def duration_text(duration_s: float) -> str:
 
 
 def _decimal(value: float) -> str:
-    """Write a number with one decimal place, halves rounded up; without one if it is whole, or from 99.95 on."""
+    """Write a number with one decimal place, halves rounded up; whole numbers, and all from 99.95 on, with none."""
     places = "1" if value == int(value) or value >= 99.95 else "0.1"
     return f"{Decimal(value).quantize(Decimal(places), ROUND_HALF_UP):,}"

@@ -6,7 +6,7 @@ import re
 
 _USER_INFO = re.compile(r"(?<=://)[^\s'\"<>]*@")
 _SECRET_PARAMETERS = re.compile(
-    r"([?&;#](?:[a-z_-]*(?:password|passwd|pwd|token|secret|signature|credential|key)[a-z_-]*|sig|auth|code)=)[^&;\s'\"<>]+",
+    r"([?&;#](?:[\w.-]*(?:password|passwd|pwd|token|secret|signature|credential|key)[\w.-]*|sig|auth|code)=)[^&;\s'\"<>]+",
     re.IGNORECASE,
 )
 

@@ -43,7 +43,7 @@ class Intake:
         """
         lease = schedule.take(self.queue, lease_s=lease_s, attempts=attempts, worker=self.worker, slots=self.slots)
         if lease is not None and lease.messages_wanted:
-            self._send(1)
+            self._send(lambda: 1)
         return lease
 
     def send_messages_after_long_shard(self, schedule: Schedule, lease: Lease) -> None:
@@ -53,10 +53,11 @@ class Intake:
         of this one.
         """
         if lease.is_long:
-            self._send(schedule.messages_wanted(self.queue))
+            self._send(lambda: schedule.messages_wanted(self.queue))
 
-    def _send(self, count: int) -> None:
+    def _send(self, count: Callable[[], int]) -> None:
+        """Send as many messages as `count` returns; if the broker fails, log a warning."""
         try:
-            self.send_messages(self.queue, count)
+            self.send_messages(self.queue, count())
         except redis.RedisError as error:
             log.warning("cannot send messages, which the sweeper will do later: %s", error)

@@ -152,13 +152,19 @@ class PartRunner(ABC):
             self.records.release(lease, forget_attempt=self.stopping.is_set())
 
     def _work_with_retries(self, lease: Lease, taken_at: float, check: Check) -> ShardReport | CaseReport:
-        """Process the part, and retry while the store fails, for example because its disk is full."""
-        deadline = time.monotonic() + self._store_patience_s
+        """Process the part; from the first failure of the store on, retry for `store_patience_s`.
+
+        The store fails, for example, if its disk is full. The time before its first failure does not count, so a part
+        that takes long is retried, too.
+        """
+        deadline: float | None = None
         while True:
             try:
                 return self.work(lease, taken_at, check)
             except StoreError as error:
-                if time.monotonic() >= deadline:
+                now = time.monotonic()
+                deadline = now + self._store_patience_s if deadline is None else deadline
+                if now >= deadline:
                     raise
                 log.warning(
                     "shard %s/%d waits for the store: %s", lease.job, lease.shard, str(error).partition("\n")[0]

@@ -169,9 +169,11 @@ class ShardRunner(PartRunner):
         if method is not None:
             check_installed(method)
         solution = solve_shard(work, score_shard(work), self.device)
+        # ADMM starts from this solution, and returns another one, without a time limit of its own.
+        is_cut_short = solution.status is ms.Status.TIME_LIMIT
         updated = None if method is None else update_shard(work, method, solution)
         solution = solution if updated is None else updated.solution
-        if solution.status is ms.Status.TIME_LIMIT:
+        if is_cut_short:
             # Other jobs must not reuse a result that depends on the time limit, so its key is made unique.
             key = digest_document({"key": key, "solved": uuid.uuid4().hex})
             self._add_reference(work.job, key)

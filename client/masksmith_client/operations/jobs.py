@@ -67,7 +67,7 @@ async def submit_document(
 async def list_jobs(
     session: ServiceSession, limit: int | None, filters: JobFilters
 ) -> AsyncGenerator[JobSummary, None]:
-    """Yield the summaries of jobs that pass the filters, newest first: of at most `limit` jobs, or of all jobs if None.
+    """Yield the summaries of jobs that pass the filters, newest first: at most `limit`, or all if `limit` is None.
 
     Raises:
         WireError: If two pages in a row name the same job to continue after.
@@ -77,7 +77,7 @@ async def list_jobs(
     after: str | None = None
     while remaining > 0:
         page = await session.send(calls.list_jobs(after, min(PAGE_SIZE, remaining), parameters))
-        for summary in page.jobs:
+        for summary in page.jobs[:remaining]:
             yield summary
         if page.next is not None and page.next == after:
             raise WireError(f"the list of jobs does not end: two pages in a row continue after {after[:80]!r}")

@@ -58,9 +58,9 @@ def apply_masks(
         The model's tensors; a tensor that its index does not list is left out.
 
     Raises:
-        InputError: If the model has no tensor for a mask; a mask and its tensor differ in shape; entries of the
-            tensor's dtype cannot be set to zero one by one; the model is quantised so that zeros are not stored as
-            zeros; masks of tied weights differ; or `write_copy` refuses the directory.
+        InputError: If the model has no tensor for a mask; if a mask and its tensor differ in shape; if entries of the
+            tensor's dtype cannot be set to zero one by one; if the model is quantised so that zeros are not stored as
+            zeros; if masks of tied weights differ; or if `write_copy` refuses the directory.
         WireError: If a mask does not have its digests, or violates its pattern.
     """
     checkpoint = Checkpoint.open(model)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +15,7 @@ from masksmith_client.checkpoints.partial_file import named_errors
 MAX_NAME_CHARACTERS = 40
 """How many characters of the target's name the temporary name repeats.
 
-It has 10 more characters than these, so with the whole of a long name it could be too long for a file's name.
+The temporary name has 10 further characters. If it repeated the whole of a long name, it could be too long.
 """
 
 
@@ -30,21 +30,18 @@ def atomic_write(target: Path) -> Iterator[BinaryIO]:
         OSError: If the file cannot be written, for example on a full disk; the error names the target.
     """
     target = Path(os.path.realpath(target))
+    temporary = target.parent / f".{target.name[:MAX_NAME_CHARACTERS]}.{secrets.token_hex(4)}"
     with _errors_of(target):
-        temporary = tempfile.NamedTemporaryFile(  # noqa: SIM115 - closed below
-            dir=target.parent, prefix=f".{target.name[:MAX_NAME_CHARACTERS]}.", delete=False
-        )
-    with named_errors(target), temporary as file:
+        file = temporary.open("x+b")
+    with named_errors(target), file:
         try:
-            yield file  # type: ignore[misc]
+            yield file
             file.flush()
             os.fsync(file.fileno())
             with _errors_of(target):
-                # Only the owner may read a temporary file; the target gets the permissions of any new file.
-                os.chmod(file.name, 0o666 & ~_umask())
-                os.replace(file.name, target)
+                os.replace(temporary, target)
         except BaseException:
-            os.unlink(file.name)
+            os.unlink(temporary)
             raise
 
 
@@ -64,14 +61,3 @@ def save_copy(file: BinaryIO, target: Path) -> Path:
         file.seek(0)
         shutil.copyfileobj(file, copy, 2**20)
     return target
-
-
-def _umask() -> int:
-    """Return this process's umask, which can only be read by setting it; it is set back at once.
-
-    Until then, files of other threads are created with permissions for the owner only, never with more than they should
-    have.
-    """
-    current = os.umask(0o077)
-    os.umask(current)
-    return current

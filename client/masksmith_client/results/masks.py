@@ -136,7 +136,7 @@ class Masks(TensorFile):
         for name in self:
             mask, info, report = self._unpack_and_check(self._entries[name]), self.infos.get(name), reports.get(name)
             uses_assumed_scores = name not in scores_by_name
-            mask_scores = scores_of(method, weights[name], name) if uses_assumed_scores else scores_by_name[name]
+            mask_scores = scores_of(method, weights[name], name, info) if uses_assumed_scores else scores_by_name[name]
             objective = kept_objective(name, mask, mask_scores, info)
             if uses_assumed_scores:
                 check_assumed_scores(method, name, objective, report)
@@ -230,16 +230,6 @@ class Masks(TensorFile):
     def _stored(self, entry: TensorEntry) -> npt.NDArray[np.uint8]:
         """Return the bytes of a mask as they are in the file, in the shape that they have there."""
         return np.frombuffer(self._read(entry.start, entry.stop), np.uint8).reshape(entry.shape)
-
-    def _read(self, start: int, stop: int) -> bytes:
-        # One call reads at most 2 GiB.
-        pieces = []
-        while start < stop:
-            pieces.append(os.pread(self._file.fileno(), stop - start, start))
-            start += len(pieces[-1])
-            if not pieces[-1]:
-                raise InputError("the masks file became shorter while it was open")
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def _check_dtypes(self) -> None:
         for entry in self._entries.values():

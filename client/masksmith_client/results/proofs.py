@@ -53,7 +53,7 @@ class CheckedProof:
         return max(0.0, relative_gap(self.objective, self.upper_bound))
 
 
-def scores_of(method: str, weight: Any, name: str) -> Any:
+def scores_of(method: str, weight: Any, name: str, info: MaskInfo | None) -> Any:
     """Score a weight as a job did; the weight alone must determine the scores.
 
     For the method `given`, the job's tensors are assumed to be the scores; `check_assumed_scores` checks this.
@@ -62,17 +62,22 @@ def scores_of(method: str, weight: Any, name: str) -> Any:
         method: The job's score method.
         weight: The tensor of the job.
         name: Its name.
+        info: Layout of the tensor, each matrix of which is scored on its own; None in a file of another program.
 
     Raises:
         InputError: If the job used a statistic of the layer.
+        MasksmithError: If the tensor does not match the layout.
     """
-    from masksmith.scores import by_name
+    from masksmith.scores import by_layout, by_name
 
     parsed = ScoreMethod.parse(method)
     if parsed.needs_statistic:
         kinds = " or ".join(parsed.kinds)
         raise InputError(f"the scores {method!r} of {name!r} were computed from {kinds}: pass the scores in scores=")
-    return by_name(parsed.name, weight, name=name, **parsed.options)
+    layout = None if info is None else info.layout
+    if layout is None:
+        return by_name(parsed.name, weight, name=name, **parsed.options)
+    return by_layout(layout, parsed.name, weight, name=name, **parsed.options)
 
 
 def check_assumed_scores(method: str, name: str, objective: float, report: TensorReport | None) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import weakref
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any, BinaryIO
 
 from blake3 import blake3
 
+from masksmith_client._errors import InputError
 from masksmith_client.submission.streamed_tensor import Restore
 from masksmith_wire.headers import read_header
 
@@ -61,6 +63,21 @@ class TensorFile(Mapping[str, Any]):
     def close(self) -> None:
         """Close the file; the temporary file of a download is then deleted, unlike the copies that `save` made."""
         self._file.close()
+
+    def _read(self, start: int, stop: int) -> bytes:
+        """Read the bytes from `start` to `stop` (exclusive) of the file; several threads may read at the same time.
+
+        Raises:
+            InputError: If the file has become shorter.
+        """
+        # One call reads at most 2 GiB.
+        pieces = []
+        while start < stop:
+            pieces.append(os.pread(self._file.fileno(), stop - start, start))
+            start += len(pieces[-1])
+            if not pieces[-1]:
+                raise InputError("the file of results became shorter while it was open")
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def __contains__(self, name: object) -> bool:
         return name in self._entries

@@ -60,8 +60,8 @@ class UpdatedWeights(TensorFile):
         cols = entry.shape[-1]
         row_bytes = cols * ITEM_BYTES[entry.dtype]
         for first, last in row_ranges(entry.shape):
-            self._file.seek(entry.start + first * row_bytes)
-            values = to_numpy(self._file.read((last - first) * row_bytes), entry.dtype, (last - first, cols))
+            data = self._read(entry.start + first * row_bytes, entry.start + last * row_bytes)
+            values = to_numpy(data, entry.dtype, (last - first, cols))
             wrong = ~np.isfinite(values) | ((values != 0) & ~masks.rows(entry.name, first, last))
             if wrong.any():
                 row, col = (int(index) for index in np.argwhere(wrong)[0])
@@ -75,11 +75,7 @@ class UpdatedWeights(TensorFile):
         """Return a function that reads the bytes of rows `first` to `last` of a weight, `last` excluded."""
         row_bytes = (entry.stop - entry.start) // entry.shape[0]
 
-        def read(first: int, last: int) -> bytes:
-            self._file.seek(entry.start + first * row_bytes)
-            return self._file.read((last - first) * row_bytes)
-
-        return read
+        return lambda first, last: self._read(entry.start + first * row_bytes, entry.start + last * row_bytes)
 
     def __getitem__(self, name: str) -> Any:
         entry, data = self._entries[name], self.data(name)
@@ -91,8 +87,7 @@ class UpdatedWeights(TensorFile):
     def data(self, name: str) -> bytearray:
         """Read the bytes of a weight, little-endian, in its dtype."""
         entry = self._entries[name]
-        self._file.seek(entry.start)
-        return bytearray(self._file.read(entry.stop - entry.start))
+        return bytearray(self._read(entry.start, entry.stop))
 
 
 def _as_torch(data: bytearray, entry: TensorEntry, restore: Restore) -> Any:

@@ -1,4 +1,4 @@
-"""Updates tensors by their layout: each matrix on its own, and with ADMM each fused part if a tile would span two."""
+"""Updates tensors by their layout: each matrix alone; with ADMM each fused part, if a tile would span two parts."""
 
 from __future__ import annotations
 

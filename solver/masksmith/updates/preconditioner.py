@@ -14,7 +14,7 @@ import torch
 Tensor = torch.Tensor
 
 INPUTS_PER_COLUMN = 32
-"""Number of inputs of the layer for each column of V; measured."""
+"""Number of inputs of the layer for each column of V; chosen by measurement."""
 MAX_COLUMNS = 64
 """Maximum number of columns of V: the small inverses of all rows of a strip have to fit in memory."""
 OVERSAMPLING = 8

@@ -79,9 +79,9 @@ def reconstruct(
         The updated weights, and the error of the output before and after the update.
 
     Raises:
-        UpdateError: If an option is out of its range, an operand is no dense array, shapes or dtypes do not fit, a
-            value is not finite, all are too small or one is too large for errors in float64, or the Gram matrix is not
-            symmetric, or singular on a row's support and not damped.
+        UpdateError: If an option is out of its range; if an operand is no dense array; if shapes or dtypes do not fit;
+            if a value is not finite; if all values of an operand are too small, or one is too large, for errors in
+            float64; if the Gram matrix is not symmetric; or if it is not damped, and singular on a row's support.
     """
     if not 0 <= tolerance < 1:
         raise UpdateError(f"tolerance={tolerance} must be at least 0 and below 1", name)

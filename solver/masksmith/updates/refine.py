@@ -52,7 +52,7 @@ class Refinement:
         lower_bound: No mask of the pattern has a smaller error. The bound is cheap and loose: on layers of MiniLM
             `error` is 30 to a million times larger. It is 0 if the Gram matrix, without the inputs that are always 0,
             is singular or nearly so.
-        stats: Method; number of exchanges, or of pairs of them under transposable patterns, including those of rows
+        stats: Method; number of exchanges (under transposable patterns, of pairs of exchanges), also counting rows
             whose first mask was restored; seconds.
     """
 
@@ -114,7 +114,8 @@ def refine(
         The mask, the error before and after the refinement, and the bound.
 
     Raises:
-        UpdateError: As `reconstruct`; or if the pattern does not allow the mask; or if it is not such a pattern.
+        UpdateError: As `reconstruct`; or if the pattern does not allow the mask, or is neither plain N:M along `in` nor
+            transposable N:M.
         PatternError: If the pattern is malformed or does not fit the shape.
     """
     started = time.perf_counter()
@@ -177,7 +178,7 @@ class _Bands:
         return float(np.sum((self._dense @ self.gram) * self._dense))
 
     def run(self, threads: int, on_progress: OnProgress | None) -> int:
-        """Refine all bands; return the number of exchanges (in tiles, of pairs), with those of restored bands."""
+        """Refine all bands; return the number of exchanges (in tiles, of pairs), also counting restored bands."""
         strips = np.array_split(np.arange(len(self._firsts)), min(len(self._firsts), 4 * threads))
         exchanges = bands_done = 0
         with ThreadPoolExecutor(threads) as pool:
@@ -192,7 +193,7 @@ class _Bands:
         """Refine the bands with these neighbouring indices; restore the masks of bands whose error did not decrease.
 
         Returns:
-            The number of exchanges (in tiles, of pairs), with those of restored bands.
+            The number of exchanges (in tiles, of pairs), also counting restored bands.
         """
         tile = self._pattern.tile
         rows = slice(int(self._firsts[bands[0]]), int(self._firsts[bands[-1]]) + tile.rows)

@@ -7,9 +7,9 @@ import torch
 Tensor = torch.Tensor
 
 INPUTS_PER_OUTPUT_LIMIT = 3
-"""With fewer inputs than this times the outputs, `Ridge` forms the inverse, once per penalty. A round of ADMM then
-takes one matrix product instead of two, but the inverse takes `2 inputs^3` operations at each new penalty, every third
-round."""
+"""With fewer inputs than this number times the number of outputs, `Ridge` forms the inverse, once per penalty. A round
+of ADMM then takes one matrix product instead of two, but the inverse takes `2 inputs^3` operations at each new penalty,
+every third round."""
 
 
 class Ridge:

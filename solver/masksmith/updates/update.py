@@ -23,8 +23,8 @@ class Update:
         masked_error: Squared error with the original weights masked by `mask`; never less than `error`.
         energy: `||X W^T||^2`, the squared norm of the original output.
         stats: Method, damping, tolerance, number of factorisations, iterations of the slowest row, rows that kept their
-            masked weights, seconds, device. Those of ADMM also have its solver, rounds, solves, which mask is returned,
-            whether the mask settled, and seconds of the solves.
+            masked weights, seconds, device. With ADMM also: the mask solver, numbers of rounds and of masks solved for,
+            which mask is returned, whether the mask settled, and seconds of solving for masks.
     """
 
     weight: Any

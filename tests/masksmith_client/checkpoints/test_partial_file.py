@@ -105,13 +105,16 @@ def test_a_range_is_read_in_as_many_reads_as_it_needs(tmp_path: Path, monkeypatc
         assert part.read(8, 20) == b"89"
 
 
-def test_files_of_other_threads_are_never_created_with_more_permissions(
+def test_a_new_file_has_usual_permissions_without_a_change_of_the_umask(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    umask, masks = os.umask, []
-    monkeypatch.setattr(os, "umask", lambda mask: (masks.append(mask), umask(mask))[1])
-    with atomic_write(tmp_path / "masks") as file:
-        file.write(b"1")
-    expected = 0o666 & ~masks[-1]
-    assert (tmp_path / "masks").stat().st_mode & 0o777 == expected
-    assert masks[0] & 0o077 == 0o077
+    """All threads share the umask, so a change would be seen by others."""
+    (tmp_path / "usual").write_bytes(b"")
+
+    def refuse(_: int) -> int:
+        raise AssertionError("the umask is changed")
+
+    monkeypatch.setattr(os, "umask", refuse)
+    with atomic_write(tmp_path / "new") as file:
+        file.write(b"new")
+    assert (tmp_path / "new").stat().st_mode == (tmp_path / "usual").stat().st_mode

@@ -4,8 +4,10 @@ import json
 import os
 
 import numpy as np
+import pytest
 from safetensors.numpy import load_file, save_file
 from starlette.testclient import TestClient
+from support.leases import run_shard
 from support.output_jobs import FILES, MASKED, WEIGHTS, check_output, document, submit, work
 
 import masksmith as ms
@@ -113,6 +115,31 @@ def test_an_output_that_was_left_unfinished_goes_on(app, runner, records, root, 
         third = submit(client, model, f"{url}/out")
         work(runner, third)
         assert {name: root.stat(f"out/{name}") for name in root.list("out")} == states
+
+
+@pytest.mark.parametrize("deletions", [0, 1, 2])
+def test_a_worker_that_dies_while_it_finishes_is_replaced(
+    app, runner, records, root, model, url, tmp_path, monkeypatch, deletions
+):
+    """The end of an output deletes its marker and its two notes."""
+    deleted, delete = [], type(root).delete
+
+    def breaking(self, path):
+        if len(deleted) == deletions:
+            raise RootUnavailableError(self.location(path), "away")
+        deleted.append(path)
+        delete(self, path)
+
+    with TestClient(app) as client:
+        job = submit(client, model, f"{url}/out")
+    *others, last = sorted(records.shards(job))
+    work(runner, job, others)
+    monkeypatch.setattr(type(root), "delete", breaking)
+    with pytest.raises(RootUnavailableError):
+        run_shard(runner, job, last)
+    monkeypatch.undo()
+    work(runner, job, [last])
+    check_output(root, tmp_path)
 
 
 def test_a_complete_file_that_was_changed_is_named_and_not_overwritten(

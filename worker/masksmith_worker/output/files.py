@@ -8,12 +8,12 @@ import numpy as np
 from blake3 import blake3
 
 from masksmith.layouts import ITEM_BYTES
-from masksmith_state.jobs.outputs import FileNote, OutputFile
+from masksmith_state.jobs.outputs import NOTE_PREFIX, FileNote, OutputFile
 from masksmith_state.jobs.shards import PlannedTensor, Shard
 from masksmith_wire.masks import masked_bytes, packed_bytes
 from masksmith_wire.output_names import JOURNAL_NAME, RECORD_NAME
 
-from .finish import finish
+from .finish import delete_notes, finish
 from .work import ForeignOutputError, OutputWork
 
 BAND_BYTES = 8 * 2**20
@@ -24,11 +24,15 @@ def write_output_file(work: OutputWork, number: int) -> None:
     """Write a file of weights, unless it is complete; with the last file, finish the output.
 
     Raises:
-        ForeignOutputError: If the directory no longer belongs to this job, or the complete file was changed.
+        ForeignOutputError: If the directory no longer belongs to this job, or if the file was changed after it was
+            complete.
         ShardFailedError: If a tensor of the file has no mask.
     """
     sizes = work.file_sizes()
     if _is_finished(work, sizes):
+        # A worker that was killed at the end of `finish` leaves notes.
+        if any(name.startswith(NOTE_PREFIX) for name in sizes):
+            delete_notes(work)
         return
     if work.identity_in(work.output.marker_location) != work.output.identity:
         # Another worker may have finished the output since its files were listed.

@@ -26,9 +26,11 @@ def finish(work: OutputWork) -> None:
     """Write the files of an output that are not weights, then delete the files that only an unfinished output has.
 
     The files are the masks, copies of `output.copied_files` and the record. The index, if there is one, is the last of
-    `copied_files`, so index and record are written after the files that they name. An unfinished output has a note on
-    each complete file of weights (`FileNote`), temporary files, and a marker (`output.marker_location`), which is
-    deleted last. Two workers may finish an output at the same time: the files that they write are the same.
+    `copied_files`, so index and record are written after the files that they name. An unfinished output has a marker
+    (`output.marker_location`), a note on each complete file of weights (`FileNote`), and temporary files. The marker is
+    deleted first: from then on the output is finished. A worker that is killed earlier leaves all notes, so that
+    another one can finish; if it is killed later, `delete_notes` is called again by the next attempt. Two workers may
+    finish an output at the same time: the files that they write are the same.
 
     Raises:
         FileNotFoundError: If another worker has finished the output meanwhile and deleted its notes.
@@ -42,14 +44,25 @@ def finish(work: OutputWork) -> None:
         work.write(output.location_of(file.name), work.read_pieces(file.source, 0, file.bytes))
     record = _record(work, reports, hasher.hexdigest())
     work.write(output.location_of(RECORD_NAME), [json.dumps(record, indent=2).encode() + b"\n"])
+    work.delete(output.marker_location)
+    delete_notes(work)
+
+
+def delete_notes(work: OutputWork) -> None:
+    """Delete the notes and temporary files that are left in a finished output."""
     for name in work.file_sizes():
         if name.startswith(NOTE_PREFIX) or (name.startswith(".") and name.endswith(".part")):
-            work.delete(output.location_of(name))
-    work.delete(output.marker_location)
+            work.delete(work.output.location_of(name))
 
 
 def _masks(work: OutputWork, reports: list[list[ShardReport]], hasher: Any) -> Iterator[bytes]:
-    """Yield the masks file in pieces, and update `hasher` with each; `reports` has those of each tensor's shards."""
+    """Yield the masks file in pieces, and update `hasher` with each piece.
+
+    Args:
+        work: The output.
+        reports: For each tensor, the reports of its shards.
+        hasher: A BLAKE3 hasher.
+    """
     options = work.plan.options
     infos = {
         tensor.name: MaskInfo(

@@ -70,8 +70,10 @@ class BudgetAllocator:
             pass
         try:
             allocation = self._allocate(index)
-        except (ms.MasksmithError, UploadMissingError) as error:
+        except ms.MasksmithError as error:
             raise BudgetError(str(error)) from None
+        except UploadMissingError:
+            raise BudgetError("an upload of the job's tensors no longer exists; send them again") from None
         self._store.put_sealed(name, allocation.model_dump_json().encode())
         return allocation
 
@@ -124,7 +126,7 @@ class BudgetAllocator:
 
 
 def _rotated(first: int, shards: Mapping[int, Shard]) -> list[int]:
-    """Indices of all shards in order, beginning with `first`."""
+    """Indices of all shards in ascending order from `first` on, then those before `first`."""
     order = sorted(shards)
     return [index for index in order if index >= first] + [index for index in order if index < first]
 

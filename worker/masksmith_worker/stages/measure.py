@@ -100,9 +100,13 @@ def _packed_rows(
             continue
         width = math.prod(shape[1:]) if part.is_bool else masks.packed_bytes(shape[1:])
         start, stop = (part.start + (row - part.first) * width for row in (first, last))
-        stored = np.frombuffer(_read(inputs, part, start, stop), np.uint8)
-        packed = masks.pack(stored.reshape(last - first, *shape[1:]) != 0) if part.is_bool else stored
-        yield packed.reshape(last - first, -1)
+        stored, part_shape = np.frombuffer(_read(inputs, part, start, stop), np.uint8), (last - first, *shape[1:])
+        if part.is_bool:
+            stored = masks.pack(stored.reshape(part_shape) != 0)
+        elif shape[-1] % 8:
+            # Another program may have set unused bits, which must not count as entries.
+            stored = masks.pack(masks.unpack(stored, part_shape))
+        yield stored.reshape(last - first, -1)
 
 
 def _read(inputs: InputReader, part: MaskPart, start: int, stop: int) -> bytes:

@@ -7,7 +7,7 @@ import resource
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from masksmith.layouts import WHOLE_BYTES
 from masksmith_state.jobs.shards import PlannedTensor
@@ -20,15 +20,13 @@ WAIT_S = 0.5
 """Seconds between two checks of the memory that other processes have reserved."""
 MEMORY_INFO = Path("/proc/meminfo")
 OWN_STATM = Path("/proc/self/statm")
-CGROUP_FILES = (
-    ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current", "/sys/fs/cgroup/memory.stat"),
-    (
-        "/sys/fs/cgroup/memory/memory.limit_in_bytes",
-        "/sys/fs/cgroup/memory/memory.usage_in_bytes",
-        "/sys/fs/cgroup/memory/memory.stat",
-    ),
-)
-"""Limit, use and statistics of this process's control group: the files of version 2, and those of version 1."""
+OWN_CGROUPS = Path("/proc/self/cgroup")
+"""The control groups of this process, one a line: `ID:CONTROLLERS:PATH`; that of version 2 has no controllers."""
+CGROUP_ROOT = Path("/sys/fs/cgroup")
+CGROUP_FILES = ("memory.max", "memory.current", "memory.stat")
+"""Limit, use and statistics of a control group of version 2."""
+CGROUP_V1_FILES = ("memory.limit_in_bytes", "memory.usage_in_bytes", "memory.stat")
+"""The same of a control group of version 1."""
 FILE_CACHE = ("total_inactive_file", "inactive_file")
 """Members of the statistics with the bytes of cached files that were not used recently; the first one present is read.
 
@@ -91,9 +89,9 @@ def _free_bytes() -> Iterator[int]:
     """Yield what the machine and each limit leave free."""
     lines = dict(line.split(":") for line in MEMORY_INFO.read_text().splitlines())
     yield 1024 * int(lines["MemAvailable"].split()[0])
-    for files in CGROUP_FILES:
+    for files in _cgroup_files():
         try:
-            limit, used, statistics = (Path(name).read_text().strip() for name in files)
+            limit, used, statistics = (file.read_text().strip() for file in files)
         except OSError:
             continue
         if limit != "max":
@@ -103,3 +101,21 @@ def _free_bytes() -> Iterator[int]:
     space, _ = resource.getrlimit(resource.RLIMIT_AS)
     if space != resource.RLIM_INFINITY:
         yield space - int(OWN_STATM.read_text().split()[0]) * resource.getpagesize()
+
+
+def _cgroup_files() -> Iterator[list[Path]]:
+    """Yield the files of this process's control groups for memory, and of all groups around them, which limit it, too.
+
+    A container may see its own group as the root, so some of the files may not exist.
+    """
+    for line in OWN_CGROUPS.read_text().splitlines():
+        _, controllers, path = line.split(":", 2)
+        if controllers == "":
+            root, names = CGROUP_ROOT, CGROUP_FILES
+        elif "memory" in controllers.split(","):
+            root, names = CGROUP_ROOT / "memory", CGROUP_V1_FILES
+        else:
+            continue
+        group = PurePosixPath(path.lstrip("/"))
+        for folder in (group, *group.parents):
+            yield [root / folder / name for name in names]
