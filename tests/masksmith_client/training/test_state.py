@@ -277,3 +277,17 @@ def test_nothing_goes_on_after_baking():
         with pytest.raises(InputError, match="baked into the weights"):
             act()
     assert len(sparsifier.report().layers) == 2
+
+
+def test_a_state_in_memory_does_not_change_with_later_masks():
+    model, optimizer, sparsifier = begin()
+    train(model, optimizer, sparsifier, 5)
+    state, masks = sparsifier.state_dict(pruned=True), sparsifier.masks
+    weights = {name: weight.clone() for name, weight in model.state_dict().items()}
+    train(model, torch.optim.SGD(model.parameters(), 0.5), sparsifier, 9)
+    assert any(not torch.equal(mask, sparsifier.masks[name]) for name, mask in masks.items())
+    assert all(torch.equal(part["kept"], masks[name]) for name, part in state["pruned"].items())
+    sparsifier.load_state_dict(state)
+    for name in masks:
+        pruned = ~masks[name]
+        assert torch.equal(model.state_dict()[name][pruned], weights[name][pruned])
