@@ -3,6 +3,7 @@
 import itertools
 import logging
 import os
+import resource
 import signal
 import threading
 import time
@@ -101,6 +102,26 @@ def test_a_machine_without_room_for_a_process_trains_on(model, optimizer, monkey
         assert "cannot be started: [Errno 11] Resource temporarily unavailable" in sparsifier.report().trouble
         step_until(sparsifier, refreshed(sparsifier, 2))
         assert sparsifier.report().outages == 1
+
+
+@pytest.fixture
+def many_open_files():
+    """Opens so many files that further ones have descriptors of at least 1024."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 2048), hard))
+    files = [os.open(os.devnull, os.O_RDONLY)]
+    while files[-1] < 1024:
+        files.append(os.dup(files[0]))
+    yield
+    for file in files:
+        os.close(file)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_the_refresh_process_answers_a_training_process_with_many_open_files(model, many_open_files):
+    with Sparsifier(model, PATTERN, ms.solve, refresh=50) as sparsifier:
+        assert sparsifier.report().asking == "a process"
+        assert obeys(sparsifier, PATTERN)
 
 
 @pytest.mark.parametrize("masks", [ms.solve, Gate()], ids=["process", "thread"])
