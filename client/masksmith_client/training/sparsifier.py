@@ -129,10 +129,12 @@ class Sparsifier(MaskedModel):
             if not self._optimizers:
                 raise InputError(f"{type(self.method).__name__} needs the optimizer: pass optimizer=, or call watch()")
             self._optimizers.check()
-        self._updates.advance()
-        self._updates.reset_gradients()
-        self._zero_pruned()
-        self._updates.history.log()
+        try:
+            self._updates.advance()
+        finally:  # Also if it raises an error: the caller may catch the error, and train on.
+            self._updates.reset_gradients()
+            self._zero_pruned()
+            self._updates.history.log()
 
     def refresh_now(self) -> None:
         """Request masks for the current weights, wait for them, and apply them; useful at the end of training.
@@ -148,11 +150,13 @@ class Sparsifier(MaskedModel):
         pattern = self._updates.pattern
         if pattern is None:
             raise InputError(f"by the schedule, layers are dense at step {self._updates.step}")
-        self._updates.finish_pending()
         self._check_and_adopt_layers()
-        self._updates.request(pattern, wait=True)
-        self._zero_pruned()
-        self._updates.history.log()
+        try:
+            self._updates.finish_pending()
+            self._updates.request(pattern, wait=True)
+        finally:  # Also if the request fails: the masks of the pending one may have been applied.
+            self._zero_pruned()
+            self._updates.history.log()
         if self._refresher.failing:
             failing = self._refresher.failing
             name, error = next(iter(failing.items()))

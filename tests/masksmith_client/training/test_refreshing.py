@@ -173,6 +173,41 @@ def test_a_source_that_breaks_leaves_the_masks_and_recovers(model, optimizer, ca
     ]
 
 
+def test_after_an_error_at_a_refresh_that_is_waited_for_masks_in_place_still_hold(model):
+    gate, refresh = Gate(), Refresh(every=2, wait=True)
+    sparsifier = Sparsifier(model, PATTERN, gate, refresh, Fixed(), in_place=True)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    train(model, optimizer, sparsifier, 1)
+    gate.broken = True
+    with torch.no_grad():
+        model[2].weight += 1.0  # As the momentum of weights that were pruned lately does.
+    with pytest.raises(ClientError, match="the masks of step 2 could not be computed"):
+        sparsifier.step()
+    assert not model[2].weight[~sparsifier.masks["2.weight"]].any()
+
+
+def test_masks_that_were_pending_are_in_place_if_the_refresh_after_them_fails(model):
+    calls = []
+
+    def solve(scores, pattern):
+        calls.append(pattern)
+        if len(calls) > 4:  # Two layers twice: their weights change when zeros are written into them.
+            raise ConnectionError("gone")
+        return ms.solve(scores, pattern)
+
+    sparsifier = Sparsifier(model, PATTERN, solve, Refresh(every=1), Fixed(), in_place=True)
+    before = sparsifier.masks["2.weight"]
+    with torch.no_grad():
+        model[2].weight.copy_(torch.rand_like(model[2].weight) + 1.0)
+        sparsifier.step()
+        model[2].weight += 1.0
+    with pytest.raises(ClientError, match="could not be computed"):
+        sparsifier.refresh_now()
+    mask = sparsifier.masks["2.weight"]
+    assert not torch.equal(mask, before)
+    assert not model[2].weight[~mask].any()
+
+
 def test_unchanged_layers_are_not_sent(client, service, model):
     with Sparsifier(model, PATTERN, client, Refresh(1, wait=True), StraightThrough()) as sparsifier:
         assert service.count("PUT", "/v1/tensors") == 2
