@@ -67,7 +67,8 @@ class ProcessGroup:
         if own_gradient is None:
             addend = torch.zeros(layer.shape, dtype=dtype, device=masking.mask.device)
         else:
-            addend = own_gradient.to(dtype)
+            # Ranks add their entries in the order of memory; gradients of `channels_last` weights have another order.
+            addend = own_gradient.to(dtype).contiguous()
         total = addend.to(self._device, copy=True)
         dist.all_reduce(total)
         if own_gradient is not None or bool(total.any()):
