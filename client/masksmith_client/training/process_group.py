@@ -32,6 +32,10 @@ class ProcessGroup:
         self.is_distributed = dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
         self.world_size, self.rank = (dist.get_world_size(), dist.get_rank()) if self.is_distributed else (1, 0)
         self._response: RefreshResponse | None = None
+        self.use(device)
+
+    def use(self, device: torch.device) -> None:
+        """Communicate tensors on this device, that of the weights now, unless the backend needs the CPU."""
         self._device = device if self.is_distributed and dist.get_backend() != "gloo" else torch.device("cpu")
 
     def collect(self, poll: Callable[[], RefreshResponse | None]) -> list[RefreshResponse] | None:

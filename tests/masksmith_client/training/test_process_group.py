@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from support.training_loop import perceptron
 
 import masksmith as ms
 from masksmith_client.training import Fixed, Sparsifier
@@ -91,3 +92,17 @@ def test_gradients_of_ranks_are_added_entry_by_entry_whatever_their_order_in_mem
     )
     group.sum_gradient(layer)
     assert torch.equal(layer.masking.gradient, own + other)
+
+
+@pytest.mark.parametrize(("backend", "expected"), [("nccl", "meta"), ("gloo", "cpu")])
+def test_ranks_communicate_on_the_device_to_which_a_model_was_moved_in_a_warm_up(monkeypatch, backend, expected):
+    """The meta device stands in for a GPU."""
+    replies = {"is_initialized": True, "get_world_size": 2, "get_rank": 0, "get_backend": backend}
+    for name, reply in replies.items():
+        monkeypatch.setattr(f"torch.distributed.{name}", lambda reply=reply: reply)
+    model = perceptron()
+    schedule = "dense-phases warm_up=10"
+    refresher = Sparsifier(model, "2:4", ms.solve, 5, Fixed(), schedule=schedule)._refresher
+    model.to("meta")
+    refresher._start(refresher._divide(None))
+    assert refresher._process_group._device == torch.device(expected)
