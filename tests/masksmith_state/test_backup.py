@@ -1,9 +1,11 @@
 """Backups of an installation that serves, and what they are restored into."""
 
 import os
+import shutil
 import stat
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -235,6 +237,18 @@ def test_an_incomplete_backup_is_not_restored(site, empty, tmp_path, name):
     with pytest.raises(InstallationError):
         backup.restore(*(empty[0].redis, empty[1]), folder)
     assert not empty[0].redis.keys("*")
+
+
+@pytest.mark.parametrize("what", ["backup", "target"])
+def test_a_store_that_is_missing_at_a_restore_is_an_error_that_names_it(site, empty, tmp_path, what):
+    site.job(1)
+    folder, (records, store) = tmp_path / "backup", empty
+    backup.back_up(site.records.redis, site.store, folder)
+    missing = folder / "store" if what == "backup" else Path(store.url)
+    shutil.rmtree(missing)
+    with pytest.raises(InstallationError, match=f"{missing} is missing"):
+        backup.restore(records.redis, store, folder)
+    assert not records.redis.keys("*")
 
 
 def test_records_that_were_changed_are_not_restored(site, empty, tmp_path):

@@ -105,14 +105,14 @@ def restore(client: redis.Redis, store: BlobStore, folder: Path) -> Manifest:
         InstallationError: If the backup is incomplete or of another data format, its records are damaged, broker or
             store are not empty, or a store fails.
     """
-    manifest, records = _read_backup(folder)
-    if any(client.scan_iter(match="masksmith*", count=1000)):
-        raise InstallationError("the broker is not empty: a backup is restored into a new installation only")
-    if [name for name in store.objects.top_level() if name != "lost+found"]:
-        raise InstallationError(
-            f"the store {without_credentials(store.url)} is not empty: a backup is restored into a new one only"
-        )
     with _translating_store_errors():
+        manifest, records = _read_backup(folder)
+        if any(client.scan_iter(match="masksmith*", count=1000)):
+            raise InstallationError("the broker is not empty: a backup is restored into a new installation only")
+        if [name for name in store.objects.top_level() if name != "lost+found"]:
+            raise InstallationError(
+                f"the store {without_credentials(store.url)} is not empty: a backup is restored into a new one only"
+            )
         _copy_store(BlobStore(str(folder / STORE), read_only=True), store)
     with client.pipeline(transaction=True) as pipe:
         for record in records:
