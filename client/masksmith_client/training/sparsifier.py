@@ -256,7 +256,7 @@ class Sparsifier(MaskedModel):
         """
         self._check_not_baked()
         check_state(state, str(self.pattern), type(self.method).__name__, self._layers)
-        saved_history = SavedHistory.read(state)
+        saved_history = SavedHistory.read(state, state["masks"])
         self._refresher.drop()
         load_layers(self._layers, state)
         self._updates.history.restore(saved_history)

@@ -182,6 +182,7 @@ def cut_values(state):
         (cut_bits, r"mask of '4.weight': its bits have shape \[31, 4\], not \[32, 4\]"),
         (drop("pruned", "4.weight", "kept"), "pruned values of '4.weight' has no 'kept'"),
         (cut_values, "pruned values of '4.weight' do not fit"),
+        (lambda state: state["layers"].pop(), "the checkpoint's layers are not those of its masks"),
     ],
 )
 def test_a_damaged_state_is_refused_as_a_whole(damage, message):
@@ -268,6 +269,12 @@ def test_a_file_with_other_json_is_refused(tmp_path, text):
     save_file({"a": torch.zeros(1)}, tmp_path / "state.safetensors", {KEY: text})
     with pytest.raises(InputError, match=r"state\.safetensors is not a sparsifier state: "):
         read_state(tmp_path / "state.safetensors")
+
+
+def test_a_file_whose_json_has_pruned_values_is_read_by_its_tensors(tmp_path):
+    tensors = {"a": torch.zeros(1), "a/pruned/values": torch.ones(2)}
+    save_file(tensors, tmp_path / "state.safetensors", {KEY: '{"masks": {"a": {}}, "pruned": 3}'})
+    assert list(read_state(tmp_path / "state.safetensors")["pruned"]["a"]) == ["values"]
 
 
 def test_nothing_goes_on_after_baking():
