@@ -124,6 +124,16 @@ def test_the_refresh_process_answers_a_training_process_with_many_open_files(mod
         assert obeys(sparsifier, PATTERN)
 
 
+def test_names_of_layers_may_have_letters_that_the_encoding_of_the_environment_lacks(monkeypatch):
+    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
+    model = torch.nn.Sequential()
+    for name in ("a", "gr\u00f6\u00dfe", "z"):
+        model.add_module(name, torch.nn.Linear(8, 8))
+    with Sparsifier(model, PATTERN, ms.solve, refresh=50) as sparsifier:
+        assert sparsifier.report().asking == "a process"
+        assert list(sparsifier.masks) == ["gr\u00f6\u00dfe.weight"]
+
+
 @pytest.mark.parametrize("masks", [ms.solve, Gate()], ids=["process", "thread"])
 def test_masks_are_refreshed_again_after_close(model, masks):
     """As Lightning's callback closes after an exception, and training may go on."""
