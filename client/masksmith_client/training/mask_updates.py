@@ -98,7 +98,7 @@ class MaskUpdates:
     def restart_at(self, step: int) -> None:
         """Continue from a step, as after loading a checkpoint."""
         self.step = step
-        self._pacing.reset(step)
+        self._pacing.reset()
 
     def reset_gradients(self) -> None:
         """Discard the recorded gradients, and have new ones recorded if masks are due after the next step.

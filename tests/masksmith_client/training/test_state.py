@@ -47,6 +47,18 @@ def test_an_interrupted_run_goes_on_as_if_it_had_not_been():
         assert torch.equal(weight, again[0].state_dict()[name]), name
 
 
+def test_a_run_that_was_interrupted_in_a_warm_up_gets_its_first_masks_at_the_same_step():
+    options = {"schedule": "dense-phases warm_up=6"}
+    _, _, sparsifier = begin(**options)
+    for _ in range(5):
+        sparsifier.step()
+    _, _, again = begin(**options)
+    again.load_state_dict(through_a_file(sparsifier.state_dict()))
+    for each in (sparsifier, again):
+        each.step()
+        assert [record.asked_at for record in each.report().refreshes] == [6]
+
+
 def test_masks_are_kept_as_bits_in_safetensors(tmp_path):
     model, optimizer, sparsifier = begin()
     train(model, optimizer, sparsifier, 5)
