@@ -102,8 +102,8 @@ def restore(client: redis.Redis, store: BlobStore, folder: Path) -> Manifest:
     """Check a backup, and restore it into an empty broker and an empty store; damaged blobs are logged, and copied.
 
     Raises:
-        InstallationError: If the backup is incomplete or of another data format, its records are damaged, broker or
-            store are not empty, or a store fails.
+        InstallationError: If the backup is incomplete or of another data format, its records are damaged, a blob of it
+            cannot be read, broker or store are not empty, or a store fails.
     """
     with _translating_store_errors():
         manifest, records = _read_backup(folder)
@@ -235,6 +235,8 @@ def _read_backup(folder: Path) -> tuple[Manifest, list[dict[str, Any]]]:
     if blake3(data).hexdigest() != manifest.records_digest:
         raise InstallationError(f"{folder / RECORDS} is damaged")
     report = check_store(BlobStore(str(folder / STORE), read_only=True))
+    if report.unreadable:
+        raise InstallationError(f"{report.unreadable[0]} in the backup cannot be read")
     if report.checked < manifest.blobs:
         raise InstallationError(f"the backup has {manifest.blobs} blobs, and {report.checked} of them exist")
     for name in report.damaged:
