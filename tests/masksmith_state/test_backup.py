@@ -1,5 +1,6 @@
 """Backups of an installation that serves, and what they are restored into."""
 
+import json
 import os
 import shutil
 import stat
@@ -275,6 +276,15 @@ def test_a_backup_does_not_create_a_missing_store(site, valkey, tmp_path, monkey
     assert command.main() == 1
     assert "unmounted" in capsys.readouterr().err
     assert not (tmp_path / "unmounted").exists()
+
+
+def test_a_key_that_expires_during_the_backup_is_not_kept_forever(site, tmp_path, monkeypatch):
+    script = "return {'masksmith:idempotent:a', 0, 'x', 'masksmith:idempotent:b', 5, 'x', 'masksmith:counts', -1, 'x'}"
+    monkeypatch.setattr(backup, "load", lambda package: {"dump": script})
+    count, _ = backup._save_records(site.records.redis, tmp_path / "records")
+    lines = [json.loads(line) for line in (tmp_path / "records").read_text().splitlines()]
+    assert count == 2
+    assert {line["key"]: line["ttl_ms"] for line in lines} == {"masksmith:idempotent:b": 5, "masksmith:counts": 0}
 
 
 def test_two_backups_at_once_are_refused(site, tmp_path):
