@@ -31,6 +31,11 @@ class SavedHistory:
     layers: list[LayerReport]
     refreshes: list[RefreshRecord]
 
+    @property
+    def late(self) -> int:
+        """Number of late refreshes up to the last record; see `RefreshRecord.late`."""
+        return self.refreshes[-1].late if self.refreshes else 0
+
     @classmethod
     def read(cls, state: Mapping[str, Any], names: Collection[str]) -> SavedHistory:
         """Read the reports and records of a state that has both members of `History.state`.

@@ -260,6 +260,7 @@ class Sparsifier(MaskedModel):
         self._refresher.drop()
         load_layers(self._layers, state)
         self._updates.history.restore(saved_history)
+        self._refresher.late = saved_history.late
         self._updates.restart_at(state["step"])
         self._updates.reset_gradients()
         self._zero_pruned()

@@ -59,6 +59,17 @@ def test_a_run_that_was_interrupted_in_a_warm_up_gets_its_first_masks_at_the_sam
         assert [record.asked_at for record in each.report().refreshes] == [6]
 
 
+def test_late_refreshes_are_counted_on_after_a_resume():
+    model, optimizer, sparsifier = begin()
+    sparsifier._refresher.late = 3
+    train(model, optimizer, sparsifier, 5)
+    again = begin(seed=1)
+    again[2].load_state_dict(through_a_file(sparsifier.state_dict()))
+    assert again[2].report().late == 3
+    train(*again, 4)
+    assert [record.late for record in again[2].report().refreshes] == [0, 3, 3]
+
+
 def test_masks_are_kept_as_bits_in_safetensors(tmp_path):
     model, optimizer, sparsifier = begin()
     train(model, optimizer, sparsifier, 5)
