@@ -53,6 +53,7 @@ EXCLUDED_PREFIXES = (
     "masksmith:sweep",
     "masksmith:device",
     "masksmith:start",
+    "masksmith:output:",
     BACKUP,
 )
 """Prefixes of keys that are not part of a backup."""
