@@ -24,8 +24,10 @@ class FsckReport:
     """Outcome of a check.
 
     Attributes:
-        checked: Number of blobs.
+        checked: Number of blobs that were read.
         damaged: Names of the damaged ones.
+        unreadable: Names of blobs that the store fails to read, for example because of a bad sector of its disk; they
+            may be intact, and are left alone.
         foreign: Names of files in the store's folders that masksmith did not write; they are left alone.
         repaired: Whether the check was to repair: to set damaged blobs aside, so that they are computed or sent again,
             and to write missing digest lists.
@@ -33,12 +35,17 @@ class FsckReport:
 
     checked: int = 0
     damaged: list[str] = field(default_factory=list)
+    unreadable: list[str] = field(default_factory=list)
     foreign: list[str] = field(default_factory=list)
     repaired: bool = False
 
 
 def check_store(store: BlobStore) -> FsckReport:
-    """Check all blobs of a store; unless it is `read_only`, set damaged ones aside and write missing digest lists."""
+    """Check all blobs of a store; unless it is `read_only`, set damaged ones aside and write missing digest lists.
+
+    Raises:
+        StoreError: If the store cannot be read.
+    """
     report = FsckReport(repaired=not store.read_only)
     for name in _names(store):
         if not is_blob_name(name):
@@ -50,6 +57,10 @@ def check_store(store: BlobStore) -> FsckReport:
             continue  # It was deleted meanwhile.
         except DamagedBlobError:
             report.damaged.append(name)
+        except StoreError:
+            store.size(IDENTITY_NAME)  # Raises the error if it is one of the whole store.
+            report.unreadable.append(name)
+            continue
         report.checked += 1
     return report
 
@@ -65,7 +76,7 @@ def _names(store: BlobStore) -> Iterator[str]:
 def main(arguments: list[str] | None = None) -> int:
     """Check the store of the settings; returns the exit code.
 
-    It is 1 if a blob is damaged, 2 if there is no store or it cannot be read, else 0.
+    It is 2 if there is no store, or it or a blob cannot be read; else 1 if a blob is damaged; else 0.
     """
     parser = argparse.ArgumentParser(prog="masksmith fsck")
     parser.add_argument("--repair", action="store_true")
@@ -85,11 +96,12 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stderr.write(f"the store cannot be read: {printable(without_credentials(str(error)))}\n")
         return 2
     sys.stdout.write(json.dumps(asdict(report)) + "\n" if options.json else _text(report))
-    return 1 if report.damaged else 0
+    return 2 if report.unreadable else 1 if report.damaged else 0
 
 
 def _text(report: FsckReport) -> str:
     lines = [f"damaged{', set aside' if report.repaired else ''}: {name}" for name in report.damaged]
+    lines += [f"cannot be read: {name}" for name in report.unreadable]
     lines += [f"not written by masksmith: {printable(name)}" for name in report.foreign]
     lines.append(f"{report.checked} blob(s) checked, {len(report.damaged)} damaged")
     if report.damaged and not report.repaired:

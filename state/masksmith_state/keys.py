@@ -19,7 +19,7 @@ from typing import Annotated, Any, cast
 
 import redis
 from blake3 import blake3
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import AwareDatetime, BaseModel, Field, ValidationError
 from redis.client import Pipeline
 
 from masksmith_wire.key_bounds import MAX_REQUESTS_S, MAX_WEIGHT, MIN_REQUESTS_S, MIN_WEIGHT
@@ -102,10 +102,10 @@ class KeyInfo(Quotas, Sharing):
     id: str
     name: str
     role: Role
-    created_at: datetime
-    last_used_at: datetime | None = None
-    revoked_at: datetime | None = None
-    expires_at: datetime | None = None
+    created_at: AwareDatetime
+    last_used_at: AwareDatetime | None = None
+    revoked_at: AwareDatetime | None = None
+    expires_at: AwareDatetime | None = None
     scopes: list[Scope]
 
     @property
@@ -287,9 +287,14 @@ def hash_matches(token_hash: str, fields: Mapping[Any, Any]) -> bool:
 
     Hashes are compared in constant time. The caller checks whether the key is revoked or expired.
     """
-    matches_present = hmac.compare_digest(token_hash, str(fields.get("hash", "")))
-    matches_old = hmac.compare_digest(token_hash, str(fields.get("old_hash", "")))
+    matches_present = _are_equal(token_hash, fields.get("hash"))
+    matches_old = _are_equal(token_hash, fields.get("old_hash"))
     return matches_present or (matches_old and _is_in_future(str(fields.get("old_until", ""))))
+
+
+def _are_equal(token_hash: str, stored_hash: object) -> bool:
+    """Compare hashes in constant time; texts are encoded, since the record of a key may be damaged and not be ASCII."""
+    return hmac.compare_digest(token_hash.encode(), str(stored_hash or "").encode())
 
 
 def _is_in_future(text: str) -> bool:

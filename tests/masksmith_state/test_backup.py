@@ -1,9 +1,12 @@
 """Backups of an installation that serves, and what they are restored into."""
 
+import json
 import os
+import shutil
 import stat
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -237,6 +240,18 @@ def test_an_incomplete_backup_is_not_restored(site, empty, tmp_path, name):
     assert not empty[0].redis.keys("*")
 
 
+@pytest.mark.parametrize("what", ["backup", "target"])
+def test_a_store_that_is_missing_at_a_restore_is_an_error_that_names_it(site, empty, tmp_path, what):
+    site.job(1)
+    folder, (records, store) = tmp_path / "backup", empty
+    backup.back_up(site.records.redis, site.store, folder)
+    missing = folder / "store" if what == "backup" else Path(store.url)
+    shutil.rmtree(missing)
+    with pytest.raises(InstallationError, match=f"{missing} is missing"):
+        backup.restore(records.redis, store, folder)
+    assert not records.redis.keys("*")
+
+
 def test_records_that_were_changed_are_not_restored(site, empty, tmp_path):
     site.job(1)
     backup.back_up(site.records.redis, site.store, tmp_path / "backup")
@@ -261,6 +276,15 @@ def test_a_backup_does_not_create_a_missing_store(site, valkey, tmp_path, monkey
     assert command.main() == 1
     assert "unmounted" in capsys.readouterr().err
     assert not (tmp_path / "unmounted").exists()
+
+
+def test_a_key_that_expires_during_the_backup_is_not_kept_forever(site, tmp_path, monkeypatch):
+    script = "return {'masksmith:idempotent:a', 0, 'x', 'masksmith:idempotent:b', 5, 'x', 'masksmith:counts', -1, 'x'}"
+    monkeypatch.setattr(backup, "load", lambda package: {"dump": script})
+    count, _ = backup._save_records(site.records.redis, tmp_path / "records")
+    lines = [json.loads(line) for line in (tmp_path / "records").read_text().splitlines()]
+    assert count == 2
+    assert {line["key"]: line["ttl_ms"] for line in lines} == {"masksmith:idempotent:b": 5, "masksmith:counts": 0}
 
 
 def test_two_backups_at_once_are_refused(site, tmp_path):

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from blake3 import blake3
+from obstore.exceptions import GenericError
 
 from masksmith_state.blobs.names import (
     piece_list_name,
@@ -14,6 +15,7 @@ from masksmith_state.blobs.names import (
     upload_name,
     weights_name,
 )
+from masksmith_state.blobs.objects import Objects
 from masksmith_state.fsck import main
 from masksmith_state.installation import Installation
 
@@ -83,3 +85,24 @@ def test_a_directory_that_is_no_store_is_rejected(tmp_path, full, monkeypatch, c
     monkeypatch.setenv("MASKSMITH_STORE_URL", str(tmp_path / "nowhere"))
     assert main([]) == 2
     assert "cannot be read" in capsys.readouterr().err
+
+
+def test_a_blob_that_the_store_fails_to_read_is_named_and_the_others_are_checked(full, monkeypatch, capsys):
+    """As a file on a bad sector of a disk."""
+    read, damaged = Objects.get_ranges, full / PLAIN[2]
+
+    def get_ranges(objects, name, starts, stops):
+        if name == PLAIN[1]:
+            raise GenericError("Input/output error (os error 5)")
+        return read(objects, name, starts, stops)
+
+    monkeypatch.setattr(Objects, "get_ranges", get_ranges)
+    damaged.write_bytes(b"?" + damaged.read_bytes()[1:])
+    before = tree(full)
+    assert main(["--json"]) == 2
+    report = json.loads(capsys.readouterr().out)
+    assert (report["checked"], report["damaged"], report["unreadable"]) == (4, [PLAIN[2]], [PLAIN[1]])
+    assert tree(full) == before
+    assert main(["--repair"]) == 2
+    assert f"cannot be read: {PLAIN[1]}" in capsys.readouterr().out
+    assert (full / PLAIN[1]).exists()

@@ -65,3 +65,16 @@ def test_tokens_do_not_repeat(keys):
 def test_loopback_addresses(host, loopback):
     assert is_loopback(host) is loopback
     assert is_address(host) is (host[0] in "0123456789:")
+
+
+@pytest.mark.parametrize("field", ["hash", "old_hash"])
+def test_a_stored_hash_that_is_damaged_matches_no_token(keys, records, field):
+    key, token = keys.create("ann")
+    fields = {**records.redis.hgetall(redis_key_of(key.id)), field: "gr\u00fcn"}
+    assert hash_matches(hash_token(token), fields) == (field == "old_hash")
+
+
+def test_a_key_whose_expiry_has_no_time_zone_is_not_valid(keys, records):
+    key, _ = keys.create("ann")
+    records.redis.hset(redis_key_of(key.id), "expires_at", "2999-01-01T00:00:00")
+    assert keys.get(key.id) is None

@@ -63,10 +63,11 @@ def merge(model: torch.nn.Module, layers: Iterable[MaskedLayer]) -> dict[str, fl
     holders = _holders(model)
     merges = []
     for layer in layers:
-        adapters = [
-            adapter for holder in holders.get(id(layer.module), ()) for adapter in adapters_of(holder, layer.name)
-        ]
+        modules = layer.modules.values()
+        layer_holders = {id(holder): holder for module in modules for holder in holders.get(id(module), ())}
+        adapters = [adapter for holder in layer_holders.values() for adapter in adapters_of(holder, layer.name)]
         if adapters:
+            _check_not_shared(layer)
             merges.append((layer, adapters, _change(layer, adapters)))
     if not merges:
         raise InputError("no masked layer has an active adapter: modules with lora_A, lora_B and a scaling are known")
@@ -127,6 +128,13 @@ def _holders(model: torch.nn.Module) -> dict[int, list[torch.nn.Module]]:
     return holders
 
 
+def _check_not_shared(layer: MaskedLayer) -> None:
+    """Raise `InputError` if several modules share the weight: the adapter of one would be merged into all of them."""
+    if len(layer.modules) > 1:
+        paths = " and ".join(map(repr, layer.modules))
+        raise InputError(f"the adapter of {layer.name!r} cannot be merged: {paths} share the weight")
+
+
 def _change(layer: MaskedLayer, adapters: Iterable[Adapter]) -> Tensor:
     """Return the sum of the products of a layer's adapters, in the shape of the weight; all ranks call this together.
 
@@ -151,6 +159,9 @@ def _unsupported_reason(holder: Any) -> str | None:
     """Return a reason, other than the form of A and B, why a module's adapters cannot be merged, or None."""
     if getattr(holder, "merged", False) is True:
         return "it is merged already, and the weight is dense: unmerge it first"
+    base = holder._modules.get("base_layer") or holder
+    if getattr(holder, "fan_in_fan_out", False) is True and not is_transformers_conv1d(base):
+        return "its weight is transposed (fan_in_fan_out)"
     for member, text in (
         ("lora_magnitude_vector", "DoRA scales the whole weight"),
         ("lora_variant", "it is a variant of LoRA that adds something else than the product B A"),

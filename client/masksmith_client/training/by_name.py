@@ -94,7 +94,9 @@ def _create(kind: str, text: str, classes: Mapping[str, type[Base]]) -> Base:
         each for each in option_names if parameters[each].default is inspect.Parameter.empty and each not in options
     ]
     if missing:
-        example = " ".join([text, *(f"{option}=1000" for option in missing)])
+        begin = options.get("begin", 0)
+        later = 2 * begin if begin >= 1000 else 1000  # `end` must be later than `begin`.
+        example = " ".join([text, *(f"{option}={0 if option == 'begin' else later}" for option in missing)])
         raise InputError(f"{kind}={text!r} needs options: {', '.join(missing)}, such as {example!r}")
     return classes[name](**options)
 

@@ -146,7 +146,7 @@ def pruned_values(layer: MaskedLayer) -> dict[str, Tensor]:
     names of the training method's parameters.
     """
     weight = layer.whole_weight()
-    kept = layer.whole_kept()
+    kept = layer.whole_kept().clone()  # Refreshes change the mask of the layer in place.
     parameters = {name: gathered(parameter.detach()).clone() for name, parameter in layer.masking.named_parameters()}
     return {"values": weight[~kept], "kept": kept, **parameters}
 

@@ -31,21 +31,34 @@ class SavedHistory:
     layers: list[LayerReport]
     refreshes: list[RefreshRecord]
 
+    @property
+    def late(self) -> int:
+        """Number of late refreshes up to the last record; see `RefreshRecord.late`."""
+        return self.refreshes[-1].late if self.refreshes else 0
+
     @classmethod
-    def read(cls, state: Mapping[str, Any]) -> SavedHistory:
+    def read(cls, state: Mapping[str, Any], names: Collection[str]) -> SavedHistory:
         """Read the reports and records of a state that has both members of `History.state`.
 
+        Args:
+            state: The state.
+            names: Names of the layers, each of which must have one report.
+
         Raises:
-            InputError: If a field of a report or a record is missing or has another type; the message names it.
+            InputError: If a field of a report or a record is missing or has another type, the message names it; or if
+                the reports are not those of the layers.
         """
         try:
-            return _SAVED_HISTORY.validate_python({name: state[name] for name in ("layers", "refreshes")})
+            saved = _SAVED_HISTORY.validate_python({name: state[name] for name in ("layers", "refreshes")})
         except ValidationError as error:
             first = error.errors()[0]
             place = "".join(f"[{part!r}]" for part in first["loc"])
             raise InputError(
                 f"the checkpoint's state{place}: {first['msg']}: pass what state_dict() returned"
             ) from None
+        if sorted(report.name for report in saved.layers) != sorted(names):
+            raise InputError("the checkpoint's layers are not those of its masks: pass what state_dict() returned")
+        return saved
 
 
 _SAVED_HISTORY = TypeAdapter(SavedHistory)

@@ -98,7 +98,7 @@ class MaskUpdates:
     def restart_at(self, step: int) -> None:
         """Continue from a step, as after loading a checkpoint."""
         self.step = step
-        self._pacing.reset(step)
+        self._pacing.reset()
 
     def reset_gradients(self) -> None:
         """Discard the recorded gradients, and have new ones recorded if masks are due after the next step.
@@ -126,7 +126,9 @@ class MaskUpdates:
             return
         dense_layers = {layer.name for layer in self._layers if layer.masking.dense}
         for layer in self._layers:
-            if response.layers[layer.name].has_new_mask:
+            result = response.layers[layer.name]
+            # The unchanged mask of a layer that was made dense after its last solve is applied again.
+            if result.has_new_mask or (result.unchanged and layer.masking.dense):
                 self._set_mask(layer)
         self.history.add(response, pending, self.step, dense_layers, self._refresher.late)
 

@@ -76,13 +76,18 @@ class DeviceMemory:
         """Return a layer's new mask, all False before the first solve; each solve overwrites it."""
         return self._masks[name]
 
+    @property
+    def devices(self) -> set[torch.device]:
+        """The devices of the layers."""
+        return {mask.device for mask in self._masks.values()}
+
     def take(self, name: str, values: Tensor, mask: Tensor) -> None:
         """Copy a layer's values and mask."""
         self._values[name], self._previous[name] = values.detach().clone(), mask.clone()
 
 
 class DeviceSnapshots:
-    """Copies on the device, complete before any kernel that is launched after them; used instead of `Snapshots`."""
+    """Copies on the device, complete before the worker's kernels read them; used instead of `Snapshots`."""
 
     def __init__(self, memory: DeviceMemory) -> None:
         self._memory = memory
@@ -92,7 +97,13 @@ class DeviceSnapshots:
         self._memory.take(name, values, mask)
 
     def mark_end(self) -> None:
-        """Do nothing: kernels run in the order of their launch."""
+        """Let the worker's kernels wait for the copies, also if training has a CUDA stream of its own.
+
+        Kernels run in the order of their launch only within a stream; a worker's thread uses the default streams.
+        """
+        for device in self._memory.devices:
+            if device.type == "cuda":
+                torch.cuda.default_stream(device).wait_stream(torch.cuda.current_stream(device))
 
     def when_done(self, callback: Callable[[], None]) -> None:
         """Call `callback` now."""

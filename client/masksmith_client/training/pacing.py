@@ -47,6 +47,6 @@ class Pacing:
         self._last_due, self._is_overdue = step, True
         return is_new
 
-    def reset(self, step: int) -> None:
-        """Start again from a step, as after loading a checkpoint."""
-        self.on_request(step)
+    def reset(self) -> None:
+        """Start as at the beginning, after loading a checkpoint: if a layer has no mask, masks are due at once."""
+        self._last_due, self._is_overdue = None, False

@@ -32,6 +32,10 @@ class ProcessGroup:
         self.is_distributed = dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
         self.world_size, self.rank = (dist.get_world_size(), dist.get_rank()) if self.is_distributed else (1, 0)
         self._response: RefreshResponse | None = None
+        self.use(device)
+
+    def use(self, device: torch.device) -> None:
+        """Communicate tensors on this device, that of the weights now, unless the backend needs the CPU."""
         self._device = device if self.is_distributed and dist.get_backend() != "gloo" else torch.device("cpu")
 
     def collect(self, poll: Callable[[], RefreshResponse | None]) -> list[RefreshResponse] | None:
@@ -67,7 +71,8 @@ class ProcessGroup:
         if own_gradient is None:
             addend = torch.zeros(layer.shape, dtype=dtype, device=masking.mask.device)
         else:
-            addend = own_gradient.to(dtype)
+            # Ranks add their entries in the order of memory; gradients of `channels_last` weights have another order.
+            addend = own_gradient.to(dtype).contiguous()
         total = addend.to(self._device, copy=True)
         dist.all_reduce(total)
         if own_gradient is not None or bool(total.any()):

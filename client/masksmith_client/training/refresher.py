@@ -108,6 +108,7 @@ class Refresher:
     def _start(self, shares: Shares) -> None:
         """Store the shares, close the previous worker, and create memory and worker for this rank's shares, if any."""
         self.close()
+        self._process_group.use(self._layers[0].weight.device)
         self._shares, self._storage, self._worker = shares, self._current_storage(), None
         self._proofs: Proofs = {}
         # By layer whose rows are divided among several shares: how its mask was divided at the last request.

@@ -14,7 +14,10 @@ DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF1
 
 
 class Snapshots:
-    """Copies values and masks of layers, and calls a function when the copies are complete."""
+    """Copies values and masks of layers, and calls a function when the copies are complete.
+
+    Copies from CUDA devices are asynchronous; all others are complete when `take` returns.
+    """
 
     def __init__(self, memory: SharedMemory) -> None:
         self._values = {
@@ -35,8 +38,9 @@ class Snapshots:
             if tensor.is_cuda:
                 self._pin()
                 self._devices.add(tensor.device)
-        self._values[name].copy_(values, non_blocking=True)
-        self._previous[name].copy_(mask, non_blocking=True)
+        # From other accelerators, such as MPS, such a copy would not be waited for.
+        self._values[name].copy_(values, non_blocking=values.is_cuda)
+        self._previous[name].copy_(mask, non_blocking=mask.is_cuda)
 
     def mark_end(self) -> None:
         """Note that the copies of all layers have been started."""

@@ -129,10 +129,12 @@ class Sparsifier(MaskedModel):
             if not self._optimizers:
                 raise InputError(f"{type(self.method).__name__} needs the optimizer: pass optimizer=, or call watch()")
             self._optimizers.check()
-        self._updates.advance()
-        self._updates.reset_gradients()
-        self._zero_pruned()
-        self._updates.history.log()
+        try:
+            self._updates.advance()
+        finally:  # Also if it raises an error: the caller may catch the error, and train on.
+            self._updates.reset_gradients()
+            self._zero_pruned()
+            self._updates.history.log()
 
     def refresh_now(self) -> None:
         """Request masks for the current weights, wait for them, and apply them; useful at the end of training.
@@ -148,11 +150,13 @@ class Sparsifier(MaskedModel):
         pattern = self._updates.pattern
         if pattern is None:
             raise InputError(f"by the schedule, layers are dense at step {self._updates.step}")
-        self._updates.finish_pending()
         self._check_and_adopt_layers()
-        self._updates.request(pattern, wait=True)
-        self._zero_pruned()
-        self._updates.history.log()
+        try:
+            self._updates.finish_pending()
+            self._updates.request(pattern, wait=True)
+        finally:  # Also if the request fails: the masks of the pending one may have been applied.
+            self._zero_pruned()
+            self._updates.history.log()
         if self._refresher.failing:
             failing = self._refresher.failing
             name, error = next(iter(failing.items()))
@@ -252,10 +256,11 @@ class Sparsifier(MaskedModel):
         """
         self._check_not_baked()
         check_state(state, str(self.pattern), type(self.method).__name__, self._layers)
-        saved_history = SavedHistory.read(state)
+        saved_history = SavedHistory.read(state, state["masks"])
         self._refresher.drop()
         load_layers(self._layers, state)
         self._updates.history.restore(saved_history)
+        self._refresher.late = saved_history.late
         self._updates.restart_at(state["step"])
         self._updates.reset_gradients()
         self._zero_pruned()

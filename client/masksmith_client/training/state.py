@@ -198,6 +198,7 @@ def read_state(path: Path) -> dict[str, Any]:
             state: dict[str, Any] = parse_json((file.metadata() or {})[KEY])
             _check_fields("its JSON", state, ("masks",))
             _check_fields("its member masks", state["masks"], ())
+            state.pop("pruned", None)  # `write_state` writes no such member: pruned values are tensors of the file.
             for name, mask in state["masks"].items():
                 _check_fields(f"its mask of {name!r}", mask, ())
                 mask["bits"] = file.get_tensor(name)

@@ -53,6 +53,7 @@ EXCLUDED_PREFIXES = (
     "masksmith:sweep",
     "masksmith:device",
     "masksmith:start",
+    "masksmith:output:",
     BACKUP,
 )
 """Prefixes of keys that are not part of a backup."""
@@ -102,17 +103,17 @@ def restore(client: redis.Redis, store: BlobStore, folder: Path) -> Manifest:
     """Check a backup, and restore it into an empty broker and an empty store; damaged blobs are logged, and copied.
 
     Raises:
-        InstallationError: If the backup is incomplete or of another data format, its records are damaged, broker or
-            store are not empty, or a store fails.
+        InstallationError: If the backup is incomplete or of another data format, its records are damaged, a blob of it
+            cannot be read, broker or store are not empty, or a store fails.
     """
-    manifest, records = _read_backup(folder)
-    if any(client.scan_iter(match="masksmith*", count=1000)):
-        raise InstallationError("the broker is not empty: a backup is restored into a new installation only")
-    if [name for name in store.objects.top_level() if name != "lost+found"]:
-        raise InstallationError(
-            f"the store {without_credentials(store.url)} is not empty: a backup is restored into a new one only"
-        )
     with _translating_store_errors():
+        manifest, records = _read_backup(folder)
+        if any(client.scan_iter(match="masksmith*", count=1000)):
+            raise InstallationError("the broker is not empty: a backup is restored into a new installation only")
+        if [name for name in store.objects.top_level() if name != "lost+found"]:
+            raise InstallationError(
+                f"the store {without_credentials(store.url)} is not empty: a backup is restored into a new one only"
+            )
         _copy_store(BlobStore(str(folder / STORE), read_only=True), store)
     with client.pipeline(transaction=True) as pipe:
         for record in records:
@@ -172,8 +173,9 @@ def _save_records(client: redis.Redis, path: Path) -> tuple[int, str]:
     lines = []
     for key, ttl_ms, value in zip(reply[::3], reply[1::3], reply[2::3], strict=True):
         name = key.decode()
-        if not name.startswith(EXCLUDED_PREFIXES) and ":lease:" not in name:
-            # PTTL returns -1 for a key that does not expire; RESTORE takes 0 for it.
+        # PTTL returns 0 for a key that expires within a millisecond, and -1 for one that does not expire; RESTORE takes
+        # 0 for the latter.
+        if ttl_ms != 0 and not name.startswith(EXCLUDED_PREFIXES) and ":lease:" not in name:
             lines.append(json.dumps({"key": name, "ttl_ms": max(0, ttl_ms), "value": b64encode(value).decode()}))
     data = "".join(line + "\n" for line in sorted(lines)).encode()
     _write(path, data)
@@ -235,6 +237,8 @@ def _read_backup(folder: Path) -> tuple[Manifest, list[dict[str, Any]]]:
     if blake3(data).hexdigest() != manifest.records_digest:
         raise InstallationError(f"{folder / RECORDS} is damaged")
     report = check_store(BlobStore(str(folder / STORE), read_only=True))
+    if report.unreadable:
+        raise InstallationError(f"{report.unreadable[0]} in the backup cannot be read")
     if report.checked < manifest.blobs:
         raise InstallationError(f"the backup has {manifest.blobs} blobs, and {report.checked} of them exist")
     for name in report.damaged:

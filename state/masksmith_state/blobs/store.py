@@ -220,11 +220,15 @@ class BlobStore:
         return any(other.rpartition(".")[0] == original for other, _ in moved)
 
     def list_damaged(self) -> Iterator[tuple[str, float]]:
-        """List the blobs that were set aside, as pairs of name below `damaged` and time of last change."""
-        for name, changed_at in self.objects.list(DAMAGED):
+        """List the blobs that were set aside, as pairs of name below `damaged` and time at which it was done.
+
+        The time is that in the name: in a directory, a file that is moved keeps its time of last change.
+        """
+        for name, _ in self.objects.list(DAMAGED):
             name_below = name.removeprefix(f"{DAMAGED}/")
-            if is_blob_name(name_below.rpartition(".")[0]):
-                yield name_below, changed_at
+            original, _, milliseconds = name_below.rpartition(".")
+            if is_blob_name(original) and milliseconds.isdecimal():
+                yield name_below, int(milliseconds) / 1000
 
     def _read(self, name: str, read: Callable[[PieceList], T], digest: str | None = None) -> T:
         """Read and check a blob; after a mismatch, read its list without the cache, and read and check once more.

@@ -156,6 +156,7 @@ REFUSED = {
     ),
     "bias": (lambda layer: layer.lora_B.update({"one": torch.nn.Linear(4, 16)}), "or have a bias"),
     "nan": (lambda layer: layer.lora_A["one"].weight.data.fill_(torch.nan), "NaN"),
+    "transposed weight": (with_value("fan_in_fan_out", True), "its weight is transposed"),
     "none": (with_value("active_adapters", []), "no masked layer has an active adapter"),
 }
 
@@ -170,6 +171,18 @@ def test_what_cannot_be_merged_is_named_and_left_as_it_was(case):
     with pytest.raises(InputError, match=message):
         sparsifier.merge_adapters()
     assert torch.equal(model[1].base_layer.weight, before)
+
+
+@pytest.mark.parametrize("wrapped", [1, 2])
+def test_an_adapter_of_one_of_two_layers_with_the_same_weight_is_not_merged_into_both(wrapped):
+    model = torch.nn.Sequential(*(torch.nn.Linear(16, 16) for _ in range(4)))
+    model[2].weight = model[1].weight
+    model[wrapped] = Wrapped(model[wrapped])
+    sparsifier = Sparsifier(model, PATTERN, ms.solve, None)
+    before = model[3 - wrapped].weight.detach().clone()
+    with pytest.raises(InputError, match=r"cannot be merged: '1.*' and '2.*' share the weight"):
+        sparsifier.merge_adapters()
+    assert torch.equal(model[3 - wrapped].weight, before)
 
 
 def test_adapters_of_peft():

@@ -71,6 +71,8 @@ def test_a_sparsifier_by_names(model):
             {"schedule": "falling-n begin=5"},
             "schedule='falling-n begin=5' needs options: end, such as 'falling-n begin=5 end=1000'",
         ),
+        ({"schedule": "cubic-density"}, "needs options: begin, end, such as 'cubic-density begin=0 end=1000'"),
+        ({"schedule": "falling-n begin=2000"}, "needs options: end, such as 'falling-n begin=2000 end=4000'"),
         ({"method": SRSTE}, "is neither a Method nor one of"),
         ({"schedule": "nope"}, "schedule='nope' is not one of"),
         ({"schedule": 5}, "schedule=5 is neither a Schedule"),

@@ -9,7 +9,8 @@ from torch.overrides import TorchFunctionMode
 
 import masksmith as ms
 from masksmith_client.training import Refresh, Sparsifier, refresher
-from masksmith_client.training.on_device import can_solve_on_device
+from masksmith_client.training.on_device import DeviceMemory, DeviceSnapshots, can_solve_on_device
+from masksmith_client.training.refresh_worker.shared_memory import LayerSlot
 
 PATTERN = "2:4"
 WAITING = Refresh(every=4, wait=True)
@@ -114,3 +115,18 @@ def test_on_a_gpu_masks_are_those_of_the_cpu():
     expected = Sparsifier(perceptron(), "transposable 2:4", ms.solve, WAITING)
     for name, mask in expected.masks.items():
         assert torch.equal(sparsifier.masks[name].cpu(), mask)
+
+
+def test_the_streams_of_the_worker_wait_for_copies_on_the_streams_of_training(monkeypatch):
+    """Streams are stood in for by the names of their devices."""
+    waits = []
+
+    def stream(device):
+        return SimpleNamespace(wait_stream=lambda other: waits.append((str(device), other)))
+
+    monkeypatch.setattr("torch.cuda.default_stream", stream)
+    monkeypatch.setattr("torch.cuda.current_stream", lambda device: f"training on {device}")
+    memory = SimpleNamespace(devices=[torch.device("cuda:0"), torch.device("cuda:1"), torch.device("cpu")])
+    DeviceSnapshots(memory).mark_end()
+    assert waits == [("cuda:0", "training on cuda:0"), ("cuda:1", "training on cuda:1")]
+    assert DeviceMemory([LayerSlot("a", "F32", (2, 4))], [torch.device("meta")]).devices == {torch.device("meta")}

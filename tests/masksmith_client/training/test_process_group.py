@@ -6,8 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from support.training_loop import perceptron
 
 import masksmith as ms
+from masksmith_client.training import Fixed, Sparsifier
+from masksmith_client.training.process_group import ProcessGroup
 
 RANK = """
 import sys, torch, torch.distributed as dist
@@ -72,3 +75,34 @@ def test_the_first_process_asks_and_all_apply_the_same_masks(tmp_path):
     for name, mask in first["masks"].items():
         assert torch.equal(mask, second["masks"][name])
         assert ms.verify(mask, "transposable 2:4")
+
+
+def test_gradients_of_ranks_are_added_entry_by_entry_whatever_their_order_in_memory(monkeypatch):
+    """As of a rank that has no gradient of its own, beside one whose convolution is in `channels_last`."""
+    model = torch.nn.Sequential(*(torch.nn.Conv2d(4, 4, 2) for _ in range(3)))
+    sparsifier = Sparsifier(model, "2:4", ms.solve, None, Fixed())
+    [layer] = sparsifier._layers
+    own, other = torch.rand(4, 4, 2, 2), torch.rand(4, 4, 2, 2)
+    layer.masking.gradient = own.to(memory_format=torch.channels_last)
+    group = ProcessGroup(torch.device("cpu"))
+    group.is_distributed = True
+    # Backends add what is in memory, as a flat list.
+    monkeypatch.setattr(
+        "torch.distributed.all_reduce", lambda tensor: tensor.as_strided((64,), (1,)).add_(other.view(-1))
+    )
+    group.sum_gradient(layer)
+    assert torch.equal(layer.masking.gradient, own + other)
+
+
+@pytest.mark.parametrize(("backend", "expected"), [("nccl", "meta"), ("gloo", "cpu")])
+def test_ranks_communicate_on_the_device_to_which_a_model_was_moved_in_a_warm_up(monkeypatch, backend, expected):
+    """The meta device stands in for a GPU."""
+    replies = {"is_initialized": True, "get_world_size": 2, "get_rank": 0, "get_backend": backend}
+    for name, reply in replies.items():
+        monkeypatch.setattr(f"torch.distributed.{name}", lambda reply=reply: reply)
+    model = perceptron()
+    schedule = "dense-phases warm_up=10"
+    refresher = Sparsifier(model, "2:4", ms.solve, 5, Fixed(), schedule=schedule)._refresher
+    model.to("meta")
+    refresher._start(refresher._divide(None))
+    assert refresher._process_group._device == torch.device(expected)

@@ -3,6 +3,7 @@
 import itertools
 import logging
 import os
+import resource
 import signal
 import threading
 import time
@@ -103,6 +104,36 @@ def test_a_machine_without_room_for_a_process_trains_on(model, optimizer, monkey
         assert sparsifier.report().outages == 1
 
 
+@pytest.fixture
+def many_open_files():
+    """Opens so many files that further ones have descriptors of at least 1024."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 2048), hard))
+    files = [os.open(os.devnull, os.O_RDONLY)]
+    while files[-1] < 1024:
+        files.append(os.dup(files[0]))
+    yield
+    for file in files:
+        os.close(file)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_the_refresh_process_answers_a_training_process_with_many_open_files(model, many_open_files):
+    with Sparsifier(model, PATTERN, ms.solve, refresh=50) as sparsifier:
+        assert sparsifier.report().asking == "a process"
+        assert obeys(sparsifier, PATTERN)
+
+
+def test_names_of_layers_may_have_letters_that_the_encoding_of_the_environment_lacks(monkeypatch):
+    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
+    model = torch.nn.Sequential()
+    for name in ("a", "gr\u00f6\u00dfe", "z"):
+        model.add_module(name, torch.nn.Linear(8, 8))
+    with Sparsifier(model, PATTERN, ms.solve, refresh=50) as sparsifier:
+        assert sparsifier.report().asking == "a process"
+        assert list(sparsifier.masks) == ["gr\u00f6\u00dfe.weight"]
+
+
 @pytest.mark.parametrize("masks", [ms.solve, Gate()], ids=["process", "thread"])
 def test_masks_are_refreshed_again_after_close(model, masks):
     """As Lightning's callback closes after an exception, and training may go on."""
@@ -150,6 +181,41 @@ def test_a_source_that_breaks_leaves_the_masks_and_recovers(model, optimizer, ca
         "masks are not being refreshed",
         "masks are refreshed again",
     ]
+
+
+def test_after_an_error_at_a_refresh_that_is_waited_for_masks_in_place_still_hold(model):
+    gate, refresh = Gate(), Refresh(every=2, wait=True)
+    sparsifier = Sparsifier(model, PATTERN, gate, refresh, Fixed(), in_place=True)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    train(model, optimizer, sparsifier, 1)
+    gate.broken = True
+    with torch.no_grad():
+        model[2].weight += 1.0  # As the momentum of weights that were pruned lately does.
+    with pytest.raises(ClientError, match="the masks of step 2 could not be computed"):
+        sparsifier.step()
+    assert not model[2].weight[~sparsifier.masks["2.weight"]].any()
+
+
+def test_masks_that_were_pending_are_in_place_if_the_refresh_after_them_fails(model):
+    calls = []
+
+    def solve(scores, pattern):
+        calls.append(pattern)
+        if len(calls) > 4:  # Two layers twice: their weights change when zeros are written into them.
+            raise ConnectionError("gone")
+        return ms.solve(scores, pattern)
+
+    sparsifier = Sparsifier(model, PATTERN, solve, Refresh(every=1), Fixed(), in_place=True)
+    before = sparsifier.masks["2.weight"]
+    with torch.no_grad():
+        model[2].weight.copy_(torch.rand_like(model[2].weight) + 1.0)
+        sparsifier.step()
+        model[2].weight += 1.0
+    with pytest.raises(ClientError, match="could not be computed"):
+        sparsifier.refresh_now()
+    mask = sparsifier.masks["2.weight"]
+    assert not torch.equal(mask, before)
+    assert not model[2].weight[~mask].any()
 
 
 def test_unchanged_layers_are_not_sent(client, service, model):

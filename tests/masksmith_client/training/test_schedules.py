@@ -6,7 +6,7 @@ from support.training_loop import WAITING, obeys, perceptron, train
 
 import masksmith as ms
 from masksmith_client import InputError
-from masksmith_client.training import CubicDensity, DensePhases, FallingN, Fixed, Refresh, Sparsifier
+from masksmith_client.training import CubicDensity, DensePhases, FallingN, Fixed, Refresh, Schedule, Sparsifier
 
 
 def densities(sparsifier):
@@ -47,6 +47,23 @@ def test_an_answer_that_comes_in_a_dense_phase_counts_for_nothing(model, optimiz
         sparsifier.step()
     assert densities(sparsifier) == {1.0}
     assert len(sparsifier.report().refreshes) <= 2
+
+
+class DenseBetween(Schedule):
+    """Dense at steps 3 to 5, sparse before and after them."""
+
+    def pattern_at(self, pattern, step):
+        return None if 3 <= step <= 5 else pattern
+
+
+def test_a_layer_whose_weight_does_not_change_is_sparse_again_after_a_dense_phase(model):
+    refresh = Refresh(every=2, wait=True)
+    sparsifier = Sparsifier(model, "2:4", ms.solve, refresh, schedule=DenseBetween())
+    seen = []
+    for _ in range(8):
+        sparsifier.step()
+        seen.append(densities(sparsifier))
+    assert seen == [{0.5}] * 2 + [{1.0}] * 3 + [{0.5}] * 3
 
 
 def test_a_cubic_density(model, optimizer):

@@ -2,6 +2,7 @@
 
 import gc
 from types import SimpleNamespace
+from typing import ClassVar
 
 import pytest
 import torch
@@ -98,3 +99,20 @@ def test_memory_is_unpinned_after_its_copies(driver_calls):
     (pin, address), *rest = driver_calls
     assert (pin, rest) == ("pin", [("unpin", address)])
     assert Event.done == {"cuda:0"}
+
+
+class OtherAccelerator(torch.Tensor):
+    """Stands in for a tensor on an accelerator without CUDA; notes whether copies from it are waited for."""
+
+    non_blocking: ClassVar[list[bool]] = []
+
+    @classmethod
+    def __torch_function__(cls, function, types, args=(), kwargs=None):
+        if function is torch.Tensor.copy_:
+            cls.non_blocking.append((kwargs or {}).get("non_blocking", False))
+        return super().__torch_function__(function, types, args, kwargs or {})
+
+
+def test_copies_from_an_accelerator_without_events_of_cuda_are_waited_for():
+    take(snapshots_of("a"), "a", OtherAccelerator)
+    assert OtherAccelerator.non_blocking == [False, False]

@@ -47,6 +47,29 @@ def test_an_interrupted_run_goes_on_as_if_it_had_not_been():
         assert torch.equal(weight, again[0].state_dict()[name]), name
 
 
+def test_a_run_that_was_interrupted_in_a_warm_up_gets_its_first_masks_at_the_same_step():
+    options = {"schedule": "dense-phases warm_up=6"}
+    _, _, sparsifier = begin(**options)
+    for _ in range(5):
+        sparsifier.step()
+    _, _, again = begin(**options)
+    again.load_state_dict(through_a_file(sparsifier.state_dict()))
+    for each in (sparsifier, again):
+        each.step()
+        assert [record.asked_at for record in each.report().refreshes] == [6]
+
+
+def test_late_refreshes_are_counted_on_after_a_resume():
+    model, optimizer, sparsifier = begin()
+    sparsifier._refresher.late = 3
+    train(model, optimizer, sparsifier, 5)
+    again = begin(seed=1)
+    again[2].load_state_dict(through_a_file(sparsifier.state_dict()))
+    assert again[2].report().late == 3
+    train(*again, 4)
+    assert [record.late for record in again[2].report().refreshes] == [0, 3, 3]
+
+
 def test_masks_are_kept_as_bits_in_safetensors(tmp_path):
     model, optimizer, sparsifier = begin()
     train(model, optimizer, sparsifier, 5)
@@ -182,6 +205,7 @@ def cut_values(state):
         (cut_bits, r"mask of '4.weight': its bits have shape \[31, 4\], not \[32, 4\]"),
         (drop("pruned", "4.weight", "kept"), "pruned values of '4.weight' has no 'kept'"),
         (cut_values, "pruned values of '4.weight' do not fit"),
+        (lambda state: state["layers"].pop(), "the checkpoint's layers are not those of its masks"),
     ],
 )
 def test_a_damaged_state_is_refused_as_a_whole(damage, message):
@@ -270,6 +294,12 @@ def test_a_file_with_other_json_is_refused(tmp_path, text):
         read_state(tmp_path / "state.safetensors")
 
 
+def test_a_file_whose_json_has_pruned_values_is_read_by_its_tensors(tmp_path):
+    tensors = {"a": torch.zeros(1), "a/pruned/values": torch.ones(2)}
+    save_file(tensors, tmp_path / "state.safetensors", {KEY: '{"masks": {"a": {}}, "pruned": 3}'})
+    assert list(read_state(tmp_path / "state.safetensors")["pruned"]["a"]) == ["values"]
+
+
 def test_nothing_goes_on_after_baking():
     _, _, sparsifier = begin()
     sparsifier.bake()
@@ -277,3 +307,17 @@ def test_nothing_goes_on_after_baking():
         with pytest.raises(InputError, match="baked into the weights"):
             act()
     assert len(sparsifier.report().layers) == 2
+
+
+def test_a_state_in_memory_does_not_change_with_later_masks():
+    model, optimizer, sparsifier = begin()
+    train(model, optimizer, sparsifier, 5)
+    state, masks = sparsifier.state_dict(pruned=True), sparsifier.masks
+    weights = {name: weight.clone() for name, weight in model.state_dict().items()}
+    train(model, torch.optim.SGD(model.parameters(), 0.5), sparsifier, 9)
+    assert any(not torch.equal(mask, sparsifier.masks[name]) for name, mask in masks.items())
+    assert all(torch.equal(part["kept"], masks[name]) for name, part in state["pruned"].items())
+    sparsifier.load_state_dict(state)
+    for name in masks:
+        pruned = ~masks[name]
+        assert torch.equal(model.state_dict()[name][pruned], weights[name][pruned])

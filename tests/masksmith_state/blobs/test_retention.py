@@ -1,5 +1,6 @@
 """Retention: what is deleted when, and what never is; the tests set the clock of the sweeps."""
 
+import os
 import threading
 import time
 from pathlib import Path
@@ -174,6 +175,17 @@ def test_orphans_of_a_crash_are_deleted_once_they_are_old(store, sweep, monkeypa
     foreign.unlink()
     assert names(store) == {upload_name("a" * 64), statistic_name("d" * 64)}
     assert sweep(UPLOAD_AGE_S + 5, orphans=True).orphans == 1
+
+
+def test_an_old_blob_that_is_set_aside_stays_for_the_age_of_uploads(upload, store, sweep):
+    upload()
+    name = upload_name("a" * 64)
+    os.utime(Path(store.url, name), (1, 1))
+    store.set_aside(name)
+    sweep(90, orphans=True)
+    assert store.is_set_aside(name)
+    sweep(110, orphans=True)
+    assert not store.is_set_aside(name)
 
 
 def test_a_deletion_that_was_killed_is_finished(records, store, references, retention, upload, monkeypatch):

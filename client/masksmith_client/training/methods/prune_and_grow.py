@@ -65,13 +65,17 @@ class PruneAndGrow(Method):
         """Score survivors above all others, candidates by their gradients; a dense layer by magnitudes.
 
         Raises:
-            InputError: If the layer has a mask and no recorded gradient.
+            InputError: If the layer has a mask and no recorded gradient: no backward pass has reached it, or masks were
+                requested by `refresh_now`, since gradients are only recorded for refreshes that are due in `step`.
         """
         weight = layer.whole_weight().float()
         if layer.masking.dense:
             return weight.abs()
         if layer.masking.gradient is None:
-            raise InputError(f"{layer.name!r} has no gradient to select by: refresh after a backward pass and step()")
+            raise InputError(
+                f"{layer.name!r} has no gradient to select by: PruneAndGrow refreshes in step(), after a backward pass "
+                "that reaches the layer, and not in refresh_now()"
+            )
         gradient = layer.masking.gradient.float().abs()
         candidates = gradient / gradient.max().clamp_min(torch.finfo(gradient.dtype).tiny)
         survivors = self._survivors(weight.abs(), layer.whole_mask(), step)

@@ -32,6 +32,10 @@ class TrainableThresholds(Method):
     `strength * sum(exp(-t))`, so the loss needs no change. The mask is refreshed for the scores `max(|W| - t, 0)`. The
     entries kept are a subset of the pattern's mask: under n:m, at most n of every m.
 
+    The gradient of the penalty is added in the backward pass of each use of the weight. So it is added more than once
+    per step if gradients are accumulated, if a layer is called several times, or if layers share a weight. With a
+    mixed-precision gradient scaler the penalty is too small: its gradient is divided by the scale.
+
     The thresholds are parameters of the model, so the optimizer must be created after the sparsifier.
 
     Attributes:

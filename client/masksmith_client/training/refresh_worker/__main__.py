@@ -21,14 +21,15 @@ def main() -> None:
     """Read requests until stdin ends, then exit; a second thread handles them, so that the end is noticed at once."""
     # Responses report failures, so the client's warnings are not printed.
     logging.getLogger("masksmith_client").setLevel(logging.ERROR)
-    configuration = WorkerConfiguration.model_validate_json(sys.stdin.readline())
+    # Bytes, since the encoding of the text streams depends on the environment (`PYTHONIOENCODING`).
+    configuration = WorkerConfiguration.model_validate_json(sys.stdin.buffer.readline())
     if configuration.cores is not None:
         os.sched_setaffinity(0, configuration.cores)
     if configuration.client is None:
         os.nice(NICENESS)
     requests: queue.SimpleQueue[RefreshRequest] = queue.SimpleQueue()
     threading.Thread(target=_handle_all, args=(configuration, requests), daemon=True).start()
-    for line in sys.stdin:
+    for line in sys.stdin.buffer:
         requests.put(RefreshRequest.model_validate_json(line))
     # Exit without waiting for the request that is being handled, whose masks are no longer needed.
     os._exit(0)
@@ -38,7 +39,8 @@ def _handle_all(configuration: WorkerConfiguration, requests: queue.SimpleQueue[
     try:
         handler = RefreshHandler(configuration.create_source(), SharedMemory(configuration.slots, configuration.fd))
         while True:
-            print(handler.handle(requests.get()).model_dump_json(), flush=True)  # noqa: T201 - read by the parent
+            sys.stdout.buffer.write(handler.handle(requests.get()).model_dump_json().encode() + b"\n")
+            sys.stdout.buffer.flush()
     except BaseException:
         logging.getLogger("masksmith_client.training").exception("the refresh process failed")
         os._exit(1)

@@ -118,7 +118,7 @@ class ProcessWorker:
             return RefreshResponse(step=self._step, failure=self._reason_not_running)
         assert self._process.stdout is not None
         output = self._process.stdout.fileno()
-        if not select.select([output], [], [], timeout_s)[0]:
+        if not _is_readable(output, timeout_s):
             return None
         piece = os.read(output, PIECE_BYTES)
         if not piece:
@@ -127,6 +127,14 @@ class ProcessWorker:
         line, newline, rest = (self._buffer + piece).partition(b"\n")
         self._buffer = rest if newline else line
         return RefreshResponse.model_validate_json(line) if newline else None
+
+
+def _is_readable(fd: int, timeout_s: float | None) -> bool:
+    """Whether a read of a pipe returns at once, now or within `timeout_s` (None: without a limit)."""
+    # Not `select.select`: it fails for file descriptors from 1024 on, which large data loaders reach.
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    return bool(poll.poll(None if timeout_s is None else 1000 * timeout_s))
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
