@@ -197,6 +197,20 @@ def test_time_limit_hands_out_allowed_masks_and_says_so() -> None:
     assert solution.upper_bound >= ms.solve(scores, T816).objective
 
 
+@pytest.mark.parametrize(
+    ("pattern", "axis", "place", "tile"),
+    [("transposable 2:4", "in", (9, 0), "2, 0"), ("1:4", "in", (7, 9), "7, 2"), ("1:4", "out", (9, 5), "5, 2")],
+)
+def test_an_entry_of_a_dense_edge_cannot_be_dropped(pattern: str, axis: str, place: tuple[int, int], tile: str) -> None:
+    scores, drop = np.ones((10, 10)), np.zeros((10, 10), bool)
+    rule = ms.parse(pattern, axis=axis, ragged="dense")
+    drop[0, 0] = True
+    assert not ms.solve(scores, rule, must_drop=drop).mask[0, 0]
+    drop[place] = True
+    with pytest.raises(ms.InfeasibleError, match=rf"'w', tile \[{tile}\]: an entry of the dense edge"):
+        ms.solve(scores, rule, must_drop=drop, name="w")
+
+
 def test_forced_entries_are_honoured_and_contradictions_named() -> None:
     rng = np.random.default_rng(0)
     scores = rng.random((32, 48))
