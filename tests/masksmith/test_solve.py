@@ -188,6 +188,17 @@ def test_every_solver_brackets_the_optimum(solver: str) -> None:
     assert (solution.status is ms.Status.OPTIMAL) == (solution.gap == 0.0)
 
 
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [({"time_limit_s": np.nan}, "time_limit_s=nan"), ({"threads": 0}, "threads=0 must be at least")],
+)
+def test_limits_that_are_no_numbers_are_refused(options: dict[str, float], reason: str) -> None:
+    scores = np.ones((8, 8))
+    for call in (lambda: ms.solve(scores, "2:4", **options), lambda: ms.solve_many({"w": scores}, "2:4", **options)):
+        with pytest.raises(ms.SolverError, match=reason):
+            call()
+
+
 def test_time_limit_hands_out_allowed_masks_and_says_so() -> None:
     scores = np.abs(gaussian(512, 512))
     solution = ms.solve(scores, T816, time_limit_s=1e-9)
