@@ -38,7 +38,7 @@ def wanda(weight: Any, norms: Any, *, name: str | None = None) -> Any:
     return check_range(abs(weight) * factors, weight, factors, name=name)
 
 
-@np.errstate(over="ignore")  # `check_range` refuses overflows.
+@np.errstate(over="ignore", invalid="ignore")  # `check_range` refuses overflows.
 def ria(weight: Any, norms: Any = None, power: float = 0.5, *, column_sums: Any = None, name: str | None = None) -> Any:
     """Score each weight by its share of its row and of its column, times its input's norm to a power.
 
@@ -72,7 +72,9 @@ def ria(weight: Any, norms: Any = None, power: float = 0.5, *, column_sums: Any 
     if norms is None:
         return shares
     factors = per_input(norms, magnitudes, "norms", name)
-    return check_range(shares * factors**power, shares, factors, name=name)
+    scores = shares * factors**power
+    scores[shares == 0] = 0  # where the power of the norm overflows, the product is NaN
+    return check_range(scores, shares, factors, name=name)
 
 
 def column_sums(weight: Any) -> Any:
