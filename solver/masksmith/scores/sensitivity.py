@@ -151,12 +151,15 @@ def sampling_bound(sensitivities: Any, points: int, *, delta: float = 1e-3, c: f
         c: Constant of the paper for the tails of the distribution of activations, at least 1.
 
     Raises:
-        ScoresError: If `points`, `delta` or `c` is out of its range, or `sensitivities` is not of a weight's shape.
+        ScoresError: If `points`, `delta` or `c` is out of its range, or infinite; if `sensitivities` is not of a
+            weight's shape; or if a sensitivity is NaN, infinite or negative.
     """
-    if not (points >= 1 and 0 < delta < 1 and c >= 1):
+    if not (1 <= points < math.inf and 0 < delta < 1 and 1 <= c < math.inf):
         raise ScoresError(f"points={points}, delta={delta}, c={c}: expected points >= 1, 0 < delta < 1 and c >= 1")
     flat = flatten_inputs(as_floats(sensitivities), None)
     matrix = flat.cpu().numpy() if is_torch(flat) else flat
+    if not ((matrix >= 0) & np.isfinite(matrix)).all():
+        raise ScoresError("a sensitivity is NaN, infinite or negative; expected numbers from 0 to 1")
     log_term = math.log(8 * (points + 1) * len(matrix) / delta)
     return SamplingBound(matrix.sum(1, dtype=np.float64), 2 * c * log_term)
 

@@ -81,6 +81,20 @@ def test_a_neuron_without_sensitivities_needs_no_draws():
     np.testing.assert_array_equal(scores.sampling_bound(np.zeros((3, 2)), 30).samples(1e-300), [0, 0, 0])
 
 
+@pytest.mark.parametrize(
+    ("sensitivity", "options", "reason"),
+    [
+        (np.nan, {}, "NaN, infinite or negative"),
+        (-0.5, {}, "NaN, infinite or negative"),
+        (0.5, {"points": np.inf}, "points=inf"),
+        (0.5, {"c": np.inf}, "c=inf"),
+    ],
+)
+def test_a_bound_that_would_be_nan_is_refused(sensitivity, options, reason):
+    with pytest.raises(ms.ScoresError, match=reason):
+        scores.sampling_bound(np.array([[0.0, 0.0], [sensitivity, 0.5]]), **{"points": 30, **options})
+
+
 def test_sampling_really_errs_less_than_the_bound():
     weight, inputs = np.abs(WEIGHT), np.abs(INPUTS)
     sensitivities = shares(weight, inputs, "max")
