@@ -214,6 +214,17 @@ def test_what_cannot_be_permuted_is_refused(what):
         call()
 
 
+@pytest.mark.parametrize("convert", [np.asarray, torch.from_numpy])
+@pytest.mark.parametrize("shape", [(4, 16), (8, 8), (5, 7), (8,)])
+def test_tensors_with_other_channels_are_refused(convert, shape):
+    """An order of 8 channels would otherwise take the first 8 of 16."""
+    result = permute(np.ones((4, 8)), "2:4", time_limit_s=None, effort=0)
+    assert result.apply(np.ones((4, 8, 3))).shape == (4, 8, 3)
+    for move in (result.apply, result.restore):
+        with pytest.raises(ms.PatternError, match=r"does not begin with the \[4, 8\] output and input channels"):
+            move(convert(np.ones(shape)))
+
+
 def test_bad_scores_are_named():
     with pytest.raises(ms.ScoresError, match=r"'fc': NaN at \[0, 1\]"):
         permute(np.array([[1.0, np.nan, 1.0, 1.0]]), "2:4", name="fc")
