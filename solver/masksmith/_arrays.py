@@ -44,8 +44,9 @@ def read_array(values: Any, error: Callable[[str], Exception], accepted: Accepte
 
 def _is_tensor(values: object) -> bool:
     """Return whether values are a torch tensor, without importing torch."""
-    torch = sys.modules.get("torch")
-    return torch is not None and isinstance(values, torch.Tensor)
+    # While another thread imports torch, the module is there, but may still lack the class.
+    tensor_class = getattr(sys.modules.get("torch"), "Tensor", None)
+    return tensor_class is not None and isinstance(values, tensor_class)
 
 
 def _torch_reason(tensor: Any) -> str | None:

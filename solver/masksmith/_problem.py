@@ -8,12 +8,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from ._errors import InfeasibleError, ScoresError, SolverError, VerificationError, overflow_error
 from ._panels import Duals, Matrix, has_tiles
 from ._solution import Solution
 from ._tensors import MatrixReader, View
 from .kernels.scan import scan
 from .patterns import Axis, Pattern, TileSpec
+
+MASK_ENTRIES = 2**18
+"""Target of the number of entries of a mask that are checked at once; at least one tile row is checked."""
 
 
 @dataclass(frozen=True)
@@ -48,10 +53,11 @@ class Problem:
         start: Reader of the mask of the warm start, or None.
 
     Raises:
-        ScoresError: If the tensor is empty; its dtype, or that of a mask, is not supported; a mask contains NaN; or a
-            mask or the weight has another shape than the scores.
+        ScoresError: If the tensor is empty; if its dtype, or that of a mask, is not supported; if a mask contains NaN;
+            or if a mask or the weight has another shape than the scores.
         PatternError: If the pattern does not fit the shape.
         SolverError: If the view is unknown, or the pattern does not support an option.
+        InfeasibleError: If an entry of a dense edge, which all allowed masks keep, is in `must_drop`.
     """
 
     def __init__(self, scores: Any, pattern: Pattern, options: Options | None = None, name: str | None = None) -> None:
@@ -71,6 +77,8 @@ class Problem:
         self.start = self._mask_reader(start.mask if isinstance(start, Solution) else start, "warm_start")
         self.must_keep = self._mask_reader(options.must_keep, "must_keep")
         self.must_drop = self._mask_reader(options.must_drop, "must_drop")
+        if self.must_drop is not None and edge_is_dense:
+            self._check_dense_edge(self.must_drop)
 
     @property
     def has_tiles(self) -> bool:
@@ -142,6 +150,19 @@ class Problem:
 
     def _check_weight(self) -> None:
         check_weight(self.options.weight, self.source.tensor_shape, self.name)
+
+    def _check_dense_edge(self, must_drop: MatrixReader) -> None:
+        grid = self.grid
+        step = grid.tile_rows * max(1, MASK_ENTRIES // (grid.tile_rows * grid.cols))
+        for first in range(0, grid.rows, step):
+            dropped = must_drop.rows(first, min(first + step, grid.rows)) != 0
+            dropped[: max(0, self.height - first), : self.width] = False  # not in the edge
+            if dropped.any():
+                row, col = (int(places[0]) for places in np.nonzero(dropped))
+                tile = ((first + row) // grid.tile_rows, col // grid.tile_cols)
+                raise InfeasibleError(
+                    "an entry of the dense edge, which is kept entirely, is in must_drop", tile, self.name
+                )
 
     def _mask_reader(self, mask: Any, label: str) -> MatrixReader | None:
         if mask is None:

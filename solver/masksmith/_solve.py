@@ -67,7 +67,7 @@ def solve(
             arbitrary allowed mask, also those of the n:m pattern inside block and hybrid patterns; and the search for
             V:N:M patterns ends. The limit does not apply to the other work for patterns without tiles, to tensors with
             forced entries, or to a solve on a CUDA device.
-        threads: Number of threads or processes; by default all cores.
+        threads: Number of threads or processes, at least 1; by default all cores.
         keep_duals: Whether the solution has duals, for warm starts or an independent check of the proof.
         on_progress: Called with (tiles done, total tiles) after each panel, or after each matrix on a CUDA device; for
             patterns without tiles it counts other parts of the work. An exception in it stops the solve.
@@ -85,8 +85,8 @@ def solve(
 
     Raises:
         PatternError: If the pattern or the layout is malformed or does not fit the shape.
-        ScoresError: If a score is NaN, infinite or negative, their sum exceeds float64, the tensor is empty, a dtype is
-            not supported, or a mask or the weight has another shape.
+        ScoresError: If a score is NaN, infinite or negative; if the sum of the scores exceeds float64; if the tensor is
+            empty; if a dtype is not supported; or if a mask or the weight has another shape.
         InfeasibleError: If forced entries leave a tile without an allowed mask.
         SolverError: If an option is invalid, or not supported by the solver or the pattern.
         VerificationError: If the solver's mask violates the pattern, or a forced entry.
@@ -126,7 +126,7 @@ def solve_many(
         warm_start: Earlier solutions or masks by name; may lack names.
         hysteresis: Bonus, in score units, for entries kept in the warm starts; at least one tensor must have one.
         time_limit_s: Seconds for all tensors together, as in `solve`.
-        threads: Number of threads or processes; by default all cores.
+        threads: Number of threads or processes, at least 1; by default all cores.
         keep_duals: Whether the solutions have duals.
         on_progress: As in `solve`; the total is that of all tensors with tiles.
         view: How convolutions become matrices, as in `solve`.
@@ -225,10 +225,12 @@ class _Call:
         """Resolve defaults; the time limit starts now.
 
         Raises:
-            SolverError: If the solver is unknown, or the time limit is NaN.
+            SolverError: If the time limit is NaN, there is less than one thread, or the solver's name is unknown.
         """
         if limit_s is not None and math.isnan(limit_s):
-            raise SolverError("time_limit_s is NaN; give a number of seconds, or None")
+            raise SolverError(f"time_limit_s={limit_s} is not a number of seconds")
+        if threads is not None and threads < 1:
+            raise SolverError(f"threads={threads} must be at least 1")
         if solver is None or isinstance(solver, str):
             solver = Auto() if solver is None else by_name(solver)
         deadline = math.inf if limit_s is None else time.monotonic() + limit_s

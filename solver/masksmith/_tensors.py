@@ -106,8 +106,8 @@ class MatrixReader:
         shape: Shape that patterns apply to: the tensor's, or `[out, in * prod(kernel)]` with the flat view.
 
     Raises:
-        ScoresError: If `read_tensor` refuses the tensor, it is empty, or a `RowSource` does not have two dimensions
-            or is to be read with `axis="out"`.
+        ScoresError: If `read_tensor` refuses the tensor; if the tensor is empty; or if a `RowSource` does not have two
+            dimensions, or is to be read with `axis="out"`.
         SolverError: If the view is unknown.
     """
 
@@ -129,7 +129,7 @@ class MatrixReader:
         if view == "flat" and len(self.tensor_shape) > 2:
             self._tensor = self._tensor.reshape(self.tensor_shape[0], -1)
         self.shape = tuple(int(length) for length in self._tensor.shape)
-        if axis == "out":
+        if axis == "out" and len(self.shape) >= 2:  # `pattern.grid` refuses fewer dimensions
             self._tensor = self._flatten(self._tensor).T
 
     def rows(self, first: int, last: int) -> Matrix:

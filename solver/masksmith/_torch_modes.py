@@ -18,8 +18,10 @@ def without_autocast() -> Iterator[None]:
     Also a decorator, `@without_autocast()`. Does nothing if torch is not loaded.
     """
     torch: Any = sys.modules.get("torch")
+    # While another thread imports torch, the module is there, but may still lack these functions.
+    is_loaded = hasattr(torch, "is_autocast_enabled") and hasattr(torch, "autocast")
     with ExitStack() as stack:
-        for device_type in DEVICE_TYPES if torch is not None else ():
+        for device_type in DEVICE_TYPES if is_loaded else ():
             if torch.is_autocast_enabled(device_type):
                 stack.enter_context(torch.autocast(device_type, enabled=False))
         yield

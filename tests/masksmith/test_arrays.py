@@ -1,5 +1,8 @@
 """Arrays that cannot be read are refused alike, by name, wherever they are passed."""
 
+import sys
+from types import ModuleType
+
 import numpy as np
 import pytest
 import torch
@@ -71,6 +74,13 @@ def test_what_cannot_be_read_is_refused(call):
 
 def test_a_masked_array_that_hides_nothing_is_read():
     assert np.array_equal(ms.solve(np.ma.array(SCORES), "2:4").mask, MASK)
+
+
+def test_arrays_are_read_while_another_thread_imports_torch(monkeypatch):
+    """Until the import ends, `sys.modules` has a module without the names that it will have."""
+    monkeypatch.setitem(sys.modules, "torch", ModuleType("torch"))
+    assert np.array_equal(ms.solve(SCORES, "2:4").mask, MASK)
+    assert ms.sipp(WEIGHT, INPUTS).shape == WEIGHT.shape
 
 
 def test_lists_are_read():

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import numpy as np
 import pytest
 from hypothesis import given, strategies as st
 
-from masksmith.patterns import NM, PatternError, matrix_shape, parse
+from masksmith.patterns import NM, VNM, Block, DoublePruned, Hybrid, Pattern, PatternError, matrix_shape, parse
 
 
 @pytest.mark.parametrize(
@@ -80,6 +83,32 @@ def test_ragged_edges_can_be_refused() -> None:
 def test_unknown_options_are_refused(options: dict[str, str]) -> None:
     with pytest.raises(PatternError):
         NM(2, 4, **options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda number: NM(number, 4),
+        lambda number: NM(2, number),
+        lambda number: NM(2, 4, transposable=True, fill="at_most", n_out=number),
+        lambda number: VNM(number, 2, 8),
+        lambda number: Block(number, 4, 0.5),
+        lambda number: Hybrid(4, number, NM(2, 4), 0.5),
+        lambda number: DoublePruned(number, 4),
+    ],
+    ids=["n", "m", "n_out", "v", "block", "hybrid", "double"],
+)
+def test_sizes_and_counts_are_integers(make: Callable[[object], Pattern]) -> None:
+    """A mask that keeps 2.5 of every 4 entries does not exist; 2.0 would be another string form of the same pattern."""
+    assert str(make(np.int64(4))) == str(make(4))
+    for number in (2.5, 4.0, "4", True):
+        with pytest.raises(PatternError, match=f"={number!r} is not an integer"):
+            make(number)
+
+
+def test_a_nested_pattern_is_an_object() -> None:
+    with pytest.raises(PatternError, match="nested='2:4' is not an n:m pattern"):
+        Block(4, 4, 0.5, nested="2:4")  # type: ignore[arg-type]
 
 
 def test_options_that_contradict_each_other_are_refused() -> None:

@@ -40,6 +40,16 @@ def test_torch_weights_stay_torch(dtype):
     np.testing.assert_array_equal(bits(solution.packed, 21), solution.mask.numpy())
 
 
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2])
+def test_torch_weights_of_eight_bits_are_pruned(dtype):
+    weight = torch.from_numpy(WEIGHT).to(dtype)
+    scores = ms.magnitude(weight)
+    assert torch.equal(scores, weight.float().abs())
+    solution = ms.solve(scores, "transposable 4:8", weight=weight)
+    assert solution.pruned.dtype == dtype
+    assert torch.equal(solution.pruned.float(), weight.float() * solution.mask)
+
+
 def test_what_is_dropped_is_zero_whatever_it_was():
     weight = WEIGHT.copy()
     solution = ms.solve(ms.magnitude(weight), "transposable 4:8")

@@ -188,6 +188,17 @@ def test_every_solver_brackets_the_optimum(solver: str) -> None:
     assert (solution.status is ms.Status.OPTIMAL) == (solution.gap == 0.0)
 
 
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [({"time_limit_s": np.nan}, "time_limit_s=nan"), ({"threads": 0}, "threads=0 must be at least")],
+)
+def test_limits_that_are_no_numbers_are_refused(options: dict[str, float], reason: str) -> None:
+    scores = np.ones((8, 8))
+    for call in (lambda: ms.solve(scores, "2:4", **options), lambda: ms.solve_many({"w": scores}, "2:4", **options)):
+        with pytest.raises(ms.SolverError, match=reason):
+            call()
+
+
 def test_time_limit_hands_out_allowed_masks_and_says_so() -> None:
     scores = np.abs(gaussian(512, 512))
     solution = ms.solve(scores, T816, time_limit_s=1e-9)
@@ -195,6 +206,20 @@ def test_time_limit_hands_out_allowed_masks_and_says_so() -> None:
     assert 0.0 < solution.gap < 1.0
     assert ms.verify(solution.mask, T816)
     assert solution.upper_bound >= ms.solve(scores, T816).objective
+
+
+@pytest.mark.parametrize(
+    ("pattern", "axis", "place", "tile"),
+    [("transposable 2:4", "in", (9, 0), "2, 0"), ("1:4", "in", (7, 9), "7, 2"), ("1:4", "out", (9, 5), "5, 2")],
+)
+def test_an_entry_of_a_dense_edge_cannot_be_dropped(pattern: str, axis: str, place: tuple[int, int], tile: str) -> None:
+    scores, drop = np.ones((10, 10)), np.zeros((10, 10), bool)
+    rule = ms.parse(pattern, axis=axis, ragged="dense")
+    drop[0, 0] = True
+    assert not ms.solve(scores, rule, must_drop=drop).mask[0, 0]
+    drop[place] = True
+    with pytest.raises(ms.InfeasibleError, match=rf"'w', tile \[{tile}\]: an entry of the dense edge"):
+        ms.solve(scores, rule, must_drop=drop, name="w")
 
 
 def test_forced_entries_are_honoured_and_contradictions_named() -> None:
@@ -307,11 +332,6 @@ def test_unknown_and_unfit_solvers_are_refused() -> None:
         ms.solve(np.ones((16, 16)), T816, ms.TopK())
     with pytest.raises(ms.SolverError):
         ms.solve(np.ones((16, 16)), "2:4", ms.Exact())
-
-
-def test_a_time_limit_that_is_no_number_is_refused() -> None:
-    with pytest.raises(ms.SolverError, match="time_limit_s is NaN"):
-        ms.solve(np.ones((16, 16)), T816, time_limit_s=float("nan"))
 
 
 def test_auto_says_what_it_would_run_and_why() -> None:

@@ -62,3 +62,12 @@ def test_tied_weights_are_solved_once_in_every_view():
 def test_shapes_in_messages_are_the_tensors_own():
     with pytest.raises(ms.ScoresError, match=r"shape \[16, 8, 3\] differs from the scores' \[16, 8, 3, 3\]"):
         ms.solve(KERNEL, "2:4", view="flat", must_keep=KERNEL[..., 0] > 1)
+
+
+@pytest.mark.parametrize("shape", [(), (8,)])
+@pytest.mark.parametrize("axis", ["in", "out"])
+def test_too_few_dimensions_are_refused_along_both_axes(axis, shape):
+    pattern = ms.NM(2, 4, axis=axis)
+    for call in (ms.solve, ms.verify):
+        with pytest.raises(ms.PatternError, match="a weight has two"):
+            call(np.ones(shape), pattern)

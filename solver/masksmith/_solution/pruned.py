@@ -29,7 +29,11 @@ def _with_pruned_and_packed_torch(solution: Solution, weight: Any) -> Solution:
     import torch
 
     mask = torch.as_tensor(solution.mask, device=weight.device)
-    pruned = weight.detach().masked_fill(~mask, 0)
+    weight = weight.detach()
+    if weight.element_size() == 1:  # torch cannot fill floats of 8 bits; those of 8 zero bits are 0
+        pruned = weight.view(torch.uint8).masked_fill(~mask, 0).view(weight.dtype)
+    else:
+        pruned = weight.masked_fill(~mask, 0)
     return replace(solution, pruned=pruned, packed=_pack_bits(mask))
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from .block_grid import can_be_inside, check_sides, check_tiles_fill_blocks, free_block_counts, grid_of_blocks
-from .checks import check_choice
+from .checks import check_choice, convert_to_integers
 from .density import check_density, kept_units, split_evenly, to_percent
 from .errors import PatternError
 from .geometry import Grid
@@ -52,6 +52,7 @@ class Block:
     shard_rows: ClassVar[None] = None
 
     def __post_init__(self) -> None:
+        convert_to_integers(self, "rows", "cols")
         object.__setattr__(self, "density", check_density(self.density))
         check_choice("balance", self.balance, ("none", "rows", "cols", "both"))
         check_choice("norm", self.norm, ("l1", "l2", "max", "mean"))
@@ -61,6 +62,8 @@ class Block:
             self._check_nested(self.nested)
 
     def _check_nested(self, nested: NM) -> None:
+        if not isinstance(nested, NM):
+            raise PatternError(f"nested={nested!r} is not an n:m pattern; pass ms.NM(...)")
         if not can_be_inside(nested) or self.norm != "l1":
             raise PatternError(f"{self}: 'nested' needs an n:m pattern with exact fill along 'in', and the l1 norm")
         check_tiles_fill_blocks(self, nested)

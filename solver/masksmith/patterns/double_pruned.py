@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from .checks import convert_to_integers
 from .geometry import Grid, TileSpec
 from .nm import NM
 from .pattern import Axis, Ragged
@@ -34,6 +35,7 @@ class DoublePruned:
     axis: ClassVar[Axis] = "in"
 
     def __post_init__(self) -> None:
+        convert_to_integers(self, "n", "m")
         # The constructor of `NM` checks the values.
         _ = self.at_most
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from .block_grid import can_be_inside, check_sides, check_tiles_fill_blocks, free_block_counts, grid_of_blocks
-from .checks import check_choice
+from .checks import check_choice, convert_to_integers
 from .density import check_density, kept_units, to_percent
 from .errors import PatternError
 from .geometry import Grid
@@ -46,6 +46,7 @@ class Hybrid:
     def __post_init__(self) -> None:
         if not isinstance(self.inner, NM):
             raise PatternError(f"inner={self.inner!s}: the blocks that are not dense obey an n:m pattern, such as 2:4")
+        convert_to_integers(self, "rows", "cols")
         object.__setattr__(self, "dense_share", check_density(self.dense_share))
         check_choice("ragged", self.ragged, ("pad", "dense", "error"))
         check_sides(self)

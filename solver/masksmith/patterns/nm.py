@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from .checks import check_choice
+from .checks import check_choice, convert_to_integers
 from .errors import PatternError
 from .geometry import Grid, TileSpec, matrix_shape
 from .pattern import Axis, Fill, Ragged
@@ -44,6 +44,7 @@ class NM:
     ragged: Ragged = "pad"
 
     def __post_init__(self) -> None:
+        convert_to_integers(self, "n", "m", "n_out", "m_out")
         _check_ratio(self.n, self.m)
         check_choice("fill", self.fill, ("exact", "at_most"))
         check_choice("axis", self.axis, ("in", "out"))

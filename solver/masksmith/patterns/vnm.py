@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from .checks import check_choice
+from .checks import check_choice, convert_to_integers
 from .errors import PatternError
 from .geometry import Grid, matrix_shape
 from .pattern import Axis, Ragged
@@ -41,6 +41,7 @@ class VNM:
     """Number of columns that the rows of a panel share."""
 
     def __post_init__(self) -> None:
+        convert_to_integers(self, "v", "n", "m")
         check_choice("ragged", self.ragged, ("pad", "dense", "error"))
         if not 1 <= self.v <= MAX_V:
             raise PatternError(f"{self}: v, the rows of a panel, must lie between 1 and {MAX_V}")
@@ -51,7 +52,7 @@ class VNM:
 
     @property
     def density(self) -> float:
-        """Share of the entries kept in a panel that lies inside the matrix."""
+        """Share of the entries that a panel keeps, if the whole panel lies inside the matrix."""
         return self.n / self.m
 
     @property

@@ -20,6 +20,9 @@ CHUNK_WORK = 1e9
 A chunk has as many groups as the limit allows, but at least two; only the last chunk may have fewer.
 """
 
+MAX_CHUNK_COLUMNS = 2**13
+"""Limit of the columns of a chunk if rows are few: the table of gains has an entry for each pair, 512 MiB in all."""
+
 SWAPS_PER_CHECK = 64
 """Swaps between two checks of the time limit."""
 
@@ -105,7 +108,7 @@ def search(x: Floats, m: int, keep: int, escapes: int, seed: int, limit: TimeLim
     order[:columns] = np.arange(columns)
     generator = np.random.default_rng(seed)
     # A swap needs two groups.
-    groups_per_chunk = max(2, int(math.sqrt(CHUNK_WORK / len(x))) // m)
+    groups_per_chunk = max(2, min(MAX_CHUNK_COLUMNS, int(math.sqrt(CHUNK_WORK / len(x)))) // m)
     if len(order) // m <= groups_per_chunk:
         return _search_with_escapes(_Chunk(x, order, m, keep), escapes, generator, limit)[:columns]
     for _ in range(1 + escapes // 10):

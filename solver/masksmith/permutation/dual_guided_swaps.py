@@ -24,6 +24,9 @@ CHUNK_WORK = 1e8
 A chunk of two tile columns may exceed it.
 """
 
+MAX_CHUNK_COLUMNS = 2**12
+"""Limit of the columns of a chunk if rows are few: arrays with an entry for each pair then take 0.5 GiB together."""
+
 MIN_GAIN = 1e-9
 """Swaps are accepted only for gains above this, relative to the score that the first order of the chunk keeps."""
 
@@ -51,7 +54,7 @@ def search(x: Doubles, pattern: NM, rounds: int, steps: int | None, seed: int, l
     columns = x.shape[1]
     tile_columns = columns // pattern.m if pattern.ragged == "dense" else -(-columns // pattern.m)
     order = np.arange(columns)
-    width = max(2, int(math.sqrt(CHUNK_WORK / (len(x) * pattern.m))))
+    width = max(2, min(MAX_CHUNK_COLUMNS // pattern.m, int(math.sqrt(CHUNK_WORK / (len(x) * pattern.m)))))
     if tile_columns <= width:
         positions = order[: tile_columns * pattern.m].copy()
         order[positions] = positions[_climb(x[:, positions], pattern, steps, limit)]

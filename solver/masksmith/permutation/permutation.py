@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from masksmith._solution import Solution
 from masksmith._tensors import is_torch
+from masksmith.patterns import PatternError
 
 Ints = npt.NDArray[np.int64]
 
@@ -52,17 +53,30 @@ class Permutation:
         return self.restore(self.solution.mask)
 
     def apply(self, tensor: Any) -> Any:
-        """Permute the channels of a tensor `[out, in, *kernel]` to the new order (a copy)."""
+        """Permute the channels of a tensor `[out, in, *kernel]` to the new order (a copy).
+
+        Raises:
+            PatternError: If the tensor has other numbers of channels.
+        """
         return _take(tensor, self.out_order, self.in_order)
 
     def restore(self, tensor: Any) -> Any:
-        """Permute the channels of a tensor back to the original order (a copy), the inverse of `apply`."""
+        """Permute the channels of a tensor back to the original order (a copy), the inverse of `apply`.
+
+        Raises:
+            PatternError: If the tensor has other numbers of channels.
+        """
         return _take(tensor, np.argsort(self.out_order), np.argsort(self.in_order))
 
 
 def _take(tensor: Any, rows: Ints, cols: Ints) -> Any:
     if not is_torch(tensor):
-        return np.asarray(tensor)[rows][:, cols]
+        tensor = np.asarray(tensor)
+    if tuple(tensor.shape[:2]) != (len(rows), len(cols)):
+        channels = f"[{len(rows)}, {len(cols)}] output and input channels"
+        raise PatternError(f"shape {list(tensor.shape)} does not begin with the {channels} of this permutation")
+    if not is_torch(tensor):
+        return tensor[rows][:, cols]
     import torch
 
     return tensor[torch.from_numpy(rows).to(tensor.device)][:, torch.from_numpy(cols).to(tensor.device)]

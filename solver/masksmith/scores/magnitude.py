@@ -28,17 +28,19 @@ def magnitude(weight: Any, power: float = 1.0, *, name: str | None = None) -> An
     Returns:
         Non-negative scores of the same shape, library and device. With power 1, weights of a float dtype have scores of
         this dtype. With another power, weights of float16 and bfloat16 have scores of float32, in which fewer scores
-        overflow or become 0. Integers have scores of float32, so that -128 does not overflow in 8 bits.
+        overflow or become 0. Integers have scores of float32, so that -128 does not overflow in 8 bits; so have floats
+        of 8 bits, for which libraries lack operations.
 
     Raises:
-        ScoresError: If the power is out of its range, the weight is no dense array of real numbers, a score
-            overflows, or all scores underflow.
+        ScoresError: If the power is out of its range; if the weight is no dense array of real numbers; if a score
+            overflows; or if all scores underflow.
     """
     if not (isinstance(power, Real) and POWER_RANGE[0] <= power <= POWER_RANGE[1]):
         raise ScoresError(f"power={power!r} is not a number from {POWER_RANGE[0]:g} to {POWER_RANGE[1]:g}", name=name)
     array = read_weight(weight, name)
     if is_torch(array):
-        magnitudes = (array if array.is_floating_point() else array.float()).abs()
+        has_abs = array.is_floating_point() and array.element_size() > 1
+        magnitudes = (array if has_abs else array.float()).abs()
     else:
         magnitudes = abs(array if array.dtype.kind == "f" else as_floats(array, name))
     return magnitudes if power == 1 else check_range(as_floats(magnitudes) ** float(power), magnitudes, name=name)

@@ -13,7 +13,16 @@ import numpy.typing as npt
 from masksmith._errors import ScoresError
 from masksmith._torch_modes import without_autocast
 
-from .operands import StatisticError, as_floats, convert_statistic, flatten_inputs, is_torch, read_statistic, shape_of
+from .operands import (
+    StatisticError,
+    as_floats,
+    convert_statistic,
+    dtype_name,
+    flatten_inputs,
+    is_torch,
+    read_statistic,
+    shape_of,
+)
 
 Doubles = npt.NDArray[np.float64]
 MAX_DRAWS = 2.0**63
@@ -49,10 +58,7 @@ def sipp(weight: Any, activations: Any, *, reduce: Literal["mean", "max"] = "mea
         raise ScoresError(f"reduce={reduce!r} is neither 'mean' nor 'max'", name=name)
     weight = as_floats(weight, name)
     flat = flatten_inputs(weight, name)
-    # Multiplying a row of the weight, or a sample, by a positive number changes no share. Both are scaled, so that sums
-    # of their products do not over- or underflow.
-    samples = _scaled_rows(_convert_activations(activations, flat, name))
-    flat = _scaled_rows(flat)
+    samples = _convert_activations(activations, flat, name)
     scores = flat * 0
     reduce_ratios = _mean_ratios if reduce == "mean" else _max_ratios
     for weight_part in _sign_parts(flat):
@@ -145,12 +151,15 @@ def sampling_bound(sensitivities: Any, points: int, *, delta: float = 1e-3, c: f
         c: Constant of the paper for the tails of the distribution of activations, at least 1.
 
     Raises:
-        ScoresError: If `points`, `delta` or `c` is out of its range, or `sensitivities` is not of a weight's shape.
+        ScoresError: If `points`, `delta` or `c` is out of its range, or infinite; if `sensitivities` is not of a
+            weight's shape; or if a sensitivity is NaN, infinite or negative.
     """
-    if not (points >= 1 and 0 < delta < 1 and c >= 1):
+    if not (1 <= points < math.inf and 0 < delta < 1 and 1 <= c < math.inf):
         raise ScoresError(f"points={points}, delta={delta}, c={c}: expected points >= 1, 0 < delta < 1 and c >= 1")
     flat = flatten_inputs(as_floats(sensitivities), None)
     matrix = flat.cpu().numpy() if is_torch(flat) else flat
+    if not ((matrix >= 0) & np.isfinite(matrix)).all():
+        raise ScoresError("a sensitivity is NaN, infinite or negative; expected numbers from 0 to 1")
     log_term = math.log(8 * (points + 1) * len(matrix) / delta)
     return SamplingBound(matrix.sum(1, dtype=np.float64), 2 * c * log_term)
 
@@ -171,14 +180,19 @@ def _scaled_rows(matrix: Any) -> Any:
 
 
 def _sign_parts(values: Any) -> Iterator[Any]:
-    """Yield the positive part, and the magnitude of the negative part."""
+    """Yield the positive part, and the magnitude of the negative part, each with its rows scaled.
+
+    Multiplying a row of a part by a positive number changes no share: rows are those of a weight, or samples. Scaled
+    rows have sums of products that do not overflow, and that seldom underflow.
+    """
     for part in (values, -values):
-        yield part * (part > 0)
+        yield _scaled_rows(part * (part > 0))
 
 
 def _mean_ratios(weight: Any, inputs: Any) -> Any:
     """Return `mean_x a_j(x) / z_i(x)` with `z_i = sum_k w_ik a_k`, `[out, in]`, by two matrix products."""
-    return _reciprocal(inputs @ weight.T).T @ inputs / len(inputs)
+    # Divided before they are summed, so that large ratios of inputs with a weight of 0 do not overflow.
+    return (_reciprocal(inputs @ weight.T) / len(inputs)).T @ inputs
 
 
 def _max_ratios(weight: Any, inputs: Any) -> Any:
@@ -190,9 +204,9 @@ def _max_ratios(weight: Any, inputs: Any) -> Any:
 
 
 def _reciprocal(sums: Any) -> Any:
-    """Return `1 / sums`, and 0 where a sum is 0."""
-    is_zero = sums == 0
-    return ~is_zero / (sums + is_zero)
+    """Return `1 / sums`, and 0 where a sum is 0, or subnormal: the reciprocal of such a sum may be infinite."""
+    is_tiny = sums < float(np.finfo(dtype_name(sums)).tiny)
+    return ~is_tiny / (sums + is_tiny)
 
 
 def _maximum(one: Any, other: Any) -> Any:

@@ -10,7 +10,7 @@ from safetensors.numpy import load_file
 
 import masksmith as ms
 from masksmith.patterns import NM
-from masksmith.permutation import column_swapping, permute
+from masksmith.permutation import column_swapping, dual_guided_swaps, permute
 from masksmith.permutation.time_limit import TimeLimit
 
 RNG = np.random.default_rng(5)
@@ -155,14 +155,23 @@ def test_the_same_arguments_give_the_same_order(pattern):
 
 @pytest.mark.parametrize("pattern", ["2:4", "transposable 4:8"])
 def test_wide_layers_are_searched_in_chunks(pattern, monkeypatch):
-    from masksmith.permutation import column_swapping, dual_guided_swaps
-
     monkeypatch.setattr(column_swapping, "CHUNK_WORK", 20 * 16**2)
     monkeypatch.setattr(dual_guided_swaps, "CHUNK_WORK", 20 * 16**2)
     scores = RNG.random((20, 70))
     result = permute(scores, pattern, time_limit_s=None, effort=10)
     assert sorted(result.in_order) == list(range(70))
     assert result.gain > 0
+
+
+def test_chunks_have_bounded_columns_also_if_rows_are_few(monkeypatch):
+    """The search of a chunk has arrays with an entry for each pair of columns: 3.2 GB each for 20,000 columns."""
+    for module, name in ((column_swapping, "_Chunk"), (dual_guided_swaps, "_climb")):
+        monkeypatch.setattr(module, name, lambda x, *_: pytest.fail(f"a chunk of {x.shape[1]} columns"))
+    ended = TimeLimit(0)
+    order = column_swapping.search(np.ones((1, 20_000), np.float32), 4, 2, 0, 0, ended)
+    np.testing.assert_array_equal(order, np.arange(20_000))
+    order = dual_guided_swaps.search(np.ones((1, 20_000)), ms.parse("transposable 4:8"), 1, None, 0, ended)
+    np.testing.assert_array_equal(order, np.arange(20_000))
 
 
 @pytest.mark.parametrize("pattern", ["2:4", "transposable 4:8"])
@@ -212,6 +221,17 @@ def test_what_cannot_be_permuted_is_refused(what):
     call, message = BAD[what]
     with pytest.raises(ms.PatternError, match=message):
         call()
+
+
+@pytest.mark.parametrize("convert", [np.asarray, torch.from_numpy])
+@pytest.mark.parametrize("shape", [(4, 16), (8, 8), (5, 7), (8,)])
+def test_tensors_with_other_channels_are_refused(convert, shape):
+    """An order of 8 channels would otherwise take the first 8 of 16."""
+    result = permute(np.ones((4, 8)), "2:4", time_limit_s=None, effort=0)
+    assert result.apply(np.ones((4, 8, 3))).shape == (4, 8, 3)
+    for move in (result.apply, result.restore):
+        with pytest.raises(ms.PatternError, match=r"does not begin with the \[4, 8\] output and input channels"):
+            move(convert(np.ones(shape)))
 
 
 def test_bad_scores_are_named():

@@ -165,6 +165,13 @@ def test_ria_refuses_sums_of_magnitudes_that_overflow():
         ms.ria(weight, name="fc")
 
 
+@pytest.mark.parametrize("convert", [np.asarray, torch.from_numpy])
+def test_ria_of_weights_of_zero_is_zero_for_every_norm(convert):
+    """The power of the second norm is infinite in float32; infinity times a share of 0 would be NaN."""
+    weight, norms = np.array([[1, 0], [1, 0]], np.float32), np.array([1, 1e20], np.float32)
+    np.testing.assert_array_equal(np.asarray(ms.ria(convert(weight), convert(norms), 2)), [[1.5, 0], [1.5, 0]])
+
+
 @pytest.mark.parametrize("exponent", [-70, -62])
 def test_scores_that_are_all_subnormal_are_refused(exponent):
     """Those of 2^-62 are not: the largest has all digits of float32."""

@@ -33,6 +33,18 @@ def test_sensitivities_follow_their_definition(reduce):
     assert 0 <= expected.min() <= expected.max() <= 1
 
 
+@pytest.mark.parametrize("reduce", ["mean", "max"])
+@pytest.mark.parametrize("convert", [np.asarray, torch.from_numpy])
+def test_sums_that_underflow_give_no_share_above_one(reduce, convert):
+    """A zero weight on the only large input leaves a sum whose reciprocal is infinite in float32."""
+    weight = np.array([[1.0, 0.0, 0.5], [1.0, 1.0, 1.0]], np.float32)
+    inputs = np.array([[1e-39, 1.0, -1e-40], [1e-30, 1.0, -1e-40], [2e-30, 1.0, 0.0]], np.float32)
+    shares_of_weights = np.asarray(ms.sipp(convert(weight), convert(inputs), reduce=reduce))
+    assert 0 <= shares_of_weights.min() <= shares_of_weights.max() <= 1
+    # The third weight alone makes the negative sums of the first two samples: in the second neuron, too.
+    np.testing.assert_allclose(shares_of_weights[:, 2], 2 / 3 if reduce == "mean" else 1.0, rtol=1e-6)
+
+
 def test_filters_take_the_largest_of_their_channel():
     weight = RNG.standard_normal((3, 2, 2, 2))
     inputs = RNG.standard_normal((20, 8))
@@ -67,6 +79,20 @@ def test_a_neuron_without_sensitivities_needs_no_draws():
     np.testing.assert_array_equal(bound.error(0), [0.0, np.inf])
     assert bound.error(10)[0] == 0
     np.testing.assert_array_equal(scores.sampling_bound(np.zeros((3, 2)), 30).samples(1e-300), [0, 0, 0])
+
+
+@pytest.mark.parametrize(
+    ("sensitivity", "options", "reason"),
+    [
+        (np.nan, {}, "NaN, infinite or negative"),
+        (-0.5, {}, "NaN, infinite or negative"),
+        (0.5, {"points": np.inf}, "points=inf"),
+        (0.5, {"c": np.inf}, "c=inf"),
+    ],
+)
+def test_a_bound_that_would_be_nan_is_refused(sensitivity, options, reason):
+    with pytest.raises(ms.ScoresError, match=reason):
+        scores.sampling_bound(np.array([[0.0, 0.0], [sensitivity, 0.5]]), **{"points": 30, **options})
 
 
 def test_sampling_really_errs_less_than_the_bound():
