@@ -19,7 +19,7 @@ from .calls import Call, OutputPlaceholder, Tensors, map_leaves, tensors_of
 
 Tensor = torch.Tensor
 PADDING_KEY = "attention_mask"
-"""Key of a batch with a tensor `[sequences, tokens]` that is 0 at padding."""
+"""Name of the model's argument that is 0 at padding: a tensor `[sequences, tokens]`."""
 CACHE_KEYWORDS = ("past_key_value", "past_key_values", "layer_past", "cache_params")
 """Keywords with which models pass a cache, of keys and values or of states, to their blocks."""
 
@@ -82,7 +82,7 @@ def capture_batch(
     finally:
         for hook in hooks:
             hook.remove()
-    return recorder.finish(batch, number)
+    return recorder.finish(_arguments_by_name(model, batch), number)
 
 
 def _run(model: torch.nn.Module, batch: Any, number: int) -> None:
@@ -119,6 +119,17 @@ def _refuse_unknown_keys(model: torch.nn.Module, batch: Mapping[str, Any], numbe
         raise PruningError(f"batch {number} has {', '.join(unknown)}, but the model takes {', '.join(named)}")
 
 
+def _arguments_by_name(model: torch.nn.Module, batch: Any) -> Mapping[str, Any]:
+    """Return a batch's arguments by the names of the parameters of `model.forward`; empty if those are not known."""
+    if isinstance(batch, Mapping):
+        return batch
+    arguments = batch if isinstance(batch, (tuple, list)) else (batch,)
+    try:
+        return inspect.signature(model.forward).bind_partial(*arguments).arguments
+    except TypeError:  # A pre-hook of the model may take other arguments than `forward`.
+        return {}
+
+
 class _Recorder:
     """Records the calls of the blocks in one batch, by forward hooks.
 
@@ -146,8 +157,8 @@ class _Recorder:
 
         return [block.register_forward_pre_hook(before, with_kwargs=True), block.register_forward_hook(after)]
 
-    def finish(self, batch: Any, number: int) -> CapturedBatch:
-        """Check that all blocks ran, and return their calls."""
+    def finish(self, batch: Mapping[str, Any], number: int) -> CapturedBatch:
+        """Check that all blocks ran, and return their calls; `batch` has the model's arguments by name."""
         missing = sorted(set(range(len(self._blocks.modules))) - set(self._order))
         if missing:
             raise PruningError(f"batch {number} does not run it", self._blocks.name(missing[0]))
@@ -235,9 +246,9 @@ def _first_activations(arguments: tuple[Any, ...], keywords: Mapping[str, Any], 
     raise PruningError("none of its arguments is a tensor of activations", name)
 
 
-def _token_mask(batch: Any, inputs: Tensor, number: int) -> Tensor | None:
+def _token_mask(batch: Mapping[str, Any], inputs: Tensor, number: int) -> Tensor | None:
     """Return a batch's token mask (see `CapturedBatch`); None if the batch has no `attention_mask` with a 0."""
-    mask = batch.get(PADDING_KEY) if isinstance(batch, Mapping) else None
+    mask = batch.get(PADDING_KEY)
     if not isinstance(mask, Tensor) or bool((mask != 0).all()):
         return None
     if mask.ndim != 2 or mask.shape != inputs.shape[:2]:
