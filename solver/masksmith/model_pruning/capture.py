@@ -135,7 +135,8 @@ class _Recorder:
 
     `_returned` are the tensors that the previous block returned (while the first block is called: the activations that
     it is called with). `_versions` are the version counters of the returned tensors when the block returned them; torch
-    increases a tensor's counter at each change in place.
+    increases a tensor's counter at each change in place. `_recorded` has each tensor that was recorded as an argument
+    and not copied, with its counter at that time and the number of the block.
     """
 
     def __init__(self, blocks: BlockList, blocks_are_skipped: bool) -> None:
@@ -145,6 +146,7 @@ class _Recorder:
         self._input: Tensors = []
         self._returned: Tensors = []
         self._versions: list[int] = []
+        self._recorded: list[tuple[Tensor, int, int]] = []
 
     def register(self, number: int, block: torch.nn.Module) -> list[Any]:
         """Add hooks to a block, and return their handles."""
@@ -162,6 +164,13 @@ class _Recorder:
         missing = sorted(set(range(len(self._blocks.modules))) - set(self._order))
         if missing:
             raise PruningError(f"batch {number} does not run it", self._blocks.name(missing[0]))
+        for tensor, version, block in self._recorded:
+            if tensor._version != version:
+                raise PruningError(
+                    "a tensor among its arguments is changed in place in the same pass, so that the call cannot be "
+                    "repeated; let the model change a copy",
+                    self._blocks.name(block),
+                )
         calls = [call for _, call in sorted(zip(self._order, self._calls, strict=True), key=lambda pair: pair[0])]
         return CapturedBatch(self._order, calls, self._input, _token_mask(batch, self._input[0], number))
 
@@ -231,7 +240,11 @@ class _Recorder:
             reason = "one of its arguments is computed from what the blocks before it return"
             raise PruningError(f"{reason}; load the whole model and prune it in memory", self._blocks.name(number))
         # A tensor of `torch.inference_mode` cannot be used where gradients are computed, as for tuning.
-        return leaf.clone() if isinstance(leaf, Tensor) and leaf.is_inference() else leaf
+        if isinstance(leaf, Tensor) and leaf.is_inference():
+            return leaf.clone()
+        if isinstance(leaf, Tensor):
+            self._recorded.append((leaf, leaf._version, number))
+        return leaf
 
 
 def _first_activations(arguments: tuple[Any, ...], keywords: Mapping[str, Any], name: str) -> Tensor:

@@ -182,6 +182,28 @@ def test_an_output_of_the_previous_block_in_a_container_that_cannot_be_filled(co
     assert error.name == "blocks.1"
 
 
+@pytest.mark.parametrize("place", ["block", "model"])
+def test_an_argument_that_is_changed_in_place(place):
+    class Shifted(Block):
+        def forward(self, inputs, shift):
+            outputs = super().forward(inputs) + shift
+            if place == "block":
+                shift.add_(1)
+            return outputs
+
+    class ShiftedModel(Model):
+        def forward(self, inputs):
+            shift = torch.zeros(1)
+            for block in self.blocks:
+                inputs = block(inputs, shift)
+                if place == "model":
+                    shift.add_(1)
+            return inputs
+
+    error = assert_refused(ShiftedModel(Shifted), inputs(), "a tensor among its arguments is changed in place")
+    assert error.name == "blocks.0"
+
+
 def test_blocks_that_share_a_weight():
     model = Model()
     model.blocks[2].first.weight = model.blocks[0].first.weight
