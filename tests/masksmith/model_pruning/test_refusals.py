@@ -236,6 +236,14 @@ def test_the_names_of_a_weight_have_one_pattern():
     assert error.name == "blocks.0.first.weight"
 
 
+def test_a_pattern_for_weights_that_stay_dense():
+    patterns = {"*": "2:4", "first.bias": "1:4"}
+    with pytest.raises(ms.PatternError, match=r"first.bias'=1:4: 'blocks.0.first.bias' stays dense \(fewer than two"):
+        ms.prune(Model(), inputs(), patterns, update=None)
+    report = ms.prune(Model(), inputs(), {"*": "2:4", "first": "1:4"}, update=None, exclude="*.first")
+    assert len(report.masks) == 3
+
+
 def test_parametrized_weights_are_refused_unless_excluded():
     model = Model()
     parametrizations.weight_norm(model.blocks[1].first)
