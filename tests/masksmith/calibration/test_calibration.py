@@ -329,6 +329,7 @@ def test_what_cannot_be_gathered_or_scored_is_refused_by_name(what, model, batch
     ("content", "reason"),
     [
         (b"rubbish, nothing else", "it is text, which begins with 'rubbish, nothing else'"),
+        (b"version: 2\nlayers: []\n", "it is text, which begins with 'version: 2'"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "Git LFS pointer.*run 'git lfs pull'"),
         (None, "masksmith_calibration"),
     ],
