@@ -74,7 +74,7 @@ class MatrixView:
     def contains(self, other: MatrixView) -> bool:
         """Whether each output of the other matrix, with all of its inputs, is an output of this one.
 
-        False if all outputs of this one are the same entries (stride 0).
+        False if all outputs of this matrix are the same entries (stride 0).
         """
         (inputs, outputs), (in_stride, out_stride) = self.shape, self.strides
         if (other.shape[0], other.strides[0]) != (inputs, in_stride):

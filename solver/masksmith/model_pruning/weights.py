@@ -88,8 +88,8 @@ class BlockWeight:
     def is_expert(self) -> bool:
         """Whether the weight belongs to experts, which may get only some of the tokens.
 
-        Its first axis then counts matrices, or its name says so. A stack along another axis, as of heads, is multiplied
-        with all tokens.
+        It does if its first axis counts matrices, or if its name contains `expert`. The matrices of a stack along
+        another axis, such as heads, are multiplied with all tokens.
         """
         return self.layout.axes[0] == "stack" or "expert" in self.name
 
