@@ -51,7 +51,8 @@ class _Operand:
 
     Attributes:
         tensor: The operand.
-        weight: The operand as `[out, in, *kernel]`; None if it cannot be written so, as a batch of different matrices.
+        weight: The operand as `[out, in, *kernel]`; None if it cannot be written so: it is a batch of different
+            matrices, or the weight of a convolution that is not calibrated.
         rows: Computes the inputs that the operand is multiplied with, `[tokens, in * kernel]`.
     """
 
