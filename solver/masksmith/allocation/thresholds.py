@@ -127,8 +127,14 @@ class BlockThreshold:
         )
 
     def measure(self, scores: Any, state: Any, name: str) -> Doubles:
-        """Return the value of every block of these rows, in row-major order."""
-        pattern = self._pattern
+        """Return the value of every block of these rows, in row-major order.
+
+        Empty if there are fewer rows than a block has, and `ragged="dense"` keeps them all.
+        """
+        pattern, reader = self._pattern, MatrixReader(scores, "in", name)
+        if pattern.ragged == "dense" and reader.shape[0] < pattern.rows:
+            checked_rows(reader, 0, reader.shape[0])
+            return np.zeros(0)
         nested_solution = None if pattern.nested is None else solve(scores, pattern.nested, threads=1, name=name)
         # `Problem` requires a density that keeps at least one block. In a slice of few rows, the pattern's density
         # could round to no block, so full density replaces it; the values of blocks do not depend on the density.

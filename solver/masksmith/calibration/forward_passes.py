@@ -72,15 +72,17 @@ def calibrate(
         progress: Whether to show a progress bar; by default in terminals and notebooks.
 
     Raises:
-        ScoresError: If `gather` is empty or has an unknown kind; a name or glob matches no layer; a layer that is named
-            exactly is not supported; no layer is selected; there is no batch; a layer is called without a tensor that
-            fits its weight; a parameter is on the meta device; a loss has no gradient; gradients do not reach a layer,
-            such as one in a reentrant activation checkpoint or one with a mask of a `Sparsifier`; or a statistic has
-            NaN or infinity.
+        ScoresError: If `gather` is empty or has an unknown kind; `max_samples` is less than 1; a name or glob matches
+            no layer; a layer that is named exactly is not supported; no layer is selected; there is no batch; a layer
+            is called without a tensor that fits its weight; a parameter is on the meta device; a loss is not one number
+            or has no gradient; gradients do not reach a layer, such as one in a reentrant activation checkpoint or one
+            with a mask of a `Sparsifier`; or a statistic has NaN or infinity.
     """
     unknown = [kind for kind in gather if kind not in KINDS]
     if unknown or not gather:
         raise ScoresError(f"gather={list(gather)}: expected some of {', '.join(KINDS)}")
+    if max_samples < 1:
+        raise ScoresError(f"max_samples={max_samples} must be at least 1")
     accumulators, skipped, shared_names = _accumulators(model, layers, gather, max_samples)
     count = 0
     with without_inference_mode(), _gathering_inputs(model, accumulators.values()) as recorder:
@@ -250,6 +252,9 @@ def _backward(
             raise ScoresError(_inference_reason(model)) from error
         if loss is None and value is None:
             raise ScoresError("gradients need loss=, since the model's output has no .loss")
+        if not isinstance(value, torch.Tensor) or value.numel() != 1:
+            kind = f"of shape {list(value.shape)}" if isinstance(value, torch.Tensor) else f"a {type(value).__name__}"
+            raise ScoresError(f"the loss is {kind}, not a tensor of one number: return such a tensor from loss=")
         weights = [weight for each in in_use.values() for weight in each]
         if weights and not value.requires_grad:
             raise ScoresError(

@@ -51,7 +51,8 @@ class _Operand:
 
     Attributes:
         tensor: The operand.
-        weight: The operand as `[out, in, *kernel]`; None if it cannot be written so, as a batch of different matrices.
+        weight: The operand as `[out, in, *kernel]`; None if it cannot be written so: it is a batch of different
+            matrices, or the weight of a convolution that is not calibrated.
         rows: Computes the inputs that the operand is multiplied with, `[tokens, in * kernel]`.
     """
 
@@ -166,7 +167,9 @@ class ProductRecorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
 def has_own_forward(module: torch.nn.Module) -> bool:
     """Whether a layer computes anything else than its base class, by a subclass or by a `forward` set on the layer."""
     bases = (torch.nn.Linear, torch.nn.Conv1d, torch.nn.Conv2d)
-    base = next((each for each in type(module).__mro__ if each in bases or each.__name__ == "Conv1D"), None)
+    base = next((each for each in type(module).__mro__ if each in bases), None)
+    if is_transformers_conv1d(module):
+        base = [each for each in type(module).__mro__ if each.__name__ == "Conv1D"][-1]
     replaced = [name for name in ("forward", "_conv_forward") if hasattr(base, name)]
     return any(name in vars(module) or getattr(type(module), name) is not getattr(base, name) for name in replaced)
 

@@ -147,8 +147,9 @@ class Architecture:
     def _axes_by_sibling(self, name: str, shape: Sequence[int]) -> tuple[AxisRole, ...] | None:
         """Find the axes by the shapes of fused gate and up and of down.
 
-        As `[stack, out, in]`, the shapes are `[.., 2 * f, h]` and `[.., h, f]`; as `[stack, in, out]`, both are
-        transposed. None if one of the two tensors is missing, or if their shapes fit neither.
+        If the axes are `[stack, out, in]`, the shape of gate and up is `[.., 2 * f, h]`, and that of down `[.., h, f]`,
+        with h features of the model and f features inside an expert; if the axes are `[stack, in, out]`, both matrices
+        are transposed. None if one of the two tensors is missing, or if their shapes fit neither.
         """
         both_ways = [pair for fused, down in FUSED_AND_DOWN for pair in ((fused, down), (down, fused))]
         # The last such string in this tensor's name, and the string that replaces it in the name of the other tensor.

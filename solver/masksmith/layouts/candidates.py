@@ -14,14 +14,15 @@ class Candidate:
     Attributes:
         name: Name of the tensor, unique among the candidates.
         shape: Its shape; also empty if the shape is unknown, or need not be checked.
-        dtype: Its dtype, as safetensors names it, or as torch does if safetensors has no name for it; or empty.
+        dtype: Its dtype, as safetensors names it, or as torch does if safetensors has no name for it; empty if it need
+            not be checked, since there is no pattern.
         aliases: Other names that the caller may use for the tensor, such as the name of its module.
         layout: How the tensor is made of matrices; None if unknown: then a weight `[out, in, *kernel]` is assumed.
         dense_by_default_reason: Why the tensor stays dense unless `layers` selects it; None if it is masked by default.
         only_by_name: Whether, if the tensor is dense by default, only its full name selects it, and no glob.
         file_format: The format in `__metadata__` of the tensor's file, such as `pt` or `flax`; empty if there is none.
-        may_be_convolution: Whether the tensor may be a convolution if its shape fits one; False if its module is known
-            to be none.
+        may_be_convolution: Whether the tensor may be the weight of a convolution, if its shape fits; False if its
+            module is known to be no convolution.
         is_outside_layers: Whether the tensor is known to be no layer's weight, so that its layout must be given; if
             False, its name decides.
         unsupported_reason: Why the tensor cannot be masked, whatever the pattern; None if no reason is known. `select`

@@ -16,7 +16,7 @@ _WEIGHT_NAME = re.compile(r"(?:^|[./])kernel$|:\d+$")
 
 
 def format_reason(file_format: str, shape: Sequence[int]) -> str | None:
-    """Return why the layout of a tensor is unclear in a file of this format; None if it is not."""
+    """Return why the layout of a tensor is unclear in a file of this format; None if its axes are those of torch."""
     least_dims = _LEAST_DIMS.get(file_format)
     if least_dims is None or len(shape) < least_dims:
         return None

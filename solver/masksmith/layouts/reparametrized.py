@@ -24,9 +24,10 @@ def without_parametrization(name: str) -> str:
 
 
 def reparametrized_reason(name: str, names: Collection[str]) -> str | None:
-    """Return why a parameter that a layer's weight is computed from is not masked, and what to do; else None.
+    """Return why a parameter that a layer's weight is computed from is not masked, and what to do.
 
-    Zeros in such a parameter either do not become zeros of the weight, or also change its other entries.
+    None for other tensors. Zeros in such a parameter either do not become zeros of the weight, or also change the
+    weight's other entries.
 
     Args:
         name: Name of the parameter or buffer.

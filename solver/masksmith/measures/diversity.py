@@ -58,10 +58,10 @@ class Diversity:
 def diversity(pattern: NM | str) -> Diversity:
     """Count the masks of one tile of an N:M pattern.
 
-    Plain groups have `C(m, n)`, or with at-most fill `C(m, 0) + ... + C(m, n)`. Transposable tiles are counted row by
-    row, over the multiset of the columns' unfilled budgets, if that takes less than about 5 s; else by the asymptotic
-    `C(c, n)^r C(r, k)^c / C(rc, rn) * e^-1/2` for tiles that keep n entries in each of r rows and k in each of c
-    columns (Canfield, Greenhill, McKay 2008), 6 % low at 4:8.
+    A plain group has `C(m, n)` masks, a binomial coefficient; with at-most fill, `C(m, 0) + ... + C(m, n)`.
+    Transposable tiles are counted row by row, over the multiset of the columns' unfilled budgets, if that takes less
+    than about 5 s; else by the asymptotic `C(c, n)^r C(r, k)^c / C(rc, rn) * e^-1/2` for tiles that keep n entries in
+    each of r rows and k in each of c columns (Canfield, Greenhill, McKay 2008), 6 % low at 4:8.
 
     Raises:
         PatternError: If the pattern is malformed, or not N:M.

@@ -24,7 +24,7 @@ They are measured on all batches if all together have fewer tokens, or if all ou
 anyway (see `_count_measured`).
 """
 NewActivations = Callable[[int, str], Activations]
-"""Returns storage for the activations of a block, by its position in the order and `dense` or `pruned`."""
+"""Returns storage for the outputs of a block, by its position in the order, and by the model: `dense` or `pruned`."""
 
 
 class BlockRun:
@@ -34,10 +34,10 @@ class BlockRun:
         blocks: The blocks.
         captured: The recorded calls of the blocks.
         options: How weights are pruned.
-        new_activations: Returns storage for the activations of a block.
+        new_activations: Returns storage for the outputs of a block.
         on_weight: Called after each weight is pruned, with its number of entries.
         finished_count: Number of blocks that earlier runs finished; for the last of them, `new_activations` returns the
-            stored activations.
+            stored outputs.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class BlockRun:
             self._dense, self._pruned = (new_activations(finished_count - 1, kind) for kind in ("dense", "pruned"))
 
     def prune_block(self, number: int, weights: Sequence[BlockWeight]) -> BlockReport:
-        """Prune the next block; its activations are the inputs of the following one.
+        """Prune the next block; its outputs are the inputs of the following one.
 
         Args:
             number: Index of this block in `blocks`, which need not be its position in the order.

@@ -19,7 +19,7 @@ from .calls import Call, OutputPlaceholder, Tensors, map_leaves, tensors_of
 
 Tensor = torch.Tensor
 PADDING_KEY = "attention_mask"
-"""Key of a batch with a tensor `[sequences, tokens]` that is 0 at padding."""
+"""Name of the model's argument that is 0 at padding: a tensor `[sequences, tokens]`."""
 CACHE_KEYWORDS = ("past_key_value", "past_key_values", "layer_past", "cache_params")
 """Keywords with which models pass a cache, of keys and values or of states, to their blocks."""
 
@@ -82,7 +82,7 @@ def capture_batch(
     finally:
         for hook in hooks:
             hook.remove()
-    return recorder.finish(batch, number)
+    return recorder.finish(_arguments_by_name(model, batch), number)
 
 
 def _run(model: torch.nn.Module, batch: Any, number: int) -> None:
@@ -119,12 +119,24 @@ def _refuse_unknown_keys(model: torch.nn.Module, batch: Mapping[str, Any], numbe
         raise PruningError(f"batch {number} has {', '.join(unknown)}, but the model takes {', '.join(named)}")
 
 
+def _arguments_by_name(model: torch.nn.Module, batch: Any) -> Mapping[str, Any]:
+    """Return a batch's arguments by the names of the parameters of `model.forward`; empty if those are not known."""
+    if isinstance(batch, Mapping):
+        return batch
+    arguments = batch if isinstance(batch, (tuple, list)) else (batch,)
+    try:
+        return inspect.signature(model.forward).bind_partial(*arguments).arguments
+    except TypeError:  # A pre-hook of the model may take other arguments than `forward`.
+        return {}
+
+
 class _Recorder:
     """Records the calls of the blocks in one batch, by forward hooks.
 
     `_returned` are the tensors that the previous block returned (while the first block is called: the activations that
     it is called with). `_versions` are the version counters of the returned tensors when the block returned them; torch
-    increases a tensor's counter at each change in place.
+    increases a tensor's counter at each change in place. `_recorded` has each tensor that was recorded as an argument
+    and not copied, with its counter at that time and the number of the block.
     """
 
     def __init__(self, blocks: BlockList, blocks_are_skipped: bool) -> None:
@@ -134,6 +146,7 @@ class _Recorder:
         self._input: Tensors = []
         self._returned: Tensors = []
         self._versions: list[int] = []
+        self._recorded: list[tuple[Tensor, int, int]] = []
 
     def register(self, number: int, block: torch.nn.Module) -> list[Any]:
         """Add hooks to a block, and return their handles."""
@@ -146,11 +159,18 @@ class _Recorder:
 
         return [block.register_forward_pre_hook(before, with_kwargs=True), block.register_forward_hook(after)]
 
-    def finish(self, batch: Any, number: int) -> CapturedBatch:
-        """Check that all blocks ran, and return their calls."""
+    def finish(self, batch: Mapping[str, Any], number: int) -> CapturedBatch:
+        """Check that all blocks ran, and return their calls; `batch` has the model's arguments by name."""
         missing = sorted(set(range(len(self._blocks.modules))) - set(self._order))
         if missing:
             raise PruningError(f"batch {number} does not run it", self._blocks.name(missing[0]))
+        for tensor, version, block in self._recorded:
+            if tensor._version != version:
+                raise PruningError(
+                    "a tensor among its arguments is changed in place in the same pass, so that the call cannot be "
+                    "repeated; let the model change a copy",
+                    self._blocks.name(block),
+                )
         calls = [call for _, call in sorted(zip(self._order, self._calls, strict=True), key=lambda pair: pair[0])]
         return CapturedBatch(self._order, calls, self._input, _token_mask(batch, self._input[0], number))
 
@@ -220,7 +240,11 @@ class _Recorder:
             reason = "one of its arguments is computed from what the blocks before it return"
             raise PruningError(f"{reason}; load the whole model and prune it in memory", self._blocks.name(number))
         # A tensor of `torch.inference_mode` cannot be used where gradients are computed, as for tuning.
-        return leaf.clone() if isinstance(leaf, Tensor) and leaf.is_inference() else leaf
+        if isinstance(leaf, Tensor) and leaf.is_inference():
+            return leaf.clone()
+        if isinstance(leaf, Tensor):
+            self._recorded.append((leaf, leaf._version, number))
+        return leaf
 
 
 def _first_activations(arguments: tuple[Any, ...], keywords: Mapping[str, Any], name: str) -> Tensor:
@@ -235,9 +259,9 @@ def _first_activations(arguments: tuple[Any, ...], keywords: Mapping[str, Any], 
     raise PruningError("none of its arguments is a tensor of activations", name)
 
 
-def _token_mask(batch: Any, inputs: Tensor, number: int) -> Tensor | None:
+def _token_mask(batch: Mapping[str, Any], inputs: Tensor, number: int) -> Tensor | None:
     """Return a batch's token mask (see `CapturedBatch`); None if the batch has no `attention_mask` with a 0."""
-    mask = batch.get(PADDING_KEY) if isinstance(batch, Mapping) else None
+    mask = batch.get(PADDING_KEY)
     if not isinstance(mask, Tensor) or bool((mask != 0).all()):
         return None
     if mask.ndim != 2 or mask.shape != inputs.shape[:2]:

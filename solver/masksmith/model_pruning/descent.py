@@ -33,8 +33,9 @@ class TunedParameter:
     Attributes:
         parameter: The parameter.
         tuned_entries: Mask of the entries that are tuned.
-        values: The parameter's own memory; for a dtype of 16 bits, a copy in float32, which is rounded into the
-            parameter after each step: in float16, Adam's averages of squared gradients would be 0.
+        values: The parameter's own memory; or a contiguous copy, which is written into the parameter after each step.
+            It is a copy if the dtype has 16 bits (then in float32, since in float16, Adam's averages of squared
+            gradients would be 0), or if the parameter is not contiguous (see `_values_of`).
     """
 
     parameter: torch.nn.Parameter
@@ -44,7 +45,7 @@ class TunedParameter:
     @property
     def is_copy(self) -> bool:
         """Whether `values` is a copy."""
-        return self.values.dtype != self.parameter.dtype
+        return self.values.data_ptr() != self.parameter.data_ptr()
 
 
 def tuned_parameters(weights: Sequence[BlockWeight], reports: Sequence[WeightReport]) -> list[TunedParameter]:
@@ -64,10 +65,16 @@ def tuned_parameters(weights: Sequence[BlockWeight], reports: Sequence[WeightRep
             continue
         no_entry = torch.zeros_like(parameter, dtype=torch.bool)
         weight.part.view(by_parameter.setdefault(id(parameter), (parameter, no_entry))[1]).copy_(entries)
-    return [
-        TunedParameter(parameter, entries, parameter.detach().float() if parameter.itemsize < 4 else parameter.detach())
-        for parameter, entries in by_parameter.values()
-    ]
+    return [TunedParameter(parameter, entries, _values_of(parameter)) for parameter, entries in by_parameter.values()]
+
+
+def _values_of(parameter: torch.nn.Parameter) -> Tensor:
+    """Return the values for Adam, contiguous, of 32 bits or more: the parameter's own memory if it is so, else a copy.
+
+    On a CPU, torch's fused Adam takes values, gradients and averages in the order of their memory, whatever their
+    strides are, so all of them must be contiguous.
+    """
+    return parameter.detach().to(torch.promote_types(parameter.dtype, torch.float32)).contiguous()
 
 
 def descend(
@@ -89,7 +96,7 @@ def descend(
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimiser, lambda number: 0.5 * (1 + math.cos(math.pi * number / options.tuning_steps))
     )
-    scale = LOSS_SCALE if any(each.is_copy for each in parameters) else 1.0
+    scale = LOSS_SCALE if any(each.parameter.itemsize < 4 for each in parameters) else 1.0
     with _requiring_gradients([each.parameter for each in parameters]):
         for number in range(options.tuning_steps):
             batch = number % block_step.batch_count
@@ -97,7 +104,9 @@ def descend(
             for each, gradient in zip(parameters, gradients, strict=True):
                 if not bool(torch.isfinite(gradient).all()):
                     raise StoppedError(f"a gradient contains NaN or infinity in step {number + 1}, batch {batch}")
-                each.values.grad = gradient.to(each.values.dtype).mul_(each.tuned_entries).div_(scale)
+                # Not in place: parameters that are added share one tensor of gradients, and its memory may overlap.
+                tuned_gradient = (gradient * each.tuned_entries).to(each.values.dtype).contiguous()
+                each.values.grad = tuned_gradient.div_(scale)
             optimiser.step()
             schedule.step()
             for each in parameters:

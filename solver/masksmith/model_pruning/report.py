@@ -20,7 +20,7 @@ class WeightReport:
         mask: Bool, of the weight's shape, True = kept.
         tokens: Number of tokens that each of its matrices got.
         masked_error: Squared error of its outputs on the calibration data with the original weights masked by the
-            first mask.
+            first mask: that of the scores, before `admm` changes it.
         error: Squared error with the mask and the weights of the update, before the block is tuned; without an update,
             `masked_error`.
         energy: Squared norm of the outputs themselves, with the original weights.

@@ -111,8 +111,8 @@ class BlockWatcher:
         """Forward hook of a module that contains experts: run it a second time, on the tokens that are not padding.
 
         Raises:
-            PruningError: If the module's arguments are not a single tensor `[sequences, tokens, ..]`, or the outputs of
-                the two runs differ by more than rounding.
+            PruningError: If the module's arguments are not a single tensor `[sequences, tokens, ..]`, or its first
+                output is not such a tensor; or if the outputs of the two runs differ by more than rounding.
         """
         if self._is_second_run:
             return
@@ -131,8 +131,11 @@ class BlockWatcher:
             second_output = module(tokens) if arguments else module(**dict.fromkeys(keywords, tokens))
         finally:
             self._is_second_run = False
-        first, second = tensors_of(output)[0][token_mask], tensors_of(second_output)[0][0]
-        if not torch.allclose(second, first, rtol=1e-2, atol=1e-3):
+        outputs, second_outputs = tensors_of(output), tensors_of(second_output)
+        if not outputs or outputs[0].shape[:2] != token_mask.shape:
+            reason = "its output is not a tensor [sequences, tokens, ..], so its rows of padding are not known"
+            raise PruningError(f"{reason}; {ADVICE}", name)
+        if not torch.allclose(second_outputs[0][0], outputs[0][token_mask], rtol=1e-2, atol=1e-3):
             raise PruningError(f"its outputs depend on padding; {ADVICE}", name)
 
 

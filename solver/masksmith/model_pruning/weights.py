@@ -12,7 +12,9 @@ from masksmith.layouts import (
     BY_CHOICE,
     Candidate,
     Layout,
+    Selection,
     SelectionError,
+    check_rules_apply,
     is_transformers_conv1d,
     plain_path,
     select,
@@ -86,8 +88,8 @@ class BlockWeight:
     def is_expert(self) -> bool:
         """Whether the weight belongs to experts, which may get only some of the tokens.
 
-        Its first axis then counts matrices, or its name says so. A stack along another axis, as of heads, is multiplied
-        with all tokens.
+        It does if its first axis counts matrices, or if its name contains `expert`. The matrices of a stack along
+        another axis, such as heads, are multiplied with all tokens.
         """
         return self.layout.axes[0] == "stack" or "expert" in self.name
 
@@ -161,6 +163,8 @@ def weights_of(
         PruningError: If a name or glob matches nothing, a weight named exactly cannot be pruned, no weight is selected,
             a selected layer is parametrized, the patterns of two names of a weight differ, two blocks share a
             parameter, or a part is not within a parameter.
+        PatternError: If a rule of `patterns` selects no parameter, or only weights that stay dense although the caller
+            did not leave any of them out.
     """
     parts = parts or {}
     locations = _locations(model, parts)
@@ -176,6 +180,7 @@ def weights_of(
     parametrized = [name for name, reason in reasons.items() if reason == PARAMETRIZED_REASON]
     if parametrized:
         raise PruningError(f"{PARAMETRIZED_REASON}, or exclude it", parametrized[0])
+    _check_rules_apply(patterns, candidates, selection, shared_names)
     by_block: list[list[BlockWeight]] = [[] for _ in blocks.modules]
     block_of = _block_numbers(blocks)
     for name in selection.chosen:
@@ -226,6 +231,19 @@ def _assign_patterns(patterns: TensorPatterns, names: list[str], shared_names: M
         if pattern is not None and pattern_of.setdefault(first, pattern) != pattern:
             raise PruningError(f"{name!r} is another name of this weight, and the patterns of the two differ", first)
     return pattern_of
+
+
+def _check_rules_apply(
+    patterns: TensorPatterns, candidates: list[Candidate], selection: Selection, shared_names: Mapping[str, str]
+) -> None:
+    """Do what `check_rules_apply` does, also for rules that select a weight by another one of its names."""
+    # Rules by the full name of a chosen weight apply; there may be one for each weight, and each check takes long.
+    chosen = frozenset(selection.chosen)
+    rules = {selector: pattern for selector, pattern in patterns.rules.items() if selector not in chosen}
+    by_name = {candidate.name: candidate for candidate in candidates}
+    others = [replace(by_name[first], name=name) for name, first in shared_names.items()]
+    reasons = {name: selection.skipped[first] for name, first in shared_names.items() if first in selection.skipped}
+    check_rules_apply(replace(patterns, rules=rules), [*candidates, *others], selection.skipped | reasons)
 
 
 @dataclass(frozen=True)

@@ -63,7 +63,7 @@ def prune(
     Args:
         model: A model with a list of blocks, such as the language models of transformers.
         batches: Each batch is a tensor, or a tuple or list of arguments, or a mapping of keyword arguments. Tokens
-            whose `attention_mask` is 0 enter no statistic and no error.
+            at which the argument `attention_mask` is 0 enter no statistic and no error.
         pattern: One pattern, or several by weight, as for jobs.
         scores: Scores of the masks: `wanda`, `ria`, `sparsegpt` or `magnitude`.
         update: Update of the kept weights: `admm` (which starts from the mask of the scores), `reconstruct`, or None.

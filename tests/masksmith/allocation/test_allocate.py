@@ -144,6 +144,17 @@ def test_slices_change_nothing(monkeypatch):
     assert ms.allocate(LAYERS, "block 4x4 40%", "40%").patterns == blocks
 
 
+def test_a_last_slice_without_a_whole_block_stays_dense(monkeypatch):
+    rng, pattern = np.random.default_rng(3), ms.Block(4, 4, 0.5, ragged="dense")
+    layers = {"a": rng.random((18, 8)), "b": rng.random((9, 8))}
+    whole = ms.allocate(layers, pattern, 0.5)
+    monkeypatch.setattr(allocation, "SLICE_ENTRIES", 1)
+    assert ms.allocate(layers, pattern, 0.5) == whole
+    layers["a"][17, 3] = np.nan
+    with pytest.raises(ms.ScoresError, match=r"'a'.*17, 3"):
+        ms.allocate(layers, pattern, 0.5)
+
+
 def test_torch_and_progress():
     seen = []
     layers = {name: torch.from_numpy(layer) for name, layer in LAYERS.items()}

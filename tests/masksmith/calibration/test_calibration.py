@@ -281,6 +281,10 @@ def without_loss(model):
     return model
 
 
+def forward(model, batch):
+    return model(batch)
+
+
 def broken(model):
     with torch.no_grad():
         model[0].weight[0, 0] = float("nan")
@@ -293,6 +297,9 @@ BAD = {
     "no such layer": (lambda m, b: ms.calibrate(m, b, layers=["9.*"]), "'9.*': fits no linear.*there are 0.weight"),
     "no batch": (lambda m, b: ms.calibrate(m, []), "there is no batch"),
     "no loss": (lambda m, b: ms.calibrate(m, b, gather=("gradients",)), "gradients need loss="),
+    "no number": (lambda m, b: ms.calibrate(m, b, gather=("gradients",), loss=lambda *_: None), "loss is a NoneType"),
+    "many numbers": (lambda m, b: ms.calibrate(m, b, gather=("gradients",), loss=forward), r"loss is of shape \[\d+,"),
+    "no rows": (lambda m, b: ms.calibrate(m, b, gather=("activations",), max_samples=0), "max_samples=0 must be at"),
     "no labels": (lambda m, b: ms.calibrate(without_loss(m), b, gather=("gradients",)), "gradients need loss="),
     "a broken model": (lambda m, b: ms.calibrate(broken(m), b), "'3.weight': its norms hold NaN"),
     "another score": (lambda m, b: ms.calibrate(m, b).score("size", "0.weight", m[0].weight), "unknown score 'size'"),
@@ -322,6 +329,7 @@ def test_what_cannot_be_gathered_or_scored_is_refused_by_name(what, model, batch
     ("content", "reason"),
     [
         (b"rubbish, nothing else", "it is text, which begins with 'rubbish, nothing else'"),
+        (b"version: 2\nlayers: []\n", "it is text, which begins with 'version: 2'"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "Git LFS pointer.*run 'git lfs pull'"),
         (None, "masksmith_calibration"),
     ],

@@ -147,6 +147,10 @@ class Causal(torch.nn.Conv1d):
         return super().forward(torch.nn.functional.pad(inputs, (self.kernel_size[0] - 1, 0)))
 
 
+NamedAsInTransformers = type("Conv1D", (Causal,), {})
+"""A convolution whose class has the name of the linear layer of transformers."""
+
+
 class Same(torch.nn.Conv2d):
     """Pads at the end, and has its convolution elsewhere than in `forward`."""
 
@@ -163,12 +167,12 @@ class Pointwise(torch.nn.Conv2d):
 
 
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
-@pytest.mark.parametrize(("kind", "kernel"), [(Causal, 3), (Same, 3), (Pointwise, 1)])
+@pytest.mark.parametrize(("kind", "kernel"), [(Causal, 3), (NamedAsInTransformers, 3), (Same, 3), (Pointwise, 1)])
 def test_patches_of_a_subclass_multiply_to_its_outputs(kind, kernel, memory_format):
     torch.manual_seed(0)
     layer = kind(3, 5, kernel, bias=False)
-    inputs = torch.randn(2, 3, *([7] if kind is Causal else [7, 6]))
-    if kind is not Causal:
+    inputs = torch.randn(2, 3, *([7] if issubclass(kind, Causal) else [7, 6]))
+    if not issubclass(kind, Causal):
         layer, inputs = layer.to(memory_format=memory_format), inputs.to(memory_format=memory_format)
     gathered = ms.calibrate(torch.nn.Sequential(layer), [inputs], gather=("norms", "activations"))["0.weight"]
     expected = layer(inputs).detach().transpose(0, 1).reshape(5, -1).numpy()

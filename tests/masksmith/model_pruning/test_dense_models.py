@@ -108,6 +108,14 @@ def test_the_result_is_that_of_plain_hooks(kind, padded):
     assert report.skipped.keys() == OUTSIDE[kind]
 
 
+def test_a_mask_of_padding_may_be_an_argument_by_position():
+    (batch, _), options = token_batches(padded=True), {"update": None, "min_tokens": 1}
+    by_keyword = ms.prune(causal_model("llama"), [batch], "2:4", **options)
+    by_position = ms.prune(causal_model("llama"), [list(batch.values())], "2:4", **options)
+    assert {sum(weight.tokens) for block in by_position.blocks for weight in block.weights} == {82}
+    assert all(torch.equal(by_position.masks[name], mask) for name, mask in by_keyword.masks.items())
+
+
 def test_statistics_may_be_those_of_dense_predecessors():
     model, expected, batches = causal_model("llama"), causal_model("llama"), token_batches(padded=True)
     prune_with_hooks(expected, "model.layers", batches, on_dense=True)

@@ -174,3 +174,24 @@ def test_experts_whose_padding_cannot_be_known_are_refused_by_name():
     batch["attention_mask"][0, 20:] = 0
     with pytest.raises(ms.PruningError, match=r"blocks.0.experts.0.weight: .*calibrate without padding"):
         ms.prune(RoutedModel(), [batch], "2:4", update=None, min_tokens=4)
+
+
+def test_experts_whose_module_returns_other_rows_than_it_gets_are_refused_by_name():
+    class Flat(Routed):
+        def forward(self, inputs):
+            return super().forward(inputs).flatten(0, 1)
+
+    class Around(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.mixture = Flat()
+
+        def forward(self, inputs):
+            return inputs + self.mixture(inputs).reshape(inputs.shape)
+
+    model = RoutedModel()
+    model.blocks = torch.nn.ModuleList([Around(), Around()])
+    batch = {"inputs": torch.randn(4, 32, 16), "attention_mask": torch.ones(4, 32)}
+    batch["attention_mask"][0, 20:] = 0
+    with pytest.raises(ms.PruningError, match=r"blocks.0.mixture: its output is not a tensor .*without padding"):
+        ms.prune(model, [batch], "2:4", update=None, min_tokens=4)

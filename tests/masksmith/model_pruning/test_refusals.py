@@ -182,6 +182,28 @@ def test_an_output_of_the_previous_block_in_a_container_that_cannot_be_filled(co
     assert error.name == "blocks.1"
 
 
+@pytest.mark.parametrize("place", ["block", "model"])
+def test_an_argument_that_is_changed_in_place(place):
+    class Shifted(Block):
+        def forward(self, inputs, shift):
+            outputs = super().forward(inputs) + shift
+            if place == "block":
+                shift.add_(1)
+            return outputs
+
+    class ShiftedModel(Model):
+        def forward(self, inputs):
+            shift = torch.zeros(1)
+            for block in self.blocks:
+                inputs = block(inputs, shift)
+                if place == "model":
+                    shift.add_(1)
+            return inputs
+
+    error = assert_refused(ShiftedModel(Shifted), inputs(), "a tensor among its arguments is changed in place")
+    assert error.name == "blocks.0"
+
+
 def test_blocks_that_share_a_weight():
     model = Model()
     model.blocks[2].first.weight = model.blocks[0].first.weight
@@ -212,6 +234,14 @@ def test_the_names_of_a_weight_have_one_pattern():
     patterns = {"*": "2:4", "blocks.0.second": "1:4"}
     error = assert_refused(Model(Tied), inputs(), r"'blocks.0.second.weight' is another name .* differ", patterns)
     assert error.name == "blocks.0.first.weight"
+
+
+def test_a_pattern_for_weights_that_stay_dense():
+    patterns = {"*": "2:4", "first.bias": "1:4"}
+    with pytest.raises(ms.PatternError, match=r"first.bias'=1:4: 'blocks.0.first.bias' stays dense \(fewer than two"):
+        ms.prune(Model(), inputs(), patterns, update=None)
+    report = ms.prune(Model(), inputs(), {"*": "2:4", "first": "1:4"}, update=None, exclude="*.first")
+    assert len(report.masks) == 3
 
 
 def test_parametrized_weights_are_refused_unless_excluded():

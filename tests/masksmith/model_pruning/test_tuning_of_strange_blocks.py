@@ -22,6 +22,26 @@ class Block(torch.nn.Module):
         return inputs + self.down(torch.relu(self.up(inputs)))
 
 
+class Stacked(torch.nn.Module):
+    """Four experts in two stacked parameters; each expert computes all tokens."""
+
+    def __init__(self):
+        super().__init__()
+        self.up, self.down = (torch.nn.Parameter(torch.randn(4, *shape) / 4) for shape in ((32, 16), (16, 32)))
+
+    def products(self, inputs, weight):
+        return torch.stack([each @ matrix.T for each, matrix in zip(inputs, weight, strict=True)])
+
+    def forward(self, inputs):
+        hidden = torch.relu(self.products(inputs.reshape(1, -1, 16).expand(4, -1, -1), self.up))
+        return inputs + self.products(hidden, self.down).sum(0).reshape(inputs.shape)
+
+
+class StackedTogether(Stacked):
+    def products(self, inputs, weight):
+        return torch.bmm(inputs, weight.mT)
+
+
 class NotDifferentiable(torch.autograd.Function):
     @staticmethod
     def forward(context, values):
@@ -111,6 +131,15 @@ def test_a_block_that_cannot_be_tuned_keeps_the_weights_of_its_update(block, rea
         assert each.tuning.error_after == each.tuning.error_before
         assert f"not tuned: {each.name}: {reason}" in str(report)
     assert all(torch.equal(one, other) for one, other in zip(model.parameters(), expected.parameters(), strict=True))
+
+
+def test_gradients_may_have_other_strides_than_their_weights():
+    model, expected = Model(StackedTogether), Model(Stacked)
+    report = prune(model, tune_steps=8)
+    prune(expected, tune_steps=8)
+    assert report.blocks[0].tuning.error_after < report.blocks[0].tuning.error_before
+    for one, other in zip(model.parameters(), expected.parameters(), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4)
 
 
 def test_weights_that_diverge_are_restored():
