@@ -76,7 +76,9 @@ class DeviceSolve:
         if not self.problem.bonus or self.problem.start is None:
             return self.scores
         scores = self.scores.double()
-        with_bonus = scores + self.problem.bonus * self._bool_matrix(self.problem.start).double()
+        # Scores that are not valid get no bonus, which could make a negative score positive: the kernels find them.
+        has_bonus = self._bool_matrix(self.problem.start) & (scores >= 0)
+        with_bonus = scores + self.problem.bonus * has_bonus.double()
         # Infinite scores are refused later, with their index.
         if bool(torch.isinf(with_bonus.sum()) & torch.isfinite(scores).all()):
             raise overflow_error(self.problem.name)
