@@ -55,6 +55,7 @@ def plan(request: Request, declarations: Mapping[str, Declaration]) -> list[Case
             The message has the reason.
     """
     _check_values(request)
+    request = _without_duplicates(request)
     selected = _select_kernels(request, declarations)
     # Counted before the cases are built, since a request may have far too many.
     _check_case_count(math.prod(len(getattr(request, name)) for name in AXES))
@@ -95,9 +96,30 @@ def _check_values(request: Request) -> None:
     for direction in request.directions:
         if direction not in DIRECTIONS:
             raise BenchmarkError("invalid_benchmark", f"direction {direction!r}: choose from {', '.join(DIRECTIONS)}")
+    for layer in request.layers:
+        if layer.count < 1:
+            raise BenchmarkError("invalid_benchmark", f"layer {layer.name!r}: count {layer.count} is less than 1")
     for batch in request.batches:
         if not 1 <= batch <= MAX_BATCH:
             raise BenchmarkError("invalid_benchmark", f"batch {batch}: must lie between 1 and {MAX_BATCH}")
+
+
+def _without_duplicates(request: Request) -> Request:
+    """Return the request with patterns in their string form, and with every value once; layers are not changed.
+
+    The times of a case that is planned twice would be added twice in the estimates for whole models.
+    """
+    values = {name: tuple(dict.fromkeys(getattr(request, name))) for name in AXES if name != "layers"}
+    values["patterns"] = tuple(dict.fromkeys(_string_form(pattern) for pattern in values["patterns"]))
+    return replace(request, **values)
+
+
+def _string_form(pattern: str) -> str:
+    """Return the string form of a pattern, which `family` expects: `50%` for ` 50 %`; an invalid text is unchanged."""
+    try:
+        return str(parse(pattern))
+    except PatternError:
+        return pattern
 
 
 def _check_fit(layer: Layer, pattern: str) -> None:

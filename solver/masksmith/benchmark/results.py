@@ -41,13 +41,13 @@ class Measurement:
         speedup: Median dense time / median time of the kernel: of replays if both have a graph, else of eager calls.
         eager_speedup: The same, always of eager calls.
         error: Largest error against float64, relative to the largest possible rounding error; above 1 the result is
-            wrong, and the kernel has failed.
+            wrong, and the kernel has failed. None also if the result contains NaN or has the wrong shape.
         pack_s: Seconds to convert the masked weight to the kernel's format.
         tune_s: Seconds to tune the kernel for this shape.
         weight_bytes: Bytes of the packed weight.
         roofline: Shortest possible time relative to the measured one, by the roofline model with the measured copy and
             matrix rates of the device.
-        notes: Other information: layout, algorithm, tuning.
+        notes: Other information, by name, such as layout, algorithm, tuning.
     """
 
     kernel: str
@@ -70,9 +70,9 @@ class Measurement:
         return self.graph or self.eager
 
     def compared_with(self, dense: Measurement) -> tuple[Timing, Timing] | None:
-        """Return the times of dense and of this kernel, both of graph replays, or else both of eager calls.
+        """Return the times of dense and of this kernel: of graph replays if both have them, else of eager calls.
 
-        None if there are neither.
+        None if one of the two was not timed by eager calls either.
         """
         for dense_timing, timing in ((dense.graph, self.graph), (dense.eager, self.eager)):
             if dense_timing is not None and timing is not None:

@@ -76,7 +76,9 @@ class DeviceSolve:
         if not self.problem.bonus or self.problem.start is None:
             return self.scores
         scores = self.scores.double()
-        with_bonus = scores + self.problem.bonus * self._bool_matrix(self.problem.start).double()
+        # Scores that are not valid get no bonus, which could make a negative score positive: the kernels find them.
+        has_bonus = self._bool_matrix(self.problem.start) & (scores >= 0)
+        with_bonus = scores + self.problem.bonus * has_bonus.double()
         # Infinite scores are refused later, with their index.
         if bool(torch.isinf(with_bonus.sum()) & torch.isfinite(scores).all()):
             raise overflow_error(self.problem.name)
@@ -176,7 +178,7 @@ class DeviceSolve:
             solved = torch.cat([band.results.mask for band in bands])[: problem.grid.rows, : problem.grid.cols] != 0
             mask[: solved.shape[0], : solved.shape[1]] = solved
         edge_score = self._edge_score()
-        # With a bonus, the totals of the tiles contain the bonus, so the scores without it are summed again.
+        # With a hysteresis bonus, the totals of the tiles contain the bonus, so the original scores are summed again.
         with np.errstate(over="ignore"):
             total = float(self.scores.double().sum()) if problem.bonus else float(totals.sum()) + edge_score
         certificate = Certificate(

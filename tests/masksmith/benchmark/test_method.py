@@ -1,11 +1,13 @@
 """Measuring for real, on small shapes: wrong numbers are never timed, and one kernel's fault is its own."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
 
 import masksmith as ms
-from masksmith.benchmark import BenchmarkError, Declaration, Layer, Packed, Support, benchmark, own_kernels
+from masksmith.benchmark import BenchmarkError, Declaration, Layer, Packed, Report, Support, benchmark, own_kernels
 from masksmith.benchmark.cases import Case
 from masksmith.benchmark.method import Bench, speedup, summary
 from masksmith.benchmark.operands import reference
@@ -132,6 +134,17 @@ def test_a_product_of_the_wrong_shape_or_with_nan_is_wrong():
     empty = Own("void", lambda operand: lambda x: torch.full((4, 32), float("nan")))
     [result] = measured(turned, empty)
     assert [one.outcome for one in result.measurements] == ["measured", "failed", "failed"]
+    assert {one.reason for one in result.measurements[1:]} == {
+        "wrong result: it contains NaN, or it has the wrong shape"
+    }
+
+
+def test_a_report_of_a_wrong_result_is_valid_json():
+    def refuse(constant):
+        raise AssertionError(constant)
+
+    [result] = measured(Own("void", lambda operand: lambda x: torch.full((4, 32), float("nan"))))
+    json.loads(Report([result]).to_json(), parse_constant=refuse)
 
 
 def test_what_cannot_run_says_why():
@@ -157,6 +170,31 @@ def test_given_masks_are_used():
 
 
 @pytest.mark.parametrize(
+    "convert",
+    [
+        lambda mask: mask.astype(np.float64),
+        lambda mask: mask.astype(np.uint8) * 255,
+        lambda mask: torch.from_numpy(mask).bfloat16(),
+    ],
+    ids=["float64", "uint8", "bfloat16"],
+)
+def test_a_mask_of_another_dtype_keeps_where_it_is_not_zero(convert):
+    mask = np.zeros((32, 64), bool)
+    mask[:, ::4] = mask[:, 1::4] = True
+    seen = []
+
+    def look(operand):
+        seen.append((operand.matrix, operand.unmasked))
+        return lambda x: x @ operand.matrix.t()
+
+    [result] = measured(Own("look", look), masks={"32x64": convert(mask)})
+    matrix, unmasked = seen[0]
+    assert result.density == 0.5
+    assert matrix.dtype == torch.float32
+    assert torch.equal(matrix, unmasked * torch.from_numpy(mask))
+
+
+@pytest.mark.parametrize(
     ("mask", "words"),
     [(np.ones((32, 64), bool), "does not match its pattern: 512 of 512 tiles"), (np.ones((2, 2), bool), "has shape")],
 )
@@ -168,6 +206,23 @@ def test_masks_that_do_not_match_are_refused_before_anything_runs(mask, words):
     assert "'encoder.q'" in str(caught.value)
     with pytest.raises(BenchmarkError, match=r"not measured: 'encoder\.k' \(did you mean 'encoder\.q'\?\)"):
         benchmark([Layer("encoder.q", 32, 64)], "2:4", masks={"encoder.k": mask}, on_case=lambda *_: ran.append(1))
+    assert not ran
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"rounds": 0}, "rounds 0: must be at least 1"),
+        ({"threads": 0}, "threads 0: must be at least 1"),
+        ({"patterns": ms.NM(2, 4, axis="out")}, "pattern '2:4' along axis 'out'"),
+        ({"layers": [Layer("a", 32, 64, 0)]}, "layer 'a': count 0 is less than 1"),
+    ],
+)
+def test_arguments_that_cannot_be_measured_are_refused_before_anything_runs(options, words):
+    ran = []
+    with pytest.raises(BenchmarkError, match=words) as caught:
+        benchmark(**({"layers": "32x64", "patterns": "2:4"} | options), on_case=lambda *_: ran.append(1))
+    assert caught.value.fault == "invalid_benchmark"
     assert not ran
 
 

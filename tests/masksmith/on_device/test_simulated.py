@@ -68,6 +68,13 @@ def _special() -> list[Case]:
         Case("warm, small tiles", "transposable 2:4", moved, arrays={"start": start.mask, "u": u, "v": v}),
         Case("warm", "transposable 8:16", wide_moved, arrays={"start": large.mask, "u": wide_u, "v": wide_v}),
         Case("hysteresis", "transposable 2:4", moved, hysteresis=0.3, arrays={"warm_start": start.mask}),
+        Case(
+            "negative score with hysteresis",
+            "transposable 2:4",
+            _changed(gauss, tuple(np.argwhere(start.mask)[0]), -0.1),
+            hysteresis=0.3,
+            arrays={"warm_start": start.mask},
+        ),
         Case("padded", "transposable 2:4", odd),
         Case("dense edge", "transposable 2:4", odd, ragged="dense"),
         Case("smaller than a tile", "transposable 2:4", gauss[:3], ragged="dense"),
