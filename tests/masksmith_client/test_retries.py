@@ -109,6 +109,11 @@ def test_pauses_grow_and_have_jitter() -> None:
     assert len({policy.pause_s(3) for _ in range(5)}) > 1
 
 
+def test_a_long_pause_of_the_policy_itself_is_no_retry_after() -> None:
+    attempts = Attempts(RetryPolicy(first_s=100.0, longest_s=100.0, longest_retry_after_s=1.0), "u")
+    assert attempts.record_failure(httpx2.ReadError("x")) >= 50.0
+
+
 def test_an_error_page_of_a_proxy_is_still_an_error_of_ours(service: FakeService, client: Client) -> None:
     service.fail("GET", "/v1/jobs/x", lambda _: httpx2.Response(418, text="<html>teapot</html>"))
     with pytest.raises(BadRequest, match=r"418 .*, which is not a response of a masksmith service; check the URL"):

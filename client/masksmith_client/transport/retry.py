@@ -86,11 +86,10 @@ class Attempts:
             ClientError: The error as one of this package's exceptions, if it is not retried.
         """
         failure = as_client_error(error, self._url)
-        pause_s = self._policy.pause_s(self._failures)
-        if isinstance(failure, StatusError) and failure.retry_after_s is not None:
-            pause_s = max(pause_s, failure.retry_after_s)
-        if not is_transient(failure) or self._is_over(failure) or pause_s > self._policy.longest_retry_after_s:
+        retry_after_s = (failure.retry_after_s or 0.0) if isinstance(failure, StatusError) else 0.0
+        if not is_transient(failure) or self._is_over(failure) or retry_after_s > self._policy.longest_retry_after_s:
             raise failure from error
+        pause_s = max(self._policy.pause_s(self._failures), retry_after_s)
         self._failures += 1
         self._connect_failures += isinstance(failure, ConnectError)
         # A call to a service that has answered before gives one warning, but none for a single failure.
