@@ -186,6 +186,12 @@ def test_malformed_urls(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
         Client(url)
 
 
+@pytest.mark.parametrize("url", ["http://host?", "http://host/prefix#", "http://host?a=b"])
+def test_a_url_has_no_query_and_no_fragment(url: str) -> None:
+    with pytest.raises(InputError, match="has a query or a fragment"):
+        Client(url)
+
+
 def test_url_and_token_come_from_the_environment(monkeypatch: pytest.MonkeyPatch, service: FakeService) -> None:
     monkeypatch.setenv("MASKSMITH_URL", "https://masks.example/prefix/")
     monkeypatch.setenv("MASKSMITH_TOKEN", "secret")

@@ -74,7 +74,7 @@ def read_settings(url: str | None = None, token: str | None = None) -> Connectio
         raise InputError(f"the service's URL {shown_url!r} is malformed: {reason}") from None
     except UnicodeEncodeError:
         raise InputError(f"the service's URL {shown_url!a} is malformed: it is not Unicode text (UTF-8)") from None
-    if parsed.query or parsed.fragment:
+    if re.search("[?#]", url):  # Also an empty query: each path would be added to it.
         raise InputError(f"the service's URL {shown_url!r} has a query or a fragment, which it cannot have")
     if parsed.scheme not in ("http", "https") or not parsed.host:
         raise InputError(f"the service's URL {shown_url!r} must look like {DEFAULT_URL} or https://host/prefix")
