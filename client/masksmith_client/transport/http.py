@@ -36,8 +36,9 @@ def client_options(settings: ConnectionSettings, timeout_s: float | None) -> dic
         "auth": settings.credentials,
         "headers": headers,
         "timeout": _timeouts(timeout_s),
-        # The environment's proxy is not used for a service on this machine.
+        # The environment's proxy is not used for a service on this machine, but its certificates are.
         "trust_env": not settings.is_loopback,
+        "verify": httpx2.create_ssl_context() if settings.is_https else True,
     }
 
 

@@ -54,6 +54,11 @@ class ConnectionSettings:
         """Whether the URL's host is one of `LOOPBACK_HOSTS`; then no proxy is used."""
         return httpx2.URL(self.url).host in LOOPBACK_HOSTS
 
+    @property
+    def is_https(self) -> bool:
+        """Whether connections to the service are encrypted."""
+        return httpx2.URL(self.url).scheme == "https"
+
 
 def read_settings(url: str | None = None, token: str | None = None) -> ConnectionSettings:
     """Return the settings; an argument that is None or empty is read from `MASKSMITH_URL` or `MASKSMITH_TOKEN`.
