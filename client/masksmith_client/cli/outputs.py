@@ -95,7 +95,9 @@ def weights_written_to(output: Path, model: Path) -> Iterator[Path]:
         raise InputError(
             f"{model} has weights of 8-bit floats with scales: write updated weights to a .safetensors file"
         )
-    with TemporaryDirectory(prefix=".masksmith-", dir=output.absolute().parent) as folder:
+    # On the disk of the output, whose own parents may be missing: `write_copy` creates them.
+    parent = next(path for path in output.absolute().parents if path.exists())
+    with TemporaryDirectory(prefix=".masksmith-", dir=parent) as folder:
         file = Path(folder) / "weights.safetensors"
         yield file
         if file.exists():

@@ -60,7 +60,7 @@ def test_the_directory_obeys_the_pattern_by_verify(saved: Saved, masks: Path, tm
 
 
 def test_updated_weights_become_a_directory(saved: Saved, tmp_path: Path) -> None:
-    model, output = saved("llama"), tmp_path / "updated"
+    model, output = saved("llama"), tmp_path / "new" / "updated"  # Missing parents are created, too.
     checkpoint = Checkpoint.open(model)
     rng, grams = np.random.default_rng(0), {}
     for name, tensor in checkpoint.tensors.items():
