@@ -10,9 +10,8 @@ from tempfile import TemporaryDirectory
 
 from masksmith_client._errors import InputError
 from masksmith_client.checkpoints.checkpoint import Checkpoint
-from masksmith_client.checkpoints.copy import is_folder_output, write_copy
+from masksmith_client.checkpoints.copy import check_copy_output, is_folder_output, write_copy
 from masksmith_client.checkpoints.other_files import model_files
-from masksmith_client.checkpoints.output_folder import check_output_folder
 from masksmith_client.results.updated_weights import UpdatedWeights
 
 from .standard_output import check_standard_output, is_standard_output, written_to
@@ -72,7 +71,7 @@ def check_weights_output(output: Path, model: Path, *, as_json: bool) -> None:
         InputError: If the weights cannot be written.
     """
     if is_folder_output(output, model):
-        return check_output_folder(output, Checkpoint.open(model))
+        return check_copy_output(output, Checkpoint.open(model))
     return check_output(output, as_json=as_json)
 
 

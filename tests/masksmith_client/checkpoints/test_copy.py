@@ -82,6 +82,22 @@ def test_updated_weights_become_a_directory(saved: Saved, tmp_path: Path) -> Non
     assert [path.name for path in tmp_path.glob(".masksmith-*")] == []
 
 
+@pytest.mark.parametrize(("content", "message"), [("masksmith.json", "pruned checkpoint"), (None, "is in ")])
+def test_a_folder_that_would_be_refused_at_the_end_is_refused_before_any_work(
+    saved: Saved, tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str | None, message: str
+) -> None:
+    output, masks = tmp_path / "output", tmp_path / "masks.safetensors"
+    output.mkdir()
+    if content is None:
+        masks = output / "masks.safetensors"
+    else:
+        (output / content).write_text("{}")
+    files = ["-o", str(masks), "--weights-out", str(output), "--update", "reconstruct", "--calibration", "missing"]
+    assert run(["solve", str(saved("llama")), "--local", "-p", "2:4", *files]) == 2
+    assert message in capsys.readouterr().err
+    assert not masks.exists()
+
+
 @pytest.mark.parametrize("content", ["other", "pruned", "model"])
 def test_a_directory_of_something_else_is_refused(
     saved: Saved, masks: Path, tmp_path: Path, content: str, capsys: pytest.CaptureFixture[str]
