@@ -171,7 +171,11 @@ def test_the_message_of_a_failed_job_controls_no_terminal(members):
 
 @pytest.mark.parametrize(
     ("end", "request_document"),
-    [("/output", lambda client: client.jobs.get("j").output()), ("/v1/solvers", lambda client: client.info())],
+    [
+        ("/output", lambda client: client.jobs.get("j").output()),
+        ("/benchmark", lambda client: client.jobs.get("j").benchmark()),
+        ("/v1/solvers", lambda client: client.info()),
+    ],
 )
 def test_a_document_of_another_type_is_a_wire_error(end, request_document):
     def answer(request):

@@ -1,14 +1,25 @@
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import httpx2
 import numpy as np
 import pytest
 
-from masksmith_client import Client, Conflict, ConnectError, Event, JobFailedError, JobState, NotFound, TimeoutError
-from masksmith_client.transport.events import STREAM_READ_TIMEOUT_S, Deadline
+from masksmith_client import (
+    Client,
+    Conflict,
+    ConnectError,
+    Event,
+    JobFailedError,
+    JobState,
+    NotFound,
+    RetryPolicy,
+    TimeoutError,
+)
+from masksmith_client.transport.events import STREAM_READ_TIMEOUT_S, Deadline, ResumeState
 
 from .conftest import QUICK, FakeService, Pieces, busy, event, refused
 
@@ -98,6 +109,31 @@ def test_quiet_streams_that_break_are_no_outage(service: FakeService, impatient_
     service.streams = [Pieces(cut=True) for _ in range(20)]
     assert [e.id for e in impatient_job.events()] == ["1-0", "2-0", "3-0"]
     assert service.count("GET", f"/v1/jobs/{impatient_job.id}/events") == 21
+
+
+def test_polls_beside_refused_streams_become_rarer() -> None:
+    policy = RetryPolicy()
+    resume = ResumeState(policy)
+    pauses = []
+    for _ in range(8):
+        resume.begin_stream()  # The service refuses the stream, and answers the poll after it.
+        pauses.append(resume.record_end())
+    assert pauses[0] <= policy.first_s
+    assert all(policy.longest_s / 2 <= pause <= policy.longest_s for pause in pauses[4:])
+    resume.begin_stream()
+    resume.record(None)
+    assert resume.record_end() <= policy.first_s
+
+
+def test_an_answered_poll_ends_an_outage(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1.0
+    monkeypatch.setattr("masksmith_client.transport.events.time", SimpleNamespace(monotonic=lambda: now))
+    resume = ResumeState(RetryPolicy(outage_s=120.0))
+    resume.record_end(ConnectError("refused"))
+    now = 60.0
+    resume.record_end()
+    now = 130.0
+    assert resume.record_end(ConnectError("refused")) <= 0.5
 
 
 def test_a_job_deleted_meanwhile_ends_the_wait(service: FakeService, job: Any) -> None:

@@ -88,8 +88,9 @@ def test_a_proxy_that_does_not_answer_is_named(
 
 @pytest.mark.parametrize("client", [Client, AsyncClient])
 @pytest.mark.parametrize("content", [None, "no certificate"])
+@pytest.mark.parametrize("url", ["https://service.example", "https://localhost:8443"])
 def test_certificates_that_cannot_be_read_are_named(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, client: type[Client], content: str | None
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, client: type[Client], content: str | None, url: str
 ) -> None:
     path = tmp_path / "authority.pem"
     if content is not None:
@@ -97,7 +98,7 @@ def test_certificates_that_cannot_be_read_are_named(
     monkeypatch.delenv("SSL_CERT_DIR", raising=False)
     monkeypatch.setenv("SSL_CERT_FILE", str(path))
     with pytest.raises(InputError, match=r"the certificates of SSL_CERT_FILE='.*authority\.pem' cannot be read"):
-        client("https://service.example")
+        client(url)
 
 
 @pytest.mark.parametrize("token", ["sécret", "sec\nret", "sec ret", "secret\x00"])

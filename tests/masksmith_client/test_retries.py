@@ -1,4 +1,5 @@
 import time
+from types import SimpleNamespace
 from typing import Any
 
 import httpx2
@@ -109,6 +110,39 @@ def test_pauses_grow_and_have_jitter() -> None:
     assert len({policy.pause_s(3) for _ in range(5)}) > 1
 
 
+def test_a_long_pause_of_the_policy_itself_is_no_retry_after() -> None:
+    attempts = Attempts(RetryPolicy(first_s=100.0, longest_s=100.0, longest_retry_after_s=1.0), "u")
+    assert attempts.record_failure(httpx2.ReadError("x")) >= 50.0
+
+
+def test_a_connection_that_times_out_is_no_connection() -> None:
+    attempts = Attempts(RetryPolicy(retries=0), "u", has_answered=True)
+    for _ in range(5):
+        attempts.record_failure(httpx2.ConnectTimeout("timed out"))
+    with pytest.raises(ConnectError, match=r"no masksmith service answers at u \(timed out\)"):
+        Attempts(RetryPolicy(retries=0), "u").record_failure(httpx2.ConnectTimeout("timed out"))
+
+
+def test_an_outage_begins_with_the_first_failed_connection_in_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr("masksmith_client.transport.retry.time", SimpleNamespace(monotonic=lambda: now[0]))
+    attempts = Attempts(RetryPolicy(), "u", has_answered=True)
+
+    def fail(time_s: float, error: Exception) -> None:
+        now[0] = time_s
+        attempts.record_failure(error)
+
+    refused_connection = httpx2.ConnectError("refused")
+    fail(600.0, httpx2.WriteError("reset"))  # An upload of ten minutes is cut by a restart.
+    fail(601.0, refused_connection)
+    fail(720.0, refused_connection)
+    fail(799.0, httpx2.ReadError("reset"))
+    fail(800.0, refused_connection)
+    fail(919.0, refused_connection)
+    with pytest.raises(ConnectError):
+        fail(920.0, refused_connection)
+
+
 def test_an_error_page_of_a_proxy_is_still_an_error_of_ours(service: FakeService, client: Client) -> None:
     service.fail("GET", "/v1/jobs/x", lambda _: httpx2.Response(418, text="<html>teapot</html>"))
     with pytest.raises(BadRequest, match=r"418 .*, which is not a response of a masksmith service; check the URL"):
@@ -149,6 +183,12 @@ def test_another_wire_version_is_said_before_anything_is_sent(
 def test_malformed_urls(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MASKSMITH_URL", "nonsense")
     with pytest.raises(InputError):
+        Client(url)
+
+
+@pytest.mark.parametrize("url", ["http://host?", "http://host/prefix#", "http://host?a=b"])
+def test_a_url_has_no_query_and_no_fragment(url: str) -> None:
+    with pytest.raises(InputError, match="has a query or a fragment"):
         Client(url)
 
 

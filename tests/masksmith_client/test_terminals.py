@@ -39,6 +39,20 @@ def test_a_closed_standard_output_is_the_null_device(model: Path, tmp_path: Path
     assert run(["verify", str(copy)]) == 0  # Nothing was printed into the file.
 
 
+def test_a_full_standard_output_is_one_line_and_exit_code_one(model: Path) -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([*MAIN, "inspect", model], stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stderr) == (1, "masksmith: standard output: No space left on device\n")
+
+
+def test_a_closed_pipe_is_exit_code_one_without_a_message(model: Path) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run([*MAIN, "inspect", model], stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (1, "")
+
+
 def test_ctrl_c_is_one_line_and_its_exit_code(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     def interrupted() -> None:
         raise KeyboardInterrupt

@@ -45,6 +45,17 @@ def is_folder_output(output: Path, model: Path) -> bool:
     return output.is_dir() or (is_folder_or_index and may_become_folder)
 
 
+def check_copy_output(output: Path, checkpoint: Checkpoint) -> None:
+    """Refuse a directory that `write_copy` must not write to, before any work is done.
+
+    Raises:
+        InputError: If the output contains a pruned checkpoint, or is refused by `check_output_folder`.
+    """
+    check_output_folder(output, checkpoint)
+    if (output / RECORD_NAME).exists():
+        raise InputError(f"{output} contains a pruned checkpoint; name a new or empty directory")
+
+
 def write_copy(checkpoint: Checkpoint, output: Path, values: Values, digest: str, on_bytes: OnBytes) -> None:
     """Write a copy of a checkpoint, for `from_pretrained` to load.
 
@@ -62,9 +73,7 @@ def write_copy(checkpoint: Checkpoint, output: Path, values: Values, digest: str
         OSError: If the disk has too little space, or a file cannot be written; the same call later continues after the
             last finished file.
     """
-    check_output_folder(output, checkpoint)
-    if (output / RECORD_NAME).exists():
-        raise InputError(f"{output} contains a pruned checkpoint; name a new or empty directory")
+    check_copy_output(output, checkpoint)
     identity = {"version": __version__, "weights": state_of_files(checkpoint), "values": digest}
     with created_folder(output), open_journal(output, identity) as journal:
         finished_names = _finished_names(checkpoint, output, journal)

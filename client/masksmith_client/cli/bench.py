@@ -34,7 +34,7 @@ def bench(
     kernels: Annotated[
         str | None, typer.Option("--kernels", metavar="A,B,...", help="Default: all that support device and pattern.")
     ] = None,
-    device: Annotated[str, typer.Option("--device", help="cpu or cuda; with --local cuda:N too.")] = "cpu",
+    device: Annotated[str, typer.Option("--device", help="cpu or cuda; with --local also cuda:N.")] = "cpu",
     layers: Annotated[list[str] | None, typer.Option("--layers", metavar="GLOB", help="Only these weights.")] = None,
     exclude: Annotated[
         list[str] | None, typer.Option("--exclude", metavar="GLOB", help="Without these weights.")

@@ -10,9 +10,8 @@ from tempfile import TemporaryDirectory
 
 from masksmith_client._errors import InputError
 from masksmith_client.checkpoints.checkpoint import Checkpoint
-from masksmith_client.checkpoints.copy import is_folder_output, write_copy
+from masksmith_client.checkpoints.copy import check_copy_output, is_folder_output, write_copy
 from masksmith_client.checkpoints.other_files import model_files
-from masksmith_client.checkpoints.output_folder import check_output_folder
 from masksmith_client.results.updated_weights import UpdatedWeights
 
 from .standard_output import check_standard_output, is_standard_output, written_to
@@ -74,7 +73,7 @@ def check_weights_output(output: Path, model: Path, *, as_json: bool) -> None:
         InputError: If the weights cannot be written.
     """
     if is_folder_output(output, model):
-        return check_output_folder(output, Checkpoint.open(model))
+        return check_copy_output(output, Checkpoint.open(model))
     return check_output(output, as_json=as_json)
 
 
@@ -82,8 +81,8 @@ def check_weights_output(output: Path, model: Path, *, as_json: bool) -> None:
 def weights_written_to(output: Path, model: Path) -> Iterator[Path]:
     """Yield the path of the file to write updated weights to.
 
-    For `-` and for a directory this file is temporary. If it was written and no error is raised, then for `-` it is
-    copied to standard output; for a directory, a copy of the model with these weights is written there.
+    For `-` and for a directory this file is temporary. If the caller wrote it and no error is raised, it is used at the
+    end: for `-`, it is copied to standard output; for a directory, a copy of the model with its weights is written.
 
     Raises:
         InputError: For a directory, if the model has weights with scales, or as `write_copy` raises it.
@@ -97,7 +96,9 @@ def weights_written_to(output: Path, model: Path) -> Iterator[Path]:
         raise InputError(
             f"{model} has weights of 8-bit floats with scales: write updated weights to a .safetensors file"
         )
-    with TemporaryDirectory(prefix=".masksmith-", dir=output.absolute().parent) as folder:
+    # On the disk of the output, whose own parents may be missing: `write_copy` creates them.
+    parent = next(path for path in output.absolute().parents if path.exists())
+    with TemporaryDirectory(prefix=".masksmith-", dir=parent) as folder:
         file = Path(folder) / "weights.safetensors"
         yield file
         if file.exists():

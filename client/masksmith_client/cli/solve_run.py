@@ -14,6 +14,7 @@ import typer
 from masksmith_client._errors import InputError, JobFailedError, NotFound
 from masksmith_client._job_view import JobView
 from masksmith_client._jobs import Job
+from masksmith_client.checkpoints.copy import is_folder_output
 from masksmith_client.submission.options import SubmitOptions
 from masksmith_client.submission.prepare import prepare
 from masksmith_wire.quantities import count_text
@@ -31,8 +32,8 @@ def check_files(
     """Check, before any work, that `output` and `weights_out` can be written and are not inputs.
 
     Raises:
-        InputError: If one of them cannot be written, or is an input; if both are the same file; or if only one of
-            `update` and `weights_out` is given.
+        InputError: If one of them cannot be written, or is an input; if both are the same file; if `weights_out` is a
+            directory and `output` is in it; or if only one of `update` and `weights_out` is given.
     """
     inputs = tuple(inputs)
     check_output(output, as_json=as_json)
@@ -40,6 +41,7 @@ def check_files(
     if weights_out is not None:
         check_weights_output(weights_out, path, as_json=as_json)
         check_not_an_input(weights_out, inputs, model=path)
+        _check_not_in_folder(output, weights_out, path)
     _check_combination(update, weights_out, output)
 
 
@@ -145,6 +147,14 @@ def remote_report(job: JobView, output: str | None, wall_s: float) -> SolveRepor
         document.budget_gap,
         notes=job.notes,
     )
+
+
+def _check_not_in_folder(output: Path, weights_out: Path, model: Path) -> None:
+    """Refuse masks in the directory of a model's copy, which must be empty when the copy is written after the masks."""
+    if is_standard_output(output) or not is_folder_output(weights_out, model):
+        return
+    if Path(os.path.realpath(output)).is_relative_to(os.path.realpath(weights_out)):
+        raise InputError(f"{output} is in {weights_out}, which must be empty; write the masks elsewhere")
 
 
 def _check_combination(update: str | None, weights_out: Path | None, output: Path) -> None:

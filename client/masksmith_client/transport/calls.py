@@ -161,7 +161,7 @@ def get_benchmark(job: str) -> Call[Report]:
     def parse(response: httpx2.Response) -> Report:
         try:
             return Report.read(response.json())
-        except (KeyError, TypeError) as error:
+        except (AttributeError, KeyError, TypeError) as error:
             raise ValueError(str(error)) from None
 
     return Call("GET", f"/v1/jobs/{_segment(job)}/benchmark", parse)

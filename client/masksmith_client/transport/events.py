@@ -114,13 +114,15 @@ class ResumeState:
     def __init__(self, policy: RetryPolicy) -> None:
         self.last_id: str | None = None
         self._policy = policy
+        self._has_opened = False
         self._events = 0
+        self._refused_streams = 0
         self._failures = 0
         self._unreachable_since: float | None = None
 
     def begin_stream(self) -> str | None:
         """Record that another stream begins; returns the id of the event to resume after, None for all events."""
-        self._events = 0
+        self._has_opened, self._events = False, 0
         return self.last_id
 
     @property
@@ -131,6 +133,7 @@ class ResumeState:
     def record(self, event: Event | None) -> None:
         """Record an item of a stream, an event or None: either shows that the service is reachable."""
         self._failures, self._unreachable_since = 0, None
+        self._has_opened, self._refused_streams = True, 0
         if event is not None:
             self._events += 1
             self.last_id = event.id or self.last_id
@@ -139,16 +142,19 @@ class ResumeState:
         """Record that a stream ended before the job did; return the pause before the next stream, in seconds.
 
         Args:
-            error: The error of the stream, or of the poll that followed the stream; None if both had none.
+            error: The error of the poll after the stream, or of the stream if no poll followed; None if it had none.
 
         Raises:
             ClientError: The error, if it is not transient, or the service is unreachable for longer than
                 `policy.outage_s`.
         """
         if error is None:
-            return self._policy.pause_s(0)
+            # The service is reachable. One that refuses streams, as at its limit of streams, is polled less and less.
+            self._failures, self._unreachable_since = 0, None
+            self._refused_streams += not self._has_opened
+            return self._policy.pause_s(max(0, self._refused_streams - 1))
         now = time.monotonic()
-        self._unreachable_since = self._unreachable_since or now
+        self._unreachable_since = now if self._unreachable_since is None else self._unreachable_since
         if not is_transient(error) or now - self._unreachable_since > self._policy.outage_s:
             raise error
         self._failures += 1

@@ -37,7 +37,7 @@ def client_options(settings: ConnectionSettings, timeout_s: float | None) -> dic
         "auth": settings.credentials,
         "headers": headers,
         "timeout": _timeouts(timeout_s),
-        # The environment's proxy is not used for a service on this machine.
+        # The environment's proxy is not used for a service on this machine, but its certificates are.
         "trust_env": not settings.is_loopback,
         "verify": _verification(settings),
     }
@@ -47,11 +47,13 @@ def _verification(settings: ConnectionSettings) -> ssl.SSLContext | bool:
     """Return the argument `verify` of a client.
 
     Returns:
-        True, for the usual certificates. If no connection can use TLS (no proxy is used for a service on this machine),
-        a context that trusts no certificate, because reading certificates takes a tenth of the command line's start.
+        For https, a context with the certificates of the environment, also for a service on this machine. For http on
+        this machine, where no connection uses TLS, a context that trusts no certificate, because reading certificates
+        takes a tenth of the command line's start. For other http, True: a proxy may use TLS.
     """
-    may_use_tls = not settings.is_loopback or httpx2.URL(settings.url).scheme == "https"
-    return may_use_tls or ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    if settings.is_https:
+        return httpx2.create_ssl_context()
+    return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT) if settings.is_loopback else True
 
 
 @contextmanager

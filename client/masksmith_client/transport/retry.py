@@ -30,7 +30,7 @@ RETRIED_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504, 507})
 RETRIED_CODES = frozenset({"body_incomplete"})
 """Error codes that are retried, whatever the status."""
 MAX_DOUBLINGS = 30
-"""Maximum exponent in a pause; without one, the power would overflow in a long outage."""
+"""Maximum exponent of 2 in a pause; without a maximum, the power of 2 would overflow in a long outage."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +40,13 @@ class RetryPolicy:
     Attributes:
         retries: Maximum number of retries of one call; those after failed connections are not counted.
         first_contact_retries: Maximum number of retries of failed connections to a service that has never answered,
-            whose URL may be wrong. If `retries` is lower, it is the maximum.
+            whose URL may be wrong. If `retries` is lower, `retries` is this maximum.
         first_s: Maximum pause before the second attempt, in seconds; it doubles with each attempt.
         longest_s: Maximum pause before any attempt, unless a `Retry-After` header asks for a longer one.
         longest_retry_after_s: Maximum `Retry-After` that is waited for; if it is longer, the error is raised at once.
         outage_s: How long to retry failed connections to a service that has answered before, for example during a
-            restart: from the start of the call, or from the first failure of a job's event stream.
+            restart: from the first of several failed connections in a row, or from the first failure of a job's event
+            stream.
     """
 
     retries: int = 4
@@ -77,7 +78,7 @@ class Attempts:
         self._has_answered = has_answered
         self._failures = 0
         self._connect_failures = 0
-        self._start = time.monotonic()
+        self._unreachable_since: float | None = None
 
     def record_failure(self, error: Exception) -> float:
         """Count a failed attempt; return the pause before the next one, in seconds.
@@ -86,11 +87,14 @@ class Attempts:
             ClientError: The error as one of this package's exceptions, if it is not retried.
         """
         failure = as_client_error(error, self._url)
-        pause_s = self._policy.pause_s(self._failures)
-        if isinstance(failure, StatusError) and failure.retry_after_s is not None:
-            pause_s = max(pause_s, failure.retry_after_s)
-        if not is_transient(failure) or self._is_over(failure) or pause_s > self._policy.longest_retry_after_s:
+        if not isinstance(failure, ConnectError):
+            self._unreachable_since = None
+        elif self._unreachable_since is None:
+            self._unreachable_since = time.monotonic()
+        retry_after_s = (failure.retry_after_s or 0.0) if isinstance(failure, StatusError) else 0.0
+        if not is_transient(failure) or self._is_over(failure) or retry_after_s > self._policy.longest_retry_after_s:
             raise failure from error
+        pause_s = max(self._policy.pause_s(self._failures), retry_after_s)
         self._failures += 1
         self._connect_failures += isinstance(failure, ConnectError)
         # A call to a service that has answered before gives one warning, but none for a single failure.
@@ -102,8 +106,8 @@ class Attempts:
         """Whether the policy allows no further retry after an error."""
         if not isinstance(error, ConnectError):
             return self._failures - self._connect_failures >= self._policy.retries
-        if self._has_answered:
-            return time.monotonic() - self._start > self._policy.outage_s
+        if self._has_answered and self._unreachable_since is not None:
+            return time.monotonic() - self._unreachable_since >= self._policy.outage_s
         return self._failures >= min(self._policy.retries, self._policy.first_contact_retries)
 
 
@@ -120,8 +124,8 @@ def as_client_error(error: Exception, url: str) -> ClientError:
         return error
     if isinstance(error, HeaderError):
         return TransportError(f"the download is incomplete: {error}")
-    if isinstance(error, httpx2.ConnectError):
-        reason = without_credentials(str(error))
+    if isinstance(error, (httpx2.ConnectError, httpx2.ConnectTimeout)):
+        reason = without_credentials(str(error)) or type(error).__name__
         return ConnectError(f"no masksmith service answers at {url} ({reason}); start one with 'masksmith up'")
     if isinstance(error, httpx2.TimeoutException):
         return TimeoutError(f"{url} took too long to answer ({type(error).__name__})")

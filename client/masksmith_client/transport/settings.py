@@ -1,4 +1,4 @@
-"""URL and token of the service, from arguments or the environment; and variables whose names are in error messages."""
+"""URL and token of the service, and which variables of the environment set proxies and certificates."""
 
 from __future__ import annotations
 
@@ -54,6 +54,11 @@ class ConnectionSettings:
         """Whether the URL's host is one of `LOOPBACK_HOSTS`; then no proxy is used."""
         return httpx2.URL(self.url).host in LOOPBACK_HOSTS
 
+    @property
+    def is_https(self) -> bool:
+        """Whether connections to the service are encrypted."""
+        return httpx2.URL(self.url).scheme == "https"
+
 
 def read_settings(url: str | None = None, token: str | None = None) -> ConnectionSettings:
     """Return the settings; an argument that is None or empty is read from `MASKSMITH_URL` or `MASKSMITH_TOKEN`.
@@ -74,7 +79,7 @@ def read_settings(url: str | None = None, token: str | None = None) -> Connectio
         raise InputError(f"the service's URL {shown_url!r} is malformed: {reason}") from None
     except UnicodeEncodeError:
         raise InputError(f"the service's URL {shown_url!a} is malformed: it is not Unicode text (UTF-8)") from None
-    if parsed.query or parsed.fragment:
+    if re.search("[?#]", url):  # Also an empty query: each path would be added to it.
         raise InputError(f"the service's URL {shown_url!r} has a query or a fragment, which it cannot have")
     if parsed.scheme not in ("http", "https") or not parsed.host:
         raise InputError(f"the service's URL {shown_url!r} must look like {DEFAULT_URL} or https://host/prefix")
@@ -103,7 +108,7 @@ def _checked_token(token: str | None) -> str | None:
     """Return a token without whitespace at its ends, such as the line end of the file that it was read from.
 
     Raises:
-        InputError: If nothing remains, or it has a character that no key has; the message does not contain the token.
+        InputError: If nothing remains, or if a character remains that no key has; the message does not have the token.
     """
     if token is None:
         return None

@@ -60,7 +60,7 @@ def test_the_directory_obeys_the_pattern_by_verify(saved: Saved, masks: Path, tm
 
 
 def test_updated_weights_become_a_directory(saved: Saved, tmp_path: Path) -> None:
-    model, output = saved("llama"), tmp_path / "updated"
+    model, output = saved("llama"), tmp_path / "new" / "updated"  # Missing parents are created, too.
     checkpoint = Checkpoint.open(model)
     rng, grams = np.random.default_rng(0), {}
     for name, tensor in checkpoint.tensors.items():
@@ -80,6 +80,22 @@ def test_updated_weights_become_a_directory(saved: Saved, tmp_path: Path) -> Non
         else:
             assert torch.equal(weight, before[name])
     assert [path.name for path in tmp_path.glob(".masksmith-*")] == []
+
+
+@pytest.mark.parametrize(("content", "message"), [("masksmith.json", "pruned checkpoint"), (None, "is in ")])
+def test_a_folder_that_would_be_refused_at_the_end_is_refused_before_any_work(
+    saved: Saved, tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str | None, message: str
+) -> None:
+    output, masks = tmp_path / "output", tmp_path / "masks.safetensors"
+    output.mkdir()
+    if content is None:
+        masks = output / "masks.safetensors"
+    else:
+        (output / content).write_text("{}")
+    files = ["-o", str(masks), "--weights-out", str(output), "--update", "reconstruct", "--calibration", "missing"]
+    assert run(["solve", str(saved("llama")), "--local", "-p", "2:4", *files]) == 2
+    assert message in capsys.readouterr().err
+    assert not masks.exists()
 
 
 @pytest.mark.parametrize("content", ["other", "pruned", "model"])
