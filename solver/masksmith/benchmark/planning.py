@@ -109,7 +109,7 @@ def _without_duplicates(request: Request) -> Request:
 
     The times of a case that is planned twice would be added twice in the estimates for whole models.
     """
-    values = {name: tuple(dict.fromkeys(getattr(request, name))) for name in AXES if name != "layers"}
+    values: dict[str, Any] = {name: tuple(dict.fromkeys(getattr(request, name))) for name in AXES if name != "layers"}
     values["patterns"] = tuple(dict.fromkeys(_string_form(pattern) for pattern in values["patterns"]))
     return replace(request, **values)
 
