@@ -31,7 +31,8 @@ def wanda(weight: Any, norms: Any, *, name: str | None = None) -> Any:
         Scores of the weight's shape, library and device, in [0, inf).
 
     Raises:
-        ScoresError: If a shape is wrong, a norm is negative or not finite, a score overflows, or all scores underflow.
+        ScoresError: If a shape is wrong; if a norm is negative or not finite; if a score overflows; or if all scores
+            underflow.
     """
     weight = as_floats(weight, name)
     factors = per_input(norms, weight, "norms", name)
@@ -57,8 +58,8 @@ def ria(weight: Any, norms: Any = None, power: float = 0.5, *, column_sums: Any 
         Scores of the weight's shape, library and device, in [0, inf).
 
     Raises:
-        ScoresError: If a shape is wrong, a norm or a sum is negative or not finite, the power is out of its range, a
-            score overflows, or all scores underflow.
+        ScoresError: If a shape is wrong; if a norm or a sum is negative or not finite; if the power is out of its
+            range; if a score overflows; or if all scores underflow.
     """
     if not (isinstance(power, Real) and 0 <= power <= LARGEST_POWER):
         raise ScoresError(f"power={power!r} is not a number from 0 to {LARGEST_POWER:g}", name=name)

@@ -32,8 +32,8 @@ def magnitude(weight: Any, power: float = 1.0, *, name: str | None = None) -> An
         of 8 bits, for which libraries lack operations.
 
     Raises:
-        ScoresError: If the power is out of its range, the weight is no dense array of real numbers, a score
-            overflows, or all scores underflow.
+        ScoresError: If the power is out of its range; if the weight is no dense array of real numbers; if a score
+            overflows; or if all scores underflow.
     """
     if not (isinstance(power, Real) and POWER_RANGE[0] <= power <= POWER_RANGE[1]):
         raise ScoresError(f"power={power!r} is not a number from {POWER_RANGE[0]:g} to {POWER_RANGE[1]:g}", name=name)

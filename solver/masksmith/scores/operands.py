@@ -177,8 +177,8 @@ def per_input(values: Any, weight: Any, label: str, name: str | None) -> Any:
         name: Name of the weight in error messages.
 
     Raises:
-        StatisticError: If there is not one value per input, a value is negative or not finite, or the values do not
-            fit into the range of the dtype.
+        StatisticError: If there is not one value per input; if a value is negative or not finite; or if the values do
+            not fit into the range of the dtype.
     """
     inputs = check_weight(weight, name)[1:]
     values = read_statistic(values, label, name)

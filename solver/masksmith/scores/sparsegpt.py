@@ -55,10 +55,10 @@ def sparsegpt(
         Scores of the weight's shape, library and device, in [0, inf).
 
     Raises:
-        ScoresError: If a score overflows, or all scores underflow; not exactly one of `gram` and `inverse_diagonal` is
-            passed; `form` is unknown, or `sequential` without `gram`; shapes do not match; `gram` is passed, and it is
-            not finite, `damping` is out of its range, or the damped matrix is not positive definite; or
-            `inverse_diagonal` holds a value that is not positive and finite.
+        ScoresError: If a score overflows, or all scores underflow; if not exactly one of `gram` and `inverse_diagonal`
+            is passed; if `form` is unknown, or `sequential` without `gram`; if shapes do not match; if `gram` is not
+            finite; if `damping`, which is read only with `gram`, is out of its range; if the damped matrix is not
+            positive definite; or if `inverse_diagonal` holds a value that is not positive and finite.
     """
     if (gram is None) == (inverse_diagonal is None):
         raise ScoresError("sparsegpt needs exactly one of gram= and inverse_diagonal=", name=name)
@@ -90,8 +90,8 @@ def inverse_diagonal(
         name: Name of the weight in error messages.
 
     Raises:
-        ScoresError: If `gram` is not a square matrix or not finite, `damping` is out of its range, `form` is unknown,
-            or the damped Gram matrix is not positive definite.
+        ScoresError: If `gram` is not a square matrix, or not finite; if `damping` is out of its range; if `form` is
+            unknown; or if the damped Gram matrix is not positive definite.
     """
     _check_form(form, name)
     gram = read_statistic(gram, "gram", name)
