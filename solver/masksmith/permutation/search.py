@@ -62,8 +62,8 @@ def permute(
         The order, the solution of the permuted scores, and the gain.
 
     Raises:
-        PatternError: If the pattern is not N:M, permuting the axis cannot change anything, or a convolution's channels
-            do not divide into whole groups.
+        PatternError: If the pattern is not N:M; if permuting the axis cannot change anything; or if the channels of a
+            convolution do not divide into whole groups.
         ScoresError: As raised by `solve`.
     """
     started, parsed = time.monotonic(), _nm_pattern(pattern)
