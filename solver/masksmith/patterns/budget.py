@@ -28,8 +28,8 @@ class Budget:
     Attributes:
         density: Share kept of all layers together, in [1e-9, 1], or as text: `"50%"`.
         floors: Globs, each with the minimum share that every layer whose name matches keeps; if several globs match a
-            name, the largest share applies. Every layer keeps at least one entry, one block, or one entry of each
-            group.
+            name, the largest share applies. Without a floor, too, every layer keeps something: at least one entry if
+            the pattern is unstructured, one block under a block pattern, and one entry of each group under n:m.
 
     Raises:
         PatternError: If a share is not in [1e-9, 1].
@@ -72,9 +72,9 @@ class Budget:
         """Check that layers of these shapes can satisfy the budget, before any score is read.
 
         Raises:
-            PatternError: If budgets do not apply to the pattern, the density of the pattern is not that of the budget,
-                the pattern does not fit a shape, a floor matches no layer, the floors need more than the density
-                allows, or the density rounds to nothing.
+            PatternError: If budgets do not apply to the pattern; if the density of a pattern other than n:m is not that
+                of the budget; if the pattern does not fit a shape; if a floor matches no layer; if the floors need more
+                than the density allows; or if the density rounds to nothing.
         """
         check_distributable(pattern)
         if not isinstance(pattern, NM) and getattr(pattern, "density", None) != self.density:

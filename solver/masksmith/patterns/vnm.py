@@ -52,7 +52,7 @@ class VNM:
 
     @property
     def density(self) -> float:
-        """Share of the entries kept in a panel that lies inside the matrix."""
+        """Share of the entries that a panel keeps, if the whole panel lies inside the matrix."""
         return self.n / self.m
 
     @property
