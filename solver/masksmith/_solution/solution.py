@@ -26,7 +26,7 @@ class Status(StrEnum):
     FEASIBLE = "feasible"
     """The mask is allowed; the gap bounds its distance from the optimum."""
     TIME_LIMIT = "time_limit"
-    """As feasible; the time limit ended the search, so some tiles may have an arbitrary allowed mask."""
+    """The mask is allowed, and the time limit ended the search: some tiles may have an arbitrary allowed mask."""
 
 
 @dataclass(frozen=True, eq=False)
