@@ -53,8 +53,8 @@ class Problem:
         start: Reader of the mask of the warm start, or None.
 
     Raises:
-        ScoresError: If the tensor is empty; its dtype, or that of a mask, is not supported; a mask contains NaN; or a
-            mask or the weight has another shape than the scores.
+        ScoresError: If the tensor is empty; if its dtype, or that of a mask, is not supported; if a mask contains NaN;
+            or if a mask or the weight has another shape than the scores.
         PatternError: If the pattern does not fit the shape.
         SolverError: If the view is unknown, or the pattern does not support an option.
         InfeasibleError: If an entry of a dense edge, which all allowed masks keep, is in `must_drop`.

@@ -85,8 +85,8 @@ def solve(
 
     Raises:
         PatternError: If the pattern or the layout is malformed or does not fit the shape.
-        ScoresError: If a score is NaN, infinite or negative, their sum exceeds float64, the tensor is empty, a dtype is
-            not supported, or a mask or the weight has another shape.
+        ScoresError: If a score is NaN, infinite or negative; if the sum of the scores exceeds float64; if the tensor is
+            empty; if a dtype is not supported; or if a mask or the weight has another shape.
         InfeasibleError: If forced entries leave a tile without an allowed mask.
         SolverError: If an option is invalid, or not supported by the solver or the pattern.
         VerificationError: If the solver's mask violates the pattern, or a forced entry.

@@ -106,8 +106,8 @@ class MatrixReader:
         shape: Shape that patterns apply to: the tensor's, or `[out, in * prod(kernel)]` with the flat view.
 
     Raises:
-        ScoresError: If `read_tensor` refuses the tensor, it is empty, or a `RowSource` does not have two dimensions
-            or is to be read with `axis="out"`.
+        ScoresError: If `read_tensor` refuses the tensor; if the tensor is empty; or if a `RowSource` does not have two
+            dimensions, or is to be read with `axis="out"`.
         SolverError: If the view is unknown.
     """
 
