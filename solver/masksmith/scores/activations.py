@@ -58,8 +58,8 @@ def ria(weight: Any, norms: Any = None, power: float = 0.5, *, column_sums: Any 
         Scores of the weight's shape, library and device, in [0, inf).
 
     Raises:
-        ScoresError: If a shape is wrong; if a norm or a sum is negative or not finite; if the power is out of its range;
-            if a score overflows; or if all scores underflow.
+        ScoresError: If a shape is wrong; if a norm or a sum is negative or not finite; if the power is out of its
+            range; if a score overflows; or if all scores underflow.
     """
     if not (isinstance(power, Real) and 0 <= power <= LARGEST_POWER):
         raise ScoresError(f"power={power!r} is not a number from 0 to {LARGEST_POWER:g}", name=name)

@@ -37,8 +37,8 @@ def taylor(
         Scores of the weight's shape, library and device, in [0, inf); every member of a group has the group's score.
 
     Raises:
-        ScoresError: If weight or gradient is no dense array of real numbers; if the shapes differ, or are not those of a
-            weight; if the group is invalid; if a score overflows; or if all scores underflow.
+        ScoresError: If weight or gradient is no dense array of real numbers; if the shapes differ, or are not those of
+            a weight; if the group is invalid; if a score overflows; or if all scores underflow.
     """
     weight = as_floats(weight, name)
     check_weight(weight, name)
