@@ -1,6 +1,7 @@
 """Terminals and pipes: other encodings, closed streams, Ctrl-C."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -37,6 +38,21 @@ def test_a_closed_standard_output_is_the_null_device(model: Path, tmp_path: Path
     done = subprocess.run([*shell, "solve", model, "-p", "2:4", "--local", "-o", copy], check=False)
     assert done.returncode == 0
     assert run(["verify", str(copy)]) == 0  # Nothing was printed into the file.
+
+
+def test_a_full_standard_output_is_one_line_and_exit_code_one(model: Path) -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([*MAIN, "inspect", model], stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 1
+    assert re.fullmatch(r"masksmith: [a-z/ ]+: No space left on device\n", done.stderr)
+
+
+def test_a_closed_pipe_is_exit_code_one_without_a_message(model: Path) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run([*MAIN, "inspect", model], stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (1, "")
 
 
 def test_ctrl_c_is_one_line_and_its_exit_code(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:

@@ -59,11 +59,23 @@ def build() -> Any:
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return the exit code: 0, 1 for failures, 2 for invalid input, 130 after Ctrl-C.
 
-    Errors that the user can fix are printed.
+    Errors that the user can fix are printed. What the command has printed is written before this function returns.
 
     Raises:
         Exception: Internal errors, as they were raised.
     """
+    code = _run(arguments)
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        _discard_output()
+        if code or isinstance(error, BrokenPipeError):
+            return code or 1
+        return print_error(f"standard output: {error.strerror or error}", 1)
+    return code
+
+
+def _run(arguments: Sequence[str] | None) -> int:
     try:
         code = build()(arguments, prog_name="masksmith", standalone_mode=False)
     except UsageError as error:
@@ -74,8 +86,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except (KeyboardInterrupt, typer.Abort):
         code = INTERRUPTED
     except BrokenPipeError:
-        # stdout is closed; it is replaced so that Python does not report the error again at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _discard_output()
         return 1
     except Exception as error:
         message, code = explain(error)
@@ -86,6 +97,11 @@ def run(arguments: Sequence[str] | None = None) -> int:
         end_line()
         print_error("interrupted", INTERRUPTED)
     return code if isinstance(code, int) else 0  # A command that ends without a code returns None.
+
+
+def _discard_output() -> None:
+    """Replace stdout by the null device, since Python would try again at exit to write what stdout still holds."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _usage_message(error: Any) -> str:
