@@ -2,23 +2,26 @@
 
     python examples/prune_checkpoint.py model.safetensors pruned.safetensors --pattern "transposable 8:16"
 
-Only tensors with two to four dimensions are pruned, and no embeddings. The program prints, for each pruned tensor, the
-share of the score that the mask keeps, and the gap.
+Only tensors with two to four dimensions are pruned, and of these none that stays dense by default, such as an embedding
+or an output head. The program prints, for each pruned tensor, the share of the score that the mask keeps, and the gap.
 """
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
 
 from safetensors.numpy import load_file, save_file
 
 import masksmith as ms
+from masksmith.layouts import Roles
 
 
-def is_prunable(name: str, ndim: int) -> bool:
-    """Whether a tensor is a linear or convolution weight, by its dimensions, and not an embedding, by its name."""
-    return 2 <= ndim <= 4 and "embedding" not in name
+def prunable_names(shapes: Mapping[str, tuple[int, ...]]) -> list[str]:
+    """Return the names of the tensors that are weights of linear layers or convolutions, by their names and shapes."""
+    roles = Roles(list(shapes))
+    return [name for name, shape in shapes.items() if 2 <= len(shape) <= 4 and roles.role(name, shape) is None]
 
 
 def main() -> None:
@@ -29,8 +32,8 @@ def main() -> None:
     parser.add_argument("--pattern", default="transposable 8:16")
     arguments = parser.parse_args()
     weights = load_file(arguments.model)
-    layers = {name: weight for name, weight in weights.items() if is_prunable(name, weight.ndim)}
-    solutions = ms.solve_many({name: ms.magnitude(weight) for name, weight in layers.items()}, arguments.pattern)
+    names = prunable_names({name: weight.shape for name, weight in weights.items()})
+    solutions = ms.solve_many({name: ms.magnitude(weights[name]) for name in names}, arguments.pattern)
     for name, solution in solutions.items():
         weights[name] = weights[name] * solution.mask
         print(f"{name:<50} keeps {solution.retained:.2%} of its magnitude, gap {solution.gap:g}: {solution.status}")

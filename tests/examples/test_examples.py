@@ -39,14 +39,16 @@ def test_a_checkpoint_is_pruned(tmp_path: Path) -> None:
         "layer.weight": rng.standard_normal((64, 80), dtype=np.float32),
         "layer.bias": rng.standard_normal(64, dtype=np.float32),
         "embedding.weight": rng.standard_normal((40, 16), dtype=np.float32),
+        "embed_tokens.weight": rng.standard_normal((40, 16), dtype=np.float32),
     }
     save_file(weights, tmp_path / "model.safetensors")
     printed = run("prune_checkpoint.py", str(tmp_path / "model.safetensors"), str(tmp_path / "pruned.safetensors"))
-    assert "1 of 3 tensors pruned to transposable 8:16" in printed
+    assert "1 of 4 tensors pruned to transposable 8:16" in printed
     pruned = load_file(tmp_path / "pruned.safetensors")
     assert ms.verify(pruned["layer.weight"] != 0, "transposable 8:16")
     np.testing.assert_array_equal(pruned["layer.bias"], weights["layer.bias"])
     np.testing.assert_array_equal(pruned["embedding.weight"], weights["embedding.weight"])
+    np.testing.assert_array_equal(pruned["embed_tokens.weight"], weights["embed_tokens.weight"])
 
 
 @pytest.mark.slow
