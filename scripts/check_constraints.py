@@ -63,7 +63,7 @@ def runs(interpreter: str) -> bool:
     """Whether an interpreter is installed and starts."""
     try:
         return subprocess.run([interpreter, "-c", ""], capture_output=True).returncode == 0
-    except FileNotFoundError:
+    except OSError:  # There is no such file, or it is not a program.
         return False
 
 

@@ -108,7 +108,11 @@ def test_an_image_of_another_registry_is_pinned_by_hand(registry, copy, monkeypa
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
-    [([], "none of python3.11, python3.12, python3.13 is on the path"), (["python9"], "python9: no such interpreter")],
+    [
+        ([], "none of python3.11, python3.12, python3.13 is on the path"),
+        (["python9"], "python9: no such interpreter"),
+        ([__file__], "test_supply_chain.py: no such interpreter"),
+    ],
 )
 def test_constraints_are_not_called_resolved_without_an_interpreter(tmp_path, monkeypatch, capsys, arguments, words):
     monkeypatch.setenv("PATH", str(tmp_path))
