@@ -23,7 +23,10 @@ def bench(
     ] = None,
     masks_of: Annotated[str | None, typer.Option("--masks-of", metavar="JOB", help="The masks of a job.")] = None,
     patterns: Annotated[
-        str, typer.Option("--patterns", "-p", metavar="A,B,...", help="Such as '2:4,block 16x16 25%,10%' (kept).")
+        str,
+        typer.Option(
+            "--patterns", "-p", metavar="A,B,...", help="Such as '2:4,block 16x16 25%,10%'; shares of kept entries."
+        ),
     ] = "",
     batch: Annotated[str, typer.Option("--batch", "-b", metavar="N,M,...", help="Rows of activations.")] = "1,32,256",
     dtypes: Annotated[str, typer.Option("--dtypes", metavar="A,B,...", help="float32, bfloat16, ...")] = "float32",
@@ -33,7 +36,7 @@ def bench(
     kernels: Annotated[
         str | None, typer.Option("--kernels", metavar="A,B,...", help="Default: all that support device and pattern.")
     ] = None,
-    device: Annotated[str, typer.Option("--device", help="cpu or cuda; with --local cuda:N too.")] = "cpu",
+    device: Annotated[str, typer.Option("--device", help="cpu or cuda; with --local also cuda:N.")] = "cpu",
     layers: Annotated[list[str] | None, typer.Option("--layers", metavar="GLOB", help="Only these weights.")] = None,
     exclude: Annotated[
         list[str] | None, typer.Option("--exclude", metavar="GLOB", help="Without these weights.")

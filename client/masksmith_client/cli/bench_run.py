@@ -21,7 +21,8 @@ from .service import interrupt_hint, note_waiting, patient_client
 class BenchOptions(TypedDict):
     """What to measure, and name, labels and priority of the job if a service measures.
 
-    Names are those of the command's options; `patterns`, `batch` and the like are lists separated by commas.
+    Names are those of the command's options. `shapes`, `patterns`, `batch`, `dtypes`, `directions` and `kernels` are
+    lists, separated by commas.
     """
 
     model: str | None

@@ -21,7 +21,9 @@ ScoresOption = Annotated[
 ]
 CalibrationOption = Annotated[
     Path | None,
-    typer.Option(metavar="FILE", help="A calibration saved by masksmith.calibrate; for '--scores given', the scores."),
+    typer.Option(
+        metavar="FILE", help="A calibration saved by masksmith.calibrate; with '--scores given', a file of scores."
+    ),
 ]
 UpdateOption = Annotated[
     str | None, typer.Option(metavar="METHOD", help="Update the kept weights: reconstruct, 'admm penalty=0.1'.")
@@ -56,10 +58,10 @@ def parse_patterns(texts: Sequence[str], axis: Axis = "in", ragged: Ragged = "pa
 
 
 def parse_layouts(texts: Sequence[str] | None) -> dict[str, str]:
-    """Split layouts such as `w1=stack in out`, and return the axes by name; they are not parsed yet.
+    """Split texts such as `w1=stack in out` into names and axes; return the axes, which stay texts, by name.
 
     Raises:
-        InputError: If one is not `NAME=AXES`, or a name is given twice.
+        InputError: If a text is not `NAME=AXES`, or if a name is given twice.
     """
     from masksmith_client._errors import InputError
 

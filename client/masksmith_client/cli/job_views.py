@@ -15,7 +15,7 @@ from .solve_run import remote_report
 
 
 def show_list(summaries: Sequence[JobSummary]) -> None:
-    """Print a table of jobs; it has a column of keys if the jobs belong to several."""
+    """Print a table of jobs, with a column of keys if the jobs belong to more than one key."""
     shows_keys = len({summary.key for summary in summaries}) > 1
     rows = [
         (

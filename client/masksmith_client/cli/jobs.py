@@ -40,9 +40,12 @@ def list_jobs(
         typer.Option(metavar="KEY[=VALUE]", help="Only jobs with this label; repeatable."),
     ] = None,
     since: Annotated[
-        str | None, typer.Option(metavar="AGE|TIME", help="Created then or later: 2h, 7d, '2026-01-31 12:00'.")
+        str | None,
+        typer.Option(metavar="AGE|TIME", help="Only jobs created since 2h (ago), 7d, or '2026-01-31 12:00'."),
     ] = None,
-    until: Annotated[str | None, typer.Option(metavar="AGE|TIME", help="Created then or earlier.")] = None,
+    until: Annotated[
+        str | None, typer.Option(metavar="AGE|TIME", help="Only jobs created until then; as for --since.")
+    ] = None,
     url: UrlOption = None,
     as_json: JsonOption = False,
 ) -> None:

@@ -38,8 +38,8 @@ class LazyCommand(TyperCommand):
         """
         function = load(self._path, self._entry)
 
-        # Most commands import what they need only when they run, so that their help is fast; a package may be missing
-        # then.
+        # So that their help is fast, most commands import what they need only when they run. Only then does the import
+        # of a missing package fail.
         @functools.wraps(function)
         def call(*values: Any, **more_values: Any) -> Any:
             with missing_packages_as_input_errors(self._path, self._entry):

@@ -41,6 +41,10 @@ LARGE_BYTES = 2**27
 def local_solver(method: PruneMethod, threads: int | None) -> Solve:
     """Return a function that solves tensors in this process.
 
+    Args:
+        method: Scores and update.
+        threads: Number of threads of all tensors together; None for one per available core.
+
     Raises:
         InputError: If the library, or a package that the update needs, is not installed.
     """

@@ -24,7 +24,9 @@ LabelOption = Annotated[
 ]
 PriorityOption = Annotated[
     PriorityName | None,
-    typer.Option("--priority", help="Order among the jobs of the same key; default by the command and the size."),
+    typer.Option(
+        "--priority", help="Order among the jobs of the same key; the default depends on the command and the size."
+    ),
 ]
 TimeoutOption = Annotated[
     float | None, typer.Option("--timeout", metavar="SECONDS", min=0, help="Timeout of the wait; the job continues.")
@@ -38,7 +40,7 @@ def check_no_job_options(
     """Check that a command with `--local` has no options for the job of a service.
 
     Raises:
-        InputError: If it has one.
+        InputError: If the command has such an option.
     """
     from masksmith_client._errors import InputError
 
@@ -52,7 +54,7 @@ def read_labels(texts: Sequence[str] | None) -> dict[str, str]:
     """Read labels such as `team=vision`; no labels if `texts` is None.
 
     Raises:
-        InputError: If one is not `KEY=VALUE`, or a key is given twice.
+        InputError: If a text is not `KEY=VALUE`, or if a key is given twice.
     """
     from masksmith_client._errors import as_input_errors
     from masksmith_wire.names import parse_labels

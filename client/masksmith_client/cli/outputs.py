@@ -79,8 +79,8 @@ def check_weights_output(output: Path, model: Path, *, as_json: bool) -> None:
 def weights_written_to(output: Path, model: Path) -> Iterator[Path]:
     """Yield the path of the file to write updated weights to.
 
-    For `-` and for a directory this file is temporary. If it was written and no error is raised, then for `-` it is
-    copied to standard output; for a directory, a copy of the model with these weights is written there.
+    For `-` and for a directory this file is temporary. If the caller wrote it and no error is raised, it is used at the
+    end: for `-`, it is copied to standard output; for a directory, a copy of the model with its weights is written.
 
     Raises:
         InputError: For a directory, if the model has weights with scales, or as `write_copy` raises it.

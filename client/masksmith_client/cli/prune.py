@@ -44,7 +44,7 @@ def prune(
         str | None,
         typer.Option(
             metavar="FILE",
-            help="A calibration saved by masksmith.calibrate; for '--scores given', the scores.",
+            help="A calibration saved by masksmith.calibrate; with '--scores given', a file of scores.",
         ),
     ] = None,
     calibration_text: Annotated[
@@ -81,7 +81,8 @@ def prune(
         int, typer.Option(min=1, help="With --calibration-text: minimum number of tokens of an expert.")
     ] = 64,
     few_tokens: Annotated[
-        Literal["refuse", "without data"], typer.Option(help="Treatment of an expert with fewer than --min-tokens.")
+        Literal["refuse", "without data"],
+        typer.Option(help="Treatment of an expert that gets fewer tokens than --min-tokens."),
     ] = "refuse",
     update: UpdateOption = None,
     previous: Annotated[

@@ -36,7 +36,7 @@ def prune_locally(
 def _local_make_solve(
     method: PruneMethod, options: ChoiceOptions, output: Path, threads: int | None
 ) -> Callable[[Checkpoint, Choice, AuxiliaryTensors], Solve]:
-    """Return `make_solve` for `prune_model`: by block if the method has a calibration text, else by tensor."""
+    """Return `make_solve` for `prune_model`: with a calibration text it solves by block, else by tensor."""
     from .block_prune import block_solver
     from .local_prune import local_solver
 
@@ -144,7 +144,8 @@ def _show_summary(record: dict[str, Any], output: str) -> None:
     for text in record["notes"]:
         print_note(f"masksmith: {text}")
     if record["not_copied"]:
-        print_line(f"not copied (weights that are not pruned, and what is no file): {', '.join(record['not_copied'])}")
+        names = ", ".join(record["not_copied"])
+        print_line(f"not copied (other weights, files of masksmith, links to folders, what is no file): {names}")
     if (page := Path(output) / BLOCK_PAGE_NAME).exists():
         for text in blocks_not_tuned(Path(output)):
             print_note(f"masksmith: {text}")
