@@ -1,8 +1,9 @@
 """Limits the time that the head of a response takes, with all interim responses (1xx) before it.
 
-httpx2 skips interim responses without a limit, and has timeouts of single reads only. httpx2 reports the steps of a
-request to a function, the request's `trace`. By these events, this module knows when the client begins and ends to wait
-for a head, and replaces the `read` of each network stream that is opened by a function that checks the time.
+httpx2 skips interim responses without a limit, and has timeouts of single reads only. It reports each step of a request
+as an event to a function, the request's `trace`. From these events this module knows when the client begins and ends to
+wait for a head, and when a network stream is opened. It replaces the method `read` of each such stream: the new method
+checks the time after each read.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import httpx2
 from masksmith_client._errors import SlowResponseError
 
 _HEAD_EVENT = "receive_response_headers."
-"""Beginning of the names of the events of waiting for a head; `started` follows when the wait begins."""
+"""Beginning of the names of all events about the wait for a head. In the name of the first one, `started` follows."""
 _OPEN_EVENTS = frozenset({"connect_tcp.complete", "connect_unix_socket.complete", "start_tls.complete"})
 """Events whose result is a network stream."""
 

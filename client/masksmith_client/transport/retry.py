@@ -30,7 +30,7 @@ RETRIED_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504, 507})
 RETRIED_CODES = frozenset({"body_incomplete"})
 """Error codes that are retried, whatever the status."""
 MAX_DOUBLINGS = 30
-"""Maximum exponent in a pause; without one, the power would overflow in a long outage."""
+"""Maximum exponent of 2 in a pause; without a maximum, the power of 2 would overflow in a long outage."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ class RetryPolicy:
     Attributes:
         retries: Maximum number of retries of one call; those after failed connections are not counted.
         first_contact_retries: Maximum number of retries of failed connections to a service that has never answered,
-            whose URL may be wrong. If `retries` is lower, it is the maximum.
+            whose URL may be wrong. If `retries` is lower, `retries` is this maximum.
         first_s: Maximum pause before the second attempt, in seconds; it doubles with each attempt.
         longest_s: Maximum pause before any attempt, unless a `Retry-After` header asks for a longer one.
         longest_retry_after_s: Maximum `Retry-After` that is waited for; if it is longer, the error is raised at once.

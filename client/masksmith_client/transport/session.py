@@ -80,7 +80,7 @@ class ServiceSession(ABC):
         return file
 
     async def events(self, call: Call[None]) -> AsyncGenerator[Event | None, None]:
-        """Yield None when the stream has opened; then, for each line, the event that it completes, or None.
+        """Yield None when the stream has opened; then, for each line, the event that the line completes, else None.
 
         Also yields None for each piece of the stream that completes no line, so that the caller can check its deadline.
 

@@ -1,4 +1,4 @@
-"""URL and token of the service, from arguments or the environment; and variables whose names are in error messages."""
+"""URL and token of the service, and which variables of the environment set proxies and certificates."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def _checked_token(token: str | None) -> str | None:
     """Return a token without whitespace at its ends, such as the line end of the file that it was read from.
 
     Raises:
-        InputError: If nothing remains, or it has a character that no key has; the message does not contain the token.
+        InputError: If nothing remains, or if a character remains that no key has; the message does not have the token.
     """
     if token is None:
         return None
