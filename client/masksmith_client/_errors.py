@@ -78,7 +78,7 @@ class StatusError(ClientError):
     """The service answered with an error status.
 
     Attributes:
-        problem: The problem document: `detail` is the message, extra members are the values that it refers to.
+        problem: The problem document: `detail` is the message, extra members are the values that the message refers to.
         code: The error code, such as `invalid_pattern`.
         status: The HTTP status.
         request_id: The request's id in the service's log; None if the response has none.

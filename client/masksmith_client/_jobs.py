@@ -68,7 +68,8 @@ class Job(JobView):
             timeout_s: Timeout in seconds; None waits forever. The job continues after a timeout.
             progress: Show a progress bar; None shows it on terminals and in notebooks, and
                 `"lines"` also prints lines elsewhere.
-            on_event: Called with every event.
+            on_event: Called with every event. In the last 30 s before the timeout the job is polled instead: then it is
+                called with progress and state after each poll, until a poll finds that the job has ended.
 
         Raises:
             JobFailedError: If the job failed or was canceled.
