@@ -29,7 +29,8 @@ def verify_path(path: Path, options: WeightOptions, *, as_json: bool) -> bool:
     if not _is_masks_file(path):
         return verify_weights(path, options, mask_violation, as_json=as_json)
     if options.masks is not None or options.has_choice_options:
-        raise InputError(f"{path} is a masks file; --masks, --layers, --exclude and --layout are for weights")
+        options_for_weights = "--masks, --layers, --exclude, --layout and --trust-remote-code"
+        raise InputError(f"{path} is a masks file; {options_for_weights} are for weights")
     return _verify_masks(path, options.pattern, options.axis, options.ragged, as_json=as_json)
 
 
