@@ -111,12 +111,10 @@ class _LocalSearch:
         # Reports have patterns unless all tensors have the default pattern of the specification.
         self._reports_patterns = self._budget is not None or prepared.pattern_text != str(self._pattern)
         self.weights = prepared.weights
-        self._previous: Mapping[str, Any] = {} if prepared.previous is None else Masks.open(prepared.previous)
+        self._previous: Mapping[str, Any] = {} if prepared.previous is None else self._open_previous(prepared.previous)
         # A masks file is in `prepared.previous`; the option has the id of a job, or a reference, for a service only.
         if self._options.previous is not None:
             raise InputError(f"--previous {self._options.previous} is not a file; with --local pass a masks file")
-        if prepared.previous is not None and not any(weight.name in self._previous for weight in self.weights):
-            raise InputError(f"{prepared.previous} has no mask of any tensor that is solved")
         limit = self._options.time_limit_s
         self._deadline = None if limit is None else time.monotonic() + limit
         self.budget_gap: float | None = None
@@ -125,6 +123,22 @@ class _LocalSearch:
         self.packed_masks: dict[str, npt.NDArray[np.uint8]] = {}
         self.updated_weights: dict[str, bytes] = {}
         self._check_installed()
+
+    def _open_previous(self, path: Path) -> Masks:
+        """Open the file of the previous masks.
+
+        Raises:
+            InputError: If it has no mask of any weight, or one whose shape is not that of its weight.
+        """
+        masks = Masks.open(path)
+        weights = [weight for weight in self.weights if weight.name in masks]
+        if not weights:
+            raise InputError(f"{path} has no mask of any tensor that is solved")
+        for weight in weights:
+            shape, previous_shape = list(weight.shape), list(masks.shape(weight.name))
+            if shape != previous_shape:
+                raise InputError(f"{weight.name!r} has shape {shape}, its previous mask in {path} has {previous_shape}")
+        return masks
 
     def _check_installed(self) -> None:
         """Refuse a solver or an update that needs a package which is not installed."""
@@ -148,11 +162,7 @@ class _LocalSearch:
         self._patterns, self.budget_gap = allocation.patterns, allocation.gap
 
     def solve(self, batch: list[StreamedTensor]) -> None:
-        """Solve and update weights; if one cannot be solved or updated, record its failure, and solve the others.
-
-        Raises:
-            InputError: If a previous mask does not have the shape of its weight.
-        """
+        """Solve, update and measure weights; if this fails for one weight, record its failure, and solve the others."""
         try:
             solutions = self._solutions(batch)
         except self._library.MasksmithError as error:
@@ -166,7 +176,7 @@ class _LocalSearch:
             for weight in batch:
                 try:
                     self._store(weight, *self._update(weight, solutions[weight.name]))
-                except self._library.UpdateError as error:
+                except (self._library.UpdateError, self._library.ScoresError) as error:
                     self._record_failure(weight, error)
 
     def _solutions(self, batch: list[StreamedTensor]) -> Mapping[str, Any]:
@@ -212,6 +222,12 @@ class _LocalSearch:
         return solution, report
 
     def _store(self, weight: StreamedTensor, solution: Any, update: UpdateReport | None) -> None:
+        """Store a mask and its report.
+
+        Raises:
+            ScoresError: If the spectrum cannot be measured: a kept entry of the weight is not finite.
+        """
+        fields = self._report_fields(weight, solution)
         mask = np.asarray(solution.mask, dtype=np.bool_).reshape(weight.shape)
         self.packed_masks[weight.name] = pack(mask)
         self.infos[weight.name] = MaskInfo.of(weight.shape, solution.pattern, weight.layout)
@@ -222,7 +238,7 @@ class _LocalSearch:
             layout=None if weight.layout is None else LayoutInput.of(weight.layout),
             pattern=str(solution.pattern) if self._reports_patterns else None,
             status=str(getattr(solution.status, "value", solution.status)),  # type: ignore[arg-type]
-            **self._report_fields(weight, solution),
+            **fields,
             update=update,
         )
 
@@ -232,16 +248,13 @@ class _LocalSearch:
         if self._options.spectrum:
             updated = self.updated_weights.get(weight.name)
             values = array_of(weight) if updated is None else to_numpy(updated, weight.dtype, weight.shape)
-        try:
-            measures = self._library.report(
-                solution,
-                self._previous.get(weight.name),
-                weight=values,
-                item_bytes=ITEM_BYTES[weight.dtype],
-                layout=weight.layout,
-            ).as_dict()
-        except self._library.ScoresError as error:
-            raise InputError(f"{weight.name!r}: {error}") from None
+        measures = self._library.report(
+            solution,
+            self._previous.get(weight.name),
+            weight=values,
+            item_bytes=ITEM_BYTES[weight.dtype],
+            layout=weight.layout,
+        ).as_dict()
         proof = {name: float(getattr(solution, name)) for name in PROOF_FIELDS}
         stats = {name: solution.stats[name] for name in STATS_FIELDS}
         return proof | stats | {name: measures[name] for name in MEASURE_FIELDS}
@@ -254,6 +267,7 @@ class _LocalSearch:
             self._library.WeightError: Code.INVALID_SCORES,
         }
         code = next((codes[kind] for kind in type(error).__mro__ if kind in codes), Code.SOLVER_REFUSED)
+        self.updated_weights.pop(weight.name, None)  # It is there if the weight was updated, but not measured.
         index = getattr(error, "index", None)
         tensor_error = TensorError(code=code, message=str(error), index=None if index is None else list(index))
         self.reports[weight.name] = TensorReport(
