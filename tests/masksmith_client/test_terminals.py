@@ -1,6 +1,7 @@
 """Terminals and pipes: other encodings, closed streams, Ctrl-C."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -42,7 +43,8 @@ def test_a_closed_standard_output_is_the_null_device(model: Path, tmp_path: Path
 def test_a_full_standard_output_is_one_line_and_exit_code_one(model: Path) -> None:
     with open("/dev/full", "w") as full:
         done = subprocess.run([*MAIN, "inspect", model], stdout=full, stderr=subprocess.PIPE, text=True, check=False)
-    assert (done.returncode, done.stderr) == (1, "masksmith: standard output: No space left on device\n")
+    assert done.returncode == 1
+    assert re.fullmatch(r"masksmith: [a-z/ ]+: No space left on device\n", done.stderr)
 
 
 def test_a_closed_pipe_is_exit_code_one_without_a_message(model: Path) -> None:
