@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from itertools import islice, product
+from typing import Any
 
 from masksmith.patterns import PatternError, parse
 
@@ -55,6 +56,7 @@ def plan(request: Request, declarations: Mapping[str, Declaration]) -> list[Case
             The message has the reason.
     """
     _check_values(request)
+    request = _without_duplicates(request)
     selected = _select_kernels(request, declarations)
     # Counted before the cases are built, since a request may have far too many.
     _check_case_count(math.prod(len(getattr(request, name)) for name in AXES))
@@ -98,6 +100,24 @@ def _check_values(request: Request) -> None:
     for batch in request.batches:
         if not 1 <= batch <= MAX_BATCH:
             raise BenchmarkError("invalid_benchmark", f"batch {batch}: must lie between 1 and {MAX_BATCH}")
+
+
+def _without_duplicates(request: Request) -> Request:
+    """Return the request with patterns in their string form, and with every value once; layers are not changed.
+
+    The times of a case that is planned twice would be added twice in the estimates for whole models.
+    """
+    values: dict[str, Any] = {name: tuple(dict.fromkeys(getattr(request, name))) for name in AXES if name != "layers"}
+    values["patterns"] = tuple(dict.fromkeys(_string_form(pattern) for pattern in values["patterns"]))
+    return replace(request, **values)
+
+
+def _string_form(pattern: str) -> str:
+    """Return the string form of a pattern, which `family` expects: `50%` for ` 50 %`; an invalid text is unchanged."""
+    try:
+        return str(parse(pattern))
+    except PatternError:
+        return pattern
 
 
 def _check_fit(layer: Layer, pattern: str) -> None:

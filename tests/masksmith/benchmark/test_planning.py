@@ -103,6 +103,18 @@ def test_without_names_every_kernel_that_fits_is_measured_the_baselines_first():
     assert case.kernels == ("dense", "dense-zeros", "csr", "nm-gather", "scipy-csr")
 
 
+def test_values_that_are_given_twice_are_planned_once():
+    options = {"patterns": ["50%", "2:4", " 50 %"], "batches": [8, 8], "dtypes": ["float32"] * 2, "curves": False}
+    cases = ask(**options, directions=["forward", "forward"])
+    assert [(case.pattern, case.batch, case.dtype, case.direction) for case in cases] == [
+        ("50%", 8, "float32", "forward"), ("2:4", 8, "float32", "forward"),
+    ]  # fmt: skip
+
+
+def test_equal_layers_are_measured_each():
+    assert len(ask(layers=[LAYER, LAYER], curves=False)) == 2
+
+
 def test_transposable_masks_serve_both_directions():
     cases = ask(patterns=["transposable 8:16"], directions=["forward", "backward"], kernels=["nm-gather"], curves=False)
     assert [case.matrix for case in cases] == [(64, 128), (128, 64)]
