@@ -97,6 +97,9 @@ def _check_values(request: Request) -> None:
     for direction in request.directions:
         if direction not in DIRECTIONS:
             raise BenchmarkError("invalid_benchmark", f"direction {direction!r}: choose from {', '.join(DIRECTIONS)}")
+    for layer in request.layers:
+        if layer.count < 1:
+            raise BenchmarkError("invalid_benchmark", f"layer {layer.name!r}: count {layer.count} is less than 1")
     for batch in request.batches:
         if not 1 <= batch <= MAX_BATCH:
             raise BenchmarkError("invalid_benchmark", f"batch {batch}: must lie between 1 and {MAX_BATCH}")

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import masksmith
-from masksmith.patterns import Pattern
+from masksmith.patterns import NM, Pattern
 from masksmith.patterns.matching import describe_unknown_names
 
 from .cases import Case, Direction, Layer, read_shapes
@@ -48,7 +48,7 @@ def benchmark(
 
     Args:
         layers: A well-known model's name (`MODELS`), or layers, or shapes such as `"1536x384*6"` (out x in, times 6).
-        patterns: Patterns of the masks.
+        patterns: Patterns of the masks; those of n:m groups must have `axis="in"`.
         batches: Numbers of rows of the activations.
         dtypes: `float32`, `float16`, `bfloat16`, `float64`.
         directions: `forward` (`X W^T`), `backward` (`dY W`).
@@ -68,8 +68,9 @@ def benchmark(
     """
     available_kernels = all_kernels() if registry is None else registry
     masks = masks or {}
-    names = [str(pattern) for pattern in ([patterns] if isinstance(patterns, (str, Pattern)) else patterns)]
-    request = Request(_layers(layers), names, batches, dtypes, directions, kernels, device, curves)
+    _check_at_least_one(rounds=rounds, threads=threads)
+    texts = [_pattern_text(pattern) for pattern in ([patterns] if isinstance(patterns, (str, Pattern)) else patterns)]
+    request = Request(_layers(layers), texts, batches, dtypes, directions, kernels, device, curves)
     cases = plan(request, declarations(available_kernels))
     check_device(device)
     check_runnable(kernels if kernels is None else list(kernels), available_kernels, device)
@@ -115,6 +116,20 @@ def check_device(device: str) -> None:
         raise BenchmarkError(
             "invalid_benchmark", f"device {device!r}: this torch sees {torch.cuda.device_count()} GPU(s)"
         )
+
+
+def _check_at_least_one(**counts: int) -> None:
+    for name, count in counts.items():
+        if count < 1:
+            raise BenchmarkError("invalid_benchmark", f"{name} {count}: must be at least 1")
+
+
+def _pattern_text(pattern: str | Pattern) -> str:
+    """Return a pattern as text, which does not have the axis of n:m groups: they are measured along `in`."""
+    if isinstance(pattern, NM) and pattern.axis != "in":
+        message = f"pattern {str(pattern)!r} along axis {pattern.axis!r}: only n:m along 'in' can be measured"
+        raise BenchmarkError("invalid_benchmark", message)
+    return str(pattern)
 
 
 def _layers(layers: str | Iterable[Layer | str]) -> list[Layer]:

@@ -171,6 +171,23 @@ def test_masks_that_do_not_match_are_refused_before_anything_runs(mask, words):
     assert not ran
 
 
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"rounds": 0}, "rounds 0: must be at least 1"),
+        ({"threads": 0}, "threads 0: must be at least 1"),
+        ({"patterns": ms.NM(2, 4, axis="out")}, "pattern '2:4' along axis 'out'"),
+        ({"layers": [Layer("a", 32, 64, 0)]}, "layer 'a': count 0 is less than 1"),
+    ],
+)
+def test_arguments_that_cannot_be_measured_are_refused_before_anything_runs(options, words):
+    ran = []
+    with pytest.raises(BenchmarkError, match=words) as caught:
+        benchmark(**({"layers": "32x64", "patterns": "2:4"} | options), on_case=lambda *_: ran.append(1))
+    assert caught.value.fault == "invalid_benchmark"
+    assert not ran
+
+
 @pytest.mark.parametrize("device", ["tpu", "cpu:", "cpu:1", "cuda:", "cuda:x", "cuda:00", "cuda:\u0663", "cuda:99"])
 def test_a_device_that_is_not_there_is_refused(device):
     with pytest.raises(BenchmarkError, match=f"device '{device}'"):
