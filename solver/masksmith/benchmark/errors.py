@@ -13,8 +13,9 @@ class BenchmarkError(MasksmithError, ValueError):
     """A request that cannot be measured; raised before anything runs.
 
     Attributes:
-        fault: `unknown_kernel`, `kernel_refused` (device, dtype, shape, pattern or direction), `invalid_mask` (it
-            violates its pattern, or has another shape), or `invalid_benchmark` (the request itself).
+        fault: `unknown_kernel`, `kernel_refused` (device, dtype, shape, pattern or direction), `invalid_mask` (a
+            mask violates its pattern, or has another shape or an unsupported dtype), or `invalid_benchmark` (any other
+            fault of the request).
     """
 
     def __init__(self, fault: Fault, message: str) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 import masksmith as ms
+from masksmith._arrays import read_array
 
 from .cases import Case
 from .declaration import block_size, row_budget
@@ -61,14 +62,15 @@ def weight_and_mask(case: Case, seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def check_mask(mask: Any, case: Case) -> np.ndarray:
-    """Check a user's mask, and return it as a matrix: dimensions after the first are joined.
+    """Check a user's mask, and return it as a matrix of bools: dimensions after the first are joined.
 
     Raises:
-        BenchmarkError: If its shape is not the layer's, or it violates the pattern.
+        BenchmarkError: If it is no array of a dtype of masks, its shape is not the layer's, or it violates the pattern.
     """
-    matrix = np.asarray(mask)
-    matrix = matrix.reshape(matrix.shape[0], -1) if matrix.ndim > 1 else matrix
     name, shape = case.layer.name, (case.layer.rows, case.layer.cols)
+    matrix = read_array(mask, lambda reason: BenchmarkError("invalid_mask", f"mask {name!r}: {reason}")) != 0
+    matrix = matrix.cpu().numpy() if isinstance(matrix, torch.Tensor) else matrix
+    matrix = matrix.reshape(matrix.shape[0], -1) if matrix.ndim > 1 else matrix
     if matrix.shape != shape:
         raise BenchmarkError("invalid_mask", f"mask {name!r} has shape {list(matrix.shape)}, the layer {list(shape)}")
     verdict = ms.verify(matrix, case.rule)

@@ -157,6 +157,31 @@ def test_given_masks_are_used():
 
 
 @pytest.mark.parametrize(
+    "convert",
+    [
+        lambda mask: mask.astype(np.float64),
+        lambda mask: mask.astype(np.uint8) * 255,
+        lambda mask: torch.from_numpy(mask).bfloat16(),
+    ],
+    ids=["float64", "uint8", "bfloat16"],
+)
+def test_a_mask_of_another_dtype_keeps_where_it_is_not_zero(convert):
+    mask = np.zeros((32, 64), bool)
+    mask[:, ::4] = mask[:, 1::4] = True
+    seen = []
+
+    def look(operand):
+        seen.append((operand.matrix, operand.unmasked))
+        return lambda x: x @ operand.matrix.t()
+
+    [result] = measured(Own("look", look), masks={"32x64": convert(mask)})
+    matrix, unmasked = seen[0]
+    assert result.density == 0.5
+    assert matrix.dtype == torch.float32
+    assert torch.equal(matrix, unmasked * torch.from_numpy(mask))
+
+
+@pytest.mark.parametrize(
     ("mask", "words"),
     [(np.ones((32, 64), bool), "does not match its pattern: 512 of 512 tiles"), (np.ones((2, 2), bool), "has shape")],
 )
