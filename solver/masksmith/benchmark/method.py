@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import statistics
 import time
 from collections.abc import Mapping, Sequence
@@ -131,10 +132,10 @@ class Bench:
                 log.warning("kernel %s failed at %s: %s", name, case, exception)
                 measurements[name] = Measurement(name, "failed", f"{type(exception).__name__}: {exception}"[:500])
                 continue
-            measurements[name] = replace(measurement, error=error)
+            # JSON has no infinity.
+            measurements[name] = replace(measurement, error=error if math.isfinite(error) else None)
             if error > 1.0:
-                reason = f"wrong result: the error is {error:.3g} times the largest possible rounding error"
-                measurements[name] = replace(measurements[name], outcome="failed", reason=reason)
+                measurements[name] = replace(measurements[name], outcome="failed", reason=_wrong_result_reason(error))
             else:
                 products[name] = product
         return products, measurements
@@ -171,6 +172,12 @@ class Bench:
         if dtype not in self._peaks:
             self._peaks[dtype] = measure(self.device, dtype, self.clock)
         return self._peaks[dtype]
+
+
+def _wrong_result_reason(error: float) -> str:
+    if math.isinf(error):
+        return "wrong result: it contains NaN, or it has the wrong shape"
+    return f"wrong result: the error is {error:.3g} times the largest possible rounding error"
 
 
 def prepare(kernel: Kernel, operand: Operand) -> tuple[Product, Measurement]:

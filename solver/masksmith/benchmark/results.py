@@ -41,7 +41,7 @@ class Measurement:
         speedup: Median dense time / median time of the kernel: of replays if both have a graph, else of eager calls.
         eager_speedup: The same, always of eager calls.
         error: Largest error against float64, relative to the largest possible rounding error; above 1 the result is
-            wrong, and the kernel has failed.
+            wrong, and the kernel has failed. None also if the result contains NaN or has the wrong shape.
         pack_s: Seconds to convert the masked weight to the kernel's format.
         tune_s: Seconds to tune the kernel for this shape.
         weight_bytes: Bytes of the packed weight.

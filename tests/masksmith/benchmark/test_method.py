@@ -1,11 +1,13 @@
 """Measuring for real, on small shapes: wrong numbers are never timed, and one kernel's fault is its own."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
 
 import masksmith as ms
-from masksmith.benchmark import BenchmarkError, Declaration, Layer, Packed, Support, benchmark, own_kernels
+from masksmith.benchmark import BenchmarkError, Declaration, Layer, Packed, Report, Support, benchmark, own_kernels
 from masksmith.benchmark.cases import Case
 from masksmith.benchmark.method import Bench, speedup, summary
 from masksmith.benchmark.operands import reference
@@ -132,6 +134,17 @@ def test_a_product_of_the_wrong_shape_or_with_nan_is_wrong():
     empty = Own("void", lambda operand: lambda x: torch.full((4, 32), float("nan")))
     [result] = measured(turned, empty)
     assert [one.outcome for one in result.measurements] == ["measured", "failed", "failed"]
+    assert {one.reason for one in result.measurements[1:]} == {
+        "wrong result: it contains NaN, or it has the wrong shape"
+    }
+
+
+def test_a_report_of_a_wrong_result_is_valid_json():
+    def refuse(constant):
+        raise AssertionError(constant)
+
+    [result] = measured(Own("void", lambda operand: lambda x: torch.full((4, 32), float("nan"))))
+    json.loads(Report([result]).to_json(), parse_constant=refuse)
 
 
 def test_what_cannot_run_says_why():
