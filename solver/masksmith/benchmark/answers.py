@@ -35,7 +35,7 @@ class Answers:
     def break_evens(self) -> list[BreakEven]:
         """The density at which each kernel becomes faster than dense, for each layer, batch, dtype and direction.
 
-        Without kernels that were measured at fewer than two densities.
+        Kernels that were measured at fewer than two densities are left out.
         """
         return break_evens(self.results)
 

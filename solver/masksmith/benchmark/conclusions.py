@@ -151,7 +151,7 @@ def _winner(result: CaseResult, dense_s: float) -> Winner:
 def break_evens(results: Iterable[CaseResult]) -> list[BreakEven]:
     """Return the break-even of each kernel and family of patterns, for each layer, batch, dtype and direction.
 
-    Families that were measured at a single density have none.
+    Families that were measured at a single density have no break-even, and are left out.
     """
     points: dict[CurveKey, dict[float, Gain]] = defaultdict(dict)
     for result in results:

@@ -51,8 +51,8 @@ class Declaration:
         name: Name of the kernel.
         meaning: Description, one sentence.
         support: Capabilities by kind of device: `cpu`, `cuda`.
-        family: Supported patterns: `any`; `n:m`, patterns with n:m groups along the rows of the matrix; `2:4`, and
-            patterns that imply it; `block`.
+        family: Which patterns are supported. `any`: all of them; `n:m`: those that imply n:m groups along the rows of
+            `Case.matrix`; `2:4`: those that imply 2:4 along these rows; `block`: those that drop whole blocks.
         directions: Supported products.
         curve: Patterns, from dense to sparse, to measure for the break-even density; empty for baselines.
     """

@@ -33,7 +33,7 @@ _MODULE_OF_CLASS = {
 
 
 class UnloadableKernel:
-    """Stands for an entry point that cannot be loaded, or that is not a kernel."""
+    """Replaces the kernel of an entry point that cannot be loaded, or whose object is not a kernel."""
 
     def __init__(self, name: str, reason: str) -> None:
         self.declaration = Declaration(name, "a kernel of another package, which cannot be loaded", {})

@@ -47,7 +47,7 @@ class Measurement:
         weight_bytes: Bytes of the packed weight.
         roofline: Shortest possible time relative to the measured one, by the roofline model with the measured copy and
             matrix rates of the device.
-        notes: Other information: layout, algorithm, tuning.
+        notes: Other information, by name, such as layout, algorithm, tuning.
     """
 
     kernel: str
@@ -70,9 +70,9 @@ class Measurement:
         return self.graph or self.eager
 
     def compared_with(self, dense: Measurement) -> tuple[Timing, Timing] | None:
-        """Return the times of dense and of this kernel, both of graph replays, or else both of eager calls.
+        """Return the times of dense and of this kernel: of graph replays if both have them, else of eager calls.
 
-        None if there are neither.
+        None if one of the two was not timed by eager calls either.
         """
         for dense_timing, timing in ((dense.graph, self.graph), (dense.eager, self.eager)):
             if dense_timing is not None and timing is not None:

@@ -22,7 +22,7 @@ class ScipyCsr:
     )
 
     def obstacle(self, device: str) -> str | None:
-        """Return why it cannot run: it needs torch and scipy."""
+        """Return why the kernel cannot run, or None: it needs torch and scipy."""
         return torch_obstacle() if find_spec("scipy") else "it needs scipy: pip install 'masksmith[bench]'"
 
     def pack(self, operand: Operand) -> Packed:
