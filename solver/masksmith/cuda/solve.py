@@ -178,7 +178,7 @@ class DeviceSolve:
             solved = torch.cat([band.results.mask for band in bands])[: problem.grid.rows, : problem.grid.cols] != 0
             mask[: solved.shape[0], : solved.shape[1]] = solved
         edge_score = self._edge_score()
-        # With a bonus, the totals of the tiles contain the bonus, so the scores without it are summed again.
+        # With a hysteresis bonus, the totals of the tiles contain the bonus, so the original scores are summed again.
         with np.errstate(over="ignore"):
             total = float(self.scores.double().sum()) if problem.bonus else float(totals.sum()) + edge_score
         certificate = Certificate(

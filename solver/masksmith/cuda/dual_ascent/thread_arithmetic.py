@@ -32,8 +32,8 @@ def is_balanced(
 ) -> bool:  # fmt: skip
     """Return whether a line keeps `keep` entries, or fewer if its dual `own` equals `floor`.
 
-    Entry p of the line is `x[first + p * step]`; the dual of the line that crosses it there is
-    `duals[p * lanes + lane]`. The entry is kept if the first minus the second is at least `own`. Returns False if the
+    Entry p of the line is `x[first + p * step]`; the dual of the line that crosses the line there is
+    `duals[p * lanes + lane]`. The entry is kept if the entry minus this dual is at least `own`. Returns False if the
     magnitude of `own` is `MAX_DUAL` or more.
     """
     total = 0
