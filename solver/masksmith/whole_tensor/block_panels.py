@@ -28,7 +28,7 @@ class InnerMask:
 
     Attributes:
         violation: Upper bound minus objective of its solution.
-        cut_short: Whether the time limit ended its search.
+        cut_short: Whether the time limit ended the search for this mask.
     """
 
     def __init__(self, solution: Solution | None, view: View = "channels-last") -> None:
@@ -106,8 +106,9 @@ def write_mask(passes: TensorPasses, pattern: BlockPattern, blocks: Bools, inner
 
     Args:
         passes: Passes over the tensor; their `writer` receives the mask.
-        pattern: `Block`: a chosen block keeps what the inner mask keeps, or everything, and the others nothing.
-            `Hybrid`: a chosen block keeps everything, and the others what the inner mask keeps.
+        pattern: `Block`: a chosen block keeps what the inner mask keeps, or everything if there is no inner mask; the
+            other blocks keep nothing. `Hybrid`: a chosen block keeps everything; the others keep what the inner mask
+            keeps.
         blocks: `[block rows, block columns]`, the chosen ones.
         inner: The inner mask.
     """
@@ -132,7 +133,7 @@ def write_mask(passes: TensorPasses, pattern: BlockPattern, blocks: Bools, inner
 
 
 def _apply_inner(block_mask: Bools, pattern: BlockPattern, inner: InnerMask, first: int) -> None:
-    """Combine a mask of chosen blocks with the inner mask, in place; it begins at row `first` of the matrix."""
+    """Combine a mask of chosen blocks, which begins at row `first` of the matrix, with the inner mask, in place."""
     if not inner.exists:
         return
     inner_rows = inner.rows(first, first + len(block_mask))[:, : block_mask.shape[1]]

@@ -50,7 +50,7 @@ def solve_blocks(problem: Problem, pattern: Block, options: WholeTensorOptions) 
 
 
 def block_values(problem: Problem, pattern: Block, nested_solution: Solution | None) -> Duals:
-    """Return the value of every block, `[block rows, block columns]`; `solve_blocks` keeps those of the largest sum.
+    """Return the value of every block, `[block rows, block columns]`, of which `solve_blocks` keeps the largest sum.
 
     Args:
         problem: The tensor, or whole block rows of it.
@@ -110,8 +110,8 @@ def _best_blocks(values: Duals, pattern: Block, grid: Grid) -> KeptUnits:
 def _sum_by_budget(values: Duals, pattern: Block) -> Duals:
     """Sum the values of the blocks that share a budget.
 
-    These are those of each block row if only block rows have budgets; those of each block column if only block columns
-    have; else all blocks (`[1, 1]`).
+    If only block rows have budgets, these are the blocks of each block row; if only block columns have budgets, those
+    of each block column; else all blocks (the result is `[1, 1]`).
     """
     axis = {"rows": 1, "cols": 0}.get(pattern.balance)
     with np.errstate(over="ignore"):

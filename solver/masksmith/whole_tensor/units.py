@@ -18,7 +18,7 @@ class KeptUnits:
         mask: `[rows, columns]` of the grid of units, True = kept.
         u: Duals of rows; the shape broadcasts to that of the mask.
         v: Duals of columns; the shape broadcasts to that of the mask.
-        solver: Name of the solver that found them.
+        solver: Name of the solver that selected the units.
     """
 
     mask: Bools

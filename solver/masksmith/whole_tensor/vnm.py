@@ -31,7 +31,7 @@ class _StripResult:
     """The result of a row of panels, a strip.
 
     Attributes:
-        objectives, violations: `[across]`, see `Certificate`.
+        objectives, violations: `[across]`, one number per panel, see `Certificate`.
         edge_score: Sum of the scores of the dense edge.
         kept: Number of kept entries.
         cut_short: Whether the strip has panels and began after the deadline.
