@@ -1,8 +1,9 @@
-"""Local search over swaps of columns between N:M groups, with exact gains from tables; values of columns in tiles.
+"""Local search over swaps of columns between N:M groups, and estimates of the values of columns for transposable tiles.
 
-Without column a, every row of its group has a sum of its n largest remaining entries, and a threshold: the n-th largest
-remaining entry. If column b takes the place of a, it adds `max(0, x_b - threshold)` to this sum. So the gain of every
-swap is a sum of entries of two tables, and a swap changes only the table rows of the columns in the two groups.
+The gains of swaps are exact, and are computed from tables. Without column a, every row of its group has a sum of its n
+largest remaining entries, and a threshold: the n-th largest remaining entry. If column b takes the place of a, it adds
+`max(0, x_b - threshold)` to this sum. So the gain of every swap is a sum of entries of two tables, and a swap changes
+only the table rows of the columns in the two groups.
 """
 
 from __future__ import annotations
@@ -93,7 +94,8 @@ def climb(
 ) -> int:  # fmt: skip
     """Swap columns with their best partners while a swap gains more than `min_gain`; stop after `limit` swaps.
 
-    Tables as in `refresh`, changed in place; `places` is the inverse of `order`, -1 for columns that must not move.
+    The tables are those of `refresh`, and are changed in place, like `order`. `places` is the inverse of `order`: the
+    place of each column, -1 for columns that must not move.
 
     Returns:
         Number of swaps; less than `limit` at a local optimum.

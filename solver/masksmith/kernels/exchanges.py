@@ -19,7 +19,7 @@ Bools = npt.NDArray[np.bool_]
 
 @inline
 def _change(weight: Doubles, products: Doubles, gram: Doubles, row: int, j: int, k: int) -> float:
-    """Change of the row's error when j is dropped and k is kept."""
+    """Return the change of the row's error if j is dropped and k is kept."""
     a, b = weight[row, j], weight[row, k]
     return (
         2.0 * (a * products[row, j] - b * products[row, k])

@@ -1,8 +1,8 @@
 """Product of a dense matrix and a sparse N:M matrix A, `y = x A^T`, by gathering columns of x.
 
 Every group has exactly n entries, so all rows have the same length, and no row pointers are needed: an entry is a
-value and its position in the group, one byte. The batch is vectorised: `x` is transposed panel by panel, so that each
-of its columns is a few whole vectors, and an entry of A costs one fused multiply-add per vector.
+value, and one byte for its position in the group. The batch is vectorised: `x` is transposed panel by panel, so that
+each of its columns is a few whole vectors, and an entry of A costs one fused multiply-add per vector.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
 """Data structures of the shortest-path solver, which treats one tile as a transportation problem.
 
-The nodes are the tile's rows and columns; with at-most budgets an outer node absorbs the slack of both. A kept entry
-carries one unit of flow from its row to its column. The duals u (rows) and v (columns) satisfy complementary slackness
-after every step: free kept entries have `u + v <= w`, free dropped entries `u + v >= w`. Rows always satisfy their
-budgets; `shortest_paths.augmentation` corrects the number of entries kept in each column.
+The nodes are the tile's rows and columns; with at-most budgets an outer node absorbs the unfilled budgets of both. A
+kept entry carries one unit of flow from its row to its column. The duals u (rows) and v (columns) satisfy complementary
+slackness after every step: of the entries that are free (not forced), kept ones have `u + v <= w`, and dropped ones
+`u + v >= w`, where w is the score. Rows always satisfy their budgets; `shortest_paths.augmentation` corrects the number
+of entries kept in each column.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ class Tile(NamedTuple):
     """Scores, mask and duals of one tile.
 
     Attributes:
-        w, w_t: Scores, `[rows * cols]` row-major and `[cols * rows]` transposed; likewise below.
+        w, w_t: Scores, `[rows * cols]` row-major, and `[cols * rows]` transposed, as the other pairs of arrays.
         kept, kept_t: 1 where kept.
         free, free_t: 1 where not forced.
         u, v: Duals of rows `[rows]` and columns `[cols]`; the outer node's dual is 0.

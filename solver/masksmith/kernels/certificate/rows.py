@@ -1,8 +1,8 @@
 """Certificate of patterns whose only budgets are those of groups in a row (N:M), with one dual u per group.
 
-As in `tiles`, without column duals: the violation of a group is the sum of max(0, w - u) over dropped entries, plus
-max(0, u - w) over kept entries, plus u times the unfilled budget under at-most fill. Scores and duals are compared
-without arithmetic, so every sign is exact.
+The bound is that of `tiles` without column duals: with scores w, the violation of a group is the sum of max(0, w - u)
+over dropped entries, plus the sum of max(0, u - w) over kept entries, plus, under at-most fill, u times the unfilled
+budget. Scores and duals are compared without arithmetic, so every sign is exact.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def _check_groups(
 
 @inline
 def _check_groups_of_four(row: Matrix, keep: Bools, duals: Duals, row_keep: int, objective: Duals, legal: Bools) -> int:
-    """As `_check_groups`, for groups of four, unrolled so that groups are vectorised."""
+    """Do the same as `_check_groups`, for groups of four; unrolled so that groups are vectorised."""
     unproved = 0
     for t in range(len(duals)):
         a, b, c, d = float(row[4 * t]), float(row[4 * t + 1]), float(row[4 * t + 2]), float(row[4 * t + 3])
@@ -78,8 +78,8 @@ def certify_rows(
 
     Args:
         scores: `[down, across * cols]`.
-        mask: As scores, True = kept.
-        forced: As scores, non-zero where an entry is forced; `[0, 0]` if none is.
+        mask: Of the shape of `scores`, True = kept.
+        forced: Of the shape of `scores`, non-zero where an entry is forced; `[0, 0]` if none is.
         duals: `[down, across]`.
         cols: Length of a group.
         row_keep: Budget of each group.

@@ -1,6 +1,6 @@
 """Certificate of tiles: proves masks from their duals alone and shares no code with any solver.
 
-For a mask S that meets the budgets exactly, any duals u, v give
+For scores w and a mask S that meets the budgets exactly, any duals u of rows and v of columns give
 
     sum(S * w) <= optimum <= sum(S * w) + violation,
     violation = sum over dropped entries of max(0, w - u - v) + sum over kept entries of max(0, u + v - w),
@@ -107,8 +107,8 @@ def certify(
 
     Args:
         scores: `[down * rows, across * cols]`.
-        mask: As scores, True = kept.
-        forced: As scores, non-zero where an entry is forced; `[0, 0]` if none is.
+        mask: Of the shape of `scores`, True = kept.
+        forced: Of the shape of `scores`, non-zero where an entry is forced; `[0, 0]` if none is.
         row_duals: `[down, across, rows]`.
         col_duals: `[down, across, cols]`.
         row_keep: Budget of each row.

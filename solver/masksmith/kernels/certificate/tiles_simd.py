@@ -84,8 +84,9 @@ def _at_least(builder: Any, value: Any, floor: Any) -> Any:
 def _violation_flags(builder: Any, w: Any, u: Any, v: Any, keep: Any, exact: bool) -> Any:
     """Flag lanes that violate complementary slackness; unless `exact`, also those where w equals fl(u + v).
 
-    Rounding is monotone: where w differs from fl(u + v), it is on the same side of u + v. Where they are equal, the
-    rounding error of that sum (Knuth's TwoSum) decides. It is too small to change the sign of a non-zero difference.
+    fl(u + v) is the sum rounded to float64. Rounding is monotone: where w differs from fl(u + v), w is on the same
+    side of u + v. Where they are equal, the rounding error of the sum (Knuth's TwoSum) decides. This error is too small
+    to change the sign of a non-zero difference.
     """
     total = builder.fadd(u, v)
     if not exact:
@@ -236,7 +237,7 @@ def _check(
 
 @cache
 def compile_first_pass(slot: int, packed: bool) -> Callable[..., int]:
-    """Compile the pass for tiles in slots of `slot` lanes, which they fill if `packed`."""
+    """Compile the pass for slots of `slot` lanes; `packed`: whether the tiles of every group fill all 64 lanes."""
     full = int(packed)
 
     @jit

@@ -94,8 +94,8 @@ def dual_bounds(
 ) -> Any:  # fmt: skip
     """Write the bounds on duals that the mask `perturbed >= u + v` implies; overwrite `perturbed` by the mask.
 
-    The mask is 0 where kept, -1 where dropped. A kept entry requires `u <= row_bound - v`, a dropped one
-    `-v <= col_bound + u`; its other bound is `UNBOUNDED`.
+    The mask is 0 where kept, -1 where dropped. A kept entry requires `u <= row_bound - v`, and has the `col_bound`
+    `UNBOUNDED`; a dropped one requires `-v <= col_bound + u`, and has the `row_bound` `UNBOUNDED`.
     """
     signature = types.void(x, perturbed, u, v, row_bound, col_bound, types.int64, types.int64, row_size)
 

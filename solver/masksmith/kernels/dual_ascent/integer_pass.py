@@ -196,7 +196,7 @@ def compile_integer_pass(
                 afterwards.
             order: Indices `tile row * across + tile column`, ascending.
             count: Number of indices.
-            mask: As scores, written.
+            mask: Of the shape of `scores`, written.
             row_duals: `[down * across, rows]`, written.
             col_duals: `[down * across, cols]`, read if `warm`, written.
         """

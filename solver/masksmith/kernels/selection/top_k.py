@@ -126,7 +126,7 @@ def top_k(
 
 @jit
 def top_k_of_four(scores: Keys, keep: int, mask: npt.NDArray[np.bool_], duals: npt.NDArray[np.float64]) -> None:
-    """As `top_k`, for groups of four free entries; arrays are flat, with four entries and one dual per group.
+    """Do the same as `top_k`, for groups of four free entries; arrays are flat: four entries and one dual per group.
 
     The comparisons are unrolled, so that loads and stores are vectorised as shuffles.
     """

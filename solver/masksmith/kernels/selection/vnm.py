@@ -1,4 +1,4 @@
-"""Solves a row of V:N:M panels: the best 4 columns of each panel, then the n largest of their entries in every row."""
+"""Solves a row of V:N:M panels: keeps the best 4 columns of each panel, and the n largest of their entries in a row."""
 
 from __future__ import annotations
 
@@ -55,13 +55,13 @@ def solve_strip(scores: Duals, n: int, m: int, limit: int, mask: Bools, violatio
     """Solve a row of panels.
 
     Args:
-        scores: `[rows, across * m]`.
+        scores: `[rows, across * m]`, with `across` panels side by side.
         n: Entries kept in each row of a panel.
         m: Columns of a panel.
         limit: Maximum number of column sets evaluated per panel.
         mask: `[rows, across * m]`, written.
-        violations: `[across]`, written: no other mask of the panel keeps more than this above the objective; 0.0 proves
-            optimality.
+        violations: `[across]`, written: no allowed mask of the panel keeps more than this number above what `mask`
+            keeps; 0.0 proves optimality.
     """
     rows = scores.shape[0]
     columns = np.zeros((m, -(-rows // STEP) * STEP))

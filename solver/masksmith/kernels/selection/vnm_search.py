@@ -1,7 +1,7 @@
 """Finds the best 4 columns of a V:N:M panel by enumeration with bounds.
 
-Let f(S) be the score kept if every row keeps its n largest entries in the columns S. It is monotone and submodular (a
-sum of weighted rank functions of uniform matroids), so
+Let f(S) be the score kept if every row keeps its n largest entries in the columns S. The function f is monotone and
+submodular (a sum of weighted rank functions of uniform matroids), so
 
     f(abcd) <= f(abc) + f(abd) - f(ab)    for every pair ab of the four columns:
 

@@ -1,9 +1,9 @@
 """Successive shortest augmenting paths from columns with too many entries to columns with too few.
 
 Distances are sums of reduced costs, which complementary slackness keeps non-negative. A dual update after each search
-makes every edge of the shortest-path forest tight, so entries can be moved along several of its paths at once, as long
-as no two share a row. Every phase moves at least one entry; a search that reaches no deficient column proves that there
-is no allowed mask.
+makes every edge of the shortest-path forest tight (its reduced cost is 0), so entries can be moved along several paths
+of the forest at once, if no two of these share a row. Every phase moves at least one entry; a search that reaches no
+deficient column proves that there is no allowed mask.
 
 With at-most budgets, the outer node (column `cols`, dual 0) has edges to rows (unfilled budget of a row, cost u >= 0)
 and to columns (unfilled budget of a column, cost v >= 0); its balance follows from that of the columns.
@@ -20,8 +20,12 @@ from .free_moves import move_free
 from .relaxation import relax
 
 ROOT = -1
+"""Code in `col_from` of a column that was not reached from another node."""
 OUTER = -2
-"""Code in `col_from` of a column reached from the outer node; the outer node, reached from j, has `OUTER - 1 - j`."""
+"""Code in `col_from` of a column that was reached from the outer node.
+
+The code of the outer node itself, if it was reached from column j, is `OUTER - 1 - j`.
+"""
 
 
 @jit_without_refcounts

@@ -78,11 +78,11 @@ def solve_panel(
 
     Args:
         scores: `[down * rows, across * cols]`.
-        forced: As scores, or `[0, 0]` if every entry is free.
+        forced: Of the shape of `scores`, or `[0, 0]` if every entry is free.
         budget: Size and budgets of the tiles.
         order: Indices `tile row * across + tile column`, changed in place.
         ready: By index, 1 if mask and duals of the tile satisfy complementary slackness and every row meets its budget.
-        mask: As scores; read where `ready`, written.
+        mask: Of the shape of `scores`; read for tiles that are `ready`, written for all.
         row_duals: `[down, across, rows]`, initial values, written.
         col_duals: `[down, across, cols]`, initial values, written.
 

@@ -100,7 +100,7 @@ def fold(builder: Builder, step: Callable[..., Value], values: Sequence[Value]) 
 def network(size: int) -> list[tuple[int, int]]:
     """Return the comparators of Batcher's odd-even merge sort of `size` values, a power of two.
 
-    Each is the pair of indices that receive the greater and the lesser of two values.
+    A comparator is the pair of indices that receive the greater and the lesser of two values.
     """
     pairs = []
     p = 1
