@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -16,6 +17,9 @@ SAMPLES = 16000
 These three lengths are unlikely as widths of a model, so an activation rarely has the shape of a weight. The product of
 such an activation and the weight, entry by entry, would be taken for the weight with a scale (see `sources.SCALINGS`).
 """
+
+MAX_INPUT_ENTRIES = 2**28
+"""Largest number of entries of an input: sizes are in the config, and on the CPU an input takes memory."""
 
 
 def arguments_to_try(model: Any) -> Iterator[dict[str, torch.Tensor]]:
@@ -71,6 +75,8 @@ def _setting(model: Any, *names: str, default: int) -> int:
 
 
 def _floats(model: Any, *shape: int) -> torch.Tensor:
+    if math.prod(shape) > MAX_INPUT_ENTRIES:
+        raise ValueError(f"by config.json an input has the shape {list(shape)}: more than {MAX_INPUT_ENTRIES} entries")
     return torch.full(shape, 0.5, dtype=torch.float32, device=model.device)
 
 
