@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,9 @@ from .size_limits import excessive_count
 
 CONFIG_NAME = "config.json"
 REMOTE_CODE_IS_NOT_RUN = "the code that the checkpoint brings (auto_map) is not run unless remote code is trusted"
+
+_SETTINGS_LOCK = threading.RLock()
+"""Held while `tracing_settings` is active."""
 
 
 class UntracedError(Exception):
@@ -95,23 +99,25 @@ def build(config: Any, *, trust_remote_code: bool = False, device: str = "meta")
 def tracing_settings() -> Iterator[None]:
     """Within the context: forbid downloads, let `transformers` log errors only, and turn off fused attention of torch.
 
-    The products inside fused attention cannot be watched.
+    The products inside fused attention cannot be watched. The settings belong to the whole process, so one thread at a
+    time is in the context: otherwise the last one to leave it could restore what another thread has set.
     """
     from huggingface_hub import constants
     from transformers.utils import logging
 
-    was_offline = constants.HF_HUB_OFFLINE
-    verbosity = logging.get_verbosity()
-    had_fastpath = torch.backends.mha.get_fastpath_enabled()
-    constants.HF_HUB_OFFLINE = True
-    logging.set_verbosity_error()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        yield
-    finally:
-        constants.HF_HUB_OFFLINE = was_offline
-        logging.set_verbosity(verbosity)
-        torch.backends.mha.set_fastpath_enabled(had_fastpath)
+    with _SETTINGS_LOCK:
+        was_offline = constants.HF_HUB_OFFLINE
+        verbosity = logging.get_verbosity()
+        had_fastpath = torch.backends.mha.get_fastpath_enabled()
+        constants.HF_HUB_OFFLINE = True
+        logging.set_verbosity_error()
+        torch.backends.mha.set_fastpath_enabled(False)
+        try:
+            yield
+        finally:
+            constants.HF_HUB_OFFLINE = was_offline
+            logging.set_verbosity(verbosity)
+            torch.backends.mha.set_fastpath_enabled(had_fastpath)
 
 
 def _simplify(config: Any) -> Any:
