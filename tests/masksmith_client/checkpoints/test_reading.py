@@ -10,6 +10,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from masksmith_client import InputError
+from masksmith_client.checkpoints import ties
 from masksmith_client.checkpoints.checkpoint import Checkpoint
 from masksmith_client.submission.files import list_tensors
 
@@ -346,3 +347,17 @@ def test_heads_that_are_not_stored_are_tied_to_the_embedding(tmp_path: Path, tie
     found = checkpoint.find("lm_head.weight")
     assert (found is not None) == tied
     assert found is None or found.name == "model.embed_tokens.weight"
+
+
+def test_declared_ties_are_computed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    checkpoint = Checkpoint.open(llama(tmp_path, tie_word_embeddings=True))
+    compute, calls = ties.tied_by_config, []
+
+    def counting(*arguments: Any) -> dict[str, str]:
+        calls.append(arguments)
+        return compute(*arguments)
+
+    monkeypatch.setattr(f"{Checkpoint.__module__}.tied_by_config", counting)
+    tied = {name: checkpoint.tied_to(name) for name in checkpoint.tensors}
+    assert tied["model.embed_tokens.weight"] == ("lm_head.weight",)
+    assert len(calls) == 1
