@@ -361,3 +361,13 @@ def test_declared_ties_are_computed_once(tmp_path: Path, monkeypatch: pytest.Mon
     tied = {name: checkpoint.tied_to(name) for name in checkpoint.tensors}
     assert tied["model.embed_tokens.weight"] == ("lm_head.weight",)
     assert len(calls) == 1
+
+
+def test_thousands_of_digits_in_a_name_are_no_number(tmp_path: Path) -> None:
+    names = [f"h.{digits}.mlp.weight" for digits in ("9" * 5000, "10", "2")]
+    save_file({name: np.ones((4, 4), np.float32) for name in names}, tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text('{"num_hidden_layers": 3}')
+    with pytest.raises(InputError, match=r"there are 3 blocks, and there is no tensor of h\.0"):
+        Checkpoint.open(tmp_path)
+    (tmp_path / "config.json").unlink()
+    assert list(Checkpoint.open(tmp_path).tensors) == [names[2], names[1], names[0]]
