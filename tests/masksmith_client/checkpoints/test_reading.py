@@ -371,3 +371,10 @@ def test_thousands_of_digits_in_a_name_are_no_number(tmp_path: Path) -> None:
         Checkpoint.open(tmp_path)
     (tmp_path / "config.json").unlink()
     assert list(Checkpoint.open(tmp_path).tensors) == [names[2], names[1], names[0]]
+
+
+def test_an_index_with_a_name_that_is_too_long_is_refused(tmp_path: Path) -> None:
+    index = {"weight_map": {"a": f"{'m' * 300}.safetensors"}}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(InputError, match=r"mmm\.safetensors is missing, a file that model\.safetensors\.index\.json"):
+        Checkpoint.open(tmp_path)
