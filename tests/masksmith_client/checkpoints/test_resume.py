@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from support.processes import poll
 
+from masksmith_client._errors import InputError
 from masksmith_client.checkpoints import partial_file
 from masksmith_client.checkpoints.journal import open_journal
 from masksmith_client.cli import local_prune
@@ -249,6 +250,22 @@ def test_strange_outputs_are_refused(
     messages = {"-": "standard output", "dangling": "does not exist", "other": "thesis.tex", "model": "itself"}
     assert messages.get(kind, kind) in capsys.readouterr().err
     assert not solved
+def test_the_lock_of_a_journal_that_was_removed_meanwhile_does_not_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As by a process that ends its work between the opening of the journal and its lock."""
+    lock = fcntl.flock
+
+    def late(file: Any, operation: int) -> None:
+        (tmp_path / JOURNAL_NAME).unlink()
+        lock(file, operation)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    with pytest.raises(InputError, match="another process has just ended its work in"), open_journal(tmp_path, {}):
+        pytest.fail("the journal was opened")
+    assert list(tmp_path.iterdir()) == []
+
+
 
 
 def test_a_directory_without_permission_is_refused_before_the_work(
