@@ -32,7 +32,7 @@ from .output_folder import (
     identity,
     prefix_digest,
 )
-from .partial_file import PartialFile
+from .partial_file import PartialFile, temporary_path
 from .prune_method import PruneMethod
 from .record import make_record, write_record
 from .shard_output import OnBytes, ShardOutput
@@ -209,11 +209,16 @@ class _Run:
         """Whether the run can continue the unfinished file of weights, if there is one, after the journal's last line.
 
         Without an update it always can: the unfinished file can be written again from the masks and the input. With an
-        update, the file must have the digest in the journal; a file with another digest is discarded.
+        update, the file must have the digest in the journal; a file with another digest is discarded. If an earlier run
+        ended after it had renamed the file, and before the file was in the journal, the file is continued, too.
         """
         if not self.updates_weights or "tensor" not in last:
             return True
-        with PartialFile(self.output / self._input_of_unfinished_file().name) as part:
+        target = self.output / self._input_of_unfinished_file().name
+        was_renamed = target.exists() and not temporary_path(target).exists()
+        with PartialFile(target) as part:
+            if was_renamed:
+                part.reopen_finished()
             return part.resume(last["stop"], last["output"])
 
     def _input_of_unfinished_file(self) -> Path:
