@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 from masksmith import layouts
 from masksmith.layouts import Candidate, Layout, LayoutError, SelectionError
 from masksmith.patterns import Pattern, PatternError, PatternsByTensor
-from masksmith_client._errors import InputError, as_input_errors
+from masksmith_client._errors import ClientError, InputError, as_input_errors
 from masksmith_client._jobs import Job, Jobs
 from masksmith_client._progress import ShowProgress
 from masksmith_client.submission.description import describe
@@ -82,7 +83,8 @@ class ReferencePruner:
         try:
             job.wait(progress=self.progress)
         except KeyboardInterrupt:
-            job.cancel()
+            with suppress(ClientError):  # It may have ended, or the service may be unreachable: Ctrl-C ends the call.
+                job.cancel()
             raise
         return job.output()
 

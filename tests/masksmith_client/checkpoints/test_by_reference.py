@@ -8,7 +8,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from masksmith.patterns import TensorPatterns
-from masksmith_client import Client, InputError
+from masksmith_client import Client, InputError, TransportError
 from masksmith_client.checkpoints.by_reference import ReferencePruner, chosen_tensors, is_by_reference, location_of
 from masksmith_client.checkpoints.choice import ChoiceOptions
 from masksmith_client.checkpoints.prune_method import PruneMethod
@@ -172,4 +172,17 @@ def test_a_bucket_is_always_by_reference(model, output, asked, expected):
 def test_a_directory_is_named_by_its_absolute_path(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert location_of("a/../b") == str(tmp_path / "b")
+def test_ctrl_c_ends_the_call_although_the_job_cannot_be_canceled():
+    class StoppedJobs(Jobs):
+        def wait(self, progress):
+            raise KeyboardInterrupt
+
+        def cancel(self):
+            raise TransportError("the service cannot be reached")
+
+    pruner = ReferencePruner(StoppedJobs(listing()), PruneMethod.parse("magnitude"))
+    with pytest.raises(KeyboardInterrupt):
+        pruner.prune("s3://models/m", "s3://p/m", options("2:4"))
+
+
     assert location_of("s3://a/b") == "s3://a/b"
