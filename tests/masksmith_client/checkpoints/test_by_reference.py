@@ -109,6 +109,9 @@ def test_statistics_are_references_too():
         needing = update if scores == "magnitude" else scores
         with pytest.raises(InputError, match=f"^{needing}.* needs a calibration: the reference of a file in a root"):
             ReferencePruner(jobs, PruneMethod.parse(scores, update)).prune("s3://models/m", "s3://p/m", options("2:4"))
+    method = PruneMethod.parse("magnitude", None, "s3://models/c.safetensors")
+    with pytest.raises(InputError, match="'magnitude' use the weights alone: leave the calibration out"):
+        ReferencePruner(jobs, method).prune("s3://models/m", "s3://p/m", options("2:4"))
     method = PruneMethod.parse("wanda", None, {"a": np.ones(3)})
     with pytest.raises(InputError, match="the reference of a file in a root"):
         ReferencePruner(jobs, method).prune("s3://models/m", "s3://p/m", options("2:4"))
@@ -169,9 +172,6 @@ def test_a_bucket_is_always_by_reference(model, output, asked, expected):
     assert is_by_reference(model, output, {"by_reference": asked} if asked else {}) is expected
 
 
-def test_a_directory_is_named_by_its_absolute_path(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    assert location_of("a/../b") == str(tmp_path / "b")
 def test_ctrl_c_ends_the_call_although_the_job_cannot_be_canceled():
     class StoppedJobs(Jobs):
         def wait(self, progress):
@@ -185,4 +185,7 @@ def test_ctrl_c_ends_the_call_although_the_job_cannot_be_canceled():
         pruner.prune("s3://models/m", "s3://p/m", options("2:4"))
 
 
+def test_a_directory_is_named_by_its_absolute_path(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert location_of("a/../b") == str(tmp_path / "b")
     assert location_of("s3://a/b") == "s3://a/b"
