@@ -157,7 +157,7 @@ class Checkpoint:
 
     @cached_property
     def absent_ties(self) -> Mapping[str, str]:
-        """Maps each name that is not stored, but tied to a stored tensor, to the name of this tensor."""
+        """Maps each name that is not stored, but that the model may have for a stored tensor, to the tensor's name."""
         return absent_ties(self.tensors, self.config) | self._declared_ties
 
     @cached_property

@@ -33,8 +33,8 @@ def arguments_to_try(model: Any) -> Iterator[dict[str, torch.Tensor]]:
     4. the model's own dummy inputs.
 
     The first two include the decoder's token ids if `forward` takes these. A choice is left out if `forward` does not
-    take all of its inputs, or if `_MAKERS` lacks one of the first three's. Sound is tried without and with a dimension
-    of channels.
+    take all of its inputs; one of the first three is also left out if `_MAKERS` has no function that makes one of its
+    inputs. Sound is tried without and with a dimension of channels.
     """
     main = str(getattr(model, "main_input_name", "input_ids"))
     parameters = inspect.signature(model.forward).parameters

@@ -80,7 +80,7 @@ def _run(module: Any) -> str | None:
 
 
 def _is_unseen_model(prefix: str, module: Any, watcher: Watcher) -> bool:
-    """Whether a module is a model of its own, such as an image encoder, whose matrices were all seen in no product."""
+    """Whether a module is a model of its own, such as an image encoder, and no product with its matrices was seen."""
     from transformers import PreTrainedModel
 
     if not isinstance(module, PreTrainedModel):
