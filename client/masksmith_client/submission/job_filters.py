@@ -35,7 +35,7 @@ def filter_parameters(filters: JobFilters) -> dict[str, str | Sequence[str]]:
     """Return the parameters of the request for a list; filters that are None or empty are left out.
 
     Raises:
-        TypeError: If there is no filter of a name; ignored, it would make the list longer.
+        TypeError: If a filter has an unknown name. If it were ignored, too many jobs would be listed.
         InputError: If `since` or `until` is not a `datetime`, or is too early or too late for the local time zone.
     """
     unknown = filters.keys() - JobFilters.__annotations__.keys()
