@@ -1,5 +1,7 @@
+import ast
 import json
 import shlex
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -77,6 +79,17 @@ def test_the_command_for_a_pickle_converts_tied_and_transposed_tensors(
     converted = load_torch(tmp_path / "model.safetensors")
     assert all(torch.equal(converted[name], tensor) for name, tensor in state.items())
     assert list_tensors(tmp_path / "model.safetensors")
+
+
+def test_no_part_of_the_name_of_a_pickle_is_run_by_the_shell(tmp_path: Path) -> None:
+    name = "$(echo run) `echo run` \"é' \\.bin"
+    (tmp_path / name).write_bytes(b"\x80\x04")
+    with pytest.raises(InputError) as caught:
+        list_tensors(tmp_path)
+    command = str(caught.value).partition("Convert it once: python -c ")[2]
+    code = subprocess.run(["sh", "-c", f"printf %s {command}"], capture_output=True, check=True).stdout.decode()
+    constants = [node.value for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Constant)]
+    assert name in constants
 
 
 @pytest.mark.parametrize(

@@ -130,6 +130,8 @@ def test_a_filter_that_cannot_be_applied_does_not_list_all_jobs(client: Client, 
         list(client.jobs.list(states="failed"))  # type: ignore[call-arg]
     with pytest.raises(InputError, match=r"since='2026-01-31' is not a datetime"):
         list(client.jobs.list(since="2026-01-31"))  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=r"since=datetime\.datetime\(1, .*\) is not in the years 1 to 9999"):
+        list(client.jobs.list(since=datetime.min))
     assert service.requests == []
 
 

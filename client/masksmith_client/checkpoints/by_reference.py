@@ -83,7 +83,7 @@ class ReferencePruner:
         try:
             job.wait(progress=self.progress)
         except KeyboardInterrupt:
-            with suppress(ClientError):
+            with suppress(ClientError):  # It may have ended, or the service may be unreachable: Ctrl-C ends the call.
                 job.cancel()
             raise
         return job.output()
@@ -142,7 +142,8 @@ class ReferencePruner:
             the method does not need it.
 
         Raises:
-            InputError: If a calibration is needed and missing, is not a reference, or lacks a statistic of a tensor.
+            InputError: If a calibration is needed and missing, is passed and not needed, is not a reference, or lacks a
+                statistic of a tensor.
         """
         kinds, needs_gram = self.method.scores.kinds, self.method.update is not None
         if self.method.calibration is None:
@@ -150,6 +151,8 @@ class ReferencePruner:
                 option = self.method.scores if self.method.scores.needs_statistic else self.method.update
                 raise InputError(f"{option} needs a calibration: the reference of a file in a root")
             return {}, {}
+        if not kinds and not needs_gram:
+            raise InputError(f"scores {str(self.method.scores)!r} use the weights alone: leave the calibration out")
         if not isinstance(self.method.calibration, str | Path):
             raise InputError("by reference, a calibration is the reference of a file in a root")
         listing = self.jobs.list_reference(location_of(str(self.method.calibration)))

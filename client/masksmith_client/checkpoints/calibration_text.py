@@ -56,11 +56,13 @@ class CalibrationText:
     def read(self) -> str:
         """Read the text; the texts of JSON lines are joined by empty lines, and blank lines are skipped.
 
+        A byte order mark at the beginning is left out.
+
         Raises:
             InputError: If the file cannot be read or is not UTF-8, or a line is not JSON or has no text.
         """
         try:
-            content = self._bytes().decode()
+            content = self._bytes().decode().removeprefix("\ufeff")
         except UnicodeDecodeError as error:
             raise InputError(f"{self.path} is not UTF-8 at byte {error.start}; convert it first") from None
         return "\n\n".join(self._texts(content)) if self.path.suffix in JSON_LINES_SUFFIXES else content

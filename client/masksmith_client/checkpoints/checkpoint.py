@@ -157,19 +157,23 @@ class Checkpoint:
 
     @cached_property
     def absent_ties(self) -> Mapping[str, str]:
-        """Maps each name that is not stored, but tied to a stored tensor, to the name of this tensor."""
+        """Maps each name that is not stored, but that the model may have for a stored tensor, to the tensor's name."""
         return absent_ties(self.tensors, self.config) | self._declared_ties
 
     @cached_property
     def _declared_ties(self) -> dict[str, str]:
         return declared_ties(self.tensors, [header.metadata for header in self.headers.values()])
 
+    @cached_property
+    def _certain_absent_ties(self) -> dict[str, str]:
+        """Those of `absent_ties` that the config or the files declare."""
+        return tied_by_config(self.absent_ties, self.tensors, self.config) | self._declared_ties
+
     def tied_to(self, name: str) -> tuple[str, ...]:
         """Return the other names, stored or not, of the parameter that a stored tensor holds."""
         first_name = self.ties.get(name, name)
         stored_names = [first_name, *(tie for tie, target in self.ties.items() if target == first_name)]
-        declared = tied_by_config(self.absent_ties, self.tensors, self.config) | self._declared_ties
-        absent_names = [absent_name for absent_name, target in declared.items() if target in stored_names]
+        absent_names = [name for name, target in self._certain_absent_ties.items() if target in stored_names]
         return tuple(other for other in [*stored_names, *absent_names] if other != name)
 
     def find(self, name: str) -> Tensor | None:

@@ -18,8 +18,11 @@ CONFIG_NAME = "config.json"
 _EMBEDDING = re.compile(r"(?:^|\.)(?:embed_tokens|wte|word_embeddings|embed_in|shared)\.weight$")
 """Names of input embeddings."""
 
-_BLOCK = re.compile(r"^(\D*?)(\d+)\.")
-"""Name of a tensor in a numbered block; the two groups are the text before the number, and the number."""
+_BLOCK = re.compile(r"^(\D*?)(\d{1,18})\.")
+"""Name of a tensor in a numbered block; the two groups are the text before the number, and the number.
+
+The number of digits is limited, since Python refuses to convert thousands of digits.
+"""
 
 _HIDDEN = ("hidden_size", "n_embd", "d_model")
 _LAYERS = ("num_hidden_layers", "n_layer")
@@ -109,8 +112,8 @@ def _block_contradiction(config: Mapping[str, Any], shapes: Mapping[str, tuple[i
     matches = [match for match in map(_BLOCK.match, shapes) if match]
     if block_count is None or _COUNTED_OTHERWISE & config.keys() or len({match[1] for match in matches}) != 1:
         return None
-    numbers = sorted({int(match[2]) for match in matches})
-    missing_number = next((number for number in range(block_count) if number not in set(numbers)), None)
+    numbers = {int(match[2]) for match in matches}
+    missing_number = next((number for number in range(block_count) if number not in numbers), None)
     prefix = matches[0][1]
     if missing_number is not None:
         return (
@@ -119,6 +122,7 @@ def _block_contradiction(config: Mapping[str, Any], shapes: Mapping[str, tuple[i
         )
     # Layers for the prediction of further tokens are stored as blocks after the others.
     prediction_layers = config.get("num_nextn_predict_layers")
-    if numbers[-1] >= block_count + (prediction_layers if isinstance(prediction_layers, int) else 0):
-        return f"{path} says that there are {block_count} blocks, and there are tensors of {prefix}{numbers[-1]}"
+    last_number = max(numbers)
+    if last_number >= block_count + (prediction_layers if isinstance(prediction_layers, int) else 0):
+        return f"{path} says that there are {block_count} blocks, and there are tensors of {prefix}{last_number}"
     return None

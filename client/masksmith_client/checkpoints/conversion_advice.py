@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 from collections.abc import Sequence
@@ -55,11 +56,15 @@ def no_weights_message(folder: Path) -> str:
 
 
 def _conversion(name: str) -> str:
-    """Return a command that converts the pickle of a state dict; tied and transposed tensors are stored as copies."""
-    return (
-        f'python -c "import torch, safetensors.torch as s; s.save_file({{name: tensor.contiguous().clone() for name, '
-        f"tensor in torch.load({name!r}, weights_only=True).items()}}, 'model.safetensors')\""
+    """Return a command that converts the pickle of a state dict; tied and transposed tensors are stored as copies.
+
+    The name may be untrusted: it is quoted for Python and for the shell, so that no part of it is run.
+    """
+    code = (
+        f"import torch, safetensors.torch as s; s.save_file({{name: tensor.contiguous().clone() for name, tensor in "
+        f'torch.load({json.dumps(name, ensure_ascii=False)}, weights_only=True).items()}}, "model.safetensors")'
     )
+    return f"python -c {shlex.quote(code)}"
 
 
 def _models_below(folder: Path) -> list[Path]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from masksmith_client._errors import InputError
 from masksmith_client._version import __version__
@@ -22,6 +23,7 @@ from .output_folder import (
     check_space,
     created_folder,
     finish_folder,
+    is_unchanged,
     state_of_files,
 )
 from .partial_file import PartialFile
@@ -74,7 +76,8 @@ def write_copy(checkpoint: Checkpoint, output: Path, values: Values, digest: str
             last finished file.
     """
     check_copy_output(output, checkpoint)
-    identity = {"version": __version__, "weights": state_of_files(checkpoint), "values": digest}
+    files = state_of_files(checkpoint)
+    identity = {"version": __version__, "weights": files, "values": digest}
     with created_folder(output), open_journal(output, identity) as journal:
         finished_names = _finished_names(checkpoint, output, journal)
         remaining_files = [file for file in checkpoint.headers if file.name not in finished_names]
@@ -83,7 +86,7 @@ def write_copy(checkpoint: Checkpoint, output: Path, values: Values, digest: str
         on_bytes(total_bytes - remaining_bytes)
         check_space(output, remaining_bytes)
         for file in remaining_files:
-            digests = _write_file(checkpoint, file, output, values, on_bytes)
+            digests = _write_file(checkpoint, file, output, values, on_bytes, files)
             journal.write({"file": file.name, **digests}, durable=True)
         finish_folder(checkpoint, output, other_files(checkpoint, output))
 
@@ -97,16 +100,27 @@ def _finished_names(checkpoint: Checkpoint, output: Path, journal: Journal) -> s
     lines = {line["file"]: line for line in journal.lines if "output" in line}
     changed_inputs = changed_files(checkpoint.folder, {name: line["input"] for name, line in lines.items()})
     if changed_inputs:
-        raise InputError(
-            f"{changed_inputs[0]} has changed since {output} was begun; remove that directory and repeat the command"
-        )
+        raise _changed_input_error(changed_inputs[0], output)
     return {name for name, line in lines.items() if not changed_files(output, {name: line["output"]})}
 
 
+def _changed_input_error(file: object, output: Path) -> InputError:
+    return InputError(f"{file} has changed since {output} was begun; remove that directory and repeat the command")
+
+
 def _write_file(
-    checkpoint: Checkpoint, file: Path, output: Path, values: Values, on_bytes: OnBytes
+    checkpoint: Checkpoint,
+    file: Path,
+    output: Path,
+    values: Values,
+    on_bytes: OnBytes,
+    files: Mapping[str, list[Any]],
 ) -> Mapping[str, str]:
-    """Write an output file; returns the digests of the input file and of the output file."""
+    """Write an output file; returns the digests of the input file and of the output file.
+
+    Raises:
+        InputError: If the input file is not as `files`, the result of `state_of_files`, says.
+    """
     header = checkpoint.headers[file]
     with PartialFile(output / file.name) as part, file.open("rb", buffering=0) as source:
         part.restart()
@@ -116,6 +130,9 @@ def _write_file(
             if pieces is not None:
                 shard.write_values(entry, pieces)
         shard.copy_to(header.file_bytes)
+        # The values may be made from another version of the file than is copied here.
+        if not is_unchanged(file, files):
+            raise _changed_input_error(file, output)
         part.finish()
         return {"input": shard.input_digest, "output": part.digest}
 

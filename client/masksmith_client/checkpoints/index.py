@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -75,8 +76,9 @@ def _shard_header(index: Path, file: str) -> Header:
         raise InputError(pickle_message(path))
     if path.suffix != ".safetensors":
         raise InputError(f"{index} names {file!r}, which is not a .safetensors file")
-    # If the path is a link to a missing file, the message of `read_file_header` says where it points.
-    if not path.exists() and not path.is_symlink():
+    # If the path is a link to a missing file, the message of `read_file_header` says where it points. A file whose name
+    # is too long for the file system counts as missing.
+    if not os.path.lexists(path):
         raise InputError(f"{path} is missing, a file that {index.name} lists; download the checkpoint completely")
     return read_file_header(path)
 

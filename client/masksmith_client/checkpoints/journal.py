@@ -62,7 +62,8 @@ def open_journal(folder: Path, identity: Mapping[str, Any]) -> Iterator[Journal]
     before there is progress, the journal and the partial files are removed.
 
     Raises:
-        InputError: If there is progress with another input or other options, or another process holds the lock.
+        InputError: If there is progress with another input or other options; or if another process holds the lock, or
+            removed the journal after it was opened here.
         OSError: If the journal cannot be read or written, or the file system has no locks; the error names the journal.
     """
     path = folder / JOURNAL_NAME
@@ -72,6 +73,8 @@ def open_journal(folder: Path, identity: Mapping[str, Any]) -> Iterator[Journal]
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise InputError(f"another process is writing {folder}") from None
+            if not _is_at(path, file):
+                raise InputError(f"another process has just ended its work in {folder}; repeat the command")
             lines = _read_and_cut(file)
         journal = Journal(file, lines[1:])
         try:
@@ -85,8 +88,16 @@ def open_journal(folder: Path, identity: Mapping[str, Any]) -> Iterator[Journal]
         except BaseException:
             if not journal.has_finished_work and not (folder / BLOCKS_NAME).exists():
                 _remove_partial_files(folder)
-                path.unlink()
+                path.unlink(missing_ok=True)
             raise
+
+
+def _is_at(path: Path, file: BinaryIO) -> bool:
+    """Whether an open file is still the one at a path, so that a lock on the file excludes all who open the path."""
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def _remove_partial_files(folder: Path) -> None:

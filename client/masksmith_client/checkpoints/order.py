@@ -9,6 +9,9 @@ _LAST = re.compile(r"^(?:lm_head|embed_out|score|classifier|qa_outputs|cls|head)
 _IN_BLOCK = re.compile(r"\.\d+\.")
 _PIECES = re.compile(r"(\d+)")
 
+_MAX_DIGITS = 18
+"""Number of digits up to which digits are a number; Python refuses to convert thousands of digits."""
+
 Key = tuple[int, tuple[tuple[int, int, str], ...]]
 """Sort key of a name: the rank of its group, and the keys of the parts of the name."""
 
@@ -21,8 +24,11 @@ def natural_key(name: str) -> Key:
 
 
 def _piece_key(piece: str) -> tuple[int, int, str]:
-    """Return the key of a part of a name: numbers come before texts, and are compared by value."""
-    return (0, int(piece), piece) if piece.isdecimal() else (1, 0, piece)
+    """Return the key of a part of a name: numbers come before texts, and are compared by value.
+
+    More than `_MAX_DIGITS` digits are a text.
+    """
+    return (0, int(piece), piece) if piece.isdecimal() and len(piece) <= _MAX_DIGITS else (1, 0, piece)
 
 
 def _rank(name: str) -> int:

@@ -59,6 +59,12 @@ def state_of_files(checkpoint: Checkpoint) -> dict[str, list[Any]]:
     return files
 
 
+def is_unchanged(file: Path, files: Mapping[str, list[Any]]) -> bool:
+    """Whether a file of weights has the size and the time of the last change that `state_of_files` returned for it."""
+    state = file.stat()
+    return files[file.name][:2] == [state.st_size, state.st_mtime_ns]
+
+
 @contextmanager
 def created_folder(folder: Path) -> Iterator[None]:
     """Create a directory, unless it exists; if an error leaves a new directory empty, remove it again."""

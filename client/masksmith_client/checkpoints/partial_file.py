@@ -34,7 +34,7 @@ class PartialFile:
 
     def __init__(self, target: Path) -> None:
         self.target = target
-        self.path = target.with_name(temporary_name(target.name, PART_SUFFIX))
+        self.path = temporary_path(target)
         self._hasher = blake3()
         self.size = 0
         if self.path.is_dir():
@@ -123,6 +123,11 @@ class PartialFile:
     def __exit__(self, *exception: object) -> None:
         with named_errors(self.target):
             self._file.close()
+
+
+def temporary_path(target: Path) -> Path:
+    """Return the path of a `PartialFile` until it is complete."""
+    return target.with_name(temporary_name(target.name, PART_SUFFIX))
 
 
 def temporary_name(name: str, suffix: str) -> str:

@@ -30,9 +30,10 @@ from .output_folder import (
     finish_folder,
     finished_record,
     identity,
+    is_unchanged,
     prefix_digest,
 )
-from .partial_file import PartialFile
+from .partial_file import PartialFile, temporary_path
 from .prune_method import PruneMethod
 from .record import make_record, write_record
 from .shard_output import OnBytes, ShardOutput
@@ -68,8 +69,8 @@ def prune(
 
     Raises:
         InputError: If the output must not be written to (see `check_output_folder`), is that of another call, or is
-            being written by another process; if the input has changed since an earlier run read it; or if a finished
-            file of the output has changed since an earlier run wrote it.
+            being written by another process; if the input has changed since an earlier run read it, or while this run
+            reads it; or if a finished file of the output has changed since an earlier run wrote it.
         OSError: If a file cannot be written, or the output does not fit on the disk; the same call can continue later.
     """
     check_output_folder(output, checkpoint)
@@ -79,8 +80,10 @@ def prune(
         return earlier_record
     with created_folder(output), open_journal(output, run_identity) as journal:
         steps, updates_weights = make_steps(checkpoint, choice), method.update is not None
-        run = _Run(checkpoint, choice, output.resolve(), journal, steps, statistics, updates_weights, on_bytes)
-        masks_digest = run.write_weights(solve, run_identity)
+        run = _Run(
+            checkpoint, choice, output.resolve(), journal, run_identity, steps, statistics, updates_weights, on_bytes
+        )
+        masks_digest = run.write_weights(solve)
         record = make_record(checkpoint, choice, method, run.certificates, run.finished_files, run.others, masks_digest)
         run.finish(record | {"identity": run_identity})
     return record | {"identity": run_identity}
@@ -95,6 +98,7 @@ class _Run:
     """One run of `prune`, whose certificates and finished files include those of the runs that it continues.
 
     Attributes:
+        identity: What identifies the run; see `identity`.
         updates_weights: Whether the kept weights get new values, too.
         certificates: Certificates by the name of the tensor that was solved.
         finished_files: Lines of the journal by the name of the finished file.
@@ -104,6 +108,7 @@ class _Run:
     choice: Choice
     output: Path
     journal: Journal
+    identity: Mapping[str, Any]
     steps: Steps
     statistics: AuxiliaryTensors
     updates_weights: bool
@@ -116,12 +121,12 @@ class _Run:
         """The files of the model besides its weights."""
         return other_files(self.checkpoint, self.output)
 
-    def write_weights(self, solve: Solve, run_identity: Mapping[str, Any]) -> str:
+    def write_weights(self, solve: Solve) -> str:
         """Write the unfinished files of weights and the masks file; returns the digest of the masks file."""
         headers = self.checkpoint.headers
         masks = MasksOutput(self.output / MASKS_NAME, self.steps.mask_names, self.choice)
         with masks.file:
-            partial_file_line = self._resume(masks, run_identity)
+            partial_file_line = self._resume(masks)
             masks.begin()
             finished_bytes = sum(headers[file].file_bytes for file in headers if file.name in self.finished_files)
             self.on_bytes(finished_bytes)
@@ -137,7 +142,7 @@ class _Run:
             masks.file.finish()
         return digest
 
-    def _resume(self, masks: MasksOutput, run_identity: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    def _resume(self, masks: MasksOutput) -> Mapping[str, Any] | None:
         """Restore the results of earlier runs; returns the journal's last line if its file is unfinished, else None.
 
         All files are written again if a finished file is missing, or if the masks file or, with an update, the
@@ -163,7 +168,7 @@ class _Run:
             return last if "tensor" in last else None
         self._delete_finished_files()
         self.certificates, self.finished_files = {}, {}
-        self.journal.restart(run_identity)
+        self.journal.restart(self.identity)
         masks.file.restart()
         return None
 
@@ -209,11 +214,16 @@ class _Run:
         """Whether the run can continue the unfinished file of weights, if there is one, after the journal's last line.
 
         Without an update it always can: the unfinished file can be written again from the masks and the input. With an
-        update, the file must have the digest in the journal; a file with another digest is discarded.
+        update, the file must have the digest in the journal; a file with another digest is discarded. If an earlier run
+        ended after it had renamed the file, and before the file was in the journal, the file is continued, too.
         """
         if not self.updates_weights or "tensor" not in last:
             return True
-        with PartialFile(self.output / self._input_of_unfinished_file().name) as part:
+        target = self.output / self._input_of_unfinished_file().name
+        was_renamed = target.exists() and not temporary_path(target).exists()
+        with PartialFile(target) as part:
+            if was_renamed:
+                part.reopen_finished()
             return part.resume(last["stop"], last["output"])
 
     def _input_of_unfinished_file(self) -> Path:
@@ -250,6 +260,9 @@ class _Run:
                 if step.entry.start >= shard.position:
                     self._write_tensor(step, shard, part, masks, solved_tensors)
             shard.copy_to(header.file_bytes)
+            # The solver opens the file anew for each tensor, and may have read another version than is copied here.
+            if not is_unchanged(file, self.identity["weights"]):
+                raise _changed_input_error(file, self.output)
             state = {"bytes": part.size, "input": shard.input_digest, "output": part.digest}
             masks.file.flush()
             part.finish()

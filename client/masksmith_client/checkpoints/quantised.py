@@ -81,7 +81,7 @@ def quantisation_message(config: Mapping[str, Any] | None, dtypes: Mapping[str, 
 def uncounted_zeros_message(config: Mapping[str, Any] | None, dtypes: Mapping[str, str]) -> str | None:
     """Say why the zeros of a checkpoint's weights cannot be counted in its files, and what to do; None if they can.
 
-    They can be counted in weights that are quantised entry by entry, for example as int8 or 8-bit floats with a scale.
+    Zeros can be counted in weights that are quantised entry by entry, for example as int8 or 8-bit floats with a scale.
     """
     packed_message = _packed_message(dtypes)
     settings = quantisation_settings(config)

@@ -38,11 +38,13 @@ class _Strategy:
     block: tuple[int, int] | None = None
 
     def block_of(self, rows: int, cols: int) -> tuple[int, int]:
-        """Return the rows and columns of a block in a matrix of this size; the entries of a block share one scale."""
-        if self.block is not None:
-            return self.block
+        """Return the rows and columns of a block in a matrix of this size; the entries of a block share one scale.
+
+        A block that is larger than the matrix is cropped to it: readers repeat a scale as often as its block is wide.
+        """
+        height, width = self.block or (rows if self.name == TENSOR else 1, cols)
         # At least 1, also for an empty matrix, since rows and columns are divided by it.
-        return (max(1, rows), max(1, cols)) if self.name == TENSOR else (1, max(1, cols))
+        return max(1, min(height, rows)), max(1, min(width, cols))
 
     def shapes(self, shape: Sequence[int]) -> list[tuple[int, ...]]:
         """Return the shapes that the scales of a weight of this shape may have."""

@@ -36,8 +36,9 @@ def trace(directory: Path, shapes: Mapping[str, tuple[int, ...]], *, trust_remot
         trust_remote_code: Whether code that the checkpoint brings may be run.
 
     Returns:
-        The trace. Without the libraries, or if the model cannot be built, it has only a note with the reason; if the
-        model cannot be run, a note and what the classes of its layers show.
+        The trace. It has only a note with the reason if a library is missing, if the model cannot be built, or if its
+        parameters cannot be compared with the tensors. If the model cannot be run, it has a note and what the classes
+        of its layers show.
     """
     missing = _missing_libraries()
     if missing:
@@ -58,7 +59,6 @@ def trace(directory: Path, shapes: Mapping[str, tuple[int, ...]], *, trust_remot
 
 
 def _run(directory: Path, shapes: Mapping[str, tuple[int, ...]], *, trust_remote_code: bool) -> Trace:
-    from .tracing.correspondence import correspondence
     from .tracing.layer_classes import extended_by_layer_classes
     from .tracing.models import UntracedError, tracing_settings
     from .tracing.observations import Observations
@@ -67,6 +67,7 @@ def _run(directory: Path, shapes: Mapping[str, tuple[int, ...]], *, trust_remote
     with tracing_settings():
         try:
             model = _build(directory, shapes, trust_remote_code=trust_remote_code)
+            correspondence = _correspondence(model, shapes)
         except UntracedError as error:
             return Trace(notes=[f"{error}, so {FALLBACK}"])
         try:
@@ -74,7 +75,7 @@ def _run(directory: Path, shapes: Mapping[str, tuple[int, ...]], *, trust_remote
         except UntracedError as error:
             observations = Observations({}, {}, {}, (f"{error}, so the classes of layers, {FALLBACK}",))
         observations = extended_by_layer_classes(observations, model)
-        return _make_trace(observations, correspondence(model, shapes), shapes_of(model), shapes)
+        return _make_trace(observations, correspondence, shapes_of(model), shapes)
 
 
 def has_matrices_of_config_model(directory: Path, shapes: Mapping[str, tuple[int, ...]]) -> bool:
@@ -89,12 +90,11 @@ def has_matrices_of_config_model(directory: Path, shapes: Mapping[str, tuple[int
     """
     if _missing_libraries():
         return False
-    from .tracing.correspondence import correspondence
     from .tracing.models import UntracedError, tracing_settings
 
     with tracing_settings():
         try:
-            result = correspondence(_build(directory, shapes), shapes)
+            result = _correspondence(_build(directory, shapes), shapes)
         except UntracedError:
             return False
     matrices = {name for name, shape in shapes.items() if len(shape) >= 2}
@@ -112,6 +112,19 @@ def _build(directory: Path, shapes: Mapping[str, tuple[int, ...]], *, trust_remo
     if message is not None:
         raise UntracedError(message)
     return model
+
+
+def _correspondence(model: Any, shapes: Mapping[str, tuple[int, ...]]) -> Correspondence:
+    """Find the parameters that a checkpoint's tensors hold.
+
+    Raises:
+        UntracedError: If `transformers` cannot convert the tensors, for example because of unusual sizes in the config.
+    """
+    from .tracing.correspondence import correspondence
+    from .tracing.models import as_untraced_errors
+
+    with as_untraced_errors("the tensors cannot be compared with the model's parameters"):
+        return correspondence(model, shapes)
 
 
 def _missing_libraries() -> list[str]:

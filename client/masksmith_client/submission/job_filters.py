@@ -35,8 +35,8 @@ def filter_parameters(filters: JobFilters) -> dict[str, str | Sequence[str]]:
     """Return the parameters of the request for a list; filters that are None or empty are left out.
 
     Raises:
-        TypeError: If there is no filter of a name; ignored, it would make the list longer.
-        InputError: If `since` or `until` is not a `datetime`.
+        TypeError: If a filter has an unknown name. If it were ignored, too many jobs would be listed.
+        InputError: If `since` or `until` is not a `datetime`, or is too early or too late for the local time zone.
     """
     unknown = filters.keys() - JobFilters.__annotations__.keys()
     if unknown:
@@ -55,5 +55,8 @@ def filter_parameters(filters: JobFilters) -> dict[str, str | Sequence[str]]:
             continue
         if not isinstance(moment, datetime):
             raise InputError(f"{parameter}={moment!r} is not a datetime")
-        parameters[parameter] = moment.astimezone().isoformat()
+        try:
+            parameters[parameter] = moment.astimezone().isoformat()
+        except (OverflowError, ValueError):
+            raise InputError(f"{parameter}={moment!r} is not in the years 1 to 9999 in local time") from None
     return parameters

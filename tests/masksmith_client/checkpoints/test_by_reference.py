@@ -8,7 +8,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from masksmith.patterns import TensorPatterns
-from masksmith_client import Client, ClientError, InputError
+from masksmith_client import Client, InputError, TransportError
 from masksmith_client.checkpoints.by_reference import ReferencePruner, chosen_tensors, is_by_reference, location_of
 from masksmith_client.checkpoints.choice import ChoiceOptions
 from masksmith_client.checkpoints.prune_method import PruneMethod
@@ -95,19 +95,6 @@ def test_the_document_names_files_and_output():
     assert "digest" not in tensor
 
 
-def test_an_interrupt_stays_one_if_the_job_cannot_be_canceled():
-    class Lost(Jobs):
-        def wait(self, progress):
-            raise KeyboardInterrupt
-
-        def cancel(self):
-            raise ClientError("the service does not answer")
-
-    pruner = ReferencePruner(Lost(listing()), PruneMethod.parse("magnitude"))
-    with pytest.raises(KeyboardInterrupt):
-        pruner.prune("s3://models/m", "s3://pruned/m", options("2:4", layers=["*q_proj*"]))
-
-
 def test_statistics_are_references_too():
     calibration = listing("s3://models/c.safetensors", shapes={"model.layers.0.q_proj.weight/norms": [32]})
     jobs = Jobs(listing(), calibration)
@@ -122,6 +109,9 @@ def test_statistics_are_references_too():
         needing = update if scores == "magnitude" else scores
         with pytest.raises(InputError, match=f"^{needing}.* needs a calibration: the reference of a file in a root"):
             ReferencePruner(jobs, PruneMethod.parse(scores, update)).prune("s3://models/m", "s3://p/m", options("2:4"))
+    method = PruneMethod.parse("magnitude", None, "s3://models/c.safetensors")
+    with pytest.raises(InputError, match="'magnitude' use the weights alone: leave the calibration out"):
+        ReferencePruner(jobs, method).prune("s3://models/m", "s3://p/m", options("2:4"))
     method = PruneMethod.parse("wanda", None, {"a": np.ones(3)})
     with pytest.raises(InputError, match="the reference of a file in a root"):
         ReferencePruner(jobs, method).prune("s3://models/m", "s3://p/m", options("2:4"))
@@ -180,6 +170,19 @@ def test_a_model_that_can_be_read_here_shows_its_layout(tmp_path):
 )
 def test_a_bucket_is_always_by_reference(model, output, asked, expected):
     assert is_by_reference(model, output, {"by_reference": asked} if asked else {}) is expected
+
+
+def test_ctrl_c_ends_the_call_although_the_job_cannot_be_canceled():
+    class StoppedJobs(Jobs):
+        def wait(self, progress):
+            raise KeyboardInterrupt
+
+        def cancel(self):
+            raise TransportError("the service cannot be reached")
+
+    pruner = ReferencePruner(StoppedJobs(listing()), PruneMethod.parse("magnitude"))
+    with pytest.raises(KeyboardInterrupt):
+        pruner.prune("s3://models/m", "s3://p/m", options("2:4"))
 
 
 def test_a_directory_is_named_by_its_absolute_path(tmp_path, monkeypatch):

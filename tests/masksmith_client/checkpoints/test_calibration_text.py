@@ -60,6 +60,12 @@ def test_a_checkpoint_without_tokenizer_is_named(model, text, tmp_path, capsys):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(("name", "content"), [("text.txt", "a b"), ("text.jsonl", '{"text": "a b"}')])
+def test_a_byte_order_mark_is_left_out(tmp_path, name, content):
+    (tmp_path / name).write_text(content, encoding="utf-8-sig")
+    assert CalibrationText(tmp_path / name).read() == "a b"
+
+
 def test_json_lines_are_joined(tmp_path):
     path = tmp_path / "text.jsonl"
     path.write_text('{"text": "a b"}\n\n{"text": "c", "id": 1}\n')

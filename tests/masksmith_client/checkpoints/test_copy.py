@@ -160,6 +160,19 @@ def test_an_input_that_was_replaced_is_refused_by_its_bytes(interrupted: tuple[P
         write_copy(Checkpoint.open(model), output, lambda name: None, "same", lambda count: None)
 
 
+def test_an_input_that_changes_while_it_is_read_is_refused(saved: Saved, tmp_path: Path) -> None:
+    model, output = tmp_path / "model", tmp_path / "output"
+    shutil.copytree(saved("gpt2"), model)
+
+    def touching(name: str) -> None:
+        for file in model.glob("*.safetensors"):
+            os.utime(file, ns=(0, 0))
+
+    with pytest.raises(InputError, match=r"\.safetensors has changed since .* was begun"):
+        write_copy(Checkpoint.open(model), output, touching, "same", lambda count: None)
+    assert not output.exists()
+
+
 def test_a_run_that_ended_goes_on_after_the_last_finished_file(
     saved: Saved, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,6 +11,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from masksmith_client import InputError
+from masksmith_client.checkpoints import ties
 from masksmith_client.checkpoints.checkpoint import Checkpoint
 from masksmith_client.submission.files import list_tensors
 
@@ -356,3 +357,34 @@ def test_heads_that_are_not_stored_are_tied_to_the_embedding(tmp_path: Path, tie
     found = checkpoint.find("lm_head.weight")
     assert (found is not None) == tied
     assert found is None or found.name == "model.embed_tokens.weight"
+
+
+def test_declared_ties_are_computed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    checkpoint = Checkpoint.open(llama(tmp_path, tie_word_embeddings=True))
+    compute, calls = ties.tied_by_config, []
+
+    def counting(*arguments: Any) -> dict[str, str]:
+        calls.append(arguments)
+        return compute(*arguments)
+
+    monkeypatch.setattr(f"{Checkpoint.__module__}.tied_by_config", counting)
+    tied = {name: checkpoint.tied_to(name) for name in checkpoint.tensors}
+    assert tied["model.embed_tokens.weight"] == ("lm_head.weight",)
+    assert len(calls) == 1
+
+
+def test_thousands_of_digits_in_a_name_are_no_number(tmp_path: Path) -> None:
+    names = [f"h.{digits}.mlp.weight" for digits in ("9" * 5000, "10", "2")]
+    save_file({name: np.ones((4, 4), np.float32) for name in names}, tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text('{"num_hidden_layers": 3}')
+    with pytest.raises(InputError, match=r"there are 3 blocks, and there is no tensor of h\.0"):
+        Checkpoint.open(tmp_path)
+    (tmp_path / "config.json").unlink()
+    assert list(Checkpoint.open(tmp_path).tensors) == [names[2], names[1], names[0]]
+
+
+def test_an_index_with_a_name_that_is_too_long_is_refused(tmp_path: Path) -> None:
+    index = {"weight_map": {"a": f"{'m' * 300}.safetensors"}}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(InputError, match=r"mmm\.safetensors is missing, a file that model\.safetensors\.index\.json"):
+        Checkpoint.open(tmp_path)

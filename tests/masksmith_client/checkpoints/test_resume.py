@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from support.processes import poll
 
+from masksmith_client._errors import InputError
 from masksmith_client.checkpoints import partial_file
 from masksmith_client.checkpoints.journal import open_journal
 from masksmith_client.cli import local_prune
@@ -210,6 +211,25 @@ def test_another_input_or_other_options_are_refused(
     assert ("options" if change == "options" else "weights") in error
 
 
+def test_an_input_that_changes_while_it_is_read_is_refused(
+    saved: Saved, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As by a training that saves its next checkpoint: the solver opens the file anew for each tensor."""
+    model, solve = tmp_path / "model", local_prune._solve
+    shutil.copytree(saved("gpt2"), model)
+
+    def saving(*arguments: Any) -> Any:
+        for file in model.glob("*.safetensors"):
+            copy = shutil.copyfile(file, tmp_path / "new")
+            os.utime(copy, ns=(0, 0))
+            os.replace(copy, file)
+        return solve(*arguments)
+
+    monkeypatch.setattr(local_prune, "_solve", saving)
+    assert run(command(model, tmp_path / "out")) == 2
+    assert ".safetensors has changed since" in capsys.readouterr().err
+
+
 def test_a_finished_output_is_not_written_again(saved: Saved, tmp_path: Path, solved: Solved) -> None:
     output = tmp_path / "out"
     assert run(command(saved("gpt2"), output)) == 0
@@ -228,6 +248,22 @@ def test_two_processes_do_not_write_one_output(
         fcntl.flock(file, fcntl.LOCK_EX)
         assert run(command(saved("llama"), output)) == 2
     assert "another process" in capsys.readouterr().err
+
+
+def test_the_lock_of_a_journal_that_was_removed_meanwhile_does_not_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As by a process that ends its work between the opening of the journal and its lock."""
+    lock = fcntl.flock
+
+    def late(file: Any, operation: int) -> None:
+        (tmp_path / JOURNAL_NAME).unlink()
+        lock(file, operation)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    with pytest.raises(InputError, match="another process has just ended its work in"), open_journal(tmp_path, {}):
+        pytest.fail("the journal was opened")
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("kind", ["-", "file", "pipe", "device", "dangling", "other", "model"])

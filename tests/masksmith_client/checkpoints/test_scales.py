@@ -18,11 +18,13 @@ from masksmith_client.cli.app import run
 
 SCALE_INV, SCALE = WEIGHT + "_scale_inv", WEIGHT + "_scale"
 LARGE_BLOCKS = BLOCKS | {"weight_block_size": [128, 128]}
+HUGE_BLOCKS = BLOCKS | {"weight_block_size": [10**30, 10**30]}
 
 # config, shape of the weight, shape and name of the scale, rows and columns of a block
 CASES: dict[str, tuple[dict[str, Any], tuple[int, ...], tuple[int, ...], str, tuple[int, int]]] = {
     "blocks, partial at both edges": (BLOCKS, (12, 40), (3, 7), SCALE_INV, (5, 6)),
     "a block larger than the weight": (LARGE_BLOCKS, (12, 40), (1, 1), SCALE_INV, (128, 128)),
+    "a block larger than any weight": (HUGE_BLOCKS, (12, 40), (1, 1), SCALE_INV, (12, 40)),
     "blocks of experts": (BLOCKS, (3, 12, 40), (3, 3, 7), SCALE_INV, (5, 6)),
     "fp8 by tensor": ({"quant_method": "fp8"}, (12, 40), (1,), SCALE, (12, 40)),
     "tensor, a number": (compressed("tensor"), (12, 40), (), SCALE, (12, 40)),

@@ -36,6 +36,14 @@ def test_a_model_much_larger_than_the_checkpoint_is_not_built(tmp_path, config, 
     assert note.endswith("so names and shapes decide")
 
 
+def test_an_input_that_is_too_large_is_not_made(tmp_path):
+    config = {"model_type": "convnext", "architectures": ["ConvNextModel"], "hidden_sizes": [8, 8, 8, 8]}
+    (tmp_path / "config.json").write_text(json.dumps(config | {"depths": [1, 1, 1, 1], "image_size": 10**10}))
+    traced = trace(tmp_path, {"embeddings.patch_embeddings.weight": (8, 3, 4, 4)})
+    assert "by config.json an input has the shape [2, 3, 10000000000, 10000000000]" in traced.notes[0]
+    assert "embeddings.patch_embeddings.weight" in traced.layouts  # from the class of the layer
+
+
 def test_no_more_modules_are_built_than_fit_the_checkpoint(tmp_path, monkeypatch):
     monkeypatch.setattr(size_limits, "MIN_MODULES", 200)
     (note,) = notes(tmp_path, LLAMA | {"num_hidden_layers": 1000})

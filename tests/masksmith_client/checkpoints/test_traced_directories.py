@@ -17,7 +17,7 @@ from support.tiny_models import LLAMA, MODELS, TinyModel, shapes_in
 
 from masksmith.layouts import Candidate, Layout, with_layouts
 from masksmith_client.checkpoints.trace import Trace
-from masksmith_client.checkpoints.traced import BUFFER, trace, traced_candidates
+from masksmith_client.checkpoints.traced import BUFFER, has_matrices_of_config_model, trace, traced_candidates
 from masksmith_client.checkpoints.tracing.models import UntracedError, load_config
 
 LLAMA_TINY = next(model for model in MODELS if model.name == "llama")
@@ -243,6 +243,24 @@ def test_an_unknown_model_falls_back_and_says_so(tmp_path, text, expected):
     assert not traced.layouts
     assert expected in traced.notes[0]
     assert traced.notes[0].endswith("so names and shapes decide")
+
+
+def test_a_conversion_that_fails_is_a_note(tmp_path, monkeypatch):
+    """As for sizes that a conversion of `transformers` cannot split."""
+
+    def failing(model, state):
+        raise RuntimeError("cannot reshape")
+
+    monkeypatch.setattr("transformers.core_model_loading.revert_weight_conversion", failing)
+    config = {"model_type": "llama", "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1}
+    sizes = {"vocab_size": 32, "num_attention_heads": 2, "num_key_value_heads": 2}
+    (tmp_path / "config.json").write_text(json.dumps(config | sizes))
+    shapes = {"model.layers.0.mlp.up_proj.weight": (48, 32)}
+    assert trace(tmp_path, shapes).notes == [
+        "the tensors cannot be compared with the model's parameters: RuntimeError: cannot reshape, so names and shapes "
+        "decide"
+    ]
+    assert not has_matrices_of_config_model(tmp_path, shapes)
 
 
 class ConfigWithoutDefaults(transformers.PreTrainedConfig):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -17,6 +18,9 @@ These three lengths are unlikely as widths of a model, so an activation rarely h
 such an activation and the weight, entry by entry, would be taken for the weight with a scale (see `sources.SCALINGS`).
 """
 
+MAX_INPUT_ENTRIES = 2**28
+"""Largest number of entries of an input: sizes are in the config, and on the CPU an input takes memory."""
+
 
 def arguments_to_try(model: Any) -> Iterator[dict[str, torch.Tensor]]:
     """Yield arguments to try for a model, the most complete ones first.
@@ -29,8 +33,8 @@ def arguments_to_try(model: Any) -> Iterator[dict[str, torch.Tensor]]:
     4. the model's own dummy inputs.
 
     The first two include the decoder's token ids if `forward` takes these. A choice is left out if `forward` does not
-    take all of its inputs, or if `_MAKERS` lacks one of the first three's. Sound is tried without and with a dimension
-    of channels.
+    take all of its inputs; one of the first three is also left out if `_MAKERS` has no function that makes one of its
+    inputs. Sound is tried without and with a dimension of channels.
     """
     main = str(getattr(model, "main_input_name", "input_ids"))
     parameters = inspect.signature(model.forward).parameters
@@ -71,6 +75,8 @@ def _setting(model: Any, *names: str, default: int) -> int:
 
 
 def _floats(model: Any, *shape: int) -> torch.Tensor:
+    if math.prod(shape) > MAX_INPUT_ENTRIES:
+        raise ValueError(f"by config.json an input has the shape {list(shape)}: more than {MAX_INPUT_ENTRIES} entries")
     return torch.full(shape, 0.5, dtype=torch.float32, device=model.device)
 
 

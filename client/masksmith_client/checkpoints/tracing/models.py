@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,9 +19,15 @@ from .size_limits import excessive_count
 CONFIG_NAME = "config.json"
 REMOTE_CODE_IS_NOT_RUN = "the code that the checkpoint brings (auto_map) is not run unless remote code is trusted"
 
+_SETTINGS_LOCK = threading.RLock()
+"""Held while `tracing_settings` is active."""
+
 
 class UntracedError(Exception):
-    """The config cannot be read, or the model cannot be built or run; the message is the reason, for a note."""
+    """The config cannot be read, or the model cannot be built, run or compared with the checkpoint.
+
+    The message is the reason, for a note.
+    """
 
 
 def read_config(directory: Path) -> dict[str, Any]:
@@ -54,9 +61,9 @@ def load_config(directory: Path, *, trust_remote_code: bool = False) -> Any:
 
     content = read_config(directory)
     if trust_remote_code and content.get("auto_map"):
-        with _as_untraced_errors("the config"):
+        with as_untraced_errors("the config cannot be built"):
             return AutoConfig.from_pretrained(directory, local_files_only=True, trust_remote_code=True)
-    with _as_untraced_errors("the config"):
+    with as_untraced_errors("the config cannot be built"):
         # Read again by transformers, which converts {"__float__": "Infinity"} to a number.
         content, _ = PreTrainedConfig.get_config_dict(directory, local_files_only=True)
     brings_code = content.pop("auto_map", None) is not None
@@ -66,7 +73,7 @@ def load_config(directory: Path, *, trust_remote_code: bool = False) -> Any:
     if not isinstance(model_type, str) or model_type not in CONFIG_MAPPING:
         reason = f"; {REMOTE_CODE_IS_NOT_RUN}" if brings_code else ""
         raise UntracedError(f"transformers has no model type {model_type!r}{reason}")
-    with _as_untraced_errors("the config"):
+    with as_untraced_errors("the config cannot be built"):
         return CONFIG_MAPPING[model_type].from_dict(content)
 
 
@@ -79,7 +86,7 @@ def build(config: Any, *, trust_remote_code: bool = False, device: str = "meta")
         UntracedError: If the model's class is not known, or the model cannot be built.
     """
     config = _simplify(copy.deepcopy(config))
-    with _as_untraced_errors("the model"), torch.device(device), torch.no_grad():
+    with as_untraced_errors("the model cannot be built"), torch.device(device), torch.no_grad():
         model_class = _model_class(config)
         if model_class is not None:
             return model_class._from_config(config).float().eval()
@@ -92,23 +99,25 @@ def build(config: Any, *, trust_remote_code: bool = False, device: str = "meta")
 def tracing_settings() -> Iterator[None]:
     """Within the context: forbid downloads, let `transformers` log errors only, and turn off fused attention of torch.
 
-    The products inside fused attention cannot be watched.
+    The products inside fused attention cannot be watched. The settings belong to the whole process, so one thread at a
+    time is in the context: otherwise the last one to leave it could restore what another thread has set.
     """
     from huggingface_hub import constants
     from transformers.utils import logging
 
-    was_offline = constants.HF_HUB_OFFLINE
-    verbosity = logging.get_verbosity()
-    had_fastpath = torch.backends.mha.get_fastpath_enabled()
-    constants.HF_HUB_OFFLINE = True
-    logging.set_verbosity_error()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        yield
-    finally:
-        constants.HF_HUB_OFFLINE = was_offline
-        logging.set_verbosity(verbosity)
-        torch.backends.mha.set_fastpath_enabled(had_fastpath)
+    with _SETTINGS_LOCK:
+        was_offline = constants.HF_HUB_OFFLINE
+        verbosity = logging.get_verbosity()
+        had_fastpath = torch.backends.mha.get_fastpath_enabled()
+        constants.HF_HUB_OFFLINE = True
+        logging.set_verbosity_error()
+        torch.backends.mha.set_fastpath_enabled(False)
+        try:
+            yield
+        finally:
+            constants.HF_HUB_OFFLINE = was_offline
+            logging.set_verbosity(verbosity)
+            torch.backends.mha.set_fastpath_enabled(had_fastpath)
 
 
 def _simplify(config: Any) -> Any:
@@ -138,9 +147,10 @@ def _model_class(config: Any) -> Any:
 
 
 @contextlib.contextmanager
-def _as_untraced_errors(subject: str) -> Iterator[None]:
+def as_untraced_errors(failure: str) -> Iterator[None]:
+    """Raise any error of the block as an `UntracedError`, whose message begins with `failure`."""
     try:
         yield
     except Exception as error:
         message = str(error).strip().splitlines() or [""]
-        raise UntracedError(f"{subject} cannot be built: {type(error).__name__}: {message[0][:200]}") from error
+        raise UntracedError(f"{failure}: {type(error).__name__}: {message[0][:200]}") from error

@@ -57,9 +57,12 @@ class Outputs:
             self._results[storage_id(result)] = result, output_spans
 
     def add_use(self, tensor: torch.Tensor) -> None:
-        """Record that an operation other than a view uses a tensor, if this is a registered result or a view of one."""
+        """Record that an operation other than a view uses a tensor, if this is a registered result or a view of one.
+
+        A tensor without entries, such as the rest of a head whose dimensions are all rotated, uses no outputs.
+        """
         _, output_spans = self._results.get(storage_id(tensor), (None, None))
-        if output_spans is None:
+        if output_spans is None or not tensor.numel():
             return
         first = int(tensor.storage_offset()) % output_spans.length
         # Dimensions with smaller strides than the number of outputs run along the outputs.

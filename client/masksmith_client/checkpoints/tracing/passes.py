@@ -61,11 +61,15 @@ def _observe(model: Any) -> Observations:
 def _run(module: Any) -> str | None:
     """Call a module with the first inputs that it accepts; return None, or, if it accepts none, the reason.
 
-    The reason is the first error, or that there are no inputs to try.
+    The reason is the first error, also of making the inputs, or that there are no inputs to try.
     """
     first_error = None
-    for arguments in inputs.arguments_to_try(module):
+    arguments_to_try = inputs.arguments_to_try(module)
+    while True:
         try:
+            arguments = next(arguments_to_try, None)
+            if arguments is None:
+                break
             module(**arguments)
         except Exception as error:  # noqa: BLE001
             message = str(error).strip().splitlines() or [""]
@@ -76,7 +80,7 @@ def _run(module: Any) -> str | None:
 
 
 def _is_unseen_model(prefix: str, module: Any, watcher: Watcher) -> bool:
-    """Whether a module is a model of its own, such as an image encoder, whose matrices were all seen in no product."""
+    """Whether a module is a model of its own, such as an image encoder, and no product with its matrices was seen."""
     from transformers import PreTrainedModel
 
     if not isinstance(module, PreTrainedModel):

@@ -6,6 +6,7 @@ On the meta device parameters take no memory, but each module and each block doe
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -42,12 +43,17 @@ def excessive_count(config: Mapping[str, Any]) -> str | None:
 
 @contextmanager
 def limited_modules(tensor_count: int) -> Iterator[None]:
-    """Within the context, raise a `ValueError` once more modules are registered than `tensor_count` tensors allow."""
-    limit = _limit(tensor_count)
+    """Within the context, raise a `ValueError` once more modules are registered than `tensor_count` tensors allow.
+
+    Modules that other threads register are not counted.
+    """
+    limit, thread = _limit(tensor_count), threading.get_ident()
     registered = 0
 
     def count(parent: nn.Module, name: str, module: nn.Module | None) -> None:
         nonlocal registered
+        if threading.get_ident() != thread:
+            return
         registered += 1
         if registered > limit:
             raise ValueError(
