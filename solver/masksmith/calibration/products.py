@@ -166,8 +166,8 @@ class ProductRecorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 def has_own_forward(module: torch.nn.Module) -> bool:
     """Whether a layer computes anything else than its base class, by a subclass or by a `forward` set on the layer."""
-    bases = (torch.nn.Linear, torch.nn.Conv1d, torch.nn.Conv2d)
-    base: type | None = next((each for each in type(module).__mro__ if each in bases), None)
+    bases: tuple[type, ...] = (torch.nn.Linear, torch.nn.Conv1d, torch.nn.Conv2d)
+    base = next((each for each in type(module).__mro__ if each in bases), None)
     if is_transformers_conv1d(module):
         base = [each for each in type(module).__mro__ if each.__name__ == "Conv1D"][-1]
     replaced = [name for name in ("forward", "_conv_forward") if hasattr(base, name)]
