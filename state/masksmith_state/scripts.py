@@ -21,7 +21,10 @@ All other scripts have the flag, and run even then: they read, free memory, or w
 
 @cache
 def load(package: str) -> Mapping[str, str]:
-    """Read all scripts of a package, by name: each with its flags and all shared files, sorted by name, before it."""
+    """Return the text of each script of a package, by the script's name.
+
+    A text is the line with the script's flags, then all shared files in the order of their names, then the script.
+    """
     paths = [path for path in (files(package) / "lua").iterdir() if path.name.endswith(".lua")]
     texts = {path.name.removesuffix(".lua"): path.read_text("utf-8") for path in paths}
     shared = "\n".join(texts.pop(name) for name in sorted(texts) if name.startswith("_"))

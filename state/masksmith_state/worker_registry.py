@@ -70,7 +70,7 @@ class WorkerRegistry(Generic[Document]):
         return [document for document in map(self._parse, names, texts) if document is not None]
 
     def _parse(self, name: str, text: str | None) -> Document | None:
-        """Parse a worker's document; return None if it has expired, or, after removing the worker, if it is invalid."""
+        """Parse a worker's document; None if it has expired. If it is invalid, remove the worker and return None."""
         if text is None:
             return None
         try:

@@ -27,6 +27,8 @@ def versions() -> dict[str, str]:
 def totals(tensors: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Sum the figures of a record's tensors; figures of masks are summed over the masked tensors only.
 
+    `density` is the kept share of the masked tensors' parameters, and `zeros` the pruned share of all parameters.
+
     Args:
         tensors: The record's document of each tensor.
     """

@@ -1,7 +1,7 @@
-"""Renews the lease of a part (a shard or a benchmark case) in a side thread while the part is processed.
+"""Renews the lease of a shard in a side thread while the shard is processed; a shard of a benchmark is one case.
 
-After a loss of the lease, the work must stop: `LeaseRenewer.check` raises an error. If the work goes on for too long,
-the process can be aborted.
+After a loss of the lease, the work must stop: `LeaseRenewer.check` raises an error. If the work has not stopped within
+a grace period after the loss, the process can be aborted.
 """
 
 from __future__ import annotations

@@ -67,7 +67,10 @@ def spans() -> Spans:
 
 @app.task(name=SHARD_TASK)  # type: ignore[untyped-decorator]
 def solve_shard() -> None:
-    """Process the shard that is due, if any: write its result, or its file of an output, and its report."""
+    """Process the shard that is due, if any, and write its report.
+
+    A shard is a range of a tensor, whose masks are also written, or one file of a job's output.
+    """
     with runner().next_lease() as lease:
         if lease is None:
             return

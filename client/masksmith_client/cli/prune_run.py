@@ -145,7 +145,8 @@ def _show_summary(record: dict[str, Any], output: str) -> None:
         print_note(f"masksmith: {text}")
     if record["not_copied"]:
         names = ", ".join(record["not_copied"])
-        print_line(f"not copied (other weights, files of masksmith, links to folders, what is no file): {names}")
+        kinds = "other files of weights, files that masksmith writes, links to folders, special files"
+        print_line(f"not copied ({kinds}): {names}")
     if (page := Path(output) / BLOCK_PAGE_NAME).exists():
         for text in blocks_not_tuned(Path(output)):
             print_note(f"masksmith: {text}")

@@ -76,7 +76,8 @@ def process_spec(data: DataDirectory, socket_path: Path) -> ProcessSpec:
     """
 
     def prepare() -> None:
-        data.check_unchanged()  # A restart in another installation's directory would damage its files.
+        # If another installation's directory has replaced this one, the server would damage that installation's files.
+        data.check_unchanged()
         prepare_socket(data.path, socket_path)
 
     return ProcessSpec(
@@ -110,7 +111,7 @@ def is_ready(socket_path: Path) -> bool:
 
 
 def prepare_socket(folder: Path, socket_path: Path) -> None:
-    """Restore a deleted link to a data directory, and delete the socket of a server that was killed.
+    """Restore the link in the socket's path if it was deleted, and delete the socket of a server that was killed.
 
     Args:
         folder: The data directory.

@@ -111,7 +111,9 @@ class SamplingBound:
     factor: float
 
     def error(self, samples: int) -> Doubles:
-        """Return the bound `f(m)` of each neuron, `[out]`, for `samples` draws; a bound above 1 says nothing.
+        """Return the bound `f(m)` of each neuron, `[out]`; a bound above 1 says nothing.
+
+        `samples` is the number of draws `m`, not the number of calibration samples, which is `points`.
 
         A neuron whose sensitivities are all 0 has the bound 0; with 0 draws, all others have infinity.
 
@@ -182,8 +184,8 @@ def _scaled_rows(matrix: Any) -> Any:
 def _sign_parts(values: Any) -> Iterator[Any]:
     """Yield the positive part, and the magnitude of the negative part, each with its rows scaled.
 
-    Multiplying a row of a part by a positive number changes no share: rows are those of a weight, or samples. Scaled
-    rows have sums of products that do not overflow, and that seldom underflow.
+    A row is one neuron's weights, or one sample. A positive factor on a row changes no share, and sums of products of
+    scaled rows do not overflow, and seldom underflow.
     """
     for part in (values, -values):
         yield _scaled_rows(part * (part > 0))
@@ -191,7 +193,8 @@ def _sign_parts(values: Any) -> Iterator[Any]:
 
 def _mean_ratios(weight: Any, inputs: Any) -> Any:
     """Return `mean_x a_j(x) / z_i(x)` with `z_i = sum_k w_ik a_k`, `[out, in]`, by two matrix products."""
-    # Divided before they are summed, so that large ratios of inputs with a weight of 0 do not overflow.
+    # The division by the number of samples comes before the sum, which large ratios could make overflow: `a_j / z_i`
+    # may be large where the weight `w_ij` is 0.
     return (_reciprocal(inputs @ weight.T) / len(inputs)).T @ inputs
 
 

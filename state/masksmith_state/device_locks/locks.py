@@ -22,7 +22,8 @@ POLL_S = 0.1
 WAITING_MS = 2000
 """Milliseconds for which a waiting masks job is announced to benchmarks."""
 HELD = 2
-"""Reply of `acquire_exclusive.lua` when the benchmark that calls it holds the device, and no masks job does."""
+"""Reply of `acquire_exclusive.lua` when the benchmark that calls it has reserved the device, and the last running masks
+job has released it. With any other reply, the benchmark must wait."""
 
 
 class DeviceLock:

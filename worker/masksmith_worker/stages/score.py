@@ -97,7 +97,8 @@ class Scoring:
 
         Each matrix is scored separately; the range must consist of whole matrices.
 
-        A statistic has the shape of the tensor, or is stacked in the same way as the tensor's matrices.
+        A statistic has the shape of the tensor; or, if the tensor is a stack, is stacked in the same way as its
+        matrices; otherwise the whole statistic belongs to the tensor's only matrix.
         """
         weight, statistic = self._inputs.rows(self._tensor, first, last), self._tensor.statistic
         if statistic is None:
@@ -121,6 +122,7 @@ class Scoring:
         if tensor.statistic is not None:
             kind = tensor.statistic.name
             if kind == "gram":
+                # The options are those of `_inverse_diagonal`, which uses them.
                 statistic, kind, options = self._cached(self._inverse_diagonal), "inverse_diagonal", {}
             else:
                 statistic = self._inputs.rows(tensor.statistic, *self._span(kind, first, last))
@@ -154,9 +156,10 @@ class Scoring:
         return total
 
     def _channels(self) -> Array:
-        """For each input channel, the largest sensitivity of all rows, or the sum of the Taylor terms of all rows.
+        """For each input channel: for `pfp`, the largest sensitivity of all rows; for `taylor`, the sum of all terms.
 
-        For these methods, all rows that `_score` returns are equal: each has the maximum or sum over the rows scored.
+        For these two methods, all rows that `_score` returns are equal: each has the maximum, or the sum, of the rows
+        that are scored.
         """
         merge = np.maximum if self._method.name == "pfp" else np.add
         total = np.zeros(self._tensor.shape[1])
@@ -171,7 +174,7 @@ class Scoring:
             return scores.inverse_diagonal(gram, name=self._tensor.name, **self._options)
 
     def _cached(self, compute: Callable[[], Array]) -> Array:
-        """Load an array that all shards use from the store, or compute and store it.
+        """Return an array that all shards use: load it from the store, or compute and store it.
 
         Returns:
             The array, flattened, in float64.
