@@ -24,7 +24,8 @@ _FORMATS = (
         re.compile(rb".{257}ustar", re.DOTALL),
         "a tar archive; extract it with 'tar -xf' and name a file or folder of it",
     ),
-    (re.compile(rb"\s*version https?://"), "a Git LFS pointer instead of the file itself: run 'git lfs pull'"),
+    # Of a short beginning, such as the length of a safetensors header, the word alone is known.
+    (re.compile(rb"\s*version (?:https?://|\Z)"), "a Git LFS pointer instead of the file itself: run 'git lfs pull'"),
     (re.compile(rb"\s*<(?:!doc|html|head|body)", re.IGNORECASE), _HTML),
     (re.compile(rb"\s*<\?xml"), "an XML document instead of the file, such as a store's error: download it again"),
     (re.compile(rb"GGUF"), "a GGUF file, whose weights are quantised; convert it to safetensors first"),

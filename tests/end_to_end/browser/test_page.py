@@ -273,7 +273,7 @@ def test_jobs_are_searched_and_canceled_from_the_list(browser, running):
 def test_two_masks_side_by_side_move_together(browser, client, solved, layers):
     other = client.solve(layers, "8:16").job
     browser.open(f"/compare?a={solved.id}&b={other.id}")
-    assert len(browser.all(".compared tbody tr")) == 4
+    browser.until(lambda: len(browser.all(".compared tbody tr")) == 4)
     browser.find(".compared tbody a[href*='query']").click()
     browser.until(lambda: len(browser.all(".viewer[data-ready=true]")) == 2)
     assert "kept by both" in browser.text("#masks")
