@@ -89,7 +89,7 @@ class InstallationPlan:
         environment = {
             **self.variables,
             "MASKSMITH_REDIS_URL": redis_url,
-            "MASKSMITH_STORE_URL": settings.store_url() or str(self.data.store),
+            "MASKSMITH_STORE_URL": settings.store_location(None, self.data.path),
             **variables,
         }
         grace_s = SERVICE_GRACE_S if component == "service" else WORKER_GRACE_S

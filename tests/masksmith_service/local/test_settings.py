@@ -34,6 +34,12 @@ def test_the_store_of_an_installation_is_that_of_up(monkeypatch, option, variabl
     assert settings.store_location(option, None if data is None else Path(data)) == expected
 
 
+@pytest.mark.parametrize("command", [["fsck"], ["backup", "saved"], ["restore", "saved"]])
+def test_a_data_directory_and_a_store_exclude_each_other(capfd, command):
+    assert run([*command, "--data", "/data", "--store-url", "s3://a/b"]) == 2
+    assert "--data and --store-url exclude each other" in capfd.readouterr().err
+
+
 def test_fsck_of_a_data_directory_checks_the_store_of_the_environment(tmp_path, monkeypatch, capfd):
     monkeypatch.setenv("MASKSMITH_STORE_URL", str(tmp_path / "store"))
     monkeypatch.setattr("os.execve", _run_instead)
