@@ -11,6 +11,7 @@ from safetensors.numpy import load, save_file
 from safetensors.torch import load_file as load_torch
 
 from masksmith_client import InputError
+from masksmith_client.checkpoints.conversion_advice import STATE_DICT_KEYS
 from masksmith_client.submission.files import list_tensors
 from masksmith_client.submission.streamed_tensor import KEY
 
@@ -65,18 +66,18 @@ def test_pickles_are_refused_with_the_way_out(tmp_path: Path, name: str) -> None
             list_tensors(path)
 
 
-def test_the_command_for_a_pickle_converts_tied_and_transposed_tensors(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize("key", [None, *STATE_DICT_KEYS])
+def test_the_command_for_a_pickle_converts_tied_and_transposed_tensors(tmp_path: Path, key: str | None) -> None:
+    """In a state dict, and in a training checkpoint that has one beside other members; run from another directory."""
     weight = torch.randn(8, 4)
     state = {"wte.weight": weight, "lm_head.weight": weight, "h.0.w.weight": torch.randn(4, 8).t()}
-    torch.save(state, tmp_path / "model.bin")
+    torch.save(state if key is None else {key: state, "epoch": 3, "optimizer": {}}, tmp_path / "model.bin")
     with pytest.raises(InputError) as caught:
         list_tensors(tmp_path)
     _, _, command = shlex.split(str(caught.value).partition("Convert it once: ")[2])
-    monkeypatch.chdir(tmp_path)
     exec(command, {})
     converted = load_torch(tmp_path / "model.safetensors")
+    assert converted.keys() == state.keys()
     assert all(torch.equal(converted[name], tensor) for name, tensor in state.items())
     assert list_tensors(tmp_path / "model.safetensors")
 
@@ -89,7 +90,7 @@ def test_no_part_of_the_name_of_a_pickle_is_run_by_the_shell(tmp_path: Path) -> 
     command = str(caught.value).partition("Convert it once: python -c ")[2]
     code = subprocess.run(["sh", "-c", f"printf %s {command}"], capture_output=True, check=True).stdout.decode()
     constants = [node.value for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Constant)]
-    assert name in constants
+    assert str(tmp_path / name) in constants
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,9 @@ from masksmith_wire.output_names import INDEX_SUFFIX, PICKLE_SUFFIXES
 _PART = re.compile(rf"-\d+-of-\d+\.\w+$|{re.escape(INDEX_SUFFIX)}$")
 """The end of the name of a part of a model, or of its index."""
 
+STATE_DICT_KEYS = ("state_dict", "model_state_dict", "model")
+"""Members in which training checkpoints commonly store the model's state dict, beside that of the optimizer."""
+
 _SHOWN = 4
 
 
@@ -27,7 +30,7 @@ def pickle_message(path: Path) -> str:
             f"{reason}. Convert the model once, with its class in transformers: AutoModelForCausalLM.from_pretrained("
             f"{str(path.parent)!r}).save_pretrained('converted')"
         )
-    return f"{reason}. Convert it once: {_conversion(path.name)}"
+    return f"{reason}. Convert it once: {_conversion(path)}"
 
 
 def no_weights_message(folder: Path) -> str:
@@ -50,19 +53,25 @@ def no_weights_message(folder: Path) -> str:
         return (
             f"{folder} is a distributed checkpoint of torch (DCP). Convert it once: python -m "
             f"torch.distributed.checkpoint.format_utils dcp_to_torch {shlex.quote(str(folder))} model.pt; then, for "
-            f"the state dict of the model: {_conversion('model.pt')}"
+            f"the state dict of the model: {_conversion(Path('model.pt'))}"
         )
     return f"{folder} contains no .safetensors file{_models_text(_models_below(folder))}"
 
 
-def _conversion(name: str) -> str:
-    """Return a command that converts the pickle of a state dict; tied and transposed tensors are stored as copies.
+def _conversion(path: Path) -> str:
+    """Return a command that converts a pickled state dict, or the state dict in a pickled training checkpoint.
 
-    The name may be untrusted: it is quoted for Python and for the shell, so that no part of it is run.
+    The safetensors file is written beside the pickle, where the model's config is. Tied and transposed tensors are
+    stored as copies; members that are no tensors, such as the number of steps, are left out. The path may be
+    untrusted: it is quoted for Python and for the shell, so that no part of it is run.
     """
+    source, target = (json.dumps(str(name), ensure_ascii=False) for name in (path, path.with_suffix(".safetensors")))
     code = (
-        f"import torch, safetensors.torch as s; s.save_file({{name: tensor.contiguous().clone() for name, tensor in "
-        f'torch.load({json.dumps(name, ensure_ascii=False)}, weights_only=True).items()}}, "model.safetensors")'
+        f'import torch, safetensors.torch as s; saved = torch.load({source}, weights_only=True, map_location="cpu"); '
+        f"state = next((saved[key] for key in {json.dumps(STATE_DICT_KEYS)} "
+        f"if isinstance(saved.get(key), dict)), saved); "
+        f"s.save_file({{name: tensor.contiguous().clone() for name, tensor in state.items() "
+        f"if isinstance(tensor, torch.Tensor)}}, {target})"
     )
     return f"python -c {shlex.quote(code)}"
 
