@@ -49,8 +49,9 @@ class Client:
         token: The token of an API key; default `MASKSMITH_TOKEN`.
         timeout_s: Seconds that each read and each write of a connection may take. The head of a response, with all
             interim responses (1xx) before it, may take `timeout_s` from its first bytes. The body of a response may
-            take `timeout_s`, and one second more for each 10,000 bytes of a document or each 1,000 bytes of a download.
-            None waits forever. A whole upload has no limit; an event stream ends after 30 s of silence.
+            take `timeout_s`, and one second more for each 10,000 bytes of JSON or each 1,000 bytes of a download. None
+            waits forever for all of these. Connecting may take at most 5 s, always. A whole upload has no limit; an
+            event stream ends after 30 s of silence.
         retry: How often, and after which pauses, failed requests are retried.
         transport: A custom httpx2 transport, for tests.
 
@@ -157,7 +158,9 @@ class Client:
         if is_by_reference(model, output, options):
             return prune_by_reference(self.jobs, str(model), str(output), pattern, progress, options)
         if options.get("previous") is not None:
-            raise InputError("previous needs by_reference or s3://...: the service reads the masks itself")
+            raise InputError(
+                "previous works only with by_reference or s3://...: the service reads the previous masks, in its roots"
+            )
         return prune_by_service(self.jobs, Path(model), Path(output), pattern, progress, options)
 
     def benchmark(

@@ -29,8 +29,8 @@ class FsckReport:
         unreadable: Names of blobs that the store fails to read, for example because of a bad sector of its disk; they
             may be intact, and are left alone.
         foreign: Names of files in the store's folders that masksmith did not write; they are left alone.
-        repaired: Whether the check was to repair: to set damaged blobs aside, so that they are computed or sent again,
-            and to write missing digest lists.
+        repaired: Whether the check ran with `--repair`: damaged blobs are then set aside, so that they are computed or
+            sent again, and missing digest lists are written. True even if nothing was damaged.
     """
 
     checked: int = 0
@@ -58,7 +58,7 @@ def check_store(store: BlobStore) -> FsckReport:
         except DamagedBlobError:
             report.damaged.append(name)
         except StoreError:
-            store.size(IDENTITY_NAME)  # Raises the error if it is one of the whole store.
+            store.size(IDENTITY_NAME)  # Raises again if the whole store fails, not only this blob.
             report.unreadable.append(name)
             continue
         report.checked += 1
@@ -76,7 +76,7 @@ def _names(store: BlobStore) -> Iterator[str]:
 def main(arguments: list[str] | None = None) -> int:
     """Check the store of the settings; returns the exit code.
 
-    It is 2 if there is no store, or it or a blob cannot be read; else 1 if a blob is damaged; else 0.
+    The code is 2 if the store is missing or unreadable, or a blob is unreadable; else 1 if a blob is damaged; else 0.
     """
     parser = argparse.ArgumentParser(prog="masksmith fsck")
     parser.add_argument("--repair", action="store_true")

@@ -40,7 +40,7 @@ HASH_CONTEXT = "masksmith 2026-11-21 hash of a bearer token"
 
 
 class Role(StrEnum):
-    """What a key may access: as `user`, its own jobs and uploads; as `admin`, those of all keys, workers, and keys."""
+    """What a key may access: a `user` its own jobs and uploads; an `admin` those of all keys, workers and the keys."""
 
     USER = "user"
     ADMIN = "admin"
@@ -195,6 +195,8 @@ class Keys:
             The key and its new token; None if there is no such key, its record cannot be read, it is revoked, or it has
             expired and gets no new time.
         """
+        if not is_key_id(key):
+            return None
         token = _new_token(key)
 
         def replace_token(pipeline: Pipeline) -> None:

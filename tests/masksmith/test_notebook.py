@@ -34,7 +34,9 @@ def test_a_solution_shows_its_numbers_and_the_corner_of_its_mask(pattern):
 def test_lines_separate_the_tiles_of_the_stored_mask(pattern, options, tile):
     scores = np.abs(np.random.default_rng(0).standard_normal((16, 24))).astype(np.float32)
     page = ElementTree.fromstring(ms.solve(scores, pattern, **options)._repr_html_())
-    _, lines = (path.get("d") for path in page.iter("path"))
+    drawn = list(page.iter("path"))
+    assert [path.get("fill") for path in drawn] == ["currentColor", "none"]
+    lines = drawn[1].get("d")
     if tile is None:
         assert lines == "M0 0h120v80h-120z"
     else:

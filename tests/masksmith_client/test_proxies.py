@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 import pytest
 
 from masksmith_client import AsyncClient, Client, ConnectError, InputError, RetryPolicy
 from masksmith_client.cli.app import run
+from masksmith_client.transport.http import environment_errors_as_input_errors
 
 URL = "http://service.example:8000"
 PROXIES = ["socks://127.0.0.1:1080", "ftp://user:secret@127.0.0.1:21", "http://127.0.0.1:port", "http://[::1", "://x"]
@@ -99,6 +101,16 @@ def test_certificates_that_cannot_be_read_are_named(
     monkeypatch.setenv("SSL_CERT_FILE", str(path))
     with pytest.raises(InputError, match=r"the certificates of SSL_CERT_FILE='.*authority\.pem' cannot be read"):
         client(url)
+
+
+def test_unreadable_certificates_of_the_machine_are_no_fault_of_a_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SSL_CERT_FILE", raising=False)
+    monkeypatch.delenv("SSL_CERT_DIR", raising=False)
+    with (
+        pytest.raises(InputError, match=r"^the certificates of this machine cannot be read: Input/output error$"),
+        environment_errors_as_input_errors(),
+    ):
+        raise OSError(errno.EIO, "Input/output error")
 
 
 @pytest.mark.parametrize("token", ["sécret", "sec\nret", "sec ret", "secret\x00"])

@@ -113,6 +113,13 @@ def test_tokens_of_two_rotations_at_the_same_time_are_both_valid(client, keys, m
     assert [status(client, token) for token in (first, *tokens)] == [401, 200, 200]
 
 
+def test_no_text_that_is_no_id_becomes_part_of_a_redis_key(keys, monkeypatch):
+    monkeypatch.setattr(keys, "_redis", None)
+    assert keys.get("../x") is None
+    assert keys.rotate("../x", 0) is None
+    assert not keys.revoke("../x")
+
+
 def test_a_session_ends_with_the_token_it_was_begun_with(client, keys, records):
     info, old = keys.create("ann")
     client.post("/v1/session", json={"token": old})

@@ -43,6 +43,8 @@ def test_labels_are_parsed():
     for texts in (["team"], ["=x"], ["a=1", "a=2"]):
         with pytest.raises(ValueError, match="label"):
             parse_labels(texts)
+    with pytest.raises(ValueError, match="'team' is not KEY=VALUE"):
+        parse_labels(["team=a", "team"])
 
 
 @pytest.mark.parametrize(

@@ -37,9 +37,9 @@ class DiversityReport(BaseModel):
     """Number of masks that a pattern allows in a tile.
 
     `count` is a decimal string, or null if counting would take too long. `method` says how `log2_count` was computed:
-    `exact`; if `count` is null, `asymptotic` or `lower bound`; see `masksmith.diversity`. `log2_published` is the
-    logarithm by the formula of Hubara et al. (2021), which is often too large; null if it does not apply.
-    `bits_per_weight` is `log2_count` divided by the number of entries of the tile.
+    it is `exact` if there is a `count`, else `asymptotic` or `lower bound` (see `masksmith.diversity`).
+    `log2_published` is the logarithm by the formula of Hubara et al. (2021), which is often too large; null if it does
+    not apply. `bits_per_weight` is `log2_count` divided by the number of entries of the tile.
     """
 
     rows: int

@@ -88,7 +88,7 @@ def parse_labels(texts: Iterable[str]) -> dict[str, str]:
     for text in texts:
         key, equals, value = text.partition("=")
         if not equals or not key or key in labels:
-            reason = "is given twice" if key in labels else "is not KEY=VALUE, such as team=vision"
+            reason = "is given twice" if equals and key in labels else "is not KEY=VALUE, such as team=vision"
             raise ValueError(f"label {text[:80]!r} {reason}")
         labels[key] = value
     return labels

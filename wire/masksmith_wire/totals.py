@@ -63,10 +63,10 @@ def relative_gap(objective: float, upper_bound: float | None) -> float:
 def total_retained(masks: Iterable[tuple[float | None, float | None, float | None]]) -> float | None:
     """Retained share of the total score of several masks, from (objective, retained share, total score) of each mask.
 
-    If a mask has no total score, as in older files of masks, objective / retained share is used instead; for a
+    If a mask has no total score, as in older files of masks, its objective divided by its retained share is used; for a
     pattern with a norm of blocks, or with hysteresis, this is only an approximation. A mask is left out if its share is
-    unknown, or if it has no total score and its objective or its share is unknown or 0. None if no mask remains, or a
-    total score is infinite.
+    unknown, or if it has no total score and its objective or its share is unknown or 0. None if no mask remains, a
+    total score is infinite, or all are 0.
     """
     pairs = [
         (retained, objective / retained if total_score is None and objective and retained else total_score)

@@ -41,15 +41,16 @@ STOP_GRACE_S = 7.0
 def main() -> None:
     """Run the worker until SIGTERM or SIGINT has come and its pool has ended; exit with 2 if it refuses to start."""
     settings = read_settings(Settings)
-    from .tasks import app  # This import reads the settings, too, so they are checked first.
+    # Imported here and not above: the import reads the settings, too, and fails if they are invalid.
+    from .tasks import app
 
     settings.configure_logging()
     protect_files()
-    check_requirements(settings)
     # Pool processes inherit that the signal is ignored, so it does not kill a process that is still starting.
     signal.signal(RELEASE_SIGNAL, signal.SIG_IGN)
     records = JobRecords(settings.redis_url)
     try:
+        check_requirements(settings)
         housekeeping = Housekeeping(Installation(records.redis, BlobStore(settings.store_location)))
         Roots(settings.roots).check_apart(settings.store_location)
         housekeeping.check()
@@ -66,8 +67,7 @@ class WorkerProcess:
         app: The Celery application.
         settings: Settings of the worker.
         records: Job records.
-        housekeeping: Checks broker and store; the sweeper runs it once per period. It does not sweep blobs, which
-            services do.
+        housekeeping: Checks broker and store, which the sweeper does once per period; it sweeps no blobs: services do.
     """
 
     def __init__(self, app: Any, settings: Settings, records: JobRecords, housekeeping: Housekeeping) -> None:

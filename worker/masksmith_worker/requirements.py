@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 
+from masksmith_state.errors import InstallationError
+
 from .settings import Settings
 
 
@@ -11,7 +13,7 @@ def check_requirements(settings: Settings) -> None:
     """Check that torch is installed, if the worker needs it.
 
     Raises:
-        SystemExit: If torch is missing; the message contains the command that installs it.
+        InstallationError: If torch is missing; the message contains the command that installs it.
     """
     if settings.worker_role == "bench":
         role, extra = "that measures kernels", "bench"
@@ -20,4 +22,4 @@ def check_requirements(settings: Settings) -> None:
     else:
         return
     if find_spec("torch") is None:
-        raise SystemExit(f"a worker {role} needs torch: pip install 'masksmith[{extra}]'")
+        raise InstallationError(f"a worker {role} needs torch: pip install 'masksmith[{extra}]'")

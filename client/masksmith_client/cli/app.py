@@ -119,8 +119,8 @@ def _usage_message(error: Any) -> str:
 def explain(error: Exception) -> tuple[str | None, int]:
     """Return message and exit code for an error that the user can fix; the message is None for internal errors.
 
-    Errors that the user can fix are every `OSError`, and every exception of any package that has an integer attribute
-    `exit_code`.
+    Errors that the user can fix are every `OSError`, and every exception with an integer attribute `exit_code`,
+    whatever package defines it.
     """
     code = getattr(error, "exit_code", None)
     if isinstance(code, int):

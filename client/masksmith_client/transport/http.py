@@ -72,9 +72,10 @@ def environment_errors_as_input_errors() -> Iterator[None]:
         raise InputError(f"the proxy {where} cannot be used: {reason}; or {remedy}") from None
     except OSError as error:
         variables = " and ".join(certificate_variables())
-        where = f" of {variables}" if variables else ""
+        where = f" of {variables}" if variables else " of this machine"
+        remedy = "; correct or unset the variable" if variables else ""
         reason = error.strerror or str(error)
-        raise InputError(f"the certificates{where} cannot be read: {reason}; correct or unset the variable") from None
+        raise InputError(f"the certificates{where} cannot be read: {reason}{remedy}") from None
 
 
 def build_request(

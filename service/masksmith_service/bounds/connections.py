@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import Protocol
 
 RESERVE = 32
@@ -35,22 +36,25 @@ class Connections:
     def add(self, connection: Closable) -> bool:
         """Add a connection.
 
-        Beyond the limit, the oldest idle connection is closed. If none is idle, and the reserve is full, the new
-        connection is closed.
+        As many of the oldest idle connections are closed as are open beyond the limit. If too few are idle, and the
+        reserve is full, the new connection is closed.
 
         Returns:
             Whether all requests of the new connection are served; if False, the connection was closed, or only its
             requests for `/healthz` are served.
         """
         self._open[connection] = None
-        if len(self._open) > self.limit:
-            oldest_idle = next((each for each in self._open if each.is_idle and each is not connection), None)
-            is_full = len(self._open) > self.limit + RESERVE
-            to_close = connection if oldest_idle is None and is_full else oldest_idle
-            if to_close is not None:
-                self.discard(to_close)
-                to_close.abort()
+        excess = max(0, len(self._open) - self.limit)
+        oldest_idle = islice((each for each in self._open if each.is_idle and each is not connection), excess)
+        for each in list(oldest_idle):
+            self._close(each)
+        if len(self._open) > self.limit + RESERVE:
+            self._close(connection)
         return len(self._open) <= self.limit
+
+    def _close(self, connection: Closable) -> None:
+        self.discard(connection)
+        connection.abort()
 
     def discard(self, connection: Closable) -> None:
         """Remove a connection that has ended or is about to be closed; one that was removed before is ignored."""

@@ -143,5 +143,5 @@ def _selection_error(error: SelectionError, count: int, pattern: str) -> Request
 
 def no_tensor_fits_error(count: int, pattern: str, skipped: list[Skipped]) -> RequestError:
     """Return the error for a job without a tensor to mask."""
-    detail = f"none of the file's {count} tensor(s) can be masked with {pattern!r}" if count else "there are no tensors"
+    detail = f"none of the {count} tensor(s) can be masked with {pattern!r}" if count else "there are no tensors"
     return RequestError(Code.NO_TENSOR_FITS, detail, skipped=[skip.model_dump() for skip in skipped[:20]])

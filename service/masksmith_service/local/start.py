@@ -25,13 +25,13 @@ BETWEEN_MESSAGES_S = 2.0
 """Minimum seconds between two messages of a start."""
 
 
-def start_processes(plan: InstallationPlan, supervisor: Supervisor, socket_path: Path, *, needs_keys: bool) -> None:
+def start_processes(plan: InstallationPlan, supervisor: Supervisor, socket_path: Path, *, insecure: bool) -> None:
     """Start the processes; return when all are ready, or when the supervisor is stopping.
 
     Raises:
-        UsageError: If no Redis-protocol server is installed; if keys are needed, and there is none; or if
-            `MASKSMITH_AUTH` is invalid.
-        FailedError: If the Redis server does not respond, or a process fails before all are ready.
+        UsageError: If no Redis-protocol server is installed; if other machines can reach the service's address, no key
+            exists and `insecure` is not set; or if `MASKSMITH_AUTH` or `MASKSMITH_REDIS_URL` is invalid.
+        FailedError: If the Redis server does not respond or refuses a command, or a process fails before all are ready.
     """
     auth = settings.auth()  # Checked before any process is started.
     note(f"starting masksmith {version('masksmith')} ...")
@@ -41,7 +41,7 @@ def start_processes(plan: InstallationPlan, supervisor: Supervisor, socket_path:
         start_server(supervisor, plan.data, socket_path)
     if supervisor.stopping:
         return
-    if needs_keys:
+    if not insecure:
         check_key_exists(plan.host, redis_url)
     for process in plan.process_specs(redis_url, _auth_setting(plan, redis_url, auth)):
         supervisor.start(process)
@@ -53,7 +53,7 @@ def _auth_setting(plan: InstallationPlan, redis_url: str, auth: str | None) -> s
 
     It is `none` if the service listens on a loopback address, no key was ever created, and `auth`, the setting of this
     process, is not `required`; else it is `required`. If a key exists, the data directory records that keys are
-    required, so that this holds even after the broker has lost all keys.
+    required, so that this holds even after the Redis server has lost all keys.
     """
     if not plan.data.requires_keys and any_key_exists(redis_url):
         plan.data.record_key_requirement()
@@ -90,6 +90,6 @@ def _progress(client: httpx2.Client, worker_count: int) -> str | None:
         return f"{response.url} answered {response.status_code} {response.reason_phrase}"
     if problem.code != Code.NO_WORKER:
         return problem.detail
-    # Without a worker that has reported progress, `/readyz` advises to start one; `up` has already done that.
+    # Until a worker has reported a step of its own start, `/readyz` advises to start one; `up` has already done that.
     step = "starting" if "start one" in problem.detail else problem.detail
     return f"workers 0 of {worker_count}: {step}"

@@ -72,7 +72,7 @@ def up(
             host, _check_port(host, port), directory, workers or available_cores(), gpus, has_bench, variables
         )
         directory.write_holder(f"{plan.url}, process {os.getpid()}")
-        _run(plan, needs_keys=not (insecure or settings.is_insecure()), as_json=as_json)
+        _run(plan, insecure=insecure or settings.is_insecure(), as_json=as_json)
     finally:
         directory.release()
 
@@ -87,14 +87,14 @@ def _check_torch(gpus: int, bench: bool | None) -> None:
         raise UsageError("--bench needs torch: pip install 'masksmith[bench]'")
 
 
-def _run(plan: InstallationPlan, *, needs_keys: bool, as_json: bool) -> None:
+def _run(plan: InstallationPlan, *, insecure: bool, as_json: bool) -> None:
     # Imported here, so that the help of the command does not import clients of Redis and HTTP.
     from .start import start_processes
 
     supervisor = Supervisor(note)
     with supervisor.handling_signals(), valkey.short_socket_path(plan.data.path) as socket_path:
         try:
-            start_processes(plan, supervisor, socket_path, needs_keys=needs_keys)
+            start_processes(plan, supervisor, socket_path, insecure=insecure)
             if not supervisor.stopping:
                 _show_ready(plan, as_json=as_json)
             while not supervisor.stopping:

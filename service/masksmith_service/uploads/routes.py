@@ -70,11 +70,11 @@ def delete_tensor(digest: DigestPath, state: StateDep, principal: PrincipalDep) 
 
     The bytes are deleted at once, or after a running backup, unless another key has sent them, too.
     """
-    is_removed = state.references.forget_upload(principal.key, _check_digest(digest))
-    if is_removed is None:
+    forgotten = state.references.forget_upload(principal.key, _check_digest(digest))
+    if forgotten is None:
         detail = f"upload {digest} does not exist, or this key has not sent it"
         raise RequestError(Code.UPLOAD_NOT_FOUND, detail, status=404, digest=digest)
-    if not is_removed:
+    if not forgotten:
         detail = f"a job that is queued or running reads upload {digest}; cancel it, or wait for its end"
         raise RequestError(Code.UPLOAD_IN_USE, detail, digest=digest)
 

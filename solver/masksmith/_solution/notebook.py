@@ -32,7 +32,7 @@ def picture(mask: Any, tile: tuple[int, int] | None) -> str:
     return (
         f"<svg role='img' aria-label='upper left corner of the mask' width='{width * cell + 1}' "
         f"height='{height * cell + 1}'><path d='{squares}' fill='currentColor' opacity='.75'/>"
-        f"<path d='{_lines(tile, height, width)}' stroke='currentColor' opacity='.35'/></svg>"
+        f"<path d='{_lines(tile, height, width)}' fill='none' stroke='currentColor' opacity='.35'/></svg>"
     )
 
 

@@ -37,6 +37,7 @@ log = logging.getLogger("masksmith")
 ROUNDS = 15
 
 Products = dict[str, Product]
+"""Functions that multiply the weight and activations, by the name of the kernel."""
 
 
 @dataclass
@@ -66,7 +67,7 @@ class Bench:
         self._monitor = GpuMonitor(self.device, _uuid(self.device))
         self._obstacles = {name: obstacle_of(kernel, self.device) for name, kernel in self.kernels.items()}
         self._peaks: dict[str, Peaks] = {}
-        # Layer and pattern of the last case, and its weight and mask.
+        # Layer and pattern of the last case, and whether its mask is the best one; its weight and mask.
         self._last: tuple[object, tuple[np.ndarray, np.ndarray]] | None = None
 
     def measure(self, case: Case) -> CaseResult:
@@ -86,7 +87,7 @@ class Bench:
         gpu_before = self._monitor.read()
         products, measurements = self._prepare(case, operand, x)
         density = float(mask.mean())
-        runs = {name: partial(run, x) for name, run in products.items()}
+        runs = {name: partial(product, x) for name, product in products.items()}
         timed_measurements = self._time(case, density, runs, measurements)
         gpu_conditions = merge_states(gpu_before, self._monitor.read())
         in_order = [timed_measurements[name] for name in case.kernels]
@@ -101,10 +102,10 @@ class Bench:
         return describe(self.device, self.threads) | rates
 
     def _weight_and_mask(self, case: Case) -> tuple[np.ndarray, np.ndarray]:
-        key = (case.layer, case.pattern)
+        user_mask = self.masks.get(case.layer.name) if case.purpose == "asked" else None
+        key = (case.layer, case.pattern, user_mask is None)
         if self._last is None or self._last[0] != key:
             weight, mask = weight_and_mask(case, self.seed)
-            user_mask = self.masks.get(case.layer.name) if case.purpose == "asked" else None
             self._last = key, (weight, mask if user_mask is None else check_mask(user_mask, case))
         return self._last[1]
 

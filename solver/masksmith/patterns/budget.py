@@ -19,6 +19,7 @@ from .pattern import Pattern
 from .unstructured import Unstructured
 
 PERCENT = re.compile(r"\s*(\d{1,3}(?:\.\d{1,40})?)\s*%\s*")
+_SHOWN_LAYERS = 4
 
 
 @dataclass(frozen=True)
@@ -27,9 +28,9 @@ class Budget:
 
     Attributes:
         density: Share kept of all layers together, in [1e-9, 1], or as text: `"50%"`.
-        floors: Globs, each with the minimum share that every layer whose name matches keeps; if several globs match a
-            name, the largest share applies. Without a floor, too, every layer keeps something: at least one entry if
-            the pattern is unstructured, one block under a block pattern, and one entry of each group under n:m.
+        floors: Minimum shares by glob, for the layers whose name matches the glob; if several globs match a name, the
+            largest share applies. Without a floor, too, every layer keeps something: at least one entry if the pattern
+            is unstructured, one block under a block pattern, and under n:m what the smallest possible n keeps.
 
     Raises:
         PatternError: If a share is not in [1e-9, 1].
@@ -81,7 +82,9 @@ class Budget:
             raise PatternError(f"{pattern} contradicts the budget {self}: give both the same share")
         for glob in self.floors:
             if not any(matches(name, glob) for name in shapes):
-                raise PatternError(f"floor {glob!r} matches no layer; there are {', '.join(list(shapes)[:4])}")
+                more = ", ..." if len(shapes) > _SHOWN_LAYERS else ""
+                shown = ", ".join(list(shapes)[:_SHOWN_LAYERS])
+                raise PatternError(f"floor {glob!r} matches no layer; there are {shown}{more}")
         minimum, total = 0, 0
         for name, shape in shapes.items():
             units = count_units(pattern, shape)

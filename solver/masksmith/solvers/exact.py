@@ -69,9 +69,9 @@ def shortest_paths_alone(panel: Panel) -> None:
 def _dual_ascent(panel: Panel, answer: PanelAnswer, ready: Bytes) -> Order:
     """Run the passes of dual coordinate ascent; return the indices of unsolved tiles.
 
-    Writes masks and duals to `answer`; the duals of unsolved tiles are initial values for the shortest-path stage. If
-    the mask of an unsolved tile is an initial value, too, `ready` of the tile is set to 1, and the passes remove the
-    tile from `order`.
+    Writes masks and duals to `answer`; the shortest-path stage starts from the duals of the unsolved tiles. For some of
+    these, it can start from the mask, too: a tie pass sets their `ready` to 1 and removes them from `order`, so that no
+    later pass works on them.
     """
     order, forced_tiles = _split_by_forced(panel)
     if not _has_dual_ascent(panel.tile):
@@ -164,8 +164,8 @@ class _Passes:
         panel: The panel.
         answer: Masks and duals, written; if `warm`, the column duals are read first.
         ready: By tile; a tie pass sets it to 1 if the mask is optimal for its own column counts, but these are not the
-            budgets yet (see `compile_tie_pass`). The pass does not return such a tile as unsolved; augmenting paths
-            must correct its mask.
+            budgets yet (see `compile_tie_pass`). Such a tile is removed from `order`, though it is not solved:
+            augmenting paths must correct its mask.
         shape: Compile-time parameters.
         budget: Size and budgets of a tile.
         warm: Whether the first sweeps start from the duals in `answer`.

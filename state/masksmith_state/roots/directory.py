@@ -52,8 +52,9 @@ class DirectoryRoot(Root):
     def list(self, path: str) -> dict[str, int]:
         """See `Root.list`; links that lead nowhere, and what is not a regular file, are left out.
 
-        A link to a file outside the root is listed, though `stat` and `read` refuse it, so that a file that belongs to
-        a model is never left out silently. For the same reason a directory that cannot be listed is an error.
+        A link to a file outside the root is listed, though `stat` and `read` refuse it, so that no file of a
+        model is left out silently. Links to directories are not followed. A directory that cannot be listed is an
+        error.
         """
         with self._as_domain_errors(path):
             # Raises RootUnavailableError if the root itself does not exist.
@@ -230,9 +231,13 @@ def _walk(folder: int, names: Iterable[str], *, make: bool) -> int:
         try:
             is_new = make and _make(name, folder)
             child = os.open(name, _FOLDER_FLAGS, dir_fd=folder)
-            if is_new:
-                os.fchmod(child, 0o700 | os.fstat(folder).st_mode & 0o077)
-                os.fsync(folder)
+            try:
+                if is_new:
+                    os.fchmod(child, 0o700 | os.fstat(folder).st_mode & 0o077)
+                    os.fsync(folder)
+            except OSError:
+                os.close(child)
+                raise
         finally:
             os.close(folder)
         folder = child

@@ -169,6 +169,22 @@ def test_given_masks_are_used():
     assert np.array_equal(seen[0], mask)
 
 
+@pytest.mark.parametrize("purposes", [("asked", "curve"), ("curve", "asked")])
+def test_given_masks_are_used_for_cases_that_were_asked_for_and_no_others(purposes):
+    mask = np.zeros((32, 64), bool)
+    mask[:, ::4] = mask[:, 1::4] = True
+    seen = []
+
+    def look(operand):
+        seen.append(np.array_equal(operand.matrix.numpy() != 0, mask))
+        return lambda x: x @ operand.matrix.t()
+
+    bench = Bench({"look": Own("look", look)}, rounds=1, masks={"32x64": mask})
+    for purpose in purposes:
+        bench.measure(Case(Layer("32x64", 32, 64), 4, "float32", "2:4", "forward", purpose, ("look",)))
+    assert seen == [purpose == "asked" for purpose in purposes]
+
+
 @pytest.mark.parametrize(
     "convert",
     [

@@ -24,7 +24,7 @@ class UpdatedShard:
     Attributes:
         solution: The mask that the updated weights have.
         data: Bytes of the updated weights, in the tensor's own dtype.
-        report: Errors of the layer's output.
+        report: How much the layer's output differs from that of the dense layer.
     """
 
     solution: ms.Solution

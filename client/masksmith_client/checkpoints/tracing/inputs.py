@@ -19,7 +19,7 @@ such an activation and the weight, entry by entry, would be taken for the weight
 """
 
 MAX_INPUT_ENTRIES = 2**28
-"""Largest number of entries of an input: sizes are in the config, and on the CPU an input takes memory."""
+"""Maximum number of entries of an input; its shape comes from the model's config, which may contain any numbers."""
 
 
 def arguments_to_try(model: Any) -> Iterator[dict[str, torch.Tensor]]:

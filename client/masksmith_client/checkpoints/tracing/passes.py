@@ -24,8 +24,8 @@ def observe(model: Any, *, trust_remote_code: bool = False) -> Observations:
     If the pass fails, a smaller model is run on the CPU, with initialised parameters.
 
     Raises:
-        UntracedError: If the pass fails, and the smaller model cannot be built; has more than `MAX_ENTRIES` entries; or
-            fails in its pass, too.
+        UntracedError: If the pass fails, and the smaller model does not help: it cannot be built, has more than
+            `MAX_ENTRIES` entries, or fails in its pass, too.
     """
     try:
         return extended_to_siblings(_observe(model), shapes_of(model))
@@ -61,7 +61,7 @@ def _observe(model: Any) -> Observations:
 def _run(module: Any) -> str | None:
     """Call a module with the first inputs that it accepts; return None, or, if it accepts none, the reason.
 
-    The reason is the first error, also of making the inputs, or that there are no inputs to try.
+    The reason is the first error of making inputs or calling the module; without an error, there were no inputs to try.
     """
     first_error = None
     arguments_to_try = inputs.arguments_to_try(module)
