@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field
 
 from obstore.exceptions import BaseError as StoreError
 
+from masksmith_wire.quantities import count_text
 from masksmith_wire.text import printable, without_credentials
 
 from .blobs.names import BLOB_FOLDERS, is_blob_name, is_sealed_name
@@ -103,7 +104,7 @@ def _text(report: FsckReport) -> str:
     lines = [f"damaged{', set aside' if report.repaired else ''}: {name}" for name in report.damaged]
     lines += [f"cannot be read: {name}" for name in report.unreadable]
     lines += [f"not written by masksmith: {printable(name)}" for name in report.foreign]
-    lines.append(f"{report.checked} blob(s) checked, {len(report.damaged)} damaged")
+    lines.append(f"{count_text(report.checked)} blob(s) checked, {count_text(len(report.damaged))} damaged")
     if report.damaged and not report.repaired:
         lines.append("'masksmith fsck --repair' sets them aside; results are then computed, and uploads sent, again")
     return "".join(f"{line}\n" for line in lines)

@@ -19,6 +19,7 @@ import masksmith
 import masksmith_client
 import masksmith_service.settings
 import masksmith_worker.settings
+from masksmith_client.cli.lazy import build_command, load
 from masksmith_client.cli.table import COMMANDS
 from masksmith_service.app import create_app
 from masksmith_wire.errors import Code
@@ -199,6 +200,22 @@ def test_every_command_is_described():
     text = (ROOT / "docs" / "cli.md").read_text()
     headings = {word for line in re.findall(r"^## (.*)$", text, re.MULTILINE) for word in line.split(", ")}
     assert headings == {path.partition(" ")[0] for path in COMMANDS}
+
+
+@pytest.mark.parametrize("path", COMMANDS)
+def test_every_option_is_described(path):
+    """In the section of its command; those that many commands have are described at the beginning of the page."""
+    sections = re.split(r"^## ", (ROOT / "docs" / "cli.md").read_text(), flags=re.MULTILINE)[1:]
+    name = path.partition(" ")[0]
+    section = next(each for each in sections if name in each.partition("\n")[0].split(", "))
+    options = [
+        [*option.opts, *option.secondary_opts] for option in build_command(path, load(path, COMMANDS[path])).params
+    ]
+    named = [[name for name in names if name.startswith("--")] for names in options]
+    common = {"--help", "--json", "--url"}
+    assert [
+        names for names in named if names and not common & {*names} and not any(f"`{name}" in section for name in names)
+    ] == []
 
 
 def test_the_architecture_fits_on_a_page():

@@ -8,12 +8,12 @@ from typing import Annotated, Any, Literal
 import typer
 
 from .checkpoint_options import (
+    SCORE_METHODS,
     AxisOption,
     ExcludeOption,
     LayersOption,
     LayoutOption,
     RaggedOption,
-    ScoresOption,
     TrustOption,
     UpdateOption,
     choice_options,
@@ -39,7 +39,10 @@ def prune(
         ),
     ] = False,
     local: Annotated[bool, typer.Option("--local", help="Solve in this process, without a service.")] = False,
-    scores: ScoresOption | None = None,
+    scores: Annotated[
+        str | None,
+        typer.Option(metavar="METHOD", help=f"{SCORE_METHODS}; default magnitude, or wanda with --calibration-text."),
+    ] = None,
     calibration: Annotated[
         str | None,
         typer.Option(

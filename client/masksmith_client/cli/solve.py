@@ -37,7 +37,9 @@ def solve(
     output: Annotated[Path, typer.Option("--output", "-o", help="Masks file to write; - for standard output.")],
     url: UrlOption = None,
     local: Annotated[bool, typer.Option("--local", help="Solve in this process, without a service.")] = False,
-    solver: Annotated[SolverName, typer.Option("--solver", "-s")] = "auto",
+    solver: Annotated[
+        SolverName, typer.Option("--solver", "-s", help="auto selects the best one for the pattern.")
+    ] = "auto",
     scores: ScoresOption = "magnitude",
     calibration: CalibrationOption = None,
     budget: Annotated[
