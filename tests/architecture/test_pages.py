@@ -24,6 +24,7 @@ from masksmith_client.cli.table import COMMANDS
 from masksmith_service.app import create_app
 from masksmith_wire.errors import Code
 from masksmith_wire.quantities import duration_text
+from masksmith_worker.stages.memory import PEAK_MATRICES
 
 START = ROOT / "docs" / "start.md"
 HTTP = ROOT / "docs" / "http.md"
@@ -164,6 +165,11 @@ def test_settings_tables_are_the_settings(number, settings):
     assert list(tables(OPERATIONS, "variable"))[number] == rows, f"the table should be\n{wanted}"
 
 
+def test_memory_for_gram_matrices_is_what_workers_reserve():
+    rows = [[f"`{use}`", f"{factor:g}"] for use, factor in PEAK_MATRICES.items()]
+    assert list(tables(OPERATIONS, "use")) == [rows]
+
+
 def test_every_problem_code_is_explained_once():
     explained = [row[0].strip("`") for table in tables(HTTP, "code") for row in table]
     assert sorted(explained) == sorted(Code)
@@ -222,7 +228,7 @@ def test_the_architecture_fits_on_a_page():
     assert len((ROOT / "ARCHITECTURE.md").read_text().splitlines()) <= 150
 
 
-def test_decisions_have_the_same_four_parts():
+def test_decisions_have_the_same_parts():
     decisions = sorted((ROOT / "docs" / "decisions").glob("*.md"))
     assert [path.name[:4] for path in decisions] == [f"{number:04}" for number in range(1, len(decisions) + 1)]
     for path in decisions:
