@@ -27,7 +27,7 @@ def prune(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="A directory, an index, or a .safetensors file.")],
     pattern: Annotated[
         list[str],
-        typer.Option("--pattern", "-p", metavar="[GLOB=]PATTERN", help="Such as '2:4' or 'mlp=1:4'; repeatable."),
+        typer.Option("--pattern", "-p", metavar="[SELECTOR=]PATTERN", help="Such as '2:4' or 'mlp=1:4'; repeatable."),
     ],
     output: Annotated[str, typer.Option("--output", "-o", help="Directory to write, new or empty.")],
     url: UrlOption = None,

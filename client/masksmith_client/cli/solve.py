@@ -31,7 +31,7 @@ def solve(
     pattern: Annotated[
         list[str],
         typer.Option(
-            "--pattern", "-p", metavar="[GLOB=]PATTERN", help="Such as '2:4' or 'transposable 8:16'; repeatable."
+            "--pattern", "-p", metavar="[SELECTOR=]PATTERN", help="Such as '2:4' or 'transposable 8:16'; repeatable."
         ),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Masks file to write; - for standard output.")],
