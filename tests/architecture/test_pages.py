@@ -175,6 +175,13 @@ def test_every_problem_code_is_explained_once():
     assert sorted(explained) == sorted(Code)
 
 
+def test_codes_of_workers_are_said_to_be_in_jobs():
+    sources = "".join(path.read_text() for path in (ROOT / "worker").rglob("*.py"))
+    status = {row[0].strip("`"): row[1] for table in tables(HTTP, "code") for row in table}
+    named = {Code[name].value for name in re.findall(r"\bCode\.([A-Z_]+)", sources)}
+    assert {code for code in named if "in a job" not in status[code]} == set()
+
+
 def test_every_call_has_an_example():
     schema = create_app(masksmith_service.settings.Settings()).openapi()
     text = HTTP.read_text()
