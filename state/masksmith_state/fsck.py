@@ -90,11 +90,11 @@ def main(arguments: list[str] | None = None) -> int:
         store = BlobStore(settings.store_location, read_only=not options.repair)
         if store.size(IDENTITY_NAME) is None:
             store_url = printable(without_credentials(settings.store_location))
-            sys.stderr.write(f"{store_url} is not a store of masksmith: it has no {IDENTITY_NAME}\n")
+            sys.stderr.write(f"masksmith: {store_url} is not a store of masksmith: it has no {IDENTITY_NAME}\n")
             return 2
         report = check_store(store)
     except (StoreError, InstallationError) as error:
-        sys.stderr.write(f"the store cannot be read: {printable(without_credentials(str(error)))}\n")
+        sys.stderr.write(f"masksmith: the store cannot be read: {printable(without_credentials(str(error)))}\n")
         return 2
     sys.stdout.write(json.dumps(asdict(report)) + "\n" if options.json else _text(report))
     return 2 if report.unreadable else 1 if report.damaged else 0
