@@ -68,6 +68,33 @@ def test_the_questions_have_the_speed_ups_of_the_kernels_page():
     assert "nothing beat dense at batches 1 and 256" in text
 
 
+def rows_of(name, first):
+    """Return the rows, as cells, of the table of a page whose first title is `first`."""
+    table = re.search(rf"^\| {re.escape(first)} .*\n\|[-|: ]+\n((?:\|.*\n)+)", page(name), re.MULTILINE)
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in table[1].splitlines()]
+
+
+def test_the_readme_has_the_measured_perplexities():
+    measured = {
+        (row[0], row[1]): float(row[2].replace(",", ""))
+        for row in rows_of("docs/benchmarks/language_model.md", "method")
+    }
+    readme = page("README.md").partition("## Quality")[2]
+    [titles] = re.findall(r"^\| pattern +\|(.*)\|$", readme, re.MULTILINE)
+    methods = [{"masksmith": "masksmith, admm, tuned"}.get(title.strip(), title.strip()) for title in titles.split("|")]
+    table = re.search(r"^\| pattern .*\n\|[-|: ]+\n((?:\|.*\n)+)", readme, re.MULTILINE)[1]
+    for line in table.splitlines():
+        name, *cells = [cell.strip() for cell in line.strip("|").split("|")]
+        pattern = "50%" if name == "50 % unstructured" else name.replace(" %", "%")
+        for method, text in zip(methods, cells, strict=True):
+            by_row = measured.get((f"{method}, by row", pattern))
+            value = by_row or measured.get((method, pattern))
+            assert text == "-" if value is None else float(text.replace(",", "")) in (value, round(value)), (
+                name,
+                method,
+            )
+
+
 def test_the_training_page_has_the_measured_cost_of_refreshes():
     rows = re.findall(r"^\| (.*) \| (.*) \|$", page("docs/benchmarks/refresh.md"), re.MULTILINE)
     at = next(number for number, row in enumerate(rows) if row[0].startswith("difference with refreshes, median of"))
