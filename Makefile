@@ -73,7 +73,7 @@ load: setup ## Send 100,000 forged files and whatever the schema allows, then lo
 	$(BIN)/python -m pytest tests/hostile -m "slow or not slow"
 	$(BIN)/python benchmarks/load.py --clients 200 --models 4 --model-mib 1024 --seconds 300
 
-check: setup ## Format, lint, types, import rules, tests
+check: setup ## Format, lint, types, import rules, known vulnerabilities, tests
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy

@@ -1,6 +1,6 @@
 """Check and time all parts of masksmith that run on a GPU, for use on a new machine.
 
-    python benchmarks/gpu_check.py [--device cuda:0] [--quick] [--out gpu]
+    python benchmarks/gpu_check.py [--device cuda:0] [--quick] [--out gpu] [--parts bits,times,kernels]
 
 Writes its measurements to files in OUT, and prints a line for every part. Exit code 1 if a part failed, 2 if there is
 no CUDA device. Parts:

@@ -1,8 +1,8 @@
 """Measure the memory that the processes of a CPU worker use after they have solved a job.
 
-python benchmarks/memory.py [--before FOLDER] [--write]
+python benchmarks/memory.py [--before FOLDER [--before-commit COMMIT]] [--write]
 
-`--before` is the folder with the sources of another version, which is measured, too.
+`--before` is the folder with the sources of another version, which is measured, too; its commit is `--before-commit`.
 """
 
 from __future__ import annotations

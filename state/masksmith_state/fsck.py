@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field
 
 from obstore.exceptions import BaseError as StoreError
 
+from masksmith_wire.quantities import count_text
 from masksmith_wire.text import printable, without_credentials
 
 from .blobs.names import BLOB_FOLDERS, is_blob_name, is_sealed_name
@@ -89,11 +90,11 @@ def main(arguments: list[str] | None = None) -> int:
         store = BlobStore(settings.store_location, read_only=not options.repair)
         if store.size(IDENTITY_NAME) is None:
             store_url = printable(without_credentials(settings.store_location))
-            sys.stderr.write(f"{store_url} is not a store of masksmith: it has no {IDENTITY_NAME}\n")
+            sys.stderr.write(f"masksmith: {store_url} is not a store of masksmith: it has no {IDENTITY_NAME}\n")
             return 2
         report = check_store(store)
     except (StoreError, InstallationError) as error:
-        sys.stderr.write(f"the store cannot be read: {printable(without_credentials(str(error)))}\n")
+        sys.stderr.write(f"masksmith: the store cannot be read: {printable(without_credentials(str(error)))}\n")
         return 2
     sys.stdout.write(json.dumps(asdict(report)) + "\n" if options.json else _text(report))
     return 2 if report.unreadable else 1 if report.damaged else 0
@@ -103,7 +104,7 @@ def _text(report: FsckReport) -> str:
     lines = [f"damaged{', set aside' if report.repaired else ''}: {name}" for name in report.damaged]
     lines += [f"cannot be read: {name}" for name in report.unreadable]
     lines += [f"not written by masksmith: {printable(name)}" for name in report.foreign]
-    lines.append(f"{report.checked} blob(s) checked, {len(report.damaged)} damaged")
+    lines.append(f"{count_text(report.checked)} blob(s) checked, {count_text(len(report.damaged))} damaged")
     if report.damaged and not report.repaired:
         lines.append("'masksmith fsck --repair' sets them aside; results are then computed, and uploads sent, again")
     return "".join(f"{line}\n" for line in lines)

@@ -68,6 +68,59 @@ def test_the_questions_have_the_speed_ups_of_the_kernels_page():
     assert "nothing beat dense at batches 1 and 256" in text
 
 
+def rows_of(name, first):
+    """Return the rows, as cells, of the table of a page whose first title is `first`."""
+    table = re.search(rf"^\| {re.escape(first)} .*\n\|[-|: ]+\n((?:\|.*\n)+)", page(name), re.MULTILINE)
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in table[1].splitlines()]
+
+
+def test_the_readme_has_the_measured_perplexities():
+    measured = {
+        (row[0], row[1]): float(row[2].replace(",", ""))
+        for row in rows_of("docs/benchmarks/language_model.md", "method")
+    }
+    readme = page("README.md").partition("## Quality")[2]
+    [titles] = re.findall(r"^\| pattern +\|(.*)\|$", readme, re.MULTILINE)
+    methods = [{"masksmith": "masksmith, admm, tuned"}.get(title.strip(), title.strip()) for title in titles.split("|")]
+    table = re.search(r"^\| pattern .*\n\|[-|: ]+\n((?:\|.*\n)+)", readme, re.MULTILINE)[1]
+    for line in table.splitlines():
+        name, *cells = [cell.strip() for cell in line.strip("|").split("|")]
+        pattern = "50%" if name == "50 % unstructured" else name.replace(" %", "%")
+        for method, text in zip(methods, cells, strict=True):
+            by_row = measured.get((f"{method}, by row", pattern))
+            value = by_row or measured.get((method, pattern))
+            assert text == "-" if value is None else float(text.replace(",", "")) in (value, round(value)), (
+                name,
+                method,
+            )
+
+
+def test_the_training_page_has_the_measured_cost_of_refreshes():
+    rows = re.findall(r"^\| (.*) \| (.*) \|$", page("docs/benchmarks/refresh.md"), re.MULTILINE)
+    at = next(number for number, row in enumerate(rows) if row[0].startswith("difference with refreshes, median of"))
+    median, low, high = (
+        f"{float(text):+.1f} %" for text in re.findall(r"[-+][\d.]+", f"{rows[at][1]} {rows[at + 1][1]}")
+    )
+    assert rows[at + 1][0] == "its 95 % interval"
+    text = " ".join(page("docs/training.md").split())
+    assert f"{median} time per step, with a 95 % interval from {low} to {high}" in text
+
+
+def test_the_updates_page_has_the_measured_errors_of_refined_masks():
+    table = "\n".join(line for line in page("docs/benchmarks/updates.md").splitlines() if line.startswith("|"))
+    error = {name: float(text.split()[0]) for name, text in column(table, "error").items()}
+    plain, transposable = (
+        [
+            f"{error[f'{shape}, refine{name}'] / error[f'{shape}, Wanda{name}']:.0%}"[:-1]
+            for shape in ("1536x384", "384x1536")
+        ]
+        for name in ("", ", transposable 8:16")
+    )
+    plain, transposable = " and ".join(plain), " and ".join(transposable)
+    sentence = f"{plain} % of that of Wanda's mask at 2:4, and {transposable} % at transposable 8:16"
+    assert sentence in " ".join(page("docs/updates.md").split())
+
+
 @pytest.mark.parametrize("path", PROSE, ids=lambda path: str(path.relative_to(ROOT)))
 def test_large_numbers_are_written_one_way(path):
     """As `masksmith_wire.quantities` writes them, outside code: `10,616,832`, `64 MiB`."""

@@ -19,10 +19,12 @@ import masksmith
 import masksmith_client
 import masksmith_service.settings
 import masksmith_worker.settings
+from masksmith_client.cli.lazy import build_command, load
 from masksmith_client.cli.table import COMMANDS
 from masksmith_service.app import create_app
 from masksmith_wire.errors import Code
 from masksmith_wire.quantities import duration_text
+from masksmith_worker.stages.memory import PEAK_MATRICES
 
 START = ROOT / "docs" / "start.md"
 HTTP = ROOT / "docs" / "http.md"
@@ -163,9 +165,21 @@ def test_settings_tables_are_the_settings(number, settings):
     assert list(tables(OPERATIONS, "variable"))[number] == rows, f"the table should be\n{wanted}"
 
 
+def test_memory_for_gram_matrices_is_what_workers_reserve():
+    rows = [[f"`{use}`", f"{factor:g}"] for use, factor in PEAK_MATRICES.items()]
+    assert list(tables(OPERATIONS, "use")) == [rows]
+
+
 def test_every_problem_code_is_explained_once():
     explained = [row[0].strip("`") for table in tables(HTTP, "code") for row in table]
     assert sorted(explained) == sorted(Code)
+
+
+def test_codes_of_workers_are_said_to_be_in_jobs():
+    sources = "".join(path.read_text() for path in (ROOT / "worker").rglob("*.py"))
+    status = {row[0].strip("`"): row[1] for table in tables(HTTP, "code") for row in table}
+    named = {Code[name].value for name in re.findall(r"\bCode\.([A-Z_]+)", sources)}
+    assert {code for code in named if "in a job" not in status[code]} == set()
 
 
 def test_every_call_has_an_example():
@@ -201,11 +215,27 @@ def test_every_command_is_described():
     assert headings == {path.partition(" ")[0] for path in COMMANDS}
 
 
+@pytest.mark.parametrize("path", COMMANDS)
+def test_every_option_is_described(path):
+    """In the section of its command; those that many commands have are described at the beginning of the page."""
+    sections = re.split(r"^## ", (ROOT / "docs" / "cli.md").read_text(), flags=re.MULTILINE)[1:]
+    name = path.partition(" ")[0]
+    section = next(each for each in sections if name in each.partition("\n")[0].split(", "))
+    options = [
+        [*option.opts, *option.secondary_opts] for option in build_command(path, load(path, COMMANDS[path])).params
+    ]
+    named = [[name for name in names if name.startswith("--")] for names in options]
+    common = {"--help", "--json", "--url"}
+    assert [
+        names for names in named if names and not common & {*names} and not any(f"`{name}" in section for name in names)
+    ] == []
+
+
 def test_the_architecture_fits_on_a_page():
     assert len((ROOT / "ARCHITECTURE.md").read_text().splitlines()) <= 150
 
 
-def test_decisions_have_the_same_four_parts():
+def test_decisions_have_the_same_parts():
     decisions = sorted((ROOT / "docs" / "decisions").glob("*.md"))
     assert [path.name[:4] for path in decisions] == [f"{number:04}" for number in range(1, len(decisions) + 1)]
     for path in decisions:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import yaml
 from safetensors.numpy import save
+from support.pages import blocks
 from support.processes import environment, free_port, poll
 
 from masksmith_service.local.valkey import find_binary
@@ -114,6 +115,23 @@ def test_images_are_those_of_the_dockerfile():
     assert not any("command" in container(name) for name in WORKLOADS if name != "valkey"), "the images have them"
     named = {image["name"] for layer in LAYERS for image in kustomization(layer).get("images", [])}
     assert named == {container(name)["image"] for name in WORKLOADS} - {"valkey/valkey:9-alpine"}
+
+
+def test_the_overlay_of_the_guide_changes_what_exists():
+    [(_, block)] = blocks(ROOT / "docs" / "cluster.md", "yaml")
+    overlay = yaml.safe_load(block)
+    assert overlay["resources"] == ["../deploy/kubernetes/base"]
+    assert {image["name"] for image in overlay["images"]} == {
+        image["name"] for image in kustomization("base")["images"]
+    }
+    for patch in overlay["patches"]:
+        document, change = BY_KIND[patch["target"]["kind"]][patch["target"]["name"]], yaml.safe_load(patch["patch"])
+        if isinstance(change, list):
+            assert all(each["path"].removeprefix("/data/") in document["data"] for each in change)
+        else:
+            [changed] = change["spec"]["template"]["spec"]["containers"]
+            assert changed["name"] == container(patch["target"]["name"])["name"]
+            assert {each["name"] for each in changed["env"]} <= own_environment(patch["target"]["name"]).keys()
 
 
 @pytest.mark.parametrize("name", WORKLOADS)

@@ -85,6 +85,12 @@ def test_a_narrow_terminal_shortens_no_option(path: str, capsys: Any, monkeypatc
     assert all(len(line.rstrip()) <= 40 or "|" in line for line in text.splitlines())
 
 
+@pytest.mark.parametrize("path", COMMANDS)
+def test_every_option_has_a_line_of_help(path: str) -> None:
+    parameters = build_command(path, load(path, COMMANDS[path])).params
+    assert [option.name for option in parameters if not getattr(option, "help", "")] == []
+
+
 def test_a_narrow_list_of_commands_has_their_whole_lines(capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "40")
     assert run([]) == 0

@@ -231,6 +231,14 @@ def test_the_dashboard_names_only_what_exists(client, records, settings, submit)
     assert shown == {re.sub(r"_(bucket|sum|count)$", "", name) for name in labels}
 
 
+def test_the_dashboard_shows_the_same_however_many_services_are_scraped():
+    # All services return equal values, so that adding them up would multiply them. Quotients and quantiles stay equal.
+    for panel in json.loads(DASHBOARD.read_text())["panels"]:
+        for target in panel.get("targets", ()):
+            if "histogram_quantile(" not in target["expr"] and " / " not in target["expr"]:
+                assert re.match(r"(sum\()?max( by \([^)]*\) )?\(", target["expr"]), target["expr"]
+
+
 def test_the_measures_of_a_real_solve_are_shown(client, records, settings, read, save):
     scores = np.random.default_rng(0).random((64, 64), dtype=np.float32)
     data = save({"w": scores})

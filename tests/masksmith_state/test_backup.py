@@ -278,6 +278,17 @@ def test_a_backup_does_not_create_a_missing_store(site, valkey, tmp_path, monkey
     assert not (tmp_path / "unmounted").exists()
 
 
+def test_the_command_prints_counts_and_sizes_for_people(site, valkey, tmp_path, monkeypatch, capsys):
+    for number in range(3):
+        site.upload(number, size=200_000)
+    monkeypatch.setenv("MASKSMITH_REDIS_URL", valkey.url)
+    monkeypatch.setenv("MASKSMITH_STORE_URL", str(tmp_path / "store"))
+    monkeypatch.setattr("sys.argv", ["backup", "save", str(tmp_path / "backup")])
+    monkeypatch.setattr(command, "protect_files", lambda: None)
+    assert command.main() == 0
+    assert capsys.readouterr().out.endswith(" records, 3 blobs of 9.2 MiB\n")
+
+
 def test_a_key_that_expires_during_the_backup_is_not_kept_forever(site, tmp_path, monkeypatch):
     script = "return {'masksmith:idempotent:a', 0, 'x', 'masksmith:idempotent:b', 5, 'x', 'masksmith:counts', -1, 'x'}"
     monkeypatch.setattr(backup, "load", lambda package: {"dump": script})

@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 class Valkey:
-    """A Valkey server; what it holds survives if `durable`. `given` adds to its environment."""
+    """A Valkey server; `durable` keeps its data when it is stopped. `given` adds to its environment."""
 
     def __init__(self, folder: Path, *, durable: bool = False, given: dict[str, str] | None = None) -> None:
         self.socket = folder / "valkey.sock"

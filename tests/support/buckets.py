@@ -13,7 +13,7 @@ BUCKET = "models"
 
 
 class Bucket:
-    """An S3 server on a port of its own; what it holds is lost when it is stopped."""
+    """An S3 server on a port of its own; its data is lost when it is stopped."""
 
     def __init__(self):
         self.port = free_port()

@@ -19,8 +19,8 @@ from support.processes import SLOW_PATTERN, environment, free_port, poll, pool_o
 TENSORS = 40
 
 
-class Seat:
-    """A place for one process, taken anew after each death."""
+class ManagedProcess:
+    """One process of the installation, which a test may kill and start again."""
 
     def __init__(self, module, name, log, given):
         self.name, self.log = name, log
@@ -42,7 +42,7 @@ class Seat:
         self.process.wait()
 
     def stop(self):
-        """Ask it to end, as a supervisor would; gives whether it did so in order."""
+        """Send SIGTERM, as a supervisor does; return whether the process ended by itself or by that signal."""
         self.process.terminate()
         # The web server ends its own work first, and then by the signal it was sent.
         return self.process.wait(240) in (0, -signal.SIGTERM)
@@ -52,11 +52,11 @@ class Fleet:
     """A whole installation.
 
     Args:
-        folder: Where store and logs go.
-        services: How many.
-        workers: How many, each with one slot.
-        broker_folder: Where the broker's log goes; by itself unless given.
-        broker_given: Environment of the broker.
+        folder: Directory of the store and of the logs.
+        services: Number of services.
+        workers: Number of workers, each with one slot.
+        broker_folder: Directory of the broker's append-only file; default a temporary one.
+        broker_given: Environment variables of the broker, in addition to those of this process.
         given: Settings of services and workers.
     """
 
@@ -77,14 +77,16 @@ class Fleet:
         self._given = environment(**ours | given)
         self.services = [self._service(number) for number in range(services)]
         self.workers = [
-            Seat("masksmith_worker", f"worker{number}", folder / f"worker{number}.log", self._given)
+            ManagedProcess("masksmith_worker", f"worker{number}", folder / f"worker{number}.log", self._given)
             for number in range(workers)
         ]
 
     def _service(self, number):
         port = free_port()
         name = f"service{number}"
-        seat = Seat("masksmith_service", name, self.folder / f"{name}.log", self._given | {"MASKSMITH_PORT": str(port)})
+        seat = ManagedProcess(
+            "masksmith_service", name, self.folder / f"{name}.log", self._given | {"MASKSMITH_PORT": str(port)}
+        )
         seat.url = f"http://127.0.0.1:{port}"
         return seat
 
@@ -120,7 +122,7 @@ class Fleet:
         return [seat.log for seat in [*self.services, *self.workers]]
 
     def await_all(self):
-        """Wait until every process is there and works."""
+        """Wait until every service responds, and every worker is registered and has its pool."""
         poll(lambda: all(map(self.serves, self.services)) and all(map(self.works, self.workers)))
 
     def serves(self, service):
@@ -137,21 +139,21 @@ class Fleet:
         return bool(self.redis.exists(f"masksmith:workers:{worker.title}")) and bool(pool_of(worker.process.pid))
 
     def kill_broker(self):
-        """Kill the broker and start it on what its log holds."""
+        """Kill the broker, and start it again with its append-only file."""
         self.broker.stop()
         self.broker.start()
 
     def kill_child(self, worker):
-        """Kill the process in which a worker solves."""
+        """Kill the pool process of a worker."""
         with contextlib.suppress(ProcessLookupError):
             os.kill(pool_of(worker.process.pid)[0], signal.SIGKILL)
 
     def done(self, job):
-        """Shards struck off, read where the truth is."""
+        """Return the number of completed shards, as Redis has it."""
         return int(self.redis.hget(f"masksmith:job:{job}", "done"))
 
     def held(self, job):
-        """Shards that somebody has taken."""
+        """Return the numbers of the shards that have a lease."""
         return {key.rpartition(":")[2] for key in self.redis.keys(f"masksmith:job:{job}:lease:*")}
 
     def pending(self, job):
@@ -161,7 +163,7 @@ class Fleet:
         poll(lambda: self.done(job) >= count)
 
     def forget_results(self):
-        """Delete every mask found so far, so that the next job has to find its own."""
+        """Delete all masks in the store, so that the next job solves its shards again."""
         shutil.rmtree(self.store / "masks", ignore_errors=True)
 
     def client(self, service=0):
@@ -169,18 +171,18 @@ class Fleet:
 
 
 def submit(client, weights):
-    """A job that takes seconds: the slow solver on a slow pattern."""
+    """Submit a job that takes seconds: a slow solver and a slow pattern."""
     return client.jobs.submit(weights, SLOW_PATTERN, solver="min-cost-flow")
 
 
 def forty(seed, rows=256, columns=512):
-    """Weights of forty layers."""
+    """Return weights of forty layers, by name."""
     rng = np.random.default_rng(seed)
     return {f"layer{number:02}": rng.standard_normal((rows, columns), dtype=np.float32) for number in range(TENSORS)}
 
 
 def bits(job):
-    """Every bit of a job's masks, once it is over; waits for it."""
+    """Wait for the end of a job; return the bytes of its masks, by name."""
     job.wait(600)
     return {name: mask.tobytes() for name, mask in job.masks().items()}
 

@@ -1,4 +1,4 @@
-"""Forged safetensors files: sound ones, then broken where a parser is likely to trust what it reads."""
+"""Forged safetensors files: valid ones, changed where a parser may rely on what it reads."""
 
 import copy
 import json
@@ -19,7 +19,7 @@ TEXTS = [b"NaN", b"-Infinity", b"1e999", b"9" * 5000, b"[" * 2000, b'{"a":' * 20
 
 
 class Forger:
-    """Makes files from a seed: the same seed gives the same files, forever.
+    """Makes files from a random generator: the same seed gives the same files.
 
     Args:
         rng: A `random.Random`.

@@ -52,7 +52,7 @@ class LocalIssuer:
         self.documents["/realm/keys"] = {"keys": [*unusable, public]}
 
     def claims(self, **changes: Any) -> dict[str, Any]:
-        """What a valid token claims, with changes; None removes a claim."""
+        """Return the claims of a valid token, with changes; None removes a claim."""
         now = int(time.time())
         claims = {"iss": self.url, "aud": ["masksmith", "other"], "sub": "ann", "iat": now, "exp": now + 300} | changes
         return {name: value for name, value in claims.items() if value is not None}
@@ -73,7 +73,7 @@ class LocalIssuer:
         return f"{encode({'alg': 'none'})}.{encode(self.claims())}."
 
     def stop(self) -> None:
-        """Answer no more."""
+        """Stop the server."""
         self._server.shutdown()
         self._server.server_close()
 

@@ -21,13 +21,13 @@ def _script():
 
 
 def take(records, job, shard, *, lease_s=60.0, attempts=3):
-    """Take the lease of one shard, or give the reason why it was not granted: `closed`, `done`, `held`, `exhausted`."""
+    """Take the lease of one shard, or return why it was not granted: `closed`, `done`, `held`, `exhausted`."""
     report = schedule.exhausted_report(attempts, CPU_QUEUE)
     token, *values = records.redis.eval(_script(), 0, job, shard, int(lease_s * 1000), attempts, report)
     return schedule._lease(token, values) if token else values[0]
 
 
 def run_shard(runner, job, shard):
-    """Run one shard; gives the outcome, or the reason why it was not taken."""
+    """Run one shard; return the outcome, or the reason why it was not taken."""
     lease = take(runner.records, job, shard, lease_s=runner._lease_s, attempts=runner._attempts)
     return lease if isinstance(lease, str) else runner.run(lease)

@@ -1,4 +1,4 @@
-"""Slow, plain oracles for single panels: exact certificates in fractions, optima from HiGHS, and awkward scores."""
+"""Slow oracles for single panels: certificates in fractions, optima from HiGHS, and scores that are hard to solve."""
 
 from fractions import Fraction
 
@@ -45,7 +45,7 @@ def _check_sums(sums, keep, at_most):
 
 
 def violations(panel: Panel, answer: PanelAnswer) -> list[Fraction]:
-    """Return each tile's certified shortfall, without any rounding; 0 proves that the tile is optimal."""
+    """Return each tile's violation of complementary slackness, without rounding; 0 proves the tile optimal."""
     return [_violation(panel.tile, *parts) for parts in tiles_of(panel, answer)]
 
 
@@ -69,7 +69,7 @@ def objective(panel: Panel, answer: PanelAnswer) -> list[float]:
 
 
 def best(scores, tile: TileSpec, forced=None) -> float | None:
-    """Return the most that an allowed mask of one tile keeps, from HiGHS; None when no mask is allowed."""
+    """Return the largest score that an allowed mask of one tile keeps, from HiGHS; None if no mask is allowed."""
     rows, cols = scores.shape
     forced = np.zeros(scores.shape) if forced is None else forced
     matrix = [np.kron(np.eye(rows), np.ones(cols))]
@@ -94,7 +94,7 @@ AWKWARD = ("gauss", "ties", "binary", "zeros", "constant", "one-hot", "additive"
 
 
 def awkward(kind: str, shape: tuple[int, int], seed: int = 0):
-    """Make scores that break careless solvers."""
+    """Make scores that are hard to solve: ties, zeros, very different magnitudes."""
     rng = np.random.default_rng(seed)
     made = {
         "gauss": lambda: np.abs(rng.standard_normal(shape)),
@@ -113,6 +113,6 @@ def awkward(kind: str, shape: tuple[int, int], seed: int = 0):
 
 
 def some_forced(shape: tuple[int, int], seed: int = 0, share: float = 0.1):
-    """Force a few entries either way."""
+    """Force a few entries to be kept, and a few to be dropped."""
     rng = np.random.default_rng(seed)
     return rng.choice(np.array([1, 0, -1], np.int8), shape, p=[share / 2, 1 - share, share / 2])

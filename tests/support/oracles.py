@@ -12,7 +12,7 @@ from masksmith._panels import Panel, PanelAnswer, to_tiles
 
 
 def _exact_sign(w, u, v):
-    """Sign of `w - (u + v)` without any rounding (Knuth's TwoSum gives what `u + v` lost)."""
+    """Sign of `w - (u + v)` without any rounding (Knuth's TwoSum gives the rounding error of `u + v`)."""
     total = u + v
     part = total - u
     rest = (u - (total - part)) + (v - part)
@@ -67,7 +67,7 @@ def _linear_program(w, forced, tile):
 
 
 def check_best(panel: Panel, answer: PanelAnswer) -> None:
-    """Assert that no tile keeps less than HiGHS does, whose own tolerance leaves it a little short at times."""
+    """Assert that no tile keeps less than HiGHS does, whose result may be below the optimum by its own tolerance."""
     kept, best = kept_score(panel, answer), np.array(best_scores(panel), dtype=np.float64)
     assert (kept >= best * (1 - 1e-12)).all()
     np.testing.assert_allclose(kept, best, rtol=1e-4)

@@ -20,7 +20,7 @@ PRINTED = re.compile(r"^\s*print\(.*\)  # (.*)$", re.MULTILINE)
 
 @dataclass(frozen=True)
 class Command:
-    """One command of a console block and what it is said to print."""
+    """One command of a console block and its expected output."""
 
     text: str
     output: str
@@ -56,10 +56,9 @@ def commands(page: Path) -> list[Command]:
 
 
 def agrees(output: str, expected: str) -> bool:
-    """Whether output is what a page says: `...` stands for anything, a page may fold lines, and blanks are blanks.
+    """Whether output is what a page expects: `...` stands for any text, and a page may break lines of the output.
 
-    That kernels had to be compiled, or that something took seconds, depends on the machine and is not held against
-    the page.
+    That kernels had to be compiled, or that something took seconds, depends on the machine, and is ignored.
     """
     lines = [
         r"\s+".join(".*?".join(re.escape(piece) for piece in word.split("...")) for word in line.split())

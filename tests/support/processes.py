@@ -20,7 +20,7 @@ SLOW_PATTERN = "transposable 32:64"
 
 
 def environment(**given):
-    """Our own environment with nothing about masksmith but what is given."""
+    """Return this process's environment without variables `MASKSMITH_...`, with `QUICK` and the given ones."""
     ours = {name: value for name, value in os.environ.items() if not name.startswith("MASKSMITH_")}
     return ours | QUICK | given
 
@@ -32,7 +32,7 @@ def free_port():
 
 
 def poll(condition, timeout_s=300.0):
-    """Wait until a condition holds; gives what it gave.
+    """Call a function until its result is true; return the result.
 
     The longer the wait, the longer the pauses, up to 0.2 s: checking takes processor time of the process that is waited
     for.
@@ -46,7 +46,7 @@ def poll(condition, timeout_s=300.0):
 
 
 def living(field, value):
-    """Processes that are no zombies and have this number in a field of /proc/PID/stat, counted after the name."""
+    """Return the processes, without zombies, with this number in a field of /proc/PID/stat, counted after the name."""
     found = []
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
@@ -63,12 +63,12 @@ def children_of(pid):
 
 
 def pool_of(worker):
-    """The processes of a worker that solve."""
+    """Return the pool processes of a worker, which solve."""
     return [pid for pid in children_of(worker) if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
 
 
 def memory_mib(pid, what):
-    """A line of a process's status such as VmRSS, its children's added."""
+    """Return the sum of a value such as VmRSS of a process and its children, in MiB."""
     lines = [line for one in (pid, *children_of(pid)) for line in Path(f"/proc/{one}/status").read_text().splitlines()]
     return sum(int(line.split()[1]) for line in lines if line.startswith(what)) / 1024
 
@@ -87,7 +87,7 @@ def run(module, log, given):
 
 
 def tails(paths, lines=40):
-    """The ends of logs, for the report of a failure."""
+    """Return the last lines of logs, for the report of a failure."""
     return [
         (path.name, "\n".join(path.read_text(errors="replace").splitlines()[-lines:]))
         for path in paths
@@ -110,7 +110,7 @@ class Up:
         self.group = self._process.pid
 
     def signal(self, number):
-        """Send a signal as the terminal would, to the whole group, or to `up` alone if it is SIGKILL."""
+        """Send a signal to the group, as a terminal does, or SIGKILL to `up` alone; return the exit code."""
         if number == signal.SIGKILL:
             self._process.kill()
         else:
@@ -122,15 +122,15 @@ class Up:
             self._log.close()
 
     def stop(self):
-        """Stop it as Ctrl-C would; gives its exit code."""
+        """Stop it as Ctrl-C does; return its exit code."""
         return self.signal(signal.SIGINT)
 
     def members(self):
-        """The processes of its group that still live."""
+        """Return the processes of its group that are alive."""
         return living(2, self.group)
 
     def part(self, word):
-        """The process of a part."""
+        """Return the child process with this word in its command line."""
         (found,) = [pid for pid in children_of(self.group) if word in Path(f"/proc/{pid}/cmdline").read_bytes()]
         return found
 

@@ -1,4 +1,4 @@
-"""Shards done in this process, and what came of them."""
+"""Run shards in this process, and read their results."""
 
 from pathlib import Path
 
@@ -23,7 +23,7 @@ def run_all(runner, job):
 
 
 def mask_of(runner, job, tensor=0):
-    """Put a tensor's mask together from its shards."""
+    """Return a tensor's mask, concatenated from the results of its shards."""
     reports, parts = runner.records.reports(job), []
     record = runner.records.read(job)
     for index, shard in runner.records.shards(job).items():
@@ -34,7 +34,7 @@ def mask_of(runner, job, tensor=0):
 
 
 def files(store):
-    """Names of the files, without folders; lists of digests are left out."""
+    """Return the names of the files of a store, without folders; lists of digests are left out."""
     root = Path(store.url)
     paths = [path for path in root.rglob("*") if path.is_file() and path.relative_to(root).parts[0] != "pieces"]
     return sorted(path.name for path in paths)

@@ -34,7 +34,7 @@ class TinyModel:
     """A class of models.
 
     Attributes:
-        name: What tests call it.
+        name: Its name in the ids of tests.
         class_name: Its class in `transformers`.
         settings: Arguments of its config.
         masked: What is masked of it by default: a regular expression for whole names.

@@ -10,7 +10,7 @@ WAITING = Refresh(every=4, wait=True)
 
 
 def perceptron(width=32, seed=0):
-    """Four linear layers, of which the two in the middle are masked unless something else is said."""
+    """Return a model of four linear layers, of which the two in the middle are masked by default."""
     torch.manual_seed(seed)
     return torch.nn.Sequential(
         torch.nn.Linear(8, width), torch.nn.Tanh(), torch.nn.Linear(width, width), torch.nn.Tanh(),
@@ -19,7 +19,7 @@ def perceptron(width=32, seed=0):
 
 
 def batch(seed=0, count=64):
-    """Inputs and what the model shall learn of them."""
+    """Return inputs and targets."""
     inputs = torch.randn(count, 8, generator=torch.Generator().manual_seed(seed))
     return inputs, torch.sin(2 * inputs[:, :4])
 
@@ -30,7 +30,7 @@ def loss_of(model, seed=0):
 
 
 def train(model, optimizer, sparsifier, steps, after=lambda step: None):
-    """Train; gives the last loss."""
+    """Train; return the last loss."""
     for step in range(steps):
         optimizer.zero_grad()
         loss = loss_of(model, step)

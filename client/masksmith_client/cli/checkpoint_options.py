@@ -16,9 +16,8 @@ from masksmith.patterns import Axis, PatternError, Ragged, TensorPatterns
 if TYPE_CHECKING:
     from masksmith_client.checkpoints.choice import ChoiceOptions
 
-ScoresOption = Annotated[
-    str, typer.Option(metavar="METHOD", help="magnitude, given, wanda, 'ria power=0.7', sparsegpt, taylor, sipp, pfp.")
-]
+SCORE_METHODS = "magnitude, given, wanda, 'ria power=0.7', sparsegpt, taylor, sipp, pfp"
+ScoresOption = Annotated[str, typer.Option(metavar="METHOD", help=f"{SCORE_METHODS}.")]
 CalibrationOption = Annotated[
     Path | None,
     typer.Option(

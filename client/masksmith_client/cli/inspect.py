@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 def inspect(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="A directory, an index, or a .safetensors file.")],
     pattern: Annotated[
-        list[str] | None, typer.Option("--pattern", "-p", metavar="[GLOB=]PATTERN", help="As for prune; repeatable.")
+        list[str] | None,
+        typer.Option("--pattern", "-p", metavar="[SELECTOR=]PATTERN", help="As for prune; repeatable."),
     ] = None,
     layers: LayersOption = None,
     exclude: ExcludeOption = None,

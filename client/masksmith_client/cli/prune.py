@@ -8,12 +8,12 @@ from typing import Annotated, Any, Literal
 import typer
 
 from .checkpoint_options import (
+    SCORE_METHODS,
     AxisOption,
     ExcludeOption,
     LayersOption,
     LayoutOption,
     RaggedOption,
-    ScoresOption,
     TrustOption,
     UpdateOption,
     choice_options,
@@ -27,7 +27,7 @@ def prune(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="A directory, an index, or a .safetensors file.")],
     pattern: Annotated[
         list[str],
-        typer.Option("--pattern", "-p", metavar="[GLOB=]PATTERN", help="Such as '2:4' or 'mlp=1:4'; repeatable."),
+        typer.Option("--pattern", "-p", metavar="[SELECTOR=]PATTERN", help="Such as '2:4' or 'mlp=1:4'; repeatable."),
     ],
     output: Annotated[str, typer.Option("--output", "-o", help="Directory to write, new or empty.")],
     url: UrlOption = None,
@@ -39,7 +39,10 @@ def prune(
         ),
     ] = False,
     local: Annotated[bool, typer.Option("--local", help="Solve in this process, without a service.")] = False,
-    scores: ScoresOption | None = None,
+    scores: Annotated[
+        str | None,
+        typer.Option(metavar="METHOD", help=f"{SCORE_METHODS}; default magnitude, or wanda with --calibration-text."),
+    ] = None,
     calibration: Annotated[
         str | None,
         typer.Option(

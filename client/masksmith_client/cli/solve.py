@@ -31,13 +31,15 @@ def solve(
     pattern: Annotated[
         list[str],
         typer.Option(
-            "--pattern", "-p", metavar="[GLOB=]PATTERN", help="Such as '2:4' or 'transposable 8:16'; repeatable."
+            "--pattern", "-p", metavar="[SELECTOR=]PATTERN", help="Such as '2:4' or 'transposable 8:16'; repeatable."
         ),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Masks file to write; - for standard output.")],
     url: UrlOption = None,
     local: Annotated[bool, typer.Option("--local", help="Solve in this process, without a service.")] = False,
-    solver: Annotated[SolverName, typer.Option("--solver", "-s")] = "auto",
+    solver: Annotated[
+        SolverName, typer.Option("--solver", "-s", help="auto selects the best one for the pattern.")
+    ] = "auto",
     scores: ScoresOption = "magnitude",
     calibration: CalibrationOption = None,
     budget: Annotated[

@@ -42,7 +42,8 @@ PANELS = {
 
 PATTERNS = (
     "Patterns (n counts the kept entries): '2:4', 'transposable 8:16', 'transposable <=8:16', '16:2:8' (V:N:M), "
-    "'block 32x32 50%', 'channels out 50%', '25%'; for some tensors only: 'GLOB=PATTERN'."
+    "'block 32x32 50%', 'channels out 50%', '25%'; for some tensors only: 'SELECTOR=PATTERN', where the selector is a "
+    "full name, a glob, or a part of names between dots, such as 'mlp'."
 )
 """Line in the help of each command that has `--pattern`."""
 

@@ -25,7 +25,7 @@ def verify(
         typer.Option(
             "--pattern",
             "-p",
-            metavar="[GLOB=]PATTERN",
+            metavar="[SELECTOR=]PATTERN",
             help="A pattern such as '2:4', or 'mlp=1:4' for some tensors only; repeatable. Weights may have at most as "
             "many non-zeros as the pattern keeps, in each group if it has groups. Default: the pattern in the masks "
             "file, or the masks in a directory that 'masksmith prune' wrote.",

@@ -15,6 +15,7 @@ from masksmith_state.decoding import DECODING
 from masksmith_state.errors import InstallationError
 from masksmith_state.installation import protect_files
 from masksmith_state.settings import StateSettings, read_settings
+from masksmith_wire.quantities import count_text, size_text
 from masksmith_wire.text import printable, without_credentials
 
 from .copies import back_up, restore
@@ -42,7 +43,8 @@ def main() -> int:
     if options.json:
         sys.stdout.write(json.dumps(asdict(manifest)) + "\n")
     else:
-        sys.stdout.write(f"{outcome}: {manifest.records} records, {manifest.blobs} blobs of {manifest.bytes} bytes\n")
+        records, blobs = count_text(manifest.records), count_text(manifest.blobs)
+        sys.stdout.write(f"{outcome}: {records} records, {blobs} blobs of {size_text(manifest.bytes)}\n")
     return 0
 
 

@@ -38,7 +38,8 @@ def bound_rows():
         if isinstance(bound.beyond, str):
             beyond = bound.beyond
         else:
-            beyond = ", ".join(f"{STATUS[code]} `{code}`" for code in bound.beyond)
+            # 503 is for what all keys share; a key that has used up its own gets 429.
+            beyond = ", ".join(f"{429 if bound.per == 'key' else STATUS[code]} `{code}`" for code in bound.beyond)
         name = f"`{bound.name}`" if bound.is_setting else bound.name.replace("_", " ")
         value = shown(bound.limit) if "bytes" in bound.meaning else f"{bound.limit:,}"
         yield [name, value, bound.meaning, bound.per, beyond]

@@ -15,7 +15,7 @@ from masksmith_state.jobs.shards import PlannedTensor
 from .reservations import Reservations
 
 PEAK_MATRICES = {"reconstruct": 2.1, "admm": 6.0, "sparsegpt": 7.0}
-"""Peak memory of each use of a Gram matrix, as a multiple of its size in float64 (`docs/by_reference.md`)."""
+"""Peak memory of each use of a Gram matrix, as a multiple of its size in float64 (`docs/operations.md`)."""
 WAIT_S = 0.5
 """Seconds between two checks of the memory that other processes have reserved."""
 MEMORY_INFO = Path("/proc/meminfo")
