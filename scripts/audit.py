@@ -3,12 +3,13 @@
     python scripts/audit.py
 
 pip-audit is installed into `.venv-audit`, so that the project does not depend on it. Exit code 1 if a pinned version is
-vulnerable. If pip-audit cannot be installed, or gives no report because the advisory database cannot be reached, the
-script prints that nothing is audited, and the exit code is 0.
+vulnerable, and 2 if `constraints.txt` cannot be read. If pip-audit cannot be installed, or gives no report because the
+advisory database cannot be reached, the script prints that nothing is audited, and the exit code is 0.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import subprocess
 import sys
@@ -24,9 +25,11 @@ def install() -> Path | None:
     """Install pip-audit and return its path; None if the installation fails, as without a package index."""
     tool = FOLDER / "bin" / "pip-audit"
     if not tool.exists():
-        venv.create(FOLDER, with_pip=True)
         pip = [FOLDER / "bin" / "python", "-m", "pip", "install", "--quiet", "--retries", "1", TOOL]
-        if subprocess.run(pip, capture_output=True, check=False).returncode:
+        try:
+            venv.create(FOLDER, with_pip=True)
+            subprocess.run(pip, capture_output=True, check=True)
+        except (OSError, subprocess.CalledProcessError):
             return None
     return tool
 
@@ -40,7 +43,7 @@ def report(output: str, errors: str) -> int:
     """
     try:
         dependencies = json.loads(output)["dependencies"]
-    except (ValueError, KeyError):
+    except (ValueError, KeyError, TypeError):
         lines = errors.strip().splitlines() or [""]
         print(f"not audited: {lines[-1][:300]}")
         return 0
@@ -56,11 +59,19 @@ def report(output: str, errors: str) -> int:
 
 def main() -> int:
     """Audit `constraints.txt`; returns the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.parse_args()
+    constraints = ROOT / "constraints.txt"
+    try:
+        constraints.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        sys.stderr.write(f"not audited: {constraints} cannot be read: {error}\n")
+        return 2
     tool = install()
     if tool is None:
         print("not audited: pip-audit cannot be installed; is a package index reachable?")
         return 0
-    command = [tool, "--requirement", ROOT / "constraints.txt", "--no-deps", "--disable-pip", "--format", "json"]
+    command = [tool, "--requirement", constraints, "--no-deps", "--disable-pip", "--format", "json"]
     completed = subprocess.run(command, capture_output=True, text=True, check=False)
     return report(completed.stdout, completed.stderr)
 

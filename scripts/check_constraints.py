@@ -76,8 +76,8 @@ def is_index_reachable() -> bool:
 def check(interpreter: str) -> list[str]:
     """Resolve with one interpreter; returns a list of problems."""
     with tempfile.TemporaryDirectory() as folder:
-        python = make_pip(interpreter, Path(folder))
         try:
+            python = make_pip(interpreter, Path(folder))
             everything = resolve(python, EVERYTHING, Path(folder))
             demo = resolve(python, DEMO, Path(folder))
         except ResolutionError as error:
@@ -89,7 +89,7 @@ def check(interpreter: str) -> list[str]:
 
 
 class ResolutionError(Exception):
-    """Pip cannot resolve the requirements; the message is the message of pip."""
+    """Pip cannot be prepared, or cannot resolve the requirements; the message is that of the command that failed."""
 
 
 def resolve(python: str, requirements: tuple[str, ...], folder: Path) -> set[str]:
@@ -108,11 +108,17 @@ def resolve(python: str, requirements: tuple[str, ...], folder: Path) -> set[str
 
 
 def make_pip(interpreter: str, folder: Path) -> str:
-    """Create a virtual environment with a current pip; returns the path of its interpreter."""
-    subprocess.run([interpreter, "-m", "venv", str(folder / "venv")], check=True)
+    """Create a virtual environment with a current pip; returns the path of its interpreter.
+
+    Raises:
+        ResolutionError: If the interpreter has no module `venv`, or pip cannot be upgraded.
+    """
     python = str(folder / "venv" / "bin" / "python")
     upgrade = [python, "-m", "pip", "install", "--quiet", "--upgrade", "pip>=25.1"]
-    subprocess.run(upgrade, check=True, env=environment())
+    for command in ([interpreter, "-m", "venv", str(folder / "venv")], upgrade):
+        completed = subprocess.run(command, env=environment(), capture_output=True, text=True)
+        if completed.returncode:
+            raise ResolutionError((completed.stderr or completed.stdout).strip())
     return python
 
 

@@ -4,8 +4,8 @@
 
 Writes `image:tag@sha256:...`. The script writes no digest that is not in a response of the registry. With `--check`
 nothing is written, and the exit code is 1 if an image is not pinned, or its tag has another digest now. Exit code 2 if
-the registry does not respond with a digest. An image of another registry keeps the digest that it has; one without a
-digest is an error.
+the registry does not respond with a digest, or a file cannot be read or written. An image of another registry keeps the
+digest that it has; one without a digest is an error.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import sys
 import urllib.error
 import urllib.parse
 import urllib.request
+from http.client import HTTPException
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -36,7 +37,7 @@ REFERENCE = re.compile(
 
 
 class RegistryError(Exception):
-    """The registry did not respond with a digest, or an image is in another registry."""
+    """The registry did not respond with a digest, an image is in another registry, or its tag is not known."""
 
 
 def registry_of(name: str) -> str | None:
@@ -64,8 +65,8 @@ def digest_of(name: str, tag: str, registry: str = HUB) -> str:
                 raise
             token = _token(error.headers.get("WWW-Authenticate", ""))
             return _head(url, headers | {"Authorization": f"Bearer {token}"})
-    except (OSError, ValueError, KeyError) as error:
-        raise RegistryError(f"{name}:{tag}: {error}") from None
+    except (OSError, HTTPException, ValueError, KeyError, TypeError) as error:
+        raise RegistryError(f"{name}:{tag}: {error or type(error).__name__}") from None
 
 
 def pinned(text: str, arguments: dict[str, str], registry: str = HUB) -> str:
@@ -78,7 +79,7 @@ def pinned(text: str, arguments: dict[str, str], registry: str = HUB) -> str:
 
     Raises:
         RegistryError: If the registry does not respond with the digest of an image, or an image of another registry
-            has no digest.
+            has no digest; or if a build argument has no default value.
     """
 
     def replace(match: re.Match[str]) -> str:
@@ -86,7 +87,9 @@ def pinned(text: str, arguments: dict[str, str], registry: str = HUB) -> str:
             if match["digest"] is None:
                 raise RegistryError(f"{match['name']}:{match['tag']} is in {host}, not in Docker Hub: pin it by hand")
             return match[0]
-        tag = re.sub(r"\$\{(\w+)\}", lambda variable: arguments[variable[1]], match["tag"])
+        tag = re.sub(r"\$\{?(\w+)\}?", lambda variable: arguments.get(variable[1], variable[0]), match["tag"])
+        if "$" in tag:
+            raise RegistryError(f"{match['name']}:{match['tag']}: a build argument of the tag has no default value")
         digest = digest_of(match["name"], tag, registry)
         return f"{match['before']}{match['name']}:{match['tag']}@{digest}"
 
@@ -115,24 +118,34 @@ def main(root: Path = ROOT, registry: str = HUB) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="write nothing")
     check = parser.parse_args().check
-    changed = []
-    for name in FILES:
-        text = (root / name).read_text()
-        arguments = dict(re.findall(r"^ARG (\w+)=(\S+)$", text, re.MULTILINE))
-        try:
-            pinned_text = pinned(text, arguments, registry)
-        except RegistryError as error:
-            sys.stderr.write(f"nothing is pinned: {error}\n")
-            return 2
-        if pinned_text != text:
-            changed.append((name, pinned_text))
+    try:
+        changed = _changed_files(root, registry)
+    except (OSError, ValueError, RegistryError) as error:
+        sys.stderr.write(f"nothing is pinned: {error}\n")
+        return 2
     for name, pinned_text in changed:
         if check:
             sys.stdout.write(f"{name}: not pinned to what the registry has\n")
-        else:
-            (root / name).write_text(pinned_text)
-            sys.stdout.write(f"{name}: pinned\n")
+            continue
+        try:
+            (root / name).write_text(pinned_text, encoding="utf-8")
+        except OSError as error:
+            sys.stderr.write(f"{name} is not pinned: {error}\n")
+            return 2
+        sys.stdout.write(f"{name}: pinned\n")
     return int(check and bool(changed))
+
+
+def _changed_files(root: Path, registry: str) -> list[tuple[str, str]]:
+    """Return the name of each file whose images are not pinned to the registry's digests, and its text with them."""
+    changed = []
+    for name in FILES:
+        text = (root / name).read_text(encoding="utf-8")
+        arguments = dict(re.findall(r"^ARG (\w+)=(\S+)$", text, re.MULTILINE))
+        pinned_text = pinned(text, arguments, registry)
+        if pinned_text != text:
+            changed.append((name, pinned_text))
+    return changed
 
 
 if __name__ == "__main__":

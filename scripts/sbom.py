@@ -2,7 +2,8 @@
 
     python scripts/sbom.py > sbom.json
 
-Names, versions and licenses are those of the installed metadata. For an image:
+Names, versions and licenses are those of the installed metadata. A distribution whose metadata has no name or no
+version, as after an installation that broke off, is named on stderr and left out. For an image:
 `docker run --rm -i IMAGE python - < scripts/sbom.py`.
 """
 
@@ -35,7 +36,13 @@ def component(distribution: Distribution) -> dict[str, Any]:
 
 def bill() -> dict[str, Any]:
     """Return the bill of materials, sorted by name; a distribution that is found twice is listed once."""
-    components = {description["bom-ref"]: description for description in map(component, distributions())}
+    complete = []
+    for distribution in distributions():
+        if distribution.metadata["Name"] and distribution.metadata["Version"]:
+            complete.append(distribution)
+        else:
+            sys.stderr.write(f"left out: {distribution.locate_file('')}: a distribution without name or version\n")
+    components = {description["bom-ref"]: description for description in map(component, complete)}
     return {
         "bomFormat": "CycloneDX",
         "specVersion": "1.5",

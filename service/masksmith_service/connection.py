@@ -1,4 +1,4 @@
-"""HTTP connection of uvicorn with limits on request heads, trailers, chunk framing and pipelined requests."""
+"""HTTP connection of uvicorn with limits on request heads, trailers, chunk framing, pipelining and upgrades."""
 
 from __future__ import annotations
 
@@ -110,15 +110,22 @@ class Connection(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """Start the request, or queue it behind an earlier one.
 
-        It is refused if too many requests or fields wait on this connection, or if the connection is beyond the limit
-        and the request is not for `/healthz`.
+        It is refused if too many requests or fields wait on this connection; if the connection is beyond the limit and
+        the request is not for `/healthz`; or if it asks for another protocol (`Upgrade`) and has a body, because the
+        parser takes such a body for the next request. Other requests for an upgrade are answered, and their connection
+        is closed, because uvicorn drops what has arrived behind their heads.
         """
         self._head_timer.stop()
         if not self._serves_all_paths and self.url != HEALTH:
             raise self._meter.set_error(_too_many_connections_error(self._connections.limit))
+        asks_for_upgrade = self.parser.should_upgrade()
+        if asks_for_upgrade and _has_body(self.headers):
+            raise self._meter.set_error(_upgrade_error())
         queued_field_counts = [len([*cycle.scope["headers"]]) for cycle, _ in self.pipeline]
         _check_pipeline(queued_field_counts, len(self.headers))
         super().on_headers_complete()
+        if asks_for_upgrade:
+            self.cycle.keep_alive = False
         self._meter.restart(in_body=True)
 
     def on_body(self, body: bytes) -> None:
@@ -178,6 +185,16 @@ def _can_respond(running: RequestResponseCycle | None, received: RequestResponse
     if running is None or running.response_complete:
         return received is None
     return running is received and not running.response_started
+
+
+def _has_body(headers: list[tuple[bytes, bytes]]) -> bool:
+    """Whether a head, with names in lower case, announces a body."""
+    return any(name == b"transfer-encoding" or (name == b"content-length" and value != b"0") for name, value in headers)
+
+
+def _upgrade_error() -> RequestError:
+    detail = "a request with a body may not ask for another protocol: send it without Upgrade (curl: --http1.1)"
+    return RequestError(Code.MALFORMED_REQUEST, detail)
 
 
 def _check_pipeline(queued_field_counts: list[int], field_count: int) -> None:

@@ -47,6 +47,7 @@ class Capacities:
         memory: Bytes of memory.
         streams: Event streams, and requests that wait for a job.
         creations: Jobs that are being created.
+        lists: Lists that are being made: they read up to thousands of records, or files that are far away.
         incoming_bytes: Bytes of each key's uploads that are being received.
         part_counts: Number of shards or cases of each job that was read recently, by the job's id; only a cache.
     """
@@ -55,6 +56,7 @@ class Capacities:
         self.memory = Capacity("request_memory_bytes", settings.request_memory_bytes, CAPACITY_WAIT_S)
         self.streams = Capacity("max_streams", settings.max_streams)
         self.creations = Capacity("creations", limit("creations"), CAPACITY_WAIT_S)
+        self.lists = Capacity("lists", limit("lists"), CAPACITY_WAIT_S)
         self.incoming_bytes: Counter[str] = Counter()
         self.part_counts: dict[str, int] = {}
 

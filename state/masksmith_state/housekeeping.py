@@ -23,7 +23,8 @@ class Housekeeping:
 
     Args:
         installation: Broker and store.
-        on_claimed: Called once, when they are known to belong together.
+        on_claimed: Called when they are known to belong together. If it fails because the store cannot be read or
+            written, the error is logged, and `run` calls it again.
         sweep: The sweep of blobs; called only while they belong together.
     """
 
@@ -74,6 +75,8 @@ class Housekeeping:
                 log.critical("stopping: %s", error)
                 os.kill(os.getpid(), signal.SIGTERM)
                 return
+        with self._lock:
+            self._call_on_claimed()
         self._installation.broker.status()  # logs new problems of the broker
         if self._sweep is not None and self._installation.is_still_claimed():
             self._sweep()
@@ -94,5 +97,15 @@ class Housekeeping:
                 self._installation.broker.check()
                 self._is_broker_checked = True
             self._installation.claim()
-            if self._on_claimed is not None:
-                self._on_claimed()
+            self._call_on_claimed()
+
+    def _call_on_claimed(self) -> None:
+        """Call `on_claimed`, unless there is none or it has succeeded already."""
+        if self._on_claimed is None:
+            return
+        try:
+            self._on_claimed()
+        except (OSError, StoreError, redis.RedisError) as error:
+            log.warning("leftovers in the store cannot be deleted yet: %s", error)
+        else:
+            self._on_claimed = None

@@ -124,6 +124,63 @@ def test_constraints_are_not_called_resolved_without_an_interpreter(tmp_path, mo
     assert words in err
 
 
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"FROM python:${PYTHON}-slim\n", "a build argument of the tag has no default"),
+        (b"FROM python:$PYTHON\n", "a build argument of the tag has no default"),
+        (b"\xff", "can't decode byte 0xff"),
+        (None, "No such file or directory"),
+    ],
+)
+def test_files_that_cannot_be_pinned_are_refused_with_a_message(registry, copy, monkeypatch, capsys, content, words):
+    if content is None:
+        (copy / "Dockerfile").unlink()
+    else:
+        (copy / "Dockerfile").write_bytes(content)
+    assert run(monkeypatch, copy, registry) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("nothing is pinned: ")
+    assert words in err
+    assert (copy / "docker-compose.yml").read_text() == COMPOSE
+
+
+def test_a_build_argument_may_be_written_without_braces(registry, copy, monkeypatch):
+    (copy / "Dockerfile").write_text("ARG PYTHON=3.11\nFROM python:$PYTHON-slim\n")
+    assert run(monkeypatch, copy, registry) == 0
+    assert f"FROM python:$PYTHON-slim@sha256:{'a' * 64}\n" in (copy / "Dockerfile").read_text()
+
+
+def test_an_interpreter_without_pip_is_a_problem_with_a_message(tmp_path):
+    interpreter = tmp_path / "python3"
+    interpreter.write_text("#!/bin/sh\necho 'No module named venv' >&2\nexit 1\n")
+    interpreter.chmod(0o755)
+    assert check_constraints.check(str(interpreter)) == [f"{interpreter}: No module named venv"]
+
+
+def test_constraints_that_cannot_be_read_are_not_called_audited(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(audit, "ROOT", tmp_path)
+    monkeypatch.setattr(sys, "argv", ["audit"])
+    assert audit.main() == 2
+    assert "constraints.txt cannot be read" in capsys.readouterr().err
+
+
+def test_an_audit_without_its_tool_says_so(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["audit"])
+    monkeypatch.setattr(audit, "FOLDER", tmp_path / "missing" / "folder")
+    (tmp_path / "missing").write_text("")
+    assert audit.main() == 0
+    assert "not audited: pip-audit cannot be installed" in capsys.readouterr().out
+
+
+def test_a_distribution_without_a_name_is_left_out_of_the_bill(tmp_path, monkeypatch, capsys):
+    (tmp_path / "broken-1.dist-info").mkdir()
+    (tmp_path / "broken-1.dist-info" / "METADATA").write_text("")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert sbom.bill()["components"]
+    assert f"left out: {tmp_path}" in capsys.readouterr().err
+
+
 def test_without_a_registry_nothing_is_written(copy, monkeypatch, capsys):
     assert run(monkeypatch, copy, "http://127.0.0.1:9") == 2
     assert "nothing is pinned" in capsys.readouterr().err
@@ -159,6 +216,7 @@ FINDING = {
         (json.dumps(FINDING), 1, "a 1: X-1, fixed in 2"),
         (json.dumps({"dependencies": FINDING["dependencies"][1:]}), 0, "no known vulnerability"),
         ("", 0, "not audited"),
+        ("[]", 0, "not audited"),
     ],
 )
 def test_known_vulnerabilities_fail_the_audit_and_a_lost_network_does_not(output, code, words, capsys):

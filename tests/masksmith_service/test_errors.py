@@ -19,17 +19,38 @@ from masksmith_state.errors import (
 from masksmith_state.jobs.shared_keys import DamagedBrokerError
 from masksmith_wire.errors import Code
 
-DOCUMENTED = dict(
-    re.findall(
-        r"^\| `(\w+)` \| (\d{3}|in a job)", (Path(__file__).parents[2] / "docs/http.md").read_text(), re.MULTILINE
-    )
-)
+ROOT = Path(__file__).parents[2]
+ROWS = {
+    row[1]: row[0]
+    for row in re.finditer(r"^\| `(\w+)` \| (?:\d{3}|in a job).*$", (ROOT / "docs/http.md").read_text(), re.MULTILINE)
+}
+"""The documented codes, and the rows of their table."""
+DOCUMENTED = {code: row.split(" | ")[1] for code, row in ROWS.items()}
 
 
 @pytest.mark.parametrize("code", Code)
 def test_every_code_has_the_status_that_is_documented(code):
     documented = DOCUMENTED[code]
-    assert STATUS.get(code) == (None if documented == "in a job" else int(documented))
+    assert STATUS.get(code) == (None if documented == "in a job" else int(documented[:3]))
+
+
+def codes_in(folder, pattern):
+    """The codes, and what else a pattern captures, in the source of a package."""
+    return [
+        match for path in (ROOT / folder).rglob("*.py") for match in re.findall(pattern, path.read_text(), re.DOTALL)
+    ]
+
+
+def test_codes_that_workers_write_are_documented_as_those_of_jobs():
+    codes = {Code[name] for folder in ("worker", "state") for name in codes_in(folder, r"\bCode\.([A-Z_]+)")}
+    assert len(codes) > 15
+    assert [code for code in codes if "in a job" not in DOCUMENTED[code]] == []
+
+
+def test_a_status_that_is_not_the_tables_is_documented():
+    calls = codes_in("service", r"RequestError\(\s*Code\.([A-Z_]+)[^)]*?\bstatus=(\d{3})")
+    assert len(calls) >= 4
+    assert [call for call in calls if f"({call[1]}" not in ROWS[Code[call[0]]]] == []
 
 
 def test_only_codes_with_a_status_answer_requests():

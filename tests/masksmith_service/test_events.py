@@ -85,3 +85,17 @@ def test_unreadable_events_are_passed_over_once(records, valkey, job, monkeypatc
     monkeypatch.setattr(events, "_read", counted)
     assert states(valkey.url, job) == ["queued", "canceled"]
     assert sum("cannot be read" in record.message for record in caplog.records) == 300
+
+
+def test_events_end_without_an_error_when_the_broker_does_not_answer(records, valkey, job, monkeypatch, caplog):
+    read, reads = events._read, []
+
+    async def read_once(*arguments):
+        reads.append(arguments)
+        if len(reads) == 2:
+            raise redis.ConnectionError("no answer")
+        return await read(*arguments)
+
+    monkeypatch.setattr(events, "_read", read_once)
+    assert states(valkey.url, job) == ["queued"]
+    assert f"the events of job {job} end early: no answer" in caplog.text

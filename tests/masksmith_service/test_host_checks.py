@@ -73,3 +73,20 @@ def test_a_page_behind_a_proxy_may_write_once_its_host_is_allowed(ask):
     assert (
         ask("POST", "127.0.0.1", "masks.example", Origin="https://masks.example").json()["code"] == "invalid_document"
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("Host", ["localhost", "evil.example"]),
+        ("Origin", ["http://localhost", "http://evil.example"]),
+        ("Authorization", ["Bearer a", "Bearer b"]),
+        ("Sec-Fetch-Site", ["same-origin", "cross-site"]),
+    ],
+)
+def test_a_field_by_which_access_is_decided_may_come_once(settings, name, values):
+    fields = [(name, value) for value in values] + ([] if name == "Host" else [("Host", "localhost")])
+    with TestClient(create_app(settings)) as client:
+        response = client.get("/v1/jobs", headers=fields)
+    assert (response.status_code, response.json()["code"]) == (400, "malformed_request")
+    assert f"2 {name} fields" in response.json()["detail"]

@@ -120,11 +120,17 @@ def test_keys_go_on_beside_the_issuer(client, issuer, keys):
         {"sub": ""},
         {"sub": 7},
         {"sub": ["ann"]},
+        {"sub": "\ud800"},
+        pytest.param({"exp": 10**400}, id="exp beyond floats"),
     ],
     ids=str,
 )
 def test_claims_that_are_not_for_us_are_refused(client, issuer, keys, changes):
     check_refused(get(client, issuer.token(**changes)))
+
+
+def test_a_token_whose_claims_are_nested_too_deeply_is_refused(client, issuer, keys):
+    check_refused(get(client, issuer.token(claims_text='{"sub":' + "[" * 5000 + "]" * 5000 + "}")))
 
 
 def test_only_signatures_of_the_issuers_keys_count(client, issuer, keys):

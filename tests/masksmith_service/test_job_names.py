@@ -140,13 +140,15 @@ def test_lists_of_a_key(client, start, records, check_problem):
     assert listed(client) == [jobs["bob"], jobs["ann"]]
     assert [job["key"] for job in client.get("/v1/jobs").json()["jobs"]] == [bob[0].id, ann[0].id]
     assert listed(client, key="ann") == listed(client, key=ann[0].id) == [jobs["ann"]]
-    assert listed(client, key="root") == []
+    assert listed(client, key="root") == listed(client, key=admin[0].id) == []
     page = client.get("/jobs", params={"key": "ann"}, headers={"Accept": "text/html"}).text
     assert (jobs["ann"] in page, jobs["bob"] in page) == (True, False)
     check_problem(refused, 403, "forbidden", "admin's key")
     check_problem(client.get("/v1/jobs", params={"key": "eve"}), 404, "key_not_found", "eve")
     twin = keys.create("ann")[0].id
     check_problem(client.get("/v1/jobs", params={"key": "ann"}), 404, "key_not_found", twin)
+    twin = keys.create("root")[0].id
+    check_problem(client.get("/v1/jobs", params={"key": "root"}), 404, "key_not_found", twin)
 
 
 @pytest.mark.parametrize(

@@ -139,7 +139,7 @@ def test_searches_get_a_turn_between_two_cases(records, device, monkeypatch):
             poll(lambda: turns)
         time.sleep(seconds)
 
-    monkeypatch.setattr(locks, "time", SimpleNamespace(sleep=pause))
+    monkeypatch.setattr(locks, "time", SimpleNamespace(monotonic=time.monotonic, sleep=pause))
     monkeypatch.setattr(locks, "WAITING_MS", 300_000)
 
     def search():
@@ -156,3 +156,52 @@ def test_searches_get_a_turn_between_two_cases(records, device, monkeypatch):
     thread.join(300)
     assert turns[0] < second
     assert len(pauses) == 1
+
+
+def test_a_benchmark_that_holds_a_device_for_too_long_loses_it(device, monkeypatch):
+    monkeypatch.setattr(locks, "EXCLUSIVE_LIMIT_S", 0.2)
+    with device.exclusive(nothing) as intact:
+        poll(lambda: not intact())
+        with device.shared(give_up):
+            assert not intact()
+
+
+WAITING = "masksmith:device:cpu-test:waiting"
+
+
+def test_searches_that_wait_get_the_device_for_as_long_as_the_benchmark_had_it(records, device, monkeypatch):
+    now, held = [0.0], []
+    monkeypatch.setattr(locks, "time", SimpleNamespace(monotonic=lambda: now[0], sleep=nothing_for))
+    records.redis.set(WAITING, "1")
+    with device.exclusive(nothing):
+        now[0] += 10.0
+
+    def search_again():
+        """A further search begins at each look of the benchmark, and time goes on."""
+        with device.shared(give_up):
+            now[0] += 0.5
+            held.append(now[0])
+
+    with device.exclusive(search_again) as intact:
+        assert intact()
+    assert held[-1] == 20.0
+
+
+def nothing_for(seconds):
+    pass
+
+
+def test_a_benchmark_does_not_give_way_when_no_search_is_left(records, device, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(locks, "time", SimpleNamespace(monotonic=lambda: now[0], sleep=nothing_for))
+    with device.exclusive(nothing):
+        now[0] += 200.0
+    records.redis.set(WAITING, "1")
+
+    def look():
+        records.redis.delete(WAITING)
+        now[0] += 0.5
+
+    with device.exclusive(look) as intact:
+        assert intact()
+    assert now[0] < 203.0

@@ -6,6 +6,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from obstore.exceptions import GenericError
 
 from masksmith_state import broker
 from masksmith_state.blobs.names import upload_name
@@ -130,6 +131,24 @@ def test_nothing_is_deleted_when_the_identity_was_damaged_later(installation, st
     housekeeping.run()
     assert deleted == ["a blob"]
     assert f"nothing is deleted: {'the store' if text else IDENTITY_NAME}" in caplog.text
+
+
+@pytest.mark.parametrize("error", [PermissionError(13, "denied"), GenericError("no answer")], ids=repr)
+def test_what_follows_the_claim_is_done_again_after_a_failure(installation, caplog, error):
+    errors, calls = [error, error], []
+
+    def clear():
+        if errors:
+            raise errors.pop()
+        calls.append("cleared")
+
+    housekeeping = Housekeeping(installation, on_claimed=clear)
+    housekeeping.check()
+    assert housekeeping.is_store_claimed
+    assert caplog.text.count("cannot be deleted yet") == 1
+    for _ in range(3):
+        housekeeping.run()
+    assert calls == ["cleared"]
 
 
 @pytest.mark.parametrize("policy", ["allkeys-lru", "volatile-lru", "allkeys-random", "volatile-ttl"])

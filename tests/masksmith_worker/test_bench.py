@@ -12,6 +12,7 @@ from support.leases import run_shard
 
 from masksmith.benchmark import CaseResult, Declaration, Layer, Packed, Request, Support, own_kernels, plan
 from masksmith_state.blobs.names import result_name
+from masksmith_state.device_locks import locks
 from masksmith_state.device_locks.locks import DeviceLock
 from masksmith_state.jobs.records import JobRecords
 from masksmith_state.jobs.redis_keys import events_key
@@ -114,6 +115,17 @@ def test_a_case_of_which_nothing_is_measured_fails_and_the_others_go_on(records,
     assert "no such luck" in reports[0].error.message
     assert reports[1].error is None
     assert CaseResult.read(reports[1].result).of("spy") is not None
+
+
+def test_a_case_that_holds_the_device_for_too_long_fails(records, store, ask, spy, monkeypatch):
+    monkeypatch.setattr(locks, "EXCLUSIVE_LIMIT_S", 0.05)
+    spy.pause_s = 0.1
+    runner = runner_of(records, store)
+    job = ask(runner.kernels)
+    assert run_shard(runner, job, 0) == "completed"
+    error = records.case_reports(job)[0].error
+    assert error.code == "kernel_refused"
+    assert "may hold the device for 0.05 s, and this case took longer" in error.message
 
 
 def test_two_benchmarks_at_once_never_overlap_on_a_device(valkey, records, store, ask, spy):

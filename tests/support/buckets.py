@@ -1,6 +1,8 @@
 """A real S3 server (moto) with one bucket, which tests may stop and start again."""
 
 import contextlib
+import http.client
+import http.server
 import socket
 import subprocess
 import sys
@@ -59,6 +61,53 @@ class Bucket:
     def stop(self):
         self._process.kill()
         self._process.wait()
+
+
+class WeakeningProxy:
+    """A reverse proxy that marks the ETags of responses as weak, as one that may compress them does.
+
+    Args:
+        target: Port of the server.
+        methods: Methods whose responses are changed.
+    """
+
+    def __init__(self, target, methods):
+        self._target, self._methods = target, methods
+        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
+        self.port = self._server.server_port
+
+    def __enter__(self):
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        return self
+
+    def __exit__(self, *exception):
+        self._server.shutdown()
+        self._server.server_close()
+
+    def _handler(self):
+        target, methods = self._target, self._methods
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def forward(self):
+                body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+                server = http.client.HTTPConnection("127.0.0.1", target)
+                server.request(self.command, self.path, body, dict(self.headers))
+                response = server.getresponse()
+                data = response.read()
+                self.send_response(response.status)
+                for name, value in response.getheaders():
+                    is_weak = name.lower() == "etag" and self.command in methods
+                    if name.lower() != "transfer-encoding":
+                        self.send_header(name, f"W/{value}" if is_weak else value)
+                self.end_headers()
+                self.wfile.write(data)
+
+            do_GET = do_HEAD = do_PUT = do_DELETE = do_POST = forward
+
+            def log_message(self, *arguments):
+                pass
+
+        return Handler
 
 
 class Cable:

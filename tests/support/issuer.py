@@ -57,10 +57,11 @@ class LocalIssuer:
         claims = {"iss": self.url, "aud": ["masksmith", "other"], "sub": "ann", "iat": now, "exp": now + 300} | changes
         return {name: value for name, value in claims.items() if value is not None}
 
-    def token(self, header: dict[str, Any] | None = None, **changes: Any) -> str:
-        """Sign a token with RS256."""
+    def token(self, header: dict[str, Any] | None = None, claims_text: str | None = None, **changes: Any) -> str:
+        """Sign a token with RS256; its claims are `claims_text`, else those of `claims` with the changes."""
         (kid, key), *_ = self._private.items()
-        signed = f"{encode({'alg': 'RS256', 'kid': kid} | (header or {}))}.{encode(self.claims(**changes))}"
+        claims = self.claims(**changes) if claims_text is None else claims_text.encode()
+        signed = f"{encode({'alg': 'RS256', 'kid': kid} | (header or {}))}.{encode(claims)}"
         return f"{signed}.{encode(key.sign(signed.encode(), padding.PKCS1v15(), hashes.SHA256()))}"
 
     def token_with_secret(self, secret: bytes, kid: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
@@ -13,6 +14,7 @@ import numpy.typing as npt
 
 from masksmith.benchmark import BenchmarkError, CaseResult, Kernel, all_kernels, obstacle_of
 from masksmith_state.blobs.names import result_name
+from masksmith_state.device_locks import locks
 from masksmith_state.errors import DamagedBlobError
 from masksmith_state.jobs.model import Lease
 from masksmith_wire import masks
@@ -74,9 +76,13 @@ class CaseRunner(PartRunner):
             return bench.measure(case)
         while True:
             with self.device_lock.exclusive(check) as is_still_held:
+                started_at = time.monotonic()
                 result = bench.measure(case)
                 if is_still_held():
                     return result
+            if time.monotonic() - started_at >= locks.EXCLUSIVE_LIMIT_S:
+                detail = f"a benchmark may hold the device for {locks.EXCLUSIVE_LIMIT_S:g} s, and this case took longer"
+                raise BenchmarkError("kernel_refused", f"{case}: {detail}; request a smaller batch, or fewer rounds")
             log.warning("%s: the lock of the device was lost during the measurement; measuring again", case)
             check()
 

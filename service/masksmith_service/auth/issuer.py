@@ -76,10 +76,12 @@ class Issuer:
         try:
             claims = jwt.decode(token, self._keys.known_keys, algorithms=ALGORITHMS).claims
             self._claims.validate(claims)
-        except (JoseError, ValueError, TypeError) as error:
+            is_usable = _has_usable_subject(claims) and math.isfinite(float(claims["exp"]))
+        # A claim may be nested too deeply, its text may have no UTF-8 form, or its number may be beyond floats.
+        except (JoseError, ValueError, TypeError, RecursionError, OverflowError) as error:
             log.debug("a token is not valid: %s", type(error).__name__)
             return None
-        return claims if isinstance(claims["sub"], str) and claims["sub"] else None
+        return claims if is_usable else None
 
     def _principal(self, claims: Mapping[str, Any]) -> Principal:
         settings = self._settings
@@ -94,6 +96,16 @@ class Issuer:
             scopes=frozenset(SCOPES_OF_ROLE[role]),
             token_expires_at=float(claims["exp"]) + LEEWAY_S,
         )
+
+
+def _has_usable_subject(claims: Mapping[str, Any]) -> bool:
+    """Whether the subject is a text, and not empty.
+
+    Raises:
+        UnicodeEncodeError: If the text has no UTF-8 form, as half of a surrogate pair.
+    """
+    subject = claims["sub"]
+    return isinstance(subject, str) and bool(subject.encode())
 
 
 def _has_claim(claims: Mapping[str, Any], required: str) -> bool:

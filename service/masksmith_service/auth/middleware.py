@@ -65,6 +65,7 @@ class AuthenticationMiddleware:
 
     async def _check(self, request: Request) -> Principal | None:
         """Check a request, and return its sender; None if the request is public."""
+        host_checks.check_single_fields(request.headers)
         host_checks.check_host(request.headers, self._settings)
         host_checks.check_origin(request.method, request.headers, self._settings)
         if _is_public(request.method, request.url.path):

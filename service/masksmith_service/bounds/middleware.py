@@ -1,4 +1,4 @@
-"""Reserves memory and event streams for a request, until its response has been sent."""
+"""Reserves memory, event streams and lists for a request, until its response has been sent."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from .table import MIB, cost, limit
 STREAM_PATHS = re.compile(r"/v1/jobs/[^/]*/events")
 DOWNLOAD_PATHS = re.compile(r"/v1/jobs/[^/]*/(masks|weights|pruned|benchmark)")
 PICTURE_PATHS = re.compile(r"/v1/jobs/[^/]*/(window|profile)|/compare")
+LIST_PATHS = re.compile(r"(/v1)?/jobs|/v1/references|/compare")
 UPLOAD_PATHS = re.compile(r"/v1/(tensors(/.*)?|masks)")
 LOGIN_PATH = "/v1/session"
 
@@ -79,6 +80,8 @@ class CapacityMiddleware:
         amounts = [(capacities.memory, memory)] if memory else []
         if STREAM_PATHS.fullmatch(scope["path"]) and scope["method"] == "GET":
             amounts.append((capacities.streams, 1))
+        if LIST_PATHS.fullmatch(scope["path"]) and scope["method"] in SAFE_METHODS:
+            amounts.append((capacities.lists, 1))
         return amounts
 
 

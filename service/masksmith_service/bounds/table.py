@@ -85,6 +85,8 @@ BOUNDS = (
     Bound("request_memory_bytes", 768 * MIB, "bytes of memory of the requests that are being answered, as the "
           f"table below counts them; {_KEY_SHARE}", "process", (Code.OVERLOADED,)),
     _fixed("creations", 4, f"jobs that are being created; {_KEY_SHARE}", "process", (Code.OVERLOADED,)),
+    _fixed("lists", 4, "lists of jobs, comparisons, and lists of the files of a model that are being made; "
+           f"{_KEY_SHARE}", "process", (Code.OVERLOADED,)),
     Bound("max_streams", 256, f"event streams, and requests that wait for a job; {_KEY_SHARE}", "process",
           (Code.OVERLOADED,)),
     _fixed("broker_connections", 64, "connections to the broker, beside those of event streams; a request waits for "

@@ -8,6 +8,7 @@ import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, NamedTuple
 
+import redis
 from redis.asyncio import Redis
 
 from masksmith_state.errors import UnreadableRecordError
@@ -43,9 +44,9 @@ async def follow(
 ) -> AsyncIterator[JobEvent]:
     """Yield a job's events after the event with the id `after`, until the job's last one.
 
-    Ends earlier if the job or its events cannot be read; if the job has ended or was deleted, and there are no more
-    events; if `stop_event` is set; or if `is_authorized` returns False. The last two are checked before each read of
-    the stream, which takes up to `BLOCK_MS`.
+    Ends earlier if the job or its events cannot be read, or the broker does not answer; if the job has ended or was
+    deleted, and there are no more events; if `stop_event` is set; or if `is_authorized` returns False. The last two are
+    checked before each read of the stream, which takes up to `BLOCK_MS`.
     """
     try:
         async for event in _follow(client, job, stop_event, is_authorized, after):
@@ -53,6 +54,8 @@ async def follow(
     except UnreadableRecordError as error:
         # The response has begun, so the error cannot be its status.
         log.error("%s", ascii(str(error)))
+    except redis.RedisError as error:
+        log.warning("the events of job %s end early: %s", job, error)
 
 
 async def _follow(

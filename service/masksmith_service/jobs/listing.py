@@ -120,9 +120,11 @@ def listed_owner(records: JobRecords, principal: Principal, key: str | None) -> 
     """
     if key is None:
         return principal.visible_owner
-    if principal.key and key in principal.names:
+    if principal.key and key == principal.key:
         return principal.key
     if not principal.is_admin:
+        if key in principal.names:
+            return principal.key
         detail = f"key {principal.name!r} may list its own jobs only; to list those of another key, use an admin's key"
         raise RequestError(Code.FORBIDDEN, detail)
     keys = Keys(records.redis)

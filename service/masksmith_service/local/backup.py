@@ -10,7 +10,6 @@ from typing import Annotated
 import typer
 
 from . import settings
-from .errors import UsageError
 from .options import DataOption, JsonOption, RedisOption, StoreOption, expand_home
 from .redis_server import installation_redis
 
@@ -42,8 +41,6 @@ def restore(
 def _run(
     subcommand: str, folder: Path, data: Path | None, redis_url: str | None, store_url: str | None, *, as_json: bool
 ) -> None:
-    if data is not None and store_url is not None:
-        raise UsageError("--data and --store-url exclude each other; give one")
     store = settings.store_location(store_url, data)
     arguments = [sys.executable, "-P", "-m", "masksmith_state.backup", subcommand, str(folder.absolute())]
     sys.stdout.flush()

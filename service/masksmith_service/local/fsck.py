@@ -9,7 +9,6 @@ from typing import Annotated
 import typer
 
 from . import settings
-from .errors import UsageError
 from .options import DataOption, JsonOption, StoreOption
 
 
@@ -20,8 +19,6 @@ def fsck(
     as_json: JsonOption = False,
 ) -> None:
     """Check every blob of a store against its digests, also of a store in use; exit code 1 if a blob is damaged."""
-    if data is not None and store_url is not None:
-        raise UsageError("--data and --store-url exclude each other; give one")
     store = settings.store_location(store_url, data)
     command = [sys.executable, "-P", "-m", "masksmith_state.fsck"]
     command += [option for option, is_set in (("--repair", repair), ("--json", as_json)) if is_set]

@@ -85,16 +85,17 @@ def create(
     stored_bytes = None if stored_bytes_text is None else _parse_bytes(stored_bytes_text)
     quotas = Quotas(stored_bytes=stored_bytes, live_jobs=live_jobs, requests_s=requests_s)
     scopes, expires_at = _parse_scopes(role, scope), _parse_expiry(expires)
-    with open_keys(data, redis_url, create=True) as keys:
-        sharing = Sharing(weight=weight, max_priority=Priority(max_priority))
-        info, token = keys.create(name, Role(role), quotas, scopes, expires_at, sharing)
+    sharing = Sharing(weight=weight, max_priority=Priority(max_priority))
     is_in_data_directory = redis_url is None and (data is not None or settings.redis_url() is None)
     if is_in_data_directory:
         effect = "from now on every request needs a key"
     else:
         effect = "services of this Redis server require a key once one exists, and always if MASKSMITH_AUTH=required"
-    # The key exists now, and its token is nowhere else: it is printed before anything else can fail.
-    _print_token(info, token, f"clients take it from MASKSMITH_TOKEN; {effect}", as_json=as_json)
+    with open_keys(data, redis_url, create=True) as keys:
+        info, token = keys.create(name, Role(role), quotas, scopes, expires_at, sharing)
+        # The key exists now, and its token is nowhere else: it is printed before anything else can fail, such as the
+        # end of a server that was started for this command.
+        _print_token(info, token, f"clients take it from MASKSMITH_TOKEN; {effect}", as_json=as_json)
     if is_in_data_directory:
         record_key_requirement(data or settings.data_home())
 
@@ -123,15 +124,15 @@ def rotate(
         raise UsageError(f"--overlap {overlap!r}: at most {MAX_OVERLAP_S / SECONDS['d']:g}d")
     with open_keys(data, redis_url) as keys:
         info = keys.get(key)
+        was_valid = info is not None and info.is_valid
         info_and_token = keys.rotate(key, overlap_s, expires_at)
-    if info is None or info_and_token is None:
-        raise UsageError(f"there is no valid key {key!r}; 'masksmith keys list' lists them")
-    remark = (
-        f"the old token is valid for another {overlap}"
-        if info.is_valid
-        else "the key had expired: its old token stays invalid"
-    )
-    _print_token(*info_and_token, remark, as_json=as_json)
+        if info_and_token is None:
+            raise UsageError(f"there is no valid key {key!r}; 'masksmith keys list' lists them")
+        if was_valid:
+            remark = f"the old token is valid for another {overlap}"
+        else:
+            remark = "the key had expired: its old token stays invalid"
+        _print_token(*info_and_token, remark, as_json=as_json)  # Before anything else can fail, as in `create`.
 
 
 def list_keys(data: DataOption = None, redis_url: RedisOption = None, as_json: JsonOption = False) -> None:

@@ -127,11 +127,17 @@ class Child:
             self._rotate_at = time.monotonic() + ROTATION_PAUSE_S
 
     def log_tail(self) -> str:
-        """Return the last lines that the process logged in this run, at most `TAIL_LINES`."""
-        with self.spec.log.open("rb") as log:
-            end = log.seek(0, os.SEEK_END)
-            log.seek(max(self._log_start, end - TAIL_BYTES))
-            lines = log.read().decode(errors="replace").splitlines()
+        """Return the last lines that the process logged in this run, at most `TAIL_LINES`.
+
+        If the log cannot be read, for example because it was deleted, the only line says so.
+        """
+        try:
+            with self.spec.log.open("rb") as log:
+                end = log.seek(0, os.SEEK_END)
+                log.seek(max(self._log_start, end - TAIL_BYTES))
+                lines = log.read().decode(errors="replace").splitlines()
+        except OSError as error:
+            lines = [f"(the log cannot be read: {error.strerror or error})"]
         return "\n".join(f"  {self.spec.name} | {line}" for line in lines[-TAIL_LINES:])
 
 

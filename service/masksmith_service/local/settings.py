@@ -29,7 +29,12 @@ def store_location(store_option: str | None, data_option: Path | None) -> str:
 
     Returns:
         The URL that the user gave, else that of `MASKSMITH_STORE_URL`, else the store of the data directory.
+
+    Raises:
+        UsageError: If the user gave both.
     """
+    if store_option is not None and data_option is not None:
+        raise UsageError("--data and --store-url exclude each other; give one")
     return store_option or store_url() or str((data_option or data_home()).absolute() / "store")
 
 

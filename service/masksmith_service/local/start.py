@@ -7,7 +7,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import httpx2
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from masksmith_service.middleware.addresses import is_loopback
 from masksmith_wire.errors import Code, ProblemDocument
@@ -23,6 +23,12 @@ SLOW_START_MESSAGE_S = 4.0
 """Seconds of a start after which messages say what it is waiting for."""
 BETWEEN_MESSAGES_S = 2.0
 """Minimum seconds between two messages of a start."""
+
+
+class _Readiness(BaseModel):
+    """The response of `/readyz` when the service is ready, as far as it is used here."""
+
+    workers: int
 
 
 def start_processes(plan: InstallationPlan, supervisor: Supervisor, socket_path: Path, *, insecure: bool) -> None:
@@ -81,13 +87,14 @@ def _progress(client: httpx2.Client, worker_count: int) -> str | None:
         response = client.get("/readyz")
     except httpx2.RequestError:
         return f"workers 0 of {worker_count}: the service is starting"
-    if response.is_success:
-        alive = int(response.json()["workers"])
-        return None if alive >= worker_count else f"workers {alive} of {worker_count}: others are starting"
     try:
+        if response.is_success:
+            alive = _Readiness.model_validate_json(response.content).workers
+            return None if alive >= worker_count else f"workers {alive} of {worker_count}: others are starting"
         problem = ProblemDocument.model_validate_json(response.content)
-    except ValidationError:
-        return f"{response.url} answered {response.status_code} {response.reason_phrase}"
+    except ValidationError:  # Another program, or a proxy, answers at this address.
+        status = f"{response.status_code} {response.reason_phrase}"
+        return f"{response.url} answered {status}, which is no response of masksmith"
     if problem.code != Code.NO_WORKER:
         return problem.detail
     # Until a worker has reported a step of its own start, `/readyz` advises to start one; `up` has already done that.

@@ -15,6 +15,8 @@ from masksmith_wire.errors import Code
 from .addresses import is_address, is_loopback
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+SINGLE_FIELDS = ("Host", "Origin", "Authorization", "Sec-Fetch-Site")
+"""Headers by which access is decided, and which a request may have once."""
 FORWARDED = ("forwarded", "via")
 FORWARDED_PREFIXES = (
     "x-forwarded-", "x-real-", "x-client-", "x-cluster-", "x-original-", "x-envoy-", "x-proxy", "cf-", "true-client-",
@@ -40,18 +42,31 @@ def is_from_this_machine(headers: Mapping[str, str], settings: Settings) -> bool
     )
 
 
+def check_single_fields(headers: Headers) -> None:
+    """Reject a request that repeats a field by which access is decided.
+
+    A proxy may check another one of the fields than this service.
+
+    Raises:
+        RequestError: 400, for such a request.
+    """
+    for name in SINGLE_FIELDS:
+        count = len(headers.getlist(name))
+        if count > 1:
+            raise RequestError(Code.MALFORMED_REQUEST, f"the request has {count} {name} fields; it may have one")
+
+
 def check_host(headers: Headers, settings: Settings) -> None:
     """Reject a request with an unknown host name (DNS rebinding: an attacker's host name resolves to this machine).
 
     An IP address as host is accepted, because no name was resolved. `*` in `allowed_hosts` accepts every name.
 
     Raises:
-        RequestError: 421, for an unknown name or a host that cannot be read; 400, for no host or several.
+        RequestError: 421, for an unknown name or a host that cannot be read; 400, for no host.
     """
-    hosts = headers.getlist("host")
-    if len(hosts) != 1:
-        raise RequestError(Code.MALFORMED_REQUEST, f"the request has {len(hosts)} Host fields; it must have one")
-    host = hosts[0]
+    host = headers.get("host")
+    if host is None:
+        raise RequestError(Code.MALFORMED_REQUEST, "the request has 0 Host fields; it must have one")
     name = _hostname("//" + host)
     if name is not None and (_is_known_host(name, settings) or "*" in settings.allowed_host_names):
         return

@@ -17,6 +17,7 @@ from redis.lock import Lock
 from masksmith_service.auth.principal import Principal
 from masksmith_service.errors import RequestError
 from masksmith_service.resources import State
+from masksmith_state.errors import ChangedSourceError
 from masksmith_state.jobs.outputs import NOTE_PREFIX, OutputFile, PlannedOutput
 from masksmith_state.jobs.redis_keys import output_lock_key
 from masksmith_state.jobs.shards import PlannedTensor, Source
@@ -29,7 +30,7 @@ from masksmith_wire.locations import is_in_bucket
 from masksmith_wire.output_names import JOURNAL_NAME, OWN_FILES, RECORD_NAME, is_weights_path
 from masksmith_wire.specification import JobSpecification
 
-from .access import LocatedPath, find_readable, find_writable, reference_not_found_error
+from .access import LocatedPath, find_readable, find_writable
 from .models import Model
 
 MAX_MARKER_BYTES = 2**16
@@ -44,6 +45,8 @@ MAX_NAME_BYTES = 255
 """Longest name of a file or a directory that file systems allow."""
 MAX_COPIED_FILES = 1000
 """Maximum number of files of the model's directory that are not weights, and are copied into the output."""
+READ_ATTEMPTS = 3
+"""Attempts to read the marker or record of an output that others write at the same time."""
 LOCK_TIMEOUT_S, LOCK_WAIT_S = 120, 5
 """Seconds after which the lock of an output expires, and for which a request waits for the lock."""
 
@@ -241,24 +244,53 @@ def read_record(
 def _claim(directory: LocatedPath, output: PlannedOutput, reserve_memory: Callable[[int], None]) -> bool:
     """Write the marker, unless the directory holds this output already; return whether the marker was written.
 
+    Commands and other installations do not use the lock. So the directory is checked again after the claim: what they
+    wrote since the first check is found now, and what they begin to write later finds the marker.
+
     Raises:
-        RequestError: If the directory has other content.
+        RequestError: If the directory has other content, or is written to by others at the same time.
     """
-    size_by_name = directory.root.list(directory.path)
-    if size_by_name and _identity_of(directory, size_by_name, reserve_memory) != output.identity:
-        names = list(size_by_name)
-        first = next((name for name in names if name not in OWN_FILES and not name.startswith(NOTE_PREFIX)), min(names))
-        if JOURNAL_NAME in names or RECORD_NAME in names:
-            content = "the output of another command, of another version, or of another state of the model"
-        else:
-            content = f"other files, such as {first!r}"
-        detail = f"{directory.location!r} contains {content}; name a new or empty directory"
-        raise RequestError(Code.OUTPUT_NOT_EMPTY, detail, location=directory.location)
-    if size_by_name:
+    if _check_content(directory, output, reserve_memory):
         return False
+    marker = directory.child(JOURNAL_NAME)
     lines = [{"identity": output.identity}, {"by": "service"}]
     data = b"".join(json.dumps(line).encode() + b"\n" for line in lines)
-    return directory.root.create(directory.child(JOURNAL_NAME).path, data)
+    if not directory.root.create(marker.path, data):
+        _check_content(directory, output, reserve_memory)
+        return False
+    if other_names := directory.root.list(directory.path).keys() - {JOURNAL_NAME}:
+        directory.root.delete(marker.path)
+        raise _not_empty_error(directory, sorted(other_names))
+    return True
+
+
+def _check_content(directory: LocatedPath, output: PlannedOutput, reserve_memory: Callable[[int], None]) -> bool:
+    """Whether a directory holds this output; False if the directory is empty.
+
+    Raises:
+        RequestError: If it has other content; or if its marker or record was deleted or replaced at each attempt to
+            read it.
+    """
+    for _ in range(READ_ATTEMPTS):
+        size_by_name = directory.root.list(directory.path)
+        # A worker that finishes the output deletes the marker, and another command may do so at any time.
+        with suppress(FileNotFoundError, ChangedSourceError):
+            if size_by_name and _identity_of(directory, size_by_name, reserve_memory) != output.identity:
+                raise _not_empty_error(directory, list(size_by_name))
+            return bool(size_by_name)
+    detail = f"{directory.location!r} is being written at the moment; try again"
+    raise RequestError(Code.OVERLOADED, detail, retry_after_s=LOCK_WAIT_S, location=directory.location)
+
+
+def _not_empty_error(directory: LocatedPath, names: list[str]) -> RequestError:
+    """Return the error for a directory that holds files of others; `names` are its files."""
+    first = next((name for name in names if name not in OWN_FILES and not name.startswith(NOTE_PREFIX)), min(names))
+    if JOURNAL_NAME in names or RECORD_NAME in names:
+        content = "the output of another command, of another version, or of another state of the model"
+    else:
+        content = f"other files, such as {first!r}"
+    detail = f"{directory.location!r} contains {content}; name a new or empty directory"
+    return RequestError(Code.OUTPUT_NOT_EMPTY, detail, location=directory.location)
 
 
 def _identity_of(directory: LocatedPath, size_by_name: dict[str, int], reserve_memory: Callable[[int], None]) -> Any:
@@ -266,6 +298,9 @@ def _identity_of(directory: LocatedPath, size_by_name: dict[str, int], reserve_m
 
     A marker or record above its maximum size was not written by a job: it belongs to the output of a command. A record
     is searched for its identity and not parsed, because it may be large.
+
+    Raises:
+        FileNotFoundError, ChangedSourceError: If marker or record was deleted or replaced meanwhile.
     """
     if JOURNAL_NAME in size_by_name:
         if size_by_name[JOURNAL_NAME] > MAX_MARKER_BYTES:
@@ -287,8 +322,6 @@ def _document(file: LocatedPath, limit: int) -> dict[str, Any]:
     try:
         text = file.root.get(file.path, limit).decode(errors="replace")
         document = json.JSONDecoder().raw_decode(text)[0]
-    except FileNotFoundError:
-        raise reference_not_found_error(file.location) from None
     except (ValueError, RecursionError):
         return {}
     return document if isinstance(document, dict) else {}

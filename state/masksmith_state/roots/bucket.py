@@ -144,8 +144,10 @@ class BucketRoot(Root):
 
 
 def _state(meta: Mapping[str, Any]) -> FileState:
-    size, tag = int(meta["size"]), meta.get("e_tag")
-    return FileState(size, str(tag) if tag else f"{size}-{meta['last_modified'].timestamp()}")
+    # S3 has strong ETags only. A reverse proxy that may compress responses marks those of some responses as weak, and
+    # a condition with a weak one is never fulfilled (RFC 9110, 13.1.1).
+    size, tag = int(meta["size"]), str(meta.get("e_tag") or "").removeprefix("W/")
+    return FileState(size, tag or f"{size}-{meta['last_modified'].timestamp()}")
 
 
 def _reason(error: Exception) -> str:

@@ -21,6 +21,7 @@ HOLDERS = {
     "memory": lambda capacities: capacities.memory,
     "streams": lambda capacities: capacities.streams,
     "creations": lambda capacities: capacities.creations,
+    "lists": lambda capacities: capacities.lists,
 }
 LOGIN = ("POST", "/v1/session")
 OPEN = {("GET", "/healthz"), ("GET", "/readyz"), LOGIN, ("DELETE", "/v1/session")}

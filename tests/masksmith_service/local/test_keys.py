@@ -1,5 +1,6 @@
 """`masksmith keys`, against real servers: one that it starts for a moment, one of a running `up`, one that is named."""
 
+import errno
 import json
 import os
 import signal
@@ -15,6 +16,7 @@ import pytest
 from masksmith_client import Client, Unauthorized
 from masksmith_client.cli.app import run
 from masksmith_service.local.data_directory import requires_keys
+from masksmith_service.local.supervisor import Supervisor
 from masksmith_state import DATA_FORMAT
 from masksmith_state.keys import Keys, Role
 
@@ -139,6 +141,23 @@ def test_a_token_is_printed_even_if_the_requirement_cannot_be_recorded(tmp_path,
     out, err = capsys.readouterr()
     assert out.startswith("msk_")
     assert "Is a directory" in err
+
+
+def test_a_token_is_printed_even_if_the_server_of_the_command_cannot_be_stopped(tmp_path, capsys, monkeypatch):
+    monkeypatch.delenv("MASKSMITH_REDIS_URL", raising=False)
+    options, stop = ["--data", str(tmp_path / "data"), "--json"], Supervisor.stop
+    info = run_json(capsys, "create", "ann", "--data", str(tmp_path / "data"))
+
+    def stop_and_fail(self):
+        stop(self)
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(Supervisor, "stop", stop_and_fail)
+    for command in (["create", "bob"], ["rotate", info["id"]]):
+        assert run(["keys", *command, *options]) == 1
+        out, err = capsys.readouterr()
+        assert json.loads(out)["token"].startswith("msk_")
+        assert "Input/output error" in err
 
 
 class Up:

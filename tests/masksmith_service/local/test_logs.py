@@ -1,5 +1,6 @@
 """Logs of local processes do not grow without bound, and lose nothing that was written before or after a rotation."""
 
+import dataclasses
 import os
 import signal
 import sys
@@ -9,7 +10,7 @@ import pytest
 
 from masksmith_service.local import logs, processes
 from masksmith_service.local.processes import Child, ProcessSpec
-from masksmith_service.local.supervisor import Supervisor
+from masksmith_service.local.supervisor import ProcessFailedError, Supervisor
 
 WRITER = """
 import sys, time
@@ -75,3 +76,18 @@ def test_a_rotation_that_fails_stops_nothing(path, spec, monkeypatch):
         child.terminate()
         child.wait_or_kill(time.monotonic() + 5)
     assert attempts == [path]
+
+
+def test_a_log_that_was_deleted_does_not_hide_why_a_process_failed(path, spec):
+    supervisor = Supervisor(print)
+    supervisor.start(dataclasses.replace(spec, command=[sys.executable, "-c", "input(); raise SystemExit(3)"]))
+    path.unlink()
+    with pytest.raises(ProcessFailedError, match=r"(?s)exited with code .*cannot be read: No such file"):
+        check_until_failure(supervisor)
+    supervisor.stop()
+
+
+def check_until_failure(supervisor):
+    deadline = time.monotonic() + 300
+    while time.monotonic() < deadline:
+        supervisor.check()

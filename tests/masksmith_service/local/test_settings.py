@@ -21,7 +21,7 @@ def test_gpus_after_one_that_does_not_exist_are_not_visible(monkeypatch, visible
 @pytest.mark.parametrize(
     ("option", "variable", "data", "expected"),
     [
-        ("s3://a/b", "/var", "/data", "s3://a/b"),
+        ("s3://a/b", "/var", None, "s3://a/b"),
         (None, "/var", "/data", "/var"),
         (None, "/var", None, "/var"),
         (None, "", "/data", "/data/store"),

@@ -1,5 +1,6 @@
 """The HTTP connection, byte by byte: invalid requests are rejected, valid ones are answered in order."""
 
+import contextlib
 import json
 import time
 
@@ -269,3 +270,35 @@ def test_a_request_has_one_host(speaker, path, fields):
     one.say(b"GET ", path, b" HTTP/1.1\r\n", fields, b"\r\n")
     status, _, body = one.hear()
     assert (status, json.loads(body)["code"]) == (400, "malformed_request")
+
+
+UPGRADES = {
+    "h2c": (b"Connection: Upgrade, HTTP2-Settings", b"Upgrade: h2c", b"HTTP2-Settings: AAMAAABkAAQCAAAAAAIAAAAA"),
+    "websocket": (
+        b"Connection: Upgrade",
+        b"Upgrade: websocket",
+        b"Sec-WebSocket-Key: AAAA",
+        b"Sec-WebSocket-Version: 13",
+    ),
+}
+
+
+@pytest.mark.parametrize("upgrade", UPGRADES)
+@pytest.mark.parametrize("framing", [b"Content-Length: %d" % len(HEALTH), b"Transfer-Encoding: chunked"])
+@pytest.mark.parametrize("pause_s", [0.0, 0.2])
+def test_the_body_of_a_request_for_an_upgrade_is_no_request(speaker, upgrade, framing, pause_s):
+    one = speaker()
+    one.say(b"\r\n".join([b"POST /v1/tensors HTTP/1.1", b"Host: localhost", *UPGRADES[upgrade], framing, b"", b""]))
+    time.sleep(pause_s)
+    with contextlib.suppress(OSError):
+        one.say(HEALTH, HEALTH)
+    one.check_refused(400, "malformed_request", "Upgrade")
+
+
+@pytest.mark.parametrize("upgrade", UPGRADES)
+def test_a_request_for_an_upgrade_is_the_last_of_its_connection(speaker, upgrade):
+    one = speaker()
+    one.say(b"\r\n".join([b"GET /healthz HTTP/1.1", b"Host: localhost", *UPGRADES[upgrade], b"", b""]), HEALTH)
+    status, headers, _ = one.hear()
+    assert (status, headers["connection"]) == (200, "close")
+    assert one.is_closed()

@@ -5,7 +5,7 @@ import os
 import stat
 
 import pytest
-from support.buckets import BUCKET, Bucket
+from support.buckets import BUCKET, Bucket, WeakeningProxy
 
 from masksmith_state.errors import (
     ChangedSourceError,
@@ -47,6 +47,21 @@ def test_a_written_blob_is_read_in_ranges(root):
     assert root.get("a/b.bin", 10) == b"0123456789"
     with pytest.raises(InvalidLocationError, match="at most 9"):
         root.get("a/b.bin", 9)
+
+
+@pytest.mark.parametrize("methods", [["GET"], ["HEAD", "GET"]], ids=" ".join)
+def test_a_bucket_behind_a_proxy_that_weakens_etags_is_read(bucket, tmp_path, monkeypatch, methods):
+    with WeakeningProxy(bucket.port, methods) as proxy:
+        for name, value in bucket.environment_at(proxy.port).items():
+            monkeypatch.setenv(name, value)
+        url = f"s3://{BUCKET}/{tmp_path.name}"
+        root = Roots([RootSetting(url=url)]).find(url)[1]
+        root.write("a", [b"0123"])
+        version = root.stat("a").version
+        assert root.read("a", 1, 3, version) == b"12"
+        root.write("a", [b"4567"])
+        with pytest.raises(ChangedSourceError):
+            root.read("a", 1, 3, version)
 
 
 def test_a_file_that_changes_is_refused(root):
