@@ -46,6 +46,18 @@ def test_gradients_are_means_over_batches_and_leave_training_alone(model, batche
     np.testing.assert_allclose(scores, np.mean([ms.taylor(weight, g) for g in each], axis=0), rtol=1e-4, atol=1e-12)
 
 
+@pytest.mark.parametrize("scale", [1e-24, 1e25])
+def test_gradients_whose_squares_are_no_floats_have_a_root_mean_square(model, batches, scale):
+    def loss(model, batch):
+        return model(batch).square().mean() * scale
+
+    plain = ms.calibrate(model, batches, gather=("gradients",), loss=lambda model, batch: loss(model, batch) / scale)
+    scaled = ms.calibrate(model, batches, gather=("gradients",), loss=loss)
+    expected = plain["3.weight"].gradient_rms.astype(float) * scale
+    assert expected.any()
+    np.testing.assert_allclose(scaled["3.weight"].gradient_rms, expected, rtol=1e-4)
+
+
 def test_activations_are_a_choice_of_the_inputs(model, batches):
     gathered = ms.calibrate(model, batches, gather=("activations",), max_samples=10)["0.weight"].activations
     rows = {tuple(row) for row in torch.cat(batches).reshape(-1, 8).numpy().tolist()}
