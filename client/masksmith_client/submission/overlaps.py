@@ -86,6 +86,6 @@ def _share_memory(one: npt.NDArray[Any], other: npt.NDArray[Any]) -> bool:
     that no slice or transpose has, as of `torch.as_strided`, take long: in the worst case, the time is exponential.
     """
     try:
-        return np.shares_memory(one, other, max_work=MAX_WORK)
+        return np.shares_memory(one, other, max_work=MAX_WORK)  # type: ignore[arg-type] # its stub knows -1 and 0 only
     except np.exceptions.TooHardError:
         return True

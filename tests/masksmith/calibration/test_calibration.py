@@ -1,3 +1,4 @@
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -375,3 +376,23 @@ def test_a_projection_that_attention_uses_without_calling_it_is_said_so():
     reason = "MultiheadAttention uses its weight without calling the layer"
     assert statistics.skipped == {"layers.0.self_attn.out_proj.weight": reason}
     assert statistics["layers.0.linear1.weight"].samples == 10
+
+
+def test_a_file_stays_as_it_is_if_another_cannot_be_written_over_it(model, batches, tmp_path, monkeypatch):
+    path = ms.calibrate(model, batches).save(tmp_path / "calibration.safetensors")
+    content, others = path.read_bytes(), ms.calibrate(model, batches, gather=("norms", "gram"))
+
+    def stopping(tensors, file, metadata):
+        Path(file).write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as context:
+        context.setattr("safetensors.numpy.save_file", stopping)
+        with pytest.raises(OSError, match="No space left"):
+            others.save(path)
+    assert path.read_bytes() == content
+    assert list(tmp_path.iterdir()) == [path]
+    (tmp_path / "link").symlink_to(path)
+    others.save(tmp_path / "link")
+    assert (tmp_path / "link").is_symlink()
+    assert ms.Calibration.load(path)["3.weight"].gram is not None
