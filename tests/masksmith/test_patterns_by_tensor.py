@@ -60,3 +60,9 @@ def test_patterns_are_taken_as_texts_objects_and_mappings() -> None:
     assert TensorPatterns.of({"attn": own, "*": "4:8"}) == TensorPatterns(parse("4:8"), {"attn": own})
     with pytest.raises(PatternError, match="no pattern"):
         TensorPatterns.of({})
+
+
+def test_a_selector_may_contain_an_equals_sign() -> None:
+    patterns = TensorPatterns.parse(["x=y.weight=2:4", "a=b = <= 1:4", "<= 4:8"])
+    assert {name: str(pattern) for name, pattern in patterns.rules.items()} == {"x=y.weight": "2:4", "a=b": "<=1:4"}
+    assert str(patterns.default) == "<=4:8"

@@ -1,3 +1,4 @@
+import importlib
 import importlib.metadata
 import inspect
 import shlex
@@ -7,9 +8,10 @@ from typing import Any
 
 import pytest
 
+from masksmith_client import InputError
 from masksmith_client.cli import info
 from masksmith_client.cli.app import run
-from masksmith_client.cli.lazy import build_command, load
+from masksmith_client.cli.lazy import build_command, load, missing_packages_as_input_errors
 from masksmith_client.cli.table import COMMANDS, EXAMPLES, GROUPS, PANELS, Entry
 
 MODULES = {entry.target.partition(":")[0] for entry in COMMANDS.values()}
@@ -151,3 +153,19 @@ def test_errors_without_one_are_defects(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(info, "info", fail)
     with pytest.raises(LookupError):
         run(["info"])
+
+
+def test_a_package_that_the_code_of_a_model_needs_is_not_one_of_ours(tmp_path: Any, monkeypatch: Any) -> None:
+    (tmp_path / "modeling_strange.py").write_text("import a_package_of_the_model.layers\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    entry = Entry("masksmith_client.cli.prune:prune", "torch", "")
+    message = (
+        "modeling_strange needs a_package_of_the_model, which is not installed: pip install a_package_of_the_model"
+    )
+    with pytest.raises(InputError, match=f"^{message}$"), missing_packages_as_input_errors("prune", entry):
+        importlib.import_module("modeling_strange")
+    monkeypatch.setitem(sys.modules, "torch", None)
+    monkeypatch.delitem(sys.modules, "safetensors.torch", raising=False)
+    ours = r"'masksmith prune' needs torch: pip install 'masksmith\[torch\]'"
+    with pytest.raises(InputError, match=ours), missing_packages_as_input_errors("prune", entry):
+        importlib.import_module("safetensors.torch")

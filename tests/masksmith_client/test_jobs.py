@@ -19,9 +19,10 @@ from masksmith_client import (
     RetryPolicy,
     TimeoutError,
 )
+from masksmith_client._progress import Bar
 from masksmith_client.transport.events import STREAM_READ_TIMEOUT_S, Deadline, ResumeState
 
-from .conftest import QUICK, FakeService, Pieces, busy, event, refused
+from .conftest import QUICK, FakeService, Pieces, busy, event, problem, refused
 
 
 @pytest.fixture
@@ -214,3 +215,39 @@ def test_interrupting_a_stream_closes_it(service: FakeService, job: Any) -> None
     assert isinstance(next(events), Event)
     events.close()
     assert isinstance(service.requests[-1], httpx2.Request)
+
+
+def test_no_stream_is_opened_before_the_time_that_a_refusal_names(
+    service: FakeService, job: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = SimpleNamespace(now=0.0)
+
+    def full(request: httpx2.Request) -> httpx2.Response:
+        clock.now += 1.0
+        return problem(503, "overloaded", "too many streams", {"retry-after": "20"})
+
+    def polled(request: httpx2.Request) -> httpx2.Response:
+        clock.now += 4.0
+        return httpx2.Response(200, json=job.document.model_dump(mode="json"))
+
+    monkeypatch.setattr("masksmith_client.transport.events.time.monotonic", lambda: clock.now)
+    monkeypatch.setattr("masksmith_client.transport.blocking_session.BlockingSession.sleep", _no_sleep)
+    before = service.count("GET", f"/v1/jobs/{job.id}/events")
+    service.fail("GET", f"/v1/jobs/{job.id}/events", full)
+    service.fail("GET", f"/v1/jobs/{job.id}", *[polled] * 5)
+    assert [e.id for e in job.events()] == ["1-0", "2-0", "3-0"]
+    assert service.count("GET", f"/v1/jobs/{job.id}/events") - before == 2
+    assert clock.now == 21.0
+
+
+async def _no_sleep(self: Any, seconds: float) -> None:
+    pass
+
+
+@pytest.mark.parametrize("count", [10**400, -1], ids=["huge", "negative"])
+def test_a_progress_that_cannot_be_shown_is_left_out(count: int) -> None:
+    assert Event("progress", {"done": 1, "total": count}).progress is None
+    assert Event("progress", {"done": count, "total": 10**400}).progress is None
+    with Bar("job", 0, show=False) as bar:
+        bar.on_event(Event("progress", {"done": 1, "total": count}))
+        assert "0 of 0" in bar.status()

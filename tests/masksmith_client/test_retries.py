@@ -21,7 +21,8 @@ from masksmith_client import (
     Unauthorized,
     WireError,
 )
-from masksmith_client.transport.retry import Attempts
+from masksmith_client.transport.calls import status_error
+from masksmith_client.transport.retry import Attempts, is_transient
 from masksmith_wire.errors import Code
 
 from .conftest import QUICK, FakeService, busy, problem, refused, reset
@@ -205,3 +206,12 @@ def test_an_id_typed_by_hand_cannot_reach_another_path(service: FakeService, cli
     with pytest.raises(NotFound):
         client.jobs.get("../../healthz?x=1")
     assert service.requests[0].url.raw_path == b"/v1/jobs/..%2F..%2Fhealthz%3Fx%3D1"
+
+
+def test_the_status_of_an_error_is_that_of_the_response() -> None:
+    document = {"title": "", "status": 400, "code": "overloaded", "detail": "later"}
+    response = httpx2.Response(503, json=document, request=httpx2.Request("GET", "http://service"))
+    error = status_error(response)
+    assert isinstance(error, ServerError)
+    assert error.status == error.problem.status == 503
+    assert is_transient(error)

@@ -1,5 +1,6 @@
 """Several names of one parameter in memory get one mask, so that a state dict with all of them can be loaded."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -107,3 +108,29 @@ class Quantised(torch.Tensor):
 def test_tensors_without_an_address_are_not_tied():
     weights = {"first.weight": Quantised(torch.ones(8, 8)), "second.weight": Quantised(torch.zeros(8, 8))}
     assert ties_in_memory(weights) == overlapping_pairs(weights) == []
+
+
+class OnAnotherDevice(torch.Tensor):
+    """A tensor of a second device, whose memory has the same addresses."""
+
+    device = torch.device("cuda", 1)
+
+
+def test_tensors_of_two_devices_at_one_address_are_not_tied():
+    weights = {"first.weight": SQUARE, "second.weight": SQUARE.as_subclass(OnAnotherDevice)}
+    assert ties_in_memory(weights) == overlapping_pairs(weights) == []
+
+
+def test_strides_for_which_the_search_of_a_common_entry_is_hard_count_as_shared_memory(monkeypatch):
+    base = torch.empty(192_163_377, dtype=torch.int8)  # The example of the documentation of `np.shares_memory`.
+    first = torch.as_strided(base, (1049, 1049, 1049), (36674, 61119, 85569))
+    second = torch.as_strided(base, (1049, 1049, 1), (12223, 12224, 1), 64_023_025)
+    search, limits = np.shares_memory, []
+
+    def bounded(*arrays, max_work=None):
+        limits.append(max_work)
+        return search(*arrays, max_work=min(max_work or 1000, 1000))
+
+    monkeypatch.setattr(np, "shares_memory", bounded)
+    assert overlapping_pairs({"first": first, "second": second}) == [("first", "second")]
+    assert None not in limits

@@ -24,6 +24,7 @@ from masksmith_wire.quantities import size_text
 
 from .checkpoint import Checkpoint
 from .choice import Choice
+from .files import read_file_header
 from .other_files import OtherFiles, other_files
 from .partial_file import named_errors, sync_folder
 from .prune_method import PruneMethod
@@ -51,10 +52,17 @@ def identity(
 
 
 def state_of_files(checkpoint: Checkpoint) -> dict[str, list[Any]]:
-    """Return size, time of the last change, and digest of the header of each file of weights, by the file's name."""
+    """Return size, time of the last change, and digest of the header of each file of weights, by the file's name.
+
+    Raises:
+        InputError: If a file was replaced by one with another header since the checkpoint was opened.
+    """
     files: dict[str, list[Any]] = {}
     for file, header in checkpoint.headers.items():
         state = file.stat()
+        # After `stat`: if the file is replaced after this, its state differs from the one that is returned.
+        if read_file_header(file) != header:
+            raise InputError(f"{file} has changed since the command began; repeat it")
         files[file.name] = [state.st_size, state.st_mtime_ns, _digest(sorted(map(repr, header.tensors.values())))]
     return files
 

@@ -6,6 +6,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from blake3 import blake3
+
 from masksmith.layouts import in_block
 from masksmith_client._errors import InputError
 from masksmith_wire.headers import DTYPE_BITS
@@ -91,16 +93,29 @@ def stored_ties(tensors: Sequence[Tensor]) -> dict[str, str]:
 
 
 def _ties_among(tensors: Sequence[Tensor]) -> dict[str, str]:
-    """Return the ties among tensors of one shape; only tensors with the same sample are compared byte by byte."""
+    """Return the ties among tensors of one shape; only tensors with the same sample are read, each of them once."""
     ties: dict[str, str] = {}
     by_sample: dict[bytes, list[Tensor]] = {}
     for tensor in tensors:
-        others = by_sample.setdefault(_sample(tensor), [])
-        earlier = next((other for other in others if _may_be_tied(other, tensor) and _are_tied(other, tensor)), None)
-        if earlier is None:
-            others.append(tensor)
-        else:
-            ties[tensor.name] = earlier.name
+        by_sample.setdefault(_sample(tensor), []).append(tensor)
+    for same_sample in by_sample.values():
+        # Tensors that are all in blocks are never tied.
+        if len(same_sample) > 1 and not all(in_block(tensor.name) for tensor in same_sample):
+            ties |= _ties_of_equal(same_sample)
+    return ties
+
+
+def _ties_of_equal(tensors: Sequence[Tensor]) -> dict[str, str]:
+    """Return the ties among tensors of one shape; each is tied to the first with the same bytes, if they may be."""
+    ties: dict[str, str] = {}
+    first_by_digest: dict[bytes, Tensor] = {}
+    for tensor in tensors:
+        digest = _digest(tensor)
+        if digest is None:
+            continue
+        first = first_by_digest.setdefault(digest, tensor)
+        if first is not tensor and _may_be_tied(first, tensor):
+            ties[tensor.name] = first.name
     return ties
 
 
@@ -122,13 +137,12 @@ def _may_be_tied(first: Tensor, second: Tensor) -> bool:
     return not (in_block(first.name) and in_block(second.name))
 
 
-def _are_tied(first: Tensor, second: Tensor) -> bool:
-    """Whether two tensors have the same bytes, and not all of their entries are the same number."""
-    item_bytes = max(1, DTYPE_BITS[first.dtype] // 8)  # entries smaller than a byte are compared as bytes
-    is_constant, first_entry = True, b""
-    for piece, other_piece in zip(first.pieces(), second.pieces(), strict=True):
-        if piece != other_piece:
-            return False
+def _digest(tensor: Tensor) -> bytes | None:
+    """Return the BLAKE3 digest of a tensor's bytes; None if all of its entries are the same number."""
+    item_bytes = max(1, DTYPE_BITS[tensor.dtype] // 8)  # entries smaller than a byte are compared as bytes
+    hasher, is_constant, first_entry = blake3(), True, b""
+    for piece in tensor.pieces():
+        hasher.update(piece)
         first_entry = first_entry or piece[:item_bytes]
         is_constant = is_constant and piece == first_entry * (len(piece) // item_bytes)
-    return not is_constant
+    return None if is_constant else hasher.digest()

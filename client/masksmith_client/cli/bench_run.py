@@ -17,6 +17,9 @@ from .naming import check_no_job_options, read_labels
 from .outputs import check_not_an_input
 from .service import interrupt_hint, note_waiting, patient_client
 
+MAX_DIGITS = 18
+"""Maximum number of digits of a batch size, far above all that are accepted."""
+
 
 class BenchOptions(TypedDict):
     """What to measure, and name, labels and priority of the job if a service measures.
@@ -105,6 +108,6 @@ def _split(text: str) -> list[str]:
 
 
 def _parse_batch(text: str) -> int:
-    if not text.isdecimal():
-        raise InputError(f"--batch: {text!r} is not a whole number; use numbers such as 1,32,256")
+    if not text.isdecimal() or len(text) > MAX_DIGITS:
+        raise InputError(f"--batch: {text[:80]!r} is not a whole number; use numbers such as 1,32,256")
     return int(text)

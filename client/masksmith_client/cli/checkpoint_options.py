@@ -66,7 +66,7 @@ def parse_layouts(texts: Sequence[str] | None) -> dict[str, str]:
 
     layouts: dict[str, str] = {}
     for text in texts or ():
-        name, equals, layout = text.partition("=")
+        name, equals, layout = text.rpartition("=")  # Names may have a `=`, axes do not.
         if not equals or not name or name in layouts:
             reason = "is given twice" if name in layouts else "is not NAME=AXES, such as 'w1=stack in out'"
             raise InputError(f"--layout {text!r} {reason}")

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import functools
+import importlib.metadata
+import re
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
@@ -90,7 +93,8 @@ def missing_packages_as_input_errors(path: str, entry: Entry) -> Iterator[None]:
     """Convert the error of an import in the block to an error for the user.
 
     Raises:
-        InputError: If a package is not installed; the message names the extra of the command, which installs it.
+        InputError: If a package is not installed; the message names the extra of the command, which installs it, or for
+            a package that other code needs, such as a model's own code, this code.
     """
     try:
         yield
@@ -99,7 +103,22 @@ def missing_packages_as_input_errors(path: str, entry: Entry) -> Iterator[None]:
             raise  # The error names no package, or a module of masksmith itself is missing: an internal error.
         from masksmith_client._errors import InputError
 
+        package, importer = error.name.partition(".")[0], _importer(error)
+        if not importer.startswith("masksmith") and package not in _required_packages():
+            raise InputError(f"{importer} needs {package}, which is not installed: pip install {package}") from error
         raise InputError(f"'masksmith {path}' needs {error.name}: pip install 'masksmith[{entry.extra}]'") from error
+
+
+def _importer(error: ModuleNotFoundError) -> str:
+    """Return the name of the module whose import failed: the last in the traceback, without Python's own."""
+    names = [str(frame.f_globals.get("__name__")) for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return next((name for name in reversed(names) if not name.startswith("importlib")), "masksmith_client")
+
+
+def _required_packages() -> set[str]:
+    """Return the packages that masksmith or one of its extras requires."""
+    requirements = importlib.metadata.requires("masksmith") or ()
+    return {re.split(r"[^\w.-]", text, maxsplit=1)[0].replace("-", "_").lower() for text in requirements}
 
 
 def build_command(name: str | None, function: Callable[..., Any]) -> Any:

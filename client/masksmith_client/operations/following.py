@@ -50,7 +50,8 @@ def queue_note(document: Job) -> str:
 async def stream_events(session: ServiceSession, job: JobView, deadline: Deadline) -> AsyncGenerator[Event, None]:
     """Yield a job's events until its last one or until the deadline is near, over as many streams as it takes.
 
-    After a stream without an event the job is polled; if it has ended, its progress and state are the last events.
+    After a stream without an event the job is polled; if it has ended, its progress and state are the last events. It
+    is polled, too, while the service asks to open no stream.
 
     Raises:
         ClientError: If the job does not exist any more, or the service is unreachable for too long.
@@ -58,16 +59,19 @@ async def stream_events(session: ServiceSession, job: JobView, deadline: Deadlin
     resume = ResumeState(session.policy)
     while not deadline.is_near:
         error: ClientError | None = None
-        try:
-            async with aclosing(session.events(calls.get_events(job.id, resume.begin_stream()))) as events:
-                async for event in events:
-                    resume.record(event)
-                    if event is not None:
-                        yield event
-                    if deadline.is_near or (event is not None and event.is_last):
-                        return
-        except ClientError as stream_error:
-            error = stream_error
+        last_id = resume.begin_stream()
+        if resume.may_open_stream:
+            try:
+                async with aclosing(session.events(calls.get_events(job.id, last_id))) as events:
+                    async for event in events:
+                        resume.record(event)
+                        if event is not None:
+                            yield event
+                        if deadline.is_near or (event is not None and event.is_last):
+                            return
+            except ClientError as stream_error:
+                error = stream_error
+                resume.record_refusal(error)
         if resume.stream_had_no_event:
             # A poll that succeeds shows that the service is reachable, whatever ended the stream.
             error = await _try_refresh(session, job)

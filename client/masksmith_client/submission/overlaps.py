@@ -14,6 +14,8 @@ from .tensors import has_memory, is_torch
 
 Pair = tuple[str, str]
 """The names of two tensors that share memory."""
+MAX_WORK = 10**5
+"""Maximum number of candidate solutions in the search for an entry that two tensors have in common."""
 
 
 class _Placeholder:
@@ -31,7 +33,7 @@ class _Placeholder:
 
 
 def overlapping_pairs(tensors: Mapping[str, Any]) -> list[Pair]:
-    """Return the pairs of torch tensors that have at least one byte of memory in common.
+    """Return the pairs of torch tensors that have at least one byte of memory in common, or may have one.
 
     Two tensors that are the same memory in the same form are such a pair, too. Other values, and tensors without
     memory, are not considered.
@@ -72,7 +74,18 @@ def _overlapping(places: list[tuple[int, int, str, npt.NDArray[Any]]]) -> list[P
         for first, _, other, other_array in places[index + 1 :]:
             if first >= end:
                 break
-            # This is exact also for views with interleaved entries, such as the left and the right half of a matrix.
-            if np.shares_memory(array, other_array):
+            if _share_memory(array, other_array):
                 pairs.append((name, other))
     return pairs
+
+
+def _share_memory(one: npt.NDArray[Any], other: npt.NDArray[Any]) -> bool:
+    """Whether two arrays share memory; True as well if that takes too long to find out.
+
+    This is exact also for views with interleaved entries, such as the left and the right half of a matrix. Only strides
+    that no slice or transpose has, as of `torch.as_strided`, take long: in the worst case, the time is exponential.
+    """
+    try:
+        return np.shares_memory(one, other, max_work=MAX_WORK)  # type: ignore[arg-type] # its stub knows -1 and 0 only
+    except np.exceptions.TooHardError:
+        return True

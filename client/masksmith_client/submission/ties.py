@@ -18,7 +18,7 @@ TieGroup = Sequence[str]
 
 
 def ties_in_memory(weights: Mapping[str, Any]) -> list[TieGroup]:
-    """Return groups of names of torch tensors that are the same memory, with the same shape, strides and dtype.
+    """Return groups of names of torch tensors that are the same memory, with the same shape, strides, dtype and device.
 
     Arrays of numpy are never tied: only torch loads a state dict into parameters that several names share.
     """
@@ -95,4 +95,4 @@ def _memory_key(value: Any) -> object | None:
     """Identify a torch tensor by its memory; None for other values, and for tensors without memory."""
     if not is_torch(value) or not has_memory(value):
         return None
-    return value.data_ptr(), tuple(value.shape), value.stride(), value.dtype
+    return str(value.device), value.data_ptr(), tuple(value.shape), value.stride(), value.dtype

@@ -20,6 +20,7 @@ from .state import write_state
 try:
     from safetensors.torch import save_file
     from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+    from transformers.trainer_utils import HubStrategy
     from transformers.utils import SAFE_WEIGHTS_NAME
 except ModuleNotFoundError as error:
     raise ModuleNotFoundError(
@@ -34,9 +35,9 @@ class SparsifierCallback(TrainerCallback):  # type: ignore[misc] # transformers 
     """Calls the sparsifier's `step` after each optimizer step, and saves its state in the Trainer's checkpoints.
 
     Checkpoints of transformers models hold masked weights under plain names, which `from_pretrained` reads; the
-    sparsifier's file beside them holds the masks, and the values of pruned entries, with which training resumes. For
-    sharded models the Trainer saves the dense weights instead, and the sparsifier's file holds the masks without these
-    values.
+    sparsifier's file beside them holds the masks, and the values of pruned entries, with which training resumes. With
+    `push_to_hub`, the Trainer uploads these files. For sharded models the Trainer saves and uploads the dense weights
+    instead, and the sparsifier's file, which is not uploaded, holds the masks without these values.
 
     Args:
         sparsifier: The sparsifier.
@@ -50,6 +51,8 @@ class SparsifierCallback(TrainerCallback):  # type: ignore[misc] # transformers 
         self.sparsifier = sparsifier
         self._bake = bake
         self._resume_from = resume_from
+        # The folder of a checkpoint that was completed before the Trainer uploaded it; None if there is none.
+        self._completed: Path | None = None
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -58,9 +61,10 @@ class SparsifierCallback(TrainerCallback):  # type: ignore[misc] # transformers 
 
         Raises:
             InputError: If the Trainer's model holds no masked layer, the checkpoint has no file of the sparsifier, the
-                file does not fit the sparsifier or the weights that the Trainer has loaded, or the optimizer ascends
-                gradients, which the method does not support.
+                file does not fit the sparsifier or the weights that the Trainer has loaded, the optimizer ascends
+                gradients, which the method does not support, or the Trainer would upload dense weights.
         """
+        _check_uploads(args)
         self.sparsifier.check_model(kwargs["model"])
         if state.global_step > 0:
             folder = _checkpoint_folder(args, state) if self._resume_from is None else Path(self._resume_from)
@@ -85,14 +89,41 @@ class SparsifierCallback(TrainerCallback):  # type: ignore[misc] # transformers 
         Raises:
             InputError: If the Trainer has saved to another folder, as a hyperparameter search does.
         """
-        folder, model = _checkpoint_folder(args, state), kwargs["model"]
-        has_shards = any(is_dtensor(parameter) for parameter in model.parameters())
+        folder = _checkpoint_folder(args, state)
+        completed, self._completed = self._completed, None
+        if folder != completed:
+            self._complete(folder, kwargs["model"], is_writer=state.is_world_process_zero)
+
+    def on_push_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Do the work of `on_save` before the Trainer uploads a checkpoint that it has just saved.
+
+        The Trainer calls this on rank 0, and `on_save` only after the upload has begun. A sharded model needs all ranks
+        to gather its masks, so its files are uploaded as the Trainer has saved them. `Trainer.push_to_hub` calls this,
+        too, but saves no checkpoint.
+        """
+        model = kwargs["model"]
+        if control.should_save and not _has_shards(model):
+            folder = _checkpoint_folder(args, state)
+            self._complete(folder, model, is_writer=True)
+            self._completed = folder
+
+    def _complete(self, folder: Path, model: Any, *, is_writer: bool) -> None:
+        """Add the sparsifier's state to a checkpoint, and mask its weights; all ranks must call this if it has shards.
+
+        Args:
+            folder: The checkpoint's folder.
+            model: The model.
+            is_writer: Whether this rank writes the files.
+        """
+        has_shards = _has_shards(model)
         if has_shards or self.sparsifier.is_baked:
             # The Trainer's shards hold the dense weights, and baked weights have no pruned values.
             sparsifier_state = self.sparsifier.state_dict()
         else:
             sparsifier_state = self.sparsifier.state_dict(pruned=True)
-        if not state.is_world_process_zero:
+        if not is_writer:
             return
         if not folder.is_dir():
             raise InputError(
@@ -133,3 +164,20 @@ class SparsifierCallback(TrainerCallback):  # type: ignore[misc] # transformers 
 
 def _checkpoint_folder(args: TrainingArguments, state: TrainerState) -> Path:
     return Path(args.output_dir) / f"checkpoint-{state.global_step}"
+
+
+def _has_shards(model: Any) -> bool:
+    return any(is_dtensor(parameter) for parameter in model.parameters())
+
+
+def _check_uploads(args: TrainingArguments) -> None:
+    """Refuse uploads of checkpoints by a version of transformers that calls no callback before an upload.
+
+    Raises:
+        InputError: If the Trainer uploads checkpoints, and its weights could not be masked before.
+    """
+    if args.push_to_hub and args.hub_strategy != HubStrategy.END and not hasattr(TrainerCallback, "on_push_begin"):
+        raise InputError(
+            "this version of transformers would upload dense weights during training: upgrade it, or pass "
+            "hub_strategy='end'"
+        )

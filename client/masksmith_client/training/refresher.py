@@ -32,6 +32,8 @@ log = logging.getLogger("masksmith_client.training")
 
 ScoresOf = Callable[[str, Tensor], Tensor]
 """Returns the scores of a weight from its name and value."""
+SMALLEST_FLOAT32 = torch.finfo(torch.float32).tiny
+"""Smallest number that float32 has with its whole precision; scores are float32 unless the weight is float64."""
 
 
 @dataclass
@@ -300,7 +302,8 @@ class Refresher:
         """Return a layer's scores, or its whole weight if it is scored by magnitude.
 
         Raises:
-            InputError: If the function `scores` does not return a tensor of real numbers in the layer's shape.
+            InputError: If the function `scores` does not return a tensor of real numbers in the layer's shape, or if
+                all of them are too small for float32.
         """
         if self._method.gives_scores:
             return self._method.scores(layer, step)
@@ -313,6 +316,8 @@ class Refresher:
             raise InputError(f"scores of {layer.name!r} are {scores.dtype}, not real numbers")
         if tuple(scores.shape) != layer.shape:
             raise InputError(f"scores of {layer.name!r} have shape {list(scores.shape)}, not {list(layer.shape)}")
+        if scores.dtype == torch.float64 != layer.weight.dtype and 0 < float(scores.max()) < SMALLEST_FLOAT32:
+            raise InputError(f"scores of {layer.name!r} all underflow in float32; scale them up")
         return scores
 
     def _slot(self, layer: MaskedLayer) -> LayerSlot:

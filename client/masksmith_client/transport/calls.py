@@ -96,6 +96,8 @@ def status_error(response: httpx2.Response) -> StatusError:
         detail = f"{response.request.method} {response.request.url} returned {status} {response.reason_phrase}"
         code, advice = _CODES_AND_ADVICE.get(status, (Code.INTERNAL, _foreign_advice(response)))
         problem = ProblemDocument(title=response.reason_phrase, status=status, code=code, detail=detail + advice)
+    # The document's status is only a copy; a proxy may have changed that of the response.
+    problem = problem.model_copy(update={"status": status})
     error_class = _ERROR_CLASSES.get(status, ServerError if status >= 500 else BadRequest)
     return error_class(problem, response.headers.get("x-request-id"), _seconds(response.headers.get("retry-after")))
 

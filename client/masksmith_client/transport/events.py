@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from masksmith_client._errors import ClientError, TimeoutError
+from masksmith_client._errors import ClientError, StatusError, TimeoutError
 from masksmith_wire.documents import Job, JobState, Progress
 
 from .limits import MAX_LINE_BYTES
@@ -21,6 +21,8 @@ STREAM_READ_TIMEOUT_S = 30.0
 
 _ID = re.compile(r"[0-9A-Za-z._-]{1,64}")
 """Ids of events that are accepted. Others are ignored, since an id is sent back in a header to resume the stream."""
+MAX_SHARDS = 2**53
+"""Largest number of shards that a progress can have; a progress with a larger one is ignored."""
 POLL_BELOW_S = STREAM_READ_TIMEOUT_S
 """If a wait has less time left than this, it polls the job: a read of a silent stream can block until its timeout."""
 
@@ -51,9 +53,11 @@ class Event:
         if self.kind != "progress":
             return None
         try:
-            return Progress.model_validate(self.data)
+            progress = Progress.model_validate(self.data)
         except ValidationError:
             return None
+        # Larger numbers are no numbers of shards, and cannot be divided as floats.
+        return progress if all(0 <= count <= MAX_SHARDS for count in (progress.done, progress.total)) else None
 
     @property
     def is_last(self) -> bool:
@@ -119,11 +123,22 @@ class ResumeState:
         self._refused_streams = 0
         self._failures = 0
         self._unreachable_since: float | None = None
+        self._next_stream_at = 0.0
 
     def begin_stream(self) -> str | None:
         """Record that another stream begins; returns the id of the event to resume after, None for all events."""
         self._has_opened, self._events = False, 0
         return self.last_id
+
+    @property
+    def may_open_stream(self) -> bool:
+        """Whether the time is over for which the service has asked to open no stream; until then the job is polled."""
+        return time.monotonic() >= self._next_stream_at
+
+    def record_refusal(self, error: ClientError) -> None:
+        """Record the error of a stream: no other is opened within its `Retry-After`, or the longest that is waited."""
+        retry_after_s = (error.retry_after_s or 0.0) if isinstance(error, StatusError) else 0.0
+        self._next_stream_at = time.monotonic() + min(retry_after_s, self._policy.longest_retry_after_s)
 
     @property
     def stream_had_no_event(self) -> bool:

@@ -82,8 +82,11 @@ class LayerAccumulator:
         """Add a batch's gradient; None counts as 0."""
         self.batches += 1
         if gradient is not None:
-            self._add("gradient", gradient.detach().float())
-            self._add("squares", gradient.detach().float().square())
+            values = gradient.detach().float()
+            self._add("gradient", values)
+            # The root of the sum, not the sum: squares of values below 1e-22, or above 1e19, are 0 or infinite.
+            root = self._sums.get("gradient_rms")
+            self._sums["gradient_rms"] = values.abs() if root is None else torch.hypot(root, values)
 
     def finish(self) -> LayerStatistics:
         """Return the statistics, as numpy arrays; to gather gradients, `add_gradient` must have been called.
@@ -101,7 +104,7 @@ class LayerAccumulator:
         if "gradients" in self._gather:
             zeros = torch.zeros(self.modules[0].weight.shape)
             results["gradient"] = results.get("gradient", zeros) / self.batches
-            results["gradient_rms"] = (results.pop("squares", zeros) / self.batches).sqrt()
+            results["gradient_rms"] = results.get("gradient_rms", zeros) / self.batches**0.5
         return LayerStatistics(self.samples, **{kind: total.numpy() for kind, total in results.items()})
 
     def _add(self, kind: str, value: Tensor) -> None:

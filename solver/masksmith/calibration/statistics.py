@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from masksmith import scores
+from masksmith._atomic_write import replaced_when_complete
 from masksmith._errors import ScoresError
 from masksmith.layouts.foreign_files import BEGINNING_BYTES, foreign_format
 
@@ -121,7 +122,10 @@ class Calibration(Mapping[str, LayerStatistics]):
         return scores.by_name(kind, weight, statistic, needed, name=name, **options)
 
     def save(self, path: str | Path) -> Path:
-        """Write a safetensors file with tensors `NAME/norms`, `NAME/gram` and so on; returns its path."""
+        """Write a safetensors file with tensors `NAME/norms`, `NAME/gram` and so on; returns its path.
+
+        If that fails, a file that is already there stays as it is.
+        """
         from safetensors.numpy import save_file
 
         tensors = {
@@ -132,7 +136,8 @@ class Calibration(Mapping[str, LayerStatistics]):
         }
         samples = {name: layer.samples for name, layer in self._layers.items()}
         metadata = {"samples": samples, "skipped": self.skipped, "shared_names": self.shared_names}
-        save_file(tensors, path, {METADATA_KEY: json.dumps(metadata)})
+        with replaced_when_complete(Path(path)) as temporary:
+            save_file(tensors, temporary, {METADATA_KEY: json.dumps(metadata)})
         return Path(path)
 
     @classmethod

@@ -21,7 +21,7 @@ Tensor = torch.Tensor
 PADDING_KEY = "attention_mask"
 """Name of the model's argument that is 0 at padding: a tensor `[sequences, tokens]`."""
 CACHE_KEYWORDS = ("past_key_value", "past_key_values", "layer_past", "cache_params")
-"""Keywords with which models pass a cache, of keys and values or of states, to their blocks."""
+"""Parameters of blocks by which models pass a cache, of keys and values or of states."""
 
 
 @dataclass(frozen=True)
@@ -152,6 +152,9 @@ class _Recorder:
         """Add hooks to a block, and return their handles."""
 
         def before(module: torch.nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
+            if _has_cache(module, arguments, keywords):
+                reason = "it is called with a cache of keys and values; switch the cache off"
+                raise PruningError(reason, self._blocks.name(number))
             self._record_call(number, arguments, keywords)
 
         def after(module: torch.nn.Module, arguments: Any, output: Any) -> None:
@@ -178,13 +181,11 @@ class _Recorder:
         """Record the arguments of a call of block `number`.
 
         Raises:
-            PruningError: If it is not the block's first call, has a cache, or does not get the previous block's output.
+            PruningError: If it is not the block's first call, or does not get the previous block's output.
         """
         name = self._blocks.name(number)
         if number in self._order:
             raise PruningError("it runs several times in one pass", name)
-        if any(keywords.get(cache) is not None for cache in CACHE_KEYWORDS):
-            raise PruningError("it is called with a cache of keys and values; switch the cache off", name)
         if not self._order:
             self._returned = [_first_activations(arguments, keywords, name)]
             self._input = [self._returned[0].clone()]
@@ -245,6 +246,16 @@ class _Recorder:
         if isinstance(leaf, Tensor):
             self._recorded.append((leaf, leaf._version, number))
         return leaf
+
+
+def _has_cache(block: torch.nn.Module, arguments: tuple[Any, ...], keywords: Mapping[str, Any]) -> bool:
+    """Whether a block is called with a cache, by keyword or by position; its calls could not be repeated."""
+    names = [name for name, _ in zip(inspect.signature(block.forward).parameters, arguments, strict=False)]
+    values = {**dict(zip(names, arguments, strict=False)), **keywords}
+    # Caches of transformers have this method, whatever the name of the argument is.
+    return any(hasattr(value, "get_seq_length") for value in (*arguments, *keywords.values())) or any(
+        values.get(name) is not None for name in CACHE_KEYWORDS
+    )
 
 
 def _first_activations(arguments: tuple[Any, ...], keywords: Mapping[str, Any], name: str) -> Tensor:

@@ -7,7 +7,6 @@ even if its size is the same.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +17,7 @@ from blake3 import blake3
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from masksmith._atomic_write import replaced_when_complete
 from masksmith._errors import PruningError
 
 from .file_errors import names_file
@@ -44,14 +44,10 @@ def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Map
         copies = {
             name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()
         }
-        save_file(copies, partial, _with_digests(copies, metadata or {}))
-        with partial.open("rb") as file:
-            os.fsync(file.fileno())
-        os.replace(partial, path)
+        with replaced_when_complete(path, partial):
+            save_file(copies, partial, _with_digests(copies, metadata or {}))
     except SafetensorError as error:
         raise OSError(f"{path} cannot be written: {error}") from None
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 @names_file

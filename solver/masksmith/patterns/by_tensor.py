@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -131,10 +132,14 @@ class UnmatchedSelectorError(PatternError):
 
 
 def _split(text: str, axis: Axis, ragged: Ragged) -> tuple[str | None, Pattern]:
-    """Return the selector and the pattern of a text; the selector is None for the default."""
-    selector, equals, pattern_text = text.partition("=")
-    if not equals or selector.rstrip().endswith("<"):  # the = belongs to the pattern, as in '<=2:4'
+    """Return the selector and the pattern of a text; the selector is None for the default.
+
+    They are separated by the last `=` that is not part of a `<=`: names of tensors may have a `=`, patterns only `<=`.
+    """
+    separator = max((place.start() for place in re.finditer(r"(?<!<)=", text)), default=None)
+    if separator is None:
         return None, parse(text, axis=axis, ragged=ragged)
+    selector, pattern_text = text[:separator], text[separator + 1 :]
     selector = selector.strip()
     if not selector or not pattern_text.strip():
         raise PatternError(f"{text[:700]!r} is not SELECTOR=PATTERN, such as 'mlp=2:4'")

@@ -1,3 +1,4 @@
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -44,6 +45,18 @@ def test_gradients_are_means_over_batches_and_leave_training_alone(model, batche
     weight = model[3].weight.detach().numpy()
     scores = gathered.score("taylor", "3.weight", weight)
     np.testing.assert_allclose(scores, np.mean([ms.taylor(weight, g) for g in each], axis=0), rtol=1e-4, atol=1e-12)
+
+
+@pytest.mark.parametrize("scale", [1e-24, 1e25])
+def test_gradients_whose_squares_are_no_floats_have_a_root_mean_square(model, batches, scale):
+    def loss(model, batch):
+        return model(batch).square().mean() * scale
+
+    plain = ms.calibrate(model, batches, gather=("gradients",), loss=lambda model, batch: loss(model, batch) / scale)
+    scaled = ms.calibrate(model, batches, gather=("gradients",), loss=loss)
+    expected = plain["3.weight"].gradient_rms.astype(float) * scale
+    assert expected.any()
+    np.testing.assert_allclose(scaled["3.weight"].gradient_rms, expected, rtol=1e-4)
 
 
 def test_activations_are_a_choice_of_the_inputs(model, batches):
@@ -363,3 +376,23 @@ def test_a_projection_that_attention_uses_without_calling_it_is_said_so():
     reason = "MultiheadAttention uses its weight without calling the layer"
     assert statistics.skipped == {"layers.0.self_attn.out_proj.weight": reason}
     assert statistics["layers.0.linear1.weight"].samples == 10
+
+
+def test_a_file_stays_as_it_is_if_another_cannot_be_written_over_it(model, batches, tmp_path, monkeypatch):
+    path = ms.calibrate(model, batches).save(tmp_path / "calibration.safetensors")
+    content, others = path.read_bytes(), ms.calibrate(model, batches, gather=("norms", "gram"))
+
+    def stopping(tensors, file, metadata):
+        Path(file).write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as context:
+        context.setattr("safetensors.numpy.save_file", stopping)
+        with pytest.raises(OSError, match="No space left"):
+            others.save(path)
+    assert path.read_bytes() == content
+    assert list(tmp_path.iterdir()) == [path]
+    (tmp_path / "link").symlink_to(path)
+    others.save(tmp_path / "link")
+    assert (tmp_path / "link").is_symlink()
+    assert ms.Calibration.load(path)["3.weight"].gram is not None

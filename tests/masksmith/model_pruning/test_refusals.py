@@ -338,3 +338,37 @@ def test_weights_that_share_one_buffer_are_told_apart():
     for each in (model, usual):
         ms.prune(each, inputs(), "2:4", update="reconstruct")
     assert all(torch.equal(one, other) for one, other in zip(model.parameters(), usual.parameters(), strict=True))
+
+
+class WithCache(Block):
+    """A block that takes a cache, by the name that models of `transformers` use, or by another one."""
+
+    def forward(self, inputs, past_key_values=None, states=None):
+        return super().forward(inputs)
+
+
+class Cache:
+    """Looks like a cache of `transformers`."""
+
+    def get_seq_length(self):
+        return 0
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda block, inputs: block(inputs, past_key_values=[1]),
+        lambda block, inputs: block(inputs, [1]),
+        lambda block, inputs: block(inputs, None, Cache()),
+        lambda block, inputs: block(inputs, states=Cache()),
+    ],
+    ids=["by keyword", "by position", "another name, by position", "another name, by keyword"],
+)
+def test_a_block_that_is_called_with_a_cache_is_refused(call):
+    class Caching(Model):
+        def forward(self, inputs):
+            for block in self.blocks:
+                inputs = call(block, inputs)
+            return inputs
+
+    assert_refused(Caching(WithCache), inputs(), "'?blocks.0'?: it is called with a cache of keys and values")

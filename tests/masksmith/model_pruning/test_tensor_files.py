@@ -1,6 +1,8 @@
 """A file of tensors that was changed, with the same size too, is refused by name."""
 
+import os
 import re
+import stat
 
 import pytest
 import torch
@@ -49,3 +51,16 @@ def test_a_file_that_was_changed_is_named(file, old, new, reason):
         read_tensors(file)
     with pytest.raises(PruningError, match=message):
         check_tensors(file)
+
+
+def test_file_and_name_are_on_the_disk_when_it_is_written(tmp_path, monkeypatch):
+    sync, replace, steps = os.fsync, os.replace, []
+
+    def recorded(descriptor):
+        steps.append(stat.S_ISDIR(os.fstat(descriptor).st_mode))
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", recorded)
+    monkeypatch.setattr(os, "replace", lambda *paths: steps.append("replaced") or replace(*paths))
+    write_tensors(tmp_path / "block.safetensors", TENSORS)
+    assert steps == [False, "replaced", True]

@@ -16,7 +16,7 @@ from masksmith_client import InputError
 from masksmith_client.checkpoints import prune
 from masksmith_client.checkpoints.checkpoint import Checkpoint
 from masksmith_client.checkpoints.other_files import model_files, other_files
-from masksmith_client.checkpoints.output_folder import check_output_folder
+from masksmith_client.checkpoints.output_folder import check_output_folder, state_of_files
 from masksmith_client.cli import local_prune
 from masksmith_client.cli.app import run
 
@@ -298,3 +298,11 @@ def test_all_files_of_a_model_are_known_whatever_their_folder(model: Path) -> No
     (model / "none").mkdir()
     (model / "none" / "notes.txt").write_text("text")
     assert model / "none" / "notes.txt" in model_files(Checkpoint.open(model))
+
+
+def test_a_file_that_is_replaced_after_its_header_was_read_is_named(tmp_path: Path) -> None:
+    save_file({"a.weight": np.ones((4, 4), np.float32)}, tmp_path / "model.safetensors")
+    checkpoint = Checkpoint.open(tmp_path)
+    save_file({"a.weight": np.ones((8, 4), np.float32)}, tmp_path / "model.safetensors")
+    with pytest.raises(InputError, match=r"model.safetensors has changed since the command began; repeat it"):
+        state_of_files(checkpoint)

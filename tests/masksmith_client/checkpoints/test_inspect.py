@@ -11,6 +11,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from masksmith_client.cli.app import run
+from masksmith_client.cli.checkpoint_options import parse_layouts
 
 Saved = Callable[[str], Path]
 
@@ -96,3 +97,7 @@ def test_inspecting_a_quantised_checkpoint_says_so(tmp_path: Path, capsys: pytes
     document = inspected(capsys, str(tmp_path / "m.safetensors"))
     assert not any(tensor["masked"] for tensor in document["tensors"])
     assert any("gptq or awq" in note for note in document["notes"])
+
+
+def test_the_name_of_a_layout_may_contain_an_equals_sign() -> None:
+    assert parse_layouts(["x=y.w1=stack in out"]) == {"x=y.w1": "stack in out"}

@@ -2,6 +2,7 @@
 
 import importlib
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -74,11 +75,12 @@ def test_sr_ste_is_refused_where_the_trainers_optimizer_ascends_gradients(lightn
     def start(**options):
         optimizer = torch.optim.SGD(model.parameters(), lr=0.1, **options)
         trainer = SimpleNamespace(global_step=0, optimizers=[optimizer])
+        arguments = SimpleNamespace(push_to_hub=False)
         if of_lightning:
             of_masksmith.SparsifierCallback(sparsifier).on_train_start(trainer, model)
         else:
             callback = hugging_face.SparsifierCallback(sparsifier)
-            callback.on_train_begin(None, trainer, None, model=model, optimizer=optimizer)
+            callback.on_train_begin(arguments, trainer, None, model=model, optimizer=optimizer)
 
     start()
     with pytest.raises(InputError, match="SRSTE would make the pruned entries of"):
@@ -288,6 +290,51 @@ def test_hugging_face_trains_bakes_saves_and_resumes(tmp_path):
     hugging_face_run(str(tmp_path / "other"), steps=5, seed=2)
     with pytest.raises(InputError, match=r"other/checkpoint-5/.* is not of the checkpoint .* Pass resume_from="):
         hugging_face_run(str(tmp_path / "other"), steps=10, resume=resume)
+
+
+@pytest.fixture
+def uploads(monkeypatch):
+    """The file of weights, and the names of all files, of each upload to a hub, which is replaced by this list."""
+    from huggingface_hub import HfApi
+    from safetensors.torch import load_file
+
+    uploaded = []
+
+    def upload_folder(self, *, folder_path, commit_message, **options):
+        folder = Path(folder_path)
+        uploaded.append(
+            (commit_message, load_file(folder / "model.safetensors"), {path.name for path in folder.iterdir()})
+        )
+        return SimpleNamespace(done=lambda: True)
+
+    monkeypatch.setattr(HfApi, "create_repo", lambda self, *arguments, **options: SimpleNamespace(repo_id="a/b"))
+    monkeypatch.setattr(HfApi, "upload_folder", upload_folder)
+    return uploaded
+
+
+@pytest.mark.parametrize("strategy", ["every_save", "checkpoint", "all_checkpoints", "end"])
+def test_what_the_trainer_uploads_is_masked(tmp_path, uploads, strategy, monkeypatch):
+    monkeypatch.setattr("transformers.Trainer.create_model_card", lambda self, **options: None)
+    folder = str(tmp_path / "run")
+    options = {"save_steps": 2, "push_to_hub": True, "hub_strategy": strategy, "save_total_limit": 1}
+    model, sparsifier, trainer = hugging_face_run(folder, steps=4, **options)
+    trainer.push_to_hub()
+    of_checkpoints = [files for message, _, files in uploads if message.endswith(", checkpoint")]
+    assert len(uploads) == {"end": 1, "every_save": 3}.get(strategy, 5)
+    assert all("sparsifier.safetensors" in files for files in of_checkpoints)
+    for _, state, _ in uploads:
+        assert all(ms.verify(state[layer.name] != 0, PATTERN) for layer in sparsifier.report().layers)
+    assert all(torch.equal(value, model.state_dict()[name]) for name, value in uploads[-1][1].items())
+    # `push_to_hub` after training changes no checkpoint: this one still has the values with which training resumes.
+    resumed, _, _ = hugging_face_run(folder, steps=4, resume=f"{folder}/checkpoint-4", seed=1)
+    assert all(torch.equal(value, model.state_dict()[name]) for name, value in resumed.state_dict().items())
+
+
+def test_a_trainer_that_would_upload_dense_weights_is_refused(tmp_path, uploads, monkeypatch):
+    monkeypatch.delattr("transformers.TrainerCallback.on_push_begin")
+    with pytest.raises(InputError, match="this version of transformers would upload dense weights during training"):
+        hugging_face_run(str(tmp_path), steps=2, push_to_hub=True)
+    hugging_face_run(str(tmp_path), steps=2, save_strategy="no", push_to_hub=True, hub_strategy="end")
 
 
 def test_a_trainer_that_saves_to_other_folders_is_refused(model, tmp_path):

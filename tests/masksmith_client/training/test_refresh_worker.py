@@ -1,18 +1,24 @@
 """What the refresh process is started with."""
 
+import os
+
 import httpx2
 import numpy as np
 import pytest
+from support.processes import poll
 
 import masksmith as ms
 from masksmith_client import Client, RetryPolicy
-from masksmith_client.training.refresh_worker.shared_memory import LayerSlot
+from masksmith_client.training.refresh_worker.messages import RefreshRequest, RefreshResponse
+from masksmith_client.training.refresh_worker.process import ProcessWorker
+from masksmith_client.training.refresh_worker.shared_memory import LayerSlot, SharedMemory
 from masksmith_client.training.refresh_worker.sources import (
     OUTAGE_S,
     FunctionSource,
     ServiceSource,
     WorkerConfiguration,
 )
+from masksmith_client.training.refresh_worker.thread import InlineWorker, ThreadWorker
 
 SLOT = LayerSlot("a", "F32", (4, 4))
 
@@ -48,3 +54,68 @@ def test_without_a_client_the_library_solves():
 def test_a_client_with_a_transport_of_its_own_cannot_be_made_again():
     with Client("http://service", transport=httpx2.MockTransport(lambda _: httpx2.Response(404))) as client:
         assert client.configuration is None
+
+
+REQUEST = RefreshRequest(
+    step=3, pattern="2:4", axis="in", ragged="pad", layers=["a"], are_scores=False, hysteresis=0.0, timeout_s=1.0
+)
+
+
+class Panic(BaseException):
+    """Raised by libraries in Rust; it is no `Exception`."""
+
+
+class Handler:
+    """Fails at the first request, and handles the others."""
+
+    def __init__(self):
+        self.calls = 0
+
+    def handle(self, request):
+        self.calls += 1
+        if self.calls == 1:
+            raise Panic("index out of bounds")
+        return RefreshResponse(step=request.step)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_thread_answers_whatever_a_handler_raises():
+    worker = ThreadWorker(Handler())
+    for failure in ("Panic: index out of bounds", None):
+        worker.submit(REQUEST)
+        response = poll(worker.poll)
+        assert (response.step, response.failure) == (3, failure)
+    worker.close()
+
+
+def test_a_request_whose_handling_is_interrupted_is_handled_at_the_next_poll():
+    worker = InlineWorker(Handler())
+    worker.submit(REQUEST)
+    with pytest.raises(Panic):
+        worker.wait()
+    assert worker.poll() == RefreshResponse(step=3)
+    assert worker.poll() is None
+
+
+def test_what_a_library_prints_is_no_response(tmp_path, monkeypatch):
+    # A module that Python imports at its start, and that prints at the first product, as a library may do.
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os\n"
+        "import pydantic\n"
+        "validate = pydantic.BaseModel.model_validate_json.__func__\n"
+        "def printing(cls, *arguments, **options):\n"
+        "    print('a library prints', flush=True)\n"
+        "    os.write(1, b'and its C code, too\\n')\n"
+        "    return validate(cls, *arguments, **options)\n"
+        "pydantic.BaseModel.model_validate_json = classmethod(printing)\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    memory = SharedMemory([SLOT])
+    memory.values("a")[:] = np.arange(16, dtype=np.float32).view(np.uint8)
+    worker = ProcessWorker(None, memory, None)
+    worker.submit(REQUEST)
+    response = worker.wait()
+    worker.close()
+    assert response.failure is None
+    assert response.layers["a"].has_new_mask
+    assert memory.mask("a").tolist() == [[False, False, True, True]] * 4

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import queue
 import threading
 from typing import Protocol
 
 from .messages import RefreshRequest, RefreshResponse
+
+log = logging.getLogger("masksmith_client.training")
 
 
 class Handler(Protocol):
@@ -58,8 +61,10 @@ class InlineWorker:
     def wait(self) -> RefreshResponse:
         """Handle the stored request and return its response."""
         assert self._request is not None
-        request, self._request = self._request, None
-        return self._handler.handle(request)
+        # If this is interrupted, as by Ctrl-C in a notebook, the request stays, and is handled at the next call.
+        response = self._handler.handle(self._request)
+        self._request = None
+        return response
 
     def close(self) -> None:
         """Do nothing: no thread or process was started."""
@@ -106,6 +111,11 @@ def _handle_all(
     requests: queue.SimpleQueue[RefreshRequest | None],
     responses: queue.SimpleQueue[RefreshResponse],
 ) -> None:
-    """Handle requests until None arrives instead of a request."""
+    """Handle requests until None arrives instead of a request; whatever a handler raises is a response, too."""
     while (request := requests.get()) is not None:
-        responses.put(handler.handle(request))
+        try:
+            response = handler.handle(request)
+        except BaseException as error:  # Such as the panics of libraries in Rust; without a response, training waits.
+            log.exception("masks could not be computed")
+            response = RefreshResponse(step=request.step, failure=f"{type(error).__name__}: {error}")
+        responses.put(response)

@@ -1,0 +1,49 @@
+"""Writes files atomically: a temporary file replaces the target when it is complete."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+MAX_NAME_CHARACTERS = 40
+"""How many characters of the target's name the temporary name repeats, so that it is not too long."""
+
+
+@contextmanager
+def replaced_when_complete(target: Path, temporary: Path | None = None) -> Iterator[Path]:
+    """Yield the path of a temporary file, which replaces the target if the block ends without an error.
+
+    The bytes are on the disk before the target is replaced, and the new name when the block ends. After an error the
+    temporary file is deleted, and the target stays as it was. If the target is a symbolic link, the file that the link
+    points to is replaced.
+
+    Args:
+        target: The file to write.
+        temporary: The temporary file, in the target's folder; by default one with a random name.
+
+    Raises:
+        OSError: If the temporary file cannot be flushed to the disk, or cannot replace the target.
+    """
+    target = Path(os.path.realpath(target))
+    if temporary is None:
+        temporary = target.parent / f".{target.name[:MAX_NAME_CHARACTERS]}.{secrets.token_hex(4)}"
+    try:
+        yield temporary
+        sync(temporary)
+        os.replace(temporary, target)
+        if os.name == "posix":  # Other systems open no folders.
+            sync(target.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def sync(path: Path) -> None:
+    """Flush a file, or the entries of a folder, to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
