@@ -181,18 +181,20 @@ class Architecture:
         return "name" if shapes and all(first < second for first, second in shapes) else None
 
     def _with_parts(self, name: str, shape: Sequence[int], layout: Layout) -> Layout:
-        rows = shape[layout.axes.index("out")]
-        parts = self._parts(name.removesuffix(".weight").rsplit(".", 1)[-1], rows)
+        rows, inputs = shape[layout.axes.index("out")], shape[layout.axes.index("in")]
+        parts = self._parts(name.removesuffix(".weight").rsplit(".", 1)[-1], rows, inputs)
         return Layout(layout.axes, parts, layout.rule) if sum(parts) == rows and parts else layout
 
-    def _parts(self, module: str, rows: int) -> tuple[int, ...]:
+    def _parts(self, module: str, rows: int, inputs: int) -> tuple[int, ...]:
         """Return the number of rows of each fused part of a layer of this name; empty if no parts are known."""
         if module in ("gate_up_proj", "gate_and_up_proj", "input_linear") and rows % 2 == 0:
             return (rows // 2,) * 2
-        if module == "c_attn" and self._rule_for_conv1d and rows % 3 == 0:
-            return (rows // 3,) * 3
-        if module in ("in_proj_weight", "qkv", "Wqkv") and rows % 3 == 0:
-            return (rows // 3,) * 3
+        if module == "c_attn" and self._rule_for_conv1d and rows == 2 * inputs:
+            return (inputs,) * 2  # key and value of cross attention, whose query is `q_attn`
+        is_attention = module in ("in_proj_weight", "qkv", "Wqkv") or (module == "c_attn" and self._rule_for_conv1d)
+        # With fewer heads of keys than of queries, the three parts differ, and there are fewer rows than these.
+        if is_attention and rows == 3 * inputs:
+            return (inputs,) * 3
         if module == "qkv_proj":
             return self._attention_parts()
         return ()

@@ -134,6 +134,12 @@ def test_scales_and_packed_weights_are_never_masked(name):
         select(candidates, PATTERN, layers=name)
 
 
+@pytest.mark.parametrize("layer", ["scale", "time_scale", "smooth", "W_q", "D", "alpha"])
+def test_a_matrix_that_is_the_weight_of_a_layer_is_masked_whatever_the_layer_is_called(layer):
+    shapes = {f"layers.0.{layer}.weight": (8, 8), f"layers.1.{layer}.weight": (8,), f"layers.2.{layer}": (8, 8)}
+    assert select(list(assign(shapes).values()), PATTERN).chosen == [f"layers.0.{layer}.weight"]
+
+
 GPT2 = {
     "h.0.attn.c_attn.weight": (32, 96),
     "h.0.attn.c_proj.weight": (32, 32),
@@ -146,6 +152,22 @@ def test_conv1d_is_recognised_by_names_and_shapes():
     assert {str(each.layout) for each in assign(GPT2).values()} == {"in out"}
     assert {each.layout.rule for each in assign(GPT2).values()} == {"name"}
     assert assign(GPT2)["h.0.attn.c_attn.weight"].layout.out_parts == (32, 32, 32)
+
+
+@pytest.mark.parametrize("config", [None, {"model_type": "gpt2"}])
+def test_cross_attention_of_gpt2_fuses_key_and_value(config):
+    cross = {"h.0.crossattention.c_attn.weight": (48, 96), "h.0.crossattention.q_attn.weight": (48, 48)}
+    layouts = {name: each.layout for name, each in assign(GPT2 | cross, config=config).items()}
+    assert layouts["h.0.crossattention.c_attn.weight"].out_parts == (48, 48)
+    assert layouts["h.0.crossattention.q_attn.weight"].out_parts == ()
+    assert {str(layout) for layout in layouts.values()} == {"in out"}
+
+
+@pytest.mark.parametrize(("rows", "parts"), [(48, (16, 16, 16)), (24, ()), (32, ())])
+@pytest.mark.parametrize("layer", ["Wqkv.weight", "qkv.weight", "in_proj_weight"])
+def test_attention_with_fewer_rows_than_three_times_the_inputs_has_no_known_parts(layer, rows, parts):
+    name = f"layers.0.attn.{layer}"
+    assert assign({name: (rows, 16)})[name].layout.out_parts == parts
 
 
 def test_the_same_names_in_a_linear_model_are_not_conv1d():
