@@ -130,6 +130,25 @@ class Layout:
             views = [view[index] for view in views for index in range(len(view))]
         return views
 
+    def tensor_index(self, shape: Sequence[int], number: int, index: Sequence[int]) -> tuple[int, ...]:
+        """Return the index in the tensor of an entry of a matrix.
+
+        Args:
+            shape: The tensor's shape.
+            number: Which of `matrices` it is.
+            index: `(out, in, *kernel)`, the entry's index in the matrix.
+        """
+        by_dimension = dict(zip(self.order, (*self.stack_index(shape, number), *index), strict=True))
+        return tuple(by_dimension[dimension] for dimension in range(len(self.axes)))
+
+    def stack_index(self, shape: Sequence[int], number: int) -> tuple[int, ...]:
+        """Return the position of a matrix in the dimensions that count matrices, from its number in `matrices`."""
+        position = list[int]()
+        for length in reversed(self.stack_shape(shape)):
+            number, remainder = divmod(number, length)
+            position.insert(0, remainder)
+        return tuple(position)
+
     def part_shapes(self, pattern: Pattern, shape: Sequence[int]) -> list[tuple[int, ...]]:
         """Return the shape of every matrix or fused part that is solved on its own, in the order of storage."""
         _, *rest = self.matrix_shape(shape)
