@@ -9,6 +9,7 @@ from hypothesis import given, settings, strategies as st
 
 import masksmith as ms
 from masksmith.layouts import Layout
+from masksmith.measures import count
 
 PATTERNS = [
     "2:4",
@@ -171,3 +172,16 @@ def test_the_verdict_names_the_matrix():
     assert not verdict
     assert (verdict.matrix, verdict.tile) == (2, (0, 0))
     assert verdict.message.startswith("matrix 2 of 3: ")
+
+
+def test_a_stack_without_matrices_is_refused_by_its_shape():
+    layout, empty = Layout.parse("stack out in"), np.zeros((0, 4, 4), np.float32)
+    for call in (
+        lambda: ms.solve(empty, "2:4", layout=layout),
+        lambda: ms.solve_many({"a": empty}, "2:4", layout={"a": layout}),
+        lambda: ms.verify(empty != 0, "2:4", layout=layout),
+        lambda: ms.scores.by_layout(layout, "magnitude", empty),
+        lambda: count(empty != 0, layout=layout),
+    ):
+        with pytest.raises(ms.PatternError, match=r"shape \[0, 4, 4\] is empty: dimension 0 is 0"):
+            call()

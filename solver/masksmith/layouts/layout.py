@@ -121,9 +121,12 @@ class Layout:
         """Return a tensor's matrices `[out, in, *kernel]`, in the order of storage, as views of the array or tensor.
 
         Raises:
-            LayoutError: If the tensor's shape does not match the axes.
+            LayoutError: If the tensor's shape does not match the axes, or the tensor has no entries.
         """
         self.check(tensor.shape)
+        if 0 in tensor.shape:
+            shape = [int(length) for length in tensor.shape]
+            raise LayoutError(f"shape {shape} is empty: dimension {shape.index(0)} is 0")
         permute = tensor.permute if hasattr(tensor, "permute") else tensor.transpose
         views = [permute(self.order)]
         for _ in range(self.axes.count("stack")):
