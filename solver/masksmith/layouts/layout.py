@@ -20,6 +20,10 @@ CONVOLUTION: tuple[AxisRole, ...] = ("out", "in", "kernel", "kernel", "kernel")
 """Axes of the weight of a convolution over three dimensions; over fewer, it has fewer axes `kernel`."""
 
 
+SEVERAL_SUMMED_AXES = "its products sum over several of its axes, as a convolution's; it is not pruned block by block"
+"""Why a weight with an axis `kernel` stays dense if a model is pruned block by block."""
+
+
 class LayoutError(PatternError):
     """Axes or fused parts that do not describe matrices, or that do not match a tensor's shape."""
 
