@@ -139,10 +139,7 @@ class Architecture:
                 f"the experts' shape {list(shape)} does not show which axis is the input; give the model's directory "
                 f"with its config.json, or a layout, 'stack out in' or 'stack in out'"
             )
-        layout = Layout(axes, rule=rule)
-        # All models with `[stack, out, in]` are assumed to have gate and up as two halves, so no table lists them.
-        are_halves = axes[1] == "out" or self.model_types & GATE_AND_UP_IN_HALVES
-        return self._with_parts(name, shape, layout) if are_halves else layout
+        return self.with_parts(name, shape, Layout(axes, rule=rule))
 
     def _axes_by_sibling(self, name: str, shape: Sequence[int]) -> tuple[AxisRole, ...] | None:
         """Find the axes by the shapes of fused gate and up and of down.
@@ -179,6 +176,17 @@ class Architecture:
             return "architecture" if self.model_types & CONV1D_MODELS else None
         shapes = [shape for name, shape in self._shapes.items() if _shows_orientation(name, shape)]
         return "name" if shapes and all(first < second for first, second in shapes) else None
+
+    def with_parts(self, name: str, shape: Sequence[int], layout: Layout) -> Layout:
+        """Return a layout with the fused parts of a layer of this name, if they are known and it has none yet.
+
+        A forward pass shows the axes of a weight, but not always the parts that its outputs are split into.
+        """
+        if layout.out_parts or "kernel" in layout.axes or layout.axes.count("stack") != len(shape) - 2:
+            return layout
+        # All models with `[stack, out, in]` are assumed to have gate and up as two halves, so no table lists them.
+        are_halves = layout.axes[-1] == "in" or self.model_types & GATE_AND_UP_IN_HALVES
+        return self._with_parts(name, shape, layout) if len(shape) == 2 or are_halves else layout
 
     def _with_parts(self, name: str, shape: Sequence[int], layout: Layout) -> Layout:
         rows, inputs = shape[layout.axes.index("out")], shape[layout.axes.index("in")]

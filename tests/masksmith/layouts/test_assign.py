@@ -1,5 +1,7 @@
 """The default rule: which layout a tensor's name and shape give it, and which tensors stay dense."""
 
+from dataclasses import replace
+
 import pytest
 
 from masksmith.layouts import Candidate, Layout, LayoutError, SelectionError, select, with_layouts
@@ -260,3 +262,23 @@ def test_the_shapes_of_experts_come_before_the_table(gate_up, down, axes):
     shapes = {f"{experts}.gate_up_proj": gate_up, f"{experts}.down_proj": down}
     candidates = assign(shapes, config={"model_type": "qwen3_vl_moe"})
     assert {str(each.layout) for each in candidates.values()} == {axes}
+
+
+@pytest.mark.parametrize(
+    ("name", "axes", "shape", "parts", "config"),
+    [
+        ("layers.0.attn.qkv.weight", "out in", (96, 32), (32, 32, 32), None),
+        ("layers.0.attn.c_attn.weight", "in out", (32, 96), (32, 32, 32), {"model_type": "gpt2"}),
+        ("layers.0.mlp.experts.gate_up_proj", "stack out in", (4, 64, 32), (32, 32), None),
+        ("layers.0.mlp.experts.gate_up_proj", "stack in out", (4, 32, 64), (32, 32), {"model_type": "llama4"}),
+        ("layers.0.mlp.experts.gate_up_proj", "stack in out", (4, 32, 64), (), {"model_type": "gpt_oss"}),
+        ("layers.0.attn.qkv.weight", "out in kernel", (96, 32, 1), (), None),
+    ],
+)
+def test_a_layout_that_the_model_shows_gets_the_parts_that_the_name_shows(name, axes, shape, parts, config):
+    layout = Layout.parse(axes, rule="model")
+    (candidate,) = with_layouts([Candidate(name, shape, "F32", layout=layout)], None, config)
+    assert candidate.layout == replace(layout, out_parts=parts)
+    observed = replace(layout, out_parts=(shape[layout.axes.index("out")],))
+    (candidate,) = with_layouts([Candidate(name, shape, "F32", layout=observed)], None, config)
+    assert candidate.layout == observed
