@@ -124,7 +124,7 @@ class Architecture:
             return Layout(TRANSPOSED_AXES[: len(shape)], rule="shape")
         if "transposed" in kinds:
             return _convolution_by_name(name, shape)
-        may_be_transposed = is_transposed_by_name(name) or is_plain_or_transposed_by_name(name)
+        may_be_transposed = is_transposed_by_name(name) or is_plain_or_transposed_by_name(name, shape)
         if may_be_transposed and "grouped transposed" in kinds:
             return Unclear(_grouped_or_plain_reason(shape))
         return Layout(default_axes(shape), rule="shape")
@@ -229,7 +229,7 @@ def _convolution_by_name(name: str, shape: Sequence[int]) -> Layout | Unclear:
     """Return the layout of a convolution whose bias does not show whether it is plain or transposed."""
     if is_transposed_by_name(name):
         return Layout(TRANSPOSED_AXES[: len(shape)], rule="name")
-    if is_plain_or_transposed_by_name(name):
+    if is_plain_or_transposed_by_name(name, shape):
         plain_axes, transposed_axes = " ".join(default_axes(shape)), " ".join(TRANSPOSED_AXES[: len(shape)])
         return Unclear(
             f"the name may mean a convolution or a transposed one; say which with a layout: {plain_axes!r} or "

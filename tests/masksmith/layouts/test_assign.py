@@ -282,3 +282,13 @@ def test_a_layout_that_the_model_shows_gets_the_parts_that_the_name_shows(name, 
     observed = replace(layout, out_parts=(shape[layout.axes.index("out")],))
     (candidate,) = with_layouts([Candidate(name, shape, "F32", layout=observed)], None, config)
     assert candidate.layout == observed
+
+
+@pytest.mark.parametrize(("kernel", "is_clear"), [((2, 2), False), ((4, 4), False), ((3, 3), True), ((1, 1), True)])
+def test_an_even_kernel_inside_an_upsampling_module_may_be_transposed(kernel, is_clear):
+    name = "neck.feature_upsample.scaled_images.0.layers.1.weight"  # DepthPro
+    candidate = assign({name: (16, 16, *kernel)})[name]
+    assert (candidate.layout is not None) == is_clear
+    if not is_clear:
+        assert "the name may mean a convolution or a transposed one" in candidate.unsupported_reason
+    assert str(assign({name: (16, 32, *kernel), name[:-6] + "bias": (32,)})[name].layout) == "in out kernel kernel"
