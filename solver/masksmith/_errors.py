@@ -14,6 +14,9 @@ MasksmithError
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Self
+
 from .patterns import PatternError as PatternError
 from .patterns.errors import MasksmithError as MasksmithError, MissingExtraError as MissingExtraError
 
@@ -25,6 +28,7 @@ class ScoresError(MasksmithError, ValueError):
         reason: Description of the error, such as `NaN`.
         index: Index of the invalid entry in its tensor; None if no single entry is invalid.
         name: Name of the tensor or layer, or of another invalid input, such as `mask`; None if not known.
+        hint: What the caller can do about it; None if there is no advice.
     """
 
     def __init__(
@@ -36,6 +40,11 @@ class ScoresError(MasksmithError, ValueError):
         self.reason = reason
         self.index = index
         self.name = name
+        self.hint = hint
+
+    def at(self, index: Sequence[int]) -> Self:
+        """Return the same error with another index, such as that in a tensor instead of that in its rows."""
+        return type(self)(self.reason, tuple(index), self.name, self.hint)
 
 
 class InfeasibleError(MasksmithError, ValueError):

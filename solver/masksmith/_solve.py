@@ -97,7 +97,7 @@ def solve(
     options = Options(must_keep, must_drop, warm_start, hysteresis, keep_duals, weight, view)
     call = _Call.of(solver, time_limit_s, threads, on_progress)
     tensor = _Tensor.of(call, scores, _pattern(pattern), options, Layout.of(layout), name)
-    return with_pruned_and_packed(tensor.solution(iter(call.solve(tensor.problems))), weight)
+    return with_pruned_and_packed(tensor.solution(_solve_problems(call, [tensor])), weight)
 
 
 def solve_many(
@@ -152,7 +152,7 @@ def solve_many(
     for name in dict.fromkeys(first_names.values()):
         options = replace(shared_options, warm_start=starts.get(name), hysteresis=hysteresis)
         tensors[name] = _Tensor.of(call, scores[name], patterns[name], options, layouts[name], name)
-    solved = iter(call.solve([problem for tensor in tensors.values() for problem in tensor.problems]))
+    solved = _solve_problems(call, list(tensors.values()))
     solutions = {name: tensor.solution(solved) for name, tensor in tensors.items()}
     return {name: solutions[first_names[name]] for name in scores}
 
@@ -193,6 +193,24 @@ class _Tensor:
         """Take the next solutions, one for each problem of this tensor, and join them."""
         solutions = [next(solved) for _ in self.problems]
         return solutions[0] if self.matrices is None else self.matrices.join(solutions, self.name)
+
+    def locate(self, error: ScoresError) -> ScoresError | None:
+        """Return an error in a matrix of this tensor with the tensor's name and index; None for other errors."""
+        if self.matrices is None or error.index is None:
+            return None
+        for number, problem in enumerate(self.problems):
+            if problem.name == error.name:
+                index = self.matrices.tensor_index(number, error.index)
+                return ScoresError(error.reason, index, self.name, error.hint)
+        return None
+
+
+def _solve_problems(call: _Call, tensors: Sequence[_Tensor]) -> Iterator[Solution]:
+    """Return the solutions of the tensors' problems; an error about an entry has its index in the tensor."""
+    try:
+        return iter(call.solve([problem for tensor in tensors for problem in tensor.problems]))
+    except ScoresError as error:
+        raise next(filter(None, (tensor.locate(error) for tensor in tensors)), error) from None
 
 
 SPLIT_OPTIONS = ("must_keep", "must_drop", "warm_start")

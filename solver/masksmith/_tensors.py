@@ -172,7 +172,7 @@ class MatrixReader:
             return ScoresError("NaN", self._index(position), self.name)
         if value == math.inf:
             return ScoresError("infinity", self._index(position), self.name)
-        hint = "scores must not be negative; as scores of a weight use its magnitude, ms.magnitude(weight)"
+        hint = "scores must not be negative; as scores of a weight use its magnitude (in Python, ms.magnitude)"
         return ScoresError(f"negative score {value:g}", self._index(position), self.name, hint)
 
     def _index(self, position: int) -> tuple[int, ...]:

@@ -22,6 +22,7 @@ from typing import cast
 import numpy as np
 import numpy.typing as npt
 
+from ._cores import available_cores
 from ._panels import Panel
 from ._solve import solve
 from .kernels.jit import locked, numba_version, on_first_compilation, sources_digest
@@ -90,11 +91,10 @@ def main(arguments: Sequence[str]) -> None:
         return
     if BACKGROUND in arguments:
         os.nice(5)  # not a higher value: a job may wait for a kernel that is compiled here
-    on_first_compilation(lambda: _print_line(COMPILING))
     # Processes that start at the same time would compile the same kernels: one compiles, the others wait, then load.
     name = "warm_up_later.lock" if BACKGROUND in arguments else "warm_up.lock"
-    with locked(_cache_folder() / name):
-        if BACKGROUND in arguments or os.cpu_count() == 1:
+    with on_first_compilation(lambda: _print_line(COMPILING)), locked(_cache_folder() / name):
+        if BACKGROUND in arguments or available_cores() == 1:
             _run([partial(warm_up, [pattern]) for pattern in patterns])
         else:
             _warm_up_with_two_processes(patterns)

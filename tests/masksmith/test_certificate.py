@@ -9,8 +9,10 @@ import pytest
 from hypothesis import given, settings, strategies as st
 from support.strategies import slow_sizes_marked
 
+import masksmith as ms
 from masksmith._certify import NO_FORCED, PanelCertificate, certify_panel
 from masksmith._panels import DROP, KEEP, Panel, PanelAnswer
+from masksmith._solution import Certificate
 from masksmith.kernels.certificate.tiles import certify
 from masksmith.patterns import TileSpec
 from masksmith.solvers.exact import Exact
@@ -203,3 +205,23 @@ def test_duals_of_groups_that_are_nan_prove_only_the_total(cols: int, at_most: b
     total = scores[:, :cols].sum()
     np.testing.assert_allclose((certificate.objective + certificate.violation)[0, :2], [total, total])
     assert certificate.violation[0, 2] == 0.0
+
+
+@pytest.mark.parametrize("pattern", ["2:4", "16:2:8", "50%"])
+def test_the_bound_of_a_tensor_is_not_below_the_exact_sum_of_its_pieces(pattern: str) -> None:
+    # 2^53 + 1 is rounded to 2^53, so sums of these numbers in float64 lose all that is added.
+    objectives, violations = np.zeros((1, 512)), np.zeros((1, 512))
+    objectives[0, ::8], objectives[0, 0], violations[0, 1] = 1.0, 2.0**53, 1.0
+    certificate = Certificate(ms.parse(pattern), objectives, violations, total_score=2.0**60, kept=1)
+    exact = sum(map(Fraction, objectives[0])) + 1
+    assert exact <= Fraction(certificate.upper_bound) <= exact * Fraction(1 + 1e-12)
+    assert sum(map(Fraction, certificate.bounds[0])) >= exact
+
+
+@pytest.mark.parametrize("scale", [2.0**-1074, 1.0, 2.0**900])
+def test_only_what_is_proved_has_its_objective_as_its_bound(scale: float) -> None:
+    objectives = np.array([[2.0**53, 2.0**53]]) * scale
+    certificate = Certificate(ms.parse("2:4"), objectives, np.array([[0.0, scale]]), total_score=1.0, kept=1)
+    assert certificate.bounds[0, 0] == objectives[0, 0]
+    assert Fraction(certificate.bounds[0, 1]) >= Fraction(objectives[0, 1]) + Fraction(scale)
+    assert certificate.upper_bound > certificate.objective

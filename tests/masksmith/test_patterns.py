@@ -3,12 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from fractions import Fraction
+from numbers import Real
 
 import numpy as np
 import pytest
 from hypothesis import given, strategies as st
 
-from masksmith.patterns import NM, VNM, Block, DoublePruned, Hybrid, Pattern, PatternError, matrix_shape, parse
+from masksmith.patterns import (
+    NM,
+    VNM,
+    Block,
+    Channels,
+    DoublePruned,
+    Hybrid,
+    Pattern,
+    PatternError,
+    Unstructured,
+    matrix_shape,
+    parse,
+)
 
 
 @pytest.mark.parametrize(
@@ -116,3 +130,20 @@ def test_options_that_contradict_each_other_are_refused() -> None:
         NM(2, 4, transposable=True, axis="out")
     with pytest.raises(PatternError, match="transposable"):
         NM(2, 4, n_out=2)
+
+
+@pytest.mark.parametrize(
+    "text", ["hybrid 1x1{}!", "hybrid 1x1 2:4{}50{}!", "block{}1x1{}50%{}!", "transposable{}!", "{}!{}!"]
+)
+def test_spaces_are_read_as_one_so_that_no_number_of_them_takes_long(text: str) -> None:
+    short = text.format(*[" "] * 3).strip()
+    with pytest.raises(PatternError, match=f"^'{short}' is not a pattern"):
+        parse(text.format(*[" \t\n " * 1000] * 3))
+    assert parse("  hybrid\t128x128   2:4 \n 75% ") == parse("hybrid 128x128 2:4 75%")
+
+
+@pytest.mark.parametrize("number", [np.float32(0.5), np.float16(0.5), Fraction(1, 2)])
+def test_densities_may_be_real_numbers_of_any_type(number: Real) -> None:
+    for pattern in (Unstructured(number), Block(2, 2, number), Channels(number), Hybrid(4, 4, NM(2, 4), number)):
+        assert parse(str(pattern)) == pattern
+        assert type(pattern.density if not isinstance(pattern, Hybrid) else pattern.dense_share) is float

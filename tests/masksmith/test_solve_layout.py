@@ -9,6 +9,7 @@ from hypothesis import given, settings, strategies as st
 
 import masksmith as ms
 from masksmith.layouts import Layout
+from masksmith.measures import count
 
 PATTERNS = [
     "2:4",
@@ -106,11 +107,26 @@ def test_a_mask_of_another_shape_is_refused():
         ms.solve(scores_of("in out"), "2:4", layout="in out", must_keep=np.ones((4, 4), bool))
 
 
-def test_the_error_says_which_matrix_is_at_fault():
-    scores = scores_of("stack out in")
-    scores[1, 2, 3] = np.nan
-    with pytest.raises(ms.ScoresError, match=r"'experts \(matrix 1 as \[out, in\]\)': NaN at \[2, 3\]"):
-        ms.solve(scores, "2:4", layout="stack out in", name="experts")
+@pytest.mark.parametrize("pattern", ["2:4", "transposable 2:4", "4:2:8", "block 4x4 50%", "50%"])
+@pytest.mark.parametrize(
+    ("axes", "parts", "shape"),
+    [
+        ("stack out in", (), (2, 8, 16)), ("stack in out", (6, 6), (2, 16, 12)), ("in out", (), (8, 16)),
+        ("in out", (6, 10), (8, 16)), ("stack stack in out", (), (2, 2, 8, 8)), ("out stack in", (), (8, 3, 8)),
+        ("in out kernel", (), (8, 4, 2)),
+    ],
+)  # fmt: skip
+def test_the_index_of_an_invalid_score_is_that_in_the_tensor(pattern, axes, parts, shape):
+    layout, index = Layout.parse(axes, out_parts=parts), tuple(length * 2 // 3 for length in shape)
+    scores = np.ones(shape)
+    scores[index] = np.nan
+    for solve in (
+        lambda: ms.solve(scores, pattern, layout=layout, name="experts"),
+        lambda: ms.solve_many({"q": np.ones((8, 8)), "experts": scores}, pattern, layout={"experts": layout}),
+    ):
+        with pytest.raises(ms.ScoresError, match="'experts': NaN at") as caught:
+            solve()
+        assert caught.value.index == index
 
 
 def test_a_cut_search_of_one_matrix_leaves_the_whole_unproved():
@@ -156,3 +172,16 @@ def test_the_verdict_names_the_matrix():
     assert not verdict
     assert (verdict.matrix, verdict.tile) == (2, (0, 0))
     assert verdict.message.startswith("matrix 2 of 3: ")
+
+
+def test_a_stack_without_matrices_is_refused_by_its_shape():
+    layout, empty = Layout.parse("stack out in"), np.zeros((0, 4, 4), np.float32)
+    for call in (
+        lambda: ms.solve(empty, "2:4", layout=layout),
+        lambda: ms.solve_many({"a": empty}, "2:4", layout={"a": layout}),
+        lambda: ms.verify(empty != 0, "2:4", layout=layout),
+        lambda: ms.scores.by_layout(layout, "magnitude", empty),
+        lambda: count(empty != 0, layout=layout),
+    ):
+        with pytest.raises(ms.PatternError, match=r"shape \[0, 4, 4\] is empty: dimension 0 is 0"):
+            call()

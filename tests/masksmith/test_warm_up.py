@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import masksmith as ms
+from masksmith import _warm_up
 from masksmith._warm_up import COMPILING, LATER_PATTERNS, READY_PATTERNS
 from masksmith.kernels.jit import LockedCache, locked
 from masksmith.kernels.scan import scan
@@ -105,3 +106,17 @@ def test_a_lock_excludes_other_processes_until_it_is_released(tmp_path: Path) ->
 @pytest.mark.parametrize("pattern", [*READY_PATTERNS, *LATER_PATTERNS])
 def test_patterns_are_in_their_canonical_spelling(pattern: str) -> None:
     assert str(ms.parse(pattern)) == pattern
+
+
+@pytest.mark.parametrize(("cores", "second_process"), [(1, False), (2, True)])
+def test_a_second_process_compiles_where_this_one_may_run_on_several_cores(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, cores: int, second_process: bool
+) -> None:
+    used: list[bool] = []
+    monkeypatch.setattr(_warm_up, "available_cores", lambda: cores)
+    monkeypatch.setattr(_warm_up.os, "cpu_count", lambda: 64 // cores)
+    monkeypatch.setattr(_warm_up, "_cache_folder", lambda: tmp_path)
+    monkeypatch.setattr(_warm_up, "_run", lambda steps: used.append(False))
+    monkeypatch.setattr(_warm_up, "_warm_up_with_two_processes", lambda patterns: used.append(True))
+    _warm_up.main(["2:4"])
+    assert used == [second_process]

@@ -97,7 +97,8 @@ def test_a_bad_value_is_named_and_the_other_tensors_have_masks(runner, submit, d
     shards, reports = runner.records.shards(job), runner.records.reports(job)
     (error,) = [report.error for report in reports.values() if report.error]
     assert (error.code, error.index) == ("invalid_scores", list(index))
-    assert error.message == f"tensor 'bad': {reason} at {list(index)}"
+    advice = "; scores must not be negative; as scores of a weight use its magnitude (in Python, ms.magnitude)"
+    assert error.message == f"tensor 'bad': {reason} at {list(index)}" + (advice if "negative" in reason else "")
     assert all(reports[at].status == "optimal" for at, shard in shards.items() if shard.tensor == 1)
     assert (mask_of(runner, job, 1) == ms.solve(good, ms.parse("2:4", axis=options.get("axis", "in"))).mask).all()
 

@@ -155,6 +155,7 @@ def test_scores_out_of_range_are_reported_by_name(store, plan, norm, message):
     error = failure_report(raised.value, tensor, Shard(tensor=0, first=4, last=8)).error
     assert error.code == "invalid_scores"
     assert error.message.startswith(f"tensor 'w': {message} in float32")
+    assert "; scale the weight or its statistic" in error.message
     assert error.index == (None if norm < 1 else [4, 0])
 
 
@@ -179,3 +180,49 @@ def test_a_gram_matrix_that_does_not_fit_is_refused_before_it_is_read(store, pla
     with pytest.raises(memory.InsufficientMemoryError, match=f"needs {needed} bytes .* can take {needed - 1};"):
         Scoring(InputReader(counting), tensor, ScoreMethod.parse("sparsegpt"), lambda: None).rows(0, 12)
     assert counting.read == 0
+
+
+def scoring_of(store, tensor, text):
+    return Scoring(InputReader(store), tensor, ScoreMethod.parse(text), lambda: None)
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "statistic"),
+    [("magnitude power=2", None, None), ("wanda", "norms", NORMS), ("taylor", "gradient", GRADIENT)],
+)
+def test_scores_of_some_rows_may_all_underflow_as_long_as_those_of_others_do_not(
+    store, plan, monkeypatch, text, kind, statistic
+):
+    monkeypatch.setattr(score, "SLICE_ENTRIES", 60)
+    small, tensor = WEIGHT.copy(), plan(WEIGHT, kind, statistic)
+    small[:8] *= np.float32(1e-41)
+    expected = scoring_of(store, tensor, text).rows(8, 24)
+    found = by_shards(store, plan(small, kind, statistic), text, 8)
+    assert (found[8:] == expected).all()
+    assert (found[:8] < 1e-37).all()
+    with pytest.raises(ms.scores.ScoreUnderflowError, match="all scores underflow"):
+        scoring_of(store, plan(WEIGHT * np.float32(1e-41), kind, statistic), text).rows(8, 16)
+
+
+def test_scores_of_one_matrix_of_a_stack_may_underflow_in_its_shard(store, plan):
+    weight, layout = np.stack([WEIGHT * np.float32(1e-30), WEIGHT]), Layout.parse("stack out in")
+    scoring = scoring_of(store, plan(weight), "magnitude power=2")
+    assert (scoring.matrices(layout, 0, 1) == 0).all()
+    assert (scoring.matrices(layout, 1, 2) == WEIGHT[None] ** 2).all()
+
+
+def test_the_index_of_an_invalid_entry_is_that_in_the_tensor_whatever_range_is_scored(store, plan, monkeypatch):
+    large = GRADIENT.copy()
+    large[21, 7] = 1e30
+    monkeypatch.setattr(score, "SLICE_ENTRIES", 36)
+    for text in ("taylor", "taylor group=in", "taylor group=5x2"):
+        scoring = scoring_of(store, plan(WEIGHT, "gradient", large), text)
+        with pytest.raises(ms.ScoresError, match="overflows") as raised:
+            scoring.rows(18, 24)
+        assert failure_report(raised.value, plan(WEIGHT), Shard(tensor=0, first=18, last=24)).error.index == [21, 7]
+    stack = np.stack([WEIGHT, GRADIENT])
+    norms = np.ones((2, 12))
+    norms[1, 3] = np.nan
+    with pytest.raises(ms.scores.StatisticError) as raised:
+        scoring_of(store, plan(stack, "norms", norms), "wanda").matrices(Layout.parse("stack out in"), 1, 2)
+    assert raised.value.index == (1, 3)

@@ -1,5 +1,7 @@
 """The device of a worker has one of three forms; all invalid settings are named at once."""
 
+import os
+
 import pytest
 
 from masksmith_state.settings import read_settings
@@ -28,3 +30,8 @@ def test_every_invalid_setting_is_named(monkeypatch, capsys):
     first, second = sorted(capsys.readouterr().err.splitlines())
     assert first.startswith("masksmith: MASKSMITH_LEASE_S='soon': ")
     assert second.startswith("masksmith: MASKSMITH_WORKER_SLOTS='0': ")
+
+
+def test_a_machine_without_affinities_has_slots(monkeypatch):
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    assert read_settings(Settings).worker_slots == os.cpu_count()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import masksmith as ms
@@ -25,42 +26,60 @@ from .stages.memory import InsufficientMemoryError
 
 log = logging.getLogger(__name__)
 
-Failure = tuple[Code, str, Sequence[int] | None]
-"""Error code, reason, and the index of the invalid entry in the tensor or its statistic, or None."""
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why a shard fails.
+
+    Attributes:
+        code: Error code.
+        reason: Reason.
+        index: Index of the invalid entry in the tensor or its statistic, or None.
+        hint: What the user can do about it, or None.
+    """
+
+    code: Code
+    reason: str
+    index: Sequence[int] | None = None
+    hint: str | None = None
+
+    def __str__(self) -> str:
+        where = "" if self.index is None else f" at {list(self.index)}"
+        return f"{self.reason}{where}" + ("" if self.hint is None else f"; {self.hint}")
 
 
 def _with_code(code: Code, reason: str = "") -> Callable[[Exception, Shard], Failure]:
     """Return a handler that reports this code, with this reason or, if it is empty, the exception's text."""
-    return lambda error, shard: (code, reason or str(error), None)
+    return lambda error, shard: Failure(code, reason or str(error))
 
 
-def _invalid_score(error: ms.ScoresError, shard: Shard) -> Failure:
-    index = None if error.index is None else [error.index[0] + shard.first, *error.index[1:]]
-    return Code.INVALID_SCORES, error.reason, index
+def _with_index(code: Code) -> Callable[[ms.ScoresError, Shard], Failure]:
+    """Return a handler that reports this code, and the index in the tensor or its statistic."""
+    return lambda error, shard: Failure(code, error.reason, error.index, error.hint)
 
 
 def _invalid_update(error: ms.UpdateError, shard: Shard) -> Failure:
     row = "" if error.row is None else f" (row {error.row + shard.first})"
-    return Code.INVALID_CALIBRATION, error.reason + row, None
+    return Failure(Code.INVALID_CALIBRATION, error.reason + row)
 
 
 def _no_root(error: NoRootError, shard: Shard) -> Failure:
-    return Code.ROOT_NOT_FOUND, f"{error} of this worker; give it the same roots as the service", None
+    return Failure(Code.ROOT_NOT_FOUND, f"{error} of this worker; give it the same roots as the service")
 
 
 def _previous_missing(error: PreviousMissingError, shard: Shard) -> Failure:
-    return Code.UPLOAD_NOT_FOUND if error.is_upload else Code.RESULT_NOT_FOUND, str(error), None
+    return Failure(Code.UPLOAD_NOT_FOUND if error.is_upload else Code.RESULT_NOT_FOUND, str(error))
 
 
 _HANDLERS: Mapping[type[Exception], Callable[[Any, Shard], Failure]] = {
-    SpecificationError: lambda error, shard: (error.code, str(error), None),
-    BudgetError: lambda error, shard: (Code.INVALID_BUDGET, f"the budget cannot be met: {error}", None),
-    StatisticError: lambda error, shard: (Code.INVALID_CALIBRATION, error.reason, error.index),
-    ms.ScoresError: _invalid_score,
+    SpecificationError: lambda error, shard: Failure(error.code, str(error)),
+    BudgetError: lambda error, shard: Failure(Code.INVALID_BUDGET, f"the budget cannot be met: {error}"),
+    StatisticError: _with_index(Code.INVALID_CALIBRATION),
+    ms.ScoresError: _with_index(Code.INVALID_SCORES),
     ms.PatternError: _with_code(Code.SOLVER_REFUSED),
     ms.SolverError: _with_code(Code.SOLVER_REFUSED),
     ms.InfeasibleError: _with_code(Code.SOLVER_REFUSED),
-    ms.WeightError: lambda error, shard: (Code.INVALID_SCORES, error.reason, None),
+    ms.WeightError: lambda error, shard: Failure(Code.INVALID_SCORES, error.reason),
     ms.UpdateError: _invalid_update,
     InsufficientMemoryError: _with_code(Code.INSUFFICIENT_MEMORY),
     ms.MissingExtraError: _with_code(Code.EXTRA_MISSING),
@@ -86,11 +105,10 @@ OUTPUT_FAILURES: tuple[type[Exception], ...] = (
 
 def failure_report(error: Exception, tensor: PlannedTensor, shard: Shard) -> ShardReport:
     """Make the report of a shard that was to solve rows of a tensor, from one of `FAILURES`."""
-    code, reason, index = _failure(error, shard)
-    where = "" if index is None else f" at {list(index)}"
-    log.info("tensor %r has no mask: %s%s", tensor.name, reason, where)
-    message = f"tensor {tensor.name!r}: {reason}{where}"
-    return ShardReport(error=TensorError(code=code, message=message, index=None if index is None else list(index)))
+    failure = _failure(error, shard)
+    log.info("tensor %r has no mask: %s", tensor.name, failure)
+    index = None if failure.index is None else list(failure.index)
+    return ShardReport(error=TensorError(code=failure.code, message=f"tensor {tensor.name!r}: {failure}", index=index))
 
 
 def output_failure_report(error: Exception, name: str) -> ShardReport:
@@ -105,8 +123,9 @@ def output_failure_report(error: Exception, name: str) -> ShardReport:
             "a mask or weight was deleted or damaged meanwhile; submit the job again",
         )
     else:
-        no_rows = Shard(tensor=0, first=0, last=0)  # handlers add the first row of a shard to indices
-        code, reason, _ = _failure(error, no_rows)
+        no_rows = Shard(tensor=0, first=0, last=0)  # handlers add the first row of a shard to that of an `UpdateError`
+        failure = _failure(error, no_rows)
+        code, reason = failure.code, str(failure)
     log.info("file %r of the output is not written: %s", name, reason)
     return ShardReport(error=TensorError(code=code, message=f"file {name!r} is not written: {reason}"))
 

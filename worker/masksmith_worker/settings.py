@@ -9,6 +9,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
+from masksmith._cores import available_cores
 from masksmith_state.settings import MAX_SECONDS, StateSettings
 
 
@@ -21,7 +22,7 @@ class Settings(StateSettings):
     """`cpu`, `cuda`, or a CUDA device such as `cuda:0`."""
     worker_role: Literal["search", "bench"] = "search"
     """`search` finds masks; `bench` measures kernels, one case at a time, with the device to itself."""
-    worker_slots: int = Field(default_factory=lambda: len(os.sched_getaffinity(0)), ge=1, le=4096)
+    worker_slots: int = Field(default_factory=available_cores, ge=1, le=4096)
     """Number of shards that are solved at the same time, each in a separate process; `bench` measures one case."""
     worker_nice: int = Field(default=10, ge=0, le=19)
     """Added to the niceness of processes that solve; with more than 0, other processes of the machine have priority."""

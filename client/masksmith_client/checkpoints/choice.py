@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from masksmith import layouts
 from masksmith.layouts import Candidate, Layout, LayoutError, Selection, SelectionError
 from masksmith.layouts.dtypes import dtype_reason
+from masksmith.layouts.layout import SEVERAL_SUMMED_AXES
 from masksmith.patterns import Pattern, PatternError, TensorPatterns
 from masksmith.patterns.matching import NameMatcher
 from masksmith_client._errors import InputError, as_input_errors
@@ -34,6 +35,8 @@ class ChoiceOptions:
         quantised_as_floats: Whether all weights that are quantised entry by entry (int8 with a scale, 8-bit floats) are
             treated as floats; a weight is then 0 where its stored value is 0. If False, only those in
             `Checkpoint.scales` are treated as floats.
+        are_blocks_pruned: Whether the model is pruned block by block; weights whose products sum over several axes,
+            such as convolutions, then stay dense.
     """
 
     patterns: TensorPatterns | None = None
@@ -42,6 +45,7 @@ class ChoiceOptions:
     layouts: Mapping[str, str] = field(default_factory=dict)
     trust_remote_code: bool = False
     quantised_as_floats: bool = False
+    are_blocks_pruned: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +163,16 @@ def candidates_in(checkpoint: Checkpoint, options: ChoiceOptions) -> tuple[list[
     candidates, notes = _with_traced_layouts(candidates, checkpoint, trust_remote_code=options.trust_remote_code)
     with as_input_errors(LayoutError):
         layouts_by_name = user_layouts(options.layouts, list(checkpoint.tensors))
-        return layouts.with_layouts(candidates, layouts_by_name, checkpoint.config), notes
+        candidates = layouts.with_layouts(candidates, layouts_by_name, checkpoint.config)
+    return [_with_summed_axes_reason(candidate, options) for candidate in candidates], notes
+
+
+def _with_summed_axes_reason(candidate: Candidate, options: ChoiceOptions) -> Candidate:
+    """Add the reason why a weight whose layout has an axis `kernel` is not pruned block by block."""
+    has_reason = candidate.unsupported_reason is not None or candidate.dense_by_default_reason is not None
+    if has_reason or not options.are_blocks_pruned or candidate.layout is None or "kernel" not in candidate.layout.axes:
+        return candidate
+    return replace(candidate, unsupported_reason=SEVERAL_SUMMED_AXES)
 
 
 def _candidate(tensor: Tensor, checkpoint: Checkpoint, *, is_read_as_float: bool) -> Candidate:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -129,6 +130,7 @@ def prune(
         BlockOptions(order, tune_steps, tune_rate, min_tokens, few_tokens),
     )
     options = choice_options(parse_patterns(pattern, axis, ragged), layers, exclude, layout, trust_remote_code)
+    options = replace(options, are_blocks_pruned=text is not None)
     if threads is not None and not local:
         raise InputError("--threads is for --local; a service has workers")
     if local:

@@ -45,6 +45,13 @@ class Matrices:
         ranges = self.layout.row_ranges(self.pattern, self.shape)
         return [matrix[first:last] for matrix in self.layout.matrices(tensor) for first, last in ranges]
 
+    def tensor_index(self, number: int, index: Sequence[int]) -> tuple[int, ...]:
+        """Return the index in the tensor of an entry of the matrix `number` of `split`, from its index there."""
+        ranges = self.layout.row_ranges(self.pattern, self.shape)
+        matrix, part = divmod(number, len(ranges))
+        row = index[0] + ranges[part][0]
+        return self.layout.tensor_index(self.shape, matrix, (row, *index[1:]))
+
     def split_solution(self, solution: Solution) -> list[Solution]:
         """Split an earlier solution of the tensor into one for each matrix: mask, duals of its tile rows, certificate.
 

@@ -30,7 +30,7 @@ def measure_from(allocator: Allocator, scores: Any, state: Any, name: str, first
     except ScoresError as error:
         if error.index is None:
             raise
-        raise ScoresError(error.reason, (error.index[0] + first, *error.index[1:]), name) from None
+        raise error.at((error.index[0] + first, *error.index[1:])) from None
 
 
 def allocator_for(pattern: Pattern, budget: Budget, shapes: Shapes, *, double: bool = False) -> Allocator:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -76,6 +78,16 @@ class Case:
         return f"{self.layer.shape}, {self.pattern}, batch {self.batch}, {self.dtype}, {self.direction}"
 
 
+def labels(layers: Iterable[Layer]) -> dict[Layer, str]:
+    """Return a text for each layer that no other one has: its shape; with name and count if several have the shape."""
+    layers = list(dict.fromkeys(layers))
+    shapes = Counter(layer.shape for layer in layers)
+    return {
+        layer: layer.shape if shapes[layer.shape] == 1 else f"{layer.shape} ({layer.name}, x{layer.count})"
+        for layer in layers
+    }
+
+
 _parse_once = lru_cache(maxsize=1024)(parse)
 
 
@@ -100,9 +112,9 @@ def read_shapes(texts: Sequence[str]) -> list[Layer]:
         size, _, count = text.replace(" ", "").lower().partition("*")
         rows, _, cols = size.partition("x")
         numbers = (rows, cols, count or "1")
-        if not all(number.isdecimal() and len(number) < 7 and int(number) > 0 for number in numbers):
+        if not all(re.fullmatch("[0-9]{1,6}", number) and int(number) > 0 for number in numbers):
             raise ValueError(
-                f"{text!r} is not a shape; write OUTxIN, such as 1536x384, or 1536x384*6 for six such layers"
+                f"{text[:80]!r} is not a shape; write OUTxIN, such as 1536x384, or 1536x384*6 for six such layers"
             )
-        layers.append(Layer(size, int(rows), int(cols), int(count or 1)))
+        layers.append(Layer(f"{int(rows)}x{int(cols)}", int(rows), int(cols), int(count or 1)))
     return layers

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-from .cases import Case, Layer
+from .cases import Case, Layer, labels
 from .results import CaseResult, Gain
 
 CurveKey = tuple[str, Layer, int, str, str, str]
@@ -97,7 +97,8 @@ class Estimate:
         pattern, batch, dtype, direction: The cases that are summed.
         dense_s: Seconds with dense products for all layers.
         best_s: Seconds with the fastest kernel for each shape, which may be dense.
-        kernels: The fastest kernel, by shape; `dense` where no sparse kernel is faster.
+        kernels: The fastest kernel, by shape; `dense` where no sparse kernel is faster. If several layers have one
+            shape, their keys are the shape with name and count: `64x64 (q, x2)`.
         by_kernel: Seconds, by kernel, with this kernel for the layers where it was measured, and dense for the others.
         low, high: Range of `speedup`, from the ranges of all layers.
         least_by_kernel, most_by_kernel: Range of `by_kernel`, from the ranges of all layers.
@@ -220,6 +221,7 @@ def estimates(results: Iterable[CaseResult]) -> list[Estimate]:
 def _estimate(key: tuple[str, int, str, str], results: Sequence[CaseResult]) -> Estimate:
     dense_s = best_s = slowest_s = fastest_s = 0.0
     kernels: dict[str, str] = {}
+    label_of = labels(result.case.layer for result in results)
     names = {measurement.kernel for result in results for measurement, _ in result.speedups}
     by_kernel, least_by_kernel, most_by_kernel = (dict.fromkeys(sorted(names), 0.0) for _ in range(3))
     for result in results:
@@ -235,7 +237,7 @@ def _estimate(key: tuple[str, int, str, str], results: Sequence[CaseResult]) -> 
         best_s += layers_s / gain.value
         slowest_s += layers_s / gain.low
         fastest_s += layers_s / gain.high
-        kernels[result.case.layer.shape] = best
+        kernels[label_of[result.case.layer]] = best
         for name in by_kernel:
             gain = gains.get(name, Gain(1.0, 1.0, 1.0))
             by_kernel[name] += layers_s / gain.value

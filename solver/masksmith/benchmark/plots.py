@@ -6,6 +6,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
+from .cases import labels
 from .conclusions import family
 from .report import Report
 from .results import Gain
@@ -124,16 +125,17 @@ def _shape_count(layers: list[_LayerTimes]) -> int:
 
 
 def bars(report: Report, batch: int) -> dict[str, dict[str, float]]:
-    """Return the speed-up of the fastest sparse kernel, by shape of the layers and by pattern.
+    """Return the speed-up of the fastest sparse kernel, by label of the layer, as `labels` returns it, and by pattern.
 
     If the report has several dtypes or directions, the pattern's label includes them. Patterns for which no sparse
     kernel was measured are absent.
     """
     speedups: dict[str, dict[str, float]] = defaultdict(dict)
+    label_of = labels(winner.case.layer for winner in report.winners)
     for winner in report.winners:
         if winner.case.batch == batch and winner.speedup is not None:
             pattern = f"{winner.case.pattern}{case_suffix(winner.case, report)}"
-            speedups[winner.case.layer.shape][pattern] = winner.speedup
+            speedups[label_of[winner.case.layer]][pattern] = winner.speedup
     return speedups
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -75,13 +76,18 @@ def benchmark(
     check_device(device)
     check_runnable(kernels if kernels is None else list(kernels), available_kernels, device)
     _check_masks(masks, cases)
-    if on_compilation is not None:
-        from masksmith.kernels.jit import on_first_compilation
-
-        on_first_compilation(on_compilation)
-    results = _measure_all(Bench(available_kernels, device, rounds, threads, seed, masks), cases, on_case)
+    with _calling(on_compilation):
+        results = _measure_all(Bench(available_kernels, device, rounds, threads, seed, masks), cases, on_case)
     settings = {"rounds": rounds, "threads": threads, "seed": seed, "device": device, "version": masksmith.__version__}
     return Report(results, settings)
+
+
+def _calling(on_compilation: Callable[[], None] | None) -> AbstractContextManager[None]:
+    if on_compilation is None:
+        return nullcontext()
+    from masksmith.kernels.jit import on_first_compilation
+
+    return on_first_compilation(on_compilation)
 
 
 def _measure_all(bench: Bench, cases: Sequence[Case], on_case: OnCase | None) -> list[CaseResult]:

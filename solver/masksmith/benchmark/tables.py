@@ -8,12 +8,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from .answers import Answers
-from .cases import Case
+from .cases import Case, labels
 from .conclusions import BreakEven, Estimate
 from .results import CaseResult, Timing
 
-_SPECIAL = re.compile(r"\||<(?=[A-Za-z/!?])")
-"""Characters that end a cell or begin a tag of HTML."""
+_SPECIAL = re.compile(r"\||<(?=[A-Za-z/!?])|\\(?=[\\|<])")
+"""Characters that end a cell or begin a tag of HTML, and backslashes before them, which would escape their escapes."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def tables(report: Answers) -> list[Table]:
 
 def page(report: Answers, title: str) -> str:
     """Return the report as a Markdown page."""
-    parts = [f"# {title}\n", *(f"{machine_line(machine, report)}\n" for machine in report.machines)]
+    parts = [f"# {_escaped(title)}\n", *(f"{machine_line(machine, report)}\n" for machine in report.machines)]
     parts.append("## In words\n\n" + "\n".join(f"- {_escaped(line)}" for line in report.conclusions()) + "\n")
     parts += [table.markdown() for table in tables(report)]
     if report.skipped:
@@ -166,13 +166,15 @@ def _kernel_table(report: Answers) -> Table:
 
 
 def _layer_table(report: Answers) -> Table:
-    rows = []
+    rows, label_of = [], labels(result.case.layer for result in report.results)
     for result in report.results:
         case, dense = result.case, result.of("dense")
         if case.purpose != "asked" or dense is None or dense.timing is None:
             continue
         best, gain = max(result.gains, key=lambda pair: pair[1].value, default=(None, None))
-        row = [f"{case.layer.shape} (x{case.layer.count})", case.pattern, str(case.batch)]
+        label = label_of[case.layer]
+        label = f"{label} (x{case.layer.count})" if label == case.layer.shape else label
+        row = [label, case.pattern, str(case.batch)]
         timings = None if best is None else best.compared_with(dense)
         if best is None or timings is None:
             rows.append([*row[:2], "-", row[2], _spread(dense.timing), "-", "-", "-", "-"])
@@ -195,13 +197,14 @@ def _spread(timing: Timing) -> str:
 
 def _break_even_table(report: Answers) -> Table:
     cells: dict[tuple[str, str, int], str] = {}
+    label_of = labels(break_even.layer for break_even in report.break_evens)
     families: dict[str, set[str]] = defaultdict(set)
     for break_even in report.break_evens:
         families[break_even.kernel].add(break_even.family)
     for break_even in report.break_evens:
         family = f" ({break_even.family})" if len(families[break_even.kernel]) > 1 else ""
         kernel = f"{break_even.kernel}{family}{case_suffix(break_even, report)}"
-        cells[kernel, break_even.layer.shape, break_even.batch] = str(break_even)
+        cells[kernel, label_of[break_even.layer], break_even.batch] = str(break_even)
     note = (
         "The density (share of weights kept) below which a kernel beats dense. In parentheses the range, from the "
         '20th and 80th percentiles of all times. "above 50%": the kernel beats dense at every density measured, of '

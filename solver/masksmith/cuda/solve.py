@@ -49,8 +49,11 @@ class DeviceSolve:
         return self._solution([band for band, _ in bands], [certificate for _, certificate in bands], started)
 
     def _to_device(self, matrix: Any) -> torch.Tensor:
-        tensor = matrix if isinstance(matrix, torch.Tensor) else torch.from_numpy(np.ascontiguousarray(matrix))
-        return tensor.to(self.device)
+        if not isinstance(matrix, torch.Tensor):
+            # Arrays of ml_dtypes (bfloat16, float8) have dtypes that torch does not take from numpy.
+            matrix = matrix if is_taken_by_torch(matrix.dtype) else matrix.astype(np.float32)
+            matrix = torch.from_numpy(np.ascontiguousarray(matrix))
+        return matrix.to(self.device)
 
     def _bool_matrix(self, mask: MatrixReader) -> torch.Tensor:
         return self._to_device(mask.matrix()) != 0
@@ -69,6 +72,8 @@ class DeviceSolve:
         covered = problem.height >= problem.grid.rows and problem.width >= problem.grid.cols
         if weight is None or len(problem.source.tensor_shape) != 2 or not covered:
             return None
+        if not (isinstance(weight, torch.Tensor) or is_taken_by_torch(weight.dtype)):
+            return None  # the pruned weight would be of another dtype
         return self._to_device(weight).detach()
 
     def _scores_with_bonus(self) -> torch.Tensor:
@@ -250,6 +255,15 @@ class DeviceSolve:
         shape, scores = self.problem.source.shape, self.problem.scores
         mask = mask.reshape(shape[0], *shape[2:], shape[1]).movedim(-1, 1).reshape(self.problem.source.tensor_shape)
         return mask.to(scores.device) if isinstance(scores, torch.Tensor) else mask.cpu().numpy()
+
+
+def is_taken_by_torch(dtype: np.dtype[Any]) -> bool:
+    """Whether torch has a dtype for arrays of a dtype of numpy."""
+    try:
+        torch.from_numpy(np.empty(0, dtype))
+    except TypeError:
+        return False
+    return True
 
 
 def solve_on(device: str, problem: Problem) -> Solution:

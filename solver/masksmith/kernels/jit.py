@@ -6,13 +6,14 @@ must not depend on how the compiler reorders floating-point operations.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache, partial
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar, cast
+from typing import IO, Any, ParamSpec, TypeVar, cast
 
 import numba
 import numba.core.event
@@ -26,6 +27,8 @@ try:
 except ImportError:  # Windows
     fcntl = None
 
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
+"""Errors of file systems that have no locks, such as some network file systems."""
 COMPILED: bool = not numba.config.DISABLE_JIT  # type: ignore[attr-defined]
 """Whether kernels are compiled; with NUMBA_DISABLE_JIT=1 they run as plain Python, and intrinsics cannot run at all."""
 
@@ -109,12 +112,25 @@ class LockedCache(FunctionCache):
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Hold an exclusive lock on a file, which the system releases if the process ends; no lock on Windows."""
+    """Hold an exclusive lock on a file, which the system releases if the process ends.
+
+    No lock on Windows and on file systems without locks; processes may then compile the same kernels twice.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("wb") as file:
         if fcntl is not None:
-            fcntl.flock(file, fcntl.LOCK_EX)
+            _lock(file)
         yield
+
+
+def _lock(file: IO[bytes]) -> None:
+    assert fcntl is not None
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX)
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
+        log.debug("no lock on %s: %s", file.name, error)
 
 
 def intrinsic(typing: Callable[..., Any]) -> Callable[..., Any]:
@@ -127,7 +143,7 @@ class _CompilationLogger(numba.core.event.Listener):
 
     Attributes:
         logged: Whether the warning was logged.
-        callbacks: Functions that are called before the warning.
+        callbacks: Functions that are called before the warning, and then forgotten.
     """
 
     def __init__(self) -> None:
@@ -138,7 +154,8 @@ class _CompilationLogger(numba.core.event.Listener):
         function = event.data["dispatcher"].py_func
         if not self.logged and function.__module__.startswith("masksmith."):
             self.logged = True
-            for callback in self.callbacks:
+            callbacks, self.callbacks = self.callbacks, []
+            for callback in callbacks:
                 callback()
             log.warning("compiling kernels for this machine, once; this can take half a minute (masksmith warmup)")
 
@@ -150,6 +167,16 @@ _LOGGER = _CompilationLogger()
 numba.core.event.register("numba:compile", _LOGGER)  # type: ignore[no-untyped-call]
 
 
-def on_first_compilation(callback: Callable[[], None]) -> None:
-    """Call a function when the first kernel of this process has to be compiled, instead of loaded from disk."""
-    _LOGGER.callbacks.append(callback)
+@contextmanager
+def on_first_compilation(callback: Callable[[], None]) -> Iterator[None]:
+    """Call a function if the first kernel of this process has to be compiled in the `with` block, not loaded from disk.
+
+    It is not called if a kernel of this process was compiled before.
+    """
+    if not _LOGGER.logged:
+        _LOGGER.callbacks.append(callback)
+    try:
+        yield
+    finally:
+        if callback in _LOGGER.callbacks:
+            _LOGGER.callbacks.remove(callback)

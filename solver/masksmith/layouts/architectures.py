@@ -124,7 +124,7 @@ class Architecture:
             return Layout(TRANSPOSED_AXES[: len(shape)], rule="shape")
         if "transposed" in kinds:
             return _convolution_by_name(name, shape)
-        may_be_transposed = is_transposed_by_name(name) or is_plain_or_transposed_by_name(name)
+        may_be_transposed = is_transposed_by_name(name) or is_plain_or_transposed_by_name(name, shape)
         if may_be_transposed and "grouped transposed" in kinds:
             return Unclear(_grouped_or_plain_reason(shape))
         return Layout(default_axes(shape), rule="shape")
@@ -139,10 +139,7 @@ class Architecture:
                 f"the experts' shape {list(shape)} does not show which axis is the input; give the model's directory "
                 f"with its config.json, or a layout, 'stack out in' or 'stack in out'"
             )
-        layout = Layout(axes, rule=rule)
-        # All models with `[stack, out, in]` are assumed to have gate and up as two halves, so no table lists them.
-        are_halves = axes[1] == "out" or self.model_types & GATE_AND_UP_IN_HALVES
-        return self._with_parts(name, shape, layout) if are_halves else layout
+        return self.with_parts(name, shape, Layout(axes, rule=rule))
 
     def _axes_by_sibling(self, name: str, shape: Sequence[int]) -> tuple[AxisRole, ...] | None:
         """Find the axes by the shapes of fused gate and up and of down.
@@ -180,19 +177,32 @@ class Architecture:
         shapes = [shape for name, shape in self._shapes.items() if _shows_orientation(name, shape)]
         return "name" if shapes and all(first < second for first, second in shapes) else None
 
+    def with_parts(self, name: str, shape: Sequence[int], layout: Layout) -> Layout:
+        """Return a layout with the fused parts of a layer of this name, if they are known and it has none yet.
+
+        A forward pass shows the axes of a weight, but not always the parts that its outputs are split into.
+        """
+        if layout.out_parts or "kernel" in layout.axes or layout.axes.count("stack") != len(shape) - 2:
+            return layout
+        # All models with `[stack, out, in]` are assumed to have gate and up as two halves, so no table lists them.
+        are_halves = layout.axes[-1] == "in" or self.model_types & GATE_AND_UP_IN_HALVES
+        return self._with_parts(name, shape, layout) if len(shape) == 2 or are_halves else layout
+
     def _with_parts(self, name: str, shape: Sequence[int], layout: Layout) -> Layout:
-        rows = shape[layout.axes.index("out")]
-        parts = self._parts(name.removesuffix(".weight").rsplit(".", 1)[-1], rows)
+        rows, inputs = shape[layout.axes.index("out")], shape[layout.axes.index("in")]
+        parts = self._parts(name.removesuffix(".weight").rsplit(".", 1)[-1], rows, inputs)
         return Layout(layout.axes, parts, layout.rule) if sum(parts) == rows and parts else layout
 
-    def _parts(self, module: str, rows: int) -> tuple[int, ...]:
+    def _parts(self, module: str, rows: int, inputs: int) -> tuple[int, ...]:
         """Return the number of rows of each fused part of a layer of this name; empty if no parts are known."""
         if module in ("gate_up_proj", "gate_and_up_proj", "input_linear") and rows % 2 == 0:
             return (rows // 2,) * 2
-        if module == "c_attn" and self._rule_for_conv1d and rows % 3 == 0:
-            return (rows // 3,) * 3
-        if module in ("in_proj_weight", "qkv", "Wqkv") and rows % 3 == 0:
-            return (rows // 3,) * 3
+        if module == "c_attn" and self._rule_for_conv1d and rows == 2 * inputs:
+            return (inputs,) * 2  # key and value of cross attention, whose query is `q_attn`
+        is_attention = module in ("in_proj_weight", "qkv", "Wqkv") or (module == "c_attn" and self._rule_for_conv1d)
+        # With fewer heads of keys than of queries, the three parts differ, and there are fewer rows than these.
+        if is_attention and rows == 3 * inputs:
+            return (inputs,) * 3
         if module == "qkv_proj":
             return self._attention_parts()
         return ()
@@ -219,7 +229,7 @@ def _convolution_by_name(name: str, shape: Sequence[int]) -> Layout | Unclear:
     """Return the layout of a convolution whose bias does not show whether it is plain or transposed."""
     if is_transposed_by_name(name):
         return Layout(TRANSPOSED_AXES[: len(shape)], rule="name")
-    if is_plain_or_transposed_by_name(name):
+    if is_plain_or_transposed_by_name(name, shape):
         plain_axes, transposed_axes = " ".join(default_axes(shape)), " ".join(TRANSPOSED_AXES[: len(shape)])
         return Unclear(
             f"the name may mean a convolution or a transposed one; say which with a layout: {plain_axes!r} or "

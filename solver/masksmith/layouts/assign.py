@@ -86,7 +86,7 @@ def _by_rules(candidate: Candidate, architecture: Architecture) -> Layout | Uncl
     if reason is not None:
         return Unclear(reason)
     if candidate.layout is not None:
-        return candidate.layout
+        return architecture.with_parts(name, shape, candidate.layout)
     reason = name_reason(name, shape)
     if reason is not None:
         return Unclear(reason)

@@ -32,6 +32,7 @@ _PLAIN_OR_TRANSPOSED_NAME = re.compile(
     rf"(?:\.\d+)*(?:\.conv\d*)?{_WEIGHT}?$",
     re.IGNORECASE,
 )
+_UPSAMPLING = re.compile(r"upsampl\w*\.", re.IGNORECASE)
 
 
 def may_be_convolution_weight(name: str, shape: Sequence[int]) -> bool:
@@ -65,9 +66,13 @@ def is_transposed_by_name(name: str) -> bool:
     return _TRANSPOSED_NAME.search(name) is not None
 
 
-def is_plain_or_transposed_by_name(name: str) -> bool:
-    """Whether a name is used for plain convolutions and also for transposed ones, such as `upsample.conv`."""
-    return _PLAIN_OR_TRANSPOSED_NAME.search(name) is not None
+def is_plain_or_transposed_by_name(name: str, shape: Sequence[int]) -> bool:
+    """Whether a name is used for plain convolutions and also for transposed ones, such as `upsample.conv`.
+
+    Anywhere inside an upsampling module, a kernel whose sides are all even may be that of a transposed convolution.
+    """
+    is_even = all(length % 2 == 0 for length in shape[2:])
+    return _PLAIN_OR_TRANSPOSED_NAME.search(name) is not None or (is_even and _UPSAMPLING.search(name) is not None)
 
 
 def bias_name(name: str) -> str:

@@ -20,6 +20,10 @@ CONVOLUTION: tuple[AxisRole, ...] = ("out", "in", "kernel", "kernel", "kernel")
 """Axes of the weight of a convolution over three dimensions; over fewer, it has fewer axes `kernel`."""
 
 
+SEVERAL_SUMMED_AXES = "its products sum over several of its axes, as a convolution's; it is not pruned block by block"
+"""Why a weight with an axis `kernel` stays dense if a model is pruned block by block."""
+
+
 class LayoutError(PatternError):
     """Axes or fused parts that do not describe matrices, or that do not match a tensor's shape."""
 
@@ -121,14 +125,36 @@ class Layout:
         """Return a tensor's matrices `[out, in, *kernel]`, in the order of storage, as views of the array or tensor.
 
         Raises:
-            LayoutError: If the tensor's shape does not match the axes.
+            LayoutError: If the tensor's shape does not match the axes, or the tensor has no entries.
         """
         self.check(tensor.shape)
+        if 0 in tensor.shape:
+            shape = [int(length) for length in tensor.shape]
+            raise LayoutError(f"shape {shape} is empty: dimension {shape.index(0)} is 0")
         permute = tensor.permute if hasattr(tensor, "permute") else tensor.transpose
         views = [permute(self.order)]
         for _ in range(self.axes.count("stack")):
             views = [view[index] for view in views for index in range(len(view))]
         return views
+
+    def tensor_index(self, shape: Sequence[int], number: int, index: Sequence[int]) -> tuple[int, ...]:
+        """Return the index in the tensor of an entry of a matrix.
+
+        Args:
+            shape: The tensor's shape.
+            number: Which of `matrices` it is.
+            index: `(out, in, *kernel)`, the entry's index in the matrix.
+        """
+        by_dimension = dict(zip(self.order, (*self.stack_index(shape, number), *index), strict=True))
+        return tuple(by_dimension[dimension] for dimension in range(len(self.axes)))
+
+    def stack_index(self, shape: Sequence[int], number: int) -> tuple[int, ...]:
+        """Return the position of a matrix in the dimensions that count matrices, from its number in `matrices`."""
+        position = list[int]()
+        for length in reversed(self.stack_shape(shape)):
+            number, remainder = divmod(number, length)
+            position.insert(0, remainder)
+        return tuple(position)
 
     def part_shapes(self, pattern: Pattern, shape: Sequence[int]) -> list[tuple[int, ...]]:
         """Return the shape of every matrix or fused part that is solved on its own, in the order of storage."""

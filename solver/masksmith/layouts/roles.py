@@ -90,7 +90,10 @@ class Roles:
 
     def role(self, name: str, shape: Sequence[int]) -> Role | None:
         """Return the role that keeps a tensor from being masked by default; None if it has no such role."""
-        if _PACKED.search(name):
+        # `scale.weight` of two dimensions is the weight of a layer that is called `scale`: quantisers store scales and
+        # packed weights as parameters of the layer, without `.weight`, and norms store vectors.
+        is_layer_weight = name.endswith(".weight") and sum(length > 1 for length in shape) >= 2
+        if _PACKED.search(name) and not is_layer_weight:
             return Role(PACKED, cannot_be_masked=True)
         reparametrized = reparametrized_reason(name, self._names)
         if reparametrized is not None:
@@ -99,7 +102,7 @@ class Roles:
             return Role(FUSED_EXPERTS, cannot_be_masked=True)
         if name.endswith(".zero") and name.removesuffix(".zero") in self._packed_parents:
             return Role("a zero point", cannot_be_masked=True)
-        if _SCALE.search(name):
+        if _SCALE.search(name) and not is_layer_weight:
             # The full name selects a vector or a `gamma`, which need not be the scale of a quantiser.
             return Role("a scale", cannot_be_masked=len(shape) != 1 and not name.endswith("gamma"))
         if is_adapter(name):
@@ -107,7 +110,7 @@ class Roles:
         is_in_block = in_block(name)
         # In a checkpoint without blocks, a matrix's name that has no dot, such as `head`, was chosen by the caller.
         is_caller_name = not self.has_blocks and "." not in name and len(shape) == 2
-        reason = None if is_caller_name else self._dense_reason(name, shape)
+        reason = None if is_caller_name else self._dense_reason(name, shape, is_layer_weight)
         if reason is not None:
             return Role(reason)
         if _is_router(name, self._expert_parents):
@@ -120,10 +123,12 @@ class Roles:
             return Role(OUTSIDE_BLOCKS, selectable_by_glob=True)
         return None
 
-    def _dense_reason(self, name: str, shape: Sequence[int]) -> str | None:
+    def _dense_reason(self, name: str, shape: Sequence[int], is_layer_weight: bool) -> str | None:
         """Return the reason why a tensor is dense by default by its own name, or None."""
         is_beside_norm = len(shape) == 2 and name.rpartition(".")[0] in self._norm_parents
         for pattern, reason in _DENSE:
+            if pattern is _STATE and is_layer_weight:
+                continue
             if pattern.search(_name_inside_block(name)) and not (is_beside_norm and pattern is _NORM):
                 return PATCH_EMBEDDING if pattern is _EMBEDDING and len(shape) >= PATCH_DIMENSIONS else reason
         return None

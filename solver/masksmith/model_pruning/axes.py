@@ -23,7 +23,7 @@ Tensor = torch.Tensor
 
 def with_observed_layouts(
     model: torch.nn.Module, blocks: BlockList, batches: Iterable[Any], layouts: Mapping[str, str] | None
-) -> tuple[dict[str, str], Iterator[Any]]:
+) -> tuple[dict[str, str], frozenset[str], Iterator[Any]]:
     """Add layouts of weights in the blocks that neither names nor modules nor the caller's layouts show.
 
     For these weights, the first batch is run through the model. A layout is added if under it each product with the
@@ -37,7 +37,8 @@ def with_observed_layouts(
         layouts: The caller's layouts, by name of weight.
 
     Returns:
-        The caller's layouts with the added ones; and an iterator over all batches, the first one included.
+        The caller's layouts with the added ones; the names of weights whose axes are still unknown; and an iterator
+        over all batches, the first one included.
 
     Raises:
         PruningError: As `capture_batch`, of the first batch.
@@ -53,7 +54,7 @@ def with_observed_layouts(
             layout = _layout(parameter.detach(), recorder.operands[name])
             if layout is not None:
                 layouts[name] = str(layout)
-    return layouts, chain(first, batches)
+    return layouts, frozenset(parameters.keys() - layouts.keys()), chain(first, batches)
 
 
 class _OperandRecorder(ProductMode):  # type: ignore[no-untyped-call]

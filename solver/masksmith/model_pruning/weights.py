@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -20,6 +20,7 @@ from masksmith.layouts import (
     select,
     with_layouts,
 )
+from masksmith.layouts.layout import SEVERAL_SUMMED_AXES
 from masksmith.layouts.roles import OUTSIDE_BLOCKS
 from masksmith.patterns import Pattern, TensorPatterns
 from masksmith.patterns.matching import Globs
@@ -30,6 +31,10 @@ from .parts import Part
 Module = torch.nn.Module
 DTYPES = {torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
 """Names of the dtypes in safetensors files."""
+UNOBSERVED = (
+    "no product of the first batch shows its axes: its block does not use it, uses a copy of it, or sums over several "
+    "of its axes"
+)
 PARAMETRIZED_REASON = (
     "its layer is parametrized, so each pass computes its values anew; remove the parametrization first"
 )
@@ -147,6 +152,7 @@ def weights_of(
     exclude: Globs = None,
     layouts: Mapping[str, str] | None = None,
     parts: Mapping[str, Part] | None = None,
+    unobserved: Collection[str] = (),
 ) -> BlockWeights:
     """Choose the weights to prune.
 
@@ -158,6 +164,7 @@ def weights_of(
         exclude: Names or globs of weights that stay dense.
         layouts: Axes of weights, by name, where names and modules do not show them.
         parts: Weights that are parts of parameters, by name, instead of these parameters.
+        unobserved: Names of weights whose axes neither names and modules nor the products of a batch show.
 
     Raises:
         PruningError: If a name or glob matches nothing, a weight named exactly cannot be pruned, no weight is selected,
@@ -177,6 +184,7 @@ def weights_of(
         raise PruningError(str(error)) from None
     by_name = {candidate.name: candidate for candidate in candidates}
     reasons = {name: reason for name, reason in selection.skipped.items() if reason not in BY_CHOICE}
+    reasons |= {name: UNOBSERVED for name in unobserved if name in reasons}
     parametrized = [name for name, reason in reasons.items() if reason == PARAMETRIZED_REASON]
     if parametrized:
         raise PruningError(f"{PARAMETRIZED_REASON}, or exclude it", parametrized[0])
@@ -307,7 +315,7 @@ def _candidates(
     to_dict = getattr(getattr(model, "config", None), "to_dict", None)
     config = None if to_dict is None else to_dict()
     candidates = with_layouts(candidates, {name: Layout.parse(axes) for name, axes in layouts.items()}, config)
-    return [_without_reason_outside_blocks(candidate) for candidate in candidates]
+    return [_without_reason_outside_blocks(_with_summed_axes_reason(candidate)) for candidate in candidates]
 
 
 def _other_spellings(name: str, names: list[str]) -> tuple[str, ...]:
@@ -325,6 +333,13 @@ def _layout_of_conv1d(location: _Location) -> Layout | None:
     """Return the layout of a matrix of `transformers.Conv1D`; None for other weights."""
     is_matrix = is_transformers_conv1d(location.module) and len(location.shape) == 2
     return Layout(("in", "out"), rule="model") if is_matrix else None
+
+
+def _with_summed_axes_reason(candidate: Candidate) -> Candidate:
+    """Add the reason why a weight whose layout has an axis `kernel` is not pruned block by block."""
+    if candidate.unsupported_reason is not None or candidate.layout is None or "kernel" not in candidate.layout.axes:
+        return candidate
+    return replace(candidate, unsupported_reason=SEVERAL_SUMMED_AXES)
 
 
 def _without_reason_outside_blocks(candidate: Candidate) -> Candidate:

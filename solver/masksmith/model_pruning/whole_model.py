@@ -107,8 +107,10 @@ def prune(
         check_differentiable(block_list)
     patterns = TensorPatterns.of(pattern)
     with prepared(model):
-        layouts, batches = with_observed_layouts(model, block_list, batches, layouts)
-    weights = weights_of(model, block_list, patterns, layers=layers, exclude=exclude, layouts=layouts)
+        layouts, unobserved, batches = with_observed_layouts(model, block_list, batches, layouts)
+    weights = weights_of(
+        model, block_list, patterns, layers=layers, exclude=exclude, layouts=layouts, unobserved=unobserved
+    )
     with prepared(model), _restored_on_failure([weight for group in weights.by_block for weight in group]):
         captured = CapturedInMemory(capture_by_first_block(model, block_list, batches))
         run = BlockRun(block_list, captured, options, lambda position, kind: ActivationsInMemory())

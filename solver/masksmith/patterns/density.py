@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from decimal import Decimal
 from fractions import Fraction
+from numbers import Real
 
 from .errors import PatternError
 
@@ -12,12 +13,12 @@ MIN_DENSITY = 1e-9
 
 
 def check_density(density: float) -> float:
-    """Check a density, and return it as a float.
+    """Check a density, a real number of any type such as numpy's float32, and return it as a float.
 
     Raises:
         PatternError: If it is not a number between 1e-9 and 1.
     """
-    if isinstance(density, bool) or not isinstance(density, int | float) or not MIN_DENSITY <= density <= 1:
+    if isinstance(density, bool) or not isinstance(density, Real) or not MIN_DENSITY <= density <= 1:
         raise PatternError(f"density={density!r} is not in [{MIN_DENSITY:g}, 1]; '10%' keeps a tenth of the entries")
     return float(density)
 

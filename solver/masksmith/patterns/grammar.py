@@ -44,12 +44,15 @@ def parse(text: str, *, axis: Axis = "in", ragged: Ragged = "pad") -> Pattern:
     Raises:
         PatternError: If the text is not a pattern, its numbers contradict each other, or it contradicts `axis`.
     """
+    # Single spaces: where several parts of a form may take a space, the time to match grows with a power of their
+    # number.
+    text = " ".join(text.split())
     for form, read in _FORMS:
-        match = form.fullmatch(text.strip())
+        match = form.fullmatch(text)
         if match is not None:
             fields = {key: None if value is None else value.lower() for key, value in match.groupdict().items()}
             return read(fields, axis, ragged)
-    similar = _similar(text.strip())
+    similar = _similar(text)
     if similar is not None:
         raise PatternError(f"{text[:80]!r} is not a pattern; did you mean {similar!r}?")
     raise PatternError(

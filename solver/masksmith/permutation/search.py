@@ -5,14 +5,16 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass, replace
+from numbers import Integral
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from masksmith._errors import ScoresError, SolverError
 from masksmith._solution import Solution
 from masksmith._solve import solve
-from masksmith._tensors import is_torch, read_tensor
+from masksmith._tensors import is_row_source, is_torch, read_tensor
 from masksmith.patterns import NM, Axis, Pattern, PatternError, parse
 
 from . import column_swapping, dual_guided_swaps
@@ -64,10 +66,14 @@ def permute(
     Raises:
         PatternError: If the pattern is not N:M; if permuting the axis cannot change anything; or if the channels of a
             convolution do not divide into whole groups.
-        ScoresError: As raised by `solve`.
+        SolverError: If the time limit is NaN, or `effort` or `seed` is no integer of at least 0.
+        ScoresError: As raised by `solve`; or if the scores are read by rows.
     """
     started, parsed = time.monotonic(), _nm_pattern(pattern)
     axes = _axes(parsed, axis)
+    _check_options(time_limit_s, effort, seed)
+    if is_row_source(scores):
+        raise ScoresError("scores that are read by rows have no channels to permute; pass an array", name=name)
     before = solve(scores, parsed, name=name)
     _compile_kernels(parsed)
     limit = TimeLimit(time_limit_s)
@@ -80,6 +86,14 @@ def permute(
         orders["in"], orders["out"], after, before.objective, after.objective, _efficacy(array, before, after),
         time.monotonic() - started, limit.cut_short,
     )  # fmt: skip
+
+
+def _check_options(time_limit_s: float | None, effort: int, seed: int) -> None:
+    if time_limit_s is not None and math.isnan(time_limit_s):
+        raise SolverError(f"time_limit_s={time_limit_s} is not a number of seconds")
+    for option, value in (("effort", effort), ("seed", seed)):
+        if isinstance(value, bool) or not isinstance(value, Integral) or value < 0:
+            raise SolverError(f"{option}={value!r} is not an integer of at least 0")
 
 
 @dataclass(frozen=True)
@@ -176,8 +190,8 @@ def _search(array: Doubles, pattern: NM, axis: Axis, settings: _Settings, steps:
     # Under `ragged="dense"`, the channels after the last whole group are kept in any case, and stay in their place.
     channels = view.shape[1] // pattern.m * pattern.m if pattern.ragged == "dense" else view.shape[1]
     if channels:
-        # Divide by the maximum so that float32, in which swaps are compared, does not overflow. The maximum may be 0.
-        scaled = np.ascontiguousarray(view[:, :channels] / max(float(view.max()), 1e-300), np.float32)
+        # Divide by the maximum, which may be 0, so that float32, in which swaps are compared, holds all large scores.
+        scaled = np.ascontiguousarray(view[:, :channels] / (float(view.max()) or 1.0), np.float32)
         order[:channels] = column_swapping.search(scaled, pattern.m, pattern.n, effort, seed, limit)
     return order
 

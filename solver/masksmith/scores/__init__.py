@@ -9,17 +9,24 @@ from .activations import column_sums as column_sums, ria as ria, wanda as wanda
 from .by_layout import by_layout as by_layout
 from .by_name import by_name as by_name
 from .magnitude import magnitude as magnitude
-from .operands import StatisticError as StatisticError
+from .operands import (
+    ScoreUnderflowError as ScoreUnderflowError,
+    StatisticError as StatisticError,
+    has_normal_score as has_normal_score,
+    underflow_allowed as underflow_allowed,
+)
 from .sensitivity import SamplingBound as SamplingBound, pfp as pfp, sampling_bound as sampling_bound, sipp as sipp
 from .sparsegpt import inverse_diagonal as inverse_diagonal, sparsegpt as sparsegpt
 from .taylor import taylor as taylor
 
 __all__ = [
     "SamplingBound",
+    "ScoreUnderflowError",
     "StatisticError",
     "by_layout",
     "by_name",
     "column_sums",
+    "has_normal_score",
     "inverse_diagonal",
     "magnitude",
     "pfp",
@@ -28,5 +35,6 @@ __all__ = [
     "sipp",
     "sparsegpt",
     "taylor",
+    "underflow_allowed",
     "wanda",
 ]

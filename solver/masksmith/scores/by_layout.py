@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
 
+from masksmith._errors import ScoresError
 from masksmith._tensors import is_torch
 from masksmith.layouts import Layout
 
 from .by_name import by_name
-from .operands import StatisticError, read_statistic, shape_of
+from .operands import (
+    ScoreUnderflowError,
+    StatisticError,
+    has_normal_score,
+    read_statistic,
+    shape_of,
+    underflow_allowed,
+)
 
 PER_ENTRY = frozenset({"gradient", "gradient_rms", "scores"})
 """Kinds of statistics that have one number per entry of the weight."""
@@ -38,20 +49,42 @@ def by_layout(
 
     Raises:
         LayoutError: If the weight's shape does not match the layout.
-        ScoresError: As `by_name` raises it; or if the statistic has another shape than the weight and layout need.
+        ScoresError: As `by_name` raises it, with the index in the tensor; that all scores underflow is an error only if
+            it holds for all matrices. Or if the statistic has another shape than the weight and layout need.
     """
     if method == "given":
         return weight if statistic is None else statistic
     matrices = layout.matrices(weight)
     statistics = _split_statistic(layout, weight, statistic, kind, name)
-    scores_of_matrices = [
-        by_name(method, _contiguous(matrix), matrix_statistic, kind, name=name, **options)
-        for matrix, matrix_statistic in zip(matrices, statistics, strict=True)
-    ]
+    score: Callable[..., Any] = partial(by_name, kind=kind, name=name, **options)
+    scores_of_matrices, underflow = list[Any](), None
+    for number, (matrix, matrix_statistic) in enumerate(zip(matrices, statistics, strict=True)):
+        with _locating_errors(layout, shape_of(weight), number):
+            try:
+                scores_of_matrices.append(score(method, _contiguous(matrix), matrix_statistic))
+            except ScoreUnderflowError as error:
+                underflow = underflow or error
+                with underflow_allowed():
+                    scores_of_matrices.append(score(method, _contiguous(matrix), matrix_statistic))
+    if underflow is not None and not any(map(has_normal_score, scores_of_matrices)):
+        raise underflow
     scores = _empty(weight, scores_of_matrices[0])
     for view, matrix_scores in zip(layout.matrices(scores), scores_of_matrices, strict=True):
         view[...] = matrix_scores
     return scores
+
+
+@contextmanager
+def _locating_errors(layout: Layout, shape: tuple[int, ...], number: int) -> Iterator[None]:
+    """Turn the index of an error in the matrix `number` into that in the tensor, or in its stacked statistic."""
+    try:
+        yield
+    except ScoresError as error:
+        if error.index is None:
+            raise
+        if isinstance(error, StatisticError):
+            raise error.at((*layout.stack_index(shape, number), *error.index)) from None
+        raise error.at(layout.tensor_index(shape, number, error.index)) from None
 
 
 def _split_statistic(layout: Layout, weight: Any, statistic: Any, kind: str | None, name: str | None) -> list[Any]:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import functools
 import math
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import numpy as np
@@ -23,6 +25,32 @@ class StatisticError(ScoresError):
 
     `index` is that of the invalid entry in the statistic.
     """
+
+
+class ScoreUnderflowError(ScoresError):
+    """All scores underflow, or all values of a statistic do; see `underflow_allowed`."""
+
+
+class StatisticUnderflowError(StatisticError, ScoreUnderflowError):
+    """All values of a statistic underflow."""
+
+
+_IS_UNDERFLOW_ALLOWED: ContextVar[bool] = ContextVar("_IS_UNDERFLOW_ALLOWED", default=False)
+
+
+@contextmanager
+def underflow_allowed() -> Iterator[None]:
+    """Score a part of a tensor although all its scores may underflow, which is an error of the whole tensor only."""
+    token = _IS_UNDERFLOW_ALLOWED.set(True)
+    try:
+        yield
+    finally:
+        _IS_UNDERFLOW_ALLOWED.reset(token)
+
+
+def has_normal_score(scores: Any) -> bool:
+    """Whether the largest score is a normal number, so that those that underflow hardly change what a mask keeps."""
+    return 0 not in shape_of(scores) and float(scores.max()) >= float(np.finfo(dtype_name(scores)).tiny)
 
 
 def read_weight(weight: Any, name: str | None = None) -> Any:
@@ -76,8 +104,10 @@ def convert_statistic(values: Any, weight: Any, label: str, name: str | None) ->
         converted = convert_like(values, weight)
     if int(is_finite(converted).sum()) < int(is_finite(values).sum()):
         raise StatisticError(f"{label}: values overflow in {dtype_name(weight)}; scale the statistic", name=name)
-    if bool(_is_non_zero(values).any()) and not bool(_is_non_zero(converted).any()):
-        raise StatisticError(f"{label}: all values underflow in {dtype_name(weight)}; scale the statistic", name=name)
+    underflows = bool(_is_non_zero(values).any()) and not bool(_is_non_zero(converted).any())
+    if underflows and not _IS_UNDERFLOW_ALLOWED.get():
+        reason = f"{label}: all values underflow in {dtype_name(weight)}; scale the statistic"
+        raise StatisticUnderflowError(reason, name=name)
     return converted
 
 
@@ -100,8 +130,9 @@ def check_range(scores: Any, *factors: Any, name: str | None) -> Any:
         if bool(overflows.any()):
             raise ScoresError(f"the score overflows in {dtype}", _first_index(overflows), name, f"scale {scaled} down")
     # NaN, and infinity from an infinite factor, are refused elsewhere.
-    if largest < float(np.finfo(dtype).tiny) and bool(_all_factors(_is_non_zero, factors).any()):
-        raise ScoresError(f"all scores underflow in {dtype}; scale {scaled} up", name=name)
+    is_checked = not _IS_UNDERFLOW_ALLOWED.get() and largest < float(np.finfo(dtype).tiny)
+    if is_checked and bool(_all_factors(_is_non_zero, factors).any()):
+        raise ScoreUnderflowError(f"all scores underflow in {dtype}", name=name, hint=f"scale {scaled} up")
     return scores
 
 

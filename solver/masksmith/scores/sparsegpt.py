@@ -73,7 +73,8 @@ def sparsegpt(
     divisor = per_input(inverse_diagonal, weight, "inverse_diagonal", name)
     if bool((divisor == 0).any()):
         raise StatisticError("inverse_diagonal holds 0; that of a damped Gram matrix holds no 0", name=name)
-    return check_range(weight**2 / divisor, weight, name=name)
+    # The squares of weights may underflow or overflow where the scores do not.
+    return check_range((weight / divisor**0.5) ** 2, weight, name=name)
 
 
 def inverse_diagonal(

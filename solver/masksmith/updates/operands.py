@@ -70,7 +70,8 @@ def read(weight: Any, gram: Any, damping: float, name: str | None, rounded_to: s
         rounded_to: Name of the dtype that updated weights are rounded to; by default the weight's dtype.
 
     Raises:
-        WeightError: If the weight is no dense array, or its shape, dtype or a value is not supported.
+        WeightError: If the weight is no dense array, or its shape, dtype or a value is not supported, also by the
+            dtype that it is rounded to.
         UpdateError: If the Gram matrix is no dense array, its shape or a value is not supported, or it is not
             symmetric; or if an option is invalid.
     """
@@ -92,6 +93,8 @@ def read(weight: Any, gram: Any, damping: float, name: str | None, rounded_to: s
     # If all inputs were 0, any positive value on the diagonal gives the right result: no change.
     diagonal_damping = damping * float(gram_matrix.diagonal().mean()) if bool(gram_matrix.any()) else 1.0
     stored_dtype = matrix.dtype if rounded_to is None else getattr(torch, rounded_to)
+    if not bool(matrix.abs().max().to(stored_dtype).isfinite()):
+        raise WeightError(f"weight holds {float(matrix.abs().max()):g}, which overflows in {rounded_to}", name)
     return Operands(matrix, gram_matrix, diagonal_damping, stored_dtype, weight, name)
 
 

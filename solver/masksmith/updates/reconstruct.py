@@ -184,6 +184,8 @@ class _Reconstruction:
     def _round_and_store(self, strip: Strip, candidate: Tensor, error: Tensor | None, is_chosen: Tensor) -> None:
         """Round candidates, and store the chosen rows: candidates that decrease the row's error, else masked weights.
 
+        Masked weights are rounded, too, so that the error is that of the weights that will be stored.
+
         Args:
             strip: The rows.
             candidate: Updated weights, not rounded.
@@ -191,18 +193,27 @@ class _Reconstruction:
             is_chosen: Bool `[rows of the strip]`, whether the row is stored.
         """
         operands = self._operands
-        updated = candidate.to(operands.stored_dtype).to(operands.weight.dtype)
-        if error is None or not torch.equal(updated.double(), candidate):
-            change = strip.dense - updated.double()
-            error = dots(change, change @ operands.gram)
-        before = strip.masked_error
-        is_better = error < before  # False for NaN, too
-        self.before += float(before[is_chosen].sum())
-        self.after += float(torch.where(is_better, error, before)[is_chosen].sum())
+        updated, updated_error = self._rounded(strip, candidate, error)
+        masked, masked_error = self._rounded(strip, strip.masked, strip.masked_error)
+        is_better = updated_error < masked_error  # False for NaN, too
+        self.before += float(strip.masked_error[is_chosen].sum())
+        self.after += float(torch.where(is_better, updated_error, masked_error)[is_chosen].sum())
         self.energy += float(operands.energy[strip.rows[is_chosen]].sum())
         self.rows_as_they_were += int((is_chosen & ~is_better).sum())
-        final = torch.where(is_better[:, None], updated, strip.masked.to(updated.dtype))
+        final = torch.where(is_better[:, None], updated, masked)
         self.result[strip.rows[is_chosen]] = final[is_chosen]
         self._rows_done += int(is_chosen.sum())
         if self._on_progress is not None:
             self._on_progress(self._rows_done, len(self._mask))
+
+    def _rounded(self, strip: Strip, weights: Tensor, error: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Round weights to the dtype that they will be stored in; return them, and the squared error of the output.
+
+        `error` is that of the weights before they are rounded; None if it is not computed yet.
+        """
+        operands = self._operands
+        rounded = weights.to(operands.stored_dtype).to(operands.weight.dtype)
+        if error is None or not torch.equal(rounded.double(), weights):
+            change = strip.dense - rounded.double()
+            error = dots(change, change @ operands.gram)
+        return rounded, error

@@ -18,6 +18,7 @@ from masksmith.benchmark import (
     curve_bands,
     curves,
     machine_line,
+    read_shapes,
 )  # fmt: skip
 from masksmith.benchmark.conclusions import crossing, family
 from masksmith.benchmark.tables import duration_text
@@ -302,3 +303,27 @@ def test_each_machine_has_its_own_rates_in_its_line():
     first, second = (machine_line(machine, report) for machine in report.machines)
     assert "EPYC, avx512; copies 20 GB/s, multiplies at 300 GFLOP/s in float32, 100 GFLOP/s in float64." in first
     assert "Xeon, avx512; copies 5 GB/s, multiplies at 70 GFLOP/s in float32." in second
+
+
+def test_layers_of_one_shape_that_are_measured_apart_are_reported_apart():
+    query, value = Layer("q", 64, 64, 2), Layer("v", 64, 64, 3)
+    results = [
+        result(layer, f"{percent}%", percent / 100, {"dense": 1.0, "csr": seconds * percent / 50})
+        for layer, seconds in ((query, 0.5), (value, 4.0), (MIDDLE, 0.5))
+        for percent in (50, 10)
+    ]
+    report = Report(results)
+    names = {"64x64 (q, x2)": "csr", "64x64 (v, x3)": "dense", "128x64": "csr"}
+    assert next(each for each in report.estimates if each.pattern == "50%").kernels == names
+    tables = {table.title: table for table in report.tables()}
+    assert {row[1] for row in tables["Break-even density"].rows} == set(names)
+    layers = [row[0] for row in tables["Layer by layer"].rows]
+    assert set(layers) == {"64x64 (q, x2)", "64x64 (v, x3)", "128x64 (x1)"}
+    assert set(bars(report, 32)) == set(names)
+
+
+def test_shapes_are_written_in_one_way():
+    assert read_shapes(["0064X64 * 2"]) == [Layer("64x64", 64, 64, 2)]
+    for text in ("\u0663x\u0664", "1234567x1", "0x4", "4x", "4x4*0"):
+        with pytest.raises(ValueError, match="is not a shape"):
+            read_shapes([text])

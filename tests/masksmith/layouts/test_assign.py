@@ -1,5 +1,7 @@
 """The default rule: which layout a tensor's name and shape give it, and which tensors stay dense."""
 
+from dataclasses import replace
+
 import pytest
 
 from masksmith.layouts import Candidate, Layout, LayoutError, SelectionError, select, with_layouts
@@ -134,6 +136,12 @@ def test_scales_and_packed_weights_are_never_masked(name):
         select(candidates, PATTERN, layers=name)
 
 
+@pytest.mark.parametrize("layer", ["scale", "time_scale", "smooth", "W_q", "D", "alpha"])
+def test_a_matrix_that_is_the_weight_of_a_layer_is_masked_whatever_the_layer_is_called(layer):
+    shapes = {f"layers.0.{layer}.weight": (8, 8), f"layers.1.{layer}.weight": (8,), f"layers.2.{layer}": (8, 8)}
+    assert select(list(assign(shapes).values()), PATTERN).chosen == [f"layers.0.{layer}.weight"]
+
+
 GPT2 = {
     "h.0.attn.c_attn.weight": (32, 96),
     "h.0.attn.c_proj.weight": (32, 32),
@@ -146,6 +154,22 @@ def test_conv1d_is_recognised_by_names_and_shapes():
     assert {str(each.layout) for each in assign(GPT2).values()} == {"in out"}
     assert {each.layout.rule for each in assign(GPT2).values()} == {"name"}
     assert assign(GPT2)["h.0.attn.c_attn.weight"].layout.out_parts == (32, 32, 32)
+
+
+@pytest.mark.parametrize("config", [None, {"model_type": "gpt2"}])
+def test_cross_attention_of_gpt2_fuses_key_and_value(config):
+    cross = {"h.0.crossattention.c_attn.weight": (48, 96), "h.0.crossattention.q_attn.weight": (48, 48)}
+    layouts = {name: each.layout for name, each in assign(GPT2 | cross, config=config).items()}
+    assert layouts["h.0.crossattention.c_attn.weight"].out_parts == (48, 48)
+    assert layouts["h.0.crossattention.q_attn.weight"].out_parts == ()
+    assert {str(layout) for layout in layouts.values()} == {"in out"}
+
+
+@pytest.mark.parametrize(("rows", "parts"), [(48, (16, 16, 16)), (24, ()), (32, ())])
+@pytest.mark.parametrize("layer", ["Wqkv.weight", "qkv.weight", "in_proj_weight"])
+def test_attention_with_fewer_rows_than_three_times_the_inputs_has_no_known_parts(layer, rows, parts):
+    name = f"layers.0.attn.{layer}"
+    assert assign({name: (rows, 16)})[name].layout.out_parts == parts
 
 
 def test_the_same_names_in_a_linear_model_are_not_conv1d():
@@ -238,3 +262,33 @@ def test_the_shapes_of_experts_come_before_the_table(gate_up, down, axes):
     shapes = {f"{experts}.gate_up_proj": gate_up, f"{experts}.down_proj": down}
     candidates = assign(shapes, config={"model_type": "qwen3_vl_moe"})
     assert {str(each.layout) for each in candidates.values()} == {axes}
+
+
+@pytest.mark.parametrize(
+    ("name", "axes", "shape", "parts", "config"),
+    [
+        ("layers.0.attn.qkv.weight", "out in", (96, 32), (32, 32, 32), None),
+        ("layers.0.attn.c_attn.weight", "in out", (32, 96), (32, 32, 32), {"model_type": "gpt2"}),
+        ("layers.0.mlp.experts.gate_up_proj", "stack out in", (4, 64, 32), (32, 32), None),
+        ("layers.0.mlp.experts.gate_up_proj", "stack in out", (4, 32, 64), (32, 32), {"model_type": "llama4"}),
+        ("layers.0.mlp.experts.gate_up_proj", "stack in out", (4, 32, 64), (), {"model_type": "gpt_oss"}),
+        ("layers.0.attn.qkv.weight", "out in kernel", (96, 32, 1), (), None),
+    ],
+)
+def test_a_layout_that_the_model_shows_gets_the_parts_that_the_name_shows(name, axes, shape, parts, config):
+    layout = Layout.parse(axes, rule="model")
+    (candidate,) = with_layouts([Candidate(name, shape, "F32", layout=layout)], None, config)
+    assert candidate.layout == replace(layout, out_parts=parts)
+    observed = replace(layout, out_parts=(shape[layout.axes.index("out")],))
+    (candidate,) = with_layouts([Candidate(name, shape, "F32", layout=observed)], None, config)
+    assert candidate.layout == observed
+
+
+@pytest.mark.parametrize(("kernel", "is_clear"), [((2, 2), False), ((4, 4), False), ((3, 3), True), ((1, 1), True)])
+def test_an_even_kernel_inside_an_upsampling_module_may_be_transposed(kernel, is_clear):
+    name = "neck.feature_upsample.scaled_images.0.layers.1.weight"  # DepthPro
+    candidate = assign({name: (16, 16, *kernel)})[name]
+    assert (candidate.layout is not None) == is_clear
+    if not is_clear:
+        assert "the name may mean a convolution or a transposed one" in candidate.unsupported_reason
+    assert str(assign({name: (16, 32, *kernel), name[:-6] + "bias": (32,)})[name].layout) == "in out kernel kernel"

@@ -256,3 +256,37 @@ def test_kernels_are_compiled_before_the_time_limit_begins(monkeypatch):
     monkeypatch.setattr(column_swapping, "search", recording_search)
     permute(np.ones((4, 8)), "2:4", time_limit_s=60.0)
     assert events == [None, "searched", 60.0, "searched"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"time_limit_s": float("nan")}, "time_limit_s=nan is not a number of seconds"),
+        ({"seed": -1}, "seed=-1 is not an integer of at least 0"),
+        ({"seed": 0.5}, "seed=0.5 is not an integer of at least 0"),
+        ({"effort": -1}, "effort=-1 is not an integer of at least 0"),
+        ({"effort": None}, "effort=None is not an integer of at least 0"),
+    ],
+)
+@pytest.mark.parametrize("pattern", ["2:4", "transposable 2:4"])
+def test_options_out_of_their_range_are_refused(pattern, options, message):
+    with pytest.raises(ms.SolverError, match=message):
+        permute(np.ones((8, 8)), pattern, **options)
+
+
+def test_scores_that_are_read_by_rows_are_refused():
+    class Rows:
+        shape, dtype = (8, 8), np.dtype(np.float32)
+
+        def rows(self, first, last):
+            return np.ones((last - first, 8), np.float32)
+
+    with pytest.raises(ms.ScoresError, match="'w': scores that are read by rows have no channels to permute"):
+        permute(Rows(), "2:4", name="w")
+
+
+@pytest.mark.parametrize("size", [5e-324, 1e-310, 1e300])
+def test_scores_of_any_size_are_permuted(size):
+    scores = np.zeros((1, 8))
+    scores[0, :4] = np.arange(1, 5) * size
+    assert permute(scores, "2:4").kept_after == scores.sum()

@@ -345,3 +345,47 @@ def test_every_score_can_be_solved(score):
     }[score]()
     assert made.shape == WEIGHT.shape
     assert ms.solve(made, "transposable 2:4").gap == 0.0
+
+
+SMALL = np.float32(1e-30)
+
+
+@pytest.mark.parametrize("convert", [np.asarray, torch.from_numpy])
+def test_scores_of_a_stack_underflow_only_if_those_of_all_its_matrices_do(convert):
+    layout, weight = Layout.parse("stack in out"), np.stack([WEIGHT.T * SMALL, WEIGHT.T]).astype(np.float32)
+    found = scores.by_layout(layout, "magnitude", convert(weight), power=2, name="fc")
+    np.testing.assert_array_equal(np.asarray(found), weight**2)
+    gradient = np.stack([WEIGHT.T * 1e-60, WEIGHT.T])
+    assert np.isfinite(
+        np.asarray(scores.by_layout(layout, "taylor", convert(weight), convert(gradient), "gradient"))
+    ).all()
+    with pytest.raises(scores.ScoreUnderflowError, match="'fc': all scores underflow in float32; scale the weight up"):
+        scores.by_layout(layout, "magnitude", convert(weight * SMALL), power=2, name="fc")
+    assert (scores.by_layout(layout, "magnitude", convert(weight * 0), power=2) == 0).all()
+
+
+@pytest.mark.parametrize(
+    "axes", ["stack in out", "stack out in", "out stack in", "in out kernel", "stack stack out in"]
+)
+def test_the_index_of_a_score_that_overflows_is_that_in_the_tensor(axes):
+    layout, shape = Layout.parse(axes), (2, 3, 4, 5)[: len(axes.split())]
+    index = (1, 2, 1, 3)[: len(shape)]
+    weight = np.ones(shape, np.float32)
+    weight[index] = 1e30
+    with pytest.raises(ms.ScoresError, match="overflows") as caught:
+        scores.by_layout(layout, "magnitude", weight, power=2, name="fc")
+    assert caught.value.index == index
+    assert caught.value.hint == "scale the weight down"
+    if layout.is_stack:
+        norms = np.ones((*layout.stack_shape(shape), shape[layout.axes.index("in")]))
+        norms[(*index[: norms.ndim - 1], 2)] = np.nan
+        with pytest.raises(scores.StatisticError, match="norms holds nan") as caught:
+            scores.by_layout(layout, "wanda", np.ones(shape, np.float32), norms, "norms")
+        assert caught.value.index == (*index[: norms.ndim - 1], 2)
+
+
+@pytest.mark.parametrize(("dtype", "size"), [(np.float32, 1e-30), (np.float32, 1e25), (np.float64, 1e-170)])
+def test_squares_of_weights_may_leave_the_range_where_scores_of_sparsegpt_do_not(dtype, size):
+    weight, divisor = WEIGHT.astype(dtype) * dtype(size), np.full(WEIGHT.shape[1], size)
+    found = ms.sparsegpt(weight, inverse_diagonal=divisor)
+    np.testing.assert_allclose(found, (weight.astype(np.longdouble) ** 2 / size).astype(dtype), rtol=1e-6)

@@ -232,3 +232,25 @@ def test_fewer_than_one_thread_is_refused(threads):
     ):
         with pytest.raises(ms.UpdateError, match=rf"'a': threads={threads} is not at least 1"):
             update()
+
+
+@pytest.mark.parametrize("tolerance", [0.0, 1e-3])
+def test_rows_that_keep_their_masked_weights_are_rounded_as_the_others(tolerance):
+    weight, _, _ = layer()
+    gram, mask = np.eye(16), np.ones(weight.shape, bool)  # independent inputs: no update decreases the error
+    mask[:6, ::2] = False
+    update = ms.reconstruct(weight, mask, gram, tolerance=tolerance, rounded_to="bfloat16")
+    updated = torch.from_numpy(update.weight)
+    assert update.stats["rows_as_they_were"] == 12
+    assert torch.equal(updated.bfloat16().double(), updated)
+    assert update.error == pytest.approx(output_error(update.weight, weight, gram), rel=1e-9)
+    assert update.masked_error == pytest.approx(output_error(weight * mask, weight, gram), rel=1e-9)
+
+
+@pytest.mark.parametrize("method", ["reconstruct", "admm"])
+def test_a_weight_that_overflows_in_the_dtype_that_it_is_rounded_to_is_refused(method):
+    weight, _, gram = layer()
+    weight[3, 4] = 1e5
+    operands = (weight, weight != 0, gram) if method == "reconstruct" else (weight, gram, "2:4")
+    with pytest.raises(ms.WeightError, match="weight holds 100000, which overflows in float16"):
+        getattr(ms, method)(*operands, rounded_to="float16")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from masksmith_state.jobs.shards import PlannedTensor
 from masksmith_wire.digests import digest_document
 from masksmith_wire.scores import ScoreMethod
 
+from .indices import indices_from
 from .load import Array, InputReader
 from .magnitudes import MagnitudeRows
 from .memory import reserved_memory
@@ -100,21 +102,29 @@ class Scoring:
         A statistic has the shape of the tensor; or, if the tensor is a stack, is stacked in the same way as its
         matrices; otherwise the whole statistic belongs to the tensor's only matrix.
         """
-        weight, statistic = self._inputs.rows(self._tensor, first, last), self._tensor.statistic
-        if statistic is None:
-            return self._by_layout(layout, weight, None, None)
-        kind = statistic.name
-        span = (first, last) if layout.is_stack or kind in PER_ENTRY else (0, statistic.shape[0])
-        stack_rows = span[1] - span[0] if layout.is_stack else None
-        memory = reserved_memory(statistic, "sparsegpt", self._check, stack_rows) if kind == "gram" else nullcontext()
-        with memory:
-            return self._by_layout(layout, weight, self._inputs.rows(statistic, *span), kind)
-
-    def _by_layout(self, layout: Layout, weight: Array, statistic: Array | None, kind: str | None) -> Array:
-        result: Array = scores.by_layout(
-            layout, self._method.name, weight, statistic, kind, name=self._tensor.name, **self._options
+        # Without a stack, the range is the whole tensor.
+        starts = range(self._tensor.shape[0]) if layout.is_stack else ()
+        return self._unless_all_underflow(
+            lambda: self._matrices(layout, first, last),
+            lambda: (self._matrices(layout, start, start + 1) for start in starts),
         )
-        return result
+
+    def _matrices(self, layout: Layout, first: int, last: int) -> Array:
+        weight, statistic = self._inputs.rows(self._tensor, first, last), self._tensor.statistic
+        kind, values = None if statistic is None else statistic.name, None
+        memory: AbstractContextManager[None] = nullcontext()
+        if statistic is not None:
+            span = (first, last) if layout.is_stack or kind in PER_ENTRY else (0, statistic.shape[0])
+            if kind == "gram":
+                stack_rows = span[1] - span[0] if layout.is_stack else None
+                memory = reserved_memory(statistic, "sparsegpt", self._check, stack_rows)
+        with memory, indices_from(first, of_statistics=layout.is_stack):
+            if statistic is not None:
+                values = self._inputs.rows(statistic, *span)
+            result: Array = scores.by_layout(
+                layout, self._method.name, weight, values, kind, name=self._tensor.name, **self._options
+            )
+            return result
 
     def _score(self, first: int, last: int, **extra_options: Any) -> Array:
         tensor, method = self._tensor, self._method
@@ -129,8 +139,22 @@ class Scoring:
         if method.name == "given" and statistic is not None:
             return statistic
         weight = self._inputs.rows(tensor, first, last)
-        result: Array = scores.by_name(method.name, weight, statistic, kind, name=tensor.name, **options)
-        return result
+        score = partial(scores.by_name, method.name, weight, statistic, kind, name=tensor.name, **options)
+        with indices_from(first):
+            return self._unless_all_underflow(score, lambda: self._score_of_slices(extra_options))
+
+    def _unless_all_underflow(self, score: Callable[[], Array], parts: Callable[[], Iterator[Array]]) -> Array:
+        """Score a part of the tensor; that all scores underflow is an error only if those of the whole tensor do."""
+        try:
+            return score()
+        except scores.ScoreUnderflowError:
+            with scores.underflow_allowed():
+                if not any(map(scores.has_normal_score, parts())):
+                    raise
+                return score()
+
+    def _score_of_slices(self, extra_options: Mapping[str, Any]) -> Iterator[Array]:
+        return (self._score(first, last, **extra_options) for first, last in self._slices())
 
     def _span(self, kind: str, first: int, last: int) -> tuple[int, int]:
         """First and last (exclusive) row of the statistic that the scores of some rows need."""

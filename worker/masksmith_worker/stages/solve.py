@@ -14,6 +14,7 @@ import masksmith as ms
 from masksmith.patterns import TilePattern
 from masksmith.solvers import by_name
 
+from .indices import indices_from
 from .load import Array
 from .magnitudes import MagnitudeRows
 from .work import ShardWork
@@ -31,15 +32,16 @@ def solve_shard(work: ShardWork, scores: Array | MagnitudeRows, device: str) -> 
     """
     pattern = work.specification.pattern
     # One thread: shards run in parallel, each in a process of a pool, and such a process cannot have child processes.
-    return ms.solve(
-        scores,
-        pattern,
-        solver_on(work.specification.options.solver, pattern, device),
-        time_limit_s=work.remaining_s,
-        threads=1,
-        on_progress=work.on_progress,
-        layout=work.tensor.layout,
-    )
+    with indices_from(work.shard.first):
+        return ms.solve(
+            scores,
+            pattern,
+            solver_on(work.specification.options.solver, pattern, device),
+            time_limit_s=work.remaining_s,
+            threads=1,
+            on_progress=work.on_progress,
+            layout=work.tensor.layout,
+        )
 
 
 def solver_on(name: str, pattern: ms.Pattern, device: str) -> ms.Solver:

@@ -47,7 +47,7 @@ def calibration_batches(
 
 def _check_window(text: CalibrationText, config: Any) -> None:
     max_tokens = getattr(config, "max_position_embeddings", None)
-    if isinstance(max_tokens, int) and text.tokens > max_tokens:
+    if isinstance(max_tokens, int) and 0 < max_tokens < text.tokens:  # XLNet has -1 for no maximum
         raise InputError(
             f"windows of {count_text(text.tokens)} tokens are longer than the model's maximum of "
             f"{count_text(max_tokens)}; lower --calibration-tokens"

@@ -31,8 +31,9 @@ def _adds_exactly(columns: Duals) -> bool:
     unit = math.ldexp(1.0, exponent)
     for column in range(columns.shape[0]):
         for row in range(columns.shape[1]):
-            units = columns[column, row] / unit
-            if units != math.floor(units):
+            score = columns[column, row]
+            # Less than one unit is no multiple; its quotient may underflow to 0.
+            if (0.0 < score < unit) or score / unit != math.floor(score / unit):
                 return False
     return True
 

@@ -81,3 +81,12 @@ def test_integers_are_searched_exactly(values, n):
     assert second <= score
     assert sorted(set(chosen.tolist())) == chosen.tolist()
     assert kept(panel[:, chosen], n) == score
+
+
+@pytest.mark.parametrize("small", [5e-324, 1e-300, 1.0])
+def test_an_entry_that_a_sum_loses_beside_a_large_one_is_not_proved_to_be_worth_nothing(small):
+    scores, mask, excess = np.zeros((1, M)), np.zeros((1, M), np.bool_), np.full(1, np.nan)
+    scores[0, 0], scores[0, M - 1] = 2.0**60, small
+    solve_strip(scores, 2, M, 10**6, mask, excess)
+    score = sum((Fraction(x) for x in scores[mask].tolist()), Fraction(0))
+    assert score + Fraction(excess[0]) >= best(scores, 2)
