@@ -17,7 +17,7 @@ from masksmith_client.results.masks import Masks
 
 MASKSMITH = Path(sys.executable).with_name("masksmith")
 E, O, I = 3, 24, 20  # noqa: E741
-CONV1D = {"h.0.attn.c_attn.weight": (I, 3 * O), "h.0.mlp.c_fc.weight": (I, O), "h.0.mlp.c_proj.weight": (O, I)}
+CONV1D = {"h.0.attn.c_attn.weight": (I, 3 * I), "h.0.mlp.c_fc.weight": (I, O), "h.0.mlp.c_proj.weight": (O, I)}
 EXPERTS = {"h.0.mlp.experts.gate_up_proj": (E, I, 2 * O), "h.0.mlp.experts.down_proj": (E, O, I)}
 DENSE = {"wte.weight": (40, I), "lm_head.weight": (40, I), "h.0.ln_1.weight": (I,), "h.0.mlp.router.weight": (E, I)}
 AXES = dict.fromkeys(CONV1D, "in out") | dict.fromkeys(EXPERTS, "stack in out")
@@ -42,7 +42,7 @@ def test_masks_are_those_of_the_library(client, model, pattern):
     masks = job.masks()
     assert set(masks) == set(AXES)
     for name, axes in AXES.items():
-        layout = Layout.parse(axes, out_parts=(O, O, O) if "c_attn" in name else ())
+        layout = Layout.parse(axes, out_parts=(I, I, I) if "c_attn" in name else ())
         expected = ms.solve(np.abs(model[name]), pattern, layout=layout)
         report = job.report[name]
         assert np.array_equal(masks[name], expected.mask)

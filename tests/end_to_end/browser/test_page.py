@@ -70,8 +70,8 @@ def test_the_list_of_tensors_says_what_the_job_will_mask(browser, tmp_path):
 
 def test_a_job_is_watched_live_and_canceled(browser, running):
     browser.open(f"/jobs/{running.id}")
-    done = int(browser.text("#counted").split()[0])
-    browser.until(lambda: int(browser.text("#counted").split()[0]) > done)
+    first_text = browser.until(lambda: browser.text("#counted"))
+    browser.until(lambda: int(browser.text("#counted").split()[0]) > int(first_text.split()[0]))
     assert browser.find("#head progress").get_attribute("value") != "0"
     browser.find("form[action$='/cancel'] button").click()
     browser.until(lambda: "canceled" in browser.text("h1"))

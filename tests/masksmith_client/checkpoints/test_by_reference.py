@@ -141,7 +141,7 @@ def test_other_values_are_no_previous_masks(tmp_path):
         ReferencePruner(Jobs(listing()), PruneMethod.parse("magnitude"), previous=3).prune(
             "s3://models/m", "s3://p", options("2:4")
         )
-    with Client("http://127.0.0.1:9") as client, pytest.raises(InputError, match="previous needs by_reference"):
+    with Client("http://127.0.0.1:9") as client, pytest.raises(InputError, match="works only with by_reference"):
         client.prune(tmp_path, tmp_path / "out", "2:4", previous="s3://pruned/m")
 
 
