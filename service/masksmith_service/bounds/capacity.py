@@ -18,7 +18,7 @@ RETRY_AFTER_S = 2
 
 
 class Capacity:
-    """An amount that the requests of a process share; to be used on the event loop.
+    """An amount that the requests of a process share; its methods must be called on the event loop.
 
     Args:
         bound: Name of the bound, for the error.
