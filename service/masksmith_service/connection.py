@@ -35,7 +35,8 @@ class Connection(HttpToolsProtocol):
         head_bytes: Limit in bytes of a request's line and headers together; the same limit applies to its trailers and
             chunk framing together.
         head_s: Seconds within which line and headers must arrive.
-        read_s: Seconds within which the client must read more of the response while the write buffer is full.
+        read_s: Seconds within which the client must read more of the response, while the write buffer is full or a
+            finished response has not been sent.
         open_connections: The open connections of the process, with their limit.
     """
 
@@ -67,8 +68,9 @@ class Connection(HttpToolsProtocol):
 
     @property
     def is_idle(self) -> bool:
-        """Whether no request is being answered."""
-        return self._running is None or self._running.response_complete
+        """Whether no request is being answered, and all of the last response has been sent."""
+        is_answering = self._running is not None and not self._running.response_complete
+        return not is_answering and self.transport.get_write_buffer_size() == 0
 
     def abort(self) -> None:
         """Notify the request that is being answered, and close the connection at once, without sending its buffer."""
@@ -81,9 +83,16 @@ class Connection(HttpToolsProtocol):
         self._write_timer.start(self.transport)
 
     def resume_writing(self) -> None:
-        """Stop the timer, because the client has read enough."""
+        """Stop the timer, because the client has read enough; start it again if the rest is all that will be sent."""
         self._write_timer.stop()
+        if self._running is None or self._running.response_complete or self.transport.is_closing():
+            self._write_timer.start(self.transport)
         super().resume_writing()
+
+    def on_response_complete(self) -> None:
+        """Limit the time in which the client must read the rest; start the next request that waits."""
+        self._write_timer.start(self.transport)
+        super().on_response_complete()
 
     def data_received(self, data: bytes) -> None:
         """Parse data; reject a request whose head, trailers or chunk framing are too large; time a head that begins."""
@@ -144,7 +153,19 @@ class Connection(HttpToolsProtocol):
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         self._running = cycle
-        super()._start_asgi_task(cycle, app)
+        if not self.flow.write_paused:
+            # The timer of the last response would take what this one adds to the buffer for what was not read.
+            self._write_timer.stop()
+
+        async def run_and_time_rest(*arguments: Any) -> None:
+            try:
+                await app(*arguments)
+            finally:
+                if not (cycle.response_complete or cycle.disconnected):
+                    # Uvicorn closes the connection as soon as what was written of the response has been sent.
+                    self._write_timer.start(self.transport)
+
+        super()._start_asgi_task(cycle, run_and_time_rest)
 
     def _on_late_head(self) -> None:
         """Reject a request whose head is late, or close a connection on which no head has begun.

@@ -49,7 +49,8 @@ class Capacities:
         creations: Jobs that are being created.
         lists: Lists that are being made: they read up to thousands of records, or files that are far away.
         incoming_bytes: Bytes of each key's uploads that are being received.
-        part_counts: Number of shards or cases of each job that was read recently, by the job's id; only a cache.
+        owners_and_part_counts: Owner and number of shards or cases of each job that was read recently, by the job's
+            id; only a cache.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -58,7 +59,7 @@ class Capacities:
         self.creations = Capacity("creations", limit("creations"), CAPACITY_WAIT_S)
         self.lists = Capacity("lists", limit("lists"), CAPACITY_WAIT_S)
         self.incoming_bytes: Counter[str] = Counter()
-        self.part_counts: dict[str, int] = {}
+        self.owners_and_part_counts: dict[str, tuple[str, int]] = {}
 
 
 @dataclass(frozen=True)

@@ -50,9 +50,9 @@ class Settings(StateSettings):
     request_head_s: float = Field(default=float(limit("request_head_s")), gt=0, le=MAX_SECONDS)
     """Seconds within which a request's line and headers must arrive."""
     read_stall_s: float = Field(default=float(limit("read_stall_s")), gt=0, le=MAX_SECONDS)
-    """Seconds within which a client must read another 64 KiB of a response."""
+    """Seconds within which a client must read another 64 KiB of a response, or all that is left."""
     max_connections: int = Field(default=limit("max_connections"), gt=0)
-    """Maximum number of connections of a process; further ones may only ask for `/healthz`."""
+    """Maximum number of connections of a process; on further ones only `/healthz` is served."""
     max_streams: int = Field(default=limit("max_streams"), gt=0)
     """Maximum number, in a process, of event streams and of requests that wait for a job; a key may have half."""
     request_memory_bytes: int = Field(default=limit("request_memory_bytes"), gt=0)

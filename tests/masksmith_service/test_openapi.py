@@ -23,3 +23,28 @@ def test_each_route_that_accepts_a_job_may_answer_with_the_ended_job(paths):
 def test_files_are_described_as_bytes(paths, file):
     content = paths[f"/v1/jobs/{{job}}/{file}"]["get"]["responses"]["200"]["content"]
     assert content == {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
+
+
+CONSTRAINTS = {"minLength", "maxLength", "pattern", "enum", "format", "const"}
+
+
+def strings_of(schema, components):
+    """Yield the schemas of all strings in a document, and their keywords; `components` loses those that were seen."""
+    if isinstance(schema, list):
+        for each in schema:
+            yield from strings_of(each, components)
+    elif isinstance(schema, dict):
+        if schema.get("type") == "string":
+            yield schema
+        name = str(schema.get("$ref", "")).rpartition("/")[2]
+        for each in (components.pop(name, None), *schema.values()):
+            yield from strings_of(each, components)
+
+
+def test_each_text_of_a_document_has_a_constraint():
+    """Without one, pydantic accepts what is no Unicode, such as half a surrogate pair, which cannot be encoded."""
+    api = create_app(Settings()).openapi()
+    methods = [method for path, methods in api["paths"].items() if path != "/v1/session" for method in methods.values()]
+    strings = list(strings_of([method.get("requestBody") for method in methods], api["components"]["schemas"]))
+    assert len(strings) > 20
+    assert [schema for schema in strings if not CONSTRAINTS & set(schema)] == []

@@ -89,8 +89,11 @@ def test_headers_are_checked_as_those_of_uploads(client, select, save, check_pro
     check_problem(post("{}x"), 400, "invalid_safetensors")
     check_problem(post(good, calibration="no header"), 400, "invalid_safetensors")
     check_problem(post(), 422, "invalid_document")
-    surrogate = json.dumps({"headers": [good]}).replace('\\"a\\"', '\\"\\ud800\\"')
-    check_problem(client.post("/v1/selection?pattern=2:4", content=surrogate), 422, "invalid_document")
+    check_problem(post(""), 400, "invalid_safetensors")
+    as_json = {"Content-Type": "application/json"}
+    for document in ({"headers": ["\ud800"]}, {"headers": [good], "calibration": "\udfff"}):
+        response = client.post("/v1/selection?pattern=2:4", content=json.dumps(document), headers=as_json)
+        check_problem(response, 422, "invalid_document", "valid string")
     many = {f"t{number}": WEIGHT for number in range(6)}
     check_problem(select({"pattern": "2:4"}, many), 413, "too_many_tensors")
     check_problem(select({"pattern": "2:4", "also": "0" * 64}), 422, "invalid_document", "also does not go with")

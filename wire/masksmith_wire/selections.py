@@ -9,6 +9,9 @@ from pydantic import BaseModel, FailFast, Field
 from .documents import Skipped
 from .payload_limits import StrictModel
 
+HeaderText = Annotated[str, Field(min_length=0)]
+"""Text of a header. Pydantic refuses text that is no Unicode, such as half a surrogate pair, only with a constraint."""
+
 
 class SelectionRequest(StrictModel):
     """The JSON headers of safetensors files, each as text, without the eight bytes of its length.
@@ -18,8 +21,8 @@ class SelectionRequest(StrictModel):
         calibration: The header of the calibration file, if the job has one.
     """
 
-    headers: Annotated[list[str], Field(min_length=1, max_length=1001), FailFast()]
-    calibration: str | None = None
+    headers: Annotated[list[HeaderText], Field(min_length=1, max_length=1001), FailFast()]
+    calibration: HeaderText | None = None
 
 
 class SelectedTensors(BaseModel):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 from masksmith_service.errors import RequestError
 from masksmith_wire.errors import Code
@@ -18,7 +18,7 @@ RETRY_AFTER_S = 2
 
 
 class Capacity:
-    """An amount that the requests of a process share; to be used on the event loop.
+    """An amount that the requests of a process share; its methods must be called on the event loop.
 
     Args:
         bound: Name of the bound, for the error.
@@ -41,13 +41,14 @@ class Capacity:
         Raises:
             RequestError: 429, if the key would hold more than its share; 503, if all keys together would hold too much.
         """
-        try:
+        with suppress(TimeoutError):
             async with asyncio.timeout(self._wait_s):
                 while not self._has_room(key, amount):
                     self._changed.clear()
                     await self._changed.wait()
-        except TimeoutError:
-            raise self._refusal(key, amount) from None
+        # An amount that is released just as the wait ends is acquired, too.
+        if not self._has_room(key, amount):
+            raise self._refusal(key, amount)
         self.held_by_key[key] += amount
 
     def release(self, key: str, amount: int) -> None:
@@ -74,6 +75,7 @@ class Capacity:
         return self.held_by_key[key] + amount <= self.share_of(key) and self.held_by_key.total() + amount <= self.total
 
     def _refusal(self, key: str, amount: int) -> RequestError:
+        """Return the error for an amount for which there is no room."""
         exceeds_share = bool(key) and self.held_by_key[key] + amount > self.share_of(key)
         limit = self.share_of(key) if exceeds_share else self.total
         free = limit - (self.held_by_key[key] if exceeds_share else self.held_by_key.total())

@@ -14,7 +14,7 @@ class Closable(Protocol):
 
     @property
     def is_idle(self) -> bool:
-        """Whether the connection is answering no request."""
+        """Whether the connection is answering no request, and has sent all of its responses."""
         ...
 
     def abort(self) -> None:

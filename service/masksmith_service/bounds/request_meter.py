@@ -17,9 +17,9 @@ class RequestMeter:
 
     Attributes:
         limit_bytes: Limit in bytes of a request's line and headers, and of its trailers and chunk framing.
-        pending_bytes: Bytes that the connection has received since the last head or body ended (those that arrived
-            together with its end are not counted), less what `count_body` subtracts for each piece of a body. The
-            connection adds the bytes, and checks the limit.
+        pending_bytes: Bytes received since the end of the last head or body, less what `count_body` subtracts. At such
+            an end it becomes 0, so what arrived in the same read as the end is not counted. The connection adds the
+            bytes, and checks the limit.
         in_body: Whether a head is complete, and its body is not.
         error: The error with which the request is to be rejected, set by `set_error`; None if there is none.
     """

@@ -58,12 +58,13 @@ BOUNDS = (
           (Code.REQUEST_HEAD_STALLED,)),
     Bound("upload_stall_s", 60, "seconds until a document has arrived, or another 64 KiB of an upload", "request",
           (Code.BODY_STALLED,)),
-    Bound("read_stall_s", 60, "seconds until the client has read another 64 KiB of a response", "connection", _CLOSED),
+    Bound("read_stall_s", 60, "seconds until the client has read another 64 KiB of a response, or all that is left",
+          "connection", _CLOSED),
     _fixed("late_bytes", MIB, "bytes of a body that are read after the response, for 2 seconds", "request", _CLOSED),
     _fixed("pipelined", 64, "requests that wait for the response to an earlier one", "connection", _CLOSED),
     _fixed("pipelined_fields", 1024, "headers of the requests that wait", "connection", _CLOSED),
-    Bound("max_connections", 512, "connections; further ones may only ask for `/healthz`, and those without a request "
-          "are closed first", "process", (Code.OVERLOADED,)),
+    Bound("max_connections", 512, "connections; on further ones only `/healthz` is served; to make room, the oldest "
+          "connections that are answering no request are closed", "process", (Code.OVERLOADED,)),
     Bound("max_body_bytes", 64 * GIB, "bytes of an upload", "request", (Code.BODY_TOO_LARGE,)),
     Bound("max_document_bytes", 8 * MIB, "bytes of a JSON document", "request", (Code.BODY_TOO_LARGE,)),
     Bound("max_document_depth", 32, "nested lists and objects of a JSON document", "request",

@@ -1,4 +1,4 @@
-"""Limits the time in which a client must read more of the response while the write buffer is full."""
+"""Limits the time in which a client must read more of a response that is in the write buffer."""
 
 from __future__ import annotations
 
@@ -7,14 +7,16 @@ from asyncio.events import TimerHandle
 from collections.abc import Callable
 
 PROGRESS_BYTES = 2**16
-"""Bytes by which the write buffer must shrink within the time limit, unless writing is resumed before."""
+"""Bytes by which the write buffer must shrink within the time limit, unless it becomes empty or writing is resumed."""
 
 
 class WriteStallTimer:
-    """Timer that runs while writing to a transport is paused, because its write buffer is full.
+    """Timer that runs while nothing is added to a transport's write buffer that has data.
+
+    Nothing is added while writing is paused, because the buffer is full, and after the end of a response.
 
     Args:
-        stall_s: Seconds within which the client must read `PROGRESS_BYTES`, or so much that writing is resumed.
+        stall_s: Seconds within which the client must read `PROGRESS_BYTES`, or all if less is left.
         on_stall: Called if the client has read less within `stall_s`.
     """
 
@@ -22,23 +24,29 @@ class WriteStallTimer:
         self._stall_s, self._on_stall = stall_s, on_stall
         self._timer: TimerHandle | None = None
 
+    @property
+    def is_running(self) -> bool:
+        """Whether the timer runs."""
+        return self._timer is not None
+
     def start(self, transport: asyncio.Transport) -> None:
-        """Start the timer because writing is paused, or start it again after progress while writing is still paused."""
+        """Start the timer, or start it again; if the write buffer is empty, only stop it."""
         self.stop()
         buffered_bytes = transport.get_write_buffer_size()
-        self._timer = asyncio.get_running_loop().call_later(
-            self._stall_s, self._check_progress, transport, buffered_bytes
-        )
+        if buffered_bytes:
+            self._timer = asyncio.get_running_loop().call_later(
+                self._stall_s, self._check_progress, transport, buffered_bytes
+            )
 
     def stop(self) -> None:
-        """Stop the timer, because writing is resumed or the connection has ended."""
+        """Stop the timer, because more is going to be added to the buffer, or the connection has ended."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
     def _check_progress(self, transport: asyncio.Transport, buffered_bytes: int) -> None:
         """Call `on_stall`, or start the timer again if the buffer has shrunk enough from `buffered_bytes`."""
-        if buffered_bytes - transport.get_write_buffer_size() < PROGRESS_BYTES:
+        if buffered_bytes - transport.get_write_buffer_size() < min(PROGRESS_BYTES, buffered_bytes):
             self._on_stall()
         else:
             self.start(transport)

@@ -6,7 +6,7 @@ The response is the same for a job that the principal may not see as for a job t
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any
+from typing import Annotated, cast
 
 import anyio.to_thread
 from fastapi import Depends, Request
@@ -32,7 +32,7 @@ MAX_CANDIDATES = 5
 """Maximum number of ids that the error for an ambiguous prefix lists."""
 _PREFIX = re.compile(rf"[0-9a-f]{{{MIN_PREFIX_LENGTH},{ID_LENGTH - 1}}}")
 MAX_CACHED_COUNTS = 10_000
-"""Maximum number of cached part counts (shards or cases of a job); with its count cached, a job is read in one round
+"""Maximum number of jobs whose owner and number of parts (shards or cases) are cached; such a job is read in one round
 trip."""
 MAX_PARTS_ON_LOOP = 16
 """The document of a job with up to this many parts is built on the event loop, unless the job is queued; all other
@@ -64,17 +64,23 @@ async def reserve_parts(state: State, job: str, reservation: Reservation) -> Non
     Raises:
         RequestError: If other requests have reserved too much.
     """
-    counts = state.capacities.part_counts
-    if job not in counts:
+    _, part_count = await _read_owner_and_part_count(state, job)
+    if part_count > MAX_PARTS_ON_LOOP:
+        await reservation.add(state.capacities.memory, cost("part") * part_count)
+
+
+async def _read_owner_and_part_count(state: State, job: str) -> tuple[str | None, int]:
+    """Read the owner of a job and its number of parts; None and 0 if the record does not have them."""
+    cached = state.capacities.owners_and_part_counts
+    if job not in cached:
         with as_unreadable_record_errors(job):
-            total: Any = await state.async_redis.hget(job_key(job), "total")
-        if total is None or not total.isdecimal():
-            return
-        counts[job] = int(total)
-        while len(counts) > MAX_CACHED_COUNTS:
-            counts.pop(next(iter(counts)))
-    if counts[job] > MAX_PARTS_ON_LOOP:
-        await reservation.add(state.capacities.memory, cost("part") * counts[job])
+            owner, total = cast("list[str | None]", await state.async_redis.hmget(job_key(job), ["owner", "total"]))
+        if owner is None or total is None or not total.isdecimal():
+            return owner, 0
+        cached[job] = owner, int(total)
+        while len(cached) > MAX_CACHED_COUNTS:
+            cached.pop(next(iter(cached)))
+    return cached[job]
 
 
 async def _job_with_reserved_parts(job: JobId, state: StateDep, request: Request) -> str:
@@ -94,18 +100,29 @@ async def view_job(state: State, job: str, principal: Principal, reservation: Re
     """
     snapshot = None
     if is_job_id(job):
-        await reserve_parts(state, job, reservation)
-        snapshot = await read_snapshot_async(state.async_redis, job)
+        snapshot = await _read_visible(state, job, principal, reservation)
     if snapshot is None:
         job = await anyio.to_thread.run_sync(_complete_id, job, state, principal)
-        await reserve_parts(state, job, reservation)
-        snapshot = await read_snapshot_async(state.async_redis, job)
+        snapshot = await _read_visible(state, job, principal, reservation)
     if snapshot is None:
         raise job_not_found_error(job)
     _check_access(job, snapshot.owner, principal)
     if len(snapshot.parts) <= MAX_PARTS_ON_LOOP and not snapshot.is_queued:
         return snapshot_view(snapshot)
     return await anyio.to_thread.run_sync(_document, state, snapshot)
+
+
+async def _read_visible(state: State, job: str, principal: Principal, reservation: Reservation) -> Snapshot | None:
+    """Check the access to a job before anything that depends on its parts, reserve memory for them, and read it.
+
+    Raises:
+        RequestError: If the principal may not see the job; or if other requests have reserved too much memory.
+    """
+    owner, _ = await _read_owner_and_part_count(state, job)
+    if owner is not None:
+        _check_access(job, owner, principal)
+    await reserve_parts(state, job, reservation)
+    return await read_snapshot_async(state.async_redis, job)
 
 
 def read_document(state: State, job: str) -> Job:

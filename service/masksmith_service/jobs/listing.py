@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Literal
 
-from pydantic import AwareDatetime, BeforeValidator, Field
+from pydantic import AfterValidator, AwareDatetime, BeforeValidator, Field
 
 from masksmith_service.auth.principal import Principal
 from masksmith_service.errors import RequestError
@@ -36,7 +36,7 @@ class JobFilter:
             spaces; case, and spaces around the text, do not matter.
         kind: The job is of this kind, `masks` or `benchmark`.
         states: The job has one of these states.
-        labels: The job has all of these labels; the value None stands for any value.
+        labels: The job has all of these labels, as key and value; the value None stands for any value.
         since, until: The job was created at or between these times.
     """
 
@@ -44,7 +44,7 @@ class JobFilter:
     text: str = ""
     kind: str | None = None
     states: Collection[JobState] = ()
-    labels: Mapping[str, str | None] = field(default_factory=dict)
+    labels: Collection[tuple[str, str | None]] = ()
     since: datetime | None = None
     until: datetime | None = None
 
@@ -55,7 +55,7 @@ class JobFilter:
 
     def matches(self, job: JobSummary) -> bool:
         """Whether a job fulfils all conditions other than `since` and `until`, which `find_jobs` checks."""
-        has_labels = all(key in job.labels and value in (None, job.labels[key]) for key, value in self.labels.items())
+        has_labels = all(key in job.labels and value in (None, job.labels[key]) for key, value in self.labels)
         has_kind_and_state = self.kind in (None, job.kind) and (not self.states or job.state in self.states)
         has_name = self.name.strip().lower() in (job.name or "").lower()
         has_text = self.text.strip().lower() in _searched_text(job)
@@ -74,6 +74,18 @@ Time = Annotated[AwareDatetime, BeforeValidator(_refuse_number)]
 """A time with an offset; without the validator, pydantic would read a number as seconds since 1970."""
 
 
+def _refuse_empty_key(text: str) -> str:
+    if not text.partition("=")[0]:
+        raise ValueError(f"label {text!r} has no key; expected KEY=VALUE or KEY, such as team=vision")
+    return text
+
+
+LabelCondition = Annotated[
+    str, Field(max_length=200, examples=["team=vision", "team"]), AfterValidator(_refuse_empty_key)
+]
+"""`KEY=VALUE`, or `KEY` alone."""
+
+
 class JobQuery(StrictModel):
     """The query parameters of a list of jobs: the page, and the conditions."""
 
@@ -89,7 +101,7 @@ class JobQuery(StrictModel):
     kind: Literal["masks", "benchmark"] | None = None
     state: Annotated[list[JobState], Field(default_factory=list, max_length=len(JobState))]
     label: Annotated[
-        list[Annotated[str, Field(max_length=200, examples=["team=vision", "team"])]],
+        list[LabelCondition],
         Field(
             default_factory=list,
             max_length=MAX_LABELS,
@@ -102,7 +114,8 @@ class JobQuery(StrictModel):
     @property
     def filter(self) -> JobFilter:
         """The conditions, except `key`, which `listed_owner` resolves."""
-        labels = {key: value if equals else None for key, equals, value in (text.partition("=") for text in self.label)}
+        parts = [text.partition("=") for text in self.label]
+        labels = [(key, value if equals else None) for key, equals, value in parts]
         return JobFilter(self.name, "", self.kind, self.state, labels, self.since, self.until)
 
 

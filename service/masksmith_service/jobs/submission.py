@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 
 import anyio.from_thread
 import redis
@@ -64,6 +64,7 @@ class JobSubmitter:
         idempotency_key: The `Idempotency-Key` of the request, or None.
         reservation: Capacities that the request holds.
         require_worker: Whether a job is refused if no living worker consumes its queue.
+        fingerprint: Digest of the request, set by the public methods; empty without an idempotency key.
     """
 
     state: State
@@ -71,6 +72,7 @@ class JobSubmitter:
     idempotency_key: str | None
     reservation: Reservation
     require_worker: bool = False
+    fingerprint: str = ""
 
     def submit_document(self, document: MasksRequest | BenchmarkRequest) -> str:
         """Submit the job of a document.
@@ -78,6 +80,9 @@ class JobSubmitter:
         Raises:
             RequestError: If the request is invalid, or the job is refused, for example because a limit is reached.
         """
+        return self._submit_once(document, lambda submitter: submitter._submit_document(document))
+
+    def _submit_document(self, document: MasksRequest | BenchmarkRequest) -> str:
         if isinstance(document, BenchmarkRequest):
             return self._submit_benchmark(document)
         specification = parse_document_options(document, self.state.settings.max_tensors)
@@ -114,6 +119,20 @@ class JobSubmitter:
         Raises:
             RequestError: If the request is invalid, or the job is refused, for example because a limit is reached.
         """
+        submit = partial(
+            JobSubmitter._submit_file, options=options, specification=specification, description=description
+        )
+        return self._submit_once(options, partial(submit, digest=digest, header=header), digest)
+
+    def _submit_file(
+        self,
+        *,
+        options: FileOptions,
+        specification: JobSpecification,
+        description: JobDescription,
+        digest: str,
+        header: Header,
+    ) -> str:
         sources, headers = self._read_headers(options, self._make_reader())
         files = {digest: header} | {also: headers[also] for also in options.also}
         check_tensor_count(sum(len(each.tensors) for each in files.values()), self.state.settings.max_tensors)
@@ -127,6 +146,11 @@ class JobSubmitter:
         Raises:
             RequestError: If the request is invalid, or the job is refused, for example because a limit is reached.
         """
+        return self._submit_once(
+            options, lambda submitter: submitter._submit_model(options, specification, description)
+        )
+
+    def _submit_model(self, options: ModelOptions, specification: JobSpecification, description: JobDescription) -> str:
         if options.also:
             detail = "the option 'also' is for an uploaded file; the reference of a model names all of its files"
             raise RequestError(Code.INVALID_DOCUMENT, detail)
@@ -140,6 +164,38 @@ class JobSubmitter:
         output_input = OutputInput(location=options.output, model=options.model)
         output = OutputPlanner(self.state, self.principal).plan(output_input, model, specification, tensors)
         return self._submit_masks(specification, tensors, skipped + _skip_unlisted(model), description, output)
+
+    def _submit_once(
+        self,
+        request: MasksRequest | BenchmarkRequest | FileOptions,
+        submit: Callable[[JobSubmitter], str],
+        file: str = "",
+    ) -> str:
+        """Return the job of an earlier request with this `Idempotency-Key`, or submit the job.
+
+        The earlier job is found before anything is read that may have changed since, such as the results of the job
+        that `previous` names, or that may be gone.
+
+        Args:
+            request: The request's document or options.
+            submit: Submits the job.
+            file: Digest of the request's file; empty if it has none.
+
+        Raises:
+            RequestError: If the key was used with another request.
+        """
+        if self.idempotency_key is None:
+            return submit(self)
+        members = request.model_dump(mode="json", exclude_defaults=True, exclude={"require_worker"})
+        fingerprint = digest_document({"kind": type(request).__name__, "request": members, "file": file})
+        earlier = self.state.records.find_repeated(self.principal.key, self.idempotency_key)
+        if earlier is None:
+            return submit(replace(self, fingerprint=fingerprint))
+        job, earlier_fingerprint = earlier
+        if fingerprint != earlier_fingerprint:
+            raise _idempotency_conflict(self.idempotency_key)
+        logs.add_fields(job=job)
+        return job
 
     def _make_reader(self) -> ModelReader:
         return ModelReader(self.state, self._reserve_memory)
@@ -226,14 +282,13 @@ class JobSubmitter:
         Returns:
             The job's id, and whether the job is new.
         """
-        fingerprint = digest_document(_fingerprint_content(plan, parts, description)) if self.idempotency_key else ""
         admission = self._admission(description.priority)
         # The record has the priority from the admission.
         description = JobDescription(name=description.name or fallback_name, labels=description.labels)
         self.state.housekeeping.broker.require_room(JOB_BYTES + len(parts) * PART_BYTES)
         try:
             job_and_is_new = self.state.records.create(
-                plan, parts, self.idempotency_key or "", fingerprint, admission, queue, description
+                plan, parts, self.idempotency_key or "", self.fingerprint, admission, queue, description
             )
         except FullError as error:
             raise _limit_error(error, self.principal) from None
@@ -243,8 +298,7 @@ class JobSubmitter:
             detail = "masks of the job that previous or masks_of names were deleted meanwhile; name another job"
             raise RequestError(Code.RESULT_NOT_FOUND, detail) from None
         if job_and_is_new is None:
-            detail = f"Idempotency-Key {self.idempotency_key!r} was used with another request; use a new one"
-            raise RequestError(Code.IDEMPOTENCY_CONFLICT, detail)
+            raise _idempotency_conflict(self.idempotency_key)
         return job_and_is_new
 
     def _reserve_memory(self, size: int) -> None:
@@ -284,18 +338,9 @@ def no_worker_error(queue: str) -> RequestError:
     return RequestError(Code.NO_WORKER, str(workers), retry_after_s=10, waiting_for=workers.model_dump())
 
 
-def _fingerprint_content(
-    plan: MasksPlan | BenchmarkPlan, parts: Sequence[Shard] | Sequence[PlannedCase], description: JobDescription
-) -> dict[str, Any]:
-    """Return the content that two requests with one `Idempotency-Key` must have in common.
-
-    It is the plan; for a benchmark also the cases; and name, labels and priority, if they are not the defaults.
-    """
-    plan_members = plan.model_dump(mode="json")
-    description_members = description.model_dump(include=set(JobDescription.model_fields), exclude_defaults=True)
-    if isinstance(plan, MasksPlan):
-        return plan_members | description_members
-    return {"plan": plan_members, "cases": [part.model_dump() for part in parts]} | description_members
+def _idempotency_conflict(idempotency_key: str | None) -> RequestError:
+    detail = f"Idempotency-Key {idempotency_key!r} was used with another request; use a new one"
+    return RequestError(Code.IDEMPOTENCY_CONFLICT, detail)
 
 
 def _limit_error(error: FullError, principal: Principal) -> RequestError:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from bisect import bisect_right
-from collections.abc import Sequence
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -33,6 +33,11 @@ Bools = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float32]
 SPAN_BYTES = 16 * 2**20
 """If the rows to read of a file in a root are within this many bytes, they are read in one range."""
+NARROW_WIDTH = 128
+"""Rows of layers with at most so many columns are read whole, since adjacent whole rows are a single range.
+
+To read a row on its own takes about as much time as to read so many entries.
+"""
 Entry = TypeVar("Entry", bound=np.generic)
 
 
@@ -74,8 +79,8 @@ class MaskedLayer:
         return (math.prod(shape[: stack_count + 1]), *shape[stack_count + 1 :])
 
     def width_to_read(self, width: int) -> int:
-        """Return how many entries of a row are read to get `width` of its columns: all, if stored rows are not flat."""
-        return width if self._is_flat else self.shape[1]
+        """Return how many entries of a row are read to get `width` of its columns: all, unless columns can be read."""
+        return width if self._has_readable_columns else self.shape[1]
 
     def read_mask(self, store: BlobStore, rows: Sequence[int], first: int, last: int) -> Bools:
         """Read the mask, True = kept, of some rows (ascending) and the columns `first` to `last` (exclusive).
@@ -84,11 +89,12 @@ class MaskedLayer:
             RequestError: If a part is no longer in the store.
         """
         row_bytes = masks.packed_bytes(self._merged_shape[1:])
-        start, stop = (first // 8, -(-last // 8)) if self._is_flat else (0, row_bytes)
+        start, stop = (first // 8, -(-last // 8)) if self._has_readable_columns else (0, row_bytes)
         pieces = []
         for part_number, part_rows in self._by_part(rows):
-            starts = [(row - self.first_rows[part_number]) * row_bytes + start for row in part_rows]
-            pieces += _read_ranges(store, self.part_names[part_number], starts, stop - start)
+            first_row = self.first_rows[part_number]
+            starts, length = _row_ranges(part_rows, -first_row * row_bytes, row_bytes, start, stop)
+            pieces += _read_ranges(store, self.part_names[part_number], starts, length)
         packed = np.frombuffer(b"".join(pieces), np.uint8)
         if self._is_flat:
             bits = np.unpackbits(packed.reshape(len(rows), stop - start), axis=1, bitorder="little")
@@ -107,14 +113,13 @@ class MaskedLayer:
         """
         item_bytes, row_shape = ITEM_BYTES[self.tensor.dtype], self._merged_shape[1:]
         row_bytes = item_bytes * math.prod(row_shape)
-        start, stop = (first * item_bytes, last * item_bytes) if self._is_flat else (0, row_bytes)
-        starts = [self.tensor.start + row * row_bytes + start for row in rows]
-        data = b"".join(self._read_weight(store, starts, stop - start))
-        if self._is_flat:
+        start, stop = (first * item_bytes, last * item_bytes) if self._has_readable_columns else (0, row_bytes)
+        starts, length = _row_ranges(rows, self.tensor.start, row_bytes, start, stop)
+        data = b"".join(self._read_weight(store, starts, length))
+        if self._has_readable_columns:
             values = to_numpy(data, self.tensor.dtype, (len(rows), last - first))
         else:
-            whole = to_numpy(data, self.tensor.dtype, (len(rows), *row_shape))
-            values = _flatten(whole)[:, first:last]
+            values = _flatten(to_numpy(data, self.tensor.dtype, (len(rows), *row_shape)))[:, first:last]
         # As floats, since the magnitude of the lowest integer, such as -128 of I8, is not an integer of the same dtype.
         values = values.astype(np.promote_types(values.dtype, np.float32), copy=False)
         scores: Floats = np.minimum(np.abs(values), np.finfo(np.float32).max).astype(np.float32)
@@ -137,15 +142,20 @@ class MaskedLayer:
         """Whether a stored row has one dimension, so that its columns can be read without the whole row."""
         return len(self._merged_shape) == 2
 
-    def _by_part(self, rows: Sequence[int]) -> list[tuple[int, list[int]]]:
+    @property
+    def _has_readable_columns(self) -> bool:
+        """Whether columns of a row are read without the rest of the row."""
+        return self._is_flat and self.shape[1] > NARROW_WIDTH
+
+    def _by_part(self, rows: Sequence[int]) -> Iterator[tuple[int, Sequence[int]]]:
         """Group rows (ascending) by the number of the part of the mask that they are in."""
-        groups: list[tuple[int, list[int]]] = []
-        for row in rows:
-            part_number = bisect_right(self.first_rows, row) - 1
-            if not groups or groups[-1][0] != part_number:
-                groups.append((part_number, []))
-            groups[-1][1].append(row)
-        return groups
+        next_row = 0
+        while next_row < len(rows):
+            part_number = bisect_right(self.first_rows, rows[next_row]) - 1
+            following_parts = self.first_rows[part_number + 1 : part_number + 2]
+            stop = bisect_left(rows, following_parts[0]) if following_parts else len(rows)
+            yield part_number, rows[next_row:stop]
+            next_row = stop
 
 
 def find_layer(record: JobRecord, records: JobRecords, name: str) -> MaskedLayer:
@@ -173,6 +183,23 @@ def find_layer(record: JobRecord, records: JobRecords, name: str) -> MaskedLayer
 def _flatten(rows: npt.NDArray[Entry]) -> npt.NDArray[Entry]:
     """Rearrange rows `[rows, in, *kernel]` to `[rows, kernel * in]`."""
     return np.moveaxis(rows, 1, -1).reshape(len(rows), -1)
+
+
+def _row_ranges(rows: Sequence[int], offset: int, row_bytes: int, start: int, stop: int) -> tuple[list[int], int]:
+    """Return the starts, and the length, of the ranges that hold the bytes `start` to `stop` (exclusive) of some rows.
+
+    Adjacent whole rows are one range, since time and memory for each range are large beside those for a short row.
+
+    Args:
+        rows: The rows, ascending.
+        offset: Where row 0 starts.
+        row_bytes: Bytes of a row.
+        start: First byte that is read of each row.
+        stop: Byte of each row before which reading ends.
+    """
+    if stop - start == row_bytes and rows[-1] - rows[0] == len(rows) - 1:
+        return [offset + rows[0] * row_bytes], len(rows) * row_bytes
+    return [offset + row * row_bytes + start for row in rows], stop - start
 
 
 def _read_ranges(store: BlobStore, name: str, starts: list[int], length: int) -> list[bytes]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,14 +10,16 @@ import numpy.typing as npt
 
 from masksmith_state.blobs.store import BlobStore
 
-from .reader import Floats, MaskedLayer
+from .reader import NARROW_WIDTH, Floats, MaskedLayer
 
 MAX_SIDE = 1024
 """Maximum number of cells along a side of a window."""
 MAX_CELLS = 2**18
 """Maximum number of cells of a window."""
 BAND_BYTES = 8 * 2**20
-"""Maximum bytes of scores, or of a mask, that are read at once; a single row, of entries or of cells, may be larger."""
+"""Maximum bytes of scores, or of a mask, that are read at once; a single row may be larger."""
+BAND_ROWS = 2**16
+"""Maximum number of rows that are read at once, since each row takes memory, too."""
 SAMPLED_ENTRIES = 2**24
 """Maximum number of entries that are read for a window; at least one row of each cell is read."""
 SAMPLED_ROWS = 64
@@ -50,12 +52,29 @@ class Window:
         cell_rows, cell_cols = min(self.cell_rows, max_cell_rows), min(self.cell_cols, max_cell_cols)
         return Window(self.first_row, self.first_col, cell_rows, cell_cols, self.step)
 
+    def stops(self, shape: tuple[int, int]) -> tuple[int, int]:
+        """Return the row and the column of the matrix before which the window ends."""
+        return (
+            min(shape[0], self.first_row + self.cell_rows * self.step),
+            min(shape[1], self.first_col + self.cell_cols * self.step),
+        )
+
 
 def sampled_rows_per_cell(layer: MaskedLayer, window: Window) -> int:
     """Return the number of rows read of each whole cell: all in a small window, evenly spaced ones in a large one."""
-    # Entries that are read if one row of each cell is read.
-    entries = window.cell_rows * layer.width_to_read(window.cell_cols * window.step)
-    return min(window.step, max(1, SAMPLED_ENTRIES // entries))
+    last_row, last_col = window.stops(layer.shape)
+    width = layer.width_to_read(last_col - window.first_col)
+    # A row that is read on its own, because its neighbours or the rest of it are not read, counts as a wide one.
+    counted_width = width if width == layer.shape[1] else max(width, NARROW_WIDTH)
+    if (last_row - window.first_row) * counted_width <= SAMPLED_ENTRIES:
+        return window.step
+    entries_per_row_of_cells = window.cell_rows * max(width, NARROW_WIDTH)
+    return min(window.step, max(1, SAMPLED_ENTRIES // entries_per_row_of_cells))
+
+
+def rows_per_band(width: int, entry_bytes: int) -> int:
+    """Return how many rows are read at once, if `width` entries of a row are read."""
+    return max(1, min(BAND_ROWS, BAND_BYTES // (entry_bytes * width)))
 
 
 def read_window(layer: MaskedLayer, store: BlobStore, window: Window) -> dict[str, Floats]:
@@ -65,26 +84,27 @@ def read_window(layer: MaskedLayer, store: BlobStore, window: Window) -> dict[st
         `kept`: share of each cell's entries that the mask keeps, in [0, 1]; `scores`: mean score of all entries of the
         cell; `kept_scores`: mean score of its kept entries, 0 where none is kept. Entries are those of sampled rows.
     """
-    height, width = layer.shape
-    start, stop = window.first_col, min(width, window.first_col + window.cell_cols * window.step)
+    start, stop = window.first_col, window.stops(layer.shape)[1]
     cell_starts = np.arange(0, stop - start, window.step)
-    cell_widths = np.diff(np.append(cell_starts, stop - start)).astype(np.float32)
-    shape = (window.cell_rows, window.cell_cols)
-    results = {name: np.zeros(shape, np.float32) for name in ("kept", "scores", "kept_scores")}
-    width_to_read = layer.width_to_read(stop - start)
-    for band, rows in _bands(window, height, width_to_read, sampled_rows_per_cell(layer, window)):
-        mask = layer.read_mask(store, rows, start, stop)
-        scores = layer.read_scores(store, rows, start, stop)
-        # The mean masked score counts dropped entries as 0; divided by the share kept it is the mean of those kept.
-        kept_share, mean_score, mean_masked_score = (
-            _average_cols(_average_rows(values, band, rows, window), cell_starts, cell_widths)
-            for values in (mask.astype(np.float32), scores, np.where(mask, scores, np.float32(0)))
-        )
-        results["kept"][band], results["scores"][band] = kept_share, mean_score
-        results["kept_scores"][band] = np.divide(
-            mean_masked_score, kept_share, out=np.zeros_like(kept_share), where=kept_share > 0
-        )
-    return results
+    cell_widths = np.diff(np.append(cell_starts, stop - start))
+    rows = _sampled_rows(window, layer.shape[0], sampled_rows_per_cell(layer, window))
+    row_counts = np.zeros(window.cell_rows)
+    # Kept entries, sum of the scores, sum of the kept scores. In float64, since it may exceed the largest float32.
+    kept, scores_sum, kept_scores_sum = sums = np.zeros((3, window.cell_rows, window.cell_cols))
+    band_rows = rows_per_band(layer.width_to_read(stop - start), 4)
+    for first in range(0, len(rows), band_rows):
+        band = rows[first : first + band_rows]
+        mask = layer.read_mask(store, band, start, stop)
+        scores = layer.read_scores(store, band, start, stop)
+        cells, first_indices, counts = _cell_rows(band, window)
+        row_counts[cells] += counts
+        for total, values in zip(sums, (mask, scores, np.where(mask, scores, np.float32(0))), strict=True):
+            row_sums = np.add.reduceat(values, first_indices, axis=0, dtype=np.float64)
+            total[cells] += np.add.reduceat(row_sums, cell_starts, axis=1)
+    entries = row_counts[:, None] * cell_widths
+    kept_means = np.divide(kept_scores_sum, kept, out=np.zeros_like(kept), where=kept > 0)
+    means = {"kept": kept / entries, "scores": scores_sum / entries, "kept_scores": kept_means}
+    return {name: values.astype(np.float32) for name, values in means.items()}
 
 
 def read_profile(layer: MaskedLayer, store: BlobStore) -> dict[str, npt.NDArray[np.generic]]:
@@ -97,7 +117,7 @@ def read_profile(layer: MaskedLayer, store: BlobStore) -> dict[str, npt.NDArray[
     """
     height, width = layer.shape
     row_kept, col_kept = np.zeros(height, np.int32), np.zeros(width, np.int32)
-    step = max(1, BAND_BYTES // width)
+    step = rows_per_band(width, 1)
     for start in range(0, height, step):
         mask = layer.read_mask(store, range(start, min(height, start + step)), 0, width)
         row_kept[start : start + step] = np.count_nonzero(mask, axis=1)
@@ -120,52 +140,32 @@ def _distributions(layer: MaskedLayer, store: BlobStore) -> dict[str, npt.NDArra
     }
 
 
-def _bands(
-    window: Window, matrix_height: int, width_to_read: int, sampled_rows: int
-) -> Iterator[tuple[slice, list[int]]]:
-    """Yield the bands of a window: a range of its rows of cells, and the matrix rows that are read for these cells.
-
-    The scores that are read for a band have at most `BAND_BYTES`, unless it is a single row of cells.
-
-    Args:
-        window: The window.
-        matrix_height: Number of rows of the matrix.
-        width_to_read: Number of entries that are read of each row.
-        sampled_rows: Number of rows that are read of each whole cell.
-    """
-    band_height = max(1, BAND_BYTES // (4 * width_to_read * sampled_rows))
-    for start in range(0, window.cell_rows, band_height):
-        stop = min(window.cell_rows, start + band_height)
-        rows = [row for cell_row in range(start, stop) for row in _rows(window, cell_row, matrix_height, sampled_rows)]
-        yield slice(start, stop), rows
+def _sampled_rows(window: Window, matrix_height: int, sampled_rows: int) -> Sequence[int]:
+    """Return the matrix rows that are read for a window: all, as a range, or `sampled_rows` of each whole cell."""
+    if sampled_rows == window.step:
+        return range(window.first_row, min(matrix_height, window.first_row + window.cell_rows * window.step))
+    return [
+        row
+        for cell_row in range(window.cell_rows)
+        for row in _sampled_rows_of_cell(window, cell_row, matrix_height, sampled_rows)
+    ]
 
 
-def _rows(window: Window, cell_row: int, matrix_height: int, sampled_rows: int) -> list[int]:
-    """Return the matrix rows that are read for a row of cells."""
+def _sampled_rows_of_cell(window: Window, cell_row: int, matrix_height: int, sampled_rows: int) -> list[int]:
     first = window.first_row + cell_row * window.step
     length = min(window.step, matrix_height - first)
     count = min(sampled_rows, length)
     return [first + number * length // count for number in range(count)]
 
 
-def _average_rows(values: Floats, band: slice, rows: Sequence[int], window: Window) -> Floats:
-    """Average, in each column, the sampled rows of each row of cells.
+def _cell_rows(
+    band: Sequence[int], window: Window
+) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+    """Return the rows of cells that a band of matrix rows is in.
 
-    Args:
-        values: One value for each entry of the sampled rows.
-        band: Range of the rows of cells.
-        rows: The sampled rows, as rows of the matrix.
-        window: The window.
+    Returns:
+        The rows of cells, ascending; the index, in the band, of the first matrix row of each; and the number of matrix
+        rows of each.
     """
-    cell_row_of_row = (np.asarray(rows) - window.first_row) // window.step - band.start
-    starts = np.searchsorted(cell_row_of_row, np.arange(band.stop - band.start))
-    # In float64, since a sum of scores may exceed the largest float32.
-    sums = np.add.reduceat(values, starts, axis=0, dtype=np.float64)
-    counts = np.bincount(cell_row_of_row)[:, None]
-    return np.asarray(sums / counts, np.float32)
-
-
-def _average_cols(values: Floats, cell_starts: npt.NDArray[np.intp], cell_widths: Floats) -> Floats:
-    """Average, in each row, the columns of each cell; `cell_starts` are the first columns of the cells."""
-    sums = np.add.reduceat(values, cell_starts, axis=1, dtype=np.float64)
-    return np.asarray(sums / cell_widths, np.float32)
+    matrix_rows = np.arange(band.start, band.stop) if isinstance(band, range) else np.asarray(band)
+    return np.unique((matrix_rows - window.first_row) // window.step, return_index=True, return_counts=True)

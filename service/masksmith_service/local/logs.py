@@ -24,19 +24,33 @@ def rotate_open(path: Path) -> bool:
 
     The processes that append to it go on at the beginning of the emptied file. What one of them writes after the last
     piece was copied, and before the file is emptied, is lost: at most what it writes within microseconds.
+
+    Raises:
+        OSError: If it cannot be copied; the log file is then as before, and no copy is left.
     """
     if path.stat().st_size <= MAX_LOG_BYTES:
         return False
     part = path.with_suffix(".log.part")
+    try:
+        _move_content(path, part)
+    except OSError:
+        # The disk may be full, and processes that need it more may share it.
+        part.unlink(missing_ok=True)
+        raise
+    part.replace(_earlier_path(path))
+    return True
+
+
+def _move_content(path: Path, part: Path) -> None:
+    """Copy an open log file, and empty it once the copy is complete."""
     with path.open("rb") as source, _create_private(part) as copy:
         shutil.copyfileobj(source, copy, COPY_BYTES)
         copy.flush()
         # Processes append during this copy. What they added is little: it is read just before the file is emptied.
         while piece := source.read(COPY_BYTES):
             copy.write(piece)
+        copy.flush()
         os.truncate(path, 0)
-    part.replace(_earlier_path(path))
-    return True
 
 
 def _earlier_path(path: Path) -> Path:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 from masksmith.patterns import Axis, Pattern, PatternError, Ragged, parse
 
 from .mask_drawings import Drawing, draw
+
+CACHED_DRAWINGS = 64
+"""Number of drawings that are kept in memory; one has at most 128 x 128 entries."""
 
 
 @dataclass(frozen=True)
@@ -57,4 +61,9 @@ def describe_pattern(text: str, axis: Axis = "in", ragged: Ragged = "pad") -> Pa
 
 
 def _choice(text: str, meaning: str, pattern: Pattern) -> PatternChoice:
-    return PatternChoice(text, meaning, draw(pattern), pattern.density)
+    return PatternChoice(text, meaning, _draw(str(pattern), pattern.axis, pattern.ragged), pattern.density)
+
+
+@lru_cache(maxsize=CACHED_DRAWINGS)
+def _draw(text: str, axis: Axis, ragged: Ragged) -> Drawing | None:
+    return draw(parse(text, axis=axis, ragged=ragged))

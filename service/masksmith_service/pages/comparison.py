@@ -10,7 +10,7 @@ import numpy as np
 
 from masksmith.layouts import ITEM_BYTES
 from masksmith_service.layers.reader import MaskedLayer
-from masksmith_service.layers.windows import BAND_BYTES
+from masksmith_service.layers.windows import rows_per_band
 from masksmith_state.blobs.store import BlobStore
 from masksmith_state.jobs.model import JobRecord
 from masksmith_wire.documents import Job, TensorReport
@@ -107,7 +107,7 @@ def _stored_bytes(report: TensorReport, item_bytes: int) -> int | None:
 def compare_masks(a: MaskedLayer, b: MaskedLayer, store: BlobStore) -> MaskOverlap:
     """Compare two masks of the same shape, a few rows at a time."""
     height, width = a.shape
-    step = max(1, BAND_BYTES // width)
+    step = rows_per_band(width, 1)
     both = only_a = only_b = 0
     for first in range(0, height, step):
         rows = range(first, min(height, first + step))

@@ -13,6 +13,10 @@ SEED = 4
 SIDE = 16
 """Usual number of rows, and of columns, of a drawing. Some drawings are half as high and wide, V:N:M ones twice as
 wide; whole tiles or blocks also make a drawing smaller or larger."""
+SWAPS_PER_ENTRY = 6
+"""Number of swaps in a tile, for each of its entries, that hide the order in which it was filled."""
+MAX_SWAPS = SWAPS_PER_ENTRY * SIDE * SIDE
+"""Maximum number of swaps in a tile, since they take most of the time of a drawing."""
 Rows = list[list[bool]]
 """A rectangle of entries, row by row; True = kept."""
 
@@ -111,11 +115,20 @@ def _random_tile(tile: TileSpec, rng: random.Random) -> Rows:
 
 
 def _swap_randomly(rows: Rows, rng: random.Random) -> None:
-    """Swap the corners of random rectangles where every row and column keeps as many entries as before."""
+    """Swap the corners of random rectangles where every row and column keeps as many entries as before.
+
+    If a large tile would take too many swaps, its rows and its columns are shuffled before.
+    """
     height, width = len(rows), len(rows[0])
     if min(height, width) < 2:
         return
-    for _ in range(6 * height * width):  # enough that the cyclic order is not visible any more
+    swap_count = SWAPS_PER_ENTRY * height * width
+    if swap_count > MAX_SWAPS:
+        swap_count = MAX_SWAPS
+        rng.shuffle(rows)
+        cols = rng.sample(range(width), width)
+        rows[:] = [[row[col] for col in cols] for row in rows]
+    for _ in range(swap_count):
         (above, below), (left, right) = rng.sample(range(height), 2), rng.sample(range(width), 2)
         corners = rows[above][left], rows[above][right], rows[below][left], rows[below][right]
         if corners in ((True, False, False, True), (False, True, True, False)):

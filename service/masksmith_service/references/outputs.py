@@ -230,7 +230,8 @@ def read_record(
     if JOURNAL_NAME in size_by_name or RECORD_NAME not in size_by_name:
         detail = f"{location!r} is unfinished; submit the same job again to go on"
         raise RequestError(Code.RESULT_NOT_FOUND, detail, location=location)
-    reserve_memory(RECORD_COPIES * size_by_name[RECORD_NAME])
+    if size_by_name[RECORD_NAME] <= MAX_RECORD_BYTES:  # A larger one is refused before it is read.
+        reserve_memory(RECORD_COPIES * size_by_name[RECORD_NAME])
     record = directory.child(RECORD_NAME)
     data = record.root.get(record.path, MAX_RECORD_BYTES)
     if not data.lstrip().startswith(b"{"):

@@ -63,8 +63,8 @@ class Inspector:
         self.header: Header | None = None
         self.error: RequestError | None = None
         self.bytes = 0
-        # Seconds left until the body counts as stalled; as soon as `_next_progress` bytes have been received, the
-        # seconds begin again at `upload_stall_s`.
+        # Seconds that the client has left for the next `PROGRESS_BYTES`, up to byte `_next_progress`; set again to
+        # `upload_stall_s` whenever they have arrived.
         self._remaining_s, self._next_progress = settings.upload_stall_s, PROGRESS_BYTES
 
     @property

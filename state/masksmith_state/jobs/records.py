@@ -25,7 +25,7 @@ from .job_index import JobIndex
 from .job_reader import JobReader
 from .model import Admission, Lease
 from .plans import MasksPlan
-from .redis_keys import new_job_id
+from .redis_keys import idempotency_key_of, job_key, new_job_id
 from .reports import ShardReport
 from .schedule import Schedule
 from .shards import Shard
@@ -53,6 +53,18 @@ class JobRecords(JobReader, JobIndex):
         self.start_progress = StartProgress(self.redis)
         self._scripts = Scripts(self.redis, __package__)
         self.schedule = Schedule(self.redis, self._scripts)
+
+    def find_repeated(self, owner: str, idempotency_key: str) -> tuple[str, str] | None:
+        """Find the job that `create` would return for an idempotency key of an owner.
+
+        Returns:
+            The job's id and the fingerprint of its request; None if the key was not used, or the job was deleted.
+        """
+        key = idempotency_key_of(owner, _digest_of_key(idempotency_key))
+        job, fingerprint = cast("list[str | None]", self.redis.hmget(key, ["id", "fingerprint"]))
+        if job is None or fingerprint is None or not self.redis.exists(job_key(job)):
+            return None
+        return job, fingerprint
 
     def create(
         self,

@@ -40,6 +40,11 @@ def output_lock_key(location: str) -> str:
     return f"masksmith:output:{digest_bytes(location.encode())}"
 
 
+def idempotency_key_of(owner: str, key_digest: str) -> str:
+    """Key of the hash of an owner's `Idempotency-Key`, as its digest: id of the job, and fingerprint of the request."""
+    return f"masksmith:idempotency:{owner}:{key_digest}"
+
+
 def parts_key(job: str) -> str:
     """Key of the hash of a job's shards or cases, by index."""
     return job_key(job) + ":shards"

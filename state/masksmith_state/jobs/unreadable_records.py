@@ -14,10 +14,13 @@ from masksmith_state.errors import UnreadableRecordError
 from .redis_keys import ENDED_CHANNEL, FINISHED, IDS, JOBS, LIVE, events_key, job_key, parts_key, reports_key
 from .shared_keys import check_shared_keys
 
-_WRONG_CONTENT = re.compile(r"(Command # .* caused error: )?(WRONGTYPE |user_script:|(hash )?value is not )", re.DOTALL)
+_WRONG_CONTENT = re.compile(
+    r"(Command # .* caused error: (\(['\"])?)?(WRONGTYPE |user_script:|(hash )?value is not )", re.DOTALL
+)
 """Beginnings of the error replies to a command or script that reads a value of a wrong type or form.
 
-In a pipeline, redis-py puts the number and the text of the command before the reply.
+In a pipeline, redis-py puts the number and the text of the command before the reply; in one of `redis.asyncio`, the
+reply is also written as a tuple.
 """
 _OTHER_SUFFIXES = (":pending", ":queued", ":queued:long", ":taken", ":attempts", ":results")
 """Suffixes of the keys of a job that are deleted besides its hashes and its events; its leases expire."""

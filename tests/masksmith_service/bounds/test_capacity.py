@@ -34,3 +34,28 @@ def test_a_refusal_says_what_is_needed_and_what_is_left():
             await capacity.acquire("eve", 4)
 
     anyio.run(refused)
+
+
+@pytest.mark.parametrize(("key", "others"), [("ann", 0), ("", 0), ("ann", 4)])
+def test_what_is_released_just_as_the_wait_ends_is_acquired(monkeypatch, key, others):
+    """Or refused with 503 if others hold the rest, but never for a share that is free."""
+
+    async def acquire():
+        capacity = Capacity("memory", 8, wait_s=60)
+        await capacity.acquire(key, capacity.share_of(key))
+
+        async def end_wait():
+            capacity.release(key, capacity.share_of(key))
+            capacity.held_by_key["others"] += 2 * others
+            raise TimeoutError
+
+        monkeypatch.setattr(capacity._changed, "wait", end_wait)
+        await capacity.acquire(key, 2)
+        return capacity.held_by_key[key]
+
+    if others:
+        with pytest.raises(RequestError, match="requests that are being answered leave 0 of 8") as refused:
+            anyio.run(acquire)
+        assert refused.value.status == 503
+    else:
+        assert anyio.run(acquire) == 2

@@ -11,7 +11,9 @@ from masksmith_service import resources
 from masksmith_service.app import create_app
 from masksmith_service.auth import sessions
 from masksmith_service.bounds.table import cost, limit
+from masksmith_service.jobs.access import MAX_PARTS_ON_LOOP
 from masksmith_service.settings import Settings
+from masksmith_state.jobs.redis_keys import job_key, parts_key
 from masksmith_state.keys import Keys, Role
 
 OPERATIONS = [
@@ -251,3 +253,25 @@ def test_a_path_with_a_control_character_is_refused_before_its_key_and_body(site
     for character in ("%00", "%1F", "%7F", "%C2%85"):
         assert client.get(f"/v1/jobs{character}x", headers=headers["ann"]).status_code == 400
     assert client.get("/v1/jobs/%C3%A9%20x", headers=headers["ann"]).json()["code"] == "job_not_found"
+
+
+@pytest.mark.parametrize("key_is_full", [True, False])
+@pytest.mark.parametrize("damage", [None, parts_key])
+def test_a_job_that_a_key_may_not_see_is_never_told_from_none(site, records, key_is_full, damage):
+    """Neither by the memory that its parts take, nor by a record that cannot be read."""
+    client, headers, job, capacities = site
+    _, token = Keys(records.redis).create("eve", Role.USER)
+    headers["eve"] = {"Authorization": f"Bearer {token}"}
+    records.redis.hset(job_key(job), "total", MAX_PARTS_ON_LOOP + 1)
+    capacities.owners_and_part_counts.clear()
+    if damage is not None:
+        records.redis.delete(damage(job))
+        records.redis.lpush(damage(job), "x")
+    key = key_of(capacities, client, headers, "eve")
+    for _ in range(2):  # what was read the first time is cached
+        capacities.memory.held_by_key[key] = capacities.memory.share_of(key) * key_is_full
+        responses = [client.get(f"/v1/jobs/{each}", headers=headers["eve"]) for each in (job, job[::-1])]
+        del capacities.memory.held_by_key[key]
+        assert [response.status_code for response in responses] == [404, 404]
+        first, second = ([response.json()["code"], response.json()["detail"]] for response in responses)
+        assert str(first).replace(job, "") == str(second).replace(job[::-1], "")

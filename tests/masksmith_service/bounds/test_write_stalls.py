@@ -68,3 +68,14 @@ def test_no_timer_runs_once_writing_goes_on(clock, timer):
     timer.start(transport_of(10**6))
     timer.stop()
     assert clock.running is None
+
+
+def test_a_client_that_reads_all_that_is_left_has_not_stalled(clock, timer, stalls):
+    timer.start(transport_of(1000, 0, 0))
+    clock.run_out()
+    assert (stalls, clock.running) == ([], None)
+
+
+def test_no_timer_runs_for_an_empty_buffer(clock, timer):
+    timer.start(transport_of(0))
+    assert not timer.is_running

@@ -42,6 +42,49 @@ def test_an_open_log_is_rotated_and_nothing_is_lost(path):
     assert {file.name for file in path.parent.iterdir()} == {"service.log", "service.log.1"}
 
 
+class FullDisk:
+    """A file whose bytes are written to a full disk; if not `at_once`, only a flush reports it, as for a last piece."""
+
+    def __init__(self, file, *, at_once):
+        self._file, self._at_once, self._pieces = file, at_once, 0
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self._file.close()
+
+    def write(self, data):
+        self._pieces += 1
+        if self._at_once:
+            raise OSError(28, "No space left on device")
+
+    def flush(self):
+        if self._pieces > 1:
+            raise OSError(28, "No space left on device")
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+def test_a_rotation_on_a_full_disk_changes_nothing(path, monkeypatch, at_once):
+    """The second piece is appended to the log while the first one is copied."""
+    create, copy = logs._create_private, logs.shutil.copyfileobj
+
+    def copy_and_append(source, target, length):
+        copy(source, target, length)
+        with path.open("ab") as log:
+            log.write(b"more")
+
+    monkeypatch.setattr(logs, "_create_private", lambda part: FullDisk(create(part), at_once=at_once))
+    monkeypatch.setattr(logs.shutil, "copyfileobj", copy_and_append)
+    path.write_bytes(b"x" * 2000)
+    path.with_suffix(".log.1").write_bytes(b"earlier")
+    with pytest.raises(OSError, match="No space left"):
+        logs.rotate_open(path)
+    assert path.read_bytes().startswith(b"x" * 2000)
+    assert {file.name for file in path.parent.iterdir()} == {"service.log", "service.log.1"}
+    assert path.with_suffix(".log.1").read_bytes() == b"earlier"
+
+
 def test_the_log_of_a_running_process_stays_small(path, spec):
     supervisor = Supervisor(print)
     with supervisor.handling_signals():

@@ -11,6 +11,7 @@ from support.leases import run_shard
 from support.output_jobs import FILES, MASKED, WEIGHTS, check_output, document, submit, work
 
 import masksmith as ms
+from masksmith_service.references import outputs
 from masksmith_state.blobs.names import result_name
 from masksmith_state.errors import RootUnavailableError
 from masksmith_wire.output_names import JOURNAL_NAME, MASKS_NAME, RECORD_NAME
@@ -294,3 +295,17 @@ def test_memory_for_a_record_is_reserved_and_it_is_not_parsed(app, runner, root,
         assert again != job
         root.write("out/masksmith.json", [b"[]"])
         assert client.get(f"/v1/jobs/{job}/output").json()["code"] == "result_not_found"
+
+
+def test_a_record_that_is_too_large_is_refused_as_such(app, runner, root, model, url, monkeypatch):
+    """Not with a request to try again because of the memory that it would take."""
+    with TestClient(app) as client:
+        job = submit(client, model, f"{url}/out")
+        work(runner, job)
+        memory = app.state.masksmith.capacities.memory
+        memory.held_by_key["others"] = memory.total
+        root.write("out/masksmith.json", [b"{}", b" " * 1000])
+        monkeypatch.setattr(outputs, "MAX_RECORD_BYTES", 1000)
+        problem = client.get(f"/v1/jobs/{job}/output").json()
+    assert (problem["status"], problem["code"]) == (422, "invalid_reference")
+    assert "at most 1000 are read" in problem["detail"]
