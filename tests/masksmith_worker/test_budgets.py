@@ -57,6 +57,18 @@ def test_a_measurement_of_one_shard_is_reused_by_others(runner, submit, monkeypa
     assert len(seen) == len(shards)
 
 
+def test_measurements_in_float32_are_not_used_beside_a_float64_tensor(runner, submit, store):
+    layers = {"plain": LAYERS["plain"], "wide": RNG.standard_normal((16, 24)) * 3}
+    expected = ms.allocate({name: abs(layer) for name, layer in layers.items()}, "50%", "50%")
+    alone = submit(layers, "50%", budget="50%", only=["plain"])
+    run_all(runner, alone)
+    job = submit(layers, "50%", budget="50%")
+    assert set(run_all(runner, job)) == {"completed"}
+    assert {tensor.name: tensor.pattern for tensor in view(runner, job).tensors} == {
+        name: str(rule) for name, rule in expected.patterns.items()
+    }
+
+
 def test_an_invalid_score_fails_the_allocation_of_the_budget_in_every_tensor(runner, submit):
     bad = LAYERS | {"plain": LAYERS["plain"].copy()}
     bad["plain"][9, 2] = np.inf

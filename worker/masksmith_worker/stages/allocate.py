@@ -28,7 +28,7 @@ from .load import UploadMissingError
 from .score import Scoring
 from .work import ShardWork
 
-_MEASUREMENTS_VERSION = 1
+_MEASUREMENTS_VERSION = 2
 """Increased whenever stored measurements or allocations of an earlier version must not be used."""
 
 
@@ -56,6 +56,8 @@ class BudgetAllocator:
         self._store, self._specification, self._check = work.store, work.specification, work.check
         self._input_reader = work.inputs
         self._tensors, self._read_shards = plan.tensors, read_shards
+        # Scores are measured in float64 if those of any tensor are; so the measurements of every tensor depend on it.
+        self._has_doubles = any(_is_double(tensor) for tensor in self._tensors)
 
     def allocate(self, index: int) -> Allocation:
         """Compute the pattern of every tensor, or load it from the store; `index` is the first shard to measure.
@@ -83,8 +85,7 @@ class BudgetAllocator:
         # The result of the previous pass over the model: None before the first pass, a Decision after the last.
         state: Any = None
         shapes = {tensor.name: tuple(tensor.shape) for tensor in self._tensors}
-        has_doubles = any(_is_double(tensor) for tensor in self._tensors)
-        allocator = allocator_for(specification.pattern, specification.budget, shapes, double=has_doubles)
+        allocator = allocator_for(specification.pattern, specification.budget, shapes, double=self._has_doubles)
         while not isinstance(state, Decision):
             # The measurements are stored in this order; `_merged` loads them in the order of the shards.
             for shard_index in _rotated(index, shards):
@@ -104,7 +105,8 @@ class BudgetAllocator:
         """Load the measurement of a shard, or compute and store it."""
         self._check()
         tensor = self._tensors[shard.tensor]
-        name = statistic_name(self._key("measure", [tensor.inputs, shard.first, shard.last, repr(state)]))
+        inputs = [tensor.inputs, shard.first, shard.last, self._has_doubles, repr(state)]
+        name = statistic_name(self._key("measure", inputs))
         try:
             return np.frombuffer(self._store.get_sealed(name), "<f8")
         except (FileNotFoundError, DamagedBlobError):
