@@ -23,6 +23,7 @@ from masksmith_state.errors import DamagedBlobError
 from masksmith_state.jobs.plans import MasksPlan
 from masksmith_state.jobs.shards import PlannedTensor, Shard
 from masksmith_wire.digests import digest_document
+from masksmith_wire.scores import SCORES_VERSION
 
 from .load import UploadMissingError
 from .score import Scoring
@@ -123,7 +124,7 @@ class BudgetAllocator:
             include={"pattern", "axis", "ragged", "scores", "budget", "floors"}
         )
         # The version of `auto` changes with the version of any solver that `auto` may choose.
-        version = [_MEASUREMENTS_VERSION, by_name("auto").version]
+        version = [_MEASUREMENTS_VERSION, SCORES_VERSION, by_name("auto").version]
         return digest_document({"budget": step, "inputs": inputs, "options": options, "version": version})
 
 
