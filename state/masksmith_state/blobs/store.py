@@ -20,7 +20,7 @@ from obstore.exceptions import BaseError as StoreError
 
 from masksmith_state.errors import DamagedBlobError
 
-from .names import DAMAGED, digest_of_upload, is_blob_name
+from .names import DAMAGED, INCOMING, digest_of_upload, is_blob_name
 from .objects import NotAFileError, Objects
 from .piece_lists import PieceLists
 from .piece_reader import MismatchError, read_ranges, verify_pieces
@@ -54,7 +54,7 @@ class BlobStore:
         try:
             self.objects.put(name, data)
         except BaseException:
-            self._delete_list_without_blob(name)
+            self._discard_list(name)
             raise
         return pieces.digest
 
@@ -171,7 +171,7 @@ class BlobStore:
         try:
             await self.objects.put_stream(name, source)
         except BaseException:
-            await asyncio.to_thread(self._delete_list_without_blob, name)
+            await asyncio.to_thread(self._discard_list, name)
             raise
 
     async def stream(self, name: str, digest: str | None = None) -> AsyncIterator[bytes]:
@@ -279,11 +279,18 @@ class BlobStore:
         if self.objects.is_directory(name):
             self._handle_damage(name)
 
-    def _delete_list_without_blob(self, name: str) -> None:
-        """Delete the list of a blob that could not be written, unless an older blob has that name."""
-        with contextlib.suppress(StoreError, FileNotFoundError):
-            if self.objects.size(name) is None:
-                self.delete(name)
+    def _discard_list(self, name: str) -> None:
+        """Delete the list of a blob that could not be written, if nothing is lost by it.
+
+        Another process may be writing the same blob, or have written it since the check here. The list of an upload is
+        then computed again from its digest; that of an upload whose digest is not known belongs to this writer alone.
+        Any other list is kept; `Retention` deletes it if it remains without a blob.
+        """
+        self._lists.forget(name)
+        if name.startswith(f"{INCOMING}/") or digest_of_upload(name) is not None:
+            with contextlib.suppress(StoreError, FileNotFoundError):
+                if self.objects.size(name) is None:
+                    self._lists.delete(name)
 
     async def _yield_then_write_list(
         self, name: str, chunks: AsyncIterable[bytes], hasher: PieceHasher, *, update_hasher: bool
