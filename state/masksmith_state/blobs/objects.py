@@ -206,9 +206,15 @@ class Objects:
         yield from (str(entry["path"]) for entry in listing["objects"])
 
     def delete(self, name: str) -> None:
-        """Delete an object, if it exists."""
-        with contextlib.suppress(FileNotFoundError):
+        """Delete an object, if it exists.
+
+        Raises:
+            GenericError: Also if the store does not exist, or is another one.
+        """
+        try:
             obstore.delete(self._store, name)
+        except FileNotFoundError:
+            self._check_directory()
 
     def free_bytes(self) -> int | None:
         """Free bytes on the disk of a local directory; None for a bucket."""
