@@ -1,7 +1,7 @@
 -- Variables shared by the scripts of a device lock. Members of `shared` whose lease has expired are removed first.
 --
 -- KEYS: `exclusive` (token of the benchmark that holds the device, or waits until no masks job holds it), `shared`
--- (tokens of masks jobs that hold the device, scored by the end of their lease), `waiting` (exists for a short time
+-- (tokens of masks jobs that hold the device, `ID:LEASE_MS`, scored by the end of their lease), `waiting` (exists for a short time
 -- after a masks job has tried to acquire the device and must wait).
 
 local at = redis.call('TIME')
