@@ -11,6 +11,8 @@ from masksmith_service.jobs.results import masks_file
 from masksmith_state.blobs.names import upload_name
 from masksmith_wire.documents import JobState
 from masksmith_worker.stages import allocate
+from masksmith_worker.stages.load import DamagedUploadError, InputReader
+from masksmith_worker.stages.memory import InsufficientMemoryError
 
 RNG = np.random.default_rng(9)
 LAYERS = {
@@ -87,6 +89,30 @@ def test_a_missing_upload_fails_the_allocation_with_advice(runner, submit):
     for tensor in view(runner, job).tensors:
         assert tensor.error.code == "invalid_budget"
         assert "an upload of the job's tensors no longer exists; send them again" in tensor.error.message
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "message"),
+    [
+        (DamagedUploadError("0" * 64), "upload_damaged", "the upload of tensor 'plain' was damaged in the store"),
+        (InsufficientMemoryError("a matrix needs 9 bytes"), "insufficient_memory", "tensor 'plain': a matrix needs"),
+    ],
+    ids=["damage", "memory"],
+)
+def test_an_error_of_another_tensor_is_reported_under_its_name(runner, submit, monkeypatch, error, code, message):
+    read = InputReader.rows
+
+    def failing_read(self, tensor, *rows):
+        if tensor.name == "plain":
+            raise error
+        return read(self, tensor, *rows)
+
+    monkeypatch.setattr(InputReader, "rows", failing_read)
+    job = submit(LAYERS, "50%", budget="50%")
+    assert run_shard(runner, job, 0) == "completed"
+    large = view(runner, job).tensors[0]
+    assert (large.name, large.error.code) == ("large", code)
+    assert f"tensor 'large': the budget cannot be divided: {message}" in large.error.message
 
 
 def test_scores_may_come_from_data(runner, submit):

@@ -9,7 +9,8 @@ the measurements that the killed worker did not store.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,8 @@ from masksmith_state.jobs.shards import PlannedTensor, Shard
 from masksmith_wire.digests import digest_document
 from masksmith_wire.scores import SCORES_VERSION
 
-from .load import UploadMissingError
+from .load import DamagedUploadError, UploadMissingError
+from .memory import InsufficientMemoryError
 from .score import Scoring
 from .work import ShardWork
 
@@ -65,6 +67,8 @@ class BudgetAllocator:
 
         Raises:
             BudgetError: If the budget cannot be met, any tensor has an invalid score, or an upload no longer exists.
+            DamagedUploadError: If the upload of any tensor is damaged; the error names the tensor.
+            InsufficientMemoryError: If a Gram matrix of any tensor does not fit; the error names the tensor.
         """
         name = statistic_name(self._key("shared", [[tensor.name, tensor.inputs] for tensor in self._tensors]))
         try:
@@ -111,9 +115,9 @@ class BudgetAllocator:
         try:
             return np.frombuffer(self._store.get_sealed(name), "<f8")
         except (FileNotFoundError, DamagedBlobError):
-            scores = Scoring(self._input_reader, tensor, self._specification.scores, self._check).rows(
-                shard.first, shard.last
-            )
+            with _naming(tensor):
+                scoring = Scoring(self._input_reader, tensor, self._specification.scores, self._check)
+                scores = scoring.rows(shard.first, shard.last)
             measurement = measure_from(allocator, scores, state, tensor.name, shard.first)
             self._store.put_sealed(name, measurement.astype("<f8").tobytes())
             return measurement
@@ -126,6 +130,17 @@ class BudgetAllocator:
         # The version of `auto` changes with the version of any solver that `auto` may choose.
         version = [_MEASUREMENTS_VERSION, SCORES_VERSION, by_name("auto").version]
         return digest_document({"budget": step, "inputs": inputs, "options": options, "version": version})
+
+
+@contextmanager
+def _naming(tensor: PlannedTensor) -> Iterator[None]:
+    """Name the tensor in errors of its inputs: a budget is divided for shards of any tensor of the job."""
+    try:
+        yield
+    except DamagedUploadError as error:
+        raise DamagedUploadError(error.digest, tensor.name) from None
+    except InsufficientMemoryError as error:
+        raise InsufficientMemoryError(f"the budget cannot be divided: tensor {tensor.name!r}: {error}") from None
 
 
 def _rotated(first: int, shards: Mapping[int, Shard]) -> list[int]:
