@@ -154,6 +154,7 @@ class BlobStore:
     def rename(self, old: str, new: str) -> None:
         """Rename a blob and its list, without checking the blob; a blob that has the new name is replaced."""
         pieces = self._read(old, lambda pieces: pieces)
+        self._set_directory_aside(new)
         self._lists.put(new, pieces)
         self.objects.rename(old, new)
         self.delete(old)

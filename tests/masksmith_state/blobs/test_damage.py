@@ -201,9 +201,10 @@ def test_a_directory_in_place_of_a_blob_is_set_aside_before_it_is_written(store,
         lambda: store.put(NAME, DATA),
         lambda: store.put_sealed(NAME, DATA),
         lambda: asyncio.run(store.put_stream(NAME, chunks())),
+        lambda: (store.put("incoming/a", DATA), store.rename("incoming/a", NAME)),
         lambda: store.delete(NAME),
     ):
         replace()
         write()
         assert not (root / NAME).is_dir()
-    assert len([path for path in (root / "damaged").rglob("file") if path.read_text() == "kept"]) == 4
+    assert len([path for path in (root / "damaged").rglob("file") if path.read_text() == "kept"]) == 5
