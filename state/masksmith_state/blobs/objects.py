@@ -119,7 +119,10 @@ class Objects:
         return [bytes(part) for part in parts]
 
     def size(self, name: str) -> int | None:
-        """Size of an object in bytes: 0 for a pipe, a device or a socket, None for a directory or a missing object."""
+        """Size of an object in bytes; None for a directory or a missing object.
+
+        A pipe, a device or a socket has size 0, so that it does not match the list of a blob, which is then damaged.
+        """
         if self._is_special_file(name):
             return 0
         with contextlib.suppress(FileNotFoundError):
