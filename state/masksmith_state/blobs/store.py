@@ -13,6 +13,7 @@ import contextlib
 import logging
 import time
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator, Sequence
+from itertools import count
 from typing import TypeVar
 
 from blake3 import blake3
@@ -204,8 +205,16 @@ class BlobStore:
         self._lists.forget(name)
         if not self.objects.remove_special_file(name):
             with contextlib.suppress(FileNotFoundError):
-                self.objects.rename(name, f"{DAMAGED}/{name}.{time.time_ns() // 10**6}")
+                self.objects.rename(name, self._free_name_in_damaged(name))
         self._lists.delete(name)
+
+    def _free_name_in_damaged(self, name: str) -> str:
+        """Name in the folder `damaged` with the time; with the next one if a blob was set aside in that millisecond."""
+        for milliseconds in count(time.time_ns() // 10**6):
+            free_name = f"{DAMAGED}/{name}.{milliseconds}"
+            if self.objects.size(free_name) is None and not self.objects.is_directory(free_name):
+                break
+        return free_name
 
     def delete_damaged(self, name: str) -> None:
         """Delete the blobs of this name that were set aside."""
