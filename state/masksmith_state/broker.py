@@ -30,9 +30,8 @@ class BrokerStatus:
         max_bytes: `maxmemory`; 0 if there is no limit.
         policy: `maxmemory-policy`; empty if it cannot be read.
         is_durable: Whether changes are written to disk; True if the settings cannot be read.
-        failed_writes: Names of the fields of `INFO` that report that the last write of the append-only file or of a
-            snapshot has failed, separated by commas. A kind of write that is switched off, or whose setting cannot be
-            read, is left out; empty if no name remains.
+        failed_writes: Fields of `INFO` that report a failed last write, of the append-only file or of a snapshot,
+            separated by commas. Kinds of writes that are off or unknown are left out.
     """
 
     used_bytes: int

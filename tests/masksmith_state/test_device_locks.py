@@ -104,6 +104,31 @@ def test_a_dead_process_loses_its_device_lock(records):
         assert time.monotonic() - begun > 0.25
 
 
+def test_a_dead_process_loses_its_device_lock_also_if_the_clock_is_set_back(records):
+    device, key = DeviceLock(records.redis, "cpu-test", lease_s=0.3), "masksmith:device:cpu-test:shared"
+    # As a killed process leaves it, whose lease was given before the clock was set back by an hour.
+    ahead_ms = (records.now() + 3600) * 1000
+    records.redis.zadd(key, {"dead": ahead_ms})
+    deadline = time.monotonic() + 300
+
+    def check():
+        assert time.monotonic() < deadline
+        assert records.redis.zscore(key, "dead") < ahead_ms - 3_500_000
+
+    with device.exclusive(check) as is_held:
+        assert is_held()
+
+
+def test_a_running_search_keeps_its_own_lease_if_the_clock_is_set_back(records, device):
+    key = "masksmith:device:cpu-test:shared"
+    with device.shared(give_up):
+        [token] = records.redis.zrange(key, 0, -1)
+        records.redis.zadd(key, {token: (records.now() + 3600) * 1000})
+        with pytest.raises(GivenUpError), DeviceLock(records.redis, "cpu-test", lease_s=0.3).exclusive(give_up):
+            pass
+        assert records.now() + 30.0 < records.redis.zscore(key, token) / 1000 <= records.now() + 60.0
+
+
 def test_a_long_hold_is_renewed(records):
     device, key = DeviceLock(records.redis, "cpu-test", lease_s=10.0), "masksmith:device:cpu-test:exclusive"
     with device.exclusive(nothing) as intact:

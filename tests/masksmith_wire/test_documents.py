@@ -5,6 +5,7 @@ from kombu.transport import redis as kombu_redis
 from pydantic import ValidationError
 
 from masksmith_state.queue import broker_url
+from masksmith_wire.benchmarks import BenchmarkRequest
 from masksmith_wire.documents import JobState, MasksRequest
 
 INPUT = {"name": "w", "digest": "0" * 64, "key": "w"}
@@ -24,6 +25,7 @@ def test_defaults():
         {"kind": "benchmark"}, {"pattern": 3}, {"pattern": "x" * 101}, {"solver": "best"}, {"scores": "taken"},
         {"axis": "up"}, {"ragged": "x"}, {"tensors": []}, {"tensors": None}, {"time_limit_s": 0},
         {"time_limit_s": float("nan")}, {"time_limit_s": float("inf")}, {"n": 2},
+        {"time_limit_s": "5"}, {"spectrum": "yes"}, {"spectrum": "false"}, {"spectrum": 1}, {"spectrum": 0.0},
         {"tensors": [INPUT | {"digest": "0" * 63}]}, {"tensors": [INPUT | {"digest": "A" * 64}]},
         {"tensors": [INPUT | {"digest": "0" * 64 + "\n"}]}, {"tensors": [INPUT | {"name": ""}]},
         {"tensors": [INPUT | {"name": "n" * 513}]}, {"tensors": [INPUT | {"name": "__metadata__"}]},
@@ -34,6 +36,14 @@ def test_defaults():
 def test_malformed_documents_are_refused(change):
     with pytest.raises(ValidationError):
         MasksRequest.model_validate(GOOD | change)
+
+
+@pytest.mark.parametrize("value", ["yes", "off", 1, 0.0])
+def test_a_flag_of_a_benchmark_is_true_or_false(value):
+    document = {"kind": "benchmark", "layers": [{"name": "a", "rows": 64, "cols": 64}], "patterns": ["2:4"]}
+    assert BenchmarkRequest.model_validate(document | {"curves": False}).curves is False
+    with pytest.raises(ValidationError, match=r"curves\n.*true or false"):
+        BenchmarkRequest.model_validate(document | {"curves": value})
 
 
 def test_terminal_states():

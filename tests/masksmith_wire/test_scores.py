@@ -36,6 +36,8 @@ def test_the_same_scores_have_one_spelling():
         ("magnitude power=0", "not a positive number"),
         ("ria power=nan", "power='nan'"),
         ("ria power=inf", "power='inf'"),
+        ("ria power=1_0", "power='1_0'"),
+        ("ria power=\u0663", "power='\u0663'"),
         ("ria power", "power=''"),
         ("ria power=1 power=2", "set twice"),
         ("sparsegpt form=best", "diagonal or sequential"),

@@ -41,6 +41,7 @@ CREDENTIALS = [
     "redis://u:a/b@SECRET@host", "unix:///run/v.sock?password=SECRET&db=0", "redis://h?db=1&password=SECRET",
     "s3://AKIA:SECRET@bucket/prefix", "https://h/b?X-Amz-Signature=SECRET", "https://h/?aws_secret_access_key=SECRET",
     "cannot connect to 'http://u:SECRET@h:1/': refused", "a http://h/ and http://u:SECRET@i/", "?token=SECRET",
+    "?x=a?token=SECRET", "?keykey=SECRET",
     "x?api_key=SECRET", "https://h/?oauth2_token=SECRET", "https://h/?key1=SECRET", "https://h/?auth.token=SECRET",
     "redis+socket://:SECRET@/run/v.sock", "http://u:p%40SECRET@host",
 ]  # fmt: skip
@@ -65,3 +66,10 @@ def test_the_text_around_credentials_is_unchanged():
         without_credentials("no answer at http://u:p@host:1/x (refused)")
         == "no answer at http://***@host:1/x (refused)"
     )
+
+
+@pytest.mark.parametrize("unit", ["?key", "key", "://", "?a-", "://u@"])
+def test_a_long_text_takes_time_in_proportion_to_its_length(unit):
+    """With time in proportion to the square of the length, each of these would take hours."""
+    for text in ("?" + unit * 500_000, "?" + unit * 500_000 + "= "):
+        assert without_credentials(text).count("***") == unit.count("@")

@@ -1,9 +1,11 @@
 """Totals over the reports of a job."""
 
+import json
 import math
 
 import pytest
 
+from masksmith_wire import pruned_record
 from masksmith_wire.documents import JobState, TensorReport
 from masksmith_wire.errors import Code, TensorError
 from masksmith_wire.totals import relative_gap, total, total_retained
@@ -96,3 +98,20 @@ def test_the_score_that_all_keep(masks, retained):
 )
 def test_the_gap_of_one(objective, bound, gap):
     assert relative_gap(objective, bound) == gap
+
+
+def test_sums_of_a_record_beyond_float64_are_missing_and_the_gap_is_known():
+    tensor = {
+        "masked": True,
+        "shape": [1],
+        "objective": 1.2e308,
+        "upper_bound": 1.5e308,
+        "kept": 1,
+        "status": "feasible",
+    }
+    record = pruned_record.totals([tensor, tensor])
+    assert (record["objective"], record["upper_bound"]) == (None, None)
+    assert record["gap"] == pytest.approx(0.2)
+    assert pruned_record.totals([tensor])["objective"] == 1.2e308
+    assert pruned_record.totals([{"masked": False, "shape": [1]}])["gap"] == 0.0
+    json.dumps(pruned_record.totals([tensor | {"upper_bound": INF}]), allow_nan=False)

@@ -31,7 +31,7 @@ def runner(runner_with):
 def submit(records, store):
     """Store tensors, and make a job of them as the service would; gives its id."""
 
-    def submit(tensors, pattern="2:4", *, shard_bytes=2**20, previous=None, **options):
+    def submit(tensors, pattern="2:4", *, shard_bytes=2**20, previous=None, only=None, **options):
         tensors = {name: torch.as_tensor(tensor) for name, tensor in tensors.items()}
         data = safetensors.torch.save(tensors)
         digest = blake3(data).hexdigest()
@@ -47,6 +47,7 @@ def submit(records, store):
                 previous=(previous or {}).get(name),
             )
             for name, entry in sorted(header.tensors.items())
+            if only is None or name in only
         ]
         specification = specified(pattern, **options)
         plan = MasksPlan(options=specification.options, tensors=planned)

@@ -11,6 +11,8 @@ from masksmith_service.jobs.results import masks_file
 from masksmith_state.blobs.names import upload_name
 from masksmith_wire.documents import JobState
 from masksmith_worker.stages import allocate
+from masksmith_worker.stages.load import DamagedUploadError, InputReader
+from masksmith_worker.stages.memory import InsufficientMemoryError
 
 RNG = np.random.default_rng(9)
 LAYERS = {
@@ -57,6 +59,18 @@ def test_a_measurement_of_one_shard_is_reused_by_others(runner, submit, monkeypa
     assert len(seen) == len(shards)
 
 
+def test_measurements_in_float32_are_not_used_beside_a_float64_tensor(runner, submit, store):
+    layers = {"plain": LAYERS["plain"], "wide": RNG.standard_normal((16, 24)) * 3}
+    expected = ms.allocate({name: abs(layer) for name, layer in layers.items()}, "50%", "50%")
+    alone = submit(layers, "50%", budget="50%", only=["plain"])
+    run_all(runner, alone)
+    job = submit(layers, "50%", budget="50%")
+    assert set(run_all(runner, job)) == {"completed"}
+    assert {tensor.name: tensor.pattern for tensor in view(runner, job).tensors} == {
+        name: str(rule) for name, rule in expected.patterns.items()
+    }
+
+
 def test_an_invalid_score_fails_the_allocation_of_the_budget_in_every_tensor(runner, submit):
     bad = LAYERS | {"plain": LAYERS["plain"].copy()}
     bad["plain"][9, 2] = np.inf
@@ -75,6 +89,30 @@ def test_a_missing_upload_fails_the_allocation_with_advice(runner, submit):
     for tensor in view(runner, job).tensors:
         assert tensor.error.code == "invalid_budget"
         assert "an upload of the job's tensors no longer exists; send them again" in tensor.error.message
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "message"),
+    [
+        (DamagedUploadError("0" * 64), "upload_damaged", "the upload of tensor 'plain' was damaged in the store"),
+        (InsufficientMemoryError("a matrix needs 9 bytes"), "insufficient_memory", "tensor 'plain': a matrix needs"),
+    ],
+    ids=["damage", "memory"],
+)
+def test_an_error_of_another_tensor_is_reported_under_its_name(runner, submit, monkeypatch, error, code, message):
+    read = InputReader.rows
+
+    def failing_read(self, tensor, *rows):
+        if tensor.name == "plain":
+            raise error
+        return read(self, tensor, *rows)
+
+    monkeypatch.setattr(InputReader, "rows", failing_read)
+    job = submit(LAYERS, "50%", budget="50%")
+    assert run_shard(runner, job, 0) == "completed"
+    large = view(runner, job).tensors[0]
+    assert (large.name, large.error.code) == ("large", code)
+    assert f"tensor 'large': the budget cannot be divided: {message}" in large.error.message
 
 
 def test_scores_may_come_from_data(runner, submit):

@@ -214,7 +214,7 @@ def test_a_long_shard_is_retried_from_the_first_failure_of_the_store(runner_with
     """The time before the failure, an hour here, does not count."""
     monkeypatch.setattr(part_runner, "STORE_RETRY_S", 0.01)
     runner, clock, works = runner_with(store_patience_s=60.0), SimpleNamespace(time=0.0), []
-    monkeypatch.setattr(part_runner, "time", SimpleNamespace(monotonic=lambda: clock.time))
+    monkeypatch.setattr(part_runner, "time", SimpleNamespace(monotonic=lambda: clock.time, sleep=time.sleep))
     work = runner.work
 
     def fail_once(*arguments):

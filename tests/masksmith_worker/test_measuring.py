@@ -1,5 +1,7 @@
 """The summed measures of shards are those of the whole mask."""
 
+import math
+
 import numpy as np
 import pytest
 from support.leases import run_shard
@@ -99,3 +101,24 @@ def test_a_previous_mask_that_is_gone_is_an_error_of_its_tensor(runner, submit, 
     assert found.error.code == code
     assert "was deleted or damaged meanwhile" in found.error.message
     assert words in found.error.message
+
+
+@pytest.mark.parametrize("score", [1e305, 6e304])
+def test_a_tensor_whose_scores_may_sum_to_infinity_is_refused(runner, submit, score):
+    weight = np.full((32, 48), score)
+    if score == 1e305:
+        with pytest.raises(ms.ScoresError, match="exceeds float64"):
+            ms.solve(np.concatenate([weight, weight]), "2:4")
+    assert math.isfinite(ms.solve(weight, "2:4").total_score)
+    job = submit({"w": np.concatenate([weight, weight])}, "2:4", shard_bytes=weight.nbytes)
+    [found] = run(runner, job)
+    assert found.error.code == "invalid_scores"
+    assert "'w': the sums of scores or errors may exceed float64; scale the tensor down" in found.error.message
+    [whole] = run(runner, submit({"w": weight}, "2:4", shard_bytes=weight.nbytes))
+    assert whole.total_score == pytest.approx(32 * 48 * score)
+
+
+def test_large_sums_within_range_are_reported(runner, submit):
+    weight = np.full((64, 48), 2e304)
+    [found] = run(runner, submit({"w": weight}, "2:4", shard_bytes=weight.nbytes // 2))
+    assert (found.error, found.retained) == (None, pytest.approx(0.5))

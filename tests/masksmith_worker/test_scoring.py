@@ -90,6 +90,33 @@ def test_shards_have_the_librarys_scores(store, plan, monkeypatch, text, kind, s
 @pytest.mark.parametrize(
     ("text", "kind", "statistic", "expected"),
     [
+        ("taylor group=in", "gradient", GRADIENT * 1e-15, lambda w: ms.taylor(w, GRADIENT * 1e-15, "in")),
+        ("pfp", "activations", INPUTS, lambda w: ms.pfp(w, INPUTS)),
+    ],
+)
+def test_scores_of_channels_of_a_float64_weight_are_float64(store, plan, monkeypatch, text, kind, statistic, expected):
+    monkeypatch.setattr(score, "SLICE_ENTRIES", 70)
+    weight, statistic = WEIGHT.astype(np.float64) * 1e-15, statistic.astype(np.float64)
+    found = by_shards(store, plan(weight, kind, statistic), text, 5)
+    assert found.dtype == np.float64
+    assert found.min() > 0
+    np.testing.assert_allclose(found, expected(weight), rtol=1e-12)
+
+
+@pytest.mark.parametrize(("dtype", "change"), [(np.float32, 1e19), (np.float64, 1e154)])
+def test_a_sum_over_slices_that_overflows_is_refused_as_by_the_library(store, plan, monkeypatch, dtype, change):
+    weight, gradient = np.full((24, 12), change, dtype), np.ones((24, 12), dtype)
+    with pytest.raises(ms.ScoresError) as expected:
+        ms.taylor(weight, gradient, "in", name="w")
+    monkeypatch.setattr(score, "SLICE_ENTRIES", 12)
+    with pytest.raises(ms.ScoresError) as raised:
+        by_shards(store, plan(weight, "gradient", gradient), "taylor group=in", 24)
+    assert str(raised.value) == str(expected.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "statistic", "expected"),
+    [
         ("wanda", "norms", NORMS, lambda w: ms.wanda(w, NORMS)),
         ("wanda", "norms", NORMS[:4], lambda w: ms.wanda(w, NORMS[:4])),
         ("ria", "norms", NORMS.reshape(4, 3, 1), lambda w: ms.ria(w, NORMS)),

@@ -11,7 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import padding, rsa
+from cryptography.hazmat.primitives.asymmetric import ed448, ed25519, padding, rsa
 
 
 def encode(data: bytes | dict[str, Any]) -> str:
@@ -35,7 +35,7 @@ class LocalIssuer:
     def __init__(self) -> None:
         self.documents: dict[str, Any] = {}
         self.fetched: dict[str, int] = {}
-        self._private: dict[str, rsa.RSAPrivateKey] = {}
+        self._private: dict[str, Any] = {}
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self.url = f"http://127.0.0.1:{self._server.server_port}/realm"
         self.discovery = {"issuer": self.url, "jwks_uri": f"{self.url}/keys"}
@@ -51,6 +51,14 @@ class LocalIssuer:
         unusable = [{"kty": "new", "kid": "other"}, {"kty": "oct", "kid": "secret", "k": encode(b"s" * 32)}]
         self.documents["/realm/keys"] = {"keys": [*unusable, public]}
 
+    def rotate_to_curve(self, curve: str, **members: str) -> None:
+        """Serve one new key on a curve, `Ed25519` or `Ed448`; `token` signs with it."""
+        kinds = {"Ed25519": ed25519.Ed25519PrivateKey, "Ed448": ed448.Ed448PrivateKey}
+        self._private = {curve: kinds[curve].generate()}
+        point = self._private[curve].public_key().public_bytes_raw()
+        public = {"kty": "OKP", "crv": curve, "kid": curve, "x": encode(point)}
+        self.documents["/realm/keys"] = {"keys": [public | members]}
+
     def claims(self, **changes: Any) -> dict[str, Any]:
         """Return the claims of a valid token, with changes; None removes a claim."""
         now = int(time.time())
@@ -58,11 +66,15 @@ class LocalIssuer:
         return {name: value for name, value in claims.items() if value is not None}
 
     def token(self, header: dict[str, Any] | None = None, claims_text: str | None = None, **changes: Any) -> str:
-        """Sign a token with RS256; its claims are `claims_text`, else those of `claims` with the changes."""
+        """Sign a token, with RS256 unless the key is on a curve.
+
+        Its claims are `claims_text`, else those of `claims` with the changes.
+        """
         (kid, key), *_ = self._private.items()
         claims = self.claims(**changes) if claims_text is None else claims_text.encode()
         signed = f"{encode({'alg': 'RS256', 'kid': kid} | (header or {}))}.{encode(claims)}"
-        return f"{signed}.{encode(key.sign(signed.encode(), padding.PKCS1v15(), hashes.SHA256()))}"
+        details = (padding.PKCS1v15(), hashes.SHA256()) if isinstance(key, rsa.RSAPrivateKey) else ()
+        return f"{signed}.{encode(key.sign(signed.encode(), *details))}"
 
     def token_with_secret(self, secret: bytes, kid: str) -> str:
         """Sign a token with HS256."""

@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, FailFast, Field, mod
 from .documents import TensorName
 from .errors import TensorError
 from .names import JobDescription
-from .payload_limits import JSON_NUMBER, StrictModel
+from .payload_limits import JSON_FLAG, JSON_NUMBER, StrictModel
 
 Side = Annotated[int, Field(ge=1, le=2**20), JSON_NUMBER]
 Dtype = Literal["float32", "float16", "bfloat16", "float64"]
@@ -50,7 +50,7 @@ class BenchmarkOptions(StrictModel):
     ] = ["forward"]
     kernels: Annotated[list[Name], Field(min_length=1, max_length=100), DropDuplicates] | None = None
     device: Literal["cpu", "cuda"] = "cpu"
-    curves: bool = True
+    curves: Annotated[bool, JSON_FLAG] = True
     rounds: Annotated[int, Field(ge=1, le=1000), JSON_NUMBER] = 15
     threads: Annotated[int, Field(ge=1, le=1024), JSON_NUMBER] = 1
     seed: Annotated[int, Field(ge=0, lt=2**32), JSON_NUMBER] = 0

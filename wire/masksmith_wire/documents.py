@@ -16,7 +16,7 @@ from .job_states import JobState as JobState
 from .locations import BUCKET_PREFIX
 from .measures import ChangeReport, DiversityReport, SpectrumReport, UpdateReport
 from .names import JobDescription
-from .payload_limits import JSON_NUMBER, StrictModel
+from .payload_limits import JSON_FLAG, JSON_NUMBER, StrictModel
 from .priorities import Priority
 from .scores import ScoreMethod
 from .solver_names import SolverName as SolverName
@@ -160,6 +160,8 @@ class MasksRequest(JobDescription, MasksOptions):
     """Request for masks of tensors, which are in uploads or in files of roots."""
 
     kind: Literal["masks"] = "masks"
+    spectrum: Annotated[bool, JSON_FLAG] = False
+    """Whether to compute the singular values of the masked weights."""
     time_limit_s: Annotated[float, Field(gt=0, le=86_400), JSON_NUMBER] | None = None
     tensors: Annotated[list[TensorInput], Field(min_length=1), FailFast()]
     output: OutputInput | None = None

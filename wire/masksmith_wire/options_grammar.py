@@ -108,7 +108,9 @@ class Method:
 
 
 def parse_number(text: str) -> float | None:
-    """Parse a finite number of at least 0; None for any other text."""
+    """Parse a finite number of at least 0, in ASCII digits; None for any other text."""
+    if not text.isascii() or "_" in text:  # `float` accepts digits of other scripts, and underscores between digits.
+        return None
     try:
         value = float(text)
     except ValueError:

@@ -1,4 +1,4 @@
-"""Checks of documents: they have few members, so that invalid ones are cheap to reject; numbers must not be texts."""
+"""Checks of documents: few members, so that invalid ones are cheap to reject; numbers and flags must not be texts."""
 
 from __future__ import annotations
 
@@ -19,6 +19,19 @@ JSON_NUMBER = BeforeValidator(_check_number)
 """Annotation of a number of a JSON document; without it, pydantic would take `true` for 1, and the text `"5"` for 5.
 
 Every value in the query of a URL is a text, so fields that are read from a query do not have this annotation.
+"""
+
+
+def _check_flag(value: Any) -> Any:
+    if isinstance(value, (str, bytes, int, float)) and not isinstance(value, bool):
+        raise ValueError("input should be true or false, not a text or a number")
+    return value
+
+
+JSON_FLAG = BeforeValidator(_check_flag)
+"""Annotation of a bool of a JSON document; without it, pydantic would take `"no"`, `"off"` and 0 for false, and so on.
+
+As for `JSON_NUMBER`, fields that are read from a query do not have this annotation.
 """
 
 

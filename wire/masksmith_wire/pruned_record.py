@@ -8,6 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from .measures import UpdateReport
+from .totals import exact_sum, total_gap
 from .updates import UpdateMethod
 
 PACKAGES = ("masksmith", "numpy", "torch", "numba", "ortools")
@@ -27,14 +28,15 @@ def versions() -> dict[str, str]:
 def totals(tensors: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Sum the figures of a record's tensors; figures of masks are summed over the masked tensors only.
 
-    `density` is the kept share of the masked tensors' parameters, and `zeros` the pruned share of all parameters.
+    `density` is the kept share of the masked tensors' parameters, and `zeros` the pruned share of all parameters. A sum
+    of objectives or bounds that exceeds float64 is None.
 
     Args:
         tensors: The record's document of each tensor.
     """
     masked_tensors = [tensor for tensor in tensors if tensor["masked"]]
     masked_parameters = sum(math.prod(tensor["shape"]) for tensor in masked_tensors)
-    objective, bound = (math.fsum(tensor[key] for tensor in masked_tensors) for key in ("objective", "upper_bound"))
+    objective, bound = (exact_sum(tensor[key] for tensor in masked_tensors) for key in ("objective", "upper_bound"))
     kept = sum(tensor["kept"] for tensor in masked_tensors)
     parameters = sum(math.prod(tensor["shape"]) for tensor in tensors)
     return {
@@ -46,9 +48,9 @@ def totals(tensors: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "kept": kept,
         "density": kept / masked_parameters if masked_parameters else None,
         "zeros": (masked_parameters - kept) / parameters if parameters else None,
-        "objective": objective,
-        "upper_bound": bound,
-        "gap": (bound - objective) / bound if bound else 0.0,
+        "objective": objective if math.isfinite(objective) else None,
+        "upper_bound": bound if math.isfinite(bound) else None,
+        "gap": total_gap((tensor["objective"], tensor["upper_bound"]) for tensor in masked_tensors) or 0.0,
     }
 
 

@@ -11,6 +11,8 @@ from masksmith.layouts import Layout
 from .options_grammar import FLAG, Method, OptionType, OptionTypes, choice, number_from
 
 Shape = tuple[int, ...]
+SCORES_VERSION = 2
+"""Increased whenever a method may give different scores for the same input."""
 MAX_DAMPING = 1e9
 """Largest damping of scores and updates, as a multiple of the mean of a Gram matrix's diagonal."""
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 
-_USER_INFO = re.compile(r"(?<=://)[^\s'\"<>]*@")
+_AFTER_SCHEME = re.compile(r"(?<=://)[^\s'\"<>]+")
+# The look ahead makes a search take time in proportion to the text: it fails at once where no parameter begins.
 _SECRET_PARAMETERS = re.compile(
-    r"([?&;#](?:[\w.-]*(?:password|passwd|pwd|token|secret|signature|credential|key)[\w.-]*|sig|auth|code)=)[^&;\s'\"<>]+",
+    r"([?&;#](?=[\w.-]*+=[^&;\s'\"<>])"
+    r"(?:[\w.-]*(?:password|passwd|pwd|token|secret|signature|credential|key)[\w.-]*|sig|auth|code)=)[^&;\s'\"<>]+",
     re.IGNORECASE,
 )
 
@@ -24,4 +26,9 @@ def printable(text: str) -> str:
 
 def without_credentials(text: str) -> str:
     """Replace user names, passwords, tokens and keys in all URLs of a text by `***`."""
-    return _SECRET_PARAMETERS.sub(r"\1***", _USER_INFO.sub("***@", text))
+    return _SECRET_PARAMETERS.sub(r"\1***", _AFTER_SCHEME.sub(_without_user_info, text))
+
+
+def _without_user_info(match: re.Match[str]) -> str:
+    user_info, at, rest = match[0].rpartition("@")
+    return f"***@{rest}" if at else user_info + rest

@@ -60,20 +60,27 @@ def relative_gap(objective: float, upper_bound: float | None) -> float:
     return (upper_bound - objective) / upper_bound if upper_bound > 0 else 0.0
 
 
+def exact_sum(values: Iterable[float]) -> float:
+    """Return the correctly rounded sum of non-negative numbers, or infinity if it exceeds float64."""
+    try:
+        return math.fsum(values)
+    except OverflowError:
+        return math.inf
+
+
 def total_retained(masks: Iterable[tuple[float | None, float | None, float | None]]) -> float | None:
     """Retained share of the total score of several masks, from (objective, retained share, total score) of each mask.
 
-    If a mask has no total score, as in older files of masks, its objective divided by its retained share is used; for a
-    pattern with a norm of blocks, or with hysteresis, this is only an approximation. A mask is left out if its share is
-    unknown, or if it has no total score and its objective or its share is unknown or 0. None if no mask remains, a
-    total score is infinite, or all are 0.
+    A mask counts if its share is known and its total score is known or can be estimated, as objective / share (neither
+    may be 0). Older files of masks have no total scores; the estimate is only an approximation for a pattern with a
+    norm of blocks, or with hysteresis. None if no mask counts, a total score is infinite, or all are 0.
     """
     pairs = [
         (retained, objective / retained if total_score is None and objective and retained else total_score)
         for objective, retained, total_score in masks
     ]
     known = [(share, score) for share, score in pairs if share is not None and score is not None]
-    return _ratio([share * score for share, score in known], [score for _, score in known])
+    return ratio_of_sums([share * score for share, score in known], [score for _, score in known])
 
 
 def total_gap(masks: Iterable[tuple[float, float | None]]) -> float | None:
@@ -86,11 +93,11 @@ def total_gap(masks: Iterable[tuple[float, float | None]]) -> float | None:
         return 1.0
     bounded = [(objective, bound) for objective, bound in pairs if bound is not None and bound > 0]
     # Sum the differences instead of subtracting sums: if all gaps are 0, the result must be exactly 0.
-    gap = _ratio([bound - objective for objective, bound in bounded], [bound for _, bound in bounded])
+    gap = ratio_of_sums([bound - objective for objective, bound in bounded], [bound for _, bound in bounded])
     return (gap or 0.0) if pairs else None
 
 
-def _ratio(parts: Sequence[float], wholes: Sequence[float]) -> float | None:
+def ratio_of_sums(parts: Sequence[float], wholes: Sequence[float]) -> float | None:
     """Divide two sums without overflow, by scaling; None if `wholes` sum to 0 or have an infinite member."""
     largest = max(wholes, default=0.0)
     if not 0.0 < largest < math.inf:

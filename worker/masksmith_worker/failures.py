@@ -71,6 +71,13 @@ def _previous_missing(error: PreviousMissingError, shard: Shard) -> Failure:
     return Failure(Code.UPLOAD_NOT_FOUND if error.is_upload else Code.RESULT_NOT_FOUND, str(error))
 
 
+def _upload_damaged(error: DamagedUploadError, shard: Shard) -> Failure:
+    upload = "its upload"
+    if error.tensor is not None:
+        upload = f"the budget cannot be divided: the upload of tensor {error.tensor!r}"
+    return Code.UPLOAD_DAMAGED, f"{upload} was damaged in the store and was set aside; send it again", None
+
+
 _HANDLERS: Mapping[type[Exception], Callable[[Any, Shard], Failure]] = {
     SpecificationError: lambda error, shard: Failure(error.code, str(error)),
     BudgetError: lambda error, shard: Failure(Code.INVALID_BUDGET, f"the budget cannot be met: {error}"),
@@ -88,9 +95,7 @@ _HANDLERS: Mapping[type[Exception], Callable[[Any, Shard], Failure]] = {
     NoRootError: _no_root,
     InvalidLocationError: _with_code(Code.INVALID_REFERENCE),
     PreviousMissingError: _previous_missing,
-    DamagedUploadError: _with_code(
-        Code.UPLOAD_DAMAGED, "its upload was damaged in the store and was set aside; send it again"
-    ),
+    DamagedUploadError: _upload_damaged,
 }
 FAILURES: tuple[type[Exception], ...] = tuple(_HANDLERS)
 """Exceptions that fail any shard without another attempt."""

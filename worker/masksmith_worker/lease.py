@@ -18,6 +18,8 @@ from masksmith_state.errors import UnreadableRecordError
 from masksmith_state.jobs.model import Lease
 from masksmith_state.jobs.records import JobRecords
 
+from .stop_flag import StopFlag
+
 log = logging.getLogger(__name__)
 
 
@@ -44,7 +46,7 @@ class LeaseRenewer:
         records: JobRecords,
         lease: Lease,
         lease_s: float,
-        stopping: threading.Event,
+        stopping: StopFlag,
         grace_s: float,
         abort: Callable[[], None] | None,
     ) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
@@ -25,6 +24,7 @@ from masksmith_wire.errors import Code, TensorError
 
 from .intake import Intake
 from .lease import LeaseRenewer, StoppedError
+from .stop_flag import StopFlag
 
 Check = Callable[[], None]
 """Raises `StoppedError` if the work must stop."""
@@ -72,7 +72,7 @@ class PartRunner(ABC):
         self._lease_s, self._attempts, self._store_patience_s = lease_s, attempts, store_patience_s
         self._grace_s, self._abort, self._intake = grace_s, abort, intake or Intake()
         self.roots = roots or Roots()
-        self.stopping = threading.Event()
+        self.stopping = StopFlag()
 
     @contextmanager
     def next_lease(self) -> Iterator[Lease | None]:
@@ -169,7 +169,7 @@ class PartRunner(ABC):
                 log.warning(
                     "shard %s/%d waits for the store: %s", lease.job, lease.shard, str(error).partition("\n")[0]
                 )
-            self.stopping.wait(STORE_RETRY_S)
+            time.sleep(STORE_RETRY_S)
             check()
 
     def _check_stopping(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import uuid
 from collections.abc import Callable
 from dataclasses import replace
@@ -126,7 +127,7 @@ class ShardRunner(PartRunner):
             ShardFailedError: If the other worker has reported an error.
         """
         while (report := self.records.report(job, index)) is None and self.records.is_leased(job, index):
-            self.stopping.wait(RESULT_POLL_S)
+            time.sleep(RESULT_POLL_S)
             check()
         if report is not None and report.error is not None:
             raise ShardFailedError(report.error)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -25,7 +26,10 @@ from .principal import Principal, default_quotas
 
 log = logging.getLogger(__name__)
 
-ALGORITHMS = ["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"]
+ALGORITHMS = [
+    *("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512"),
+    *("EdDSA", "Ed25519", "Ed448"),  # RFC 9864 names the curve instead of `EdDSA`.
+]
 """Asymmetric signatures only: a token that is signed with a shared secret, or not at all, is not valid."""
 LEEWAY_S = 30
 """Seconds by which the issuer's clock may differ from the clock of this machine."""
@@ -74,7 +78,10 @@ class Issuer:
 
     def _verified_claims(self, token: str) -> Mapping[str, Any] | None:
         try:
-            claims = jwt.decode(token, self._keys.known_keys, algorithms=ALGORITHMS).claims
+            with warnings.catch_warnings():
+                # joserfc warns of the older name `EdDSA`, which issuers still use.
+                warnings.filterwarnings("ignore", message="EdDSA is deprecated")
+                claims = jwt.decode(token, self._keys.known_keys, algorithms=ALGORITHMS).claims
             self._claims.validate(claims)
             is_usable = _has_usable_subject(claims) and math.isfinite(float(claims["exp"]))
         # A claim may be nested too deeply, its text may have no UTF-8 form, or its number may be beyond floats.

@@ -119,7 +119,10 @@ class Objects:
         return [bytes(part) for part in parts]
 
     def size(self, name: str) -> int | None:
-        """Size of an object in bytes: 0 for a pipe, a device or a socket, None for a directory or a missing object."""
+        """Size of an object in bytes; None for a directory or a missing object.
+
+        A pipe, a device or a socket has size 0, so that it does not match the list of a blob, which is then damaged.
+        """
         if self._is_special_file(name):
             return 0
         with contextlib.suppress(FileNotFoundError):
@@ -206,9 +209,15 @@ class Objects:
         yield from (str(entry["path"]) for entry in listing["objects"])
 
     def delete(self, name: str) -> None:
-        """Delete an object, if it exists."""
-        with contextlib.suppress(FileNotFoundError):
+        """Delete an object, if it exists.
+
+        Raises:
+            GenericError: Also if the store does not exist, or is another one.
+        """
+        try:
             obstore.delete(self._store, name)
+        except FileNotFoundError:
+            self._check_directory()
 
     def free_bytes(self) -> int | None:
         """Free bytes on the disk of a local directory; None for a bucket."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import time
 from collections import OrderedDict
 
-from .names import piece_list_name
+from .names import DAMAGED, piece_list_name
 from .objects import NotAFileError, Objects
 from .piece_reader import BATCH_PIECES, MismatchError
 from .pieces import PIECE_BYTES, DamagedListError, PieceHasher, PieceList
@@ -54,12 +55,14 @@ class PieceLists:
 
     def put(self, name: str, pieces: PieceList) -> None:
         """Store the list of a blob, and add it to the cache."""
+        self._set_directory_aside(name)
         self._objects.put(piece_list_name(name), pieces.encode(name))
         self._remember(name, pieces)
 
     def delete(self, name: str) -> None:
         """Delete the list of a blob from the store and the cache."""
         self.forget(name)
+        self._set_directory_aside(name)
         self._objects.delete(piece_list_name(name))
 
     def forget(self, name: str) -> None:
@@ -86,6 +89,13 @@ class PieceLists:
             )
             self.put(name, pieces)
         return pieces
+
+    def _set_directory_aside(self, name: str) -> None:
+        """Move a directory that is in place of a list to the folder `damaged`: the list could not be written."""
+        list_name = piece_list_name(name)
+        if self._objects.is_directory(list_name):
+            self._objects.rename(list_name, f"{DAMAGED}/{list_name}.{time.time_ns()}")
+            log.error("%s is a directory: set aside in %s/", list_name, DAMAGED)
 
     def _remember(self, name: str, pieces: PieceList) -> None:
         self._cache[name] = pieces

@@ -31,6 +31,7 @@ import redis
 from masksmith_state.jobs.shared_keys import DamagedBrokerError
 from masksmith_state.scripts import Scripts
 
+from .deletions import count_deletions
 from .names import result_name, result_report_name, upload_name, weights_name
 from .store import BlobStore
 
@@ -57,7 +58,7 @@ class LinkOutcome(StrEnum):
 class BlobReferences:
     """Adds and removes references to blobs, and deletes blobs without references.
 
-    Arguments `owner` are API keys; arguments `key` identify a result, in `is_referenced` an upload or a result.
+    `owner` is an API key; `key` identifies a result (in `is_referenced`: an upload or a result).
 
     Args:
         client: Redis client of the job records, with `decode_responses`.
@@ -192,15 +193,21 @@ class BlobReferences:
         return bool(self._redis.exists(*(keys if kind == "upload" else (f"masksmith:result:{key}",))))
 
     def finish_deletions(self) -> None:
-        """Finish deletions that were interrupted by a crash, or deferred by a backup that has ended."""
+        """Finish deletions that failed, were interrupted by a crash, or deferred by a backup that has ended."""
         if not self._redis.exists(BACKUP):
-            for blob in set(self._redis.smembers(DEFERRED)):
-                kind, _, name = str(blob).partition(":")
-                (self.delete_unreferenced_upload if kind == "upload" else self.delete_unreferenced_result)(name)
-                self._redis.srem(DEFERRED, blob)
-        for blob in list(self._redis.hkeys("masksmith:tombstones")):
-            kind, _, name = str(blob).partition(":")
-            (self.delete_unreferenced_upload if kind == "upload" else self.delete_unreferenced_result)(name)
+            count_deletions(self._store, map(str, set(self._redis.smembers(DEFERRED))), self._delete_deferred)
+        tombstones = list(self._redis.hkeys("masksmith:tombstones"))
+        count_deletions(self._store, map(str, tombstones), self.delete_unreferenced)
+
+    def delete_unreferenced(self, blob: str) -> bool:
+        """Delete an upload or a result, `upload:DIGEST` or `result:KEY`, as the methods for each kind do."""
+        kind, _, name = blob.partition(":")
+        return (self.delete_unreferenced_upload if kind == "upload" else self.delete_unreferenced_result)(name)
+
+    def _delete_deferred(self, blob: str) -> bool:
+        is_deleted = self.delete_unreferenced(blob)
+        self._redis.srem(DEFERRED, blob)
+        return is_deleted
 
     def _delete_unreferenced(self, kind: str, name: str, blobs: Iterable[str]) -> bool:
         now = time.time()

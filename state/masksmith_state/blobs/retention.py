@@ -11,6 +11,7 @@ from typing import cast
 from masksmith_state.jobs.records import JobRecords
 from masksmith_state.jobs.redis_keys import FINISHED
 
+from .deletions import count_deletions
 from .names import (
     DAMAGED,
     PIECE_LISTS,
@@ -102,7 +103,7 @@ class Retention:
     def delete_unreferenced_results(self) -> int:
         """Delete results whose last reference was removed, at most `MAX_DELETIONS`; returns their number."""
         keys = cast("list[str]", self.records.redis.zrange("masksmith:unreferenced_results", 0, MAX_DELETIONS - 1))
-        return sum(self.references.delete_unreferenced_result(key) for key in keys)
+        return count_deletions(self.store, keys, self.references.delete_unreferenced_result)
 
     def _delete_expired_jobs(self, before: float) -> int:
         jobs = cast("list[str]", self.records.redis.zrangebyscore(FINISHED, "-inf", before, 0, MAX_DELETIONS))
@@ -115,8 +116,12 @@ class Retention:
         members = cast(
             "list[str]", self.records.redis.zrangebyscore("masksmith:uploads", "-inf", before, 0, MAX_DELETIONS)
         )
-        pairs = (member.rpartition(":") for member in members)
-        return sum(self.references.expire_upload(owner, digest, before) for owner, _, digest in pairs)
+
+        def expire(member: str) -> bool:
+            owner, _, digest = member.rpartition(":")
+            return self.references.expire_upload(owner, digest, before)
+
+        return count_deletions(self.store, members, expire)
 
     def _delete_orphans(self, now: float) -> int:
         """Delete blobs that were orphans in two sweeps at least `ORPHAN_AFTER_S` apart, and old files.
@@ -124,20 +129,17 @@ class Retention:
         Only blobs that this program has written can be orphans: those that have the name of a blob, and that are sealed
         or have a list of digests.
         """
-        count = 0
         # The clock of the store may differ from the clock of the Redis server, and the reference to a blob that was
         # just written may not exist yet.
         before = min(now, time.time()) - ORPHAN_AFTER_S
         pairs = cast("list[tuple[str, float]]", self.records.redis.zrange(ORPHANS, 0, -1, withscores=True))
         first_seen = dict(pairs)
         orphans = set(self._orphans(before))
-        for orphan in orphans:
-            if orphan not in first_seen:
-                self.records.redis.zadd(ORPHANS, {orphan: now})
-                log.info("nothing refers to %s; it is deleted unless that changes", orphan)
-            elif first_seen[orphan] <= now - ORPHAN_AFTER_S and self._delete_orphan(orphan):
-                count += 1
-                log.info("deleted %s, to which nothing referred", orphan)
+        for orphan in orphans - set(first_seen):
+            self.records.redis.zadd(ORPHANS, {orphan: now})
+            log.info("nothing refers to %s; it is deleted unless that changes", orphan)
+        old = [orphan for orphan in orphans & set(first_seen) if first_seen[orphan] <= now - ORPHAN_AFTER_S]
+        count = count_deletions(self.store, old, self._delete_orphan)
         # Remove the entries of blobs that are not orphans any more, and of those whose deletion was tried.
         entries_to_remove = [
             orphan for orphan in first_seen if orphan not in orphans or first_seen[orphan] <= now - ORPHAN_AFTER_S
@@ -148,10 +150,10 @@ class Retention:
 
     def _delete_orphan(self, orphan: str) -> bool:
         """Delete an orphan, unless something refers to it now; returns whether it was deleted."""
-        kind, _, key = orphan.partition(":")
-        if kind == "upload":
-            return self.references.delete_unreferenced_upload(key)
-        return self.references.delete_unreferenced_result(key)
+        is_deleted = self.references.delete_unreferenced(orphan)
+        if is_deleted:
+            log.info("deleted %s, to which nothing referred", orphan)
+        return is_deleted
 
     def _orphans(self, before: float) -> Iterator[str]:
         """Yield `KIND:KEY` of each orphan that was written before a time; a result may come several times."""
@@ -170,15 +172,17 @@ class Retention:
             before: Time before which statistics, and blobs that were set aside, are old.
             lists_before: Time before which lists are old.
         """
-        store, count = self.store, 0
+        store = self.store
         names = [name for name, written in store.list(STATISTICS) if written < before and is_blob_name(name)]
         names += [f"{DAMAGED}/{name}" for name, written in store.list_damaged() if written < before]
         for name, written in store.list(PIECE_LISTS):
             blob = name.removeprefix(f"{PIECE_LISTS}/")
             if is_blob_name(blob) and written < lists_before and store.size(blob) is None:
                 names.append(name)
-        for name in names:
+
+        def delete(name: str) -> bool:
             store.objects.delete(name)
             log.info("deleted %s", name)
-            count += 1
-        return count
+            return True
+
+        return count_deletions(store, names, delete)

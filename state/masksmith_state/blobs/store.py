@@ -13,6 +13,7 @@ import contextlib
 import logging
 import time
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator, Sequence
+from itertools import count
 from typing import TypeVar
 
 from blake3 import blake3
@@ -20,7 +21,7 @@ from obstore.exceptions import BaseError as StoreError
 
 from masksmith_state.errors import DamagedBlobError
 
-from .names import DAMAGED, digest_of_upload, is_blob_name
+from .names import DAMAGED, INCOMING, digest_of_upload, is_blob_name
 from .objects import NotAFileError, Objects
 from .piece_lists import PieceLists
 from .piece_reader import MismatchError, read_ranges, verify_pieces
@@ -54,7 +55,7 @@ class BlobStore:
         try:
             self.objects.put(name, data)
         except BaseException:
-            self._delete_list_without_blob(name)
+            self._discard_list(name)
             raise
         return pieces.digest
 
@@ -154,6 +155,7 @@ class BlobStore:
     def rename(self, old: str, new: str) -> None:
         """Rename a blob and its list, without checking the blob; a blob that has the new name is replaced."""
         pieces = self._read(old, lambda pieces: pieces)
+        self._set_directory_aside(new)
         self._lists.put(new, pieces)
         self.objects.rename(old, new)
         self.delete(old)
@@ -171,7 +173,7 @@ class BlobStore:
         try:
             await self.objects.put_stream(name, source)
         except BaseException:
-            await asyncio.to_thread(self._delete_list_without_blob, name)
+            await asyncio.to_thread(self._discard_list, name)
             raise
 
     async def stream(self, name: str, digest: str | None = None) -> AsyncIterator[bytes]:
@@ -203,8 +205,16 @@ class BlobStore:
         self._lists.forget(name)
         if not self.objects.remove_special_file(name):
             with contextlib.suppress(FileNotFoundError):
-                self.objects.rename(name, f"{DAMAGED}/{name}.{time.time_ns() // 10**6}")
+                self.objects.rename(name, self._free_name_in_damaged(name))
         self._lists.delete(name)
+
+    def _free_name_in_damaged(self, name: str) -> str:
+        """Name in the folder `damaged` with the time; with the next one if a blob was set aside in that millisecond."""
+        for milliseconds in count(time.time_ns() // 10**6):
+            free_name = f"{DAMAGED}/{name}.{milliseconds}"
+            if self.objects.size(free_name) is None and not self.objects.is_directory(free_name):
+                break
+        return free_name
 
     def delete_damaged(self, name: str) -> None:
         """Delete the blobs of this name that were set aside."""
@@ -279,11 +289,18 @@ class BlobStore:
         if self.objects.is_directory(name):
             self._handle_damage(name)
 
-    def _delete_list_without_blob(self, name: str) -> None:
-        """Delete the list of a blob that could not be written, unless an older blob has that name."""
-        with contextlib.suppress(StoreError, FileNotFoundError):
-            if self.objects.size(name) is None:
-                self.delete(name)
+    def _discard_list(self, name: str) -> None:
+        """Delete the list of a blob that could not be written, if nothing is lost by it.
+
+        Another process may be writing the same blob, or have written it since the check here. The list of an upload is
+        then computed again from its digest; that of an upload whose digest is not known belongs to this writer alone.
+        Any other list is kept; `Retention` deletes it if it remains without a blob.
+        """
+        self._lists.forget(name)
+        if name.startswith(f"{INCOMING}/") or digest_of_upload(name) is not None:
+            with contextlib.suppress(StoreError, FileNotFoundError):
+                if self.objects.size(name) is None:
+                    self._lists.delete(name)
 
     async def _yield_then_write_list(
         self, name: str, chunks: AsyncIterable[bytes], hasher: PieceHasher, *, update_hasher: bool

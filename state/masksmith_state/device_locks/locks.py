@@ -55,7 +55,7 @@ class DeviceLock:
 
         `check` is called while waiting, and may raise.
         """
-        token = uuid4().hex
+        token = f"{uuid4().hex}:{self._lease_ms}"
         while not self._run("acquire_shared", token, self._lease_ms, WAITING_MS):
             check()
             time.sleep(POLL_S)

@@ -8,7 +8,7 @@ from typing import Any
 
 from masksmith_wire.documents import SolveStatus
 from masksmith_wire.measures import ChangeReport, UpdateReport
-from masksmith_wire.totals import relative_gap
+from masksmith_wire.totals import exact_sum, ratio_of_sums, relative_gap
 
 from .reports import ShardReport
 
@@ -24,9 +24,9 @@ def certificate(reports: Sequence[ShardReport]) -> dict[str, Any]:
         `UpdateReport`, or None if the weights are not updated.
     """
     objective, bound, total = (
-        math.fsum(getattr(report, name) for report in reports) for name in ("objective", "upper_bound", "total_score")
+        exact_sum(getattr(report, name) for report in reports) for name in ("objective", "upper_bound", "total_score")
     )
-    kept_score = math.fsum(report.objective if report.kept_score is None else report.kept_score for report in reports)
+    kept_scores = [report.objective if report.kept_score is None else report.kept_score for report in reports]
     return {
         "status": next(
             (status for status in _FROM_WORST_TO_BEST if any(report.status == status for report in reports)), None
@@ -34,10 +34,10 @@ def certificate(reports: Sequence[ShardReport]) -> dict[str, Any]:
         "objective": objective,
         "upper_bound": bound,
         "gap": relative_gap(objective, bound),
-        "retained": kept_score / total if total > 0 else 1.0,
+        "retained": _retained(kept_scores, [report.total_score for report in reports]),
         "total_score": total,
         "density": sum(report.kept for report in reports) / sum(report.entries for report in reports),
-        "solve_s": math.fsum(report.solve_s for report in reports),
+        "solve_s": exact_sum(report.solve_s for report in reports),
         "solver": reports[0].solver,
         "update": _update(reports),
     }
@@ -51,12 +51,20 @@ def change(reports: Sequence[ShardReport], entries: int) -> ChangeReport | None:
     return ChangeReport(sad=added + dropped, added=added, dropped=dropped, flip_rate=(added + dropped) / entries)
 
 
+def _retained(kept_scores: Sequence[float], total_scores: Sequence[float]) -> float:
+    """Kept share of the total score; 1 if that is 0."""
+    kept, total = exact_sum(kept_scores), exact_sum(total_scores)
+    if total < math.inf:
+        return kept / total if total > 0 else 1.0
+    return ratio_of_sums(kept_scores, total_scores) or 0.0
+
+
 def _update(reports: Sequence[ShardReport]) -> UpdateReport | None:
     updates = [report.update for report in reports if report.update is not None]
     if not updates:
         return None
     error, masked, energy, seconds = (
-        math.fsum(getattr(update, name) for update in updates)
+        exact_sum(getattr(update, name) for update in updates)
         for name in ("error", "masked_error", "energy", "update_s")
     )
     # Only ADMM reports a number of solves, and with ADMM a tensor has one shard.

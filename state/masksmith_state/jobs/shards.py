@@ -12,6 +12,7 @@ from masksmith.layouts import ITEM_BYTES, WHOLE_BYTES, Layout, Rule
 from masksmith.patterns import Pattern
 from masksmith_state.errors import TooManyShardsError
 from masksmith_wire.digests import digest_document
+from masksmith_wire.scores import SCORES_VERSION
 from masksmith_wire.specification import JobSpecification
 from masksmith_wire.updates import UPDATES_VERSION
 
@@ -210,7 +211,7 @@ def _first_with_equal_data(tensors: Sequence[PlannedTensor]) -> list[int]:
 def result_key(
     tensor: PlannedTensor, shard: Shard, specification: JobSpecification, solver: str, solver_version: int
 ) -> str:
-    """Key of a shard's result: the digest of everything that determines it, including the solver's version.
+    """Key of a shard's result: the digest of everything that determines it, including versions of solver and scores.
 
     The specification is the job's with the tensor's own pattern.
     """
@@ -225,6 +226,7 @@ def result_key(
             "tensor": tensor.inputs,
             "rows": [shard.first, shard.last],
             "options": options,
+            "scores_version": SCORES_VERSION,
             "solver": [solver, solver_version],
         }
     )

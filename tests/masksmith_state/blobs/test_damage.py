@@ -188,6 +188,19 @@ def test_digests_are_those_of_the_pieces(size):
     assert pieces.piece_digests == b"".join(blake3(data[at : at + MIB]).digest() for at in range(0, size, MIB))
 
 
+@pytest.mark.parametrize("is_directory", [False, True])
+def test_blobs_that_are_set_aside_in_the_same_millisecond_are_all_kept(store, root, monkeypatch, is_directory):
+    monkeypatch.setattr("masksmith_state.blobs.store.time.time_ns", lambda: 10**15)
+    store.delete(NAME)
+    for number in range(3):
+        path = root / NAME / "file" if is_directory else root / NAME
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(str(number))
+        store.set_aside(NAME)
+    contents = [path.read_text() for path in sorted((root / "damaged").rglob("*")) if path.is_file()]
+    assert contents == ["0", "1", "2"]
+
+
 def test_a_directory_in_place_of_a_blob_is_set_aside_before_it_is_written(store, root):
     async def chunks():
         yield DATA
@@ -201,9 +214,10 @@ def test_a_directory_in_place_of_a_blob_is_set_aside_before_it_is_written(store,
         lambda: store.put(NAME, DATA),
         lambda: store.put_sealed(NAME, DATA),
         lambda: asyncio.run(store.put_stream(NAME, chunks())),
+        lambda: (store.put("incoming/a", DATA), store.rename("incoming/a", NAME)),
         lambda: store.delete(NAME),
     ):
         replace()
         write()
         assert not (root / NAME).is_dir()
-    assert len([path for path in (root / "damaged").rglob("file") if path.read_text() == "kept"]) == 4
+    assert len([path for path in (root / "damaged").rglob("file") if path.read_text() == "kept"]) == 5

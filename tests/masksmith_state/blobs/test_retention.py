@@ -77,6 +77,15 @@ def age(records, member, seconds):
     records.redis.zincrby("masksmith:uploads", -seconds, member)
 
 
+def test_the_deletion_of_a_job_that_has_ended_is_no_use_of_its_uploads(upload, sweep, job, records, finish):
+    upload()
+    ended = job("a")
+    finish(ended)
+    age(records, f"ann:{'a' * 64}", UPLOAD_AGE_S)
+    assert records.delete(ended)
+    assert sweep(5).uploads == 1
+
+
 def test_what_a_live_job_reads_stays_however_old(upload, store, sweep, job, records, finish):
     upload("a")
     upload("b")

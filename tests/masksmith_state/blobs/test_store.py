@@ -4,10 +4,18 @@ import time
 from pathlib import Path
 
 import pytest
+from blake3 import blake3
 from obstore.exceptions import BaseError as StoreError
 
 from masksmith_state.blobs.leftovers import clear_leftovers
-from masksmith_state.blobs.names import incoming_name, result_name, result_report_name, statistic_name, upload_name
+from masksmith_state.blobs.names import (
+    incoming_name,
+    result_name,
+    result_report_name,
+    statistic_name,
+    upload_name,
+)
+from masksmith_state.blobs.pieces import PieceList
 from masksmith_state.blobs.store import BlobStore
 
 MIB = 2**20
@@ -91,6 +99,44 @@ def test_a_stream_that_breaks_leaves_the_older_blob(store):
     with pytest.raises(Exception, match="cut"):
         asyncio.run(store.put_stream("a", pieces(b"x" * 20 * MIB, ConnectionError("cut"))))
     assert (store.get("a"), files(store)) == (b"old", ["a"])
+
+
+@pytest.mark.parametrize("name", [upload_name(blake3(b"data").hexdigest()), result_name("ab" * 32)])
+@pytest.mark.parametrize("moment", ["before the check", "after the check", "at the end"])
+def test_a_writer_that_fails_does_not_delete_what_another_has_written(store, monkeypatch, name, moment):
+    other, put, size = BlobStore(store.url), store.objects.put, store.objects.size
+
+    def failing_put(target, data):
+        if target != name:
+            return put(target, data)
+        if moment == "before the check":
+            other.put(name, data)
+        raise OSError("disk full")
+
+    def slow_size(target):
+        stored_bytes = size(target)
+        if moment == "after the check":
+            other.put(name, b"data")
+        return stored_bytes
+
+    if moment == "at the end":
+        other.objects.put(f"pieces/{name}", PieceList.of(b"data").encode(name))
+    monkeypatch.setattr(store.objects, "put", failing_put)
+    monkeypatch.setattr(store.objects, "size", slow_size)
+    with pytest.raises(OSError, match="disk full"):
+        store.put(name, b"data")
+    if moment == "at the end":  # The other writer had written the list only.
+        other.objects.put(name, b"data")
+    assert BlobStore(store.url).get_range(name, 1, 3) == b"at"
+
+
+@pytest.mark.parametrize("name", [upload_name(blake3(b"data").hexdigest()), incoming_name("0f" * 16)])
+def test_an_upload_that_cannot_be_written_leaves_no_list(store, monkeypatch, name):
+    put = store.objects.put
+    monkeypatch.setattr(store.objects, "put", lambda target, data: put(target, data if target != name else 1))
+    with pytest.raises(ValueError, match="Unexpected input"):
+        store.put(name, b"data")
+    assert list(store.list("pieces")) == []
 
 
 def test_a_canceled_stream_leaves_no_files(store):

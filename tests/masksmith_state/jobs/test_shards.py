@@ -5,6 +5,7 @@ from hypothesis import given, strategies as st
 from support.shards import specified
 
 from masksmith.layouts import oversize_reason
+from masksmith_state.jobs import shards
 from masksmith_state.jobs.costs import OVERHEAD_S, TARGET_S
 from masksmith_state.jobs.shards import MaskPart, PlannedTensor, Shard, cut, result_key, shards_by_tensor
 
@@ -127,6 +128,13 @@ def test_a_results_name_changes_with_everything_that_determines_it(change):
     base = {"tensor": tensor([4, 4]), "shard": Shard(tensor=0, first=0, last=2), "specification": SPECIFICATION,
             "solver": "exact", "solver_version": 1}  # fmt: skip
     assert result_key(**base) != result_key(**base | change)
+
+
+def test_results_of_an_earlier_version_of_the_scores_are_not_used(monkeypatch):
+    arguments = (tensor([4, 4]), Shard(tensor=0, first=0, last=2), SPECIFICATION, "exact", 1)
+    before = result_key(*arguments)
+    monkeypatch.setattr(shards, "SCORES_VERSION", 0)
+    assert result_key(*arguments) != before
 
 
 def test_a_results_name_does_not_depend_on_the_tensors_name_or_place():

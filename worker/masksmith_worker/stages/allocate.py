@@ -9,7 +9,8 @@ the measurements that the killed worker did not store.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -23,12 +24,14 @@ from masksmith_state.errors import DamagedBlobError
 from masksmith_state.jobs.plans import MasksPlan
 from masksmith_state.jobs.shards import PlannedTensor, Shard
 from masksmith_wire.digests import digest_document
+from masksmith_wire.scores import SCORES_VERSION
 
-from .load import UploadMissingError
+from .load import DamagedUploadError, UploadMissingError
+from .memory import InsufficientMemoryError
 from .score import Scoring
 from .work import ShardWork
 
-_MEASUREMENTS_VERSION = 1
+_MEASUREMENTS_VERSION = 2
 """Increased whenever stored measurements or allocations of an earlier version must not be used."""
 
 
@@ -56,12 +59,16 @@ class BudgetAllocator:
         self._store, self._specification, self._check = work.store, work.specification, work.check
         self._input_reader = work.inputs
         self._tensors, self._read_shards = plan.tensors, read_shards
+        # Scores are measured in float64 if those of any tensor are; so the measurements of every tensor depend on it.
+        self._has_doubles = any(_is_double(tensor) for tensor in self._tensors)
 
     def allocate(self, index: int) -> Allocation:
         """Compute the pattern of every tensor, or load it from the store; `index` is the first shard to measure.
 
         Raises:
             BudgetError: If the budget cannot be met, any tensor has an invalid score, or an upload no longer exists.
+            DamagedUploadError: If the upload of any tensor is damaged; the error names the tensor.
+            InsufficientMemoryError: If a Gram matrix of any tensor does not fit; the error names the tensor.
         """
         name = statistic_name(self._key("shared", [[tensor.name, tensor.inputs] for tensor in self._tensors]))
         try:
@@ -83,8 +90,7 @@ class BudgetAllocator:
         # The result of the previous pass over the model: None before the first pass, a Decision after the last.
         state: Any = None
         shapes = {tensor.name: tuple(tensor.shape) for tensor in self._tensors}
-        has_doubles = any(_is_double(tensor) for tensor in self._tensors)
-        allocator = allocator_for(specification.pattern, specification.budget, shapes, double=has_doubles)
+        allocator = allocator_for(specification.pattern, specification.budget, shapes, double=self._has_doubles)
         while not isinstance(state, Decision):
             # The measurements are stored in this order; `_merged` loads them in the order of the shards.
             for shard_index in _rotated(index, shards):
@@ -104,13 +110,14 @@ class BudgetAllocator:
         """Load the measurement of a shard, or compute and store it."""
         self._check()
         tensor = self._tensors[shard.tensor]
-        name = statistic_name(self._key("measure", [tensor.inputs, shard.first, shard.last, repr(state)]))
+        inputs = [tensor.inputs, shard.first, shard.last, self._has_doubles, repr(state)]
+        name = statistic_name(self._key("measure", inputs))
         try:
             return np.frombuffer(self._store.get_sealed(name), "<f8")
         except (FileNotFoundError, DamagedBlobError):
-            scores = Scoring(self._input_reader, tensor, self._specification.scores, self._check).rows(
-                shard.first, shard.last
-            )
+            with _naming(tensor):
+                scoring = Scoring(self._input_reader, tensor, self._specification.scores, self._check)
+                scores = scoring.rows(shard.first, shard.last)
             measurement = measure_from(allocator, scores, state, tensor.name, shard.first)
             self._store.put_sealed(name, measurement.astype("<f8").tobytes())
             return measurement
@@ -121,8 +128,19 @@ class BudgetAllocator:
             include={"pattern", "axis", "ragged", "scores", "budget", "floors"}
         )
         # The version of `auto` changes with the version of any solver that `auto` may choose.
-        version = [_MEASUREMENTS_VERSION, by_name("auto").version]
+        version = [_MEASUREMENTS_VERSION, SCORES_VERSION, by_name("auto").version]
         return digest_document({"budget": step, "inputs": inputs, "options": options, "version": version})
+
+
+@contextmanager
+def _naming(tensor: PlannedTensor) -> Iterator[None]:
+    """Name the tensor in errors of its inputs: a budget is divided for shards of any tensor of the job."""
+    try:
+        yield
+    except DamagedUploadError as error:
+        raise DamagedUploadError(error.digest, tensor.name) from None
+    except InsufficientMemoryError as error:
+        raise InsufficientMemoryError(f"the budget cannot be divided: tensor {tensor.name!r}: {error}") from None
 
 
 def _rotated(first: int, shards: Mapping[int, Shard]) -> list[int]:

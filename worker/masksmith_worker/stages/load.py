@@ -22,11 +22,16 @@ class UploadMissingError(Exception):
 
 
 class DamagedUploadError(Exception):
-    """The bytes of an upload in the store are not the bytes that were received."""
+    """The bytes of an upload in the store are not the bytes that were received.
 
-    def __init__(self, digest: str) -> None:
+    Attributes:
+        digest: Digest of the upload.
+        tensor: Name of the tensor that is read from it, if that is not the tensor of the shard that fails.
+    """
+
+    def __init__(self, digest: str, tensor: str | None = None) -> None:
         super().__init__(digest)
-        self.digest = digest
+        self.digest, self.tensor = digest, tensor
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterator
 
 import numpy as np
@@ -37,7 +38,11 @@ class PreviousMissingError(Exception):
 
 
 def measure_shard(work: ShardWork, solution: ms.Solution, updated: UpdatedShard | None, key: str) -> ShardReport:
-    """Make the report of a shard; `key` is the key of its result in the store."""
+    """Make the report of a shard; `key` is the key of its result in the store.
+
+    Raises:
+        ScoresError: If the sums of the tensor's reports may exceed float64.
+    """
     shard, rows = work.shard, work.tensor.shape[0]
     layout = work.tensor.layout
     counts = measures.count(solution.mask, (BLOCK_ROWS, BLOCK_ROWS), layout, solution.pattern)
@@ -46,7 +51,7 @@ def measure_shard(work: ShardWork, solution: ms.Solution, updated: UpdatedShard 
         shard.first % BLOCK_ROWS == 0 and (shard.last % BLOCK_ROWS == 0 or shard.last == rows)
     )
     # The diversity is that of the pattern, so the report of a tensor's first shard has it for all shards.
-    return ShardReport(
+    report = ShardReport(
         result=key,
         status=solution.status.value,
         objective=solution.objective,
@@ -65,6 +70,23 @@ def measure_shard(work: ShardWork, solution: ms.Solution, updated: UpdatedShard 
         spectrum=_spectrum(work, solution, updated) if work.specification.options.spectrum else None,
         update=None if updated is None else updated.report,
     )
+    _check_sums(report, math.prod(work.tensor.shape))
+    return report
+
+
+def _check_sums(report: ShardReport, tensor_entries: int) -> None:
+    """Refuse a shard that has more than its share of half the range of float64, unless it is the whole tensor.
+
+    The sum over all shards is then finite. The library refuses a tensor whose scores sum to infinity.
+    """
+    sums = [report.objective, report.total_score, report.kept_score or 0.0]
+    if report.upper_bound < math.inf:  # A solver without a bound reports infinity.
+        sums.append(report.upper_bound)
+    if report.update is not None:
+        sums += [report.update.error, report.update.masked_error, report.update.energy]
+    share = report.entries / tensor_entries
+    if share < 1 and max(sums) > sys.float_info.max / 2 * share:
+        raise ms.ScoresError("the sums of scores or errors may exceed float64; scale the tensor down")
 
 
 def compare_shard(work: ShardWork, report: ShardReport) -> ShardReport:

@@ -60,8 +60,8 @@ class Reservations:
                 up.
 
         Yields:
-            None if the bytes are reserved; the available bytes, with nothing reserved, if they are too few although no
-            other process has a reservation.
+            None once the bytes are reserved. If they do not fit even though no other process has a reservation: the
+            number of bytes that are free; nothing is reserved then.
         """
         while True:
             with self._locked_folder():

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from masksmith import scores
+from masksmith import ScoresError, scores
 from masksmith.layouts import Layout
 from masksmith.layouts.dtypes import FLOAT_DTYPES
 from masksmith.patterns import NM
@@ -18,7 +18,8 @@ from masksmith_state.blobs.names import statistic_name
 from masksmith_state.errors import DamagedBlobError
 from masksmith_state.jobs.shards import PlannedTensor
 from masksmith_wire.digests import digest_document
-from masksmith_wire.scores import ScoreMethod
+from masksmith_wire.dtypes import score_dtype
+from masksmith_wire.scores import SCORES_VERSION, ScoreMethod
 
 from .indices import indices_from
 from .load import Array, InputReader
@@ -87,7 +88,8 @@ class Scoring:
         if self._method.name == "pfp" or self._options.get("group") == "in":
             shape = self._tensor.shape
             # One score per input channel: `[1, in]` for a matrix, `[1, in, 1, 1]` for a 2-d convolution.
-            columns = self._cached(self._channels).astype(np.float32).reshape(1, -1, *(1 for _ in shape[2:]))
+            columns = self._cached(self._channels).astype(score_dtype(self._tensor.dtype))
+            columns = columns.reshape(1, -1, *(1 for _ in shape[2:]))
             return np.broadcast_to(columns, (last - first, *shape[1:])).copy()
         if self._method.name == "ria":
             sums = self._cached(self._column_sums)
@@ -182,13 +184,24 @@ class Scoring:
     def _channels(self) -> Array:
         """For each input channel: for `pfp`, the largest sensitivity of all rows; for `taylor`, the sum of all terms.
 
-        For these two methods, all rows that `_score` returns are equal: each has the maximum, or the sum, of the rows
-        that are scored.
+        `_score` gives all rows of a slice the same values here (maximum or sum over the slice), so the first row
+        suffices.
+
+        Raises:
+            ScoresError: Also if a sum over the slices overflows in the dtype of the scores.
         """
         merge = np.maximum if self._method.name == "pfp" else np.add
-        total = np.zeros(self._tensor.shape[1])
-        for first, last in self._slices():
-            total = merge(total, self._score(first, last)[0].reshape(len(total), -1)[:, 0])
+        total, has_finite_terms = np.zeros(self._tensor.shape[1]), True
+        dtype = score_dtype(self._tensor.dtype)
+        with np.errstate(over="ignore"):  # Refused below.
+            for first, last in self._slices():
+                channels = self._score(first, last)[0].reshape(len(total), -1)[:, 0]
+                has_finite_terms &= bool(np.isfinite(channels).all())
+                total = merge(total, channels)
+            is_finite = bool(np.isfinite(total.astype(dtype)).all())
+        if has_finite_terms and not is_finite:
+            reason = f"the sum of a group overflows in {dtype.name}; scale the weight down"
+            raise ScoresError(reason, name=self._tensor.name)
         return total
 
     def _inverse_diagonal(self) -> Array:
@@ -204,7 +217,12 @@ class Scoring:
             The array, flattened, in float64.
         """
         key = digest_document(
-            {"tensor": self._tensor.inputs, "scores": str(self._method), "part": compute.__name__, "version": 1}
+            {
+                "tensor": self._tensor.inputs,
+                "scores": str(self._method),
+                "part": compute.__name__,
+                "version": SCORES_VERSION,
+            }
         )
         try:
             return np.frombuffer(self._store.get_sealed(statistic_name(key)), "<f8")

@@ -1,8 +1,8 @@
 -- Variables shared by the scripts of a device lock. Members of `shared` whose lease has expired are removed first.
 --
 -- KEYS: `exclusive` (token of the benchmark that holds the device, or waits until no masks job holds it), `shared`
--- (tokens of masks jobs that hold the device, scored by the end of their lease), `waiting` (exists for a short time
--- after a masks job has tried to acquire the device and must wait).
+-- (tokens of masks jobs that hold the device, `ID:LEASE_MS`, scored by the end of their lease), `waiting` (exists for a
+-- short time after a masks job has tried to acquire the device and must wait).
 
 local at = redis.call('TIME')
 local ms = tonumber(at[1]) * 1000 + math.floor(tonumber(at[2]) / 1000)

@@ -90,8 +90,10 @@ end
 local function release_inputs(job, id)
   local owner, digests = unpack(redis.call('HMGET', job, 'owner', 'uploads'))
   for _, digest in ipairs(cjson.decode(digests or '[]')) do
-    redis.call('SREM', 'masksmith:upload:' .. digest .. ':jobs', id)
-    redis.call('ZADD', 'masksmith:uploads', 'XX', timestamp(), (owner or '') .. ':' .. digest)
+    -- A job that has ended has no references any more: its deletion is no use of the uploads.
+    if redis.call('SREM', 'masksmith:upload:' .. digest .. ':jobs', id) == 1 then
+      redis.call('ZADD', 'masksmith:uploads', 'XX', timestamp(), (owner or '') .. ':' .. digest)
+    end
   end
   for _, key in ipairs(cjson.decode(redis.call('HGET', job, 'earlier_results') or '[]')) do
     redis.call('SREM', 'masksmith:result:' .. key, id .. ':reader')
