@@ -9,7 +9,7 @@ import masksmith as ms
 from masksmith.layouts import Layout
 from masksmith_state.blobs.names import upload_name
 from masksmith_state.blobs.store import BlobStore
-from masksmith_state.jobs.shards import PlannedTensor, Shard
+from masksmith_state.jobs.shards import PlannedTensor
 from masksmith_wire.headers import header_length, parse_header
 from masksmith_wire.scores import ScoreMethod
 from masksmith_worker.failures import failure_report
@@ -179,7 +179,7 @@ def test_scores_out_of_range_are_reported_by_name(store, plan, norm, message):
     tensor = plan(WEIGHT, "norms", np.full(12, norm))
     with pytest.raises(ms.ScoresError) as raised:
         Scoring(InputReader(store), tensor, ScoreMethod.parse("ria power=10"), lambda: None).rows(4, 8)
-    error = failure_report(raised.value, tensor, Shard(tensor=0, first=4, last=8)).error
+    error = failure_report(raised.value, tensor).error
     assert error.code == "invalid_scores"
     assert error.message.startswith(f"tensor 'w': {message} in float32")
     assert "; scale the weight or its statistic" in error.message
@@ -246,7 +246,7 @@ def test_the_index_of_an_invalid_entry_is_that_in_the_tensor_whatever_range_is_s
         scoring = scoring_of(store, plan(WEIGHT, "gradient", large), text)
         with pytest.raises(ms.ScoresError, match="overflows") as raised:
             scoring.rows(18, 24)
-        assert failure_report(raised.value, plan(WEIGHT), Shard(tensor=0, first=18, last=24)).error.index == [21, 7]
+        assert failure_report(raised.value, plan(WEIGHT)).error.index == [21, 7]
     stack = np.stack([WEIGHT, GRADIENT])
     norms = np.ones((2, 12))
     norms[1, 3] = np.nan

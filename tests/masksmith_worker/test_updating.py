@@ -122,6 +122,20 @@ def test_a_gram_matrix_that_cannot_be_used_is_named(update, gram, message):
     assert data == b""
 
 
+def test_the_row_of_an_error_is_that_of_the_tensor_and_in_a_stack_that_of_a_matrix(update):
+    def rows_of(reports):
+        return [int(re.search(r"\(row (\d+)\)", report.error.message)[1]) for report in reports]
+
+    gram = torch.ones(16, 16)
+    _, reports, _ = update(WEIGHT, gram, "2:4", "reconstruct damping=0", shard_bytes=512)
+    rows = rows_of(reports)
+    assert [row // 8 for row in rows] == [0, 1, 2, 3]
+    stack = WEIGHT.reshape(4, 8, 16)
+    grams = gram.expand(4, 16, 16).contiguous()
+    _, reports, _ = update(stack, grams, "2:4", "reconstruct damping=0", shard_bytes=512, axes="stack out in")
+    assert rows_of(reports) == [row % 8 for row in rows]
+
+
 @pytest.mark.parametrize(("factor", "largest"), [(1e70, r"e\+70"), (1e-70, "e-70")])
 def test_a_weight_that_cannot_be_updated_is_named_and_not_its_calibration(update, factor, largest):
     _, [report], _ = update(WEIGHT.double() * factor, GRAM, "2:4", "reconstruct")

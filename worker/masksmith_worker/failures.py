@@ -14,7 +14,7 @@ import masksmith as ms
 from masksmith.scores import StatisticError
 from masksmith_state.errors import ChangedSourceError, DamagedBlobError, InvalidLocationError, NoRootError
 from masksmith_state.jobs.reports import ShardReport
-from masksmith_state.jobs.shards import PlannedTensor, Shard
+from masksmith_state.jobs.shards import PlannedTensor
 from masksmith_wire.errors import Code, TensorError
 from masksmith_wire.specification import SpecificationError
 
@@ -48,45 +48,45 @@ class Failure:
         return f"{self.reason}{where}" + ("" if self.hint is None else f"; {self.hint}")
 
 
-def _with_code(code: Code, reason: str = "") -> Callable[[Exception, Shard], Failure]:
+def _with_code(code: Code, reason: str = "") -> Callable[[Exception], Failure]:
     """Return a handler that reports this code, with this reason or, if it is empty, the exception's text."""
-    return lambda error, shard: Failure(code, reason or str(error))
+    return lambda error: Failure(code, reason or str(error))
 
 
-def _with_index(code: Code) -> Callable[[ms.ScoresError, Shard], Failure]:
+def _with_index(code: Code) -> Callable[[ms.ScoresError], Failure]:
     """Return a handler that reports this code, and the index in the tensor or its statistic."""
-    return lambda error, shard: Failure(code, error.reason, error.index, error.hint)
+    return lambda error: Failure(code, error.reason, error.index, error.hint)
 
 
-def _invalid_update(error: ms.UpdateError, shard: Shard) -> Failure:
-    row = "" if error.row is None else f" (row {error.row + shard.first})"
+def _invalid_update(error: ms.UpdateError) -> Failure:
+    row = "" if error.row is None else f" (row {error.row})"
     return Failure(Code.INVALID_CALIBRATION, error.reason + row)
 
 
-def _no_root(error: NoRootError, shard: Shard) -> Failure:
+def _no_root(error: NoRootError) -> Failure:
     return Failure(Code.ROOT_NOT_FOUND, f"{error} of this worker; give it the same roots as the service")
 
 
-def _previous_missing(error: PreviousMissingError, shard: Shard) -> Failure:
+def _previous_missing(error: PreviousMissingError) -> Failure:
     return Failure(Code.UPLOAD_NOT_FOUND if error.is_upload else Code.RESULT_NOT_FOUND, str(error))
 
 
-def _upload_damaged(error: DamagedUploadError, shard: Shard) -> Failure:
+def _upload_damaged(error: DamagedUploadError) -> Failure:
     upload = "its upload"
     if error.tensor is not None:
         upload = f"the budget cannot be divided: the upload of tensor {error.tensor!r}"
-    return Code.UPLOAD_DAMAGED, f"{upload} was damaged in the store and was set aside; send it again", None
+    return Failure(Code.UPLOAD_DAMAGED, f"{upload} was damaged in the store and was set aside; send it again")
 
 
-_HANDLERS: Mapping[type[Exception], Callable[[Any, Shard], Failure]] = {
-    SpecificationError: lambda error, shard: Failure(error.code, str(error)),
-    BudgetError: lambda error, shard: Failure(Code.INVALID_BUDGET, f"the budget cannot be met: {error}"),
+_HANDLERS: Mapping[type[Exception], Callable[[Any], Failure]] = {
+    SpecificationError: lambda error: Failure(error.code, str(error)),
+    BudgetError: lambda error: Failure(Code.INVALID_BUDGET, f"the budget cannot be met: {error}"),
     StatisticError: _with_index(Code.INVALID_CALIBRATION),
     ms.ScoresError: _with_index(Code.INVALID_SCORES),
     ms.PatternError: _with_code(Code.SOLVER_REFUSED),
     ms.SolverError: _with_code(Code.SOLVER_REFUSED),
     ms.InfeasibleError: _with_code(Code.SOLVER_REFUSED),
-    ms.WeightError: lambda error, shard: Failure(Code.INVALID_SCORES, error.reason),
+    ms.WeightError: lambda error: Failure(Code.INVALID_SCORES, error.reason),
     ms.UpdateError: _invalid_update,
     InsufficientMemoryError: _with_code(Code.INSUFFICIENT_MEMORY),
     ms.MissingExtraError: _with_code(Code.EXTRA_MISSING),
@@ -108,9 +108,9 @@ OUTPUT_FAILURES: tuple[type[Exception], ...] = (
 """Further exceptions that fail a shard without another attempt, if it writes a file of an output."""
 
 
-def failure_report(error: Exception, tensor: PlannedTensor, shard: Shard) -> ShardReport:
+def failure_report(error: Exception, tensor: PlannedTensor) -> ShardReport:
     """Make the report of a shard that was to solve rows of a tensor, from one of `FAILURES`."""
-    failure = _failure(error, shard)
+    failure = _failure(error)
     log.info("tensor %r has no mask: %s", tensor.name, failure)
     index = None if failure.index is None else list(failure.index)
     return ShardReport(error=TensorError(code=failure.code, message=f"tensor {tensor.name!r}: {failure}", index=index))
@@ -128,14 +128,13 @@ def output_failure_report(error: Exception, name: str) -> ShardReport:
             "a mask or weight was deleted or damaged meanwhile; submit the job again",
         )
     else:
-        no_rows = Shard(tensor=0, first=0, last=0)  # handlers add the first row of a shard to that of an `UpdateError`
-        failure = _failure(error, no_rows)
+        failure = _failure(error)
         code, reason = failure.code, str(failure)
     log.info("file %r of the output is not written: %s", name, reason)
     return ShardReport(error=TensorError(code=code, message=f"file {name!r} is not written: {reason}"))
 
 
-def _failure(error: Exception, shard: Shard) -> Failure:
+def _failure(error: Exception) -> Failure:
     """Apply the handler of the exception's class, or of its nearest base class that has one."""
     handler = next(_HANDLERS[kind] for kind in type(error).__mro__ if kind in _HANDLERS)
-    return handler(error, shard)
+    return handler(error)

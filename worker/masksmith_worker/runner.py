@@ -75,7 +75,7 @@ class ShardRunner(PartRunner):
             tensor = plan.tensors[shard.tensor]
             # With a budget, the tensor may have no pattern yet.
             pattern_members = {} if plan.options.budget is not None else {"pattern": tensor.pattern}
-            return failure_report(error, tensor, shard).model_copy(update={"device": self.device} | pattern_members)
+            return failure_report(error, tensor).model_copy(update={"device": self.device} | pattern_members)
 
     def _process_shard(
         self,

@@ -50,11 +50,19 @@ def update_shard(work: ShardWork, method: UpdateMethod, solution: ms.Solution) -
         solution: The shard's mask, which `reconstruct` keeps and `admm` starts from.
 
     Raises:
-        UpdateError: If weights or Gram matrix are invalid.
+        UpdateError: If weights or Gram matrix are invalid; its row is that of the tensor, or, in a stack, of a matrix.
         UploadMissingError: If an upload no longer exists. Other errors of reading: as `InputReader.rows`.
         InsufficientMemoryError: If the tensor's Gram matrix does not fit into memory.
     """
-    solution, update = _update(work, method, solution)
+    try:
+        solution, update = _update(work, method, solution)
+    except ms.WeightError:
+        raise
+    except ms.UpdateError as error:
+        is_stack = work.tensor.layout is not None and work.tensor.layout.is_stack
+        if error.row is None or is_stack:
+            raise
+        raise ms.UpdateError(error.reason, error.name, error.row + work.shard.first) from None
     return UpdatedShard(solution, to_bytes(update.weight, work.tensor.dtype), UpdateReport.of(update))
 
 
