@@ -10,6 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from masksmith._atomic_write import replaced_when_complete
 from masksmith_client._errors import InputError
 
 from .optimizers import must_be_watched
@@ -145,9 +146,8 @@ class SparsifierCallback(TrainerCallback):  # type: ignore[misc] # transformers 
             model.save_pretrained(folder, state_dict=masked_state)
             return
         # A module of the user's own: the Trainer writes its state dict to this file.
-        unfinished = weights_path.with_suffix(".part")
-        save_file({name: tensor.contiguous() for name, tensor in masked_state.items()}, unfinished, {"format": "pt"})
-        unfinished.replace(weights_path)
+        with replaced_when_complete(weights_path) as temporary:
+            save_file({name: tensor.contiguous() for name, tensor in masked_state.items()}, temporary, {"format": "pt"})
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
