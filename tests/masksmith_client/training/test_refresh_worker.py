@@ -1,5 +1,6 @@
 """What the refresh process is started with."""
 
+import math
 import os
 
 import httpx2
@@ -9,7 +10,7 @@ from support.processes import poll
 
 import masksmith as ms
 from masksmith_client import Client, RetryPolicy
-from masksmith_client.training.refresh_worker.messages import RefreshRequest, RefreshResponse
+from masksmith_client.training.refresh_worker.messages import LayerResult, RefreshRequest, RefreshResponse
 from masksmith_client.training.refresh_worker.process import ProcessWorker
 from masksmith_client.training.refresh_worker.shared_memory import LayerSlot, SharedMemory
 from masksmith_client.training.refresh_worker.sources import (
@@ -28,7 +29,7 @@ def sent(client):
     return WorkerConfiguration.model_validate_json(start.model_dump_json())
 
 
-@pytest.mark.parametrize("outage_s", [1.0, 500.0])
+@pytest.mark.parametrize("outage_s", [1.0, 500.0, math.inf])
 def test_a_client_is_made_again_from_what_was_sent(outage_s):
     retry = RetryPolicy(retries=7, first_s=0.25, outage_s=outage_s)
     with Client("https://masks.example/prefix/", "secret", timeout_s=9.0, retry=retry) as client:
@@ -95,6 +96,13 @@ def test_a_request_whose_handling_is_interrupted_is_handled_at_the_next_poll():
         worker.wait()
     assert worker.poll() == RefreshResponse(step=3)
     assert worker.poll() is None
+
+
+def test_infinities_and_nan_are_sent_as_they_are():
+    response = RefreshResponse(step=1, layers={"a": LayerResult(upper_bound=math.inf, gap=math.nan)})
+    result = RefreshResponse.model_validate_json(response.model_dump_json()).layers["a"]
+    assert result.upper_bound == math.inf
+    assert math.isnan(result.gap)
 
 
 def test_what_a_library_prints_is_no_response(tmp_path, monkeypatch):
