@@ -7,9 +7,11 @@ import httpx2
 import numpy as np
 import pytest
 from support.processes import poll
+from support.training_loop import perceptron
 
 import masksmith as ms
-from masksmith_client import Client, RetryPolicy
+from masksmith_client import Client, ClientError, InputError, RetryPolicy
+from masksmith_client.training import Refresh, Sparsifier
 from masksmith_client.training.refresh_worker.messages import LayerResult, RefreshRequest, RefreshResponse
 from masksmith_client.training.refresh_worker.process import ProcessWorker
 from masksmith_client.training.refresh_worker.shared_memory import LayerSlot, SharedMemory
@@ -103,6 +105,27 @@ def test_infinities_and_nan_are_sent_as_they_are():
     result = RefreshResponse.model_validate_json(response.model_dump_json()).layers["a"]
     assert result.upper_bound == math.inf
     assert math.isnan(result.gap)
+
+
+@pytest.mark.parametrize("cores", [[], [-1], ["a"], [0.5], 3, "01"])
+def test_cores_that_are_no_processors_are_refused(cores):
+    with pytest.raises(InputError, match=r"refresh: cores=.* must be numbers of processors, such as"):
+        Refresh(cores=cores)
+
+
+@pytest.mark.parametrize("core", [9999, 2**40])
+def test_processors_that_the_computer_lacks_are_named(core):
+    with pytest.raises(ClientError, match=rf"cannot run on the processors \[{core}\] \(cores of Refresh\): "):
+        Sparsifier(perceptron(), "2:4", ms.solve, Refresh(cores=[core]))
+
+
+@pytest.mark.parametrize("cores", [os.sched_getaffinity(0), np.array(sorted(os.sched_getaffinity(0)))])
+def test_cores_may_be_any_collection_of_integers(cores):
+    memory = SharedMemory([SLOT])
+    worker = ProcessWorker(None, memory, Refresh(cores=cores).cores)
+    worker.submit(REQUEST)
+    assert worker.wait().failure is None
+    worker.close()
 
 
 def test_what_a_library_prints_is_no_response(tmp_path, monkeypatch):

@@ -11,7 +11,7 @@ import select
 import subprocess
 import sys
 import weakref
-from collections.abc import Sequence
+from collections.abc import Collection
 
 from masksmith_client._client import ClientConfiguration
 
@@ -36,7 +36,7 @@ class ProcessWorker:
 
     handled_in = "a process"
 
-    def __init__(self, client: ClientConfiguration | None, memory: SharedMemory, cores: Sequence[int] | None) -> None:
+    def __init__(self, client: ClientConfiguration | None, memory: SharedMemory, cores: Collection[int] | None) -> None:
         self._configuration = WorkerConfiguration(
             client=client,
             slots=list(memory.slots.values()),
