@@ -6,6 +6,7 @@ import os
 import httpx2
 import numpy as np
 import pytest
+import torch
 from support.processes import poll
 from support.training_loop import perceptron
 
@@ -126,6 +127,34 @@ def test_cores_may_be_any_collection_of_integers(cores):
     worker.submit(REQUEST)
     assert worker.wait().failure is None
     worker.close()
+
+
+def test_a_client_that_the_sparsifier_has_created_is_closed_with_it_and_opened_again(service, monkeypatch):
+    created = []
+
+    def create():
+        created.append(Client("http://service", transport=httpx2.MockTransport(service)))
+        return created[-1]
+
+    def are_closed():
+        return [client._session._http.is_closed for client in created]
+
+    monkeypatch.setattr("masksmith_client.training.refresher.Client", create)
+    model = perceptron()
+    with Sparsifier(model, "2:4", refresh=Refresh(wait=True)) as sparsifier:
+        assert are_closed() == [False]
+    assert are_closed() == [True]
+    model[2].parametrizations.weight.original.data.mul_(torch.randn(32, 32))
+    sparsifier.refresh_now()
+    assert len(sparsifier.report().refreshes) == 2
+    assert are_closed() == [True, False]
+    sparsifier.bake()
+    assert are_closed() == [True, True]
+
+
+def test_a_client_that_was_passed_stays_open(service, client):
+    Sparsifier(perceptron(), "2:4", client, refresh=Refresh(wait=True)).bake()
+    assert not client._session._http.is_closed
 
 
 def test_what_a_library_prints_is_no_response(tmp_path, monkeypatch):
