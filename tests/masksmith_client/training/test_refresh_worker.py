@@ -1,7 +1,11 @@
 """What the refresh process is started with."""
 
+import fcntl
 import math
 import os
+import sys
+import threading
+from types import SimpleNamespace
 
 import httpx2
 import numpy as np
@@ -155,6 +159,41 @@ def test_a_client_that_the_sparsifier_has_created_is_closed_with_it_and_opened_a
 def test_a_client_that_was_passed_stays_open(service, client):
     Sparsifier(perceptron(), "2:4", client, refresh=Refresh(wait=True)).bake()
     assert not client._session._http.is_closed
+
+
+def test_sending_does_not_wait_for_a_process_that_is_still_starting(tmp_path, monkeypatch):
+    """Configuration and request are larger than a pipe; they are sent on while the response is polled."""
+    gate, python = tmp_path / "gate", tmp_path / "python"
+    python.write_text(f'#!/bin/sh\nwhile [ ! -e {gate} ]; do sleep 0.05; done\nexec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(python))
+    names = [f"{number}{'x' * 100}" for number in range(2000)]
+    memory = SharedMemory([LayerSlot(name, "F32", (1, 4)) for name in names])
+    worker = ProcessWorker(None, memory, None)
+    request = REQUEST.model_copy(update={"layers": names, "pattern": "1:4"})
+    submitting = threading.Thread(target=worker.submit, args=(request,), daemon=True)
+    submitting.start()
+    submitting.join(60)
+    has_returned = not submitting.is_alive()
+    gate.touch()
+    assert has_returned
+    response = poll(worker.poll)
+    assert (response.failure, len(response.layers)) == (None, 2000)
+    worker.submit(request.model_copy(update={"step": 4}))
+    assert worker.wait().step == 4
+    worker.close()
+
+
+def test_a_response_that_has_arrived_is_read_at_once():
+    response = RefreshResponse(step=3, failure="x" * 200_000)
+    output, end = os.pipe()
+    fcntl.fcntl(end, fcntl.F_SETPIPE_SZ, 2**19)
+    os.write(end, response.model_dump_json().encode() + b"\n")
+    worker = ProcessWorker(None, SharedMemory([SLOT]), None)
+    with os.fdopen(output, "rb") as stdout, os.fdopen(end, "wb") as stdin:
+        worker._process = SimpleNamespace(stdin=stdin, stdout=stdout)
+        assert worker.poll() == response
+        assert worker.poll() is None
 
 
 def test_what_a_library_prints_is_no_response(tmp_path, monkeypatch):
