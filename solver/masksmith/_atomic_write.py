@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 MAX_NAME_CHARACTERS = 40
@@ -37,7 +37,8 @@ def replaced_when_complete(target: Path, temporary: Path | None = None) -> Itera
         if os.name == "posix":  # Other systems open no folders.
             sync(target.parent)
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # It is missing, or cannot be deleted; then the error of the block is raised.
+            temporary.unlink()
 
 
 def sync(path: Path) -> None:

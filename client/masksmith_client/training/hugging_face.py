@@ -10,6 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from masksmith._atomic_write import replaced_when_complete
 from masksmith_client._errors import InputError
 
 from .optimizers import must_be_watched
@@ -43,8 +44,8 @@ class SparsifierCallback(TrainerCallback):  # type: ignore[misc] # transformers 
         sparsifier: The sparsifier.
         bake: Whether to bake the masks into the weights at the end of training; see `Sparsifier.bake`.
         resume_from: The folder of the checkpoint that training resumes from, if it is not in the Trainer's
-            `output_dir`. The Trainer does not pass it to callbacks; a folder whose state does not fit the weights that
-            the Trainer has loaded is refused, unless the model is sharded.
+            `output_dir`. The Trainer does not pass it to callbacks. A state that does not fit the weights that the
+            Trainer has loaded is refused, unless the model is sharded.
     """
 
     def __init__(self, sparsifier: Sparsifier, *, bake: bool = True, resume_from: str | Path | None = None) -> None:
@@ -145,9 +146,8 @@ class SparsifierCallback(TrainerCallback):  # type: ignore[misc] # transformers 
             model.save_pretrained(folder, state_dict=masked_state)
             return
         # A module of the user's own: the Trainer writes its state dict to this file.
-        unfinished = weights_path.with_suffix(".part")
-        save_file({name: tensor.contiguous() for name, tensor in masked_state.items()}, unfinished, {"format": "pt"})
-        unfinished.replace(weights_path)
+        with replaced_when_complete(weights_path) as temporary:
+            save_file({name: tensor.contiguous() for name, tensor in masked_state.items()}, temporary, {"format": "pt"})
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

@@ -28,7 +28,8 @@ class Pacing:
         Args:
             step: Number of optimizer steps.
             any_dense: Whether a layer has no mask. Then masks are also requested before `begin` and after `until`: at
-                once if there was no request yet, else one interval after the last step at which masks were due.
+                once if masks were never requested; else at most every `every` steps, counted from the last request or,
+                if it is later, from the last refresh that was late.
         """
         may_retry = self._last_due is None or step - self._last_due >= self._refresh.every
         has_ended = self._refresh.until is not None and step >= self._refresh.until

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from masksmith.patterns import Pattern
+from masksmith_client._client import Client
 from masksmith_client._errors import InputError
 from masksmith_client.submission.tensors import SAFETENSORS_DTYPES
 
@@ -58,7 +59,7 @@ class Refresher:
 
     Args:
         layers: The masked layers.
-        masks: What solves the masks, as in `Sparsifier(masks=...)`.
+        masks: What solves the masks, as in `Sparsifier(masks=...)`; None creates a `Client()`.
         refresh: Timeout, processors, and whether requests are handled in the calling thread.
         method: The training method, which may compute scores and need gradients.
         hysteresis: Added to the scores of entries that the masks keep already.
@@ -86,7 +87,10 @@ class Refresher:
         self._refresh, self._hysteresis, self._scores = refresh, hysteresis, scores
         self._values_are_scores = method.gives_scores or scores is not None
         self._process_group = ProcessGroup(layers[0].weight.device)
-        self._masks = masks
+        # The client that this object has created, so that it must close it; None if `masks` was passed.
+        self._own_client = Client() if masks is None else None
+        self._is_own_client_closed = False
+        self._masks = self._own_client if masks is None else masks
         self._worker: RefreshWorker | None = None
         # Before the first request there is no pattern, so layers stay whole; each request divides them by its pattern.
         self._start(self._divide(None))
@@ -141,8 +145,8 @@ class Refresher:
         stored = self._memory.mask(name) if name in self._own_shares else None
         mask = stored if stored is None or isinstance(stored, Tensor) else torch.from_numpy(stored)
         if name in self._shardings and self._shardings[name] == masking.sharding:
-            # The mask is divided as at the request, so this rank has solved its own part of it. The mask of a rank
-            # without rows is empty and stays.
+            # The mask is divided as at the request, so this rank has solved its own part of it. A rank that owns no
+            # rows has an empty mask, which is returned unchanged.
             return masking.mask if mask is None else mask
         if self._process_group.is_distributed:
             shares, packed = self._shares[name], not self._is_on_device
@@ -163,6 +167,7 @@ class Refresher:
         Raises:
             InputError: If the function `scores` does not return a tensor of real numbers in the layer's shape.
         """
+        self._reopen()
         shares = self._divide(pattern)
         if shares != self._shares or self._current_storage() != self._storage:
             # The memory is only for these shares, dtypes and devices. Shares change with the tiles of the pattern, and
@@ -246,6 +251,23 @@ class Refresher:
         """Stop the worker, if this rank has one; the next request starts it again."""
         if self._worker is not None:
             self._worker.close()
+
+    def release(self) -> None:
+        """Stop the worker, and close the client if this object has created it; the next request starts both again."""
+        self.close()
+        if self._own_client is not None:
+            self._own_client.close()
+            self._is_own_client_closed = True
+
+    def _reopen(self) -> None:
+        """After `release` has closed the client, create another, and a worker that uses it."""
+        if not self._is_own_client_closed:
+            return
+        self._masks = self._own_client = Client()
+        self._is_own_client_closed = False
+        if self._worker is not None:
+            assert isinstance(self._memory, SharedMemory)  # A client solves nothing on the weights' devices.
+            self._worker = create_worker(self._masks, self._memory, self._refresh)
 
     def _poll(self) -> RefreshResponse | None:
         if self._worker is None:

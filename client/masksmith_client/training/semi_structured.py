@@ -119,21 +119,26 @@ class SparseProduct:
         return self._kernel.linear(inputs.contiguous(), self._kernel.pack(matrix)).contiguous()
 
     def _check(self, inputs: Tensor, matrix: Tensor) -> None:
-        """Check device and dtype; compare the kernel's products with dense ones until both have been finite once."""
+        """Check device and dtype; compare the kernel's products with dense ones in the first calls."""
         reason = self._kernel.unsupported_reason(matrix) or _unsupported_dtype_reason(inputs, matrix)
         if reason is not None:
             raise InputError(f"compute='sparse': {self._name!r} cannot be computed by 2:4 kernels: {reason}")
         if self._is_checked:
             return
         with torch.no_grad(), torch.autocast(matrix.device.type, enabled=False):
-            output = self._compare("output", matrix, inputs)
-            # The output takes the place of its gradient, which has the same shape and is not known yet.
-            gradient = self._compare("gradient of the input", matrix.t(), output)
-        # Products that overflow, as in the first steps with a gradient scaler, cannot be compared.
-        self._is_checked = bool(gradient.isfinite().all())
+            output, is_output_compared = self._compare("output", matrix, inputs)
+            # The gradient of the output is not known in the forward pass. The output stands in for it, since it has the
+            # same shape.
+            _, is_gradient_compared = self._compare("gradient of the input", matrix.t(), output)
+        self._is_checked = is_output_compared and is_gradient_compared
 
-    def _compare(self, product: str, matrix: Tensor, inputs: Tensor) -> Tensor:
-        """Return the dense product `inputs @ matrix.T`; if it is finite, compare the kernel's product with it."""
+    def _compare(self, product: str, matrix: Tensor, inputs: Tensor) -> tuple[Tensor, bool]:
+        """Compare the kernel's product with the dense product `inputs @ matrix.T`.
+
+        Returns:
+            The dense product, and whether the comparison would have shown that a kernel is wrong. It does not if the
+            product overflows, as in the first steps with a gradient scaler, or is zero.
+        """
         expected = inputs @ matrix.t()
         actual = self._kernel.linear(inputs.contiguous(), self._kernel.pack(matrix))
         difference = float((actual.float() - expected.float()).norm())
@@ -144,7 +149,7 @@ class SparseProduct:
                 f"compute='sparse': the {product} of {self._name!r} by the 2:4 kernel differs from the dense one: "
                 f"the norm of the difference is {difference:.3g}, that of the dense one {norm:.3g}: {USE_DENSE}"
             )
-        return expected
+        return expected, math.isfinite(norm) and norm > 0
 
 
 _key_numbers = itertools.count()

@@ -12,7 +12,6 @@ import torch
 from masksmith._torch_modes import without_inference_mode
 from masksmith.patterns import Pattern
 from masksmith.patterns.matching import Globs
-from masksmith_client._client import Client
 from masksmith_client._errors import ClientError, InputError
 
 from .by_name import as_method, as_pattern, as_schedule
@@ -107,8 +106,7 @@ class Sparsifier(MaskedModel):
         super().__init__(model, masked_layers, in_place=in_place)
         if is_sparse:
             use_sparse(self._layers)
-        source = Client() if masks is None else masks
-        self._refresher = Refresher(self._layers, source, settings, self.method, hysteresis, scores)
+        self._refresher = Refresher(self._layers, masks, settings, self.method, hysteresis, scores)
         self._updates = MaskUpdates(self._layers, self._refresher, settings, self.pattern, self.schedule, self.method)
         self._optimizers = WatchedOptimizers(self._layers, self.method)
         self._attach(optimizer)
@@ -228,8 +226,11 @@ class Sparsifier(MaskedModel):
         return self._model
 
     def close(self) -> None:
-        """Stop the refresh worker; the masks stay until a later refresh, which starts the worker again."""
-        self._refresher.close()
+        """Stop the refresh worker; the masks stay until a later refresh, which starts the worker again.
+
+        If no `masks` were passed, the connections to the service are closed, too, until a later refresh.
+        """
+        self._refresher.release()
 
     def state_dict(self, *, pruned: bool = False) -> dict[str, Any]:
         """Return pattern, method, masks, step and records, to be saved in a checkpoint with the model's state dict.

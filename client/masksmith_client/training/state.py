@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,8 +13,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from masksmith._atomic_write import replaced_when_complete
 from masksmith_client._errors import InputError
-from masksmith_client.checkpoints.partial_file import temporary_name
 from masksmith_wire.headers import HeaderError, read_header
 from masksmith_wire.json_text import parse_json
 from masksmith_wire.masks import pack, packed_width, unpack
@@ -166,6 +165,8 @@ def _check_tensors(where: str, fields: Mapping[str, Any], dtype: torch.dtype | N
 def write_state(state: Mapping[str, Any], path: Path) -> None:
     """Write a state as a safetensors file; if that fails, a file that is already there stays as it is.
 
+    Several processes may write the same file at the same time.
+
     Raises:
         InputError: If the file cannot be written, for example since its folder is missing.
     """
@@ -175,14 +176,11 @@ def write_state(state: Mapping[str, Any], path: Path) -> None:
         tensors |= {f"{name}{PRUNED}{key}": tensor.contiguous() for key, tensor in pruned.items()}
     mask_fields = {name: {"shape": mask["shape"], "dense": mask["dense"]} for name, mask in masks.items()}
     fields = {name: value for name, value in state.items() if name != "pruned"}
-    temporary_path = path.with_name(temporary_name(path.name, f".{os.getpid()}.part"))
     try:
-        save_file(tensors, temporary_path, {KEY: json.dumps({**fields, "masks": mask_fields})})
-        temporary_path.replace(path)
-    except (OSError, SafetensorError) as error:
+        with replaced_when_complete(path) as temporary:
+            save_file(tensors, temporary, {KEY: json.dumps({**fields, "masks": mask_fields})})
+    except (OSError, SafetensorError, ValueError) as error:  # ValueError: the path has a null character.
         raise InputError(f"the sparsifier's state cannot be written to {path}: {error}") from error
-    finally:
-        temporary_path.unlink(missing_ok=True)
 
 
 def read_state(path: Path) -> dict[str, Any]:

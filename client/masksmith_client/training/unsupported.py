@@ -111,6 +111,8 @@ def storage_reason(parameter: torch.nn.Parameter) -> str | None:
         return ZERO3_REASON
     if parameter.is_inference():
         return "it was made under torch.inference_mode(), and cannot be trained: load the model outside of it"
+    if parameter.layout is not torch.strided:
+        return f"its layout is {parameter.layout}: convert it by to_dense() first"
     if any(stride == 0 and size > 1 for stride, size in zip(parameter.stride(), parameter.shape, strict=True)):
         return "several of its entries are one place in memory, as expand() leaves them: clone it"
     if parameter.is_meta:

@@ -225,8 +225,7 @@ class Regression(torch.nn.Module):
         return {"loss": torch.nn.functional.mse_loss(outputs, labels), "logits": outputs}
 
 
-def test_checkpoints_of_a_users_own_module_are_sparse(tmp_path):
-    from safetensors.torch import load_file
+def train_own_module(folder):
     from transformers import Trainer, TrainingArguments
 
     from masksmith_client.training.hugging_face import SparsifierCallback
@@ -234,15 +233,37 @@ def test_checkpoints_of_a_users_own_module_are_sparse(tmp_path):
     model = Regression()
     sparsifier = Sparsifier(model, PATTERN, ms.solve, WAITING)
     arguments = TrainingArguments(
-        str(tmp_path), max_steps=2, save_steps=2, report_to=[], disable_tqdm=True, use_cpu=True, logging_strategy="no"
+        str(folder), max_steps=2, save_steps=2, report_to=[], disable_tqdm=True, use_cpu=True, logging_strategy="no"
     )
     examples = [dict(zip(("inputs", "labels"), pair, strict=True)) for pair in zip(*batch(count=16), strict=True)]
     Trainer(model, arguments, train_dataset=examples, callbacks=[SparsifierCallback(sparsifier)]).train()
+    return model
+
+
+def test_checkpoints_of_a_users_own_module_are_sparse(tmp_path):
+    from safetensors.torch import load_file
+
+    model = train_own_module(tmp_path)
     saved = load_file(tmp_path / "checkpoint-2" / "model.safetensors")
     assert sorted(saved) == sorted(model.state_dict())
     assert all(torch.equal(saved[name], value) for name, value in model.state_dict().items())
     assert ms.verify(saved["net.2.weight"] != 0, PATTERN)
-    assert not list((tmp_path / "checkpoint-2").glob("*.part"))
+
+
+def test_masked_weights_that_cannot_be_written_leave_the_trainers_file(tmp_path, monkeypatch):
+    from safetensors.torch import load_file
+
+    def fill_disk(tensors, path, metadata):
+        path.write_bytes(b"half")
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr("masksmith_client.training.hugging_face.save_file", fill_disk)
+    with pytest.raises(OSError, match="No space left"):
+        train_own_module(tmp_path)
+    names = {path.name for path in (tmp_path / "checkpoint-2").iterdir()}
+    assert names >= {"model.safetensors", "sparsifier.safetensors"}
+    assert not [name for name in names if name.startswith(".") or name.endswith(".part")]
+    assert load_file(tmp_path / "checkpoint-2" / "model.safetensors")
 
 
 def hugging_face_run(folder, steps, resume=None, seed=0, save_steps=5, on=None, **options):

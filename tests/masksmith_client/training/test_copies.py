@@ -113,6 +113,26 @@ def test_baking_a_copy_with_masks_in_place():
     assert torch.equal(average[2].weight != 0, sparsifier.masks["2.weight"])
 
 
+@pytest.mark.parametrize(
+    ("method", "device"),
+    [
+        (StraightThrough(), "meta"),
+        (TrainableThresholds(strength=0.5), "cpu"),
+        (TrainableThresholds(strength=0.5), "meta"),
+    ],
+)
+def test_a_copy_without_masks_may_be_on_another_device(method, device):
+    model, _, sparsifier = masked(method=method)
+    for threshold in (parameter for name, parameter in model.named_parameters() if name.endswith("threshold")):
+        threshold.data.fill_(0.1)
+    average = perceptron().to(device)
+    before = average[2].weight.detach().clone()
+    sparsifier.bake(average)
+    assert average[2].weight.device.type == device
+    if device == "cpu":
+        assert torch.equal(average[2].weight, before * sparsifier.masks["2.weight"])
+
+
 def test_a_copy_that_lacks_a_layer_is_refused():
     _, _, sparsifier = masked()
     with pytest.raises(InputError, match="the copy has no layer '4'"):

@@ -108,6 +108,19 @@ def test_a_weight_whose_entries_share_memory_is_refused():
         Sparsifier(model, PATTERN, ms.solve, None, layers="2")
 
 
+@pytest.mark.filterwarnings("ignore:Sparse CSR tensor support is in beta state")
+@pytest.mark.parametrize("form", ["to_sparse", "to_sparse_csr", "to_mkldnn"])
+def test_a_weight_of_another_layout_is_refused_and_may_be_beside_masked_ones(form):
+    model = perceptron()
+    model[2].weight = torch.nn.Parameter(getattr(model[2].weight.detach(), form)())
+    with pytest.raises(
+        InputError, match=r"'2.weight' cannot be masked: its layout is torch\..*: convert it by to_dense"
+    ):
+        Sparsifier(model, PATTERN, ms.solve, None, layers="2")
+    sparsifier = Sparsifier(model, PATTERN, ms.solve, None, layers=["0", "4"])
+    assert "2.weight" in sparsifier.report().skipped
+
+
 def test_masks_that_sit_on_layers_already_are_not_covered(model):
     Sparsifier(model, PATTERN, ms.solve, refresh=None)
     with pytest.raises(InputError, match=r"'2.weight' and 1 other\(s\): it has the mask of another Sparsifier"):

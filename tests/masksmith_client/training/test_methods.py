@@ -229,6 +229,9 @@ def test_masks_in_place_are_refused_where_pruned_weights_train():
     [
         (lambda: SRSTE(-1.0), "decay=-1.0 must be a finite number of at least 0"),
         (lambda: MaskedDecay(float("nan")), "decay=nan"),
+        (lambda: SRSTE(10**400), "decay=<an integer of 1329 bits> must be a finite number of at least 0"),
+        (lambda: SRSTE(-(10**9999)), "decay=<an integer of 33216 bits> must be"),
+        (lambda: PruneAndGrow(until=-(10**9999)), "until=<an integer of 33216 bits> must be"),
         (lambda: PruneAndGrow(until=0), "until=0 must be a whole number of at least 1"),
         (lambda: PruneAndGrow(until=5, fraction=1.5), r"fraction=1.5 must lie in \(0, 1\]"),
         (lambda: TrainableThresholds(-1), "strength=-1"),

@@ -46,6 +46,24 @@ def test_the_decay_does_not_depend_on_the_scale_of_gradients(options, unscale):
     assert decayed(before, model, sparsifier) == pytest.approx([0.1, 0.1], rel=1e-4)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_the_decay_is_not_computed_by_way_of_the_weight_times_the_scale(dtype):
+    """In float16, `decay * scale * W` is finite here, and `scale * W` is not."""
+    model = perceptron().to(dtype)
+    sparsifier = Sparsifier(model, "2:4", ms.solve, None, MaskedDecay(decay=1e-2))
+    for weight in weights(model):
+        weight.data.copy_(2 * weight.sign())
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.1, fused=True)
+    sparsifier.watch(optimizer)
+    scaler = torch.amp.GradScaler("cpu", init_scale=65536.0)
+    before = [weight.detach().clone() for weight in weights(model)]
+    scaler.scale((model(torch.randn(4, 8, dtype=dtype)).float() * 0).sum()).backward()
+    scaler.step(optimizer)  # It also divides the gradients by the scale.
+    for weight, old, mask in zip(weights(model), before, sparsifier.masks.values(), strict=True):
+        assert weight.isfinite().all()
+        torch.testing.assert_close(weight.grad, 0.01 * old * ~mask)
+
+
 @pytest.mark.parametrize("fused", [False, True])
 def test_pruned_weights_shrink_where_the_optimizer_ascends_gradients(fused):
     model, sparsifier = masked()

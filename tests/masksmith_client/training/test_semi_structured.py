@@ -180,6 +180,21 @@ def test_a_kernel_that_is_wrong_is_found_at_its_first_product(kernel):
         run("sparse")
 
 
+FIRST_BATCHES = {"zeros": torch.zeros(2, 8), "norm overflows": torch.full((2, 8), 1e30), "empty": torch.zeros(0, 8)}
+
+
+@pytest.mark.parametrize("first", FIRST_BATCHES)
+def test_products_that_cannot_show_an_error_do_not_count_as_compared(kernel, first):
+    model = network()
+    model[0].bias.data.zero_()
+    model[1] = torch.nn.Identity()
+    Sparsifier(model, PATTERN, ms.solve, WAITING, compute="sparse")
+    model(FIRST_BATCHES[first].bfloat16())
+    kernel.wrong = 0.05
+    with pytest.raises(InputError, match=r"output of '2\.weight' by the 2:4 kernel differs from the dense one"):
+        model(torch.ones(2, 8, dtype=torch.bfloat16))
+
+
 @pytest.mark.parametrize(
     ("dtype", "message"),
     [

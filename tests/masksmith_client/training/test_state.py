@@ -2,6 +2,7 @@
 
 import copy
 import io
+import os
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from support.training_loop import WAITING, perceptron, train
 
 import masksmith as ms
 from masksmith_client import InputError
-from masksmith_client.training import SRSTE, Refresh, Sparsifier, StraightThrough
+from masksmith_client.training import SRSTE, Refresh, Sparsifier, StraightThrough, state as state_module
 from masksmith_client.training.state import KEY, read_state
 
 PATTERN = "transposable 2:4"
@@ -229,12 +230,60 @@ def paths_of(state, path=()):
             yield from paths_of(value, (*path, key))
 
 
-@pytest.mark.parametrize("path", ["missing/state", "."], ids=["missing", "folder"])
-def test_a_path_that_cannot_be_written_is_named(tmp_path, path):
+UNWRITABLE = {
+    "missing": "missing/state",
+    "folder": ".",
+    "empty": "",
+    "root": "/",
+    "in a file": "file/state",
+    "null": "a\0b",
+}
+
+
+@pytest.mark.parametrize("case", UNWRITABLE)
+def test_a_path_that_cannot_be_written_is_named(tmp_path, monkeypatch, case):
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    (tmp_path / "work" / "file").touch()
     _, _, sparsifier = begin()
     with pytest.raises(InputError, match="the sparsifier's state cannot be written to "):
-        sparsifier.save(tmp_path / path)
-    assert not list(tmp_path.iterdir())
+        sparsifier.save(UNWRITABLE[case])
+    assert [path.name for path in tmp_path.rglob("*")] == ["work", "file"]
+
+
+def test_processes_with_the_same_id_may_write_the_same_file_at_the_same_time(tmp_path, monkeypatch):
+    """Ranks in containers have the same process id, and share a file system."""
+    _, _, sparsifier = begin()
+    masks = sparsifier.masks
+    save_file = state_module.save_file
+
+    def save_twice(*arguments):
+        monkeypatch.setattr(state_module, "save_file", save_file)
+        save_file(*arguments)
+        sparsifier.save(tmp_path / "state")
+
+    monkeypatch.setattr(state_module, "save_file", save_twice)
+    sparsifier.save(tmp_path / "state")
+    assert [path.name for path in tmp_path.iterdir()] == ["state"]
+    sparsifier.load(tmp_path / "state")
+    assert all(torch.equal(mask, masks[name]) for name, mask in sparsifier.masks.items())
+
+
+def test_a_state_is_on_the_disk_before_it_replaces_the_file_that_a_link_points_to(tmp_path, monkeypatch):
+    events = []
+
+    def recorded(name):
+        function = getattr(os, name)
+        return lambda *arguments: (events.append(name), function(*arguments))
+
+    for name in ("fsync", "replace"):
+        monkeypatch.setattr(os, name, recorded(name))
+    (tmp_path / "link").symlink_to("state")
+    _, _, sparsifier = begin()
+    sparsifier.save(tmp_path / "link")
+    assert events[:2] == ["fsync", "replace"]
+    assert (tmp_path / "link").is_symlink()
+    sparsifier.load(tmp_path / "state")
 
 
 def test_a_plain_state_dict_that_overwrites_restored_values_is_refused_at_the_next_step():

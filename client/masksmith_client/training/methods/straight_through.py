@@ -95,5 +95,8 @@ class MaskedDecay(StraightThrough):
         """Add the decay to the layer's gradient, if it has one and is not dense."""
         weight = layer.weight
         if weight.grad is not None and not layer.masking.dense:
-            pruned = weight.detach() * ~layer.mask
-            weight.grad.add_((pruned * layer.gradient_scale).to(weight.grad.dtype), alpha=self.decay)
+            # Not `pruned * scale * decay` in the weight's dtype: in float16 the first product overflows.
+            dtype, scale = torch.promote_types(weight.dtype, torch.float32), layer.gradient_scale
+            factor = self.decay * (scale.to(dtype) if isinstance(scale, Tensor) else scale)
+            pruned = (weight.detach() * ~layer.mask).to(dtype)
+            weight.grad.add_((pruned * factor).to(weight.grad.dtype))

@@ -72,7 +72,7 @@ class TrainableThresholds(Method):
         """Return the weight with zeros where mask or thresholds prune."""
         # torch.compile treats a text as a constant, but a float as a symbol as soon as it sees a second value, and an
         # autograd function cannot have symbols.
-        arguments = (weight, _threshold(masking), *masking.mask_and_key(weight), float(self._strength))
+        arguments = (weight, _threshold_like(masking, weight), *masking.mask_and_key(weight), float(self._strength))
         masked: Tensor = ThresholdedWeight.apply(*arguments)  # type: ignore[no-untyped-call]
         return masked
 
@@ -132,6 +132,12 @@ def _threshold(masking: Masking) -> Tensor:
     # Not necessarily a parameter: torch.func and DataParallel replace parameters by tensors.
     threshold: Tensor = masking.threshold  # type: ignore[assignment]
     return threshold
+
+
+def _threshold_like(masking: Masking, weight: Tensor) -> Tensor:
+    """Return the thresholds for a weight that may be a copy's: on another device, or whole while they are sharded."""
+    threshold = _threshold(masking)
+    return threshold if is_dtensor(weight) else as_sharded(gathered(threshold), weight)
 
 
 def _step_derivative(excess: Tensor) -> Tensor:

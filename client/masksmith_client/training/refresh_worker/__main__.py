@@ -13,7 +13,7 @@ import threading
 from typing import BinaryIO
 
 from .handler import RefreshHandler
-from .messages import RefreshRequest
+from .messages import RefreshRequest, RefreshResponse
 from .shared_memory import SharedMemory
 from .sources import WorkerConfiguration
 
@@ -29,12 +29,11 @@ def main() -> None:
     logging.getLogger("masksmith_client").setLevel(logging.ERROR)
     # Bytes, since the encoding of the text streams depends on the environment (`PYTHONIOENCODING`).
     configuration = WorkerConfiguration.model_validate_json(sys.stdin.buffer.readline())
-    if configuration.cores is not None:
-        os.sched_setaffinity(0, configuration.cores)
+    refusal = None if configuration.cores is None else _use_cores(configuration.cores)
     if configuration.client is None:
         os.nice(NICENESS)
     requests: queue.SimpleQueue[RefreshRequest] = queue.SimpleQueue()
-    threading.Thread(target=_handle_all, args=(configuration, requests, responses), daemon=True).start()
+    threading.Thread(target=_handle_all, args=(configuration, refusal, requests, responses), daemon=True).start()
     for line in sys.stdin.buffer:
         requests.put(RefreshRequest.model_validate_json(line))
     # Exit without waiting for the request that is being handled, whose masks are no longer needed.
@@ -51,13 +50,31 @@ def _responses() -> BinaryIO:
     return responses
 
 
+def _use_cores(cores: list[int]) -> str | None:
+    """Restrict the process to these processors; if the system refuses that, return why."""
+    try:
+        os.sched_setaffinity(0, cores)
+    except (OSError, OverflowError) as error:
+        return f"the refresh process cannot run on the processors {cores} (cores of Refresh): {error}"
+    return None
+
+
 def _handle_all(
-    configuration: WorkerConfiguration, requests: queue.SimpleQueue[RefreshRequest], responses: BinaryIO
+    configuration: WorkerConfiguration,
+    refusal: str | None,
+    requests: queue.SimpleQueue[RefreshRequest],
+    responses: BinaryIO,
 ) -> None:
+    """Respond to all requests; if there is a refusal, each response has it as its failure."""
     try:
         handler = RefreshHandler(configuration.create_source(), SharedMemory(configuration.slots, configuration.fd))
         while True:
-            responses.write(handler.handle(requests.get()).model_dump_json().encode() + b"\n")
+            request = requests.get()
+            if refusal is None:
+                response = handler.handle(request)
+            else:
+                response = RefreshResponse(step=request.step, failure=refusal)
+            responses.write(response.model_dump_json().encode() + b"\n")
             responses.flush()
     except BaseException:
         logging.getLogger("masksmith_client.training").exception("the refresh process failed")

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict
 
 
-class RefreshRequest(BaseModel):
+class Message(BaseModel):
+    """What another process receives as JSON with the values that it has here: also NaN and infinities, not null."""
+
+    model_config = ConfigDict(ser_json_inf_nan="constants")
+
+
+class RefreshRequest(Message):
     """A request for the masks of layers whose values are in the memory that loop and worker share.
 
     Attributes:
@@ -33,7 +39,7 @@ RESULT_FIELDS = (*SOLUTION_FIELDS, "total_score")
 """Fields of a solution that are copied to the result of a layer."""
 
 
-class LayerResult(BaseModel):
+class LayerResult(Message):
     """The result of one layer; its new mask, if it has one, is in the memory that loop and worker share.
 
     Attributes:
@@ -63,7 +69,7 @@ class LayerResult(BaseModel):
         return self.error is None and not self.unchanged
 
 
-class RefreshResponse(BaseModel):
+class RefreshResponse(Message):
     """The response to the request of the same `step`.
 
     Attributes:

@@ -11,7 +11,7 @@ import select
 import subprocess
 import sys
 import weakref
-from collections.abc import Sequence
+from collections.abc import Collection
 
 from masksmith_client._client import ClientConfiguration
 
@@ -36,7 +36,7 @@ class ProcessWorker:
 
     handled_in = "a process"
 
-    def __init__(self, client: ClientConfiguration | None, memory: SharedMemory, cores: Sequence[int] | None) -> None:
+    def __init__(self, client: ClientConfiguration | None, memory: SharedMemory, cores: Collection[int] | None) -> None:
         self._configuration = WorkerConfiguration(
             client=client,
             slots=list(memory.slots.values()),
@@ -47,6 +47,8 @@ class ProcessWorker:
         self._finalizer: weakref.finalize[..., ProcessWorker] | None = None
         self._step = 0
         self._reason_not_running = ""
+        # What the pipe to the process has not taken yet, and the beginning of a response that is not complete.
+        self._unsent = b""
         self._buffer = b""
 
     @property
@@ -55,9 +57,10 @@ class ProcessWorker:
         return None if self._process is None else self._process.pid
 
     def submit(self, request: RefreshRequest) -> None:
-        """Send a request; the process is started first if it does not run.
+        """Send a request, without waiting; the process is started first if it does not run.
 
-        If it cannot be started, or ends, the response has the failure.
+        A pipe takes 64 KiB, and a process that is starting reads none; later calls of `poll` or `wait` send the rest.
+        If the process cannot be started, or ends, the response has the failure.
         """
         self._step = request.step
         if self._process is None or self._process.poll() is not None:
@@ -86,13 +89,14 @@ class ProcessWorker:
 
     def _launch(self) -> None:
         self.close()
-        self._buffer = b""
+        self._unsent = self._buffer = b""
         try:
             # The process has a session of its own, so that Ctrl-C does not signal it; it ends when its stdin is closed.
             self._process = subprocess.Popen(
                 [sys.executable, "-P", "-m", "masksmith_client.training.refresh_worker"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
+                bufsize=0,
                 pass_fds=[self._configuration.fd],
                 start_new_session=True,
             )
@@ -102,39 +106,64 @@ class ProcessWorker:
             self._reason_not_running = f"the refresh process cannot be started: {error}"
             return
         self._finalizer = weakref.finalize(self, _stop, self._process)
+        assert self._process.stdin is not None
+        os.set_blocking(self._process.stdin.fileno(), False)
         self._send(self._configuration.model_dump_json())
 
     def _send(self, line: str) -> None:
+        self._unsent += line.encode() + b"\n"
+        self._flush()
+
+    def _flush(self) -> None:
+        """Write as much as the pipe takes now."""
         assert self._process is not None
         assert self._process.stdin is not None
-        # If the process has ended, `_receive` says so.
-        with contextlib.suppress(BrokenPipeError):
-            self._process.stdin.write(line.encode() + b"\n")
-            self._process.stdin.flush()
+        try:
+            while self._unsent:
+                self._unsent = self._unsent[os.write(self._process.stdin.fileno(), self._unsent) :]
+        except BlockingIOError:
+            pass
+        except BrokenPipeError:  # The process has ended, which `_receive` says.
+            self._unsent = b""
 
     def _receive(self, timeout_s: float | None) -> RefreshResponse | None:
-        """Read once, within `timeout_s` (None: without a limit); return the response, or None if it is not complete."""
+        """Read what has arrived; if that is nothing, wait `timeout_s` for it (None: without a limit).
+
+        Returns:
+            The response; None if it is not complete.
+        """
         if self._process is None:
             return RefreshResponse(step=self._step, failure=self._reason_not_running)
         assert self._process.stdout is not None
-        output = self._process.stdout.fileno()
-        if not _is_readable(output, timeout_s):
-            return None
-        piece = os.read(output, PIECE_BYTES)
-        if not piece:
-            code = self._process.wait()
-            return RefreshResponse(step=self._step, failure=f"the refresh process ended (exit code {code})")
-        line, newline, rest = (self._buffer + piece).partition(b"\n")
-        self._buffer = rest if newline else line
-        return RefreshResponse.model_validate_json(line) if newline else None
+        self._flush()
+        while self._is_readable(timeout_s):
+            timeout_s = 0.0
+            piece = os.read(self._process.stdout.fileno(), PIECE_BYTES)
+            if not piece:
+                code = self._process.wait()
+                return RefreshResponse(step=self._step, failure=f"the refresh process ended (exit code {code})")
+            line, newline, rest = (self._buffer + piece).partition(b"\n")
+            self._buffer = rest if newline else line
+            if newline:
+                return RefreshResponse.model_validate_json(line)
+        return None
 
+    def _is_readable(self, timeout_s: float | None) -> bool:
+        """Wait until the process can be read from, or takes more of what is unsent; return whether it can be read from.
 
-def _is_readable(fd: int, timeout_s: float | None) -> bool:
-    """Whether a read of a pipe returns at once, now or within `timeout_s` (None: without a limit)."""
-    # Not `select.select`: it fails for file descriptors from 1024 on, which large data loaders reach.
-    poll = select.poll()
-    poll.register(fd, select.POLLIN)
-    return bool(poll.poll(None if timeout_s is None else 1000 * timeout_s))
+        Args:
+            timeout_s: Maximum time of the wait; None: without a limit.
+        """
+        assert self._process is not None
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        # Not `select.select`: it fails for file descriptors from 1024 on, which large data loaders reach.
+        poll = select.poll()
+        poll.register(self._process.stdout, select.POLLIN)
+        if self._unsent:
+            poll.register(self._process.stdin, select.POLLOUT)
+        ready = poll.poll(None if timeout_s is None else 1000 * timeout_s)
+        return any(fd == self._process.stdout.fileno() for fd, _ in ready)
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:

@@ -9,7 +9,6 @@ from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel
 
 from masksmith.patterns import Pattern
 from masksmith_client._client import Client, ClientConfiguration
@@ -20,7 +19,7 @@ from masksmith_client.submission.streamed_tensor import StreamedTensor
 from masksmith_wire.dtypes import to_numpy
 from masksmith_wire.totals import total_retained
 
-from .messages import RESULT_FIELDS, LayerResult
+from .messages import RESULT_FIELDS, LayerResult, Message
 from .shared_memory import Bools, Bytes, LayerSlot
 
 PIECE_BYTES = 512 * 1024
@@ -191,7 +190,7 @@ def solve_matrices(
     return results[0] if len(results) == 1 else sum_of_parts(results)
 
 
-class WorkerConfiguration(BaseModel):
+class WorkerConfiguration(Message):
     """The configuration of the refresh process; the first line of its input.
 
     Attributes:
