@@ -65,6 +65,15 @@ def test_names_of_one_weight_cannot_be_treated_differently(model, pattern, optio
         prepare(model, pattern, **options)
 
 
+@pytest.mark.parametrize(("scores", "shape", "kind"), [("wanda", 16, "norms"), ("given", (16, 16), "scores")])
+def test_names_of_one_weight_have_one_statistic(model, scores, shape, kind):
+    ones = {name: torch.ones(shape) for name in THREE}
+    prepared = prepare(model, "2:4", scores=scores, calibration=ones)
+    assert len({statistic.tensor.digest() for statistic in prepared.auxiliary.statistics.values()}) == 1
+    with pytest.raises(InputError, match=rf"'first\.weight' and 'third\.weight' are tied, .* and their {kind} differ"):
+        prepare(model, "2:4", scores=scores, calibration=ones | {THREE[2]: torch.full_like(ones[THREE[2]], 2.0)})
+
+
 def test_tensors_are_tied_by_their_memory():
     tensor = torch.randn(8, 16, generator=torch.Generator().manual_seed(0))
     weights = {"a": tensor, "view": tensor[:], "half": tensor[:4], "copy": tensor.clone(), "array": tensor.numpy()}
