@@ -74,6 +74,13 @@ def test_names_of_one_weight_have_one_statistic(model, scores, shape, kind):
         prepare(model, "2:4", scores=scores, calibration=ones | {THREE[2]: torch.full_like(ones[THREE[2]], 2.0)})
 
 
+def test_names_of_one_weight_have_one_layout(model):
+    with pytest.raises(InputError, match=r"tied, and their layouts differ: 'out in' and 'in out'"):
+        prepare(model, "2:4", layout={"first.weight": "in out"})
+    weights = prepare(model, "2:4", layout=dict.fromkeys(THREE, "in out")).weights
+    assert {str(weight.layout) for weight in weights if weight.name in THREE} == {"in out"}
+
+
 def test_tensors_are_tied_by_their_memory():
     tensor = torch.randn(8, 16, generator=torch.Generator().manual_seed(0))
     weights = {"a": tensor, "view": tensor[:], "half": tensor[:4], "copy": tensor.clone(), "array": tensor.numpy()}
