@@ -65,6 +65,13 @@ def test_names_of_one_weight_cannot_be_treated_differently(model, pattern, optio
         prepare(model, pattern, **options)
 
 
+def test_a_budget_does_not_count_a_weight_twice(model):
+    with pytest.raises(InputError, match=r"'second\.weight' and 'first\.weight' are names of one weight"):
+        prepare(model, "4:8", budget="50%")
+    once = {name: value for name, value in model.state_dict().items() if name not in THREE[1:]}
+    assert names_of(once, "4:8", budget="50%") == THREE[:1]
+
+
 @pytest.mark.parametrize(("scores", "shape", "kind"), [("wanda", 16, "norms"), ("given", (16, 16), "scores")])
 def test_names_of_one_weight_have_one_statistic(model, scores, shape, kind):
     ones = {name: torch.ones(shape) for name in THREE}

@@ -11,6 +11,7 @@ from masksmith.layouts.selection import EXCLUDED
 from masksmith.patterns import Pattern
 from masksmith_client._errors import InputError
 
+from .streamed_tensor import StreamedTensor
 from .tensors import has_memory, is_torch
 
 TieGroup = Sequence[str]
@@ -111,6 +112,22 @@ def select_ties(
     in_order = [candidate.name for candidate in candidates if candidate.name in chosen]
     all_patterns = {**patterns, **{name: patterns[first] for name, first in added.items()}}
     return candidates, Selection(in_order, selection.named, reasons), all_patterns
+
+
+def check_counted_once(groups: Iterable[TieGroup], weights: Iterable[StreamedTensor]) -> None:
+    """Refuse tied weights of a job with a budget, which would count them twice and could give them different patterns.
+
+    Raises:
+        InputError: If two of the job's weights are tied.
+    """
+    names = {weight.name for weight in weights}
+    for group in groups:
+        masked = [name for name in group if name in names]
+        if len(masked) > 1:
+            raise InputError(
+                f"{masked[1]!r} and {masked[0]!r} are names of one weight, which a budget would count twice: pass the "
+                f"tensors as a mapping, such as a state dict, without {masked[1]!r}"
+            )
 
 
 def _memory_key(value: Any) -> object | None:
