@@ -23,6 +23,7 @@ from .output_folder import (
     check_space,
     created_folder,
     finish_folder,
+    index_digest,
     is_unchanged,
     state_of_files,
 )
@@ -77,7 +78,7 @@ def write_copy(checkpoint: Checkpoint, output: Path, values: Values, digest: str
     """
     check_copy_output(output, checkpoint)
     files = state_of_files(checkpoint)
-    identity = {"version": __version__, "weights": files, "values": digest}
+    identity = {"version": __version__, "weights": files, "index": index_digest(checkpoint), "values": digest}
     with created_folder(output), open_journal(output, identity) as journal:
         finished_names = _finished_names(checkpoint, output, journal)
         remaining_files = [file for file in checkpoint.headers if file.name not in finished_names]

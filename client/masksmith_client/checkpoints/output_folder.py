@@ -37,6 +37,7 @@ def identity(
     return {
         "version": __version__,
         "weights": state_of_files(checkpoint),
+        "index": index_digest(checkpoint),
         "config": _digest(checkpoint.config),
         "calibration": statistics.digest() if method.text is None else method.text.document(),
         "options": _digest(
@@ -57,6 +58,15 @@ def state_of_files(checkpoint: Checkpoint) -> dict[str, list[Any]]:
         state = file.stat()
         files[file.name] = [state.st_size, state.st_mtime_ns, _digest(sorted(map(repr, header.tensors.values())))]
     return files
+
+
+def index_digest(checkpoint: Checkpoint) -> str:
+    """Return the digest of the order of the files of weights and of the tensors, and of the file of each tensor.
+
+    The masks file has this order, and a tensor that is in two files is read from the one that the index names.
+    """
+    places = [[name, tensor.file.name] for name, tensor in checkpoint.tensors.items()]
+    return _digest([[file.name for file in checkpoint.headers], places])
 
 
 def is_unchanged(file: Path, files: Mapping[str, list[Any]]) -> bool:
