@@ -87,7 +87,8 @@ class Masks(TensorFile):
     def check(self, expected: Mapping[str, ExpectedTensor]) -> None:
         """Check that the file holds these masks, and that the bytes of each mask have its digests.
 
-        The pattern of a mask is checked when the mask is first read, or when all masks are saved.
+        The pattern of a downloaded mask is checked when the mask is first read, or when all masks are saved. In an
+        opened file, only `verify` checks patterns.
 
         Raises:
             WireError: If the file holds other masks, or a mask does not have its digests.
@@ -150,7 +151,7 @@ class Masks(TensorFile):
         job it has one digest, as if it had been solved in this process. An opened file is copied as it is.
 
         Raises:
-            WireError: If a mask that was not read before violates its pattern.
+            WireError: If a downloaded mask that was not read before violates its pattern.
         """
         for name in list(self._names_with_unchecked_pattern):
             self._unpack_and_check(self._entries[name])
@@ -173,7 +174,7 @@ class Masks(TensorFile):
     def rows(self, name: str, first: int, last: int) -> BoolMask:
         """Read rows `first` to `last` (exclusive) of a mask viewed as the matrix `[prod(shape[:-1]), shape[-1]]`.
 
-        The result is a numpy array. The checks of `__getitem__` are made here, too.
+        The result is a numpy array. Digests, and the pattern of a downloaded mask, are checked before its first rows.
         """
         entry, cols = self._entries[name], (self.shape(name) or (1,))[-1]
         self._check_digest(name)
@@ -192,7 +193,7 @@ class Masks(TensorFile):
         """Return a mask as a bool array, after the checks of its digests and its pattern that were not yet done.
 
         Raises:
-            WireError: If the mask does not have its digests, or violates its pattern.
+            WireError: If the mask does not have its digests, or a downloaded one violates its pattern.
         """
         is_unchecked = entry.name in self._names_with_unchecked_pattern
         return self._unpack_and_check(entry) if is_unchecked else self._unpack(entry)
