@@ -20,7 +20,7 @@ from masksmith_wire.masks import METADATA_KEY, MaskInfo, file_header, pack, pack
 
 from .atomic_write import atomic_write
 from .checks import check_mask, check_names, pattern_violation
-from .proofs import CheckedProof, check_assumed_scores, check_proof, kept_objective, scores_of
+from .proofs import CheckedProof, check_assumed_scores, check_proof, in_shape_of_mask, kept_objective, scores_of
 from .tensor_file import TensorFile
 
 
@@ -113,6 +113,7 @@ class Masks(TensorFile):
 
         Args:
             weights: The weights by name, as they were submitted; at least those of the masks that `scores` lacks.
+                Convolutions whose masks are flat may have their own shape.
             scores: Scores by name; needed for each weight whose scores the job computed from a statistic, or
                 received separately from the weight.
             prove: Whether to compute a bound here.
@@ -137,7 +138,8 @@ class Masks(TensorFile):
         for name in self:
             mask, info, report = self._unpack_and_check(self._entries[name]), self.infos.get(name), reports.get(name)
             uses_assumed_scores = name not in scores_by_name
-            mask_scores = scores_of(method, weights[name], name, info) if uses_assumed_scores else scores_by_name[name]
+            values = in_shape_of_mask(weights[name] if uses_assumed_scores else scores_by_name[name], mask.shape)
+            mask_scores = scores_of(method, values, name, info) if uses_assumed_scores else values
             objective = kept_objective(name, mask, mask_scores, info)
             if uses_assumed_scores:
                 check_assumed_scores(method, name, objective, report)
