@@ -16,7 +16,7 @@ from masksmith_wire.scores import KINDS, ScoreMethod, missing_reason, statistic_
 from masksmith_wire.updates import UpdateMethod
 
 from .files import list_tensors
-from .streamed_tensor import StreamedTensor
+from .streamed_tensor import StreamedTensor, flat_shape
 from .tensors import read_mapping
 
 
@@ -168,6 +168,8 @@ class CalibrationReader:
                 continue
             self._check_is_one(names, kind)
             tensor = self._tensors[statistic_key(names[0], kind)]
+            if kind == "scores" and flat_shape(tensor.shape) == weight.shape:
+                tensor = replace(tensor, shape=weight.shape)  # the scores of a convolution that is viewed as flat
             reason = tensor.unsupported_reason or statistic_mismatch(kind, tensor.shape, weight.shape, weight.layout)
             if tensor.dtype not in FLOAT_DTYPES:
                 reason = f"{kind} of dtype {tensor.dtype}: expected one of {', '.join(sorted(FLOAT_DTYPES))}"
