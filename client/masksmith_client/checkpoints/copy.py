@@ -5,6 +5,7 @@ An interrupted run continues after the last file that it finished.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -43,9 +44,9 @@ def is_folder_output(output: Path, model: Path) -> bool:
     They are written as a directory in two cases: the output is a directory; or the output may become a directory, and
     the model is a directory or an index.
     """
-    is_folder_or_index = model.is_dir() or model.name.endswith(INDEX_SUFFIX)
-    may_become_folder = str(output) != "-" and output.suffix != ".safetensors" and not output.is_file()
-    return output.is_dir() or (is_folder_or_index and may_become_folder)
+    is_folder_or_index = os.path.isdir(model) or model.name.endswith(INDEX_SUFFIX)
+    may_become_folder = str(output) != "-" and output.suffix != ".safetensors" and not os.path.isfile(output)
+    return os.path.isdir(output) or (is_folder_or_index and may_become_folder)
 
 
 def check_copy_output(output: Path, checkpoint: Checkpoint) -> None:

@@ -118,9 +118,9 @@ def check_output_folder(output: Path, checkpoint: Checkpoint) -> None:
 
     Raises:
         InputError: If `output` is standard output, a file, a device, a pipe or a broken link; if it is the model's
-            directory; if it cannot be written; if it has files, but neither a journal nor a record of masksmith; if a
-            file of weights is hidden, or has a name that masksmith uses in outputs; or if a file to copy is a broken
-            link.
+            directory; if it cannot be looked into or written; if it has files, but neither a journal nor a record of
+            masksmith; if a file of weights is hidden, or has a name that masksmith uses in outputs; or if a file to
+            copy is a broken link.
     """
     for file in checkpoint.headers:
         if file.name in OWN_FILES:
@@ -129,7 +129,13 @@ def check_output_folder(output: Path, checkpoint: Checkpoint) -> None:
             raise InputError(f"{file} is hidden, but a hidden file in an output is an unfinished one; rename it")
     if str(output) == "-":
         raise InputError("a checkpoint is a directory and cannot go to standard output; name a directory")
-    if output.is_symlink() and not output.exists():
+    try:
+        os.lstat(output)
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        raise InputError(f"{output} cannot be written: {error.strerror}") from None
+    if output.is_symlink() and not os.path.exists(output):
         raise InputError(f"{output} is a link to {output.readlink()}, which does not exist")
     if output.exists() and not output.is_dir():
         kind = "a file" if output.is_file() else "a device or a pipe"
