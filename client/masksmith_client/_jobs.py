@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any, Self, Unpack
 
 from masksmith.benchmark import Report
-from masksmith.patterns import PatternsByTensor
+from masksmith.patterns import Pattern, PatternsByTensor
 from masksmith_wire.benchmarks import BenchmarkRequest
 from masksmith_wire.documents import JobSummary, MasksRequest
 from masksmith_wire.references import ModelListing
@@ -162,7 +162,7 @@ class Jobs:
     def submit_benchmark(
         self,
         model: object = None,
-        patterns: str | Iterable[object] = (),
+        patterns: str | Pattern | Iterable[object] = (),
         *,
         masks_of: str | None = None,
         **options: Unpack[BenchmarkOptions],

@@ -185,7 +185,7 @@ def _with_traced_layouts(
     return traced_candidates(candidates, result), result.notes
 
 
-def user_layouts(texts: Mapping[str, str], names: Sequence[str]) -> dict[str, Layout]:
+def user_layouts(texts: Mapping[str, Layout | str], names: Sequence[str]) -> dict[str, Layout]:
     """Parse the user's layouts, and return them by the names of tensors.
 
     Raises:
@@ -197,7 +197,7 @@ def user_layouts(texts: Mapping[str, str], names: Sequence[str]) -> dict[str, La
         matcher = NameMatcher(selector, names)
         if matcher.unmatched:
             raise InputError(f"the layout of {selector!r}: no tensor has this name or matches it")
-        layout = Layout.parse(axes)
+        layout = axes if isinstance(axes, Layout) else Layout.parse(axes)
         layouts_by_name |= {name: layout for name in names if matcher.match(name)}
     return layouts_by_name
 
