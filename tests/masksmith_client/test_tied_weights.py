@@ -7,6 +7,7 @@ import masksmith as ms
 from masksmith_client import InputError
 from masksmith_client.submission.overlaps import overlapping_pairs
 from masksmith_client.submission.prepare import prepare
+from masksmith_client.submission.tensors import read_mapping
 from masksmith_client.submission.ties import ties_in_memory
 
 
@@ -125,6 +126,27 @@ class Quantised(torch.Tensor):
     @classmethod
     def __torch_dispatch__(cls, function, types, arguments=(), keywords=None):
         raise NotImplementedError(function)
+
+
+def test_tensors_without_bytes_of_their_own_are_skipped():
+    prepared = prepare({"first.weight": Quantised(torch.ones(8, 8)), "second.weight": torch.ones(8, 8)}, "2:4")
+    assert [weight.name for weight in prepared.weights] == ["second.weight"]
+    (skipped,) = prepared.skipped
+    assert (skipped.name, skipped.reason) == (
+        "first.weight", "a Quantised keeps its values in other tensors; pass a plain tensor, such as .dequantize()"
+    )  # fmt: skip
+    empty = prepare({"first.weight": torch.ones(8, 8), "second.weight": torch.ones(0, 8)}, "2:4")
+    assert "Tensor" not in str(empty.skipped)
+
+
+def test_a_view_with_negated_entries_is_sent_as_its_entries():
+    values = torch.randn(8, 8, dtype=torch.complex64, generator=torch.Generator().manual_seed(0))
+    negated = values.conj().imag
+    assert negated.is_neg()
+    (weight,) = prepare({"first.weight": negated}, "2:4").weights
+    assert b"".join(bytes(piece) for piece in weight.read()) == (-values.imag).numpy().tobytes()
+    conjugated = read_mapping({"w": values.conj()})[0]
+    assert b"".join(bytes(piece) for piece in conjugated.read()) == values.numpy().conj().tobytes()
 
 
 def test_tensors_without_an_address_are_not_tied():

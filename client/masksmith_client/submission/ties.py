@@ -134,4 +134,6 @@ def _memory_key(value: Any) -> object | None:
     """Identify a torch tensor by its memory; None for other values, and for tensors without memory."""
     if not is_torch(value) or not has_memory(value):
         return None
-    return value.data_ptr(), tuple(value.shape), value.stride(), value.dtype
+    # A view that negates or conjugates the entries has the same memory, and other values.
+    bits = value.is_neg(), value.is_conj()
+    return value.data_ptr(), tuple(value.shape), value.stride(), value.dtype, bits
