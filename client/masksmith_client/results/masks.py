@@ -149,8 +149,8 @@ class Masks(TensorFile):
     def save(self, path: str | Path) -> Path:
         """Write the masks to a safetensors file, atomically; returns its path.
 
-        In the file that a service sends, a mask has one digest for each part that was solved; in the saved file of a
-        job it has one digest, as if it had been solved in this process. An opened file is copied as it is.
+        The service's file has one digest per solved part of a mask; they are replaced by one digest of the whole mask,
+        as local solves write it. An opened file is copied as it is.
 
         Raises:
             WireError: If a downloaded mask that was not read before violates its pattern.
