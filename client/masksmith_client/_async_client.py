@@ -8,7 +8,7 @@ from typing import Self, Unpack
 import httpx2
 
 from masksmith.benchmark import Report
-from masksmith.patterns import PatternsByTensor
+from masksmith.patterns import Pattern, PatternsByTensor
 
 from ._async_jobs import AsyncJobs
 from ._info import Info
@@ -65,7 +65,7 @@ class AsyncClient:
     async def benchmark(
         self,
         model: object = None,
-        patterns: str | Iterable[object] = (),
+        patterns: str | Pattern | Iterable[object] = (),
         *,
         masks_of: str | None = None,
         progress: ShowProgress = None,

@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Iterable
 from typing import Any, Self, Unpack
 
 from masksmith.benchmark import Report
-from masksmith.patterns import PatternsByTensor
+from masksmith.patterns import Pattern, PatternsByTensor
 from masksmith_wire.benchmarks import BenchmarkRequest
 from masksmith_wire.documents import JobSummary, MasksRequest
 from masksmith_wire.references import ModelListing
@@ -104,7 +104,7 @@ class AsyncJobs:
     async def submit_benchmark(
         self,
         model: object = None,
-        patterns: str | Iterable[object] = (),
+        patterns: str | Pattern | Iterable[object] = (),
         *,
         masks_of: str | None = None,
         **options: Unpack[BenchmarkOptions],

@@ -11,7 +11,7 @@ from typing import Any, Self, Unpack
 import httpx2
 
 from masksmith.benchmark import Report
-from masksmith.patterns import PatternsByTensor
+from masksmith.patterns import Pattern, PatternsByTensor
 
 from ._errors import InputError
 from ._info import Info
@@ -166,7 +166,7 @@ class Client:
     def benchmark(
         self,
         model: object = None,
-        patterns: str | Iterable[object] = (),
+        patterns: str | Pattern | Iterable[object] = (),
         *,
         masks_of: str | None = None,
         progress: ShowProgress = None,

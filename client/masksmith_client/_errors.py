@@ -21,6 +21,7 @@ from __future__ import annotations
 import builtins
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from masksmith_wire.documents import CaseView, JobState, OutputReport, TensorReport
 from masksmith_wire.errors import ProblemDocument
@@ -95,6 +96,10 @@ class StatusError(ClientError):
         self.request_id = request_id
         self.retry_after_s = retry_after_s
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # By default, the message would be passed as the problem, so that an unpickled error raises another one.
+        return type(self), (self.problem, self.request_id, self.retry_after_s), self.__dict__
+
 
 class BadRequest(StatusError):
     """The request is invalid; a retry would fail, too."""
@@ -132,12 +137,17 @@ class JobFailedError(ClientError):
     """A job failed or was canceled; masks that were solved can be downloaded by `job.masks()`.
 
     Attributes:
-        job: The job, with one report per tensor or case.
+        job: The job, with one report per tensor or case. In a copy, or after unpickling, it has the job's document, and
+            no connection to the service: `client.jobs.get(error.job.id)` returns a job that has one.
     """
 
     def __init__(self, job: JobView) -> None:
         super().__init__(_printable_lines(_failure_message(job)))
         self.job = job
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        state = {name: value for name, value in self.__dict__.items() if name != "job"}
+        return type(self), (self.job._without_session(),), state
 
 
 def _printable_lines(message: str) -> str:

@@ -60,6 +60,10 @@ class JobView:
         """Tensors that were not masked, with the reason; those that were not sent come first."""
         return [*self._skipped, *self.document.skipped]
 
+    def _without_session(self) -> JobView:
+        """Return what is known of the job, without the session of a `Job`, which cannot be pickled."""
+        return JobView(self.document, self._skipped, notes=self.notes)
+
     def __repr__(self) -> str:
         progress = self.document.progress
         return f"<{type(self).__name__} {self.id} {self.state.value} {progress.done}/{progress.total}>"

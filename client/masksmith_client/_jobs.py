@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any, Self, Unpack
 
 from masksmith.benchmark import Report
-from masksmith.patterns import PatternsByTensor
+from masksmith.patterns import Pattern, PatternsByTensor
 from masksmith_wire.benchmarks import BenchmarkRequest
 from masksmith_wire.documents import JobSummary, MasksRequest
 from masksmith_wire.references import ModelListing
@@ -65,7 +65,8 @@ class Job(JobView):
         """Wait until the job has ended.
 
         Args:
-            timeout_s: Timeout in seconds; None waits forever. The job continues after a timeout.
+            timeout_s: Timeout in seconds; None waits forever. The job continues after a timeout. A request that is
+                not answered may end later, after the timeout of the client.
             progress: Show a progress bar; None shows it on terminals and in notebooks, and
                 `"lines"` also prints lines elsewhere.
             on_event: Called with every event. In the last 30 s before the timeout the job is polled instead: then it is
@@ -161,7 +162,7 @@ class Jobs:
     def submit_benchmark(
         self,
         model: object = None,
-        patterns: str | Iterable[object] = (),
+        patterns: str | Pattern | Iterable[object] = (),
         *,
         masks_of: str | None = None,
         **options: Unpack[BenchmarkOptions],

@@ -124,7 +124,12 @@ class FakeService:
 
     def _create(self, request: MasksRequest) -> str:
         job = f"job{len(self.jobs)}"
-        reports = [self._report(tensor.name, tensor.digest, tensor.key, tensor.pattern) for tensor in request.tensors]
+        reports = [
+            self._report(tensor.name, tensor.digest, tensor.key, tensor.pattern).model_copy(
+                update={"layout": tensor.layout}
+            )
+            for tensor in request.tensors
+        ]
         self.jobs[job] = Job(
             id=job,
             name=request.name,
@@ -198,7 +203,12 @@ class FakeService:
             raise RequestError(409, Code.JOB_NOT_FINISHED, "wait for it")
         good = [report for report in document.tensors if report.error is None]
         infos = {
-            report.name: MaskInfo(shape=report.shape, pattern=report.pattern or document.pattern) for report in good
+            report.name: MaskInfo(
+                shape=report.shape,
+                pattern=report.pattern or document.pattern,
+                axes=None if report.layout is None else report.layout.axes,
+            )
+            for report in good
         }
         return file_header(infos) + b"".join(pack(allowed_mask(info)).tobytes() for info in infos.values())
 
@@ -212,7 +222,8 @@ def allowed_mask(info: MaskInfo) -> Any:
     """Every other entry where the pattern allows that, else any mask that it allows."""
     mask = some_mask(info.shape)
     pattern = ms.parse(info.pattern, axis=info.axis, ragged=info.ragged)
-    return mask if ms.verify(mask, pattern).ok else np.asarray(ms.solve(np.ones(info.shape), pattern).mask)
+    is_allowed = ms.verify(mask, pattern, layout=info.layout).ok
+    return mask if is_allowed else np.asarray(ms.solve(np.ones(info.shape), pattern, layout=info.layout).mask)
 
 
 def event(identifier: str, kind: str, **data: Any) -> bytes:

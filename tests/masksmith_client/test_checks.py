@@ -14,9 +14,12 @@ WEIGHT = np.ones((8, 16), np.float32)
 GOOD = np.arange(128).reshape(8, 16) % 2 == 0
 
 
-def file_of(mask=GOOD, *, names=("w",), shape=None, pattern="2:4", rows=None, digest=None, dtype=np.uint8):
+def file_of(
+    mask=GOOD, *, names=("w",), shape=None, pattern="2:4", axis="in", rows=None, digest=None, dtype=np.uint8, **more
+):
     packed = pack(mask)
-    info = {"shape": list(mask.shape if shape is None else shape), "pattern": pattern, "ragged": "pad", "axis": "in"}
+    info = {"shape": list(mask.shape if shape is None else shape), "pattern": pattern, "ragged": "pad", "axis": axis}
+    info |= more
     if rows is not None:
         info["digests"] = [[rows, digest or blake3(packed.tobytes()).hexdigest()]]
     return safetensors(
@@ -94,6 +97,27 @@ def test_digests_travel_with_a_mask():
     assert info.digest_violation("w", pack(GOOD)) is None
     assert "rows 0 to 8 of 'w'" in str(info.digest_violation("w", pack(~GOOD)))
     assert "digests" not in MaskInfo(shape=[8], pattern="2:4").members()
+
+
+@pytest.mark.parametrize(
+    ("options", "bad", "message"),
+    [
+        ({"axis": "out"}, {"axis": "in"}, "axis 'in', and 'out' was requested"),
+        ({}, {"axis": "out"}, "axis 'out', and 'in' was requested"),
+        ({"ragged": "error"}, {}, "ragged 'pad', and 'error' was requested"),
+        ({"layout": {"w": "in out"}}, {}, "axes 'out in', and 'in out' was requested"),
+        ({}, {"axes": "in out"}, "axes 'in out', and 'out in' was requested"),
+    ],
+)
+def test_a_mask_along_another_axis_is_refused(service, client, monkeypatch, options, bad, message):
+    mask = np.indices((8, 16)).sum(0) % 2 == 0  # allowed along either axis
+    layout = {"axes": options["layout"]["w"]} if "layout" in options else {}
+    as_requested = {"axis": "in"} | layout | {name: options[name] for name in ("axis", "ragged") if name in options}
+    monkeypatch.setattr(service, "masks_file", lambda job: file_of(mask, **as_requested))
+    assert (client.solve({"w": WEIGHT}, "2:4", progress=False, **options)["w"] == mask).all()
+    monkeypatch.setattr(service, "masks_file", lambda job: file_of(mask, **bad))
+    with pytest.raises(WireError, match=message):
+        client.solve({"w": WEIGHT}, "2:4", progress=False, **options)
 
 
 UPDATED = (WEIGHT * 1.5 * GOOD).astype(np.float32)

@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import numpy as np
@@ -5,6 +6,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from masksmith_client import Client, InputError, Masks
+from masksmith_wire.headers import build_header
 
 from .conftest import FakeService, some_mask
 
@@ -38,6 +40,13 @@ def test_weights_are_no_masks(tmp_path: Path, array: np.ndarray) -> None:
     save_file({"w": array}, tmp_path / "m.safetensors")
     with pytest.raises(InputError, match="'w' is not a mask"):
         Masks.open(tmp_path / "m.safetensors")
+
+
+def test_a_mask_of_a_negative_shape_is_refused(tmp_path: Path) -> None:
+    metadata = {"masksmith": json.dumps({"w": {"shape": [4, -7], "pattern": "2:4"}})}
+    (tmp_path / "m").write_bytes(build_header({"w": ("U8", (4, 0))}, metadata))
+    with pytest.raises(InputError, match="'w' is not a mask"):
+        Masks.open(tmp_path / "m")
 
 
 @pytest.mark.parametrize("content", [b"", b"rubbish, nothing else"])

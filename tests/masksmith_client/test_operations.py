@@ -7,8 +7,9 @@ from typing import Any, BinaryIO
 import httpx2
 import pytest
 
-from masksmith_client import NotFound, RateLimited, RetryPolicy, TransportError
-from masksmith_client.operations.jobs import list_jobs
+from masksmith_client import NotFound, RateLimited, RetryPolicy, TimeoutError, TransportError
+from masksmith_client._job_view import JobView
+from masksmith_client.operations.jobs import list_jobs, wait
 from masksmith_client.transport import calls
 from masksmith_client.transport.blocking_session import BlockingSession
 from masksmith_client.transport.limits import LimitedFile
@@ -76,6 +77,9 @@ class Script(ServiceSession):
             operation.send(None)
         return end.value.value
 
+    def run_to_error(self, operation: Coroutine[Any, Any, Any]) -> None:
+        operation.send(None)
+
     @property
     def pauses(self) -> list[float]:
         return [step for step in self.done if isinstance(step, float)]
@@ -103,6 +107,28 @@ def test_a_retry_after_is_waited_for_exactly() -> None:
     script = Script(answer(429, retry_after="7"), GOOD)
     script.run(script.send(CALL))
     assert script.pauses == [7.0]
+
+
+def job_document(**members: Any) -> httpx2.Response:
+    document = {
+        "id": "00ab", "kind": "masks", "state": "running", "pattern": "2:4", "solver": "auto", "scores": "magnitude",
+        "created_at": "2024-01-01T00:00:00Z", "progress": {"done": 0, "total": 1}, "tensors": [], "position": None,
+    }  # fmt: skip
+    return httpx2.Response(200, json=document | members, request=REQUEST)
+
+
+@pytest.mark.parametrize("failure", [answer(503, retry_after="50"), httpx2.ConnectError("refused")])
+@pytest.mark.parametrize("state", ["queued", "running"])
+def test_a_wait_ends_at_its_timeout_if_the_service_is_away(failure: Any, state: str) -> None:
+    """The pauses of its requests add up to the timeout, although the policy allows longer ones."""
+    current = job_document(state=state, position={"jobs_ahead": 1})
+    script = Script(current, failure, failure, failure, failure)
+    script.policy = RetryPolicy(first_s=40.0, longest_s=40.0, outage_s=1000.0)
+    job = JobView(script.run(script.send(calls.get_job("00ab"))))
+    with pytest.raises(TimeoutError, match="timeout after a failed attempt: "):
+        script.run_to_error(wait(script, job, 10.0, "lines"))
+    assert sum(script.pauses) <= 10.0 + 0.05  # a poll's pause passes on no clock here
+    assert script.pauses[-1] > 9.0
 
 
 @pytest.mark.parametrize(

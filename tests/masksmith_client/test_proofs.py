@@ -66,6 +66,31 @@ def test_another_score_than_claimed_is_found(solution, masks_of):
     assert "and the job claims" in proof.message
 
 
+def test_a_score_that_is_no_number_is_no_proof(solution, masks_of):
+    scores = np.abs(WEIGHT)
+    scores[solution.mask] = np.nan
+    proof = masks_of(solution.mask).verify({}, scores={"w": scores})["w"]
+    assert not proof
+    assert proof.message == "the mask keeps a score of nan, which is not finite"
+
+
+class Array:
+    """An array of another library than numpy and torch."""
+
+    def __init__(self, values):
+        self._values, self.shape, self.dtype = values, values.shape, values.dtype
+
+    def __array__(self, dtype=None, copy=None):
+        return self._values
+
+
+@pytest.mark.parametrize("prove", [False, True])
+def test_arrays_of_other_libraries_are_read(solution, masks_of, prove):
+    masks = masks_of(solution.mask, solution.objective, solution.upper_bound)
+    assert masks.verify({"w": Array(WEIGHT)}, prove=prove)["w"]
+    assert masks.verify({}, scores={"w": Array(np.abs(WEIGHT))}, prove=prove)["w"]
+
+
 def test_a_bound_below_the_score_is_found(solution, masks_of):
     proof = masks_of(solution.mask, solution.objective, solution.objective * 0.9, "feasible").verify({"w": WEIGHT})["w"]
     assert not proof

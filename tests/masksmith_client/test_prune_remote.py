@@ -67,7 +67,9 @@ def check(output: Path, *patterns: str) -> None:
 
 
 def mask_of(pattern: str) -> Any:
-    return allowed_mask(MaskInfo(shape=[8, 8], pattern=pattern))
+    """The mask of a pattern, such as `2:4`; with axes, as in `2:4 in out`, that of a weight with this layout."""
+    text, _, axes = pattern.partition(" ")
+    return allowed_mask(MaskInfo(shape=[8, 8], pattern=text, axes=axes or None))
 
 
 def test_one_job_takes_all_tensors_with_their_patterns_and_layouts(
@@ -75,7 +77,7 @@ def test_one_job_takes_all_tensors_with_their_patterns_and_layouts(
 ) -> None:
     patterns = ["2:4", f"{NAMES[1]}=1:4"]
     record = client.prune(model, tmp_path / "out", patterns, layout={NAMES[2]: "in out"}, scores="magnitude power=2")
-    check(tmp_path / "out", "2:4", "1:4", "2:4", "2:4")
+    check(tmp_path / "out", "2:4", "1:4", "2:4 in out", "2:4")
     (request,) = submitted(service)
     assert [tensor.name for tensor in request.tensors] == NAMES
     assert [tensor.pattern or request.pattern for tensor in request.tensors] == ["2:4", "1:4", "2:4", "2:4"]

@@ -8,6 +8,7 @@ import masksmith as ms
 from masksmith_client import InputError
 from masksmith_client.submission.overlaps import overlapping_pairs
 from masksmith_client.submission.prepare import prepare
+from masksmith_client.submission.tensors import read_mapping
 from masksmith_client.submission.ties import ties_in_memory
 
 
@@ -66,6 +67,29 @@ def test_names_of_one_weight_cannot_be_treated_differently(model, pattern, optio
         prepare(model, pattern, **options)
 
 
+def test_a_budget_does_not_count_a_weight_twice(model):
+    with pytest.raises(InputError, match=r"'second\.weight' and 'first\.weight' are names of one weight"):
+        prepare(model, "4:8", budget="50%")
+    once = {name: value for name, value in model.state_dict().items() if name not in THREE[1:]}
+    assert names_of(once, "4:8", budget="50%") == THREE[:1]
+
+
+@pytest.mark.parametrize(("scores", "shape", "kind"), [("wanda", 16, "norms"), ("given", (16, 16), "scores")])
+def test_names_of_one_weight_have_one_statistic(model, scores, shape, kind):
+    ones = {name: torch.ones(shape) for name in THREE}
+    prepared = prepare(model, "2:4", scores=scores, calibration=ones)
+    assert len({statistic.tensor.digest() for statistic in prepared.auxiliary.statistics.values()}) == 1
+    with pytest.raises(InputError, match=rf"'first\.weight' and 'third\.weight' are tied, .* and their {kind} differ"):
+        prepare(model, "2:4", scores=scores, calibration=ones | {THREE[2]: torch.full_like(ones[THREE[2]], 2.0)})
+
+
+def test_names_of_one_weight_have_one_layout(model):
+    with pytest.raises(InputError, match=r"tied, and their layouts differ: 'out in' and 'in out'"):
+        prepare(model, "2:4", layout={"first.weight": "in out"})
+    weights = prepare(model, "2:4", layout=dict.fromkeys(THREE, "in out")).weights
+    assert {str(weight.layout) for weight in weights if weight.name in THREE} == {"in out"}
+
+
 def test_tensors_are_tied_by_their_memory():
     tensor = torch.randn(8, 16, generator=torch.Generator().manual_seed(0))
     weights = {"a": tensor, "view": tensor[:], "half": tensor[:4], "copy": tensor.clone(), "array": tensor.numpy()}
@@ -103,6 +127,27 @@ class Quantised(torch.Tensor):
     @classmethod
     def __torch_dispatch__(cls, function, types, arguments=(), keywords=None):
         raise NotImplementedError(function)
+
+
+def test_tensors_without_bytes_of_their_own_are_skipped():
+    prepared = prepare({"first.weight": Quantised(torch.ones(8, 8)), "second.weight": torch.ones(8, 8)}, "2:4")
+    assert [weight.name for weight in prepared.weights] == ["second.weight"]
+    (skipped,) = prepared.skipped
+    assert (skipped.name, skipped.reason) == (
+        "first.weight", "a Quantised keeps its values in other tensors; pass a plain tensor, such as .dequantize()"
+    )  # fmt: skip
+    empty = prepare({"first.weight": torch.ones(8, 8), "second.weight": torch.ones(0, 8)}, "2:4")
+    assert "Tensor" not in str(empty.skipped)
+
+
+def test_a_view_with_negated_entries_is_sent_as_its_entries():
+    values = torch.randn(8, 8, dtype=torch.complex64, generator=torch.Generator().manual_seed(0))
+    negated = values.conj().imag
+    assert negated.is_neg()
+    (weight,) = prepare({"first.weight": negated}, "2:4").weights
+    assert b"".join(bytes(piece) for piece in weight.read()) == (-values.imag).numpy().tobytes()
+    conjugated = read_mapping({"w": values.conj()})[0]
+    assert b"".join(bytes(piece) for piece in conjugated.read()) == values.numpy().conj().tobytes()
 
 
 def test_tensors_without_an_address_are_not_tied():

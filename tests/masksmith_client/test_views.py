@@ -4,14 +4,19 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from safetensors.numpy import load_file, save_file
 
 import masksmith as ms
-from masksmith_client import InputError
+from masksmith_client import InputError, Masks
+from masksmith_client.cli.app import run
+from masksmith_client.results.apply import apply_masks
 from masksmith_client.submission.prepare import prepare
+from masksmith_wire.masks import MaskInfo, file_header, pack
 
 KERNEL = np.random.default_rng(3).standard_normal((16, 8, 3, 3), dtype=np.float32)
 MASKSMITH = Path(sys.executable).with_name("masksmith")
@@ -41,6 +46,47 @@ def test_the_layout_of_a_flattened_convolution_is_that_of_its_own_dimensions() -
     layout = {"up.weight": "out in kernel kernel"}
     (weight,) = prepare({"up.weight": KERNEL}, "2:4", view="flat", layout=layout).weights
     assert (weight.shape, str(weight.layout)) == ((16, 72), "out in")
+
+
+@pytest.mark.parametrize("shape", [KERNEL.shape, (16, 72)])
+def test_scores_of_a_flattened_convolution_may_have_either_shape(shape: tuple[int, ...]) -> None:
+    calibration = {"conv": np.abs(KERNEL).reshape(shape)}
+    prepared = prepare({"conv": KERNEL}, "2:4", view="flat", scores="given", calibration=calibration)
+    scores = prepared.auxiliary.statistics["conv"].tensor
+    assert scores.shape == (16, 72)
+    assert b"".join(bytes(piece) for piece in scores.read()) == np.abs(KERNEL).tobytes()
+    with pytest.raises(InputError, match="scores of shape"):
+        prepare({"conv": KERNEL}, "2:4", scores="given", calibration={"conv": np.abs(KERNEL).reshape(16, 72)})
+
+
+def flat_masks(folder: Path) -> Masks:
+    solution = ms.solve(np.abs(KERNEL).reshape(16, 72), "2:4")
+    info = MaskInfo.of((16, 72), solution.pattern, None)
+    (folder / "masks").write_bytes(file_header({"conv": info}) + pack(solution.mask).tobytes())
+    return Masks.open(folder / "masks")
+
+
+@pytest.mark.parametrize("convert", [np.asarray, torch.from_numpy])
+def test_flat_masks_are_verified_with_the_convolution(tmp_path: Path, convert: Any) -> None:
+    masks = flat_masks(tmp_path)
+    assert masks.verify({"conv": convert(KERNEL)}, prove=True)["conv"]
+    assert masks.verify({}, scores={"conv": convert(np.abs(KERNEL))})["conv"]
+    with pytest.raises(InputError, match=r"the shape \[16, 72\], and its scores \[8, 16, 3, 3\]"):
+        masks.verify({"conv": convert(KERNEL.reshape(8, 16, 3, 3))})
+
+
+def test_the_command_line_verifies_a_model_with_flat_masks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    save_file({"conv": KERNEL}, tmp_path / "model.safetensors")
+    apply_masks(flat_masks(tmp_path), tmp_path / "model.safetensors", tmp_path / "pruned.safetensors")
+    command = ["verify", str(tmp_path / "pruned.safetensors"), "--masks", str(tmp_path / "masks")]
+    assert run(command) == 0
+    pruned = load_file(tmp_path / "pruned.safetensors")["conv"]
+    (row, column), *_ = np.argwhere(pruned.reshape(16, 72) == 0)
+    pruned.reshape(16, 72)[row, column] = 1
+    save_file({"conv": pruned}, tmp_path / "pruned.safetensors")
+    assert run(command) == 1
+    index = [int(each) for each in np.unravel_index(row * 72 + column, KERNEL.shape)]
+    assert f"the first at the entry {index}" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel
+from pydantic import BaseModel, NonNegativeInt
 
 from masksmith.layouts import Layout
 from masksmith.patterns import Pattern
@@ -33,7 +33,7 @@ METADATA_KEY = "masksmith"
 class MaskInfo(BaseModel):
     """Properties of a mask that its packed bits do not contain."""
 
-    shape: list[int]
+    shape: list[NonNegativeInt]
     pattern: str
     ragged: str = "pad"
     axis: str = "in"

@@ -19,7 +19,7 @@ from masksmith_client._errors import ClientError, InputError, as_input_errors
 from masksmith_client._jobs import Job, Jobs
 from masksmith_client._progress import ShowProgress
 from masksmith_client.submission.description import describe
-from masksmith_client.submission.options import specify
+from masksmith_client.submission.options import options_of_patterns, specify
 from masksmith_client.submission.previous_masks import previous_reference
 from masksmith_wire.documents import LayoutInput, MasksOptions, MasksRequest, OutputInput, StatisticInput, TensorInput
 from masksmith_wire.locations import is_in_bucket
@@ -31,6 +31,7 @@ from masksmith_wire.specification import JobSpecification
 
 from .checkpoint import Checkpoint
 from .choice import ChoiceOptions, ChosenTensor, choose, user_layouts
+from .files import find_weights
 from .prune_method import PruneMethod
 from .prune_options import PruneOptions, choice_options_of
 
@@ -97,12 +98,12 @@ class ReferencePruner:
         layouts_and_patterns: Mapping[str, tuple[LayoutInput | None, Pattern]],
     ) -> MasksRequest:
         assert options.patterns is not None
-        first_pattern = options.patterns.first
+        # The job has one axis and one ragged: those of the patterns that have them, which need not be the first one.
+        all_patterns = {"": options.patterns.first, **options.patterns.rules}
         update = None if self.method.update is None else str(self.method.update)
         specification = specify(
-            first_pattern,
-            axis=first_pattern.axis,
-            ragged=first_pattern.ragged,
+            options.patterns.first,
+            **options_of_patterns(all_patterns),
             scores=str(self.method.scores),
             update=update,
             previous=previous_reference(self.previous),
@@ -217,8 +218,12 @@ def _layout_input(layout: Layout | None) -> LayoutInput | None:
 
 
 def _local_choice(path: Path, listing: ModelListing, options: ChoiceOptions) -> list[ChosenTensor] | None:
-    """Choose tensors as `prune_model` does; None if the path does not exist here, or has other tensors than listed."""
-    if not path.exists():
+    """Choose tensors as `prune_model` does; None if there is no readable model here, or it has other tensors."""
+    try:
+        weights = find_weights(path)
+    except InputError:
+        return None
+    if not os.access(weights, os.R_OK):
         return None
     checkpoint = Checkpoint.open(path)
     checkpoint.check_is_readable()

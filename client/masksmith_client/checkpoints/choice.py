@@ -137,7 +137,7 @@ def choose(checkpoint: Checkpoint, options: ChoiceOptions) -> Choice:
             layouts.check_rules_apply(options.patterns, candidates, reasons)
     if patterns is None:
         reasons |= _dtype_and_shape_reasons(candidates, selection)
-    patterns_by_name = _with_ties(checkpoint, reasons, patterns or {})
+    candidates, patterns_by_name = _with_ties(checkpoint, candidates, reasons, patterns or {})
     tensors = {
         candidate.name: _chosen_tensor(candidate, checkpoint, reasons, patterns_by_name) for candidate in candidates
     }
@@ -198,7 +198,7 @@ def _with_traced_layouts(
     return traced_candidates(candidates, result), result.notes
 
 
-def user_layouts(texts: Mapping[str, str], names: Sequence[str]) -> dict[str, Layout]:
+def user_layouts(texts: Mapping[str, Layout | str], names: Sequence[str]) -> dict[str, Layout]:
     """Parse the user's layouts, and return them by the names of tensors.
 
     Raises:
@@ -210,7 +210,7 @@ def user_layouts(texts: Mapping[str, str], names: Sequence[str]) -> dict[str, La
         matcher = NameMatcher(selector, names)
         if matcher.unmatched:
             raise InputError(f"the layout of {selector!r}: no tensor has this name or matches it")
-        layout = Layout.parse(axes)
+        layout = axes if isinstance(axes, Layout) else Layout.parse(axes)
         layouts_by_name |= {name: layout for name in names if matcher.match(name)}
     return layouts_by_name
 
@@ -243,19 +243,24 @@ def _dtype_and_shape_reasons(candidates: Sequence[Candidate], selection: Selecti
 
 
 def _with_ties(
-    checkpoint: Checkpoint, reasons: dict[str, str], patterns: Mapping[str, Pattern]
-) -> dict[str, Pattern | None]:
+    checkpoint: Checkpoint, candidates: Sequence[Candidate], reasons: dict[str, str], patterns: Mapping[str, Pattern]
+) -> tuple[list[Candidate], dict[str, Pattern | None]]:
     """Mask all stored names of a parameter if one of them is masked; remove these names from `reasons`, in place.
 
     Returns:
-        The pattern of each tensor, by name; None for a tensor without one.
+        The candidates; and the pattern of each tensor, by name; None for a tensor without one. A name that is masked
+        because of another one has its layout and pattern.
 
     Raises:
-        InputError: If one of the names is excluded, or they have different patterns.
+        InputError: If one of the names is excluded, or they have different patterns or layouts.
     """
     patterns_by_name: dict[str, Pattern | None] = {name: patterns.get(name) for name in checkpoint.tensors}
-    masked_name_by_added_name = mask_together(_tie_groups(checkpoint), reasons, patterns_by_name)
-    return patterns_by_name | {added: patterns_by_name[masked] for added, masked in masked_name_by_added_name.items()}
+    layout_of = {candidate.name: candidate.layout for candidate in candidates}
+    masked_of = mask_together(_tie_groups(checkpoint), reasons, patterns_by_name, layout_of)
+    patterns_by_name |= {added: patterns_by_name[masked] for added, masked in masked_of.items()}
+    return [
+        replace(candidate, layout=layout_of[masked_of.get(candidate.name, candidate.name)]) for candidate in candidates
+    ], patterns_by_name
 
 
 def _tie_groups(checkpoint: Checkpoint) -> list[list[str]]:

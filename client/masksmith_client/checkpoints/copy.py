@@ -5,6 +5,7 @@ An interrupted run continues after the last file that it finished.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from .output_folder import (
     check_space,
     created_folder,
     finish_folder,
+    index_digest,
     is_unchanged,
     state_of_files,
 )
@@ -42,9 +44,9 @@ def is_folder_output(output: Path, model: Path) -> bool:
     They are written as a directory in two cases: the output is a directory; or the output may become a directory, and
     the model is a directory or an index.
     """
-    is_folder_or_index = model.is_dir() or model.name.endswith(INDEX_SUFFIX)
-    may_become_folder = str(output) != "-" and output.suffix != ".safetensors" and not output.is_file()
-    return output.is_dir() or (is_folder_or_index and may_become_folder)
+    is_folder_or_index = os.path.isdir(model) or model.name.endswith(INDEX_SUFFIX)
+    may_become_folder = str(output) != "-" and output.suffix != ".safetensors" and not os.path.isfile(output)
+    return os.path.isdir(output) or (is_folder_or_index and may_become_folder)
 
 
 def check_copy_output(output: Path, checkpoint: Checkpoint) -> None:
@@ -77,7 +79,7 @@ def write_copy(checkpoint: Checkpoint, output: Path, values: Values, digest: str
     """
     check_copy_output(output, checkpoint)
     files = state_of_files(checkpoint)
-    identity = {"version": __version__, "weights": files, "values": digest}
+    identity = {"version": __version__, "weights": files, "index": index_digest(checkpoint), "values": digest}
     with created_folder(output), open_journal(output, identity) as journal:
         finished_names = _finished_names(checkpoint, output, journal)
         remaining_files = [file for file in checkpoint.headers if file.name not in finished_names]

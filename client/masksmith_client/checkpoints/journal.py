@@ -57,12 +57,12 @@ class Journal:
 def open_journal(folder: Path, identity: Mapping[str, Any]) -> Iterator[Journal]:
     """Open or create the journal of an output directory and lock it against other processes.
 
-    There is progress if the journal has a finished tensor or file, or if it has a first line and the folder of finished
-    blocks exists. Without progress, what an earlier run has left is discarded at the start. If an error ends the work
-    before there is progress, the journal and the partial files are removed.
+    An earlier run is continued if its journal lists a finished tensor or file, or if its folder of finished blocks
+    exists. Otherwise what it left is deleted and a new run begins; if that run fails before it has finished anything,
+    its journal and partial files are deleted, too.
 
     Raises:
-        InputError: If there is progress with another input or other options; or if another process holds the lock, or
+        InputError: If the run to continue has another input or other options; or if another process holds the lock, or
             removed the journal after it was opened here.
         OSError: If the journal cannot be read or written, or the file system has no locks; the error names the journal.
     """

@@ -38,6 +38,7 @@ def identity(
     return {
         "version": __version__,
         "weights": state_of_files(checkpoint),
+        "index": index_digest(checkpoint),
         "config": _digest(checkpoint.config),
         "calibration": statistics.digest() if method.text is None else method.text.document(),
         "options": _digest(
@@ -65,6 +66,15 @@ def state_of_files(checkpoint: Checkpoint) -> dict[str, list[Any]]:
             raise InputError(f"{file} has changed since the command began; repeat it")
         files[file.name] = [state.st_size, state.st_mtime_ns, _digest(sorted(map(repr, header.tensors.values())))]
     return files
+
+
+def index_digest(checkpoint: Checkpoint) -> str:
+    """Return the digest of the order of the files of weights and of the tensors, and of the file of each tensor.
+
+    The masks file has this order, and a tensor that is in two files is read from the one that the index names.
+    """
+    places = [[name, tensor.file.name] for name, tensor in checkpoint.tensors.items()]
+    return _digest([[file.name for file in checkpoint.headers], places])
 
 
 def is_unchanged(file: Path, files: Mapping[str, list[Any]]) -> bool:
@@ -116,9 +126,9 @@ def check_output_folder(output: Path, checkpoint: Checkpoint) -> None:
 
     Raises:
         InputError: If `output` is standard output, a file, a device, a pipe or a broken link; if it is the model's
-            directory; if it cannot be written; if it has files, but neither a journal nor a record of masksmith; if a
-            file of weights is hidden, or has a name that masksmith uses in outputs; or if a file to copy is a broken
-            link.
+            directory; if it cannot be looked into or written; if it has files, but neither a journal nor a record of
+            masksmith; if a file of weights is hidden, or has a name that masksmith uses in outputs; or if a file to
+            copy is a broken link.
     """
     for file in checkpoint.headers:
         if file.name in OWN_FILES:
@@ -127,7 +137,13 @@ def check_output_folder(output: Path, checkpoint: Checkpoint) -> None:
             raise InputError(f"{file} is hidden, but a hidden file in an output is an unfinished one; rename it")
     if str(output) == "-":
         raise InputError("a checkpoint is a directory and cannot go to standard output; name a directory")
-    if output.is_symlink() and not output.exists():
+    try:
+        os.lstat(output)
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        raise InputError(f"{output} cannot be written: {error.strerror}") from None
+    if output.is_symlink() and not os.path.exists(output):
         raise InputError(f"{output} is a link to {output.readlink()}, which does not exist")
     if output.exists() and not output.is_dir():
         kind = "a file" if output.is_file() else "a device or a pipe"

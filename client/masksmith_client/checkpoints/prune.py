@@ -214,8 +214,9 @@ class _Run:
         """Whether the run can continue the unfinished file of weights, if there is one, after the journal's last line.
 
         Without an update it always can: the unfinished file can be written again from the masks and the input. With an
-        update, the file must have the digest in the journal; a file with another digest is discarded. If an earlier run
-        ended after it had renamed the file, and before the file was in the journal, the file is continued, too.
+        update, the file must have the digest in the journal; a file with another digest is discarded. A run that was
+        killed after renaming the file but before writing its journal line is continued as well: the file gets its
+        temporary name back.
         """
         if not self.updates_weights or "tensor" not in last:
             return True

@@ -111,7 +111,6 @@ class PruneMethod:
             count = len(reasons_by_name) - 1
             others = f", and {count} other tensor(s) are not calibrated" if count else ""
             raise InputError(f"{name!r} is {reason}{others}; calibrate what is masked, or leave it out with exclude=")
-        _check_ties(checkpoint, statistics)
         _check_values(statistics)
         return statistics
 
@@ -119,22 +118,6 @@ class PruneMethod:
 def weight_of(chosen: ChosenTensor, source: Tensor) -> StreamedTensor:
     """Return a tensor of a checkpoint with its chosen layout, in the form in which weights are submitted."""
     return StreamedTensor(chosen.name, source.dtype, source.shape, source.pieces, layout=chosen.layout)
-
-
-def _check_ties(checkpoint: Checkpoint, statistics: AuxiliaryTensors) -> None:
-    """Refuse tied tensors with different statistics, since they get one mask."""
-    for name, first in checkpoint.ties.items():
-        if _digests(statistics, name) != _digests(statistics, first):
-            raise InputError(
-                f"{name!r} repeats {first!r} byte by byte, so both get one mask, and their statistics differ: give "
-                f"both the same, such as the sum of their Gram matrices"
-            )
-
-
-def _digests(statistics: AuxiliaryTensors, name: str) -> list[str]:
-    statistic, gram = statistics.statistics.get(name), statistics.grams.get(name)
-    tensors = [*([] if statistic is None else [statistic.tensor]), *([] if gram is None else [gram])]
-    return [tensor.digest() for tensor in tensors]
 
 
 def _check_values(statistics: AuxiliaryTensors) -> None:

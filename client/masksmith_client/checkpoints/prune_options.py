@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TypedDict
 
 from masksmith.patterns import Axis, PatternError, PatternsByTensor, Ragged, TensorPatterns
-from masksmith.patterns.matching import Globs
+from masksmith.patterns.matching import listed
 from masksmith_client._errors import as_input_errors
 from masksmith_wire.priorities import PriorityName
 
@@ -59,15 +59,11 @@ def choice_options_of(pattern: PatternsByTensor, options: PruneOptions) -> Choic
     """
     with as_input_errors(PatternError):
         patterns = TensorPatterns.of(pattern, options.get("axis", "in"), options.get("ragged", "pad"))
+        layers, exclude = listed(options.get("layers"), "layers"), listed(options.get("exclude"), "exclude")
     return ChoiceOptions(
         patterns,
-        _as_list(options.get("layers")),
-        _as_list(options.get("exclude")),
+        layers,
+        exclude,
         options.get("layout") or {},
         options.get("trust_remote_code", False),
     )
-
-
-def _as_list(globs: Globs) -> list[str]:
-    """Return one glob, several globs or None as a list."""
-    return [globs] if isinstance(globs, str) else list(globs or ())

@@ -56,8 +56,8 @@ class ShardOutput:
         """Write a tensor with zeros in the entries that its mask drops."""
         self.copy_to(step.entry.start)
         is_in_this_file = (step.source.file, step.source.start) == (self._path, self._position)
-        # The digest is that of this file's bytes. If the tensor is read from this file, they are recorded as they are
-        # read; if it is read from another file, `_skip_to` reads and records the duplicate in this file.
+        # `input_digest` covers this file's bytes. Usually `masked_pieces` reads them, and records them. If the tensor
+        # is read from another file (the index names it there), `_skip_to` reads this file's copy for the digest only.
         on_stored = self._record_input if is_in_this_file else lambda data: None
         for piece in masked_pieces(step.source, packed_mask, on_stored):
             self._output.write(piece)

@@ -51,7 +51,7 @@ def declared_ties(tensors: Mapping[str, Tensor], metadata: Sequence[Mapping[str,
 def tied_by_config(
     ties: Mapping[str, str], tensors: Mapping[str, Tensor], config: Mapping[str, Any] | None
 ) -> dict[str, str]:
-    """Return the part of `ties` that the config declares: further embeddings, and the one output head of this model.
+    """Return those of `ties` that are certain: all tied embeddings, and the one output head of this kind of model.
 
     The result is empty unless the config sets `tie_word_embeddings`.
 

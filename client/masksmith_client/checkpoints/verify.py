@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from masksmith.layouts import Layout
 from masksmith.patterns import Pattern, TilePattern
 from masksmith_client._errors import InputError
 from masksmith_client.results.masks import Masks
-from masksmith_client.submission.streamed_tensor import BoolMask
+from masksmith_client.submission.streamed_tensor import BoolMask, flat_shape
 from masksmith_wire.quantities import count_text
 
 from .checkpoint import Checkpoint
@@ -99,8 +99,8 @@ def tensors_of_masks(checkpoint: Checkpoint, masks: Masks) -> dict[str, Tensor]:
     """Return the tensor of each mask, by the mask's name; the names are in the order of `natural_key`.
 
     Raises:
-        InputError: If there is no tensor for a mask; if the tensor has another shape than the mask; or if the zeros of
-            the tensor cannot be counted.
+        InputError: If there is no tensor for a mask; if the tensor has another shape than the mask, and the mask is not
+            flat (see the option `view`); or if the zeros of the tensor cannot be counted.
     """
     tensors: dict[str, Tensor] = {}
     for name in sorted(masks, key=natural_key):
@@ -108,7 +108,7 @@ def tensors_of_masks(checkpoint: Checkpoint, masks: Masks) -> dict[str, Tensor]:
         if tensor is None:
             note = f"; {checkpoint.quantisation}" if checkpoint.quantisation else ""
             raise InputError(f"there is a mask of {name!r}, and {checkpoint.path} has no such tensor{note}")
-        if masks.shape(name) != tensor.shape:
+        if masks.shape(name) not in (tensor.shape, flat_shape(tensor.shape)):
             raise InputError(
                 f"the mask of {name!r} has the shape {list(masks.shape(name))}, and the tensor has {list(tensor.shape)}"
             )
@@ -132,7 +132,7 @@ def verify_masks(
     for name, tensor in tensors.items():
         info = masks.infos.get(name)
         nonzero_count, outside_count, first_row, first_col = 0, 0, 0, 0
-        for band_start, band in nonzero_bands(tensor):
+        for band_start, band in nonzero_bands(replace(tensor, shape=masks.shape(name))):
             is_outside = band & ~masks.rows(name, band_start, band_start + len(band))
             nonzero_count += int(np.count_nonzero(band))
             if not outside_count and is_outside.any():
@@ -141,6 +141,7 @@ def verify_masks(
             outside_count += int(np.count_nonzero(is_outside))
         message, index = violation_of(name), None
         if outside_count:
-            index = (*(int(position) for position in np.unravel_index(first_row, tensor.shape[:-1])), first_col)
+            first = first_row * masks.shape(name)[-1] + first_col
+            index = tuple(int(position) for position in np.unravel_index(first, tensor.shape))
             message = f"{count_text(outside_count)} non-zero(s) outside its mask, the first at the entry {list(index)}"
         yield CheckedTensor(name, tensor.shape, info.pattern if info else None, nonzero_count, message, index)

@@ -8,7 +8,7 @@ from contextlib import aclosing
 from masksmith_client._errors import ClientError
 from masksmith_client._job_view import JobView
 from masksmith_client.transport import calls
-from masksmith_client.transport.events import Deadline, Event, ResumeState, events_of, poll_pause_s
+from masksmith_client.transport.events import NO_DEADLINE, Deadline, Event, ResumeState, events_of, poll_pause_s
 from masksmith_client.transport.session import ServiceSession
 from masksmith_wire.documents import Job, JobState
 
@@ -16,9 +16,9 @@ POLLS_BEFORE_NOTE = 4
 """Polls of a queued job before a note shows what it waits for; most jobs start sooner."""
 
 
-async def refresh(session: ServiceSession, job: JobView) -> None:
-    """Update a job's document from the service."""
-    job.document = await session.send(calls.get_job(job.id))
+async def refresh(session: ServiceSession, job: JobView, deadline: Deadline = NO_DEADLINE) -> None:
+    """Update a job's document from the service; raises as `ServiceSession.send` does."""
+    job.document = await session.send(calls.get_job(job.id), deadline)
 
 
 async def wait_for_start(
@@ -36,7 +36,7 @@ async def wait_for_start(
             note("waits for a worker" if job.document.waiting_for is not None else queue_note(job.document))
         await session.sleep(poll_pause_s(polls, deadline))
         polls += 1
-        await refresh(session, job)
+        await refresh(session, job, deadline)
     note("")
 
 
@@ -74,12 +74,12 @@ async def stream_events(session: ServiceSession, job: JobView, deadline: Deadlin
                 resume.record_refusal(error)
         if resume.stream_had_no_event:
             # A poll that succeeds shows that the service is reachable, whatever ended the stream.
-            error = await _try_refresh(session, job)
+            error = await _try_refresh(session, job, deadline)
             if error is None and job.state.is_terminal:
                 for event in events_of(job.document):
                     yield event
                 return
-        await session.sleep(resume.record_end(error))
+        await session.sleep(max(0.0, min(resume.record_end(error), deadline.remaining_s)))
 
 
 async def events_until_end(session: ServiceSession, job: JobView, deadline: Deadline) -> AsyncGenerator[Event, None]:
@@ -97,20 +97,20 @@ async def events_until_end(session: ServiceSession, job: JobView, deadline: Dead
         async for event in events:
             yield event
     polls = 0
-    await refresh(session, job)
+    await refresh(session, job, deadline)
     while not job.state.is_terminal:
         deadline.check(job.document)
         for event in events_of(job.document):
             yield event
         await session.sleep(poll_pause_s(polls, deadline))
         polls += 1
-        await refresh(session, job)
+        await refresh(session, job, deadline)
 
 
-async def _try_refresh(session: ServiceSession, job: JobView) -> ClientError | None:
+async def _try_refresh(session: ServiceSession, job: JobView, deadline: Deadline) -> ClientError | None:
     """Update a job's document from the service; return the `ClientError` if that fails, else None."""
     try:
-        await refresh(session, job)
+        await refresh(session, job, deadline)
     except ClientError as error:
         return error
     return None

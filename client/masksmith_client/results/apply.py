@@ -61,7 +61,8 @@ def apply_masks(
         InputError: If the model has no tensor for a mask; if a mask and its tensor differ in shape; if entries of the
             tensor's dtype cannot be set to zero one by one; if the model is quantised so that zeros are not stored as
             zeros; if masks of tied weights differ; or if `write_copy` refuses the directory.
-        WireError: If a mask does not have its digests, or violates its pattern.
+        WireError: If a mask does not have its digests, or a downloaded one violates its pattern. The patterns of an
+            opened file are not checked here: `Masks.verify` and `masksmith verify` check them.
     """
     checkpoint = Checkpoint.open(model)
     checkpoint.check_zeros_can_be_counted()

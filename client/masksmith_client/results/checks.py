@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from masksmith.layouts import FLOAT_DTYPES
+from masksmith.layouts import FLOAT_DTYPES, default_axes
 from masksmith.patterns import PatternError, parse
 from masksmith_client._errors import WireError
 from masksmith_client.submission.expected_tensor import ExpectedTensor
@@ -57,10 +57,10 @@ def check_names(header: Header, expected: Iterable[str], contents: str) -> None:
 
 
 def check_mask(entry: TensorEntry, info: MaskInfo | None, expected: ExpectedTensor) -> None:
-    """Check shape, dtype and pattern of a mask, as the header of its file states them.
+    """Check shape, dtype, pattern and axes of a mask, as the header of its file states them.
 
     Raises:
-        WireError: If dtype, shape or pattern are not as expected.
+        WireError: If one of them is not as expected.
     """
     name, shape = entry.name, expected.shape
     if info is None or tuple(info.shape) != shape:
@@ -72,6 +72,11 @@ def check_mask(entry: TensorEntry, info: MaskInfo | None, expected: ExpectedTens
         )
     if expected.pattern is not None and info.pattern != expected.pattern:
         raise WireError(f"the mask of {name!r} is for {info.pattern!r}, and {expected.pattern!r} was requested")
+    stated = {"axis": info.axis, "ragged": info.ragged, "axes": info.axes or " ".join(default_axes(shape))}
+    for option, value in stated.items():
+        requested = getattr(expected, option)
+        if requested is not None and value != requested:
+            raise WireError(f"the mask of {name!r} has the {option} {value!r}, and {requested!r} was requested")
 
 
 def pattern_violation(mask: Any, info: MaskInfo) -> str | None:

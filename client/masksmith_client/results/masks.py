@@ -20,7 +20,7 @@ from masksmith_wire.masks import METADATA_KEY, MaskInfo, file_header, pack, pack
 
 from .atomic_write import atomic_write
 from .checks import check_mask, check_names, pattern_violation
-from .proofs import CheckedProof, check_assumed_scores, check_proof, kept_objective, scores_of
+from .proofs import CheckedProof, check_assumed_scores, check_proof, in_shape_of_mask, kept_objective, scores_of
 from .tensor_file import TensorFile
 
 
@@ -87,7 +87,8 @@ class Masks(TensorFile):
     def check(self, expected: Mapping[str, ExpectedTensor]) -> None:
         """Check that the file holds these masks, and that the bytes of each mask have its digests.
 
-        The pattern of a mask is checked when the mask is first read, or when all masks are saved.
+        The pattern of a downloaded mask is checked when the mask is first read, or when all masks are saved. In an
+        opened file, only `verify` checks patterns.
 
         Raises:
             WireError: If the file holds other masks, or a mask does not have its digests.
@@ -112,6 +113,7 @@ class Masks(TensorFile):
 
         Args:
             weights: The weights by name, as they were submitted; at least those of the masks that `scores` lacks.
+                Convolutions whose masks are flat may have their own shape.
             scores: Scores by name; needed for each weight whose scores the job computed from a statistic, or
                 received separately from the weight.
             prove: Whether to compute a bound here.
@@ -136,7 +138,8 @@ class Masks(TensorFile):
         for name in self:
             mask, info, report = self._unpack_and_check(self._entries[name]), self.infos.get(name), reports.get(name)
             uses_assumed_scores = name not in scores_by_name
-            mask_scores = scores_of(method, weights[name], name, info) if uses_assumed_scores else scores_by_name[name]
+            values = in_shape_of_mask(weights[name] if uses_assumed_scores else scores_by_name[name], mask.shape)
+            mask_scores = scores_of(method, values, name, info) if uses_assumed_scores else values
             objective = kept_objective(name, mask, mask_scores, info)
             if uses_assumed_scores:
                 check_assumed_scores(method, name, objective, report)
@@ -146,11 +149,11 @@ class Masks(TensorFile):
     def save(self, path: str | Path) -> Path:
         """Write the masks to a safetensors file, atomically; returns its path.
 
-        In the file that a service sends, a mask has one digest for each part that was solved; in the saved file of a
-        job it has one digest, as if it had been solved in this process. An opened file is copied as it is.
+        The service's file has one digest per solved part of a mask; they are replaced by one digest of the whole mask,
+        as local solves write it. An opened file is copied as it is.
 
         Raises:
-            WireError: If a mask that was not read before violates its pattern.
+            WireError: If a downloaded mask that was not read before violates its pattern.
         """
         for name in list(self._names_with_unchecked_pattern):
             self._unpack_and_check(self._entries[name])
@@ -173,7 +176,7 @@ class Masks(TensorFile):
     def rows(self, name: str, first: int, last: int) -> BoolMask:
         """Read rows `first` to `last` (exclusive) of a mask viewed as the matrix `[prod(shape[:-1]), shape[-1]]`.
 
-        The result is a numpy array. The checks of `__getitem__` are made here, too.
+        The result is a numpy array. Digests, and the pattern of a downloaded mask, are checked before its first rows.
         """
         entry, cols = self._entries[name], (self.shape(name) or (1,))[-1]
         self._check_digest(name)
@@ -192,7 +195,7 @@ class Masks(TensorFile):
         """Return a mask as a bool array, after the checks of its digests and its pattern that were not yet done.
 
         Raises:
-            WireError: If the mask does not have its digests, or violates its pattern.
+            WireError: If the mask does not have its digests, or a downloaded one violates its pattern.
         """
         is_unchecked = entry.name in self._names_with_unchecked_pattern
         return self._unpack_and_check(entry) if is_unchecked else self._unpack(entry)

@@ -10,7 +10,8 @@ import numpy as np
 
 from masksmith.patterns import Block, Pattern, parse
 from masksmith_client._errors import InputError
-from masksmith_client.submission.streamed_tensor import BoolMask
+from masksmith_client.submission.streamed_tensor import BoolMask, flat_shape
+from masksmith_client.submission.tensors import is_torch
 from masksmith_wire.documents import TensorReport
 from masksmith_wire.masks import MaskInfo
 from masksmith_wire.scores import ScoreMethod
@@ -51,6 +52,13 @@ class CheckedProof:
         if self.upper_bound is None:
             return None
         return max(0.0, relative_gap(self.objective, self.upper_bound))
+
+
+def in_shape_of_mask(values: Any, shape: tuple[int, ...]) -> Any:
+    """Return weights or scores as a torch tensor or numpy array, in the shape of their mask if the mask is flat."""
+    values = values if is_torch(values) else np.asarray(values)
+    own_shape = tuple(values.shape)
+    return values.reshape(shape) if own_shape != shape and flat_shape(own_shape) == shape else values
 
 
 def scores_of(method: str, weight: Any, name: str, info: MaskInfo | None) -> Any:
@@ -142,7 +150,8 @@ def kept_objective(name: str, mask: BoolMask, scores: Any, info: MaskInfo | None
     """
     if tuple(mask.shape) != tuple(scores.shape):
         raise InputError(f"the mask of {name!r} has the shape {list(mask.shape)}, and its scores {list(scores.shape)}")
-    values = scores if isinstance(scores, np.ndarray) else scores.detach().double().cpu().numpy()
+    # Converted to float64 on the CPU, since not every device has this dtype.
+    values = scores.detach().cpu().double().numpy() if is_torch(scores) else np.asarray(scores)
     pattern = None if info is None else _pattern(info)
     if info is None or not isinstance(pattern, Block) or pattern.norm == "l1":
         return float(values[mask].sum(dtype=np.float64))
@@ -172,6 +181,8 @@ def _is_close(objective: float, claimed: float) -> bool:
 def _contradiction(
     objective: float, claimed: float | None, bound: float | None, *, claims_optimum: bool, proved_here: bool
 ) -> str | None:
+    if not math.isfinite(objective):
+        return f"the mask keeps a score of {objective:.9g}, which is not finite"
     if claimed is not None and not _is_close(objective, claimed):
         return f"the mask keeps a score of {objective:.9g}, and the job claims {claimed:.9g}"
     slack = TOLERANCE * abs(objective)

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from masksmith.benchmark import MODELS, Layer, group, read_shapes
 from masksmith.layouts import FLOAT_DTYPES, Candidate, SelectionError, select
+from masksmith.patterns import Pattern, PatternError
 from masksmith_client._errors import InputError
 from masksmith_wire.benchmarks import BenchmarkRequest, LayerInput
 from masksmith_wire.names import default_name
@@ -56,7 +57,7 @@ class BenchmarkOptions(TypedDict, total=False):
 
 def prepare_benchmark(
     model: object = None,
-    patterns: str | Iterable[object] = (),
+    patterns: str | Pattern | Iterable[object] = (),
     *,
     masks_of: str | None = None,
     layers: Sequence[str] | None = None,
@@ -84,7 +85,8 @@ def prepare_benchmark(
     Raises:
         InputError: If an argument is invalid (the message names it), or a checkpoint cannot be read.
     """
-    pattern_texts = [patterns] if isinstance(patterns, str) else [str(pattern) for pattern in patterns]
+    several = [patterns] if isinstance(patterns, str | Pattern) else patterns
+    pattern_texts = [str(pattern) for pattern in several]
     description = describe(_default_name(model, pattern_texts) if name is None else name, labels, priority)
     measures_job = masks_of is not None and model is None
     if measures_job:
@@ -135,6 +137,8 @@ def _read_layers(model: object, layers: Sequence[str] | None, exclude: Sequence[
     weights = read_weights(model).tensors
     try:
         selection = select([_candidate(weight) for weight in weights], None, layers, exclude)
+    except PatternError as error:
+        raise InputError(str(error)) from None
     except SelectionError as error:
         if error.kind == "unsupported":
             raise InputError(f"{error.name!r} cannot be measured: {error.reason}") from None

@@ -41,8 +41,8 @@ def list_model_tensors(path: Path, *, trust_remote_code: bool = False) -> tuple[
         replace(
             weight,
             layout=candidate.layout,
-            # `StreamedTensor` has only reasons that the full name of a weight overrides, and no glob. A reason that a
-            # glob overrides, too, comes from the weight's name, so the selection finds it again.
+            # `StreamedTensor.dense_by_default_reason` means: only the full name selects this weight. Reasons that a
+            # glob may override are left out here: they follow from the name, and `select` finds them again.
             dense_by_default_reason=candidate.dense_by_default_reason if candidate.only_by_name else None,
             file_format=candidate.file_format,
         )

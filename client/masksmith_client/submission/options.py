@@ -25,9 +25,9 @@ class SubmitOptions(TypedDict, total=False):
             calibration, are passed in place of the weights. A method can have options: `"ria power=0.7"`.
         calibration: The result of `masksmith.calibrate`, the path of a saved calibration, or a mapping of names to the
             statistics that the scores are computed from; with `given` scores, the scores.
-        budget: Density of all weights together, such as `"50%"`, or a `Budget` with floors. It is allocated to the
+        budget: Density of all weights together, such as `"50%"`, or a `Budget`. It is allocated to the
             weights so that the total score kept is maximal; with n:m patterns each weight gets an n of its own.
-        floors: Minimum densities of the weights that match a glob: `["*.query*=25%"]`.
+        floors: Minimum densities of the weights that match a glob: `["*.query*=25%"]`; added to those of a `Budget`.
         update: Method that updates the kept weights: `reconstruct` or `admm`, with options as in `"admm penalty=0.1"`.
             Needs a calibration with Gram matrices; `job.weights()` downloads the result.
         previous: Masks to compare with: a previous job or its id, downloaded masks, the path of a masks file, or the
@@ -86,7 +86,7 @@ def specify(pattern: Pattern, **options: Any) -> JobSpecification:
     if unknown:
         raise TypeError(f"unexpected option {sorted(unknown)[0]!r}")
     if isinstance(options.get("budget"), Budget):
-        options |= options["budget"].texts()
+        options |= _budget_texts(options["budget"], options.get("floors", ()))
     try:
         validated = MasksOptions(pattern=str(pattern), **options)
     except ValidationError as error:
@@ -119,6 +119,14 @@ def options_of_patterns(pattern: PatternsByTensor) -> dict[str, Any]:
         return {}
     axis = next((each.axis for each in patterns if each.axis != "in" and not isinstance(each, Channels)), "in")
     return {"axis": axis, "ragged": next((each.ragged for each in patterns if each.ragged != "pad"), "pad")}
+
+
+def _budget_texts(budget: Budget, more_floors: object) -> dict[str, Any]:
+    """Return a budget as the options `budget` and `floors`; floors passed beside it are added to its own."""
+    texts: dict[str, Any] = budget.texts()
+    if not isinstance(more_floors, list | tuple):
+        return texts | {"floors": more_floors}  # no list of floors: the options' validation refuses it
+    return texts | {"floors": [*texts["floors"], *more_floors]}
 
 
 def _first_error(error: ValidationError, options: Mapping[str, Any]) -> str:

@@ -23,7 +23,7 @@ from .previous_masks import parse_previous
 from .selection import candidates_of, select
 from .statistics import AuxiliaryTensors, CalibrationReader
 from .streamed_tensor import StreamedTensor, flattened
-from .ties import others_by_name, select_ties
+from .ties import check_counted_once, others_by_name, select_ties
 
 MAX_TENSOR_NAME_LENGTH = 512
 """Largest number of characters of a tensor's name that the service accepts."""
@@ -76,6 +76,8 @@ def prepare(
     auxiliary, reasons_of_missing_statistics = calibration_reader.match(masked, selection.named)
     solvable = [weight for weight in masked if weight.name not in reasons_of_missing_statistics]
     _check_options(solvable, specification, auxiliary)
+    if specification.budget is not None:
+        check_counted_once(model.ties, solvable)
     prepared = PreparedJob(
         solvable,
         _skipped(tensors, selection.skipped | reasons_of_missing_statistics),

@@ -65,11 +65,16 @@ class PreparedJob:
 
     @property
     def expected_tensors(self) -> dict[str, ExpectedTensor]:
-        """Shape, pattern and dtype of each weight, to check results; the pattern is None if the job has a budget."""
-        has_budget = self.specification.budget is not None
+        """What the results of each weight must have; the pattern is None if the job has a budget."""
+        has_budget, options = self.specification.budget is not None, self.specification.options
         return {
             weight.name: ExpectedTensor(
-                weight.shape, None if has_budget else str(self.patterns[weight.name]), weight.dtype
+                weight.shape,
+                None if has_budget else str(self.patterns[weight.name]),
+                weight.dtype,
+                options.axis,
+                options.ragged,
+                None if weight.layout is None else str(weight.layout),
             )
             for weight in self.weights
         }

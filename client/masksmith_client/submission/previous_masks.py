@@ -56,7 +56,7 @@ def previous_reference(source: object) -> str | None:
 
     Args:
         source: As for `parse_previous`, but every path is taken as a reference, so that the service reads the masks
-            itself. A text of the form of an id is a path if it exists on this machine, else an id.
+            itself. A text that looks like an id is an id, unless a file of that name exists here; then it is a path.
 
     Raises:
         InputError: As `parse_previous` does, but no path is checked.

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from masksmith import layouts
 from masksmith.layouts import Candidate, Layout, LayoutError, Selection, SelectionError
 from masksmith.layouts.selection import WholeTensorNeededBy
-from masksmith.patterns import Pattern
+from masksmith.patterns import Pattern, PatternError
 from masksmith.patterns.matching import Globs
-from masksmith_client._errors import as_input_errors
+from masksmith_client._errors import InputError, as_input_errors
 
 from .streamed_tensor import StreamedTensor
 
@@ -26,6 +26,8 @@ def candidates_of(
     Raises:
         InputError: If a layout is malformed, names no weight or does not match the weight's shape.
     """
+    if user_layouts is not None and not isinstance(user_layouts, Mapping):
+        raise InputError(f"layout={user_layouts!r} is no mapping: pass layouts by name, such as {{'w1': 'in out'}}")
     candidates = [
         Candidate(
             weight.name,
@@ -58,9 +60,10 @@ def select(
     """Select the weights to mask; see `masksmith.layouts.select`.
 
     Raises:
-        InputError: If a name or glob matches nothing, a weight named in full cannot be masked, or no weight remains.
+        InputError: If an option is no name or glob, or matches nothing; if a weight named in full cannot be masked; or
+            if no weight remains.
     """
-    with as_input_errors(SelectionError):
+    with as_input_errors(SelectionError, PatternError):
         return layouts.select(
             candidates, pattern, layers, exclude, whole_tensor_needed_by=whole_tensor_needed_by, in_parts=in_parts
         )

@@ -16,7 +16,7 @@ from masksmith_wire.scores import KINDS, ScoreMethod, missing_reason, statistic_
 from masksmith_wire.updates import UpdateMethod
 
 from .files import list_tensors
-from .streamed_tensor import StreamedTensor
+from .streamed_tensor import StreamedTensor, flat_shape
 from .tensors import read_mapping
 
 
@@ -59,6 +59,7 @@ class CalibrationReader:
         names: Names of all weights of the model.
         update: The update method, which needs Gram matrices; None without an update.
         tied: The other names of a parameter, by name; a statistic that is missing under one name is taken from another.
+            Under several names it must be the same, since the parameter gets one mask.
 
     Raises:
         InputError: If a calibration is needed and missing, is passed and not needed, cannot be read, or has a layer
@@ -86,6 +87,7 @@ class CalibrationReader:
         elif not method.kinds and update is None:
             raise InputError(f"scores {str(method)!r} use the weights alone: leave the calibration out")
         self._has_calibration = source is not None
+        self._digests: dict[str, str] = {}
         self._tensors = {} if source is None else {tensor.name: tensor for tensor in _read_source(source, method)}
         for key in self._tensors:
             name, _, kind = key.rpartition("/")
@@ -125,7 +127,8 @@ class CalibrationReader:
             The statistics; and the reason for each weight that lacks one, by name. Without calibration both are empty.
 
         Raises:
-            InputError: If a statistic does not fit its weight, or the weight's dtype cannot hold updated values.
+            InputError: If a statistic does not fit its weight, the weight's dtype cannot hold updated values, or tied
+                weights have different statistics.
         """
         auxiliary = AuxiliaryTensors()
         reasons = {weight.name: self._add(weight, auxiliary) for weight in weights if self._has_calibration}
@@ -153,13 +156,20 @@ class CalibrationReader:
         A statistic that is found under another name of the parameter is renamed to the weight's own name.
 
         Raises:
-            InputError: If the statistic does not fit the weight.
+            InputError: If the statistic does not fit the weight, or the names of the parameter have different ones.
         """
         for kind in kinds:
-            keys = [statistic_key(name, kind) for name in (weight.name, *self._tied.get(weight.name, ()))]
-            tensor = next((self._tensors[key] for key in keys if key in self._tensors), None)
-            if tensor is None:
+            names = [
+                name
+                for name in (weight.name, *self._tied.get(weight.name, ()))
+                if statistic_key(name, kind) in self._tensors
+            ]
+            if not names:
                 continue
+            self._check_is_one(names, kind)
+            tensor = self._tensors[statistic_key(names[0], kind)]
+            if kind == "scores" and flat_shape(tensor.shape) == weight.shape:
+                tensor = replace(tensor, shape=weight.shape)  # the scores of a convolution that is viewed as flat
             reason = tensor.unsupported_reason or statistic_mismatch(kind, tensor.shape, weight.shape, weight.layout)
             if tensor.dtype not in FLOAT_DTYPES:
                 reason = f"{kind} of dtype {tensor.dtype}: expected one of {', '.join(sorted(FLOAT_DTYPES))}"
@@ -167,6 +177,21 @@ class CalibrationReader:
                 raise InputError(f"{weight.name!r}: {reason}")
             return Statistic(kind, replace(tensor, name=statistic_key(weight.name, kind)))
         return None
+
+    def _check_is_one(self, names: Sequence[str], kind: str) -> None:
+        """Refuse different statistics of one kind under several names of a parameter, which gets one mask."""
+        for name in names[1:]:
+            if self._digest(statistic_key(name, kind)) != self._digest(statistic_key(names[0], kind)):
+                example = ", such as the sum of their Gram matrices" if kind == "gram" else ""
+                raise InputError(
+                    f"{names[0]!r} and {name!r} are tied, so both get one mask, and their {kind} differ: give both the "
+                    f"same{example}"
+                )
+
+    def _digest(self, key: str) -> str:
+        if key not in self._digests:
+            self._digests[key] = self._tensors[key].digest()
+        return self._digests[key]
 
 
 def _read_source(source: object, method: ScoreMethod) -> list[StreamedTensor]:

@@ -73,8 +73,7 @@ def _torch_weight(name: str, tensor: Any) -> StreamedTensor:
 
 def has_memory(tensor: Any) -> bool:
     """Whether a torch tensor is dense and has entries, all of them in the memory of one device."""
-    # The address is 0 for classes that keep their values in other tensors, as quantised weights of torchao do.
-    return _unsupported_reason(tensor) is None and tensor.numel() > 0 and tensor.data_ptr() != 0
+    return _unsupported_reason(tensor) is None and tensor.numel() > 0
 
 
 def _unsupported_reason(tensor: Any) -> str | None:
@@ -84,12 +83,16 @@ def _unsupported_reason(tensor: Any) -> str | None:
         return "it has no data (meta device)"
     if hasattr(tensor, "full_tensor"):
         return "it is distributed; pass .full_tensor()"
+    # The address is 0 for classes that keep their values in other tensors, as quantised weights of torchao do.
+    if tensor.numel() > 0 and tensor.data_ptr() == 0:
+        kind = type(tensor).__name__
+        return f"a {kind} keeps its values in other tensors; pass a plain tensor, such as .dequantize()"
     return None
 
 
 def _torch_pieces(tensor: Any) -> Iterator[memoryview]:
     # torch reinterprets the data as bytes, since numpy has no bfloat16.
-    flat = tensor.detach().cpu().contiguous().reshape(-1)
+    flat = tensor.detach().cpu().resolve_conj().resolve_neg().contiguous().reshape(-1)
     return _slices(flat.view(sys.modules["torch"].uint8).numpy().data)
 
 

@@ -205,6 +205,10 @@ class Deadline:
             )
 
 
+NO_DEADLINE = Deadline(None)
+"""A deadline that never passes."""
+
+
 def poll_pause_s(polls: int, deadline: Deadline) -> float:
     """Return the pause after this many polls: doubled from 0.05 s to 1.6 s, but not beyond the deadline."""
     return max(0.0, min(0.05 * 2.0 ** min(polls, 5), deadline.remaining_s))

@@ -14,10 +14,11 @@ from typing import Any, BinaryIO, TypeVar
 
 import httpx2
 
+from masksmith_client._errors import TimeoutError
 from masksmith_wire.headers import read_header
 
 from .calls import Call, status_error
-from .events import STREAM_READ_TIMEOUT_S, Event, EventParser
+from .events import NO_DEADLINE, STREAM_READ_TIMEOUT_S, Deadline, Event, EventParser
 from .limits import LimitedFile
 from .retry import FAILURES, Attempts, RetryPolicy, as_client_error
 from .settings import ConnectionSettings
@@ -38,12 +39,13 @@ class ServiceSession(ABC):
         self.settings, self.policy = settings, policy
         self._has_answered = False
 
-    async def send(self, call: Call[T]) -> T:
-        """Send a request, with retries, and parse its response.
+    async def send(self, call: Call[T], deadline: Deadline = NO_DEADLINE) -> T:
+        """Send a request, with retries until the deadline, and parse its response.
 
         Raises:
             StatusError: If the status of the last response is an error that the call does not expect.
             TransportError: If there is no response to the last attempt, or no valid one.
+            TimeoutError: If an attempt failed, and the deadline has passed before the next one.
         """
 
         async def attempt() -> T:
@@ -51,7 +53,7 @@ class ServiceSession(ABC):
             self._has_answered = True
             return call.read(response)
 
-        return await self._retry(attempt)
+        return await self._retry(attempt, deadline)
 
     async def download(self, call: Call[None], max_data_bytes: int) -> BinaryIO:
         """Download a safetensors file to a temporary file; a retry starts from the beginning.
@@ -99,13 +101,17 @@ class ServiceSession(ABC):
         except httpx2.RequestError as error:
             raise as_client_error(error, self.settings.route) from error
 
-    async def _retry(self, attempt: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    async def _retry(self, attempt: Callable[[], Coroutine[Any, Any, T]], deadline: Deadline = NO_DEADLINE) -> T:
         attempts = Attempts(self.policy, self.settings.route, has_answered=self._has_answered)
         while True:
             try:
                 return await attempt()
             except FAILURES as error:
                 pause_s = attempts.record_failure(error)
+                if pause_s >= deadline.remaining_s:
+                    await self.sleep(max(0.0, deadline.remaining_s))
+                    failure = as_client_error(error, self.settings.route)
+                    raise TimeoutError(f"timeout after a failed attempt: {failure}") from error
             await self.sleep(pause_s)
 
     @abstractmethod

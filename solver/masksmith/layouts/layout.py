@@ -58,8 +58,10 @@ class Layout:
         """Parse axes, separated by spaces, such as `stack in out`.
 
         Raises:
-            LayoutError: If they do not describe a stack of matrices.
+            LayoutError: If they do not describe a stack of matrices, or are no text.
         """
+        if not isinstance(text, str):
+            raise LayoutError(f"a layout is a text of axes, such as 'in out', not {text!r}")
         return cls(tuple(text.split()), tuple(out_parts), rule)  # type: ignore[arg-type]
 
     @classmethod
@@ -69,7 +71,9 @@ class Layout:
         Raises:
             LayoutError: If the axes do not describe a stack of matrices.
         """
-        return cls.parse(layout) if isinstance(layout, str) else layout
+        if layout is None or isinstance(layout, cls):
+            return layout
+        return cls.parse(layout)  # type: ignore[arg-type]
 
     def __str__(self) -> str:
         return " ".join(self.axes)

@@ -8,7 +8,7 @@ from typing import Literal
 
 from masksmith.patterns import Pattern, PatternError, TensorPatterns
 from masksmith.patterns.errors import MasksmithError
-from masksmith.patterns.matching import Globs, NameMatcher
+from masksmith.patterns.matching import Globs, NameMatcher, listed
 
 from .candidates import Candidate
 from .dtypes import dtype_reason
@@ -91,6 +91,7 @@ def select(
         noun: Word for a candidate in error messages.
 
     Raises:
+        PatternError: If `layers` or `exclude` is neither a text nor texts.
         SelectionError: If a name or glob matches nothing, a tensor named exactly cannot be masked, two tensors have the
             same name, or no tensor is selected.
     """
@@ -98,7 +99,8 @@ def select(
         raise SelectionError("nothing_left", f"there are no {noun}s at all")
     _refuse_duplicates(candidates, noun)
     spellings = [spelling for candidate in candidates for spelling in candidate.spellings]
-    included, excluded = NameMatcher(layers, spellings), NameMatcher(exclude, spellings)
+    included = NameMatcher(listed(layers, "layers"), spellings)
+    excluded = NameMatcher(listed(exclude, "exclude"), spellings)
     _refuse_unmatched([*included.unmatched, *excluded.unmatched], candidates, noun)
     chosen, named, skipped = [], set(), {}
     for candidate in candidates:

@@ -58,8 +58,9 @@ class TensorPatterns:
         """Read patterns in any form; `axis` and `ragged` apply to texts, since pattern objects have their own.
 
         Raises:
-            PatternError: As `parse` does.
+            PatternError: As `parse` does; also if a pattern or a selector has another type.
         """
+        _check_types(patterns)
         if isinstance(patterns, str):
             return cls.parse([patterns], axis, ragged)
         if isinstance(patterns, Mapping):
@@ -129,6 +130,21 @@ class UnmatchedSelectorError(PatternError):
             f"pattern {selector[:512]!r}=...: no tensor has this name, matches this glob, or has this part in its name"
         )
         self.selector = selector
+
+
+def _check_types(patterns: object) -> None:
+    if isinstance(patterns, Mapping):
+        is_valid = all(isinstance(each, str) for each in patterns) and all(
+            isinstance(each, str | Pattern) for each in patterns.values()
+        )
+    elif isinstance(patterns, Sequence) and not isinstance(patterns, bytes):
+        is_valid = all(isinstance(each, str) for each in patterns)
+    else:
+        is_valid = isinstance(patterns, Pattern)
+    if not is_valid:
+        raise PatternError(
+            f"pattern={patterns!r}: expected a pattern or its text, several texts, or patterns by selector"
+        )
 
 
 def _split(text: str, axis: Axis, ragged: Ragged) -> tuple[str | None, Pattern]:

@@ -9,6 +9,9 @@ import re
 from collections.abc import Collection, Iterable, Sequence
 from difflib import get_close_matches
 from fnmatch import fnmatchcase, translate
+from typing import Any
+
+from .errors import PatternError
 
 Globs = str | Sequence[str] | None
 """One name or glob, several, or none."""
@@ -17,6 +20,21 @@ Globs = str | Sequence[str] | None
 def matches(name: str, text: str) -> bool:
     """Return whether `text` equals this name or is a glob that matches it."""
     return name == text or fnmatchcase(name, text)
+
+
+def listed(globs: Globs, option: str) -> list[str]:
+    """Return the value of an option that takes one name or glob, several, or none, as a list.
+
+    Raises:
+        PatternError: If the value has another type.
+    """
+    if isinstance(globs, str):
+        return [globs]
+    is_iterable = globs is None or (isinstance(globs, Iterable) and not isinstance(globs, bytes))
+    texts: list[Any] = list(globs or ()) if is_iterable else [globs]
+    if not all(isinstance(text, str) for text in texts):
+        raise PatternError(f"{option}={globs!r}: expected a name or glob, or several")
+    return texts
 
 
 def describe_unknown_names(names: Iterable[str], known: Collection[str]) -> str | None:

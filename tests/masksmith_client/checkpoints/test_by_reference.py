@@ -1,17 +1,20 @@
 """What the client asks for when a model is pruned by reference."""
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+import masksmith as ms
 from masksmith.patterns import TensorPatterns
 from masksmith_client import Client, InputError, TransportError
 from masksmith_client.checkpoints.by_reference import ReferencePruner, chosen_tensors, is_by_reference, location_of
 from masksmith_client.checkpoints.choice import ChoiceOptions
 from masksmith_client.checkpoints.prune_method import PruneMethod
+from masksmith_client.checkpoints.prune_options import choice_options_of
 from masksmith_wire.references import ListedTensor, ModelListing
 
 SHAPES = {
@@ -141,7 +144,10 @@ def test_other_values_are_no_previous_masks(tmp_path):
         ReferencePruner(Jobs(listing()), PruneMethod.parse("magnitude"), previous=3).prune(
             "s3://models/m", "s3://p", options("2:4")
         )
-    with Client("http://127.0.0.1:9") as client, pytest.raises(InputError, match="works only with by_reference"):
+    with (
+        Client("http://127.0.0.1:9") as client,
+        pytest.raises(InputError, match="previous works only with by_reference"),
+    ):
         client.prune(tmp_path, tmp_path / "out", "2:4", previous="s3://pruned/m")
 
 
@@ -157,6 +163,41 @@ def test_a_model_that_can_be_read_here_shows_its_layout(tmp_path):
     assert {layout.axes for layout, _ in chosen_tensors(here, options("2:4")).values()} == {"in out"}
     other = listing(str(folder), shapes={"h.0.attn.c_attn.weight": [32, 48]})
     assert {layout.axes for layout, _ in chosen_tensors(other, options("2:4")).values()} != {"stack in out"}
+
+
+@pytest.mark.parametrize("kind", ["an empty directory", "a long name", "a file of another user"])
+def test_a_path_without_a_readable_model_here_is_only_the_services(tmp_path, monkeypatch, kind):
+    folder = tmp_path / ("m" * 300 if kind == "a long name" else "m")
+    if kind != "a long name":
+        folder.mkdir()
+    if kind == "a file of another user":
+        (folder / "model.safetensors").write_bytes(b"what this user may not read")
+        monkeypatch.setattr(os, "access", lambda path, mode: False)
+    chosen = chosen_tensors(listing(str(folder)), options("2:4", layers=["*q_proj*"]))
+    assert list(chosen) == ["model.layers.0.q_proj.weight"]
+
+
+@pytest.mark.parametrize(
+    ("patterns", "more", "expected"),
+    [
+        ({"*": "channels out 50%", "q_proj": "2:4"}, {}, ("in", "pad")),
+        ({"*": ms.Channels(0.5, axis="out"), "q_proj": ms.NM(2, 4)}, {}, ("in", "pad")),
+        ({"*": "50%", "q_proj": "2:4"}, {"ragged": "dense"}, ("in", "dense")),
+        ({"q_proj": "2:4", "*": "1:4"}, {"axis": "out"}, ("out", "pad")),
+    ],
+)
+def test_axis_and_ragged_are_those_of_the_patterns_that_have_them(patterns, more, expected):
+    jobs = Jobs(listing())
+    chosen = choice_options_of(patterns, {"layout": {"*experts*": "stack out in"}, **more})
+    ReferencePruner(jobs, PruneMethod.parse("magnitude")).prune("s3://models/m", "s3://pruned/m", chosen)
+    assert (jobs.request.axis, jobs.request.ragged) == expected
+
+
+def test_patterns_along_different_axes_are_refused():
+    patterns = {"*": ms.NM(2, 4), "q_proj": ms.NM(2, 4, axis="out")}
+    chosen = choice_options_of(patterns, {"layout": {"*experts*": "stack out in"}})
+    with pytest.raises(InputError, match="must have the same axis and ragged"):
+        ReferencePruner(Jobs(listing()), PruneMethod.parse("magnitude")).prune("s3://models/m", "s3://p/m", chosen)
 
 
 @pytest.mark.parametrize(

@@ -160,6 +160,32 @@ def test_an_input_that_was_replaced_is_refused_by_its_bytes(interrupted: tuple[P
         write_copy(Checkpoint.open(model), output, lambda name: None, "same", lambda count: None)
 
 
+def test_a_tensor_that_the_index_moves_to_another_file_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, output = tmp_path / "model", tmp_path / "output"
+    model.mkdir()
+    files = ["a.safetensors", "b.safetensors"]
+    for number, file in enumerate(files):
+        save_file({"both": torch.full((4, 4), float(number)), file[0]: torch.ones(4, 4)}, model / file)
+    index = {"a": files[0], "b": files[1], "both": files[0]}
+    (model / "model.safetensors.index.json").write_text(json.dumps({"weight_map": index}))
+    real = copy._write_file
+
+    def stops_at_second(checkpoint, file, *rest):
+        if file.name == files[1]:
+            raise StoppedError
+        return real(checkpoint, file, *rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(copy, "_write_file", stops_at_second)
+        with pytest.raises(StoppedError):
+            write_copy(Checkpoint.open(model), output, lambda name: None, "same", lambda count: None)
+    (model / "model.safetensors.index.json").write_text(json.dumps({"weight_map": index | {"both": files[1]}}))
+    with pytest.raises(InputError, match="unfinished output of another run: index differ"):
+        write_copy(Checkpoint.open(model), output, lambda name: None, "same", lambda count: None)
+
+
 def test_an_input_that_changes_while_it_is_read_is_refused(saved: Saved, tmp_path: Path) -> None:
     model, output = tmp_path / "model", tmp_path / "output"
     shutil.copytree(saved("gpt2"), model)

@@ -33,6 +33,22 @@ def test_a_later_run_continues_a_file_with_a_long_name(tmp_path: Path, name: str
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {name: b"first, second"}
 
 
+@pytest.mark.parametrize("command", ["prune", "apply"])
+def test_an_output_whose_name_is_too_long_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    model, masks, output = tmp_path / "model", tmp_path / "masks", tmp_path / ("o" * 300)
+    model.mkdir()
+    save_file({"layers.0.mlp.up.weight": np.ones((8, 8), np.float32)}, model / "model.safetensors")
+    save_file({"layers.0.mlp.up.weight": np.ones((8, 8), np.bool_)}, masks)
+    arguments = {
+        "prune": ["prune", str(model), "-p", "2:4", "--local", "--threads", "1"],
+        "apply": ["apply", str(masks), str(model)],
+    }
+    assert run([*arguments[command], "-o", str(output)]) == 2
+    assert f"{output} cannot be written: File name too long" in capsys.readouterr().err
+
+
 def test_a_model_in_a_file_with_a_long_name_is_pruned_and_copied(tmp_path: Path) -> None:
     model, pruned, applied = tmp_path / "model", tmp_path / "pruned", tmp_path / "applied"
     model.mkdir()

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -118,3 +119,32 @@ def test_a_new_file_has_usual_permissions_without_a_change_of_the_umask(
     with atomic_write(tmp_path / "new") as file:
         file.write(b"new")
     assert (tmp_path / "new").stat().st_mode == (tmp_path / "usual").stat().st_mode
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o640, 0o444])
+def test_a_file_that_is_replaced_keeps_its_permissions(tmp_path: Path, mode: int) -> None:
+    target = tmp_path / "masks.safetensors"
+    target.write_bytes(b"old")
+    target.chmod(mode)
+    (tmp_path / "link").symlink_to(target)
+    with atomic_write(tmp_path / "link") as file:
+        assert stat.S_IMODE(os.fstat(file.fileno()).st_mode) == mode  # before there is anything to read
+        file.write(b"new")
+    assert (target.read_bytes(), stat.S_IMODE(target.stat().st_mode)) == (b"new", mode)
+
+
+def test_a_pipe_is_not_replaced_by_a_file(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(InputError, match="pipe is a device or a pipe, not a file"), atomic_write(tmp_path / "pipe"):
+        raise AssertionError("it is opened")
+    assert [stat.S_ISFIFO(path.lstat().st_mode) for path in tmp_path.iterdir()] == [True]
+
+
+def test_an_error_is_not_hidden_by_a_temporary_file_that_is_gone(tmp_path: Path) -> None:
+    def interrupt() -> None:
+        with atomic_write(tmp_path / "masks.safetensors"):
+            next(tmp_path.iterdir()).unlink()
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupt()

@@ -184,6 +184,21 @@ def test_tied_copies_in_the_file_get_the_same_mask(tmp_path: Path) -> None:
     prune(tmp_path / "model.safetensors", tmp_path / "out2", *command, code=2)
 
 
+def test_tied_copies_in_the_file_have_one_layout(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    matrix = np.random.default_rng(0).standard_normal((8, 16)).astype(np.float32)
+    weights = {"embed.weight": matrix, "lm_head.weight": matrix, "layers.0.w.weight": matrix[:, :8].copy()}
+    save_file(weights, tmp_path / "model.safetensors")
+    layout = ["--layout", "lm_head.weight=in out"]
+    both = ["--layers", "lm_head.weight", "--layers", "embed.weight"]
+    prune(tmp_path / "model.safetensors", tmp_path / "out", *both, *layout, code=2)
+    assert "are tied, and their layouts differ: 'in out' and 'out in'" in capsys.readouterr().err
+    # A tied copy that is dense by default is masked along the axes of the one that is chosen.
+    prune(tmp_path / "model.safetensors", tmp_path / "out", *both[:2], *layout)
+    masks = Masks.open(tmp_path / "out" / "masks.safetensors")
+    assert {str(info.layout) for info in masks.infos.values()} == {"in out"}
+    assert all(masks.verify(dict.fromkeys(masks, matrix)).values())
+
+
 def test_a_tensor_that_the_index_forgets_is_counted(tmp_path: Path) -> None:
     model, output = tmp_path / "model", tmp_path / "out"
     model.mkdir()

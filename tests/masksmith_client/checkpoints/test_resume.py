@@ -192,7 +192,16 @@ def test_an_error_at_the_start_of_writing_anew_leaves_a_directory_that_can_be_co
     assert contents(output) == whole
 
 
-@pytest.mark.parametrize("change", ["input", "options"])
+def reorder_index(model: Path) -> None:
+    """List the same tensors in the same files, but another file first."""
+    path = model / "model.safetensors.index.json"
+    index = json.loads(path.read_text())
+    last = next(reversed(dict.fromkeys(index["weight_map"].values())))
+    index["weight_map"] = dict(sorted(index["weight_map"].items(), key=lambda item: item[1] != last))
+    path.write_text(json.dumps(index))
+
+
+@pytest.mark.parametrize("change", ["input", "options", "order of the index"])
 def test_another_input_or_other_options_are_refused(
     saved: Saved, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, change: str
 ) -> None:
@@ -205,10 +214,12 @@ def test_another_input_or_other_options_are_refused(
         file = next(model.glob("*.safetensors"))
         data = file.read_bytes()
         file.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    elif change == "order of the index":
+        reorder_index(model)
     assert run(command(model, output, *options)) == 2
     error = capsys.readouterr().err
     assert "unfinished output of another run" in error
-    assert ("options" if change == "options" else "weights") in error
+    assert {"options": "options", "input": "weights"}.get(change, "index") in error
 
 
 def test_an_input_that_changes_while_it_is_read_is_refused(
