@@ -40,7 +40,8 @@ def allocate(
 
     For unstructured and block patterns, one threshold for all layers decides what is kept; the result is optimal. For
     N:M patterns, dynamic programming chooses each layer's n; the result is optimal, too. If the problem is too large
-    for this, a greedy search by the gain per entry chooses every n, and `gap` bounds the loss.
+    for this, a greedy search by the gain per entry chooses every n, and `gap` bounds the loss. Where masks have to be
+    solved, for transposable or nested patterns, `gap` includes what these solves leave unproved.
 
     Args:
         scores: Tensors by name; each is looked up again in every pass, so a lazy mapping need hold only one at a time.

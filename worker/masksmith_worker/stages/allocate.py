@@ -28,7 +28,7 @@ from .load import UploadMissingError
 from .score import Scoring
 from .work import ShardWork
 
-_MEASUREMENTS_VERSION = 1
+_MEASUREMENTS_VERSION = 2
 """Increased whenever stored measurements or allocations of an earlier version must not be used."""
 
 
