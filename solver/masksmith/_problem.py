@@ -204,7 +204,7 @@ def _flushes_subnormal_numbers() -> bool:
 
 def _check_no_score_is_flushed(rows: Matrix, name: str | None) -> None:
     """Compare scores as integers, since floating-point operations would take the scores in question for 0."""
-    unsigned = np.uint32 if rows.dtype.itemsize == 4 else np.uint64
+    unsigned: Any = np.uint32 if rows.dtype.itemsize == 4 else np.uint64
     bits, smallest = rows.view(unsigned), SMALLEST_UNFLUSHED[rows.dtype.itemsize]
     if ((bits > 0) & (bits < np.array(smallest, rows.dtype).view(unsigned))).any():
         raise ScoresError(
