@@ -65,8 +65,8 @@ class PanelAnswer:
         row_duals: `[down, across, tile.rows]` float64, the duals of the row budgets.
         col_duals: `[down, across, tile.cols]` float64, the duals of the column budgets; zero for separable tiles.
 
-    Complementary slackness at an optimum: kept entries have `score >= row + col`, dropped ones `<=`; at-most budgets
-    have non-negative duals, zero where the budget is not full.
+    Complementary slackness at an optimum: with score w, row dual u and column dual v, kept entries have `w >= u + v`,
+    dropped ones `w <= u + v`; at-most budgets have non-negative duals, zero where the budget is not full.
     """
 
     mask: Bools

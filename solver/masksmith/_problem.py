@@ -17,6 +17,9 @@ from ._tensors import MatrixReader, View
 from .kernels.scan import scan
 from .patterns import Axis, Pattern, TileSpec
 
+SMALLEST_NUMBER = 5e-324
+SMALLEST_UNFLUSHED = {4: 2.0**-126, 8: 2.0**-960}
+"""By size in bytes, the smallest score for which no thread replaces the score, or a rounding error of it, by 0."""
 MASK_ENTRIES = 2**18
 """Target of the number of entries of a mask that are checked at once; at least one tile row is checked."""
 
@@ -180,15 +183,35 @@ def checked_rows(source: MatrixReader, first: int, last: int) -> tuple[Matrix, f
     """Read and check matrix rows of scores, and return them with their sum.
 
     Raises:
-        ScoresError: At the first NaN, infinite or negative score, or if the sum overflows float64.
+        ScoresError: At the first NaN, infinite or negative score, if the sum overflows float64, or if the thread would
+            treat a score as 0.
     """
     rows = source.rows(first, last)
+    if _flushes_subnormal_numbers():
+        _check_no_score_is_flushed(rows, source.name)
     invalid, total = scan(rows)
     if invalid >= 0:
         raise source.invalid_score_error(first * rows.shape[1] + invalid, float(rows.flat[invalid]))
     if math.isinf(total):
         raise overflow_error(source.name)
     return rows, total
+
+
+def _flushes_subnormal_numbers() -> bool:
+    """Return whether this thread replaces subnormal numbers by 0, as after `torch.set_flush_denormal(True)`."""
+    return SMALLEST_NUMBER * 1.0 == 0.0
+
+
+def _check_no_score_is_flushed(rows: Matrix, name: str | None) -> None:
+    """Compare scores as integers, since floating-point operations would take the scores in question for 0."""
+    unsigned: Any = np.uint32 if rows.dtype.itemsize == 4 else np.uint64
+    bits, smallest = rows.view(unsigned), SMALLEST_UNFLUSHED[rows.dtype.itemsize]
+    if ((bits > 0) & (bits < np.array(smallest, rows.dtype).view(unsigned))).any():
+        raise ScoresError(
+            f"a score is below {smallest:.2g}, and this thread replaces subnormal numbers by 0",
+            name=name,
+            hint="call torch.set_flush_denormal(False), or scale the scores up",
+        )
 
 
 def check_weight(weight: Any, shape: tuple[int, ...], name: str | None) -> None:

@@ -50,7 +50,7 @@ def is_row_source(tensor: object) -> bool:
 
 
 def read_tensor(tensor: Any, name: str | None) -> Any:
-    """Return a `RowSource` as it is, and anything else as `read_array` does.
+    """Return a `RowSource` as it is, and anything else as `read_dense` does.
 
     Args:
         tensor: Scores, weight or mask.
@@ -61,6 +61,11 @@ def read_tensor(tensor: Any, name: str | None) -> Any:
     """
     if is_row_source(tensor):
         return tensor
+    return read_dense(tensor, name)
+
+
+def read_dense(tensor: Any, name: str | None) -> Any:
+    """Return nested lists, an array or a tensor as `read_array` does; raises like `read_tensor`."""
     return read_array(tensor, lambda reason: ScoresError(reason, name=name))
 
 

@@ -201,9 +201,22 @@ def test_grids_too_large_for_one_flow_are_refused(monkeypatch: pytest.MonkeyPatc
         ms.solve(np.ones((4, 4)), "block 1x1 50% balance both")
 
 
-def test_worths_that_overflow_are_refused() -> None:
-    with pytest.raises(ms.ScoresError, match="overflows"):
-        ms.solve(np.full((4, 4), 1e200), "block 2x2 50% norm l2")
+@pytest.mark.parametrize("power", [-1022, -600, -530, 600, 1012])
+def test_l2_norms_whose_squares_leave_float64_are_exact(power: int) -> None:
+    scores = RNG.integers(1, 16, (9, 11)).astype(float)
+    scores[:3, :4] = 0.0
+    expected, solution = (ms.solve(np.ldexp(scores, shift), "block 3x4 50% norm l2") for shift in (0, power))
+    assert np.array_equal(solution.mask, expected.mask)
+    assert solution.objective == np.ldexp(expected.objective, power)
+    assert solution.status == "optimal"
+
+
+def test_smaller_l2_norms_are_kept_only_if_no_larger_ones_are_left() -> None:
+    scores = np.full((4, 8), 1e-200)
+    scores[:, 4:] *= 3
+    solution = ms.solve(scores, "block 4x4 50% norm l2")
+    assert solution.mask[:, 4:].all()
+    assert solution.objective == pytest.approx(12e-200)
 
 
 @pytest.mark.parametrize("balance", ["none", "rows", "cols", "both"])

@@ -25,7 +25,7 @@ from support.strategies import (
 )
 
 from masksmith._errors import InfeasibleError
-from masksmith._panels import Panel, from_tiles, to_tiles
+from masksmith._panels import FREE, KEEP, Panel, from_tiles, to_tiles
 from masksmith.patterns import TileSpec
 from masksmith.solvers.exact import Exact
 
@@ -158,6 +158,15 @@ def test_forced_entries(panel):
         assert None not in best
         assert unproved_tiles(panel, answer) == 0
         check_best(panel, answer)
+
+
+@pytest.mark.parametrize("tile", [TileSpec(4, 4, 1, 1), TileSpec(4, 4, 1, 1, at_most=True)], ids=name_of)
+def test_lines_whose_kept_entries_are_all_forced_are_proved_in_float64(tile):
+    """Their duals have a bound on one side only, and must not be on it: `w - (u + v)` would be off by a rounding."""
+    scores = np.random.default_rng(0).random((400, 400))
+    forced = np.full(scores.shape, FREE, np.int8)
+    forced[1::4, 3::4] = KEEP
+    proved(Panel(scores, tile, forced))
 
 
 def test_forced_entries_that_only_a_flow_shows_to_be_impossible():

@@ -1,3 +1,4 @@
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -11,6 +12,7 @@ from masksmith.solvers._duals.sweeps import dual_value, duality_gap, selection_n
 from masksmith.solvers.base import Solver
 from masksmith.solvers.greedy import Greedy
 from masksmith.solvers.min_cost_flow import MinCostFlow
+from masksmith.solvers.sinkhorn import Sinkhorn
 
 PATTERNS = ("1:1", "2:2", "2:4", "<=2:4", "3:5", "4:8", "<=3:8", "8:16", "2:4 x 4:8", "<=3:4 x 2:6", "<=1:2 x 5:7")
 
@@ -18,6 +20,22 @@ PATTERNS = ("1:1", "2:2", "2:4", "<=2:4", "3:5", "4:8", "<=3:8", "8:16", "2:4 x 
 def panel_of(pattern, kind, down=3, across=3, seed=0):
     tile = parse(f"transposable {pattern}").tile
     return Panel(awkward(kind, (down * tile.rows, across * tile.cols), seed), tile)
+
+
+@pytest.mark.parametrize("solver", [Greedy(), Sinkhorn()], ids=str)
+def test_scores_that_are_read_only_are_solved_without_a_warning(solver):
+    """torch warns of them once in a process, unless it is to warn always."""
+    panel = panel_of("8:16", "gauss", down=1, across=1)
+    expected = solver(panel).mask
+    panel.scores.flags.writeable = False
+    always = torch.is_warn_always_enabled()
+    torch.set_warn_always(True)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            assert np.array_equal(solver(panel).mask, expected)
+    finally:
+        torch.set_warn_always(always)
 
 
 def plain_greedy(scores, tile):

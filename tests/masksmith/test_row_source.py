@@ -72,6 +72,17 @@ def test_several_sources_are_solved_apart() -> None:
         np.testing.assert_array_equal(solution.mask, solutions["c"].mask)
 
 
+@pytest.mark.parametrize("pattern", ["40%", "2:4", "transposable 2:4", "block 4x4 40%", "block 4x4 40% nested 2:4"])
+def test_budgets_are_divided_as_for_the_arrays(monkeypatch, pattern) -> None:
+    arrays = {"a": scores(), "b": scores(np.float64, (12, 8)) * 2}
+    expected = ms.allocate(arrays, pattern, "40%")
+    monkeypatch.setattr("masksmith.allocation.allocation.SLICE_ENTRIES", 100)
+    assert ms.allocate({name: Rows(array) for name, array in arrays.items()}, pattern, "40%") == expected
+    arrays["a"][33, 5] = -1
+    with pytest.raises(ms.ScoresError, match=r"'a': negative score -1 at \[33, 5\]"):
+        ms.allocate({"a": Rows(arrays["a"])}, pattern, "40%")
+
+
 class Frame:
     """A table with a method `rows` of its own, as data frames have, that numpy reads."""
 

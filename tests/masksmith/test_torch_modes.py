@@ -3,6 +3,7 @@
 import contextlib
 import copy
 
+import numpy as np
 import pytest
 import torch
 
@@ -122,3 +123,19 @@ def test_statistics_and_updates_are_summed_in_full_precision_under_autocast():
     with MODES["autocast"]():
         for one, other in zip(results(), expected, strict=True):
             assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("pattern", ["2:4", "transposable 2:4", "40%", "block 2x2 50%", "channels out 50%"])
+@pytest.mark.parametrize(("dtype", "unit"), [("float32", 1e-41), ("float64", 1e-310), ("float64", 2.0**-970)])
+def test_scores_that_a_thread_flushes_to_0_are_refused(pattern, dtype, unit):
+    scores = np.arange(1, 65).reshape(8, 8).astype(dtype) * np.array(unit, dtype)
+    expected = ms.solve(scores / np.array(unit, dtype), pattern).mask
+    assert torch.set_flush_denormal(True)
+    try:
+        with pytest.raises(ms.ScoresError, match=r"tensor 'w': .*subnormal.*set_flush_denormal\(False\)"):
+            ms.solve(scores, pattern, name="w")
+        ordinary = ms.solve(np.arange(64, dtype=dtype).reshape(8, 8), pattern)
+    finally:
+        torch.set_flush_denormal(False)
+    assert ordinary.status == "optimal"
+    assert np.array_equal(ms.solve(scores, pattern).mask, expected)

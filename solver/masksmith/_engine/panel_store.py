@@ -19,7 +19,7 @@ from masksmith._tensors import MaskWriter, MatrixReader, like
 from masksmith.solvers.base import Solver
 
 PANEL_ENTRIES = 2**19
-"""Largest number of entries of a panel before its height is rounded up to whole tile rows.
+"""Panels are cut to at most this many entries; then their height is rounded up to whole tile rows.
 
 The scores of such a panel fit into the processor's cache.
 """

@@ -158,7 +158,7 @@ class Run:
 
 
 def _rounded_up(total: FloatOrArray) -> FloatOrArray:
-    """Multiply sums by `ROUND_UP_FACTOR`; a subnormal sum is exact."""
+    """Multiply sums by `ROUND_UP_FACTOR`; sums below 2^-1034 may stay equal, but these sums are exact."""
     return total * ROUND_UP_FACTOR
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from masksmith._tensors import MatrixReader
+from masksmith._tensors import MatrixReader, is_row_source
 from masksmith.patterns import Budget, Pattern, matrix_shape, parse
 
 from .allocator import Allocator, Decision, Doubles
@@ -40,7 +40,8 @@ def allocate(
 
     For unstructured and block patterns, one threshold for all layers decides what is kept; the result is optimal. For
     N:M patterns, dynamic programming chooses each layer's n; the result is optimal, too. If the problem is too large
-    for this, a greedy search by the gain per entry chooses every n, and `gap` bounds the loss.
+    for this, a greedy search by the gain per entry chooses every n, and `gap` bounds the loss. Where masks have to be
+    solved, for transposable or nested patterns, `gap` includes what these solves leave unproved.
 
     Args:
         scores: Tensors by name; each is looked up again in every pass, so a lazy mapping need hold only one at a time.
@@ -81,6 +82,11 @@ def _measure(allocator: Allocator, tensor: Any, shape: tuple[int, ...], state: A
     rows, cols = matrix_shape(shape)
     step = max(1, SLICE_ENTRIES // (cols * allocator.row_multiple)) * allocator.row_multiple
     firsts = range(0, rows, step)
+    reader = MatrixReader(tensor, "in", name) if is_row_source(tensor) else None
+    slices = (
+        tensor[first : first + step] if reader is None else reader.rows(first, min(first + step, rows))
+        for first in firsts
+    )
     return allocator.merge(
-        [measure_from(allocator, tensor[first : first + step], state, name, first) for first in firsts]
+        [measure_from(allocator, part, state, name, first) for part, first in zip(slices, firsts, strict=True)]
     )

@@ -7,6 +7,7 @@ measured by different processes.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -31,6 +32,14 @@ class Decision:
 
     patterns: Mapping[str, Pattern]
     gap: float
+
+
+def relative_gap(kept_score: float, slack: float) -> float:
+    """Return the relative optimality gap of a kept score, if no distribution keeps more than `kept_score + slack`."""
+    if slack <= 0:
+        return 0.0
+    upper_bound = kept_score + slack
+    return slack / upper_bound if math.isfinite(upper_bound) else 1.0
 
 
 class Allocator(Protocol):

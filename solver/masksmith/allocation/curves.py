@@ -18,7 +18,7 @@ from masksmith._tensors import MatrixReader
 from masksmith.patterns import NM, Budget, capacity
 from masksmith.patterns.budget import patterns_of_each_n
 
-from .allocator import Decision, Doubles, Shapes
+from .allocator import Decision, Doubles, Shapes, relative_gap
 from .knapsack import choose
 
 SLICE_ENTRIES = 2**20
@@ -48,37 +48,44 @@ class Curves:
         return patterns_of_each_n(self._pattern)
 
     def measure(self, scores: Any, state: Any, name: str) -> Doubles:
-        """Return, for every n that the pattern may have, the score that the best mask keeps, or an upper bound of it.
+        """Return the score that the solved mask keeps, for every n that the pattern may have, and then the slacks.
 
-        The score of a ragged edge that stays dense is included for transposable patterns only. It is equal for every n,
-        and so does not change which n is best.
+        The slack of an n bounds what the best mask keeps in addition; it is 0 if the solved mask is proved optimal. The
+        score of a ragged edge that stays dense is included for transposable patterns only. It is equal for every n, and
+        so does not change which n is best.
 
         Raises:
             ScoresError: At the first invalid score.
         """
         if self._pattern.transposable:
-            return np.array([solve(scores, pattern, threads=1, name=name).upper_bound for pattern in self._patterns])
-        return _scores_kept_by_plain_groups(scores, self._pattern, name)
+            solutions = (solve(scores, pattern, threads=1, name=name) for pattern in self._patterns)
+            pairs = [(solution.objective, solution.upper_bound - solution.objective) for solution in solutions]
+            return np.array(pairs).T.reshape(-1)
+        kept_scores = _scores_kept_by_plain_groups(scores, self._pattern, name)
+        return np.concatenate([kept_scores, np.zeros_like(kept_scores)])
 
     def merge(self, measurements: Sequence[Doubles]) -> Doubles:
         """Sum the vectors of a layer's slices."""
-        return np.array([exact_sum(kept_scores) for kept_scores in zip(*measurements, strict=True)])
+        return np.array([exact_sum(of_slices) for of_slices in zip(*measurements, strict=True)])
 
     def decide(self, measurements: Mapping[str, Doubles], state: Any) -> Decision:
         """Choose every layer's n by dynamic programming, or greedily if dynamic programming would take too long."""
-        if math.isinf(exact_sum(values[-1] for values in measurements.values())):
+        slack = exact_sum(self._largest_slack(name, values) for name, values in measurements.items())
+        kept_scores = {name: np.split(values, 2)[0] for name, values in measurements.items()}
+        if math.isinf(exact_sum([slack, *(values[-1] for values in kept_scores.values())])):
             raise overflow_error(None)
         total = sum(math.prod(shape) for shape in self._shapes.values())
         budget = self._budget.kept_units(total, self._pattern)
-        choices = {name: self._choices(name, values) for name, values in measurements.items()}
+        choices = {name: self._choices(name, values) for name, values in kept_scores.items()}
         layers = list(choices.values())
         optimal_indices = choose([layer.costs for layer in layers], [layer.values for layer in layers], budget)
         if optimal_indices is None:
-            return _allocate_greedily(choices, budget)
-        patterns = {
-            name: layer.patterns[index] for (name, layer), index in zip(choices.items(), optimal_indices, strict=True)
-        }
-        return Decision(patterns, 0.0)
+            return _allocate_greedily(choices, budget, slack)
+        return _decision(choices, dict(zip(choices, optimal_indices, strict=True)), slack)
+
+    def _largest_slack(self, name: str, values: Doubles) -> float:
+        """Return the largest slack of the choices of a layer that its minimum density in the budget allows."""
+        return float(values[-len(patterns_of_each_n(self._pattern, self._budget.floor_of(name))) :].max())
 
     def _choices(self, name: str, values: Doubles) -> _LayerChoices:
         """Return the choices of a layer that its minimum density in the budget allows.
@@ -107,19 +114,23 @@ class _LayerChoices:
         return max(value - multiplier * cost for value, cost in zip(self.values, self.costs, strict=True)) - lagrangian
 
 
-def _allocate_greedily(choices: Mapping[str, _LayerChoices], budget: int) -> Decision:
+def _decision(choices: Mapping[str, _LayerChoices], indices: Mapping[str, int], slack: float) -> Decision:
+    """Decide on choices that keep at most `slack` less than the best ones."""
+    kept_score = math.fsum(layer.values[indices[name]] for name, layer in choices.items())
+    patterns = {name: layer.patterns[indices[name]] for name, layer in choices.items()}
+    return Decision(patterns, relative_gap(kept_score, slack))
+
+
+def _allocate_greedily(choices: Mapping[str, _LayerChoices], budget: int, slack: float) -> Decision:
     """Choose greedily, and bound the gap by Lagrangian duality.
 
-    The multiplier is the gain per entry of the first step that did not fit.
+    The multiplier is the gain per entry of the first step that did not fit. `slack` is added to the bound.
     """
     indices = dict.fromkeys(choices, 0)
     remaining_budget = budget - sum(layer.costs[0] for layer in choices.values())
     unused_budget, multiplier = _greedy_steps(choices, indices, remaining_budget)
-    kept_score = math.fsum(layer.values[indices[name]] for name, layer in choices.items())
     regret = math.fsum(layer.regret(indices[name], multiplier) for name, layer in choices.items())
-    regret += multiplier * unused_budget
-    patterns = {name: layer.patterns[indices[name]] for name, layer in choices.items()}
-    return Decision(patterns, regret / (kept_score + regret) if regret > 0 else 0.0)
+    return _decision(choices, indices, max(0.0, regret + multiplier * unused_budget) + slack)
 
 
 def _greedy_steps(choices: Mapping[str, _LayerChoices], indices: dict[str, int], budget: int) -> tuple[int, float]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from masksmith._problem import Problem, checked_rows
+from masksmith._solution.certificate import exact_sum
 from masksmith._solve import solve
 from masksmith._tensors import MatrixReader
 from masksmith.kernels.selection.histogram import BINS, count
@@ -18,7 +19,7 @@ from masksmith.patterns import Block, Budget, Pattern, Unstructured
 from masksmith.patterns.budget import count_units, floor_units, with_full_density, with_kept_units
 from masksmith.whole_tensor.blocks import block_values
 
-from .allocator import Decision, Doubles, Shapes
+from .allocator import Decision, Doubles, Shapes, relative_gap
 
 Counts = npt.NDArray[np.int64]
 
@@ -127,37 +128,47 @@ class BlockThreshold:
         )
 
     def measure(self, scores: Any, state: Any, name: str) -> Doubles:
-        """Return the value of every block of these rows, in row-major order.
+        """Return the value of every block of these rows, in row-major order, and then the slack of the nested mask.
 
-        Empty if there are fewer rows than a block has, and `ragged="dense"` keeps them all.
+        The slack bounds what the best nested mask keeps in addition; it is 0 if the mask is proved optimal. There are
+        no values if there are fewer rows than a block has, and `ragged="dense"` keeps them all.
         """
         pattern, reader = self._pattern, MatrixReader(scores, "in", name)
         if pattern.ragged == "dense" and reader.shape[0] < pattern.rows:
             checked_rows(reader, 0, reader.shape[0])
-            return np.zeros(0)
+            return np.zeros(1)
         nested_solution = None if pattern.nested is None else solve(scores, pattern.nested, threads=1, name=name)
         # `Problem` requires a density that keeps at least one block. In a slice of few rows, the pattern's density
         # could round to no block, so full density replaces it; the values of blocks do not depend on the density.
         full_pattern = with_full_density(pattern)
         assert isinstance(full_pattern, Block)
-        return block_values(Problem(scores, full_pattern, name=name), full_pattern, nested_solution).reshape(-1)
+        values = block_values(Problem(scores, full_pattern, name=name), full_pattern, nested_solution)
+        slack = 0.0 if nested_solution is None else nested_solution.upper_bound - nested_solution.objective
+        return np.append(values, slack)
 
     def merge(self, measurements: Sequence[Doubles]) -> Doubles:
-        """Concatenate the values of a layer's slices."""
-        return np.concatenate(measurements)
+        """Concatenate the values of a layer's slices, and sum the slacks."""
+        return np.append(np.concatenate([of_slice[:-1] for of_slice in measurements]), _slack(measurements))
 
     def decide(self, measurements: Mapping[str, Doubles], state: Any) -> Decision:
         """Keep the floors, then the remaining blocks with the largest values."""
         names = list(self._shapes)
         kept = {name: floor_units(self._pattern, self._shapes[name], self._budget.floor_of(name)) for name in names}
-        remaining_values = [np.sort(measurements[name])[::-1][kept[name] :] for name in names]
+        descending = {name: np.sort(measurements[name][:-1])[::-1] for name in names}
+        remaining_values = [descending[name][kept[name] :] for name in names]
         total = sum(count_units(self._pattern, self._shapes[name]) for name in names)
         remaining_budget = self._budget.kept_units(total, self._pattern) - sum(kept.values())
         layer_of = np.repeat(np.arange(len(names)), [len(values) for values in remaining_values])
         largest = np.argsort(-np.concatenate(remaining_values), kind="stable")[:remaining_budget]
         added_blocks = np.bincount(layer_of[largest], minlength=len(names))
         kept = {name: kept[name] + int(number) for name, number in zip(names, added_blocks, strict=True)}
-        return Decision(_patterns(self._pattern, self._shapes, kept), 0.0)
+        kept_score = exact_sum(float(descending[name][: kept[name]].sum()) for name in names)
+        gap = relative_gap(kept_score, _slack(measurements.values()))
+        return Decision(_patterns(self._pattern, self._shapes, kept), gap)
+
+
+def _slack(measurements: Iterable[Doubles]) -> float:
+    return exact_sum(float(measurement[-1]) for measurement in measurements)
 
 
 def _patterns(pattern: Pattern, shapes: Shapes, kept: Mapping[str, int]) -> dict[str, Pattern]:

@@ -52,7 +52,7 @@ class DeviceSolve:
         if not isinstance(matrix, torch.Tensor):
             # Arrays of ml_dtypes (bfloat16, float8) have dtypes that torch does not take from numpy.
             matrix = matrix if is_taken_by_torch(matrix.dtype) else matrix.astype(np.float32)
-            matrix = torch.from_numpy(np.ascontiguousarray(matrix))
+            matrix = torch.from_numpy(np.require(matrix, requirements=["C", "W"]))
         return matrix.to(self.device)
 
     def _bool_matrix(self, mask: MatrixReader) -> torch.Tensor:

@@ -2,8 +2,8 @@
 
 The nodes are the tile's rows and columns; with at-most budgets an outer node absorbs the unfilled budgets of both. A
 kept entry carries one unit of flow from its row to its column. The duals u (rows) and v (columns) satisfy complementary
-slackness after every step: of the entries that are free (not forced), kept ones have `u + v <= w`, and dropped ones
-`u + v >= w`, where w is the score. Rows always satisfy their budgets; `shortest_paths.augmentation` corrects the number
+slackness after every step: of the entries that are free (not forced), kept ones have `w >= u + v`, and dropped ones
+`w <= u + v`, where w is the score. Rows always satisfy their budgets; `shortest_paths.augmentation` corrects the number
 of entries kept in each column.
 """
 

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from masksmith._panels import Bools
-from masksmith._tensors import MatrixReader
+from masksmith._tensors import MatrixReader, read_dense
 from masksmith.layouts import Layout
 from masksmith.patterns import Hybrid, HybridCounts, MaskCounts, Pattern, matrix_shape
 
@@ -44,7 +44,7 @@ def count(
     if isinstance(pattern, Hybrid):
         return replace(count(mask, block, layout), hybrid=count_hybrid(mask, pattern, layout))
     if layout is not None:
-        counts = [count(matrix, block) for matrix in layout.matrices(mask)]
+        counts = [count(matrix, block) for matrix in layout.matrices(read_dense(mask, "mask"))]
         rows, kept = sum(each.rows for each in counts), sum(each.kept for each in counts)
         blocks = sum(each.blocks or 0 for each in counts)
         return MaskCounts(rows, counts[0].cols, kept, block, blocks, all(each.is_two_four for each in counts))
@@ -77,6 +77,7 @@ def count_hybrid(mask: Any, pattern: Hybrid, layout: Layout | None = None) -> Hy
     """
     if layout is None:
         return _count_matrix(mask, pattern)
+    mask = read_dense(mask, "mask")
     ranges = layout.row_ranges(pattern, tuple(mask.shape))
     parts = [matrix[first:last] for matrix in layout.matrices(mask) for first, last in ranges]
     counts = [_count_matrix(part, pattern) for part in parts]

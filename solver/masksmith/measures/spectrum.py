@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from masksmith._errors import ScoresError
-from masksmith._tensors import MatrixReader
+from masksmith._tensors import MatrixReader, read_dense
 from masksmith.layouts import Layout
 from masksmith.patterns import matrix_shape
 
@@ -39,6 +39,7 @@ def spectrum(weight: Any, mask: Any = None, layout: Layout | None = None) -> Spe
         LayoutError: If a shape does not match the layout.
     """
     if layout is not None:
+        weight, mask = read_dense(weight, "weight"), None if mask is None else read_dense(mask, "mask")
         if mask is not None:
             _check_shape(mask.shape, weight.shape)
         masks = [None] * layout.count(weight.shape) if mask is None else layout.matrices(mask)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 
-from masksmith._errors import ScoresError
 from masksmith._panels import Duals, Matrix
 from masksmith._problem import Problem
 from masksmith._solution import Certificate, Solution
@@ -16,6 +16,11 @@ from .passes import TensorPasses, WholeTensorOptions
 from .units import KeptUnits, best_of_all, best_of_rows
 from .verified_solution import verified_solution
 from .violations import unit_violations
+
+Indices = npt.NDArray[np.int64]
+
+SMALLEST_UNSCALED_NORM = 2.0**-450
+"""The squares of larger norms are not subnormal, and a smaller square that is does not change their sum."""
 
 
 def solve_blocks(problem: Problem, pattern: Block, options: WholeTensorOptions) -> Solution:
@@ -58,18 +63,16 @@ def block_values(problem: Problem, pattern: Block, nested_solution: Solution | N
         nested_solution: The solution of the nested pattern; None without one.
 
     Raises:
-        ScoresError: If a score is invalid, or a norm overflows.
+        ScoresError: If a score is invalid.
     """
     return _all_values(TensorPasses(problem, WholeTensorOptions(), pattern.rows), pattern, InnerMask(nested_solution))
 
 
 def _all_values(passes: TensorPasses, pattern: Block, inner: InnerMask) -> Duals:
     """Return the value of every block of the tensor, from the first pass."""
-    grid, name = passes.problem.grid, passes.problem.name
+    grid = passes.problem.grid
     values = np.concatenate([_values(_inner_scores(inner, *panel), pattern, grid) for panel in passes.first_pass()])
     assert values.shape == pattern.blocks(grid)
-    if not np.isfinite(values).all():
-        raise ScoresError(f"the {pattern.norm} norm of a block overflows; scale the scores down", name=name)
     return values
 
 
@@ -87,13 +90,31 @@ def _values(rows: Matrix, pattern: Block, grid: Grid) -> Duals:
         return np.zeros((0, grid.cols // pattern.cols))
     tops, lefts = np.arange(0, rows.shape[0], pattern.rows), np.arange(0, rows.shape[1], pattern.cols)
     if pattern.norm == "max":
-        values = rows.astype(np.float64)
-        return np.asarray(np.maximum.reduceat(np.maximum.reduceat(values, lefts, axis=1), tops, axis=0))
+        return _block_peaks(rows.astype(np.float64), tops, lefts)
     if pattern.norm == "mean":
         sizes = np.outer(np.diff(tops, append=rows.shape[0]), np.diff(lefts, append=rows.shape[1]))
         return np.asarray(block_sums(rows, pattern) / sizes)
+    return _l2_norms(rows.astype(np.float64), pattern, tops, lefts)
+
+
+def _block_peaks(rows: Duals, tops: Indices, lefts: Indices) -> Duals:
+    """Return the largest score of every block in a panel."""
+    return np.asarray(np.maximum.reduceat(np.maximum.reduceat(rows, lefts, axis=1), tops, axis=0))
+
+
+def _l2_norms(rows: Duals, pattern: Block, tops: Indices, lefts: Indices) -> Duals:
+    """Return the l2 norm of every block in a panel; blocks are scaled by powers of two where squares leave the range.
+
+    Scaling by a power of two is exact, so other norms do not depend on it. None overflows: it is at most the sum.
+    """
     with np.errstate(over="ignore"):
-        return np.sqrt(block_sums(np.square(rows, dtype=np.float64), pattern))
+        norms = np.sqrt(block_sums(np.square(rows), pattern))
+    if norms.min() > SMALLEST_UNSCALED_NORM and np.isfinite(norms).all():
+        return norms
+    exponents = np.frexp(_block_peaks(rows, tops, lefts))[1]
+    by_row = np.repeat(exponents, np.diff(tops, append=rows.shape[0]), axis=0)
+    scaled = np.ldexp(rows, -np.repeat(by_row, np.diff(lefts, append=rows.shape[1]), axis=1))
+    return np.ldexp(np.sqrt(block_sums(np.square(scaled), pattern)), exponents)
 
 
 def _best_blocks(values: Duals, pattern: Block, grid: Grid) -> KeptUnits:

@@ -57,8 +57,8 @@ def _violation(gains: Duals, dense: KeptUnits, slack: Duals) -> float:
     Args:
         gains: Gain `g_b` of every block (see `solve_hybrid`).
         dense: The chosen blocks.
-        slack: Upper bound `U_b` on what an inner mask keeps of each block, minus the inner objective. So
-            `gains - slack` is `T_b - U_b`.
+        slack: Upper bound `U_b` on what an inner mask keeps of each block, minus the inner objective. With `T_b` the
+            total of the block, `T_b - U_b = gains - slack`, since `U_b` is the inner objective plus the slack.
     """
     least_gains = gains - slack
     best = best_of_all(least_gains, int(dense.mask.sum()))

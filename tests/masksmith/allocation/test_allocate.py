@@ -122,6 +122,21 @@ def test_n_is_chosen_as_well_as_can_be(pattern, share, floors, monkeypatch):
         assert allocation.patterns[name].density >= float(floor[:-1]) / 100
 
 
+@pytest.mark.parametrize("max_work", [knapsack.MAX_WORK, 0])
+@pytest.mark.parametrize("pattern", ["transposable 2:4", "block 4x4 50% nested transposable 2:4"])
+def test_gap_includes_what_solves_leave_unproved(pattern, max_work, monkeypatch):
+    monkeypatch.setattr(knapsack, "MAX_WORK", max_work)
+    rng = np.random.default_rng(1)
+    layers = {name: np.ldexp(rng.random((40, 40)), rng.integers(-150, 150, (40, 40))) for name in "ab"}
+    allocation = ms.allocate(layers, pattern, "50%")
+    solutions = ms.solve_many(layers, allocation.patterns)
+    reached, bound = objective(solutions), math.fsum(solution.upper_bound for solution in solutions.values())
+    assert {solution.status for solution in solutions.values()} == {"feasible"}
+    # The bound of blocks is rounded up once more than that of their nested mask, which the allocation uses.
+    assert 0 < (bound - reached) / bound <= 2.1 * allocation.gap
+    assert allocation.gap < 1e-6 or max_work == 0
+
+
 def test_a_layer_of_larger_scores_gets_a_larger_n():
     layers = {"a": RNG.random((64, 64)) * 10, "b": RNG.random((64, 64))}
     allocation = ms.allocate(layers, "8:16", "50%")

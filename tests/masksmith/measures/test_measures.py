@@ -192,6 +192,21 @@ def test_choose_n_follows_the_published_rule():
 def test_the_zero_rate_is_measured_on_weights_and_masks():
     weight = np.array([[0.0, 1.0, 0.0, 2.0]])
     assert ms.zero_rate(weight) == ms.zero_rate(torch.from_numpy(weight)) == ms.zero_rate(weight != 0) == 0.5
+    assert ms.zero_rate(weight.tolist()) == ms.zero_rate([0, 1]) == 0.5
+    with pytest.raises(ms.ScoresError, match="'weight': a list is not an array"):
+        ms.zero_rate([[0.0], [1.0, 2.0]])
+
+
+@pytest.mark.parametrize("axes", ["in out", "out in"])
+def test_nested_lists_are_measured_as_arrays_are_with_a_layout(axes):
+    weight, layout = RNG.standard_normal((8, 8)), Layout.parse(axes)
+    solution = ms.solve(np.abs(weight), ms.parse("hybrid 4x4 2:4 75%"))
+    assert ms.report(solution, weight=weight.tolist(), layout=axes) == ms.report(solution, weight=weight, layout=axes)
+    mask = solution.mask.tolist()
+    assert measures.spectrum(weight.tolist(), mask, layout) == measures.spectrum(weight, solution.mask, layout)
+    for pattern in (None, solution.pattern):
+        counts = measures.count(solution.mask, layout=layout, pattern=pattern)
+        assert measures.count(mask, layout=layout, pattern=pattern) == counts
 
 
 @pytest.mark.parametrize("arguments", [(-0.1, 4), (1.1, 4), (float("nan"), 4), (0.5, 0), (0.5, 65), (0.5, 4, 1.0)])

@@ -200,8 +200,8 @@ def compile_tie_pass(shape: Shape) -> Any:
     lowerings: Maximum number of rounds in which duals are lowered.
     zoom: Bits by which the unit is finer than that of the integer pass.
     noise: `[rows * row_size]` int32, from `kernels.dual_ascent.tie_pass.tie_noise`.
-    ready: `[down * across]` uint8, set to 1 for tiles whose mask is proved optimal for its own column counts, which
-        still differ from the budgets: augmenting paths can start from it.
+    ready: `[down * across]` uint8, set to 1 for tiles whose mask is the best of all masks with the same column counts,
+        though these counts are not the budgets yet: augmenting paths can start from it.
     ready_tiles, ready_count: Indices of these tiles, appended to `ready_tiles[: ready_count[0]]`.
     """
     peak_of, load, run_sweeps = compile_row_peak(shape.element), _row_loader(shape), compile_sweeps(shape)

@@ -2,7 +2,8 @@
 
 A tile is optimal if its entries satisfy complementary slackness and every row and column count equals its budget. Most
 tiles are; the pass sums their kept scores and leaves the other tiles to `tiles`. The 64 lanes are divided into slots,
-one for each tile; lanes of a slot beyond the tile's columns, and slots beyond the last tile, are masked off.
+one for each tile; lanes of a slot beyond the tile's columns, and slots beyond the last tile, are masked off. If tiles
+of 4 columns do not fill the 64 lanes, the second tile of each 8 lanes is masked off, too, and left to `tiles`.
 """
 
 from __future__ import annotations

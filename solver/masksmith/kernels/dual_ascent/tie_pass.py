@@ -133,8 +133,8 @@ def compile_tie_pass(
             noise: From `tie_noise`.
             non_negative: Whether duals are kept non-negative; otherwise rows and columns are filled exactly, and
                 at-most budgets shift the duals afterwards.
-            ready: `[down * across]`, set to 1 for tiles whose mask is proved optimal for its own column counts, which
-                still differ from the budgets: augmenting paths can start from it.
+            ready: `[down * across]`, set to 1 for tiles whose mask is the best of all masks with the same column
+                counts, though these counts are not the budgets yet: augmenting paths can start from it.
         """
         rows, cols, row_keep, col_keep = budget.rows, budget.cols, budget.row_keep, budget.col_keep
         size = col_size * row_size * LANES

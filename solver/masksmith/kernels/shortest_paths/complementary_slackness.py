@@ -1,7 +1,8 @@
 """Check complementary slackness exactly, and centre the duals between the kept and the dropped scores.
 
 Shortest paths leave duals at the boundary of their feasible interval, where rounded sums can violate complementary
-slackness. Duals half-way between the kept and the dropped scores of a line leave room for rounding errors.
+slackness. Duals half-way between the kept and the dropped scores of a line leave room for rounding errors; where
+forced entries leave a line only one bound, its dual is at least 1/16 of its largest free score away from the bound.
 """
 
 from __future__ import annotations
@@ -50,11 +51,12 @@ def _cols_proved(tile: Tile, budget: Budget) -> bool:
 
 
 @inline
-def _middle(low: float, high: float, old: float) -> float:
+def _middle(low: float, high: float, old: float, margin: float) -> float:
+    """Return the midpoint of an interval; with one bound only, `old`, at least `margin` away from the bound."""
     if low == -np.inf:
-        return min(old, high)
+        return min(old, high - margin)
     if high == np.inf:
-        return max(old, low)
+        return max(old, low + margin)
     return low + 0.5 * (high - low)
 
 
@@ -72,17 +74,18 @@ def _centre_side(
 ) -> None:
     """Centre `own_duals` `[count]` for fixed `cross_duals` `[length]`; w, kept and free are `[count * length]`."""
     for i in range(count):
-        low, high, used = (0.0 if at_most else -np.inf), np.inf, 0
+        low, high, used, peak = (0.0 if at_most else -np.inf), np.inf, 0, 0.0
         for j in range(length):
             at = i * length + j
             used += np.int64(kept[at])
             x = w[at] - cross_duals[j]
             if free[at]:
+                peak = max(peak, w[at])
                 if kept[at]:
                     high = min(high, x)
                 else:
                     low = max(low, x)
-        own_duals[i] = 0.0 if at_most and used < keep else _middle(low, high, own_duals[i])
+        own_duals[i] = 0.0 if at_most and used < keep else _middle(low, high, own_duals[i], peak / 16.0)
         if at_most:
             own_duals[i] = max(0.0, own_duals[i])
 

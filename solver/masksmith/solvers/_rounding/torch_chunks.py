@@ -58,7 +58,8 @@ class TorchSolver(RefusesByTile, ABC):
         with torch.inference_mode(), _one_torch_thread():
             for at in range(0, len(tiles), step):
                 part = slice(at, at + step)
-                results = self.solve_tiles(torch.from_numpy(tiles[part]).to(device), tile)
+                chunk = np.require(tiles[part], requirements="W")  # copied if read-only, of which torch warns
+                results = self.solve_tiles(torch.from_numpy(chunk).to(device), tile)
                 mask[part], u[part], v[part] = (result.cpu().numpy() for result in results)
         return PanelAnswer.of_tiles(panel, mask, u, v)
 

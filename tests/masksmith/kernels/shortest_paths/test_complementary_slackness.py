@@ -58,7 +58,10 @@ def test_a_proof_is_seen_and_one_wrong_entry_or_line_is_too(spec):
 
 
 def slow_centre(w, mask, free, u, v, row_keep, col_keep, at_most):
-    """Move row duals, then column duals, to the middle of their feasible intervals, by loops over lines."""
+    """Move row duals, then column duals, to the middle of their feasible intervals, by loops over lines.
+
+    Where an interval has one bound only, at least 1/16 of the line's largest free score away from it.
+    """
     u, v = u.copy(), v.copy()
     for own_duals, cross_duals, scores, kept, allowed, keep in (
         (u, v, w, mask, free, row_keep),
@@ -68,12 +71,13 @@ def slow_centre(w, mask, free, u, v, row_keep, col_keep, at_most):
             rest = scores[line] - cross_duals
             upper = min([np.inf, *rest[allowed[line] & kept[line]]])
             lower = max([0.0 if at_most else -np.inf, *rest[allowed[line] & ~kept[line]]])
+            margin = max([0.0, *scores[line][allowed[line]]]) / 16
             if at_most and kept[line].sum() < keep:
                 own_duals[line] = 0.0
             elif lower == -np.inf:
-                own_duals[line] = min(own_duals[line], upper)
+                own_duals[line] = min(own_duals[line], upper - margin)
             elif upper == np.inf:
-                own_duals[line] = max(own_duals[line], lower)
+                own_duals[line] = max(own_duals[line], lower + margin)
             else:
                 own_duals[line] = lower + 0.5 * (upper - lower)
             own_duals[line] = max(0.0, own_duals[line]) if at_most else own_duals[line]
