@@ -13,7 +13,8 @@ class Candidate:
 
     Attributes:
         name: Name of the tensor, unique among the candidates.
-        shape: Its shape; also empty if the shape is unknown, or need not be checked.
+        shape: Its shape; empty if it is unknown, or need not be checked. Roles that depend on the shape, such as that
+            of a convolution with one input channel, are then not found, and `*.weight` is taken for a layer's weight.
         dtype: Its dtype, as safetensors names it, or as torch does if safetensors has no name for it; empty if it need
             not be checked, since there is no pattern.
         aliases: Other names that the caller may use for the tensor, such as the name of its module.

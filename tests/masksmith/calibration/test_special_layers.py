@@ -6,6 +6,7 @@ import torch
 from torch.utils.checkpoint import checkpoint
 
 import masksmith as ms
+from masksmith.layouts import Candidate, select, with_layouts
 
 KINDS = ("norms", "gram", "activations", "gradients")
 
@@ -235,3 +236,30 @@ class Bilinear(torch.nn.Module):
 def test_products_without_a_weight_are_not_counted(batches):
     gathered = ms.calibrate(torch.nn.Sequential(torch.nn.Linear(8, 8), Bilinear()), batches)
     assert {name: each.samples for name, each in gathered.items()} == {"0.weight": 60}
+
+
+class Modulated(torch.nn.Module):
+    """Linear layers with names that, without `.weight`, are those of scales and state parameters."""
+
+    def __init__(self):
+        super().__init__()
+        for name in MODULATED:
+            setattr(self, name, torch.nn.Linear(8, 8))
+
+    def forward(self, inputs):
+        return self.D(self.smooth(inputs * self.gamma(inputs) + self.to_scale(self.beta(inputs))))
+
+
+MODULATED = ("gamma", "beta", "to_scale", "smooth", "D")
+
+
+def test_layers_with_the_names_of_scales_are_calibrated():
+    model, batches = Modulated(), [torch.randn(4, 8)]
+    gathered = ms.calibrate(model, batches)
+    assert sorted(gathered) == sorted(f"{name}.weight" for name in MODULATED)
+    assert gathered.skipped == {}
+    candidates = with_layouts([Candidate(n, tuple(p.shape), "F32") for n, p in model.named_parameters()])
+    assert sorted(select(candidates, ms.parse("2:4")).chosen) == sorted(gathered)
+    for name in MODULATED:
+        assert list(ms.calibrate(model, batches, layers=f"{name}.weight")) == [f"{name}.weight"]
+        assert list(ms.calibrate(model, batches, layers=f"{name}*")) == [f"{name}.weight"]
