@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from masksmith.layouts import is_transformers_conv1d
 
-from .accumulator import LayerAccumulator, patches
+from .accumulator import LayerAccumulator, one_each, patches
 from .matrices import Matrices, Matrix, tensors_in
 
 Tensor = torch.Tensor
@@ -203,7 +203,7 @@ def _convolution_operand(
     output_padding: Sequence[int],
     groups: int,
 ) -> _Operand:
-    padding_twice = [length for length in reversed(padding) for _ in range(2)]
+    padding_twice = [length for length in reversed(one_each(padding, weight.ndim - 2)) for _ in range(2)]
 
     def rows() -> Tensor:
         return patches(functional.pad(inputs.float(), padding_twice), weight.shape[2:], dilation, stride)

@@ -238,6 +238,30 @@ def test_products_without_a_weight_are_not_counted(batches):
     assert {name: each.samples for name, each in gathered.items()} == {"0.weight": 60}
 
 
+class Functional(torch.nn.Module):
+    """A convolution whose weight is used without calling the layer."""
+
+    def __init__(self, arguments):
+        super().__init__()
+        self.layer, self.arguments = torch.nn.Conv2d(2, 3, 3), arguments
+
+    def forward(self, inputs):
+        return torch.nn.functional.conv2d(inputs, self.layer.weight, **self.arguments)
+
+
+@pytest.mark.parametrize("name", ["padding", "stride", "dilation"])
+def test_one_length_may_stand_for_all_dimensions_of_a_convolution(name):
+    images = torch.randn(1, 2, 7, 6)
+    one, all_ = {name: (2,)}, {name: (2, 2)}
+    expected = ms.calibrate(torch.nn.Conv2d(2, 3, 3, **all_), [images], gather=("norms", "gram"))["weight"]
+    called = ms.calibrate(torch.nn.Conv2d(2, 3, 3, **one), [images], gather=("norms", "gram"))["weight"]
+    functional = ms.calibrate(Functional(one), [images], gather=("norms", "gram"))["layer.weight"]
+    for gathered in (called, functional):
+        assert gathered.samples == expected.samples
+        np.testing.assert_allclose(gathered.norms, expected.norms, rtol=1e-6)
+        np.testing.assert_allclose(gathered.gram, expected.gram, rtol=1e-6, atol=1e-6)
+
+
 class Modulated(torch.nn.Module):
     """Linear layers with names that, without `.weight`, are those of scales and state parameters."""
 
