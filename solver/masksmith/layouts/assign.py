@@ -60,7 +60,8 @@ def _with_layout(candidate: Candidate, user_layout: Layout | None, architecture:
         return candidate
     layout = _by_rules(candidate, architecture)
     if isinstance(layout, Unclear):
-        return replace(candidate, layout=None, unsupported_reason=_unclear_reason(candidate, layout))
+        reason = _unclear_reason(candidate, layout)
+        return replace(candidate, layout=None, unsupported_reason=reason, has_unclear_layout=True)
     return replace(candidate, layout=layout)
 
 
