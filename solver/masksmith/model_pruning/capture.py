@@ -294,7 +294,8 @@ def prepared(model: torch.nn.Module) -> Iterator[None]:
 
     The caller's `torch.inference_mode` is switched off, because its tensors have no gradients, which tuning needs. The
     caller's `torch.autocast` is switched off, because it multiplies with copies of weights in another dtype, and
-    `ProductWatcher` recognises a weight by its memory. After the context, all of these are as before.
+    `ProductWatcher` recognises a weight by its memory. Compiled modules run uncompiled, since compiled code calls the
+    blocks without their hooks. After the context, all of these are as before.
     """
     training = [(module, module.training) for module in model.modules()]
     settings = {"use_cache": False, "_experts_implementation": "eager"}
@@ -306,7 +307,8 @@ def prepared(model: torch.nn.Module) -> Iterator[None]:
         model.eval()
         for config, name, _ in previous:
             setattr(config, name, settings[name])
-        with without_inference_mode(), without_autocast(), torch.no_grad():
+        uncompiled = torch.compiler.set_stance("force_eager")
+        with without_inference_mode(), without_autocast(), torch.no_grad(), uncompiled:
             yield
     finally:
         for config, name, value in previous:

@@ -273,3 +273,49 @@ def test_blocks_have_the_names_that_a_sequential_gives_them():
     assert [block.name for block in report.blocks] == ["layers.layer_a", "layers.layer_b"]
     assert list(report.masks) == ["layers.layer_a.experts.0.weight", "layers.layer_b.experts.0.weight"]
     assert [weight.tokens for block in report.blocks for weight in block.weights] == [(116,)] * 2
+
+
+class Residual(torch.nn.Module):
+    """A residual linear layer."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = torch.nn.Linear(16, 16)
+
+    def forward(self, states):
+        return states + torch.relu(self.layer(states))
+
+
+class Body(torch.nn.Module):
+    """Two blocks in a module that may be compiled."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.layers = torch.nn.ModuleList([Residual(), Residual()])
+
+    def forward(self, states):
+        for layer in self.layers:
+            states = layer(states)
+        return states
+
+
+@pytest.mark.parametrize("compiles", ["in place", "inside"])
+def test_models_that_ran_compiled_are_pruned(compiles):
+    states = torch.randn(4, 32, 16)
+    model = torch.nn.Sequential(OrderedDict(body=Body())).eval()
+    compiled_calls = []
+
+    def backend(graph, inputs):
+        compiled_calls.append(graph)
+        return graph.forward
+
+    if compiles == "in place":
+        model.compile(backend=backend)
+    else:
+        model.body = torch.compile(model.body, backend=backend)
+    with torch.no_grad():
+        model(states)
+    report = ms.prune(model, [states], "2:4", update=None, tune_steps=0)
+    assert list(report.masks) == ["body.layers.0.layer.weight", "body.layers.1.layer.weight"]
+    assert len(compiled_calls) == 1
