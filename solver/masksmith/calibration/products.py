@@ -174,10 +174,15 @@ def has_own_forward(module: torch.nn.Module) -> bool:
     return any(name in vars(module) or getattr(type(module), name) is not getattr(base, name) for name in replaced)
 
 
+def operation_name(func: Any) -> str:
+    """Return an operation's name without its namespace; empty for operators such as `flex_attention`."""
+    return str(func._schema.name).rpartition("::")[2] if hasattr(func, "_schema") else ""
+
+
 @cache
 def _kind(func: Any) -> tuple[str, bool]:
     """Return an operation's name, and whether it computes each entry from the same entry of its arguments."""
-    name = str(func._schema.name).rpartition("::")[2] if hasattr(func, "_schema") else ""
+    name = operation_name(func)
     tags = getattr(func, "tags", ())
     return name, name in COPIES or name.startswith("fake_quantize") or torch.Tag.pointwise in tags
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 from support.causal_models import causal_model, token_batches
 from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
+from torch.nn.attention.flex_attention import flex_attention
 
 import masksmith as ms
 from masksmith.model_pruning import find_blocks
@@ -319,3 +320,22 @@ def test_models_that_ran_compiled_are_pruned(compiles):
     report = ms.prune(model, [states], "2:4", update=None, tune_steps=0)
     assert list(report.masks) == ["body.layers.0.layer.weight", "body.layers.1.layer.weight"]
     assert len(compiled_calls) == 1
+
+
+class FlexAttention(torch.nn.Module):
+    """Attention by torch's `flex_attention`."""
+
+    def __init__(self):
+        super().__init__()
+        self.query, self.output = torch.nn.Linear(32, 32), torch.nn.Linear(32, 32)
+
+    def forward(self, states):
+        heads = self.query(states).unflatten(-1, (2, 16)).transpose(1, 2)
+        return states + self.output(flex_attention(heads, heads, heads).transpose(1, 2).flatten(2))
+
+
+@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
+def test_blocks_may_use_flex_attention():
+    model = torch.nn.Sequential(FlexAttention(), FlexAttention())
+    names = [f"{number}.{name}.weight" for number in range(2) for name in ("query", "output")]
+    assert sorted(ms.prune(model, [torch.randn(2, 64, 32)], "2:4", update=None).masks) == sorted(names)
