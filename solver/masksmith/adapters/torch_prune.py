@@ -59,7 +59,7 @@ def custom_from_mask(module: torch.nn.Module, mask: Any, name: str = "weight") -
         ScoresError: If the shapes differ.
     """
     parameter = getattr(module, name)
-    mask_on_device = torch.as_tensor(mask).to(parameter.device)
+    mask_on_device = torch.as_tensor(mask, device=parameter.device)
     if mask_on_device.shape != parameter.shape:
         raise ScoresError(
             f"mask has shape {list(mask_on_device.shape)}, the parameter {list(parameter.shape)}", name=name
