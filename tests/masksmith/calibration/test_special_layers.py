@@ -262,6 +262,27 @@ def test_one_length_may_stand_for_all_dimensions_of_a_convolution(name):
         np.testing.assert_allclose(gathered.gram, expected.gram, rtol=1e-6, atol=1e-6)
 
 
+class Tied(torch.nn.Module):
+    """A weight that is used as a function before its layer is called."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = torch.nn.Linear(8, 8, bias=False)
+
+    def forward(self, inputs):
+        first = torch.nn.functional.linear(inputs, self.layer.weight)
+        return first + self.layer(torch.tanh(first))
+
+
+def test_gradients_of_frozen_weights_are_those_of_all_their_uses():
+    model, batches = Tied(), [torch.randn(4, 8)]
+    expected = ms.calibrate(model, batches, gather=("gradients",), loss=loss)["layer.weight"]
+    model.requires_grad_(False)
+    frozen = ms.calibrate(model, batches, gather=("gradients",), loss=loss)["layer.weight"]
+    np.testing.assert_allclose(frozen.gradient, expected.gradient, rtol=1e-6)
+    assert not model.layer.weight.requires_grad
+
+
 class Modulated(torch.nn.Module):
     """Linear layers with names that, without `.weight`, are those of scales and state parameters."""
 
