@@ -122,6 +122,7 @@ class ProductRecorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         """Run an operation; if it is a product with a weight, first add its inputs."""
+        # Inside such a call, products with weights of other layers are not watched either.
         if self._calls and self._calls[-1].is_recorded:
             return func(*args, **(kwargs or {}))
         name, is_copy = _kind(func)
