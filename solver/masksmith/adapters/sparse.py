@@ -22,7 +22,7 @@ def to_semi_structured(weight: Tensor, mask: Tensor) -> Tensor:
     Args:
         weight: `[out, in]` on a CUDA device, float16, bfloat16 or int8; both dimensions multiples of 16 (int8: 32)
             for cuSPARSELt.
-        mask: Bool, True = kept, 2 of every 4 along `in` at most.
+        mask: Bool, or numbers, as for `to_bsr`; 2 of every 4 along `in` are kept at most.
 
     Returns:
         `torch.sparse.to_sparse_semi_structured` of the weight with zeros; use it as the weight of a linear layer.
@@ -33,7 +33,7 @@ def to_semi_structured(weight: Tensor, mask: Tensor) -> Tensor:
         DeviceError: If the weight is not on a CUDA device; torch has such kernels for CUDA only.
     """
     masked = _masked(weight, mask)
-    if not count(mask).is_two_four:
+    if not count(mask != 0).is_two_four:
         raise ScoresError("it keeps more than 2 entries of a group of 4 along the input dimension", name="mask")
     if weight.device.type != "cuda":
         raise DeviceError(f"semi-structured tensors need a CUDA device; the weight is on {weight.device}")
@@ -51,7 +51,7 @@ def to_bsr(weight: Tensor, mask: Tensor, block: tuple[int, int]) -> Tensor:
 
     Args:
         weight: `[out, in]`.
-        mask: Bool, True = kept.
+        mask: Bool, True = kept; in a mask of numbers, all but 0 are kept.
         block: Rows and columns of a block; the weight's rows and columns must be multiples of them.
 
     Raises:
@@ -73,4 +73,4 @@ def _masked(weight: Tensor, mask: Tensor) -> Tensor:
             f"its shape is {list(weight.shape)}, the mask's {list(mask.shape)}; both must be matrices of one shape",
             name="weight",
         )
-    return weight.detach().masked_fill(~mask.to(weight.device), 0).contiguous()
+    return weight.detach().masked_fill(mask.to(weight.device) == 0, 0).contiguous()

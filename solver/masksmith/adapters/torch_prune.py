@@ -52,17 +52,17 @@ def custom_from_mask(module: torch.nn.Module, mask: Any, name: str = "weight") -
 
     Args:
         module: Module that has the parameter.
-        mask: Bool, True = kept, in the parameter's shape.
+        mask: Bool, True = kept, in the parameter's shape; in a mask of numbers, all but 0 are kept.
         name: Name of the parameter.
 
     Raises:
         ScoresError: If the shapes differ.
     """
     parameter = getattr(module, name)
-    mask_on_device = torch.as_tensor(mask).to(parameter.device)
+    mask_on_device = torch.as_tensor(mask, device=parameter.device)
     if mask_on_device.shape != parameter.shape:
         raise ScoresError(
             f"mask has shape {list(mask_on_device.shape)}, the parameter {list(parameter.shape)}", name=name
         )
-    pruned: torch.nn.Module = prune.custom_from_mask(module, name, mask_on_device.to(parameter.dtype))  # type: ignore[no-untyped-call]
+    pruned: torch.nn.Module = prune.custom_from_mask(module, name, (mask_on_device != 0).to(parameter.dtype))  # type: ignore[no-untyped-call]
     return pruned

@@ -44,7 +44,7 @@ class LayerAccumulator:
         self._gather, self._max_samples = gather, max_samples
         self._sums: dict[str, Tensor] = {}
         self._sampled_rows: Tensor | None = None
-        self._keys = torch.empty(0)
+        self._keys = torch.empty(0, device="cpu")
         self._generator = torch.Generator().manual_seed(0)
 
     @without_autocast()
@@ -102,7 +102,7 @@ class LayerAccumulator:
         if "norms" in results:
             results["norms"] = results["norms"].sqrt()
         if "gradients" in self._gather:
-            zeros = torch.zeros(self.modules[0].weight.shape)
+            zeros = torch.zeros(self.modules[0].weight.shape, device="cpu")
             results["gradient"] = results.get("gradient", zeros) / self.batches
             results["gradient_rms"] = results.get("gradient_rms", zeros) / self.batches**0.5
         return LayerStatistics(self.samples, **{kind: total.numpy() for kind, total in results.items()})
@@ -112,7 +112,7 @@ class LayerAccumulator:
 
     def _sample(self, inputs: Tensor) -> None:
         """Give each row a random key; keep the `max_samples` rows with the smallest keys, a uniform random sample."""
-        keys = torch.cat([self._keys, torch.rand(len(inputs), generator=self._generator)])
+        keys = torch.cat([self._keys, torch.rand(len(inputs), generator=self._generator, device="cpu")])
         rows = inputs if self._sampled_rows is None else torch.cat([self._sampled_rows, inputs])
         selected = torch.argsort(keys)[: self._max_samples]
         self._keys, self._sampled_rows = keys[selected], rows[selected.to(rows.device)]
@@ -141,12 +141,20 @@ def _rows(module: Any, inputs: Tensor) -> Tensor:
     if isinstance(module, torch.nn.Linear) or is_transformers_conv1d(module):
         return inputs.reshape(-1, inputs.shape[-1])
     mode = "constant" if module.padding_mode == "zeros" else module.padding_mode
-    padded = functional.pad(inputs, module._reversed_padding_repeated_twice, mode=mode)
+    padding = module._reversed_padding_repeated_twice
+    # One pair of lengths, of the argument `padding=(1,)`, stands for all dimensions of the kernel.
+    padded = functional.pad(inputs, one_each(padding, 2 * len(module.kernel_size), 2), mode=mode)
     return patches(padded, module.kernel_size, module.dilation, module.stride)
+
+
+def one_each(lengths: Sequence[int], count: int, group: int = 1) -> list[int]:
+    """Return `count` lengths: those of an argument of a convolution, whose first group may stand for all of them."""
+    return [*lengths] if len(lengths) == count else [*lengths[:group]] * (count // group)
 
 
 def patches(padded: Tensor, kernel: Sequence[int], dilation: Sequence[int], stride: Sequence[int]) -> Tensor:
     """Return the patches `[positions, in * kernel]` of a padded input that a convolution multiplies."""
+    dilation, stride = one_each(dilation, len(kernel)), one_each(stride, len(kernel))
     if len(kernel) == 1:  # `unfold` takes only inputs with two spatial dimensions.
         padded = padded.unsqueeze(-2)
         kernel, dilation, stride = (1, *kernel), (1, *dilation), (1, *stride)

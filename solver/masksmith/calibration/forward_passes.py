@@ -308,11 +308,11 @@ def _inference_reason(model: torch.nn.Module) -> str:
 def _weights_in_use(accumulators: Iterable[LayerAccumulator]) -> Iterator[dict[LayerAccumulator, list[torch.Tensor]]]:
     """Yield a mapping that collects, during a forward pass, the weights by which the layers multiply.
 
-    For a parametrized layer that is the computed tensor, not a parameter. Frozen weights that are collected require
-    gradients until the context ends.
+    For a parametrized layer that is the computed tensor, not a parameter. Frozen weights require gradients until the
+    context ends: parameters from its start, since they may be used before their layer is called.
     """
     in_use: dict[LayerAccumulator, list[torch.Tensor]] = {accumulator: [] for accumulator in accumulators}
-    frozen: list[torch.Tensor] = []
+    frozen = [parameter.requires_grad_(True) for parameter in _frozen_parameters(in_use)]
 
     def store_weight(accumulator: LayerAccumulator, module: torch.nn.Module, arguments: Any) -> None:
         if accumulator.ignores_inputs:
@@ -341,6 +341,20 @@ def _weights_in_use(accumulators: Iterable[LayerAccumulator]) -> Iterator[dict[L
             hook.remove()
         for weight in frozen:
             weight.requires_grad_(False)
+
+
+def _frozen_parameters(accumulators: Iterable[LayerAccumulator]) -> list[torch.Tensor]:
+    """Return the layers' weights that are parameters without gradients, but can have them."""
+    modules = [module for accumulator in accumulators for module in accumulator.modules]
+    weights = [module._parameters.get("weight") for module in modules]
+    return [
+        weight
+        for weight in weights
+        if weight is not None
+        and weight.is_floating_point()
+        and not weight.requires_grad
+        and not weight.is_inference()  # its layer is refused when it is called
+    ]
 
 
 def _shows_progress(progress: bool | None) -> bool:

@@ -38,7 +38,7 @@ class Matrix:
     is_contiguous: bool
 
     def is_whole(self, operand: Tensor) -> bool:
-        """Whether a view `[out, in, ..]` of the storage has all inputs and outputs, in their order."""
+        """Whether a view `[out, in, ..]` of the storage has exactly the entries of the matrix, in the same order."""
         return entries_of(operand) == self.entries
 
     def rearranged(self, view: Tensor, result: Tensor) -> Tensor | None:

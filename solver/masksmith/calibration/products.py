@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from masksmith.layouts import is_transformers_conv1d
 
-from .accumulator import LayerAccumulator, patches
+from .accumulator import LayerAccumulator, one_each, patches
 from .matrices import Matrices, Matrix, tensors_in
 
 Tensor = torch.Tensor
@@ -122,6 +122,7 @@ class ProductRecorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         """Run an operation; if it is a product with a weight, first add its inputs."""
+        # Inside such a call, products with weights of other layers are not watched either.
         if self._calls and self._calls[-1].is_recorded:
             return func(*args, **(kwargs or {}))
         name, is_copy = _kind(func)
@@ -174,10 +175,15 @@ def has_own_forward(module: torch.nn.Module) -> bool:
     return any(name in vars(module) or getattr(type(module), name) is not getattr(base, name) for name in replaced)
 
 
+def operation_name(func: Any) -> str:
+    """Return an operation's name without its namespace; empty for operators such as `flex_attention`."""
+    return str(func._schema.name).rpartition("::")[2] if hasattr(func, "_schema") else ""
+
+
 @cache
 def _kind(func: Any) -> tuple[str, bool]:
     """Return an operation's name, and whether it computes each entry from the same entry of its arguments."""
-    name = str(func._schema.name).rpartition("::")[2] if hasattr(func, "_schema") else ""
+    name = operation_name(func)
     tags = getattr(func, "tags", ())
     return name, name in COPIES or name.startswith("fake_quantize") or torch.Tag.pointwise in tags
 
@@ -203,7 +209,7 @@ def _convolution_operand(
     output_padding: Sequence[int],
     groups: int,
 ) -> _Operand:
-    padding_twice = [length for length in reversed(padding) for _ in range(2)]
+    padding_twice = [length for length in reversed(one_each(padding, weight.ndim - 2)) for _ in range(2)]
 
     def rows() -> Tensor:
         return patches(functional.pad(inputs.float(), padding_twice), weight.shape[2:], dilation, stride)

@@ -25,8 +25,8 @@ def with_layouts(
 
     Args:
         candidates: All tensors of the checkpoint or module. A candidate that has a layout, such as one of a traced
-            model, keeps it, with two exceptions: a layout of the caller replaces it; and an `unsupported_reason`
-            replaces it if the axes of the candidate's `file_format` differ from those of torch.
+            model, keeps it, and gets the fused parts of its name if it has none. A layout of the caller replaces it.
+            An `unsupported_reason` replaces it if the axes of the candidate's `file_format` differ from those of torch.
         user_layouts: Layouts that the caller gives, by name or alias of the tensor.
         config: The model's `config.json`, if there is one.
 
@@ -60,7 +60,8 @@ def _with_layout(candidate: Candidate, user_layout: Layout | None, architecture:
         return candidate
     layout = _by_rules(candidate, architecture)
     if isinstance(layout, Unclear):
-        return replace(candidate, layout=None, unsupported_reason=_unclear_reason(candidate, layout))
+        reason = _unclear_reason(candidate, layout)
+        return replace(candidate, layout=None, unsupported_reason=reason, has_unclear_layout=True)
     return replace(candidate, layout=layout)
 
 

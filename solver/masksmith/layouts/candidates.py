@@ -13,7 +13,8 @@ class Candidate:
 
     Attributes:
         name: Name of the tensor, unique among the candidates.
-        shape: Its shape; also empty if the shape is unknown, or need not be checked.
+        shape: Its shape; empty if it is unknown, or need not be checked. Roles that depend on the shape, such as that
+            of a convolution with one input channel, are then not found, and `*.weight` is taken for a layer's weight.
         dtype: Its dtype, as safetensors names it, or as torch does if safetensors has no name for it; empty if it need
             not be checked, since there is no pattern.
         aliases: Other names that the caller may use for the tensor, such as the name of its module.
@@ -27,6 +28,7 @@ class Candidate:
             False, its name decides.
         unsupported_reason: Why the tensor cannot be masked, whatever the pattern; None if no reason is known. `select`
             checks the dtype, and whether a pattern fits the shape, itself.
+        has_unclear_layout: Whether the reason is that the layout is unclear, so that a layout would remove it.
     """
 
     name: str
@@ -40,6 +42,7 @@ class Candidate:
     may_be_convolution: bool = True
     is_outside_layers: bool = False
     unsupported_reason: str | None = None
+    has_unclear_layout: bool = False
 
     @property
     def matrix_shape(self) -> tuple[int, ...]:

@@ -89,10 +89,13 @@ class Roles:
         self._expert_parents = {name.partition(".experts.")[0] for name in names if ".experts." in name}
 
     def role(self, name: str, shape: Sequence[int]) -> Role | None:
-        """Return the role that keeps a tensor from being masked by default; None if it has no such role."""
+        """Return the role that keeps a tensor from being masked by default; None if it has no such role.
+
+        An empty shape is one that is not known; the tensor then has no role that depends on its shape.
+        """
         # `scale.weight` of two dimensions is the weight of a layer that is called `scale`: quantisers store scales and
         # packed weights as parameters of the layer, without `.weight`, and norms store vectors.
-        is_layer_weight = name.endswith(".weight") and sum(length > 1 for length in shape) >= 2
+        is_layer_weight = name.endswith(".weight") and (not shape or sum(length > 1 for length in shape) >= 2)
         if _PACKED.search(name) and not is_layer_weight:
             return Role(PACKED, cannot_be_masked=True)
         reparametrized = reparametrized_reason(name, self._names)

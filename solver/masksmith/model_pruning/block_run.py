@@ -20,8 +20,8 @@ from .weights import BlockWeight
 MEASURED_TOKENS = 4096
 """The errors of a block are measured on the first batches, as many as are needed for this number of tokens.
 
-They are measured on all batches if all together have fewer tokens, or if all outputs of the dense model are computed
-anyway (see `_count_measured`).
+All batches are measured if they have fewer tokens together, or if the dense model runs on all of them anyway (see
+`_count_measured`).
 """
 NewActivations = Callable[[int, str], Activations]
 """Returns storage for the outputs of a block, by its position in the order, and by the model: `dense` or `pruned`."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import nullcontext
+from functools import partial
 
 import torch
 
@@ -78,12 +79,16 @@ class BlockStep:
 
         Raises:
             PruningError: If an input of a watched weight is not finite; if there is a target, and an output or its
-                error is not finite (the message names the batch); and as in `Call.run` and `BlockWatcher.watching`.
+                error is not finite (the message names the batch); and as in `Call.run`, `TokenOrders.find` and
+                `BlockWatcher.watching`.
         """
         total, tokens = 0.0, 0
         for batch in range(self._measured_batches if only_measured else self.batch_count):
-            with nullcontext() if watcher is None else watcher.watching(batch, self.token_mask(batch)):
-                outputs = self.call(batch).run(self.block, inputs.read(batch), self.name)
+            run_block, token_mask = partial(self.call(batch).run, self.block, name=self.name), self.token_mask(batch)
+            if watcher is not None and token_mask is not None:
+                watcher.find_token_orders(run_block, inputs.read(batch), token_mask)
+            with nullcontext() if watcher is None else watcher.watching(batch, token_mask):
+                outputs = run_block(inputs.read(batch))
             if into is not None:
                 into.write(batch, outputs)
             if target is None:

@@ -22,6 +22,11 @@ PADDING_KEY = "attention_mask"
 """Name of the model's argument that is 0 at padding: a tensor `[sequences, tokens]`."""
 CACHE_KEYWORDS = ("past_key_value", "past_key_values", "layer_past", "cache_params")
 """Parameters of blocks by which models pass a cache, of keys and values or of states."""
+DEPENDENT_ARGUMENT = (
+    "one of its arguments is computed from what the blocks before it return; "
+    "load the whole model and prune it in memory"
+)
+"""Why a call cannot be recorded while blocks are skipped."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +67,7 @@ def capture(
         start: Number of batches at the beginning to leave out.
         blocks_are_skipped: Whether the blocks return NaN (see `skipping`). An argument that contains NaN, and is not
             itself an output of the previous block, is then refused, because it is computed from a block's output.
+            Arguments that are no floats do not contain NaN; `streamed` compares two records of them.
 
     Raises:
         PruningError: If a batch does not fit the model; the model does not run each block exactly once; a block after
@@ -238,8 +244,7 @@ class _Recorder:
             advice = "let the model pass tensors, tuples, lists or dicts"
             raise PruningError(f"{reason}; {advice}", self._blocks.name(number))
         if self._blocks_are_skipped and isinstance(leaf, Tensor) and bool(torch.isnan(leaf).any()):
-            reason = "one of its arguments is computed from what the blocks before it return"
-            raise PruningError(f"{reason}; load the whole model and prune it in memory", self._blocks.name(number))
+            raise PruningError(DEPENDENT_ARGUMENT, self._blocks.name(number))
         # A tensor of `torch.inference_mode` cannot be used where gradients are computed, as for tuning.
         if isinstance(leaf, Tensor) and leaf.is_inference():
             return leaf.clone()
@@ -289,7 +294,8 @@ def prepared(model: torch.nn.Module) -> Iterator[None]:
 
     The caller's `torch.inference_mode` is switched off, because its tensors have no gradients, which tuning needs. The
     caller's `torch.autocast` is switched off, because it multiplies with copies of weights in another dtype, and
-    `ProductWatcher` recognises a weight by its memory. After the context, all of these are as before.
+    `ProductWatcher` recognises a weight by its memory. Compiled modules run uncompiled, since compiled code calls the
+    blocks without their hooks. After the context, all of these are as before.
     """
     training = [(module, module.training) for module in model.modules()]
     settings = {"use_cache": False, "_experts_implementation": "eager"}
@@ -301,7 +307,8 @@ def prepared(model: torch.nn.Module) -> Iterator[None]:
         model.eval()
         for config, name, _ in previous:
             setattr(config, name, settings[name])
-        with without_inference_mode(), without_autocast(), torch.no_grad():
+        uncompiled = torch.compiler.set_stance("force_eager")
+        with without_inference_mode(), without_autocast(), torch.no_grad(), uncompiled:
             yield
     finally:
         for config, name, value in previous:

@@ -39,8 +39,9 @@ def capture_by_first_block(
             yield captured_by_all_blocks
             continue
         if first_block_suffices is None:
-            first_block_suffices = _are_equal(
-                captured_by_all_blocks, _by_first_block_only(model, blocks, first_batch, 0)
+            by_first_block = _by_first_block_only(model, blocks, first_batch, 0)
+            first_block_suffices = (
+                by_first_block is not None and first_difference(captured_by_all_blocks, by_first_block) is None
             )
         captured = _by_first_block_only(model, blocks, batch, number) if first_block_suffices else None
         yield capture_batch(model, blocks, batch, number) if captured is None else captured
@@ -55,13 +56,16 @@ def _by_first_block_only(model: torch.nn.Module, blocks: BlockList, batch: Any, 
         return None
 
 
-def _are_equal(one: CapturedBatch, other: CapturedBatch | None) -> bool:
-    if other is None or one.order != other.order:
-        return False
-    return all(
-        _are_equal_trees((call.arguments, call.keywords), (other_call.arguments, other_call.keywords))
-        for call, other_call in zip(one.calls, other.calls, strict=True)
-    )
+def first_difference(one: CapturedBatch, other: CapturedBatch) -> int | None:
+    """Return the number of the first block, in the order of one record, that the other one calls otherwise, or None."""
+    for position, number in enumerate(one.order):
+        call, other_call = one.calls[number], other.calls[number]
+        is_same_block = position < len(other.order) and other.order[position] == number
+        if not is_same_block or not _are_equal_trees(
+            (call.arguments, call.keywords), (other_call.arguments, other_call.keywords)
+        ):
+            return number
+    return None
 
 
 def _are_equal_trees(left: Any, right: Any) -> bool:

@@ -74,8 +74,8 @@ class MatrixView:
     def contains(self, other: MatrixView) -> bool:
         """Whether each output of the other matrix, with all of its inputs, is an output of this one.
 
-        Two matrices that are the same single output contain each other, whatever their strides between outputs are.
-        Apart from that, a matrix with stride 0 between its outputs, which are all the same entries, contains none.
+        If both have one output, they contain each other if it is the same one; strides between outputs do not matter
+        then. Otherwise, a matrix with stride 0 between its outputs, which are all the same entries, contains none.
         """
         (inputs, outputs), (in_stride, out_stride) = self.shape, self.strides
         if (other.shape[0], other.strides[0]) != (inputs, in_stride):

@@ -11,7 +11,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from masksmith._errors import PruningError
-from masksmith.calibration.products import PRODUCTS as CALIBRATED_PRODUCTS
+from masksmith.calibration.products import PRODUCTS as CALIBRATED_PRODUCTS, operation_name
 
 from .parts import MatrixView, matrices_in_memory
 from .weights import BlockWeight
@@ -56,6 +56,9 @@ class _WatchedWeight:
 class ProductMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Calls `on_product` before each matrix product, with the operands as `[.., tokens, in]` and `[.., in, out]`."""
 
+    # Operators such as `flex_attention` run, but the operations inside of them are not watched.
+    supports_higher_order_operators = True
+
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
 
@@ -73,7 +76,7 @@ class ProductMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         """Call `on_product` if an operation is a product; then run the operation."""
-        name = str(func._schema.name).rpartition("::")[2]
+        name = operation_name(func)
         if name in PRODUCTS:
             left, right = (args[position] for position in PRODUCTS[name])
             # The third argument of `_grouped_mm`, or its keyword `offs`, has the ends of the groups of rows.

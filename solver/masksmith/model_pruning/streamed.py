@@ -23,8 +23,9 @@ from masksmith.patterns.matching import Globs
 from .activations import Activations, ActivationsOnDisk
 from .block_run import BlockRun
 from .blocks import BlockList, find_blocks
-from .capture import capture, prepared
+from .capture import DEPENDENT_ARGUMENT, CapturedBatch, capture, capture_batch, prepared
 from .captured import CapturedOnDisk
+from .first_block import first_difference
 from .options import Options
 from .parts import Part
 from .report import BlockReport
@@ -149,11 +150,26 @@ def _record_calls(
     on_progress(Progress(None, captured.count, len(batches)))
     with skipping(blocks, load):
         for batch in capture(model, blocks, batches, start=captured.count, blocks_are_skipped=True):
+            if not captured.count:
+                _check_independence(model, blocks, batches[0], batch)
             captured.add(batch)
             on_progress(Progress(None, captured.count, len(batches)))
     source.release_outside()
     for name in loaded_blocks:
         source.release(name)
+
+
+def _check_independence(model: torch.nn.Module, blocks: BlockList, batch: Any, captured: CapturedBatch) -> None:
+    """Check that the calls do not depend on what the skipped blocks return: record the first batch with other values.
+
+    Raises:
+        PruningError: If an argument of a block differs between the two records; the message names the block.
+    """
+    with skipping(blocks, lambda number: None, with_numbers=True):
+        other = capture_batch(model, blocks, batch, 0, blocks_are_skipped=True)
+    number = first_difference(captured, other)
+    if number is not None:
+        raise PruningError(DEPENDENT_ARGUMENT, blocks.name(number))
 
 
 class _StreamedRun:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -12,19 +12,20 @@ import torch
 from masksmith._errors import PruningError
 from masksmith.layouts import without_wrappers
 
-from .calls import tensors_of
+from .calls import Tensors, tensors_of
 from .products import ProductWatcher
 from .statistics import WeightStatistics, product_of
+from .token_orders import ADVICE, TokenOrders
 from .weights import BlockWeight
 
 Tensor = torch.Tensor
-ADVICE = "calibrate without padding"
 
 
 class BlockWatcher:
     """Watches the weights of a block.
 
-    The inputs of a weight have one row per token, so in a padded batch the rows of padding are known by position.
+    The inputs of a weight have one row per token, so in a padded batch the rows of padding are known by position, once
+    `find_token_orders` has found the order of the rows.
     Experts are an exception: they get only the tokens that the router sends them. In a padded batch, the block's
     child that contains the experts therefore runs a second time, on the tokens that are not padding. Inputs of experts
     are then gathered in the second run only, and inputs of other weights in the first run only. Experts that belong to
@@ -54,6 +55,11 @@ class BlockWatcher:
         self._children = {child: plain_block.get_submodule(child) for child in children}
         self._prefix = prefix
         self._last_product = _LastProduct()
+        self._token_orders = TokenOrders([weight for weight in weights if not weight.is_expert])
+
+    def find_token_orders(self, run: Callable[[Tensors], object], inputs: Tensors, token_mask: Tensor) -> None:
+        """Find the order of the rows of each weight's products; see `TokenOrders.find`."""
+        self._token_orders.find(run, inputs, token_mask)
 
     @contextmanager
     def watching(self, batch: int, token_mask: Tensor | None) -> Iterator[None]:
@@ -99,7 +105,7 @@ class BlockWatcher:
             if len(inputs) != self._token_mask.numel():
                 reason = f"its product has {len(inputs)} rows for {self._token_mask.numel()} tokens"
                 raise PruningError(f"{reason}, so that the rows of padding are not known; {ADVICE}", weight.name)
-            self._add_tokens(weight, matrix, inputs[self._token_mask.reshape(-1)])
+            self._add_tokens(weight, matrix, self._token_orders.tokens_of(weight, inputs, self._token_mask))
 
     def _add_tokens(self, weight: BlockWeight, matrix: int, inputs: Tensor) -> None:
         """Add inputs `[tokens, in]` without padding to the weight's statistics."""

@@ -184,7 +184,12 @@ def weights_of(
         raise PruningError(str(error)) from None
     by_name = {candidate.name: candidate for candidate in candidates}
     reasons = {name: reason for name, reason in selection.skipped.items() if reason not in BY_CHOICE}
-    reasons |= {name: UNOBSERVED for name in unobserved if name in reasons}
+    # A role, such as that of a bias, says more.
+    reasons |= {
+        name: UNOBSERVED
+        for name in unobserved
+        if name in reasons and reasons[name] != by_name[name].dense_by_default_reason
+    }
     parametrized = [name for name, reason in reasons.items() if reason == PARAMETRIZED_REASON]
     if parametrized:
         raise PruningError(f"{PARAMETRIZED_REASON}, or exclude it", parametrized[0])
@@ -206,14 +211,14 @@ def parameters_without_layout(
 ) -> dict[str, torch.nn.Parameter]:
     """Return the parameters in the blocks whose axes neither names nor modules nor `layouts` show, by plain name.
 
-    Those that are not pruned block by block for another reason, such as convolutions, are left out.
+    Those that are not pruned for another reason, such as convolutions and the scales of a quantiser, are left out.
     """
     locations = _locations(model, {})
     block_of = _block_numbers(blocks)
     return {
         candidate.name: locations[candidate.name].parameter
         for candidate in _candidates(model, blocks, locations, layouts, _shared_names(model, locations), {})
-        if candidate.layout is None and _unsupported_reason(locations[candidate.name], blocks, block_of) is None
+        if candidate.has_unclear_layout and _unsupported_reason(locations[candidate.name], blocks, block_of) is None
     }
 
 

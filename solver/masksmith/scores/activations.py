@@ -73,7 +73,7 @@ def ria(weight: Any, norms: Any = None, power: float = 0.5, *, column_sums: Any 
     if norms is None:
         return shares
     factors = per_input(norms, magnitudes, "norms", name)
-    scores = shares * factors**power
+    scores = shares * factors ** float(power)
     scores[shares == 0] = 0  # where the power of the norm overflows, the product is NaN
     return check_range(scores, shares, factors, name=name)
 

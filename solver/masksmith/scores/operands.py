@@ -89,7 +89,7 @@ def convert_like(values: Any, weight: Any) -> Any:
     if is_torch(weight):
         import torch
 
-        return torch.as_tensor(values).to(device=weight.device, dtype=weight.dtype)
+        return torch.as_tensor(values, device=weight.device).to(weight.dtype)
     array = values.cpu().numpy() if is_torch(values) else values
     return array.astype(weight.dtype, copy=False)
 

@@ -17,6 +17,7 @@ from masksmith._errors import UpdateError
 from masksmith._solution import Solution
 from masksmith._solve import solve
 from masksmith._torch_modes import without_autocast
+from masksmith._verify import verify
 from masksmith.patterns import Pattern, TilePattern, parse
 from masksmith.solvers.base import Solver
 
@@ -87,7 +88,8 @@ def admm(
         max_rounds: Maximum number of rounds.
         rounded_to: As for `reconstruct`.
         solver: As for `solve`.
-        start: Initial solution, for the same pattern; by default the best mask for the first scores.
+        start: Initial solution, for the same pattern, solved without `layout` and `view`;
+            by default the best mask for the first scores.
         threads: Threads of the mask solver and of torch; by default their own settings.
         name: Name of the weight in error messages.
         on_progress: Called with (rounds done, `max_rounds`); an exception in it stops the update.
@@ -137,9 +139,15 @@ def admm(
 
 
 def _check_start(start: Solution, pattern: Pattern, operands: Operands) -> None:
-    """Raise `UpdateError` if `start` has another pattern, since `admm` may return its mask and certificate."""
+    """Raise `UpdateError` if `start` is of another pattern or layout, since `admm` may return its mask and proof."""
     if start.pattern != pattern:
         raise UpdateError(f"start is a solution for the pattern {start.pattern}, not for {pattern}", operands.name)
+    if start._layout is not None:
+        axes = str(start._layout)
+        raise UpdateError(f"start was solved with layout={axes!r}; solve without a layout", operands.name)
+    mask = read_mask(start.mask, operands)
+    if not verify(mask.reshape(tuple(operands.original.shape)), pattern):
+        raise UpdateError(f"the mask of start is not allowed by its pattern {pattern}", operands.name)
 
 
 def uses_duals(pattern: Pattern) -> bool:

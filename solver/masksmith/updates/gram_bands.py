@@ -89,7 +89,8 @@ def largest_absolute(values: torch.Tensor) -> float:
 def as_tensor(values: Any) -> torch.Tensor:
     """Return numpy or torch values as a tensor; only an array that is not contiguous or is read-only is copied."""
     if is_torch(values):
-        return torch.as_tensor(values).detach()
+        tensor: torch.Tensor = values.detach()
+        return tensor
     array = np.ascontiguousarray(values)
     return torch.from_numpy(array if array.flags.writeable else array.copy())
 

@@ -29,8 +29,7 @@ class Operands:
     """A layer's weight and Gram matrix in torch, on the weight's device; `inputs` is the product of `[in, *kernel]`.
 
     Attributes:
-        weight: `[out, inputs]`, in the dtype of `original`; it shares the memory of `original` if torch can use this
-            memory.
+        weight: `[out, inputs]`, in the dtype of `original`: a view of `original` where torch can view it, else a copy.
         gram: `[inputs, inputs]`, float64, symmetric, not damped.
         diagonal_damping: Value to add to the diagonal of `gram`: the argument `damping` of `read` times the mean of the
             diagonal; 1 if all of `gram` is 0.

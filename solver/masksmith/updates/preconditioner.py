@@ -37,7 +37,9 @@ def low_rank_factor(matrix: Tensor) -> Tensor:
     if columns == 0:
         return matrix.new_zeros(inputs, 0)
     generator = torch.Generator().manual_seed(0)
-    basis = torch.randn(inputs, columns + OVERSAMPLING, generator=generator, dtype=torch.float64).to(matrix)
+    # On the CPU, as its generator is, also if torch has another default device.
+    shape = (inputs, columns + OVERSAMPLING)
+    basis = torch.randn(shape, generator=generator, dtype=torch.float64, device="cpu").to(matrix)
     for _ in range(POWER_ITERATIONS):
         basis = torch.linalg.qr(matrix @ basis).Q
     eigenvalues, vectors = torch.linalg.eigh(basis.T @ (matrix @ basis))

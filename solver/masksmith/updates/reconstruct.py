@@ -143,7 +143,7 @@ class _Reconstruction:
 
     Attributes:
         result: `[out, inputs]`, updated weights.
-        before: Squared error of the output with the masked weights.
+        before: Squared error of the output with the masked weights, rounded as the updated ones.
         after: Squared error of the output with the updated weights.
         energy: Squared norm of the original output.
         rows_as_they_were: Number of rows that keep their masked weights: the update does not decrease their error.
@@ -196,7 +196,7 @@ class _Reconstruction:
         updated, updated_error = self._rounded(strip, candidate, error)
         masked, masked_error = self._rounded(strip, strip.masked, strip.masked_error)
         is_better = updated_error < masked_error  # False for NaN, too
-        self.before += float(strip.masked_error[is_chosen].sum())
+        self.before += float(masked_error[is_chosen].sum())
         self.after += float(torch.where(is_better, updated_error, masked_error)[is_chosen].sum())
         self.energy += float(operands.energy[strip.rows[is_chosen]].sum())
         self.rows_as_they_were += int((is_chosen & ~is_better).sum())

@@ -20,7 +20,8 @@ class Update:
         weight: The updated weights, 0 at dropped entries; shape, dtype, library and device are those of the original.
         mask: Bool, True = kept.
         error: Squared error of the output with the updated weights.
-        masked_error: Squared error with the original weights masked by `mask`; never less than `error`.
+        masked_error: Squared error with the original weights masked by `mask`, and rounded as `weight` is; never less
+            than `error`.
         energy: `||X W^T||^2`, the squared norm of the original output.
         stats: Method, damping, tolerance, number of factorisations, iterations of the slowest row, rows that kept their
             masked weights, seconds, device. With ADMM also: the mask solver, numbers of rounds and of masks solved for,

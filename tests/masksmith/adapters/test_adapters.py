@@ -144,6 +144,19 @@ def test_semi_structured_tensors_need_cuda_and_say_so():
         adapters.to_semi_structured(weight, torch.ones_like(mask))
 
 
+@pytest.mark.parametrize("kept", [1, 255])
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
+def test_masks_of_numbers_keep_all_but_zeros(dtype, kept):
+    layer = linear()
+    weight = layer.weight.detach().clone()
+    mask = ms.solve(ms.magnitude(weight), "block 4x4 50%").mask
+    numbers = mask.to(dtype) * kept
+    torch.testing.assert_close(adapters.custom_from_mask(layer, numbers).weight, weight * mask, rtol=0, atol=0)
+    assert torch.equal(adapters.to_bsr(weight, numbers, (4, 4)).to_dense(), weight * mask)
+    with pytest.raises(adapters.DeviceError):
+        adapters.to_semi_structured(weight, ms.solve(ms.magnitude(weight), "2:4").mask.to(dtype) * kept)
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_semi_structured_tensors_multiply_like_the_dense_weight():

@@ -6,6 +6,7 @@ import torch
 from torch.utils.checkpoint import checkpoint
 
 import masksmith as ms
+from masksmith.layouts import Candidate, select, with_layouts
 
 KINDS = ("norms", "gram", "activations", "gradients")
 
@@ -235,3 +236,75 @@ class Bilinear(torch.nn.Module):
 def test_products_without_a_weight_are_not_counted(batches):
     gathered = ms.calibrate(torch.nn.Sequential(torch.nn.Linear(8, 8), Bilinear()), batches)
     assert {name: each.samples for name, each in gathered.items()} == {"0.weight": 60}
+
+
+class Functional(torch.nn.Module):
+    """A convolution whose weight is used without calling the layer."""
+
+    def __init__(self, arguments):
+        super().__init__()
+        self.layer, self.arguments = torch.nn.Conv2d(2, 3, 3), arguments
+
+    def forward(self, inputs):
+        return torch.nn.functional.conv2d(inputs, self.layer.weight, **self.arguments)
+
+
+@pytest.mark.parametrize("name", ["padding", "stride", "dilation"])
+def test_one_length_may_stand_for_all_dimensions_of_a_convolution(name):
+    images = torch.randn(1, 2, 7, 6)
+    one, all_ = {name: (2,)}, {name: (2, 2)}
+    expected = ms.calibrate(torch.nn.Conv2d(2, 3, 3, **all_), [images], gather=("norms", "gram"))["weight"]
+    called = ms.calibrate(torch.nn.Conv2d(2, 3, 3, **one), [images], gather=("norms", "gram"))["weight"]
+    functional = ms.calibrate(Functional(one), [images], gather=("norms", "gram"))["layer.weight"]
+    for gathered in (called, functional):
+        assert gathered.samples == expected.samples
+        np.testing.assert_allclose(gathered.norms, expected.norms, rtol=1e-6)
+        np.testing.assert_allclose(gathered.gram, expected.gram, rtol=1e-6, atol=1e-6)
+
+
+class Tied(torch.nn.Module):
+    """A weight that is used as a function before its layer is called."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = torch.nn.Linear(8, 8, bias=False)
+
+    def forward(self, inputs):
+        first = torch.nn.functional.linear(inputs, self.layer.weight)
+        return first + self.layer(torch.tanh(first))
+
+
+def test_gradients_of_frozen_weights_are_those_of_all_their_uses():
+    model, batches = Tied(), [torch.randn(4, 8)]
+    expected = ms.calibrate(model, batches, gather=("gradients",), loss=loss)["layer.weight"]
+    model.requires_grad_(False)
+    frozen = ms.calibrate(model, batches, gather=("gradients",), loss=loss)["layer.weight"]
+    np.testing.assert_allclose(frozen.gradient, expected.gradient, rtol=1e-6)
+    assert not model.layer.weight.requires_grad
+
+
+class Modulated(torch.nn.Module):
+    """Linear layers with names that, without `.weight`, are those of scales and state parameters."""
+
+    def __init__(self):
+        super().__init__()
+        for name in MODULATED:
+            setattr(self, name, torch.nn.Linear(8, 8))
+
+    def forward(self, inputs):
+        return self.D(self.smooth(inputs * self.gamma(inputs) + self.to_scale(self.beta(inputs))))
+
+
+MODULATED = ("gamma", "beta", "to_scale", "smooth", "D")
+
+
+def test_layers_with_the_names_of_scales_are_calibrated():
+    model, batches = Modulated(), [torch.randn(4, 8)]
+    gathered = ms.calibrate(model, batches)
+    assert sorted(gathered) == sorted(f"{name}.weight" for name in MODULATED)
+    assert gathered.skipped == {}
+    candidates = with_layouts([Candidate(n, tuple(p.shape), "F32") for n, p in model.named_parameters()])
+    assert sorted(select(candidates, ms.parse("2:4")).chosen) == sorted(gathered)
+    for name in MODULATED:
+        assert list(ms.calibrate(model, batches, layers=f"{name}.weight")) == [f"{name}.weight"]
+        assert list(ms.calibrate(model, batches, layers=f"{name}*")) == [f"{name}.weight"]

@@ -70,6 +70,29 @@ def test_a_weight_without_one_such_axis_stays_dense(shape, use):
     assert set(report.skipped) == {"0.extra", "1.extra"}
 
 
+class Quantised(Block):
+    """A block with parameters whose names say what they are."""
+
+    def __init__(self):
+        super().__init__(None, 16, 16)
+        del self.extra
+        self.w_scale, self.qweight = torch.nn.Parameter(torch.ones(16, 1)), torch.nn.Parameter(torch.ones(16, 16))
+        self.position_bias = torch.nn.Parameter(torch.zeros(7, 16))
+
+    def forward(self, inputs):
+        return self.layer(inputs) * self.w_scale[:, 0] + self.position_bias[0]
+
+
+def test_parameters_that_names_rule_out_keep_their_reasons():
+    model = torch.nn.Sequential(Quantised(), Quantised())
+    report = ms.prune(model, [torch.randn(4, 32, 16)], "2:4", update=None, tune_steps=0)
+    assert {name: reason for name, reason in report.skipped.items() if name.startswith("0.")} == {
+        "0.w_scale": "a scale",
+        "0.qweight": "packed by a quantiser, not a weight; dequantise the model first",
+        "0.position_bias": "a bias",
+    }
+
+
 def test_a_parameter_that_a_layer_multiplies_is_an_input():
     class Queries(Block):
         def forward(self, inputs):

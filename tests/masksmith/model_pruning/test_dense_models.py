@@ -7,6 +7,7 @@ import pytest
 import torch
 from support.causal_models import causal_model, token_batches
 from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
+from torch.nn.attention.flex_attention import flex_attention
 
 import masksmith as ms
 from masksmith.model_pruning import find_blocks
@@ -273,3 +274,68 @@ def test_blocks_have_the_names_that_a_sequential_gives_them():
     assert [block.name for block in report.blocks] == ["layers.layer_a", "layers.layer_b"]
     assert list(report.masks) == ["layers.layer_a.experts.0.weight", "layers.layer_b.experts.0.weight"]
     assert [weight.tokens for block in report.blocks for weight in block.weights] == [(116,)] * 2
+
+
+class Residual(torch.nn.Module):
+    """A residual linear layer."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = torch.nn.Linear(16, 16)
+
+    def forward(self, states):
+        return states + torch.relu(self.layer(states))
+
+
+class Body(torch.nn.Module):
+    """Two blocks in a module that may be compiled."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.layers = torch.nn.ModuleList([Residual(), Residual()])
+
+    def forward(self, states):
+        for layer in self.layers:
+            states = layer(states)
+        return states
+
+
+@pytest.mark.parametrize("compiles", ["in place", "inside"])
+def test_models_that_ran_compiled_are_pruned(compiles):
+    states = torch.randn(4, 32, 16)
+    model = torch.nn.Sequential(OrderedDict(body=Body())).eval()
+    compiled_calls = []
+
+    def backend(graph, inputs):
+        compiled_calls.append(graph)
+        return graph.forward
+
+    if compiles == "in place":
+        model.compile(backend=backend)
+    else:
+        model.body = torch.compile(model.body, backend=backend)
+    with torch.no_grad():
+        model(states)
+    report = ms.prune(model, [states], "2:4", update=None, tune_steps=0)
+    assert list(report.masks) == ["body.layers.0.layer.weight", "body.layers.1.layer.weight"]
+    assert len(compiled_calls) == 1
+
+
+class FlexAttention(torch.nn.Module):
+    """Attention by torch's `flex_attention`."""
+
+    def __init__(self):
+        super().__init__()
+        self.query, self.output = torch.nn.Linear(32, 32), torch.nn.Linear(32, 32)
+
+    def forward(self, states):
+        heads = self.query(states).unflatten(-1, (2, 16)).transpose(1, 2)
+        return states + self.output(flex_attention(heads, heads, heads).transpose(1, 2).flatten(2))
+
+
+@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
+def test_blocks_may_use_flex_attention():
+    model = torch.nn.Sequential(FlexAttention(), FlexAttention())
+    names = [f"{number}.{name}.weight" for number in range(2) for name in ("query", "output")]
+    assert sorted(ms.prune(model, [torch.randn(2, 64, 32)], "2:4", update=None).masks) == sorted(names)

@@ -126,6 +126,22 @@ def test_an_argument_that_depends_on_the_blocks_before_is_refused(tmp_path):
     assert error.name == "model.layers.1"
 
 
+DEPENDENT = {
+    "larger": lambda inputs: inputs.abs().sum(-1) > 0,
+    "smaller": lambda inputs: inputs.mean(-1) < 0,
+    "index": lambda inputs: inputs.argmax(-1),
+    "int": lambda inputs: int(inputs[0, 0].argmin()),
+    "finite": lambda inputs: inputs.isfinite(),
+    "chosen": lambda inputs: torch.where(inputs > 0, 0.0, -1.0),
+}
+
+
+@pytest.mark.parametrize("extra", DEPENDENT)
+def test_an_argument_that_depends_on_the_blocks_before_and_is_never_nan_is_refused(tmp_path, extra):
+    error = refused(tmp_path, Nested(extra=DEPENDENT[extra]), "is computed from what the blocks before")
+    assert error.name == "model.layers.1"
+
+
 def test_an_argument_that_no_file_can_hold_is_refused(tmp_path):
     error = refused(tmp_path, Nested(extra=lambda inputs: {1, 2}), "an argument of set, which cannot be written")
     assert error.name == "model.layers.1"

@@ -1,4 +1,5 @@
 import re
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -64,6 +65,14 @@ def test_small_scores_beside_large_ones_keep_their_order_in_float64(score):
     size = np.abs(weight).reshape(-1, 4)
     expected = (size >= np.sort(size, axis=1)[:, 2:3]).reshape(weight.shape)
     np.testing.assert_array_equal(ms.solve(score(weight.astype(np.float64)), "2:4").mask, expected)
+
+
+@pytest.mark.parametrize("power", [np.float64(0.5), np.float32(0.5), Fraction(1, 2)])
+def test_the_type_of_a_power_changes_nothing(power):
+    expected = both(lambda weight, norms: ms.ria(weight, norms, 0.5), WEIGHT, NORMS)
+    scores = both(lambda weight, norms: ms.ria(weight, norms, power), WEIGHT, NORMS)
+    np.testing.assert_array_equal(scores, expected)
+    assert scores.dtype == expected.dtype
 
 
 @pytest.mark.parametrize("power", [0, -1, float("nan"), float("inf"), 1e-320, 1e308, "a"])

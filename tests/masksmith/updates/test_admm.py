@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -95,6 +96,23 @@ def test_a_start_of_another_pattern_is_refused(pattern, start_pattern):
         ms.UpdateError, match=f"'a': start is a solution for the pattern {start_pattern}, not for {pattern}"
     ):
         ms.admm(weight, gram, pattern, start=start, max_rounds=1, name="a")
+
+
+def test_a_start_of_another_layout_is_refused():
+    weight, gram = layer(48, 48)
+    transposed = ms.solve(ms.magnitude(weight), "2:4", layout="in out")
+    with pytest.raises(ms.UpdateError, match="'a': start was solved with layout='in out'"):
+        ms.admm(weight, gram, "2:4", start=transposed, max_rounds=1, penalty=1e6, name="a")
+
+
+def test_a_start_with_a_mask_that_its_pattern_does_not_allow_is_refused():
+    weight, gram = layer()
+    start = ms.solve(ms.magnitude(weight), "2:4")
+    with pytest.raises(ms.UpdateError, match="the mask of start is not allowed by its pattern 2:4"):
+        ms.admm(weight, gram, "2:4", start=replace(start, mask=np.ones(weight.shape, bool)), max_rounds=1)
+    flat = ms.solve(np.random.default_rng(0).random((8, 4, 3, 3)), "2:4", view="flat")
+    with pytest.raises(ms.UpdateError, match="the mask of start is not allowed by its pattern 2:4"):
+        ms.admm(np.ones((8, 4, 3, 3)), np.eye(36), "2:4", start=flat, max_rounds=1)
 
 
 def test_the_same_input_gives_the_same_answer():
