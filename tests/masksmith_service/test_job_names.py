@@ -114,6 +114,9 @@ def test_lists_are_filtered(client, start):
     assert listed(client, label="team") == [bert, llama]
     assert listed(client, label=["team", "run=3"]) == [llama]
     assert listed(client, label=["team=text", "run=3"]) == []
+    assert listed(client, label=["team=vision", "team"]) == listed(client, label=["team", "team=vision"]) == [llama]
+    for bad in (["team=vision", "team=text"], ["team=", "team=text"], "=vision"):
+        assert client.get("/v1/jobs", params={"label": bad}).status_code == 422, bad
 
 
 def test_lists_of_a_time(client, start):

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Annotated, Literal
 
-from pydantic import AwareDatetime, BeforeValidator, Field
+from pydantic import AfterValidator, AwareDatetime, BeforeValidator, Field
 
 from masksmith_service.auth.principal import Principal
 from masksmith_service.errors import RequestError
@@ -15,7 +15,7 @@ from masksmith_state.jobs.records import JobRecords
 from masksmith_state.keys import Keys
 from masksmith_wire.documents import JobPage, JobState, JobSummary
 from masksmith_wire.errors import Code
-from masksmith_wire.names import MAX_LABELS, MAX_NAME_LENGTH
+from masksmith_wire.names import MAX_LABELS, MAX_NAME_LENGTH, parse_label_filters
 from masksmith_wire.payload_limits import StrictModel
 
 from .documents import summary_view
@@ -70,6 +70,11 @@ def _refuse_number(value: str) -> str:
     raise ValueError("expected a time with an offset, such as 2026-01-31T12:00:00Z")
 
 
+def _check_labels(texts: list[str]) -> list[str]:
+    parse_label_filters(texts)
+    return texts
+
+
 Time = Annotated[AwareDatetime, BeforeValidator(_refuse_number)]
 """A time with an offset; without the validator, pydantic would read a number as seconds since 1970."""
 
@@ -95,6 +100,7 @@ class JobQuery(StrictModel):
             max_length=MAX_LABELS,
             description="`KEY=VALUE`, or `KEY` with any value; jobs that have all of them.",
         ),
+        AfterValidator(_check_labels),
     ]
     since: Annotated[Time | None, Field(description="Created at this time or later.")] = None
     until: Annotated[Time | None, Field(description="Created at this time or earlier.")] = None
@@ -102,8 +108,7 @@ class JobQuery(StrictModel):
     @property
     def filter(self) -> JobFilter:
         """The conditions, except `key`, which `listed_owner` resolves."""
-        labels = {key: value if equals else None for key, equals, value in (text.partition("=") for text in self.label)}
-        return JobFilter(self.name, "", self.kind, self.state, labels, self.since, self.until)
+        return JobFilter(self.name, "", self.kind, self.state, parse_label_filters(self.label), self.since, self.until)
 
 
 def listed_owner(records: JobRecords, principal: Principal, key: str | None) -> str | None:
