@@ -9,7 +9,7 @@ from masksmith.layouts import Candidate, Layout, LayoutError, Selection, Selecti
 from masksmith.layouts.selection import WholeTensorNeededBy
 from masksmith.patterns import Pattern
 from masksmith.patterns.matching import Globs
-from masksmith_client._errors import as_input_errors
+from masksmith_client._errors import InputError, as_input_errors
 
 from .streamed_tensor import StreamedTensor
 
@@ -41,9 +41,16 @@ def candidates_of(
         for weight in weights
     ]
     with as_input_errors(LayoutError):
-        parsed = {name: Layout.of(layout) for name, layout in (user_layouts or {}).items()}
+        parsed = {name: _parsed(name, layout) for name, layout in (user_layouts or {}).items()}
         layouts_by_name = {name: layout for name, layout in parsed.items() if layout is not None}
         return layouts.with_layouts(candidates, layouts_by_name)
+
+
+def _parsed(name: str, layout: Layout | str) -> Layout | None:
+    try:
+        return Layout.of(layout)
+    except LayoutError as error:
+        raise InputError(f"the layout of {name!r}: {error}") from None
 
 
 def select(
