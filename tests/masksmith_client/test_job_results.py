@@ -69,6 +69,20 @@ def test_the_report_of_masks_is_that_of_solve(job: str, tmp_path: Path, capsys: 
     assert "is not a benchmark" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("state", [JobState.FAILED, JobState.CANCELED])
+@pytest.mark.parametrize("options", [[], ["--json"]])
+def test_the_report_of_a_job_without_success_is_exit_code_one(
+    service: FakeService, job: str, tmp_path: Path, capsys: Any, state: JobState, options: list[str]
+) -> None:
+    service.jobs[job] = service.jobs[job].model_copy(update={"state": state})
+    assert run(["jobs", "report", job, "-o", str(tmp_path / "report.json"), *options]) == 1
+    printed = capsys.readouterr()
+    assert f"masksmith: job {job} is {state.value}" in printed.err
+    assert json.loads((tmp_path / "report.json").read_text())["job"] == job
+    if options:
+        assert json.loads(printed.out)["job"] == job
+
+
 def test_the_report_of_a_live_job_is_refused(service: FakeService, client: Client, capsys: Any) -> None:
     job = client.jobs.submit({"a": WEIGHT}, "2:4").id
     assert service.jobs[job].state is JobState.QUEUED
