@@ -126,6 +126,37 @@ def test_a_sharded_checkpoint_becomes_one_file(tmp_path: Path, some: dict[str, n
         assert file.metadata() == {"format": "pt"}
 
 
+@pytest.mark.parametrize("file", ["config.json", "model.safetensors.index.json", "1.safetensors", "link"])
+def test_a_file_of_a_sharded_model_is_not_replaced(
+    tmp_path: Path, some: dict[str, np.ndarray], capsys: Any, file: str
+) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    for number, (name, shape) in enumerate(SHAPES.items()):
+        save_file({name: np.ones(shape, np.float32)}, folder / f"{number}.safetensors")
+    files = {name: f"{number}.safetensors" for number, name in enumerate(SHAPES)}
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": files}))
+    (folder / "config.json").write_text('{"model_type": "none"}')
+    (tmp_path / "link").symlink_to(folder / "0.safetensors")
+    write_masks(tmp_path / "masks", some)
+    output = tmp_path / "link" if file == "link" else folder / file
+    before = output.read_bytes()
+    for model in (folder, folder / "model.safetensors.index.json"):
+        assert run(["apply", str(tmp_path / "masks"), str(model), "-o", str(output)]) == 2
+        assert f"{output} is one of the files of {model}; name another file" in capsys.readouterr().err
+        assert output.read_bytes() == before
+
+
+@pytest.mark.parametrize("opened", ["file", "folder"])
+def test_the_only_weights_of_a_folder_may_be_replaced(model: Path, some: dict[str, np.ndarray], opened: str) -> None:
+    masks = write_masks(model.parent / "masks", some)
+    (model.parent / "config.json").write_text('{"model_type": "none"}')
+    apply_masks(masks, model if opened == "file" else model.parent, model)
+    assert not load_torch(model)["a"][torch.from_numpy(~some["a"])].any()
+    with pytest.raises(InputError, match="is one of the files of"):
+        apply_masks(masks, model, model.parent / "config.json")
+
+
 def test_memory_is_bounded_by_a_piece(tmp_path: Path) -> None:
     save_file({"a": np.ones((4000, 4000), np.float32)}, tmp_path / "model")
     mask = np.zeros((4000, 4000), np.bool_)

@@ -31,3 +31,10 @@ def test_long_names_lose_their_middle(width: int, monkeypatch: pytest.MonkeyPatc
 def test_elide_keeps_what_fits() -> None:
     assert elide("abc", 3) == "abc"
     assert elide("a" * 30 + "b" * 30, 10) == "aaa...bbbb"
+
+
+def test_names_are_shown_as_they_are(capsys: Any) -> None:
+    """Rich replaces the names of emojis, markup and numbers in texts, unless this is switched off."""
+    show_table(("tensor", "shape"), [("attn:key:weight", "8x8"), ("[bold]a[/bold]", ":fire:")])
+    assert "attn:key:weight" in (text := capsys.readouterr().out)
+    assert "[bold]a[/bold]   :fire:" in text

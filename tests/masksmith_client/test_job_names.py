@@ -149,6 +149,18 @@ def test_times_of_the_command_line() -> None:
             read_time(text, "--until")
 
 
+def test_label_filters_of_one_key_are_all_used(connected: None, service: FakeService, capsys: Any) -> None:
+    assert run(["jobs", "list", "--label", "team=vision", "--label", "team", "--label", "run"]) == 0
+    assert service.requests[-1].url.params.get_list("label") == ["team=vision", "run"]
+    sent = len(service.requests)
+    capsys.readouterr()
+    assert run(["jobs", "list", "--label", "team=vision", "--label", "team=audio"]) == 2
+    assert "label 'team=audio' is given with two values, and no job has both" in capsys.readouterr().err
+    assert run(["jobs", "list", "--label", "=vision"]) == 2
+    assert "label '=vision' is neither KEY=VALUE nor KEY" in capsys.readouterr().err
+    assert len(service.requests) == sent
+
+
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
     import safetensors.numpy

@@ -1,6 +1,8 @@
 """`masksmith jobs masks|weights|report`: results that are fetched later."""
 
+import errno
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import safetensors.numpy
 from masksmith.benchmark import Report
 from masksmith_client import Client
 from masksmith_client.cli.app import run
+from masksmith_client.cli.bench_report import save_and_show
 from masksmith_wire.digests import digest_bytes, digests_metadata
 from masksmith_wire.documents import JobState
 
@@ -69,6 +72,20 @@ def test_the_report_of_masks_is_that_of_solve(job: str, tmp_path: Path, capsys: 
     assert "is not a benchmark" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("state", [JobState.FAILED, JobState.CANCELED])
+@pytest.mark.parametrize("options", [[], ["--json"]])
+def test_the_report_of_a_job_without_success_is_exit_code_one(
+    service: FakeService, job: str, tmp_path: Path, capsys: Any, state: JobState, options: list[str]
+) -> None:
+    service.jobs[job] = service.jobs[job].model_copy(update={"state": state})
+    assert run(["jobs", "report", job, "-o", str(tmp_path / "report.json"), *options]) == 1
+    printed = capsys.readouterr()
+    assert f"masksmith: job {job} is {state.value}" in printed.err
+    assert json.loads((tmp_path / "report.json").read_text())["job"] == job
+    if options:
+        assert json.loads(printed.out)["job"] == job
+
+
 def test_the_report_of_a_live_job_is_refused(service: FakeService, client: Client, capsys: Any) -> None:
     job = client.jobs.submit({"a": WEIGHT}, "2:4").id
     assert service.jobs[job].state is JobState.QUEUED
@@ -87,3 +104,21 @@ def test_the_report_of_a_benchmark_is_that_of_bench(
     assert json.loads(capsys.readouterr().out) == json.loads(paths[0].read_text()) == document
     assert paths[1].exists()
     assert run(["jobs", "report", job, "-o", str(tmp_path / "report.txt")]) == 2
+
+
+@pytest.mark.parametrize("as_json", [True, False])
+def test_a_benchmark_is_printed_also_if_a_file_cannot_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any, as_json: bool
+) -> None:
+    def full(path: Path) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+    monkeypatch.setattr("masksmith_client.cli.bench_report.atomic_write", full)
+    report = Report([], {"device": "cpu"})
+    with pytest.raises(OSError, match="No space left"):
+        save_and_show(report, [tmp_path / "report.json"], as_json=as_json)
+    printed = capsys.readouterr().out
+    if as_json:
+        assert json.loads(printed) == report.document()
+    else:
+        assert printed

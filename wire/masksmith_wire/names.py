@@ -94,6 +94,24 @@ def parse_labels(texts: Iterable[str]) -> dict[str, str]:
     return labels
 
 
+def parse_label_filters(texts: Iterable[str]) -> dict[str, str | None]:
+    """Parse labels that jobs must have: `team=vision`, or `team` with any value, which becomes None.
+
+    Raises:
+        ValueError: If a text has no key, or two texts have different values for a key: no job has both.
+    """
+    labels: dict[str, str | None] = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not key:
+            raise ValueError(f"label {text[:80]!r} is neither KEY=VALUE nor KEY, such as team=vision or team")
+        known_value = labels.get(key)
+        if equals and known_value not in (None, value):
+            raise ValueError(f"label {text[:80]!r} is given with two values, and no job has both; give one")
+        labels[key] = value if equals else known_value
+    return labels
+
+
 def _shorten(text: str, length: int) -> str:
     text = text.strip()
     return text if len(text) <= length else text[: length - 1] + "\N{HORIZONTAL ELLIPSIS}"

@@ -201,16 +201,22 @@ def _with_traced_layouts(
 def user_layouts(texts: Mapping[str, Layout | str], names: Sequence[str]) -> dict[str, Layout]:
     """Parse the user's layouts, and return them by the names of tensors.
 
+    As of patterns, a tensor's full name has precedence over a glob, and of several globs the last one counts.
+
     Raises:
-        InputError: If a name or glob matches no tensor.
-        LayoutError: If a layout is malformed.
+        InputError: If a name or glob matches no tensor, or a layout is malformed.
     """
     layouts_by_name: dict[str, Layout] = {}
-    for selector, axes in texts.items():
+    full_names = set(names)
+    # Globs first, since later layouts replace earlier ones.
+    for selector, axes in sorted(texts.items(), key=lambda item: item[0] in full_names):
         matcher = NameMatcher(selector, names)
         if matcher.unmatched:
             raise InputError(f"the layout of {selector!r}: no tensor has this name or matches it")
-        layout = axes if isinstance(axes, Layout) else Layout.parse(axes)
+        try:
+            layout = axes if isinstance(axes, Layout) else Layout.parse(axes)
+        except LayoutError as error:
+            raise InputError(f"the layout of {selector!r}: {error}") from None
         layouts_by_name |= {name: layout for name in names if matcher.match(name)}
     return layouts_by_name
 

@@ -20,10 +20,16 @@ SUFFIXES = (".json", ".csv", ".md", *PLOT_SUFFIXES)
 
 
 def save_and_show(report: Report, outputs: Sequence[Path], *, as_json: bool) -> None:
-    """Write a report to files, and print it; exit code 1 if a measurement failed."""
-    for path in outputs:
-        save(report, path)
-    print_json(report.document()) if as_json else show(report)
+    """Write a report to files, and print it; exit code 1 if a measurement failed.
+
+    If a file cannot be written, the report is still printed, since the measurement may have taken hours; then the error
+    is raised.
+    """
+    try:
+        for path in outputs:
+            save(report, path)
+    finally:
+        print_json(report.document()) if as_json else show(report)
     if report.failures:
         print_note(f"masksmith: {len(report.failures)} measurement(s) failed")
         raise typer.Exit(1)

@@ -80,7 +80,7 @@ def show_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, left_al
     from rich.console import Console
     from rich.table import Table
 
-    console = Console(width=None if sys.stdout.isatty() else PIPE_WIDTH, highlight=False, markup=False)
+    console = Console(width=None if sys.stdout.isatty() else PIPE_WIDTH, highlight=False, markup=False, emoji=False)
     cells = _shortened([[*map(_safe, row)] for row in rows], columns, console.width)
     table = Table(box=None, pad_edge=False, header_style="bold")
     for number, column in enumerate(columns):

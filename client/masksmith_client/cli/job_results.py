@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .console import JsonOption, UrlOption, print_result
-from .jobs import JobId
+from .console import JsonOption, UrlOption, print_note, print_result
+from .jobs import UNSUCCESSFUL, JobId
 
 if TYPE_CHECKING:
     from masksmith_client._jobs import Job
@@ -80,7 +80,10 @@ def report(
     url: UrlOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Print the report of a job that has ended, as `solve` or `bench` prints it; --output also writes it to files."""
+    """Print the report of a job that has ended, as `solve` or `bench` prints it; --output also writes it to files.
+
+    Exit code 1 if the job failed or was canceled, or a measurement failed.
+    """
     from .bench_report import check_report_outputs, save_and_show
     from .service import interactive_client
 
@@ -94,7 +97,7 @@ def report(
 
 
 def _report_masks(job: Job, outputs: Sequence[Path], *, as_json: bool) -> None:
-    """Write the report of a masks job to files, and print it.
+    """Write the report of a masks job to files, and print it; exit code 1 if the job failed or was canceled.
 
     Raises:
         ClientError: If the job has not ended.
@@ -116,3 +119,6 @@ def _report_masks(job: Job, outputs: Sequence[Path], *, as_json: bool) -> None:
         with atomic_write(path) as file:
             file.write(json.dumps(masks_report.document(), indent=2).encode())
     masks_report.show(as_json=as_json)
+    if job.state in UNSUCCESSFUL:
+        print_note(f"masksmith: job {job.id} is {job.state.value}")
+        raise typer.Exit(1)

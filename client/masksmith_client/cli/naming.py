@@ -64,9 +64,16 @@ def read_labels(texts: Sequence[str] | None) -> dict[str, str]:
 
 
 def read_label_filters(texts: Sequence[str] | None) -> dict[str, str | None]:
-    """Read labels that jobs must have: `team=vision`, or `team` with any value, which becomes None in the result."""
-    parts = (text.partition("=") for text in texts or ())
-    return {key: value if equals else None for key, equals, value in parts}
+    """Read labels that jobs must have: `team=vision`, or `team` with any value, which becomes None in the result.
+
+    Raises:
+        InputError: If a text has no key, or two texts have different values for a key.
+    """
+    from masksmith_client._errors import as_input_errors
+    from masksmith_wire.names import parse_label_filters
+
+    with as_input_errors(ValueError):
+        return parse_label_filters(texts or ())
 
 
 def read_time(text: str | None, option: str) -> datetime | None:

@@ -13,6 +13,7 @@ import numpy as np
 from masksmith_client._errors import InputError
 from masksmith_client.checkpoints.checkpoint import Checkpoint
 from masksmith_client.checkpoints.copy import is_folder_output, write_copy
+from masksmith_client.checkpoints.other_files import model_files
 from masksmith_client.checkpoints.quantised import check_zero_point
 from masksmith_client.submission.files import list_tensors, streamed_tensors
 from masksmith_client.submission.streamed_tensor import StreamedTensor, flat_shape
@@ -50,8 +51,8 @@ def apply_masks(
     Args:
         masks: Masks by the names of the tensors; tensors without a mask are copied.
         model: A safetensors file, a sharded checkpoint's index, or the directory of either.
-        output: The `.safetensors` file to write, which may be the model itself, or a directory: a new or
-            empty one, or that of an interrupted copy.
+        output: The `.safetensors` file to write, which may be the only weights file of the model itself; or a
+            directory: a new or empty one, or that of an interrupted copy.
         on_bytes: Called with the number of bytes processed since the last call.
 
     Returns:
@@ -60,11 +61,13 @@ def apply_masks(
     Raises:
         InputError: If the model has no tensor for a mask; if a mask and its tensor differ in shape; if entries of the
             tensor's dtype cannot be set to zero one by one; if the model is quantised so that zeros are not stored as
-            zeros; if masks of tied weights differ; or if `write_copy` refuses the directory.
+            zeros; if masks of tied weights differ; if `write_copy` refuses the directory; or if `output` is one of
+            several files of the model.
         WireError: If a mask does not have its digests, or a downloaded one violates its pattern. The patterns of an
             opened file are not checked here: `Masks.verify` and `masksmith verify` check them.
     """
     checkpoint = Checkpoint.open(model)
+    _check_model_stays_whole(checkpoint, output)
     checkpoint.check_zeros_can_be_counted()
     tensors, mask_names = streamed_tensors(checkpoint.tensors_as_stored), _mask_names(masks, checkpoint)
     if is_folder_output(output, model):
@@ -73,6 +76,17 @@ def apply_masks(
         header_entries = {tensor.name: (tensor.dtype, tensor.shape) for tensor in tensors}
         file.write(build_header(header_entries, checkpoint.metadata))
         return [_write(file, tensor, masks, mask_names.get(tensor.name), on_bytes) for tensor in tensors]
+
+
+def _check_model_stays_whole(checkpoint: Checkpoint, output: Path) -> None:
+    """Refuse to replace one file of a model by all its tensors, unless it is the only file of weights."""
+    if not output.is_file():
+        return
+    replaceable = [*checkpoint.headers] if len(checkpoint.headers) == 1 else []
+    for file in model_files(checkpoint):
+        is_output = file.is_file() and output.samefile(file)
+        if is_output and not any(output.samefile(other) for other in replaceable):
+            raise InputError(f"{output} is one of the files of {checkpoint.path}; name another file, or a directory")
 
 
 def _write_folder(

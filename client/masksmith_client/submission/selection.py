@@ -43,9 +43,16 @@ def candidates_of(
         for weight in weights
     ]
     with as_input_errors(LayoutError):
-        parsed = {name: Layout.of(layout) for name, layout in (user_layouts or {}).items()}
+        parsed = {name: _parsed(name, layout) for name, layout in (user_layouts or {}).items()}
         layouts_by_name = {name: layout for name, layout in parsed.items() if layout is not None}
         return layouts.with_layouts(candidates, layouts_by_name)
+
+
+def _parsed(name: str, layout: Layout | str) -> Layout | None:
+    try:
+        return Layout.of(layout)
+    except LayoutError as error:
+        raise InputError(f"the layout of {name!r}: {error}") from None
 
 
 def select(

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Annotated, Literal
 
@@ -15,7 +15,7 @@ from masksmith_state.jobs.records import JobRecords
 from masksmith_state.keys import Keys
 from masksmith_wire.documents import JobPage, JobState, JobSummary
 from masksmith_wire.errors import Code
-from masksmith_wire.names import MAX_LABELS, MAX_NAME_LENGTH
+from masksmith_wire.names import MAX_LABELS, MAX_NAME_LENGTH, parse_label_filters
 from masksmith_wire.payload_limits import StrictModel
 
 from .documents import summary_view
@@ -36,7 +36,7 @@ class JobFilter:
             spaces; case, and spaces around the text, do not matter.
         kind: The job is of this kind, `masks` or `benchmark`.
         states: The job has one of these states.
-        labels: The job has all of these labels, as key and value; the value None stands for any value.
+        labels: The job has all of these labels; the value None stands for any value.
         since, until: The job was created at or between these times.
     """
 
@@ -44,7 +44,7 @@ class JobFilter:
     text: str = ""
     kind: str | None = None
     states: Collection[JobState] = ()
-    labels: Collection[tuple[str, str | None]] = ()
+    labels: Mapping[str, str | None] = field(default_factory=dict)
     since: datetime | None = None
     until: datetime | None = None
 
@@ -55,7 +55,7 @@ class JobFilter:
 
     def matches(self, job: JobSummary) -> bool:
         """Whether a job fulfils all conditions other than `since` and `until`, which `find_jobs` checks."""
-        has_labels = all(key in job.labels and value in (None, job.labels[key]) for key, value in self.labels)
+        has_labels = all(key in job.labels and value in (None, job.labels[key]) for key, value in self.labels.items())
         has_kind_and_state = self.kind in (None, job.kind) and (not self.states or job.state in self.states)
         has_name = self.name.strip().lower() in (job.name or "").lower()
         has_text = self.text.strip().lower() in _searched_text(job)
@@ -70,20 +70,13 @@ def _refuse_number(value: str) -> str:
     raise ValueError("expected a time with an offset, such as 2026-01-31T12:00:00Z")
 
 
+def _check_labels(texts: list[str]) -> list[str]:
+    parse_label_filters(texts)
+    return texts
+
+
 Time = Annotated[AwareDatetime, BeforeValidator(_refuse_number)]
 """A time with an offset; without the validator, pydantic would read a number as seconds since 1970."""
-
-
-def _refuse_empty_key(text: str) -> str:
-    if not text.partition("=")[0]:
-        raise ValueError(f"label {text!r} has no key; expected KEY=VALUE or KEY, such as team=vision")
-    return text
-
-
-LabelCondition = Annotated[
-    str, Field(max_length=200, examples=["team=vision", "team"]), AfterValidator(_refuse_empty_key)
-]
-"""`KEY=VALUE`, or `KEY` alone."""
 
 
 class JobQuery(StrictModel):
@@ -101,12 +94,13 @@ class JobQuery(StrictModel):
     kind: Literal["masks", "benchmark"] | None = None
     state: Annotated[list[JobState], Field(default_factory=list, max_length=len(JobState))]
     label: Annotated[
-        list[LabelCondition],
+        list[Annotated[str, Field(max_length=200, examples=["team=vision", "team"])]],
         Field(
             default_factory=list,
             max_length=MAX_LABELS,
             description="`KEY=VALUE`, or `KEY` with any value; jobs that have all of them.",
         ),
+        AfterValidator(_check_labels),
     ]
     since: Annotated[Time | None, Field(description="Created at this time or later.")] = None
     until: Annotated[Time | None, Field(description="Created at this time or earlier.")] = None
@@ -114,9 +108,7 @@ class JobQuery(StrictModel):
     @property
     def filter(self) -> JobFilter:
         """The conditions, except `key`, which `listed_owner` resolves."""
-        parts = [text.partition("=") for text in self.label]
-        labels = [(key, value if equals else None) for key, equals, value in parts]
-        return JobFilter(self.name, "", self.kind, self.state, labels, self.since, self.until)
+        return JobFilter(self.name, "", self.kind, self.state, parse_label_filters(self.label), self.since, self.until)
 
 
 def listed_owner(records: JobRecords, principal: Principal, key: str | None) -> str | None:

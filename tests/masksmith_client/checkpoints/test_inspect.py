@@ -101,3 +101,22 @@ def test_inspecting_a_quantised_checkpoint_says_so(tmp_path: Path, capsys: pytes
 
 def test_the_name_of_a_layout_may_contain_an_equals_sign() -> None:
     assert parse_layouts(["x=y.w1=stack in out"]) == {"x=y.w1": "stack in out"}
+
+
+@pytest.mark.parametrize("texts", [("w1=in out", "w*=out in"), ("*=out in", "w1=in out"), ("*=in out", "w2=out in")])
+def test_the_layout_of_a_full_name_has_precedence_over_a_glob(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], texts: tuple[str, str]
+) -> None:
+    save_file({name: np.ones((8, 16), np.float32) for name in ("w1", "w2")}, tmp_path / "m.safetensors")
+    arguments = [part for text in texts for part in ("--layout", text)]
+    by_name = inspected(capsys, str(tmp_path / "m.safetensors"), *arguments)["by_name"]
+    assert (by_name["w1"]["axes"], by_name["w2"]["axes"]) == ("in out", "out in")
+
+
+@pytest.mark.parametrize("command", [("inspect",), ("solve", "--local", "-p", "2:4", "-o", "masks")])
+def test_a_malformed_layout_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], command: tuple[str, ...]
+) -> None:
+    save_file({"w1": np.ones((8, 16), np.float32)}, tmp_path / "m.safetensors")
+    assert run([command[0], str(tmp_path / "m.safetensors"), *command[1:], "--layout", "w1=in"]) == 2
+    assert "the layout of 'w1': axes 'in' must say 'out' and 'in' once each" in capsys.readouterr().err

@@ -68,6 +68,7 @@ class FinishedBlocks:
         The block is finished when its file exists, since a file gets its name only when it is complete.
 
         Raises:
+            PruningError: If an updated value overflows in the weight's dtype in the checkpoint.
             OSError: If the file cannot be written.
         """
         from masksmith.model_pruning import write_tensors
@@ -76,10 +77,20 @@ class FinishedBlocks:
         for weight in report.weights:
             tensors[weight.name + MASK_SUFFIX] = torch.from_numpy(pack(np.asarray(weight.mask)))
             if self._method.update is not None:
-                dtype = getattr(torch, TORCH_DTYPES[self._choice.tensors[weight.name].dtype])
-                tensors[weight.name] = self._values(model, weight.name).to(dtype)
+                tensors[weight.name] = self._stored_values(model, weight.name)
         write_tensors(self._path(position), tensors, {REPORT_KEY: json.dumps(report.as_dict())})
         self.reports.append(report.as_dict())
+
+    def _stored_values(self, model: Any, name: str) -> torch.Tensor:
+        """Return the values of a weight in its dtype in the checkpoint, whose range may be smaller than the model's."""
+        from masksmith import PruningError
+
+        values, dtype = self._values(model, name), TORCH_DTYPES[self._choice.tensors[name].dtype]
+        stored_values = values.to(getattr(torch, dtype))
+        if not bool(stored_values.isfinite().all()):
+            largest = float(values.abs().max())
+            raise PruningError(f"its updated values reach {largest:g}, which overflows in {dtype}", name)
+        return stored_values
 
     def _values(self, model: Any, name: str) -> torch.Tensor:
         """Return the values of a weight: those of a parameter of the model, or of a part of one."""
