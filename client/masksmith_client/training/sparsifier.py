@@ -30,6 +30,7 @@ from .refresher import Refresher, ScoresOf
 from .report import LayerReport, TrainingReport
 from .schedules import Schedule
 from .semi_structured import check_compute, use_sparse
+from .sharding import reshard
 from .state import check_saved_with_weights, check_state, layers_state, load_layers, read_state, write_state
 
 
@@ -103,6 +104,7 @@ class Sparsifier(MaskedModel):
         check_options(self.method, self.pattern, in_place, hysteresis, scores)
         self.schedule.check(self.pattern)
         is_sparse = check_compute(compute, self.pattern, self.schedule, in_place)
+        reshard(model)
         masked_layers, self._skipped = choose(model, self.pattern, self.method, layers, exclude, layouts)
         super().__init__(model, masked_layers, in_place=in_place)
         if is_sparse:
@@ -110,7 +112,7 @@ class Sparsifier(MaskedModel):
         source = Client() if masks is None else masks
         self._refresher = Refresher(self._layers, source, settings, self.method, hysteresis, scores)
         self._updates = MaskUpdates(self._layers, self._refresher, settings, self.pattern, self.schedule, self.method)
-        self._optimizers = WatchedOptimizers(self._layers, self.method)
+        self._optimizers = WatchedOptimizers(model, self._layers, self.method)
         self._attach(optimizer)
 
     def step(self) -> None:
@@ -240,6 +242,7 @@ class Sparsifier(MaskedModel):
             pruned: Whether to include the dense values of pruned entries, which `plain_state_dict` lacks; with
                 `in_place` there are none.
         """
+        self._restore_shards()
         settings = {"pattern": str(self.pattern), "method": type(self.method).__name__, "step": self._updates.step}
         layers = layers_state(self._layers, pruned=pruned and not self._in_place)
         return layers | settings | self._updates.history.state()
@@ -252,9 +255,11 @@ class Sparsifier(MaskedModel):
 
         Raises:
             InputError: If the pattern, the method or the layers of the state differ; a member is missing or has another
-                type; or the masks are baked. Nothing is changed then.
+                type; the masks are baked; or a masked layer was replaced or cannot be masked any more. Nothing is
+                changed then.
         """
         self._check_not_baked()
+        self._check_and_adopt_layers()
         check_state(state, str(self.pattern), type(self.method).__name__, self._layers)
         saved_history = SavedHistory.read(state, state["masks"])
         self._refresher.drop()
@@ -280,6 +285,7 @@ class Sparsifier(MaskedModel):
         state = read_state(Path(path))
         if check_weights:
             self._check_not_baked()
+            self._check_and_adopt_layers()
             check_state(state, str(self.pattern), type(self.method).__name__, self._layers)
             check_saved_with_weights(self._layers, state, path)
         self.load_state_dict(state)
