@@ -53,6 +53,11 @@ class MaskUpdates:
         """The pattern of this step; None if the schedule makes layers dense at this step."""
         return self._schedule.pattern_at(self._pattern, self.step)
 
+    def follow_process_group(self) -> None:
+        """Couple the ranks if the process group was initialized since; see `Refresher.follow_process_group`."""
+        if self._refresher.follow_process_group():
+            self._pacing.reset()  # Ranks that request masks at the same steps must have the same state.
+
     def advance(self) -> None:
         """Count an optimizer step: apply masks that have arrived; then request masks if they are due.
 

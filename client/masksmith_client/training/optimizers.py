@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import weakref
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -32,10 +33,15 @@ class WatchedOptimizers:
         layers: Its masked layers.
         method: Before each step of an optimizer, its `before_step` is called with each masked layer whose weight the
             optimizer owns.
+        before_step: A bound method that is called before that.
     """
 
-    def __init__(self, model: torch.nn.Module, layers: Sequence[MaskedLayer], method: Method) -> None:
+    def __init__(
+        self, model: torch.nn.Module, layers: Sequence[MaskedLayer], method: Method, before_step: Callable[[], None]
+    ) -> None:
         self._model, self._layers, self._method = model, layers, method
+        # The hooks of an optimizer must not keep alive what belongs to a sparsifier, such as its refresh worker.
+        self._before_step = weakref.WeakMethod(before_step)
         self._optimizers: list[torch.optim.Optimizer] = []
         self._hooks: list[torch.utils.hooks.RemovableHandle] = []
         # Names of the layers whose weight a watched optimizer has stepped since the last check.
@@ -140,6 +146,8 @@ class WatchedOptimizers:
         Raises:
             InputError: If `maximize` was set since the optimizer is watched; see `add`.
         """
+        if (before_step := self._before_step()) is not None:
+            before_step()
         reshard(self._model)
         self._check_ascent([optimizer])
         # Some versions of torch pass the optimizer again as the first argument.

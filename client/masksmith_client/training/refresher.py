@@ -207,6 +207,21 @@ class Refresher:
             if has_share:
                 self._snapshots.take(name, values, mask)
 
+    def follow_process_group(self) -> bool:
+        """Divide the layers anew if the process group was initialized or destroyed since; return whether it was.
+
+        The response to a pending request is ignored then: other ranks have requested other masks, or have received
+        theirs already. All ranks get the masks of rank 0; all must call this at the same step.
+        """
+        if not self._process_group.follow():
+            return False
+        if self.pending is not None:
+            self._wait()  # What handles it may not be able to handle another request at the same time.
+            self.pending = None
+        self._start(self._divide(None))
+        self._process_group.share_masks(self._layers)
+        return True
+
     def poll(self) -> RefreshResponse | None:
         """Return the response if it has arrived on all ranks; else, or if no request is pending, return None.
 

@@ -112,7 +112,8 @@ class Sparsifier(MaskedModel):
         source = Client() if masks is None else masks
         self._refresher = Refresher(self._layers, source, settings, self.method, hysteresis, scores)
         self._updates = MaskUpdates(self._layers, self._refresher, settings, self.pattern, self.schedule, self.method)
-        self._optimizers = WatchedOptimizers(model, self._layers, self.method)
+        before_step = self._updates.follow_process_group  # The method may change weights by their masks.
+        self._optimizers = WatchedOptimizers(model, self._layers, self.method, before_step)
         self._attach(optimizer)
 
     def step(self) -> None:
@@ -125,6 +126,7 @@ class Sparsifier(MaskedModel):
             ClientError: If masks cannot be computed, and `Refresh.wait` is set.
         """
         self._check_not_baked()
+        self._updates.follow_process_group()
         for layer in self._check_and_adopt_layers():
             layer.check_restored_values()
         if self.method.needs_optimizer:
@@ -149,6 +151,7 @@ class Sparsifier(MaskedModel):
             ClientError: If the request fails; or if a layer gets no mask: the message names the first such layer.
         """
         self._check_not_baked()
+        self._updates.follow_process_group()
         pattern = self._updates.pattern
         if pattern is None:
             raise InputError(f"by the schedule, layers are dense at step {self._updates.step}")
@@ -163,6 +166,16 @@ class Sparsifier(MaskedModel):
             failing = self._refresher.failing
             name, error = next(iter(failing.items()))
             raise ClientError(f"{len(failing)} layer(s) keep their last mask; {name!r} has no new one: {error}")
+
+    def join_process_group(self) -> None:
+        """Couple the ranks if `torch.distributed` was initialized after the sparsifier was created; else do nothing.
+
+        All ranks get the masks of rank 0. `step` and the step of a watched optimizer do this, too; after a call before
+        the first step, all ranks have the same masks in the first forward pass. All ranks must call this together.
+        """
+        if not self._baked:
+            self._updates.follow_process_group()
+            self._zero_pruned()
 
     def log_to(self, logger: Logger) -> None:
         """Call `logger(metrics, step)` for each refresh, also for the refreshes so far.
