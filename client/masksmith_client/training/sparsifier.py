@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -33,6 +34,8 @@ from .semi_structured import check_compute, use_sparse
 from .sharding import reshard
 from .state import check_saved_with_weights, check_state, layers_state, load_layers, read_state, write_state
 
+log = logging.getLogger("masksmith_client.training")
+
 
 class Sparsifier(MaskedModel):
     """Applies masks to a model's layers during training.
@@ -54,7 +57,8 @@ class Sparsifier(MaskedModel):
         model: The model. Its optimizer may exist already, unless the method adds parameters.
         pattern: Such as `"transposable 8:16"`, or a pattern object.
         masks: A `Client`, or a function of scores and pattern such as `masksmith.solve`; default `Client()`.
-        refresh: Optimizer steps between refreshes, or a `Refresh`; None computes masks once.
+        refresh: Optimizer steps between refreshes, or a `Refresh`; None computes masks once for each pattern of the
+            schedule.
         method: How pruned weights are trained, as an object or by name (`"sr-ste decay=1e-4"`); default `SRSTE()`.
         schedule: The pattern at each step, as an object or by name (`"dense-phases warm_up=100"`); default `pattern`
             from the first step on.
@@ -97,7 +101,7 @@ class Sparsifier(MaskedModel):
     ) -> None:
         self.pattern = as_pattern(pattern)
         self.method, self.schedule = as_method(method), as_schedule(schedule)
-        # Without refreshes, masks are requested only while a layer has none: now, or when a dense phase ends.
+        # Without refreshes, masks are requested now, when a dense phase ends, and when the pattern changes.
         settings = as_refresh(refresh) or Refresh(until=0, wait=True)
         if not isinstance(model, torch.nn.Module):
             raise InputError(f"model={type(model).__name__} is not a torch.nn.Module")
@@ -233,6 +237,7 @@ class Sparsifier(MaskedModel):
             return bake_copy(self._model, model, self._layers)
         self._check_not_baked()
         self._check_and_adopt_layers()
+        self._warn_of_other_pattern()
         self._zero_pruned()
         for layer in self._layers:
             self._updates.history.layers[layer.name] = self._layer_report(layer)
@@ -341,6 +346,17 @@ class Sparsifier(MaskedModel):
             raise
         self._updates.reset_gradients()
         self._zero_pruned()
+
+    def _warn_of_other_pattern(self) -> None:
+        """Log a warning if the masks have another pattern than the final one, unless layers are dense at this step."""
+        pattern = self._updates.masks_pattern
+        if self._updates.pattern is not None and pattern not in (None, str(self.pattern)):
+            log.warning(
+                "the masks that are baked have the pattern %s, not %s: call refresh_now() before bake(), once the "
+                "schedule has reached the final pattern",
+                pattern,
+                self.pattern,
+            )
 
     def _layer_report(self, layer: MaskedLayer) -> LayerReport:
         report = self._updates.history.layers[layer.name]
