@@ -43,8 +43,8 @@ class SparsifierCallback(TrainerCallback):  # type: ignore[misc] # transformers 
         sparsifier: The sparsifier.
         bake: Whether to bake the masks into the weights at the end of training; see `Sparsifier.bake`.
         resume_from: The folder of the checkpoint that training resumes from, if it is not in the Trainer's
-            `output_dir`. The Trainer does not pass it to callbacks; a folder whose state does not fit the weights that
-            the Trainer has loaded is refused, unless the model is sharded.
+            `output_dir`; the Trainer does not pass it to callbacks. A state that does not fit the loaded weights is
+            refused, unless the model is sharded.
     """
 
     def __init__(self, sparsifier: Sparsifier, *, bake: bool = True, resume_from: str | Path | None = None) -> None:

@@ -213,7 +213,8 @@ class Masking(torch.nn.Module):
     def record_accumulated(self, weight: Tensor) -> None:
         """Record the sum of a weight's gradients over micro-batches, before `weight.grad` is masked.
 
-        At entries that the mask drops, `weight.grad` has only the last gradient, since the earlier ones were masked.
+        `weight.grad` is masked after every micro-batch, so at pruned entries it holds only this micro-batch's gradient;
+        the recorded gradient holds the earlier ones.
         """
         if not self.records_gradient or weight.grad is None:
             return

@@ -141,8 +141,8 @@ class Refresher:
         stored = self._memory.mask(name) if name in self._own_shares else None
         mask = stored if stored is None or isinstance(stored, Tensor) else torch.from_numpy(stored)
         if name in self._shardings and self._shardings[name] == masking.sharding:
-            # The mask is divided as at the request, so this rank has solved its own part of it. The mask of a rank
-            # without rows is empty and stays.
+            # The mask is divided as at the request, so this rank has solved its own part of it. A rank that owns no
+            # rows has an empty mask, which is returned unchanged.
             return masking.mask if mask is None else mask
         if self._process_group.is_distributed:
             shares, packed = self._shares[name], not self._is_on_device
