@@ -14,7 +14,7 @@ from masksmith_client._errors import InputError
 from .masked_layer import MaskedLayer
 from .masking import Masking
 from .names import paths_by_module, state_names_by_parameter
-from .sharding import as_sharded, gathered
+from .sharding import as_sharded, gathered, reshard
 
 
 def plain_state(model: torch.nn.Module, masked: Iterable[tuple[MaskedLayer, Tensor]]) -> dict[str, Tensor]:
@@ -50,6 +50,7 @@ def bake_copy(model: torch.nn.Module, copy: torch.nn.Module, layers: Iterable[Ma
     """
     if not isinstance(copy, torch.nn.Module):
         raise InputError(f"model={type(copy).__name__} is not a torch.nn.Module")
+    reshard(copy)
     modules = {plain_path(copy, path): module for path, module in copy.named_modules(remove_duplicate=False)}
     paths = paths_by_module(model)
     modules_of_layers: list[tuple[MaskedLayer, list[torch.nn.Module]]] = []

@@ -68,12 +68,15 @@ class SparsifierCallback(Callback):  # type: ignore[misc] # lightning is untyped
         self.sparsifier.check_model(pl_module)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Note the number of optimizer steps so far; register the optimizers, if the sparsifier's method needs them.
+        """Couple the ranks, note the number of optimizer steps so far, and register the optimizers if that is needed.
+
+        Lightning initializes `torch.distributed` in `fit`, after the sparsifier was created.
 
         Raises:
             InputError: If an optimizer ascends gradients and the method does not support that; see `Sparsifier.watch`.
         """
         self._steps = trainer.global_step
+        self.sparsifier.join_process_group()
         if must_be_watched(self.sparsifier.method, *trainer.optimizers):
             self.sparsifier.watch(*trainer.optimizers)
 

@@ -53,6 +53,16 @@ class MaskUpdates:
         """The pattern of this step; None if the schedule makes layers dense at this step."""
         return self._schedule.pattern_at(self._pattern, self.step)
 
+    @property
+    def masks_pattern(self) -> str | None:
+        """The pattern of the masks that were applied last; None if none were."""
+        return self.history.records[-1].pattern if self.history.records else None
+
+    def follow_process_group(self) -> None:
+        """Couple the ranks if the process group was initialized since; see `Refresher.follow_process_group`."""
+        if self._refresher.follow_process_group():
+            self._pacing.reset()  # Ranks that request masks at the same steps must have the same state.
+
     def advance(self) -> None:
         """Count an optimizer step: apply masks that have arrived; then request masks if they are due.
 
@@ -82,7 +92,7 @@ class MaskUpdates:
             if self._pacing.on_late(self.step):
                 self._refresher.count_late()
             return
-        self._pacing.on_request(self.step)
+        self._pacing.on_request(self.step, str(pattern))
         self._refresher.request(pattern, self.step)
         if wait or self._refresh.wait:
             response = self._refresher.wait()
@@ -113,8 +123,11 @@ class MaskUpdates:
             layer.masking.records_gradient = is_due
 
     def _is_due(self, pattern: Pattern | None, step: int) -> bool:
+        if pattern is None:
+            return False
         any_dense = any(layer.masking.dense for layer in self._layers)
-        return pattern is not None and self._pacing.is_due(step, any_dense=any_dense)
+        new_pattern = None if self.masks_pattern in (None, str(pattern)) else str(pattern)
+        return self._pacing.is_due(step, any_dense=any_dense, new_pattern=new_pattern)
 
     def _apply(self, response: RefreshResponse) -> None:
         """Take the pending request, and apply and record the masks of the response.

@@ -179,6 +179,17 @@ class MaskedLayer:
         if self._in_place:
             self._hook_gradient()
 
+    def check_sharded(self) -> None:
+        """Raise `InputError` if the weight was sharded, and is whole now.
+
+        It may be a copy that FSDP2 discards: `sharding.reshard` has not found the module whose shards it belongs to.
+        """
+        if self.masking.sharding is not None and not is_dtensor(self.weight):
+            raise InputError(
+                f"{self.name!r} was sharded, and is whole now: call reshard() on the module that was passed to "
+                "fully_shard; if the weight is whole for good, create a new Sparsifier"
+            )
+
     def check_restored_values(self) -> None:
         """Check that values of pruned entries that a state of the sparsifier has restored are still in the weight.
 

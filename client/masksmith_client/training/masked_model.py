@@ -13,6 +13,7 @@ from masksmith_client._errors import InputError
 from .adapters import merge
 from .copies import check_has_masked_layer, mask_state_dict, plain_state, removed_by_masks
 from .masked_layer import MaskedLayer
+from .sharding import reshard
 
 
 class MaskedModel:
@@ -34,6 +35,7 @@ class MaskedModel:
 
         Masks of sharded weights are gathered, so all ranks must read it.
         """
+        self._restore_shards()
         return {layer.name: layer.whole_kept().clone() for layer in self._layers}
 
     @torch.no_grad()
@@ -84,9 +86,11 @@ class MaskedModel:
             For each weight with an adapter, the share of the adapter's squared norm in pruned entries, which is lost.
 
         Raises:
-            InputError: If no masked layer has an adapter, an adapter is of another kind, or the masks are baked.
+            InputError: If no masked layer has an adapter, an adapter is of another kind, the masks are baked, or a
+                masked layer was replaced.
         """
         self._check_not_baked()
+        self._check_and_adopt_layers()
         lost_shares = merge(self._model, self._layers)
         self._zero_pruned()
         return lost_shares
@@ -102,10 +106,21 @@ class MaskedModel:
 
     def _check_and_adopt_layers(self) -> list[MaskedLayer]:
         """Check the masked layers, adopt replaced weights, and return the layers: none once the masks are baked."""
+        self._restore_shards()
         layers = [] if self._baked else self._layers
         for layer in layers:
             layer.check_and_adopt(self._model)
         return layers
+
+    def _restore_shards(self) -> None:
+        """Give layers back the sharded weights that FSDP2 has replaced for a while; see `sharding.reshard`.
+
+        Raises:
+            InputError: If a sharded weight is whole nevertheless, unless the masks are baked.
+        """
+        reshard(self._model)
+        for layer in () if self._baked else self._layers:
+            layer.check_sharded()
 
     def _zero_pruned(self) -> None:
         if self._in_place:

@@ -8,11 +8,15 @@ average of later weights, and takes the current mask of the original.
 from __future__ import annotations
 
 import copy
+import random
 import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, NoReturn, Protocol
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -20,8 +24,8 @@ from masksmith_client._errors import InputError
 
 from .sharding import Sharding, as_sharded, is_dtensor, local, register_sharding, sharding_of
 
-MIN_SAMPLE = 1024
-"""Minimum number of entries that are compared to see whether a weight has changed; of smaller weights, all entries."""
+SAMPLE = 1024
+"""Number of entries that are compared to see whether a weight has changed; of smaller weights, all entries."""
 
 
 class Product(Protocol):
@@ -282,7 +286,8 @@ class Masking(torch.nn.Module):
         current = self._sample()
         if current is None or origin.sample is None:
             return current is origin.sample
-        return torch.equal(current, origin.sample.to(current))
+        before = origin.sample.to(current)
+        return bool(((current == before) | (current.isnan() & before.isnan())).all())
 
     def _owned_weight(self) -> Tensor | None:
         owner = self._owner()
@@ -294,7 +299,19 @@ class Masking(torch.nn.Module):
         if weight is None or weight.is_meta:
             return None
         entries = local(weight.detach()).reshape(-1)
-        return entries[:: max(1, len(entries) // MIN_SAMPLE)].clone()
+        if len(entries) <= SAMPLE:
+            return entries.clone()
+        return entries[torch.from_numpy(_sample_positions(len(entries))).to(entries.device)]
+
+
+@cache
+def _sample_positions(count: int) -> npt.NDArray[np.int64]:
+    """Return `SAMPLE` different places among `count` entries, the same at each call.
+
+    They are drawn at random: places at equal distances may all be in a few columns, which may never change, as those of
+    inputs that are always 0.
+    """
+    return np.array(sorted(random.Random(0).sample(range(count), SAMPLE)))
 
 
 def _no_owner() -> None:

@@ -159,7 +159,8 @@ class DeviceHandler:
         if request.hysteresis == 0.0:
             return scores
         scores = scores if scores.dtype == torch.float64 else scores.float()
-        return scores + self._memory.previous(name) * request.hysteresis
+        # As on the CPU, the bonus has the scores' dtype; a product of bools and a float has torch's default dtype.
+        return scores + self._memory.previous(name).to(scores.dtype) * request.hysteresis
 
 
 def create_device_worker(solve: object, memory: DeviceMemory, refresh: Refresh) -> RefreshWorker:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import weakref
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from masksmith_client._errors import InputError
 
 from .masked_layer import MaskedLayer
 from .methods.method import Method
+from .sharding import reshard
 
 
 def must_be_watched(method: Method, *optimizers: Any) -> bool:
@@ -27,13 +29,19 @@ class WatchedOptimizers:
     """Watches optimizers that train masked weights; `bool()` of it is True if it watches an optimizer.
 
     Args:
-        layers: The masked layers.
+        model: The model.
+        layers: Its masked layers.
         method: Before each step of an optimizer, its `before_step` is called with each masked layer whose weight the
             optimizer owns.
+        before_step: A bound method that is called before that.
     """
 
-    def __init__(self, layers: Sequence[MaskedLayer], method: Method) -> None:
-        self._layers, self._method = layers, method
+    def __init__(
+        self, model: torch.nn.Module, layers: Sequence[MaskedLayer], method: Method, before_step: Callable[[], None]
+    ) -> None:
+        self._model, self._layers, self._method = model, layers, method
+        # The hooks of an optimizer must not keep alive what belongs to a sparsifier, such as its refresh worker.
+        self._before_step = weakref.WeakMethod(before_step)
         self._optimizers: list[torch.optim.Optimizer] = []
         self._hooks: list[torch.utils.hooks.RemovableHandle] = []
         # Names of the layers whose weight a watched optimizer has stepped since the last check.
@@ -51,6 +59,7 @@ class WatchedOptimizers:
                 trained with `maximize=True`, and the training method does not support that; or if a parameter that the
                 method added belongs to no optimizer.
         """
+        reshard(self._model)
         unwrapped = [_unwrapped(optimizer) for optimizer in _flat(optimizers)]
         if unwrapped:
             self._check_method_parameters(unwrapped)
@@ -137,6 +146,9 @@ class WatchedOptimizers:
         Raises:
             InputError: If `maximize` was set since the optimizer is watched; see `add`.
         """
+        if (before_step := self._before_step()) is not None:
+            before_step()
+        reshard(self._model)
         self._check_ascent([optimizer])
         # Some versions of torch pass the optimizer again as the first argument.
         first = 1 if args and args[0] is optimizer else 0

@@ -29,10 +29,20 @@ class ProcessGroup:
     """
 
     def __init__(self, device: torch.device) -> None:
-        self.is_distributed = dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
-        self.world_size, self.rank = (dist.get_world_size(), dist.get_rank()) if self.is_distributed else (1, 0)
+        self.is_distributed, self.world_size, self.rank = _current_ranks()
         self._response: RefreshResponse | None = None
         self.use(device)
+
+    def follow(self) -> bool:
+        """Look for a process group that was initialized or destroyed after the last look; return whether one was.
+
+        A response that other ranks have not got yet is ignored then. The caller must call `use` again.
+        """
+        ranks = _current_ranks()
+        has_changed = ranks != (self.is_distributed, self.world_size, self.rank)
+        if has_changed:
+            (self.is_distributed, self.world_size, self.rank), self._response = ranks, None
+        return has_changed
 
     def use(self, device: torch.device) -> None:
         """Communicate tensors on this device, that of the weights now, unless the backend needs the CPU."""
@@ -77,6 +87,21 @@ class ProcessGroup:
         dist.all_reduce(total)
         if own_gradient is not None or bool(total.any()):
             masking.gradient = total.to(addend.device)
+
+    @torch.no_grad()
+    def share_masks(self, layers: Sequence[MaskedLayer]) -> None:
+        """Give all ranks the masks of rank 0, and the layers that ignore theirs; all ranks must call this together.
+
+        Masks that are divided among the ranks are left as they are.
+        """
+        if not self.is_distributed:
+            return
+        maskings = [layer.masking for layer in layers if layer.masking.sharding is None]
+        dense = self._broadcast(torch.tensor([masking.dense for masking in maskings], dtype=torch.uint8), 0)
+        for masking, is_dense in zip(maskings, dense.tolist(), strict=True):
+            mask = self._broadcast_bits(0, masking.mask.cpu() if self.rank == 0 else None, masking.shape)
+            masking.mask.copy_(mask)
+            masking.dense = bool(is_dense)
 
     def gather_mask(
         self, shares: Sequence[Share], mask: torch.Tensor | None, shape: tuple[int, ...], *, packed: bool
@@ -135,3 +160,9 @@ class ProcessGroup:
         tensors = [torch.empty_like(on_device) for _ in range(self.world_size)]
         dist.all_gather(tensors, on_device)
         return [received.cpu() for received in tensors]
+
+
+def _current_ranks() -> tuple[bool, int, int]:
+    """Return whether there are several ranks now, their number, and the number of this rank."""
+    is_distributed = dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+    return (True, dist.get_world_size(), dist.get_rank()) if is_distributed else (False, 1, 0)

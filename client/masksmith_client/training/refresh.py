@@ -19,8 +19,8 @@ class Refresh:
     Attributes:
         every: Optimizer steps between two refreshes, at least 1; refreshes are due at the multiples of this number.
         begin: Step from which on refreshes are due; before this step, masks are requested only if a layer has none.
-        until: Step from which on masks do not change any more; masks are then requested only if a layer has none, not
-            because the schedule has changed the pattern since. None: there is no such step.
+        until: Step from which on masks do not change any more; masks are then requested only if a layer has none, and
+            also if the schedule has changed the pattern since. None: there is no such step.
         wait: Whether `Sparsifier.step` waits for the masks and applies them at once, which makes training reproducible.
         timeout_s: Seconds after which a request to a service is canceled; a function has no timeout.
         cores: Numbers of the processors that the refresh process may use; default those of the training process.

@@ -33,8 +33,6 @@ log = logging.getLogger("masksmith_client.training")
 
 ScoresOf = Callable[[str, Tensor], Tensor]
 """Returns the scores of a weight from its name and value."""
-SMALLEST_FLOAT32 = torch.finfo(torch.float32).tiny
-"""Smallest number that float32 has with its whole precision; scores are float32 unless the weight is float64."""
 
 
 @dataclass
@@ -91,6 +89,8 @@ class Refresher:
         self._own_client = Client() if masks is None else None
         self._is_own_client_closed = False
         self._masks = self._own_client if masks is None else masks
+        # Whether scores have been returned that float32 would round; the memory of all layers is float64 then.
+        self._has_float64_scores = False
         self._worker: RefreshWorker | None = None
         # Before the first request there is no pattern, so layers stay whole; each request divides them by its pattern.
         self._start(self._divide(None))
@@ -210,7 +210,38 @@ class Refresher:
             # All ranks gather a sharded weight together, one layer at a time.
             values, mask = self._values(layer, step), layer.whole_mask()
             if has_share:
+                if self._values_are_scores:
+                    self._make_room_for(values)
                 self._snapshots.take(name, values, mask)
+
+    def _make_room_for(self, scores: Tensor) -> None:
+        """Replace the memory by one of float64, with the copies so far, if these scores are the first that need it."""
+        is_exact_in_float32 = scores.dtype.itemsize < 4 or scores.dtype == torch.float32
+        if self._has_float64_scores or self._is_on_device or is_exact_in_float32:
+            return
+        self._has_float64_scores = True
+        self.close()
+        assert isinstance(self._memory, SharedMemory)
+        assert isinstance(self._snapshots, Snapshots)
+        layers = [layer for layer in self._layers if layer.name in self._own_shares]
+        memory, previous = SharedMemory([self._slot(layer) for layer in layers]), self._snapshots
+        self._memory, self._snapshots = memory, previous.copied_to(memory)
+        self._worker = create_worker(self._masks, memory, self._refresh)
+
+    def follow_process_group(self) -> bool:
+        """Divide the layers anew if the process group was initialized or destroyed since; return whether it was.
+
+        The response to a pending request is ignored then: other ranks have requested other masks, or have received
+        theirs already. All ranks get the masks of rank 0; all must call this at the same step.
+        """
+        if not self._process_group.follow():
+            return False
+        if self.pending is not None:
+            self._wait()  # What handles it may not be able to handle another request at the same time.
+            self.pending = None
+        self._start(self._divide(None))
+        self._process_group.share_masks(self._layers)
+        return True
 
     def poll(self) -> RefreshResponse | None:
         """Return the response if it has arrived on all ranks; else, or if no request is pending, return None.
@@ -324,8 +355,7 @@ class Refresher:
         """Return a layer's scores, or its whole weight if it is scored by magnitude.
 
         Raises:
-            InputError: If the function `scores` does not return a tensor of real numbers in the layer's shape, or if
-                all of them are too small for float32.
+            InputError: If the function `scores` does not return a tensor of real numbers in the layer's shape.
         """
         if self._method.gives_scores:
             return self._method.scores(layer, step)
@@ -338,15 +368,13 @@ class Refresher:
             raise InputError(f"scores of {layer.name!r} are {scores.dtype}, not real numbers")
         if tuple(scores.shape) != layer.shape:
             raise InputError(f"scores of {layer.name!r} have shape {list(scores.shape)}, not {list(layer.shape)}")
-        if scores.dtype == torch.float64 != layer.weight.dtype and 0 < float(scores.max()) < SMALLEST_FLOAT32:
-            raise InputError(f"scores of {layer.name!r} all underflow in float32; scale them up")
         return scores
 
     def _slot(self, layer: MaskedLayer) -> LayerSlot:
         """Return the slot in memory of this rank's share of a layer."""
         dtype = SAFETENSORS_DTYPES[str(layer.weight.dtype).removeprefix("torch.")]
         if self._values_are_scores:
-            dtype = "F64" if dtype == "F64" else "F32"
+            dtype = "F64" if dtype == "F64" or self._has_float64_scores else "F32"
         layout = layer.layout
         return LayerSlot(
             layer.name,

@@ -34,6 +34,19 @@ def local(tensor: Tensor) -> Tensor:
     return sharded.to_local() if is_dtensor(tensor) else tensor
 
 
+def reshard(model: torch.nn.Module) -> None:
+    """Give modules of FSDP2 their own, sharded weights back, where whole ones take their place for a while.
+
+    A forward pass puts whole copies of the weights, perhaps in another dtype, in the place of the weights. After a
+    forward pass without a backward pass, such as an evaluation, these copies stay there until the next use.
+    """
+    for module in model.modules():
+        # `fully_shard` derives a module's class from this one; `torch.distributed.fsdp` need not be imported for this.
+        if any(base.__name__ == "FSDPModule" for base in type(module).__mro__):
+            sharded: Any = module
+            sharded.reshard()
+
+
 def as_sharded(whole: Tensor, like: Tensor) -> Tensor:
     """Return a tensor on the device of `like`, sharded as `like` is; whole if `like` is a plain tensor.
 

@@ -42,6 +42,15 @@ class Snapshots:
         self._values[name].copy_(values, non_blocking=values.is_cuda)
         self._previous[name].copy_(mask, non_blocking=mask.is_cuda)
 
+    def copied_to(self, memory: SharedMemory) -> Snapshots:
+        """Return snapshots in another memory of the same layers, with the values and masks that were taken so far."""
+        self.mark_end()
+        self.wait()
+        other = Snapshots(memory)
+        for name, values in self._values.items():
+            other.take(name, values, self._previous[name])
+        return other
+
     def mark_end(self) -> None:
         """Note that the copies of all layers have been started."""
         while self._devices:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -29,7 +30,10 @@ from .refresher import Refresher, ScoresOf
 from .report import LayerReport, TrainingReport
 from .schedules import Schedule
 from .semi_structured import check_compute, use_sparse
+from .sharding import reshard
 from .state import check_saved_with_weights, check_state, layers_state, load_layers, read_state, write_state
+
+log = logging.getLogger("masksmith_client.training")
 
 
 class Sparsifier(MaskedModel):
@@ -52,7 +56,8 @@ class Sparsifier(MaskedModel):
         model: The model. Its optimizer may exist already, unless the method adds parameters.
         pattern: Such as `"transposable 8:16"`, or a pattern object.
         masks: A `Client`, or a function of scores and pattern such as `masksmith.solve`; default `Client()`.
-        refresh: Optimizer steps between refreshes, or a `Refresh`; None computes masks once.
+        refresh: Optimizer steps between refreshes, or a `Refresh`; None computes masks once for each pattern of the
+            schedule.
         method: How pruned weights are trained, as an object or by name (`"sr-ste decay=1e-4"`); default `SRSTE()`.
         schedule: The pattern at each step, as an object or by name (`"dense-phases warm_up=100"`); default `pattern`
             from the first step on.
@@ -95,20 +100,22 @@ class Sparsifier(MaskedModel):
     ) -> None:
         self.pattern = as_pattern(pattern)
         self.method, self.schedule = as_method(method), as_schedule(schedule)
-        # Without refreshes, masks are requested only while a layer has none: now, or when a dense phase ends.
+        # Without refreshes, masks are requested now, when a dense phase ends, and when the pattern changes.
         settings = as_refresh(refresh) or Refresh(until=0, wait=True)
         if not isinstance(model, torch.nn.Module):
             raise InputError(f"model={type(model).__name__} is not a torch.nn.Module")
         check_options(self.method, self.pattern, in_place, hysteresis, scores)
         self.schedule.check(self.pattern)
         is_sparse = check_compute(compute, self.pattern, self.schedule, in_place)
+        reshard(model)
         masked_layers, self._skipped = choose(model, self.pattern, self.method, layers, exclude, layouts)
         super().__init__(model, masked_layers, in_place=in_place)
         if is_sparse:
             use_sparse(self._layers)
         self._refresher = Refresher(self._layers, masks, settings, self.method, hysteresis, scores)
         self._updates = MaskUpdates(self._layers, self._refresher, settings, self.pattern, self.schedule, self.method)
-        self._optimizers = WatchedOptimizers(self._layers, self.method)
+        before_step = self._updates.follow_process_group  # The method may change weights by their masks.
+        self._optimizers = WatchedOptimizers(model, self._layers, self.method, before_step)
         self._attach(optimizer)
 
     def step(self) -> None:
@@ -121,6 +128,7 @@ class Sparsifier(MaskedModel):
             ClientError: If masks cannot be computed, and `Refresh.wait` is set.
         """
         self._check_not_baked()
+        self._updates.follow_process_group()
         for layer in self._check_and_adopt_layers():
             layer.check_restored_values()
         if self.method.needs_optimizer:
@@ -145,6 +153,7 @@ class Sparsifier(MaskedModel):
             ClientError: If the request fails; or if a layer gets no mask: the message names the first such layer.
         """
         self._check_not_baked()
+        self._updates.follow_process_group()
         pattern = self._updates.pattern
         if pattern is None:
             raise InputError(f"by the schedule, layers are dense at step {self._updates.step}")
@@ -159,6 +168,16 @@ class Sparsifier(MaskedModel):
             failing = self._refresher.failing
             name, error = next(iter(failing.items()))
             raise ClientError(f"{len(failing)} layer(s) keep their last mask; {name!r} has no new one: {error}")
+
+    def join_process_group(self) -> None:
+        """Couple the ranks if `torch.distributed` was initialized after the sparsifier was created; else do nothing.
+
+        All ranks get the masks of rank 0. `step` and the step of a watched optimizer do this, too; after a call before
+        the first step, all ranks have the same masks in the first forward pass. All ranks must call this together.
+        """
+        if not self._baked:
+            self._updates.follow_process_group()
+            self._zero_pruned()
 
     def log_to(self, logger: Logger) -> None:
         """Call `logger(metrics, step)` for each refresh, also for the refreshes so far.
@@ -216,6 +235,7 @@ class Sparsifier(MaskedModel):
             return bake_copy(self._model, model, self._layers)
         self._check_not_baked()
         self._check_and_adopt_layers()
+        self._warn_of_other_pattern()
         self._zero_pruned()
         for layer in self._layers:
             self._updates.history.layers[layer.name] = self._layer_report(layer)
@@ -241,6 +261,7 @@ class Sparsifier(MaskedModel):
             pruned: Whether to include the dense values of pruned entries, which `plain_state_dict` lacks; with
                 `in_place` there are none.
         """
+        self._restore_shards()
         settings = {"pattern": str(self.pattern), "method": type(self.method).__name__, "step": self._updates.step}
         layers = layers_state(self._layers, pruned=pruned and not self._in_place)
         return layers | settings | self._updates.history.state()
@@ -253,9 +274,11 @@ class Sparsifier(MaskedModel):
 
         Raises:
             InputError: If the pattern, the method or the layers of the state differ; a member is missing or has another
-                type; or the masks are baked. Nothing is changed then.
+                type; the masks are baked; or a masked layer was replaced or cannot be masked any more. Nothing is
+                changed then.
         """
         self._check_not_baked()
+        self._check_and_adopt_layers()
         check_state(state, str(self.pattern), type(self.method).__name__, self._layers)
         saved_history = SavedHistory.read(state, state["masks"])
         self._refresher.drop()
@@ -281,6 +304,7 @@ class Sparsifier(MaskedModel):
         state = read_state(Path(path))
         if check_weights:
             self._check_not_baked()
+            self._check_and_adopt_layers()
             check_state(state, str(self.pattern), type(self.method).__name__, self._layers)
             check_saved_with_weights(self._layers, state, path)
         self.load_state_dict(state)
@@ -323,6 +347,17 @@ class Sparsifier(MaskedModel):
             raise
         self._updates.reset_gradients()
         self._zero_pruned()
+
+    def _warn_of_other_pattern(self) -> None:
+        """Log a warning if the masks have another pattern than the final one, unless layers are dense at this step."""
+        pattern = self._updates.masks_pattern
+        if self._updates.pattern is not None and pattern not in (None, str(self.pattern)):
+            log.warning(
+                "the masks that are baked have the pattern %s, not %s: call refresh_now() before bake(), once the "
+                "schedule has reached the final pattern",
+                pattern,
+                self.pattern,
+            )
 
     def _layer_report(self, layer: MaskedLayer) -> LayerReport:
         report = self._updates.history.layers[layer.name]

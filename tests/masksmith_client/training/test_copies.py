@@ -86,6 +86,37 @@ def test_a_snapshot_keeps_its_masks():
     assert torch.equal(loss_of(baked), loss)
 
 
+@pytest.mark.parametrize("shape", [(1024, 784), (64, 1024), (128, 96), (2048, 512)], ids=str)
+@pytest.mark.parametrize("axis", [0, 1])
+def test_an_average_gets_new_masks_though_a_row_and_many_columns_never_change(shape, axis):
+    """As of an input or output that is always 0: a unit that a ReLU switches off, or the border of an image."""
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(*reversed(shape)))
+    sparsifier = Sparsifier(model, "2:4", ms.solve, EVERY_TWO, layers=["0"])
+    average, weight = copy.deepcopy(model), model[0].parametrizations.weight.original
+    changed = torch.randn(shape)
+    kept = [slice(None), slice(None)]
+    kept[axis] = slice(0, shape[axis] * 3 // 4)
+    changed[tuple(kept)] = weight.detach()[tuple(kept)]
+    with torch.no_grad():
+        weight.copy_(changed)
+        average[0].parametrizations.weight.original.copy_(changed)
+    sparsifier.refresh_now()
+    assert torch.equal(average[0].weight != 0, sparsifier.masks["0.weight"])
+
+
+def test_a_snapshot_with_nan_keeps_its_masks():
+    model, _, sparsifier = masked()
+    weight, before = model[2].parametrizations.weight.original, sparsifier.masks["2.weight"]
+    with torch.no_grad():
+        weight[3, 3] = torch.nan
+        snapshot = copy.deepcopy(model)
+        weight.copy_(torch.randn(32, 32))
+    sparsifier.refresh_now()
+    snapshot(torch.ones(1, 8))
+    assert torch.equal(snapshot[2].weight_masking.mask, before)
+
+
 def test_a_snapshot_of_an_average_keeps_the_averages_masks():
     model, optimizer, sparsifier = masked()
     average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.5))

@@ -20,6 +20,17 @@ def test_sr_ste_on_a_transformer_reaches_the_loss_of_one_process(tmp_path):
         assert ms.verify(result["state"]["blocks.1.linear1.weight"] != 0, sharded_transformer.PATTERN)
 
 
+def test_an_evaluation_before_it_changes_nothing_that_a_sparsifier_does(tmp_path):
+    """FSDP2 leaves whole copies of the weights in the model then, in the dtype of the computation."""
+    for saved in run_ranks("support.evaluated_fsdp2", 2, tmp_path):
+        for name, (expected, result) in saved["results"].items():
+            assert expected.keys() == result.keys()
+            for key, value in expected.items():
+                assert result[key].dtype == value.dtype, (name, key)
+                assert torch.equal(result[key], value), (name, key)
+        assert "'2.weight' was sharded, and is whole now: call reshard() on the module" in saved["refusal"]
+
+
 def test_fsdp1_is_refused_with_what_to_do():
     class FullyShardedDataParallel(torch.nn.Module):
         """The name by which FSDP1 is recognised; the real class needs an accelerator."""

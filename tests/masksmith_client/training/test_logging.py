@@ -113,7 +113,7 @@ def simulate(every, takes, steps, **options):
             if pending is not None:
                 late += pacing.on_late(step)
             else:
-                pacing.on_request(step)
+                pacing.on_request(step, "2:4")
                 requested.append(step)
                 pending = step
     return requested, late

@@ -9,7 +9,8 @@ from torch.overrides import TorchFunctionMode
 
 import masksmith as ms
 from masksmith_client.training import Refresh, Sparsifier, refresher
-from masksmith_client.training.on_device import DeviceMemory, DeviceSnapshots, can_solve_on_device
+from masksmith_client.training.on_device import DeviceHandler, DeviceMemory, DeviceSnapshots, can_solve_on_device
+from masksmith_client.training.refresh_worker.messages import RefreshRequest
 from masksmith_client.training.refresh_worker.shared_memory import LayerSlot
 
 PATTERN = "2:4"
@@ -98,6 +99,29 @@ def test_a_layer_with_nan_keeps_its_mask(on_device):
     sparsifier.step()
     assert torch.equal(sparsifier.masks["2.weight"], before)
     assert sparsifier.report().refreshes[-1].failed == 1
+
+
+@pytest.mark.parametrize("default", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize(("name", "dtype"), [("F32", torch.float32), ("F64", torch.float64)])
+def test_the_bonus_for_kept_entries_has_the_dtype_of_the_scores(name, dtype, default):
+    seen = []
+
+    def solve(scores, pattern):
+        seen.append(scores.clone())
+        raise ValueError("enough")
+
+    memory = DeviceMemory([LayerSlot("a", name, (4, 4))], [torch.device("cpu")])
+    DeviceSnapshots(memory).take("a", torch.zeros(4, 4, dtype=dtype), torch.ones(4, 4, dtype=torch.bool))
+    request = RefreshRequest(
+        step=0, pattern="2:4", axis="in", ragged="error", layers=["a"], are_scores=True, hysteresis=1e-8, timeout_s=1.0
+    )
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(default)
+    try:
+        DeviceHandler(solve, memory).handle(request)
+    finally:
+        torch.set_default_dtype(before)
+    assert torch.equal(seen[0], torch.full((4, 4), 1e-8, dtype=dtype))
 
 
 def test_weights_on_the_cpu_and_other_functions_do_not_stay():

@@ -301,19 +301,6 @@ def test_scores_may_be_ones_own(model):
         Sparsifier(perceptron(), PATTERN, ms.solve, WAITING, scores=lambda name, weight: weight.sum(0))
 
 
-def test_scores_that_are_all_zero_in_float32_are_refused():
-    def tiny(name, weight):
-        return weight.detach().double().abs() * 1e-60
-
-    with pytest.raises(InputError, match=r"scores of '2.weight' all underflow in float32; scale them up"):
-        Sparsifier(perceptron(), PATTERN, ms.solve, WAITING, scores=tiny)
-    doubles = perceptron().double()
-    sparsifier = Sparsifier(doubles, PATTERN, ms.solve, WAITING, scores=tiny)
-    weight = doubles[2].parametrizations.weight.original.detach()
-    assert torch.equal(sparsifier.masks["2.weight"], ms.solve(weight.abs() * 1e-60, PATTERN).mask)
-    Sparsifier(perceptron(), PATTERN, ms.solve, WAITING, scores=lambda name, weight: tiny(name, weight) * 0)
-
-
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
 def test_weights_of_every_float_dtype_are_masked(dtype):
     model = perceptron().to(dtype)

@@ -5,7 +5,7 @@ import torch
 from support.training_loop import WAITING, obeys, perceptron, train
 
 import masksmith as ms
-from masksmith_client import InputError
+from masksmith_client import ClientError, InputError
 from masksmith_client.training import CubicDensity, DensePhases, FallingN, Fixed, Refresh, Schedule, Sparsifier
 
 
@@ -73,6 +73,52 @@ def test_a_cubic_density(model, optimizer):
     train(model, optimizer, sparsifier, 24, lambda step: seen.extend(densities(sparsifier)) if step % 4 == 3 else None)
     expected = [0.2 + 0.8 * (1 - min(step / 16, 1)) ** 3 for step in range(4, 28, 4)]
     assert seen == pytest.approx(expected, abs=1 / 1024)
+
+
+@pytest.mark.parametrize(
+    ("refresh", "expected"),
+    [
+        (None, [7] * 9 + [6] * 10 + [5] * 10 + [4] * 10 + [3] * 10 + [2] * 21),
+        (Refresh(every=8, until=20, wait=True), [7] * 15 + [6] * 8 + [5] * 8 + [4] * 8 + [3] * 10 + [2] * 21),
+    ],
+    ids=["none", "until"],
+)
+def test_masks_get_the_final_pattern_though_refreshes_have_ended(model, optimizer, refresh, expected, caplog):
+    sparsifier = Sparsifier(model, "2:8", ms.solve, refresh, schedule=FallingN(begin=0, end=60))
+    seen = []
+    train(model, optimizer, sparsifier, 70, lambda step: seen.extend(densities(sparsifier)))
+    assert [8 * density for density in seen] == expected
+    sparsifier.bake()
+    assert ms.verify(model[2].weight != 0, "2:8")
+    assert not caplog.records
+
+
+def test_a_pattern_for_which_masks_fail_is_requested_again_after_an_interval(model):
+    calls = []
+
+    def solve(scores, pattern):
+        calls.append(str(pattern))
+        if str(pattern) == "2:4":
+            raise ConnectionError("gone")
+        return ms.solve(scores, pattern)
+
+    refresh = Refresh(every=4, until=0, wait=True)
+    sparsifier = Sparsifier(model, "2:4", solve, refresh, schedule=FallingN(begin=0, end=4))
+    failed = []
+    for _ in range(10):
+        try:
+            sparsifier.step()
+        except ClientError:
+            failed.append(sparsifier.report().step)
+    assert failed == [2, 6, 10]
+
+
+def test_masks_of_another_pattern_are_baked_with_a_warning(model, optimizer, caplog):
+    sparsifier = Sparsifier(model, "2:8", ms.solve, Refresh(every=40, wait=True), schedule=FallingN(begin=0, end=60))
+    train(model, optimizer, sparsifier, 70)
+    sparsifier.bake()
+    [record] = caplog.records
+    assert "have the pattern 3:8, not 2:8: call refresh_now() before bake()" in record.getMessage()
 
 
 def test_a_density_that_rounds_to_nothing_is_the_final_one():

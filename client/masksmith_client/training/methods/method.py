@@ -77,6 +77,11 @@ class Method:
         return torch.ones_like(layer.weight, dtype=torch.bool) if layer.masking.dense else layer.mask
 
 
+def as_float(values: Tensor) -> Tensor:
+    """Return values in which scores are computed without rounding: float64 as they are, others as float32."""
+    return values if values.dtype == torch.float64 else values.float()
+
+
 def check_options(method: Method, pattern: Pattern, in_place: bool, hysteresis: float, scores: object) -> None:
     """Check the options of a sparsifier that concern its method, and that the method supports the pattern.
 

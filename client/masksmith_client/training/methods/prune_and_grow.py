@@ -13,7 +13,7 @@ from masksmith.patterns import Pattern, TilePattern, Unstructured
 from masksmith_client._errors import InputError
 from masksmith_client.training.masked_layer import MaskedLayer
 
-from .method import Method
+from .method import Method, as_float
 from .numbers import check_integer, check_share
 
 
@@ -68,7 +68,7 @@ class PruneAndGrow(Method):
             InputError: If the layer has a mask and no recorded gradient: no backward pass has reached it, or masks were
                 requested by `refresh_now`, since gradients are only recorded for refreshes that are due in `step`.
         """
-        weight = layer.whole_weight().float()
+        weight = as_float(layer.whole_weight())
         if layer.masking.dense:
             return weight.abs()
         if layer.masking.gradient is None:
@@ -76,7 +76,7 @@ class PruneAndGrow(Method):
                 f"{layer.name!r} has no gradient to select by: PruneAndGrow refreshes in step(), after a backward pass "
                 "that reaches the layer, and not in refresh_now()"
             )
-        gradient = layer.masking.gradient.float().abs()
+        gradient = as_float(layer.masking.gradient).abs()
         candidates = gradient / gradient.max().clamp_min(torch.finfo(gradient.dtype).tiny)
         survivors = self._survivors(weight.abs(), layer.whole_mask(), step)
         return torch.where(survivors, torch.full_like(candidates, layer.survivor_score), candidates)

@@ -14,7 +14,7 @@ from masksmith_client.training.masked_weight import mask_for
 from masksmith_client.training.masking import Masking
 from masksmith_client.training.sharding import as_sharded, gathered, gathered_mask, is_dtensor
 
-from .method import Method
+from .method import Method, as_float
 from .numbers import check_not_negative
 
 MIN_DENSITY = 0.01
@@ -79,7 +79,8 @@ class TrainableThresholds(Method):
     @torch.no_grad()
     def scores(self, layer: MaskedLayer, step: int) -> Tensor:
         """Score entries by `max(|W| - t, 0)`."""
-        return (layer.whole_weight().abs() - gathered(_threshold(layer.masking))).clamp_min(0).float()
+        threshold = gathered(_threshold(layer.masking))
+        return (as_float(layer.whole_weight()).abs() - as_float(threshold)).clamp_min(0)
 
     @torch.no_grad()
     def settle(self, layer: MaskedLayer, previous: Tensor | None) -> None:
