@@ -92,7 +92,7 @@ def test_the_command_line_with_and_without_a_service(stack, weight, gram, tmp_pa
 
 
 def test_one_bad_gram_matrix_spoils_its_own_layer_only(client, weight, gram):
-    weights = {"good": weight, "bad": weight}
+    weights = {"good": weight, "bad": weight.clone()}
     job = client.jobs.submit(weights, "2:4", update="reconstruct", calibration={"good": gram, "bad": -gram})
     with pytest.raises(JobFailedError, match="bad"):
         job.wait(240)

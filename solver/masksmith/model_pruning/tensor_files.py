@@ -45,6 +45,8 @@ def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Map
             name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()
         }
         with replaced_when_complete(path, partial):
+            # If the file cannot be created, this raises an OSError with its number; `save_file` hides the number.
+            partial.touch()
             save_file(copies, partial, _with_digests(copies, metadata or {}))
     except SafetensorError as error:
         raise OSError(f"{path} cannot be written: {error}") from None

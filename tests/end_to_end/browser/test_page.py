@@ -262,7 +262,7 @@ def test_layers_are_sorted_and_searched_in_place(browser, solved):
 
 def test_jobs_are_searched_and_canceled_from_the_list(browser, running):
     browser.open("/jobs")
-    assert "slots" in browser.text(".workers")
+    browser.until(lambda: "slots" in browser.text(".workers"))
     field = browser.find("[name=q]")
     field.send_keys(running.id, Keys.ENTER)
     browser.until(lambda: len(browser.all("#list tbody tr")) == 1)
