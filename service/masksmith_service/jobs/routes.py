@@ -34,6 +34,7 @@ from .access import JobId, JobIdReservingParts, check_ended, job_not_found_error
 from .file_tensors import select_from_headers
 from .listing import JobQuery, find_jobs, listed_owner
 from .pruned_weights import pruned_file
+from .repeated_requests import RepeatableRequest
 from .results import ResultsFile, masks_file, weights_file
 from .submission import JobSubmitter
 
@@ -69,8 +70,9 @@ async def create_job(
 ) -> Job:
     """Start a job from a document, whose uploads must exist already; the same `Idempotency-Key` gives the same job."""
     principal.require_one_of([Scope.BENCHMARK if isinstance(document, BenchmarkRequest) else Scope.SUBMIT])
-    submitter = JobSubmitter(state, principal, idempotency_key, request.state.reservation, require_worker)
-    job = await _create(state, principal, partial(submitter.submit_document, document))
+    repeatable = RepeatableRequest.of(idempotency_key, document)
+    submitter = JobSubmitter(state, principal, repeatable, request.state.reservation, require_worker)
+    job = await _create(submitter, partial(submitter.submit_document, document))
     return await _wait_and_view(state, job, principal, prefer, response, request.state.reservation)
 
 
@@ -96,9 +98,10 @@ async def create_masks(
     inspector, _ = await receive(request, state, principal, None)
     await state.count_upload(inspector.bytes)
     assert inspector.header is not None
-    submitter = JobSubmitter(state, principal, idempotency_key, request.state.reservation, options.require_worker)
-    create = partial(submitter.submit_file, options, specification, description)
-    job = await _create(state, principal, partial(create, inspector.digest, inspector.header))
+    repeatable = RepeatableRequest.of(idempotency_key, options, inspector.digest)
+    submitter = JobSubmitter(state, principal, repeatable, request.state.reservation, options.require_worker)
+    submit = partial(submitter.submit_file, options, specification, description)
+    job = await _create(submitter, partial(submit, inspector.digest, inspector.header))
     return await _wait_and_view(state, job, principal, prefer, response, request.state.reservation)
 
 
@@ -118,8 +121,9 @@ async def create_output(
     """
     specification = job_options.parse_file_options(options)
     description = job_options.describe_file_job(options)
-    submitter = JobSubmitter(state, principal, idempotency_key, request.state.reservation, options.require_worker)
-    job = await _create(state, principal, partial(submitter.submit_model, options, specification, description))
+    repeatable = RepeatableRequest.of(idempotency_key, options)
+    submitter = JobSubmitter(state, principal, repeatable, request.state.reservation, options.require_worker)
+    job = await _create(submitter, partial(submitter.submit_model, options, specification, description))
     return await _wait_and_view(state, job, principal, prefer, response, request.state.reservation)
 
 
@@ -238,9 +242,10 @@ def delete_job(job: JobId, state: StateDep) -> None:
     state.retention.delete_unreferenced_results()
 
 
-async def _create(state: State, principal: Principal, create: Callable[[], str]) -> str:
-    async with state.capacities.creations.hold(principal.key, 1):
-        return await anyio.to_thread.run_sync(create, limiter=state.creation_threads)
+async def _create(submitter: JobSubmitter, submit: Callable[[], str]) -> str:
+    state = submitter.state
+    async with state.capacities.creations.hold(submitter.principal.key, 1):
+        return await anyio.to_thread.run_sync(submitter.submit_once, submit, limiter=state.creation_threads)
 
 
 async def _wait_and_view(

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass
 
 import anyio.from_thread
 import redis
@@ -32,7 +31,6 @@ from masksmith_state.jobs.shards import PlannedTensor, Shard, Source, cut
 from masksmith_state.queue import bench_queue
 from masksmith_state.telemetry import logs
 from masksmith_wire.benchmarks import BenchmarkPlan, BenchmarkRequest, PlannedCase
-from masksmith_wire.digests import digest_document
 from masksmith_wire.documents import MasksOptions, MasksRequest, OutputInput, Skipped
 from masksmith_wire.errors import Code
 from masksmith_wire.headers import Header
@@ -47,6 +45,7 @@ from .named_tensors import locate_named
 from .options import FileOptions, ModelOptions, check_tensor_count, parse_document_options
 from .planning import make_plan
 from .previous_masks import add_previous
+from .repeated_requests import RepeatableRequest
 from .results import FinishedTensors, finished_tensors
 from .statistics import add_statistics
 from .upload_headers import read_headers, upload_missing_error
@@ -61,18 +60,31 @@ class JobSubmitter:
     Attributes:
         state: Resources of the application.
         principal: The owner of the job.
-        idempotency_key: The `Idempotency-Key` of the request, or None.
+        repeatable: The request, if it has an `Idempotency-Key`; else None.
         reservation: Capacities that the request holds.
         require_worker: Whether a job is refused if no living worker consumes its queue.
-        fingerprint: Digest of the request, set by the public methods; empty without an idempotency key.
     """
 
     state: State
     principal: Principal
-    idempotency_key: str | None
+    repeatable: RepeatableRequest | None
     reservation: Reservation
     require_worker: bool = False
-    fingerprint: str = ""
+
+    def submit_once(self, submit: Callable[[], str]) -> str:
+        """Return the job of an earlier request with the same `Idempotency-Key`, or submit the job by `submit`.
+
+        The earlier job is found before anything is read that may have changed or been deleted since, such as the
+        results of the job that `previous` names.
+
+        Raises:
+            RequestError: If the key was used with another request, or as `submit` raises it.
+        """
+        job = None if self.repeatable is None else self.repeatable.find_job(self.state.records, self.principal.key)
+        if job is None:
+            return submit()
+        logs.add_fields(job=job)
+        return job
 
     def submit_document(self, document: MasksRequest | BenchmarkRequest) -> str:
         """Submit the job of a document.
@@ -80,9 +92,6 @@ class JobSubmitter:
         Raises:
             RequestError: If the request is invalid, or the job is refused, for example because a limit is reached.
         """
-        return self._submit_once(document, lambda submitter: submitter._submit_document(document))
-
-    def _submit_document(self, document: MasksRequest | BenchmarkRequest) -> str:
         if isinstance(document, BenchmarkRequest):
             return self._submit_benchmark(document)
         specification = parse_document_options(document, self.state.settings.max_tensors)
@@ -119,20 +128,6 @@ class JobSubmitter:
         Raises:
             RequestError: If the request is invalid, or the job is refused, for example because a limit is reached.
         """
-        submit = partial(
-            JobSubmitter._submit_file, options=options, specification=specification, description=description
-        )
-        return self._submit_once(options, partial(submit, digest=digest, header=header), digest)
-
-    def _submit_file(
-        self,
-        *,
-        options: FileOptions,
-        specification: JobSpecification,
-        description: JobDescription,
-        digest: str,
-        header: Header,
-    ) -> str:
         sources, headers = self._read_headers(options, self._make_reader())
         files = {digest: header} | {also: headers[also] for also in options.also}
         check_tensor_count(sum(len(each.tensors) for each in files.values()), self.state.settings.max_tensors)
@@ -146,11 +141,6 @@ class JobSubmitter:
         Raises:
             RequestError: If the request is invalid, or the job is refused, for example because a limit is reached.
         """
-        return self._submit_once(
-            options, lambda submitter: submitter._submit_model(options, specification, description)
-        )
-
-    def _submit_model(self, options: ModelOptions, specification: JobSpecification, description: JobDescription) -> str:
         if options.also:
             detail = "the option 'also' is for an uploaded file; the reference of a model names all of its files"
             raise RequestError(Code.INVALID_DOCUMENT, detail)
@@ -164,38 +154,6 @@ class JobSubmitter:
         output_input = OutputInput(location=options.output, model=options.model)
         output = OutputPlanner(self.state, self.principal).plan(output_input, model, specification, tensors)
         return self._submit_masks(specification, tensors, skipped + _skip_unlisted(model), description, output)
-
-    def _submit_once(
-        self,
-        request: MasksRequest | BenchmarkRequest | FileOptions,
-        submit: Callable[[JobSubmitter], str],
-        file: str = "",
-    ) -> str:
-        """Return the job of an earlier request with this `Idempotency-Key`, or submit the job.
-
-        The earlier job is found before anything is read that may have changed since, such as the results of the job
-        that `previous` names, or that may be gone.
-
-        Args:
-            request: The request's document or options.
-            submit: Submits the job.
-            file: Digest of the request's file; empty if it has none.
-
-        Raises:
-            RequestError: If the key was used with another request.
-        """
-        if self.idempotency_key is None:
-            return submit(self)
-        members = request.model_dump(mode="json", exclude_defaults=True, exclude={"require_worker"})
-        fingerprint = digest_document({"kind": type(request).__name__, "request": members, "file": file})
-        earlier = self.state.records.find_repeated(self.principal.key, self.idempotency_key)
-        if earlier is None:
-            return submit(replace(self, fingerprint=fingerprint))
-        job, earlier_fingerprint = earlier
-        if fingerprint != earlier_fingerprint:
-            raise _idempotency_conflict(self.idempotency_key)
-        logs.add_fields(job=job)
-        return job
 
     def _make_reader(self) -> ModelReader:
         return ModelReader(self.state, self._reserve_memory)
@@ -282,14 +240,14 @@ class JobSubmitter:
         Returns:
             The job's id, and whether the job is new.
         """
+        request = self.repeatable
+        key, fingerprint = ("", "") if request is None else (request.idempotency_key, request.fingerprint)
         admission = self._admission(description.priority)
         # The record has the priority from the admission.
         description = JobDescription(name=description.name or fallback_name, labels=description.labels)
         self.state.housekeeping.broker.require_room(JOB_BYTES + len(parts) * PART_BYTES)
         try:
-            job_and_is_new = self.state.records.create(
-                plan, parts, self.idempotency_key or "", self.fingerprint, admission, queue, description
-            )
+            job_and_is_new = self.state.records.create(plan, parts, key, fingerprint, admission, queue, description)
         except FullError as error:
             raise _limit_error(error, self.principal) from None
         except MissingUploadError as error:
@@ -298,7 +256,8 @@ class JobSubmitter:
             detail = "masks of the job that previous or masks_of names were deleted meanwhile; name another job"
             raise RequestError(Code.RESULT_NOT_FOUND, detail) from None
         if job_and_is_new is None:
-            raise _idempotency_conflict(self.idempotency_key)
+            assert request is not None
+            raise request.conflict_error()
         return job_and_is_new
 
     def _reserve_memory(self, size: int) -> None:
@@ -336,11 +295,6 @@ def no_worker_error(queue: str) -> RequestError:
     """Return the error for a job whose queue no living worker consumes."""
     workers = waiting_for(queue)
     return RequestError(Code.NO_WORKER, str(workers), retry_after_s=10, waiting_for=workers.model_dump())
-
-
-def _idempotency_conflict(idempotency_key: str | None) -> RequestError:
-    detail = f"Idempotency-Key {idempotency_key!r} was used with another request; use a new one"
-    return RequestError(Code.IDEMPOTENCY_CONFLICT, detail)
 
 
 def _limit_error(error: FullError, principal: Principal) -> RequestError:
