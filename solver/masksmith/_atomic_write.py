@@ -9,7 +9,15 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 MAX_NAME_CHARACTERS = 40
-"""How many characters of the target's name the temporary name repeats, so that it is not too long."""
+"""How many characters of the target's name the temporary name repeats.
+
+The temporary name has 10 further characters. If it repeated the whole of a long name, it could be too long.
+"""
+
+
+def temporary_beside(target: Path) -> Path:
+    """Return a path in the folder of a file, hidden and with a random name."""
+    return target.parent / f".{target.name[:MAX_NAME_CHARACTERS]}.{secrets.token_hex(4)}"
 
 
 @contextmanager
@@ -29,7 +37,7 @@ def replaced_when_complete(target: Path, temporary: Path | None = None) -> Itera
     """
     target = Path(os.path.realpath(target))
     if temporary is None:
-        temporary = target.parent / f".{target.name[:MAX_NAME_CHARACTERS]}.{secrets.token_hex(4)}"
+        temporary = temporary_beside(target)
     try:
         yield temporary
         sync(temporary)

@@ -14,6 +14,7 @@ from typing import Any
 
 from blake3 import blake3
 
+from masksmith._atomic_write import sync
 from masksmith_client._errors import InputError
 from masksmith_client._version import __version__
 from masksmith_client.results.atomic_write import atomic_write
@@ -26,7 +27,7 @@ from .checkpoint import Checkpoint
 from .choice import Choice
 from .files import read_file_header
 from .other_files import OtherFiles, other_files
-from .partial_file import named_errors, sync_folder
+from .partial_file import named_errors
 from .prune_method import PruneMethod
 from .tensors import read_range
 
@@ -109,7 +110,7 @@ def finish_folder(checkpoint: Checkpoint, output: Path, others: OtherFiles) -> N
         _copy(checkpoint.weights, output / checkpoint.weights.name)
     shutil.rmtree(output / BLOCKS_NAME, ignore_errors=True)
     os.unlink(output / JOURNAL_NAME)
-    sync_folder(output)
+    sync(output)
 
 
 def _copy(source: Path, target: Path) -> None:

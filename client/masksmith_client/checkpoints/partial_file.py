@@ -10,6 +10,7 @@ from typing import Any, Self
 
 from blake3 import blake3
 
+from masksmith._atomic_write import sync
 from masksmith_client._errors import InputError
 
 PIECE_BYTES = 2**20
@@ -115,7 +116,7 @@ class PartialFile:
             os.fsync(self._file.fileno())
             self._file.close()
             os.replace(self.path, self.target)
-            sync_folder(self.target.parent)
+            sync(self.target.parent)
 
     def __enter__(self) -> Self:
         return self
@@ -147,12 +148,3 @@ def named_errors(path: Path) -> Iterator[None]:
         if error.filename is not None:
             raise
         raise OSError(error.errno, error.strerror, str(path)) from None
-
-
-def sync_folder(folder: Path) -> None:
-    """Flush the entries of a directory to the disk."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

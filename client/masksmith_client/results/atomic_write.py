@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 import shutil
 import stat
 from collections.abc import Iterator
@@ -11,14 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+from masksmith._atomic_write import temporary_beside
 from masksmith_client._errors import InputError
 from masksmith_client.checkpoints.partial_file import named_errors
-
-MAX_NAME_CHARACTERS = 40
-"""How many characters of the target's name the temporary name repeats.
-
-The temporary name has 10 further characters. If it repeated the whole of a long name, it could be too long.
-"""
 
 
 @contextmanager
@@ -34,7 +28,7 @@ def atomic_write(target: Path) -> Iterator[BinaryIO]:
         OSError: If the file cannot be written, for example on a full disk; the error names the target.
     """
     target = Path(os.path.realpath(target))
-    temporary = target.parent / f".{target.name[:MAX_NAME_CHARACTERS]}.{secrets.token_hex(4)}"
+    temporary = temporary_beside(target)
     with _errors_of(target):
         mode = _mode_of(target)
         file = temporary.open("x+b")
