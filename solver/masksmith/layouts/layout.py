@@ -65,15 +65,15 @@ class Layout:
         return cls(tuple(text.split()), tuple(out_parts), rule)  # type: ignore[arg-type]
 
     @classmethod
-    def of(cls, layout: Self | str | None) -> Self | None:
+    def of(cls, layout: Layout | str | None) -> Layout | None:
         """Return the layout that the text of its axes describes; a layout, and None, are returned unchanged.
 
         Raises:
             LayoutError: If the axes do not describe a stack of matrices.
         """
-        if layout is None or isinstance(layout, cls):
+        if layout is None or isinstance(layout, Layout):
             return layout
-        return cls.parse(layout)  # type: ignore[arg-type]
+        return cls.parse(layout)
 
     def __str__(self) -> str:
         return " ".join(self.axes)
