@@ -85,10 +85,10 @@ class Refresher:
         self._refresh, self._hysteresis, self._scores = refresh, hysteresis, scores
         self._values_are_scores = method.gives_scores or scores is not None
         self._process_group = ProcessGroup(layers[0].weight.device)
-        # The client that this object has created, so that it must close it; None if `masks` was passed.
+        # The client that this object has created and must close: None if `masks` was passed, and after `release`.
         self._own_client = Client() if masks is None else None
-        self._is_own_client_closed = False
-        self._masks = self._own_client if masks is None else masks
+        # What solves the masks: `masks`, or the client above; None after `release` has closed it.
+        self._masks: object = self._own_client if masks is None else masks
         # Whether scores have been returned that float32 would round; the memory of all layers is float64 then.
         self._has_float64_scores = False
         self._worker: RefreshWorker | None = None
@@ -288,14 +288,13 @@ class Refresher:
         self.close()
         if self._own_client is not None:
             self._own_client.close()
-            self._is_own_client_closed = True
+            self._own_client = self._masks = None
 
     def _reopen(self) -> None:
         """After `release` has closed the client, create another, and a worker that uses it."""
-        if not self._is_own_client_closed:
+        if self._masks is not None:
             return
         self._masks = self._own_client = Client()
-        self._is_own_client_closed = False
         if self._worker is not None:
             assert isinstance(self._memory, SharedMemory)  # A client solves nothing on the weights' devices.
             self._worker = create_worker(self._masks, self._memory, self._refresh)
