@@ -102,13 +102,20 @@ class SparsifierCallback(TrainerCallback):  # type: ignore[misc] # transformers 
 
         The Trainer calls this on rank 0, and `on_save` only after the upload has begun. A sharded model needs all ranks
         to gather its masks, so its files are uploaded as the Trainer has saved them. `Trainer.push_to_hub` calls this,
-        too, but saves no checkpoint.
+        too, before it saves the model's own weights, which are masked only if they are baked.
+
+        Raises:
+            InputError: If `Trainer.push_to_hub` would upload dense weights.
         """
         model = kwargs["model"]
-        if control.should_save and not _has_shards(model):
+        if _has_shards(model):
+            return
+        if control.should_save:
             folder = _checkpoint_folder(args, state)
             self._complete(folder, model, is_writer=True)
             self._completed = folder
+        elif not self.sparsifier.is_baked:
+            raise InputError("Trainer.push_to_hub would upload dense weights: call sparsifier.bake() before it")
 
     def _complete(self, folder: Path, model: Any, *, is_writer: bool) -> None:
         """Add the sparsifier's state to a checkpoint, and mask its weights; all ranks must call this if it has shards.

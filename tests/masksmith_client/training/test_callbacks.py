@@ -266,7 +266,7 @@ def test_masked_weights_that_cannot_be_written_leave_the_trainers_file(tmp_path,
     assert load_file(tmp_path / "checkpoint-2" / "model.safetensors")
 
 
-def hugging_face_run(folder, steps, resume=None, seed=0, save_steps=5, on=None, **options):
+def hugging_face_run(folder, steps, resume=None, seed=0, save_steps=5, on=None, bake=True, **options):
     from transformers import BertConfig, BertForSequenceClassification, Trainer, TrainingArguments
 
     from masksmith_client.training.hugging_face import SparsifierCallback
@@ -282,7 +282,7 @@ def hugging_face_run(folder, steps, resume=None, seed=0, save_steps=5, on=None, 
         folder, max_steps=steps, per_device_train_batch_size=8, report_to=[], disable_tqdm=True, use_cpu=True,
         save_steps=save_steps, logging_strategy="no", seed=0, gradient_accumulation_steps=2, **options,
     )  # fmt: skip
-    callbacks = [SparsifierCallback(sparsifier)]
+    callbacks = [SparsifierCallback(sparsifier, bake=bake)]
     trainer = Trainer(model, arguments, train_dataset=examples, eval_dataset=examples[:16], callbacks=callbacks)
     trainer.train(resume_from_checkpoint=resume)
     return model, sparsifier, trainer
@@ -349,6 +349,20 @@ def test_what_the_trainer_uploads_is_masked(tmp_path, uploads, strategy, monkeyp
     # `push_to_hub` after training changes no checkpoint: this one still has the values with which training resumes.
     resumed, _, _ = hugging_face_run(folder, steps=4, resume=f"{folder}/checkpoint-4", seed=1)
     assert all(torch.equal(value, model.state_dict()[name]) for name, value in resumed.state_dict().items())
+
+
+def test_dense_weights_are_not_uploaded_after_training_without_bake(tmp_path, uploads, monkeypatch):
+    monkeypatch.setattr("transformers.Trainer.create_model_card", lambda self, **options: None)
+    options = {"save_steps": 2, "push_to_hub": True, "bake": False}
+    model, sparsifier, trainer = hugging_face_run(str(tmp_path), steps=2, **options)
+    with pytest.raises(InputError, match=r"would upload dense weights: call sparsifier.bake\(\) before it"):
+        trainer.push_to_hub()
+    sparsifier.bake()
+    trainer.push_to_hub()
+    message, state, _ = uploads[-1]
+    assert message == "End of training"
+    assert all(ms.verify(state[layer.name] != 0, PATTERN) for layer in sparsifier.report().layers)
+    assert all(torch.equal(value, model.state_dict()[name]) for name, value in state.items())
 
 
 def test_a_trainer_that_would_upload_dense_weights_is_refused(tmp_path, uploads, monkeypatch):
