@@ -42,6 +42,19 @@ def is_torch(tensor: object) -> bool:
     return type(tensor).__module__.split(".", 1)[0] == "torch" or hasattr(tensor, "detach")
 
 
+def as_torch(values: Any) -> Any:
+    """Return a numpy array or torch tensor as a tensor without gradient; most arrays share their memory with it.
+
+    An array that is not contiguous or is read-only, for which torch has no tensor, is copied.
+    """
+    if is_torch(values):
+        return values.detach()
+    import torch
+
+    array = np.ascontiguousarray(values)
+    return torch.from_numpy(array if array.flags.writeable else array.copy())
+
+
 def is_row_source(tensor: object) -> bool:
     """Return whether a tensor is a `RowSource`."""
     if isinstance(tensor, np.ndarray) or is_torch(tensor):

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from masksmith._tensors import is_torch
+from masksmith._tensors import as_torch, is_torch
 
 from .solution import Solution
 
@@ -28,7 +28,7 @@ def with_pruned_and_packed(solution: Solution, weight: Any) -> Solution:
 def _with_pruned_and_packed_torch(solution: Solution, weight: Any) -> Solution:
     import torch
 
-    mask = torch.as_tensor(solution.mask, device=weight.device)
+    mask = as_torch(solution.mask).to(weight.device)
     weight = weight.detach()
     if weight.element_size() == 1:  # torch cannot fill floats of 8 bits; those of 8 zero bits are 0
         pruned = weight.view(torch.uint8).masked_fill(~mask, 0).view(weight.dtype)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from masksmith._errors import ScoresError
-from masksmith._tensors import is_torch
+from masksmith._tensors import as_torch, is_torch
 from masksmith.scores.operands import shape_of
 
 ORIGINAL, MASK = "_orig", "_mask"
@@ -90,9 +90,7 @@ def _bools_like(mask: Any, tensor: Any) -> Any:
     """Return a mask as bools, in the library (numpy or torch) and on the device of its tensor."""
     if not is_torch(tensor):
         return np.asarray(mask.detach().cpu() if is_torch(mask) else mask) != 0
-    import torch
-
-    return torch.as_tensor(mask).to(tensor.device) != 0
+    return as_torch(mask).to(tensor.device) != 0
 
 
 def _masked(tensor: Any, mask: Any) -> Any:

@@ -8,6 +8,7 @@ import torch
 from torch.nn.utils import prune
 
 from masksmith._errors import ScoresError
+from masksmith._tensors import as_torch
 from masksmith.patterns import Pattern, parse
 from masksmith.solvers.base import Solver
 
@@ -59,7 +60,7 @@ def custom_from_mask(module: torch.nn.Module, mask: Any, name: str = "weight") -
         ScoresError: If the shapes differ.
     """
     parameter = getattr(module, name)
-    mask_on_device = torch.as_tensor(mask, device=parameter.device)
+    mask_on_device = as_torch(mask).to(parameter.device)
     if mask_on_device.shape != parameter.shape:
         raise ScoresError(
             f"mask has shape {list(mask_on_device.shape)}, the parameter {list(parameter.shape)}", name=name

@@ -10,6 +10,8 @@ from typing import Any
 
 import torch
 
+from masksmith._tensors import as_torch
+
 from .activations import Activations
 from .block_step import BlockStep
 from .options import Options
@@ -56,7 +58,7 @@ def tuned_parameters(weights: Sequence[BlockWeight], reports: Sequence[WeightRep
     by_parameter: dict[int, tuple[torch.nn.Parameter, Tensor]] = {}
     for weight, report in zip(weights, reports, strict=True):
         parameter = weight.parameter
-        entries = torch.as_tensor(report.mask, device=parameter.device).clone()
+        entries = as_torch(report.mask).to(parameter.device, copy=True)
         for number, matrix in enumerate(weight.layout.matrices(entries)):
             if weight.matrix_name(number) in report.without_data:
                 matrix.zero_()

@@ -14,7 +14,7 @@ import numpy as np
 
 from masksmith._arrays import read_array
 from masksmith._errors import ScoresError
-from masksmith._tensors import is_torch as is_torch
+from masksmith._tensors import as_torch, is_torch as is_torch
 
 MAX_DAMPING = 1e9
 """Largest damping, with which the Gram matrix hardly has an effect; with a much larger one, float32 overflows."""
@@ -87,9 +87,7 @@ def read_statistic(values: Any, label: str, name: str | None) -> Any:
 def convert_like(values: Any, weight: Any) -> Any:
     """Convert an array to the library, device and dtype of a weight that `as_floats` returned."""
     if is_torch(weight):
-        import torch
-
-        return torch.as_tensor(values, device=weight.device).to(weight.dtype)
+        return as_torch(values).to(weight.device, weight.dtype)
     array = values.cpu().numpy() if is_torch(values) else values
     return array.astype(weight.dtype, copy=False)
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from masksmith._errors import UpdateError
-from masksmith._tensors import is_torch
+from masksmith._tensors import as_torch
 
 BAND_BYTES = 2**26
 """Bytes of the rows, in float64, that are read at a time; a row with more bytes is read alone."""
@@ -50,7 +50,7 @@ def read_in_bands(gram: Any, device: torch.device, name: str | None) -> tuple[to
     for first in range(0, length, step):
         last = min(first + step, length)
         band = gram.rows(first, last) if hasattr(gram, "rows") else gram[first:last]
-        gram_matrix[first:last] = as_tensor(band).to(device)
+        gram_matrix[first:last] = as_torch(band).to(device)
         largest = max(largest, finite_largest(gram_matrix[first:last], "gram", name, first))
     return gram_matrix, largest
 
@@ -84,15 +84,6 @@ def largest_absolute(values: torch.Tensor) -> float:
     """Return the largest absolute entry; NaN if an entry is NaN."""
     least, greatest = (float(bound) for bound in torch.aminmax(values))
     return max(abs(least), abs(greatest))
-
-
-def as_tensor(values: Any) -> torch.Tensor:
-    """Return numpy or torch values as a tensor; only an array that is not contiguous or is read-only is copied."""
-    if is_torch(values):
-        tensor: torch.Tensor = values.detach()
-        return tensor
-    array = np.ascontiguousarray(values)
-    return torch.from_numpy(array if array.flags.writeable else array.copy())
 
 
 def finite_largest(

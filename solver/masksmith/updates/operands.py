@@ -10,10 +10,10 @@ import torch
 
 from masksmith._arrays import read_array
 from masksmith._errors import UpdateError, WeightError
-from masksmith._tensors import is_torch
+from masksmith._tensors import as_torch, is_torch
 from masksmith.scores.operands import MAX_DAMPING
 
-from .gram_bands import BAND_BYTES, as_tensor, check_range, finite_largest, read_in_bands, symmetrise
+from .gram_bands import BAND_BYTES, check_range, finite_largest, read_in_bands, symmetrise
 
 FLOATS = ("float64", "float32", "float16", "bfloat16")
 """Dtypes that updated weights can have."""
@@ -86,7 +86,7 @@ def read(weight: Any, gram: Any, damping: float, name: str | None, rounded_to: s
         raise UpdateError(f"damping={damping!r} is not a number from 0 to {MAX_DAMPING:g}", name)
     if rounded_to is not None and rounded_to not in FLOATS:
         raise UpdateError(f"rounded_to={rounded_to!r} is none of {', '.join(FLOATS)}", name)
-    matrix = as_tensor(weight).reshape(shape[0], -1)
+    matrix = as_torch(weight).reshape(shape[0], -1)
     check_range(finite_largest(matrix, "weight", name, error=WeightError), "weight", name, error=WeightError)
     gram_matrix = _gram(gram, matrix, name)
     # If all inputs were 0, any positive value on the diagonal gives the right result: no change.
@@ -107,7 +107,7 @@ def read_mask(mask: Any, operands: Operands) -> torch.Tensor:
     shape, expected = list(mask.shape), list(operands.original.shape)
     if shape != expected:
         raise UpdateError(f"mask has shape {shape}, the weight has {expected}", operands.name)
-    matrix = as_tensor(mask).reshape(operands.weight.shape).to(operands.weight.device)
+    matrix: torch.Tensor = as_torch(mask).reshape(operands.weight.shape).to(operands.weight.device)
     if matrix.dtype is not torch.bool:
         invalid = (matrix != 0) & (matrix != 1)
         if bool(invalid.any()):

@@ -58,6 +58,19 @@ def test_masks_from_elsewhere_prune_a_module():
         adapters.custom_from_mask(linear(), mask.T)
 
 
+def test_masks_that_torch_cannot_share_are_copied():
+    """Arrays that are read-only, of which torch warns, or that run backwards, which it refuses."""
+    mask = np.random.default_rng(0).random((16, 32)) < 0.5
+    read_only = mask.copy()
+    read_only.flags.writeable = False
+    for given in (read_only, mask[::-1], mask[:, ::-1]):
+        layer = linear()
+        adapters.custom_from_mask(layer, given)
+        assert np.array_equal(layer.weight_mask.numpy() != 0, given)
+        state = adapters.pruned_state({"weight": layer.weight_orig}, {"weight": given})
+        assert np.array_equal(state["weight_mask"].numpy() != 0, given)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("shape", [(8, 16), (8, 16, 3, 3)])
 def test_the_calculator_fits_into_the_mask_step_of_apex(dtype, shape):
