@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -26,7 +27,8 @@ def replaced_when_complete(target: Path, temporary: Path | None = None) -> Itera
 
     The bytes are on the disk before the target is replaced, and the new name when the block ends. After an error the
     temporary file is deleted, and the target stays as it was. If the target is a symbolic link, the file that the link
-    points to is replaced.
+    points to is replaced. A file that is replaced keeps its permissions; until then, only its owner can read the
+    temporary file.
 
     Args:
         target: The file to write.
@@ -38,9 +40,14 @@ def replaced_when_complete(target: Path, temporary: Path | None = None) -> Itera
     target = Path(os.path.realpath(target))
     if temporary is None:
         temporary = temporary_beside(target)
+    mode = stat.S_IMODE(target.stat().st_mode) if target.is_file() else None
     try:
+        if mode is not None:
+            temporary.touch(0o600)
         yield temporary
         sync(temporary)
+        if mode is not None:
+            temporary.chmod(mode)
         os.replace(temporary, target)
         if os.name == "posix":  # Other systems open no folders.
             sync(target.parent)

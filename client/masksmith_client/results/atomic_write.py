@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
-import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from masksmith._atomic_write import temporary_beside
+from masksmith._atomic_write import replaced_when_complete, temporary_beside
 from masksmith_client._errors import InputError
-from masksmith_client.checkpoints.partial_file import named_errors
 
 
 @contextmanager
@@ -28,47 +26,35 @@ def atomic_write(target: Path) -> Iterator[BinaryIO]:
         OSError: If the file cannot be written, for example on a full disk; the error names the target.
     """
     target = Path(os.path.realpath(target))
+    _refuse_devices(target)
     temporary = temporary_beside(target)
-    with _errors_of(target):
-        mode = _mode_of(target)
-        file = temporary.open("x+b")
-    with named_errors(target), file:
-        try:
-            if mode is not None:
-                os.fchmod(file.fileno(), mode & 0o777)
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-            with _errors_of(target):
-                os.replace(temporary, target)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
+    with (
+        _errors_named(target, temporary),
+        replaced_when_complete(target, temporary),
+        temporary.open("w+b") as file,
+    ):
+        yield file
+        file.flush()
 
 
-def _mode_of(target: Path) -> int | None:
-    """Return the mode of the file to replace; None if there is none, or a directory, which is refused later.
+def _refuse_devices(target: Path) -> None:
+    """Refuse to replace a device or a pipe; a folder is refused by the system when the file is complete.
 
     Raises:
-        InputError: If it is a device or a pipe.
+        InputError: If the target is a device or a pipe.
     """
-    try:
-        mode = target.stat().st_mode
-    except FileNotFoundError:
-        return None
-    if stat.S_ISDIR(mode):
-        return None
-    if not stat.S_ISREG(mode):
+    if target.exists() and not (target.is_file() or target.is_dir()):
         raise InputError(f"{target} is a device or a pipe, not a file; name the file to write")
-    return mode
 
 
 @contextmanager
-def _errors_of(target: Path) -> Iterator[None]:
-    """Name the target in each `OSError`, instead of the temporary file, which the user does not know."""
+def _errors_named(target: Path, temporary: Path) -> Iterator[None]:
+    """Name the target in each `OSError` that names no file, or the temporary file, which the user does not know."""
     try:
         yield
     except OSError as error:
+        if error.filename is not None and str(error.filename) != str(temporary):
+            raise
         raise OSError(error.errno, error.strerror, str(target)) from None
 
 
