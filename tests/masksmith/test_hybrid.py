@@ -14,6 +14,7 @@ from hypothesis import given, settings, strategies as st
 import masksmith as ms
 from masksmith.whole_tensor import passes
 from masksmith.whole_tensor.hybrid import _violation
+from masksmith.whole_tensor.unit_values import UnitValues
 from masksmith.whole_tensor.units import best_of_all
 
 RNG = np.random.default_rng(17)
@@ -148,9 +149,10 @@ def test_the_violation_bounds_every_inner_solution(blocks: list[tuple[int, int]]
     """Objective plus violation is `sum U + the k largest (T - U)`, where `U` is inner objective plus slack."""
     keep = min(keep, len(blocks))
     gains, slack = (np.array([values], np.float64) for values in zip(*blocks, strict=True))
-    dense = best_of_all(gains, keep)
+    values = UnitValues(gains, 0, read_exact=iter)
+    dense = best_of_all(values, keep)
     bound = slack.sum() + np.sort(gains - slack, axis=None)[len(blocks) - keep :].sum()
-    violation = _violation(gains, dense, slack)
+    violation = _violation(values, dense, slack)
     assert violation == pytest.approx(bound - gains[dense.mask].sum(), abs=1e-9)
     assert violation >= bound - gains[dense.mask].sum()
     if not slack.any():

@@ -14,6 +14,7 @@ from masksmith.solvers._duals.exact_duals import ScaledTiles, exact_duals
 from masksmith.solvers._duals.integers import Integers
 
 from .units import KeptUnits
+from .violations import unit_violations
 
 MAX_BLOCKS = 1 << 22
 """Maximum number of blocks, each of which is an arc of the flow; larger flows take minutes and gigabytes."""
@@ -22,7 +23,7 @@ _OPTIMAL, _OVERFLOW = int(SimpleMinCostFlow.OPTIMAL), int(SimpleMinCostFlow.BAD_
 
 
 def best_of_rows_and_cols(values: Doubles, row_budgets: Sequence[int], col_budgets: Sequence[int]) -> KeptUnits:
-    """Keep the best blocks under budgets of block rows and block columns, with duals that prove optimality.
+    """Keep the best blocks under budgets of block rows and block columns, and prove it by duals.
 
     Every block row is a source that supplies its budget, every block column a sink that demands its budget, and every
     block an arc of capacity 1 and cost `-value`. OR-Tools needs integer costs: values are multiplied by a power of two,
@@ -30,7 +31,7 @@ def best_of_rows_and_cols(values: Doubles, row_budgets: Sequence[int], col_budge
     returns no duals; they are computed from the residual graph (`solvers._duals.residual`), as for tiles.
 
     Args:
-        values: `[block rows, block columns]`, the values of the blocks.
+        values: `[block rows, block columns]`, the values of the blocks in float64, of which the mask is the best.
         row_budgets: The budget of each block row.
         col_budgets: The budget of each block column.
 
@@ -53,7 +54,8 @@ def best_of_rows_and_cols(values: Doubles, row_budgets: Sequence[int], col_budge
     if status != _OPTIMAL:
         raise SolverError(f"OR-Tools' min-cost flow ended with {SimpleMinCostFlow.Status(status)}")
     u, v = exact_duals(scaled, mask[None], tile, None)
-    return KeptUnits(mask, u.T, v, "min-cost-flow")
+    violation = unit_violations(values, mask, u.T, v).sum(keepdims=True)
+    return KeptUnits(mask, violation, "min-cost-flow")
 
 
 def _flow(values: Integers, row_budgets: Sequence[int], col_budgets: Sequence[int]) -> tuple[int, Bools]:

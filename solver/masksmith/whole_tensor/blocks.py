@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
 from masksmith._panels import Duals, Matrix
 from masksmith._problem import Problem
@@ -12,12 +11,11 @@ from masksmith.patterns import Block, Grid
 
 from .block_flow import best_of_rows_and_cols
 from .block_panels import InnerMask, block_sums, without_dense_edge, write_mask
+from .exact_blocks import unit_values
 from .passes import TensorPasses, WholeTensorOptions
-from .units import KeptUnits, best_of_all, best_of_rows
+from .unit_values import Indices, UnitValues
+from .units import KeptUnits, best_of_all, best_of_cols, best_of_rows
 from .verified_solution import verified_solution
-from .violations import unit_violations
-
-Indices = npt.NDArray[np.int64]
 
 SMALLEST_UNSCALED_NORM = 2.0**-450
 """The squares of larger norms are not subnormal, and a smaller square that is does not change their sum."""
@@ -27,17 +25,18 @@ def solve_blocks(problem: Problem, pattern: Block, options: WholeTensorOptions) 
     """Keep, within the budgets, the blocks with the largest sum of values.
 
     The first pass computes the values of blocks, the second writes the mask; memory is bounded by a row of blocks, the
-    values and the mask. The objective is the sum of the kept blocks' values in float64. `tile_objectives` has one
-    number per block row if only block rows have budgets; one per block column if only block columns have; else one for
-    the tensor.
+    values and the mask. Where rounding errors could change the order of blocks, their scores are read again and summed
+    exactly; with budgets of both rows and columns, the flow optimizes the values in float64. The objective is the sum
+    of the kept blocks' values in float64. `tile_objectives` has one number per block row if only block rows have
+    budgets; one per block column if only block columns have; else one for the tensor.
     """
     passes = TensorPasses(problem, options, pattern.rows)
     inner = InnerMask(options.nested_solution, problem.options.view)
     values = _all_values(passes, pattern, inner)
-    selection = _best_blocks(values, pattern, problem.grid)
+    selection = _best_blocks(unit_values(values, passes, pattern, inner), pattern, problem.grid)
     written = write_mask(passes, pattern, selection.mask, inner)
     objectives = _sum_by_budget(np.where(selection.mask, values, 0.0), pattern)
-    violations = _sum_by_budget(unit_violations(values, selection.mask, selection.u, selection.v), pattern)
+    violations = selection.violations
     # The inner mask has one violation for the whole tensor: it is added to one entry, so that the sum contains it once.
     violations[0, 0] += inner.violation
     # With another norm than l1, a dense edge has no part in the objective, and the score kept is not the objective.
@@ -117,14 +116,14 @@ def _l2_norms(rows: Duals, pattern: Block, tops: Indices, lefts: Indices) -> Dua
     return np.ldexp(np.sqrt(block_sums(np.square(scaled), pattern)), exponents)
 
 
-def _best_blocks(values: Duals, pattern: Block, grid: Grid) -> KeptUnits:
+def _best_blocks(values: UnitValues, pattern: Block, grid: Grid) -> KeptUnits:
     by_row, by_col, total = pattern.budgets(grid)
     if by_row is not None and by_col is not None:
-        return best_of_rows_and_cols(values, by_row, by_col)
+        return best_of_rows_and_cols(values.rounded, by_row, by_col)
     if by_row is not None:
         return best_of_rows(values, by_row)
     if by_col is not None:
-        return best_of_rows(values.T, by_col).transposed()
+        return best_of_cols(values, by_col)
     return best_of_all(values, total)
 
 

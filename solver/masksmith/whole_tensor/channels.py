@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from fractions import Fraction
+from functools import partial
 
 import numpy as np
 
@@ -14,15 +16,16 @@ from masksmith._solution.certificate import exact_sum
 from masksmith.patterns import Channels
 
 from .passes import TensorPasses, WholeTensorOptions
+from .unit_values import ExactSum, Indices, UnitValues
 from .units import best_of_all
 from .verified_solution import verified_solution
-from .violations import unit_violations
 
 
 def solve_channels(problem: Problem, pattern: Channels, options: WholeTensorOptions) -> Solution:
     """Keep the channels with the largest sums; of equal ones, the first.
 
-    The first pass over the scores computes the sums, the second writes the mask.
+    The first pass over the scores computes the sums, the last writes the mask. Between them, channels whose order could
+    be wrong by rounding errors are summed exactly.
     """
     passes, shape = TensorPasses(problem, options), problem.source.shape
     channels = shape[0 if pattern.axis == "out" else 1]
@@ -30,12 +33,13 @@ def solve_channels(problem: Problem, pattern: Channels, options: WholeTensorOpti
         sums = _sums(passes, pattern, channels)
     if not np.isfinite(sums).all():
         raise overflow_error(problem.name)
-    selection = best_of_all(sums, pattern.kept(shape))
+    read_exact = partial(_exact_sums, passes, pattern, channels)
+    values = UnitValues(sums, math.prod(shape) // channels, read_exact, passes.smallest_bit)
+    selection = best_of_all(values, pattern.kept(shape))
     _write_mask(passes, pattern, selection.mask[0])
     objective = exact_sum(sums[selection.mask])
-    violation = float(unit_violations(sums, selection.mask, selection.u, selection.v).sum())
     kept_entries = int(selection.mask.sum()) * (math.prod(shape) // channels)
-    certificate = Certificate(pattern, np.array([[objective]]), np.array([[violation]]), passes.total, kept_entries)
+    certificate = Certificate(pattern, np.array([[objective]]), selection.violations, passes.total, kept_entries)
     return verified_solution(passes, certificate, selection.solver)
 
 
@@ -49,6 +53,18 @@ def _sums(passes: TensorPasses, pattern: Channels, channels: int) -> Duals:
             # A row has a value of each input channel for the first entry of the kernel, then for the second, and so on.
             sums[0] += rows.reshape(-1, channels).sum(0, dtype=np.float64)
     return sums
+
+
+def _exact_sums(passes: TensorPasses, pattern: Channels, count: int, channels: Indices) -> list[Fraction]:
+    """Return the exact sum of each of the given channels; `count` is the number of all channels."""
+    sums = [ExactSum() for _ in channels]
+    for first, rows in passes.uncounted_pass():
+        for total, channel in zip(sums, channels.tolist(), strict=True):
+            if pattern.axis == "in":
+                total.add(rows.reshape(-1, count)[:, channel])
+            elif first <= channel < first + len(rows):
+                total.add(rows[channel - first])
+    return [total.total() for total in sums]
 
 
 def _write_mask(passes: TensorPasses, pattern: Channels, kept_channels: Bools) -> None:

@@ -10,7 +10,9 @@ from masksmith._solution import Certificate, Solution
 from masksmith.patterns import Hybrid
 
 from .block_panels import InnerMask, block_sums, write_mask
+from .exact_blocks import unit_values
 from .passes import TensorPasses, WholeTensorOptions
+from .unit_values import UnitValues
 from .units import KeptUnits, best_of_all
 from .verified_solution import verified_solution
 from .violations import ROUND_UP_FACTOR, unit_violations
@@ -31,8 +33,9 @@ def solve_hybrid(problem: Problem, pattern: Hybrid, options: WholeTensorOptions)
     passes = TensorPasses(problem, options, pattern.rows)
     inner = InnerMask(options.nested_solution, problem.options.view)
     gains = _gains(passes, pattern, inner)
-    dense = best_of_all(gains, pattern.dense_blocks(problem.grid))
-    violation = _violation(gains, dense, inner.violations(pattern, problem.grid))
+    values = unit_values(gains, passes, pattern, inner)
+    dense = best_of_all(values, pattern.dense_blocks(problem.grid))
+    violation = _violation(values, dense, inner.violations(pattern, problem.grid))
     written = write_mask(passes, pattern, dense.mask, inner)
     certificate = Certificate(
         pattern,
@@ -51,16 +54,21 @@ def _gains(passes: TensorPasses, pattern: Hybrid, inner: InnerMask) -> Duals:
     return np.concatenate([block_sums(rows * ~inner.rows(first, first + len(rows)), pattern) for first, rows in panels])
 
 
-def _violation(gains: Duals, dense: KeptUnits, slack: Duals) -> float:
+def _violation(gains: UnitValues, dense: KeptUnits, slack: Duals) -> float:
     """Return an upper bound on the score that the chosen mask loses to the optimum; 0.0 if it is proved optimal.
 
     Args:
-        gains: Gain `g_b` of every block (see `solve_hybrid`).
+        gains: Gains `g_b` of the blocks (see `solve_hybrid`).
         dense: The chosen blocks.
         slack: Upper bound `U_b` on what an inner mask keeps of each block, minus the inner objective. With `T_b` the
             total of the block, `T_b - U_b = gains - slack`, since `U_b` is the inner objective plus the slack.
     """
-    least_gains = gains - slack
-    best = best_of_all(least_gains, int(dense.mask.sum()))
-    inner_violation = slack[~dense.mask].sum() * ROUND_UP_FACTOR
-    return float(inner_violation + unit_violations(least_gains, dense.mask, best.u, best.v).sum())
+    if not slack.any():
+        return float(dense.violations.sum())
+    # Bounds of `T_b - U_b` that allow for rounding errors, also for those of the subtraction.
+    factor = 1 + gains.tolerance
+    lower, upper = gains.rounded / factor - slack * factor, gains.rounded * factor - slack / factor
+    bounds = np.where(dense.mask, lower, upper)
+    threshold = np.sort(bounds, axis=None)[-int(dense.mask.sum())]
+    violations = unit_violations(bounds, dense.mask, np.full((1, 1), threshold), np.zeros((1, 1)))
+    return float(slack[~dense.mask].sum() * ROUND_UP_FACTOR + violations.sum())

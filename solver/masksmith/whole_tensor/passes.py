@@ -13,6 +13,8 @@ from masksmith._solution import Solution
 from masksmith._solution.certificate import exact_sum
 from masksmith._tensors import MaskWriter
 
+from .unit_values import smallest_bit
+
 PANEL_ENTRIES = 2**18
 """Approximate number of entries of a panel."""
 
@@ -78,9 +80,18 @@ class TensorPasses:
 
     def later_pass(self) -> Iterator[tuple[int, Matrix]]:
         """Read every panel again, without checks."""
+        for panel in self.uncounted_pass():
+            yield panel
+            self._report()
+
+    def uncounted_pass(self) -> Iterator[tuple[int, Matrix]]:
+        """Read every panel again, as `later_pass` does, without progress: few tensors need this pass."""
         for first, last in self._panels():
             yield first, self.problem.source.rows(first, last)
-            self._report()
+
+    def smallest_bit(self) -> float:
+        """Return the largest power of two of which all scores are multiples; infinity if all are 0."""
+        return smallest_bit(rows for _, rows in self.uncounted_pass())
 
     def checked_rows(self, first: int, last: int) -> Matrix:
         """Read and check rows, and store their sum for `total`; raises like `first_pass`.

@@ -2,8 +2,9 @@
 
 Let w be the scores, and u and v any duals of rows and columns. The score of a mask that satisfies the budgets is at
 most `sum over dropped of max(0, w - u - v)` plus `sum over kept of max(0, u + v - w)` below the optimum. `u + v` is
-error-free (Knuth's TwoSum) and violations are rounded up, so that 0.0 is a proof. This module shares no code with any
-solver.
+error-free (Knuth's TwoSum) and violations are rounded up, so that 0.0 is a proof. Units of one budget need no duals: a
+selection is the best one if no kept unit has a smaller exact value than a dropped one. This module shares no code with
+the solvers but that of the values.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from masksmith._panels import Bools, Doubles, Duals
+
+from .unit_values import Indices, UnitValues
 
 ROUND_UP_FACTOR = 1 + 2.0**-40
 """Violations are multiplied by this factor; it exceeds 1 by more than their relative rounding error."""
@@ -28,6 +31,34 @@ def threshold_violation(scores: npt.NDArray[Any], mask: Bools, threshold: float)
     if not wrong.any():
         return 0.0
     return float(np.abs(scores[wrong].astype(np.float64) - threshold).sum() * ROUND_UP_FACTOR)
+
+
+def order_violation(values: UnitValues, line: Indices, mask: Bools) -> float:
+    """Return an upper bound on what the kept units of one budget lose to the best ones; 0.0 if no better ones exist.
+
+    Args:
+        values: Values of the units.
+        line: Flat indices of the units that share the budget.
+        mask: For each of them, whether it is kept.
+    """
+    rounded, factor = values.rounded.reshape(-1)[line], 1 + values.tolerance
+    if mask.all() or not mask.any():
+        return 0.0
+    smallest_kept, largest_dropped = float(rounded[mask].min()), float(rounded[~mask].max())
+    if largest_dropped == 0.0 or smallest_kept > largest_dropped * factor:
+        return 0.0
+    if values.tolerance:
+        # All other kept units are above all dropped ones, and all other dropped units below all kept ones.
+        close_kept = values.exact(line[mask & (rounded <= largest_dropped * factor)])
+        close_dropped = values.exact(line[~mask & (rounded * factor >= smallest_kept)])
+        is_best = bool(close_kept.min() >= close_dropped.max())
+    else:
+        is_best = smallest_kept >= largest_dropped
+    if is_best:
+        return 0.0
+    # A dual that is at most every kept value, and upper bounds of the dropped ones.
+    excess = rounded[~mask] * factor - smallest_kept / factor
+    return float(excess[excess > 0.0].sum() * ROUND_UP_FACTOR)
 
 
 def unit_violations(scores: Doubles, mask: Bools, u: Duals, v: Duals) -> Doubles:
