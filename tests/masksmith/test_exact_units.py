@@ -115,6 +115,15 @@ def test_convolutions_and_nested_masks_are_summed_exactly() -> None:
     assert nested.status == "optimal"
 
 
+@pytest.mark.parametrize("pattern", ["block 2x2 25%", "channels in 25%", "channels out 25%", "hybrid 2x2 1:2 25%"])
+def test_sums_near_the_largest_number_do_not_overflow(pattern: str) -> None:
+    scores = np.zeros((4, 4))
+    scores[0, 0], scores[3, 3] = 0.99 * np.finfo(np.float64).max, 2.0**900
+    solution = ms.solve(scores, pattern)
+    assert solution.mask[0, 0]
+    assert (solution.status, solution.gap) == ("optimal", 0.0)
+
+
 @given(st.lists(FLOAT64, min_size=2, max_size=8), st.data())
 def test_the_violation_is_zero_only_for_the_best_and_else_an_upper_bound(
     numbers: list[float], data: st.DataObject

@@ -50,8 +50,7 @@ class UnitValues:
     def close_to(self, value: float, units: Indices) -> Bools:
         """Return for each unit whether its rounded value is so close to another that their order may be wrong."""
         rounded, factor = self.rounded.reshape(-1)[units], 1 + self.tolerance
-        with np.errstate(over="ignore"):
-            return np.asarray((rounded <= value * factor) & (rounded * factor >= value))
+        return np.asarray((rounded / factor <= value) & (rounded >= value / factor))
 
     def exact(self, units: Indices) -> npt.NDArray[Any]:
         """Return an exact number for each unit; the exact values of the units have the order of these numbers."""

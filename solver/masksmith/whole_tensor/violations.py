@@ -45,19 +45,20 @@ def order_violation(values: UnitValues, line: Indices, mask: Bools) -> float:
     if mask.all() or not mask.any():
         return 0.0
     smallest_kept, largest_dropped = float(rounded[mask].min()), float(rounded[~mask].max())
-    if largest_dropped == 0.0 or smallest_kept > largest_dropped * factor:
+    if largest_dropped == 0.0 or smallest_kept / factor > largest_dropped:
         return 0.0
     if values.tolerance:
         # All other kept units are above all dropped ones, and all other dropped units below all kept ones.
-        close_kept = values.exact(line[mask & (rounded <= largest_dropped * factor)])
-        close_dropped = values.exact(line[~mask & (rounded * factor >= smallest_kept)])
+        close_kept = values.exact(line[mask & (rounded / factor <= largest_dropped)])
+        close_dropped = values.exact(line[~mask & (rounded >= smallest_kept / factor)])
         is_best = bool(close_kept.min() >= close_dropped.max())
     else:
         is_best = smallest_kept >= largest_dropped
     if is_best:
         return 0.0
     # A dual that is at most every kept value, and upper bounds of the dropped ones.
-    excess = rounded[~mask] * factor - smallest_kept / factor
+    with np.errstate(over="ignore"):
+        excess = rounded[~mask] * factor - smallest_kept / factor
     return float(excess[excess > 0.0].sum() * ROUND_UP_FACTOR)
 
 
