@@ -160,6 +160,8 @@ class MasksRequest(JobDescription, MasksOptions):
     """Request for masks of tensors, which are in uploads or in files of roots."""
 
     kind: Literal["masks"] = "masks"
+    # The next two are declared again to check their JSON types: the query of a URL, which `MasksOptions` is also read
+    # from, has only texts.
     spectrum: Annotated[bool, JSON_FLAG] = False
     """Whether to compute the singular values of the masked weights."""
     time_limit_s: Annotated[float, Field(gt=0, le=86_400), JSON_NUMBER] | None = None
@@ -198,7 +200,7 @@ class TensorReport(BaseModel):
     gap: float | None = None
     retained: float | None = None
     total_score: float | None = None
-    """Sum of the scores of all entries; also null in documents of version 0.1."""
+    """Sum of the scores of all entries; also null if an older service, which did not report it, wrote the document."""
     density: float | None = None
     fill: float | None = None
     """Kept entries, as a share of the maximum that the pattern allows."""

@@ -16,8 +16,8 @@ MAX_CHARACTERS = 100
 MAX_WORDS = 20
 """Maximum number of words that are parsed; no method has so many options.
 
-A text of more words is refused without a check of its own, because one of its first words is unknown, repeated or
-invalid.
+The number of words needs no check of its own: if a text has more words, at least one of the first 20 is unknown,
+repeated or invalid, and the text is refused for that.
 """
 
 

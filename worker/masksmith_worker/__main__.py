@@ -67,7 +67,8 @@ class WorkerProcess:
         app: The Celery application.
         settings: Settings of the worker.
         records: Job records.
-        housekeeping: Checks broker and store, which the sweeper does once per period; it sweeps no blobs: services do.
+        housekeeping: Checks broker and store; the sweeper calls it once per period. It deletes no blobs: the
+            housekeeping of services does.
     """
 
     def __init__(self, app: Any, settings: Settings, records: JobRecords, housekeeping: Housekeeping) -> None:

@@ -170,7 +170,7 @@ class ShardRunner(PartRunner):
         if method is not None:
             check_installed(method)
         solution = solve_shard(work, score_shard(work), self.device)
-        # ADMM starts from this solution, and returns another one, without a time limit of its own.
+        # Looked at before the update: ADMM replaces the solution by one that depends on it, but has another status.
         is_cut_short = solution.status is ms.Status.TIME_LIMIT
         updated = None if method is None else update_shard(work, method, solution)
         solution = solution if updated is None else updated.solution

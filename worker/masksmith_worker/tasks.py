@@ -69,7 +69,8 @@ def spans() -> Spans:
 def solve_shard() -> None:
     """Process the shard that is due, if any, and write its report.
 
-    A shard is a range of a tensor, whose masks are also written, or one file of a job's output.
+    A shard is a range of a tensor's rows, whose mask is computed and stored; or a file of a job's output, which is
+    written.
     """
     with runner().next_lease() as lease:
         if lease is None:

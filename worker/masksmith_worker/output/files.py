@@ -1,4 +1,7 @@
-"""Writes a file of weights of an output: a copy of the model's file, with masked and duplicate tensors replaced."""
+"""Writes a file of weights of an output: the model's file, with the values of masked and duplicate tensors replaced.
+
+A duplicate is a tensor of which the index names another file; it gets the values that it has in that file.
+"""
 
 from __future__ import annotations
 

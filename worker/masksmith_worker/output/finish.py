@@ -112,7 +112,7 @@ def _record(work: OutputWork, reports: list[list[ShardReport]], masks_digest: st
         | {MASKS_NAME: {"blake3": masks_digest}},
         "copied": [file.name for file in output.copied_files],
         "not_copied": output.names_not_copied,
-        "notes": [],
+        "notes": [],  # Remarks about the choice of tensors, which only a prune by the client makes.
         "identity": output.identity,
         **previous,
     }

@@ -117,8 +117,9 @@ class OutputWork:
     def _path(self, location: str) -> tuple[Root, str]:
         """Return the root of the output, and the path of one of the output's files in it.
 
-        A root inside the output may be for other keys, so it is never used: the file is accessed through the root of
-        the output, which refuses paths in inner roots.
+        Roots may be nested: the directory of another root, which may be for other API keys, can be inside the output.
+        That root is never used: the file is accessed through the root of the output, which refuses paths in inner
+        roots.
         """
         _, root, _ = self.inputs.roots.find(self.output.location)
         return root, location.removeprefix(f"{root.url}/")

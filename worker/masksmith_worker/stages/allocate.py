@@ -70,6 +70,7 @@ class BudgetAllocator:
             DamagedUploadError: If the upload of any tensor is damaged; the error names the tensor.
             InsufficientMemoryError: If a Gram matrix of any tensor does not fit; the error names the tensor.
         """
+        # "shared": the budget as it is shared out between the tensors.
         name = statistic_name(self._key("shared", [[tensor.name, tensor.inputs] for tensor in self._tensors]))
         try:
             return Allocation.model_validate_json(self._store.get_sealed(name))

@@ -75,9 +75,10 @@ def measure_shard(work: ShardWork, solution: ms.Solution, updated: UpdatedShard 
 
 
 def _check_sums(report: ShardReport, tensor_entries: int) -> None:
-    """Refuse a shard that has more than its share of half the range of float64, unless it is the whole tensor.
+    """Refuse a shard whose sums are so large that the sums over all shards of the tensor could exceed float64.
 
-    The sum over all shards is then finite. The library refuses a tensor whose scores sum to infinity.
+    The limit is half the largest float64, times the shard's share of the tensor's entries. A shard that is the whole
+    tensor has no limit: the library refuses scores whose sum is infinite.
     """
     sums = [report.objective, report.total_score, report.kept_score or 0.0]
     if report.upper_bound < math.inf:  # A solver without a bound reports infinity.

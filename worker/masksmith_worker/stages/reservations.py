@@ -87,7 +87,8 @@ class Reservations:
     def _reserve(self, needed_bytes: int) -> IO[str]:
         """Lock and write this process's reservation.
 
-        It has the needed bytes, those that the process has in memory now, the process's id, and the id's namespace.
+        The file contains four numbers: the bytes that are needed, the bytes that the process has in memory now, the
+        process's id, and the namespace of this id.
 
         Returns:
             The file, which stays locked until it is closed.

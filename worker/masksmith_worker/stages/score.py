@@ -101,8 +101,8 @@ class Scoring:
 
         Each matrix is scored separately; the range must consist of whole matrices.
 
-        A statistic has the shape of the tensor; or, if the tensor is a stack, is stacked in the same way as its
-        matrices; otherwise the whole statistic belongs to the tensor's only matrix.
+        A statistic with a number per entry has the shape of the tensor. Other statistics are stacked as the tensor's
+        matrices are; without a stack, the whole statistic belongs to the tensor's only matrix.
         """
         # Without a stack, the range is the whole tensor.
         starts = range(self._tensor.shape[0]) if layout.is_stack else ()
@@ -134,7 +134,7 @@ class Scoring:
         if tensor.statistic is not None:
             kind = tensor.statistic.name
             if kind == "gram":
-                # The options are those of `_inverse_diagonal`, which uses them.
+                # `_inverse_diagonal` has applied the method's options, so the score gets none.
                 statistic, kind, options = self._cached(self._inverse_diagonal), "inverse_diagonal", {}
             else:
                 statistic = self._inputs.rows(tensor.statistic, *self._span(kind, first, last))
