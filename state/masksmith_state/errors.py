@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from obstore.exceptions import GenericError as StoreError
+from obstore.exceptions import GenericError
 
 
 class DamagedBlobError(Exception):
@@ -128,7 +128,7 @@ class ChangedSourceError(Exception):
         self.location, self.reason = location, reason
 
 
-class RootUnavailableError(StoreError):
+class RootUnavailableError(GenericError):
     """A root does not answer, or refuses; the same call may succeed later.
 
     Attributes:

@@ -23,18 +23,19 @@ class Housekeeping:
 
     Args:
         installation: Broker and store.
-        on_claimed: Called when they are known to belong together. If it fails because the store cannot be read or
-            written, the error is logged, and `run` calls it again.
+        delete_leftovers: Deletes leftovers of dead processes in the store; called once broker and store are known to
+            belong together. If it fails because the store cannot be read or written, the error is logged, and `run`
+            calls it again.
         sweep: The sweep of blobs; called only while they belong together.
     """
 
     def __init__(
         self,
         installation: Installation,
-        on_claimed: Callable[[], object] | None = None,
+        delete_leftovers: Callable[[], object] | None = None,
         sweep: Callable[[], object] | None = None,
     ) -> None:
-        self._installation, self._on_claimed, self._sweep = installation, on_claimed, sweep
+        self._installation, self._delete_leftovers, self._sweep = installation, delete_leftovers, sweep
         self._lock, self._is_broker_checked = Lock(), False
 
     @property
@@ -76,7 +77,7 @@ class Housekeeping:
                 os.kill(os.getpid(), signal.SIGTERM)
                 return
         with self._lock:
-            self._call_on_claimed()
+            self._delete_leftovers_once()
         self._installation.broker.status()  # logs new problems of the broker
         if self._sweep is not None and self._installation.is_still_claimed():
             self._sweep()
@@ -97,15 +98,15 @@ class Housekeeping:
                 self._installation.broker.check()
                 self._is_broker_checked = True
             self._installation.claim()
-            self._call_on_claimed()
+            self._delete_leftovers_once()
 
-    def _call_on_claimed(self) -> None:
-        """Call `on_claimed`, unless there is none or it has succeeded already."""
-        if self._on_claimed is None:
+    def _delete_leftovers_once(self) -> None:
+        """Call `delete_leftovers`, unless there is none or it has succeeded already."""
+        if self._delete_leftovers is None:
             return
         try:
-            self._on_claimed()
+            self._delete_leftovers()
         except (OSError, StoreError, redis.RedisError) as error:
             log.warning("leftovers in the store cannot be deleted yet: %s", error)
         else:
-            self._on_claimed = None
+            self._delete_leftovers = None

@@ -18,7 +18,7 @@ VISIBILITY_TIMEOUT_S = 4 * 3600
 """Seconds after which the Redis transport delivers an unacknowledged message again.
 
 A task cannot extend this time, so the time must exceed every time limit of tasks. The shards of a dead worker
-need not wait for it: their leases expire, and within seconds they are queued again.
+do not wait so long: their leases expire, and within seconds they are queued again.
 """
 
 

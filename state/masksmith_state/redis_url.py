@@ -23,7 +23,7 @@ def check_redis_url(url: str) -> None:
         raise ValueError("has a fragment (#...), which would be ignored; write # in a password as %23")
     parts = urlsplit(url)
     _check_port(parts)
-    redis.Redis.from_url(url).close()  # It does not connect.
+    redis.Redis.from_url(url).close()  # Raises ValueError for what redis-py refuses; it does not connect.
     has_password = parts.password is not None or "password" in dict(parse_qsl(parts.query))
     if parts.username and not has_password:
         raise ValueError(f"has a user without a password; write {parts.scheme}://user:password@... or ://:password@...")

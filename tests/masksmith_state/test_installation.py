@@ -142,7 +142,7 @@ def test_what_follows_the_claim_is_done_again_after_a_failure(installation, capl
             raise errors.pop()
         calls.append("cleared")
 
-    housekeeping = Housekeeping(installation, on_claimed=clear)
+    housekeeping = Housekeeping(installation, delete_leftovers=clear)
     housekeeping.check()
     assert housekeeping.is_store_claimed
     assert caplog.text.count("cannot be deleted yet") == 1

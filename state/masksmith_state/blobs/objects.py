@@ -121,7 +121,8 @@ class Objects:
     def size(self, name: str) -> int | None:
         """Size of an object in bytes; None for a directory or a missing object.
 
-        A pipe, a device or a socket has size 0, so that it does not match the list of a blob, which is then damaged.
+        A pipe, a device or a socket counts as 0 bytes. The blob store then finds another size in the blob's list of
+        pieces, and treats the blob as damaged.
         """
         if self._is_special_file(name):
             return 0

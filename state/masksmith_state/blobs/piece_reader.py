@@ -12,7 +12,7 @@ BATCH_PIECES = 8
 
 
 class MismatchError(Exception):
-    """The size of a blob, or the digest of one of its pieces, differs from that in the blob's list."""
+    """A blob is not what its list of pieces, or its known digest, says; or it has no list, and no digest is known."""
 
 
 def read_ranges(objects: Objects, name: str, pieces: PieceList, starts: Sequence[int], length: int) -> list[bytes]:

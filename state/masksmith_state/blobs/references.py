@@ -1,12 +1,12 @@
 """Tracks references to blobs, and deletes blobs without references.
 
 An upload D is referenced by the API keys K that sent it, and by the live jobs J that read it; a result R by the jobs
-that list it, and by the live jobs that read it, as previous masks or to measure it. In Redis:
+that have it as their own result, and by the live jobs that read it, as previous masks or to measure it. In Redis:
 
 - `masksmith:upload:D` (hash: `size`), `:owners` and `:jobs` (sets); `masksmith:uploads` orders `K:D` by last use;
-- `masksmith:result:R` is the set of the jobs that refer to a result: `J` lists it, `J:reader` reads it;
-- `masksmith:job:J:results` is the set of the results that a job lists; the job's field `earlier_results` has the keys
-  of the results that it reads;
+- `masksmith:result:R` is the set of the jobs that refer to a result: `J` has it as its own result, `J:reader` reads it;
+- `masksmith:job:J:results` is the set of a job's own results; the job's field `earlier_results` has the keys of the
+  results that it reads;
 - `masksmith:unreferenced_results` lists results without a reference;
 - `masksmith:owner:K:record_bytes` is the estimated number of bytes that the records of a key's uploads and jobs take;
 - `masksmith:owner:K:bytes` is the number of bytes that a key keeps: its uploads, and the results of its jobs;
@@ -28,7 +28,7 @@ from enum import StrEnum
 
 import redis
 
-from masksmith_state.jobs.shared_keys import DamagedBrokerError
+from masksmith_state.jobs.shared_keys import WHOLE_NUMBER, DamagedBrokerError
 from masksmith_state.scripts import Scripts
 
 from .deletions import count_deletions
@@ -78,7 +78,7 @@ class BlobReferences:
         try:
             return int(self._redis.get(key) or 0)
         except ValueError:
-            raise DamagedBrokerError(key, "string", "string") from None
+            raise DamagedBrokerError(key, "string", WHOLE_NUMBER) from None
 
     def link(
         self, owner: str, digest: str, size: int, max_bytes: int | None, max_record_bytes: int | None = None

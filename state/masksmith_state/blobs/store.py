@@ -87,7 +87,7 @@ class BlobStore:
         Raises:
             FileNotFoundError: If it does not exist.
             DamagedBlobError: If it is damaged, has another digest, or cannot be checked, since its list is lost and no
-                digest is known by which the list can be computed again. The blob is then set aside, unless the store is
+                digest is known with which a new list could be checked. The blob is then set aside, unless the store is
                 read-only.
         """
 
@@ -292,8 +292,9 @@ class BlobStore:
     def _discard_list(self, name: str) -> None:
         """Delete the list of a blob that could not be written, if nothing is lost by it.
 
-        Another process may be writing the same blob, or have written it since the check here. The list of an upload is
-        then computed again from its digest; that of an upload whose digest is not known belongs to this writer alone.
+        Another process may be writing the same blob, or have written it since the check here. The list of an upload can
+        be computed again from the upload, which the digest in its name proves to be right; that of an upload whose
+        digest is not known belongs to this writer alone.
         Any other list is kept; `Retention` deletes it if it remains without a blob.
         """
         self._lists.forget(name)

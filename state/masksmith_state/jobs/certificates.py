@@ -52,7 +52,7 @@ def change(reports: Sequence[ShardReport], entries: int) -> ChangeReport | None:
 
 
 def _retained(kept_scores: Sequence[float], total_scores: Sequence[float]) -> float:
-    """Kept share of the total score; 1 if that is 0."""
+    """The kept share of the total score; 1 if the total score is 0."""
     kept, total = exact_sum(kept_scores), exact_sum(total_scores)
     if total < math.inf:
         return kept / total if total > 0 else 1.0

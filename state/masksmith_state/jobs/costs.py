@@ -17,7 +17,8 @@ from masksmith_wire.specification import JobSpecification
 TARGET_S = 5.0
 """Target of the seconds of a shard, without `OVERHEAD_S`. A shard that is expected to take longer has `is_long` set.
 
-Such a shard cannot be cut further, or is not, because it needs a large Gram matrix, which each part would have to read.
+Such a shard either cannot be cut further, or is left whole on purpose: it needs a large Gram matrix, which each part
+would have to read again.
 """
 OVERHEAD_S = 0.02
 """Seconds per shard, besides those below."""

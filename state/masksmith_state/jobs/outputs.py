@@ -54,7 +54,7 @@ class PlannedOutput(BaseModel):
 
     @property
     def marker_location(self) -> str:
-        """Location of the file that marks the output as unfinished."""
+        """Location of the journal, whose presence marks the output as unfinished."""
         return self.location_of(JOURNAL_NAME)
 
     def note_location(self, name: str) -> str:

@@ -25,7 +25,7 @@ from .job_index import JobIndex
 from .job_reader import JobReader
 from .model import Admission, Lease
 from .plans import MasksPlan
-from .redis_keys import idempotency_key_of, job_key, new_job_id
+from .redis_keys import idempotency_redis_key, job_key, new_job_id
 from .reports import ShardReport
 from .schedule import Schedule
 from .shards import Shard
@@ -60,7 +60,7 @@ class JobRecords(JobReader, JobIndex):
         Returns:
             The job's id and the fingerprint of its request; None if the key was not used, or the job was deleted.
         """
-        key = idempotency_key_of(owner, _digest_of_key(idempotency_key))
+        key = idempotency_redis_key(owner, _digest_of_key(idempotency_key))
         job, fingerprint = cast("list[str | None]", self.redis.hmget(key, ["id", "fingerprint"]))
         if job is None or fingerprint is None or not self.redis.exists(job_key(job)):
             return None
@@ -240,7 +240,10 @@ def _digest_of_key(idempotency_key: str) -> str:
 
 
 def _increments(report: ShardReport | CaseReport, took_s: float) -> dict[str, float]:
-    """Counter increments of a finished shard; benchmark cases are not counted, and `complete.lua` counts no files."""
+    """Counter increments of a finished shard; none for a benchmark case.
+
+    For a shard that writes a file of an output, `complete.lua` ignores them.
+    """
     if isinstance(report, CaseReport):
         return {}
     outcome = "failed" if report.error is not None else "remembered" if report.remembered else "solved"

@@ -40,8 +40,11 @@ def output_lock_key(location: str) -> str:
     return f"masksmith:output:{digest_bytes(location.encode())}"
 
 
-def idempotency_key_of(owner: str, key_digest: str) -> str:
-    """Key of the hash of an owner's `Idempotency-Key`, as its digest: id of the job, and fingerprint of the request."""
+def idempotency_redis_key(owner: str, key_digest: str) -> str:
+    """Redis key of what an owner's idempotency key, given by its digest, stands for: the job's id, and the fingerprint.
+
+    The fingerprint is that of the request with which the idempotency key was first used.
+    """
     return f"masksmith:idempotency:{owner}:{key_digest}"
 
 

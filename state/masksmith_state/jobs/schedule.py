@@ -26,9 +26,10 @@ from .unreadable_records import as_unreadable_record_errors, set_aside_job
 log = logging.getLogger(__name__)
 
 AGE_S = 30.0
-"""Seconds without a taken shard after which a job goes before the other jobs of its key, at most every other time.
+"""If no shard of a job was taken for this many seconds, the job goes before the other jobs of its key.
 
-So a job of low priority still makes progress while jobs of higher priority keep coming.
+Of two shards that are taken from a key one after the other, at most one is taken for this reason. So a job of low
+priority still makes progress while jobs of higher priority keep coming.
 """
 
 EXAMINED_JOBS = 100

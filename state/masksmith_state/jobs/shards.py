@@ -40,8 +40,8 @@ class Source(BaseModel):
 class MaskPart(BaseModel):
     """Rows `first` to `last` (exclusive) of a stored mask: bools if `is_bool`, else packed bits.
 
-    The rows begin at byte `start` of the file `source`; without a source, of the blob `blob` of the store, which is a
-    result of an earlier job if `result` is its key.
+    The rows begin at byte `start` of the file `source`; without a source, of the blob `blob` of the store. If the blob
+    is a result of an earlier job, `result` is the key of that result; else it is None.
     """
 
     blob: str = ""

@@ -11,6 +11,8 @@ import redis
 
 from .redis_keys import FINISHED, IDS, JOBS, LIVE
 
+WHOLE_NUMBER = "string"
+"""Redis type of a key whose value is a whole number."""
 _TYPES = {
     JOBS: "zset",
     IDS: "zset",
@@ -19,7 +21,7 @@ _TYPES = {
     "masksmith:uploads": "zset",
     "masksmith:unreferenced_results": "zset",
 }
-_TYPES_BELOW_OWNER = {"jobs": "zset", "ids": "zset", "live": "set", "bytes": "string", "record_bytes": "string"}
+_TYPES_BELOW_OWNER = {"jobs": "zset", "ids": "zset", "live": "set", "bytes": WHOLE_NUMBER, "record_bytes": WHOLE_NUMBER}
 """Types of the keys `masksmith:owner:K:NAME`, by NAME; other names are not checked."""
 _HASH_SUFFIXES = (":clocks", ":aged")
 """Ends of the keys `masksmith:fair:...` that are hashes; the others are sorted sets."""
@@ -31,7 +33,7 @@ class DamagedBrokerError(redis.ResponseError):
     Args:
         key: The key.
         actual_type: Redis type of its value.
-        expected_type: Redis type that it should have; `string` for a whole number.
+        expected_type: Redis type that it should have.
     """
 
     def __init__(self, key: str, actual_type: str, expected_type: str) -> None:
@@ -51,7 +53,7 @@ def check_shared_keys(client: redis.Redis) -> None:
     """
     for key, expected_type in _expected_types(client):
         actual_type = str(client.type(key))
-        is_no_number = actual_type == expected_type == "string" and not str(client.get(key)).lstrip("-").isdecimal()
+        is_no_number = actual_type == expected_type == WHOLE_NUMBER and not str(client.get(key)).lstrip("-").isdecimal()
         if actual_type not in (expected_type, "none") or is_no_number:
             raise DamagedBrokerError(key, actual_type, expected_type)
 

@@ -12,7 +12,7 @@ from typing import Any
 import obstore
 from obstore.exceptions import (
     AlreadyExistsError,
-    BaseError as ObstoreError,
+    BaseError as StoreError,
     GenericError,
     NotModifiedError,
     PreconditionError,
@@ -130,8 +130,8 @@ class BucketRoot(Root):
             self._check_bucket()
             raise FileNotFoundError(self.location(path)) from None
         except (AlreadyExistsError, PreconditionError, NotModifiedError, RootUnavailableError):
-            raise  # `RootUnavailableError`, which the pieces of `write` may raise, is a subclass of `ObstoreError`.
-        except ObstoreError as error:
+            raise  # `RootUnavailableError`, which the pieces of `write` may raise, is a subclass of `StoreError`.
+        except StoreError as error:
             raise RootUnavailableError(self.location(path), _reason(error)) from None
 
     def _check_bucket(self) -> None:
@@ -139,7 +139,7 @@ class BucketRoot(Root):
         try:
             with panics_as(GenericError):
                 next(iter(obstore.list(self._store, chunk_size=1)), None)
-        except (ObstoreError, FileNotFoundError) as error:
+        except (StoreError, FileNotFoundError) as error:
             raise RootUnavailableError(self.url, _reason(error)) from None
 
 

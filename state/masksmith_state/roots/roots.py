@@ -64,6 +64,6 @@ class Roots:
             url = setting.url if is_in_bucket(setting.url) else str(Path(setting.url).resolve())
             if is_inside(store, url) or is_inside(url, store):
                 raise InstallationError(
-                    f"one of the root {setting.url} (MASKSMITH_ROOTS) and the blob store {store} (MASKSMITH_STORE_URL) "
-                    "contains the other, and files of the store are deleted when they expire; keep them apart"
+                    f"the root {setting.url} (MASKSMITH_ROOTS) and the blob store {store} (MASKSMITH_STORE_URL) "
+                    "overlap, and files of the store are deleted when they expire; keep them apart"
                 )
