@@ -83,7 +83,7 @@ class Connection(HttpToolsProtocol):
         self._write_timer.start(self.transport)
 
     def resume_writing(self) -> None:
-        """Stop the timer, because the client has read enough; start it again if the rest is all that will be sent."""
+        """Stop the timer, because the client has read enough; start it again if nothing more will be added."""
         self._write_timer.stop()
         if self._running is None or self._running.response_complete or self.transport.is_closing():
             self._write_timer.start(self.transport)
@@ -154,7 +154,8 @@ class Connection(HttpToolsProtocol):
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         self._running = cycle
         if not self.flow.write_paused:
-            # The timer of the last response would take what this one adds to the buffer for what was not read.
+            # Else the timer of the last response would count bytes that this response adds to the buffer as bytes that
+            # the client has not read.
             self._write_timer.stop()
 
         async def run_and_time_rest(*arguments: Any) -> None:

@@ -29,7 +29,10 @@ PUBLIC_PATHS = frozenset({"/healthz", "/readyz", "/openapi.json", "/login", "/fa
 PUBLIC_PREFIX = "/static/"
 """Beginning of further paths that need no key."""
 CHECK_AFTER_S = 1.0
-"""Seconds after a check of a token until the next is due: at the end of a request, or during a response."""
+"""If the last check of a token is longer ago than this many seconds, the token is checked again.
+
+This is done at the end of a request's body, and before each further part of a response.
+"""
 
 
 class AuthenticationMiddleware:

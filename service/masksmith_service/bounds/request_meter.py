@@ -15,8 +15,12 @@ FRAMING_BYTES = 16
 class RequestMeter:
     """Counts the bytes and fields that a client sends outside of bodies.
 
+    `count` counts what the parser has reported. `pending_bytes` includes what the parser has received but not reported
+    yet, such as an unfinished field.
+
     Attributes:
-        limit_bytes: Limit in bytes of a request's line and headers, and of its trailers and chunk framing.
+        limit_bytes: Limit in bytes of a request's line and headers together; and, separately, of its trailers and chunk
+            framing together.
         pending_bytes: Bytes received since the end of the last head or body, less what `count_body` subtracts. At such
             an end it becomes 0, so what arrived in the same read as the end is not counted. The connection adds the
             bytes, and checks the limit.

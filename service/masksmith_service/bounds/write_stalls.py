@@ -11,7 +11,7 @@ PROGRESS_BYTES = 2**16
 
 
 class WriteStallTimer:
-    """Timer that runs while nothing is added to a transport's write buffer that has data.
+    """Timer that runs while a transport's write buffer has data, and nothing is added to it.
 
     Nothing is added while writing is paused, because the buffer is full, and after the end of a response.
 

@@ -113,7 +113,9 @@ async def view_job(state: State, job: str, principal: Principal, reservation: Re
 
 
 async def _read_visible(state: State, job: str, principal: Principal, reservation: Reservation) -> Snapshot | None:
-    """Check the access to a job before anything that depends on its parts, reserve memory for them, and read it.
+    """Check the access to a job, then reserve memory for its parts, then read it.
+
+    The access is checked first, so that no response depends on the parts of a job that the principal may not see.
 
     Raises:
         RequestError: If the principal may not see the job; or if other requests have reserved too much memory.

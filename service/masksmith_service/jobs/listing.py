@@ -147,7 +147,7 @@ def find_jobs(records: JobRecords, owner: str | None, conditions: JobFilter, aft
     """Find up to `limit` jobs older than job `after`, newest first; None for `after` or `owner` is no condition.
 
     The search ends when the page is full, no job is left, or `SCAN_LIMIT` jobs are read. If the page has `next`, jobs
-    may be left, even if the page has none: a search with `next` as `after` continues this search. If `next` is None, no
+    may be left, even if the page is empty: a search with `next` as `after` continues this search. If `next` is None, no
     job is left.
     """
     jobs: list[JobSummary] = []

@@ -34,9 +34,9 @@ Floats = npt.NDArray[np.float32]
 SPAN_BYTES = 16 * 2**20
 """If the rows to read of a file in a root are within this many bytes, they are read in one range."""
 NARROW_WIDTH = 128
-"""Rows of layers with at most so many columns are read whole, since adjacent whole rows are a single range.
+"""Rows of at most this many columns are read whole, since adjacent whole rows are a single range.
 
-To read a row on its own takes about as much time as to read so many entries.
+To read one row on its own takes about as long as to read this many entries.
 """
 Entry = TypeVar("Entry", bound=np.generic)
 
@@ -79,8 +79,8 @@ class MaskedLayer:
         return (math.prod(shape[: stack_count + 1]), *shape[stack_count + 1 :])
 
     def width_to_read(self, width: int) -> int:
-        """Return how many entries of a row are read to get `width` of its columns: all, unless columns can be read."""
-        return width if self._has_readable_columns else self.shape[1]
+        """Return how many entries of a row are read for `width` of its columns: all, unless columns are read alone."""
+        return width if self._reads_columns_alone else self.shape[1]
 
     def read_mask(self, store: BlobStore, rows: Sequence[int], first: int, last: int) -> Bools:
         """Read the mask, True = kept, of some rows (ascending) and the columns `first` to `last` (exclusive).
@@ -89,7 +89,7 @@ class MaskedLayer:
             RequestError: If a part is no longer in the store.
         """
         row_bytes = masks.packed_bytes(self._merged_shape[1:])
-        start, stop = (first // 8, -(-last // 8)) if self._has_readable_columns else (0, row_bytes)
+        start, stop = (first // 8, -(-last // 8)) if self._reads_columns_alone else (0, row_bytes)
         pieces = []
         for part_number, part_rows in self._by_part(rows):
             first_row = self.first_rows[part_number]
@@ -113,10 +113,10 @@ class MaskedLayer:
         """
         item_bytes, row_shape = ITEM_BYTES[self.tensor.dtype], self._merged_shape[1:]
         row_bytes = item_bytes * math.prod(row_shape)
-        start, stop = (first * item_bytes, last * item_bytes) if self._has_readable_columns else (0, row_bytes)
+        start, stop = (first * item_bytes, last * item_bytes) if self._reads_columns_alone else (0, row_bytes)
         starts, length = _row_ranges(rows, self.tensor.start, row_bytes, start, stop)
         data = b"".join(self._read_weight(store, starts, length))
-        if self._has_readable_columns:
+        if self._reads_columns_alone:
             values = to_numpy(data, self.tensor.dtype, (len(rows), last - first))
         else:
             values = _flatten(to_numpy(data, self.tensor.dtype, (len(rows), *row_shape)))[:, first:last]
@@ -143,8 +143,8 @@ class MaskedLayer:
         return len(self._merged_shape) == 2
 
     @property
-    def _has_readable_columns(self) -> bool:
-        """Whether columns of a row are read without the rest of the row."""
+    def _reads_columns_alone(self) -> bool:
+        """Whether only the needed columns of a row are read: it is possible (`_is_flat`), and rows are not narrow."""
         return self._is_flat and self.shape[1] > NARROW_WIDTH
 
     def _by_part(self, rows: Sequence[int]) -> Iterator[tuple[int, Sequence[int]]]:

@@ -64,10 +64,11 @@ def sampled_rows_per_cell(layer: MaskedLayer, window: Window) -> int:
     """Return the number of rows read of each whole cell: all in a small window, evenly spaced ones in a large one."""
     last_row, last_col = window.stops(layer.shape)
     width = layer.width_to_read(last_col - window.first_col)
-    # A row that is read on its own, because its neighbours or the rest of it are not read, counts as a wide one.
+    # A part of a row takes as long as at least `NARROW_WIDTH` entries, because it is read on its own.
     counted_width = width if width == layer.shape[1] else max(width, NARROW_WIDTH)
     if (last_row - window.first_row) * counted_width <= SAMPLED_ENTRIES:
         return window.step
+    # So does a whole row without its neighbours.
     entries_per_row_of_cells = window.cell_rows * max(width, NARROW_WIDTH)
     return min(window.step, max(1, SAMPLED_ENTRIES // entries_per_row_of_cells))
 
@@ -89,7 +90,7 @@ def read_window(layer: MaskedLayer, store: BlobStore, window: Window) -> dict[st
     cell_widths = np.diff(np.append(cell_starts, stop - start))
     rows = _sampled_rows(window, layer.shape[0], sampled_rows_per_cell(layer, window))
     row_counts = np.zeros(window.cell_rows)
-    # Kept entries, sum of the scores, sum of the kept scores. In float64, since it may exceed the largest float32.
+    # Kept entries, sum of the scores, sum of the kept scores. In float64, since a sum may exceed the largest float32.
     kept, scores_sum, kept_scores_sum = sums = np.zeros((3, window.cell_rows, window.cell_cols))
     band_rows = rows_per_band(layer.width_to_read(stop - start), 4)
     for first in range(0, len(rows), band_rows):
