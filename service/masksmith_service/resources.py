@@ -47,7 +47,7 @@ class Capacities:
         memory: Bytes of memory.
         streams: Event streams, and requests that wait for a job.
         creations: Jobs that are being created.
-        lists: Lists that are being made: they read up to thousands of records, or files that are far away.
+        lists: Requests that list jobs or files now: each reads up to thousands of records, or files of a remote store.
         incoming_bytes: Bytes of each key's uploads that are being received.
         owners_and_part_counts: Owner and number of shards or cases of each job that was read recently, by the job's
             id; only a cache.

@@ -110,7 +110,7 @@ class Settings(StateSettings):
 
     @field_validator("oidc_issuer")
     @classmethod
-    def _check_oidc_issuer(cls, text: str) -> str:
+    def _check_issuer_url(cls, text: str) -> str:
         url = urlsplit(text) if is_http_address(text) else None
         is_safe = url is not None and (url.scheme == "https" or is_loopback(url.hostname or ""))
         if text and (url is None or not is_safe or "@" in url.netloc):
@@ -133,7 +133,7 @@ class Settings(StateSettings):
         return text
 
     @model_validator(mode="after")
-    def _check_issuer(self) -> Settings:
+    def _check_issuer_settings(self) -> Settings:
         if not self.oidc_issuer:
             if self.oidc_audience or self.oidc_admin:
                 raise ValueError("MASKSMITH_OIDC_AUDIENCE and MASKSMITH_OIDC_ADMIN need MASKSMITH_OIDC_ISSUER")

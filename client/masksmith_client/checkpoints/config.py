@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from masksmith.layouts.foreign_files import server_error
+from masksmith.layouts.foreign_files import server_error_reason
 from masksmith_client._errors import InputError
 
 from .files import read_json
@@ -47,7 +47,7 @@ def read_config(folder: Path) -> dict[str, Any] | None:
     config = read_json(path)
     if not isinstance(config, dict):
         raise InputError(f"{path} is not a JSON object")
-    if (error := server_error(config)) is not None:
+    if (error := server_error_reason(config)) is not None:
         raise InputError(f"{path} is {error}")
     return config
 

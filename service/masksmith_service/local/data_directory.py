@@ -30,8 +30,8 @@ class InUseError(UsageError):
 class DataDirectory:
     """A data directory with a lock.
 
-    The lock is held until `release` is called or this process exits, and as long as a child process that inherited
-    its file descriptor runs.
+    This process holds the lock until it calls `release` or exits; a child process that inherited the file descriptor
+    holds it until the child exits.
 
     Attributes:
         path: The directory, as an absolute path.
@@ -91,7 +91,7 @@ class DataDirectory:
         raise FailedError(f"{self.path} was deleted or replaced while it was in use: start 'masksmith up' again")
 
     def release(self) -> None:
-        """Erase the holder's description, and release the lock, which child processes that inherited it still hold."""
+        """Erase the holder's description, and give up the lock; child processes that inherited it go on holding it."""
         self.write_holder("")
         os.close(self.lock)
 
@@ -114,7 +114,7 @@ class DataDirectory:
     def _check_or_write_format(self) -> None:
         format_file = self.path / FORMAT
         version = format_file.read_text(errors="replace").strip() if format_file.exists() else ""
-        # An empty file is left of a first start that was killed while it wrote the file.
+        # An empty file counts as none: a first start was killed while it wrote the file.
         if version:
             self._check_format(version)
         elif set(os.listdir(self.path)) - {LOCK, FORMAT}:
@@ -128,7 +128,7 @@ class DataDirectory:
         try:
             format_file.write_text(f"{DATA_FORMAT}\n")
         except OSError:
-            # On a full disk the file may be empty, which would be read as another format.
+            # On a full disk a part of the file may be written, which would be read as another format.
             format_file.unlink(missing_ok=True)
             raise
 

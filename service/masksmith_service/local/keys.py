@@ -112,8 +112,8 @@ def rotate(
 ) -> None:
     """Replace a key's token and print the new one; the present one stays valid for a time. Jobs and quotas stay.
 
-    The token of a key that has expired stays invalid. A token from before an earlier rotation ends at once, even within
-    the overlap of that rotation.
+    The token of a key that has expired stays invalid. If an even older token is still valid, because of the
+    overlap of an earlier rotation, it becomes invalid at once.
     """
     from masksmith_state.keys import MAX_OVERLAP_S
 
@@ -241,7 +241,7 @@ def _parse_expiry(text: str | None) -> datetime | None:
         except (ValueError, OverflowError):
             raise UsageError(f"--expires {text!r}: a time such as 90d or 12h, or a date such as 2027-01-31") from None
     else:
-        # A longer time is cut, so that the sum is a date; it is refused below all the same.
+        # Longer times are capped, because the sum could exceed the dates that exist; the capped one is refused below.
         moment = now + timedelta(seconds=min(_parse_duration("--expires", text), (MAX_EXPIRY_DAYS + 1) * SECONDS["d"]))
     if moment <= now:
         raise UsageError(f"--expires {text!r} is in the past")

@@ -22,7 +22,10 @@ ROTATION_PAUSE_S = 60.0
 TAIL_BYTES, TAIL_LINES = 4096, 15
 """Limits of the end of a log that `Child.log_tail` returns."""
 SOCKET_START_S, SOCKET_MISSING_S = 30.0, 1.0
-"""Seconds without a socket's file after which a server counts as unreachable: after its start, and after a deletion."""
+"""Seconds that a server's socket file may be missing before the server counts as unreachable.
+
+The first number is for a server that is starting, the second for a file that existed and was deleted.
+"""
 
 _SIGNAL_NAMES = {number.value: number.name for number in signal.Signals}
 """Names by number; most real-time signals have none."""

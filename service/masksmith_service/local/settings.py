@@ -44,7 +44,7 @@ def store_url() -> str | None:
 
 
 def roots_json() -> str | None:
-    """Text of `MASKSMITH_ROOTS`, the roots of tensors by reference and of outputs as JSON, if set."""
+    """Text of `MASKSMITH_ROOTS`, if set: JSON with the roots that jobs may read tensors from and write outputs to."""
     return os.environ.get("MASKSMITH_ROOTS") or None
 
 

@@ -38,7 +38,8 @@ class _SupervisedProcess:
 
     Attributes:
         spec: How to start and stop the process.
-        child: The process, which may have ended; None from when `restart_failed` finds it failed until its restart.
+        child: The process, which may have ended; None while it waits for its restart, after `restart_failed` has found
+            that it failed.
         failure_count: Number of failures since the last healthy run; the restart delay is computed from it.
         restart_at: Time of `time.monotonic` from which on the process may be restarted.
     """

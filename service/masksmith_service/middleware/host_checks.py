@@ -45,7 +45,7 @@ def is_from_this_machine(headers: Mapping[str, str], settings: Settings) -> bool
 def check_single_fields(headers: Headers) -> None:
     """Reject a request that repeats a field by which access is decided.
 
-    A proxy may check another one of the fields than this service.
+    If a field is repeated, a proxy may check one of them, and this service another one.
 
     Raises:
         RequestError: 400, for such a request.

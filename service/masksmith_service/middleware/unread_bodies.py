@@ -8,9 +8,10 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 DRAIN_BYTES, DRAIN_S = 2**20, 2.0
-"""Limits of reading the rest of a body: bytes after the response starts, and seconds before the response's end is sent.
+"""How many bytes of the rest of a body are read after the response has started, and for how many seconds.
 
-Closing a connection with unread data sends a TCP reset, at which the client may lose the response.
+The seconds are those before the end of the response is sent. Closing a connection with unread data sends a TCP reset,
+at which the client may lose the response.
 """
 
 

@@ -11,8 +11,10 @@ from masksmith.patterns import VNM, Block, Channels, Hybrid, Pattern, TilePatter
 SEED = 4
 """Seed of every drawing, so that a pattern always looks the same."""
 SIDE = 16
-"""Usual number of rows, and of columns, of a drawing. Some drawings are half as high and wide, V:N:M ones twice as
-wide; whole tiles or blocks also make a drawing smaller or larger."""
+"""Usual number of rows, and of columns, of a drawing.
+
+Some drawings are half as high and wide, and those of V:N:M twice as wide. All are adjusted to whole tiles or blocks.
+"""
 SWAPS_PER_ENTRY = 6
 """Number of swaps in a tile, for each of its entries, that hide the order in which it was filled."""
 MAX_SWAPS = SWAPS_PER_ENTRY * SIDE * SIDE

@@ -86,12 +86,12 @@ def utc(moment: datetime) -> str:
 
 
 def exact(text: str) -> Markup:
-    """Mark a text that a script reads, and that is not shown: it keeps the characters that are not printable."""
+    """Exempt a text, which a script reads and which is not shown, from `_escape_unprintable`."""
     return escape(text)
 
 
 def _escape_unprintable(value: Any) -> Any:
-    """Replace control characters, and marks of direction, which reorder a page, by escapes; `Markup` stays."""
+    """Replace control characters, and marks of direction, which reorder a page, by escapes, but not in `Markup`."""
     return printable(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from masksmith.layouts.foreign_files import not_json_reason, server_error
+from masksmith.layouts.foreign_files import not_json_reason, server_error_reason
 from masksmith_service.bounds.table import cost
 from masksmith_service.errors import RequestError
 from masksmith_service.middleware.json_bodies import depth
@@ -195,7 +195,7 @@ class ModelReader:
         config = self._read_json(folder.child(CONFIG_NAME))
         if not isinstance(config, dict):
             raise _invalid(folder.child(CONFIG_NAME), "it is not a JSON object")
-        if (error := server_error(config)) is not None:
+        if (error := server_error_reason(config)) is not None:
             raise _invalid(folder.child(CONFIG_NAME), f"it is {error}")
         return config
 

@@ -34,7 +34,7 @@ from .access import LocatedPath, find_readable, find_writable
 from .models import Model
 
 MAX_MARKER_BYTES = 2**16
-"""Maximum size of a marker that is read; the marker of an unfinished output is its file `JOURNAL_NAME`."""
+"""Maximum size of a marker that is read; the marker of an unfinished output is its journal, the file `JOURNAL_NAME`."""
 MAX_RECORD_BYTES = 2**27
 """Maximum size of a record that is read; the record of a finished output is its file `RECORD_NAME`."""
 RECORD_COPIES = 2

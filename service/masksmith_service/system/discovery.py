@@ -43,7 +43,7 @@ _PATTERNS = [
     (
         "transposable n:m x n_out:m_out",
         "transposable 8:16 x 4:8",
-        "tiles of m_out rows by m columns, n kept in each row and n_out in each column (in x out)",
+        "tiles of m_out rows by m columns, n kept in each row and n_out in each column",
     ),
     ("double n:m", "double 2:4", "n:m along the rows, then n:m of the remaining entries along the columns"),
     ("v:n:m", "64:2:8", "panels of v rows by m columns share 4 columns, n of those kept in each row"),

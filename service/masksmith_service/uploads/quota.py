@@ -36,7 +36,7 @@ class UploadQuota:
     def check(self, length: int) -> None:
         """Check, before an upload is stored, that it does not exceed the quota, and that Redis has room for a record.
 
-        An upload that this key already has passes without a check, and its use is recorded.
+        If this key has the upload already, nothing is checked, and the use of the upload is recorded.
 
         Args:
             length: Size of the upload in bytes; 0 if the client has not announced it.

@@ -93,7 +93,7 @@ def not_json_reason(content: bytes) -> str:
     return "not JSON; download it again" if text is None else f"not JSON: it is {text}"
 
 
-def server_error(document: object) -> str | None:
+def server_error_reason(document: object) -> str | None:
     """Quote the error of a server that was downloaded instead of a model's config; None if it is a config.
 
     The text continues a sentence that begins with `it is`.
