@@ -97,7 +97,7 @@ class StatusError(ClientError):
         self.retry_after_s = retry_after_s
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # By default, the message would be passed as the problem, so that an unpickled error raises another one.
+        # By default, unpickling would call the class with the message as `problem`, and fail.
         return type(self), (self.problem, self.request_id, self.retry_after_s), self.__dict__
 
 

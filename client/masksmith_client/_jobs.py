@@ -65,8 +65,8 @@ class Job(JobView):
         """Wait until the job has ended.
 
         Args:
-            timeout_s: Timeout in seconds; None waits forever. The job continues after a timeout. A request that is
-                not answered may end later, after the timeout of the client.
+            timeout_s: Timeout in seconds; None waits forever. The job continues after a timeout. If a request
+                gets no answer, this method may return later, after the `timeout_s` of the client.
             progress: Show a progress bar; None shows it on terminals and in notebooks, and
                 `"lines"` also prints lines elsewhere.
             on_event: Called with every event. In the last 30 s before the timeout the job is polled instead: then it is

@@ -98,7 +98,8 @@ class ReferencePruner:
         layouts_and_patterns: Mapping[str, tuple[LayoutInput | None, Pattern]],
     ) -> MasksRequest:
         assert options.patterns is not None
-        # The job has one axis and one ragged: those of the patterns that have them, which need not be the first one.
+        # The job has a single `axis` and a single `ragged`: those of the patterns for which they mean something, which
+        # need not be the first pattern.
         all_patterns = {"": options.patterns.first, **options.patterns.rules}
         update = None if self.method.update is None else str(self.method.update)
         specification = specify(

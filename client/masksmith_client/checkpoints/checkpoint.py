@@ -90,7 +90,7 @@ class Checkpoint:
     def tensors_as_stored(self) -> list[Tensor]:
         """Its tensors in the order of their files, and in each file in the order of their bytes.
 
-        If the data of a file begin at multiples of their entry size, they still do in a copy written in this order.
+        If every tensor of a file begins at a multiple of its entry size, it still does in a copy written in this order.
         """
         numbers = {file: number for number, file in enumerate(self.headers)}
         return sorted(self.tensors.values(), key=lambda tensor: (numbers[tensor.file], tensor.start, tensor.stop))

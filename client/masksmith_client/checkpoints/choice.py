@@ -201,7 +201,7 @@ def _with_traced_layouts(
 def user_layouts(texts: Mapping[str, Layout | str], names: Sequence[str]) -> dict[str, Layout]:
     """Parse the user's layouts, and return them by the names of tensors.
 
-    As of patterns, a tensor's full name has precedence over a glob, and of several globs the last one counts.
+    As with patterns, a tensor's full name has precedence over a glob, and of several globs the last one counts.
 
     Raises:
         InputError: If a name or glob matches no tensor, or a layout is malformed.
@@ -255,7 +255,7 @@ def _with_ties(
 
     Returns:
         The candidates; and the pattern of each tensor, by name; None for a tensor without one. A name that is masked
-        because of another one has its layout and pattern.
+        because of another name gets the layout and pattern of that other name.
 
     Raises:
         InputError: If one of the names is excluded, or they have different patterns or layouts.

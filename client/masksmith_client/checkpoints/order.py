@@ -10,7 +10,7 @@ _IN_BLOCK = re.compile(r"\.\d+\.")
 _PIECES = re.compile(r"(\d+)")
 
 _MAX_DIGITS = 18
-"""Number of digits up to which digits are a number; Python refuses to convert thousands of digits."""
+"""More digits than this are compared as text, not as a number, since Python refuses to convert thousands of digits."""
 
 Key = tuple[int, tuple[tuple[int, int, str], ...]]
 """Sort key of a name: the rank of its group, and the keys of the parts of the name."""

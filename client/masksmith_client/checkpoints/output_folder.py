@@ -62,7 +62,7 @@ def state_of_files(checkpoint: Checkpoint) -> dict[str, list[Any]]:
     files: dict[str, list[Any]] = {}
     for file, header in checkpoint.headers.items():
         state = file.stat()
-        # After `stat`: if the file is replaced after this, its state differs from the one that is returned.
+        # The header is read after `stat`: if the file is replaced in between or later, `is_unchanged` finds it.
         if read_file_header(file) != header:
             raise InputError(f"{file} has changed since the command began; repeat it")
         files[file.name] = [state.st_size, state.st_mtime_ns, _digest(sorted(map(repr, header.tensors.values())))]
@@ -70,7 +70,7 @@ def state_of_files(checkpoint: Checkpoint) -> dict[str, list[Any]]:
 
 
 def index_digest(checkpoint: Checkpoint) -> str:
-    """Return the digest of the order of the files of weights and of the tensors, and of the file of each tensor.
+    """Return a digest of the order of the files of weights, the order of the tensors, and the name of each one's file.
 
     The masks file has this order, and a tensor that is in two files is read from the one that the index names.
     """

@@ -14,9 +14,9 @@ from masksmith._atomic_write import sync
 from masksmith_client._errors import InputError
 
 PIECE_BYTES = 2**20
-"""Maximum size of a read of bytes that an earlier run has written."""
+"""Size of the pieces in which the bytes that an earlier run has written are read."""
 MAX_READ_BYTES = 2**30
-"""Maximum size of a single read of a range of the file."""
+"""Maximum size of one system call that reads a range of the file."""
 PART_SUFFIX = ".part"
 NAME_BYTES = 255
 """Maximum length of a file's name."""

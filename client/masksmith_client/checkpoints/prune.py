@@ -198,8 +198,8 @@ class _Run:
     def _delete_finished_files(self) -> None:
         """Delete what earlier runs finished, before all of it is written again.
 
-        An error before the first new line of the journal removes the journal. A directory with files and no journal
-        would be refused when the command is repeated.
+        They must not stay: an error before the first new line of the journal removes the journal, and a directory with
+        files but no journal would be refused when the command is repeated.
         """
         names = [*self.finished_files, RECORD_NAME]
         if len(self.finished_files) == len(self.checkpoint.headers):

@@ -40,7 +40,7 @@ _SCALE_NAMES = ((re.compile(r"(?:^|\.)SCB$"), "bitsandbytes"), (re.compile(r"_sc
 """Patterns of names of tensors that are scales of weights, each with the method that uses such names."""
 
 _SCALE_SUFFIXES = ("_scale", ".scale")
-"""The name of a scale that `_SCALE_NAMES` does not match is the name of its weight with one of these suffixes."""
+"""Suffixes of all other scales: the name of such a scale is its weight's name with one of these suffixes added."""
 
 _FORMATS_READ_THROUGH_SCALES = frozenset({"float-quantized", "naive-quantized"})
 """Formats of compressed-tensors in which weights of 8-bit floats are read through their scales."""

@@ -90,7 +90,7 @@ class RemoteSolver:
         priority: PriorityName = "batch",
         on_submit: Callable[[Job], None] = lambda _: None,
     ) -> RemoteSolver:
-        """Make a solver, after checking the options and all masked tensors as before the submission of a job.
+        """Make a solver, after the checks of options and masked tensors that the submission of a job makes, too.
 
         Without a name, jobs are named after the checkpoint and the patterns.
 

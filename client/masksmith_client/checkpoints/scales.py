@@ -40,7 +40,7 @@ class _Strategy:
     def block_of(self, rows: int, cols: int) -> tuple[int, int]:
         """Return the rows and columns of a block in a matrix of this size; the entries of a block share one scale.
 
-        A block that is larger than the matrix is cropped to it: readers repeat a scale as often as its block is wide.
+        A block that is larger than the matrix is cropped to it: a scale is repeated for each column of its block.
         """
         height, width = self.block or (rows if self.name == TENSOR else 1, cols)
         # At least 1, also for an empty matrix, since rows and columns are divided by it.

@@ -49,6 +49,6 @@ def _tile_indices(
         for j in range(tile_col * tile_width, min((tile_col + 1) * tile_width, width)):
             row, col = (i, j) if pattern.axis == "in" else (j, i)
             *kernel_index, channel = np.unravel_index(col, (*kernel, channels))  # the channel is last in a matrix's row
-            # In the order of `layout.order`: stack, out, in, kernel.
+            # Stack, out, in, kernel: the order in which `layout.order` names the tensor's dimensions.
             reordered_index = [*stack, first + row, int(channel), *map(int, kernel_index)]
             yield tuple(reordered_index[layout.order.index(dim)] for dim in range(len(shape)))

@@ -73,7 +73,7 @@ def _run(directory: Path, shapes: Mapping[str, tuple[int, ...]], *, trust_remote
         try:
             observations = observe(model, trust_remote_code=trust_remote_code)
         except UntracedError as error:
-            observations = Observations({}, {}, {}, (f"{error}, so the classes of layers, {FALLBACK}",))
+            observations = Observations({}, {}, {}, (f"{error}, so classes of layers, {FALLBACK}",))
         observations = extended_by_layer_classes(observations, model)
         return _make_trace(observations, correspondence, shapes_of(model), shapes)
 

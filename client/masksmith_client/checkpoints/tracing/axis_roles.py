@@ -32,9 +32,9 @@ def axes_from(roles: Sequence[frozenset[AxisRole]], shape: Sequence[int]) -> tup
 def _with_one_out_and_in(axes: list[AxisRole | None]) -> tuple[AxisRole, ...] | None:
     """Keep the last `out` and the first `in`: earlier `out` become `stack`, later `in` become `kernel`.
 
-    Dimensions without a role have length 1. If `out` or `in` is missing, the first of them gets this role; the others
-    become `kernel` if there is a `kernel`, else `stack`. Returns None if `out` or `in` is still missing, or if there
-    are several `in` and one of them is before the last `out`.
+    Dimensions without a role have length 1. If no dimension is `out`, or none is `in`, the first dimension without a
+    role gets the missing role; the others become `kernel` if there is a `kernel`, else `stack`. Returns None if `out`
+    or `in` is still missing, or if there are several `in` and one of them is before the last `out`.
     """
     for role in ("out", "in"):
         if role not in axes and None in axes:
