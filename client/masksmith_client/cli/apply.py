@@ -39,7 +39,7 @@ def apply(
     from .standard_output import redirect_report, written_to
 
     check_weights_output(output, model, as_json=as_json)
-    check_not_an_input(output, (path,))  # `apply_masks` refuses files of the model.
+    check_not_an_input(output, (path,))  # `apply_masks` checks that the output is no file of the model.
     masks = Masks.open(path)
     with written_to(output) as file, Bar("applying", model_bytes(model, output), show="lines", in_bytes=True) as bar:
         tensors = apply_masks(masks, model, file, bar.advance)

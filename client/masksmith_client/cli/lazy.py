@@ -93,8 +93,8 @@ def missing_packages_as_input_errors(path: str, entry: Entry) -> Iterator[None]:
     """Convert the error of an import in the block to an error for the user.
 
     Raises:
-        InputError: If a package is not installed; the message names the extra of the command, which installs it, or for
-            a package that other code needs, such as a model's own code, this code.
+        InputError: If a package is not installed. If masksmith needs it, the message names the extra that installs it;
+            if other code needs it, such as a model's own code, the message names this code.
     """
     try:
         yield

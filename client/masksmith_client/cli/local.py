@@ -109,10 +109,11 @@ class _LocalSearch:
         self._patterns = prepared.patterns
         self._pattern = prepared.specification.pattern
         # Reports have patterns unless all tensors have the default pattern of the specification.
-        self._reports_patterns = self._budget is not None or prepared.pattern_text != str(self._pattern)
+        self._shows_patterns = self._budget is not None or prepared.pattern_text != str(self._pattern)
         self.weights = prepared.weights
         self._previous: Mapping[str, Any] = {} if prepared.previous is None else self._open_previous(prepared.previous)
-        # A masks file is in `prepared.previous`; the option has the id of a job, or a reference, for a service only.
+        # If --previous names a masks file, the file is in `prepared.previous`, and the option is None. Other values are
+        # the id of a job or a reference, which only a service knows.
         if self._options.previous is not None:
             raise InputError(f"--previous {self._options.previous} is not a file; with --local pass a masks file")
         limit = self._options.time_limit_s
@@ -236,7 +237,7 @@ class _LocalSearch:
             state=JobState.SUCCEEDED,
             shape=list(weight.shape),
             layout=None if weight.layout is None else LayoutInput.of(weight.layout),
-            pattern=str(solution.pattern) if self._reports_patterns else None,
+            pattern=str(solution.pattern) if self._shows_patterns else None,
             status=str(getattr(solution.status, "value", solution.status)),  # type: ignore[arg-type]
             **fields,
             update=update,

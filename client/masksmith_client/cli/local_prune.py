@@ -170,6 +170,7 @@ def _is_solved_by_rows(tensor: TensorToSolve) -> bool:
     is_matrix = len(chosen.shape) == 2 and (
         layout is None or (pattern is not None and layout.is_plain(pattern, chosen.shape))
     )
+    # The axis of a transposable pattern is always "in".
     return tensor.source.is_stored and is_matrix and isinstance(pattern, NM) and pattern.axis == "in"
 
 

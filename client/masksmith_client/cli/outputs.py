@@ -82,7 +82,8 @@ def weights_written_to(output: Path, model: Path) -> Iterator[Path]:
     """Yield the path of the file to write updated weights to.
 
     For `-` and for a directory this file is temporary. If the caller wrote it and no error is raised, it is used at the
-    end: for `-`, it is copied to standard output; for a directory, a copy of the model with its weights is written.
+    end: for `-`, it is copied to standard output; for a directory, a copy of the model is written, with the updated
+    weights.
 
     Raises:
         InputError: For a directory, if the model has weights with scales, or as `write_copy` raises it.
@@ -96,7 +97,8 @@ def weights_written_to(output: Path, model: Path) -> Iterator[Path]:
         raise InputError(
             f"{model} has weights of 8-bit floats with scales: write updated weights to a .safetensors file"
         )
-    # On the disk of the output, whose own parents may be missing: `write_copy` creates them.
+    # The temporary folder is on the same disk as the output: in the output's nearest parent that exists. `write_copy`
+    # creates the others.
     parent = next(path for path in output.absolute().parents if path.exists())
     with TemporaryDirectory(prefix=".masksmith-", dir=parent) as folder:
         file = Path(folder) / "weights.safetensors"

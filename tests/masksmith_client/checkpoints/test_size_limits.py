@@ -45,13 +45,13 @@ def test_an_input_that_is_too_large_is_not_made(tmp_path):
 
 
 def test_no_more_modules_are_built_than_fit_the_checkpoint(tmp_path, monkeypatch):
-    monkeypatch.setattr(size_limits, "MIN_MODULES", 200)
+    monkeypatch.setattr(size_limits, "BASE_MODULES", 200)
     (note,) = notes(tmp_path, LLAMA | {"num_hidden_layers": 1000})
     assert "the config's model has more than 210 modules, and the checkpoint has 1 tensor(s)" in note
 
 
 def test_modules_are_counted_within_the_context_only(monkeypatch):
-    monkeypatch.setattr(size_limits, "MIN_MODULES", 10)
+    monkeypatch.setattr(size_limits, "BASE_MODULES", 10)
     config = transformers.LlamaConfig(**SIZES, vocab_size=16, num_hidden_layers=1)
     with pytest.raises(ValueError, match="more than 10 modules"), limited_modules(0):
         transformers.LlamaForCausalLM(config)

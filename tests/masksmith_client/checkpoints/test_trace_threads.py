@@ -35,7 +35,7 @@ def test_settings_are_restored_after_two_traces_at_once(monkeypatch: pytest.Monk
 
 
 def test_modules_of_other_threads_are_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(size_limits, "MIN_MODULES", 2)
+    monkeypatch.setattr(size_limits, "BASE_MODULES", 2)
     sizes: list[int] = []
 
     def build() -> None:

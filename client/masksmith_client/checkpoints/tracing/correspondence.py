@@ -120,7 +120,7 @@ def _name_conversion(model: Any, saved: Mapping[str, Any], shapes: Mapping[str, 
 
 
 def _loaded_sources(model: Any, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[Source, ...]]:
-    """Return the sources of the tensors of `shapes` from which `from_pretrained` makes one parameter each.
+    """Return the sources of those tensors of `shapes` that loading turns, each alone, into one whole parameter.
 
     Tensors for which `_dims_when_loaded` returns None are left out. Versions of `transformers` before 5 convert no
     tensors; the result is then empty.
@@ -165,6 +165,8 @@ def _dims_when_loaded(
         parameter has another shape than the result of loading.
     """
     stored = torch.empty(shape, device="meta")
+    # The stored tensor is registered as if it were a parameter: the source of the loaded tensor then says where the
+    # dimensions of the stored one went.
     follower = CopyFollower(Sources())
     follower.sources.add_parameter(name, stored)
     loaded: Any = stored

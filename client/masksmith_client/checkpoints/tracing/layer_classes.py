@@ -16,8 +16,7 @@ def extended_by_layer_classes(observations: Observations, model: Any) -> Observa
     """Add, for each parameter that has neither axes nor a reason, what the class of its layer shows.
 
     It shows the axes of linear layers and convolutions, and the reason why the parameter of a layer stays dense. A
-    depthwise convolution gets both; a transposed convolution of several groups, which no layout describes, only the
-    reason.
+    depthwise convolution gets both; a transposed convolution of several groups only the reason.
     """
     layers = dict(model.named_modules())
     axes, reasons = dict(observations.axes), dict(observations.reasons)
@@ -29,6 +28,7 @@ def extended_by_layer_classes(observations: Observations, model: Any) -> Observa
         layout = layout_of(layer, parameter.ndim)
         if reason is not None:
             reasons[name] = reason
+        # The axes of `layout_of`, which ignores groups, are wrong for a transposed convolution of several groups.
         if layout is not None and not _is_grouped_transposed(layer):
             axes[name] = layout.axes
     return replace(observations, axes=axes, reasons=reasons)

@@ -17,10 +17,11 @@ from torch.nn.modules.module import register_module_module_registration_hook
 MAX_COUNT = 10**6
 """Largest number of layers, experts or other parts of a model that a setting of a config may state."""
 
-MIN_MODULES, MODULES_PER_TENSOR = 20_000, 10
-"""The largest number of modules of a model is `MIN_MODULES + MODULES_PER_TENSOR * number of the checkpoint's tensors`.
+BASE_MODULES, MODULES_PER_TENSOR = 20_000, 10
+"""A model may have `BASE_MODULES + MODULES_PER_TENSOR * number of the checkpoint's tensors` modules.
 
-The number of matrices in stacks has the same limit; stacks whose length is a size of a tensor are not counted.
+The matrices of all stacks (parameters of three dimensions or more) together have the same limit; see
+`excessive_stacks`.
 """
 
 _COUNT = re.compile(r"(?:^|_)(?:layers?|experts?|blocks?|groups?|stages?|depths?|repeats?)(?:_|$)")
@@ -91,4 +92,4 @@ def excessive_stacks(model: nn.Module, shapes: Mapping[str, tuple[int, ...]]) ->
 
 
 def _limit(tensor_count: int) -> int:
-    return MIN_MODULES + MODULES_PER_TENSOR * tensor_count
+    return BASE_MODULES + MODULES_PER_TENSOR * tensor_count

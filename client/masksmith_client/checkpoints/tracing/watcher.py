@@ -27,7 +27,7 @@ PRODUCTS: dict[str, dict[int, tuple[AxisRole, ...]]] = {
     "baddbmm": {1: ("stack", *LEFT), 2: ("stack", *RIGHT)},
     "mv": {0: LEFT},
     "addmv": {1: LEFT},
-    "linear": {1: LEFT},
+    "linear": {1: LEFT},  # It transposes its weight, [out, in].
     "_grouped_mm": {1: ("stack", *RIGHT)},
     "grouped_mm_fallback": {1: ("stack", *RIGHT)},
 }

@@ -76,7 +76,7 @@ def write_report(
     assert method.text is not None
     document = {
         "format": 1,
-        "block_list": block_description,
+        "block_list": block_description,  # A phrase; `blocks` is the list.
         "count": block_count,
         "scores": str(method.scores),
         "update": None if method.update is None else str(method.update),

@@ -159,7 +159,10 @@ class BlockPruning:
 
 
 class _ProgressBar:
-    """Shows a bar that counts the batches whose calls are captured, then one that counts entries of pruned weights."""
+    """Shows a bar that counts the steps of capturing, a batch each, then one that counts the entries of pruned weights.
+
+    The second bar calls an entry a weight, as users do.
+    """
 
     def __init__(self) -> None:
         self._bar: Bar | None = None

@@ -256,7 +256,7 @@ def _converters_and_renaming(
     try:
         from transformers.conversion_mapping import get_model_conversion_mapping
         from transformers.core_model_loading import WeightConverter, rename_source_key
-    except ImportError:  # before version 5, transformers converted nothing
+    except ImportError:  # Before version 5, transformers only added the prefix of the base model.
         return {}, lambda name: (f"{model.base_model_prefix}.{name}", None)
     mapping = get_model_conversion_mapping(model)
     converters = [each for each in mapping if isinstance(each, WeightConverter)]
