@@ -35,7 +35,7 @@ class ChoiceOptions:
         quantised_as_floats: Whether all weights that are quantised entry by entry (int8 with a scale, 8-bit floats) are
             treated as floats; a weight is then 0 where its stored value is 0. If False, only those in
             `Checkpoint.scales` are treated as floats.
-        are_blocks_pruned: Whether the model is pruned block by block; weights whose products sum over several axes,
+        prunes_block_by_block: Whether the model is pruned block by block; weights whose products sum over several axes,
             such as convolutions, then stay dense.
     """
 
@@ -45,7 +45,7 @@ class ChoiceOptions:
     layouts: Mapping[str, str] = field(default_factory=dict)
     trust_remote_code: bool = False
     quantised_as_floats: bool = False
-    are_blocks_pruned: bool = False
+    prunes_block_by_block: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +170,8 @@ def candidates_in(checkpoint: Checkpoint, options: ChoiceOptions) -> tuple[list[
 def _with_summed_axes_reason(candidate: Candidate, options: ChoiceOptions) -> Candidate:
     """Add the reason why a weight whose layout has an axis `kernel` is not pruned block by block."""
     has_reason = candidate.unsupported_reason is not None or candidate.dense_by_default_reason is not None
-    if has_reason or not options.are_blocks_pruned or candidate.layout is None or "kernel" not in candidate.layout.axes:
+    has_kernel = candidate.layout is not None and "kernel" in candidate.layout.axes
+    if has_reason or not options.prunes_block_by_block or not has_kernel:
         return candidate
     return replace(candidate, unsupported_reason=SEVERAL_SUMMED_AXES)
 

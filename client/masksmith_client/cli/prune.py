@@ -130,7 +130,7 @@ def prune(
         BlockOptions(order, tune_steps, tune_rate, min_tokens, few_tokens),
     )
     options = choice_options(parse_patterns(pattern, axis, ragged), layers, exclude, layout, trust_remote_code)
-    options = replace(options, are_blocks_pruned=text is not None)
+    options = replace(options, prunes_block_by_block=text is not None)
     if threads is not None and not local:
         raise InputError("--threads is for --local; a service has workers")
     if local:

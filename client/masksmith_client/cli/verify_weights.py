@@ -61,7 +61,7 @@ class _Checks:
 
     Attributes:
         results: Checks one tensor at each step of the iteration, and yields the result.
-        tensors: The tensors to check, by the names of their results.
+        tensors: The tensors to check, by `CheckedTensor.name`.
         why_not_checked: The reasons why tensors are not checked, by the names of the tensors.
         notes: Notes for the user.
     """

@@ -79,7 +79,8 @@ async def stream_events(session: ServiceSession, job: JobView, deadline: Deadlin
                 for event in events_of(job.document):
                     yield event
                 return
-        await session.sleep(max(0.0, min(resume.record_end(error), deadline.remaining_s)))
+        pause_s = resume.record_end(error)
+        await session.sleep(max(0.0, min(pause_s, deadline.remaining_s)))
 
 
 async def events_until_end(session: ServiceSession, job: JobView, deadline: Deadline) -> AsyncGenerator[Event, None]:

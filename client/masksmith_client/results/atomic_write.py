@@ -49,7 +49,7 @@ def _refuse_devices(target: Path) -> None:
 
 @contextmanager
 def _errors_named(target: Path, temporary: Path) -> Iterator[None]:
-    """Name the target in each `OSError` that names no file, or the temporary file, which the user does not know."""
+    """If an `OSError` names no file or the temporary file, which the user does not know, name the target instead."""
     try:
         yield
     except OSError as error:

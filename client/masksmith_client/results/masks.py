@@ -137,11 +137,11 @@ class Masks(TensorFile):
         scores_by_name, proofs = scores or {}, {}
         for name in self:
             mask, info, report = self._unpack_and_check(self._entries[name]), self.infos.get(name), reports.get(name)
-            uses_assumed_scores = name not in scores_by_name
-            values = in_shape_of_mask(weights[name] if uses_assumed_scores else scores_by_name[name], mask.shape)
-            mask_scores = scores_of(method, values, name, info) if uses_assumed_scores else values
+            has_scores_of_weight = name not in scores_by_name
+            values = in_shape_of_mask(weights[name] if has_scores_of_weight else scores_by_name[name], mask.shape)
+            mask_scores = scores_of(method, values, name, info) if has_scores_of_weight else values
             objective = kept_objective(name, mask, mask_scores, info)
-            if uses_assumed_scores:
+            if has_scores_of_weight:  # The method `given` takes the weights themselves: an assumption.
                 check_assumed_scores(method, name, objective, report)
             proofs[name] = check_proof(name, objective, mask_scores, info, report, prove=prove)
         return proofs
@@ -176,7 +176,8 @@ class Masks(TensorFile):
     def rows(self, name: str, first: int, last: int) -> BoolMask:
         """Read rows `first` to `last` (exclusive) of a mask viewed as the matrix `[prod(shape[:-1]), shape[-1]]`.
 
-        The result is a numpy array. Digests, and the pattern of a downloaded mask, are checked before its first rows.
+        The result is a numpy array. Digests, and the pattern of a downloaded mask, are checked when rows of
+        the mask are read for the first time.
         """
         entry, cols = self._entries[name], (self.shape(name) or (1,))[-1]
         self._check_digest(name)

@@ -1,4 +1,4 @@
-"""Validates names, labels and priorities that callers give to jobs; gets a job's default subject from its weights."""
+"""Validates names, labels and priorities that callers give to jobs; derives a job's default name from its weights."""
 
 from __future__ import annotations
 

@@ -83,7 +83,8 @@ def _share_memory(one: npt.NDArray[Any], other: npt.NDArray[Any]) -> bool:
     """Whether two arrays share memory; True as well if that takes too long to find out.
 
     This is exact also for views with interleaved entries, such as the left and the right half of a matrix. Only strides
-    that no slice or transpose has, as of `torch.as_strided`, take long: in the worst case, the time is exponential.
+    that no slice or transpose has, such as `torch.as_strided` can make, take long: in the worst case, the time is
+    exponential.
     """
     try:
         return np.shares_memory(one, other, max_work=MAX_WORK)  # type: ignore[arg-type] # its stub knows -1 and 0 only

@@ -148,6 +148,7 @@ def _assign(rules: TensorPatterns, names: Sequence[str], specification: JobSpeci
             same `axis` and `ragged`, which a job document has once, for all its patterns.
     """
     with as_input_errors(PatternError, SpecificationError):
+        # The text of a pattern has neither `axis` nor `ragged`: the parsed text gets those of the job.
         pattern_pairs = [
             (pattern, specification.with_own_pattern(str(pattern)).pattern) for pattern in rules.rules.values()
         ]

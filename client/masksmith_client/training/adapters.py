@@ -24,7 +24,7 @@ from .sharding import as_sharded, gathered
 FACTOR_ATTRIBUTES = (("lora_A", "lora_B"), ("lora_a", "lora_b"))
 """Attributes that hold A `[rank, in]` and B `[out, rank]`: in peft and loralib (first pair), in torchtune (second)."""
 MIN_SQUARED_NORM = 1e-45
-"""Smallest divisor where a squared norm is the divisor, since the norm may be 0."""
+"""Lower limit of a squared norm that is used as a divisor, since it may be 0."""
 
 
 @dataclass(frozen=True)

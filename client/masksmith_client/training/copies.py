@@ -98,8 +98,8 @@ def removed_by_masks(
 ) -> dict[str, dict[str, Tensor]]:
     """Return the values that `mask_state_dict` would remove from a state dict, by the weight's name in the state dict.
 
-    For each weight, the keys are those of `pruned_values`; the values are those of the state dict. Raises `InputError`
-    if the state dict lacks the weight of a layer.
+    Each weight has a dict with the keys of `pruned_values`; its numbers are those of the state dict, not of the layer.
+    Raises `InputError` if the state dict lacks the weight of a layer.
     """
     removed = {}
     for layer, names in _named_layers(state, model, layers):
@@ -185,8 +185,8 @@ class _NamesInState:
     def find(self, layer: MaskedLayer, state: Collection[str]) -> list[str]:
         """Return all names of a layer's weight in a state; an empty list if the model does not contain the layer.
 
-        The list is empty for an empty state, too: of a sharded model, ranks other than the first may have one. A weight
-        may be named by its path, by its path in the plain model, or as the model's own state dict names it.
+        The list is empty for an empty state, too, which ranks of a sharded model other than the first may have. A
+        weight may be named by its path, by its path in the plain model, or as the model's own state dict names it.
 
         Raises:
             InputError: If the model contains the layer, and a state that is not empty lacks its weight.

@@ -190,7 +190,8 @@ def _matrix_names(module: torch.nn.Module) -> list[str]:
         if parameter is not None and (name != "bias" if is_lazy(parameter) else parameter.ndim > 1)
     ]
     if names and "weight" not in _own_parameters(module):
-        # Weight normalization, for example, stores `weight_g` and `weight_v`: only `weight` is listed, never masked.
+        # Weight normalization, for example, stores `weight_g` and `weight_v`: `weight` is listed in their place. It is
+        # no parameter of the module, so it stays dense, with a reason.
         matrices = [name for name in matrices if not name.startswith("weight_")]
     return list(dict.fromkeys([*names, *matrices]))
 

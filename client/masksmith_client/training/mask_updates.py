@@ -59,7 +59,7 @@ class MaskUpdates:
         return self.history.records[-1].pattern if self.history.records else None
 
     def follow_process_group(self) -> None:
-        """Couple the ranks if the process group was initialized since; see `Refresher.follow_process_group`."""
+        """Couple the ranks if the process group has changed; see `Refresher.follow_process_group`."""
         if self._refresher.follow_process_group():
             self._pacing.reset()  # Ranks that request masks at the same steps must have the same state.
 
@@ -89,7 +89,8 @@ class MaskUpdates:
             InputError: If the caller's `scores` returns something else than the scores of a layer.
         """
         if self._refresher.pending is not None:
-            if self._pacing.on_late(self.step):
+            has_become_due = self._pacing.on_late(self.step)
+            if has_become_due:
                 self._refresher.count_late()
             return
         self._pacing.on_request(self.step, str(pattern))

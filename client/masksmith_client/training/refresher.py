@@ -229,7 +229,9 @@ class Refresher:
         self._worker = create_worker(self._masks, memory, self._refresh)
 
     def follow_process_group(self) -> bool:
-        """Divide the layers anew if the process group was initialized or destroyed since; return whether it was.
+        """Divide the layers anew if the process group has changed, and return whether it has.
+
+        It has if it was initialized or destroyed after the last call.
 
         The response to a pending request is ignored then: other ranks have requested other masks, or have received
         theirs already. All ranks get the masks of rank 0; all must call this at the same step.
