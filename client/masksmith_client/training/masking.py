@@ -285,7 +285,7 @@ class Masking(torch.nn.Module):
     def _is_unchanged(self, origin: _Origin) -> bool:
         current = self._sample()
         if current is None or origin.sample is None:
-            return current is origin.sample
+            return current is None and origin.sample is None
         before = origin.sample.to(current)
         return bool(((current == before) | (current.isnan() & before.isnan())).all())
 

@@ -31,9 +31,10 @@ class Pacing:
             any_dense: Whether a layer has no mask. Then masks are also requested before `begin` and after `until`: at
                 once if masks were never requested; else at most every `every` steps, counted from the last request or,
                 if it is later, from the last refresh that was late.
-            new_pattern: The pattern of this step, if the masks have another one, since the schedule has changed it.
-                Then masks are requested after `until` as if a layer had none; and if no refresh is ever due (`until`
-                is 0), at once for each pattern.
+            new_pattern: The pattern of this step if it is not that of the masks, because the schedule has changed it;
+                else None. Before `until` it has no effect: the next refresh that is due uses it. After `until`, masks
+                are requested as if a layer had none; if no refresh is ever due (`until` is 0), at once for each
+                pattern.
         """
         may_retry = self._last_due is None or step - self._last_due >= self._refresh.every
         has_ended = self._refresh.until is not None and step >= self._refresh.until

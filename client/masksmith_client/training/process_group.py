@@ -90,7 +90,7 @@ class ProcessGroup:
 
     @torch.no_grad()
     def share_masks(self, layers: Sequence[MaskedLayer]) -> None:
-        """Give all ranks the masks of rank 0, and the layers that ignore theirs; all ranks must call this together.
+        """Give all ranks the masks of rank 0, and whether each layer is dense; all ranks must call this together.
 
         Masks that are divided among the ranks are left as they are.
         """

@@ -232,7 +232,8 @@ class Refresher:
         """Divide the layers anew if the process group has changed, and return whether it has.
 
         It has changed if it was initialized or destroyed after the last call. The response to a pending request is then
-        ignored: other ranks have requested other masks, or have received theirs already. All ranks get the masks of rank 0; all must call this at the same step.
+        ignored: other ranks have requested other masks, or have received theirs already. All ranks get the masks of
+        rank 0; all must call this at the same step.
         """
         if not self._process_group.follow():
             return False

@@ -109,7 +109,7 @@ class SparseProduct:
         # A copy is created anew: it has a key of its own, and its products are checked again.
         return SparseProduct, (self._name, self._kernel)
 
-    def multiply(self, inputs: Tensor, matrix: Tensor) -> Tensor:
+    def multiply_by_kernel(self, inputs: Tensor, matrix: Tensor) -> Tensor:
         """Return `inputs @ matrix.T` by the kernel, for inputs `[batch, in]`.
 
         Raises:
@@ -163,7 +163,7 @@ def multiply(inputs: Tensor, matrix: Tensor, key: str) -> Tensor:
 
     The gradient of the inputs is a product with the transposed matrix; the gradient of the matrix is a dense product.
     """
-    return _products[key].multiply(inputs, matrix)
+    return _products[key].multiply_by_kernel(inputs, matrix)
 
 
 @multiply.register_fake

@@ -63,8 +63,9 @@ def check_saved_with_weights(layers: Iterable[MaskedLayer], state: Mapping[str, 
     for layer in layers if "pruned" in state else ():
         pruned, weight = state["pruned"][layer.name], layer.whole_weight()
         entries = weight[~pruned["kept"].to(weight.device)]
-        is_known = (entries == 0) | (entries == pruned["values"].to(entries)) | entries.isnan()
-        if not bool(is_known.all()):
+        # A NaN equals no value, so it is accepted.
+        is_expected = (entries == 0) | (entries == pruned["values"].to(entries)) | entries.isnan()
+        if not bool(is_expected.all()):
             raise InputError(f"{where} is not of the checkpoint whose weights were loaded: {layer.name!r} differs")
 
 

@@ -132,11 +132,11 @@ class ResumeState:
 
     @property
     def may_open_stream(self) -> bool:
-        """Whether the time is over for which the service has asked to open no stream; until then the job is polled."""
+        """Whether no `Retry-After` of the service forbids another stream; while one does, the job is polled."""
         return time.monotonic() >= self._next_stream_at
 
     def record_refusal(self, error: ClientError) -> None:
-        """Record the error of a stream: no other is opened within its `Retry-After`, or the longest that is waited."""
+        """Record the error of a stream: no other is opened until its `Retry-After`, if not too long, is over."""
         retry_after_s = (error.retry_after_s or 0.0) if isinstance(error, StatusError) else 0.0
         self._next_stream_at = time.monotonic() + min(retry_after_s, self._policy.longest_retry_after_s)
 

@@ -37,7 +37,8 @@ def client_options(settings: ConnectionSettings, timeout_s: float | None) -> dic
         "auth": settings.credentials,
         "headers": headers,
         "timeout": _timeouts(timeout_s),
-        # The environment's proxy is not used for a service on this machine, but its certificates are.
+        # For a service on this machine, the environment's proxy is not used; the environment's certificates are, see
+        # `_verification`.
         "trust_env": not settings.is_loopback,
         "verify": _verification(settings),
     }

@@ -72,7 +72,7 @@ class ServiceSession(ABC):
             file.truncate()
             async with self._stream(call) as response:
                 await self._write(_checked(response), LimitedFile(file, max_data_bytes, response))
-            read_header(file)
+            read_header(file)  # For an incomplete file it raises a HeaderError, and the download is repeated.
 
         try:
             await self._retry(attempt)

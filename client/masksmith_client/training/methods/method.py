@@ -101,7 +101,7 @@ def check_options(method: Method, pattern: Pattern, in_place: bool, hysteresis: 
 
 @dataclass(frozen=True)
 class Fixed(Method):
-    """Only kept entries are trained: `dW = m * g`.
+    """Only kept entries are trained, and the values of pruned ones stay fixed, until a refresh: `dW = m * g`.
 
     `dW` is the gradient of the dense weight `W`, `m` the mask (1 = kept), and `g` the gradient of the masked weight.
 

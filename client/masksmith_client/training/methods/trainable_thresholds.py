@@ -136,7 +136,10 @@ def _threshold(masking: Masking) -> Tensor:
 
 
 def _threshold_like(masking: Masking, weight: Tensor) -> Tensor:
-    """Return the thresholds for a weight that may be a copy's: on another device, or whole while they are sharded."""
+    """Return the thresholds on the weight's device, and whole if the weight is whole.
+
+    The weight may be a replica's on another device, or gathered by FSDP2 while the thresholds are sharded.
+    """
     threshold = _threshold(masking)
     return threshold if is_dtensor(weight) else as_sharded(gathered(threshold), weight)
 

@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict
 
 
 class Message(BaseModel):
-    """What another process receives as JSON with the values that it has here: also NaN and infinities, not null."""
+    """Base class of messages. Their JSON keeps all values: NaN and infinities do not become null."""
 
     model_config = ConfigDict(ser_json_inf_nan="constants")
 

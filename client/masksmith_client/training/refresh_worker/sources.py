@@ -230,8 +230,8 @@ def sum_of_parts(parts: list[LayerResult]) -> LayerResult:
     """Sum the results of a layer's matrices or fused parts, none of which has an error.
 
     An objective, bound, retained share or total score that is None for one part is None for the layer. The retained
-    share is also None if an objective is, and the gap is None if the layer's objective or bound is, unless the gaps of
-    all parts are 0. The status is that of all parts, or `feasible` if the parts have different ones.
+    share is also None if an objective is None. The gap is 0 if the gaps of all parts are 0; else it is None if the
+    layer's objective or bound is None. The status is that of all parts, or `feasible` if the parts have different ones.
     """
     objectives, bounds = [part.objective for part in parts], [part.upper_bound for part in parts]
     statuses = {part.status for part in parts}
