@@ -16,7 +16,7 @@ from .kernels.jit import COMPILED
 NO_FORCED = np.zeros((0, 0), np.int8)
 """The argument `forced` of kernels if every entry is free: an empty matrix."""
 ROUND_UP_FACTOR = 1 + 2.0**-40
-"""A float64 sum of a tile's scores (at most 4096, none negative) times this factor is not below the exact sum."""
+"""The float64 sum of a tile's scores (at most 4096 numbers, none negative), times this, is not below the exact sum."""
 
 
 @dataclass(frozen=True, slots=True)

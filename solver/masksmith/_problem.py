@@ -19,7 +19,10 @@ from .patterns import Axis, Pattern, TileSpec
 
 SMALLEST_NUMBER = 5e-324
 SMALLEST_UNFLUSHED = {4: 2.0**-126, 8: 2.0**-960}
-"""By size in bytes, the smallest score for which no thread replaces the score, or a rounding error of it, by 0."""
+"""By the bytes of a score, the lower limit of scores other than 0 in a thread that replaces subnormal numbers by 0.
+
+Such a thread would take smaller scores, or in float64 the rounding errors of their sums, for 0.
+"""
 MASK_ENTRIES = 2**18
 """Target of the number of entries of a mask that are checked at once; at least one tile row is checked."""
 
@@ -136,7 +139,7 @@ class Problem:
 
     @contextmanager
     def locating_errors(self, first: int) -> Iterator[None]:
-        """Add the tensor's name, and `first` to the tile row, to an `InfeasibleError` raised in the `with` block."""
+        """Raise an `InfeasibleError` of the block again: with the tensor's name, and `first` added to its tile row."""
         try:
             yield
         except InfeasibleError as error:

@@ -64,9 +64,9 @@ def solve(
         must_drop: Bool mask of entries that must be dropped.
         hysteresis: Bonus, in score units, for entries kept in `warm_start`; the proof is for scores with the bonus.
         time_limit_s: Time limit in seconds. After it, panels (groups of tiles) that are not started yet get an
-            arbitrary allowed mask, also those of the n:m pattern inside block and hybrid patterns; and the search for
-            V:N:M patterns ends. The limit does not apply to the other work for patterns without tiles, to tensors with
-            forced entries, or to a solve on a CUDA device.
+            arbitrary allowed mask; this includes panels of the n:m pattern inside block and hybrid patterns. The search
+            for V:N:M patterns ends, too. The limit does not apply to the other work for patterns without tiles, to
+            tensors with forced entries, or to a solve on a CUDA device.
         threads: Number of threads or processes, at least 1; by default all cores.
         keep_duals: Whether the solution has duals, for warm starts or an independent check of the proof.
         on_progress: Called with (tiles done, total tiles) after each panel, or after each matrix on a CUDA device; for

@@ -29,7 +29,7 @@ def without_autocast() -> Iterator[None]:
 
 @contextmanager
 def without_inference_mode() -> Iterator[None]:
-    """Leave `torch.inference_mode` within the context: tensors created in it have no gradients and no version counters.
+    """Leave `torch.inference_mode` within the context: in that mode, tensors get no gradients and no version counters.
 
     Whether gradients are enabled stays as it is.
     """

@@ -30,7 +30,8 @@ def _with_pruned_and_packed_torch(solution: Solution, weight: Any) -> Solution:
 
     mask = as_torch(solution.mask).to(weight.device)
     weight = weight.detach()
-    if weight.element_size() == 1:  # torch cannot fill floats of 8 bits; those of 8 zero bits are 0
+    # torch cannot fill floats of 8 bits, so their bytes are filled with 0: a float whose bits are all 0 is 0.
+    if weight.element_size() == 1:
         pruned = weight.view(torch.uint8).masked_fill(~mask, 0).view(weight.dtype)
     else:
         pruned = weight.masked_fill(~mask, 0)

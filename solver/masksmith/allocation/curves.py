@@ -84,11 +84,11 @@ class Curves:
         return _decision(choices, dict(zip(choices, optimal_indices, strict=True)), slack)
 
     def _largest_slack(self, name: str, values: Doubles) -> float:
-        """Return the largest slack of the choices of a layer that its minimum density in the budget allows."""
+        """Return the largest slack among a layer's choices, without those below its minimum density."""
         return float(values[-len(patterns_of_each_n(self._pattern, self._budget.floor_of(name))) :].max())
 
     def _choices(self, name: str, values: Doubles) -> _LayerChoices:
-        """Return the choices of a layer that its minimum density in the budget allows.
+        """Return a layer's choices, without those below its minimum density.
 
         They are the densest choices; the last entries of `values` belong to them.
         """

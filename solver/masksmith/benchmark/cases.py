@@ -79,7 +79,7 @@ class Case:
 
 
 def labels(layers: Iterable[Layer]) -> dict[Layer, str]:
-    """Return a text for each layer that no other one has: its shape; with name and count if several have the shape."""
+    """Return a different text for each layer: its shape; if several have this shape, with its name and count."""
     layers = list(dict.fromkeys(layers))
     shapes = Counter(layer.shape for layer in layers)
     return {

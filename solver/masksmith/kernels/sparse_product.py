@@ -21,7 +21,7 @@ Floats = npt.NDArray[np.float32]
 """float32, or float64, which compiles to kernels of its own."""
 PAIR = 2
 """Rows of A processed together, so that enough independent sums fill the multiply-add pipeline."""
-FEW = 2
+MAX_DOTS_BATCH = 2
 """Batches up to this size use `gather_dots`: in vectors over the batch most lanes would be unused."""
 
 

@@ -45,10 +45,12 @@ class CuSparseLt:
     def pack(self, operand: Operand) -> Packed:
         """Compress the weight, which is 2:4 already."""
         import torch
-        from torch.sparse import SparseSemiStructuredTensorCUSPARSELT as Compressed
+        from torch.sparse import SparseSemiStructuredTensorCUSPARSELT as SparseTensor
 
+        # `compressed` is for the search in `tune`, and gives the size; the product uses the weight in the list, which
+        # `tune` can replace.
         compressed = torch._cslt_compress(operand.matrix)
-        weights = [Compressed.from_dense(operand.matrix)]  # A list with one weight, so that `tune` can replace it.
+        weights = [SparseTensor.from_dense(operand.matrix)]
         version = torch.backends.cusparselt.version()
         notes = {"cusparselt": str(version)}
         if version == SLOW_VERSION:
@@ -56,7 +58,7 @@ class CuSparseLt:
 
         def tune() -> dict[str, str]:
             algorithm = torch._cslt_sparse_mm_search(compressed, _padded(operand.sample).t())
-            weights[0] = Compressed.from_dense(operand.matrix, alg_id=algorithm)
+            weights[0] = SparseTensor.from_dense(operand.matrix, alg_id=algorithm)
             return {"algorithm": str(algorithm)}
 
         size = compressed.numel() * compressed.element_size()

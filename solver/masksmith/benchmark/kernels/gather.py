@@ -44,7 +44,7 @@ class Gather:
         """Pack the non-zeros of every group, and divide the rows among threads."""
         import torch
 
-        from masksmith.kernels.sparse_product import FEW, gather_dots, gather_rows
+        from masksmith.kernels.sparse_product import MAX_DOTS_BATCH, gather_dots, gather_rows
 
         assert operand.budget is not None
         n, m = operand.budget
@@ -55,7 +55,7 @@ class Gather:
 
         def run(x: torch.Tensor) -> torch.Tensor:
             y = torch.empty((x.shape[0], rows), dtype=x.dtype)
-            kernel = gather_dots if x.shape[0] <= FEW else gather_rows
+            kernel = gather_dots if x.shape[0] <= MAX_DOTS_BATCH else gather_rows
             arguments = (values, places, n, m, x.numpy(), y.numpy())
             futures = []
             if pool is not None:
