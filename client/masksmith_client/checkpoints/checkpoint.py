@@ -35,7 +35,7 @@ class Checkpoint:
         tensors: Tensors by name, sorted by `natural_key`; with an index, each in the file that the index names for it.
         headers: Headers by file.
         config: The model's `config.json`; None if it has none.
-        unlisted: Tensors by name that are in a file and not in the index.
+        unlisted: Those of `tensors` that are in a file and not in the index.
         duplicates: Maps a tensor's name to the files that contain the tensor, besides the one that the index names.
     """
 
@@ -189,7 +189,8 @@ class Checkpoint:
             for name, paths in self.duplicates.items()
         ]
         return texts + [
-            f"{tensor.file.name} contains {name!r}, which the index does not list; this tensor stays as it is"
+            f"{tensor.file.name} contains {name!r}, which the index does not list; it is treated like a listed one, "
+            f"since from_pretrained loads it"
             for name, tensor in self.unlisted.items()
         ]
 
