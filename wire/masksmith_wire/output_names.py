@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import PurePosixPath
 
 MASKS_NAME = "masks.safetensors"
@@ -14,7 +15,6 @@ BLOCKS_NAME = ".masksmith-blocks"
 """Folder of finished blocks and activations while a model is pruned block by block."""
 OWN_FILES = frozenset({MASKS_NAME, RECORD_NAME, JOURNAL_NAME, BLOCK_REPORT_NAME, BLOCK_PAGE_NAME})
 """Names of the files that masksmith adds."""
-INDEX_SUFFIX = ".index.json"
 PICKLE_SUFFIXES = frozenset({".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle"})
 WEIGHT_SUFFIXES = PICKLE_SUFFIXES | {
     ".safetensors", ".gguf", ".ggml", ".h5", ".msgpack", ".onnx", ".onnx_data", ".ot", ".tflite", ".mlmodel", ".npz",
@@ -22,11 +22,23 @@ WEIGHT_SUFFIXES = PICKLE_SUFFIXES | {
 WEIGHT_FOLDERS = frozenset({"original", "consolidated", "onnx", "openvino", "coreml", "gguf"})
 """Folders with the same model in another format."""
 
+_INDEX_SUFFIX = re.compile(r"\.index(?:\.[\w-]+)?\.json$")
+"""The end of the name of an index; before `.json` it may have a variant, such as `fp16`."""
+
+
+def is_index_name(name: str) -> bool:
+    """Whether a name is that of an index of files of weights: `*.index.json`, or `*.index.fp16.json` of a variant."""
+    return _INDEX_SUFFIX.search(name) is not None
+
+
+def without_index_suffix(name: str) -> str:
+    """Return a name without its end, if this is that of an index."""
+    return _INDEX_SUFFIX.sub("", name)
+
 
 def is_weights_name(name: str) -> bool:
     """Whether a name is that of a file of weights, in any format, or of an index of such files."""
-    without_index_suffix = name.removesuffix(INDEX_SUFFIX)
-    return PurePosixPath(without_index_suffix).suffix.lower() in WEIGHT_SUFFIXES or ".onnx" in name
+    return PurePosixPath(without_index_suffix(name)).suffix.lower() in WEIGHT_SUFFIXES or ".onnx" in name
 
 
 def is_weights_path(path: str) -> bool:

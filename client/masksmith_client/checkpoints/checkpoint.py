@@ -10,7 +10,7 @@ from typing import Any
 
 from masksmith_client._errors import InputError
 from masksmith_wire.headers import Header
-from masksmith_wire.output_names import INDEX_SUFFIX
+from masksmith_wire.output_names import is_index_name
 
 from .config import CONFIG_NAME, find_contradiction, read_config
 from .files import find_weights, is_listed
@@ -55,7 +55,7 @@ class Checkpoint:
             InputError: If weights are missing, or something is unreadable or contradictory; the message names it.
         """
         weights = find_weights(path)
-        is_index = weights.name.endswith(INDEX_SUFFIX)
+        is_index = is_index_name(weights.name)
         shards = read_shards(weights, is_index=is_index)
         config = read_config(weights.parent)
         if config is not None and (is_index or not is_listed(weights)):
@@ -66,7 +66,7 @@ class Checkpoint:
     @property
     def is_sharded(self) -> bool:
         """Whether it has an index, which says in which file each tensor is."""
-        return self.weights.name.endswith(INDEX_SUFFIX)
+        return is_index_name(self.weights.name)
 
     @property
     def folder(self) -> Path:

@@ -19,10 +19,10 @@ from masksmith_wire.errors import Code
 from masksmith_wire.headers import Header
 from masksmith_wire.json_text import DuplicateMemberError, parse_json
 from masksmith_wire.model_files import (
-    WEIGHTS_INDEX_SUFFIX,
     WEIGHTS_SUFFIX,
     ModelFilesError,
     check_index,
+    is_weights_index,
     no_weights_reason,
     weights_name,
 )
@@ -124,7 +124,7 @@ class ModelReader:
                 `state_and_header` does.
         """
         folder, _, name = target.path.rpartition("/")
-        if name.endswith(WEIGHTS_INDEX_SUFFIX):
+        if is_weights_index(name):
             weight_map = self._weight_map(target)
             return self._read_indexed(LocatedPath(target.root, folder), name, weight_map, target.root.list(folder))
         if name.endswith(WEIGHTS_SUFFIX):
@@ -141,7 +141,7 @@ class ModelReader:
             name = weights_name(top)
             if name is None:
                 raise ModelFilesError(no_weights_reason(sizes))
-            if name.endswith(WEIGHTS_INDEX_SUFFIX):
+            if is_weights_index(name):
                 weight_map = self._weight_map(folder.child(name))
                 check_index(name, weight_map.values(), top)
                 return self._read_indexed(folder, name, weight_map, sizes)
