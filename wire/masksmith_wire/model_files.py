@@ -93,7 +93,7 @@ def no_weights_reason(paths: Iterable[str]) -> str:
     names = [path for path in paths if "/" not in path]
     folders = dict.fromkeys(path.rpartition("/")[0] for path in paths if "/" in path and path.endswith(WEIGHTS_SUFFIX))
     pickles = [name for name in names if PurePosixPath(name).suffix in PICKLE_SUFFIXES]
-    others = [name for name in names if name != MASKS_NAME and (is_weights_path(name) or name.endswith(".distcp"))]
+    others = [name for name in names if name != MASKS_NAME and is_weights_path(name)]
     reason = "contains no .safetensors file of weights"
     if pickles:
         advice = "convert the model to safetensors once, such as by save_pretrained of transformers"

@@ -144,6 +144,7 @@ def test_copies_in_other_formats_are_listed_and_not_copied(tmp_path: Path, capsy
     (source / "1_Pooling").mkdir()
     (source / ".cache").mkdir()
     others = ["pytorch_model.bin", "consolidated.00.pth", "consolidated.safetensors", "tf_model.h5", "x-Q4_0.gguf"]
+    others += ["model.keras", "model.safetensors.bak", "bert.ckpt.data-00000-of-00001"]
     others += ["flax_model.msgpack", "pytorch_model.bin.index.json", "model.onnx", "original/params.json"]
     kept = ["config.json", "tokenizer.json", "modeling_own.py", "chat_template.jinja", "1_Pooling/config.json"]
     for name in [*others, *kept, ".cache/x"]:
