@@ -12,6 +12,7 @@ from masksmith_client._errors import InputError
 from masksmith_client.checkpoints.checkpoint import Checkpoint
 from masksmith_client.checkpoints.copy import check_copy_output, is_folder_output, write_copy
 from masksmith_client.checkpoints.other_files import model_files
+from masksmith_client.results.atomic_write import refuse_link_to_blob
 from masksmith_client.results.updated_weights import UpdatedWeights
 
 from .standard_output import check_standard_output, is_standard_output, written_to
@@ -31,6 +32,7 @@ def check_output(output: Path, *, as_json: bool | None = None) -> None:
     """
     if as_json is not None and is_standard_output(output):
         return check_standard_output(as_json=as_json)
+    refuse_link_to_blob(output)
     output = Path(os.path.realpath(output))
     folder = output.parent
     if output.is_dir():

@@ -12,13 +12,14 @@ import pytest
 from safetensors.numpy import save_file
 from safetensors.torch import load_file, save_file as save_torch
 
-from masksmith_client import InputError
+from masksmith_client import InputError, Masks
 from masksmith_client.checkpoints import prune
 from masksmith_client.checkpoints.checkpoint import Checkpoint
 from masksmith_client.checkpoints.other_files import model_files, other_files
 from masksmith_client.checkpoints.output_folder import check_output_folder, state_of_files
 from masksmith_client.cli import local_prune
 from masksmith_client.cli.app import run
+from masksmith_client.results.apply import apply_masks
 
 Saved = Callable[[str], Path]
 Capture = pytest.CaptureFixture[str]
@@ -176,6 +177,26 @@ def test_solve_overwrites_no_input(tmp_path: Path, capsys: Capture, target: str)
     assert output.read_bytes() == before
     for _ in range(2):
         assert run(["solve", str(model), "-p", "2:4", "-o", str(model / "masks.safetensors"), *options]) == 0
+
+
+def test_a_file_of_a_download_cache_is_not_replaced_through_a_link(tmp_path: Path, capsys: Capture) -> None:
+    """Other revisions have links to the same file."""
+    blob, masks = tmp_path / "blobs" / "0a1b", tmp_path / "masks.safetensors"
+    snapshot = tmp_path / "snapshots" / "main"
+    snapshot.mkdir(parents=True)
+    blob.parent.mkdir()
+    save_file({"w": np.ones((8, 8), np.float32)}, blob)
+    (snapshot / "model.safetensors").symlink_to("../../blobs/0a1b")
+    save_file({"w": np.eye(8) > 0}, masks)
+    before = blob.read_bytes()
+    output = snapshot / "model.safetensors"
+    assert run(["apply", str(masks), str(snapshot), "-o", str(output)]) == 2
+    assert f"{output} is a link to {blob}, a file of a download cache" in capsys.readouterr().err
+    with pytest.raises(InputError, match="a file of a download cache"):
+        apply_masks(Masks.open(masks), snapshot, output)
+    assert blob.read_bytes() == before
+    (tmp_path / "link").symlink_to(masks)
+    assert run(["solve", str(snapshot), "-p", "2:4", "-o", str(tmp_path / "link"), "--local"]) == 0
 
 
 def test_bench_overwrites_no_config(tmp_path: Path, capsys: Capture) -> None:
